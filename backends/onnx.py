@@ -1,0 +1,349 @@
+"""Network -> ONNX, written directly: no framework, no tracing, a batch axis that stays free.
+
+One table row per op says which node it becomes; the walk threads one value through the tree. Node and initializer names
+are the names of the tree.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, NodeProto, StringStringEntryProto, TensorShapeProto, TypeProto, ValueInfoProto
+
+from rescompile import ops
+from rescompile.backend import Artifact, Option, Recorded
+from rescompile.errors import Diagnostic, UsageError
+from rescompile.network import INPUT, LOGITS, Network, Node, Op, Parallel, Series, Side, join, scope
+from rescompile.ops import Shape
+from rescompile.version import __version__
+from rescompile.weights import Array, Weights
+
+from ._onnx_file import Model, Tensor, files
+
+SUFFIX = ".onnx"
+OPTIONS = (
+    Option("opset", int, 17, "ONNX opset of the graph", 17, 21),
+    Option("batch", int, None, "fix the batch to this size instead of leaving it free", 1, 1 << 20),
+)
+
+
+def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
+    """The network as an ONNX model: input `input`, output `logits`, then the outputs of side branches that are always
+    computed. Without weights the parameters are inputs of the graph."""
+    graph = graph_of(network)
+    batch = options["batch"] or "batch"
+    inputs = [_value(INPUT, (batch, *network.input))]
+    if weights is None:
+        inputs += [_value(tensor.name, tensor.shape) for tensor in graph.tensors if tensor.constant is None]
+    tensors = [tensor for tensor in graph.tensors if weights is not None or tensor.constant is not None]
+    metadata = {
+        "rescompile.spec": network.text,
+        "rescompile.sha256": network.sha256,
+        "rescompile.passes": " ".join(network.passes),
+    }
+    if network.preprocess:
+        metadata["rescompile.preprocess"] = json.dumps(network.preprocess, sort_keys=True)
+    outputs = network.outputs
+    model = Model(
+        network.name,
+        [_node(call) for call in graph.calls],
+        tensors,
+        inputs,
+        [_value(name, (batch, *shape)) for name, shape in outputs.items()],
+        options["opset"],
+        ("rescompile", __version__),
+        metadata,
+    )
+    facts = {
+        "input": [batch, *network.input],
+        "outputs": {name: [batch, *shape] for name, shape in outputs.items()},
+        "nodes": len(graph.calls),
+        "opset": options["opset"],
+    }
+    return Artifact(network, SUFFIX, lambda name: files(model, weights, name), facts)
+
+
+def extract(path: Path) -> Recorded | None:
+    """What a model records of the spec it came from; None where it records nothing. Raises UsageError for another file."""
+    try:
+        model = onnx.load(os.fspath(path), load_external_data=False)
+    except (OSError, DecodeError) as error:
+        raise UsageError(Diagnostic("E0801", f"{path} cannot be read as an ONNX model: {error}")) from None
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    if "rescompile.spec" not in found:
+        return None
+    passes = tuple(found.get("rescompile.passes", "").split())
+    return Recorded(found["rescompile.spec"], found.get("rescompile.sha256", ""), passes)
+
+
+# --- the graph --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Call:
+    """A node before it is serialised; `shape` is that of its output, without the batch."""
+
+    name: str
+    operator: str
+    inputs: list[str]
+    output: str
+    shape: Shape
+    attributes: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Graph:
+    """The nodes and initializers made so far. Every value is called after the node that makes it."""
+
+    calls: list[Call] = field(default_factory=list)
+    tensors: list[Tensor] = field(default_factory=list)
+    taken: set[str] = field(default_factory=set)  # names of values, those of inputs and outputs from the start
+
+    def call(self, name: str, operator: str, inputs: Iterable[str], shape: Shape, **attributes: Any) -> str:
+        """Add a node and return the name of its value."""
+        value = name
+        while value in self.taken:
+            value += "_"
+        self.taken.add(value)
+        self.calls.append(Call(name, operator, list(inputs), value, shape, attributes))
+        return value
+
+    def weights(self, name: str, op: Op, *parts: str) -> list[str]:
+        """Add the named parameters of an op as initializers and return their names."""
+        owned = {parameter.name: parameter for parameter in op.kind.parameters(op.input)}
+        for part in parts:
+            self.tensors.append(Tensor(f"{name}.{part}", owned[part].shape))
+        return [f"{name}.{part}" for part in parts]
+
+    def constant(self, name: str, value: Array) -> str:
+        """Add a constant as an initializer and return its name."""
+        self.tensors.append(Tensor(name, value.shape, value.dtype.name, value))
+        return name
+
+    def rename(self, old: str, new: str) -> None:
+        """Call a value otherwise, where it is made and wherever it is used."""
+        for call in self.calls:
+            call.output = new if call.output == old else call.output
+            call.inputs = [new if value == old else value for value in call.inputs]
+
+
+def graph_of(network: Network) -> Graph:
+    """The graph of a network, in evaluation mode."""
+    shapes = network.outputs
+    graph = Graph(taken={INPUT, *shapes})
+    outputs: dict[str, str] = {}
+    outputs[LOGITS] = _thread(network.root, "", INPUT, graph, outputs)
+    called = {INPUT: INPUT}  # what values are called in the end
+    for name in shapes:
+        value = outputs[name]
+        if value in called:  # the input itself, or an output already
+            graph.calls.append(Call(f"{name}.output", "Identity", [called[value]], name, shapes[name], {}))
+        else:
+            graph.rename(value, name)
+            called[value] = name
+    return graph
+
+
+def _thread(node: Node, path: str, value: str, graph: Graph, outputs: dict[str, str]) -> str:
+    """Add what computes `node` from `value`, and return the value after it."""
+    match node:
+        case Op():
+            return RULES[type(node.kind)](graph, join(path, node.name), node, node.kind, value)
+        case Series():
+            inner = scope(path, node)
+            for child in node.children:
+                value = _thread(child, inner, value, graph, outputs)
+            return value
+        case Parallel():
+            branches = [_thread(branch, path, value, graph, outputs) for branch in node.branches]
+            return _merge(graph, join(path, node.name), node, branches)
+        case Side(mode="always"):
+            outputs[node.output_name or path] = _thread(node.child, path, value, graph, outputs)
+    return value
+
+
+def _merge(graph: Graph, name: str, node: Parallel, branches: list[str]) -> str:
+    shape = node.output
+    if node.survival is not None and node.survival.rescale == "test":
+        factor = graph.constant(f"{name}.survival.factor", np.array(node.survival.probability, np.float32))
+        branches[0] = graph.call(f"{name}.survival", "Mul", [branches[0], factor], node.branches[0].output)
+    if node.merge == "concat":
+        return graph.call(name, "Concat", branches, shape, axis=1)
+    if node.merge == "gate":  # g b + (1 - g) s = s + g (b - s)
+        branch, gate, shortcut = branches
+        difference = graph.call(f"{name}.difference", "Sub", [branch, shortcut], shape)
+        gated = graph.call(f"{name}.gated", "Mul", [gate, difference], shape)
+        return graph.call(name, "Add", [gated, shortcut], shape)
+    operator = {"add": "Add", "mul": "Mul"}[node.merge]
+    value = branches[0]
+    for at, branch in enumerate(branches[1:], 1):
+        last = at == len(branches) - 1
+        value = graph.call(name if last else f"{name}.{at}", operator, [value, branch], shape)
+    return value
+
+
+# --- one row per op ---------------------------------------------------------------------------------------------------
+
+
+def _conv(graph: Graph, name: str, op: Op, kind: ops.Conv, value: str) -> str:
+    weights = graph.weights(name, op, "weight", *(("bias",) if kind.bias else ()))
+    return graph.call(
+        name, "Conv", [value, *weights], op.output,
+        kernel_shape=kind.kernel, strides=kind.stride, pads=(*kind.pads, *kind.pads), dilations=kind.dilation, group=kind.groups,
+    )  # fmt: skip
+
+
+def _linear(graph: Graph, name: str, op: Op, kind: ops.Linear, value: str) -> str:
+    weights = graph.weights(name, op, "weight", *(("bias",) if kind.bias else ()))
+    return graph.call(name, "Gemm", [value, *weights], op.output, transB=1)
+
+
+def _norm(graph: Graph, name: str, op: Op, kind: ops.Norm, value: str) -> str:
+    weights = graph.weights(name, op, "weight", "bias", "running_mean", "running_var")
+    return graph.call(name, "BatchNormalization", [value, *weights], op.output, epsilon=kind.eps)
+
+
+_ACTS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "leaky_relu": "LeakyRelu"}
+
+
+def _act(graph: Graph, name: str, op: Op, kind: ops.Act, value: str) -> str:
+    attributes = {"alpha": kind.slope} if kind.kind == "leaky_relu" else {}
+    return graph.call(name, _ACTS[kind.kind], [value], op.output, **attributes)
+
+
+def _end_pads(op: Op, kind: ops.MaxPool) -> tuple[int, ...]:
+    """Padding at the end that makes rounding down give the output size, ceil or not: what windows reach past the map."""
+    return tuple(
+        max((out - 1) * s + k - n - p, 0)
+        for n, out, k, s, p in zip(op.input[1:], op.output[1:], kind.kernel, kind.steps, kind.padding, strict=True)
+    )
+
+
+def _maxpool(graph: Graph, name: str, op: Op, kind: ops.MaxPool, value: str) -> str:
+    return graph.call(
+        name, "MaxPool", [value], op.output,
+        kernel_shape=kind.kernel, strides=kind.steps, pads=(*kind.padding, *_end_pads(op, kind)),
+    )  # fmt: skip
+
+
+def _avgpool(graph: Graph, name: str, op: Op, kind: ops.AvgPool, value: str) -> str:
+    pads, end, counted = kind.padding, _end_pads(op, kind), kind.count_pad and any(kind.padding)
+    if counted and end > pads:
+        # Zeros of the padding count in the mean, what rounding up reaches beyond it does not: make the zeros real.
+        padded = (op.input[0], *(n + 2 * p for n, p in zip(op.input[1:], pads, strict=True)))
+        amounts = graph.constant(f"{name}.pads", np.array([0, 0, *pads, 0, 0, *pads], np.int64))
+        value = graph.call(f"{name}.padding", "Pad", [value, amounts], padded)
+        end, pads, counted = tuple(max(e - p, 0) for e, p in zip(end, pads, strict=True)), (0, 0), False
+    return graph.call(
+        name, "AveragePool", [value], op.output,
+        kernel_shape=kind.kernel, strides=kind.steps, pads=(*pads, *end), count_include_pad=int(counted),
+    )  # fmt: skip
+
+
+def _global_avgpool(graph: Graph, name: str, op: Op, kind: ops.GlobalAvgPool, value: str) -> str:
+    return graph.call(name, "GlobalAveragePool", [value], op.output)
+
+
+def _adaptive_avgpool(graph: Graph, name: str, op: Op, kind: ops.AdaptiveAvgPool, value: str) -> str:
+    """A plain average pool where the bins are equal; else one matrix product per axis, since means are linear."""
+    sizes = op.input[1:]
+    if kind.size == sizes:
+        return value
+    if all(n % out == 0 for n, out in zip(sizes, kind.size, strict=True)):
+        window = tuple(n // out for n, out in zip(sizes, kind.size, strict=True))
+        return graph.call(name, "AveragePool", [value], op.output, kernel_shape=window, strides=window)
+    rows = graph.constant(f"{name}.rows", _bins(sizes[0], kind.size[0]))
+    columns = graph.constant(f"{name}.columns", np.ascontiguousarray(_bins(sizes[1], kind.size[1]).T))
+    half = graph.call(f"{name}.height", "MatMul", [rows, value], (op.input[0], kind.size[0], sizes[1]))
+    return graph.call(name, "MatMul", [half, columns], op.output)
+
+
+def _bins(n: int, out: int) -> Array:
+    """The matrix of means over torch's adaptive bins: row i covers floor(i n / out) to ceil((i + 1) n / out)."""
+    matrix = np.zeros((out, n), np.float32)
+    for i in range(out):
+        start, end = i * n // out, -(-(i + 1) * n // out)
+        matrix[i, start:end] = 1 / (end - start)
+    return matrix
+
+
+def _flatten(graph: Graph, name: str, op: Op, kind: ops.Flatten, value: str) -> str:
+    return value if len(op.input) == 1 else graph.call(name, "Flatten", [value], op.output, axis=1)
+
+
+def _pass_by(graph: Graph, name: str, op: Op, kind: ops.Kind, value: str) -> str:
+    return value
+
+
+def _scale(graph: Graph, name: str, op: Op, kind: ops.Scale, value: str) -> str:
+    factor = graph.constant(f"{name}.factor", np.array(kind.factor, np.float32))
+    return graph.call(name, "Mul", [value, factor], op.output)
+
+
+def _subsample(graph: Graph, name: str, op: Op, kind: ops.Subsample, value: str) -> str:
+    limits = {"starts": [0, 0], "ends": [2**62, 2**62], "axes": [2, 3], "steps": list(kind.stride)}
+    constants = [graph.constant(f"{name}.{key}", np.array(numbers, np.int64)) for key, numbers in limits.items()]
+    return graph.call(name, "Slice", [value, *constants], op.output)
+
+
+def _pad_channels(graph: Graph, name: str, op: Op, kind: ops.PadChannels, value: str) -> str:
+    if op.input == op.output:
+        return value
+    pads = np.array([0, 0, 0, 0, 0, kind.channels - op.input[0], 0, 0], np.int64)
+    return graph.call(name, "Pad", [value, graph.constant(f"{name}.pads", pads)], op.output)
+
+
+Rule = Callable[[Graph, str, Op, Any, str], str]
+RULES: dict[type[ops.Kind], Rule] = {
+    ops.Conv: _conv,
+    ops.Linear: _linear,
+    ops.Norm: _norm,
+    ops.Act: _act,
+    ops.MaxPool: _maxpool,
+    ops.AvgPool: _avgpool,
+    ops.GlobalAvgPool: _global_avgpool,
+    ops.AdaptiveAvgPool: _adaptive_avgpool,
+    ops.Flatten: _flatten,
+    ops.Dropout: _pass_by,
+    ops.Scale: _scale,
+    ops.Subsample: _subsample,
+    ops.PadChannels: _pad_channels,
+    ops.Identity: _pass_by,
+}
+
+# --- protobuf ---------------------------------------------------------------------------------------------------------
+
+
+def _node(call: Call) -> NodeProto:
+    node = NodeProto(op_type=call.operator, name=call.name, input=call.inputs, output=[call.output])
+    for key in sorted(call.attributes):
+        node.attribute.append(_attribute(key, call.attributes[key]))
+    where = call.name.rpartition(".")[0].replace(".", "/")
+    if where:  # viewers group nodes by it
+        node.metadata_props.append(StringStringEntryProto(key="namespace", value=where))
+    return node
+
+
+def _attribute(name: str, value: Any) -> AttributeProto:
+    if isinstance(value, tuple):
+        return AttributeProto(name=name, type=AttributeProto.INTS, ints=value)
+    if isinstance(value, float):
+        return AttributeProto(name=name, type=AttributeProto.FLOAT, f=value)
+    return AttributeProto(name=name, type=AttributeProto.INT, i=value)
+
+
+def _value(name: str, shape: Iterable[int | str]) -> ValueInfoProto:
+    dimensions = [
+        TensorShapeProto.Dimension(dim_param=n) if isinstance(n, str) else TensorShapeProto.Dimension(dim_value=n)
+        for n in shape
+    ]
+    tensor = TypeProto.Tensor(elem_type=1, shape=TensorShapeProto(dim=dimensions))
+    return ValueInfoProto(name=name, type=TypeProto(tensor_type=tensor))

@@ -1,0 +1,5 @@
+"""`python -m rescompile`."""
+
+from rescompile.cli import main
+
+main()

@@ -1,0 +1,182 @@
+"""The door to the backends: the only way in which the core reaches a target.
+
+A backend is a module `rescompile.backends.<target>`, or an object that a third party names in the entry-point group
+`rescompile.backends`. It has
+
+    SUFFIX    the ending of its files, such as ".onnx"
+    OPTIONS   the options that it takes, a tuple of Option
+    emit      (network, weights or None, **options) -> Artifact
+
+and, where its files record the spec they came from, `extract` (path) -> Recorded or None.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from rescompile.errors import Diagnostic, OutputError, Unavailable, UsageError, nearest, one_of
+from rescompile.network import Network
+from rescompile.output import File, write_files
+from rescompile.weights import Weights
+
+GROUP = "rescompile.backends"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option of a backend: its type, default, what it does, and the values it may have."""
+
+    name: str
+    type: type[Any]
+    default: Any
+    help: str
+    minimum: int | None = None
+    maximum: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What an artifact says of its origin: the canonical spec, its SHA-256, and the passes applied, in order."""
+
+    text: str
+    sha256: str
+    passes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """What a backend makes. `files` gives the files for a main file of some name; the main file is the last.
+
+    `facts` are short statements about the artifact, for people and for --json.
+    """
+
+    network: Network
+    suffix: str
+    files: Callable[[str], Iterable[File]]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def write(self, path: str | Path, force: bool = False, progress: Callable[[int], None] | None = None) -> list[Path]:
+        """Write the artifact. A file that rescompile did not write, or that was changed since, is only overwritten with
+        `force`. Raises OutputError; the previous file then stays as it was."""
+        path = Path(path)
+        if not path.parent.is_dir():
+            raise OutputError(Diagnostic("E1002", f"the folder {path.parent} does not exist"))
+        return write_files(self.files(path.name), path.parent, force, progress)
+
+    def to_bytes(self) -> bytes:
+        """The main file as bytes; refused where the artifact needs several files."""
+        files = list(self.files(self.network.name + self.suffix))
+        if len(files) != 1:
+            raise OutputError(Diagnostic("E1002", "the weights are too large for one file", help="use write()"))
+        buffer = io.BytesIO()
+        for chunk in files[0].chunks():
+            buffer.write(chunk)
+        return buffer.getvalue()
+
+
+class Backend(Protocol):
+    """What a target must have."""
+
+    SUFFIX: str
+    OPTIONS: tuple[Option, ...]
+
+    def emit(self, network: Network, weights: Weights | None, **options: Any) -> Artifact:
+        """Make the artifact; `weights` is None where only the structure is wanted."""
+
+
+@cache
+def built_in() -> tuple[str, ...]:
+    """The targets of this package, found by listing its folder, without importing any."""
+    spec = find_spec("rescompile.backends")
+    assert spec is not None and spec.submodule_search_locations
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    names = (path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file())
+    return tuple(sorted(name for name in names if not name.startswith("_")))
+
+
+def load(target: str) -> Backend:
+    """The backend of a target, with its framework. Raises Unavailable for an unknown one or a missing package."""
+    try:
+        if target in built_in():
+            return importlib.import_module(f"rescompile.backends.{target}")
+        found = _third_parties().get(target)
+        if found is None:
+            known = (*built_in(), *_third_parties())
+            raise Unavailable(
+                Diagnostic(
+                    "E0901",
+                    f"there is no target '{target}'",
+                    help=nearest(target, known) or f"the targets are {one_of(known)}",
+                )
+            )
+        backend: Backend = found.load()
+        return backend
+    except ImportError as error:
+        raise Unavailable(
+            Diagnostic(
+                "E0902", f"the target '{target}' cannot be loaded: {error}", help=f"pip install 'rescompile[{target}]'"
+            )
+        ) from None
+
+
+def extract(path: Path) -> Recorded | None:
+    """What a file records of its origin, asked of the backend whose files end so. Raises UsageError if there is none."""
+    for target in built_in():
+        backend = load(target)
+        if path.suffix == backend.SUFFIX and hasattr(backend, "extract"):
+            recorded: Recorded | None = backend.extract(path)
+            return recorded
+    raise UsageError(Diagnostic("E0802", f"no target reads files that end in '{path.suffix}'"))
+
+
+def _third_parties() -> dict[str, Any]:
+    from importlib.metadata import entry_points
+
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def checked(backend: Backend, target: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options for `emit`, defaults filled in. Raises UsageError for unknown ones and values out of range."""
+    known = {option.name: option for option in backend.OPTIONS}
+    for name in options:
+        if name not in known:
+            listed = f"it takes {one_of(sorted(known))}" if known else "it takes none"
+            raise UsageError(
+                Diagnostic(
+                    "E0802", f"the target '{target}' has no option '{name}'", help=nearest(name, known) or listed
+                )
+            )
+    values = {}
+    for name, option in known.items():
+        value = options.get(name, option.default)
+        if value is not None and name in options:
+            value = _converted(value, option)
+        values[name] = value
+    return values
+
+
+def _converted(value: Any, option: Option) -> Any:
+    wanted = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(
+        option.type, option.type.__name__
+    )
+    try:
+        if option.type is bool and isinstance(value, str):
+            value = {"true": True, "false": False}[value.lower()]
+        elif isinstance(value, str) or (option.type is float and isinstance(value, int)):
+            value = option.type(value)
+    except (ValueError, KeyError):
+        value = None
+    if type(value) is not option.type:
+        raise UsageError(Diagnostic("E0802", f"{option.name} is {wanted}"))
+    low, high = option.minimum, option.maximum
+    if (low is not None and value < low) or (high is not None and value > high):
+        bounds = f"from {low} to {high}" if high is not None else f"at least {low}"
+        raise UsageError(Diagnostic("E0802", f"{option.name} is {bounds}, and this is {value}"))
+    return value

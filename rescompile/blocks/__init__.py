@@ -1,0 +1,1 @@
+"""The block library: one YAML file per block, named after it."""

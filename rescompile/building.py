@@ -1,0 +1,53 @@
+"""Spec -> artifact: elaborate, apply passes, draw or load weights, hand over to a backend."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from rescompile import backend as door
+from rescompile.elaboration import elaborate
+from rescompile.network import Network
+from rescompile.passes import PASSES, apply
+from rescompile.spec import Spec
+from rescompile.weights import Array, Weights, draw, from_arrays, load_weights
+
+WeightSource = Mapping[str, Array] | str | os.PathLike[str] | None
+
+
+def build(
+    spec: Spec | Network,
+    target: str,
+    weights: WeightSource = None,
+    *,
+    seed: int = 0,
+    structure_only: bool = False,
+    **options: Any,
+) -> door.Artifact:
+    """Compile a spec to a target such as "onnx".
+
+    `weights` is a safetensors file or a mapping from names to arrays; without it, new ones are drawn from `seed` by the
+    spec's `init`. `structure_only` leaves the weights out. `options` are those of the passes (`fold_batchnorm=True`) and
+    of the target (`opset=18`, `batch=8`).
+
+    Raises SpecError, CheckFailed where weights do not fit, UsageError for wrong options, Unavailable for the target.
+    """
+    backend = door.load(target)
+    keywords = {step.keyword for step in PASSES}
+    for_passes = {key: value for key, value in options.items() if key in keywords}
+    for_backend = door.checked(backend, target, {key: value for key, value in options.items() if key not in keywords})
+    network = spec if isinstance(spec, Network) else elaborate(spec)
+    given: Weights | None = None
+    if not structure_only:
+        given = _weights(weights, network, seed)
+    network, given = apply(network, given, for_passes)
+    return backend.emit(network, given, **for_backend)
+
+
+def _weights(weights: WeightSource, network: Network, seed: int) -> Weights:
+    if weights is None:
+        return draw(network, seed)
+    if isinstance(weights, str | os.PathLike):
+        return load_weights(weights, network)
+    return from_arrays(weights, network)

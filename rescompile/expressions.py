@@ -1,0 +1,336 @@
+"""The little language of values: numbers, names, arithmetic, comparisons, `a if c else b`, `list[i]`, four functions.
+
+    or | and | not | < <= > >= == != | + - | * / // % | unary - | name  number  name[i]  f(x)  (e)
+
+`/` is whole where it divides and a real otherwise, and no channel count accepts a real; `//` and floor() round down.
+Nothing here can loop, call or reach an attribute; text, nesting and magnitude are bounded.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+Value = Any  # int, float, bool, str (a word) or a list of them
+
+MAX_LENGTH = 300
+MAX_NESTING = 30
+MAX_MAGNITUDE = 1e12
+
+KEYWORDS = frozenset({"and", "or", "not", "if", "else", "true", "false"})
+FUNCTIONS = ("floor", "length", "max", "min")
+
+
+class ExpressionError(Exception):
+    """The expression cannot be read or evaluated; `offset` and `length` say where in its text."""
+
+    def __init__(self, code: str, message: str, offset: int = 0, length: int = 1, help: str | None = None) -> None:
+        super().__init__(message)
+        self.code, self.message, self.offset, self.length, self.help = code, message, offset, length, help
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    kind: str  # number, name, symbol, end
+    text: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One node of a parsed expression: an operation, its operands, and the token it was written with."""
+
+    head: str
+    operands: tuple[Term, ...]
+    token: Token
+    value: Value = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A parsed expression; `names` are those it mentions, with the token of the first mention."""
+
+    text: str
+    term: Term
+    names: Mapping[str, Token]
+
+    @property
+    def word(self) -> str | None:
+        """The name, if the expression is nothing but a name."""
+        return self.term.value if self.term.head == "name" else None
+
+    def evaluate(self, scope: Mapping[str, Value], words: Container[str] = ()) -> Value:
+        """The value, with names from `scope`; a name that is in `words` but not in scope is a word and means itself."""
+        return _evaluate(self.term, scope, words)
+
+
+@lru_cache(maxsize=4096)
+def parse(text: str) -> Expression:
+    """Read an expression. Raises ExpressionError."""
+    if len(text) > MAX_LENGTH:
+        raise ExpressionError("E0301", f"an expression has at most {MAX_LENGTH} characters", 0, MAX_LENGTH)
+    parser = _Parser(_tokens(text))
+    term = parser.ternary()
+    if parser.token.kind != "end":
+        parser.fail(f"'{parser.token.text}' is not expected here")
+    return Expression(text, term, parser.names)
+
+
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>\d+(?:_\d+)*(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<symbol>//|<=|>=|==|!=|[-+*/%<>()\[\],]))"
+)
+
+
+def _tokens(text: str) -> list[Token]:
+    tokens, at = [], 0
+    end = len(text.rstrip())
+    while at < end:
+        match = _TOKEN.match(text, at)
+        if match is None or match.lastgroup is None:
+            start = len(text) - len(text[at:].lstrip())
+            raise ExpressionError("E0301", f"'{text[start]}' cannot stand in an expression", start)
+        tokens.append(Token(match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)))
+        at = match.end()
+    tokens.append(Token("end", "", max(end - 1, 0)))
+    return tokens
+
+
+_COMPARISONS = {"<", "<=", ">", ">=", "==", "!="}
+_BINARY_LEVELS = (frozenset({"+", "-"}), frozenset({"*", "/", "//", "%"}))
+
+
+class _Parser:
+    """Recursive descent, one method per level of binding."""
+
+    def __init__(self, tokens: list[Token]) -> None:
+        self.tokens, self.at, self.depth = tokens, 0, 0
+        self.names: dict[str, Token] = {}
+
+    @property
+    def token(self) -> Token:
+        return self.tokens[self.at]
+
+    def take(self, *texts: str) -> Token | None:
+        token = self.token
+        if token.kind in ("symbol", "name") and token.text in texts:
+            self.at += 1
+            return token
+        return None
+
+    def expect(self, text: str) -> None:
+        if not self.take(text):
+            self.fail(f"'{text}' is missing" + (f" before '{self.token.text}'" if self.token.text else " at the end"))
+
+    def fail(self, message: str) -> None:
+        raise ExpressionError("E0301", message, self.token.offset, max(len(self.token.text), 1))
+
+    def ternary(self) -> Term:
+        self.depth += 1
+        if self.depth > MAX_NESTING:
+            self.fail(f"an expression is nested at most {MAX_NESTING} deep")
+        value = self.disjunction()
+        if token := self.take("if"):
+            condition = self.disjunction()
+            self.expect("else")
+            value = Term("if", (condition, value, self.ternary()), token)
+        self.depth -= 1
+        return value
+
+    def disjunction(self) -> Term:
+        left = self.conjunction()
+        while token := self.take("or"):
+            left = Term("or", (left, self.conjunction()), token)
+        return left
+
+    def conjunction(self) -> Term:
+        left = self.negation()
+        while token := self.take("and"):
+            left = Term("and", (left, self.negation()), token)
+        return left
+
+    def negation(self) -> Term:
+        return self.prefix("not", self.negation, self.comparison)
+
+    def comparison(self) -> Term:
+        left = self.binary(0)
+        if token := self.take(*_COMPARISONS):
+            left = Term(token.text, (left, self.binary(0)), token)
+            if self.token.text in _COMPARISONS:
+                self.fail("comparisons cannot be chained; join them with 'and'")
+        return left
+
+    def binary(self, level: int) -> Term:
+        if level == len(_BINARY_LEVELS):
+            return self.unary()
+        left = self.binary(level + 1)
+        while token := self.take(*_BINARY_LEVELS[level]):
+            left = Term(token.text, (left, self.binary(level + 1)), token)
+        return left
+
+    def unary(self) -> Term:
+        return self.prefix("-", self.unary, self.atom)
+
+    def prefix(self, text: str, again: Callable[[], Term], otherwise: Callable[[], Term]) -> Term:
+        token = self.take(text)
+        if token is None:
+            return otherwise()
+        self.depth += 1
+        if self.depth > MAX_NESTING:
+            self.fail(f"an expression is nested at most {MAX_NESTING} deep")
+        term = Term("negative" if text == "-" else "not", (again(),), token)
+        self.depth -= 1
+        return term
+
+    def atom(self) -> Term:
+        token = self.token
+        if token.kind == "number":
+            self.at += 1
+            return Term("constant", (), token, _number(token))
+        if self.take("("):
+            inner = self.ternary()
+            self.expect(")")
+            return inner
+        if token.kind != "name" or token.text in KEYWORDS - {"true", "false"}:
+            self.fail(f"a value is missing before '{token.text}'" if token.text else "a value is missing at the end")
+        self.at += 1
+        if token.text in ("true", "false"):
+            return Term("constant", (), token, token.text == "true")
+        if self.take("("):
+            return self.call(token)
+        self.names.setdefault(token.text, token)
+        term = Term("name", (), token, token.text)
+        while self.take("["):
+            term = Term("index", (term, self.ternary()), token)
+            self.expect("]")
+        return term
+
+    def call(self, token: Token) -> Term:
+        if token.text not in FUNCTIONS:
+            known = ", ".join(FUNCTIONS)
+            raise ExpressionError(
+                "E0301",
+                f"there is no function '{token.text}'",
+                token.offset,
+                len(token.text),
+                f"the functions are {known}",
+            )
+        operands = [self.ternary()]
+        while self.take(","):
+            operands.append(self.ternary())
+        self.expect(")")
+        if token.text in ("floor", "length") and len(operands) != 1:
+            raise ExpressionError("E0301", f"{token.text}() takes one value", token.offset, len(token.text))
+        return Term("call", tuple(operands), token)
+
+
+def _number(token: Token) -> int | float:
+    value: int | float = int(token.text) if re.fullmatch(r"[\d_]+", token.text) else float(token.text)
+    return _bounded(value, token)
+
+
+def _bounded(value: Value, token: Token) -> Value:
+    if abs(value) > MAX_MAGNITUDE:
+        raise ExpressionError("E0303", f"the value is larger than {MAX_MAGNITUDE:.0e}", token.offset, len(token.text))
+    return value
+
+
+def _divide(a: int | float, b: int | float) -> int | float:
+    if isinstance(a, int) and isinstance(b, int) and a % b == 0:
+        return a // b
+    return a / b
+
+
+_ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": _divide, "//": operator.floordiv, "%": operator.mod,
+}  # fmt: skip
+_ORDER: dict[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def _evaluate(term: Term, scope: Mapping[str, Value], words: Container[str]) -> Value:
+    def fail(message: str) -> ExpressionError:
+        return ExpressionError("E0303", message, term.token.offset, len(term.token.text))
+
+    def number(value: Value) -> int | float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise fail(f"'{term.token.text}' needs numbers, not {show(value)}")
+        return value
+
+    def truth(value: Value) -> bool:
+        if not isinstance(value, bool):
+            raise fail(f"'{term.token.text}' needs a condition, not {show(value)}")
+        return value
+
+    head = term.head
+    if head == "constant":
+        return term.value
+    if head == "name":
+        if term.value in scope:
+            return scope[term.value]
+        if term.value in words:
+            return term.value
+        raise ExpressionError("E0302", f"unknown name '{term.value}'", term.token.offset, len(term.token.text))
+    if head == "if":
+        condition, then, otherwise = term.operands
+        return _evaluate(then if truth(_evaluate(condition, scope, words)) else otherwise, scope, words)
+    if head in ("and", "or"):
+        left = truth(_evaluate(term.operands[0], scope, words))
+        return left if left is (head == "or") else truth(_evaluate(term.operands[1], scope, words))
+    values = [_evaluate(operand, scope, words) for operand in term.operands]
+    if head == "not":
+        return not truth(values[0])
+    if head == "negative":
+        return -number(values[0])
+    if head in _ARITHMETIC:
+        a, b = number(values[0]), number(values[1])
+        if head in ("/", "//", "%") and b == 0:
+            raise fail("division by zero")
+        return _bounded(_ARITHMETIC[head](a, b), term.token)
+    if head in _ORDER:
+        return _ORDER[head](number(values[0]), number(values[1]))
+    if head in ("==", "!="):
+        return (values[0] == values[1]) is (head == "==")
+    if head == "index":
+        items, at = values
+        if not isinstance(items, list) or isinstance(at, bool) or not isinstance(at, int):
+            raise fail(f"'{term.token.text}' is {show(items)}; only a list can be indexed, and by a whole number")
+        if not 0 <= at < len(items):
+            raise fail(f"'{term.token.text}' has {len(items)} entries, numbered from 0; there is no entry {at}")
+        return items[at]
+    return _call(term, values, fail, number)
+
+
+def _call(
+    term: Term, values: list[Value], fail: Callable[[str], ExpressionError], number: Callable[[Value], int | float]
+) -> Value:
+    name = term.token.text
+    if name == "length":
+        if not isinstance(values[0], list):
+            raise fail(f"length() needs a list, not {show(values[0])}")
+        return len(values[0])
+    if name == "floor":
+        return math.floor(number(values[0]))
+    if len(values) == 1 and isinstance(values[0], list) and values[0]:
+        values = values[0]
+    numbers = [number(value) for value in values]
+    return min(numbers) if name == "min" else max(numbers)
+
+
+def show(value: Value) -> str:
+    """A value as a spec would write it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(show(item) for item in value)}]"
+    if value is None:
+        return "nothing"
+    return str(value)

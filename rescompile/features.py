@@ -1,0 +1,45 @@
+"""Multi-output backbones: the maps after named parts of a network become outputs beside `logits`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rescompile.errors import ShapeError, nearest
+from rescompile.network import Node, Series, Side, join, name_of, walk
+
+
+def add_features(root: Series, paths: Sequence[str]) -> Series:
+    """The tree with a side branch of mode `always` after each named part; the output is called as the part.
+
+    A part is an op or a scope outside of merges. Raises ShapeError for a path that names none.
+    """
+    wanted = list(paths)
+    found: set[str] = set()
+
+    def visit(series: Series, path: str) -> Series:
+        children: list[Node] = []
+        for child in series.children:
+            full = join(path, name_of(child))
+            children.append(visit(child, full) if isinstance(child, Series) else child)
+            if full in wanted and full not in found and name_of(child) is not None:
+                found.add(full)
+                tap = Series((), child.output, child.output)
+                children.append(Side(tap, full, "always", child.output))
+        return replace(series, children=tuple(children))
+
+    changed = visit(root, "")
+    for path in wanted:
+        if path not in found:
+            names = {name for name, node in walk(root) if isinstance(node, Series) and name}
+            known = sorted(name for name in names if "." not in name) or sorted(names)
+            raise ShapeError(
+                "E0602",
+                f"the network has no part '{path}'",
+                path,
+                nearest(path, names) or (f"its parts are {', '.join(known[:12])}" if known else None),
+            )
+    if len(set(wanted)) != len(wanted):
+        twice = next(path for path in wanted if wanted.count(path) > 1)
+        raise ShapeError("E0602", f"the feature '{twice}' is asked for twice", twice)
+    return changed

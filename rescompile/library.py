@@ -1,0 +1,67 @@
+"""Where specs and blocks are found: the zoo and the block library shipped with the package, and users' own files."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from rescompile.errors import Diagnostic, Source, UsageError, nearest
+
+SUFFIXES = (".yaml", ".yml")
+
+
+@cache
+def zoo() -> dict[str, Path]:
+    """Every network shipped with rescompile: its name -> its file, sub-folders included."""
+    return {path.stem: path for path in sorted(_folder("rescompile.specs").rglob("*.yaml"))}
+
+
+@cache
+def blocks() -> dict[str, Path]:
+    """Every block of the library: its word -> its file."""
+    return {path.stem: path for path in sorted(_folder("rescompile.blocks").glob("*.yaml"))}
+
+
+def is_file(argument: str) -> bool:
+    """Whether an argument means a file: it has a / or ends in .yaml or .yml. Anything else is a name of the zoo."""
+    return "/" in argument or "\\" in argument or argument.endswith(SUFFIXES)
+
+
+def spec_path(argument: str) -> Path:
+    """The file that `argument` means. Raises UsageError if there is none."""
+    if is_file(argument):
+        path = Path(argument)
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise UsageError(Diagnostic("E0801", f"{argument} {what}"))
+        return path
+    if argument in zoo():
+        return zoo()[argument]
+    hint = nearest(argument, zoo()) or "see 'rescompile list'; a file is named with a / or with .yaml"
+    raise UsageError(Diagnostic("E0801", f"there is no network '{argument}' in the zoo", help=hint))
+
+
+def source(path: Path) -> Source:
+    """The text of a file, under the name that messages show. Raises UsageError if it cannot be read."""
+    try:
+        return Source(shown(path), path.read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise UsageError(Diagnostic("E0111", f"{shown(path)} is not UTF-8 text (byte {error.start})")) from None
+    except OSError as error:
+        raise UsageError(Diagnostic("E0801", f"{shown(path)} cannot be read: {error.strerror}")) from None
+
+
+def shown(path: Path) -> str:
+    """A path as messages show it: `blocks/bottleneck.yaml` for the library, relative where that is shorter."""
+    for folder, name in ((_folder("rescompile.blocks"), "blocks"), (_folder("rescompile.specs"), "specs")):
+        if path.is_relative_to(folder):
+            return f"{name}/{path.relative_to(folder).as_posix()}"
+    return path.as_posix()
+
+
+@cache
+def _folder(package: str) -> Path:
+    spec = find_spec(package)
+    assert spec is not None and spec.submodule_search_locations, f"{package} is not installed"
+    return Path(next(iter(spec.submodule_search_locations)))

@@ -1,0 +1,41 @@
+"""What may be called what: names of steps, reserved words, and the attributes of torch modules that no step may shadow."""
+
+from __future__ import annotations
+
+import keyword
+import re
+
+IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+")
+TEMPLATE = re.compile(r"(?:[A-Za-z0-9_]|\{[^{}]*\})+")
+
+#: Words with a meaning in steps and rows; no parameter and no op attribute may be called so.
+COMBINATORS = ("residual", "parallel", "side", "if")
+RESERVED = frozenset(
+    {*COMBINATORS, "block", "name", "depth", "members", "when", "then", "else", "each", "first", "rest"}
+)
+#: Names that the elaborator gives to expressions.
+BUILTINS = frozenset({"in_channels", "out_channels", "index", "copy"})
+
+#: Every attribute of torch.nn.Module and torch.nn.Sequential: a submodule so called would break the module. A test holds
+#: this list to `dir(nn.Module)`; the core may not import torch.
+MODULE_ATTRIBUTES = frozenset(
+    ["T_destination", "add_module", "append", "apply", "bfloat16", "buffers", "call_super_init", "children", "compile", "cpu", "cuda", "double", "dump_patches", "eval", "extend", "extra_repr", "float", "forward", "get_buffer", "get_extra_state", "get_parameter", "get_submodule", "half", "insert", "ipu", "load_state_dict", "modules", "mtia", "named_buffers", "named_children", "named_modules", "named_parameters", "parameters", "pop", "register_backward_hook", "register_buffer", "register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook", "register_full_backward_pre_hook", "register_load_state_dict_post_hook", "register_load_state_dict_pre_hook", "register_module", "register_parameter", "register_state_dict_post_hook", "register_state_dict_pre_hook", "requires_grad_", "set_extra_state", "set_submodule", "share_memory", "state_dict", "to", "to_empty", "train", "training", "type", "xpu", "zero_grad"]
+)
+
+
+def refusal(name: str) -> str | None:
+    """Why `name` cannot name a step, or None if it can."""
+    if len(name) > 64:
+        return "a name has at most 64 characters"
+    if not NAME.fullmatch(name):
+        return "a name is letters, digits and _, and begins with no digit unless it is a number"
+    if keyword.iskeyword(name):
+        return "it is a keyword of Python, so it could not be an attribute"
+    if name in MODULE_ATTRIBUTES or name.startswith("_"):
+        return "it is an attribute of torch modules, which a step would shadow"
+    return None
+
+
+BRACES = re.compile(r"\{([^{}]*)\}")
+FIGURE = re.compile(r"[0-9]+(\.[0-9]+)?([kKMGB]|e[0-9]+)?")

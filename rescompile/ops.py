@@ -1,0 +1,381 @@
+"""The closed list of operators. Each declares once what it takes, what comes out, what it owns and what it costs.
+
+Shapes leave out the batch: `(channels, height, width)` for maps, `(features,)` for vectors.
+MACs are multiply-adds of convolution and linear layers; biases, norms, activations, pools and merges count as none.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, ClassVar
+
+from rescompile.errors import ShapeError
+
+Shape = tuple[int, ...]
+Size = tuple[int, int]
+
+ACTIVATIONS = ("relu", "sigmoid", "tanh", "leaky_relu")
+#: Activations whose values lie between fixed bounds, as those of a gate must.
+BOUNDED = ("sigmoid", "tanh")
+INIT_RULES = ("he_normal_fan_out", "he_normal_fan_in", "torch_default")
+DEFAULT_INIT = "he_normal_fan_out"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A tensor that an op owns. `fill` is a constant, or the rule that draws new values from the fans."""
+
+    name: str
+    shape: Shape
+    fill: float | str
+    fan_in: int = 0
+    fan_out: int = 0
+    trainable: bool = True
+    dtype: str = "float32"
+
+    @property
+    def size(self) -> int:
+        """The number of values."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """What a spec may write for one attribute of an op.
+
+    `type` is `int`, `real`, `bool` or `size` (a number or [height, width]); `words` are allowed beside it.
+    `main` marks the attribute that is meant when the value is not a mapping (`dropout: 0.5`).
+    """
+
+    type: str
+    doc: str
+    minimum: float | None = None
+    maximum: float | None = None
+    words: tuple[str, ...] = ()
+    main: bool = False
+
+
+def attribute(type: str, doc: str, default: Any = MISSING, **facts: Any) -> Any:
+    """A dataclass field that carries its `Attribute`."""
+    return field(default=default, metadata={"attribute": Attribute(type, doc, **facts)})
+
+
+class Kind:
+    """Base of the operators: an identity without parameters or cost, until a subclass says otherwise."""
+
+    word: ClassVar[str]
+
+    def output(self, shape: Shape) -> Shape:
+        """The shape after the op. Raises ShapeError where the input does not fit."""
+        return shape
+
+    def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
+        """The tensors that the op owns when its input has this shape."""
+        return ()
+
+    def macs(self, shape: Shape) -> int:
+        """Multiply-adds for one input of this shape."""
+        return 0
+
+
+def _map(shape: Shape) -> tuple[int, int, int]:
+    if len(shape) != 3:
+        raise ShapeError("E0204", f"needs a map of [channels, height, width], and its input is {list(shape)}")
+    return shape[0], shape[1], shape[2]
+
+
+def _window(sizes: Size, kernel: Size, stride: Size, pads: Size, dilation: Size = (1, 1), ceil: bool = False) -> Size:
+    """The output size of a sliding window: torch's rule, ceil rounding included."""
+    out = []
+    for n, k, s, p, d in zip(sizes, kernel, stride, pads, dilation, strict=True):
+        reach = d * (k - 1) + 1
+        if s > n:
+            raise ShapeError("E0202", f"has stride {s} on a map of {sizes[0]}x{sizes[1]}", "stride")
+        if reach > n + 2 * p:
+            dilated = f" (kernel {k}, dilation {d})" if d > 1 else ""
+            raise ShapeError(
+                "E0202",
+                f"looks at {reach} positions{dilated}, and its map with its padding has {n + 2 * p}",
+                "dilation" if d > 1 else "kernel",
+            )
+        room = n + 2 * p - reach
+        size = (-(-room // s) if ceil else room // s) + 1
+        if ceil and (size - 1) * s >= n + p:  # the last window must start inside the map or its first padding
+            size -= 1
+        out.append(size)
+    return out[0], out[1]
+
+
+@dataclass(frozen=True)
+class Conv(Kind):
+    """2-d convolution."""
+
+    word = "conv"
+    channels: int = attribute("int", "output channels", minimum=1)
+    kernel: Size = attribute("size", "kernel size", minimum=1)
+    stride: Size = attribute("size", "stride", (1, 1), minimum=1)
+    padding: Size | str = attribute(
+        "size", "padding; same = (kernel - 1) * dilation / 2", "same", minimum=0, words=("same",)
+    )
+    dilation: Size = attribute("size", "dilation", (1, 1), minimum=1)
+    groups: int = attribute("int", "groups of channels that do not see one another", 1, minimum=1)
+    bias: bool = attribute("bool", "whether a bias is added", False)
+    bias_init: float | str = attribute("real", "initial value of the bias", 0.0, words=("torch_default",))
+    init: str = attribute("word", "how new weights are drawn", DEFAULT_INIT, words=INIT_RULES)
+
+    def __post_init__(self) -> None:
+        if self.padding == "same":
+            if any(k % 2 == 0 for k in self.kernel):
+                raise ShapeError(
+                    "E0205",
+                    f"has padding same, which needs an odd kernel, and its kernel is {_size(self.kernel)}",
+                    "kernel",
+                    "give the padding as a number",
+                )
+            h, w = ((k - 1) * d // 2 for k, d in zip(self.kernel, self.dilation, strict=True))
+            object.__setattr__(self, "padding", (h, w))
+
+    @property
+    def pads(self) -> Size:
+        """The padding of height and width as numbers."""
+        assert not isinstance(self.padding, str)
+        return self.padding
+
+    def output(self, shape: Shape) -> Shape:
+        channels, height, width = _map(shape)
+        if self.channels % self.groups:
+            raise ShapeError("E0203", f"cannot have {self.channels} channels in {self.groups} groups", "channels")
+        if channels % self.groups:
+            raise ShapeError("E0203", f"cannot split {channels} input channels into {self.groups} groups", "groups")
+        size = _window((height, width), self.kernel, self.stride, self.pads, self.dilation)
+        return self.channels, *size
+
+    def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
+        weight = (self.channels, shape[0] // self.groups, *self.kernel)
+        fan_in, fan_out = math.prod(weight[1:]), weight[0] * math.prod(weight[2:])
+        return _weight_and_bias(weight, self.init, self.bias, self.bias_init, fan_in, fan_out)
+
+    def macs(self, shape: Shape) -> int:
+        return math.prod(self.output(shape)) * (shape[0] // self.groups) * math.prod(self.kernel)
+
+
+@dataclass(frozen=True)
+class Linear(Kind):
+    """Fully connected layer."""
+
+    word = "linear"
+    features: int = attribute("int", "output features", minimum=1, main=True)
+    bias: bool = attribute("bool", "whether a bias is added", True)
+    bias_init: float | str = attribute("real", "initial value of the bias", 0.0, words=("torch_default",))
+    init: str = attribute("word", "how new weights are drawn", DEFAULT_INIT, words=INIT_RULES)
+
+    def output(self, shape: Shape) -> Shape:
+        if len(shape) != 1:
+            raise ShapeError(
+                "E0204",
+                f"needs a vector of features, and its input is {list(shape)}",
+                help="put 'flatten' before it",
+            )
+        return (self.features,)
+
+    def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
+        weight = (self.features, shape[0])
+        return _weight_and_bias(weight, self.init, self.bias, self.bias_init, shape[0], self.features)
+
+    def macs(self, shape: Shape) -> int:
+        return shape[0] * self.features
+
+
+def _weight_and_bias(
+    shape: Shape, init: str, bias: bool, bias_init: float | str, fan_in: int, fan_out: int
+) -> tuple[Parameter, ...]:
+    weight = Parameter("weight", shape, init, fan_in, fan_out)
+    return (weight, Parameter("bias", shape[:1], bias_init, fan_in, fan_out)) if bias else (weight,)
+
+
+@dataclass(frozen=True)
+class Norm(Kind):
+    """Batch normalisation (Ioffe & Szegedy 2015) over the channels."""
+
+    word = "norm"
+    kind: str = attribute("word", "which normalisation", "batch", words=("batch",))
+    eps: float = attribute("real", "added to the variance", 1e-5, minimum=0.0, maximum=1.0)
+    momentum: float = attribute("real", "share of the new statistics", 0.1, minimum=0.0, maximum=1.0)
+    scale_init: float = attribute("real", "initial scale", 1.0)
+
+    def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
+        channels = shape[:1]
+        return (
+            Parameter("weight", channels, self.scale_init),
+            Parameter("bias", channels, 0.0),
+            Parameter("running_mean", channels, 0.0, trainable=False),
+            Parameter("running_var", channels, 1.0, trainable=False),
+            Parameter("num_batches_tracked", (), 0.0, trainable=False, dtype="int64"),
+        )
+
+
+@dataclass(frozen=True)
+class Act(Kind):
+    """Activation function."""
+
+    word = "act"
+    kind: str = attribute("word", "which function", "relu", words=ACTIVATIONS, main=True)
+    slope: float = attribute("real", "slope below zero of leaky_relu", 0.01)
+
+
+@dataclass(frozen=True)
+class MaxPool(Kind):
+    """Maximum over a window. The stride defaults to the kernel."""
+
+    word = "maxpool"
+    kernel: Size = attribute("size", "window size", minimum=1)
+    stride: Size | None = attribute("size", "stride (default: the kernel)", None, minimum=1)
+    padding: Size = attribute("size", "padding, at most half the kernel", (0, 0), minimum=0)
+    ceil: bool = attribute("bool", "round the output size up", False)
+
+    def __post_init__(self) -> None:
+        if self.stride is None:
+            object.__setattr__(self, "stride", self.kernel)
+        if any(2 * p > k for p, k in zip(self.padding, self.kernel, strict=True)):
+            raise ShapeError(
+                "E0205",
+                f"has padding {_size(self.padding)}, more than half of its kernel {_size(self.kernel)}",
+                "padding",
+            )
+
+    @property
+    def steps(self) -> Size:
+        """The stride as numbers."""
+        assert self.stride is not None
+        return self.stride
+
+    def output(self, shape: Shape) -> Shape:
+        channels, *sizes = _map(shape)
+        size = _window((sizes[0], sizes[1]), self.kernel, self.steps, self.padding, ceil=self.ceil)
+        return channels, *size
+
+
+@dataclass(frozen=True)
+class AvgPool(MaxPool):
+    """Mean over a window. `count_pad` says whether padding counts as zeros in the mean."""
+
+    word = "avgpool"
+    count_pad: bool = attribute("bool", "whether padded zeros count", True)
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool(Kind):
+    """Mean over the whole map: a map of 1x1."""
+
+    word = "global_avgpool"
+
+    def output(self, shape: Shape) -> Shape:
+        return _map(shape)[0], 1, 1
+
+
+@dataclass(frozen=True)
+class AdaptiveAvgPool(Kind):
+    """Means over as many windows as the output size asks for (torch's adaptive_avg_pool2d)."""
+
+    word = "adaptive_avgpool"
+    size: Size = attribute("size", "output size", minimum=1, main=True)
+
+    def output(self, shape: Shape) -> Shape:
+        return _map(shape)[0], *self.size
+
+
+@dataclass(frozen=True)
+class Flatten(Kind):
+    """A map as one vector, channels first."""
+
+    word = "flatten"
+
+    def output(self, shape: Shape) -> Shape:
+        return (math.prod(shape),)
+
+
+@dataclass(frozen=True)
+class Dropout(Kind):
+    """Dropout of single values in training (Srivastava et al. 2014); the identity otherwise."""
+
+    word = "dropout"
+    rate: float = attribute("real", "probability of dropping a value", minimum=0.0, maximum=1.0, main=True)
+
+
+@dataclass(frozen=True)
+class Scale(Kind):
+    """Multiplication by a constant."""
+
+    word = "scale"
+    factor: float = attribute("real", "the constant", main=True)
+
+
+@dataclass(frozen=True)
+class Subsample(Kind):
+    """Every stride-th position of the map, the first one included: x[:, :, ::s, ::s]."""
+
+    word = "subsample"
+    stride: Size = attribute("size", "distance between positions", minimum=1, main=True)
+
+    def output(self, shape: Shape) -> Shape:
+        channels, *sizes = _map(shape)
+        return channels, *_window((sizes[0], sizes[1]), (1, 1), self.stride, (0, 0))
+
+
+@dataclass(frozen=True)
+class PadChannels(Kind):
+    """Channels of zeros appended after the given ones."""
+
+    word = "pad_channels"
+    channels: int = attribute("int", "channels afterwards", minimum=1, main=True)
+
+    def output(self, shape: Shape) -> Shape:
+        channels, height, width = _map(shape)
+        if self.channels < channels:
+            raise ShapeError("E0206", f"cannot pad {channels} channels to {self.channels}", "channels")
+        return self.channels, height, width
+
+
+@dataclass(frozen=True)
+class Identity(Kind):
+    """The empty step."""
+
+    word = "identity"
+
+
+KINDS: tuple[type[Kind], ...] = (
+    Conv, Linear, Norm, Act, MaxPool, AvgPool, GlobalAvgPool, AdaptiveAvgPool, Flatten, Dropout, Scale, Subsample,
+    PadChannels, Identity,
+)  # fmt: skip
+
+#: Every word of an op, with the attributes that the word itself fixes: `relu` is `act: {kind: relu}`.
+WORDS: dict[str, tuple[type[Kind], dict[str, str]]] = {
+    **{kind.word: (kind, {}) for kind in KINDS},
+    **{word: (Act, {"kind": word}) for word in ACTIVATIONS},
+}
+
+
+def attributes(word: str) -> dict[str, Attribute]:
+    """The attributes that a spec may give to this word of an op."""
+    kind, fixed = WORDS[word]
+    return {f.name: f.metadata["attribute"] for f in _fields(kind) if f.name not in fixed}
+
+
+def required(word: str) -> tuple[str, ...]:
+    """The attributes of this word that have no default."""
+    kind, fixed = WORDS[word]
+    return tuple(f.name for f in _fields(kind) if f.default is MISSING and f.name not in fixed)
+
+
+def main_attribute(word: str) -> str | None:
+    """The attribute that a bare value stands for, if the word has one."""
+    return next((name for name, facts in attributes(word).items() if facts.main), None)
+
+
+def _fields(kind: type[Kind]) -> tuple[Field[Any], ...]:
+    return fields(kind)  # type: ignore[arg-type]  # every kind is a dataclass
+
+
+def _size(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"

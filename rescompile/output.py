@@ -1,0 +1,118 @@
+"""Writing files: to a temporary file beside the target, then renamed, so that a failed or interrupted build leaves the
+previous file as it was; and never over a file that is not ours."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rescompile import seal
+from rescompile.errors import Diagnostic, OutputError
+
+Chunk = bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of an artifact: its name, its contents in pieces, and how many bytes they will be, for a progress bar."""
+
+    name: str
+    chunks: Callable[[], Iterable[Chunk]]
+    size: int = 0
+
+
+def write_files(
+    files: Iterable[File], folder: Path, force: bool = False, progress: Callable[[int], None] | None = None
+) -> list[Path]:
+    """Write all files, or none: the last one is the artifact itself and is renamed last. Raises OutputError."""
+    files = list(files)
+    targets = [folder / file.name for file in files]
+    for target in targets:
+        check_ours(target, force)
+    temporary: list[tuple[str, Path]] = []
+    try:
+        for file, target in zip(files, targets, strict=True):
+            temporary.append((_temporary(file, target, progress), target))
+        for name, target in temporary:
+            os.replace(name, target)
+    except OSError as error:
+        raise OutputError(Diagnostic("E1002", f"cannot write {targets[-1]}: {error.strerror or error}")) from None
+    finally:
+        for name, _ in temporary:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+    return targets
+
+
+def write_text(text: str, path: Path, force: bool = False) -> None:
+    """Write a sealed-off text: the file ends in a comment that tells whether it was changed since. Raises OutputError."""
+    if not path.parent.is_dir():
+        raise OutputError(Diagnostic("E1002", f"the folder {path.parent} does not exist"))
+    chunks = seal.sealed([text.encode()], b"# ", b": ", b"\n")
+    write_files([File(path.name, lambda: chunks)], path.parent, force)
+
+
+def check_ours(path: Path, force: bool) -> None:
+    """Raise OutputError unless the path is free, or holds a file that rescompile wrote and nobody changed."""
+    if path.is_dir():
+        raise OutputError(Diagnostic("E1002", f"{path} is a folder", help="name a file with -o"))
+    if force:
+        return
+    try:
+        whose = seal.state(path)
+    except OSError as error:
+        raise OutputError(Diagnostic("E1002", f"cannot read {path} before writing: {error.strerror}")) from None
+    if whose in ("foreign", "edited"):
+        why = "was not written by rescompile" if whose == "foreign" else "was changed since rescompile wrote it"
+        raise OutputError(
+            Diagnostic("E1001", f"{path} {why}", help="use --force to overwrite it, or -o for another file")
+        )
+
+
+def _temporary(file: File, target: Path, progress: Callable[[int], None] | None) -> str:
+    """The file's contents under a temporary name in the target's folder; nothing is left behind on failure."""
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent or Path())
+    try:
+        with os.fdopen(handle, "wb", buffering=1 << 16) as stream:
+            for chunk in file.chunks():
+                stream.write(chunk)
+                if progress is not None:
+                    progress(len(chunk))
+        os.chmod(name, 0o666 & ~_umask())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+    return name
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_stdout(files: Iterable[File]) -> None:
+    """Write the one file of an artifact to standard output. Raises OutputError where there are several."""
+    files = list(files)
+    if len(files) > 1:
+        raise OutputError(
+            Diagnostic(
+                "E1002",
+                "the weights are too large for one file, so they cannot go to standard output",
+                help="write to a file with -o",
+            )
+        )
+    for chunk in _pieces(files):
+        sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()
+
+
+def _pieces(files: Iterable[File]) -> Iterator[Chunk]:
+    for file in files:
+        yield from file.chunks()

@@ -1,0 +1,127 @@
+"""Batch norm right after a convolution or linear layer, and test-time survival factors, folded into its weights.
+
+Exact up to rounding: norm(conv(x)) = s * conv(x) + (bias - s * mean), s = scale / sqrt(var + eps), computed in float64.
+The convolution keeps its name and gains a bias; the norm goes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from rescompile.network import Network, Node, Op, Parallel, Series, Side, join, scope
+from rescompile.ops import Conv, Linear, Norm, Scale
+from rescompile.weights import Array, Weights
+
+
+def fold_batchnorm(network: Network, weights: Weights | None, _: Any = True) -> tuple[Network, Weights | None]:
+    """The network with every such norm and factor folded; others stay as they are."""
+    folder = _Folder(weights)
+    root = folder.series(network.root, "")
+    changed = None if weights is None else weights.replaced(folder.makers, folder.dropped)
+    return replace(network, root=root), changed
+
+
+class _Folder:
+    """Walks the tree; `makers` and `dropped` say what becomes of the weights."""
+
+    def __init__(self, weights: Weights | None) -> None:
+        self.weights = weights
+        self.makers: dict[str, Callable[[], Array]] = {}
+        self.dropped: list[str] = []
+
+    def node(self, node: Node, path: str) -> Node:
+        match node:
+            case Series():
+                return self.series(node, path)
+            case Parallel():
+                return self.parallel(node, path)
+            case Side():
+                return replace(node, child=self.series(node.child, path))
+            case _:
+                return node
+
+    def series(self, series: Series, path: str) -> Series:
+        inner = scope(path, series)
+        children: list[Node] = []
+        for child in series.children:
+            before = children[-1] if children else None
+            if (
+                isinstance(child, Op)
+                and isinstance(child.kind, Norm)
+                and isinstance(before, Op)
+                and isinstance(before.kind, Conv | Linear)
+            ):
+                children[-1] = self.fold(before, child.kind, join(inner, before.name), join(inner, child.name))
+            else:
+                children.append(self.node(child, inner))
+        return replace(series, children=tuple(children))
+
+    def fold(self, op: Op, norm: Norm, name: str, norm_name: str) -> Op:
+        assert isinstance(op.kind, Conv | Linear)
+        had_bias = op.kind.bias
+        self.dropped += [parameter for parameter in (f"{norm_name}.{p.name}" for p in norm.parameters(op.output))]
+        read = self.before
+        scale, shift, mean, var = (
+            read(f"{norm_name}.{part}") for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        kernel, old_bias = read(f"{name}.weight"), read(f"{name}.bias")
+
+        def factor() -> Array:
+            return scale() / np.sqrt(var() + norm.eps)
+
+        def weight() -> Array:
+            values = kernel()
+            return np.asarray(values * factor().reshape(-1, *(1,) * (values.ndim - 1)), np.float32)
+
+        def bias() -> Array:
+            offset = old_bias() - mean() if had_bias else -mean()
+            return np.asarray(shift() + offset * factor(), np.float32)
+
+        self.makers |= {f"{name}.weight": weight, f"{name}.bias": bias}
+        return replace(op, kind=replace(op.kind, bias=True))
+
+    def before(self, name: str) -> Callable[[], Array]:
+        """Makes a tensor as it is now, before what comes next is folded into it, in float64."""
+        made, weights = self.makers.get(name), self.weights
+
+        def read() -> Array:
+            assert weights is not None
+            return np.asarray(made() if made else weights[name], np.float64)
+
+        return read
+
+    def parallel(self, node: Parallel, path: str) -> Parallel:
+        branches = [self.series(branch, path) for branch in node.branches]
+        survival = node.survival
+        if survival is not None and survival.rescale == "test":
+            scaled = self.scale_last(branches[0], path, survival.probability)
+            if scaled is not None:
+                branches[0], survival = scaled, None
+        return replace(node, branches=tuple(branches), survival=survival)
+
+    def scale_last(self, series: Series, path: str, factor: float) -> Series | None:
+        """The series with its last op multiplied by a factor, or None where that op is not linear in its weights."""
+        if not series.children:
+            return None
+        inner, last = scope(path, series), series.children[-1]
+        new: Node | None = None
+        if isinstance(last, Series):
+            new = self.scale_last(last, inner, factor)
+        elif isinstance(last, Op) and isinstance(last.kind, Conv | Linear | Norm):
+            name = join(inner, last.name)
+            for part in ("weight", "bias"):
+                if part in {parameter.name for parameter in last.kind.parameters(last.input)}:
+                    self.makers[f"{name}.{part}"] = _times(self.before(f"{name}.{part}"), factor)
+            new = last
+        elif isinstance(last, Op) and isinstance(last.kind, Scale) and math.isfinite(last.kind.factor * factor):
+            new = replace(last, kind=replace(last.kind, factor=last.kind.factor * factor))
+        return None if new is None else replace(series, children=(*series.children[:-1], new))
+
+
+def _times(source: Callable[[], Array], factor: float) -> Callable[[], Array]:
+    return lambda: np.asarray(source() * factor, np.float32)

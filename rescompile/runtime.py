@@ -1,0 +1,123 @@
+"""Running a model in ONNX Runtime: which provider was really obtained, the shapes that came out, and how long it took."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rescompile.errors import Diagnostic, Unavailable, UsageError
+from rescompile.weights import Array
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run gave."""
+
+    provider: str
+    inputs: dict[str, list[int]]
+    outputs: dict[str, Array]
+    load_seconds: float
+    first_seconds: float
+    seconds: float
+
+
+def run(path: str | os.PathLike[str], provider: str = "auto", seed: int = 0, batch: int = 1, repeats: int = 5) -> Run:
+    """Run a model on seeded standard-normal input; `seconds` is the median of `repeats` runs after the first.
+
+    `provider` is cpu, cuda, tensorrt, or auto: the fastest that is there. Raises Unavailable where ONNX Runtime or the
+    provider is missing or the session silently fell back to another one, and UsageError where the model cannot be run.
+    """
+    ort = _onnxruntime()
+    shown = os.fspath(path)
+    if not Path(path).is_file():
+        raise UsageError(Diagnostic("E0801", f"{shown} {'is a folder' if Path(path).is_dir() else 'does not exist'}"))
+    wanted = _provider(ort, provider)
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    started = time.perf_counter()
+    try:
+        session = ort.InferenceSession(
+            shown, options, providers=[wanted, *(["CPUExecutionProvider"] if wanted != "CPUExecutionProvider" else [])]
+        )
+    except Exception as error:  # its exceptions share no base class but Exception
+        raise UsageError(Diagnostic("E0801", f"{shown} cannot be loaded by ONNX Runtime: {_brief(error)}")) from None
+    loaded = time.perf_counter() - started
+    obtained = session.get_providers()[0]
+    if obtained != wanted and provider != "auto":
+        raise Unavailable(Diagnostic("E0901", f"asked for {wanted}, and ONNX Runtime gave {obtained}"))
+    generator = np.random.default_rng(seed)
+    feeds = {value.name: generator.standard_normal(_sizes(value, batch), np.float32) for value in session.get_inputs()}
+    times = []
+    outputs: Sequence[Array] = ()
+    for _ in range(1 + repeats):
+        started = time.perf_counter()
+        try:
+            outputs = session.run(None, feeds)
+        except Exception as error:
+            raise UsageError(Diagnostic("E0801", f"{shown} cannot be run: {_brief(error)}")) from None
+        times.append(time.perf_counter() - started)
+    names = [value.name for value in session.get_outputs()]
+    rest = sorted(times[1:]) or times
+    return Run(
+        obtained, {name: list(array.shape) for name, array in feeds.items()}, dict(zip(names, outputs, strict=True)),
+        loaded, times[0], rest[len(rest) // 2],
+    )  # fmt: skip
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        help = "pip install 'rescompile[run]'"
+        raise Unavailable(
+            Diagnostic("E0902", "running a model needs ONNX Runtime, which is not installed", help=help)
+        ) from None
+    return onnxruntime
+
+
+def _provider(ort: Any, name: str) -> str:
+    there = ort.get_available_providers()
+    if name == "auto":
+        # TensorRT compiles for minutes, so it is only used when asked for.
+        return (
+            PROVIDERS["cuda"]
+            if PROVIDERS["cuda"] in there and ort.get_device() == "GPU" and _has_gpu()
+            else PROVIDERS["cpu"]
+        )
+    if PROVIDERS[name] not in there:
+        raise Unavailable(
+            Diagnostic(
+                "E0901",
+                f"this ONNX Runtime has no {PROVIDERS[name]}",
+                help="see 'pip install rescompile[run]'; it has " + ", ".join(there),
+            )
+        )
+    if name != "cpu" and not _has_gpu():
+        raise Unavailable(Diagnostic("E0901", f"{PROVIDERS[name]} needs an NVIDIA GPU, and none is here"))
+    return PROVIDERS[name]
+
+
+def _has_gpu() -> bool:
+    """Whether a CUDA device can be there at all: ONNX Runtime itself falls back to the CPU without saying so."""
+    return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/dxg") or os.name == "nt"
+
+
+def _sizes(value: Any, batch: int) -> list[int]:
+    """The sizes of an input: free dimensions are the batch."""
+    if value.type != "tensor(float)":
+        raise UsageError(
+            Diagnostic("E0801", f"input '{value.name}' is a {value.type}, and only float32 inputs are drawn")
+        )
+    return [size if isinstance(size, int) else batch for size in value.shape]
+
+
+def _brief(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

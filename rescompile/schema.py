@@ -1,0 +1,49 @@
+"""The JSON Schema of spec format 1, in draft 7, which editors speak; made from the models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rescompile.spec import Spec
+
+
+def schema() -> dict[str, Any]:
+    """The schema of a spec file."""
+    made = Spec.model_json_schema(ref_template="#/definitions/{model}")
+    made = _draft_7(made)
+    made["definitions"] = made.pop("$defs")
+    title = "rescompile spec, format 1"
+    made["required"] = ["rescompile", "name"]
+    made["anyOf"] = [{"required": ["extends"]}, {"required": ["input", "network"]}]
+    return {"$schema": "http://json-schema.org/draft-07/schema#", "title": title} | {
+        k: v for k, v in made.items() if k != "title"
+    }
+
+
+def _draft_7(node: Any) -> Any:
+    """Keywords of later drafts as draft 7 has them; the titles that pydantic makes up are left out, and so are defaults
+    of null, which specs cannot write."""
+    if isinstance(node, list):
+        return [_draft_7(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    out: dict[str, Any] = {}
+    for key, value in node.items():
+        if key == "title" and isinstance(value, str):
+            continue
+        if key == "default" and value is None:
+            continue
+        if key == "prefixItems":
+            key = "items"
+        if key == "anyOf":
+            value = [option for option in value if option != {"type": "null"} and option != {"not": {}}]
+            if len(value) == 1:
+                out |= _draft_7(value[0])
+                continue
+        if key == "oneOf":  # the first key decides, which a schema cannot say; the forms overlap in editors
+            out["anyOf"] = _draft_7([option for option in value if option != {"not": {}}])
+            continue
+        if key == "discriminator":
+            continue
+        out[key] = _draft_7(value)
+    return out

@@ -1,0 +1,54 @@
+"""Which files are ours to overwrite: what rescompile writes ends in a seal, a checksum of all that comes before it.
+
+A file without one was written by someone else; a file whose seal does not match was edited since. The seal is the mark,
+two bytes that fit the format around it, and eight hex digits of CRC-32; it stands within the last bytes of the file.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+MARK = b"rescompile.seal"
+_TAIL = 64
+
+
+def sealed(
+    chunks: Iterable[bytes | memoryview], before: bytes, between: bytes, after: bytes = b""
+) -> Iterator[bytes | memoryview]:
+    """The chunks, then `before` + mark + `between` (two bytes) + checksum + `after`."""
+    assert len(between) == 2
+    checksum = 0
+    for chunk in chunks:
+        checksum = zlib.crc32(chunk, checksum)
+        yield chunk
+    checksum = zlib.crc32(before, checksum)
+    yield before + MARK + between + b"%08x" % checksum + after
+
+
+def state(path: Path) -> Literal["absent", "ours", "edited", "foreign"]:
+    """Whose file this is."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return "absent"
+    if not path.is_file():
+        return "foreign"
+    with path.open("rb") as file:
+        file.seek(max(size - _TAIL, 0))
+        tail = file.read()
+        at = tail.rfind(MARK)
+        if at < 0:
+            return "foreign"
+        digits = tail[at + len(MARK) + 2 :][:8]
+        file.seek(0)
+        checksum, left = 0, size - len(tail) + at
+        while left > 0:
+            chunk = file.read(min(1 << 20, left))
+            if not chunk:
+                break
+            checksum = zlib.crc32(chunk, checksum)
+            left -= len(chunk)
+    return "ours" if digits == b"%08x" % checksum else "edited"

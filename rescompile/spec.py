@@ -1,0 +1,556 @@
+"""What a user may write: the pydantic models of spec format 1. The JSON Schema comes from them.
+
+A value may be an expression wherever a scalar stands, so attributes are typed when they are evaluated (elaboration),
+not here; here is the form: which keys, which combinations, which words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    RootModel,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    Tag,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
+
+from rescompile import library, names, ops
+from rescompile.errors import nearest, one_of
+from rescompile.expressions import ExpressionError, parse
+from rescompile.reader import Mapping as LocatedMapping
+
+FORMAT = 1
+TYPES = ("int", "real", "bool", "list", "block", "size")
+
+
+def refuse(code: str, message: str, help: str | None = None) -> PydanticCustomError:
+    """An error with a code of our own; `help` and the offsets of expressions ride in its context."""
+    return PydanticCustomError(code, "{message}", {"message": message, "help": help})  # type: ignore[arg-type]
+
+
+class Model(BaseModel):
+    """Base of all models: unknown keys are errors, nothing is coerced, nothing changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+def _expression(raw: Any) -> Any:
+    """A scalar that is a value or the text of an expression."""
+    if raw is None:
+        raise refuse("E0104", "a value is missing")
+    if isinstance(raw, dict | list):
+        raise refuse("E0104", f"one value is wanted here, not a {'mapping' if isinstance(raw, dict) else 'list'}")
+    if isinstance(raw, str):
+        try:
+            parse(raw)
+        except ExpressionError as error:
+            context = {"message": error.message, "help": error.help, "offset": error.offset, "length": error.length}
+            raise PydanticCustomError(error.code, "{message}", context) from None  # type: ignore[arg-type]
+    return raw
+
+
+def _scalar(raw: Any) -> Any:
+    """A scalar, or a list of them, which is one value too."""
+    if not isinstance(raw, list):
+        return _expression(raw)
+    for item in raw:
+        _scalar(item)
+    return raw
+
+
+_NEVER: dict[str, Any] = {"not": {}}
+_ATOM_SCHEMA = {"type": ["boolean", "number", "string"]}
+Expression = Annotated[Any, BeforeValidator(_expression), WithJsonSchema(_ATOM_SCHEMA)]
+Scalar = Annotated[Any, BeforeValidator(_scalar), WithJsonSchema({"type": ["boolean", "number", "string", "array"]})]
+
+
+class Each(Model):
+    """One value per copy."""
+
+    each: Annotated[list[Scalar], Field(min_length=1)]
+
+    def at(self, index: int) -> tuple[Any, tuple[str | int, ...]]:
+        """The value of copy `index`, and where it stands below this one."""
+        return self.each[index], ("each", index)
+
+
+class FirstRest(Model):
+    """One value for the first copy, one for all others."""
+
+    first: Scalar
+    rest: Scalar
+
+    def at(self, index: int) -> tuple[Any, tuple[str | int, ...]]:
+        """The value of copy `index`, and where it stands below this one."""
+        return (self.first, ("first",)) if index == 0 else (self.rest, ("rest",))
+
+
+PerBlock = Each | FirstRest
+
+
+def _value_tag(raw: Any) -> str:
+    if isinstance(raw, dict):
+        return "<each>" if "each" in raw else "<first>" if "first" in raw or "rest" in raw else "<mapping>"
+    return "<each>" if isinstance(raw, Each) else "<first>" if isinstance(raw, FirstRest) else "<scalar>"
+
+
+def _no_mapping(raw: Any) -> Any:
+    help = "a value per block is {each: [a, b, ...]} or {first: a, rest: b}"
+    raise refuse("E0104", "a value is wanted here, not a mapping", help)
+
+
+Value = Annotated[
+    Annotated[Scalar, Tag("<scalar>")]
+    | Annotated[Each, Tag("<each>")]
+    | Annotated[FirstRest, Tag("<first>")]
+    | Annotated[Any, BeforeValidator(_no_mapping), WithJsonSchema(_NEVER), Tag("<mapping>")],
+    Discriminator(_value_tag),
+]
+
+
+def _name(raw: str) -> str:
+    if reason := names.refusal(raw):
+        raise refuse("E0109", f"'{raw}' cannot be a name: {reason}")
+    return raw
+
+
+def _identifier(raw: str) -> str:
+    if not names.IDENTIFIER.fullmatch(raw) or len(raw) > 64:
+        raise refuse("E0109", f"'{raw}' cannot be a name: it must be letters, digits and _, and begin with no digit")
+    return raw
+
+
+def _parameter_name(raw: str) -> str:
+    _identifier(raw)
+    if raw in names.RESERVED or raw in names.BUILTINS or raw in ("true", "false", "and", "or", "not", "none"):
+        raise refuse("E0409", f"'{raw}' has a meaning of its own in the language, so no parameter can be called so")
+    return raw
+
+
+def _template(raw: str) -> str:
+    if not names.TEMPLATE.fullmatch(raw) or len(raw) > 100:
+        raise refuse("E0109", f"'{raw}' cannot be a name: letters, digits, _ and {{expressions}} are allowed")
+    if "{" not in raw:
+        return _name(raw)
+    for part in template_parts(raw)[1::2]:
+        _expression(part)
+    return raw
+
+
+def template_parts(text: str) -> list[str]:
+    """`conv{index + 1}` -> ['conv', 'index + 1', '']: text and expressions in turn."""
+    return names.BRACES.split(text)
+
+
+Word = Annotated[StrictStr, AfterValidator(_identifier)]
+ParameterName = Annotated[StrictStr, AfterValidator(_parameter_name)]
+Template = Annotated[StrictStr, AfterValidator(_template)]
+
+# --- steps ------------------------------------------------------------------------------------------------------------
+
+
+class OpStep(Model):
+    """An op with attributes. One subclass per word of the closed list, made from the table of ops."""
+
+    word: ClassVar[str]
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The attributes that the step gives, unevaluated."""
+        body = getattr(self, _field(self.word))
+        return {key: getattr(body, key) for key in body.model_fields_set if key != "when"}
+
+    @property
+    def when(self) -> Any:
+        """The condition, or None."""
+        return getattr(self, _field(self.word)).when
+
+
+def _field(word: str) -> str:
+    return f"{word}_"
+
+
+def _op_step(word: str) -> type[OpStep]:
+    facts = ops.attributes(word)
+    fields: dict[str, Any] = {
+        name: (Value, Field(default=None, description=attribute.doc)) for name, attribute in facts.items()
+    }
+    body = create_model(f"{word}_attributes", __base__=Model, when=(Expression | None, None), **fields)
+    main = ops.main_attribute(word)
+
+    def spread(raw: Any) -> Any:
+        if isinstance(raw, dict):
+            if "block" in raw or (set(raw) & ops.WORDS.keys() and not set(raw) & facts.keys()):
+                raise refuse(
+                    "E0411",
+                    f"'{word}' is the word of an op, so it cannot name a step this way",
+                    f"write {{name: {word}, block: ...}} for a block of that name",
+                )
+            return raw
+        if raw is None:
+            return {}
+        if main is None:
+            raise refuse(
+                "E0104", f"the attributes of {word} are a mapping", f"{word} takes {one_of(facts)}" if facts else None
+            )
+        return {main: raw}
+
+    attributes: Any = Annotated[body, BeforeValidator(spread, json_schema_input_type=(body | Scalar) if main else body)]
+    step = create_model(f"{word}_step", __base__=OpStep, **{_field(word): (attributes, Field(alias=word))})
+    step.word = word
+    return step
+
+
+class Use(Model):
+    """A block with arguments, once or `depth` times. In a row without `block`, the spec's own `block` is meant."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    __pydantic_extra__: dict[str, Value] = Field(init=False)
+
+    block: Word | None = None
+    name: Template | None = None
+    depth: Expression | None = None
+    members: Template | None = None
+    when: Expression | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments for the block's parameters, unevaluated."""
+        return self.model_extra or {}
+
+
+class If(Model):
+    """Steps that depend on a condition."""
+
+    if_: Expression = Field(alias="if")
+    then: Step
+    else_: Step | None = Field(default=None, alias="else")
+
+
+class Residual(Model):
+    """branch + shortcut; with a gate, gate * branch + (1 - gate) * shortcut."""
+
+    branch: Step
+    shortcut: Step | None = None
+    gate: Step | None = None
+
+
+class ResidualStep(Model):
+    """`residual:`"""
+
+    residual: Residual
+
+
+class Parallel(Model):
+    """Branches on the same input, or `copies` of one branch."""
+
+    merge: Literal["add", "concat", "mul"]
+    branches: Annotated[list[Step], Field(min_length=1)] | None = None
+    copies: Expression | None = None
+    branch: Step | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Parallel:
+        listed, copied = self.branches is not None, self.copies is not None and self.branch is not None
+        if listed == copied or (listed and (self.copies is not None or self.branch is not None)):
+            raise refuse("E0104", "parallel takes either 'branches', or 'copies' and 'branch'")
+        return self
+
+
+class ParallelStep(Model):
+    """`parallel:`"""
+
+    parallel: Parallel
+
+
+class Side(Model):
+    """A branch that does not rejoin."""
+
+    body: Step
+    output: Word | None = None
+    mode: Literal["training", "always", "never"]
+
+    @model_validator(mode="after")
+    def _output(self) -> Side:
+        if (self.output is None) != (self.mode == "never"):
+            what = "has no output" if self.output else "needs a name for its 'output'"
+            raise refuse("E0104", f"a side branch of mode {self.mode} {what}")
+        return self
+
+
+class SideStep(Model):
+    """`side:`"""
+
+    side: Side
+
+
+class NamedStep(RootModel[dict[Template, "Named"]]):
+    """`name: step`: a step or a row with a name."""
+
+    model_config = ConfigDict(frozen=True)
+
+    @property
+    def name(self) -> str:
+        """The name, possibly a template."""
+        return next(iter(self.root))
+
+    @property
+    def step(self) -> Any:
+        """What is named."""
+        return self.root[self.name]
+
+
+_STEPS: dict[str, type[BaseModel]] = {
+    "residual": ResidualStep, "parallel": ParallelStep, "side": SideStep, **{word: _op_step(word) for word in ops.WORDS},
+}  # fmt: skip
+_ROW_KEYS = ("block", "depth", "members")
+
+
+def _step_tag(raw: Any) -> str:
+    """Which construct a step is, from its keys alone; so errors are about that construct only."""
+    if isinstance(raw, str):
+        return "<word>"
+    if isinstance(raw, list):
+        return "<group>"
+    if not isinstance(raw, dict):
+        return "<wrong>"
+    if "block" in raw:
+        return "<use>"
+    if "if" in raw:
+        return "<if>"
+    if len(raw) != 1:
+        return "<wrong>"
+    key = next(iter(raw))
+    if key in _STEPS:
+        return f"<{key}>"
+    return "<wrong>" if key in names.RESERVED else "<named>"
+
+
+def _named_tag(raw: Any) -> str:
+    return "<use>" if isinstance(raw, dict) and any(key in raw for key in _ROW_KEYS) else _step_tag(raw)
+
+
+def _wrong_step(raw: Any) -> Any:
+    if not isinstance(raw, dict):
+        raise refuse("E0110", "a step is a word, a list of steps, or a mapping", "the empty step is 'identity'")
+    listed = ", ".join(str(key) for key in raw)
+    if not raw:
+        raise refuse("E0110", "a step has one word, and this mapping is empty", "the empty step is 'identity'")
+    if len(raw) == 1:
+        raise refuse("E0110", f"'{listed}' alone is not a step", f"write {{block: ..., {listed}: ...}}")
+    for key in raw:
+        if hint := nearest(str(key), [*_ROW_KEYS, *names.COMBINATORS]):
+            raise refuse("E0110", f"a step has one word, and this has {len(raw)} keys: {listed}", f"'{key}': {hint}")
+    raise refuse(
+        "E0110",
+        f"a step has one word, and this has {len(raw)} keys: {listed}",
+        "write {block: ..., argument: value}, or - name: step",
+    )
+
+
+def _check_word(raw: str) -> str:
+    return _identifier(raw)
+
+
+_Wrong = Annotated[Any, BeforeValidator(_wrong_step), WithJsonSchema(_NEVER)]
+_STEP_FORMS: tuple[Any, ...] = (
+    Annotated[Annotated[StrictStr, AfterValidator(_check_word)], Tag("<word>")],
+    Annotated[list["Step"], Tag("<group>")],
+    Annotated[Use, Tag("<use>")],
+    Annotated[If, Tag("<if>")],
+    Annotated[NamedStep, Tag("<named>")],
+    Annotated[_Wrong, Tag("<wrong>")],
+    *(Annotated[model, Tag(f"<{word}>")] for word, model in _STEPS.items()),
+)
+
+
+def _union(forms: tuple[Any, ...]) -> Any:
+    union = forms[0]
+    for form in forms[1:]:
+        union = union | form
+    return union
+
+
+if TYPE_CHECKING:
+    Step = Any
+    Named = Any
+else:
+    Step = TypeAliasType("Step", Annotated[_union(_STEP_FORMS), Discriminator(_step_tag)])
+    Named = TypeAliasType("Named", Annotated[_union(_STEP_FORMS), Discriminator(_named_tag)])
+
+# --- blocks -----------------------------------------------------------------------------------------------------------
+
+
+class ParameterDefinition(Model):
+    """A parameter of a block: its type, or its default, which gives the type; and what may be said to it."""
+
+    type: Literal["int", "real", "bool", "list", "block", "size"] | None = None
+    default: Scalar | None = None
+    only: Literal["first"] | None = None
+    one_of: Annotated[list[Word], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _only_with_default(self) -> ParameterDefinition:
+        if self.only and self.default is None:
+            raise refuse("E0409", "'only: first' needs a default for the other blocks")
+        if self.type is None and self.default is None and self.one_of is None:
+            raise refuse("E0409", "a parameter needs a type, a default or 'one_of'")
+        return self
+
+
+def _definition(raw: Any) -> Any:
+    if isinstance(raw, dict):
+        return raw
+    if raw is None:
+        raise refuse("E0409", "a parameter needs a type or a default", f"the types are {one_of(TYPES)}")
+    return {"type": raw} if isinstance(raw, str) and raw in TYPES else {"default": raw}
+
+
+class Block(Model):
+    """A block: data in the language itself, so that it works at once in every backend and analysis."""
+
+    description: StrictStr | None = None
+    reference: StrictStr | None = None
+    parameters: dict[
+        ParameterName,
+        Annotated[
+            ParameterDefinition, BeforeValidator(_definition, json_schema_input_type=ParameterDefinition | Scalar)
+        ],
+    ] = {}
+    let: dict[ParameterName, Scalar] = {}
+    when: Expression | None = None
+    inline: StrictBool = False
+    stage: StrictBool = False
+    members: Template | None = None
+    body: list[Step]
+
+
+# --- the spec ---------------------------------------------------------------------------------------------------------
+
+
+class Survival(Model):
+    """Stochastic depth (Huang et al. 2016): how likely each residual branch is kept in training."""
+
+    schedule: Literal["linear", "linear_zero_based", "uniform"] | ProbabilityList
+    last: StrictFloat | StrictInt | None = None
+    unit: Literal["batch", "sample"]
+    rescale: Literal["test", "train"]
+
+    @model_validator(mode="after")
+    def _last(self) -> Survival:
+        listed = isinstance(self.schedule, ProbabilityList)
+        if listed and self.last is not None:
+            raise refuse("E0601", "'last' has no meaning beside a list of probabilities")
+        if not listed and self.last is None:
+            raise refuse("E0601", "the schedule needs 'last', the survival probability of the last residual")
+        for p in [self.last] if not isinstance(self.schedule, ProbabilityList) else self.schedule.each:
+            if p is not None and not 0 < p <= 1:
+                raise refuse("E0601", f"a survival probability is above 0 and at most 1, and this one is {p}")
+        return self
+
+
+class ProbabilityList(Model):
+    """One survival probability per residual."""
+
+    each: Annotated[list[StrictFloat | StrictInt], Field(min_length=1)]
+
+
+def _figure(raw: Any) -> Any:
+    if isinstance(raw, str) and not names.FIGURE.fullmatch(raw):
+        raise refuse("E0104", f"'{raw}' is not a figure", 'write an integer, or text such as "25.6M" or "4.1e9"')
+    return raw
+
+
+Figure = Annotated[StrictInt | StrictStr, AfterValidator(_figure)]
+
+
+class Expect(Model):
+    """Published figures. An integer is exact; text such as "25.6M" allows one unit of its last digit."""
+
+    parameters: Figure | None = None
+    macs: Figure | None = None
+    output: list[StrictInt] | None = None
+
+
+class Preprocess(Model):
+    """How images become inputs: resized to `resize`, centre-cropped to `crop`, scaled to 0..1, then (x - mean) / std."""
+
+    mean: list[StrictFloat | StrictInt]
+    std: list[StrictFloat | StrictInt]
+    resize: Annotated[StrictInt, Field(ge=1)] | None = None
+    crop: Annotated[StrictInt, Field(ge=1)] | None = None
+
+
+Dimension = Annotated[StrictInt, Field(ge=1, le=65536)]
+Text = Annotated[StrictStr, Field(max_length=4000)]
+Family = Annotated[StrictStr, Field(pattern=r"^[a-z0-9-]+$")]
+Path = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$")]
+
+
+class Spec(Model):
+    """A network as its paper's table says it.
+
+    `rescompile.load` returns one with `extends`, `set` and the library's blocks resolved.
+    """
+
+    rescompile: Literal[1]
+    name: Word
+    reference: Text | None = None
+    family: Family | None = None
+    description: Text | None = None
+    notes: list[Text] = []
+    unverified: list[Text] = []
+    extends: StrictStr | None = None
+    input: Annotated[list[Dimension], Field(min_length=1, max_length=3)] | None = None
+    preprocess: Preprocess | None = None
+    parameters: dict[ParameterName, Scalar] = {}
+    init: Literal["he_normal_fan_out", "he_normal_fan_in", "torch_default"] | None = None
+    block: Word | None = None
+    defaults: dict[Word, dict[Word, Value]] = {}
+    blocks: dict[Word, Block] = {}
+    network: Annotated[list[Step], Field(min_length=1)] | None = None
+    survival: Survival | None = None
+    features: Annotated[list[Path], Field(min_length=1)] | None = None
+    checkpoint: StrictBool = False
+    set: dict[StrictStr, Any] | None = None
+    expect: Expect | None = None
+
+    _document: LocatedMapping = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _input_rank(self) -> Spec:
+        if self.input is not None and len(self.input) == 2:
+            raise refuse("E0104", "an input is [channels, height, width] or [features]")
+        return self
+
+
+#: The order of keys in a canonical spec.
+KEYS = tuple(Spec.model_fields)
+
+for _model in (NamedStep, If, Residual, ResidualStep, Parallel, ParallelStep, Side, SideStep, Block, Survival, Spec):
+    _model.model_rebuild()
+
+
+def known_words() -> Iterator[str]:
+    """Every word that a step may use without a spec's own blocks."""
+    yield from ops.WORDS
+    yield from library.blocks()

@@ -1,0 +1,1 @@
+"""The zoo: one YAML file per network, named after it."""

@@ -1,0 +1,277 @@
+"""What a network computes, by definition: the tree evaluated in numpy float64, the oracle of the differential tests.
+
+Each op is written down once more from torch's documented meaning, not from any backend, so that a mistake shared by all
+backends still shows. Clarity goes before speed, yet a ResNet-50 at 224x224 takes seconds. Output sizes too are derived
+here, and every value is held to the shape that the tree declares for it.
+
+Evaluation mode only: dropout is the identity, norms use their running statistics.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from rescompile.network import Network, Node, Op, Parallel, Series, Side, join, scope
+from rescompile.ops import (
+    Act,
+    AdaptiveAvgPool,
+    AvgPool,
+    Conv,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    Identity,
+    Kind,
+    Linear,
+    MaxPool,
+    Norm,
+    PadChannels,
+    Scale,
+    Subsample,
+)
+
+Array = NDArray[np.float64]
+#: An op's own tensors, by the op's own names for them: `weight`, `bias`, ...
+Own = Mapping[str, Array]
+
+
+def interpret(network: Network, weights: Mapping[str, NDArray[Any]], x: NDArray[Any]) -> dict[str, Array]:
+    """The outputs for a batch `x`: `logits`, then those of side branches that are always computed, in execution order.
+
+    `weights` has the full names of `rescompile.network.parameters`; those that evaluation does not read may be missing.
+    """
+    sides: dict[str, Array] = {}
+    logits = _evaluate(network.root, "", np.asarray(x, np.float64), weights, sides)
+    assert "logits" not in sides, "a side branch may not be called logits"
+    return {"logits": logits, **sides}
+
+
+def _evaluate(node: Node, path: str, x: Array, weights: Mapping[str, NDArray[Any]], sides: dict[str, Array]) -> Array:
+    """The value after `node`, which lives in the scope `path`; outputs of side branches are left in `sides`."""
+    assert x.shape[1:] == node.input, f"{path or 'root'}: declared input {node.input}, given {x.shape[1:]}"
+    match node:
+        case Op():
+            name = join(path, node.name)
+            y = OPS[type(node.kind)](node.kind, x, _own(name, node, weights))
+        case Series():
+            y = x
+            for child in node.children:
+                y = _evaluate(child, scope(path, node), y, weights, sides)
+        case Parallel():
+            values = [_evaluate(branch, scope(path, node), x, weights, sides) for branch in node.branches]
+            if node.survival and node.survival.rescale == "test":
+                # In training the branch was there only with this probability, so in evaluation it counts by as much.
+                # With "train" it was divided by the probability in training, and evaluation leaves it alone.
+                values[0] = node.survival.probability * values[0]
+            y = MERGES[node.merge](values)
+        case Side():
+            y = x
+            if node.mode == "always":
+                output = node.output_name or path
+                assert output not in sides, f"two side branches are called {output}"
+                sides[output] = _evaluate(node.child, path, x, weights, sides)
+    assert y.shape == (len(x), *node.output), f"{path or 'root'}: declared output {node.output}, computed {y.shape[1:]}"
+    return y
+
+
+def _own(name: str, op: Op, weights: Mapping[str, NDArray[Any]]) -> Own:
+    """The tensors of one op. The one integer among them, a norm's count of batches, takes no part in evaluation."""
+    own = {}
+    for parameter in op.kind.parameters(op.input):
+        if parameter.dtype != "int64":
+            own[parameter.name] = value = np.asarray(weights[f"{name}.{parameter.name}"], np.float64)
+            # Checked, because numpy would broadcast a wrong shape without a word.
+            assert value.shape == parameter.shape, f"{name}.{parameter.name}: {value.shape} is not {parameter.shape}"
+    return own
+
+
+# Merges
+
+
+def _gate(values: Sequence[Array]) -> Array:
+    branch, gate, shortcut = values
+    return gate * branch + (1 - gate) * shortcut
+
+
+MERGES: dict[str, Callable[[Sequence[Array]], Array]] = {
+    "add": lambda values: functools.reduce(operator.add, values),
+    "concat": lambda values: np.concatenate(values, axis=1),
+    "mul": lambda values: functools.reduce(operator.mul, values),  # a 1x1 map is broadcast over a full one
+    "gate": _gate,
+}
+
+
+# Ops with weights
+
+
+def conv(op: Conv, x: Array, own: Own) -> Array:
+    """y[o, h, w] = bias[o] + sum over c, i, j of weight[o, c, i, j] * padded[c, h * stride + i * dilation, w * ...].
+
+    A group of output channels sees its own group of input channels only. The sum over i and j is written as a loop, and
+    for each of them the sum over c is one matrix product.
+    """
+    (pad_h, pad_w), (stride_h, stride_w), (dilation_h, dilation_w) = op.pads, op.stride, op.dilation
+    padded = np.pad(x, ((0, 0), (0, 0), (pad_h, pad_h), (pad_w, pad_w)))
+    batch, channels, height, width = padded.shape
+    out_h = (height - dilation_h * (op.kernel[0] - 1) - 1) // stride_h + 1
+    out_w = (width - dilation_w * (op.kernel[1] - 1) - 1) // stride_w + 1
+
+    groups = padded.reshape(batch, op.groups, channels // op.groups, height, width)
+    weight = own["weight"].reshape(op.groups, op.channels // op.groups, channels // op.groups, *op.kernel)
+    y = np.zeros((batch, op.groups, op.channels // op.groups, out_h * out_w))
+    for i in range(op.kernel[0]):
+        for j in range(op.kernel[1]):
+            rows = slice(i * dilation_h, i * dilation_h + (out_h - 1) * stride_h + 1, stride_h)
+            columns = slice(j * dilation_w, j * dilation_w + (out_w - 1) * stride_w + 1, stride_w)
+            seen = groups[:, :, :, rows, columns].reshape(batch, op.groups, channels // op.groups, out_h * out_w)
+            y += weight[:, :, :, i, j] @ seen
+    y = y.reshape(batch, op.channels, out_h, out_w)
+    return y + _per_channel(own["bias"]) if op.bias else y
+
+
+def linear(op: Linear, x: Array, own: Own) -> Array:
+    """y = weight x + bias."""
+    y = x @ own["weight"].T
+    return y + own["bias"] if op.bias else y
+
+
+def norm(op: Norm, x: Array, own: Own) -> Array:
+    """Each channel less its running mean, over its running standard deviation, then scaled and shifted."""
+    assert op.kind == "batch"
+    mean, variance, weight, bias = (
+        _per_channel(own[name], x.ndim) for name in ("running_mean", "running_var", "weight", "bias")
+    )
+    return (x - mean) / np.sqrt(variance + op.eps) * weight + bias
+
+
+def _per_channel(values: Array, rank: int = 4) -> Array:
+    """One value for each channel, shaped to be broadcast over an array [batch, channels, ...]."""
+    return values.reshape(1, -1, *(1,) * (rank - 2))
+
+
+# Pools
+
+
+def maxpool(op: MaxPool, x: Array, own: Own) -> Array:
+    """The maximum over each window. Padding is lower than any value, so it never wins."""
+    return _windows(op, x, padding=-np.inf, overhang=-np.inf).max(axis=(-2, -1))
+
+
+def avgpool(op: AvgPool, x: Array, own: Own) -> Array:
+    """The sum over each window, divided by how many of its positions count.
+
+    Positions of the map count; those of its padding if `count_pad` says so; those that only rounding up has added never
+    do. Some always count: a window starts at most half its size before the map, and none starts after it.
+    """
+    total = _windows(op, x, padding=0, overhang=0).sum(axis=(-2, -1))
+    ones = np.ones((1, 1, *x.shape[2:]))
+    counted = _windows(op, ones, padding=1 if op.count_pad else 0, overhang=0).sum(axis=(-2, -1))
+    return total / counted
+
+
+def _windows(op: MaxPool, x: Array, padding: float, overhang: float) -> Array:
+    """Every window of a pool: [batch, channels, rows, columns, kernel rows, kernel columns].
+
+    `padding` fills what the op pads on all sides, `overhang` what windows see past even that when sizes are rounded up.
+    """
+    (pad_h, pad_w), (stride_h, stride_w) = op.padding, op.steps
+    padded = np.pad(x, ((0, 0), (0, 0), (pad_h, pad_h), (pad_w, pad_w)), constant_values=padding)
+    past = []
+    for size, kernel, stride, pad in zip(x.shape[2:], op.kernel, op.steps, op.padding, strict=True):
+        starts = list(range(0, size + 2 * pad - kernel + 1, stride))  # of windows that lie inside the padded map
+        following = starts[-1] + stride
+        # Rounding up adds one window if any position was left over, provided that it does not start in the far padding.
+        if op.ceil and starts[-1] + kernel < size + 2 * pad and following < pad + size:
+            starts.append(following)
+        past.append(max(0, starts[-1] + kernel - (size + 2 * pad)))
+    padded = np.pad(padded, ((0, 0), (0, 0), (0, past[0]), (0, past[1])), constant_values=overhang)
+    return sliding_window_view(padded, op.kernel, axis=(2, 3))[:, :, ::stride_h, ::stride_w]
+
+
+def global_avgpool(op: GlobalAvgPool, x: Array, own: Own) -> Array:
+    """The mean of each channel, as a map of 1x1."""
+    return x.mean(axis=(2, 3), keepdims=True)
+
+
+def adaptive_avgpool(op: AdaptiveAvgPool, x: Array, own: Own) -> Array:
+    """The means over `size` bins, which overlap where the map cannot be divided evenly."""
+    y = np.empty((*x.shape[:2], *op.size))
+    for i, rows in enumerate(_bins(x.shape[2], op.size[0])):
+        for j, columns in enumerate(_bins(x.shape[3], op.size[1])):
+            y[:, :, i, j] = x[:, :, rows, columns].mean(axis=(2, 3))
+    return y
+
+
+def _bins(size: int, count: int) -> Iterator[slice]:
+    """Bin i of n positions in `count` bins: from floor(i * n / count) up to ceil((i + 1) * n / count)."""
+    for i in range(count):
+        yield slice(i * size // count, -(-(i + 1) * size // count))
+
+
+# Ops that look at one value, or only move values
+
+
+def act(op: Act, x: Array, own: Own) -> Array:
+    """The activation function on each value."""
+    match op.kind:
+        case "relu":
+            return np.maximum(x, 0)
+        case "sigmoid":
+            small = np.exp(-np.abs(x))  # 1 / (1 + exp(-x)) in the two forms that cannot overflow
+            return np.where(x >= 0, 1 / (1 + small), small / (1 + small))
+        case "tanh":
+            return np.tanh(x)
+        case "leaky_relu":
+            return np.where(x > 0, x, op.slope * x)
+    raise NotImplementedError(f"activation {op.kind}")
+
+
+def flatten(op: Flatten, x: Array, own: Own) -> Array:
+    """All values of an input as one vector: channels, then rows, then columns."""
+    return x.reshape(len(x), -1)
+
+
+def scale(op: Scale, x: Array, own: Own) -> Array:
+    """The values times a constant."""
+    return op.factor * x
+
+
+def subsample(op: Subsample, x: Array, own: Own) -> Array:
+    """Every stride-th position, the first included."""
+    return x[:, :, :: op.stride[0], :: op.stride[1]]
+
+
+def pad_channels(op: PadChannels, x: Array, own: Own) -> Array:
+    """Zeros after the last channel."""
+    return np.pad(x, ((0, 0), (0, op.channels - x.shape[1]), (0, 0), (0, 0)))
+
+
+def identity(op: Kind, x: Array, own: Own) -> Array:
+    """The value itself."""
+    return x
+
+
+#: What each op computes. A test holds every row to torch.
+OPS: dict[type[Kind], Callable[[Any, Array, Own], Array]] = {
+    Conv: conv,
+    Linear: linear,
+    Norm: norm,
+    Act: act,
+    MaxPool: maxpool,
+    AvgPool: avgpool,
+    GlobalAvgPool: global_avgpool,
+    AdaptiveAvgPool: adaptive_avgpool,
+    Flatten: flatten,
+    Dropout: identity,
+    Scale: scale,
+    Subsample: subsample,
+    PadChannels: pad_channels,
+    Identity: identity,
+}
