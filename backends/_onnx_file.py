@@ -85,7 +85,7 @@ def _model(model: Model, weights: Weights | None, data: str | None) -> Iterator[
 
 
 def _pieces(model: Model, weights: Weights | None, data: str | None) -> Iterator[Chunk]:
-    head = ModelProto(ir_version=IR_VERSION, producer_name=model.producer[0], producer_version=model.producer[1])
+    model_head = ModelProto(ir_version=IR_VERSION, producer_name=model.producer[0], producer_version=model.producer[1])
     graph_head = GraphProto(node=model.nodes, name=model.name).SerializeToString(deterministic=True)
     graph_tail = GraphProto(input=model.inputs, output=model.outputs).SerializeToString(deterministic=True)
     offsets = _offsets([tensor for tensor in model.tensors if tensor.constant is None]) if data else {}
@@ -95,7 +95,7 @@ def _pieces(model: Model, weights: Weights | None, data: str | None) -> Iterator
         len(head) + (0 if tensor.name in offsets else tensor.nbytes)
         for head, tensor in zip(heads, model.tensors, strict=True)
     )
-    yield head.SerializeToString(deterministic=True)
+    yield model_head.SerializeToString(deterministic=True)
     yield _tag(7) + _varint(len(graph_head) + payload + len(graph_tail))
     yield graph_head
     arrays = _arrays(inline, weights)
@@ -122,9 +122,9 @@ def _tensor_head(tensor: Tensor, data: str | None, offset: int | None) -> bytes:
         facts = {"location": data, "offset": str(offset), "length": str(tensor.nbytes)}
         proto.external_data.extend(StringStringEntryProto(key=key, value=value) for key, value in facts.items())
         proto.data_location = TensorProto.EXTERNAL
-        whole = proto.SerializeToString(deterministic=True)
+        whole: bytes = proto.SerializeToString(deterministic=True)
         return _tag(5) + _varint(len(whole)) + whole
-    head = proto.SerializeToString(deterministic=True) + _tag(9) + _varint(tensor.nbytes)
+    head: bytes = proto.SerializeToString(deterministic=True) + _tag(9) + _varint(tensor.nbytes)
     return _tag(5) + _varint(len(head) + tensor.nbytes) + head
 
 
@@ -157,7 +157,7 @@ def _data(tensors: Sequence[Tensor], weights: Weights) -> Iterator[Chunk]:
 def _bytes(array: Array) -> Chunk:
     """The raw bytes of an array, little-endian, without a copy where that is its order already."""
     little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    return memoryview(little.reshape(-1)).cast("B") if little.size else b""
+    return little.reshape(-1).view(np.uint8).data if little.size else b""
 
 
 def _tag(field: int) -> bytes:

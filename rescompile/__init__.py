@@ -7,9 +7,29 @@ rescompile.build(spec, "onnx").write("densenet121.onnx")
 
 from __future__ import annotations
 
-from rescompile.building import build
-from rescompile.elaboration import elaborate
-from rescompile.loading import load
-from rescompile.version import __version__
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rescompile.building import build
+    from rescompile.elaboration import elaborate
+    from rescompile.loading import load
+    from rescompile.version import __version__
 
 __all__ = ["__version__", "build", "elaborate", "load"]
+
+# Loaded when first asked for, so that a command that builds nothing imports no numpy.
+_HOMES = {"build": "building", "elaborate": "elaboration", "load": "loading", "__version__": "version"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rescompile' has no attribute '{name}'")
+    from importlib import import_module
+
+    value = getattr(import_module(f"rescompile.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -95,7 +95,8 @@ class Backend(Protocol):
 def built_in() -> tuple[str, ...]:
     """The targets of this package, found by listing its folder, without importing any."""
     spec = find_spec("rescompile.backends")
-    assert spec is not None and spec.submodule_search_locations
+    assert spec is not None
+    assert spec.submodule_search_locations
     folder = Path(next(iter(spec.submodule_search_locations)))
     names = (path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file())
     return tuple(sorted(name for name in names if not name.startswith("_")))

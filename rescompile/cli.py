@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,7 +38,7 @@ app = typer.Typer(
 )  # fmt: skip
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """How diagnostics are written."""
 
     text = "text"
@@ -148,10 +148,15 @@ def _print_json(data: Any) -> None:
 
 
 def _elaborated(spec: str, settings: list[str] | None) -> tuple[Spec, Network]:
-    from rescompile.elaboration import elaborate
+    from rescompile.elaboration import elaborate, more_problems
     from rescompile.loading import load
 
-    loaded = load(spec, settings or ())
+    try:
+        loaded = load(spec, settings or ())
+    except SpecError as error:
+        if error.rest is not None:
+            raise SpecError([*error.diagnostics, *more_problems(error.rest)]) from None
+        raise
     return loaded, elaborate(loaded)
 
 
@@ -490,7 +495,7 @@ def _write_text(text: str, output: str | None, force: bool) -> None:
 # --- run --------------------------------------------------------------------------------------------------------------
 
 
-class Provider(str, Enum):
+class Provider(StrEnum):
     """Where a model runs."""
 
     auto = "auto"

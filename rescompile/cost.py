@@ -18,9 +18,6 @@ class Cost:
     macs: int = 0
     activations: int = 0
 
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(self.parameters + other.parameters, self.macs + other.macs, self.activations + other.activations)
-
 
 def _op(_: str, node: Op) -> Cost:
     trainable = sum(parameter.size for parameter in node.kind.parameters(node.input) if parameter.trainable)
@@ -28,7 +25,8 @@ def _op(_: str, node: Op) -> Cost:
 
 
 def _total(costs: Iterable[Cost]) -> Cost:
-    return sum(costs, Cost())
+    listed = list(costs)
+    return Cost(sum(c.parameters for c in listed), sum(c.macs for c in listed), sum(c.activations for c in listed))
 
 
 def _series(_: Series, costs: Sequence[Cost]) -> Cost:
@@ -36,7 +34,7 @@ def _series(_: Series, costs: Sequence[Cost]) -> Cost:
 
 
 def _parallel(node: Parallel, costs: Sequence[Cost]) -> Cost:
-    return _total(costs) + Cost(activations=4 * math.prod(node.output))
+    return _total([*costs, Cost(activations=4 * math.prod(node.output))])
 
 
 def _side(node: Side, cost: Cost) -> Cost:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,14 @@ class UsageError(RescompileError):
 
 
 class SpecError(RescompileError):
-    """The spec is wrong. Exit code 3."""
+    """The spec is wrong. Exit code 3. `rest` is the spec without its wrong rows, where one could be made of it."""
 
     exit_code = 3
+
+    def __init__(self, diagnostics: Diagnostic | Iterable[Diagnostic], rest: Any = None) -> None:
+        listed = (diagnostics,) if isinstance(diagnostics, Diagnostic) else diagnostics
+        super().__init__(sorted(listed, key=_position))
+        self.rest = rest
 
 
 class Unavailable(RescompileError):
@@ -107,6 +113,11 @@ def one_of(words: Iterable[str]) -> str:
     """`a, b or c`: alternatives as a person would say them."""
     *head, last = words
     return f"{', '.join(head)} or {last}" if head else last
+
+
+def _position(diagnostic: Diagnostic) -> tuple[str, int, int]:
+    place = diagnostic.place
+    return (place.source.name, place.line, place.column) if place else ("", 0, 0)
 
 
 def _line(diagnostic: Diagnostic) -> str:

@@ -230,7 +230,8 @@ class _Parser:
 
 def _number(token: Token) -> int | float:
     value: int | float = int(token.text) if re.fullmatch(r"[\d_]+", token.text) else float(token.text)
-    return _bounded(value, token)
+    _bounded(value, token)
+    return value
 
 
 def _bounded(value: Value, token: Token) -> Value:

@@ -63,5 +63,6 @@ def shown(path: Path) -> str:
 @cache
 def _folder(package: str) -> Path:
     spec = find_spec(package)
-    assert spec is not None and spec.submodule_search_locations, f"{package} is not installed"
+    assert spec is not None, f"{package} is not installed"
+    assert spec.submodule_search_locations
     return Path(next(iter(spec.submodule_search_locations)))

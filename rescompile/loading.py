@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from rescompile import library, ops, spec
 from rescompile.errors import Diagnostic, Place, SpecError, nearest, one_of
@@ -30,21 +30,78 @@ def load(path_or_name: PathLike, set: Sequence[str] = ()) -> Spec:
     Raises SpecError with every mistake found, located, and UsageError if there is no such spec.
     """
     document = resolve(library.spec_path(os.fspath(path_or_name)), set)
-    return from_document(document)
+    return from_document(document, changed=bool(set))
 
 
-def from_document(document: Mapping) -> Spec:
-    """The Spec of a merged document. Raises SpecError."""
+def from_document(document: Mapping, changed: bool = False) -> Spec:
+    """The Spec of a merged document, `changed` by settings from outside the file or not.
+
+    Raises SpecError; its `rest` is the Spec without the wrong rows.
+    """
     document = _with_library(document)
+    problems: list[Diagnostic] = []
+    for _ in range(
+        2
+    ):  # once as it is; where forms are wrong, again without the wrong rows, to check the names of the rest
+        try:
+            result = Spec.model_validate(plain(document))
+        except ValidationError as error:
+            if problems:
+                break
+            problems += _diagnostics(error, document)
+            document = _without(document, [item["loc"] for item in error.errors(include_url=False)])
+            continue
+        result._document, result._changed = document, changed
+        found = check(result)
+        if not found and not problems:
+            return result
+        wrong = [diagnostic.place for diagnostic in found if diagnostic.place is not None]
+        problems += [diagnostic for diagnostic in found if not (problems and diagnostic.code in ("E0103", "E0410"))]
+        raise SpecError(problems, _remaining(document, wrong))
+    raise SpecError(problems)
+
+
+def _without(document: Mapping, wrong: Sequence[Sequence[str | int]]) -> Mapping:
+    """The document without the rows (or, elsewhere, the keys) that hold wrong forms."""
+    rows = {loc[1] for loc in wrong if loc[0] == "network" and len(loc) > 1}
+    for loc in wrong:
+        if loc[0] != "network" and loc[0] in document.entries:
+            document = document.put(str(loc[0]), None)
+    network = document.get("network")
+    if isinstance(network, Items):
+        kept = tuple(item for at, item in enumerate(network.items) if at not in rows)
+        document = document.put("network", Items(kept, network.place) if kept else None)
+    return document
+
+
+def _remaining(document: Mapping, wrong: Sequence[Place]) -> Spec | None:
+    """The Spec without the rows that hold a wrong word, if the rest is right."""
+    network = document.get("network")
+    if not isinstance(network, Items):
+        return None
+    bad = {(place.source, place.line, place.column) for place in wrong}
+    kept = tuple(item for item in network.items if not bad & {(p.source, p.line, p.column) for p in _places(item)})
+    if not kept:
+        return None
+    document = document.put("network", Items(kept, network.place))
     try:
-        result = Spec.model_validate(plain(document))
-    except ValidationError as error:
-        raise SpecError(_diagnostics(error, document)) from None
-    result._document = document
-    problems = check(result)
-    if problems:
-        raise SpecError(problems)
-    return result
+        rest = Spec.model_validate(plain(document))
+    except ValidationError:
+        return None
+    rest._document = document
+    return None if any(diagnostic.code != "E0410" for diagnostic in check(rest)) else rest
+
+
+def _places(node: Located) -> Iterator[Place]:
+    yield node.place
+    match node:
+        case Mapping():
+            for key, value in node.entries.values():
+                yield key
+                yield from _places(value)
+        case Items():
+            for item in node.items:
+                yield from _places(item)
 
 
 # --- blocks of the library --------------------------------------------------------------------------------------------
@@ -144,13 +201,11 @@ _FORMS = {
 
 def _keys(loc: Sequence[str | int]) -> set[str]:
     """The keys allowed where an unknown one was found."""
-    models = {
+    models: dict[str, type[BaseModel]] = {
         "residual": spec.Residual, "parallel": spec.Parallel, "side": spec.Side, "survival": spec.Survival,
         "expect": spec.Expect, "preprocess": spec.Preprocess,
     }  # fmt: skip
     parent = loc[-2] if len(loc) > 1 else ""
-    if parent in ops.WORDS:
-        return {*ops.attributes(str(parent)), "when"}
     if parent in models:
         return set(models[str(parent)].model_fields)
     if parent == "<if>":

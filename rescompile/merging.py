@@ -203,8 +203,7 @@ def _with_attribute(step: Located | None, row: Row, attribute: str, new: Located
         return step.put(row.name, _with_attribute(step.get(row.name), inner, attribute, new, place), key_place)
     if isinstance(step, Scalar) and isinstance(step.value, str):
         key = step.value if step.value in ops.WORDS else "block"
-        old = Mapping({}, step.place) if key != "block" else step
-        step = Mapping({key: (step.place, old)}, step.place)
+        step = Mapping({}, step.place).put(key, Mapping({}, step.place) if key != "block" else step)
     if not isinstance(step, Mapping):
         raise _problem("E0506", f"'{row.address}' is a list of steps and has no attributes", place)
     word = next(iter(step.entries)) if len(step.entries) == 1 else None
@@ -213,8 +212,8 @@ def _with_attribute(step: Located | None, row: Row, attribute: str, new: Located
     assert word is not None
     attributes, main = step.get(word), ops.main_attribute(word)
     if not isinstance(attributes, Mapping):
-        entries = {} if main is None or attributes is None else {main: (attributes.place, attributes)}
-        attributes = Mapping(entries, step.place)
+        given = Mapping({}, step.place)
+        attributes = given if main is None or attributes is None else given.put(main, attributes)
     return step.put(word, attributes.put(attribute, new, place))
 
 

@@ -143,7 +143,9 @@ class Network:
     def outputs(self) -> dict[str, Shape]:
         """The outputs in evaluation mode: `logits`, then those of side branches that are always computed."""
         sides = {
-            node.output_name or path: node.child.output for path, node in computed(self.root) if isinstance(node, Side)
+            node.output_name or path: node.child.output
+            for path, node in walk(self.root, computed=True)
+            if isinstance(node, Side)
         }
         return {LOGITS: self.root.output, **sides}
 
@@ -176,22 +178,19 @@ def scope(path: str, node: Node) -> str:
     return join(path, node.name) if isinstance(node, Series) else path
 
 
-def walk(node: Node, path: str = "") -> Iterator[tuple[str, Node]]:
-    """Every node with its full name, in execution order, parents first."""
-    yield join(path, name_of(node)), node
-    inner = scope(path, node)
-    for child in children(node):
-        yield from walk(child, inner)
+def walk(node: Node, path: str = "", computed: bool = False) -> Iterator[tuple[str, Node]]:
+    """Every node with its full name, in execution order, parents first.
 
-
-def computed(node: Node, path: str = "") -> Iterator[tuple[str, Node]]:
-    """Like `walk`, without what evaluation mode does not compute: side branches of another mode than `always`."""
-    if isinstance(node, Side) and node.mode != "always":
-        return
-    yield join(path, name_of(node)), node
-    inner = scope(path, node)
-    for child in children(node):
-        yield from computed(child, inner)
+    With `computed`, without what evaluation mode leaves out: side branches of another mode than `always`.
+    """
+    todo = [(path, node)]
+    while todo:
+        path, node = todo.pop()
+        if computed and isinstance(node, Side) and node.mode != "always":
+            continue
+        yield join(path, name_of(node)), node
+        inner = scope(path, node)
+        todo.extend((inner, child) for child in reversed(children(node)))
 
 
 def parameters(network: Network) -> Iterator[tuple[str, Parameter]]:

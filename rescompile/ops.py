@@ -7,7 +7,7 @@ MACs are multiply-adds of convolution and linear layers; biases, norms, activati
 from __future__ import annotations
 
 import math
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar
 
 from rescompile.errors import ShapeError
@@ -61,6 +61,7 @@ def attribute(type: str, doc: str, default: Any = MISSING, **facts: Any) -> Any:
     return field(default=default, metadata={"attribute": Attribute(type, doc, **facts)})
 
 
+@dataclass(frozen=True)
 class Kind:
     """Base of the operators: an identity without parameters or cost, until a subclass says otherwise."""
 
@@ -89,20 +90,20 @@ def _window(sizes: Size, kernel: Size, stride: Size, pads: Size, dilation: Size 
     """The output size of a sliding window: torch's rule, ceil rounding included."""
     out = []
     for n, k, s, p, d in zip(sizes, kernel, stride, pads, dilation, strict=True):
-        reach = d * (k - 1) + 1
-        if s > n:
+        if s > n > 1:  # a map of 1x1 loses nothing, any other would shrink to less than the stride says
             raise ShapeError("E0202", f"has stride {s} on a map of {sizes[0]}x{sizes[1]}", "stride")
-        if reach > n + 2 * p:
+        reach = d * (k - 1) + 1
+        room = n + 2 * p - reach
+        size = (room + (s - 1 if ceil else 0)) // s + 1
+        if ceil and (size - 1) * s >= n + p:  # the last window must start inside the map or its first padding
+            size -= 1
+        if size < 1:
             dilated = f" (kernel {k}, dilation {d})" if d > 1 else ""
             raise ShapeError(
                 "E0202",
                 f"looks at {reach} positions{dilated}, and its map with its padding has {n + 2 * p}",
                 "dilation" if d > 1 else "kernel",
             )
-        room = n + 2 * p - reach
-        size = (-(-room // s) if ceil else room // s) + 1
-        if ceil and (size - 1) * s >= n + p:  # the last window must start inside the map or its first padding
-            size -= 1
         out.append(size)
     return out[0], out[1]
 
@@ -359,22 +360,18 @@ WORDS: dict[str, tuple[type[Kind], dict[str, str]]] = {
 def attributes(word: str) -> dict[str, Attribute]:
     """The attributes that a spec may give to this word of an op."""
     kind, fixed = WORDS[word]
-    return {f.name: f.metadata["attribute"] for f in _fields(kind) if f.name not in fixed}
+    return {f.name: f.metadata["attribute"] for f in fields(kind) if f.name not in fixed}
 
 
 def required(word: str) -> tuple[str, ...]:
     """The attributes of this word that have no default."""
     kind, fixed = WORDS[word]
-    return tuple(f.name for f in _fields(kind) if f.default is MISSING and f.name not in fixed)
+    return tuple(f.name for f in fields(kind) if f.default is MISSING and f.name not in fixed)
 
 
 def main_attribute(word: str) -> str | None:
     """The attribute that a bare value stands for, if the word has one."""
     return next((name for name, facts in attributes(word).items() if facts.main), None)
-
-
-def _fields(kind: type[Kind]) -> tuple[Field[Any], ...]:
-    return fields(kind)  # type: ignore[arg-type]  # every kind is a dataclass
 
 
 def _size(size: Size) -> str:

@@ -56,7 +56,7 @@ def describe(node: Node) -> str:
                 f"{field.name}={_shown(getattr(node.kind, field.name))}"
                 for field in fields(node.kind)
                 if _told(node, field)
-            ]  # type: ignore[arg-type]
+            ]
             return " ".join([node.kind.word, *facts])
         case Series():
             if _repeats(node):
@@ -64,7 +64,7 @@ def describe(node: Node) -> str:
                 return f"{len(copies)} x {_called(copies[0])}"
             return _called(node) if node.call else "list" if node.name else "steps"
         case Parallel():
-            words = [node.merge]
+            words: list[str] = [node.merge]
             if node.residual:
                 words.append("residual")
             if node.survival:

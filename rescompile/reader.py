@@ -180,8 +180,8 @@ class _Reader:
             )
         if isinstance(event, yaml.AliasEvent):
             return Scalar(None, place)
-        if event.tag is not None:
-            self.problem(event, "E0106", f"YAML tags are not used in specs: {event.tag}")
+        if (tag := getattr(event, "tag", None)) is not None:
+            self.problem(event, "E0106", f"YAML tags are not used in specs: {tag}")
         if isinstance(event, yaml.ScalarEvent):
             unquoted = not event.style
             return Scalar(self.scalar(event.value, place) if unquoted else event.value, place, unquoted)
@@ -235,11 +235,14 @@ class _Reader:
             return self.bad_number(place, f"{text} is not a decimal number")
         return text
 
-    def bad_number(self, place: Place, message: str, code: str = "E0112", help: str | None = None) -> None:
+    def bad_number(self, place: Place, message: str, code: str = "E0112", help: str | None = None) -> Atom:
         self.problems.append(Diagnostic(code, message, place, help=help))
+        return 0
 
     def place(self, event: yaml.Event) -> Place:
         start, end = event.start_mark, event.end_mark
+        assert start is not None
+        assert end is not None
         last = end.column + 1 if end.line == start.line and end.column > start.column else start.column + 2
         return Place(self.source, start.line + 1, start.column + 1, last)
 

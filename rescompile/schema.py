@@ -4,19 +4,48 @@ from __future__ import annotations
 
 from typing import Any
 
-from rescompile.spec import Spec
+from rescompile import ops
+from rescompile.names import RESERVED
+from rescompile.spec import EXPRESSION, SCALAR, Spec
 
 
 def schema() -> dict[str, Any]:
     """The schema of a spec file."""
     made = Spec.model_json_schema(ref_template="#/definitions/{model}")
     made = _draft_7(made)
-    made["definitions"] = made.pop("$defs")
+    definitions = made["definitions"] = made.pop("$defs")
+    value = definitions.pop("Attributes")["additionalProperties"]
+    definitions["NamedStep"] |= {
+        "minProperties": 1,
+        "maxProperties": 1,
+        "propertyNames": {"not": {"enum": sorted([*ops.WORDS, *RESERVED])}},
+    }
+    definitions["OpStep"] = {"anyOf": [_op_step(word, value) for word in ops.WORDS]}
     title = "rescompile spec, format 1"
     made["required"] = ["rescompile", "name"]
     made["anyOf"] = [{"required": ["extends"]}, {"required": ["input", "network"]}]
     return {"$schema": "http://json-schema.org/draft-07/schema#", "title": title} | {
         k: v for k, v in made.items() if k != "title"
+    }
+
+
+def _op_step(word: str, value: Any) -> dict[str, Any]:
+    """An op with the attributes that its word takes, from the table of ops."""
+    facts = ops.attributes(word)
+    properties = {name: value | {"description": attribute.doc} for name, attribute in facts.items()}
+    attributes = {
+        "type": "object",
+        "properties": {**properties, "when": EXPRESSION},
+        "additionalProperties": False,
+    }
+    body = {"anyOf": [attributes, SCALAR]} if ops.main_attribute(word) else attributes
+    description = (ops.WORDS[word][0].__doc__ or "").split("\n")[0]
+    return {
+        "type": "object",
+        "description": description,
+        "properties": {word: body},
+        "required": [word],
+        "additionalProperties": False,
     }
 
 

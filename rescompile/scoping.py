@@ -90,7 +90,7 @@ class _Checker:
             self.unknown_word(spec.block, ("block",), blocks_only=True)
         self.defaults(network)
         self.steps(spec.network or [], ("network",), network)
-        for name in spec.parameters:
+        for name in () if spec._changed else spec.parameters:
             if name not in self.mentioned and self.written_here(("parameters", name)):
                 self.report(
                     "E0410", f"nothing in the network uses the parameter '{name}'", ("parameters", name), key=True
@@ -113,7 +113,7 @@ class _Checker:
             elif word in self.spec.blocks:
                 self.arguments(word, given, path, scope.plus(*REPEATED))
             elif word in library.blocks():
-                if self.written_here(path):
+                if self.written_here(path) and not self.spec._changed:
                     self.report("E0410", f"nothing in the network uses '{word}'", path, key=True)
             else:
                 self.unknown_word(word, path, key=True)
@@ -213,7 +213,10 @@ class _Checker:
     def op(self, word: str, given: dict[str, Any], path: Path, scope: _Scope) -> None:
         facts = ops.attributes(word)
         for attribute, value in given.items():
-            self.value(value, (*path, attribute), scope, facts[attribute].words)
+            if attribute in facts:
+                self.value(value, (*path, attribute), scope, facts[attribute].words)
+            else:
+                self.unknown("attribute", attribute, word, facts, (*path, attribute))
         defaults = self.spec.defaults.get(word, {})
         missing = [name for name in ops.required(word) if name not in given and name not in defaults]
         if missing:
@@ -270,7 +273,8 @@ class _Checker:
         if complete:
             defaults = self.spec.defaults.get(word, {})
             missing = [n for n, d in parameters.items() if d.default is None and n not in given and n not in defaults]
-            if missing:
+            misspelt = any(nearest(argument, missing) for argument in given if argument not in parameters)
+            if missing and not misspelt:
                 self.report("E0403", f"block '{word}' needs {' and '.join(missing)}", path, key=True)
 
     def is_block_parameter(self, word: str, scope: _Scope) -> bool:

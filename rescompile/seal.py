@@ -13,6 +13,7 @@ from typing import Literal
 
 MARK = b"rescompile.seal"
 _TAIL = 64
+_SMALL = 1 << 16
 
 
 def sealed(
@@ -21,11 +22,28 @@ def sealed(
     """The chunks, then `before` + mark + `between` (two bytes) + checksum + `after`."""
     assert len(between) == 2
     checksum = 0
-    for chunk in chunks:
+    for chunk in _coalesced(chunks):
         checksum = zlib.crc32(chunk, checksum)
         yield chunk
     checksum = zlib.crc32(before, checksum)
     yield before + MARK + between + b"%08x" % checksum + after
+
+
+def _coalesced(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """The same bytes in fewer pieces: small ones are gathered, large ones pass by uncopied."""
+    gathered = bytearray()
+    for chunk in chunks:
+        if len(chunk) < _SMALL:
+            gathered += chunk
+            if len(gathered) < _SMALL:
+                continue
+            chunk = b""
+        if gathered:
+            yield bytes(gathered)
+            gathered.clear()
+        if chunk:
+            yield chunk
+    yield bytes(gathered)
 
 
 def state(path: Path) -> Literal["absent", "ours", "edited", "foreign"]:

@@ -7,7 +7,7 @@ not here; here is the form: which keys, which combinations, which words.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -24,7 +24,6 @@ from pydantic import (
     StrictStr,
     Tag,
     WithJsonSchema,
-    create_model,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -41,13 +40,13 @@ TYPES = ("int", "real", "bool", "list", "block", "size")
 
 def refuse(code: str, message: str, help: str | None = None) -> PydanticCustomError:
     """An error with a code of our own; `help` and the offsets of expressions ride in its context."""
-    return PydanticCustomError(code, "{message}", {"message": message, "help": help})  # type: ignore[arg-type]
+    return PydanticCustomError(code, "{message}", {"message": message, "help": help})
 
 
 class Model(BaseModel):
     """Base of all models: unknown keys are errors, nothing is coerced, nothing changes afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 # --- values -----------------------------------------------------------------------------------------------------------
@@ -64,7 +63,7 @@ def _expression(raw: Any) -> Any:
             parse(raw)
         except ExpressionError as error:
             context = {"message": error.message, "help": error.help, "offset": error.offset, "length": error.length}
-            raise PydanticCustomError(error.code, "{message}", context) from None  # type: ignore[arg-type]
+            raise PydanticCustomError(error.code, "{message}", context) from None
     return raw
 
 
@@ -78,9 +77,11 @@ def _scalar(raw: Any) -> Any:
 
 
 _NEVER: dict[str, Any] = {"not": {}}
-_ATOM_SCHEMA = {"type": ["boolean", "number", "string"]}
-Expression = Annotated[Any, BeforeValidator(_expression), WithJsonSchema(_ATOM_SCHEMA)]
-Scalar = Annotated[Any, BeforeValidator(_scalar), WithJsonSchema({"type": ["boolean", "number", "string", "array"]})]
+#: The JSON Schema of one value or expression, and of one that may be a list too.
+EXPRESSION: dict[str, Any] = {"type": ["boolean", "number", "string"]}
+SCALAR: dict[str, Any] = {"type": ["boolean", "number", "string", "array"]}
+Expression = Annotated[Any, BeforeValidator(_expression), WithJsonSchema(EXPRESSION)]
+Scalar = Annotated[Any, BeforeValidator(_scalar), WithJsonSchema(SCALAR)]
 
 
 class Each(Model):
@@ -168,62 +169,60 @@ Template = Annotated[StrictStr, AfterValidator(_template)]
 # --- steps ------------------------------------------------------------------------------------------------------------
 
 
-class OpStep(Model):
-    """An op with attributes. One subclass per word of the closed list, made from the table of ops."""
+class Attributes(Model):
+    """The attributes of an op, unevaluated. Which ones an op has is checked where all words are (scoping)."""
 
-    word: ClassVar[str]
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, defer_build=True)
+    __pydantic_extra__: dict[str, Value] = Field(init=False)
 
-    @property
-    def given(self) -> dict[str, Any]:
-        """The attributes that the step gives, unevaluated."""
-        body = getattr(self, _field(self.word))
-        return {key: getattr(body, key) for key in body.model_fields_set if key != "when"}
-
-    @property
-    def when(self) -> Any:
-        """The condition, or None."""
-        return getattr(self, _field(self.word)).when
+    when: Expression | None = None
 
 
-def _field(word: str) -> str:
-    return f"{word}_"
+class OpStep(RootModel[dict[str, Attributes]]):
+    """An op with attributes: a word of the closed list, and a mapping or the value of its main attribute."""
 
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
-def _op_step(word: str) -> type[OpStep]:
-    facts = ops.attributes(word)
-    fields: dict[str, Any] = {
-        name: (Value, Field(default=None, description=attribute.doc)) for name, attribute in facts.items()
-    }
-    body = create_model(f"{word}_attributes", __base__=Model, when=(Expression | None, None), **fields)
-    main = ops.main_attribute(word)
-
-    def spread(raw: Any) -> Any:
-        if isinstance(raw, dict):
-            if "block" in raw or (set(raw) & ops.WORDS.keys() and not set(raw) & facts.keys()):
+    @model_validator(mode="before")
+    @classmethod
+    def _spread(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        ((word, body),) = raw.items()
+        known, main = ops.attributes(word), ops.main_attribute(word)
+        if isinstance(body, dict):
+            if "block" in body or (set(body) & ops.WORDS.keys() and not set(body) & known.keys()):
                 raise refuse(
                     "E0411",
                     f"'{word}' is the word of an op, so it cannot name a step this way",
                     f"write {{name: {word}, block: ...}} for a block of that name",
                 )
             return raw
-        if raw is None:
-            return {}
+        if body is None:
+            return {word: {}}
         if main is None:
-            raise refuse(
-                "E0104", f"the attributes of {word} are a mapping", f"{word} takes {one_of(facts)}" if facts else None
-            )
-        return {main: raw}
+            takes = f"{word} takes {one_of(known)}" if known else f"{word} takes none"
+            raise refuse("E0104", f"the attributes of {word} are a mapping", takes)
+        return {word: {main: body}}
 
-    attributes: Any = Annotated[body, BeforeValidator(spread, json_schema_input_type=(body | Scalar) if main else body)]
-    step = create_model(f"{word}_step", __base__=OpStep, **{_field(word): (attributes, Field(alias=word))})
-    step.word = word
-    return step
+    @property
+    def word(self) -> str:
+        """The word of the op."""
+        return next(iter(self.root))
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The attributes that the step gives, unevaluated."""
+        return self.root[self.word].model_extra or {}
+
+    @property
+    def when(self) -> Any:
+        """The condition, or None."""
+        return self.root[self.word].when
 
 
 class Use(Model):
     """A block with arguments, once or `depth` times. In a row without `block`, the spec's own `block` is meant."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, defer_build=True)
     __pydantic_extra__: dict[str, Value] = Field(init=False)
 
     block: Word | None = None
@@ -306,7 +305,7 @@ class SideStep(Model):
 class NamedStep(RootModel[dict[Template, "Named"]]):
     """`name: step`: a step or a row with a name."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     @property
     def name(self) -> str:
@@ -319,9 +318,7 @@ class NamedStep(RootModel[dict[Template, "Named"]]):
         return self.root[self.name]
 
 
-_STEPS: dict[str, type[BaseModel]] = {
-    "residual": ResidualStep, "parallel": ParallelStep, "side": SideStep, **{word: _op_step(word) for word in ops.WORDS},
-}  # fmt: skip
+_STEPS: dict[str, type[BaseModel]] = {"residual": ResidualStep, "parallel": ParallelStep, "side": SideStep}
 _ROW_KEYS = ("block", "depth", "members")
 
 
@@ -339,10 +336,13 @@ def _step_tag(raw: Any) -> str:
         return "<if>"
     if len(raw) != 1:
         return "<wrong>"
-    key = next(iter(raw))
+    ((key, value),) = raw.items()
     if key in _STEPS:
         return f"<{key}>"
-    return "<wrong>" if key in names.RESERVED else "<named>"
+    if key in ops.WORDS:
+        return "<op>"
+    nameable = key not in names.RESERVED and isinstance(value, str | list | dict)
+    return "<named>" if nameable else "<wrong>"
 
 
 def _named_tag(raw: Any) -> str:
@@ -356,7 +356,11 @@ def _wrong_step(raw: Any) -> Any:
     if not raw:
         raise refuse("E0110", "a step has one word, and this mapping is empty", "the empty step is 'identity'")
     if len(raw) == 1:
-        raise refuse("E0110", f"'{listed}' alone is not a step", f"write {{block: ..., {listed}: ...}}")
+        raise refuse(
+            "E0110",
+            f"'{listed}' alone is not a step",
+            f"a row is {{depth: ..., {listed}: ...}}, another block {{block: ..., {listed}: ...}}",
+        )
     for key in raw:
         if hint := nearest(str(key), [*_ROW_KEYS, *names.COMBINATORS]):
             raise refuse("E0110", f"a step has one word, and this has {len(raw)} keys: {listed}", f"'{key}': {hint}")
@@ -379,6 +383,7 @@ _STEP_FORMS: tuple[Any, ...] = (
     Annotated[If, Tag("<if>")],
     Annotated[NamedStep, Tag("<named>")],
     Annotated[_Wrong, Tag("<wrong>")],
+    Annotated[OpStep, Tag("<op>")],
     *(Annotated[model, Tag(f"<{word}>")] for word, model in _STEPS.items()),
 )
 
@@ -535,6 +540,7 @@ class Spec(Model):
     expect: Expect | None = None
 
     _document: LocatedMapping = PrivateAttr()
+    _changed: bool = PrivateAttr(default=False)  # by --set, so what the file says may go unused
 
     @model_validator(mode="after")
     def _input_rank(self) -> Spec:
@@ -545,9 +551,6 @@ class Spec(Model):
 
 #: The order of keys in a canonical spec.
 KEYS = tuple(Spec.model_fields)
-
-for _model in (NamedStep, If, Residual, ResidualStep, Parallel, ParallelStep, Side, SideStep, Block, Survival, Spec):
-    _model.model_rebuild()
 
 
 def known_words() -> Iterator[str]:

@@ -12,6 +12,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,10 +75,7 @@ def draw(network: Network, seed: int = 0) -> Weights:
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 64:
         raise UsageError(Diagnostic("E0802", f"a seed is a whole number from 0 to 2^64 - 1, and this is {seed}"))
 
-    def maker(name: str, parameter: Parameter) -> Callable[[], Array]:
-        return lambda: _draw(name, parameter, seed)
-
-    return Weights({name: maker(name, parameter) for name, parameter in parameters(network)})
+    return Weights({name: partial(_draw, name, parameter, seed) for name, parameter in parameters(network)})
 
 
 def _draw(name: str, parameter: Parameter, seed: int) -> Array:
@@ -130,7 +128,7 @@ def load_weights(path: str | os.PathLike[str], network: Network) -> Weights:
     from safetensors import SafetensorError, safe_open
 
     try:
-        handle = safe_open(shown, framework="np")
+        handle: Any = safe_open(shown, framework="np")
         shapes = {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
         kinds = {name: handle.get_slice(name).get_dtype() for name in shapes}
     except (SafetensorError, OSError) as error:
@@ -150,7 +148,7 @@ def load_weights(path: str | os.PathLike[str], network: Network) -> Weights:
                 help="convert them to float32 first",
             )
         )
-    return Weights({name: (lambda name=name: _tensor(handle, name)) for name in shapes})
+    return Weights({name: partial(_tensor, handle, name) for name in shapes})
 
 
 def _tensor(handle: Any, name: str) -> Array:
@@ -161,11 +159,11 @@ def _tensor(handle: Any, name: str) -> Array:
 def from_arrays(arrays: Mapping[str, Array], network: Network) -> Weights:
     """Weights from arrays in memory, such as a state_dict. Raises CheckFailed with every name or shape that does not fit."""
     _fit(network, {name: tuple(array.shape) for name, array in arrays.items()}, "the weights")
+    return Weights({name: partial(_plain, array) for name, array in arrays.items()})
 
-    def maker(array: Array) -> Callable[[], Array]:
-        return lambda: np.ascontiguousarray(array, np.int64 if array.dtype.kind in "iu" else np.float32)
 
-    return Weights({name: maker(array) for name, array in arrays.items()})
+def _plain(array: Array) -> Array:
+    return np.ascontiguousarray(array, np.int64 if array.dtype.kind in "iu" else np.float32)
 
 
 def _fit(network: Network, shapes: Mapping[str, tuple[int, ...]], what: str) -> None:

@@ -5,33 +5,41 @@ Each is an option, declared here once and shared by every command that takes a n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from rescompile.errors import Diagnostic, UsageError, nearest
 from rescompile.network import Network
-from rescompile.passes.fold_batchnorm import fold_batchnorm
-from rescompile.weights import Weights
 from rescompile.wellformed import verify
+
+if TYPE_CHECKING:
+    from rescompile.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One pass: its option on the command line, the type of that option's value, and what it does.
+    """One pass: its option on the command line, and the type of that option's value.
 
-    `apply` gets the network, its weights (None where there are none) and the option's value.
+    What it does is the function of its name in the module of its name, loaded when used: it gets the network, its weights
+    (None where there are none) and the option's value, and returns network and weights.
     """
 
     option: str
     type: type[Any]
     help: str
-    apply: Callable[[Network, Weights | None, Any], tuple[Network, Weights | None]]
 
     @property
     def keyword(self) -> str:
         """The option's name in Python."""
         return self.option.replace("-", "_")
+
+    def apply(self, network: Network, weights: Weights | None, value: Any) -> tuple[Network, Weights | None]:
+        """The network and its weights after the pass."""
+        function = getattr(import_module(f"rescompile.passes.{self.keyword}"), self.keyword)
+        changed: tuple[Network, Weights | None] = function(network, weights, value)
+        return changed
 
 
 PASSES: tuple[Pass, ...] = (
@@ -39,7 +47,6 @@ PASSES: tuple[Pass, ...] = (
         "fold-batchnorm",
         bool,
         "Fold norms and test-time survival factors into the convolutions before them, where that is exact.",
-        fold_batchnorm,
     ),
 )
 

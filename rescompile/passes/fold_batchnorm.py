@@ -64,7 +64,7 @@ class _Folder:
     def fold(self, op: Op, norm: Norm, name: str, norm_name: str) -> Op:
         assert isinstance(op.kind, Conv | Linear)
         had_bias = op.kind.bias
-        self.dropped += [parameter for parameter in (f"{norm_name}.{p.name}" for p in norm.parameters(op.output))]
+        self.dropped += [f"{norm_name}.{p.name}" for p in norm.parameters(op.output)]
         read = self.before
         scale, shift, mean, var = (
             read(f"{norm_name}.{part}") for part in ("weight", "bias", "running_mean", "running_var")

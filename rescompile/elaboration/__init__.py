@@ -1,0 +1,152 @@
+"""Spec -> Network: evaluates the expressions of rows and blocks and builds the tree, with shapes.
+
+The only part that knows both. The numbers are the truth; the expressions they came from ride along as hints.
+
+    frames    what expressions may mention, and blame: where a mistake was caused
+    values    evaluation and types
+    scopes    names
+    steps     ops, groups, merges
+    calls     blocks
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rescompile import network as tree
+from rescompile.canonical import canonical
+from rescompile.elaboration.calls import Calls
+from rescompile.elaboration.frames import Frame, Path, Problem
+from rescompile.elaboration.scopes import Names
+from rescompile.errors import Diagnostic, ShapeError, SpecError
+from rescompile.features import add_features
+from rescompile.network import Network, Node, Op, Series
+from rescompile.ops import Shape
+from rescompile.reader import locate
+from rescompile.spec import NamedStep, Spec
+from rescompile.survival import add_survival
+from rescompile.wellformed import verify
+
+MAX_PARAMETERS = 1 << 36
+
+
+def elaborate(spec: Spec) -> Network:
+    """Build the tree of a spec. Raises SpecError with every mistake found, located where the user wrote its cause."""
+    elaborator = Elaborator(spec)
+    root = elaborator.network()
+    if elaborator.problems:
+        raise SpecError(elaborator.problems)
+    text, sha256 = canonical(spec, elaborator.used)
+    network = Network(
+        spec.name, root, text, sha256, checkpoint=spec.checkpoint,
+        preprocess=spec.preprocess.model_dump(exclude_none=True) if spec.preprocess else None,
+    )  # fmt: skip
+    verify(network)
+    return network
+
+
+def more_problems(spec: Spec) -> list[Diagnostic]:
+    """What else is wrong with a spec that has lost its wrong rows: problems that do not depend on shapes."""
+    elaborator = Elaborator(spec, poisoned=True)
+    elaborator.network()
+    return elaborator.problems
+
+
+class Elaborator(Calls):
+    """The rows of a network. A wrong row is noted and passed over; after one, problems that only follow from shapes are
+    left out (`poisoned`)."""
+
+    def __init__(self, spec: Spec, poisoned: bool = False) -> None:
+        super().__init__(spec)
+        self.problems: list[Diagnostic] = []
+        self.poisoned = poisoned
+
+    def network(self) -> Series:
+        spec = self.spec
+        assert spec.input is not None
+        assert spec.network is not None
+        for name, raw in spec.parameters.items():
+            try:
+                self.top.values[name] = self.evaluate(raw, self.top, ("parameters", name), self.block_words)
+            except Problem as problem:
+                self.note(problem)
+        shape: Shape = tuple(spec.input)
+        children = self.rows(spec.network, ("network",), self.top, shape, Names())
+        output = children[-1].output if children else shape
+        root = Series(tuple(children), shape, output)
+        if self.problems:
+            return root
+        if not spec._changed:
+            self.check_defaults()
+        if not any(isinstance(node, Op) for _, node in tree.walk(root)):
+            self.note(self.problem("E0603", "the network does nothing: it has no op", ("network",), key=True))
+        count = sum(parameter.size for _, parameter in tree.parameters(Network(spec.name, root)))
+        if count > MAX_PARAMETERS:
+            self.note(
+                self.problem(
+                    "E0208",
+                    f"the network has {count:,} parameters, more than {MAX_PARAMETERS:,}",
+                    ("network",),
+                    key=True,
+                )
+            )
+        for add, key in ((add_survival, "survival"), (add_features, "features")):
+            value = getattr(spec, key)
+            if value is not None and not self.problems:
+                try:
+                    root = add(root, value)
+                except ShapeError as error:
+                    path: Path = (key, error.attribute) if error.attribute else (key,)
+                    if key == "features" and error.attribute:
+                        path = (key, value.index(error.attribute))
+                    self.note(self.problem(error.code, error.message, path, error.help))
+        if not self.problems:
+            self.check_outputs(root)
+        return root
+
+    def check_outputs(self, root: Series) -> None:
+        taken = {tree.INPUT, tree.LOGITS}
+        for _, node in tree.walk(root):
+            if isinstance(node, tree.Side) and node.output_name is not None:
+                if node.output_name in taken:
+                    self.note(
+                        self.problem(
+                            "E0604",
+                            f"two outputs are called '{node.output_name}'",
+                            ("network",),
+                            "give each side branch another 'output'",
+                            key=True,
+                        )
+                    )
+                taken.add(node.output_name)
+
+    def rows(self, steps: Sequence[Any], path: Path, frame: Frame, shape: Shape, names: Names) -> list[Node]:
+        """The rows of the network. A wrong row is noted and passed over, so that later rows are checked too."""
+        nodes: list[Node] = []
+        for at, step in enumerate(steps):
+            try:
+                if isinstance(step, NamedStep) and isinstance(step.step, list):
+                    name = self.explicit(step.name, (*path, at, step.name), frame, names)
+                    inner = self.rows(step.step, (*path, at, step.name), frame, shape, Names(numbered=True))
+                    new: list[Node] = [Series(tuple(inner), shape, inner[-1].output if inner else shape, name)]
+                else:
+                    new, _ = self.step(step, (*path, at), frame, shape, names)
+            except Problem as problem:
+                self.note(problem)
+                continue
+            nodes += new
+            shape = nodes[-1].output if nodes else shape
+        return nodes
+
+    def note(self, problem: Problem) -> None:
+        if not (self.poisoned and problem.by_shape) and problem.diagnostic not in self.problems:
+            self.problems.append(problem.diagnostic)
+        self.poisoned = True
+
+    def check_defaults(self) -> None:
+        """Defaults that nothing uses are an error in the file that says them, and left out where inherited."""
+        for word in self.spec.defaults:
+            path: Path = ("defaults", word)
+            if word not in self.used and locate(self.document, path, key=True).source == self.document.place.source:
+                self.note(self.problem("E0410", f"nothing in the network uses '{word}'", path, key=True))

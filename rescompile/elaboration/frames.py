@@ -1,0 +1,170 @@
+"""What expressions may mention at some place, and the problems found there: located at what the user wrote.
+
+A mistake often shows up inside a block of the library, far from its cause. Every value therefore remembers where it was
+given, and a problem climbs from the step that failed to the argument, in the user's own file, that led to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rescompile import ops
+from rescompile.errors import Diagnostic, Place
+from rescompile.expressions import parse
+from rescompile.reader import locate
+from rescompile.spec import Block, Spec
+
+Path = tuple[str | int, ...]
+Value = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Where a parameter's value was written, and the frame it was written in; `raw` is as written."""
+
+    path: Path
+    frame: Frame
+    raw: Any
+
+
+@dataclass(slots=True)
+class Frame:
+    """What expressions may mention: the parameters and lets of one use of a block, or the network's own."""
+
+    values: dict[str, Value]
+    path: Path  # of the definition
+    use: Path  # of the step or row that uses it
+    words: frozenset[str] = frozenset()
+    block: Block | None = None
+    word: str | None = None
+    caller: Frame | None = None
+    given: dict[str, Given] = field(default_factory=dict)
+    nesting: int = 0
+
+    def with_values(self, **values: Value) -> Frame:
+        return replace(self, values=self.values | values)
+
+
+class Problem(Exception):
+    """One diagnostic; `by_shape` says that it may only follow from an earlier mistake."""
+
+    def __init__(self, diagnostic: Diagnostic, by_shape: bool = False) -> None:
+        super().__init__(diagnostic.message)
+        self.diagnostic, self.by_shape = diagnostic, by_shape
+
+
+class Blame:
+    """Makes problems, each at the place in the user's text that caused it."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.document = spec._document
+
+    def problem(
+        self, code: str, message: str, path: Path, help: str | None = None, key: bool = False, by_shape: bool = False
+    ) -> Problem:
+        return Problem(Diagnostic(code, message, locate(self.document, path, key), help=help), by_shape)
+
+    def blamed(
+        self,
+        code: str,
+        message: str,
+        path: Path,
+        frame: Frame,
+        raw: Any = None,
+        help: str | None = None,
+        by_shape: bool = False,
+    ) -> Problem:
+        """A problem inside a block, at what the user wrote to cause it; the step of the block goes into a note."""
+        if frame.block is None:
+            return self.problem(code, message, path, help, by_shape=by_shape)
+        place = self.cause(raw, frame) or self.use_place(frame)
+        return Problem(Diagnostic(code, message, place, self.trail(path, frame, raw), help), by_shape)
+
+    def use_place(self, frame: Frame) -> Place:
+        """The outermost step that led here."""
+        while frame.caller is not None and frame.caller.block is not None:
+            frame = frame.caller
+        return locate(self.document, frame.use, key=True)
+
+    def cause(self, raw: Any, frame: Frame) -> Place | None:
+        """Where the user wrote a value that `raw` depends on: in the spec itself rather than in its bases or blocks."""
+        places = list(self.causes(raw, frame))
+        own = [place for place in places if place.source == self.document.place.source]
+        return next(iter(own or places), None)
+
+    def causes(self, raw: Any, frame: Frame) -> Iterable[Place]:
+        for text in texts(raw):
+            for name in parse(text).names:
+                if frame.block is not None and name in frame.block.let:
+                    yield from self.causes(frame.block.let[name], frame)
+                elif name in frame.given:
+                    given = frame.given[name]
+                    if given.frame.block is None:
+                        yield locate(self.document, given.path)
+                    else:
+                        yield from self.causes(given.raw, given.frame)
+
+    def roots(self, raw: Any, frame: Frame) -> Iterable[str]:
+        """The parameters of the block that an expression depends on, through lets."""
+        for text in texts(raw):
+            for name in parse(text).names:
+                if frame.block is not None and name in frame.block.let:
+                    yield from self.roots(frame.block.let[name], frame)
+                else:
+                    yield name
+
+    def trail(self, path: Path, frame: Frame, raw: Any = None) -> tuple[str, ...]:
+        """`in block bottleneck, step conv2 (blocks/bottleneck.yaml:9), from inner = width * ...`, innermost first."""
+        notes = []
+        inner: Frame | None = frame
+        while inner is not None and inner.block is not None:
+            place = locate(self.document, path, key=True)
+            step = next((str(s) for s in reversed(path[len(inner.path) :]) if _is_step_name(s)), None)
+            note = (
+                f"in block {inner.word}" + (f", step {step}" if step else "") + f" ({place.source.name}:{place.line})"
+            )
+            for text in texts(raw):
+                if (word := parse(text).word) and word in inner.block.let:
+                    note += f", from {word} = {inner.block.let[word]}"
+                elif not parse(text).word:
+                    note += f", from {text}"
+            notes.append(note)
+            path, inner, raw = inner.use, inner.caller, None
+        return tuple(notes)
+
+
+def texts(raw: Any) -> Iterable[str]:
+    if isinstance(raw, str):
+        yield raw
+    elif isinstance(raw, list):
+        for item in raw:
+            yield from texts(item)
+
+
+def _is_step_name(step: str | int) -> bool:
+    grammar = {
+        "body",
+        "branch",
+        "branches",
+        "shortcut",
+        "gate",
+        "then",
+        "else",
+        "residual",
+        "parallel",
+        "side",
+        "parameters",
+        "default",
+        "when",
+        "let",
+        "each",
+    }
+    return (
+        isinstance(step, str)
+        and step not in grammar
+        and step not in ops.WORDS
+        and not any(step in ops.attributes(word) for word in ops.WORDS)
+    )

@@ -1,0 +1,104 @@
+"""Names: which step is called what in which scope, and that no two are called the same."""
+
+from __future__ import annotations
+
+from rescompile import names as naming
+from rescompile.elaboration.frames import Frame, Path, Value
+from rescompile.elaboration.values import Values
+from rescompile.expressions import show
+from rescompile.ops import Shape
+from rescompile.reader import locate
+from rescompile.spec import template_parts
+
+
+class Names:
+    """The names of one scope. In a numbered one, steps without a name count from 0; elsewhere ops are called by their
+    word. A step with a name of its own takes no number."""
+
+    def __init__(self, numbered: bool = False) -> None:
+        self.numbered = numbered
+        self.count = 0
+        self.taken: dict[str, Path] = {}
+        self.named: Path | None = None
+        self.unnamed: Path | None = None
+
+    def unnumbered(self) -> Names:
+        """The same scope seen from a shortcut or a gate, whose steps take no number."""
+        seen = Names()
+        seen.taken = self.taken
+        return seen
+
+
+class Scopes(Values):
+    """Gives steps their names."""
+
+    def spelled(self, template: str, path: Path, frame: Frame, **extra: Value) -> str:
+        """A name with its {expressions} filled in."""
+        if "{" not in template:
+            return template
+        parts = template_parts(template)
+        for at in range(1, len(parts), 2):
+            value = self.evaluate(parts[at], frame, path, **extra)
+            if isinstance(value, bool) or not isinstance(value, int | str):
+                raise self.blamed(
+                    "E0304", f"a name holds whole numbers and words, and {{{parts[at]}}} is {show(value)}", path, frame
+                )
+            parts[at] = str(value)
+        name = "".join(parts)
+        if reason := naming.refusal(name):
+            raise self.blamed("E0109", f"'{name}' cannot be a name: {reason}", path, frame)
+        return name
+
+    def explicit(self, template: str, path: Path, frame: Frame, names: Names, shape: Shape | None = None) -> str:
+        """A name that the spec gives."""
+        extra = {"in_channels": shape[0]} if shape else {}
+        name = self.spelled(template, path, frame, **extra)
+        self.claim(name, path, frame, names)
+        names.named = path
+        self.unmixed(names, path, frame)
+        return name
+
+    def automatic(
+        self, word: str, path: Path, frame: Frame, names: Names, owns: bool = False, merge: bool = False
+    ) -> str:
+        """The name of a step without one: the next number in a numbered list, else its word."""
+        if names.numbered:
+            name = str(names.count)
+            names.count += 1
+            if not merge:
+                names.unnamed = path
+                self.unmixed(names, path, frame)
+        else:
+            name, again = word, 0
+            while name in names.taken and not owns:
+                again += 1
+                name = f"{word}_{again}"
+        self.claim(name, path, frame, names)
+        return name
+
+    def claim(self, name: str, path: Path, frame: Frame, names: Names) -> None:
+        if name in names.taken:
+            other = locate(self.document, names.taken[name], key=True)
+            where = (
+                f"the other is on line {other.line}"
+                if other.source == self.document.place.source
+                else f"the other is {other.source.name}:{other.line}"
+            )
+            raise self.blamed(
+                "E0406",
+                f"two steps are called '{name}' in one scope; {where}",
+                path,
+                frame,
+                help="give one of them another name",
+            )
+        names.taken[name] = path
+
+    def unmixed(self, names: Names, path: Path, frame: Frame) -> None:
+        if names.numbered and names.named and names.unnamed:
+            raise self.blamed(
+                "E0407",
+                "this list mixes steps with names and steps that are numbered",
+                path,
+                frame,
+                help="name all of its steps, or none: a step added later would shift the numbers",
+            )

@@ -1,0 +1,333 @@
+"""Steps -> nodes: ops, groups, conditions, merges and side branches, threading the shape."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rescompile import network as tree
+from rescompile import ops
+from rescompile.elaboration.frames import Frame, Path, Problem, Value
+from rescompile.elaboration.scopes import Names, Scopes
+from rescompile.elaboration.values import MAX_NODES
+from rescompile.errors import ShapeError, one_of
+from rescompile.network import NO_HINTS, Node, Op, Origin, Series, merge_shape
+from rescompile.ops import Shape
+from rescompile.reader import locate
+from rescompile.spec import If, NamedStep, OpStep, ParallelStep, ResidualStep, SideStep, Spec, Use
+
+
+class Steps(Scopes):
+    """Builds nodes. Every method returns the nodes of a step and the shape after it."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.top = Frame({}, (), ("network",))
+        self.used: set[str] = set()  # words of ops and blocks
+        self.nodes = 0
+        self.origins: dict[Path, Origin] = {}
+        self.hints: dict[Path, Mapping[str, str]] = {}
+
+    @abstractmethod
+    def use(
+        self, use: Use, path: Path, frame: Frame, shape: Shape, names: Names, name: str | None
+    ) -> tuple[list[Node], Shape]:
+        """The nodes of a block with arguments."""
+
+    def steps(
+        self, steps: Sequence[Any], path: Path, frame: Frame, shape: Shape, names: Names
+    ) -> tuple[list[Node], Shape]:
+        nodes: list[Node] = []
+        for at, step in enumerate(steps):
+            new, shape = self.step(step, (*path, at), frame, shape, names)
+            nodes += new
+        return nodes, shape
+
+    def step(
+        self, step: Any, path: Path, frame: Frame, shape: Shape, names: Names, name: str | None = None
+    ) -> tuple[list[Node], Shape]:
+        """The nodes of one step and the shape after it; `name` is the name it was given, already claimed."""
+        match step:
+            case str():
+                if step in ops.WORDS:
+                    return self.op(step, {}, path, frame, shape, names, name)
+                return self.use(Use(block=step), path, frame, shape, names, name)
+            case list():
+                if name is None:
+                    return self.steps(step, path, frame, shape, names)
+                return self.scope(step, path, frame, shape, name, numbered=True)
+            case NamedStep():
+                inner = (*path, step.name)
+                given = step.step
+                condition = given.when if isinstance(given, OpStep | Use) else None
+                if (
+                    condition is not None
+                    and isinstance(given, OpStep)
+                    and not self.included(given, inner, frame, shape)
+                ):
+                    return [], shape
+                if isinstance(given, Use) and given.depth is None and not self.included(given, inner, frame, shape):
+                    return [], shape
+                claimed = self.explicit(step.name, inner, frame, names, shape)
+                return self.step(given, inner, frame, shape, names, claimed)
+            case OpStep():
+                inner = (*path, step.word)
+                if name is None and not self.included(step, path, frame, shape):
+                    return [], shape
+                return self.op(step.word, step.given, inner, frame, shape, names, name, step.when)
+            case If():
+                holds = self.condition(step.if_, frame, (*path, "if"), in_channels=shape[0])
+                chosen, key = (step.then, "then") if holds else (step.else_, "else")
+                if chosen is None:
+                    return [], shape
+                nodes, output = self.step(chosen, (*path, key), frame, shape, names, name)
+                when = str(step.if_) if holds else f"not ({step.if_})"
+                return [_because(node, when) for node in nodes], output
+            case ResidualStep() | ParallelStep() if name is not None:
+                return self.scope([step], path[:-1], frame, shape, name, at=path[-1])
+            case ResidualStep():
+                return self.residual(step, (*path, "residual"), frame, shape, names)
+            case ParallelStep():
+                return self.parallel(step, (*path, "parallel"), frame, shape, names)
+            case SideStep():
+                return self.side(step, (*path, "side"), frame, shape, names, name)
+            case Use():
+                return self.use(step, path, frame, shape, names, name)
+        raise AssertionError(step)
+
+    def included(self, step: OpStep | Use, path: Path, frame: Frame, shape: Shape) -> bool:
+        """Whether the `when` of a step holds; a step without one is always there."""
+        if step.when is None:
+            return True
+        where = (*path, step.word, "when") if isinstance(step, OpStep) else (*path, "when")
+        return self.condition(step.when, frame, where, in_channels=shape[0])
+
+    def scope(
+        self,
+        steps: list[Any],
+        path: Path,
+        frame: Frame,
+        shape: Shape,
+        name: str,
+        numbered: bool = False,
+        at: Any = None,
+    ) -> tuple[list[Node], Shape]:
+        """A named group: a numbered list, or a scope around one merge."""
+        names = Names(numbered)
+        if at is None:
+            nodes, output = self.steps(steps, path, frame, shape, names)
+        else:
+            nodes, output = self.step(steps[0], (*path, at), frame, shape, names)
+        return [Series(tuple(nodes), shape, output, name, origin=self.origin(path))], output
+
+    def origin(self, path: Path) -> Origin:
+        if path not in self.origins:
+            place = locate(self.document, path, key=True)
+            self.origins[path] = Origin(place.source.name, place.line, ".".join(str(step) for step in path))
+        return self.origins[path]
+
+    def grow(self, path: Path, frame: Frame) -> None:
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise self.blamed("E0208", f"the network has more than {MAX_NODES:,} nodes", path, frame)
+
+    def op(
+        self,
+        word: str,
+        given: Mapping[str, Any],
+        path: Path,
+        frame: Frame,
+        shape: Shape,
+        names: Names,
+        name: str | None,
+        when: Any = None,
+    ) -> tuple[list[Node], Shape]:
+        self.used.add(word)
+        self.grow(path, frame)
+        kind, fixed = ops.WORDS[word]
+        defaults = self.spec.defaults.get(word, {})
+        subject = name or word
+        values: dict[str, Value] = dict(fixed)
+        for attribute, facts in ops.attributes(word).items():
+            if attribute in given:
+                raw, where, scope = given[attribute], (*path, attribute), frame
+            elif attribute in defaults:
+                raw, where, scope = defaults[attribute], ("defaults", word, attribute), self.top
+            elif attribute == "init" and self.spec.init is not None:
+                raw, where, scope = self.spec.init, ("init",), self.top
+            else:
+                continue
+            raw, where = self.at(
+                raw, where, frame.values.get("index"), frame.values.get("depth"), f"{subject}.{attribute}"
+            )
+            value = self.evaluate(raw, scope, where, facts.words, in_channels=shape[0])
+            fit = (
+                self.nearest_fit(given, frame, shape) if attribute == "channels" and isinstance(value, float) else None
+            )
+            values[attribute] = self.typed(value, facts, f"{subject}.{attribute}", where, scope, raw, fit)
+        try:
+            made = kind(**values)
+            output = made.output(shape)
+        except ShapeError as error:
+            raise self.misfit(error, word, subject, given, path, frame, shape) from None
+        if name is None:
+            name = self.automatic(word, path, frame, names, owns=bool(made.parameters(shape)))
+        if path not in self.hints:
+            texts = {
+                key: raw
+                for key, raw in given.items()
+                if isinstance(raw, str) and raw not in ops.attributes(word)[key].words
+            }
+            self.hints[path] = texts or NO_HINTS
+        node = Op(name, made, shape, output, self.hints[path], self.origin(path), None if when is None else str(when))
+        return [node], output
+
+    def misfit(
+        self,
+        error: ShapeError,
+        word: str,
+        subject: str,
+        given: Mapping[str, Any],
+        path: Path,
+        frame: Frame,
+        shape: Shape,
+    ) -> Problem:
+        raw = given.get(error.attribute) if error.attribute else None
+        if raw is None and error.attribute and error.attribute in self.spec.defaults.get(word, {}):
+            raise self.problem(
+                error.code, f"{subject} {error.message}", ("defaults", word, error.attribute), error.help
+            )
+        where = (*path, error.attribute) if error.attribute is not None and error.attribute in given else path
+        help = error.help
+        if error.code == "E0203" and error.attribute == "channels":
+            help = self.nearest_fit(given, frame, shape) or help
+        by_shape = error.code != "E0203" or error.attribute != "channels"
+        return self.blamed(
+            error.code, f"{subject} {error.message}", where, frame, raw, help, by_shape and error.code != "E0205"
+        )
+
+    def residual(
+        self, step: ResidualStep, path: Path, frame: Frame, shape: Shape, names: Names
+    ) -> tuple[list[Node], Shape]:
+        parts = step.residual
+        nodes, output = self.step(parts.branch, (*path, "branch"), frame, shape, names)
+        if self.is_none(parts.shortcut, frame):
+            if parts.gate is not None:
+                raise self.blamed(
+                    "E0207",
+                    "a gate needs a shortcut to weigh against, and this residual has none",
+                    (*path, "gate"),
+                    frame,
+                )
+            return nodes, output
+        branches = [Series(tuple(nodes), shape, output)]
+        around = names.unnumbered()
+        inner = frame.with_values(out_channels=output[0])
+        merge: tree.Merge = "add"
+        if parts.gate is not None:
+            merge = "gate"
+            nodes, gate_output = self.step(parts.gate, (*path, "gate"), inner, shape, around)
+            branches.append(Series(tuple(nodes), shape, gate_output))
+            if not _bounded(branches[1]):
+                raise self.blamed(
+                    "E0207",
+                    "a gate must lie between 0 and 1, and this one ends in no sigmoid",
+                    (*path, "gate"),
+                    frame,
+                    help=f"end it with {one_of(ops.BOUNDED)}",
+                )
+        nodes, shortcut_output = [], shape
+        if parts.shortcut is not None:
+            nodes, shortcut_output = self.step(parts.shortcut, (*path, "shortcut"), inner, shape, around)
+        branches.append(Series(tuple(nodes), shape, shortcut_output))
+        return self.merged(branches, merge, path, frame, shape, names, residual=True)
+
+    def is_none(self, shortcut: Any, frame: Frame) -> bool:
+        """Whether a shortcut is the word `none`: written there, or the value of a parameter."""
+        word = shortcut.block if isinstance(shortcut, Use) else shortcut if isinstance(shortcut, str) else None
+        return word is not None and frame.values.get(word, word) == "none"
+
+    def parallel(
+        self, step: ParallelStep, path: Path, frame: Frame, shape: Shape, names: Names
+    ) -> tuple[list[Node], Shape]:
+        parts = step.parallel
+        branches = []
+        for at, branch in enumerate(parts.branches or ()):
+            nodes, output = self.step(branch, (*path, "branches", at), frame, shape, names)
+            branches.append(Series(tuple(nodes), shape, output))
+        if parts.copies is not None:
+            copies = self.whole(parts.copies, frame, (*path, "copies"), "copies", 1, in_channels=shape[0])
+            for copy in range(copies):
+                name = str(copy)
+                self.claim(name, (*path, "copies"), frame, names)
+                inner = frame.with_values(copy=copy)
+                nodes, output = self.step(parts.branch, (*path, "branch"), inner, shape, Names())
+                named = Series(tuple(nodes), shape, output, name, origin=self.origin((*path, "branch")))
+                branches.append(Series((named,), shape, output))
+        return self.merged(branches, parts.merge, path, frame, shape, names)
+
+    def merged(
+        self,
+        branches: list[Series],
+        merge: tree.Merge,
+        path: Path,
+        frame: Frame,
+        shape: Shape,
+        names: Names,
+        residual: bool = False,
+    ) -> tuple[list[Node], Shape]:
+        self.grow(path, frame)
+        try:
+            output = merge_shape(merge, [branch.output for branch in branches])
+        except ShapeError as error:
+            message, help = error.message, error.help
+            if residual and merge == "add":
+                made, kept = branches[0].output, branches[-1].output
+                message = f"the branch gives {list(made)} and its shortcut {list(kept)}, so they cannot be added"
+                help = self.fitting(made, shape)
+            raise self.blamed(
+                error.code, message, path, frame, "stride" if "stride" in frame.given else "width", help, True
+            ) from None
+        name = self.automatic(merge, path, frame, names, merge=True)
+        return [tree.Parallel(name, tuple(branches), merge, shape, output, residual, None, self.origin(path))], output
+
+    def fitting(self, made: Shape, shape: Shape) -> str | None:
+        """The shortcut of the library that would fit."""
+        if len(made) != 3 or len(shape) != 3:
+            return None
+        if made[1:] == shape[1:]:
+            return f"'shortcut: projection' makes {made[0]} channels of {shape[0]}"
+        return "'shortcut: projection' with the stride of the branch fits"
+
+    def side(
+        self, step: SideStep, path: Path, frame: Frame, shape: Shape, names: Names, name: str | None
+    ) -> tuple[list[Node], Shape]:
+        parts = step.side
+        where = (*path, "body")
+        if name is not None:
+            nodes, output = self.step(parts.body, where, frame, shape, names, name)
+        else:
+            nodes, output = self.step(parts.body, where, frame, shape, names.unnumbered())
+        child = Series(tuple(nodes), shape, output)
+        return [tree.Side(child, parts.output, parts.mode, shape, self.origin(path))], shape
+
+
+def _because(node: Node, when: str) -> Node:
+    return replace(node, when=node.when or when) if isinstance(node, Op | Series) else node
+
+
+def _bounded(series: Series) -> bool:
+    """Whether the last thing that a series does is an activation between fixed bounds."""
+    for node in reversed(series.children):
+        match node:
+            case Op(kind=ops.Act(kind=kind)):
+                return kind in ops.BOUNDED
+            case Series(children=()) | tree.Side():
+                continue
+            case Series():
+                return _bounded(node)
+            case _:
+                return False
+    return False
