@@ -1,5 +1,16 @@
-"""`python -m rescompile`."""
+"""`python -m rescompile`, and the console script."""
 
-from rescompile.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line; an interrupt while its libraries are still being loaded is quiet too."""
+    try:
+        from rescompile import cli
+    except KeyboardInterrupt:
+        sys.exit(130)
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -12,8 +12,10 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from rescompile.reader import plain, reads_as_text
-from rescompile.spec import KEYS, Spec
+from rescompile import library
+from rescompile.merging import KEYS
+from rescompile.reader import locate, plain, reads_as_text
+from rescompile.spec import Spec
 
 LEFT_OUT = ("description", "notes", "unverified", "expect", "extends", "set")
 
@@ -27,12 +29,18 @@ def canonical(spec: Spec, used: Collection[str]) -> tuple[str, str]:
         document["blocks"] = {
             word: {key: value for key, value in block.items() if key not in ("description", "reference")}
             for word, block in document["blocks"].items()
+            if word in used or (word in spec._reached and not _of_the_library(spec, word))
         }
     kept = {
         key: document[key] for key in KEYS if key in document and key not in LEFT_OUT and document[key] not in ({}, [])
     }
     text = dump(kept)
     return text, hashlib.sha256(text.encode()).hexdigest()
+
+
+def _of_the_library(spec: Spec, word: str) -> bool:
+    """Whether a block is the library's own: a text that needs it can do without it, since it is found again."""
+    return library.is_block(locate(spec._document, ("blocks", word)).source.name)
 
 
 def dump(value: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import io
 import json
 import os
 import sys
@@ -64,7 +65,7 @@ ForceOption = Annotated[
 def main() -> None:
     """Entry point of the console script."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     app()
 
@@ -79,6 +80,8 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             function(*args, **kwargs)
+            if sys.stdout is None:
+                raise OutputError(Diagnostic("E1002", "standard output is closed"))
             sys.stdout.flush()
         except RescompileError as error:
             form = "json" if kwargs.get("as_json") else kwargs.get("format", Format.text).value
@@ -92,8 +95,8 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise typer.Exit(0) from None
         except MemoryError:
-            _report([Diagnostic("E0208", "there is not enough memory for this network")], "text")
-            raise typer.Exit(3) from None
+            _report([Diagnostic("E0901", "there is not enough memory for this")], "text")
+            raise typer.Exit(4) from None
         except OSError as error:
             _report(
                 [Diagnostic("E1002", f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))],
@@ -131,8 +134,9 @@ def _with_passes(function: Callable[..., None]) -> Callable[..., None]:
 def _report(diagnostics: Sequence[Diagnostic], form: str) -> None:
     from rescompile.rendering import render
 
-    text = render(diagnostics, form, colour=form == "text" and _colour(sys.stderr))
-    print(text, file=sys.stderr if form == "text" else sys.stdout)
+    stream = sys.stderr if form == "text" else sys.stdout
+    if stream is not None:
+        print(render(diagnostics, form, colour=form == "text" and _colour(stream)), file=stream)
 
 
 def _colour(stream: Any) -> bool:
@@ -140,7 +144,8 @@ def _colour(stream: Any) -> bool:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    if sys.stderr is not None:
+        print(text, file=sys.stderr)
 
 
 def _print_json(data: Any) -> None:
@@ -210,12 +215,14 @@ def build(
 
     if no_weights and weights:
         raise UsageError(Diagnostic("E0802", "--weights and --no-weights exclude one another"))
+    if output == "":
+        raise UsageError(Diagnostic("E0802", "-o names no file"))
     options = dict(_assignments(option)) | {
         key: value for key, value in (("opset", opset), ("batch", batch)) if value is not None
     }
     suffix = backend.load(target).SUFFIX
     loaded, network = _elaborated(spec, set)
-    path = Path(output) if output else Path(network.name + suffix)
+    path = Path(output or network.name + suffix)
     if output != "-" and (path.is_dir() or str(output or "").endswith("/")):
         path = path / (network.name + suffix)
     if not set:
@@ -444,9 +451,13 @@ def print_schema(
     force: ForceOption = False,
 ) -> None:
     """Print the JSON Schema of spec files (draft 7), for editors."""
-    from rescompile.schema import schema
+    from rescompile.output import write_text
+    from rescompile.schema import text
 
-    _write_text(json.dumps(schema(), indent=2) + "\n", output, force)
+    if output in (None, "-"):
+        sys.stdout.write(b"".join(text()).decode())
+    else:
+        write_text(text(), Path(str(output)), force)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -465,6 +476,8 @@ def extract(
 
     from rescompile import backend
     from rescompile.errors import CheckFailed
+    from rescompile.output import write_text
+    from rescompile.seal import sealed
 
     if not model.is_file():
         raise UsageError(Diagnostic("E0801", f"{model} {'is a folder' if model.is_dir() else 'does not exist'}"))
@@ -478,18 +491,12 @@ def extract(
     if as_json:
         _print_json({"spec": recorded.text, "sha256": recorded.sha256, "passes": list(recorded.passes)})
         return
-    _write_text(recorded.text, output, force)
+    if output in (None, "-"):
+        sys.stdout.write(recorded.text)
+    else:
+        write_text(sealed([recorded.text.encode()], b"# ", b": ", b"\n"), Path(str(output)), force)
     if recorded.passes:
         _say(f"built with {' '.join(f'--{step}' for step in recorded.passes)}")
-
-
-def _write_text(text: str, output: str | None, force: bool) -> None:
-    from rescompile.output import write_text
-
-    if output in (None, "-"):
-        sys.stdout.write(text)
-    else:
-        write_text(text, Path(str(output)), force)
 
 
 # --- run --------------------------------------------------------------------------------------------------------------
@@ -512,7 +519,7 @@ def run_model(
         Provider, typer.Option(help="Where to run; auto takes a GPU if ONNX Runtime has one.")
     ] = Provider.auto,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the input.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Size of a free batch axis.")] = 1,
+    batch: Annotated[int | None, typer.Option(min=1, help="Size of a free batch axis. Default: 1.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Timed runs after the first.")] = 5,
     as_json: JsonOption = False,
     format: FormatOption = Format.text,

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+#: What ends a line in YAML 1.1, which PyYAML counts by.
+_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +21,8 @@ class Source:
 
     def line(self, number: int) -> str:
         """The text of line `number` (from 1), or an empty string past the end."""
-        lines = self.text.split("\n")
-        return lines[number - 1].rstrip("\r") if 0 < number <= len(lines) else ""
+        lines = _BREAK.split(self.text)
+        return lines[number - 1] if 0 < number <= len(lines) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,12 @@ class Place:
     line: int
     column: int
     end: int
+
+    @classmethod
+    def at(cls, source: Source, index: int) -> Place:
+        """The place of the character at an index of the text."""
+        before = _BREAK.split(source.text[:index])
+        return cls(source, len(before), len(before[-1]) + 1, len(before[-1]) + 2)
 
     def __str__(self) -> str:
         return f"{self.source.name}:{self.line}:{self.column}"
@@ -105,8 +115,15 @@ class ShapeError(Exception):
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """`did you mean 'width'?` for a misspelt word, or None."""
+    if len(word) > 64:
+        return None
     matches = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
     return f"did you mean '{matches[0]}'?" if matches else None
+
+
+def clipped(word: str, length: int = 60) -> str:
+    """A user's word as a message may quote it."""
+    return word if len(word) <= length else f"{word[: length - 3]}..."
 
 
 def one_of(words: Iterable[str]) -> str:

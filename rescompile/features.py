@@ -31,15 +31,22 @@ def add_features(root: Series, paths: Sequence[str]) -> Series:
     changed = visit(root, "")
     for path in wanted:
         if path not in found:
-            names = {name for name, node in walk(root) if isinstance(node, Series) and name}
-            known = sorted(name for name in names if "." not in name) or sorted(names)
-            raise ShapeError(
-                "E0602",
-                f"the network has no part '{path}'",
-                path,
-                nearest(path, names) or (f"its parts are {', '.join(known[:12])}" if known else None),
-            )
+            raise ShapeError("E0602", *_why_not(root, path))
     if len(set(wanted)) != len(wanted):
         twice = next(path for path in wanted if wanted.count(path) > 1)
         raise ShapeError("E0602", f"the feature '{twice}' is asked for twice", twice)
     return changed
+
+
+def _why_not(root: Series, path: str) -> tuple[str, str, str | None]:
+    """Message, path and help for a path that names no map outside of merges."""
+    names = [name for name, node in walk(root) if name and name_of(node) is not None]
+    if path in names:
+        outer = path
+        while "." in outer:
+            outer = outer.rpartition(".")[0]
+            if outer in names:
+                return f"'{path}' is inside a merge, so its map is no map of the network", path, f"'{outer}' is outside"
+        return f"'{path}' is inside a merge, so its map is no map of the network", path, None
+    top = [name for name in names if "." not in name]
+    return f"the network has no part '{path}'", path, nearest(path, names) or f"its parts are {', '.join(top[:12])}"

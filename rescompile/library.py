@@ -6,7 +6,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from rescompile.errors import Diagnostic, Source, UsageError, nearest
+from rescompile.errors import Diagnostic, Place, Source, SpecError, UsageError, nearest
+from rescompile.reader import MAX_BYTES
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -32,9 +33,8 @@ def spec_path(argument: str) -> Path:
     """The file that `argument` means. Raises UsageError if there is none."""
     if is_file(argument):
         path = Path(argument)
-        if not path.is_file():
-            what = "is a folder" if path.is_dir() else "does not exist"
-            raise UsageError(Diagnostic("E0801", f"{argument} {what}"))
+        if path.is_dir() or not path.exists():
+            raise UsageError(Diagnostic("E0801", f"{argument} {'is a folder' if path.is_dir() else 'does not exist'}"))
         return path
     if argument in zoo():
         return zoo()[argument]
@@ -43,13 +43,31 @@ def spec_path(argument: str) -> Path:
 
 
 def source(path: Path) -> Source:
-    """The text of a file, under the name that messages show. Raises UsageError if it cannot be read."""
+    """The text of a file, under the name that messages show; no more than a spec may have and one byte.
+
+    Raises UsageError if it cannot be read, and SpecError if it is no text.
+    """
     try:
-        return Source(shown(path), path.read_bytes().decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise UsageError(Diagnostic("E0111", f"{shown(path)} is not UTF-8 text (byte {error.start})")) from None
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(Diagnostic("E0801", f"{shown(path)} cannot be read: {error.strerror}")) from None
+    if len(data) > MAX_BYTES:
+        place = Place(Source(shown(path), ""), 1, 1, 2)
+        raise SpecError(Diagnostic("E0107", f"the file is longer than {MAX_BYTES:,} bytes", place))
+    try:
+        return Source(shown(path), data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        readable = data[: error.start].decode("utf-8-sig")
+        whole = Source(shown(path), readable + data[error.start :].decode("utf-8", "replace"))
+        message = f"the file is not UTF-8 text: byte {data[error.start]:#04x} stands here"
+        raise SpecError(Diagnostic("E0111", message, Place.at(whole, len(readable)))) from None
+
+
+def is_block(name: str) -> bool:
+    """Whether a source of this name is a block of the library."""
+    folder, _, file = name.partition("/")
+    return folder == "blocks" and file.removesuffix(".yaml") in blocks()
 
 
 def shown(path: Path) -> str:

@@ -10,8 +10,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from rescompile import library, ops, spec
-from rescompile.errors import Diagnostic, Place, SpecError, nearest, one_of
+from rescompile.errors import Diagnostic, Place, SpecError, clipped, nearest, one_of
+from rescompile.expressions import show
 from rescompile.merging import resolve
+from rescompile.names import COMBINATORS
 from rescompile.reader import Items, Located, Mapping, Scalar, inside, locate, plain, read
 from rescompile.scoping import check
 from rescompile.spec import Spec
@@ -38,8 +40,10 @@ def from_document(document: Mapping, changed: bool = False) -> Spec:
 
     Raises SpecError; its `rest` is the Spec without the wrong rows.
     """
-    document = _with_library(document)
-    problems: list[Diagnostic] = []
+    problems = list(_nothing(document))
+    if problems:
+        raise SpecError(problems)
+    document, reached = _with_library(document)
     for _ in range(
         2
     ):  # once as it is; where forms are wrong, again without the wrong rows, to check the names of the rest
@@ -51,7 +55,7 @@ def from_document(document: Mapping, changed: bool = False) -> Spec:
             problems += _diagnostics(error, document)
             document = _without(document, [item["loc"] for item in error.errors(include_url=False)])
             continue
-        result._document, result._changed = document, changed
+        result._document, result._changed, result._reached = document, changed, reached
         found = check(result)
         if not found and not problems:
             return result
@@ -59,6 +63,29 @@ def from_document(document: Mapping, changed: bool = False) -> Spec:
         problems += [diagnostic for diagnostic in found if not (problems and diagnostic.code in ("E0103", "E0410"))]
         raise SpecError(problems, _remaining(document, wrong))
     raise SpecError(problems)
+
+
+def _nothing(node: Located) -> Iterator[Diagnostic]:
+    """Keys and dashes that nothing follows: YAML reads them as null, which means nothing in a spec."""
+    match node:
+        case Mapping():
+            for name, (key, value) in node.entries.items():
+                if _is_null(value):
+                    yield Diagnostic(
+                        "E0104", f"nothing follows '{clipped(name)}'", key, help="give it a value, or leave the key out"
+                    )
+                yield from _nothing(value)
+        case Items():
+            for item in node.items:
+                if _is_null(item):
+                    yield Diagnostic(
+                        "E0104", "an entry of this list is empty", item.place, help="the empty step is 'identity'"
+                    )
+                yield from _nothing(item)
+
+
+def _is_null(node: Located) -> bool:
+    return isinstance(node, Scalar) and node.value is None
 
 
 def _without(document: Mapping, wrong: Sequence[Sequence[str | int]]) -> Mapping:
@@ -107,31 +134,28 @@ def _places(node: Located) -> Iterator[Place]:
 # --- blocks of the library --------------------------------------------------------------------------------------------
 
 
-def _with_library(document: Mapping) -> Mapping:
-    """The document with every block of the library that its text can mean, and no block of its own that it cannot."""
+def _with_library(document: Mapping) -> tuple[Mapping, frozenset[str]]:
+    """The document with every block of the library that its text can mean, and the words of all blocks so reached."""
     own = document.get("blocks")
-    entries = dict(own.entries) if isinstance(own, Mapping) else {}
     if own is not None and not isinstance(own, Mapping):
-        return document
+        return document, frozenset()
+    entries = dict(own.entries) if own is not None else {}
     roots = [node for key in ("network", "block", "defaults", "parameters") if (node := document.get(key)) is not None]
     wanted = [word for root in roots for word in _words(root)]
-    reached: dict[str, tuple[Place, Located]] = {}
+    reached: set[str] = set()
     while wanted:
         word = wanted.pop()
         if word in reached:
             continue
-        if word in entries:
-            reached[word] = entries[word]
-        elif word in library.blocks() and word not in ops.WORDS:
+        if word not in entries:
+            if word not in library.blocks() or word in ops.WORDS:
+                continue
             node = read(library.source(library.blocks()[word]))
-            reached[word] = (node.place, node)
-        else:
-            continue
-        wanted.extend(_meant(reached[word][1]))
-    unreached = {word: entry for word, entry in entries.items() if word not in reached}
-    place = own.place if own is not None else document.place
-    blocks = Mapping(dict(sorted({**reached, **unreached}.items())), place)
-    return document.put("blocks", blocks, place)
+            entries[word] = (node.place, node)
+        reached.add(word)
+        wanted.extend(_meant(entries[word][1]))
+    blocks = Mapping(dict(sorted(entries.items())), own.place if own is not None else document.place)
+    return document.put("blocks", blocks), frozenset(reached)
 
 
 def _meant(definition: Located) -> Iterator[str]:
@@ -168,35 +192,93 @@ def _diagnostics(error: ValidationError, document: Mapping) -> Iterator[Diagnost
 
 
 def _diagnostic(item: Any, document: Mapping) -> Diagnostic:
-    loc, kind, context = item["loc"], item["type"], item.get("ctx") or {}
-    last = next((str(step) for step in reversed(loc) if not str(step).startswith("<")), "")
+    loc, kind, context, given = item["loc"], item["type"], item.get("ctx") or {}, item.get("input")
+    named = [step for step in loc if not str(step).startswith(("<", "["))]
+    last = str(next((step for step in reversed(named) if isinstance(step, str)), ""))
+    what = (
+        f"'{last}'"
+        if named and isinstance(named[-1], str)
+        else f"entry {named[-1] + 1} of '{last}'"
+        if named
+        else "the spec"
+    )
     if kind.startswith("E0"):
-        place = locate(document, loc, key=loc[-1:] == ("[key]",))
-        if "offset" in context:
-            place = inside(document, loc, context["offset"], context["length"])
-        return Diagnostic(kind, context["message"], place, help=context.get("help"))
+        return _own(kind, loc, context, document)
     if kind == "extra_forbidden":
         known = _keys(loc)
-        help = nearest(last, known) or (f"the keys here are {one_of(sorted(known))}" if len(known) < 14 else None)
-        return Diagnostic("E0102", f"unknown key '{last}'", locate(document, loc, key=True), help=help)
+        listed = f"the keys here are {one_of(sorted(known))}" if 0 < len(known) < 14 else None
+        message = f"unknown key '{clipped(last)}'"
+        return Diagnostic("E0102", message, locate(document, loc, key=True), help=nearest(last, known) or listed)
     if kind == "missing":
         return Diagnostic("E0103", f"the key '{last}' is missing", locate(document, loc[:-1], key=True))
-    what = _FORMS.get(kind)
-    message = f"'{last}' {what}" if what else f"'{last}': {item['msg'][:1].lower()}{item['msg'][1:]}"
-    return Diagnostic("E0104", message, locate(document, loc))
+    if kind == "literal_error":
+        words = re.findall(r"'([^']*)'", context["expected"]) or [context["expected"]]
+        message = f"{what} must be {one_of(words)}, and this is {clipped(show(given))}"
+        return Diagnostic("E0104", message, locate(document, loc), help=nearest(str(given), words))
+    message = f"{what} must be {_FORMS.get(kind, kind).format(**context)}"
+    if not isinstance(given, dict | list):
+        message += f", and this is {clipped(show(given))}"
+    return Diagnostic("E0104", message, locate(document, loc), help=_form_help(kind, loc, given))
 
 
 _FORMS = {
-    "string_type": "is text",
-    "bool_type": "is true or false",
-    "int_type": "is a whole number",
-    "float_type": "is a number",
-    "list_type": "is a list",
-    "dict_type": "is a mapping",
-    "model_type": "is a mapping",
-    "model_attributes_type": "is a mapping",
-    "too_short": "needs at least one entry",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "too_short": "a list with something in it",
+    "too_long": "a list of at most {max_length} entries",
+    "string_too_long": "text of at most {max_length} characters",
+    "greater_than_equal": "at least {ge}",
+    "less_than_equal": "at most {le}",
 }
+
+
+def _form_help(kind: str, loc: Sequence[str | int], given: Any) -> str | None:
+    if kind == "list_type" and isinstance(given, dict):
+        return "put '- ' before each step"
+    if loc[:1] == ("input",) and kind == "too_long":
+        return "leave the batch out: [channels, height, width]"
+    if loc[:1] == ("defaults",) and len(loc) == 2 and (main := _main(str(loc[1]))):
+        return f"write {{{main}: {show(given)}}}"
+    return None
+
+
+def _main(word: str) -> str | None:
+    return ops.main_attribute(word) if word in ops.WORDS else None
+
+
+def _own(code: str, loc: Sequence[str | int], context: Any, document: Mapping) -> Diagnostic:
+    """An error of our own models, located, with the help that only the whole spec can give."""
+    is_key = loc[-1:] == ("[key]",)
+    path = (*loc, *context.get("at", ()))
+    place = locate(document, path, key=is_key)
+    if "offset" in context:
+        place = inside(document, path, context["offset"], context["length"], key=is_key)
+    message, help = context["message"], context.get("help")
+    named = [str(step) for step in loc if isinstance(step, str) and not step.startswith(("<", "["))]
+    if code == "E0110" and "<named>" in loc[:-1] and named:  # the name is often meant as a word
+        word = named[-1]
+        if _is_block(word, document):
+            message, help = (
+                f"'{word}' is the word of a block, and stands here as a name",
+                f"write {{block: {word}, ...}}",
+            )
+        elif hint := nearest(word, [*ops.WORDS, *COMBINATORS]):
+            message, help = f"there is no op '{word}'", hint
+        else:
+            return Diagnostic(code, message, place, help=help)
+        place = locate(document, loc, key=True)
+    return Diagnostic(code, message, place, help=help)
+
+
+def _is_block(word: str, document: Mapping) -> bool:
+    own = document.get("blocks")
+    return word in library.blocks() or (isinstance(own, Mapping) and word in own.entries)
 
 
 def _keys(loc: Sequence[str | int]) -> set[str]:

@@ -21,6 +21,11 @@ MAX_BASES = 16
 NOT_INHERITED = ("name", "reference", "description", "notes", "unverified", "expect", "extends", "set")
 #: Keys whose entries are merged, and how deep.
 MERGED = {"parameters": 1, "blocks": 1, "defaults": 2}
+#: All keys of a spec, in the order of the grammar.
+KEYS = (
+    "rescompile", "name", "reference", "family", "description", "notes", "unverified", "extends", "input", "preprocess",
+    "parameters", "init", "block", "defaults", "blocks", "network", "survival", "features", "checkpoint", "set", "expect",
+)  # fmt: skip
 #: Keys of a spec, beside rows, that `set` may reach into.
 SETTABLE = ("input", "parameters", "defaults", "block", "survival", "init", "features", "checkpoint", "preprocess")
 
@@ -28,16 +33,27 @@ SETTABLE = ("input", "parameters", "defaults", "block", "survival", "init", "fea
 def resolve(path: Path, settings: Sequence[str]) -> Mapping:
     """The document of a spec file with its bases and settings applied. Raises SpecError or UsageError."""
     document = _file(path, ())
+    problems: list[Diagnostic] = []
     for setting in settings:
-        name, equals, _ = setting.partition("=")
-        if not equals or not name.strip():
-            raise UsageError(
-                Diagnostic("E0802", f"--set {setting}: write --set path=value, such as parameters.classes=10")
-            )
-        source = Source("--set", setting)
-        place = Place(source, 1, 1, len(name) + 1)
-        document = _set(document, name.strip(), read(source, skip=len(name) + 1), place)
+        try:
+            document = _setting(document, setting)
+        except SpecError as error:
+            problems.extend(error.diagnostics)
+    if problems:
+        raise SpecError(problems)
     return document
+
+
+def _setting(document: Mapping, setting: str) -> Mapping:
+    """The document with one `--set path=value` applied."""
+    name, equals, value = setting.partition("=")
+    if not equals or not name.strip():
+        raise UsageError(Diagnostic("E0802", f"--set {setting}: write --set path=value, such as parameters.classes=10"))
+    source = Source("--set", setting)
+    place = Place(source, 1, 1, len(name) + 1)
+    if not value.strip():
+        raise _problem("E0506", f"no value follows '{name}='", place, "null takes a setting away")
+    return _set(document, name.strip(), read(source, skip=len(name) + 1), place)
 
 
 def _file(path: Path, children: tuple[Path, ...]) -> Mapping:
@@ -48,7 +64,9 @@ def _file(path: Path, children: tuple[Path, ...]) -> Mapping:
     if version is None:
         raise _problem("E0108", "the spec format version is missing", _top(document), "write 'rescompile: 1' first")
     if not isinstance(version, Scalar) or version.value != 1 or isinstance(version.value, bool):
-        raise _problem("E0108", "this version of rescompile reads spec format 1", version.place)
+        quoted = isinstance(version, Scalar) and version.value == "1"
+        help = "write 'rescompile: 1', without quotes" if quoted else "write 'rescompile: 1'"
+        raise _problem("E0108", "this version of rescompile reads spec format 1", version.place, help)
     base = document.get("extends")
     if base is not None:
         document = _merge(_base(base, path, (*children, path.resolve())), document)
@@ -84,7 +102,10 @@ def _base(node: Located, path: Path, children: tuple[Path, ...]) -> Mapping:
         hint = nearest(base, library.zoo()) or "a file is written with its ending, such as base.yaml"
         raise _problem("E0501", f"there is no network '{base}' in the zoo", node.place, hint)
     if target.resolve() in children:
-        raise _problem("E0502", f"'{base}' extends this spec in turn", node.place)
+        if len(children) == 1:
+            raise _problem("E0502", "a spec cannot extend itself", node.place)
+        circle = " -> ".join(library.shown(child) for child in (*children, target.resolve()))
+        raise _problem("E0502", f"'{base}' extends this spec in turn", node.place, f"the circle is {circle}")
     if len(children) > MAX_BASES:
         raise _problem("E0502", f"specs extend one another more than {MAX_BASES} deep", node.place)
     return _file(target, children)
@@ -139,11 +160,14 @@ def _set(document: Mapping, name: str, value: Located, place: Place) -> Mapping:
             "give the rows names",
         )
     if not found:
+        if head in KEYS:
+            raise _problem("E0504", f"'{head}' cannot be set", place, f"what can be: a row, {', '.join(SETTABLE)}")
         known = sorted({row.address for row in rows})
-        hint = (
-            nearest(name, known) or nearest(parent, known) or f"the rows are {', '.join(known[:12])}" if known else None
-        )
-        raise _problem("E0504", f"'{name}' names no row of the network", place, hint)
+        hint = nearest(name, known) or (nearest(parent, known) if parent else None)
+        if hint and not nearest(name, known):
+            hint = f"{hint[:-2]}.{attribute}'?"
+        listed = f"the rows are {', '.join(known[:12])}" if known else None
+        raise _problem("E0504", f"'{name}' names no row of the network", place, hint or listed)
     row = found[0]
     if not whole:
         return _update(document, row.path, lambda step: _with_attribute(step, row, attribute, new, place))
@@ -207,6 +231,9 @@ def _with_attribute(step: Located | None, row: Row, attribute: str, new: Located
     if not isinstance(step, Mapping):
         raise _problem("E0506", f"'{row.address}' is a list of steps and has no attributes", place)
     word = next(iter(step.entries)) if len(step.entries) == 1 else None
+    if word in COMBINATORS or "if" in step.entries:
+        message = f"'{row.address}' is no block and no op, so it has no '{attribute}'"
+        raise _problem("E0506", message, place, "set the whole row")
     if word not in ops.WORDS:
         return step.put(attribute, new, place)
     assert word is not None

@@ -16,6 +16,13 @@ RESERVED = frozenset(
 )
 #: Names that the elaborator gives to expressions.
 BUILTINS = frozenset({"in_channels", "out_channels", "index", "copy"})
+#: Where the names that are not always known are known.
+WHERE_KNOWN = {
+    "index": "'index' is known where a block is repeated with 'depth'",
+    "depth": "'depth' is known where a block is repeated with 'depth'",
+    "out_channels": "'out_channels' is known in the shortcut and the gate of a residual",
+    "copy": "'copy' is known in the branch of a parallel with 'copies'",
+}
 
 #: Every attribute of torch.nn.Module and torch.nn.Sequential: a submodule so called would break the module. A test holds
 #: this list to `dir(nn.Module)`; the core may not import torch.
@@ -88,10 +95,12 @@ def refusal(name: str) -> str | None:
     if len(name) > 64:
         return "a name has at most 64 characters"
     if not NAME.fullmatch(name):
-        return "a name is letters, digits and _, and begins with no digit unless it is a number"
+        return "a name is made of a-z, A-Z, 0-9 and _, and begins with no digit unless it is a number"
     if keyword.iskeyword(name):
         return "it is a keyword of Python, so it could not be an attribute"
-    if name in MODULE_ATTRIBUTES or name.startswith("_"):
+    if name.startswith("_"):
+        return "names that begin with _ belong to torch modules themselves"
+    if name in MODULE_ATTRIBUTES:
         return "it is an attribute of torch modules, which a step would shadow"
     return None
 

@@ -16,8 +16,8 @@ Shape = tuple[int, ...]
 Size = tuple[int, int]
 
 ACTIVATIONS = ("relu", "sigmoid", "tanh", "leaky_relu")
-#: Activations whose values lie between fixed bounds, as those of a gate must.
-BOUNDED = ("sigmoid", "tanh")
+#: Activations whose values lie between 0 and 1, as those of a gate must.
+BOUNDED = ("sigmoid",)
 INIT_RULES = ("he_normal_fan_out", "he_normal_fan_in", "torch_default")
 DEFAULT_INIT = "he_normal_fan_out"
 
@@ -360,7 +360,10 @@ WORDS: dict[str, tuple[type[Kind], dict[str, str]]] = {
 def attributes(word: str) -> dict[str, Attribute]:
     """The attributes that a spec may give to this word of an op."""
     kind, fixed = WORDS[word]
-    return {f.name: f.metadata["attribute"] for f in fields(kind) if f.name not in fixed}
+    listed = {f.name: f.metadata["attribute"] for f in fields(kind) if f.name not in fixed}
+    if fixed.get("kind") in ("relu", "sigmoid", "tanh"):
+        del listed["slope"]  # which only leaky_relu has
+    return listed
 
 
 def required(word: str) -> tuple[str, ...]:

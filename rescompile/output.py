@@ -34,6 +34,8 @@ def write_files(
     targets = [folder / file.name for file in files]
     for target in targets:
         check_ours(target, force)
+    kept = targets
+    targets = [Path(os.path.realpath(target)) for target in targets]  # what a link points to, not the link
     temporary: list[tuple[str, Path]] = []
     try:
         for file, target in zip(files, targets, strict=True):
@@ -46,21 +48,23 @@ def write_files(
         for name, _ in temporary:
             with contextlib.suppress(OSError):
                 os.unlink(name)
-    return targets
+    return kept
 
 
-def write_text(text: str, path: Path, force: bool = False) -> None:
-    """Write a sealed-off text: the file ends in a comment that tells whether it was changed since. Raises OutputError."""
+def write_text(chunks: Iterable[Chunk], path: Path, force: bool = False) -> None:
+    """Write a text that is sealed already. Raises OutputError."""
     if not path.parent.is_dir():
         raise OutputError(Diagnostic("E1002", f"the folder {path.parent} does not exist"))
-    chunks = seal.sealed([text.encode()], b"# ", b": ", b"\n")
-    write_files([File(path.name, lambda: chunks)], path.parent, force)
+    pieces = list(chunks)
+    write_files([File(path.name, lambda: pieces)], path.parent, force)
 
 
 def check_ours(path: Path, force: bool) -> None:
     """Raise OutputError unless the path is free, or holds a file that rescompile wrote and nobody changed."""
     if path.is_dir():
         raise OutputError(Diagnostic("E1002", f"{path} is a folder", help="name a file with -o"))
+    if path.exists() and not path.is_file():
+        raise OutputError(Diagnostic("E1001", f"{path} is not a regular file", help="-o - writes to standard output"))
     if force:
         return
     try:

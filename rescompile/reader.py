@@ -77,10 +77,10 @@ def plain(node: Located) -> Any:
 
 
 def locate(document: Mapping, path: Sequence[str | int], key: bool = False) -> Place:
-    """The place of the value at `path` (or of its key). Elements that name no part of the text are passed over."""
+    """The place that a message about the value at `path` points to: a value itself, but a mapping's key, since it may
+    stand on other lines; with `key`, always the key. Elements that name no part of the text are passed over."""
     node: Located = document
-    place = document.place
-    key_place = place
+    key_place = place = document.place
     for step in path:
         if isinstance(node, Mapping) and step in node.entries:
             key_place, node = node.entries[str(step)]
@@ -89,14 +89,14 @@ def locate(document: Mapping, path: Sequence[str | int], key: bool = False) -> P
             key_place = node.place
         else:
             continue
-        place = node.place
+        place = key_place if isinstance(node, Mapping) else node.place
     return key_place if key else place
 
 
-def inside(document: Mapping, loc: Sequence[str | int], offset: int, length: int) -> Place:
-    """The part of a scalar's place that an expression error is about; past the quote where it is quoted."""
-    place = locate(document, loc)
-    quoted = place.source.line(place.line)[place.column - 1 : place.column] in "'\"" if place.source.text else False
+def inside(document: Mapping, loc: Sequence[str | int], offset: int, length: int, key: bool = False) -> Place:
+    """The part of a scalar's place (or of its key's) that an expression error is about; past the quote where it is quoted."""
+    place = locate(document, loc, key)
+    quoted = place.source.line(place.line)[place.column - 1 : place.column] in ("'", '"')
     return place.part(offset + quoted, length)
 
 
@@ -107,8 +107,9 @@ def read(source: Source, skip: int = 0) -> Located:
     """
     if len(source.text) > MAX_BYTES:
         _refuse(source, None, "E0107", f"the text is longer than {MAX_BYTES:,} characters")
-    if "\0" in source.text:
-        _refuse(source, None, "E0111", "the file holds a zero byte, so it is not text")
+    if wrong := yaml.reader.Reader.NON_PRINTABLE.search(source.text):
+        character = f"U+{ord(wrong[0]):04X}"
+        _refuse(source, Place.at(source, wrong.start()), "E0111", f"the character {character} cannot stand in YAML")
     reader = _Reader(source, _events(source, " " * skip + source.text[skip:]))
     node = reader.document()
     if reader.problems:
@@ -130,14 +131,28 @@ def _events(source: Source, text: str) -> Iterator[yaml.Event]:
 
 
 def _syntax(source: Source, error: yaml.YAMLError) -> None:
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    if isinstance(error, yaml.reader.ReaderError):
-        _refuse(source, None, "E0111", "the file holds a character that YAML does not allow")
-    problem = getattr(error, "problem", None) or "it cannot be read"
-    context = getattr(error, "context", None)
-    message = f"not valid YAML: {problem}" + (f" ({context})" if context else "")
-    place = Place(source, mark.line + 1, mark.column + 1, mark.column + 2) if mark else None
-    _refuse(source, place, "E0101", message, "values that hold [ ] { } , : or # need quotes")
+    """Refuse text that is no YAML; the usual mistakes in our words."""
+    problem = str(getattr(error, "problem", None) or "it cannot be read")
+    mark, context = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
+    opened = source.text[context.index : context.index + 1] if context else ""
+    help: str | None = None
+    if "'\\t'" in problem:
+        message = "a tab cannot indent"
+        help = "use spaces"
+    elif opened in ("[", "{") and ("<stream end>" in problem or "<document" in problem):
+        message, mark = f"this {opened} is never closed", context
+    elif (
+        "but found '<block" in problem
+        or "mapping values are not allowed" in problem
+        or "could not find expected ':'" in problem
+    ):
+        message = "this line does not fit the indentation or the form of those around it"
+        help = "text that holds ': ' needs quotes" if "mapping values" in problem else None
+    else:
+        message = f"not valid YAML: {problem}"
+        help = "values that hold [ ] { } , : or # need quotes"
+    place = Place.at(source, min(mark.index, max(len(source.text.rstrip()) - 1, 0))) if mark else None
+    _refuse(source, place, "E0101", message, help)
 
 
 def _refuse(source: Source, place: Place | None, code: str, message: str, help: str | None = None) -> None:
@@ -156,10 +171,12 @@ class _Reader:
         next(self.events)  # stream start
         start = next(self.events)
         if not isinstance(start, yaml.DocumentStartEvent):
-            _refuse(self.source, None, "E0104", "the file is empty", "a spec begins with 'rescompile: 1'")
+            _refuse(self.source, None, "E0104", "there is nothing here", "a spec begins with 'rescompile: 1'")
         if getattr(start, "version", None) or getattr(start, "tags", None):
             self.problem(start, "E0106", "YAML directives are not used in specs")
         node = self.node(next(self.events), 0)
+        if isinstance(node, Scalar) and node.value is None and node.plain:
+            _refuse(self.source, None, "E0104", "there is nothing here", "a spec begins with 'rescompile: 1'")
         next(self.events)  # document end
         after = next(self.events)
         if not isinstance(after, yaml.StreamEndEvent):
@@ -181,7 +198,7 @@ class _Reader:
         if isinstance(event, yaml.AliasEvent):
             return Scalar(None, place)
         if (tag := getattr(event, "tag", None)) is not None:
-            self.problem(event, "E0106", f"YAML tags are not used in specs: {tag}")
+            self.problem(event, "E0106", f"YAML tags are not used in specs: {tag.replace('tag:yaml.org,2002:', '!!')}")
         if isinstance(event, yaml.ScalarEvent):
             unquoted = not event.style
             return Scalar(self.scalar(event.value, place) if unquoted else event.value, place, unquoted)

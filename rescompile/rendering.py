@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from rescompile.errors import CODES, Diagnostic
+from rescompile.errors import CODES, Diagnostic, Place, clipped
+
+_LINE, _MESSAGE = 110, 4000
 
 
 def render(diagnostics: Sequence[Diagnostic], form: str, colour: bool = False) -> str:
@@ -18,20 +20,39 @@ def _text(diagnostic: Diagnostic, colour: bool) -> str:
     def paint(code: str, text: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if colour else text
 
-    where = f"{diagnostic.place}: " if diagnostic.place else ""
-    lines = [f"{where}{paint('1;31', f'error[{diagnostic.code}]')}: {paint('1', diagnostic.message)}"]
     place = diagnostic.place
+    where = f"{_printable(str(place))}: " if place else ""
+    message = clipped(_printable(diagnostic.message, keep="\n"), _MESSAGE)
+    lines = [f"{where}{paint('1;31', f'error[{diagnostic.code}]')}: {paint('1', message)}"]
     if place is not None and place.source.line(place.line).strip():
-        text = place.source.line(place.line)
-        number = f"{place.line:>5}"
-        width = max(min(place.end, len(text) + 1) - place.column, 1)
-        # Tabs stay tabs, so that the carets stand under what they mean.
-        indent = "".join("\t" if c == "\t" else " " for c in text[: place.column - 1])
-        lines += [f"{number} | {text}", f"{' ' * len(number)} | {indent}{paint('31', '^' * width)}"]
-    lines += [f"   {note}" for note in diagnostic.notes]
+        lines += _excerpt(place, paint)
+    lines += [f"   {_printable(note)}" for note in diagnostic.notes]
     if diagnostic.help:
-        lines.append(f"   {paint('36', 'help')}: {diagnostic.help}")
+        lines.append(f"   {paint('36', 'help')}: {_printable(diagnostic.help)}")
     return "\n".join(lines)
+
+
+def _excerpt(place: Place, paint: Callable[[str, str], str]) -> list[str]:
+    """The line with carets under what is meant; a long line is cut around it. Tabs stay tabs, so that carets align."""
+    text, column = place.source.line(place.line), place.column - 1
+    width = max(min(place.end - 1, len(text)) - column, 1)
+    before, after = "", ""
+    if len(text) > _LINE:
+        start = max(column - _LINE // 2, 0)
+        before, after = "..." if start else "", "..." if start + _LINE < len(text) else ""
+        text, column = text[start : start + _LINE], column - start
+        width = min(width, _LINE - column)
+    indent = "".join("\t" if c == "\t" else " " for c in before + text[:column])
+    number = f"{place.line:>5}"
+    shown = _printable(text, keep="\t", one_column=True)
+    return [f"{number} | {before}{shown}{after}", f"{' ' * len(number)} | {indent}{paint('31', '^' * width)}"]
+
+
+def _printable(text: str, keep: str = "", one_column: bool = False) -> str:
+    """Text without characters that a terminal would obey."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else "?" if one_column else repr(c)[1:-1] for c in text)
 
 
 def as_data(diagnostic: Diagnostic) -> dict[str, Any]:

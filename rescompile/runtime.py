@@ -29,7 +29,9 @@ class Run:
     seconds: float
 
 
-def run(path: str | os.PathLike[str], provider: str = "auto", seed: int = 0, batch: int = 1, repeats: int = 5) -> Run:
+def run(
+    path: str | os.PathLike[str], provider: str = "auto", seed: int = 0, batch: int | None = None, repeats: int = 5
+) -> Run:
     """Run a model on seeded standard-normal input; `seconds` is the median of `repeats` runs after the first.
 
     `provider` is cpu, cuda, tensorrt, or auto: the fastest that is there. Raises Unavailable where ONNX Runtime or the
@@ -53,8 +55,11 @@ def run(path: str | os.PathLike[str], provider: str = "auto", seed: int = 0, bat
     obtained = session.get_providers()[0]
     if obtained != wanted and provider != "auto":
         raise Unavailable(Diagnostic("E0901", f"asked for {wanted}, and ONNX Runtime gave {obtained}"))
+    given = session.get_inputs()
+    if len(given) > 1 and "rescompile.spec" in session.get_modelmeta().custom_metadata_map:
+        raise UsageError(Diagnostic("E0802", f"{shown} holds no weights, only the structure of the network"))
     generator = np.random.default_rng(seed)
-    feeds = {value.name: generator.standard_normal(_sizes(value, batch), np.float32) for value in session.get_inputs()}
+    feeds = {value.name: generator.standard_normal(_sizes(value, batch), np.float32) for value in given}
     times = []
     outputs: Sequence[Array] = ()
     for _ in range(1 + repeats):
@@ -110,13 +115,16 @@ def _has_gpu() -> bool:
     return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/dxg") or os.name == "nt"
 
 
-def _sizes(value: Any, batch: int) -> list[int]:
+def _sizes(value: Any, batch: int | None) -> list[int]:
     """The sizes of an input: free dimensions are the batch."""
     if value.type != "tensor(float)":
         raise UsageError(
             Diagnostic("E0801", f"input '{value.name}' is a {value.type}, and only float32 inputs are drawn")
         )
-    return [size if isinstance(size, int) else batch for size in value.shape]
+    fixed = value.shape[0] if value.shape and isinstance(value.shape[0], int) else None
+    if batch is not None and fixed is not None and fixed != batch:
+        raise UsageError(Diagnostic("E0802", f"the batch of this model is fixed to {fixed}"))
+    return [size if isinstance(size, int) else batch or 1 for size in value.shape]
 
 
 def _brief(error: Exception) -> str:

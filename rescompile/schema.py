@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from typing import Any
 
 from rescompile import ops
 from rescompile.names import RESERVED
+from rescompile.seal import sealed
 from rescompile.spec import EXPRESSION, SCALAR, Spec
+
+
+def text() -> Iterator[bytes | memoryview]:
+    """The schema as JSON, its last key a comment that holds the seal: what a file and standard output get alike."""
+    body = json.dumps(schema(), indent=2).removesuffix("\n}")
+    return sealed([body.encode()], b',\n  "$comment": "', b": ", b'"\n}\n')
 
 
 def schema() -> dict[str, Any]:

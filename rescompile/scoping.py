@@ -11,9 +11,11 @@ from typing import Any
 
 from rescompile import library, names, ops
 from rescompile.errors import Diagnostic, nearest, one_of
-from rescompile.expressions import parse
+from rescompile.expressions import parse, show
 from rescompile.reader import inside, locate
 from rescompile.spec import (
+    BLOCKLESS,
+    TYPES,
     Block,
     Each,
     FirstRest,
@@ -26,7 +28,6 @@ from rescompile.spec import (
     SideStep,
     Spec,
     Use,
-    template_parts,
 )
 
 Path = tuple[str | int, ...]
@@ -40,11 +41,6 @@ def check(spec: Spec) -> list[Diagnostic]:
     return checker.problems
 
 
-def takes_words(definition: ParameterDefinition) -> tuple[str, ...]:
-    """The words that a parameter takes, beside those of blocks."""
-    return tuple(definition.one_of or ())
-
-
 @dataclass(frozen=True)
 class _Scope:
     """What expressions may mention at some place."""
@@ -52,6 +48,7 @@ class _Scope:
     names: frozenset[str]
     words: frozenset[str] = frozenset()
     block: Block | None = None
+    later: frozenset[str] = frozenset()  # defined below, so not known yet
 
     def plus(self, *more: str) -> _Scope:
         return replace(self, names=self.names | set(more))
@@ -62,7 +59,7 @@ class _Checker:
         self.spec = spec
         self.problems: list[Diagnostic] = []
         self.mentioned: set[str] = set()
-        self.block_words = frozenset({*spec.blocks, "none"})
+        self.block_words = frozenset({*spec.blocks, *BLOCKLESS})
 
     # --- reporting ---
 
@@ -84,10 +81,12 @@ class _Checker:
         network = _Scope(frozenset(spec.parameters) | {"in_channels"})
         known: frozenset[str] = frozenset()
         for name, value in spec.parameters.items():
-            self.value(value, ("parameters", name), _Scope(known), self.block_words)
+            self.value(
+                value, ("parameters", name), _Scope(known, later=frozenset(spec.parameters) - known), self.block_words
+            )
             known |= {name}
         if spec.block is not None and spec.block not in spec.blocks:
-            self.unknown_word(spec.block, ("block",), blocks_only=True)
+            self.not_a_block(spec.block, ("block",))
         self.defaults(network)
         self.steps(spec.network or [], ("network",), network)
         for name in () if spec._changed else spec.parameters:
@@ -124,28 +123,39 @@ class _Checker:
         block, path = self.spec.blocks[word], ("blocks", word)
         if word in ops.WORDS or word in names.RESERVED or word == "none":
             self.report("E0409", f"'{word}' is a word of the language, so no block can be called so", path, key=True)
-        words = {w for definition in block.parameters.values() for w in takes_words(definition)}
+        words = {w for definition in block.parameters.values() for w in definition.one_of or ()}
         if any(definition.type == "block" for definition in block.parameters.values()):
             words |= self.block_words
         known: set[str] = {"in_channels", *REPEATED}
+        later = {*block.parameters, *block.let}
         for name, definition in block.parameters.items():
             here: Path = (*path, "parameters", name)
+            later.discard(name)
             if definition.default is not None:
-                taken = {*takes_words(definition), *(self.block_words if definition.type == "block" else ())}
-                self.value(definition.default, here, _Scope(frozenset(known), frozenset(words)), taken, default=True)
+                self.default(definition, here, _Scope(frozenset(known), frozenset(words), None, frozenset(later)))
             if name in words:
                 self.report("E0409", f"'{name}' is both a parameter and a word of this block", here, key=True)
             known.add(name)
         for name, value in block.let.items():
             here = (*path, "let", name)
+            later.discard(name)
             if name in known or name in words:
                 self.report("E0409", f"'{name}' already has a meaning in this block", here, key=True)
-            self.value(value, here, _Scope(frozenset(known), frozenset(words)))
+            self.value(value, here, _Scope(frozenset(known), frozenset(words), None, frozenset(later)))
             known.add(name)
         scope = _Scope(frozenset(known), frozenset(words), block)
         self.value(block.when, (*path, "when"), scope)
         self.template(block.members, (*path, "members"), scope)
         self.steps(block.body, (*path, "body"), scope)
+
+    def default(self, definition: ParameterDefinition, path: Path, scope: _Scope) -> None:
+        """A parameter's default: its names, and its type where it is no expression."""
+        where = (*path, "default")
+        takes = {*(definition.one_of or ()), *(self.block_words if definition.kind == "block" else ())}
+        self.value(definition.default, where, scope, takes)
+        literal = not isinstance(definition.default, str | list)
+        if literal and not definition.fits(definition.default, ()):
+            self.report("E0304", f"the default is {show(definition.default)}, and must be {definition.wanted}", where)
 
     def recursion(self) -> None:
         """Blocks that contain themselves, through literal words; through parameters the elaborator sees it."""
@@ -160,7 +170,9 @@ class _Checker:
                     seen.add(inner)
                     todo.extend(inside_of[inner])
             if word in seen:
-                self.report("E0408", f"block '{word}' contains itself", ("blocks", word, "body"), key=True)
+                through = sorted(inner for inner in inside_of[word] if inner != word and inner in seen)
+                by = f", through {one_of(through)}" if word not in inside_of[word] and through else ""
+                self.report("E0408", f"block '{word}' contains itself{by}", ("blocks", word, "body"), key=True)
 
     # --- steps ---
 
@@ -173,6 +185,8 @@ class _Checker:
             case str():
                 if step in ops.WORDS:
                     self.op(step, {}, path, scope)
+                elif step in names.COMBINATORS:
+                    self.report("E0110", f"'{step}' is not a step by itself", path, _FORMS[step])
                 elif step != "none" and not self.is_block_parameter(step, scope):
                     if step in self.spec.blocks:
                         self.arguments(step, {}, path, scope, complete=True)
@@ -181,8 +195,27 @@ class _Checker:
             case list():
                 self.steps(step, path, scope)
             case NamedStep():
-                self.template(step.name, (*path, step.name), scope, key=True)
-                self.step(step.step, (*path, step.name), scope)
+                here = (*path, step.name)
+                self.template(step.name, here, scope, key=True)
+                inner = step.step
+                if isinstance(inner, Use) and inner.name is not None:
+                    self.report(
+                        "E0404",
+                        f"this step is called '{step.name}' already",
+                        (*here, "name"),
+                        "remove one of the names",
+                    )
+                if isinstance(inner, NamedStep) and isinstance(inner.step, Use) and self.meant_as_block(inner):
+                    help = f"write {{block: {inner.name}, ...}}"
+                    self.report(
+                        "E0411",
+                        f"'{inner.name}' is the word of a block, and stands here as a name",
+                        (*here, inner.name),
+                        help,
+                        key=True,
+                    )
+                    return
+                self.step(inner, here, scope)
             case OpStep():
                 self.value(step.when, (*path, step.word, "when"), scope)
                 self.op(step.word, step.given, (*path, step.word), scope)
@@ -219,10 +252,13 @@ class _Checker:
                 self.unknown("attribute", attribute, word, facts, (*path, attribute))
         defaults = self.spec.defaults.get(word, {})
         missing = [name for name in ops.required(word) if name not in given and name not in defaults]
-        if missing:
-            self.report(
-                "E0403", f"{word} needs {one_of(missing) if len(missing) == 1 else ' and '.join(missing)}", path
-            )
+        misspelt = any(nearest(attribute, missing) for attribute in given if attribute not in facts)
+        if missing and not misspelt:
+            self.report("E0403", f"{word} needs {' and '.join(missing)}", path)
+
+    def meant_as_block(self, step: NamedStep) -> bool:
+        """Whether a name is the word of a block that the step itself does not say."""
+        return step.step.block is None and (step.name in self.spec.blocks or step.name in library.blocks())
 
     def use(self, use: Use, path: Path, scope: _Scope) -> None:
         word = use.block or (self.spec.block if scope.block is None else None)
@@ -234,6 +270,12 @@ class _Checker:
             )
             self.report("E0103", "this row does not say which block it repeats", path, help, key=True)
             return
+        if use.block is None and word not in self.spec.blocks:
+            return  # said once, where the spec names its block
+        if use.members is not None and use.depth is None:
+            self.report(
+                "E0405", "'members' names the copies of a repeated block, and this one has no depth", (*path, "members")
+            )
         self.value(use.depth, (*path, "depth"), scope)
         outer = scope
         if use.depth is not None:
@@ -256,19 +298,19 @@ class _Checker:
                     "write 'depth: 1' for one block, which is then called '0' inside the row",
                     key=True,
                 )
-        elif word in ops.WORDS:
-            self.report("E0401", f"'{word}' is an op, not a block", (*path, "block"), f"write {{{word}: {{...}}}}")
         else:
-            self.unknown_word(word, (*path, "block"), blocks_only=True)
+            self.not_a_block(word, (*path, "block"))
 
     def arguments(self, word: str, given: dict[str, Any], path: Path, scope: _Scope, complete: bool = False) -> None:
         parameters = self.spec.blocks[word].parameters
         for argument, value in given.items():
             if argument not in parameters:
-                self.unknown("argument", argument, word, parameters, (*path, argument))
+                self.unknown(
+                    "argument", argument, word, parameters, (*path, argument), ("depth", "members", "when", "name")
+                )
                 continue
             definition = parameters[argument]
-            words = {*takes_words(definition), *(self.block_words if definition.type == "block" else ())}
+            words = {*(definition.one_of or ()), *(self.block_words if definition.type == "block" else ())}
             self.value(value, (*path, argument), scope, words)
         if complete:
             defaults = self.spec.defaults.get(word, {})
@@ -277,17 +319,23 @@ class _Checker:
             if missing and not misspelt:
                 self.report("E0403", f"block '{word}' needs {' and '.join(missing)}", path, key=True)
 
+    def not_a_block(self, word: str, path: Path) -> None:
+        if word in ops.WORDS:
+            self.report("E0401", f"'{word}' is an op, not a block", path, f"write {{{word}: {{...}}}}")
+        else:
+            self.unknown_word(word, path, blocks_only=True)
+
     def is_block_parameter(self, word: str, scope: _Scope) -> bool:
         definition = scope.block.parameters.get(word) if scope.block else None
         return definition is not None and (definition.type == "block" or bool(definition.one_of))
 
     # --- values ---
 
-    def value(self, value: Any, path: Path, scope: _Scope, words: Iterable[str] = (), default: bool = False) -> None:
+    def value(self, value: Any, path: Path, scope: _Scope, words: Iterable[str] = ()) -> None:
         """Check the names of an expression; `words` are those that the attribute or parameter takes."""
         match value:
             case str():
-                self.expression(value, path, scope, frozenset(words), default)
+                self.expression(value, path, scope, frozenset(words))
             case list():
                 for at, item in enumerate(value):
                     self.value(item, (*path, at), scope, words)
@@ -298,55 +346,52 @@ class _Checker:
                 self.value(value.first, (*path, "first"), scope, words)
                 self.value(value.rest, (*path, "rest"), scope, words)
 
-    def expression(self, text: str, path: Path, scope: _Scope, words: frozenset[str], default: bool) -> None:
+    def expression(self, text: str, path: Path, scope: _Scope, words: frozenset[str]) -> None:
         expression = parse(text)
         self.mentioned |= expression.names.keys()
         for name, token in expression.names.items():
             if name in scope.names or name in scope.words or name in words:
                 continue
-            where = (*path, "default") if default else path
-            place = inside(self.spec._document, where, token.offset, len(token.text))
-            if words and expression.word is not None and not words >= self.block_words:
-                help = nearest(name, words)
-                self.problems.append(
-                    Diagnostic(
-                        "E0305", f"'{name}' is not allowed here; it is {one_of(sorted(words))}", place, help=help
-                    )
-                )
-            elif words >= self.block_words and expression.word is not None:
-                help = nearest(name, {*words, *library.blocks()})
-                self.problems.append(Diagnostic("E0401", f"there is no block '{name}'", place, help=help))
+            alone = expression.word is not None
+            blocks = words >= self.block_words
+            if words and alone and not blocks:
+                code, message = "E0305", f"'{name}' is not allowed here; it is {one_of(sorted(words))}"
+                hint = nearest(name, words)
+            elif blocks and alone and name not in scope.later and path[0] != "parameters":
+                code, message, hint = "E0401", f"there is no block '{name}'", nearest(name, {*words, *library.blocks()})
             else:
-                self.problems.append(
-                    Diagnostic("E0302", f"unknown name '{name}'", place, help=self.scope_help(name, scope, words))
-                )
+                code, message, hint = "E0302", f"unknown name '{name}'", self.scope_help(name, scope, words, path)
+            place = inside(self.spec._document, path, token.offset, len(token.text))
+            self.problems.append(Diagnostic(code, message, place, help=hint))
 
-    def scope_help(self, name: str, scope: _Scope, words: frozenset[str]) -> str | None:
-        if name in ("index", "depth"):
-            return f"'{name}' is known where a block is repeated with 'depth'"
-        if name == "out_channels":
-            return "'out_channels' is known in the shortcut and the gate of a residual"
+    def scope_help(self, name: str, scope: _Scope, words: frozenset[str], path: Path) -> str | None:
+        if name in names.WHERE_KNOWN:
+            return names.WHERE_KNOWN[name]
+        if name in scope.later:
+            return f"'{name}' is defined further below; what stands above it cannot use it"
         if scope.block is not None and name in self.spec.parameters:
             return "blocks do not see the network's parameters; hand it on as an argument"
-        return nearest(name, {*scope.names, *words}) or (
-            f"known here: {', '.join(sorted(scope.names))}" if scope.names else None
-        )
+        if path[-1] == "default" and (typo := nearest(name, TYPES)):
+            return f"{typo[:-1]}, the type?"
+        known = scope.names - names.BUILTINS - REPEATED
+        return nearest(name, {*known, *words}) or (f"known here: {', '.join(sorted(known))}" if known else None)
 
     def template(self, text: str | None, path: Path, scope: _Scope, key: bool = False) -> None:
-        if text is None or "{" not in text:
-            return
-        for part in template_parts(text)[1::2]:
-            for name in parse(part).names:
+        """Check the names in the {expressions} of a name."""
+        for match in names.BRACES.finditer(text or ""):
+            for name, token in parse(match[1]).names.items():
                 self.mentioned.add(name)
                 if name not in scope.names:
-                    self.report(
-                        "E0302", f"unknown name '{name}'", path, self.scope_help(name, scope, frozenset()), key=key
-                    )
+                    place = inside(self.spec._document, path, match.start(1) + token.offset, len(token.text), key)
+                    hint = self.scope_help(name, scope, frozenset(), path)
+                    self.problems.append(Diagnostic("E0302", f"unknown name '{name}'", place, help=hint))
 
-    def unknown(self, what: str, name: str, word: str, known: Iterable[str], path: Path) -> None:
+    def unknown(
+        self, what: str, name: str, word: str, known: Iterable[str], path: Path, also: Iterable[str] = ()
+    ) -> None:
         listed = sorted(known)
-        help = nearest(name, listed) or (f"{word} takes {one_of(listed)}" if listed else f"{word} takes none")
-        self.report("E0402", f"{word} has no {what} '{name}'", path, help, key=True)
+        hint = nearest(name, [*listed, *also]) or (f"{word} takes {one_of(listed)}" if listed else f"{word} takes none")
+        self.report("E0402", f"{word} has no {what} '{name}'", path, hint, key=True)
 
     def unknown_word(self, word: str, path: Path, blocks_only: bool = False, key: bool = False) -> None:
         known = {*self.spec.blocks, *library.blocks(), *(() if blocks_only else ops.WORDS)}
@@ -355,9 +400,17 @@ class _Checker:
             "E0401",
             f"there is no {what} '{word}'",
             path,
-            nearest(word, known) or "see the list of blocks in the docs",
+            nearest(word, known) or "docs/blocks.md lists the blocks",
             key=key,
         )
+
+
+_FORMS = {
+    "residual": "write {residual: {branch: ..., shortcut: ...}}",
+    "parallel": "write {parallel: {merge: ..., branches: [...]}}",
+    "side": "write {side: {body: ..., output: ..., mode: ...}}",
+    "if": "write {if: ..., then: ...}",
+}
 
 
 def _block_words(step: Any) -> Iterator[str]:

@@ -6,7 +6,8 @@ not here; here is the form: which keys, which combinations, which words.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Container
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -19,7 +20,6 @@ from pydantic import (
     PrivateAttr,
     RootModel,
     StrictBool,
-    StrictFloat,
     StrictInt,
     StrictStr,
     Tag,
@@ -29,18 +29,27 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
-from rescompile import library, names, ops
-from rescompile.errors import nearest, one_of
-from rescompile.expressions import ExpressionError, parse
+from rescompile import names, ops
+from rescompile.errors import clipped, nearest, one_of
+from rescompile.expressions import FUNCTIONS, KEYWORDS, ExpressionError, parse, show
 from rescompile.reader import Mapping as LocatedMapping
 
 FORMAT = 1
-TYPES = ("int", "real", "bool", "list", "block", "size")
+TYPE_NAMES = {
+    "int": "a whole number", "real": "a number", "bool": "true or false", "list": "a list", "block": "the word of a block",
+    "size": "a whole number or [height, width]",
+}  # fmt: skip
+TYPES = tuple(TYPE_NAMES)
+#: Values of a parameter of type block beside the words of blocks: no shortcut at all, and nothing in its place.
+BLOCKLESS = ("none", "identity")
 
 
-def refuse(code: str, message: str, help: str | None = None) -> PydanticCustomError:
-    """An error with a code of our own; `help` and the offsets of expressions ride in its context."""
-    return PydanticCustomError(code, "{message}", {"message": message, "help": help})
+def refuse(
+    code: str, message: str, help: str | None = None, at: tuple[str | int, ...] = (), **place: int
+) -> PydanticCustomError:
+    """An error with a code of our own. Its context holds the help, where below the value it stands (`at`), and for
+    expressions which part of the text is meant (`offset`, `length`)."""
+    return PydanticCustomError(code, "{message}", {"message": message, "help": help, "at": at, **place})
 
 
 class Model(BaseModel):
@@ -54,16 +63,13 @@ class Model(BaseModel):
 
 def _expression(raw: Any) -> Any:
     """A scalar that is a value or the text of an expression."""
-    if raw is None:
-        raise refuse("E0104", "a value is missing")
     if isinstance(raw, dict | list):
         raise refuse("E0104", f"one value is wanted here, not a {'mapping' if isinstance(raw, dict) else 'list'}")
     if isinstance(raw, str):
         try:
             parse(raw)
         except ExpressionError as error:
-            context = {"message": error.message, "help": error.help, "offset": error.offset, "length": error.length}
-            raise PydanticCustomError(error.code, "{message}", context) from None
+            raise refuse(error.code, error.message, error.help, offset=error.offset, length=error.length) from None
     return raw
 
 
@@ -76,11 +82,18 @@ def _scalar(raw: Any) -> Any:
     return raw
 
 
+def _number(raw: Any) -> Any:
+    if isinstance(raw, bool) or not isinstance(raw, int | float):
+        raise refuse("E0104", f"a number is wanted here, and this is {clipped(str(raw))}")
+    return raw
+
+
 _NEVER: dict[str, Any] = {"not": {}}
 #: The JSON Schema of one value or expression, and of one that may be a list too.
 EXPRESSION: dict[str, Any] = {"type": ["boolean", "number", "string"]}
 SCALAR: dict[str, Any] = {"type": ["boolean", "number", "string", "array"]}
 Expression = Annotated[Any, BeforeValidator(_expression), WithJsonSchema(EXPRESSION)]
+Number = Annotated[Any, BeforeValidator(_number), WithJsonSchema({"type": "number"})]
 Scalar = Annotated[Any, BeforeValidator(_scalar), WithJsonSchema(SCALAR)]
 
 
@@ -110,11 +123,14 @@ PerBlock = Each | FirstRest
 
 def _value_tag(raw: Any) -> str:
     if isinstance(raw, dict):
-        return "<each>" if "each" in raw else "<first>" if "first" in raw or "rest" in raw else "<mapping>"
+        first_rest = "first" in raw or "rest" in raw
+        return "<mapping>" if first_rest == ("each" in raw) else "<first>" if first_rest else "<each>"
     return "<each>" if isinstance(raw, Each) else "<first>" if isinstance(raw, FirstRest) else "<scalar>"
 
 
 def _no_mapping(raw: Any) -> Any:
+    if "each" in raw:
+        raise refuse("E0104", "'each' stands alone; 'first' and 'rest' belong together")
     help = "a value per block is {each: [a, b, ...]} or {first: a, rest: b}"
     raise refuse("E0104", "a value is wanted here, not a mapping", help)
 
@@ -130,30 +146,45 @@ Value = Annotated[
 
 def _name(raw: str) -> str:
     if reason := names.refusal(raw):
-        raise refuse("E0109", f"'{raw}' cannot be a name: {reason}")
+        raise refuse("E0109", f"'{clipped(raw)}' cannot be a name: {reason}")
     return raw
 
 
 def _identifier(raw: str) -> str:
     if not names.IDENTIFIER.fullmatch(raw) or len(raw) > 64:
-        raise refuse("E0109", f"'{raw}' cannot be a name: it must be letters, digits and _, and begin with no digit")
+        reason = "it is made of a-z, A-Z, 0-9 and _, and begins with no digit"
+        raise refuse("E0109", f"'{clipped(raw)}' cannot be a name: {reason}")
     return raw
+
+
+#: Words with a meaning of their own in values, which a parameter of that name would hide.
+TAKEN = frozenset(
+    {
+        *names.RESERVED, *names.BUILTINS, *KEYWORDS, *FUNCTIONS, "none",
+        *(word for op in ops.WORDS for attribute in ops.attributes(op).values() for word in attribute.words),
+    }
+)  # fmt: skip
 
 
 def _parameter_name(raw: str) -> str:
     _identifier(raw)
-    if raw in names.RESERVED or raw in names.BUILTINS or raw in ("true", "false", "and", "or", "not", "none"):
+    if raw in TAKEN:
         raise refuse("E0409", f"'{raw}' has a meaning of its own in the language, so no parameter can be called so")
     return raw
 
 
 def _template(raw: str) -> str:
     if not names.TEMPLATE.fullmatch(raw) or len(raw) > 100:
-        raise refuse("E0109", f"'{raw}' cannot be a name: letters, digits, _ and {{expressions}} are allowed")
+        reason = "a-z, A-Z, 0-9, _ and {expressions} are allowed"
+        raise refuse("E0109", f"'{clipped(raw)}' cannot be a name: {reason}")
     if "{" not in raw:
         return _name(raw)
-    for part in template_parts(raw)[1::2]:
-        _expression(part)
+    for match in names.BRACES.finditer(raw):
+        try:
+            parse(match[1])
+        except ExpressionError as error:
+            offset = match.start(1) + error.offset
+            raise refuse(error.code, error.message, error.help, offset=offset, length=error.length) from None
     return raw
 
 
@@ -178,6 +209,14 @@ class Attributes(Model):
     when: Expression | None = None
 
 
+def _op_as_name(word: str) -> PydanticCustomError:
+    return refuse(
+        "E0411",
+        f"'{word}' is the word of an op, so it cannot name a step this way",
+        f"choose another name, or write {{name: {word}, block: ...}} for a block of that name",
+    )
+
+
 class OpStep(RootModel[dict[str, Attributes]]):
     """An op with attributes: a word of the closed list, and a mapping or the value of its main attribute."""
 
@@ -190,17 +229,17 @@ class OpStep(RootModel[dict[str, Attributes]]):
         known, main = ops.attributes(word), ops.main_attribute(word)
         if isinstance(body, dict):
             if "block" in body or (set(body) & ops.WORDS.keys() and not set(body) & known.keys()):
-                raise refuse(
-                    "E0411",
-                    f"'{word}' is the word of an op, so it cannot name a step this way",
-                    f"write {{name: {word}, block: ...}} for a block of that name",
-                )
+                raise _op_as_name(word)
             return raw
-        if body is None:
-            return {word: {}}
+        if isinstance(body, list) and (main is None or known[main].type != "size"):
+            raise _op_as_name(word)
         if main is None:
-            takes = f"{word} takes {one_of(known)}" if known else f"{word} takes none"
-            raise refuse("E0104", f"the attributes of {word} are a mapping", takes)
+            if not known:
+                raise refuse("E0104", f"{word} has no attributes", f"write '{word}' alone")
+            first = next(iter(ops.required(word) or known))
+            raise refuse(
+                "E0104", f"the attributes of {word} are a mapping", f"write {{{word}: {{{first}: {show(body)}}}}}"
+            )
         return {word: {main: body}}
 
     @property
@@ -292,7 +331,8 @@ class Side(Model):
     def _output(self) -> Side:
         if (self.output is None) != (self.mode == "never"):
             what = "has no output" if self.output else "needs a name for its 'output'"
-            raise refuse("E0104", f"a side branch of mode {self.mode} {what}")
+            at = ("output",) if self.output else ("mode",)
+            raise refuse("E0104", f"a side branch of mode {self.mode} {what}", at=at)
         return self
 
 
@@ -361,18 +401,27 @@ def _wrong_step(raw: Any) -> Any:
             f"'{listed}' alone is not a step",
             f"a row is {{depth: ..., {listed}: ...}}, another block {{block: ..., {listed}: ...}}",
         )
+    message = f"a step has one word, and this has {len(raw)} keys: {clipped(listed)}"
+    if "when" in raw:
+        raise refuse(
+            "E0110", message, "'when' stands inside an op or a use of a block; elsewhere write {if: ..., then: ...}"
+        )
     for key in raw:
+        if key in names.COMBINATORS:
+            raise refuse("E0110", message, f"what belongs to '{key}' stands inside it")
         if hint := nearest(str(key), [*_ROW_KEYS, *names.COMBINATORS]):
-            raise refuse("E0110", f"a step has one word, and this has {len(raw)} keys: {listed}", f"'{key}': {hint}")
-    raise refuse(
-        "E0110",
-        f"a step has one word, and this has {len(raw)} keys: {listed}",
-        "write {block: ..., argument: value}, or - name: step",
-    )
+            raise refuse("E0110", message, f"'{key}': {hint}")
+    raise refuse("E0110", message, "write {block: ..., argument: value}, or - name: step")
 
 
 def _check_word(raw: str) -> str:
-    return _identifier(raw)
+    if not names.IDENTIFIER.fullmatch(raw) or len(raw) > 64:
+        raise refuse(
+            "E0401",
+            f"there is no op or block '{clipped(raw)}'",
+            "a step is one word, or a mapping such as {conv: {...}}",
+        )
+    return raw
 
 
 _Wrong = Annotated[Any, BeforeValidator(_wrong_step), WithJsonSchema(_NEVER)]
@@ -416,17 +465,55 @@ class ParameterDefinition(Model):
     @model_validator(mode="after")
     def _only_with_default(self) -> ParameterDefinition:
         if self.only and self.default is None:
-            raise refuse("E0409", "'only: first' needs a default for the other blocks")
+            raise refuse("E0409", "'only: first' needs a default for the other blocks", at=("only",))
         if self.type is None and self.default is None and self.one_of is None:
-            raise refuse("E0409", "a parameter needs a type, a default or 'one_of'")
+            raise refuse("E0409", "a parameter needs a type, a default or 'one_of'", f"the types are {one_of(TYPES)}")
         return self
+
+    @property
+    def kind(self) -> str:
+        """The type: as given, or as the default has it; `any` where the default is an expression, `word` of one_of."""
+        if self.type is not None:
+            return self.type
+        if isinstance(self.default, bool):
+            return "bool"
+        if isinstance(self.default, int | float):
+            return "int" if isinstance(self.default, int) else "real"
+        return "list" if isinstance(self.default, list) else "word" if self.one_of else "any"
+
+    def fits(self, value: Any, blocks: Container[str]) -> bool:
+        """Whether an evaluated value is of the type, or one of the words."""
+        if isinstance(value, str):
+            return value in (self.one_of or ()) or (self.kind == "block" and value in blocks)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        match self.kind:
+            case "int":
+                return number and isinstance(value, int)
+            case "real":
+                return number
+            case "bool":
+                return isinstance(value, bool)
+            case "list":
+                return isinstance(value, list)
+            case "size":
+                pair = value if isinstance(value, list) else [value, value]
+                return len(pair) == 2 and all(isinstance(n, int) and not isinstance(n, bool) for n in pair)
+            case "any":
+                return True
+            case _:
+                return False
+
+    @property
+    def wanted(self) -> str:
+        """What a value must be, in words."""
+        words = one_of(self.one_of) if self.one_of else ""
+        typed = TYPE_NAMES.get(self.kind, "")
+        return " or ".join(part for part in (typed, words) if part)
 
 
 def _definition(raw: Any) -> Any:
     if isinstance(raw, dict):
         return raw
-    if raw is None:
-        raise refuse("E0409", "a parameter needs a type or a default", f"the types are {one_of(TYPES)}")
     return {"type": raw} if isinstance(raw, str) and raw in TYPES else {"default": raw}
 
 
@@ -452,40 +539,68 @@ class Block(Model):
 # --- the spec ---------------------------------------------------------------------------------------------------------
 
 
+class ProbabilityList(Model):
+    """One survival probability per residual."""
+
+    each: Annotated[list[Number], Field(min_length=1)]
+
+
+SCHEDULES = ("linear", "linear_zero_based", "uniform")
+
+
+def _schedule(raw: Any) -> Any:
+    if raw not in SCHEDULES:
+        wanted = f"{one_of(SCHEDULES)}, or {{each: [...]}}"
+        raise refuse("E0104", f"'schedule' must be {wanted}, and this is {show(raw)}", nearest(str(raw), SCHEDULES))
+    return raw
+
+
+def _schedule_tag(raw: Any) -> str:
+    return "<each>" if isinstance(raw, dict | ProbabilityList) else "<scalar>"
+
+
 class Survival(Model):
     """Stochastic depth (Huang et al. 2016): how likely each residual branch is kept in training."""
 
-    schedule: Literal["linear", "linear_zero_based", "uniform"] | ProbabilityList
-    last: StrictFloat | StrictInt | None = None
+    schedule: Annotated[
+        Annotated[Any, BeforeValidator(_schedule), WithJsonSchema({"enum": list(SCHEDULES)}), Tag("<scalar>")]
+        | Annotated[ProbabilityList, Tag("<each>")],
+        Discriminator(_schedule_tag),
+    ]
+    last: Number | None = None
     unit: Literal["batch", "sample"]
     rescale: Literal["test", "train"]
 
     @model_validator(mode="after")
-    def _last(self) -> Survival:
-        listed = isinstance(self.schedule, ProbabilityList)
-        if listed and self.last is not None:
-            raise refuse("E0601", "'last' has no meaning beside a list of probabilities")
-        if not listed and self.last is None:
+    def _probabilities(self) -> Survival:
+        if isinstance(self.schedule, ProbabilityList):
+            if self.last is not None:
+                raise refuse("E0601", "'last' has no meaning beside a list of probabilities", at=("last",))
+            listed = self.schedule.each
+            given: dict[tuple[str | int, ...], Any] = {("schedule", "each", at): p for at, p in enumerate(listed)}
+        elif self.last is None:
             raise refuse("E0601", "the schedule needs 'last', the survival probability of the last residual")
-        for p in [self.last] if not isinstance(self.schedule, ProbabilityList) else self.schedule.each:
-            if p is not None and not 0 < p <= 1:
-                raise refuse("E0601", f"a survival probability is above 0 and at most 1, and this one is {p}")
+        else:
+            given = {("last",): self.last}
+        for at, p in given.items():
+            if not 0 < p <= 1:
+                raise refuse("E0601", f"a survival probability is above 0 and at most 1, and this one is {p}", at=at)
         return self
 
 
-class ProbabilityList(Model):
-    """One survival probability per residual."""
-
-    each: Annotated[list[StrictFloat | StrictInt], Field(min_length=1)]
-
-
 def _figure(raw: Any) -> Any:
+    if isinstance(raw, bool) or not isinstance(raw, int | str):
+        raise refuse(
+            "E0104", f"a figure is a whole number or text, and this is {show(raw)}", f'write "{show(raw)}", in quotes'
+        )
     if isinstance(raw, str) and not names.FIGURE.fullmatch(raw):
-        raise refuse("E0104", f"'{raw}' is not a figure", 'write an integer, or text such as "25.6M" or "4.1e9"')
+        raise refuse(
+            "E0104", f"'{clipped(raw)}' is not a figure", 'write a whole number, or text such as "25.6M" or "4.1e9"'
+        )
     return raw
 
 
-Figure = Annotated[StrictInt | StrictStr, AfterValidator(_figure)]
+Figure = Annotated[Any, BeforeValidator(_figure), WithJsonSchema({"type": ["integer", "string"]})]
 
 
 class Expect(Model):
@@ -499,16 +614,43 @@ class Expect(Model):
 class Preprocess(Model):
     """How images become inputs: resized to `resize`, centre-cropped to `crop`, scaled to 0..1, then (x - mean) / std."""
 
-    mean: list[StrictFloat | StrictInt]
-    std: list[StrictFloat | StrictInt]
+    mean: Annotated[list[Number], Field(min_length=1)]
+    std: Annotated[list[Number], Field(min_length=1)]
     resize: Annotated[StrictInt, Field(ge=1)] | None = None
     crop: Annotated[StrictInt, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _channels(self) -> Preprocess:
+        if len(self.mean) != len(self.std):
+            raise refuse(
+                "E0104",
+                f"'mean' has {len(self.mean)} numbers and 'std' {len(self.std)}: one each per channel",
+                at=("std",),
+            )
+        for at, deviation in enumerate(self.std):
+            if deviation <= 0:
+                raise refuse("E0104", f"a standard deviation is above 0, and this is {show(deviation)}", at=("std", at))
+        return self
+
+
+def _pattern(pattern: str, what: str) -> AfterValidator:
+    """Text of a certain form, described in words."""
+
+    def check(raw: str) -> str:
+        if not re.fullmatch(pattern, raw):
+            raise refuse("E0104", f"'{clipped(raw)}' is not {what}")
+        return raw
+
+    return AfterValidator(check)
 
 
 Dimension = Annotated[StrictInt, Field(ge=1, le=65536)]
 Text = Annotated[StrictStr, Field(max_length=4000)]
-Family = Annotated[StrictStr, Field(pattern=r"^[a-z0-9-]+$")]
-Path = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$")]
+Family = Annotated[StrictStr, _pattern("[a-z0-9-]+", "a family: lower-case letters, digits and -")]
+Path = Annotated[
+    StrictStr,
+    _pattern(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*", "the name of a part, such as layer2 or features.denseblock1"),
+]
 
 
 class Spec(Model):
@@ -540,20 +682,11 @@ class Spec(Model):
     expect: Expect | None = None
 
     _document: LocatedMapping = PrivateAttr()
+    _reached: frozenset[str] = PrivateAttr(default=frozenset())  # blocks that the network can mean
     _changed: bool = PrivateAttr(default=False)  # by --set, so what the file says may go unused
 
     @model_validator(mode="after")
     def _input_rank(self) -> Spec:
         if self.input is not None and len(self.input) == 2:
-            raise refuse("E0104", "an input is [channels, height, width] or [features]")
+            raise refuse("E0104", "an input is [channels, height, width] or [features]", at=("input",))
         return self
-
-
-#: The order of keys in a canonical spec.
-KEYS = tuple(Spec.model_fields)
-
-
-def known_words() -> Iterator[str]:
-    """Every word that a step may use without a spec's own blocks."""
-    yield from ops.WORDS
-    yield from library.blocks()

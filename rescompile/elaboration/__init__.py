@@ -106,20 +106,16 @@ class Elaborator(Calls):
         return root
 
     def check_outputs(self, root: Series) -> None:
-        taken = {tree.INPUT, tree.LOGITS}
+        """No two outputs have one name; a repeated block gives its output once for each copy."""
+        where = dict(self.outputs)
+        taken = {tree.INPUT: "the network's input", tree.LOGITS: "the network's own output"}
         for _, node in tree.walk(root):
-            if isinstance(node, tree.Side) and node.output_name is not None:
-                if node.output_name in taken:
-                    self.note(
-                        self.problem(
-                            "E0604",
-                            f"two outputs are called '{node.output_name}'",
-                            ("network",),
-                            "give each side branch another 'output'",
-                            key=True,
-                        )
-                    )
-                taken.add(node.output_name)
+            if isinstance(node, tree.Side) and (name := node.output_name) is not None:
+                if name in taken:
+                    path = where.get(name, ("features",))
+                    message = f"'{name}' is the name of {taken[name]} already"
+                    self.note(self.problem("E0604", message, path, "give each output a name of its own"))
+                taken[name] = "another output"
 
     def rows(self, steps: Sequence[Any], path: Path, frame: Frame, shape: Shape, names: Names) -> list[Node]:
         """The rows of the network. A wrong row is noted and passed over, so that later rows are checked too."""
@@ -145,8 +141,11 @@ class Elaborator(Calls):
         self.poisoned = True
 
     def check_defaults(self) -> None:
-        """Defaults that nothing uses are an error in the file that says them, and left out where inherited."""
-        for word in self.spec.defaults:
-            path: Path = ("defaults", word)
-            if word not in self.used and locate(self.document, path, key=True).source == self.document.place.source:
+        """What nothing uses is an error in the file that says it, and left out where inherited."""
+        unused = [("defaults", word) for word in self.spec.defaults if word not in self.used]
+        if self.spec.block is not None and not self.spec_block_used:
+            unused.append(("block", self.spec.block))
+        for key, word in unused:
+            path = (key, word) if key == "defaults" else (key,)
+            if locate(self.document, path, key=True).source == self.document.place.source:
                 self.note(self.problem("E0410", f"nothing in the network uses '{word}'", path, key=True))

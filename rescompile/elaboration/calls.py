@@ -24,15 +24,19 @@ class Calls(Steps):
         super().__init__(spec)
         self.memo: dict[Any, tuple[tuple[Node, ...], Shape]] = {}
         self.varying: dict[str | None, bool] = {}
+        self.spec_block_used = False
 
     def use(
         self, use: Use, path: Path, frame: Frame, shape: Shape, names: Names, name: str | None
     ) -> tuple[list[Node], Shape]:
         word = use.block or self.spec.block
         assert word is not None
+        self.spec_block_used |= use.block is None
         definition = frame.block.parameters.get(word) if frame.block is not None else None
         if definition is not None:
             word = frame.values[word]
+            if word == "identity":
+                return [], shape
         if word == "none" or word not in self.spec.blocks:
             message = (
                 "'none' has a meaning only as the shortcut of a residual"
@@ -47,11 +51,11 @@ class Calls(Steps):
             )
         self.used.add(word)
         if name is None and use.name is not None:
-            if use.depth is None and not self.included(use, path, frame, shape):
+            if use.depth is None and not self.is_there(use, path, frame, shape):
                 return [], shape
             name = self.explicit(use.name, (*path, "name"), frame, names, shape)
         if use.depth is None:
-            if not self.included(use, path, frame, shape):
+            if not self.is_there(use, path, frame, shape):
                 return [], shape
             return self.single(use, word, block, path, frame, shape, names, name)
         minimum = 1 if frame.block is None else 0
@@ -152,7 +156,7 @@ class Calls(Steps):
         defaults = {
             key: d.default
             for key, d in inner.block.parameters.items()
-            if not isinstance(d.default, str | None) or d.default in (d.one_of or ())
+            if not isinstance(d.default, str | None) or d.default in {*(d.one_of or ()), *self.block_words}
         }
         call = Call(
             inner.word, arguments, defaults, self.hints[path], inner.values.get("index"), inner.values.get("depth")

@@ -6,13 +6,14 @@ given, and a problem climbs from the step that failed to the argument, in the us
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rescompile import ops
 from rescompile.errors import Diagnostic, Place
 from rescompile.expressions import parse
+from rescompile.names import RESERVED
 from rescompile.reader import locate
 from rescompile.spec import Block, Spec
 
@@ -76,10 +77,11 @@ class Blame:
         raw: Any = None,
         help: str | None = None,
         by_shape: bool = False,
+        key: bool = False,
     ) -> Problem:
         """A problem inside a block, at what the user wrote to cause it; the step of the block goes into a note."""
         if frame.block is None:
-            return self.problem(code, message, path, help, by_shape=by_shape)
+            return self.problem(code, message, path, help, key, by_shape)
         place = self.cause(raw, frame) or self.use_place(frame)
         return Problem(Diagnostic(code, message, place, self.trail(path, frame, raw), help), by_shape)
 
@@ -122,10 +124,7 @@ class Blame:
         inner: Frame | None = frame
         while inner is not None and inner.block is not None:
             place = locate(self.document, path, key=True)
-            step = next((str(s) for s in reversed(path[len(inner.path) :]) if _is_step_name(s)), None)
-            note = (
-                f"in block {inner.word}" + (f", step {step}" if step else "") + f" ({place.source.name}:{place.line})"
-            )
+            note = f"in block {inner.word}{_step_of(path[len(inner.path) :])} ({place.source.name}:{place.line})"
             for text in texts(raw):
                 if (word := parse(text).word) and word in inner.block.let:
                     note += f", from {word} = {inner.block.let[word]}"
@@ -133,7 +132,7 @@ class Blame:
                     note += f", from {text}"
             notes.append(note)
             path, inner, raw = inner.use, inner.caller, None
-        return tuple(notes)
+        return tuple(_collapsed(notes))
 
 
 def texts(raw: Any) -> Iterable[str]:
@@ -144,27 +143,24 @@ def texts(raw: Any) -> Iterable[str]:
             yield from texts(item)
 
 
-def _is_step_name(step: str | int) -> bool:
-    grammar = {
-        "body",
-        "branch",
-        "branches",
-        "shortcut",
-        "gate",
-        "then",
-        "else",
-        "residual",
-        "parallel",
-        "side",
-        "parameters",
-        "default",
-        "when",
-        "let",
-        "each",
+def _collapsed(notes: list[str]) -> Iterator[str]:
+    """Notes without those said before: a block that contains itself would say one thirty times."""
+    for note in dict.fromkeys(notes):
+        times = notes.count(note)
+        yield note if times == 1 else f"{note}, {times} times"
+
+
+def _step_of(path: Path) -> str:
+    """The step of a block that a path below its definition leads to, in words."""
+    if path[:1] == ("let",):
+        return f", let {path[1]}"
+    step = next((name for name in reversed(path) if isinstance(name, str) and name not in _NOT_STEPS), None)
+    return f", step {step}" if step else ""
+
+
+_NOT_STEPS = frozenset(
+    {
+        "body", "branch", "branches", "shortcut", "gate", "then", "else", "parameters", "default", "copies", "merge",
+        *RESERVED, *ops.WORDS, *(name for word in ops.WORDS for name in ops.attributes(word)),
     }
-    return (
-        isinstance(step, str)
-        and step not in grammar
-        and step not in ops.WORDS
-        and not any(step in ops.attributes(word) for word in ops.WORDS)
-    )
+)  # fmt: skip

@@ -19,8 +19,7 @@ class Names:
         self.numbered = numbered
         self.count = 0
         self.taken: dict[str, Path] = {}
-        self.named: Path | None = None
-        self.unnamed: Path | None = None
+        self.has_named = self.has_unnamed = self.mixed = False
 
     def unnumbered(self) -> Names:
         """The same scope seen from a shortcut or a gate, whose steps take no number."""
@@ -40,13 +39,12 @@ class Scopes(Values):
         for at in range(1, len(parts), 2):
             value = self.evaluate(parts[at], frame, path, **extra)
             if isinstance(value, bool) or not isinstance(value, int | str):
-                raise self.blamed(
-                    "E0304", f"a name holds whole numbers and words, and {{{parts[at]}}} is {show(value)}", path, frame
-                )
+                message = f"a name holds whole numbers and words, and {{{parts[at]}}} is {show(value)}"
+                raise self.blamed("E0304", message, path, frame, key=True)
             parts[at] = str(value)
         name = "".join(parts)
         if reason := naming.refusal(name):
-            raise self.blamed("E0109", f"'{name}' cannot be a name: {reason}", path, frame)
+            raise self.blamed("E0109", f"'{name}' cannot be a name: {reason}", path, frame, key=True)
         return name
 
     def explicit(self, template: str, path: Path, frame: Frame, names: Names, shape: Shape | None = None) -> str:
@@ -54,7 +52,7 @@ class Scopes(Values):
         extra = {"in_channels": shape[0]} if shape else {}
         name = self.spelled(template, path, frame, **extra)
         self.claim(name, path, frame, names)
-        names.named = path
+        names.has_named = True
         self.unmixed(names, path, frame)
         return name
 
@@ -66,7 +64,7 @@ class Scopes(Values):
             name = str(names.count)
             names.count += 1
             if not merge:
-                names.unnamed = path
+                names.has_unnamed = True
                 self.unmixed(names, path, frame)
         else:
             name, again = word, 0
@@ -90,15 +88,16 @@ class Scopes(Values):
                 path,
                 frame,
                 help="give one of them another name",
+                key=True,
             )
         names.taken[name] = path
 
     def unmixed(self, names: Names, path: Path, frame: Frame) -> None:
-        if names.numbered and names.named and names.unnamed:
-            raise self.blamed(
-                "E0407",
-                "this list mixes steps with names and steps that are numbered",
-                path,
-                frame,
-                help="name all of its steps, or none: a step added later would shift the numbers",
-            )
+        if not names.numbered or names.mixed or not (names.has_named and names.has_unnamed):
+            return
+        names.mixed = True  # said once for a list
+        help = "name all of its steps, or none: a step added later would shift the numbers"
+        if frame.block is not None and frame.block.inline:
+            help = f"{frame.word} gives its steps names: use it without a name of its own"
+        message = "this list mixes steps with names and steps that are numbered"
+        raise self.blamed("E0407", message, path, frame, help=help, key=True)

@@ -27,6 +27,7 @@ class Steps(Scopes):
         self.top = Frame({}, (), ("network",))
         self.used: set[str] = set()  # words of ops and blocks
         self.nodes = 0
+        self.outputs: list[tuple[str, Path]] = []  # of side branches, and where they were named
         self.origins: dict[Path, Origin] = {}
         self.hints: dict[Path, Mapping[str, str]] = {}
 
@@ -61,20 +62,13 @@ class Steps(Scopes):
             case NamedStep():
                 inner = (*path, step.name)
                 given = step.step
-                condition = given.when if isinstance(given, OpStep | Use) else None
-                if (
-                    condition is not None
-                    and isinstance(given, OpStep)
-                    and not self.included(given, inner, frame, shape)
-                ):
-                    return [], shape
-                if isinstance(given, Use) and given.depth is None and not self.included(given, inner, frame, shape):
+                if not self.is_there(given, inner, frame, shape):
                     return [], shape
                 claimed = self.explicit(step.name, inner, frame, names, shape)
                 return self.step(given, inner, frame, shape, names, claimed)
             case OpStep():
                 inner = (*path, step.word)
-                if name is None and not self.included(step, path, frame, shape):
+                if name is None and not self.is_there(step, path, frame, shape):
                     return [], shape
                 return self.op(step.word, step.given, inner, frame, shape, names, name, step.when)
             case If():
@@ -97,12 +91,16 @@ class Steps(Scopes):
                 return self.use(step, path, frame, shape, names, name)
         raise AssertionError(step)
 
-    def included(self, step: OpStep | Use, path: Path, frame: Frame, shape: Shape) -> bool:
-        """Whether the `when` of a step holds; a step without one is always there."""
-        if step.when is None:
-            return True
-        where = (*path, step.word, "when") if isinstance(step, OpStep) else (*path, "when")
-        return self.condition(step.when, frame, where, in_channels=shape[0])
+    def is_there(self, step: Any, path: Path, frame: Frame, shape: Shape) -> bool:
+        """Whether a step is in the network at all; if not, its name stays free. A repeated block decides for each copy."""
+        match step:
+            case If(else_=None):
+                return self.condition(step.if_, frame, (*path, "if"), in_channels=shape[0])
+            case OpStep() if step.when is not None:
+                return self.condition(step.when, frame, (*path, step.word, "when"), in_channels=shape[0])
+            case Use(depth=None) if step.when is not None:
+                return self.condition(step.when, frame, (*path, "when"), in_channels=shape[0])
+        return True
 
     def scope(
         self,
@@ -167,6 +165,7 @@ class Steps(Scopes):
                 self.nearest_fit(given, frame, shape) if attribute == "channels" and isinstance(value, float) else None
             )
             values[attribute] = self.typed(value, facts, f"{subject}.{attribute}", where, scope, raw, fit)
+        self.check_effect(word, given, values, path, frame)
         try:
             made = kind(**values)
             output = made.output(shape)
@@ -183,6 +182,17 @@ class Steps(Scopes):
             self.hints[path] = texts or NO_HINTS
         node = Op(name, made, shape, output, self.hints[path], self.origin(path), None if when is None else str(when))
         return [node], output
+
+    def check_effect(
+        self, word: str, given: Mapping[str, Any], values: Mapping[str, Value], path: Path, frame: Frame
+    ) -> None:
+        """Refuse an attribute that a step gives and that can have no effect beside its others."""
+        if "slope" in given and values.get("kind", "relu") != "leaky_relu":
+            message = f"{values.get('kind', 'relu')} has no slope; only leaky_relu has"
+            raise self.blamed("E0402", message, (*path, "slope"), frame, key=True)
+        if "bias_init" in given and values.get("bias", word == "linear") is False:
+            message = f"this {word} has no bias to be initialised"
+            raise self.blamed("E0402", message, (*path, "bias_init"), frame, help="write 'bias: true'", key=True)
 
     def misfit(
         self,
@@ -282,24 +292,35 @@ class Steps(Scopes):
         try:
             output = merge_shape(merge, [branch.output for branch in branches])
         except ShapeError as error:
-            message, help = error.message, error.help
-            if residual and merge == "add":
-                made, kept = branches[0].output, branches[-1].output
-                message = f"the branch gives {list(made)} and its shortcut {list(kept)}, so they cannot be added"
-                help = self.fitting(made, shape)
-            raise self.blamed(
-                error.code, message, path, frame, "stride" if "stride" in frame.given else "width", help, True
-            ) from None
+            message, help, where = error.message, error.help, path
+            made, kept = branches[0].output, branches[-1].output
+            if residual and made != kept:
+                verb = "added" if merge == "add" else "weighed against one another"
+                message = f"the branch gives {list(made)} and its shortcut {list(kept)}, so they cannot be {verb}"
+                help = self.fitting(made, shape, frame)
+            elif merge == "gate":
+                message = f"the gate gives {list(branches[1].output)} and weighs maps of {list(made)}; they must agree"
+                where = (*path, "gate")
+            blame = "stride" if "stride" in frame.given else "width"
+            raise self.blamed(error.code, message, where, frame, blame, help, True) from None
         name = self.automatic(merge, path, frame, names, merge=True)
         return [tree.Parallel(name, tuple(branches), merge, shape, output, residual, None, self.origin(path))], output
 
-    def fitting(self, made: Shape, shape: Shape) -> str | None:
-        """The shortcut of the library that would fit."""
+    def fitting(self, made: Shape, shape: Shape, frame: Frame) -> str | None:
+        """The shortcut of the library that would fit, as one would write it there."""
         if len(made) != 3 or len(shape) != 3:
             return None
-        if made[1:] == shape[1:]:
-            return f"'shortcut: projection' makes {made[0]} channels of {shape[0]}"
-        return "'shortcut: projection' with the stride of the branch fits"
+        stride = next(
+            (s for s in range(1, 9) if all(-(-n // s) == m for n, m in zip(shape[1:], made[1:], strict=True))), None
+        )
+        if stride is None:
+            return f"the branch changes the map from {shape[1]}x{shape[2]} to {made[1]}x{made[2]}; 'padding: same' keeps its size"
+        if frame.block is not None and frame.block.parameters.get("shortcut"):
+            return f"'shortcut: projection' makes {made[0]} channels of {shape[0]}" + (
+                f" and takes the stride {stride}" if stride > 1 else ""
+            )
+        strided = f", stride: {stride}" if stride > 1 else ""
+        return f"write shortcut: {{block: projection, channels: out_channels{strided}}}"
 
     def side(
         self, step: SideStep, path: Path, frame: Frame, shape: Shape, names: Names, name: str | None
@@ -311,6 +332,8 @@ class Steps(Scopes):
         else:
             nodes, output = self.step(parts.body, where, frame, shape, names.unnumbered())
         child = Series(tuple(nodes), shape, output)
+        if parts.output is not None:
+            self.outputs.append((parts.output, (*path, "output")))
         return [tree.Side(child, parts.output, parts.mode, shape, self.origin(path))], shape
 
 

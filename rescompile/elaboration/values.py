@@ -8,18 +8,13 @@ from typing import Any
 from rescompile.elaboration.frames import Blame, Frame, Path, Problem, Value
 from rescompile.errors import Diagnostic, nearest, one_of
 from rescompile.expressions import ExpressionError, parse, show
+from rescompile.names import WHERE_KNOWN
 from rescompile.ops import Attribute, Shape
 from rescompile.reader import inside
-from rescompile.spec import Each, FirstRest, ParameterDefinition, Spec
+from rescompile.spec import BLOCKLESS, TYPE_NAMES, Each, FirstRest, ParameterDefinition, Spec
 
 #: Neither a depth nor a number of copies, nor all nodes of a network together, may pass this.
 MAX_NODES = 2_000_000
-
-
-_TYPE_NAMES = {
-    "int": "a whole number", "real": "a number", "number": "a number", "bool": "true or false", "list": "a list", "any": "a value",
-    "block": "the word of a block", "size": "a whole number or [height, width]", "word": "a word",
-}  # fmt: skip
 
 
 class Values(Blame):
@@ -27,7 +22,7 @@ class Values(Blame):
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
-        self.block_words = frozenset({*spec.blocks, "none"})
+        self.block_words = frozenset({*spec.blocks, *BLOCKLESS})
 
     def evaluate(self, raw: Any, frame: Frame, path: Path, words: Iterable[str] = (), **extra: Value) -> Value:
         """The value of a scalar or a list as written."""
@@ -38,10 +33,12 @@ class Values(Blame):
         try:
             return parse(raw).evaluate(frame.values | extra, frame.words | frozenset(words))
         except ExpressionError as error:
+            name = raw[error.offset : error.offset + error.length]
+            help = WHERE_KNOWN.get(name) if error.code == "E0302" else error.help
             if frame.block is not None:
-                raise self.blamed(error.code, f"{error.message}, in {raw}", path, frame, raw, error.help) from None
+                raise self.blamed(error.code, f"{error.message}, in {raw}", path, frame, raw, help) from None
             place = inside(self.document, path, error.offset, error.length)
-            raise Problem(Diagnostic(error.code, error.message, place, help=error.help)) from None
+            raise Problem(Diagnostic(error.code, error.message, place, help=help)) from None
 
     def at(self, raw: Any, path: Path, index: int | None, depth: int | None, what: str) -> tuple[Any, Path]:
         """The value for one copy: `each` and `first`/`rest` are taken apart."""
@@ -94,7 +91,7 @@ class Values(Blame):
         if isinstance(value, str):
             if value in facts.words:
                 return value
-            wanted = one_of(facts.words) if facts.words else f"{_TYPE_NAMES[facts.type]}, not a word"
+            wanted = one_of(facts.words) if facts.words else f"{TYPE_NAMES[facts.type]}, not a word"
             raise refuse("E0305", f"it must be {wanted}", nearest(value, facts.words))
         if facts.type == "size":
             pair = value if isinstance(value, list) else [value, value]
@@ -104,7 +101,7 @@ class Values(Blame):
         if isinstance(value, list):
             raise refuse(
                 "E0306",
-                f"it must be {_TYPE_NAMES[facts.type]}",
+                f"it must be {TYPE_NAMES[facts.type]}",
                 "one value per block is written {each: [...]}, and needs 'depth'",
             )
         if facts.type == "bool":
@@ -113,7 +110,7 @@ class Values(Blame):
             return value
         if isinstance(value, bool) or facts.type == "word":
             raise refuse(
-                "E0304", f"it must be {one_of(facts.words) if facts.type == 'word' else _TYPE_NAMES[facts.type]}"
+                "E0304", f"it must be {one_of(facts.words) if facts.type == 'word' else TYPE_NAMES[facts.type]}"
             )
         if facts.type == "int" and not isinstance(value, int):
             rest = ", and a division left a rest" if value.is_integer() else ""
@@ -134,39 +131,16 @@ class Values(Blame):
         self, value: Value, definition: ParameterDefinition, name: str, path: Path, frame: Frame, raw: Any
     ) -> None:
         """Whether a value is of the type of a parameter; a default that is an expression allows any number."""
-
-        def refuse(code: str, message: str, help: str | None = None) -> Problem:
-            derived = f" (from {raw})" if isinstance(raw, str) and raw != show(value) else ""
-            return self.blamed(code, f"{name} is {show(value)}{derived}: {message}", path, frame, raw, help)
-
-        allowed = definition.one_of or ()
-        kind = definition.type or _type_of(definition.default)
+        if definition.fits(value, self.block_words):
+            return
+        derived = f" (from {raw})" if isinstance(raw, str) and raw != show(value) else ""
+        message = f"{name} is {show(value)}{derived}: it must be {definition.wanted or 'a number'}"
+        code, help = "E0304", None
         if isinstance(value, str):
-            if value in allowed or (kind == "block" and value in self.block_words):
-                return
-            if allowed:
-                raise refuse("E0305", f"it must be {one_of(allowed)}", nearest(value, allowed))
-            raise refuse("E0305", f"it must be {_TYPE_NAMES[kind]}")
-        if allowed and definition.type is None:
-            raise refuse("E0305", f"it must be {one_of(allowed)}")
-        if isinstance(value, list) and kind not in ("list", "size"):
-            raise refuse(
-                "E0306",
-                f"it must be {_TYPE_NAMES[kind]}",
-                "one value per block is written {each: [...]}, and needs 'depth'",
-            )
-        fits = {
-            "int": isinstance(value, int) and not isinstance(value, bool),
-            "real": isinstance(value, int | float) and not isinstance(value, bool),
-            "number": isinstance(value, int | float) and not isinstance(value, bool),
-            "bool": isinstance(value, bool),
-            "list": isinstance(value, list),
-            "block": False,
-            "any": True,
-            "size": isinstance(value, list | int) and not isinstance(value, bool),
-        }[kind]
-        if not fits:
-            raise refuse("E0304", f"it must be {_TYPE_NAMES[kind]}")
+            code, help = "E0305", nearest(value, definition.one_of or ())
+        elif isinstance(value, list) and definition.kind != "size":
+            code, help = "E0306", "one value per block is written {each: [...]}, and needs 'depth'"
+        raise self.blamed(code, message, path, frame, raw, help)
 
     def nearest_fit(self, given: Mapping[str, Any], frame: Frame, shape: Shape) -> str | None:
         """`the nearest widths that fit are 320 and 336`: the user's own argument, changed until channels are whole and
@@ -196,12 +170,3 @@ class Values(Blame):
         if len(near) == 2:
             return f"the nearest {name}s that fit are {near[0]} and {near[1]}"
         return f"the nearest {name} that fits is {near[0]}" if near else None
-
-
-def _type_of(default: Any) -> str:
-    """The type that a parameter's default gives it."""
-    if isinstance(default, bool):
-        return "bool"
-    if isinstance(default, int | float):
-        return "int" if isinstance(default, int) else "real"
-    return "list" if isinstance(default, list) else "any"
