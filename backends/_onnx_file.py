@@ -69,14 +69,12 @@ def files(model: Model, weights: Weights | None, name: str) -> list[File]:
     total = sum(tensor.nbytes for tensor in model.tensors)
     if weights is None or total <= EXTERNAL_ABOVE:
         return [File(name, lambda: _model(model, weights, None), total)]
-    # The name holds what the weights are for, so a model never meets the weights of another one.
-    data = f"{name}.{model.metadata['rescompile.sha256'][:8]}.data"
-    inline = [tensor for tensor in model.tensors if tensor.constant is not None]
     outside = [tensor for tensor in model.tensors if tensor.constant is None]
-    assert len(inline) + len(outside) == len(model.tensors)
+    data: list[str] = []
     return [
-        File(data, lambda: sealed(_data(outside, weights), b"", b"  "), total),
-        File(name, lambda: _model(model, weights, data)),
+        # Named after its contents: a model never meets the weights of another one.
+        File(f"{name}.{{checksum}}.data", lambda: sealed(_data(outside, weights), b"", b"  "), total, data.append),
+        File(name, lambda: _model(model, weights, data[-1])),
     ]
 
 

@@ -333,10 +333,15 @@ def _node(call: Call) -> NodeProto:
 
 
 def _attribute(name: str, value: Any) -> AttributeProto:
-    if isinstance(value, tuple):
-        return AttributeProto(name=name, type=AttributeProto.INTS, ints=value)
-    if isinstance(value, float):
-        return AttributeProto(name=name, type=AttributeProto.FLOAT, f=value)
+    match value:
+        case str():
+            return AttributeProto(name=name, type=AttributeProto.STRING, s=value.encode())
+        case float():
+            return AttributeProto(name=name, type=AttributeProto.FLOAT, f=value)
+        case tuple() if any(isinstance(item, float) for item in value):
+            return AttributeProto(name=name, type=AttributeProto.FLOATS, floats=value)
+        case tuple():
+            return AttributeProto(name=name, type=AttributeProto.INTS, ints=value)
     return AttributeProto(name=name, type=AttributeProto.INT, i=value)
 
 

@@ -104,27 +104,29 @@ def built_in() -> tuple[str, ...]:
 
 def load(target: str) -> Backend:
     """The backend of a target, with its framework. Raises Unavailable for an unknown one or a missing package."""
-    try:
-        if target in built_in():
+    if target in built_in():
+        try:
             return importlib.import_module(f"rescompile.backends.{target}")
-        found = _third_parties().get(target)
-        if found is None:
-            known = (*built_in(), *_third_parties())
+        except ImportError as error:
             raise Unavailable(
                 Diagnostic(
-                    "E0901",
-                    f"there is no target '{target}'",
-                    help=nearest(target, known) or f"the targets are {one_of(known)}",
+                    "E0902",
+                    f"the target '{target}' cannot be loaded: {error}",
+                    help=f"pip install 'rescompile[{target}]'",
                 )
-            )
+            ) from None
+    found = _third_parties().get(target)
+    if found is None:
+        known = (*built_in(), *_third_parties())
+        hint = nearest(target, known) or f"the targets are {one_of(known)}"
+        raise Unavailable(Diagnostic("E0901", f"there is no target '{target}'", help=hint))
+    try:
         backend: Backend = found.load()
-        return backend
-    except ImportError as error:
-        raise Unavailable(
-            Diagnostic(
-                "E0902", f"the target '{target}' cannot be loaded: {error}", help=f"pip install 'rescompile[{target}]'"
-            )
-        ) from None
+    except Exception as error:  # somebody else's code
+        whose = f" of {found.dist.name}" if found.dist else ""
+        message = f"the target '{target}'{whose} cannot be loaded: {error}"
+        raise Unavailable(Diagnostic("E0902", message)) from None
+    return backend
 
 
 def extract(path: Path) -> Recorded | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rescompile import backend as door
 from rescompile.elaboration import elaborate
+from rescompile.errors import Diagnostic, UsageError
 from rescompile.network import Network
 from rescompile.passes import PASSES, apply
 from rescompile.spec import Spec
@@ -33,6 +34,8 @@ def build(
 
     Raises SpecError, CheckFailed where weights do not fit, UsageError for wrong options, Unavailable for the target.
     """
+    if structure_only and weights is not None:
+        raise UsageError(Diagnostic("E0802", "weights are given, and 'structure_only' leaves weights out"))
     backend = door.load(target)
     keywords = {step.keyword for step in PASSES}
     for_passes = {key: value for key, value in options.items() if key in keywords}

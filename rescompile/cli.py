@@ -140,7 +140,7 @@ def _report(diagnostics: Sequence[Diagnostic], form: str) -> None:
 
 
 def _colour(stream: Any) -> bool:
-    return stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _say(text: str) -> None:
@@ -160,7 +160,7 @@ def _elaborated(spec: str, settings: list[str] | None) -> tuple[Spec, Network]:
         loaded = load(spec, settings or ())
     except SpecError as error:
         if error.rest is not None:
-            raise SpecError([*error.diagnostics, *more_problems(error.rest)]) from None
+            raise SpecError(dict.fromkeys([*error.diagnostics, *more_problems(error.rest)])) from None
         raise
     return loaded, elaborate(loaded)
 

@@ -122,7 +122,8 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def clipped(word: str, length: int = 60) -> str:
-    """A user's word as a message may quote it."""
+    """A user's word as a message may quote it: on one line, and not endless."""
+    word = word if word.isprintable() else repr(word)[1:-1]
     return word if len(word) <= length else f"{word[: length - 3]}..."
 
 

@@ -42,26 +42,28 @@ def from_document(document: Mapping, changed: bool = False) -> Spec:
     """
     problems = list(_nothing(document))
     if problems:
-        raise SpecError(problems)
+        raise SpecError([*problems, *_other_forms(document)])
     document, reached = _with_library(document)
-    for _ in range(
-        2
-    ):  # once as it is; where forms are wrong, again without the wrong rows, to check the names of the rest
+    # Once as it is; where forms are wrong, again without the wrong rows, to check the names of the rest.
+    for _ in range(2):
         try:
             result = Spec.model_validate(plain(document))
         except ValidationError as error:
             if problems:
                 break
             problems += _diagnostics(error, document)
-            document = _without(document, [item["loc"] for item in error.errors(include_url=False)])
+            wrong = [item["loc"] for item in error.errors(include_url=False)]
+            if any(loc[:1] in (("blocks",), ("parameters",)) for loc in wrong):
+                break  # what they define would be missed everywhere
+            document = _without(document, wrong)
             continue
         result._document, result._changed, result._reached = document, changed, reached
         found = check(result)
         if not found and not problems:
             return result
-        wrong = [diagnostic.place for diagnostic in found if diagnostic.place is not None]
+        places = [diagnostic.place for diagnostic in found if diagnostic.place is not None]
         problems += [diagnostic for diagnostic in found if not (problems and diagnostic.code in ("E0103", "E0410"))]
-        raise SpecError(problems, _remaining(document, wrong))
+        raise SpecError(problems, _remaining(document, places))
     raise SpecError(problems)
 
 
@@ -84,15 +86,37 @@ def _nothing(node: Located) -> Iterator[Diagnostic]:
                 yield from _nothing(item)
 
 
+def _other_forms(document: Mapping) -> Iterator[Diagnostic]:
+    """What else is wrong with the forms of a document, once keys and entries that are empty are left out."""
+
+    def filled(node: Located) -> Located:
+        match node:
+            case Mapping():
+                kept = {
+                    name: (key, filled(value)) for name, (key, value) in node.entries.items() if not _is_null(value)
+                }
+                return Mapping(kept, node.place)
+            case Items():
+                return Items(tuple(filled(item) for item in node.items if not _is_null(item)), node.place)
+        return node
+
+    rest = filled(document)
+    assert isinstance(rest, Mapping)
+    try:
+        Spec.model_validate(plain(rest))
+    except ValidationError as error:
+        yield from (diagnostic for diagnostic in _diagnostics(error, rest) if diagnostic.code != "E0103")
+
+
 def _is_null(node: Located) -> bool:
     return isinstance(node, Scalar) and node.value is None
 
 
 def _without(document: Mapping, wrong: Sequence[Sequence[str | int]]) -> Mapping:
     """The document without the rows (or, elsewhere, the keys) that hold wrong forms."""
-    rows = {loc[1] for loc in wrong if loc[0] == "network" and len(loc) > 1}
+    rows = {loc[1] for loc in wrong if loc[:1] == ("network",) and len(loc) > 1}
     for loc in wrong:
-        if loc[0] != "network" and loc[0] in document.entries:
+        if loc and loc[0] != "network" and loc[0] in document.entries:
             document = document.put(str(loc[0]), None)
     network = document.get("network")
     if isinstance(network, Items):

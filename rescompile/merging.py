@@ -69,7 +69,7 @@ def _file(path: Path, children: tuple[Path, ...]) -> Mapping:
         raise _problem("E0108", "this version of rescompile reads spec format 1", version.place, help)
     base = document.get("extends")
     if base is not None:
-        document = _merge(_base(base, path, (*children, path.resolve())), document)
+        document = _merge(_base(base, path, (*children, path)), document)
     settings = document.get("set")
     if settings is None:
         return document
@@ -101,10 +101,10 @@ def _base(node: Located, path: Path, children: tuple[Path, ...]) -> Mapping:
     else:
         hint = nearest(base, library.zoo()) or "a file is written with its ending, such as base.yaml"
         raise _problem("E0501", f"there is no network '{base}' in the zoo", node.place, hint)
-    if target.resolve() in children:
+    if target.resolve() in {child.resolve() for child in children}:
         if len(children) == 1:
             raise _problem("E0502", "a spec cannot extend itself", node.place)
-        circle = " -> ".join(library.shown(child) for child in (*children, target.resolve()))
+        circle = " -> ".join(library.shown(child) for child in (*children, target))
         raise _problem("E0502", f"'{base}' extends this spec in turn", node.place, f"the circle is {circle}")
     if len(children) > MAX_BASES:
         raise _problem("E0502", f"specs extend one another more than {MAX_BASES} deep", node.place)
@@ -223,7 +223,9 @@ def _with_attribute(step: Located | None, row: Row, attribute: str, new: Located
     if row.name is not None:
         assert isinstance(step, Mapping)
         inner = Row(row.address, (), None)
-        key_place = step.entries[row.name][0]
+        key_place = (
+            step.entries[row.name][0] if new is not None else place
+        )  # what is missed then, is missed by the setting
         return step.put(row.name, _with_attribute(step.get(row.name), inner, attribute, new, place), key_place)
     if isinstance(step, Scalar) and isinstance(step.value, str):
         key = step.value if step.value in ops.WORDS else "block"

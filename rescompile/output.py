@@ -4,10 +4,12 @@ previous file as it was; and never over a file that is not ours."""
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,36 +21,59 @@ Chunk = bytes | memoryview
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file of an artifact: its name, its contents in pieces, and how many bytes they will be, for a progress bar."""
+    """One file of an artifact: its name, its contents in pieces, and how many bytes they will be, for a progress bar.
+
+    `name` may hold `{checksum}`, that of the file itself; `named` is then told the final name, for files that come after.
+    """
 
     name: str
     chunks: Callable[[], Iterable[Chunk]]
     size: int = 0
+    named: Callable[[str], None] = lambda name: None
 
 
 def write_files(
     files: Iterable[File], folder: Path, force: bool = False, progress: Callable[[int], None] | None = None
 ) -> list[Path]:
-    """Write all files, or none: the last one is the artifact itself and is renamed last. Raises OutputError."""
+    """Write all files, or none: the last one is the artifact itself and is renamed last.
+
+    A file beside it is named after its contents, so the artifact that stood there before keeps its own until it is
+    replaced; then what it alone needed is removed. Raises OutputError.
+    """
     files = list(files)
-    targets = [folder / file.name for file in files]
-    for target in targets:
-        check_ours(target, force)
-    kept = targets
-    targets = [Path(os.path.realpath(target)) for target in targets]  # what a link points to, not the link
+    check_ours(folder / files[-1].name, force)
     temporary: list[tuple[str, Path]] = []
+    names: list[str] = []
     try:
-        for file, target in zip(files, targets, strict=True):
-            temporary.append((_temporary(file, target, progress), target))
+        for file in files:
+            name, checksum = _temporary(file, folder, progress)
+            names.append(file.name.replace("{checksum}", checksum))
+            file.named(names[-1])
+            # What a link points to is written, not the link.
+            temporary.append((name, Path(os.path.realpath(folder / names[-1]))))
+        for _, target in temporary:
+            check_ours(target, force)
         for name, target in temporary:
             os.replace(name, target)
     except OSError as error:
-        raise OutputError(Diagnostic("E1002", f"cannot write {targets[-1]}: {error.strerror or error}")) from None
+        raise OutputError(
+            Diagnostic("E1002", f"cannot write {folder / files[-1].name}: {error.strerror or error}")
+        ) from None
     finally:
         for name, _ in temporary:
             with contextlib.suppress(OSError):
                 os.unlink(name)
-    return kept
+    written = [folder / name for name in names]
+    _remove_stale(files[-1].name, folder, written)
+    return written
+
+
+def _remove_stale(name: str, folder: Path, kept: Sequence[Path]) -> None:
+    """Remove the files of weights that earlier artifacts of this name left behind, if they are ours."""
+    for path in folder.glob(f"{glob.escape(name)}.????????.data"):
+        if path not in kept and seal.state(path) == "ours":
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def write_text(chunks: Iterable[Chunk], path: Path, force: bool = False) -> None:
@@ -78,13 +103,17 @@ def check_ours(path: Path, force: bool) -> None:
         )
 
 
-def _temporary(file: File, target: Path, progress: Callable[[int], None] | None) -> str:
-    """The file's contents under a temporary name in the target's folder; nothing is left behind on failure."""
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent or Path())
+def _temporary(file: File, folder: Path, progress: Callable[[int], None] | None) -> tuple[str, str]:
+    """The file's contents under a temporary name, and their checksum; nothing is left behind on failure."""
+    folder = Path(os.path.realpath(folder / file.name)).parent
+    handle, name = tempfile.mkstemp(prefix=".rescompile-", dir=folder)
+    checksum = 0
     try:
         with os.fdopen(handle, "wb", buffering=1 << 16) as stream:
             for chunk in file.chunks():
                 stream.write(chunk)
+                if "{checksum}" in file.name:
+                    checksum = zlib.crc32(chunk, checksum)
                 if progress is not None:
                     progress(len(chunk))
         os.chmod(name, 0o666 & ~_umask())
@@ -92,7 +121,7 @@ def _temporary(file: File, target: Path, progress: Callable[[int], None] | None)
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
-    return name
+    return name, f"{checksum:08x}"
 
 
 def _umask() -> int:

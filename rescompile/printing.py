@@ -35,7 +35,8 @@ def _rows(node: Node, path: str, level: int, depth: int) -> Iterator[Row]:
             yield from _rows(child, inner, level, depth)
         return
     is_list = isinstance(node, Series) and node.call is None and not _repeats(node)
-    name = join(path, node.name) if isinstance(node, Op | Series | Parallel) else node.output_name or ""
+    own = node.output_name if isinstance(node, Side) else node.name
+    name = join(path, own) if own and not isinstance(node, Side) else own or ""
     yield Row(name, describe(node), node, level, cost(node))
     if level + 1 < depth or is_list:  # a list of rows is no level of its own
         for child in children(node):
@@ -62,7 +63,9 @@ def describe(node: Node) -> str:
             if _repeats(node):
                 copies = [child for child in node.children if isinstance(child, Series) and child.call]
                 return f"{len(copies)} x {_called(copies[0])}"
-            return _called(node) if node.call else "list" if node.name else "steps"
+            if not node.children:
+                return f"{_called(node)}: identity" if node.call else "identity"
+            return _called(node) if node.call else "scope" if isinstance(node.children[0], Parallel) else "list"
         case Parallel():
             words: list[str] = [node.merge]
             if node.residual:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rescompile.errors import CODES, Diagnostic, Place, clipped
+from rescompile.errors import CODES, Diagnostic, Place
 
 _LINE, _MESSAGE = 110, 4000
 
@@ -22,7 +22,7 @@ def _text(diagnostic: Diagnostic, colour: bool) -> str:
 
     place = diagnostic.place
     where = f"{_printable(str(place))}: " if place else ""
-    message = clipped(_printable(diagnostic.message, keep="\n"), _MESSAGE)
+    message = _printable(diagnostic.message, keep="\n")[:_MESSAGE]
     lines = [f"{where}{paint('1;31', f'error[{diagnostic.code}]')}: {paint('1', message)}"]
     if place is not None and place.source.line(place.line).strip():
         lines += _excerpt(place, paint)

@@ -359,6 +359,8 @@ class _Checker:
                 hint = nearest(name, words)
             elif blocks and alone and name not in scope.later and path[0] != "parameters":
                 code, message, hint = "E0401", f"there is no block '{name}'", nearest(name, {*words, *library.blocks()})
+                if name in ops.WORDS:
+                    message, hint = f"'{name}' is an op, not a block", "a block of your own can hold it"
             else:
                 code, message, hint = "E0302", f"unknown name '{name}'", self.scope_help(name, scope, words, path)
             place = inside(self.spec._document, path, token.offset, len(token.text))

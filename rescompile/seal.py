@@ -1,4 +1,4 @@
-"""Which files are ours to overwrite: what rescompile writes ends in a seal, a checksum of all that comes before it.
+"""Which files are ours to overwrite: what rescompile writes ends in a seal, a checksum of all the rest.
 
 A file without one was written by someone else; a file whose seal does not match was edited since. The seal is the mark,
 two bytes that fit the format around it, and eight hex digits of CRC-32; it stands within the last bytes of the file.
@@ -25,7 +25,7 @@ def sealed(
     for chunk in _coalesced(chunks):
         checksum = zlib.crc32(chunk, checksum)
         yield chunk
-    checksum = zlib.crc32(before, checksum)
+    checksum = zlib.crc32(after, zlib.crc32(before, checksum))
     yield before + MARK + between + b"%08x" % checksum + after
 
 
@@ -69,4 +69,5 @@ def state(path: Path) -> Literal["absent", "ours", "edited", "foreign"]:
                 break
             checksum = zlib.crc32(chunk, checksum)
             left -= len(chunk)
+    checksum = zlib.crc32(tail[at + len(MARK) + 10 :], checksum)
     return "ours" if digits == b"%08x" % checksum else "edited"

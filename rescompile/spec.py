@@ -395,12 +395,11 @@ def _wrong_step(raw: Any) -> Any:
     listed = ", ".join(str(key) for key in raw)
     if not raw:
         raise refuse("E0110", "a step has one word, and this mapping is empty", "the empty step is 'identity'")
+    if listed in _ROW_KEYS:
+        raise refuse("E0110", f"'{listed}' alone is not a step", "a row has a name: '- layer1: {depth: ..., ...}'")
     if len(raw) == 1:
-        raise refuse(
-            "E0110",
-            f"'{listed}' alone is not a step",
-            f"a row is {{depth: ..., {listed}: ...}}, another block {{block: ..., {listed}: ...}}",
-        )
+        other = f"a row is {{depth: ..., {listed}: ...}}, another block {{block: ..., {listed}: ...}}"
+        raise refuse("E0110", f"'{clipped(listed)}' alone is not a step", other)
     message = f"a step has one word, and this has {len(raw)} keys: {clipped(listed)}"
     if "when" in raw:
         raise refuse(

@@ -22,7 +22,7 @@ class Calls(Steps):
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
-        self.memo: dict[Any, tuple[tuple[Node, ...], Shape]] = {}
+        self.memo: dict[Any, tuple[tuple[Node, ...], Shape, int]] = {}  # with the number of nodes
         self.varying: dict[str | None, bool] = {}
         self.spec_block_used = False
 
@@ -178,7 +178,10 @@ class Calls(Steps):
                 tuple((k, _frozen(v)) for k, v in frame.values.items() if k not in _VARYING or self.varies(frame.word)),
             )
             if key in self.memo:
-                return self.memo[key]
+                shared_nodes, shared_output, count = self.memo[key]
+                self.grow(frame.use, frame, count)
+                return shared_nodes, shared_output
+        before = self.nodes
         if block.when is not None and not self.condition(
             block.when, frame, (*frame.path, "when"), in_channels=shape[0]
         ):
@@ -187,7 +190,7 @@ class Calls(Steps):
             nodes, output = self.steps(block.body, (*frame.path, "body"), frame, shape, names)
             result = (tuple(nodes), output)
         if key is not None:
-            self.memo[key] = (tuple(result[0]), result[1])
+            self.memo[key] = (tuple(result[0]), result[1], self.nodes - before)
         return result
 
     def varies(self, word: str | None) -> bool:

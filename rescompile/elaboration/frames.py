@@ -136,6 +136,7 @@ class Blame:
 
 
 def texts(raw: Any) -> Iterable[str]:
+    """The expressions of a value as written."""
     if isinstance(raw, str):
         yield raw
     elif isinstance(raw, list):

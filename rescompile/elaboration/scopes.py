@@ -18,13 +18,14 @@ class Names:
     def __init__(self, numbered: bool = False) -> None:
         self.numbered = numbered
         self.count = 0
+        self.again: dict[str, int] = {}  # how often a word has named a step
         self.taken: dict[str, Path] = {}
         self.has_named = self.has_unnamed = self.mixed = False
 
     def unnumbered(self) -> Names:
         """The same scope seen from a shortcut or a gate, whose steps take no number."""
         seen = Names()
-        seen.taken = self.taken
+        seen.taken, seen.again = self.taken, self.again
         return seen
 
 
@@ -67,10 +68,11 @@ class Scopes(Values):
                 names.has_unnamed = True
                 self.unmixed(names, path, frame)
         else:
-            name, again = word, 0
+            name, again = word, names.again.get(word, 0)
             while name in names.taken and not owns:
                 again += 1
                 name = f"{word}_{again}"
+            names.again[word] = again
         self.claim(name, path, frame, names)
         return name
 
@@ -82,14 +84,12 @@ class Scopes(Values):
                 if other.source == self.document.place.source
                 else f"the other is {other.source.name}:{other.line}"
             )
-            raise self.blamed(
-                "E0406",
-                f"two steps are called '{name}' in one scope; {where}",
-                path,
-                frame,
-                help="give one of them another name",
-                key=True,
-            )
+            message = f"two steps are called '{name}' in one scope; {where}"
+            help = "give one of them another name"
+            if other == locate(self.document, path, key=True):
+                message = f"all copies are called '{name}'"
+                help = "put {index} into the name"
+            raise self.blamed("E0406", message, path, frame, help=help, key=True)
         names.taken[name] = path
 
     def unmixed(self, names: Names, path: Path, frame: Frame) -> None:

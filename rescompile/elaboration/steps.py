@@ -126,8 +126,9 @@ class Steps(Scopes):
             self.origins[path] = Origin(place.source.name, place.line, ".".join(str(step) for step in path))
         return self.origins[path]
 
-    def grow(self, path: Path, frame: Frame) -> None:
-        self.nodes += 1
+    def grow(self, path: Path, frame: Frame, count: int = 1) -> None:
+        """Count nodes, those that copies share too, and refuse to go on past the limit."""
+        self.nodes += count
         if self.nodes > MAX_NODES:
             raise self.blamed("E0208", f"the network has more than {MAX_NODES:,} nodes", path, frame)
 

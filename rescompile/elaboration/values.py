@@ -14,7 +14,9 @@ from rescompile.reader import inside
 from rescompile.spec import BLOCKLESS, TYPE_NAMES, Each, FirstRest, ParameterDefinition, Spec
 
 #: Neither a depth nor a number of copies, nor all nodes of a network together, may pass this.
-MAX_NODES = 2_000_000
+MAX_NODES = 300_000
+#: Entries of one list, those of the lists in it included: lists of lists would double with each `let`.
+MAX_ENTRIES = 4096
 
 
 class Values(Blame):
@@ -27,7 +29,12 @@ class Values(Blame):
     def evaluate(self, raw: Any, frame: Frame, path: Path, words: Iterable[str] = (), **extra: Value) -> Value:
         """The value of a scalar or a list as written."""
         if isinstance(raw, list):
-            return [self.evaluate(item, frame, (*path, at), words, **extra) for at, item in enumerate(raw)]
+            values = [self.evaluate(item, frame, (*path, at), words, **extra) for at, item in enumerate(raw)]
+            if _entries(values) > MAX_ENTRIES:
+                raise self.blamed(
+                    "E0208", f"a list has at most {MAX_ENTRIES:,} entries, those of lists in it included", path, frame
+                )
+            return values
         if not isinstance(raw, str):
             return raw
         try:
@@ -170,3 +177,7 @@ class Values(Blame):
         if len(near) == 2:
             return f"the nearest {name}s that fit are {near[0]} and {near[1]}"
         return f"the nearest {name} that fits is {near[0]}" if near else None
+
+
+def _entries(values: list[Value]) -> int:
+    return sum(_entries(value) if isinstance(value, list) else 1 for value in values)

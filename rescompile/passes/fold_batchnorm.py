@@ -1,4 +1,5 @@
-"""Batch norm right after a convolution or linear layer, and test-time survival factors, folded into its weights.
+"""Batch norm that reads a convolution or linear layer which nothing else reads, and test-time survival factors, folded
+into that layer's weights.
 
 Exact up to rounding: norm(conv(x)) = s * conv(x) + (bias - s * mean), s = scale / sqrt(var + eps), computed in float64.
 The convolution keeps its name and gains a bias; the norm goes.
@@ -14,25 +15,77 @@ from typing import Any
 import numpy as np
 
 from rescompile.network import Network, Node, Op, Parallel, Series, Side, join, scope
-from rescompile.ops import Conv, Linear, Norm, Scale
+from rescompile.ops import Conv, Identity, Linear, Norm, Scale
 from rescompile.weights import Array, Weights
 
 
 def fold_batchnorm(network: Network, weights: Weights | None, _: Any = True) -> tuple[Network, Weights | None]:
     """The network with every such norm and factor folded; others stay as they are."""
-    folder = _Folder(weights)
+    pairs: dict[str, str] = {}
+    _find(network.root, "", None, pairs)
+    folder = _Folder(weights, pairs)
     root = folder.series(network.root, "")
     changed = None if weights is None else weights.replaced(folder.makers, folder.dropped)
     return replace(network, root=root), changed
 
 
-class _Folder:
-    """Walks the tree; `makers` and `dropped` say what becomes of the weights."""
+def _find(node: Node, path: str, source: str | None, pairs: dict[str, str]) -> str | None:
+    """Note which norm reads which convolution or linear layer and nothing else does.
 
-    def __init__(self, weights: Weights | None) -> None:
+    `source` is the layer whose value comes in, if it has no other reader; what comes back is that for the value going out.
+    """
+    match node:
+        case Op(kind=Conv() | Linear()):
+            return join(path, node.name)
+        case Op(kind=Norm()):
+            if source is not None:
+                pairs[source] = join(path, node.name)
+            return None
+        case Op(kind=Identity()):
+            return source
+        case Series():
+            inner = scope(path, node)
+            for child in node.children:
+                source = _find(child, inner, source, pairs)
+            return source
+        case Parallel():
+            for branch in node.branches:  # all of them read what comes in
+                _find(branch, path, None, pairs)
+            return None
+        case Side():
+            _find(node.child, path, None, pairs)
+            return source if node.mode == "never" else None
+        case _:
+            return None
+
+
+class _Folder:
+    """Rewrites the tree; `makers` and `dropped` say what becomes of the weights."""
+
+    def __init__(self, weights: Weights | None, pairs: dict[str, str]) -> None:
         self.weights = weights
+        self.pairs = pairs
+        self.norms = set(pairs.values())
+        self.layers: dict[str, str] = {norm: layer for layer, norm in pairs.items()}
+        self.had_bias: dict[str, bool] = {}
         self.makers: dict[str, Callable[[], Array]] = {}
         self.dropped: list[str] = []
+
+    def series(self, series: Series, path: str) -> Series:
+        inner = scope(path, series)
+        children: list[Node] = []
+        for child in series.children:
+            name = join(inner, child.name) if isinstance(child, Op) else ""
+            if isinstance(child, Op) and name in self.norms:
+                assert isinstance(child.kind, Norm)
+                self.fold(child, child.kind, self.layers[name], name)
+            elif isinstance(child, Op) and name in self.pairs:
+                assert isinstance(child.kind, Conv | Linear)
+                self.had_bias[name] = child.kind.bias
+                children.append(replace(child, kind=replace(child.kind, bias=True)))
+            else:
+                children.append(self.node(child, inner))
+        return replace(series, children=tuple(children))
 
     def node(self, node: Node, path: str) -> Node:
         match node:
@@ -45,26 +98,10 @@ class _Folder:
             case _:
                 return node
 
-    def series(self, series: Series, path: str) -> Series:
-        inner = scope(path, series)
-        children: list[Node] = []
-        for child in series.children:
-            before = children[-1] if children else None
-            if (
-                isinstance(child, Op)
-                and isinstance(child.kind, Norm)
-                and isinstance(before, Op)
-                and isinstance(before.kind, Conv | Linear)
-            ):
-                children[-1] = self.fold(before, child.kind, join(inner, before.name), join(inner, child.name))
-            else:
-                children.append(self.node(child, inner))
-        return replace(series, children=tuple(children))
-
-    def fold(self, op: Op, norm: Norm, name: str, norm_name: str) -> Op:
-        assert isinstance(op.kind, Conv | Linear)
-        had_bias = op.kind.bias
-        self.dropped += [f"{norm_name}.{p.name}" for p in norm.parameters(op.output)]
+    def fold(self, op: Op, norm: Norm, name: str, norm_name: str) -> None:
+        """Put the norm `norm_name` into the layer `name`, which comes before it in the walk."""
+        had_bias = self.had_bias[name]
+        self.dropped += [f"{norm_name}.{parameter.name}" for parameter in norm.parameters(op.input)]
         read = self.before
         scale, shift, mean, var = (
             read(f"{norm_name}.{part}") for part in ("weight", "bias", "running_mean", "running_var")
@@ -83,7 +120,6 @@ class _Folder:
             return np.asarray(shift() + offset * factor(), np.float32)
 
         self.makers |= {f"{name}.weight": weight, f"{name}.bias": bias}
-        return replace(op, kind=replace(op.kind, bias=True))
 
     def before(self, name: str) -> Callable[[], Array]:
         """Makes a tensor as it is now, before what comes next is folded into it, in float64."""
