@@ -44,9 +44,11 @@ def _rows(node: Node, path: str, level: int, depth: int) -> Iterator[Row]:
 
 
 def _repeats(node: Series) -> bool:
-    return any(
+    """Whether a node is a row: nothing but the copies of a block."""
+    copies = [
         isinstance(child, Series) and child.call is not None and child.call.index is not None for child in node.children
-    )
+    ]
+    return node.call is None and bool(copies) and all(copies)
 
 
 def describe(node: Node) -> str:

@@ -5,6 +5,8 @@ backends still shows. Clarity goes before speed, yet a ResNet-50 at 224x224 take
 here, and every value is held to the shape that the tree declares for it.
 
 Evaluation mode only: dropout is the identity, norms use their running statistics.
+
+In float32 the same evaluation says how much plain rounding alone may change an output.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from rescompile.network import Network, Node, Op, Parallel, Series, Side, join, scope
 from rescompile.ops import (
@@ -37,18 +39,20 @@ from rescompile.ops import (
     Subsample,
 )
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 #: An op's own tensors, by the op's own names for them: `weight`, `bias`, ...
 Own = Mapping[str, Array]
 
 
-def interpret(network: Network, weights: Mapping[str, NDArray[Any]], x: NDArray[Any]) -> dict[str, Array]:
+def interpret(
+    network: Network, weights: Mapping[str, NDArray[Any]], x: NDArray[Any], dtype: DTypeLike = np.float64
+) -> dict[str, Array]:
     """The outputs for a batch `x`: `logits`, then those of side branches that are always computed, in execution order.
 
     `weights` has the full names of `rescompile.network.parameters`; those that evaluation does not read may be missing.
     """
     sides: dict[str, Array] = {}
-    logits = _evaluate(network.root, "", np.asarray(x, np.float64), weights, sides)
+    logits = _evaluate(network.root, "", np.asarray(x, dtype), weights, sides)
     assert "logits" not in sides, "a side branch may not be called logits"
     return {"logits": logits, **sides}
 
@@ -59,7 +63,7 @@ def _evaluate(node: Node, path: str, x: Array, weights: Mapping[str, NDArray[Any
     match node:
         case Op():
             name = join(path, node.name)
-            y = OPS[type(node.kind)](node.kind, x, _own(name, node, weights))
+            y = OPS[type(node.kind)](node.kind, x, _own(name, node, weights, x.dtype))
         case Series():
             y = x
             for child in node.children:
@@ -78,15 +82,16 @@ def _evaluate(node: Node, path: str, x: Array, weights: Mapping[str, NDArray[Any
                 assert output not in sides, f"two side branches are called {output}"
                 sides[output] = _evaluate(node.child, path, x, weights, sides)
     assert y.shape == (len(x), *node.output), f"{path or 'root'}: declared output {node.output}, computed {y.shape[1:]}"
+    assert y.dtype == x.dtype, f"{path or 'root'}: {x.dtype} became {y.dtype}"
     return y
 
 
-def _own(name: str, op: Op, weights: Mapping[str, NDArray[Any]]) -> Own:
+def _own(name: str, op: Op, weights: Mapping[str, NDArray[Any]], dtype: DTypeLike) -> Own:
     """The tensors of one op. The one integer among them, a norm's count of batches, takes no part in evaluation."""
     own = {}
     for parameter in op.kind.parameters(op.input):
         if parameter.dtype != "int64":
-            own[parameter.name] = value = np.asarray(weights[f"{name}.{parameter.name}"], np.float64)
+            own[parameter.name] = value = np.asarray(weights[f"{name}.{parameter.name}"], dtype)
             # Checked, because numpy would broadcast a wrong shape without a word.
             assert value.shape == parameter.shape, f"{name}.{parameter.name}: {value.shape} is not {parameter.shape}"
     return own
@@ -125,7 +130,7 @@ def conv(op: Conv, x: Array, own: Own) -> Array:
 
     groups = padded.reshape(batch, op.groups, channels // op.groups, height, width)
     weight = own["weight"].reshape(op.groups, op.channels // op.groups, channels // op.groups, *op.kernel)
-    y = np.zeros((batch, op.groups, op.channels // op.groups, out_h * out_w))
+    y = np.zeros((batch, op.groups, op.channels // op.groups, out_h * out_w), x.dtype)
     for i in range(op.kernel[0]):
         for j in range(op.kernel[1]):
             rows = slice(i * dilation_h, i * dilation_h + (out_h - 1) * stride_h + 1, stride_h)
@@ -143,12 +148,16 @@ def linear(op: Linear, x: Array, own: Own) -> Array:
 
 
 def norm(op: Norm, x: Array, own: Own) -> Array:
-    """Each channel less its running mean, over its running standard deviation, then scaled and shifted."""
+    """Each channel less its running mean, over its running standard deviation, then scaled and shifted.
+
+    Multiplied out, as frameworks do, so that in float32 the mean is taken off with their rounding.
+    """
     assert op.kind == "batch"
     mean, variance, weight, bias = (
         _per_channel(own[name], x.ndim) for name in ("running_mean", "running_var", "weight", "bias")
     )
-    return (x - mean) / np.sqrt(variance + op.eps) * weight + bias
+    factor = weight / np.sqrt(variance + op.eps)
+    return x * factor + (bias - mean * factor)
 
 
 def _per_channel(values: Array, rank: int = 4) -> Array:
@@ -171,7 +180,7 @@ def avgpool(op: AvgPool, x: Array, own: Own) -> Array:
     do. Some always count: a window starts at most half its size before the map, and none starts after it.
     """
     total = _windows(op, x, padding=0, overhang=0).sum(axis=(-2, -1))
-    ones = np.ones((1, 1, *x.shape[2:]))
+    ones = np.ones((1, 1, *x.shape[2:]), x.dtype)
     counted = _windows(op, ones, padding=1 if op.count_pad else 0, overhang=0).sum(axis=(-2, -1))
     return total / counted
 
@@ -197,16 +206,25 @@ def _windows(op: MaxPool, x: Array, padding: float, overhang: float) -> Array:
 
 def global_avgpool(op: GlobalAvgPool, x: Array, own: Own) -> Array:
     """The mean of each channel, as a map of 1x1."""
-    return x.mean(axis=(2, 3), keepdims=True)
+    return _mean(x)[:, :, None, None]
 
 
 def adaptive_avgpool(op: AdaptiveAvgPool, x: Array, own: Own) -> Array:
     """The means over `size` bins, which overlap where the map cannot be divided evenly."""
-    y = np.empty((*x.shape[:2], *op.size))
+    y = np.empty((*x.shape[:2], *op.size), x.dtype)
     for i, rows in enumerate(_bins(x.shape[2], op.size[0])):
         for j, columns in enumerate(_bins(x.shape[3], op.size[1])):
-            y[:, :, i, j] = x[:, :, rows, columns].mean(axis=(2, 3))
+            y[:, :, i, j] = _mean(x[:, :, rows, columns])
     return y
+
+
+def _mean(x: Array) -> Array:
+    """The mean of each map, added up one position after the other, as frameworks do.
+
+    numpy would add in pairs, which makes no difference in float64, and in float32 sets a standard that no one else meets.
+    """
+    values = x.reshape(*x.shape[:2], -1)
+    return np.cumsum(values, axis=2)[:, :, -1] / values.shape[2]
 
 
 def _bins(size: int, count: int) -> Iterator[slice]:

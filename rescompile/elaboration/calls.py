@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rescompile import ops
 from rescompile.elaboration.frames import Frame, Given, Path, Value
 from rescompile.elaboration.scopes import Names
 from rescompile.elaboration.steps import Steps
@@ -15,6 +16,7 @@ from rescompile.spec import Block, Each, FirstRest, Spec, Use
 
 MAX_CALLS = 32
 _VARYING = ("index", "depth", "copy")
+_PER_BLOCK = ("Each(", "FirstRest(")
 
 
 class Calls(Steps):
@@ -25,6 +27,12 @@ class Calls(Steps):
         self.memo: dict[Any, tuple[tuple[Node, ...], Shape, int]] = {}  # with the number of nodes
         self.varying: dict[str | None, bool] = {}
         self.spec_block_used = False
+        self.per_block_defaults = any(
+            isinstance(value, Each | FirstRest)
+            for word, given in spec.defaults.items()
+            if word in ops.WORDS
+            for value in given.values()
+        )
 
     def use(
         self, use: Use, path: Path, frame: Frame, shape: Shape, names: Names, name: str | None
@@ -194,10 +202,10 @@ class Calls(Steps):
         return result
 
     def varies(self, word: str | None) -> bool:
-        """Whether the definition of a block mentions its place among the copies."""
+        """Whether the body of a block depends on its place among the copies: through a name, or a value per block."""
         if word not in self.varying:
             text = repr(self.spec.blocks[word]) if word else ""
-            self.varying[word] = any(name in text for name in _VARYING)
+            self.varying[word] = self.per_block_defaults or any(mark in text for mark in (*_VARYING, *_PER_BLOCK))
         return self.varying[word]
 
     def bind(

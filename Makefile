@@ -1,0 +1,48 @@
+# `make demo` and `make test` work on a fresh machine: what a target needs is installed into .venv the first time.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+N ?= 1000
+
+unexport PYTHONPATH PYTHONHOME
+
+.PHONY: demo test check random bench
+
+demo: $(VENV)/.run  ## Compile DenseNet-121 and run it once.
+	mkdir -p build
+	$(BIN)/rescompile build specs/densenet121.yaml --target onnx -o build/
+	$(BIN)/rescompile run build/densenet121.onnx
+
+test: $(VENV)/.dev  ## Run the tests; ARGS are pytest's.
+	$(BIN)/pytest $(ARGS)
+
+check: $(VENV)/.dev  ## Lint, format, types, and who may import whom.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+random: $(VENV)/.dev  ## Compare N random networks with the interpreter; more than `make test` does.
+	RESCOMPILE_RANDOM=$(N) $(BIN)/pytest tests/test_differential.py $(ARGS)
+
+bench: $(VENV)/.bench  ## Measure compilation side by side with torch's exporters; about ten minutes.
+	$(BIN)/python benchmarks/compile.py $(ARGS)
+
+# A stamp says that .venv holds a set of packages; each set is made again when what it is made from changes.
+$(VENV)/.made:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.run: $(VENV)/.made pyproject.toml constraints.txt
+	$(INSTALL) --editable '.[run]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(INSTALL) --editable '.[run,dev]' torch pillow huggingface_hub
+	$(INSTALL) --no-deps torchvision timm
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(INSTALL) onnxscript
+	touch $@

@@ -1,0 +1,85 @@
+"""The facts that every spec is held to: `facts/architectures.yaml`, figures from independent reference implementations.
+
+The file is a copy, so that the tests need nothing outside the checkout; it is read once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rescompile import elaborate, library, load
+from rescompile.network import Network, parameters
+
+FILE = Path(__file__).parent / "facts" / "architectures.yaml"
+
+
+@cache
+def rows() -> dict[str, dict[str, Any]]:
+    """The rows by the name of their spec: dots cannot stand in a name, so they are underscores there."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    document = yaml.load(FILE.read_text(encoding="utf-8"), loader)
+    return {row["id"].replace(".", "_"): row for row in document["architectures"]}
+
+
+@cache
+def zoo() -> tuple[str, ...]:
+    """The names of the zoo's networks."""
+    return tuple(library.zoo())
+
+
+@cache
+def network(name: str, *settings: str) -> Network:
+    """A network of the zoo, changed as by `--set`; made once, since networks do not change."""
+    return elaborate(load(name, settings))
+
+
+def shapes(network: Network) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of a network's `state_dict`, in its order."""
+    return {name: parameter.shape for name, parameter in parameters(network)}
+
+
+def digest(tensors: Iterable[tuple[str, Iterable[int]]]) -> str:
+    """The digest of names and shapes as the facts define it: SHA-256 of sorted `key:[shape]` lines, 16 hex digits."""
+    lines = sorted(f"{name}:{list(shape)}" for name, shape in tensors)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure as somebody printed it: `digit` is one unit of its last digit, 0 where every digit is there."""
+
+    text: str
+    value: float
+    digit: float
+
+    def agrees(self, other: Figure) -> bool:
+        """Whether both can mean one number: no further apart than a unit of the coarser one's last digit."""
+        return abs(self.value - other.value) <= max(self.digit, other.digit) * (1 + 1e-9)
+
+
+_UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "e6": 1e6, "e9": 1e9, " Bn Ops (2x MACs)": 0.5e9}
+_FIGURE = re.compile(r"~?(\d[\d,]*)(?:\.(\d+))?(" + "|".join(re.escape(unit) for unit in _UNITS) + ")")
+
+
+def figure(given: int | str) -> Figure:
+    """A figure of the facts or of a spec's `expect`: `25.6M`, `3.8e9`, `41,609,928`, `18.7 Bn Ops (2x MACs)`, 25557032."""
+    match = _FIGURE.fullmatch(str(given))
+    assert match is not None, f"a figure of no known form: {given}"
+    whole, fraction, unit = match[1].replace(",", ""), match[2] or "", _UNITS[match[3]]
+    return Figure(str(given), float(f"{whole}.{fraction}0") * unit, unit / 10 ** len(fraction) if match[3] else 0.0)
+
+
+def published(row: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
+    """Every figure that a row quotes, as `parameters` or `macs`; the few in words of their own are left out."""
+    for ours, theirs in (("parameters", "params"), ("macs", "macs")):
+        for quoted in row[theirs]["published"]:
+            if _FIGURE.fullmatch(quoted["text"]):
+                yield ours, figure(quoted["text"])

@@ -1,0 +1,100 @@
+"""The outside oracle: torchvision and timm, with weights that leave no mistake unseen, and the bound on numbers.
+
+Import this module before torchvision: its C++ operators do not load beside a CPU-only torch, and declaring the two that
+it registers fakes for is enough for the models, which are plain Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+Array = NDArray[Any]
+
+with contextlib.suppress(RuntimeError):  # declared already, by the real library beside a CUDA torch
+    _LIBRARY = torch.library.Library("torchvision", "DEF")
+    _LIBRARY.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _LIBRARY.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
+def randomised(model: nn.Module, size: tuple[int, ...], seed: int = 0, positive: str = "") -> nn.Module:
+    """The model in evaluation mode with weights under which every mistake shows, and no activation overflows or vanishes.
+
+    Fresh norms are the identity and hide one that is missing or swapped, and positive scales hide a max-pool on the wrong
+    side of a norm and its relu; so scales get random signs. The running statistics come from a forward pass on `size`
+    (batch included), which keeps a network of any depth in range, and are then moved, so that they are no one's default.
+    Only the norm called `positive` gets no negative scales.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+
+    def uniform(like: torch.Tensor, low: float, high: float) -> torch.Tensor:
+        return torch.rand(like.shape, generator=generator) * (high - low) + low
+
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                fan_in = module.weight[0].numel()
+                module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * (2 / fan_in) ** 0.5)
+                if module.bias is not None:
+                    module.bias.copy_(uniform(module.bias, -0.5, 0.5))
+        for norm in norms:
+            signs = torch.randint(0, 2, norm.weight.shape, generator=generator) * 2 - 1
+            norm.weight.copy_(signs * uniform(norm.weight, 0.5, 1.5))
+            norm.bias.copy_(uniform(norm.bias, -0.5, 0.5))
+            norm.running_mean.copy_(uniform(norm.bias, -0.5, 0.5))  # of those that a forward pass does not meet
+            norm.running_var.copy_(uniform(norm.bias, 0.5, 1.5))
+        if positive:
+            model.get_submodule(positive).weight.abs_()
+        model.eval()
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = 1.0  # the statistics of this one batch
+            norm.train()
+        model(torch.randn(size, generator=generator))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.running_mean += uniform(norm.bias, -0.3, 0.3) * norm.running_var.sqrt()
+            norm.running_var *= uniform(norm.bias, 0.7, 1.4)
+    return model.eval()
+
+
+def arrays(model: nn.Module) -> dict[str, Array]:
+    """The `state_dict` as numpy arrays, without copies."""
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
+def outputs(model: nn.Module, x: Array) -> tuple[Array, Array]:
+    """What the model itself computes in float32, and the same in float64: same weights, same input."""
+    with torch.no_grad():
+        single = model(torch.from_numpy(x)).numpy()
+        double = copy.deepcopy(model).double()(torch.from_numpy(x).double()).numpy()
+    return single, double
+
+
+def error(found: Array, reference: Array) -> float:
+    """The relative root mean square error. Elements near zero make any element-wise relative error meaningless."""
+    assert found.shape == reference.shape, f"{found.shape} is not {reference.shape}"
+    assert np.isfinite(reference).all()
+    difference = np.asarray(found, np.float64) - reference
+    return float(np.sqrt(np.mean(difference**2) / np.mean(reference**2)))
+
+
+def bound(single: Array, double: Array) -> float:
+    """How far an output may be from float64: three times as far as the peer itself is in float32, and 2e-7 always.
+
+    An absolute number would depend on the weights and so prove nothing.
+    """
+    return max(3 * error(single, double), 2e-7)
+
+
+def telling(double: Array) -> float:
+    """How much the outputs for the inputs of a batch differ, relative to their size. Near 0, the network has forgotten its
+    input (vanished activations, large biases), and agreement would say little."""
+    return float(np.sqrt(np.mean(double.var(axis=0)) / np.mean(double**2)))

@@ -1,0 +1,96 @@
+"""The README's commands do what it shows, and its figures are those of a committed benchmark run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def matches(shown: str, printed: str) -> bool:
+    """Whether the output is as shown; `...` stands for anything, also for lines."""
+    pattern = re.escape(shown.strip()).replace(re.escape("..."), ".*?")
+    return re.fullmatch(pattern, printed.strip(), re.DOTALL) is not None
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder where the README's relative paths hold."""
+    (tmp_path / "specs").symlink_to(ROOT / "specs")
+    return tmp_path
+
+
+def test_console(folder: Path) -> None:
+    """All console blocks, in order, in one folder: later commands use the files of earlier ones."""
+    pytest.importorskip("onnxruntime", reason="one of the commands runs a model, which needs rescompile[run]")
+    commands = 0
+    for language, block in BLOCKS:
+        if language != "console":
+            continue
+        for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE):
+            words = shlex.split(command)
+            assert words[0] == "rescompile"
+            done = subprocess.run(
+                [sys.executable, "-m", *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            assert matches(shown, done.stdout), f"$ {command}\n{done.stdout}"
+            commands += 1
+    assert commands >= 4
+
+
+def test_python(folder: Path) -> None:
+    """The Python block runs."""
+    code = next(block for language, block in BLOCKS if language == "python")
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
+    assert (folder / "densenet121.onnx").stat().st_size > 30 << 20
+
+
+def test_yaml() -> None:
+    """The spec that the README shows is the one of the zoo."""
+    shown = next(block for language, block in BLOCKS if language == "yaml")
+    kept = (ROOT / "specs/resnext50_32x4d.yaml").read_text().splitlines()
+    for line in shown.splitlines():
+        assert line.split("  #")[0].rstrip() in kept
+
+
+def test_make() -> None:
+    """The two commands of the README are targets of the Makefile, and CI runs both."""
+    commands = re.findall(r"^    (make \w+)", TEXT, re.MULTILINE)
+    assert commands == ["make demo", "make test"]
+    runs = (ROOT / ".ci/run").read_text()
+    for command in commands:
+        assert re.search(rf"^{command}$", runs, re.MULTILINE)
+        assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_figures() -> None:
+    """Each time and memory in the table is that of the committed run."""
+    results = json.loads((ROOT / "benchmarks/results/compile.json").read_text())
+    table = TEXT.split("<!-- figures: benchmarks -->")[1].split("<!-- end -->")[0]
+    measured = {
+        name: f"{statistics.median(s['seconds'] for s in samples):.2f} s, {max(s['peak_bytes'] for s in samples) / 2**20:.0f} MiB"
+        for name, samples in results["samples"].items()
+    }
+    rows = {
+        "resnet50": "resnet50",
+        "densenet121": "densenet121",
+        "pre-activation ResNet-1001": "preact_resnet1001_cifar",
+    }
+    for shown, name in rows.items():
+        cells = [
+            cell.strip()
+            for cell in next(line for line in table.splitlines() if line.startswith(f"| {shown} "))[1:].split("|")
+        ]
+        assert cells[1] == measured[f"{name} build"]
+        assert cells[2] == measured[f"{name} default exporter"]
+        assert cells[3] == measured[f"{name} legacy exporter"]
