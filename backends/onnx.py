@@ -236,7 +236,7 @@ def _maxpool(graph: Graph, name: str, op: Op, kind: ops.MaxPool, value: str) -> 
 
 def _avgpool(graph: Graph, name: str, op: Op, kind: ops.AvgPool, value: str) -> str:
     pads, end, counted = kind.padding, _end_pads(op, kind), kind.count_pad and any(kind.padding)
-    if counted and end > pads:
+    if counted and any(e > p for e, p in zip(end, pads, strict=True)):
         # Zeros of the padding count in the mean, what rounding up reaches beyond it does not: make the zeros real.
         padded = (op.input[0], *(n + 2 * p for n, p in zip(op.input[1:], pads, strict=True)))
         amounts = graph.constant(f"{name}.pads", np.array([0, 0, *pads, 0, 0, *pads], np.int64))

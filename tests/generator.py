@@ -543,7 +543,7 @@ class _Writer:
             return given
         if self.chance(0.6):
             given["padding"] = self.size(self.rng.randint(0, height // 2), self.rng.randint(0, width // 2), True)
-        if self.chance(0.6):
+        if self.chance(0.7):
             given["ceil"] = self.pick(True, True, False)
         if word == "avgpool" and self.chance(0.5):
             given["count_pad"] = self.pick(True, False)
@@ -1275,7 +1275,7 @@ class _Writer:
         channels, *sizes = place.shape
         if channels > 24:
             return [self.op("conv", place, channels=self.number(6), kernel=1)]
-        if max(sizes) > 12 and self.chance(0.5):
+        if max(sizes) > 12 and self.chance(0.7):
             return [self.shrinking(place)]
         match self.rng.randint(0, 9):
             case 0 | 1:
@@ -1290,10 +1290,10 @@ class _Writer:
                 return [self.shrinking(place)]
             case 7:
                 conv = self.conv(place, False)
-                steps = [conv, self.norm(replace(place, shape=None)), self.act(place)]
-                if self.chance(0.5):
-                    steps.insert(1, self.side(self.past(place, conv)))
-                return steps
+                steps = [self.norm(replace(place, shape=None)), self.act(place)]
+                if self.chance(0.4):
+                    steps.reverse()
+                return [conv, *([self.side(self.past(place, conv))] if self.chance(0.5) else []), *steps]
             case 8:
                 inner = replace(place, numbered=True)
                 steps = [self.mixture_row(inner), *self.several(replace(inner, shape=None), False, 1, 2)]
