@@ -1,6 +1,6 @@
 """An ONNX file written as a stream: the graph first, then each tensor as it is made, so that weights are never held twice.
 
-The bytes are those that protobuf itself would write, in the order of field numbers (a test compares them), with the seal
+The bytes are those that the onnx package itself would write, in the order of field numbers, with the seal
 of `rescompile.seal` as the last metadata entry.
 """
 
@@ -8,27 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from onnx import (
-    GraphProto,
-    ModelProto,
-    NodeProto,
-    OperatorSetIdProto,
-    StringStringEntryProto,
-    TensorProto,
-    ValueInfoProto,
-)
 
 from rescompile.output import Chunk, File
-from rescompile.seal import sealed
+from rescompile.seal import MARK, sealed
 from rescompile.weights import Array, Weights
+
+from ._protobuf import data, head, number, numbers, real, text, texts
 
 IR_VERSION = 10
 #: Protobuf cannot hold 2 GiB in one message; above this, weights go to a file beside the model.
 EXTERNAL_ABOVE = 3 << 29
 _ALIGNMENT = 4096
-_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
+_TYPES = {"float32": 1, "int64": 7}  # TensorProto.DataType
+_EXTERNAL = 1  # TensorProto.DataLocation
 _WIDTHS = {"float32": 4, "int64": 8}
 
 
@@ -50,15 +45,35 @@ class Tensor:
         return size
 
 
+@dataclass(slots=True)
+class Call:
+    """A node of the graph; `shape` is that of its output, without the batch."""
+
+    name: str
+    operator: str
+    inputs: list[str]
+    output: str
+    shape: tuple[int, ...]
+    attributes: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """An input or output of the graph; a dimension that is text is free and called so."""
+
+    name: str
+    shape: Sequence[int | str]
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """Everything of a model but the values of its weights."""
 
     name: str
-    nodes: Sequence[NodeProto]
+    nodes: Sequence[Call]
     tensors: Sequence[Tensor]
-    inputs: Sequence[ValueInfoProto]
-    outputs: Sequence[ValueInfoProto]
+    inputs: Sequence[Value]
+    outputs: Sequence[Value]
     opset: int
     producer: tuple[str, str]
     metadata: Mapping[str, str]
@@ -70,60 +85,97 @@ def files(model: Model, weights: Weights | None, name: str) -> list[File]:
     if weights is None or total <= EXTERNAL_ABOVE:
         return [File(name, lambda: _model(model, weights, None), total)]
     outside = [tensor for tensor in model.tensors if tensor.constant is None]
-    data: list[str] = []
+    names: list[str] = []
     return [
         # Named after its contents: a model never meets the weights of another one.
-        File(f"{name}.{{checksum}}.data", lambda: sealed(_data(outside, weights), b"", b"  "), total, data.append),
-        File(name, lambda: _model(model, weights, data[-1])),
+        File(f"{name}.{{checksum}}.data", lambda: sealed(_data(outside, weights), b"", b"  "), total, names.append),
+        File(name, lambda: _model(model, weights, names[-1])),
     ]
 
 
-def _model(model: Model, weights: Weights | None, data: str | None) -> Iterator[Chunk]:
-    return sealed(_pieces(model, weights, data), *_seal_entry())
+def _model(model: Model, weights: Weights | None, file: str | None) -> Iterator[Chunk]:
+    return sealed(_pieces(model, weights, file), *_seal_entry())
 
 
-def _pieces(model: Model, weights: Weights | None, data: str | None) -> Iterator[Chunk]:
-    model_head = ModelProto(ir_version=IR_VERSION, producer_name=model.producer[0], producer_version=model.producer[1])
-    graph_head = GraphProto(node=model.nodes, name=model.name).SerializeToString(deterministic=True)
-    graph_tail = GraphProto(input=model.inputs, output=model.outputs).SerializeToString(deterministic=True)
-    offsets = _offsets([tensor for tensor in model.tensors if tensor.constant is None]) if data else {}
-    heads = [_tensor_head(tensor, data, offsets.get(tensor.name)) for tensor in model.tensors]
+def _pieces(model: Model, weights: Weights | None, file: str | None) -> Iterator[Chunk]:
+    """ModelProto, its fields in the order of their numbers."""
+    offsets = _offsets([tensor for tensor in model.tensors if tensor.constant is None]) if file else {}
+    before = b"".join(data(1, _node(call)) for call in model.nodes) + text(2, model.name)
+    after = b"".join(data(11, _value(value)) for value in model.inputs)
+    after += b"".join(data(12, _value(value)) for value in model.outputs)
+    heads = [_initializer(tensor, file, offsets.get(tensor.name)) for tensor in model.tensors]
     inline = [tensor for tensor in model.tensors if tensor.name not in offsets]
-    payload = sum(
-        len(head) + (0 if tensor.name in offsets else tensor.nbytes)
-        for head, tensor in zip(heads, model.tensors, strict=True)
-    )
-    yield model_head.SerializeToString(deterministic=True)
-    yield _tag(7) + _varint(len(graph_head) + payload + len(graph_tail))
-    yield graph_head
+    size = len(before) + sum(map(len, heads)) + sum(tensor.nbytes for tensor in inline) + len(after)
+    yield number(1, IR_VERSION) + text(2, model.producer[0]) + text(3, model.producer[1])
+    yield head(7, size) + before
     arrays = _arrays(inline, weights)
-    for head_bytes, tensor in zip(heads, model.tensors, strict=True):
-        yield head_bytes
+    for start, tensor in zip(heads, model.tensors, strict=True):
+        yield start
         if tensor.name not in offsets:
             yield _bytes(next(arrays))
-    yield graph_tail
-    entries = [StringStringEntryProto(key=key, value=value) for key, value in model.metadata.items()]
-    tail = ModelProto(opset_import=[OperatorSetIdProto(domain="", version=model.opset)], metadata_props=entries)
-    yield tail.SerializeToString(deterministic=True)
+    yield after
+    yield data(8, text(1, "") + number(2, model.opset))
+    yield b"".join(data(14, _entry(key, value)) for key, value in model.metadata.items())
+
+
+def _node(call: Call) -> bytes:
+    """NodeProto; viewers group nodes by the metadata entry `namespace`."""
+    where = call.name.rpartition(".")[0].replace(".", "/")
+    return b"".join(
+        (
+            texts(1, call.inputs),
+            text(2, call.output),
+            text(3, call.name),
+            text(4, call.operator),
+            *(data(5, _attribute(key, call.attributes[key])) for key in sorted(call.attributes)),
+            data(9, _entry("namespace", where)) if where else b"",
+        )
+    )
+
+
+def _attribute(name: str, value: Any) -> bytes:
+    """AttributeProto: its name, its value in the field of its type, and the number of that type."""
+    match value:
+        case str():
+            return text(1, name) + text(4, value) + number(20, 3)
+        case float():
+            return text(1, name) + real(2, value) + number(20, 1)
+        case tuple() if any(isinstance(item, float) for item in value):
+            return text(1, name) + b"".join(real(7, item) for item in value) + number(20, 6)
+        case tuple():
+            return text(1, name) + numbers(8, value) + number(20, 7)
+    return text(1, name) + number(3, value) + number(20, 2)
+
+
+def _value(value: Value) -> bytes:
+    """ValueInfoProto of a float32 tensor."""
+    sizes = (text(2, n) if isinstance(n, str) else number(1, n) for n in value.shape)
+    shape = b"".join(data(1, size) for size in sizes)
+    return text(1, value.name) + data(2, data(1, number(1, _TYPES["float32"]) + data(2, shape)))
+
+
+def _entry(key: str, value: str) -> bytes:
+    """StringStringEntryProto."""
+    return text(1, key) + text(2, value)
 
 
 def _seal_entry() -> tuple[bytes, bytes]:
     """What stands around the mark: a metadata entry with key `rescompile.seal` and a value of eight characters."""
-    entry = StringStringEntryProto(key="rescompile.seal", value="00000000").SerializeToString(deterministic=True)
-    return _tag(14) + _varint(len(entry)) + entry[:2], entry[-10:-8]
+    entry = _entry(MARK.decode(), "00000000")
+    at = entry.index(MARK)
+    return head(14, len(entry)) + entry[:at], entry[at + len(MARK) : -8]
 
 
-def _tensor_head(tensor: Tensor, data: str | None, offset: int | None) -> bytes:
-    """An initializer of the graph up to its raw bytes; all of it where they are in another file."""
-    proto = TensorProto(dims=tensor.shape, data_type=_TYPES[tensor.dtype], name=tensor.name)
-    if offset is not None:
-        facts = {"location": data, "offset": str(offset), "length": str(tensor.nbytes)}
-        proto.external_data.extend(StringStringEntryProto(key=key, value=value) for key, value in facts.items())
-        proto.data_location = TensorProto.EXTERNAL
-        whole: bytes = proto.SerializeToString(deterministic=True)
-        return _tag(5) + _varint(len(whole)) + whole
-    head: bytes = proto.SerializeToString(deterministic=True) + _tag(9) + _varint(tensor.nbytes)
-    return _tag(5) + _varint(len(head) + tensor.nbytes) + head
+def _initializer(tensor: Tensor, file: str | None, offset: int | None) -> bytes:
+    """TensorProto in the graph, up to its raw bytes; all of it where they are in another file."""
+    proto = numbers(1, tensor.shape) + number(2, _TYPES[tensor.dtype]) + text(8, tensor.name)
+    if offset is None:
+        proto += head(9, tensor.nbytes)
+        return head(5, len(proto) + tensor.nbytes) + proto
+    assert file is not None
+    facts = {"location": file, "offset": str(offset), "length": str(tensor.nbytes)}
+    proto += b"".join(data(13, _entry(key, value)) for key, value in facts.items())
+    return data(5, proto + number(14, _EXTERNAL))
 
 
 def _arrays(tensors: Iterable[Tensor], weights: Weights | None) -> Iterator[Array]:
@@ -156,17 +208,3 @@ def _bytes(array: Array) -> Chunk:
     """The raw bytes of an array, little-endian, without a copy where that is its order already."""
     little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     return little.reshape(-1).view(np.uint8).data if little.size else b""
-
-
-def _tag(field: int) -> bytes:
-    """The tag of a length-delimited protobuf field."""
-    return _varint(field << 3 | 2)
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError
-from onnx import AttributeProto, NodeProto, StringStringEntryProto, TensorShapeProto, TypeProto, ValueInfoProto
 
 from rescompile import ops
 from rescompile.backend import Artifact, Option, Recorded
@@ -26,7 +23,7 @@ from rescompile.ops import Shape
 from rescompile.version import __version__
 from rescompile.weights import Array, Weights
 
-from ._onnx_file import Model, Tensor, files
+from ._onnx_file import Call, Model, Tensor, Value, files
 
 SUFFIX = ".onnx"
 OPTIONS = (
@@ -40,9 +37,9 @@ def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
     computed. Without weights the parameters are inputs of the graph."""
     graph = graph_of(network)
     batch = options["batch"] or "batch"
-    inputs = [_value(INPUT, (batch, *network.input))]
+    inputs = [Value(INPUT, (batch, *network.input))]
     if weights is None:
-        inputs += [_value(tensor.name, tensor.shape) for tensor in graph.tensors if tensor.constant is None]
+        inputs += [Value(tensor.name, tensor.shape) for tensor in graph.tensors if tensor.constant is None]
     tensors = [tensor for tensor in graph.tensors if weights is not None or tensor.constant is not None]
     metadata = {
         "rescompile.spec": network.text,
@@ -54,10 +51,10 @@ def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
     outputs = network.outputs
     model = Model(
         network.name,
-        [_node(call) for call in graph.calls],
+        graph.calls,
         tensors,
         inputs,
-        [_value(name, (batch, *shape)) for name, shape in outputs.items()],
+        [Value(name, (batch, *shape)) for name, shape in outputs.items()],
         options["opset"],
         ("rescompile", __version__),
         metadata,
@@ -73,6 +70,9 @@ def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
 
 def extract(path: Path) -> Recorded | None:
     """What a model records of the spec it came from; None where it records nothing. Raises UsageError for another file."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
     try:
         model = onnx.load(os.fspath(path), load_external_data=False)
     except (OSError, DecodeError) as error:
@@ -85,18 +85,6 @@ def extract(path: Path) -> Recorded | None:
 
 
 # --- the graph --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Call:
-    """A node before it is serialised; `shape` is that of its output, without the batch."""
-
-    name: str
-    operator: str
-    inputs: list[str]
-    output: str
-    shape: Shape
-    attributes: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -318,37 +306,3 @@ RULES: dict[type[ops.Kind], Rule] = {
     ops.PadChannels: _pad_channels,
     ops.Identity: _pass_by,
 }
-
-# --- protobuf ---------------------------------------------------------------------------------------------------------
-
-
-def _node(call: Call) -> NodeProto:
-    node = NodeProto(op_type=call.operator, name=call.name, input=call.inputs, output=[call.output])
-    for key in sorted(call.attributes):
-        node.attribute.append(_attribute(key, call.attributes[key]))
-    where = call.name.rpartition(".")[0].replace(".", "/")
-    if where:  # viewers group nodes by it
-        node.metadata_props.append(StringStringEntryProto(key="namespace", value=where))
-    return node
-
-
-def _attribute(name: str, value: Any) -> AttributeProto:
-    match value:
-        case str():
-            return AttributeProto(name=name, type=AttributeProto.STRING, s=value.encode())
-        case float():
-            return AttributeProto(name=name, type=AttributeProto.FLOAT, f=value)
-        case tuple() if any(isinstance(item, float) for item in value):
-            return AttributeProto(name=name, type=AttributeProto.FLOATS, floats=value)
-        case tuple():
-            return AttributeProto(name=name, type=AttributeProto.INTS, ints=value)
-    return AttributeProto(name=name, type=AttributeProto.INT, i=value)
-
-
-def _value(name: str, shape: Iterable[int | str]) -> ValueInfoProto:
-    dimensions = [
-        TensorShapeProto.Dimension(dim_param=n) if isinstance(n, str) else TensorShapeProto.Dimension(dim_value=n)
-        for n in shape
-    ]
-    tensor = TypeProto.Tensor(elem_type=1, shape=TensorShapeProto(dim=dimensions))
-    return ValueInfoProto(name=name, type=TypeProto(tensor_type=tensor))

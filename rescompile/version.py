@@ -1,5 +1,3 @@
-"""The version of the package, as its metadata has it."""
+"""The version of the package."""
 
-from importlib.metadata import version
-
-__version__ = version("rescompile")
+__version__ = "0.1.0"

@@ -92,10 +92,12 @@ class Blame:
         return locate(self.document, frame.use, key=True)
 
     def cause(self, raw: Any, frame: Frame) -> Place | None:
-        """Where the user wrote a value that `raw` depends on: in the spec itself rather than in its bases or blocks."""
-        places = list(self.causes(raw, frame))
-        own = [place for place in places if place.source == self.document.place.source]
-        return next(iter(own or places), None)
+        """Where the user wrote a value that `raw` depends on: on the command line rather than in the spec, and there rather
+        than in its bases or blocks."""
+        own = self.document.place.source
+        return min(
+            self.causes(raw, frame), key=lambda place: (place.source.name != "--set", place.source != own), default=None
+        )
 
     def causes(self, raw: Any, frame: Frame) -> Iterable[Place]:
         for text in texts(raw):

@@ -1,0 +1,63 @@
+"""The wire format of protocol buffers, as far as ONNX needs it: tags, varints and length-delimited fields.
+
+Written here rather than with the onnx package, whose import takes as long as compiling DenseNet-121; tests hold every
+byte to what that package writes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+
+def varint(value: int) -> bytes:
+    """A number in seven-bit groups, lowest first; negative ones in two's complement of 64 bits."""
+    if value < 0:
+        value += 1 << 64
+    if value < 128:
+        return _SMALL[value]
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+_SMALL = tuple(bytes((value,)) for value in range(128))
+
+
+def head(field: int, length: int) -> bytes:
+    """What stands before a length-delimited field of so many bytes."""
+    return varint(field << 3 | 2) + varint(length)
+
+
+def data(field: int, value: bytes) -> bytes:
+    """A field of bytes, or of an embedded message."""
+    return head(field, len(value)) + value
+
+
+def text(field: int, value: str) -> bytes:
+    """A field of text."""
+    return data(field, value.encode())
+
+
+def texts(field: int, values: Iterable[str]) -> bytes:
+    """A repeated field of text."""
+    return b"".join(text(field, value) for value in values)
+
+
+def number(field: int, value: int) -> bytes:
+    """A field with a whole number."""
+    return varint(field << 3) + varint(value)
+
+
+def numbers(field: int, values: Iterable[int]) -> bytes:
+    """A repeated field of whole numbers, each with its own tag, as proto2 has it."""
+    tag = varint(field << 3)
+    return b"".join(tag + varint(value) for value in values)
+
+
+def real(field: int, value: float) -> bytes:
+    """A field with a 32-bit float."""
+    return varint(field << 3 | 5) + struct.pack("<f", value)
