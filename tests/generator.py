@@ -506,9 +506,8 @@ class _Writer:
         assert place.shape is not None
         _, height, width = place.shape
         for _ in range(50):
-            word = self.pick(
-                "conv", "conv", "maxpool", "avgpool", "avgpool", "maxpool", "subsample", "adaptive_avgpool"
-            )
+            pools = ("maxpool", "maxpool", "avgpool", "avgpool", "avgpool", "subsample", "adaptive_avgpool")
+            word = self.pick("conv", "conv", *pools)
             given = self.window(place, word)
             step = self.op(word, place, **given)
             try:
@@ -525,12 +524,12 @@ class _Writer:
             return {"stride": self.size(self.rng.randint(1, 3), self.rng.randint(1, 3), True)}
         if word == "adaptive_avgpool":
             return {"size": self.size(self.rng.randint(2, 7), self.rng.randint(2, 7), True)}
-        height, width = self.rng.randint(1, 4), self.rng.randint(1, 4)
+        height, width = self.rng.randint(1 if word == "conv" else 2, 4), self.rng.randint(1, 4)
         if self.chance(0.5):
             width = height
         given: dict[str, Any] = {"kernel": self.size(height, width, True)}
         if self.chance(0.8):
-            stride = self.rng.randint(1, 3)
+            stride = self.rng.randint(1, 3) if word == "conv" else self.rng.randint(2, max(height, width))
             given["stride"] = self.size(stride, stride if self.chance(0.7) else self.rng.randint(1, 3), True)
         if word == "conv":
             given["channels"] = self.number(self.rng.randint(3, 10))
@@ -724,9 +723,9 @@ class _Writer:
 
     # --- residuals and sides ---
 
-    def outward(self, place: Place, channels: str = "out_channels") -> Step:
+    def outward(self, place: Place) -> Step:
         """A step of a shortcut or gate that gives as many channels as the branch."""
-        width = value(channels, lambda at: at.values[channels])
+        width = _variable("out_channels")
         if place.vector:
             return self.op("linear", place, features=width)
         return self.op("conv", place, channels=width, kernel=self.pick(1, 3), bias=self.chance(0.5))
@@ -897,12 +896,8 @@ class _Writer:
             self.op("norm", inside, when=v("index > 0", lambda at: at.values["index"] > 0), eps=0.05),
             self.op("conv", inside, name="{fn}_{index}", **second),
         ]
-        bias = self.pick(
-            _first_rest(True, False),
-            _first_rest(3, 1),
-        )
-        key, width = ("bias", {"kernel": 1}) if bias.text["first"] is True else ("kernel", {})
-        branch.append(self.op("conv", inside, channels=v("width"), **{key: bias}, **width))
+        varied = self.pick({"bias": _first_rest(True, False), "kernel": 1}, {"kernel": _first_rest(3, 1)})
+        branch.append(self.op("conv", inside, channels=v("width"), **varied))
 
         def shortcut(at: At) -> Shape:
             a, (channels, *sizes) = at.values, at.shape
@@ -982,7 +977,7 @@ class _Writer:
         if stride > min(height, width):
             stride = 1
         given: dict[str, Value] = {"biased": value(self.chance(0.5))}
-        fits = ["projection", "projection_always", "bare_projection", "none"]
+        fits = ["projection", "projection_always", "bare_projection", "avgpool_projection", "none"]
         if self.chance(0.3) and depth > 1:
             wide, given["width"] = steady, self.number(steady[0])
         else:
@@ -1000,14 +995,11 @@ class _Writer:
             given["stride"] = _each(strides)
         elif self.chance(0.3):
             given["stride"] = _first_rest(stride, 1)
-        spatial = [stride] if "stride" in given else [1]
-        if all(n % s == 0 for n in (height, width) for s in spatial) and "each" not in str(
-            given.get("stride", value(0)).text
-        ):
-            fits += ["avgpool_pad"] if [channels, *wide] == sorted([channels, *wide]) else []
         if [channels, *wide] == sorted([channels, *wide]):
             fits += ["pad", "pad"]
-        fits += ["avgpool_projection"]
+            strided_once = not isinstance(given.get("stride", value(1)).text, dict)
+            if strided_once and height % stride == width % stride == 0:  # its pool rounds down
+                fits.append("avgpool_pad")
         if self.chance(0.7):
             given["shortcut"] = value(self.pick(*fits))
             if depth > 1 and self.chance(0.3):
@@ -1287,7 +1279,8 @@ class _Writer:
             case 4 | 5:
                 return [self.library(place)]
             case 6:
-                return [self.shrinking(place)]
+                first = self.shrinking(place)
+                return [first, self.shrinking(self.past(place, first))]
             case 7:
                 conv = self.conv(place, False)
                 steps = [self.norm(replace(place, shape=None)), self.act(place)]

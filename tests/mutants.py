@@ -287,8 +287,8 @@ def side_output_without_its_body(patch: Patch) -> None:
 
 @planted(OF_BACKENDS)
 def batch_of_one(patch: Patch) -> None:
-    right = onnx._value
-    patch.setattr(onnx, "_value", lambda name, shape: right(name, [1 if n == "batch" else n for n in shape]))
+    right = onnx.emit
+    patch.setattr(onnx, "emit", lambda network, weights, **options: right(network, weights, **{**options, "batch": 1}))
 
 
 # --- folding norms ----------------------------------------------------------------------------------------------------
@@ -431,7 +431,7 @@ in_block("stride_on_the_wrong_conv", "bottleneck", "stride_at: 2 ", "stride_at: 
 in_block(
     "preactivation_not_shared", "preact_bottleneck", "both if in_channels != width * expansion else branch", "branch"
 )
-in_block("relu_before_the_addition", "basic", "- bn2: norm\n", "- bn2: norm\n        - act\n")
+in_block("no_act_between_the_convs", "basic", "- act\n        - conv2", "- conv2")
 
 
 @planted(OF_THE_TREE)
