@@ -112,7 +112,9 @@ def _pieces(model: Model, weights: Weights | None, file: str | None) -> Iterator
     for start, tensor in zip(heads, model.tensors, strict=True):
         yield start
         if tensor.name not in offsets:
-            yield _bytes(next(arrays))
+            values = _bytes(next(arrays))
+            assert len(values) == tensor.nbytes, f"{tensor.name} is not as large as its shape says"
+            yield values
     yield after
     yield data(8, text(1, "") + number(2, model.opset))
     yield b"".join(data(14, _entry(key, value)) for key, value in model.metadata.items())

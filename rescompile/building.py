@@ -9,6 +9,7 @@ from typing import Any
 from rescompile import backend as door
 from rescompile.elaboration import elaborate
 from rescompile.errors import Diagnostic, UsageError
+from rescompile.loading import load
 from rescompile.network import Network
 from rescompile.passes import PASSES, apply
 from rescompile.spec import Spec
@@ -18,7 +19,7 @@ WeightSource = Mapping[str, Array] | str | os.PathLike[str] | None
 
 
 def build(
-    spec: Spec | Network,
+    spec: Spec | Network | str | os.PathLike[str],
     target: str,
     weights: WeightSource = None,
     *,
@@ -26,7 +27,7 @@ def build(
     structure_only: bool = False,
     **options: Any,
 ) -> door.Artifact:
-    """Compile a spec to a target such as "onnx".
+    """Compile a spec (or the name or file of one) to a target such as "onnx".
 
     `weights` is a safetensors file or a mapping from names to arrays; without it, new ones are drawn from `seed` by the
     spec's `init`. `structure_only` leaves the weights out. `options` are those of the passes (`fold_batchnorm=True`) and
@@ -40,6 +41,8 @@ def build(
     keywords = {step.keyword for step in PASSES}
     for_passes = {key: value for key, value in options.items() if key in keywords}
     for_backend = door.checked(backend, target, {key: value for key, value in options.items() if key not in keywords})
+    if isinstance(spec, str | os.PathLike):
+        spec = load(spec)
     network = spec if isinstance(spec, Network) else elaborate(spec)
     given: Weights | None = None
     if not structure_only:

@@ -22,14 +22,14 @@ LEFT_OUT = ("description", "notes", "unverified", "expect", "extends", "set")
 
 def canonical(spec: Spec, used: Collection[str]) -> tuple[str, str]:
     """The text and its SHA-256 in hex; `used` are the words of ops and blocks that the network uses."""
-    document = plain(spec._document)
+    document = plain(spec.document)
     if "defaults" in document:
         document["defaults"] = {word: given for word, given in document["defaults"].items() if word in used}
     if "blocks" in document:
         document["blocks"] = {
             word: {key: value for key, value in block.items() if key not in ("description", "reference")}
             for word, block in document["blocks"].items()
-            if word in used or (word in spec._reached and not _of_the_library(spec, word))
+            if word in used or (word in spec.reached and not _of_the_library(spec, word))
         }
     kept = {
         key: document[key] for key in KEYS if key in document and key not in LEFT_OUT and document[key] not in ({}, [])
@@ -40,7 +40,7 @@ def canonical(spec: Spec, used: Collection[str]) -> tuple[str, str]:
 
 def _of_the_library(spec: Spec, word: str) -> bool:
     """Whether a block is the library's own: a text that needs it can do without it, since it is found again."""
-    return library.is_block(locate(spec._document, ("blocks", word)).source.name)
+    return library.is_block(locate(spec.document, ("blocks", word)).source.name)
 
 
 def dump(value: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ Imports stay inside the commands, so that each one loads only what it uses.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import io
@@ -91,20 +92,24 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
             _say("interrupted")
             raise typer.Exit(130) from None
         except BrokenPipeError:
-            # The reader went away, as in `rescompile list | head`: nothing is wrong.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            _forget_output()  # the reader went away, as in `rescompile list | head`: nothing is wrong
             raise typer.Exit(0) from None
         except MemoryError:
             _report([Diagnostic("E0901", "there is not enough memory for this")], "text")
             raise typer.Exit(4) from None
         except OSError as error:
-            _report(
-                [Diagnostic("E1002", f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))],
-                "text",
-            )
+            _forget_output()
+            where = f": {error.filename}" if error.filename else ""
+            _report([Diagnostic("E1002", f"{error.strerror or error}{where}")], "text")
             raise typer.Exit(OutputError.exit_code) from None
 
     return wrapped
+
+
+def _forget_output() -> None:
+    """Send what is still buffered for standard output nowhere: the interpreter would fail on it again at exit."""
+    with contextlib.suppress(AttributeError, OSError):  # closed, or no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _with_passes(function: Callable[..., None]) -> Callable[..., None]:

@@ -26,10 +26,10 @@ def unmet(spec: Spec, network: Network) -> list[Diagnostic]:
             message = (
                 f"expected {wanted if isinstance(wanted, str) else f'{wanted:,}'} {key}, and the network has {actual:,}"
             )
-            problems.append(Diagnostic("E0701", message, locate(spec._document, ("expect", key))))
+            problems.append(Diagnostic("E0701", message, locate(spec.document, ("expect", key))))
     if expect.output is not None and tuple(expect.output) != network.root.output:
         message = f"expected an output of {expect.output}, and the network gives {list(network.root.output)}"
-        problems.append(Diagnostic("E0701", message, locate(spec._document, ("expect", "output"))))
+        problems.append(Diagnostic("E0701", message, locate(spec.document, ("expect", "output"))))
     return problems
 
 

@@ -299,6 +299,8 @@ def _evaluate(term: Term, scope: Mapping[str, Value], words: Container[str]) -> 
     if head in _ORDER:
         return _ORDER[head](number(values[0]), number(values[1]))
     if head in ("==", "!="):
+        if len({_kind(value) for value in values} - {"list"}) > 1:
+            raise fail(f"'{head}' compares {show(values[0])} with {show(values[1])}, which are never equal")
         return (values[0] == values[1]) is (head == "==")
     if head == "index":
         items, at = values
@@ -324,6 +326,19 @@ def _call(
         values = values[0]
     numbers = [number(value) for value in values]
     return min(numbers) if name == "min" else max(numbers)
+
+
+def _kind(value: Value) -> str:
+    """What a value can be equal to: truths, numbers and words are never one another; a size may be a number or a list."""
+    return (
+        "truth"
+        if isinstance(value, bool)
+        else "word"
+        if isinstance(value, str)
+        else "list"
+        if isinstance(value, list)
+        else "number"
+    )
 
 
 def show(value: Value) -> str:

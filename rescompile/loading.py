@@ -12,7 +12,7 @@ from rescompile import library, ops, recovery
 from rescompile.errors import Diagnostic, SpecError
 from rescompile.forms import diagnostics
 from rescompile.merging import resolve
-from rescompile.reader import Items, Located, Mapping, Scalar, plain, read
+from rescompile.reader import Items, Located, Mapping, Scalar, read
 from rescompile.scoping import check
 from rescompile.spec import Spec
 
@@ -43,7 +43,7 @@ def from_document(document: Mapping, changed: bool = False) -> Spec:
         document = recovery.without_empties(document)  # type: ignore[assignment]
     document, reached = _with_library(document)
     try:
-        result = _validated(document)
+        result = Spec.resolved(document, reached, changed)
     except ValidationError as error:
         forms = [
             diagnostic for diagnostic in diagnostics(error, document) if not (empty and diagnostic.code == "E0103")
@@ -52,16 +52,9 @@ def from_document(document: Mapping, changed: bool = False) -> Spec:
         raise SpecError([*empty, *forms, *names]) from None
     if empty:
         raise SpecError(empty)
-    result._changed, result._reached = changed, reached
     problems = check(result)
     if problems:
         raise SpecError(problems, _rest(document, problems))
-    return result
-
-
-def _validated(document: Mapping) -> Spec:
-    result = Spec.model_validate(plain(document))
-    result._document = document
     return result
 
 
@@ -71,7 +64,7 @@ def _names_of_the_rest(document: Mapping, error: ValidationError) -> list[Diagno
     if any(loc[:1] in (("blocks",), ("parameters",)) for loc in wrong):
         return []  # what they define would be missed everywhere
     try:
-        rest = _validated(recovery.without_forms(document, wrong))
+        rest = Spec.resolved(recovery.without_forms(document, wrong), frozenset(), False)
     except ValidationError:
         return []
     return [diagnostic for diagnostic in check(rest) if diagnostic.code not in ("E0103", "E0410")]
@@ -83,7 +76,7 @@ def _rest(document: Mapping, problems: Sequence[Diagnostic]) -> Spec | None:
     if remaining is None:
         return None
     try:
-        rest = _validated(remaining)
+        rest = Spec.resolved(remaining, frozenset(), False)
     except ValidationError:
         return None
     return None if any(diagnostic.code != "E0410" for diagnostic in check(rest)) else rest

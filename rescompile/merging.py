@@ -150,7 +150,8 @@ def _set(document: Mapping, name: str, value: Located, place: Place) -> Mapping:
     parent, _, attribute = name.rpartition(".")
     inside = [row for row in rows if parent and row.address == parent]
     found = whole or inside
-    if head in SETTABLE and (not rest or not found):
+    in_a_list = any(row.address.startswith(f"{head}.") for row in rows)
+    if head in SETTABLE and (not rest or not (found or in_a_list)):
         return _set_key(document, head, rest, new, place)
     if len(found) > 1:
         raise _problem(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from typing import Any, ClassVar
 
 from rescompile.errors import ShapeError
@@ -357,6 +358,7 @@ WORDS: dict[str, tuple[type[Kind], dict[str, str]]] = {
 }
 
 
+@cache
 def attributes(word: str) -> dict[str, Attribute]:
     """The attributes that a spec may give to this word of an op."""
     kind, fixed = WORDS[word]
@@ -366,12 +368,14 @@ def attributes(word: str) -> dict[str, Attribute]:
     return listed
 
 
+@cache
 def required(word: str) -> tuple[str, ...]:
     """The attributes of this word that have no default."""
     kind, fixed = WORDS[word]
     return tuple(f.name for f in fields(kind) if f.default is MISSING and f.name not in fixed)
 
 
+@cache
 def main_attribute(word: str) -> str | None:
     """The attribute that a bare value stands for, if the word has one."""
     return next((name for name, facts in attributes(word).items() if facts.main), None)

@@ -5,13 +5,13 @@ So a mistake in a branch that this network does not take is found as well, and a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rescompile import library, names, ops
 from rescompile.errors import Diagnostic, nearest, one_of
-from rescompile.expressions import parse, show
+from rescompile.expressions import Term, parse, show
 from rescompile.reader import inside, locate
 from rescompile.spec import (
     BLOCKLESS,
@@ -49,6 +49,7 @@ class _Scope:
     words: frozenset[str] = frozenset()
     block: Block | None = None
     later: frozenset[str] = frozenset()  # defined below, so not known yet
+    definitions: Mapping[str, ParameterDefinition] = field(default_factory=dict)
 
     def plus(self, *more: str) -> _Scope:
         return replace(self, names=self.names | set(more))
@@ -64,7 +65,7 @@ class _Checker:
     # --- reporting ---
 
     def report(self, code: str, message: str, path: Path, help: str | None = None, key: bool = False) -> None:
-        diagnostic = Diagnostic(code, message, locate(self.spec._document, path, key), help=help)
+        diagnostic = Diagnostic(code, message, locate(self.spec.document, path, key), help=help)
         if diagnostic not in self.problems:
             self.problems.append(diagnostic)
 
@@ -75,9 +76,13 @@ class _Checker:
         for key in ("input", "network"):
             if getattr(spec, key) is None:
                 self.report("E0103", f"the key '{key}' is missing", (), "give it, or a base with 'extends'")
+        if spec.preprocess and spec.input and len(spec.preprocess.mean) != spec.input[0] and not spec.changed:
+            message = f"'mean' has {len(spec.preprocess.mean)} numbers, and the input {spec.input[0]} channels"
+            self.report("E0104", message, ("preprocess", "mean"))
         for word in spec.blocks:
             self.block(word)
         self.recursion()
+        self.mentioned.clear()  # blocks do not see the network's parameters
         network = _Scope(frozenset(spec.parameters) | {"in_channels"})
         known: frozenset[str] = frozenset()
         for name, value in spec.parameters.items():
@@ -89,14 +94,14 @@ class _Checker:
             self.not_a_block(spec.block, ("block",))
         self.defaults(network)
         self.steps(spec.network or [], ("network",), network)
-        for name in () if spec._changed else spec.parameters:
+        for name in () if spec.changed else spec.parameters:
             if name not in self.mentioned and self.written_here(("parameters", name)):
                 self.report(
                     "E0410", f"nothing in the network uses the parameter '{name}'", ("parameters", name), key=True
                 )
 
     def written_here(self, path: Path) -> bool:
-        document = self.spec._document
+        document = self.spec.document
         return locate(document, path, key=True).source == document.place.source
 
     def defaults(self, scope: _Scope) -> None:
@@ -112,7 +117,7 @@ class _Checker:
             elif word in self.spec.blocks:
                 self.arguments(word, given, path, scope.plus(*REPEATED))
             elif word in library.blocks():
-                if self.written_here(path) and not self.spec._changed:
+                if self.written_here(path) and not self.spec.changed:
                     self.report("E0410", f"nothing in the network uses '{word}'", path, key=True)
             else:
                 self.unknown_word(word, path, key=True)
@@ -141,9 +146,10 @@ class _Checker:
             later.discard(name)
             if name in known or name in words:
                 self.report("E0409", f"'{name}' already has a meaning in this block", here, key=True)
-            self.value(value, here, _Scope(frozenset(known), frozenset(words), None, frozenset(later)))
+            here_known = _Scope(frozenset(known), frozenset(words), None, frozenset(later), block.parameters)
+            self.value(value, here, here_known)
             known.add(name)
-        scope = _Scope(frozenset(known), frozenset(words), block)
+        scope = _Scope(frozenset(known), frozenset(words), block, definitions=block.parameters)
         self.value(block.when, (*path, "when"), scope)
         self.template(block.members, (*path, "members"), scope)
         self.steps(block.body, (*path, "body"), scope)
@@ -190,6 +196,7 @@ class _Checker:
                 elif step != "none" and not self.is_block_parameter(step, scope):
                     if step in self.spec.blocks:
                         self.arguments(step, {}, path, scope, complete=True)
+                        self.repeated(step, path, scope)
                     else:
                         self.unknown_word(step, path)
             case list():
@@ -290,14 +297,15 @@ class _Checker:
             block = self.spec.blocks[word]
             self.template(use.members, (*path, "members"), scope.plus(*block.parameters, *block.let))
             self.arguments(word, use.arguments, path, scope, complete=True)
-            if use.depth is None and block.stage and scope.block is None:
-                self.report(
-                    "E0405",
-                    f"block '{word}' is made to be repeated, and this row gives no depth",
-                    path,
-                    "write 'depth: 1' for one block, which is then called '0' inside the row",
-                    key=True,
-                )
+            if use.depth is None:
+                self.repeated(word, path, scope)
+        elif scope.block is not None and word in scope.block.parameters:
+            self.report(
+                "E0401",
+                f"'{word}' is a parameter of this block, not the word of a block",
+                (*path, "block"),
+                "rename the parameter",
+            )
         else:
             self.not_a_block(word, (*path, "block"))
 
@@ -318,6 +326,13 @@ class _Checker:
             misspelt = any(nearest(argument, missing) for argument in given if argument not in parameters)
             if missing and not misspelt:
                 self.report("E0403", f"block '{word}' needs {' and '.join(missing)}", path, key=True)
+
+    def repeated(self, word: str, path: Path, scope: _Scope) -> None:
+        """Refuse a row that forgets the depth: its names would lose their numbers, and checkpoints no longer load."""
+        if self.spec.blocks[word].stage and scope.block is None:
+            message = f"block '{word}' is made to be repeated, and this row gives no depth"
+            help = "write 'depth: 1' for one block, which is then called '0' inside the row"
+            self.report("E0405", message, path, help, key=True)
 
     def not_a_block(self, word: str, path: Path) -> None:
         if word in ops.WORDS:
@@ -349,6 +364,7 @@ class _Checker:
     def expression(self, text: str, path: Path, scope: _Scope, words: frozenset[str]) -> None:
         expression = parse(text)
         self.mentioned |= expression.names.keys()
+        self.comparisons(expression.term, path, scope)
         for name, token in expression.names.items():
             if name in scope.names or name in scope.words or name in words:
                 continue
@@ -363,8 +379,22 @@ class _Checker:
                     message, hint = f"'{name}' is an op, not a block", "a block of your own can hold it"
             else:
                 code, message, hint = "E0302", f"unknown name '{name}'", self.scope_help(name, scope, words, path)
-            place = inside(self.spec._document, path, token.offset, len(token.text))
+            place = inside(self.spec.document, path, token.offset, len(token.text))
             self.problems.append(Diagnostic(code, message, place, help=hint))
+
+    def comparisons(self, term: Term, path: Path, scope: _Scope) -> None:
+        """A parameter that takes words is compared with one of them: any other comparison never holds."""
+        for operand in term.operands:
+            self.comparisons(operand, path, scope)
+        if term.head not in ("==", "!=") or not all(operand.head == "name" for operand in term.operands):
+            return
+        for one, other in (term.operands, term.operands[::-1]):
+            definition = scope.definitions.get(one.value)
+            allowed = definition.one_of if definition else None
+            if allowed and definition and definition.kind != "block" and other.value not in (*allowed, *scope.names):
+                place = inside(self.spec.document, path, other.token.offset, len(other.token.text))
+                message = f"'{one.value}' is never '{other.value}': it is {one_of(allowed)}"
+                self.problems.append(Diagnostic("E0305", message, place, help=nearest(other.value, allowed)))
 
     def scope_help(self, name: str, scope: _Scope, words: frozenset[str], path: Path) -> str | None:
         if name in names.WHERE_KNOWN:
@@ -384,7 +414,7 @@ class _Checker:
             for name, token in parse(match[1]).names.items():
                 self.mentioned.add(name)
                 if name not in scope.names:
-                    place = inside(self.spec._document, path, match.start(1) + token.offset, len(token.text), key)
+                    place = inside(self.spec.document, path, match.start(1) + token.offset, len(token.text), key)
                     hint = self.scope_help(name, scope, frozenset(), path)
                     self.problems.append(Diagnostic("E0302", f"unknown name '{name}'", place, help=hint))
 

@@ -30,9 +30,10 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from rescompile import names, ops
-from rescompile.errors import clipped, nearest, one_of
+from rescompile.errors import Diagnostic, UsageError, clipped, nearest, one_of
 from rescompile.expressions import FUNCTIONS, KEYWORDS, ExpressionError, parse, show
 from rescompile.reader import Mapping as LocatedMapping
+from rescompile.reader import plain
 
 FORMAT = 1
 TYPE_NAMES = {
@@ -680,9 +681,42 @@ class Spec(Model):
     set: dict[StrictStr, Any] | None = None
     expect: Expect | None = None
 
-    _document: LocatedMapping = PrivateAttr()
-    _reached: frozenset[str] = PrivateAttr(default=frozenset())  # blocks that the network can mean
-    _changed: bool = PrivateAttr(default=False)  # by --set, so what the file says may go unused
+    _document: LocatedMapping | None = PrivateAttr(default=None)
+    _reached: frozenset[str] = PrivateAttr(default=frozenset())
+    _changed: bool = PrivateAttr(default=False)
+
+    @classmethod
+    def resolved(cls, document: LocatedMapping, reached: frozenset[str], changed: bool) -> Spec:
+        """The Spec of a merged document. `reached` are the blocks that the network can mean; `changed` says that `--set`
+        was at work, so what the file says may go unused. Raises pydantic's ValidationError."""
+        spec = cls.model_validate(plain(document))
+        spec._document, spec._reached, spec._changed = document, reached, changed
+        return spec
+
+    @property
+    def document(self) -> LocatedMapping:
+        """The text that this was read from, with the place of every key and value."""
+        if self._document is None:
+            raise UsageError(
+                Diagnostic("E0802", "this Spec was not read from a text", help="make one with rescompile.load()")
+            )
+        return self._document
+
+    @property
+    def reached(self) -> frozenset[str]:
+        """The words of the blocks that the network can mean."""
+        return self._reached
+
+    @property
+    def changed(self) -> bool:
+        """Whether settings from outside the file were applied."""
+        return self._changed
+
+    def model_copy(self, **options: Any) -> Spec:
+        """Refused: a changed copy would no longer be what its text says."""
+        raise UsageError(
+            Diagnostic("E0802", "a Spec does not change", help='use rescompile.load(..., set=["path=value"])')
+        )
 
     @model_validator(mode="after")
     def _input_rank(self) -> Spec:

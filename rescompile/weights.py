@@ -7,6 +7,7 @@ adding a block does not move the others. Nothing is held after it was asked for:
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 from collections import deque
@@ -133,47 +134,55 @@ def load_weights(path: str | os.PathLike[str], network: Network) -> Weights:
         kinds = {name: handle.get_slice(name).get_dtype() for name in shapes}
     except (SafetensorError, OSError) as error:
         raise UsageError(Diagnostic("E0702", f"{shown} is not a safetensors file: {error}")) from None
-    _fit(network, shapes, shown)
+    wanted = _fit(network, shapes, shown)
     wide = sorted(
-        name
-        for name, kind in kinds.items()
-        if kind not in ("F32", "F16", "BF16") and not name.endswith("num_batches_tracked")
+        name for name, kind in kinds.items() if kind not in ("F32", "F16", "BF16") and wanted[name].dtype == "float32"
     )
-    if wide:
-        listed = "".join(f"\n  {name}: {kinds[name]}" for name in wide[:20])
-        raise CheckFailed(
-            Diagnostic(
-                "E0702",
-                f"{shown} holds tensors that are no float32 or narrower:{listed}",
-                help="convert them to float32 first",
-            )
-        )
-    return Weights({name: partial(_tensor, handle, name) for name in shapes})
+    _refuse_wide({name: kinds[name] for name in wide}, shown)
+    return Weights({name: partial(_stored, handle, shown, name, kinds[name]) for name in shapes})
 
 
-def _tensor(handle: Any, name: str) -> Array:
+def _stored(handle: Any, path: str, name: str, kind: str) -> Array:
+    """One tensor of a safetensors file, as float32 (or int64 for a counter)."""
+    if kind == "BF16":  # which numpy does not know: the upper halves of float32
+        with open(path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            facts = json.loads(file.read(size))[name]
+            start, end = facts["data_offsets"]
+            halves = np.fromfile(file, "<u2", (end - start) // 2, offset=start)
+        return (halves.astype(np.uint32) << 16).view(np.float32).reshape(facts["shape"])
     value = handle.get_tensor(name)
-    return np.ascontiguousarray(value if value.dtype == np.int64 else value.astype(np.float32, copy=False))
+    return np.ascontiguousarray(value, np.int64 if value.dtype.kind in "iu" else np.float32)
 
 
-def from_arrays(arrays: Mapping[str, Array], network: Network) -> Weights:
-    """Weights from arrays in memory, such as a state_dict. Raises CheckFailed with every name or shape that does not fit."""
-    _fit(network, {name: tuple(array.shape) for name, array in arrays.items()}, "the weights")
-    return Weights({name: partial(_plain, array) for name, array in arrays.items()})
+def _refuse_wide(kinds: Mapping[str, str], what: str) -> None:
+    """Refuse tensors that float32 cannot hold: nothing is narrowed silently."""
+    if kinds:
+        listed = "".join(f"\n  {name}: {kind}" for name, kind in list(kinds.items())[:20])
+        message = f"{what} holds tensors that are no float32 or narrower:{listed}"
+        raise CheckFailed(Diagnostic("E0702", message, help="convert them to float32 first"))
 
 
-def _plain(array: Array) -> Array:
-    return np.ascontiguousarray(array, np.int64 if array.dtype.kind in "iu" else np.float32)
+def from_arrays(arrays: Mapping[str, Any], network: Network) -> Weights:
+    """Weights from arrays in memory, such as a state_dict. Raises CheckFailed with every name, shape or type that does
+    not fit, by the rules of `load_weights`."""
+    made = {name: np.asarray(array) for name, array in arrays.items()}
+    wanted = _fit(network, {name: array.shape for name, array in made.items()}, "the weights")
+    types = {name: array.dtype for name, array in made.items() if wanted[name].dtype == "float32"}
+    narrow = ("float32", "float16", "bfloat16")
+    _refuse_wide({name: dtype.name for name, dtype in types.items() if dtype.name not in narrow}, "the weights")
+    return Weights({name: partial(np.ascontiguousarray, array, wanted[name].dtype) for name, array in made.items()})
 
 
-def _fit(network: Network, shapes: Mapping[str, tuple[int, ...]], what: str) -> None:
-    """Refuse tensors that are missing, not wanted, or of another shape; all of them in one table."""
+def _fit(network: Network, shapes: Mapping[str, tuple[int, ...]], what: str) -> dict[str, Parameter]:
+    """The parameters of the network by name. Refuses tensors that are missing, not wanted, or of another shape, all of
+    them in one table."""
     wanted = dict(parameters(network))
     missing = [name for name, parameter in wanted.items() if name not in shapes and parameter.dtype != "int64"]
     unexpected = [name for name in shapes if name not in wanted]
     differing = [name for name in shapes if name in wanted and shapes[name] != wanted[name].shape]
     if not (missing or unexpected or differing):
-        return
+        return wanted
     rows = [
         *(f"differs     {name}  {list(shapes[name])} instead of {list(wanted[name].shape)}" for name in differing),
         *(f"missing     {name}  {list(wanted[name].shape)}" for name in missing),

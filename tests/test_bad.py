@@ -2,7 +2,8 @@
 
 A file `bad/<mistake>.yaml` (or `bad/<mistake>/main.yaml` where it takes several) stands beside `<mistake>.txt`, which is
 what `rescompile validate` prints on stderr; lines `# --set path=value` at its top are the options of the command.
-`pytest --update-golden` rewrites the texts: read the difference as the user who made that mistake would.
+`pytest --update-golden` rewrites the texts: read the difference as the user who made that mistake would. The lines of
+library blocks are written as N there, since blocks grow; they are held to be the right ones apart from that.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ CASES = sorted(
 )
 #: What a spec can cause: reading, shapes, values, blocks, inheritance, the whole.
 CAUSED_BY_SPECS = sorted(code for code in CODES if code < "E07")
+LIBRARY = re.compile(r"\bblocks/(\w+)\.yaml:(\d+)")
 HEAD = "rescompile: 1\nname: my_net\ninput: [3, 32, 32]\n"
 
 
@@ -61,7 +63,7 @@ def _in_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_message(case: str, update_golden: bool) -> None:
     """The message is the one that was read and found good."""
-    text = text_of(refused(case))
+    text = LIBRARY.sub(r"blocks/\1.yaml:N", text_of(refused(case)))
     if update_golden:
         golden(case).write_text(text, encoding="utf-8", newline="\n")
     assert golden(case).is_file(), "run pytest --update-golden, and read what it wrote"
@@ -85,6 +87,19 @@ def test_blames_the_user(case: str) -> None:
         missing = line[: place.column - 1].rstrip().endswith(("-", ":"))
         empty = all(line.lstrip()[:1] in ("", "#", "-") for line in place.source.text.splitlines())
         assert meant or missing or empty, f"{place} points at nothing: {diagnostic.message}"
+
+
+def test_lines_of_the_library() -> None:
+    """A note that leads into a library block leads to the step that it names."""
+    notes = [note for case in CASES for diagnostic in refused(case).diagnostics for note in diagnostic.notes]
+    found = [(note, match) for note in notes if (match := LIBRARY.search(note))]
+    assert len(found) > 10
+    for note, match in found:
+        lines = library.blocks()[match[1]].read_text(encoding="utf-8").splitlines()[: int(match[2])]
+        assert "body:" in lines[:-1], f"{note} is above the steps"
+        step = next(line for line in reversed(lines) if line.lstrip().startswith(("- ", "shortcut:", "gate:")))
+        named = re.search(r", step ([^ ,]+)", note)
+        assert named is None or f"{named[1]}:" in step, f"{note}: {step}"
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -144,21 +159,22 @@ def doubling(levels: int, body: str) -> str:
 
 
 LETS = "".join(f"      a{n}: [{f'a{n - 1}' if n else 1}, {f'a{n - 1}' if n else 1}]\n" for n in range(40))
+#: What: its code, its place (12 values stand before the list of `values`), its text.
 HUGE: dict[str, tuple[str, str, Callable[[], str]]] = {
     "flow lists": ("E0107", f"4:{11 + MAX_DEPTH - 1}", lambda: f"{HEAD}network: {'[' * 100_000}{']' * 100_000}\n"),
-    "flow mappings": ("E0107", "4:", lambda: f"{HEAD}network: {'{a: ' * 100_000}1{'}' * 100_000}\n"),
-    "block lists": ("E0107", "5:", lambda: f"{HEAD}network: \n  {'- ' * 100_000}relu\n".replace(": \n  ", ":\n  ")),
-    "values": ("E0107", "4:", lambda: f"{HEAD}network: [{'relu, ' * (MAX_NODES + 1)}relu]\n"),
+    "flow mappings": ("E0107", f"4:{10 + 4 * (MAX_DEPTH - 1) + 1}", lambda: f"{HEAD}network: {'{a: ' * 100_000}1{'}' * 100_000}\n"),
+    "block lists": ("E0107", f"5:{3 + 2 * MAX_DEPTH}", lambda: f"{HEAD}network: \n  {'- ' * 100_000}relu\n".replace(": \n  ", ":\n  ")),
+    "values": ("E0107", f"4:{11 + 6 * (MAX_NODES - 12)}", lambda: f"{HEAD}network: [{'relu, ' * (MAX_NODES + 1)}relu]\n"),
     "bytes": ("E0107", "1:1", lambda: f"{HEAD}network: [relu]\n# {'x' * MAX_BYTES}\n"),
     "a long line": ("E0401", f"4:{11 + 6 * 20_000}", lambda: f"{HEAD}network: [{'relu, ' * 20_000}rlu]\n"),
     "a long word": ("E0401", "4:11", lambda: f"{HEAD}network: [{'k' * 500_000}]\n"),
     "a long key": ("E0102", "5:3", lambda: f"{HEAD}network: [relu]\n? {'k' * 500_000}\n: 1\n"),
     "a long expression": ("E0301", "4:19", lambda: f"{HEAD}network: [{{scale: {'1 + ' * MAX_LENGTH}1}}]\n"),
     "a large integer": ("E0107", "4:19", lambda: f"{HEAD}network: [{{scale: {'9' * 100_000}}}]\n"),
-    "nodes of blocks": ("E0208", "36:", lambda: doubling(30, "{body: [{x: {block: NEXT}}, {y: {block: NEXT}}]}")),
-    "nodes of macros": ("E0208", "36:", lambda: doubling(30, "{inline: true, body: [NEXT, NEXT]}")),
-    "copies": ("E0208", "4:", lambda: f"{HEAD}network: [parallel: {{merge: add, copies: 90000000, branch: relu}}]\n"),
-    "lists in lists": ("E0208", "", lambda: f"{HEAD}blocks:\n  m:\n    let:\n{LETS}    body: [relu]\nnetwork: [x: {{block: m}}]\n"),
+    "nodes of blocks": ("E0208", "36:11", lambda: doubling(30, "{body: [{x: {block: NEXT}}, {y: {block: NEXT}}]}")),
+    "nodes of macros": ("E0208", "36:11", lambda: doubling(30, "{inline: true, body: [NEXT, NEXT]}")),
+    "copies": ("E0208", "4:42", lambda: f"{HEAD}network: [parallel: {{merge: add, copies: 90000000, branch: relu}}]\n"),
+    "lists in lists": ("E0208", "48:11", lambda: f"{HEAD}blocks:\n  m:\n    let:\n{LETS}    body: [relu]\nnetwork: [x: {{block: m}}]\n"),
 }  # fmt: skip
 
 

@@ -45,6 +45,10 @@ TINY: dict[str, Any] = {
 TINY_PARAMETERS, TINY_MACS = 158, 64 * 108 + 40
 
 
+# As a user's shell is: without this variable, output is buffered and the last flush is the one that fails.
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+
+
 # --- running the program ----------------------------------------------------------------------------------------------
 
 
@@ -60,7 +64,7 @@ def program(
     return subprocess.run(
         [PROGRAM, *map(str, arguments)],
         cwd=cwd,
-        env={**os.environ, **(env or {})},
+        env={**ENVIRONMENT, **(env or {})},
         **{"capture_output": True, "text": True, "timeout": 120} | options,
     )
 
@@ -587,7 +591,7 @@ def test_build_as_json(here: Path) -> None:
 def test_list_as_json_is_the_zoo() -> None:
     """Every spec file is a network of the zoo, and the other way round."""
     networks = data("list")["networks"]
-    assert [network["name"] for network in networks] == sorted(path.stem for path in ROOT.glob("specs/**/*.yaml"))
+    assert sorted(n["name"] for n in networks) == sorted(path.stem for path in ROOT.glob("specs/**/*.yaml"))
     assert all(network["family"] and network["description"] and network["reference"] for network in networks)
 
 
@@ -597,7 +601,7 @@ def test_list_of_a_family() -> None:
     families = {network["family"] for network in networks}
     assert len(families) > 1
     shared = [data("list", "--family", family)["networks"] for family in sorted(families)]
-    assert sorted(network["name"] for part in shared for network in part) == [network["name"] for network in networks]
+    assert sorted(n["name"] for part in shared for n in part) == sorted(n["name"] for n in networks)
     for part in shared:
         assert len({network["family"] for network in part}) == 1
     printed = invoke("list", "--family", "densenet").stdout.splitlines()
@@ -831,8 +835,8 @@ HEAVY = ["numpy", "onnx", "google", "torch", "onnxruntime", "safetensors", "rich
         (["show", "resnet18", "--fold-batchnorm"], [name for name in HEAVY if name != "numpy"]),
         (["validate", "resnet18"], HEAVY),
         (["schema"], HEAVY),
-        (["build", "tiny.yaml", "-t", "onnx"], ["torch", "onnxruntime", "safetensors", "rich", "matplotlib"]),
-        (["extract", "tiny.onnx"], ["torch", "onnxruntime", "safetensors", "rich", "yaml"]),
+        (["build", "tiny.yaml", "-t", "onnx"], [name for name in HEAVY if name != "numpy"]),
+        (["extract", "tiny.onnx"], [*(name for name in HEAVY if name != "numpy"), "yaml"]),
         (["run", "tiny.onnx"], ["torch", "onnx", "google", "safetensors", "rich", "yaml"]),
     ],
     ids=lambda value: " ".join(value[:2]),

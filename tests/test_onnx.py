@@ -806,5 +806,16 @@ def test_no_framework_is_imported(tmp_path: Path) -> None:
     arguments = ("build", "resnet18", "--target", "onnx", "--fold-batchnorm", "-o", str(tmp_path / "m.onnx"))
     loaded = set(isolated(code, *arguments).split())
     assert {"rescompile", "numpy"} <= loaded
-    frameworks = {"torch", "torchvision", "timm", "onnx", "onnxruntime", "onnxscript", "jax", "flax", "tensorflow", "keras"}
+    frameworks = {
+        "torch",
+        "torchvision",
+        "timm",
+        "onnx",
+        "onnxruntime",
+        "onnxscript",
+        "jax",
+        "flax",
+        "tensorflow",
+        "keras",
+    }
     assert not loaded & frameworks

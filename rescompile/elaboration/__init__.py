@@ -77,7 +77,7 @@ class Elaborator(Calls):
         root = Series(tuple(children), shape, output)
         if self.problems:
             return root
-        if not spec._changed and not self.poisoned:
+        if not spec.changed and not self.poisoned:
             self.check_defaults()
         if not any(isinstance(node, Op) for _, node in tree.walk(root)):
             self.note(self.problem("E0603", "the network does nothing: it has no op", ("network",), key=True))

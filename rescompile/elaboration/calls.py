@@ -27,12 +27,10 @@ class Calls(Steps):
         self.memo: dict[Any, tuple[tuple[Node, ...], Shape, int]] = {}  # with the number of nodes
         self.varying: dict[str | None, bool] = {}
         self.spec_block_used = False
-        self.per_block_defaults = any(
-            isinstance(value, Each | FirstRest)
-            for word, given in spec.defaults.items()
-            if word in ops.WORDS
-            for value in given.values()
-        )
+        # Defaults of ops that differ among copies make every block differ.
+        marks = (*_VARYING, *_PER_BLOCK)
+        given = [repr(values) for word, values in spec.defaults.items() if word in ops.WORDS]
+        self.per_block_defaults = any(mark in text for text in given for mark in marks)
 
     def use(
         self, use: Use, path: Path, frame: Frame, shape: Shape, names: Names, name: str | None

@@ -61,7 +61,7 @@ class Blame:
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
-        self.document = spec._document
+        self.document = spec.document
 
     def problem(
         self, code: str, message: str, path: Path, help: str | None = None, key: bool = False, by_shape: bool = False

@@ -18,6 +18,9 @@ from rescompile.ops import Shape
 from rescompile.reader import locate
 from rescompile.spec import If, NamedStep, OpStep, ParallelStep, ResidualStep, SideStep, Spec, Use
 
+#: Steps and blocks inside one another; all that walks the tree later goes as deep.
+MAX_DEPTH = 100
+
 
 class Steps(Scopes):
     """Builds nodes. Every method returns the nodes of a step and the shape after it."""
@@ -26,7 +29,7 @@ class Steps(Scopes):
         super().__init__(spec)
         self.top = Frame({}, (), ("network",))
         self.used: set[str] = set()  # words of ops and blocks
-        self.nodes = 0
+        self.nodes = self.depth = 0
         self.outputs: list[tuple[str, Path]] = []  # of side branches, and where they were named
         self.origins: dict[Path, Origin] = {}
         self.hints: dict[Path, Mapping[str, str]] = {}
@@ -50,6 +53,18 @@ class Steps(Scopes):
         self, step: Any, path: Path, frame: Frame, shape: Shape, names: Names, name: str | None = None
     ) -> tuple[list[Node], Shape]:
         """The nodes of one step and the shape after it; `name` is the name it was given, already claimed."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise self.blamed("E0208", f"steps and blocks are nested more than {MAX_DEPTH} deep", path, frame)
+        try:
+            return self.form(step, path, frame, shape, names, name)
+        finally:
+            self.depth -= 1
+
+    def form(
+        self, step: Any, path: Path, frame: Frame, shape: Shape, names: Names, name: str | None
+    ) -> tuple[list[Node], Shape]:
+        """The nodes of a step by its form."""
         match step:
             case str():
                 if step in ops.WORDS:
@@ -59,6 +74,8 @@ class Steps(Scopes):
                 if name is None:
                     return self.steps(step, path, frame, shape, names)
                 return self.scope(step, path, frame, shape, name, numbered=True)
+            case NamedStep() if name is not None:
+                return self.scope([step], path[:-1], frame, shape, name, at=path[-1])
             case NamedStep():
                 inner = (*path, step.name)
                 given = step.step
@@ -161,7 +178,8 @@ class Steps(Scopes):
             raw, where = self.at(
                 raw, where, frame.values.get("index"), frame.values.get("depth"), f"{subject}.{attribute}"
             )
-            value = self.evaluate(raw, scope, where, facts.words, in_channels=shape[0])
+            place = {key: frame.values[key] for key in ("index", "depth") if key in frame.values}
+            value = self.evaluate(raw, scope, where, facts.words, in_channels=shape[0], **place)
             fit = (
                 self.nearest_fit(given, frame, shape) if attribute == "channels" and isinstance(value, float) else None
             )
