@@ -6,9 +6,9 @@ are the names of the tree.
 
 from __future__ import annotations
 
+import io
 import json
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from rescompile.version import __version__
 from rescompile.weights import Array, Weights
 
 from ._onnx_file import Call, Model, Tensor, Value, files
+from ._protobuf import fields
 
 SUFFIX = ".onnx"
 OPTIONS = (
@@ -44,7 +45,7 @@ def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
     metadata = {
         "rescompile.spec": network.text,
         "rescompile.sha256": network.sha256,
-        "rescompile.passes": " ".join(network.passes),
+        "rescompile.passes": json.dumps(network.passes),
     }
     if network.preprocess:
         metadata["rescompile.preprocess"] = json.dumps(network.preprocess, sort_keys=True)
@@ -70,17 +71,22 @@ def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
 
 def extract(path: Path) -> Recorded | None:
     """What a model records of the spec it came from; None where it records nothing. Raises UsageError for another file."""
-    import onnx
-    from google.protobuf.message import DecodeError
-
+    found: dict[str, str] = {}
+    numbers = set()
     try:
-        model = onnx.load(os.fspath(path), load_external_data=False)
-    except (OSError, DecodeError) as error:
+        with path.open("rb") as file:
+            for number, value in fields(file, wanted=14):
+                numbers.add(number)
+                if number == 14:
+                    key, text = (part.decode() for _, part in fields(io.BytesIO(value)))
+                    found[key] = text
+        if not {1, 7} <= numbers:
+            raise ValueError("it has no version or no graph")
+    except (OSError, ValueError) as error:
         raise UsageError(Diagnostic("E0801", f"{path} cannot be read as an ONNX model: {error}")) from None
-    found = {entry.key: entry.value for entry in model.metadata_props}
     if "rescompile.spec" not in found:
         return None
-    passes = tuple(found.get("rescompile.passes", "").split())
+    passes = tuple(json.loads(found.get("rescompile.passes", "[]")))
     return Recorded(found["rescompile.spec"], found.get("rescompile.sha256", ""), passes)
 
 
@@ -116,11 +122,11 @@ class Graph:
         self.tensors.append(Tensor(name, value.shape, value.dtype.name, value))
         return name
 
-    def rename(self, old: str, new: str) -> None:
-        """Call a value otherwise, where it is made and wherever it is used."""
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Call values otherwise, where they are made and wherever they are used."""
         for call in self.calls:
-            call.output = new if call.output == old else call.output
-            call.inputs = [new if value == old else value for value in call.inputs]
+            call.output = names.get(call.output, call.output)
+            call.inputs = [names.get(value, value) for value in call.inputs]
 
 
 def graph_of(network: Network) -> Graph:
@@ -130,13 +136,10 @@ def graph_of(network: Network) -> Graph:
     outputs: dict[str, str] = {}
     outputs[LOGITS] = _thread(network.root, "", INPUT, graph, outputs)
     called = {INPUT: INPUT}  # what values are called in the end
-    for name in shapes:
-        value = outputs[name]
-        if value in called:  # the input itself, or an output already
-            graph.calls.append(Call(f"{name}.output", "Identity", [called[value]], name, shapes[name], {}))
-        else:
-            graph.rename(value, name)
-            called[value] = name
+    again = [name for name in shapes if called.setdefault(outputs[name], name) != name]
+    graph.rename(called)
+    for name in again:  # the input itself, or a value that is an output already
+        graph.calls.append(Call(f"{name}.output", "Identity", [called[outputs[name]]], name, shapes[name], {}))
     return graph
 
 

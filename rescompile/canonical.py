@@ -1,8 +1,8 @@
-"""The canonical text of a spec: self-contained, keys in grammar order, written in one way only.
+"""The canonical text of a spec: self-contained, and written in one way only.
 
-It leaves out what does not change the network (description, notes, unverified, expect) and what the network does not use
-(inherited defaults, blocks that nothing reaches), so that reading it back gives the same text. Its SHA-256 is the
-network's identity.
+It leaves out what does not change the network (reference, family, description, notes, unverified, expect) and what the
+network does not use (inherited defaults, blocks that nothing can reach). Keys whose order means nothing are put into one.
+Reading it back gives the same text; its SHA-256 is the network's identity.
 """
 
 from __future__ import annotations
@@ -12,35 +12,58 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from rescompile import library
 from rescompile.merging import KEYS
-from rescompile.reader import locate, plain, reads_as_text
-from rescompile.spec import Spec
+from rescompile.reader import plain, reads_as_text
+from rescompile.spec import Block, Preprocess, Spec, Survival
 
-LEFT_OUT = ("description", "notes", "unverified", "expect", "extends", "set")
+LEFT_OUT = ("reference", "family", "description", "notes", "unverified", "expect", "extends", "set")
+#: Keys that come first in a step; all others follow by name.
+FIRST = (
+    "block",
+    "name",
+    "depth",
+    "members",
+    "if",
+    "when",
+    "then",
+    "else",
+    "branch",
+    "gate",
+    "shortcut",
+    "merge",
+    "copies",
+)
 
 
 def canonical(spec: Spec, used: Collection[str]) -> tuple[str, str]:
     """The text and its SHA-256 in hex; `used` are the words of ops and blocks that the network uses."""
     document = plain(spec.document)
-    if "defaults" in document:
-        document["defaults"] = {word: given for word, given in document["defaults"].items() if word in used}
-    if "blocks" in document:
-        document["blocks"] = {
-            word: {key: value for key, value in block.items() if key not in ("description", "reference")}
-            for word, block in document["blocks"].items()
-            if word in used or (word in spec.reached and not _of_the_library(spec, word))
-        }
-    kept = {
-        key: document[key] for key in KEYS if key in document and key not in LEFT_OUT and document[key] not in ({}, [])
-    }
-    text = dump(kept)
+    kept = {key: document[key] for key in KEYS if key in document and key not in LEFT_OUT}
+    defaults = kept.get("defaults", {})
+    kept["defaults"] = {word: _step(defaults[word]) for word in sorted(defaults) if word in used and defaults[word]}
+    kept["blocks"] = {word: _block(block) for word, block in sorted(kept["blocks"].items()) if word in spec.reached}
+    kept["network"] = _step(kept["network"])
+    for key, model in (("survival", Survival), ("preprocess", Preprocess)):
+        if key in kept:
+            kept[key] = {name: kept[key][name] for name in model.model_fields if name in kept[key]}
+    text = dump({key: value for key, value in kept.items() if value not in ({}, [])})
     return text, hashlib.sha256(text.encode()).hexdigest()
 
 
-def _of_the_library(spec: Spec, word: str) -> bool:
-    """Whether a block is the library's own: a text that needs it can do without it, since it is found again."""
-    return library.is_block(locate(spec.document, ("blocks", word)).source.name)
+def _block(block: dict[str, Any]) -> dict[str, Any]:
+    """A block in the order of the grammar; the order of its parameters and lets has a meaning."""
+    kept = {key: block[key] for key in Block.model_fields if key in block and key not in LEFT_OUT}
+    return {key: _step(value) if key == "body" else value for key, value in kept.items() if value != {}}
+
+
+def _step(step: Any) -> Any:
+    """Steps, arguments and attributes with their keys in one order."""
+    if isinstance(step, list):
+        return [_step(item) for item in step]
+    if not isinstance(step, dict):
+        return step
+    rank = {key: at for at, key in enumerate(FIRST)}
+    return {key: _step(step[key]) for key in sorted(step, key=lambda key: (rank.get(key, len(FIRST)), key))}
 
 
 def dump(value: dict[str, Any]) -> str:

@@ -220,11 +220,12 @@ def build(
 
     if no_weights and weights:
         raise UsageError(Diagnostic("E0802", "--weights and --no-weights exclude one another"))
+    if output == "-" and as_json:
+        raise UsageError(Diagnostic("E0802", "-o - and --json exclude one another: both write to standard output"))
     if output == "":
         raise UsageError(Diagnostic("E0802", "-o names no file"))
-    options = dict(_assignments(option)) | {
-        key: value for key, value in (("opset", opset), ("batch", batch)) if value is not None
-    }
+    own = [(key, value) for key, value in (("opset", opset), ("batch", batch)) if value is not None]
+    options = _once([*_assignments(option), *own])
     suffix = backend.load(target).SUFFIX
     loaded, network = _elaborated(spec, set)
     path = Path(output or network.name + suffix)
@@ -250,6 +251,15 @@ def _assignments(options: list[str] | None) -> Iterator[tuple[str, str]]:
         if not equals:
             raise UsageError(Diagnostic("E0802", f"--option {text}: write --option name=value"))
         yield name, value
+
+
+def _once(given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Options by name. Raises UsageError for one that is given twice."""
+    names = [name for name, _ in given]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(Diagnostic("E0802", f"the option '{name}' is given twice"))
+    return dict(given)
 
 
 def _expect(spec: Spec, network: Network) -> None:
@@ -326,14 +336,15 @@ def validate(
 
     results: list[dict[str, Any]] = []
     problems: list[Diagnostic] = []
-    invalid = failed = 0
+    invalid = failed = missing = 0
     for path in _spec_files(specs):
         found: Sequence[Diagnostic] = ()
         entry: dict[str, Any] = {"spec": path, "ok": False}
         try:
             spec, network = _elaborated(path, set)
-        except SpecError as error:
-            invalid += 1
+        except (SpecError, UsageError) as error:
+            invalid += isinstance(error, SpecError)
+            missing += isinstance(error, UsageError)
             found = error.diagnostics
         else:
             total = cost(network)
@@ -356,8 +367,8 @@ def validate(
         _report(problems, format.value)
     if format is Format.text and not as_json and len(results) > 1:
         _say(f"{len(results)} specs, {invalid} invalid, {failed} unlike their figures")
-    if invalid or failed:
-        raise typer.Exit(SpecError.exit_code if invalid else 1)
+    if invalid or failed or missing:
+        raise typer.Exit(SpecError.exit_code if invalid else UsageError.exit_code if missing else 1)
 
 
 def _spec_files(arguments: list[str]) -> Iterator[str]:
@@ -486,6 +497,8 @@ def extract(
 
     if not model.is_file():
         raise UsageError(Diagnostic("E0801", f"{model} {'is a folder' if model.is_dir() else 'does not exist'}"))
+    if output not in (None, "-") and Path(str(output)).exists() and Path(str(output)).samefile(model):
+        raise UsageError(Diagnostic("E0802", f"-o {output} is the model itself"))
     recorded = backend.extract(model)
     if recorded is None:
         raise UsageError(Diagnostic("E0801", f"{model} records no spec: rescompile did not build it"))

@@ -229,6 +229,10 @@ class _Parser:
 
 
 def _number(token: Token) -> int | float:
+    if re.match(r"0\d", token.text):
+        raise ExpressionError(
+            "E0301", f"{token.text} is octal to some and decimal to others", token.offset, len(token.text)
+        )
     value: int | float = int(token.text) if re.fullmatch(r"[\d_]+", token.text) else float(token.text)
     _bounded(value, token)
     return value

@@ -15,6 +15,7 @@ def add_features(root: Series, paths: Sequence[str]) -> Series:
     A part is an op or a scope outside of merges. Raises ShapeError for a path that names none.
     """
     wanted = list(paths)
+    wanted_once = set(wanted)
     found: set[str] = set()
 
     def visit(series: Series, path: str) -> Series:
@@ -22,7 +23,7 @@ def add_features(root: Series, paths: Sequence[str]) -> Series:
         for child in series.children:
             full = join(path, name_of(child))
             children.append(visit(child, full) if isinstance(child, Series) else child)
-            if full in wanted and full not in found and name_of(child) is not None:
+            if name_of(child) is not None and full in wanted_once and full not in found:
                 found.add(full)
                 tap = Series((), child.output, child.output)
                 children.append(Side(tap, full, "always", child.output))

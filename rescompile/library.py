@@ -64,12 +64,6 @@ def source(path: Path) -> Source:
         raise SpecError(Diagnostic("E0111", message, Place.at(whole, len(readable)))) from None
 
 
-def is_block(name: str) -> bool:
-    """Whether a source of this name is a block of the library."""
-    folder, _, file = name.partition("/")
-    return folder == "blocks" and file.removesuffix(".yaml") in blocks()
-
-
 def shown(path: Path) -> str:
     """A path as messages show it: `blocks/bottleneck.yaml` for the library, relative where that is shorter."""
     for folder, name in ((_folder("rescompile.blocks"), "blocks"), (_folder("rescompile.specs"), "specs")):

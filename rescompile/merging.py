@@ -58,6 +58,9 @@ def _setting(document: Mapping, setting: str) -> Mapping:
 
 def _file(path: Path, children: tuple[Path, ...]) -> Mapping:
     document = read(library.source(path))
+    if isinstance(document, Scalar) and document.value is None:
+        place = Place(document.place.source, 1, 1, 2)
+        raise _problem("E0104", "there is nothing here", place, "a spec begins with 'rescompile: 1'")
     if not isinstance(document, Mapping):
         raise _problem("E0104", "a spec is a mapping that begins with 'rescompile: 1'", document.place)
     version = document.get("rescompile")
@@ -161,12 +164,12 @@ def _set(document: Mapping, name: str, value: Located, place: Place) -> Mapping:
             "give the rows names",
         )
     if not found:
-        if head in KEYS:
+        if head in KEYS and not in_a_list:
             raise _problem("E0504", f"'{head}' cannot be set", place, f"what can be: a row, {', '.join(SETTABLE)}")
         known = sorted({row.address for row in rows})
-        hint = nearest(name, known) or (nearest(parent, known) if parent else None)
-        if hint and not nearest(name, known):
-            hint = f"{hint[:-2]}.{attribute}'?"
+        hint = nearest(name, known)
+        if parent and (row_hint := nearest(parent, known)) and (not hint or hint == row_hint):
+            hint = f"{row_hint[:-2]}.{attribute}'?"
         listed = f"the rows are {', '.join(known[:12])}" if known else None
         raise _problem("E0504", f"'{name}' names no row of the network", place, hint or listed)
     row = found[0]

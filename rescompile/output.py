@@ -80,6 +80,14 @@ def write_text(chunks: Iterable[Chunk], path: Path, force: bool = False) -> None
     """Write a text that is sealed already. Raises OutputError."""
     if not path.parent.is_dir():
         raise OutputError(Diagnostic("E1002", f"the folder {path.parent} does not exist"))
+    if not force and seal.form(path) not in (None, b": "):
+        raise OutputError(
+            Diagnostic(
+                "E1001",
+                f"{path} is no text, and this would replace it by one",
+                help="use --force to overwrite it, or -o for another file",
+            )
+        )
     pieces = list(chunks)
     write_files([File(path.name, lambda: pieces)], path.parent, force)
 

@@ -175,8 +175,6 @@ class _Reader:
         if getattr(start, "version", None) or getattr(start, "tags", None):
             self.problem(start, "E0106", "YAML directives are not used in specs")
         node = self.node(next(self.events), 0)
-        if isinstance(node, Scalar) and node.value is None and not self.problems:
-            _refuse(self.source, None, "E0104", "there is nothing here", "a spec begins with 'rescompile: 1'")
         next(self.events)  # document end
         after = next(self.events)
         if not isinstance(after, yaml.StreamEndEvent):

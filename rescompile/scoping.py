@@ -60,6 +60,7 @@ class _Checker:
         self.spec = spec
         self.problems: list[Diagnostic] = []
         self.mentioned: set[str] = set()
+        self.unknown_names: set[str] = set()
         self.block_words = frozenset({*spec.blocks, *BLOCKLESS})
 
     # --- reporting ---
@@ -95,6 +96,8 @@ class _Checker:
         self.defaults(network)
         self.steps(spec.network or [], ("network",), network)
         for name in () if spec.changed else spec.parameters:
+            if nearest(name, self.unknown_names):
+                continue  # what is misspelt or missing was perhaps to use it
             if name not in self.mentioned and self.written_here(("parameters", name)):
                 self.report(
                     "E0410", f"nothing in the network uses the parameter '{name}'", ("parameters", name), key=True
@@ -323,6 +326,7 @@ class _Checker:
         if complete:
             defaults = self.spec.defaults.get(word, {})
             missing = [n for n, d in parameters.items() if d.default is None and n not in given and n not in defaults]
+            self.unknown_names.update(missing)
             misspelt = any(nearest(argument, missing) for argument in given if argument not in parameters)
             if missing and not misspelt:
                 self.report("E0403", f"block '{word}' needs {' and '.join(missing)}", path, key=True)
@@ -335,7 +339,9 @@ class _Checker:
             self.report("E0405", message, path, help, key=True)
 
     def not_a_block(self, word: str, path: Path) -> None:
-        if word in ops.WORDS:
+        if word == "none":
+            self.report("E0401", "'none' has a meaning only as the shortcut of a residual", path)
+        elif word in ops.WORDS:
             self.report("E0401", f"'{word}' is an op, not a block", path, f"write {{{word}: {{...}}}}")
         else:
             self.unknown_word(word, path, blocks_only=True)
@@ -368,6 +374,7 @@ class _Checker:
         for name, token in expression.names.items():
             if name in scope.names or name in scope.words or name in words:
                 continue
+            self.unknown_names.add(name)
             alone = expression.word is not None
             blocks = words >= self.block_words
             if words and alone and not blocks:

@@ -71,3 +71,13 @@ def state(path: Path) -> Literal["absent", "ours", "edited", "foreign"]:
             left -= len(chunk)
     checksum = zlib.crc32(tail[at + len(MARK) + 10 :], checksum)
     return "ours" if digits == b"%08x" % checksum else "edited"
+
+
+def form(path: Path) -> bytes | None:
+    """The two bytes by which the seal of a file fits its format; None where there is no seal."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - _TAIL, 0))
+        _, mark, rest = file.read().rpartition(MARK)
+    return rest[:2] if mark else None

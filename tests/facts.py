@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from rescompile import elaborate, library, load
-from rescompile.network import Network, parameters
+from rescompile.network import Network, Op, Side, parameters, walk
 
 FILE = Path(__file__).parent / "facts" / "architectures.yaml"
 
@@ -27,6 +27,24 @@ def rows() -> dict[str, dict[str, Any]]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     document = yaml.load(FILE.read_text(encoding="utf-8"), loader)
     return {row["id"].replace(".", "_"): row for row in document["architectures"]}
+
+
+#: Rows without figures, each with the row that has them: networks whose tensors and costs are that other network's, since
+#: they differ only in where norms and activations stand (facts, section 5.18). Their specs say that nobody counted them.
+UNCOUNTED = dict.fromkeys(
+    ("torchblog_reference", "torchblog_no_relu", "torchblog_bn_after_add", "torchblog_bn_after_add_no_relu"),
+    "stochastic_depth_110",
+)
+
+
+def figures(name: str) -> dict[str, Any]:
+    """The row of a spec, with the figures of another network of its shapes where it has none of its own."""
+    row = rows()[name]
+    if name not in UNCOUNTED:
+        return row
+    counted = rows()[UNCOUNTED[name]]
+    computed = {key: {**row[key], "computed": counted[key]["computed"]} for key in ("params", "macs")}
+    return {**row, **computed, "output": counted["output"], "state_dict": counted["state_dict"]}
 
 
 @cache
@@ -44,6 +62,14 @@ def network(name: str, *settings: str) -> Network:
 def shapes(network: Network) -> dict[str, tuple[int, ...]]:
     """The names and shapes of a network's `state_dict`, in its order."""
     return {name: parameter.shape for name, parameter in parameters(network)}
+
+
+def idle_macs(network: Network) -> int:
+    """What the side branches that nobody computes would cost: the DRNs' released code runs its unused projection, and the
+    rows count what that code runs (facts, section 12)."""
+    sides = [node for _, node in walk(network.root) if isinstance(node, Side) and node.mode == "never"]
+    ops = [node for side in sides for _, node in walk(side.child) if isinstance(node, Op)]
+    return sum(op.kind.macs(op.input) for op in ops)
 
 
 def digest(tensors: Iterable[tuple[str, Iterable[int]]]) -> str:

@@ -228,7 +228,7 @@ def test_file(every_op: Network) -> None:
     assert set(metadata) == {"rescompile.spec", "rescompile.sha256", "rescompile.passes", "rescompile.seal"}
     assert metadata["rescompile.spec"] == every_op.text
     assert metadata["rescompile.sha256"] == hashlib.sha256(every_op.text.encode()).hexdigest()
-    assert metadata["rescompile.passes"] == ""
+    assert metadata["rescompile.passes"] == "[]"
 
 
 def _sizes(value: onnx.ValueInfoProto) -> tuple[str, list[int | str]]:

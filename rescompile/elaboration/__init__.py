@@ -72,7 +72,7 @@ class Elaborator(Calls):
             except Problem as problem:
                 self.note(problem)
         shape: Shape = tuple(spec.input)
-        children = self.rows(spec.network, ("network",), self.top, shape, Names())
+        children = self.rows(spec.network, ("network",), self.top, shape, self.names_of(spec.network))
         output = children[-1].output if children else shape
         root = Series(tuple(children), shape, output)
         if self.problems:
@@ -124,7 +124,9 @@ class Elaborator(Calls):
             try:
                 if isinstance(step, NamedStep) and isinstance(step.step, list):
                     name = self.explicit(step.name, (*path, at, step.name), frame, names)
-                    inner = self.rows(step.step, (*path, at, step.name), frame, shape, Names(numbered=True))
+                    inner = self.rows(
+                        step.step, (*path, at, step.name), frame, shape, self.names_of(step.step, numbered=True)
+                    )
                     new: list[Node] = [Series(tuple(inner), shape, inner[-1].output if inner else shape, name)]
                 else:
                     new, _ = self.step(step, (*path, at), frame, shape, names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,11 +13,11 @@ from rescompile.elaboration.steps import Steps
 from rescompile.errors import nearest, one_of
 from rescompile.network import NO_HINTS, Call, Node, Series
 from rescompile.ops import Shape
-from rescompile.spec import Block, Each, FirstRest, Spec, Use
+from rescompile.spec import Block, Each, FirstRest, Model, NamedStep, OpStep, Spec, Use
 
 MAX_CALLS = 32
-_VARYING = ("index", "depth", "copy")
-_PER_BLOCK = ("Each(", "FirstRest(")
+_VARYING = frozenset({"index", "depth", "copy"})
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Calls(Steps):
@@ -28,9 +29,8 @@ class Calls(Steps):
         self.varying: dict[str | None, bool] = {}
         self.spec_block_used = False
         # Defaults of ops that differ among copies make every block differ.
-        marks = (*_VARYING, *_PER_BLOCK)
-        given = [repr(values) for word, values in spec.defaults.items() if word in ops.WORDS]
-        self.per_block_defaults = any(mark in text for text in given for mark in marks)
+        given = [values for word, values in spec.defaults.items() if word in ops.WORDS]
+        self.per_block_defaults = _tells_copies_apart(given)
 
     def use(
         self, use: Use, path: Path, frame: Frame, shape: Shape, names: Names, name: str | None
@@ -90,7 +90,7 @@ class Calls(Steps):
                 )
             name = self.automatic(word, path, frame, names)
         inner = self.bind(use, word, block, path, frame, shape, None, None)
-        scope = names if name is None else Names(numbered=block.inline)
+        scope = names if name is None else self.names_of(block.body, numbered=block.inline)
         nodes, output = self.body(block, inner, shape, scope, shared=name is not None)
         when = None if use.when is None else str(use.when)
         return [self.series(nodes, shape, output, name, inner, path, when)], output
@@ -134,7 +134,7 @@ class Calls(Steps):
                     named_in = inner if template is block.members else counted
                     member = self.spelled(template or "{index}", where, named_in, in_channels=shape[0])
                     self.claim(member, where, frame, scope)
-            own = scope if member is None else Names(numbered=block.inline)
+            own = scope if member is None else self.names_of(block.body, numbered=block.inline)
             nodes, output = self.body(block, inner, shape, own, shared=member is not None)
             members.append(self.series(nodes, shape, output, member, inner, path, None))
             shape = output
@@ -202,8 +202,9 @@ class Calls(Steps):
     def varies(self, word: str | None) -> bool:
         """Whether the body of a block depends on its place among the copies: through a name, or a value per block."""
         if word not in self.varying:
-            text = repr(self.spec.blocks[word]) if word else ""
-            self.varying[word] = self.per_block_defaults or any(mark in text for mark in (*_VARYING, *_PER_BLOCK))
+            body = self.spec.blocks[word].body if word else []
+            lets = self.spec.blocks[word].let if word else {}
+            self.varying[word] = self.per_block_defaults or _tells_copies_apart([body, lets])
         return self.varying[word]
 
     def bind(
@@ -267,3 +268,19 @@ class Calls(Steps):
 
 def _frozen(value: Value) -> Any:
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else (type(value), value)
+
+
+def _tells_copies_apart(value: Any) -> bool:
+    """Whether steps or values mention the place among the copies, or hold a value per copy."""
+    match value:
+        case Each() | FirstRest():
+            return True
+        case str():
+            return not _VARYING.isdisjoint(_WORD.findall(value))
+        case list() | tuple():
+            return any(_tells_copies_apart(item) for item in value)
+        case dict():
+            return any(_tells_copies_apart(item) for pair in value.items() for item in pair)
+        case Model() | NamedStep() | OpStep():
+            return any(_tells_copies_apart(item) for _, item in value)
+    return False

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 from rescompile import names as naming
 from rescompile.elaboration.frames import Frame, Path, Value
 from rescompile.elaboration.values import Values
 from rescompile.expressions import show
 from rescompile.ops import Shape
 from rescompile.reader import locate
-from rescompile.spec import template_parts
+from rescompile.spec import If, NamedStep, ParallelStep, ResidualStep, SideStep, Spec, Use, template_parts
 
 
 class Names:
     """The names of one scope. In a numbered one, steps without a name count from 0; elsewhere ops are called by their
     word. A step with a name of its own takes no number."""
 
-    def __init__(self, numbered: bool = False) -> None:
+    def __init__(self, numbered: bool = False, given: frozenset[str] = frozenset()) -> None:
         self.numbered = numbered
+        self.given = given  # names that the spec gives further on; automatic ones keep clear of them
         self.count = 0
         self.again: dict[str, int] = {}  # how often a word has named a step
         self.taken: dict[str, Path] = {}
@@ -24,13 +28,46 @@ class Names:
 
     def unnumbered(self) -> Names:
         """The same scope seen from a shortcut or a gate, whose steps take no number."""
-        seen = Names()
+        seen = Names(given=self.given)
         seen.taken, seen.again = self.taken, self.again
         return seen
 
 
+def given_names(step: Any) -> Iterator[str]:
+    """The names that a step gives in its own scope, as far as they are plain."""
+    match step:
+        case list():
+            for item in step:
+                yield from given_names(item)
+        case NamedStep():
+            yield step.name
+        case If():
+            yield from given_names(step.then)
+            yield from given_names(step.else_)
+        case ResidualStep():
+            for part in (step.residual.branch, step.residual.gate, step.residual.shortcut):
+                yield from given_names(part)
+        case ParallelStep():
+            yield from given_names(step.parallel.branches)
+        case SideStep():
+            yield from given_names(step.side.body)
+        case Use() if step.name is not None:
+            yield step.name
+
+
 class Scopes(Values):
     """Gives steps their names."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.given: dict[int, frozenset[str]] = {}
+
+    def names_of(self, steps: Sequence[Any], numbered: bool = False) -> Names:
+        """A new scope for these steps."""
+        key = id(steps)  # the lists of a spec live as long as it does
+        if key not in self.given:
+            self.given[key] = frozenset(given_names(list(steps)))
+        return Names(numbered, self.given[key])
 
     def spelled(self, template: str, path: Path, frame: Frame, **extra: Value) -> str:
         """A name with its {expressions} filled in."""
@@ -69,7 +106,7 @@ class Scopes(Values):
                 self.unmixed(names, path, frame)
         else:
             name, again = word, names.again.get(word, 0)
-            while name in names.taken and not owns:
+            while (name in names.taken or name in names.given) and not owns:
                 again += 1
                 name = f"{word}_{again}"
             names.again[word] = again

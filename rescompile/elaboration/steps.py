@@ -130,7 +130,7 @@ class Steps(Scopes):
         at: Any = None,
     ) -> tuple[list[Node], Shape]:
         """A named group: a numbered list, or a scope around one merge."""
-        names = Names(numbered)
+        names = self.names_of(steps, numbered)
         if at is None:
             nodes, output = self.steps(steps, path, frame, shape, names)
         else:
@@ -292,7 +292,7 @@ class Steps(Scopes):
                 name = str(copy)
                 self.claim(name, (*path, "copies"), frame, names)
                 inner = frame.with_values(copy=copy)
-                nodes, output = self.step(parts.branch, (*path, "branch"), inner, shape, Names())
+                nodes, output = self.step(parts.branch, (*path, "branch"), inner, shape, self.names_of([parts.branch]))
                 named = Series(tuple(nodes), shape, output, name, origin=self.origin((*path, "branch")))
                 branches.append(Series((named,), shape, output))
         return self.merged(branches, parts.merge, path, frame, shape, names)
@@ -366,7 +366,7 @@ def _bounded(series: Series) -> bool:
         match node:
             case Op(kind=ops.Act(kind=kind)):
                 return kind in ops.BOUNDED
-            case Series(children=()) | tree.Side():
+            case Series(children=()) | tree.Side() | Op(kind=ops.Identity() | ops.Dropout()):
                 continue
             case Series():
                 return _bounded(node)

@@ -120,7 +120,8 @@ class Values(Blame):
                 "E0304", f"it must be {one_of(facts.words) if facts.type == 'word' else TYPE_NAMES[facts.type]}"
             )
         if facts.type == "int" and not isinstance(value, int):
-            rest = ", and a division left a rest" if value.is_integer() else ""
+            divided = value.is_integer() and not isinstance(raw, float)
+            rest = ", and a division left a rest" if divided else ""
             floor = "use // or floor() where the paper rounds down" if "/" in str(raw) else None
             raise refuse("E0304", f"it must be a whole number{rest}", fit or floor)
         return self.in_range(value if facts.type == "int" else float(value), facts, refuse)

@@ -5,7 +5,7 @@ Each is an option, declared here once and shared by every command that takes a n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -68,3 +68,14 @@ def apply(
             network = replace(network, passes=(*network.passes, record))
             verify(network)
     return network, weights
+
+
+def options(recorded: Sequence[str]) -> dict[str, Any]:
+    """The options that records of passes stand for: `apply` with them does the same again."""
+    found: dict[str, Any] = {}
+    kinds = {step.option: step for step in PASSES}
+    for record in recorded:
+        option, equals, value = record.partition("=")
+        step = kinds[option]
+        found[step.keyword] = step.type(value) if equals else True
+    return found
