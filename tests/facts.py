@@ -19,13 +19,13 @@ from rescompile import elaborate, library, load
 from rescompile.network import Network, Op, Side, parameters, walk
 
 FILE = Path(__file__).parent / "facts" / "architectures.yaml"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @cache
 def rows() -> dict[str, dict[str, Any]]:
     """The rows by the name of their spec: dots cannot stand in a name, so they are underscores there."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    document = yaml.load(FILE.read_text(encoding="utf-8"), loader)
+    document = yaml.load(FILE.read_text(encoding="utf-8"), LOADER)
     return {row["id"].replace(".", "_"): row for row in document["architectures"]}
 
 
@@ -62,6 +62,11 @@ def network(name: str, *settings: str) -> Network:
 def shapes(network: Network) -> dict[str, tuple[int, ...]]:
     """The names and shapes of a network's `state_dict`, in its order."""
     return {name: parameter.shape for name, parameter in parameters(network)}
+
+
+def blocks(network: Network) -> set[str]:
+    """The blocks that a network's canonical text defines."""
+    return set(yaml.load(network.text, LOADER).get("blocks", {}))
 
 
 def idle_macs(network: Network) -> int:

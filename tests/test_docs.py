@@ -270,6 +270,11 @@ def test_list_of_blocks_is_up_to_date() -> None:
     assert script("make_blocks").page() == (DOCS / "blocks.md").read_text("utf-8")
 
 
+def test_list_of_the_zoo_is_up_to_date() -> None:
+    """`python docs/make_zoo.py` was run after the last change to a spec."""
+    assert script("make_zoo").page().rstrip() + "\n" == (DOCS / "zoo.md").read_text("utf-8")
+
+
 def test_every_op_and_attribute_is_in_the_reference() -> None:
     """The generator itself leaves nothing out."""
     for word in ops.WORDS:

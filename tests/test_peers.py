@@ -1,4 +1,4 @@
-"""The zoo against the libraries that people load checkpoints from: same names in the same order, same numbers.
+"""The zoo against the libraries that people load checkpoints from, and against the released code: same names, same numbers.
 
 Counts and digests cannot see where a norm stands or which convolution has the stride, so the outputs must agree too: ONNX
 Runtime on our file against the peer itself, both measured against the peer in float64 (see `peers.bound`).
@@ -9,6 +9,8 @@ from __future__ import annotations
 import gc
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import facts
@@ -20,34 +22,251 @@ torch = pytest.importorskip("torch", reason="the peers are torch models: pip ins
 pytest.importorskip("onnxruntime", reason="our side runs in ONNX Runtime: pip install 'rescompile[run]'")
 
 import peers  # noqa: E402  # before torchvision: it declares the operators whose library may not load
-import references  # noqa: E402
 
-torchvision = pytest.importorskip("torchvision", reason="the peer of 16 networks: pip install --no-deps torchvision")
-timm = pytest.importorskip("timm", reason="the peer of 3 networks: pip install --no-deps timm")
+torchvision = pytest.importorskip("torchvision", reason="a peer of many networks: pip install --no-deps torchvision")
+timm = pytest.importorskip("timm", reason="a peer of many networks: pip install --no-deps timm")
 
+from references import cifar, darknet, densenet, drn, highway, imagenet, wrn  # noqa: E402
 from torch import nn  # noqa: E402
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet  # noqa: E402
 
-from rescompile import build, load  # noqa: E402
+from rescompile import build, library, load  # noqa: E402
 from rescompile.cost import cost  # noqa: E402
+from rescompile.network import Network, Op, Parallel, Series, walk  # noqa: E402
+from rescompile.ops import Act  # noqa: E402
 
-#: torchvision's networks by our name for them, which is theirs; and the input at which outputs are compared. All of them
-#: work at any size, so the large ones are compared at a small one, and one of each kind at the size of their papers.
-TORCHVISION = {
-    "resnet18": 96,
-    "resnet34": 96,
-    "resnet50": 224,
-    "resnet101": 96,
-    "resnet152": 96,
-    "resnext50_32x4d": 96,
-    "resnext101_32x8d": 96,
-    "resnext101_64x4d": 96,
-    "wide_resnet50_2": 96,
-    "wide_resnet101_2": 96,
-    "densenet121": 224,
-    "densenet161": 96,
-    "densenet169": 96,
-    "densenet201": 96,
+Tensors = dict[str, peers.Array]
+Renamed = Callable[[str, Tensors], Tensors]
+
+
+def as_they_are(_name: str, tensors: Tensors) -> Tensors:
+    """Strict loading: the peer has our names."""
+    return tensors
+
+
+def in_our_order(name: str, tensors: Tensors) -> Tensors:
+    """Our names, one after the other: the peer has the same order and names of its own."""
+    ours = facts.shapes(facts.network(name))
+    pairs = zip(ours.items(), tensors.values(), strict=True)
+    return {key: tensor.reshape(shape) for (key, shape), tensor in pairs}  # a linear layer may be a 1x1 convolution
+
+
+def from_resnetv2(name: str, tensors: Tensors) -> Tensors:
+    """timm's names for its ResNets of pre-activation."""
+    changes: dict[str, str | Callable[[re.Match[str]], str]] = {
+        r"^stem\.conv\.": "conv1.",
+        r"^stages\.0\.blocks\.0\.norm1\.": "bn1.",
+        r"^stages\.(\d)\.blocks\.(\d+)\.": lambda found: f"layer{int(found[1]) + 1}.{found[2]}.",
+        r"\.norm(\d)\.": r".bn\1.",
+        r"^norm\.": "bn.",
+        r"^head\.fc\.": "fc.",
+        r"\.downsample\.conv\.": ".downsample.0.",
+    }
+    ours: Tensors = {}
+    for key, tensor in tensors.items():
+        for pattern, new in changes.items():
+            key = re.sub(pattern, new, key)
+        ours[key] = tensor.reshape(len(tensor), -1) if key == "fc.weight" else tensor
+    return ours
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What a network of the zoo is compared with, and how: `settings` change our side, as `--set` does."""
+
+    make: Callable[[], nn.Module]
+    input: tuple[int, int, int] = (3, 64, 64)
+    settings: tuple[str, ...] = ()
+    renamed: Renamed = as_they_are
+    positive: str = ""
+
+
+def torchvision_peer(name: str) -> nn.Module:
+    """A model without weights to download, and without the slow drawing of new ones."""
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+    return model
+
+
+def timm_peer(name: str) -> nn.Module:
+    """A model without weights to download."""
+    model: nn.Module = timm.create_model(name, pretrained=False)
+    return model
+
+
+#: Inputs of networks that cannot be small, and of one network of each kind the size of its paper. All others are compared
+#: at 64x64; those with average pools of stride 2 in their shortcuts at 90x90, where these meet odd maps.
+SIZES = {"alexnet": 96, "inception_v3": 107, "googlenet": 224, "resnet50": 224, "densenet121": 224, "vgg16_bn": 224}
+
+
+def automatic() -> Iterator[tuple[str, Peer]]:
+    """Networks whose rows name a peer, torchvision's before timm's: it needs no adapting, its checkpoints fit strictly."""
+    for name in facts.zoo():
+        known = facts.rows()[name].get("peers") or {}
+        size = SIZES.get(name, 90 if re.fullmatch(r"resnet\d+_?[dD]", name) else 64)
+        if theirs := known.get("torchvision"):
+            yield name, Peer(lambda theirs=theirs: torchvision_peer(theirs), (3, size, size))
+        elif (theirs := known.get("timm")) and name not in ADAPTED:
+            yield name, Peer(lambda theirs=theirs: timm_peer(theirs), (3, size, size))
+
+
+def darknet53(slope: float) -> nn.Module:
+    """timm's darknet53 with another slope than its 0.01."""
+    model = timm_peer("darknet53")
+    for module in model.modules():
+        if isinstance(module, nn.LeakyReLU):
+            module.negative_slope = slope
+    return model
+
+
+def mobilenet() -> nn.Module:
+    """timm's MobileNet with the paper's relu instead of relu6."""
+    model = timm_peer("mobilenetv1_100")
+    for module in list(model.modules()):
+        for child, inner in list(module.named_children()):
+            if isinstance(inner, nn.ReLU6):
+                setattr(module, child, nn.ReLU())
+    return model
+
+
+def resnetv2(name: str) -> nn.Module:
+    """timm's ResNet of pre-activation, without the projection that its basic units begin with although nothing changes."""
+    model = timm_peer(name)
+    if name in ("resnetv2_18", "resnetv2_34"):
+        model.stages[0].blocks[0].downsample = nn.Identity()
+    return model
+
+
+def preact_resnet200() -> nn.Module:
+    """timm has no such model, but its class makes it."""
+    from timm.layers import BatchNormAct2d, create_conv2d
+    from timm.models.resnetv2 import ResNetV2
+
+    model: nn.Module = ResNetV2([3, 24, 36, 3], norm_layer=BatchNormAct2d, conv_layer=create_conv2d)
+    return model
+
+
+#: timm pools before its first norm, which is the same while that norm's scales are positive; all others are random.
+_RESNETV2 = {"renamed": from_resnetv2, "positive": "stages.0.blocks.0.norm1"}
+
+#: Networks whose peer is timm's under other names or with a documented difference.
+ADAPTED = {
+    "darknet53": Peer(lambda: darknet53(0.1), renamed=in_our_order),
+    "mobilenet_v1": Peer(mobilenet, renamed=in_our_order),
+    "preact_resnet200": Peer(preact_resnet200, **_RESNETV2),
+    **{
+        f"preact_resnet{depth}": Peer(lambda depth=depth: resnetv2(f"resnetv2_{depth}"), **_RESNETV2)
+        for depth in (18, 34, 50, 101, 152)
+    },
 }
+
+_CIFAR, _MNIST = (3, 32, 32), (1, 28, 28)
+_L18, _L34, _L50, _L101 = [2, 2, 2, 2], [3, 4, 6, 3], [3, 4, 6, 3], [3, 4, 23, 3]
+_NINE = ("parameters.n=3",)  # units, and so 20 layers of 110: rounding errors grow with depth and would hide mistakes
+
+
+def variant(unit: type[cifar.Unit], bias: bool = False, shared: tuple[int, ...] = ()) -> Peer:
+    """A ResNet for CIFAR of 20 layers with units of this kind."""
+    return Peer(lambda: cifar.Net(3, unit, bias, shared), _CIFAR, _NINE)
+
+
+#: The rest, written down from the papers and the released code (see `references`).
+REFERENCES = {
+    # He et al. 2015 and 2016, Xie et al. 2016 on ImageNet
+    "plain18": Peer(lambda: imagenet.without_projections(ResNet(imagenet.Plain, _L18))),
+    "plain34": Peer(lambda: imagenet.without_projections(ResNet(imagenet.Plain, _L34))),
+    "resnet18_A": Peer(lambda: imagenet.without_projections(ResNet(imagenet.OptionA, _L18))),
+    "resnet34_A": Peer(lambda: imagenet.without_projections(ResNet(imagenet.OptionA, _L34))),
+    "resnet18_C": Peer(lambda: imagenet.option_c(ResNet(BasicBlock, _L18))),
+    "resnet34_C": Peer(lambda: imagenet.option_c(ResNet(BasicBlock, _L34))),
+    "resnet50_v1": Peer(lambda: imagenet.original(torchvision_peer("resnet50"))),
+    "resnet101_v1": Peer(lambda: imagenet.original(torchvision_peer("resnet101"))),
+    "resnet50_bn_after_add": Peer(lambda: ResNet(imagenet.NormAfterAdd, _L50)),
+    "resnet101_wider_1x100d": Peer(lambda: ResNet(Bottleneck, _L101, width_per_group=100)),
+    "resnext50_2x40d": Peer(lambda: ResNet(Bottleneck, _L50, groups=2, width_per_group=40)),
+    "resnext50_4x24d": Peer(lambda: ResNet(Bottleneck, _L50, groups=4, width_per_group=24)),
+    "resnext50_8x14d": Peer(lambda: ResNet(Bottleneck, _L50, groups=8, width_per_group=14)),
+    "wrn18_2_imagenet": Peer(lambda: imagenet.wide(_L18)),
+    # on CIFAR
+    "plain20_cifar": Peer(lambda: cifar.Net(3, cifar.Plain), _CIFAR),
+    "resnet20_cifar": Peer(lambda: cifar.Net(3), _CIFAR),
+    "resnet110_cifar": Peer(lambda: cifar.Net(18), _CIFAR),
+    "resnet164_cifar": Peer(lambda: cifar.Bottlenecks(18), _CIFAR),
+    "resnext29_8x64d_cifar": Peer(lambda: cifar.Bottlenecks(3, 64, 8, 64, stride_at=2), _CIFAR),
+    "preact_resnet110_cifar": variant(cifar.PreActivated, shared=(1, 2, 3)),
+    "preact_resnet164_cifar": Peer(lambda: cifar.PreActivation(18), _CIFAR),
+    "stochastic_depth_110": variant(cifar.StochasticDepth, bias=True),
+    "torchblog_reference": variant(cifar.Unit, bias=True),
+    "torchblog_no_relu": variant(cifar.NoRelu, bias=True),
+    "torchblog_bn_after_add": variant(cifar.NormAfterAdd, bias=True),
+    "torchblog_bn_after_add_no_relu": variant(cifar.NormAfterAddNoRelu, bias=True),
+    "he2016_shortcut_original": variant(cifar.Unit),
+    "he2016_shortcut_scale_0_1": variant(cifar.Plain),
+    "he2016_shortcut_scale_0_5_1": variant(cifar.HalfShortcut),
+    "he2016_shortcut_scale_0_5_0_5": variant(cifar.HalfBoth),
+    "he2016_shortcut_exclusive_gate_b0_to_b5": variant(cifar.ExclusiveGate),
+    "he2016_shortcut_exclusive_gate_b6": variant(cifar.ExclusiveGate),
+    "he2016_shortcut_exclusive_gate_b7": variant(cifar.ExclusiveGate),
+    "he2016_shortcut_shortcut_gate_b0": variant(cifar.ShortcutGate),
+    "he2016_shortcut_shortcut_gate_b6": variant(cifar.ShortcutGate),
+    "he2016_shortcut_conv1x1": variant(cifar.Projected),
+    "he2016_shortcut_dropout_0_5": variant(cifar.Unit),
+    "he2016_activation_original": variant(cifar.Unit),
+    "he2016_activation_bn_after_add": variant(cifar.NormAfterAdd),
+    "he2016_activation_relu_before_add": variant(cifar.ReluBeforeAdd),
+    "he2016_activation_relu_only_preact": variant(cifar.ReluOnlyPreActivation),
+    "he2016_activation_full_preact": variant(cifar.PreActivated, shared=(1,)),
+    # Zagoruyko & Komodakis 2016
+    "wrn_16_8": Peer(lambda: wrn.Net(2, 1), _CIFAR, ("parameters.k=1",)),
+    "wrn_16_8_dropout": Peer(lambda: wrn.Net(2, 1), _CIFAR, ("parameters.k=1",)),
+    "wrn_40_1": Peer(lambda: wrn.Net(6, 1), _CIFAR),
+    "wrn_40_2": Peer(lambda: wrn.Net(6, 2), _CIFAR),
+    "wrn_22_2_B313": Peer(lambda: wrn.Net(3, 2, (3, 1, 3)), _CIFAR),
+    "wrn_40_2_B13": Peer(lambda: wrn.Net(6, 2, (1, 3)), _CIFAR),
+    "wrn_40_2_B31": Peer(lambda: wrn.Net(6, 2, (3, 1)), _CIFAR),
+    "wrn_40_2_B131": Peer(lambda: wrn.Net(6, 2, (1, 3, 1)), _CIFAR),
+    "wrn_40_2_B311": Peer(lambda: wrn.Net(6, 2, (3, 1, 1)), _CIFAR),
+    **{f"wrn_40_2_l{l}": Peer(lambda l=l: wrn.Net(12 // l, 2, (3,) * l), _CIFAR) for l in (1, 2, 3, 4)},
+    # Huang et al. 2017; torchvision's class has its last norm under another name for CIFAR
+    "densenet264": Peer(lambda: torchvision.models.DenseNet(32, (6, 12, 64, 48), num_init_features=64)),
+    "densenet_40_k12_cifar": Peer(lambda: densenet.Plain(12, 12), _CIFAR),
+    "densenet_bc_100_k12_cifar": Peer(lambda: densenet.bottlenecks(16, 12), _CIFAR, renamed=in_our_order),
+    "densenet_bc_40_k36_cifar": Peer(lambda: densenet.bottlenecks(6, 36), _CIFAR, renamed=in_our_order),
+    # Srivastava et al. 2015
+    "highway_b_cifar10_19": Peer(highway.B, _CIFAR),
+    "highway_b_cifar100_19": Peer(lambda: highway.B(100), _CIFAR),
+    "highway_mnist_conv_16": Peer(lambda: highway.Convolutional(16), _MNIST),
+    "highway_mnist_conv_32": Peer(lambda: highway.Convolutional(32), _MNIST),
+    **{
+        f"{kind}_mnist_fc_{layers}": Peer(
+            lambda kind=kind, layers=layers: highway.FullyConnected(layers, kind == "plain"), _MNIST
+        )
+        for kind in ("highway", "plain")
+        for layers in (10, 20)
+    },
+    # darknet
+    "darknet19": Peer(lambda: darknet.Net(darknet.darknet19())),
+    "darknet_resnet18": Peer(lambda: darknet.Net(darknet.resnet_basic((2, 2, 2, 2)))),
+    "darknet_resnet34": Peer(lambda: darknet.Net(darknet.resnet_basic((3, 4, 6, 3)))),
+    "darknet_resnet50": Peer(lambda: darknet.Net(darknet.resnet_bottleneck((3, 4, 6, 3)))),
+    "darknet_resnet101": Peer(lambda: darknet.Net(darknet.resnet_bottleneck((3, 4, 23, 3), average_last=True))),
+    "darknet_resnext50": Peer(lambda: darknet.Net(darknet.resnet_bottleneck((3, 4, 6, 3), 128, 256, 32))),
+    "darknet_densenet201": Peer(lambda: darknet.Net(darknet.densenet201())),
+    # Yu et al. 2017
+    "drn_a_18": Peer(lambda: drn.A(drn.Basic, (2, 2, 2, 2))),
+    "drn_a_50": Peer(lambda: drn.A(drn.Bottleneck, (3, 4, 6, 3))),
+    "drn_c_26": Peer(lambda: drn.C(drn.Basic, (1, 1, 2, 2, 2, 2, 1, 1))),
+    "drn_c_58": Peer(lambda: drn.C(drn.Bottleneck, (1, 1, 3, 4, 6, 3, 1, 1))),
+    "drn_d_22": Peer(lambda: drn.D(drn.Basic, (1, 1, 2, 2, 2, 2, 1, 1))),
+    "drn_d_24": Peer(lambda: drn.D(drn.Basic, (1, 1, 2, 2, 2, 2, 2, 2))),
+    "drn_d_54": Peer(lambda: drn.D(drn.Bottleneck, (1, 1, 3, 4, 6, 3, 1, 1))),
+}
+
+AUTOMATIC = dict(automatic())
+PEERS = {**AUTOMATIC, **ADAPTED, **REFERENCES}
+
+#: Networks whose tensors stand where they branch off, while the peer registers them elsewhere: auxiliary heads, gates.
+OTHER_ORDER = {"googlenet", "inception_v3"}
 
 
 @pytest.fixture(autouse=True)
@@ -57,183 +276,105 @@ def _free_models() -> Iterator[None]:
     gc.collect()
 
 
-def from_torchvision(name: str, **options: Any) -> nn.Module:
-    """A model without weights to download."""
-    model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
-    return model
-
-
-def same(
-    name: str,
-    model: nn.Module,
-    size: int,
-    renamed: Callable[[dict[str, peers.Array]], dict[str, peers.Array]] = lambda tensors: tensors,
-    positive: str = "",
-) -> None:
+def same(name: str, peer: Peer, folds: tuple[bool, ...] = (False, True)) -> None:
     """Hold our ONNX file with the weights of a peer to the peer, as it is and with its norms folded.
 
     One bound for both: a folded weight is computed in float64 and rounded once, where eager rounds after the convolution
     and again in the norm, so folding may not cost anything that the peer's own float32 does not.
     """
-    peers.randomised(model, (4, 3, size, size), positive=positive)
-    x = np.random.default_rng(1).standard_normal((2, 3, size, size), np.float32)
+    model = peers.randomised(peer.make(), (4, *peer.input), positive=peer.positive)
+    x = np.random.default_rng(1).standard_normal((2, *peer.input), np.float32)
     single, double = peers.outputs(model, x)
     assert peers.telling(double) > 0.001  # a thousand times what float32 loses
-    spec = load(name, [f"input=[3, {size}, {size}]"])
-    for fold in (False, True):
-        ours = build(spec, "onnx", renamed(peers.arrays(model)), fold_batchnorm=fold).to_bytes()
-        found = ran(ours, {"input": x})["logits"]
+    spec = load(name, [f"input={list(peer.input)}", *peer.settings])
+    tensors = peer.renamed(name, peers.arrays(model))
+    for fold in folds:
+        found = ran(build(spec, "onnx", tensors, fold_batchnorm=fold).to_bytes(), {"input": x})["logits"]
         assert peers.error(found, double) <= peers.bound(single, double), f"fold_batchnorm={fold}"
 
 
-@pytest.mark.parametrize("name", [*TORCHVISION, "vgg16_bn"])
-def test_names_of_torchvision(name: str) -> None:
-    """`load_state_dict(checkpoint, strict=True)` needs no mapping, and a checkpoint's rows read in our order."""
+@pytest.mark.parametrize("name", [name for name in PEERS if PEERS[name].renamed is as_they_are])
+def test_names(name: str) -> None:
+    """`load_state_dict(checkpoint, strict=True)` needs no mapping; of the libraries' checkpoints, rows read in our order."""
     with torch.device("meta"):
-        model = from_torchvision(name)
-    network = facts.network(name)
+        model = PEERS[name].make()
+    network = facts.network(name, *PEERS[name].settings)
     theirs = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    assert list(facts.shapes(network).items()) == list(theirs.items())
+    ours = facts.shapes(network)
+    assert ours == theirs
     assert cost(network).parameters == sum(parameter.numel() for parameter in model.parameters())
+    if name in AUTOMATIC and name not in OTHER_ORDER:
+        assert list(ours) == list(theirs)
 
 
-def test_names_of_googlenet() -> None:
-    """torchvision registers the auxiliary heads last, where ours stand where they branch off: the order is not theirs."""
-    with torch.device("meta"):
-        model = from_torchvision("googlenet", init_weights=False)
-    network = facts.network("googlenet")
-    assert facts.shapes(network) == {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    assert cost(network).parameters == sum(parameter.numel() for parameter in model.parameters())
+@pytest.mark.parametrize("name", PEERS)
+def test_outputs(name: str) -> None:
+    """On weights far from those of a fresh model."""
+    same(name, PEERS[name])
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
-def test_outputs_of_torchvision(name: str) -> None:
-    """On weights of their own shape, far from those of a fresh model."""
-    same(name, from_torchvision(name), TORCHVISION[name])
-
-
-def test_outputs_of_googlenet() -> None:
-    """In evaluation mode, where the auxiliary heads own weights and compute nothing."""
-    same("googlenet", from_torchvision("googlenet", init_weights=False), 224)
-
-
-@pytest.mark.parametrize("size", [224, 96])
-def test_outputs_of_vgg(size: int) -> None:
-    """At 96 its adaptive pool makes 7x7 of 3x3, with bins that overlap."""
-    same("vgg16_bn", from_torchvision("vgg16_bn"), size)
-
-
-def test_names_of_resnet_d() -> None:
-    """ResNet-D is timm's."""
-    model = timm.create_model("resnet50d", pretrained=False)
-    theirs = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    assert list(facts.shapes(facts.network("resnet50_D")).items()) == list(theirs.items())
-
-
-@pytest.mark.parametrize("size", [224, 90])
-def test_outputs_of_resnet_d(size: int) -> None:
-    """At 90 its average pools meet odd maps: they round up, and count no padding."""
-    same("resnet50_D", timm.create_model("resnet50d", pretrained=False), size)
-
-
-def in_our_order(name: str) -> Callable[[dict[str, peers.Array]], dict[str, peers.Array]]:
-    """Gives a peer's tensors our names, one after the other: the peer has the same order and names of its own."""
-    ours = facts.shapes(facts.network(name))
-
-    def renamed(tensors: dict[str, peers.Array]) -> dict[str, peers.Array]:
-        pairs = zip(ours.items(), tensors.values(), strict=True)
-        return {key: tensor.reshape(shape) for (key, shape), tensor in pairs}  # a linear layer may be a 1x1 convolution
-
-    return renamed
-
-
-def darknet53(slope: float) -> nn.Module:
-    """timm's darknet53 with another slope than its 0.01."""
-    model: nn.Module = timm.create_model("darknet53", pretrained=False)
-    for module in model.modules():
-        if isinstance(module, nn.LeakyReLU):
-            module.negative_slope = slope
-    return model
-
-
-def test_outputs_of_darknet() -> None:
-    """timm's network under the names of the cfg, and with the slope of the cfg."""
-    same("darknet53", darknet53(0.1), 256, in_our_order("darknet53"))
+def test_adaptive_pool_with_bins_that_overlap() -> None:
+    """At 96 the adaptive pool of a VGG makes 7x7 of 3x3."""
+    same("vgg11", Peer(lambda: torchvision_peer("vgg11"), (3, 96, 96)))
 
 
 def test_the_bound_sees_another_slope() -> None:
     """timm's own slope is another network; if the bound let it pass, it would let anything pass."""
     with pytest.raises(AssertionError, match="<="):
-        same("darknet53", darknet53(0.01), 64, in_our_order("darknet53"))
+        same("darknet53", Peer(lambda: darknet53(0.01), renamed=in_our_order))
 
 
-def test_outputs_of_the_original_resnet() -> None:
-    """torchvision's resnet50 with the strides where the paper has them: no count tells the two apart."""
-    model = from_torchvision("resnet50")
-    for name in ("layer2", "layer3", "layer4"):
-        block = model.get_submodule(f"{name}.0")
-        block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
-    same("resnet50_v1", model, 96)
+def test_the_bound_sees_another_order() -> None:
+    """So would a norm on the other side of the addition, in the same tensors."""
+    with pytest.raises(AssertionError, match="<="):
+        same("he2016_activation_bn_after_add", variant(cifar.Unit))
 
 
-def test_outputs_of_densenet_for_cifar() -> None:
-    """torchvision's DenseNet with growth rate 12, 16 layers in each of three blocks, and a stem of one convolution."""
-    model = torchvision.models.DenseNet(12, (16, 16, 16), num_init_features=24, num_classes=10)
-    model.features.conv0 = nn.Conv2d(3, 24, 3, padding=1, bias=False)
-    model.features.norm0 = model.features.relu0 = model.features.pool0 = nn.Identity()
-
-    def renamed(tensors: dict[str, peers.Array]) -> dict[str, peers.Array]:
-        return {key.replace("features.norm5.", "features.norm4."): tensor for key, tensor in tensors.items()}
-
-    same("densenet_bc_100_k12_cifar", model, 32, renamed)
+def test_every_library_peer_is_compared() -> None:
+    """A row that names a peer of torchvision or timm is never left out silently."""
+    named = {name for name in facts.zoo() if {"torchvision", "timm"} & set(facts.rows()[name].get("peers") or {})}
+    assert named <= set(PEERS)
+    assert set(PEERS) <= set(facts.zoo())
 
 
-def test_outputs_of_preact_resnet200() -> None:
-    """timm pools before its first norm, which is the same while that norm's scales are positive; all others are random."""
-    from timm.layers import BatchNormAct2d, create_conv2d
-    from timm.models.resnetv2 import ResNetV2
-
-    model = ResNetV2([3, 24, 36, 3], norm_layer=BatchNormAct2d, conv_layer=create_conv2d)
-
-    def renamed(tensors: dict[str, peers.Array]) -> dict[str, peers.Array]:
-        changes = {
-            "stem.conv.": "conv1.",
-            "stages.0.blocks.0.norm1.": "bn1.",
-            r"stages\.(\d)\.blocks\.(\d+)\.": lambda found: f"layer{int(found[1]) + 1}.{found[2]}.",
-            r"\.norm(\d)\.": r".bn\1.",
-            r"^norm\.": "bn.",
-            r"^head\.fc\.": "fc.",
-            r"\.downsample\.conv\.": ".downsample.0.",
-        }
-        ours: dict[str, peers.Array] = {}
-        for key, tensor in tensors.items():
-            for pattern, new in changes.items():
-                key = re.sub(pattern, new, key)
-            ours[key] = tensor.reshape(1000, 2048) if key == "fc.weight" else tensor
-        return ours
-
-    same("preact_resnet200", model, 96, renamed, positive="stages.0.blocks.0.norm1")
+def computed_words(network: Network) -> set[str]:
+    """The blocks, op words and merges that the outputs of evaluation mode depend on."""
+    words: set[str] = set()
+    for _, node in walk(network.root, computed=True):
+        match node:
+            case Op(kind=Act(kind=word)):
+                words.add(word)
+            case Op():
+                words.add(node.kind.word)
+            case Parallel():
+                words.add(f"merge {node.merge}")
+            case Series() if node.call:
+                words.add(f"block {node.call.block}")
+    return words
 
 
-#: The rest, written down from the papers.
-REFERENCES: dict[str, Callable[[], nn.Module]] = {
-    "resnet110_cifar": lambda: references.OptionA(18),
-    "preact_resnet1001_cifar": lambda: references.PreActivation(111),
-    "wrn_22_2_B313": lambda: references.WideB(3, 2, (3, 1, 3)),
-    "highway_b_cifar10_19": references.HighwayB,
+@cache
+def compared_words() -> frozenset[str]:
+    """All that the comparisons above meet, each with its settings."""
+    return frozenset().union(*(computed_words(facts.network(name, *peer.settings)) for name, peer in PEERS.items()))
+
+
+#: Blocks that no comparison of outputs can meet, with the reason.
+NOT_COMPARED = {
+    "googlenet_aux": "an auxiliary head: evaluation mode does not compute it; its names and shapes are compared",
+    "inception_aux": "likewise",
 }
 
 
-@pytest.mark.parametrize("name", REFERENCES)
-def test_references(name: str) -> None:
-    """Names and outputs of what no library has."""
-    model = REFERENCES[name]()
-    theirs = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    assert facts.shapes(facts.network(name)) == theirs
-    same(name, model, 32)
+def test_every_block_is_compared() -> None:
+    """Every block of the library, and every one that a spec defines, computes something in a compared network."""
+    defined = {block for name in facts.zoo() for block in facts.blocks(facts.network(name))} | set(library.blocks())
+    met = {word.removeprefix("block ") for word in compared_words() if word.startswith("block ")}
+    assert defined - met == set(NOT_COMPARED)
 
 
-def test_every_network_has_a_peer() -> None:
-    """A new spec needs one too: here, or with its reason."""
-    others = {"vgg16_bn", "googlenet", "resnet50_D", "resnet50_v1", "darknet53", "densenet_bc_100_k12_cifar"}
-    assert set(facts.zoo()) == {*TORCHVISION, *others, "preact_resnet200", *REFERENCES}
+def test_every_op_is_compared() -> None:
+    """Every op word and every merge that the zoo computes with, too."""
+    assert set().union(*(computed_words(facts.network(name)) for name in facts.zoo())) <= compared_words() | {
+        f"block {block}" for block in NOT_COMPARED
+    }
