@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from rescompile.merging import KEYS
+from rescompile.reach import reached
 from rescompile.reader import plain, reads_as_text
 from rescompile.spec import Block, Preprocess, Spec, Survival
 
@@ -41,7 +42,7 @@ def canonical(spec: Spec, used: Collection[str]) -> tuple[str, str]:
     kept = {key: document[key] for key in KEYS if key in document and key not in LEFT_OUT}
     defaults = kept.get("defaults", {})
     kept["defaults"] = {word: _step(defaults[word]) for word in sorted(defaults) if word in used and defaults[word]}
-    kept["blocks"] = {word: _block(block) for word, block in sorted(kept["blocks"].items()) if word in spec.reached}
+    kept["blocks"] = {word: _block(block) for word, block in sorted(reached(kept, kept["blocks"].get).items())}
     kept["network"] = _step(kept["network"])
     for key, model in (("survival", Survival), ("preprocess", Preprocess)):
         if key in kept:

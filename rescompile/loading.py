@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -12,12 +12,12 @@ from rescompile import library, ops, recovery
 from rescompile.errors import Diagnostic, SpecError
 from rescompile.forms import diagnostics
 from rescompile.merging import resolve
-from rescompile.reader import Items, Located, Mapping, Scalar, read
+from rescompile.reach import reached
+from rescompile.reader import Mapping, plain, read
 from rescompile.scoping import check
 from rescompile.spec import Spec
 
 PathLike = str | os.PathLike[str]
-_WORDS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def load(path_or_name: PathLike, set: Sequence[str] = ()) -> Spec:
@@ -41,9 +41,9 @@ def from_document(document: Mapping, changed: bool = False) -> Spec:
     empty = list(recovery.empties(document))
     if empty:
         document = recovery.without_empties(document)  # type: ignore[assignment]
-    document, reached = _with_library(document)
+    document = _with_library(document)
     try:
-        result = Spec.resolved(document, reached, changed)
+        result = Spec.resolved(document, changed)
     except ValidationError as error:
         forms = [
             diagnostic for diagnostic in diagnostics(error, document) if not (empty and diagnostic.code == "E0103")
@@ -64,7 +64,7 @@ def _names_of_the_rest(document: Mapping, error: ValidationError) -> list[Diagno
     if any(loc[:1] in (("blocks",), ("parameters",)) for loc in wrong):
         return []  # what they define would be missed everywhere
     try:
-        rest = Spec.resolved(recovery.without_forms(document, wrong), frozenset(), False)
+        rest = Spec.resolved(recovery.without_forms(document, wrong), False)
     except ValidationError:
         return []
     return [diagnostic for diagnostic in check(rest) if diagnostic.code not in ("E0103", "E0410")]
@@ -76,7 +76,7 @@ def _rest(document: Mapping, problems: Sequence[Diagnostic]) -> Spec | None:
     if remaining is None:
         return None
     try:
-        rest = Spec.resolved(remaining, frozenset(), False)
+        rest = Spec.resolved(remaining, False)
     except ValidationError:
         return None
     return None if any(diagnostic.code != "E0410" for diagnostic in check(rest)) else rest
@@ -85,46 +85,21 @@ def _rest(document: Mapping, problems: Sequence[Diagnostic]) -> Spec | None:
 # --- blocks of the library --------------------------------------------------------------------------------------------
 
 
-def _with_library(document: Mapping) -> tuple[Mapping, frozenset[str]]:
-    """The document with every block of the library that its text can mean, and the words of all blocks so reached."""
+def _with_library(document: Mapping) -> Mapping:
+    """The document with every block of the library that its text can mean."""
     own = document.get("blocks")
     if own is not None and not isinstance(own, Mapping):
-        return document, frozenset()
+        return document
     entries = dict(own.entries) if own is not None else {}
-    roots = [node for key in ("network", "block", "defaults", "parameters") if (node := document.get(key)) is not None]
-    wanted = [word for root in roots for word in _words(root)]
-    reached: set[str] = set()
-    while wanted:
-        word = wanted.pop()
-        if word in reached:
-            continue
+
+    def block(word: str) -> Any:
         if word not in entries:
             if word not in library.blocks() or word in ops.WORDS:
-                continue
+                return None
             node = read(library.source(library.blocks()[word]))
             entries[word] = (node.place, node)
-        reached.add(word)
-        wanted.extend(_meant(entries[word][1]))
+        return plain(entries[word][1])
+
+    reached(plain(document), block)
     blocks = Mapping(dict(sorted(entries.items())), own.place if own is not None else document.place)
-    return document.put("blocks", blocks), frozenset(reached)
-
-
-def _meant(definition: Located) -> Iterator[str]:
-    """The words of a block's definition, without its own parameters and lets: those hide blocks of their name."""
-    parts = [definition.get(key) for key in ("parameters", "let")] if isinstance(definition, Mapping) else []
-    own = {name for part in parts if isinstance(part, Mapping) for name in part.entries}
-    return (word for word in _words(definition) if word not in own)
-
-
-def _words(node: Located) -> Iterator[str]:
-    """Every word that stands where a value or a step stands: more than the blocks meant, and never fewer."""
-    match node:
-        case Mapping():
-            for _, value in node.entries.values():
-                yield from _words(value)
-        case Items():
-            for item in node.items:
-                yield from _words(item)
-        case Scalar():
-            if isinstance(node.value, str):
-                yield from _WORDS.findall(node.value)
+    return document.put("blocks", blocks)

@@ -682,15 +682,14 @@ class Spec(Model):
     expect: Expect | None = None
 
     _document: LocatedMapping | None = PrivateAttr(default=None)
-    _reached: frozenset[str] = PrivateAttr(default=frozenset())
     _changed: bool = PrivateAttr(default=False)
 
     @classmethod
-    def resolved(cls, document: LocatedMapping, reached: frozenset[str], changed: bool) -> Spec:
-        """The Spec of a merged document. `reached` are the blocks that the network can mean; `changed` says that `--set`
-        was at work, so what the file says may go unused. Raises pydantic's ValidationError."""
+    def resolved(cls, document: LocatedMapping, changed: bool) -> Spec:
+        """The Spec of a merged document. `changed` says that `--set` was at work, so what the file says may go unused.
+        Raises pydantic's ValidationError."""
         spec = cls.model_validate(plain(document))
-        spec._document, spec._reached, spec._changed = document, reached, changed
+        spec._document, spec._changed = document, changed
         return spec
 
     @property
@@ -701,11 +700,6 @@ class Spec(Model):
                 Diagnostic("E0802", "this Spec was not read from a text", help="make one with rescompile.load()")
             )
         return self._document
-
-    @property
-    def reached(self) -> frozenset[str]:
-        """The words of the blocks that the network can mean."""
-        return self._reached
 
     @property
     def changed(self) -> bool:

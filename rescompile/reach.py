@@ -1,0 +1,42 @@
+"""Which blocks a text can mean: more than those that its network uses, and never fewer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: Keys of a spec whose words can be those of blocks.
+ROOTS = ("network", "block", "defaults", "parameters")
+
+
+def reached(document: dict[str, Any], block: Callable[[str], Any]) -> dict[str, Any]:
+    """The definitions of all blocks that a document can mean, by word; `block` gives a definition, or None."""
+    wanted = [word for key in ROOTS if key in document for word in _words(document[key])]
+    found: dict[str, Any] = {}
+    while wanted:
+        word = wanted.pop()
+        if word not in found and (definition := block(word)) is not None:
+            found[word] = definition
+            wanted.extend(_meant(definition))
+    return found
+
+
+def _meant(definition: Any) -> Iterator[str]:
+    """The words of a block's definition, without its own parameters and lets: those hide blocks of their name."""
+    parts = [definition.get(key) for key in ("parameters", "let")] if isinstance(definition, dict) else []
+    own = {name for part in parts if isinstance(part, dict) for name in part}
+    return (word for word in _words(definition) if word not in own)
+
+
+def _words(value: Any) -> Iterator[str]:
+    """Every word that stands where a value or a step stands."""
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from _words(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _words(item)
+    elif isinstance(value, str):
+        yield from _WORD.findall(value)
