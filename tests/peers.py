@@ -29,7 +29,7 @@ def randomised(model: nn.Module, size: tuple[int, ...], seed: int = 0, positive:
     Fresh norms are the identity and hide one that is missing or swapped, and positive scales hide a max-pool on the wrong
     side of a norm and its relu; so scales get random signs. The running statistics come from a forward pass on `size`
     (batch included), which keeps a network of any depth in range, and are then moved, so that they are no one's default.
-    Only the norm called `positive` gets no negative scales.
+    Only the norm called `positive` gets no negative scales. Every parameter is drawn, so the model may come without any.
     """
     generator = torch.Generator().manual_seed(seed)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -37,7 +37,11 @@ def randomised(model: nn.Module, size: tuple[int, ...], seed: int = 0, positive:
     def uniform(like: torch.Tensor, low: float, high: float) -> torch.Tensor:
         return torch.rand(like.shape, generator=generator) * (high - low) + low
 
+    drawn = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d)]
+    assert sum(1 for module in drawn for _ in module.parameters(recurse=False)) == sum(1 for _ in model.parameters())
     with torch.no_grad():
+        for norm in norms:
+            norm.num_batches_tracked.zero_()
         for module in model.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 fan_in = module.weight[0].numel()
