@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -117,6 +116,8 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     """`did you mean 'width'?` for a misspelt word, or None."""
     if len(word) > 64:
         return None
+    import difflib  # only a mistake needs it
+
     matches = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
     return f"did you mean '{matches[0]}'?" if matches else None
 

@@ -7,7 +7,6 @@ import contextlib
 import glob
 import os
 import sys
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -114,7 +113,8 @@ def check_ours(path: Path, force: bool) -> None:
 def _temporary(file: File, folder: Path, progress: Callable[[int], None] | None) -> tuple[str, str]:
     """The file's contents under a temporary name, and their checksum; nothing is left behind on failure."""
     folder = Path(os.path.realpath(folder / file.name)).parent
-    handle, name = tempfile.mkstemp(prefix=".rescompile-", dir=folder)
+    name = str(folder / f".rescompile-{os.getpid()}-{os.urandom(4).hex()}")
+    handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     checksum = 0
     try:
         with os.fdopen(handle, "wb", buffering=1 << 16) as stream:
@@ -124,18 +124,11 @@ def _temporary(file: File, folder: Path, progress: Callable[[int], None] | None)
                     checksum = zlib.crc32(chunk, checksum)
                 if progress is not None:
                     progress(len(chunk))
-        os.chmod(name, 0o666 & ~_umask())
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
     return name, f"{checksum:08x}"
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_stdout(files: Iterable[File]) -> None:
