@@ -8,7 +8,7 @@ import glob
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,11 +142,7 @@ def write_stdout(files: Iterable[File]) -> None:
                 help="write to a file with -o",
             )
         )
-    for chunk in _pieces(files):
-        sys.stdout.buffer.write(chunk)
-    sys.stdout.buffer.flush()
-
-
-def _pieces(files: Iterable[File]) -> Iterator[Chunk]:
     for file in files:
-        yield from file.chunks()
+        for chunk in file.chunks():
+            sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()

@@ -28,6 +28,7 @@ from rescompile.spec import (
     SideStep,
     Spec,
     Use,
+    parts,
 )
 
 Path = tuple[str | int, ...]
@@ -454,24 +455,8 @@ _FORMS = {
 
 def _block_words(step: Any) -> Iterator[str]:
     """Every literal word of a block that a step may use."""
-    match step:
-        case str():
-            yield step
-        case list():
-            for item in step:
-                yield from _block_words(item)
-        case NamedStep():
-            yield from _block_words(step.step)
-        case If():
-            yield from _block_words(step.then)
-            yield from _block_words(step.else_)
-        case ResidualStep():
-            for part in (step.residual.branch, step.residual.gate, step.residual.shortcut):
-                yield from _block_words(part)
-        case ParallelStep():
-            yield from _block_words(step.parallel.branches)
-            yield from _block_words(step.parallel.branch)
-        case SideStep():
-            yield from _block_words(step.side.body)
-        case Use():
-            yield from _block_words(step.block)
+    word = step.block if isinstance(step, Use) else step
+    if isinstance(word, str):
+        yield word
+    for part in parts(step):
+        yield from _block_words(part)

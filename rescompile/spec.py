@@ -35,7 +35,6 @@ from rescompile.expressions import FUNCTIONS, KEYWORDS, ExpressionError, parse, 
 from rescompile.reader import Mapping as LocatedMapping
 from rescompile.reader import plain
 
-FORMAT = 1
 TYPE_NAMES = {
     "int": "a whole number", "real": "a number", "bool": "true or false", "list": "a list", "block": "the word of a block",
     "size": "a whole number or [height, width]",
@@ -117,9 +116,6 @@ class FirstRest(Model):
     def at(self, index: int) -> tuple[Any, tuple[str | int, ...]]:
         """The value of copy `index`, and where it stands below this one."""
         return (self.first, ("first",)) if index == 0 else (self.rest, ("rest",))
-
-
-PerBlock = Each | FirstRest
 
 
 def _value_tag(raw: Any) -> str:
@@ -450,6 +446,25 @@ if TYPE_CHECKING:
 else:
     Step = TypeAliasType("Step", Annotated[_union(_STEP_FORMS), Discriminator(_step_tag)])
     Named = TypeAliasType("Named", Annotated[_union(_STEP_FORMS), Discriminator(_named_tag)])
+
+
+def parts(step: Any) -> tuple[Any, ...]:
+    """The steps directly inside a step; None where an optional one is left out."""
+    match step:
+        case list():
+            return tuple(step)
+        case NamedStep():
+            return (step.step,)
+        case If():
+            return step.then, step.else_
+        case ResidualStep():
+            return step.residual.branch, step.residual.gate, step.residual.shortcut
+        case ParallelStep():
+            return *(step.parallel.branches or ()), step.parallel.branch
+        case SideStep():
+            return (step.side.body,)
+    return ()
+
 
 # --- blocks -----------------------------------------------------------------------------------------------------------
 

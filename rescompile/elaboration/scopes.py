@@ -11,7 +11,7 @@ from rescompile.elaboration.values import Values
 from rescompile.expressions import show
 from rescompile.ops import Shape
 from rescompile.reader import locate
-from rescompile.spec import If, NamedStep, ParallelStep, ResidualStep, SideStep, Spec, Use, template_parts
+from rescompile.spec import NamedStep, ParallelStep, Spec, Use, parts, template_parts
 
 
 class Names:
@@ -36,23 +36,16 @@ class Names:
 def given_names(step: Any) -> Iterator[str]:
     """The names that a step gives in its own scope, as far as they are plain."""
     match step:
-        case list():
-            for item in step:
-                yield from given_names(item)
         case NamedStep():
             yield step.name
-        case If():
-            yield from given_names(step.then)
-            yield from given_names(step.else_)
-        case ResidualStep():
-            for part in (step.residual.branch, step.residual.gate, step.residual.shortcut):
+        case Use():
+            if step.name is not None:
+                yield step.name
+        case ParallelStep() if step.parallel.copies is not None:
+            return  # each copy is a scope of its own
+        case _:
+            for part in parts(step):
                 yield from given_names(part)
-        case ParallelStep():
-            yield from given_names(step.parallel.branches)
-        case SideStep():
-            yield from given_names(step.side.body)
-        case Use() if step.name is not None:
-            yield step.name
 
 
 class Scopes(Values):
