@@ -12,7 +12,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,8 @@ from rescompile.ops import Parameter
 Array = NDArray[Any]
 #: Arrays that are drawn ahead of the one being written hold at most so many bytes.
 AHEAD = 32 << 20
+#: An array of fewer bytes is made where it is used: handing it to a thread would take longer.
+SMALL = 16 << 10
 
 
 class Weights(Mapping[str, Array]):
@@ -53,20 +55,21 @@ class Weights(Mapping[str, Array]):
     ) -> Iterator[Array]:
         """The arrays of `names` in order, made on several threads but never far ahead of their use."""
         workers = threads or os.cpu_count() or 1
-        pending: deque[tuple[int, Future[Array]]] = deque()
+        pending: deque[tuple[int, Callable[[], Array]]] = deque()
         ahead = 0
         with ThreadPoolExecutor(workers) as pool:
             try:
                 for name in names:
                     size = sizes(name)
                     while pending and (ahead + size > AHEAD or len(pending) > 64):
-                        done, future = pending.popleft()
+                        done, array = pending.popleft()
                         ahead -= done
-                        yield future.result()
-                    pending.append((size, pool.submit(self.__getitem__, name)))
+                        yield array()
+                    make = self._makers[name]
+                    pending.append((size, make if size < SMALL else pool.submit(make).result))
                     ahead += size
                 while pending:
-                    yield pending.popleft()[1].result()
+                    yield pending.popleft()[1]()
             finally:
                 pool.shutdown(cancel_futures=True)
 
