@@ -50,8 +50,7 @@ def _block(word: str, path: Path) -> str:
 def _lines(word: str, text: str, block: dict[str, Any]) -> Iterator[str]:
     yield f"## {word}"
     yield ""
-    comment = re.match(r"(?:#.*\n)+", text)
-    yield " ".join(line.lstrip("# ") for line in (comment[0] if comment else "").splitlines()) + "."
+    yield f"{block['description']}."
     yield ""
     if traits := list(_traits(block)):
         yield f"Marked: {'; '.join(traits)}."

@@ -6,7 +6,8 @@
     Side       a branch that does not rejoin: an auxiliary head, a feature tap, parameters that nothing uses
 
 Every node knows its input and output shape (without the batch). `hints` stand beside numbers: the expressions they came
-from, never compared, possibly stale. `origin` is the definition step that a node came from; `when` is why it exists.
+from, never compared, possibly stale. `origin` is the definition step that a node came from; `when` is the condition under
+which it exists, in the names of the block around.
 """
 
 from __future__ import annotations
@@ -38,9 +39,24 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class Definition:
+    """A block as it was written: parameters with their defaults (None: there is none), lets and condition as expressions,
+    and what it says of itself. For those who print the tree as code; nothing here is evaluated or compared."""
+
+    parameters: Mapping[str, Any]
+    lets: Mapping[str, Any]
+    when: str | None
+    doc: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """The block that a Series came from, with all its arguments and the literal defaults of its parameters; `index` is
-    its place among `depth` copies, if repeated."""
+    its place among `depth` copies, if repeated.
+
+    `hints` are in the names of the block around, those of the ops inside in the names of this one.
+    """
 
     block: str
     arguments: Mapping[str, Any]
@@ -99,6 +115,7 @@ class Parallel:
     residual: bool = False
     survival: Survival | None = None
     origin: Origin | None = field(default=None, compare=False)
+    when: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +141,7 @@ Node = Op | Series | Parallel | Side
 @dataclass(frozen=True, slots=True)
 class Network:
     """A network: its tree, and the canonical spec it came from as text with its SHA-256, so that nothing below needs a
-    Spec. `passes` names what was applied since, in order."""
+    Spec. `passes` names what was applied since, in order; `parameters` are the network's own, with their values."""
 
     name: str
     root: Series
@@ -133,6 +150,9 @@ class Network:
     passes: tuple[str, ...] = ()
     checkpoint: bool = False
     preprocess: Mapping[str, Any] | None = None
+    reference: str = field(default="", compare=False)
+    parameters: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    definitions: Mapping[str, Definition] = field(default_factory=dict, compare=False)
 
     @property
     def input(self) -> Shape:

@@ -9,6 +9,8 @@ from typing import Any
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: Keys of a spec whose words can be those of blocks.
 ROOTS = ("network", "block", "defaults", "parameters")
+#: Keys of a block whose words mean nothing.
+PROSE = ("description", "reference")
 
 
 def reached(document: dict[str, Any], block: Callable[[str], Any]) -> dict[str, Any]:
@@ -25,9 +27,12 @@ def reached(document: dict[str, Any], block: Callable[[str], Any]) -> dict[str, 
 
 def _meant(definition: Any) -> Iterator[str]:
     """The words of a block's definition, without its own parameters and lets: those hide blocks of their name."""
-    parts = [definition.get(key) for key in ("parameters", "let")] if isinstance(definition, dict) else []
+    if not isinstance(definition, dict):
+        return iter(())
+    parts = [definition.get(key) for key in ("parameters", "let")]
     own = {name for part in parts if isinstance(part, dict) for name in part}
-    return (word for word in _words(definition) if word not in own)
+    said = [value for key, value in definition.items() if key not in PROSE]
+    return (word for word in _words(said) if word not in own)
 
 
 def _words(value: Any) -> Iterator[str]:

@@ -11,7 +11,7 @@ The only part that knows both. The numbers are the truth; the expressions they c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from rescompile import network as tree
@@ -21,7 +21,7 @@ from rescompile.elaboration.frames import Frame, Path, Problem
 from rescompile.elaboration.scopes import Names
 from rescompile.errors import Diagnostic, ShapeError, SpecError
 from rescompile.features import add_features
-from rescompile.network import Network, Node, Op, Series
+from rescompile.network import Definition, Network, Node, Op, Series
 from rescompile.ops import Shape
 from rescompile.reader import locate
 from rescompile.spec import NamedStep, Spec
@@ -41,9 +41,25 @@ def elaborate(spec: Spec) -> Network:
     network = Network(
         spec.name, root, text, sha256, checkpoint=spec.checkpoint,
         preprocess=spec.preprocess.model_dump(exclude_none=True) if spec.preprocess else None,
+        reference=spec.reference or "", parameters=elaborator.top.values, definitions=_definitions(spec, elaborator.used),
     )  # fmt: skip
     verify(network)
     return network
+
+
+def _definitions(spec: Spec, used: Collection[str]) -> dict[str, Definition]:
+    """The blocks that a network uses, as they were written."""
+    return {
+        word: Definition(
+            {name: parameter.default for name, parameter in block.parameters.items()},
+            block.let,
+            None if block.when is None else str(block.when),
+            block.description or "",
+            block.reference or "",
+        )
+        for word, block in spec.blocks.items()
+        if word in used
+    }
 
 
 def more_problems(spec: Spec) -> list[Diagnostic]:

@@ -93,7 +93,7 @@ class Calls(Steps):
         scope = names if name is None else self.names_of(block.body, numbered=block.inline)
         nodes, output = self.body(block, inner, shape, scope, shared=name is not None)
         when = None if use.when is None else str(use.when)
-        return [self.series(nodes, shape, output, name, inner, path, when)], output
+        return [self.series(use, nodes, shape, output, name, inner, path, when)], output
 
     def copies(
         self,
@@ -120,6 +120,7 @@ class Calls(Steps):
                 help=f"write '- name: {{block: {word}, depth: ...}}'",
             )
         scope = names if name is None else Names()
+        when = None if use.when is None else str(use.when)
         first_shape, members = shape, []
         for index in range(depth):
             counted = frame.with_values(index=index, depth=depth)
@@ -136,7 +137,7 @@ class Calls(Steps):
                     self.claim(member, where, frame, scope)
             own = scope if member is None else self.names_of(block.body, numbered=block.inline)
             nodes, output = self.body(block, inner, shape, own, shared=member is not None)
-            members.append(self.series(nodes, shape, output, member, inner, path, None))
+            members.append(self.series(use, nodes, shape, output, member, inner, path, when))
             shape = output
         if name is None:
             return list(members), shape
@@ -144,6 +145,7 @@ class Calls(Steps):
 
     def series(
         self,
+        use: Use,
         nodes: Sequence[Node],
         shape: Shape,
         output: Shape,
@@ -155,9 +157,8 @@ class Calls(Steps):
         assert inner.word is not None
         assert inner.block is not None
         if path not in self.hints:
-            self.hints[path] = {
-                key: given.raw for key, given in inner.given.items() if isinstance(given.raw, str)
-            } or NO_HINTS
+            written = {**use.arguments, "depth": use.depth}
+            self.hints[path] = {key: raw for key, raw in written.items() if isinstance(raw, str)} or NO_HINTS
         arguments = {key: inner.values[key] for key in inner.block.parameters}
         defaults = {
             key: d.default
@@ -167,8 +168,7 @@ class Calls(Steps):
         call = Call(
             inner.word, arguments, defaults, self.hints[path], inner.values.get("index"), inner.values.get("depth")
         )
-        own_when = None if inner.block.when is None else str(inner.block.when)
-        return Series(tuple(nodes), shape, output, name, call, self.origin(path), when or own_when)
+        return Series(tuple(nodes), shape, output, name, call, self.origin(path), when)
 
     def body(
         self, block: Block, frame: Frame, shape: Shape, names: Names, shared: bool

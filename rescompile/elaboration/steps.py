@@ -357,7 +357,9 @@ class Steps(Scopes):
 
 
 def _because(node: Node, when: str) -> Node:
-    return replace(node, when=node.when or when) if isinstance(node, Op | Series) else node
+    if isinstance(node, tree.Side):
+        return node
+    return replace(node, when=when if node.when is None else f"({when}) and ({node.when})")
 
 
 def _bounded(series: Series) -> bool:
