@@ -141,7 +141,8 @@ Node = Op | Series | Parallel | Side
 @dataclass(frozen=True, slots=True)
 class Network:
     """A network: its tree, and the canonical spec it came from as text with its SHA-256, so that nothing below needs a
-    Spec. `passes` names what was applied since, in order; `parameters` are the network's own, with their values."""
+    Spec. `passes` names what was applied since, in order; `parameters` are those of the
+    network's own whose every mention is a hint in the tree."""
 
     name: str
     root: Series

@@ -11,6 +11,7 @@ The only part that knows both. The numbers are the truth; the expressions they c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -41,10 +42,16 @@ def elaborate(spec: Spec) -> Network:
     network = Network(
         spec.name, root, text, sha256, checkpoint=spec.checkpoint,
         preprocess=spec.preprocess.model_dump(exclude_none=True) if spec.preprocess else None,
-        reference=spec.reference or "", parameters=elaborator.top.values, definitions=_definitions(spec, elaborator.used),
+        reference=spec.reference or "", parameters=_open_parameters(spec, elaborator.top.values), definitions=_definitions(spec, elaborator.used),
     )  # fmt: skip
     verify(network)
     return network
+
+
+def _open_parameters(spec: Spec, values: dict[str, Any]) -> dict[str, Any]:
+    """The network's own parameters whose every mention is beside a number of the tree: none in defaults or in another."""
+    said = str([*spec.defaults.values(), *spec.parameters.values()])
+    return {name: value for name, value in values.items() if not re.search(rf"\b{name}\b", said)}
 
 
 def _definitions(spec: Spec, used: Collection[str]) -> dict[str, Definition]:

@@ -1,0 +1,102 @@
+"""Lays out lines of Python the way `ruff format` does, for the few shapes that generated source has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+WIDTH = 88
+_OPEN, _CLOSE = "([{", ")]}"
+
+
+def laid_out(lines: Iterable[str]) -> Iterator[str]:
+    """Logical lines, each with its indent, as physical lines that fit."""
+    for line in lines:
+        indent = len(line) - len(line.lstrip(" "))
+        yield from _split(line, indent)
+
+
+def _split(line: str, indent: int) -> Iterator[str]:
+    """A line, broken at its last bracket where it is too long: the inside on a line of its own, else part by part."""
+    if len(line) <= WIDTH or line.lstrip().startswith(("#", '"""')):
+        yield line
+        return
+    found = _last_bracket(line)
+    if found is None:
+        yield line
+        return
+    start, end = found
+    inside = line[start + 1 : end]
+    parts = _parts(inside)
+    if not parts:
+        yield line
+        return
+    yield line[: start + 1]
+    deeper = " " * (indent + 4)
+    comprehension = len(parts) == 1 and line[start] != "("
+    if len(deeper + inside) <= WIDTH and not inside.startswith("*") and not _one_element(line, start, parts):
+        yield deeper + inside
+    else:
+        for part in parts:
+            comma = "" if comprehension and " for " in part else ","
+            whole = deeper + part + comma
+            pieces = _operands(part) if len(whole) > WIDTH else [part]
+            for at, piece in enumerate(pieces):
+                yield from _split(deeper + piece + (comma if at == len(pieces) - 1 else ""), indent + 4)
+    yield " " * indent + line[end:]
+
+
+def _operands(part: str) -> list[str]:
+    """An argument before each operator of its outermost level that binds least: a choice, else a sum."""
+    depth, cuts = 0, []
+    for at, character in _code(part):
+        depth += (character in _OPEN) - (character in _CLOSE)
+        cuts += [at] if depth == 0 and character == " " else []
+    for operators in ((" if ", " else "), (" + ",)):
+        found = [at for at in cuts if part.startswith(operators, at)]
+        if found:
+            return [part[a:b].strip() for a, b in zip([0, *found], [*found, len(part)], strict=True)]
+    return [part]
+
+
+def _one_element(line: str, start: int, parts: list[str]) -> bool:
+    return len(parts) == 1 and line[start] == "(" and line[start - 1 : start] in (" ", "(", "")
+
+
+def _last_bracket(line: str) -> tuple[int, int] | None:
+    """The last bracket pair of the outermost level."""
+    depth, start, found = 0, 0, None
+    for at, character in _code(line):
+        if character in _OPEN:
+            if depth == 0:
+                start = at
+            depth += 1
+        elif character in _CLOSE:
+            depth -= 1
+            if depth == 0 and at > start + 1:
+                found = start, at
+    return found
+
+
+def _parts(inside: str) -> list[str]:
+    """What stands between the commas of the outermost level."""
+    parts, depth, begin = [], 0, 0
+    for at, character in _code(inside):
+        if character in _OPEN:
+            depth += 1
+        elif character in _CLOSE:
+            depth -= 1
+        elif character == "," and depth == 0:
+            parts.append(inside[begin:at].strip())
+            begin = at + 1
+    parts.append(inside[begin:].strip())
+    return [part for part in parts if part]
+
+
+def _code(text: str) -> Iterator[tuple[int, str]]:
+    """The characters outside of strings."""
+    quoted = False
+    for at, character in enumerate(text):
+        if character == '"':
+            quoted = not quoted
+        elif not quoted:
+            yield at, character

@@ -1,0 +1,70 @@
+"""Reads what `torch.save` wrote, through `weights_only=True`: a checkpoint can run no code.
+
+No target, so its name begins with `_`; the core reaches it through `rescompile.backend.read_checkpoint`.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rescompile.errors import Diagnostic, UsageError, clipped
+from rescompile.weights import Array, Tensor
+
+#: Types by the names that safetensors has for them; others keep torch's.
+KINDS = {
+    torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+#: How deep mappings are looked into: a checkpoint, its wrapper, and what a wrapper holds.
+DEPTH = 3
+#: What in torch's messages says which object was refused.
+_REFUSED = re.compile(r"(?:GLOBAL|[Uu]nsupported (?:operand|class)) (\S+)")
+
+
+def read(path: Path) -> Any:
+    """What a checkpoint holds, with a Tensor for each of torch's dense tensors. Raises UsageError if it is refused."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle protocol, which is either read or refused
+            held = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a hostile or broken pickle raises anything
+        raise UsageError(Diagnostic("E0803", f"{path} {_why(str(error))}", help=_HELP)) from None
+    return _plain(held, DEPTH)
+
+
+_HELP = "save the tensors alone, torch.save(model.state_dict(), path), where you trust the file; or use safetensors"
+
+
+def _why(message: str) -> str:
+    """One line of what torch says in many: it also advises to load the file without protection."""
+    if "TorchScript" in message:
+        return "is a TorchScript program, no checkpoint"
+    refused = _REFUSED.search(message)
+    if refused is None:
+        return "is no checkpoint of torch, or a damaged one"
+    if refused[1].isdigit():
+        return "is a pickle that torch did not write, and weights_only=True refuses it"
+    return f"holds more than tensors, and weights_only=True refuses it: {clipped(refused[1])}"
+
+
+def _plain(value: Any, depth: int) -> Any:
+    if isinstance(value, torch.Tensor):
+        if value.layout is not torch.strided or value.is_quantized or value.is_complex():
+            return value  # no array of numpy; `checkpoints` names it as what it is
+        value = value.detach()
+        return Tensor(tuple(value.shape), KINDS.get(value.dtype, str(value.dtype)), partial(_array, value))
+    if isinstance(value, Mapping) and depth > 0:
+        return {key: _plain(inner, depth - 1) for key, inner in value.items()}
+    return value
+
+
+def _array(value: torch.Tensor) -> Array:
+    array: Array = (value.float() if value.dtype in (torch.float16, torch.bfloat16) else value).contiguous().numpy()
+    return array

@@ -1,0 +1,446 @@
+"""A class of the outline as lines of PyTorch: what its constructor makes, and how its forward threads the value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from rescompile import ops
+from rescompile.outline.parts import Argument, Class, Group, Item, Join, Layer, Row, Run, Stage, Tap, Use
+
+from ._torch_ops import FORMS, SUPPORT, call
+from ._torch_ops import act as act_module
+
+#: A line of forward is ended after so many characters.
+ENOUGH = 60
+#: Ops whose result nothing else holds, and whose backward does not need it: what follows may work in place.
+FRESH = (ops.Conv, ops.Norm, ops.Linear)
+_LOCALS = ("y", "z", "u", "v", "w")
+
+
+@dataclass(frozen=True)
+class Value:
+    """The value at some point of a forward: an expression, whether it may be overwritten, and whether it binds tightly."""
+
+    text: str
+    fresh: bool = False
+    tight: bool = True
+
+    @property
+    def is_name(self) -> bool:
+        """Whether the value is a variable already."""
+        return self.text.isidentifier()
+
+
+def parameters(arguments: Sequence[Argument]) -> str:
+    """The parameters of a function, after what comes first."""
+    return "".join(f", {a.name}: {a.type}" + (f" = {a.default}" if a.default is not None else "") for a in arguments)
+
+
+def _given(arguments: dict[str, str], order: Sequence[Argument]) -> list[str]:
+    """Arguments at a call: those without a default in their place, the others by name."""
+    given, by_name = [], False
+    for argument in order:
+        if argument.name not in arguments:
+            by_name = True
+            continue
+        text = arguments[argument.name]
+        plain = (
+            argument.default is None and not by_name and (text == argument.name or argument.type in ("int", "tuple"))
+        )
+        by_name |= not plain
+        given.append(text if plain else f"{argument.name}={text}")
+    return given
+
+
+def instance(use: Use) -> str:
+    """The making of an instance."""
+    return f"{use.of.name}({', '.join(_given(dict(use.arguments), use.of.arguments))})"
+
+
+def stage_call(stage: Stage, arguments: dict[str, str]) -> str:
+    """The making of a row of copies."""
+    return f"{stage.name}({', '.join(_given(arguments, stage.arguments))})"
+
+
+def stage_lines(stage: Stage) -> Iterator[str]:
+    """The function that makes the copies of a row."""
+    yield f"def {stage.name}({parameters(stage.arguments).removeprefix(', ')}) -> nn.Sequential:"
+    yield f'    """`depth` times {stage.of.name}, one after the other."""'
+    yield "    stage = nn.Sequential()"
+    counted = (
+        "index"
+        if stage.member or any(re.search(r"\bindex\b", text) for text in [*stage.passed.values(), stage.then or ""])
+        else "_"
+    )
+    yield f"    for {counted} in range(depth):"
+    made = f"{stage.of.name}({', '.join(_given(dict(stage.passed), stage.of.arguments))})"
+    if stage.member is None:
+        yield f"        stage.append({made})"
+    else:
+        prefix, start = stage.member
+        number = f"index + {start}" if start else "index"
+        yield f'        stage.add_module(f"{prefix}{{{number}}}", {made})'
+    if stage.then is not None:
+        growth = re.fullmatch(r"in_channels \+ (.+)", stage.then)
+        yield f"        in_channels += {growth[1]}" if growth else f"        in_channels = {stage.then}"
+    yield "    return stage"
+
+
+class ClassWriter:
+    """Writes one class."""
+
+    def __init__(self, of: Class, checkpoint: bool, is_root: bool, initialises: bool) -> None:
+        self.of, self.checkpoint, self.is_root, self.initialises = of, checkpoint, is_root, initialises
+        self.made: list[str] = []  # lines of the constructor
+        self.lines: list[str] = []  # lines of forward
+        self.methods: list[list[str]] = []
+        self.indent = 0
+        self.support: set[type[ops.Kind]] = set()
+        self.helpers: set[str] = set()
+        self.functions = False  # whether torch.nn.functional is used
+        self.local = {"x"}
+
+    # --- the whole
+
+    def write(self, doc: Sequence[str]) -> list[str]:
+        """The lines of the class."""
+        value = self.run(self.of.items, Value("x"), "x")
+        self.finish(value)
+        base = "nn.Module"
+        lines = [f"class {self.of.name}({base}):", *doc, ""]
+        lines.append(f"    def __init__(self{parameters(self.of.arguments)}) -> None:")
+        lines.append("        super().__init__()")
+        kept = self.kept
+        lines += [f"        self.{a.name} = {a.name}" for a in self.of.arguments if a.name in kept]
+        lines += [f"        {name} = {text}" for name, text in self.of.lets]
+        lines += [f"        {line}" for line in self.made]
+        if self.initialises:
+            lines.append("        self.apply(initialise)")
+        outputs = ", outputs: dict[str, Tensor]" if self.of.taps and not self.is_root else ""
+        returns = "dict[str, Tensor]" if self.of.taps and self.is_root else "Tensor"
+        for method in self.methods:
+            lines += ["", *[f"    {line}" for line in method]]
+        lines += ["", f"    def forward(self, x: Tensor{outputs}) -> {returns}:"]
+        if self.of.taps and self.is_root:
+            lines.append("        outputs: dict[str, Tensor] = {}")
+        return [*lines, *[f"        {line}" for line in self.lines]]
+
+    @property
+    def kept(self) -> set[str]:
+        """Arguments that forward needs."""
+        text = "\n".join([*self.lines, *(line for method in self.methods for line in method)])
+        return {
+            a.name
+            for a in self.of.arguments
+            if re.search(rf"\bself\.{a.name}\b(?!\()", text) and not self.attribute(a.name)
+        }
+
+    def attribute(self, name: str) -> bool:
+        """Whether the constructor makes a module of this name."""
+        return any(line.startswith((f"self.{name} = ", f"self.{name}: ")) for line in self.made)
+
+    def finish(self, value: Value) -> None:
+        """The end of forward."""
+        start, last = " " * self.indent + f"{value.text} = ", self.lines[-1] if self.lines else ""
+        if self.of.taps and self.is_root:
+            self.say(f'outputs["logits"] = {value.text}')
+            self.say("return outputs")
+        elif last.startswith(start) and last.removeprefix(start).startswith(("F.", "torch.")):
+            self.lines[-1] = " " * self.indent + f"return {last.removeprefix(start)}"
+        elif value.text.startswith(("F.", "torch.")) or value.text == "x":
+            self.say(f"return {value.text}")
+        else:
+            # What a module gives is Any to a type checker; x is a Tensor.
+            self.say(f"x = {value.text}")
+            self.say("return x")
+
+    def say(self, line: str) -> None:
+        """Add a line to forward."""
+        self.lines.append(" " * self.indent + line)
+
+    def keep(self, value: Value, name: str) -> Value:
+        """The value in a variable."""
+        if value.text != name:
+            self.say(f"{name} = {value.text}")
+        return Value(name, value.fresh)
+
+    def new_local(self) -> str:
+        """A variable that holds nothing yet."""
+        name = next((name for name in _LOCALS if name not in self.local), f"y{len(self.local)}")
+        self.local.add(name)
+        return name
+
+    # --- forward
+
+    def run(self, items: Sequence[Item], value: Value, own: str) -> Value:
+        """Thread a value through items; `own` is the variable that may be set on the way."""
+        for item in items:
+            match item:
+                case Layer():
+                    value = self.layer(item, value, own)
+                case Group() | Row() | Use() | Run():
+                    value = self.part(item, value, own)
+                case Join():
+                    value = self.join(item, value, own)
+                case Tap():
+                    value = self.tap(item, value, own)
+        return value
+
+    def layer(self, layer: Layer, value: Value, own: str) -> Value:
+        """One op: a function where it owns nothing and needs no argument of the class, else a module."""
+        form = FORMS[layer.kind]
+        if layer.kind is ops.Identity:
+            return value
+        literal = not any(
+            re.search(r"[A-Za-z_]{2,}", text)
+            for name, text in layer.attributes.items()
+            if name not in ("kind", "ceil", "count_pad")
+        )
+        if form.function is not None and layer.when is None and literal:
+            text = form.function(layer, value.text, value.fresh)
+            self.functions |= "F." in text
+            new = Value(text, fresh=False)
+            return self.keep(new, own) if layer.kind is ops.Act else self.short(new, own)
+        self.make(layer.name, self.module(layer), layer.when)
+        return self.short(
+            Value(f"{self.reference(layer.name)}({value.text})", layer.kind in FRESH and layer.when is None), own
+        )
+
+    def short(self, value: Value, own: str) -> Value:
+        """The value, in a variable where its expression has become long."""
+        return self.keep(value, own) if len(value.text) > ENOUGH else value
+
+    def part(self, item: Group | Row | Use | Run, value: Value, own: str) -> Value:
+        """A named part: made once, called here."""
+        name, fresh = item.name, False
+        if isinstance(item, Run):
+            while self.attribute(name):
+                name += "_"
+            if len(item.items) == 1 and isinstance(item.items[0], Layer):
+                made = self.module(item.items[0])
+            else:
+                made = f"nn.Sequential({', '.join(self.listed(item.items, False)[1])})"
+        elif isinstance(item, Use):
+            made = instance(item)
+        elif isinstance(item, Row):
+            made = self.row(item)
+        else:
+            made = self.group(item)
+            last = item.items[-1] if item.items else None
+            fresh = isinstance(last, Layer) and last.kind in FRESH and last.when is None and item.when is None
+        self.make(name, made, item.when)
+        outputs = ", outputs" if isinstance(item, Use) and item.of.taps else ""
+        return self.short(Value(f"{self.reference(name)}({value.text}{outputs})", fresh), own)
+
+    def join(self, join: Join, value: Value, own: str) -> Value:
+        """A merge."""
+        if not value.is_name:
+            value = self.keep(value, own)
+        source = value.text
+        before = set(self.local)
+        if join.survival is not None:
+            return self.survived(join, source, own, before)
+        results: list[Value] = []
+        in_place = join.merge == "add"
+        for at, items in enumerate(join.branches):
+            local = self.new_local()
+            if self.checkpoint and at == self.new_branch(join):
+                result = self.recomputed(join, items, source)
+            else:
+                result = self.run(items, Value(source), local)
+            if not result.tight or (at == 0 and in_place and result.fresh):
+                result = self.keep(result, local)
+            results.append(result)
+            if not any(re.search(rf"\b{local}\b", line) for line in (*self.lines, *(r.text for r in results))):
+                self.local.discard(local)
+        self.local = before
+        texts = [result.text for result in results]
+        if join.merge == "concat":
+            return Value(f"torch.cat([{', '.join(texts)}], 1)", fresh=True)
+        if join.merge == "mul":
+            return Value(" * ".join(texts), tight=False)
+        if join.merge == "gate":
+            new, gate, old = texts
+            if not results[2].is_name:
+                old = self.keep(results[2], self.new_local()).text
+            return Value(f"{old} + {gate} * ({new} - {old})", fresh=True, tight=False)
+        if results[0].is_name and results[0].fresh and results[0].text != source:
+            for text in texts[1:]:
+                self.say(f"{texts[0]} += {text}")
+            return Value(texts[0], fresh=True)
+        return Value(" + ".join(texts), fresh=True, tight=False)
+
+    def survived(self, join: Join, source: str, own: str, before: set[str]) -> Value:
+        """A residual that may be dropped in training: then its branch is not computed at all."""
+        assert join.sample.survival is not None
+        assert join.survival is not None
+        unit, rescale = join.sample.survival.unit, join.sample.survival.rescale
+        kept = join.survival
+        if any(a.name == join.survival for a in self.of.arguments):
+            kept = f"self.{join.survival}"
+        elif not re.fullmatch(r"[\d.e-]+", join.survival):
+            raise AssertionError(f"{join.survival} is neither a number nor an argument")
+        local = self.new_local()
+        if unit == "sample":
+            branch = self.keep(self.run(join.branches[0], Value(source), local), local).text
+            self.helpers.add("drop_samples")
+            self.say("if self.training:")
+            scaled = f" / {kept}" if rescale == "train" else ""
+            self.say(f"    {branch} = drop_samples({branch}{scaled}, {kept})")
+            if rescale == "test":
+                self.say("else:")
+                self.say(f"    {branch} = {branch} * {kept}")
+            rest = self.run(join.branches[1], Value(source), self.new_local())
+            self.local = before
+            return Value(f"{branch} + {rest.text}", fresh=True, tight=False)
+        inner = self.new_local()
+        lines, self.lines, self.indent = self.lines, [], self.indent + 4  # modules are made in the order of the tree
+        branch = self.keep(self.run(join.branches[0], Value(source), inner), inner).text
+        branch_lines, self.lines, self.indent = self.lines, lines, self.indent - 4
+        shortcut = self.run(join.branches[1], Value(source), local)
+        shortcut = shortcut if shortcut.is_name and shortcut.text == own else self.keep(shortcut, local)
+        self.say(f'if not self.training or torch.rand((), device="cpu").item() < {kept}:')
+        self.lines += branch_lines
+        self.indent += 4
+        when, scaled = (
+            ("not self.training", f"{branch} * {kept}")
+            if rescale == "test"
+            else ("self.training", f"{branch} / {kept}")
+        )
+        self.say(f"if {when}:")
+        self.say(f"    {branch} = {scaled}")
+        self.say(f"{own} = {shortcut.text} + {branch}")
+        self.indent -= 4
+        if shortcut.text != own:
+            self.say("else:")
+            self.say(f"    {own} = {shortcut.text}")
+        self.local = before
+        return Value(own, fresh=False)
+
+    def new_branch(self, join: Join) -> int | None:
+        """The branch that holds what a residual or a concatenation adds; the other one is the old value."""
+        owners = [at for at, items in enumerate(join.branches) if items and not _is_identity(items)]
+        return owners[0] if len(join.branches) == 2 and len(owners) == 1 else None
+
+    def recomputed(self, join: Join, items: Sequence[Item], source: str) -> Value:
+        """A branch whose inside is not kept for backward, but computed again."""
+        name = "new_features" if join.merge == "concat" else "residual"
+        while self.attribute(name) or any(f"def {name}(" in line for method in self.methods for line in method):
+            name += "_"
+        lines, indent, local = self.lines, self.indent, self.local
+        self.lines, self.indent, self.local = [], 0, {"x"}
+        self.finish_branch(self.run(items, Value("x"), "x"))
+        self.methods.append([f"def {name}(self, x: Tensor) -> Tensor:", *[f"    {line}" for line in self.lines]])
+        self.lines, self.indent, self.local = lines, indent, local
+        self.helpers.add("recomputed")
+        target = self.new_local()
+        self.say("if self.training and torch.is_grad_enabled():")
+        self.say(f"    {target} = recomputed(self, self.{name}, {source})")
+        self.say("else:")
+        self.say(f"    {target} = self.{name}({source})")
+        return Value(target, fresh=False)
+
+    def finish_branch(self, value: Value) -> None:
+        """The end of a method that gives a branch."""
+        if value.text.startswith(("F.", "torch.")) or value.text == "x":
+            self.say(f"return {value.text}")
+        else:
+            self.say(f"x = {value.text}")
+            self.say("return x")
+
+    def tap(self, tap: Tap, value: Value, own: str) -> Value:
+        """A side branch: an output of its own, or parameters that nothing computes with."""
+        if tap.mode == "never" or tap.output is None:
+            lines, local = self.lines, self.local
+            self.lines, self.local = [], set(self.local)
+            self.run(tap.items, Value(own), self.new_local())
+            self.lines, self.local = lines, local
+            return value
+        if not value.is_name:
+            value = self.keep(value, own)
+        before = set(self.local)
+        if tap.mode == "training":
+            self.say("if self.training:")
+            self.indent += 4
+        result = self.run(tap.items, Value(value.text), self.new_local())
+        self.say(f'outputs["{tap.output}"] = {result.text}')
+        if tap.mode == "training":
+            self.indent -= 4
+        self.local = before
+        return replace(value, fresh=False)
+
+    # --- the constructor
+
+    def reference(self, name: str) -> str:
+        """How forward reaches a module; one that is called by a number is no attribute in Python."""
+        return f"self.{name}" if name.isidentifier() else f'getattr(self, "{name}")'
+
+    def make(self, name: str, made: str, when: str | None) -> None:
+        """Let the constructor make a module."""
+        if not name.isidentifier():
+            chosen = made if when is None else f"{made} if {when} else nn.Identity()"
+            self.made.append(f'self.add_module("{name}", {chosen})')
+        elif when is None:
+            self.made.append(f"self.{name} = {made}")
+        else:
+            self.made.append(f"self.{name}: nn.Module = nn.Identity()")
+            self.made.append(f"if {when}:")
+            self.made.append(f"    self.{name} = {made}")
+
+    def module(self, layer: Layer, in_place: bool = False) -> str:
+        """The module of an op."""
+        if layer.kind in SUPPORT:
+            self.support.add(layer.kind)
+            self.functions |= layer.kind is ops.PadChannels
+        return act_module(layer, in_place) if layer.kind is ops.Act else FORMS[layer.kind].module(layer)
+
+    def listed(self, items: Sequence[Item], fresh: bool) -> tuple[list[str], list[str]]:
+        """Names and makings of modules in a list."""
+        names, made = [], []
+        for item in items:
+            match item:
+                case Layer():
+                    text = self.module(item, fresh)
+                    fresh = item.kind in FRESH and item.when is None
+                case Use():
+                    text, fresh = instance(item), False
+                case Row():
+                    text, fresh = self.row(item), False
+                case Group():
+                    text, fresh = self.group(item), False
+                case Run():
+                    text, fresh = f"nn.Sequential({', '.join(self.listed(item.items, False)[1])})", False
+                case _:
+                    raise AssertionError(f"{item} stands in a list of modules")
+            names.append(item.name)
+            made.append(text if item.when is None else f"{text} if {item.when} else nn.Identity()")
+        return names, made
+
+    def group(self, group: Group) -> str:
+        """A list of modules."""
+        names, made = self.listed(group.items, False)
+        if names == [str(at) for at in range(len(names))]:
+            return call("nn.Sequential", *made)
+        self.helpers.add("OrderedDict")
+        pairs = ", ".join(f'("{name}", {text})' for name, text in zip(names, made, strict=True))
+        return f"nn.Sequential(OrderedDict([{pairs}]))"
+
+    def row(self, row: Row) -> str:
+        """A row of copies."""
+        texts = [
+            instance(part) if isinstance(part, Use) else stage_call(part.stage, dict(part.arguments))
+            for part in row.parts
+        ]
+        if len(row.parts) == 1 and not isinstance(row.parts[0], Use):
+            return texts[0]
+        starred = [text if isinstance(part, Use) else f"*{text}" for part, text in zip(row.parts, texts, strict=True)]
+        if isinstance(row.parts[0], Use) and len(row.parts) == 1 and row.parts[0].name != "0":
+            self.helpers.add("OrderedDict")
+            return f'nn.Sequential(OrderedDict([("{row.parts[0].name}", {texts[0]})]))'
+        return f"nn.Sequential({', '.join(starred)})"
+
+
+def _is_identity(items: Sequence[Item]) -> bool:
+    return all(isinstance(item, Layer) and item.kind is ops.Identity for item in items)

@@ -1,0 +1,161 @@
+"""How a file initialises itself: the rule that most layers share is said once, and each exception by its class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rescompile import ops
+from rescompile.outline.parts import Class, Group, Item, Join, Layer, Outline, Run, Tap
+
+Rule = tuple[float | str | None, float | str | None]  # of weight and bias
+_MODULES = {ops.Conv: "nn.Conv2d", ops.Linear: "nn.Linear", ops.Norm: "nn.BatchNorm2d"}
+#: What torch does itself when it makes a module.
+_OWN: dict[str, Rule] = {
+    "nn.Conv2d": ("torch_default", "torch_default"),
+    "nn.Linear": ("torch_default", "torch_default"),
+    "nn.BatchNorm2d": (1.0, 0.0),
+    "nn.BatchNorm1d": (1.0, 0.0),
+}
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A layer with weights: how its class reaches it, and whether it may be absent."""
+
+    path: tuple[str, ...]
+    module: str
+    rule: Rule
+    absent: bool
+
+
+class Initial:
+    """The rules of a network."""
+
+    def __init__(self, plan: Outline) -> None:
+        self.places: list[tuple[Class, _Place]] = [
+            (of, place) for of in plan.classes for place in _places(of.items, (), False)
+        ]
+        counts: dict[str, Counter[Rule]] = {}
+        for of, place in self.places:
+            # A layer without bias has nothing to say about biases.
+            counts.setdefault(place.module, Counter())[place.rule] += of.count
+        self.common: dict[str, Rule] = {}
+        for module, counter in counts.items():
+            weight = Counter({rule[0]: 0 for rule in counter})
+            bias: Counter[float | str | None] = Counter()
+            for rule, count in counter.items():
+                weight[rule[0]] += count
+                if rule[1] is not None:
+                    bias[rule[1]] += count
+            self.common[module] = (weight.most_common(1)[0][0], bias.most_common(1)[0][0] if bias else None)
+        self.exceptions = [
+            (of, place)
+            for of, place in self.places
+            if place.rule[0] != self.common[place.module][0]
+            or place.rule[1] not in (None, self.common[place.module][1])
+        ]
+
+    def __bool__(self) -> bool:
+        """Whether anything differs from what torch does itself."""
+        return bool(self.exceptions) or any(
+            list(_rule(module, rule, "m", True)) for module, rule in self.common.items()
+        )
+
+    def lines(self) -> Iterator[str]:
+        """The function that gives a module its first weights."""
+        yield "def initialise(module: nn.Module) -> None:"
+        yield '    """First weights, for `apply`: it visits the parts of a module before itself."""'
+        word = "if"
+        together: dict[tuple[str, ...], list[str]] = {}
+        for module, rule in self.common.items():
+            without_bias = any(place.rule[1] is None for _, place in self.places if place.module == module)
+            together.setdefault(tuple(_rule(module, rule, "module", without_bias)), []).append(module)
+        for lines, modules in together.items():
+            if lines:
+                which = modules[0] if len(modules) == 1 else f"({', '.join(modules)})"
+                yield f"    {word} isinstance(module, {which}):"
+                yield from (f"        {line}" for line in lines)
+                word = "elif"
+        owners = {id(of): of for of, _ in self.exceptions}
+        for of in owners.values():
+            yield f"    {word} isinstance(module, {of.name}):"
+            word = "elif"
+            for other, place in self.exceptions:
+                if other is of:
+                    yield from (f"        {line}" for line in _exception(place))
+
+
+def _places(items: Sequence[Item], path: tuple[str, ...], absent: bool) -> Iterator[_Place]:
+    for item in items:
+        match item:
+            case Layer():
+                module = _MODULES.get(item.kind)
+                if module is not None:
+                    kind: Any = item.sample.kind
+                    if item.kind is ops.Norm:
+                        rule: Rule = (float(kind.scale_init), 0.0)
+                        module = module if len(item.sample.input) == 3 else "nn.BatchNorm1d"
+                    else:
+                        rule = (kind.init, kind.bias_init if kind.bias else None)
+                    yield _Place((*path, item.name), module, rule, absent or item.when is not None)
+            case Group() | Run():
+                yield from _places(item.items, (*path, item.name), absent or item.when is not None)
+            case Join():
+                for branch in item.branches:
+                    yield from _places(branch, path, absent)
+            case Tap():
+                yield from _places(item.items, path, absent)
+
+
+def _rule(module: str, rule: Rule, target: str, maybe_no_bias: bool) -> Iterator[str]:
+    """What makes a module of torch follow a rule."""
+    own = _OWN[module]
+    weight, bias = rule
+    if weight != own[0]:
+        yield _set(weight, f"{target}.weight")
+    if bias is not None and bias != own[1]:
+        if maybe_no_bias or module == "nn.Conv2d":  # whose bias is optional to a type checker
+            yield f"if {target}.bias is not None:"
+            yield f"    {_set(bias, f'{target}.bias')}"
+        else:
+            yield _set(bias, f"{target}.bias")
+
+
+def _set(value: float | str | None, target: str) -> str:
+    match value:
+        case "he_normal_fan_out":
+            return f'nn.init.kaiming_normal_({target}, mode="fan_out", nonlinearity="relu")'
+        case "he_normal_fan_in":
+            return f'nn.init.kaiming_normal_({target}, mode="fan_in", nonlinearity="relu")'
+        case 0.0:
+            return f"nn.init.zeros_({target})"
+    return f"nn.init.constant_({target}, {float(value or 0.0)!r})"
+
+
+def _exception(place: _Place) -> Iterator[str]:
+    """One layer that follows a rule of its own; what it was given before is undone where torch's own rule is meant."""
+    module = "module." + ".".join(place.path) if all(part.isidentifier() for part in place.path) else None
+    target = "layer"
+    reach = module if module is not None and len(place.path) == 1 else f'module.get_submodule("{".".join(place.path)}")'
+    if place.absent:
+        yield f"for name, {target} in module.named_modules():"
+        yield f'    if name == "{".".join(place.path)}" and isinstance({target}, {place.module}):'
+        indent = "        "
+    else:
+        yield f"{target} = {reach}"
+        yield f"if isinstance({target}, {place.module}):"
+        indent = "    "
+    lines = list(_undone(place, target))
+    yield from (indent + line for line in lines)
+
+
+def _undone(place: _Place, target: str) -> Iterator[str]:
+    if "torch_default" in place.rule:
+        yield f"{target}.reset_parameters()"
+    for name, value in zip(("weight", "bias"), place.rule, strict=True):
+        if value not in (None, "torch_default"):
+            line = _set(value, f"{target}.{name}")
+            yield from (f"if {target}.bias is not None:", f"    {line}") if name == "bias" else (line,)

@@ -1,0 +1,198 @@
+"""What each op is in PyTorch: as a module, and as a function where it owns nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from rescompile import ops
+from rescompile.ops import Kind
+from rescompile.outline.parts import Layer
+
+#: What torch takes for an argument that is not given; such an argument is left out.
+_DEFAULTS = {
+    "stride": "1", "padding": "0", "dilation": "1", "groups": "1", "bias": "True", "eps": "1e-05", "momentum": "0.1",
+    "ceil_mode": "False", "count_include_pad": "True", "negative_slope": "0.01",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Form:
+    """The constructor of a module, and the function that does the same: both take the arguments as text."""
+
+    module: Callable[[Layer], str]
+    function: Callable[[Layer, str, bool], str] | None = None
+
+
+def call(name: str, *positional: str, **keywords: str) -> str:
+    """`name(positional, keyword=...)`, without keywords at torch's default."""
+    given = [f"{key}={value}" for key, value in keywords.items() if _DEFAULTS.get(key) != value]
+    return f"{name}({', '.join([*positional, *given])})"
+
+
+def _conv(layer: Layer) -> str:
+    a = layer.attributes
+    return call(
+        "nn.Conv2d", layer.channels, a["channels"], a["kernel"],
+        stride=a["stride"], padding=a["padding"], dilation=a["dilation"], groups=a["groups"], bias=a["bias"],
+    )  # fmt: skip
+
+
+def _linear(layer: Layer) -> str:
+    return call("nn.Linear", layer.channels, layer.attributes["features"], bias=layer.attributes["bias"])
+
+
+def _norm(layer: Layer) -> str:
+    a = layer.attributes
+    name = "nn.BatchNorm2d" if len(layer.sample.input) == 3 else "nn.BatchNorm1d"
+    return call(name, layer.channels, eps=a["eps"], momentum=a["momentum"])
+
+
+def _pool(name: str) -> Callable[[Layer], str]:
+    def form(layer: Layer) -> str:
+        return call(name, *_window(layer.attributes), **_pool_options(layer.attributes))
+
+    return form
+
+
+def _window(a: Mapping[str, str]) -> list[str]:
+    """Kernel and, where it is another, stride."""
+    return [a["kernel"]] if a["stride"] == a["kernel"] else [a["kernel"], f"stride={a['stride']}"]
+
+
+def _pool_options(a: Mapping[str, str]) -> dict[str, str]:
+    counted = {"count_include_pad": a["count_pad"]} if "count_pad" in a else {}
+    return {"padding": a["padding"], "ceil_mode": a["ceil"], **counted}
+
+
+_ACTS: dict[str, tuple[str, str]] = {
+    "relu": ("nn.ReLU", "F.relu"),
+    "sigmoid": ("nn.Sigmoid", "torch.sigmoid"),
+    "tanh": ("nn.Tanh", "torch.tanh"),
+    "leaky_relu": ("nn.LeakyReLU", "F.leaky_relu"),
+}
+IN_PLACE = ("relu", "leaky_relu")
+
+
+def _act(layer: Layer) -> str:
+    return _activation(layer, 0, (), layer.name == "")
+
+
+def act(layer: Layer, in_place: bool) -> str:
+    """The module of an activation."""
+    return _activation(layer, 0, (), in_place)
+
+
+def _activation(layer: Layer, form: int, values: tuple[str, ...], in_place: bool) -> str:
+    kind = str(getattr(layer.sample.kind, "kind"))  # noqa: B009
+    keywords = {"negative_slope": layer.attributes["slope"]} if kind == "leaky_relu" else {}
+    if in_place and kind in IN_PLACE:
+        keywords["inplace"] = "True"
+    return call(_ACTS[kind][form], *values, **keywords)
+
+
+def _pair(size: str) -> str:
+    """A size as two arguments."""
+    return size[1:-1] if size.startswith("(") else f"{size}, {size}"
+
+
+FORMS: dict[type[Kind], Form] = {
+    ops.Conv: Form(_conv),
+    ops.Linear: Form(_linear),
+    ops.Norm: Form(_norm),
+    ops.Act: Form(_act, lambda layer, x, fresh: _activation(layer, 1, (x,), fresh)),
+    ops.MaxPool: Form(
+        _pool("nn.MaxPool2d"),
+        lambda layer, x, _: call("F.max_pool2d", x, *_window(layer.attributes), **_pool_options(layer.attributes)),
+    ),
+    ops.AvgPool: Form(
+        _pool("nn.AvgPool2d"),
+        lambda layer, x, _: call("F.avg_pool2d", x, *_window(layer.attributes), **_pool_options(layer.attributes)),
+    ),
+    ops.GlobalAvgPool: Form(lambda _: "nn.AdaptiveAvgPool2d(1)", lambda _, x, __: f"F.adaptive_avg_pool2d({x}, 1)"),
+    ops.AdaptiveAvgPool: Form(
+        lambda layer: call("nn.AdaptiveAvgPool2d", layer.attributes["size"]),
+        lambda layer, x, _: call("F.adaptive_avg_pool2d", x, layer.attributes["size"]),
+    ),
+    ops.Flatten: Form(lambda _: "nn.Flatten()", lambda _, x, __: f"torch.flatten({x}, 1)"),
+    ops.Dropout: Form(lambda layer: call("nn.Dropout", layer.attributes["rate"])),
+    ops.Scale: Form(lambda layer: f"Scale({layer.attributes['factor']})"),
+    ops.Subsample: Form(lambda layer: f"Subsample({_pair(layer.attributes['stride'])})"),
+    ops.PadChannels: Form(lambda layer: f"PadChannels({layer.attributes['channels']})"),
+    ops.Identity: Form(lambda _: "nn.Identity()", lambda _, x, __: x),
+}
+
+#: Modules that torch lacks, put into a file that needs them.
+SUPPORT: dict[type[Kind], str] = {
+    ops.Scale: '''
+class Scale(nn.Module):
+    """Multiplies by a constant."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+''',
+    ops.Subsample: '''
+class Subsample(nn.Module):
+    """Keeps every stride-th row and column of a map, the first ones included."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.height = height
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, :: self.height, :: self.width]
+''',
+    ops.PadChannels: '''
+class PadChannels(nn.Module):
+    """Appends channels of zeros until there are `channels`."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x, (0, 0, 0, 0, 0, self.channels - x.shape[1]))
+''',
+}
+
+#: Functions that a file may need.
+HELPERS = {
+    "drop_samples": '''
+def drop_samples(x: Tensor, survival: float) -> Tensor:
+    """Keeps each sample of a batch with the probability `survival`; the others are zero."""
+    kept = torch.rand([x.shape[0]] + [1] * (x.dim() - 1), device=x.device) < survival
+    return x * kept
+''',
+    "recomputed": '''
+@torch.jit.unused
+def recomputed(
+    owner: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor
+) -> Tensor:
+    """Calls a method of `owner` without keeping what happens inside; backward calls it again."""
+    norms = [
+        module
+        for module in owner.modules()
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))
+    ]
+
+    @contextmanager
+    def again() -> Iterator[None]:
+        for norm in norms:  # a batch counts once
+            norm.track_running_stats = False
+        try:
+            yield
+        finally:
+            for norm in norms:
+                norm.track_running_stats = True
+
+    y: Tensor = checkpoint(
+        function, x, use_reentrant=False, context_fn=lambda: (nullcontext(), again())
+    )
+    return y
+''',
+}

@@ -1,0 +1,208 @@
+"""Network -> the classes, arguments and loops of a program that builds it: what every source backend prints.
+
+terms     expressions, and how Python writes them
+parts     what an outline is made of
+kinds     which parts become classes, rows or lists
+classes   many instances -> one class
+stages    many rows -> one loop
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rescompile.expressions import ExpressionError
+from rescompile.network import Definition, Network, Node, Series, children
+from rescompile.outline.classes import IN, Builder, Misfit
+from rescompile.outline.kinds import Kinds, Made, inside, is_class, is_row, segments
+from rescompile.outline.parts import Class, Outline, Stage
+from rescompile.outline.stages import make_stage
+from rescompile.outline.terms import evaluate, literal, read
+
+Key = tuple[Any, ...]
+#: Words that the file needs for itself.
+TAKEN = frozenset({"F", "Tensor", "nn", "torch", "math", "checkpoint", "initialise"})
+
+
+def outline(network: Network, unrolled: bool = False) -> Outline:
+    """The classes of a network, each before those that use it; `unrolled`, one for each block, with its own numbers."""
+    kinds = Kinds(network)
+    instances: dict[Key, dict[int, tuple[Series, Mapping[str, Any]]]] = {}
+    inner: dict[Key, set[Key]] = {}
+    heights = _heights(network.root)
+    nested = _nested(network.root)
+
+    def key(series: Series) -> Key:
+        word = series.call.block if series.call else (series.origin.path if series.origin else "", series.name)
+        if unrolled:
+            return word, id(series)
+        return (word, heights[id(series)]) if word in nested else (word,)
+
+    def gather(node: Node, names: Mapping[str, Any], owner: Key | None) -> None:
+        if isinstance(node, Series):
+            if node.call is not None:
+                names = _names(node, network.definitions.get(node.call.block))
+            if is_class(node):
+                mine = key(node)
+                instances.setdefault(mine, {})[id(node)] = node, {**names, IN: node.input[0]}
+                inner.setdefault(mine, set())
+                if owner is not None:
+                    inner[owner].add(mine)
+                owner = mine
+        for child in children(node):
+            gather(child, names, owner)
+
+    gather(network.root, network.parameters, None)
+    allocate = Allocator()
+    function = allocate.name(network.name)
+    root_name = allocate.class_name(network.name)
+    classes: list[Class] = []
+    stages: list[Stage] = []
+    rows = [node for node in _series(network.root) if is_row(node)]
+    for mine in _ordered(inner):
+        for made in _made(list(instances[mine].values()), mine, kinds, allocate):
+            classes.append(made.text)  # noqa: PERF401 - a generator that registers what it makes
+        complete = [row for row in rows if all(id(child) in kinds.made for child in row.children)]
+        rows = [row for row in rows if not any(row is other for other in complete)]
+        pieces: dict[int, tuple[Made, list[list[Series]]]] = {}
+        for row in complete:
+            for made, copies in segments(row, kinds):
+                pieces.setdefault(id(made), (made, []))[1].append(copies)
+        for made, found in pieces.values():
+            # A single copy needs no loop, unless others of its class are in one.
+            if any(len(copies) > 1 for copies in found) and not unrolled:
+                name = allocate.name(f"{snake(made.text.name)}_stage")
+                stage = make_stage(name, made, found, kinds)
+                if stage is not None:
+                    kinds.stages[id(made)] = stage
+                    stages.append(stage.text)
+    values = {**network.parameters, IN: network.input[0]}
+    root = Builder(root_name, "", [network.root], [values], kinds).build()
+    # Only what the outputs are counted by is left open: other parameters shape the network in ways a class does not know.
+    open_ones = {name for name in (root.out.value, IN) if name in values}
+    root = Builder(root_name, "", [network.root], [{name: values[name] for name in open_ones}], kinds).build()
+    root.text.reference = network.reference
+    for argument in root.text.arguments:
+        argument.default = literal(values[argument.name])
+    return Outline(network, function, [*classes, root.text], stages)
+
+
+def _made(
+    instances: list[tuple[Series, Mapping[str, Any]]], key: Key, kinds: Kinds, allocate: Allocator
+) -> Iterator[Made]:
+    """The class of some instances; several where they are too different for one."""
+    nodes, names = zip(*instances, strict=True)
+    call = nodes[0].call
+    word = call.block if call else nodes[0].name or "part"
+    try:
+        made = Builder(allocate.class_name(word), call.block if call else "", nodes, names, kinds).build()
+    except Misfit:
+        parts: dict[Any, list[tuple[Series, Mapping[str, Any]]]] = {}
+        for node, values in instances:
+            parts.setdefault(inside(node.children, kinds), []).append((node, values))
+        if len(parts) == 1:
+            raise AssertionError(f"instances of {key} have one structure and do not fit into one class") from None
+        for part in parts.values():
+            yield from _made(part, key, kinds, allocate)
+        return
+    for node in nodes:
+        kinds.made[id(node)] = made
+    yield made
+
+
+class Allocator:
+    """Gives classes, functions and stages names that no two share."""
+
+    def __init__(self) -> None:
+        self.taken = set(TAKEN)
+
+    def name(self, wanted: str) -> str:
+        """This name, or with a number behind it."""
+        name, again = wanted, 1
+        while name in self.taken or keyword.iskeyword(name):
+            again += 1
+            name = f"{wanted}{again}" if not wanted[-1].isdigit() else f"{wanted}_{again}"
+        self.taken.add(name)
+        return name
+
+    def class_name(self, word: str) -> str:
+        """`dense_layer` -> DenseLayer."""
+        return self.name("".join(part[:1].upper() + part[1:] for part in word.split("_")))
+
+
+def snake(name: str) -> str:
+    """`DenseLayer` -> dense_layer."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _names(series: Series, definition: Definition | None) -> dict[str, Any]:
+    """What the expressions of a block may mention, with the values that they have in one use of it."""
+    assert series.call is not None
+    names: dict[str, Any] = {**series.call.arguments, IN: series.input[0]}
+    for name, raw in (definition.lets if definition else {}).items():
+        try:
+            names[name] = evaluate(read(raw), names)
+        except ExpressionError:
+            continue
+    return names
+
+
+def _series(node: Node) -> Iterator[Series]:
+    """Every Series, once."""
+    seen: set[int] = set()
+    todo = [node]
+    while todo:
+        at = todo.pop()
+        if id(at) not in seen:
+            seen.add(id(at))
+            todo.extend(reversed(children(at)))
+            if isinstance(at, Series):
+                yield at
+
+
+def _heights(root: Series) -> dict[int, int]:
+    """How deep classes are nested in each part."""
+    heights: dict[int, int] = {}
+
+    def visit(node: Node) -> int:
+        if id(node) not in heights:
+            below = max((visit(child) for child in children(node)), default=0)
+            heights[id(node)] = below + (isinstance(node, Series) and is_class(node))
+        return heights[id(node)]
+
+    visit(root)
+    return heights
+
+
+def _nested(root: Series) -> set[str | tuple[str, str | None]]:
+    """The words of blocks that contain themselves."""
+    found: set[str | tuple[str, str | None]] = set()
+    seen: set[tuple[int, frozenset[Any]]] = set()
+
+    def visit(node: Node, around: frozenset[Any]) -> None:
+        if (id(node), around) in seen:
+            return
+        seen.add((id(node), around))
+        if isinstance(node, Series) and node.call is not None:
+            if node.call.block in around:
+                found.add(node.call.block)
+            around |= {node.call.block}
+        for child in children(node):
+            visit(child, around)
+
+    visit(root, frozenset())
+    return found
+
+
+def _ordered(inner: Mapping[Key, set[Key]]) -> Iterator[Key]:
+    """Kinds, each after those that it contains."""
+    done: set[Key] = set()
+    left = list(inner)
+    while left:
+        mine = next(key for key in left if inner[key] <= done)
+        left.remove(mine)
+        done.add(mine)
+        yield mine
