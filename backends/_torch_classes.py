@@ -227,10 +227,13 @@ class ClassWriter:
         elif isinstance(item, Row):
             made = self.row(item)
         else:
-            made = self.group(item)
+            made = ""
             last = item.items[-1] if item.items else None
             fresh = isinstance(last, Layer) and last.kind in FRESH and last.when is None and item.when is None
-        self.make(name, made, item.when)
+        if isinstance(item, Group):
+            self.make_group(item)
+        else:
+            self.make(name, made, item.when)
         outputs = ", outputs" if isinstance(item, Use) and item.of.taps else ""
         return self.short(Value(f"{self.reference(name)}({value.text}{outputs})", fresh), own)
 
@@ -388,6 +391,15 @@ class ClassWriter:
             self.made.append(f"self.{name}: nn.Module = nn.Identity()")
             self.made.append(f"if {when}:")
             self.made.append(f"    self.{name} = {made}")
+
+    def make_group(self, group: Group) -> None:
+        """Let the constructor make a list of modules: one that is called by words is filled line by line."""
+        names, made = self.listed(group.items, False)
+        if group.when is None and group.name.isidentifier() and names and all(name.isidentifier() for name in names):
+            self.made.append(f"self.{group.name} = nn.Sequential()")
+            self.made += [f"self.{group.name}.{name} = {text}" for name, text in zip(names, made, strict=True)]
+        else:
+            self.make(group.name, self.group(group), group.when)
 
     def module(self, layer: Layer, in_place: bool = False) -> str:
         """The module of an op."""

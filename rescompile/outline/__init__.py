@@ -97,9 +97,11 @@ def _made(
     nodes, names = zip(*instances, strict=True)
     call = nodes[0].call
     word = call.block if call else nodes[0].name or "part"
+    name = allocate.class_name(word)
     try:
-        made = Builder(allocate.class_name(word), call.block if call else "", nodes, names, kinds).build()
+        made = Builder(name, call.block if call else "", nodes, names, kinds).build()
     except Misfit:
+        allocate.taken.discard(name)
         parts: dict[Any, list[tuple[Series, Mapping[str, Any]]]] = {}
         for node, values in instances:
             parts.setdefault(inside(node.children, kinds), []).append((node, values))

@@ -162,6 +162,14 @@ class Builder:
                 return text
         raise Misfit
 
+    def says(self, present: Mapping[int, bool], hints: Iterable[Term | None]) -> bool:
+        """Whether a hint says when something is there."""
+        try:
+            self.condition(present, hints)
+        except Misfit:
+            return False
+        return True
+
     # --- bodies
 
     def items(
@@ -233,6 +241,8 @@ class Builder:
             ]
             if kind is ops.Conv and attribute.name == "padding":
                 hints += _same_padding(terms)
+            if attribute.name == "stride" and issubclass(kind, ops.MaxPool):
+                hints.append(terms["kernel"])
             if attribute.name == "channels" and kind in (ops.Conv, ops.PadChannels):
                 hints.append(flow.term)
             terms[attribute.name] = self.spell(values, hints, self.new(sample, attribute.name))
@@ -282,16 +292,21 @@ class Builder:
             inner = dict(env)
         lists: dict[int, Sequence[Node]] = {at: column[at].children if at in column else () for at in present}
         some = [at for at in lists if lists[at]]
-        if call is not None and some and len(some) < len(lists):
+        if (
+            call is not None
+            and some
+            and len(some) < len(lists)
+            and self.says({at: bool(lists[at]) for at in lists}, hints)
+        ):
             nodes = [node for at in some for node in lists[at]]
             if all(isinstance(node, Op) and not node.kind.parameters(node.input) for node in nodes):
                 when = self.condition({at: bool(lists[at]) for at in lists}, hints)
                 assert when is not None
-                inside, after = self.items(
-                    {at: lists[at] for at in some}, inner, Flow(flow.term, {at: flow.numbers[at] for at in some}), []
+                start = Flow(flow.term, {at: flow.numbers[at] for at in some})
+                inside, after = self.items({at: lists[at] for at in some}, inner, start, [])
+                return [Run(call.block, inside, when)], self.flow(
+                    {**flow.numbers, **after.numbers}, [after.term, flow.term]
                 )
-                numbers = {**flow.numbers, **after.numbers}
-                return [Run(call.block, inside, when)], self.flow(numbers, [after.term, flow.term])
         return self.items(lists, inner, flow, hints)
 
     def macro(

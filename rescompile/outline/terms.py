@@ -76,7 +76,9 @@ def mentioned(term: Term) -> set[str]:
 
 
 def simplified(term: Term, scopes: Sequence[Scope]) -> Term:
-    """The term without choices that are the same in every scope."""
+    """The term without choices that are the same in every scope, and without arithmetic on whole constants."""
+    if term.operands and not mentioned(term) and type(_value(term, {})) in (int, bool):
+        return constant(_value(term, {}))
     if term.head in ("if", "and", "or"):
         truths = {_truth(term.operands[0], scope) for scope in scopes}
         if truths in ({True}, {False}):
@@ -85,10 +87,7 @@ def simplified(term: Term, scopes: Sequence[Scope]) -> Term:
                 return simplified(term.operands[1 if truth else 2], scopes)
             return simplified(term.operands[1], scopes) if truth is (term.head == "and") else constant(truth)
     operands = tuple(simplified(operand, scopes) for operand in term.operands)
-    term = Term(term.head, operands, term.token, term.value)
-    if operands and all(operand.head == "constant" for operand in operands) and type(_value(term, {})) in (int, bool):
-        return constant(_value(term, {}))
-    return term
+    return Term(term.head, operands, term.token, term.value)
 
 
 def _truth(term: Term, scope: Scope) -> Value:

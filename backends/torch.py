@@ -1,0 +1,150 @@
+"""PyTorch modules: the very text that the target `source` writes, executed, with the weights of the spec's own streams.
+
+On disk a module is a `torch.export` program (.pt2, dynamic batch), which loads without rescompile, and its weights beside it
+as safetensors. The canonical spec rides along in the program's extra files.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import linecache
+import sys
+import types
+import warnings
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rescompile import seal, tensors
+from rescompile.backend import Artifact, Option, Recorded
+from rescompile.errors import Diagnostic, UsageError
+from rescompile.network import Network, parameters
+from rescompile.output import File
+from rescompile.weights import Weights
+
+from .source import source
+
+SUFFIX = ".pt2"
+OPTIONS = (Option("batch", int, None, "a fixed batch size (default: dynamic)", 1, 1 << 16),)
+_EXTRA = "rescompile.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleArtifact(Artifact):
+    """An artifact whose `module` is the live network, in evaluation mode."""
+
+    module: nn.Module | None = None
+
+
+def emit(network: Network, weights: Weights | None, *, batch: int | None = None) -> ModuleArtifact:
+    """The module of a network, with these weights; without any it is on the meta device, where it costs nothing."""
+    module = make(network, weights).eval()
+    facts = {"inputs": {"input": ["batch" if batch is None else batch, *network.input]}}
+    return ModuleArtifact(network, SUFFIX, lambda name: _files(network, module, name, batch), facts, module)
+
+
+def make(network: Network, weights: Weights | None = None) -> nn.Module:
+    """A new module of the generated class, in training mode. The class lives in a module of its own, so that tracebacks,
+    `inspect` and torch.jit.script find its text, and its instances can be pickled."""
+    text = source(network)
+    name = f"rescompile_{network.name}_{network.sha256[:12]}_{len(_texts)}"
+    for other, known in _texts.items():
+        if known == text:
+            name = other
+    if name not in _texts:
+        _texts[name] = text
+        home = types.ModuleType(name)
+        home.__file__ = f"<{name}>"
+        linecache.cache[home.__file__] = len(text), None, text.splitlines(keepends=True), home.__file__
+        sys.modules[name] = home
+        exec(compile(text, home.__file__, "exec"), home.__dict__)
+    factory = _factory(sys.modules[name])
+    if weights is None:
+        with torch.device("meta"):
+            return factory()
+    # Nothing is drawn twice: the module is made empty, and filled with the streams of (seed, name).
+    with torch.device("meta"):
+        module: nn.Module = factory()
+    state = {key: _tensor(weights[key]) for key, _ in parameters(network) if key in weights}
+    for key, parameter in parameters(network):
+        if key not in state:  # a counter, which weights may lack
+            state[key] = torch.zeros(parameter.shape, dtype=torch.int64)
+    module.load_state_dict(state, strict=True, assign=True)
+    for parameter in module.parameters():
+        parameter.requires_grad_(True)
+    return module
+
+
+#: The texts that were executed, by the name of their module.
+_texts: dict[str, str] = {}
+
+
+def _factory(home: types.ModuleType) -> Any:
+    """The function that makes the network: the last one of the file."""
+    return [value for value in vars(home).values() if isinstance(value, types.FunctionType)][-1]
+
+
+def _tensor(array: np.ndarray[Any, Any]) -> torch.Tensor:
+    return torch.from_numpy(
+        np.require(array, requirements=["C", "W", "O"]).copy() if not array.flags.writeable else array
+    )
+
+
+def _files(network: Network, module: nn.Module, name: str, batch: int | None) -> list[File]:
+    """The program, after its weights."""
+    if any(parameter.is_meta for parameter in module.parameters()):
+        message = "a program holds its weights, and there are none"
+        raise UsageError(Diagnostic("E0802", message, help="leave out --no-weights"))
+    program = _sealed(_program(network, module, batch))
+    stem = name.removesuffix(SUFFIX)
+    return [
+        _safetensors(network, module, stem + tensors.SUFFIX),
+        File(name, lambda: [program], len(program)),
+    ]
+
+
+def _program(network: Network, module: nn.Module, batch: int | None) -> bytes:
+    """The exported program as bytes."""
+    example = torch.zeros(batch or 2, *network.input)
+    dynamic = {"x": {0: torch.export.Dim("batch", min=1)}} if batch is None else None
+    record = {"text": network.text, "sha256": network.sha256, "passes": list(network.passes)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(module, (example,), dynamic_shapes=dynamic)
+        buffer = io.BytesIO()
+        torch.export.save(program, buffer, extra_files={_EXTRA: json.dumps(record)})
+    return buffer.getvalue()
+
+
+def _sealed(archive: bytes) -> bytes:
+    """A zip archive whose comment is the seal."""
+    length = len(seal.MARK) + 2 + 8
+    assert archive[-2:] == b"\0\0", "the archive has a comment already"
+    chunks = seal.sealed([archive[:-2] + length.to_bytes(2, "little")], b"", b": ")
+    return b"".join(bytes(chunk) for chunk in chunks)
+
+
+def _safetensors(network: Network, module: nn.Module, name: str) -> File:
+    """The weights alone."""
+    state = module.state_dict()
+    kinds = {key: (parameter.dtype, parameter.shape) for key, parameter in parameters(network)}
+    return tensors.file({key: state[key].detach().numpy() for key in kinds}, kinds, network, name)
+
+
+def extract(path: Path) -> Recorded | None:
+    """What a program records of its origin. Raises UsageError if the file is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next((name for name in archive.namelist() if name.endswith(f"extra/{_EXTRA}")), None)
+            if name is None:
+                return None
+            record = json.loads(archive.read(name))
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UsageError(Diagnostic("E0801", f"{path} is no exported program: {error}")) from None
+    return Recorded(record["text"], record["sha256"], tuple(record["passes"]))
