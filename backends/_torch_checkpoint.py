@@ -35,23 +35,23 @@ def read(path: Path) -> Any:
             warnings.simplefilter("ignore")  # about the pickle protocol, which is either read or refused
             held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile or broken pickle raises anything
-        raise UsageError(Diagnostic("E0803", f"{path} {_why(str(error))}", help=_HELP)) from None
+        raise UsageError(_refusal(path, str(error))) from None
     return _plain(held, DEPTH)
 
 
-_HELP = "save the tensors alone, torch.save(model.state_dict(), path), where you trust the file; or use safetensors"
-
-
-def _why(message: str) -> str:
-    """One line of what torch says in many: it also advises to load the file without protection."""
-    if "TorchScript" in message:
-        return "is a TorchScript program, no checkpoint"
+def _refusal(path: Path, message: str) -> Diagnostic:
+    """What torch says in many lines, among them the advice to load the file without protection."""
     refused = _REFUSED.search(message)
-    if refused is None:
-        return "is no checkpoint of torch, or a damaged one"
-    if refused[1].isdigit():
-        return "is a pickle that torch did not write, and weights_only=True refuses it"
-    return f"holds more than tensors, and weights_only=True refuses it: {clipped(refused[1])}"
+    if "TorchScript" in message:
+        why = "is a TorchScript program, no checkpoint"
+    elif refused is None:
+        return Diagnostic("E0803", f"{path} is no checkpoint of torch, or a damaged one")
+    elif refused[1].isdigit():
+        why = "is a pickle that torch did not write, and weights_only=True refuses it"
+    else:
+        why = f"holds more than tensors, and weights_only=True refuses it: {clipped(refused[1])}"
+    help = "save the tensors alone, torch.save(model.state_dict(), path), where you trust the file; or use safetensors"
+    return Diagnostic("E0803", f"{path} {why}", help=help)
 
 
 def _plain(value: Any, depth: int) -> Any:

@@ -243,6 +243,7 @@ class ClassWriter:
             value = self.keep(value, own)
         source = value.text
         before = set(self.local)
+        self.local.add(source)
         if join.survival is not None:
             return self.survived(join, source, own, before)
         results: list[Value] = []
@@ -258,22 +259,17 @@ class ClassWriter:
             results.append(result)
             if not any(re.search(rf"\b{local}\b", line) for line in (*self.lines, *(r.text for r in results))):
                 self.local.discard(local)
+        if join.merge == "gate" and not results[2].is_name:
+            results[2] = self.keep(results[2], self.new_local())
         self.local = before
         texts = [result.text for result in results]
-        if join.merge == "concat":
-            return Value(f"torch.cat([{', '.join(texts)}], 1)", fresh=True)
-        if join.merge == "mul":
-            return Value(" * ".join(texts), tight=False)
-        if join.merge == "gate":
-            new, gate, old = texts
-            if not results[2].is_name:
-                old = self.keep(results[2], self.new_local()).text
-            return Value(f"{old} + {gate} * ({new} - {old})", fresh=True, tight=False)
+        if join.merge != "add":
+            return Value(_merged(join, texts), fresh=join.merge != "mul", tight=join.merge == "concat")
         if results[0].is_name and results[0].fresh and results[0].text != source:
             for text in texts[1:]:
                 self.say(f"{texts[0]} += {text}")
             return Value(texts[0], fresh=True)
-        return Value(" + ".join(texts), fresh=True, tight=False)
+        return Value(_merged(join, texts), fresh=True, tight=False)
 
     def survived(self, join: Join, source: str, own: str, before: set[str]) -> Value:
         """A residual that may be dropped in training: then its branch is not computed at all."""
@@ -295,32 +291,32 @@ class ClassWriter:
             if rescale == "test":
                 self.say("else:")
                 self.say(f"    {branch} = {branch} * {kept}")
-            rest = self.run(join.branches[1], Value(source), self.new_local())
+            others = [self.others(items, source, own) for items in join.branches[1:]]
             self.local = before
-            return Value(f"{branch} + {rest.text}", fresh=True, tight=False)
-        inner = self.new_local()
+            return Value(_merged(join, [branch, *others]), fresh=True, tight=False)
         lines, self.lines, self.indent = self.lines, [], self.indent + 4  # modules are made in the order of the tree
-        branch = self.keep(self.run(join.branches[0], Value(source), inner), inner).text
+        branch = self.keep(self.run(join.branches[0], Value(source), local), local).text
         branch_lines, self.lines, self.indent = self.lines, lines, self.indent - 4
-        shortcut = self.run(join.branches[1], Value(source), local)
-        shortcut = shortcut if shortcut.is_name and shortcut.text == own else self.keep(shortcut, local)
+        others = [self.others(items, source, own) for items in join.branches[1:]]
         self.say(f'if not self.training or torch.rand((), device="cpu").item() < {kept}:')
         self.lines += branch_lines
         self.indent += 4
-        when, scaled = (
-            ("not self.training", f"{branch} * {kept}")
-            if rescale == "test"
-            else ("self.training", f"{branch} / {kept}")
-        )
+        when, scaled = ("not self.training", f" * {kept}") if rescale == "test" else ("self.training", f" / {kept}")
         self.say(f"if {when}:")
-        self.say(f"    {branch} = {scaled}")
-        self.say(f"{own} = {shortcut.text} + {branch}")
+        self.say(f"    {branch} = {branch}{scaled}")
+        self.say(f"{own} = {_merged(join, [branch, *others])}")
         self.indent -= 4
-        if shortcut.text != own:
+        dropped = others[-1] if join.merge == "add" else f"{others[1]} - {others[0]} * {others[1]}"
+        if dropped != own:
             self.say("else:")
-            self.say(f"    {own} = {shortcut.text}")
+            self.say(f"    {own} = {dropped}")
         self.local = before
         return Value(own, fresh=False)
+
+    def others(self, items: Sequence[Item], source: str, own: str) -> str:
+        """A gate or a shortcut in a variable."""
+        value = self.run(items, Value(source), local := self.new_local())
+        return value.text if value.text == own else self.keep(value, local).text
 
     def new_branch(self, join: Join) -> int | None:
         """The branch that holds what a residual or a concatenation adds; the other one is the old value."""
@@ -456,3 +452,16 @@ class ClassWriter:
 
 def _is_identity(items: Sequence[Item]) -> bool:
     return all(isinstance(item, Layer) and item.kind is ops.Identity for item in items)
+
+
+def _merged(join: Join, texts: Sequence[str]) -> str:
+    """The value of branches together."""
+    match join.merge:
+        case "concat":
+            return f"torch.cat([{', '.join(texts)}], 1)"
+        case "mul":
+            return " * ".join(texts)
+        case "gate":
+            new, gate, old = texts
+            return f"{old} + {gate} * ({new} - {old})"
+    return " + ".join(texts)
