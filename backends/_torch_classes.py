@@ -100,7 +100,9 @@ class ClassWriter:
         self.support: set[type[ops.Kind]] = set()
         self.helpers: set[str] = set()
         self.functions = False  # whether torch.nn.functional is used
-        self.local = {"x"}
+        self.local = {"x"}  # variables that hold something
+        self.pending: set[str] = set()  # those among them that only the value at hand mentions
+        self.inside = False  # of a branch that is computed again
 
     # --- the whole
 
@@ -161,9 +163,12 @@ class ClassWriter:
         self.lines.append(" " * self.indent + line)
 
     def keep(self, value: Value, name: str) -> Value:
-        """The value in a variable."""
+        """The value in a variable; what it was computed from may be forgotten."""
         if value.text != name:
             self.say(f"{name} = {value.text}")
+            used = {local for local in self.pending if re.search(rf"\b{local}\b", value.text)}
+            self.pending -= used
+            self.local -= used
         return Value(name, value.fresh)
 
     def new_local(self) -> str:
@@ -242,15 +247,25 @@ class ClassWriter:
         if not value.is_name:
             value = self.keep(value, own)
         source = value.text
-        before = set(self.local)
+        before, pending = set(self.local), set(self.pending)
         self.local.add(source)
+        self.pending.discard(source)
+        result = self.merged(join, source, own)
+        # What the result mentions is still needed, all else is free again.
+        mentioned = {local for local in self.local if re.search(rf"\b{local}\b", result.text)}
+        self.pending = (pending | (mentioned - before)) - {own}
+        self.local = before | mentioned
+        return result
+
+    def merged(self, join: Join, source: str, own: str) -> Value:
+        """A merge of branches on a variable."""
         if join.survival is not None:
-            return self.survived(join, source, own, before)
+            return self.survived(join, source, own)
         results: list[Value] = []
         in_place = join.merge == "add"
         for at, items in enumerate(join.branches):
             local = self.new_local()
-            if self.checkpoint and at == self.new_branch(join):
+            if self.checkpoint and not self.inside and at == self.new_branch(join):
                 result = self.recomputed(join, items, source)
             else:
                 result = self.run(items, Value(source), local)
@@ -261,17 +276,16 @@ class ClassWriter:
                 self.local.discard(local)
         if join.merge == "gate" and not results[2].is_name:
             results[2] = self.keep(results[2], self.new_local())
-        self.local = before
         texts = [result.text for result in results]
         if join.merge != "add":
-            return Value(_merged(join, texts), fresh=join.merge != "mul", tight=join.merge == "concat")
+            return Value(_together(join, texts), fresh=join.merge != "mul", tight=join.merge == "concat")
         if results[0].is_name and results[0].fresh and results[0].text != source:
             for text in texts[1:]:
                 self.say(f"{texts[0]} += {text}")
             return Value(texts[0], fresh=True)
-        return Value(_merged(join, texts), fresh=True, tight=False)
+        return Value(_together(join, texts), fresh=True, tight=False)
 
-    def survived(self, join: Join, source: str, own: str, before: set[str]) -> Value:
+    def survived(self, join: Join, source: str, own: str) -> Value:
         """A residual that may be dropped in training: then its branch is not computed at all."""
         assert join.sample.survival is not None
         assert join.survival is not None
@@ -292,8 +306,7 @@ class ClassWriter:
                 self.say("else:")
                 self.say(f"    {branch} = {branch} * {kept}")
             others = [self.others(items, source, own) for items in join.branches[1:]]
-            self.local = before
-            return Value(_merged(join, [branch, *others]), fresh=True, tight=False)
+            return Value(_together(join, [branch, *others]), fresh=True, tight=False)
         lines, self.lines, self.indent = self.lines, [], self.indent + 4  # modules are made in the order of the tree
         branch = self.keep(self.run(join.branches[0], Value(source), local), local).text
         branch_lines, self.lines, self.indent = self.lines, lines, self.indent - 4
@@ -304,13 +317,12 @@ class ClassWriter:
         when, scaled = ("not self.training", f" * {kept}") if rescale == "test" else ("self.training", f" / {kept}")
         self.say(f"if {when}:")
         self.say(f"    {branch} = {branch}{scaled}")
-        self.say(f"{own} = {_merged(join, [branch, *others])}")
+        self.say(f"{own} = {_together(join, [branch, *others])}")
         self.indent -= 4
         dropped = others[-1] if join.merge == "add" else f"{others[1]} - {others[0]} * {others[1]}"
         if dropped != own:
             self.say("else:")
             self.say(f"    {own} = {dropped}")
-        self.local = before
         return Value(own, fresh=False)
 
     def others(self, items: Sequence[Item], source: str, own: str) -> str:
@@ -329,10 +341,12 @@ class ClassWriter:
         while self.attribute(name) or any(f"def {name}(" in line for method in self.methods for line in method):
             name += "_"
         lines, indent, local = self.lines, self.indent, self.local
+        pending, self.pending, self.inside = self.pending, set(), True
         self.lines, self.indent, self.local = [], 0, {"x"}
         self.finish_branch(self.run(items, Value("x"), "x"))
         self.methods.append([f"def {name}(self, x: Tensor) -> Tensor:", *[f"    {line}" for line in self.lines]])
         self.lines, self.indent, self.local = lines, indent, local
+        self.pending, self.inside = pending, False
         self.helpers.add("recomputed")
         target = self.new_local()
         self.say("if self.training and torch.is_grad_enabled():")
@@ -454,7 +468,7 @@ def _is_identity(items: Sequence[Item]) -> bool:
     return all(isinstance(item, Layer) and item.kind is ops.Identity for item in items)
 
 
-def _merged(join: Join, texts: Sequence[str]) -> str:
+def _together(join: Join, texts: Sequence[str]) -> str:
     """The value of branches together."""
     match join.merge:
         case "concat":

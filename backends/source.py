@@ -34,9 +34,9 @@ OPTIONS = (
 def emit(network: Network, weights: Weights | None, *, style: str = "classes") -> Artifact:
     """The source of a network; it draws its own weights, so `weights` are not used."""
     text = source(network, flat=style == "flat")
-    sealed = b"".join(bytes(chunk) for chunk in seal.sealed([text.encode()], b"# ", b": ", b"\n"))
+    sealed = b"".join(bytes(chunk) for chunk in seal.sealed([text.encode() + b"\n\n"], b"# ", b": ", b"\n"))
     return Artifact(
-        network, SUFFIX, lambda name: [File(name, lambda: [sealed], len(sealed))], {"lines": text.count("\n")}
+        network, SUFFIX, lambda name: [File(name, lambda: [sealed], len(sealed))], {"lines": text.count("\n") + 3}
     )
 
 

@@ -24,7 +24,7 @@ from torch import nn
 from rescompile import seal, tensors
 from rescompile.backend import Artifact, Option, Recorded
 from rescompile.errors import Diagnostic, UsageError
-from rescompile.network import Network, parameters
+from rescompile.network import LOGITS, Network, parameters
 from rescompile.output import File
 from rescompile.weights import Weights
 
@@ -45,7 +45,9 @@ class ModuleArtifact(Artifact):
 def emit(network: Network, weights: Weights | None, *, batch: int | None = None) -> ModuleArtifact:
     """The module of a network, with these weights; without any it is on the meta device, where it costs nothing."""
     module = make(network, weights).eval()
-    facts = {"inputs": {"input": ["batch" if batch is None else batch, *network.input]}}
+    first: int | str = "batch" if batch is None else batch
+    outputs = {name: [first, *shape] for name, shape in network.outputs.items()}
+    facts = {"input": [first, *network.input], "outputs": outputs}
     return ModuleArtifact(network, SUFFIX, lambda name: _files(network, module, name, batch), facts, module)
 
 
@@ -65,20 +67,17 @@ def make(network: Network, weights: Weights | None = None) -> nn.Module:
         sys.modules[name] = home
         exec(compile(text, home.__file__, "exec"), home.__dict__)
     factory = _factory(sys.modules[name])
-    if weights is None:
-        with torch.device("meta"):
-            return factory()
     # Nothing is drawn twice: the module is made empty, and filled with the streams of (seed, name).
     with torch.device("meta"):
         module: nn.Module = factory()
+    if weights is None:
+        return module
     state = {key: _tensor(weights[key]) for key, _ in parameters(network) if key in weights}
     for key, parameter in parameters(network):
         if key not in state:  # a counter, which weights may lack
             state[key] = torch.zeros(parameter.shape, dtype=torch.int64)
     module.load_state_dict(state, strict=True, assign=True)
-    for parameter in module.parameters():
-        parameter.requires_grad_(True)
-    return module
+    return module.requires_grad_(True)
 
 
 #: The texts that were executed, by the name of their module.
@@ -148,3 +147,32 @@ def extract(path: Path) -> Recorded | None:
     except (zipfile.BadZipFile, OSError) as error:
         raise UsageError(Diagnostic("E0801", f"{path} is no exported program: {error}")) from None
     return Recorded(record["text"], record["sha256"], tuple(record["passes"]))
+
+
+# --- for `verify` -----------------------------------------------------------------------------------------------------
+
+
+def evaluate(
+    network: Network, weights: Weights, x: np.ndarray[Any, Any], double: bool = False
+) -> dict[str, np.ndarray[Any, Any]]:
+    """The outputs in evaluation mode, by name; in float64 if `double`."""
+    module = make(network, weights).eval()
+    value = torch.from_numpy(x)
+    with torch.no_grad():
+        outputs = module.double()(value.double()) if double else module(value)
+    named = outputs if isinstance(outputs, dict) else {LOGITS: outputs}
+    return {name: output.numpy() for name, output in named.items()}
+
+
+def calibrated(network: Network, weights: Weights, seed: int = 0, batch: int = 8) -> dict[str, np.ndarray[Any, Any]]:
+    """The weights, with the statistics of norms taken from one seeded batch: what comes out of each is of size one."""
+    module = make(network, weights).double().eval()
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
+    for norm in norms:
+        norm.train()  # all else stays as it is: nothing is dropped
+        norm.momentum = 1.0
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        module(torch.randn(batch, *network.input, generator=generator, dtype=torch.float64))
+    state = module.state_dict()
+    return {key: state[key].numpy().astype(parameter.dtype) for key, parameter in parameters(network) if key in state}

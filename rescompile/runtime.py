@@ -77,6 +77,16 @@ def run(
     )  # fmt: skip
 
 
+def evaluate(path: str | os.PathLike[str], x: Array) -> dict[str, Array]:
+    """The outputs of a model for one input, by name, on the CPU. Raises Unavailable where ONNX Runtime is missing."""
+    ort = _onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(os.fspath(path), options, providers=[PROVIDERS["cpu"]])
+    outputs = session.run(None, {session.get_inputs()[0].name: x})
+    return dict(zip((value.name for value in session.get_outputs()), outputs, strict=True))
+
+
 def _onnxruntime() -> Any:
     try:
         import onnxruntime

@@ -257,7 +257,7 @@ class _Writer:
         if self.chance(0.3):
             document |= {"reference": "seed: #1, 'quoted'", "family": "random", "notes": ["no paper"]}
         document["input"] = list(first)
-        if self.chance(0.2):
+        if self.chance(0.2) and first[0] == 3:
             document["preprocess"] = {"mean": [0.5, 0, 0.25], "std": [1, 0.25, 0.5], "crop": 8}
         mentioned = {word for row in rows for word in re.findall(r"\w+", str(row.text))}
         if used := {name: number for name, number in self.parameters.items() if name in mentioned}:

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from rescompile.expressions import ExpressionError
-from rescompile.network import Definition, Network, Node, Series, children
+from rescompile.network import Definition, Network, Node, Series, children, walk
 from rescompile.outline.classes import IN, Builder, Misfit
 from rescompile.outline.kinds import Kinds, Made, inside, is_class, is_row, segments
 from rescompile.outline.parts import Class, Outline, Stage
@@ -41,21 +41,26 @@ def outline(network: Network, unrolled: bool = False) -> Outline:
             return word, id(series)
         return (word, heights[id(series)]) if word in nested else (word,)
 
-    def gather(node: Node, names: Mapping[str, Any], owner: Key | None) -> None:
+    def gather(node: Node, names: Mapping[str, Any], owner: Key | None, path: tuple[str, ...]) -> None:
         if isinstance(node, Series):
-            if node.call is not None:
+            if node.name is not None:
+                digits = node.name.isdigit()
+                path = (*path, f"{node.call.block if node.call else 'part'}{node.name}" if digits else node.name)
+            if node.call is not None and not unrolled:
                 names = _names(node, network.definitions.get(node.call.block))
             if is_class(node):
                 mine = key(node)
-                instances.setdefault(mine, {})[id(node)] = node, {**names, IN: node.input[0]}
+                instances.setdefault(mine, {})[id(node)] = node, {} if unrolled else {**names, IN: node.input[0]}
+                words[mine] = "_".join(path) if unrolled else node.call.block if node.call else str(node.name)
                 inner.setdefault(mine, set())
                 if owner is not None:
                     inner[owner].add(mine)
                 owner = mine
         for child in children(node):
-            gather(child, names, owner)
+            gather(child, names, owner, path)
 
-    gather(network.root, network.parameters, None)
+    words: dict[Key, str] = {}
+    gather(network.root, network.parameters, None, ())
     allocate = Allocator()
     function = allocate.name(network.name)
     root_name = allocate.class_name(network.name)
@@ -63,7 +68,7 @@ def outline(network: Network, unrolled: bool = False) -> Outline:
     stages: list[Stage] = []
     rows = [node for node in _series(network.root) if is_row(node)]
     for mine in _ordered(inner):
-        for made in _made(list(instances[mine].values()), mine, kinds, allocate):
+        for made in _made(list(instances[mine].values()), words[mine], kinds, allocate):
             classes.append(made.text)  # noqa: PERF401 - a generator that registers what it makes
         complete = [row for row in rows if all(id(child) in kinds.made for child in row.children)]
         rows = [row for row in rows if not any(row is other for other in complete)]
@@ -82,7 +87,7 @@ def outline(network: Network, unrolled: bool = False) -> Outline:
     values = {**network.parameters, IN: network.input[0]}
     root = Builder(root_name, "", [network.root], [values], kinds).build()
     # Only what the outputs are counted by is left open: other parameters shape the network in ways a class does not know.
-    open_ones = {name for name in (root.out.value, IN) if name in values}
+    open_ones = set() if unrolled else {name for name in (root.out.value, IN) if name in values}
     root = Builder(root_name, "", [network.root], [{name: values[name] for name in open_ones}], kinds).build()
     root.text.reference = network.reference
     for argument in root.text.arguments:
@@ -91,28 +96,42 @@ def outline(network: Network, unrolled: bool = False) -> Outline:
 
 
 def _made(
-    instances: list[tuple[Series, Mapping[str, Any]]], key: Key, kinds: Kinds, allocate: Allocator
+    instances: list[tuple[Series, Mapping[str, Any]]], word: str, kinds: Kinds, allocate: Allocator
 ) -> Iterator[Made]:
     """The class of some instances; several where they are too different for one."""
     nodes, names = zip(*instances, strict=True)
     call = nodes[0].call
-    word = call.block if call else nodes[0].name or "part"
     name = allocate.class_name(word)
     try:
         made = Builder(name, call.block if call else "", nodes, names, kinds).build()
     except Misfit:
         allocate.taken.discard(name)
-        parts: dict[Any, list[tuple[Series, Mapping[str, Any]]]] = {}
-        for node, values in instances:
-            parts.setdefault(inside(node.children, kinds), []).append((node, values))
-        if len(parts) == 1:
-            raise AssertionError(f"instances of {key} have one structure and do not fit into one class") from None
-        for part in parts.values():
-            yield from _made(part, key, kinds, allocate)
+        if len(instances) == 1:
+            raise AssertionError(f"{word} does not fit into a class of its own") from None
+        for part in _apart(instances, kinds):
+            yield from _made(part, word, kinds, allocate)
         return
     for node in nodes:
         kinds.made[id(node)] = made
     yield made
+
+
+def _apart(
+    instances: list[tuple[Series, Mapping[str, Any]]], kinds: Kinds
+) -> Iterable[list[tuple[Series, Mapping[str, Any]]]]:
+    """Instances that do not fit into one class, in groups: by structure, else by the steps they came from, else each alone."""
+    keys: tuple[Callable[[Series], Any], ...] = (
+        lambda node: inside(node.children, kinds),
+        lambda node: tuple(part.origin for _, part in walk(node)),
+        id,
+    )
+    for key in keys:
+        parts: dict[Any, list[tuple[Series, Mapping[str, Any]]]] = {}
+        for node, values in instances:
+            parts.setdefault(key(node), []).append((node, values))
+        if len(parts) > 1:
+            return parts.values()
+    raise AssertionError("instances are not distinct")
 
 
 class Allocator:

@@ -72,7 +72,8 @@ class Builder:
         for name, raw in (self.definition.lets if self.definition else {}).items():
             if name in common:
                 self.locals[name] = self.translated(raw, {**env}, named(IN)) or constant(None)
-        flow = Flow(named(IN), {at: node.input[0] for at, node in enumerate(self.nodes)})
+        start = named(IN) if IN in common else constant(self.nodes[0].input[0])
+        flow = Flow(start, {at: node.input[0] for at, node in enumerate(self.nodes)})
         self.text.items, end = self.items({at: self.nodes[at].children for at in everyone}, env, flow, [])
         listed = list(_named(self.text.items))
         if len(set(listed)) < len(listed):  # one place in some instances, and another in others
@@ -113,7 +114,10 @@ class Builder:
             term = read(raw)
         except ExpressionError:
             return None
-        words = {name: constant(name) for name in mentioned(term) - set(env)}
+        unknown = mentioned(term) - set(env) - {IN}
+        if unknown & self.kinds.variables:
+            return None
+        words = {name: constant(name) for name in unknown}
         return substitute(term, {**words, **env, IN: channels})
 
     def spell(self, values: Mapping[int, Value], hints: Iterable[Term | None], name: str) -> Term:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from rescompile.expressions import Term
+from rescompile.names import BUILTINS
 from rescompile.network import Network, Node, Op, Parallel, Series, Side, walk
 from rescompile.outline.parts import Class, Stage
 
@@ -36,6 +38,12 @@ class Kinds:
     network: Network
     made: dict[int, Made] = field(default_factory=dict)
     stages: dict[int, MadeStage] = field(default_factory=dict)
+
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """Every name that stands for a value somewhere in the definitions, and so is never a word."""
+        listed = (name for d in self.network.definitions.values() for name in (*d.parameters, *d.lets))
+        return BUILTINS | {"depth"} | frozenset(listed)
 
 
 def is_class(series: Series) -> bool:

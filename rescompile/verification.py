@@ -1,0 +1,239 @@
+"""Whether what was compiled computes what it should: every target against the tree in float64, on the same weights.
+
+The rule is relative to rounding itself: an output passes if its error against float64 is at most three times that of plain
+float32 torch on the same weights and input. Statistics are calibrated first: a deep network with fresh norms overflows,
+and would compare one infinity with another.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rescompile import backend as door
+from rescompile.errors import Diagnostic, UsageError, nearest
+from rescompile.network import LOGITS, Network, Parallel, Series, Side, join, name_of, parameters, walk
+from rescompile.passes import apply
+from rescompile.weights import Array, Weights, draw
+
+TARGETS = ("onnx", "torch", "source")
+#: A correct result is at most so many times as far from float64 as torch's own float32 ...
+TIMES = 3
+#: ... or as this: the rounding of a single operation.
+FLOOR = 2e-7
+
+Arrays = Mapping[str, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one target gave: the worst error of its outputs, the bound, and the first part that is past it."""
+
+    target: str
+    error: float
+    bound: float
+    first: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the bound; one that is not a number is not."""
+        return self.error <= self.bound
+
+
+def verify(
+    network: Network,
+    targets: Sequence[str] = TARGETS,
+    seed: int = 0,
+    batch: int = 2,
+    weights: Weights | None = None,
+    passes: Mapping[str, Any] | None = None,
+) -> Iterator[Verdict]:
+    """Compare each target with float64, one verdict after the other.
+
+    `weights` are used as they are; without them new ones are drawn, norms get scales of random sign, and the statistics are
+    those of a seeded batch. `passes` are applied to what is compiled, and not to the reference. Raises UsageError for an
+    unknown target, and Unavailable where one is not installed.
+    """
+    for target in targets:
+        if target not in TARGETS:
+            help = nearest(target, TARGETS) or f"the targets are {', '.join(TARGETS)}"
+            raise UsageError(Diagnostic("E0802", f"'{target}' cannot be verified", help=help))
+    torch: Any = door.load("torch")
+    x = np.random.default_rng(seed).standard_normal((batch, *network.input), np.float32)
+    held = weights if weights is not None else _held(torch.calibrated(network, _lively(network, seed), seed))
+    exact = torch.evaluate(network, held, x, double=True)
+    bound = max(TIMES * _error(torch.evaluate(network, held, x), exact), FLOOR)
+    compiled, its = apply(network, held, passes or {})
+    assert its is not None
+    for target in targets:
+        run = _RUNS[target]
+        error = _error(run(compiled, its, x), exact)
+        first = None
+        if not error <= bound:
+            first = _first_difference(run, torch, network, held, x, passes or {})
+        yield Verdict(target, error, bound, first)
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
+def _lively(network: Network, seed: int) -> Weights:
+    """New weights, with scales of random sign and shifts: fresh norms hide what stands on which side of them."""
+    drawn = draw(network, seed)
+    generator = np.random.default_rng(seed)
+    makers: dict[str, Callable[[], Array]] = {}
+    norms = {name.removesuffix("running_mean") for name, _ in parameters(network) if name.endswith("running_mean")}
+    for name, parameter in parameters(network):
+        scope, last = name[: name.rfind(".") + 1], name.rpartition(".")[2]
+        if scope in norms and last in ("weight", "bias"):
+            value = generator.uniform(0.5, 1.5, parameter.shape) * generator.choice((-1.0, 1.0), parameter.shape)
+            value = value if last == "weight" else 0.1 * value
+            makers[name] = _give(value.astype(np.float32))
+    return drawn.replaced(makers)
+
+
+def _held(arrays: Arrays) -> Weights:
+    """Weights that stay in memory."""
+    return Weights({name: _give(array) for name, array in arrays.items()})
+
+
+def _give(array: Array) -> Callable[[], Array]:
+    return lambda: array
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+def _error(outputs: Arrays, exact: Arrays) -> float:
+    """The worst relative error of all outputs, each by root mean square; infinite where something is missing or odd."""
+    worst = 0.0
+    for name, wanted in exact.items():
+        given = outputs.get(name)
+        if given is None or given.shape != wanted.shape:
+            return math.inf
+        difference = math.sqrt(float(np.mean((given.astype(np.float64) - wanted) ** 2)))
+        size = math.sqrt(float(np.mean(wanted**2)))
+        error = difference / size if size else difference
+        worst = max(worst, error) if math.isfinite(error) else math.inf
+    return worst
+
+
+def _first_difference(
+    run: Callable[[Network, Weights, Array], Arrays],
+    torch: Any,
+    network: Network,
+    held: Weights,
+    x: Array,
+    passes: Mapping[str, Any],
+) -> str | None:
+    """The first part whose map is past the bound: every part outside of merges becomes an output."""
+    tapped = tap_all(network)
+    exact = torch.evaluate(tapped, held, x, double=True)
+    plain = torch.evaluate(tapped, held, x)
+    compiled, its = apply(tapped, held, passes)
+    assert its is not None
+    given = run(compiled, its, x)
+    order: list[str] = [*(name for name in exact if name != LOGITS), LOGITS]
+    for name in order:
+        bound = max(TIMES * _error({name: plain[name]}, {name: exact[name]}), FLOOR)
+        if name not in given or not _error({name: given[name]}, {name: exact[name]}) <= bound:
+            return name
+    return None
+
+
+def tap_all(network: Network) -> Network:
+    """The network with an output after each of its parts outside of merges, called as the part."""
+
+    def visit(series: Series, path: str) -> Series:
+        children: list[Any] = []
+        for child in series.children:
+            full = join(path, name_of(child))
+            inside = isinstance(child, Series)
+            children.append(visit(child, full) if isinstance(child, Series) else child)
+            named = not isinstance(child, Side) and name_of(child) is not None
+            if named and (inside or isinstance(child, Parallel) or path == ""):
+                children.append(Side(Series((), child.output, child.output), full, "always", child.output))
+        return replace(series, children=tuple(children))
+
+    taken = {node.output_name for _, node in walk(network.root) if isinstance(node, Side)}
+    root = visit(network.root, "")
+    if taken - {None}:  # the network's own outputs keep their names, and what is called like them gets none
+        root = _without(root, {name for name in taken if name})
+    return replace(network, root=root)
+
+
+def _without(series: Series, names: set[str]) -> Series:
+    """The tree without added outputs of these names."""
+    children: list[Any] = []
+    for child in series.children:
+        if isinstance(child, Side) and child.output_name in names and not child.child.children and child.origin is None:
+            continue
+        children.append(_without(child, names) if isinstance(child, Series) else child)
+    return replace(series, children=tuple(children))
+
+
+# --- targets ----------------------------------------------------------------------------------------------------------
+
+
+def _torch(network: Network, weights: Weights, x: Array) -> Arrays:
+    torch: Any = door.load("torch")
+    outputs: Arrays = torch.evaluate(network, weights, x)
+    return outputs
+
+
+def _onnx(network: Network, weights: Weights, x: Array) -> Arrays:
+    from rescompile.runtime import evaluate
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        door.load("onnx").emit(network, weights, **door.checked(door.load("onnx"), "onnx", {})).write(path)
+        return evaluate(path, x)
+
+
+def _source(network: Network, weights: Weights, x: Array) -> Arrays:
+    """The file alone, in a process of its own that has no rescompile."""
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        door.load("source").emit(network, None, style="classes").write(here / "network_source.py")
+        arrays = {name: weights[name] for name, _ in parameters(network) if name in weights}
+        np.savez(str(here / "weights.npz"), allow_pickle=False, **arrays)
+        np.save(here / "input.npy", x)
+        environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONSTARTUP")}
+        done = subprocess.run(
+            [sys.executable, "-c", _SCRIPT], cwd=here, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            lines = done.stderr.strip().splitlines()
+            raise UsageError(
+                Diagnostic("E0801", f"the source cannot be run: {lines[-1] if lines else 'it said nothing'}")
+            )
+        with np.load(here / "outputs.npz") as outputs:
+            return {name: outputs[name] for name in outputs.files}
+
+
+_SCRIPT = """
+import types
+import numpy, torch, network_source
+assert "rescompile" not in __import__("sys").modules
+torch.manual_seed(0)
+make = [value for value in vars(network_source).values() if isinstance(value, types.FunctionType)][-1]
+module = make()
+state = {name: torch.from_numpy(array) for name, array in numpy.load("weights.npz").items()}
+missing, unexpected = module.load_state_dict(state, strict=False)
+assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing), (missing, unexpected)
+with torch.no_grad():
+    outputs = module.eval()(torch.from_numpy(numpy.load("input.npy")))
+outputs = outputs if isinstance(outputs, dict) else {"logits": outputs}
+numpy.savez("outputs.npz", **{name: value.numpy() for name, value in outputs.items()})
+"""
+
+_RUNS: dict[str, Callable[[Network, Weights, Array], Arrays]] = {"onnx": _onnx, "torch": _torch, "source": _source}
