@@ -10,7 +10,7 @@ _NODES = (
     ast.And, ast.Or, ast.Not, ast.UnaryOp, ast.USub, ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod,
     ast.BitOr, ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Is, ast.IsNot, ast.Call, ast.keyword,
     ast.Starred, ast.Attribute, ast.Subscript, ast.Slice, ast.Name, ast.Load, ast.Store, ast.Constant, ast.Tuple, ast.List,
-    ast.Dict, ast.ListComp, ast.comprehension, ast.JoinedStr, ast.FormattedValue, ast.Yield,
+    ast.Dict, ast.ListComp, ast.GeneratorExp, ast.comprehension, ast.JoinedStr, ast.FormattedValue, ast.Yield,
 )  # fmt: skip
 _IMPORTS = {
     "collections": {"OrderedDict"},
@@ -21,7 +21,7 @@ _IMPORTS = {
 }
 _MODULES = {"torch", "torch.nn.functional"}
 #: Functions of Python itself that may be called.
-_BUILTINS = {"super", "range", "isinstance", "len", "max", "min", "int", "getattr"}
+_BUILTINS = {"super", "range", "isinstance", "len", "max", "min", "int", "getattr", "any"}
 #: Names of Python itself that stand in annotations, or for a value.
 _TYPES = {"int", "float", "bool", "str", "tuple", "dict", "list", "None"}
 

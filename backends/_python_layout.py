@@ -51,7 +51,7 @@ def _operands(part: str) -> list[str]:
     for at, character in _code(part):
         depth += (character in _OPEN) - (character in _CLOSE)
         cuts += [at] if depth == 0 and character == " " else []
-    for operators in ((" if ", " else "), (" + ",)):
+    for operators in ((" if ", " else "), (" + ", " - "), (" * ", " // ", " / ")):
         found = [at for at in cuts if part.startswith(operators, at)]
         if found:
             return [part[a:b].strip() for a, b in zip([0, *found], [*found, len(part)], strict=True)]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rescompile import ops
-from rescompile.outline.parts import Argument, Class, Group, Item, Join, Layer, Row, Run, Stage, Tap, Use
+from rescompile.outline.parts import Argument, Class, Group, Item, Join, Layer, Row, Run, Stage, Tap, Use, scope_names
 
 from ._torch_ops import FORMS, SUPPORT, call
 from ._torch_ops import act as act_module
@@ -84,8 +84,20 @@ def stage_lines(stage: Stage) -> Iterator[str]:
         yield f'        stage.add_module(f"{prefix}{{{number}}}", {made})'
     if stage.then is not None:
         growth = re.fullmatch(r"in_channels \+ (.+)", stage.then)
-        yield f"        in_channels += {growth[1]}" if growth else f"        in_channels = {stage.then}"
+        yield f"        in_channels += {_bare(growth[1])}" if growth else f"        in_channels = {stage.then}"
     yield "    return stage"
+
+
+def _bare(text: str) -> str:
+    """An expression without brackets around the whole of it."""
+    if not (text.startswith("(") and text.endswith(")")):
+        return text
+    depth = 0
+    for at, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if depth == 0 and at < len(text) - 1:
+            return text
+    return text[1:-1]
 
 
 class ClassWriter:
@@ -93,7 +105,8 @@ class ClassWriter:
 
     def __init__(self, of: Class, checkpoint: bool, is_root: bool, initialises: bool) -> None:
         self.of, self.checkpoint, self.is_root, self.initialises = of, checkpoint, is_root, initialises
-        self.made: list[str] = []  # lines of the constructor
+        self.numbers: list[str] = []  # lines of the constructor: what forward needs to know
+        self.made: list[str] = []  # and the modules that it calls
         self.lines: list[str] = []  # lines of forward
         self.methods: list[list[str]] = []
         self.indent = 0
@@ -103,6 +116,7 @@ class ClassWriter:
         self.local = {"x"}  # variables that hold something
         self.pending: set[str] = set()  # those among them that only the value at hand mentions
         self.inside = False  # of a branch that is computed again
+        self.names = set(scope_names(of.items))
 
     # --- the whole
 
@@ -114,10 +128,8 @@ class ClassWriter:
         lines = [f"class {self.of.name}({base}):", *doc, ""]
         lines.append(f"    def __init__(self{parameters(self.of.arguments)}) -> None:")
         lines.append("        super().__init__()")
-        kept = self.kept
-        lines += [f"        self.{a.name} = {a.name}" for a in self.of.arguments if a.name in kept]
         lines += [f"        {name} = {text}" for name, text in self.of.lets]
-        lines += [f"        {line}" for line in self.made]
+        lines += [f"        {line}" for line in (*self.numbers, *self.made)]
         if self.initialises:
             lines.append("        self.apply(initialise)")
         outputs = ", outputs: dict[str, Tensor]" if self.of.taps and not self.is_root else ""
@@ -128,16 +140,6 @@ class ClassWriter:
         if self.of.taps and self.is_root:
             lines.append("        outputs: dict[str, Tensor] = {}")
         return [*lines, *[f"        {line}" for line in self.lines]]
-
-    @property
-    def kept(self) -> set[str]:
-        """Arguments that forward needs."""
-        text = "\n".join([*self.lines, *(line for method in self.methods for line in method)])
-        return {
-            a.name
-            for a in self.of.arguments
-            if re.search(rf"\bself\.{a.name}\b(?!\()", text) and not self.attribute(a.name)
-        }
 
     def attribute(self, name: str) -> bool:
         """Whether the constructor makes a module of this name."""
@@ -290,11 +292,11 @@ class ClassWriter:
         assert join.sample.survival is not None
         assert join.survival is not None
         unit, rescale = join.sample.survival.unit, join.sample.survival.rescale
-        kept = join.survival
-        if any(a.name == join.survival for a in self.of.arguments):
-            kept = f"self.{join.survival}"
-        elif not re.fullmatch(r"[\d.e-]+", join.survival):
-            raise AssertionError(f"{join.survival} is neither a number nor an argument")
+        name = "survival"
+        while name in self.names or any(line.startswith(f"self.{name} = ") for line in self.numbers):
+            name += "_"
+        self.numbers.append(f"self.{name} = {join.survival}")
+        kept = f"self.{name}"
         local = self.new_local()
         if unit == "sample":
             branch = self.keep(self.run(join.branches[0], Value(source), local), local).text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,8 @@ class Initial:
         """The function that gives a module its first weights."""
         yield "def initialise(module: nn.Module) -> None:"
         yield '    """First weights, for `apply`: it visits the parts of a module before itself."""'
+        yield "    if any(parameter.is_meta for parameter in module.parameters(recurse=False)):"
+        yield "        return  # there is nothing to draw"
         word = "if"
         together: dict[tuple[str, ...], list[str]] = {}
         for module, rule in self.common.items():
@@ -76,16 +78,36 @@ class Initial:
         for lines, modules in together.items():
             if lines:
                 which = modules[0] if len(modules) == 1 else f"({', '.join(modules)})"
-                yield f"    {word} isinstance(module, {which}):"
-                yield from (f"        {line}" for line in lines)
+                yield from _indented(_guarded(f"{word} isinstance(module, {which})", lines))
                 word = "elif"
-        owners = {id(of): of for of, _ in self.exceptions}
-        for of in owners.values():
-            yield f"    {word} isinstance(module, {of.name}):"
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for of in {id(of): of for of, _ in self.exceptions}.values():
+            own = tuple(
+                line
+                for other, place in self.exceptions
+                if other is of
+                for line in _exception(place, self.common[place.module])
+            )
+            alike.setdefault(own, []).append(of.name)
+        for own, names in alike.items():
+            which = names[0] if len(names) == 1 else f"({', '.join(names)})"
+            yield from _indented(_guarded(f"{word} isinstance(module, {which})", own))
             word = "elif"
-            for other, place in self.exceptions:
-                if other is of:
-                    yield from (f"        {line}" for line in _exception(place))
+
+
+def _indented(lines: Iterable[str]) -> Iterator[str]:
+    yield from (f"    {line}" for line in lines)
+
+
+def _guarded(condition: str, lines: Sequence[str]) -> Iterator[str]:
+    """Lines under a condition; a condition that is all of them joins it."""
+    first, *rest = lines
+    if first.startswith("if ") and all(line.startswith("    ") for line in rest):
+        yield f"{condition} and {first.removeprefix('if ')}"
+        yield from rest
+    else:
+        yield f"{condition}:"
+        yield from _indented(lines)
 
 
 def _places(items: Sequence[Item], path: tuple[str, ...], absent: bool) -> Iterator[_Place]:
@@ -135,27 +157,23 @@ def _set(value: float | str | None, target: str) -> str:
     return f"nn.init.constant_({target}, {float(value or 0.0)!r})"
 
 
-def _exception(place: _Place) -> Iterator[str]:
+def _exception(place: _Place, common: Rule) -> Iterator[str]:
     """One layer that follows a rule of its own; what it was given before is undone where torch's own rule is meant."""
-    module = "module." + ".".join(place.path) if all(part.isidentifier() for part in place.path) else None
-    target = "layer"
-    reach = module if module is not None and len(place.path) == 1 else f'module.get_submodule("{".".join(place.path)}")'
-    if place.absent:
-        yield f"for name, {target} in module.named_modules():"
-        yield f'    if name == "{".".join(place.path)}" and isinstance({target}, {place.module}):'
-        indent = "        "
-    else:
-        yield f"{target} = {reach}"
-        yield f"if isinstance({target}, {place.module}):"
-        indent = "    "
-    lines = list(_undone(place, target))
-    yield from (indent + line for line in lines)
+    name = ".".join(place.path)
+    if len(place.path) == 1 and name.isidentifier() and not place.absent:
+        yield from _undone(place, common, f"module.{name}")
+    else:  # a type checker does not know what it is, and it may not be there
+        yield "for name, layer in module.named_modules():"
+        yield from _indented(
+            _guarded(f'if name == "{name}" and isinstance(layer, {place.module})', [*_undone(place, common, "layer")])
+        )
 
 
-def _undone(place: _Place, target: str) -> Iterator[str]:
-    if "torch_default" in place.rule:
+def _undone(place: _Place, common: Rule, target: str) -> Iterator[str]:
+    again = any(value == "torch_default" != other for value, other in zip(place.rule, common, strict=True))
+    if again:
         yield f"{target}.reset_parameters()"
-    for name, value in zip(("weight", "bias"), place.rule, strict=True):
-        if value not in (None, "torch_default"):
+    for name, value, other in zip(("weight", "bias"), place.rule, common, strict=True):
+        if value not in (None, "torch_default") and (again or value != other):
             line = _set(value, f"{target}.{name}")
             yield from (f"if {target}.bias is not None:", f"    {line}") if name == "bias" else (line,)

@@ -117,7 +117,7 @@ def _factory(plan: Outline) -> Iterator[str]:
 def _class_doc(of: Class, plan: Outline, is_root: bool) -> list[str]:
     """What a class is, the shapes that it maps, and what it does in training."""
     words = _prose(of.doc if not is_root else plan.network.name)
-    first, *more = _sentences(words or f"The part {_prose(of.word)} of {plan.network.name}")
+    first, *more = _sentences(words or f"The part {of.sample.name} of {plan.network.name}")
     network = plan.network
     notes: list[str] = more
     if of.reference:

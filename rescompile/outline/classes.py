@@ -15,7 +15,21 @@ from rescompile import ops
 from rescompile.expressions import ExpressionError, Term
 from rescompile.network import Call, Definition, Node, Op, Parallel, Series, Side
 from rescompile.outline.kinds import Kinds, Made, is_class, is_row, segments, skeleton
-from rescompile.outline.parts import Argument, Class, Group, Item, Join, Layer, Repeated, Row, Run, Tap, Text, Use
+from rescompile.outline.parts import (
+    Argument,
+    Class,
+    Group,
+    Item,
+    Join,
+    Layer,
+    Repeated,
+    Row,
+    Run,
+    Tap,
+    Text,
+    Use,
+    scope_names,
+)
 from rescompile.outline.terms import (
     Value,
     constant,
@@ -75,7 +89,7 @@ class Builder:
         start = named(IN) if IN in common else constant(self.nodes[0].input[0])
         flow = Flow(start, {at: node.input[0] for at, node in enumerate(self.nodes)})
         self.text.items, end = self.items({at: self.nodes[at].children for at in everyone}, env, flow, [])
-        listed = list(_named(self.text.items))
+        listed = list(scope_names(self.text.items))
         if len(set(listed)) < len(listed):  # one place in some instances, and another in others
             raise Misfit
         for name in reversed(self.locals):
@@ -100,10 +114,18 @@ class Builder:
                 continue
             values = [scope[name] for scope in self.scopes]
             default = given.get(name)
+            if isinstance(default, list):
+                default = tuple(default)
             takes_default = (
                 name in given and default is not None and (not isinstance(default, str) or default in values)
             )
-            listed.append(Argument(name, python_type(values), literal(default) if takes_default else None))
+            listed.append(
+                Argument(
+                    name,
+                    python_type([*values, default] if takes_default else values),
+                    literal(default) if takes_default else None,
+                )
+            )
         return sorted(listed, key=lambda argument: argument.default is not None)
 
     # --- values
@@ -131,7 +153,10 @@ class Builder:
                 text = python(term, scopes)
             except KeyError:
                 continue
-            if all(means(text, self.scopes[at], value) for at, value in values.items()):
+            if all(
+                means(text, self.scopes[at], value) and _has_value(term, self.scopes[at])
+                for at, value in values.items()
+            ):
                 self.used |= mentioned(term)
                 return term
         first = next(iter(values.values()))
@@ -232,7 +257,7 @@ class Builder:
             raise Misfit
         terms: dict[str, Term] = {}
         for attribute in sorted(fields(kind), key=lambda f: f.name == "padding"):  # which is said by the others
-            if attribute.name in INITIAL:
+            if attribute.name in INITIAL or attribute.name == "kind":  # which is part of what the op is
                 continue
             values = {at: getattr(op.kind, attribute.name) for at, op in column.items()}
             facts = attribute.metadata["attribute"]
@@ -530,17 +555,13 @@ def python_type(values: Sequence[Value]) -> str:
     return " | ".join(sorted({python_type([value]) for value in values}))
 
 
-def _named(items: Iterable[Item]) -> Iterator[str]:
-    """The names in the scope of a class."""
-    for item in items:
-        match item:
-            case Join():
-                for branch in item.branches:
-                    yield from _named(branch)
-            case Tap():
-                yield from _named(item.items)
-            case Layer() | Group() | Use() | Row():
-                yield item.name
+def _has_value(term: Term, scope: Mapping[str, Value]) -> bool:
+    """Whether the language itself allows an expression: Python knows the length of a word too."""
+    try:
+        evaluate(term, scope)
+    except ExpressionError:
+        return False
+    return True
 
 
 def _is(term: Term, scope: Mapping[str, Value], value: Value) -> bool:

@@ -5,7 +5,7 @@ Nothing here knows a framework. Every `str` that stands for a value is an expres
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rescompile.network import Merge, Mode, Network, Op, Parallel, Series
@@ -159,3 +159,16 @@ class Outline:
     def root(self) -> Class:
         """The class of the network."""
         return self.classes[-1]
+
+
+def scope_names(items: Sequence[Item]) -> Iterator[str]:
+    """The names in the scope of a class."""
+    for item in items:
+        match item:
+            case Join():
+                for branch in item.branches:
+                    yield from scope_names(branch)
+            case Tap():
+                yield from scope_names(item.items)
+            case Layer() | Group() | Use() | Row():
+                yield item.name

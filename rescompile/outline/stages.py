@@ -89,7 +89,7 @@ class _Loop:
             return self.own_argument(name, default, firsts)
         rests = [value for row in values for value in row[1:]]
         if all(_same(value, rests[0]) for value in rests):
-            own = self.own_argument(name, literal(rests[0]), firsts)
+            own = self.own_argument(name, literal(rests[0]), firsts, rests[0])
             return operation("if", _first(), own, constant(rests[0]))
         if (survival := self.scheduled(name, values)) is not None:
             return survival
@@ -122,7 +122,7 @@ class _Loop:
                 return term
         return None
 
-    def own_argument(self, name: str, default: str | None, values: Sequence[Any]) -> Term:
+    def own_argument(self, name: str, default: str | None, values: Sequence[Any], *also: Any) -> Term:
         """A new argument of the stage, with its value in each row."""
         while any(argument.name == name for argument in self.arguments) or name in ("depth", "index"):
             name += "_"
@@ -130,7 +130,8 @@ class _Loop:
             scope[name] = value
         if default is not None and all(literal(value) != default for value in values):
             default = None
-        self.arguments.append(Argument(name, python_type(values), default))
+        of_class = next((a.type for a in self.made.text.arguments if a.name == name), None)
+        self.arguments.append(Argument(name, of_class or python_type([*values, *also]), default))
         return named(name)
 
     def chains(self, after: Term) -> bool:

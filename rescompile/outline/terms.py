@@ -103,6 +103,7 @@ _BINDING = {
     "if": 1, "or": 2, "and": 3, "not": 4, "<": 5, "<=": 5, ">": 5, ">=": 5, "==": 5, "!=": 5,
     "+": 6, "-": 6, "*": 7, "/": 7, "//": 7, "%": 7, "negative": 8,
 }  # fmt: skip
+_OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 _FUNCTIONS = {"length": "len", "max": "max", "min": "min"}
 _CALLABLE = {"len": len, "max": max, "min": min, "int": int}
 
@@ -142,6 +143,9 @@ def _python(term: Term, scopes: Sequence[Scope]) -> tuple[str, int]:
             return f"int({part(0, 1)})", 9
         case "call":
             return f"{_FUNCTIONS[term.token.text]}({', '.join(part(at, 1) for at in range(len(term.operands)))})", 9
+        case "not" if term.operands[0].head in _OPPOSITE:
+            inner = term.operands[0]
+            return _python(Term(_OPPOSITE[inner.head], inner.operands, inner.token), scopes)
         case "not" | "negative":
             return f"{'not ' if head == 'not' else '-'}{part(0, _BINDING[head])}", _BINDING[head]
     binding = _BINDING[head]
