@@ -307,12 +307,15 @@ class ClassWriter:
             if rescale == "test":
                 self.say("else:")
                 self.say(f"    {branch} = {branch} * {kept}")
-            others = [self.others(items, source, own) for items in join.branches[1:]]
+            others = [self.others(items, source, own, self.new_local()) for items in join.branches[1:]]
             return Value(_together(join, [branch, *others]), fresh=True, tight=False)
+        waiting = [self.new_local() for _ in join.branches[1:]]  # which the branch must not overwrite
         lines, self.lines, self.indent = self.lines, [], self.indent + 4  # modules are made in the order of the tree
         branch = self.keep(self.run(join.branches[0], Value(source), local), local).text
         branch_lines, self.lines, self.indent = self.lines, lines, self.indent - 4
-        others = [self.others(items, source, own) for items in join.branches[1:]]
+        others = [
+            self.others(items, source, own, local) for items, local in zip(join.branches[1:], waiting, strict=True)
+        ]
         self.say(f'if not self.training or torch.rand((), device="cpu").item() < {kept}:')
         self.lines += branch_lines
         self.indent += 4
@@ -327,13 +330,15 @@ class ClassWriter:
             self.say(f"    {own} = {dropped}")
         return Value(own, fresh=False)
 
-    def others(self, items: Sequence[Item], source: str, own: str) -> str:
+    def others(self, items: Sequence[Item], source: str, own: str, local: str) -> str:
         """A gate or a shortcut in a variable."""
-        value = self.run(items, Value(source), local := self.new_local())
+        value = self.run(items, Value(source), local)
         return value.text if value.text == own else self.keep(value, local).text
 
     def new_branch(self, join: Join) -> int | None:
         """The branch that holds what a residual or a concatenation adds; the other one is the old value."""
+        if join.sample.residual:
+            return 0
         owners = [at for at, items in enumerate(join.branches) if items and not _is_identity(items)]
         return owners[0] if len(join.branches) == 2 and len(owners) == 1 else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -71,11 +72,15 @@ _ACTS: dict[str, tuple[str, str]] = {
     "tanh": ("nn.Tanh", "torch.tanh"),
     "leaky_relu": ("nn.LeakyReLU", "F.leaky_relu"),
 }
-IN_PLACE = ("relu", "leaky_relu")
 
 
 def _act(layer: Layer) -> str:
-    return _activation(layer, 0, (), layer.name == "")
+    return _activation(layer, 0, (), False)
+
+
+def _positive(text: str) -> bool:
+    """Whether a number is above zero: the backward of an activation in place needs the sign of its input kept."""
+    return re.fullmatch(r"[\d.]+(e-?\d+)?", text) is not None and float(text) > 0
 
 
 def act(layer: Layer, in_place: bool) -> str:
@@ -86,7 +91,7 @@ def act(layer: Layer, in_place: bool) -> str:
 def _activation(layer: Layer, form: int, values: tuple[str, ...], in_place: bool) -> str:
     kind = str(getattr(layer.sample.kind, "kind"))  # noqa: B009
     keywords = {"negative_slope": layer.attributes["slope"]} if kind == "leaky_relu" else {}
-    if in_place and kind in IN_PLACE:
+    if in_place and (kind == "relu" or (kind == "leaky_relu" and _positive(layer.attributes["slope"]))):
         keywords["inplace"] = "True"
     return call(_ACTS[kind][form], *values, **keywords)
 
@@ -175,20 +180,20 @@ def recomputed(
 ) -> Tensor:
     """Calls a method of `owner` without keeping what happens inside; backward calls it again."""
     norms = [
-        module
+        (module, module.momentum, module.num_batches_tracked)
         for module in owner.modules()
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))
     ]
 
     @contextmanager
     def again() -> Iterator[None]:
-        for norm in norms:  # a batch counts once
-            norm.track_running_stats = False
+        for norm, _, _ in norms:  # a batch counts once
+            norm.momentum, norm.num_batches_tracked = 0.0, None
         try:
             yield
         finally:
-            for norm in norms:
-                norm.track_running_stats = True
+            for norm, momentum, count in norms:
+                norm.momentum, norm.num_batches_tracked = momentum, count
 
     y: Tensor = checkpoint(
         function, x, use_reentrant=False, context_fn=lambda: (nullcontext(), again())
