@@ -150,7 +150,25 @@ def summary(network: Network) -> str:
             f"survival: L = {facts['count']} residuals, p_1 = {facts['first']:.6g}, p_L = {facts['last']:.6g}, "
             f"expected {facts['expected']:.6g}; drawn per {facts['unit']}, rescaled at {facts['rescale']}"
         )
+    if maps := features(network):
+        listed = "; ".join(
+            f"{name} {facts['channels']} channels, stride {facts['stride']}" for name, facts in maps.items()
+        )
+        lines.append(f"features: {listed}")
     return "\n".join(lines)
+
+
+def features(network: Network) -> dict[str, dict[str, int | float]]:
+    """The outputs that are maps: their channels, and how many positions of the input one of theirs stands for."""
+    maps = {name: sizes for name, sizes in network.outputs.items() if len(sizes) == len(network.input) == 3}
+    strides = {name: network.input[1] / sizes[1] for name, sizes in maps.items()}
+    return {
+        name: {
+            "channels": sizes[0],
+            "stride": int(stride) if (stride := strides[name]).is_integer() else round(stride, 4),
+        }
+        for name, sizes in maps.items()
+    }
 
 
 def survival(network: Network) -> dict[str, Any] | None:
@@ -176,6 +194,7 @@ def data(network: Network, depth: int) -> dict[str, Any]:
         "activation_bytes": total.activations,
         "input_shape": list(network.input),
         "output_shapes": {name: list(sizes) for name, sizes in network.outputs.items()},
+        "features": features(network),
         "survival": survival(network),
         "stages": [
             {

@@ -50,9 +50,17 @@ def test_console(folder: Path) -> None:
 
 def test_python(folder: Path) -> None:
     """The Python block runs."""
-    code = next(block for language, block in BLOCKS if language == "python")
+    code = next(block for language, block in BLOCKS if language == "python" and "import rescompile" in block)
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
     assert (folder / "densenet121.onnx").stat().st_size > 25 << 20
+
+
+def test_source(folder: Path) -> None:
+    """The lines of source that the README shows are those of the file."""
+    shown = next(block for language, block in BLOCKS if language == "python" and "def forward" in block)
+    command = [sys.executable, "-m", "rescompile", "build", "resnext50_32x4d", "--target", "source", "-o", "-"]
+    text = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
+    assert re.sub(r"  # of class.*", "", shown) in text
 
 
 def test_yaml() -> None:
