@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rescompile import ops
-from rescompile.outline.parts import Argument, Class, Group, Item, Join, Layer, Row, Run, Stage, Tap, Use, scope_names
+from rescompile.outline.parts import (
+    Argument,
+    Class,
+    Group,
+    Item,
+    Join,
+    Layer,
+    Repeated,
+    Row,
+    Run,
+    Stage,
+    Tap,
+    Use,
+    scope_names,
+)
 
 from ._torch_ops import FORMS, SUPPORT, call
 from ._torch_ops import act as act_module
@@ -16,6 +31,8 @@ from ._torch_ops import act as act_module
 ENOUGH = 60
 #: Ops whose result nothing else holds, and whose backward does not need it: what follows may work in place.
 FRESH = (ops.Conv, ops.Norm, ops.Linear)
+#: So many arguments are given by their place, the others by name.
+BY_PLACE = 3
 _LOCALS = ("y", "z", "u", "v", "w")
 
 
@@ -41,14 +58,12 @@ def parameters(arguments: Sequence[Argument]) -> str:
 def _given(arguments: dict[str, str], order: Sequence[Argument]) -> list[str]:
     """Arguments at a call: those without a default in their place, the others by name."""
     given, by_name = [], False
-    for argument in order:
+    for place, argument in enumerate(order):
         if argument.name not in arguments:
             by_name = True
             continue
         text = arguments[argument.name]
-        plain = (
-            argument.default is None and not by_name and (text == argument.name or argument.type in ("int", "tuple"))
-        )
+        plain = argument.default is None and not by_name and place < BY_PLACE
         by_name |= not plain
         given.append(text if plain else f"{argument.name}={text}")
     return given
@@ -200,11 +215,7 @@ class ClassWriter:
         form = FORMS[layer.kind]
         if layer.kind is ops.Identity:
             return value
-        literal = not any(
-            re.search(r"[A-Za-z_]{2,}", text)
-            for name, text in layer.attributes.items()
-            if name not in ("kind", "ceil", "count_pad")
-        )
+        literal = all(_is_literal(text) for text in layer.attributes.values())
         if form.function is not None and layer.when is None and literal:
             text = form.function(layer, value.text, value.fresh)
             self.functions |= "F." in text
@@ -267,7 +278,7 @@ class ClassWriter:
         in_place = join.merge == "add"
         for at, items in enumerate(join.branches):
             local = self.new_local()
-            if self.checkpoint and not self.inside and at == self.new_branch(join):
+            if self.checkpoint and not self.inside and at == self.new_branch(join) and not _gives_output(items):
                 result = self.recomputed(join, items, source)
             else:
                 result = self.run(items, Value(source), local)
@@ -356,7 +367,9 @@ class ClassWriter:
         self.pending, self.inside = pending, False
         self.helpers.add("recomputed")
         target = self.new_local()
-        self.say("if self.training and torch.is_grad_enabled():")
+        self.say("if torch.jit.is_scripting():")  # whose compiler leaves the other arms out
+        self.say(f"    {target} = self.{name}({source})")
+        self.say("elif self.training and torch.is_grad_enabled():")
         self.say(f"    {target} = recomputed(self, self.{name}, {source})")
         self.say("else:")
         self.say(f"    {target} = self.{name}({source})")
@@ -464,10 +477,14 @@ class ClassWriter:
         ]
         if len(row.parts) == 1 and not isinstance(row.parts[0], Use):
             return texts[0]
-        starred = [text if isinstance(part, Use) else f"*{text}" for part, text in zip(row.parts, texts, strict=True)]
-        if isinstance(row.parts[0], Use) and len(row.parts) == 1 and row.parts[0].name != "0":
+        if not any(_numbered(part) for part in row.parts):
             self.helpers.add("OrderedDict")
-            return f'nn.Sequential(OrderedDict([("{row.parts[0].name}", {texts[0]})]))'
+            pairs = [
+                f'("{part.name}", {text})' if isinstance(part, Use) else f"*{text}.named_children()"
+                for part, text in zip(row.parts, texts, strict=True)
+            ]
+            return f"nn.Sequential(OrderedDict([{', '.join(pairs)}]))"
+        starred = [text if isinstance(part, Use) else f"*{text}" for part, text in zip(row.parts, texts, strict=True)]
         return f"nn.Sequential({', '.join(starred)})"
 
 
@@ -486,3 +503,30 @@ def _together(join: Join, texts: Sequence[str]) -> str:
             new, gate, old = texts
             return f"{old} + {gate} * ({new} - {old})"
     return " + ".join(texts)
+
+
+def _numbered(part: Repeated | Use) -> bool:
+    """Whether the copies of a part of a row are called by numbers."""
+    return part.name.isdigit() if isinstance(part, Use) else part.stage.member is None
+
+
+def _is_literal(text: str) -> bool:
+    """Whether a value is a number, a truth or a tuple, and mentions nothing."""
+    try:
+        ast.literal_eval(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _gives_output(items: Sequence[Item]) -> bool:
+    """Whether an output comes from inside of items."""
+    for item in items:
+        match item:
+            case Tap() if item.output is not None and item.mode != "never":
+                return True
+            case Join() if any(_gives_output(branch) for branch in item.branches):
+                return True
+            case Use() if item.of.taps:
+                return True
+    return False

@@ -6,6 +6,7 @@ short list of what such a file may contain, so nothing in a spec can put code of
 
 from __future__ import annotations
 
+import ast
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -44,7 +45,6 @@ def source(network: Network, flat: bool = False) -> str:
     """The text of the file, without its seal."""
     plan = outline(network, unrolled=flat)
     initial = Initial(plan)
-    stages = {id(stage.of): stage for stage in plan.stages}
     body: list[str] = []
     support: set[type[Kind]] = set()
     helpers: set[str] = set()
@@ -55,8 +55,9 @@ def source(network: Network, flat: bool = False) -> str:
         support |= writer.support
         helpers |= writer.helpers
         body += ["", "", *lines]
-        if id(of) in stages:
-            body += ["", "", *stage_lines(stages[id(of)])]
+        for stage in plan.stages:
+            if stage.of is of:
+                body += ["", "", *stage_lines(stage)]
     if initial:
         body += ["", "", *initial.lines()]
     body += ["", "", *_factory(plan)]
@@ -87,19 +88,20 @@ def _head(network: Network) -> Iterator[str]:
 
 
 _IMPORTS = (
-    (r"\bOrderedDict\b", "from collections import OrderedDict"),
-    (r"\bCallable\b", "from collections.abc import Callable, Iterator"),
-    (r"\bnullcontext\b", "from contextlib import contextmanager, nullcontext"),
-    (r"\btorch\.", "import torch"),
-    (r"\bF\.", "import torch.nn.functional as F"),
-    (r"", "from torch import Tensor, nn"),
-    (r"\bcheckpoint\(", "from torch.utils.checkpoint import checkpoint"),
+    ("OrderedDict", "from collections import OrderedDict"),
+    ("Callable", "from collections.abc import Callable, Iterator"),
+    ("nullcontext", "from contextlib import contextmanager, nullcontext"),
+    ("torch", "import torch"),
+    ("F", "import torch.nn.functional as F"),
+    ("nn", "from torch import Tensor, nn"),
+    ("checkpoint", "from torch.utils.checkpoint import checkpoint"),
 )
 
 
 def _imports(text: str) -> Iterator[str]:
     """What the file uses; torch comes after what Python has itself."""
-    found = [line for pattern, line in _IMPORTS if re.search(pattern, text)]
+    used = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+    found = [line for name, line in _IMPORTS if name in used]
     own = [line for line in found if "torch" not in line]
     yield from own
     if own:

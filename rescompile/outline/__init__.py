@@ -9,8 +9,6 @@ stages    many rows -> one loop
 
 from __future__ import annotations
 
-import keyword
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -18,13 +16,12 @@ from rescompile.expressions import ExpressionError
 from rescompile.network import Definition, Network, Node, Series, children, walk
 from rescompile.outline.classes import IN, Builder, Misfit
 from rescompile.outline.kinds import Kinds, Made, inside, is_class, is_row, segments
+from rescompile.outline.naming import Allocator, snake
 from rescompile.outline.parts import Class, Outline, Stage
-from rescompile.outline.stages import make_stage
+from rescompile.outline.stages import make_stage, member
 from rescompile.outline.terms import evaluate, literal, read
 
 Key = tuple[Any, ...]
-#: Words that the file needs for itself.
-TAKEN = frozenset({"F", "Tensor", "nn", "torch", "math", "checkpoint", "initialise"})
 
 
 def outline(network: Network, unrolled: bool = False) -> Outline:
@@ -61,7 +58,7 @@ def outline(network: Network, unrolled: bool = False) -> Outline:
 
     words: dict[Key, str] = {}
     gather(network.root, network.parameters, None, ())
-    allocate = Allocator()
+    allocate = Allocator(kinds.variables)
     function = allocate.name(network.name)
     root_name = allocate.class_name(network.name)
     classes: list[Class] = []
@@ -72,26 +69,25 @@ def outline(network: Network, unrolled: bool = False) -> Outline:
             classes.append(made.text)  # noqa: PERF401 - a generator that registers what it makes
         complete = [row for row in rows if all(id(child) in kinds.made for child in row.children)]
         rows = [row for row in rows if not any(row is other for other in complete)]
-        pieces: dict[int, tuple[Made, list[list[Series]]]] = {}
+        pieces: dict[Any, tuple[Made, list[list[Series]]]] = {}
         for row in complete:
             for made, copies in segments(row, kinds):
-                pieces.setdefault(id(made), (made, []))[1].append(copies)
-        for made, found in pieces.values():
+                pieces.setdefault((id(made), member(copies)), (made, []))[1].append(copies)
+        for (_, rule), (made, found) in pieces.items():
             # A single copy needs no loop, unless others of its class are in one.
-            if any(len(copies) > 1 for copies in found) and not unrolled:
-                name = allocate.name(f"{snake(made.text.name)}_stage")
-                stage = make_stage(name, made, found, kinds)
-                if stage is not None:
-                    kinds.stages[id(made)] = stage
-                    stages.append(stage.text)
+            if rule is not None and any(len(copies) > 1 for copies in found) and not unrolled:
+                stage = make_stage(allocate.name(f"{snake(made.text.name)}_stage"), made, found, rule, kinds)
+                kinds.stages.update((id(copies[0]), stage) for copies in found)
+                stages.append(stage.text)
     values = {**network.parameters, IN: network.input[0]}
     root = Builder(root_name, "", [network.root], [values], kinds).build()
     # Only what the outputs are counted by is left open: other parameters shape the network in ways a class does not know.
-    open_ones = set() if unrolled else {name for name in (root.out.value, IN) if name in values}
+    kept = (root.out.value, IN)
+    open_ones = [] if unrolled else [name for name in values if kinds.python_name(name) in kept]
     root = Builder(root_name, "", [network.root], [{name: values[name] for name in open_ones}], kinds).build()
     root.text.reference = network.reference
     for argument in root.text.arguments:
-        argument.default = literal(values[argument.name])
+        argument.default = literal(root.values[id(network.root)][argument.name])
     return Outline(network, function, [*classes, root.text], stages)
 
 
@@ -132,31 +128,6 @@ def _apart(
         if len(parts) > 1:
             return parts.values()
     raise AssertionError("instances are not distinct")
-
-
-class Allocator:
-    """Gives classes, functions and stages names that no two share."""
-
-    def __init__(self) -> None:
-        self.taken = set(TAKEN)
-
-    def name(self, wanted: str) -> str:
-        """This name, or with a number behind it."""
-        name, again = wanted, 1
-        while name in self.taken or keyword.iskeyword(name):
-            again += 1
-            name = f"{wanted}{again}" if not wanted[-1].isdigit() else f"{wanted}_{again}"
-        self.taken.add(name)
-        return name
-
-    def class_name(self, word: str) -> str:
-        """`dense_layer` -> DenseLayer."""
-        return self.name("".join(part[:1].upper() + part[1:] for part in word.split("_")))
-
-
-def snake(name: str) -> str:
-    """`DenseLayer` -> dense_layer."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def _names(series: Series, definition: Definition | None) -> dict[str, Any]:

@@ -69,7 +69,10 @@ class Builder:
         self, name: str, word: str, nodes: Sequence[Series], names: Sequence[Mapping[str, Value]], kinds: Kinds
     ) -> None:
         self.nodes, self.kinds = nodes, kinds
-        self.scopes: list[dict[str, Value]] = [dict(values) for values in names]
+        self.given = names
+        self.scopes: list[dict[str, Value]] = [
+            {kinds.python_name(name): value for name, value in values.items()} for values in names
+        ]
         self.definition: Definition | None = kinds.network.definitions.get(word)
         self.extra: dict[str, str | None] = {}  # arguments that no definition has
         self.used: set[str] = set()
@@ -81,11 +84,11 @@ class Builder:
     def build(self) -> Made:
         """The class. Raises Misfit."""
         everyone = list(range(len(self.nodes)))
-        common = set.intersection(*(set(scope) for scope in self.scopes))
-        env = {name: named(name) for name in common}
+        common = set.intersection(*(set(names) for names in self.given))
+        env = {name: named(self.kinds.python_name(name)) for name in common}
         for name, raw in (self.definition.lets if self.definition else {}).items():
             if name in common:
-                self.locals[name] = self.translated(raw, {**env}, named(IN)) or constant(None)
+                self.locals[self.kinds.python_name(name)] = self.translated(raw, {**env}, named(IN)) or constant(None)
         start = named(IN) if IN in common else constant(self.nodes[0].input[0])
         flow = Flow(start, {at: node.input[0] for at, node in enumerate(self.nodes)})
         self.text.items, end = self.items({at: self.nodes[at].children for at in everyone}, env, flow, [])
@@ -106,7 +109,8 @@ class Builder:
 
     def arguments(self) -> list[Argument]:
         """The arguments that the text mentions: those of the definition in its order, then the new ones."""
-        given = self.definition.parameters if self.definition else {}
+        defaults = self.definition.parameters if self.definition else {}
+        given = {self.kinds.python_name(name): default for name, default in defaults.items()}
         order = [IN, *given, *(name for name in self.scopes[0] if name not in given and name != IN)]
         listed = []
         for name in dict.fromkeys(order):
@@ -164,7 +168,7 @@ class Builder:
             return constant(first)
         if len(values) < len(self.nodes):
             values = {at: values.get(at, first) for at in range(len(self.nodes))}
-        new = name
+        new = self.kinds.python_name(name)
         while any(new in scope for scope in self.scopes):
             new += "_"
         for at, value in values.items():
@@ -408,10 +412,11 @@ class Builder:
         hints: list[Term | None] = []
         if argument.name == IN:
             hints.append(flow.term)
-        elif sample.call is not None and argument.name in sample.call.hints:
-            hints.append(self.translated(sample.call.hints[argument.name], env, flow.term))
-        elif sample.call is None:
-            hints.append(env.get(argument.name))
+        elif sample.call is not None:
+            named_so = (raw for name, raw in sample.call.hints.items() if self.kinds.python_name(name) == argument.name)
+            hints += [self.translated(raw, env, flow.term) for raw in named_so]
+        else:
+            hints += [term for name, term in env.items() if self.kinds.python_name(name) == argument.name]
         return self.spell(
             values, hints, argument.name if argument.name not in self.scopes[0] else f"inner_{argument.name}"
         )
@@ -437,10 +442,12 @@ class Builder:
             mades = {id(listed[number][0]) for listed in pieces.values()}
             if len(mades) > 1:
                 raise Misfit
-            made = next(iter(pieces.values()))[number][0]
             firsts = {at: listed[number][1][0] for at, listed in pieces.items()}
-            stage = self.kinds.stages.get(id(made))
-            if stage is None or any(id(node) not in stage.values for node in firsts.values()):
+            stages = {id(node): self.kinds.stages.get(id(node)) for node in firsts.values()}
+            stage = next(iter(stages.values()))
+            if any(other is not stage for other in stages.values()):
+                raise Misfit
+            if stage is None:
                 if len(patterns) > 1 or any(len(listed[number][1]) > 1 for listed in pieces.values()):
                     return None
                 use, out = self.use(firsts, None, env, here)
@@ -461,7 +468,13 @@ class Builder:
             for node in column.values()
             for at, child in enumerate(node.children)
         )
-        if count > 1 and not named_by_place:
+        digits = any(
+            child.name.isdigit()
+            for node in column.values()
+            for child in node.children
+            if isinstance(child, Series) and child.name
+        )
+        if count > 1 and digits and not named_by_place:
             return None
         return Row(sample.name, parts, when), [here.term]
 

@@ -10,6 +10,7 @@ from typing import Any
 from rescompile.expressions import Term
 from rescompile.names import BUILTINS
 from rescompile.network import Network, Node, Op, Parallel, Series, Side, walk
+from rescompile.outline.naming import python_name
 from rescompile.outline.parts import Class, Stage
 
 
@@ -33,7 +34,7 @@ class MadeStage:
 
 @dataclass
 class Kinds:
-    """What has been made so far: the class of each instance by its id, and the stage of each class by the id of that."""
+    """What has been made so far: the class of each instance by its id, and the stage of each row by the id of its first copy."""
 
     network: Network
     made: dict[int, Made] = field(default_factory=dict)
@@ -43,7 +44,11 @@ class Kinds:
     def variables(self) -> frozenset[str]:
         """Every name that stands for a value somewhere in the definitions, and so is never a word."""
         listed = (name for d in self.network.definitions.values() for name in (*d.parameters, *d.lets))
-        return BUILTINS | {"depth"} | frozenset(listed)
+        return BUILTINS | {"depth"} | frozenset(listed) | frozenset(self.network.parameters)
+
+    def python_name(self, name: str) -> str:
+        """What a name of the spec is called in the file."""
+        return python_name(name, self.variables)
 
 
 def is_class(series: Series) -> bool:

@@ -16,11 +16,10 @@ from rescompile.outline.terms import constant, evaluate, literal, means, mention
 Matrix = list[list[Any]]  # by row and place
 
 
-def make_stage(name: str, made: Made, rows: Sequence[Sequence[Series]], kinds: Kinds) -> MadeStage | None:
-    """The loop for all rows of a class; None where their copies are called by no rule."""
-    member = _member(rows)
-    if member is None:
-        return None
+def make_stage(
+    name: str, made: Made, rows: Sequence[Sequence[Series]], rule: tuple[str, int], kinds: Kinds
+) -> MadeStage:
+    """The loop for all rows of a class whose copies are called by one rule."""
     loop = _Loop(made, rows, kinds)
     passed: dict[str, Term] = {}
     for argument in made.text.arguments:
@@ -48,7 +47,7 @@ def make_stage(name: str, made: Made, rows: Sequence[Sequence[Series]], kinds: K
     out = substitute(after, {"index": operation("-", named("depth"), constant(1))})
     if made.out.head == "name" or "in_channels" in mentioned(made.out):
         out = _total(made, passed)
-    return MadeStage(Stage(name, made.text, arguments, text, then, member if member != ("", 0) else None), values, out)
+    return MadeStage(Stage(name, made.text, arguments, text, then, rule if rule[0] else None), values, out)
 
 
 def _total(made: Made, passed: Mapping[str, Term]) -> Term:
@@ -88,6 +87,11 @@ class _Loop:
         if all(_same(value, row[0]) for row in values for value in row):
             return self.own_argument(name, default, firsts)
         rests = [value for row in values for value in row[1:]]
+        if all(_same(value, row[1]) for row in values for value in row[1:]) and not all(
+            _same(v, rests[0]) for v in rests
+        ):
+            rest = self.own_argument(name, None, [row[1] if len(row) > 1 else row[0] for row in values])
+            return operation("if", _first(), self.own_argument(f"first_{name}", None, firsts), rest)
         if all(_same(value, rests[0]) for value in rests):
             own = self.own_argument(name, literal(rests[0]), firsts, rests[0])
             return operation("if", _first(), own, constant(rests[0]))
@@ -196,18 +200,16 @@ def _first() -> Term:
     return operation("==", named("index"), constant(0))
 
 
-def _member(rows: Sequence[Sequence[Series]]) -> tuple[str, int] | None:
-    """How copies are called: a prefix and the number of the first one. None where there is no rule."""
-    names = [[node.name or "" for node in row] for row in rows]
-    for row in names:
-        digits = len(row[0]) - len(row[0].rstrip("0123456789"))
-        if not digits:
-            return None
-    prefix, start = row_start(names[0][0])
-    if all(name == f"{prefix}{start + at}" for row in names for at, name in enumerate(row)):
-        return prefix, start
-    # Numbers that count on from the copies before are those of a list anyway.
-    return ("", 0) if all(name.isdigit() for row in names for name in row) else None
+def member(copies: Sequence[Series]) -> tuple[str, int] | None:
+    """How the copies of a row are called: a prefix and the number of the first one, no prefix for plain numbers, None where
+    there is no rule."""
+    names = [copy.name or "" for copy in copies]
+    if all(name.isdigit() for name in names):
+        return "", 0
+    if not names[0][-1:].isdigit():
+        return None
+    prefix, start = row_start(names[0])
+    return (prefix, start) if names == [f"{prefix}{start + at}" for at in range(len(names))] else None
 
 
 def row_start(name: str) -> tuple[str, int]:

@@ -1,0 +1,89 @@
+"""Names in generated code: what Python, torch or the file itself gives a meaning to is never the name of something else."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Collection
+
+#: Words that a generated file uses: of Python, of torch, and its own.
+RESERVED = frozenset(keyword.kwlist) | frozenset(
+    [
+        "any",
+        "bool",
+        "dict",
+        "float",
+        "getattr",
+        "int",
+        "isinstance",
+        "len",
+        "list",
+        "max",
+        "min",
+        "range",
+        "str",
+        "super",
+        "tuple",
+        "Callable",
+        "F",
+        "Iterator",
+        "OrderedDict",
+        "Tensor",
+        "checkpoint",
+        "contextmanager",
+        "nn",
+        "nullcontext",
+        "torch",
+        "PadChannels",
+        "Scale",
+        "Subsample",
+        "drop_samples",
+        "initialise",
+        "recomputed",
+        "self",
+        "stage",
+        "index",
+        "depth",
+        "outputs",
+        "position",
+    ]
+)
+
+
+def python_name(name: str, others: Collection[str]) -> str:
+    """The name of an argument or a variable: its own, or with _ behind it where that means something else already."""
+    if name not in RESERVED and not name.startswith("_"):
+        return name
+    free = (name.lstrip("_") or "p") + "_"
+    while free in others or free in RESERVED:
+        free += "_"
+    return free
+
+
+def snake(name: str) -> str:
+    """`DenseLayer` -> dense_layer."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+class Allocator:
+    """Gives classes, functions and stages names that no two share, and that no variable has."""
+
+    def __init__(self, variables: Collection[str]) -> None:
+        self.taken = {*RESERVED, *variables}
+
+    def name(self, wanted: str) -> str:
+        """This name, or with a number behind it."""
+        wanted = wanted.lstrip("_") or "part"
+        name, again = wanted, 1
+        while name in self.taken:
+            again += 1
+            name = f"{wanted}{again}" if not wanted[-1].isdigit() else f"{wanted}_{again}"
+        self.taken.add(name)
+        return name
+
+    def class_name(self, word: str) -> str:
+        """`dense_layer` -> DenseLayer, `wrn_40_2` -> Wrn40_2."""
+        name = ""
+        for part in word.split("_"):
+            name += "_" * (name[-1:].isdigit() and part[:1].isdigit()) + part[:1].upper() + part[1:]
+        return self.name(name)
