@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 
 _NODES = (
     ast.Module, ast.Expr, ast.Import, ast.ImportFrom, ast.alias, ast.ClassDef, ast.FunctionDef, ast.arguments, ast.arg,
@@ -19,11 +20,29 @@ _IMPORTS = {
     "torch": {"Tensor", "nn"},
     "torch.utils.checkpoint": {"checkpoint"},
 }
-_MODULES = {"torch", "torch.nn.functional"}
-#: Functions of Python itself that may be called.
-_BUILTINS = {"super", "range", "isinstance", "len", "max", "min", "int", "getattr", "any"}
-#: Names of Python itself that stand in annotations, or for a value.
-_TYPES = {"int", "float", "bool", "str", "tuple", "dict", "list", "None"}
+_MODULES = {"torch": None, "torch.nn.functional": "F"}
+#: What a file may take from torch.
+_TORCH = frozenset(
+    [
+        *(f"torch.{name}" for name in ("cat", "flatten", "is_grad_enabled", "jit.unused", "rand", "sigmoid", "tanh")),
+        *(f"F.{name}" for name in ("adaptive_avg_pool2d", "avg_pool2d", "leaky_relu", "max_pool2d", "pad", "relu")),
+        *(
+            f"nn.{name}"
+            for name in ("AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Conv2d", "Dropout")
+        ),
+        *(f"nn.{name}" for name in ("Flatten", "Identity", "LeakyReLU", "Linear", "MaxPool2d", "Module", "ReLU")),
+        *(f"nn.{name}" for name in ("Sequential", "Sigmoid", "Tanh")),
+        *(f"nn.init.{name}" for name in ("constant_", "kaiming_normal_", "zeros_")),
+    ]
+)
+_ROOTS = {"torch", "nn", "F"}
+#: Names of Python itself that may be used: called, in annotations, or as a value.
+_BUILTINS = {
+    "any", "bool", "dict", "float", "getattr", "int", "isinstance", "len", "list", "max", "min", "range", "str", "super", "tuple",
+}  # fmt: skip
+_GIVEN = _BUILTINS | {name for names in _IMPORTS.values() for name in names} | {"torch", "F"}
+#: What no name in a file may be called again.
+_KEPT = frozenset(dir(builtins)) | _GIVEN
 
 
 class Refused(AssertionError):
@@ -33,19 +52,31 @@ class Refused(AssertionError):
 def check(text: str) -> None:
     """Raises Refused unless the text is made of the allowed parts only."""
     tree = ast.parse(text)
-    known = (
-        _BUILTINS | _TYPES | {"OrderedDict", "Callable", "Iterator", "contextmanager", "nullcontext", "Tensor", "nn"}
-    )
-    known |= {"checkpoint", "torch", "F"}
+    bound = {name for node in ast.walk(tree) if (name := _bound(node)) is not None}
+    if shadowing := sorted(bound & _KEPT):
+        raise Refused(f"{shadowing[0]} is given a meaning of its own")
+    # A generator stands only where `any` asks it.
+    asked = {
+        id(node.args[0])
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "any" and node.args
+    }
     for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            known.add(node.name)
-        elif isinstance(node, ast.arg):
-            known.add(node.arg)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            known.add(node.id)
-    for node in ast.walk(tree):
-        _check_node(node, known)
+        if isinstance(node, ast.GeneratorExp) and id(node) not in asked:
+            raise Refused(f"line {node.lineno}: a generator is not allowed here")
+        _check_node(node, _GIVEN | bound)
+
+
+def _bound(node: ast.AST) -> str | None:
+    """The name that a node gives a meaning to."""
+    match node:
+        case ast.ClassDef() | ast.FunctionDef():
+            return node.name
+        case ast.arg():
+            return node.arg
+        case ast.Name(ctx=ast.Store()):
+            return node.id
+    return None
 
 
 def _check_node(node: ast.AST, known: set[str]) -> None:
@@ -53,12 +84,12 @@ def _check_node(node: ast.AST, known: set[str]) -> None:
         raise Refused(f"line {getattr(node, 'lineno', '?')}: {type(node).__name__} is not allowed")
     match node:
         case ast.Import():
-            allowed = all(alias.name in _MODULES and alias.asname in (None, "F") for alias in node.names)
+            allowed = all(alias.name in _MODULES and alias.asname == _MODULES[alias.name] for alias in node.names)
         case ast.ImportFrom():
             names = _IMPORTS.get(node.module or "", set())
             allowed = node.level == 0 and all(alias.name in names and alias.asname is None for alias in node.names)
         case ast.Attribute():
-            allowed = not node.attr.startswith("_") or node.attr == "__init__"
+            allowed = _allowed_attribute(node)
         case ast.Name():
             allowed = node.id in known and not node.id.startswith("__")
         case ast.Call(func=ast.Name(id="getattr")):
@@ -66,11 +97,12 @@ def _check_node(node: ast.AST, known: set[str]) -> None:
             second = node.args[1] if len(node.args) == 2 else None
             allowed = isinstance(second, ast.Constant) and isinstance(second.value, str) and second.value.isdigit()
         case ast.ClassDef() | ast.FunctionDef():
-            name = node.name
-            allowed = (not name.startswith("_") or name == "__init__") and name not in _BUILTINS | {"nn", "F", "torch"}
-            allowed = allowed and all(_plain(decorator) for decorator in node.decorator_list)
+            allowed = not node.name.startswith("_") or node.name == "__init__"
+            allowed = allowed and all(
+                ast.unparse(decorator) in ("contextmanager", "torch.jit.unused") for decorator in node.decorator_list
+            )
         case ast.arg():
-            allowed = node.arg not in _BUILTINS and not node.arg.startswith("_")
+            allowed = not node.arg.startswith("_")
         case ast.Constant():
             allowed = node.value in (None, ...) or isinstance(node.value, int | float | str)
         case _:
@@ -79,5 +111,17 @@ def _check_node(node: ast.AST, known: set[str]) -> None:
         raise Refused(f"line {getattr(node, 'lineno', '?')}: {ast.unparse(node)[:80]} is not allowed")
 
 
-def _plain(decorator: ast.expr) -> bool:
-    return ast.unparse(decorator) in ("contextmanager", "torch.jit.unused")
+def _allowed_attribute(node: ast.Attribute) -> bool:
+    """Whether an attribute may be read, or set: of torch only what the file needs, of text nothing."""
+    if node.attr.startswith("_") and node.attr != "__init__":
+        return False
+    root: ast.expr = node
+    while isinstance(root, ast.Attribute):
+        root = root.value
+    if isinstance(root, ast.Constant | ast.JoinedStr):
+        return False
+    if not (isinstance(root, ast.Name) and root.id in _ROOTS):
+        return True
+    dotted = ast.unparse(node)
+    reads = isinstance(node.ctx, ast.Load)
+    return reads and (dotted in _TORCH or any(name.startswith(f"{dotted}.") for name in _TORCH))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 WIDTH = 88
@@ -19,6 +20,13 @@ def _split(line: str, indent: int) -> Iterator[str]:
     """A line, broken at its last bracket where it is too long: the inside on a line of its own, else part by part."""
     if len(line) <= WIDTH or line.lstrip().startswith(("#", '"""')):
         yield line
+        return
+    condition = re.fullmatch(r" *((?:if|elif) )(.*):", line)
+    if condition is not None and len(operands := _operands(condition[2])) > 1:
+        yield f"{' ' * indent}{condition[1]}("
+        for operand in operands:
+            yield from _split(" " * (indent + 4) + operand, indent + 4)
+        yield " " * indent + "):"
         return
     found = _last_bracket(line)
     if found is None:
@@ -51,7 +59,7 @@ def _operands(part: str) -> list[str]:
     for at, character in _code(part):
         depth += (character in _OPEN) - (character in _CLOSE)
         cuts += [at] if depth == 0 and character == " " else []
-    for operators in ((" if ", " else "), (" + ", " - "), (" * ", " // ", " / ")):
+    for operators in ((" if ", " else "), (" or ",), (" and ",), (" + ", " - "), (" * ", " // ", " / ")):
         found = [at for at in cuts if part.startswith(operators, at)]
         if found:
             return [part[a:b].strip() for a, b in zip([0, *found], [*found, len(part)], strict=True)]

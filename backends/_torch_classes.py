@@ -367,10 +367,15 @@ class ClassWriter:
         self.pending, self.inside = pending, False
         self.helpers.add("recomputed")
         target = self.new_local()
-        self.say("if torch.jit.is_scripting():")  # whose compiler leaves the other arms out
-        self.say(f"    {target} = self.{name}({source})")
-        self.say("elif self.training and torch.is_grad_enabled():")
-        self.say(f"    {target} = recomputed(self, self.{name}, {source})")
+        self.methods.append(
+            [
+                "@torch.jit.unused",
+                f"def {name}_again(self, x: Tensor) -> Tensor:",
+                f"    return recomputed(self, self.{name}, x)",
+            ]
+        )
+        self.say("if self.training and torch.is_grad_enabled():")
+        self.say(f"    {target} = self.{name}_again({source})")
         self.say("else:")
         self.say(f"    {target} = self.{name}({source})")
         return Value(target, fresh=False)

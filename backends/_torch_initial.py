@@ -74,13 +74,15 @@ class Initial:
         together: dict[tuple[str, ...], list[str]] = {}
         for module, rule in self.common.items():
             without_bias = any(place.rule[1] is None for _, place in self.places if place.module == module)
-            together.setdefault(tuple(_rule(module, rule, "module", without_bias)), []).append(module)
+            # Where convolutions only have biases to set, which may be absent, linear layers are asked alike.
+            alike = self.common.get("nn.Conv2d", (None, None))[0] == "torch_default" and module == "nn.Linear"
+            together.setdefault(tuple(_rule(module, rule, "module", without_bias or alike)), []).append(module)
         for lines, modules in together.items():
             if lines:
                 which = modules[0] if len(modules) == 1 else f"({', '.join(modules)})"
                 yield from _indented(_guarded(f"{word} isinstance(module, {which})", lines))
                 word = "elif"
-        alike: dict[tuple[str, ...], list[str]] = {}
+        owners: dict[tuple[str, ...], list[str]] = {}
         for of in {id(of): of for of, _ in self.exceptions}.values():
             own = tuple(
                 line
@@ -88,8 +90,8 @@ class Initial:
                 if other is of
                 for line in _exception(place, self.common[place.module])
             )
-            alike.setdefault(own, []).append(of.name)
-        for own, names in alike.items():
+            owners.setdefault(own, []).append(of.name)
+        for own, names in owners.items():
             which = names[0] if len(names) == 1 else f"({', '.join(names)})"
             yield from _indented(_guarded(f"{word} isinstance(module, {which})", own))
             word = "elif"

@@ -39,6 +39,7 @@ class Option:
     help: str
     minimum: int | None = None
     maximum: int | None = None
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,16 @@ def extract(path: Path) -> Recorded | None:
     raise UsageError(Diagnostic("E0802", f"no target reads files that end in '{path.suffix}'"))
 
 
+def read_checkpoint(path: Path) -> Any:
+    """What a checkpoint of torch holds, with a Tensor for each tensor. Raises Unavailable where torch is missing."""
+    try:
+        reader = importlib.import_module("rescompile.backends._torch_checkpoint")
+    except ImportError as error:
+        message = f"{path} is a checkpoint of torch, which cannot be loaded: {error}"
+        raise Unavailable(Diagnostic("E0902", message, help="pip install 'rescompile[torch]'")) from None
+    return reader.read(path)
+
+
 def _third_parties() -> dict[str, Any]:
     from importlib.metadata import entry_points
 
@@ -178,6 +189,9 @@ def _converted(value: Any, option: Option) -> Any:
         value = None
     if type(value) is not option.type:
         raise UsageError(Diagnostic("E0802", f"{option.name} is {wanted}"))
+    if option.words and value not in option.words:
+        message = f"{option.name} is {one_of(option.words)}, and this is '{value}'"
+        raise UsageError(Diagnostic("E0802", message, help=nearest(value, option.words)))
     low, high = option.minimum, option.maximum
     if (low is not None and value < low) or (high is not None and value > high):
         bounds = f"from {low} to {high}" if high is not None else f"at least {low}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rescompile import backend as door
@@ -13,7 +14,7 @@ from rescompile.loading import load
 from rescompile.network import Network
 from rescompile.passes import PASSES, apply
 from rescompile.spec import Spec
-from rescompile.weights import Array, Weights, draw, from_arrays, load_weights
+from rescompile.weights import Array, Weights, draw, from_arrays
 
 WeightSource = Mapping[str, Array] | str | os.PathLike[str] | None
 
@@ -25,13 +26,15 @@ def build(
     *,
     seed: int = 0,
     structure_only: bool = False,
+    say: Callable[[str], None] = warnings.warn,
     **options: Any,
 ) -> door.Artifact:
     """Compile a spec (or the name or file of one) to a target such as "onnx".
 
-    `weights` is a safetensors file or a mapping from names to arrays; without it, new ones are drawn from `seed` by the
-    spec's `init`. `structure_only` leaves the weights out. `options` are those of the passes (`fold_batchnorm=True`) and
-    of the target (`opset=18`, `batch=8`).
+    `weights` is a file (safetensors, or a checkpoint of torch) or a mapping from names to arrays; without it, new ones are
+    drawn from `seed` by the spec's `init`. `structure_only` leaves the weights out. `options` are those of the passes
+    (`fold_batchnorm=True`) and of the target (`opset=18`, `batch=8`). `say` is told what is done to a checkpoint, such as
+    to take the `module.` of DataParallel off its names.
 
     Raises SpecError, CheckFailed where weights do not fit, UsageError for wrong options, Unavailable for the target.
     """
@@ -46,14 +49,16 @@ def build(
     network = spec if isinstance(spec, Network) else elaborate(spec)
     given: Weights | None = None
     if not structure_only:
-        given = _weights(weights, network, seed)
+        given = _weights(weights, network, seed, say)
     network, given = apply(network, given, for_passes)
     return backend.emit(network, given, **for_backend)
 
 
-def _weights(weights: WeightSource, network: Network, seed: int) -> Weights:
+def _weights(weights: WeightSource, network: Network, seed: int, say: Callable[[str], None]) -> Weights:
     if weights is None:
         return draw(network, seed)
     if isinstance(weights, str | os.PathLike):
-        return load_weights(weights, network)
+        from rescompile import checkpoints  # only this needs it
+
+        return checkpoints.load(weights, network, say)
     return from_arrays(weights, network)

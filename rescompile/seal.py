@@ -1,18 +1,22 @@
 """Which files are ours to overwrite: what rescompile writes ends in a seal, a checksum of all the rest.
 
 A file without one was written by someone else; a file whose seal does not match was edited since. The seal is the mark,
-two bytes that fit the format around it, and eight hex digits of CRC-32; it stands within the last bytes of the file.
+two bytes that fit the format around it, and eight hex digits of CRC-32; it stands within the last bytes of the file, or
+within the first ones where the format lets nothing follow.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 MARK = b"rescompile.seal"
-_TAIL = 64
+_REACH = 64
+_DIGITS = 8
+#: A seal whose checksum is not known yet.
+BLANK = MARK + b"= " + b"0" * _DIGITS
 _SMALL = 1 << 16
 
 
@@ -27,6 +31,17 @@ def sealed(
         yield chunk
     checksum = zlib.crc32(after, zlib.crc32(before, checksum))
     yield before + MARK + between + b"%08x" % checksum + after
+
+
+def sealed_first(header: bytes, rest: Callable[[], Iterable[bytes | memoryview]]) -> Iterator[bytes | memoryview]:
+    """The header with a checksum of all the rest in its BLANK, then the rest, which is asked for twice: once to sum it."""
+    before, blank, after = header.partition(BLANK)
+    assert blank
+    checksum = zlib.crc32(after, zlib.crc32(before))
+    for chunk in rest():
+        checksum = zlib.crc32(chunk, checksum)
+    yield before + blank[:-_DIGITS] + b"%08x" % checksum + after
+    yield from _coalesced(rest())
 
 
 def _coalesced(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
@@ -55,22 +70,33 @@ def state(path: Path) -> Literal["absent", "ours", "edited", "foreign"]:
     if not path.is_file():
         return "foreign"
     with path.open("rb") as file:
-        file.seek(max(size - _TAIL, 0))
-        tail = file.read()
-        at = tail.rfind(MARK)
-        if at < 0:
+        at = _find(file, size)
+        if at is None:
             return "foreign"
-        digits = tail[at + len(MARK) + 2 :][:8]
-        file.seek(0)
-        checksum, left = 0, size - len(tail) + at
-        while left > 0:
-            chunk = file.read(min(1 << 20, left))
-            if not chunk:
-                break
-            checksum = zlib.crc32(chunk, checksum)
-            left -= len(chunk)
-    checksum = zlib.crc32(tail[at + len(MARK) + 10 :], checksum)
+        after = at + len(MARK) + 2 + _DIGITS
+        file.seek(after - _DIGITS)
+        digits = file.read(_DIGITS)
+        checksum = _sum(file, after, size, _sum(file, 0, at))
     return "ours" if digits == b"%08x" % checksum else "edited"
+
+
+def _find(file: BinaryIO, size: int) -> int | None:
+    """Where the mark of a file stands."""
+    for start in (max(size - _REACH, 0), 0):
+        file.seek(start)
+        at = file.read(_REACH).rfind(MARK)
+        if at >= 0:
+            return start + at
+    return None
+
+
+def _sum(file: BinaryIO, start: int, end: int, checksum: int = 0) -> int:
+    """The checksum of a part of a file, after that of what came before."""
+    file.seek(start)
+    while start < end and (chunk := file.read(min(1 << 20, end - start))):
+        checksum = zlib.crc32(chunk, checksum)
+        start += len(chunk)
+    return checksum
 
 
 def form(path: Path) -> bytes | None:
@@ -78,6 +104,8 @@ def form(path: Path) -> bytes | None:
     if not path.is_file():
         return None
     with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - _TAIL, 0))
-        _, mark, rest = file.read().rpartition(MARK)
-    return rest[:2] if mark else None
+        at = _find(file, path.stat().st_size)
+        if at is None:
+            return None
+        file.seek(at + len(MARK))
+        return file.read(2)

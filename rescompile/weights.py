@@ -13,8 +13,9 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,78 +121,146 @@ RULES: dict[str, Callable[[np.random.Generator, Parameter], Array]] = {
 # --- from a file ------------------------------------------------------------------------------------------------------
 
 
-def load_weights(path: str | os.PathLike[str], network: Network) -> Weights:
-    """The weights of a safetensors file, which must hold every tensor of the network and nothing else.
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor of a checkpoint: its shape, its type as safetensors calls it (`F32`, `BF16`), and how to get its values.
 
-    Floating-point tensors of lesser width are widened to float32; counters (`num_batches_tracked`) may be missing. Raises
-    UsageError if the file cannot be read, and CheckFailed with every name or shape that does not fit.
+    Values of a type narrower than float32 come as float32, which holds them exactly; all others as they are.
     """
+
+    shape: tuple[int, ...]
+    kind: str
+    make: Callable[[], Array]
+
+    @classmethod
+    def of(cls, array: Array) -> Tensor:
+        """A tensor whose values are at hand."""
+        return cls(array.shape, KINDS.get(array.dtype.name, array.dtype.name), lambda: array)
+
+
+#: What numpy calls the types of floats; `bfloat16` is that of a package beside it.
+KINDS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
+#: The types that float32 holds: nothing is narrowed silently.
+FLOATS = ("F32", "F16", "BF16")
+
+
+STATUSES = ("differs", "missing", "unexpected", "too wide")
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """A tensor that a checkpoint and a network do not agree on; `found` and `wanted` are its shapes there and here."""
+
+    name: str
+    status: Literal["differs", "missing", "unexpected", "too wide"]
+    found: tuple[int, ...] | None
+    wanted: tuple[int, ...] | None
+    kind: str | None = None
+
+    def __str__(self) -> str:
+        shape = list((self.wanted if self.found is None else self.found) or ())
+        more = {"differs": f" instead of {list(self.wanted or ())}", "too wide": f" of {self.kind}, not float32"}
+        return f"{self.status:<10}  {self.name}  {shape}{more.get(self.status, '')}"
+
+
+def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name; values are read when asked for. Raises UsageError for another file."""
     shown = os.fspath(path)
-    if not os.path.isfile(shown):
-        raise UsageError(Diagnostic("E0801", f"{shown} {'is a folder' if os.path.isdir(shown) else 'does not exist'}"))
     from safetensors import SafetensorError, safe_open
 
     try:
         handle: Any = safe_open(shown, framework="np")
-        shapes = {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
-        kinds = {name: handle.get_slice(name).get_dtype() for name in shapes}
+        slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118
+        facts = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
     except (SafetensorError, OSError) as error:
-        raise UsageError(Diagnostic("E0702", f"{shown} is not a safetensors file: {error}")) from None
-    wanted = _fit(network, shapes, shown)
-    wide = sorted(
-        name for name, kind in kinds.items() if kind not in ("F32", "F16", "BF16") and wanted[name].dtype == "float32"
-    )
-    _refuse_wide({name: kinds[name] for name in wide}, shown)
-    return Weights({name: partial(_stored, handle, shown, name, kinds[name]) for name in shapes})
+        raise UsageError(Diagnostic("E0803", f"{shown} is not a safetensors file: {error}")) from None
+    starts = _starts(shown) if any(kind == "BF16" for _, kind in facts.values()) else {}
+    return {
+        name: Tensor(
+            shape,
+            kind,
+            partial(_halves, shown, starts[name], shape) if kind == "BF16" else partial(_stored, handle, name),
+        )
+        for name, (shape, kind) in facts.items()
+    }
 
 
-def _stored(handle: Any, path: str, name: str, kind: str) -> Array:
-    """One tensor of a safetensors file, as float32 (or int64 for a counter)."""
-    if kind == "BF16":  # which numpy does not know: the upper halves of float32
-        with open(path, "rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            facts = json.loads(file.read(size))[name]
-            start, end = facts["data_offsets"]
-            halves = np.fromfile(file, "<u2", (end - start) // 2, offset=start)
-        return (halves.astype(np.uint32) << 16).view(np.float32).reshape(facts["shape"])
-    value = handle.get_tensor(name)
-    return np.ascontiguousarray(value, np.int64 if value.dtype.kind in "iu" else np.float32)
+def _stored(handle: Any, name: str) -> Array:
+    value: Array = handle.get_tensor(name)
+    return value.astype(np.float32) if value.dtype == np.float16 else value
 
 
-def _refuse_wide(kinds: Mapping[str, str], what: str) -> None:
-    """Refuse tensors that float32 cannot hold: nothing is narrowed silently."""
-    if kinds:
-        listed = "".join(f"\n  {name}: {kind}" for name, kind in list(kinds.items())[:20])
-        message = f"{what} holds tensors that are no float32 or narrower:{listed}"
-        raise CheckFailed(Diagnostic("E0702", message, help="convert them to float32 first"))
+def _starts(path: str) -> dict[str, int]:
+    """Where the values of each tensor begin in a safetensors file."""
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    return {name: 8 + size + facts["data_offsets"][0] for name, facts in header.items() if name != "__metadata__"}
+
+
+def _halves(path: str, start: int, shape: tuple[int, ...]) -> Array:
+    """A tensor of bfloat16, which numpy does not know: its values are the upper halves of float32."""
+    halves = np.fromfile(path, "<u2", math.prod(shape), offset=start)
+    return (halves.astype(np.uint32) << 16).view(np.float32).reshape(shape)
 
 
 def from_arrays(arrays: Mapping[str, Any], network: Network) -> Weights:
     """Weights from arrays in memory, such as a state_dict. Raises CheckFailed with every name, shape or type that does
-    not fit, by the rules of `load_weights`."""
+    not fit, by the rules of `fitted`."""
     made = {name: np.asarray(array) for name, array in arrays.items()}
-    wanted = _fit(network, {name: array.shape for name, array in made.items()}, "the weights")
-    types = {name: array.dtype for name, array in made.items() if wanted[name].dtype == "float32"}
-    narrow = ("float32", "float16", "bfloat16")
-    _refuse_wide({name: dtype.name for name, dtype in types.items() if dtype.name not in narrow}, "the weights")
-    return Weights({name: partial(np.ascontiguousarray, array, wanted[name].dtype) for name, array in made.items()})
+    return fitted({name: Tensor.of(array) for name, array in made.items()}, network, "the weights")
 
 
-def _fit(network: Network, shapes: Mapping[str, tuple[int, ...]], what: str) -> dict[str, Parameter]:
-    """The parameters of the network by name. Refuses tensors that are missing, not wanted, or of another shape, all of
-    them in one table."""
+def fitted(tensors: Mapping[str, Tensor], network: Network, what: str) -> Weights:
+    """The weights that a network is given by tensors, which must be all of its own and nothing else.
+
+    Counters (`num_batches_tracked`) may be missing. Raises CheckFailed with every name, shape or type that does not fit;
+    `what` is the subject of that message.
+    """
+    refuse(misfits(tensors, network), network, what)
     wanted = dict(parameters(network))
-    missing = [name for name, parameter in wanted.items() if name not in shapes and parameter.dtype != "int64"]
-    unexpected = [name for name in shapes if name not in wanted]
-    differing = [name for name in shapes if name in wanted and shapes[name] != wanted[name].shape]
-    if not (missing or unexpected or differing):
-        return wanted
-    rows = [
-        *(f"differs     {name}  {list(shapes[name])} instead of {list(wanted[name].shape)}" for name in differing),
-        *(f"missing     {name}  {list(wanted[name].shape)}" for name in missing),
-        *(f"unexpected  {name}  {list(shapes[name])}" for name in unexpected),
+    return Weights({name: partial(_as, tensor, wanted[name].dtype) for name, tensor in tensors.items()})
+
+
+def _as(tensor: Tensor, dtype: str) -> Array:
+    return np.ascontiguousarray(tensor.make(), dtype).reshape(tensor.shape)  # which gives a scalar an axis
+
+
+def misfits(tensors: Mapping[str, Tensor], network: Network) -> list[Misfit]:
+    """What does not fit: tensors of another shape, missing, not of the network, of a type that float32 cannot hold."""
+    wanted = dict(parameters(network))
+    both = [(name, tensor, wanted[name]) for name, tensor in tensors.items() if name in wanted]
+    return [
+        *(Misfit(n, "differs", t.shape, w.shape, t.kind) for n, t, w in both if t.shape != w.shape),
+        *(Misfit(n, "missing", None, w.shape) for n, w in wanted.items() if n not in tensors and w.dtype != "int64"),
+        *(Misfit(n, "unexpected", t.shape, None, t.kind) for n, t in tensors.items() if n not in wanted),
+        *(
+            Misfit(n, "too wide", t.shape, w.shape, t.kind)
+            for n, t, w in both
+            if t.shape == w.shape and w.dtype == "float32" and t.kind not in FLOATS
+        ),
     ]
+
+
+def refuse(rows: list[Misfit], network: Network, what: str, help: str | None = None) -> None:
+    """Raise CheckFailed with misfits in one table, if there are any."""
+    if not rows:
+        return
     listed = "".join(f"\n  {row}" for row in rows[:20]) + (f"\n  and {len(rows) - 20} more" if len(rows) > 20 else "")
-    help = nearest(unexpected[0], missing) if unexpected and missing else None
-    message = f"{what} does not fit {network.name}: {len(differing)} differ, {len(missing)} missing, {len(unexpected)} unexpected{listed}"
-    raise CheckFailed(Diagnostic("E0702", message, help=help))
+    message = f"{what} does not fit {network.name}: {counted(rows)}{listed}"
+    raise CheckFailed(Diagnostic("E0702", message, help=help or _near(rows)))
+
+
+def counted(rows: list[Misfit]) -> str:
+    """How many misfits there are of each kind, as a sentence has it."""
+    numbers = {status: sum(row.status == status for row in rows) for status in STATUSES}
+    words = {"differs": "differ"}
+    return ", ".join(f"{number} {words.get(status, status)}" for status, number in numbers.items() if number)
+
+
+def _near(rows: list[Misfit]) -> str | None:
+    """What may be meant by a name that is not wanted; or what to do about types."""
+    if all(row.status == "too wide" for row in rows):
+        return "convert them to float32 first: nothing is narrowed silently"
+    missing = [row.name for row in rows if row.status == "missing"]
+    return next((nearest(row.name, missing) for row in rows if row.status == "unexpected" and missing), None)

@@ -8,7 +8,7 @@ Fences of docs/*.md and what happens to them:
     ```yaml fragment: block      the definition of one shortcut block, as a file of the library has it
     ```yaml ... wrong: E0302     must be refused with this code, and no other
     ```<any> file: small.yaml    also put under this name into the page's folder, where its commands run
-    ```console                   commands and what they print; a line `...` stands for any lines
+    ```console                   commands, `rescompile` or `python`, and what they print; `...` stands for any lines
     ```python                    run in order, as one program, in the page's folder
 """
 
@@ -192,8 +192,11 @@ def sessions(text: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def matches(shown: list[str], printed: list[str]) -> bool:
-    """Whether the output is what is shown, `...` standing for any lines."""
-    pattern = "".join(r"(?:.*\n)*?" if line == "..." else re.escape(line) + r"\n" for line in shown)
+    """Whether the output is what is shown, `...` standing for any lines, or for any figure inside of one."""
+    pattern = "".join(
+        r"(?:.*\n)*?" if line == "..." else re.sub(r"\\\.\\\.\\\.(?=.)", r"[-+.e0-9]+", re.escape(line)) + r"\n"
+        for line in shown
+    )
     return re.fullmatch(pattern, "".join(f"{line.rstrip()}\n" for line in printed)) is not None
 
 
@@ -209,8 +212,8 @@ def test_console(fence: Fence, folders: dict[Path, Path]) -> None:
         if words[0] == "cmp":
             assert (folder / words[1]).read_bytes() == (folder / words[2]).read_bytes()
             continue
-        assert words[0] == "rescompile", f"{fence.id}: {command}"
-        program = [sys.executable, "-m", "rescompile", *words[1:]]
+        assert words[0] in ("rescompile", "python"), f"{fence.id}: {command}"
+        program = [sys.executable, *(["-m", "rescompile"] if words[0] == "rescompile" else []), *words[1:]]
         done = subprocess.run(
             program, cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             timeout=120, check=False,

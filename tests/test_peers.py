@@ -30,10 +30,11 @@ from references import cifar, darknet, densenet, drn, highway, imagenet, wrn  # 
 from torch import nn  # noqa: E402
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet  # noqa: E402
 
-from rescompile import build, library, load  # noqa: E402
+from rescompile import build, library, load, profiles  # noqa: E402
 from rescompile.cost import cost  # noqa: E402
 from rescompile.network import Network, Op, Parallel, Series, walk  # noqa: E402
 from rescompile.ops import Act  # noqa: E402
+from rescompile.weights import Tensor  # noqa: E402
 
 Tensors = dict[str, peers.Array]
 Renamed = Callable[[str, Tensors], Tensors]
@@ -44,30 +45,19 @@ def as_they_are(_name: str, tensors: Tensors) -> Tensors:
     return tensors
 
 
-def in_our_order(name: str, tensors: Tensors) -> Tensors:
-    """Our names, one after the other: the peer has the same order and names of its own."""
-    ours = facts.shapes(facts.network(name))
-    pairs = zip(ours.items(), tensors.values(), strict=True)
-    return {key: tensor.reshape(shape) for (key, shape), tensor in pairs}  # a linear layer may be a 1x1 convolution
+def by(profile: str) -> Renamed:
+    """Our names by a naming profile, which these comparisons prove: on the library's own weights, by outputs."""
+
+    def renamed(name: str, tensors: Tensors) -> Tensors:
+        held = {key: Tensor.of(array) for key, array in tensors.items()}
+        return {key: t.make() for key, t in profiles.load(profile).to_ours(held, facts.network(name)).items()}
+
+    return renamed
 
 
-def from_resnetv2(name: str, tensors: Tensors) -> Tensors:
-    """timm's names for its ResNets of pre-activation."""
-    changes: dict[str, str | Callable[[re.Match[str]], str]] = {
-        r"^stem\.conv\.": "conv1.",
-        r"^stages\.0\.blocks\.0\.norm1\.": "bn1.",
-        r"^stages\.(\d)\.blocks\.(\d+)\.": lambda found: f"layer{int(found[1]) + 1}.{found[2]}.",
-        r"\.norm(\d)\.": r".bn\1.",
-        r"^norm\.": "bn.",
-        r"^head\.fc\.": "fc.",
-        r"\.downsample\.conv\.": ".downsample.0.",
-    }
-    ours: Tensors = {}
-    for key, tensor in tensors.items():
-        for pattern, new in changes.items():
-            key = re.sub(pattern, new, key)
-        ours[key] = tensor.reshape(len(tensor), -1) if key == "fc.weight" else tensor
-    return ours
+def three_blocks(_name: str, tensors: Tensors) -> Tensors:
+    """torchvision's class counts its last norm as that of a fourth block, which networks for CIFAR do not have."""
+    return {key.replace("features.norm5.", "features.norm4."): tensor for key, tensor in tensors.items()}
 
 
 @dataclass(frozen=True)
@@ -79,6 +69,7 @@ class Peer:
     settings: tuple[str, ...] = ()
     renamed: Renamed = as_they_are
     positive: str = ""
+    named: Callable[[nn.Module], Tensors] = peers.arrays
 
 
 def torchvision_peer(name: str) -> nn.Module:
@@ -147,12 +138,12 @@ def preact_resnet200() -> nn.Module:
 
 
 #: timm pools before its first norm, which is the same while that norm's scales are positive; all others are random.
-_RESNETV2: dict[str, Any] = {"renamed": from_resnetv2, "positive": "stages.0.blocks.0.norm1"}
+_RESNETV2: dict[str, Any] = {"renamed": by("timm_resnetv2"), "positive": "stages.0.blocks.0.norm1"}
 
 #: Networks whose peer is timm's under other names or with a documented difference.
 ADAPTED = {
-    "darknet53": Peer(lambda: darknet53(0.1), renamed=in_our_order),
-    "mobilenet_v1": Peer(mobilenet, renamed=in_our_order),
+    "darknet53": Peer(lambda: darknet53(0.1), renamed=by("timm_darknet53")),
+    "mobilenet_v1": Peer(mobilenet, renamed=by("timm_mobilenetv1")),
     "preact_resnet200": Peer(preact_resnet200, **_RESNETV2),
     **{
         f"preact_resnet{depth}": Peer(lambda depth=depth: resnetv2(f"resnetv2_{depth}"), **_RESNETV2)
@@ -233,8 +224,8 @@ REFERENCES = {
     # Huang et al. 2017; torchvision's class has its last norm under another name for CIFAR
     "densenet264": Peer(lambda: torchvision.models.DenseNet(32, (6, 12, 64, 48), num_init_features=64)),
     "densenet_40_k12_cifar": Peer(lambda: densenet.Plain(12, 12), _CIFAR),
-    "densenet_bc_100_k12_cifar": Peer(lambda: densenet.bottlenecks(16, 12), _CIFAR, renamed=in_our_order),
-    "densenet_bc_40_k36_cifar": Peer(lambda: densenet.bottlenecks(6, 36), _CIFAR, renamed=in_our_order),
+    "densenet_bc_100_k12_cifar": Peer(lambda: densenet.bottlenecks(16, 12), _CIFAR, renamed=three_blocks),
+    "densenet_bc_40_k36_cifar": Peer(lambda: densenet.bottlenecks(6, 36), _CIFAR, renamed=three_blocks),
     # Srivastava et al. 2015
     "highway_b_cifar10_19": Peer(highway.B, _CIFAR),
     "highway_b_cifar100_19": Peer(lambda: highway.B(100), _CIFAR),
@@ -285,7 +276,7 @@ def same(name: str, peer: Peer) -> None:
     single, double = peers.outputs(model, x)
     assert peers.telling(double) > 0.001  # a thousand times what float32 loses
     spec = load(name, [f"input={list(peer.input)}", *peer.settings])
-    tensors = peer.renamed(name, peers.arrays(model))
+    tensors = peer.renamed(name, peer.named(model))
     large = sum(tensor.size for tensor in tensors.values()) > 30e6
     for fold in (True,) if large else (False, True):
         found = ran(build(spec, "onnx", tensors, fold_batchnorm=fold).to_bytes(), {"input": x})["logits"]
@@ -315,6 +306,72 @@ def test_outputs(name: str) -> None:
     same(name, PEERS[name])
 
 
+# --- naming profiles ---------------------------------------------------------------------------------------------------
+
+
+def files_of(model: nn.Module) -> Tensors:
+    """A DenseNet's tensors under the names of the files that torchvision distributes: its loader takes them for a layer's
+    own (see `test_the_loader_of_torchvision`). They are older than the counters of norms."""
+    old = re.compile(r"(denselayer\d+\.(?:norm|conv))(\d)")
+    tensors = peers.arrays(model).items()
+    return {old.sub(r"\1.\2", key): tensor for key, tensor in tensors if not key.endswith("num_batches_tracked")}
+
+
+#: For each profile, a network of ours and the library's own.
+PROFILES = {
+    "timm_resnetv2": ("preact_resnet18", ADAPTED["preact_resnet18"]),
+    "timm_darknet53": ("darknet53", ADAPTED["darknet53"]),
+    "timm_mobilenetv1": ("mobilenet_v1", ADAPTED["mobilenet_v1"]),
+    "timm_vgg": ("vgg11_bn", Peer(lambda: timm_peer("vgg11_bn"), renamed=by("timm_vgg"))),
+    "torchvision_densenet_files": (
+        "densenet121",
+        Peer(lambda: torchvision_peer("densenet121"), named=files_of, renamed=by("torchvision_densenet_files")),
+    ),
+}
+
+
+def test_every_profile_is_proved() -> None:
+    """A profile that nobody compares may be wrong."""
+    assert set(PROFILES) == set(profiles.files())
+
+
+@pytest.mark.parametrize("profile", [name for name, (_, peer) in PROFILES.items() if peer not in PEERS.values()])
+def test_profile_from_the_library(profile: str) -> None:
+    """The library's weights under our names compute what the library does; other profiles are met in `test_outputs`."""
+    same(*PROFILES[profile])
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_profile_to_the_library(profile: str) -> None:
+    """Our weights under the library's names and in its shapes are a checkpoint of the library's: all, and nothing else."""
+    name, peer = PROFILES[profile]
+    network = facts.network(name, *peer.settings)
+    with torch.device("meta"):
+        model = peer.make()
+    theirs = {key: tensor.shape for key, tensor in peer.named(model.to_empty(device="cpu")).items()}
+    known = profiles.load(profile).names(network)
+    assert {key: shape for key, shape, _ in known.values()} == theirs
+
+
+def test_the_loader_of_torchvision() -> None:
+    """torchvision's own code reads what `--to torchvision_densenet_files` names, and then computes the same."""
+    from torchvision.models import densenet as theirs
+
+    model = peers.randomised(torchvision_peer("densenet121"), (4, 3, 64, 64))
+    names = profiles.load("torchvision_densenet_files").names(facts.network("densenet121"))
+    assert any(key != new for key, (new, _, _) in names.items())
+
+    class Files:
+        def get_state_dict(self, **_: Any) -> dict[str, torch.Tensor]:
+            return {names[key][0]: tensor for key, tensor in model.state_dict().items() if key in names}
+
+    other = torchvision_peer("densenet121").eval()
+    theirs._load_state_dict(other, Files(), progress=False)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model(x), other(x))
+
+
 def test_adaptive_pool_with_bins_that_overlap() -> None:
     """At 96 the adaptive pool of a VGG makes 7x7 of 3x3."""
     same("vgg11", Peer(lambda: torchvision_peer("vgg11"), (3, 96, 96)))
@@ -323,7 +380,7 @@ def test_adaptive_pool_with_bins_that_overlap() -> None:
 def test_the_bound_sees_another_slope() -> None:
     """timm's own slope is another network; if the bound let it pass, it would let anything pass."""
     with pytest.raises(AssertionError, match="<="):
-        same("darknet53", Peer(lambda: darknet53(0.01), renamed=in_our_order))
+        same("darknet53", Peer(lambda: darknet53(0.01), renamed=by("timm_darknet53")))
 
 
 def test_the_bound_sees_another_order() -> None:

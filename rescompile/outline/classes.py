@@ -153,10 +153,9 @@ class Builder:
             if hint is None:
                 continue
             term = simplified(hint, scopes)
-            try:
-                text = python(term, scopes)
-            except KeyError:
+            if not self.is_plain(term):
                 continue
+            text = python(term, scopes)
             if all(
                 means(text, self.scopes[at], value) and _has_value(term, self.scopes[at])
                 for at, value in values.items()
@@ -175,6 +174,20 @@ class Builder:
             self.scopes[at][new] = value
         self.used.add(new)
         return named(new)
+
+    def is_plain(self, term: Term) -> bool:
+        """Whether what a term mentions has one type, where it does more than hand a value on."""
+        defaults = self.definition.parameters if self.definition else {}
+        for name in mentioned(term) if term.operands else ():
+            types = {type(scope[name]) for scope in self.scopes if name in scope}
+            types |= {
+                type(d)
+                for n, d in defaults.items()
+                if d is not None and self.kinds.python_name(n) == name and not isinstance(d, str)
+            }
+            if not (types <= {int, float, bool} or len(types) == 1):
+                return False
+        return True
 
     def written(self, term: Term, at: Iterable[int]) -> Text:
         """A term as Python."""
@@ -474,7 +487,7 @@ class Builder:
             for child in node.children
             if isinstance(child, Series) and child.name
         )
-        if count > 1 and digits and not named_by_place:
+        if digits and not named_by_place:
             return None
         return Row(sample.name, parts, when), [here.term]
 

@@ -67,7 +67,7 @@ def is_row(series: Series) -> bool:
         not any(taps(child) for child in series.children)
         and series.call is None
         and len(copies) == len(series.children) > 0
-        and all(copy.call is not None and copy.call.index is not None for copy in copies)
+        and [copy.call.index for copy in copies if copy.call] == list(range(len(copies)))
         and len({copy.origin for copy in copies}) == 1
     )
 

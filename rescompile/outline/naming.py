@@ -2,51 +2,33 @@
 
 from __future__ import annotations
 
+import builtins
 import keyword
 import re
 from collections.abc import Collection
 
 #: Words that a generated file uses: of Python, of torch, and its own.
-RESERVED = frozenset(keyword.kwlist) | frozenset(
-    [
-        "any",
-        "bool",
-        "dict",
-        "float",
-        "getattr",
-        "int",
-        "isinstance",
-        "len",
-        "list",
-        "max",
-        "min",
-        "range",
-        "str",
-        "super",
-        "tuple",
-        "Callable",
-        "F",
-        "Iterator",
-        "OrderedDict",
-        "Tensor",
-        "checkpoint",
-        "contextmanager",
-        "nn",
-        "nullcontext",
-        "torch",
-        "PadChannels",
-        "Scale",
-        "Subsample",
-        "drop_samples",
-        "initialise",
-        "recomputed",
-        "self",
-        "stage",
-        "index",
-        "depth",
-        "outputs",
-        "position",
-    ]
+RESERVED = (
+    frozenset(keyword.kwlist)
+    | frozenset(dir(builtins))
+    | frozenset(
+        [
+            *(
+                "F",
+                "Tensor",
+                "nn",
+                "torch",
+                "OrderedDict",
+                "Callable",
+                "Iterator",
+                "checkpoint",
+                "contextmanager",
+                "nullcontext",
+            ),
+            *("PadChannels", "Scale", "Subsample", "drop_samples", "initialise", "recomputed"),
+            *("self", "stage", "index", "depth", "position", "outputs"),
+        ]
+    )
 )
 
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rescompile.expressions import Term
+from rescompile.expressions import ExpressionError, Term
 from rescompile.network import Parallel, Series
 from rescompile.outline.classes import IN, python_type
 from rescompile.outline.kinds import Kinds, Made, MadeStage
@@ -147,7 +147,7 @@ class _Loop:
                     return False
                 try:
                     scope[IN] = evaluate(after, {**scope, "index": at})
-                except Exception:
+                except ExpressionError:
                     return False
         return True
 
@@ -204,12 +204,12 @@ def member(copies: Sequence[Series]) -> tuple[str, int] | None:
     """How the copies of a row are called: a prefix and the number of the first one, no prefix for plain numbers, None where
     there is no rule."""
     names = [copy.name or "" for copy in copies]
-    if all(name.isdigit() for name in names):
-        return "", 0
     if not names[0][-1:].isdigit():
         return None
     prefix, start = row_start(names[0])
-    return (prefix, start) if names == [f"{prefix}{start + at}" for at in range(len(names))] else None
+    if names != [f"{prefix}{start + at}" for at in range(len(names))]:
+        return None
+    return (prefix, start) if prefix else ("", 0)
 
 
 def row_start(name: str) -> tuple[str, int]:

@@ -1,0 +1,117 @@
+"""The command line. Data goes to standard output, everything else to standard error; exit codes are stable:
+
+0 done; 1 a check failed; 2 wrong usage or no such input; 3 invalid spec; 4 target, runtime or extra not available;
+5 output could not be written or is not ours to overwrite; 130 interrupted.
+
+Imports of more than words stay inside the commands, so that each one loads only what it uses.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Annotated, Any, ClassVar
+
+import typer
+from typer.core import TyperGroup
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 a check failed; 2 wrong usage or no such input; 3 invalid spec; "
+    "4 target, runtime or extra not available; 5 output not written; 130 interrupted."
+)
+
+
+class Commands(TyperGroup):
+    """Commands that are loaded and made when they are asked for: making all of them takes longer than most take to run."""
+
+    #: Where each command is, by the name that users type, in the order of the help: a function, or a class of commands.
+    table: ClassVar[Mapping[str, str]]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = dict.fromkeys(self.table)  # type: ignore[assignment]  # for "did you mean"
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of all commands."""
+        return list(self.table)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a name, or None."""
+        if cmd_name not in self.table:
+            return None
+        module, _, attribute = self.table[cmd_name].rpartition(".")
+        return _made(cmd_name, getattr(import_module(module), attribute))
+
+
+class WeightsCommands(Commands):
+    """Look into checkpoints, convert and transfer them."""
+
+    table: ClassVar = {
+        "inspect": "rescompile.cli.weights.inspect",
+        "convert": "rescompile.cli.weights.convert",
+        "transfer": "rescompile.cli.weights.transfer",
+    }
+
+
+class AllCommands(Commands):
+    """What `rescompile` does."""
+
+    table: ClassVar = {
+        "build": "rescompile.cli.build.build",
+        "verify": "rescompile.cli.verify.verify",
+        "validate": "rescompile.cli.specs.validate",
+        "show": "rescompile.cli.specs.show",
+        "paths": "rescompile.cli.paths.paths",
+        "list": "rescompile.cli.library.list_zoo",
+        "schema": "rescompile.cli.library.print_schema",
+        "extract": "rescompile.cli.models.extract",
+        "run": "rescompile.cli.models.run_model",
+        "weights": "rescompile.cli.WeightsCommands",
+    }
+
+
+_PLAIN: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
+
+
+def _made(name: str, thing: Any) -> Any:
+    """typer's command of a function, or of a class of commands."""
+    if isinstance(thing, type):
+        group = typer.Typer(name=name, cls=thing, no_args_is_help=True, help=thing.__doc__, epilog=EXIT_CODES, **_PLAIN)
+        group.callback()(lambda: None)  # which makes it a group
+        return typer.main.get_command(group)
+    alone = typer.Typer(**_PLAIN)
+    alone.command(name, epilog=EXIT_CODES)(thing)
+    return typer.main.get_command(alone)
+
+
+app = typer.Typer(
+    name="rescompile", cls=AllCommands, no_args_is_help=True, epilog=EXIT_CODES,
+    help="A spec compiler for residual-family networks: a YAML table becomes ONNX graphs and PyTorch.", **_PLAIN,
+)  # fmt: skip
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from rescompile.version import __version__
+
+        print(f"rescompile {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass

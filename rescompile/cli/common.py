@@ -1,0 +1,154 @@
+"""What all commands share: their options, and how errors become diagnostics and exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rescompile.errors import Diagnostic, OutputError, RescompileError, SpecError
+
+if TYPE_CHECKING:
+    from rescompile.network import Network
+    from rescompile.spec import Spec
+
+
+class Format(StrEnum):
+    """How diagnostics are written."""
+
+    text = "text"
+    json = "json"
+    github = "github"
+    sarif = "sarif"
+
+
+SpecArgument = Annotated[
+    str, typer.Argument(metavar="SPEC", help="A spec file (with a / or .yaml), or a name of the zoo.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Change the spec, such as layer3.depth=23. Repeatable."),
+]
+FeaturesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--features", metavar="PARTS", help="Parts whose maps become outputs too, such as layer2,layer3,layer4."
+    ),
+]
+FormatOption = Annotated[Format, typer.Option("--format", help="How diagnostics are written.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the command's data as JSON; implies --format json.")]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Overwrite a file that rescompile did not write, or that was changed since.")
+]
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """A command whose errors become diagnostics and exit codes, never tracebacks."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+            if sys.stdout is None:
+                raise OutputError(Diagnostic("E1002", "standard output is closed"))
+            sys.stdout.flush()
+        except RescompileError as error:
+            form = "json" if kwargs.get("as_json") else kwargs.get("format", Format.text).value
+            report(error.diagnostics, form)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            say("interrupted")
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            _forget_output()  # the reader went away, as in `rescompile list | head`: nothing is wrong
+            raise typer.Exit(0) from None
+        except MemoryError:
+            report([Diagnostic("E0901", "there is not enough memory for this")], "text")
+            raise typer.Exit(4) from None
+        except OSError as error:
+            _forget_output()
+            where = f": {error.filename}" if error.filename else ""
+            report([Diagnostic("E1002", f"{error.strerror or error}{where}")], "text")
+            raise typer.Exit(OutputError.exit_code) from None
+
+    return wrapped
+
+
+def _forget_output() -> None:
+    """Send what is still buffered for standard output nowhere: the interpreter would fail on it again at exit."""
+    with contextlib.suppress(AttributeError, OSError):  # closed, or no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def with_passes(function: Callable[..., None]) -> Callable[..., None]:
+    """A command that takes the options of the pass table; they arrive in its `passes`."""
+    from rescompile.passes import PASSES
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        chosen = {step.keyword: kwargs.pop(step.keyword) for step in PASSES}
+        function(
+            *args,
+            passes={key: value for key, value in chosen.items() if value is not None and value is not False},
+            **kwargs,
+        )
+
+    signature = inspect.signature(function, eval_str=True)
+    kept = [parameter for parameter in signature.parameters.values() if parameter.name != "passes"]
+    added = [
+        inspect.Parameter(
+            step.keyword, inspect.Parameter.KEYWORD_ONLY, default=False if step.type is bool else None,
+            annotation=Annotated[step.type if step.type is bool else step.type | None, typer.Option(f"--{step.option}", help=step.help)],
+        )
+        for step in PASSES
+    ]  # fmt: skip
+    wrapped.__signature__ = signature.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: p.annotation for p in [*kept, *added]}
+    del wrapped.__wrapped__
+    return wrapped
+
+
+def report(diagnostics: Sequence[Diagnostic], form: str) -> None:
+    """Write diagnostics where their form belongs: text is for people, the rest is data."""
+    from rescompile.rendering import render
+
+    stream = sys.stderr if form == "text" else sys.stdout
+    if stream is not None:
+        print(render(diagnostics, form, colour=form == "text" and _colour(stream)), file=stream)
+
+
+def _colour(stream: Any) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def say(text: str) -> None:
+    """Tell people something: on standard error, where it is in no program's way."""
+    if sys.stderr is not None:
+        print(text, file=sys.stderr)
+
+
+def print_json(data: Any) -> None:
+    """Print the data of a command with --json."""
+    print(json.dumps(data, indent=2))
+
+
+def elaborated(spec: str, settings: list[str] | None, features: str | None = None) -> tuple[Spec, Network]:
+    """A spec and its tree, with settings from the command line and parts whose maps become outputs."""
+    from rescompile.elaboration import elaborate, more_problems
+    from rescompile.loading import load
+
+    try:
+        loaded = load(spec, [*(settings or ()), *([f"features=[{features}]"] if features else ())])
+    except SpecError as error:
+        if error.rest is not None:
+            raise SpecError(dict.fromkeys([*error.diagnostics, *more_problems(error.rest)])) from None
+        raise
+    return loaded, elaborate(loaded)

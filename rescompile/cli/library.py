@@ -1,0 +1,72 @@
+"""`list`, `schema`: what comes with rescompile."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rescompile.cli.common import ForceOption, Format, FormatOption, JsonOption, command, print_json
+from rescompile.errors import Diagnostic, UsageError
+
+
+@command
+def list_zoo(
+    family: Annotated[str | None, typer.Option(help="Only networks of this family.")] = None,
+    as_json: JsonOption = False,
+    format: FormatOption = Format.text,
+) -> None:
+    """List the networks of the zoo."""
+    from rescompile import library
+    from rescompile.errors import nearest
+    from rescompile.merging import resolve
+    from rescompile.reader import plain
+
+    entries = []
+    for name, path in library.zoo().items():
+        document = plain(resolve(path, ()))
+        entries.append(
+            {
+                "name": name,
+                "family": document.get("family"),
+                "description": document.get("description"),
+                "reference": document.get("reference"),
+            }
+        )
+    if family is not None:
+        families = {str(entry["family"]) for entry in entries}
+        if family not in families:
+            raise UsageError(
+                Diagnostic(
+                    "E0801",
+                    f"there is no family '{family}'",
+                    help=nearest(family, families) or f"the families are {', '.join(sorted(families))}",
+                )
+            )
+        entries = [entry for entry in entries if entry["family"] == family]
+    if as_json:
+        print_json({"networks": entries})
+        return
+    wide = max(len(entry["name"]) for entry in entries)
+    family_wide = max(len(entry["family"] or "") for entry in entries)
+    for entry in entries:
+        print(f"{entry['name']:<{wide}}  {entry['family'] or '':<{family_wide}}  {entry['description'] or ''}".rstrip())
+
+
+@command
+def print_schema(
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", metavar="PATH", help="Where to write. Default: standard output.")
+    ] = None,
+    force: ForceOption = False,
+) -> None:
+    """Print the JSON Schema of spec files (draft 7), for editors."""
+    from rescompile.output import write_text
+    from rescompile.schema import text
+
+    if output in (None, "-"):
+        sys.stdout.write(b"".join(text()).decode())
+    else:
+        write_text(text(), Path(str(output)), force)

@@ -1,0 +1,116 @@
+"""`validate`, `show`: commands about specs, which write nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rescompile.cli.common import (
+    FeaturesOption,
+    Format,
+    FormatOption,
+    JsonOption,
+    SetOption,
+    SpecArgument,
+    command,
+    elaborated,
+    print_json,
+    report,
+    say,
+    with_passes,
+)  # fmt: skip
+from rescompile.errors import Diagnostic, SpecError, UsageError
+
+
+@command
+def validate(
+    specs: Annotated[
+        list[str], typer.Argument(metavar="SPEC...", help="Spec files, folders of them, or names of the zoo.")
+    ],
+    set: SetOption = None,
+    as_json: JsonOption = False,
+    format: FormatOption = Format.text,
+) -> None:
+    """Check specs: their language, their shapes, and the figures that they expect."""
+    from rescompile.cost import cost
+    from rescompile.expectations import unmet
+    from rescompile.rendering import as_data
+
+    results: list[dict[str, Any]] = []
+    problems: list[Diagnostic] = []
+    invalid = failed = missing = 0
+    for path in _spec_files(specs):
+        found: Sequence[Diagnostic] = ()
+        entry: dict[str, Any] = {"spec": path, "ok": False}
+        try:
+            spec, network = elaborated(path, set)
+        except (SpecError, UsageError) as error:
+            invalid += isinstance(error, SpecError)
+            missing += isinstance(error, UsageError)
+            found = error.diagnostics
+        else:
+            total = cost(network)
+            found = [] if set else unmet(spec, network)
+            failed += bool(found)
+            entry |= {
+                "ok": not found,
+                "name": network.name,
+                "parameters": total.parameters,
+                "macs": total.macs,
+                "sha256": network.sha256,
+            }
+        problems += [diagnostic for diagnostic in found if diagnostic not in problems]
+        results.append(entry | {"diagnostics": [as_data(diagnostic) for diagnostic in found]})
+        if format is Format.text and not as_json and not found:
+            print(f"{path}: ok, {entry['parameters']:,} parameters, {entry['macs'] / 1e9:.4g} GMACs")
+    if as_json:
+        print_json({"specs": results})
+    elif problems or format is not Format.text:
+        report(problems, format.value)
+    if format is Format.text and not as_json and len(results) > 1:
+        say(f"{len(results)} specs, {invalid} invalid, {failed} unlike their figures")
+    if invalid or failed or missing:
+        raise typer.Exit(SpecError.exit_code if invalid else UsageError.exit_code if missing else 1)
+
+
+def _spec_files(arguments: list[str]) -> Iterator[str]:
+    for argument in arguments:
+        folder = Path(argument)
+        if folder.is_dir():
+            found = sorted(path for pattern in ("*.yaml", "*.yml") for path in folder.rglob(pattern))
+            if not found:
+                raise UsageError(Diagnostic("E0801", f"the folder {argument} holds no .yaml file"))
+            yield from (str(path) if "/" in str(path) else f"./{path}" for path in found)
+        else:
+            yield argument
+
+
+@with_passes
+@command
+def show(
+    spec: SpecArgument,
+    depth: Annotated[
+        int, typer.Option(min=1, help="Levels of the tree: 1 rows, 2 their blocks, 3 the steps of blocks, and so on.")
+    ] = 1,
+    set: SetOption = None,
+    features: FeaturesOption = None,
+    as_json: JsonOption = False,
+    format: FormatOption = Format.text,
+    *,
+    passes: dict[str, Any],
+) -> None:
+    """Show the tree of a network: shapes, parameters and MACs of every stage and block."""
+    from rescompile import printing
+    from rescompile.passes import apply
+
+    _, network = elaborated(spec, set, features)
+    network, _ = apply(network, None, passes)
+    if as_json:
+        print_json(printing.data(network, depth))
+        return
+    print(printing.summary(network))
+    print()
+    print(printing.table(network, depth))

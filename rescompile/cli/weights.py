@@ -1,0 +1,237 @@
+"""`weights inspect`, `weights convert`, `weights transfer`: checkpoints of others, and for other networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rescompile.cli.common import (
+    ForceOption,
+    Format,
+    FormatOption,
+    JsonOption,
+    SetOption,
+    SpecArgument,
+    command,
+    elaborated,
+    print_json,
+    say,
+)
+
+if TYPE_CHECKING:
+    from rescompile.checkpoints import Checkpoint
+    from rescompile.network import Network
+    from rescompile.profiles import Profile
+    from rescompile.transfer import Transferred
+
+
+class Classes(StrEnum):
+    """What becomes of a classifier for another number of classes."""
+
+    new = "new"
+    keep = "keep"
+
+
+class InChannels(StrEnum):
+    """What becomes of the first convolution for another number of input channels."""
+
+    sum = "sum"
+    repeat = "repeat"
+
+
+FileArgument = Annotated[
+    str, typer.Argument(metavar="FILE", help="Weights: safetensors, or a .pth, .pt or .bin of torch.")
+]
+OutputOption = Annotated[
+    Path, typer.Option("-o", "--output", metavar="PATH", help="Where to write, a file that ends in .safetensors.")
+]
+EntryOption = Annotated[
+    str | None,
+    typer.Option("--entry", metavar="NAME", help="Which set of tensors to take, where a file of torch holds several."),
+]
+FromOption = Annotated[
+    str | None, typer.Option("--from", metavar="PROFILE", help="The naming profile of FILE. Default: the spec's names.")
+]
+ClassesOption = Annotated[
+    Classes | None,
+    typer.Option(
+        "--classes", help="For another number of classes: a new classifier, or keep the classes that both have."
+    ),
+]
+InChannelsOption = Annotated[
+    InChannels | None,
+    typer.Option("--in-channels", help="For another number of input channels: sum them to one, or repeat them."),
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of what is new.")]
+
+
+@command
+def inspect(
+    file: FileArgument,
+    spec: Annotated[
+        str | None,
+        typer.Argument(metavar="[SPEC]", help="A spec or a name of the zoo, to compare with.", show_default=False),
+    ] = None,
+    source: FromOption = None,
+    entry: EntryOption = None,
+    set: SetOption = None,
+    as_json: JsonOption = False,
+    format: FormatOption = Format.text,
+) -> None:
+    """List the tensors of a file; with a SPEC, what does not fit it."""
+    from rescompile import checkpoints
+    from rescompile.errors import Diagnostic, UsageError
+    from rescompile.weights import misfits
+
+    if spec is None:
+        if source is not None or set:
+            raise UsageError(Diagnostic("E0802", "--from and --set take a SPEC"))
+        checkpoint = _read(file, entry)
+        if as_json:
+            print_json(_listed(checkpoint))
+        else:
+            _print_tensors(checkpoint)
+        return
+    _, network = elaborated(spec, set)
+    checkpoint = _read(file, entry, network)
+    tensors = _profile(source).to_ours(checkpoint.tensors, network) if source else checkpoint.tensors
+    rows = misfits(tensors, network)
+    if as_json:
+        data = [
+            {"name": row.name, "status": row.status, "found": row.found, "wanted": row.wanted, "dtype": row.kind}
+            for row in rows
+        ]
+        print_json({**_listed(checkpoint), "network": network.name, "fits": not rows, "misfits": data})
+        if rows:
+            raise typer.Exit(1)
+        return
+    checkpoints.check(tensors, network, file)
+    print(f"{file} fits {network.name}: {len(tensors)} tensors")
+
+
+@command
+def convert(
+    file: FileArgument,
+    spec: SpecArgument,
+    output: OutputOption,
+    source: FromOption = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="PROFILE", help="The naming profile to write. Default: the spec's names."),
+    ] = None,
+    classes: ClassesOption = None,
+    in_channels: InChannelsOption = None,
+    entry: EntryOption = None,
+    seed: SeedOption = 0,
+    set: SetOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    format: FormatOption = Format.text,
+) -> None:
+    """Write weights as safetensors that fit a spec: other names, another number of classes or input channels."""
+    from rescompile import tensors
+    from rescompile.transfer import convert
+
+    tensors.check_name(output)
+    _, network = elaborated(spec, set)
+    checkpoint = _read(file, entry, network)
+    held = _profile(source).to_ours(checkpoint.tensors, network) if source else checkpoint.tensors
+    done = convert(held, network, file, classes, in_channels, seed)
+    _write(done, network, _profile(to) if to else None, output, force, as_json)
+
+
+@command
+def transfer(
+    file: FileArgument,
+    old: Annotated[str, typer.Argument(metavar="OLD", help="The spec or the name of the zoo that FILE is of.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The edited spec, to which --set applies.")],
+    output: OutputOption,
+    classes: ClassesOption = None,
+    in_channels: InChannelsOption = None,
+    entry: EntryOption = None,
+    seed: SeedOption = 0,
+    set: SetOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    format: FormatOption = Format.text,
+) -> None:
+    """Write the weights of one spec for an edited one: what its blocks share is kept, the rest is new."""
+    from rescompile import checkpoints, tensors
+    from rescompile.transfer import transfer
+
+    tensors.check_name(output)
+    (_, before), (_, after) = elaborated(old, None), elaborated(new, set)
+    checkpoint = _read(file, entry, before)
+    checkpoints.check(checkpoint.tensors, before, file)
+    done = transfer(checkpoint.tensors, before, after, classes, in_channels, seed)
+    _write(done, after, None, output, force, as_json)
+
+
+def _read(file: str, entry: str | None, network: Network | None = None) -> Checkpoint:
+    from rescompile import checkpoints
+    from rescompile.network import parameters
+
+    checkpoint = checkpoints.read(file, entry, dict(parameters(network)) if network else ())
+    for note in checkpoint.notes:
+        say(note)
+    return checkpoint
+
+
+def _profile(name: str) -> Profile:
+    """The profile of a name; what else one should know of it is said."""
+    from rescompile import profiles
+
+    profile = profiles.load(name)
+    if profile.note:
+        say(f"{name}: {profile.note}")
+    return profile
+
+
+def _listed(checkpoint: Checkpoint) -> dict[str, Any]:
+    tensors = [{"name": n, "shape": t.shape, "dtype": t.kind} for n, t in checkpoint.tensors.items()]
+    return {"file": checkpoint.path, "notes": checkpoint.notes, "tensors": tensors}
+
+
+def _print_tensors(checkpoint: Checkpoint) -> None:
+    rows = [(name, str(list(tensor.shape)), tensor.kind) for name, tensor in checkpoint.tensors.items()]
+    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, wide, strict=True)).rstrip())
+
+
+def _write(
+    done: Transferred, network: Network, profile: Profile | None, path: Path, force: bool, as_json: bool
+) -> None:
+    from rescompile import tensors
+    from rescompile.network import parameters
+    from rescompile.transfer import STATUSES, report
+    from rescompile.weights import Weights
+
+    arrays = done.weights
+    kinds = {name: (parameter.dtype, parameter.shape) for name, parameter in parameters(network)}
+    if profile is not None:
+        names = profile.names(network)
+        arrays = Weights({theirs: partial(arrays.__getitem__, name) for name, (theirs, _, _) in names.items()})
+        kinds = {theirs: (kinds[name][0], shape) for name, (theirs, shape, _) in names.items()}
+    size = tensors.write(arrays, kinds, network, path, force)
+    if as_json:
+        groups: dict[str, Sequence[Any]] = {
+            status: [
+                {"name": line.name, "from": line.source, "how": line.how or None}
+                for line in done.lines
+                if line.status == status
+            ]
+            for status in STATUSES
+        }
+        data = {"file": str(path), "bytes": size, "network": network.name, "sha256": network.sha256}
+        changed = [{"from": a, "to": b, "blocks": number} for (a, b), number in done.changed.items()]
+        print_json({**data, **groups, "left": done.left, "widened": done.widened, "changed": changed})
+        return
+    for row in report(done):
+        say(row)
+    say(f"{path}: {size / 2**20:.1f} MiB, {len(done.lines)} tensors of {network.name}")
