@@ -24,7 +24,7 @@ check: $(VENV)/.dev  ## Lint, format, types, and who may import whom.
 	$(BIN)/lint-imports
 
 random: $(VENV)/.dev  ## Compare N random networks with the interpreter; more than `make test` does.
-	RESCOMPILE_RANDOM=$(N) $(BIN)/pytest tests/test_differential.py $(ARGS)
+	RESCOMPILE_RANDOM=$(N) $(BIN)/pytest tests/test_differential.py tests/test_source.py $(ARGS)
 
 bench: $(VENV)/.bench  ## Measure compilation side by side with torch's exporters; about ten minutes.
 	$(BIN)/python benchmarks/compile.py $(ARGS)
@@ -39,7 +39,7 @@ $(VENV)/.run: $(VENV)/.made pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(INSTALL) --editable '.[run,dev]' torch pillow huggingface_hub
+	$(INSTALL) --editable '.[run,dev,plot]' torch pillow huggingface_hub
 	$(INSTALL) --no-deps torchvision timm
 	touch $@
 

@@ -13,6 +13,7 @@ import sys
 import types
 import warnings
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,10 @@ def make(network: Network, weights: Weights | None = None) -> nn.Module:
         home.__file__ = f"<{name}>"
         linecache.cache[home.__file__] = len(text), None, text.splitlines(keepends=True), home.__file__
         sys.modules[name] = home
-        exec(compile(text, home.__file__, "exec"), home.__dict__)
-    factory = _factory(sys.modules[name])
+        exec(compile(text, home.__file__, "exec", dont_inherit=True), home.__dict__)
+        # The last function of the file makes the network; what others put beside it later does not count.
+        _factories[name] = [value for value in vars(home).values() if isinstance(value, types.FunctionType)][-1]
+    factory = _factories[name]
     # Nothing is drawn twice: the module is made empty, and filled with the streams of (seed, name).
     with torch.device("meta"):
         module: nn.Module = factory()
@@ -80,13 +83,9 @@ def make(network: Network, weights: Weights | None = None) -> nn.Module:
     return module.requires_grad_(True)
 
 
-#: The texts that were executed, by the name of their module.
+#: The texts that were executed, and the functions that make their networks, by the name of their module.
 _texts: dict[str, str] = {}
-
-
-def _factory(home: types.ModuleType) -> Any:
-    """The function that makes the network: the last one of the file."""
-    return [value for value in vars(home).values() if isinstance(value, types.FunctionType)][-1]
+_factories: dict[str, Callable[[], nn.Module]] = {}
 
 
 def _tensor(array: np.ndarray[Any, Any]) -> torch.Tensor:

@@ -40,6 +40,9 @@ class Weights(Mapping[str, Array]):
     def __getitem__(self, name: str) -> Array:
         return self._makers[name]()
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._makers
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._makers)
 

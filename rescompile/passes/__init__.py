@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One pass: its option on the command line, and the type of that option's value.
+    """One pass: its option on the command line, the type of that option's value, and whether the network stays the same
+    function.
 
     What it does is the function of its name in the module of its name, loaded when used: it gets the network, its weights
     (None where there are none) and the option's value, and returns network and weights.
@@ -29,6 +30,7 @@ class Pass:
     option: str
     type: type[Any]
     help: str
+    exact: bool = True
 
     @property
     def keyword(self) -> str:
@@ -43,10 +45,17 @@ class Pass:
 
 
 PASSES: tuple[Pass, ...] = (
+    Pass("drop", str, "Leave out the residual branches of these blocks, such as layer2.5,layer3.1.", exact=False),
+    Pass("swap", str, "Let residual blocks change places, two by two, such as layer2.3,layer2.5.", exact=False),
     Pass(
         "fold-batchnorm",
         bool,
         "Fold norms and test-time survival factors into the convolutions before them, where that is exact.",
+    ),
+    Pass(
+        "form",
+        str,
+        "Grouped convolutions as in ResNeXt's figure 3: a (a sum of paths), b (a concatenation), c (as they are).",
     ),
 )
 
@@ -62,6 +71,15 @@ def apply(
             raise UsageError(Diagnostic("E0802", f"there is no pass '{keyword}'", help=nearest(keyword, known)))
     for step in PASSES:
         value = options.get(step.keyword)
+        if value is not None and not isinstance(value, step.type):
+            wanted = "text" if step.type is str else "true or false"
+            raise UsageError(
+                Diagnostic("E0802", f"the value of the pass '{step.option}' is {wanted}, and this is {value!r}")
+            )
+        if isinstance(value, str):
+            value = "".join(value.split())  # the record can be typed again without quotes
+            if not value:
+                raise UsageError(Diagnostic("E0802", f"the pass '{step.option}' is given nothing"))
         if value:
             network, weights = step.apply(network, weights, value)
             record = step.option if value is True else f"{step.option}={value}"

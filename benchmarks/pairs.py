@@ -1,0 +1,226 @@
+"""What torch_module.py and train.py share: interleaved timing, the interval of a ratio, rows with verdicts, and the report.
+
+Contenders take turns within one process, in an order that changes from round to round, so that whatever drifts (clock
+speed, neighbours, caches) meets all of them. One of them is a control: a second copy of a contender, for which every
+difference from 1 is noise. A ratio whose control is poor is reported as undecided, not as kept or missed. torch gets one
+thread: with one for every core, each of them waits whenever a neighbour takes one core. The CPU time of one thread is its
+wall time on an idle machine; on a busy one it leaves out the time that others had the core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import operator
+import os
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from compile import say
+
+MIB = 2**20
+LEAST_PAIRS = 30
+RESAMPLES = 4000
+WORST_CONTROL = 0.02  # a control's half-width, and its distance from 1, beyond which nothing is decided
+
+Times = dict[str, list[float]]
+Clock = Callable[[], float]
+Statistic = Callable[[Sequence[float], Sequence[float]], float]
+
+SIGNS: Mapping[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge, "<": operator.lt}
+
+
+# --- measuring
+
+
+def interleave(
+    contenders: Mapping[str, Callable[[], object]], rounds: int, label: str, clock: Clock, warm_up: int = 2
+) -> Times:
+    """The seconds of every call: each round calls all contenders once, in a drawn order, and the next one in its reverse."""
+    order = list(contenders)
+    draw = random.Random(0)
+    times: Times = {name: [] for name in order}
+    say(f"{label}: {rounds} rounds of {', '.join(order)}")
+    gc.disable()  # as timeit does; between rounds it is made up for
+    try:
+        for turn in range(-warm_up, rounds):
+            gc.collect()
+            order = order[::-1] if turn % 2 else draw.sample(order, len(order))
+            for name in order:
+                start = clock()
+                contenders[name]()
+                elapsed = clock() - start
+                if turn >= 0:
+                    times[name].append(elapsed)
+    finally:
+        gc.enable()
+    return times
+
+
+def median_of_ratios(ours: Sequence[float], base: Sequence[float]) -> float:
+    """For calls of equal work: robust against a neighbour who takes the machine for a while."""
+    return statistics.median(map(operator.truediv, ours, base))
+
+
+def ratio_of_means(ours: Sequence[float], base: Sequence[float]) -> float:
+    """For calls whose work is drawn at random, where the mean is what training costs."""
+    return sum(ours) / sum(base)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A ratio and the 95% interval of the bootstrap over rounds."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
+    @property
+    def good(self) -> bool:
+        """Whether this, as a control, decides anything."""
+        return self.half_width <= WORST_CONTROL and abs(self.value - 1) <= WORST_CONTROL
+
+
+def interval(ours: Sequence[float], base: Sequence[float], statistic: Statistic = median_of_ratios) -> Interval:
+    """Rounds are drawn with replacement, both times of a round together: they are what repeats."""
+    draw = random.Random(0)
+    pairs = list(zip(ours, base, strict=True))
+    values = sorted(
+        statistic(*zip(*draw.choices(pairs, k=len(pairs)), strict=True))
+        for _ in range(RESAMPLES if len(pairs) > 1 else 1)
+    )
+    low, high = (values[round(share * (len(values) - 1))] for share in (0.025, 0.975))
+    return Interval(statistic(ours, base), low, high)
+
+
+# --- rows
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table of promises; without a bound it is shown beside the others, and nothing is promised."""
+
+    promise: str
+    measured: float | None
+    sign: str = "<="
+    bound: float | None = None
+    unit: str = "x"
+    interval: Interval | None = None
+    control: Interval | None = None
+    verdict: str = "shown"
+
+
+def exact(promise: str, measured: float, bound: float | None = None, sign: str = "<=", unit: str = "x") -> Row:
+    """A row for a figure that is counted, or that has no control."""
+    kept = bound is None or SIGNS[sign](measured, bound)
+    return Row(promise, measured, sign, bound, unit, verdict="shown" if bound is None else "ok" if kept else "MISSED")
+
+
+def timed(
+    promise: str,
+    times: Times,
+    ours: str,
+    base: str,
+    control: tuple[str, str],
+    bound: float | None = None,
+    *,
+    sign: str = "<=",
+    slack: float = 1.0,
+    statistic: Statistic = median_of_ratios,
+) -> Row:
+    """A row for a ratio of times: the far end of its interval must keep the bound, with `slack` half-widths of the control."""
+    found = interval(times[ours], times[base], statistic)
+    noise = interval(times[control[0]], times[control[1]], statistic)
+    row = Row(promise, found.value, sign, bound, "x", found, noise)
+    if bound is None:
+        return row
+    if not noise.good:
+        return replace(row, verdict="UNDECIDED")
+    more = slack * noise.half_width
+    end, limit = (found.low, bound - more) if sign == ">=" else (found.high, bound + more)
+    return replace(row, bound=limit, verdict="ok" if SIGNS[sign](end, limit) else "MISSED")
+
+
+def unmeasured(promise: str, why: str) -> Row:
+    """A row for a promise that could not be looked at."""
+    return Row(promise, None, verdict=why)
+
+
+# --- reporting
+
+
+def arguments(description: str, pairs: int) -> argparse.Namespace:
+    """The command line of both benchmarks."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=pairs, metavar="N", help=f"rounds of a timing ({pairs})")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of torch (1)")
+    parser.add_argument("--cpu-time", action="store_true", help="not wall time: for a machine that others use as well")
+    parser.add_argument("--only", action="append", metavar="TEXT", help="only measurements with TEXT in their name")
+    parser.add_argument("--quick", action="store_true", help="see that everything runs: few rounds, nothing is judged")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples and the machine to FILE")
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)  # be a measured process
+    options = parser.parse_args()
+    options.clock = time.process_time if options.cpu_time else time.perf_counter
+    if options.pairs < LEAST_PAIRS:
+        parser.error(f"an interval takes at least {LEAST_PAIRS} pairs (to see that everything runs: --quick)")
+    if options.threads < 1 or (options.cpu_time and options.threads > 1):
+        parser.error("there must be at least one thread, and only one for --cpu-time, which adds up those of all")
+    if options.quick:
+        options.pairs = 2
+    return options
+
+
+def chosen(names: Sequence[str], only: Sequence[str] | None) -> list[str]:
+    """The measurements that were asked for."""
+    return [name for name in names if not only or any(text in name for text in only)]
+
+
+def time_table(samples: Mapping[str, Times]) -> str:
+    """What was timed: one line per contender."""
+    lines = [f"{'timing':<58}{'rounds':>7}{'median':>12}{'mean':>12}{'lowest':>12}{'highest':>12}"]
+    for label, times in samples.items():
+        for name, row in times.items():
+            values = (statistics.median(row), statistics.mean(row), min(row), max(row))
+            lines.append(f"{f'{label}: {name}':<58}{len(row):>7}{''.join(f'{1e3 * v:>9.1f} ms' for v in values)}")
+    return "\n".join(lines)
+
+
+def promise_table(rows: Sequence[Row]) -> str:
+    """What was promised: one line per promise, with the 95% interval of the figure and of its control."""
+    lines = [f"{'promise':<66}{'measured':>13}{'interval':>15}{'control':>15}{'bound':>15}  verdict"]
+    for row in rows:
+        measured = "-" if row.measured is None else f"{row.measured:.3f}{row.unit}"
+        spans = [f"{i.low:.3f}-{i.high:.3f}" if i else "" for i in (row.interval, row.control)]
+        bound = "" if row.bound is None else f"{row.sign} {row.bound:.4g}{row.unit}"
+        lines.append(f"{row.promise:<66}{measured:>13}{spans[0]:>15}{spans[1]:>15}{bound:>15}  {row.verdict}")
+    return "\n".join(lines)
+
+
+def report(
+    options: argparse.Namespace, described: dict[str, Any], samples: Mapping[str, Times], rows: list[Row]
+) -> int:
+    """Print both tables and write the JSON file. 1 for a promise missed, 4 for one that was not decided, else 0."""
+    if options.quick:
+        rows = [row if row.measured is None else replace(row, verdict="not judged") for row in rows]
+    print(time_table(samples), promise_table(rows), sep="\n\n")
+    if options.json:
+        record = {
+            "machine": {**described, "load_average_after": list(os.getloadavg())},
+            "options": {key: getattr(options, key) for key in ("pairs", "threads", "cpu_time", "quick", "only")},
+            "promises": [asdict(row) for row in rows],
+            "seconds": samples,
+        }
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
+    if any(row.verdict == "MISSED" for row in rows):
+        return 1
+    return 0 if {row.verdict for row in rows} <= {"ok", "shown", "not judged"} else 4

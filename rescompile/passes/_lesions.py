@@ -1,0 +1,151 @@
+"""What the lesions of Veit et al. 2016 share: the parts that a user names, their residuals, and why one will not do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from rescompile.errors import Diagnostic, Place, Source, UsageError, nearest
+from rescompile.network import Network, Node, Parallel, Series, Side, children, join, name_of, scope
+
+UNKNOWN, NO_RESIDUAL, UNLIKE = "E0806", "E0807", "E0808"
+#: A message lists so many names, and says how many more there are.
+LISTED = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A node that has a name: its full one, the scope that it is in, and where the user wrote it."""
+
+    path: str
+    scope: str
+    node: Node
+    place: Place | None = None
+
+
+def parts(node: Node, path: str = "") -> Iterator[Part]:
+    """Every named node with its full name, parents first."""
+    if name_of(node) is not None:
+        yield Part(join(path, name_of(node)), path, node)
+    for child in children(node):
+        yield from parts(child, scope(path, node))
+
+
+def residuals(node: Node, path: str = "") -> list[str]:
+    """The full names of the residuals in a node that lives in the scope `path`: those inside no other, nor in a side branch."""
+    if isinstance(node, Parallel) and node.residual:
+        return [join(path, node.name)]
+    if isinstance(node, Side):
+        return []
+    inner = scope(path, node)
+    return [name for child in children(node) for name in residuals(child, inner)]
+
+
+def residual_blocks(network: Network) -> list[str]:
+    """What can be dropped, by the names that users know: the innermost part around each residual and no other one."""
+    found = {}
+    for part in parts(network.root):
+        inside = residuals(part.node, part.scope)
+        if len(inside) == 1 and (isinstance(part.node, Series) or inside[0] not in found):
+            found[inside[0]] = part.path  # parents come first, so the last one stays
+    return list(found.values())
+
+
+def named(network: Network, option: str, value: str) -> list[Part]:
+    """The parts that the value of an option lists. Raises UsageError for unknown names, all of them at once."""
+    source = Source(f"--{option}", value)
+    known = {part.path: part for part in parts(network.root)}
+    found: list[Part] = []
+    problems: list[Diagnostic] = []
+    at = 0
+    for name in value.split(","):
+        place = Place.at(source, at).part(0, 1) if not name else Place(source, 1, at + 1, at + 1 + len(name))
+        at += len(name) + 1
+        if name not in known:
+            what = f"the network has no part '{name}'" if name else "a name is missing here"
+            problems.append(Diagnostic(UNKNOWN, what, place, help=_instead(network, name)))
+        elif any(name == part.path for part in found) and option == "drop":
+            problems.append(Diagnostic(UNKNOWN, f"'{name}' is named twice", place))
+        else:
+            part = known[name]
+            found.append(Part(part.path, part.scope, part.node, place))
+    if problems:
+        raise UsageError(problems)
+    return found
+
+
+def residual_of(network: Network, part: Part) -> str:
+    """The full name of the one residual in a part. Raises UsageError where there is none, or several."""
+    inside = residuals(part.node, part.scope)
+    if len(inside) == 1:
+        return inside[0]
+    if inside:
+        blocks = [name for name in residual_blocks(network) if name.startswith(f"{part.path}.")] or inside
+        message = f"'{part.path}' has {len(inside)} residual branches, so it does not say which one is meant"
+        raise UsageError(Diagnostic(NO_RESIDUAL, message, part.place, help=f"name one of {listed(blocks)}"))
+    message = f"'{part.path}' is no residual block: {_why_not(part.node)}"
+    raise UsageError(Diagnostic(NO_RESIDUAL, message, part.place, _origin(part.node), help=_around(network, part.path)))
+
+
+def _why_not(node: Node) -> str:
+    """Why a part cannot be left out."""
+    if any(isinstance(inner.node, Parallel) and inner.node.merge == "concat" for inner in parts(node)):
+        return "its branches are put side by side, not added to a shortcut, and what comes later reads them as channels"
+    if node.input != node.output:
+        return f"it turns {list(node.input)} into {list(node.output)}, and has no shortcut that would do so without it"
+    return "it has no shortcut, so without it no path would be left"
+
+
+def _around(network: Network, path: str) -> str:
+    """What could be named instead of a part without a residual: the block that it is in, or any."""
+    blocks = residual_blocks(network)
+    for block in blocks:
+        if path.startswith(f"{block}."):
+            return f"'{block}', which it is in, is one"
+    return (
+        f"the residual blocks are {listed(blocks)}"
+        if blocks
+        else "this network has no residual blocks, so nothing can be left out"
+    )
+
+
+def _instead(network: Network, name: str) -> str:
+    known = [part.path for part in parts(network.root)]
+    blocks = residual_blocks(network)
+    return nearest(name, blocks) or nearest(name, known) or _around(network, "")
+
+
+def _origin(node: Node) -> tuple[str, ...]:
+    """Where a part was defined, as a note."""
+    if isinstance(node, Side) or node.origin is None:
+        return ()
+    return (f"defined by {node.origin.path} in {node.origin.file}:{node.origin.line}",)
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of the names, and how many more there are."""
+    shown = ", ".join(names[:LISTED])
+    return f"{shown} and {len(names) - LISTED} more" if len(names) > LISTED else shown
+
+
+def replaced(series: Series, path: str, new: Mapping[str, Sequence[Node]]) -> Series:
+    """The series, which lives in the scope `path`, with other nodes in place of those named in `new`; they come as they are."""
+    inner = scope(path, series)
+    nodes: list[Node] = []
+    for child in series.children:
+        name = name_of(child)
+        put = new.get(join(inner, name)) if name is not None else None
+        nodes.extend([_inside(child, inner, new)] if put is None else put)
+    return replace(series, children=tuple(nodes))
+
+
+def _inside(node: Node, path: str, new: Mapping[str, Sequence[Node]]) -> Node:
+    match node:
+        case Series():
+            return replaced(node, path, new)
+        case Parallel():
+            return replace(node, branches=tuple(replaced(branch, path, new) for branch in node.branches))
+        case Side():
+            return replace(node, child=replaced(node.child, path, new))
+        case _:
+            return node

@@ -1,0 +1,366 @@
+"""Grouped convolutions in the three equal forms of ResNeXt (Xie et al. 2016, figure 3): `--form a`, `b` or `c`.
+
+    c   as specs have it:     conv - norm - act - conv of n groups - norm - act - conv
+    b   early concatenation:  n paths of (conv - norm - act - conv - norm - act), concatenated, then the last conv
+    a   aggregated:           n paths of (conv - norm - act - conv - norm - act - conv), added
+
+A path owns an n-th of the channels, the same contiguous range all along. Everything between convolutions looks at one channel
+at a time, so it is split by channels too, exactly, in training as in evaluation. The first convolution is split by its output
+channels, the last one of form a by its input channels: it is linear, so the sum of its parts is its value, and what follows,
+its norm first, stays behind the addition. Its bias, if it has one, goes with path 0.
+
+The paths are the scopes `paths.0`, `paths.1`, ... where the first of these ops was (`paths2` for the next ones in a scope that
+has some); inside, every op keeps its name: `layer1.0.conv2` becomes `layer1.0.paths.0.conv2` and so on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from rescompile.errors import Diagnostic, UsageError, one_of
+from rescompile.network import (
+    Merge,
+    Network,
+    Node,
+    Op,
+    Origin,
+    Parallel,
+    Series,
+    Side,
+    join,
+    name_of,
+    scope,
+    walk,
+)
+from rescompile.ops import (
+    Act,
+    AdaptiveAvgPool,
+    AvgPool,
+    Conv,
+    Dropout,
+    GlobalAvgPool,
+    Identity,
+    MaxPool,
+    Norm,
+    Scale,
+    Shape,
+    Subsample,
+)
+from rescompile.weights import Array, Weights
+
+FORMS = ("a", "b", "c")
+SCOPE = "paths"
+#: Ops that look at one channel at a time, so that a range of channels can be taken through them alone.
+PER_CHANNEL = (Act, AdaptiveAvgPool, AvgPool, Dropout, GlobalAvgPool, Identity, MaxPool, Scale, Subsample)
+
+
+def form(network: Network, weights: Weights | None, value: Any) -> tuple[Network, Weights | None]:
+    """The network with its grouped convolutions in one form. Raises UsageError where it has none, or one of them has no
+    such form."""
+    if value not in FORMS:
+        raise UsageError(Diagnostic("E0802", f"form is {one_of(FORMS)}, and this is '{value}'"))
+    if not any(_groups(node) > 1 for _, node in walk(network.root)):
+        message = f"{network.name} has no grouped convolution, and only those have forms"
+        help = "groups are an attribute of conv, and 'cardinality' of the block bottleneck: see resnext50_32x4d"
+        raise UsageError(Diagnostic("E0804", message, help=help))
+    if value == "c":
+        return network, weights
+    splitter = _Splitter(network, weights, aggregated=value == "a")
+    root = splitter.series(network.root, "")
+    splitter.refuse()
+    changed = None if weights is None else weights.replaced(splitter.makers, splitter.dropped)
+    return replace(network, root=root), changed
+
+
+# --- a network as one line --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Atom:
+    """A node on the way through a Series, with the Series around it from outside in, each with its place in the one
+    before; `path` is the scope that it lives in. An atom is an op, a merge, a side branch or an empty Series."""
+
+    node: Node
+    path: str
+    around: tuple[tuple[int, Series], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The full name."""
+        return join(self.path, name_of(self.node))
+
+
+def _atoms(series: Series, inner: str, around: tuple[tuple[int, Series], ...] = ()) -> Iterator[_Atom]:
+    """The atoms of a Series whose children live in the scope `inner`."""
+    for at, child in enumerate(series.children):
+        if isinstance(child, Series) and child.children:
+            yield from _atoms(child, scope(inner, child), (*around, (at, child)))
+        else:
+            yield _Atom(child, inner, around)
+
+
+def _nested(atoms: Sequence[_Atom], depth: int = 0) -> Iterator[Node]:
+    """The nodes of atoms, in the Series around them from `depth` on; what was taken out of a Series changes its shapes."""
+    for place, found in itertools.groupby(
+        atoms, lambda atom: atom.around[depth][0] if len(atom.around) > depth else None
+    ):
+        listed = list(found)
+        if place is None:
+            yield from (atom.node for atom in listed)
+        else:
+            yield _series(tuple(_nested(listed, depth + 1)), listed[0].around[depth][1])
+
+
+def _series(children: tuple[Node, ...], like: Series) -> Series:
+    return replace(like, children=children, input=children[0].input, output=children[-1].output)
+
+
+def _common(atoms: Sequence[_Atom]) -> int:
+    """How many of the Series around these atoms are around all of them."""
+    depth = 0
+    for level in zip(*(atom.around for atom in atoms), strict=False):
+        if len({place for place, _ in level}) > 1:
+            break
+        depth += 1
+    return depth
+
+
+# --- what can be split ------------------------------------------------------------------------------------------------
+
+
+def _groups(node: Node) -> int:
+    return node.kind.groups if isinstance(node, Op) and isinstance(node.kind, Conv) else 0
+
+
+def _per_channel(node: Node) -> bool:
+    match node:
+        case Op(kind=Norm(kind="batch")):
+            return True
+        case Op():
+            return isinstance(node.kind, PER_CHANNEL)
+        case _:
+            return isinstance(node, Series)  # an empty one
+
+
+def _dense(node: Node) -> bool:
+    return _groups(node) == 1
+
+
+def _described(atom: _Atom | None) -> str:
+    """What stands where a dense convolution was looked for."""
+    match atom:
+        case None:
+            return "nothing"
+        case _Atom(node=Op(kind=Conv())):
+            return "another grouped one"
+        case _Atom(node=Op() as op):
+            return f"the op {op.kind.word}"
+        case _Atom(node=Parallel() as join):
+            return "a gate" if join.merge == "gate" else f"a merge by {join.merge}"
+        case _:
+            return "a side branch"
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The atoms from `start` up to `end` that become `count` paths."""
+
+    start: int
+    end: int
+    count: int
+
+
+class _Splitter:
+    """Rewrites the tree; `makers` and `dropped` say what becomes of the weights."""
+
+    def __init__(self, network: Network, weights: Weights | None, aggregated: bool) -> None:
+        self.weights = weights
+        self.aggregated = aggregated
+        self.taken = {name for name, _ in walk(network.root)}
+        self.makers: dict[str, Callable[[], Array]] = {}
+        self.dropped: list[str] = []
+        self.wholes: dict[str, _Whole] = {}
+        #: What cannot be split and why, told once for all copies of a step.
+        self.refused: dict[tuple[Origin | str, str, str], list[_Atom]] = {}
+
+    def refuse(self) -> None:
+        """Raise UsageError with everything that cannot be split, if there is anything."""
+        diagnostics = []
+        for (_, reason, help), found in self.refused.items():
+            more = f" and {len(found) - 1} more of its step" if len(found) > 1 else ""
+            message = f"{found[0].name}{more} cannot be split into paths: {reason}"
+            diagnostics.append(Diagnostic("E0805", message, help=help))
+        if diagnostics:
+            raise UsageError(diagnostics)
+
+    def series(self, series: Series, path: str) -> Series:
+        """A Series on its own: the network, a branch, or what stands aside."""
+        inner = scope(path, series)
+        atoms = list(_atoms(series, inner))
+        made: list[_Atom] = []
+        done = 0
+        for run in [*self.runs(atoms), _Run(len(atoms), len(atoms), 0)]:
+            made += (replace(atom, node=self.node(atom)) for atom in atoms[done : run.start])
+            if run.count:
+                made.append(self.paths(atoms[run.start : run.end], run.count, inner))
+            done = run.end
+        return replace(series, children=tuple(_nested(made)))
+
+    def node(self, atom: _Atom) -> Node:
+        """What becomes of an atom that is in no path."""
+        match atom.node:
+            case Parallel() as node:
+                return replace(node, branches=tuple(self.series(branch, atom.path) for branch in node.branches))
+            case Side() as node:
+                return replace(node, child=self.series(node.child, atom.path))
+            case node:
+                return node
+
+    # --- where paths begin and end
+
+    def runs(self, atoms: Sequence[_Atom]) -> Iterator[_Run]:
+        """What becomes paths, in order: grouped convolutions that follow one another, with what is split beside them."""
+        ended = 0  # where the last paths of form a ended: their last convolution is in parts already
+        at = 0
+        while at < len(atoms):
+            count = _groups(atoms[at].node)
+            if count < 2:
+                at += 1
+                continue
+            grouped = atoms[at]
+            start = at - 1
+            while start >= 0 and _per_channel(atoms[start].node):
+                start -= 1
+            last = at  # of the grouped convolutions that follow one another
+            while at < len(atoms) and (_per_channel(atoms[at].node) or _groups(atoms[at].node) == count):
+                last = at if _groups(atoms[at].node) else last
+                at += 1
+            before = atoms[start] if start >= 0 else None
+            behind = atoms[at] if at < len(atoms) else None
+            if before is None or not _dense(before.node):
+                reason = f"a path begins with a part of the convolution before it, and there is {_described(before)}"
+                self.refusal(grouped, reason, "put a convolution of 1x1 before it")
+            elif start < ended:
+                reason = (
+                    "a path of form a begins with a part of the convolution before it, which ends other paths already"
+                )
+                self.refusal(grouped, reason, "form b has no such limit")
+            elif self.aggregated and (behind is None or not _dense(behind.node)):
+                reason = (
+                    f"a path of form a ends with a part of the convolution behind it, and there is {_described(behind)}"
+                )
+                self.refusal(grouped, reason, "form b has no such limit")
+            elif self.aggregated:
+                ended = at + 1
+                yield _Run(start, ended, count)
+            else:  # what follows on single channels comes along, as far as the block reaches that the rest is in
+                inside, end = _common(atoms[start : last + 1]), at
+                while _common([atoms[start], atoms[end - 1]]) < inside:
+                    end -= 1
+                yield _Run(start, end, count)
+
+    def refusal(self, grouped: _Atom, reason: str, help: str) -> None:
+        """Note that a grouped convolution cannot be split."""
+        self.refused.setdefault((grouped.node.origin or grouped.name, reason, help), []).append(grouped)
+
+    # --- paths
+
+    def paths(self, atoms: Sequence[_Atom], count: int, inner: str) -> _Atom:
+        """The paths that atoms of the scope `inner` become."""
+        depth = _common(atoms)
+        around = atoms[0].around[:depth]
+        for _, series in around:
+            inner = scope(inner, series)
+        name = next(name for name in _names() if join(inner, name) not in self.taken)
+        self.taken.add(join(inner, name))
+        first, last = atoms[0].node, atoms[-1].node
+        branches = []
+        for at in range(count):
+            parts = [
+                self.part(atom, depth, f"{join(inner, name)}.{at}", at, count, atom is atoms[0], atom is atoms[-1])
+                for atom in atoms
+            ]
+            path = Series(tuple(_nested(parts)), first.input, parts[-1].node.output, str(at), origin=first.origin)
+            branches.append(replace(path, children=(path,), name=None, origin=None))
+        merge: Merge = "add" if self.aggregated else "concat"
+        merged = Parallel(merge, tuple(branches), merge, first.input, last.output, origin=first.origin)
+        return _Atom(Series((merged,), first.input, last.output, name, origin=first.origin), inner, around)
+
+    def part(self, atom: _Atom, depth: int, path: str, at: int, count: int, first: bool, last: bool) -> _Atom:
+        """What path `at` of `count`, whose scope is `path`, has of an atom that was its first, its last, or between."""
+        # A part of a block is no longer what its call says.
+        around = tuple((place, replace(series, call=None)) for place, series in atom.around[depth:])
+        for _, series in around:
+            path = scope(path, series)
+        node = atom.node
+        summed = last and self.aggregated
+        before = node.input if first else _share(node.input, count)
+        after = node.output if summed else _share(node.output, count)
+        if not isinstance(node, Op):
+            assert isinstance(node, Series)
+            return _Atom(replace(node, input=before, output=after), path, around)
+        kind, hints = node.kind, dict(node.hints)
+        if isinstance(kind, Conv) and summed:
+            kind = replace(kind, bias=kind.bias and at == 0)
+        elif isinstance(kind, Conv):
+            kind = replace(kind, channels=after[0], groups=1)
+            hints = {name: hint for name, hint in hints.items() if name != "groups"}
+            if "channels" in hints:
+                hints["channels"] = f"({hints['channels']}) / {count}"
+        part = _Atom(replace(node, kind=kind, input=before, output=after, hints=hints), path, around)
+        self.cut(node, atom.name, part, at, count)
+        return part
+
+    def cut(self, op: Op, name: str, part: _Atom, at: int, count: int) -> None:
+        """Say where the tensors of a part of an op come from: each is a range along the one axis that is shorter."""
+        assert isinstance(part.node, Op)
+        owned = {parameter.name: parameter.shape for parameter in op.kind.parameters(op.input)}
+        self.dropped += [f"{name}.{tensor}" for tensor in owned]
+        for parameter in part.node.kind.parameters(part.node.input):
+            old, new = f"{name}.{parameter.name}", f"{part.name}.{parameter.name}"
+            if self.weights is None or old not in self.weights:  # counters may be missing
+                continue
+            pairs = zip(owned[parameter.name], parameter.shape, strict=True)
+            axis = next((axis for axis, (whole, share) in enumerate(pairs) if whole != share), None)
+            if axis is None:  # a counter, or the bias of the last convolution
+                self.makers[new] = partial(self.weights.__getitem__, old)
+            else:
+                whole = self.wholes.setdefault(old, _Whole(partial(self.weights.__getitem__, old), count))
+                self.makers[new] = partial(whole.part, at, axis)
+
+
+def _share(shape: Shape, count: int) -> Shape:
+    """The shape of an equal part of the channels."""
+    return shape[0] // count, *shape[1:]
+
+
+def _names() -> Iterator[str]:
+    """What a scope of paths may be called."""
+    yield SCOPE
+    for again in itertools.count(2):
+        yield f"{SCOPE}{again}"
+
+
+class _Whole:
+    """A tensor that several parts are cut from: made once for all of them, and let go when each has had its own."""
+
+    def __init__(self, make: Callable[[], Array], count: int) -> None:
+        self.make, self.count = make, count
+        self.waiting = set(range(count))
+        self.made: Array | None = None
+        self.lock = threading.Lock()  # weights are made on several threads
+
+    def part(self, at: int, axis: int) -> Array:
+        """Part `at` along an axis."""
+        with self.lock:
+            whole = self.make() if self.made is None else self.made
+            self.waiting.discard(at)
+            self.made = whole if self.waiting else None
+            self.waiting = self.waiting or set(range(self.count))
+        size = whole.shape[axis] // self.count
+        return whole[(slice(None),) * axis + (slice(at * size, (at + 1) * size),)].copy()

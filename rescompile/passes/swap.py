@@ -1,0 +1,55 @@
+"""Residual blocks in each other's place: the reordering of Veit et al. 2016, section 4.3.
+
+Two blocks of the same shapes change places, with all that they hold: their weights go along, and so do their names. The
+network computes layer2.5 where layer2.3 was, and layer2.3 where layer2.5 was; its parameters are called as before, so the
+checkpoint of the network as it was is the checkpoint of the reordered one. A name begins with the scope that it is in;
+so blocks change places within one scope, such as a stage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rescompile.errors import Diagnostic, UsageError
+from rescompile.network import Network
+from rescompile.passes import _lesions
+from rescompile.passes._lesions import Part
+from rescompile.weights import Weights
+
+
+def swap(network: Network, weights: Weights | None, value: str) -> tuple[Network, Weights | None]:
+    """The network with the parts in `value` exchanged, two by two, in order. Raises UsageError."""
+    count = len(_lesions.named(network, "swap", value))
+    if count % 2:
+        message = f"--swap {value} names {count} of what changes places two by two"
+        raise UsageError(Diagnostic("E0802", message))
+    for pair in range(0, count, 2):
+        # They are looked up again: a swap moves nodes, and never their names.
+        first, second = _lesions.named(network, "swap", value)[pair : pair + 2]
+        for part in (first, second):
+            _lesions.residual_of(network, part)
+        if why := _unlike(first, second):
+            raise UsageError(Diagnostic(_lesions.UNLIKE, why, second.place))
+        places = {first.path: (second.node,), second.path: (first.node,)}
+        network = replace(network, root=_lesions.replaced(network.root, "", places))
+    return network, weights
+
+
+def _unlike(first: Part, second: Part) -> str | None:
+    """Why two parts cannot change places; None where they can."""
+    both = f"'{first.path}' and '{second.path}' cannot change places"
+    if first.path == second.path:
+        return f"'{first.path}' cannot change places with itself"
+    if first.scope != second.scope:
+        scopes = f"'{first.scope}' and '{second.scope}'" if first.scope and second.scope else "different scopes"
+        return f"{both}: they are in {scopes}, and would lose their names"
+    if (first.node.input, first.node.output) != (second.node.input, second.node.output):
+        turns = [f"{list(part.node.input)} into {list(part.node.output)}" for part in (first, second)]
+        return f"{both}: the one turns {turns[0]}, the other {turns[1]}"
+    if _holds(first, second) or _holds(second, first):
+        return f"{both}: one is inside the other"
+    return None
+
+
+def _holds(outer: Part, inner: Part) -> bool:
+    return any(part.path == inner.path for part in _lesions.parts(outer.node, outer.scope))
