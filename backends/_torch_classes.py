@@ -166,9 +166,9 @@ class ClassWriter:
         if self.of.taps and self.is_root:
             self.say(f'outputs["logits"] = {value.text}')
             self.say("return outputs")
-        elif last.startswith(start) and last.removeprefix(start).startswith(("F.", "torch.")):
+        elif last.startswith(start) and _is_tensor(last.removeprefix(start)):
             self.lines[-1] = " " * self.indent + f"return {last.removeprefix(start)}"
-        elif value.text.startswith(("F.", "torch.")) or value.text == "x":
+        elif _is_tensor(value.text) or value.text == "x":
             self.say(f"return {value.text}")
         else:
             # What a module gives is Any to a type checker; x is a Tensor.
@@ -198,14 +198,18 @@ class ClassWriter:
 
     def run(self, items: Sequence[Item], value: Value, own: str) -> Value:
         """Thread a value through items; `own` is the variable that may be set on the way."""
-        for item in items:
+        left = list(reversed(items))
+        while left:
+            item = left.pop()
             match item:
                 case Layer():
                     value = self.layer(item, value, own)
                 case Group() | Row() | Use() | Run():
                     value = self.part(item, value, own)
                 case Join():
-                    value = self.join(item, value, own)
+                    # What follows a residual that may be dropped is written once for each case.
+                    follows = left.pop() if _skips(item) and left and _is_plain_act(left[-1]) else None
+                    value = self.join(item, value, own, follows if isinstance(follows, Layer) else None)
                 case Tap():
                     value = self.tap(item, value, own)
         return value
@@ -255,25 +259,25 @@ class ClassWriter:
         outputs = ", outputs" if isinstance(item, Use) and item.of.taps else ""
         return self.short(Value(f"{self.reference(name)}({value.text}{outputs})", fresh), own)
 
-    def join(self, join: Join, value: Value, own: str) -> Value:
-        """A merge."""
+    def join(self, join: Join, value: Value, own: str, act: Layer | None) -> Value:
+        """A merge, and the activation after it where both are written together."""
         if not value.is_name:
             value = self.keep(value, own)
         source = value.text
         before, pending = set(self.local), set(self.pending)
         self.local.add(source)
         self.pending.discard(source)
-        result = self.merged(join, source, own)
+        result = self.merged(join, source, own, act)
         # What the result mentions is still needed, all else is free again.
         mentioned = {local for local in self.local if re.search(rf"\b{local}\b", result.text)}
         self.pending = (pending | (mentioned - before)) - {own}
         self.local = before | mentioned
         return result
 
-    def merged(self, join: Join, source: str, own: str) -> Value:
+    def merged(self, join: Join, source: str, own: str, act: Layer | None) -> Value:
         """A merge of branches on a variable."""
         if join.survival is not None:
-            return self.survived(join, source, own)
+            return self.survived(join, source, own, act)
         results: list[Value] = []
         in_place = join.merge == "add"
         for at, items in enumerate(join.branches):
@@ -298,7 +302,7 @@ class ClassWriter:
             return Value(texts[0], fresh=True)
         return Value(_together(join, texts), fresh=True, tight=False)
 
-    def survived(self, join: Join, source: str, own: str) -> Value:
+    def survived(self, join: Join, source: str, own: str, act: Layer | None) -> Value:
         """A residual that may be dropped in training: then its branch is not computed at all."""
         assert join.sample.survival is not None
         assert join.survival is not None
@@ -322,7 +326,8 @@ class ClassWriter:
             return Value(_together(join, [branch, *others]), fresh=True, tight=False)
         waiting = [self.new_local() for _ in join.branches[1:]]  # which the branch must not overwrite
         lines, self.lines, self.indent = self.lines, [], self.indent + 4  # modules are made in the order of the tree
-        branch = self.keep(self.run(join.branches[0], Value(source), local), local).text
+        result = self.keep(self.run(join.branches[0], Value(source), local), local)
+        branch = result.text
         branch_lines, self.lines, self.indent = self.lines, lines, self.indent - 4
         others = [
             self.others(items, source, own, local) for items, local in zip(join.branches[1:], waiting, strict=True)
@@ -333,13 +338,27 @@ class ClassWriter:
         when, scaled = ("not self.training", f" * {kept}") if rescale == "test" else ("self.training", f" / {kept}")
         self.say(f"if {when}:")
         self.say(f"    {branch} = {branch}{scaled}")
-        self.say(f"{own} = {_together(join, [branch, *others])}")
+        total = Value(_together(join, [branch, *others]), fresh=True)
+        if join.merge == "add" and result.fresh:  # nothing else holds the branch
+            self.say(f"{branch} += {others[0]}")
+            total = Value(branch, fresh=True)
+        self.say(f"{own} = {self.acted(act, total)}")
         self.indent -= 4
         dropped = others[-1] if join.merge == "add" else f"{others[1]} - {others[0]} * {others[1]}"
+        dropped = self.acted(act, Value(dropped, fresh=join.merge != "add"))
         if dropped != own:
             self.say("else:")
             self.say(f"    {own} = {dropped}")
         return Value(own, fresh=False)
+
+    def acted(self, act: Layer | None, value: Value) -> str:
+        """A value after an activation, if there is one."""
+        function = FORMS[ops.Act].function
+        if act is None or function is None:
+            return value.text
+        text = function(act, value.text, value.fresh)
+        self.functions |= "F." in text
+        return text
 
     def others(self, items: Sequence[Item], source: str, own: str, local: str) -> str:
         """A gate or a shortcut in a variable."""
@@ -382,7 +401,7 @@ class ClassWriter:
 
     def finish_branch(self, value: Value) -> None:
         """The end of a method that gives a branch."""
-        if value.text.startswith(("F.", "torch.")) or value.text == "x":
+        if _is_tensor(value.text) or value.text == "x":
             self.say(f"return {value.text}")
         else:
             self.say(f"x = {value.text}")
@@ -513,6 +532,26 @@ def _together(join: Join, texts: Sequence[str]) -> str:
 def _numbered(part: Repeated | Use) -> bool:
     """Whether the copies of a part of a row are called by numbers."""
     return part.name.isdigit() if isinstance(part, Use) else part.stage.member is None
+
+
+def _skips(item: Item) -> bool:
+    """Whether a merge may leave its branch out."""
+    return isinstance(item, Join) and item.sample.survival is not None and item.sample.survival.unit == "batch"
+
+
+def _is_plain_act(item: Item) -> bool:
+    """Whether an item is an activation that a function does."""
+    if not (isinstance(item, Layer) and item.kind is ops.Act and item.when is None):
+        return False
+    return all(_is_literal(text) for text in item.attributes.values())
+
+
+def _is_tensor(text: str) -> bool:
+    """Whether an expression is one call of a function of torch, whose result a type checker knows."""
+    if not (text.startswith(("F.", "torch.")) and text.endswith(")")):
+        return False
+    call = ast.parse(text, mode="eval").body
+    return isinstance(call, ast.Call)
 
 
 def _is_literal(text: str) -> bool:
