@@ -46,7 +46,7 @@ class Verdict:
     @property
     def passed(self) -> bool:
         """Whether the error is within the bound; one that is not a number is not."""
-        return self.error <= self.bound
+        return math.isfinite(self.error) and self.error <= self.bound
 
 
 def verify(

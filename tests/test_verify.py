@@ -1,0 +1,133 @@
+"""`verify` says PASSED where every target computes the network, and names the first part that does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import rescompile
+from rescompile import backend, ops
+from rescompile.cli import app
+from rescompile.network import Network, Op, Series, Side, walk
+from rescompile.verification import FLOOR, tap_all, verify
+
+pytest.importorskip("torch", reason="the reference is float64 torch")
+pytest.importorskip("onnxruntime", reason="one of the targets is run in ONNX Runtime")
+
+SMALL = "resnet20_cifar"
+
+
+def network(**settings: str) -> Network:
+    """A small network of the zoo."""
+    return rescompile.elaborate(rescompile.load(SMALL, set=[f"{key}={value}" for key, value in settings.items()]))
+
+
+def changed(node: Any, path: tuple[str, ...], eps: float) -> Any:
+    """The tree with the norms of one part changed: another function under the same names."""
+    if isinstance(node, Op):
+        return (
+            dataclasses.replace(node, kind=ops.Norm(eps=eps)) if isinstance(node.kind, ops.Norm) and not path else node
+        )
+    if isinstance(node, Series):
+        if node.name is not None:
+            if path and node.name != path[0]:
+                return node
+            path = path[1:]
+        return dataclasses.replace(node, children=tuple(changed(child, path, eps) for child in node.children))
+    if isinstance(node, Side):
+        return node
+    branches = tuple(changed(branch, path, eps) for branch in node.branches)
+    return dataclasses.replace(node, branches=branches)
+
+
+def test_every_target_passes() -> None:
+    """A correct compiler is within the bound, which is above nothing but rounding."""
+    verdicts = list(verify(network()))
+    assert [verdict.target for verdict in verdicts] == ["onnx", "torch", "source"]
+    for verdict in verdicts:
+        assert verdict.passed
+        assert verdict.first is None
+        assert 0 < verdict.error <= verdict.bound
+        assert FLOOR <= verdict.bound < 1e-4
+    assert verdicts[1].error == verdicts[2].error  # the same text
+
+
+@pytest.mark.parametrize("options", [{"fold_batchnorm": True}, {"drop": "layer2.1"}, {"swap": "layer2.1,layer2.2"}])
+def test_passes_are_verified(options: dict[str, Any]) -> None:
+    """An exact pass is held to the network without it; a lesion is another network, in every target alike."""
+    assert all(verdict.passed for verdict in verify(network(), ["onnx", "torch"], passes=options))
+
+
+@pytest.mark.parametrize("part", ["layer1.1", "layer3.0"])
+def test_the_first_wrong_part_is_named(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend that computes one part wrong is found out, and the part is named."""
+    onnx = backend.load("onnx")
+    right = onnx.emit
+    path = tuple(part.split("."))
+
+    def wrong(network: Network, weights: Any, **options: Any) -> Any:
+        root = network.root
+        children = tuple(
+            changed(child, path, 0.5) if isinstance(child, Series) and child.name == path[0] else child
+            for child in root.children
+        )
+        return right(
+            dataclasses.replace(network, root=dataclasses.replace(root, children=children)), weights, **options
+        )
+
+    monkeypatch.setattr(onnx, "emit", wrong)
+    (verdict,) = verify(network(), ["onnx"])
+    assert not verdict.passed
+    assert verdict.first == f"{part}.add"  # where the wrong branch comes out
+
+
+def test_what_is_not_finite_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An output that is no number is no small error."""
+    torch = backend.load("torch")
+    right = torch.evaluate  # type: ignore[attr-defined]
+
+    def wrong(network: Network, weights: Any, x: Any, double: bool = False) -> Any:
+        outputs = right(network, weights, x, double)
+        return outputs if double else {name: np.full_like(value, math.nan) for name, value in outputs.items()}
+
+    monkeypatch.setattr(torch, "evaluate", wrong)
+    assert not all(verdict.passed for verdict in verify(network(), ["torch"]))
+
+
+def test_every_part_is_tapped() -> None:
+    """The search for the first wrong part sees every row and every block."""
+    tapped = tap_all(network())
+    outputs = {node.output_name for _, node in walk(tapped.root) if isinstance(node, Side)}
+    assert {"conv1", "layer1", "layer1.0", "layer2.2", "layer3.2", "fc"} <= outputs
+
+
+def test_command() -> None:
+    """The last line says it all, and so does the exit code."""
+    done = CliRunner().invoke(app, ["verify", SMALL, "--targets", "onnx"])
+    assert done.exit_code == 0
+    assert done.output.splitlines()[-1] == "PASSED"
+    data = json.loads(CliRunner().invoke(app, ["verify", SMALL, "--targets", "torch,onnx", "--json"]).stdout)
+    assert data["passed"] is True
+    assert [target["target"] for target in data["targets"]] == ["torch", "onnx"]
+
+
+def test_command_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A difference is exit code 1, and FAILED."""
+    monkeypatch.setattr("rescompile.verification.TIMES", 0)
+    monkeypatch.setattr("rescompile.verification.FLOOR", 0.0)
+    done = CliRunner().invoke(app, ["verify", SMALL, "--targets", "onnx"])
+    assert done.exit_code == 1
+    assert done.output.splitlines()[-1] == "FAILED"
+
+
+def test_an_unknown_target_is_refused() -> None:
+    """With the nearest one that there is."""
+    done = CliRunner().invoke(app, ["verify", SMALL, "--targets", "onxn"])
+    assert done.exit_code == 2
+    assert "'onnx'" in done.output
