@@ -75,7 +75,7 @@ class Artifact:
         """The main file as bytes; refused where the artifact needs several files."""
         files = list(self.files(self.network.name + self.suffix))
         if len(files) != 1:
-            raise OutputError(Diagnostic("E1002", "the weights are too large for one file", help="use write()"))
+            raise OutputError(Diagnostic("E1002", "this artifact is several files", help="use write()"))
         buffer = io.BytesIO()
         for chunk in files[0].chunks():
             buffer.write(chunk)

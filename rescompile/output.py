@@ -138,7 +138,7 @@ def write_stdout(files: Iterable[File]) -> None:
         raise OutputError(
             Diagnostic(
                 "E1002",
-                "the weights are too large for one file, so they cannot go to standard output",
+                "this artifact is several files, so it cannot go to standard output",
                 help="write to a file with -o",
             )
         )
