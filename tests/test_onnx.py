@@ -585,7 +585,7 @@ def test_external_data(every_op: Network, tmp_path: Path) -> None:
     expected = interpret(every_op, weights, x)
     assert all(error(found[output], expected[output]) < CLOSE for output in expected)
     assert path.read_bytes() == model.SerializeToString(deterministic=True)
-    with pytest.raises(OutputError, match="one file"):
+    with pytest.raises(OutputError, match="several files"):
         artifact.to_bytes()
 
 
