@@ -98,7 +98,7 @@ def _window(sizes: Size, kernel: Size, stride: Size, pads: Size, dilation: Size 
         size = (room + (s - 1 if ceil else 0)) // s + 1
         if ceil and (size - 1) * s >= n + p:  # the last window must start inside the map or its first padding
             size -= 1
-        if size < 1 or room < 0:
+        if size < 1:
             dilated = f" (kernel {k}, dilation {d})" if d > 1 else ""
             raise ShapeError(
                 "E0202",
