@@ -127,7 +127,6 @@ class ClassWriter:
         self.indent = 0
         self.support: set[type[ops.Kind]] = set()
         self.helpers: set[str] = set()
-        self.functions = False  # whether torch.nn.functional is used
         self.local = {"x"}  # variables that hold something
         self.pending: set[str] = set()  # those among them that only the value at hand mentions
         self.inside = False  # of a branch that is computed again
@@ -168,12 +167,8 @@ class ClassWriter:
             self.say("return outputs")
         elif last.startswith(start) and _is_tensor(last.removeprefix(start)):
             self.lines[-1] = " " * self.indent + f"return {last.removeprefix(start)}"
-        elif _is_tensor(value.text) or value.text == "x":
-            self.say(f"return {value.text}")
         else:
-            # What a module gives is Any to a type checker; x is a Tensor.
-            self.say(f"x = {value.text}")
-            self.say("return x")
+            self.give(value)
 
     def say(self, line: str) -> None:
         """Add a line to forward."""
@@ -222,7 +217,6 @@ class ClassWriter:
         literal = all(_is_literal(text) for text in layer.attributes.values())
         if form.function is not None and layer.when is None and literal:
             text = form.function(layer, value.text, value.fresh)
-            self.functions |= "F." in text
             new = Value(text, fresh=False)
             return self.keep(new, own) if layer.kind is ops.Act else self.short(new, own)
         self.make(layer.name, self.module(layer), layer.when)
@@ -356,9 +350,7 @@ class ClassWriter:
         function = FORMS[ops.Act].function
         if act is None or function is None:
             return value.text
-        text = function(act, value.text, value.fresh)
-        self.functions |= "F." in text
-        return text
+        return function(act, value.text, value.fresh)
 
     def others(self, items: Sequence[Item], source: str, own: str, local: str) -> str:
         """A gate or a shortcut in a variable."""
@@ -380,7 +372,7 @@ class ClassWriter:
         lines, indent, local = self.lines, self.indent, self.local
         pending, self.pending, self.inside = self.pending, set(), True
         self.lines, self.indent, self.local = [], 0, {"x"}
-        self.finish_branch(self.run(items, Value("x"), "x"))
+        self.give(self.run(items, Value("x"), "x"))
         self.methods.append([f"def {name}(self, x: Tensor) -> Tensor:", *[f"    {line}" for line in self.lines]])
         self.lines, self.indent, self.local = lines, indent, local
         self.pending, self.inside = pending, False
@@ -399,11 +391,12 @@ class ClassWriter:
         self.say(f"    {target} = self.{name}({source})")
         return Value(target, fresh=False)
 
-    def finish_branch(self, value: Value) -> None:
-        """The end of a method that gives a branch."""
+    def give(self, value: Value) -> None:
+        """Return a value from a method."""
         if _is_tensor(value.text) or value.text == "x":
             self.say(f"return {value.text}")
         else:
+            # What a module gives is Any to a type checker; x is a Tensor.
             self.say(f"x = {value.text}")
             self.say("return x")
 
@@ -459,7 +452,6 @@ class ClassWriter:
         """The module of an op."""
         if layer.kind in SUPPORT:
             self.support.add(layer.kind)
-            self.functions |= layer.kind is ops.PadChannels
         return act_module(layer, in_place) if layer.kind is ops.Act else FORMS[layer.kind].module(layer)
 
     def listed(self, items: Sequence[Item], fresh: bool) -> tuple[list[str], list[str]]:

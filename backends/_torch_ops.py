@@ -74,16 +74,12 @@ _ACTS: dict[str, tuple[str, str]] = {
 }
 
 
-def _act(layer: Layer) -> str:
-    return _activation(layer, 0, (), False)
-
-
 def _positive(text: str) -> bool:
     """Whether a number is above zero: the backward of an activation in place needs the sign of its input kept."""
     return re.fullmatch(r"[\d.]+(e-?\d+)?", text) is not None and float(text) > 0
 
 
-def act(layer: Layer, in_place: bool) -> str:
+def act(layer: Layer, in_place: bool = False) -> str:
     """The module of an activation."""
     return _activation(layer, 0, (), in_place)
 
@@ -105,7 +101,7 @@ FORMS: dict[type[Kind], Form] = {
     ops.Conv: Form(_conv),
     ops.Linear: Form(_linear),
     ops.Norm: Form(_norm),
-    ops.Act: Form(_act, lambda layer, x, fresh: _activation(layer, 1, (x,), fresh)),
+    ops.Act: Form(act, lambda layer, x, fresh: _activation(layer, 1, (x,), fresh)),
     ops.MaxPool: Form(
         _pool("nn.MaxPool2d"),
         lambda layer, x, _: call("F.max_pool2d", x, *_window(layer.attributes), **_pool_options(layer.attributes)),

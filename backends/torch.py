@@ -98,11 +98,10 @@ def _files(network: Network, module: nn.Module, name: str, batch: int | None) ->
     if any(parameter.is_meta for parameter in module.parameters()):
         message = "a program holds its weights, and there are none"
         raise UsageError(Diagnostic("E0802", message, help="leave out --no-weights"))
-    program = _sealed(_program(network, module, batch))
     stem = name.removesuffix(SUFFIX)
     return [
         _safetensors(network, module, stem + tensors.SUFFIX),
-        File(name, lambda: [program], len(program)),
+        File(name, lambda: [_sealed(_program(network, module, batch))]),
     ]
 
 

@@ -74,7 +74,6 @@ class Builder:
             {kinds.python_name(name): value for name, value in values.items()} for values in names
         ]
         self.definition: Definition | None = kinds.network.definitions.get(word)
-        self.extra: dict[str, str | None] = {}  # arguments that no definition has
         self.used: set[str] = set()
         self.locals: dict[str, Term] = {}
         sample = nodes[0]
