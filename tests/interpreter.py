@@ -194,12 +194,12 @@ def _windows(op: MaxPool, x: Array, padding: float, overhang: float) -> Array:
     padded = np.pad(x, ((0, 0), (0, 0), (pad_h, pad_h), (pad_w, pad_w)), constant_values=padding)
     past = []
     for size, kernel, stride, pad in zip(x.shape[2:], op.kernel, op.steps, op.padding, strict=True):
-        starts = list(range(0, size + 2 * pad - kernel + 1, stride))  # of windows that lie inside the padded map
-        following = starts[-1] + stride
+        ends = list(range(kernel, size + 2 * pad + 1, stride))  # of windows that lie inside the padded map
+        following = ends[-1] + stride if ends else kernel
         # Rounding up adds one window if any position was left over, provided that it does not start in the far padding.
-        if op.ceil and starts[-1] + kernel < size + 2 * pad and following < pad + size:
-            starts.append(following)
-        past.append(max(0, starts[-1] + kernel - (size + 2 * pad)))
+        if op.ceil and following - stride < size + 2 * pad and following - kernel < pad + size:
+            ends.append(following)
+        past.append(max(0, ends[-1] - (size + 2 * pad)))
     padded = np.pad(padded, ((0, 0), (0, 0), (0, past[0]), (0, past[1])), constant_values=overhang)
     return sliding_window_view(padded, op.kernel, axis=(2, 3))[:, :, ::stride_h, ::stride_w]
 
