@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,24 +37,13 @@ def run(
     `provider` is cpu, cuda, tensorrt, or auto: the fastest that is there. Raises Unavailable where ONNX Runtime or the
     provider is missing or the session silently fell back to another one, and UsageError where the model cannot be run.
     """
-    ort = _onnxruntime()
+    ort = library()
     shown = os.fspath(path)
-    if not Path(path).is_file():
-        raise UsageError(Diagnostic("E0801", f"{shown} {'is a folder' if Path(path).is_dir() else 'does not exist'}"))
     wanted = _provider(ort, provider)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
     started = time.perf_counter()
-    try:
-        session = ort.InferenceSession(
-            shown, options, providers=[wanted, *(["CPUExecutionProvider"] if wanted != "CPUExecutionProvider" else [])]
-        )
-    except Exception as error:  # its exceptions share no base class but Exception
-        raise UsageError(Diagnostic("E0801", f"{shown} cannot be loaded by ONNX Runtime: {_brief(error)}")) from None
+    session = opened(ort, path, ort.SessionOptions(), wanted, strict=provider != "auto")
     loaded = time.perf_counter() - started
     obtained = session.get_providers()[0]
-    if obtained != wanted and provider != "auto":
-        raise Unavailable(Diagnostic("E0901", f"asked for {wanted}, and ONNX Runtime gave {obtained}"))
     given = session.get_inputs()
     if len(given) > 1 and "rescompile.spec" in session.get_modelmeta().custom_metadata_map:
         raise UsageError(Diagnostic("E0802", f"{shown} holds no weights, only the structure of the network"))
@@ -67,7 +56,7 @@ def run(
         try:
             outputs = session.run(None, feeds)
         except Exception as error:
-            raise UsageError(Diagnostic("E0801", f"{shown} cannot be run: {_brief(error)}")) from None
+            raise UsageError(Diagnostic("E0801", f"{shown} cannot be run: {brief(error)}")) from None
         times.append(time.perf_counter() - started)
     names = [value.name for value in session.get_outputs()]
     rest = sorted(times[1:]) or times
@@ -79,15 +68,14 @@ def run(
 
 def evaluate(path: str | os.PathLike[str], x: Array) -> dict[str, Array]:
     """The outputs of a model for one input, by name, on the CPU. Raises Unavailable where ONNX Runtime is missing."""
-    ort = _onnxruntime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(os.fspath(path), options, providers=[PROVIDERS["cpu"]])
+    ort = library()
+    session = opened(ort, path, ort.SessionOptions(), PROVIDERS["cpu"])
     outputs = session.run(None, {session.get_inputs()[0].name: x})
     return dict(zip((value.name for value in session.get_outputs()), outputs, strict=True))
 
 
-def _onnxruntime() -> Any:
+def library() -> Any:
+    """ONNX Runtime. Raises Unavailable where it is missing."""
     try:
         import onnxruntime
     except ImportError:
@@ -98,31 +86,59 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
-def _provider(ort: Any, name: str) -> str:
-    there = ort.get_available_providers()
-    if name == "auto":
-        # TensorRT compiles for minutes, so it is only used when asked for.
-        return (
-            PROVIDERS["cuda"]
-            if PROVIDERS["cuda"] in there and ort.get_device() == "GPU" and _has_gpu()
-            else PROVIDERS["cpu"]
-        )
-    if PROVIDERS[name] not in there:
-        raise Unavailable(
-            Diagnostic(
-                "E0901",
-                f"this ONNX Runtime has no {PROVIDERS[name]}",
-                help="see 'pip install rescompile[run]'; it has " + ", ".join(there),
-            )
-        )
-    if name != "cpu" and not _has_gpu():
-        raise Unavailable(Diagnostic("E0901", f"{PROVIDERS[name]} needs an NVIDIA GPU, and none is here"))
-    return PROVIDERS[name]
+def lacking(ort: Any, provider: str) -> str | None:
+    """Why a provider cannot be used here, as far as can be known without trying; None if nothing speaks against it."""
+    if provider not in ort.get_available_providers():
+        return f"this ONNX Runtime has no {provider}"
+    if provider != PROVIDERS["cpu"] and not has_gpu():
+        return f"{provider} needs an NVIDIA GPU, and none is here"
+    return None
 
 
-def _has_gpu() -> bool:
+def opened(
+    ort: Any, path: str | os.PathLike[str], options: Any, provider: str,
+    provider_options: Mapping[str, str] | None = None, strict: bool = True,
+) -> Any:  # fmt: skip
+    """A session on a provider, with the processor behind it. Raises UsageError where the model cannot be loaded, and with
+    `strict` Unavailable where the session fell back to another provider, which ONNX Runtime does without an error."""
+    shown = os.fspath(path)
+    if not Path(path).is_file():
+        raise UsageError(Diagnostic("E0801", f"{shown} {'is a folder' if Path(path).is_dir() else 'does not exist'}"))
+    options.log_severity_level = 3
+    chosen: list[Any] = [(provider, dict(provider_options or {}))]
+    if provider != PROVIDERS["cpu"]:
+        chosen.append(PROVIDERS["cpu"])
+    try:
+        session = ort.InferenceSession(shown, options, providers=chosen)
+    except Exception as error:  # its exceptions share no base class but Exception
+        raise UsageError(Diagnostic("E0801", f"{shown} cannot be loaded by ONNX Runtime: {brief(error)}")) from None
+    obtained = session.get_providers()[0]
+    if strict and obtained != provider:
+        raise Unavailable(Diagnostic("E0901", f"asked for {provider}, and ONNX Runtime gave {obtained}"))
+    return session
+
+
+def has_gpu() -> bool:
     """Whether a CUDA device can be there at all: ONNX Runtime itself falls back to the CPU without saying so."""
     return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/dxg") or os.name == "nt"
+
+
+def brief(error: Exception) -> str:
+    """The first line of somebody else's error."""
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+
+
+def _provider(ort: Any, name: str) -> str:
+    if name == "auto":
+        # TensorRT compiles for minutes, so it is only used when asked for.
+        fast = lacking(ort, PROVIDERS["cuda"]) is None and ort.get_device() == "GPU"
+        return PROVIDERS["cuda" if fast else "cpu"]
+    reason = lacking(ort, PROVIDERS[name])
+    if reason is not None:
+        there = ", ".join(ort.get_available_providers())
+        help = f"see 'pip install rescompile[run]'; it has {there}" if PROVIDERS[name] not in there else None
+        raise Unavailable(Diagnostic("E0901", reason, help=help))
+    return PROVIDERS[name]
 
 
 def _sizes(value: Any, batch: int | None) -> list[int]:
@@ -135,7 +151,3 @@ def _sizes(value: Any, batch: int | None) -> list[int]:
     if batch is not None and fixed is not None and fixed != batch:
         raise UsageError(Diagnostic("E0802", f"the batch of this model is fixed to {fixed}"))
     return [size if isinstance(size, int) else batch or 1 for size in value.shape]
-
-
-def _brief(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

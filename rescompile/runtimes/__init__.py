@@ -1,0 +1,203 @@
+"""What can run a network, and what each of them says about itself: asked for and obtained, where its nodes ran, how exactly.
+
+A runtime is a row of a table here, and a module beside it that imports its library when it is asked to. `missing` says why a
+runtime cannot be used on this machine; `prepare` loads a network, puts its input where the runtime computes, and runs it
+once. Whatever is prepared is what was asked for: a provider that was silently replaced, a node that went to the processor,
+or a network that computes in another precision is refused, and no number can be taken from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from rescompile.errors import Diagnostic, Unavailable, UsageError, nearest, one_of
+from rescompile.weights import Array
+
+#: How numbers are held and multiplied. tf32: float32 in memory, products of 10-bit mantissas in NVIDIA's tensor cores.
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a runtime is asked to run: an ONNX file for those that take one, or what makes a module, for torch.
+
+    `module` makes a new torch.nn.Module in evaluation mode at each call: a runtime may change it in place. The file of a
+    job in fp16 or int8 is in that precision already; torch's modules are converted by the runtime. `input` is float32 of
+    [batch, channels, height, width]. `threads` are those of the processor; None leaves their number to the runtime.
+    """
+
+    name: str
+    model: Path | None
+    module: Callable[[], Any] | None
+    input: Array
+    precision: str = "fp32"
+    threads: int | None = None
+
+
+class Prepared(Protocol):
+    """A network in a runtime's hands: loaded, its input on the device, run once.
+
+    `facts` say how it runs: among them `device`, `precision`, `tf32`, `options`, `versions`, and for runtimes that place
+    nodes `requested` and `obtained` (providers) and `placement` (how many nodes ran on each). `build_seconds` is loading
+    and compiling, `first_seconds` the first run.
+    """
+
+    facts: Mapping[str, Any]
+    build_seconds: float
+    first_seconds: float
+
+    def run(self) -> None:
+        """One inference; the device has finished when this returns."""
+
+    def outputs(self) -> Mapping[str, Array]:
+        """What the last run gave, by name: float32 on the host."""
+
+    def close(self) -> None:
+        """Let go of the network and its memory."""
+
+
+class _Library(Protocol):
+    """The module behind a runtime."""
+
+    def missing(self, runtime: Runtime) -> str | None: ...
+    def prepare(self, runtime: Runtime, job: Job, options: Mapping[str, str]) -> Prepared: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """A row of the table. `device` is cpu or cuda; `takes` is onnx or torch: what of a job it runs; `extra` is the optional
+    part of rescompile that installs its library; `options` say what may follow its name after a colon."""
+
+    name: str
+    summary: str
+    device: str
+    takes: str
+    precisions: tuple[str, ...]
+    extra: str
+    module: str
+    options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def missing(self) -> str | None:
+        """Why this runtime cannot be used here, in words; None if nothing is known to be missing."""
+        return self._library().missing(self)
+
+    def prepare(self, job: Job, options: Mapping[str, str]) -> Prepared:
+        """Load a network, and run it once. Raises Unavailable where a library or device is missing, where the runtime
+        gave another provider or placed nodes elsewhere, and where it computes in another precision; UsageError where the
+        options or the job are not its own."""
+        for name in options:
+            if name not in self.options:
+                help = nearest(name, self.options) or f"{self.name} takes {one_of(self.options)}"
+                raise UsageError(Diagnostic("E0802", f"{self.name} has no option '{name}'", help=help))
+        if job.precision not in self.precisions:
+            help = f"it has {one_of(self.precisions)}"
+            raise Unavailable(Diagnostic("E0901", f"{self.name} does not run {job.precision}", help=help))
+        if (job.model if self.takes == "onnx" else job.module) is None:
+            kind = "a module of torch" if self.takes == "torch" else "an ONNX file"
+            raise UsageError(Diagnostic("E0802", f"{self.name} runs {kind}, and {job.name} is none"))
+        reason = self.missing()
+        if reason is not None:
+            raise Unavailable(Diagnostic("E0901", f"{self.name} cannot run here: {reason}", help=self.how()))
+        return self._library().prepare(self, job, options)
+
+    def how(self) -> str:
+        """How to get what this runtime needs."""
+        driver = ", on a machine with an NVIDIA GPU and its driver" if self.device == "cuda" else ""
+        return f"pip install 'rescompile[{self.extra}]'{driver}"
+
+    def _library(self) -> _Library:
+        library: Any = import_module(f"rescompile.runtimes.{self.module}")
+        return library  # type: ignore[no-any-return]
+
+
+def find(text: str) -> tuple[Runtime, dict[str, str]]:
+    """The runtime and its options of what a user wrote: `ort-cpu`, `ort-cpu:threads=1`, `torch-cpu:compile:channels_last`.
+
+    An option without a value is "". Raises Unavailable for an unknown runtime, UsageError for an unknown option.
+    """
+    name, *parts = text.strip().split(":")
+    if name not in RUNTIMES:
+        help = nearest(name, RUNTIMES) or f"the runtimes are {one_of(RUNTIMES)}"
+        raise Unavailable(Diagnostic("E0901", f"there is no runtime '{name}'", help=help))
+    runtime = RUNTIMES[name]
+    options = {}
+    for part in parts:
+        key, _, value = part.partition("=")
+        if key not in runtime.options:
+            help = nearest(key, runtime.options) or f"it takes {one_of(runtime.options)}"
+            raise UsageError(Diagnostic("E0802", f"{name} has no option '{key}'", help=help))
+        if key in options:
+            raise UsageError(Diagnostic("E0802", f"{name} is given '{key}' twice"))
+        options[key] = value
+    return runtime, options
+
+
+def whole(options: Mapping[str, str], name: str, default: int | None) -> int | None:
+    """The value of an option that is a whole number from 1. Raises UsageError for another."""
+    if name not in options:
+        return default
+    text = options[name]
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 1 << 16):
+        raise UsageError(Diagnostic("E0802", f"{name} is a whole number from 1, and this is '{text}'"))
+    return int(text)
+
+
+def word(options: Mapping[str, str], name: str, words: tuple[str, ...]) -> str | None:
+    """The value of an option that is one of some words, the first of which may be left out; None where it is not given.
+    Raises UsageError for another."""
+    if name not in options:
+        return None
+    text = options[name] or words[0]
+    if text not in words:
+        message = f"{name} is {one_of(words)}, and this is '{text}'"
+        raise UsageError(Diagnostic("E0802", message, help=nearest(text, words)))
+    return text
+
+
+_THREADS = {"threads": "threads=N: threads of the processor that one inference uses"}
+
+RUNTIMES: Mapping[str, Runtime] = {
+    runtime.name: runtime
+    for runtime in (
+        Runtime(
+            "ort-cpu", "ONNX Runtime on the processor", "cpu", "onnx", ("fp32", "int8"), "run", "onnxruntime",
+            {**_THREADS},
+        ),
+        Runtime(
+            "ort-cuda", "ONNX Runtime on an NVIDIA GPU", "cuda", "onnx", ("fp32", "tf32", "fp16"), "run", "onnxruntime",
+            {
+                "graph": "capture the inference as a CUDA graph, and replay it",
+                "nhwc": "convolutions on maps whose channels come last",
+                "search": "search=exhaustive, heuristic or default: how the algorithm of a convolution is chosen",
+            },
+        ),
+        Runtime(
+            "ort-tensorrt", "TensorRT through ONNX Runtime", "cuda", "onnx", ("fp32", "tf32", "fp16", "int8"), "run",
+            "onnxruntime", {"graph": "capture the inference as a CUDA graph, and replay it"},
+        ),
+        Runtime(
+            "openvino", "OpenVINO on the processor", "cpu", "onnx", ("fp32", "bf16", "int8"), "openvino", "openvino",
+            {**_THREADS},
+        ),
+        Runtime(
+            "torch-cpu", "PyTorch on the processor", "cpu", "torch", ("fp32", "bf16"), "torch", "torch",
+            {
+                **_THREADS,
+                "channels_last": "maps whose channels come last",
+                "compile": "torch.compile; compile=max-autotune tries more kernels",
+            },
+        ),
+        Runtime(
+            "torch-cuda", "PyTorch on an NVIDIA GPU", "cuda", "torch", ("fp32", "tf32", "fp16", "bf16"), "torch", "torch",
+            {
+                "channels_last": "maps whose channels come last",
+                "compile": "torch.compile; compile=reduce-overhead replays a CUDA graph, compile=max-autotune also tries more kernels",
+            },
+        ),
+    )
+}  # fmt: skip

@@ -1,0 +1,284 @@
+"""ONNX Runtime as a runtime: on the processor, on CUDA, and through TensorRT.
+
+The input and the outputs are bound to the device, so that what is timed is the network and no copies. Where the nodes ran, and
+in which type they multiplied, is read from the profile of a second session with the same options: the session that is timed
+carries no profiler. Options of providers are those of the ONNX Runtime documentation of its execution providers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rescompile.errors import Diagnostic, Unavailable, UsageError
+from rescompile.runtime import PROVIDERS, brief, lacking, library, opened
+from rescompile.runtimes import Job, Runtime, whole, word
+from rescompile.version import __version__
+from rescompile.weights import Array
+
+_PROVIDER = {"ort-cpu": PROVIDERS["cpu"], "ort-cuda": PROVIDERS["cuda"], "ort-tensorrt": PROVIDERS["tensorrt"]}
+#: What the multiplying nodes of a network in some precision take in. Without a row, a profile shows no such nodes.
+_TYPES = {"fp32": ("float",), "tf32": ("float",), "fp16": ("float16",), "int8": ("int8", "uint8")}
+#: Types of numbers that networks compute with; nodes on all else keep account of shapes, which belongs on the processor.
+_NUMBERS = {"float", "float16", "bfloat16", "double", "int8", "uint8"}
+_SEARCHES = ("exhaustive", "heuristic", "default")
+_ARRAYS = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+
+
+def missing(runtime: Runtime) -> str | None:
+    """Why the provider of this runtime cannot be used here."""
+    try:
+        ort = library()
+    except Unavailable:
+        return "ONNX Runtime is not installed"
+    return lacking(ort, _PROVIDER[runtime.name])
+
+
+def prepare(runtime: Runtime, job: Job, options: Mapping[str, str]) -> Session:
+    """The model of a job in a session, run once, and proven to run where and how it was asked to."""
+    provider = _PROVIDER[runtime.name]
+    _tf32_allowed(runtime, job)
+    return Session(library(), runtime, job, provider, options)
+
+
+class Session:
+    """A session whose input and outputs lie on its device."""
+
+    def __init__(self, ort: Any, runtime: Runtime, job: Job, provider: str, options: Mapping[str, str]) -> None:
+        assert job.model is not None
+        threads = whole(options, "threads", job.threads)
+        given = _provider_options(ort, runtime, job, options)
+        started = time.perf_counter()
+        self._session: Any = opened(ort, job.model, _session_options(ort, threads), provider, given)
+        self._session.disable_fallback()
+        self._binding: Any = None
+        self._bound: Any = None
+        self._bind(ort, runtime, job, "graph" in options)
+        self.build_seconds = time.perf_counter() - started
+        started = time.perf_counter()
+        try:
+            self.run()
+        except Exception as error:
+            raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot run {job.name}: {brief(error)}")) from None
+        self.first_seconds = time.perf_counter() - started
+        obtained = self._session.get_providers()[0]
+        nodes = _profiled(ort, job, _session_options(ort, threads), provider, given, self._input)
+        placement, multiplied = placed(nodes, provider), types(nodes)
+        _hold(runtime, job, provider, obtained, nodes, multiplied)
+        self.facts: Mapping[str, Any] = {
+            "device": runtime.device,
+            "precision": job.precision,
+            "tf32": job.precision == "tf32",
+            "threads": threads,
+            "requested": provider,
+            "obtained": obtained,
+            "placement": placement,
+            "multiplied": multiplied,
+            "options": dict(options),
+            "provider_options": {key: value for key, value in given.items() if not key.endswith("_path")},
+            "versions": {"onnxruntime": ort.__version__},
+        }
+
+    def run(self) -> None:
+        """One inference; the device has finished when this returns."""
+        self._session.run_with_iobinding(self._binding)
+        self._binding.synchronize_outputs()
+
+    def outputs(self) -> Mapping[str, Array]:
+        """What the last run gave, by name."""
+        names = (value.name for value in self._session.get_outputs())
+        arrays = (value.numpy() for value in self._binding.get_outputs())
+        return {name: array.astype(np.float32) for name, array in zip(names, arrays, strict=True)}
+
+    def close(self) -> None:
+        """Let go of the session and what is bound to it."""
+        self._session = self._binding = self._bound = None
+
+    def _bind(self, ort: Any, runtime: Runtime, job: Job, graph: bool) -> None:
+        """Put the input on the device, and say where the outputs shall be: at fixed addresses for a graph of CUDA, which
+        holds the addresses that it was captured with."""
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or inputs[0].type not in _ARRAYS:
+            listed = ", ".join(f"{value.name}: {value.type}" for value in inputs[:3])
+            raise UsageError(Diagnostic("E0802", f"{job.name} does not take one tensor of numbers, but {listed}"))
+        self._input = job.input.astype(_ARRAYS[inputs[0].type])
+        value = ort.OrtValue.ortvalue_from_numpy(self._input, runtime.device, 0)
+        self._bound = [value]
+        self._binding = self._session.io_binding()
+        self._binding.bind_ortvalue_input(inputs[0].name, value)
+        for output in self._session.get_outputs():
+            if not graph:
+                self._binding.bind_output(output.name, runtime.device)
+                continue
+            shape = [len(job.input), *output.shape[1:]]
+            if not all(isinstance(size, int) for size in shape) or output.type not in _ARRAYS:
+                raise UsageError(
+                    Diagnostic("E0802", f"a CUDA graph needs fixed shapes, and output {output.name} is {output.shape}")
+                )
+            kind = np.dtype(_ARRAYS[output.type]).type
+            value = ort.OrtValue.ortvalue_from_shape_and_type(shape, kind, runtime.device, 0)
+            self._bound.append(value)
+            self._binding.bind_ortvalue_output(output.name, value)
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def _session_options(ort: Any, threads: int | None) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    # Threads that go on spinning after a run would take the processor from whatever is measured next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _provider_options(ort: Any, runtime: Runtime, job: Job, options: Mapping[str, str]) -> dict[str, str]:
+    graph = "1" if "graph" in options else "0"
+    if runtime.name == "ort-cuda":
+        return {
+            "cudnn_conv_algo_search": (word(options, "search", _SEARCHES) or "exhaustive").upper(),
+            "cudnn_conv_use_max_workspace": "1",
+            "enable_cuda_graph": graph,
+            "prefer_nhwc": "1" if "nhwc" in options else "0",
+            "use_tf32": "1" if job.precision == "tf32" else "0",
+        }
+    if runtime.name == "ort-tensorrt":
+        folder = _cache(ort, job)
+        return {
+            "trt_cuda_graph_enable": graph,
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": str(folder),
+            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_path": str(folder.parent),
+        }
+    return {}
+
+
+def _tf32_allowed(runtime: Runtime, job: Job) -> None:
+    """Raise Unavailable where the environment decides about TF32 otherwise than the job.
+
+    NVIDIA's libraries read NVIDIA_TF32_OVERRIDE once a process. TensorRT multiplies in TF32 unless it is 0, and its
+    provider has no option for it.
+    """
+    override = os.environ.get("NVIDIA_TF32_OVERRIDE")
+    if runtime.device == "cpu" or job.precision not in ("fp32", "tf32"):
+        return
+    if job.precision == "tf32" and override == "0":
+        raise Unavailable(Diagnostic("E0901", "NVIDIA_TF32_OVERRIDE=0 turns TF32 off", help="unset it to run tf32"))
+    if job.precision == "fp32" and (override == "1" or (override != "0" and runtime.name == "ort-tensorrt")):
+        message = f"{runtime.name} would multiply in TF32, and fp32 was asked for"
+        raise Unavailable(Diagnostic("E0901", message, help="set NVIDIA_TF32_OVERRIDE=0 in the environment"))
+
+
+def _cache(ort: Any, job: Job) -> Path:
+    """The folder of a model's engines. An engine holds weights, and ONNX Runtime's own key does not: ours is the content of
+    the model, its batch and precision, and all versions."""
+    assert job.model is not None
+    digest = hashlib.sha256(
+        json.dumps([__version__, ort.__version__, _tensorrt(), job.precision, job.input.shape]).encode()
+    )
+    for path in sorted(job.model.parent.glob(f"{job.model.name}*")):  # the model, and the data beside it
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    home = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
+    folder = Path(home) / "rescompile" / "tensorrt" / digest.hexdigest()[:32]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _tensorrt() -> str | None:
+    """The version of the TensorRT package, where there is one."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    for name in ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+# --- where nodes ran ---------------------------------------------------------------------------------------------------
+
+Node = Mapping[str, Any]
+
+
+def _profiled(
+    ort: Any, job: Job, options: Any, provider: str, given: Mapping[str, str], x: Array
+) -> Sequence[Node]:  # fmt: skip
+    """What the profile of one run says of each node, in a session of its own. Nodes of a captured graph are not profiled,
+    so it captures none."""
+    assert job.model is not None
+    plain = {
+        key: "0" if key in ("enable_cuda_graph", "trt_cuda_graph_enable") else value for key, value in given.items()
+    }
+    options.enable_profiling = True
+    with tempfile.TemporaryDirectory() as folder:
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = opened(ort, job.model, options, provider, plain)
+        session.disable_fallback()
+        session.run(None, {session.get_inputs()[0].name: x})
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    return [event["args"] for event in events if event.get("cat") == "Node" and event.get("args", {}).get("provider")]
+
+
+def placed(nodes: Iterable[Node], provider: str) -> dict[str, int]:
+    """How many nodes ran on each provider, that which was asked for first."""
+    counts = Counter(node["provider"] for node in nodes)
+    return {name: counts[name] for name in sorted(counts, key=lambda name: (name != provider, name))}
+
+
+def types(nodes: Iterable[Node]) -> dict[str, int]:
+    """How many of the nodes that multiply (convolutions and matrix products) took their input in each type."""
+    counts: Counter[str] = Counter()
+    for node in nodes:
+        if any(part in node["op_name"] for part in ("Conv", "Gemm", "MatMul")):
+            counts[next(iter(node["input_type_shape"][0]), "?")] += 1
+    return dict(counts)
+
+
+def elsewhere(nodes: Iterable[Node], provider: str) -> list[str]:
+    """The operators of nodes that compute and ran on another provider than the one asked for."""
+    return sorted(
+        {
+            node["op_name"]
+            for node in nodes
+            if node["provider"] != provider
+            and any(kind in _NUMBERS for value in node.get("output_type_shape", ()) for kind in value)
+        }
+    )
+
+
+def _hold(
+    runtime: Runtime, job: Job, provider: str, obtained: str, nodes: Sequence[Node], multiplied: Mapping[str, int]
+) -> None:
+    """Raise Unavailable unless all that computes ran on the provider asked for, in the precision asked for."""
+    if obtained != provider:
+        raise Unavailable(Diagnostic("E0901", f"asked for {provider}, and ONNX Runtime gave {obtained}"))
+    if not nodes:
+        raise Unavailable(
+            Diagnostic("E0901", f"the profile of {job.name} shows no node, so nothing proves where it ran")
+        )
+    strange = elsewhere(nodes, provider)
+    if strange:
+        listed = ", ".join(strange[:5]) + (", ..." if len(strange) > 5 else "")
+        message = f"asked for {provider}, and nodes of {job.name} ran elsewhere: {listed}"
+        raise Unavailable(Diagnostic("E0901", message))
+    wanted = _TYPES[job.precision]
+    right = sum(multiplied.get(kind, 0) for kind in wanted)
+    # A quantised network may keep some layers in floats, and its facts say how many; any other precision is that of all.
+    if multiplied and (not right if job.precision == "int8" else right != sum(multiplied.values())):
+        found = " and ".join(f"{count} in {kind}" for kind, count in multiplied.items())
+        message = f"asked for {job.precision}, and of the multiplying nodes of {job.name} {runtime.name} ran {found}"
+        raise Unavailable(Diagnostic("E0901", message))

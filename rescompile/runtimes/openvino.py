@@ -1,0 +1,111 @@
+"""OpenVINO as a runtime, on the processor: one stream, tuned for latency, in the precision that its nodes report."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rescompile.errors import Diagnostic, Unavailable, UsageError
+from rescompile.runtime import brief
+from rescompile.runtimes import Job, Runtime, whole
+from rescompile.weights import Array
+
+#: What OpenVINO calls the type that a float network computes in. A quantised one keeps float32 for what is not quantised.
+_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+_TYPES = {"fp32": ("f32",), "bf16": ("bf16",), "int8": ("i8", "u8")}
+_MULTIPLYING = ("Convolution", "FullyConnected", "MatMul")
+
+
+def missing(runtime: Runtime) -> str | None:
+    """Why OpenVINO cannot run on this processor."""
+    try:
+        import openvino
+    except ImportError:
+        return "OpenVINO is not installed"
+    return None if "CPU" in openvino.Core().available_devices else "OpenVINO has no plugin for this processor"
+
+
+def prepare(runtime: Runtime, job: Job, options: Mapping[str, str]) -> Request:
+    """The model of a job, compiled for the processor and run once."""
+    return Request(runtime, job, options, whole(options, "threads", job.threads))
+
+
+class Request:
+    """An inference request whose input tensor is the array of the job itself."""
+
+    def __init__(self, runtime: Runtime, job: Job, options: Mapping[str, str], threads: int | None) -> None:
+        import openvino
+
+        core = openvino.Core()
+        native = tuple(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        config: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+            "INFERENCE_PRECISION_HINT": _HINTS[job.precision],
+        }
+        if threads is not None:
+            config["INFERENCE_NUM_THREADS"] = threads
+        started = time.perf_counter()
+        try:
+            model = core.read_model(str(job.model))
+            model.reshape(list(job.input.shape))
+            compiled = core.compile_model(model, "CPU", config)
+        except RuntimeError as error:
+            raise UsageError(Diagnostic("E0801", f"{job.name} cannot be loaded by OpenVINO: {brief(error)}")) from None
+        self._request: Any = compiled.create_infer_request()
+        self._input: Any = np.ascontiguousarray(job.input)
+        self._request.set_input_tensor(openvino.Tensor(self._input, shared_memory=True))
+        self._names = [output.get_any_name() for output in compiled.outputs]
+        self.build_seconds = time.perf_counter() - started
+        started = time.perf_counter()
+        self.run()
+        self.first_seconds = time.perf_counter() - started
+        multiplied = types(compiled.get_runtime_model().get_ops())
+        _hold(job, multiplied, native)
+        self.facts: Mapping[str, Any] = {
+            "device": "cpu",
+            "precision": job.precision,
+            "tf32": False,
+            "threads": compiled.get_property("INFERENCE_NUM_THREADS"),
+            "multiplied": multiplied,
+            "native": list(native),
+            "options": dict(options),
+            "versions": {"openvino": openvino.__version__},
+        }
+
+    def run(self) -> None:
+        """One inference; it has finished when this returns."""
+        self._request.infer()
+
+    def outputs(self) -> Mapping[str, Array]:
+        """What the last run gave, by name."""
+        tensors = (self._request.get_output_tensor(index) for index in range(len(self._names)))
+        return {name: tensor.data.astype(np.float32) for name, tensor in zip(self._names, tensors, strict=True)}
+
+    def close(self) -> None:
+        """Let go of the request, and with it of the model."""
+        self._request = self._input = None
+
+
+def types(nodes: Any) -> dict[str, int]:
+    """How many of the nodes that multiply ran in each type, as the compiled model reports them."""
+    counts: Counter[str] = Counter()
+    for node in nodes:
+        facts = node.get_rt_info()
+        if "layerType" in facts and facts["layerType"].astype(str) in _MULTIPLYING:
+            counts[facts["runtimePrecision"].astype(str)] += 1
+    return dict(counts)
+
+
+def _hold(job: Job, multiplied: Mapping[str, int], native: tuple[str, ...]) -> None:
+    """Raise Unavailable unless the network computes in the precision asked for: OpenVINO takes it as a hint."""
+    right = sum(multiplied.get(kind, 0) for kind in _TYPES[job.precision])
+    if right if job.precision == "int8" else right == sum(multiplied.values()):
+        return
+    found = " and ".join(f"{count} in {kind}" for kind, count in multiplied.items()) or "none that multiply"
+    message = f"asked for {job.precision}, and of the multiplying nodes of {job.name} OpenVINO ran {found}"
+    raise Unavailable(Diagnostic("E0901", message, help=f"this processor has {', '.join(native)}"))

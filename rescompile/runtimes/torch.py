@@ -1,0 +1,121 @@
+"""PyTorch as a runtime: eager or compiled, in inference mode, with every global flag that changes numbers set and restored."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rescompile.errors import Diagnostic, Unavailable
+from rescompile.network import LOGITS
+from rescompile.runtimes import Job, Runtime, whole, word
+from rescompile.weights import Array
+
+#: What torch.compile may be asked for; the first is its default.
+MODES = ("default", "reduce-overhead", "max-autotune")
+_DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
+def missing(runtime: Runtime) -> str | None:
+    """Why torch cannot run on this device here."""
+    try:
+        import torch
+    except ImportError as error:
+        return f"PyTorch cannot be imported ({error})"
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        return "this PyTorch is built without CUDA" if torch.version.cuda is None else "PyTorch finds no NVIDIA GPU"
+    return None
+
+
+def prepare(runtime: Runtime, job: Job, options: Mapping[str, str]) -> Module:
+    """The module of a job on the device, run once. Raises Unavailable where it cannot be compiled or run."""
+    mode = word(options, "compile", MODES)
+    threads = whole(options, "threads", job.threads)
+    return Module(runtime, job, options, mode, threads)
+
+
+class Module:
+    """A module of torch, with its input, in one precision and memory format."""
+
+    def __init__(
+        self, runtime: Runtime, job: Job, options: Mapping[str, str], mode: str | None, threads: int | None
+    ) -> None:
+        import torch
+
+        assert job.module is not None
+        dtype = getattr(torch, _DTYPES[job.precision])
+        form = torch.channels_last if "channels_last" in options else torch.contiguous_format
+        self._torch: Any = torch
+        self._cuda = runtime.device == "cuda"
+        self._tf32 = job.precision == "tf32"
+        self._threads = threads
+        started = time.perf_counter()
+        module = job.module().eval().to(device=runtime.device, dtype=dtype, memory_format=form)
+        self._module: Any = torch.compile(module, mode=mode, dynamic=False) if mode else module
+        self._input: Any = torch.from_numpy(job.input).to(device=runtime.device, dtype=dtype, memory_format=form)
+        self._wait()
+        self.build_seconds = time.perf_counter() - started
+        started = time.perf_counter()
+        try:
+            self.run()
+        except Exception as error:  # a compiler that is not there, memory that does not suffice
+            self.close()
+            brief = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+            raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot run {job.name}: {brief}")) from None
+        self.first_seconds = time.perf_counter() - started
+        with self._state():
+            self.facts: Mapping[str, Any] = {
+                "device": torch.cuda.get_device_name() if self._cuda else "cpu",
+                "precision": job.precision,
+                "tf32": self._tf32,
+                "threads": None if self._cuda else torch.get_num_threads(),
+                "options": dict(options),
+                "versions": {"torch": torch.__version__}
+                | ({"cuda": torch.version.cuda, "cudnn": self._torch.backends.cudnn.version()} if self._cuda else {}),
+            }
+
+    def run(self) -> None:
+        """One inference; the device has finished when this returns."""
+        with self._state(), self._torch.inference_mode():
+            self._given = self._module(self._input)
+            self._wait()
+
+    def outputs(self) -> Mapping[str, Array]:
+        """What the last run gave, by name."""
+        named = self._given if isinstance(self._given, Mapping) else {LOGITS: self._given}
+        return {name: value.float().cpu().numpy() for name, value in named.items()}
+
+    def close(self) -> None:
+        """Let go of the module, and of the memory of the GPU that torch would keep."""
+        self._module = self._input = self._given = None
+        if self._cuda:
+            self._torch.cuda.empty_cache()
+
+    def _wait(self) -> None:
+        if self._cuda:
+            self._torch.cuda.synchronize()
+
+    @contextlib.contextmanager
+    def _state(self) -> Iterator[None]:
+        """torch's global state as this job wants it, and as it was afterwards: others run in between."""
+        torch, before = self._torch, []
+        wanted = [
+            (torch.backends.cuda.matmul, "allow_tf32", self._tf32),
+            (torch.backends.cudnn, "allow_tf32", self._tf32),
+            (torch.backends.cudnn, "benchmark", True),  # shapes are fixed: the fastest algorithm is found by trying
+        ]
+        threads = torch.get_num_threads()
+        try:
+            if self._cuda:
+                for owner, name, value in wanted:
+                    before.append((owner, name, getattr(owner, name)))
+                    setattr(owner, name, value)
+            elif self._threads not in (None, threads):
+                torch.set_num_threads(self._threads)
+            yield
+        finally:
+            for owner, name, value in before:
+                setattr(owner, name, value)
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
