@@ -68,6 +68,7 @@ class AllCommands(Commands):
         "schema": "rescompile.cli.library.print_schema",
         "extract": "rescompile.cli.models.extract",
         "run": "rescompile.cli.models.run_model",
+        "doctor": "rescompile.cli.doctor.doctor",
         "weights": "rescompile.cli.WeightsCommands",
     }
 
