@@ -303,7 +303,8 @@ class _InRuntime:
             if self.runtime.takes == "onnx":
                 model = Path(folder) / "model.onnx"
                 onnx = door.load("onnx")
-                onnx.emit(network, weights, **door.checked(onnx, "onnx", {"batch": len(x)})).write(model)
+                given = {"batch": len(x), "precision": "fp16" if self.precision == "fp16" else "fp32"}
+                onnx.emit(network, weights, **door.checked(onnx, "onnx", given)).write(model)
             job = Job(network.name, model, lambda: _module(network, weights), x, self.precision)
             prepared = self.runtime.prepare(job, self.options)
             try:
