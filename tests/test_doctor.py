@@ -92,6 +92,21 @@ def test_what_is_broken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "its output is wrong" in done.stdout
 
 
+def test_a_library_that_cannot_be_loaded_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing it may raise anything; the report says what, of the runtime and of the target."""
+
+    def broken(*arguments: Any) -> Any:
+        raise OSError("libgomp.so.1: cannot open")
+
+    monkeypatch.setattr(torch_runtime, "missing", broken)
+    monkeypatch.setattr("rescompile.backend.load", broken)
+    data = report()
+    assert (
+        data["runtimes"]["torch-cpu"]["reason"] == "its library cannot be loaded (OSError: libgomp.so.1: cannot open)"
+    )
+    assert {target["reason"] for target in data["targets"]} == {"OSError: libgomp.so.1: cannot open"}
+
+
 def test_an_output_that_is_no_number_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """NaN is within no bound."""
     monkeypatch.setattr(
