@@ -50,7 +50,8 @@ def explain(network: Network, against: Sequence[str] = ()) -> Explanation:
     known = is_of_zoo(network)
     chosen = [of_spec(spec) for spec in against] or (references(network.name) if known else [])
     held = [Held(each, compare(each.anatomy, subject)) for each in chosen]
-    if not chosen and (found := closest(subject, network.name if known else None)) is not None:
+    if not chosen:
+        found = closest(subject, network.name if known else None)
         held.append(Held(found, compare(found.anatomy, subject), closest=True))
     return Explanation(network, subject, tuple(_named(each, network) for each in held))
 

@@ -15,12 +15,15 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeAlias
 
+from rescompile.explanation import facts
 from rescompile.explanation.anatomy import Anatomy, Aside, Item, Items, Join, Leaf, Segment, leaves, main
 from rescompile.ops import Act, AvgPool, Conv, Dropout, Kind, Linear, MaxPool, Norm, Scale, Shape, Subsample
 
 Side = Literal["reference", "subject"]
 #: Lists of which one has more ops than this by the other are not aligned: it would take too long.
 MOST_PAIRS = 400_000
+#: What the subject does with what only one of the two has.
+_VERBS: dict[Side, str] = {"reference": "without", "subject": "added"}
 
 
 class NotAligned(Exception):
@@ -109,12 +112,18 @@ class Layer:
     units: tuple[tuple[str | None, Side | None, Both], ...]
 
 
+#: Attributes that all ops of a kind change alike: both values and the topic. What only one of the networks has follows them,
+#: so that a stem is not counted with the biases that the subject has everywhere.
+Everywhere: TypeAlias = dict[tuple[type[Kind], str], tuple[Any, Any, str]]
+
+
 @dataclass(frozen=True)
 class Alignment:
     """Two networks laid over one another."""
 
     input: tuple[Shape, Shape]
     layers: tuple[Layer, ...]
+    everywhere: Everywhere
 
     def topics(self) -> tuple[str, ...]:
         """The topics that the two differ in."""
@@ -128,7 +137,7 @@ class Alignment:
             for topic, side, unit in layer.units:
                 if topic is None or (topic in topics) == (side == "subject"):
                     if id(unit) not in made:
-                        made[id(unit)] = _taken(unit, topics)
+                        made[id(unit)] = _taken(unit, topics, self.everywhere)
                     units.append(made[id(unit)])
         return tuple(units), self.input["input" in topics]
 
@@ -140,12 +149,15 @@ class Alignment:
             for index, (topic, side, unit) in enumerate(layer.units):
                 place = Place(layer.name, index, len(layer.units))
                 if topic is not None:
-                    yield Edit(topic, place, "is left out" if side == "reference" else "is added")
+                    items = [pair.item for pair in unit if isinstance(pair, Only)]
+                    yield Edit(
+                        topic, place, f"{_VERBS[side or 'subject']} {facts.listed(items) if items else 'a block'}"
+                    )
                 else:
                     yield from (Edit(name, place, text) for name, text in _edits(unit))
 
 
-def _taken(both: Both, topics: Collection[str]) -> Items:
+def _taken(both: Both, topics: Collection[str], everywhere: Everywhere) -> Items:
     items: list[Item] = []
     for pair in both:
         match pair:
@@ -156,16 +168,20 @@ def _taken(both: Both, topics: Collection[str]) -> Items:
                 items.append(Leaf(_with(leaf.kind, new), leaf.name))
             case Only(topic, item, side):
                 if (topic in topics) == (side == "subject"):
-                    items.append(item)
+                    items.append(_followed(item, side, topics, everywhere))
             case Met():
-                items.append(_met(pair, topics))
+                items.append(_met(pair, topics, everywhere))
             case Unwrapped(join, branch, side):
-                inner = _taken(branch, topics)
-                wrapped = ("shortcut" in topics) == (side == "subject")
-                items += [replace(join, branches=(inner, *join.branches[1:]))] if wrapped else inner
+                inner = _taken(branch, topics, everywhere)
+                if ("shortcut" in topics) == (side == "subject"):
+                    whole = _followed(join, side, topics, everywhere)
+                    assert isinstance(whole, Join)
+                    items.append(replace(whole, branches=(inner, *whole.branches[1:])))
+                else:
+                    items += inner
             case Apart(reference, subject, body):
                 chosen = subject if "side" in topics else reference
-                items.append(replace(chosen, body=_taken(body, topics)))
+                items.append(replace(chosen, body=_taken(body, topics, everywhere)))
     return tuple(items)
 
 
@@ -173,14 +189,31 @@ def _with(kind: Kind, new: dict[str, Any]) -> Kind:
     return replace(kind, **new) if new else kind
 
 
-def _met(pair: Met, topics: Collection[str]) -> Join:
-    branches = [_taken(branch, topics) for branch in pair.branches]
+def _followed(item: Item, side: Side, topics: Collection[str], everywhere: Everywhere) -> Item:
+    """What only one network has, with the attributes that all ops of its kind have as far as these topics are taken."""
+    match item:
+        case Leaf(kind):
+            new = {}
+            for (of, name), (old, value, topic) in everywhere.items():
+                own, other = (value, old) if side == "subject" else (old, value)
+                if isinstance(kind, of) and getattr(kind, name) == own and (topic in topics) != (side == "subject"):
+                    new[name] = other
+            return Leaf(_with(kind, new), item.name)
+        case Join():
+            branches = (tuple(_followed(each, side, topics, everywhere) for each in b) for b in item.branches)
+            return replace(item, branches=tuple(branches))
+        case Aside():
+            return replace(item, body=tuple(_followed(each, side, topics, everywhere) for each in item.body))
+
+
+def _met(pair: Met, topics: Collection[str], everywhere: Everywhere) -> Join:
+    branches = [_taken(branch, topics, everywhere) for branch in pair.branches]
     like = pair.reference
     if pair.gate is not None:
         side, gate = pair.gate
         like = pair.subject if "gate" in topics else pair.reference
         if ("gate" in topics) == (side == "subject"):
-            branches.insert(1, gate)
+            branches.insert(1, tuple(_followed(each, side, topics, everywhere) for each in gate))
     survival = (pair.subject if "survival" in topics else pair.reference).survival
     return replace(like, survival=survival, branches=tuple(branches))
 
@@ -195,20 +228,20 @@ def _edits(both: Both) -> Iterator[tuple[str, str]]:
                 for name, old, new, topic in attributes:
                     yield topic, f"{leaf.name or leaf.kind.word}: {name} {_value(new)}, not {_value(old)}"
             case Only(topic, item, side):
-                yield topic, f"{'no' if side == 'reference' else 'added'} {_item(item)}"
+                yield topic, f"{_VERBS[side]} {facts.item(item)}"
             case Met():
                 if pair.gate is not None:
-                    yield "gate", "no gate" if pair.gate[0] == "reference" else "added gate"
+                    yield "gate", "without gate" if pair.gate[0] == "reference" else "added gate"
                 if pair.reference.survival != pair.subject.survival:
                     yield "survival", f"{_survives(pair.subject)}, not {_survives(pair.reference)}"
                 for branch in pair.branches:
                     yield from _edits(branch)
             case Unwrapped(_, branch, side):
-                yield "shortcut", "no shortcut" if side == "reference" else "added shortcut"
+                yield "shortcut", "without shortcut" if side == "reference" else "added shortcut"
                 yield from _edits(branch)
             case Apart(reference, subject, body):
                 if (reference.mode, reference.output) != (subject.mode, subject.output):
-                    yield "side", f"a side branch computed {subject.mode}, not {reference.mode}"
+                    yield "side", f"{_aside(subject)}, not {_aside(reference)}"
                 yield from _edits(body)
             case Kept():
                 pass
@@ -218,14 +251,8 @@ def _survives(join: Join) -> str:
     return f"survival {join.survival.probability:.6g}" if join.survival else "always"
 
 
-def _item(item: Item) -> str:
-    match item:
-        case Leaf():
-            return " ".join(part for part in (item.kind.word, item.name) if part)
-        case Join():
-            return "residual branch with its shortcut" if item.skips else f"branches, merged by {item.merge}"
-        case Aside():
-            return "side branch"
+def _aside(side: Aside) -> str:
+    return f"an output {side.output} computed {side.mode}" if side.output else f"a side branch computed {side.mode}"
 
 
 def _value(value: Any) -> str:
@@ -333,16 +360,20 @@ class Aligner:
             else:
                 side: Side = "reference" if first is not None else "subject"
                 topic = "stages" if segment.is_stage else {"all": "block"}.get(role, role)
-                kept = tuple((topic, side, _kept(unit)) for unit in segment.units)
-                layers.append(Layer(segment.name or _ROLES[role], kept))
-        found = Alignment((reference.input, subject.input), tuple(layers))
+                alone = tuple((topic, side, _alone(topic, side, unit)) for unit in segment.units)
+                layers.append(Layer(segment.name or _ROLES[role], alone))
+        common = [unit for layer in layers for topic, _, unit in layer.units if topic is None]
+        known = {name for unit in {id(unit): unit for unit in common}.values() for name, _ in _edits(unit)}
+        layers = [
+            self._deepened(layer, first, second, known) if first is not None and second is not None else layer
+            for layer, (first, second) in zip(layers, pairs, strict=True)
+        ]
+        found = Alignment((reference.input, subject.input), tuple(layers), _everywhere(common))
         if _shared(found) < 0.5:
             raise NotAligned(f"{reference.name} and {subject.name} have too little in common")
         return found
 
-    def _segments(
-        self, reference: Anatomy, subject: Anatomy
-    ) -> list[tuple[Segment | None, Segment | None]]:
+    def _segments(self, reference: Anatomy, subject: Anatomy) -> list[tuple[Segment | None, Segment | None]]:
         firsts, seconds = reference.segments, subject.segments
         if [s.is_stage for s in firsts] == [s.is_stage for s in seconds]:
             return list(zip(firsts, seconds, strict=True))
@@ -350,7 +381,10 @@ class Aligner:
         def cost(first: Segment, second: Segment) -> float:
             if first.is_stage != second.is_stage:
                 return math.inf
-            together = [_size(first.units[0]) + _size(second.units[0]), _size(first.units[-1]) + _size(second.units[-1])]
+            together = [
+                _size(first.units[0]) + _size(second.units[0]),
+                _size(first.units[-1]) + _size(second.units[-1]),
+            ]
             ends = ((first.units[0], second.units[0]), (first.units[-1], second.units[-1]))
             return sum(self.distance(a, b) / size / 2 for (a, b), size in zip(ends, together, strict=True))
 
@@ -361,15 +395,23 @@ class Aligner:
 
     def _stage(self, first: Segment, second: Segment, role: _Role) -> Layer:
         name = second.name or first.name or _ROLES[role]
-        units: list[tuple[str | None, Side | None, Both]] = []
-        for index in range(max(len(first.units), len(second.units))):
-            if index >= len(first.units):
-                units.append(("depth", "subject", _kept(second.units[index])))
-            elif index >= len(second.units):
-                units.append(("depth", "reference", _kept(first.units[index])))
-            else:
-                units.append((None, None, self._unit(first.units[index], second.units[index], role)))
-        return Layer(name, tuple(units))
+        both = zip(first.units, second.units, strict=False)
+        return Layer(name, tuple((None, None, self._unit(one, other, role)) for one, other in both))
+
+    def _deepened(self, layer: Layer, first: Segment, second: Segment, known: Collection[str]) -> Layer:
+        """A stage with the blocks that only one of the two has. Such a block is laid over the last one of the other, if that
+        differs only in what is `known` to differ: so a deeper stage alone is one of blocks as the reference has them."""
+        shared = len(layer.units)
+        units = list(layer.units)
+        for index in range(shared, max(len(first.units), len(second.units))):
+            side: Side = "subject" if index >= len(first.units) else "reference"
+            ones = first.units[-1] if side == "subject" else first.units[index]
+            others = second.units[index] if side == "subject" else second.units[-1]
+            unit = self._unit(ones, others, "stage") if shared > 1 else ()
+            if shared < 2 or not {name for name, _ in _edits(unit)} <= set(known):
+                unit = _alone("depth", side, others if side == "subject" else ones)
+            units.append(("depth", side, unit))
+        return Layer(layer.name, tuple(units))
 
     def _unit(self, first: Items, second: Items, role: _Role) -> Both:
         key = (first, second, role)
@@ -410,8 +452,7 @@ class Aligner:
         if (one.gate is None) != (other.gate is None):
             gate = ("reference", one.gate) if one.gate is not None else ("subject", other.gate or ())
         branches = tuple(
-            self.lists(a, b, replace(where, branch=role) if role else where)
-            for role, a, b in _branches(one, other)
+            self.lists(a, b, replace(where, branch=role) if role else where) for role, a, b in _branches(one, other)
         )
         return Met(one, other, branches, gate)
 
@@ -437,7 +478,7 @@ class Aligner:
         return (*parts[0], Unwrapped(join, tuple(parts[1]), side), *parts[2])
 
     def distance(self, first: Items, second: Items) -> float:
-        """How unlike two lists are: 0 for equal ones, at most the number of their ops."""
+        """How unlike two lists are: 0 for equal ones, at most the sizes of both."""
         if first == second:
             return 0.0
         steps = _least(first, second, self.between, _size_of)
@@ -561,17 +602,39 @@ def _size(items: Items) -> int:
 
 
 def _size_of(item: Item) -> int:
-    match item:
-        case Leaf():
-            return 1
-        case Join():
-            return 1 + sum(1 for _ in leaves((item,)))
-        case Aside():
-            return 1 + sum(1 for _ in leaves(item.body))
+    """What it costs to leave an item out: layers most, so that they are paired before the norms around them are."""
+    if isinstance(item, Leaf):
+        return 3 if isinstance(item.kind, Conv | Linear) else 1
+    return 1 + sum(_size_of(leaf) for leaf in leaves((item,)))
 
 
-def _kept(items: Items) -> Both:
-    return tuple(Kept(item) for item in items)
+def _alone(topic: str, side: Side, items: Items) -> Both:
+    return tuple(Only(topic, item, side) for item in items)
+
+
+def _everywhere(units: Sequence[Both]) -> Everywhere:
+    """The attributes of ANYWHERE that change, and always from one value to one other."""
+    found: dict[tuple[type[Kind], str], set[tuple[Any, Any, str]]] = {}
+
+    def collect(both: Both) -> None:
+        for pair in both:
+            match pair:
+                case Changed(leaf, attributes):
+                    for name, old, new, topic in attributes:
+                        for of, attribute in ANYWHERE:
+                            if attribute == name and isinstance(leaf.kind, of):
+                                found.setdefault((of, name), set()).add((old, new, topic))
+                case Met(branches=branches):
+                    for branch in branches:
+                        collect(branch)
+                case Unwrapped(branch=inner) | Apart(body=inner):
+                    collect(inner)
+                case _:
+                    pass
+
+    for unit in units:
+        collect(unit)
+    return {key: next(iter(values)) for key, values in found.items() if len(values) == 1}
 
 
 def _layers(items: Items) -> int:
@@ -635,11 +698,9 @@ def _shared(found: Alignment) -> float:
             if topic is None:
                 count(unit)
             elif topic != "depth":  # more blocks of a kind that both have are not foreign
-                alone += sum(_weighted((pair.item,)) for pair in unit if isinstance(pair, Kept))
+                alone += sum(_weighted((pair.item,)) for pair in unit if isinstance(pair, Only))
     return paired / (paired + alone) if paired + alone else 1.0
 
 
 def _weighted(items: Items) -> int:
     return sum(isinstance(leaf.kind, Conv | Linear) for leaf in leaves(items))
-
-

@@ -188,8 +188,8 @@ def anatomy(name: str, root: Series) -> Anatomy:
                 and (call.index > 0 if call.index is not None else previous.output[1:] == part.output[1:])
             )
             if continues and previous is not None:
-                name = previous.name if call.index is not None else f"{previous.name.split(' to ')[0]} to {path}"
-                found[-1] = Segment(name, previous.word, (*previous.units, items), previous.input, part.output)
+                row = previous.name if call.index is not None else f"{previous.name.split(' to ')[0]} to {path}"
+                found[-1] = Segment(row, previous.word, (*previous.units, items), previous.input, part.output)
             else:
                 found.append(Segment(path, call.block, (items,), part.input, part.output))
         elif items := normal(part):

@@ -78,7 +78,9 @@ class _Alone:
         self.topics = [topic for topic in TOPICS if topic in said]
 
     def differences(self) -> tuple[Difference, ...]:
-        alone = {(topic,): self.figure((topic,)) for topic in self.topics}
+        alone: dict[tuple[str, ...], tuple[int, int] | None] = {
+            (topic,): self.figure((topic,)) for topic in self.topics
+        }
         for size in (2, 3):
             for topic in [key[0] for key, figure in alone.items() if len(key) == 1 and figure is None]:
                 partners = [key[0] for key in alone if len(key) == 1 and key != (topic,)]

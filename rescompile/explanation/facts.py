@@ -102,7 +102,9 @@ def item(thing: Item) -> str:
         say = next((WORDS[kind] for kind in type(thing.kind).__mro__ if kind in WORDS), None)
         return say(thing.kind) if say else thing.kind.word.replace("_", " ")
     if isinstance(thing, Join):
-        return "a residual branch" if thing.residual else "a gate" if thing.skips else f"branches, merged by {thing.merge}"
+        return (
+            "a residual branch" if thing.residual else "a gate" if thing.skips else f"branches, merged by {thing.merge}"
+        )
     return f"an auxiliary branch ({thing.mode})"
 
 
@@ -144,7 +146,12 @@ def values(things: Iterable[str]) -> str:
     found = Counter(things)
     if len(found) < 2:
         return next(iter(found), "none")
-    return ", ".join(f"{value} ({count} times)" for value, count in found.most_common())
+    return ", ".join(f"{value} ({times(count)})" for value, count in found.most_common())
+
+
+def times(number: int) -> str:
+    """`once`, `twice`, `3 times`"""
+    return {1: "once", 2: "twice"}.get(number, f"{number} times")
 
 
 def by_stage(anatomy: Anatomy, read: Callable[[Segment], str]) -> str:
@@ -161,7 +168,9 @@ def layers(items: Items) -> list[Conv | Linear]:
             found += [each.kind] if isinstance(each.kind, Conv | Linear) else []
         elif isinstance(each, Join):
             inside = each.branches[:1] if each.skips else each.branches
-            found += max((layers(branch) for branch in inside), key=len)
+            branches = [layers(branch) for branch in inside]
+            longest: list[Conv | Linear] = max(branches, key=len)
+            found += longest
     return found
 
 
@@ -191,7 +200,9 @@ def stride_place(anatomy: Anatomy) -> str:
     found = [unit for _, _, unit in anatomy.units() if stride(unit) > 1]
     said = values(_taker(unit) for unit in found)
     bottlenecks = {kind_of(unit) for unit in found} == {"1x1-3x3-1x1"}
-    version = {"the first 1x1 convolution": " (v1)", "the 3x3 convolution": " (v1.5)"}.get(said, "") if bottlenecks else ""
+    version = (
+        {"the first 1x1 convolution": " (v1)", "the 3x3 convolution": " (v1.5)"}.get(said, "") if bottlenecks else ""
+    )
     return said + version
 
 
@@ -265,19 +276,20 @@ def _order(items: Items) -> str:
 
 
 def activation_style(anatomy: Anatomy) -> str | None:
-    """`post-activation`, `pre-activation`, ..., as far as most blocks with a shortcut have one of them."""
-    found = Counter(_order(unit) for _, _, unit in anatomy.units() if any(join.skips for join in unit if isinstance(join, Join)))
+    """`in post-activation`, `in pre-activation`, ..., as far as most blocks with a residual branch have one of them."""
+    found = Counter(
+        _order(unit) for _, _, unit in anatomy.units() if any(join.residual for join in unit if isinstance(join, Join))
+    )
     if not found:
         return None
     inside, _, after = found.most_common(1)[0][0].rpartition("] +")
     before, _, branch = inside.rpartition("[")
-    if (before + branch).split()[:1] in (["norm"], ["act"]):
-        return "pre-activation" if "act" not in after else None
     if "norm" in after:
-        return "post-activation with the norm after the addition"
+        return "in post-activation with the norm after the addition"
     if "act" in after:
-        return "post-activation"
-    return "no activation after the addition"
+        return "in post-activation"
+    starts = (before + branch).split()[:1]
+    return "in pre-activation" if starts in (["norm"], ["act"]) else "without an activation after the addition"
 
 
 def maps(anatomy: Anatomy) -> str:
@@ -312,8 +324,9 @@ def survival(anatomy: Anatomy) -> str:
 
 def dropout(anatomy: Anatomy) -> str:
     """The rates of dropout, and how often."""
-    found = [f"{kind.rate:.6g}" for kind in of_kind(anatomy, Dropout)]
-    return f"{values(found)}, in {len(found)} places" if found else "nowhere"
+    found = Counter(kind.rate for kind in of_kind(anatomy, Dropout))
+    said = [f"{rate:.6g} in {count} place{'s' if count > 1 else ''}" for rate, count in found.items()]
+    return ", ".join(said) or "nowhere"
 
 
 def classes(anatomy: Anatomy) -> str:
@@ -329,7 +342,9 @@ def biases(anatomy: Anatomy) -> str:
     for kind, name in ((Conv, "convolution"), (Linear, "linear layer")):
         found: list[bool] = [each.bias for each in of_kind(anatomy, kind)]  # type: ignore[attr-defined]
         if found:
-            said.append(f"{'every' if all(found) else 'no' if not any(found) else f'{sum(found)} of {len(found)}'} {name}")
+            said.append(
+                f"{'every' if all(found) else 'no' if not any(found) else f'{sum(found)} of {len(found)}'} {name}"
+            )
     return " and ".join(said)
 
 

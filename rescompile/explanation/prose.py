@@ -93,9 +93,6 @@ def lines(found: Explanation, about: Mapping[str, Any], width: int) -> Iterator[
         yield ""
         yield from wrapped(_heading(held))
         yield from _told(held, anatomy, wrapped)
-    if not found.held:
-        yield ""
-        yield from wrapped("No network of the zoo is close enough to be compared part by part.")
     for key, title in (("notes", "what no tree says"), ("unverified", "unverified")):
         if about.get(key):
             yield ""
@@ -115,7 +112,7 @@ def _paragraph(network: Network, anatomy: Anatomy, last: View, shape: Sequence[i
         kinds = dict.fromkeys(facts.kind_of(stage.units[-1]) for stage in anatomy.stages)
         said.append(
             f"{many if len(blocks) > 1 else f'One stage of {blocks[0]} blocks'} of {' or '.join(kinds)}"
-            f"{f', in {style}' if style else ''}."
+            f"{f', {style}' if style else ''}."
         )
         if any(True for _ in facts.skips(anatomy)):
             said.append(f"Shortcuts: {facts.shortcuts(anatomy)}.")
@@ -186,9 +183,15 @@ def _heading(held: Held) -> str:
     name = reference.name + "".join(f" --set {text}" for text in reference.set)
     name += " with zero-init" if reference.zero_init else ""
     what = f", {reference.what}" if reference.what else ""
+    if held.closest and held.comparison.differences is None:
+        return f"Of the zoo, {name} has the most ops in common with it."
     if held.closest:
         same = held.comparison.differences == ()
-        return f"The same network as {name} of the zoo." if same else f"Closest to {name} of the zoo. It departs from it in:"
+        return (
+            f"The same network as {name} of the zoo."
+            if same
+            else f"Closest to {name} of the zoo. It departs from it in:"
+        )
     if held.comparison.differences == ():
         return f"The same network as {name}{what}{', under other names' if held.renamed else ''}."
     return f"Against {name}{what}:"
@@ -199,7 +202,7 @@ def _told(held: Held, subject: Anatomy, wrapped: Any) -> Iterator[str]:
     if comparison.differences == ():
         return
     if comparison.differences is None:
-        yield from wrapped("they have too little in common to be compared part by part", "  ")
+        yield from wrapped("The two have too little in common to be compared part by part.", "  ")
     for difference in comparison.differences or ():
         yield from wrapped(f"- {said(difference, subject, held.reference.anatomy)}", "  ", "    ")
         yield f"    {_figures(difference.parameters, difference.macs)}"
@@ -244,7 +247,7 @@ GLOBAL = frozenset(
 
 def _texts(edits: Sequence[Edit]) -> str:
     texts = Counter(edit.text for edit in edits)
-    listed = [f"{text} ({times} times)" if times > 1 else text for text, times in list(texts.items())[:EDITS]]
+    listed = [f"{text} ({facts.times(number)})" if number > 1 else text for text, number in list(texts.items())[:EDITS]]
     more = len(texts) - EDITS
     return ", ".join(listed) + (f", and {more} more" if more > 0 else "")
 

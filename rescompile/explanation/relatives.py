@@ -19,7 +19,7 @@ from rescompile.ops import Conv, Norm
 from rescompile.reader import plain, read
 
 #: So many networks of the zoo, those with the most ops in common, are compared op by op to find the closest.
-CANDIDATES = 8
+CANDIDATES = 6
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ def of_spec(spec: str, what: str = "", settings: Sequence[str] = (), zero_init: 
     """The reference that a spec is, a file or a name of the zoo. Raises SpecError and UsageError."""
     network = elaborate(load(spec, settings))
     found = anatomy(network.name, network.root)
-    return Reference(network.name, what, network, zero_started(found) if zero_init else found, tuple(settings), zero_init)
+    return Reference(
+        network.name, what, network, zero_started(found) if zero_init else found, tuple(settings), zero_init
+    )
 
 
 @cache
@@ -51,9 +53,9 @@ def of_zoo(name: str) -> Reference:
 def table() -> tuple[dict[str, object], ...]:
     """The rows of references.yaml."""
     path = Path(__file__).parent / "references.yaml"
-    rows: list[dict[str, object]] = plain(
-        read(Source(f"explanation/{path.name}", path.read_text(encoding="utf-8")))
-    )["references"]
+    rows: list[dict[str, object]] = plain(read(Source(f"explanation/{path.name}", path.read_text(encoding="utf-8"))))[
+        "references"
+    ]
     return tuple(rows)
 
 
@@ -65,7 +67,12 @@ def references(name: str) -> list[Reference]:
         assert isinstance(networks, dict)
         assert isinstance(settings, list)
         if name in networks:
-            found.append(of_spec(networks[name], str(row["as"]), settings, bool(row.get("zero_init"))))
+            against, what = networks[name], str(row["as"])
+            found.append(
+                of_spec(against, what, settings, bool(row.get("zero_init")))
+                if settings or "zero_init" in row
+                else replace(of_zoo(against), what=what)
+            )
     return found
 
 
@@ -76,9 +83,9 @@ def is_of_zoo(network: Network) -> bool:
     )
 
 
-def closest(subject: Anatomy, but: str | None = None) -> Reference | None:
-    """The network of the zoo, other than `but`, that differs in the fewest topics, and of those has the most ops in common; None
-    where none can be aligned."""
+def closest(subject: Anatomy, but: str | None = None) -> Reference:
+    """The network of the zoo, other than `but`, that differs in the fewest topics, and of those has the most ops in common;
+    where none can be aligned, the one with the most ops in common."""
     own = _ops(subject)
     far = sorted((_unlike(own, _ops_of_zoo(name)), len(name), name) for name in library.zoo() if name != but)
     found: list[tuple[int, float, int, str]] = []
@@ -90,7 +97,7 @@ def closest(subject: Anatomy, but: str | None = None) -> Reference | None:
         found.append((topics, distance, length, name))
         if not topics:
             break
-    return of_zoo(min(found)[3]) if found else None
+    return of_zoo(min(found)[3] if found else far[0][2])
 
 
 @cache
