@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -53,5 +54,11 @@ def explain(
     if as_json:
         print_json(prose.data(found, about))
         return
-    for line in prose.lines(found, about, max(40, min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns))):
+    for line in prose.lines(found, about, _width()):
         print(line)
+
+
+def _width() -> int:
+    """How long lines may be: as wide as the terminal, as far as there is one."""
+    columns = shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
+    return max(40, min(WIDTH, columns))
