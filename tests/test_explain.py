@@ -155,7 +155,7 @@ def test_zero_init_is_what_timm_does() -> None:
     ours = [leaf.kind.scale_init for leaf in reference.anatomy.leaves() if leaf.kind.word == "norm"]  # type: ignore[attr-defined]
     for model in (timm.create_model("resnet18"), torchvision.models.resnet18(zero_init_residual=True)):
         scales = [
-            float(module.weight[0]) for module in model.modules() if type(module).__name__.startswith("BatchNorm")
+            module.weight[0].item() for module in model.modules() if type(module).__name__.startswith("BatchNorm")
         ]
         assert ours == scales
 
@@ -410,6 +410,24 @@ def test_the_same_network_is_known(tmp_path: Path) -> None:
     assert "The same network as densenet121 of the zoo." in text
 
 
+@pytest.mark.parametrize(
+    ("size", "rows"),
+    [
+        ([5], [{"a": {"linear": 3}}]),
+        ([5], ["act"]),
+        ([4, 8, 8], [row for n in range(900) for row in ({f"c{n}": {"conv": {"channels": 4, "kernel": 3}}}, "act")]),
+    ],
+    ids=["a vector", "nothing with weights", "1800 steps in one list"],
+)
+def test_odd_networks(size: list[int], rows: list[Any], tmp_path: Path) -> None:
+    """What resembles nothing is told so, in a text that can be read."""
+    network = network_of(str(written(tmp_path, input=size, network=rows)))
+    text = text_of(explain(network))
+    assert "too little in common" in text
+    assert len(text) < 3000
+    assert f"{cost(network).parameters:,} parameters" in flat(text)
+
+
 def test_zero_init_of_a_spec_is_told(tmp_path: Path) -> None:
     """A block whose last norm starts at 0 is told as that, not as a number."""
     block = yaml.safe_load(library.blocks()["basic"].read_text())
@@ -517,6 +535,9 @@ def test_json() -> None:
 
 def test_passes_and_settings_change_the_subject() -> None:
     """`explain` takes what other commands take, and compares with the network as it was."""
+    assert "Closest to resnext50_32x4d of the zoo" in flat(
+        invoke("explain", "resnext50_32x4d", "--fold-batchnorm").stdout
+    )
     said = flat(invoke("explain", "resnet50", "--drop", "layer3.5").stdout)
     assert "passes: drop=layer3.5" in said
     assert "Closest to resnet50 of the zoo" in said

@@ -31,6 +31,8 @@ from rescompile.ops import (
 )
 
 K = TypeVar("K", bound=Kind)
+#: A list tells so many steps; the rest is counted.
+STEPS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,10 @@ def listed(items: Sequence[Item]) -> str:
         else:
             words.append(said)
             counts.append(1)
-    return ", ".join(f"{n} x {word}" if n > 1 else word for word, n in zip(words, counts, strict=True)) or "nothing"
+    steps = [f"{n} x {word}" if n > 1 else word for word, n in zip(words, counts, strict=True)]
+    if len(steps) > STEPS:
+        steps[STEPS:] = [f"and {len(steps) - STEPS} more"]
+    return ", ".join(steps) or "nothing"
 
 
 def _number(pair: Size) -> str:

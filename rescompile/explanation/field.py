@@ -10,17 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rescompile.network import Node, Op, Parallel, Series, Side
-from rescompile.ops import (
-    AdaptiveAvgPool,
-    Conv,
-    Flatten,
-    GlobalAvgPool,
-    Linear,
-    MaxPool,
-    Shape,
-    Size,
-    Subsample,
-)
+from rescompile.ops import Conv, MaxPool, Shape, Size, Subsample
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +67,10 @@ def _behind(node: Op, given: View) -> View:
             return _window(given, kind.kernel, kind.steps, kind.padding)
         case Subsample():
             return _window(given, (1, 1), kind.stride, (0, 0))
-        case AdaptiveAvgPool() if node.input == node.output:
+        case _ if node.input[1:] == node.output[1:]:  # every position is computed from the same one
             return given
-        case AdaptiveAvgPool() | GlobalAvgPool() | Flatten() | Linear():
-            return None
         case _:
-            return given
+            return None
 
 
 def _window(given: tuple[Span, Span], kernel: Size, stride: Size, padding: Size, dilation: Size = (1, 1)) -> View:

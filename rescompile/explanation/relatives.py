@@ -18,7 +18,8 @@ from rescompile.network import Network
 from rescompile.ops import Conv, Norm
 from rescompile.reader import plain, read
 
-#: So many networks of the zoo, those with the most ops in common, are compared op by op to find the closest.
+#: So many networks of the zoo, those with the most ops in common, are compared op by op to find the closest; and the one of the
+#: same name, which a setting or a pass may have changed much.
 CANDIDATES = 6
 
 
@@ -89,7 +90,8 @@ def closest(subject: Anatomy, but: str | None = None) -> Reference:
     own = _ops(subject)
     far = sorted((_unlike(own, _ops_of_zoo(name)), len(name), name) for name in library.zoo() if name != but)
     found: list[tuple[int, float, int, str]] = []
-    for distance, length, name in far[:CANDIDATES]:
+    likely = [entry for at, entry in enumerate(far) if at < CANDIDATES or entry[2] == subject.name]
+    for distance, length, name in likely:
         try:
             topics = len(aligned(of_zoo(name).anatomy, subject).topics())
         except NotAligned:
