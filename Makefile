@@ -26,8 +26,10 @@ check: $(VENV)/.dev  ## Lint, format, types, and who may import whom.
 random: $(VENV)/.dev  ## Compare N random networks with the interpreter; more than `make test` does.
 	RESCOMPILE_RANDOM=$(N) $(BIN)/pytest tests/test_differential.py tests/test_source.py $(ARGS)
 
-bench: $(VENV)/.bench  ## Measure compilation side by side with torch's exporters; about ten minutes.
-	$(BIN)/python benchmarks/compile.py $(ARGS)
+bench: $(VENV)/.bench  ## Measure side by side with torch's exporters, torchvision and timm; about half an hour.
+	mkdir -p build
+	for part in compile torch_module train; do $(BIN)/python benchmarks/$$part.py --json build/$$part.json $(ARGS) || failed=1; done; \
+	exit $${failed:-0}
 
 # A stamp says that .venv holds a set of packages; each set is made again when what it is made from changes.
 $(VENV)/.made:
