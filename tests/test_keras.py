@@ -98,7 +98,7 @@ OTHERS = [
     Model("ResNet101", "resnet101_v1", "keras_resnet"),
     Model("DenseNet169", "densenet169", "keras_densenet"),
 ]
-DEEPEST = OTHERS[:3]
+DEEPEST = OTHERS[:2]
 
 
 def values(model: Any) -> Arrays:
@@ -189,6 +189,8 @@ def test_outputs(model: Model) -> None:
     arrays = load_file("ours.safetensors")
     double = model.make("float64")
     compare(model, theirs, double, arrays)
+    if model.profile == "keras_vgg16" and not FULL:
+        return  # half a gigabyte each time; `test_a_linear_layer_on_maps` has what is its own
     arrays = moved(arrays)
     save_file(arrays, "other.safetensors")
     said = ("other.safetensors", model.ours, "--set", "parameters.classes=7", *model.sets, "--to", model.profile)
@@ -206,6 +208,18 @@ def test_the_way_back_multiplies_what_keras_has_no_scale_for() -> None:
     assert f"{bn}.weight" not in known
     assert known[f"{conv}.weight"].scale == known[f"{bn}.running_mean"].scale == f"{bn}.weight"
     assert known[f"{bn}.bias"].scale is known[f"{bn}.running_var"].scale is None
+
+
+def test_a_linear_layer_on_maps() -> None:
+    """First principles: keras flattens [height, width, channels], torch [channels, height, width]. Whole numbers as small
+    as these add up exactly."""
+    network = facts.network("vgg16")
+    random = np.random.default_rng(0)
+    weight = random.integers(-4, 5, (4096, 512 * 49), np.int8).astype(np.float32)
+    held = Weights({"classifier.0.weight": lambda: weight})
+    kernel = profiles.load("keras_vgg16").to_theirs(held, network)[0]["fc1/kernel"]
+    maps = random.integers(-4, 5, (512, 7, 7), np.int8).astype(np.float32)
+    assert np.array_equal(maps.transpose(1, 2, 0).reshape(-1) @ kernel, weight @ maps.reshape(-1))
 
 
 def test_another_network_of_the_same_names() -> None:
