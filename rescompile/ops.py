@@ -216,9 +216,7 @@ class Norm(Kind):
     kind: str = attribute("word", "which normalisation", "batch", words=("batch", "group"))
     groups: int = attribute("int", "groups of channels, each normalised as one", 32, minimum=1, only=("group",))
     eps: float = attribute("real", "added to the variance", 1e-5, minimum=0.0, maximum=1.0)
-    momentum: float = attribute(
-        "real", "share of the new statistics", 0.1, minimum=0.0, maximum=1.0, only=("batch",)
-    )
+    momentum: float = attribute("real", "share of the new statistics", 0.1, minimum=0.0, maximum=1.0, only=("batch",))
     scale_init: float = attribute("real", "initial scale", 1.0)
 
     def output(self, shape: Shape) -> Shape:
@@ -227,7 +225,9 @@ class Norm(Kind):
                 message = f"cannot split {shape[0]} channels into {self.groups} groups"
                 raise ShapeError("E0203", message, "groups", _fitting(shape[0], self.groups))
             if math.prod(shape) == self.groups:
-                message = f"has {self.groups} groups on {list(shape)}: each value would be its own mean, and all become 0"
+                message = (
+                    f"has {self.groups} groups on {list(shape)}: each value would be its own mean, and all become 0"
+                )
                 raise ShapeError("E0203", message, "groups", "take fewer groups")
         return shape
 

@@ -329,7 +329,9 @@ class Steps(Scopes):
                 message = f"the gate gives {list(branches[1].output)} and weighs maps of {list(made)}; they must agree"
                 where = (*path, "gate")
             elif any(isinstance(node, Op) and isinstance(node.kind, ops.Upsample) for _, node in _walked(branches)):
-                help = "a side that a stride does not divide is not made whole again by upsample: change the input's size"
+                help = (
+                    "a side that a stride does not divide is not made whole again by upsample: change the input's size"
+                )
             blame = "stride" if "stride" in frame.given else "width"
             raise self.blamed(error.code, message, where, frame, blame, help, True) from None
         name = self.automatic(merge, path, frame, names, merge=True)
