@@ -90,8 +90,9 @@ _ACTS: dict[str, tuple[str, str]] = {
 #: What else an activation is given: torch's argument, and the attribute that it is, or its value.
 _ACT_ATTRIBUTES = {"leaky_relu": ("negative_slope", "slope"), "elu": ("alpha", "alpha")}
 _ACT_WORDS = {"gelu_tanh": {"approximate": '"tanh"'}}
-#: Activations whose backward needs no more than their result, so that they may work in place.
-_IN_PLACE = ("relu", "relu6", "leaky_relu", "elu")
+#: Activations that may work in place: their result gives their backward what it needs. That of elu does so as a difference,
+#: which loses what is small.
+_IN_PLACE = ("relu", "relu6", "leaky_relu")
 
 
 def _positive(text: str) -> bool:
