@@ -213,7 +213,7 @@ CODES: dict[str, str] = {
     "E0804": "a form of grouped convolutions, and there are none",
     "E0805": "a grouped convolution that cannot be split into paths",
     "E0806": "a lesion that names no part",
-    "E0807": "a lesion of what is no residual block",
+    "E0807": "a lesion of a part that allows none",
     "E0808": "blocks that cannot change places",
     "E0901": "a target, runtime or device is not available",
     "E0902": "an extra is not installed",
