@@ -597,6 +597,43 @@ def test_build_as_json(here: Path) -> None:
     assert built["sha256"] == data("show", spec)["sha256"]
 
 
+def test_build_of_several_specs(here: Path) -> None:
+    """A folder of specs becomes a folder of files, each the same as when it is built alone; one that is wrong keeps none of the
+    others from being built."""
+    (here / "specs").mkdir()
+    (here / "models").mkdir()
+    for name in ("one", "two"):
+        write_spec(here / "specs" / f"{name}.yaml", name=name)
+    write_spec(here / "specs" / "wrong.yaml", name="wrong", input=[0, 8, 8])
+    told = data("build", "specs", "-t", "onnx", "-o", "models", code=3)["specs"]
+    assert [(entry["spec"], entry["ok"]) for entry in told] == [
+        ("specs/one.yaml", True), ("specs/two.yaml", True), ("specs/wrong.yaml", False),
+    ]  # fmt: skip
+    assert told[0]["files"] == ["models/one.onnx"]
+    assert told[2]["diagnostics"][0]["code"] == "E0104"
+    assert sorted(path.name for path in (here / "models").iterdir()) == ["one.onnx", "two.onnx"]
+    assert invoke("build", "specs/two.yaml", "-t", "onnx", "-o", "alone.onnx").exit_code == 0
+    assert (here / "alone.onnx").read_bytes() == (here / "models/two.onnx").read_bytes()
+    (here / "specs/wrong.yaml").unlink()
+    result = invoke("build", "specs", "-t", "onnx", "-o", "models/")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (0, "2 specs, 0 not built")
+
+
+def test_several_specs_go_into_a_folder(here: Path) -> None:
+    """Not into one file, not from one checkpoint, and no two of them into the same file."""
+    specs = write_spec(here / "tiny.yaml"), write_spec(here / "same.yaml")
+    for options, message in (
+        (["-o", "model.onnx"], "2 specs go into a folder"),
+        (["-o", "-"], "2 specs go into a folder"),
+        (["--weights", "tiny.safetensors"], "those of one network"),
+        ([], "both make tiny.onnx"),
+    ):
+        result = invoke("build", *specs, "-t", "onnx", *options)
+        assert result.exit_code == 2
+        assert message in result.stderr
+    assert [path.name for path in here.iterdir() if path.suffix != ".yaml"] == ["tiny.onnx"]
+
+
 def test_list_as_json_is_the_zoo() -> None:
     """Every spec file is a network of the zoo, and the other way round."""
     networks = data("list")["networks"]

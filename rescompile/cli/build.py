@@ -17,14 +17,16 @@ from rescompile.cli.common import (
     FormatOption,
     JsonOption,
     SetOption,
-    SpecArgument,
+    SpecsArgument,
     command,
     elaborated,
     print_json,
+    report,
     say,
+    spec_files,
     with_passes,
 )  # fmt: skip
-from rescompile.errors import Diagnostic, UsageError
+from rescompile.errors import Diagnostic, RescompileError, UsageError
 
 if TYPE_CHECKING:
     from rescompile.network import Network
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 @with_passes
 @command
 def build(
-    spec: SpecArgument,
+    specs: SpecsArgument,
     target: Annotated[
         str, typer.Option("--target", "-t", help="What to make: onnx, or a target of an installed backend.")
     ],
@@ -44,7 +46,7 @@ def build(
             "-o",
             "--output",
             metavar="PATH",
-            help="Where to write; - is standard output. Default: the network's name in this folder.",
+            help="Where to write: a file, a folder, or - for standard output. Default: the network's name in this folder.",
         ),
     ] = None,
     weights: Annotated[
@@ -84,10 +86,11 @@ def build(
     *,
     passes: dict[str, Any],
 ) -> None:
-    """Compile a spec to a target, such as an ONNX file."""
+    """Compile specs to a target, such as an ONNX file."""
     from rescompile import backend
     from rescompile.building import build as compile_spec
     from rescompile.output import check_ours, write_stdout
+    from rescompile.rendering import as_data
 
     if no_weights and weights:
         raise UsageError(Diagnostic("E0802", "--weights and --no-weights exclude one another"))
@@ -101,27 +104,65 @@ def build(
     own = [(key, value) for key, value in given.items() if value is not None]
     options = _once([*_assignments(option), *own])
     suffix = backend.load(target).SUFFIX
-    loaded, network = elaborated(spec, set, features)
-    path = Path(output or network.name + suffix)
-    if output != "-" and (path.is_dir() or str(output or "").endswith("/")):
-        path = path / (network.name + suffix)
-    if not set:
-        _expect(loaded, network)
-    if output != "-" and not check:
-        check_ours(path, force)
-    artifact = compile_spec(
-        network, target, weights, seed=seed, structure_only=no_weights, say=say, **options, **passes
-    )
-    if check:
-        _compare(artifact, path)
+    files = list(spec_files(specs))
+    several = files != specs or len(files) > 1
+    folder = several or Path(output or "").is_dir() or str(output).endswith("/")
+    if several and output is not None and not (Path(output).is_dir() or output.endswith("/")):
+        raise UsageError(
+            Diagnostic("E0802", f"{len(files)} specs go into a folder, and -o {output} is none: end it with a /")
+        )
+    if several and weights:
+        raise UsageError(Diagnostic("E0802", f"--weights are those of one network, and there are {len(files)} specs"))
+
+    def one(spec: str) -> dict[str, Any] | None:
+        """Build one spec: what there is to say of what was written, if anything was."""
+        loaded, network = elaborated(spec, set, features)
+        path = Path(output or "") / (network.name + suffix) if folder or output is None else Path(output)
+        if path in made:
+            raise UsageError(Diagnostic("E0802", f"{spec} and {made[path]} both make {path}"))
+        made[path] = spec
+        if not set:
+            _expect(loaded, network)
+        if output != "-" and not check:
+            check_ours(path, force)
+        artifact = compile_spec(
+            network, target, weights, seed=seed, structure_only=no_weights, say=say, **options, **passes
+        )
+        if check:
+            _compare(artifact, path)
+            return None
+        if output == "-":
+            write_stdout(artifact.files("-"))
+            return None
+        started = time.perf_counter()
+        with _Progress(sum(file.size for file in artifact.files(path.name))) as progress:
+            written = artifact.write(path, force, progress.advance)
+        return _told(artifact, written, time.perf_counter() - started, as_json)
+
+    made: dict[Path, str] = {}
+    if not several:
+        data = one(files[0])
+        if as_json and data is not None:
+            print_json(data)
         return
-    if output == "-":
-        write_stdout(artifact.files("-"))
-        return
-    started = time.perf_counter()
-    with _Progress(sum(file.size for file in artifact.files(path.name))) as progress:
-        written = artifact.write(path, force, progress.advance)
-    _tell_built(artifact, written, time.perf_counter() - started, as_json)
+    entries: list[dict[str, Any]] = []
+    problems: list[Diagnostic] = []
+    worst = 0
+    for spec in files:  # what is wrong with one keeps none of the others from being built
+        try:
+            entries.append({"spec": spec, "ok": True, **(one(spec) or {}), "diagnostics": []})
+        except RescompileError as error:
+            entries.append({"spec": spec, "ok": False, "diagnostics": [as_data(found) for found in error.diagnostics]})
+            problems += [found for found in error.diagnostics if found not in problems]
+            worst = max(worst, error.exit_code)
+    if as_json:
+        print_json({"specs": entries})
+    elif problems or format is not Format.text:
+        report(problems, format.value)
+    if format is Format.text and not as_json:
+        say(f"{len(files)} specs, {sum(not entry['ok'] for entry in entries)} not built")
+    if worst:
+        raise typer.Exit(worst)
 
 
 def _compare(artifact: Any, path: Path) -> None:
@@ -174,19 +215,18 @@ def _expect(spec: Spec, network: Network) -> None:
         raise CheckFailed(problems)
 
 
-def _tell_built(artifact: Any, written: list[Path], seconds: float, as_json: bool) -> None:
+def _told(artifact: Any, written: list[Path], seconds: float, as_json: bool) -> dict[str, Any]:
+    """What was built, as data; people are told now."""
     from rescompile.cost import cost
 
     network = artifact.network
     total, size = cost(network), sum(path.stat().st_size for path in written)
+    data = {
+        "name": network.name, "files": [str(path) for path in written], "bytes": size, "sha256": network.sha256,
+        "passes": list(network.passes), "parameters": total.parameters, "macs": total.macs, **artifact.facts,
+    }  # fmt: skip
     if as_json:
-        print_json(
-            {
-                "name": network.name, "files": [str(path) for path in written], "bytes": size, "sha256": network.sha256,
-                "passes": list(network.passes), "parameters": total.parameters, "macs": total.macs, **artifact.facts,
-            }
-        )  # fmt: skip
-        return
+        return data
     lines = artifact.facts.get("lines")
     how_much = f"{lines} lines" if lines else f"{size / 2**20:.1f} MiB"
     say(
@@ -197,6 +237,7 @@ def _tell_built(artifact: Any, written: list[Path], seconds: float, as_json: boo
             say(f"  {name} [{', '.join(map(str, sizes))}]")
     if len(written) > 1:
         say(f"  weights in {', '.join(str(path) for path in written[:-1])}")
+    return data
 
 
 class _Progress:

@@ -8,13 +8,14 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rescompile.errors import Diagnostic, OutputError, RescompileError, SpecError
+from rescompile.errors import Diagnostic, OutputError, RescompileError, SpecError, UsageError
 
 if TYPE_CHECKING:
     from rescompile.network import Network
@@ -32,6 +33,9 @@ class Format(StrEnum):
 
 SpecArgument = Annotated[
     str, typer.Argument(metavar="SPEC", help="A spec file (with a / or .yaml), or a name of the zoo.")
+]
+SpecsArgument = Annotated[
+    list[str], typer.Argument(metavar="SPEC...", help="Spec files, folders of them, or names of the zoo.")
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -138,6 +142,19 @@ def say(text: str) -> None:
 def print_json(data: Any) -> None:
     """Print the data of a command with --json."""
     print(json.dumps(data, indent=2))
+
+
+def spec_files(arguments: list[str]) -> Iterator[str]:
+    """The specs that arguments name, those of a folder in the order of their names. Raises UsageError for an empty folder."""
+    for argument in arguments:
+        folder = Path(argument)
+        if folder.is_dir():
+            found = sorted(path for pattern in ("*.yaml", "*.yml") for path in folder.rglob(pattern))
+            if not found:
+                raise UsageError(Diagnostic("E0801", f"the folder {argument} holds no .yaml file"))
+            yield from (str(path) if "/" in str(path) else f"./{path}" for path in found)
+        else:
+            yield argument
 
 
 def elaborated(spec: str, settings: list[str] | None, features: str | None = None) -> tuple[Spec, Network]:

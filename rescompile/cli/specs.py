@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -15,11 +14,13 @@ from rescompile.cli.common import (
     JsonOption,
     SetOption,
     SpecArgument,
+    SpecsArgument,
     command,
     elaborated,
     print_json,
     report,
     say,
+    spec_files,
     with_passes,
 )  # fmt: skip
 from rescompile.errors import Diagnostic, SpecError, UsageError
@@ -27,9 +28,7 @@ from rescompile.errors import Diagnostic, SpecError, UsageError
 
 @command
 def validate(
-    specs: Annotated[
-        list[str], typer.Argument(metavar="SPEC...", help="Spec files, folders of them, or names of the zoo.")
-    ],
+    specs: SpecsArgument,
     set: SetOption = None,
     as_json: JsonOption = False,
     format: FormatOption = Format.text,
@@ -42,7 +41,7 @@ def validate(
     results: list[dict[str, Any]] = []
     problems: list[Diagnostic] = []
     invalid = failed = missing = 0
-    for path in _spec_files(specs):
+    for path in spec_files(specs):
         found: Sequence[Diagnostic] = ()
         entry: dict[str, Any] = {"spec": path, "ok": False}
         try:
@@ -74,18 +73,6 @@ def validate(
         say(f"{len(results)} specs, {invalid} invalid, {failed} unlike their figures")
     if invalid or failed or missing:
         raise typer.Exit(SpecError.exit_code if invalid else UsageError.exit_code if missing else 1)
-
-
-def _spec_files(arguments: list[str]) -> Iterator[str]:
-    for argument in arguments:
-        folder = Path(argument)
-        if folder.is_dir():
-            found = sorted(path for pattern in ("*.yaml", "*.yml") for path in folder.rglob(pattern))
-            if not found:
-                raise UsageError(Diagnostic("E0801", f"the folder {argument} holds no .yaml file"))
-            yield from (str(path) if "/" in str(path) else f"./{path}" for path in found)
-        else:
-            yield argument
 
 
 @with_passes
