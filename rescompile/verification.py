@@ -73,14 +73,14 @@ def verify(
         network, weights = apply(network, weights, other)
     torch: Any = door.load("torch")
     x = np.random.default_rng(seed).standard_normal((batch, *network.input), np.float32)
-    held = weights if weights is not None else _held(torch.calibrated(network, _lively(network, seed), seed))
+    held = weights if weights is not None else trial(network, seed)
     exact = torch.evaluate(network, held, x, double=True)
-    bound = max(TIMES * _error(torch.evaluate(network, held, x), exact), FLOOR)
+    bound = max(TIMES * relative_error(torch.evaluate(network, held, x), exact), FLOOR)
     compiled, its = apply(network, held, passes)
     assert its is not None
     for target in targets:
         run = _RUNS[target]
-        error = _error(run(compiled, its, x), exact)
+        error = relative_error(run(compiled, its, x), exact)
         first = None
         if not error <= bound:
             first = _first_difference(run, torch, network, held, x, passes)
@@ -88,6 +88,13 @@ def verify(
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
+
+
+def trial(network: Network, seed: int) -> Weights:
+    """Weights under which every mistake shows and nothing overflows or vanishes: scales of random sign, and the statistics
+    of a seeded batch. They stay in memory. Raises Unavailable where torch, which computes the statistics, is missing."""
+    torch: Any = door.load("torch")
+    return _held(torch.calibrated(network, _lively(network, seed), seed))
 
 
 def _lively(network: Network, seed: int) -> Weights:
@@ -117,7 +124,7 @@ def _give(array: Array) -> Callable[[], Array]:
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
-def _error(outputs: Arrays, exact: Arrays) -> float:
+def relative_error(outputs: Arrays, exact: Arrays) -> float:
     """The worst relative error of all outputs, each by root mean square; infinite where something is missing or odd."""
     worst = 0.0
     for name, wanted in exact.items():
@@ -148,8 +155,8 @@ def _first_difference(
     given = run(compiled, its, x)
     order: list[str] = [*(name for name in exact if name != LOGITS), LOGITS]
     for name in order:
-        bound = max(TIMES * _error({name: plain[name]}, {name: exact[name]}), FLOOR)
-        if name not in given or not _error({name: given[name]}, {name: exact[name]}) <= bound:
+        bound = max(TIMES * relative_error({name: plain[name]}, {name: exact[name]}), FLOOR)
+        if name not in given or not relative_error({name: given[name]}, {name: exact[name]}) <= bound:
             return name
     return None
 

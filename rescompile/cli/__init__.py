@@ -68,6 +68,8 @@ class AllCommands(Commands):
         "schema": "rescompile.cli.library.print_schema",
         "extract": "rescompile.cli.models.extract",
         "run": "rescompile.cli.models.run_model",
+        "bench": "rescompile.cli.bench.bench",
+        "compare": "rescompile.cli.bench.compare",
         "weights": "rescompile.cli.WeightsCommands",
     }
 
