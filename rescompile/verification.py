@@ -1,7 +1,7 @@
 """Whether what was compiled computes what it should: every target against the tree in float64, on the same weights.
 
 The rule is relative to rounding itself: an output passes if its error against float64 is at most three times that of plain
-float32 torch on the same weights and input. Statistics are calibrated first: a deep network with fresh norms overflows,
+torch in the same precision, on the same weights and input. Statistics are calibrated first: a deep network with fresh norms overflows,
 and would compare one infinity with another.
 """
 
@@ -20,28 +20,34 @@ from typing import Any
 import numpy as np
 
 from rescompile import backend as door
-from rescompile.errors import Diagnostic, UsageError, nearest
+from rescompile.errors import Diagnostic, Unavailable, UsageError, nearest, one_of
 from rescompile.network import LOGITS, Network, Parallel, Series, Side, join, name_of, parameters, walk
 from rescompile.passes import PASSES, apply
+from rescompile.runtimes import PRECISIONS, RUNTIMES, Job, Runtime, find
 from rescompile.weights import Array, Weights, draw
 
 TARGETS = ("onnx", "torch", "source")
 #: A correct result is at most so many times as far from float64 as torch's own float32 ...
 TIMES = 3
-#: ... or as this: the rounding of a single operation.
+#: ... or as this: the rounding of a single operation in float32, and in the others by the bits that their numbers keep.
 FLOOR = 2e-7
+_BITS = {"fp32": 24, "tf32": 11, "fp16": 11, "bf16": 8}
 
 Arrays = Mapping[str, Array]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one target gave: the worst error of its outputs, the bound, and the first part that is past it."""
+    """What one target gave: the worst error of its outputs, the bound, and the first part that is past it. `runtime` is the
+    one that it ran in, with its options, if one was asked for; `facts` are what the runtime says of itself."""
 
     target: str
     error: float
     bound: float
     first: str | None = None
+    runtime: str | None = None
+    precision: str = "fp32"
+    facts: Mapping[str, Any] | None = None
 
     @property
     def passed(self) -> bool:
@@ -56,17 +62,23 @@ def verify(
     batch: int = 2,
     weights: Weights | None = None,
     passes: Mapping[str, Any] | None = None,
+    runtimes: Sequence[str] = (),
+    precisions: Sequence[str] = ("fp32",),
 ) -> Iterator[Verdict]:
-    """Compare each target with float64, one verdict after the other.
+    """Compare each target with float64, one verdict after the other; then what each of `runtimes` gives, in those of
+    `precisions` that it has.
 
     `weights` are used as they are; without them new ones are drawn, norms get scales of random sign, and the statistics are
     those of a seeded batch. `passes` are applied to what is compiled, and not to the reference. Raises UsageError for an
-    unknown target, and Unavailable where one is not installed.
+    unknown target or precision, and Unavailable where a target or runtime is not there or does not do what was asked.
     """
     for target in targets:
         if target not in TARGETS:
             help = nearest(target, TARGETS) or f"the targets are {', '.join(TARGETS)}"
             raise UsageError(Diagnostic("E0802", f"'{target}' cannot be verified", help=help))
+    cases = [_Case(target, _RUNS[target]) for target in targets] + _cases(runtimes, precisions)
+    if not cases:
+        raise UsageError(Diagnostic("E0802", "there is nothing to verify", help="name a target or a runtime"))
     passes = dict(passes or {})
     other = {step.keyword: passes.pop(step.keyword) for step in PASSES if not step.exact and step.keyword in passes}
     if other:  # passes that make another function: the reference is that one too
@@ -75,16 +87,52 @@ def verify(
     x = np.random.default_rng(seed).standard_normal((batch, *network.input), np.float32)
     held = weights if weights is not None else trial(network, seed)
     exact = torch.evaluate(network, held, x, double=True)
-    bound = max(TIMES * relative_error(torch.evaluate(network, held, x), exact), FLOOR)
+    bounds: dict[str, float] = {}
     compiled, its = apply(network, held, passes)
     assert its is not None
-    for target in targets:
-        run = _RUNS[target]
-        error = relative_error(run(compiled, its, x), exact)
+    for case in cases:
+        if case.precision not in bounds:
+            bounds[case.precision] = _bound(_eager(case.precision)(network, held, x), exact, case.precision)
+        bound = bounds[case.precision]
+        error = relative_error(case.run(compiled, its, x), exact)
+        facts = case.run.facts if isinstance(case.run, _InRuntime) else None
         first = None
         if not error <= bound:
-            first = _first_difference(run, torch, network, held, x, passes)
-        yield Verdict(target, error, bound, first)
+            first = _first_difference(case, torch, network, held, x, passes)
+        yield Verdict(case.target, error, bound, first, case.runtime, case.precision, facts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What is compared: what runs a target, where, and in which precision."""
+
+    target: str
+    run: Callable[[Network, Weights, Array], Arrays]
+    runtime: str | None = None
+    precision: str = "fp32"
+
+
+def _cases(runtimes: Sequence[str], precisions: Sequence[str]) -> list[_Case]:
+    """Every runtime in every precision that it has, before anything is computed."""
+    for precision in precisions:
+        if precision not in _BITS:
+            if precision in PRECISIONS:
+                message, help = f"{precision} cannot be verified: torch has no eager {precision} to compare with", None
+            else:
+                message, help = f"there is no precision '{precision}'", nearest(precision, _BITS)
+            raise UsageError(Diagnostic("E0802", message, help=help or f"there are {one_of(_BITS)}"))
+    cases: list[_Case] = []
+    if runtimes and not precisions:
+        raise UsageError(Diagnostic("E0802", "runtimes are verified in a precision", help=f"there are {one_of(_BITS)}"))
+    for text in runtimes:
+        runtime, options = find(text)
+        done = [precision for precision in precisions if precision in runtime.precisions]
+        reason = runtime.missing() if done else f"it does not run {one_of(precisions)}"
+        if reason is not None:
+            help = runtime.how() if done else f"it has {one_of(runtime.precisions)}"
+            raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot run here: {reason}", help=help))
+        cases += [_Case(runtime.takes, _InRuntime(runtime, options, each), text.strip(), each) for each in done]
+    return cases
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
@@ -138,24 +186,24 @@ def relative_error(outputs: Arrays, exact: Arrays) -> float:
     return worst
 
 
+def _bound(plain: Arrays, exact: Arrays, precision: str) -> float:
+    """How far an output may be off, where plain torch in this precision gave `plain`."""
+    return max(TIMES * relative_error(plain, exact), FLOOR * 2.0 ** (_BITS["fp32"] - _BITS[precision]))
+
+
 def _first_difference(
-    run: Callable[[Network, Weights, Array], Arrays],
-    torch: Any,
-    network: Network,
-    held: Weights,
-    x: Array,
-    passes: Mapping[str, Any],
+    case: _Case, torch: Any, network: Network, held: Weights, x: Array, passes: Mapping[str, Any]
 ) -> str | None:
     """The first part whose map is past the bound: every part outside of merges becomes an output."""
     tapped = tap_all(network)
     exact = torch.evaluate(tapped, held, x, double=True)
-    plain = torch.evaluate(tapped, held, x)
+    plain = _eager(case.precision)(tapped, held, x)
     compiled, its = apply(tapped, held, passes)
     assert its is not None
-    given = run(compiled, its, x)
+    given = case.run(compiled, its, x)
     order: list[str] = [*(name for name in exact if name != LOGITS), LOGITS]
     for name in order:
-        bound = max(TIMES * relative_error({name: plain[name]}, {name: exact[name]}), FLOOR)
+        bound = _bound({name: plain[name]}, {name: exact[name]}, case.precision)
         if name not in given or not relative_error({name: given[name]}, {name: exact[name]}) <= bound:
             return name
     return None
@@ -246,5 +294,46 @@ with torch.no_grad():
 outputs = outputs if isinstance(outputs, dict) else {"logits": outputs}
 numpy.savez("outputs.npz", **{name: value.numpy() for name, value in outputs.items()})
 """
+
+
+class _InRuntime:
+    """Runs a network in a runtime: as an ONNX file, or as a module of torch."""
+
+    def __init__(self, runtime: Runtime, options: Mapping[str, str], precision: str) -> None:
+        self.runtime, self.options, self.precision = runtime, options, precision
+        self.facts: Mapping[str, Any] = {}
+
+    def __call__(self, network: Network, weights: Weights, x: Array) -> Arrays:
+        """The outputs by name."""
+        with tempfile.TemporaryDirectory() as folder:
+            model = None
+            if self.runtime.takes == "onnx":
+                model = Path(folder) / "model.onnx"
+                onnx = door.load("onnx")
+                onnx.emit(network, weights, **door.checked(onnx, "onnx", {"batch": len(x)})).write(model)
+            job = Job(network.name, model, lambda: _module(network, weights), x, self.precision)
+            prepared = self.runtime.prepare(job, self.options)
+            try:
+                self.facts = prepared.facts
+                return prepared.outputs()
+            finally:
+                prepared.close()
+
+
+def _module(network: Network, weights: Weights) -> Any:
+    torch: Any = door.load("torch")
+    return torch.make(network, weights).eval()
+
+
+def _eager(precision: str) -> Callable[[Network, Weights, Array], Arrays]:
+    """Plain torch in a precision: on the processor where it has it, for float32 always, which TF32 cannot touch there."""
+    if precision == "fp32":
+        return _torch
+    for name in ("torch-cpu", "torch-cuda"):
+        if precision in RUNTIMES[name].precisions and RUNTIMES[name].missing() is None:
+            return _InRuntime(RUNTIMES[name], {}, precision)
+    message = f"{precision} is measured by torch in {precision}, which needs a GPU"
+    raise Unavailable(Diagnostic("E0901", message, help=RUNTIMES["torch-cuda"].how()))
+
 
 _RUNS: dict[str, Callable[[Network, Weights, Array], Arrays]] = {"onnx": _onnx, "torch": _torch, "source": _source}

@@ -70,6 +70,7 @@ class AllCommands(Commands):
         "run": "rescompile.cli.models.run_model",
         "bench": "rescompile.cli.bench.bench",
         "compare": "rescompile.cli.bench.compare",
+        "doctor": "rescompile.cli.doctor.doctor",
         "weights": "rescompile.cli.WeightsCommands",
     }
 

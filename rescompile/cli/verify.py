@@ -19,13 +19,25 @@ from rescompile.cli.common import (
     say,
     with_passes,
 )  # fmt: skip
+from rescompile.errors import Diagnostic, UsageError
 
 
 @with_passes
 @command
 def verify(
     spec: SpecArgument,
-    targets: Annotated[str, typer.Option(help="Which targets to compare, separated by commas.")] = "onnx,torch,source",
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            help="Which targets to compare, separated by commas. Default: onnx,torch,source without --runtime."
+        ),
+    ] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="Runtimes to compare, separated by commas, such as ort-cpu,torch-cpu:compile.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Precisions of the runtimes, separated by commas. Default: fp32.")
+    ] = None,
     weights: Annotated[
         str | None, typer.Option(metavar="FILE", help="Weights to verify with. Default: seeded ones, calibrated.")
     ] = None,
@@ -38,7 +50,8 @@ def verify(
     *,
     passes: dict[str, Any],
 ) -> None:
-    """Compare each target with float64 on the CPU: its error may be three times that of float32 torch."""
+    """Compare targets and runtimes with float64: an error may be three times that of plain torch in the same precision."""
+    from rescompile.verification import TARGETS
     from rescompile.verification import verify as verdicts
 
     _, network = elaborated(spec, set, features)
@@ -47,25 +60,40 @@ def verify(
         from rescompile import checkpoints
 
         loaded = checkpoints.load(weights, network, say)
-    names = [name.strip() for name in targets.split(",")]
-    found = []
-    if not as_json:
-        print(f"{'target':<8}  {'error':>9}  {'bound':>9}")
-    for verdict in verdicts(network, names, seed, batch, loaded, passes):
+    if precision is not None and runtime is None:
+        raise UsageError(Diagnostic("E0802", "--precision is that of runtimes", help="say which: --runtime ort-cpu"))
+    chosen = _split(runtime or "")
+    names = _split(targets) if targets is not None else [] if runtime is not None else TARGETS
+    found: list[Any] = []
+    widths = max(map(len, ("runtime", *chosen))), len("precision")
+
+    def shown(target: str, runtime: str, precision: str, rest: str) -> None:
+        where = f"{runtime:<{widths[0]}}  {precision:<{widths[1]}}  " if chosen else ""
+        print(f"{target:<8}  {where}{rest}")
+
+    for verdict in verdicts(network, names, seed, batch, loaded, passes, chosen, _split(precision or "fp32")):
+        if not as_json and not found:
+            shown("target", "runtime", "precision", f"{'error':>9}  {'bound':>9}")
         found.append(verdict)
         if not as_json:
-            where = f"  first in {verdict.first}" if verdict.first else ""
-            print(
-                f"{verdict.target:<8}  {verdict.error:9.2e}  {verdict.bound:9.2e}  {'ok' if verdict.passed else 'differs'}{where}"
-            )
+            ending = ("ok" if verdict.passed else "differs") + (f"  first in {verdict.first}" if verdict.first else "")
+            figures = f"{verdict.error:9.2e}  {verdict.bound:9.2e}  {ending}"
+            shown(verdict.target, verdict.runtime or "", verdict.precision, figures)
     passed = all(verdict.passed for verdict in found)
     if as_json:
         listed = [
-            {"target": v.target, "error": v.error, "bound": v.bound, "passed": v.passed, "first": v.first}
+            {
+                "target": v.target, "runtime": v.runtime, "precision": v.precision, "error": v.error, "bound": v.bound,
+                "passed": v.passed, "first": v.first, "facts": v.facts,
+            }
             for v in found
-        ]
+        ]  # fmt: skip
         print_json({"name": network.name, "passed": passed, "targets": listed})
     else:
         print("PASSED" if passed else "FAILED")
     if not passed:
         raise typer.Exit(1)
+
+
+def _split(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]

@@ -9,10 +9,9 @@ or a network that computes in another precision is refused, and no number can be
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Protocol
 
 from rescompile.errors import Diagnostic, Unavailable, UsageError, nearest, one_of
@@ -74,7 +73,8 @@ class _Library(Protocol):
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """A row of the table. `device` is cpu or cuda; `takes` is onnx or torch: what of a job it runs; `extra` is the optional
-    part of rescompile that installs its library; `options` say what may follow its name after a colon."""
+    part of rescompile that installs its library, and `beside` what it needs beside that; `options` say what may follow its
+    name after a colon."""
 
     name: str
     summary: str
@@ -83,7 +83,8 @@ class Runtime:
     precisions: tuple[str, ...]
     extra: str
     module: str
-    options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    options: Mapping[str, str]
+    beside: str = ""
 
     def missing(self) -> str | None:
         """Why this runtime cannot be used here, in words; None if nothing is known to be missing."""
@@ -115,8 +116,7 @@ class Runtime:
 
     def how(self) -> str:
         """How to get what this runtime needs."""
-        driver = ", on a machine with an NVIDIA GPU and its driver" if self.device == "cuda" else ""
-        return f"pip install 'rescompile[{self.extra}]'{driver}"
+        return f"pip install 'rescompile[{self.extra}]'" + (f", and {self.beside}" if self.beside else "")
 
     def _library(self) -> _Library:
         library: Any = import_module(f"rescompile.runtimes.{self.module}")
@@ -167,6 +167,8 @@ def word(options: Mapping[str, str], name: str, words: tuple[str, ...]) -> str |
     return text
 
 
+_DRIVER = "an NVIDIA GPU with its driver"
+_CUDA = f"{_DRIVER}, CUDA and cuDNN (pip install 'onnxruntime-gpu[cuda,cudnn]')"
 _THREADS = {"threads": "threads=N: threads of the processor that one inference uses"}
 
 RUNTIMES: Mapping[str, Runtime] = {
@@ -183,10 +185,12 @@ RUNTIMES: Mapping[str, Runtime] = {
                 "nhwc": "convolutions on maps whose channels come last",
                 "search": "search=exhaustive, heuristic or default: how the algorithm of a convolution is chosen",
             },
+            _CUDA,
         ),
         Runtime(
             "ort-tensorrt", "TensorRT through ONNX Runtime", "cuda", "onnx", ("fp32", "tf32", "fp16", "int8"), "run",
             "onnxruntime", {"graph": "capture the inference as a CUDA graph, and replay it"},
+            f"{_CUDA}, and TensorRT (pip install tensorrt)",
         ),
         Runtime(
             "openvino", "OpenVINO on the processor", "cpu", "onnx", ("fp32", "bf16", "int8"), "openvino", "openvino",
@@ -206,6 +210,7 @@ RUNTIMES: Mapping[str, Runtime] = {
                 "channels_last": "maps whose channels come last",
                 "compile": "torch.compile; compile=reduce-overhead replays a CUDA graph, compile=max-autotune also tries more kernels",
             },
+            f"{_DRIVER}, and the PyTorch built for it",
         ),
     )
 }  # fmt: skip

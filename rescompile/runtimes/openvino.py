@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from rescompile.errors import Diagnostic, Unavailable, UsageError
-from rescompile.runtime import brief
 from rescompile.runtimes import Job, Runtime, whole
 from rescompile.weights import Array
 
@@ -55,7 +54,7 @@ class Request:
             model.reshape(list(job.input.shape))
             compiled = core.compile_model(model, "CPU", config)
         except RuntimeError as error:
-            raise UsageError(Diagnostic("E0801", f"{job.name} cannot be loaded by OpenVINO: {brief(error)}")) from None
+            raise UsageError(Diagnostic("E0801", f"{job.name} cannot be loaded by OpenVINO: {_last(error)}")) from None
         self._request: Any = compiled.create_infer_request()
         self._input: Any = np.ascontiguousarray(job.input)
         self._request.set_input_tensor(openvino.Tensor(self._input, shared_memory=True))
@@ -64,7 +63,8 @@ class Request:
         started = time.perf_counter()
         self.run()
         self.first_seconds = time.perf_counter() - started
-        multiplied = types(compiled.get_runtime_model().get_ops())
+        nodes = compiled.get_runtime_model().get_ops()
+        multiplied = counted(nodes, "runtimePrecision")
         _hold(job, multiplied, native)
         self.facts: Mapping[str, Any] = {
             "device": "cpu",
@@ -72,6 +72,7 @@ class Request:
             "tf32": False,
             "threads": compiled.get_property("INFERENCE_NUM_THREADS"),
             "multiplied": multiplied,
+            "kernels": counted(nodes, "primitiveType"),
             "native": list(native),
             "options": dict(options),
             "versions": {"openvino": openvino.__version__},
@@ -91,14 +92,20 @@ class Request:
         self._request = self._input = None
 
 
-def types(nodes: Any) -> dict[str, int]:
-    """How many of the nodes that multiply ran in each type, as the compiled model reports them."""
+def counted(nodes: Any, fact: str) -> dict[str, int]:
+    """The nodes that multiply, counted by what the compiled model reports of them: `runtimePrecision` is the type that they
+    compute in, `primitiveType` the kernel, whose name says with which instructions."""
     counts: Counter[str] = Counter()
     for node in nodes:
         facts = node.get_rt_info()
         if "layerType" in facts and facts["layerType"].astype(str) in _MULTIPLYING:
-            counts[facts["runtimePrecision"].astype(str)] += 1
+            counts[facts[fact].astype(str)] += 1
     return dict(counts)
+
+
+def _last(error: Exception) -> str:
+    """The line that says what is wrong: OpenVINO's errors begin with where they were raised."""
+    return ([line for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1][:300]
 
 
 def _hold(job: Job, multiplied: Mapping[str, int], native: tuple[str, ...]) -> None:

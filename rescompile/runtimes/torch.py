@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rescompile.errors import Diagnostic, Unavailable
@@ -64,7 +64,7 @@ class Module:
             brief = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
             raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot run {job.name}: {brief}")) from None
         self.first_seconds = time.perf_counter() - started
-        with self._state():
+        with settings(self._torch, self._cuda, self._tf32, self._threads):
             self.facts: Mapping[str, Any] = {
                 "device": torch.cuda.get_device_name() if self._cuda else "cpu",
                 "precision": job.precision,
@@ -77,7 +77,7 @@ class Module:
 
     def run(self) -> None:
         """One inference; the device has finished when this returns."""
-        with self._state(), self._torch.inference_mode():
+        with settings(self._torch, self._cuda, self._tf32, self._threads), self._torch.inference_mode():
             self._given = self._module(self._input)
             self._wait()
 
@@ -96,26 +96,79 @@ class Module:
         if self._cuda:
             self._torch.cuda.synchronize()
 
-    @contextlib.contextmanager
-    def _state(self) -> Iterator[None]:
-        """torch's global state as this job wants it, and as it was afterwards: others run in between."""
-        torch, before = self._torch, []
-        wanted = [
-            (torch.backends.cuda.matmul, "allow_tf32", self._tf32),
-            (torch.backends.cudnn, "allow_tf32", self._tf32),
-            (torch.backends.cudnn, "benchmark", True),  # shapes are fixed: the fastest algorithm is found by trying
-        ]
-        threads = torch.get_num_threads()
-        try:
-            if self._cuda:
-                for owner, name, value in wanted:
-                    before.append((owner, name, getattr(owner, name)))
-                    setattr(owner, name, value)
-            elif self._threads not in (None, threads):
-                torch.set_num_threads(self._threads)
-            yield
-        finally:
-            for owner, name, value in before:
+
+@contextlib.contextmanager
+def settings(torch: Any, cuda: bool, tf32: bool, threads: int | None) -> Iterator[None]:
+    """torch's global state as one job wants it, and as it was afterwards: others run in between."""
+    wanted = [
+        (torch.backends.cuda.matmul, "allow_tf32", tf32),
+        (torch.backends.cudnn, "allow_tf32", tf32),
+        (torch.backends.cudnn, "benchmark", True),  # shapes are fixed: the fastest algorithm is found by trying
+    ]
+    before, used = [], torch.get_num_threads()
+    try:
+        if cuda:
+            for owner, name, value in wanted:
+                before.append((owner, name, getattr(owner, name)))
                 setattr(owner, name, value)
-            if torch.get_num_threads() != threads:
-                torch.set_num_threads(threads)
+        elif threads not in (None, used):
+            torch.set_num_threads(threads)
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
+        if torch.get_num_threads() != used:
+            torch.set_num_threads(used)
+
+
+# --- for the roofline ---------------------------------------------------------------------------------------------------
+
+
+def products(device: str, precision: str, side: int) -> dict[str, tuple[float, Callable[[], None]]]:
+    """What multiplies on a device, by name, with its floating-point operations: a product of square matrices, and on the
+    processor convolutions too, for which torch takes another library. Nothing where torch has no such numbers there."""
+    import torch
+
+    if precision not in _DTYPES or (device == "cpu" and precision not in ("fp32", "bf16")):
+        return {}
+    kind = getattr(torch, _DTYPES[precision])
+    a = torch.ones(side, side, dtype=kind, device=device)
+    out = torch.empty_like(a)
+
+    def multiply() -> None:
+        torch.mm(a, a, out=out)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    found: dict[str, tuple[float, Callable[[], None]]] = {"matrix product": (2 * side**3, multiply)}
+    if device == "cpu":
+        channels, extent = side // 4, 28
+        maps = torch.ones(2, channels, extent, extent, dtype=kind).to(memory_format=torch.channels_last)
+        for kernel in (1, 3):
+            weight = torch.ones(channels, channels, kernel, kernel, dtype=kind).to(memory_format=torch.channels_last)
+            work = 2 * maps.numel() * channels * kernel**2
+            found[f"{kernel}x{kernel} convolution"] = work, _convolution(torch, maps, weight)
+    return found
+
+
+def _convolution(torch: Any, maps: Any, weight: Any) -> Callable[[], None]:
+    def run() -> None:
+        with torch.inference_mode():
+            torch.conv2d(maps, weight, padding=weight.shape[-1] // 2)
+
+    return run
+
+
+def copies(size: int, times: int) -> Callable[[], None]:
+    """What copies so many bytes in the memory of the GPU, so many times."""
+    import torch
+
+    source = torch.ones(size, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+
+    def run() -> None:
+        for _ in range(times):
+            target.copy_(source)
+        torch.cuda.synchronize()
+
+    return run

@@ -1,0 +1,99 @@
+"""`doctor`: what this machine has, and which runtimes work on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rescompile.cli.common import Format, FormatOption, JsonOption, command, print_json
+
+
+@command
+def doctor(as_json: JsonOption = False, format: FormatOption = Format.text) -> None:
+    """Try every runtime with a tiny network, and say what works and what the others would need."""
+    from rescompile.runtimes import RUNTIMES, device
+
+    machine = device.describe()
+    targets = _targets()
+    if not as_json:
+        for label, text in _machine(machine).items():
+            print(f"{label:<13} {text}")
+        for target in targets:
+            print(f"{'target':<13} {target['name']:<12}  {_state(target)}")
+    listed = []
+    for runtime in RUNTIMES.values():
+        listed.append(_tried(runtime))
+        if not as_json:
+            print(f"{'runtime':<13} {runtime.name:<12}  {_state(listed[-1])}")
+            for trial in listed[-1]["precisions"]:
+                if trial["reason"]:
+                    print(f"{'':<28}{trial['precision']}: {trial['reason']}{_help(trial)}")
+    if as_json:
+        print_json({"machine": machine, "targets": targets, "runtimes": listed})
+
+
+def _tried(runtime: Any) -> dict[str, Any]:
+    """What is known of a runtime after trying it."""
+    from rescompile.runtimes.trial import trials
+
+    reason = runtime.missing()
+    tried = list(trials(runtime)) if reason is None else []
+    works = any(trial.passed for trial in tried)
+    return {
+        "name": runtime.name,
+        "summary": runtime.summary,
+        "works": works,
+        "reason": reason,
+        "needs": runtime.how() if reason else None,
+        "options": dict(runtime.options),
+        "precisions": [
+            {
+                "precision": trial.precision, "works": trial.passed, "error": trial.error, "bound": trial.bound,
+                "reason": trial.reason, "help": trial.help, "facts": trial.facts,
+            }
+            for trial in tried
+        ],
+    }  # fmt: skip
+
+
+def _targets() -> list[dict[str, Any]]:
+    """The targets of `build`, and whether they can be loaded."""
+    from rescompile import backend
+    from rescompile.errors import Unavailable
+
+    found = []
+    for name in backend.built_in():
+        reason = needs = None
+        try:
+            backend.load(name)
+        except Unavailable as error:
+            reason, needs = error.diagnostics[0].message, error.diagnostics[0].help
+        found.append({"name": name, "works": reason is None, "reason": reason, "needs": needs, "precisions": []})
+    return found
+
+
+def _state(row: dict[str, Any]) -> str:
+    if row["reason"]:
+        return f"missing  {row['reason']}" + (f"\n{'':<28}needs {row['needs']}" if row["needs"] else "")
+    errors = [f"{trial['precision']} {trial['error']:.1e}" for trial in row["precisions"] if trial["works"]]
+    if not row["works"]:
+        return "fails"
+    return "works" + (f"    error {', '.join(errors)}" if errors else "")
+
+
+def _help(trial: dict[str, Any]) -> str:
+    return f" ({trial['help']})" if trial["help"] else ""
+
+
+def _machine(machine: dict[str, Any]) -> dict[str, str]:
+    processor, memory = machine["processor"], machine["memory"]
+    parts = [processor["name"], f"{processor['usable']} of {processor['threads']} threads"]
+    parts += [f"{memory / 2**30:.1f} GiB"] if memory else []
+    gpus = [f"{gpu['name']}, {gpu['memory.total']}, driver {gpu['driver_version']}" for gpu in machine["gpus"]]
+    libraries = ", ".join(f"{name} {number}" for name, number in machine["libraries"].items())
+    return {
+        "processor": ", ".join(parts),
+        "instructions": " ".join(processor["features"]) or "not known",
+        "gpu": "; ".join(gpus) or "none",
+        "system": f"{machine['system']}, Python {machine['python']}",
+        "libraries": libraries,
+    }

@@ -1,0 +1,122 @@
+"""The machine that numbers were taken on: what it is, and what it was doing. No names of hosts or users, and no paths."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+#: Libraries that a number depends on, by the names of their packages.
+LIBRARIES = (
+    "rescompile", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "torch", "torchvision", "timm", "triton",
+)  # fmt: skip
+#: Instructions that decide in which precisions a processor is fast, as Linux calls them.
+FEATURES = (
+    "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8", "amx_fp16",
+    "asimddp", "bf16", "i8mm", "sve",
+)  # fmt: skip
+_GPU = ("name", "driver_version", "memory.total", "compute_cap")
+_GPU_STATE = ("clocks.sm", "clocks.mem", "temperature.gpu", "power.draw", "utilization.gpu")
+
+
+def describe() -> dict[str, Any]:
+    """What this machine is: `processor`, `memory` in bytes, `gpus`, `system`, and the versions of `libraries`."""
+    return {
+        "processor": _processor(),
+        "memory": _memory(),
+        "gpus": _smi(_GPU),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "libraries": libraries(),
+    }
+
+
+def state() -> dict[str, Any]:
+    """What this machine does at the moment: clocks in MHz and temperatures in degrees Celsius, as far as it tells them."""
+    return {
+        "processor_mhz": _mhz(),
+        "processor_celsius": _celsius(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "gpus": _smi(_GPU_STATE),
+    }
+
+
+def libraries() -> dict[str, str]:
+    """The installed ones of LIBRARIES, with their versions."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def usable() -> int:
+    """How many threads of the processor this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> dict[str, Any]:
+    text = _read("/proc/cpuinfo")
+    fields = [dict(_FIELD.findall(part)) for part in text.split("\n\n") if part.strip()]
+    first = fields[0] if fields else {}
+    cores = {(part.get("physical id"), part.get("core id")) for part in fields} - {(None, None)}
+    known = set((first.get("flags") or first.get("Features") or "").split())
+    name = first.get("model name") or _told("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor()
+    return {
+        "name": name.strip() or platform.machine(),
+        "cores": len(cores) or None,
+        "threads": os.cpu_count(),
+        "usable": usable(),
+        "features": [feature for feature in FEATURES if feature in known],
+    }
+
+
+_FIELD = re.compile(r"^([^\t:\n]+?)\s*: ?(.*)$", re.MULTILINE)
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _mhz() -> float | None:
+    """The mean clock of all threads."""
+    found = [float(value) for value in re.findall(r"^cpu MHz\s*: ([\d.]+)$", _read("/proc/cpuinfo"), re.MULTILINE)]
+    return round(sum(found) / len(found), 1) if found else None
+
+
+def _celsius() -> float | None:
+    """The hottest zone that the system reports."""
+    found = [_read(str(path)).strip() for path in Path("/sys/class/thermal").glob("thermal_zone*/temp")]
+    return max((int(value) / 1000 for value in found if value.lstrip("-").isdigit()), default=None)
+
+
+def _smi(fields: tuple[str, ...], told: Callable[..., str | None] | None = None) -> list[Mapping[str, str]]:
+    """What NVIDIA's tool says of each GPU; nothing where it is not there."""
+    text = (told or _told)("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader")
+    rows = [[value.strip() for value in line.split(",")] for line in (text or "").splitlines()]
+    return [dict(zip(fields, row, strict=True)) for row in rows if len(row) == len(fields)]
+
+
+def _told(*command: str) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

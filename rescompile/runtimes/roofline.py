@@ -1,0 +1,214 @@
+"""How fast a network could be on a device: the roofline (Williams, Waterman, Patterson 2009) of its layers, in a row.
+
+A layer takes at least as long as its bytes at the bandwidth of a copy, and as its multiply-adds at the rate of a large
+product of matrices; both are measured on the device itself, in the precision of the network. The limit of a network is the sum over its
+layers. What is done to values one by one (norms, activations, merges that add or multiply) is counted as done by the layer
+that makes them, so it moves no bytes, but for the other branches that a merge reads; a concatenation costs nothing.
+
+It is a limit for kernels of one layer each. Who fuses several layers, or multiplies by fewer products (Winograd), can pass it.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from rescompile.network import Network, Op, Parallel, Rules, Series, Side, fold
+from rescompile.ops import AdaptiveAvgPool, AvgPool, Conv, GlobalAvgPool, Linear, MaxPool
+from rescompile.runtimes.device import usable
+from rescompile.runtimes.torch import copies, products, settings
+from rescompile.weights import Array
+
+#: Bytes of a value in memory.
+WIDTH = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+#: The ops that are layers: they read maps from memory and write maps to it. All others are done where values are made.
+LAYERS = (Conv, Linear, MaxPool, AvgPool, GlobalAvgPool, AdaptiveAvgPool)
+#: Sizes of copies in bytes: what fits into a cache is copied faster than what does not.
+_COPIES = {"cpu": (1 << 20, 4 << 20, 16 << 20, 64 << 20, 256 << 20), "cuda": (4 << 20, 16 << 20, 64 << 20, 1 << 30)}
+#: Rows and columns of the matrices that are multiplied.
+_SIDE = {"cpu": 2048, "cuda": 8192}
+_ROUNDS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one layer does: `maps` are values read and written for each input, `weights` values read once for all."""
+
+    name: str
+    maps: int
+    weights: int
+    macs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A rate per second: the best of several rounds, which is what a roof is, and how they spread: the distance of their
+    quartiles over their median."""
+
+    best: float
+    median: float
+    spread: float
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """A device in one precision. `copies` is the bandwidth in bytes per second (read and written) of copies of so many bytes,
+    `product` the floating-point operations per second of the fastest of several large products, which `by` names; None where
+    none could be measured."""
+
+    device: str
+    precision: str
+    copies: Mapping[int, Measured]
+    product: Measured | None
+    by: str | None = None
+
+    def bandwidth(self, size: float) -> float:
+        """The bandwidth for `size` bytes: that of the fastest copy which is not smaller, or else of the largest."""
+        return max((copy.best for length, copy in self.copies.items() if length >= size), default=self._largest)
+
+    @property
+    def _largest(self) -> float:
+        return self.copies[max(self.copies)].best
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The least time of a network on a device, and of each of its layers; `bounds` says of each whether `memory` or
+    `compute` sets it."""
+
+    seconds: float
+    layers: Mapping[str, float]
+    bounds: Mapping[str, str]
+
+    def fraction(self, seconds: float) -> float:
+        """How much of the limit a measured time reaches: 1 is the limit itself."""
+        return self.seconds / seconds
+
+
+def layers(network: Network) -> tuple[Layer, ...]:
+    """The layers of a network in evaluation mode, in the order of execution."""
+    return fold(network.root, _LAYERS)
+
+
+def limit(network: Network, batch: int, roofline: Roofline) -> Limit | None:
+    """The limit of a network for a batch; None where the device's rate could not be measured in this precision."""
+    if roofline.product is None:
+        return None
+    rate, width = roofline.product.best, WIDTH[roofline.precision]
+    seconds, bounds = {}, {}
+    for layer in layers(network):
+        size = width * (batch * layer.maps + layer.weights)
+        moving, multiplying = size / roofline.bandwidth(size / 2), 2 * batch * layer.macs / rate
+        seconds[layer.name] = max(moving, multiplying)
+        bounds[layer.name] = "compute" if multiplying > moving else "memory"
+    return Limit(sum(seconds.values()), seconds, bounds)
+
+
+# --- the layers of a tree -----------------------------------------------------------------------------------------------
+
+
+def _op(name: str, node: Op) -> tuple[Layer, ...]:
+    if not isinstance(node.kind, LAYERS):
+        return ()
+    weights = sum(parameter.size for parameter in node.kind.parameters(node.input))
+    return (Layer(name, math.prod(node.input) + math.prod(node.output), weights, node.kind.macs(node.input)),)
+
+
+def _series(_: Series, parts: Sequence[tuple[Layer, ...]]) -> tuple[Layer, ...]:
+    return tuple(layer for part in parts for layer in part)
+
+
+def _parallel(node: Parallel, parts: Sequence[tuple[Layer, ...]]) -> tuple[Layer, ...]:
+    """A merge is done by the last layer of the first branch that has one, which then reads the other branches."""
+    main = next((index for index, part in enumerate(parts) if part), None)
+    if node.merge == "concat" or main is None:
+        return _series(Series((), node.input, node.output), parts)
+    read = sum(math.prod(branch.output) for index, branch in enumerate(node.branches) if index != main)
+    *before, last = parts[main]
+    merged = (*before, replace(last, maps=last.maps + read))
+    return tuple(layer for index, part in enumerate(parts) for layer in (merged if index == main else part))
+
+
+def _side(node: Side, part: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    return part if node.mode == "always" else ()
+
+
+_LAYERS: Rules[tuple[Layer, ...]] = Rules(_op, _series, _parallel, _side)
+
+
+# --- measuring ----------------------------------------------------------------------------------------------------------
+
+
+def measure(device: str, precision: str, threads: int | None = None, quick: bool = False) -> Roofline:
+    """Measure a device: `cpu`, or `cuda` through torch. `threads` of the processor are all that this process has by default.
+    `quick` takes smaller copies and matrices, for a first look. Some seconds."""
+    workers = threads or usable()
+    sizes, side = _COPIES[device], _SIDE[device]
+    if quick:
+        sizes, side = sizes[:3], side // 4
+    found = _torch_products(device, precision, side, workers)
+    if device == "cpu" and precision == "fp32" and workers == usable():  # numpy takes all threads that there are
+        found["matrix product of numpy"] = _numpy_product(side)
+    by = max(found, key=lambda name: found[name].best, default=None)
+    copied = {size: _cuda_copy(size) if device == "cuda" else _copy(size, workers) for size in sizes}
+    return Roofline(device, precision, copied, found[by] if by else None, by)
+
+
+def _rated(work: float, run: Callable[[], Any], least: float = 5e-3) -> Measured:
+    """The rate of a run that does so much work. A round lasts at least some milliseconds, or the clock would be measured."""
+    run()
+    started = time.perf_counter()
+    run()
+    times = max(1, math.ceil(least / max(time.perf_counter() - started, 1e-7)))
+    rates = []
+    for _ in range(_ROUNDS):
+        started = time.perf_counter()
+        for _ in range(times):
+            run()
+        rates.append(work * times / (time.perf_counter() - started))
+    low, median, high = statistics.quantiles(rates, n=4)
+    return Measured(max(rates), median, (high - low) / median, _ROUNDS)
+
+
+def _copy(size: int, threads: int) -> Measured:
+    """Copies in main memory, each thread its part: numpy lets go of the interpreter while it copies."""
+    source, target = np.ones(size, np.uint8), np.empty(size, np.uint8)
+    parts = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
+    with ThreadPoolExecutor(threads) as pool:
+        # A thread copies its part several times in a row, so that handing it out does not count.
+        times = max(1, (64 << 20) // size)
+
+        def work(pair: tuple[Array, Array]) -> None:
+            for _ in range(times):
+                np.copyto(*pair)
+
+        return _rated(2 * size * times, lambda: list(pool.map(work, parts)))
+
+
+def _numpy_product(side: int) -> Measured:
+    a = np.ones((side, side), np.float32)
+    out = np.empty_like(a)
+    return _rated(2 * side**3, lambda: np.matmul(a, a, out=out))
+
+
+def _torch_products(device: str, precision: str, side: int, threads: int) -> dict[str, Measured]:
+    """The rates of torch's products by name; none where torch is missing, or has no such numbers on the device."""
+    try:
+        import torch
+    except ImportError:
+        return {}
+    with settings(torch, device == "cuda", precision == "tf32", threads):
+        return {name: _rated(work, run) for name, (work, run) in products(device, precision, side).items()}
+
+
+def _cuda_copy(size: int) -> Measured:
+    times = max(1, (1 << 30) // size)
+    return _rated(2 * size * times, copies(size, times))

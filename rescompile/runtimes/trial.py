@@ -1,0 +1,113 @@
+"""Whether a runtime works: a network of four layers is run in it, and compared with the same sums taken by numpy in float64."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rescompile import backend as door
+from rescompile.elaboration import elaborate
+from rescompile.errors import RescompileError, Source
+from rescompile.loading import from_document
+from rescompile.network import LOGITS, Network
+from rescompile.reader import Mapping as Document
+from rescompile.reader import read
+from rescompile.runtimes import Job, Runtime
+from rescompile.weights import Array, Weights, draw
+
+_SPEC = """\
+rescompile: 1
+name: trial
+input: [3, 8, 8]
+network:
+  - conv: {channels: 8, kernel: 3, bias: true}
+  - relu
+  - global_avgpool
+  - flatten
+  - fc: {linear: 4}
+"""
+#: The relative rounding of one operation; an output of the trial may be off by eight of them.
+_UNIT = {"fp32": 2.0**-24, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}
+_UNITS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One runtime in one precision: its relative error and the bound, or why there is none and what it would need."""
+
+    precision: str
+    error: float | None
+    bound: float
+    reason: str | None = None
+    help: str | None = None
+    facts: Mapping[str, Any] | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the output was right."""
+        return self.error is not None and self.error <= self.bound
+
+
+def trials(runtime: Runtime) -> Iterator[Trial]:
+    """Run the network in each precision that the runtime makes of a float32 network itself. ONNX Runtime makes none: there
+    a precision is that of the file."""
+    document = read(Source("trial", _SPEC))
+    assert isinstance(document, Document)
+    network = elaborate(from_document(document))
+    weights = draw(network)
+    x = np.random.default_rng(0).standard_normal((2, *network.input), np.float32)
+    exact = _exact(weights, x)
+    for precision in runtime.precisions:
+        own = runtime.takes == "torch" or runtime.module == "openvino" or precision in ("fp32", "tf32")
+        if precision not in _UNIT or not own:
+            continue
+        bound = _UNITS * _UNIT[precision]
+        try:
+            output, facts = _run(runtime, network, weights, x, precision)
+        except RescompileError as error:
+            first = error.diagnostics[0]
+            yield Trial(precision, None, bound, first.message, first.help)
+            continue
+        except Exception as error:  # a library that is installed and broken
+            yield Trial(precision, None, bound, f"{type(error).__name__}: {str(error)[:300]}")
+            continue
+        off = float(np.linalg.norm(output - exact) / np.linalg.norm(exact))
+        yield Trial(precision, off, bound, None if off <= bound else "its output is wrong", facts=facts)
+
+
+def _run(
+    runtime: Runtime, network: Network, weights: Weights, x: Array, precision: str
+) -> tuple[Array, Mapping[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        model = None
+        if runtime.takes == "onnx":
+            model = Path(folder) / "trial.onnx"
+            onnx = door.load("onnx")
+            onnx.emit(network, weights, **door.checked(onnx, "onnx", {"batch": len(x)})).write(model)
+
+        def module() -> Any:
+            torch: Any = door.load("torch")
+            return torch.make(network, weights).eval()
+
+        prepared = runtime.prepare(Job("the trial", model, module, x, precision), {})
+        try:
+            return prepared.outputs()[LOGITS], prepared.facts
+        finally:
+            prepared.close()
+
+
+def _exact(weights: Weights, x: Array) -> Array:
+    """The same network in numpy, in float64."""
+    kernel, shift, matrix, offset = (
+        weights[name].astype(np.float64) for name in ("conv.weight", "conv.bias", "fc.weight", "fc.bias")
+    )
+    padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, kernel.shape[2:], axis=(2, 3))
+    maps = np.einsum("nchwij,ocij->nohw", windows, kernel) + shift[:, None, None]
+    result: Array = np.maximum(maps, 0).mean(axis=(2, 3)) @ matrix.T + offset
+    return result
