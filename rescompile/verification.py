@@ -31,7 +31,7 @@ TARGETS = ("onnx", "torch", "source")
 TIMES = 3
 #: ... or as this: the rounding of a single operation in float32, and in the others by the bits that their numbers keep.
 FLOOR = 2e-7
-_BITS = {"fp32": 24, "tf32": 11, "fp16": 11, "bf16": 8}
+BITS = {"fp32": 24, "tf32": 11, "fp16": 11, "bf16": 8}
 
 Arrays = Mapping[str, Array]
 
@@ -115,15 +115,15 @@ class _Case:
 def _cases(runtimes: Sequence[str], precisions: Sequence[str]) -> list[_Case]:
     """Every runtime in every precision that it has, before anything is computed."""
     for precision in precisions:
-        if precision not in _BITS:
+        if precision not in BITS:
             if precision in PRECISIONS:
                 message, help = f"{precision} cannot be verified: torch has no eager {precision} to compare with", None
             else:
-                message, help = f"there is no precision '{precision}'", nearest(precision, _BITS)
-            raise UsageError(Diagnostic("E0802", message, help=help or f"there are {one_of(_BITS)}"))
+                message, help = f"there is no precision '{precision}'", nearest(precision, BITS)
+            raise UsageError(Diagnostic("E0802", message, help=help or f"there are {one_of(BITS)}"))
     cases: list[_Case] = []
     if runtimes and not precisions:
-        raise UsageError(Diagnostic("E0802", "runtimes are verified in a precision", help=f"there are {one_of(_BITS)}"))
+        raise UsageError(Diagnostic("E0802", "runtimes are verified in a precision", help=f"there are {one_of(BITS)}"))
     for text in runtimes:
         runtime, options = find(text)
         done = [precision for precision in precisions if precision in runtime.precisions]
@@ -188,7 +188,7 @@ def relative_error(outputs: Arrays, exact: Arrays) -> float:
 
 def _bound(plain: Arrays, exact: Arrays, precision: str) -> float:
     """How far an output may be off, where plain torch in this precision gave `plain`."""
-    return max(TIMES * relative_error(plain, exact), FLOOR * 2.0 ** (_BITS["fp32"] - _BITS[precision]))
+    return max(TIMES * relative_error(plain, exact), FLOOR * 2.0 ** (BITS["fp32"] - BITS[precision]))
 
 
 def _first_difference(

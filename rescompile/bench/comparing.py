@@ -51,7 +51,9 @@ def compare(old: Result, new: Result) -> Comparison:
     common = [key for key in before if key in after]
     if not common:
         message = f"the two files have no row in common, of {len(before)} and {len(after)}"
-        raise UsageError(Diagnostic("E0821", message, help="measure the same networks, runtimes, precisions and batches"))
+        raise UsageError(
+            Diagnostic("E0821", message, help="measure the same networks, runtimes, precisions and batches")
+        )
     return Comparison(
         [_change(before[key], after[key]) for key in common],
         [row.title for key, row in before.items() if key not in after],

@@ -47,7 +47,21 @@ def _trtexec(precision: str, model: str, facts: Facts) -> list[Sequence[str]]:
 
 def _benchmark_app(precision: str, model: str, facts: Facts) -> list[Sequence[str]]:
     kinds = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
-    words = ["benchmark_app", "-m", model, "-d", "CPU", "-hint", "none", "-nstreams", "1", "-api", "sync", "-niter", str(TIMES)]
+    words = [
+        "benchmark_app",
+        "-m",
+        model,
+        "-d",
+        "CPU",
+        "-hint",
+        "none",
+        "-nstreams",
+        "1",
+        "-api",
+        "sync",
+        "-niter",
+        str(TIMES),
+    ]
     words += ["-infer_precision", kinds[precision]] if precision in kinds else []
     words += ["-nthreads", str(facts["threads"])] if facts.get("threads") else []
     return [words]

@@ -20,13 +20,12 @@ from rescompile.errors import CheckFailed, Diagnostic
 from rescompile.network import Network
 from rescompile.ops import Shape
 from rescompile.passes import PASSES, apply
-from rescompile.verification import FLOOR, TIMES, relative_error, trial
+from rescompile.verification import BITS, FLOOR, TIMES, relative_error, trial
 from rescompile.weights import Array, Weights
 
 #: An input repeats after so many images: outputs of one image do not depend on the others, and float64 takes its time.
 DISTINCT = 4
-#: The unit roundoff of each precision, and the largest number that it holds.
-ROUNDOFF = {"fp32": 2.0**-24, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}
+#: The largest number that each precision holds.
 LARGEST = {"fp32": 3.4e38, "tf32": 3.4e38, "fp16": 65504.0, "bf16": 3.39e38}
 #: Precisions whose ONNX file is the one in float32: the runtime rounds by itself.
 IN_FLOAT32 = ("fp32", "tf32", "bf16")
@@ -159,9 +158,7 @@ class Reference:
 
     def bound(self, precision: str) -> float:
         """How large an error may be: three times that of eager torch in the same precision. Where torch has not run in it,
-        its error in float32 is scaled by the unit roundoffs."""
-        eager = self._eager.get(precision)
-        if eager is None:
-            eager = self._plain * ROUNDOFF[precision] / ROUNDOFF["fp32"]
-        floor = FLOOR * ROUNDOFF[precision] / ROUNDOFF["fp32"]
-        return max(TIMES * eager, floor) if math.isfinite(eager) else floor
+        its error in float32 is scaled by the bits that numbers keep."""
+        coarser = 2.0 ** (BITS["fp32"] - BITS[precision])
+        eager = self._eager.get(precision, self._plain * coarser)
+        return max(TIMES * eager, FLOOR * coarser) if math.isfinite(eager) else FLOOR * coarser

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 from rescompile.bench import modules
@@ -45,51 +46,44 @@ def parted(text: str) -> tuple[str, str]:
 
 
 def _torchvision(name: str, text: str) -> Any:
-    models = _imported_torchvision()
+    models = _imported("torchvision.models", text)
     if name not in models.list_models(module=models):
         raise _unknown(text, models.list_models(module=models))
     return models.get_model(name, weights=None)
 
 
 def _timm(name: str, text: str) -> Any:
-    try:
-        import timm
-    except ImportError as error:
-        raise _missing(text, "timm", error) from None
+    timm = _imported("timm", text)
     if not timm.is_model(name):
         raise _unknown(text, timm.list_models())
     return timm.create_model(name, pretrained=False)
 
 
-def _imported_torchvision() -> Any:
-    """torchvision's models. Its wheels are linked against CUDA, so beside a torch for the CPU its own operators do not load
-    and it cannot be imported; its classifiers use none of them, and declaring the two that it describes to torch is
-    enough."""
+def _imported(module: str, text: str) -> Any:
+    """A library of networks. torchvision's wheels are linked against CUDA, so beside a torch for the CPU its own operators do
+    not load, and neither it nor timm can be imported; classifiers use none of them, and declaring the two that it describes
+    to torch is enough. Raises Unavailable where the library is missing."""
+    package = module.partition(".")[0]
     try:
-        import torchvision.models as models
-    except ImportError as error:
-        raise _missing(text="torchvision", package="torchvision", error=error) from None
-    except RuntimeError as error:
-        if "torchvision::nms does not exist" not in str(error):
-            raise _missing(text="torchvision", package="torchvision", error=error) from None
-        import torch
-
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        try:
+            return import_module(module)
+        except RuntimeError as error:
+            if "torchvision::nms does not exist" not in str(error):
+                raise
+        for name in [name for name in sys.modules if name.partition(".")[0] in _LIBRARIES]:
             del sys.modules[name]
-        _declared.append(torch.library.Library("torchvision", "DEF"))
-        _declared[0].define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _declared[0].define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision.models as models
-    return models
+        declared = modules.library().library.Library("torchvision", "DEF")
+        declared.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        declared.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _declared.append(declared)
+        return import_module(module)
+    except (ImportError, RuntimeError) as error:
+        message = f"{text} is of {package}, which cannot be loaded: {error}"
+        raise Unavailable(Diagnostic("E0902", message, help=f"pip install {package}")) from None
 
 
-#: Operators are declared for as long as this lives.
+#: Operators are declared for as long as these live.
 _declared: list[Any] = []
-
-
-def _missing(text: str, package: str, error: Exception) -> Unavailable:
-    message = f"{text} is of {package}, which cannot be loaded: {error}"
-    return Unavailable(Diagnostic("E0902", message, help=f"pip install {package}"))
 
 
 def _unknown(text: str, known: Any) -> UsageError:

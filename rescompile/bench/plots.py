@@ -30,20 +30,18 @@ def _latency(result: Result) -> Axes:
 
 
 def _by_size(result: Result) -> Iterator[Axes]:
-    """Latency of several networks at the smallest batch that all of them have, against what they cost."""
+    """Latency of several networks at the smallest batch, against what they cost."""
     batch = min((row.batch for row in result.rows), default=1)
     rows = [row for row in result.rows if row.batch == batch]
     if len({row.model for row in rows}) < 2:
         return
     ways = list(dict.fromkeys((row.runtime, row.precision) for row in rows))
-    for label, scale, cost in (
-        ("multiply-adds, G", 1e9, lambda row: row.macs),
-        ("parameters, M", 1e6, lambda row: row.parameters),
-    ):
+    for label, scale, count in (("multiply-adds, G", 1e9, "macs"), ("parameters, M", 1e6, "parameters")):
         lines = []
         for runtime, precision in ways:
-            points = [(cost(row) / scale, row) for row in rows if (row.runtime, row.precision) == (runtime, precision)]
-            lines.append(_line(f"{runtime} {precision}", sorted(points, key=lambda point: point[0]), joined=False))
+            found = [row for row in rows if (row.runtime, row.precision) == (runtime, precision)]
+            points = sorted(((getattr(row, count) / scale, row) for row in found), key=lambda point: point[0])
+            lines.append(_line(f"{runtime} {precision}", points, joined=False))
         yield Axes(f"latency by {label.split(',')[0]}, batch {batch}", label, "median latency, ms", lines)
 
 

@@ -1,8 +1,8 @@
 """Whose time it is: the nodes of a profiled run, given to the rows of the spec that they came from.
 
 Names are one spelling everywhere, so a node of a runtime is found in the tree by its name. What ONNX Runtime fuses keeps the
-name of the last node, with endings of its own (`layer1.0.act_nchwc`); what it adds, such as changes of layout, has a name
-that is not in the tree and is shown apart. Profiled runs are slower than timed ones, so the shares are what counts.
+name of the last node, with endings of its own (`layer1.0.act_nchwc`). What is in no row is shown apart: changes of layout that
+a runtime adds, and in torch what the network itself does between its parts. Profiled runs are slower than timed ones, so the shares are what counts.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from rescompile.network import Network, Series, walk
 from rescompile.printing import rows
 
 #: What is shown for nodes that are in no row of the spec.
-ADDED = "(added by the runtime)"
+OTHER = "(other)"
 
 
 def shares(network: Network, nodes: Iterable[tuple[str, float]]) -> list[Share]:
     """The share of each row of the spec in the time of profiled nodes, and in the multiply-adds, in the order of the spec."""
     parts, macs = owners(network)
-    seconds = dict.fromkeys([*macs, ADDED], 0.0)
+    seconds = dict.fromkeys([*macs, OTHER], 0.0)
     for name, time in nodes:
-        seconds[owner(name, parts) or ADDED] += time
+        seconds[owner(name, parts) or OTHER] += time
     total, work = sum(seconds.values()) or 1.0, sum(macs.values()) or 1
     return [
         Share(part, time, time / total, macs.get(part, 0) / work)
         for part, time in seconds.items()
-        if part != ADDED or time
+        if part != OTHER or time
     ]
 
 

@@ -54,7 +54,11 @@ def _machine(result: Result) -> str:
 def _group(result: Result, group: str, batch: int, baseline: str | None) -> str:
     rows = rows_of(result, group, batch)
     base, control = base_of(rows, baseline), result.control(rows[0])
-    lines = [f"### {group}, batch {batch}", "", f"Speed-ups are over {base.model} on {base.runtime} in {base.precision}."]
+    lines = [
+        f"### {group}, batch {batch}",
+        "",
+        f"Speed-ups are over {base.model} on {base.runtime} in {base.precision}.",
+    ]
     if control is not None:
         lines.append(_control(control))
     lines += ["", _cells(COLUMNS), _cells(["---"] * 3 + ["---:"] * (len(COLUMNS) - 3))]
@@ -129,10 +133,8 @@ def changes(comparison: Comparison, limit: float) -> str:
                  f"{ratio.value:.3f}", f"{ratio.low:.3f}-{ratio.high:.3f}", verdict]
             )
         )  # fmt: skip
-    for title in comparison.gone:
-        lines.append(f"\nOnly in the old file: {title}")
-    for title in comparison.added:
-        lines.append(f"\nOnly in the new file: {title}")
+    lines += [f"\nOnly in the old file: {title}" for title in comparison.gone]
+    lines += [f"\nOnly in the new file: {title}" for title in comparison.added]
     return "\n".join(lines)
 
 

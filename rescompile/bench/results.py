@@ -13,7 +13,6 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +39,14 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """The least time that the device's measured copy bandwidth and matmul rate allow for the layers of a network, in
-    seconds, and how much of it the median reaches."""
+    """The least time that the device allows for the layers of a network, in seconds, and how much of it the median reaches;
+    by its measured bandwidth for large copies in bytes per second, and its rate of matrix products in operations per second.
+    """
 
     limit: float
     fraction: float
+    bandwidth: float
+    rate: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,9 @@ def read(path: Path) -> Result:
         raise UsageError(Diagnostic("E0820", f"{path} is no result file: {brief}")) from None
     if not isinstance(data, dict) or data.get("bench") != FORMAT:
         found = data.get("bench") if isinstance(data, dict) else None
-        what = "it has no key 'bench'" if found is None else f"it is of format {str(found)[:20]}, and this reads {FORMAT}"
+        what = (
+            "it has no key 'bench'" if found is None else f"it is of format {str(found)[:20]}, and this reads {FORMAT}"
+        )
         help = "rescompile bench -o FILE writes result files"
         raise UsageError(Diagnostic("E0820", f"{path} is no result file that can be read: {what}", help=help))
     data.pop("$comment", None)
@@ -279,13 +283,13 @@ def _record(wanted: Any, value: Any, where: _Path, wrong: Any) -> Any:
     return wanted(**made)
 
 
-@cache
 def _kinds(wanted: Any) -> dict[str, Any]:
+    """The types of the fields of a dataclass."""
     return typing.get_type_hints(wanted)
 
 
-@cache
 def _required(wanted: Any) -> frozenset[str]:
+    """The fields of a dataclass that have no default."""
     missing = dataclasses.MISSING
     fields = dataclasses.fields(wanted)
     return frozenset(f.name for f in fields if f.default is missing and f.default_factory is missing)
@@ -350,14 +354,15 @@ def _schema(wanted: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     if origin is list:
         return {"type": "array", "items": _schema(arguments[0], definitions)}
     if dataclasses.is_dataclass(wanted):
-        name = wanted.__name__  # type: ignore[union-attr]
+        kind: type[Any] = wanted  # type: ignore[assignment]
+        name = kind.__name__
         if name not in definitions:
             definitions[name] = {}  # it may hold itself
             definitions[name] = {
                 "type": "object",
-                "description": " ".join((wanted.__doc__ or "").split()),
-                "properties": {key: _schema(kind, definitions) for key, kind in _kinds(wanted).items()},
-                "required": [key for key in _kinds(wanted) if key in _required(wanted)],
+                "description": " ".join((kind.__doc__ or "").split()),
+                "properties": {key: _schema(value, definitions) for key, value in _kinds(kind).items()},
+                "required": [key for key in _kinds(kind) if key in _required(kind)],
                 "additionalProperties": False,
             }
         return {"$ref": f"#/definitions/{name}"}

@@ -7,7 +7,7 @@ outputs are wrong is not made; what is refused is told at the end, after the row
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -135,7 +135,7 @@ class Bench:
             [], [], missing,
         )  # fmt: skip
 
-    def run(self) -> Iterator[str]:
+    def run(self) -> Generator[str, None, None]:
         """Measure group by group; yields what is going on. When this is left, by an interruption too, `result` holds the
         rows that were finished."""
         asked = self._asked
@@ -167,7 +167,9 @@ class Bench:
         with ExitStack() as stack:
             for model in models:
                 reference = self._reference(model, x)
-                for way in self._ways if reference is not None else ():
+                if reference is None:
+                    continue
+                for way in self._ways:
                     yield f"{group}, batch {batch}: {model.name} on {way.text}, {way.precision}"
                     entry = self._entry(model, way, x, reference, folder, stack)
                     if entry is not None:
@@ -177,15 +179,24 @@ class Bench:
             contenders = {title: entry.prepared for title, entry in entries.items()}
             if self._asked.control:
                 first = next(iter(entries.values()))
-                contenders[_CONTROL] = stack.enter_context(closing(first.way.runtime.prepare(first.job, first.way.options)))
+                contenders[_CONTROL] = stack.enter_context(
+                    closing(first.way.runtime.prepare(first.job, first.way.options))
+                )
             limits = {title: self._limit(entry, batch) for title, entry in entries.items()}
             before = device.state()
             try:
                 for done in measure(contenders, plan, timing):
                     yield f"{group}, batch {batch}: round {done} of {plan.rounds}"
-            finally:
-                if len(timing.rounds) >= statistics.LEAST_ROUNDS:
-                    self._rows(group, batch, entries, timing, before, limits)
+            except (RescompileError, MemoryError):
+                raise
+            except Exception as error:  # somebody else's code: a device that is gone, a kernel that fails
+                brief = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+                message = f"a runtime failed while {group} was timed at batch {batch}: {brief}"
+                raise Unavailable(Diagnostic("E0901", message)) from None
+            except (KeyboardInterrupt, GeneratorExit):
+                self._rows(group, batch, entries, timing, before, limits)
+                raise
+            self._rows(group, batch, entries, timing, before, limits)
             if self._asked.profile:
                 yield f"{group}, batch {batch}: profiles"
                 self._profile(group, batch, entries)
@@ -229,21 +240,27 @@ class Bench:
         why = error.diagnostics[0].message
         self.result.missing.extend(Missing(text, precision, why) for text, precision in which)
 
-    def _limit(self, entry: Entry, batch: int) -> float | None:
+    def _limit(self, entry: Entry, batch: int) -> Roofline | None:
         """The least time of a network of ours on this device, which is measured once for each precision."""
         if entry.model.network is None:
             return None
         key = entry.way.runtime.device, entry.way.precision, entry.prepared.facts.get("threads")
         if key not in self._roofs:
             self._roofs[key] = roofline.measure(*key)
-        found = roofline.limit(entry.model.network, batch, self._roofs[key])
-        return None if found is None else found.seconds
+        roof = self._roofs[key]
+        found = roofline.limit(entry.model.network, batch, roof)
+        if found is None or roof.product is None:
+            return None
+        return Roofline(found.seconds, 0.0, roof.copies[max(roof.copies)].best, roof.product.best)
 
     def _rows(
         self, group: str, batch: int, entries: Mapping[str, Entry], timing: Timing, before: dict[str, Any],
-        limits: Mapping[str, float | None],
+        limits: Mapping[str, Roofline | None],
     ) -> None:  # fmt: skip
-        """The rows of a group, whose outputs are held to float64 once more: those of the last timed run."""
+        """The rows of a group, whose outputs are held to float64 once more: those of the last timed run. An interrupted group
+        with too few rounds for an interval has none."""
+        if len(timing.rounds) < statistics.LEAST_ROUNDS:
+            return
         after, seed = device.state(), self._asked.plan.seed
         for title, entry in entries.items():
             error = max(entry.error, entry.reference.error(entry.prepared.outputs()))
@@ -253,13 +270,18 @@ class Bench:
                 continue
             samples = timing.samples(title)
             summary = statistics.summarise(samples, batch, seed)
-            model, way, facts, limit = entry.model, entry.way, {**entry.model.facts, **entry.prepared.facts}, limits[title]
+            model, way, facts, limit = (
+                entry.model,
+                entry.way,
+                {**entry.model.facts, **entry.prepared.facts},
+                limits[title],
+            )
             self.result.rows.append(
                 Row(
                     group, model.name, way.text, way.precision, batch, model.sha256, entry.artifact, list(model.passes),
                     model.parameters, model.macs, entry.prepared.build_seconds, entry.prepared.first_seconds,
                     len(timing.warm_up[title]), timing.settled[title], samples, summary, error, entry.bound, facts, before, after,
-                    None if limit is None else Roofline(limit, limit / summary.p50),
+                    None if limit is None else replace(limit, fraction=limit.limit / summary.p50),
                     again=equivalent.lines(way.runtime.name, way.precision, entry.file, facts),
                 )
             )  # fmt: skip
@@ -287,4 +309,6 @@ def _wrong(name: str, way: Way, error: float, bound: float) -> Diagnostic:
         f"{name} on {way.text} in {way.precision} computes something else: its error against float64 is {error:.2g}, "
         f"and at most {bound:.2g} is rounding"
     )
-    return Diagnostic("E0721", message, help="its time says nothing; 'rescompile verify' finds the first part that differs")
+    return Diagnostic(
+        "E0721", message, help="its time says nothing; 'rescompile verify' finds the first part that differs"
+    )

@@ -85,9 +85,10 @@ def summarise(samples: Sequence[Sequence[float]], batch: int, seed: int = 0) -> 
 
 
 def median(samples: Samples, seed: int = 0) -> Interval:
-    """The median of all samples, with the interval of the block bootstrap over rounds."""
+    """The median of all samples, with the interval of the block bootstrap over rounds, which is nowhere beyond all samples."""
     drawn = _medians(samples, _rounds(len(samples), seed))
-    return _interval(float(np.median(samples)), drawn, len(samples))
+    found = _interval(float(np.median(samples)), drawn, len(samples))
+    return Interval(found.value, max(found.low, float(samples.min())), min(found.high, float(samples.max())))
 
 
 def ratio(ours: Samples, base: Samples, seed: int = 0) -> Interval:
@@ -141,7 +142,7 @@ def _rounds(count: int, seed: int) -> NDArray[np.int64]:
 
 def _block(count: int) -> int:
     """How many neighbouring rounds are drawn together."""
-    return max(1, round(count ** (1 / 3)))
+    return max(1, round(math.cbrt(count)))
 
 
 def _medians(samples: Samples, rounds: NDArray[np.int64]) -> Samples:

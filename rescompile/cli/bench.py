@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,7 +44,9 @@ def bench(
     batch: Annotated[str, typer.Option(help="Sizes of the batch, separated by commas.")] = "1",
     compare: Annotated[
         list[str] | None,
-        typer.Option("--compare", metavar="PEER", help="A network to measure beside, such as torchvision:resnet50. Repeatable."),
+        typer.Option(
+            "--compare", metavar="PEER", help="A network to measure beside, such as torchvision:resnet50. Repeatable."
+        ),
     ] = None,
     output: Annotated[
         str | None, typer.Option("-o", "--output", metavar="FILE", help="Write all samples and facts into a JSON file.")
@@ -51,24 +54,29 @@ def bench(
     plot: Annotated[
         str | None, typer.Option(metavar="FILE", help="Draw latencies into a .svg or .png file (takes matplotlib).")
     ] = None,
-    rounds: Annotated[
-        int, typer.Option(min=5, max=100_000, help="Rounds in which every contender has its turn.")
-    ] = 30,
+    rounds: Annotated[int, typer.Option(min=5, max=100_000, help="Rounds in which every contender has its turn.")] = 30,
     turn: Annotated[
-        float, typer.Option(min=0.0, max=60_000.0, metavar="MS", help="A turn has at least one run, and as many as fill this.")
+        float,
+        typer.Option(
+            min=0.0, max=60_000.0, metavar="MS", help="A turn has at least one run, and as many as fill this."
+        ),
     ] = 50.0,
     control: Annotated[
-        bool, typer.Option("--control", help="Measure the first contender twice: what differs between the two is noise.")
+        bool,
+        typer.Option("--control", help="Measure the first contender twice: what differs between the two is noise."),
     ] = False,
     baseline: Annotated[
         str | None,
-        typer.Option(metavar="MODEL@RUNTIME", help="What speed-ups are over. Default: the first peer, or the first row."),
+        typer.Option(
+            metavar="MODEL@RUNTIME", help="What speed-ups are over. Default: the first peer, or the first row."
+        ),
     ] = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Tell which rows of the spec take how much of the time.")
     ] = False,
     threads: Annotated[
-        int | None, typer.Option(min=1, max=65_535, help="Threads of the processor. Default: each runtime's own choice.")
+        int | None,
+        typer.Option(min=1, max=65_535, help="Threads of the processor. Default: each runtime's own choice."),
     ] = None,
     exporter: Annotated[
         str, typer.Option(help="How torch.onnx.export makes ONNX files of peers: legacy or dynamo.")
@@ -138,10 +146,11 @@ def _follow(running: Bench) -> None:
     """Measure, telling on a terminal what is going on."""
     terminal = sys.stderr is not None and sys.stderr.isatty()
     try:
-        for doing in running.run():
-            if terminal:
-                sys.stderr.write(f"\r\033[K{doing[:100]}")
-                sys.stderr.flush()
+        with contextlib.closing(running.run()) as steps:  # which has its rows when it is closed
+            for doing in steps:
+                if terminal:
+                    sys.stderr.write(f"\r\033[K{doing[:100]}")
+                    sys.stderr.flush()
     finally:
         if terminal:
             sys.stderr.write("\r\033[K")
@@ -163,7 +172,9 @@ def _folder(keep: str | None) -> Path | None:
     if not folder.is_dir():
         raise OutputError(Diagnostic("E1002", f"the folder {folder} does not exist"))
     if any(folder.iterdir()):
-        raise OutputError(Diagnostic("E1001", f"the folder {folder} is not empty", help="name an empty folder with --keep"))
+        raise OutputError(
+            Diagnostic("E1001", f"the folder {folder} is not empty", help="name an empty folder with --keep")
+        )
     return folder
 
 
