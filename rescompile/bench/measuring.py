@@ -7,6 +7,7 @@ of the one before; then follow as many timed runs as fill the turn, equally many
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import random
@@ -72,15 +73,19 @@ def measure(
             yield number + 1
 
 
-class _no_collection:  # noqa: N801  # reads as contextlib's do
-    """No garbage is collected within, as timeit does it: a pause would be put down to whoever runs then."""
-
-    def __enter__(self) -> None:
-        self.before = gc.isenabled()
-        gc.disable()
-
-    def __exit__(self, *_: object) -> None:
-        if self.before:
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """No garbage is collected within, as timeit does it: a pause would be put down to whoever runs then. What is there
+    already is left out of the collections between rounds, which would take longer than a turn."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if enabled:
             gc.enable()
 
 
