@@ -22,9 +22,9 @@ IR_VERSION = 10
 #: Protobuf cannot hold 2 GiB in one message; above this, weights go to a file beside the model.
 EXTERNAL_ABOVE = 3 << 29
 _ALIGNMENT = 4096
-_TYPES = {"float32": 1, "int64": 7}  # TensorProto.DataType
+TYPES = {"float32": 1, "int64": 7, "float16": 10}  # TensorProto.DataType
 _EXTERNAL = 1  # TensorProto.DataLocation
-_WIDTHS = {"float32": 4, "int64": 8}
+_WIDTHS = {"float32": 4, "int64": 8, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,7 @@ class Value:
 
     name: str
     shape: Sequence[int | str]
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +151,10 @@ def _attribute(name: str, value: Any) -> bytes:
 
 
 def _value(value: Value) -> bytes:
-    """ValueInfoProto of a float32 tensor."""
+    """ValueInfoProto of a tensor."""
     sizes = (text(2, n) if isinstance(n, str) else number(1, n) for n in value.shape)
     shape = b"".join(data(1, size) for size in sizes)
-    return text(1, value.name) + data(2, data(1, number(1, _TYPES["float32"]) + data(2, shape)))
+    return text(1, value.name) + data(2, data(1, number(1, TYPES[value.dtype]) + data(2, shape)))
 
 
 def _entry(key: str, value: str) -> bytes:
@@ -170,7 +171,7 @@ def _seal_entry() -> tuple[bytes, bytes]:
 
 def _initializer(tensor: Tensor, file: str | None, offset: int | None) -> bytes:
     """TensorProto in the graph, up to its raw bytes; all of it where they are in another file."""
-    proto = numbers(1, tensor.shape) + number(2, _TYPES[tensor.dtype]) + text(8, tensor.name)
+    proto = numbers(1, tensor.shape) + number(2, TYPES[tensor.dtype]) + text(8, tensor.name)
     if offset is None:
         proto += head(9, tensor.nbytes)
         return head(5, len(proto) + tensor.nbytes) + proto

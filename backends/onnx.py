@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +17,47 @@ import numpy as np
 
 from rescompile import ops
 from rescompile.backend import Artifact, Option, Recorded
-from rescompile.errors import Diagnostic, UsageError
+from rescompile.errors import CheckFailed, Diagnostic, UsageError
 from rescompile.network import INPUT, LOGITS, Network, Node, Op, Parallel, Series, Side, join, scope
 from rescompile.ops import Shape
 from rescompile.version import __version__
 from rescompile.weights import Array, Weights
 
-from ._onnx_file import Call, Model, Tensor, Value, files
+from ._onnx_file import TYPES, Call, Model, Tensor, Value, files
 from ._protobuf import fields
 
 SUFFIX = ".onnx"
 OPTIONS = (
     Option("opset", int, 17, "ONNX opset of the graph", 17, 21),
     Option("batch", int, None, "fix the batch to this size instead of leaving it free", 1, 1 << 20),
+    Option("precision", str, "fp32", "fp16 holds weights and computes in float16", words=("fp32", "fp16")),
 )
 
 
 def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
     """The network as an ONNX model: input `input`, output `logits`, then the outputs of side branches that are always
-    computed. Without weights the parameters are inputs of the graph."""
+    computed. Without weights the parameters are inputs of the graph.
+
+    In fp16 weights and nodes are float16, and the input and the outputs stay float32, so that the file takes the place of
+    the other one. Raises CheckFailed, when it is written, for a weight that float16 cannot hold."""
     graph = graph_of(network)
+    if options["precision"] == "fp16":
+        _halve(graph, network)
+        weights = weights.replaced({name: _halved(weights, name) for name in weights}) if weights is not None else None
     batch = options["batch"] or "batch"
     inputs = [Value(INPUT, (batch, *network.input))]
     if weights is None:
-        inputs += [Value(tensor.name, tensor.shape) for tensor in graph.tensors if tensor.constant is None]
+        inputs += [
+            Value(tensor.name, tensor.shape, tensor.dtype) for tensor in graph.tensors if tensor.constant is None
+        ]
     tensors = [tensor for tensor in graph.tensors if weights is not None or tensor.constant is not None]
     metadata = {
         "rescompile.spec": network.text,
         "rescompile.sha256": network.sha256,
         "rescompile.passes": json.dumps(network.passes),
     }
+    if options["precision"] != "fp32":
+        metadata["rescompile.precision"] = options["precision"]
     if network.preprocess:
         metadata["rescompile.preprocess"] = json.dumps(network.preprocess, sort_keys=True)
     outputs = network.outputs
@@ -65,6 +76,7 @@ def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
         "outputs": {name: [batch, *shape] for name, shape in outputs.items()},
         "nodes": len(graph.calls),
         "opset": options["opset"],
+        "precision": options["precision"],
     }
     return Artifact(network, SUFFIX, lambda name: files(model, weights, name), facts)
 
@@ -179,6 +191,51 @@ def _merge(graph: Graph, name: str, node: Parallel, branches: list[str]) -> str:
         last = at == len(branches) - 1
         value = graph.call(name if last else f"{name}.{at}", operator, [value, branch], shape)
     return value
+
+
+def _halve(graph: Graph, network: Network) -> None:
+    """Make a graph of float32 one of float16, between casts of its input and its outputs."""
+    taken = graph.taken | {call.output for call in graph.calls}
+
+    def inner(name: str) -> str:
+        while (name := f"{name}_half") in taken:
+            pass
+        return name
+
+    outputs = network.outputs
+    called = {name: inner(name) for name in (INPUT, *outputs)}
+    graph.rename(called)
+    first = Call(called[INPUT], "Cast", [INPUT], called[INPUT], network.input, {"to": TYPES["float16"]})
+    last = [
+        Call(f"{name}.cast", "Cast", [called[name]], name, shape, {"to": TYPES["float32"]})
+        for name, shape in outputs.items()
+    ]
+    graph.calls = [first, *graph.calls, *last]
+    graph.tensors = [
+        replace(
+            tensor, dtype="float16", constant=None if tensor.constant is None else tensor.constant.astype(np.float16)
+        )
+        if tensor.dtype == "float32"
+        else tensor
+        for tensor in graph.tensors
+    ]
+
+
+def _halved(weights: Weights, name: str) -> Callable[[], Array]:
+    """What makes a weight in float16."""
+
+    def make() -> Array:
+        value = weights[name]
+        if value.dtype != np.float32:
+            return value
+        with np.errstate(over="ignore"):
+            half = value.astype(np.float16)
+        if np.isinf(half).any() and not np.isinf(value).any():
+            message = f"{name} has values up to {np.abs(value).max():.3g}, and float16 ends at 65504"
+            raise CheckFailed(Diagnostic("E0702", message, help="fold norms, or build in fp32"))
+        return half
+
+    return make
 
 
 # --- one row per op ---------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -108,13 +110,19 @@ def opened(
     chosen: list[Any] = [(provider, dict(provider_options or {}))]
     if provider != PROVIDERS["cpu"]:
         chosen.append(PROVIDERS["cpu"])
+    said = io.StringIO()  # it prints why it falls back, and where CUDA is not, into what may be a command's data
     try:
-        session = ort.InferenceSession(shown, options, providers=chosen)
+        with contextlib.redirect_stdout(said):
+            if provider != PROVIDERS["cpu"] and hasattr(ort, "preload_dlls"):
+                ort.preload_dlls()  # CUDA and cuDNN of the packages beside it, which the loader does not look for
+            session = ort.InferenceSession(shown, options, providers=chosen)
     except Exception as error:  # its exceptions share no base class but Exception
         raise UsageError(Diagnostic("E0801", f"{shown} cannot be loaded by ONNX Runtime: {brief(error)}")) from None
     obtained = session.get_providers()[0]
     if strict and obtained != provider:
-        raise Unavailable(Diagnostic("E0901", f"asked for {provider}, and ONNX Runtime gave {obtained}"))
+        why = next((line for line in said.getvalue().splitlines() if line.startswith("EP Error")), None)
+        message = f"asked for {provider}, and ONNX Runtime gave {obtained}"
+        raise Unavailable(Diagnostic("E0901", message, notes=(why[:300],) if why else ()))
     return session
 
 

@@ -23,7 +23,8 @@ from rescompile import backend as door
 from rescompile.errors import Diagnostic, Unavailable, UsageError, nearest, one_of
 from rescompile.network import LOGITS, Network, Parallel, Series, Side, join, name_of, parameters, walk
 from rescompile.passes import PASSES, apply
-from rescompile.runtimes import PRECISIONS, RUNTIMES, Job, Runtime, find
+from rescompile.runtimes import PRECISIONS, RUNTIMES, Runtime, find
+from rescompile.runtimes.jobs import job
 from rescompile.weights import Array, Weights, draw
 
 TARGETS = ("onnx", "torch", "source")
@@ -306,23 +307,13 @@ class _InRuntime:
     def __call__(self, network: Network, weights: Weights, x: Array) -> Arrays:
         """The outputs by name."""
         with tempfile.TemporaryDirectory() as folder:
-            model = None
-            if self.runtime.takes == "onnx":
-                model = Path(folder) / "model.onnx"
-                onnx = door.load("onnx")
-                onnx.emit(network, weights, **door.checked(onnx, "onnx", {"batch": len(x)})).write(model)
-            job = Job(network.name, model, lambda: _module(network, weights), x, self.precision)
-            prepared = self.runtime.prepare(job, self.options)
+            wanted = job(self.runtime, network, weights, x, self.precision, Path(folder))
+            prepared = self.runtime.prepare(wanted, self.options)
             try:
                 self.facts = prepared.facts
                 return prepared.outputs()
             finally:
                 prepared.close()
-
-
-def _module(network: Network, weights: Weights) -> Any:
-    torch: Any = door.load("torch")
-    return torch.make(network, weights).eval()
 
 
 def _eager(precision: str) -> Callable[[Network, Weights, Array], Arrays]:

@@ -32,7 +32,7 @@ from rescompile.reader import plain, read
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = str(Path(sysconfig.get_path("scripts")) / "rescompile")
-COMMANDS = ("build", "verify", "validate", "show", "paths", "list", "schema", "extract", "run")
+COMMANDS = ("build", "verify", "validate", "show", "paths", "list", "schema", "extract", "run", "doctor")
 WEIGHTS_COMMANDS = ("inspect", "convert", "transfer")
 EXIT_CODES = {"0", "1", "2", "3", "4", "5", "130"}
 ESCAPE = "\x1b["

@@ -301,6 +301,58 @@ def test_opsets(every_op: Network) -> None:
     assert len(set(graphs)) == 1
 
 
+def test_float16(every_op: Network) -> None:
+    """Weights and nodes are float16, input and outputs float32, and every op computes what the tree says: 13 bits less than
+    in float32, so a bound 2^13 times as wide."""
+    weights, x = telling_weights(every_op), images(every_op)
+    model = build(every_op, "onnx", weights, precision="fp16").to_bytes()
+    onnx.checker.check_model(model, full_check=True)
+    parsed = onnx.load_from_string(model)
+    kinds = {entry.type.tensor_type.elem_type for entry in (*parsed.graph.input, *parsed.graph.output)}
+    assert kinds == {onnx.TensorProto.FLOAT}
+    assert {tensor.data_type for tensor in parsed.graph.initializer} == {
+        onnx.TensorProto.FLOAT16,
+        onnx.TensorProto.INT64,
+    }
+    inferred = onnx.shape_inference.infer_shapes(parsed, strict_mode=True)
+    inner = {entry.type.tensor_type.elem_type for entry in inferred.graph.value_info}
+    assert inner == {onnx.TensorProto.FLOAT16}
+    assert {entry.key: entry.value for entry in parsed.metadata_props}["rescompile.precision"] == "fp16"
+    assert len(model) < 0.7 * len(build(every_op, "onnx", weights).to_bytes())
+    expected = interpret(every_op, weights, x)
+    found = ran(model, {"input": x})
+    assert list(found) == [entry.name for entry in parsed.graph.output]
+    for output, reference in expected.items():
+        assert CLOSE < error(found[output], reference) < CLOSE * 2**13, output
+
+
+def test_float16_without_weights(every_op: Network) -> None:
+    """Weights that are fed are float16 too."""
+    model = build(every_op, "onnx", structure_only=True, precision="fp16").to_bytes()
+    onnx.checker.check_model(model, full_check=True)
+    kinds = {entry.name: entry.type.tensor_type.elem_type for entry in onnx.load_from_string(model).graph.input}
+    assert kinds.pop("input") == onnx.TensorProto.FLOAT
+    assert set(kinds.values()) == {onnx.TensorProto.FLOAT16}
+
+
+def test_a_weight_beyond_float16_is_refused(every_op: Network, tmp_path: Path) -> None:
+    """It would be infinite; nothing is written."""
+    weights = telling_weights(every_op)
+    weights["fc.weight"][0, 0] = 7e4
+    with pytest.raises(CheckFailed, match=r"E0702: fc.weight has values up to 7e\+04, and float16 ends at 65504"):
+        build(every_op, "onnx", weights, precision="fp16").write(tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("target", "precision"), [("onnx", "bf16"), ("torch", "fp16")])
+def test_other_precisions_are_refused(target: str, precision: str, tmp_path: Path) -> None:
+    """Only ONNX files are made in another precision, and only in float16."""
+    done = command("build", "resnet18", "--target", target, "--precision", precision, "-o", tmp_path / "a")
+    assert done.exit_code == 2
+    assert "precision" in done.output
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("opset", ["16", "22", "eighteen"])
 def test_other_opsets_are_refused(opset: str, tmp_path: Path) -> None:
     """Not tried, so not promised."""

@@ -131,3 +131,85 @@ def test_an_unknown_target_is_refused() -> None:
     done = CliRunner().invoke(app, ["verify", SMALL, "--targets", "onxn"])
     assert done.exit_code == 2
     assert "'onnx'" in done.output
+
+
+# --- runtimes ---------------------------------------------------------------------------------------------------------
+
+
+def test_runtimes_and_precisions_pass() -> None:
+    """Each runtime in each precision that it has, held to plain torch in the same: bfloat16 may be further off."""
+    verdicts = list(verify(network(), [], runtimes=["ort-cpu", "torch-cpu:channels_last"], precisions=["fp32", "bf16"]))
+    assert [(verdict.target, verdict.runtime, verdict.precision) for verdict in verdicts] == [
+        ("onnx", "ort-cpu", "fp32"),
+        ("torch", "torch-cpu:channels_last", "fp32"),
+        ("torch", "torch-cpu:channels_last", "bf16"),
+    ]
+    for verdict in verdicts:
+        assert verdict.passed
+        assert verdict.facts is not None
+        assert verdict.facts["tf32"] is False
+    assert verdicts[0].bound == verdicts[1].bound < 1e-4 < verdicts[2].error
+    assert verdicts[0].facts is not None
+    assert verdicts[0].facts["obtained"] == "CPUExecutionProvider"
+
+
+def test_another_precision_is_no_excuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runtime that computes fp32 in bfloat16 fails, and the first part that shows it is named."""
+    from rescompile.runtimes import torch as torch_runtime
+
+    monkeypatch.setitem(torch_runtime._DTYPES, "fp32", "bfloat16")
+    (verdict,) = verify(network(), [], runtimes=["torch-cpu"])
+    assert not verdict.passed
+    assert verdict.first == "conv1"
+    done = CliRunner().invoke(app, ["verify", SMALL, "--runtime", "torch-cpu"])
+    assert done.exit_code == 1
+    assert "differs  first in conv1" in done.stdout
+    assert done.stdout.splitlines()[-1] == "FAILED"
+
+
+def test_command_with_runtimes() -> None:
+    """`--runtime` alone verifies runtimes, with `--targets` both; the facts of each are in the data."""
+    done = CliRunner().invoke(app, ["verify", SMALL, "--runtime", "ort-cpu:threads=1", "--targets", "torch", "--json"])
+    rows = json.loads(done.stdout)["targets"]
+    assert [(row["target"], row["runtime"], row["precision"]) for row in rows] == [
+        ("torch", None, "fp32"),
+        ("onnx", "ort-cpu:threads=1", "fp32"),
+    ]
+    assert rows[0]["facts"] is None
+    assert rows[1]["facts"]["placement"].keys() == {"CPUExecutionProvider"}
+    text = CliRunner().invoke(app, ["verify", SMALL, "--runtime", "ort-cpu"]).stdout
+    assert text.splitlines()[0].split() == ["target", "runtime", "precision", "error", "bound"]
+    assert text.splitlines()[1].split()[:3] == ["onnx", "ort-cpu", "fp32"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--runtime", "ort-cup"], 4, "did you mean 'ort-cpu'?"),
+        (["--runtime", "ort-cpu", "--precision", "bf16"], 4, "it does not run bf16"),
+        (["--runtime", "ort-cpu", "--precision", "fp23"], 2, "did you mean 'fp32'?"),
+        (["--runtime", "ort-cpu", "--precision", "int8"], 2, "torch has no eager int8"),
+        (["--runtime", "ort-cpu", "--precision", ","], 2, "in a precision"),
+        (["--runtime", "torch-cpu:fast"], 2, "no option 'fast'"),
+        (["--precision", "bf16"], 2, "--runtime"),
+        (["--targets", ","], 2, "nothing to verify"),
+        (["--runtime", ","], 2, "nothing to verify"),
+    ],
+)
+def test_what_cannot_be_verified_is_refused(words: list[str], code: int, message: str) -> None:
+    """Before anything is computed or printed."""
+    done = CliRunner().invoke(app, ["verify", SMALL, *words])
+    assert done.exit_code == code
+    assert message in done.stderr
+    assert not done.stdout
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With exit code 4 and what it would need."""
+    from rescompile import runtime
+
+    monkeypatch.setattr(runtime, "has_gpu", lambda: False)
+    done = CliRunner().invoke(app, ["verify", SMALL, "--runtime", "ort-cuda"])
+    assert done.exit_code == 4
+    assert "error[E0901]: ort-cuda cannot run here" in done.stderr
+    assert "NVIDIA GPU" in done.stderr

@@ -66,6 +66,12 @@ def build(
     ] = False,
     opset: Annotated[int | None, typer.Option(help="ONNX opset, 17 to 21. Default: 17.")] = None,
     batch: Annotated[int | None, typer.Option(help="Fix the batch to this size. Default: free.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="fp16: weights and nodes of an ONNX file in float16, input and outputs in float32. Default: fp32."
+        ),
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="NAME=VALUE", help="An option of another target. Repeatable."),
@@ -91,7 +97,8 @@ def build(
         raise UsageError(Diagnostic("E0802", "-o - and --json exclude one another: both write to standard output"))
     if output == "":
         raise UsageError(Diagnostic("E0802", "-o names no file"))
-    own = [(key, value) for key, value in (("opset", opset), ("batch", batch), ("style", style)) if value is not None]
+    given = {"opset": opset, "batch": batch, "precision": precision, "style": style}
+    own = [(key, value) for key, value in given.items() if value is not None]
     options = _once([*_assignments(option), *own])
     suffix = backend.load(target).SUFFIX
     loaded, network = elaborated(spec, set, features)

@@ -67,6 +67,8 @@ def _targets() -> list[dict[str, Any]]:
             backend.load(name)
         except Unavailable as error:
             reason, needs = error.diagnostics[0].message, error.diagnostics[0].help
+        except Exception as error:  # a framework that is installed and broken
+            reason = f"{type(error).__name__}: {str(error)[:300]}"
         found.append({"name": name, "works": reason is None, "reason": reason, "needs": needs, "precisions": []})
     return found
 
@@ -74,7 +76,7 @@ def _targets() -> list[dict[str, Any]]:
 def _state(row: dict[str, Any]) -> str:
     if row["reason"]:
         return f"missing  {row['reason']}" + (f"\n{'':<28}needs {row['needs']}" if row["needs"] else "")
-    errors = [f"{trial['precision']} {trial['error']:.1e}" for trial in row["precisions"] if trial["works"]]
+    errors = [f"{trial['error']:.1e} in {trial['precision']}" for trial in row["precisions"] if trial["works"]]
     if not row["works"]:
         return "fails"
     return "works" + (f"    error {', '.join(errors)}" if errors else "")

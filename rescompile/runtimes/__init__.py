@@ -86,7 +86,10 @@ class Runtime:
 
     def missing(self) -> str | None:
         """Why this runtime cannot be used here, in words; None if nothing is known to be missing."""
-        return self._library().missing(self)
+        try:
+            return self._library().missing(self)
+        except Exception as error:  # what is installed and broken raises anything when it is imported
+            return f"its library cannot be loaded ({type(error).__name__}: {str(error)[:300]})"
 
     def prepare(self, job: Job, options: Mapping[str, str]) -> Prepared:
         """Load a network, and run it once. Raises Unavailable where a library or device is missing, where the runtime

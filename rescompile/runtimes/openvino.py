@@ -141,8 +141,8 @@ def _last(error: Exception) -> str:
 
 def _hold(job: Job, multiplied: Mapping[str, int], native: tuple[str, ...]) -> None:
     """Raise Unavailable unless the network computes in the precision asked for: OpenVINO takes it as a hint."""
-    right = sum(multiplied.get(kind, 0) for kind in _TYPES[job.precision])
-    if right if job.precision == "int8" else right == sum(multiplied.values()):
+    right, total = sum(multiplied.get(kind, 0) for kind in _TYPES[job.precision]), sum(multiplied.values())
+    if right if job.precision == "int8" else right == total:
         return
     found = " and ".join(f"{count} in {kind}" for kind, count in multiplied.items()) or "none that multiply"
     message = f"asked for {job.precision}, and of the multiplying nodes of {job.name} OpenVINO ran {found}"

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from rescompile import backend as door
 from rescompile.elaboration import elaborate
 from rescompile.errors import RescompileError, Source
 from rescompile.loading import from_document
 from rescompile.network import LOGITS, Network
 from rescompile.reader import Mapping as Document
 from rescompile.reader import read
-from rescompile.runtimes import Job, Runtime
+from rescompile.runtimes import Runtime
+from rescompile.runtimes.jobs import job
 from rescompile.weights import Array, Weights, draw
 
 _SPEC = """\
@@ -54,8 +54,7 @@ class Trial:
 
 
 def trials(runtime: Runtime) -> Iterator[Trial]:
-    """Run the network in each precision that the runtime makes of a float32 network itself. ONNX Runtime makes none: there
-    a precision is that of the file."""
+    """Run the network in each precision of the runtime but int8, which would need a file that was quantised."""
     document = read(Source("trial", _SPEC))
     assert isinstance(document, Document)
     network = elaborate(from_document(document))
@@ -63,8 +62,7 @@ def trials(runtime: Runtime) -> Iterator[Trial]:
     x = np.random.default_rng(0).standard_normal((2, *network.input), np.float32)
     exact = _exact(weights, x)
     for precision in runtime.precisions:
-        own = runtime.takes == "torch" or runtime.module == "openvino" or precision in ("fp32", "tf32")
-        if precision not in _UNIT or not own:
+        if precision not in _UNIT:
             continue
         bound = _UNITS * _UNIT[precision]
         try:
@@ -84,17 +82,7 @@ def _run(
     runtime: Runtime, network: Network, weights: Weights, x: Array, precision: str
 ) -> tuple[Array, Mapping[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
-        model = None
-        if runtime.takes == "onnx":
-            model = Path(folder) / "trial.onnx"
-            onnx = door.load("onnx")
-            onnx.emit(network, weights, **door.checked(onnx, "onnx", {"batch": len(x)})).write(model)
-
-        def module() -> Any:
-            torch: Any = door.load("torch")
-            return torch.make(network, weights).eval()
-
-        prepared = runtime.prepare(Job("the trial", model, module, x, precision), {})
+        prepared = runtime.prepare(job(runtime, network, weights, x, precision, Path(folder)), {})
         try:
             return prepared.outputs()[LOGITS], prepared.facts
         finally:
