@@ -723,3 +723,27 @@ def test_ours_beside_a_peer(tmp_path: Path, fake: Any) -> None:
     assert {path.name for path in kept.iterdir()} == {
         f"{NET}_batch1.onnx", "torchvision_squeezenet1_1_batch1.onnx", "timm_resnet18_batch1.onnx",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("model", [NET, "torchvision:squeezenet1_1"])
+def test_files_in_float16(model: str, tmp_path: Path) -> None:
+    """Of ours and of peers; only GPUs run them fast, but what they compute is the same anywhere."""
+    pytest.importorskip("torch", reason="exports the peer, and is the reference")
+    pytest.importorskip("peers", reason="torchvision, whose network is the peer")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="runs the files")
+    from rescompile.bench import models
+
+    network = rescompile.elaborate(rescompile.load(NET, set=["input=[3, 64, 64]"]))
+    made = models.of_spec(network, {}, 0) if model == NET else models.of_peer(model, network.input, 0, "legacy")
+    x = models.inputs(network.input, 6, 0)
+    assert np.array_equal(x[4:], x[:2])
+    reference = models.Reference(made, x)
+    path = made.write(tmp_path, x, "fp16")
+    assert "fp16" in path.name
+    assert path.stat().st_size < 2.2 * made.parameters + 100_000
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (taken,) = session.get_inputs()
+    kind = {"tensor(float)": np.float32, "tensor(float16)": np.float16}[taken.type]
+    (given,) = session.run(None, {taken.name: x.astype(kind)})
+    error = reference.error({"logits": given.astype(np.float32)})
+    assert reference.bound("fp32") < error <= reference.bound("fp16")

@@ -27,19 +27,20 @@ from rescompile.weights import Array, Weights
 DISTINCT = 4
 #: The largest number that each precision holds.
 LARGEST = {"fp32": 3.4e38, "tf32": 3.4e38, "fp16": 65504.0, "bf16": 3.39e38}
-#: Precisions whose ONNX file is the one in float32: the runtime rounds by itself.
-IN_FLOAT32 = ("fp32", "tf32", "bf16")
+#: Of which type the ONNX file for a precision is: in the others the runtime rounds by itself.
+FILES = {"fp32": "fp32", "tf32": "fp32", "bf16": "fp32", "fp16": "fp16"}
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
     """A network that can be timed. `base` is the module that the reference is computed with, `timed` the one that is timed:
-    the same, but for the passes of ours. `write` makes the ONNX file for a batch and returns its path."""
+    the same, but for the passes of ours. `write` makes the ONNX file for an input and a precision in a folder, where it is not
+    there yet, and returns its path."""
 
     name: str
     base: Any
     timed: Any
-    write: Callable[[Path, Array], Path]
+    write: Callable[[Path, Array, str], Path]
     input: Shape
     parameters: int
     macs: int
@@ -73,12 +74,13 @@ def of_spec(network: Network, options: Mapping[str, Any], seed: int) -> Model:
     )  # fmt: skip
 
 
-def _writer(network: Network, weights: Weights) -> Callable[[Path, Array], Path]:
-    def write(folder: Path, x: Array) -> Path:
-        path = folder / f"{network.name}_batch{len(x)}.onnx"
+def _writer(network: Network, weights: Weights) -> Callable[[Path, Array, str], Path]:
+    def write(folder: Path, x: Array, precision: str) -> Path:
+        path = folder / _file(network.name, x, precision)
         if not path.exists():
             onnx = door.load("onnx")
-            onnx.emit(network, weights, **door.checked(onnx, "onnx", {"batch": len(x)})).write(path)
+            options = door.checked(onnx, "onnx", {"batch": len(x), "precision": FILES[precision]})
+            onnx.emit(network, weights, **options).write(path)
         return path
 
     return write
@@ -90,15 +92,20 @@ def of_peer(text: str, shape: Shape, seed: int, exporter: str) -> Model:
     x = inputs(shape, 1, seed)
     parameters, macs = modules.counts(module, x)
 
-    def write(folder: Path, x: Array) -> Path:
-        path = folder / f"{text.replace(':', '_').replace('/', '_')}_batch{len(x)}.onnx"
+    def write(folder: Path, x: Array, precision: str) -> Path:
+        path = folder / _file(text.replace(":", "_").replace("/", "_"), x, precision)
         if not path.exists():
-            modules.export(module, text, x, path, exporter)
+            modules.export(module, text, x, path, exporter, FILES[precision])
         return path
 
     versions = {"torch": modules.library().__version__}
     facts = {"exporter": f"torch.onnx.export, {exporter}, opset {modules.OPSET}", "exported_with": versions}
     return Model(text, module, module, write, shape, parameters, macs, facts=facts)
+
+
+def _file(name: str, x: Array, precision: str) -> str:
+    half = "_fp16" if FILES[precision] == "fp16" else ""
+    return f"{name}{half}_batch{len(x)}.onnx"
 
 
 def inputs(shape: Shape, batch: int, seed: int) -> Array:

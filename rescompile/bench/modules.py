@@ -132,15 +132,18 @@ def counts(module: Any, x: Array) -> tuple[int, int]:
     return sum(parameter.numel() for parameter in module.parameters()), total
 
 
-def export(module: Any, name: str, x: Array, path: Path, exporter: str) -> None:
-    """Write a module as an ONNX file by torch.onnx.export, with the batch of `x`. Raises Unavailable where the exporter
+def export(module: Any, name: str, x: Array, path: Path, exporter: str, precision: str = "fp32") -> None:
+    """Write a module as an ONNX file by torch.onnx.export, with the batch of `x`, and in float16 for fp16. Raises Unavailable where the exporter
     lacks a library, and UsageError where it refuses the module."""
     torch = library()
+    value = torch.from_numpy(np.ascontiguousarray(x))
+    if precision == "fp16":
+        module, value = copy.deepcopy(module).half(), value.half()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                module, (torch.from_numpy(np.ascontiguousarray(x)),), str(path), input_names=[INPUT],
+                module, (value,), str(path), input_names=[INPUT],
                 output_names=[LOGITS], opset_version=OPSET, dynamo=EXPORTERS[exporter],
                 **({"verbose": False} if EXPORTERS[exporter] else {}),
             )  # fmt: skip

@@ -16,7 +16,7 @@ from typing import Any
 
 from rescompile.bench import equivalent, profiling, statistics
 from rescompile.bench.measuring import Plan, Timing, measure
-from rescompile.bench.models import IN_FLOAT32, Model, Reference, digest, inputs, of_peer, of_spec
+from rescompile.bench.models import FILES, Model, Reference, digest, inputs, of_peer, of_spec
 from rescompile.bench.results import FORMAT, Control, Missing, Result, Roofline, Row
 from rescompile.errors import CheckFailed, Diagnostic, RescompileError, Unavailable, UsageError, one_of
 from rescompile.network import Network
@@ -97,8 +97,8 @@ def _unfit(runtime: Runtime, precision: str) -> str | None:
     """Why a runtime does not run a precision."""
     if precision not in runtime.precisions:
         return f"{runtime.name} has {one_of(runtime.precisions)}"
-    if runtime.takes == "onnx" and precision not in IN_FLOAT32:
-        return "graphs are written in float32"
+    if runtime.takes == "onnx" and precision not in FILES:
+        return "graphs are written in float32 and float16"
     return None
 
 
@@ -213,7 +213,7 @@ class Bench:
     ) -> Entry | None:
         """A contender that is held to float64; None where it is refused, and why is noted."""
         runtime, precision = way.runtime, way.precision
-        file = model.write(folder, x) if runtime.takes == "onnx" else None
+        file = model.write(folder, x, precision) if runtime.takes == "onnx" else None
         job = Job(model.name, file, model.module, x, precision, self._asked.threads)
         try:
             reference.hold(precision)

@@ -71,7 +71,7 @@ class Session:
         except Exception as error:
             raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot run {job.name}: {brief(error)}")) from None
         self.first_seconds = time.perf_counter() - started
-        nodes = _profiled(ort, job, _session_options(ort, threads), provider, given, self._input)
+        nodes = _profiled(ort, job, _session_options(ort, threads), provider, given)
         placement, multiplied = placed(nodes, provider), types(nodes)
         _hold(runtime, job, provider, nodes, multiplied)
         self.facts: Mapping[str, Any] = {
@@ -215,7 +215,7 @@ Node = Mapping[str, Any]
 
 
 def _profiled(
-    ort: Any, job: Job, options: Any, provider: str, given: Mapping[str, str], x: Array, runs: int = 1
+    ort: Any, job: Job, options: Any, provider: str, given: Mapping[str, str], runs: int = 1
 ) -> Sequence[Node]:
     """What the profile of some runs says of each node, run after run, in a session of its own: the facts of ONNX Runtime,
     its `name` and its `seconds`. Nodes of a captured graph are not profiled, so it captures none."""
@@ -228,8 +228,10 @@ def _profiled(
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = opened(ort, job.model, options, provider, plain)
         session.disable_fallback()
+        (taken,) = session.get_inputs()
+        x = job.input.astype(_ARRAYS[taken.type])
         for _ in range(runs):
-            session.run(None, {session.get_inputs()[0].name: x})
+            session.run(None, {taken.name: x})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     return [
         {**event["args"], "name": event["name"].removesuffix("_kernel_time"), "seconds": event["dur"] / 1e6}
@@ -244,8 +246,7 @@ def profile(runtime: Runtime, job: Job, options: Mapping[str, str], runs: int) -
     ort, provider = library(), _PROVIDER[runtime.name]
     threads = whole(options, "threads", job.threads)
     given = _provider_options(ort, runtime, job, options)
-    x = job.input.astype("float16" if job.precision == "fp16" else "float32")
-    nodes = _profiled(ort, job, _session_options(ort, threads), provider, given, x, 1 + runs)
+    nodes = _profiled(ort, job, _session_options(ort, threads), provider, given, 1 + runs)
     count = len(nodes) // (1 + runs)
     return [
         (nodes[at]["name"], statistics.median(node["seconds"] for node in nodes[count + at :: count]))
