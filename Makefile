@@ -7,7 +7,7 @@ N ?= 1000
 
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: demo test check random bench
+.PHONY: demo test check random keras bench
 
 demo: $(VENV)/.run  ## Compile DenseNet-121 and run it once.
 	mkdir -p build
@@ -26,8 +26,13 @@ check: $(VENV)/.dev  ## Lint, format, types, and who may import whom.
 random: $(VENV)/.dev  ## Compare N random networks with the interpreter; more than `make test` does.
 	RESCOMPILE_RANDOM=$(N) $(BIN)/pytest tests/test_differential.py tests/test_source.py $(ARGS)
 
-bench: $(VENV)/.bench  ## Measure compilation side by side with torch's exporters; about ten minutes.
-	$(BIN)/python benchmarks/compile.py $(ARGS)
+keras: $(VENV)/.dev  ## Compare the outputs of all models of keras.applications that have a profile; minutes.
+	RESCOMPILE_KERAS=1 $(BIN)/pytest tests/test_keras.py $(ARGS)
+
+bench: $(VENV)/.bench  ## Measure side by side with torch's exporters, torchvision and timm; about half an hour.
+	mkdir -p build
+	for part in compile torch_module train; do $(BIN)/python benchmarks/$$part.py --json build/$$part.json $(ARGS) || failed=1; done; \
+	exit $${failed:-0}
 
 # A stamp says that .venv holds a set of packages; each set is made again when what it is made from changes.
 $(VENV)/.made:
@@ -39,7 +44,7 @@ $(VENV)/.run: $(VENV)/.made pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(INSTALL) --editable '.[run,dev,plot]' torch pillow huggingface_hub
+	$(INSTALL) --editable '.[run,dev,plot,keras]' torch pillow huggingface_hub keras
 	$(INSTALL) --no-deps torchvision timm
 	touch $@
 

@@ -31,14 +31,14 @@ _TORCH = frozenset(
             for name in ("AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Conv2d", "Dropout")
         ),
         *(f"nn.{name}" for name in ("Flatten", "Identity", "LeakyReLU", "Linear", "MaxPool2d", "Module", "ReLU")),
-        *(f"nn.{name}" for name in ("Sequential", "Sigmoid", "Tanh")),
+        *(f"nn.{name}" for name in ("ModuleList", "Sequential", "Sigmoid", "Tanh")),
         *(f"nn.init.{name}" for name in ("constant_", "kaiming_normal_", "zeros_")),
     ]
 )
 _ROOTS = {"torch", "nn", "F"}
 #: Names of Python itself that may be used: called, in annotations, or as a value.
 _BUILTINS = {
-    "any", "bool", "dict", "float", "getattr", "int", "isinstance", "len", "list", "max", "min", "range", "str", "super", "tuple",
+    "any", "bool", "dict", "enumerate", "float", "getattr", "int", "isinstance", "len", "list", "max", "min", "range", "str", "super", "tuple",
 }  # fmt: skip
 _GIVEN = _BUILTINS | {name for names in _IMPORTS.values() for name in names} | {"torch", "F"}
 #: What no name in a file may be called again.

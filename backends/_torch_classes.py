@@ -11,6 +11,7 @@ from rescompile import ops
 from rescompile.outline.parts import (
     Argument,
     Class,
+    Copies,
     Group,
     Item,
     Join,
@@ -31,6 +32,8 @@ from ._torch_ops import act as act_module
 ENOUGH = 60
 #: Ops whose result nothing else holds, and whose backward does not need it: what follows may work in place.
 FRESH = (ops.Conv, ops.Norm, ops.Linear)
+#: So many copies in a list of modules are made by a loop.
+LOOP = 3
 #: So many arguments are given by their place, the others by name.
 BY_PLACE = 3
 _LOCALS = ("y", "z", "u", "v", "w")
@@ -118,8 +121,9 @@ def _bare(text: str) -> str:
 class ClassWriter:
     """Writes one class."""
 
-    def __init__(self, of: Class, checkpoint: bool, is_root: bool, initialises: bool) -> None:
+    def __init__(self, of: Class, checkpoint: bool, is_root: bool, initialises: bool, rolls: bool) -> None:
         self.of, self.checkpoint, self.is_root, self.initialises = of, checkpoint, is_root, initialises
+        self.rolls = rolls  # modules that repeat in a list are made by a loop
         self.numbers: list[str] = []  # lines of the constructor: what forward needs to know
         self.made: list[str] = []  # and the modules that it calls
         self.lines: list[str] = []  # lines of forward
@@ -201,6 +205,8 @@ class ClassWriter:
                     value = self.layer(item, value, own)
                 case Group() | Row() | Use() | Run():
                     value = self.part(item, value, own)
+                case Copies():
+                    value = self.copies(item, value, own)
                 case Join():
                     # What follows a residual that may be dropped is written once for each case.
                     follows = left.pop() if _skips(item) and left and _is_plain_act(left[-1]) else None
@@ -252,6 +258,22 @@ class ClassWriter:
             self.make(name, made, item.when)
         outputs = ", outputs" if isinstance(item, Use) and item.of.taps else ""
         return self.short(Value(f"{self.reference(name)}({value.text}{outputs})", fresh), own)
+
+    def copies(self, copies: Copies, value: Value, own: str) -> Value:
+        """Copies side by side on one value, made by a loop and called by one."""
+        self.made.append(f"self.{copies.name} = nn.ModuleList()")
+        self.made.append(f"for _ in range({copies.count}):")
+        self.made.append(f"    self.{copies.name}.append({instance(copies.use)})")
+        if not value.is_name:
+            value = self.keep(value, own)
+        if copies.merge == "concat":
+            return Value(f"torch.cat([branch({value.text}) for branch in self.{copies.name}], 1)", fresh=True)
+        total = self.new_local()
+        self.say(f"{total} = {value.text}")
+        # TorchScript unrolls both, and a variable of this loop may not be one of a comprehension too.
+        self.say(f"for index, part in enumerate(self.{copies.name}):")
+        self.say(f"    {total} = {total} + part({value.text}) if index else part({value.text})")
+        return Value(total, fresh=True)
 
     def join(self, join: Join, value: Value, own: str, act: Layer | None) -> Value:
         """A merge, and the activation after it where both are written together."""
@@ -442,7 +464,10 @@ class ClassWriter:
     def make_group(self, group: Group) -> None:
         """Let the constructor make a list of modules: one that is called by words is filled line by line."""
         names, made = self.listed(group.items, False)
-        if group.when is None and group.name.isidentifier() and names and all(name.isidentifier() for name in names):
+        if group.when is None and group.name.isidentifier() and self.rolls and (loop := _loop(names, made)):
+            self.made.append(f"self.{group.name} = nn.Sequential()")
+            self.made += [loop[0], *[f"    self.{group.name}.{line}" for line in loop[1:]]]
+        elif group.when is None and group.name.isidentifier() and names and all(name.isidentifier() for name in names):
             self.made.append(f"self.{group.name} = nn.Sequential()")
             self.made += [f"self.{group.name}.{name} = {text}" for name, text in zip(names, made, strict=True)]
         else:
@@ -502,6 +527,35 @@ class ClassWriter:
             return f"nn.Sequential(OrderedDict([{', '.join(pairs)}]))"
         starred = [text if isinstance(part, Use) else f"*{text}" for part, text in zip(row.parts, texts, strict=True)]
         return f"nn.Sequential({', '.join(starred)})"
+
+
+def _loop(names: Sequence[str], made: Sequence[str]) -> list[str] | None:
+    """The loop that makes a whole list of modules, where it is nothing but copies of a few; None where it is not."""
+    for period in range(1, len(made) // LOOP + 1):
+        depth, rest = divmod(len(made), period)
+        if rest or any(text != made[at % period] for at, text in enumerate(made)):
+            continue
+        lines = [f"for index in range({depth}):"]
+        for at in range(period):
+            number = _numbers(names[at::period])
+            if number is None:
+                return None
+            lines.append(f'add_module(f"{number}", {made[at]})')
+        return lines
+    return None
+
+
+def _numbers(names: Sequence[str]) -> str | None:
+    """Names as an f-string of `index`: a prefix, and numbers at equal distances."""
+    prefix = names[0].rstrip("0123456789")
+    numbers = [name.removeprefix(prefix) for name in names]
+    if not all(number.isdecimal() and str(int(number)) == number for number in numbers):
+        return None
+    first, step = int(numbers[0]), int(numbers[1]) - int(numbers[0])
+    if names != [f"{prefix}{first + at * step}" for at in range(len(names))] or step < 1:
+        return None
+    counted = "index" if step == 1 else f"{step} * index"
+    return f"{prefix}{{{counted} + {first}}}" if first else f"{prefix}{{{counted}}}"
 
 
 def _is_identity(items: Sequence[Item]) -> bool:

@@ -50,7 +50,7 @@ def source(network: Network, flat: bool = False) -> str:
     helpers: set[str] = set()
     for of in plan.classes:
         is_root = of is plan.root
-        writer = ClassWriter(of, network.checkpoint, is_root, is_root and bool(initial))
+        writer = ClassWriter(of, network.checkpoint, is_root, is_root and bool(initial), rolls=not flat)
         lines = writer.write(_class_doc(of, plan, is_root))
         support |= writer.support
         helpers |= writer.helpers

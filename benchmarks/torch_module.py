@@ -1,6 +1,7 @@
 """Proves, or disproves, what rescompile promises about the speed and memory of the modules that it makes for torch.
 
-Our modules and torchvision's own, with equal weights, take turns in one process, beside a control: a copy of ours.
+Our modules, torchvision's own and timm's own, with equal weights, take turns in one process, beside a control: a copy of
+ours.
 
 - forward in evaluation mode, and a training step (forward, loss, backward, SGD);
 - the bytes that autograd keeps for backward, without the weights and the input, which stay alive anyway;
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+PEERS = ("torchvision", "timm")
 NETWORKS = ("resnet50", "resnext50_32x4d", "wide_resnet50_2", "densenet121")
 FORWARD_BATCH, STEP_BATCH, SIDE, CLASSES = 1, 2, 224, 1000
 CONSTRUCTION, META = "resnet50 construction", "resnet50 on the meta device"
@@ -59,9 +61,10 @@ def names() -> list[str]:
 
 
 class Twins:
-    """One network three times, with the same weights: ours, torchvision's, and a copy of ours as the control."""
+    """One network with the same weights: ours, torchvision's, timm's, and a copy of ours as the control."""
 
     def __init__(self, name: str, side: int) -> None:
+        import timm
         import torch
         import torchvision
 
@@ -69,15 +72,17 @@ class Twins:
 
         torch.manual_seed(0)
         self.name, self.side = name, side
-        peer = torchvision.models.get_model(name, weights=None)
-        state = {key: value.numpy() for key, value in peer.state_dict().items()}
+        peers = {"torchvision": torchvision.models.get_model(name, weights=None), "timm": timm.create_model(name)}
+        peers["timm"].load_state_dict(peers["torchvision"].state_dict())
+        state = {key: value.numpy() for key, value in peers["torchvision"].state_dict().items()}
         ours = rescompile.build(name, "torch", weights=state).module
-        self.modules: dict[str, nn.Module] = {"ours": ours, "torchvision": peer, "copy of ours": copy.deepcopy(ours)}
+        self.modules: dict[str, nn.Module] = {"ours": ours, **peers, "copy of ours": copy.deepcopy(ours)}
         for module in self.modules.values():
             module.eval()
         with torch.no_grad():
             x = self.input(1)
-            assert torch.equal(ours(x), peer(x)), f"{name}: the outputs differ, so these times would say nothing"
+            for peer in peers.values():
+                assert torch.allclose(ours(x), peer(x), atol=1e-4), f"{name}: the outputs differ, so times say nothing"
 
     def input(self, batch: int) -> torch.Tensor:
         import torch
@@ -192,9 +197,9 @@ def on_meta(quick: bool, clock: Clock) -> tuple[Times, list[Row]]:
     return times, rows
 
 
-def judged(name: str, times: Times) -> Row:
-    """The row of a forward or a training step."""
-    return timed(f"{name}: time of torchvision's", times, "ours", "torchvision", ("copy of ours", "ours"), 1.02)
+def judged(name: str, times: Times) -> list[Row]:
+    """The rows of a forward or a training step."""
+    return [timed(f"{name}: time of {peer}'s", times, "ours", peer, ("copy of ours", "ours"), 1.02) for peer in PEERS]
 
 
 def measure(options: Any) -> tuple[dict[str, Times], list[Row]]:
@@ -210,11 +215,11 @@ def measure(options: Any) -> tuple[dict[str, Times], list[Row]]:
         for name in mine:
             if name.endswith("saved for backward"):
                 kept = twins.saved()
-                rows.append(exact(f"{name}: bytes of torchvision's", kept["ours"] / kept["torchvision"], 1.0))
+                rows += [exact(f"{name}: bytes of {peer}'s", kept["ours"] / kept[peer], 1.0) for peer in PEERS]
                 continue
             run = twins.forward if name.endswith("forward") else twins.step
             samples[name] = run(options.pairs, name, options.clock)
-            rows.append(judged(name, samples[name]))
+            rows += judged(name, samples[name])
     if CONSTRUCTION in wanted:
         times = samples[CONSTRUCTION] = construction(options.pairs, options.clock)
         control = ("torchvision again", "torchvision")
@@ -229,7 +234,7 @@ def main() -> int:
     """Measure, print both tables, write the JSON file; the exit code says whether the promises hold."""
     options = arguments(__doc__ or "", pairs=60)
     described = machine()
-    missing = [package for package in ("rescompile", "torch", "torchvision") if not importlib.util.find_spec(package)]
+    missing = [package for package in ("rescompile", "torch", *PEERS) if not importlib.util.find_spec(package)]
     if missing:
         rows = [unmeasured(name, f"not measured: no {missing[0]}") for name in chosen(names(), options.only)]
         return report(options, described, {}, rows)

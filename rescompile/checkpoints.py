@@ -1,4 +1,4 @@
-"""Checkpoints as they come: safetensors, or what `torch.save` wrote, wrapped in one of the usual ways.
+"""Checkpoints as they come: safetensors, what keras wrote, or what `torch.save` did, wrapped in one of the usual ways.
 
 Nothing about a file is guessed silently: whatever is done to it before its names are compared is said in `notes`.
 """
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rescompile import backend, profiles
+from rescompile import backend, hdf5, profiles
 from rescompile.errors import Diagnostic, UsageError, clipped, nearest, one_of
 from rescompile.network import Network, parameters
 from rescompile.weights import Tensor, Weights, fitted, misfits, read_safetensors, refuse
 
-#: The endings of files that `torch.save` writes; anything else is read as safetensors.
+#: The endings of files that `torch.save` writes; keras' are `hdf5.SUFFIXES`; anything else is read as safetensors.
 TORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 #: What wrappers put before every name.
 PREFIXES = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
@@ -36,7 +36,7 @@ def read(path: str | os.PathLike[str], entry: str | None = None, known: Collecti
     """Read a checkpoint. `entry` names the one of several sets of tensors that a file of torch may hold; `known` are names
     that are wanted, since a network may itself begin all its names as a wrapper does.
 
-    Raises UsageError where the file cannot be read, and Unavailable where it takes torch, which is not there.
+    Raises UsageError where the file cannot be read, and Unavailable where it takes torch or h5py, which is not there.
     """
     shown = os.fspath(path)
     if not os.path.isfile(shown):
@@ -45,9 +45,9 @@ def read(path: str | os.PathLike[str], entry: str | None = None, known: Collecti
     if shown.lower().endswith(TORCH):
         tensors = _unwrapped(backend.read_checkpoint(Path(shown)), shown, entry, notes)
     elif entry is not None:
-        raise UsageError(
-            Diagnostic("E0802", f"{shown} is a safetensors file, which holds one set of tensors, no entries")
-        )
+        raise UsageError(Diagnostic("E0802", f"{shown} is no file of torch: it holds one set of tensors, no entries"))
+    elif shown.lower().endswith(hdf5.SUFFIXES):
+        tensors = hdf5.read(shown, notes)
     else:
         tensors = read_safetensors(shown)
     return Checkpoint(shown, _without_prefix(tensors, known, notes), tuple(f"{shown}: {note}" for note in notes))

@@ -105,7 +105,8 @@ class Survival:
 @dataclass(frozen=True, slots=True)
 class Parallel:
     """Branches on the same input. `residual` marks branch + shortcut; with merge gate the branches are
-    (branch, gate, shortcut) and the value is gate * branch + (1 - gate) * shortcut."""
+    (branch, gate, shortcut) and the value is gate * branch + (1 - gate) * shortcut. Of copies of one branch, `hints` has the
+    expression for their number under `copies`."""
 
     name: str
     branches: tuple[Series, ...]
@@ -116,6 +117,7 @@ class Parallel:
     survival: Survival | None = None
     origin: Origin | None = field(default=None, compare=False)
     when: str | None = field(default=None, compare=False)
+    hints: Hints = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

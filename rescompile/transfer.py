@@ -346,6 +346,10 @@ def report(done: Transferred, limit: int = 40) -> Iterator[str]:
         places = "1 place" if number == 1 else f"{number} places"
         yield f"changed  {old or 'no block'} to {new or 'no block'} in {places}: ops with one name and kind are kept"
     told = [line for line in done.lines if line.status != "kept" or line.source != line.name]
+    counters = [line for line in told if line.status == "new" and line.name.endswith(".num_batches_tracked")]
+    if counters and len(counters) == sum(line.name.endswith(".num_batches_tracked") for line in done.lines):
+        yield f"new      all {len(counters)} counters of norms (num_batches_tracked)"
+        told = [line for line in told if line not in counters]
     names = [line.name for line in done.lines]
     rows = [row for status in STATUSES for row in _rows_of([line for line in told if line.status == status], names)]
     every = [*done.left, *(line.source for line in done.lines if line.source)]

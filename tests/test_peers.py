@@ -331,8 +331,8 @@ PROFILES = {
 
 
 def test_every_profile_is_proved() -> None:
-    """A profile that nobody compares may be wrong."""
-    assert set(PROFILES) == set(profiles.files())
+    """A profile that nobody compares may be wrong; those of keras are met in test_keras.py."""
+    assert set(PROFILES) == {name for name in profiles.files() if not name.startswith("keras_")}
 
 
 @pytest.mark.parametrize("profile", [name for name, (_, peer) in PROFILES.items() if peer not in PEERS.values()])
@@ -350,7 +350,7 @@ def test_profile_to_the_library(profile: str) -> None:
         model = peer.make()
     theirs = {key: tensor.shape for key, tensor in peer.named(model.to_empty(device="cpu")).items()}
     known = profiles.load(profile).names(network)
-    assert {key: shape for key, shape, _ in known.values()} == theirs
+    assert {fact.theirs: fact.shape for fact in known.values()} == theirs
 
 
 def test_the_loader_of_torchvision() -> None:
@@ -359,11 +359,11 @@ def test_the_loader_of_torchvision() -> None:
 
     model = peers.randomised(torchvision_peer("densenet121"), (4, 3, 64, 64))
     names = profiles.load("torchvision_densenet_files").names(facts.network("densenet121"))
-    assert any(key != new for key, (new, _, _) in names.items())
+    assert any(key != known.theirs for key, known in names.items())
 
     class Files:
         def get_state_dict(self, **_: Any) -> dict[str, torch.Tensor]:
-            return {names[key][0]: tensor for key, tensor in model.state_dict().items() if key in names}
+            return {names[key].theirs: tensor for key, tensor in model.state_dict().items() if key in names}
 
     other = torchvision_peer("densenet121").eval()
     theirs._load_state_dict(other, Files(), progress=False)

@@ -190,11 +190,22 @@ def test_lines() -> None:
         ("plain18", "plain34"),
         ("wrn_22_10", "wrn_40_4"),
         ("preact_resnet50", "preact_resnet200"),
+        ("plain_mnist_fc_10", "plain_mnist_fc_100"),
     ],
 )
 def test_depth_costs_no_lines(shallow: str, deep: str) -> None:
     """The deeper network differs in numbers and names only, not in what is written."""
     assert _code(text_of(shallow)) == _code(text_of(deep))
+
+
+@pytest.mark.parametrize("form", ["a", "b"])
+def test_paths_cost_no_lines(form: str) -> None:
+    """Copies side by side are written once: a loop makes them, and one calls them."""
+    networks = (facts.network(name) for name in ("resnext50_32x4d", "resnext101_64x4d"))
+    narrow, wide = (apply(network, None, {"form": form})[0] for network in networks)
+    assert source(narrow).count("\n") <= 165
+    assert _code(source(narrow)) == _code(source(wide))
+    assert source(narrow, flat=True).count("\n") > 16 * 32
 
 
 def _code(text: str) -> str:
@@ -369,6 +380,31 @@ network:
 - fc: {linear: 10}
 """
 
+PATHS = """
+rescompile: 1
+name: paths_net
+input: [3, 16, 16]
+parameters: {count: 4}
+blocks:
+  unit:
+    parameters: {width: int, count: int}
+    body:
+    - residual:
+        branch:
+        - summed: {parallel: {merge: add, copies: count, branch: [{conv: {channels: width, kernel: 3, bias: true}}, norm, relu]}}
+        - joined: {parallel: {merge: concat, copies: count, branch: [{conv: {channels: width / count, kernel: 1}}, norm]}}
+        - again: {parallel: {merge: concat, copies: 2, branch: [{conv: {channels: width / 2, kernel: 1}}, norm]}}
+        - final: {parallel: {merge: add, copies: 2, branch: [{conv: {channels: width, kernel: 1}}, norm]}}
+        shortcut: {block: projection, channels: width}
+    - relu
+network:
+- layer1: {block: unit, depth: 2, width: 8, count: count}
+- layer2: {block: unit, width: 12, count: 3}
+- global_avgpool
+- flatten
+- fc: {linear: 10}
+"""
+
 #: One network for each shape of construct, of the zoo or by its text, made shallow: the constructs are the same.
 CONSTRUCTS: dict[str, Sequence[str]] = {
     "resnet50": ("input=[3,32,32]", *(f"layer{at}.depth=2" for at in (1, 2, 3, 4))),
@@ -386,6 +422,7 @@ CONSTRUCTS: dict[str, Sequence[str]] = {
     "drn_c_26": ("input=[3,32,32]",),
     "resnet18": ("input=[3,32,32]", "features=[layer2, layer3]"),
     "se_net": (SE,),
+    "paths_net": (PATHS,),
 }
 
 
@@ -421,7 +458,7 @@ class Live:
 def made(name: str, folder: Path) -> Live:
     """The live module of a construct."""
     settings = CONSTRUCTS[name]
-    network = elaborated(SE, folder) if settings == (SE,) else facts.network(name, *settings)
+    network = elaborated(settings[0], folder) if settings in ((SE,), (PATHS,)) else facts.network(name, *settings)
     target: Any = backend.load("torch")
     return Live(network, target.make(network, draw(network, 0)))
 
@@ -468,6 +505,59 @@ def test_a_second_module(tmp_path: Path) -> None:
 def test_data_parallel(live: Live) -> None:
     """The wrapper calls it as it is where there is no device to spread it over."""
     live.hold(nn.DataParallel(live.module, device_ids=[]))
+
+
+_DISTRIBUTED = """
+import importlib.util, sys
+import torch
+from torch import distributed, nn
+path, rank = sys.argv[1], int(sys.argv[2])
+torch.set_num_threads(1)
+distributed.init_process_group("gloo", init_method=f"file://{path}.meeting", rank=rank, world_size=2)
+spec = importlib.util.spec_from_file_location("generated", path)
+home = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(home)
+given = torch.load(path + ".in", weights_only=True)
+grads = []
+for spread in (False, True):
+    module = getattr(home, given["factory"])().double()
+    module.load_state_dict(given["state"], strict=True)
+    called = nn.parallel.DistributedDataParallel(module, find_unused_parameters=given["unused"]) if spread else module
+    torch.manual_seed(rank)  # each process drops blocks of its own
+    called(given["x"][rank]).square().mean().backward()
+    grads.append([torch.zeros_like(p) if p.grad is None else p.grad for p in module.parameters()])
+torch.save(grads, f"{path}.{rank}")
+distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("name", ["resnet18", "stochastic_depth_110"])
+def test_distributed(name: str, tmp_path: Path) -> None:
+    """DistributedDataParallel on two processes gives both the mean of what each gives alone; where blocks are dropped, with
+    find_unused_parameters, as the docstring says."""
+    settings = ("input=[3,16,16]", *(f"layer{at}.depth=2" for at in (1, 2, 3)))
+    network = facts.network(name, *settings)
+    text = source(network)
+    path = tmp_path / "network.py"
+    path.write_text(text, encoding="utf-8")
+    module = factory(executed(text))().double()
+    drops = "find_unused_parameters=True" in text
+    assert drops == (name != "resnet18")
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, *network.input, dtype=torch.float64)
+    given = {"factory": factory(executed(text)).__name__, "state": module.state_dict(), "x": x, "unused": drops}
+    torch.save(given, f"{path}.in")
+    command = [sys.executable, "-c", _DISTRIBUTED, str(path)]
+    processes = [subprocess.Popen([*command, str(rank)], cwd=tmp_path) for rank in (0, 1)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    (alone0, spread0), (alone1, spread1) = (torch.load(f"{path}.{rank}", weights_only=True) for rank in (0, 1))
+    assert (
+        any(bool((one == 0).all()) != bool((other == 0).all()) for one, other in zip(alone0, alone1, strict=True))
+        == drops
+    )
+    for one, other, found0, found1 in zip(alone0, alone1, spread0, spread1, strict=True):
+        assert torch.equal(found0, found1)
+        assert torch.allclose(found0, (one + other) / 2, rtol=1e-9, atol=1e-12)
 
 
 _ALONE = """

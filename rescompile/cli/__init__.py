@@ -63,6 +63,7 @@ class AllCommands(Commands):
         "verify": "rescompile.cli.verify.verify",
         "validate": "rescompile.cli.specs.validate",
         "show": "rescompile.cli.specs.show",
+        "explain": "rescompile.cli.explain.explain",
         "paths": "rescompile.cli.paths.paths",
         "list": "rescompile.cli.library.list_zoo",
         "schema": "rescompile.cli.library.print_schema",

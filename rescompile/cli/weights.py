@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,7 +44,7 @@ class InChannels(StrEnum):
 
 
 FileArgument = Annotated[
-    str, typer.Argument(metavar="FILE", help="Weights: safetensors, or a .pth, .pt or .bin of torch.")
+    str, typer.Argument(metavar="FILE", help="Weights: safetensors, a .pth, .pt or .bin of torch, or a .h5 of keras.")
 ]
 OutputOption = Annotated[
     Path, typer.Option("-o", "--output", metavar="PATH", help="Where to write, a file that ends in .safetensors.")
@@ -210,14 +209,11 @@ def _write(
     from rescompile import tensors
     from rescompile.network import parameters
     from rescompile.transfer import STATUSES, report
-    from rescompile.weights import Weights
 
     arrays = done.weights
     kinds = {name: (parameter.dtype, parameter.shape) for name, parameter in parameters(network)}
     if profile is not None:
-        names = profile.names(network)
-        arrays = Weights({theirs: partial(arrays.__getitem__, name) for name, (theirs, _, _) in names.items()})
-        kinds = {theirs: (kinds[name][0], shape) for name, (theirs, shape, _) in names.items()}
+        arrays, kinds = profile.to_theirs(arrays, network)
     size = tensors.write(arrays, kinds, network, path, force)
     if as_json:
         groups: dict[str, Sequence[Any]] = {

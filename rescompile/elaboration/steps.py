@@ -295,7 +295,8 @@ class Steps(Scopes):
                 nodes, output = self.step(parts.branch, (*path, "branch"), inner, shape, self.names_of([parts.branch]))
                 named = Series(tuple(nodes), shape, output, name, origin=self.origin((*path, "branch")))
                 branches.append(Series((named,), shape, output))
-        return self.merged(branches, parts.merge, path, frame, shape, names)
+        hints = {"copies": parts.copies} if isinstance(parts.copies, str) else NO_HINTS
+        return self.merged(branches, parts.merge, path, frame, shape, names, hints=hints)
 
     def merged(
         self,
@@ -306,6 +307,7 @@ class Steps(Scopes):
         shape: Shape,
         names: Names,
         residual: bool = False,
+        hints: tree.Hints = NO_HINTS,
     ) -> tuple[list[Node], Shape]:
         self.grow(path, frame)
         try:
@@ -323,7 +325,8 @@ class Steps(Scopes):
             blame = "stride" if "stride" in frame.given else "width"
             raise self.blamed(error.code, message, where, frame, blame, help, True) from None
         name = self.automatic(merge, path, frame, names, merge=True)
-        return [tree.Parallel(name, tuple(branches), merge, shape, output, residual, None, self.origin(path))], output
+        origin = self.origin(path)
+        return [tree.Parallel(name, tuple(branches), merge, shape, output, residual, None, origin, None, hints)], output
 
     def fitting(self, made: Shape, shape: Shape, frame: Frame) -> str | None:
         """The shortcut of the library that would fit, as one would write it there."""

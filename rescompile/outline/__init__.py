@@ -15,7 +15,7 @@ from typing import Any
 from rescompile.expressions import ExpressionError
 from rescompile.network import Definition, Network, Node, Series, children, walk
 from rescompile.outline.classes import IN, Builder, Misfit
-from rescompile.outline.kinds import Kinds, Made, inside, is_class, is_row, segments
+from rescompile.outline.kinds import Kinds, Made, bundled, inside, is_row, segments
 from rescompile.outline.naming import Allocator, snake
 from rescompile.outline.parts import Class, Outline, Stage
 from rescompile.outline.stages import make_stage, member
@@ -26,14 +26,15 @@ Key = tuple[Any, ...]
 
 def outline(network: Network, unrolled: bool = False) -> Outline:
     """The classes of a network, each before those that use it; `unrolled`, one for each block, with its own numbers."""
-    kinds = Kinds(network)
+    kinds = Kinds(network, unrolled)
     instances: dict[Key, dict[int, tuple[Series, Mapping[str, Any]]]] = {}
     inner: dict[Key, set[Key]] = {}
-    heights = _heights(network.root)
+    heights = _heights(kinds)
     nested = _nested(network.root)
 
     def key(series: Series) -> Key:
-        word = series.call.block if series.call else (series.origin.path if series.origin else "", series.name)
+        part = kinds.copies.get(id(series), series.name)
+        word = series.call.block if series.call else (series.origin.path if series.origin else "", part)
         if unrolled:
             return word, id(series)
         return (word, heights[id(series)]) if word in nested else (word,)
@@ -45,15 +46,15 @@ def outline(network: Network, unrolled: bool = False) -> Outline:
                 path = (*path, f"{node.call.block if node.call else 'part'}{node.name}" if digits else node.name)
             if node.call is not None and not unrolled:
                 names = _names(node, network.definitions.get(node.call.block))
-            if is_class(node):
+            if kinds.is_class(node):
                 mine = key(node)
                 instances.setdefault(mine, {})[id(node)] = node, {} if unrolled else {**names, IN: node.input[0]}
-                words[mine] = "_".join(path) if unrolled else node.call.block if node.call else str(node.name)
+                words[mine] = "_".join(path) if unrolled else node.call.block if node.call else _word(node, kinds)
                 inner.setdefault(mine, set())
                 if owner is not None:
                     inner[owner].add(mine)
                 owner = mine
-        for child in children(node):
+        for child in _once(node, kinds):
             gather(child, names, owner, path)
 
     words: dict[Key, str] = {}
@@ -109,6 +110,8 @@ def _made(
         return
     for node in nodes:
         kinds.made[id(node)] = made
+    if (bundle := kinds.copies.get(id(nodes[0]))) and call is None:
+        made.text.doc = f"One of the {bundle}"
     yield made
 
 
@@ -128,6 +131,17 @@ def _apart(
         if len(parts) > 1:
             return parts.values()
     raise AssertionError("instances are not distinct")
+
+
+def _once(node: Node, kinds: Kinds) -> tuple[Node, ...]:
+    """The nodes directly inside, of copies side by side the first one."""
+    return tuple(bundled(node)[:1]) if isinstance(node, Series) and kinds.is_bundle(node) else children(node)
+
+
+def _word(part: Series, kinds: Kinds) -> str:
+    """What a part that no block made is called: `path` where it is one of the copies in `paths`."""
+    bundle = kinds.copies.get(id(part))
+    return str(part.name) if bundle is None else bundle.removesuffix("s") or bundle
 
 
 def _names(series: Series, definition: Definition | None) -> dict[str, Any]:
@@ -155,17 +169,17 @@ def _series(node: Node) -> Iterator[Series]:
                 yield at
 
 
-def _heights(root: Series) -> dict[int, int]:
+def _heights(kinds: Kinds) -> dict[int, int]:
     """How deep classes are nested in each part."""
     heights: dict[int, int] = {}
 
     def visit(node: Node) -> int:
         if id(node) not in heights:
             below = max((visit(child) for child in children(node)), default=0)
-            heights[id(node)] = below + (isinstance(node, Series) and is_class(node))
+            heights[id(node)] = below + (isinstance(node, Series) and kinds.is_class(node))
         return heights[id(node)]
 
-    visit(root)
+    visit(kinds.network.root)
     return heights
 
 

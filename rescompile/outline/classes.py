@@ -14,10 +14,11 @@ from typing import Any
 from rescompile import ops
 from rescompile.expressions import ExpressionError, Term
 from rescompile.network import Call, Definition, Node, Op, Parallel, Series, Side
-from rescompile.outline.kinds import Kinds, Made, is_class, is_row, segments, skeleton
+from rescompile.outline.kinds import Kinds, Made, bundled, is_row, segments, skeleton
 from rescompile.outline.parts import (
     Argument,
     Class,
+    Copies,
     Group,
     Item,
     Join,
@@ -385,8 +386,11 @@ class Builder:
             raise Misfit
         assert sample.name is not None
         item: Item
-        if is_class(sample):
+        if self.kinds.is_class(sample):
             item, guess = self.use(column, when, env, flow)
+            guesses = [guess]
+        elif self.kinds.is_bundle(sample):
+            item, guess = self.copies(column, when, env, flow)
             guesses = [guess]
         elif is_row(sample) and (row := self.row(column, when, env, flow)) is not None:
             item, guesses = row
@@ -489,6 +493,32 @@ class Builder:
         if digits and not named_by_place:
             return None
         return Row(sample.name, parts, when), [here.term]
+
+    def copies(
+        self, column: Mapping[int, Series], when: Text | None, env: Mapping[str, Term], flow: Flow
+    ) -> tuple[Copies, Term]:
+        """Copies side by side, and their output channels."""
+        listed = {at: bundled(node) for at, node in column.items()}
+        merges = {node.children[0].merge for node in column.values() if isinstance(node.children[0], Parallel)}
+        if len(merges) > 1 or when is not None:
+            raise Misfit
+        (merge,) = merges
+        sample = next(iter(column.values()))
+        assert sample.name is not None
+        use, out = self.use({at: copies[0] for at, copies in listed.items()}, None, env, flow)
+        hints = [
+            self.translated(merge.hints["copies"], env, flow.term)
+            for node in _first(column)
+            for merge in node.children
+            if isinstance(merge, Parallel) and "copies" in merge.hints
+        ]
+        count = self.spell({at: len(copies) for at, copies in listed.items()}, hints, self.new(sample, "count"))
+        text = self.written(count, column)
+        item = Copies(sample.name, use, text, merge)
+        if merge == "add":
+            return item, out
+        parts = out.head == "/" and self.written(out.operands[1], column) == text
+        return item, out.operands[0] if parts else operation("*", count, out)
 
     def join(self, column: Mapping[int, Parallel], env: Mapping[str, Term], flow: Flow) -> tuple[list[Item], Flow]:
         """A merge."""

@@ -37,6 +37,7 @@ class Kinds:
     """What has been made so far: the class of each instance by its id, and the stage of each row by the id of its first copy."""
 
     network: Network
+    unrolled: bool = False
     made: dict[int, Made] = field(default_factory=dict)
     stages: dict[int, MadeStage] = field(default_factory=dict)
 
@@ -46,18 +47,55 @@ class Kinds:
         listed = (name for d in self.network.definitions.values() for name in (*d.parameters, *d.lets))
         return BUILTINS | {"depth"} | frozenset(listed) | frozenset(self.network.parameters)
 
+    @cached_property
+    def copies(self) -> dict[int, str]:
+        """The copies that stand side by side, by id, with the name of the part that they are."""
+        # What is computed again for backward, a merge says itself: then its branches are written out.
+        rolled = not self.unrolled and not self.network.checkpoint
+        found = (part for _, part in walk(self.network.root) if rolled and isinstance(part, Series))
+        return {id(copy): str(part.name) for part in found if is_bundle(part) for copy in bundled(part)}
+
     def python_name(self, name: str) -> str:
         """What a name of the spec is called in the file."""
         return python_name(name, self.variables)
 
+    def is_class(self, series: Series) -> bool:
+        """Whether a part becomes an instance of a class."""
+        if series.name is None or self.is_bundle(series):
+            return False
+        if id(series) in self.copies:
+            return True
+        if series.call is not None:
+            return series.call.index is not None or not (is_list(series) and numbered(series))
+        return not is_row(series) and not is_list(series)
 
-def is_class(series: Series) -> bool:
-    """Whether a part becomes an instance of a class."""
-    if series.name is None:
+    def is_bundle(self, series: Series) -> bool:
+        """Whether a part is copies of one part side by side, which are written once."""
+        return is_bundle(series) and id(bundled(series)[0]) in self.copies
+
+
+def is_bundle(series: Series) -> bool:
+    """Whether a part is nothing but copies of one part side by side, called 0, 1, 2 and so on, and their sum or concat."""
+    if series.name is None or not series.name.isidentifier() or series.call is not None or len(series.children) != 1:
         return False
-    if series.call is not None:
-        return series.call.index is not None or not (is_list(series) and numbered(series))
-    return not is_row(series) and not is_list(series)
+    (merge,) = series.children
+    if not isinstance(merge, Parallel) or merge.merge not in ("add", "concat") or merge.survival:
+        return False
+    copies = [branch.children[0] for branch in merge.branches if len(branch.children) == 1]
+    parts = [copy for copy in copies if isinstance(copy, Series)]
+    return (
+        [part.name for part in parts] == [str(at) for at in range(len(merge.branches))]
+        and not taps(series)
+        and all(part.children == parts[0].children for part in parts)
+    )
+
+
+def bundled(bundle: Series) -> list[Series]:
+    """The copies in a bundle."""
+    (merge,) = bundle.children
+    assert isinstance(merge, Parallel)
+    copies = [branch.children[0] for branch in merge.branches]
+    return [copy for copy in copies if isinstance(copy, Series)]
 
 
 def is_row(series: Series) -> bool:
@@ -80,7 +118,8 @@ def taps(node: Node) -> bool:
 def is_list(series: Series) -> bool:
     """Whether a part is modules one after the other, each with a name: no merge, no side branch."""
     return not any(taps(child) for child in series.children) and all(
-        isinstance(child, Op) or (isinstance(child, Series) and (child.name is not None or is_list(child)))
+        isinstance(child, Op)
+        or (isinstance(child, Series) and not is_bundle(child) and (child.name is not None or is_list(child)))
         for child in series.children
     )
 
@@ -125,7 +164,9 @@ def skeleton(node: Node, kinds: Kinds) -> Any:
             return node.merge, node.residual, how, inside(node.branches, kinds)
         case Side():
             return node.mode, node.output_name, skeleton(node.child, kinds)
-        case Series() if is_class(node):
+        case Series() if kinds.is_bundle(node):
+            return node.name, type(node), len(bundled(node)), skeleton(bundled(node)[0], kinds)
+        case Series() if kinds.is_class(node):
             return node.name, id(kinds.made[id(node)])
         case Series() if is_row(node):
             return node.name, tuple((id(made), len(copies) > 1) for made, copies in segments(node, kinds))

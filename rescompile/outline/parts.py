@@ -82,6 +82,16 @@ class Row:
 
 
 @dataclass
+class Copies:
+    """Copies of one part side by side on the same value, `count` of them, and their sum or concat."""
+
+    name: str
+    use: Use
+    count: Text
+    merge: Merge
+
+
+@dataclass
 class Join:
     """Branches on the same value, merged. `survival` is the probability with which the first one is kept."""
 
@@ -101,7 +111,7 @@ class Tap:
     mode: Mode
 
 
-Item = Layer | Group | Run | Use | Row | Join | Tap
+Item = Layer | Group | Run | Use | Row | Copies | Join | Tap
 
 
 @dataclass
@@ -170,5 +180,5 @@ def scope_names(items: Sequence[Item]) -> Iterator[str]:
                     yield from scope_names(branch)
             case Tap():
                 yield from scope_names(item.items)
-            case Layer() | Group() | Use() | Row():
+            case Layer() | Group() | Use() | Row() | Copies():
                 yield item.name

@@ -279,20 +279,28 @@ class _Splitter:
         name = next(name for name in _names() if join(inner, name) not in self.taken)
         self.taken.add(join(inner, name))
         first, last = atoms[0].node, atoms[-1].node
+        convs = (atom.node for atom in atoms if isinstance(atom.node, Op) and _groups(atom.node) == count)
+        number = next(convs).hints.get("groups", str(count))
         branches = []
         for at in range(count):
             parts = [
-                self.part(atom, depth, f"{join(inner, name)}.{at}", at, count, atom is atoms[0], atom is atoms[-1])
+                self.part(
+                    atom, depth, f"{join(inner, name)}.{at}", at, count, number, atom is atoms[0], atom is atoms[-1]
+                )
                 for atom in atoms
             ]
             path = Series(tuple(_nested(parts)), first.input, parts[-1].node.output, str(at), origin=first.origin)
             branches.append(replace(path, children=(path,), name=None, origin=None))
         merge: Merge = "add" if self.aggregated else "concat"
-        merged = Parallel(merge, tuple(branches), merge, first.input, last.output, origin=first.origin)
+        hints = {"copies": number}
+        merged = Parallel(merge, tuple(branches), merge, first.input, last.output, origin=first.origin, hints=hints)
         return _Atom(Series((merged,), first.input, last.output, name, origin=first.origin), inner, around)
 
-    def part(self, atom: _Atom, depth: int, path: str, at: int, count: int, first: bool, last: bool) -> _Atom:
-        """What path `at` of `count`, whose scope is `path`, has of an atom that was its first, its last, or between."""
+    def part(
+        self, atom: _Atom, depth: int, path: str, at: int, count: int, number: str, first: bool, last: bool
+    ) -> _Atom:
+        """What path `at` of `count`, whose scope is `path`, has of an atom that was its first, its last, or between.
+        `number` is the count as the spec says it."""
         # A part of a block is no longer what its call says.
         around = tuple((place, replace(series, call=None)) for place, series in atom.around[depth:])
         for _, series in around:
@@ -311,7 +319,7 @@ class _Splitter:
             kind = replace(kind, channels=after[0], groups=1)
             hints = {name: hint for name, hint in hints.items() if name != "groups"}
             if "channels" in hints:
-                hints["channels"] = f"({hints['channels']}) / {count}"
+                hints["channels"] = f"({hints['channels']}) / ({number})"
         part = _Atom(replace(node, kind=kind, input=before, output=after, hints=hints), path, around)
         self.cut(node, atom.name, part, at, count)
         return part

@@ -1,0 +1,64 @@
+"""`explain`: what a network is, in words, and where it departs from others."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from rescompile.cli.common import (
+    Format,
+    FormatOption,
+    JsonOption,
+    SetOption,
+    SpecArgument,
+    command,
+    elaborated,
+    print_json,
+    with_passes,
+)  # fmt: skip
+
+#: Longer lines are hard to read, however wide the terminal.
+WIDTH = 100
+
+
+@with_passes
+@command
+def explain(
+    spec: SpecArgument,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SPEC",
+            help="What to compare with: a spec file or a name of the zoo. Repeatable. Default: the form of its paper and of the "
+            "common implementations, or the closest network of the zoo.",
+        ),
+    ] = None,
+    set: SetOption = None,
+    as_json: JsonOption = False,
+    format: FormatOption = Format.text,
+    *,
+    passes: dict[str, Any],
+) -> None:
+    """Say in words what a network is and where it departs from others, with what each difference costs."""
+    from rescompile.explanation import explain as explained
+    from rescompile.explanation import prose
+    from rescompile.passes import apply
+
+    loaded, network = elaborated(spec, set)
+    network, _ = apply(network, None, passes)
+    found = explained(network, against or ())
+    about = {key: getattr(loaded, key) for key in ("family", "description", "reference", "notes", "unverified")}
+    if as_json:
+        print_json(prose.data(found, about))
+        return
+    for line in prose.lines(found, about, _width()):
+        print(line)
+
+
+def _width() -> int:
+    """How long lines may be: as wide as the terminal, as far as there is one."""
+    columns = shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
+    return max(40, min(WIDTH, columns))
