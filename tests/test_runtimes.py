@@ -21,7 +21,7 @@ import rescompile
 from rescompile import backend, runtime
 from rescompile.errors import Unavailable, UsageError
 from rescompile.network import LOGITS, Network
-from rescompile.runtimes import RUNTIMES, Job, device, find, roofline
+from rescompile.runtimes import RUNTIMES, Job, device, find, jobs, roofline
 from rescompile.runtimes import onnxruntime as ort_runtime
 from rescompile.runtimes import openvino as openvino_runtime
 from rescompile.weights import Array, Weights, draw
@@ -600,3 +600,21 @@ def test_mappings_are_not_needed_to_be_torch(job: Callable[..., Job]) -> None:
     outputs = RUNTIMES["torch-cpu"].prepare(Job("two", None, Two, x), {}).outputs()
     assert list(outputs) == ["logits", "maps"]
     assert np.array_equal(outputs["maps"], 2 * x)
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("fp32", 1), ("tf32", 1), ("fp16", 10)])
+def test_a_job_has_the_file_of_its_precision(
+    precision: str, kind: int, small: tuple[Network, Weights], tmp_path: Path
+) -> None:
+    """float16 for fp16, with the batch of the input; a runtime of torch is given no file."""
+    onnx = pytest.importorskip("onnx", reason="it reads the file")
+    x = np.zeros((3, *small[0].input), np.float32)
+    made = jobs.job(RUNTIMES["ort-cuda"], *small, x, precision, tmp_path)
+    graph = onnx.load(made.model).graph
+    assert kind in {tensor.data_type for tensor in graph.initializer} <= {kind, 7}
+    assert graph.input[0].type.tensor_type.shape.dim[0].dim_value == 3
+    assert made.module is None
+    other = jobs.job(RUNTIMES["torch-cuda"], *small, x, precision, tmp_path)
+    assert other.model is None
+    assert other.module is not None
+    assert other.module() is not other.module()

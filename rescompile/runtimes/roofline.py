@@ -34,7 +34,8 @@ LAYERS = (Conv, Linear, MaxPool, AvgPool, GlobalAvgPool, AdaptiveAvgPool)
 _COPIES = {"cpu": (1 << 20, 4 << 20, 16 << 20, 64 << 20, 256 << 20), "cuda": (4 << 20, 16 << 20, 64 << 20, 1 << 30)}
 #: Rows and columns of the matrices that are multiplied.
 _SIDE = {"cpu": 2048, "cuda": 8192}
-_ROUNDS = 7
+#: Rounds of a measurement at least, and those without a better one that end it.
+_ROUNDS = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,27 +156,31 @@ def measure(device: str, precision: str, threads: int | None = None, quick: bool
     if quick:
         sizes, side = sizes[:3], side // 4
     found = _torch_products(device, precision, side, workers)
-    if device == "cpu" and precision == "fp32" and workers == usable():  # numpy takes all threads that there are
+    if not found and device == "cpu" and precision == "fp32":  # without torch; numpy takes all threads that there are
         found["matrix product of numpy"] = _numpy_product(side)
     by = max(found, key=lambda name: found[name].best, default=None)
     copied = {size: _cuda_copy(size) if device == "cuda" else _copy(size, workers) for size in sizes}
     return Roofline(device, precision, copied, found[by] if by else None, by)
 
 
-def _rated(work: float, run: Callable[[], Any], least: float = 5e-3) -> Measured:
-    """The rate of a run that does so much work. A round lasts at least some milliseconds, or the clock would be measured."""
+def _rated(work: float, run: Callable[[], Any], least: float = 5e-3, patience: float = 2.0) -> Measured:
+    """The rate of a run that does so much work. A round lasts at least some milliseconds, or the clock would be measured;
+    rounds go on while they still find a better one, for some seconds at most: others may be using the machine."""
     run()
     started = time.perf_counter()
     run()
     times = max(1, math.ceil(least / max(time.perf_counter() - started, 1e-7)))
-    rates = []
-    for _ in range(_ROUNDS):
+    rates: list[float] = []
+    began = time.perf_counter()
+    while len(rates) < _ROUNDS or (
+        max(rates[-_ROUNDS:]) > 1.01 * max(rates[:-_ROUNDS], default=0.0) and time.perf_counter() - began < patience
+    ):
         started = time.perf_counter()
         for _ in range(times):
             run()
         rates.append(work * times / (time.perf_counter() - started))
     low, median, high = statistics.quantiles(rates, n=4)
-    return Measured(max(rates), median, (high - low) / median, _ROUNDS)
+    return Measured(max(rates), median, (high - low) / median, len(rates))
 
 
 def _copy(size: int, threads: int) -> Measured:
