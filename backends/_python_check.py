@@ -25,13 +25,15 @@ _MODULES = {"torch": None, "torch.nn.functional": "F"}
 _TORCH = frozenset(
     [
         *(f"torch.{name}" for name in ("cat", "flatten", "is_grad_enabled", "jit.unused", "rand", "sigmoid", "tanh")),
-        *(f"F.{name}" for name in ("adaptive_avg_pool2d", "avg_pool2d", "leaky_relu", "max_pool2d", "pad", "relu")),
+        *(f"F.{name}" for name in ("adaptive_avg_pool2d", "avg_pool2d", "elu", "gelu", "hardswish", "interpolate")),
+        *(f"F.{name}" for name in ("leaky_relu", "max_pool2d", "pad", "relu", "relu6", "silu")),
         *(
             f"nn.{name}"
             for name in ("AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Conv2d", "Dropout")
         ),
-        *(f"nn.{name}" for name in ("Flatten", "Identity", "LeakyReLU", "Linear", "MaxPool2d", "Module", "ReLU")),
-        *(f"nn.{name}" for name in ("ModuleList", "Sequential", "Sigmoid", "Tanh")),
+        *(f"nn.{name}" for name in ("ELU", "Flatten", "GELU", "GroupNorm", "Hardswish", "Identity", "LeakyReLU")),
+        *(f"nn.{name}" for name in ("Linear", "MaxPool2d", "Module", "ModuleList", "ReLU", "ReLU6", "Sequential")),
+        *(f"nn.{name}" for name in ("SiLU", "Sigmoid", "Tanh", "Upsample")),
         *(f"nn.init.{name}" for name in ("constant_", "kaiming_normal_", "zeros_")),
     ]
 )

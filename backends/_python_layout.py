@@ -41,11 +41,13 @@ def _split(line: str, indent: int) -> Iterator[str]:
     yield line[: start + 1]
     deeper = " " * (indent + 4)
     comprehension = len(parts) == 1 and line[start] != "("
-    if len(deeper + inside) <= WIDTH and not inside.startswith("*") and not _one_element(line, start, parts):
+    alone = len(parts) == 1 and line[start] == "(" and line[start - 1 : start] in (" ", "(", "")
+    grouped = alone and not inside.endswith(",")  # a term in brackets, of which a comma would make a tuple
+    if len(deeper + inside) <= WIDTH and not inside.startswith("*") and (grouped or not alone):
         yield deeper + inside
     else:
         for part in parts:
-            comma = "" if comprehension and " for " in part else ","
+            comma = "" if grouped or (comprehension and " for " in part) else ","
             whole = deeper + part + comma
             pieces = _operands(part) if len(whole) > WIDTH else [part]
             for at, piece in enumerate(pieces):
@@ -64,10 +66,6 @@ def _operands(part: str) -> list[str]:
         if found:
             return [part[a:b].strip() for a, b in zip([0, *found], [*found, len(part)], strict=True)]
     return [part]
-
-
-def _one_element(line: str, start: int, parts: list[str]) -> bool:
-    return len(parts) == 1 and line[start] == "(" and line[start - 1 : start] in (" ", "(", "")
 
 
 def _last_bracket(line: str) -> tuple[int, int] | None:

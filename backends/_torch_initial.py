@@ -10,14 +10,17 @@ from typing import Any
 from rescompile import ops
 from rescompile.outline.parts import Class, Group, Item, Join, Layer, Outline, Run, Tap
 
+from ._torch_ops import norm_class
+
 Rule = tuple[float | str | None, float | str | None]  # of weight and bias
-_MODULES = {ops.Conv: "nn.Conv2d", ops.Linear: "nn.Linear", ops.Norm: "nn.BatchNorm2d"}
+_MODULES = {ops.Conv: "nn.Conv2d", ops.Linear: "nn.Linear"}
 #: What torch does itself when it makes a module.
 _OWN: dict[str, Rule] = {
     "nn.Conv2d": ("torch_default", "torch_default"),
     "nn.Linear": ("torch_default", "torch_default"),
     "nn.BatchNorm2d": (1.0, 0.0),
     "nn.BatchNorm1d": (1.0, 0.0),
+    "nn.GroupNorm": (1.0, 0.0),
 }
 
 
@@ -116,12 +119,11 @@ def _places(items: Sequence[Item], path: tuple[str, ...], absent: bool) -> Itera
     for item in items:
         match item:
             case Layer():
-                module = _MODULES.get(item.kind)
+                module = norm_class(item.sample) if item.kind is ops.Norm else _MODULES.get(item.kind)
                 if module is not None:
                     kind: Any = item.sample.kind
                     if item.kind is ops.Norm:
                         rule: Rule = (float(kind.scale_init), 0.0)
-                        module = module if len(item.sample.input) == 3 else "nn.BatchNorm1d"
                     else:
                         rule = (kind.init, kind.bias_init if kind.bias else None)
                     yield _Place((*path, item.name), module, rule, absent or item.when is not None)

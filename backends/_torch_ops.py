@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rescompile import ops
+from rescompile.network import Op
 from rescompile.ops import Kind
 from rescompile.outline.parts import Layer
 
 #: What torch takes for an argument that is not given; such an argument is left out.
 _DEFAULTS = {
     "stride": "1", "padding": "0", "dilation": "1", "groups": "1", "bias": "True", "eps": "1e-05", "momentum": "0.1",
-    "ceil_mode": "False", "count_include_pad": "True", "negative_slope": "0.01",
+    "ceil_mode": "False", "count_include_pad": "True", "negative_slope": "0.01", "alpha": "1.0",
 }  # fmt: skip
 
 
@@ -44,9 +45,17 @@ def _linear(layer: Layer) -> str:
 
 
 def _norm(layer: Layer) -> str:
-    a = layer.attributes
-    name = "nn.BatchNorm2d" if len(layer.sample.input) == 3 else "nn.BatchNorm1d"
+    a, name = layer.attributes, norm_class(layer.sample)
+    if name == "nn.GroupNorm":
+        return call(name, a["groups"], layer.channels, eps=a["eps"])
     return call(name, layer.channels, eps=a["eps"], momentum=a["momentum"])
+
+
+def norm_class(op: Op) -> str:
+    """The class of a normalisation."""
+    if getattr(op.kind, "kind") == "group":  # noqa: B009
+        return "nn.GroupNorm"
+    return "nn.BatchNorm2d" if len(op.input) == 3 else "nn.BatchNorm1d"
 
 
 def _pool(name: str) -> Callable[[Layer], str]:
@@ -71,7 +80,19 @@ _ACTS: dict[str, tuple[str, str]] = {
     "sigmoid": ("nn.Sigmoid", "torch.sigmoid"),
     "tanh": ("nn.Tanh", "torch.tanh"),
     "leaky_relu": ("nn.LeakyReLU", "F.leaky_relu"),
+    "elu": ("nn.ELU", "F.elu"),
+    "relu6": ("nn.ReLU6", "F.relu6"),
+    "silu": ("nn.SiLU", "F.silu"),
+    "gelu": ("nn.GELU", "F.gelu"),
+    "gelu_tanh": ("nn.GELU", "F.gelu"),
+    "hardswish": ("nn.Hardswish", "F.hardswish"),
 }
+#: What else an activation is given: torch's argument, and the attribute that it is, or its value.
+_ACT_ATTRIBUTES = {"leaky_relu": ("negative_slope", "slope"), "elu": ("alpha", "alpha")}
+_ACT_WORDS = {"gelu_tanh": {"approximate": '"tanh"'}}
+#: Activations that may work in place: their result gives their backward what it needs. That of elu does so as a difference,
+#: which loses what is small.
+_IN_PLACE = ("relu", "relu6", "leaky_relu")
 
 
 def _positive(text: str) -> bool:
@@ -86,10 +107,25 @@ def act(layer: Layer, in_place: bool = False) -> str:
 
 def _activation(layer: Layer, form: int, values: tuple[str, ...], in_place: bool) -> str:
     kind = str(getattr(layer.sample.kind, "kind"))  # noqa: B009
-    keywords = {"negative_slope": layer.attributes["slope"]} if kind == "leaky_relu" else {}
-    if in_place and (kind == "relu" or (kind == "leaky_relu" and _positive(layer.attributes["slope"]))):
+    keywords = dict(_ACT_WORDS.get(kind, {}))
+    given = None
+    if kind in _ACT_ATTRIBUTES:
+        name, attribute = _ACT_ATTRIBUTES[kind]
+        keywords[name] = given = layer.attributes[attribute]
+    if in_place and kind in _IN_PLACE and (given is None or _positive(given)):
         keywords["inplace"] = "True"
     return call(_ACTS[kind][form], *values, **keywords)
+
+
+def _upsample(name: str, layer: Layer, factor: str, *values: str) -> str:
+    kind = str(getattr(layer.sample.kind, "kind"))  # noqa: B009
+    return call(name, *values, scale_factor=factor, mode=f'"{kind}"')
+
+
+def _interpolate(layer: Layer, x: str, _: bool) -> str:
+    """The function form: unlike the module it turns no whole number into the fraction that torch.jit.script wants."""
+    factor = re.sub(r"\d+", r"\g<0>.0", layer.attributes["factor"])
+    return _upsample("F.interpolate", layer, factor, x)
 
 
 def _pair(size: str) -> str:
@@ -119,6 +155,7 @@ FORMS: dict[type[Kind], Form] = {
     ops.Dropout: Form(lambda layer: call("nn.Dropout", layer.attributes["rate"])),
     ops.Scale: Form(lambda layer: f"Scale({layer.attributes['factor']})"),
     ops.Subsample: Form(lambda layer: f"Subsample({_pair(layer.attributes['stride'])})"),
+    ops.Upsample: Form(lambda layer: _upsample("nn.Upsample", layer, layer.attributes["factor"]), _interpolate),
     ops.PadChannels: Form(lambda layer: f"PadChannels({layer.attributes['channels']})"),
     ops.Identity: Form(lambda _: "nn.Identity()", lambda _, x, __: x),
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -134,6 +135,14 @@ class Graph:
         self.tensors.append(Tensor(name, value.shape, value.dtype.name, value))
         return name
 
+    def number(self, name: str, value: float) -> str:
+        """Add a single number as a constant and return its name."""
+        return self.constant(name, np.array(value, np.float32))
+
+    def numbers(self, name: str, count: int, value: float) -> str:
+        """Add one number, so many times, as a constant and return its name."""
+        return self.constant(name, np.full(count, value, np.float32))
+
     def rename(self, names: Mapping[str, str]) -> None:
         """Call values otherwise, where they are made and wherever they are used."""
         for call in self.calls:
@@ -176,7 +185,7 @@ def _thread(node: Node, path: str, value: str, graph: Graph, outputs: dict[str, 
 def _merge(graph: Graph, name: str, node: Parallel, branches: list[str]) -> str:
     shape = node.output
     if node.survival is not None and node.survival.rescale == "test":
-        factor = graph.constant(f"{name}.survival.factor", np.array(node.survival.probability, np.float32))
+        factor = graph.number(f"{name}.survival.factor", node.survival.probability)
         branches[0] = graph.call(f"{name}.survival", "Mul", [branches[0], factor], node.branches[0].output)
     if node.merge == "concat":
         return graph.call(name, "Concat", branches, shape, axis=1)
@@ -211,11 +220,12 @@ def _halve(graph: Graph, network: Network) -> None:
         for name, shape in outputs.items()
     ]
     graph.calls = [first, *graph.calls, *last]
+    scales = {call.inputs[2] for call in graph.calls if call.operator == "Resize"}  # which are float32 in any graph
     graph.tensors = [
         replace(
             tensor, dtype="float16", constant=None if tensor.constant is None else tensor.constant.astype(np.float16)
         )
-        if tensor.dtype == "float32"
+        if tensor.dtype == "float32" and tensor.name not in scales
         else tensor
         for tensor in graph.tensors
     ]
@@ -240,6 +250,8 @@ def _halved(weights: Weights, name: str) -> Callable[[], Array]:
 
 # --- one row per op ---------------------------------------------------------------------------------------------------
 
+Rule = Callable[[Graph, str, Op, Any, str], str]
+
 
 def _conv(graph: Graph, name: str, op: Op, kind: ops.Conv, value: str) -> str:
     weights = graph.weights(name, op, "weight", *(("bias",) if kind.bias else ()))
@@ -255,16 +267,111 @@ def _linear(graph: Graph, name: str, op: Op, kind: ops.Linear, value: str) -> st
 
 
 def _norm(graph: Graph, name: str, op: Op, kind: ops.Norm, value: str) -> str:
+    return _NORMS[kind.kind](graph, name, op, kind, value)
+
+
+def _batch_norm(graph: Graph, name: str, op: Op, kind: ops.Norm, value: str) -> str:
     weights = graph.weights(name, op, "weight", "bias", "running_mean", "running_var")
     return graph.call(name, "BatchNormalization", [value, *weights], op.output, epsilon=kind.eps)
 
 
-_ACTS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "leaky_relu": "LeakyRelu"}
+def _group_norm(graph: Graph, name: str, op: Op, kind: ops.Norm, value: str) -> str:
+    """Instance normalisation of whole groups, then a scale and a shift for each channel in one pass over the map.
+
+    GroupNormalization is another operator in opset 18 than in 21, and ONNX Runtime has a kernel for neither. The shapes leave
+    height and width open: 0 keeps a size, -1 takes what is left.
+    """
+    channels, groups, width = op.input[0], kind.groups, op.input[2:]
+    scale, shift = graph.weights(name, op, "weight", "bias")
+    exact = len(op.input) == 1 or math.prod(op.input) // groups <= LONG_SUM
+    if groups == channels and exact:
+        return graph.call(name, "InstanceNormalization", [value, scale, shift], op.output, epsilon=kind.eps)
+    grouped = (groups, math.prod(op.input[:2]) // groups, *width)
+    apart = graph.constant(f"{name}.apart", np.array([0, groups, -1, *(0 for _ in width)], np.int64))
+    together = [0, channels, *(-1 for _ in op.input[1:2]), *(0 for _ in width)]
+    back = graph.constant(f"{name}.together", np.array(together, np.int64))
+    value = graph.call(f"{name}.groups", "Reshape", [value, apart], grouped)
+    if exact:
+        unit = graph.numbers(f"{name}.ones", groups, 1), graph.numbers(f"{name}.zeros", groups, 0)
+        value = graph.call(f"{name}.normal", "InstanceNormalization", [value, *unit], grouped, epsilon=kind.eps)
+    else:
+        mean = _mean_by_rows(graph, f"{name}.mean", value, grouped)
+        value = graph.call(f"{name}.centered", "Sub", [value, mean], grouped)
+        square = graph.call(f"{name}.square", "Mul", [value, value], grouped)
+        spread = _mean_by_rows(graph, f"{name}.variance", square, grouped)
+        spread = graph.call(f"{name}.positive", "Add", [spread, graph.number(f"{name}.eps", kind.eps)], (groups, 1, 1))
+        spread = graph.call(f"{name}.deviation", "Sqrt", [spread], (groups, 1, 1))
+        value = graph.call(f"{name}.normal", "Div", [value, spread], grouped)
+    value = graph.call(f"{name}.channels", "Reshape", [value, back], op.output)
+    unit = graph.numbers(f"{name}.no_mean", channels, 0), graph.numbers(f"{name}.no_variance", channels, 1)
+    return graph.call(name, "BatchNormalization", [value, scale, shift, *unit], op.output, epsilon=0.0)
+
+
+#: ONNX Runtime adds up an instance in one go. Beyond so many values the rounding of that sum shows: at 2^19 it is some fifty
+#: times what torch has. Means of rows, and then of those, do without, at twice the time.
+LONG_SUM = 1 << 15
+
+
+def _mean_by_rows(graph: Graph, name: str, value: str, shape: Shape) -> str:
+    """The mean of each group of a map [groups, rows, width], as a map of 1x1."""
+    groups, rows, width = shape
+    apart = graph.constant(f"{name}.apart", np.array([0, -1, 1, 0], np.int64))
+    together = graph.constant(f"{name}.together", np.array([0, groups, -1, 1], np.int64))
+    value = graph.call(f"{name}.rows", "Reshape", [value, apart], (groups * rows, 1, width))
+    value = graph.call(f"{name}.of_rows", "GlobalAveragePool", [value], (groups * rows, 1, 1))
+    value = graph.call(f"{name}.column", "Reshape", [value, together], (groups, rows, 1))
+    return graph.call(name, "GlobalAveragePool", [value], (groups, 1, 1))
+
+
+def _operator(operator: str, **attributes: str) -> Rule:
+    """The rule for one node; `attributes` says which attribute of the op gives one of the node."""
+
+    def rule(graph: Graph, name: str, op: Op, kind: ops.Kind, value: str) -> str:
+        given = {there: getattr(kind, here) for there, here in attributes.items()}
+        return graph.call(name, operator, [value], op.output, **given)
+
+    return rule
+
+
+def _relu6(graph: Graph, name: str, op: Op, kind: ops.Act, value: str) -> str:
+    limits = [graph.number(f"{name}.{key}", number) for key, number in (("min", 0), ("max", 6))]
+    return graph.call(name, "Clip", [value, *limits], op.output)
+
+
+def _silu(graph: Graph, name: str, op: Op, kind: ops.Act, value: str) -> str:
+    gate = graph.call(f"{name}.sigmoid", "Sigmoid", [value], op.output)
+    return graph.call(name, "Mul", [value, gate], op.output)
+
+
+def _gelu(graph: Graph, name: str, op: Op, kind: ops.Act, value: str) -> str:
+    """0.5 x (1 + erf(x / sqrt 2)), in the order in which ONNX Runtime finds it and makes one kernel of it. As an operator of
+    its own it exists from opset 20 on."""
+    root = graph.number(f"{name}.root", math.sqrt(2))
+    part = graph.call(f"{name}.divided", "Div", [value, root], op.output)
+    return _gaussian(graph, name, op, value, graph.call(f"{name}.erf", "Erf", [part], op.output))
+
+
+def _gelu_tanh(graph: Graph, name: str, op: Op, kind: ops.Act, value: str) -> str:
+    """0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
+    three, share = graph.number(f"{name}.three", 3), graph.number(f"{name}.share", 0.044715)
+    factor = graph.number(f"{name}.factor", math.sqrt(2 / math.pi))
+    part = graph.call(f"{name}.cube", "Pow", [value, three], op.output)
+    part = graph.call(f"{name}.cubic", "Mul", [part, share], op.output)
+    part = graph.call(f"{name}.sum", "Add", [value, part], op.output)
+    part = graph.call(f"{name}.scaled", "Mul", [part, factor], op.output)
+    return _gaussian(graph, name, op, value, graph.call(f"{name}.tanh", "Tanh", [part], op.output))
+
+
+def _gaussian(graph: Graph, name: str, op: Op, value: str, inner: str) -> str:
+    """0.5 x (1 + inner)."""
+    one, half = graph.number(f"{name}.one", 1), graph.number(f"{name}.half", 0.5)
+    part = graph.call(f"{name}.plus", "Add", [inner, one], op.output)
+    part = graph.call(f"{name}.product", "Mul", [value, part], op.output)
+    return graph.call(name, "Mul", [part, half], op.output)
 
 
 def _act(graph: Graph, name: str, op: Op, kind: ops.Act, value: str) -> str:
-    attributes = {"alpha": kind.slope} if kind.kind == "leaky_relu" else {}
-    return graph.call(name, _ACTS[kind.kind], [value], op.output, **attributes)
+    return _ACTS[kind.kind](graph, name, op, kind, value)
 
 
 def _end_pads(op: Op, kind: ops.MaxPool) -> tuple[int, ...]:
@@ -332,7 +439,7 @@ def _pass_by(graph: Graph, name: str, op: Op, kind: ops.Kind, value: str) -> str
 
 
 def _scale(graph: Graph, name: str, op: Op, kind: ops.Scale, value: str) -> str:
-    factor = graph.constant(f"{name}.factor", np.array(kind.factor, np.float32))
+    factor = graph.number(f"{name}.factor", kind.factor)
     return graph.call(name, "Mul", [value, factor], op.output)
 
 
@@ -342,6 +449,12 @@ def _subsample(graph: Graph, name: str, op: Op, kind: ops.Subsample, value: str)
     return graph.call(name, "Slice", [value, *constants], op.output)
 
 
+def _upsample(graph: Graph, name: str, op: Op, kind: ops.Upsample, value: str) -> str:
+    """By scales rather than sizes, so that height and width can stay open."""
+    scales = graph.constant(f"{name}.scales", np.array([1, 1, *kind.factor], np.float32))
+    return graph.call(name, "Resize", [value, "", scales], op.output, **_UPSAMPLES[kind.kind])
+
+
 def _pad_channels(graph: Graph, name: str, op: Op, kind: ops.PadChannels, value: str) -> str:
     if op.input == op.output:
         return value
@@ -349,7 +462,24 @@ def _pad_channels(graph: Graph, name: str, op: Op, kind: ops.PadChannels, value:
     return graph.call(name, "Pad", [value, graph.constant(f"{name}.pads", pads)], op.output)
 
 
-Rule = Callable[[Graph, str, Op, Any, str], str]
+_NORMS: dict[str, Rule] = {"batch": _batch_norm, "group": _group_norm}
+_ACTS: dict[str, Rule] = {
+    "relu": _operator("Relu"),
+    "sigmoid": _operator("Sigmoid"),
+    "tanh": _operator("Tanh"),
+    "leaky_relu": _operator("LeakyRelu", alpha="slope"),
+    "elu": _operator("Elu", alpha="alpha"),
+    "relu6": _relu6,
+    "silu": _silu,
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "hardswish": _operator("HardSwish"),
+}
+#: Attributes of Resize that make it torch's interpolate.
+_UPSAMPLES = {
+    "nearest": {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
+    "bilinear": {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
+}
 RULES: dict[type[ops.Kind], Rule] = {
     ops.Conv: _conv,
     ops.Linear: _linear,
@@ -363,6 +493,7 @@ RULES: dict[type[ops.Kind], Rule] = {
     ops.Dropout: _pass_by,
     ops.Scale: _scale,
     ops.Subsample: _subsample,
+    ops.Upsample: _upsample,
     ops.PadChannels: _pad_channels,
     ops.Identity: _pass_by,
 }

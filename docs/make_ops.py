@@ -37,7 +37,8 @@ def _op(kind: type[ops.Kind]) -> Iterator[str]:
         for name, attribute in facts.items():
             main = " (main)" if attribute.main else ""
             default = _default(defaults[name])
-            yield f"| `{name}`{main} | {_value(attribute)} | {default} | {attribute.doc} |"
+            only = f"; only with {', '.join(f'`{kind}`' for kind in attribute.only)}" if attribute.only else ""
+            yield f"| `{name}`{main} | {_value(attribute)} | {default} | {attribute.doc}{only} |"
     else:
         yield "No attributes."
     if owned := _parameters(kind):

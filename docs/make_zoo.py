@@ -22,8 +22,16 @@ Networks that `rescompile build NAME --target onnx` finds by name. Parameters ar
 convolution and linear layers for one input of the size given. `rescompile show NAME` says more, and the spec itself
 ([specs](../specs)) names its paper and where sources disagree.
 
-Not here, since no source defines them well enough: prelu_net, bn_inception, the highway networks A (11 layers) and C
-(32 layers) for CIFAR-10, and the 110-layer network with one-layer skips of He et al. 2016.
+Where nobody else's implementation was found to count a network, its spec says so under `unverified`.
+
+Not here, since no source that we found defines them well enough:
+
+| network | what is missing |
+|---|---|
+| PReLU-net (He et al. 2015b) | only results of it are known to us, not its table of layers |
+| BN-Inception (Ioffe & Szegedy 2015) | the same: results, and no table of layers that could be checked |
+| Highway A for CIFAR-10, 11 layers (Srivastava et al. 2015) | the widths of its layers |
+| Highway C for CIFAR-10, 32 layers (Srivastava et al. 2015) | the widths of its layers, of 3x3 and 1x1 convolutions by turns |
 """
 
 

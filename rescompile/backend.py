@@ -150,6 +150,15 @@ def read_checkpoint(path: Path) -> Any:
     return reader.read(path)
 
 
+def unravelling() -> Any:
+    """The module with `Unravelled`, gradients along single paths of a network. Raises Unavailable where torch is missing."""
+    try:
+        return importlib.import_module("rescompile.backends._torch_paths")
+    except ImportError as error:
+        message = f"gradients are computed by torch, which cannot be loaded: {error}"
+        raise Unavailable(Diagnostic("E0902", message, help="pip install 'rescompile[torch]'")) from None
+
+
 def _third_parties() -> dict[str, Any]:
     from importlib.metadata import entry_points
 

@@ -216,7 +216,7 @@ CODES: dict[str, str] = {
     "E0804": "a form of grouped convolutions, and there are none",
     "E0805": "a grouped convolution that cannot be split into paths",
     "E0806": "a lesion that names no part",
-    "E0807": "a lesion of what is no residual block",
+    "E0807": "a lesion of a part that allows none",
     "E0808": "blocks that cannot change places",
     "E0820": "a result file that cannot be read",
     "E0821": "results that cannot be compared",

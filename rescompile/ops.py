@@ -16,11 +16,15 @@ from rescompile.errors import ShapeError
 Shape = tuple[int, ...]
 Size = tuple[int, int]
 
-ACTIVATIONS = ("relu", "sigmoid", "tanh", "leaky_relu")
+ACTIVATIONS = (
+    "relu", "sigmoid", "tanh", "leaky_relu", "elu", "relu6", "silu", "gelu", "gelu_tanh", "hardswish",
+)  # fmt: skip
 #: Activations whose values lie between 0 and 1, as those of a gate must.
 BOUNDED = ("sigmoid",)
 INIT_RULES = ("he_normal_fan_out", "he_normal_fan_in", "torch_default")
 DEFAULT_INIT = "he_normal_fan_out"
+#: Positions along one side of an input, or of a map that was made larger.
+MAX_SIDE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,8 @@ class Attribute:
     """What a spec may write for one attribute of an op.
 
     `type` is `int`, `real`, `bool` or `size` (a number or [height, width]); `words` are allowed beside it.
-    `main` marks the attribute that is meant when the value is not a mapping (`dropout: 0.5`).
+    `main` marks the attribute that is meant when the value is not a mapping (`dropout: 0.5`). `only` are the values of the
+    op's `kind` with which the attribute has a meaning; none listed: all.
     """
 
     type: str
@@ -55,6 +60,7 @@ class Attribute:
     maximum: float | None = None
     words: tuple[str, ...] = ()
     main: bool = False
+    only: tuple[str, ...] = ()
 
 
 def attribute(type: str, doc: str, default: Any = MISSING, **facts: Any) -> Any:
@@ -198,19 +204,40 @@ def _weight_and_bias(
 
 @dataclass(frozen=True)
 class Norm(Kind):
-    """Batch normalisation (Ioffe & Szegedy 2015) over the channels."""
+    """Normalisation, then a scale and a shift for each channel.
+
+    With kind `batch`, of each channel over the batch (Ioffe & Szegedy 2015); running statistics take the batch's place in
+    evaluation. With kind `group`, of each sample over every group of neighbouring channels (Wu & He 2018), in evaluation
+    too, so what it computes never depends on the batch; one group is layer normalisation, a group for each channel instance
+    normalisation.
+    """
 
     word = "norm"
-    kind: str = attribute("word", "which normalisation", "batch", words=("batch",))
+    kind: str = attribute("word", "which normalisation", "batch", words=("batch", "group"))
+    groups: int = attribute("int", "groups of channels, each normalised as one", 32, minimum=1, only=("group",))
     eps: float = attribute("real", "added to the variance", 1e-5, minimum=0.0, maximum=1.0)
-    momentum: float = attribute("real", "share of the new statistics", 0.1, minimum=0.0, maximum=1.0)
+    momentum: float = attribute("real", "share of the new statistics", 0.1, minimum=0.0, maximum=1.0, only=("batch",))
     scale_init: float = attribute("real", "initial scale", 1.0)
+
+    def output(self, shape: Shape) -> Shape:
+        if self.kind == "group":
+            if shape[0] % self.groups:
+                message = f"cannot split {shape[0]} channels into {self.groups} groups"
+                raise ShapeError("E0203", message, "groups", _fitting(shape[0], self.groups))
+            if math.prod(shape) == self.groups:
+                message = (
+                    f"has {self.groups} groups on {list(shape)}: each value would be its own mean, and all become 0"
+                )
+                raise ShapeError("E0203", message, "groups", "take fewer groups")
+        return shape
 
     def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
         channels = shape[:1]
+        affine = Parameter("weight", channels, self.scale_init), Parameter("bias", channels, 0.0)
+        if self.kind == "group":
+            return affine
         return (
-            Parameter("weight", channels, self.scale_init),
-            Parameter("bias", channels, 0.0),
+            *affine,
             Parameter("running_mean", channels, 0.0, trainable=False),
             Parameter("running_var", channels, 1.0, trainable=False),
             Parameter("num_batches_tracked", (), 0.0, trainable=False, dtype="int64"),
@@ -219,11 +246,17 @@ class Norm(Kind):
 
 @dataclass(frozen=True)
 class Act(Kind):
-    """Activation function."""
+    """Activation function.
+
+    `silu` is x sigmoid(x), also called swish; `gelu` is x Phi(x), with Phi the distribution function of the standard normal
+    distribution (Hendrycks & Gimpel 2016), and `gelu_tanh` its approximation by tanh; `elu` is alpha (exp(x) - 1) below zero
+    (Clevert et al. 2016); `relu6` is min(max(x, 0), 6), and `hardswish` x relu6(x + 3) / 6 (Howard et al. 2019).
+    """
 
     word = "act"
     kind: str = attribute("word", "which function", "relu", words=ACTIVATIONS, main=True)
-    slope: float = attribute("real", "slope below zero of leaky_relu", 0.01)
+    slope: float = attribute("real", "slope below zero", 0.01, only=("leaky_relu",))
+    alpha: float = attribute("real", "minus the value far below zero", 1.0, minimum=0.0, only=("elu",))
 
 
 @dataclass(frozen=True)
@@ -326,6 +359,26 @@ class Subsample(Kind):
 
 
 @dataclass(frozen=True)
+class Upsample(Kind):
+    """A larger map: the value of the nearest position, or bilinear between the centres of positions.
+
+    As torch's interpolate, bilinear with align_corners=False.
+    """
+
+    word = "upsample"
+    factor: Size = attribute("size", "how many times as high and as wide", minimum=1, maximum=32, main=True)
+    kind: str = attribute("word", "which interpolation", "nearest", words=("nearest", "bilinear"))
+
+    def output(self, shape: Shape) -> Shape:
+        channels, height, width = _map(shape)
+        larger = height * self.factor[0], width * self.factor[1]
+        if max(larger) > MAX_SIDE:
+            message = f"makes a map of {_size(larger)}, and a side has at most {MAX_SIDE:,} positions"
+            raise ShapeError("E0208", message, "factor")
+        return channels, *larger
+
+
+@dataclass(frozen=True)
 class PadChannels(Kind):
     """Channels of zeros appended after the given ones."""
 
@@ -348,7 +401,7 @@ class Identity(Kind):
 
 KINDS: tuple[type[Kind], ...] = (
     Conv, Linear, Norm, Act, MaxPool, AvgPool, GlobalAvgPool, AdaptiveAvgPool, Flatten, Dropout, Scale, Subsample,
-    PadChannels, Identity,
+    Upsample, PadChannels, Identity,
 )  # fmt: skip
 
 #: Every word of an op, with the attributes that the word itself fixes: `relu` is `act: {kind: relu}`.
@@ -363,9 +416,9 @@ def attributes(word: str) -> dict[str, Attribute]:
     """The attributes that a spec may give to this word of an op."""
     kind, fixed = WORDS[word]
     listed = {f.name: f.metadata["attribute"] for f in fields(kind) if f.name not in fixed}
-    if fixed.get("kind") in ("relu", "sigmoid", "tanh"):
-        del listed["slope"]  # which only leaky_relu has
-    return listed
+    if "kind" not in fixed:
+        return listed
+    return {name: facts for name, facts in listed.items() if not facts.only or fixed["kind"] in facts.only}
 
 
 @cache
@@ -379,6 +432,14 @@ def required(word: str) -> tuple[str, ...]:
 def main_attribute(word: str) -> str | None:
     """The attribute that a bare value stands for, if the word has one."""
     return next((name for name, facts in attributes(word).items() if facts.main), None)
+
+
+def _fitting(channels: int, groups: int) -> str:
+    """The nearest numbers of groups that divide the channels."""
+    divisors = [n for n in range(1, channels + 1) if channels % n == 0]
+    lower = max(n for n in divisors if n <= groups)
+    upper = next((n for n in divisors if n > groups), None)
+    return f"{lower} groups would do" if upper is None else f"{lower} or {upper} groups would do"
 
 
 def _size(size: Size) -> str:

@@ -659,7 +659,7 @@ def _pattern(pattern: str, what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-Dimension = Annotated[StrictInt, Field(ge=1, le=65536)]
+Dimension = Annotated[StrictInt, Field(ge=1, le=ops.MAX_SIDE)]
 Text = Annotated[StrictStr, Field(max_length=4000)]
 Family = Annotated[StrictStr, _pattern("[a-z0-9-]+", "a family: lower-case letters, digits and -")]
 Path = Annotated[

@@ -21,7 +21,8 @@ import numpy as np
 
 from rescompile import backend as door
 from rescompile.errors import Diagnostic, Unavailable, UsageError, nearest, one_of
-from rescompile.network import LOGITS, Network, Parallel, Series, Side, join, name_of, parameters, walk
+from rescompile.network import LOGITS, Network, Op, Parallel, Series, Side, join, name_of, parameters, walk
+from rescompile.ops import Norm
 from rescompile.passes import PASSES, apply
 from rescompile.runtimes import PRECISIONS, RUNTIMES, Runtime, find
 from rescompile.runtimes.jobs import job
@@ -151,7 +152,7 @@ def _lively(network: Network, seed: int) -> Weights:
     drawn = draw(network, seed)
     generator = np.random.default_rng(seed)
     makers: dict[str, Callable[[], Array]] = {}
-    norms = {name.removesuffix("running_mean") for name, _ in parameters(network) if name.endswith("running_mean")}
+    norms = {f"{name}." for name, node in walk(network.root) if isinstance(node, Op) and isinstance(node.kind, Norm)}
     for name, parameter in parameters(network):
         scope, last = name[: name.rfind(".") + 1], name.rpartition(".")[2]
         if scope in norms and last in ("weight", "bias"):

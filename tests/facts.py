@@ -30,11 +30,22 @@ def rows() -> dict[str, dict[str, Any]]:
 
 
 #: Rows without figures, each with the row that has them: networks whose tensors and costs are that other network's, since
-#: they differ only in where norms and activations stand (facts, section 5.18). Their specs say that nobody counted them.
-UNCOUNTED = dict.fromkeys(
-    ("torchblog_reference", "torchblog_no_relu", "torchblog_bn_after_add", "torchblog_bn_after_add_no_relu"),
-    "stochastic_depth_110",
-)
+#: they differ only in where norms and activations stand (facts, section 5.18), or shortcuts without parameters. Their specs
+#: say that nobody counted them.
+UNCOUNTED = {
+    **dict.fromkeys(
+        ("torchblog_reference", "torchblog_no_relu", "torchblog_bn_after_add", "torchblog_bn_after_add_no_relu"),
+        "stochastic_depth_110",
+    ),
+    "he2016_1layer_skip_110": "resnet110_cifar",
+}
+
+
+def counted(name: str, tensor: str) -> str:
+    """What a tensor of a network is called in the one that has its figures: there a unit has two layers, here one."""
+    if name != "he2016_1layer_skip_110":
+        return tensor
+    return re.sub(r"\.(\d+)\.(conv|bn)1\.", lambda at: f".{int(at[1]) // 2}.{at[2]}{int(at[1]) % 2 + 1}.", tensor)
 
 
 def figures(name: str) -> dict[str, Any]:
@@ -42,9 +53,9 @@ def figures(name: str) -> dict[str, Any]:
     row = rows()[name]
     if name not in UNCOUNTED:
         return row
-    counted = rows()[UNCOUNTED[name]]
-    computed = {key: {**row[key], "computed": counted[key]["computed"]} for key in ("params", "macs")}
-    return {**row, **computed, "output": counted["output"], "state_dict": counted["state_dict"]}
+    other = rows()[UNCOUNTED[name]]
+    computed = {key: {**row[key], "computed": other[key]["computed"]} for key in ("params", "macs")}
+    return {**row, **computed, "output": other["output"], "state_dict": other["state_dict"]}
 
 
 @cache

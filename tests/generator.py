@@ -159,6 +159,7 @@ AFTER: dict[str, Callable[[Shape, Mapping[str, Any]], Shape]] = {
     "adaptive_avgpool": lambda shape, a: (shape[0], *pair(a["size"])),
     "flatten": flat,
     "subsample": lambda shape, a: after_window(shape, {"kernel": 1, "stride": a["stride"]}),
+    "upsample": lambda shape, a: (shape[0], *(n * k for n, k in zip(shape[1:], pair(a["factor"]), strict=True))),
     "pad_channels": after_padding,
 }
 OWNERS = ("conv", "linear", "norm")
@@ -173,7 +174,7 @@ def owned(word: str, shape: Shape, a: Mapping[str, Any]) -> int:
         case "linear":
             return a["features"] * (shape[0] + a.get("bias", True))
         case "norm":
-            return 4 * shape[0] + 1
+            return 2 * shape[0] if a.get("kind") == "group" else 4 * shape[0] + 1
     return 0
 
 
@@ -184,9 +185,10 @@ MAIN = {
     "dropout": "rate",
     "scale": "factor",
     "subsample": "stride",
+    "upsample": "factor",
     "pad_channels": "channels",
 }
-ACTS = ("relu", "sigmoid", "tanh", "leaky_relu")
+ACTS = ("relu", "sigmoid", "tanh", "leaky_relu", "elu", "relu6", "silu", "gelu", "gelu_tanh", "hardswish")
 
 
 @dataclass(frozen=True)
@@ -303,8 +305,8 @@ class _Writer:
     def some_defaults(self) -> dict[str, dict[str, Value]]:
         """Attributes for every use of a word; chosen first, since shapes depend on them."""
         options: dict[str, dict[str, Any]] = {
-            "norm": {"eps": self.pick(0.001, 0.1)},
-            "act": {"kind": self.pick("leaky_relu", "tanh"), "slope": 0.2},
+            "norm": {"eps": self.pick(0.001, 0.1), **self.pick({}, {"kind": "group", "groups": 1, "momentum": 0.2})},
+            "act": {"kind": self.pick("leaky_relu", "tanh", "elu", "silu"), "slope": 0.2, "alpha": 0.7},
             "leaky_relu": {"slope": 0.3},
             "conv": {"bias": True, "bias_init": "torch_default"},
             "linear": {"bias": False, "init": "torch_default"},
@@ -429,10 +431,23 @@ class _Writer:
             given["eps"] = self.pick(0.01, 0.3, 1e-5)
         if self.chance(0.2):
             given |= {"kind": "batch", "momentum": 0.05, "scale_init": 0}
+        elif self.chance(0.4):
+            given |= {"kind": "group", "groups": self.groups(place)}
         return self.op("norm", place, **given)
 
+    def groups(self, place: Place) -> Value:
+        """Groups that divide any number of channels, and leave several values to each, of a map of 1x1 too."""
+        options = [
+            value(1),
+            value("2 if in_channels % 4 == 0 else 1", lambda at: 2 if at.shape[0] % 4 == 0 else 1),
+            value("in_channels // 3 if in_channels % 3 == 0 else 1", lambda at: at.shape[0] // 3 if at.shape[0] % 3 == 0 else 1),
+        ]  # fmt: skip
+        if place.shape is not None and min(place.shape[1:], default=1) > 1:
+            options.append(value("in_channels", lambda at: at.shape[0]))
+        return self.pick(*options)
+
     def act(self, place: Place) -> Step:
-        match self.rng.randint(0, 5):
+        match self.rng.randint(0, 6):
             case 0:
                 return self.op("act", place)
             case 1:
@@ -441,6 +456,9 @@ class _Writer:
                 return self.op("act", place, kind="leaky_relu", slope=self.pick(0.1, -0.2))
             case 3:
                 return self.op("leaky_relu", place, slope=self.pick(0.2, 0.05))
+            case 4:
+                word, given = self.pick(("elu", {}), ("act", {"kind": "elu"}))
+                return self.op(word, place, **given, **self.pick({}, {"alpha": self.pick(0.5, 0, 2)}))
             case _:
                 return self.op(self.pick(*ACTS), place)
 
@@ -506,7 +524,7 @@ class _Writer:
         assert place.shape is not None
         _, height, width = place.shape
         for _ in range(50):
-            pools = ("maxpool", "maxpool", "avgpool", "avgpool", "avgpool", "subsample", "adaptive_avgpool")
+            pools = ("maxpool", "maxpool", "avgpool", "avgpool", "avgpool", "subsample", "adaptive_avgpool", "upsample")
             word = self.pick("conv", "conv", *pools)
             given = self.window(place, word)
             step = self.op(word, place, **given)
@@ -522,6 +540,9 @@ class _Writer:
         """Attributes of an op with a window; they may not fit."""
         if word == "subsample":
             return {"stride": self.size(self.rng.randint(1, 3), self.rng.randint(1, 3), True)}
+        if word == "upsample":
+            kind = self.pick({}, {"kind": "nearest"}, {"kind": "bilinear"}, {"kind": "bilinear"})
+            return {"factor": self.size(self.rng.randint(1, 3), self.rng.randint(1, 3), True), **kind}
         if word == "adaptive_avgpool":
             return {"size": self.size(self.rng.randint(2, 7), self.rng.randint(2, 7), True)}
         height, width = self.rng.randint(1 if word == "conv" else 2, 4), self.rng.randint(1, 4)
@@ -678,6 +699,30 @@ class _Writer:
                 return sum(shape[0] for shape in shapes), *shapes[0][1:]
             assert len(set(shapes)) == 1
             return shapes[0]
+
+        return Step({"parallel": {"merge": merge, "branches": [branch.text for branch in branches]}}, run)
+
+    def hourglass(self, place: Place) -> Step:
+        """A smaller map made large again, beside the map itself: one level of a U-Net."""
+        assert place.shape is not None
+        factor = [self.pick(*(k for k in (1, 2, 3) if n % k == 0)) for n in place.shape[1:]]
+        kind = self.pick("nearest", "bilinear")
+        smaller = self.pick(
+            self.op("avgpool", place, kernel=factor),
+            self.op("conv", place, channels=self.number(4), kernel=factor, stride=factor, padding=0),
+        )
+        inside = self.several(replace(place.deeper, shape=None), False, 1, 2)
+        larger = self.op("upsample", place, factor=factor, kind=kind)
+        steps = [smaller, *inside, larger]
+        merge = "concat" if self.chance(0.7) else "add"
+        if merge == "add":
+            steps.append(self.op("conv", place, channels=self.number(place.shape[0]), kernel=1))
+        branches = [Step("identity", lambda at: at.shape), Step([step.text for step in steps], chain(steps))]
+
+        def run(at: At) -> Shape:
+            shapes = [branch.run(at.inside()) for branch in branches]
+            assert len({shape[1:] for shape in shapes}) == 1
+            return (sum(shape[0] for shape in shapes) if merge == "concat" else shapes[0][0], *shapes[0][1:])
 
         return Step({"parallel": {"merge": merge, "branches": [branch.text for branch in branches]}}, run)
 
@@ -1269,9 +1314,11 @@ class _Writer:
             return [self.op("conv", place, channels=self.number(6), kernel=1)]
         if max(sizes) > 12 and self.chance(0.7):
             return [self.shrinking(place)]
-        match self.rng.randint(0, 9):
+        match self.rng.randint(0, 10):
             case 0 | 1:
                 return [self.unit_row(place)]
+            case 9:
+                return [self.hourglass(place)]
             case 2:
                 return [self.pick(self.mixture_row, self.steady_row)(place)]
             case 3:

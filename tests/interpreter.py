@@ -12,6 +12,7 @@ In float32 the same evaluation says how much plain rounding alone may change an 
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -37,6 +38,7 @@ from rescompile.ops import (
     PadChannels,
     Scale,
     Subsample,
+    Upsample,
 )
 
 Array = NDArray[np.floating[Any]]
@@ -148,10 +150,17 @@ def linear(op: Linear, x: Array, own: Own) -> Array:
 
 
 def norm(op: Norm, x: Array, own: Own) -> Array:
-    """Each channel less its running mean, over its running standard deviation, then scaled and shifted.
+    """Values less their mean, over their standard deviation, then scaled and shifted for each channel.
 
-    Multiplied out, as frameworks do, so that in float32 the mean is taken off with their rounding.
+    Running statistics of each channel; or, with kind group, those of the sample itself over neighbouring channels and the
+    whole map. Multiplied out, as frameworks do, so that in float32 the mean is taken off with their rounding.
     """
+    if op.kind == "group":
+        groups = x.reshape(len(x), op.groups, -1)
+        mean = groups.mean(axis=2, keepdims=True)
+        spread = np.sqrt(np.square(groups - mean).mean(axis=2, keepdims=True) + op.eps)
+        normal = ((groups - mean) / spread).astype(x.dtype).reshape(x.shape)
+        return normal * _per_channel(own["weight"], x.ndim) + _per_channel(own["bias"], x.ndim)
     assert op.kind == "batch"
     mean, variance, weight, bias = (
         _per_channel(own[name], x.ndim) for name in ("running_mean", "running_var", "weight", "bias")
@@ -248,7 +257,24 @@ def act(op: Act, x: Array, own: Own) -> Array:
             return np.tanh(x)
         case "leaky_relu":
             return np.where(x > 0, x, op.slope * x)
+        case "elu":
+            return np.where(x > 0, x, op.alpha * np.expm1(np.minimum(x, 0)))
+        case "relu6":
+            return np.clip(x, 0, 6)
+        case "silu":
+            return x * act(Act("sigmoid"), x, own)
+        case "gelu":  # x times the probability that a standard normal number is below x
+            return x * _erfc(-x / math.sqrt(2)) / 2
+        case "gelu_tanh":
+            return x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+        case "hardswish":
+            return x * np.clip(x + 3, 0, 6) / 6
     raise NotImplementedError(f"activation {op.kind}")
+
+
+def _erfc(x: Array) -> Array:
+    """1 - erf(x), which numpy has not."""
+    return np.vectorize(math.erfc, otypes=[x.dtype])(x)
 
 
 def flatten(op: Flatten, x: Array, own: Own) -> Array:
@@ -264,6 +290,24 @@ def scale(op: Scale, x: Array, own: Own) -> Array:
 def subsample(op: Subsample, x: Array, own: Own) -> Array:
     """Every stride-th position, the first included."""
     return x[:, :, :: op.stride[0], :: op.stride[1]]
+
+
+def upsample(op: Upsample, x: Array, own: Own) -> Array:
+    """Position i of a side stands at (i + 0.5) / factor - 0.5 of the old one, between the first position and the last.
+
+    The nearest old position is the one whose share of the side holds it; bilinear weighs the two beside it, by axes.
+    """
+    for axis, factor in zip((2, 3), op.factor, strict=True):
+        size = x.shape[axis]
+        if op.kind == "nearest":
+            x = x.take(np.arange(size * factor) // factor, axis)
+            continue
+        assert op.kind == "bilinear"
+        place = np.clip((np.arange(size * factor) + 0.5) / factor - 0.5, 0, size - 1)
+        before = np.floor(place).astype(int)
+        share = (place - before).astype(x.dtype).reshape(-1, *(1,) * (3 - axis))
+        x = x.take(before, axis) * (1 - share) + x.take(np.minimum(before + 1, size - 1), axis) * share
+    return x
 
 
 def pad_channels(op: PadChannels, x: Array, own: Own) -> Array:
@@ -290,6 +334,7 @@ OPS: dict[type[Kind], Callable[[Any, Array, Own], Array]] = {
     Dropout: identity,
     Scale: scale,
     Subsample: subsample,
+    Upsample: upsample,
     PadChannels: pad_channels,
     Identity: identity,
 }

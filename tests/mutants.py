@@ -38,6 +38,7 @@ from rescompile.ops import (
     PadChannels,
     Scale,
     Subsample,
+    Upsample,
 )
 from rescompile.passes import fold_batchnorm as folding
 
@@ -171,7 +172,11 @@ rule("linear_not_transposed_where_square", Linear, edited(untransposed))
 rule("norm_eps_ignored", Norm, other(eps=lambda kind: 1e-5))
 rule("norm_mean_and_variance_swapped", Norm, edited(swapped(3, 4)))
 rule("norm_scale_and_shift_swapped", Norm, edited(swapped(1, 2)))
+rule("group_norm_of_one_group", Norm, other(groups=lambda kind: 1))
 rule("relu_missing", Act, without_relu)
+rule("elu_alpha_always_the_default", Act, other(alpha=lambda kind: 1.0))
+rule("upsample_turned", Upsample, other(factor=lambda kind: kind.factor[::-1]))
+rule("upsample_always_nearest", Upsample, other(kind=lambda kind: "nearest"))
 rule("leaky_slope_always_the_default", Act, other(slope=lambda kind: 0.01))
 rule("maxpool_padding_turned", MaxPool, edited(turned))
 rule("avgpool_padding_counted_the_other_way", AvgPool, other(count_pad=lambda kind: not kind.count_pad))
@@ -240,7 +245,22 @@ def adaptive_bins_by_whole_division(patch: Patch) -> None:
 
 @planted(OF_BACKENDS)
 def sigmoid_as_tanh(patch: Patch) -> None:
-    patch.setitem(onnx._ACTS, "sigmoid", "Tanh")
+    patch.setitem(onnx._ACTS, "sigmoid", onnx._ACTS["tanh"])
+
+
+@planted(OF_BACKENDS)
+def gelu_always_approximate(patch: Patch) -> None:
+    patch.setitem(onnx._ACTS, "gelu", onnx._ACTS["gelu_tanh"])
+
+
+@planted(OF_BACKENDS)
+def bilinear_asymmetric(patch: Patch) -> None:
+    patch.setitem(onnx._UPSAMPLES["bilinear"], "coordinate_transformation_mode", "asymmetric")
+
+
+@planted(OF_BACKENDS)
+def bilinear_with_aligned_corners(patch: Patch) -> None:
+    patch.setitem(onnx._UPSAMPLES["bilinear"], "coordinate_transformation_mode", "align_corners")
 
 
 @planted(OF_BACKENDS)
@@ -371,6 +391,28 @@ def fold_past_an_activation(patch: Patch) -> None:
         return source if isinstance(node, Op) and isinstance(node.kind, Act) else found
 
     patch.setattr(folding, "_find", wrong)
+
+
+@planted(OF_BACKENDS)
+def fold_of_group_norms_too(patch: Patch) -> None:
+    """As if a group norm were a batch norm whose statistics are 0 and 1."""
+    right_find, right_fold = folding._find, folding._Folder.fold
+
+    def find(node: Node, path: str, source: str | None, pairs: dict[str, str]) -> str | None:
+        if isinstance(node, Op) and isinstance(node.kind, Norm) and node.kind.kind == "group":
+            return right_find(replace(node, kind=replace(node.kind, kind="batch")), path, source, pairs)
+        return right_find(node, path, source, pairs)
+
+    def fold(self: Any, op: Op, norm: Norm, layer: str, full: str) -> None:
+        if norm.kind == "group":
+            shape = norm.parameters(op.input)[0].shape
+            constants = {f"{full}.running_mean": np.zeros(shape), f"{full}.running_var": np.ones(shape)}
+            before = self.before
+            patch.setattr(self, "before", lambda name: (lambda: constants[name]) if name in constants else before(name))
+        right_fold(self, op, norm, layer, full)
+
+    patch.setattr(folding, "_find", find)
+    patch.setattr(folding._Folder, "fold", fold)
 
 
 @planted(OF_BACKENDS)

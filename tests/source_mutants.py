@@ -127,6 +127,9 @@ form("norm_eps_of_torch", ops.Norm, eps=lambda layer: "1e-05")
 form("avgpool_counts_padding", ops.AvgPool, count_pad=lambda layer: "True")
 form("maxpool_rounds_down", ops.MaxPool, ceil=lambda layer: "False")
 form("pool_stride_is_the_kernel", ops.MaxPool, stride=lambda layer: layer.attributes["kernel"])
+form("group_norm_of_one_group", ops.Norm, groups=lambda layer: "1")
+form("elu_alpha_of_torch", ops.Act, alpha=lambda layer: "1.0")
+form("upsample_square", ops.Upsample, factor=lambda layer: str(layer.sample.kind.factor[0]))
 form("scale_by_one", ops.Scale, factor=lambda layer: "1.0")
 
 
@@ -143,6 +146,16 @@ def leaky_slope_of_torch(patch: Patch) -> None:
 @planted
 def sigmoid_and_tanh_swapped(patch: Patch) -> None:
     patch.setitem(_ops._ACTS, "sigmoid", _ops._ACTS["tanh"])
+
+
+@planted
+def gelu_always_exact(patch: Patch) -> None:
+    patch.delitem(_ops._ACT_WORDS, "gelu_tanh")
+
+
+@planted
+def group_norm_as_batch_norm(patch: Patch) -> None:
+    patch.setattr(_ops, "norm_class", lambda op: "nn.BatchNorm2d")
 
 
 @planted

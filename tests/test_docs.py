@@ -360,6 +360,7 @@ def test_limits_are_those_of_the_code() -> None:
         "`depth`, `copies`, and nodes of a network": values.MAX_NODES,
         "an attribute of an op": largest("channels"),
         "a dimension of the input": TypeAdapter(language.Dimension).json_schema()["maximum"],
+        "a side of a map that `upsample` makes": ops.MAX_SIDE,
         "parameters of a network": elaboration.MAX_PARAMETERS,
     }
     assert {row[0]: float(row[1].replace(",", "")) for row in table("Limits")} == enforced

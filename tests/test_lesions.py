@@ -24,6 +24,7 @@ from rescompile.cost import cost
 from rescompile.errors import UsageError
 from rescompile.network import LOGITS, Network, Op, parameters, walk
 from rescompile.passes import apply, options
+from rescompile.passes.drop import droppable
 from rescompile.rendering import render
 from rescompile.weights import from_arrays
 
@@ -50,9 +51,20 @@ def prepared(name: str, *settings: str) -> tuple[Network, dict[str, Array], Arra
 
 # --- what a lesion computes -------------------------------------------------------------------------------------------
 
-#: A lesion, and the weights by which the network as it was computes the same: names that are set to a number, and prefixes
-#: whose tensors change places.
-Silenced = Mapping[str, float]
+#: A lesion, and the weights by which the network as it was computes the same: names that are set to a number, or made to
+#: copy (None), and prefixes whose tensors change places.
+Silenced = Mapping[str, float | None]
+
+
+def copying(layer: str, norm: str | None = None) -> dict[str, float | None]:
+    """What makes a layer, and the norm after it, the identity; the relu behind them is one for what a relu gave before."""
+    found: dict[str, float | None] = {f"{layer}.weight": None, f"{layer}.bias": 0}
+    if norm:
+        found |= {f"{norm}.{name}": value for name, value in (("weight", 1), ("bias", 0), ("running_mean", 0))}
+        found[f"{norm}.running_var"] = 1 - 1e-5  # eps is added to it
+    return found
+
+
 CASES: dict[str, tuple[str, tuple[str, ...], dict[str, str], Silenced, tuple[tuple[str, str], ...]]] = {
     "resnet": (
         "resnet20_cifar", (), {"drop": "layer2.1,layer1.0"},
@@ -80,6 +92,20 @@ CASES: dict[str, tuple[str, tuple[str, ...], dict[str, str], Silenced, tuple[tup
         "stochastic_depth_110", ("parameters.n=3",), {"drop": "layer2.1"},
         {"layer2.1.bn2.weight": 0, "layer2.1.bn2.bias": 0}, (),
     ),
+    "plain layers": (
+        "plain20_cifar", (), {"drop": "layer2.1.conv1,layer3.2,layer1.0.conv2"},
+        {
+            **copying("layer2.1.conv1", "layer2.1.bn1"), **copying("layer1.0.conv2", "layer1.0.bn2"),
+            **copying("layer3.2.conv1", "layer3.2.bn1"), **copying("layer3.2.conv2", "layer3.2.bn2"),
+        }, (),
+    ),
+    "numbered layers, depthwise": (
+        "mobilenet_v1", ("input=[3, 32, 32]",), {"drop": "features.15,features.45"},
+        copying("features.15", "features.16") | copying("features.45", "features.46"), (),
+    ),
+    "linear layers": (
+        "plain_mnist_fc_10", (), {"drop": "body.2,body.6"}, copying("body.2") | copying("body.6"), (),
+    ),
     "swap": ("resnet20_cifar", (), {"swap": "layer2.1,layer2.2"}, {}, (("layer2.1.", "layer2.2."),)),
     "two swaps": (
         "resnet50", (SMALL,), {"swap": "layer3.1,layer3.5,layer3.1,layer3.2"}, {},
@@ -100,13 +126,26 @@ def as_it_was(
     """The weights with which the whole network computes the lesion: no pass is asked."""
     changed = dict(weights)
     for name, value in silenced.items():
-        changed[name] = np.full_like(changed[name], value)
+        if value is None:
+            changed[name] = copies(changed[name].shape)
+        elif name in changed:
+            changed[name] = np.full(changed[name].shape, value, np.float64)
+        else:
+            assert name.endswith(".bias")
     for first, second in exchanged:
         names = [name.removeprefix(first) for name in changed if name.startswith(first)]
         assert names
         for name in names:
             changed[first + name], changed[second + name] = changed[second + name], changed[first + name]
     return changed
+
+
+def copies(shape: tuple[int, ...]) -> Array:
+    """The weight of a convolution or linear layer that gives what it gets: [out, in of the group, *kernel]."""
+    weight = np.zeros(shape)
+    for out in range(shape[0]):
+        weight[(out, out % shape[1], *(size // 2 for size in shape[2:]))] = 1
+    return weight
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -159,6 +198,34 @@ def test_a_drop_is_really_smaller() -> None:
     assert cost(network).macs - cost(changed).macs == branch * 16 * 16
     assert not any(path.startswith("layer2.1.conv") for path, _ in walk(changed.root))
     assert "layer2.1.act_1" in {path for path, node in walk(changed.root) if isinstance(node, Op)}
+
+
+def test_a_plain_layer_goes_with_its_norm_and_activation() -> None:
+    """One layer of two: the other stays, and so do the names."""
+    network = network_of("plain20_cifar")
+    changed, _ = apply(network, None, {"drop": "layer2.1.conv1"})
+    gone = {path for path, _ in walk(network.root)} - {path for path, _ in walk(changed.root)}
+    assert gone == {"layer2.1.conv1", "layer2.1.bn1", "layer2.1.act"}
+    assert cost(network).parameters - cost(changed).parameters == 32 * 32 * 9 + 2 * 32
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "first"),
+    [
+        ("resnet20_cifar", 9, "layer1.0"),
+        ("plain20_cifar", 16, "layer1.0.conv1"),  # without the stem, two that change the shape, and the classifier
+        ("vgg16_bn", 10, "features.3"),  # 9 of 13 convolutions, 1 of 3 linear layers
+        ("densenet121", 0, None),
+    ],
+)
+def test_all_that_can_be_dropped(name: str, count: int, first: str | None) -> None:
+    """What `droppable` lists can be dropped one by one and all together."""
+    network = network_of(name)
+    found = droppable(network)
+    assert (len(found), next(iter(found), None)) == (count, first)
+    for value in [*found, ",".join(found)]:
+        if value:
+            assert cost(apply(network, None, {"drop": value})[0]).macs < cost(network).macs
 
 
 def test_a_projection_keeps_its_parameters() -> None:
@@ -246,8 +313,25 @@ WRONG = [
         "the residual blocks are layer1.0,",
     ),
     ("resnet20_cifar", {"drop": "layer2.0.conv1"}, "E0807", "no residual block", "'layer2.0', which it is in, is one"),
-    ("plain20_cifar", {"drop": "layer2.1"}, "E0807", "no path would be left", "this network has no residual blocks"),
+    (
+        "resnet20_cifar",
+        {"drop": "layer2.1.conv1"},
+        "E0807",
+        "no path would be left",
+        "'layer2.1', which it is in, is one",
+    ),
     ("plain20_cifar", {"drop": "layer2.0"}, "E0807", "into [32, 16, 16], and has no shortcut", "no residual blocks"),
+    (
+        "plain20_cifar",
+        {"drop": "layer2"},
+        "E0807",
+        "into [32, 16, 16], and has no shortcut",
+        "dropped, are layer1.0.conv1,",
+    ),
+    ("plain20_cifar", {"drop": "layer2.1.bn1"}, "E0807", "it is no layer either", "dropped, are layer1.0.conv1,"),
+    ("plain20_cifar", {"drop": "layer2.1.conv1,layer2.1"}, "E0806", "'layer2.1.conv1' is dropped already", None),
+    ("plain20_cifar", {"drop": "layer2.1,layer2.1.conv1"}, "E0806", "'layer2.1.conv1' is dropped already", None),
+    ("plain20_cifar", {"drop": "layer2.1.conv9"}, "E0806", "no part", "did you mean 'layer2.1.conv"),
     ("densenet121", {"drop": "features.denseblock1.denselayer3"}, "E0807", "side by side", "no residual blocks"),
     ("resnet20_cifar", {"swap": "layer2.1,layer2.0"}, "E0808", "[16, 32, 32] into [32, 16, 16]", None),
     ("resnet20_cifar", {"swap": "layer2.1,layer1.1"}, "E0808", "would lose their names", None),

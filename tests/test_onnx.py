@@ -326,6 +326,20 @@ def test_float16(every_op: Network) -> None:
         assert CLOSE < error(found[output], reference) < CLOSE * 2**13, output
 
 
+def test_float16_upsamples(tmp_path: Path) -> None:
+    """The factors of a Resize are float32 in any graph."""
+    path = tmp_path / "up.yaml"
+    path.write_text(
+        "rescompile: 1\nname: up\ninput: [3, 4, 4]\n"
+        "network: [conv1: {conv: {channels: 4, kernel: 3}}, upsample: 2, conv2: {conv: {channels: 2, kernel: 3}}]\n"
+    )
+    network = elaborate(load(path))
+    weights, x = telling_weights(network), images(network)
+    model = build(network, "onnx", weights, precision="fp16").to_bytes()
+    onnx.checker.check_model(model, full_check=True)
+    assert CLOSE < error(ran(model, {"input": x})["logits"], interpret(network, weights, x)["logits"]) < CLOSE * 2**13
+
+
 def test_float16_without_weights(every_op: Network) -> None:
     """Weights that are fed are float16 too."""
     model = build(every_op, "onnx", structure_only=True, precision="fp16").to_bytes()

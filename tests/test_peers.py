@@ -191,6 +191,7 @@ REFERENCES = {
     "torchblog_no_relu": variant(cifar.NoRelu, bias=True),
     "torchblog_bn_after_add": variant(cifar.NormAfterAdd, bias=True),
     "torchblog_bn_after_add_no_relu": variant(cifar.NormAfterAddNoRelu, bias=True),
+    "he2016_1layer_skip_110": Peer(lambda: cifar.Net(6, cifar.OneLayer), _CIFAR, ("parameters.n=6",)),
     "he2016_shortcut_original": variant(cifar.Unit),
     "he2016_shortcut_scale_0_1": variant(cifar.Plain),
     "he2016_shortcut_scale_0_5_1": variant(cifar.HalfShortcut),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,8 +27,10 @@ from rescompile.cli.common import (
 from rescompile.errors import Diagnostic, UsageError
 
 if TYPE_CHECKING:
+    from rescompile.gradients import PathGradients
     from rescompile.network import Network
     from rescompile.paths import Paths, Surviving
+    from rescompile.weights import Array, Weights
 
 #: A table shows the lengths of at least this share of all paths.
 SHOWN = Fraction(1, 1000)
@@ -60,6 +62,21 @@ def paths(
         str | None,
         typer.Option(metavar="FILE", help="Draw the distribution into a .svg or .png file (takes matplotlib)."),
     ] = None,
+    gradients: Annotated[
+        bool, typer.Option("--gradients", help="Measure the gradient along paths of each length (takes torch).")
+    ] = False,
+    weights: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Weights for --gradients. Default: new ones, norms calibrated.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Inputs for --gradients, a .npy file. Default: standard-normal noise."),
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Classes of the inputs, a .npy file. Default: drawn at random.")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Paths measured of each length. Default: 32.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of what is drawn for --gradients. Default: 0.")] = None,
     set: SetOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -72,30 +89,83 @@ def paths(
     from rescompile.passes import apply
 
     bounds = _interval(interval)
+    if not gradients:
+        given = {"weights": weights, "data": data, "labels": labels, "samples": samples, "seed": seed}
+        for option in (option for option, value in given.items() if value is not None):
+            raise UsageError(Diagnostic("E0802", f"--{option} is for --gradients, which is not asked for"))
     if plot is not None:
         from rescompile import plotting
 
         file = plotting.checked(plot, force)
     _, network = elaborated(spec, set)
-    network, _ = apply(network, None, passes)
+    its: Weights | None = None
+    if gradients:
+        from rescompile import backend
+
+        backend.unravelling()  # if torch is missing, that is said before anything is read
+        arrays = [
+            None if name is None else _array(option, name) for option, name in (("data", data), ("labels", labels))
+        ]
+        its = _weights(network, weights, seed or 0)
+    network, its = apply(network, its, passes)
     found = counting.paths(network, unit.value)
     left = counting.surviving(network, unit.value)
+    measured = None
+    if its is not None:
+        from rescompile.gradients import SAMPLES, path_gradients
+
+        measured = path_gradients(
+            network, its, *arrays, unit=unit.value, samples=samples or SAMPLES, seed=seed or 0
+        )  # fmt: skip
     if plot is not None:
+        all_paths = plotting.Curve("all paths", [float(Fraction(count, found.total)) for count in found.counts])
+        bars, line, what = all_paths, None, "paths"
+        if measured is not None:
+            bars, line, what = plotting.Curve("gradient", measured.shares), all_paths, "the gradient"
+        elif left is not None:
+            line = plotting.Curve("expected in training", left.shares)
         plotting.histogram(
             file,
-            plotting.Curve("all paths", [float(Fraction(count, found.total)) for count in found.counts]),
-            None if left is None else plotting.Curve("expected in training", left.shares),
-            bounds,
+            bars,
+            line,
+            measured.effective if bounds is None and measured is not None else bounds,
             f"{network.name}: {_count(found.total)} paths",
-            (f"length in {_UNITS[unit]}", "share of paths"),
+            (f"length in {_UNITS[unit]}", f"share of {what}"),
             force,
         )
         say(f"{file}: written")
+    origin = {"weights": weights, "data": data, "labels": labels, "seed": seed or 0}
     if as_json:
-        print_json(_data(network, unit, found, left, bounds))
+        print_json(_data(network, unit, found, left, bounds, measured, origin))
         return
-    for line in _lines(network, unit, found, left, bounds):
-        print(line)
+    for row in _lines(network, unit, found, left, bounds, measured, origin):
+        print(row)
+
+
+def _weights(network: Network, file: str | None, seed: int) -> Weights:
+    """The weights to measure with, those of the whole network."""
+    if file is not None:
+        from rescompile import checkpoints
+
+        return checkpoints.load(file, network, say)
+    from rescompile.gradients import calibrated
+
+    return calibrated(network, seed)
+
+
+def _array(option: str, name: str) -> Array:
+    """An array of a .npy file; such a file can run no code."""
+    import numpy as np
+
+    try:
+        array: Array = np.load(name, allow_pickle=False)
+    except FileNotFoundError:
+        raise UsageError(Diagnostic("E0801", f"{name} does not exist")) from None
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError(Diagnostic("E0801", f"--{option} {name}: no .npy file of numbers: {error}")) from None
+    if not isinstance(array, np.ndarray):
+        raise UsageError(Diagnostic("E0801", f"--{option} {name}: this holds several arrays, and a .npy file one"))
+    return array
 
 
 _UNITS = {LengthUnit.blocks: "branches", LengthUnit.layers: "layers"}
@@ -120,8 +190,9 @@ def _interval(text: str | None) -> tuple[int, int] | None:
 
 
 def _lines(
-    network: Network, unit: LengthUnit, found: Paths, left: Surviving | None, bounds: tuple[int, int] | None
-) -> Iterator[str]:
+    network: Network, unit: LengthUnit, found: Paths, left: Surviving | None, bounds: tuple[int, int] | None,
+    measured: PathGradients | None, origin: Mapping[str, Any],
+) -> Iterator[str]:  # fmt: skip
     total = found.total
     power = f" = 2^{total.bit_length() - 1}" if total > 2 and total & (total - 1) == 0 else ""
     yield f"{network.name}: {_count(total)} path{'s' if total > 1 else ''}{power}"
@@ -135,17 +206,45 @@ def _lines(
         )
         if bounds is not None:
             yield f"  {_percent(Fraction(left.share(*bounds)))} of those have length {bounds[0]} to {bounds[1]}"
+    if measured is not None:
+        yield from _told(measured, bounds, origin)
     yield ""
-    rows = [("length", "paths", "share")]
+    rows: list[tuple[str, ...]] = [("length", "paths", "share")]
+    if measured is not None:
+        rows = [(*rows[0], "gradient of one", "standard error", "share of gradient")]
     for length, count in enumerate(found.counts):
-        if count >= SHOWN * total:
-            rows.append((str(length), _count(count), _percent(Fraction(count, total))))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        of_gradient = measured.shares[length] if measured is not None else 0
+        if count >= SHOWN * total or of_gradient >= SHOWN:
+            row: tuple[str, ...] = (str(length), _count(count), _percent(Fraction(count, total)))
+            along = measured.magnitudes[length] if measured is not None else None
+            more = (f"{along.mean:.3e}", _error(along.error), _percent(Fraction(of_gradient))) if along else ()
+            rows.append((*row, *more))
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
-    shown = sum(count for count in found.counts if count >= SHOWN * total)
+    shown = sum(found.counts[int(length)] for length, *_ in rows[1:])
     if shown < total:
         yield f"and {_percent(Fraction(total - shown, total))} at lengths of less than {_percent(SHOWN)} each"
+
+
+def _error(error: float | None) -> str:
+    return "unknown" if error is None else f"{error:.1e}"
+
+
+def _told(measured: PathGradients, bounds: tuple[int, int] | None, origin: Mapping[str, Any]) -> Iterator[str]:
+    """What was measured, on what, and which lengths carry the gradient."""
+    weights = origin["weights"] or "new weights with calibrated norms, so not those of a trained network"
+    data = origin["data"] or "noise"
+    labels = origin["labels"] or "random labels"
+    yield f"gradient of the loss at the input along {measured.samples} paths of each length: {weights}; {data} and {labels}"
+    if measured.effective is None:
+        yield "  nothing arrives at the input"
+        return
+    for first, last in dict.fromkeys([measured.effective, *([bounds] if bounds else [])]):
+        share, of_paths = Fraction(measured.share(first, last)), measured.found.share(first, last)
+        yield (
+            f"  {_percent(share)} of it comes through lengths {first} to {last}, which are {_percent(of_paths)} of all paths"
+        )
 
 
 def _moments(found: Paths) -> str:
@@ -180,8 +279,9 @@ def _percent(share: Fraction) -> str:
 
 
 def _data(
-    network: Network, unit: LengthUnit, found: Paths, left: Surviving | None, bounds: tuple[int, int] | None
-) -> dict[str, Any]:
+    network: Network, unit: LengthUnit, found: Paths, left: Surviving | None, bounds: tuple[int, int] | None,
+    measured: PathGradients | None, origin: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
     """Numbers of paths are text, since few readers of JSON keep more than 53 bits."""
     sys.set_int_max_str_digits(
         0
@@ -201,5 +301,12 @@ def _data(
         "survival": None if left is None else {
             "residual_branches": left.branches, "log2_paths": left.log2_total, "mean": left.mean,
             "share_of_interval": None if bounds is None else left.share(*bounds), "distribution": shares,
+        },
+        "gradients": None if measured is None else {
+            **origin, "samples": measured.samples, "effective": measured.effective,
+            "share_of_interval": None if bounds is None else measured.share(*bounds),
+            "magnitude": [None if along is None else along.mean for along in measured.magnitudes],
+            "standard_error": [None if along is None else along.error for along in measured.magnitudes],
+            "distribution": list(measured.shares),
         },
     }  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -184,9 +184,9 @@ class Steps(Scopes):
                 self.nearest_fit(given, frame, shape) if attribute == "channels" and isinstance(value, float) else None
             )
             values[attribute] = self.typed(value, facts, f"{subject}.{attribute}", where, scope, raw, fit)
-        self.check_effect(word, given, values, path, frame)
+        idle = self.check_effect(word, given, values, path, frame)
         try:
-            made = kind(**values)
+            made = kind(**{name: value for name, value in values.items() if name not in idle})
             output = made.output(shape)
         except ShapeError as error:
             raise self.misfit(error, word, subject, given, path, frame, shape) from None
@@ -204,14 +204,20 @@ class Steps(Scopes):
 
     def check_effect(
         self, word: str, given: Mapping[str, Any], values: Mapping[str, Value], path: Path, frame: Frame
-    ) -> None:
-        """Refuse an attribute that a step gives and that can have no effect beside its others."""
-        if "slope" in given and values.get("kind", "relu") != "leaky_relu":
-            message = f"{values.get('kind', 'relu')} has no slope; only leaky_relu has"
-            raise self.blamed("E0402", message, (*path, "slope"), frame, key=True)
+    ) -> set[str]:
+        """Refuse an attribute that a step gives and that can have no effect beside its others. Those of defaults, which are
+        for all steps of a word, are passed over where they have none: their names come back."""
+        kind = values.get("kind", getattr(ops.WORDS[word][0], "kind", None))
+        limited = {name: facts.only for name, facts in ops.attributes(word).items() if facts.only}
+        idle = {name for name, kinds in limited.items() if kind not in kinds}
+        for name in given:
+            if name in idle:
+                message = f"{word} of kind {kind} has no {name}; only {one_of(limited[name])} has"
+                raise self.blamed("E0402", message, (*path, name), frame, key=True)
         if "bias_init" in given and values.get("bias", word == "linear") is False:
             message = f"this {word} has no bias to be initialised"
             raise self.blamed("E0402", message, (*path, "bias_init"), frame, help="write 'bias: true'", key=True)
+        return idle
 
     def misfit(
         self,
@@ -322,6 +328,10 @@ class Steps(Scopes):
             elif merge == "gate":
                 message = f"the gate gives {list(branches[1].output)} and weighs maps of {list(made)}; they must agree"
                 where = (*path, "gate")
+            elif any(isinstance(node, Op) and isinstance(node.kind, ops.Upsample) for _, node in _walked(branches)):
+                help = (
+                    "a side that a stride does not divide is not made whole again by upsample: change the input's size"
+                )
             blame = "stride" if "stride" in frame.given else "width"
             raise self.blamed(error.code, message, where, frame, blame, help, True) from None
         name = self.automatic(merge, path, frame, names, merge=True)
@@ -357,6 +367,11 @@ class Steps(Scopes):
         if parts.output is not None:
             self.outputs.append((parts.output, (*path, "output")))
         return [tree.Side(child, parts.output, parts.mode, shape, self.origin(path))], shape
+
+
+def _walked(branches: Sequence[Series]) -> Iterator[tuple[str, Node]]:
+    """Every node of some branches."""
+    return (found for branch in branches for found in tree.walk(branch))
 
 
 def _because(node: Node, when: str) -> Node:

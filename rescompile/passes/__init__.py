@@ -45,7 +45,12 @@ class Pass:
 
 
 PASSES: tuple[Pass, ...] = (
-    Pass("drop", str, "Leave out the residual branches of these blocks, such as layer2.5,layer3.1.", exact=False),
+    Pass(
+        "drop",
+        str,
+        "Leave out the residual branches of these blocks, such as layer2.5,layer3.1, or these plain layers.",
+        exact=False,
+    ),
     Pass("swap", str, "Let residual blocks change places, two by two, such as layer2.3,layer2.5.", exact=False),
     Pass(
         "fold-batchnorm",

@@ -1,12 +1,14 @@
-"""What the lesions of Veit et al. 2016 share: the parts that a user names, their residuals, and why one will not do."""
+"""What the lesions of Veit et al. 2016 share: the parts that a user names, their residuals and layers, and why one will not do."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from rescompile.errors import Diagnostic, Place, Source, UsageError, nearest
-from rescompile.network import Network, Node, Parallel, Series, Side, children, join, name_of, scope
+from rescompile.network import Network, Node, Op, Parallel, Series, Side, children, join, name_of, scope, walk
+from rescompile.ops import Act, Conv, Dropout, Linear, Norm
 
 UNKNOWN, NO_RESIDUAL, UNLIKE = "E0806", "E0807", "E0808"
 #: A message lists so many names, and says how many more there are.
@@ -21,6 +23,14 @@ class Part:
     scope: str
     node: Node
     place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lesion:
+    """What a part loses: the nodes that go, by their full names, with what is put in their place, and the names inside."""
+
+    put: dict[str, tuple[Node, ...]]
+    inside: frozenset[str]
 
 
 def parts(node: Node, path: str = "") -> Iterator[Part]:
@@ -49,6 +59,57 @@ def residual_blocks(network: Network) -> list[str]:
         if len(inside) == 1 and (isinstance(part.node, Series) or inside[0] not in found):
             found[inside[0]] = part.path  # parents come first, so the last one stays
     return list(found.values())
+
+
+def layers(series: Series, path: str = "") -> Iterator[tuple[str, list[Node]]]:
+    """The plain layers of a series that lives in the scope `path`, by the names that drop them: each convolution or linear
+    layer outside of merges with the norm, activation and dropout right after it, and each part that is made of such."""
+    inner = scope(path, series)
+    for at, child in enumerate(series.children):
+        if isinstance(child, Op) and isinstance(child.kind, Conv | Linear):
+            after = takewhile(_completes, series.children[at + 1 : at + 4])
+            yield join(inner, child.name), [child, *after]
+        elif isinstance(child, Series):
+            within = [node for _, node in walk(child)]
+            plain = not any(isinstance(node, Parallel | Side) for node in within)
+            if (
+                plain
+                and child.name
+                and any(isinstance(node, Op) and isinstance(node.kind, Conv | Linear) for node in within)
+            ):
+                yield join(inner, child.name), [child]
+            yield from layers(child, inner)
+
+
+def _completes(node: Node) -> bool:
+    """Whether a node belongs to the layer before it."""
+    return isinstance(node, Op) and isinstance(node.kind, Norm | Act | Dropout)
+
+
+def plain_layers(network: Network) -> list[str]:
+    """The single layers that can be dropped: those that keep the shape."""
+    return [
+        name for name, (first, *more) in layers(network.root)
+        if isinstance(first, Op) and first.input == [first, *more][-1].output
+    ]  # fmt: skip
+
+
+def lesion_of(network: Network, part: Part) -> Lesion:
+    """What dropping a part takes out: its residual branch, or all of it where it is a plain layer that keeps the shape.
+
+    Raises UsageError for any other part.
+    """
+    nodes = dict(layers(network.root)).get(part.path)
+    if nodes is not None and nodes[0].input == nodes[-1].output:
+        inside = {path for node in nodes for path, _ in walk(node, part.scope)}
+        names = [join(part.scope, name_of(node)) for node in nodes]
+        return Lesion(dict.fromkeys(names, ()), frozenset(inside - set(names)))
+    name = residual_of(network, part)
+    merge = next(other for other in parts(part.node, part.scope) if other.path == name)
+    *gone, shortcut = children(merge.node)
+    return Lesion(
+        {name: children(shortcut)}, frozenset(path for branch in gone for path, _ in walk(branch, merge.scope) if path)
+    )
 
 
 def named(network: Network, option: str, value: str) -> list[Part]:
@@ -93,6 +154,8 @@ def _why_not(node: Node) -> str:
         return "its branches are put side by side, not added to a shortcut, and what comes later reads them as channels"
     if node.input != node.output:
         return f"it turns {list(node.input)} into {list(node.output)}, and has no shortcut that would do so without it"
+    if isinstance(node, Op) and not isinstance(node.kind, Conv | Linear):
+        return "it is no layer either, which is a convolution or linear layer with the norm and activation after it"
     return "it has no shortcut, so without it no path would be left"
 
 
@@ -102,16 +165,20 @@ def _around(network: Network, path: str) -> str:
     for block in blocks:
         if path.startswith(f"{block}."):
             return f"'{block}', which it is in, is one"
-    return (
-        f"the residual blocks are {listed(blocks)}"
-        if blocks
-        else "this network has no residual blocks, so nothing can be left out"
+    if blocks:
+        return f"the residual blocks are {listed(blocks)}"
+    plain = plain_layers(network)
+    what = (
+        f"the layers that keep the shape, and so can be dropped, are {listed(plain)}"
+        if plain
+        else "nothing can be left out"
     )
+    return f"this network has no residual blocks; {what}"
 
 
 def _instead(network: Network, name: str) -> str:
     known = [part.path for part in parts(network.root)]
-    blocks = residual_blocks(network)
+    blocks = residual_blocks(network) or plain_layers(network)
     return nearest(name, blocks) or nearest(name, known) or _around(network, "")
 
 

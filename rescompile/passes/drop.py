@@ -1,11 +1,14 @@
-"""Residual blocks without their branch: the lesion of Veit et al. 2016, section 4.1.
+"""Parts left out: the lesions of Veit et al. 2016, sections 4.1 and 4.2.
 
-A block f(x) + s(x) becomes s(x): the branch is gone, and its shortcut stays, be it the identity, a projection or padding.
-So does what stands around the addition, as the relu after it. A highway layer g f(x) + (1 - g) s(x) becomes s(x) too, as if
-its gate were closed, as in Srivastava et al. 2015. The branch's parameters, and a gate's, leave the weights; all else keeps
-its names and values.
+A residual block f(x) + s(x) becomes s(x): the branch is gone, and its shortcut stays, be it the identity, a projection or
+padding. So does what stands around the addition, as the relu after it. A highway layer g f(x) + (1 - g) s(x) becomes s(x)
+too, as if its gate were closed, as in Srivastava et al. 2015.
 
-A dense layer is no residual block: its features are channels that later layers read, so without them those would be other layers.
+A plain layer has no shortcut, so it is left out whole, as the paper does with those of VGG: a convolution or linear layer
+with the norm, activation and dropout right after it, or a named part of such layers. What is left out keeps the shape.
+
+The parameters of what is dropped leave the weights; all else keeps its names and values. A dense layer cannot be dropped: its
+features are channels that later layers read, so without them those would be other layers.
 """
 
 from __future__ import annotations
@@ -13,22 +16,32 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rescompile.errors import Diagnostic, UsageError
-from rescompile.network import Network, Node, Parallel, parameters, walk
+from rescompile.network import Network, Node, parameters
 from rescompile.passes import _lesions
 from rescompile.weights import Weights
 
 
 def drop(network: Network, weights: Weights | None, value: str) -> tuple[Network, Weights | None]:
-    """The network without the residual branches of the parts in `value`, separated by commas. Raises UsageError."""
-    shortcuts: dict[str, tuple[Node, ...]] = {}
-    merges = {path: node for path, node in walk(network.root) if isinstance(node, Parallel)}
-    for part in _lesions.named(network, "drop", value):
-        name = _lesions.residual_of(network, part)
-        if name in shortcuts:
-            message = f"'{part.path}' is dropped already: it is the residual branch of another part that is named here"
+    """The network without the residual branches, or plain layers, of the parts in `value`, separated by commas.
+
+    Raises UsageError for a part that is neither, and for one that is dropped with another.
+    """
+    named = _lesions.named(network, "drop", value)
+    lesions = [_lesions.lesion_of(network, part) for part in named]
+    put: dict[str, tuple[Node, ...]] = {}
+    for part, lesion in zip(named, lesions, strict=True):
+        others = [other for other in lesions if other is not lesion]
+        if put.keys() & lesion.put.keys() or any(lesion.put.keys() & other.inside for other in others):
+            message = f"'{part.path}' is dropped already, with another part that is named here"
             raise UsageError(Diagnostic(_lesions.UNKNOWN, message, part.place))
-        shortcuts[name] = merges[name].branches[-1].children
-    changed = replace(network, root=_lesions.replaced(network.root, "", shortcuts))
+        put.update(lesion.put)
+    changed = replace(network, root=_lesions.replaced(network.root, "", put))
     left = {name for name, _ in parameters(changed)}
     gone = [name for name, _ in parameters(network) if name not in left]
     return changed, None if weights is None else weights.replaced({}, gone)
+
+
+def droppable(network: Network) -> list[str]:
+    """What `drop` takes, in execution order: the residual blocks; in a network without any, each plain layer that keeps
+    the shape of its input. They can be dropped together, in any number; joined by commas they are the value of `drop`."""
+    return _lesions.residual_blocks(network) or _lesions.plain_layers(network)

@@ -37,7 +37,7 @@ def _find(node: Node, path: str, source: str | None, pairs: dict[str, str]) -> s
     match node:
         case Op(kind=Conv() | Linear()):
             return join(path, node.name)
-        case Op(kind=Norm()):
+        case Op(kind=Norm(kind="batch")):  # a group norm measures what it is given, so no weight can stand for it
             if source is not None:
                 pairs[source] = join(path, node.name)
             return None

@@ -50,13 +50,14 @@ from rescompile.ops import (
     Scale,
     Shape,
     Subsample,
+    Upsample,
 )
 from rescompile.weights import Array, Weights
 
 FORMS = ("a", "b", "c")
 SCOPE = "paths"
 #: Ops that look at one channel at a time, so that a range of channels can be taken through them alone.
-PER_CHANNEL = (Act, AdaptiveAvgPool, AvgPool, Dropout, GlobalAvgPool, Identity, MaxPool, Scale, Subsample)
+PER_CHANNEL = (Act, AdaptiveAvgPool, AvgPool, Dropout, GlobalAvgPool, Identity, MaxPool, Scale, Subsample, Upsample)
 
 
 def form(network: Network, weights: Weights | None, value: Any) -> tuple[Network, Weights | None]:

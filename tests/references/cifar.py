@@ -52,6 +52,18 @@ class Plain(Unit):
         return relu(self.branch(x))
 
 
+class OneLayer(Unit):
+    """He et al. 2016, section 4.2: a unit of one layer, relu(bn(conv(x)) + x')."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, bias: bool) -> None:
+        super().__init__(inputs, outputs, stride, bias)
+        del self.conv2, self.bn2
+
+    def branch(self, x: Tensor) -> Tensor:
+        """F."""
+        return self.bn1(self.conv1(x))
+
+
 class NoRelu(Unit):
     """Wilber: nothing after the addition."""
 
