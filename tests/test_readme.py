@@ -81,6 +81,30 @@ def test_make() -> None:
         assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
+def test_figures_of_modules() -> None:
+    """Each ratio in the second table is that of the committed runs."""
+    promises = {
+        promise["promise"]: promise
+        for run in ("torch_module", "train")
+        for promise in json.loads((ROOT / f"benchmarks/results/{run}.json").read_text())["promises"]
+    }
+    assert {promise["verdict"] for promise in promises.values()} <= {"ok", "shown"}
+    table = TEXT.split("<!-- figures: modules -->")[1].split("<!-- end -->")[0]
+    shown = [line.split("|")[2].strip() for line in table.splitlines() if line.startswith("|")][2:]
+    measured = []
+    for kind in (" forward: time", " training step: time", " saved for backward: bytes"):
+        values = [promise["measured"] for name, promise in promises.items() if kind in name]
+        assert len(values) == 8
+        low, high = f"{min(values):.3f}", f"{max(values):.3f}"
+        measured.append(low if low == high else f"{low} to {high}")
+    single = (
+        "blocks skipped: cost of constant depth",
+        "masks: cost of constant depth",
+        "checkpoint: bytes kept for backward, of those without",
+    )
+    assert shown == [*measured, *(f"{promises[name]['measured']:.3f}" for name in single)]
+
+
 def test_figures() -> None:
     """Each time and memory in the table is that of the committed run."""
     results = json.loads((ROOT / "benchmarks/results/compile.json").read_text())
