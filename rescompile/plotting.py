@@ -25,6 +25,29 @@ class Curve:
     values: Sequence[float]
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Points with bars of how far they may be below and above, `joined` or not."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    below: Sequence[float]
+    above: Sequence[float]
+    joined: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """One panel of a figure: lines over labelled axes, on scales of powers of two and ten if `log`."""
+
+    title: str
+    x: str
+    y: str
+    lines: Sequence[Line]
+    log: bool = False
+
+
 def checked(name: str, force: bool) -> Path:
     """The path of a figure to write. Raises UsageError, OutputError or Unavailable before anything else is done."""
     path = Path(name)
@@ -48,7 +71,7 @@ def histogram(
     matplotlib = _matplotlib()
     from matplotlib.figure import Figure  # without pyplot: no display, no state
 
-    with matplotlib.rc_context({"svg.hashsalt": title, "svg.fonttype": "none"}):
+    with matplotlib.rc_context(_context(title)):
         figure = Figure(figsize=(7, 4), layout="constrained")
         plot: Any = figure.add_subplot()
         low, high = marked or (0, -1)
@@ -60,9 +83,43 @@ def histogram(
         plot.set(title=title, xlabel=axes[0], ylabel=axes[1])
         plot.spines[["top", "right"]].set_visible(False)
         plot.xaxis.get_major_locator().set_params(integer=True)
-        stream = io.BytesIO()
-        nothing = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-        figure.savefig(stream, format=path.suffix[1:], dpi=150, metadata=nothing)
+        _save(figure, path, force)
+
+
+def panels(path: Path, axes: Sequence[Axes], force: bool = False) -> None:
+    """Write a figure of panels beside one another. Raises OutputError, and Unavailable where matplotlib is not installed."""
+    matplotlib = _matplotlib()
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_context(axes[0].title)):
+        figure = Figure(figsize=(1 + 5.5 * len(axes), 4.5), layout="constrained")
+        for at, panel in enumerate(axes, 1):
+            plot: Any = figure.add_subplot(1, len(axes), at)
+            for line in panel.lines:
+                plot.errorbar(
+                    line.x, line.y, yerr=[line.below, line.above], label=line.label, marker="o", markersize=4, capsize=3,
+                    linewidth=1.5 if line.joined else 0, elinewidth=1,
+                )  # fmt: skip
+            if panel.log:
+                plot.set_xscale("log", base=2)
+                plot.set_yscale("log")
+                ticks = sorted({x for line in panel.lines for x in line.x})
+                plot.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            plot.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
+            plot.spines[["top", "right"]].set_visible(False)
+            plot.legend(frameon=False, fontsize="small")
+        _save(figure, path, force)
+
+
+def _context(title: str) -> dict[str, Any]:
+    """Settings under which the same figure is the same bytes, and text stays text."""
+    return {"svg.hashsalt": title, "svg.fonttype": "none"}
+
+
+def _save(figure: Any, path: Path, force: bool) -> None:
+    stream = io.BytesIO()
+    nothing = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+    figure.savefig(stream, format=path.suffix[1:], dpi=150, metadata=nothing)
     data = b"".join(bytes(chunk) for chunk in sealed([stream.getvalue()], *SEALS[path.suffix]))
     write_files([File(path.name, lambda: [data], len(data))], path.parent, force)
 

@@ -33,7 +33,7 @@ TARGETS = ("onnx", "torch", "source")
 TIMES = 3
 #: ... or as this: the rounding of a single operation in float32, and in the others by the bits that their numbers keep.
 FLOOR = 2e-7
-_BITS = {"fp32": 24, "tf32": 11, "fp16": 11, "bf16": 8}
+BITS = {"fp32": 24, "tf32": 11, "fp16": 11, "bf16": 8}
 
 Arrays = Mapping[str, Array]
 
@@ -87,7 +87,7 @@ def verify(
         network, weights = apply(network, weights, other)
     torch: Any = door.load("torch")
     x = np.random.default_rng(seed).standard_normal((batch, *network.input), np.float32)
-    held = weights if weights is not None else _held(torch.calibrated(network, _lively(network, seed), seed))
+    held = weights if weights is not None else trial(network, seed)
     exact = torch.evaluate(network, held, x, double=True)
     bounds: dict[str, float] = {}
     compiled, its = apply(network, held, passes)
@@ -96,7 +96,7 @@ def verify(
         if case.precision not in bounds:
             bounds[case.precision] = _bound(_eager(case.precision)(network, held, x), exact, case.precision)
         bound = bounds[case.precision]
-        error = _error(case.run(compiled, its, x), exact)
+        error = relative_error(case.run(compiled, its, x), exact)
         facts = case.run.facts if isinstance(case.run, _InRuntime) else None
         first = None
         if not error <= bound:
@@ -117,15 +117,15 @@ class _Case:
 def _cases(runtimes: Sequence[str], precisions: Sequence[str]) -> list[_Case]:
     """Every runtime in every precision that it has, before anything is computed."""
     for precision in precisions:
-        if precision not in _BITS:
+        if precision not in BITS:
             if precision in PRECISIONS:
                 message, help = f"{precision} cannot be verified: torch has no eager {precision} to compare with", None
             else:
-                message, help = f"there is no precision '{precision}'", nearest(precision, _BITS)
-            raise UsageError(Diagnostic("E0802", message, help=help or f"there are {one_of(_BITS)}"))
+                message, help = f"there is no precision '{precision}'", nearest(precision, BITS)
+            raise UsageError(Diagnostic("E0802", message, help=help or f"there are {one_of(BITS)}"))
     cases: list[_Case] = []
     if runtimes and not precisions:
-        raise UsageError(Diagnostic("E0802", "runtimes are verified in a precision", help=f"there are {one_of(_BITS)}"))
+        raise UsageError(Diagnostic("E0802", "runtimes are verified in a precision", help=f"there are {one_of(BITS)}"))
     for text in runtimes:
         runtime, options = find(text)
         done = [precision for precision in precisions if precision in runtime.precisions]
@@ -138,6 +138,13 @@ def _cases(runtimes: Sequence[str], precisions: Sequence[str]) -> list[_Case]:
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
+
+
+def trial(network: Network, seed: int) -> Weights:
+    """Weights under which every mistake shows and nothing overflows or vanishes: scales of random sign, and the statistics
+    of a seeded batch. They stay in memory. Raises Unavailable where torch, which computes the statistics, is missing."""
+    torch: Any = door.load("torch")
+    return _held(torch.calibrated(network, _lively(network, seed), seed))
 
 
 def _lively(network: Network, seed: int) -> Weights:
@@ -167,7 +174,7 @@ def _give(array: Array) -> Callable[[], Array]:
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
-def _error(outputs: Arrays, exact: Arrays) -> float:
+def relative_error(outputs: Arrays, exact: Arrays) -> float:
     """The worst relative error of all outputs, each by root mean square; infinite where something is missing or odd."""
     worst = 0.0
     for name, wanted in exact.items():
@@ -183,7 +190,7 @@ def _error(outputs: Arrays, exact: Arrays) -> float:
 
 def _bound(plain: Arrays, exact: Arrays, precision: str) -> float:
     """How far an output may be off, where plain torch in this precision gave `plain`."""
-    return max(TIMES * _error(plain, exact), FLOOR * 2.0 ** (_BITS["fp32"] - _BITS[precision]))
+    return max(TIMES * relative_error(plain, exact), FLOOR * 2.0 ** (BITS["fp32"] - BITS[precision]))
 
 
 def _first_difference(
@@ -199,7 +206,7 @@ def _first_difference(
     order: list[str] = [*(name for name in exact if name != LOGITS), LOGITS]
     for name in order:
         bound = _bound({name: plain[name]}, {name: exact[name]}, case.precision)
-        if name not in given or not _error({name: given[name]}, {name: exact[name]}) <= bound:
+        if name not in given or not relative_error({name: given[name]}, {name: exact[name]}) <= bound:
             return name
     return None
 

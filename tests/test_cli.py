@@ -32,7 +32,9 @@ from rescompile.reader import plain, read
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = str(Path(sysconfig.get_path("scripts")) / "rescompile")
-COMMANDS = ("build", "verify", "validate", "show", "explain", "paths", "list", "schema", "extract", "run", "doctor")
+COMMANDS = (
+    "build", "verify", "validate", "show", "explain", "paths", "list", "schema", "extract", "run", "bench", "compare", "doctor",
+)  # fmt: skip
 WEIGHTS_COMMANDS = ("inspect", "convert", "transfer")
 EXIT_CODES = {"0", "1", "2", "3", "4", "5", "130"}
 ESCAPE = "\x1b["

@@ -69,6 +69,8 @@ class AllCommands(Commands):
         "schema": "rescompile.cli.library.print_schema",
         "extract": "rescompile.cli.models.extract",
         "run": "rescompile.cli.models.run_model",
+        "bench": "rescompile.cli.bench.bench",
+        "compare": "rescompile.cli.bench.compare",
         "doctor": "rescompile.cli.doctor.doctor",
         "weights": "rescompile.cli.WeightsCommands",
     }

@@ -65,6 +65,7 @@ class _Library(Protocol):
 
     def missing(self, runtime: Runtime) -> str | None: ...
     def prepare(self, runtime: Runtime, job: Job, options: Mapping[str, str]) -> Prepared: ...
+    def profile(self, runtime: Runtime, job: Job, options: Mapping[str, str], runs: int) -> list[tuple[str, float]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,11 @@ class Runtime:
         if reason is not None:
             raise Unavailable(Diagnostic("E0901", f"{self.name} cannot run here: {reason}", help=self.how()))
         return self._library().prepare(self, job, options)
+
+    def profile(self, job: Job, options: Mapping[str, str], runs: int = 5) -> list[tuple[str, float]]:
+        """The nodes or modules of a network by their names, in the order in which they ran, with the median of their seconds
+        in instrumented runs. Those are slower than others, so the shares are what counts. Raises as `prepare` does."""
+        return self._library().profile(self, job, options, runs)
 
     def how(self) -> str:
         """How to get what this runtime needs."""

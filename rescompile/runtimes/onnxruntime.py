@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import statistics
 import tempfile
 import time
 from collections import Counter
@@ -70,7 +71,7 @@ class Session:
         except Exception as error:
             raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot run {job.name}: {brief(error)}")) from None
         self.first_seconds = time.perf_counter() - started
-        nodes = _profiled(ort, job, _session_options(ort, threads), provider, given, self._input)
+        nodes = _profiled(ort, job, _session_options(ort, threads), provider, given)
         placement, multiplied = placed(nodes, provider), types(nodes)
         _hold(runtime, job, provider, nodes, multiplied)
         self.facts: Mapping[str, Any] = {
@@ -214,10 +215,10 @@ Node = Mapping[str, Any]
 
 
 def _profiled(
-    ort: Any, job: Job, options: Any, provider: str, given: Mapping[str, str], x: Array
-) -> Sequence[Node]:  # fmt: skip
-    """What the profile of one run says of each node, in a session of its own. Nodes of a captured graph are not profiled,
-    so it captures none."""
+    ort: Any, job: Job, options: Any, provider: str, given: Mapping[str, str], runs: int = 1
+) -> Sequence[Node]:
+    """What the profile of some runs says of each node, run after run, in a session of its own: the facts of ONNX Runtime,
+    its `name` and its `seconds`. Nodes of a captured graph are not profiled, so it captures none."""
     assert job.model is not None
     plain = {
         key: "0" if key in ("enable_cuda_graph", "trt_cuda_graph_enable") else value for key, value in given.items()
@@ -227,9 +228,30 @@ def _profiled(
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = opened(ort, job.model, options, provider, plain)
         session.disable_fallback()
-        session.run(None, {session.get_inputs()[0].name: x})
+        (taken,) = session.get_inputs()
+        x = job.input.astype(_ARRAYS[taken.type])
+        for _ in range(runs):
+            session.run(None, {taken.name: x})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    return [event["args"] for event in events if event.get("cat") == "Node" and event.get("args", {}).get("provider")]
+    return [
+        {**event["args"], "name": event["name"].removesuffix("_kernel_time"), "seconds": event["dur"] / 1e6}
+        for event in events
+        if event.get("cat") == "Node" and event.get("args", {}).get("provider")
+    ]
+
+
+def profile(runtime: Runtime, job: Job, options: Mapping[str, str], runs: int) -> list[tuple[str, float]]:
+    """The nodes of a model by name, with the median of their seconds. Each run has the same nodes in the same order; the
+    first run also finds memory and kernels, so it does not count."""
+    ort, provider = library(), _PROVIDER[runtime.name]
+    threads = whole(options, "threads", job.threads)
+    given = _provider_options(ort, runtime, job, options)
+    nodes = _profiled(ort, job, _session_options(ort, threads), provider, given, 1 + runs)
+    count = len(nodes) // (1 + runs)
+    return [
+        (nodes[at]["name"], statistics.median(node["seconds"] for node in nodes[count + at :: count]))
+        for at in range(count)
+    ]
 
 
 def placed(nodes: Iterable[Node], provider: str) -> dict[str, int]:

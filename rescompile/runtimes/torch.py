@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -85,6 +86,45 @@ class Module:
         """What the last run gave, by name."""
         named = self._given if isinstance(self._given, Mapping) else {LOGITS: self._given}
         return {name: value.float().cpu().numpy() for name, value in named.items()}
+
+    def profile(self, runs: int) -> list[tuple[str, float]]:
+        """The modules by name, in the order in which they began, with the median of their own seconds over some runs."""
+        times: dict[str, list[float]] = {}
+        open_: list[
+            tuple[str, float, list[float]]
+        ] = []  # of the modules under way: name, start, seconds of those inside
+
+        def before(name: str) -> Callable[..., None]:
+            def hook(*_: Any) -> None:
+                self._wait()
+                times.setdefault(name, [])
+                open_.append((name, time.perf_counter(), []))
+
+            return hook
+
+        def after(*_: Any) -> None:
+            self._wait()
+            name, started, inside = open_.pop()
+            seconds = time.perf_counter() - started
+            times[name].append(seconds - sum(inside))
+            if open_:
+                open_[-1][2].append(seconds)
+
+        modules = list(self._module.named_modules())
+        handles = [module.register_forward_pre_hook(before(name)) for name, module in modules]
+        handles += [module.register_forward_hook(after) for _, module in modules]
+        try:
+            for _ in range(runs):
+                self.run()
+        finally:
+            for handle in handles:
+                handle.remove()
+        # A module may be called several times in a run, and all its calls count.
+        calls = {name: len(found) // runs for name, found in times.items()}
+        return [
+            (name, statistics.median(sum(found[at : at + calls[name]]) for at in range(0, len(found), calls[name])))
+            for name, found in times.items()
+        ]
 
     def close(self) -> None:
         """Let go of the module, and of the memory of the GPU that torch would keep."""
@@ -181,3 +221,16 @@ def copies(size: int, times: int) -> Callable[[], None]:
         torch.cuda.synchronize()
 
     return run
+
+
+# --- whose time it is ---------------------------------------------------------------------------------------------------
+
+
+def profile(runtime: Runtime, job: Job, options: Mapping[str, str], runs: int) -> list[tuple[str, float]]:
+    """The modules of a network by name, with the median of the seconds that each takes without those inside of it: functions
+    that a module calls are its own. A compiled network has no modules left, so it is the eager one that is profiled."""
+    prepared = prepare(runtime, job, {key: value for key, value in options.items() if key != "compile"})
+    try:
+        return prepared.profile(runs)
+    finally:
+        prepared.close()

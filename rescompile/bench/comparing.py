@@ -1,0 +1,110 @@
+"""Two result files: which rows became slower, and whether that is more than noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rescompile.bench import statistics
+from rescompile.bench.results import Result, Row
+from rescompile.bench.statistics import Interval
+from rescompile.errors import Diagnostic, UsageError
+
+#: What two machines must share for their times to be compared, in the description of a machine.
+HARDWARE: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "processor": lambda machine: (machine.get("processor") or {}).get("name"),
+    "threads": lambda machine: (machine.get("processor") or {}).get("usable"),
+    "GPU": lambda machine: [gpu.get("name") for gpu in machine.get("gpus") or []],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A row of both files: the ratio of its medians, new over old, and what may be said of it: slower, faster, or nothing,
+    since the intervals of the two medians overlap."""
+
+    old: Row
+    new: Row
+    ratio: Interval
+    verdict: str
+
+    def regressed(self, limit: float) -> bool:
+        """Whether it is slower by more than `limit` (0.05 is 5%)."""
+        return self.verdict == "slower" and self.ratio.value > 1 + limit
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What became of the rows of one file in another: those of both, and the titles of those that only one has."""
+
+    changes: Sequence[Change]
+    gone: Sequence[str]
+    added: Sequence[str]
+
+
+def compare(old: Result, new: Result) -> Comparison:
+    """Compare two results, row by row. Raises UsageError where they have no row in common."""
+    before = {row.key: row for row in old.rows}
+    after = {row.key: row for row in new.rows}
+    common = [key for key in before if key in after]
+    if not common:
+        message = f"the two files have no row in common, of {len(before)} and {len(after)}"
+        raise UsageError(
+            Diagnostic("E0821", message, help="measure the same networks, runtimes, precisions and batches")
+        )
+    return Comparison(
+        [_change(before[key], after[key]) for key in common],
+        [row.title for key, row in before.items() if key not in after],
+        [row.title for key, row in after.items() if key not in before],
+    )
+
+
+def _change(old: Row, new: Row) -> Change:
+    first, second = statistics.median(old.times), statistics.median(new.times)
+    found = statistics.unpaired_ratio(new.times, old.times)
+    verdict = "~" if first.overlaps(second) else "slower" if found.value > 1 else "faster"
+    return Change(old, new, found, verdict)
+
+
+def differences(old: Result, new: Result) -> Iterator[str]:
+    """In what the hardware of two results differs, as sentences."""
+    for name, fact in HARDWARE.items():
+        first, second = fact(old.machine), fact(new.machine)
+        if first != second:
+            yield f"{name} {_short(first)} and {_short(second)}"
+
+
+def notes(comparison: Comparison) -> Iterator[str]:
+    """What else changed between the rows of two results: versions of libraries, specs, threads."""
+    told = set()
+    for change in comparison.changes:
+        for name in ("versions", "threads"):
+            first, second = change.old.facts.get(name), change.new.facts.get(name)
+            sentence = f"{change.new.runtime}: {name} {_short(first)} became {_short(second)}"
+            if first != second and sentence not in told:
+                told.add(sentence)
+                yield sentence
+        if change.old.sha256 != change.new.sha256:
+            yield f"{change.new.title}: the spec is another one"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_short(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_short, value)) or "none"
+    return "unknown" if value is None else str(value)
+
+
+def limit(text: str) -> float:
+    """`5%` or `0.05` as a share. Raises UsageError for anything else."""
+    digits, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        value = float(digits) / (100 if percent else 1)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise UsageError(Diagnostic("E0802", f"--max-regression {text}: write a share, such as 5% or 0.05"))
+    return value

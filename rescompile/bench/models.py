@@ -1,0 +1,171 @@
+"""What is timed: a network of a spec, or a peer, each as a module of torch, as an ONNX file, and with the outputs that
+are right."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rescompile import backend as door
+from rescompile.bench import modules, peers
+from rescompile.cost import cost
+from rescompile.errors import CheckFailed, Diagnostic
+from rescompile.network import Network
+from rescompile.ops import Shape
+from rescompile.passes import PASSES, apply
+from rescompile.verification import BITS, FLOOR, TIMES, relative_error, trial
+from rescompile.weights import Array, Weights
+
+#: An input repeats after so many images: outputs of one image do not depend on the others, and float64 takes its time.
+DISTINCT = 4
+#: The largest number that each precision holds.
+LARGEST = {"fp32": 3.4e38, "tf32": 3.4e38, "fp16": 65504.0, "bf16": 3.39e38}
+#: Of which type the ONNX file for a precision is: in the others the runtime rounds by itself.
+FILES = {"fp32": "fp32", "tf32": "fp32", "bf16": "fp32", "fp16": "fp16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A network that can be timed. `base` is the module that the reference is computed with, `timed` the one that is timed:
+    the same, but for the passes of ours. `write` makes the ONNX file for an input and a precision in a folder, where it is not
+    there yet, and returns its path."""
+
+    name: str
+    base: Any
+    timed: Any
+    write: Callable[[Path, Array, str], Path]
+    input: Shape
+    parameters: int
+    macs: int
+    sha256: str | None = None
+    passes: tuple[str, ...] = ()
+    network: Network | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def module(self) -> Any:
+        """A new module of its own, in evaluation mode: runtimes change what they are given."""
+        return copy.deepcopy(self.timed)
+
+
+def of_spec(network: Network, options: Mapping[str, Any], seed: int) -> Model:
+    """The network of a spec after passes, with weights under which nothing overflows or vanishes.
+
+    Passes that make another function (`--drop`) are applied before the reference is taken, the others only to what is timed.
+    """
+    other = {step.keyword: options[step.keyword] for step in PASSES if not step.exact and step.keyword in options}
+    network, _ = apply(network, None, other)
+    weights = trial(network, seed)
+    exact = {key: value for key, value in options.items() if key not in other}
+    compiled, its = apply(network, weights, exact)
+    assert its is not None
+    torch: Any = door.load("torch")
+    base = torch.make(network, weights).eval()
+    total = cost(compiled)
+    return Model(
+        compiled.name, base, torch.make(compiled, its).eval() if exact else base, _writer(compiled, its),
+        compiled.input, total.parameters, total.macs, compiled.sha256, compiled.passes, compiled,
+    )  # fmt: skip
+
+
+def _writer(network: Network, weights: Weights) -> Callable[[Path, Array, str], Path]:
+    def write(folder: Path, x: Array, precision: str) -> Path:
+        path = folder / _file(network.name, x, precision)
+        if not path.exists():
+            onnx = door.load("onnx")
+            options = door.checked(onnx, "onnx", {"batch": len(x), "precision": FILES[precision]})
+            onnx.emit(network, weights, **options).write(path)
+        return path
+
+    return write
+
+
+def of_peer(text: str, shape: Shape, seed: int, exporter: str) -> Model:
+    """A network of torchvision or timm, for input of a shape. Its ONNX file is what torch.onnx.export makes of it."""
+    module = peers.make(text, shape, seed)
+    x = inputs(shape, 1, seed)
+    parameters, macs = modules.counts(module, x)
+
+    def write(folder: Path, x: Array, precision: str) -> Path:
+        path = folder / _file(text.replace(":", "_").replace("/", "_"), x, precision)
+        if not path.exists():
+            modules.export(module, text, x, path, exporter, FILES[precision])
+        return path
+
+    versions = {"torch": modules.library().__version__}
+    facts = {"exporter": f"torch.onnx.export, {exporter}, opset {modules.OPSET}", "exported_with": versions}
+    return Model(text, module, module, write, shape, parameters, macs, facts=facts)
+
+
+def _file(name: str, x: Array, precision: str) -> str:
+    half = "_fp16" if FILES[precision] == "fp16" else ""
+    return f"{name}{half}_batch{len(x)}.onnx"
+
+
+def inputs(shape: Shape, batch: int, seed: int) -> Array:
+    """Seeded standard-normal input of [batch, channels, height, width], in which DISTINCT images repeat."""
+    distinct = np.random.default_rng(seed).standard_normal((min(batch, DISTINCT), *shape), np.float32)
+    return np.ascontiguousarray(np.resize(distinct, (batch, *shape)))
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of an artifact, with the data beside it where there is any."""
+    found = hashlib.sha256()
+    for part in sorted(path.parent.glob(f"{path.name}*")):
+        with part.open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()
+
+
+# --- what is right ----------------------------------------------------------------------------------------------------
+
+
+class Reference:
+    """The outputs of a model in float64 for one input, and how far from them a timed run may be."""
+
+    def __init__(self, model: Model, x: Array) -> None:
+        """Raises CheckFailed where activations are no ordinary numbers: the time of such a run says nothing."""
+        self.model, self._batch = model, len(x)
+        self._distinct = x[:DISTINCT]
+        self._held: set[str] = set()
+        self.hold("fp32")
+        self._exact = modules.outputs(model.base, self._distinct, double=True)
+        self._plain = relative_error(modules.outputs(model.base, self._distinct), self._exact)
+        self._eager: dict[str, float] = {"fp32": self._plain}
+
+    def error(self, outputs: Mapping[str, Array]) -> float:
+        """The relative error of outputs of the whole batch."""
+        whole = {name: np.resize(array, (self._batch, *array.shape[1:])) for name, array in self._exact.items()}
+        given = dict(outputs)
+        if len(whole) == 1 and len(given) == 1:  # exporters of others call it otherwise
+            given = dict(zip(whole, given.values(), strict=True))
+        return relative_error(given, whole)
+
+    def hold(self, precision: str) -> None:
+        """Raise CheckFailed where an activation is larger than any number of a precision."""
+        if precision not in self._held:
+            strange = modules.irregular(self.model.base, self._distinct, LARGEST[precision])
+            if strange is not None:
+                raise CheckFailed(Diagnostic("E0720", f"{self.model.name} cannot be timed in {precision}: {strange}"))
+            self._held.add(precision)
+
+    def knows(self, precision: str) -> bool:
+        """Whether eager torch has run in a precision."""
+        return precision in self._eager
+
+    def known(self, precision: str, outputs: Mapping[str, Array]) -> None:
+        """Take the outputs of eager torch in a precision as the measure for it."""
+        self._eager[precision] = self.error(outputs)
+
+    def bound(self, precision: str) -> float:
+        """How large an error may be: three times that of eager torch in the same precision. Where torch has not run in it,
+        its error in float32 is scaled by the bits that numbers keep."""
+        coarser = 2.0 ** (BITS["fp32"] - BITS[precision])
+        eager = self._eager.get(precision, self._plain * coarser)
+        return max(TIMES * eager, FLOOR * coarser) if math.isfinite(eager) else FLOOR * coarser

@@ -1,0 +1,155 @@
+"""What is asked of a module of torch before and after it is timed: the outputs that are right, and activations that are
+ordinary numbers. Networks of ours and of peers go through the same functions."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rescompile.errors import Diagnostic, Unavailable, UsageError
+from rescompile.network import INPUT, LOGITS
+from rescompile.weights import Array
+
+#: Opset of what the exporter of torch writes: that of our own files.
+OPSET = 17
+#: By name on the command line: whether torch.onnx.export traces with dynamo.
+EXPORTERS = {"legacy": False, "dynamo": True}
+
+
+def library() -> Any:
+    """torch. Raises Unavailable where it is missing."""
+    try:
+        import torch
+    except ImportError as error:
+        message = f"what is timed is held to float64 by torch, which cannot be loaded: {error}"
+        raise Unavailable(Diagnostic("E0902", message, help="pip install 'rescompile[torch]'")) from None
+    return torch
+
+
+def outputs(module: Any, x: Array, double: bool = False) -> dict[str, Array]:
+    """What a module gives for an input, by name; in float64 if `double`, and the module stays as it is."""
+    torch = library()
+    value = torch.from_numpy(x)
+    with torch.inference_mode():
+        given = copy.deepcopy(module).double()(value.double()) if double else module(value)
+    return {name: tensor.numpy() for name, tensor in named(given).items()}
+
+
+def named(given: Any) -> dict[str, Any]:
+    """The outputs of a module by name: peers give a tensor, a mapping or a tuple."""
+    if isinstance(given, Mapping):
+        return dict(given)
+    if isinstance(given, tuple | list):
+        return {LOGITS if not at else f"output{at}": value for at, value in enumerate(given)}
+    return {LOGITS: given}
+
+
+def irregular(module: Any, x: Array, largest: float) -> str | None:
+    """The first part whose parameters or activations hold a number that is not finite, is larger than `largest`, or is a
+    denormal of float32, and what it holds; None where all is well.
+
+    Processors take many times as long for denormals, and an infinity spreads until all that is computed is the same number.
+    """
+    torch = library()
+    smallest = torch.finfo(torch.float32).tiny
+    found: list[str] = []
+
+    def look(part: str, value: Any) -> None:
+        size = value.detach().abs()
+        for what, wrong in (
+            ("a number that is not finite", ~torch.isfinite(size)),
+            (f"a number above {largest:.3g}", size > largest),
+            ("a denormal", (size > 0) & (size < smallest)),
+        ):
+            if bool(wrong.any()):
+                found.append(f"{part} holds {what}")
+                return
+
+    def hook(part: str) -> Any:
+        def after(_: Any, __: Any, given: Any) -> None:
+            for value in named(given).values():
+                if not found and isinstance(value, torch.Tensor) and value.is_floating_point():
+                    look(f"the output of {part}", value)
+
+        return after
+
+    for name, value in module.state_dict().items():
+        if value.is_floating_point() and not found:
+            look(name, value)
+    handles = [part.register_forward_hook(hook(name or "the network")) for name, part in module.named_modules()]
+    try:
+        with torch.inference_mode():
+            module(torch.from_numpy(x))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else None
+
+
+def calibrate(module: Any, shape: tuple[int, ...], seed: int) -> None:
+    """Give the norms of a peer the statistics of one seeded batch, as `rescompile.verification.trial` gives them to ours:
+    with those of a new module a deep network overflows, and what is timed is infinity."""
+    torch = library()
+    norms = [part for part in module.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    module.eval()
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0  # the statistics of this batch alone
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        module(torch.randn(8, *shape, generator=generator))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    module.eval()
+
+
+def counts(module: Any, x: Array) -> tuple[int, int]:
+    """The trainable values of a module, and the multiply-adds of its convolutions and linear layers for one input: what
+    `rescompile.cost` counts of ours."""
+    torch = library()
+    total = 0
+
+    def after(part: Any, _: Any, given: Any) -> None:
+        nonlocal total
+        per_value = math.prod(part.weight.shape[1:])  # of one value of the output
+        total += per_value * given[0].numel()
+
+    kinds = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.Linear)
+    handles = [part.register_forward_hook(after) for part in module.modules() if isinstance(part, kinds)]
+    try:
+        with torch.inference_mode():
+            module(torch.from_numpy(x[:1]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sum(parameter.numel() for parameter in module.parameters()), total
+
+
+def export(module: Any, name: str, x: Array, path: Path, exporter: str, precision: str = "fp32") -> None:
+    """Write a module as an ONNX file by torch.onnx.export, with the batch of `x`, and in float16 for fp16. Raises Unavailable where the exporter
+    lacks a library, and UsageError where it refuses the module."""
+    torch = library()
+    value = torch.from_numpy(np.ascontiguousarray(x))
+    if precision == "fp16":
+        module, value = copy.deepcopy(module).half(), value.half()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                module, (value,), str(path), input_names=[INPUT],
+                output_names=[LOGITS], opset_version=OPSET, dynamo=EXPORTERS[exporter],
+                **({"verbose": False} if EXPORTERS[exporter] else {}),
+            )  # fmt: skip
+    except ImportError as error:
+        message = f"the {exporter} exporter of torch cannot be used: {error}"
+        raise Unavailable(Diagnostic("E0902", message, help="pip install onnx onnxscript")) from None
+    except Exception as error:  # somebody else's code
+        brief = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+        raise UsageError(Diagnostic("E0802", f"torch.onnx.export does not take {name}: {brief}")) from None

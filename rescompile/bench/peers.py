@@ -1,0 +1,95 @@
+"""Networks of torchvision and timm, to be timed beside ours: built without pretrained weights, so that nothing is
+downloaded."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+from rescompile.bench import modules
+from rescompile.errors import Diagnostic, Unavailable, UsageError, nearest, one_of
+from rescompile.ops import Shape
+
+
+def make(text: str, shape: Shape, seed: int) -> Any:
+    """The module that `torchvision:resnet50` names, in evaluation mode, with seeded weights and calibrated norms.
+
+    Raises Unavailable where the library is missing, UsageError where it has no such network or one for other input.
+    """
+    library, name = parted(text)
+    build = _LIBRARIES[library]
+    torch = modules.library()
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        module = build(name, text).eval()
+        try:
+            modules.calibrate(module, shape, seed)
+        except Exception as error:  # somebody else's code
+            brief = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+            listed = "x".join(map(str, shape))
+            raise UsageError(Diagnostic("E0802", f"{text} does not take an input of {listed}: {brief}")) from None
+    return module
+
+
+def parted(text: str) -> tuple[str, str]:
+    """The library and the name of `torchvision:resnet50`. Raises UsageError for another form."""
+    library, colon, name = text.partition(":")
+    if not colon or not name or library not in _LIBRARIES:
+        help = nearest(library, _LIBRARIES) if colon else f"write {one_of(f'{known}:NAME' for known in _LIBRARIES)}"
+        message = f"--compare {text}: peers are those of {one_of(_LIBRARIES)}"
+        raise UsageError(Diagnostic("E0802", message, help=help))
+    return library, name
+
+
+def _torchvision(name: str, text: str) -> Any:
+    models = _imported("torchvision.models", text)
+    if name not in models.list_models(module=models):
+        raise _unknown(text, models.list_models(module=models))
+    return models.get_model(name, weights=None)
+
+
+def _timm(name: str, text: str) -> Any:
+    timm = _imported("timm", text)
+    if not timm.is_model(name):
+        raise _unknown(text, timm.list_models())
+    return timm.create_model(name, pretrained=False)
+
+
+def _imported(module: str, text: str) -> Any:
+    """A library of networks. torchvision's wheels are linked against CUDA, so beside a torch for the CPU its own operators do
+    not load, and neither it nor timm can be imported; classifiers use none of them, and declaring the two that it describes
+    to torch is enough. Raises Unavailable where the library is missing."""
+    package = module.partition(".")[0]
+    try:
+        try:
+            return import_module(module)
+        except RuntimeError as error:
+            if "torchvision::nms does not exist" not in str(error):
+                raise
+        for name in [name for name in sys.modules if name.partition(".")[0] in _LIBRARIES]:
+            del sys.modules[name]
+        declared = modules.library().library.Library("torchvision", "DEF")
+        declared.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        declared.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _declared.append(declared)
+        return import_module(module)
+    except (ImportError, RuntimeError) as error:
+        message = f"{text} is of {package}, which cannot be loaded: {error}"
+        raise Unavailable(Diagnostic("E0902", message, help=f"pip install {package}")) from None
+
+
+#: Operators are declared for as long as these live.
+_declared: list[Any] = []
+
+
+def _unknown(text: str, known: Any) -> UsageError:
+    library, name = text.split(":", 1)
+    hint = nearest(name, known)
+    return UsageError(Diagnostic("E0801", f"{library} has no network '{name}'", help=hint))
+
+
+_LIBRARIES: Mapping[str, Callable[[str, str], Any]] = {"torchvision": _torchvision, "timm": _timm}

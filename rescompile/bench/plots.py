@@ -1,0 +1,70 @@
+"""The figures of a result: latency by batch, and latency against multiply-adds and parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rescompile import plotting
+from rescompile.bench.results import Result, Row
+from rescompile.plotting import Axes, Line
+
+
+def draw(result: Result, path: Path, force: bool = False) -> None:
+    """Write the figure of a result: one panel for each of the three that the rows can fill. A panel takes at least two
+    batches or two networks; without any, latency by batch is drawn with the one that there is.
+
+    Raises OutputError, and Unavailable where matplotlib is missing.
+    """
+    panels = [panel for panel in (_by_batch(result), *_by_size(result)) if panel is not None]
+    plotting.panels(path, panels or [_latency(result)], force)
+
+
+def _by_batch(result: Result) -> Axes | None:
+    return _latency(result) if len({row.batch for row in result.rows}) > 1 else None
+
+
+def _latency(result: Result) -> Axes:
+    lines = [_line(title, [(float(row.batch), row) for row in rows]) for title, rows in _series(result)]
+    return Axes("latency by batch", "batch", "median latency, ms", lines, log=True)
+
+
+def _by_size(result: Result) -> Iterator[Axes]:
+    """Latency of several networks at the smallest batch, against what they cost."""
+    batch = min((row.batch for row in result.rows), default=1)
+    rows = [row for row in result.rows if row.batch == batch]
+    if len({row.model for row in rows}) < 2:
+        return
+    ways = list(dict.fromkeys((row.runtime, row.precision) for row in rows))
+    for label, scale, count in (("multiply-adds, G", 1e9, "macs"), ("parameters, M", 1e6, "parameters")):
+        lines = []
+        for runtime, precision in ways:
+            found = [row for row in rows if (row.runtime, row.precision) == (runtime, precision)]
+            points = sorted(((getattr(row, count) / scale, row) for row in found), key=lambda point: point[0])
+            lines.append(_line(f"{runtime} {precision}", points, joined=False))
+        yield Axes(f"latency by {label.split(',')[0]}, batch {batch}", label, "median latency, ms", lines)
+
+
+def _series(result: Result) -> list[tuple[str, list[Row]]]:
+    """The rows that differ in their batch alone."""
+    found: dict[tuple[str, str, str, str], list[Row]] = {}
+    for row in result.rows:
+        found.setdefault((row.group, row.model, row.runtime, row.precision), []).append(row)
+    return [
+        (f"{model} {runtime} {precision}", sorted(rows, key=lambda row: row.batch))
+        for (_, model, runtime, precision), rows in found.items()
+    ]
+
+
+def _line(label: str, points: list[tuple[float, Row]], joined: bool = True) -> Line:
+    """A line of medians in milliseconds, with their intervals as bars."""
+    rows = [row for _, row in points]
+    medians = [row.summary.median for row in rows]
+    return Line(
+        label,
+        [x for x, _ in points],
+        [1e3 * found.value for found in medians],
+        [1e3 * (found.value - found.low) for found in medians],
+        [1e3 * (found.high - found.value) for found in medians],
+        joined,
+    )

@@ -1,0 +1,71 @@
+"""Whose time it is: the nodes of a profiled run, given to the rows of the spec that they came from.
+
+Names are one spelling everywhere, so a node of a runtime is found in the tree by its name. What ONNX Runtime fuses keeps the
+name of the last node, with endings of its own (`layer1.0.act_nchwc`). What is in no row is shown apart: changes of layout that
+a runtime adds, and in torch what the network itself does between its parts. Profiled runs are slower than timed ones, so the shares are what counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from rescompile.bench.results import Share
+from rescompile.cost import cost
+from rescompile.network import Network, Series, walk
+from rescompile.printing import rows
+
+#: What is shown for nodes that are in no row of the spec.
+OTHER = "(other)"
+
+
+def shares(network: Network, nodes: Iterable[tuple[str, float]]) -> list[Share]:
+    """The share of each row of the spec in the time of profiled nodes, and in the multiply-adds, in the order of the spec."""
+    parts, macs = owners(network)
+    seconds = dict.fromkeys([*macs, OTHER], 0.0)
+    for name, time in nodes:
+        seconds[owner(name, parts) or OTHER] += time
+    total, work = sum(seconds.values()) or 1.0, sum(macs.values()) or 1
+    return [
+        Share(part, time, time / total, macs.get(part, 0) / work)
+        for part, time in seconds.items()
+        if part != OTHER or time
+    ]
+
+
+def owners(network: Network) -> tuple[dict[str, str], dict[str, int]]:
+    """The row of the spec that each name of the tree is in, and the multiply-adds of each row."""
+    listed = [row for row in rows(network, 1) if not (isinstance(row.node, Series) and row.what == "list")]
+    every = list(walk(network.root))
+    parts: dict[str, str] = {}
+    macs: dict[str, int] = {}
+    at = 0
+    for row in listed:
+        while every[at][1] is not row.node:
+            at += 1
+        inside = every[at : at + sum(1 for _ in walk(row.node))]
+        call = row.node.call if isinstance(row.node, Series) else None
+        title = row.name or (call.block if call else row.what)
+        while title in macs:
+            title += "'"
+        parts |= {name: title for name, _ in inside if name}
+        macs[title] = cost(row.node).macs
+        at += len(inside)
+    return parts, macs
+
+
+def owner(name: str, parts: Mapping[str, str]) -> str | None:
+    """The row of a node: its name is in the tree, or begins with one that is and goes on with an ending."""
+    while name:
+        if name in parts:
+            return parts[name]
+        name = re.sub(r"[._/]?[^._/]*$", "", name)
+    return None
+
+
+def table(profile: Sequence[Share]) -> list[str]:
+    """Lines such as `transition2: 11% of time, 3% of MACs`."""
+    width = max((len(share.part) for share in profile), default=0)
+    return [
+        f"{share.part + ':':<{width + 1}} {share.time:5.1%} of time, {share.macs:5.1%} of MACs" for share in profile
+    ]

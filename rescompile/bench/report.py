@@ -1,0 +1,151 @@
+"""A result as people read it: a Markdown table per group, in which a speed-up stands only where it is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rescompile.bench import profiling, statistics
+from rescompile.bench.comparing import Comparison
+from rescompile.bench.results import Missing, Result, Row, groups, rows_of
+from rescompile.bench.statistics import WORST_CONTROL, Interval
+from rescompile.errors import Diagnostic, UsageError, nearest
+
+COLUMNS = (
+    "network", "runtime", "precision", "P50 ms", "95% interval", "P90", "P95", "P99", "images/s", "speed-up", "of roofline",
+    "error", "build s", "first ms",
+)  # fmt: skip
+#: What stands where nothing can be said.
+NOTHING = "~"
+
+
+def markdown(result: Result, baseline: str | None = None) -> str:
+    """The tables of a result. `baseline` names the row that speed-ups are over, as `resnet50@torch-cpu`; without it, it is
+    the first peer of a group on its first runtime, or else the first row."""
+    parts = [_machine(result)]
+    for group, batch in groups(result):
+        parts.append(_group(result, group, batch, baseline))
+    if result.missing:
+        parts.append("\n".join(["Not measured:", "", *(f"- {_left_out(each)}" for each in result.missing)]))
+    if result.interrupted:
+        parts.append("Interrupted: what is above was finished.")
+    return "\n\n".join(parts) + "\n"
+
+
+def base_of(rows: Sequence[Row], baseline: str | None) -> Row:
+    """The row that the others of its group are compared with. Raises UsageError where `baseline` names none."""
+    if baseline is not None:
+        names = {f"{row.model}@{row.runtime}": row for row in reversed(rows)}
+        if baseline not in names:
+            help = nearest(baseline, names) or f"the rows are {', '.join(sorted(names))}"
+            raise UsageError(Diagnostic("E0802", f"--baseline {baseline} names no row of {rows[0].group}", help=help))
+        return names[baseline]
+    peers = [row for row in rows if row.sha256 is None]
+    return peers[0] if peers else rows[0]
+
+
+def _machine(result: Result) -> str:
+    processor = result.machine.get("processor") or {}
+    gpus = [gpu.get("name", "?") for gpu in result.machine.get("gpus") or []]
+    libraries = ", ".join(f"{name} {version}" for name, version in (result.machine.get("libraries") or {}).items())
+    where = ", ".join([f"{processor.get('name', 'unknown processor')}, {processor.get('usable', '?')} threads", *gpus])
+    return f"{where}\n{libraries}"
+
+
+def _group(result: Result, group: str, batch: int, baseline: str | None) -> str:
+    rows = rows_of(result, group, batch)
+    base, control = base_of(rows, baseline), result.control(rows[0])
+    lines = [
+        f"### {group}, batch {batch}",
+        "",
+        f"Speed-ups are over {base.model} on {base.runtime} in {base.precision}.",
+    ]
+    if control is not None:
+        lines.append(_control(control))
+    lines += ["", _cells(COLUMNS), _cells(["---"] * 3 + ["---:"] * (len(COLUMNS) - 3))]
+    lines += [_cells(_row(row, base, control)) for row in rows]
+    pairs = list(_pairs(rows, control))
+    if pairs:
+        lines += ["", *pairs]
+    unsettled = [f"{row.model} on {row.runtime}" for row in rows if not row.settled]
+    if unsettled:
+        lines += ["", f"Not stable after the warm-up: {', '.join(dict.fromkeys(unsettled))}."]
+    for row in rows:
+        if row.profile:
+            lines += ["", f"{row.title}:", "", *(f"    {line}" for line in profiling.table(row.profile))]
+    again = list(dict.fromkeys(line for row in rows for line in row.again))
+    if again:
+        lines += ["", "The same by the tools of the runtimes (`--keep FOLDER` leaves the files there):", ""]
+        lines += [f"    {line}" for line in again]
+    return "\n".join(lines)
+
+
+def _row(row: Row, base: Row, control: Interval | None) -> list[str]:
+    summary = row.summary
+    return [
+        row.model, row.runtime, row.precision, _ms(summary.p50), f"{_ms(summary.median.low)}-{_ms(summary.median.high)}",
+        _ms(summary.p90), _ms(summary.p95), _ms(summary.p99), _digits(summary.throughput),
+        "base" if row is base else speed_up(row, base, control),
+        "-" if row.roofline is None else f"{row.roofline.fraction:.0%}", f"{row.error:.1e}", f"{row.build:.2f}", _ms(row.first),
+    ]  # fmt: skip
+
+
+def speed_up(row: Row, base: Row, control: Interval | None) -> str:
+    """`1.91x`, or NOTHING where the intervals overlap or the control does not decide."""
+    found = statistics.speed_up(row.times, base.times, control)
+    return NOTHING if found is None else f"{found:.2f}x"
+
+
+def _pairs(rows: Sequence[Row], control: Interval | None) -> Iterator[str]:
+    """Ours beside each peer on the same runtime in the same precision: the same work, the same kernels."""
+    for ours in (row for row in rows if row.sha256 is not None):
+        for peer in (row for row in rows if row.sha256 is None):
+            if (ours.runtime, ours.precision) == (peer.runtime, peer.precision):
+                found = statistics.ratio(ours.times, peer.times)
+                said = speed_up(ours, peer, control)
+                verdict = "no difference that can be told" if said == NOTHING else f"{said} as fast"
+                yield (
+                    f"{ours.model} beside {peer.model} on {ours.runtime} in {ours.precision}: {verdict} "
+                    f"(time ratio {found.value:.3f}, {found.low:.3f}-{found.high:.3f})."
+                )
+
+
+def _control(control: Interval) -> str:
+    text = f"Control, a second copy of the first row: {control.value:.3f} ({control.low:.3f}-{control.high:.3f})"
+    if statistics.decides(control):
+        return f"{text}."
+    return f"{text}, which is not within {WORST_CONTROL:.0%}: nothing is decided here."
+
+
+def _left_out(each: Missing) -> str:
+    return f"{each.runtime} in {each.precision}: {each.why}"
+
+
+def changes(comparison: Comparison, limit: float) -> str:
+    """A comparison of two results as a Markdown table."""
+    head = ("network", "runtime", "precision", "batch", "old ms", "new ms", "new / old", "95% interval", "verdict")
+    lines = [_cells(head), _cells(["---"] * 4 + ["---:"] * 4 + ["---"])]
+    for change in comparison.changes:
+        new, ratio = change.new, change.ratio
+        verdict = f"REGRESSION (more than {100 * limit:.3g}%)" if change.regressed(limit) else change.verdict
+        lines.append(
+            _cells(
+                [new.model, new.runtime, new.precision, str(new.batch), _ms(change.old.summary.p50), _ms(new.summary.p50),
+                 f"{ratio.value:.3f}", f"{ratio.low:.3f}-{ratio.high:.3f}", verdict]
+            )
+        )  # fmt: skip
+    lines += [f"\nOnly in the old file: {title}" for title in comparison.gone]
+    lines += [f"\nOnly in the new file: {title}" for title in comparison.added]
+    return "\n".join(lines)
+
+
+def _cells(values: Sequence[str]) -> str:
+    return f"| {' | '.join(values)} |"
+
+
+def _ms(seconds: float) -> str:
+    return _digits(seconds * 1e3)
+
+
+def _digits(value: float) -> str:
+    """Three digits or all that stand before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,314 @@
+"""From what was asked for to rows: prepare, hold to float64, time in turns, and give each row what it needs to be believed.
+
+A group is what shares its rounds: one spec with its peers, at one batch, on all runtimes in all precisions. A row whose
+outputs are wrong is not made; what is refused is told at the end, after the rows that are right.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rescompile.bench import equivalent, profiling, statistics
+from rescompile.bench.measuring import Plan, Timing, measure
+from rescompile.bench.models import FILES, Model, Reference, digest, inputs, of_peer, of_spec
+from rescompile.bench.results import FORMAT, Control, Missing, Result, Roofline, Row
+from rescompile.errors import CheckFailed, Diagnostic, RescompileError, Unavailable, UsageError, one_of
+from rescompile.network import Network
+from rescompile.runtimes import PRECISIONS, RUNTIMES, Job, Prepared, Runtime, device, find, roofline
+from rescompile.version import __version__
+from rescompile.weights import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What to measure: networks with passes, and peers, on runtimes, in precisions and batches."""
+
+    networks: Sequence[Network]
+    passes: Mapping[str, Any]
+    peers: Sequence[str]
+    runtimes: Sequence[str]
+    precisions: Sequence[str]
+    batches: Sequence[int]
+    plan: Plan = field(default_factory=Plan)
+    control: bool = False
+    profile: bool = False
+    threads: int | None = None
+    exporter: str = "legacy"
+    keep: Path | None = None
+    command: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A runtime with its options, in a precision."""
+
+    text: str
+    runtime: Runtime
+    options: Mapping[str, str]
+    precision: str
+
+
+def ways(asked: Asked) -> tuple[list[Way], list[Missing]]:
+    """The combinations of runtimes and precisions that can be measured, and those that cannot, with the reason.
+
+    Raises UsageError for words that are not known, and Unavailable where a runtime cannot be used here, or where a runtime
+    or a precision that was asked for would be left without any row.
+    """
+    for precision in asked.precisions:
+        if precision not in PRECISIONS:
+            message = f"there is no precision '{precision}'"
+            raise UsageError(Diagnostic("E0802", message, help=f"the precisions are {one_of(PRECISIONS)}"))
+    for listed, what in ((asked.runtimes, "runtime"), (asked.precisions, "precision"), (asked.batches, "batch")):
+        for item in listed:
+            if list(listed).count(item) > 1:
+                raise UsageError(Diagnostic("E0802", f"the {what} {item} is given twice"))
+    found = [(text, *find(text)) for text in asked.runtimes]
+    lacking = {}
+    for _, runtime, _ in found:
+        reason = runtime.missing()
+        if reason is not None:
+            message = f"{runtime.name} cannot run here: {reason}"
+            lacking[runtime.name] = Diagnostic("E0901", message, help=runtime.how())
+    if lacking:
+        raise Unavailable(lacking.values())
+    there, missing = [], []
+    for text, runtime, options in found:
+        for precision in asked.precisions:
+            why = _unfit(runtime, precision)
+            if why is None:
+                there.append(Way(text, runtime, options, precision))
+            else:
+                missing.append(Missing(text, precision, why))
+    bare = [text for text in asked.runtimes if all(way.text != text for way in there)]
+    bare += [precision for precision in asked.precisions if all(way.precision != precision for way in there)]
+    if bare:
+        why = next(each.why for each in missing if bare[0] in (each.runtime, each.precision))
+        raise Unavailable(Diagnostic("E0901", f"nothing can be measured for {bare[0]}: {why}"))
+    return there, missing
+
+
+def _unfit(runtime: Runtime, precision: str) -> str | None:
+    """Why a runtime does not run a precision."""
+    if precision not in runtime.precisions:
+        return f"{runtime.name} has {one_of(runtime.precisions)}"
+    if runtime.takes == "onnx" and precision not in FILES:
+        return "graphs are written in float32 and float16"
+    return None
+
+
+@dataclass(slots=True)
+class Entry:
+    """A contender: a model prepared for a way to run it."""
+
+    model: Model
+    way: Way
+    prepared: Prepared
+    reference: Reference
+    file: Path | None
+    artifact: str | None
+    job: Job
+    error: float
+    bound: float
+
+
+class Bench:
+    """A benchmark under way. `result` has the rows so far at any time; `problems` are the errors behind missing ones."""
+
+    def __init__(self, asked: Asked, say: Callable[[str], None]) -> None:
+        self._asked, self._say = asked, say
+        self._ways, missing = ways(asked)
+        self._roofs: dict[tuple[str, str, int | None], roofline.Roofline] = {}
+        for each in missing:
+            say(f"{each.runtime} in {each.precision} is left out: {each.why}")
+        self.problems: list[RescompileError] = []
+        plan = asked.plan
+        self.result = Result(
+            FORMAT, __version__, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), list(asked.command), device.describe(),
+            {"rounds": plan.rounds, "turn_seconds": plan.turn, "most_runs": plan.runs, "seed": plan.seed,
+             "threads": asked.threads, "level": statistics.LEVEL, "resamples": statistics.RESAMPLES},
+            [], [], missing,
+        )  # fmt: skip
+
+    def run(self) -> Generator[str, None, None]:
+        """Measure group by group; yields what is going on. When this is left, by an interruption too, `result` holds the
+        rows that were finished."""
+        asked = self._asked
+        try:
+            with ExitStack() as stack:
+                folder = asked.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                for network in asked.networks:
+                    yield f"{network.name}: weights and references"
+                    seed, shape = asked.plan.seed, network.input
+                    models = [of_spec(network, asked.passes, seed)]
+                    models += [of_peer(text, shape, seed, asked.exporter) for text in self._peers(network)]
+                    for batch in asked.batches:
+                        yield from self._group(models, batch, folder)
+        except (KeyboardInterrupt, GeneratorExit):
+            self.result = replace(self.result, interrupted=True)
+            raise
+
+    def _peers(self, network: Network) -> list[str]:
+        """The peers of a spec: those of its name, and those that have the name of no spec that was asked for."""
+        others = {each.name for each in self._asked.networks} - {network.name}
+        return [text for text in self._asked.peers if text.partition(":")[2] not in others]
+
+    def _group(self, models: Sequence[Model], batch: int, folder: Path) -> Iterator[str]:
+        """Measure all contenders of a group in the same rounds, and make their rows."""
+        group, plan = models[0].name, self._asked.plan
+        x = inputs(models[0].input, batch, plan.seed)
+        entries: dict[str, Entry] = {}
+        timing = Timing()
+        with ExitStack() as stack:
+            for model in models:
+                reference = self._reference(model, x)
+                if reference is None:
+                    continue
+                for way in self._ways:
+                    yield f"{group}, batch {batch}: {model.name} on {way.text}, {way.precision}"
+                    entry = self._entry(model, way, x, reference, folder, stack)
+                    if entry is not None:
+                        entries[f"{model.name} on {way.text}, {way.precision}"] = entry
+            if not entries:
+                return
+            contenders = {title: entry.prepared for title, entry in entries.items()}
+            if self._asked.control:
+                first = next(iter(entries.values()))
+                contenders[_CONTROL] = stack.enter_context(
+                    closing(first.way.runtime.prepare(first.job, first.way.options))
+                )
+            limits = {title: self._limit(entry, batch) for title, entry in entries.items()}
+            before = device.state()
+            try:
+                for done in measure(contenders, plan, timing):
+                    yield f"{group}, batch {batch}: round {done} of {plan.rounds}"
+            except (RescompileError, MemoryError):
+                raise
+            except Exception as error:  # somebody else's code: a device that is gone, a kernel that fails
+                brief = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+                message = f"a runtime failed while {group} was timed at batch {batch}: {brief}"
+                raise Unavailable(Diagnostic("E0901", message)) from None
+            except (KeyboardInterrupt, GeneratorExit):
+                self._rows(group, batch, entries, timing, before, limits)
+                raise
+            self._rows(group, batch, entries, timing, before, limits)
+            if self._asked.profile:
+                yield f"{group}, batch {batch}: profiles"
+                self._profile(group, batch, entries)
+
+    def _reference(self, model: Model, x: Array) -> Reference | None:
+        try:
+            return Reference(model, x)
+        except CheckFailed as error:
+            self._refused(error, [(way.text, way.precision) for way in self._ways])
+            return None
+
+    def _entry(
+        self, model: Model, way: Way, x: Array, reference: Reference, folder: Path, stack: ExitStack
+    ) -> Entry | None:
+        """A contender that is held to float64; None where it is refused, and why is noted."""
+        runtime, precision = way.runtime, way.precision
+        file = model.write(folder, x, precision) if runtime.takes == "onnx" else None
+        job = Job(model.name, file, model.module, x, precision, self._asked.threads)
+        try:
+            reference.hold(precision)
+            self._measure_of(precision, runtime.device, reference, job)
+            prepared = stack.enter_context(closing(runtime.prepare(job, way.options)))
+            error, bound = reference.error(prepared.outputs()), reference.bound(precision)
+            if not error <= bound:
+                raise CheckFailed(_wrong(model.name, way, error, bound))
+        except (CheckFailed, Unavailable) as problem:
+            self._refused(problem, [(way.text, precision)])
+            return None
+        return Entry(model, way, prepared, reference, file, digest(file) if file else None, job, error, bound)
+
+    def _measure_of(self, precision: str, where: str, reference: Reference, job: Job) -> None:
+        """Run eager torch in a precision, where it has it, to know what error is to be expected."""
+        eager = RUNTIMES[f"torch-{where}"]
+        if reference.knows(precision) or precision not in eager.precisions or eager.missing() is not None:
+            return
+        with closing(eager.prepare(job, {})) as prepared:
+            reference.known(precision, prepared.outputs())
+
+    def _refused(self, error: RescompileError, which: Sequence[tuple[str, str]]) -> None:
+        self.problems.append(error)
+        why = error.diagnostics[0].message
+        self.result.missing.extend(Missing(text, precision, why) for text, precision in which)
+
+    def _limit(self, entry: Entry, batch: int) -> Roofline | None:
+        """The least time of a network of ours on this device, which is measured once for each precision."""
+        if entry.model.network is None:
+            return None
+        key = entry.way.runtime.device, entry.way.precision, entry.prepared.facts.get("threads")
+        if key not in self._roofs:
+            self._roofs[key] = roofline.measure(*key)
+        roof = self._roofs[key]
+        found = roofline.limit(entry.model.network, batch, roof)
+        if found is None or roof.product is None:
+            return None
+        return Roofline(found.seconds, 0.0, roof.copies[max(roof.copies)].best, roof.product.best)
+
+    def _rows(
+        self, group: str, batch: int, entries: Mapping[str, Entry], timing: Timing, before: dict[str, Any],
+        limits: Mapping[str, Roofline | None],
+    ) -> None:  # fmt: skip
+        """The rows of a group, whose outputs are held to float64 once more: those of the last timed run. An interrupted group
+        with too few rounds for an interval has none."""
+        if len(timing.rounds) < statistics.LEAST_ROUNDS:
+            return
+        after, seed = device.state(), self._asked.plan.seed
+        for title, entry in entries.items():
+            error = max(entry.error, entry.reference.error(entry.prepared.outputs()))
+            if not error <= entry.bound:
+                wrong = CheckFailed(_wrong(entry.model.name, entry.way, error, entry.bound))
+                self._refused(wrong, [(entry.way.text, entry.way.precision)])
+                continue
+            samples = timing.samples(title)
+            summary = statistics.summarise(samples, batch, seed)
+            model, way, facts, limit = (
+                entry.model,
+                entry.way,
+                {**entry.model.facts, **entry.prepared.facts},
+                limits[title],
+            )
+            self.result.rows.append(
+                Row(
+                    group, model.name, way.text, way.precision, batch, model.sha256, entry.artifact, list(model.passes),
+                    model.parameters, model.macs, entry.prepared.build_seconds, entry.prepared.first_seconds,
+                    len(timing.warm_up[title]), timing.settled[title], samples, summary, error, entry.bound, facts, before, after,
+                    None if limit is None else replace(limit, fraction=limit.limit / summary.p50),
+                    again=equivalent.lines(way.runtime.name, way.precision, entry.file, facts),
+                )
+            )  # fmt: skip
+        if self._asked.control:
+            first, second = (statistics.table(timing.samples(title)) for title in (next(iter(entries)), _CONTROL))
+            found = statistics.ratio(second, first, seed)
+            self.result.controls.append(Control(group, batch, next(iter(entries)), found, timing.samples(_CONTROL)))
+
+    def _profile(self, group: str, batch: int, entries: Mapping[str, Entry]) -> None:
+        """Give the rows of our own networks the shares of their blocks."""
+        for at, row in enumerate(self.result.rows):
+            entry = entries.get(f"{row.model} on {row.runtime}, {row.precision}")
+            if entry is None or entry.model.network is None or (row.group, row.batch) != (group, batch):
+                continue
+            nodes = entry.way.runtime.profile(entry.job, entry.way.options)
+            self.result.rows[at] = replace(row, profile=profiling.shares(entry.model.network, nodes))
+
+
+#: The name of the control among contenders.
+_CONTROL = "the control"
+
+
+def _wrong(name: str, way: Way, error: float, bound: float) -> Diagnostic:
+    message = (
+        f"{name} on {way.text} in {way.precision} computes something else: its error against float64 is {error:.2g}, "
+        f"and at most {bound:.2g} is rounding"
+    )
+    return Diagnostic(
+        "E0721", message, help="its time says nothing; 'rescompile verify' finds the first part that differs"
+    )

@@ -1,0 +1,209 @@
+"""What may be said of measured times: percentiles, intervals by the bootstrap, ratios, when a warm-up is over.
+
+The unit that repeats is a round, in which every contender had its turn; the samples of one turn belong together. Rounds are
+resampled in blocks (Kunsch 1989; circular, Politis and Romano 1992), since neighbouring rounds share whatever the machine
+was doing: with rounds drawn one by one, intervals on a machine that drifts are too narrow. Everything is seeded: the same
+samples give the same intervals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: The probability that an interval holds the true value.
+LEVEL = 0.95
+RESAMPLES = 2000
+PERCENTILES = (50, 90, 95, 99)
+#: A control's half-width, and its distance from 1, beyond which its group decides nothing.
+WORST_CONTROL = 0.02
+#: Fewer rounds than this have no interval.
+LEAST_ROUNDS = 5
+
+Samples = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate and the bounds of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        """Half the distance between the bounds."""
+        return (self.high - self.low) / 2
+
+    def overlaps(self, other: Interval) -> bool:
+        """Whether some value is within both; touching counts."""
+        return self.low <= other.high and other.low <= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The times of one contender, in seconds: the median with its interval, the tail, and inputs per second at the median."""
+
+    count: int
+    median: Interval
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    minimum: float
+    mean: float
+    throughput: float
+
+
+def table(samples: Sequence[Sequence[float]]) -> Samples:
+    """Samples as an array of [rounds, runs]. Raises ValueError where there are too few rounds for an interval, where they
+    have other numbers of runs, or where a time is not positive and finite."""
+    if len(samples) < LEAST_ROUNDS:
+        raise ValueError(f"there are {len(samples)} rounds, and an interval takes at least {LEAST_ROUNDS}")
+    if len({len(turn) for turn in samples}) != 1 or not samples[0]:
+        raise ValueError("the rounds are of different numbers of runs, or of none")
+    made = np.asarray(samples, np.float64)
+    if not (np.isfinite(made).all() and (made > 0).all()):
+        raise ValueError("a time is positive and finite")
+    return made
+
+
+def summarise(samples: Sequence[Sequence[float]], batch: int, seed: int = 0) -> Summary:
+    """What the samples of a contender say. Percentiles interpolate linearly between order statistics, as numpy's do."""
+    times = table(samples)
+    p50, p90, p95, p99 = (float(value) for value in np.percentile(times, PERCENTILES))
+    return Summary(
+        times.size, median(times, seed), p50, p90, p95, p99, float(times.min()), float(times.mean()), batch / p50
+    )
+
+
+def median(samples: Samples, seed: int = 0) -> Interval:
+    """The median of all samples, with the interval of the block bootstrap over rounds, which is nowhere beyond all samples."""
+    drawn = _medians(samples, _rounds(len(samples), seed))
+    found = _interval(float(np.median(samples)), drawn, len(samples))
+    return Interval(found.value, max(found.low, float(samples.min())), min(found.high, float(samples.max())))
+
+
+def ratio(ours: Samples, base: Samples, seed: int = 0) -> Interval:
+    """The ratio of two medians that were measured in the same rounds: both times of a round are drawn together, so that what
+    slowed down a whole round cancels."""
+    if len(ours) != len(base):
+        raise ValueError("a paired ratio takes equally many rounds of both")
+    rounds = _rounds(len(ours), seed)
+    drawn = _medians(ours, rounds) / _medians(base, rounds)
+    return _interval(float(np.median(ours) / np.median(base)), drawn, len(ours))
+
+
+def unpaired_ratio(ours: Samples, base: Samples, seed: int = 0) -> Interval:
+    """The ratio of two medians from different runs: rounds of each are drawn on their own."""
+    drawn = _medians(ours, _rounds(len(ours), seed)) / _medians(base, _rounds(len(base), seed + 1))
+    return _interval(float(np.median(ours) / np.median(base)), drawn, min(len(ours), len(base)))
+
+
+def decides(control: Interval) -> bool:
+    """Whether a control, the ratio of a contender to a second copy of itself, is good enough for its group to say
+    anything: narrow, and near 1."""
+    return control.half_width <= WORST_CONTROL and abs(control.value - 1) <= WORST_CONTROL
+
+
+def speed_up(ours: Samples, base: Samples, control: Interval | None = None, seed: int = 0) -> float | None:
+    """How many times as fast, as base over ours; None where nothing can be said.
+
+    Something can be said where the intervals of both medians do not overlap, that of their paired ratio does not hold 1,
+    and the control of the group, if there is one, decides.
+    """
+    if control is not None and not decides(control):
+        return None
+    if median(ours, seed).overlaps(median(base, seed)):
+        return None
+    found = ratio(base, ours, seed)
+    slack = 0.0 if control is None else control.half_width
+    return found.value if found.low > 1 + slack or found.high < 1 - slack else None
+
+
+# --- the bootstrap ----------------------------------------------------------------------------------------------------
+
+
+def _rounds(count: int, seed: int) -> NDArray[np.int64]:
+    """Numbers of rounds, [resamples, count]: circular blocks of about the cube root of `count` (Hall et al. 1995)."""
+    length = _block(count)
+    generator = np.random.default_rng(seed)
+    starts = generator.integers(0, count, (RESAMPLES, math.ceil(count / length)))
+    drawn = (starts[:, :, None] + np.arange(length)) % count
+    return drawn.reshape(RESAMPLES, -1)[:, :count]
+
+
+def _block(count: int) -> int:
+    """How many neighbouring rounds are drawn together."""
+    return max(1, round(math.cbrt(count)))
+
+
+def _medians(samples: Samples, rounds: NDArray[np.int64]) -> Samples:
+    """The median of each resample, a slice of them at a time: thousands of resamples of thousands of samples are many."""
+    step = max(1, (1 << 22) // samples.size)
+    slices = (rounds[at : at + step] for at in range(0, len(rounds), step))
+    return np.concatenate([np.median(samples[part].reshape(len(part), -1), axis=1) for part in slices])
+
+
+def _interval(value: float, drawn: Samples, count: int) -> Interval:
+    """The percentile interval, widened about the estimate for small numbers of rounds: there are only count / block blocks,
+    so the quantile is Student's instead of the normal one, and the bootstrap leaves out the share of a block. Without
+    that, 95% intervals of 20 independent rounds hold the true value in 89% of cases."""
+    rest = (1 - LEVEL) / 2
+    low, high = (float(bound) for bound in np.quantile(drawn, (rest, 1 - rest)))
+    block = _block(count)
+    wider = _student(max(count / block - 1, 1)) / _student(math.inf) * math.sqrt(count / max(count - block, 1))
+    # On the scale of logarithms, on which a ratio and its inverse are alike and no bound is negative.
+    return Interval(value, value * (min(low, value) / value) ** wider, value * (max(high, value) / value) ** wider)
+
+
+def _student(freedom: float) -> float:
+    """The quantile of Student's distribution for LEVEL, by the expansion of Fisher and Cornish (1960)."""
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return sum(term / freedom**power for power, term in enumerate(terms))
+
+
+# --- the warm-up ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """When a warm-up is over: once the medians of two neighbouring windows agree, within `tolerance` or within what
+    single runs scatter; given up after `runs` or `seconds`, whichever is later met by `least` runs."""
+
+    window: int = 5
+    tolerance: float = 0.02
+    runs: int = 200
+    seconds: float = 10.0
+
+    def stable(self, times: Sequence[float]) -> bool:
+        """Whether the last two windows agree."""
+        if len(times) < 2 * self.window:
+            return False
+        early, late = np.asarray(times[-2 * self.window :]).reshape(2, self.window)
+        first, second = float(np.median(early)), float(np.median(late))
+        spread = max(_quartiles(early), _quartiles(late)) / 2
+        return abs(second - first) <= max(self.tolerance * first, min(spread, 0.1 * first))
+
+    def over(self, times: Sequence[float]) -> bool:
+        """Whether to stop: stable, or given up."""
+        return self.stable(times) or len(times) >= self.runs or sum(times) >= self.seconds
+
+
+def _quartiles(values: Any) -> float:
+    """The distance between the quartiles."""
+    low, high = np.percentile(values, (25, 75))
+    return float(high - low)

@@ -1,0 +1,246 @@
+"""`bench`, `compare`: how long networks take on each runtime, and whether they became slower."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rescompile.cli.common import (
+    ForceOption,
+    Format,
+    FormatOption,
+    JsonOption,
+    SetOption,
+    command,
+    elaborated,
+    print_json,
+    say,
+    with_passes,
+)  # fmt: skip
+from rescompile.errors import Diagnostic, OutputError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from rescompile.bench.running import Bench
+
+
+@with_passes
+@command
+def bench(
+    specs: Annotated[
+        list[str],
+        typer.Argument(metavar="SPEC...", help="Spec files (with a / or .yaml), or names of the zoo."),
+    ],
+    runtime: Annotated[
+        str,
+        typer.Option(
+            help="What runs them, separated by commas, with options after a colon: ort-cpu,torch-cpu:compile."
+        ),
+    ] = "ort-cpu,torch-cpu",
+    precision: Annotated[str, typer.Option(help="fp32, tf32, fp16, bf16 or int8, separated by commas.")] = "fp32",
+    batch: Annotated[str, typer.Option(help="Sizes of the batch, separated by commas.")] = "1",
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--compare", metavar="PEER", help="A network to measure beside, such as torchvision:resnet50. Repeatable."
+        ),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", metavar="FILE", help="Write all samples and facts into a JSON file.")
+    ] = None,
+    plot: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Draw latencies into a .svg or .png file (takes matplotlib).")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=5, max=100_000, help="Rounds in which every contender has its turn.")] = 30,
+    turn: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=60_000.0, metavar="MS", help="A turn has at least one run, and as many as fill this."
+        ),
+    ] = 50.0,
+    control: Annotated[
+        bool,
+        typer.Option("--control", help="Measure the first contender twice: what differs between the two is noise."),
+    ] = False,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL@RUNTIME", help="What speed-ups are over. Default: the first peer, or the first row."
+        ),
+    ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Tell which rows of the spec take how much of the time.")
+    ] = False,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, max=65_535, help="Threads of the processor. Default: each runtime's own choice."),
+    ] = None,
+    exporter: Annotated[
+        str, typer.Option(help="How torch.onnx.export makes ONNX files of peers: legacy or dynamo.")
+    ] = "legacy",
+    keep: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Leave the ONNX files that were measured in this empty folder.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, input and the order of turns.")] = 0,
+    set: SetOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    format: FormatOption = Format.text,
+    *,
+    passes: dict[str, Any],
+) -> None:
+    """Measure networks on runtimes: interleaved rounds, intervals, and what was really run."""
+    from rescompile.bench import modules, report, results
+    from rescompile.bench.measuring import Plan
+    from rescompile.bench.peers import parted
+    from rescompile.bench.running import Asked, Bench
+    from rescompile.output import check_ours
+
+    peers = [name for text in compare or () for name in _words("compare", text)]
+    for text in peers:
+        parted(text)
+    if exporter not in modules.EXPORTERS:
+        help = nearest(exporter, modules.EXPORTERS) or "the exporters are legacy and dynamo"
+        raise UsageError(Diagnostic("E0802", f"--exporter {exporter}: there is no such exporter", help=help))
+    path = None if output is None else Path(output)
+    if path is not None:
+        if not path.parent.is_dir():
+            raise OutputError(Diagnostic("E1002", f"the folder {path.parent} does not exist"))
+        check_ours(path, force)
+    figure = _figure(plot, force)
+    networks = [elaborated(spec, set)[1] for spec in specs]
+    names = [network.name for network in networks]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(Diagnostic("E0802", f"two of the specs are called {name}, and rows have that name"))
+    asked = Asked(
+        networks, passes, peers, _words("runtime", runtime), _words("precision", precision), _batches(batch),
+        Plan(rounds, turn / 1e3, seed=seed), control, profile, threads, exporter, _folder(keep),
+        ["rescompile", *sys.argv[1:]],
+    )  # fmt: skip
+    running = Bench(asked, say)
+    try:
+        _follow(running)
+    finally:
+        result = running.result
+        if path is not None and (result.rows or result.missing):
+            results.write(result, path, force)
+            say(f"{path}: {len(result.rows)} row{'' if len(result.rows) == 1 else 's'} written")
+        if result.rows and not as_json:
+            print(report.markdown(result, baseline), end="")
+    if as_json:
+        print_json(results.plain(result))
+    if figure is not None and result.rows:
+        from rescompile.bench import plots
+
+        plots.draw(result, figure, force)
+        say(f"{figure}: written")
+    for problem in sorted(running.problems, key=lambda problem: -problem.exit_code):
+        raise problem
+
+
+def _follow(running: Bench) -> None:
+    """Measure, telling on a terminal what is going on."""
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    try:
+        with contextlib.closing(running.run()) as steps:  # which has its rows when it is closed
+            for doing in steps:
+                if terminal:
+                    sys.stderr.write(f"\r\033[K{doing[:100]}")
+                    sys.stderr.flush()
+    finally:
+        if terminal:
+            sys.stderr.write("\r\033[K")
+
+
+def _figure(plot: str | None, force: bool) -> Path | None:
+    if plot is None:
+        return None
+    from rescompile import plotting
+
+    return plotting.checked(plot, force)
+
+
+def _folder(keep: str | None) -> Path | None:
+    """The folder to keep files in. Raises OutputError where there is none, or it has something in it."""
+    if keep is None:
+        return None
+    folder = Path(keep)
+    if not folder.is_dir():
+        raise OutputError(Diagnostic("E1002", f"the folder {folder} does not exist"))
+    if any(folder.iterdir()):
+        raise OutputError(
+            Diagnostic("E1001", f"the folder {folder} is not empty", help="name an empty folder with --keep")
+        )
+    return folder
+
+
+def _words(option: str, text: str) -> list[str]:
+    """The words of a list. Raises UsageError where it is empty."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise UsageError(Diagnostic("E0802", f"--{option} '{text}' has an empty entry"))
+    return words
+
+
+def _batches(text: str) -> list[int]:
+    """The sizes of `1,8,32`. Raises UsageError for anything else."""
+    words = _words("batch", text)
+    if not all(word.isascii() and word.isdecimal() and 0 < int(word) <= 1 << 16 for word in words):
+        raise UsageError(Diagnostic("E0802", f"--batch {text}: write sizes from 1 to 65536, such as --batch 1,8,32"))
+    return [int(word) for word in words]
+
+
+@command
+def compare(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A result file of rescompile bench.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Another one, of the same networks.")],
+    max_regression: Annotated[
+        str,
+        typer.Option("--max-regression", metavar="SHARE", help="Exit 1 where a row is slower by more, such as 5%."),
+    ] = "5%",
+    across_machines: Annotated[
+        bool, typer.Option("--across-machines", help="Compare results of different hardware all the same.")
+    ] = False,
+    as_json: JsonOption = False,
+    format: FormatOption = Format.text,
+) -> None:
+    """Compare two result files: exit 1 where a row became slower, and the intervals do not overlap."""
+    from dataclasses import asdict
+
+    from rescompile.bench import comparing, report, results
+    from rescompile.errors import CheckFailed
+
+    limit = comparing.limit(max_regression)
+    first, second = results.read(old), results.read(new)
+    other = list(comparing.differences(first, second))
+    if other:
+        message = f"the results are of different machines: {'; '.join(other)}"
+        if not across_machines:
+            raise UsageError(Diagnostic("E0821", message, help="--across-machines compares them all the same"))
+        say(f"warning: {message}")
+    comparison = comparing.compare(first, second)
+    for note in comparing.notes(comparison):
+        say(f"note: {note}")
+    slower = [change for change in comparison.changes if change.regressed(limit)]
+    if as_json:
+        rows = [
+            {
+                "group": each.new.group, "model": each.new.model, "runtime": each.new.runtime,
+                "precision": each.new.precision, "batch": each.new.batch, "ratio": asdict(each.ratio),
+                "verdict": each.verdict, "regressed": each.regressed(limit),
+            }
+            for each in comparison.changes
+        ]  # fmt: skip
+        print_json({"passed": not slower, "rows": rows, "gone": comparison.gone, "added": comparison.added})
+        if slower:
+            raise typer.Exit(CheckFailed.exit_code)
+        return
+    print(report.changes(comparison, limit))
+    if slower:
+        listed = ", ".join(change.new.title for change in slower)
+        message = f"{len(slower)} of {len(comparison.changes)} rows are slower by more than {max_regression}: {listed}"
+        raise CheckFailed(Diagnostic("E0722", message))
