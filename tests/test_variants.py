@@ -20,6 +20,7 @@ from ort import ran
 import rescompile
 from rescompile import ops
 from rescompile.cost import cost
+from rescompile.explanation import explain, prose
 from rescompile.network import Network, Op, walk
 from rescompile.weights import draw
 
@@ -208,3 +209,10 @@ def test_gradients_of_activations(kind: str, tmp_path: Path) -> None:
     module(x).square().sum().backward()
     function(F.conv2d(x, weight)).square().sum().backward()
     torch.testing.assert_close(module.conv1.weight.grad, weight.grad, rtol=1e-12, atol=0)
+
+
+def test_unet_is_explained(network: Network) -> None:
+    """In words, and without a figure for what no figure fits: behind `upsample` positions do not see alike."""
+    found = explain(network, ["resnet18"])
+    assert "norm of 8 groups, silu" in " ".join(prose.lines(found, {}, 100))
+    assert prose.data(found, {})["last_map"] is None

@@ -28,6 +28,7 @@ from rescompile.ops import (
     Scale,
     Size,
     Subsample,
+    Upsample,
 )
 
 K = TypeVar("K", bound=Kind)
@@ -77,7 +78,12 @@ def _pool(kind: MaxPool) -> str:
 
 
 def _act(kind: Act) -> str:
-    return f"leaky relu of slope {kind.slope:.6g}" if kind.kind == "leaky_relu" else kind.kind
+    words = {
+        "leaky_relu": f"leaky relu of slope {kind.slope:.6g}",
+        "elu": "elu" if kind.alpha == 1 else f"elu of alpha {kind.alpha:.6g}",
+        "gelu_tanh": "gelu by tanh",
+    }
+    return words.get(kind.kind, kind.kind)
 
 
 #: How an op is called in a list of them.
@@ -87,13 +93,14 @@ WORDS: dict[type[Kind], Callable[..., str]] = {
     AvgPool: _pool,
     Act: _act,
     Linear: lambda kind: f"linear layer of {kind.features}",
-    Norm: lambda kind: f"{kind.kind} norm",
+    Norm: lambda kind: f"norm of {kind.groups} groups" if kind.kind == "group" else f"{kind.kind} norm",
     GlobalAvgPool: lambda kind: "global average pool",
     AdaptiveAvgPool: lambda kind: f"average pool to {size(kind.size)}",
     Flatten: lambda kind: "flattening",
     Dropout: lambda kind: f"dropout {kind.rate:.6g}",
     Scale: lambda kind: f"factor {kind.factor:.6g}",
     Subsample: lambda kind: f"every {_number(kind.stride)}th position" if max(kind.stride) > 3 else "subsampling",
+    Upsample: lambda kind: f"{kind.kind} upsampling by {_number(kind.factor)}",
     PadChannels: lambda kind: "channels of zeros",
 }
 

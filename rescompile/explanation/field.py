@@ -3,6 +3,9 @@
 Position i of a map sees the input from `jump * i + first` to `jump * i + last` in each direction. A sliding window of kernel k,
 stride s, padding p and dilation d makes of that `jump * s`, `first - jump * p` and `last + jump * (d (k - 1) - p)`; branches
 see together what each of them sees (Araujo et al. 2019, Computing Receptive Fields of Convolutional Neural Networks).
+
+The statistics of a group norm come from the whole map, yet say nothing of a place in it; so it counts as looking at one
+position, as other norms do.
 """
 
 from __future__ import annotations

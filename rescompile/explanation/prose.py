@@ -41,6 +41,10 @@ def _stages(anatomy: Anatomy) -> tuple[list[dict[str, Any]], View, tuple[int, ..
             shape = tree.output
         if segment.is_stage:
             rows.append(_stage(segment, seen))
+    if (
+        seen is None and len(shape) == 3 and max(shape[1:]) > 1
+    ):  # a map whose positions do not see alike: none to tell of
+        last = None
     return rows, last, at
 
 
