@@ -221,6 +221,8 @@ def decode(path: Path, channels: int) -> Image:
     """The image of a file, upright, of 8 bits: grey for one channel, RGB for three. Raises Broken."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    if not path.is_file():  # a pipe would be waited for
+        raise Broken("it is no regular file")
     Image.init()
     try:
         with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:

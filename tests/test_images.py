@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 import random
 import re
 import struct
@@ -280,6 +281,15 @@ def test_a_broken_image_is_told_and_the_others_are_done(kind: str, tmp_path: Pat
     assert told.startswith(f"{broken}: ")
     assert why in told
     assert "2 of 3 images" in result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """Nobody will ever write into it."""
+    os.mkfifo(tmp_path / "a.png")
+    for path in (tmp_path / "a.png", tmp_path, tmp_path / "gone.png"):
+        with pytest.raises(Broken, match="regular"):
+            decode(path, 3)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own, which `stream` keeps quiet

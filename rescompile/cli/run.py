@@ -152,12 +152,14 @@ def _compiled(model: str, of_specs: dict[str, Any], seed: int, passes: dict[str,
 
 
 def _is_model(argument: str) -> bool:
-    """Whether a model is named and not a spec: by its ending; or it is a file by the rule for specs (it has a slash) and its
+    """Whether a model is named and not a spec: by its ending; or it is a file by the rule for specs, and its
     first byte is the tag of ModelProto.ir_version, which no text begins with."""
     path = Path(argument)
     if path.suffix in (".onnx", ".ort"):
         return True
-    if not ("/" in argument or "\\" in argument) or not path.is_file():
+    from rescompile.library import is_file  # a spec is worth loading the reader for
+
+    if not is_file(argument) or not path.is_file():
         return False
     with path.open("rb") as file:
         return file.read(1) == b"\x08"
