@@ -39,33 +39,60 @@ def run(
     `provider` is cpu, cuda, tensorrt, or auto: the fastest that is there. Raises Unavailable where ONNX Runtime or the
     provider is missing or the session silently fell back to another one, and UsageError where the model cannot be run.
     """
-    ort = library()
-    shown = os.fspath(path)
-    wanted = _provider(ort, provider)
-    started = time.perf_counter()
-    session = opened(ort, path, ort.SessionOptions(), wanted, strict=provider != "auto")
-    loaded = time.perf_counter() - started
-    obtained = session.get_providers()[0]
-    given = session.get_inputs()
-    if len(given) > 1 and "rescompile.spec" in session.get_modelmeta().custom_metadata_map:
-        raise UsageError(Diagnostic("E0802", f"{shown} holds no weights, only the structure of the network"))
+    model = Model(path, provider)
     generator = np.random.default_rng(seed)
-    feeds = {value.name: generator.standard_normal(_sizes(value, batch), np.float32) for value in given}
+    feeds = {value.name: generator.standard_normal(_sizes(value, batch), np.float32) for value in model.inputs}
     times = []
-    outputs: Sequence[Array] = ()
+    outputs: dict[str, Array] = {}
     for _ in range(1 + repeats):
         started = time.perf_counter()
-        try:
-            outputs = session.run(None, feeds)
-        except Exception as error:
-            raise UsageError(Diagnostic("E0801", f"{shown} cannot be run: {brief(error)}")) from None
+        outputs = model.run(feeds)
         times.append(time.perf_counter() - started)
-    names = [value.name for value in session.get_outputs()]
     rest = sorted(times[1:]) or times
     return Run(
-        obtained, {name: list(array.shape) for name, array in feeds.items()}, dict(zip(names, outputs, strict=True)),
-        loaded, times[0], rest[len(rest) // 2],
+        model.provider, {name: list(array.shape) for name, array in feeds.items()}, outputs,
+        model.load_seconds, times[0], rest[len(rest) // 2],
     )  # fmt: skip
+
+
+class Model:
+    """A model in a session, on the provider that was obtained.
+
+    `inputs` and `outputs` are ONNX Runtime's own descriptions (`name`, `type`, `shape`), `metadata` what the file records.
+    Raises what `run` does.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], provider: str = "auto") -> None:
+        ort = library()
+        self.path = os.fspath(path)
+        wanted = _provider(ort, provider)
+        started = time.perf_counter()
+        self._session = opened(ort, path, ort.SessionOptions(), wanted, strict=provider != "auto")
+        self.load_seconds = time.perf_counter() - started
+        self.provider: str = self._session.get_providers()[0]
+        self.inputs: Sequence[Any] = self._session.get_inputs()
+        self.outputs: Sequence[Any] = self._session.get_outputs()
+        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        if len(self.inputs) > 1 and "rescompile.spec" in self.metadata:
+            raise UsageError(Diagnostic("E0802", f"{self.path} holds no weights, only the structure of the network"))
+
+    @property
+    def sizes(self) -> list[int | str]:
+        """The sizes of the first input; those that are free are text."""
+        return list(self.inputs[0].shape)
+
+    @property
+    def batch(self) -> int | None:
+        """The size that the batch is fixed to, or None where it is free."""
+        return _fixed(self.inputs[0])
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs by name. Raises UsageError where the model does not run on these inputs."""
+        try:
+            outputs = self._session.run(None, dict(feeds))
+        except Exception as error:
+            raise UsageError(Diagnostic("E0801", f"{self.path} cannot be run: {brief(error)}")) from None
+        return dict(zip((value.name for value in self.outputs), outputs, strict=True))
 
 
 def evaluate(path: str | os.PathLike[str], x: Array) -> dict[str, Array]:
@@ -155,7 +182,12 @@ def _sizes(value: Any, batch: int | None) -> list[int]:
         raise UsageError(
             Diagnostic("E0801", f"input '{value.name}' is a {value.type}, and only float32 inputs are drawn")
         )
-    fixed = value.shape[0] if value.shape and isinstance(value.shape[0], int) else None
+    fixed = _fixed(value)
     if batch is not None and fixed is not None and fixed != batch:
         raise UsageError(Diagnostic("E0802", f"the batch of this model is fixed to {fixed}"))
     return [size if isinstance(size, int) else batch or 1 for size in value.shape]
+
+
+def _fixed(value: Any) -> int | None:
+    """The size of an input's batch axis, where it is fixed."""
+    return value.shape[0] if value.shape and isinstance(value.shape[0], int) else None

@@ -627,12 +627,14 @@ class Expect(Model):
 
 
 class Preprocess(Model):
-    """How images become inputs: resized to `resize`, centre-cropped to `crop`, scaled to 0..1, then (x - mean) / std."""
+    """How images become inputs: the shorter side resized to `resize`, centre-cropped to `crop`, scaled to 0..1, then
+    (x - mean) / std. `interpolation` is that of the resizing, bilinear if it is not said; all but nearest are antialiased."""
 
     mean: Annotated[list[Number], Field(min_length=1)]
     std: Annotated[list[Number], Field(min_length=1)]
     resize: Annotated[StrictInt, Field(ge=1)] | None = None
     crop: Annotated[StrictInt, Field(ge=1)] | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
 
     @model_validator(mode="after")
     def _channels(self) -> Preprocess:

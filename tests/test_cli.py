@@ -871,7 +871,7 @@ def test_the_schema_refuses_what_the_compiler_refuses(changes: dict[str, Any], t
 
 # --- what a command loads ---------------------------------------------------------------------------------------------
 
-HEAVY = ["numpy", "onnx", "google", "torch", "onnxruntime", "safetensors", "rich", "matplotlib", "jsonschema"]
+HEAVY = ["numpy", "onnx", "google", "torch", "onnxruntime", "safetensors", "rich", "matplotlib", "jsonschema", "PIL"]
 
 
 @pytest.mark.parametrize(
@@ -885,7 +885,7 @@ HEAVY = ["numpy", "onnx", "google", "torch", "onnxruntime", "safetensors", "rich
         (["schema"], HEAVY),
         (["build", "tiny.yaml", "-t", "onnx"], [name for name in HEAVY if name != "numpy"]),
         (["extract", "tiny.onnx"], ["torch", "onnxruntime", "safetensors", "rich", "yaml"]),
-        (["run", "tiny.onnx"], ["torch", "onnx", "google", "safetensors", "rich", "yaml"]),
+        (["run", "tiny.onnx"], ["torch", "onnx", "google", "safetensors", "rich", "yaml", "PIL"]),
     ],
     ids=lambda value: " ".join(value[:2]),
 )

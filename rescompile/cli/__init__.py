@@ -68,7 +68,7 @@ class AllCommands(Commands):
         "list": "rescompile.cli.library.list_zoo",
         "schema": "rescompile.cli.library.print_schema",
         "extract": "rescompile.cli.models.extract",
-        "run": "rescompile.cli.models.run_model",
+        "run": "rescompile.cli.run.run_model",
         "bench": "rescompile.cli.bench.bench",
         "compare": "rescompile.cli.bench.compare",
         "doctor": "rescompile.cli.doctor.doctor",

@@ -16,6 +16,7 @@ from rescompile.cli.common import (
     Format,
     FormatOption,
     JsonOption,
+    Progress,
     SetOption,
     SpecsArgument,
     command,
@@ -135,7 +136,7 @@ def build(
             write_stdout(artifact.files("-"))
             return None
         started = time.perf_counter()
-        with _Progress(sum(file.size for file in artifact.files(path.name))) as progress:
+        with Progress(sum(file.size for file in artifact.files(path.name))) as progress:
             written = artifact.write(path, force, progress.advance)
         return _told(artifact, written, time.perf_counter() - started, as_json)
 
@@ -238,26 +239,3 @@ def _told(artifact: Any, written: list[Path], seconds: float, as_json: bool) -> 
     if len(written) > 1:
         say(f"  weights in {', '.join(str(path) for path in written[:-1])}")
     return data
-
-
-class _Progress:
-    """A bar on a terminal, once writing has taken a second."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done, self.started, self.shown = total, 0, time.monotonic(), False
-        self.wanted = total > 0 and sys.stderr.isatty()
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def advance(self, size: int) -> None:
-        self.done += size
-        if self.wanted and time.monotonic() - self.started > 1:
-            self.shown = True
-            share = min(self.done / self.total, 1.0)
-            sys.stderr.write(f"\r[{'#' * int(share * 40):<40}] {share:4.0%}")
-            sys.stderr.flush()
-
-    def __exit__(self, *_: object) -> None:
-        if self.shown:
-            sys.stderr.write("\r" + " " * 50 + "\r")

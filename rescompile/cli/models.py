@@ -1,9 +1,8 @@
-"""`extract`, `run`: commands about models that were built."""
+"""`extract`: what a model that was built records of its spec."""
 
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -51,49 +50,3 @@ def extract(
         write_text(sealed([recorded.text.encode()], b"# ", b": ", b"\n"), Path(str(output)), force)
     if recorded.passes:
         say(f"built with {' '.join(f'--{step}' for step in recorded.passes)}")
-
-
-class Provider(StrEnum):
-    """Where a model runs."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    tensorrt = "tensorrt"
-
-
-@command
-def run_model(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX model.")],
-    provider: Annotated[
-        Provider, typer.Option(help="Where to run; auto takes a GPU if ONNX Runtime has one.")
-    ] = Provider.auto,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the input.")] = 0,
-    batch: Annotated[int | None, typer.Option(min=1, help="Size of a free batch axis. Default: 1.")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Timed runs after the first.")] = 5,
-    as_json: JsonOption = False,
-    format: FormatOption = Format.text,
-) -> None:
-    """Run a model in ONNX Runtime on seeded input: shapes, time, and the provider that was obtained."""
-    from rescompile.runtime import run
-
-    result = run(model, provider.value, seed, batch, repeats)
-    if as_json:
-        outputs = {
-            name: {"shape": list(a.shape), "mean": float(a.mean()), "std": float(a.std())}
-            for name, a in result.outputs.items()
-        }
-        print_json(
-            {
-                "provider": result.provider, "inputs": result.inputs, "outputs": outputs,
-                "load_seconds": result.load_seconds, "first_seconds": result.first_seconds, "seconds": result.seconds,
-            }
-        )  # fmt: skip
-        return
-    for name, sizes in result.inputs.items():
-        print(f"{name} {sizes}")
-    for name, array in result.outputs.items():
-        print(f"{name} {list(array.shape)}, mean {array.mean():.6g}, standard deviation {array.std():.6g}")
-    print(
-        f"{result.provider}: {result.seconds * 1e3:.2f} ms (median of {repeats}), first run {result.first_seconds * 1e3:.2f} ms, load {result.load_seconds * 1e3:.0f} ms"
-    )
