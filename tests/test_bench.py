@@ -404,6 +404,16 @@ def test_a_table_has_speed_ups_only_where_they_are() -> None:
         report.markdown(WHOLE, "resnet@torch")
 
 
+def test_more_than_a_roofline_is_told() -> None:
+    """A network faster than its limit says more about the limit."""
+    roofs = [Roofline(limit=0.01 * share, fraction=share, bandwidth=1e10, rate=1e10) for share in (0.9, 1.2)]
+    slow, fast = (
+        dataclasses.replace(row(runtime), roofline=roof) for runtime, roof in zip(("a", "b"), roofs, strict=True)
+    )
+    assert "More than the roofline" not in report.markdown(result(slow), None)
+    assert f"More than the roofline allows: {NET} on b:" in report.markdown(result(slow, fast), None)
+
+
 def test_every_name_has_its_row() -> None:
     """The parts of a profile are the rows of the spec, and their shares add up to one."""
     network = rescompile.elaborate(rescompile.load("densenet121"))

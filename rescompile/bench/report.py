@@ -69,6 +69,10 @@ def _group(result: Result, group: str, batch: int, baseline: str | None) -> str:
     unsettled = [f"{row.model} on {row.runtime}" for row in rows if not row.settled]
     if unsettled:
         lines += ["", f"Not stable after the warm-up: {', '.join(dict.fromkeys(unsettled))}."]
+    above = [f"{row.model} on {row.runtime}" for row in rows if row.roofline is not None and row.roofline.fraction > 1]
+    if above:
+        why = "its rates were measured on a busy machine, or kernels did several layers at once"
+        lines += ["", f"More than the roofline allows: {', '.join(dict.fromkeys(above))}: {why}."]
     for row in rows:
         if row.profile:
             lines += ["", f"{row.title}:", "", *(f"    {line}" for line in profiling.table(row.profile))]
