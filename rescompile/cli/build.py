@@ -91,7 +91,6 @@ def build(
     from rescompile import backend
     from rescompile.building import build as compile_spec
     from rescompile.output import check_ours, write_stdout
-    from rescompile.rendering import as_data
 
     if no_weights and weights:
         raise UsageError(Diagnostic("E0802", "--weights and --no-weights exclude one another"))
@@ -146,6 +145,8 @@ def build(
         if as_json and data is not None:
             print_json(data)
         return
+    from rescompile.rendering import as_data
+
     entries: list[dict[str, Any]] = []
     problems: list[Diagnostic] = []
     worst = 0
