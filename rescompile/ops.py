@@ -68,11 +68,35 @@ def attribute(type: str, doc: str, default: Any = MISSING, **facts: Any) -> Any:
     return field(default=default, metadata={"attribute": Attribute(type, doc, **facts)})
 
 
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """What an op makes of the size of one axis: floor((times * n + plus) / by), for every n from `least` on."""
+
+    times: int = 1
+    plus: int = 0
+    by: int = 1
+    least: int = 1
+
+    def __call__(self, n: int) -> int:
+        """The size after the op."""
+        return (self.times * n + self.plus) // self.by
+
+
+Axes = tuple[Axis, Axis]
+#: Of an op that leaves height and width as they are, whatever they are.
+SAME: Axes = (Axis(), Axis())
+
+
 @dataclass(frozen=True)
 class Kind:
     """Base of the operators: an identity without parameters or cost, until a subclass says otherwise."""
 
     word: ClassVar[str]
+
+    def axes(self, shape: Shape) -> Axes | None:
+        """What becomes of height and width where the input has this shape, in sizes other than its own too; None where the
+        op takes maps of one size only. That is said of every op until it says better."""
+        return None
 
     def output(self, shape: Shape) -> Shape:
         """The shape after the op. Raises ShapeError where the input does not fit."""
@@ -93,22 +117,32 @@ def _map(shape: Shape) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
+def _axis(kernel: int, stride: int, pad: int, dilation: int = 1, ceil: bool = False) -> Axis:
+    """What a sliding window makes of an axis: torch's rule, ceil rounding included."""
+    reach = dilation * (kernel - 1) + 1
+    plus = 2 * pad - reach + stride
+    if ceil:  # the last window must start inside the map or its first padding
+        plus = min(plus, pad) + stride - 1
+    return Axis(1, plus, stride, max(stride - plus, stride if stride > 2 else 1))
+
+
+def _axes(kernel: Size, stride: Size, pads: Size, dilation: Size = (1, 1), ceil: bool = False) -> Axes:
+    height, width = (_axis(k, s, p, d, ceil) for k, s, p, d in zip(kernel, stride, pads, dilation, strict=True))
+    return height, width
+
+
 def _window(sizes: Size, kernel: Size, stride: Size, pads: Size, dilation: Size = (1, 1), ceil: bool = False) -> Size:
-    """The output size of a sliding window: torch's rule, ceil rounding included."""
+    """The output size of a sliding window."""
     out = []
     for n, k, s, p, d in zip(sizes, kernel, stride, pads, dilation, strict=True):
         if s > n > 1:  # a map of 1x1 loses nothing, any other would shrink to less than the stride says
             raise ShapeError("E0202", f"has stride {s} on a map of {sizes[0]}x{sizes[1]}", "stride")
-        reach = d * (k - 1) + 1
-        room = n + 2 * p - reach
-        size = (room + (s - 1 if ceil else 0)) // s + 1
-        if ceil and (size - 1) * s >= n + p:  # the last window must start inside the map or its first padding
-            size -= 1
+        size = _axis(k, s, p, d, ceil)(n)
         if size < 1:
             dilated = f" (kernel {k}, dilation {d})" if d > 1 else ""
             raise ShapeError(
                 "E0202",
-                f"looks at {reach} positions{dilated}, and its map with its padding has {n + 2 * p}",
+                f"looks at {d * (k - 1) + 1} positions{dilated}, and its map with its padding has {n + 2 * p}",
                 "dilation" if d > 1 else "kernel",
             )
         out.append(size)
@@ -149,6 +183,9 @@ class Conv(Kind):
         """The padding of height and width as numbers."""
         assert not isinstance(self.padding, str)
         return self.padding
+
+    def axes(self, shape: Shape) -> Axes:
+        return _axes(self.kernel, self.stride, self.pads, self.dilation)
 
     def output(self, shape: Shape) -> Shape:
         channels, height, width = _map(shape)
@@ -219,6 +256,10 @@ class Norm(Kind):
     momentum: float = attribute("real", "share of the new statistics", 0.1, minimum=0.0, maximum=1.0, only=("batch",))
     scale_init: float = attribute("real", "initial scale", 1.0)
 
+    def axes(self, shape: Shape) -> Axes:
+        apart = self.kind == "group" and shape[0] == self.groups  # a map of 1x1 would be its own mean
+        return (Axis(least=2), Axis(least=2)) if apart else SAME
+
     def output(self, shape: Shape) -> Shape:
         if self.kind == "group":
             if shape[0] % self.groups:
@@ -258,6 +299,9 @@ class Act(Kind):
     slope: float = attribute("real", "slope below zero", 0.01, only=("leaky_relu",))
     alpha: float = attribute("real", "minus the value far below zero", 1.0, minimum=0.0, only=("elu",))
 
+    def axes(self, shape: Shape) -> Axes:
+        return SAME
+
 
 @dataclass(frozen=True)
 class MaxPool(Kind):
@@ -285,6 +329,9 @@ class MaxPool(Kind):
         assert self.stride is not None
         return self.stride
 
+    def axes(self, shape: Shape) -> Axes:
+        return _axes(self.kernel, self.steps, self.padding, ceil=self.ceil)
+
     def output(self, shape: Shape) -> Shape:
         channels, *sizes = _map(shape)
         size = _window((sizes[0], sizes[1]), self.kernel, self.steps, self.padding, ceil=self.ceil)
@@ -305,6 +352,9 @@ class GlobalAvgPool(Kind):
 
     word = "global_avgpool"
 
+    def axes(self, shape: Shape) -> Axes:
+        return Axis(0, 1), Axis(0, 1)
+
     def output(self, shape: Shape) -> Shape:
         return _map(shape)[0], 1, 1
 
@@ -315,6 +365,9 @@ class AdaptiveAvgPool(Kind):
 
     word = "adaptive_avgpool"
     size: Size = attribute("size", "output size", minimum=1, main=True)
+
+    def axes(self, shape: Shape) -> Axes:
+        return Axis(0, self.size[0]), Axis(0, self.size[1])
 
     def output(self, shape: Shape) -> Shape:
         return _map(shape)[0], *self.size
@@ -337,6 +390,9 @@ class Dropout(Kind):
     word = "dropout"
     rate: float = attribute("real", "probability of dropping a value", minimum=0.0, maximum=1.0, main=True)
 
+    def axes(self, shape: Shape) -> Axes:
+        return SAME
+
 
 @dataclass(frozen=True)
 class Scale(Kind):
@@ -345,6 +401,9 @@ class Scale(Kind):
     word = "scale"
     factor: float = attribute("real", "the constant", main=True)
 
+    def axes(self, shape: Shape) -> Axes:
+        return SAME
+
 
 @dataclass(frozen=True)
 class Subsample(Kind):
@@ -352,6 +411,9 @@ class Subsample(Kind):
 
     word = "subsample"
     stride: Size = attribute("size", "distance between positions", minimum=1, main=True)
+
+    def axes(self, shape: Shape) -> Axes:
+        return _axes((1, 1), self.stride, (0, 0))
 
     def output(self, shape: Shape) -> Shape:
         channels, *sizes = _map(shape)
@@ -369,6 +431,9 @@ class Upsample(Kind):
     factor: Size = attribute("size", "how many times as high and as wide", minimum=1, maximum=32, main=True)
     kind: str = attribute("word", "which interpolation", "nearest", words=("nearest", "bilinear"))
 
+    def axes(self, shape: Shape) -> Axes:
+        return Axis(self.factor[0]), Axis(self.factor[1])
+
     def output(self, shape: Shape) -> Shape:
         channels, height, width = _map(shape)
         larger = height * self.factor[0], width * self.factor[1]
@@ -385,6 +450,9 @@ class PadChannels(Kind):
     word = "pad_channels"
     channels: int = attribute("int", "channels afterwards", minimum=1, main=True)
 
+    def axes(self, shape: Shape) -> Axes:
+        return SAME
+
     def output(self, shape: Shape) -> Shape:
         channels, height, width = _map(shape)
         if self.channels < channels:
@@ -397,6 +465,9 @@ class Identity(Kind):
     """The empty step."""
 
     word = "identity"
+
+    def axes(self, shape: Shape) -> Axes:
+        return SAME
 
 
 KINDS: tuple[type[Kind], ...] = (
