@@ -47,7 +47,8 @@ class Tensor:
 
 @dataclass(slots=True)
 class Call:
-    """A node of the graph; `shape` is that of its output, without the batch."""
+    """A node of the graph; `shape` is that of its output, without the batch: for a map or a vector of features, of the
+    size that the spec says."""
 
     name: str
     operator: str

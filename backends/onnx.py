@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,11 +27,16 @@ from rescompile.weights import Array, Weights
 from ._onnx_file import TYPES, Call, Model, Tensor, Value, files
 from ._protobuf import fields
 
+if TYPE_CHECKING:
+    from rescompile.sizes import Sizes
+
 SUFFIX = ".onnx"
+DYNAMIC, PRECISION = "rescompile.dynamic", "rescompile.precision"
 OPTIONS = (
     Option("opset", int, 17, "ONNX opset of the graph", 17, 21),
     Option("batch", int, None, "fix the batch to this size instead of leaving it free", 1, 1 << 20),
     Option("precision", str, "fp32", "fp16 holds weights and computes in float16", words=("fp32", "fp16")),
+    Option("dynamic", str, None, "axes of the image to leave free: height,width"),
 )
 
 
@@ -41,12 +46,15 @@ def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
 
     In fp16 weights and nodes are float16, and the input and the outputs stay float32, so that the file takes the place of
     the other one. Raises CheckFailed, when it is written, for a weight that float16 cannot hold."""
-    graph = graph_of(network)
+    sizes = _sizes(network, options["dynamic"])
+    graph = graph_of(network, sizes)
     if options["precision"] == "fp16":
         _halve(graph, network)
         weights = weights.replaced({name: _halved(weights, name) for name in weights}) if weights is not None else None
     batch = options["batch"] or "batch"
-    inputs = [Value(INPUT, (batch, *network.input))]
+    shape = sizes.input if sizes else network.input
+    outputs = sizes.outputs if sizes else network.outputs
+    inputs = [Value(INPUT, (batch, *shape))]
     if weights is None:
         inputs += [
             Value(tensor.name, tensor.shape, tensor.dtype) for tensor in graph.tensors if tensor.constant is None
@@ -58,10 +66,11 @@ def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
         "rescompile.passes": json.dumps(network.passes),
     }
     if options["precision"] != "fp32":
-        metadata["rescompile.precision"] = options["precision"]
+        metadata[PRECISION] = options["precision"]
     if network.preprocess:
         metadata["rescompile.preprocess"] = json.dumps(network.preprocess, sort_keys=True)
-    outputs = network.outputs
+    if sizes:
+        metadata[DYNAMIC] = json.dumps(sizes.data())
     model = Model(
         network.name,
         graph.calls,
@@ -73,13 +82,23 @@ def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
         metadata,
     )
     facts = {
-        "input": [batch, *network.input],
+        "input": [batch, *shape],
         "outputs": {name: [batch, *shape] for name, shape in outputs.items()},
         "nodes": len(graph.calls),
         "opset": options["opset"],
         "precision": options["precision"],
+        **({"free": sizes.data()} if sizes else {}),
     }
     return Artifact(network, SUFFIX, lambda name: files(model, weights, name), facts)
+
+
+def _sizes(network: Network, dynamic: str | None) -> Sizes | None:
+    """What is free of the image. Raises UsageError where something fixes it."""
+    if dynamic is None:
+        return None
+    from rescompile.sizes import sizes  # most files are of one size
+
+    return sizes(network, dynamic)
 
 
 def extract(path: Path) -> Recorded | None:
@@ -100,7 +119,9 @@ def extract(path: Path) -> Recorded | None:
     if "rescompile.spec" not in found:
         return None
     passes = tuple(json.loads(found.get("rescompile.passes", "[]")))
-    return Recorded(found["rescompile.spec"], found.get("rescompile.sha256", ""), passes)
+    options = [f"precision={found[PRECISION]}"] if PRECISION in found else []
+    options += [f"dynamic={','.join(json.loads(found[DYNAMIC]))}"] if DYNAMIC in found else []
+    return Recorded(found["rescompile.spec"], found.get("rescompile.sha256", ""), passes, tuple(options))
 
 
 # --- the graph --------------------------------------------------------------------------------------------------------
@@ -113,6 +134,11 @@ class Graph:
     calls: list[Call] = field(default_factory=list)
     tensors: list[Tensor] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)  # names of values, those of inputs and outputs from the start
+    sizes: Sizes | None = None
+
+    def free(self, name: str) -> tuple[bool, bool]:
+        """Whether height and width are free where this op is. A rule may use no size that is."""
+        return self.sizes.ops[name] if self.sizes else (False, False)
 
     def call(self, name: str, operator: str, inputs: Iterable[str], shape: Shape, **attributes: Any) -> str:
         """Add a node and return the name of its value."""
@@ -150,10 +176,10 @@ class Graph:
             call.inputs = [names.get(value, value) for value in call.inputs]
 
 
-def graph_of(network: Network) -> Graph:
+def graph_of(network: Network, sizes: Sizes | None = None) -> Graph:
     """The graph of a network, in evaluation mode."""
     shapes = network.outputs
-    graph = Graph(taken={INPUT, *shapes})
+    graph = Graph(taken={INPUT, *shapes}, sizes=sizes)
     outputs: dict[str, str] = {}
     outputs[LOGITS] = _thread(network.root, "", INPUT, graph, outputs)
     called = {INPUT: INPUT}  # what values are called in the end
@@ -279,11 +305,11 @@ def _group_norm(graph: Graph, name: str, op: Op, kind: ops.Norm, value: str) -> 
     """Instance normalisation of whole groups, then a scale and a shift for each channel in one pass over the map.
 
     GroupNormalization is another operator in opset 18 than in 21, and ONNX Runtime has a kernel for neither. The shapes leave
-    height and width open: 0 keeps a size, -1 takes what is left.
+    height and width open: 0 keeps a size, -1 takes what is left. Free sizes may be large ones.
     """
     channels, groups, width = op.input[0], kind.groups, op.input[2:]
     scale, shift = graph.weights(name, op, "weight", "bias")
-    exact = len(op.input) == 1 or math.prod(op.input) // groups <= LONG_SUM
+    exact = len(op.input) == 1 or (math.prod(op.input) // groups <= LONG_SUM and not any(graph.free(name)))
     if groups == channels and exact:
         return graph.call(name, "InstanceNormalization", [value, scale, shift], op.output, epsilon=kind.eps)
     grouped = (groups, math.prod(op.input[:2]) // groups, *width)
@@ -375,10 +401,10 @@ def _act(graph: Graph, name: str, op: Op, kind: ops.Act, value: str) -> str:
 
 
 def _end_pads(op: Op, kind: ops.MaxPool) -> tuple[int, ...]:
-    """Padding at the end that makes rounding down give the output size, ceil or not: what windows reach past the map."""
+    """Padding at the end that makes rounding down give the output size, ceil or not, on maps of any size."""
     return tuple(
-        max((out - 1) * s + k - n - p, 0)
-        for n, out, k, s, p in zip(op.input[1:], op.output[1:], kind.kernel, kind.steps, kind.padding, strict=True)
+        axis.plus - p + k - s
+        for axis, k, s, p in zip(kind.axes(op.input), kind.kernel, kind.steps, kind.padding, strict=True)
     )
 
 
@@ -396,7 +422,7 @@ def _avgpool(graph: Graph, name: str, op: Op, kind: ops.AvgPool, value: str) -> 
         padded = (op.input[0], *(n + 2 * p for n, p in zip(op.input[1:], pads, strict=True)))
         amounts = graph.constant(f"{name}.pads", np.array([0, 0, *pads, 0, 0, *pads], np.int64))
         value = graph.call(f"{name}.padding", "Pad", [value, amounts], padded)
-        end, pads, counted = tuple(max(e - p, 0) for e, p in zip(end, pads, strict=True)), (0, 0), False
+        end, pads, counted = tuple(e - p for e, p in zip(end, pads, strict=True)), (0, 0), False
     return graph.call(
         name, "AveragePool", [value], op.output,
         kernel_shape=kind.kernel, strides=kind.steps, pads=(*pads, *end), count_include_pad=int(counted),
@@ -409,7 +435,18 @@ def _global_avgpool(graph: Graph, name: str, op: Op, kind: ops.GlobalAvgPool, va
 
 def _adaptive_avgpool(graph: Graph, name: str, op: Op, kind: ops.AdaptiveAvgPool, value: str) -> str:
     """A plain average pool where the bins are equal; else one matrix product per axis, since means are linear."""
-    sizes = op.input[1:]
+    sizes, free = op.input[1:], graph.free(name)
+    if any(free) and kind.size == (1, 1):
+        return graph.call(name, "GlobalAveragePool", [value], op.output)
+    if any(free):
+        rows, columns = (
+            _bins_at_run_time(graph, f"{name}.{word}", value, 2 + at, out) if free[at]
+            else graph.constant(f"{name}.{word}", _bins(sizes[at], out))
+            for at, (word, out) in enumerate(zip(("rows", "columns"), kind.size, strict=True))
+        )  # fmt: skip
+        columns = graph.call(f"{name}.columns.turned", "Transpose", [columns], (sizes[1], kind.size[1]), perm=(1, 0))
+        half = graph.call(f"{name}.height", "MatMul", [rows, value], (op.input[0], kind.size[0], sizes[1]))
+        return graph.call(name, "MatMul", [half, columns], op.output)
     if kind.size == sizes:
         return value
     if all(n % out == 0 for n, out in zip(sizes, kind.size, strict=True)):
@@ -428,6 +465,28 @@ def _bins(n: int, out: int) -> Array:
         start, end = i * n // out, -(-(i + 1) * n // out)
         matrix[i, start:end] = 1 / (end - start)
     return matrix
+
+
+def _bins_at_run_time(graph: Graph, name: str, value: str, axis: int, out: int) -> str:
+    """The matrix of `_bins` for an axis of a value, whatever its size n: j is in row i where j * out is above i n - out and
+    below (i + 1) n."""
+
+    def number(key: str, given: object) -> str:
+        return graph.constant(f"{name}.{key}", np.array(given, np.int64))
+
+    def call(key: str, operator: str, *inputs: str, **attributes: int) -> str:
+        return graph.call(f"{name}.{key}", operator, inputs, (), **attributes)
+
+    size = call("size", "Shape", value, start=axis, end=axis + 1)
+    count = number("count", [out])
+    limit = call("limit", "Squeeze", call("scaled", "Mul", size, count))
+    positions = call("positions", "Range", number("first", 0), limit, number("step", out))
+    starts = call("starts", "Mul", number("bins", [[i] for i in range(out)]), size)
+    below = call("below", "Less", positions, call("ends", "Add", starts, size))
+    above = call("above", "Greater", positions, call("before", "Sub", starts, count))
+    both = call("both", "And", above, below)
+    inside = call("inside", "Where", both, graph.number(f"{name}.one", 1), graph.number(f"{name}.zero", 0))
+    return call("means", "Div", inside, call("sums", "ReduceSum", inside, number("across", [1]), keepdims=1))
 
 
 def _flatten(graph: Graph, name: str, op: Op, kind: ops.Flatten, value: str) -> str:

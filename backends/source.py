@@ -9,7 +9,9 @@ from __future__ import annotations
 import ast
 import re
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from rescompile import seal
 from rescompile.backend import Artifact, Option
@@ -18,6 +20,7 @@ from rescompile.ops import Kind
 from rescompile.outline import outline
 from rescompile.outline.parts import Class, Outline
 from rescompile.output import File
+from rescompile.sizes import said, sizes
 from rescompile.weights import Weights
 
 from ._python_check import check
@@ -29,20 +32,28 @@ from ._torch_ops import HELPERS, SUPPORT
 SUFFIX = ".py"
 OPTIONS = (
     Option("style", str, "classes", "classes: one per kind of block; flat: one per block", words=("classes", "flat")),
+    Option("dynamic", str, None, "refuse a network that takes images of one height and width only: height,width"),
 )
 
 
-def emit(network: Network, weights: Weights | None, *, style: str = "classes") -> Artifact:
-    """The source of a network; it draws its own weights, so `weights` are not used."""
-    text = source(network, flat=style == "flat")
+def emit(network: Network, weights: Weights | None, *, style: str = "classes", dynamic: str | None = None) -> Artifact:
+    """The source of a network; it draws its own weights, so `weights` are not used.
+
+    A module takes every size that its network does, so with `dynamic` only the docstring says more.
+    """
+    free = sizes(network, dynamic, training=True).data() if dynamic is not None else {}
+    text = source(network, flat=style == "flat", free=free)
     sealed = b"".join(bytes(chunk) for chunk in seal.sealed([text.encode() + b"\n\n"], b"# ", b": ", b"\n"))
     return Artifact(
-        network, SUFFIX, lambda name: [File(name, lambda: [sealed], len(sealed))], {"lines": text.count("\n") + 3}
+        network,
+        SUFFIX,
+        lambda name: [File(name, lambda: [sealed], len(sealed))],
+        {"lines": text.count("\n") + 3, **({"free": free} if free else {})},
     )
 
 
-def source(network: Network, flat: bool = False) -> str:
-    """The text of the file, without its seal."""
+def source(network: Network, flat: bool = False, free: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """The text of the file, without its seal; `free` are the axes of the image whose sizes its docstring tells."""
     plan = outline(network, unrolled=flat)
     initial = Initial(plan)
     body: list[str] = []
@@ -51,7 +62,7 @@ def source(network: Network, flat: bool = False) -> str:
     for of in plan.classes:
         is_root = of is plan.root
         writer = ClassWriter(of, network.checkpoint, is_root, is_root and bool(initial), rolls=not flat)
-        lines = writer.write(_class_doc(of, plan, is_root))
+        lines = writer.write(_class_doc(of, plan, is_root, free))
         support |= writer.support
         helpers |= writer.helpers
         body += ["", "", *lines]
@@ -116,7 +127,7 @@ def _factory(plan: Outline) -> Iterator[str]:
     yield f"    return {root.name}({', '.join(f'{a.name}={a.name}' for a in root.arguments)})"
 
 
-def _class_doc(of: Class, plan: Outline, is_root: bool) -> list[str]:
+def _class_doc(of: Class, plan: Outline, is_root: bool, free: Mapping[str, Any]) -> list[str]:
     """What a class is, the shapes that it maps, and what it does in training."""
     words = _prose(of.doc if not is_root else plan.network.name)
     first, *more = _sentences(words or f"The part {of.sample.name} of {plan.network.name}")
@@ -129,6 +140,8 @@ def _class_doc(of: Class, plan: Outline, is_root: bool) -> list[str]:
         if list(network.outputs) == [LOGITS] and not of.taps:
             outputs = _shape(network.outputs[LOGITS])
         notes.append(f"Maps {_shape(network.input)} to {outputs}.")
+        if free:
+            notes.append(f"Takes {said(free)}.")
         notes += _training(plan)
     else:
         where = "" if of.count == 1 else ", the first of its uses"

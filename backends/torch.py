@@ -9,12 +9,14 @@ from __future__ import annotations
 import io
 import json
 import linecache
+import logging
 import sys
 import types
 import warnings
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +26,19 @@ from torch import nn
 
 from rescompile import seal, tensors
 from rescompile.backend import Artifact, Option, Recorded
-from rescompile.errors import Diagnostic, UsageError
+from rescompile.errors import Diagnostic, Unavailable, UsageError
 from rescompile.network import LOGITS, Network, parameters
 from rescompile.output import File
+from rescompile.sizes import AXES, Free, sizes
 from rescompile.weights import Weights
 
 from .source import source
 
 SUFFIX = ".pt2"
-OPTIONS = (Option("batch", int, None, "a fixed batch size (default: dynamic)", 1, 1 << 16),)
+OPTIONS = (
+    Option("batch", int, None, "a fixed batch size (default: dynamic)", 1, 1 << 16),
+    Option("dynamic", str, None, "axes of the image to leave free: height,width"),
+)
 _EXTRA = "rescompile.json"
 
 
@@ -43,13 +49,32 @@ class ModuleArtifact(Artifact):
     module: nn.Module | None = None
 
 
-def emit(network: Network, weights: Weights | None, *, batch: int | None = None) -> ModuleArtifact:
-    """The module of a network, with these weights; without any it is on the meta device, where it costs nothing."""
+def emit(
+    network: Network, weights: Weights | None, *, batch: int | None = None, dynamic: str | None = None
+) -> ModuleArtifact:
+    """The module of a network, with these weights; without any it is on the meta device, where it costs nothing.
+
+    With `dynamic` the program is exported at once: which sizes it takes is only known then. Raises UsageError where an axis
+    cannot be free.
+    """
+    found = sizes(network, dynamic) if dynamic is not None else None
     module = make(network, weights).eval()
+    free = found.free if found else ()
+    program: Callable[[], Any] = partial(_exported, network, module, batch)
+    if free and weights is not None:
+        exported, free = _exported_freely(network, module, batch, free)
+        program = partial(_given, exported)
     first: int | str = "batch" if batch is None else batch
-    outputs = {name: [first, *shape] for name, shape in network.outputs.items()}
-    facts = {"input": [first, *network.input], "outputs": outputs}
-    return ModuleArtifact(network, SUFFIX, lambda name: _files(network, module, name, batch), facts, module)
+    shapes = found.outputs if found else network.outputs
+    facts = {
+        "input": [first, *(found.input if found else network.input)],
+        "outputs": {name: [first, *shape] for name, shape in shapes.items()},
+        **({"free": {axis.name: axis.data() for axis in free}} if free else {}),
+    }
+    record = {"text": network.text, "sha256": network.sha256, "passes": list(network.passes)}
+    if free:
+        record["options"] = [f"dynamic={','.join(axis.name for axis in free)}"]
+    return ModuleArtifact(network, SUFFIX, lambda name: _files(network, module, name, program, record), facts, module)
 
 
 def make(network: Network, weights: Weights | None = None) -> nn.Module:
@@ -93,7 +118,9 @@ def _tensor(array: np.ndarray[Any, Any]) -> torch.Tensor:
     return torch.from_numpy(np.array(array, order="C"))
 
 
-def _files(network: Network, module: nn.Module, name: str, batch: int | None) -> list[File]:
+def _files(
+    network: Network, module: nn.Module, name: str, program: Callable[[], Any], record: Mapping[str, Any]
+) -> list[File]:
     """The program, after its weights."""
     if any(parameter.is_meta for parameter in module.parameters()):
         message = "a program holds its weights, and there are none"
@@ -101,21 +128,72 @@ def _files(network: Network, module: nn.Module, name: str, batch: int | None) ->
     stem = name.removesuffix(SUFFIX)
     return [
         _safetensors(network, module, stem + tensors.SUFFIX),
-        File(name, lambda: [_sealed(_program(network, module, batch))]),
+        File(name, lambda: [_sealed(_saved(program(), record))]),
     ]
 
 
-def _program(network: Network, module: nn.Module, batch: int | None) -> bytes:
-    """The exported program as bytes."""
-    example = torch.zeros(batch or 2, *network.input)
-    dynamic = {"x": {0: torch.export.Dim("batch", min=1)}} if batch is None else None
-    record = {"text": network.text, "sha256": network.sha256, "passes": list(network.passes)}
+def _saved(program: Any, record: Mapping[str, Any]) -> bytes:
+    """An exported program as bytes, with what it records of its origin."""
+    buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.export.export(module, (example,), dynamic_shapes=dynamic)
-        buffer = io.BytesIO()
         torch.export.save(program, buffer, extra_files={_EXTRA: json.dumps(record)})
     return buffer.getvalue()
+
+
+def _exported(network: Network, module: nn.Module, batch: int | None, free: Sequence[Free] = ()) -> Any:
+    """The program of a module, with these axes of the image free."""
+    own = {axis.name: axis.after(axis.size) for axis in free}
+    shape = [own.get(name, n) for name, n in zip(("", *AXES), network.input, strict=False)]
+    dynamic: dict[int, Any] = {0: torch.export.Dim("batch", min=1)} if batch is None else {}
+    dynamic |= {2 + AXES.index(axis.name): _dimension(axis) for axis in free}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.export.export(
+            module, (torch.zeros(batch or 2, *shape),), dynamic_shapes={"x": dynamic} if dynamic else None
+        )
+
+
+def _given(program: Any) -> Any:
+    return program
+
+
+def _exported_freely(
+    network: Network, module: nn.Module, batch: int | None, free: Sequence[Free]
+) -> tuple[Any, tuple[Free, ...]]:
+    """The program with free axes, and the sizes that it takes. Raises Unavailable where torch cannot export it so.
+
+    torch proves what it can: that (n + 1)//2 is (n - 1)//2 + 1 it cannot, as for the shortcuts of CIFAR ResNets. Where all
+    sizes are asked too much, those in steps of the network's stride often are not.
+    """
+    bounded = [replace(axis, minimum=axis.two) for axis in free]  # a size of 1 is another program
+    strided = [replace(a, every=a.stride, rests=(a.size % a.stride,), minimum=a.two) for a in free]
+    strided = [replace(axis, minimum=axis.after(1)) for axis in strided]
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # what it says of its attempts is no message for users
+    said = ""
+    try:
+        for axes in (bounded, strided):
+            if all(len(axis.rests) == 1 for axis in axes):  # for others, torch has no word
+                try:
+                    return _exported(network, module, batch, axes), tuple(axes)
+                except Exception as error:  # of its many, some are plain assertions
+                    said = f": {str(error).strip().splitlines()[0][:160]}"
+    finally:
+        logger.setLevel(level)
+    message = f"torch.export cannot leave {' and '.join(axis.name for axis in free)} free here{said}"
+    help = "the target 'onnx' can, and so does the module that the target 'source' writes"
+    raise Unavailable(Diagnostic("E0901", message, help=help))
+
+
+def _dimension(axis: Free) -> Any:
+    """A free axis as torch.export knows it: a range, or a number of steps and what is left."""
+    (rest,) = axis.rests
+    if axis.every == 1:
+        return torch.export.Dim(axis.name, min=axis.minimum)
+    steps = axis.every * torch.export.Dim(f"{axis.name}_steps", min=axis.minimum // axis.every)
+    return steps + rest if rest else steps
 
 
 def _sealed(archive: bytes) -> bytes:
@@ -143,7 +221,7 @@ def extract(path: Path) -> Recorded | None:
             record = json.loads(archive.read(name))
     except (zipfile.BadZipFile, OSError) as error:
         raise UsageError(Diagnostic("E0801", f"{path} is no exported program: {error}")) from None
-    return Recorded(record["text"], record["sha256"], tuple(record["passes"]))
+    return Recorded(record["text"], record["sha256"], tuple(record["passes"]), tuple(record.get("options", ())))
 
 
 # --- for `verify` -----------------------------------------------------------------------------------------------------

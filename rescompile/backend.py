@@ -44,11 +44,13 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What an artifact says of its origin: the canonical spec, its SHA-256, and the passes applied, in order."""
+    """What an artifact says of its origin: the canonical spec, its SHA-256, the passes applied, in order, and options of
+    the target that give another network than the default, such as `dynamic=height,width`."""
 
     text: str
     sha256: str
     passes: tuple[str, ...]
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

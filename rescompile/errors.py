@@ -219,6 +219,7 @@ CODES: dict[str, str] = {
     "E0806": "a lesion that names no part",
     "E0807": "a lesion of a part that allows none",
     "E0808": "blocks that cannot change places",
+    "E0809": "an axis of the image that cannot be free",
     "E0820": "a result file that cannot be read",
     "E0821": "results that cannot be compared",
     "E0830": "images that a network does not take",

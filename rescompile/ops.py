@@ -94,8 +94,8 @@ class Kind:
     word: ClassVar[str]
 
     def axes(self, shape: Shape) -> Axes | None:
-        """What becomes of height and width where the input has this shape, in sizes other than its own too; None where the
-        op takes maps of one size only. That is said of every op until it says better."""
+        """What becomes of height and width, of any size, where the input is otherwise of this shape; None where the op takes
+        maps of one size only, as is assumed of every op until it says better."""
         return None
 
     def output(self, shape: Shape) -> Shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from rescompile.errors import Diagnostic, Unavailable, UsageError
+from rescompile.sizes import AXES, Free
 from rescompile.weights import Array
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
@@ -32,16 +34,26 @@ class Run:
 
 
 def run(
-    path: str | os.PathLike[str], provider: str = "auto", seed: int = 0, batch: int | None = None, repeats: int = 5
+    path: str | os.PathLike[str],
+    provider: str = "auto",
+    seed: int = 0,
+    batch: int | None = None,
+    repeats: int = 5,
+    size: tuple[int, int] | None = None,
 ) -> Run:
     """Run a model on seeded standard-normal input; `seconds` is the median of `repeats` runs after the first.
+
+    `size` is height and width where those are free; without it, a model of ours runs at the size of its spec.
 
     `provider` is cpu, cuda, tensorrt, or auto: the fastest that is there. Raises Unavailable where ONNX Runtime or the
     provider is missing or the session silently fell back to another one, and UsageError where the model cannot be run.
     """
     model = Model(path, provider)
+    free = model.free
     generator = np.random.default_rng(seed)
-    feeds = {value.name: generator.standard_normal(_sizes(value, batch), np.float32) for value in model.inputs}
+    feeds = {
+        value.name: generator.standard_normal(_sizes(value, batch, size, free), np.float32) for value in model.inputs
+    }
     times = []
     outputs: dict[str, Array] = {}
     for _ in range(1 + repeats):
@@ -80,6 +92,16 @@ class Model:
     def sizes(self) -> list[int | str]:
         """The sizes of the first input; those that are free are text."""
         return list(self.inputs[0].shape)
+
+    @property
+    def free(self) -> dict[str, Free]:
+        """What the file records of free axes of the image, by their names."""
+        try:
+            recorded = json.loads(self.metadata.get("rescompile.dynamic", "{}"))
+            return {name: Free.of(name, facts) for name, facts in recorded.items()}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            message = f"what {self.path} records under rescompile.dynamic cannot be read"
+            raise UsageError(Diagnostic("E0801", message)) from None
 
     @property
     def batch(self) -> int | None:
@@ -176,8 +198,8 @@ def _provider(ort: Any, name: str) -> str:
     return PROVIDERS[name]
 
 
-def _sizes(value: Any, batch: int | None) -> list[int]:
-    """The sizes of an input: free dimensions are the batch."""
+def _sizes(value: Any, batch: int | None, size: tuple[int, int] | None, free: Mapping[str, Free]) -> list[int]:
+    """The sizes of an input: a free first dimension is the batch, the last two of four are height and width."""
     if value.type != "tensor(float)":
         raise UsageError(
             Diagnostic("E0801", f"input '{value.name}' is a {value.type}, and only float32 inputs are drawn")
@@ -185,7 +207,21 @@ def _sizes(value: Any, batch: int | None) -> list[int]:
     fixed = _fixed(value)
     if batch is not None and fixed is not None and fixed != batch:
         raise UsageError(Diagnostic("E0802", f"the batch of this model is fixed to {fixed}"))
-    return [size if isinstance(size, int) else batch or 1 for size in value.shape]
+    shape = [n if isinstance(n, int) else batch or 1 for n in value.shape]
+    if size is not None and len(shape) != 4:
+        raise UsageError(Diagnostic("E0802", f"input '{value.name}' is {value.shape}: it has no height and no width"))
+    for at, name in enumerate(AXES if len(shape) == 4 else ()):
+        if isinstance(value.shape[2 + at], int):
+            if size is not None and size[at] != shape[2 + at]:
+                help = "a model built with --dynamic takes other sizes"
+                raise UsageError(
+                    Diagnostic("E0802", f"the {name} of this model is fixed to {shape[2 + at]}", help=help)
+                )
+        elif size is not None or name in free:
+            shape[2 + at] = free[name].size if size is None else size[at]
+            if name in free:
+                free[name].check(shape[2 + at])
+    return shape
 
 
 def _fixed(value: Any) -> int | None:

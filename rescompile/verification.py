@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from rescompile.ops import Norm
 from rescompile.passes import PASSES, apply
 from rescompile.runtimes import PRECISIONS, RUNTIMES, Runtime, find
 from rescompile.runtimes.jobs import job
+from rescompile.sizes import AXES, sizes
 from rescompile.weights import Array, Weights, draw
 
 TARGETS = ("onnx", "torch", "source")
@@ -66,27 +68,33 @@ def verify(
     passes: Mapping[str, Any] | None = None,
     runtimes: Sequence[str] = (),
     precisions: Sequence[str] = ("fp32",),
+    dynamic: str | None = None,
 ) -> Iterator[Verdict]:
     """Compare each target with float64, one verdict after the other; then what each of `runtimes` gives, in those of
     `precisions` that it has.
 
     `weights` are used as they are; without them new ones are drawn, norms get scales of random sign, and the statistics are
-    those of a seeded batch. `passes` are applied to what is compiled, and not to the reference. Raises UsageError for an
-    unknown target or precision, and Unavailable where a target or runtime is not there or does not do what was asked.
+    those of a seeded batch. `passes` are applied to what is compiled, and not to the reference. With `dynamic`, the targets
+    leave these axes of the image free, and are compared at another size than the spec's. Raises UsageError for an unknown
+    target or precision and for an axis that cannot be free, and Unavailable where a target or runtime is not there or does
+    not do what was asked.
     """
     for target in targets:
         if target not in TARGETS:
             help = nearest(target, TARGETS) or f"the targets are {', '.join(TARGETS)}"
             raise UsageError(Diagnostic("E0802", f"'{target}' cannot be verified", help=help))
-    cases = [_Case(target, _RUNS[target]) for target in targets] + _cases(runtimes, precisions)
+    cases = [_Case(target, partial(_RUNS[target], dynamic=dynamic)) for target in targets] + _cases(
+        runtimes, precisions
+    )
     if not cases:
         raise UsageError(Diagnostic("E0802", "there is nothing to verify", help="name a target or a runtime"))
     passes = dict(passes or {})
     other = {step.keyword: passes.pop(step.keyword) for step in PASSES if not step.exact and step.keyword in passes}
     if other:  # passes that make another function: the reference is that one too
         network, weights = apply(network, weights, other)
+    shape = network.input if dynamic is None else other_size(network, dynamic)
     torch: Any = door.load("torch")
-    x = np.random.default_rng(seed).standard_normal((batch, *network.input), np.float32)
+    x = np.random.default_rng(seed).standard_normal((batch, *shape), np.float32)
     held = weights if weights is not None else trial(network, seed)
     exact = torch.evaluate(network, held, x, double=True)
     bounds: dict[str, float] = {}
@@ -135,6 +143,17 @@ def _cases(runtimes: Sequence[str], precisions: Sequence[str]) -> list[_Case]:
             raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot run here: {reason}", help=help))
         cases += [_Case(runtime.takes, _InRuntime(runtime, options, each), text.strip(), each) for each in done]
     return cases
+
+
+def other_size(network: Network, dynamic: str) -> tuple[int, ...]:
+    """The shape of an image whose free axes are not those of the spec: higher by half, and narrower where it may be. Raises
+    UsageError where an axis cannot be free."""
+    found = {axis.name: axis for axis in sizes(network, dynamic).free}
+    channels, *own = network.input
+    wished = {"height": own[0] + own[0] // 2 + 1, "width": own[1] - own[1] // 4 - 1}
+    return channels, *(
+        found[name].after(wished[name]) if name in found else n for name, n in zip(AXES, own, strict=True)
+    )
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
@@ -245,26 +264,28 @@ def _without(series: Series, names: set[str]) -> Series:
 # --- targets ----------------------------------------------------------------------------------------------------------
 
 
-def _torch(network: Network, weights: Weights, x: Array) -> Arrays:
+def _torch(network: Network, weights: Weights, x: Array, dynamic: str | None = None) -> Arrays:
+    """The module, which takes images of any size that the network takes."""
     torch: Any = door.load("torch")
     outputs: Arrays = torch.evaluate(network, weights, x)
     return outputs
 
 
-def _onnx(network: Network, weights: Weights, x: Array) -> Arrays:
+def _onnx(network: Network, weights: Weights, x: Array, dynamic: str | None) -> Arrays:
     from rescompile.runtime import evaluate
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        door.load("onnx").emit(network, weights, **door.checked(door.load("onnx"), "onnx", {})).write(path)
+        options = {} if dynamic is None else {"dynamic": dynamic}
+        door.load("onnx").emit(network, weights, **door.checked(door.load("onnx"), "onnx", options)).write(path)
         return evaluate(path, x)
 
 
-def _source(network: Network, weights: Weights, x: Array) -> Arrays:
+def _source(network: Network, weights: Weights, x: Array, dynamic: str | None) -> Arrays:
     """The file alone, in a process of its own that has no rescompile."""
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
-        door.load("source").emit(network, None, style="classes").write(here / "network_source.py")
+        door.load("source").emit(network, None, style="classes", dynamic=dynamic).write(here / "network_source.py")
         arrays = {name: weights[name] for name, _ in parameters(network) if name in weights}
         np.savez(str(here / "weights.npz"), allow_pickle=False, **arrays)
         np.save(here / "input.npy", x)
@@ -328,4 +349,4 @@ def _eager(precision: str) -> Callable[[Network, Weights, Array], Arrays]:
     raise Unavailable(Diagnostic("E0901", message, help=RUNTIMES["torch-cuda"].how()))
 
 
-_RUNS: dict[str, Callable[[Network, Weights, Array], Arrays]] = {"onnx": _onnx, "torch": _torch, "source": _source}
+_RUNS: dict[str, Callable[..., Arrays]] = {"onnx": _onnx, "torch": _torch, "source": _source}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rescompile.cli.common import (
+    DynamicOption,
     FeaturesOption,
     ForceOption,
     Format,
@@ -75,6 +76,7 @@ def build(
             help="fp16: weights and nodes of an ONNX file in float16, input and outputs in float32. Default: fp32."
         ),
     ] = None,
+    dynamic: DynamicOption = None,
     option: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="NAME=VALUE", help="An option of another target. Repeatable."),
@@ -100,7 +102,7 @@ def build(
         raise UsageError(Diagnostic("E0802", "-o - and --json exclude one another: both write to standard output"))
     if output == "":
         raise UsageError(Diagnostic("E0802", "-o names no file"))
-    given = {"opset": opset, "batch": batch, "precision": precision, "style": style}
+    given = {"opset": opset, "batch": batch, "precision": precision, "dynamic": dynamic, "style": style}
     own = [(key, value) for key, value in given.items() if value is not None]
     options = _once([*_assignments(option), *own])
     suffix = backend.load(target).SUFFIX
@@ -237,6 +239,10 @@ def _told(artifact: Any, written: list[Path], seconds: float, as_json: bool) -> 
     for name, sizes in {"input": artifact.facts.get("input"), **artifact.facts.get("outputs", {})}.items():
         if sizes:
             say(f"  {name} [{', '.join(map(str, sizes))}]")
+    if free := artifact.facts.get("free"):
+        from rescompile.sizes import said
+
+        say(f"  {said(free)}")
     if len(written) > 1:
         say(f"  weights in {', '.join(str(path) for path in written[:-1])}")
     return data

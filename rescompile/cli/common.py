@@ -48,6 +48,10 @@ FeaturesOption = Annotated[
         "--features", metavar="PARTS", help="Parts whose maps become outputs too, such as layer2,layer3,layer4."
     ),
 ]
+DynamicOption = Annotated[
+    str | None,
+    typer.Option(metavar="AXES", help="Axes of the image to leave free: height,width, or one of them."),
+]
 FormatOption = Annotated[Format, typer.Option("--format", help="How diagnostics are written.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the command's data as JSON; implies --format json.")]
 ForceOption = Annotated[

@@ -42,11 +42,12 @@ def extract(
             Diagnostic("E0703", f"the spec recorded in {model} does not have the SHA-256 recorded beside it")
         )
     if as_json:
-        print_json({"spec": recorded.text, "sha256": recorded.sha256, "passes": list(recorded.passes)})
+        facts = {"passes": list(recorded.passes), "options": list(recorded.options)}
+        print_json({"spec": recorded.text, "sha256": recorded.sha256, **facts})
         return
     if output in (None, "-"):
         sys.stdout.write(recorded.text)
     else:
         write_text(sealed([recorded.text.encode()], b"# ", b": ", b"\n"), Path(str(output)), force)
-    if recorded.passes:
-        say(f"built with {' '.join(f'--{step}' for step in recorded.passes)}")
+    if with_these := (*recorded.passes, *recorded.options):
+        say(f"built with {' '.join(f'--{step}' for step in with_these)}")

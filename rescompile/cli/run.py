@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 import tempfile
 import time
@@ -77,6 +78,12 @@ def run_model(
     batch: Annotated[
         int | None, typer.Option(min=1, help="Size of a free batch axis; with --image, so many at a time. Default: 1.")
     ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HEIGHTxWIDTH", help="Size of the seeded input where that is free. Default: that of the spec."
+        ),
+    ] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Timed runs after the first. Default: 5.")] = None,
     weights: Annotated[
         str | None, typer.Option(metavar="FILE", help="Weights of a spec. Default: new ones by the spec's init.")
@@ -103,6 +110,9 @@ def run_model(
                 raise UsageError(Diagnostic("E0802", f"{name} is about images", help="say which: --image PATH"))
     elif repeats is not None:
         raise UsageError(Diagnostic("E0802", "--repeats and --image exclude one another: each image is run once"))
+    elif size is not None:
+        message = "--size and --image exclude one another: images are prepared"
+        raise UsageError(Diagnostic("E0802", message, help="say how: --preprocess crop=320,256"))
     if save is not None:
         from rescompile.arrays import check
 
@@ -119,7 +129,8 @@ def run_model(
         of_specs["--seed"] = seed
     with _compiled(model, of_specs, seed or 0, passes) as path:
         if not image:
-            _run_seeded(path, provider.value, seed or 0, batch, repeats or 5, save, force, as_json)
+            wanted = _size(size) if size is not None else None
+            _run_seeded(path, provider.value, seed or 0, batch, repeats or 5, wanted, save, force, as_json)
         else:
             _run_images(
                 path, model, provider.value, paths, words, top or 5, preprocess or [], batch, save, force, as_json,
@@ -169,12 +180,12 @@ def _is_model(argument: str) -> bool:
 
 
 def _run_seeded(
-    path: Path, provider: str, seed: int, batch: int | None, repeats: int, save: Path | None, force: bool,
-    as_json: bool,
+    path: Path, provider: str, seed: int, batch: int | None, repeats: int, size: tuple[int, int] | None, save: Path | None,
+    force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     from rescompile.runtime import run
 
-    result = run(path, provider, seed, batch, repeats)
+    result = run(path, provider, seed, batch, repeats, size)
     if save is not None:
         from rescompile import arrays
 
@@ -194,6 +205,15 @@ def _run_seeded(
     print(
         f"{result.provider}: {result.seconds * 1e3:.2f} ms (median of {repeats}), first run {result.first_seconds * 1e3:.2f} ms, load {result.load_seconds * 1e3:.0f} ms"
     )
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Height and width, written `320x256`. Raises UsageError."""
+    match = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", text, re.ASCII)
+    if match is None:
+        message = f"--size is height and width, such as 320x256, and this is '{clipped(text)}'"
+        raise UsageError(Diagnostic("E0802", message))
+    return int(match[1]), int(match[2])
 
 
 def _summary(outputs: dict[str, Array]) -> dict[str, Any]:
@@ -281,6 +301,7 @@ def _run_images(
 def _preparation(model: Model, shown: str, given: Sequence[str]) -> Preparation:
     """How images become the input of this model: what it records, and what the user says otherwise."""
     from rescompile.images import preparation
+    from rescompile.sizes import AXES
 
     if len(model.inputs) != 1 or model.inputs[0].type != "tensor(float)":
         kinds = ", ".join(value.type for value in model.inputs[:3])
@@ -299,7 +320,11 @@ def _preparation(model: Model, shown: str, given: Sequence[str]) -> Preparation:
         if name in values:
             raise UsageError(Diagnostic("E0802", f"--preprocess {clipped(name)} is given twice"))
         values[name] = value
-    return preparation(recorded | values, model.sizes, shown)
+    how = preparation(recorded | values, model.sizes, shown)
+    for name, n in zip(AXES, how.crop or how.resize or (), strict=False):
+        if name in model.free:
+            model.free[name].check(n)
+    return how
 
 
 class _Answers:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from rescompile.cli.common import (
+    DynamicOption,
     FeaturesOption,
     Format,
     FormatOption,
@@ -43,6 +44,7 @@ def verify(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and input.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Size of the batch.")] = 2,
+    dynamic: DynamicOption = None,
     set: SetOption = None,
     features: FeaturesOption = None,
     as_json: JsonOption = False,
@@ -50,8 +52,11 @@ def verify(
     *,
     passes: dict[str, Any],
 ) -> None:
-    """Compare targets and runtimes with float64: an error may be three times that of plain torch in the same precision."""
-    from rescompile.verification import TARGETS
+    """Compare targets and runtimes with float64: an error may be three times that of plain torch in the same precision.
+
+    With --dynamic the targets leave these axes free, and are compared at another size than the spec's.
+    """
+    from rescompile.verification import TARGETS, other_size
     from rescompile.verification import verify as verdicts
 
     _, network = elaborated(spec, set, features)
@@ -62,6 +67,12 @@ def verify(
         loaded = checkpoints.load(weights, network, say)
     if precision is not None and runtime is None:
         raise UsageError(Diagnostic("E0802", "--precision is that of runtimes", help="say which: --runtime ort-cpu"))
+    if dynamic is not None and runtime is not None:
+        message = "--dynamic and --runtime exclude one another: a runtime is given a file of one size"
+        raise UsageError(Diagnostic("E0802", message))
+    shape = [batch, *(network.input if dynamic is None else other_size(network, dynamic))]
+    if dynamic is not None and not as_json:
+        print(f"input {shape}")
     chosen = _split(runtime or "")
     names = _split(targets) if targets is not None else [] if runtime is not None else TARGETS
     found: list[Any] = []
@@ -71,7 +82,8 @@ def verify(
         where = f"{runtime:<{widths[0]}}  {precision:<{widths[1]}}  " if chosen else ""
         print(f"{target:<8}  {where}{rest}")
 
-    for verdict in verdicts(network, names, seed, batch, loaded, passes, chosen, _split(precision or "fp32")):
+    precisions = _split(precision or "fp32")
+    for verdict in verdicts(network, names, seed, batch, loaded, passes, chosen, precisions, dynamic):
         if not as_json and not found:
             shown("target", "runtime", "precision", f"{'error':>9}  {'bound':>9}")
         found.append(verdict)
@@ -88,7 +100,7 @@ def verify(
             }
             for v in found
         ]  # fmt: skip
-        print_json({"name": network.name, "passed": passed, "targets": listed})
+        print_json({"name": network.name, "input": shape, "passed": passed, "targets": listed})
     else:
         print("PASSED" if passed else "FAILED")
     if not passed:
