@@ -7,7 +7,7 @@ of `rescompile.seal` as the last metadata entry.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -47,8 +47,8 @@ class Tensor:
 
 @dataclass(slots=True)
 class Call:
-    """A node of the graph; `shape` is that of its output, without the batch: for a map or a vector of features, of the
-    size that the spec says."""
+    """A node of the graph; `shape` is that of its output, without the batch, and of each of the `others` if it has more: for a
+    map or a vector of features, of the size that the spec says."""
 
     name: str
     operator: str
@@ -56,6 +56,7 @@ class Call:
     output: str
     shape: tuple[int, ...]
     attributes: dict[str, Any]
+    others: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ def _node(call: Call) -> bytes:
     return b"".join(
         (
             texts(1, call.inputs),
-            text(2, call.output),
+            texts(2, [call.output, *call.others]),
             text(3, call.name),
             text(4, call.operator),
             *(data(5, _attribute(key, call.attributes[key])) for key in sorted(call.attributes)),

@@ -132,6 +132,7 @@ class ClassWriter:
         self.support: set[type[ops.Kind]] = set()
         self.helpers: set[str] = set()
         self.local = {"x"}  # variables that hold something
+        self.splits = 0  # values that were taken apart
         self.pending: set[str] = set()  # those among them that only the value at hand mentions
         self.inside = False  # of a branch that is computed again
         self.names = set(scope_names(of.items))
@@ -260,20 +261,37 @@ class ClassWriter:
         return self.short(Value(f"{self.reference(name)}({value.text}{outputs})", fresh), own)
 
     def copies(self, copies: Copies, value: Value, own: str) -> Value:
-        """Copies side by side on one value, made by a loop and called by one."""
+        """Copies side by side on one value or its parts, made by a loop and called by one."""
         self.made.append(f"self.{copies.name} = nn.ModuleList()")
         self.made.append(f"for _ in range({copies.count}):")
         self.made.append(f"    self.{copies.name}.append({instance(copies.use)})")
         if not value.is_name:
             value = self.keep(value, own)
-        if copies.merge == "concat":
-            return Value(f"torch.cat([branch({value.text}) for branch in self.{copies.name}], 1)", fresh=True)
+        # TorchScript unrolls both, and a variable of the loop below may not be one of a comprehension too. Nor does it know
+        # how long a zip of modules and tensors is.
+        if copies.split:
+            parts = self.parts(value.text, f"len(self.{copies.name})")
+            if copies.merge == "concat":
+                text = f"torch.cat([branch({parts}[at]) for at, branch in enumerate(self.{copies.name})], 1)"
+                return Value(text, fresh=True)
+            given = f"{parts}[index]"
+        else:
+            given = value.text
+            if copies.merge == "concat":
+                return Value(f"torch.cat([branch({given}) for branch in self.{copies.name}], 1)", fresh=True)
         total = self.new_local()
         self.say(f"{total} = {value.text}")
-        # TorchScript unrolls both, and a variable of this loop may not be one of a comprehension too.
         self.say(f"for index, part in enumerate(self.{copies.name}):")
-        self.say(f"    {total} = {total} + part({value.text}) if index else part({value.text})")
+        self.say(f"    {total} = {total} + part({given}) if index else part({given})")
         return Value(total, fresh=True)
+
+    def parts(self, text: str, count: str) -> str:
+        """A variable with the equal parts of a value's channels. It is none of the others, which hold one tensor each:
+        TorchScript and type checkers let a variable keep its type only."""
+        self.splits += 1
+        name = f"parts{self.splits}" if self.splits > 1 else "parts"
+        self.say(f"{name} = {text}.chunk({count}, 1)")
+        return name
 
     def join(self, join: Join, value: Value, own: str, act: Layer | None) -> Value:
         """A merge, and the activation after it where both are written together."""
@@ -296,12 +314,21 @@ class ClassWriter:
             return self.survived(join, source, own, act)
         results: list[Value] = []
         in_place = join.merge == "add"
+        count = len(join.branches)
+        # A part of one is the value itself.
+        own_locals = parts = [self.new_local() for _ in range(count)] if join.sample.split and count > 1 else []
+        if parts and count <= len(_LOCALS):
+            self.say(f"{', '.join(parts)} = {source}.chunk({count}, 1)")
+        elif parts:
+            listed = self.parts(source, str(count))
+            parts = [f"{listed}[{at}]" for at in range(count)]
         for at, items in enumerate(join.branches):
-            local = self.new_local()
+            local = own_locals[at] if own_locals else self.new_local()
+            given = parts[at] if parts else source
             if self.checkpoint and not self.inside and at == self.new_branch(join) and not _gives_output(items):
-                result = self.recomputed(join, items, source)
+                result = self.recomputed(join, items, given)
             else:
-                result = self.run(items, Value(source), local)
+                result = self.run(items, Value(given), local)
             if not result.tight or (at == 0 and in_place and result.fresh):
                 result = self.keep(result, local)
             results.append(result)

@@ -90,8 +90,9 @@ class Unravelled:
     def _merged(self, node: Parallel, path: str, x: Tensor) -> Tensor:
         name = join(path, node.name)
         values = []
-        for at, (branch, way) in enumerate(zip(node.branches, self._ways[name], strict=True)):
-            value = self._value(branch, path, x)
+        given = x.chunk(len(node.branches), 1) if node.split else [x] * len(node.branches)
+        for at, (branch, part, way) in enumerate(zip(node.branches, given, self._ways[name], strict=True)):
+            value = self._value(branch, path, part)
             values.append(_valve(value, self, name, at) if way else value.detach())
         if node.survival and node.survival.rescale == "test":
             values[0] = node.survival.probability * values[0]

@@ -142,12 +142,25 @@ class Graph:
 
     def call(self, name: str, operator: str, inputs: Iterable[str], shape: Shape, **attributes: Any) -> str:
         """Add a node and return the name of its value."""
-        value = name
-        while value in self.taken:
-            value += "_"
-        self.taken.add(value)
+        value = self.value(name)
         self.calls.append(Call(name, operator, list(inputs), value, shape, attributes))
         return value
+
+    def value(self, name: str) -> str:
+        """The name of a new value."""
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
+        return name
+
+    def split(self, name: str, value: str, count: int, shape: Shape) -> list[str]:
+        """Add a node that takes a value apart into `count` ranges of its channels, and return the names of these values.
+
+        Sizes are an input: opsets before 18 have no `num_outputs`, and from it on one of the two is needed."""
+        sizes = self.constant(f"{name}.sizes", np.full(count, shape[0], np.int64))
+        first, *others = [self.value(f"{name}.{at}") for at in range(count)]
+        self.calls.append(Call(name, "Split", [value, sizes], first, shape, {"axis": 1}, others))
+        return [first, *others]
 
     def weights(self, name: str, op: Op, *parts: str) -> list[str]:
         """Add the named parameters of an op as initializers and return their names."""
@@ -173,6 +186,7 @@ class Graph:
         """Call values otherwise, where they are made and wherever they are used."""
         for call in self.calls:
             call.output = names.get(call.output, call.output)
+            call.others = [names.get(value, value) for value in call.others]
             call.inputs = [names.get(value, value) for value in call.inputs]
 
 
@@ -201,8 +215,15 @@ def _thread(node: Node, path: str, value: str, graph: Graph, outputs: dict[str, 
                 value = _thread(child, inner, value, graph, outputs)
             return value
         case Parallel():
-            branches = [_thread(branch, path, value, graph, outputs) for branch in node.branches]
-            return _merge(graph, join(path, node.name), node, branches)
+            count = len(node.branches)
+            name = join(path, node.name)
+            given = [value] * count
+            if node.split and count > 1:
+                given = graph.split(f"{name}.split", value, count, node.given)
+            branches = [
+                _thread(branch, path, part, graph, outputs) for branch, part in zip(node.branches, given, strict=True)
+            ]
+            return _merge(graph, name, node, branches)
         case Side(mode="always"):
             outputs[node.output_name or path] = _thread(node.child, path, value, graph, outputs)
     return value

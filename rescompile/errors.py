@@ -161,7 +161,7 @@ CODES: dict[str, str] = {
     # shapes
     "E0201": "the branches of a merge have different shapes",
     "E0202": "a kernel, stride or size does not fit the map",
-    "E0203": "channels cannot be divided into groups",
+    "E0203": "channels cannot be divided into groups or branches",
     "E0204": "an op is given input of the wrong rank",
     "E0205": "padding that cannot be",
     "E0206": "channels would shrink",
@@ -215,7 +215,6 @@ CODES: dict[str, str] = {
     "E0802": "an option that cannot be used so",
     "E0803": "a checkpoint that cannot be read",
     "E0804": "a form of grouped convolutions, and there are none",
-    "E0805": "a grouped convolution that cannot be split into paths",
     "E0806": "a lesion that names no part",
     "E0807": "a lesion of a part that allows none",
     "E0808": "blocks that cannot change places",

@@ -2,7 +2,7 @@
 
     Op         a leaf
     Series     one after the other; with a name it is a scope, with a call it came from a block
-    Parallel   branches on the same input, merged by add, concat, mul or gate
+    Parallel   branches on the same input, or on equal ranges of its channels, merged by add, concat, mul or gate
     Side       a branch that does not rejoin: an auxiliary head, a feature tap, parameters that nothing uses
 
 Every node knows its input and output shape (without the batch). `hints` stand beside numbers: the expressions they came
@@ -104,9 +104,10 @@ class Survival:
 
 @dataclass(frozen=True, slots=True)
 class Parallel:
-    """Branches on the same input. `residual` marks branch + shortcut; with merge gate the branches are
-    (branch, gate, shortcut) and the value is gate * branch + (1 - gate) * shortcut. Of copies of one branch, `hints` has the
-    expression for their number under `copies`."""
+    """Branches on the same input; with `split` each has its own of as many equal ranges of the input's channels, in order.
+    `residual` marks branch + shortcut; with merge gate the branches are (branch, gate, shortcut) and the value is
+    gate * branch + (1 - gate) * shortcut. Neither is ever split. Of copies of one branch, `hints` has the expression for their
+    number under `copies`."""
 
     name: str
     branches: tuple[Series, ...]
@@ -115,9 +116,15 @@ class Parallel:
     output: Shape
     residual: bool = False
     survival: Survival | None = None
+    split: bool = False
     origin: Origin | None = field(default=None, compare=False)
     when: str | None = field(default=None, compare=False)
     hints: Hints = field(default_factory=dict, compare=False)
+
+    @property
+    def given(self) -> Shape:
+        """The shape that each branch is given."""
+        return share(self.input, len(self.branches)) if self.split else self.input
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +253,13 @@ def fold(node: Node, rules: Rules[T], path: str = "") -> T:
             return rules.parallel(node, [fold(branch, rules, path) for branch in node.branches])
         case Side():
             return rules.side(node, fold(node.child, rules, path))
+
+
+def share(shape: Shape, count: int) -> Shape:
+    """The shape of an equal part of the channels. Raises ShapeError where they cannot be divided so."""
+    if shape[0] % count:
+        raise ShapeError("E0203", f"cannot split {shape[0]} channels among {count} branches", "copies")
+    return shape[0] // count, *shape[1:]
 
 
 def merge_shape(merge: Merge, shapes: Sequence[Shape]) -> Shape:

@@ -70,6 +70,8 @@ def describe(node: Node) -> str:
             return _called(node) if node.call else "scope" if isinstance(node.children[0], Parallel) else "list"
         case Parallel():
             words: list[str] = [node.merge]
+            if node.split:
+                words.append("split")
             if node.residual:
                 words.append("residual")
             if node.survival:

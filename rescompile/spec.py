@@ -296,9 +296,10 @@ class ResidualStep(Model):
 
 
 class Parallel(Model):
-    """Branches on the same input, or `copies` of one branch."""
+    """Branches on the same input, or `copies` of one branch; with `split`, each on its own range of the channels."""
 
     merge: Literal["add", "concat", "mul"]
+    split: StrictBool = False
     branches: Annotated[list[Step], Field(min_length=1)] | None = None
     copies: Expression | None = None
     branch: Step | None = None

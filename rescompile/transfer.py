@@ -236,6 +236,8 @@ def _entries(node: Node, path: str) -> Iterator[tuple[str, Op]]:
                 yield from _entries(child, join(path, node.name))
                 if not isinstance(child, Side) and _changes(child):
                     return
+        case Parallel(split=True):
+            return  # each branch sees some of the image's channels only
         case Parallel() | Side():
             for child in children(node):
                 yield from _entries(child, path)

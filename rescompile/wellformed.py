@@ -30,7 +30,9 @@ def _check(node: Node, shape: Shape, path: str) -> Shape:
             for child in node.children:
                 output = _check(child, output, inner)
         case Parallel():
-            output = merge_shape(node.merge, [_check(branch, shape, inner) for branch in node.branches])
+            if node.split and (node.residual or node.merge == "gate" or shape[0] % len(node.branches)):
+                raise MalformedNetwork(f"{full} cannot split {shape[0]} channels among {len(node.branches)} branches")
+            output = merge_shape(node.merge, [_check(branch, node.given, inner) for branch in node.branches])
         case Side():
             _check(node.child, shape, inner)
             output = shape

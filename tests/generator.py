@@ -628,6 +628,7 @@ class _Writer:
             ]
             if not same:
                 options += [lambda: self.parallel(place, "concat")] * 2
+                options.append(lambda: self.split(place))
             if not place.vector:
                 options.append(lambda: self.squeeze(place))
             if not place.numbered:
@@ -701,6 +702,36 @@ class _Writer:
             return shapes[0]
 
         return Step({"parallel": {"merge": merge, "branches": [branch.text for branch in branches]}}, run)
+
+    def split(self, place: Place) -> Step:
+        """A layer, and branches that each see a part of its channels: different ones, or copies of one."""
+        count, size = self.rng.randint(2, 4), self.rng.randint(3, 5)
+        word, main, kernel = ("linear", "features", {}) if place.vector else ("conv", "channels", {"kernel": 1})
+        first = self.op(word, place, **{main: count * size}, **kernel)
+        shape = None if place.shape is None else (size, *place.shape[1:])
+        inner = replace(place.deeper, shape=shape)
+        merge = self.pick("concat", "add")
+        copied = not place.numbered and self.chance(0.5)
+        if copied:
+            branches = [self.grouped(self.several(inner, merge == "add", 1, 2))] * count
+        else:
+            branches = [self.grouped(self.several(inner, merge == "add", 1, 2)) for _ in range(count)]
+            if self.chance(0.5):
+                branches[self.rng.randrange(count)] = Step("identity", lambda at: at.shape)
+
+        def run(at: At) -> Shape:
+            part = (size, *at.shape[1:])
+            shapes = [branch.run(replace(at.inside(copy=copy), shape=part)) for copy, branch in enumerate(branches)]
+            return (sum(shape[0] for shape in shapes) if merge == "concat" else shapes[0][0], *shapes[0][1:])
+
+        text: dict[str, Any] = {"merge": merge, "split": True}
+        if copied:
+            step = self.named(
+                self.name(), Step({"parallel": {**text, "copies": count, "branch": branches[0].text}}, run)
+            )
+        else:
+            step = Step({"parallel": {**text, "branches": [branch.text for branch in branches]}}, run)
+        return Step([first.text, step.text], chain([first, step]))
 
     def hourglass(self, place: Place) -> Step:
         """A smaller map made large again, beside the map itself: one level of a U-Net."""

@@ -71,7 +71,10 @@ def _evaluate(node: Node, path: str, x: Array, weights: Mapping[str, NDArray[Any
             for child in node.children:
                 y = _evaluate(child, scope(path, node), y, weights, sides)
         case Parallel():
-            values = [_evaluate(branch, scope(path, node), x, weights, sides) for branch in node.branches]
+            values = [
+                _evaluate(branch, scope(path, node), part, weights, sides)
+                for branch, part in zip(node.branches, _given(node, x), strict=True)
+            ]
             if node.survival and node.survival.rescale == "test":
                 # In training the branch was there only with this probability, so in evaluation it counts by as much.
                 # With "train" it was divided by the probability in training, and evaluation leaves it alone.
@@ -86,6 +89,16 @@ def _evaluate(node: Node, path: str, x: Array, weights: Mapping[str, NDArray[Any
     assert y.shape == (len(x), *node.output), f"{path or 'root'}: declared output {node.output}, computed {y.shape[1:]}"
     assert y.dtype == x.dtype, f"{path or 'root'}: {x.dtype} became {y.dtype}"
     return y
+
+
+def _given(node: Parallel, x: Array) -> list[Array]:
+    """What each branch sees: x, or with `split` as many channels as each other, the first branch the first ones."""
+    count = len(node.branches)
+    if not node.split:
+        return [x] * count
+    size = x.shape[1] // count
+    assert size * count == x.shape[1], f"{x.shape[1]} channels cannot be split among {count} branches"
+    return [x[:, at * size : (at + 1) * size] for at in range(count)]
 
 
 def _own(name: str, op: Op, weights: Mapping[str, NDArray[Any]], dtype: DTypeLike) -> Own:

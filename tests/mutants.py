@@ -214,6 +214,10 @@ def only(word: str, change: Callable[[list[str]], list[str]]) -> Callable[..., t
 merge("concat_reversed", only("concat", lambda branches: branches[::-1]))
 merge("gate_inverted", only("gate", lambda branches: branches[::-1]))
 merge("gate_and_branch_swapped", only("gate", lambda branches: [branches[1], branches[0], branches[2]]))
+merge(
+    "concat_of_a_split_reversed",
+    lambda node, given: (node, given[::-1] if node.split and node.merge == "concat" else given),
+)
 merge("last_addend_forgotten", only("add", lambda branches: branches[: max(2, len(branches) - 1)]))
 merge("mul_as_add", lambda node, branches: (replace(node, merge="add") if node.merge == "mul" else node, branches))
 merge("survival_factor_dropped", lambda node, branches: (replace(node, survival=None), branches))
@@ -225,6 +229,12 @@ merge(
         branches,
     ),
 )
+
+
+@planted(OF_BACKENDS)
+def parts_of_a_split_in_another_order(patch: Patch) -> None:
+    right = onnx.Graph.split
+    patch.setattr(onnx.Graph, "split", lambda *given: right(*given)[::-1])
 
 
 @planted(OF_BACKENDS)
@@ -770,6 +780,23 @@ def preact_bottleneck(hand: Hand) -> dict[str, Array]:
         shortcut = hand.conv(f"{path}.downsample.0", first, stride=stride) if index == 0 else x
         x = hand.conv(f"{path}.conv3", y) + shortcut
     return {"logits": x}
+
+
+@known("""
+input: [6, 5, 7]
+network:
+  - parallel:
+      merge: concat
+      split: true
+      branches: [identity, [c1: {conv: {channels: in_channels + 1, kernel: 1}}]]
+  - halves: {parallel: {merge: concat, split: true, branches: [{parallel: {merge: concat, branches: [identity, tanh]}}]}}
+  - paths: {parallel: {merge: add, split: true, copies: in_channels // 7, branch: [c2: {conv: {channels: 3, kernel: 1}}, {scale: copy + 2}]}}
+""")
+def split_channels(hand: Hand) -> dict[str, Array]:
+    """The first branch has the first channels, and as many as each other; what is split need not come together as it was."""
+    x = np.concatenate([hand.x[:, :3], hand.conv("c1", hand.x[:, 3:])], axis=1)
+    x = np.concatenate([x, np.tanh(x)], axis=1)
+    return {"logits": 2 * hand.conv("paths.0.c2", x[:, :7]) + 3 * hand.conv("paths.1.c2", x[:, 7:])}
 
 
 @known("""

@@ -74,6 +74,13 @@ def a_row_begins_like_the_first_row(patch: Patch) -> None:
 
 
 @planted
+def channels_are_split_elsewhere(patch: Patch) -> None:
+    right = _classes.ClassWriter.parts
+    patch.setattr(_classes, "_LOCALS", ())  # so that all parts are made there
+    patch.setattr(_classes.ClassWriter, "parts", lambda self, text, count: right(self, f"{text}.roll(1, 1)", count))
+
+
+@planted
 def channels_stay_along_a_row(patch: Patch) -> None:
     patch.setattr(stages, "Stage", lambda *given: replace(parts.Stage(*given), then=None))
 

@@ -172,7 +172,8 @@ def test_shapes(name: str) -> None:
         value.name: [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim]
         for value in (*inferred.value_info, *inferred.output)
     }
-    assert {call.output: ["batch", *call.shape] for call in graph.calls} == found
+    made = ((value, call.shape) for call in graph.calls for value in (call.output, *call.others))
+    assert {value: ["batch", *shape] for value, shape in made} == found
 
 
 @every_spec

@@ -405,6 +405,38 @@ network:
 - fc: {linear: 10}
 """
 
+SPLIT = """
+rescompile: 1
+name: split_net
+input: [3, 16, 16]
+parameters: {count: 4}
+blocks:
+  unit:
+    parameters: {count: int}
+    body:
+    - halves:
+        parallel:
+          merge: concat
+          split: true
+          branches: [identity, [conv1: {conv: {channels: in_channels, kernel: 3}}, norm, relu]]
+    - joined: {parallel: {merge: concat, split: true, copies: count, branch: [{conv: {channels: in_channels, kernel: 3}}, norm, relu]}}
+    - parallel:
+        merge: concat
+        branches:
+        - one: {parallel: {merge: concat, split: true, copies: 2, branch: [{conv: {channels: in_channels, kernel: 1}}]}}
+        - two: {parallel: {merge: concat, split: true, copies: count, branch: [{conv: {channels: 3, kernel: 1}}]}}
+    - summed: {parallel: {merge: add, split: true, copies: count, branch: [{conv: {channels: 12, kernel: 1}}, norm]}}
+network:
+- stem: {conv: {channels: 12, kernel: 3}}
+- layer1: {block: unit, depth: 2, count: count}
+- layer2: {block: unit, count: 3}
+- gated: {parallel: {merge: mul, split: true, branches: [identity, sigmoid]}}
+- six: {parallel: {merge: add, split: true, branches: [identity, relu, identity, [conv1: {conv: {channels: 1, kernel: 1}}, relu], tanh, identity]}}
+- global_avgpool
+- flatten
+- parallel: {merge: concat, split: true, branches: [{fc: {linear: 10}}]}
+"""
+
 #: One network for each shape of construct, of the zoo or by its text, made shallow: the constructs are the same.
 CONSTRUCTS: dict[str, Sequence[str]] = {
     "resnet50": ("input=[3,32,32]", *(f"layer{at}.depth=2" for at in (1, 2, 3, 4))),
@@ -423,6 +455,7 @@ CONSTRUCTS: dict[str, Sequence[str]] = {
     "resnet18": ("input=[3,32,32]", "features=[layer2, layer3]"),
     "se_net": (SE,),
     "paths_net": (PATHS,),
+    "split_net": (SPLIT,),
 }
 
 
@@ -458,7 +491,9 @@ class Live:
 def made(name: str, folder: Path) -> Live:
     """The live module of a construct."""
     settings = CONSTRUCTS[name]
-    network = elaborated(settings[0], folder) if settings in ((SE,), (PATHS,)) else facts.network(name, *settings)
+    network = (
+        elaborated(settings[0], folder) if settings in ((SE,), (PATHS,), (SPLIT,)) else facts.network(name, *settings)
+    )
     target: Any = backend.load("torch")
     return Live(network, target.make(network, draw(network, 0)))
 

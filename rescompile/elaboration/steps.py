@@ -13,7 +13,7 @@ from rescompile.elaboration.frames import Frame, Path, Problem, Value
 from rescompile.elaboration.scopes import Names, Scopes
 from rescompile.elaboration.values import MAX_NODES
 from rescompile.errors import ShapeError, one_of
-from rescompile.network import NO_HINTS, Node, Op, Origin, Series, merge_shape
+from rescompile.network import NO_HINTS, Node, Op, Origin, Series, merge_shape, share
 from rescompile.ops import Shape
 from rescompile.reader import locate
 from rescompile.spec import If, NamedStep, OpStep, ParallelStep, ResidualStep, SideStep, Spec, Use
@@ -289,20 +289,29 @@ class Steps(Scopes):
     ) -> tuple[list[Node], Shape]:
         parts = step.parallel
         branches = []
-        for at, branch in enumerate(parts.branches or ()):
-            nodes, output = self.step(branch, (*path, "branches", at), frame, shape, names)
-            branches.append(Series(tuple(nodes), shape, output))
+        copies = 0
         if parts.copies is not None:
             copies = self.whole(parts.copies, frame, (*path, "copies"), "copies", 1, in_channels=shape[0])
-            for copy in range(copies):
-                name = str(copy)
-                self.claim(name, (*path, "copies"), frame, names)
-                inner = frame.with_values(copy=copy)
-                nodes, output = self.step(parts.branch, (*path, "branch"), inner, shape, self.names_of([parts.branch]))
-                named = Series(tuple(nodes), shape, output, name, origin=self.origin((*path, "branch")))
-                branches.append(Series((named,), shape, output))
+        given = shape
+        if parts.split:
+            try:
+                given = share(shape, copies or len(parts.branches or ()))
+            except ShapeError as error:
+                key = "split" if parts.copies is None else "copies"
+                message = f"this parallel {error.message}"
+                raise self.blamed(error.code, message, (*path, key), frame, parts.copies, by_shape=True) from None
+        for at, branch in enumerate(parts.branches or ()):
+            nodes, output = self.step(branch, (*path, "branches", at), frame, given, names)
+            branches.append(Series(tuple(nodes), given, output))
+        for copy in range(copies):
+            name = str(copy)
+            self.claim(name, (*path, "copies"), frame, names)
+            inner = frame.with_values(copy=copy)
+            nodes, output = self.step(parts.branch, (*path, "branch"), inner, given, self.names_of([parts.branch]))
+            named = Series(tuple(nodes), given, output, name, origin=self.origin((*path, "branch")))
+            branches.append(Series((named,), given, output))
         hints = {"copies": parts.copies} if isinstance(parts.copies, str) else NO_HINTS
-        return self.merged(branches, parts.merge, path, frame, shape, names, hints=hints)
+        return self.merged(branches, parts.merge, path, frame, shape, names, split=parts.split, hints=hints)
 
     def merged(
         self,
@@ -313,6 +322,7 @@ class Steps(Scopes):
         shape: Shape,
         names: Names,
         residual: bool = False,
+        split: bool = False,
         hints: tree.Hints = NO_HINTS,
     ) -> tuple[list[Node], Shape]:
         self.grow(path, frame)
@@ -336,7 +346,10 @@ class Steps(Scopes):
             raise self.blamed(error.code, message, where, frame, blame, help, True) from None
         name = self.automatic(merge, path, frame, names, merge=True)
         origin = self.origin(path)
-        return [tree.Parallel(name, tuple(branches), merge, shape, output, residual, None, origin, None, hints)], output
+        node = tree.Parallel(
+            name, tuple(branches), merge, shape, output, residual, split=split, origin=origin, hints=hints
+        )
+        return [node], output
 
     def fitting(self, made: Shape, shape: Shape, frame: Frame) -> str | None:
         """The shortcut of the library that would fit, as one would write it there."""

@@ -511,7 +511,9 @@ class Aligner:
         if not isinstance(first, Join) or not isinstance(second, Join):
             return math.inf
         if not (first.skips and second.skips) and (
-            first.skips or second.skips or first.merge != second.merge or len(first.branches) != len(second.branches)
+            first.skips
+            or second.skips
+            or (first.merge, first.split, len(first.branches)) != (second.merge, second.split, len(second.branches))
         ):
             return math.inf
         return 0.1 + sum(self.distance(a, b) for _, a, b in _branches(first, second))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from rescompile.cost import cost
-from rescompile.network import Call, Merge, Mode, Node, Op, Parallel, Series, Side, Survival, merge_shape, walk
+from rescompile.network import Call, Merge, Mode, Node, Op, Parallel, Series, Side, Survival, merge_shape, share, walk
 from rescompile.ops import Identity, Kind, Shape
 
 
@@ -27,13 +27,15 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """A merge of branches; a residual one has the roles (branch, shortcut), a gate (branch, gate, shortcut)."""
+    """A merge of branches; a residual one has the roles (branch, shortcut), a gate (branch, gate, shortcut). With `split`,
+    each branch has a range of the channels."""
 
     merge: Merge
     residual: bool
     survival: Survival | None
     branches: tuple[Items, ...]
     name: str = field(default="", compare=False)
+    split: bool = False
 
     @property
     def skips(self) -> bool:
@@ -166,7 +168,7 @@ def normal(node: Node) -> Items:
             return tuple(item for child in node.children for item in normal(child))
         case Parallel():
             branches = tuple(normal(branch) for branch in node.branches)
-            return (Join(node.merge, node.residual, node.survival, branches, node.name),)
+            return (Join(node.merge, node.residual, node.survival, branches, node.name, node.split),)
         case Side():
             return (Aside(node.mode, node.output_name, normal(node.child)),)
 
@@ -279,8 +281,11 @@ class Grower:
             case Leaf():
                 return Op(item.name, item.kind, shape, item.kind.output(shape))
             case Join():
-                branches = tuple(self.grown(branch, shape) for branch in item.branches)
+                given = share(shape, len(item.branches)) if item.split else shape
+                branches = tuple(self.grown(branch, given) for branch in item.branches)
                 output = merge_shape(item.merge, [branch.output for branch in branches])
-                return Parallel(item.name, branches, item.merge, shape, output, item.residual, item.survival)
+                return Parallel(
+                    item.name, branches, item.merge, shape, output, item.residual, item.survival, item.split
+                )
             case Aside():
                 return Side(self.grown(item.body, shape), item.output, item.mode, shape)

@@ -111,9 +111,9 @@ def item(thing: Item) -> str:
         say = next((WORDS[kind] for kind in type(thing.kind).__mro__ if kind in WORDS), None)
         return say(thing.kind) if say else thing.kind.word.replace("_", " ")
     if isinstance(thing, Join):
-        return (
-            "a residual branch" if thing.residual else "a gate" if thing.skips else f"branches, merged by {thing.merge}"
-        )
+        if thing.skips:
+            return "a residual branch" if thing.residual else "a gate"
+        return f"branches{' on parts of the channels' if thing.split else ''}, merged by {thing.merge}"
     return f"an auxiliary branch ({thing.mode})"
 
 

@@ -309,6 +309,11 @@ class Builder:
         """The channels after something; a guess is taken if it is right for all."""
         return Flow(self.spell(numbers, guesses, "channels"), numbers)
 
+    def shared(self, flow: Flow, count: Term, counts: Mapping[int, int]) -> Flow:
+        """The channels of an equal part of them; where every channel is a part, that is said best as 1."""
+        numbers = {at: flow.numbers[at] // parts for at, parts in counts.items()}
+        return self.flow(numbers, [constant(1), operation("/", flow.term, count)])
+
     def channels(self, flow: Flow, at: Iterable[int]) -> Text:
         """The channels that come in, as Python."""
         self.used |= mentioned(flow.term)
@@ -499,13 +504,12 @@ class Builder:
     ) -> tuple[Copies, Term]:
         """Copies side by side, and their output channels."""
         listed = {at: bundled(node) for at, node in column.items()}
-        merges = {node.children[0].merge for node in column.values() if isinstance(node.children[0], Parallel)}
+        merges = {(m.merge, m.split) for node in column.values() for m in node.children if isinstance(m, Parallel)}
         if len(merges) > 1 or when is not None:
             raise Misfit
-        (merge,) = merges
+        ((merge, split),) = merges
         sample = next(iter(column.values()))
         assert sample.name is not None
-        use, out = self.use({at: copies[0] for at, copies in listed.items()}, None, env, flow)
         hints = [
             self.translated(merge.hints["copies"], env, flow.term)
             for node in _first(column)
@@ -514,7 +518,10 @@ class Builder:
         ]
         count = self.spell({at: len(copies) for at, copies in listed.items()}, hints, self.new(sample, "count"))
         text = self.written(count, column)
-        item = Copies(sample.name, use, text, merge)
+        if split:
+            flow = self.shared(flow, count, {at: len(copies) for at, copies in listed.items()})
+        use, out = self.use({at: copies[0] for at, copies in listed.items()}, None, env, flow)
+        item = Copies(sample.name, use, text, merge, split)
         if merge == "add":
             return item, out
         parts = out.head == "/" and self.written(out.operands[1], column) == text
@@ -528,6 +535,10 @@ class Builder:
             raise Misfit
         branches: list[list[Item]] = []
         outs: list[Term] = []
+        numbers = {at: node.output[0] for at, node in column.items()}
+        if sample.split:
+            count = len(sample.branches)
+            flow = self.shared(flow, constant(count), dict.fromkeys(column, count))
         for number in range(len(sample.branches)):
             lists = {at: node.branches[number].children for at, node in column.items()}
             names = env if not outs else {**env, "out_channels": outs[0]}
@@ -545,7 +556,6 @@ class Builder:
             guesses = [total]
         else:
             guesses = outs
-        numbers = {at: node.output[0] for at, node in column.items()}
         return [Join(sample.name, sample.merge, branches, sample, survival)], self.flow(numbers, guesses)
 
     def tap(self, column: Mapping[int, Side], env: Mapping[str, Term], flow: Flow) -> tuple[list[Item], Flow]:
@@ -662,4 +672,4 @@ def _word(node: Op | Series | Parallel) -> str:
 
 def _join_key(node: Parallel) -> tuple[Any, ...]:
     how = (node.survival.unit, node.survival.rescale) if node.survival else None
-    return node.merge, node.residual, len(node.branches), how
+    return node.merge, node.residual, node.split, len(node.branches), how

@@ -161,7 +161,7 @@ def skeleton(node: Node, kinds: Kinds) -> Any:
             return type(node.kind), node.name, tuple(words)
         case Parallel():
             how = (node.survival.unit, node.survival.rescale) if node.survival else None
-            return node.merge, node.residual, how, inside(node.branches, kinds)
+            return node.merge, node.residual, node.split, how, inside(node.branches, kinds)
         case Side():
             return node.mode, node.output_name, skeleton(node.child, kinds)
         case Series() if kinds.is_bundle(node):

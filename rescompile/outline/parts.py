@@ -83,17 +83,19 @@ class Row:
 
 @dataclass
 class Copies:
-    """Copies of one part side by side on the same value, `count` of them, and their sum or concat."""
+    """Copies of one part side by side, `count` of them, and their sum or concat: on the same value, or with `split` each on its
+    range of the channels."""
 
     name: str
     use: Use
     count: Text
     merge: Merge
+    split: bool
 
 
 @dataclass
 class Join:
-    """Branches on the same value, merged. `survival` is the probability with which the first one is kept."""
+    """Branches on the same value, or as the sample says on parts of it, merged. `survival` is the probability with which the first one is kept."""
 
     name: str
     merge: Merge

@@ -9,6 +9,10 @@ at a time, so it is split by channels too, exactly, in training as in evaluation
 channels, the last one of form a by its input channels: it is linear, so the sum of its parts is its value, and what follows,
 its norm first, stays behind the addition. Its bias, if it has one, goes with path 0.
 
+Where there is no convolution before the grouped one to be split so, each path takes its range of the channels that are there:
+that is what a grouped convolution is. Where there is none behind it, nothing can be added, and the paths of form a are
+concatenated as those of form b.
+
 The paths are the scopes `paths.0`, `paths.1`, ... where the first of these ops was (`paths2` for the next ones in a scope that
 has some); inside, every op keeps its name: `layer1.0.conv2` becomes `layer1.0.paths.0.conv2` and so on.
 """
@@ -28,13 +32,13 @@ from rescompile.network import (
     Network,
     Node,
     Op,
-    Origin,
     Parallel,
     Series,
     Side,
     join,
     name_of,
     scope,
+    share,
     walk,
 )
 from rescompile.ops import (
@@ -48,7 +52,6 @@ from rescompile.ops import (
     MaxPool,
     Norm,
     Scale,
-    Shape,
     Subsample,
     Upsample,
 )
@@ -61,8 +64,7 @@ PER_CHANNEL = (Act, AdaptiveAvgPool, AvgPool, Dropout, GlobalAvgPool, Identity, 
 
 
 def form(network: Network, weights: Weights | None, value: Any) -> tuple[Network, Weights | None]:
-    """The network with its grouped convolutions in one form. Raises UsageError where it has none, or one of them has no
-    such form."""
+    """The network with its grouped convolutions in one form. Raises UsageError where it has none."""
     if value not in FORMS:
         raise UsageError(Diagnostic("E0802", f"form is {one_of(FORMS)}, and this is '{value}'"))
     if not any(_groups(node) > 1 for _, node in walk(network.root)):
@@ -73,7 +75,6 @@ def form(network: Network, weights: Weights | None, value: Any) -> tuple[Network
         return network, weights
     splitter = _Splitter(network, weights, aggregated=value == "a")
     root = splitter.series(network.root, "")
-    splitter.refuse()
     changed = None if weights is None else weights.replaced(splitter.makers, splitter.dropped)
     return replace(network, root=root), changed
 
@@ -152,28 +153,16 @@ def _dense(node: Node) -> bool:
     return _groups(node) == 1
 
 
-def _described(atom: _Atom | None) -> str:
-    """What stands where a dense convolution was looked for."""
-    match atom:
-        case None:
-            return "nothing"
-        case _Atom(node=Op(kind=Conv())):
-            return "another grouped one"
-        case _Atom(node=Op() as op):
-            return f"the op {op.kind.word}"
-        case _Atom(node=Parallel() as join):
-            return "a gate" if join.merge == "gate" else f"a merge by {join.merge}"
-        case _:
-            return "a side branch"
-
-
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """The atoms from `start` up to `end` that become `count` paths."""
+    """The atoms from `start` up to `end` that become `count` paths. They `share` the channels that come in, where no
+    convolution among the atoms gives each its own; and are `added` up, where the last atom is a convolution for that."""
 
     start: int
     end: int
     count: int
+    share: bool = False
+    added: bool = False
 
 
 class _Splitter:
@@ -186,18 +175,6 @@ class _Splitter:
         self.makers: dict[str, Callable[[], Array]] = {}
         self.dropped: list[str] = []
         self.wholes: dict[str, _Whole] = {}
-        #: What cannot be split and why, told once for all copies of a step.
-        self.refused: dict[tuple[Origin | str, str, str], list[_Atom]] = {}
-
-    def refuse(self) -> None:
-        """Raise UsageError with everything that cannot be split, if there is anything."""
-        diagnostics = []
-        for (_, reason, help), found in self.refused.items():
-            more = f" and {len(found) - 1} more of its step" if len(found) > 1 else ""
-            message = f"{found[0].name}{more} cannot be split into paths: {reason}"
-            diagnostics.append(Diagnostic("E0805", message, help=help))
-        if diagnostics:
-            raise UsageError(diagnostics)
 
     def series(self, series: Series, path: str) -> Series:
         """A Series on its own: the network, a branch, or what stands aside."""
@@ -208,7 +185,7 @@ class _Splitter:
         for run in [*self.runs(atoms), _Run(len(atoms), len(atoms), 0)]:
             made += (replace(atom, node=self.node(atom)) for atom in atoms[done : run.start])
             if run.count:
-                made.append(self.paths(atoms[run.start : run.end], run.count, inner))
+                made.append(self.paths(atoms[run.start : run.end], run, inner))
             done = run.end
         return replace(series, children=tuple(_nested(made)))
 
@@ -226,53 +203,37 @@ class _Splitter:
 
     def runs(self, atoms: Sequence[_Atom]) -> Iterator[_Run]:
         """What becomes paths, in order: grouped convolutions that follow one another, with what is split beside them."""
-        ended = 0  # where the last paths of form a ended: their last convolution is in parts already
+        ended = 0  # where the last paths ended; a convolution that was added up there is in parts already
         at = 0
         while at < len(atoms):
             count = _groups(atoms[at].node)
             if count < 2:
                 at += 1
                 continue
-            grouped = atoms[at]
-            start = at - 1
-            while start >= 0 and _per_channel(atoms[start].node):
-                start -= 1
-            last = at  # of the grouped convolutions that follow one another
+            first = last = at  # of the grouped convolutions that follow one another
             while at < len(atoms) and (_per_channel(atoms[at].node) or _groups(atoms[at].node) == count):
                 last = at if _groups(atoms[at].node) else last
                 at += 1
-            before = atoms[start] if start >= 0 else None
-            behind = atoms[at] if at < len(atoms) else None
-            if before is None or not _dense(before.node):
-                reason = f"a path begins with a part of the convolution before it, and there is {_described(before)}"
-                self.refusal(grouped, reason, "put a convolution of 1x1 before it")
-            elif start < ended:
-                reason = (
-                    "a path of form a begins with a part of the convolution before it, which ends other paths already"
-                )
-                self.refusal(grouped, reason, "form b has no such limit")
-            elif self.aggregated and (behind is None or not _dense(behind.node)):
-                reason = (
-                    f"a path of form a ends with a part of the convolution behind it, and there is {_described(behind)}"
-                )
-                self.refusal(grouped, reason, "form b has no such limit")
-            elif self.aggregated:
+            start = first - 1
+            while start >= ended and _per_channel(atoms[start].node):
+                start -= 1
+            shares = start < ended or not _dense(atoms[start].node)
+            if shares:
+                start = first
+            if self.aggregated and at < len(atoms) and _dense(atoms[at].node):
                 ended = at + 1
-                yield _Run(start, ended, count)
+                yield _Run(start, ended, count, shares, added=True)
             else:  # what follows on single channels comes along, as far as the block reaches that the rest is in
-                inside, end = _common(atoms[start : last + 1]), at
-                while _common([atoms[start], atoms[end - 1]]) < inside:
-                    end -= 1
-                yield _Run(start, end, count)
-
-    def refusal(self, grouped: _Atom, reason: str, help: str) -> None:
-        """Note that a grouped convolution cannot be split."""
-        self.refused.setdefault((grouped.node.origin or grouped.name, reason, help), []).append(grouped)
+                inside, ended = _common(atoms[start : last + 1]), at
+                while _common([atoms[start], atoms[ended - 1]]) < inside:
+                    ended -= 1
+                yield _Run(start, ended, count, shares)
 
     # --- paths
 
-    def paths(self, atoms: Sequence[_Atom], count: int, inner: str) -> _Atom:
-        """The paths that atoms of the scope `inner` become."""
+    def paths(self, atoms: Sequence[_Atom], run: _Run, inner: str) -> _Atom:
+        """The paths that the atoms of a run in the scope `inner` become."""
+        count = run.count
         depth = _common(atoms)
         around = atoms[0].around[:depth]
         for _, series in around:
@@ -286,30 +247,46 @@ class _Splitter:
         for at in range(count):
             parts = [
                 self.part(
-                    atom, depth, f"{join(inner, name)}.{at}", at, count, number, atom is atoms[0], atom is atoms[-1]
+                    atom,
+                    depth,
+                    f"{join(inner, name)}.{at}",
+                    at,
+                    count,
+                    number,
+                    whole=atom is atoms[0] and not run.share,
+                    summed=atom is atoms[-1] and run.added,
                 )
                 for atom in atoms
             ]
-            path = Series(tuple(_nested(parts)), first.input, parts[-1].node.output, str(at), origin=first.origin)
+            path = Series(
+                tuple(_nested(parts)), parts[0].node.input, parts[-1].node.output, str(at), origin=first.origin
+            )
             branches.append(replace(path, children=(path,), name=None, origin=None))
-        merge: Merge = "add" if self.aggregated else "concat"
-        hints = {"copies": number}
-        merged = Parallel(merge, tuple(branches), merge, first.input, last.output, origin=first.origin, hints=hints)
+        merge: Merge = "add" if run.added else "concat"
+        merged = Parallel(
+            merge,
+            tuple(branches),
+            merge,
+            first.input,
+            last.output,
+            split=run.share,
+            origin=first.origin,
+            hints={"copies": number},
+        )
         return _Atom(Series((merged,), first.input, last.output, name, origin=first.origin), inner, around)
 
     def part(
-        self, atom: _Atom, depth: int, path: str, at: int, count: int, number: str, first: bool, last: bool
+        self, atom: _Atom, depth: int, path: str, at: int, count: int, number: str, whole: bool, summed: bool
     ) -> _Atom:
-        """What path `at` of `count`, whose scope is `path`, has of an atom that was its first, its last, or between.
-        `number` is the count as the spec says it."""
+        """What path `at` of `count`, whose scope is `path`, has of an atom: one that sees the `whole` input of the paths, one
+        that is `summed` behind them, or one between. `number` is the count as the spec says it."""
         # A part of a block is no longer what its call says.
         around = tuple((place, replace(series, call=None)) for place, series in atom.around[depth:])
         for _, series in around:
             path = scope(path, series)
         node = atom.node
-        summed = last and self.aggregated
-        before = node.input if first else _share(node.input, count)
-        after = node.output if summed else _share(node.output, count)
+        before = node.input if whole else share(node.input, count)
+        after = node.output if summed else share(node.output, count)
         if not isinstance(node, Op):
             assert isinstance(node, Series)
             return _Atom(replace(node, input=before, output=after), path, around)
@@ -320,7 +297,8 @@ class _Splitter:
             kind = replace(kind, channels=after[0], groups=1)
             hints = {name: hint for name, hint in hints.items() if name != "groups"}
             if "channels" in hints:
-                hints["channels"] = f"({hints['channels']}) / ({number})"
+                said = hints["channels"]
+                hints["channels"] = "1" if said == number else f"({said}) / ({number})"
         part = _Atom(replace(node, kind=kind, input=before, output=after, hints=hints), path, around)
         self.cut(node, atom.name, part, at, count)
         return part
@@ -341,11 +319,6 @@ class _Splitter:
             else:
                 whole = self.wholes.setdefault(old, _Whole(partial(self.weights.__getitem__, old), count))
                 self.makers[new] = partial(whole.part, at, axis)
-
-
-def _share(shape: Shape, count: int) -> Shape:
-    """The shape of an equal part of the channels."""
-    return shape[0] // count, *shape[1:]
 
 
 def _names() -> Iterator[str]:
