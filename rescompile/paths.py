@@ -8,6 +8,9 @@ series multiply, and paths side by side add. What a branch adds to the length is
     add         0: branches without a shortcut stand side by side, as the 32 paths of ResNeXt
     mul, gate   as above; what only weighs another value (a gate, the 1x1 factor of squeeze-and-excite) is no path
 
+What is split is merged by one of these, and counts as it does. Which channels meet is not followed, so a path may lead from
+one range of them into another, and nothing flows along it.
+
 In layers, a convolution or linear layer adds 1 and a merge nothing. Side branches do not rejoin, so no path uses them.
 
 The distribution is a polynomial whose coefficient of x^k is the number of paths of length k. It is never built: the tree is

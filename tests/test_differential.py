@@ -331,7 +331,10 @@ def test_the_sample_reaches_every_combinator() -> None:
     """Every merge, residual or not, and of parts of the channels; every kind of side branch; every survival schedule with every way to rescale."""
     merges = {(node.merge, node.residual) for node in nodes() if isinstance(node, Parallel)}
     assert merges == {("add", True), ("gate", True), ("add", False), ("concat", False), ("mul", False)}
-    assert {n.merge for n in nodes() if isinstance(n, Parallel) and n.split and len(n.branches) > 1} == {"add", "concat"}
+    assert {n.merge for n in nodes() if isinstance(n, Parallel) and n.split and len(n.branches) > 1} == {
+        "add",
+        "concat",
+    }
     assert {node.mode for node in nodes() if isinstance(node, Side)} == set(get_args(Mode))
     kept = {n.survival for n in nodes() if isinstance(n, Parallel) and n.survival}
     assert {(survival.unit, survival.rescale) for survival in kept} == set(
