@@ -425,6 +425,16 @@ def test_input_channels_as_timm_does(channels: int, way: str) -> None:
     assert f"adapted  conv1.weight  3 input channels {how}" in result.stderr
 
 
+def test_no_convolution_that_sees_the_whole_image() -> None:
+    """Where the image's channels are split, no convolution could be adapted to another number of them."""
+    text = "rescompile: 1\nname: split\ninput: [3, 8, 8]\nnetwork:\n  - c: {conv: {channels: 3, kernel: 3}}\n"
+    branches = "{parallel: {merge: concat, split: true, copies: 3, branch: {conv: {channels: 2, kernel: 3}}}}"
+    for row, expected in (("", ["c"]), (f"  - paths: {branches}\n", [])):
+        head, first = text.split("network:\n")
+        Path("split.yaml").write_text(f"{head}network:\n{row}{first}")
+        assert [name for name, _ in transfer.entries(elaborate(load("split.yaml")))] == expected
+
+
 def test_sum_makes_one_channel() -> None:
     """For two it would have to guess."""
     _, result = converted("--in-channels", "sum", new=spec("new", input=[2, 8, 8]), code=1)

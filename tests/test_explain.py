@@ -560,3 +560,24 @@ def test_wrong_use() -> None:
     assert done.exit_code == 2
     assert "E0801" in done.stderr
     assert "did you mean" in done.stderr
+
+
+def test_parts_of_the_channels(tmp_path: Path) -> None:
+    """Branches on parts of the channels are no branches on all of them; and what is grown again is what was read."""
+    conv = {"conv": {"channels": 4, "kernel": 3}}
+    made = {}
+    for split in (True, False):
+        rows = [{"parallel": {"merge": "add", "split": split, "copies": 2, "branch": conv}}]
+        named = [{"paths": row} for row in rows]
+        made[split] = rescompile.elaborate(rescompile.load(written(tmp_path, input=[4, 8, 8], network=named)))
+    bodies = {split: anatomy("mine", network.root) for split, network in made.items()}
+    assert bodies[True].parts != bodies[False].parts
+    for split, network in made.items():
+        total = cost(network)
+        assert Grower().counted(bodies[split].parts, network.input) == (total.parameters, total.macs)
+    assert cost(made[True]).parameters * 2 == cost(made[False]).parameters
+    said = invoke("explain", written(tmp_path, input=[4, 8, 8], network=named)).stdout
+    assert "branches, merged by add" in " ".join(said.split())
+    named[0]["paths"]["parallel"]["split"] = True  # type: ignore[index]
+    said = invoke("explain", written(tmp_path, input=[4, 8, 8], network=named)).stdout
+    assert "branches on parts of the channels, merged by add" in " ".join(said.split())

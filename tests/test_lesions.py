@@ -26,7 +26,7 @@ from rescompile.network import LOGITS, Network, Op, parameters, walk
 from rescompile.passes import apply, options
 from rescompile.passes.drop import droppable
 from rescompile.rendering import render
-from rescompile.weights import from_arrays
+from rescompile.weights import draw, from_arrays
 
 Array = NDArray[Any]
 SMALL = "input=[3, 32, 32]"
@@ -379,6 +379,21 @@ def test_blocks_inside_one_another(tmp_path: Path) -> None:
     assert cost(without).parameters == 0
     assert [path for path, node in walk(without.root) if getattr(node, "merge", "") == "add"] == adds[:1]
     assert refused(network, swap=",".join(adds)).diagnostics[0].code == "E0808"
+
+
+def test_a_residual_on_a_part_of_the_channels(tmp_path: Path) -> None:
+    """A residual in the branch of a split drops like any other; its part of the channels then passes by."""
+    branches = [{name: {"residual": {"branch": {"conv": {"channels": 2, "kernel": 1}}}}} for name in ("one", "two")]
+    rows = [{"parallel": {"merge": "concat", "split": True, "branches": branches}}]
+    path = tmp_path / "halves.yaml"
+    path.write_text(yaml.safe_dump({"rescompile": 1, "name": "halves", "input": [4, 3, 3], "network": rows}))
+    network = network_of(str(path))
+    weights = draw(network, 1)
+    without, kept = apply(network, weights, {"drop": "one"})
+    assert kept is not None
+    x = np.random.default_rng(1).standard_normal((2, 4, 3, 3))
+    other = x[:, 2:] + np.einsum("oi,bihw->bohw", kept["two.conv.weight"][:, :, 0, 0], x[:, 2:])
+    assert np.allclose(interpret(without, kept, x)["logits"], np.concatenate([x[:, :2], other], axis=1))
 
 
 def test_command_line() -> None:
