@@ -96,6 +96,12 @@ def files(model: Model, weights: Weights | None, name: str) -> list[File]:
     ]
 
 
+def described(model: bytes, metadata: Mapping[str, str], name: str) -> File:
+    """The file of a ModelProto that has no metadata, with some at its end and the seal after it."""
+    entries = b"".join(data(14, _entry(key, value)) for key, value in metadata.items())
+    return File(name, lambda: sealed([model, entries], *_seal_entry()), len(model) + len(entries))
+
+
 def _model(model: Model, weights: Weights | None, file: str | None) -> Iterator[Chunk]:
     return sealed(_pieces(model, weights, file), *_seal_entry())
 

@@ -24,19 +24,27 @@ from rescompile.ops import Shape
 from rescompile.version import __version__
 from rescompile.weights import Array, Weights
 
-from ._onnx_file import TYPES, Call, Model, Tensor, Value, files
+from ._onnx_file import TYPES, Call, Model, Tensor, Value, described, files
 from ._protobuf import fields
 
 if TYPE_CHECKING:
     from rescompile.sizes import Sizes
 
 SUFFIX = ".onnx"
-DYNAMIC, PRECISION = "rescompile.dynamic", "rescompile.precision"
+PRODUCER = ("rescompile", __version__)
+DYNAMIC, PRECISION, MADE_FOR = "rescompile.dynamic", "rescompile.precision", "rescompile.for"
 OPTIONS = (
     Option("opset", int, 17, "ONNX opset of the graph", 17, 21),
     Option("batch", int, None, "fix the batch to this size instead of leaving it free", 1, 1 << 20),
-    Option("precision", str, "fp32", "fp16 holds weights and computes in float16", words=("fp32", "fp16")),
+    Option(
+        "precision",
+        str,
+        "fp32",
+        "fp16 holds weights and computes in float16; int8 multiplies whole numbers",
+        words=("fp32", "fp16", "int8"),
+    ),
     Option("dynamic", str, None, "axes of the image to leave free: height,width"),
+    Option("made_for", str, None, "the runtime whose recipe gave the options, to be recorded"),
 )
 
 
@@ -45,7 +53,10 @@ def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
     computed. Without weights the parameters are inputs of the graph.
 
     In fp16 weights and nodes are float16, and the input and the outputs stay float32, so that the file takes the place of
-    the other one. Raises CheckFailed, when it is written, for a weight that float16 cannot hold."""
+    the other one. Raises CheckFailed, when it is written, for a weight that float16 cannot hold. Raises UsageError for int8,
+    which takes data beside the network: `rescompile.build` has them."""
+    if options["precision"] == "int8":
+        raise UsageError(Diagnostic("E0802", "a network becomes int8 by data", help="use rescompile.build"))
     sizes = _sizes(network, options["dynamic"])
     graph = graph_of(network, sizes)
     if options["precision"] == "fp16":
@@ -60,17 +71,6 @@ def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
             Value(tensor.name, tensor.shape, tensor.dtype) for tensor in graph.tensors if tensor.constant is None
         ]
     tensors = [tensor for tensor in graph.tensors if weights is not None or tensor.constant is not None]
-    metadata = {
-        "rescompile.spec": network.text,
-        "rescompile.sha256": network.sha256,
-        "rescompile.passes": json.dumps(network.passes),
-    }
-    if options["precision"] != "fp32":
-        metadata[PRECISION] = options["precision"]
-    if network.preprocess:
-        metadata["rescompile.preprocess"] = json.dumps(network.preprocess, sort_keys=True)
-    if sizes:
-        metadata[DYNAMIC] = json.dumps(sizes.data())
     model = Model(
         network.name,
         graph.calls,
@@ -78,18 +78,55 @@ def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
         inputs,
         [Value(name, (batch, *shape)) for name, shape in outputs.items()],
         options["opset"],
-        ("rescompile", __version__),
-        metadata,
+        PRODUCER,
+        _metadata(network, sizes, options),
     )
-    facts = {
-        "input": [batch, *shape],
+    facts = _facts(network, sizes, len(graph.calls), options)
+    return Artifact(network, SUFFIX, lambda name: files(model, weights, name), facts)
+
+
+def rewritten(
+    network: Network, model: bytes, nodes: int, record: Mapping[str, str], facts: Mapping[str, Any], **options: Any
+) -> Artifact:
+    """An artifact of a model that somebody else's tool made of ours: the bytes of a ModelProto without metadata, which gets
+    that of ours, `record` beside it, and the seal."""
+    sizes = _sizes(network, options["dynamic"])
+    metadata = {**_metadata(network, sizes, options), **record}
+    facts = {**_facts(network, sizes, nodes, options), **facts}
+    return Artifact(network, SUFFIX, lambda name: [described(model, metadata, name)], facts)
+
+
+def _metadata(network: Network, sizes: Sizes | None, options: Mapping[str, Any]) -> dict[str, str]:
+    """What a model records of its origin."""
+    metadata = {
+        "rescompile.spec": network.text,
+        "rescompile.sha256": network.sha256,
+        "rescompile.passes": json.dumps(network.passes),
+    }
+    if options["precision"] != "fp32":
+        metadata[PRECISION] = options["precision"]
+    if options["made_for"] is not None:
+        metadata[MADE_FOR] = options["made_for"]
+    if network.preprocess:
+        metadata["rescompile.preprocess"] = json.dumps(network.preprocess, sort_keys=True)
+    if sizes:
+        metadata[DYNAMIC] = json.dumps(sizes.data())
+    return metadata
+
+
+def _facts(network: Network, sizes: Sizes | None, nodes: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Statements about a model, for people and for --json."""
+    batch = options["batch"] or "batch"
+    outputs = sizes.outputs if sizes else network.outputs
+    return {
+        "input": [batch, *(sizes.input if sizes else network.input)],
         "outputs": {name: [batch, *shape] for name, shape in outputs.items()},
-        "nodes": len(graph.calls),
+        "nodes": nodes,
         "opset": options["opset"],
         "precision": options["precision"],
+        **({"for": options["made_for"]} if options["made_for"] is not None else {}),
         **({"free": sizes.data()} if sizes else {}),
     }
-    return Artifact(network, SUFFIX, lambda name: files(model, weights, name), facts)
 
 
 def _sizes(network: Network, dynamic: str | None) -> Sizes | None:
@@ -119,7 +156,8 @@ def extract(path: Path) -> Recorded | None:
     if "rescompile.spec" not in found:
         return None
     passes = tuple(json.loads(found.get("rescompile.passes", "[]")))
-    options = [f"precision={found[PRECISION]}"] if PRECISION in found else []
+    options = [f"for={found[MADE_FOR]}"] if MADE_FOR in found else []
+    options += [f"precision={found[PRECISION]}"] if PRECISION in found else []
     options += [f"dynamic={','.join(json.loads(found[DYNAMIC]))}"] if DYNAMIC in found else []
     return Recorded(found["rescompile.spec"], found.get("rescompile.sha256", ""), passes, tuple(options))
 

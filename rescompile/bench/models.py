@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from rescompile import backend as door
+from rescompile import calibration, quantization, recipes
 from rescompile.bench import modules, peers
 from rescompile.cost import cost
 from rescompile.errors import CheckFailed, Diagnostic
@@ -26,16 +27,19 @@ from rescompile.weights import Array, Weights
 #: An input repeats after so many images: outputs of one image do not depend on the others, and float64 takes its time.
 DISTINCT = 4
 #: The largest number that each precision holds.
-LARGEST = {"fp32": 3.4e38, "tf32": 3.4e38, "fp16": 65504.0, "bf16": 3.39e38}
-#: Of which type the ONNX file for a precision is: in the others the runtime rounds by itself.
+LARGEST = {"fp32": 3.4e38, "tf32": 3.4e38, "fp16": 65504.0, "bf16": 3.39e38, "int8": 3.4e38}
+#: Of which type the ONNX file for a precision is: in tf32 and bf16 the runtime rounds by itself. For int8 it is the scheme of
+#: `rescompile.quantization` that the runtime takes.
 FILES = {"fp32": "fp32", "tf32": "fp32", "bf16": "fp32", "fp16": "fp16"}
+#: The bits that numbers keep, where a bound has to do with it.
+_BITS = {**BITS, "int8": 8}
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
     """A network that can be timed. `base` is the module that the reference is computed with, `timed` the one that is timed:
-    the same, but for the passes of ours. `write` makes the ONNX file for an input and a precision in a folder, where it is not
-    there yet, and returns its path."""
+    the same, but for the passes of ours. `write` makes the ONNX file for an input in a form (`form_of`) in a folder, where it is
+    not there yet, and returns its path."""
 
     name: str
     base: Any
@@ -69,18 +73,31 @@ def of_spec(network: Network, options: Mapping[str, Any], seed: int) -> Model:
     base = torch.make(network, weights).eval()
     total = cost(compiled)
     return Model(
-        compiled.name, base, torch.make(compiled, its).eval() if exact else base, _writer(compiled, its),
+        compiled.name, base, torch.make(compiled, its).eval() if exact else base, _writer(compiled, its, seed),
         compiled.input, total.parameters, total.macs, compiled.sha256, compiled.passes, compiled,
     )  # fmt: skip
 
 
-def _writer(network: Network, weights: Weights) -> Callable[[Path, Array, str], Path]:
-    def write(folder: Path, x: Array, precision: str) -> Path:
-        path = folder / _file(network.name, x, precision)
+def form_of(runtime: str, precision: str) -> str:
+    """Of which form the ONNX file is that a runtime takes for a precision: fp32, fp16, or a scheme of int8."""
+    return FILES.get(precision) or recipes.scheme({"ort-tensorrt": "tensorrt"}.get(runtime, runtime))
+
+
+def _writer(network: Network, weights: Weights, seed: int) -> Callable[[Path, Array, str], Path]:
+    def write(folder: Path, x: Array, form: str) -> Path:
+        path = folder / _file(network.name, x, form)
         if not path.exists():
             onnx = door.load("onnx")
-            options = door.checked(onnx, "onnx", {"batch": len(x), "precision": FILES[precision]})
-            onnx.emit(network, weights, **options).write(path)
+            if form in quantization.SCHEMES:
+                folded = {} if "fold-batchnorm" in network.passes else {"fold_batchnorm": True}
+                compiled, its = apply(network, weights, folded)
+                assert its is not None
+                data = calibration.drawn(network.input, calibration.COUNT, seed)
+                options = door.checked(onnx, "onnx", {"batch": len(x), "precision": "int8"})
+                quantization.artifact(compiled, its, data, form, **options).write(path)
+            else:
+                options = door.checked(onnx, "onnx", {"batch": len(x), "precision": form})
+                onnx.emit(network, weights, **options).write(path)
         return path
 
     return write
@@ -92,10 +109,21 @@ def of_peer(text: str, shape: Shape, seed: int, exporter: str) -> Model:
     x = inputs(shape, 1, seed)
     parameters, macs = modules.counts(module, x)
 
-    def write(folder: Path, x: Array, precision: str) -> Path:
-        path = folder / _file(text.replace(":", "_").replace("/", "_"), x, precision)
-        if not path.exists():
-            modules.export(module, text, x, path, exporter, FILES[precision])
+    def write(folder: Path, x: Array, form: str) -> Path:
+        path = folder / _file(text.replace(":", "_").replace("/", "_"), x, form)
+        if path.exists():
+            return path
+        if form in quantization.SCHEMES:  # by the same quantiser and on the same data as ours
+            drawn = calibration.drawn(shape, calibration.COUNT, seed).fit
+            turns = -(-len(drawn) // len(x))
+            batches = (
+                np.concatenate([drawn[(turn * len(x) + at) % len(drawn)]() for at in range(len(x))])
+                for turn in range(turns)
+            )
+            model = quantization.convert(write(folder, x, "fp32"), batches, quantization.SCHEMES[form], text)
+            path.write_bytes(model.SerializeToString(deterministic=True))
+        else:
+            modules.export(module, text, x, path, exporter, form)
         return path
 
     versions = {"torch": modules.library().__version__}
@@ -103,9 +131,9 @@ def of_peer(text: str, shape: Shape, seed: int, exporter: str) -> Model:
     return Model(text, module, module, write, shape, parameters, macs, facts=facts)
 
 
-def _file(name: str, x: Array, precision: str) -> str:
-    half = "_fp16" if FILES[precision] == "fp16" else ""
-    return f"{name}{half}_batch{len(x)}.onnx"
+def _file(name: str, x: Array, form: str) -> str:
+    kind = "" if form == "fp32" else f"_{form}"
+    return f"{name}{kind}_batch{len(x)}.onnx"
 
 
 def inputs(shape: Shape, batch: int, seed: int) -> Array:
@@ -156,16 +184,16 @@ class Reference:
             self._held.add(precision)
 
     def knows(self, precision: str) -> bool:
-        """Whether eager torch has run in a precision."""
+        """Whether there is a measure for a precision."""
         return precision in self._eager
 
     def known(self, precision: str, outputs: Mapping[str, Array]) -> None:
-        """Take the outputs of eager torch in a precision as the measure for it."""
+        """Take the outputs of what is known to be right in a precision as the measure for it."""
         self._eager[precision] = self.error(outputs)
 
     def bound(self, precision: str) -> float:
-        """How large an error may be: three times that of eager torch in the same precision. Where torch has not run in it,
-        its error in float32 is scaled by the bits that numbers keep."""
-        coarser = 2.0 ** (BITS["fp32"] - BITS[precision])
+        """How large an error may be: three times that of eager torch in the same precision, and for int8 of the same file with
+        its sums taken in floats. Where neither has run, the error of torch in float32 is scaled by the bits that numbers keep."""
+        coarser = 2.0 ** (_BITS["fp32"] - _BITS[precision])
         eager = self._eager.get(precision, self._plain * coarser)
         return max(TIMES * eager, FLOOR * coarser) if math.isfinite(eager) else FLOOR * coarser

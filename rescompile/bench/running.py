@@ -14,9 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rescompile import quantization
 from rescompile.bench import equivalent, profiling, statistics
 from rescompile.bench.measuring import Plan, Timing, measure
-from rescompile.bench.models import FILES, Model, Reference, digest, inputs, of_peer, of_spec
+from rescompile.bench.models import Model, Reference, digest, form_of, inputs, of_peer, of_spec
 from rescompile.bench.results import FORMAT, Control, Missing, Result, Roofline, Row
 from rescompile.errors import CheckFailed, Diagnostic, RescompileError, Unavailable, UsageError, one_of
 from rescompile.network import Network
@@ -97,8 +98,6 @@ def _unfit(runtime: Runtime, precision: str) -> str | None:
     """Why a runtime does not run a precision."""
     if precision not in runtime.precisions:
         return f"{runtime.name} has {one_of(runtime.precisions)}"
-    if runtime.takes == "onnx" and precision not in FILES:
-        return "graphs are written in float32 and float16"
     return None
 
 
@@ -213,10 +212,10 @@ class Bench:
     ) -> Entry | None:
         """A contender that is held to float64; None where it is refused, and why is noted."""
         runtime, precision = way.runtime, way.precision
-        file = model.write(folder, x, precision) if runtime.takes == "onnx" else None
-        job = Job(model.name, file, model.module, x, precision, self._asked.threads)
         try:
             reference.hold(precision)
+            file = model.write(folder, x, form_of(runtime.name, precision)) if runtime.takes == "onnx" else None
+            job = Job(model.name, file, model.module, x, precision, self._asked.threads)
             self._measure_of(precision, runtime.device, reference, job)
             prepared = stack.enter_context(closing(runtime.prepare(job, way.options)))
             error, bound = reference.error(prepared.outputs()), reference.bound(precision)
@@ -228,7 +227,11 @@ class Bench:
         return Entry(model, way, prepared, reference, file, digest(file) if file else None, job, error, bound)
 
     def _measure_of(self, precision: str, where: str, reference: Reference, job: Job) -> None:
-        """Run eager torch in a precision, where it has it, to know what error is to be expected."""
+        """Run what tells which error is to be expected in a precision: eager torch, where it has it, or an int8 file with its
+        sums taken in floats."""
+        if precision == "int8" and not reference.knows(precision):
+            assert job.model is not None
+            reference.known(precision, quantization.simulated(job.model, job.input))
         eager = RUNTIMES[f"torch-{where}"]
         if reference.knows(precision) or precision not in eager.precisions or eager.missing() is not None:
             return

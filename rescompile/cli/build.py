@@ -73,7 +73,22 @@ def build(
     precision: Annotated[
         str | None,
         typer.Option(
-            help="fp16: weights and nodes of an ONNX file in float16, input and outputs in float32. Default: fp32."
+            help="fp16: weights and nodes of an ONNX file in float16, input and outputs in float32. int8: convolutions and matrix products in whole numbers. Default: fp32."
+        ),
+    ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|N",
+            help="What int8 is calibrated with: a folder of images or of .npy files, or N inputs drawn from the seed. Default: 32.",
+        ),
+    ] = None,
+    made_for: Annotated[
+        str | None,
+        typer.Option(
+            "--for",
+            metavar="RUNTIME",
+            help="The options that fit a runtime, where others are not given: ort-cpu, openvino, ort-cuda or tensorrt.",
         ),
     ] = None,
     dynamic: DynamicOption = None,
@@ -102,7 +117,14 @@ def build(
         raise UsageError(Diagnostic("E0802", "-o - and --json exclude one another: both write to standard output"))
     if output == "":
         raise UsageError(Diagnostic("E0802", "-o names no file"))
-    given = {"opset": opset, "batch": batch, "precision": precision, "dynamic": dynamic, "style": style}
+    given = {
+        "opset": opset,
+        "batch": batch,
+        "precision": precision,
+        "dynamic": dynamic,
+        "style": style,
+        "made_for": made_for,
+    }
     own = [(key, value) for key, value in given.items() if value is not None]
     options = _once([*_assignments(option), *own])
     suffix = backend.load(target).SUFFIX
@@ -128,7 +150,15 @@ def build(
         if output != "-" and not check:
             check_ours(path, force)
         artifact = compile_spec(
-            network, target, weights, seed=seed, structure_only=no_weights, say=say, **options, **passes
+            network,
+            target,
+            weights,
+            seed=seed,
+            structure_only=no_weights,
+            say=say,
+            calibrate=calibrate,
+            **options,
+            **passes,
         )
         if check:
             _compare(artifact, path)
@@ -139,7 +169,7 @@ def build(
         started = time.perf_counter()
         with Progress(sum(file.size for file in artifact.files(path.name))) as progress:
             written = artifact.write(path, force, progress.advance)
-        return _told(artifact, written, time.perf_counter() - started, as_json)
+        return _told(artifact, written, time.perf_counter() - started, as_json, weights is None)
 
     made: dict[Path, str] = {}
     if not several:
@@ -219,7 +249,7 @@ def _expect(spec: Spec, network: Network) -> None:
         raise CheckFailed(problems)
 
 
-def _told(artifact: Any, written: list[Path], seconds: float, as_json: bool) -> dict[str, Any]:
+def _told(artifact: Any, written: list[Path], seconds: float, as_json: bool, new_weights: bool) -> dict[str, Any]:
     """What was built, as data; people are told now."""
     from rescompile.cost import cost
 
@@ -243,6 +273,30 @@ def _told(artifact: Any, written: list[Path], seconds: float, as_json: bool) -> 
         from rescompile.sizes import said
 
         say(f"  {said(free)}")
+    for line in _more(artifact, new_weights):
+        say(f"  {line}")
     if len(written) > 1:
         say(f"  weights in {', '.join(str(path) for path in written[:-1])}")
     return data
+
+
+def _more(artifact: Any, new_weights: bool) -> Iterator[str]:
+    """What a recipe came to, and what int8 costs."""
+    facts = artifact.facts
+    if "for" in facts:
+        from rescompile.recipes import told
+
+        size = facts["input"][0]
+        chosen = {"precision": facts["precision"], "batch": size if isinstance(size, int) else None}
+        yield told(facts["for"], chosen, artifact.network.passes)
+    if "int8" not in facts:
+        return
+    cost, calibrated = facts["int8"], facts["calibration"]
+    yield f"int8, calibrated with {calibrated['inputs']} inputs: {calibrated['data']}"
+    if not cost["inputs"]:
+        yield "nothing was kept apart to check it with: give at least 5 inputs"
+        return
+    same = "" if cost["agreed"] is None else f", and the same first class for {cost['agreed']} of them"
+    yield f"off by {cost['error']:.2g} from float32 on {cost['inputs']} other inputs{same}"
+    if new_weights:
+        yield "with new weights this says nothing about the accuracy on a task"

@@ -20,6 +20,7 @@ from rescompile.errors import Diagnostic, OutputError, RescompileError, SpecErro
 
 if TYPE_CHECKING:
     from rescompile.network import Network
+    from rescompile.passes import Pass
     from rescompile.spec import Spec
 
 
@@ -106,7 +107,7 @@ def with_passes(function: Callable[..., None]) -> Callable[..., None]:
         chosen = {step.keyword: kwargs.pop(step.keyword) for step in PASSES}
         function(
             *args,
-            passes={key: value for key, value in chosen.items() if value is not None and value is not False},
+            passes={key: value for key, value in chosen.items() if value is not None},
             **kwargs,
         )
 
@@ -114,8 +115,8 @@ def with_passes(function: Callable[..., None]) -> Callable[..., None]:
     kept = [parameter for parameter in signature.parameters.values() if parameter.name != "passes"]
     added = [
         inspect.Parameter(
-            step.keyword, inspect.Parameter.KEYWORD_ONLY, default=False if step.type is bool else None,
-            annotation=Annotated[step.type if step.type is bool else step.type | None, typer.Option(f"--{step.option}", help=step.help)],
+            step.keyword, inspect.Parameter.KEYWORD_ONLY, default=None,
+            annotation=Annotated[step.type | None, typer.Option(_flags(step), help=step.help)],
         )
         for step in PASSES
     ]  # fmt: skip
@@ -123,6 +124,11 @@ def with_passes(function: Callable[..., None]) -> Callable[..., None]:
     wrapped.__annotations__ = {p.name: p.annotation for p in [*kept, *added]}
     del wrapped.__wrapped__
     return wrapped
+
+
+def _flags(step: Pass) -> str:
+    """The option of a pass; one that is on or off can be turned off where a recipe turns it on."""
+    return f"--{step.option}/--no-{step.option}" if step.type is bool else f"--{step.option}"
 
 
 def report(diagnostics: Sequence[Diagnostic], form: str) -> None:
