@@ -1,0 +1,144 @@
+"""Measures what the recipes of `--for` and the schemes of int8 are made of, on a processor: which options of an ONNX file make
+it load or run faster, and which do not.
+
+Files of one network with the same weights take turns in one process, beside a control: a second copy of the plain file. Loading
+is making a session; running is one inference of batch 1 on one thread. What else was tried for int8 is shown beside what was
+taken: merges, pools, concatenations and norms in whole numbers too (`everything`), and signed activations (`signed`).
+
+Exit code: 0 when every promise is kept; 1 when one is missed; 4 when one was left undecided.
+
+    python benchmarks/recipes.py --cpu-time --json recipes.json
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from compile import machine
+from pairs import WORST_CONTROL, Clock, Row, Times, arguments, chosen, interleave, report, timed, unmeasured
+
+import rescompile
+from rescompile import calibration, quantization
+from rescompile.errors import RescompileError
+from rescompile.quantization import Scheme
+from rescompile.runtimes import RUNTIMES, Job
+from rescompile.verification import trial
+
+NETWORKS = ("resnet50", "densenet121", "darknet53")
+ON = ("ort-cpu", "openvino")
+INPUTS = 4  # to calibrate with: times do not depend on them
+EVERYTHING = (
+    "Conv",
+    "Gemm",
+    "MatMul",
+    "Add",
+    "MaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+    "Concat",
+    "BatchNormalization",
+)
+OTHERS = {"everything": Scheme("QUInt8", EVERYTHING), "signed": Scheme("QInt8", ("Conv", "Gemm", "MatMul"))}
+#: Ratios to the plain file that are promised. Loading varies too much from one time to the next for a control within 2%, so
+#: that it is shown beside its control, and no more. Running no slower means by no more than what a control may be off.
+LOADING: Mapping[str, float | None] = {"folded": None, "batch 1": None}
+RUNNING: Mapping[str, float | None] = {
+    "folded": 1 + WORST_CONTROL, "batch 1": None, "int8": 0.7, "everything": None, "signed": None,
+}  # fmt: skip
+
+
+def written(name: str, folder: Path) -> dict[str, Path]:
+    """The files of a network, by what is special about them."""
+    network = rescompile.elaborate(rescompile.load(name))
+    weights = trial(network, 0)
+    options: dict[str, dict[str, Any]] = {
+        "plain": {}, "control": {}, "folded": {"fold_batchnorm": True}, "batch 1": {"batch": 1},
+        "int8": {"precision": "int8", "calibrate": INPUTS},
+    }  # fmt: skip
+    files = {}
+    for title, given in options.items():
+        files[title] = folder / f"{name}_{title}.onnx"
+        rescompile.build(network, "onnx", weights, **given).write(files[title])
+    data = calibration.drawn(network.input, INPUTS, 0)
+    for title, scheme in OTHERS.items():
+        model = quantization.convert(files["folded"], (make() for make in data.fit), scheme, name)
+        files[title] = folder / f"{name}_{title}.onnx"
+        files[title].write_bytes(model.SerializeToString())
+    return files
+
+
+def loader(runtime: str, path: Path) -> Callable[[], object]:
+    """What makes a session of a file, as the runtime's own library has it."""
+    if runtime == "openvino":
+        import openvino
+
+        core = openvino.Core()
+        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+
+        def load() -> object:
+            model = core.read_model(str(path))
+            model.reshape([1, *(size.get_length() for size in list(model.inputs[0].partial_shape)[1:])])
+            return core.compile_model(model, "CPU", settings)
+
+        return load
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    return lambda: onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def runners(name: str, runtime: str, files: Mapping[str, Path]) -> dict[str, Callable[[], object]]:
+    """One inference of each file, whose outputs are proven to be of the precision that the file is in."""
+    size = rescompile.elaborate(rescompile.load(name)).input
+    x = np.random.default_rng(0).standard_normal((1, *size), np.float32)
+    found: dict[str, Callable[[], object]] = {}
+    for title, path in files.items():
+        precision = "int8" if title in ("int8", *OTHERS) else "fp32"
+        found[title] = RUNTIMES[runtime].prepare(Job(name, path, None, x, precision, 1), {}).run
+    return found
+
+
+def measured(name: str, runtime: str, rounds: int, clock: Clock, samples: dict[str, Times]) -> list[Row]:
+    """The rows of one network in one runtime."""
+    label = f"{name} in {runtime}"
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        files = written(name, Path(folder))
+        loading = {title: loader(runtime, files[title]) for title in ("plain", "control", *LOADING)}
+        for what, contenders, bounds in (
+            ("loading", loading, LOADING),
+            ("running", runners(name, runtime, files), RUNNING),
+        ):
+            times = samples[f"{label}, {what}"] = interleave(contenders, rounds, f"{label}, {what}", clock)
+            for title, bound in bounds.items():
+                promise = f"{label}, {what}: {title} / plain"
+                rows.append(timed(promise, times, title, "plain", ("control", "plain"), bound))
+    return rows
+
+
+def main() -> int:
+    """Measure what was asked for, and report."""
+    options = arguments(__doc__ or "", 30)
+    samples: dict[str, Times] = {}
+    rows: list[Row] = []
+    for label in chosen([f"{name} in {runtime}" for name in NETWORKS for runtime in ON], options.only):
+        name, _, runtime = label.partition(" in ")
+        why = RUNTIMES[runtime].missing()
+        if why is not None:
+            rows.append(unmeasured(label, why))
+            continue
+        try:
+            rows += measured(name, runtime, options.pairs, options.clock, samples)
+        except RescompileError as error:
+            rows.append(unmeasured(label, error.diagnostics[0].message))
+    return report(options, machine(), samples, rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
