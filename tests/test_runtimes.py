@@ -10,6 +10,7 @@ import json
 import math
 import platform
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -195,6 +196,28 @@ def test_a_compiler_that_fails_is_unavailable(job: Callable[..., Job], monkeypat
     monkeypatch.setattr(TORCH, "compile", compiled)
     with pytest.raises(Unavailable, match=r"torch-cpu cannot run small: no C\+\+ compiler$"):
         RUNTIMES["torch-cpu"].prepare(job(), {"compile": "max-autotune"})
+
+
+def test_every_module_of_a_class_is_compiled() -> None:
+    """torch gives up after eight of them, and runs the next as it is: a number of eager torch under another name."""
+    from torch._dynamo.utils import counters
+
+    class Scaled(TORCH.nn.Module):
+        def __init__(self, size: int) -> None:
+            super().__init__()
+            self.linear = TORCH.nn.Linear(size, 2)
+
+        def forward(self, x: Any) -> Any:
+            return self.linear(x)
+
+    before = counters["stats"]["unique_graphs"]
+    for size in range(1, 11):
+        x = np.ones((1, size), np.float32)
+        with closing(
+            RUNTIMES["torch-cpu"].prepare(Job("scaled", None, lambda size=size: Scaled(size), x), {"compile": ""})
+        ):
+            pass
+    assert counters["stats"]["unique_graphs"] - before == 10
 
 
 def test_int8_must_multiply_int8(job: Callable[..., Job], tmp_path: Path) -> None:

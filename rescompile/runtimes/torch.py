@@ -59,7 +59,8 @@ class Module:
         self.build_seconds = time.perf_counter() - started
         started = time.perf_counter()
         try:
-            self.run()
+            with _every_compilation(torch) if mode else contextlib.nullcontext():
+                self.run()
         except Exception as error:  # a compiler that is not there, memory that does not suffice
             self.close()
             brief = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
@@ -159,6 +160,14 @@ def settings(torch: Any, cuda: bool, tf32: bool, threads: int | None) -> Iterato
             setattr(owner, name, value)
         if torch.get_num_threads() != used:
             torch.set_num_threads(used)
+
+
+def _every_compilation(torch: Any) -> Any:
+    """torch.compile leaves a ninth module of a class eager, with nothing but a warning: its limit is meant for one module that
+    sees ever new shapes. Here each is compiled once, and a limit that is reached all the same is an error."""
+    return torch._dynamo.config.patch(
+        recompile_limit=1 << 16, accumulated_recompile_limit=1 << 16, fail_on_recompile_limit_hit=True
+    )
 
 
 # --- for the roofline ---------------------------------------------------------------------------------------------------
