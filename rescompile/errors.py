@@ -210,6 +210,7 @@ CODES: dict[str, str] = {
     "E0720": "activations that cannot be timed",
     "E0721": "a timed network computes something else",
     "E0722": "a network became slower",
+    "E0723": "no way to run a network is exact enough",
     "E0730": "an image that cannot be used",
     "E0740": "a network that cannot be quantised",
     "E0801": "no such spec or file",

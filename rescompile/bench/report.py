@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from rescompile.bench import profiling, statistics
 from rescompile.bench.comparing import Comparison
-from rescompile.bench.results import Missing, Result, Row, groups, rows_of
+from rescompile.bench.results import Candidate, Missing, Result, Row, Tuning, groups, rows_of
 from rescompile.bench.statistics import WORST_CONTROL, Interval
 from rescompile.errors import Diagnostic, UsageError, nearest
 
@@ -23,7 +23,9 @@ def markdown(result: Result, baseline: str | None = None) -> str:
     the first peer of a group on its first runtime, or else the first row."""
     parts = [_machine(result)]
     for group, batch in groups(result):
-        parts.append(_group(result, group, batch, baseline))
+        parts.append(_group(result, group, batch, baseline or _eager(result, group, batch)))
+    parts += [_tuning(result, tuning) for tuning in result.tunings]
+    parts += _throughput(result)
     if result.missing:
         parts.append("\n".join(["Not measured:", "", *(f"- {_left_out(each)}" for each in result.missing)]))
     if result.interrupted:
@@ -41,6 +43,80 @@ def base_of(rows: Sequence[Row], baseline: str | None) -> Row:
         return names[baseline]
     peers = [row for row in rows if row.sha256 is None]
     return peers[0] if peers else rows[0]
+
+
+def _eager(result: Result, group: str, batch: int) -> str | None:
+    """In a search for the fastest way, speed-ups are over eager torch in fp32, where that was tried."""
+    bases = (
+        f"{group}@{each.base}" for each in result.tunings if each.base and (each.group, each.batch) == (group, batch)
+    )
+    names = {f"{row.model}@{row.runtime}" for row in rows_of(result, group, batch) if row.precision == "fp32"}
+    return next((base for base in bases if base in names), None)
+
+
+def _tuning(result: Result, tuning: Tuning) -> str:
+    """The ranking of a search, and the command for its best."""
+    lines = [
+        f"### Fastest way for {tuning.group}, batch {tuning.batch}",
+        "",
+        f"Of those with a relative error of at most {tuning.accuracy:g} against float64:",
+        "",
+        _cells(("", "runtime", "precision", "ms", "rounds", "error", "")),
+        _cells(["---:", "---", "---", "---:", "---:", "---:", "---"]),
+    ]
+    lines += [_cells(_candidate(at, each)) for at, each in enumerate(tuning.candidates, 1)]
+    rows = rows_of(result, tuning.group, tuning.batch)
+    if not rows:
+        return "\n".join([*lines, "", "No way was measured to the end."])
+    first = tuning.candidates[0]
+    equal = [each for each in tuning.candidates[: len(rows)] if each.fate.startswith("cannot")]
+    said = f"{first.runtime} in {first.precision}"
+    if tuning.best is None:
+        listed = ", ".join(f"{each.runtime} in {each.precision}" for each in equal)
+        lines += [
+            "",
+            f"No best: {said} has the smallest median, and cannot be told apart from {listed}. It is measured again by",
+        ]
+    else:
+        lines += ["", f"Best: {said}. It is measured again by"]
+    return "\n".join([*lines, "", f"    {first.command}"])
+
+
+def _candidate(at: int, each: Candidate) -> list[str]:
+    seconds = "-" if each.seconds is None else _ms(each.seconds)
+    error = "-" if each.error is None else f"{each.error:.1e}"
+    return [str(at), each.runtime, each.precision, seconds, str(each.rounds), error, each.fate]
+
+
+def _throughput(result: Result) -> Iterator[str]:
+    """For networks that were tuned at several batches: which one gives the most images per second."""
+    for group in dict.fromkeys(tuning.group for tuning in result.tunings):
+        found = [
+            min(rows_of(result, group, batch), key=lambda row: row.summary.p50)
+            for name, batch in groups(result)
+            if name == group
+        ]
+        if len(found) < 2:
+            continue
+        order = sorted(found, key=lambda row: -row.summary.throughput)
+        # Batches are measured one after the other, so what is compared is the time of one image with its own interval.
+        spans = [
+            Interval(
+                *(
+                    bound / row.batch
+                    for bound in (row.summary.median.value, row.summary.median.low, row.summary.median.high)
+                )
+            )
+            for row in order
+        ]
+        listed = ", ".join(f"{row.batch}: {_digits(row.summary.throughput)}" for row in order)
+        equal = spans[0].overlaps(spans[1])
+        verdict = (
+            f"batches {order[0].batch} and {order[1].batch} cannot be told apart"
+            if equal
+            else f"most at batch {order[0].batch}"
+        )
+        yield f"Images per second of {group} by batch, each in its fastest way: {listed}; {verdict}."
 
 
 def _machine(result: Result) -> str:

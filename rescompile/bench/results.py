@@ -121,6 +121,34 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to run a network that was tried. `fate` says what became of it, `seconds` is the median of its last rounds, or
+    the shortest of a few runs where it had none; `command` measures it again."""
+
+    runtime: str
+    precision: str
+    fate: str
+    command: str
+    rounds: int = 0
+    seconds: float | None = None
+    error: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """The search for the fastest way of a group, whose relative error against float64 is at most `accuracy`. `base` is the
+    runtime whose eager run in fp32 speed-ups are over. `best` is None where several cannot be told apart. The candidates
+    that were measured to the end come first, the fastest before all."""
+
+    group: str
+    batch: int
+    accuracy: float
+    base: str | None
+    best: Candidate | None
+    candidates: list[Candidate]
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What one command measured. `interrupted` says that it was stopped before its end; the rows that it had are here."""
 
@@ -134,6 +162,7 @@ class Result:
     controls: list[Control] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
     interrupted: bool = False
+    tunings: list[Tuning] = field(default_factory=list)
 
     def control(self, row: Row) -> Interval | None:
         """The control of the group that a row belongs to."""

@@ -7,6 +7,7 @@ outputs are wrong is not made; what is refused is told at the end, after the row
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -15,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from rescompile import quantization
-from rescompile.bench import equivalent, profiling, statistics
-from rescompile.bench.measuring import Plan, Timing, measure
+from rescompile.bench import equivalent, profiling, statistics, tuning
+from rescompile.bench.measuring import Clock, Plan, Runs, Timing, measure
 from rescompile.bench.models import Model, Reference, digest, form_of, inputs, of_peer, of_spec
-from rescompile.bench.results import FORMAT, Control, Missing, Result, Roofline, Row
+from rescompile.bench.results import FORMAT, Control, Missing, Result, Roofline, Row, Tuning, rows_of
 from rescompile.errors import CheckFailed, Diagnostic, RescompileError, Unavailable, UsageError, one_of
 from rescompile.network import Network
 from rescompile.runtimes import PRECISIONS, RUNTIMES, Job, Prepared, Runtime, device, find, roofline
@@ -28,7 +29,8 @@ from rescompile.weights import Array
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What to measure: networks with passes, and peers, on runtimes, in precisions and batches."""
+    """What to measure: networks with passes, and peers, on runtimes, in precisions and batches. With `tune`, these are the ways
+    to try, all of them where there are none."""
 
     networks: Sequence[Network]
     passes: Mapping[str, Any]
@@ -43,6 +45,8 @@ class Asked:
     exporter: str = "legacy"
     keep: Path | None = None
     command: Sequence[str] = ()
+    tune: tuning.Tune | None = None
+    clock: Clock = time.perf_counter
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,8 @@ class Way:
     """A runtime with its options, in a precision."""
 
     text: str
-    runtime: Runtime
-    options: Mapping[str, str]
+    runtime: Runtime = field(compare=False)
+    options: Mapping[str, str] = field(compare=False)
     precision: str
 
 
@@ -61,7 +65,10 @@ def ways(asked: Asked) -> tuple[list[Way], list[Missing]]:
     Raises UsageError for words that are not known, and Unavailable where a runtime cannot be used here, or where a runtime
     or a precision that was asked for would be left without any row.
     """
-    for precision in asked.precisions:
+    given, precisions = asked.runtimes, asked.precisions
+    if asked.tune is not None:
+        given, precisions = tuning.expanded(given or tuning.here()), precisions or PRECISIONS
+    for precision in precisions:
         if precision not in PRECISIONS:
             message = f"there is no precision '{precision}'"
             raise UsageError(Diagnostic("E0802", message, help=f"the precisions are {one_of(PRECISIONS)}"))
@@ -69,7 +76,7 @@ def ways(asked: Asked) -> tuple[list[Way], list[Missing]]:
         for item in listed:
             if list(listed).count(item) > 1:
                 raise UsageError(Diagnostic("E0802", f"the {what} {item} is given twice"))
-    found = [(text, *find(text)) for text in asked.runtimes]
+    found = [(text, *find(text)) for text in given]
     lacking = {}
     for _, runtime, _ in found:
         reason = runtime.missing()
@@ -80,11 +87,11 @@ def ways(asked: Asked) -> tuple[list[Way], list[Missing]]:
         raise Unavailable(lacking.values())
     there, missing = [], []
     for text, runtime, options in found:
-        for precision in asked.precisions:
+        for precision in precisions:
             why = _unfit(runtime, precision)
             if why is None:
                 there.append(Way(text, runtime, options, precision))
-            else:
+            elif precision in asked.precisions:
                 missing.append(Missing(text, precision, why))
     bare = [text for text in asked.runtimes if all(way.text != text for way in there)]
     bare += [precision for precision in asked.precisions if all(way.precision != precision for way in there)]
@@ -130,7 +137,8 @@ class Bench:
         self.result = Result(
             FORMAT, __version__, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), list(asked.command), device.describe(),
             {"rounds": plan.rounds, "turn_seconds": plan.turn, "most_runs": plan.runs, "seed": plan.seed,
-             "threads": asked.threads, "level": statistics.LEVEL, "resamples": statistics.RESAMPLES},
+             "threads": asked.threads, "level": statistics.LEVEL, "resamples": statistics.RESAMPLES,
+             "clock": asked.clock.__name__},
             [], [], missing,
         )  # fmt: skip
 
@@ -164,18 +172,31 @@ class Bench:
         entries: dict[str, Entry] = {}
         timing = Timing()
         with ExitStack() as stack:
+            race = None
             for model in models:
                 reference = self._reference(model, x)
                 if reference is None:
                     continue
+                if self._asked.tune is not None:
+                    race = self._race(self._asked.tune, model, x, reference, folder, stack)
+                    for doing in self._guarded(race.run(), group, batch):
+                        yield f"{group}, batch {batch}: {doing}"
+                    entries = {f"{model.name} on {w.text}, {w.precision}": e for w, e in race.entries.items()}
+                    continue
                 for way in self._ways:
                     yield f"{group}, batch {batch}: {model.name} on {way.text}, {way.precision}"
-                    entry = self._entry(model, way, x, reference, folder, stack)
-                    if entry is not None:
+                    try:
+                        entry = self._entry(model, way, x, reference, folder, stack)
+                    except (CheckFailed, Unavailable) as problem:
+                        self._refused(problem, [(way.text, way.precision)])
+                    else:
                         entries[f"{model.name} on {way.text}, {way.precision}"] = entry
             if not entries:
+                if race is not None:
+                    self.problems.extend(race.problems[:1])
+                    self._tuned(race, group, batch)
                 return
-            contenders = {title: entry.prepared for title, entry in entries.items()}
+            contenders: dict[str, Runs] = {title: entry.prepared for title, entry in entries.items()}
             if self._asked.control:
                 first = next(iter(entries.values()))
                 contenders[_CONTROL] = stack.enter_context(
@@ -184,21 +205,54 @@ class Bench:
             limits = {title: self._limit(entry, batch) for title, entry in entries.items()}
             before = device.state()
             try:
-                for done in measure(contenders, plan, timing):
+                for done in self._guarded(measure(contenders, plan, timing, self._asked.clock), group, batch):
                     yield f"{group}, batch {batch}: round {done} of {plan.rounds}"
-            except (RescompileError, MemoryError):
-                raise
-            except Exception as error:  # somebody else's code: a device that is gone, a kernel that fails
-                brief = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
-                message = f"a runtime failed while {group} was timed at batch {batch}: {brief}"
-                raise Unavailable(Diagnostic("E0901", message)) from None
             except (KeyboardInterrupt, GeneratorExit):
                 self._rows(group, batch, entries, timing, before, limits)
                 raise
             self._rows(group, batch, entries, timing, before, limits)
+            if race is not None:
+                self._tuned(race, group, batch)
             if self._asked.profile:
                 yield f"{group}, batch {batch}: profiles"
                 self._profile(group, batch, entries)
+
+    def _guarded(self, steps: Iterator[Any], group: str, batch: int) -> Iterator[Any]:
+        """Steps in which others' code is timed: raises Unavailable where that fails."""
+        try:
+            yield from steps
+        except (RescompileError, MemoryError):
+            raise
+        except Exception as error:  # somebody else's code: a device that is gone, a kernel that fails
+            brief = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+            message = f"a runtime failed while {group} was timed at batch {batch}: {brief}"
+            raise Unavailable(Diagnostic("E0901", message)) from None
+
+    def _race(
+        self, tune: tuning.Tune, model: Model, x: Array, reference: Reference, folder: Path, stack: ExitStack
+    ) -> tuning.Race:
+        """The search for the fastest way of a network."""
+
+        def enter(way: Way) -> Entry:
+            return self._entry(model, way, x, reference, folder, stack)
+
+        def command(way: Way) -> str:
+            return tune.command(model.name, way.text, way.precision, len(x))
+
+        asked = self._asked
+        return tuning.Race(tune, self._ways, enter, command, asked.plan, asked.clock, asked.threads)
+
+    def _tuned(self, race: tuning.Race, group: str, batch: int) -> None:
+        """What came out of a search: the rows that were measured to the end, and all that was dropped before."""
+        tune = self._asked.tune
+        assert tune is not None
+        rows = rows_of(self.result, group, batch)
+        control = self.result.control(rows[0]) if rows else None
+        found = tuning.finished(
+            rows, control, lambda row: tune.command(row.model, row.runtime, row.precision, row.batch)
+        )
+        best = found[0] if len(tuning.fastest(rows, control)) == 1 else None
+        self.result.tunings.append(Tuning(group, batch, tune.accuracy, race.base, best, [*found, *race.dropped]))
 
     def _reference(self, model: Model, x: Array) -> Reference | None:
         try:
@@ -207,23 +261,18 @@ class Bench:
             self._refused(error, [(way.text, way.precision) for way in self._ways])
             return None
 
-    def _entry(
-        self, model: Model, way: Way, x: Array, reference: Reference, folder: Path, stack: ExitStack
-    ) -> Entry | None:
-        """A contender that is held to float64; None where it is refused, and why is noted."""
+    def _entry(self, model: Model, way: Way, x: Array, reference: Reference, folder: Path, stack: ExitStack) -> Entry:
+        """A contender that is held to float64. Raises CheckFailed where its outputs are wrong, and Unavailable where it does
+        not run as it was asked to."""
         runtime, precision = way.runtime, way.precision
-        try:
-            reference.hold(precision)
-            file = model.write(folder, x, form_of(runtime.name, precision)) if runtime.takes == "onnx" else None
-            job = Job(model.name, file, model.module, x, precision, self._asked.threads)
-            self._measure_of(precision, runtime.device, reference, job)
-            prepared = stack.enter_context(closing(runtime.prepare(job, way.options)))
-            error, bound = reference.error(prepared.outputs()), reference.bound(precision)
-            if not error <= bound:
-                raise CheckFailed(_wrong(model.name, way, error, bound))
-        except (CheckFailed, Unavailable) as problem:
-            self._refused(problem, [(way.text, precision)])
-            return None
+        reference.hold(precision)
+        file = model.write(folder, x, form_of(runtime.name, precision)) if runtime.takes == "onnx" else None
+        job = Job(model.name, file, model.module, x, precision, self._asked.threads)
+        self._measure_of(precision, runtime.device, reference, job)
+        prepared = stack.enter_context(closing(runtime.prepare(job, way.options)))
+        error, bound = reference.error(prepared.outputs()), reference.bound(precision)
+        if not error <= bound:
+            raise CheckFailed(_wrong(model.name, way, error, bound))
         return Entry(model, way, prepared, reference, file, digest(file) if file else None, job, error, bound)
 
     def _measure_of(self, precision: str, where: str, reference: Reference, job: Job) -> None:

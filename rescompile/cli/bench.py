@@ -35,12 +35,16 @@ def bench(
         typer.Argument(metavar="SPEC...", help="Spec files (with a / or .yaml), or names of the zoo."),
     ],
     runtime: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="What runs them, separated by commas, with options after a colon: ort-cpu,torch-cpu:compile."
+            help="What runs them, separated by commas, with options after a colon: ort-cpu,torch-cpu:compile. "
+            "Default: ort-cpu,torch-cpu; with --tune all that are here."
         ),
-    ] = "ort-cpu,torch-cpu",
-    precision: Annotated[str, typer.Option(help="fp32, tf32, fp16, bf16 or int8, separated by commas.")] = "fp32",
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="fp32, tf32, fp16, bf16 or int8, separated by commas. Default: fp32; with --tune all."),
+    ] = None,
     batch: Annotated[str, typer.Option(help="Sizes of the batch, separated by commas.")] = "1",
     compare: Annotated[
         list[str] | None,
@@ -71,6 +75,17 @@ def bench(
             metavar="MODEL@RUNTIME", help="What speed-ups are over. Default: the first peer, or the first row."
         ),
     ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Try runtimes, precisions, layouts and threads, and tell the fastest.")
+    ] = False,
+    accuracy: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            metavar="ERROR",
+            help="With --tune: the relative error against float64 that is allowed. Default: 0.01.",
+        ),
+    ] = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Tell which rows of the spec take how much of the time.")
     ] = False,
@@ -93,7 +108,7 @@ def bench(
     passes: dict[str, Any],
 ) -> None:
     """Measure networks on runtimes: interleaved rounds, intervals, and what was really run."""
-    from rescompile.bench import modules, report, results
+    from rescompile.bench import modules, report, results, tuning
     from rescompile.bench.measuring import Plan
     from rescompile.bench.peers import parted
     from rescompile.bench.running import Asked, Bench
@@ -116,17 +131,33 @@ def bench(
     for name in names:
         if names.count(name) > 1:
             raise UsageError(Diagnostic("E0802", f"two of the specs are called {name}, and rows have that name"))
+    runtimes = None if runtime is None else _words("runtime", runtime)
+    precisions = None if precision is None else _words("precision", precision)
+    search = None
+    if tune:
+        if peers:
+            help = "measure a peer beside the way that --tune finds, in a command of its own"
+            raise UsageError(
+                Diagnostic("E0802", "--tune looks for a way to run a spec, and takes no --compare", help=help)
+            )
+        given = [f"--set={text}" for text in set or ()] + _again(passes)
+        given += [f"--seed={seed}"] * (seed != 0) + [f"--threads={threads}"] * (threads is not None)
+        again = {name: ["rescompile", "bench", spec, *given] for name, spec in zip(names, specs, strict=True)}
+        search = tuning.Tune(tuning.ACCURACY if accuracy is None else accuracy, again)
+    elif accuracy is not None:
+        raise UsageError(Diagnostic("E0802", "--accuracy is that of --tune, which is not given"))
+    else:
+        runtimes, precisions = runtimes or ["ort-cpu", "torch-cpu"], precisions or ["fp32"]
     asked = Asked(
-        networks, passes, peers, _words("runtime", runtime), _words("precision", precision), _batches(batch),
-        Plan(rounds, turn / 1e3, seed=seed), control, profile, threads, exporter, _folder(keep),
-        ["rescompile", *sys.argv[1:]],
+        networks, passes, peers, runtimes or (), precisions or (), _batches(batch), Plan(rounds, turn / 1e3, seed=seed), control, profile, threads,
+        exporter, _folder(keep), ["rescompile", *sys.argv[1:]], search,
     )  # fmt: skip
     running = Bench(asked, say)
     try:
         _follow(running)
     finally:
         result = running.result
-        if path is not None and (result.rows or result.missing):
+        if path is not None and (result.rows or result.missing or result.tunings):
             results.write(result, path, force)
             say(f"{path}: {len(result.rows)} row{'' if len(result.rows) == 1 else 's'} written")
         if result.rows and not as_json:
@@ -154,6 +185,14 @@ def _follow(running: Bench) -> None:
     finally:
         if terminal:
             sys.stderr.write("\r\033[K")
+
+
+def _again(passes: dict[str, Any]) -> list[str]:
+    """The options that turn passes on."""
+    from rescompile.passes import PASSES
+
+    on = [step for step in PASSES if step.keyword in passes]
+    return [f"--{step.option}" + ("" if step.type is bool else f"={passes[step.keyword]}") for step in on]
 
 
 def _figure(plot: str | None, force: bool) -> Path | None:
