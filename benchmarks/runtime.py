@@ -1,0 +1,213 @@
+"""Proves, or disproves, what rescompile promises about the time that its networks take to run, by `rescompile.bench`.
+
+- `onnx`: our ONNX files beside those that torch.onnx.export makes of torchvision's and timm's networks, in ONNX Runtime;
+- `compile`: our modules beside torchvision's and timm's own, all under torch.compile;
+- `plan`: the way that `rescompile bench --tune` finds in fp32, beside eager torch in fp32;
+- `reduced`: the same where other precisions are allowed, with an error of at most 1e-2 against float64. Promised only for
+  processors with AMX.
+
+Contenders take turns in at least 30 interleaved rounds, beside a control: a second copy of the first of them. A ratio of times
+keeps its promise if the upper end of its 95% interval is at most 1 plus the half-width of the control's interval. Where the control
+is wider than 2%, the row is undecided. A mean of speed-ups must keep its bound with the lower end of its interval.
+
+A file as its exporter wrote it is what a user of torchvision has; both have a fixed batch.
+
+Exit code: 0 when every promise that was measured is kept; 1 when one is missed; 4 when one was left undecided, or could
+not be measured because a package is missing.
+
+    python benchmarks/runtime.py --json runtime.json
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from compile import machine, say
+from pairs import Interval, Row, Times, arguments, chosen, report, unmeasured
+
+if TYPE_CHECKING:
+    from rescompile.bench.results import Result
+    from rescompile.bench.results import Row as Measured
+
+#: Peers with the same parameters and multiply-adds. timm's darknet53 has another slope, which takes the same time.
+PEERS = {
+    "resnet50": ("torchvision:resnet50", "timm:resnet50"),
+    "resnext50_32x4d": ("torchvision:resnext50_32x4d", "timm:resnext50_32x4d"),
+    "wide_resnet50_2": ("torchvision:wide_resnet50_2", "timm:wide_resnet50_2"),
+    "densenet121": ("torchvision:densenet121", "timm:densenet121"),
+    "preact_resnet50": ("timm:resnetv2_50",),
+    "darknet53": ("timm:darknet53",),
+}
+BATCHES = (1, 8)
+#: What a kind of measurement runs on.
+BESIDE_PEERS = {"onnx": "ort-cpu", "compile": "torch-cpu:compile"}
+#: What a search may choose from; and the bounds at batch 1: of the geometric mean, and of each network.
+SEARCHES = {"plan": ("fp32",), "reduced": ()}
+BOUNDS: Mapping[str, tuple[float, float | None]] = {"plan": (1.7, 1.5), "reduced": (6.0, None)}
+ACCURACY = 1e-2
+TURN = 0.05
+
+
+def names() -> list[str]:
+    """Every measurement, in its order."""
+    kinds = (*BESIDE_PEERS, *SEARCHES)
+    return [f"{network} {kind}, batch {batch}" for kind in kinds for network in PEERS for batch in BATCHES]
+
+
+def measured(network: str, kind: str, batch: int, options: Any) -> Result:
+    """What bench measures of a network: beside its peers, or in the fastest way that it finds."""
+    import rescompile
+    from rescompile.bench.measuring import Plan
+    from rescompile.bench.running import Asked, Bench
+    from rescompile.bench.tuning import Tune
+
+    changed = ["input=[3, 64, 64]"] if options.quick else []
+    tree = rescompile.elaborate(rescompile.load(network, set=changed))
+    plan = Plan(rounds=5 if options.quick else options.pairs, turn=0.0 if options.quick else TURN)
+    if kind in BESIDE_PEERS:
+        asked = Asked([tree], {}, PEERS[network], [BESIDE_PEERS[kind]], ["fp32"], [batch], plan)
+    else:
+        tune = Tune(ACCURACY, {network: ["rescompile", "bench", network]})
+        asked = Asked([tree], {}, (), _cpu_runtimes(), SEARCHES[kind], [batch], plan, tune=tune)
+    bench = Bench(replace(asked, control=True, threads=options.threads, clock=options.clock), say)
+    with closing(bench.run()) as steps:
+        for _ in steps:
+            pass
+    for problem in bench.problems:
+        raise problem
+    return bench.result
+
+
+def _cpu_runtimes() -> list[str]:
+    from rescompile.bench import tuning
+    from rescompile.runtimes import RUNTIMES
+
+    return [name for name in tuning.here() if RUNTIMES[name].device == "cpu"]
+
+
+def beside(name: str, result: Result) -> list[Row]:
+    """Ours beside each peer."""
+    from rescompile.bench import statistics
+
+    ours, *peers = result.rows
+    return [
+        judged(f"{name}: time of {peer.model}'s", plain(statistics.ratio(ours.times, peer.times)), control(result), 1.0, "<=")
+        for peer in peers
+    ]  # fmt: skip
+
+
+def speed_up(name: str, result: Result, bound: float | None) -> Row:
+    """The way with the smallest median beside eager torch in fp32."""
+    from rescompile.bench import statistics
+
+    (base,) = (row for row in result.rows if (row.runtime, row.precision) == ("torch-cpu", "fp32"))
+    best = fastest(result)
+    title = f"{name}: speed-up by {best.runtime} in {best.precision}, error {best.error:.1e}"
+    return judged(title, plain(statistics.ratio(base.times, best.times)), control(result), bound, ">=")
+
+
+def fastest(result: Result) -> Measured:
+    """The row of the smallest median."""
+    return min(result.rows, key=lambda row: row.summary.p50)
+
+
+def control(result: Result) -> Interval:
+    """The ratio of the first contender to its second copy."""
+    (found,) = result.controls
+    return plain(found.ratio)
+
+
+def plain(found: Any) -> Interval:
+    """An interval of bench as one of these tables."""
+    return Interval(found.value, found.low, found.high)
+
+
+def judged(promise: str, found: Interval, noise: Interval, bound: float | None, sign: str) -> Row:
+    """A row whose interval's far end must keep the bound, with the half-width of the control where that is an upper one."""
+    row = Row(promise, found.value, sign, bound, "x", found, noise)
+    if bound is None:
+        return row
+    if not noise.good:
+        return replace(row, verdict="UNDECIDED")
+    if sign == ">=":
+        return replace(row, verdict="ok" if found.low >= bound else "MISSED")
+    limit = bound + noise.half_width
+    return replace(row, bound=limit, verdict="ok" if found.high <= limit else "MISSED")
+
+
+def mean(kind: str, rows: Sequence[Row]) -> Row:
+    """The geometric mean of speed-ups at batch 1. Networks are measured apart from one another, so the half-widths of their
+    logarithms add up as squares."""
+    title = f"{kind}, batch 1: geometric mean of {len(rows)} networks"
+    spans = [row.interval for row in rows if row.interval is not None]
+    value = math.exp(sum(math.log(span.value) for span in spans) / len(spans))
+    wide = math.hypot(*(math.log(span.high / span.low) / 2 for span in spans)) / len(spans)
+    row = Row(title, value, ">=", BOUNDS[kind][0], "x", Interval(value, value / math.exp(wide), value * math.exp(wide)))
+    if any(each.control is None or not each.control.good for each in rows) or len(rows) < len(PEERS):
+        return replace(row, verdict="UNDECIDED")
+    assert row.interval is not None
+    return replace(row, verdict="ok" if row.interval.low >= BOUNDS[kind][0] else "MISSED")
+
+
+def amx() -> bool:
+    """Whether this processor multiplies matrices of reduced precision in one instruction."""
+    from rescompile.runtimes.device import describe
+
+    return any(feature.startswith("amx_") for feature in describe()["processor"]["features"])
+
+
+def measure(options: Any) -> tuple[dict[str, Times], list[Row]]:
+    """Everything that was asked for, one group after the other."""
+    samples: dict[str, Times] = {}
+    rows: list[Row] = []
+    means: dict[str, list[Row]] = {kind: [] for kind in SEARCHES}
+    wanted, has_amx = chosen(names(), options.only), amx()
+    for name in wanted:
+        title, batch = name.split(", batch ")
+        network, kind = title.split()
+        say(f"{name}: {options.pairs} rounds")
+        result = measured(network, kind, int(batch), options)
+        samples[name] = {
+            f"{row.model} on {row.runtime}, {row.precision}": [second for turn in row.samples for second in turn]
+            for row in result.rows
+        }
+        if kind in BESIDE_PEERS:
+            rows += beside(name, result)
+            continue
+        promised = int(batch) == 1 and (kind != "reduced" or has_amx)
+        rows.append(speed_up(name, result, BOUNDS[kind][1] if promised else None))
+        if int(batch) == 1:
+            means[kind].append(rows[-1])
+    for kind, found in means.items():
+        if found:
+            row = mean(kind, found)
+            rows.append(row if kind != "reduced" or has_amx else replace(row, bound=None, verdict="no AMX"))
+    return samples, rows
+
+
+def main() -> int:
+    """Measure, print both tables, write the JSON file; the exit code says whether the promises hold."""
+    options = arguments(__doc__ or "", pairs=30)
+    described = machine()
+    needed = ("rescompile", "torch", "torchvision", "timm", "onnxruntime")
+    missing = [package for package in needed if not importlib.util.find_spec(package)]
+    if missing:
+        rows = [unmeasured(name, f"not measured: no {missing[0]}") for name in chosen(names(), options.only)]
+        return report(options, described, {}, rows)
+    import torch
+
+    torch.set_num_threads(options.threads)
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    samples, rows = measure(options)
+    return report(options, described | {"processors_allowed": cores}, samples, rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
