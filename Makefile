@@ -31,7 +31,7 @@ keras: $(VENV)/.dev  ## Compare the outputs of all models of keras.applications 
 
 bench: $(VENV)/.bench  ## Measure side by side with torch's exporters, torchvision and timm; about an hour and a half.
 	mkdir -p build
-	for part in compile torch_module train runtime; do $(BIN)/python benchmarks/$$part.py --json build/$$part.json $(ARGS) || failed=1; done; \
+	for part in compile torch_module train runtime predict; do $(BIN)/python benchmarks/$$part.py --json build/$$part.json $(ARGS) || failed=1; done; \
 	exit $${failed:-0}
 
 # A stamp says that .venv holds a set of packages; each set is made again when what it is made from changes.

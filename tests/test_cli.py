@@ -33,7 +33,7 @@ from rescompile.reader import plain, read
 ROOT = Path(__file__).parent.parent
 PROGRAM = str(Path(sysconfig.get_path("scripts")) / "rescompile")
 COMMANDS = (
-    "build", "verify", "validate", "show", "explain", "paths", "list", "schema", "extract", "run", "bench", "compare", "doctor",
+    "build", "verify", "validate", "show", "explain", "paths", "list", "schema", "extract", "run", "bench", "compare", "predict", "doctor",
 )  # fmt: skip
 WEIGHTS_COMMANDS = ("inspect", "convert", "transfer")
 EXIT_CODES = {"0", "1", "2", "3", "4", "5", "130"}

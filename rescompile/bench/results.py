@@ -11,7 +11,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -173,17 +173,17 @@ class Result:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def write(result: Result, path: Path, force: bool = False) -> None:
-    """Write a result file. Raises OutputError where it cannot be written, or the file there is not ours."""
+def write(result: Any, path: Path, force: bool = False) -> None:
+    """Write a result or another file of dataclasses. Raises OutputError where it cannot be written, or the file there is not ours."""
     write_text(text(result), path, force)
 
 
-def plain(result: Result) -> dict[str, Any]:
+def plain(result: Any) -> dict[str, Any]:
     """The result as what JSON holds."""
     return dataclasses.asdict(result)
 
 
-def text(result: Result) -> Iterator[bytes | memoryview]:
+def text(result: Any) -> Iterator[bytes | memoryview]:
     """The result as JSON, its last key a comment that holds the seal."""
     body = _laid_out(plain(result)).removesuffix("\n}")
     return sealed([body.encode()], b',\n  "$comment": "', b": ", b'"\n}\n')
@@ -205,6 +205,25 @@ def _laid_out(value: Any, indent: str = "") -> str:
 
 def read(path: Path) -> Result:
     """Read a result file. Raises UsageError with every place that is wrong."""
+    help = "rescompile bench -o FILE writes result files"
+    made: Result = document(path, Result, "bench", FORMAT, "result file", help, _samples)
+    return made
+
+
+def _samples(result: Result, wrong: _Wrong) -> None:
+    """Samples of which statistics can be taken."""
+    for number, row in enumerate(result.rows):
+        try:
+            statistics.table(row.samples)
+        except ValueError as error:
+            wrong(("rows", number, "samples"), str(error))
+
+
+def document(
+    path: Path, wanted: Any, key: str, format: int, what: str, help: str, check: Callable[[Any, _Wrong], None] | None = None
+) -> Any:  # fmt: skip
+    """Read a JSON file of a dataclass whose `key` holds the version of its format. `check` tells what else is wrong. Raises
+    UsageError with every place that is wrong."""
     if not path.is_file():
         raise UsageError(Diagnostic("E0801", f"{path} {'is a folder' if path.is_dir() else 'does not exist'}"))
     if path.stat().st_size > LARGEST:
@@ -221,30 +240,24 @@ def read(path: Path) -> Result:
         raise UsageError(Diagnostic("E0820", f"this is not JSON: {error.msg.lower()}", place)) from None
     except (ValueError, RecursionError) as error:
         brief = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise UsageError(Diagnostic("E0820", f"{path} is no result file: {brief}")) from None
-    if not isinstance(data, dict) or data.get("bench") != FORMAT:
-        found = data.get("bench") if isinstance(data, dict) else None
-        what = (
-            "it has no key 'bench'" if found is None else f"it is of format {str(found)[:20]}, and this reads {FORMAT}"
+        raise UsageError(Diagnostic("E0820", f"{path} is no {what}: {brief}")) from None
+    if not isinstance(data, dict) or data.get(key) != format:
+        found = data.get(key) if isinstance(data, dict) else None
+        why = (
+            f"it has no key '{key}'" if found is None else f"it is of format {str(found)[:20]}, and this reads {format}"
         )
-        help = "rescompile bench -o FILE writes result files"
-        raise UsageError(Diagnostic("E0820", f"{path} is no result file that can be read: {what}", help=help))
+        raise UsageError(Diagnostic("E0820", f"{path} is no {what} that can be read: {why}", help=help))
     data.pop("$comment", None)
     problems: list[Diagnostic] = []
 
     def wrong(where: _Path, message: str, help: str | None = None) -> None:
         problems.append(Diagnostic("E0820", message, _place(source, where), help=help))
 
-    result = _parsed(Result, data, (), wrong)
-    if not problems:
-        for number, row in enumerate(result.rows):
-            try:
-                statistics.table(row.samples)
-            except ValueError as error:
-                wrong(("rows", number, "samples"), str(error))
+    made = _parsed(wanted, data, (), wrong)
+    if not problems and check is not None:
+        check(made, wrong)
     if problems:
         raise UsageError(problems[:20])
-    made: Result = result
     return made
 
 
@@ -261,6 +274,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _Path = tuple[str | int, ...]
+_Wrong = Callable[..., None]
 
 
 def _parsed(wanted: Any, value: Any, where: _Path, wrong: Any) -> Any:

@@ -207,3 +207,31 @@ def _quartiles(values: Any) -> float:
     """The distance between the quartiles."""
     low, high = np.percentile(values, (25, 75))
     return float(high - low)
+
+
+# --- ranks ------------------------------------------------------------------------------------------------------------
+
+
+def spearman(first: Sequence[float] | Samples, second: Sequence[float] | Samples) -> float:
+    """The correlation of ranks (Spearman 1904), equal values sharing the mean of theirs. NaN where all values of one are equal."""
+    a, b = _ranks(first), _ranks(second)
+    if a.std() == 0 or b.std() == 0:
+        return math.nan
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def spearman_interval(first: Sequence[float] | Samples, second: Sequence[float] | Samples, seed: int = 0) -> Interval:
+    """The correlation of ranks with the percentile interval of the bootstrap over pairs."""
+    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    generator = np.random.default_rng(seed)
+    drawn = [spearman(a[at], b[at]) for at in generator.integers(0, len(a), (RESAMPLES, len(a)))]
+    low, high = (float(bound) for bound in np.nanquantile(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2)))
+    return Interval(spearman(a, b), low, high)
+
+
+def _ranks(values: Sequence[float] | Samples) -> Samples:
+    """The ranks of values from 0."""
+    _, inverse, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    made: Samples = (ends - (counts + 1) / 2)[inverse]
+    return made

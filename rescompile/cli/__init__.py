@@ -71,6 +71,7 @@ class AllCommands(Commands):
         "run": "rescompile.cli.run.run_model",
         "bench": "rescompile.cli.bench.bench",
         "compare": "rescompile.cli.bench.compare",
+        "predict": "rescompile.cli.predict.predict",
         "doctor": "rescompile.cli.doctor.doctor",
         "weights": "rescompile.cli.WeightsCommands",
     }

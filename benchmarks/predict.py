@@ -1,0 +1,190 @@
+"""Proves, or disproves, what rescompile promises about `rescompile predict`: that it ranks networks by their time.
+
+Single ops of this machine are measured, as `rescompile predict --measure` does. Then specs are drawn at random whose multiply-adds
+lie within a factor of four: blocks of the zoo, with other depths, widths, cardinalities, kernels, bottleneck ratios and resolutions. They are
+timed in ONNX Runtime in interleaved rounds, and their order by predicted time, by multiply-adds and by parameters is held to it.
+
+- Spearman's correlation of predicted and measured time is at least 0.9;
+- it is larger than that of multiply-adds, and than that of parameters: intervals are those of the bootstrap over specs, of the
+  differences too.
+
+Exit code: 0 when every promise is kept; 1 when one is missed; 4 when a package is missing.
+
+    python benchmarks/predict.py --json predict.json
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compile import machine, say
+from pairs import Interval, Row, Times, arguments, report, unmeasured
+
+if TYPE_CHECKING:
+    from rescompile.network import Network
+
+SPECS, LEAST_MACS, FACTOR, SEED = 50, 4e8, 4, 0
+#: A block whose kernel is a parameter, as none of the zoo has it.
+KERNELS = """\
+rescompile: 1
+name: kernels
+input: [3, 128, 128]
+block: wide_kernel
+blocks:
+  wide_kernel:
+    stage: true
+    parameters: {width: int, kernel: 5, stride: {default: 1, only: first}}
+    body:
+      - conv1: {conv: {channels: width, kernel: kernel, stride: stride}}
+      - norm
+      - act
+network:
+  - imagenet_stem
+  - layer1: {depth: 2, width: 32}
+  - layer2: {depth: 2, width: 64, stride: 2}
+  - layer3: {depth: 2, width: 128, stride: 2}
+  - layer4: {depth: 2, width: 256, stride: 2}
+  - {block: classifier, classes: 1000}
+"""
+
+
+def settings(draw: random.Random) -> tuple[str, list[str]]:
+    """A spec of the zoo, or KERNELS, and what to change in it."""
+    kind = draw.choice(("bottleneck", "grouped", "basic", "preact", "dense", "kernels", "separable"))
+    side = draw.choice((96, 128, 160, 192, 224, 256))
+    changed = [f"input=[3, {side}, {side}]"]
+    if kind == "separable":
+        return "mobilenet_v1", changed
+    if kind == "dense":
+        growth = draw.choice((16, 24, 32, 40, 48))
+        depths = [draw.randint(2, 8), draw.randint(4, 12), draw.randint(6, 24), draw.randint(4, 16)]
+        blocks = [f"features.denseblock{at}.depth={depth}" for at, depth in enumerate(depths, 1)]
+        return "densenet121", [*changed, f"parameters.k={growth}", *blocks]
+    width, shared = draw.choice((16, 24, 32, 48, 64, 80, 96)), []
+    if kind == "grouped":
+        cardinality, base = draw.choice(((32, 4), (16, 8), (8, 16), (4, 32), (2, 40), (32, 8)))
+        shared = [f"cardinality={cardinality}", f"base_width={base}"]
+        width = draw.choice((32, 64))
+    if kind in ("bottleneck", "preact"):
+        shared = [f"expansion={draw.choice((2, 4))}"]
+    if kind == "kernels":
+        shared = [f"kernel={draw.choice((3, 5, 7))}"]
+    for layer in range(1, 5):
+        depth = draw.randint(1, 6 if layer == 3 else 4)
+        values = [f"depth={depth}", f"width={width * 2 ** (layer - 1)}", *shared]
+        changed += [f"layer{layer}.{value}" for value in values]
+    names = {"bottleneck": "resnet50", "grouped": "resnet50", "basic": "resnet18", "preact": "preact_resnet50"}
+    return names.get(kind, "kernels"), changed
+
+
+def drawn(count: int, folder: Path) -> list[tuple[str, Network]]:
+    """Specs whose multiply-adds lie within the factor, and what each was made of."""
+    import rescompile
+    from rescompile.cost import cost
+
+    (folder / "kernels.yaml").write_text(KERNELS)
+    draw, found, seen = random.Random(SEED), [], set()
+    while len(found) < count:
+        name, changed = settings(draw)
+        title = " ".join([name, *changed])
+        network = rescompile.elaborate(
+            rescompile.load(str(folder / "kernels.yaml") if name == "kernels" else name, set=changed)
+        )
+        if title not in seen and LEAST_MACS <= cost(network).macs <= FACTOR * LEAST_MACS:
+            found.append((title, network))
+            seen.add(title)
+    return found
+
+
+def timed(networks: Sequence[tuple[str, Network]], options: Any, folder: Path) -> Times:
+    """The seconds of each network, in interleaved rounds."""
+    from rescompile.bench.measuring import Plan, Timing, measure
+    from rescompile.bench.models import inputs
+    from rescompile.bench.statistics import WarmUp
+    from rescompile.runtimes import RUNTIMES
+    from rescompile.runtimes.jobs import job
+    from rescompile.verification import trial
+
+    runtime, timing = RUNTIMES["ort-cpu"], Timing()
+    plan = Plan(options.pairs, turn=0.0, warm_up=WarmUp(window=2, runs=10, seconds=1.0))
+    with ExitStack() as stack:
+        contenders = {}
+        for title, network in networks:
+            x = inputs(network.input, 1, SEED)
+            work = job(runtime, network, trial(network, SEED), x, "fp32", folder, options.threads)
+            contenders[title] = stack.enter_context(closing(runtime.prepare(work, {})))
+        for done in measure(contenders, plan, timing, options.clock):
+            say(f"round {done} of {plan.rounds}")
+    return {title: [s for turn in timing.samples(title) for s in turn] for title, _ in networks}
+
+
+def judged(times: Times, networks: Sequence[tuple[str, Network]], predicted: Sequence[float]) -> list[Row]:
+    """All three correlations, and by how much the first is larger than the others."""
+    import numpy as np
+
+    from rescompile.bench.statistics import RESAMPLES, spearman, spearman_interval
+    from rescompile.cost import cost
+
+    measured = np.array([statistics.median(times[title]) for title, _ in networks])
+    ranked = {
+        "predicted time": np.array(predicted),
+        "multiply-adds": np.array([cost(network).macs for _, network in networks]),
+        "parameters": np.array([cost(network).parameters for _, network in networks]),
+    }
+    rows = []
+    for name, values in ranked.items():
+        found = spearman_interval(values, measured)
+        bound, verdict = (
+            (0.9, "ok" if found.value >= 0.9 else "MISSED") if name == "predicted time" else (None, "shown")
+        )
+        span = Interval(found.value, found.low, found.high)
+        rows.append(Row(f"Spearman of measured time and {name}", found.value, ">=", bound, "", span, verdict=verdict))
+    samples = np.random.default_rng(SEED).integers(0, len(measured), (RESAMPLES, len(measured)))
+    for other in ("multiply-adds", "parameters"):
+        more = [
+            spearman(ranked["predicted time"][at], measured[at]) - spearman(ranked[other][at], measured[at]) for at in samples
+        ]  # fmt: skip
+        low, high = (float(bound) for bound in np.nanquantile(more, (0.025, 0.975)))
+        value = spearman(ranked["predicted time"], measured) - spearman(ranked[other], measured)
+        verdict = "ok" if low > 0 else "MISSED"
+        rows.append(
+            Row(f"more than that of {other} by", value, ">", 0.0, "", Interval(value, low, high), verdict=verdict)
+        )
+    return rows
+
+
+def main() -> int:
+    """Measure ops and networks, print the tables, write the JSON file; the exit code says whether the promises hold."""
+    options = arguments(__doc__ or "", pairs=30)
+    described = machine()
+    missing = [package for package in ("rescompile", "torch", "onnxruntime") if not importlib.util.find_spec(package)]
+    if missing:
+        return report(options, described, {}, [unmeasured("ranking", f"not measured: no {missing[0]}")])
+    from rescompile.bench import probing
+    from rescompile.bench.predicting import Predictor
+
+    say("single ops")
+    probes = probing.design()
+    device = probing.described(list(probing.measure(probes, options.threads)), options.threads)
+    predictor = Predictor(device)
+    with tempfile.TemporaryDirectory(prefix="predict-benchmark-") as name:
+        networks = drawn(6 if options.quick else SPECS, Path(name))
+        predicted = [sum(predictor.network(network).values()) for _, network in networks]
+        times = timed(networks, options, Path(name))
+    samples = {
+        title: {"measured": times[title], "predicted": [seconds]}
+        for (title, _), seconds in zip(networks, predicted, strict=True)
+    }
+    return report(options, described, samples, judged(times, networks, predicted))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

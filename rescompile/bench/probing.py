@@ -1,0 +1,148 @@
+"""Times of single ops on this machine: each stands in a network of a few layers, and its time is read from the profile.
+
+Before the op is a convolution with a rectifier, which takes nothing of it along, after it another one; what ran between the
+two is the op with all that it makes the runtime do, changes of layout too.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from rescompile.bench.predicting import FORMAT, Device, Step, Timed, steps
+from rescompile.elaboration import elaborate
+from rescompile.errors import Diagnostic, Source, Unavailable
+from rescompile.loading import from_document
+from rescompile.network import Network
+from rescompile.reader import Mapping, read
+from rescompile.runtimes import RUNTIMES, device
+from rescompile.runtimes.jobs import job
+from rescompile.version import __version__
+from rescompile.weights import draw
+
+#: What profiles of these runtimes are known to mean.
+RUNTIME = "ort-cpu"
+RUNS = 15
+#: Ops of more multiply-adds take long and tell nothing new.
+MOST = 400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """An op as rows of a spec, for maps of so many channels and such a side."""
+
+    rows: Sequence[str]
+    channels: int
+    side: int
+    lead: bool = True
+    tail: bool = True
+
+    @property
+    def network(self) -> Network:
+        """The network in which it is measured."""
+        before = [f"lead: {{conv: {{channels: {self.channels}, kernel: 1}}}}", "lead_act: act"] if self.lead else []
+        after = ["tail: {conv: {channels: 16, kernel: 1}}", "global_avgpool", "flatten"] if self.tail else []
+        given = 16 if self.lead else self.channels
+        rows = "".join(f"  - {row}\n" for row in (*before, *self.rows, *after))
+        text = f"rescompile: 1\nname: probe\ninput: [{given}, {self.side}, {self.side}]\nnetwork:\n{rows}"
+        document = read(Source("probe", text))
+        assert isinstance(document, Mapping)
+        return elaborate(from_document(document))
+
+    @property
+    def step(self) -> Step:
+        """What a predictor takes it for."""
+        (found,) = steps(self.network)[self.lead :][: -2 if self.tail else None]
+        return found
+
+
+def design() -> list[Probe]:
+    """The ops to measure: every regime over the channels, sides, kernels and strides that networks of this family have."""
+    found = [
+        _conv(inner, outer, 1, side)
+        for side in (56, 28, 14, 7)
+        for inner in (16, 64, 160, 512, 2048)
+        for outer in (16, 64, 160, 512, 2048)
+    ]
+    found += [_conv(inner, 2 * inner, 1, side, stride=2) for side in (56, 28, 14) for inner in (64, 256, 1024)]
+    found += [
+        _conv(inner, outer, 3, side)
+        for side in (112, 56, 28, 14, 7)
+        for inner in (16, 48, 128, 320, 512)
+        for outer in dict.fromkeys((32, inner))
+    ]
+    found += [_conv(width, width, 3, side, stride=2) for side in (56, 28, 14) for width in (32, 128, 256, 512)]
+    found += [_conv(width, width, kernel, side) for kernel in (5, 7) for side in (28, 14) for width in (16, 64, 160)]
+    found += [
+        _conv(groups * width, groups * width, kernel, side, groups=groups, stride=stride)
+        for width in (4, 8, 16, 32)
+        for groups in (2, 8, 32)
+        for side, kernel, stride in ((56, 3, 1), (28, 3, 1), (28, 3, 2), (14, 3, 1), (7, 3, 1), (14, 5, 1))
+    ]
+    found += [
+        _conv(width, width, kernel, side, groups=width, stride=stride)
+        for width in (32, 128, 512)
+        for side, kernel, stride in ((56, 3, 1), (28, 3, 2), (14, 3, 1), (7, 3, 1), (28, 5, 1), (14, 7, 1))
+    ]
+    found += [
+        _conv(3, width, kernel, side, stride=stride, lead=False)
+        for width in (16, 32, 64, 96)
+        for side, kernel, stride in ((224, 7, 2), (128, 7, 2), (64, 3, 1), (224, 3, 2), (128, 3, 1))
+    ]
+    for width in (32, 128, 512, 1024):
+        for side in (56, 28, 14, 7):
+            found.append(Probe(["probe: norm", "act"], width, side))
+            found.append(Probe(["parallel: {merge: concat, branches: [identity, identity]}"], width, side))
+            if side > 7:
+                found.append(Probe(["probe: {maxpool: {kernel: 3, stride: 2, padding: 1}}"], width, side))
+                found.append(Probe(["probe: {avgpool: {kernel: 2}}"], width, side))
+    found += [Probe(["probe: global_avgpool", "flatten"], w, s, tail=False) for w in (64, 512, 2048) for s in (14, 7)]
+    found += [
+        Probe(["flatten", f"probe: {{linear: {features}}}"], width, 1, lead=False, tail=False)
+        for width in (64, 256, 1024, 4096)
+        for features in (10, 100, 1000, 4096)
+    ]
+    found += [_conv(w, w, kernel, side, sums=True) for w in (64, 256) for kernel in (1, 3) for side in (28, 14)]
+    return [probe for probe in found if probe.step.macs <= MOST]
+
+
+def _conv(
+    inner: int, outer: int, kernel: int, side: int, *, stride: int = 1, groups: int = 1, lead: bool = True, sums: bool = False
+) -> Probe:  # fmt: skip
+    conv = f"{{conv: {{channels: {outer}, kernel: {kernel}, stride: {stride}, groups: {groups}}}}}"
+    if sums:
+        return Probe([f"residual: {{branch: [{conv}, norm], shortcut: []}}", "act"], inner, side, lead)
+    return Probe([f"probe: {conv}", "norm", "act"], inner, side, lead)
+
+
+def measure(probes: Sequence[Probe], threads: int | None) -> Iterator[Timed]:
+    """Measure probes one after the other. Raises Unavailable where ONNX Runtime is missing."""
+    runtime = RUNTIMES[RUNTIME]
+    reason = runtime.missing()
+    if reason is not None:
+        raise Unavailable(Diagnostic("E0901", f"{RUNTIME} cannot run here: {reason}", help=runtime.how()))
+    for probe in probes:
+        network = probe.network
+        x = np.random.default_rng(0).standard_normal((1, *network.input), np.float32)
+        with tempfile.TemporaryDirectory() as folder:
+            work = job(runtime, network, draw(network), x, "fp32", Path(folder), threads)
+            yield Timed(probe.step, between(runtime.profile(work, {}, RUNS), probe.lead, probe.tail))
+
+
+def between(nodes: Sequence[tuple[str, float]], lead: bool, tail: bool) -> float:
+    """The seconds of the nodes after the leading convolution and before the last one; of all where there is none."""
+    names = [name for name, _ in nodes]
+    first = max(at for at, name in enumerate(names) if name.startswith("lead")) + 1 if lead else 0
+    end = next(at for at, name in enumerate(names) if name.startswith("tail")) if tail else len(names)
+    return max(sum(seconds for _, seconds in nodes[first:end]), 1e-7)
+
+
+def described(ops: Sequence[Timed], threads: int | None) -> Device:
+    """Measured ops as a device."""
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return Device(FORMAT, __version__, now, device.describe(), RUNTIME, threads, list(ops))

@@ -1,0 +1,114 @@
+"""`predict`: how long networks will take on a device, from times of single ops."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rescompile.cli.common import (
+    ForceOption,
+    Format,
+    FormatOption,
+    JsonOption,
+    SetOption,
+    command,
+    elaborated,
+    print_json,
+    say,
+)
+from rescompile.errors import Diagnostic, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from rescompile.bench.predicting import Device
+
+
+@command
+def predict(
+    specs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SPEC...", help="Spec files (with a / or .yaml), or names of the zoo."),
+    ] = None,
+    device_file: Annotated[
+        str | None, typer.Option("--device-file", metavar="FILE", help="Times of single ops on a device.")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure single ops here first, into the device file; some 20 seconds.")
+    ] = False,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=65_535, help="With --measure: threads of the processor. Default: the runtime's choice."
+        ),
+    ] = None,
+    set: SetOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    format: FormatOption = Format.text,
+) -> None:
+    """Predict how long networks take for one input in ONNX Runtime on a processor; none of them is run."""
+    from rescompile.bench import predicting
+    from rescompile.cost import cost
+
+    if device_file is None:
+        help = "rescompile predict --measure --device-file FILE measures this machine"
+        raise UsageError(Diagnostic("E0802", "the device is missing: name its file with --device-file", help=help))
+    if not specs and not measure:
+        raise UsageError(Diagnostic("E0802", "there is no SPEC to predict, and no --measure"))
+    if threads is not None and not measure:
+        raise UsageError(Diagnostic("E0802", "--threads is that of --measure: a device file has its own"))
+    networks = [elaborated(spec, set)[1] for spec in specs or ()]
+    path = Path(device_file)
+    device = _measured(path, threads, force) if measure else predicting.read(path)
+    predictor = predicting.Predictor(device)
+    rows = []
+    for network in networks:
+        parts, total = predictor.network(network), cost(network)
+        rows.append(
+            {"network": network.name, "milliseconds": 1e3 * sum(parts.values()), "macs": total.macs,
+             "parameters": total.parameters, "parts": {name: 1e3 * seconds for name, seconds in parts.items()}}
+        )  # fmt: skip
+    if as_json:
+        print_json({"runtime": device.runtime, "threads": device.threads, "rows": rows})
+    elif rows:
+        print(_table(device, rows))
+
+
+def _table(device: Device, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The predictions as a Markdown table, with the regimes that take most."""
+    name = (device.machine.get("processor") or {}).get("name", "unknown processor")
+    threads = "" if device.threads is None else f", {device.threads} thread{'s' if device.threads > 1 else ''}"
+    lines = [f"{device.runtime} on {name}{threads}, one input; ops measured {device.measured[:10]}", ""]
+    lines += ["| network | predicted ms | MACs | parameters | most of it |", "| --- | ---: | ---: | ---: | --- |"]
+    for row in rows:
+        parts, total = row["parts"], row["milliseconds"]
+        most = sorted(parts, key=lambda part: -parts[part])[:3]
+        shares = ", ".join(f"{part} {parts[part] / total:.0%}" for part in most)
+        lines.append(f"| {row['network']} | {total:.3g} | {row['macs']:,} | {row['parameters']:,} | {shares} |")
+    return "\n".join(lines)
+
+
+def _measured(path: Path, threads: int | None, force: bool) -> Device:
+    """Measure single ops into a file, which is looked at before: it may not be ours to overwrite."""
+    from rescompile.bench import probing, results
+    from rescompile.output import check_ours
+
+    if not path.parent.is_dir():
+        raise OutputError(Diagnostic("E1002", f"the folder {path.parent} does not exist"))
+    check_ours(path, force)
+    probes, ops = probing.design(), []
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    for timed in probing.measure(probes, threads):
+        ops.append(timed)
+        if terminal:
+            sys.stderr.write(f"\r\033[K{len(ops)} of {len(probes)} ops")
+            sys.stderr.flush()
+    if terminal:
+        sys.stderr.write("\r\033[K")
+    device = probing.described(ops, threads)
+    results.write(device, path, force)
+    say(f"{path}: {len(ops)} ops written")
+    return device
