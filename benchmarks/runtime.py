@@ -165,6 +165,8 @@ def amx() -> bool:
 
 def measure(options: Any) -> tuple[dict[str, Times], list[Row]]:
     """Everything that was asked for, one group after the other."""
+    from rescompile.errors import RescompileError
+
     samples: dict[str, Times] = {}
     rows: list[Row] = []
     means: dict[str, list[Row]] = {kind: [] for kind in SEARCHES}
@@ -173,7 +175,11 @@ def measure(options: Any) -> tuple[dict[str, Times], list[Row]]:
         title, batch = name.split(", batch ")
         network, kind = title.split()
         say(f"{name}: {options.pairs} rounds")
-        result = measured(network, kind, int(batch), options)
+        try:
+            result = measured(network, kind, int(batch), options)
+        except RescompileError as error:  # the rest of an hour is measured all the same
+            rows.append(unmeasured(name, f"not measured: {error.diagnostics[0].message}"))
+            continue
         samples[name] = {
             f"{row.model} on {row.runtime}, {row.precision}": [second for turn in row.samples for second in turn]
             for row in result.rows
