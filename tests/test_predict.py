@@ -18,7 +18,8 @@ from rescompile.bench.predicting import Device, Predictor, Step, Timed, steps
 from rescompile.cli import app
 from rescompile.cost import cost
 from rescompile.errors import UsageError
-from rescompile.network import Network
+from rescompile.network import Network, Parallel, walk
+from rescompile.passes import apply
 
 #: Seconds of a made-up device: each regime a fixed time, and times for a thousand multiply-adds, bytes of maps and of weights.
 RATES = {
@@ -83,6 +84,17 @@ def test_what_a_convolution_takes_along() -> None:
     assert counted["densenet121"]["concat"] == 58
     assert counted["densenet121"]["elementwise"] == 58 + 3 + 1
     assert counted["mobilenet_v1"]["depthwise"] == 13
+
+
+def test_forms_of_one_network() -> None:
+    """ResNeXt as a concatenation of paths: every split and concatenation moves maps, and the multiply-adds are at least its own."""
+    tree, _ = apply(network("resnext50_32x4d", "input=[3, 64, 64]"), None, {"form": "b"})
+    parallels = [node for _, node in walk(tree.root) if isinstance(node, Parallel)]
+    moves = sum(node.split + (node.merge == "concat") for node in parallels)
+    assert moves >= 16
+    found = steps(tree)
+    assert sum(step.regime == "concat" for step in found) == moves
+    assert sum(step.macs for step in found) >= cost(tree).macs
 
 
 def test_the_profile_has_as_many_nodes() -> None:

@@ -157,7 +157,10 @@ def _walk(node: Node, made: list[Step], last: _Last | None) -> _Last | None:
 
 
 def _merged(node: Parallel, made: list[Step]) -> _Last | None:
-    """Branches one after the other. A sum is done by the last convolution that ends a branch, which then reads the others."""
+    """Branches one after the other. A sum is done by the last convolution that ends a branch, which then reads the others; to
+    split channels is to move them, as a concatenation does."""
+    if node.split:
+        made.append(_moved("concat", math.prod(node.input), node.input))
     ends = [_walk(branch, made, None) for branch in node.branches]
     free = next((end for end in ends if end is not None and "sum" in end.takes), None)
     read = sum(math.prod(branch.output) for branch in node.branches)
