@@ -191,7 +191,7 @@ def _again(passes: dict[str, Any]) -> list[str]:
     """The options that turn passes on."""
     from rescompile.passes import PASSES
 
-    on = [step for step in PASSES if step.keyword in passes]
+    on = [step for step in PASSES if passes.get(step.keyword)]
     return [f"--{step.option}" + ("" if step.type is bool else f"={passes[step.keyword]}") for step in on]
 
 
