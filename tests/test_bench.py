@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 import rescompile
-from rescompile.bench import comparing, equivalent, profiling, report, results, statistics
+from rescompile.bench import comparing, equivalent, peers, profiling, report, results, statistics
 from rescompile.bench.measuring import Plan, Timing, measure
 from rescompile.bench.results import Control, Missing, Result, Roofline, Row, Share
 from rescompile.bench.statistics import Interval, WarmUp
@@ -402,6 +402,19 @@ def test_a_table_has_speed_ups_only_where_they_are() -> None:
     assert "2.00x" not in text
     with pytest.raises(UsageError, match="names no row"):
         report.markdown(WHOLE, "resnet@torch")
+
+
+def test_a_peer_has_no_silent_branches() -> None:
+    """timm begins the last norm of each block with zeros; its exported file would have one tensor of them for all."""
+    torch = pytest.importorskip("torch", reason="the peer is a module of torch")
+    found = peers.make("timm:resnet18", (3, 32, 32), 0)
+
+    def silent(module: Any) -> int:
+        norms = [part for part in module.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+        return sum(not norm.weight.any() for norm in norms)
+
+    assert silent(sys.modules["timm"].create_model("resnet18")) == 8
+    assert silent(found) == 0
 
 
 def test_more_than_a_roofline_is_told() -> None:
