@@ -404,6 +404,37 @@ def test_a_table_has_speed_ups_only_where_they_are() -> None:
         report.markdown(WHOLE, "resnet@torch")
 
 
+def test_other_forms_beside(tmp_path: Path, fake: Any) -> None:
+    """One row for each form, of one function; what is no pass is refused."""
+    fake("good")
+    given = [
+        "--set",
+        "layer1.depth=1",
+        "--set",
+        "layer2.depth=1",
+        "--set",
+        "layer3.depth=1",
+        "--set",
+        "input=[3,16,16]",
+    ]
+    line = ["bench", "resnext29_8x64d_cifar", "--rounds", "5", "--turn", "0", "--runtime", "good", *given]
+    done = CliRunner().invoke(
+        app, [*line, "--beside", "form=a", "--beside", "form=b", "-o", str(tmp_path / "result.json")]
+    )
+    assert done.exit_code == 0, done.output
+    found = rows_of(tmp_path)
+    name = "resnext29_8x64d_cifar"
+    assert [each.model for each in found] == [name, f"{name} form=a", f"{name} form=b"]
+    assert len({each.macs for each in found}) == len({each.parameters for each in found}) == 1
+    for wrong, message in (
+        ("shape=a", "no pass 'shape'"),
+        ("form", "needs a value"),
+        ("fold-batchnorm=1", "takes no value"),
+    ):
+        done = CliRunner().invoke(app, [*line, "--beside", wrong])
+        assert (done.exit_code, message in done.stderr) == (2, True)
+
+
 def test_a_peer_has_no_silent_branches() -> None:
     """timm begins the last norm of each block with zeros; its exported file would have one tensor of them for all."""
     torch = pytest.importorskip("torch", reason="the peer is a module of torch")

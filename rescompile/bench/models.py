@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,8 +59,9 @@ class Model:
         return copy.deepcopy(self.timed)
 
 
-def of_spec(network: Network, options: Mapping[str, Any], seed: int) -> Model:
-    """The network of a spec after passes, with weights under which nothing overflows or vanishes.
+def of_spec(network: Network, options: Mapping[str, Any], seed: int, label: str = "") -> Model:
+    """The network of a spec after passes, with weights under which nothing overflows or vanishes. `label` tells it from
+    others of the same spec.
 
     Passes that make another function (`--drop`) are applied before the reference is taken, the others only to what is timed.
     """
@@ -72,8 +74,9 @@ def of_spec(network: Network, options: Mapping[str, Any], seed: int) -> Model:
     torch: Any = door.load("torch")
     base = torch.make(network, weights).eval()
     total = cost(compiled)
+    name = f"{compiled.name} {label}".rstrip()
     return Model(
-        compiled.name, base, torch.make(compiled, its).eval() if exact else base, _writer(compiled, its, seed),
+        name, base, torch.make(compiled, its).eval() if exact else base, _writer(name, compiled, its, seed),
         compiled.input, total.parameters, total.macs, compiled.sha256, compiled.passes, compiled,
     )  # fmt: skip
 
@@ -83,9 +86,9 @@ def form_of(runtime: str, precision: str) -> str:
     return FILES.get(precision) or recipes.scheme({"ort-tensorrt": "tensorrt"}.get(runtime, runtime))
 
 
-def _writer(network: Network, weights: Weights, seed: int) -> Callable[[Path, Array, str], Path]:
+def _writer(name: str, network: Network, weights: Weights, seed: int) -> Callable[[Path, Array, str], Path]:
     def write(folder: Path, x: Array, form: str) -> Path:
-        path = folder / _file(network.name, x, form)
+        path = folder / _file(name, x, form)
         if not path.exists():
             onnx = door.load("onnx")
             if form in quantization.SCHEMES:
@@ -110,7 +113,7 @@ def of_peer(text: str, shape: Shape, seed: int, exporter: str) -> Model:
     parameters, macs = modules.counts(module, x)
 
     def write(folder: Path, x: Array, form: str) -> Path:
-        path = folder / _file(text.replace(":", "_").replace("/", "_"), x, form)
+        path = folder / _file(text, x, form)
         if path.exists():
             return path
         if form in quantization.SCHEMES:  # by the same quantiser and on the same data as ours
@@ -133,7 +136,7 @@ def of_peer(text: str, shape: Shape, seed: int, exporter: str) -> Model:
 
 def _file(name: str, x: Array, form: str) -> str:
     kind = "" if form == "fp32" else f"_{form}"
-    return f"{name}{kind}_batch{len(x)}.onnx"
+    return f"{re.sub('[^A-Za-z0-9_.-]', '_', name)}{kind}_batch{len(x)}.onnx"
 
 
 def inputs(shape: Shape, batch: int, seed: int) -> Array:

@@ -46,6 +46,7 @@ class Asked:
     keep: Path | None = None
     command: Sequence[str] = ()
     tune: tuning.Tune | None = None
+    beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     clock: Clock = time.perf_counter
 
 
@@ -153,6 +154,9 @@ class Bench:
                     yield f"{network.name}: weights and references"
                     seed, shape = asked.plan.seed, network.input
                     models = [of_spec(network, asked.passes, seed)]
+                    models += [
+                        of_spec(network, {**asked.passes, **more}, seed, label) for label, more in asked.beside.items()
+                    ]
                     models += [of_peer(text, shape, seed, asked.exporter) for text in self._peers(network)]
                     for batch in asked.batches:
                         yield from self._group(models, batch, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,7 @@ from rescompile.cli.common import (
     say,
     with_passes,
 )  # fmt: skip
-from rescompile.errors import Diagnostic, OutputError, UsageError, nearest
+from rescompile.errors import Diagnostic, OutputError, UsageError, nearest, one_of
 
 if TYPE_CHECKING:
     from rescompile.bench.running import Bench
@@ -50,6 +51,12 @@ def bench(
         list[str] | None,
         typer.Option(
             "--compare", metavar="PEER", help="A network to measure beside, such as torchvision:resnet50. Repeatable."
+        ),
+    ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--beside", metavar="PASS", help="Measure the same networks after another pass too: form=a. Repeatable."
         ),
     ] = None,
     output: Annotated[
@@ -134,7 +141,10 @@ def bench(
     runtimes = None if runtime is None else _words("runtime", runtime)
     precisions = None if precision is None else _words("precision", precision)
     search = None
+    others = _others(beside or ())
     if tune:
+        if others:
+            raise UsageError(Diagnostic("E0802", "--tune looks for a way to run one network, and takes no --beside"))
         if peers:
             help = "measure a peer beside the way that --tune finds, in a command of its own"
             raise UsageError(
@@ -150,7 +160,7 @@ def bench(
         runtimes, precisions = runtimes or ["ort-cpu", "torch-cpu"], precisions or ["fp32"]
     asked = Asked(
         networks, passes, peers, runtimes or (), precisions or (), _batches(batch), Plan(rounds, turn / 1e3, seed=seed), control, profile, threads,
-        exporter, _folder(keep), ["rescompile", *sys.argv[1:]], search,
+        exporter, _folder(keep), ["rescompile", *sys.argv[1:]], search, others,
     )  # fmt: skip
     running = Bench(asked, say)
     try:
@@ -185,6 +195,22 @@ def _follow(running: Bench) -> None:
     finally:
         if terminal:
             sys.stderr.write("\r\033[K")
+
+
+def _others(given: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The passes of `form=a` and `fold-batchnorm`, by what was written. Raises UsageError for what is no pass."""
+    from rescompile.passes import PASSES, options
+
+    kinds = {step.option: step.type for step in PASSES}
+    for text in given:
+        option, equals, value = text.partition("=")
+        if option not in kinds:
+            help = nearest(option, kinds) or f"the passes are {one_of(kinds)}"
+            raise UsageError(Diagnostic("E0802", f"--beside {text}: there is no pass '{option}'", help=help))
+        if bool(equals and value) is (kinds[option] is bool):
+            wanted = "takes no value" if kinds[option] is bool else "needs a value"
+            raise UsageError(Diagnostic("E0802", f"--beside {text}: the pass '{option}' {wanted}"))
+    return {text: options([text]) for text in given}
 
 
 def _again(passes: dict[str, Any]) -> list[str]:
