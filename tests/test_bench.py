@@ -98,6 +98,15 @@ def test_a_paired_ratio_cancels_what_slows_down_a_round() -> None:
         statistics.ratio(ours, base[1:])
 
 
+def test_an_interval_of_a_ratio_is_nowhere_beyond_the_ratios_of_all_samples() -> None:
+    """Five rounds, one of them six times as fast: the ratio of a run to itself is at most six."""
+    times = np.array([[14.36], [14.73], [14.43], [14.49], [2.38]])
+    for found in (statistics.unpaired_ratio(times, times), statistics.unpaired_ratio(times[::-1], times)):
+        assert 2.38 / 14.73 <= found.low <= found.value == 1 <= found.high <= 14.73 / 2.38
+    paired = statistics.ratio(times[::-1], times)
+    assert 2.38 / 14.73 <= paired.low <= 1 <= paired.high <= 14.73 / 2.38
+
+
 def test_the_same_samples_give_the_same_interval() -> None:
     """And another seed another one."""
     made = statistics.table(times(1.0))
