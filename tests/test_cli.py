@@ -344,6 +344,18 @@ def test_a_file_that_is_not_ours_is_kept(change: Any, here: Path) -> None:
     assert model.read_bytes() == made
 
 
+def test_what_a_build_reads_is_never_what_it_writes(here: Path) -> None:
+    """Not even with --force: the spec, or the weights, would be gone."""
+    spec, weights = write_spec(here / "tiny.yaml"), here / "tiny.safetensors"
+    save_file({"conv.weight": np.zeros((4, 3, 5, 5), np.float32)}, weights)
+    kept = {file: file.read_bytes() for file in (spec, weights)}
+    for output, what in ((spec, "the spec"), (weights, "the file of --weights")):
+        result = invoke("build", spec, "-t", "onnx", "--weights", weights, "-o", output, "--force")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert f"error[E0802]: -o {output} is {what} itself" in result.stderr
+    assert {file: file.read_bytes() for file in kept} == kept
+
+
 def test_an_extracted_spec_is_kept_once_edited(here: Path) -> None:
     """What extract writes is text that people edit, so it is protected like a model."""
     model = build_tiny(here)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,7 +105,7 @@ def build(
     passes: dict[str, Any],
 ) -> None:
     """Compile specs to a target, such as an ONNX file."""
-    from rescompile import backend
+    from rescompile import backend, library
     from rescompile.building import build as compile_spec
     from rescompile.output import check_ours, write_stdout
 
@@ -148,6 +148,7 @@ def build(
         if not set:
             _expect(loaded, network)
         if output != "-" and not check:
+            _no_input(path, {"the spec": library.spec_path(spec), "the file of --weights": weights})
             check_ours(path, force)
         artifact = compile_spec(
             network,
@@ -197,6 +198,13 @@ def build(
         say(f"{len(files)} specs, {sum(not entry['ok'] for entry in entries)} not built")
     if worst:
         raise typer.Exit(worst)
+
+
+def _no_input(path: Path, inputs: Mapping[str, str | Path | None]) -> None:
+    """Raises UsageError where the file to write is one that is read: with --force that would be its end."""
+    for what, file in inputs.items():
+        if file is not None and path.exists() and Path(file).exists() and path.samefile(file):
+            raise UsageError(Diagnostic("E0802", f"-o {path} is {what} itself"))
 
 
 def _compare(artifact: Any, path: Path) -> None:
