@@ -356,6 +356,21 @@ def test_what_a_build_reads_is_never_what_it_writes(here: Path) -> None:
     assert {file: file.read_bytes() for file in kept} == kept
 
 
+@pytest.mark.parametrize(
+    ("features", "column", "code"),
+    [("no_such", 1, "E0602"), ("conv,no_such", 6, "E0602"), ("conv]", 5, "E0101"), ("conv, conv", 1, "E0602")],
+)
+def test_what_is_wrong_with_features_points_into_that_option(features: str, column: int, code: str, here: Path) -> None:
+    """And not into the setting that it stands for, which the user never wrote."""
+    spec = write_spec(here / "tiny.yaml")
+    result = invoke("show", spec, "--features", features)
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr.startswith(f"--features:1:{column}: error[{code}]")
+    assert f"1 | {features}\n" in result.stderr
+    set_so = invoke("show", spec, "--set", f"features=[{features}]")
+    assert set_so.stderr.startswith("--set:1:")
+
+
 def test_an_extracted_spec_is_kept_once_edited(here: Path) -> None:
     """What extract writes is text that people edit, so it is protected like a model."""
     model = build_tiny(here)

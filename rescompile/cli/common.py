@@ -10,13 +10,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rescompile.errors import Diagnostic, OutputError, RescompileError, SpecError, UsageError
+from rescompile.errors import Diagnostic, OutputError, Place, RescompileError, Source, SpecError, UsageError
 
 if TYPE_CHECKING:
     from rescompile.network import Network
@@ -203,10 +204,20 @@ def elaborated(spec: str, settings: list[str] | None, features: str | None = Non
     from rescompile.elaboration import elaborate, more_problems
     from rescompile.loading import load
 
+    setting = f"features=[{features}]" if features else None
     try:
-        loaded = load(spec, [*(settings or ()), *([f"features=[{features}]"] if features else ())])
+        loaded = load(spec, [*(settings or ()), *([setting] if setting else ())])
+        return loaded, elaborate(loaded)
     except SpecError as error:
-        if error.rest is not None:
-            raise SpecError(dict.fromkeys([*error.diagnostics, *more_problems(error.rest)])) from None
-        raise
-    return loaded, elaborate(loaded)
+        more = [] if error.rest is None else more_problems(error.rest)
+        found = dict.fromkeys([*error.diagnostics, *more])
+        raise SpecError([_of_features(diagnostic, setting, features) for diagnostic in found]) from None
+
+
+def _of_features(diagnostic: Diagnostic, setting: str | None, features: str | None) -> Diagnostic:
+    """A diagnostic that points into what --features became, pointing into what the user wrote."""
+    place = diagnostic.place
+    if place is None or features is None or place.source != Source("--set", setting or ""):
+        return diagnostic
+    column = min(max(place.column - len("features=["), 1), len(features))
+    return replace(diagnostic, place=Place(Source("--features", features), 1, column, column + 1))
