@@ -581,3 +581,14 @@ def test_parts_of_the_channels(tmp_path: Path) -> None:
     named[0]["paths"]["parallel"]["split"] = True  # type: ignore[index]
     said = invoke("explain", written(tmp_path, input=[4, 8, 8], network=named)).stdout
     assert "branches on parts of the channels, merged by add" in " ".join(said.split())
+
+
+def test_the_last_map_is_not_one_before_an_upsampling(tmp_path: Path) -> None:
+    """Behind it positions do not see alike, so nothing is told of them, nor of an earlier map as if it were the last."""
+    steps: list[Any] = [{"conv": {"channels": 4, "kernel": 3, "stride": 2}}]
+    for more, told in (([], True), ([{"upsample": 2}], False)):
+        path = written(
+            tmp_path, input=[3, 16, 16], network=[*steps, *more, "global_avgpool", "flatten", {"linear": 10}]
+        )
+        text = flat(text_of(explain(network_of(str(path)))))
+        assert ("A position of the last map" in text) == told

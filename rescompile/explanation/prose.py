@@ -38,13 +38,11 @@ def _stages(anatomy: Anatomy) -> tuple[list[dict[str, Any]], View, tuple[int, ..
                 seen = view(child, seen)
                 if seen is not None:
                     last, at = seen, child.output
+                elif len(child.output) == 3 and max(child.output[1:]) > 1:
+                    last = None  # a map whose positions do not see alike: none to tell of, whatever head follows
             shape = tree.output
         if segment.is_stage:
             rows.append(_stage(segment, seen))
-    if (
-        seen is None and len(shape) == 3 and max(shape[1:]) > 1
-    ):  # a map whose positions do not see alike: none to tell of
-        last = None
     return rows, last, at
 
 
