@@ -404,3 +404,17 @@ def test_command_line() -> None:
     assert result.exit_code == 2
     assert "--drop:1:10: error[E0806]: the network has no part 'layer7.1'" in result.stderr
     assert "        |          ^^^^^^^^" in result.stderr.replace("      |", "        |")
+
+
+def test_a_feature_changes_nothing_of_what_a_lesion_takes_out(tmp_path: Path) -> None:
+    """A layer goes with its norm and activation, whether its convolution is a feature or not."""
+    spec = tmp_path / "net.yaml"
+    spec.write_text(
+        "rescompile: 1\nname: net\ninput: [4, 8, 8]\nnetwork: [{a: {conv: {channels: 4, kernel: 3}}}, "
+        "{b: {conv: {channels: 4, kernel: 3}}}, {bn: norm}, {nonlinear: act}, {fc: {conv: {channels: 2, kernel: 1}}}]\n"
+    )
+    left = []
+    for settings in ([], ["features=[b]"]):
+        network, _ = apply(rescompile.elaborate(rescompile.load(spec, settings)), None, {"drop": "b"})
+        left.append([name for name, _ in parameters(network)])
+    assert left == [["a.weight", "fc.weight"]] * 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import islice, takewhile
 
 from rescompile.errors import Diagnostic, Place, Source, UsageError, nearest
 from rescompile.network import Network, Node, Op, Parallel, Series, Side, children, join, name_of, scope, walk
@@ -67,7 +67,10 @@ def layers(series: Series, path: str = "") -> Iterator[tuple[str, list[Node]]]:
     inner = scope(path, series)
     for at, child in enumerate(series.children):
         if isinstance(child, Op) and isinstance(child.kind, Conv | Linear):
-            after = takewhile(_completes, series.children[at + 1 : at + 4])
+            following = (
+                node for node in series.children[at + 1 :] if not isinstance(node, Side)
+            )  # a tap ends no layer
+            after = takewhile(_completes, islice(following, 3))
             yield join(inner, child.name), [child, *after]
         elif isinstance(child, Series):
             within = [node for _, node in walk(child)]
