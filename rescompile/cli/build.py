@@ -133,7 +133,7 @@ def build(
     folder = several or Path(output or "").is_dir() or str(output).endswith("/")
     if several and output is not None and not (Path(output).is_dir() or output.endswith("/")):
         raise UsageError(
-            Diagnostic("E0802", f"{len(files)} specs go into a folder, and -o {output} is none: end it with a /")
+            Diagnostic("E0802", f"{len(files)} specs go into a folder, and -o {output} is no folder that exists")
         )
     if several and weights:
         raise UsageError(Diagnostic("E0802", f"--weights are those of one network, and there are {len(files)} specs"))
