@@ -14,6 +14,7 @@ import numpy as np
 
 from rescompile.errors import Diagnostic, Unavailable, UsageError
 from rescompile.network import INPUT, LOGITS
+from rescompile.runtime import brief
 from rescompile.weights import Array
 
 #: Opset of what the exporter of torch writes: that of our own files.
@@ -157,5 +158,4 @@ def export(module: Any, name: str, x: Array, path: Path, exporter: str, precisio
         message = f"the {exporter} exporter of torch cannot be used: {error}"
         raise Unavailable(Diagnostic("E0902", message, help="pip install onnx onnxscript")) from None
     except Exception as error:  # somebody else's code
-        brief = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
-        raise UsageError(Diagnostic("E0802", f"torch.onnx.export does not take {name}: {brief}")) from None
+        raise UsageError(Diagnostic("E0802", f"torch.onnx.export does not take {name}: {brief(error)}")) from None

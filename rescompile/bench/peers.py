@@ -12,6 +12,7 @@ from typing import Any
 from rescompile.bench import modules
 from rescompile.errors import Diagnostic, Unavailable, UsageError, nearest, one_of
 from rescompile.ops import Shape
+from rescompile.runtime import brief
 
 
 def make(text: str, shape: Shape, seed: int) -> Any:
@@ -29,9 +30,10 @@ def make(text: str, shape: Shape, seed: int) -> Any:
         try:
             modules.calibrate(module, shape, seed)
         except Exception as error:  # somebody else's code
-            brief = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
             listed = "x".join(map(str, shape))
-            raise UsageError(Diagnostic("E0802", f"{text} does not take an input of {listed}: {brief}")) from None
+            raise UsageError(
+                Diagnostic("E0802", f"{text} does not take an input of {listed}: {brief(error)[:200]}")
+            ) from None
     return module
 
 

@@ -22,6 +22,7 @@ from rescompile.bench.models import Model, Reference, digest, form_of, inputs, o
 from rescompile.bench.results import FORMAT, Control, Missing, Result, Roofline, Row, Tuning, rows_of
 from rescompile.errors import CheckFailed, Diagnostic, RescompileError, Unavailable, UsageError, one_of
 from rescompile.network import Network
+from rescompile.runtime import brief
 from rescompile.runtimes import PRECISIONS, RUNTIMES, Job, Prepared, Runtime, device, find, roofline
 from rescompile.version import __version__
 from rescompile.weights import Array
@@ -128,7 +129,7 @@ class Bench:
     """A benchmark under way. `result` has the rows so far at any time; `problems` are the errors behind missing ones."""
 
     def __init__(self, asked: Asked, say: Callable[[str], None]) -> None:
-        self._asked, self._say = asked, say
+        self._asked = asked
         self._ways, missing = ways(asked)
         self._roofs: dict[tuple[str, str, int | None], roofline.Roofline] = {}
         for each in missing:
@@ -228,8 +229,7 @@ class Bench:
         except (RescompileError, MemoryError):
             raise
         except Exception as error:  # somebody else's code: a device that is gone, a kernel that fails
-            brief = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
-            message = f"a runtime failed while {group} was timed at batch {batch}: {brief}"
+            message = f"a runtime failed while {group} was timed at batch {batch}: {brief(error)}"
             raise Unavailable(Diagnostic("E0901", message)) from None
 
     def _race(

@@ -10,6 +10,7 @@ from typing import Any
 
 from rescompile.errors import Diagnostic, Unavailable
 from rescompile.network import LOGITS
+from rescompile.runtime import brief
 from rescompile.runtimes import Job, Runtime, whole, word
 from rescompile.weights import Array
 
@@ -63,8 +64,7 @@ class Module:
                 self.run()
         except Exception as error:  # a compiler that is not there, memory that does not suffice
             self.close()
-            brief = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
-            raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot run {job.name}: {brief}")) from None
+            raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot run {job.name}: {brief(error)}")) from None
         self.first_seconds = time.perf_counter() - started
         with settings(self._torch, self._cuda, self._tf32, self._threads):
             self.facts: Mapping[str, Any] = {
