@@ -48,12 +48,17 @@ class Kinds:
         return BUILTINS | {"depth"} | frozenset(listed) | frozenset(self.network.parameters)
 
     @cached_property
+    def bundles(self) -> dict[int, Series]:
+        """The parts that are copies of one part side by side, which are written once, by id."""
+        # What is computed again for backward, a merge says itself: then its branches are written out.
+        if self.unrolled or self.network.checkpoint:
+            return {}
+        return {id(part): part for _, part in walk(self.network.root) if isinstance(part, Series) and is_bundle(part)}
+
+    @cached_property
     def copies(self) -> dict[int, str]:
         """The copies that stand side by side, by id, with the name of the part that they are."""
-        # What is computed again for backward, a merge says itself: then its branches are written out.
-        rolled = not self.unrolled and not self.network.checkpoint
-        found = (part for _, part in walk(self.network.root) if rolled and isinstance(part, Series))
-        return {id(copy): str(part.name) for part in found if is_bundle(part) for copy in bundled(part)}
+        return {id(copy): str(part.name) for part in self.bundles.values() for copy in bundled(part)}
 
     def python_name(self, name: str) -> str:
         """What a name of the spec is called in the file."""
@@ -71,7 +76,7 @@ class Kinds:
 
     def is_bundle(self, series: Series) -> bool:
         """Whether a part is copies of one part side by side, which are written once."""
-        return is_bundle(series) and id(bundled(series)[0]) in self.copies
+        return id(series) in self.bundles
 
 
 def is_bundle(series: Series) -> bool:
