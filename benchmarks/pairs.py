@@ -26,6 +26,7 @@ from compile import say
 
 MIB = 2**20
 LEAST_PAIRS = 30
+LEAST_ROUNDS = 5
 RESAMPLES = 4000
 WORST_CONTROL = 0.02  # a control's half-width, and its distance from 1, beyond which nothing is decided
 
@@ -159,10 +160,13 @@ def unmeasured(promise: str, why: str) -> Row:
 # --- reporting
 
 
-def arguments(description: str, pairs: int) -> argparse.Namespace:
-    """The command line of both benchmarks."""
+def arguments(description: str, pairs: int, sittings: int | None = None) -> argparse.Namespace:
+    """The command line of these benchmarks; `sittings` where a benchmark has them."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=pairs, metavar="N", help=f"rounds of a timing ({pairs})")
+    if sittings is not None:
+        more = f"in how many sittings, each with all contenders prepared anew ({sittings})"
+        parser.add_argument("--sittings", type=int, default=sittings, metavar="N", help=more)
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of torch (1)")
     parser.add_argument("--cpu-time", action="store_true", help="not wall time: for a machine that others use as well")
     parser.add_argument("--only", action="append", metavar="TEXT", help="only measurements with TEXT in their name")
@@ -173,10 +177,12 @@ def arguments(description: str, pairs: int) -> argparse.Namespace:
     options.clock = time.process_time if options.cpu_time else time.perf_counter
     if options.pairs < LEAST_PAIRS:
         parser.error(f"an interval takes at least {LEAST_PAIRS} pairs (to see that everything runs: --quick)")
+    if sittings is not None and not 1 <= options.sittings <= options.pairs // LEAST_ROUNDS:
+        parser.error(f"a sitting has at least {LEAST_ROUNDS} rounds")
     if options.threads < 1 or (options.cpu_time and options.threads > 1):
         parser.error("there must be at least one thread, and only one for --cpu-time, which adds up those of all")
     if options.quick:
-        options.pairs = 2
+        options.pairs, options.sittings = 2, 1
     return options
 
 

@@ -49,7 +49,15 @@ def test_percentiles_are_those_of_numpy() -> None:
 
 def test_quantiles_of_student() -> None:
     """As tables have them."""
-    for freedom, quantile in ((3, 3.182), (4, 2.776), (9, 2.262), (29, 2.045), (np.inf, 1.960)):
+    for freedom, quantile in (
+        (1, 12.706),
+        (2, 4.303),
+        (3, 3.182),
+        (4, 2.776),
+        (9, 2.262),
+        (29, 2.045),
+        (np.inf, 1.960),
+    ):
         assert statistics._student(freedom) == pytest.approx(quantile, rel=0.02)
 
 
@@ -83,6 +91,46 @@ def test_intervals_hold_the_true_value(
         assert least <= share
     if rounds == 30:
         assert statistics.median(statistics.table(times(1.0, noise=0.05))).half_width < 0.02
+
+
+def test_intervals_of_sittings_hold_the_true_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every preparation moves a contender by 1% or so, the intervals over five sittings hold the true values as often as
+    they claim, and those of the same rounds as of one sitting do not."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 200)
+    generator = np.random.default_rng(5)
+    trials, hits = 300, np.zeros(4)
+
+    def drawn(value: float, together: Any) -> Any:
+        apart = generator.normal(0, 0.01, (5, 1, 1))
+        return value * np.exp(together + apart + generator.normal(0, 0.002, (5, 8, 2)))
+
+    for _ in range(trials):
+        together = generator.normal(0, 0.05, (5, 1, 1))  # what meets both, as the speed of the clock does
+        ours, base, other = (
+            drawn(1.02, together),
+            drawn(1.0, together),
+            drawn(1.0, generator.normal(0, 0.05, (5, 1, 1))),
+        )
+        paired, single = statistics.ratio(ours, base), statistics.ratio(*(t.reshape(40, 2) for t in (ours, base)))
+        found = (statistics.median(ours), paired, statistics.unpaired_ratio(ours, other), single)
+        for at, (interval, value) in enumerate(zip(found, (1.02, 1.02, 1.02, 1.02), strict=True)):
+            hits[at] += interval.low <= value <= interval.high
+    assert (abs(hits[:3] / trials - 0.95) < 0.04).all(), hits / trials
+    assert hits[3] / trials < 0.9
+    assert paired.half_width < 0.04 < found[2].half_width
+
+
+def test_sittings_that_are_none() -> None:
+    """Rounds must make up the sittings, and ratios are of equally many."""
+    made = times(1.0, rounds=30)
+    assert statistics.table(made, 5).shape == (5, 6, 3)
+    assert (statistics.table(made, 5).reshape(30, 3) == statistics.table(made)).all()
+    with pytest.raises(ValueError, match="30 rounds are not 4 sittings"):
+        statistics.table(made, 4)
+    with pytest.raises(ValueError, match="equally many rounds"):
+        statistics.ratio(statistics.table(made, 5), statistics.table(made, 6))
+    mixed = statistics.unpaired_ratio(statistics.table(made, 5), statistics.table(made))
+    assert mixed == statistics.unpaired_ratio(statistics.table(made), statistics.table(made))
 
 
 def test_a_paired_ratio_cancels_what_slows_down_a_round() -> None:
@@ -519,7 +567,7 @@ class Fake:
     inputs of `batch` images; None counts all."""
 
     def __init__(self, wrong: str = "") -> None:
-        self.wrong, self.runs, self.after = wrong, 0, 10**9
+        self.wrong, self.runs, self.after, self.prepared = wrong, 0, 10**9, 0
         self.batch: int | None = None
         self.absent: str | None = None
 
@@ -531,6 +579,7 @@ class Fake:
 
         if self.wrong == "provider":
             raise Unavailable(Diagnostic("E0901", "asked for CUDA, and ONNX Runtime gave CPU"))
+        self.prepared += 1
         return Prepared(self, job)
 
     def profile(self, runtime: Runtime, job: Job, options: Mapping[str, str], runs: int) -> list[tuple[str, float]]:
@@ -556,7 +605,13 @@ class Prepared:
             raise KeyboardInterrupt if self.fake.wrong == "interrupt" else RuntimeError("the device is gone")
 
     def outputs(self) -> Mapping[str, Any]:
-        factor = 1.01 if self.fake.wrong == "outputs" or (self.fake.wrong == "later" and self.fake.runs > 20) else 1.0
+        factor = (
+            1.01
+            if self.fake.wrong == "outputs"
+            or (self.fake.wrong == "later" and self.fake.runs > 20)
+            or (self.fake.wrong == "anew" and self.fake.prepared > 1)
+            else 1.0
+        )
         return {name: factor * array for name, array in self.given.items()}
 
     def close(self) -> None:
@@ -674,6 +729,40 @@ def test_an_interrupted_group_keeps_whole_rounds(tmp_path: Path, fake: Any) -> N
     assert done.exit_code == 130
     (only,) = rows_of(tmp_path)
     assert 5 <= len(only.samples) < 1000
+
+
+def test_sittings_prepare_all_anew(tmp_path: Path, fake: Any) -> None:
+    """Each contender and the control in every sitting, and no time of the last preparation is left out or in twice."""
+    made = fake("good")
+    done = bench(tmp_path, "--runtime", "good", "--sittings", "3", "--control")
+    assert done.exit_code == 0, done.output
+    result = results.read(tmp_path / "result.json")
+    (only,), (control,) = result.rows, result.controls
+    assert made.prepared == 3 * 2
+    assert (only.sittings, len(only.samples), len(control.samples)) == (3, 18, 18)
+    assert only.times.shape == (3, 6, len(only.samples[0]))
+    assert only.summary.median == statistics.median(only.times)
+    assert "prepared 3 times, and timed in 6 rounds each time" in done.stdout
+
+
+def test_an_interrupted_sitting_is_left_out(tmp_path: Path, fake: Any) -> None:
+    """The whole ones before it are kept."""
+    made = fake("good", "interrupt")
+    assert bench(tmp_path, "--runtime", "good").exit_code == 0
+    made.runs, made.after = 0, 2 * made.runs + 15  # in the third sitting, or in its warm-up
+    done = bench(tmp_path, "--runtime", "good", "--sittings", "4", "--force")
+    assert done.exit_code == 130
+    (only,) = rows_of(tmp_path)
+    assert len(only.samples) == 6 * only.sittings
+    assert only.sittings in (1, 2)
+
+
+def test_outputs_that_go_wrong_in_a_later_sitting(tmp_path: Path, fake: Any) -> None:
+    """What was prepared anew is held to float64 too."""
+    made = fake("good", "anew")
+    done = bench(tmp_path, "--runtime", "good", "--sittings", "2")
+    assert (done.exit_code, rows_of(tmp_path)) == (1, [])
+    assert made.prepared > 1
 
 
 def test_a_device_that_is_lost_in_the_middle(tmp_path: Path, fake: Any) -> None:

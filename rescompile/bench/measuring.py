@@ -31,44 +31,55 @@ class Runs(Protocol):
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How to measure: so many rounds, in an order drawn from `seed`, with turns of about `turn` seconds and at most `runs`
-    timed runs each."""
+    timed runs each. All of it as often as there are `sittings`, for each of which contenders are prepared anew."""
 
     rounds: int = 30
     turn: float = 0.05
     runs: int = 20
     seed: int = 0
     warm_up: WarmUp = field(default_factory=WarmUp)
+    sittings: int = 1
 
 
 @dataclass(slots=True)
 class Timing:
-    """The times of several contenders, in seconds, by name. `rounds` holds whole rounds only, so what is here after an
-    interruption can be used."""
+    """The times of several contenders, in seconds, by name, of one sitting or of several. `rounds` holds whole rounds only, so
+    what is here after an interruption can be used. `runs` are those of a turn, as many in every sitting."""
 
     warm_up: dict[str, list[float]] = field(default_factory=dict)
     settled: dict[str, bool] = field(default_factory=dict)
+    runs: dict[str, int] = field(default_factory=dict)
     rounds: list[dict[str, list[float]]] = field(default_factory=list)
 
     def samples(self, name: str) -> list[list[float]]:
         """The times of one contender, round by round."""
         return [turns[name] for turns in self.rounds]
 
+    def whole(self, plan: Plan) -> int:
+        """How many sittings are whole, after dropping the rounds of one that was interrupted; the rounds of a first one are
+        all kept."""
+        count = len(self.rounds) // plan.rounds
+        if count:
+            del self.rounds[count * plan.rounds :]
+        return max(count, 1)
+
 
 def measure(
     contenders: Mapping[str, Runs], plan: Plan, timing: Timing, clock: Clock = time.perf_counter
 ) -> Iterator[int]:
-    """Warm all contenders up and time them into `timing`; yields how many rounds are done, from 0."""
-    draw = random.Random(plan.seed)
+    """Warm all contenders up and time one sitting of them into `timing`; yields how many rounds are done, from 0."""
+    draw = random.Random(plan.seed + len(timing.rounds))
     with _no_collection():
         for name, contender in contenders.items():
-            timing.warm_up[name], timing.settled[name] = _warm_up(contender, plan.warm_up, clock)
+            timing.warm_up[name], settled = _warm_up(contender, plan.warm_up, clock)
+            timing.settled[name] = settled and timing.settled.get(name, True)
+            timing.runs.setdefault(name, _runs(timing.warm_up[name], plan))
             gc.collect()
-        turns = {name: _runs(timing.warm_up[name], plan) for name in contenders}
         yield 0
         order: Sequence[str] = list(contenders)
         for number in range(plan.rounds):
             order = order[::-1] if number % 2 else draw.sample(list(order), len(order))
-            timing.rounds.append({name: _turn(contenders[name], turns[name], clock) for name in order})
+            timing.rounds.append({name: _turn(contenders[name], timing.runs[name], clock) for name in order})
             gc.collect()
             yield number + 1
 

@@ -135,6 +135,9 @@ def _group(result: Result, group: str, batch: int, baseline: str | None) -> str:
         "",
         f"Speed-ups are over {base.model} on {base.runtime} in {base.precision}.",
     ]
+    if rows[0].sittings > 1:
+        rounds = len(rows[0].samples) // rows[0].sittings
+        lines.append(f"Each was prepared {rows[0].sittings} times, and timed in {rounds} rounds each time.")
     if control is not None:
         lines.append(_control(control))
     lines += ["", _cells(COLUMNS), _cells(["---"] * 3 + ["---:"] * (len(COLUMNS) - 3))]

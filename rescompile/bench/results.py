@@ -54,7 +54,7 @@ class Row:
     """One network on one runtime, in one precision and batch. Times are in seconds.
 
     `sha256` is that of the spec, `artifact` that of the ONNX file which ran, if one did. `samples` are rounds of runs, in
-    the order in which they were measured; rows of one group shared these rounds. `error` is the relative error of what
+    the order in which they were measured, of one sitting after the other; rows of one group shared these rounds. `error` is the relative error of what
     was timed against float64, and `bound` what it may be. `before` and `after` are the state of the device.
     """
 
@@ -82,6 +82,7 @@ class Row:
     roofline: Roofline | None = None
     profile: list[Share] | None = None
     again: list[str] = field(default_factory=list)
+    sittings: int = 1
 
     @property
     def key(self) -> tuple[str, str, str, str, int]:
@@ -96,7 +97,7 @@ class Row:
     @property
     def times(self) -> Samples:
         """The samples as an array."""
-        return statistics.table(self.samples)
+        return statistics.table(self.samples, self.sittings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +215,7 @@ def _samples(result: Result, wrong: _Wrong) -> None:
     """Samples of which statistics can be taken."""
     for number, row in enumerate(result.rows):
         try:
-            statistics.table(row.samples)
+            statistics.table(row.samples, row.sittings)
         except ValueError as error:
             wrong(("rows", number, "samples"), str(error))
 

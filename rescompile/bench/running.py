@@ -6,9 +6,10 @@ outputs are wrong is not made; what is refused is told at the end, after the row
 
 from __future__ import annotations
 
+import random
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -112,7 +113,8 @@ def _unfit(runtime: Runtime, precision: str) -> str | None:
 
 @dataclass(slots=True)
 class Entry:
-    """A contender: a model prepared for a way to run it."""
+    """A contender: a model prepared for a way to run it. `build` and `first` are the seconds that its first preparation and its
+    first run took, `error` is the largest so far."""
 
     model: Model
     way: Way
@@ -123,6 +125,8 @@ class Entry:
     job: Job
     error: float
     bound: float
+    build: float
+    first: float
 
 
 class Bench:
@@ -138,7 +142,7 @@ class Bench:
         plan = asked.plan
         self.result = Result(
             FORMAT, __version__, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), list(asked.command), device.describe(),
-            {"rounds": plan.rounds, "turn_seconds": plan.turn, "most_runs": plan.runs, "seed": plan.seed,
+            {"sittings": plan.sittings, "rounds": plan.rounds, "turn_seconds": plan.turn, "most_runs": plan.runs, "seed": plan.seed,
              "threads": asked.threads, "level": statistics.LEVEL, "resamples": statistics.RESAMPLES,
              "clock": asked.clock.__name__},
             [], [], missing,
@@ -201,17 +205,11 @@ class Bench:
                     self.problems.extend(race.problems[:1])
                     self._tuned(race, group, batch)
                 return
-            contenders: dict[str, Runs] = {title: entry.prepared for title, entry in entries.items()}
-            if self._asked.control:
-                first = next(iter(entries.values()))
-                contenders[_CONTROL] = stack.enter_context(
-                    closing(first.way.runtime.prepare(first.job, first.way.options))
-                )
             limits = {title: self._limit(entry, batch) for title, entry in entries.items()}
             before = device.state()
             try:
-                for done in self._guarded(measure(contenders, plan, timing, self._asked.clock), group, batch):
-                    yield f"{group}, batch {batch}: round {done} of {plan.rounds}"
+                for done in self._guarded(self._sittings(entries, timing, stack), group, batch):
+                    yield f"{group}, batch {batch}: {done}"
             except (KeyboardInterrupt, GeneratorExit):
                 self._rows(group, batch, entries, timing, before, limits)
                 raise
@@ -221,6 +219,33 @@ class Bench:
             if self._asked.profile:
                 yield f"{group}, batch {batch}: profiles"
                 self._profile(group, batch, entries)
+
+    def _sittings(self, entries: Mapping[str, Entry], timing: Timing, stack: ExitStack) -> Iterator[str]:
+        """Time contenders that are prepared, and as often as there are more sittings prepare them anew, in another order, and time
+        them again. What was prepared is closed by `stack`."""
+        plan = self._asked.plan
+        titles = [*entries, *([_CONTROL] if self._asked.control else [])]
+        draw = random.Random(plan.seed)
+        contenders: dict[str, Runs] = {title: entry.prepared for title, entry in entries.items()}
+        for sitting in range(plan.sittings):
+            if sitting:
+                stack.close()
+                contenders.clear()
+                draw.shuffle(titles)
+            for title in (title for title in titles if title not in contenders):
+                entry = entries.get(title) or next(iter(entries.values()))
+                prepared = stack.enter_context(closing(entry.way.runtime.prepare(entry.job, entry.way.options)))
+                contenders[title] = prepared
+                if title in entries:
+                    entry.prepared = prepared
+            which = f"sitting {sitting + 1} of {plan.sittings}, " if plan.sittings > 1 else ""
+            try:
+                for done in measure({title: contenders[title] for title in titles}, plan, timing, self._asked.clock):
+                    yield f"{which}round {done} of {plan.rounds}"
+            except (KeyboardInterrupt, GeneratorExit):
+                _hold(entries.values())
+                raise
+            _hold(entries.values())
 
     def _guarded(self, steps: Iterator[Any], group: str, batch: int) -> Iterator[Any]:
         """Steps in which others' code is timed: raises Unavailable where that fails."""
@@ -277,7 +302,10 @@ class Bench:
         error, bound = reference.error(prepared.outputs()), reference.bound(precision)
         if not error <= bound:
             raise CheckFailed(_wrong(model.name, way, error, bound))
-        return Entry(model, way, prepared, reference, file, digest(file) if file else None, job, error, bound)
+        return Entry(
+            model, way, prepared, reference, file, digest(file) if file else None, job, error, bound,
+            prepared.build_seconds, prepared.first_seconds,
+        )  # fmt: skip
 
     def _measure_of(self, precision: str, where: str, reference: Reference, job: Job) -> None:
         """Run what tells which error is to be expected in a precision: eager torch, where it has it, or an int8 file with its
@@ -313,19 +341,18 @@ class Bench:
         self, group: str, batch: int, entries: Mapping[str, Entry], timing: Timing, before: dict[str, Any],
         limits: Mapping[str, Roofline | None],
     ) -> None:  # fmt: skip
-        """The rows of a group, whose outputs are held to float64 once more: those of the last timed run. An interrupted group
-        with too few rounds for an interval has none."""
+        """The rows of a group whose outputs stayed right. An interrupted one with too few rounds for an interval has none."""
+        sittings = timing.whole(self._asked.plan)
         if len(timing.rounds) < statistics.LEAST_ROUNDS:
             return
         after, seed = device.state(), self._asked.plan.seed
         for title, entry in entries.items():
-            error = max(entry.error, entry.reference.error(entry.prepared.outputs()))
-            if not error <= entry.bound:
-                wrong = CheckFailed(_wrong(entry.model.name, entry.way, error, entry.bound))
+            if not entry.error <= entry.bound:
+                wrong = CheckFailed(_wrong(entry.model.name, entry.way, entry.error, entry.bound))
                 self._refused(wrong, [(entry.way.text, entry.way.precision)])
                 continue
             samples = timing.samples(title)
-            summary = statistics.summarise(samples, batch, seed)
+            summary = statistics.summarise(samples, batch, seed, sittings)
             model, way, facts, limit = (
                 entry.model,
                 entry.way,
@@ -335,14 +362,16 @@ class Bench:
             self.result.rows.append(
                 Row(
                     group, model.name, way.text, way.precision, batch, model.sha256, entry.artifact, list(model.passes),
-                    model.parameters, model.macs, entry.prepared.build_seconds, entry.prepared.first_seconds,
-                    len(timing.warm_up[title]), timing.settled[title], samples, summary, error, entry.bound, facts, before, after,
-                    None if limit is None else replace(limit, fraction=limit.limit / summary.p50),
-                    again=equivalent.lines(way.runtime.name, way.precision, entry.file, facts),
+                    model.parameters, model.macs, entry.build, entry.first,
+                    len(timing.warm_up[title]), timing.settled[title], samples, summary, entry.error, entry.bound, facts, before, after,
+                    None if limit is None else replace(limit, fraction=limit.limit / summary.p50), None,
+                    equivalent.lines(way.runtime.name, way.precision, entry.file, facts), sittings,
                 )
             )  # fmt: skip
         if self._asked.control:
-            first, second = (statistics.table(timing.samples(title)) for title in (next(iter(entries)), _CONTROL))
+            first, second = (
+                statistics.table(timing.samples(title), sittings) for title in (next(iter(entries)), _CONTROL)
+            )
             found = statistics.ratio(second, first, seed)
             self.result.controls.append(Control(group, batch, next(iter(entries)), found, timing.samples(_CONTROL)))
 
@@ -358,6 +387,12 @@ class Bench:
 
 #: The name of the control among contenders.
 _CONTROL = "the control"
+
+
+def _hold(entries: Iterable[Entry]) -> None:
+    """Hold the outputs of the last timed run to float64 as well."""
+    for entry in entries:
+        entry.error = max(entry.error, entry.reference.error(entry.prepared.outputs()))
 
 
 def _wrong(name: str, way: Way, error: float, bound: float) -> Diagnostic:

@@ -4,6 +4,10 @@ The unit that repeats is a round, in which every contender had its turn; the sam
 resampled in blocks (Kunsch 1989; circular, Politis and Romano 1992), since neighbouring rounds share whatever the machine
 was doing: with rounds drawn one by one, intervals on a machine that drifts are too narrow. Everything is seeded: the same
 samples give the same intervals.
+
+Where contenders were prepared several times, the unit is a sitting: what one and the same program takes differs from one
+preparation to the next, by where its memory lies, and no number of rounds shows that (Kalibera and Jones 2013). The
+interval is then Student's, over the logarithms of the sittings' medians.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ WORST_CONTROL = 0.02
 #: Fewer rounds than this have no interval.
 LEAST_ROUNDS = 5
 
+#: Times of [rounds, runs], or of [sittings, rounds, runs].
 Samples = NDArray[np.float64]
 
 
@@ -62,22 +67,25 @@ class Summary:
     throughput: float
 
 
-def table(samples: Sequence[Sequence[float]]) -> Samples:
-    """Samples as an array of [rounds, runs]. Raises ValueError where there are too few rounds for an interval, where they
-    have other numbers of runs, or where a time is not positive and finite."""
+def table(samples: Sequence[Sequence[float]], sittings: int = 1) -> Samples:
+    """Rounds of runs as an array of [rounds, runs], or of [sittings, rounds, runs] where there are several sittings of equally
+    many rounds. Raises ValueError where there are too few rounds for an interval, where they have other numbers of runs or
+    do not make up the sittings, or where a time is not positive and finite."""
     if len(samples) < LEAST_ROUNDS:
         raise ValueError(f"there are {len(samples)} rounds, and an interval takes at least {LEAST_ROUNDS}")
+    if sittings < 1 or len(samples) % sittings:
+        raise ValueError(f"{len(samples)} rounds are not {sittings} sittings of equally many")
     if len({len(turn) for turn in samples}) != 1 or not samples[0]:
         raise ValueError("the rounds are of different numbers of runs, or of none")
     made = np.asarray(samples, np.float64)
     if not (np.isfinite(made).all() and (made > 0).all()):
         raise ValueError("a time is positive and finite")
-    return made
+    return made if sittings == 1 else made.reshape(sittings, -1, made.shape[1])
 
 
-def summarise(samples: Sequence[Sequence[float]], batch: int, seed: int = 0) -> Summary:
+def summarise(samples: Sequence[Sequence[float]], batch: int, seed: int = 0, sittings: int = 1) -> Summary:
     """What the samples of a contender say. Percentiles interpolate linearly between order statistics, as numpy's do."""
-    times = table(samples)
+    times = table(samples, sittings)
     p50, p90, p95, p99 = (float(value) for value in np.percentile(times, PERCENTILES))
     return Summary(
         times.size, median(times, seed), p50, p90, p95, p99, float(times.min()), float(times.mean()), batch / p50
@@ -85,7 +93,10 @@ def summarise(samples: Sequence[Sequence[float]], batch: int, seed: int = 0) -> 
 
 
 def median(samples: Samples, seed: int = 0) -> Interval:
-    """The median of all samples, with the interval of the block bootstrap over rounds, which is nowhere beyond all samples."""
+    """The median of all samples, with the interval of the block bootstrap over rounds, which is nowhere beyond all samples; or
+    the geometric mean of the sittings' medians, with Student's."""
+    if samples.ndim == 3:
+        return _mean_of_sittings(_logarithms(samples))
     drawn = _medians(samples, _rounds(len(samples), seed))
     found = _interval(float(np.median(samples)), drawn, len(samples))
     return Interval(found.value, max(found.low, float(samples.min())), min(found.high, float(samples.max())))
@@ -93,9 +104,12 @@ def median(samples: Samples, seed: int = 0) -> Interval:
 
 def ratio(ours: Samples, base: Samples, seed: int = 0) -> Interval:
     """The ratio of two medians that were measured in the same rounds: both times of a round are drawn together, so that what
-    slowed down a whole round cancels. The interval is nowhere beyond the ratios of all samples."""
-    if len(ours) != len(base):
+    slowed down a whole round cancels. The interval is nowhere beyond the ratios of all samples. Of several sittings it is the
+    geometric mean of the ratios of each, with Student's interval."""
+    if ours.shape[:-1] != base.shape[:-1]:
         raise ValueError("a paired ratio takes equally many rounds of both")
+    if ours.ndim == 3:
+        return _mean_of_sittings(_logarithms(ours) - _logarithms(base))
     rounds = _rounds(len(ours), seed)
     drawn = _medians(ours, rounds) / _medians(base, rounds)
     return _within(_interval(float(np.median(ours) / np.median(base)), drawn, len(ours)), ours, base)
@@ -103,7 +117,10 @@ def ratio(ours: Samples, base: Samples, seed: int = 0) -> Interval:
 
 def unpaired_ratio(ours: Samples, base: Samples, seed: int = 0) -> Interval:
     """The ratio of two medians from different runs: rounds of each are drawn on their own. The interval is nowhere beyond
-    the ratios of all samples."""
+    the ratios of all samples. Where both had several sittings it is Welch's (1947)."""
+    if ours.ndim == base.ndim == 3:
+        return _welch(_logarithms(ours), _logarithms(base))
+    ours, base = _one_sitting(ours), _one_sitting(base)
     drawn = _medians(ours, _rounds(len(ours), seed)) / _medians(base, _rounds(len(base), seed + 1))
     found = _interval(float(np.median(ours) / np.median(base)), drawn, min(len(ours), len(base)))
     return _within(found, ours, base)
@@ -128,6 +145,43 @@ def speed_up(ours: Samples, base: Samples, control: Interval | None = None, seed
     found = ratio(base, ours, seed)
     slack = 0.0 if control is None else control.half_width
     return found.value if found.low > 1 + slack or found.high < 1 - slack else None
+
+
+# --- sittings ---------------------------------------------------------------------------------------------------------
+
+
+def _logarithms(samples: Samples) -> Samples:
+    """The logarithm of the median of each sitting: on that scale a ratio and its inverse are alike."""
+    made: Samples = np.log(np.median(samples, axis=(1, 2)))
+    return made
+
+
+def _mean_of_sittings(logarithms: Samples) -> Interval:
+    """The mean over sittings, with Student's interval."""
+    count = len(logarithms)
+    middle, error = float(logarithms.mean()), float(logarithms.std(ddof=1)) / math.sqrt(count)
+    return _around(middle, error, count - 1)
+
+
+def _welch(ours: Samples, base: Samples) -> Interval:
+    """The difference of two means over sittings, whose variances need not be equal, with the degrees of freedom of Welch and
+    Satterthwaite."""
+    parts = [(float(each.var(ddof=1)) / len(each), len(each) - 1) for each in (ours, base)]
+    total = sum(variance for variance, _ in parts)
+    apart = sum(variance**2 / freedom for variance, freedom in parts)
+    freedom = total**2 / apart if apart > 0 else math.inf
+    return _around(float(ours.mean() - base.mean()), math.sqrt(total), freedom)
+
+
+def _around(middle: float, error: float, freedom: float) -> Interval:
+    """The interval of a logarithm with a standard error, as one of the ratio."""
+    wide = _student(freedom) * error
+    return Interval(math.exp(middle), math.exp(middle - wide), math.exp(middle + wide))
+
+
+def _one_sitting(samples: Samples) -> Samples:
+    """All rounds as those of one sitting."""
+    return samples.reshape(-1, samples.shape[-1])
 
 
 # --- the bootstrap ----------------------------------------------------------------------------------------------------
@@ -173,7 +227,12 @@ def _within(found: Interval, ours: Samples, base: Samples) -> Interval:
 
 
 def _student(freedom: float) -> float:
-    """The quantile of Student's distribution for LEVEL, by the expansion of Fisher and Cornish (1960)."""
+    """The quantile of Student's distribution for LEVEL: of one and two degrees of freedom as it is, and of more by the expansion
+    of Fisher and Cornish (1960)."""
+    if freedom == 1:
+        return math.tan(math.pi * LEVEL / 2)
+    if freedom == 2:
+        return LEVEL * math.sqrt(2 / (1 - LEVEL**2))
     z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     terms = (
         z,

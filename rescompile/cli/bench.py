@@ -66,6 +66,12 @@ def bench(
         str | None, typer.Option(metavar="FILE", help="Draw latencies into a .svg or .png file (takes matplotlib).")
     ] = None,
     rounds: Annotated[int, typer.Option(min=5, max=100_000, help="Rounds in which every contender has its turn.")] = 30,
+    sittings: Annotated[
+        int,
+        typer.Option(
+            min=1, max=1000, help="Sittings of so many rounds, for each of which all contenders are prepared anew."
+        ),
+    ] = 1,
     turn: Annotated[
         float,
         typer.Option(
@@ -159,7 +165,7 @@ def bench(
     else:
         runtimes, precisions = runtimes or ["ort-cpu", "torch-cpu"], precisions or ["fp32"]
     asked = Asked(
-        networks, passes, peers, runtimes or (), precisions or (), _batches(batch), Plan(rounds, turn / 1e3, seed=seed), control, profile, threads,
+        networks, passes, peers, runtimes or (), precisions or (), _batches(batch), Plan(rounds, turn / 1e3, seed=seed, sittings=sittings), control, profile, threads,
         exporter, _folder(keep), ["rescompile", *sys.argv[1:]], search, others,
     )  # fmt: skip
     running = Bench(asked, say)
