@@ -51,7 +51,10 @@ RESNET10001 = "preact_resnet10001_cifar"
 DEEPER = tuple(word for row in (1, 2, 3) for word in ("--set", f"layer{row}.depth=1111"))  # 9 * 1111 + 2 = 10,001
 PARAMETERS_10001 = 103_063_706
 
-LIBRARIES = ("rescompile", "numpy", "onnx", "onnxscript", "pydantic", "PyYAML", "typer", "torch", "torchvision")
+LIBRARIES = (
+    "rescompile", "numpy", "onnx", "onnxscript", "pydantic", "PyYAML", "typer", "torch", "torchvision", "timm",
+    "onnxruntime", "onnxruntime-gpu", "openvino",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -212,6 +212,22 @@ def promise_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def record(
+    options: argparse.Namespace, described: dict[str, Any], samples: Mapping[str, Times], rows: Sequence[Row]
+) -> None:
+    """Write the JSON file, if one was asked for."""
+    if not options.json:
+        return
+    told = ("pairs", "sittings", "threads", "cpu_time", "quick", "only")
+    made = {
+        "machine": {**described, "load_average_after": list(os.getloadavg())},
+        "options": {key: getattr(options, key) for key in told if hasattr(options, key)},
+        "promises": [asdict(row) for row in rows],
+        "seconds": samples,
+    }
+    options.json.write_text(json.dumps(made, indent=1) + "\n")
+
+
 def report(
     options: argparse.Namespace, described: dict[str, Any], samples: Mapping[str, Times], rows: list[Row]
 ) -> int:
@@ -219,14 +235,7 @@ def report(
     if options.quick:
         rows = [row if row.measured is None else replace(row, verdict="not judged") for row in rows]
     print(time_table(samples), promise_table(rows), sep="\n\n")
-    if options.json:
-        record = {
-            "machine": {**described, "load_average_after": list(os.getloadavg())},
-            "options": {key: getattr(options, key) for key in ("pairs", "threads", "cpu_time", "quick", "only")},
-            "promises": [asdict(row) for row in rows],
-            "seconds": samples,
-        }
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+    record(options, described, samples, rows)
     if any(row.verdict == "MISSED" for row in rows):
         return 1
     return 0 if {row.verdict for row in rows} <= {"ok", "shown", "not judged", "no AMX"} else 4

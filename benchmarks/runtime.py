@@ -12,8 +12,9 @@ the next. Where the control is wider than 2%, the row is undecided.
 
 A ratio of times keeps its promise, not to be slower, if the upper end of its 95% interval is at most 1.01, or 1 plus the half-width of
 the control's interval where that is more. Two programs that are the same have a ratio of 1 give or take the half-width of the
-control: a bound of exactly that is missed every second time, the oftener the more precisely one measures, so what counts as equal
-is fixed at 1%. A mean of speed-ups must keep its bound with the lower end of its interval.
+control: a bound of exactly that is missed every second time, however precisely one measures, so what counts as equal is fixed at
+1%. An interval that reaches above the bound and also holds 1 leaves its row undecided: more sittings are wanted. A mean of
+speed-ups must keep its bound with the lower end of its interval.
 
 A file as its exporter wrote it is what a user of torchvision has; both have a fixed batch.
 
@@ -35,7 +36,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from compile import machine, say
-from pairs import Interval, Row, Times, arguments, chosen, report, unmeasured
+from pairs import Interval, Row, Times, arguments, chosen, record, report, unmeasured
 
 if TYPE_CHECKING:
     from rescompile.bench.results import Result
@@ -147,7 +148,8 @@ def judged(promise: str, found: Interval, noise: Interval, bound: float | None, 
     if sign == ">=":
         return replace(row, verdict="ok" if found.low >= bound else "MISSED")
     limit = bound + max(EQUAL, noise.half_width)
-    return replace(row, bound=limit, verdict="ok" if found.high <= limit else "MISSED")
+    verdict = "ok" if found.high <= limit else "MISSED" if found.low > bound else "UNDECIDED"
+    return replace(row, bound=limit, verdict=verdict)
 
 
 def mean(kind: str, rows: Sequence[Row]) -> Row:
@@ -171,8 +173,9 @@ def amx() -> bool:
     return any(feature.startswith("amx_") for feature in describe()["processor"]["features"])
 
 
-def measure(options: Any) -> tuple[dict[str, Times], list[Row]]:
-    """Everything that was asked for, one group after the other."""
+def measure(options: Any, described: dict[str, Any]) -> tuple[dict[str, Times], list[Row]]:
+    """Everything that was asked for, one group after the other; after each the file is written, so that a run which is stopped
+    leaves what it has."""
     from rescompile.errors import RescompileError
 
     samples: dict[str, Times] = {}
@@ -180,6 +183,7 @@ def measure(options: Any) -> tuple[dict[str, Times], list[Row]]:
     means: dict[str, list[Row]] = {kind: [] for kind in SEARCHES}
     wanted, has_amx = chosen(names(), options.only), amx()
     for name in wanted:
+        record(options, described, samples, rows)
         title, batch = name.split(", batch ")
         network, kind = title.split()
         say(f"{name}: {options.pairs} rounds in {options.sittings} sittings")
@@ -219,8 +223,9 @@ def main() -> int:
 
     torch.set_num_threads(options.threads)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    samples, rows = measure(options)
-    return report(options, described | {"processors_allowed": cores}, samples, rows)
+    described["processors_allowed"] = cores
+    samples, rows = measure(options, described)
+    return report(options, described, samples, rows)
 
 
 if __name__ == "__main__":
