@@ -8,7 +8,9 @@ from __future__ import annotations
 import getpass
 import json
 import math
+import os
 import platform
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -22,7 +24,7 @@ import rescompile
 from rescompile import backend, runtime
 from rescompile.errors import Unavailable, UsageError
 from rescompile.network import LOGITS, Network
-from rescompile.runtimes import RUNTIMES, Job, device, find, jobs, roofline
+from rescompile.runtimes import RUNTIMES, Job, apart, device, find, jobs, roofline
 from rescompile.runtimes import onnxruntime as ort_runtime
 from rescompile.runtimes import openvino as openvino_runtime
 from rescompile.weights import Array, Weights, draw
@@ -273,6 +275,65 @@ def test_openvino_takes_a_precision_as_a_hint(job: Callable[..., Job]) -> None:
     openvino_runtime._hold(job("int8"), {"u8": 3, "f32": 1}, ())
     with pytest.raises(Unavailable, match="asked for int8"):
         openvino_runtime._hold(job("int8"), {"f32": 4}, ())
+
+
+# --- a library that ends its process ----------------------------------------------------------------------------------
+
+#: Stands in for OpenVINO: what happens when a network is asked for is the last line.
+FATAL = """
+import os, signal
+__version__ = "0"
+class Core:
+    available_devices = ["CPU"]
+    def get_property(self, *key):
+        {}
+"""
+
+
+@pytest.fixture
+def fatal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Puts a library in the place of OpenVINO, for this process and for those that it starts."""
+
+    def put(what: str) -> None:
+        (tmp_path / "openvino.py").write_text(FATAL.format(what))
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, "openvino", raising=False)
+
+    return put
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize(
+    ("name", "help"), [("SIGSEGV", "a fault in openvino"), ("SIGABRT", "a fault in openvino"), ("SIGKILL", "memory")]
+)
+def test_what_ends_its_process_does_not_end_ours(
+    name: str, help: str, fatal: Callable[[str], None], job: Callable[..., Job]
+) -> None:
+    """It is an error as any other, with the signal's name."""
+    fatal(f"os.kill(os.getpid(), signal.{name})")
+    with pytest.raises(
+        Unavailable, match=rf"openvino ended its process \({name}\) when it ran small in fp32"
+    ) as caught:
+        RUNTIMES["openvino"].prepare(job(), {})
+    assert help in (caught.value.diagnostics[0].help or "")
+
+
+@pytest.mark.parametrize("what", ["raise ValueError('its own')", "os._exit(3) if os.getpid() != {} else 1 / 0"])
+def test_what_fails_by_itself_is_told_by_itself(
+    what: str, fatal: Callable[[str], None], job: Callable[..., Job]
+) -> None:
+    """The child has no say where nothing ended it."""
+    fatal(what.format(os.getpid()))
+    with pytest.raises((ValueError, ZeroDivisionError)):
+        RUNTIMES["openvino"].prepare(job(), {})
+
+
+def test_endings() -> None:
+    """Signals of this system by name, others by number, and exits not at all."""
+    assert [apart.ending(code) for code in (0, 1, 4, 130)] == [None] * 4
+    if os.name != "nt":
+        assert apart.ending(-11) == "SIGSEGV"
+        assert apart.ending(-99) == "signal 99"
 
 
 # --- a GPU, as ONNX Runtime would show it ------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ class Prepared(Protocol):
         """Let go of the network and its memory."""
 
 
-class _Library(Protocol):
+class Library(Protocol):
     """The module behind a runtime."""
 
     def missing(self, runtime: Runtime) -> str | None: ...
@@ -72,7 +72,8 @@ class _Library(Protocol):
 class Runtime:
     """A row of the table. `device` is cpu or cuda; `takes` is onnx or torch: what of a job it runs; `extra` is the optional
     part of rescompile that installs its library, and `beside` what it needs beside that; `options` say what may follow its
-    name after a colon."""
+    name after a colon; `apart` marks a library that has been seen to end the process that it ran in, so that each network is
+    tried in another process first."""
 
     name: str
     summary: str
@@ -83,18 +84,19 @@ class Runtime:
     module: str
     options: Mapping[str, str]
     beside: str = ""
+    apart: bool = False
 
     def missing(self) -> str | None:
         """Why this runtime cannot be used here, in words; None if nothing is known to be missing."""
         try:
-            return self._library().missing(self)
+            return self.library().missing(self)
         except Exception as error:  # what is installed and broken raises anything when it is imported
             return f"its library cannot be loaded ({type(error).__name__}: {str(error)[:300]})"
 
     def prepare(self, job: Job, options: Mapping[str, str]) -> Prepared:
         """Load a network, and run it once. Raises Unavailable where a library or device is missing, where the runtime
-        gave another provider or placed nodes elsewhere, and where it computes in another precision; UsageError where the
-        options or the job are not its own."""
+        gave another provider or placed nodes elsewhere, where it computes in another precision, and where it would have ended
+        this process; UsageError where the options or the job are not its own."""
         for name in options:
             if name not in self.options:
                 help = nearest(name, self.options) or f"{self.name} takes {one_of(self.options)}"
@@ -108,18 +110,23 @@ class Runtime:
         reason = self.missing()
         if reason is not None:
             raise Unavailable(Diagnostic("E0901", f"{self.name} cannot run here: {reason}", help=self.how()))
-        return self._library().prepare(self, job, options)
+        if self.apart:
+            from rescompile.runtimes import apart
+
+            apart.survive(self, job, options)
+        return self.library().prepare(self, job, options)
 
     def profile(self, job: Job, options: Mapping[str, str], runs: int = 5) -> list[tuple[str, float]]:
         """The nodes or modules of a network by their names, in the order in which they ran, with the median of their seconds
         in instrumented runs. Those are slower than others, so the shares are what counts. Raises as `prepare` does."""
-        return self._library().profile(self, job, options, runs)
+        return self.library().profile(self, job, options, runs)
 
     def how(self) -> str:
         """How to get what this runtime needs."""
         return f"pip install 'rescompile[{self.extra}]'" + (f", and {self.beside}" if self.beside else "")
 
-    def _library(self) -> _Library:
+    def library(self) -> Library:
+        """The module behind it, which imports what it needs when it is asked to do something."""
         library: Any = import_module(f"rescompile.runtimes.{self.module}")
         return library  # type: ignore[no-any-return]
 
@@ -195,7 +202,7 @@ RUNTIMES: Mapping[str, Runtime] = {
         ),
         Runtime(
             "openvino", "OpenVINO on the processor", "cpu", "onnx", ("fp32", "bf16", "int8"), "openvino", "openvino",
-            {**_THREADS},
+            {**_THREADS}, apart=True,
         ),
         Runtime(
             "torch-cpu", "PyTorch on the processor", "cpu", "torch", ("fp32", "bf16"), "torch", "torch",

@@ -14,8 +14,9 @@ from rescompile.errors import Diagnostic, Unavailable, UsageError
 from rescompile.runtimes import Job, Runtime, whole
 from rescompile.weights import Array
 
-#: What OpenVINO calls the type that a float network computes in. A quantised one keeps float32 for what is not quantised.
-_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+#: What OpenVINO calls the type that a float network computes in. A quantised one keeps float32 for what is not quantised:
+#: left to itself, OpenVINO takes bfloat16 for that wherever the processor has it.
+HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 _TYPES = {"fp32": ("f32",), "bf16": ("bf16",), "int8": ("i8", "u8")}
 _MULTIPLYING = ("Convolution", "FullyConnected", "MatMul")
 
@@ -71,17 +72,20 @@ class Request:
         started = time.perf_counter()
         try:
             model = core.read_model(str(job.model))
-            model.reshape(list(job.input.shape))
-            compiled = core.compile_model(model, "CPU", config)
         except RuntimeError as error:
             raise UsageError(Diagnostic("E0801", f"{job.name} cannot be loaded by OpenVINO: {_last(error)}")) from None
-        self._request: Any = compiled.create_infer_request()
-        self._input: Any = np.ascontiguousarray(job.input)
-        self._request.set_input_tensor(openvino.Tensor(self._input, shared_memory=True))
-        self._names = [output.get_any_name() for output in compiled.outputs]
-        self.build_seconds = time.perf_counter() - started
-        started = time.perf_counter()
-        self.run()
+        try:
+            model.reshape(list(job.input.shape))
+            compiled = core.compile_model(model, "CPU", config)
+            self._request: Any = compiled.create_infer_request()
+            self._input: Any = np.ascontiguousarray(job.input)
+            self._request.set_input_tensor(openvino.Tensor(self._input, shared_memory=True))
+            self._names = [output.get_any_name() for output in compiled.outputs]
+            self.build_seconds = time.perf_counter() - started
+            started = time.perf_counter()
+            self.run()
+        except RuntimeError as error:  # a network that it reads and cannot run: others may be measured all the same
+            raise Unavailable(Diagnostic("E0901", f"openvino cannot run {job.name}: {_last(error)}")) from None
         self.first_seconds = time.perf_counter() - started
         nodes = compiled.get_runtime_model().get_ops()
         multiplied = counted(nodes, "runtimePrecision")
@@ -116,7 +120,7 @@ def _config(job: Job, threads: int | None) -> dict[str, Any]:
     config: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
-        "INFERENCE_PRECISION_HINT": _HINTS[job.precision],
+        "INFERENCE_PRECISION_HINT": HINTS[job.precision],
     }
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads

@@ -1,0 +1,70 @@
+"""A first run in a process of its own, for libraries that have been seen to end the process that they run in.
+
+A library that writes where it must not takes all of Python with it: no error can be caught, and what was measured before is
+lost. Whoever runs a network in a child first loses the child alone. It costs one more start of Python, one more load of the
+library and one more compilation of the network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from rescompile.errors import Diagnostic, RescompileError, Unavailable
+from rescompile.runtimes import RUNTIMES, Job, Runtime
+from rescompile.runtimes.device import libraries
+
+#: The child has the parent's path first: it must import the very libraries that the parent will.
+_CHILD = "import json, sys; sys.path[:] = json.load(sys.stdin); from rescompile.runtimes import apart; apart.child(*sys.argv[1:])"
+
+
+def survive(runtime: Runtime, job: Job, options: Mapping[str, str]) -> None:
+    """Run an ONNX job once in a child. Raises Unavailable where the child was ended by a signal.
+
+    A child that fails with an error says nothing here: the parent will meet the same error, and can tell it.
+    """
+    assert job.model is not None
+    with tempfile.TemporaryDirectory() as folder:
+        x = Path(folder) / "input.npy"
+        np.save(x, job.input)
+        told = json.dumps([job.name, str(job.model), str(x), job.precision, job.threads, dict(options)])
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _CHILD, runtime.name, told], input=json.dumps(sys.path), text=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+    how = ending(done.returncode)
+    if how is not None:
+        message = f"{runtime.name} ended its process ({how}) when it ran {job.name} in {job.precision}"
+        version = libraries().get(runtime.extra)
+        fault = f"a fault in {runtime.extra}{f' {version}' if version else ''}: another precision or version may run it"
+        help = "a system that runs out of memory does that" if how == "SIGKILL" else fault
+        raise Unavailable(Diagnostic("E0901", message, help=help))
+
+
+def child(name: str, told: str) -> None:
+    """Run a job, and say nothing: that this process is still there is the answer."""
+    title, model, x, precision, threads, options = json.loads(told)
+    runtime = RUNTIMES[name]
+    job = Job(title, Path(model), None, np.load(x), precision, threads)
+    try:
+        runtime.library().prepare(runtime, job, options).close()
+    except RescompileError:
+        return
+
+
+def ending(code: int) -> str | None:
+    """What ended a process from outside of Python, in words; None where it left by itself, with an error or without."""
+    if code < 0:
+        known = {int(each): each.name for each in signal.Signals}
+        return known.get(-code, f"signal {-code}")
+    if os.name == "nt" and code >= 1 << 30:  # statuses of Windows: 0xC0000005 is an access violation
+        return f"status {code:#010x}"
+    return None
