@@ -550,7 +550,14 @@ def test_every_name_has_its_row() -> None:
             "ort-tensorrt", "fp32", {"options": {"graph": ""}},
             "trtexec '--onnx=a b.onnx' --noDataTransfers --useSpinWait --iterations=200 --noTF32 --useCudaGraph",
         ),
-        ("openvino", "bf16", {}, "benchmark_app -m 'a b.onnx' -d CPU -hint none -nstreams 1 -api sync -niter 200 -infer_precision bf16"),
+        (
+            "openvino", "bf16", {},
+            "benchmark_app -m 'a b.onnx' -d CPU -hint none -nstreams 1 -api sync -niter 200 -infer_precision bf16 -ip f32",
+        ),
+        (
+            "openvino", "int8", {"threads": 2},
+            "benchmark_app -m 'a b.onnx' -d CPU -hint none -nstreams 1 -api sync -niter 200 -infer_precision f32 -ip f32 -nthreads 2",
+        ),
     ],
 )  # fmt: skip
 def test_equivalent_lines(runtime: str, precision: str, facts: dict[str, Any], wanted: str) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rescompile.runtimes.openvino import HINTS
+
 #: How many times those tools run a network.
 TIMES = 200
 
@@ -46,23 +48,9 @@ def _trtexec(precision: str, model: str, facts: Facts) -> list[Sequence[str]]:
 
 
 def _benchmark_app(precision: str, model: str, facts: Facts) -> list[Sequence[str]]:
-    kinds = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
-    words = [
-        "benchmark_app",
-        "-m",
-        model,
-        "-d",
-        "CPU",
-        "-hint",
-        "none",
-        "-nstreams",
-        "1",
-        "-api",
-        "sync",
-        "-niter",
-        str(TIMES),
-    ]
-    words += ["-infer_precision", kinds[precision]] if precision in kinds else []
+    # Without -infer_precision it computes in bfloat16 where the processor has it, and without -ip it converts from bytes.
+    words = ["benchmark_app", "-m", model, "-d", "CPU", "-hint", "none", "-nstreams", "1", "-api", "sync"]
+    words += ["-niter", str(TIMES), "-infer_precision", HINTS[precision], "-ip", "f32"]
     words += ["-nthreads", str(facts["threads"])] if facts.get("threads") else []
     return [words]
 
