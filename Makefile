@@ -44,7 +44,7 @@ $(VENV)/.run: $(VENV)/.made pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(INSTALL) --editable '.[run,dev,plot,image,keras]' torch huggingface_hub keras
+	$(INSTALL) --editable '.[run,dev,plot,image,keras,openvino]' torch huggingface_hub keras
 	$(INSTALL) --no-deps torchvision timm
 	touch $@
 
