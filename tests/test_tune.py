@@ -54,6 +54,7 @@ class Machine:
         self.errors: dict[str, float] = {}
         self.noise: dict[str, float] = {}
         self.broken: set[str] = set()
+        self.prepared: set[str] = set()
         self.runs: dict[str, int] = {}
         self.open = 0
 
@@ -65,6 +66,7 @@ class Machine:
         title = f"{way} {job.precision}"
         if title in self.broken:
             raise Unavailable(Diagnostic("E0901", f"{way} is broken"))
+        self.prepared.add(title)
         return Prepared(self, title, job)
 
 
@@ -222,6 +224,19 @@ def test_halving(machine: Machine) -> None:
     noisy = rung(0.5)
     assert len(noisy) > 5
     assert "way7" in noisy
+
+
+def test_a_hopeless_precision_is_tried_once(machine: Machine) -> None:
+    """Far off in one way, it is off in all: the others are not even prepared. A little off, it says nothing of them."""
+    machine.errors = {title: 4e-2 for title in machine.times if title.endswith("bf16")}
+    result, _ = tuned(machine)
+    said = {title: fate for title, fate in fates(result.tunings[0]).items() if title.endswith("bf16")}
+    assert said.pop("torch-cpu bf16") == "error above 0.01"
+    assert set(said.values()) == {"not tried: bf16 had an error of 4.0e-02"}
+    assert not machine.prepared & set(said)
+    machine.errors |= {"torch-cpu bf16": 2e-2, "quick bf16": 5e-3}
+    result, _ = tuned(machine)
+    assert ("quick", "bf16") in {(row.runtime, row.precision) for row in result.rows}
 
 
 def test_accuracy_comes_first(machine: Machine) -> None:
