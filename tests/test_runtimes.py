@@ -256,9 +256,11 @@ def test_openvino(job: Callable[..., Job], small: tuple[Network, Weights]) -> No
         row.prepare(job(model=Path(__file__)), {})
 
 
-def node(kind: str, precision: str) -> Any:
-    """A node of OpenVINO's compiled model."""
-    facts = {"layerType": kind, "runtimePrecision": precision, "primitiveType": f"jit_{precision}"}
+def node(kind: str, precision: str, names: str = "") -> Any:
+    """A node of OpenVINO's compiled model, made of what has these names."""
+    facts = {
+        "layerType": kind, "runtimePrecision": precision, "primitiveType": f"jit_{precision}", "originalLayersNames": names,
+    }  # fmt: skip
     return SimpleNamespace(
         get_rt_info=lambda: {key: SimpleNamespace(astype=lambda _, v=value: v) for key, value in facts.items()}
     )
@@ -267,8 +269,10 @@ def node(kind: str, precision: str) -> Any:
 def test_openvino_takes_a_precision_as_a_hint(job: Callable[..., Job]) -> None:
     """What its nodes report is what counts: a processor without bfloat16 computes in float32 and says nothing."""
     nodes = [node("Convolution", "f32"), node("FullyConnected", "f32"), node("Reorder", "bf16")]
-    counted = openvino_runtime.counted(nodes, "runtimePrecision")
+    counted = openvino_runtime.counted(nodes, "runtimePrecision", {"fc1", "fc2"})
     assert counted == {"f32": 2}
+    fused = [*nodes, node("Subgraph", "bf16", "fc1,act,fc2"), node("Subgraph", "bf16", "mul,add")]
+    assert openvino_runtime.counted(fused, "runtimePrecision", {"fc1", "fc2"}) == {"f32": 2, "bf16": 1}
     openvino_runtime._hold(job("fp32"), counted, ("FP32",))
     with pytest.raises(Unavailable, match=r"asked for bf16, .* OpenVINO ran 2 in f32"):
         openvino_runtime._hold(job("bf16"), counted, ("FP32",))

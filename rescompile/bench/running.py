@@ -25,6 +25,7 @@ from rescompile.errors import CheckFailed, Diagnostic, RescompileError, Unavaila
 from rescompile.network import Network
 from rescompile.runtime import brief
 from rescompile.runtimes import PRECISIONS, RUNTIMES, Job, Prepared, Runtime, device, find, roofline
+from rescompile.verification import BITS
 from rescompile.version import __version__
 from rescompile.weights import Array
 
@@ -400,6 +401,7 @@ def _wrong(name: str, way: Way, error: float, bound: float) -> Diagnostic:
         f"{name} on {way.text} in {way.precision} computes something else: its error against float64 is {error:.2g}, "
         f"and at most {bound:.2g} is rounding"
     )
-    return Diagnostic(
-        "E0721", message, help="its time says nothing; 'rescompile verify' finds the first part that differs"
-    )
+    help = "its time says nothing"
+    if way.precision in BITS:
+        help += "; 'rescompile verify' finds the first part that differs"
+    return Diagnostic("E0721", message, help=help)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,9 @@ from rescompile.weights import Array
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 _TYPES = {"fp32": ("f32",), "bf16": ("bf16",), "int8": ("i8", "u8")}
 _MULTIPLYING = ("Convolution", "FullyConnected", "MatMul")
+#: What multiplies in a model as it was read. Linear layers in a row are fused into a node of the type Subgraph, which keeps names.
+_PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
+_FACTS = ("layerType", "originalLayersNames", "primitiveType", "runtimePrecision")
 
 
 def missing(runtime: Runtime) -> str | None:
@@ -76,6 +79,7 @@ class Request:
             raise UsageError(Diagnostic("E0801", f"{job.name} cannot be loaded by OpenVINO: {_last(error)}")) from None
         try:
             model.reshape(list(job.input.shape))
+            products = {op.get_friendly_name() for op in model.get_ops() if op.get_type_name() in _PRODUCTS}
             compiled = core.compile_model(model, "CPU", config)
             self._request: Any = compiled.create_infer_request()
             self._input: Any = np.ascontiguousarray(job.input)
@@ -88,7 +92,7 @@ class Request:
             raise Unavailable(Diagnostic("E0901", f"openvino cannot run {job.name}: {_last(error)}")) from None
         self.first_seconds = time.perf_counter() - started
         nodes = compiled.get_runtime_model().get_ops()
-        multiplied = counted(nodes, "runtimePrecision")
+        multiplied = counted(nodes, "runtimePrecision", products)
         _hold(job, multiplied, native)
         self.facts: Mapping[str, Any] = {
             "device": "cpu",
@@ -96,7 +100,7 @@ class Request:
             "tf32": False,
             "threads": compiled.get_property("INFERENCE_NUM_THREADS"),
             "multiplied": multiplied,
-            "kernels": counted(nodes, "primitiveType"),
+            "kernels": counted(nodes, "primitiveType", products),
             "native": list(native),
             "options": dict(options),
             "versions": {"openvino": openvino.__version__},
@@ -127,14 +131,16 @@ def _config(job: Job, threads: int | None) -> dict[str, Any]:
     return config
 
 
-def counted(nodes: Any, fact: str) -> dict[str, int]:
+def counted(nodes: Any, fact: str, products: Set[str]) -> dict[str, int]:
     """The nodes that multiply, counted by what the compiled model reports of them: `runtimePrecision` is the type that they
-    compute in, `primitiveType` the kernel, whose name says with which instructions."""
+    compute in, `primitiveType` the kernel, whose name says with which instructions. `products` are the names of what
+    multiplies in the model, by which nodes that are several of its ops at once are known."""
     counts: Counter[str] = Counter()
     for node in nodes:
-        facts = node.get_rt_info()
-        if "layerType" in facts and facts["layerType"].astype(str) in _MULTIPLYING:
-            counts[facts[fact].astype(str)] += 1
+        facts = {key: value.astype(str) for key, value in node.get_rt_info().items() if key in _FACTS}
+        kind, names = facts.get("layerType"), facts.get("originalLayersNames", "").split(",")
+        if kind in _MULTIPLYING or (kind == "Subgraph" and not products.isdisjoint(names)):
+            counts[facts[fact]] += 1
     return dict(counts)
 
 
