@@ -107,13 +107,13 @@ FAMILIES = {
 }
 
 
-def case_of(rows: str, folder: Path) -> Case:
+def case_of(rows: str, folder: Path, more: str = "") -> Case:
     """A small classifier around rows, with weights, inputs and what it should give."""
     path = folder / "small.yaml"
     path.write_text(
         f"rescompile: 1\nname: small\ninput: [3, 12, 12]\nnetwork:\n"
         f"  - stem: {{conv: {{channels: 8, kernel: 3, bias: true}}}}\n  - act{rows}"
-        "  - global_avgpool\n  - flatten\n  - fc: {linear: 10}\n"
+        f"  - global_avgpool\n  - flatten\n  - fc: {{linear: 10}}\n{more}"
     )
     return prepared(path, 0)
 
@@ -139,6 +139,11 @@ def held(case: Case, folder: Path) -> None:
 def test_float32(family: str, tmp_path: Path) -> None:
     """What the kernels compute is what the definition says."""
     held(case_of(FAMILIES[family], tmp_path), tmp_path)
+
+
+def test_outputs_keep_their_names(tmp_path: Path) -> None:
+    """Where OpenVINO leaves out what does nothing, its output goes by the name of its input too."""
+    held(case_of("\n  - n1: {subsample: 1}\n  - maxpool: {kernel: 2}\n", tmp_path, "features: [n1]\n"), tmp_path)
 
 
 def test_a_wrong_weight_would_be_seen(tmp_path: Path) -> None:

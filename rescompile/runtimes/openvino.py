@@ -80,11 +80,12 @@ class Request:
         try:
             model.reshape(list(job.input.shape))
             products = {op.get_friendly_name() for op in model.get_ops() if op.get_type_name() in _PRODUCTS}
+            # The compiled model also calls an output by the name of the input of what it left out.
+            self._names = [output.get_any_name() for output in model.outputs]
             compiled = core.compile_model(model, "CPU", config)
             self._request: Any = compiled.create_infer_request()
             self._input: Any = np.ascontiguousarray(job.input)
             self._request.set_input_tensor(openvino.Tensor(self._input, shared_memory=True))
-            self._names = [output.get_any_name() for output in compiled.outputs]
             self.build_seconds = time.perf_counter() - started
             started = time.perf_counter()
             self.run()
