@@ -174,7 +174,6 @@ def test_bfloat16(batch: int, small: tuple[Network, Weights]) -> None:
     assert found.error > 2.0**-12
     assert found.facts is not None
     assert found.facts["multiplied"] == {"bf16": LAYERS}
-    assert all("bf16" in kernel for kernel in found.facts["kernels"]), found.facts["kernels"]
 
 
 @pytest.mark.skipif("BF16" in NATIVE, reason="this processor has bfloat16")
