@@ -246,10 +246,9 @@ def missing_packages() -> tuple[dict[str, str], bool]:
         "torch": probe("import torch.onnx, onnxscript"),
         "torchvision": probe("import torchvision"),
     }
-    declare = found["torchvision"] is not None
+    declare = found["torchvision"] is not None and found["rescompile"] is None
     if declare and found["torch"] is None:
-        where = f"import sys; sys.path.insert(0, {str(HERE)!r}); import compile; kept = compile.declare_operators()"
-        found["torchvision"] = probe(f"{where}; import torchvision")
+        found["torchvision"] = probe("from rescompile.bench import operators; operators.declare(); import torchvision")
     return {package: reason for package, reason in found.items() if reason}, declare
 
 
@@ -288,7 +287,10 @@ def export(network: str, exporter: str, path: str, declare: bool) -> None:
     """Export one network to `path` with the default or the legacy exporter, as their documentation shows."""
     import torch
 
-    kept = declare_operators() if declare else None  # noqa: F841, the declarations live as long as this object
+    if declare:
+        from rescompile.bench import operators  # which loads nothing else into the process that is measured
+
+        operators.declare()
     model, example = peer(network)
     start = time.perf_counter()
     torch.onnx.export(model.eval(), (example,), path, dynamo=exporter == "default")
@@ -304,16 +306,6 @@ def peer(network: str) -> tuple[nn.Module, torch.Tensor]:
     import torchvision
 
     return torchvision.models.get_model(network, weights=None), torch.randn(1, 3, 224, 224)
-
-
-def declare_operators() -> torch.library.Library:
-    """Let a torchvision that was built for CUDA be imported beside a CPU-only torch, where its own operators do not load."""
-    import torch
-
-    library = torch.library.Library("torchvision", "DEF")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return library
 
 
 def preact_resnet(units: int) -> nn.Module:

@@ -28,7 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compile import declare_operators, machine, probe
+from compile import machine, probe
 from pairs import Clock, Row, Times, arguments, chosen, exact, interleave, report, timed, unmeasured
 
 if TYPE_CHECKING:
@@ -238,7 +238,10 @@ def main() -> int:
     if missing:
         rows = [unmeasured(name, f"not measured: no {missing[0]}") for name in chosen(names(), options.only)]
         return report(options, described, {}, rows)
-    kept = declare_operators() if probe("import torchvision") else None  # noqa: F841, the declarations live as long as this
+    if probe("import torchvision"):
+        from rescompile.bench import operators
+
+        operators.declare()
     import torch
 
     torch.set_num_threads(options.threads)

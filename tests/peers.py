@@ -1,12 +1,10 @@
 """The outside oracle: torchvision and timm, with weights that leave no mistake unseen, and the bound on numbers.
 
-Import this module before torchvision: its C++ operators do not load beside a CPU-only torch, and declaring the two that
-it registers fakes for is enough for the models, which are plain Python.
+Import this module before torchvision, whose own operators may not load: it declares them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from typing import Any
 
@@ -15,12 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from rescompile.bench import operators
+
 Array = NDArray[Any]
 
-with contextlib.suppress(RuntimeError):  # declared already, by the real library beside a CUDA torch
-    _LIBRARY = torch.library.Library("torchvision", "DEF")
-    _LIBRARY.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _LIBRARY.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+operators.declare()
 
 
 def randomised(model: nn.Module, size: tuple[int, ...], seed: int = 0, positive: str = "") -> nn.Module:

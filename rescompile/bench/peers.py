@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-from rescompile.bench import modules
+from rescompile.bench import modules, operators
 from rescompile.errors import Diagnostic, Unavailable, UsageError, nearest, one_of
 from rescompile.ops import Shape
 from rescompile.runtime import brief
@@ -62,9 +62,7 @@ def _timm(name: str, text: str) -> Any:
 
 
 def _imported(module: str, text: str) -> Any:
-    """A library of networks. torchvision's wheels are linked against CUDA, so beside a torch for the CPU its own operators do
-    not load, and neither it nor timm can be imported; classifiers use none of them, and declaring the two that it describes
-    to torch is enough. Raises Unavailable where the library is missing."""
+    """A library of networks, whether torchvision's own operators load or not. Raises Unavailable where it is missing."""
     package = module.partition(".")[0]
     try:
         try:
@@ -74,18 +72,11 @@ def _imported(module: str, text: str) -> Any:
                 raise
         for name in [name for name in sys.modules if name.partition(".")[0] in _LIBRARIES]:
             del sys.modules[name]
-        declared = modules.library().library.Library("torchvision", "DEF")
-        declared.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        declared.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _declared.append(declared)
+        operators.declare()
         return import_module(module)
     except (ImportError, RuntimeError) as error:
         message = f"{text} is of {package}, which cannot be loaded: {error}"
         raise Unavailable(Diagnostic("E0902", message, help=f"pip install {package}")) from None
-
-
-#: Operators are declared for as long as these live.
-_declared: list[Any] = []
 
 
 def _unknown(text: str, known: Any) -> UsageError:
