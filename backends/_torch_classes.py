@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rescompile import ops
+from rescompile.outline.naming import Counted, counted
 from rescompile.outline.parts import (
     Argument,
     Class,
@@ -97,9 +98,7 @@ def stage_lines(stage: Stage) -> Iterator[str]:
     if stage.member is None:
         yield f"        stage.append({made})"
     else:
-        prefix, start = stage.member
-        number = f"index + {start}" if start else "index"
-        yield f'        stage.add_module(f"{prefix}{{{number}}}", {made})'
+        yield f'        stage.add_module(f"{_template(stage.member)}", {made})'
     if stage.then is not None:
         growth = re.fullmatch(r"in_channels \+ (.+)", stage.then)
         yield f"        in_channels += {_bare(growth[1])}" if growth else f"        in_channels = {stage.then}"
@@ -564,25 +563,18 @@ def _loop(names: Sequence[str], made: Sequence[str]) -> list[str] | None:
             continue
         lines = [f"for index in range({depth}):"]
         for at in range(period):
-            number = _numbers(names[at::period])
-            if number is None:
+            rule = counted(names[at::period])
+            if rule is None:
                 return None
-            lines.append(f'add_module(f"{number}", {made[at]})')
+            lines.append(f'add_module(f"{_template(rule)}", {made[at]})')
         return lines
     return None
 
 
-def _numbers(names: Sequence[str]) -> str | None:
-    """Names as an f-string of `index`: a prefix, and numbers at equal distances."""
-    prefix = names[0].rstrip("0123456789")
-    numbers = [name.removeprefix(prefix) for name in names]
-    if not all(number.isdecimal() and str(int(number)) == number for number in numbers):
-        return None
-    first, step = int(numbers[0]), int(numbers[1]) - int(numbers[0])
-    if names != [f"{prefix}{first + at * step}" for at in range(len(names))] or step < 1:
-        return None
-    counted = "index" if step == 1 else f"{step} * index"
-    return f"{prefix}{{{counted} + {first}}}" if first else f"{prefix}{{{counted}}}"
+def _template(rule: Counted) -> str:
+    """Names that count, as the inside of an f-string of `index`."""
+    number = "index" if rule.step == 1 else f"{rule.step} * index"
+    return f"{rule.prefix}{{{number} + {rule.first}}}" if rule.first else f"{rule.prefix}{{{number}}}"
 
 
 def _is_identity(items: Sequence[Item]) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 #: Words that a generated file uses: of Python, of torch, and its own.
 RESERVED = (
@@ -30,6 +31,27 @@ RESERVED = (
         ]
     )
 )
+
+
+class Counted(NamedTuple):
+    """Names that are a prefix and numbers at equal distances."""
+
+    prefix: str
+    first: int
+    step: int = 1
+
+
+def counted(names: Sequence[str]) -> Counted | None:
+    """How names count: layer1, layer2 with the prefix `layer`, from 1 in steps of 1; None where they do not."""
+    prefix = names[0].rstrip("0123456789")
+    numbers = [name.removeprefix(prefix) for name in names]
+    if not all(number.isdecimal() and str(int(number)) == number for number in numbers):
+        return None
+    first = int(numbers[0])
+    step = int(numbers[1]) - first if len(names) > 1 else 1
+    if step < 1 or list(names) != [f"{prefix}{first + at * step}" for at in range(len(names))]:
+        return None
+    return Counted(prefix, first, step)
 
 
 def python_name(name: str, others: Collection[str]) -> str:

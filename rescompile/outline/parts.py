@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from rescompile.network import Merge, Mode, Network, Op, Parallel, Series
 from rescompile.ops import Kind
+from rescompile.outline.naming import Counted
 
 Text = str
 
@@ -143,7 +144,7 @@ class Stage:
     arguments: list[Argument]
     passed: Mapping[str, Text]
     then: Text | None
-    member: tuple[str, int] | None
+    member: Counted | None
 
 
 @dataclass

@@ -10,15 +10,14 @@ from rescompile.expressions import ExpressionError, Term
 from rescompile.network import Parallel, Series
 from rescompile.outline.classes import IN, python_type
 from rescompile.outline.kinds import Kinds, Made, MadeStage
+from rescompile.outline.naming import Counted, counted
 from rescompile.outline.parts import Argument, Stage
 from rescompile.outline.terms import constant, evaluate, literal, means, mentioned, named, operation, python, substitute
 
 Matrix = list[list[Any]]  # by row and place
 
 
-def make_stage(
-    name: str, made: Made, rows: Sequence[Sequence[Series]], rule: tuple[str, int], kinds: Kinds
-) -> MadeStage:
+def make_stage(name: str, made: Made, rows: Sequence[Sequence[Series]], rule: Counted, kinds: Kinds) -> MadeStage:
     """The loop for all rows of a class whose copies are called by one rule."""
     loop = _Loop(made, rows, kinds)
     passed: dict[str, Term] = {}
@@ -47,7 +46,7 @@ def make_stage(
     out = substitute(after, {"index": operation("-", named("depth"), constant(1))})
     if made.out.head == "name" or "in_channels" in mentioned(made.out):
         out = _total(made, passed)
-    return MadeStage(Stage(name, made.text, arguments, text, then, rule if rule[0] else None), values, out)
+    return MadeStage(Stage(name, made.text, arguments, text, then, rule if rule.prefix else None), values, out)
 
 
 def _total(made: Made, passed: Mapping[str, Term]) -> Term:
@@ -200,22 +199,12 @@ def _first() -> Term:
     return operation("==", named("index"), constant(0))
 
 
-def member(copies: Sequence[Series]) -> tuple[str, int] | None:
-    """How the copies of a row are called: a prefix and the number of the first one, no prefix for plain numbers, None where
-    there is no rule."""
-    names = [copy.name or "" for copy in copies]
-    if not names[0][-1:].isdigit():
+def member(copies: Sequence[Series]) -> Counted | None:
+    """How the copies of a row are called where they count by one; wherever plain numbers begin, that is one rule."""
+    rule = counted([copy.name or "" for copy in copies])
+    if rule is None or rule.step != 1:
         return None
-    prefix, start = row_start(names[0])
-    if names != [f"{prefix}{start + at}" for at in range(len(names))]:
-        return None
-    return (prefix, start) if prefix else ("", 0)
-
-
-def row_start(name: str) -> tuple[str, int]:
-    """`denselayer1` -> (denselayer, 1)."""
-    prefix = name.rstrip("0123456789")
-    return prefix, int(name[len(prefix) :])
+    return rule if rule.prefix else Counted("", 0)
 
 
 def _same(one: Any, other: Any) -> bool:
