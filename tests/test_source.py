@@ -296,6 +296,35 @@ def test_random_network(seed: int, tmp_path: Path) -> None:
         compare(variant, own, x)
 
 
+UNEVEN = """
+rescompile: 1
+name: uneven
+input: [4, 8, 8]
+blocks:
+  unit:
+    body:
+    - paths:
+        parallel:
+          merge: add
+          copies: 2
+          branch: [{path: {residual: {branch: [{conv1: {conv: {channels: in_channels, kernel: 3}}}]}}}]
+    - relu
+network:
+- layer1: {block: unit, depth: 2}
+- global_avgpool
+- flatten
+- fc: {linear: 10}
+survival: {schedule: {each: [0.5, 0.5, 0.5, 0.9]}, unit: sample, rescale: test}
+"""
+
+
+def test_copies_that_differ_in_one_instance(tmp_path: Path) -> None:
+    """The copies of the second unit are no bundle, since they survive with other probabilities; those of the first are one."""
+    network = elaborated(UNEVEN, tmp_path)
+    weights, x = drawn(network, 0)
+    compare(network, weights, x, flat=True)
+
+
 def test_the_sample_has_stale_hints(tmp_path: Path) -> None:
     """Each change of a tree is made to many networks, and each changes the numbers of the text."""
     for at, change in enumerate(STALE):

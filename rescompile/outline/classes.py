@@ -389,6 +389,9 @@ class Builder:
         sample = next(iter(column.values()))
         if any(node.name != sample.name for node in column.values()):
             raise Misfit
+        # Copies side by side may differ in one instance alone, by their survival: there they are no bundle.
+        if len({(self.kinds.is_class(node), self.kinds.is_bundle(node)) for node in column.values()}) > 1:
+            raise Misfit
         assert sample.name is not None
         item: Item
         if self.kinds.is_class(sample):
