@@ -24,11 +24,13 @@ from rescompile.cli import app
 from rescompile.cost import cost
 from rescompile.errors import ShapeError, Source
 from rescompile.explanation import Explanation, explain, prose, relatives
-from rescompile.explanation.alignment import NotAligned, aligned
+from rescompile.explanation.alignment import aligned
 from rescompile.explanation.anatomy import Anatomy, Grower, anatomy
-from rescompile.explanation.departures import TOPICS, Comparison, compare
+from rescompile.explanation.departures import Comparison, compare
 from rescompile.explanation.facts import FACTS, TITLES
 from rescompile.explanation.field import of_input, view
+from rescompile.explanation.sequences import NotAligned
+from rescompile.explanation.topics import TOPICS
 from rescompile.loading import from_document
 from rescompile.network import Network, Op, walk
 from rescompile.ops import GlobalAvgPool

@@ -4,7 +4,10 @@ implementations, or from the closest network of the zoo.
     anatomy       the normal form that networks are compared in
     facts         the table of what is said of a network
     field         receptive fields
-    alignment     two networks laid over one another
+    overlay       two networks laid over one another
+    topics        what a difference between them is about
+    alignment     what became of what
+    sequences     the alignment of two sequences of least cost
     departures    what differs, and what each difference costs alone
     relatives     what a network is held against
     prose         the text, and the data

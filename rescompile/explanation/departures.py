@@ -13,15 +13,11 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from rescompile.errors import ShapeError
-from rescompile.explanation.alignment import Alignment, Edit, NotAligned, aligned
+from rescompile.explanation.alignment import aligned
 from rescompile.explanation.anatomy import Anatomy, Grower
-
-#: The order in which topics are told.
-TOPICS = (
-    "input", "stem", "stages", "depth", "block", "width", "kernel", "groups", "stride", "downsampling", "dilation",
-    "padding", "shortcut", "gate", "order", "attention", "pooling", "between", "head", "classes", "side", "norm", "eps",
-    "momentum", "activation", "bias", "scale-init", "init", "scale", "dropout", "survival",
-)  # fmt: skip
+from rescompile.explanation.overlay import Edit, Overlay
+from rescompile.explanation.sequences import NotAligned
+from rescompile.explanation.topics import TOPICS
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +65,9 @@ def compare(reference: Anatomy, subject: Anatomy) -> Comparison:
 
 
 class _Alone:
-    """Counts the differences of an alignment one at a time."""
+    """Counts the differences of an overlay one at a time."""
 
-    def __init__(self, found: Alignment, old: tuple[int, int], new: tuple[int, int], grower: Grower) -> None:
+    def __init__(self, found: Overlay, old: tuple[int, int], new: tuple[int, int], grower: Grower) -> None:
         self.found, self.old, self.new, self.grower = found, old, new, grower
         self.edits = tuple(found.edits())
         said = {edit.topic for edit in self.edits}

@@ -10,10 +10,10 @@ from typing import Any
 
 from rescompile.cost import cost
 from rescompile.explanation import Explanation, Held, facts
-from rescompile.explanation.alignment import Edit
 from rescompile.explanation.anatomy import Anatomy, Grower, Join, Segment, joins
 from rescompile.explanation.departures import Difference
 from rescompile.explanation.field import View, of_input, view
+from rescompile.explanation.overlay import Edit
 from rescompile.network import Network
 from rescompile.paths import paths
 from rescompile.printing import count, survival

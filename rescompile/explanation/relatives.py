@@ -11,8 +11,9 @@ from pathlib import Path
 from rescompile import library
 from rescompile.elaboration import elaborate
 from rescompile.errors import Source
-from rescompile.explanation.alignment import NotAligned, aligned
+from rescompile.explanation.alignment import aligned
 from rescompile.explanation.anatomy import Anatomy, Item, Items, Join, Leaf, anatomy, joins
+from rescompile.explanation.sequences import NotAligned
 from rescompile.loading import load
 from rescompile.network import Network
 from rescompile.ops import Conv, Norm
