@@ -7,6 +7,7 @@ implementations, or from the closest network of the zoo.
     overlay       two networks laid over one another
     topics        what a difference between them is about
     alignment     what became of what
+    distances     how unlike parts of two networks are
     sequences     the alignment of two sequences of least cost
     departures    what differs, and what each difference costs alone
     relatives     what a network is held against

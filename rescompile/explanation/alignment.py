@@ -1,17 +1,16 @@
 """What became of what, from one network to another.
 
-Lists are aligned by least cost: equal ops cost nothing, ops of one kind their differing attributes, what only one of the two has
-its number of ops. Stages are aligned in order, their blocks in order; a stage's further blocks are its depth.
+Lists are aligned by least cost. Stages are aligned in order, their blocks in order; a stage's further blocks are its depth.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import fields, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
-from rescompile.explanation.anatomy import Anatomy, Aside, Item, Items, Join, Leaf, Segment, leaves, main
+from rescompile.explanation.anatomy import Anatomy, Aside, Items, Join, Leaf, Segment, leaves, main
+from rescompile.explanation.distances import Distances, counterparts, differing, size_of
 from rescompile.explanation.overlay import (
     Apart,
     Both,
@@ -28,13 +27,13 @@ from rescompile.explanation.overlay import (
     Unwrapped,
     pairs,
     said,
-)  # fmt: skip
+)
 from rescompile.explanation.sequences import NotAligned, least
-from rescompile.explanation.topics import ANYWHERE, BranchRole, Role, Where
+from rescompile.explanation.topics import ANYWHERE, Role, Where
 from rescompile.ops import Conv, Kind, Linear, MaxPool, Subsample
 
-#: What a differing attribute costs when ops are aligned: a conv of another kernel is rather another conv.
-WEIGHTS = {"kernel": 0.9, "stride": 0.3, "groups": 0.2, "channels": 0.3, "features": 0.3, "dilation": 0.2}
+#: What a segment that only one of the two has costs.
+ALONE = 0.6
 #: What a segment without a name is called.
 _ROLES: dict[Role, str] = {
     "stem": "the stem", "head": "the head", "between": "between the stages", "stage": "the stage", "all": "the network",
@@ -50,7 +49,7 @@ class Aligner:
     """Aligns lists, and remembers what it has aligned: blocks of a stage are mostly alike."""
 
     def __init__(self) -> None:
-        self._distances: dict[tuple[Item, Item], float] = {}
+        self.distances = Distances()
         self._units: dict[tuple[Items, Items, str], Both] = {}
 
     def networks(self, reference: Anatomy, subject: Anatomy) -> Overlay:
@@ -82,20 +81,9 @@ class Aligner:
         firsts, seconds = reference.segments, subject.segments
         if [s.is_stage for s in firsts] == [s.is_stage for s in seconds]:
             return list(zip(firsts, seconds, strict=True))
-
-        def cost(first: Segment, second: Segment) -> float:
-            if first.is_stage != second.is_stage:
-                return math.inf
-            together = [
-                _size(first.units[0]) + _size(second.units[0]),
-                _size(first.units[-1]) + _size(second.units[-1]),
-            ]
-            ends = ((first.units[0], second.units[0]), (first.units[-1], second.units[-1]))
-            return sum(self.distance(a, b) / size / 2 for (a, b), size in zip(ends, together, strict=True))
-
         return [
             (None if i is None else firsts[i], None if j is None else seconds[j])
-            for i, j in least(firsts, seconds, cost, lambda _: 0.6)
+            for i, j in least(firsts, seconds, self.distances.segments, lambda _: ALONE)
         ]
 
     def _stage(self, first: Segment, second: Segment, role: Role) -> Layer:
@@ -130,7 +118,7 @@ class Aligner:
         """Two lists laid over one another."""
         if where.branch == "main" and (found := self._unwrapped(first, second, where)) is not None:
             return found
-        steps = least(first, second, self.between, _size_of)
+        steps = least(first, second, self.distances.items, size_of)
         return tuple(self._pair(first, second, i, j, where) for i, j in steps)
 
     def _pair(self, first: Items, second: Items, i: int | None, j: int | None, where: Where) -> Pair:
@@ -143,7 +131,7 @@ class Aligner:
             return Kept(other)
         if isinstance(one, Leaf) and isinstance(other, Leaf):
             last = i == _last_layer(first)
-            found = {name: (old, new) for name, old, new in _differing(one, other)}
+            found = {name: (old, new) for name, old, new in differing(one, other)}
             topics = {name: where.attribute(one.kind, name, last) for name in found}
             if "padding" in found and _same(one.kind) and _same(other.kind):  # it only follows
                 topics["padding"] = topics.get("kernel") or topics["dilation"]
@@ -157,7 +145,7 @@ class Aligner:
         if (one.gate is None) != (other.gate is None):
             gate = ("reference", one.gate) if one.gate is not None else ("subject", other.gate or ())
         branches = tuple(
-            self.lists(a, b, replace(where, branch=role) if role else where) for role, a, b in _branches(one, other)
+            self.lists(a, b, replace(where, branch=role) if role else where) for role, a, b in counterparts(one, other)
         )
         return Met(one, other, branches, gate)
 
@@ -172,7 +160,7 @@ class Aligner:
         branch = join.branches[0]
         flat = (*with_join[:at], *branch, *with_join[at + 1 :])
         a, b = (flat, second) if ones else (first, flat)
-        steps = least(a, b, self.between, _size_of)
+        steps = least(a, b, self.distances.items, size_of)
         parts: tuple[list[Pair], list[Pair], list[Pair]] = ([], [], [])
         part = 0
         for i, j in steps:
@@ -182,47 +170,6 @@ class Aligner:
             parts[part].append(self._pair(a, b, i, j, where))
         return (*parts[0], Unwrapped(join, tuple(parts[1]), side), *parts[2])
 
-    def distance(self, first: Items, second: Items) -> float:
-        """How unlike two lists are: 0 for equal ones, at most the sizes of both."""
-        if first == second:
-            return 0.0
-        steps = least(first, second, self.between, _size_of)
-        total = 0.0
-        for i, j in steps:
-            if i is None:
-                total += _size_of(second[j or 0])
-            elif j is None:
-                total += _size_of(first[i])
-            else:
-                total += self.between(first[i], second[j])
-        return total
-
-    def between(self, first: Item, second: Item) -> float:
-        """How unlike two items are; infinite where one cannot have become the other."""
-        if first == second:
-            return 0.0
-        key = (first, second)
-        if key not in self._distances:
-            self._distances[key] = self._between(first, second)
-        return self._distances[key]
-
-    def _between(self, first: Item, second: Item) -> float:
-        if isinstance(first, Leaf) and isinstance(second, Leaf):
-            if type(first.kind) is not type(second.kind):
-                return math.inf
-            return min(1.5, 0.1 + sum(WEIGHTS.get(name, 0.1) for name, _, _ in _differing(first, second)))
-        if isinstance(first, Aside) and isinstance(second, Aside):
-            return self.distance(first.body, second.body)
-        if not isinstance(first, Join) or not isinstance(second, Join):
-            return math.inf
-        if not (first.skips and second.skips) and (
-            first.skips
-            or second.skips
-            or (first.merge, first.split, len(first.branches)) != (second.merge, second.split, len(second.branches))
-        ):
-            return math.inf
-        return 0.1 + sum(self.distance(a, b) for _, a, b in _branches(first, second))
-
 
 def _role(anatomy: Anatomy, segment: Segment | None) -> Role:
     assert segment is not None
@@ -231,36 +178,6 @@ def _role(anatomy: Anatomy, segment: Segment | None) -> Role:
     if not anatomy.stages:
         return "all"
     return "stem" if segment is anatomy.segments[0] else "head" if segment is anatomy.segments[-1] else "between"
-
-
-def _branches(first: Join, second: Join) -> Iterator[tuple[BranchRole | None, Items, Items]]:
-    """The branches of two merges that stand for one another, with their roles; None keeps that of the list around."""
-    if not first.skips:
-        for one, other in zip(first.branches, second.branches, strict=True):
-            yield None, one, other
-        return
-    yield None, first.branches[0], second.branches[0]
-    if first.gate is not None and second.gate is not None:
-        yield "gate", first.gate, second.gate
-    yield "shortcut", first.branches[-1], second.branches[-1]
-
-
-def _differing(first: Leaf, second: Leaf) -> Iterator[tuple[str, Any, Any]]:
-    for each in fields(first.kind):
-        old, new = getattr(first.kind, each.name), getattr(second.kind, each.name)
-        if old != new:
-            yield each.name, old, new
-
-
-def _size(items: Items) -> int:
-    return max(1, sum(_size_of(item) for item in items))
-
-
-def _size_of(item: Item) -> int:
-    """What it costs to leave an item out: layers most, so that they are paired before the norms around them are."""
-    if isinstance(item, Leaf):
-        return 3 if isinstance(item.kind, Conv | Linear) else 1
-    return 1 + sum(_size_of(leaf) for leaf in leaves((item,)))
 
 
 def _alone(topic: str, side: Side, items: Items) -> Both:
