@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rescompile import ops
-from rescompile.outline import classes, kinds, parts, stages, terms
+from rescompile.outline import classes, kinds, parts, spelling, stages, terms
 
 _classes: Any = import_module("rescompile.backends._torch_classes")
 _ops: Any = import_module("rescompile.backends._torch_ops")
@@ -32,7 +32,7 @@ def planted(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
 
 @planted
 def hints_are_believed(patch: Patch) -> None:
-    patch.setattr(classes, "means", lambda text, scope, value: True)
+    patch.setattr(spelling, "means", lambda text, scope, value: True)
 
 
 @planted
@@ -40,7 +40,7 @@ def the_first_instance_speaks_for_all(patch: Patch) -> None:
     def spell(self: Any, values: Mapping[int, Any], hints: Any, name: str) -> Any:
         return terms.constant(next(iter(values.values())))
 
-    patch.setattr(classes.Builder, "spell", spell)
+    patch.setattr(spelling.Speller, "spell", spell)
 
 
 @planted
@@ -50,7 +50,7 @@ def activations_are_all_alike(patch: Patch) -> None:
 
 @planted
 def nothing_is_conditional(patch: Patch) -> None:
-    patch.setattr(classes.Builder, "condition", lambda self, present, hints: None)
+    patch.setattr(spelling.Speller, "condition", lambda self, present, hints: None)
 
 
 @planted
@@ -104,7 +104,7 @@ def subtraction_groups_to_the_right(patch: Patch) -> None:
 
 @planted
 def whole_division_rounds_nothing(patch: Patch) -> None:
-    patch.setattr(classes, "python", lambda term, scopes: terms.python(term, scopes).replace("//", "*"))
+    patch.setattr(spelling, "python", lambda term, scopes: terms.python(term, scopes).replace("//", "*"))
 
 
 # --- ops --------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 terms     expressions, and how Python writes them
 parts     what an outline is made of
 kinds     which parts become classes, rows or lists
+columns   corresponding nodes of many instances
+spelling  the values of all instances in the names of one class
 classes   many instances -> one class
 stages    many rows -> one loop
 """
@@ -14,10 +16,12 @@ from typing import Any
 
 from rescompile.expressions import ExpressionError
 from rescompile.network import Definition, Network, Node, Series, children, walk
-from rescompile.outline.classes import IN, Builder, Misfit
+from rescompile.outline.classes import Builder
+from rescompile.outline.columns import Misfit
 from rescompile.outline.kinds import Kinds, Made, bundled, inside, is_row, segments
 from rescompile.outline.naming import Allocator, snake
 from rescompile.outline.parts import Class, Outline, Stage
+from rescompile.outline.spelling import IN
 from rescompile.outline.stages import make_stage, member
 from rescompile.outline.terms import evaluate, literal, read
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from rescompile.expressions import ExpressionError, Term
 from rescompile.network import Parallel, Series
-from rescompile.outline.classes import IN, python_type
 from rescompile.outline.kinds import Kinds, Made, MadeStage
 from rescompile.outline.naming import Counted, counted
 from rescompile.outline.parts import Argument, Stage
+from rescompile.outline.spelling import IN, python_type
 from rescompile.outline.terms import constant, evaluate, literal, means, mentioned, named, operation, python, substitute
 
 Matrix = list[list[Any]]  # by row and place
