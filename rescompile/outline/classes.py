@@ -14,8 +14,8 @@ from typing import Any
 from rescompile import ops
 from rescompile.expressions import Term
 from rescompile.network import Call, Definition, Node, Op, Parallel, Series, Side
-from rescompile.outline.columns import Misfit, aligned
-from rescompile.outline.kinds import Kinds, Made, bundled, is_row, segments, skeleton
+from rescompile.outline.columns import Misfit, aligned, first
+from rescompile.outline.kinds import Kinds, Made, MadeStage, bundled, is_row, segments, skeleton
 from rescompile.outline.parts import (
     Argument,
     Class,
@@ -37,6 +37,8 @@ from rescompile.outline.terms import Value, constant, literal, mentioned, named,
 
 #: Attributes that say how weights are first drawn: the outline keeps them on the sample, for the backend's rules.
 INITIAL = frozenset({"init", "bias_init", "scale_init"})
+#: Attributes that say the channels after an op, by the ops where they do.
+_OUT: Mapping[str, tuple[type[ops.Kind], ...]] = {"channels": (ops.Conv, ops.PadChannels), "features": (ops.Linear,)}
 
 
 @dataclass(frozen=True)
@@ -129,13 +131,11 @@ class Builder:
         here: Here,
         conditions: Sequence[Term | None],
     ) -> tuple[list[Item], Flow]:
-        sample = next(iter(column.values()))
+        sample = first(column)
         if any(type(node) is not type(sample) for node in column.values()):
             raise Misfit
-        hints = [
-            *(self.hint(node.when, here) for node in _first(column) if not isinstance(node, Side) and node.when),
-            *conditions,
-        ]
+        own = None if isinstance(sample, Side) or not sample.when else self.hint(sample.when, here)
+        hints = [own, *conditions]
         match sample:
             case Op():
                 return self.op(column, self.speller.condition(present, hints), here)  # type: ignore[arg-type]
@@ -151,38 +151,41 @@ class Builder:
                 return self.scope(column, self.speller.condition(present, hints), here)  # type: ignore[arg-type]
 
     def op(self, column: Mapping[int, Op], when: Text | None, here: Here) -> tuple[list[Item], Flow]:
-        sample, flow = next(iter(column.values())), here.flow
+        sample, flow = first(column), here.flow
         kind = type(sample.kind)
         if any(skeleton(op, self.kinds) != skeleton(sample, self.kinds) for op in column.values()):
             raise Misfit
-        terms: dict[str, Term] = {}
-        for attribute in sorted(fields(kind), key=lambda f: f.name == "padding"):  # which is said by the others
-            if attribute.name in INITIAL or attribute.name == "kind":  # which is part of what the op is
-                continue
-            values = {at: getattr(op.kind, attribute.name) for at, op in column.items()}
-            facts = attribute.metadata["attribute"]
-            if facts.type == "size":
-                values = _flat(values)
-            hints = [self.hint(op.hints[attribute.name], here) for op in _first(column) if attribute.name in op.hints]
-            if kind is ops.Conv and attribute.name == "padding":
-                hints += _same_padding(terms)
-            if attribute.name == "stride" and issubclass(kind, ops.MaxPool):
-                hints.append(terms["kernel"])
-            if attribute.name == "channels" and kind in (ops.Conv, ops.PadChannels):
-                hints.append(flow.term)
-            terms[attribute.name] = self.speller.spell(values, hints, self.new(sample, attribute.name))
+        terms = self.attributes(column, here)
         shown = {name: self.speller.written(term, column) for name, term in terms.items()}
         item = Layer(sample.name, kind, shown, self.channels(flow, column), sample, when)
         after = {**flow.numbers, **{at: op.output[0] for at, op in column.items()}}
-        guess = [flow.term]
-        if kind in (ops.Conv, ops.PadChannels):
-            guess.insert(0, terms["channels"])
-        elif kind is ops.Linear:
-            guess.insert(0, terms["features"])
-        elif kind is ops.Flatten:
+        guesses = [terms[name] for name in _OUT if name in terms and issubclass(kind, _OUT[name])]
+        if kind is ops.Flatten:
             sizes = {op.input[1] * op.input[2] if len(op.input) == 3 else 1 for op in column.values()}
-            guess.insert(0, operation("*", flow.term, constant(sizes.pop())))
-        return [item], self.flow(after, guess)
+            guesses = [operation("*", flow.term, constant(sizes.pop()))]
+        return [item], self.flow(after, [*guesses, flow.term])
+
+    def attributes(self, column: Mapping[int, Op], here: Here) -> dict[str, Term]:
+        """The attributes of an op as terms: by its definition, else as they follow from what is known there."""
+        sample = first(column)
+        kind = type(sample.kind)
+        terms: dict[str, Term] = {}
+        for attribute in sorted(fields(kind), key=lambda f: f.name == "padding"):  # which is said by the others
+            name = attribute.name
+            if name in INITIAL or name == "kind":  # which is part of what the op is
+                continue
+            values = {at: getattr(op.kind, name) for at, op in column.items()}
+            if attribute.metadata["attribute"].type == "size":
+                values = _flat(values)
+            hints = [self.hint(sample.hints[name], here)] if name in sample.hints else []
+            if kind is ops.Conv and name == "padding":
+                hints += _same_padding(terms)
+            if issubclass(kind, ops.MaxPool) and name == "stride":
+                hints.append(terms["kernel"])
+            if kind in (ops.Conv, ops.PadChannels) and name == "channels":
+                hints.append(here.flow.term)
+            terms[name] = self.speller.spell(values, hints, self.new(sample, name))
+        return terms
 
     def hint(self, raw: Any, here: Here) -> Term | None:
         """An expression of the definition in the names of this class."""
@@ -215,7 +218,7 @@ class Builder:
         hints: Sequence[Term | None],
     ) -> tuple[list[Item], Flow]:
         """What stands in a scope without a name of its own: a macro, or a branch."""
-        call = next(iter(column.values())).call
+        call = first(column).call
         if call is not None:
             inner = self.macro([node.call for node in column.values() if node.call], column, here)
             definition = self.kinds.network.definitions.get(call.block)
@@ -261,7 +264,7 @@ class Builder:
 
     def scope(self, column: Mapping[int, Series], when: Text | None, here: Here) -> tuple[list[Item], Flow]:
         """A named part: an instance of a class, a row of copies, or a list of modules."""
-        sample = next(iter(column.values()))
+        sample = first(column)
         if any(node.name != sample.name for node in column.values()):
             raise Misfit
         # Copies side by side may differ in one instance alone, by their survival: there they are no bundle.
@@ -292,18 +295,25 @@ class Builder:
         if len(mades) > 1:
             raise Misfit
         (made,) = mades.values()
-        sample = next(iter(column.values()))
-        terms: dict[str, Term] = {}
-        for argument in made.text.arguments:
-            values = {at: made.values[id(node)][argument.name] for at, node in column.items()}
-            terms[argument.name] = self.argument(argument, values, sample, here)
+        sample = first(column)
+        terms = self.arguments(made, column, here)
         shown = self.shown(made.text.arguments, terms, column)
         self.text.taps |= made.text.taps
         assert sample.name is not None
         return Use(sample.name, made.text, shown, when), substitute(made.out, terms)
 
+    def arguments(self, of: Made | MadeStage, column: Mapping[int, Series], here: Here) -> dict[str, Term]:
+        """What an instance of another class, or a stage, is given."""
+        values = {at: of.values[id(node)] for at, node in column.items()}
+        return {
+            argument.name: self.argument(
+                argument, {at: given[argument.name] for at, given in values.items()}, first(column), here
+            )
+            for argument in of.text.arguments
+        }
+
     def argument(self, argument: Argument, values: Mapping[int, Value], sample: Series, here: Here) -> Term:
-        """What an instance of another class, or a stage, is given for one argument."""
+        """What is given for one argument."""
         hints: list[Term | None] = []
         if argument.name == IN:
             hints.append(here.flow.term)
@@ -324,13 +334,15 @@ class Builder:
 
     def row(self, column: Mapping[int, Series], when: Text | None, here: Here) -> tuple[Row, list[Term]] | None:
         """A row of copies, by stages; None where there are none for it."""
+        if not _keeps_names(column.values()):
+            return None
         parts: list[Repeated | Use] = []
         pieces = {at: segments(node, self.kinds) for at, node in column.items()}
         patterns = {tuple((id(made), len(nodes) > 1) for made, nodes in listed) for listed in pieces.values()}
         if len({len(listed) for listed in pieces.values()}) > 1:
             raise Misfit
         here = here.of(column)
-        count = len(next(iter(pieces.values())))
+        count = len(first(pieces))
         for number in range(count):
             mades = {id(listed[number][0]) for listed in pieces.values()}
             if len(mades) > 1:
@@ -346,29 +358,13 @@ class Builder:
                 use, out = self.use(firsts, None, here)
                 parts.append(use)
             else:
-                terms = {}
-                for argument in stage.text.arguments:
-                    values = {at: stage.values[id(node)][argument.name] for at, node in firsts.items()}
-                    terms[argument.name] = self.argument(argument, values, next(iter(firsts.values())), here)
+                terms = self.arguments(stage, firsts, here)
                 parts.append(Repeated(stage.text, self.shown(stage.text.arguments, terms, column)))
                 out = substitute(stage.out, terms)
             ends = {at: listed[number][1][-1].output[0] for at, listed in pieces.items()}
             here = here.after(self.flow(ends, [out]))
-        sample = next(iter(column.values()))
+        sample = first(column)
         assert sample.name is not None
-        named_by_place = all(
-            getattr(child, "name", None) == str(at)
-            for node in column.values()
-            for at, child in enumerate(node.children)
-        )
-        digits = any(
-            child.name.isdigit()
-            for node in column.values()
-            for child in node.children
-            if isinstance(child, Series) and child.name
-        )
-        if digits and not named_by_place:
-            return None
         return Row(sample.name, parts, when), [here.flow.term]
 
     def copies(self, column: Mapping[int, Series], when: Text | None, here: Here) -> tuple[Copies, Term]:
@@ -378,12 +374,11 @@ class Builder:
         if len(merges) > 1 or when is not None:
             raise Misfit
         ((merge, split),) = merges
-        sample = next(iter(column.values()))
+        sample = first(column)
         assert sample.name is not None
         hints = [
             self.hint(merge.hints["copies"], here)
-            for node in _first(column)
-            for merge in node.children
+            for merge in sample.children
             if isinstance(merge, Parallel) and "copies" in merge.hints
         ]
         count = self.speller.spell({at: len(copies) for at, copies in listed.items()}, hints, self.new(sample, "count"))
@@ -399,7 +394,7 @@ class Builder:
 
     def join(self, column: Mapping[int, Parallel], here: Here) -> tuple[list[Item], Flow]:
         """A merge."""
-        sample = next(iter(column.values()))
+        sample = first(column)
         key = _join_key(sample)
         if any(_join_key(node) != key for node in column.values()):
             raise Misfit
@@ -430,7 +425,7 @@ class Builder:
 
     def tap(self, column: Mapping[int, Side], here: Here) -> tuple[list[Item], Flow]:
         """A side branch."""
-        sample = next(iter(column.values()))
+        sample = first(column)
         if any((node.mode, node.output_name) != (sample.mode, sample.output_name) for node in column.values()):
             raise Misfit
         items, _ = self.items({at: node.child.children for at, node in column.items()}, here, [])
@@ -438,9 +433,11 @@ class Builder:
         return [Tap(items, sample.output_name, sample.mode)], here.flow
 
 
-def _first(column: Mapping[int, Any]) -> list[Any]:
-    """A node to take hints from: copies of one step have the same."""
-    return [next(iter(column.values()))]
+def _keeps_names(rows: Iterable[Series]) -> bool:
+    """Whether the modules of lists would be called as the copies of rows are: those called by numbers, by their places."""
+    names = [[child.name or "" for child in row.children if isinstance(child, Series)] for row in rows]
+    by_place = all(listed == [str(at) for at in range(len(listed))] for listed in names)
+    return by_place or not any(name.isdigit() for listed in names for name in listed)
 
 
 def _flat(values: Mapping[int, Value]) -> dict[int, Value]:

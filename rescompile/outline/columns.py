@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from rescompile.network import Node
+
+T = TypeVar("T")
 
 
 class Misfit(Exception):
     """Instances are too different for one class."""
+
+
+def first(column: Mapping[int, T]) -> T:
+    """What speaks for all instances: the nodes of one step have the same hints."""
+    return next(iter(column.values()))
 
 
 def aligned(lists: Mapping[int, Sequence[Node]]) -> Iterator[dict[int, Node]]:
