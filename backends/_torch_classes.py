@@ -4,39 +4,29 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rescompile import ops
-from rescompile.outline.naming import Counted, counted
 from rescompile.outline.parts import (
-    Argument,
     Class,
     Copies,
     Group,
     Item,
     Join,
     Layer,
-    Repeated,
     Row,
     Run,
-    Stage,
     Tap,
     Use,
     scope_names,
 )
 
-from ._torch_ops import FORMS, SUPPORT, call
-from ._torch_ops import act as act_module
+from ._torch_modules import FRESH, Constructor, instance, parameters
+from ._torch_ops import FORMS
 
 #: A line of forward is ended after so many characters.
 ENOUGH = 60
-#: Ops whose result nothing else holds, and whose backward does not need it: what follows may work in place.
-FRESH = (ops.Conv, ops.Norm, ops.Linear)
-#: So many copies in a list of modules are made by a loop.
-LOOP = 3
-#: So many arguments are given by their place, the others by name.
-BY_PLACE = 3
 _LOCALS = ("y", "z", "u", "v", "w")
 
 
@@ -54,82 +44,15 @@ class Value:
         return self.text.isidentifier()
 
 
-def parameters(arguments: Sequence[Argument]) -> str:
-    """The parameters of a function, after what comes first."""
-    return "".join(f", {a.name}: {a.type}" + (f" = {a.default}" if a.default is not None else "") for a in arguments)
-
-
-def _given(arguments: dict[str, str], order: Sequence[Argument]) -> list[str]:
-    """Arguments at a call: those without a default in their place, the others by name."""
-    given, by_name = [], False
-    for place, argument in enumerate(order):
-        if argument.name not in arguments:
-            by_name = True
-            continue
-        text = arguments[argument.name]
-        plain = argument.default is None and not by_name and place < BY_PLACE
-        by_name |= not plain
-        given.append(text if plain else f"{argument.name}={text}")
-    return given
-
-
-def instance(use: Use) -> str:
-    """The making of an instance."""
-    return f"{use.of.name}({', '.join(_given(dict(use.arguments), use.of.arguments))})"
-
-
-def stage_call(stage: Stage, arguments: dict[str, str]) -> str:
-    """The making of a row of copies."""
-    return f"{stage.name}({', '.join(_given(arguments, stage.arguments))})"
-
-
-def stage_lines(stage: Stage) -> Iterator[str]:
-    """The function that makes the copies of a row."""
-    yield f"def {stage.name}({parameters(stage.arguments).removeprefix(', ')}) -> nn.Sequential:"
-    yield f'    """`depth` times {stage.of.name}, one after the other."""'
-    yield "    stage = nn.Sequential()"
-    counted = (
-        "index"
-        if stage.member or any(re.search(r"\bindex\b", text) for text in [*stage.passed.values(), stage.then or ""])
-        else "_"
-    )
-    yield f"    for {counted} in range(depth):"
-    made = f"{stage.of.name}({', '.join(_given(dict(stage.passed), stage.of.arguments))})"
-    if stage.member is None:
-        yield f"        stage.append({made})"
-    else:
-        yield f'        stage.add_module(f"{_template(stage.member)}", {made})'
-    if stage.then is not None:
-        growth = re.fullmatch(r"in_channels \+ (.+)", stage.then)
-        yield f"        in_channels += {_bare(growth[1])}" if growth else f"        in_channels = {stage.then}"
-    yield "    return stage"
-
-
-def _bare(text: str) -> str:
-    """An expression without brackets around the whole of it."""
-    if not (text.startswith("(") and text.endswith(")")):
-        return text
-    depth = 0
-    for at, character in enumerate(text):
-        depth += (character == "(") - (character == ")")
-        if depth == 0 and at < len(text) - 1:
-            return text
-    return text[1:-1]
-
-
 class ClassWriter:
     """Writes one class."""
 
     def __init__(self, of: Class, checkpoint: bool, is_root: bool, initialises: bool, rolls: bool) -> None:
         self.of, self.checkpoint, self.is_root, self.initialises = of, checkpoint, is_root, initialises
-        self.rolls = rolls  # modules that repeat in a list are made by a loop
-        self.numbers: list[str] = []  # lines of the constructor: what forward needs to know
-        self.made: list[str] = []  # and the modules that it calls
+        self.constructor = Constructor(rolls)
         self.lines: list[str] = []  # lines of forward
         self.methods: list[list[str]] = []
         self.indent = 0
-        self.support: set[type[ops.Kind]] = set()
-        self.helpers: set[str] = set()
         self.local = {"x"}  # variables that hold something
         self.splits = 0  # values that were taken apart
         self.pending: set[str] = set()  # those among them that only the value at hand mentions
@@ -147,7 +70,7 @@ class ClassWriter:
         lines.append(f"    def __init__(self{parameters(self.of.arguments)}) -> None:")
         lines.append("        super().__init__()")
         lines += [f"        {name} = {text}" for name, text in self.of.lets]
-        lines += [f"        {line}" for line in (*self.numbers, *self.made)]
+        lines += [f"        {line}" for line in self.constructor.lines]
         if self.initialises:
             lines.append("        self.apply(initialise)")
         outputs = ", outputs: dict[str, Tensor]" if self.of.taps and not self.is_root else ""
@@ -158,10 +81,6 @@ class ClassWriter:
         if self.of.taps and self.is_root:
             lines.append("        outputs: dict[str, Tensor] = {}")
         return [*lines, *[f"        {line}" for line in self.lines]]
-
-    def attribute(self, name: str) -> bool:
-        """Whether the constructor makes a module of this name."""
-        return any(line.startswith((f"self.{name} = ", f"self.{name}: ")) for line in self.made)
 
     def finish(self, value: Value) -> None:
         """The end of forward."""
@@ -225,7 +144,7 @@ class ClassWriter:
             text = form.function(layer, value.text, value.fresh)
             new = Value(text, fresh=False)
             return self.keep(new, own) if layer.kind is ops.Act else self.short(new, own)
-        self.make(layer.name, self.module(layer), layer.when)
+        self.constructor.make(layer.name, self.constructor.module(layer), layer.when)
         return self.short(
             Value(f"{self.reference(layer.name)}({value.text})", layer.kind in FRESH and layer.when is None), own
         )
@@ -238,32 +157,30 @@ class ClassWriter:
         """A named part: made once, called here."""
         name, fresh = item.name, False
         if isinstance(item, Run):
-            while self.attribute(name):
+            while self.constructor.has(name):
                 name += "_"
             if len(item.items) == 1 and isinstance(item.items[0], Layer):
-                made = self.module(item.items[0])
+                made = self.constructor.module(item.items[0])
             else:
-                made = f"nn.Sequential({', '.join(self.listed(item.items, False)[1])})"
+                made = f"nn.Sequential({', '.join(self.constructor.listed(item.items, False)[1])})"
         elif isinstance(item, Use):
             made = instance(item)
         elif isinstance(item, Row):
-            made = self.row(item)
+            made = self.constructor.row(item)
         else:
             made = ""
             last = item.items[-1] if item.items else None
             fresh = isinstance(last, Layer) and last.kind in FRESH and last.when is None and item.when is None
         if isinstance(item, Group):
-            self.make_group(item)
+            self.constructor.make_group(item)
         else:
-            self.make(name, made, item.when)
+            self.constructor.make(name, made, item.when)
         outputs = ", outputs" if isinstance(item, Use) and item.of.taps else ""
         return self.short(Value(f"{self.reference(name)}({value.text}{outputs})", fresh), own)
 
     def copies(self, copies: Copies, value: Value, own: str) -> Value:
         """Copies side by side on one value or its parts, made by a loop and called by one."""
-        self.made.append(f"self.{copies.name} = nn.ModuleList()")
-        self.made.append(f"for _ in range({copies.count}):")
-        self.made.append(f"    self.{copies.name}.append({instance(copies.use)})")
+        self.constructor.make_copies(copies)
         if not value.is_name:
             value = self.keep(value, own)
         # TorchScript unrolls both, and a variable of the loop below may not be one of a comprehension too. Nor does it know
@@ -349,15 +266,12 @@ class ClassWriter:
         assert join.sample.survival is not None
         assert join.survival is not None
         unit, rescale = join.sample.survival.unit, join.sample.survival.rescale
-        name = "survival"
-        while name in self.names or any(line.startswith(f"self.{name} = ") for line in self.numbers):
-            name += "_"
-        self.numbers.append(f"self.{name} = {join.survival}")
+        name = self.constructor.number("survival", join.survival, self.names)
         kept = f"self.{name}"
         local = self.new_local()
         if unit == "sample":
             branch = self.keep(self.run(join.branches[0], Value(source), local), local).text
-            self.helpers.add("drop_samples")
+            self.constructor.helpers.add("drop_samples")
             self.say("if self.training:")
             scaled = f" / {kept}" if rescale == "train" else ""
             self.say(f"    {branch} = drop_samples({branch}{scaled}, {kept})")
@@ -415,7 +329,7 @@ class ClassWriter:
     def recomputed(self, join: Join, items: Sequence[Item], source: str) -> Value:
         """A branch whose inside is not kept for backward, but computed again."""
         name = "new_features" if join.merge == "concat" else "residual"
-        while self.attribute(name) or any(f"def {name}(" in line for method in self.methods for line in method):
+        while self.constructor.has(name) or any(f"def {name}(" in line for method in self.methods for line in method):
             name += "_"
         lines, indent, local = self.lines, self.indent, self.local
         pending, self.pending, self.inside = self.pending, set(), True
@@ -424,7 +338,7 @@ class ClassWriter:
         self.methods.append([f"def {name}(self, x: Tensor) -> Tensor:", *[f"    {line}" for line in self.lines]])
         self.lines, self.indent, self.local = lines, indent, local
         self.pending, self.inside = pending, False
-        self.helpers.add("recomputed")
+        self.constructor.helpers.add("recomputed")
         target = self.new_local()
         self.methods.append(
             [
@@ -469,112 +383,9 @@ class ClassWriter:
         self.local = before
         return replace(value, fresh=False)
 
-    # --- the constructor
-
     def reference(self, name: str) -> str:
         """How forward reaches a module; one that is called by a number is no attribute in Python."""
         return f"self.{name}" if name.isidentifier() else f'getattr(self, "{name}")'
-
-    def make(self, name: str, made: str, when: str | None) -> None:
-        """Let the constructor make a module."""
-        if not name.isidentifier():
-            chosen = made if when is None else f"{made} if {when} else nn.Identity()"
-            self.made.append(f'self.add_module("{name}", {chosen})')
-        elif when is None:
-            self.made.append(f"self.{name} = {made}")
-        else:
-            self.made.append(f"self.{name}: nn.Module = nn.Identity()")
-            self.made.append(f"if {when}:")
-            self.made.append(f"    self.{name} = {made}")
-
-    def make_group(self, group: Group) -> None:
-        """Let the constructor make a list of modules: one that is called by words is filled line by line."""
-        names, made = self.listed(group.items, False)
-        if group.when is None and group.name.isidentifier() and self.rolls and (loop := _loop(names, made)):
-            self.made.append(f"self.{group.name} = nn.Sequential()")
-            self.made += [loop[0], *[f"    self.{group.name}.{line}" for line in loop[1:]]]
-        elif group.when is None and group.name.isidentifier() and names and all(name.isidentifier() for name in names):
-            self.made.append(f"self.{group.name} = nn.Sequential()")
-            self.made += [f"self.{group.name}.{name} = {text}" for name, text in zip(names, made, strict=True)]
-        else:
-            self.make(group.name, self.group(group), group.when)
-
-    def module(self, layer: Layer, in_place: bool = False) -> str:
-        """The module of an op."""
-        if layer.kind in SUPPORT:
-            self.support.add(layer.kind)
-        return act_module(layer, in_place) if layer.kind is ops.Act else FORMS[layer.kind].module(layer)
-
-    def listed(self, items: Sequence[Item], fresh: bool) -> tuple[list[str], list[str]]:
-        """Names and makings of modules in a list."""
-        names, made = [], []
-        for item in items:
-            match item:
-                case Layer():
-                    text = self.module(item, fresh)
-                    fresh = item.kind in FRESH and item.when is None
-                case Use():
-                    text, fresh = instance(item), False
-                case Row():
-                    text, fresh = self.row(item), False
-                case Group():
-                    text, fresh = self.group(item), False
-                case Run():
-                    text, fresh = f"nn.Sequential({', '.join(self.listed(item.items, False)[1])})", False
-                case _:
-                    raise AssertionError(f"{item} stands in a list of modules")
-            names.append(item.name)
-            made.append(text if item.when is None else f"{text} if {item.when} else nn.Identity()")
-        return names, made
-
-    def group(self, group: Group) -> str:
-        """A list of modules."""
-        names, made = self.listed(group.items, False)
-        if names == [str(at) for at in range(len(names))]:
-            return call("nn.Sequential", *made)
-        self.helpers.add("OrderedDict")
-        pairs = ", ".join(f'("{name}", {text})' for name, text in zip(names, made, strict=True))
-        return f"nn.Sequential(OrderedDict([{pairs}]))"
-
-    def row(self, row: Row) -> str:
-        """A row of copies."""
-        texts = [
-            instance(part) if isinstance(part, Use) else stage_call(part.stage, dict(part.arguments))
-            for part in row.parts
-        ]
-        if len(row.parts) == 1 and not isinstance(row.parts[0], Use):
-            return texts[0]
-        if not any(_numbered(part) for part in row.parts):
-            self.helpers.add("OrderedDict")
-            pairs = [
-                f'("{part.name}", {text})' if isinstance(part, Use) else f"*{text}.named_children()"
-                for part, text in zip(row.parts, texts, strict=True)
-            ]
-            return f"nn.Sequential(OrderedDict([{', '.join(pairs)}]))"
-        starred = [text if isinstance(part, Use) else f"*{text}" for part, text in zip(row.parts, texts, strict=True)]
-        return f"nn.Sequential({', '.join(starred)})"
-
-
-def _loop(names: Sequence[str], made: Sequence[str]) -> list[str] | None:
-    """The loop that makes a whole list of modules, where it is nothing but copies of a few; None where it is not."""
-    for period in range(1, len(made) // LOOP + 1):
-        depth, rest = divmod(len(made), period)
-        if rest or any(text != made[at % period] for at, text in enumerate(made)):
-            continue
-        lines = [f"for index in range({depth}):"]
-        for at in range(period):
-            rule = counted(names[at::period])
-            if rule is None:
-                return None
-            lines.append(f'add_module(f"{_template(rule)}", {made[at]})')
-        return lines
-    return None
-
-
-def _template(rule: Counted) -> str:
-    """Names that count, as the inside of an f-string of `index`."""
-    number = "index" if rule.step == 1 else f"{rule.step} * index"
-    return f"{rule.prefix}{{{number} + {rule.first}}}" if rule.first else f"{rule.prefix}{{{number}}}"
 
 
 def _is_identity(items: Sequence[Item]) -> bool:
@@ -592,11 +403,6 @@ def _together(join: Join, texts: Sequence[str]) -> str:
             new, gate, old = texts
             return f"{old} + {gate} * ({new} - {old})"
     return " + ".join(texts)
-
-
-def _numbered(part: Repeated | Use) -> bool:
-    """Whether the copies of a part of a row are called by numbers."""
-    return part.name.isdigit() if isinstance(part, Use) else part.stage.member is None
 
 
 def _skips(item: Item) -> bool:

@@ -25,8 +25,9 @@ from rescompile.weights import Weights
 
 from ._python_check import check
 from ._python_layout import WIDTH, laid_out
-from ._torch_classes import ClassWriter, parameters, stage_lines
+from ._torch_classes import ClassWriter
 from ._torch_initial import Initial
+from ._torch_modules import parameters, stage_lines
 from ._torch_ops import HELPERS, SUPPORT
 
 SUFFIX = ".py"
@@ -63,8 +64,8 @@ def source(network: Network, flat: bool = False, free: Mapping[str, Any] = Mappi
         is_root = of is plan.root
         writer = ClassWriter(of, network.checkpoint, is_root, is_root and bool(initial), rolls=not flat)
         lines = writer.write(_class_doc(of, plan, is_root, free))
-        support |= writer.support
-        helpers |= writer.helpers
+        support |= writer.constructor.support
+        helpers |= writer.constructor.helpers
         body += ["", "", *lines]
         for stage in plan.stages:
             if stage.of is of:
