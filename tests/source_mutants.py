@@ -67,8 +67,8 @@ def every_copy_like_the_first(patch: Patch) -> None:
 def a_row_begins_like_the_first_row(patch: Patch) -> None:
     right = stages._Loop.own_argument
 
-    def wrong(self: Any, name: str, default: str | None, values: Any) -> Any:
-        return right(self, name, default, [values[0] for _ in values])
+    def wrong(self: Any, name: str, default: str | None, values: Any, *also: Any) -> Any:
+        return right(self, name, default, [values[0] for _ in values], *also)
 
     patch.setattr(stages._Loop, "own_argument", wrong)
 
@@ -201,10 +201,10 @@ def merged(name: str, merge: str, change: Callable[[list[Any]], list[Any]]) -> N
     def plant(patch: Patch) -> None:
         right = _classes.ClassWriter.join
 
-        def wrong(self: Any, join: Any, value: Any, own: str) -> Any:
+        def wrong(self: Any, join: Any, value: Any, own: str, act: Any) -> Any:
             if join.merge == merge:
                 join = replace(join, branches=change(join.branches))
-            return right(self, join, value, own)
+            return right(self, join, value, own, act)
 
         patch.setattr(_classes.ClassWriter, "join", wrong)
 
@@ -220,7 +220,7 @@ merged("last_addend_forgotten", "add", lambda branches: branches[: max(2, len(br
 def survival_forgotten_in_evaluation(patch: Patch) -> None:
     right = _classes.ClassWriter.join
 
-    def wrong(self: Any, join: Any, value: Any, own: str) -> Any:
-        return right(self, replace(join, survival=None), value, own)
+    def wrong(self: Any, join: Any, value: Any, own: str, act: Any) -> Any:
+        return right(self, replace(join, survival=None), value, own, act)
 
     patch.setattr(_classes.ClassWriter, "join", wrong)
