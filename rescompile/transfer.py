@@ -22,8 +22,6 @@ from rescompile.weights import FLOATS, Array, Misfit, Tensor, Weights, draw, mis
 
 Status = Literal["kept", "adapted", "new"]
 STATUSES: tuple[Status, ...] = ("kept", "adapted", "new")
-CLASSES = ("new", "keep")
-IN_CHANNELS = ("sum", "repeat")
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,7 +231,6 @@ class _Writer:
         self.parameters: dict[str, Any] = {}
         self.blocks: dict[str, Any] = {}
         self.own: dict[str, Definition] = {}
-        self.macros: set[str] = set()
         self.defaults = self.some_defaults()
 
     def chance(self, p: float) -> bool:

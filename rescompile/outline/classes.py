@@ -81,7 +81,7 @@ class Builder:
         self.speller = Speller(self.definition, names, kinds)
         sample = nodes[0]
         doc, reference = (self.definition.doc, self.definition.reference) if self.definition else ("", "")
-        self.text = Class(name, word, doc, reference, sample, count=len(nodes))
+        self.text = Class(name, doc, reference, sample, count=len(nodes))
 
     def build(self) -> Made:
         """The class. Raises Misfit."""

@@ -22,7 +22,6 @@ class Argument:
     name: str
     type: str
     default: Text | None = None
-    doc: str = ""
 
 
 @dataclass
@@ -119,10 +118,9 @@ Item = Layer | Group | Run | Use | Row | Copies | Join | Tap
 
 @dataclass
 class Class:
-    """A kind of block: all its instances have this one text. `out` are its output channels in its own arguments."""
+    """A kind of block: all its instances have this one text."""
 
     name: str
-    word: str
     doc: str
     reference: str
     sample: Series
