@@ -1,7 +1,7 @@
 """Specs with hostile words in every place where a user may write one, from a seed.
 
-Each case comes with a twin: the same document with harmless words in those places. What a file does may not depend on
-what things are called, so the source of both must have one skeleton.
+Each case has a twin, `harmless()`: the same document with harmless words in those places. What a file does may not depend
+on what things are called, so the source of both must have one skeleton.
 """
 
 from __future__ import annotations
@@ -115,11 +115,10 @@ def document(word: dict[str, str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Hostile:
-    """A spec, its twin, and the words of the attack by their places."""
+    """A spec, and the words of the attack by their places."""
 
     seed: int
     document: dict[str, Any]
-    twin: dict[str, Any]
     words: dict[str, str]
 
 
@@ -129,7 +128,7 @@ def hostile(seed: int) -> Hostile:
     peace = {place: slot.harmless for place, slot in SLOTS.items()}
     places = rng.sample(sorted(SLOTS), rng.choice((1, 1, 1, 2, 3)))
     attack = {place: _word(rng, SLOTS[place]) for place in places}
-    return Hostile(seed, document({**peace, **attack}), document(peace), attack)
+    return Hostile(seed, document({**peace, **attack}), attack)
 
 
 def _word(rng: random.Random, slot: Slot) -> str:
