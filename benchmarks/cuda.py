@@ -145,6 +145,8 @@ def run(part: Part, seconds: float) -> dict[str, Any]:
         path, said, told = (Path(folder) / name for name in ("result.json", "stdout", "stderr"))
         words = [sys.executable, "-m", "rescompile", *part.words, *(("-o", str(path)) if part.bench else ())]
         started = time.monotonic()
+        # A process that was started in the background ignores Ctrl-C, and so would what it starts.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with said.open("w") as out, told.open("w") as errors:
             process = subprocess.Popen(words, stdout=out, stderr=errors, start_new_session=True)
             cut = not _ended(process, seconds)
