@@ -548,7 +548,7 @@ def test_every_name_has_its_row() -> None:
         ),
         (
             "ort-tensorrt", "fp32", {"options": {"graph": ""}},
-            "trtexec '--onnx=a b.onnx' --noDataTransfers --useSpinWait --iterations=200 --noTF32 --useCudaGraph",
+            "trtexec '--onnx=a b.onnx' --stronglyTyped --noDataTransfers --useSpinWait --iterations=200 --noTF32 --useCudaGraph",
         ),
         (
             "openvino", "bf16", {},
@@ -680,6 +680,20 @@ def test_bench_writes_rows(tmp_path: Path, fake: Any) -> None:
     assert found.machine["libraries"]
     assert found.machine["processor"]["usable"] >= 1
     assert "layer1:" in done.stdout
+
+
+def test_a_row_outlives_its_profile(tmp_path: Path, fake: Any) -> None:
+    """Exit 4 where a runtime cannot say whose time it is, with every row that was measured."""
+    from rescompile.errors import Diagnostic, Unavailable
+
+    def profile(*_: Any) -> Any:
+        raise Unavailable(Diagnostic("E0901", "one node"))
+
+    fake("good").profile = profile
+    done = bench(tmp_path, "--runtime", "good", "--batch", "1,6", "--profile")
+    assert done.exit_code == 4
+    assert "error[E0901]: one node" in done.stderr
+    assert [(each.batch, each.profile) for each in rows_of(tmp_path)] == [(1, None), (6, None)]
 
 
 def test_a_runtime_that_fell_back_has_no_number(tmp_path: Path, fake: Any) -> None:

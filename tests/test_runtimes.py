@@ -200,6 +200,40 @@ def test_a_compiler_that_fails_is_unavailable(job: Callable[..., Job], monkeypat
         RUNTIMES["torch-cpu"].prepare(job(), {"compile": "max-autotune"})
 
 
+def test_memory_that_does_not_suffice_is_unavailable(job: Callable[..., Job]) -> None:
+    """When a module is put on its device, not only when it runs."""
+
+    class Large(TORCH.nn.Module):  # type: ignore[misc, name-defined]
+        def to(self, **_: Any) -> Any:
+            raise RuntimeError("CUDA out of memory")
+
+    with pytest.raises(Unavailable, match="torch-cpu cannot run large: CUDA out of memory"):
+        RUNTIMES["torch-cpu"].prepare(Job("large", None, Large, job().input), {})
+
+
+def test_outputs_of_replayed_graphs_are_not_those_of_another(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Graphs of CUDA that torch captures share memory: here two modules give the same tensor, as it does then."""
+    shared = TORCH.zeros(1)
+
+    def module(value: float) -> Any:
+        return TORCH.nn.Module().eval(), lambda x: shared.fill_(value)
+
+    def prepared(value: float) -> Any:
+        empty, run = module(value)
+        monkeypatch.setattr(TORCH, "compile", lambda *_, **__: run)
+        made: Any = RUNTIMES["torch-cpu"].prepare(
+            Job("a", None, lambda: empty, job().input), {"compile": "reduce-overhead"}
+        )
+        made._replays = True  # as on a GPU
+        return made
+
+    first, second = prepared(1.0), prepared(2.0)
+    assert second.outputs()[LOGITS] == 2
+    assert first.outputs()[LOGITS] == 1
+
+
 def test_every_module_of_a_class_is_compiled() -> None:
     """torch gives up after eight of them, and runs the next as it is: a number of eager torch under another name."""
     from torch._dynamo.utils import counters
@@ -349,8 +383,8 @@ class Fake:
 
     __version__ = "1.0"
 
-    def __init__(self, nodes: list[dict[str, Any]], lost: bool = False) -> None:
-        self.nodes, self.lost = nodes, lost
+    def __init__(self, nodes: list[dict[str, Any]], lost: bool = False, fails: str = "") -> None:
+        self.nodes, self.lost, self.fails = nodes, lost, fails
         self.sessions: list[dict[str, Any]] = []
         self.bound: list[tuple[str, str]] = []
         self.OrtValue = SimpleNamespace(
@@ -359,7 +393,12 @@ class Fake:
         )
 
     def _value(self, array: Array) -> Any:
+        self._step("memory")
         return SimpleNamespace(numpy=lambda: array)
+
+    def _step(self, name: str) -> None:
+        if name == self.fails:
+            raise RuntimeError(f"CUDA failure 2: {name}\nand where")
 
     def get_available_providers(self) -> list[str]:
         return [TENSORRT, CUDA, CPU]
@@ -369,6 +408,7 @@ class Fake:
 
     def InferenceSession(self, path: str, options: Any, providers: list[Any]) -> Any:  # noqa: N802
         (name, given), *_ = providers
+        self._step("session")
         profiles = getattr(options, "enable_profiling", False)
         self.sessions.append({"provider": name, "options": given, "profiles": profiles})
         outputs = [SimpleNamespace(name="logits", shape=["batch", 10], type="tensor(float)")]
@@ -393,7 +433,7 @@ class Fake:
             disable_fallback=lambda: None,
             io_binding=lambda: binding,
             run_with_iobinding=lambda binding: None,
-            run=lambda names, feeds: None,
+            run=lambda names, feeds: self._step("profile"),
             end_profiling=written,
         )
 
@@ -409,8 +449,8 @@ def ran(op: str, provider: str, given: str = "float", made: str = "float") -> di
 def faked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Fake]:
     """Puts a stand-in in the place of ONNX Runtime, on a machine with a GPU."""
 
-    def put(nodes: list[dict[str, Any]], lost: bool = False) -> Fake:
-        fake = Fake(nodes, lost)
+    def put(nodes: list[dict[str, Any]], lost: bool = False, fails: str = "") -> Fake:
+        fake = Fake(nodes, lost, fails)
         monkeypatch.setattr(ort_runtime, "library", lambda: fake)
         monkeypatch.setattr(runtime, "has_gpu", lambda: True)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -429,6 +469,60 @@ def test_a_session_that_lost_its_gpu_is_refused(faked: Callable[..., Fake], job:
     with pytest.raises(Unavailable, match=f"asked for {CUDA}, and ONNX Runtime gave {CPU}") as caught:
         RUNTIMES["ort-cuda"].prepare(job(), {})
     assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize("step", ["session", "memory", "profile"])
+def test_what_fails_on_a_gpu_is_not_available_there(
+    step: str, faked: Callable[..., Fake], job: Callable[..., Job]
+) -> None:
+    """A graph that cannot be captured, memory that does not suffice: the other rows of a measurement are measured."""
+    faked(GOOD, fails=step)
+    with pytest.raises(Unavailable, match=rf"ort-cuda cannot run small: .*CUDA failure 2: {step}$"):
+        RUNTIMES["ort-cuda"].prepare(job(), {"graph": ""} if step == "session" else {})
+
+
+def test_nodes_of_a_gpu_are_profiled_where_launches_wait(
+    faked: Callable[..., Fake], job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else their times are those of launching them. A process of its own is told so, and gives what it found."""
+    fake = faked(GOOD)
+    told: list[Any] = []
+
+    def child(command: list[str], **options: Any) -> Any:
+        asked = json.loads(options["input"])
+        told.append((asked, options["env"]["CUDA_LAUNCH_BLOCKING"], np.load(asked["input"])))
+        compile(command[-1], "child", "exec")
+        return SimpleNamespace(returncode=0, stdout='a line of a library\n[["layer1", 0.5]]\n', stderr="")
+
+    monkeypatch.delenv("CUDA_LAUNCH_BLOCKING", raising=False)
+    monkeypatch.setattr(ort_runtime.subprocess, "run", child)
+    assert RUNTIMES["ort-cuda"].profile(job("tf32"), {"nhwc": ""}, 3) == [("layer1", 0.5)]
+    ((asked, blocking, x),) = told
+    assert blocking == "1"
+    assert (asked["runtime"], asked["precision"], asked["options"], asked["runs"]) == (
+        "ort-cuda",
+        "tf32",
+        {"nhwc": ""},
+        3,
+    )
+    assert np.array_equal(x, job().input)
+    monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "1")
+    assert RUNTIMES["ort-cuda"].profile(job(), {}, 1)[0][0] == "layer1"
+    assert [each["profiles"] for each in fake.sessions] == [True]
+    with pytest.raises(Unavailable, match="TensorRT runs small as one node"):
+        RUNTIMES["ort-tensorrt"].profile(job("tf32"), {})
+
+
+def test_a_child_profiles(job: Callable[..., Job]) -> None:
+    """The process of its own, with the processor in the place of the GPU; and one that refuses is no profile."""
+    pytest.importorskip("onnxruntime", reason="it runs there")
+    found = ort_runtime._waiting(RUNTIMES["ort-cpu"], job(), {"threads": "1"}, 2)
+    wanted = RUNTIMES["ort-cpu"].profile(job(), {"threads": "1"}, 2)
+    assert len(found) == len(wanted)
+    assert found[0][0] == wanted[0][0]
+    assert all(seconds >= 0 for _, seconds in found)
+    with pytest.raises(Unavailable, match=r"ort-cpu cannot profile small: .*none\.onnx does not exist"):
+        ort_runtime._waiting(RUNTIMES["ort-cpu"], job(model=Path("none.onnx")), {}, 2)
 
 
 @pytest.mark.parametrize("name", ["ort-cuda", "ort-tensorrt"])
@@ -676,6 +770,16 @@ def test_a_machine_is_measured(small: tuple[Network, Weights]) -> None:
     none = roofline.measure("cpu", "int8", threads=1, quick=True)
     assert none.product is None
     assert roofline.limit(small[0], 1, none) is None
+
+
+def test_a_gpu_that_torch_does_not_see_has_no_limit(
+    small: tuple[Network, Weights], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime may have one beside a PyTorch for processors: its rows have times, and no share of a limit."""
+    monkeypatch.setattr(TORCH.cuda, "is_available", lambda: False)
+    roof = roofline.measure("cuda", "fp16")
+    assert roof.product is None
+    assert roofline.limit(small[0], 1, roof) is None
 
 
 def test_mappings_are_not_needed_to_be_torch(job: Callable[..., Job]) -> None:

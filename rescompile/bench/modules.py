@@ -145,7 +145,9 @@ def export(module: Any, name: str, x: Array, path: Path, exporter: str, precisio
     torch = library()
     value = torch.from_numpy(np.ascontiguousarray(x))
     if precision == "fp16":
-        module, value = copy.deepcopy(module).half(), value.half()
+        # To trace is to run, and processors take seconds for an image in float16.
+        where = "cuda" if torch.cuda.is_available() else "cpu"
+        module, value = copy.deepcopy(module).to(where, torch.float16), value.to(where, torch.float16)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

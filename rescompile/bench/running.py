@@ -382,7 +382,11 @@ class Bench:
             entry = entries.get(f"{row.model} on {row.runtime}, {row.precision}")
             if entry is None or entry.model.network is None or (row.group, row.batch) != (group, batch):
                 continue
-            nodes = entry.way.runtime.profile(entry.job, entry.way.options)
+            try:
+                nodes = entry.way.runtime.profile(entry.job, entry.way.options)
+            except Unavailable as problem:  # the row is right without its shares
+                self.problems.append(problem)
+                continue
             self.result.rows[at] = replace(row, profile=profiling.shares(entry.model.network, nodes))
 
 

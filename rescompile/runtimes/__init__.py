@@ -198,7 +198,7 @@ RUNTIMES: Mapping[str, Runtime] = {
         Runtime(
             "ort-tensorrt", "TensorRT through ONNX Runtime", "cuda", "onnx", ("fp32", "tf32", "fp16", "int8"), "run",
             "onnxruntime", {"graph": "capture the inference as a CUDA graph, and replay it"},
-            f"{_CUDA}, and TensorRT (pip install tensorrt)",
+            f"{_CUDA}, and the TensorRT that ONNX Runtime was built with (pip install 'tensorrt-cu13<11' for 1.31)",
         ),
         Runtime(
             "openvino", "OpenVINO on the processor", "cpu", "onnx", ("fp32", "bf16", "int8"), "openvino", "openvino",

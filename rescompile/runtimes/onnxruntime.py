@@ -7,14 +7,18 @@ carries no profiler. Options of providers are those of the ONNX Runtime document
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +52,23 @@ def prepare(runtime: Runtime, job: Job, options: Mapping[str, str]) -> Session:
     """The model of a job in a session, run once, and proven to run where and how it was asked to."""
     provider = _PROVIDER[runtime.name]
     _tf32_allowed(runtime, job)
-    return Session(library(), runtime, job, provider, options)
+    with _device_errors(runtime, job):
+        return Session(library(), runtime, job, provider, options)
+
+
+@contextlib.contextmanager
+def _device_errors(runtime: Runtime, job: Job) -> Iterator[None]:
+    """What fails on a GPU is not available there: memory that does not suffice, a graph that cannot be captured, a kernel
+    that the provider lacks. On the processor such an error is one of the file."""
+    try:
+        yield
+    except Unavailable:
+        raise
+    except Exception as error:  # its exceptions share no base class but Exception
+        if runtime.device == "cpu" or (isinstance(error, UsageError) and error.diagnostics[0].code != "E0801"):
+            raise
+        why = error.diagnostics[0].message if isinstance(error, UsageError) else brief(error)
+        raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot run {job.name}: {why}")) from None
 
 
 class Session:
@@ -58,6 +78,9 @@ class Session:
         assert job.model is not None
         threads = whole(options, "threads", job.threads)
         given = _provider_options(ort, runtime, job, options)
+        if runtime.name == "ort-tensorrt":
+            with contextlib.suppress(ImportError):
+                import_module("tensorrt_libs")  # loads the libraries of the package, which the loader does not look for
         started = time.perf_counter()
         self._session: Any = opened(ort, job.model, _session_options(ort, threads), provider, given)
         self._session.disable_fallback()
@@ -101,7 +124,7 @@ class Session:
 
     def close(self) -> None:
         """Let go of the session and what is bound to it."""
-        self._session = self._binding = self._bound = None
+        self._binding = self._bound = self._session = None  # what is bound was allocated by the session
 
     def _bind(self, ort: Any, runtime: Runtime, job: Job, graph: bool) -> None:
         """Put the input on the device, and say where the outputs shall be: at fixed addresses for a graph of CUDA, which
@@ -242,7 +265,59 @@ def _profiled(
 
 def profile(runtime: Runtime, job: Job, options: Mapping[str, str], runs: int) -> list[tuple[str, float]]:
     """The nodes of a model by name, with the median of their seconds. Each run has the same nodes in the same order; the
-    first run also finds memory and kernels, so it does not count."""
+    first run also finds memory and kernels, so it does not count.
+
+    A profile knows when a node was launched and not when a GPU had done it, unless each launch waits for its end: CUDA is told
+    so by the environment, once a process, so a process of its own profiles. Raises Unavailable for TensorRT, which makes one
+    node of a network.
+    """
+    if runtime.name == "ort-tensorrt":
+        message = f"TensorRT runs {job.name} as one node, so there are no parts to tell the time of"
+        raise Unavailable(Diagnostic("E0901", message, help="--profile with ort-cuda or torch-cuda"))
+    if runtime.device == "cuda" and os.environ.get(_BLOCKING) != "1":
+        return _waiting(runtime, job, options, runs)
+    with _device_errors(runtime, job):
+        return _medians(runtime, job, options, runs)
+
+
+_BLOCKING = "CUDA_LAUNCH_BLOCKING"
+_CHILD = """
+import json, sys
+import numpy
+from rescompile.errors import RescompileError
+from rescompile.runtimes import RUNTIMES, Job
+from pathlib import Path
+asked = json.load(sys.stdin)
+x = numpy.load(asked["input"])
+job = Job(asked["name"], Path(asked["model"]), None, x, asked["precision"], asked["threads"])
+try:
+    found = RUNTIMES[asked["runtime"]].profile(job, asked["options"], asked["runs"])
+except RescompileError as error:
+    sys.exit(error.diagnostics[0].message)
+print(json.dumps(found))
+"""
+
+
+def _waiting(runtime: Runtime, job: Job, options: Mapping[str, str], runs: int) -> list[tuple[str, float]]:
+    """What `profile` finds in a process in which launches wait."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "input.npy"
+        np.save(path, job.input)
+        asked = {
+            "name": job.name, "model": str(Path(job.model or "").resolve()), "input": str(path), "precision": job.precision,
+            "threads": job.threads, "runtime": runtime.name, "options": dict(options), "runs": runs,
+        }  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", _CHILD], input=json.dumps(asked), env={**os.environ, _BLOCKING: "1"}, text=True,
+            capture_output=True, check=False,
+        )  # fmt: skip
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or ["it said nothing"])[-1][:300]
+        raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot profile {job.name}: {why}"))
+    return [(name, seconds) for name, seconds in json.loads(done.stdout.splitlines()[-1])]
+
+
+def _medians(runtime: Runtime, job: Job, options: Mapping[str, str], runs: int) -> list[tuple[str, float]]:
     ort, provider = library(), _PROVIDER[runtime.name]
     threads = whole(options, "threads", job.threads)
     given = _provider_options(ort, runtime, job, options)

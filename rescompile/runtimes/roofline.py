@@ -22,6 +22,7 @@ import numpy as np
 
 from rescompile.network import Network, Op, Parallel, Rules, Series, Side, fold
 from rescompile.ops import AdaptiveAvgPool, AvgPool, Conv, GlobalAvgPool, Linear, MaxPool
+from rescompile.runtimes import RUNTIMES
 from rescompile.runtimes.device import usable
 from rescompile.runtimes.torch import copies, products, settings
 from rescompile.weights import Array
@@ -150,7 +151,9 @@ _LAYERS: Rules[tuple[Layer, ...]] = Rules(_op, _series, _parallel, _side)
 
 def measure(device: str, precision: str, threads: int | None = None, quick: bool = False) -> Roofline:
     """Measure a device: `cpu`, or `cuda` through torch. `threads` of the processor are all that this process has by default.
-    `quick` takes smaller copies and matrices, for a first look. Some seconds."""
+    `quick` takes smaller copies and matrices, for a first look. Some seconds. A GPU that torch does not see has no rates."""
+    if RUNTIMES[f"torch-{device}"].missing() is not None and device == "cuda":
+        return Roofline(device, precision, {}, None)
     workers = threads or usable()
     sizes, side = _COPIES[device], _SIDE[device]
     if quick:

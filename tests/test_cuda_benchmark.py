@@ -1,0 +1,103 @@
+"""benchmarks/cuda.py loses nothing: parts that fail, hang or have no time leave the others alone. It runs with a GPU only, so what
+it does around the parts is tested here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from rescompile.runtimes import RUNTIMES, find
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def cuda() -> Iterator[ModuleType]:
+    """The benchmark as a module, whose neighbours are found as when it is run."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import cuda
+
+        yield cuda
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+def test_every_part_asks_for_what_there_is(cuda: ModuleType) -> None:
+    """Runtimes with their options, and on a processor only its own."""
+    wanted = list(cuda.parts(quick=False))
+    assert len({part.name for part in wanted}) == len(wanted)
+    for part in wanted:
+        for each, device in ((part, "cuda"), (cuda.on_cpu(part), "cpu")):
+            if each.runtime is None:
+                continue
+            assert each.runtime in RUNTIMES
+            for text in each.words[each.words.index("--runtime") + 1].split(","):
+                assert find(text)[0].device == device
+
+
+def test_without_a_gpu_it_refuses(tmp_path: Path) -> None:
+    """Exit 4, a reason, and no file."""
+    if any(row.missing() is None for row in RUNTIMES.values() if row.device == "cuda"):
+        pytest.skip("there is a GPU here")
+    words = [sys.executable, str(BENCHMARKS / "cuda.py"), "--json", str(tmp_path / "cuda.json")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 4
+    assert done.stderr.startswith("no GPU can be measured here: ort-cuda:")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_part_that_takes_too_long_is_cut_off(cuda: ModuleType) -> None:
+    """Interrupted as by Ctrl-C, with what it said; and one that fails says why."""
+    slow = cuda.run(cuda.Part("slow", None, ("bench", "resnet20_cifar", "--rounds", "100000"), 1), 1.0)
+    assert slow["cut"]
+    assert slow["code"] != 0
+    assert slow["seconds"] < 1 + cuda.GRACE
+    wrong = cuda.run(cuda.Part("wrong", None, ("verify", "no_such_network", "--json"), 60), 60.0)
+    assert (wrong["cut"], wrong["code"]) == (False, 2)
+    assert "no_such_network" in cuda.ending(wrong)
+
+
+def test_what_is_done_is_kept(cuda: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is there after every part; a second start runs what did not end well, and nothing that cannot run."""
+    ran: list[str] = []
+    doctor = {
+        "runtimes": [
+            {"name": "ort-cuda", "works": True, "reason": None},
+            {"name": "torch-cuda", "works": False, "reason": "no torch"},
+        ]
+    }
+
+    def run(part: Any, seconds: float) -> dict[str, Any]:
+        if ran:
+            assert ran[-1] in json.loads(path.read_text())["parts"]
+        ran.append(part.name)
+        code = 4 if part.name == "bad" and ran.count("bad") == 1 else 0
+        return {"command": [], "code": code, "cut": False, "seconds": 1.0, "output": doctor, "said": ["why"]}
+
+    monkeypatch.setattr(cuda, "run", run)
+    path = tmp_path / "cuda.json"
+    wanted = [
+        cuda.Part("doctor", None, ("doctor",), 9),
+        cuda.Part("bad", "ort-cuda", ("verify",), 9),
+        cuda.Part("without", "torch-cuda", ("verify",), 9),
+        cuda.Part("good", "ort-cuda", ("verify",), 9),
+    ]
+    record: dict[str, Any] = {"parts": {}}
+    cuda.measure(record, wanted, 10, path)
+    assert ran == ["doctor", "bad", "good"]
+    assert cuda.ending(record["parts"]["without"]) == "not run: no torch"
+    again = json.loads(path.read_text())
+    cuda.measure(again, wanted, 10, path)
+    assert ran == ["doctor", "bad", "good", "bad"]
+    cuda.measure(again, [cuda.Part("late", "ort-cuda", ("verify",), 9)], 0.1, path)
+    assert ran[-1] == "bad"
+    assert "6 s were left" in cuda.ending(again["parts"]["late"])
+    assert "- late: not run" in cuda.table(json.loads(path.read_text()))
