@@ -108,7 +108,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     made = Machine()
     monkeypatch.setitem(sys.modules, "rescompile.runtimes.made", made)
     threads = {"threads": "threads=N"}
-    for name in list(RUNTIMES):
+    for name in reversed(list(RUNTIMES)):  # what is undone last was first
         monkeypatch.delitem(RUNTIMES, name)
     for name, options in (("torch-cpu", {"compile": "", **threads}), ("quick", threads), ("rigid", {})):
         precisions = ("fp32",) if name == "rigid" else ("fp32", "bf16")
