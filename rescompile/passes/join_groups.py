@@ -7,7 +7,7 @@ multiplications in fewer, larger matrices, and the same sums but for their order
 What it brings depends on the runtime, the precision and the processor (benchmarks/recipes.py measures it):
 
 - ONNX Runtime's int8 kernels multiply group by group: with 32 channels ResNeXt-50 32x4d takes a third less time, and nothing was
-  slower; 64 gave less than 32.
+  slower; 64 gave less than 32. OpenVINO's lose by it.
 - Its float32 kernels keep a grouped convolution in their blocked layout only where its groups are multiples of the
   processor's block: 16 channels with AVX-512, 8 without. 16 made ResNeXts of narrow groups 2 to 5% faster with AVX-512, and
   2% slower without, so that no recipe has it for float32.
