@@ -193,7 +193,7 @@ def test_int8_for_a_processor(path: Path, tmp_path: Path) -> None:
 
     joined, said = found("joined.onnx")
     plain, _ = found("plain.onnx", "--join-groups", "0")
-    assert (joined, plain) == ([2, 3, 48, 48], [2, 8, 12, 24, 48, 48])
+    assert (joined, plain) == ([2, 3, 8, 12, 48, 48], [2, 8, 12, 24, 48, 48])
     assert "for ort-cpu: --fold-batchnorm --join-groups=32 --precision int8" in said
     told = json.loads(runner.invoke(app, ["extract", str(tmp_path / "joined.onnx"), "--json"]).stdout)
     assert told["passes"] == ["fold-batchnorm", "join-groups=32"]
