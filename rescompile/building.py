@@ -50,9 +50,14 @@ def build(
     if made_for is not None:
         if all(option.name != "made_for" for option in backend.OPTIONS):
             raise UsageError(Diagnostic("E0802", f"recipes are for ONNX files, and the target is '{target}'"))
-        options = {**recipes.find(made_for).options, **options}
+        options = {**recipes.options(made_for, options.get("precision")), **options}
     keywords = {step.keyword for step in PASSES}
     for_passes = {key: value for key, value in options.items() if key in keywords}
+    for step in PASSES:
+        if step.made_of_weights and for_passes.get(step.keyword) and (structure_only or target == "source"):
+            what = "the source draws its own weights" if target == "source" else "there are none without weights"
+            message = f"--{step.option} puts zeros among the weights, and {what}"
+            raise UsageError(Diagnostic("E0802", message, help=f"leave --{step.option} out"))
     for_backend = door.checked(backend, target, {key: value for key, value in options.items() if key not in keywords})
     int8 = target == "onnx" and for_backend["precision"] == "int8"
     if calibrate is not None and not int8:

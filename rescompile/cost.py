@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rescompile.network import Network, Node, Op, Parallel, Rules, Series, Side, fold
 
@@ -46,5 +46,9 @@ COST = Rules(_op, _series, _parallel, _side)
 
 
 def cost(node: Network | Node) -> Cost:
-    """The cost of a network or of a part of it, side branches by their mode."""
-    return fold(node.root if isinstance(node, Network) else node, COST)
+    """The cost of a network or of a part of it, side branches by their mode. Zeros that a pass put into a network's weights
+    are no parameters, but are multiplied as all others."""
+    if not isinstance(node, Network):
+        return fold(node, COST)
+    found = fold(node.root, COST)
+    return replace(found, parameters=found.parameters - node.zeros)

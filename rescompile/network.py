@@ -151,13 +151,15 @@ Node = Op | Series | Parallel | Side
 class Network:
     """A network: its tree, and the canonical spec it came from as text with its SHA-256, so that nothing below needs a
     Spec. `passes` names what was applied since, in order; `parameters` are those of the
-    network's own whose every mention is a hint in the tree."""
+    network's own whose every mention is a hint in the tree; `zeros` counts the weights that a pass put in which are 0 and no
+    parameters."""
 
     name: str
     root: Series
     text: str = ""
     sha256: str = ""
     passes: tuple[str, ...] = ()
+    zeros: int = 0
     checkpoint: bool = False
     preprocess: Mapping[str, Any] | None = None
     reference: str = field(default="", compare=False)

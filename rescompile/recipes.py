@@ -16,11 +16,12 @@ from rescompile.errors import Diagnostic, UsageError, nearest, one_of
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """The options of passes and of the target onnx for a runtime, why, and the scheme of `rescompile.quantization` that its
-    int8 files have; None where it runs none."""
+    int8 files have; None where it runs none. `int8` are the options that only those have."""
 
     why: str
     options: Mapping[str, Any] = field(default_factory=dict)
     scheme: str | None = "u8s8"
+    int8: Mapping[str, Any] = field(default_factory=dict)
 
 
 _MEASURED = "measured on a processor: the file loads faster, and runs no slower"
@@ -28,8 +29,8 @@ _VENDOR = "by the vendor's documentation, not measured"
 
 RECIPES: Mapping[str, Recipe] = {
     # ONNX Runtime folds norms itself whenever it loads a file, OpenVINO too; docs/runtimes.md has the times. A fixed batch
-    # gave neither anything, and float16 has no kernels there.
-    "ort-cpu": Recipe(_MEASURED, {"fold_batchnorm": True}),
+    # gave neither anything, and float16 has no kernels there. ONNX Runtime's int8 kernels lose much time between narrow groups.
+    "ort-cpu": Recipe(_MEASURED, {"fold_batchnorm": True}, int8={"join_groups": 32}),
     "openvino": Recipe(_MEASURED, {"fold_batchnorm": True}),
     # Tensor cores take float16, and a CUDA graph replays one shape ("CUDA Execution Provider" in ONNX Runtime's documentation).
     "ort-cuda": Recipe(_VENDOR, {"fold_batchnorm": True, "precision": "fp16", "batch": 1}, None),
@@ -44,6 +45,12 @@ def find(runtime: str) -> Recipe:
         help = nearest(runtime, RECIPES) or f"there are {one_of(RECIPES)}"
         raise UsageError(Diagnostic("E0802", f"there is no recipe for the runtime '{runtime}'", help=help))
     return RECIPES[runtime]
+
+
+def options(runtime: str, precision: str | None) -> Mapping[str, Any]:
+    """The options for a runtime, of files in a precision if one is asked for. Raises UsageError where there is no recipe."""
+    recipe = find(runtime)
+    return {**recipe.options, **(recipe.int8 if precision == "int8" else {})}
 
 
 def scheme(runtime: str | None) -> str:

@@ -216,6 +216,8 @@ def _others(given: Sequence[str]) -> dict[str, dict[str, Any]]:
         if bool(equals and value) is (kinds[option] is bool):
             wanted = "takes no value" if kinds[option] is bool else "needs a value"
             raise UsageError(Diagnostic("E0802", f"--beside {text}: the pass '{option}' {wanted}"))
+        if kinds[option] is int and not value.isdecimal():
+            raise UsageError(Diagnostic("E0802", f"--beside {text}: the value of '{option}' is a whole number"))
     return {text: options([text]) for text in given}
 
 

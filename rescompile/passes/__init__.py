@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Pass:
     """One pass: its option on the command line, the type of that option's value, and whether the network stays the same
-    function.
+    function. One that is `made_of_weights` says nothing of a network without them.
 
     What it does is the function of its name in the module of its name, loaded when used: it gets the network, its weights
     (None where there are none) and the option's value, and returns network and weights.
@@ -31,6 +31,7 @@ class Pass:
     type: type[Any]
     help: str
     exact: bool = True
+    made_of_weights: bool = False
 
     @property
     def keyword(self) -> str:
@@ -62,7 +63,16 @@ PASSES: tuple[Pass, ...] = (
         str,
         "Grouped convolutions as in ResNeXt's figure 3: a (a sum of paths), b (a concatenation), c (as they are).",
     ),
+    Pass(
+        "join-groups",
+        int,
+        "Join groups of convolutions, zeros between them, until each has so many channels: 32 for int8 on processors.",
+        made_of_weights=True,
+    ),
 )
+
+#: What a value of each type is called.
+_VALUES = {str: "text", bool: "true or false", int: "a whole number"}
 
 
 def apply(
@@ -76,11 +86,9 @@ def apply(
             raise UsageError(Diagnostic("E0802", f"there is no pass '{keyword}'", help=nearest(keyword, known)))
     for step in PASSES:
         value = options.get(step.keyword)
-        if value is not None and not isinstance(value, step.type):
-            wanted = "text" if step.type is str else "true or false"
-            raise UsageError(
-                Diagnostic("E0802", f"the value of the pass '{step.option}' is {wanted}, and this is {value!r}")
-            )
+        if value is not None and (not isinstance(value, step.type) or isinstance(value, bool) > (step.type is bool)):
+            message = f"the value of the pass '{step.option}' is {_VALUES[step.type]}, and this is {value!r}"
+            raise UsageError(Diagnostic("E0802", message))
         if isinstance(value, str):
             value = "".join(value.split())  # the record can be typed again without quotes
             if not value:
