@@ -505,16 +505,37 @@ def test_bench_holds_int8_to_the_file_itself(small: Network, tmp_path: Path) -> 
     made = models.of_spec(small, {}, 0)
     x = models.inputs(small.input, 3, 0)
     file = made.write(tmp_path, x, models.form_of("ort-cpu", "int8"))
-    assert file.name == "small_u8s8_batch3.onnx"
+    assert file.name == "small_int8_ort-cpu_batch3.onnx"
     reference = models.Reference(made, x)
     reference.known("int8", quantization.simulated(file, x))
     prepared = RUNTIMES["ort-cpu"].prepare(Job("small", file, None, x, "int8"), {})
     assert sum(prepared.facts["multiplied"].get(kind, 0) for kind in ("int8", "uint8")) >= 3
     assert reference.bound("fp32") < reference.error(prepared.outputs()) <= reference.bound("int8")
-    other = models.of_spec(small, {}, 1).write(tmp_path / "..", x, "u8s8")
+    other = models.of_spec(small, {}, 1).write(tmp_path / "..", x, "ort-cpu")
     prepared = RUNTIMES["ort-cpu"].prepare(Job("small", other, None, x, "int8"), {})
     other.unlink()
     assert reference.error(prepared.outputs()) > reference.bound("int8")
+
+
+def test_bench_measures_the_int8_file_that_build_makes(tmp_path: Path) -> None:
+    """With the passes of the recipe for its runtime, and without those that were turned off."""
+    pytest.importorskip("torch", reason="is the reference of bench")
+    from rescompile.bench import models
+
+    network = rescompile.elaborate(
+        rescompile.load("resnext29_8x64d_cifar", set=["input=[3, 16, 16]", "defaults.bottleneck.base_width=16"])
+    )
+    x = models.inputs(network.input, 2, 0)
+
+    def groups(given: dict[str, Any], runtime: str) -> set[int]:
+        file = models.of_spec(network, given, 0).write(tmp_path / str(len(given)), x, models.form_of(runtime, "int8"))
+        convs = (node for node in onnx.load(file).graph.node if node.op_type == "Conv")
+        return {attribute.i for node in convs for attribute in node.attribute if attribute.name == "group"}
+
+    for folder in ("0", "1"):
+        (tmp_path / folder).mkdir()
+    assert groups({}, "ort-cpu") == {1, 4, 8}
+    assert groups({"join_groups": 0}, "ort-cpu") == groups({}, "openvino") == {1, 8}
 
 
 def test_forms_of_files() -> None:
@@ -524,7 +545,7 @@ def test_forms_of_files() -> None:
     assert form_of("openvino", "bf16") == form_of("ort-cuda", "tf32") == "fp32"
     assert form_of("ort-tensorrt", "fp16") == "fp16"
     assert (form_of("ort-cpu", "int8"), form_of("openvino", "int8"), form_of("ort-tensorrt", "int8")) == (
-        "u8s8", "u8s8", "s8s8",
+        "ort-cpu", "openvino", "tensorrt",
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from rescompile.errors import CheckFailed, Diagnostic
 from rescompile.network import Network
 from rescompile.ops import Shape
 from rescompile.passes import PASSES, apply
+from rescompile.passes import options as passes_of
 from rescompile.verification import BITS, FLOOR, TIMES, relative_error, trial
 from rescompile.weights import Array, Weights
 
@@ -29,8 +30,8 @@ from rescompile.weights import Array, Weights
 DISTINCT = 4
 #: The largest number that each precision holds.
 LARGEST = {"fp32": 3.4e38, "tf32": 3.4e38, "fp16": 65504.0, "bf16": 3.39e38, "int8": 3.4e38}
-#: Of which type the ONNX file for a precision is: in tf32 and bf16 the runtime rounds by itself. For int8 it is the scheme of
-#: `rescompile.quantization` that the runtime takes.
+#: Of which type the ONNX file for a precision is: in tf32 and bf16 the runtime rounds by itself. In int8 it is made by the recipe for
+#: the runtime.
 FILES = {"fp32": "fp32", "tf32": "fp32", "bf16": "fp32", "fp16": "fp16"}
 #: The bits that numbers keep, where a bound has to do with it.
 _BITS = {**BITS, "int8": 8}
@@ -76,28 +77,32 @@ def of_spec(network: Network, options: Mapping[str, Any], seed: int, label: str 
     total = cost(compiled)
     name = f"{compiled.name} {label}".rstrip()
     return Model(
-        name, base, torch.make(compiled, its).eval() if exact else base, _writer(name, compiled, its, seed),
+        name, base, torch.make(compiled, its).eval() if exact else base, _writer(name, compiled, its, exact, seed),
         compiled.input, total.parameters, total.macs, compiled.sha256, compiled.passes, compiled,
     )  # fmt: skip
 
 
 def form_of(runtime: str, precision: str) -> str:
-    """Of which form the ONNX file is that a runtime takes for a precision: fp32, fp16, or a scheme of int8."""
-    return FILES.get(precision) or recipes.scheme({"ort-tensorrt": "tensorrt"}.get(runtime, runtime))
+    """Of which form the ONNX file is that a runtime takes for a precision: fp32, fp16, or the name of a recipe for int8."""
+    return FILES.get(precision) or {"ort-tensorrt": "tensorrt"}.get(runtime, runtime)
 
 
-def _writer(name: str, network: Network, weights: Weights, seed: int) -> Callable[[Path, Array, str], Path]:
+def _writer(
+    name: str, network: Network, weights: Weights, given: Mapping[str, Any], seed: int
+) -> Callable[[Path, Array, str], Path]:
     def write(folder: Path, x: Array, form: str) -> Path:
         path = folder / _file(name, x, form)
         if not path.exists():
             onnx = door.load("onnx")
-            if form in quantization.SCHEMES:
-                folded = {} if "fold-batchnorm" in network.passes else {"fold_batchnorm": True}
-                compiled, its = apply(network, weights, folded)
+            if form in recipes.RECIPES:
+                wanted = {**recipes.options(form, "int8"), **given, "fold_batchnorm": True}
+                done = passes_of(network.passes)
+                more = {step.keyword for step in PASSES if step.keyword in wanted} - set(done)
+                compiled, its = apply(network, weights, {key: wanted[key] for key in more})
                 assert its is not None
                 data = calibration.drawn(network.input, calibration.COUNT, seed)
                 options = door.checked(onnx, "onnx", {"batch": len(x), "precision": "int8"})
-                quantization.artifact(compiled, its, data, form, **options).write(path)
+                quantization.artifact(compiled, its, data, recipes.scheme(form), **options).write(path)
             else:
                 options = door.checked(onnx, "onnx", {"batch": len(x), "precision": form})
                 onnx.emit(network, weights, **options).write(path)
@@ -116,14 +121,16 @@ def of_peer(text: str, shape: Shape, seed: int, exporter: str) -> Model:
         path = folder / _file(text, x, form)
         if path.exists():
             return path
-        if form in quantization.SCHEMES:  # by the same quantiser and on the same data as ours
+        if form in recipes.RECIPES:  # by the same quantiser and on the same data as ours
             drawn = calibration.drawn(shape, calibration.COUNT, seed).fit
             turns = -(-len(drawn) // len(x))
             batches = (
                 np.concatenate([drawn[(turn * len(x) + at) % len(drawn)]() for at in range(len(x))])
                 for turn in range(turns)
             )
-            model = quantization.convert(write(folder, x, "fp32"), batches, quantization.SCHEMES[form], text)
+            model = quantization.convert(
+                write(folder, x, "fp32"), batches, quantization.SCHEMES[recipes.scheme(form)], text
+            )
             path.write_bytes(model.SerializeToString(deterministic=True))
         else:
             modules.export(module, text, x, path, exporter, form)
@@ -135,7 +142,7 @@ def of_peer(text: str, shape: Shape, seed: int, exporter: str) -> Model:
 
 
 def _file(name: str, x: Array, form: str) -> str:
-    kind = "" if form == "fp32" else f"_{form}"
+    kind = "" if form == "fp32" else f"_int8_{form}" if form in recipes.RECIPES else f"_{form}"
     return f"{re.sub('[^A-Za-z0-9_.-]', '_', name)}{kind}_batch{len(x)}.onnx"
 
 
