@@ -9,8 +9,8 @@ What it brings depends on the runtime, the precision and the processor (benchmar
 - ONNX Runtime's int8 kernels multiply group by group: with 32 channels ResNeXt-50 32x4d takes a third less time, and nothing was
   slower; 64 gave less than 32. OpenVINO's lose by it.
 - Its float32 kernels keep a grouped convolution in their blocked layout only where its groups are multiples of the
-  processor's block: 16 channels with AVX-512, 8 without. 16 made ResNeXts of narrow groups 2 to 5% faster with AVX-512, and
-  2% slower without, so that no recipe has it for float32.
+  processor's block: 16 channels with AVX-512, 8 without. 16 made ResNeXts of narrow groups 2 to 5% faster with AVX-512. A
+  file does not know its processor, so that no recipe has it for float32.
 
 Names stay. A depthwise convolution stays as it is, since runtimes have kernels for it; so does one whose groups would have too
 few channels even if they were one.
