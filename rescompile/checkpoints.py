@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rescompile import backend, hdf5, profiles
+from rescompile import backend, hdf5, kinds, profiles
 from rescompile.errors import Diagnostic, UsageError, clipped, nearest, one_of
 from rescompile.network import Network, parameters
 from rescompile.weights import Tensor, Weights, fitted, misfits, read_safetensors, refuse
@@ -39,6 +39,7 @@ def read(path: str | os.PathLike[str], entry: str | None = None, known: Collecti
     Raises UsageError where the file cannot be read, and Unavailable where it takes torch or h5py, which is not there.
     """
     shown = os.fspath(path)
+    kinds.refuse(shown, "weights are safetensors, a .pth, .pt or .bin of torch, or a .h5 of keras", kinds.WEIGHTS)
     if not os.path.isfile(shown):
         raise UsageError(Diagnostic("E0801", f"{shown} {'is a folder' if os.path.isdir(shown) else 'does not exist'}"))
     notes: list[str] = []

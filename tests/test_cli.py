@@ -201,6 +201,36 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     assert re.search(r"^(error\[E\d{4}\]|Error): .", result.stderr, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("name", "what", "use"),
+    [
+        ("net.pt2", "a program of torch.export", "torch.export.load reads it"),
+        ("./net.py", "Python source", "Python imports it"),
+        ("net.safetensors", "a file of weights", "--weights FILE"),
+        ("net.npy", "a file of numpy arrays", "numpy.load reads it"),
+        ("cat.JPG", "an image", "rescompile run MODEL --image FILE"),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_a_file_of_another_kind_is_told_what_it_is(name: str, what: str, use: str) -> None:
+    """Read as a spec it would be wrong YAML, and as a name of the zoo nothing; whether it exists does not matter."""
+    for command, wanted in (("run", "'run' takes an ONNX model"), ("show", "a spec is a .yaml file")):
+        result = invoke(command, name)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith(f"error[E0801]: {name} is {what} by its ending, and {wanted}")
+        assert use in result.stderr.splitlines()[1]
+    assert "rescompile extract" in invoke("show", "net.onnx").stderr
+
+
+def test_a_spec_of_another_ending_is_named_as_a_file(here: Path) -> None:
+    """JSON is YAML, and a name without a / is one of the zoo."""
+    write_spec(here / "tiny.json")
+    refused = invoke("show", "tiny.json")
+    assert refused.exit_code == 2
+    assert "the file of this name is written ./tiny.json" in refused.stderr
+    assert invoke("show", "./tiny.json").exit_code == 0
+
+
 @pytest.mark.parametrize("command", [["show"], ["validate"], ["build", "-t", "onnx"]], ids=lambda words: words[0])
 def test_an_invalid_spec_exits_with_3(command: list[str], here: Path) -> None:
     """All mistakes of the file are told at once, with their place, and nothing is written."""

@@ -149,8 +149,10 @@ def _compiled(model: str, of_specs: dict[str, Any], seed: int, passes: dict[str,
                 raise UsageError(Diagnostic("E0802", f"{option} is about specs, and {model} is a model already"))
         yield path
         return
+    from rescompile import kinds
     from rescompile.building import build
 
+    kinds.refuse(model, "'run' takes an ONNX model, a spec or a name of the zoo", kinds.SPEC)
     _, network = elaborated(model, of_specs["--set"], of_specs["--features"])
     weights = of_specs["--weights"]
     artifact = build(network, "onnx", weights, seed=seed, say=say, **passes)
