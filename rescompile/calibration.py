@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from rescompile import arrays
 from rescompile.errors import Diagnostic, UsageError
 from rescompile.network import Network
 from rescompile.ops import Shape
@@ -120,13 +120,9 @@ def _images(path: Path, network: Network) -> Data:
 def _read(path: Path) -> Array:
     """The array of a file, mapped and not read. Raises UsageError for another file."""
     try:
-        found: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UsageError(Diagnostic("E0840", f"{path} is no array of numpy: {error}")) from None
-    if not isinstance(found, np.ndarray):  # an archive of several, by its content
-        found.close()
-        raise UsageError(Diagnostic("E0840", f"{path} is no array of numpy, but an archive"))
-    return found
+        return arrays.read(path, mapped=True)
+    except arrays.Unreadable as error:
+        raise UsageError(Diagnostic("E0840", f"{path}: {error}", help=error.help)) from None
 
 
 def _parts(array: Array, shape: Shape, name: str, again: Callable[[], Array]) -> Iterator[Callable[[], Array]]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -155,17 +156,15 @@ def _weights(network: Network, file: str | None, seed: int) -> Weights:
 
 def _array(option: str, name: str) -> Array:
     """An array of a .npy file; such a file can run no code."""
-    import numpy as np
+    from rescompile import arrays
 
+    if not Path(name).is_file():
+        what = "is no regular file" if Path(name).exists() else "does not exist"
+        raise UsageError(Diagnostic("E0801", f"--{option} {name} {what}"))
     try:
-        array: Array = np.load(name, allow_pickle=False)
-    except FileNotFoundError:
-        raise UsageError(Diagnostic("E0801", f"{name} does not exist")) from None
-    except (OSError, ValueError, EOFError) as error:
-        raise UsageError(Diagnostic("E0801", f"--{option} {name}: no .npy file of numbers: {error}")) from None
-    if not isinstance(array, np.ndarray):
-        raise UsageError(Diagnostic("E0801", f"--{option} {name}: this holds several arrays, and a .npy file one"))
-    return array
+        return arrays.read(Path(name))
+    except arrays.Unreadable as error:
+        raise UsageError(Diagnostic("E0801", f"--{option} {name}: {error}", help=error.help)) from None
 
 
 _UNITS = {LengthUnit.blocks: "branches", LengthUnit.layers: "layers"}
