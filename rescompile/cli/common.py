@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rescompile.errors import Diagnostic, OutputError, Place, RescompileError, Source, SpecError, UsageError
+from rescompile.errors import Diagnostic, OutputError, Place, RescompileError, Source, SpecError, UsageError, clipped
 
 if TYPE_CHECKING:
     from rescompile.network import Network
@@ -184,6 +184,18 @@ class Progress:
 def print_json(data: Any) -> None:
     """Print the data of a command with --json."""
     print(json.dumps(data, indent=2))
+
+
+def words(option: str, text: str) -> list[str]:
+    """The words of an option's list with commas. Raises UsageError where one is empty or stands there twice."""
+    found = [word.strip() for word in text.split(",")]
+    shown = clipped(text)
+    if not all(found):
+        raise UsageError(Diagnostic("E0802", f"--{option} '{shown}' has an empty entry"))
+    for word in found:
+        if found.count(word) > 1:
+            raise UsageError(Diagnostic("E0802", f"--{option} '{shown}' names {clipped(word)} twice"))
+    return found
 
 
 def spec_files(arguments: list[str]) -> Iterator[str]:
