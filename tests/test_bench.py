@@ -457,8 +457,7 @@ def test_a_table_has_speed_ups_only_where_they_are() -> None:
     text = report.markdown(poor, None)
     assert "nothing is decided" in text
     assert "2.00x" not in text
-    with pytest.raises(UsageError, match="names no row"):
-        report.markdown(WHOLE, "resnet@torch")
+    assert "resnet@torch was not measured to the end, so speed-ups are over" in report.markdown(WHOLE, "resnet@torch")
 
 
 def test_other_forms_beside(tmp_path: Path, fake: Any) -> None:
@@ -743,6 +742,16 @@ def test_an_interruption_keeps_what_was_finished(tmp_path: Path, fake: Any) -> N
     assert "Interrupted" in done.stdout
 
 
+def test_a_baseline_that_is_not_measured(tmp_path: Path, fake: Any) -> None:
+    """Its row is refused after all: the others are told all the same, and over what."""
+    fake("good")
+    fake("bad", "outputs")
+    done = bench(tmp_path, "--runtime", "good,bad", "--baseline", f"{NET}@bad")
+    assert done.exit_code == 1
+    assert "error[E0721]" in done.stderr
+    assert f"{NET}@bad was not measured to the end, so speed-ups are over {NET} on good in fp32." in done.stdout
+
+
 def test_an_interrupted_group_keeps_whole_rounds(tmp_path: Path, fake: Any) -> None:
     """Enough of them for an interval are rows, with the rounds that there were."""
     fake("good", "interrupt").after = 50
@@ -807,6 +816,10 @@ def test_a_device_that_is_lost_in_the_middle(tmp_path: Path, fake: Any) -> None:
         (["--runtime", "good", "--batch", "9" * 5000], 2, "sizes from 1"),
         (["--runtime", "good", "--beside", "form=a", "--beside", "form=a"], 2, "--beside form=a is given twice"),
         (["--runtime", "good", "--compare", "timm:a,timm:b", "--compare", "timm:a"], 2, "names timm:a twice"),
+        (["--runtime", "good", "--baseline", f"{NET}@godo"], 2, f"did you mean '{NET}@good'?"),
+        (["--runtime", "good", "--baseline", "foo", "--beside", "form=a"], 2, f"{NET} form=a@good, {NET}@good"),
+        (["--runtime", "good", "--compare", "timm:x", "--baseline", NET], 2, f"names no row of {NET}"),
+        (["--runtime", "good", "--tune", "--baseline", "foo"], 2, "--baseline foo names no row"),
         (["--runtime", "good,"], 2, "an empty entry"),
         (["--runtime", "good", "--batch", "0"], 2, "sizes from 1"),
         (["--runtime", "good", "--batch", "one"], 2, "sizes from 1"),

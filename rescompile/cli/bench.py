@@ -170,6 +170,8 @@ def bench(
         exporter, _folder(keep), ["rescompile", *sys.argv[1:]], search, others,
     )  # fmt: skip
     running = Bench(asked, say)
+    if baseline is not None:
+        report.check_baseline(baseline, running.titles())
     try:
         _follow(running)
     finally:
