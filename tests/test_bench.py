@@ -5,6 +5,10 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import os
+import re
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -750,6 +754,44 @@ def test_a_baseline_that_is_not_measured(tmp_path: Path, fake: Any) -> None:
     assert done.exit_code == 1
     assert "error[E0721]" in done.stderr
     assert f"{NET}@bad was not measured to the end, so speed-ups are over {NET} on good in fp32." in done.stdout
+
+
+#: The command with a roofline that takes no seconds, and with its progress on a standard error that is no terminal.
+_PROGRAM = """
+import sys
+from rescompile.runtimes import roofline
+from rescompile.cli import main
+copies = {1 << 20: roofline.Measured(1e10, 1e10, 0.0, 7)}
+roofline.measure = lambda device, precision, threads: roofline.Roofline(device, precision, copies, copies[1 << 20])
+sys.stderr.isatty = lambda: True
+main()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM for one process")
+def test_a_terminated_benchmark_keeps_what_was_finished(tmp_path: Path) -> None:
+    """A scheduler ends what takes too long by SIGTERM: as after Ctrl-C, the rows are in the file."""
+    pytest.importorskip("torch", reason="what is timed is held to float64 torch")
+    path = tmp_path / "result.json"
+    words = ["bench", NET, "--set", "parameters.n=1", "--runtime", "torch-cpu", "--threads", "1", "--rounds", "100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM, *words, "--turn", "0", "-o", str(path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    told = b""
+    while piece := os.read(process.stderr.fileno(), 1 << 16):
+        told += piece
+        if re.search(rb"round [1-9]\d+ of 100000", told):
+            process.send_signal(signal.SIGTERM)
+            break
+    said, rest = process.communicate(timeout=60)
+    assert (process.returncode, rest.splitlines()[-1]) == (143, b"terminated"), told + rest
+    assert b"Interrupted" in said
+    found = results.read(path)
+    assert found.interrupted
+    (only,) = found.rows
+    assert 5 <= len(only.samples) < 100_000
 
 
 def test_an_interrupted_group_keeps_whole_rounds(tmp_path: Path, fake: Any) -> None:
