@@ -213,7 +213,7 @@ def _sizes(value: Any, batch: int | None, size: tuple[int, int] | None, free: Ma
     for at, name in enumerate(AXES if len(shape) == 4 else ()):
         if isinstance(value.shape[2 + at], int):
             if size is not None and size[at] != shape[2 + at]:
-                help = "a model built with --dynamic takes other sizes"
+                help = "a model that was built with --dynamic takes other sizes, and so does a spec that is run with --dynamic"
                 raise UsageError(
                     Diagnostic("E0802", f"the {name} of this model is fixed to {shape[2 + at]}", help=help)
                 )

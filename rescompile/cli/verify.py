@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from rescompile.cli.common import (
-    DynamicOption,
     FeaturesOption,
     Format,
     FormatOption,
@@ -35,7 +34,10 @@ def verify(
         ),
     ] = None,
     runtime: Annotated[
-        str | None, typer.Option(help="Runtimes to compare, separated by commas, such as ort-cpu,torch-cpu:compile.")
+        str | None,
+        typer.Option(
+            help="Runtimes to compare, separated by commas, such as ort-cpu,torch-cpu:compile. Not with --dynamic."
+        ),
     ] = None,
     precision: Annotated[
         str | None, typer.Option(help="Precisions of the runtimes, separated by commas. Default: fp32.")
@@ -45,7 +47,12 @@ def verify(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and input.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Size of the batch.")] = 2,
-    dynamic: DynamicOption = None,
+    dynamic: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AXES", help="Axes of the image to leave free: height,width, or one of them. Not with --runtime."
+        ),
+    ] = None,
     set: SetOption = None,
     features: FeaturesOption = None,
     as_json: JsonOption = False,
