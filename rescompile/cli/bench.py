@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -134,6 +135,8 @@ def bench(
     if exporter not in modules.EXPORTERS:
         help = nearest(exporter, modules.EXPORTERS) or "the exporters are legacy and dynamo"
         raise UsageError(Diagnostic("E0802", f"--exporter {exporter}: there is no such exporter", help=help))
+    if output == "-":
+        raise UsageError(Diagnostic("E0802", "-o names a file", help="--json writes the result to standard output"))
     path = None if output is None else Path(output)
     if path is not None:
         if not path.parent.is_dir():
@@ -147,6 +150,8 @@ def bench(
             raise UsageError(Diagnostic("E0802", f"two of the specs are called {name}, and rows have that name"))
     runtimes = None if runtime is None else words("runtime", runtime)
     precisions = None if precision is None else words("precision", precision)
+    if accuracy is not None and not math.isfinite(accuracy):
+        raise UsageError(Diagnostic("E0802", f"--accuracy is a finite error, and this is {accuracy}"))
     search = None
     others = _others(beside or ())
     if tune:
@@ -248,7 +253,8 @@ def _folder(keep: str | None) -> Path | None:
         return None
     folder = Path(keep)
     if not folder.is_dir():
-        raise OutputError(Diagnostic("E1002", f"the folder {folder} does not exist"))
+        what = "is no folder" if folder.exists() else "does not exist"
+        raise OutputError(Diagnostic("E1002", f"--keep {folder} {what}"))
     if any(folder.iterdir()):
         raise OutputError(
             Diagnostic("E1001", f"the folder {folder} is not empty", help="name an empty folder with --keep")
