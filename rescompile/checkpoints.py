@@ -40,8 +40,7 @@ def read(path: str | os.PathLike[str], entry: str | None = None, known: Collecti
     """
     shown = os.fspath(path)
     kinds.refuse(shown, "weights are safetensors, a .pth, .pt or .bin of torch, or a .h5 of keras", kinds.WEIGHTS)
-    if not os.path.isfile(shown):
-        raise UsageError(Diagnostic("E0801", f"{shown} {'is a folder' if os.path.isdir(shown) else 'does not exist'}"))
+    kinds.check_file(shown)
     notes: list[str] = []
     if shown.lower().endswith(TORCH):
         tensors = _unwrapped(backend.read_checkpoint(Path(shown)), shown, entry, notes)

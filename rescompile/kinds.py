@@ -1,7 +1,9 @@
-"""What a file is by its ending: for messages, where another kind of file is wanted, and its contents could only be misread."""
+"""What a file is by its ending: for messages, where another kind of file is wanted, and its contents could only be misread.
+And whether it is a file at all."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,14 +25,15 @@ WEIGHTS = Kind(
     "weights go with a spec, as in rescompile build SPEC --weights FILE; 'rescompile weights inspect' lists them",
 )
 SPEC = Kind((".yaml", ".yml"), "a spec", "'rescompile show' shows it, 'rescompile build' compiles it")
+ONNX = Kind(
+    (".onnx", ".ort"),
+    "an ONNX model",
+    "'rescompile run' runs it, and 'rescompile extract' gives back the spec of one that rescompile wrote",
+)
 KINDS = (
     WEIGHTS,
     SPEC,
-    Kind(
-        (".onnx", ".ort"),
-        "an ONNX model",
-        "'rescompile run' runs it, and 'rescompile extract' gives back the spec of one that rescompile wrote",
-    ),
+    ONNX,
     Kind(
         (".pt2",),
         "a program of torch.export",
@@ -66,3 +69,13 @@ def refuse(name: str, wanted: str, *fitting: Kind) -> None:
     found = kind(name)
     if found is not None and found not in fitting:
         raise UsageError(Diagnostic("E0801", f"{name} is {found.name} by its ending, and {wanted}", help=found.use))
+
+
+def check_file(name: str | os.PathLike[str], help: str | None = None) -> None:
+    """Raise UsageError unless there is a regular file of a name: what is read is looked at more than once, and a pipe has gone
+    by then."""
+    if not os.path.isfile(name):
+        what = (
+            "is a folder" if os.path.isdir(name) else "is no regular file" if os.path.exists(name) else "does not exist"
+        )
+        raise UsageError(Diagnostic("E0801", f"{os.fspath(name) or repr('')} {what}", help=help))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,8 +36,8 @@ def spec_path(argument: str) -> Path:
     kinds.refuse(argument, "a spec is a .yaml file or a name of the zoo", kinds.SPEC)
     if is_file(argument):
         path = Path(argument)
-        if path.is_dir() or not path.exists():
-            raise UsageError(Diagnostic("E0801", f"{argument} {'is a folder' if path.is_dir() else 'does not exist'}"))
+        if os.path.isdir(path) or not os.path.exists(path):  # a pipe will do: it is read once
+            kinds.check_file(path)
         return path
     if argument in zoo():
         return zoo()[argument]

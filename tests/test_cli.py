@@ -188,6 +188,16 @@ USAGE_ERRORS = [
     ["build", "resnet18", "-t", "onnx", "-o", ""],
     ["extract", "no_such.onnx"],
     ["extract", "."],
+    ["build", "", "-t", "onnx"],
+    ["build", "resnet18", "-t", "onnx", "--features", " "],
+    ["build", "resnet18", "-t", "onnx", "--weights", ""],
+    ["build", "resnet18", "-t", "onnx", "--precision", "int8", "--calibrate", ""],
+    ["validate", ""],
+    ["show", f"./{'x' * 300}.yaml"],
+    ["extract", ""],
+    ["extract", "resnet18.yaml"],
+    ["run", "resnet18", "--repeats", "9" * 20],
+    ["paths", "resnet18", "--gradients", "--samples", "9" * 20],
     ["run", "no_such.onnx"],
     ["run", "."],
 ]
@@ -221,6 +231,26 @@ def test_a_file_of_another_kind_is_told_what_it_is(name: str, what: str, use: st
         assert result.stderr.startswith(f"error[E0801]: {name} is {what} by its ending, and {wanted}")
         assert use in result.stderr.splitlines()[1]
     assert "rescompile extract" in invoke("show", "net.onnx").stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/null"), reason="this system has no /dev/null")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["weights", "inspect", "/dev/null"],
+        ["build", "resnet18", "-t", "onnx", "--weights", "/dev/null"],
+        ["extract", "/dev/null"],
+        ["compare", "/dev/null", "/dev/null"],
+        ["paths", "resnet18", "--gradients", "--data", "/dev/null"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_there_is_not_said_to_be_missing(command: list[str], here: Path) -> None:
+    """A pipe of the shell, as of `<(...)`, is there, and cannot be used all the same."""
+    result = invoke(*command)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "error[E0801]: /dev/null is no regular file" in result.stderr
+    assert list(here.iterdir()) == []
 
 
 def test_a_spec_of_another_ending_is_named_as_a_file(here: Path) -> None:

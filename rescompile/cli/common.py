@@ -242,7 +242,7 @@ def spec_files(arguments: list[str]) -> Iterator[str]:
     """The specs that arguments name, those of a folder in the order of their names. Raises UsageError for an empty folder."""
     for argument in arguments:
         folder = Path(argument)
-        if folder.is_dir():
+        if argument and folder.is_dir():  # the path of nothing would be this folder
             found = sorted(path for pattern in ("*.yaml", "*.yml") for path in folder.rglob(pattern))
             if not found:
                 raise UsageError(Diagnostic("E0801", f"the folder {argument} holds no .yaml file"))
@@ -256,6 +256,10 @@ def elaborated(spec: str, settings: list[str] | None, features: str | None = Non
     from rescompile.elaboration import elaborate, more_problems
     from rescompile.loading import load
 
+    if features is not None and not features.strip():
+        raise UsageError(
+            Diagnostic("E0802", "--features names no part", help="write one or more, such as layer2,layer3")
+        )
     setting = f"features=[{features}]" if features else None
     try:
         loaded = load(spec, [*(settings or ()), *([setting] if setting else ())])

@@ -76,7 +76,9 @@ def paths(
     labels: Annotated[
         str | None, typer.Option(metavar="FILE", help="Classes of the inputs, a .npy file. Default: drawn at random.")
     ] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="Paths measured of each length. Default: 32.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Paths measured of each length. Default: 32.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of what is drawn for --gradients. Default: 0.")] = None,
     set: SetOption = None,
     force: ForceOption = False,
@@ -156,11 +158,9 @@ def _weights(network: Network, file: str | None, seed: int) -> Weights:
 
 def _array(option: str, name: str) -> Array:
     """An array of a .npy file; such a file can run no code."""
-    from rescompile import arrays
+    from rescompile import arrays, kinds
 
-    if not Path(name).is_file():
-        what = "is no regular file" if Path(name).exists() else "does not exist"
-        raise UsageError(Diagnostic("E0801", f"--{option} {name} {what}"))
+    kinds.check_file(name)
     try:
         return arrays.read(Path(name))
     except arrays.Unreadable as error:

@@ -86,7 +86,9 @@ def run_model(
             help="Size of the seeded input where that is free, as by --dynamic. Default: that of the spec.",
         ),
     ] = None,
-    repeats: Annotated[int | None, typer.Option(min=1, help="Timed runs after the first. Default: 5.")] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Timed runs after the first. Default: 5.")
+    ] = None,
     weights: Annotated[
         str | None, typer.Option(metavar="FILE", help="Weights of a spec. Default: new ones by the spec's init.")
     ] = None,
