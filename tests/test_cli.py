@@ -617,6 +617,32 @@ def test_signals_belong_to_the_command_while_it_runs() -> None:
     assert results[0].exit_code == 0
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for one process")
+def test_a_command_that_hangs_in_a_kernel_is_ended_at_last() -> None:
+    """Python hears of a signal when the kernel returns, and this one takes hours."""
+    start = (
+        "import contextlib, hashlib\n"
+        "from rescompile.cli import common\n"
+        "common.GRACE = 0.2\n"
+        "@common.command\n"
+        "def work():\n"
+        "    while True:\n"
+        "        with contextlib.suppress(BaseException):\n"  # the signal may come before the kernel begins
+        "            print('working', flush=True)\n"
+        "            hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"
+        "work()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"working\n"
+    process.send_signal(signal.SIGTERM)
+    try:
+        assert process.wait(timeout=30) == 143
+    finally:
+        process.kill()
+        process.communicate()
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
 def test_nobody_to_tell_is_no_failure(here: Path) -> None:
     """What is said on standard error gets lost; what was asked for is done, and the exit code is that of the command."""

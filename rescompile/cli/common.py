@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -38,6 +38,8 @@ class Format(StrEnum):
 
 #: Signals that end a command as Ctrl-C does, and what is said then: of a scheduler or `timeout`, and of a closed terminal.
 STOPS = {"SIGTERM": "terminated", "SIGHUP": "the terminal was closed"}
+#: Seconds that a command has to end itself after such a signal.
+GRACE = 10.0
 
 SpecArgument = Annotated[
     str, typer.Argument(metavar="SPEC", help="A spec file (with a / or .yaml), or a name of the zoo.")
@@ -120,10 +122,39 @@ def _stoppable() -> Iterator[None]:
                 taken[number] = word
                 signal.signal(number, stop)
     try:
-        yield
+        with _ended_at_last(taken):
+            yield
     finally:
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _ended_at_last(numbers: Collection[int]) -> Iterator[None]:
+    """Ends the process GRACE seconds after one of these signals. Python acts on a signal between two steps of its own, and a
+    kernel of somebody else may take hours in one."""
+    if not numbers or os.name == "nt":  # where SIGTERM ends a process at once
+        yield
+        return
+    ended = threading.Event()
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while said := os.read(reading, 1):
+            if said[0] in numbers and not ended.wait(GRACE):
+                os._exit(128 + said[0])
+        os.close(reading)
+
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        signal.set_wakeup_fd(before)
+        os.close(writing)  # which ends the reading
 
 
 def _forget(stream: Any) -> None:
