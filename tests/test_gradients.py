@@ -364,7 +364,7 @@ def test_plot(tmp_path: Path) -> None:
         (("--gradients", "--data", "text.npy"), "E0801", "text.npy: this is no .npy file, by how it begins"),
         (("--gradients", "--data", "none.npy"), "E0801", "none.npy: this is an empty file"),
         (("--gradients", "--data", "short.npy"), "E0801", "short.npy: the .npy file is broken"),
-        (("--gradients", "--data", "."), "E0801", "--data . is no regular file"),
+        (("--gradients", "--data", "."), "E0801", ". is a folder"),
         (("--gradients", "--data", "objects.npy"), "E0801", "holds objects, and no numbers"),
         (("--gradients", "--data", "nan.npy"), "E0802", "the data holds a value that is not finite"),
         (("--gradients", "--data", "several.npz"), "E0801", "several arrays"),
