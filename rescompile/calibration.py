@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from rescompile import arrays
 from rescompile.errors import Diagnostic, UsageError
 from rescompile.network import Network
 from rescompile.ops import Shape
@@ -29,6 +29,7 @@ _CHECKED = 32
 _EVERY = 5
 _MOST = 100_000
 SUFFIX = ".npy"
+_HELP = f"name a folder of images or of {SUFFIX} files, or how many inputs to draw"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ def data(source: str | int | os.PathLike[str] | Array | None, network: Network, 
         source = int(source)
     if source is None or isinstance(source, int):
         return drawn(shape, COUNT if source is None else source, seed)
+    if not os.fspath(source):  # the path of nothing would be this folder
+        raise UsageError(Diagnostic("E0840", "the calibration data have no name", help=_HELP))
     return _folder(Path(source), network)
 
 
@@ -80,8 +83,7 @@ def drawn(shape: Shape, count: int, seed: int) -> Data:
 def _folder(path: Path, network: Network) -> Data:
     if not path.is_dir():
         what = "is no folder" if path.exists() else "does not exist"
-        help = f"name a folder of images or of {SUFFIX} files, or how many inputs to draw"
-        raise UsageError(Diagnostic("E0840", f"{path} {what}", help=help))
+        raise UsageError(Diagnostic("E0840", f"{path} {what}", help=_HELP))
     files = sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names if name.endswith(SUFFIX))
     if not files:
         return _images(path, network)
@@ -120,13 +122,9 @@ def _images(path: Path, network: Network) -> Data:
 def _read(path: Path) -> Array:
     """The array of a file, mapped and not read. Raises UsageError for another file."""
     try:
-        found: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UsageError(Diagnostic("E0840", f"{path} is no array of numpy: {error}")) from None
-    if not isinstance(found, np.ndarray):  # an archive of several, by its content
-        found.close()
-        raise UsageError(Diagnostic("E0840", f"{path} is no array of numpy, but an archive"))
-    return found
+        return arrays.read(path, mapped=True)
+    except arrays.Unreadable as error:
+        raise UsageError(Diagnostic("E0840", f"{path}: {error}", help=error.help)) from None
 
 
 def _parts(array: Array, shape: Shape, name: str, again: Callable[[], Array]) -> Iterator[Callable[[], Array]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rescompile import backend, hdf5, profiles
+from rescompile import backend, hdf5, kinds, profiles
 from rescompile.errors import Diagnostic, UsageError, clipped, nearest, one_of
 from rescompile.network import Network, parameters
 from rescompile.weights import Tensor, Weights, fitted, misfits, read_safetensors, refuse
@@ -39,8 +39,8 @@ def read(path: str | os.PathLike[str], entry: str | None = None, known: Collecti
     Raises UsageError where the file cannot be read, and Unavailable where it takes torch or h5py, which is not there.
     """
     shown = os.fspath(path)
-    if not os.path.isfile(shown):
-        raise UsageError(Diagnostic("E0801", f"{shown} {'is a folder' if os.path.isdir(shown) else 'does not exist'}"))
+    kinds.refuse(shown, "weights are safetensors, a .pth, .pt or .bin of torch, or a .h5 of keras", kinds.WEIGHTS)
+    kinds.check_file(shown)
     notes: list[str] = []
     if shown.lower().endswith(TORCH):
         tensors = _unwrapped(backend.read_checkpoint(Path(shown)), shown, entry, notes)

@@ -169,6 +169,8 @@ def _examples(network: Network, data: Array | None, labels: Array | None, seed: 
         if data.ndim == 0 or data.shape[1:] != network.input or not len(data) or data.dtype.kind not in "fiu":
             wanted = f"numbers of shape [examples, {', '.join(map(str, network.input))}]"
             raise UsageError(Diagnostic("E0802", f"the data is {wanted}, and this is {data.dtype} {list(data.shape)}"))
+        if not np.isfinite(data).all():
+            raise UsageError(Diagnostic("E0802", "the data holds a value that is not finite"))
         x = data
     if labels is None:
         y = generator.integers(0, classes, (len(x), *positions))

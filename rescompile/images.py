@@ -123,10 +123,10 @@ def preparation(values: Mapping[str, Any], sizes: Sequence[Any], shown: str) -> 
             raise UsageError(Diagnostic("E0830", f"preprocess has no '{clipped(str(name))}'", help=help))
     channels = sizes[1]
     example = ",".join(["0.5"] * channels)
-    help = f"say it with --preprocess mean={example} --preprocess std={example}"
     absent = [name for name in ("mean", "std") if name not in values]
     if absent:
         message = f"{shown} does not record how images become its input: no {' and no '.join(absent)}"
+        help = f"say it with {' '.join(f'--preprocess {name}={example}' for name in absent)}"
         raise UsageError(Diagnostic("E0830", message, help=help))
     mean, std = (_numbers(name, values[name], channels) for name in ("mean", "std"))
     if min(std) <= 0:

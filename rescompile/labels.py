@@ -14,7 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rescompile.errors import Diagnostic, Place, Source, Unavailable, UsageError, clipped, nearest
+from rescompile import kinds
+from rescompile.errors import Diagnostic, Place, Source, Unavailable, UsageError, nearest
 
 IMAGENET = "imagenet"
 _CLASSES = 1000
@@ -30,16 +31,16 @@ def read(name: str) -> list[str]:
     if name == IMAGENET:
         return _imagenet()
     path = Path(name)
-    if not path.is_file():
-        help = nearest(name, [IMAGENET]) or "name a file, or say --labels imagenet"
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise UsageError(Diagnostic("E0801", f"{clipped(name, 200)} {what}", help=help))
+    kinds.check_file(name, nearest(name, [IMAGENET]) or "name a file, or say --labels imagenet")
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise UsageError(Diagnostic("E0831", f"{path} is no file of labels: it has more than {_MAX_BYTES:,} bytes"))
         text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(Diagnostic("E0831", f"{path} cannot be read as text: {error}")) from None
+    except UnicodeDecodeError:
+        help = "a line for each class, or JSON"
+        raise UsageError(Diagnostic("E0831", f"{path} is no file of labels: it is not UTF-8 text", help=help)) from None
+    except OSError as error:
+        raise UsageError(Diagnostic("E0831", f"{path} cannot be read: {error.strerror}")) from None
     return _of_json(text, path) if path.suffix.lower() == ".json" else _of_lines(text, path)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from rescompile import kinds
 from rescompile.errors import Diagnostic, Place, Source, SpecError, UsageError, nearest
 from rescompile.reader import MAX_BYTES
 
@@ -30,15 +32,19 @@ def is_file(argument: str) -> bool:
 
 
 def spec_path(argument: str) -> Path:
-    """The file that `argument` means. Raises UsageError if there is none."""
+    """The file that `argument` means. Raises UsageError if there is none, or its ending is that of something else."""
+    kinds.refuse(argument, "a spec is a .yaml file or a name of the zoo", kinds.SPEC)
     if is_file(argument):
         path = Path(argument)
-        if path.is_dir() or not path.exists():
-            raise UsageError(Diagnostic("E0801", f"{argument} {'is a folder' if path.is_dir() else 'does not exist'}"))
+        if os.path.isdir(path) or not os.path.exists(path):  # a pipe will do: it is read once
+            kinds.check_file(path)
         return path
     if argument in zoo():
         return zoo()[argument]
-    hint = nearest(argument, zoo()) or "see 'rescompile list'; a file is named with a / or with .yaml"
+    if Path(argument).is_file():
+        hint = f"the file of this name is written ./{argument}"
+    else:
+        hint = nearest(argument, zoo()) or "see 'rescompile list'; a file is named with a / or with .yaml"
     raise UsageError(Diagnostic("E0801", f"there is no network '{argument}' in the zoo", help=hint))
 
 

@@ -9,11 +9,11 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rescompile import kinds
 from rescompile.errors import Diagnostic, Unavailable, UsageError
 from rescompile.sizes import AXES, Free
 from rescompile.weights import Array
@@ -153,8 +153,7 @@ def opened(
     """A session on a provider, with the processor behind it. Raises UsageError where the model cannot be loaded, and with
     `strict` Unavailable where the session fell back to another provider, which ONNX Runtime does without an error."""
     shown = os.fspath(path)
-    if not Path(path).is_file():
-        raise UsageError(Diagnostic("E0801", f"{shown} {'is a folder' if Path(path).is_dir() else 'does not exist'}"))
+    kinds.check_file(path)
     options.log_severity_level = 3
     chosen: list[Any] = [(provider, dict(provider_options or {}))]
     if provider != PROVIDERS["cpu"]:
@@ -213,7 +212,7 @@ def _sizes(value: Any, batch: int | None, size: tuple[int, int] | None, free: Ma
     for at, name in enumerate(AXES if len(shape) == 4 else ()):
         if isinstance(value.shape[2 + at], int):
             if size is not None and size[at] != shape[2 + at]:
-                help = "a model built with --dynamic takes other sizes"
+                help = "a model that was built with --dynamic takes other sizes, and so does a spec that is run with --dynamic"
                 raise UsageError(
                     Diagnostic("E0802", f"the {name} of this model is fixed to {shape[2 + at]}", help=help)
                 )

@@ -5,6 +5,10 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import os
+import re
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -457,8 +461,7 @@ def test_a_table_has_speed_ups_only_where_they_are() -> None:
     text = report.markdown(poor, None)
     assert "nothing is decided" in text
     assert "2.00x" not in text
-    with pytest.raises(UsageError, match="names no row"):
-        report.markdown(WHOLE, "resnet@torch")
+    assert "resnet@torch was not measured to the end, so speed-ups are over" in report.markdown(WHOLE, "resnet@torch")
 
 
 def test_other_forms_beside(tmp_path: Path, fake: Any) -> None:
@@ -743,6 +746,54 @@ def test_an_interruption_keeps_what_was_finished(tmp_path: Path, fake: Any) -> N
     assert "Interrupted" in done.stdout
 
 
+def test_a_baseline_that_is_not_measured(tmp_path: Path, fake: Any) -> None:
+    """Its row is refused after all: the others are told all the same, and over what."""
+    fake("good")
+    fake("bad", "outputs")
+    done = bench(tmp_path, "--runtime", "good,bad", "--baseline", f"{NET}@bad")
+    assert done.exit_code == 1
+    assert "error[E0721]" in done.stderr
+    assert f"{NET}@bad was not measured to the end, so speed-ups are over {NET} on good in fp32." in done.stdout
+
+
+#: The command with a roofline that takes no seconds, and with its progress on a standard error that is no terminal.
+_PROGRAM = """
+import sys
+from rescompile.runtimes import roofline
+from rescompile.cli import main
+copies = {1 << 20: roofline.Measured(1e10, 1e10, 0.0, 7)}
+roofline.measure = lambda device, precision, threads: roofline.Roofline(device, precision, copies, copies[1 << 20])
+sys.stderr.isatty = lambda: True
+main()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM for one process")
+def test_a_terminated_benchmark_keeps_what_was_finished(tmp_path: Path) -> None:
+    """A scheduler ends what takes too long by SIGTERM: as after Ctrl-C, the rows are in the file."""
+    pytest.importorskip("torch", reason="what is timed is held to float64 torch")
+    path = tmp_path / "result.json"
+    words = ["bench", NET, "--set", "parameters.n=1", "--runtime", "torch-cpu", "--threads", "1", "--rounds", "100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM, *words, "--turn", "0", "-o", str(path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    told = b""
+    while piece := os.read(process.stderr.fileno(), 1 << 16):
+        told += piece
+        if re.search(rb"round [1-9]\d+ of 100000", told):
+            process.send_signal(signal.SIGTERM)
+            break
+    said, rest = process.communicate(timeout=60)
+    assert (process.returncode, rest.splitlines()[-1]) == (143, b"terminated"), told + rest
+    assert b"Interrupted" in said
+    found = results.read(path)
+    assert found.interrupted
+    (only,) = found.rows
+    assert 5 <= len(only.samples) < 100_000
+
+
 def test_an_interrupted_group_keeps_whole_rounds(tmp_path: Path, fake: Any) -> None:
     """Enough of them for an interval are rows, with the rounds that there were."""
     fake("good", "interrupt").after = 50
@@ -802,7 +853,15 @@ def test_a_device_that_is_lost_in_the_middle(tmp_path: Path, fake: Any) -> None:
         (["--runtime", "good", "--precision", "fp23"], 2, "there is no precision 'fp23'"),
         (["--runtime", "good", "--precision", "int8"], 4, "nothing can be measured for good: good has fp32 or bf16"),
         (["--runtime", "goof"], 4, "there is no runtime 'goof'"),
-        (["--runtime", "good,good"], 2, "given twice"),
+        (["--runtime", "good,good"], 2, "--runtime 'good,good' names good twice"),
+        (["--runtime", "good", "--batch", "1,01"], 2, "the batch 1 is given twice"),
+        (["--runtime", "good", "--batch", "9" * 5000], 2, "sizes from 1"),
+        (["--runtime", "good", "--beside", "form=a", "--beside", "form=a"], 2, "--beside form=a is given twice"),
+        (["--runtime", "good", "--compare", "timm:a,timm:b", "--compare", "timm:a"], 2, "names timm:a twice"),
+        (["--runtime", "good", "--baseline", f"{NET}@godo"], 2, f"did you mean '{NET}@good'?"),
+        (["--runtime", "good", "--baseline", "foo", "--beside", "form=a"], 2, f"{NET} form=a@good, {NET}@good"),
+        (["--runtime", "good", "--compare", "timm:x", "--baseline", NET], 2, f"names no row of {NET}"),
+        (["--runtime", "good", "--tune", "--baseline", "foo"], 2, "--baseline foo names no row"),
         (["--runtime", "good,"], 2, "an empty entry"),
         (["--runtime", "good", "--batch", "0"], 2, "sizes from 1"),
         (["--runtime", "good", "--batch", "one"], 2, "sizes from 1"),
@@ -810,6 +869,9 @@ def test_a_device_that_is_lost_in_the_middle(tmp_path: Path, fake: Any) -> None:
         (["--runtime", "good", "--exporter", "legcy"], 2, "did you mean 'legacy'?"),
         (["--runtime", "good", "--plot", "x.pdf"], 2, ".svg or .png"),
         (["--runtime", "good", "--keep", "nowhere"], 5, "does not exist"),
+        (["--runtime", "good", "--keep", __file__], 5, "is no folder"),
+        (["--runtime", "good", "-o", "-"], 2, "--json writes the result to standard output"),
+        (["--runtime", "good", "--tune", "--accuracy", "inf"], 2, "--accuracy is a finite error"),
         (["--runtime", "good", NET], 2, f"two of the specs are called {NET}"),
     ],
 )  # fmt: skip

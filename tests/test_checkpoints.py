@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner, Result
 
-from rescompile import build, profiles, seal, transfer
+from rescompile import build, checkpoints, hdf5, kinds, profiles, seal, transfer
 from rescompile.checkpoints import read
 from rescompile.cli import app
 from rescompile.elaboration import elaborate
@@ -612,6 +612,48 @@ def test_the_file_must_be_of_the_old_spec() -> None:
     save_file(dict(draw(facts.network("resnet34"))), "x.safetensors")
     said = weights("transfer", "x.safetensors", "resnet18", "resnet34", "-o", "y.safetensors", code=1).stderr
     assert "does not fit resnet18" in said
+    assert "it fits resnet34" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "ordered"),
+    [
+        (("inspect", "resnet18", "x.pth"), "inspect x.pth resnet18"),
+        (("convert", "resnet18", "a b.h5", "-o", "y.safetensors"), "convert 'a b.h5' resnet18"),
+        (("transfer", "resnet18", "./e.yaml", "x.pth", "-o", "y.safetensors"), "transfer x.pth resnet18 ./e.yaml"),
+        (("transfer", "resnet18", "x.pth", "resnet34", "-o", "y.safetensors"), "transfer x.pth resnet18 resnet34"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
+)
+def test_the_weights_come_first(given: tuple[str, ...], ordered: str) -> None:
+    """In another order the words are given back in the right one."""
+    said = weights(*given, code=2).stderr.splitlines()
+    assert said[0].endswith("is a file of weights, which come first")
+    assert said[1] == f"   help: rescompile weights {ordered}"
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "use"),
+    [
+        ("model.onnx", "an ONNX model", "rescompile extract"),
+        ("model.pt2", "a program of torch.export", "torch.export.load"),
+        ("model.PY", "Python source", "--target onnx"),
+        ("model.keras", "a model of keras", "save_weights"),
+        ("model.yaml", "a spec", "rescompile build"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint(name: str, what: str, use: str) -> None:
+    """It is told what it is, whether it is there or not: as safetensors it could only be misread."""
+    for arguments in (("weights", "inspect", name), ("build", "resnet18", "-t", "onnx", "--weights", name)):
+        result = invoke(*arguments)
+        assert result.exit_code == 2
+        assert result.stderr.startswith(f"error[E0801]: {name} is {what} by its ending, and weights are")
+        assert use in result.stderr.splitlines()[1]
+
+
+def test_the_kind_of_each_checkpoint() -> None:
+    """What is read as weights is called so."""
+    assert set(kinds.WEIGHTS.endings) == {".safetensors", *checkpoints.TORCH, *hdf5.SUFFIXES}
 
 
 @pytest.mark.parametrize(

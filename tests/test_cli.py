@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
 
 from rescompile import library
-from rescompile.cli import Commands, app
+from rescompile.cli import Commands, app, common
 from rescompile.errors import CODES
 from rescompile.passes import PASSES
 from rescompile.reader import plain, read
@@ -36,7 +37,7 @@ COMMANDS = (
     "build", "verify", "validate", "show", "explain", "paths", "list", "schema", "extract", "run", "bench", "compare", "predict", "doctor",
 )  # fmt: skip
 WEIGHTS_COMMANDS = ("inspect", "convert", "transfer")
-EXIT_CODES = {"0", "1", "2", "3", "4", "5", "130"}
+EXIT_CODES = {"0", "1", "2", "3", "4", "5", "130", "143"}
 ESCAPE = "\x1b["
 
 TINY: dict[str, Any] = {
@@ -187,6 +188,16 @@ USAGE_ERRORS = [
     ["build", "resnet18", "-t", "onnx", "-o", ""],
     ["extract", "no_such.onnx"],
     ["extract", "."],
+    ["build", "", "-t", "onnx"],
+    ["build", "resnet18", "-t", "onnx", "--features", " "],
+    ["build", "resnet18", "-t", "onnx", "--weights", ""],
+    ["build", "resnet18", "-t", "onnx", "--precision", "int8", "--calibrate", ""],
+    ["validate", ""],
+    ["show", f"./{'x' * 300}.yaml"],
+    ["extract", ""],
+    ["extract", "resnet18.yaml"],
+    ["run", "resnet18", "--repeats", "9" * 20],
+    ["paths", "resnet18", "--gradients", "--samples", "9" * 20],
     ["run", "no_such.onnx"],
     ["run", "."],
 ]
@@ -199,6 +210,56 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     result = invoke(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert re.search(r"^(error\[E\d{4}\]|Error): .", result.stderr, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "use"),
+    [
+        ("net.pt2", "a program of torch.export", "torch.export.load reads it"),
+        ("./net.py", "Python source", "Python imports it"),
+        ("net.safetensors", "a file of weights", "--weights FILE"),
+        ("net.npy", "a file of numpy arrays", "numpy.load reads it"),
+        ("cat.JPG", "an image", "rescompile run MODEL --image FILE"),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_a_file_of_another_kind_is_told_what_it_is(name: str, what: str, use: str) -> None:
+    """Read as a spec it would be wrong YAML, and as a name of the zoo nothing; whether it exists does not matter."""
+    for command, wanted in (("run", "'run' takes an ONNX model"), ("show", "a spec is a .yaml file")):
+        result = invoke(command, name)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith(f"error[E0801]: {name} is {what} by its ending, and {wanted}")
+        assert use in result.stderr.splitlines()[1]
+    assert "rescompile extract" in invoke("show", "net.onnx").stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/null"), reason="this system has no /dev/null")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["weights", "inspect", "/dev/null"],
+        ["build", "resnet18", "-t", "onnx", "--weights", "/dev/null"],
+        ["extract", "/dev/null"],
+        ["compare", "/dev/null", "/dev/null"],
+        ["paths", "resnet18", "--gradients", "--data", "/dev/null"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_there_is_not_said_to_be_missing(command: list[str], here: Path) -> None:
+    """A pipe of the shell, as of `<(...)`, is there, and cannot be used all the same."""
+    result = invoke(*command)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "error[E0801]: /dev/null is no regular file" in result.stderr
+    assert list(here.iterdir()) == []
+
+
+def test_a_spec_of_another_ending_is_named_as_a_file(here: Path) -> None:
+    """JSON is YAML, and a name without a / is one of the zoo."""
+    write_spec(here / "tiny.json")
+    refused = invoke("show", "tiny.json")
+    assert refused.exit_code == 2
+    assert "the file of this name is written ./tiny.json" in refused.stderr
+    assert invoke("show", "./tiny.json").exit_code == 0
 
 
 @pytest.mark.parametrize("command", [["show"], ["validate"], ["build", "-t", "onnx"]], ids=lambda words: words[0])
@@ -471,21 +532,26 @@ def test_a_closed_stream_is_no_crash(arguments: str, expected: int) -> None:
     assert "Traceback" not in result.stderr
 
 
-def _interrupt(process: subprocess.Popen[bytes], ready: Iterator[bool]) -> tuple[bytes, bytes]:
-    """Send Ctrl-C as soon as the process is where we want it."""
+def _interrupt(process: subprocess.Popen[bytes], ready: Iterator[bool], by: str = "SIGINT") -> tuple[bytes, bytes]:
+    """Send Ctrl-C, or another signal, as soon as the process is where we want it."""
     deadline = time.monotonic() + 60
     for there in ready:
         assert process.poll() is None, "the build was done before it could be interrupted"
         assert time.monotonic() < deadline, "the build never started to write"
         if there:
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(getattr(signal, by))
     return process.communicate(timeout=60)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
-def test_an_interrupted_build_leaves_the_old_file(tmp_path: Path) -> None:
-    """Ctrl-C while the weights are written: the previous file stays as it was, and nothing is left beside it."""
+#: How a command is ended from outside: by Ctrl-C, by a scheduler, and with its terminal.
+STOPS = [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated"), ("SIGHUP", 129, "the terminal was closed")]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for one process")
+@pytest.mark.parametrize(("by", "code", "word"), STOPS)
+def test_an_interrupted_build_leaves_the_old_file(by: str, code: int, word: str, tmp_path: Path) -> None:
+    """While the weights are written: the previous file stays as it was, and nothing is left beside it."""
     model = tmp_path / "wide_resnet101_2.onnx"
     assert invoke("build", "wide_resnet101_2", "-t", "onnx", "-o", model, "--no-weights").exit_code == 0
     old = model.read_bytes()
@@ -497,8 +563,8 @@ def test_an_interrupted_build_leaves_the_old_file(tmp_path: Path) -> None:
 
     line = [PROGRAM, "build", "wide_resnet101_2", "-t", "onnx", "-o", str(model)]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    said, told = _interrupt(process, writing())
-    assert (process.returncode, said, told) == (130, b"", b"interrupted\n")
+    said, told = _interrupt(process, writing(), by)
+    assert (process.returncode, said, told) == (code, b"", f"{word}\n".encode())
     assert list(tmp_path.iterdir()) == [model]
     assert model.read_bytes() == old
 
@@ -514,6 +580,78 @@ def test_an_interrupted_pipe_exits_with_130() -> None:
     assert len(first) == 1 << 20
     _, told = _interrupt(process, iter([True]))
     assert (process.returncode, told) == (130, b"interrupted\n")
+
+
+def _signalled(by: int) -> Result:
+    """A command that is sent a signal while it works, and says so where it goes on."""
+
+    @common.command
+    def work() -> None:
+        os.kill(os.getpid(), by)
+        typer.echo("went on")
+
+    made = typer.Typer()
+    made.command()(work)
+    return CliRunner().invoke(made, catch_exceptions=False)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for one process")
+def test_signals_belong_to_the_command_while_it_runs() -> None:
+    """And to nobody after it; who ignores one, as `nohup` does, or has a handler of their own, keeps that."""
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert (_signalled(signal.SIGTERM).exit_code, signal.getsignal(signal.SIGTERM)) == (143, signal.SIG_DFL)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert _signalled(signal.SIGHUP).stdout == "went on\n"
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        seen: list[int] = []
+        signal.signal(signal.SIGHUP, lambda number, frame: seen.append(number))
+        assert _signalled(signal.SIGHUP).stdout == "went on\n"
+        assert seen == [signal.SIGHUP]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    results: list[Result] = []
+    worker = threading.Thread(target=lambda: results.append(invoke("list")))  # where Python has no signals
+    worker.start()
+    worker.join()
+    assert results[0].exit_code == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for one process")
+def test_a_command_that_hangs_in_a_kernel_is_ended_at_last() -> None:
+    """Python hears of a signal when the kernel returns, and this one takes hours."""
+    start = (
+        "import contextlib, hashlib\n"
+        "from rescompile.cli import common\n"
+        "common.GRACE = 0.2\n"
+        "@common.command\n"
+        "def work():\n"
+        "    while True:\n"
+        "        with contextlib.suppress(BaseException):\n"  # the signal may come before the kernel begins
+        "            print('working', flush=True)\n"
+        "            hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"
+        "work()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"working\n"
+    process.send_signal(signal.SIGTERM)
+    try:
+        assert process.wait(timeout=30) == 143
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_nobody_to_tell_is_no_failure(here: Path) -> None:
+    """What is said on standard error gets lost; what was asked for is done, and the exit code is that of the command."""
+    write_spec(here / "tiny.yaml")
+    for arguments, code in ((("build", "./tiny.yaml", "-t", "onnx"), 0), (("show", "no_such_network"), 2)):
+        with open("/dev/full", "w") as full:
+            done = program(*arguments, cwd=here, capture_output=False, stdout=subprocess.PIPE, stderr=full)
+        assert (done.returncode, done.stdout) == (code, "")
+    assert (here / "tiny.onnx").exists()
 
 
 # --- for people: streams, colours, progress ---------------------------------------------------------------------------

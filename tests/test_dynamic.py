@@ -504,6 +504,32 @@ def test_a_file_of_one_size_takes_no_other(tmp_path: Path) -> None:
     done = command("run", path, "--size", "32x40")
     assert done.exit_code == 2
     assert "the width of this model is fixed to 32" in done.stderr
+    assert "--dynamic" in done.stderr
+    done = command("run", path, "--dynamic", BOTH)
+    assert (done.exit_code, "--dynamic is about specs" in done.stderr) == (2, True)
+
+
+def test_a_spec_is_run_at_another_size() -> None:
+    """Compiled for the run with these axes free, as `build` does it; the size of the spec stays the default."""
+    shown = [
+        "run",
+        "stochastic_depth_110",
+        *(word for setting in SHORT for word in ("--set", setting)),
+        "--repeats",
+        "1",
+    ]
+    assert "input [1, 3, 20, 48]" in command(*shown, "--dynamic", BOTH, "--size", "20x48").stdout
+    assert "input [1, 3, 32, 32]" in command(*shown, "--dynamic", "width").stdout
+    for options, why in ((["--size", "20x48"], "with --dynamic"), (["--dynamic", "depth"], "--dynamic")):
+        done = command(*shown, *options)
+        assert (done.exit_code, why in done.stderr) == (2, True), done.output
+
+
+def test_the_help_of_verify_says_what_excludes_what() -> None:
+    """Who reads of one of the two options reads of the other."""
+    help = " ".join(command("verify", "--help").stdout.split())
+    assert "Not with --dynamic." in help
+    assert "Not with --runtime." in help
 
 
 def test_images_of_other_sizes(tmp_path: Path) -> None:

@@ -361,8 +361,12 @@ def test_plot(tmp_path: Path) -> None:
         (("--seed", "0"), "E0802", "--seed is for --gradients"),
         (("--weights", "w.pth"), "E0802", "--weights is for --gradients"),
         (("--gradients", "--data", "missing.npy"), "E0801", "missing.npy does not exist"),
-        (("--gradients", "--data", "text.npy"), "E0801", "no .npy file"),
-        (("--gradients", "--data", "objects.npy"), "E0801", "no .npy file"),
+        (("--gradients", "--data", "text.npy"), "E0801", "text.npy: this is no .npy file, by how it begins"),
+        (("--gradients", "--data", "none.npy"), "E0801", "none.npy: this is an empty file"),
+        (("--gradients", "--data", "short.npy"), "E0801", "short.npy: the .npy file is broken"),
+        (("--gradients", "--data", "."), "E0801", ". is a folder"),
+        (("--gradients", "--data", "objects.npy"), "E0801", "holds objects, and no numbers"),
+        (("--gradients", "--data", "nan.npy"), "E0802", "the data holds a value that is not finite"),
         (("--gradients", "--data", "several.npz"), "E0801", "several arrays"),
         (("--gradients", "--data", "small.npy"), "E0802", "shape [examples, 3, 8, 8]"),
         (("--gradients", "--data", "empty.npy"), "E0802", "shape [examples, 3, 8, 8]"),
@@ -383,11 +387,15 @@ def test_refusals(
     np.save("small.npy", np.zeros((2, 3, 4, 4)))
     np.save("empty.npy", np.zeros((0, 3, 8, 8)))
     np.save("x.npy", np.zeros((2, 3, 8, 8)))
+    Path("none.npy").write_bytes(b"")
+    Path("short.npy").write_bytes(Path("x.npy").read_bytes()[:-1])
+    np.save("nan.npy", np.where(np.arange(64).reshape(8, 8) == 9, np.nan, np.zeros((2, 3, 8, 8))))
     np.save("high.npy", np.array([0, 10]))
     result = invoke(*SMALL, *arguments)
     assert result.exit_code == 2
     assert f"error[{code}]" in result.stderr
     assert message in result.stderr
+    assert "pickle" not in result.stderr  # what numpy advises may run code
 
 
 def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -483,6 +483,8 @@ def test_a_network_that_records_nothing(tmp_path: Path) -> None:
     assert "error[E0830]" in refused.stderr
     advised = re.findall(r"--preprocess (\S+)", refused.stderr)
     assert advised == ["mean=0.5", "std=0.5"]
+    half = invoke("run", path, "--image", photo, "--preprocess", "mean=0.4")
+    assert re.findall(r"--preprocess (\S+)", half.stderr) == ["std=0.5"]  # and not again what was given
     options = [word for each in advised for word in ("--preprocess", each)]
     (found,) = data(path, "--image", photo, *options)["images"]
     grey = np.asarray(Image.open(photo).convert("L"), np.float32) / np.float32(255)

@@ -351,6 +351,8 @@ def data(tmp_path: Path) -> Path:
         np.save(tmp_path / name / "x.npy", array)
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "x.npy").write_text("no array")
+    (tmp_path / "short").mkdir()
+    (tmp_path / "short" / "x.npy").write_bytes((tmp_path / "nan" / "x.npy").read_bytes()[:-1])
     (tmp_path / "archive").mkdir()
     with (tmp_path / "archive" / "x.npy").open("wb") as file:
         np.savez(file, x=np.zeros(3))
@@ -377,9 +379,10 @@ def refused(*words: object) -> tuple[int, str]:
         ("shape", "shape/x.npy is of [12, 10, 3], and the network takes [3, 12, 10], or several of those"),
         ("none", "none/x.npy is of [0, 3, 12, 10]"),
         ("nan", "nan/x.npy holds a value that is not finite"),
-        ("objects", "objects/x.npy is no array of numpy"),
-        ("text", "text/x.npy is no array of numpy"),
-        ("archive", "archive/x.npy is no array of numpy, but an archive"),
+        ("objects", "objects/x.npy: its array holds objects, and no numbers"),
+        ("text", "text/x.npy: this is no .npy file, by how it begins"),
+        ("archive", "archive/x.npy: an archive holds several arrays, and a .npy file one"),
+        ("short", "short/x.npy: the .npy file is broken: "),
         ("empty", "empty is a folder without images"),
         ("broken", "broken/x.png: it is no image of a known format"),
         ("small", "small/x.png is 4x5, and small takes 12x10"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rescompile.bench import profiling, statistics
 from rescompile.bench.comparing import Comparison
 from rescompile.bench.results import Candidate, Missing, Result, Row, Tuning, groups, rows_of
 from rescompile.bench.statistics import WORST_CONTROL, Interval
-from rescompile.errors import Diagnostic, UsageError, nearest
+from rescompile.errors import Diagnostic, UsageError, clipped, nearest
 
 COLUMNS = (
     "network", "runtime", "precision", "P50 ms", "95% interval", "P90", "P95", "P99", "images/s", "speed-up", "of roofline",
@@ -19,11 +19,11 @@ NOTHING = "~"
 
 
 def markdown(result: Result, baseline: str | None = None) -> str:
-    """The tables of a result. `baseline` names the row that speed-ups are over, as `resnet50@torch-cpu`; without it, it is
-    the first peer of a group on its first runtime, or else the first row."""
+    """The tables of a result. `baseline` names the row that speed-ups are over, as `resnet50@torch-cpu`; without it, or where it
+    was not measured to the end, it is the first peer of a group on its first runtime, or else the first row."""
     parts = [_machine(result)]
     for group, batch in groups(result):
-        parts.append(_group(result, group, batch, baseline or _eager(result, group, batch)))
+        parts.append(_group(result, group, batch, baseline))
     parts += [_tuning(result, tuning) for tuning in result.tunings]
     parts += _throughput(result)
     if result.missing:
@@ -33,16 +33,20 @@ def markdown(result: Result, baseline: str | None = None) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def base_of(rows: Sequence[Row], baseline: str | None) -> Row:
-    """The row that the others of its group are compared with. Raises UsageError where `baseline` names none."""
-    if baseline is not None:
-        names = {f"{row.model}@{row.runtime}": row for row in reversed(rows)}
+def check_baseline(baseline: str, titles: Mapping[str, Sequence[str]]) -> None:
+    """Raise UsageError where a baseline is none of the titles of a group: before anything is measured, which takes long."""
+    for group, names in titles.items():
         if baseline not in names:
             help = nearest(baseline, names) or f"the rows are {', '.join(sorted(names))}"
-            raise UsageError(Diagnostic("E0802", f"--baseline {baseline} names no row of {rows[0].group}", help=help))
-        return names[baseline]
+            raise UsageError(Diagnostic("E0802", f"--baseline {clipped(baseline)} names no row of {group}", help=help))
+
+
+def _base_of(result: Result, rows: Sequence[Row], baseline: str | None) -> Row:
+    """The row that the others of its group are compared with."""
+    names = {f"{row.model}@{row.runtime}": row for row in reversed(rows)}
     peers = [row for row in rows if row.sha256 is None]
-    return peers[0] if peers else rows[0]
+    wanted = (baseline, _eager(result, rows[0].group, rows[0].batch))
+    return next((names[name] for name in wanted if name in names), peers[0] if peers else rows[0])
 
 
 def _eager(result: Result, group: str, batch: int) -> str | None:
@@ -129,11 +133,13 @@ def _machine(result: Result) -> str:
 
 def _group(result: Result, group: str, batch: int, baseline: str | None) -> str:
     rows = rows_of(result, group, batch)
-    base, control = base_of(rows, baseline), result.control(rows[0])
+    base, control = _base_of(result, rows, baseline), result.control(rows[0])
+    gone = baseline is not None and baseline != f"{base.model}@{base.runtime}"
+    why = f"{baseline} was not measured to the end, so speed-ups" if gone else "Speed-ups"
     lines = [
         f"### {group}, batch {batch}",
         "",
-        f"Speed-ups are over {base.model} on {base.runtime} in {base.precision}.",
+        f"{why} are over {base.model} on {base.runtime} in {base.precision}.",
     ]
     if rows[0].sittings > 1:
         rounds = len(rows[0].samples) // rows[0].sittings

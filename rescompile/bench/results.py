@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rescompile import kinds
 from rescompile.bench import statistics
 from rescompile.bench.statistics import Interval, Samples, Summary
 from rescompile.errors import Diagnostic, Place, Source, UsageError, nearest
@@ -225,14 +226,15 @@ def document(
 ) -> Any:  # fmt: skip
     """Read a JSON file of a dataclass whose `key` holds the version of its format. `check` tells what else is wrong. Raises
     UsageError with every place that is wrong."""
-    if not path.is_file():
-        raise UsageError(Diagnostic("E0801", f"{path} {'is a folder' if path.is_dir() else 'does not exist'}"))
+    kinds.check_file(path)
     if path.stat().st_size > LARGEST:
         raise UsageError(Diagnostic("E0820", f"{path} has more than {LARGEST >> 20} MiB"))
     try:
         content = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(Diagnostic("E0820", f"{path} cannot be read as text: {error}")) from None
+    except UnicodeDecodeError:
+        raise UsageError(Diagnostic("E0820", f"{path} is no {what}, which is text", help=help)) from None
+    except OSError as error:
+        raise UsageError(Diagnostic("E0820", f"{path} cannot be read: {error.strerror}")) from None
     source = Source(str(path), content)
     try:
         data = json.loads(content, parse_constant=_no_constant, object_pairs_hook=_once)

@@ -149,6 +149,18 @@ class Bench:
             [], [], missing,
         )  # fmt: skip
 
+    def titles(self) -> dict[str, list[str]]:
+        """What the rows of each network may be called, as MODEL@RUNTIME: with `tune`, those of all ways that are tried."""
+        asked, ways = self._asked, list(self._ways)
+        if asked.tune is not None and asked.threads is None:
+            ways += [other for way in self._ways for other in tuning.threaded(way, device.usable())]
+        runtimes = list(dict.fromkeys(way.text for way in ways))
+        found = {}
+        for network in asked.networks:
+            models = [network.name, *(f"{network.name} {label}" for label in asked.beside), *self._peers(network)]
+            found[network.name] = [f"{model}@{runtime}" for model in models for runtime in runtimes]
+        return found
+
     def run(self) -> Generator[str, None, None]:
         """Measure group by group; yields what is going on. When this is left, by an interruption too, `result` holds the
         rows that were finished."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +22,9 @@ from rescompile.cli.common import (
     print_json,
     say,
     with_passes,
+    words,
 )  # fmt: skip
-from rescompile.errors import Diagnostic, OutputError, UsageError, nearest, one_of
+from rescompile.errors import Diagnostic, OutputError, UsageError, clipped, nearest, one_of
 
 if TYPE_CHECKING:
     from rescompile.bench.running import Bench
@@ -127,12 +129,14 @@ def bench(
     from rescompile.bench.running import Asked, Bench
     from rescompile.output import check_ours
 
-    peers = [name for text in compare or () for name in _words("compare", text)]
+    peers = words("compare", ",".join(compare)) if compare else []
     for text in peers:
         parted(text)
     if exporter not in modules.EXPORTERS:
         help = nearest(exporter, modules.EXPORTERS) or "the exporters are legacy and dynamo"
         raise UsageError(Diagnostic("E0802", f"--exporter {exporter}: there is no such exporter", help=help))
+    if output == "-":
+        raise UsageError(Diagnostic("E0802", "-o names a file", help="--json writes the result to standard output"))
     path = None if output is None else Path(output)
     if path is not None:
         if not path.parent.is_dir():
@@ -144,8 +148,10 @@ def bench(
     for name in names:
         if names.count(name) > 1:
             raise UsageError(Diagnostic("E0802", f"two of the specs are called {name}, and rows have that name"))
-    runtimes = None if runtime is None else _words("runtime", runtime)
-    precisions = None if precision is None else _words("precision", precision)
+    runtimes = None if runtime is None else words("runtime", runtime)
+    precisions = None if precision is None else words("precision", precision)
+    if accuracy is not None and not math.isfinite(accuracy):
+        raise UsageError(Diagnostic("E0802", f"--accuracy is a finite error, and this is {accuracy}"))
     search = None
     others = _others(beside or ())
     if tune:
@@ -169,6 +175,8 @@ def bench(
         exporter, _folder(keep), ["rescompile", *sys.argv[1:]], search, others,
     )  # fmt: skip
     running = Bench(asked, say)
+    if baseline is not None:
+        report.check_baseline(baseline, running.titles())
     try:
         _follow(running)
     finally:
@@ -218,6 +226,8 @@ def _others(given: Sequence[str]) -> dict[str, dict[str, Any]]:
             raise UsageError(Diagnostic("E0802", f"--beside {text}: the pass '{option}' {wanted}"))
         if kinds[option] is int and not value.isdecimal():
             raise UsageError(Diagnostic("E0802", f"--beside {text}: the value of '{option}' is a whole number"))
+        if given.count(text) > 1:
+            raise UsageError(Diagnostic("E0802", f"--beside {text} is given twice"))
     return {text: options([text]) for text in given}
 
 
@@ -243,7 +253,8 @@ def _folder(keep: str | None) -> Path | None:
         return None
     folder = Path(keep)
     if not folder.is_dir():
-        raise OutputError(Diagnostic("E1002", f"the folder {folder} does not exist"))
+        what = "is no folder" if folder.exists() else "does not exist"
+        raise OutputError(Diagnostic("E1002", f"--keep {folder} {what}"))
     if any(folder.iterdir()):
         raise OutputError(
             Diagnostic("E1001", f"the folder {folder} is not empty", help="name an empty folder with --keep")
@@ -251,20 +262,14 @@ def _folder(keep: str | None) -> Path | None:
     return folder
 
 
-def _words(option: str, text: str) -> list[str]:
-    """The words of a list. Raises UsageError where it is empty."""
-    words = [word.strip() for word in text.split(",")]
-    if not all(words):
-        raise UsageError(Diagnostic("E0802", f"--{option} '{text}' has an empty entry"))
-    return words
-
-
 def _batches(text: str) -> list[int]:
     """The sizes of `1,8,32`. Raises UsageError for anything else."""
-    words = _words("batch", text)
-    if not all(word.isascii() and word.isdecimal() and 0 < int(word) <= 1 << 16 for word in words):
-        raise UsageError(Diagnostic("E0802", f"--batch {text}: write sizes from 1 to 65536, such as --batch 1,8,32"))
-    return [int(word) for word in words]
+    sizes = words("batch", text)
+    if not all(size.isascii() and size.isdecimal() and len(size) < 10 and 0 < int(size) <= 1 << 16 for size in sizes):
+        raise UsageError(
+            Diagnostic("E0802", f"--batch {clipped(text)}: write sizes from 1 to 65536, such as --batch 1,8,32")
+        )
+    return [int(size) for size in sizes]
 
 
 @command

@@ -7,9 +7,11 @@ import functools
 import inspect
 import json
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rescompile.errors import Diagnostic, OutputError, Place, RescompileError, Source, SpecError, UsageError
+from rescompile.errors import Diagnostic, OutputError, Place, RescompileError, Source, SpecError, UsageError, clipped
 
 if TYPE_CHECKING:
     from rescompile.network import Network
@@ -33,6 +35,11 @@ class Format(StrEnum):
     github = "github"
     sarif = "sarif"
 
+
+#: Signals that end a command as Ctrl-C does, and what is said then: of a scheduler or `timeout`, and of a closed terminal.
+STOPS = {"SIGTERM": "terminated", "SIGHUP": "the terminal was closed"}
+#: Seconds that a command has to end itself after such a signal.
+GRACE = 10.0
 
 SpecArgument = Annotated[
     str, typer.Argument(metavar="SPEC", help="A spec file (with a / or .yaml), or a name of the zoo.")
@@ -67,25 +74,27 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
-            function(*args, **kwargs)
-            if sys.stdout is None:
-                raise OutputError(Diagnostic("E1002", "standard output is closed"))
-            sys.stdout.flush()
+            with _stoppable():
+                function(*args, **kwargs)
+                if sys.stdout is None:
+                    raise OutputError(Diagnostic("E1002", "standard output is closed"))
+                sys.stdout.flush()
         except RescompileError as error:
             form = "json" if kwargs.get("as_json") else kwargs.get("format", Format.text).value
             report(error.diagnostics, form)
             raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
-            say("interrupted")
-            raise typer.Exit(130) from None
+        except KeyboardInterrupt as stop:
+            number, word = stop.args if isinstance(stop, Stopped) else (signal.SIGINT, "interrupted")
+            say(word)
+            raise typer.Exit(128 + number) from None
         except BrokenPipeError:
-            _forget_output()  # the reader went away, as in `rescompile list | head`: nothing is wrong
+            _forget(sys.stdout)  # the reader went away, as in `rescompile list | head`: nothing is wrong
             raise typer.Exit(0) from None
         except MemoryError:
             report([Diagnostic("E0901", "there is not enough memory for this")], "text")
             raise typer.Exit(4) from None
         except OSError as error:
-            _forget_output()
+            _forget(sys.stdout)
             where = f": {error.filename}" if error.filename else ""
             report([Diagnostic("E1002", f"{error.strerror or error}{where}")], "text")
             raise typer.Exit(OutputError.exit_code) from None
@@ -93,10 +102,65 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def _forget_output() -> None:
-    """Send what is still buffered for standard output nowhere: the interpreter would fail on it again at exit."""
+class Stopped(KeyboardInterrupt):
+    """A signal of STOPS, with its number and what it says: as Ctrl-C does, it leaves what is finished, and nothing torn."""
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ends a command on a signal of STOPS, unless somebody else has a say in it: `nohup` ignores a closed terminal."""
+
+    taken: dict[int, str] = {}
+
+    def stop(number: int, frame: object) -> None:
+        raise Stopped(number, taken[number])
+
+    if threading.current_thread() is threading.main_thread():  # Python has signals nowhere else
+        for name, word in STOPS.items():
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                taken[number] = word
+                signal.signal(number, stop)
+    try:
+        with _ended_at_last(taken):
+            yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _ended_at_last(numbers: Collection[int]) -> Iterator[None]:
+    """Ends the process GRACE seconds after one of these signals. Python acts on a signal between two steps of its own, and a
+    kernel of somebody else may take hours in one."""
+    if not numbers or os.name == "nt":  # where SIGTERM ends a process at once
+        yield
+        return
+    ended = threading.Event()
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while said := os.read(reading, 1):
+            if said[0] in numbers and not ended.wait(GRACE):
+                os._exit(128 + said[0])
+        os.close(reading)
+
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        signal.set_wakeup_fd(before)
+        os.close(writing)  # which ends the reading
+
+
+def _forget(stream: Any) -> None:
+    """Send what is still buffered for a stream nowhere: the interpreter would fail on it again at exit."""
     with contextlib.suppress(AttributeError, OSError):  # closed, or no file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def with_passes(function: Callable[..., None]) -> Callable[..., None]:
@@ -136,19 +200,26 @@ def report(diagnostics: Sequence[Diagnostic], form: str) -> None:
     """Write diagnostics where their form belongs: text is for people, the rest is data."""
     from rescompile.rendering import render
 
-    stream = sys.stderr if form == "text" else sys.stdout
-    if stream is not None:
-        print(render(diagnostics, form, colour=form == "text" and _colour(stream)), file=stream)
+    if form == "text":
+        say(render(diagnostics, form, colour=_colour(sys.stderr)))
+    elif sys.stdout is not None:
+        print(render(diagnostics, form), file=sys.stdout)
 
 
 def _colour(stream: Any) -> bool:
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return (
+        stream is not None and stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    )
 
 
 def say(text: str) -> None:
-    """Tell people something: on standard error, where it is in no program's way."""
+    """Tell people something: on standard error, where it is in no program's way. Where nobody can be told, as after a terminal
+    was closed, the work goes on."""
     if sys.stderr is not None:
-        print(text, file=sys.stderr)
+        try:
+            print(text, file=sys.stderr)
+        except OSError:
+            _forget(sys.stderr)
 
 
 class Progress:
@@ -186,11 +257,23 @@ def print_json(data: Any) -> None:
     print(json.dumps(data, indent=2))
 
 
+def words(option: str, text: str) -> list[str]:
+    """The words of an option's list with commas. Raises UsageError where one is empty or stands there twice."""
+    found = [word.strip() for word in text.split(",")]
+    shown = clipped(text)
+    if not all(found):
+        raise UsageError(Diagnostic("E0802", f"--{option} '{shown}' has an empty entry"))
+    for word in found:
+        if found.count(word) > 1:
+            raise UsageError(Diagnostic("E0802", f"--{option} '{shown}' names {clipped(word)} twice"))
+    return found
+
+
 def spec_files(arguments: list[str]) -> Iterator[str]:
     """The specs that arguments name, those of a folder in the order of their names. Raises UsageError for an empty folder."""
     for argument in arguments:
         folder = Path(argument)
-        if folder.is_dir():
+        if argument and folder.is_dir():  # the path of nothing would be this folder
             found = sorted(path for pattern in ("*.yaml", "*.yml") for path in folder.rglob(pattern))
             if not found:
                 raise UsageError(Diagnostic("E0801", f"the folder {argument} holds no .yaml file"))
@@ -204,6 +287,10 @@ def elaborated(spec: str, settings: list[str] | None, features: str | None = Non
     from rescompile.elaboration import elaborate, more_problems
     from rescompile.loading import load
 
+    if features is not None and not features.strip():
+        raise UsageError(
+            Diagnostic("E0802", "--features names no part", help="write one or more, such as layer2,layer3")
+        )
     setting = f"features=[{features}]" if features else None
     try:
         loaded = load(spec, [*(settings or ()), *([setting] if setting else ())])

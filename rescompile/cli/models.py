@@ -25,13 +25,13 @@ def extract(
     """Get back the spec that a model was built from; its passes are told on standard error."""
     import hashlib
 
-    from rescompile import backend
+    from rescompile import backend, kinds
     from rescompile.errors import CheckFailed
     from rescompile.output import write_text
     from rescompile.seal import sealed
 
-    if not model.is_file():
-        raise UsageError(Diagnostic("E0801", f"{model} {'is a folder' if model.is_dir() else 'does not exist'}"))
+    kinds.refuse(str(model), "a spec is recorded in ONNX models", kinds.ONNX)
+    kinds.check_file(model)
     if output not in (None, "-") and Path(str(output)).exists() and Path(str(output)).samefile(model):
         raise UsageError(Diagnostic("E0802", f"-o {output} is the model itself"))
     recorded = backend.extract(model)

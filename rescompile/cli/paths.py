@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -75,7 +76,9 @@ def paths(
     labels: Annotated[
         str | None, typer.Option(metavar="FILE", help="Classes of the inputs, a .npy file. Default: drawn at random.")
     ] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="Paths measured of each length. Default: 32.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Paths measured of each length. Default: 32.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of what is drawn for --gradients. Default: 0.")] = None,
     set: SetOption = None,
     force: ForceOption = False,
@@ -155,17 +158,13 @@ def _weights(network: Network, file: str | None, seed: int) -> Weights:
 
 def _array(option: str, name: str) -> Array:
     """An array of a .npy file; such a file can run no code."""
-    import numpy as np
+    from rescompile import arrays, kinds
 
+    kinds.check_file(name)
     try:
-        array: Array = np.load(name, allow_pickle=False)
-    except FileNotFoundError:
-        raise UsageError(Diagnostic("E0801", f"{name} does not exist")) from None
-    except (OSError, ValueError, EOFError) as error:
-        raise UsageError(Diagnostic("E0801", f"--{option} {name}: no .npy file of numbers: {error}")) from None
-    if not isinstance(array, np.ndarray):
-        raise UsageError(Diagnostic("E0801", f"--{option} {name}: this holds several arrays, and a .npy file one"))
-    return array
+        return arrays.read(Path(name))
+    except arrays.Unreadable as error:
+        raise UsageError(Diagnostic("E0801", f"--{option} {name}: {error}", help=error.help)) from None
 
 
 _UNITS = {LengthUnit.blocks: "branches", LengthUnit.layers: "layers"}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rescompile.cli.common import (
+    DynamicOption,
     FeaturesOption,
     ForceOption,
     Format,
@@ -81,16 +82,20 @@ def run_model(
     size: Annotated[
         str | None,
         typer.Option(
-            metavar="HEIGHTxWIDTH", help="Size of the seeded input where that is free. Default: that of the spec."
+            metavar="HEIGHTxWIDTH",
+            help="Size of the seeded input where that is free, as by --dynamic. Default: that of the spec.",
         ),
     ] = None,
-    repeats: Annotated[int | None, typer.Option(min=1, help="Timed runs after the first. Default: 5.")] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Timed runs after the first. Default: 5.")
+    ] = None,
     weights: Annotated[
         str | None, typer.Option(metavar="FILE", help="Weights of a spec. Default: new ones by the spec's init.")
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of new weights, and of the input without --image. Default: 0.")
     ] = None,
+    dynamic: DynamicOption = None,
     set: SetOption = None,
     features: FeaturesOption = None,
     save: Annotated[
@@ -124,7 +129,7 @@ def run_model(
         images.require()
         paths = images.find(image)
         words = read(labels) if labels is not None else None
-    of_specs = {"--weights": weights, "--set": set, "--features": features, **passes}
+    of_specs = {"--weights": weights, "--dynamic": dynamic, "--set": set, "--features": features, **passes}
     if image:
         of_specs["--seed"] = seed
     with _compiled(model, of_specs, seed or 0, passes) as path:
@@ -149,11 +154,15 @@ def _compiled(model: str, of_specs: dict[str, Any], seed: int, passes: dict[str,
                 raise UsageError(Diagnostic("E0802", f"{option} is about specs, and {model} is a model already"))
         yield path
         return
+    from rescompile import kinds
     from rescompile.building import build
 
+    kinds.refuse(model, "'run' takes an ONNX model, a spec or a name of the zoo", kinds.SPEC)
     _, network = elaborated(model, of_specs["--set"], of_specs["--features"])
     weights = of_specs["--weights"]
-    artifact = build(network, "onnx", weights, seed=seed, say=say, **passes)
+    dynamic = of_specs["--dynamic"]
+    free = {} if dynamic is None else {"dynamic": dynamic}
+    artifact = build(network, "onnx", weights, seed=seed, say=say, **free, **passes)
     with tempfile.TemporaryDirectory(prefix="rescompile-") as folder:
         path = Path(folder) / f"{network.name}.onnx"
         artifact.write(path)

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from rescompile.cli.common import (
-    DynamicOption,
     FeaturesOption,
     Format,
     FormatOption,
@@ -19,6 +18,7 @@ from rescompile.cli.common import (
     print_json,
     say,
     with_passes,
+    words,
 )  # fmt: skip
 from rescompile.errors import Diagnostic, UsageError
 
@@ -34,7 +34,10 @@ def verify(
         ),
     ] = None,
     runtime: Annotated[
-        str | None, typer.Option(help="Runtimes to compare, separated by commas, such as ort-cpu,torch-cpu:compile.")
+        str | None,
+        typer.Option(
+            help="Runtimes to compare, separated by commas, such as ort-cpu,torch-cpu:compile. Not with --dynamic."
+        ),
     ] = None,
     precision: Annotated[
         str | None, typer.Option(help="Precisions of the runtimes, separated by commas. Default: fp32.")
@@ -44,7 +47,12 @@ def verify(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and input.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Size of the batch.")] = 2,
-    dynamic: DynamicOption = None,
+    dynamic: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AXES", help="Axes of the image to leave free: height,width, or one of them. Not with --runtime."
+        ),
+    ] = None,
     set: SetOption = None,
     features: FeaturesOption = None,
     as_json: JsonOption = False,
@@ -59,6 +67,9 @@ def verify(
     from rescompile.verification import TARGETS, other_size
     from rescompile.verification import verify as verdicts
 
+    chosen = words("runtime", runtime) if runtime is not None else []
+    names = words("targets", targets) if targets is not None else [] if runtime is not None else TARGETS
+    precisions = words("precision", "fp32" if precision is None else precision)
     _, network = elaborated(spec, set, features)
     loaded = None
     if weights is not None:
@@ -73,8 +84,6 @@ def verify(
     shape = [batch, *(network.input if dynamic is None else other_size(network, dynamic))]
     if dynamic is not None and not as_json:
         print(f"input {shape}")
-    chosen = _split(runtime or "")
-    names = _split(targets) if targets is not None else [] if runtime is not None else TARGETS
     found: list[Any] = []
     widths = max(map(len, ("runtime", *chosen))), len("precision")
 
@@ -82,7 +91,6 @@ def verify(
         where = f"{runtime:<{widths[0]}}  {precision:<{widths[1]}}  " if chosen else ""
         print(f"{target:<8}  {where}{rest}")
 
-    precisions = _split(precision or "fp32")
     for verdict in verdicts(network, names, seed, batch, loaded, passes, chosen, precisions, dynamic):
         if not as_json and not found:
             shown("target", "runtime", "precision", f"{'error':>9}  {'bound':>9}")
@@ -105,7 +113,3 @@ def verify(
         print("PASSED" if passed else "FAILED")
     if not passed:
         raise typer.Exit(1)
-
-
-def _split(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -87,6 +88,7 @@ def inspect(
     from rescompile.errors import Diagnostic, UsageError
     from rescompile.weights import misfits
 
+    _in_order("weights inspect", file, *(() if spec is None else (spec,)))
     if spec is None:
         if source is not None or set:
             raise UsageError(Diagnostic("E0802", "--from and --set take a SPEC"))
@@ -137,6 +139,7 @@ def convert(
     from rescompile.transfer import convert
 
     tensors.check_name(output)
+    _in_order("weights convert", file, spec)
     _, network = elaborated(spec, set)
     checkpoint = _read(file, entry, network)
     held = _profile(source).to_ours(checkpoint.tensors, network) if source else checkpoint.tensors
@@ -162,13 +165,29 @@ def transfer(
     """Write the weights of one spec for an edited one: what its blocks share is kept, the rest is new."""
     from rescompile import checkpoints, tensors
     from rescompile.transfer import transfer
+    from rescompile.weights import misfits
 
     tensors.check_name(output)
+    _in_order("weights transfer", file, old, new)
     (_, before), (_, after) = elaborated(old, None), elaborated(new, set)
     checkpoint = _read(file, entry, before)
-    checkpoints.check(checkpoint.tensors, before, file)
+    swapped = misfits(checkpoint.tensors, before) and not misfits(checkpoint.tensors, after)
+    advice = f"it fits {after.name}, and the spec that FILE is of comes before the edited one" if swapped else None
+    checkpoints.check(checkpoint.tensors, before, file, advice)
     done = transfer(checkpoint.tensors, before, after, classes, in_channels, seed)
     _write(done, after, None, output, force, as_json)
+
+
+def _in_order(command: str, *given: str) -> None:
+    """Raises UsageError where weights are not named first. Specs in the wrong order show in weights that do not fit."""
+    from rescompile import kinds
+    from rescompile.errors import Diagnostic, UsageError
+
+    files = [name for name in given if kinds.kind(name) is kinds.WEIGHTS]
+    if len(files) == 1 and given[0] != files[0] and kinds.kind(given[0]) in (kinds.SPEC, None):
+        words = [*files, *(name for name in given if name != files[0])]
+        help = f"rescompile {command} {shlex.join(words)}"
+        raise UsageError(Diagnostic("E0802", f"{files[0]} is a file of weights, which come first", help=help))
 
 
 def _read(file: str, entry: str | None, network: Network | None = None) -> Checkpoint:
