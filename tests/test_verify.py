@@ -126,6 +126,15 @@ def test_command_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.output.splitlines()[-1] == "FAILED"
 
 
+def test_an_error_that_is_infinite_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON has no infinity, and an output that is missing is infinitely far off."""
+    monkeypatch.setattr("rescompile.verification.relative_error", lambda outputs, exact: float("inf"))
+    done = CliRunner().invoke(app, ["verify", SMALL, "--targets", "onnx", "--json"])
+    assert done.exit_code == 1
+    data = json.loads(done.stdout, parse_constant=pytest.fail)
+    assert [(each["error"], each["passed"]) for each in data["targets"]] == [(None, False)]
+
+
 def test_an_unknown_target_is_refused() -> None:
     """With the nearest one that there is."""
     done = CliRunner().invoke(app, ["verify", SMALL, "--targets", "onxn"])

@@ -6,12 +6,13 @@ import contextlib
 import functools
 import inspect
 import json
+import math
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -253,8 +254,17 @@ class Progress:
 
 
 def print_json(data: Any) -> None:
-    """Print the data of a command with --json."""
-    print(json.dumps(data, indent=2))
+    """Print the data of a command with --json. JSON has no infinity, which an error is where an output is missing: it is null."""
+    print(json.dumps(_finite(data), indent=2, allow_nan=False))
+
+
+def _finite(data: Any) -> Any:
+    """Data with null in place of numbers that are none."""
+    if isinstance(data, Mapping):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def words(option: str, text: str) -> list[str]:
