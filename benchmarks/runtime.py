@@ -213,7 +213,7 @@ def measure(options: Any, described: dict[str, Any]) -> tuple[dict[str, Times], 
 
 def main() -> int:
     """Measure, print both tables, write the JSON file; the exit code says whether the promises hold."""
-    options = arguments(__doc__ or "", pairs=40, sittings=5)
+    options = arguments(__doc__ or "", pairs=50, sittings=10)
     described = machine()
     needed = ("rescompile", "torch", "torchvision", "timm", "onnxruntime")
     missing = [package for package in needed if not importlib.util.find_spec(package)]
