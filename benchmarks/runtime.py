@@ -19,7 +19,7 @@ speed-ups must keep its bound with the lower end of its interval.
 A file as its exporter wrote it is what a user of torchvision has; both have a fixed batch.
 
 Exit code: 0 when every promise that was measured is kept; 1 when one is missed; 4 when one was left undecided, or could
-not be measured because a package is missing.
+not be measured because a package is missing; 130 when it was interrupted, with what was finished in the file.
 
     python benchmarks/runtime.py --json runtime.json
 """
@@ -65,9 +65,9 @@ TURN = 0.05
 
 
 def names() -> list[str]:
-    """Every measurement, in its order."""
+    """Every measurement, in its order: batch 1, of which most is promised, first."""
     kinds = (*BESIDE_PEERS, *SEARCHES)
-    return [f"{network} {kind}, batch {batch}" for kind in kinds for network in PEERS for batch in BATCHES]
+    return [f"{network} {kind}, batch {batch}" for batch in BATCHES for kind in kinds for network in PEERS]
 
 
 def measured(network: str, kind: str, batch: int, options: Any) -> Result:
@@ -79,8 +79,9 @@ def measured(network: str, kind: str, batch: int, options: Any) -> Result:
 
     changed = ["input=[3, 64, 64]"] if options.quick else []
     tree = rescompile.elaborate(rescompile.load(network, set=changed))
-    rounds = 5 if options.quick else math.ceil(options.pairs / options.sittings)
-    plan = Plan(rounds, turn=0.0 if options.quick else TURN, sittings=options.sittings)
+    sittings = options.sittings if kind in BESIDE_PEERS else 1  # a speed-up of 2 does not hang on 1%
+    rounds = 5 if options.quick else math.ceil(options.pairs / sittings)
+    plan = Plan(rounds, turn=0.0 if options.quick else TURN, sittings=sittings)
     if kind in BESIDE_PEERS:
         asked = Asked([tree], {}, PEERS[network], [BESIDE_PEERS[kind]], ["fp32"], [batch], plan)
     else:
@@ -174,41 +175,48 @@ def amx() -> bool:
     return any(feature.startswith("amx_") for feature in describe()["processor"]["features"])
 
 
-def measure(options: Any, described: dict[str, Any]) -> tuple[dict[str, Times], list[Row]]:
-    """Everything that was asked for, one group after the other; after each the file is written, so that a run which is stopped
-    leaves what it has."""
+def measure(options: Any, described: dict[str, Any]) -> tuple[dict[str, Times], list[Row], bool]:
+    """Everything that was asked for, one group after the other, and whether all of it was measured. After each group the file is
+    written, and Ctrl-C leaves what was finished."""
     from rescompile.errors import RescompileError
 
     samples: dict[str, Times] = {}
     rows: list[Row] = []
-    means: dict[str, list[Row]] = {kind: [] for kind in SEARCHES}
-    wanted, has_amx = chosen(names(), options.only), amx()
-    for name in wanted:
-        record(options, described, samples, rows)
+    sped: dict[str, list[Row]] = {kind: [] for kind in SEARCHES}
+    has_amx = amx()
+    for name in chosen(names(), options.only):
         title, batch = name.split(", batch ")
         network, kind = title.split()
-        say(f"{name}: {options.pairs} rounds in {options.sittings} sittings")
+        say(f"{name}: {options.pairs} rounds")
         try:
             result = measured(network, kind, int(batch), options)
         except RescompileError as error:  # the rest of an hour is measured all the same
             rows.append(unmeasured(name, f"not measured: {error.diagnostics[0].message}"))
             continue
+        except KeyboardInterrupt:
+            return samples, rows + means(sped, has_amx), False
         samples[name] = {
             f"{row.model} on {row.runtime}, {row.precision}": [second for turn in row.samples for second in turn]
             for row in result.rows
         }
         if kind in BESIDE_PEERS:
             rows += beside(name, result)
-            continue
-        promised = int(batch) == 1 and (kind != "reduced" or has_amx)
-        rows.append(speed_up(name, result, BOUNDS[kind][1] if promised else None))
-        if int(batch) == 1:
-            means[kind].append(rows[-1])
-    for kind, found in means.items():
-        if found:
-            row = mean(kind, found)
-            rows.append(row if kind != "reduced" or has_amx else replace(row, bound=None, verdict="no AMX"))
-    return samples, rows
+        else:
+            promised = int(batch) == 1 and (kind != "reduced" or has_amx)
+            rows.append(speed_up(name, result, BOUNDS[kind][1] if promised else None))
+            if int(batch) == 1:
+                sped[kind].append(rows[-1])
+        record(options, described, samples, rows + means(sped, has_amx))
+    return samples, rows + means(sped, has_amx), True
+
+
+def means(sped: Mapping[str, Sequence[Row]], has_amx: bool) -> list[Row]:
+    """The mean of each search that was made."""
+    made = {kind: mean(kind, rows) for kind, rows in sped.items() if rows}
+    return [
+        row if kind != "reduced" or has_amx else replace(row, bound=None, verdict="no AMX")
+        for kind, row in made.items()
+    ]
 
 
 def main() -> int:
@@ -225,8 +233,9 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     described["processors_allowed"] = cores
-    samples, rows = measure(options, described)
-    return report(options, described, samples, rows)
+    samples, rows, whole = measure(options, described)
+    code = report(options, described, samples, rows)
+    return code if whole else 130
 
 
 if __name__ == "__main__":
