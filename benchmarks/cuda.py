@@ -1,4 +1,4 @@
-"""What one lease of a machine with an NVIDIA GPU should measure: the most valuable first, each part within a time of its own.
+"""What half an hour on a machine with an NVIDIA GPU should measure: the most valuable first, each part within a time of its own.
 
 - `doctor`: what works there; what does not is measured no further;
 - `verify`: every network in ONNX Runtime's CUDA provider and in torch, held to float64;
