@@ -578,7 +578,7 @@ def test_peers_in_int8(small: Network, tmp_path: Path) -> None:
 
     made = models.of_peer("torchvision:squeezenet1_1", (3, 64, 64), 0, "legacy")
     x = models.inputs((3, 64, 64), 5, 0)
-    file = made.write(tmp_path, x, "u8s8")
+    file = made.write(tmp_path, x, models.form_of("ort-cpu", "int8"))
     reference = models.Reference(made, x)
     reference.known("int8", quantization.simulated(file, x))
     prepared = RUNTIMES["ort-cpu"].prepare(Job("peer", file, None, x, "int8"), {})
