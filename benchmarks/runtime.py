@@ -11,10 +11,11 @@ into sittings, for each of which all are prepared anew, since one and the same p
 the next. Where the control is wider than 2%, the row is undecided.
 
 A ratio of times keeps its promise, not to be slower, if the upper end of its 95% interval is at most 1.01, or 1 plus the half-width of
-the control's interval where that is more. Two programs that are the same have a ratio of 1 give or take the half-width of the
+the control's interval where that is more; it is missed if the lower end is above that, and an interval that holds the bound leaves
+its row undecided: more sittings are wanted. Two programs that are the same have a ratio of 1 give or take the half-width of the
 control: a bound of exactly that is missed every second time, however precisely one measures, so what counts as equal is fixed at
-1%. An interval that reaches above the bound and also holds 1 leaves its row undecided: more sittings are wanted. A mean of
-speed-ups must keep its bound with the lower end of its interval.
+1%. Where ONNX Runtime makes the same kernels of both files, with the same attributes and weights of the same shapes, it is told
+(`same program`) instead of left undecided. Speed-ups and their mean must keep their bounds with the lower ends of their intervals.
 
 A file as its exporter wrote it is what a user of torchvision has; both have a fixed batch.
 
@@ -30,13 +31,16 @@ import importlib.util
 import math
 import os
 import sys
+import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compile import machine, say
-from pairs import Interval, Row, Times, arguments, chosen, record, report, unmeasured
+from pairs import LEAST_ROUNDS, Interval, Row, Times, arguments, chosen, record, report, unmeasured
 
 if TYPE_CHECKING:
     from rescompile.bench.results import Result
@@ -70,8 +74,8 @@ def names() -> list[str]:
     return [f"{network} {kind}, batch {batch}" for batch in BATCHES for kind in kinds for network in PEERS]
 
 
-def measured(network: str, kind: str, batch: int, options: Any) -> Result:
-    """What bench measures of a network: beside its peers, or in the fastest way that it finds."""
+def measured(network: str, kind: str, batch: int, options: Any, folder: Path) -> Result:
+    """What bench measures of a network: beside its peers, or in the fastest way that it finds. ONNX files are left in a folder."""
     import rescompile
     from rescompile.bench.measuring import Plan
     from rescompile.bench.running import Asked, Bench
@@ -80,20 +84,42 @@ def measured(network: str, kind: str, batch: int, options: Any) -> Result:
     changed = ["input=[3, 64, 64]"] if options.quick else []
     tree = rescompile.elaborate(rescompile.load(network, set=changed))
     sittings = options.sittings if kind in BESIDE_PEERS else 1  # a speed-up of 2 does not hang on 1%
-    rounds = 5 if options.quick else math.ceil(options.pairs / sittings)
+    rounds = LEAST_ROUNDS if options.quick else math.ceil(options.pairs / sittings)
     plan = Plan(rounds, turn=0.0 if options.quick else TURN, sittings=sittings)
     if kind in BESIDE_PEERS:
         asked = Asked([tree], {}, PEERS[network], [BESIDE_PEERS[kind]], ["fp32"], [batch], plan)
     else:
         tune = Tune(ACCURACY, {network: ["rescompile", "bench", network]})
         asked = Asked([tree], {}, (), _cpu_runtimes(), SEARCHES[kind], [batch], plan, tune=tune)
-    bench = Bench(replace(asked, control=True, threads=options.threads, clock=options.clock), say)
+    bench = Bench(replace(asked, control=True, threads=options.threads, clock=options.clock, keep=folder), say)
     with closing(bench.run()) as steps:
         for _ in steps:
             pass
     for problem in bench.problems:
         raise problem
     return bench.result
+
+
+def kernels(path: Path) -> Counter[str]:
+    """What ONNX Runtime makes of a file: for each of its kernels the operator, the attributes and the shapes of its weights."""
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = f"{folder}/optimized.onnx"
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        graph = onnx.load(options.optimized_model_filepath).graph
+    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    found: Counter[str] = Counter()
+    for node in graph.node:
+        given = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+        if given.get("dilations") == [1, 1]:  # which is what it is by itself
+            del given["dilations"]
+        weights = [shapes[name] for name in node.input if name in shapes]
+        found[f"{node.domain} {node.op_type} {sorted(given.items())} {weights}"] += 1
+    return found
 
 
 def _cpu_runtimes() -> list[str]:
@@ -103,15 +129,21 @@ def _cpu_runtimes() -> list[str]:
     return [name for name in tuning.here() if RUNTIMES[name].device == "cpu"]
 
 
-def beside(name: str, result: Result) -> list[Row]:
+def beside(name: str, result: Result, folder: Path) -> list[Row]:
     """Ours beside each peer."""
     from rescompile.bench import statistics
+    from rescompile.bench.models import digest
 
     ours, *peers = result.rows
-    return [
-        judged(f"{name}: time of {peer.model}'s", plain(statistics.ratio(ours.times, peer.times)), control(result), 1.0, "<=")
-        for peer in peers
-    ]  # fmt: skip
+    files = {digest(path): path for path in folder.glob("*.onnx")}
+    made = {artifact: kernels(path) for artifact, path in files.items()}
+    rows = []
+    for peer in peers:
+        found = plain(statistics.ratio(ours.times, peer.times))
+        row = judged(f"{name}: time of {peer.model}'s", found, control(result), 1.0, "<=")
+        same = ours.artifact in made and made[ours.artifact] == made[peer.artifact or ""]
+        rows.append(replace(row, verdict="same program") if row.verdict == "UNDECIDED" and same else row)
+    return rows
 
 
 def speed_up(name: str, result: Result, bound: float | None) -> Row:
@@ -141,16 +173,16 @@ def plain(found: Any) -> Interval:
 
 
 def judged(promise: str, found: Interval, noise: Interval, bound: float | None, sign: str) -> Row:
-    """A row whose interval's far end must keep the bound; an upper one with what counts as equal, or the half-width of the control."""
+    """A row whose interval must lie within the bound; an upper one with what counts as equal, or the half-width of the control."""
     row = Row(promise, found.value, sign, bound, "x", found, noise)
     if bound is None:
         return row
     if not noise.good:
         return replace(row, verdict="UNDECIDED")
     if sign == ">=":
-        return replace(row, verdict="ok" if found.low >= bound else "MISSED")
+        return replace(row, verdict="ok" if found.low >= bound else "MISSED" if found.high < bound else "UNDECIDED")
     limit = bound + max(EQUAL, noise.half_width)
-    verdict = "ok" if found.high <= limit else "MISSED" if found.low > bound else "UNDECIDED"
+    verdict = "ok" if found.high <= limit else "MISSED" if found.low > limit else "UNDECIDED"
     return replace(row, bound=limit, verdict=verdict)
 
 
@@ -188,20 +220,21 @@ def measure(options: Any, described: dict[str, Any]) -> tuple[dict[str, Times], 
         title, batch = name.split(", batch ")
         network, kind = title.split()
         say(f"{name}: {options.pairs} rounds")
-        try:
-            result = measured(network, kind, int(batch), options)
-        except RescompileError as error:  # the rest of an hour is measured all the same
-            rows.append(unmeasured(name, f"not measured: {error.diagnostics[0].message}"))
-            continue
-        except KeyboardInterrupt:
-            return samples, rows + means(sped, has_amx), False
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                result = measured(network, kind, int(batch), options, Path(folder))
+            except RescompileError as error:  # the rest of an hour is measured all the same
+                rows.append(unmeasured(name, f"not measured: {error.diagnostics[0].message}"))
+                continue
+            except KeyboardInterrupt:
+                return samples, rows + means(sped, has_amx), False
+            if kind in BESIDE_PEERS:
+                rows += beside(name, result, Path(folder))
         samples[name] = {
             f"{row.model} on {row.runtime}, {row.precision}": [second for turn in row.samples for second in turn]
             for row in result.rows
         }
-        if kind in BESIDE_PEERS:
-            rows += beside(name, result)
-        else:
+        if kind in SEARCHES:
             promised = int(batch) == 1 and (kind != "reduced" or has_amx)
             rows.append(speed_up(name, result, BOUNDS[kind][1] if promised else None))
             if int(batch) == 1:
