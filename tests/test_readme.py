@@ -105,6 +105,31 @@ def test_figures_of_modules() -> None:
     assert shown == [*measured, *(f"{promises[name]['measured']:.3f}" for name in single)]
 
 
+def test_figures_of_runtimes() -> None:
+    """Each ratio in the third table is that of the committed runs: the range, and the geometric mean of speed-ups."""
+    promises = [
+        promise
+        for part in ("onnx", "compile", "search")
+        for promise in json.loads((ROOT / f"benchmarks/results/runtime_{part}.json").read_text())["promises"]
+    ]
+    assert {promise["verdict"] for promise in promises} <= {"ok", "same program", "shown", "no AMX"}
+    table = TEXT.split("<!-- figures: runtime -->")[1].split("<!-- end -->")[0]
+    shown = [line.split("|")[2].strip() for line in table.splitlines() if line.startswith("|")][2:]
+    measured = []
+    for kind, digits in (
+        (" onnx, batch 1: time", 3), (" onnx, batch 8: time", 3), (" compile, batch 1: time", 3),
+        (" plan, batch 1: speed-up", 2), (" reduced, batch 1: speed-up", 2),
+    ):  # fmt: skip
+        values = [promise["measured"] for promise in promises if kind in promise["promise"]]
+        assert len(values) == (6 if "speed-up" in kind else 10)
+        text = f"{min(values):.{digits}f} to {max(values):.{digits}f}"
+        means = [
+            p["measured"] for p in promises if p["promise"].startswith(f"{kind.split(':')[0].strip()}: geometric mean")
+        ]
+        measured.append(text + "".join(f", geometric mean {mean:.2f}" for mean in means))
+    assert shown == measured
+
+
 def test_figures() -> None:
     """Each time and memory in the table is that of the committed run."""
     results = json.loads((ROOT / "benchmarks/results/compile.json").read_text())
