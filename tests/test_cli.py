@@ -194,6 +194,7 @@ USAGE_ERRORS = [
     ["build", "resnet18", "-t", "onnx", "--precision", "int8", "--calibrate", ""],
     ["validate", ""],
     ["show", f"./{'x' * 300}.yaml"],
+    ["show", "x" * 300],
     ["extract", ""],
     ["extract", "resnet18.yaml"],
     ["run", "resnet18", "--repeats", "9" * 20],
@@ -615,6 +616,26 @@ def test_signals_belong_to_the_command_while_it_runs() -> None:
     worker.start()
     worker.join()
     assert results[0].exit_code == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for one process")
+def test_a_second_signal_does_not_interrupt_the_saving() -> None:
+    """GNU `timeout` sends SIGTERM to the command, and then to its whole group; a terminal that is closed follows one, too."""
+
+    @common.command
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            for again in (signal.SIGTERM, signal.SIGHUP):
+                os.kill(os.getpid(), again)
+            typer.echo("saved")
+
+    made = typer.Typer()
+    made.command()(work)
+    done = CliRunner().invoke(made, catch_exceptions=False)
+    assert (done.exit_code, done.stdout) == (143, "saved\n")
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)] == [signal.SIG_DFL] * 2
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for one process")

@@ -114,6 +114,8 @@ def _stoppable() -> Iterator[None]:
     taken: dict[int, str] = {}
 
     def stop(number: int, frame: object) -> None:
+        for each in taken:  # what is finished is saved now: `timeout` sends its signal twice, and one is enough
+            signal.signal(each, signal.SIG_IGN)
         raise Stopped(number, taken[number])
 
     if threading.current_thread() is threading.main_thread():  # Python has signals nowhere else
