@@ -856,6 +856,7 @@ def test_a_device_that_is_lost_in_the_middle(tmp_path: Path, fake: Any) -> None:
         (["--runtime", "good,good"], 2, "--runtime 'good,good' names good twice"),
         (["--runtime", "good", "--batch", "1,01"], 2, "the batch 1 is given twice"),
         (["--runtime", "good", "--batch", "9" * 5000], 2, "sizes from 1"),
+        (["--runtime", "good", "--beside", f"join-groups={'9' * 5000}"], 2, "a whole number below 10^9"),
         (["--runtime", "good", "--beside", "form=a", "--beside", "form=a"], 2, "--beside form=a is given twice"),
         (["--runtime", "good", "--compare", "timm:a,timm:b", "--compare", "timm:a"], 2, "names timm:a twice"),
         (["--runtime", "good", "--baseline", f"{NET}@godo"], 2, f"did you mean '{NET}@good'?"),

@@ -284,9 +284,8 @@ def words(option: str, text: str) -> list[str]:
 def spec_files(arguments: list[str]) -> Iterator[str]:
     """The specs that arguments name, those of a folder in the order of their names. Raises UsageError for an empty folder."""
     for argument in arguments:
-        folder = Path(argument)
-        if argument and folder.is_dir():  # the path of nothing would be this folder
-            found = sorted(path for pattern in ("*.yaml", "*.yml") for path in folder.rglob(pattern))
+        if os.path.isdir(argument):
+            found = sorted(path for pattern in ("*.yaml", "*.yml") for path in Path(argument).rglob(pattern))
             if not found:
                 raise UsageError(Diagnostic("E0801", f"the folder {argument} holds no .yaml file"))
             yield from (str(path) if "/" in str(path) else f"./{path}" for path in found)
