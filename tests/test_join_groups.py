@@ -161,6 +161,7 @@ def test_with_forms() -> None:
     [
         (["onnx", "--join-groups", "-1"], "groups have at least 1 channel"),
         (["onnx", "--join-groups", "32", "--no-weights"], "there are none without weights"),
+        (["onnx", "--for", "ort-cpu", "--precision", "int8", "--no-weights"], "an int8 file has weights"),
         (["source", "--join-groups", "32"], "the source draws its own weights"),
     ],
 )
