@@ -65,6 +65,15 @@ def test_quantiles_of_student() -> None:
         assert statistics._student(freedom) == pytest.approx(quantile, rel=0.02)
 
 
+@pytest.mark.parametrize("freedom", [1, 1.05, 1.25, 1.5, 1.75, 2])
+def test_quantiles_of_student_between_one_and_two(freedom: float) -> None:
+    """No table has them. With t = sqrt(freedom) * tan(a), the density is cos(a)^(freedom - 1), which is integrated here."""
+    angles = np.linspace(0, np.pi / 2, 200_001)
+    share = np.cumsum(np.maximum(np.cos(angles), 0) ** (freedom - 1))
+    exact = np.sqrt(freedom) * np.tan(np.interp(statistics.LEVEL * share[-1], share, angles))
+    assert 0.999 < statistics._student(freedom) / exact < 1.03
+
+
 def coverage(monkeypatch: pytest.MonkeyPatch, rounds: int, correlation: float) -> tuple[float, float]:
     """How often the intervals of a median and of a ratio hold the true value, 1, when rounds depend on the one before."""
     monkeypatch.setattr(statistics, "RESAMPLES", 300)
