@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import operator
 import os
 import random
@@ -22,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from compile import say
+from compile import say, write
 
 MIB = 2**20
 LEAST_PAIRS = 30
@@ -225,7 +224,7 @@ def record(
         "promises": [asdict(row) for row in rows],
         "seconds": samples,
     }
-    options.json.write_text(json.dumps(made, indent=1) + "\n")
+    write(options.json, made)
 
 
 def report(

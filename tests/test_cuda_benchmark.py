@@ -101,3 +101,21 @@ def test_what_is_done_is_kept(cuda: ModuleType, tmp_path: Path, monkeypatch: pyt
     assert ran[-1] == "bad"
     assert "6 s were left" in cuda.ending(again["parts"]["late"])
     assert "- late: not run" in cuda.table(json.loads(path.read_text()))
+
+
+def test_a_file_that_is_being_written_is_not_the_file(
+    cuda: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the middle leaves the one before."""
+    path = tmp_path / "cuda.json"
+    cuda.write(path, {"parts": 1})
+    whole = Path.write_text
+
+    def half(self: Path, text: str) -> int:
+        whole(self, text[:5])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(KeyboardInterrupt):
+        cuda.write(path, {"parts": 2})
+    assert json.loads(path.read_text()) == {"parts": 1}
