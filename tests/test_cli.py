@@ -642,6 +642,28 @@ def test_a_second_signal_does_not_interrupt_the_saving() -> None:
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)] == [signal.SIG_DFL] * 2
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_signal_to_a_forked_child_is_not_one_to_the_command() -> None:
+    """A pool of a library ends its workers by SIGTERM; they share the pipe by which the command hears of signals."""
+    start = (
+        "import os, signal, time\n"
+        "from rescompile.cli import common\n"
+        "common.GRACE = 0.2\n"
+        "@common.command\n"
+        "def work():\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        os._exit(7)\n"  # the signal did not end it
+        "    ended = os.waitpid(child, 0)[1]\n"
+        "    time.sleep(0.6)\n"  # what was heard would end the command by now
+        "    print(os.waitstatus_to_exitcode(ended))\n"
+        "work()"
+    )
+    done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{-signal.SIGTERM}\n", "")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for one process")
 def test_a_command_that_hangs_in_a_kernel_is_ended_at_last() -> None:
     """Python hears of a signal when the kernel returns, and this one takes hours."""

@@ -124,12 +124,31 @@ def _stoppable() -> Iterator[None]:
             if number is not None and signal.getsignal(number) is signal.SIG_DFL:
                 taken[number] = word
                 signal.signal(number, stop)
+    _heard.update(taken)
     try:
         with _ended_at_last(taken):
             yield
     finally:
+        _heard.difference_update(taken)
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
+
+
+#: The signals that a command of this process waits for.
+_heard: set[int] = set()
+
+
+def _of_its_own() -> None:
+    """In a child that a library forked: its signals end it, and are not told to the parent through the pipe that both have. A pool
+    ends its workers by SIGTERM, and would end the command too."""
+    if _heard:
+        signal.set_wakeup_fd(-1)
+    for number in _heard:
+        signal.signal(number, signal.SIG_DFL)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_of_its_own)
 
 
 @contextlib.contextmanager
