@@ -13,7 +13,7 @@ over is interrupted, and keeps the rows that it had.
 Nothing is judged but `verify`. Exit code: 0 when every part ended well; 1 when an output was wrong; 4 when a part was refused, cut
 off or left out, or no GPU is here.
 
-    python benchmarks/cuda.py --json cuda.json --minutes 25
+    python benchmarks/gpu.py --json gpu.json --minutes 25
 """
 
 from __future__ import annotations
