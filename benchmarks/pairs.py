@@ -1,4 +1,4 @@
-"""What torch_module.py and train.py share: interleaved timing, the interval of a ratio, rows with verdicts, and the report.
+"""What the benchmarks of running times share: interleaved timing, the interval of a ratio, rows with verdicts, and the report.
 
 Contenders take turns within one process, in an order that changes from round to round, so that whatever drifts (clock
 speed, neighbours, caches) meets all of them. One of them is a control: a second copy of a contender, for which every
