@@ -586,7 +586,7 @@ class Fake:
     inputs of `batch` images; None counts all."""
 
     def __init__(self, wrong: str = "") -> None:
-        self.wrong, self.runs, self.after, self.prepared = wrong, 0, 10**9, 0
+        self.wrong, self.runs, self.after, self.prepared, self.refused = wrong, 0, 10**9, 0, 0
         self.batch: int | None = None
         self.absent: str | None = None
 
@@ -599,6 +599,8 @@ class Fake:
         if self.wrong == "provider":
             raise Unavailable(Diagnostic("E0901", "asked for CUDA, and ONNX Runtime gave CPU"))
         self.prepared += 1
+        if self.prepared == self.refused:
+            raise Unavailable(Diagnostic("E0901", "it ended its process"))
         return Prepared(self, job)
 
     def profile(self, runtime: Runtime, job: Job, options: Mapping[str, str], runs: int) -> list[tuple[str, float]]:
@@ -844,6 +846,23 @@ def test_outputs_that_go_wrong_in_a_later_sitting(tmp_path: Path, fake: Any) -> 
     done = bench(tmp_path, "--runtime", "good", "--sittings", "2")
     assert (done.exit_code, rows_of(tmp_path)) == (1, [])
     assert made.prepared > 1
+
+
+@pytest.mark.parametrize(("refused", "rows"), [(2, ["flaky", "good"]), (3, ["good"]), (4, ["flaky", "good"])])
+def test_who_is_refused_in_a_later_sitting(refused: int, rows: list[str], tmp_path: Path, fake: Any) -> None:
+    """It has no row, and the others and the groups after it have theirs. Where it was one of the copies of the control, there is
+    none: the second is prepared in the first sitting (2), and in the drawn order of the next one after the first (3, 4)."""
+    fake("flaky").refused = refused
+    fake("good")
+    done = bench(tmp_path, "--runtime", "flaky,good", "--sittings", "3", "--batch", "1,2", "--control")
+    assert done.exit_code == 4
+    assert "error[E0901]: it ended its process" in done.stderr
+    result = results.read(tmp_path / "result.json")
+    found = [(row.runtime, row.batch) for row in result.rows]
+    assert found == [*((name, 1) for name in rows), ("flaky", 2), ("good", 2)]
+    assert [control.batch for control in result.controls] == [2]
+    assert all((row.sittings, len(row.samples)) == (3, 18) for row in result.rows)
+    assert result.missing == ([] if "flaky" in rows else [results.Missing("flaky", "fp32", "it ended its process")])
 
 
 def test_a_device_that_is_lost_in_the_middle(tmp_path: Path, fake: Any) -> None:

@@ -233,9 +233,9 @@ class Bench:
                 yield f"{group}, batch {batch}: profiles"
                 self._profile(group, batch, entries)
 
-    def _sittings(self, entries: Mapping[str, Entry], timing: Timing, stack: ExitStack) -> Iterator[str]:
+    def _sittings(self, entries: dict[str, Entry], timing: Timing, stack: ExitStack) -> Iterator[str]:
         """Time contenders that are prepared, and as often as there are more sittings prepare them anew, in another order, and time
-        them again. What was prepared is closed by `stack`."""
+        them again. What was prepared is closed by `stack`; who is refused this time is taken out of `entries`."""
         plan = self._asked.plan
         titles = [*entries, *([_CONTROL] if self._asked.control else [])]
         draw = random.Random(plan.seed)
@@ -245,12 +245,20 @@ class Bench:
                 stack.close()
                 contenders.clear()
                 draw.shuffle(titles)
-            for title in (title for title in titles if title not in contenders):
+            for title in [title for title in titles if title not in contenders]:
+                if title not in titles:  # a control whose first copy was refused
+                    continue
                 entry = entries.get(title) or next(iter(entries.values()))
-                prepared = stack.enter_context(closing(entry.way.runtime.prepare(entry.job, entry.way.options)))
+                try:
+                    prepared = stack.enter_context(closing(entry.way.runtime.prepare(entry.job, entry.way.options)))
+                except (CheckFailed, Unavailable) as problem:
+                    self._leaves(title, problem, titles, entries, timing)
+                    continue
                 contenders[title] = prepared
                 if title in entries:
                     entry.prepared = prepared
+            if not entries:
+                return
             which = f"sitting {sitting + 1} of {plan.sittings}, " if plan.sittings > 1 else ""
             try:
                 for done in measure({title: contenders[title] for title in titles}, plan, timing, self._asked.clock):
@@ -259,6 +267,19 @@ class Bench:
                 _hold(entries.values())
                 raise
             _hold(entries.values())
+
+    def _leaves(
+        self, title: str, problem: RescompileError, titles: list[str], entries: dict[str, Entry], timing: Timing
+    ) -> None:
+        """Take out a contender that could not be prepared again. Without one of its two copies there is no control."""
+        way = entries[title].way if title in entries else None
+        self._refused(problem, [] if way is None else [(way.text, way.precision)])
+        gone = {title, *([_CONTROL] if title == next(iter(entries)) else [])}
+        titles[:] = [each for each in titles if each not in gone]
+        entries.pop(title, None)
+        for turns in timing.rounds:
+            for each in gone:
+                turns.pop(each, None)
 
     def _guarded(self, steps: Iterator[Any], group: str, batch: int) -> Iterator[Any]:
         """Steps in which others' code is timed: raises Unavailable where that fails."""
@@ -381,7 +402,7 @@ class Bench:
                     equivalent.lines(way.runtime.name, way.precision, entry.file, facts), sittings,
                 )
             )  # fmt: skip
-        if self._asked.control:
+        if _CONTROL in timing.rounds[0]:
             first, second = (
                 statistics.table(timing.samples(title), sittings) for title in (next(iter(entries)), _CONTROL)
             )
