@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rescompile import quantization
+from rescompile import backend, quantization
 from rescompile.bench import equivalent, profiling, statistics, tuning
 from rescompile.bench.measuring import Clock, Plan, Runs, Timing, measure
 from rescompile.bench.models import Model, Reference, digest, form_of, inputs, of_peer, of_spec
@@ -114,8 +114,8 @@ def _unfit(runtime: Runtime, precision: str) -> str | None:
 
 @dataclass(slots=True)
 class Entry:
-    """A contender: a model prepared for a way to run it. `build` and `first` are the seconds that its first preparation and its
-    first run took, `error` is the largest so far."""
+    """A contender: a model prepared for a way to run it. `passes` are those of what runs: an int8 file has those of its recipe.
+    `build` and `first` are the seconds that its first preparation and its first run took, `error` is the largest so far."""
 
     model: Model
     way: Way
@@ -123,6 +123,7 @@ class Entry:
     reference: Reference
     file: Path | None
     artifact: str | None
+    passes: Sequence[str]
     job: Job
     error: float
     bound: float
@@ -336,8 +337,10 @@ class Bench:
         error, bound = reference.error(prepared.outputs()), reference.bound(precision)
         if not error <= bound:
             raise CheckFailed(_wrong(model.name, way, error, bound))
+        recorded = None if file is None else backend.extract(file)
         return Entry(
-            model, way, prepared, reference, file, digest(file) if file else None, job, error, bound,
+            model, way, prepared, reference, file, digest(file) if file else None,
+            model.passes if recorded is None else recorded.passes, job, error, bound,
             prepared.build_seconds, prepared.first_seconds,
         )  # fmt: skip
 
@@ -395,7 +398,7 @@ class Bench:
             )
             self.result.rows.append(
                 Row(
-                    group, model.name, way.text, way.precision, batch, model.sha256, entry.artifact, list(model.passes),
+                    group, model.name, way.text, way.precision, batch, model.sha256, entry.artifact, list(entry.passes),
                     model.parameters, model.macs, entry.build, entry.first,
                     len(timing.warm_up[title]), timing.settled[title], samples, summary, entry.error, entry.bound, facts, before, after,
                     None if limit is None else replace(limit, fraction=limit.limit / summary.p50), None,
