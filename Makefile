@@ -7,7 +7,7 @@ N ?= 1000
 
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: demo test check random keras bench cuda
+.PHONY: demo test check random keras bench gpu
 
 demo: $(VENV)/.run  ## Compile DenseNet-121 and run it once.
 	mkdir -p build
@@ -34,9 +34,9 @@ bench: $(VENV)/.bench  ## Measure side by side with torch's exporters, torchvisi
 	for part in compile torch_module train runtime predict; do $(BIN)/python benchmarks/$$part.py --json build/$$part.json $(ARGS) || failed=1; done; \
 	exit $${failed:-0}
 
-cuda: $(VENV)/.bench  ## Measure on an NVIDIA GPU, part by part, into build/cuda.json; 25 minutes.
+gpu: $(VENV)/.bench  ## Measure on an NVIDIA GPU, part by part, into build/gpu.json; 25 minutes.
 	mkdir -p build
-	$(BIN)/python benchmarks/cuda.py --json build/cuda.json $(ARGS)
+	$(BIN)/python benchmarks/gpu.py --json build/gpu.json $(ARGS)
 
 # A stamp says that .venv holds a set of packages; each set is made again when what it is made from changes.
 $(VENV)/.made:

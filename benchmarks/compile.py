@@ -30,7 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -226,6 +226,13 @@ def run(chosen: list[Case], rounds: int, slow_rounds: int) -> tuple[Samples, dic
 def say(text: str) -> None:
     """Progress goes to stderr, so that stdout holds the tables alone."""
     print(text, file=sys.stderr, flush=True)
+
+
+def write(path: Path, record: Mapping[str, Any]) -> None:
+    """Put a JSON file in its place at once, so that whoever is cut off has the one before or this one."""
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(json.dumps(record, indent=1) + "\n")
+    beside.replace(path)
 
 
 # --- what this machine has
@@ -447,7 +454,7 @@ def main() -> int:
             "not_measured": unmeasured,
             "promises": rows,
         }
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+        write(options.json, record)
     if failed or any(row["verdict"] == "MISSED" for row in rows):
         return 1
     return 0 if set(unmeasured.values()) <= {"skipped"} else 4

@@ -1,4 +1,4 @@
-"""What torch_module.py and train.py share: interleaved timing, the interval of a ratio, rows with verdicts, and the report.
+"""What the benchmarks of running times share: interleaved timing, the interval of a ratio, rows with verdicts, and the report.
 
 Contenders take turns within one process, in an order that changes from round to round, so that whatever drifts (clock
 speed, neighbours, caches) meets all of them. One of them is a control: a second copy of a contender, for which every
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import operator
 import os
 import random
@@ -22,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from compile import say
+from compile import say, write
 
 MIB = 2**20
 LEAST_PAIRS = 30
@@ -225,7 +224,7 @@ def record(
         "promises": [asdict(row) for row in rows],
         "seconds": samples,
     }
-    options.json.write_text(json.dumps(made, indent=1) + "\n")
+    write(options.json, made)
 
 
 def report(

@@ -43,7 +43,9 @@ def read(path: Path, mapped: bool = False) -> Array:
         raise Unreadable(f"this is {what}", "numpy.save writes an array into a .npy file")
     try:
         array: Array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # the header is a literal of Python, and what parses it raises nearly anything
         if "object" in str(error).lower():
             raise Unreadable("its array holds objects, and no numbers") from None
         first, _, _ = str(error).partition("\n")

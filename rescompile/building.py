@@ -53,11 +53,6 @@ def build(
         options = {**recipes.options(made_for, options.get("precision")), **options}
     keywords = {step.keyword for step in PASSES}
     for_passes = {key: value for key, value in options.items() if key in keywords}
-    for step in PASSES:
-        if step.made_of_weights and for_passes.get(step.keyword) and (structure_only or target == "source"):
-            what = "the source draws its own weights" if target == "source" else "there are none without weights"
-            message = f"--{step.option} puts zeros among the weights, and {what}"
-            raise UsageError(Diagnostic("E0802", message, help=f"leave --{step.option} out"))
     for_backend = door.checked(backend, target, {key: value for key, value in options.items() if key not in keywords})
     int8 = target == "onnx" and for_backend["precision"] == "int8"
     if calibrate is not None and not int8:
@@ -73,6 +68,11 @@ def build(
             )
         for_passes["fold_batchnorm"] = True  # a norm between two convolutions would be computed in floats
         scheme = recipes.scheme(made_for)
+    for step in PASSES:
+        if step.made_of_weights and for_passes.get(step.keyword) and (structure_only or target == "source"):
+            what = "the source draws its own weights" if target == "source" else "there are none without weights"
+            message = f"--{step.option} puts zeros among the weights, and {what}"
+            raise UsageError(Diagnostic("E0802", message, help=f"leave --{step.option} out"))
     if isinstance(spec, str | os.PathLike):
         spec = load(spec)
     network = spec if isinstance(spec, Network) else elaborate(spec)

@@ -56,7 +56,7 @@ def data(source: str | int | os.PathLike[str] | Array | None, network: Network, 
     if isinstance(source, np.ndarray):
         array: Array = source
         return _split("arrays", _parts(array, shape, "the calibration data", lambda: array))
-    if isinstance(source, str) and source.isascii() and source.isdecimal():
+    if isinstance(source, str) and source.isascii() and source.isdecimal() and len(source) < 20:
         source = int(source)
     if source is None or isinstance(source, int):
         return drawn(shape, COUNT if source is None else source, seed)
@@ -81,8 +81,8 @@ def drawn(shape: Shape, count: int, seed: int) -> Data:
 
 
 def _folder(path: Path, network: Network) -> Data:
-    if not path.is_dir():
-        what = "is no folder" if path.exists() else "does not exist"
+    if not os.path.isdir(path):
+        what = "is no folder" if os.path.exists(path) else "does not exist"
         raise UsageError(Diagnostic("E0840", f"{path} {what}", help=_HELP))
     files = sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names if name.endswith(SUFFIX))
     if not files:

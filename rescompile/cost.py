@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rescompile.network import Network, Node, Op, Parallel, Rules, Series, Side, fold
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """`parameters` are trainable values; `macs` are multiply-adds of convolution and linear layers for one input;
-    `activations` are the bytes of all op outputs in float32 for one input."""
+    """`parameters` are trainable values, but for zeros that a pass put among them; `macs` are multiply-adds of convolution and
+    linear layers for one input, those of zeros too; `activations` are the bytes of all op outputs in float32 for one input."""
 
     parameters: int = 0
     macs: int = 0
@@ -21,7 +21,7 @@ class Cost:
 
 def _op(_: str, node: Op) -> Cost:
     trainable = sum(parameter.size for parameter in node.kind.parameters(node.input) if parameter.trainable)
-    return Cost(trainable, node.kind.macs(node.input), 4 * math.prod(node.output))
+    return Cost(trainable - node.zeros, node.kind.macs(node.input), 4 * math.prod(node.output))
 
 
 def _total(costs: Iterable[Cost]) -> Cost:
@@ -46,9 +46,5 @@ COST = Rules(_op, _series, _parallel, _side)
 
 
 def cost(node: Network | Node) -> Cost:
-    """The cost of a network or of a part of it, side branches by their mode. Zeros that a pass put into a network's weights
-    are no parameters, but are multiplied as all others."""
-    if not isinstance(node, Network):
-        return fold(node, COST)
-    found = fold(node.root, COST)
-    return replace(found, parameters=found.parameters - node.zeros)
+    """The cost of a network or of a part of it, side branches by their mode."""
+    return fold(node.root if isinstance(node, Network) else node, COST)

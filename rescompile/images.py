@@ -188,7 +188,7 @@ def find(paths: Iterable[Path]) -> list[Path]:
     endings = {ending for listed in FORMATS.values() for ending in listed}
     found: list[Path] = []
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):
             inside = sorted(
                 Path(folder) / name
                 for folder, _, names in os.walk(path)
@@ -199,7 +199,7 @@ def find(paths: Iterable[Path]) -> list[Path]:
                 help = f"images are found by their endings: {' '.join(sorted(endings))}"
                 raise UsageError(Diagnostic("E0801", f"{path} is a folder without images", help=help))
             found += inside
-        elif path.exists():
+        elif os.path.exists(path):
             found.append(path)
         else:
             raise UsageError(Diagnostic("E0801", f"{path} does not exist"))

@@ -41,7 +41,7 @@ def spec_path(argument: str) -> Path:
         return path
     if argument in zoo():
         return zoo()[argument]
-    if Path(argument).is_file():
+    if os.path.isfile(argument):
         hint = f"the file of this name is written ./{argument}"
     else:
         hint = nearest(argument, zoo()) or "see 'rescompile list'; a file is named with a / or with .yaml"

@@ -68,7 +68,8 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """A leaf: one operator with its numbers."""
+    """A leaf: one operator with its numbers. `zeros` counts those of its weights that a pass put in, which are 0 and no
+    parameters."""
 
     name: str
     kind: Kind
@@ -77,6 +78,7 @@ class Op:
     hints: Hints = field(default_factory=dict, compare=False)
     origin: Origin | None = field(default=None, compare=False)
     when: str | None = field(default=None, compare=False)
+    zeros: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,15 +153,13 @@ Node = Op | Series | Parallel | Side
 class Network:
     """A network: its tree, and the canonical spec it came from as text with its SHA-256, so that nothing below needs a
     Spec. `passes` names what was applied since, in order; `parameters` are those of the
-    network's own whose every mention is a hint in the tree; `zeros` counts the weights that a pass put in which are 0 and no
-    parameters."""
+    network's own whose every mention is a hint in the tree."""
 
     name: str
     root: Series
     text: str = ""
     sha256: str = ""
     passes: tuple[str, ...] = ()
-    zeros: int = 0
     checkpoint: bool = False
     preprocess: Mapping[str, Any] | None = None
     reference: str = field(default="", compare=False)

@@ -65,6 +65,15 @@ def test_quantiles_of_student() -> None:
         assert statistics._student(freedom) == pytest.approx(quantile, rel=0.02)
 
 
+@pytest.mark.parametrize("freedom", [1, 1.05, 1.25, 1.5, 1.75, 2])
+def test_quantiles_of_student_between_one_and_two(freedom: float) -> None:
+    """No table has them. With t = sqrt(freedom) * tan(a), the density is cos(a)^(freedom - 1), which is integrated here."""
+    angles = np.linspace(0, np.pi / 2, 200_001)
+    share = np.cumsum(np.maximum(np.cos(angles), 0) ** (freedom - 1))
+    exact = np.sqrt(freedom) * np.tan(np.interp(statistics.LEVEL * share[-1], share, angles))
+    assert 0.999 < statistics._student(freedom) / exact < 1.03
+
+
 def coverage(monkeypatch: pytest.MonkeyPatch, rounds: int, correlation: float) -> tuple[float, float]:
     """How often the intervals of a median and of a ratio hold the true value, 1, when rounds depend on the one before."""
     monkeypatch.setattr(statistics, "RESAMPLES", 300)
@@ -577,7 +586,7 @@ class Fake:
     inputs of `batch` images; None counts all."""
 
     def __init__(self, wrong: str = "") -> None:
-        self.wrong, self.runs, self.after, self.prepared = wrong, 0, 10**9, 0
+        self.wrong, self.runs, self.after, self.prepared, self.refused = wrong, 0, 10**9, 0, 0
         self.batch: int | None = None
         self.absent: str | None = None
 
@@ -590,6 +599,8 @@ class Fake:
         if self.wrong == "provider":
             raise Unavailable(Diagnostic("E0901", "asked for CUDA, and ONNX Runtime gave CPU"))
         self.prepared += 1
+        if self.prepared == self.refused:
+            raise Unavailable(Diagnostic("E0901", "it ended its process"))
         return Prepared(self, job)
 
     def profile(self, runtime: Runtime, job: Job, options: Mapping[str, str], runs: int) -> list[tuple[str, float]]:
@@ -837,6 +848,23 @@ def test_outputs_that_go_wrong_in_a_later_sitting(tmp_path: Path, fake: Any) -> 
     assert made.prepared > 1
 
 
+@pytest.mark.parametrize(("refused", "rows"), [(2, ["flaky", "good"]), (3, ["good"]), (4, ["flaky", "good"])])
+def test_who_is_refused_in_a_later_sitting(refused: int, rows: list[str], tmp_path: Path, fake: Any) -> None:
+    """It has no row, and the others and the groups after it have theirs. Where it was one of the copies of the control, there is
+    none: the second is prepared in the first sitting (2), and in the drawn order of the next one after the first (3, 4)."""
+    fake("flaky").refused = refused
+    fake("good")
+    done = bench(tmp_path, "--runtime", "flaky,good", "--sittings", "3", "--batch", "1,2", "--control")
+    assert done.exit_code == 4
+    assert "error[E0901]: it ended its process" in done.stderr
+    result = results.read(tmp_path / "result.json")
+    found = [(row.runtime, row.batch) for row in result.rows]
+    assert found == [*((name, 1) for name in rows), ("flaky", 2), ("good", 2)]
+    assert [control.batch for control in result.controls] == [2]
+    assert all((row.sittings, len(row.samples)) == (3, 18) for row in result.rows)
+    assert result.missing == ([] if "flaky" in rows else [results.Missing("flaky", "fp32", "it ended its process")])
+
+
 def test_a_device_that_is_lost_in_the_middle(tmp_path: Path, fake: Any) -> None:
     """Exit 4, no traceback, and the rows of the groups before."""
     made = fake("good")
@@ -856,6 +884,7 @@ def test_a_device_that_is_lost_in_the_middle(tmp_path: Path, fake: Any) -> None:
         (["--runtime", "good,good"], 2, "--runtime 'good,good' names good twice"),
         (["--runtime", "good", "--batch", "1,01"], 2, "the batch 1 is given twice"),
         (["--runtime", "good", "--batch", "9" * 5000], 2, "sizes from 1"),
+        (["--runtime", "good", "--beside", f"join-groups={'9' * 5000}"], 2, "a whole number below 10^9"),
         (["--runtime", "good", "--beside", "form=a", "--beside", "form=a"], 2, "--beside form=a is given twice"),
         (["--runtime", "good", "--compare", "timm:a,timm:b", "--compare", "timm:a"], 2, "names timm:a twice"),
         (["--runtime", "good", "--baseline", f"{NET}@godo"], 2, f"did you mean '{NET}@good'?"),

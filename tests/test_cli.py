@@ -194,6 +194,11 @@ USAGE_ERRORS = [
     ["build", "resnet18", "-t", "onnx", "--precision", "int8", "--calibrate", ""],
     ["validate", ""],
     ["show", f"./{'x' * 300}.yaml"],
+    ["show", "x" * 300],
+    ["validate", "x" * 300],
+    ["run", "resnet18", "--image", "x" * 300],
+    ["build", "resnet18", "-t", "onnx", "--precision", "int8", "--calibrate", "x" * 300],
+    ["build", "resnet18", "-t", "onnx", "--precision", "int8", "--calibrate", "9" * 5000],
     ["extract", ""],
     ["extract", "resnet18.yaml"],
     ["run", "resnet18", "--repeats", "9" * 20],
@@ -615,6 +620,48 @@ def test_signals_belong_to_the_command_while_it_runs() -> None:
     worker.start()
     worker.join()
     assert results[0].exit_code == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for one process")
+def test_a_second_signal_does_not_interrupt_the_saving() -> None:
+    """GNU `timeout` sends SIGTERM to the command, and then to its whole group; a terminal that is closed follows one, too."""
+
+    @common.command
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            for again in (signal.SIGTERM, signal.SIGHUP):
+                os.kill(os.getpid(), again)
+            typer.echo("saved")
+
+    made = typer.Typer()
+    made.command()(work)
+    done = CliRunner().invoke(made, catch_exceptions=False)
+    assert (done.exit_code, done.stdout) == (143, "saved\n")
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)] == [signal.SIG_DFL] * 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_signal_to_a_forked_child_is_not_one_to_the_command() -> None:
+    """A pool of a library ends its workers by SIGTERM; they share the pipe by which the command hears of signals."""
+    start = (
+        "import os, signal, time\n"
+        "from rescompile.cli import common\n"
+        "common.GRACE = 0.2\n"
+        "@common.command\n"
+        "def work():\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        os._exit(7)\n"  # the signal did not end it
+        "    ended = os.waitpid(child, 0)[1]\n"
+        "    time.sleep(0.6)\n"  # what was heard would end the command by now
+        "    print(os.waitstatus_to_exitcode(ended))\n"
+        "work()"
+    )
+    done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{-signal.SIGTERM}\n", "")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for one process")

@@ -364,6 +364,7 @@ def test_plot(tmp_path: Path) -> None:
         (("--gradients", "--data", "text.npy"), "E0801", "text.npy: this is no .npy file, by how it begins"),
         (("--gradients", "--data", "none.npy"), "E0801", "none.npy: this is an empty file"),
         (("--gradients", "--data", "short.npy"), "E0801", "short.npy: the .npy file is broken"),
+        (("--gradients", "--data", "head.npy"), "E0801", "head.npy: the .npy file is broken"),
         (("--gradients", "--data", "."), "E0801", ". is a folder"),
         (("--gradients", "--data", "objects.npy"), "E0801", "holds objects, and no numbers"),
         (("--gradients", "--data", "nan.npy"), "E0802", "the data holds a value that is not finite"),
@@ -389,6 +390,7 @@ def test_refusals(
     np.save("x.npy", np.zeros((2, 3, 8, 8)))
     Path("none.npy").write_bytes(b"")
     Path("short.npy").write_bytes(Path("x.npy").read_bytes()[:-1])
+    Path("head.npy").write_bytes(Path("x.npy").read_bytes().replace(b"}", b"(", 1))
     np.save("nan.npy", np.where(np.arange(64).reshape(8, 8) == 9, np.nan, np.zeros((2, 3, 8, 8))))
     np.save("high.npy", np.array([0, 10]))
     result = invoke(*SMALL, *arguments)

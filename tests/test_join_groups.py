@@ -25,6 +25,7 @@ from rescompile.network import Network, Op, walk
 from rescompile.ops import Conv
 from rescompile.passes import apply, options
 from rescompile.passes import join_groups as joining
+from rescompile.printing import data
 from rescompile.verification import verify
 from rescompile.weights import Weights, from_arrays
 
@@ -128,6 +129,8 @@ def test_resnext() -> None:
     stages = [((32 - 4), 128, [56] * 3), ((32 - 8), 256, [28] * 4), ((32 - 16), 512, [14] * 6)]
     more = sum(9 * width * out * side * side for width, out, sides in stages for side in sides)
     assert cost(joined).macs - cost(network).macs == more
+    shown = data(joined, 1)
+    assert sum(row["parameters"] for row in shown["stages"]) == shown["parameters"]  # as without the zeros, row by row
     assert joined.passes == ("join-groups=32",)
     assert options(joined.passes) == {"join_groups": 32}
 
@@ -152,8 +155,8 @@ def test_with_forms() -> None:
     assert groups(apply(network, None, {"form": "c", "join_groups": 32})[0]) == groups(
         apply(network, None, {"join_groups": 32})[0]
     )
-    split, _ = apply(network, None, {"form": "b", "join_groups": 32})
-    assert split.zeros == 0
+    split, joined = (apply(network, None, {"form": "b", "join_groups": least})[0] for least in (0, 32))
+    assert joined.root == split.root
 
 
 @pytest.mark.parametrize(
@@ -161,6 +164,7 @@ def test_with_forms() -> None:
     [
         (["onnx", "--join-groups", "-1"], "groups have at least 1 channel"),
         (["onnx", "--join-groups", "32", "--no-weights"], "there are none without weights"),
+        (["onnx", "--for", "ort-cpu", "--precision", "int8", "--no-weights"], "an int8 file has weights"),
         (["source", "--join-groups", "32"], "the source draws its own weights"),
     ],
 )

@@ -520,14 +520,23 @@ def test_bench_holds_int8_to_the_file_itself(small: Network, tmp_path: Path) -> 
     assert reference.error(prepared.outputs()) > reference.bound("int8")
 
 
+def grouped(folder: Path) -> Path:
+    """A spec with a convolution in groups of 8 channels."""
+    rows = ("stem: {conv: {channels: 64, kernel: 3}}", "bn: norm", "wide: {conv: {channels: 64, kernel: 3, groups: 8}}",
+            "global_avgpool", "flatten", "fc: {linear: 10}")  # fmt: skip
+    path = folder / "grouped.yaml"
+    path.write_text(
+        "rescompile: 1\nname: grouped\ninput: [3, 8, 8]\nnetwork:\n" + "".join(f"  - {row}\n" for row in rows)
+    )
+    return path
+
+
 def test_bench_measures_the_int8_file_that_build_makes(tmp_path: Path) -> None:
     """With the passes of the recipe for its runtime, and without those that were turned off."""
     pytest.importorskip("torch", reason="is the reference of bench")
     from rescompile.bench import models
 
-    network = rescompile.elaborate(
-        rescompile.load("resnext29_8x64d_cifar", set=["input=[3, 16, 16]", "defaults.bottleneck.base_width=16"])
-    )
+    network = rescompile.elaborate(rescompile.load(str(grouped(tmp_path))))
     x = models.inputs(network.input, 2, 0)
 
     def groups(given: dict[str, Any], runtime: str) -> set[int]:
@@ -537,8 +546,34 @@ def test_bench_measures_the_int8_file_that_build_makes(tmp_path: Path) -> None:
 
     for folder in ("0", "1"):
         (tmp_path / folder).mkdir()
-    assert groups({}, "ort-cpu") == {1, 4, 8}
+    assert groups({}, "ort-cpu") == {1, 2}
     assert groups({"join_groups": 0}, "ort-cpu") == groups({}, "openvino") == {1, 8}
+
+
+def test_rows_of_bench_name_the_passes_of_what_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the recipe are in an int8 file, and in no other."""
+    pytest.importorskip("torch", reason="is the reference of bench")
+    from rescompile.runtimes import roofline
+
+    copies = {1 << 20: roofline.Measured(1e10, 1e10, 0.0, 7)}
+    monkeypatch.setattr(roofline, "measure", lambda *key: roofline.Roofline(*key[:2], copies, copies[1 << 20]))
+    words = [
+        "--runtime",
+        "ort-cpu",
+        "--precision",
+        "fp32,int8",
+        "--threads",
+        "1",
+        "--rounds",
+        "5",
+        "--turn",
+        "0",
+        "--json",
+    ]
+    done = CliRunner().invoke(app, ["bench", str(grouped(tmp_path)), *words])
+    assert done.exit_code == 0, done.output
+    found = {row["precision"]: row["passes"] for row in json.loads(done.stdout)["rows"]}
+    assert found == {"fp32": [], "int8": ["fold-batchnorm", "join-groups=32"]}
 
 
 def test_forms_of_files() -> None:

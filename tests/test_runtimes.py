@@ -489,22 +489,16 @@ def test_nodes_of_a_gpu_are_profiled_where_launches_wait(
     told: list[Any] = []
 
     def child(command: list[str], **options: Any) -> Any:
-        asked = json.loads(options["input"])
-        told.append((asked, options["env"]["CUDA_LAUNCH_BLOCKING"], np.load(asked["input"])))
-        compile(command[-1], "child", "exec")
+        asked = json.loads(command[-1])
+        told.append((asked, options["env"]["CUDA_LAUNCH_BLOCKING"], np.load(asked[3])))
         return SimpleNamespace(returncode=0, stdout='a line of a library\n[["layer1", 0.5]]\n', stderr="")
 
     monkeypatch.delenv("CUDA_LAUNCH_BLOCKING", raising=False)
-    monkeypatch.setattr(ort_runtime.subprocess, "run", child)
+    monkeypatch.setattr(apart.subprocess, "run", child)
     assert RUNTIMES["ort-cuda"].profile(job("tf32"), {"nhwc": ""}, 3) == [("layer1", 0.5)]
     ((asked, blocking, x),) = told
     assert blocking == "1"
-    assert (asked["runtime"], asked["precision"], asked["options"], asked["runs"]) == (
-        "ort-cuda",
-        "tf32",
-        {"nhwc": ""},
-        3,
-    )
+    assert (asked[0], *asked[4:]) == ("ort-cuda", "tf32", job().threads, {"nhwc": ""}, 3)
     assert np.array_equal(x, job().input)
     monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "1")
     assert RUNTIMES["ort-cuda"].profile(job(), {}, 1)[0][0] == "layer1"
@@ -513,16 +507,20 @@ def test_nodes_of_a_gpu_are_profiled_where_launches_wait(
         RUNTIMES["ort-tensorrt"].profile(job("tf32"), {})
 
 
-def test_a_child_profiles(job: Callable[..., Job]) -> None:
-    """The process of its own, with the processor in the place of the GPU; and one that refuses is no profile."""
+def test_a_child_profiles(job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process of its own, with the processor in the place of the GPU; and one that refuses is no profile. It imports what
+    this process would, and not what lies in the folder where it is started."""
     pytest.importorskip("onnxruntime", reason="it runs there")
-    found = ort_runtime._waiting(RUNTIMES["ort-cpu"], job(), {"threads": "1"}, 2)
+    (tmp_path / "numpy.py").write_text("raise ImportError('not the library')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", ".")])
+    found = apart.profile(RUNTIMES["ort-cpu"], job(), {"threads": "1"}, 2, {})
     wanted = RUNTIMES["ort-cpu"].profile(job(), {"threads": "1"}, 2)
     assert len(found) == len(wanted)
     assert found[0][0] == wanted[0][0]
     assert all(seconds >= 0 for _, seconds in found)
     with pytest.raises(Unavailable, match=r"ort-cpu cannot profile small: .*none\.onnx does not exist"):
-        ort_runtime._waiting(RUNTIMES["ort-cpu"], job(model=Path("none.onnx")), {}, 2)
+        apart.profile(RUNTIMES["ort-cpu"], job(model=Path("none.onnx")), {}, 2, {})
 
 
 @pytest.mark.parametrize("name", ["ort-cuda", "ort-tensorrt"])

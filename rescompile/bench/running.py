@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rescompile import quantization
+from rescompile import backend, quantization
 from rescompile.bench import equivalent, profiling, statistics, tuning
 from rescompile.bench.measuring import Clock, Plan, Runs, Timing, measure
 from rescompile.bench.models import Model, Reference, digest, form_of, inputs, of_peer, of_spec
@@ -114,8 +114,8 @@ def _unfit(runtime: Runtime, precision: str) -> str | None:
 
 @dataclass(slots=True)
 class Entry:
-    """A contender: a model prepared for a way to run it. `build` and `first` are the seconds that its first preparation and its
-    first run took, `error` is the largest so far."""
+    """A contender: a model prepared for a way to run it. `passes` are those of what runs: an int8 file has those of its recipe.
+    `build` and `first` are the seconds that its first preparation and its first run took, `error` is the largest so far."""
 
     model: Model
     way: Way
@@ -123,6 +123,7 @@ class Entry:
     reference: Reference
     file: Path | None
     artifact: str | None
+    passes: Sequence[str]
     job: Job
     error: float
     bound: float
@@ -233,9 +234,9 @@ class Bench:
                 yield f"{group}, batch {batch}: profiles"
                 self._profile(group, batch, entries)
 
-    def _sittings(self, entries: Mapping[str, Entry], timing: Timing, stack: ExitStack) -> Iterator[str]:
+    def _sittings(self, entries: dict[str, Entry], timing: Timing, stack: ExitStack) -> Iterator[str]:
         """Time contenders that are prepared, and as often as there are more sittings prepare them anew, in another order, and time
-        them again. What was prepared is closed by `stack`."""
+        them again. What was prepared is closed by `stack`; who is refused this time is taken out of `entries`."""
         plan = self._asked.plan
         titles = [*entries, *([_CONTROL] if self._asked.control else [])]
         draw = random.Random(plan.seed)
@@ -245,12 +246,20 @@ class Bench:
                 stack.close()
                 contenders.clear()
                 draw.shuffle(titles)
-            for title in (title for title in titles if title not in contenders):
+            for title in [title for title in titles if title not in contenders]:
+                if title not in titles:  # a control whose first copy was refused
+                    continue
                 entry = entries.get(title) or next(iter(entries.values()))
-                prepared = stack.enter_context(closing(entry.way.runtime.prepare(entry.job, entry.way.options)))
+                try:
+                    prepared = stack.enter_context(closing(entry.way.runtime.prepare(entry.job, entry.way.options)))
+                except (CheckFailed, Unavailable) as problem:
+                    self._leaves(title, problem, titles, entries, timing)
+                    continue
                 contenders[title] = prepared
                 if title in entries:
                     entry.prepared = prepared
+            if not entries:
+                return
             which = f"sitting {sitting + 1} of {plan.sittings}, " if plan.sittings > 1 else ""
             try:
                 for done in measure({title: contenders[title] for title in titles}, plan, timing, self._asked.clock):
@@ -259,6 +268,19 @@ class Bench:
                 _hold(entries.values())
                 raise
             _hold(entries.values())
+
+    def _leaves(
+        self, title: str, problem: RescompileError, titles: list[str], entries: dict[str, Entry], timing: Timing
+    ) -> None:
+        """Take out a contender that could not be prepared again. Without one of its two copies there is no control."""
+        way = entries[title].way if title in entries else None
+        self._refused(problem, [] if way is None else [(way.text, way.precision)])
+        gone = {title, *([_CONTROL] if title == next(iter(entries)) else [])}
+        titles[:] = [each for each in titles if each not in gone]
+        entries.pop(title, None)
+        for turns in timing.rounds:
+            for each in gone:
+                turns.pop(each, None)
 
     def _guarded(self, steps: Iterator[Any], group: str, batch: int) -> Iterator[Any]:
         """Steps in which others' code is timed: raises Unavailable where that fails."""
@@ -315,8 +337,10 @@ class Bench:
         error, bound = reference.error(prepared.outputs()), reference.bound(precision)
         if not error <= bound:
             raise CheckFailed(_wrong(model.name, way, error, bound))
+        recorded = None if file is None else backend.extract(file)
         return Entry(
-            model, way, prepared, reference, file, digest(file) if file else None, job, error, bound,
+            model, way, prepared, reference, file, digest(file) if file else None,
+            model.passes if recorded is None else recorded.passes, job, error, bound,
             prepared.build_seconds, prepared.first_seconds,
         )  # fmt: skip
 
@@ -374,14 +398,14 @@ class Bench:
             )
             self.result.rows.append(
                 Row(
-                    group, model.name, way.text, way.precision, batch, model.sha256, entry.artifact, list(model.passes),
+                    group, model.name, way.text, way.precision, batch, model.sha256, entry.artifact, list(entry.passes),
                     model.parameters, model.macs, entry.build, entry.first,
                     len(timing.warm_up[title]), timing.settled[title], samples, summary, entry.error, entry.bound, facts, before, after,
                     None if limit is None else replace(limit, fraction=limit.limit / summary.p50), None,
                     equivalent.lines(way.runtime.name, way.precision, entry.file, facts), sittings,
                 )
             )  # fmt: skip
-        if self._asked.control:
+        if _CONTROL in timing.rounds[0]:
             first, second = (
                 statistics.table(timing.samples(title), sittings) for title in (next(iter(entries)), _CONTROL)
             )

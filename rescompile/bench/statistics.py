@@ -228,11 +228,11 @@ def _within(found: Interval, ours: Samples, base: Samples) -> Interval:
 
 def _student(freedom: float) -> float:
     """The quantile of Student's distribution for LEVEL: of one and two degrees of freedom as it is, and of more by the expansion
-    of Fisher and Cornish (1960)."""
-    if freedom == 1:
-        return math.tan(math.pi * LEVEL / 2)
-    if freedom == 2:
-        return LEVEL * math.sqrt(2 / (1 - LEVEL**2))
+    of Fisher and Cornish (1960). Between one and two, as Welch's often are, that is up to a quarter too small; there the logarithm is
+    nearly straight over 1 / freedom, and its chord at most 3% too large."""
+    if freedom <= 2:
+        one, two = math.tan(math.pi * LEVEL / 2), LEVEL * math.sqrt(2 / (1 - LEVEL**2))
+        return two * math.pow(one / two, 2 / freedom - 1)
     z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     terms = (
         z,

@@ -224,8 +224,9 @@ def _others(given: Sequence[str]) -> dict[str, dict[str, Any]]:
         if bool(equals and value) is (kinds[option] is bool):
             wanted = "takes no value" if kinds[option] is bool else "needs a value"
             raise UsageError(Diagnostic("E0802", f"--beside {text}: the pass '{option}' {wanted}"))
-        if kinds[option] is int and not value.isdecimal():
-            raise UsageError(Diagnostic("E0802", f"--beside {text}: the value of '{option}' is a whole number"))
+        if kinds[option] is int and not (value.isascii() and value.isdecimal() and len(value) < 10):
+            message = f"--beside {clipped(text)}: the value of '{option}' is a whole number below 10^9"
+            raise UsageError(Diagnostic("E0802", message))
         if given.count(text) > 1:
             raise UsageError(Diagnostic("E0802", f"--beside {text} is given twice"))
     return {text: options([text]) for text in given}

@@ -114,6 +114,8 @@ def _stoppable() -> Iterator[None]:
     taken: dict[int, str] = {}
 
     def stop(number: int, frame: object) -> None:
+        for each in taken:  # what is finished is saved now: `timeout` sends its signal twice, and one is enough
+            signal.signal(each, signal.SIG_IGN)
         raise Stopped(number, taken[number])
 
     if threading.current_thread() is threading.main_thread():  # Python has signals nowhere else
@@ -122,12 +124,31 @@ def _stoppable() -> Iterator[None]:
             if number is not None and signal.getsignal(number) is signal.SIG_DFL:
                 taken[number] = word
                 signal.signal(number, stop)
+    _heard.update(taken)
     try:
         with _ended_at_last(taken):
             yield
     finally:
+        _heard.difference_update(taken)
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
+
+
+#: The signals that a command of this process waits for.
+_heard: set[int] = set()
+
+
+def _of_its_own() -> None:
+    """In a child that a library forked: its signals end it, and are not told to the parent through the pipe that both have. A pool
+    ends its workers by SIGTERM, and would end the command too."""
+    if _heard:
+        signal.set_wakeup_fd(-1)
+    for number in _heard:
+        signal.signal(number, signal.SIG_DFL)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_of_its_own)
 
 
 @contextlib.contextmanager
@@ -282,9 +303,8 @@ def words(option: str, text: str) -> list[str]:
 def spec_files(arguments: list[str]) -> Iterator[str]:
     """The specs that arguments name, those of a folder in the order of their names. Raises UsageError for an empty folder."""
     for argument in arguments:
-        folder = Path(argument)
-        if argument and folder.is_dir():  # the path of nothing would be this folder
-            found = sorted(path for pattern in ("*.yaml", "*.yml") for path in folder.rglob(pattern))
+        if os.path.isdir(argument):
+            found = sorted(path for pattern in ("*.yaml", "*.yml") for path in Path(argument).rglob(pattern))
             if not found:
                 raise UsageError(Diagnostic("E0801", f"the folder {argument} holds no .yaml file"))
             yield from (str(path) if "/" in str(path) else f"./{path}" for path in found)

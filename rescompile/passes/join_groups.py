@@ -38,17 +38,16 @@ def join_groups(network: Network, weights: Weights | None, least: int) -> tuple[
     joiner = _Joiner(weights, least)
     root = joiner.series(network.root, "")
     changed = None if weights is None else weights.replaced(joiner.makers)
-    return replace(network, root=root, zeros=network.zeros + joiner.zeros), changed
+    return replace(network, root=root), changed
 
 
 class _Joiner:
-    """Rewrites the tree; `makers` say what becomes of the weights, and `zeros` how many of them stand between groups."""
+    """Rewrites the tree; `makers` say what becomes of the weights."""
 
     def __init__(self, weights: Weights | None, least: int) -> None:
         self.weights = weights
         self.least = least
         self.makers: dict[str, Callable[[], Array]] = {}
-        self.zeros = 0
 
     def series(self, series: Series, path: str) -> Series:
         inner = scope(path, series)
@@ -73,12 +72,11 @@ class _Joiner:
             return op
         joined = replace(conv, groups=conv.groups // count)
         before, after = (kind.parameters(op.input)[0].size for kind in (conv, joined))
-        self.zeros += after - before
         if self.weights is not None:
             make = partial(self.weights.__getitem__, f"{name}.weight")
             self.makers[f"{name}.weight"] = partial(_joined, make, conv.groups, count)
         hints = {key: hint for key, hint in op.hints.items() if key != "groups"}
-        return replace(op, kind=joined, hints=hints)
+        return replace(op, kind=joined, hints=hints, zeros=op.zeros + after - before)
 
 
 def _together(groups: int, entering: int, leaving: int, least: int) -> int:

@@ -1,4 +1,5 @@
-"""A first run in a process of its own, for libraries that have been seen to end the process that they run in.
+"""A network in a process of its own: for libraries that have been seen to end the process that they run in, and for what a
+process is told once, when it starts.
 
 A library that writes where it must not takes all of Python with it: no error can be caught, and what was measured before is
 lost. Whoever runs a network in a child first loses the child alone. It costs one more start of Python, one more load of the
@@ -22,8 +23,8 @@ from rescompile.errors import Diagnostic, RescompileError, Unavailable
 from rescompile.runtimes import RUNTIMES, Job, Runtime
 from rescompile.runtimes.device import libraries
 
-#: The child has the parent's path first: it must import the very libraries that the parent will.
-_CHILD = "import json, sys; sys.path[:] = json.load(sys.stdin); from rescompile.runtimes import apart; apart.child(*sys.argv[1:])"
+#: The child has the parent's path and nothing before it: it must import the very libraries that the parent would.
+_CHILD = "import json, sys; sys.path[:] = json.load(sys.stdin); from rescompile.runtimes import apart; apart.child(sys.argv[1])"
 
 
 def survive(runtime: Runtime, job: Job, options: Mapping[str, str]) -> None:
@@ -31,16 +32,7 @@ def survive(runtime: Runtime, job: Job, options: Mapping[str, str]) -> None:
 
     A child that fails with an error says nothing here: the parent will meet the same error, and can tell it.
     """
-    assert job.model is not None
-    with tempfile.TemporaryDirectory() as folder:
-        x = Path(folder) / "input.npy"
-        np.save(x, job.input)
-        told = json.dumps([job.name, str(job.model), str(x), job.precision, job.threads, dict(options)])
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", _CHILD, runtime.name, told], input=json.dumps(sys.path), text=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
-    how = ending(done.returncode)
+    how = ending(_ran(runtime, job, options, None, {}).returncode)
     if how is not None:
         message = f"{runtime.name} ended its process ({how}) when it ran {job.name} in {job.precision}"
         version = libraries().get(runtime.extra)
@@ -49,15 +41,46 @@ def survive(runtime: Runtime, job: Job, options: Mapping[str, str]) -> None:
         raise Unavailable(Diagnostic("E0901", message, help=help))
 
 
-def child(name: str, told: str) -> None:
-    """Run a job, and say nothing: that this process is still there is the answer."""
-    title, model, x, precision, threads, options = json.loads(told)
-    runtime = RUNTIMES[name]
-    job = Job(title, Path(model), None, np.load(x), precision, threads)
+def profile(
+    runtime: Runtime, job: Job, options: Mapping[str, str], runs: int, environment: Mapping[str, str]
+) -> list[tuple[str, float]]:
+    """What `Runtime.profile` finds of an ONNX job in a child with these variables in its environment. Raises Unavailable
+    with what the child said where it found nothing."""
+    done = _ran(runtime, job, options, runs, environment)
+    if done.returncode:
+        how = ending(done.returncode)
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1][:300]
+        why = last if how is None else f"its process was ended ({how})"
+        raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot profile {job.name}: {why}"))
+    return [(name, seconds) for name, seconds in json.loads(done.stdout.splitlines()[-1])]
+
+
+def _ran(
+    runtime: Runtime, job: Job, options: Mapping[str, str], runs: int | None, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """A child that ran a job, or profiled so many runs of it."""
+    assert job.model is not None
+    with tempfile.TemporaryDirectory() as folder:
+        x = Path(folder) / "input.npy"
+        np.save(x, job.input)
+        told = [runtime.name, job.name, str(job.model), str(x), job.precision, job.threads, dict(options), runs]
+        return subprocess.run(
+            [sys.executable, "-P", "-c", _CHILD, json.dumps(told)], input=json.dumps(sys.path), text=True,
+            env={**os.environ, **environment}, capture_output=True, errors="replace", check=False,
+        )  # fmt: skip
+
+
+def child(told: str) -> None:
+    """Run a job, and say nothing: that this process is still there is the answer. Or profile it, and print what was found."""
+    name, title, model, x, precision, threads, options, runs = json.loads(told)
+    runtime, job = RUNTIMES[name], Job(title, Path(model), None, np.load(x), precision, threads)
     try:
-        runtime.library().prepare(runtime, job, options).close()
-    except RescompileError:
-        return
+        if runs is None:
+            runtime.library().prepare(runtime, job, options).close()
+        else:
+            print(json.dumps(runtime.profile(job, options, runs)))
+    except RescompileError as error:
+        sys.exit(error.diagnostics[0].message)
 
 
 def ending(code: int) -> str | None:

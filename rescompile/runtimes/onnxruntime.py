@@ -12,8 +12,6 @@ import hashlib
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -26,7 +24,7 @@ import numpy as np
 
 from rescompile.errors import Diagnostic, Unavailable, UsageError
 from rescompile.runtime import PROVIDERS, brief, lacking, library, opened
-from rescompile.runtimes import Job, Runtime, whole, word
+from rescompile.runtimes import Job, Runtime, apart, whole, word
 from rescompile.version import __version__
 from rescompile.weights import Array
 
@@ -36,6 +34,8 @@ _TYPES = {"fp32": ("float",), "tf32": ("float",), "fp16": ("float16",), "int8": 
 #: Types of numbers that networks compute with; nodes on all else keep account of shapes, which belongs on the processor.
 _NUMBERS = {"float", "float16", "bfloat16", "double", "int8", "uint8"}
 _SEARCHES = ("exhaustive", "heuristic", "default")
+#: What tells CUDA to wait for each launch.
+_BLOCKING = "CUDA_LAUNCH_BLOCKING"
 _ARRAYS = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 
 
@@ -275,46 +275,9 @@ def profile(runtime: Runtime, job: Job, options: Mapping[str, str], runs: int) -
         message = f"TensorRT runs {job.name} as one node, so there are no parts to tell the time of"
         raise Unavailable(Diagnostic("E0901", message, help="--profile with ort-cuda or torch-cuda"))
     if runtime.device == "cuda" and os.environ.get(_BLOCKING) != "1":
-        return _waiting(runtime, job, options, runs)
+        return apart.profile(runtime, job, options, runs, {_BLOCKING: "1"})
     with _device_errors(runtime, job):
         return _medians(runtime, job, options, runs)
-
-
-_BLOCKING = "CUDA_LAUNCH_BLOCKING"
-_CHILD = """
-import json, sys
-import numpy
-from rescompile.errors import RescompileError
-from rescompile.runtimes import RUNTIMES, Job
-from pathlib import Path
-asked = json.load(sys.stdin)
-x = numpy.load(asked["input"])
-job = Job(asked["name"], Path(asked["model"]), None, x, asked["precision"], asked["threads"])
-try:
-    found = RUNTIMES[asked["runtime"]].profile(job, asked["options"], asked["runs"])
-except RescompileError as error:
-    sys.exit(error.diagnostics[0].message)
-print(json.dumps(found))
-"""
-
-
-def _waiting(runtime: Runtime, job: Job, options: Mapping[str, str], runs: int) -> list[tuple[str, float]]:
-    """What `profile` finds in a process in which launches wait."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "input.npy"
-        np.save(path, job.input)
-        asked = {
-            "name": job.name, "model": str(Path(job.model or "").resolve()), "input": str(path), "precision": job.precision,
-            "threads": job.threads, "runtime": runtime.name, "options": dict(options), "runs": runs,
-        }  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, "-c", _CHILD], input=json.dumps(asked), env={**os.environ, _BLOCKING: "1"}, text=True,
-            capture_output=True, check=False,
-        )  # fmt: skip
-    if done.returncode:
-        why = (done.stderr.strip().splitlines() or ["it said nothing"])[-1][:300]
-        raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot profile {job.name}: {why}"))
-    return [(name, seconds) for name, seconds in json.loads(done.stdout.splitlines()[-1])]
 
 
 def _medians(runtime: Runtime, job: Job, options: Mapping[str, str], runs: int) -> list[tuple[str, float]]:

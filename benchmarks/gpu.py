@@ -13,7 +13,7 @@ over is interrupted, and keeps the rows that it had.
 Nothing is judged but `verify`. Exit code: 0 when every part ended well; 1 when an output was wrong; 4 when a part was refused, cut
 off or left out, or no GPU is here.
 
-    python benchmarks/cuda.py --json cuda.json --minutes 25
+    python benchmarks/gpu.py --json gpu.json --minutes 25
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from compile import machine, say
+from compile import machine, say, write
 from runtime import PEERS
 
 #: What each part runs on. On the processor stands the nearest that there is, to see that everything runs.
@@ -181,15 +181,6 @@ def _json(path: Path) -> Any:
         return None
 
 
-def write(path: Path | None, record: Mapping[str, Any]) -> None:
-    """Put the file in its place at once, so that whoever is cut off has the one before or this one."""
-    if path is None:
-        return
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(record, indent=1) + "\n")
-    beside.replace(path)
-
-
 def working(doctor: Mapping[str, Any] | None) -> dict[str, str | None]:
     """Of each runtime why it does not work, or None, by what `doctor` found."""
     listed = (doctor or {}).get("runtimes", ())
@@ -276,7 +267,8 @@ def measure(record: dict[str, Any], wanted: Sequence[Part], minutes: float, path
                 "said": [why],
             }
         say(f"{part.name}: {ending(done[part.name])}")
-        write(path, record)
+        if path is not None:
+            write(path, record)
 
 
 def here() -> str | None:
