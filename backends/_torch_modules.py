@@ -54,12 +54,12 @@ def stage_lines(stage: Stage) -> Iterator[str]:
     yield f"def {stage.name}({parameters(stage.arguments).removeprefix(', ')}) -> nn.Sequential:"
     yield f'    """`depth` times {stage.of.name}, one after the other."""'
     yield "    stage = nn.Sequential()"
-    counted = (
+    numbers = (
         "index"
         if stage.member or any(re.search(r"\bindex\b", text) for text in [*stage.passed.values(), stage.then or ""])
         else "_"
     )
-    yield f"    for {counted} in range(depth):"
+    yield f"    for {numbers} in range(depth):"
     made = f"{stage.of.name}({', '.join(_given(dict(stage.passed), stage.of.arguments))})"
     if stage.member is None:
         yield f"        stage.append({made})"

@@ -133,6 +133,17 @@ def test_intervals_of_sittings_hold_the_true_value(monkeypatch: pytest.MonkeyPat
     assert paired.half_width < 0.04 < found[2].half_width
 
 
+def test_a_speed_up_of_sittings_that_drift() -> None:
+    """2% are told where each sitting has them, however far the sittings are apart; and not where only some have them."""
+    generator = np.random.default_rng(11)
+    together = generator.normal(0, 0.05, (5, 1, 1))
+    ours, base = (m * np.exp(together + generator.normal(0, 0.002, (5, 8, 2))) for m in (1.0, 1.02))
+    assert statistics.median(ours).overlaps(statistics.median(base))
+    assert statistics.speed_up(ours, base) == pytest.approx(1.02, rel=0.005)
+    mixed = ours * np.array([1.02, 0.99, 1.01, 0.98, 1.0]).reshape(5, 1, 1)
+    assert statistics.speed_up(mixed, ours) is None
+
+
 def test_sittings_that_are_none() -> None:
     """Rounds must make up the sittings, and ratios are of equally many."""
     made = times(1.0, rounds=30)

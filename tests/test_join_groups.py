@@ -175,6 +175,13 @@ def test_refusals(words: list[str], message: str, path: Path, tmp_path: Path) ->
     assert not (tmp_path / "x").exists()
 
 
+def test_explain_has_no_zeros(path: Path) -> None:
+    """What is put among weights for a runtime's sake is nothing of the network."""
+    done = CliRunner().invoke(app, ["explain", str(path), "--join-groups", "32"])
+    assert done.exit_code == 2
+    assert "nothing of the network that is explained" in done.stderr
+
+
 @pytest.mark.parametrize("value", [True, "32", 32.0])
 def test_values_of_another_type(value: Any, path: Path) -> None:
     """A whole number, which `true` is not."""

@@ -136,11 +136,12 @@ def speed_up(ours: Samples, base: Samples, control: Interval | None = None, seed
     """How many times as fast, as base over ours; None where nothing can be said.
 
     Something can be said where the intervals of both medians do not overlap, that of their paired ratio does not hold 1,
-    and the control of the group, if there is one, decides.
+    and the control of the group, if there is one, decides. Medians of several sittings may overlap: their intervals hold how
+    far the machine drifted from one sitting to the next, which met both alike, and that of the ratio is over the sittings.
     """
     if control is not None and not decides(control):
         return None
-    if median(ours, seed).overlaps(median(base, seed)):
+    if ours.ndim == 2 and median(ours, seed).overlaps(median(base, seed)):
         return None
     found = ratio(base, ours, seed)
     slack = 0.0 if control is None else control.half_width
@@ -249,7 +250,7 @@ def _student(freedom: float) -> float:
 @dataclass(frozen=True, slots=True)
 class WarmUp:
     """When a warm-up is over: once the medians of two neighbouring windows agree, within `tolerance` or within what
-    single runs scatter; given up after `runs` or `seconds`, whichever is later met by `least` runs."""
+    single runs scatter; given up after `runs` or `seconds`."""
 
     window: int = 5
     tolerance: float = 0.02

@@ -19,6 +19,7 @@ from rescompile.cli.common import (
     print_json,
     with_passes,
 )  # fmt: skip
+from rescompile.errors import Diagnostic, UsageError
 
 #: Longer lines are hard to read, however wide the terminal.
 WIDTH = 100
@@ -45,8 +46,14 @@ def explain(
     """Say in words what a network is and where it departs from others, with what each difference costs."""
     from rescompile.explanation import explain as explained
     from rescompile.explanation import prose
-    from rescompile.passes import apply
+    from rescompile.passes import PASSES, apply
 
+    for step in PASSES:
+        if step.made_of_weights and passes.get(step.keyword):
+            message = (
+                f"--{step.option} puts zeros among the weights, and those are nothing of the network that is explained"
+            )
+            raise UsageError(Diagnostic("E0802", message, help=f"leave --{step.option} out"))
     loaded, network = elaborated(spec, set)
     network, _ = apply(network, None, passes)
     found = explained(network, against or ())
