@@ -19,6 +19,9 @@ from rescompile.weights import Array, Weights, draw, from_arrays
 
 WeightSource = Mapping[str, Array] | str | os.PathLike[str] | None
 
+#: The targets in which zeros that a pass puts among weights would not stay zeros, and why.
+_FILLED = {"source": "the source draws its own weights", "torch": "a module that is trained fills them"}
+
 
 def build(
     spec: Spec | Network | str | os.PathLike[str],
@@ -69,8 +72,8 @@ def build(
         for_passes["fold_batchnorm"] = True  # a norm between two convolutions would be computed in floats
         scheme = recipes.scheme(made_for)
     for step in PASSES:
-        if step.made_of_weights and for_passes.get(step.keyword) and (structure_only or target == "source"):
-            what = "the source draws its own weights" if target == "source" else "there are none without weights"
+        if step.made_of_weights and for_passes.get(step.keyword) and (structure_only or target in _FILLED):
+            what = _FILLED.get(target, "there are none without weights")
             message = f"--{step.option} puts zeros among the weights, and {what}"
             raise UsageError(Diagnostic("E0802", message, help=f"leave --{step.option} out"))
     if isinstance(spec, str | os.PathLike):
