@@ -37,7 +37,7 @@ COMMANDS = (
     "build", "verify", "validate", "show", "explain", "paths", "list", "schema", "extract", "run", "bench", "compare", "predict", "doctor",
 )  # fmt: skip
 WEIGHTS_COMMANDS = ("inspect", "convert", "transfer")
-EXIT_CODES = {"0", "1", "2", "3", "4", "5", "130", "143"}
+EXIT_CODES = {"0", "1", "2", "3", "4", "5", "129", "130", "143"}
 ESCAPE = "\x1b["
 
 TINY: dict[str, Any] = {

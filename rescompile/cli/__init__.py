@@ -1,7 +1,7 @@
 """The command line. Data goes to standard output, everything else to standard error; exit codes are stable:
 
 0 done; 1 a check failed; 2 wrong usage or no such input; 3 invalid spec; 4 target, runtime or extra not available;
-5 output could not be written or is not ours to overwrite; 129, 130, 143 ended by SIGHUP, Ctrl-C, SIGTERM.
+5 output could not be written or is not ours to overwrite; 129 hung up; 130 interrupted; 143 terminated.
 
 Imports of more than words stay inside the commands, so that each one loads only what it uses.
 """
@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a check failed; 2 wrong usage or no such input; 3 invalid spec; "
-    "4 target, runtime or extra not available; 5 output not written; 129, 130, 143 ended by SIGHUP, Ctrl-C, SIGTERM."
+    "4 target, runtime or extra not available; 5 output not written; 129 hung up; 130 interrupted; 143 terminated."
 )
 
 
