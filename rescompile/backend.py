@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from rescompile.errors import Diagnostic, OutputError, Unavailable, UsageError, nearest, one_of
 from rescompile.network import Network
-from rescompile.output import File, write_files
+from rescompile.output import File, check_folder, write_files
 from rescompile.weights import Weights
 
 GROUP = "rescompile.backends"
@@ -69,8 +69,7 @@ class Artifact:
         """Write the artifact. A file that rescompile did not write, or that was changed since, is only overwritten with
         `force`. Raises OutputError; the previous file then stays as it was."""
         path = Path(path)
-        if not path.parent.is_dir():
-            raise OutputError(Diagnostic("E1002", f"the folder {path.parent} does not exist"))
+        check_folder(path)
         return write_files(self.files(path.name), path.parent, force, progress)
 
     def to_bytes(self) -> bytes:

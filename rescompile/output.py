@@ -77,8 +77,7 @@ def _remove_stale(name: str, folder: Path, kept: Sequence[Path]) -> None:
 
 def write_text(chunks: Iterable[Chunk], path: Path, force: bool = False) -> None:
     """Write a text that is sealed already. Raises OutputError."""
-    if not path.parent.is_dir():
-        raise OutputError(Diagnostic("E1002", f"the folder {path.parent} does not exist"))
+    check_folder(path)
     if not force and seal.form(path) not in (None, b": "):
         raise OutputError(
             Diagnostic(
@@ -89,6 +88,12 @@ def write_text(chunks: Iterable[Chunk], path: Path, force: bool = False) -> None
         )
     pieces = list(chunks)
     write_files([File(path.name, lambda: pieces)], path.parent, force)
+
+
+def check_folder(path: Path) -> None:
+    """Raise OutputError unless the folder that a file goes into is there."""
+    if not path.parent.is_dir():
+        raise OutputError(Diagnostic("E1002", f"the folder {path.parent} does not exist"))
 
 
 def check_ours(path: Path, force: bool) -> None:

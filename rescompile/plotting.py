@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rescompile.errors import Diagnostic, OutputError, Unavailable, UsageError
-from rescompile.output import File, check_ours, write_files
+from rescompile.errors import Diagnostic, Unavailable, UsageError
+from rescompile.output import File, check_folder, check_ours, write_files
 from rescompile.seal import sealed
 
 #: How the seal stands in a file of each format. The chunks of a PNG carry checksums of their own, which could not hold one of
@@ -53,8 +53,7 @@ def checked(name: str, force: bool) -> Path:
     path = Path(name)
     if path.suffix not in SEALS:
         raise UsageError(Diagnostic("E0802", f"--plot {name}: a figure is a file that ends in .svg or .png"))
-    if not path.parent.is_dir():
-        raise OutputError(Diagnostic("E1002", f"the folder {path.parent} does not exist"))
+    check_folder(path)
     check_ours(path, force)
     _matplotlib()
     return path

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from rescompile import seal
-from rescompile.errors import Diagnostic, OutputError, UsageError
+from rescompile.errors import Diagnostic, UsageError
 from rescompile.network import Network
 from rescompile.ops import Shape
-from rescompile.output import Chunk, File, write_files
+from rescompile.output import Chunk, File, check_folder, write_files
 from rescompile.weights import Array
 
 SUFFIX = ".safetensors"
@@ -42,8 +42,7 @@ def write(
 ) -> int:
     """Write arrays (see `file`), and say how many bytes that took. Raises OutputError; the previous file then stays."""
     check_name(path)
-    if not path.parent.is_dir():
-        raise OutputError(Diagnostic("E1002", f"the folder {path.parent} does not exist"))
+    check_folder(path)
     made = file(arrays, kinds, network, path.name)
     write_files([made], path.parent, force)
     return made.size

@@ -127,7 +127,7 @@ def bench(
     from rescompile.bench.measuring import Plan
     from rescompile.bench.peers import parted
     from rescompile.bench.running import Asked, Bench
-    from rescompile.output import check_ours
+    from rescompile.output import check_folder, check_ours
 
     peers = words("compare", ",".join(compare)) if compare else []
     for text in peers:
@@ -139,8 +139,7 @@ def bench(
         raise UsageError(Diagnostic("E0802", "-o names a file", help="--json writes the result to standard output"))
     path = None if output is None else Path(output)
     if path is not None:
-        if not path.parent.is_dir():
-            raise OutputError(Diagnostic("E1002", f"the folder {path.parent} does not exist"))
+        check_folder(path)
         check_ours(path, force)
     figure = _figure(plot, force)
     networks = [elaborated(spec, set)[1] for spec in specs]

@@ -20,7 +20,7 @@ from rescompile.cli.common import (
     print_json,
     say,
 )
-from rescompile.errors import Diagnostic, OutputError, UsageError
+from rescompile.errors import Diagnostic, UsageError
 
 if TYPE_CHECKING:
     from rescompile.bench.predicting import Device
@@ -94,10 +94,9 @@ def _table(device: Device, rows: Sequence[Mapping[str, Any]]) -> str:
 def _measured(path: Path, threads: int | None, force: bool) -> Device:
     """Measure single ops into a file, which is looked at before: it may not be ours to overwrite."""
     from rescompile.bench import probing, results
-    from rescompile.output import check_ours
+    from rescompile.output import check_folder, check_ours
 
-    if not path.parent.is_dir():
-        raise OutputError(Diagnostic("E1002", f"the folder {path.parent} does not exist"))
+    check_folder(path)
     check_ours(path, force)
     probes, ops = probing.design(), []
     terminal = sys.stderr is not None and sys.stderr.isatty()
