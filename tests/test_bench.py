@@ -594,11 +594,12 @@ def test_equivalent_lines(runtime: str, precision: str, facts: dict[str, Any], w
 
 class Fake:
     """A runtime that computes with torch what it is given, and does one thing wrong, if that is an end, with run `after` of the
-    inputs of `batch` images; None counts all."""
+    inputs of `batch` images, of what was prepared as `number`; None counts all."""
 
     def __init__(self, wrong: str = "") -> None:
         self.wrong, self.runs, self.after, self.prepared, self.refused = wrong, 0, 10**9, 0, 0
         self.batch: int | None = None
+        self.number: int | None = None
         self.absent: str | None = None
 
     def missing(self, runtime: Runtime) -> str | None:
@@ -629,7 +630,7 @@ class Prepared:
 
         assert job.module is not None
         self.fake, self.given = fake, modules.outputs(job.module(), job.input)
-        self.counts = fake.batch in (None, len(job.input))
+        self.counts = fake.batch in (None, len(job.input)) and fake.number in (None, fake.prepared)
 
     def run(self) -> None:
         self.fake.runs += self.counts
@@ -818,7 +819,7 @@ def test_a_terminated_benchmark_keeps_what_was_finished(tmp_path: Path) -> None:
 
 def test_an_interrupted_group_keeps_whole_rounds(tmp_path: Path, fake: Any) -> None:
     """Enough of them for an interval are rows, with the rounds that there were."""
-    fake("good", "interrupt").after = 50
+    fake("good", "interrupt").after = 600  # a warm-up is over after 200 runs, stable or not
     done = bench(tmp_path, "--runtime", "good", rounds=1000)
     assert done.exit_code == 130
     (only,) = rows_of(tmp_path)
@@ -839,16 +840,15 @@ def test_sittings_prepare_all_anew(tmp_path: Path, fake: Any) -> None:
     assert "prepared 3 times, and timed in 6 rounds each time" in done.stdout
 
 
-def test_an_interrupted_sitting_is_left_out(tmp_path: Path, fake: Any) -> None:
-    """The whole ones before it are kept."""
+@pytest.mark.parametrize("after", [1, 600], ids=["in its warm-up", "in its rounds"])
+def test_an_interrupted_sitting_is_left_out(after: int, tmp_path: Path, fake: Any) -> None:
+    """The whole ones before it are kept. A warm-up is over after 200 runs, and 300 rounds have at least 600."""
     made = fake("good", "interrupt")
-    assert bench(tmp_path, "--runtime", "good").exit_code == 0
-    made.runs, made.after = 0, 2 * made.runs + 15  # in the third sitting, or in its warm-up
-    done = bench(tmp_path, "--runtime", "good", "--sittings", "4", "--force")
+    made.number, made.after = 3, after
+    done = bench(tmp_path, "--runtime", "good", "--sittings", "4", rounds=300)
     assert done.exit_code == 130
     (only,) = rows_of(tmp_path)
-    assert len(only.samples) == 6 * only.sittings
-    assert only.sittings in (1, 2)
+    assert (only.sittings, len(only.samples)) == (2, 600)
 
 
 def test_outputs_that_go_wrong_in_a_later_sitting(tmp_path: Path, fake: Any) -> None:
