@@ -29,12 +29,12 @@ random: $(VENV)/.dev  ## Compare N random networks with the interpreter; more th
 keras: $(VENV)/.dev  ## Compare the outputs of all models of keras.applications that have a profile; minutes.
 	RESCOMPILE_KERAS=1 $(BIN)/pytest tests/test_keras.py $(ARGS)
 
-bench: $(VENV)/.bench  ## Measure side by side with torch's exporters, torchvision and timm; about an hour and a half.
+bench: $(VENV)/.dev  ## Measure side by side with torch's exporters, torchvision and timm; about an hour and a half.
 	mkdir -p build
 	for part in compile torch_module train runtime predict; do $(BIN)/python benchmarks/$$part.py --json build/$$part.json $(ARGS) || failed=1; done; \
 	exit $${failed:-0}
 
-gpu: $(VENV)/.bench  ## Measure on an NVIDIA GPU, part by part, into build/gpu.json; 25 minutes.
+gpu: $(VENV)/.dev  ## Measure on an NVIDIA GPU, part by part, into build/gpu.json; 25 minutes.
 	mkdir -p build
 	$(BIN)/python benchmarks/gpu.py --json build/gpu.json $(ARGS)
 
@@ -48,10 +48,6 @@ $(VENV)/.run: $(VENV)/.made pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(INSTALL) --editable '.[run,dev,plot,image,keras,openvino]' torch huggingface_hub keras
+	$(INSTALL) --editable '.[run,dev,plot,image,keras,openvino]' torch huggingface_hub keras onnxscript
 	$(INSTALL) --no-deps torchvision timm
-	touch $@
-
-$(VENV)/.bench: $(VENV)/.dev
-	$(INSTALL) onnxscript
 	touch $@

@@ -1000,6 +1000,29 @@ def test_ours_beside_a_peer(tmp_path: Path, fake: Any) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("exporter", ["legacy", "dynamo"])
+def test_exporters(exporter: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Each writes the opset that the row says, computes the right outputs, and says nothing."""
+    onnx = pytest.importorskip("onnx", reason="reads the file")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="runs the file")
+    pytest.importorskip("peers", reason="torchvision, whose network is the peer")
+    pytest.importorskip("onnxscript", reason="what dynamo writes with")
+    from rescompile.bench import models
+
+    made = models.of_peer("torchvision:squeezenet1_1", (3, 64, 64), 0, exporter)
+    x = models.inputs((3, 64, 64), 2, 0)
+    path = made.write(tmp_path, x, "fp32")
+    assert capfd.readouterr() == ("", "")
+    (opset,) = (each.version for each in onnx.load(path).opset_import if not each.domain)
+    assert made.facts["exporter"] == f"torch.onnx.export, {exporter}, opset {opset}"
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (taken,) = session.get_inputs()
+    assert taken.shape == [2, 3, 64, 64]
+    reference = models.Reference(made, x)
+    (given,) = session.run(None, {taken.name: x})
+    assert reference.error({"logits": given}) <= reference.bound("fp32")
+
+
 @pytest.mark.parametrize("model", [NET, "torchvision:squeezenet1_1"])
 def test_files_in_float16(model: str, tmp_path: Path) -> None:
     """Of ours and of peers; only GPUs run them fast, but what they compute is the same anywhere."""

@@ -137,7 +137,10 @@ def of_peer(text: str, shape: Shape, seed: int, exporter: str) -> Model:
         return path
 
     versions = {"torch": modules.library().__version__}
-    facts = {"exporter": f"torch.onnx.export, {exporter}, opset {modules.OPSET}", "exported_with": versions}
+    facts = {
+        "exporter": f"torch.onnx.export, {exporter}, opset {modules.EXPORTERS[exporter]}",
+        "exported_with": versions,
+    }
     return Model(text, module, module, write, shape, parameters, macs, facts=facts)
 
 

@@ -17,10 +17,8 @@ from rescompile.network import INPUT, LOGITS
 from rescompile.runtime import brief
 from rescompile.weights import Array
 
-#: Opset of what the exporter of torch writes: that of our own files.
-OPSET = 17
-#: By name on the command line: whether torch.onnx.export traces with dynamo.
-EXPORTERS = {"legacy": False, "dynamo": True}
+#: The exporters of torch by name on the command line, and the opset that each writes: that of our own files, or the least that it has.
+EXPORTERS = {"legacy": 17, "dynamo": 18}
 
 
 def library() -> Any:
@@ -156,8 +154,8 @@ def export(module: Any, name: str, x: Array, path: Path, exporter: str, precisio
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 module, (value,), str(path), input_names=[INPUT],
-                output_names=[LOGITS], opset_version=OPSET, dynamo=EXPORTERS[exporter],
-                **({"verbose": False} if EXPORTERS[exporter] else {}),
+                output_names=[LOGITS], opset_version=EXPORTERS[exporter], dynamo=exporter == "dynamo",
+                **({"verbose": False} if exporter == "dynamo" else {}),
             )  # fmt: skip
     except ImportError as error:
         message = f"the {exporter} exporter of torch cannot be used: {error}"
