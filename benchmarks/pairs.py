@@ -2,8 +2,8 @@
 
 Contenders take turns within one process, in an order that changes from round to round, so that whatever drifts (clock
 speed, neighbours, caches) meets all of them. One of them is a control: a second copy of a contender, for which every
-difference from 1 is noise. A ratio whose control is poor is reported as undecided, not as kept or missed. torch gets one
-thread: with one for every core, each of them waits whenever a neighbour takes one core. The CPU time of one thread is its
+difference from 1 is noise. A ratio whose control is poor, or whose interval holds its bound, is reported as undecided, not as
+kept or missed. torch gets one thread: with one for every core, each of them waits whenever a neighbour takes one core. The CPU time of one thread is its
 wall time on an idle machine; on a busy one it leaves out the time that others had the core.
 """
 
@@ -138,17 +138,26 @@ def timed(
     slack: float = 1.0,
     statistic: Statistic = median_of_ratios,
 ) -> Row:
-    """A row for a ratio of times: the far end of its interval must keep the bound, with `slack` half-widths of the control."""
+    """A row for a ratio of times, whose bound is widened by `slack` half-widths of the control."""
     found = interval(times[ours], times[base], statistic)
     noise = interval(times[control[0]], times[control[1]], statistic)
     row = Row(promise, found.value, sign, bound, "x", found, noise)
     if bound is None:
         return row
-    if not noise.good:
-        return replace(row, verdict="UNDECIDED")
     more = slack * noise.half_width
-    end, limit = (found.low, bound - more) if sign == ">=" else (found.high, bound + more)
-    return replace(row, bound=limit, verdict="ok" if SIGNS[sign](end, limit) else "MISSED")
+    return judged(row, bound - more if sign == ">=" else bound + more)
+
+
+def judged(row: Row, limit: float) -> Row:
+    """A row with its verdict: kept where its whole interval is on the right side of a limit, missed where all of it is beyond, and undecided
+    where it holds the limit, or where the control is poor."""
+    assert row.interval is not None
+    if row.control is not None and not row.control.good:
+        return replace(row, verdict="UNDECIDED")
+    near, far = (row.interval.high, row.interval.low) if row.sign == ">=" else (row.interval.low, row.interval.high)
+    keeps = SIGNS[row.sign]
+    verdict = "ok" if keeps(far, limit) else "UNDECIDED" if keeps(near, limit) else "MISSED"
+    return replace(row, bound=limit, verdict=verdict)
 
 
 def unmeasured(promise: str, why: str) -> Row:

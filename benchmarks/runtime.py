@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compile import machine, say
-from pairs import LEAST_ROUNDS, Interval, Row, Times, arguments, chosen, record, report, unmeasured
+from pairs import LEAST_ROUNDS, Interval, Row, Times, arguments, chosen, judged, record, report, unmeasured
 
 if TYPE_CHECKING:
     from rescompile.bench.results import Result
@@ -138,8 +138,9 @@ def beside(name: str, result: Result, folder: Path) -> list[Row]:
     files = {digest(path): path for path in folder.glob("*.onnx")}  # none under torch.compile
     rows = []
     for peer in peers:
-        found = plain(statistics.ratio(ours.times, peer.times))
-        row = judged(f"{name}: time of {peer.model}'s", found, control(result), 1.0, "<=")
+        found, noise = plain(statistics.ratio(ours.times, peer.times)), control(result)
+        row = Row(f"{name}: time of {peer.model}'s", found.value, "<=", 1.0, "x", found, noise)
+        row = judged(row, 1.0 + max(EQUAL, noise.half_width))
         if row.verdict == "UNDECIDED" and files and kernels(files[ours.artifact]) == kernels(files[peer.artifact]):
             row = replace(row, verdict="same program")
         rows.append(row)
@@ -153,7 +154,9 @@ def speed_up(name: str, result: Result, bound: float | None) -> Row:
     (base,) = (row for row in result.rows if (row.runtime, row.precision) == ("torch-cpu", "fp32"))
     best = fastest(result)
     title = f"{name}: speed-up by {best.runtime} in {best.precision}, error {best.error:.1e}"
-    return judged(title, plain(statistics.ratio(base.times, best.times)), control(result), bound, ">=")
+    found = plain(statistics.ratio(base.times, best.times))
+    row = Row(title, found.value, ">=", bound, "x", found, control(result))
+    return row if bound is None else judged(row, bound)
 
 
 def fastest(result: Result) -> Measured:
@@ -172,20 +175,6 @@ def plain(found: Any) -> Interval:
     return Interval(found.value, found.low, found.high)
 
 
-def judged(promise: str, found: Interval, noise: Interval, bound: float | None, sign: str) -> Row:
-    """A row whose interval must lie within the bound; an upper one with what counts as equal, or the half-width of the control."""
-    row = Row(promise, found.value, sign, bound, "x", found, noise)
-    if bound is None:
-        return row
-    if not noise.good:
-        return replace(row, verdict="UNDECIDED")
-    if sign == ">=":
-        return replace(row, verdict="ok" if found.low >= bound else "MISSED" if found.high < bound else "UNDECIDED")
-    limit = bound + max(EQUAL, noise.half_width)
-    verdict = "ok" if found.high <= limit else "MISSED" if found.low > limit else "UNDECIDED"
-    return replace(row, bound=limit, verdict=verdict)
-
-
 def mean(kind: str, rows: Sequence[Row]) -> Row:
     """The geometric mean of speed-ups at batch 1. Networks are measured apart from one another, so the half-widths of their
     logarithms add up as squares."""
@@ -193,11 +182,11 @@ def mean(kind: str, rows: Sequence[Row]) -> Row:
     spans = [row.interval for row in rows if row.interval is not None]
     value = math.exp(sum(math.log(span.value) for span in spans) / len(spans))
     wide = math.hypot(*(math.log(span.high / span.low) / 2 for span in spans)) / len(spans)
-    row = Row(title, value, ">=", BOUNDS[kind][0], "x", Interval(value, value / math.exp(wide), value * math.exp(wide)))
+    bound = BOUNDS[kind][0]
+    row = Row(title, value, ">=", bound, "x", Interval(value, value / math.exp(wide), value * math.exp(wide)))
     if any(each.control is None or not each.control.good for each in rows) or len(rows) < len(PEERS):
         return replace(row, verdict="UNDECIDED")
-    assert row.interval is not None
-    return replace(row, verdict="ok" if row.interval.low >= BOUNDS[kind][0] else "MISSED")
+    return judged(row, bound)
 
 
 def amx() -> bool:
