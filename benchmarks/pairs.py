@@ -33,7 +33,12 @@ Times = dict[str, list[float]]
 Clock = Callable[[], float]
 Statistic = Callable[[Sequence[float], Sequence[float]], float]
 
-SIGNS: Mapping[str, Callable[[float, float], bool]] = {"<=": operator.le, ">=": operator.ge, "<": operator.lt}
+SIGNS: Mapping[str, Callable[[float, float], bool]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "<": operator.lt,
+    ">": operator.gt,
+}
 
 
 # --- measuring
@@ -154,7 +159,8 @@ def judged(row: Row, limit: float) -> Row:
     assert row.interval is not None
     if row.control is not None and not row.control.good:
         return replace(row, verdict="UNDECIDED")
-    near, far = (row.interval.high, row.interval.low) if row.sign == ">=" else (row.interval.low, row.interval.high)
+    ends = row.interval.low, row.interval.high
+    near, far = ends if row.sign in ("<=", "<") else ends[::-1]
     keeps = SIGNS[row.sign]
     verdict = "ok" if keeps(far, limit) else "UNDECIDED" if keeps(near, limit) else "MISSED"
     return replace(row, bound=limit, verdict=verdict)
