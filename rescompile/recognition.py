@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rescompile.errors import Diagnostic
+from rescompile.errors import Diagnostic, UsageError
 from rescompile.images import Preparation, stream
 from rescompile.network import LOGITS
 from rescompile.runtime import Model
@@ -60,6 +60,10 @@ def _seen(model: Model, held: Sequence[Seen], arrays: list[Array]) -> Iterator[S
         fixed = model.batch
         filled = arrays + [np.zeros_like(arrays[0])] * ((fixed or 0) - len(arrays))
         outputs = model.run({model.inputs[0].name: np.stack(filled)})
+        for name, array in outputs.items():
+            if array.shape[:1] != (len(filled),):
+                message = f"output '{name}' of {model.path} has no axis of images: it is {list(array.shape)} for {len(filled)}"
+                raise UsageError(Diagnostic("E0801", message, help="'rescompile run' without --image shows what it gives"))
     at = 0
     for seen in held:
         if seen.problem is not None:

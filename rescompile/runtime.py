@@ -87,6 +87,10 @@ class Model:
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         if len(self.inputs) > 1 and "rescompile.spec" in self.metadata:
             raise UsageError(Diagnostic("E0802", f"{self.path} holds no weights, only the structure of the network"))
+        for value in self.outputs:
+            if value.type == "tensor(string)" or not value.type.startswith("tensor("):
+                message = f"output '{value.name}' of {self.path} is a {value.type}, and only tensors of numbers are shown"
+                raise UsageError(Diagnostic("E0801", message))
 
     @property
     def sizes(self) -> list[int | str]:

@@ -568,6 +568,70 @@ def test_a_model_of_someone_else(tmp_path: Path) -> None:
     assert (refused.exit_code, "tensor(double)" in refused.stderr) == (2, True)
 
 
+def theirs(folder: Path, node: dict[str, Any], kind: str, shape: list[Any] | None) -> Path:
+    """A model of one node, somebody else's: its output has this type and shape, or is a sequence of such tensors."""
+    onnx = pytest.importorskip("onnx", reason="the test makes a model with it")
+    helper = onnx.helper
+    made = helper.make_tensor_value_info if shape is not None else helper.make_tensor_sequence_value_info
+    proto = helper.make_model(
+        helper.make_graph(
+            [helper.make_node(inputs=["x"], outputs=["y"], **node)], "one",
+            [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 3, 8, 8])],
+            [made("y", getattr(onnx.TensorProto, kind), shape)],
+        ),
+        ir_version=10, opset_imports=[helper.make_opsetid("", 17)],
+    )  # fmt: skip
+    onnx.save(proto, folder / "theirs.onnx")
+    return folder / "theirs.onnx"
+
+
+@pytest.mark.parametrize(
+    ("node", "kind", "shape", "type"),
+    [
+        ({"op_type": "SplitToSequence", "axis": 1}, "FLOAT", None, "seq(tensor(float))"),
+        ({"op_type": "Cast", "to": 8}, "STRING", ["n", 3, 8, 8], "tensor(string)"),
+    ],
+)
+def test_outputs_that_are_no_numbers(
+    node: dict[str, Any], kind: str, shape: list[Any] | None, type: str, tmp_path: Path
+) -> None:
+    """A sequence, as classifiers of scikit-learn give, or text: refused, with an image or without."""
+    path = theirs(tmp_path, node, kind, shape)
+    known = ["--preprocess", "mean=0,0,0", "--preprocess", "std=1,1,1", "--preprocess", "resize=8,8"]
+    for more in ([], ["--save", tmp_path / "a.npz"], ["--image", saved(tmp_path / "a.png", noise(8, 8)), *known]):
+        refused = invoke("run", path, *more)
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        assert f"output 'y' of {path} is a {type}" in refused.stderr
+    assert not (tmp_path / "a.npz").exists()
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_output_without_values(tmp_path: Path) -> None:
+    """What a detector gives that finds nothing has a shape and no statistics."""
+    empty = theirs(tmp_path, {"op_type": "Slice"}, "FLOAT", ["k", 3, 8, 8])
+    proto = pytest.importorskip("onnx").load(empty)
+    numpy_helper = pytest.importorskip("onnx").numpy_helper
+    for name, value in (("from", 0), ("to", 0)):  # nothing of the first axis
+        proto.graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), name))
+        proto.graph.node[0].input.append(name)
+    pytest.importorskip("onnx").save(proto, empty)
+    done = invoke("run", empty)
+    assert done.exit_code == 0, done.output
+    assert "y [0, 3, 8, 8], empty\n" in done.stdout
+    assert data(empty)["outputs"]["y"] == {"shape": [0, 3, 8, 8], "mean": None, "std": None}
+
+
+@pytest.mark.parametrize("images", [1, 4])
+def test_an_output_that_is_of_no_image(images: int, tmp_path: Path) -> None:
+    """Its first axis is no batch: its rows are not told as those of images."""
+    path = theirs(tmp_path, {"op_type": "ReduceMean", "axes": [0], "keepdims": 0}, "FLOAT", [3, 8, 8])
+    known = ["--preprocess", "mean=0,0,0", "--preprocess", "std=1,1,1", "--preprocess", "resize=8,8"]
+    photos = [arg for at in range(images) for arg in ("--image", saved(tmp_path / f"{at}.png", noise(8, 8)))]
+    refused = invoke("run", path, *photos, *known, "--batch", "4")
+    assert refused.exit_code == 2, refused.output
+    assert f"has no axis of images: it is [3, 8, 8] for {images}" in refused.stderr
+
+
 def test_a_network_of_features_takes_no_images(tmp_path: Path) -> None:
     """Where the input is no image, it is said."""
     path = model(tmp_path, input=[12], preprocess=None, network=[{"linear": 5}])

@@ -226,16 +226,22 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _summary(outputs: dict[str, Array]) -> dict[str, Any]:
+    """Shapes and statistics; an array without values, as of a detector that found nothing, has none."""
     return {
-        name: {"shape": list(array.shape), "mean": float(array.mean()), "std": float(array.std())}
+        name: {
+            "shape": list(array.shape),
+            "mean": float(array.mean()) if array.size else None,
+            "std": float(array.std()) if array.size else None,
+        }
         for name, array in outputs.items()
     }
 
 
 def _lines(outputs: dict[str, Array]) -> list[str]:
     return [
-        f"{name} {list(array.shape)}, mean {array.mean():.6g}, standard deviation {array.std():.6g}"
-        for name, array in outputs.items()
+        f"{name} {found['shape']}, "
+        + ("empty" if found["mean"] is None else f"mean {found['mean']:.6g}, standard deviation {found['std']:.6g}")
+        for name, found in _summary(outputs).items()
     ]
 
 
