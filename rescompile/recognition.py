@@ -63,7 +63,9 @@ def _seen(model: Model, held: Sequence[Seen], arrays: list[Array]) -> Iterator[S
         for name, array in outputs.items():
             if array.shape[:1] != (len(filled),):
                 message = f"output '{name}' of {model.path} has no axis of images: it is {list(array.shape)} for {len(filled)}"
-                raise UsageError(Diagnostic("E0801", message, help="'rescompile run' without --image shows what it gives"))
+                raise UsageError(
+                    Diagnostic("E0801", message, help="'rescompile run' without --image shows what it gives")
+                )
     at = 0
     for seen in held:
         if seen.problem is not None:

@@ -89,7 +89,9 @@ class Model:
             raise UsageError(Diagnostic("E0802", f"{self.path} holds no weights, only the structure of the network"))
         for value in self.outputs:
             if value.type == "tensor(string)" or not value.type.startswith("tensor("):
-                message = f"output '{value.name}' of {self.path} is a {value.type}, and only tensors of numbers are shown"
+                message = (
+                    f"output '{value.name}' of {self.path} is a {value.type}, and only tensors of numbers are shown"
+                )
                 raise UsageError(Diagnostic("E0801", message))
 
     @property

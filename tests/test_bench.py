@@ -20,7 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 import rescompile
-from rescompile.bench import comparing, equivalent, peers, profiling, report, results, statistics
+from rescompile.bench import comparing, equivalent, models, peers, profiling, report, results, statistics
 from rescompile.bench.measuring import Plan, Timing, measure
 from rescompile.bench.results import Control, Missing, Result, Roofline, Row, Share
 from rescompile.bench.statistics import Interval, WarmUp
@@ -946,7 +946,6 @@ def test_activations_that_say_nothing_are_not_timed(
     spec = tmp_path / "deep.yaml"
     layers = "".join(f"  - conv{at}: {{conv: {{channels: 4, kernel: 1, bias: false}}}}\n" for at in range(2))
     spec.write_text(f"rescompile: 1\nname: deep\ninput: [4, 4, 4]\nnetwork:\n{layers}  - global_avgpool\n  - flatten\n")
-    from rescompile.bench import models
 
     right = models.trial
     monkeypatch.setattr(
@@ -1000,6 +999,63 @@ def test_ours_beside_a_peer(tmp_path: Path, fake: Any) -> None:
     }  # fmt: skip
 
 
+def test_a_peer_beside_specs_of_other_inputs(tmp_path: Path, fake: Any) -> None:
+    """A file for each size, in which it was exported; one peer that cannot be beside a spec leaves the other rows."""
+    pytest.importorskip("onnxruntime", reason="one of the runtimes")
+    pytest.importorskip("peers", reason="torchvision, whose network is the peer")
+    small, grey, kept = tmp_path / "small.yaml", tmp_path / "grey.yaml", tmp_path / "kept"
+    small.write_text(f"rescompile: 1\nname: small\nextends: {NET}\nset: {{parameters.n: 1}}\ninput: [3, 48, 48]\n")
+    grey.write_text(f"rescompile: 1\nname: grey\nextends: {NET}\nset: {{parameters.n: 1}}\ninput: [1, 48, 48]\n")
+    kept.mkdir()
+    peer = "torchvision:squeezenet1_1"
+    done = bench(
+        tmp_path, str(grey), str(small), "--runtime", "ort-cpu", "--threads", "1", "--keep", str(kept), "--compare", peer,
+        rounds=5,
+    )  # fmt: skip
+    assert done.exit_code == 2, done.output
+    found = rows_of(tmp_path)
+    assert [each.model for each in found] == [NET, peer, "grey", "small", peer]
+    assert f"error[E0802]: {peer} does not take an input of 1x48x48" in done.stderr
+    assert f"- ort-cpu in fp32: {peer} does not take an input of 1x48x48" in done.stdout
+    files = [models.digest(kept / f"torchvision_squeezenet1_1_batch1{end}.onnx") for end in ("", "_2")]
+    assert [each.artifact for each in found if each.model == peer] == files
+    assert found[4].again[0].endswith("torchvision_squeezenet1_1_batch1_2.onnx")
+
+
+def test_a_peer_that_is_not_there(tmp_path: Path, fake: Any) -> None:
+    """A name is looked up before anything is measured, though its turn would come with the second spec."""
+    pytest.importorskip("peers", reason="torchvision, which has no such network")
+    made = fake("good")
+    spec = tmp_path / "resnet188.yaml"
+    spec.write_text(f"rescompile: 1\nname: resnet188\nextends: {NET}\n")
+    done = bench(tmp_path, str(spec), "--runtime", "good", "--compare", "torchvision:resnet188")
+    assert (done.exit_code, made.runs) == (2, 0)
+    assert "error[E0801]: torchvision has no network 'resnet188'" in done.stderr
+    assert "did you mean 'resnet18'?" in done.stderr
+
+
+def test_what_an_exporter_refuses(tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 4, with the rows of all others."""
+    torch = pytest.importorskip("torch", reason="exports the peer")
+    pytest.importorskip("onnxruntime", reason="one of the runtimes")
+    pytest.importorskip("peers", reason="torchvision, whose network is the peer")
+
+    def export(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no such operator\nand a page of graph")
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    fake("good")
+    peer = "torchvision:squeezenet1_1"
+    done = bench(tmp_path, "--runtime", "ort-cpu,good", "--compare", peer, "--set", "input=[3, 64, 64]", rounds=5)
+    assert done.exit_code == 4, done.output
+    assert f"error[E0901]: torch.onnx.export does not take {peer}: no such operator\n" in done.stderr
+    assert [(each.model, each.runtime) for each in rows_of(tmp_path)] == [
+        (NET, "ort-cpu"),
+        (NET, "good"),
+        (peer, "good"),
+    ]
+
+
 @pytest.mark.parametrize("exporter", ["legacy", "dynamo"])
 def test_exporters(exporter: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Each writes the opset that the row says, computes the right outputs, and says nothing."""
@@ -1007,7 +1063,6 @@ def test_exporters(exporter: str, tmp_path: Path, capfd: pytest.CaptureFixture[s
     onnxruntime = pytest.importorskip("onnxruntime", reason="runs the file")
     pytest.importorskip("peers", reason="torchvision, whose network is the peer")
     pytest.importorskip("onnxscript", reason="what dynamo writes with")
-    from rescompile.bench import models
 
     made = models.of_peer("torchvision:squeezenet1_1", (3, 64, 64), 0, exporter)
     x = models.inputs((3, 64, 64), 2, 0)
@@ -1029,7 +1084,6 @@ def test_files_in_float16(model: str, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="exports the peer, and is the reference")
     pytest.importorskip("peers", reason="torchvision, whose network is the peer")
     onnxruntime = pytest.importorskip("onnxruntime", reason="runs the files")
-    from rescompile.bench import models
 
     network = rescompile.elaborate(rescompile.load(NET, set=["input=[3, 64, 64]"]))
     made = models.of_spec(network, {}, 0) if model == NET else models.of_peer(model, network.input, 0, "legacy")

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,8 @@ _BITS = {**BITS, "int8": 8}
 @dataclass(frozen=True, slots=True)
 class Model:
     """A network that can be timed. `base` is the module that the reference is computed with, `timed` the one that is timed:
-    the same, but for the passes of ours. `write` makes the ONNX file for an input in a form (`form_of`) in a folder, where it is
-    not there yet, and returns its path."""
+    the same, but for the passes of ours. `write` makes the ONNX file for an input in a form (`form_of`) in a folder, where this
+    model has none there yet, and returns its path."""
 
     name: str
     base: Any
@@ -90,25 +91,22 @@ def form_of(runtime: str, precision: str) -> str:
 def _writer(
     name: str, network: Network, weights: Weights, given: Mapping[str, Any], seed: int
 ) -> Callable[[Path, Array, str], Path]:
-    def write(folder: Path, x: Array, form: str) -> Path:
-        path = folder / _file(name, x, form)
-        if not path.exists():
-            onnx = door.load("onnx")
-            if form in recipes.RECIPES:
-                wanted = {**recipes.options(form, "int8"), **given, "fold_batchnorm": True}
-                done = passes_of(network.passes)
-                more = {step.keyword for step in PASSES if step.keyword in wanted} - set(done)
-                compiled, its = apply(network, weights, {key: wanted[key] for key in more})
-                assert its is not None
-                data = calibration.drawn(network.input, calibration.COUNT, seed)
-                options = door.checked(onnx, "onnx", {"batch": len(x), "precision": "int8"})
-                quantization.artifact(compiled, its, data, recipes.scheme(form), **options).write(path)
-            else:
-                options = door.checked(onnx, "onnx", {"batch": len(x), "precision": form})
-                onnx.emit(network, weights, **options).write(path)
-        return path
+    def make(path: Path, x: Array, form: str) -> None:
+        onnx = door.load("onnx")
+        if form in recipes.RECIPES:
+            wanted = {**recipes.options(form, "int8"), **given, "fold_batchnorm": True}
+            done = passes_of(network.passes)
+            more = {step.keyword for step in PASSES if step.keyword in wanted} - set(done)
+            compiled, its = apply(network, weights, {key: wanted[key] for key in more})
+            assert its is not None
+            data = calibration.drawn(network.input, calibration.COUNT, seed)
+            options = door.checked(onnx, "onnx", {"batch": len(x), "precision": "int8"})
+            quantization.artifact(compiled, its, data, recipes.scheme(form), **options).write(path)
+        else:
+            options = door.checked(onnx, "onnx", {"batch": len(x), "precision": form})
+            onnx.emit(network, weights, **options).write(path)
 
-    return write
+    return _once(name, make)
 
 
 def of_peer(text: str, shape: Shape, seed: int, exporter: str) -> Model:
@@ -117,10 +115,7 @@ def of_peer(text: str, shape: Shape, seed: int, exporter: str) -> Model:
     x = inputs(shape, 1, seed)
     parameters, macs = modules.counts(module, x)
 
-    def write(folder: Path, x: Array, form: str) -> Path:
-        path = folder / _file(text, x, form)
-        if path.exists():
-            return path
+    def export(path: Path, x: Array, form: str) -> None:
         if form in recipes.RECIPES:  # by the same quantiser and on the same data as ours
             drawn = calibration.drawn(shape, calibration.COUNT, seed).fit
             turns = -(-len(drawn) // len(x))
@@ -129,19 +124,38 @@ def of_peer(text: str, shape: Shape, seed: int, exporter: str) -> Model:
                 for turn in range(turns)
             )
             model = quantization.convert(
-                write(folder, x, "fp32"), batches, quantization.SCHEMES[recipes.scheme(form)], text
+                write(path.parent, x, "fp32"), batches, quantization.SCHEMES[recipes.scheme(form)], text
             )
             path.write_bytes(model.SerializeToString(deterministic=True))
         else:
             modules.export(module, text, x, path, exporter, form)
-        return path
 
+    write = _once(text, export)
     versions = {"torch": modules.library().__version__}
     facts = {
         "exporter": f"torch.onnx.export, {exporter}, opset {modules.EXPORTERS[exporter]}",
         "exported_with": versions,
     }
     return Model(text, module, module, write, shape, parameters, macs, facts=facts)
+
+
+def _once(name: str, make: Callable[[Path, Array, str], None]) -> Callable[[Path, Array, str], Path]:
+    """Makes each file of a model where it is asked for first, under a name that nothing in the folder has: a peer has other files
+    for specs of other inputs, and the names of two models may differ by what no file is called."""
+    files: dict[tuple[Path, int, str], Path] = {}
+
+    def write(folder: Path, x: Array, form: str) -> Path:
+        key = folder, len(x), form
+        if key not in files:
+            wished = folder / _file(name, x, form)
+            path, others = wished, count(2)
+            while path.exists():
+                path = wished.with_stem(f"{wished.stem}_{next(others)}")
+            make(path, x, form)
+            files[key] = path
+        return files[key]
+
+    return write
 
 
 def _file(name: str, x: Array, form: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rescompile.errors import Diagnostic, Unavailable, UsageError
+from rescompile.errors import Diagnostic, Unavailable
 from rescompile.network import INPUT, LOGITS
 from rescompile.runtime import brief
 from rescompile.weights import Array
@@ -142,7 +142,7 @@ def counts(module: Any, x: Array) -> tuple[int, int]:
 
 def export(module: Any, name: str, x: Array, path: Path, exporter: str, precision: str = "fp32") -> None:
     """Write a module as an ONNX file by torch.onnx.export, with the batch of `x`, and in float16 for fp16. Raises Unavailable where the exporter
-    lacks a library, and UsageError where it refuses the module."""
+    lacks a library or refuses the module."""
     torch = library()
     value = torch.from_numpy(np.ascontiguousarray(x))
     if precision == "fp16":
@@ -161,4 +161,4 @@ def export(module: Any, name: str, x: Array, path: Path, exporter: str, precisio
         message = f"the {exporter} exporter of torch cannot be used: {error}"
         raise Unavailable(Diagnostic("E0902", message, help="pip install onnx onnxscript")) from None
     except Exception as error:  # somebody else's code
-        raise UsageError(Diagnostic("E0802", f"torch.onnx.export does not take {name}: {brief(error)}")) from None
+        raise Unavailable(Diagnostic("E0901", f"torch.onnx.export does not take {name}: {brief(error)}")) from None

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -18,15 +19,14 @@ from rescompile.runtime import brief
 def make(text: str, shape: Shape, seed: int) -> Any:
     """The module that `torchvision:resnet50` names, in evaluation mode, with seeded weights and calibrated norms.
 
-    Raises Unavailable where the library is missing, UsageError where it has no such network or one for other input.
+    Raises what `found` does, and UsageError where the network is one for other input.
     """
-    library, name = parted(text)
-    build = _LIBRARIES[library]
+    build = found(text)
     torch = modules.library()
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
-        module = build(name, text).eval()
+        module = build().eval()
         try:
             modules.calibrate(module, shape, seed)
         except Exception as error:  # somebody else's code
@@ -35,6 +35,15 @@ def make(text: str, shape: Shape, seed: int) -> Any:
                 Diagnostic("E0802", f"{text} does not take an input of {listed}: {brief(error)[:200]}")
             ) from None
     return module
+
+
+def found(text: str) -> Callable[[], Any]:
+    """What makes the network that `torchvision:resnet50` names. Raises Unavailable where the library is missing, UsageError where
+    it has no such network."""
+    library, name = parted(text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _LIBRARIES[library](name, text)
 
 
 def parted(text: str) -> tuple[str, str]:
@@ -47,18 +56,18 @@ def parted(text: str) -> tuple[str, str]:
     return library, name
 
 
-def _torchvision(name: str, text: str) -> Any:
+def _torchvision(name: str, text: str) -> Callable[[], Any]:
     models = _imported("torchvision.models", text)
     if name not in models.list_models(module=models):
         raise _unknown(text, models.list_models(module=models))
-    return models.get_model(name, weights=None)
+    return partial(models.get_model, name, weights=None)
 
 
-def _timm(name: str, text: str) -> Any:
+def _timm(name: str, text: str) -> Callable[[], Any]:
     timm = _imported("timm", text)
     if not timm.is_model(name):
         raise _unknown(text, timm.list_models())
-    return timm.create_model(name, pretrained=False)
+    return partial(timm.create_model, name, pretrained=False)
 
 
 def _imported(module: str, text: str) -> Any:
@@ -85,4 +94,4 @@ def _unknown(text: str, known: Any) -> UsageError:
     return UsageError(Diagnostic("E0801", f"{library} has no network '{name}'", help=hint))
 
 
-_LIBRARIES: Mapping[str, Callable[[str, str], Any]] = {"torchvision": _torchvision, "timm": _timm}
+_LIBRARIES: Mapping[str, Callable[[str, str], Callable[[], Any]]] = {"torchvision": _torchvision, "timm": _timm}

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from rescompile import backend, quantization
-from rescompile.bench import equivalent, profiling, statistics, tuning
+from rescompile.bench import equivalent, peers, profiling, statistics, tuning
 from rescompile.bench.measuring import Clock, Plan, Runs, Timing, measure
 from rescompile.bench.models import Model, Reference, digest, form_of, inputs, of_peer, of_spec
 from rescompile.bench.results import FORMAT, Control, Missing, Result, Roofline, Row, Tuning, rows_of
 from rescompile.errors import CheckFailed, Diagnostic, RescompileError, Unavailable, UsageError, one_of
 from rescompile.network import Network
+from rescompile.ops import Shape
 from rescompile.runtime import brief
 from rescompile.runtimes import PRECISIONS, RUNTIMES, Job, Prepared, Runtime, device, find, roofline
 from rescompile.verification import BITS
@@ -166,6 +167,9 @@ class Bench:
         """Measure group by group; yields what is going on. When this is left, by an interruption too, `result` holds the
         rows that were finished."""
         asked = self._asked
+        made: dict[tuple[str, Shape], Model] = {}
+        for text in asked.peers:
+            peers.found(text)
         try:
             with ExitStack() as stack:
                 folder = asked.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -176,7 +180,13 @@ class Bench:
                     models += [
                         of_spec(network, {**asked.passes, **more}, seed, label) for label, more in asked.beside.items()
                     ]
-                    models += [of_peer(text, shape, seed, asked.exporter) for text in self._peers(network)]
+                    for text in self._peers(network):
+                        try:
+                            if (text, shape) not in made:
+                                made[text, shape] = of_peer(text, shape, seed, asked.exporter)
+                            models.append(made[text, shape])
+                        except UsageError as problem:  # it takes other inputs; the other specs may be for them
+                            self._refused(problem, [(way.text, way.precision) for way in self._ways])
                     for batch in asked.batches:
                         yield from self._group(models, batch, folder)
         except (KeyboardInterrupt, GeneratorExit):
