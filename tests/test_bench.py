@@ -548,6 +548,8 @@ def test_every_name_has_its_row() -> None:
         "features.conv0_nchwc": "features.conv0",
         "features.denseblock1.denselayer1.norm1_bn_nchwc": "features.denseblock1",
         "features.transition2.norm": "features.transition2",
+        "fused features.conv0": "features.conv0",
+        "logits_nchwc": "dense_head",
         "ReorderOutput_token_174": None,
         "": None,
     }
@@ -559,6 +561,33 @@ def test_every_name_has_its_row() -> None:
     assert found[profiling.OTHER].time == 0.75
     assert sum(share.macs for share in shares) == pytest.approx(1)
     assert found["features.transition2"].macs == pytest.approx(102.8 / 2834, rel=1e-3)
+
+
+@pytest.mark.parametrize("runtime", ["ort-cpu", "openvino"])
+def test_every_node_of_a_profile_is_in_its_row(runtime: str, tmp_path: Path) -> None:
+    """In a runtime: what fuses a product with its activation, what gives an output, of the middle too. No row is told twice."""
+    pytest.importorskip("torch", reason="calibrates the norms of what is profiled")
+    if RUNTIMES[runtime].missing():
+        pytest.skip(f"{runtime} is not here")
+    spec = tmp_path / "net.yaml"
+    rows = (
+        "stem: {conv: {channels: 8, kernel: 3}}", "gate: [{residual: {branch: [{conv: {channels: 8, kernel: 3}}]}}, relu]",
+        "head: {side: {body: [global_avgpool, flatten, {linear: 5}], output: small, mode: always}}",
+        "last: {conv: {channels: 8, kernel: 3}}", "dropout: {rate: 0.5}",
+    )  # fmt: skip
+    listed = "".join(f"  - {row}\n" for row in rows)
+    spec.write_text(f"rescompile: 1\nname: net\ninput: [8, 20, 20]\nfeatures: [stem]\nnetwork:\n{listed}")
+    network = rescompile.elaborate(rescompile.load(str(spec)))
+    made = models.of_spec(network, {}, 0)
+    x = models.inputs(network.input, 1, 0)
+    job = Job("net", made.write(tmp_path, x, "fp32"), made.module, x, "fp32", 1)
+    nodes = RUNTIMES[runtime].profile(job, {})
+    parts, macs = profiling.owners(network)
+    assert list(macs) == ["stem", "gate.1", "gate.2", "small", "last", "dropout"]
+    assert parts["logits"] == "last"
+    assert {"stem", "gate.1", "small", "last"} <= {profiling.owner(name, parts) for name, _ in nodes}
+    strange = [name for name, _ in nodes if profiling.owner(name, parts) is None]
+    assert all(name.startswith("Reorder") or not name for name in strange), strange
 
 
 @pytest.mark.parametrize(

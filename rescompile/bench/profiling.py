@@ -1,7 +1,8 @@
 """Whose time it is: the nodes of a profiled run, given to the rows of the spec that they came from.
 
 Names are one spelling everywhere, so a node of a runtime is found in the tree by its name. What ONNX Runtime fuses keeps the
-name of the last node, with endings of its own (`layer1.0.act_nchwc`). What is in no row is shown apart: changes of layout that
+name of the last node, with endings of its own (`layer1.0.act_nchwc`), or that of the first behind
+`fused `. What gives an output may have the name of that. What is in no row is shown apart: changes of layout that
 a runtime adds, and in torch what the network itself does between its parts. Profiled runs are slower than timed ones, so the shares are what counts.
 """
 
@@ -12,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rescompile.bench.results import Share
 from rescompile.cost import cost
-from rescompile.network import Network, Series, walk
+from rescompile.network import LOGITS, Network, Node, Op, Parallel, Series, Side, walk
+from rescompile.ops import Dropout
 from rescompile.printing import rows
 
 #: What is shown for nodes that are in no row of the spec.
@@ -34,28 +36,47 @@ def shares(network: Network, nodes: Iterable[tuple[str, float]]) -> list[Share]:
 
 
 def owners(network: Network) -> tuple[dict[str, str], dict[str, int]]:
-    """The row of the spec that each name of the tree is in, and the multiply-adds of each row."""
-    listed = [row for row in rows(network, 1) if not (isinstance(row.node, Series) and row.what == "list")]
+    """The row of the spec that each name of the tree and each output is in, and the multiply-adds of each row. What only makes an
+    output of a map that is there anyway is no row: nothing runs for it."""
+    shown = list(rows(network, 1))
+    levels = [*(row.level for row in shown[1:]), 0]
+    listed = [
+        row for row, after in zip(shown, levels, strict=True) if after <= row.level
+    ]  # lists are those of their rows
     every = list(walk(network.root))
     parts: dict[str, str] = {}
+    outputs: dict[str, str] = {}
     macs: dict[str, int] = {}
     at = 0
+    last = OTHER
     for row in listed:
         while every[at][1] is not row.node:
             at += 1
         inside = every[at : at + sum(1 for _ in walk(row.node))]
+        at += len(inside)
+        if isinstance(row.node, Side) and not row.node.child.children:
+            outputs[row.node.output_name or row.name] = last
+            continue
         call = row.node.call if isinstance(row.node, Series) else None
         title = row.name or (call.block if call else row.what)
         while title in macs:
             title += "'"
         parts |= {name: title for name, _ in inside if name}
+        outputs |= {node.output_name or name: title for name, node in inside if isinstance(node, Side)}
         macs[title] = cost(row.node).macs
-        at += len(inside)
-    return parts, macs
+        if not isinstance(row.node, Side) and any(_runs(node) for _, node in inside):
+            last = title
+    return {LOGITS: last, **outputs, **parts}, macs
+
+
+def _runs(node: Node) -> bool:
+    """Whether anything runs for a node by itself."""
+    return isinstance(node, Parallel) or (isinstance(node, Op) and not isinstance(node.kind, Dropout))
 
 
 def owner(name: str, parts: Mapping[str, str]) -> str | None:
     """The row of a node: its name is in the tree, or begins with one that is and goes on with an ending."""
+    name = name.removeprefix("fused ")
     while name:
         if name in parts:
             return parts[name]

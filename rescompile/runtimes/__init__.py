@@ -118,7 +118,7 @@ class Runtime:
 
     def profile(self, job: Job, options: Mapping[str, str], runs: int = 5) -> list[tuple[str, float]]:
         """The nodes or modules of a network by their names, in the order in which they ran, with the median of their seconds
-        in instrumented runs. Those are slower than others, so the shares are what counts. Raises as `prepare` does."""
+        in instrumented runs, or the mean where the runtime tells no more. Those are slower than others, so the shares are what counts. Raises as `prepare` does."""
         return self.library().profile(self, job, options, runs)
 
     def how(self) -> str:
