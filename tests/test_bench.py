@@ -449,6 +449,25 @@ def test_results_of_different_machines(tmp_path: Path) -> None:
     assert "note: ort-cpu: versions x 1 became x 2" in done.stderr
 
 
+def test_what_else_changed_is_told(tmp_path: Path) -> None:
+    """Rows of one key may be of other work: of a network without a block, or a peer that another exporter wrote."""
+    old = row(
+        passes=["drop=layer1.0"], facts={"exporter": "legacy", "exported_with": {"torch": "1"}, "versions": {"x": "1"}}
+    )
+    new = row(
+        median=0.02,
+        passes=["drop=layer1.0", "fold-batchnorm"],
+        facts={"exporter": "dynamo", "exported_with": {"torch": "2"}, "versions": {"x": "1"}},
+    )
+    done = compared(tmp_path, result(old, row("torch-cpu")), result(new, row("torch-cpu", 0.02)))
+    assert done.exit_code == 1
+    assert f"note: {old.title}: passes drop=layer1.0 became drop=layer1.0, fold-batchnorm\n" in done.stderr
+    assert "note: ort-cpu: exporter legacy became dynamo\n" in done.stderr
+    assert "note: ort-cpu: exported with torch 1 became torch 2\n" in done.stderr
+    assert done.stderr.count("note: ") == 3
+    assert f"2 of 2 rows are slower by more than 5%: {old.title}; {row('torch-cpu').title}\n" in done.stderr
+
+
 def test_rows_of_one_file_only(tmp_path: Path) -> None:
     """They are told; without a common row there is nothing to compare."""
     done = compared(tmp_path, result(row(), row("openvino")), result(row(), row("torch-cpu")), "--json")
@@ -472,6 +491,8 @@ def test_limits_that_are_none(text: str) -> None:
 
 def test_a_table_has_speed_ups_only_where_they_are() -> None:
     """And says over what, and what the control says."""
+    alone = dataclasses.replace(result(row()), machine={"processor": {"name": "CPU 9000", "usable": 1}})
+    assert report.markdown(alone).startswith("CPU 9000, 1 thread\n")
     text = report.markdown(result(row(), row("torch-cpu", 0.02, 1), row("openvino", 0.02, 2)), f"{NET}@torch-cpu")
     lines = {line.split("|")[2].strip(): line for line in text.splitlines() if line.startswith(f"| {NET}")}
     assert "| 2.00x |" in lines["ort-cpu"] or "| 1.99x |" in lines["ort-cpu"] or "| 2.01x |" in lines["ort-cpu"]

@@ -106,6 +106,7 @@ def test_options_follow_the_name() -> None:
         ("ort-cpu", {"threads": "0"}, "threads is a whole number from 1"),
         ("ort-cpu", {"threads": "two"}, "threads is a whole number from 1"),
         ("torch-cpu", {"compile": "fast"}, "compile is default, reduce-overhead or max-autotune"),
+        ("torch-cpu", {"channels_last": "0"}, "channels_last takes no value, and this is '0'"),
         ("torch-cpu", {"graph": ""}, "torch-cpu has no option 'graph'"),
     ],
 )

@@ -77,17 +77,20 @@ def differences(old: Result, new: Result) -> Iterator[str]:
 
 
 def notes(comparison: Comparison) -> Iterator[str]:
-    """What else changed between the rows of two results: versions of libraries, specs, threads."""
+    """What else changed between the rows of two results: versions of libraries, threads, exporters of peers, specs, passes."""
     told = set()
     for change in comparison.changes:
-        for name in ("versions", "threads"):
+        for name in ("versions", "threads", "exporter", "exported_with"):
             first, second = change.old.facts.get(name), change.new.facts.get(name)
-            sentence = f"{change.new.runtime}: {name} {_short(first)} became {_short(second)}"
+            sentence = f"{change.new.runtime}: {name.replace('_', ' ')} {_short(first)} became {_short(second)}"
             if first != second and sentence not in told:
                 told.add(sentence)
                 yield sentence
         if change.old.sha256 != change.new.sha256:
             yield f"{change.new.title}: the spec is another one"
+        if list(change.old.passes) != list(change.new.passes):
+            was, now = (", ".join(row.passes) or "none" for row in (change.old, change.new))
+            yield f"{change.new.title}: passes {was} became {now}"
 
 
 def _short(value: Any) -> str:

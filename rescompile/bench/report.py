@@ -127,7 +127,9 @@ def _machine(result: Result) -> str:
     processor = result.machine.get("processor") or {}
     gpus = [gpu.get("name", "?") for gpu in result.machine.get("gpus") or []]
     libraries = ", ".join(f"{name} {version}" for name, version in (result.machine.get("libraries") or {}).items())
-    where = ", ".join([f"{processor.get('name', 'unknown processor')}, {processor.get('usable', '?')} threads", *gpus])
+    threads = processor.get("usable", "?")
+    named = f"{processor.get('name', 'unknown processor')}, {threads} thread{'' if threads == 1 else 's'}"
+    where = ", ".join([named, *gpus])
     return f"{where}\n{libraries}"
 
 

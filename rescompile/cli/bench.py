@@ -319,6 +319,6 @@ def compare(
         return
     print(report.changes(comparison, limit))
     if slower:
-        listed = ", ".join(change.new.title for change in slower)
+        listed = "; ".join(change.new.title for change in slower)
         message = f"{len(slower)} of {len(comparison.changes)} rows are slower by more than {max_regression}: {listed}"
         raise CheckFailed(Diagnostic("E0722", message))

@@ -175,6 +175,13 @@ def word(options: Mapping[str, str], name: str, words: tuple[str, ...]) -> str |
     return text
 
 
+def flag(options: Mapping[str, str], name: str) -> bool:
+    """Whether an option is given that has no value. Raises UsageError where it has one."""
+    if options.get(name):
+        raise UsageError(Diagnostic("E0802", f"{name} takes no value, and this is '{options[name]}'"))
+    return name in options
+
+
 _DRIVER = "an NVIDIA GPU with its driver"
 _CUDA = f"{_DRIVER}, CUDA and cuDNN (pip install 'onnxruntime-gpu[cuda,cudnn]')"
 _THREADS = {"threads": "threads=N: threads of the processor that one inference uses"}

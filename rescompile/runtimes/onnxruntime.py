@@ -24,7 +24,7 @@ import numpy as np
 
 from rescompile.errors import Diagnostic, Unavailable, UsageError
 from rescompile.runtime import PROVIDERS, brief, lacking, library, opened
-from rescompile.runtimes import Job, Runtime, apart, whole, word
+from rescompile.runtimes import Job, Runtime, apart, flag, whole, word
 from rescompile.version import __version__
 from rescompile.weights import Array
 
@@ -86,7 +86,7 @@ class Session:
         self._session.disable_fallback()
         self._binding: Any = None
         self._bound: Any = None
-        self._bind(ort, runtime, job, "graph" in options)
+        self._bind(ort, runtime, job, flag(options, "graph"))
         self.build_seconds = time.perf_counter() - started
         started = time.perf_counter()
         try:
@@ -167,13 +167,13 @@ def _session_options(ort: Any, threads: int | None) -> Any:
 
 
 def _provider_options(ort: Any, runtime: Runtime, job: Job, options: Mapping[str, str]) -> dict[str, str]:
-    graph = "1" if "graph" in options else "0"
+    graph = "1" if flag(options, "graph") else "0"
     if runtime.name == "ort-cuda":
         return {
             "cudnn_conv_algo_search": (word(options, "search", _SEARCHES) or "exhaustive").upper(),
             "cudnn_conv_use_max_workspace": "1",
             "enable_cuda_graph": graph,
-            "prefer_nhwc": "1" if "nhwc" in options else "0",
+            "prefer_nhwc": "1" if flag(options, "nhwc") else "0",
             "use_tf32": "1" if job.precision == "tf32" else "0",
         }
     if runtime.name == "ort-tensorrt":

@@ -11,7 +11,7 @@ from typing import Any
 from rescompile.errors import Diagnostic, Unavailable
 from rescompile.network import LOGITS
 from rescompile.runtime import brief
-from rescompile.runtimes import Job, Runtime, whole, word
+from rescompile.runtimes import Job, Runtime, flag, whole, word
 from rescompile.weights import Array
 
 #: What torch.compile may be asked for; the first is its default.
@@ -49,7 +49,7 @@ class Module:
 
         assert job.module is not None
         dtype = getattr(torch, _DTYPES[job.precision])
-        form = torch.channels_last if "channels_last" in options else torch.contiguous_format
+        form = torch.channels_last if flag(options, "channels_last") else torch.contiguous_format
         self._torch: Any = torch
         self._cuda = runtime.device == "cuda"
         self._tf32 = job.precision == "tf32"
