@@ -960,6 +960,7 @@ def test_a_device_that_is_lost_in_the_middle(tmp_path: Path, fake: Any) -> None:
         (["--runtime", "good", "--plot", "x.pdf"], 2, ".svg or .png"),
         (["--runtime", "good", "--keep", "nowhere"], 5, "does not exist"),
         (["--runtime", "good", "--keep", __file__], 5, "is no folder"),
+        (["--runtime", "good", "-o", "x.svg", "--plot", "./x.svg"], 2, "-o and --plot both name x.svg"),
         (["--runtime", "good", "-o", "-"], 2, "--json writes the result to standard output"),
         (["--runtime", "good", "--tune", "--accuracy", "inf"], 2, "--accuracy is a finite error"),
         (["--runtime", "good", NET], 2, f"two of the specs are called {NET}"),

@@ -326,6 +326,7 @@ def test_text_and_json(tmp_path: Path) -> None:
     lines = invoke(*SMALL, "--gradients", "--samples", "3").stdout.splitlines()
     assert "not those of a trained network; noise and random labels" in lines[2]
     assert f"{found['magnitude'][2]:.3e}" in next(line for line in lines if line.startswith("     2"))
+    assert " along 1 path of each length: " in invoke(*SMALL, "--gradients", "--samples", "1").stdout
     lesion = json.loads(invoke(*SMALL, "--gradients", "--samples", "3", "--drop", "layer2.0", "--json").stdout)
     assert len(lesion["gradients"]["magnitude"]) == 3
     assert json.loads(invoke(*SMALL, "--json").stdout)["gradients"] is None

@@ -141,6 +141,9 @@ def bench(
     if path is not None:
         check_folder(path)
         check_ours(path, force)
+    if path is not None and plot is not None and path.resolve() == Path(plot).resolve():
+        message = f"-o and --plot both name {path}: the figure would take the place of the samples"
+        raise UsageError(Diagnostic("E0802", message))
     figure = _figure(plot, force)
     networks = [elaborated(spec, set)[1] for spec in specs]
     names = [network.name for network in networks]

@@ -235,7 +235,7 @@ def _told(measured: PathGradients, bounds: tuple[int, int] | None, origin: Mappi
     weights = origin["weights"] or "new weights with calibrated norms, so not those of a trained network"
     data = origin["data"] or "noise"
     labels = origin["labels"] or "random labels"
-    yield f"gradient of the loss at the input along {measured.samples} paths of each length: {weights}; {data} and {labels}"
+    yield f"gradient of the loss at the input along {measured.samples} path{'' if measured.samples == 1 else 's'} of each length: {weights}; {data} and {labels}"
     if measured.effective is None:
         yield "  nothing arrives at the input"
         return
