@@ -253,6 +253,9 @@ def test_accuracy_comes_first(machine: Machine) -> None:
     result, (problem,) = tuned(machine, accuracy=1e-12)
     assert problem.exit_code == 1
     assert problem.diagnostics[0].code == "E0723"
+    assert problem.diagnostics[0].message.startswith(
+        f"no way to run {NET} at batch 1 keeps a relative error of 1e-12: "
+    )
     assert not result.rows
     assert result.tunings[0].best is None
     assert "No way was measured to the end." in report.markdown(result)
@@ -303,6 +306,26 @@ def test_the_search_is_in_the_result_file(machine: Machine, tmp_path: Path) -> N
 def run(*arguments: str) -> Any:
     """The command."""
     return CliRunner().invoke(app, ["bench", NET, *arguments])
+
+
+def test_a_search_without_an_end_is_told() -> None:
+    """Each of its ways with what became of it, though none has a row."""
+    given = (
+        "--tune",
+        "--runtime",
+        "torch-cpu:channels_last",
+        "--precision",
+        "fp32",
+        "--threads",
+        "1",
+        "--batch",
+        "1,2",
+    )
+    done = run(*given, "--accuracy", "0", "--set", "parameters.n=1", "--set", "input=[3, 8, 8]")
+    assert done.exit_code == 1
+    assert "error[E0723]: no way to run resnet20_cifar at batch 1 keeps" in done.stderr
+    assert re.findall(r"### Fastest way for resnet20_cifar, batch (\d)", done.stdout) == ["1", "2"]
+    assert done.stdout.count("| error above 0 |") == done.stdout.count("No way was measured to the end.") == 2
 
 
 @pytest.mark.parametrize(

@@ -314,7 +314,8 @@ class Bench:
             return tune.command(model.name, way.text, way.precision, len(x))
 
         asked = self._asked
-        return tuning.Race(tune, self._ways, enter, command, asked.plan, asked.clock, asked.threads)
+        title = f"{model.name} at batch {len(x)}"
+        return tuning.Race(title, tune, self._ways, enter, command, asked.plan, asked.clock, asked.threads)
 
     def _tuned(self, race: tuning.Race, group: str, batch: int) -> None:
         """What came out of a search: the rows that were measured to the end, and all that was dropped before."""

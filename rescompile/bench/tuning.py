@@ -123,12 +123,12 @@ class Race:
     """The ways of one network at one batch, from all that there are to the few that are measured to the end."""
 
     def __init__(
-        self, tune: Tune, ways: Sequence[Way], enter: Callable[[Way], Entry], command: Callable[[Way], str], plan: Plan,
-        clock: Clock, threads: int | None,
+        self, title: str, tune: Tune, ways: Sequence[Way], enter: Callable[[Way], Entry], command: Callable[[Way], str],
+        plan: Plan, clock: Clock, threads: int | None,
     ) -> None:  # fmt: skip
-        """`enter` prepares a way and holds it to float64; `threads` is a number that was asked for, of which then none else is
+        """`title` says what is run: `resnet50 at batch 1`. `enter` prepares a way and holds it to float64; `threads` is a number that was asked for, of which then none else is
         tried."""
-        self._tune, self._ways, self._enter, self._command = tune, ways, enter, command
+        self._title, self._tune, self._ways, self._enter, self._command = title, tune, ways, enter, command
         self._plan, self._clock, self._threads = plan, clock, threads
         self.base = base([way.text for way in ways])
         self._spared = next((way for way in ways if (way.text, way.precision) == (self.base, "fp32")), None)
@@ -195,7 +195,7 @@ class Race:
         """Why no way is left: none was exact enough, or else whatever the problems were."""
         errors = [each.error for each in self.dropped if each.error is not None]
         if errors:
-            message = f"no way keeps a relative error of {self._tune.accuracy:g}: the smallest is {min(errors):.2g}"
+            message = f"no way to run {self._title} keeps a relative error of {self._tune.accuracy:g}: the smallest is {min(errors):.2g}"
             help = f"--accuracy {2 * min(errors):.1g} lets it pass"
             self.problems.insert(0, CheckFailed(Diagnostic("E0723", message, help=help)))
 

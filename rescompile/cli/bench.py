@@ -186,7 +186,7 @@ def bench(
         if path is not None and (result.rows or result.missing or result.tunings):
             results.write(result, path, force)
             say(f"{path}: {len(result.rows)} row{'' if len(result.rows) == 1 else 's'} written")
-        if result.rows and not as_json:
+        if (result.rows or result.missing or result.tunings) and not as_json:
             print(report.markdown(result, baseline), end="")
     if as_json:
         print_json(results.plain(result))
