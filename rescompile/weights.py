@@ -32,10 +32,12 @@ SMALL = 16 << 10
 
 
 class Weights(Mapping[str, Array]):
-    """Arrays by parameter name, each made anew when asked for."""
+    """Arrays by parameter name, each made anew when asked for. `seed` is the one that they were drawn from, None where they
+    were given."""
 
-    def __init__(self, makers: Mapping[str, Callable[[], Array]]) -> None:
+    def __init__(self, makers: Mapping[str, Callable[[], Array]], seed: int | None = None) -> None:
         self._makers = dict(makers)
+        self.seed = seed
 
     def __getitem__(self, name: str) -> Array:
         return self._makers[name]()
@@ -52,7 +54,8 @@ class Weights(Mapping[str, Array]):
     def replaced(self, makers: Mapping[str, Callable[[], Array]], dropped: Iterable[str] = ()) -> Weights:
         """These weights with some made differently and some left out; what a pass does to them."""
         gone = set(dropped)
-        return Weights({**{name: make for name, make in self._makers.items() if name not in gone}, **makers})
+        kept = {name: make for name, make in self._makers.items() if name not in gone}
+        return Weights({**kept, **makers}, self.seed)
 
     def in_order(
         self, names: Iterable[str], sizes: Callable[[str], int], threads: int | None = None
@@ -83,7 +86,7 @@ def draw(network: Network, seed: int = 0) -> Weights:
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 64:
         raise UsageError(Diagnostic("E0802", f"a seed is a whole number from 0 to 2^64 - 1, and this is {seed}"))
 
-    return Weights({name: partial(_draw, name, parameter, seed) for name, parameter in parameters(network)})
+    return Weights({name: partial(_draw, name, parameter, seed) for name, parameter in parameters(network)}, seed)
 
 
 def _draw(name: str, parameter: Parameter, seed: int) -> Array:
