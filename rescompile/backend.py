@@ -184,7 +184,7 @@ def _third_parties() -> dict[str, Any]:
 
 
 def checked(backend: Backend, target: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options for `emit`, defaults filled in. Raises UsageError for unknown ones and values out of range."""
+    """The options for `emit`, defaults filled in where one is missing or None. Raises UsageError for unknown ones and values out of range."""
     known = {option.name: option for option in backend.OPTIONS}
     for name in options:
         if name not in known:
@@ -196,10 +196,8 @@ def checked(backend: Backend, target: str, options: Mapping[str, Any]) -> dict[s
             )
     values = {}
     for name, option in known.items():
-        value = options.get(name, option.default)
-        if value is not None and name in options:
-            value = _converted(value, option)
-        values[name] = value
+        value = options.get(name)
+        values[name] = option.default if value is None else _converted(value, option)
     return values
 
 

@@ -61,6 +61,9 @@ def data(source: str | int | os.PathLike[str] | Array | None, network: Network, 
         source = int(source)
     if source is None or isinstance(source, int):
         return drawn(shape, COUNT if source is None else source, seed)
+    if not isinstance(source, str | os.PathLike):
+        message = f"calibration data are a folder, a number or an array of numpy, and this is a {type(source).__name__}"
+        raise UsageError(Diagnostic("E0840", message))
     if not os.fspath(source):  # the path of nothing would be this folder
         raise UsageError(Diagnostic("E0840", "the calibration data have no name", help=_HELP))
     return _folder(Path(source), network)
