@@ -281,6 +281,19 @@ def test_narrow_floats_are_widened(kind: str, suffix: str) -> None:
     assert f"widened  3 tensors from {'BF16' if kind == 'bfloat16' else 'F16'} to float32" in result.stderr
 
 
+def test_what_is_read_is_written_over_by_force_alone() -> None:
+    """A file of ours too: it may be the only one of its weights."""
+    path = spec()
+    save_file(drawn(path, 1), "new.safetensors")
+    weights("convert", "new.safetensors", path, "-o", "x.safetensors")
+    wider = [path, "--set", "parameters.classes=12", "--classes", "new"]
+    for command in (["convert", "x.safetensors", *wider], ["transfer", "x.safetensors", path, *wider]):
+        assert "E1001" in weights(*command, "-o", "./x.safetensors", code=5).stderr
+        assert same(load_file("x.safetensors"), drawn(path, 1))
+    weights("convert", "x.safetensors", *wider, "-o", "x.safetensors", "--force")
+    assert load_file("x.safetensors")["fc.weight"].shape == (12, 4)
+
+
 @pytest.mark.parametrize("kind", ["int8", "complex64", "float8_e4m3fn", "sparse", "meta"])
 @pytest.mark.parametrize("name", ["fc.weight", "bn1.num_batches_tracked"])
 def test_other_types_are_told_as_what_they_are(kind: str, name: str) -> None:

@@ -424,6 +424,23 @@ def test_what_a_build_reads_is_never_what_it_writes(here: Path) -> None:
     assert {file: file.read_bytes() for file in kept} == kept
 
 
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_nor_is_what_it_writes_beside_its_output(force: list[str], here: Path) -> None:
+    """A program of torch has its weights beside it, and those that it was made of may be called so, and be ours."""
+    pytest.importorskip("torch", reason="the target torch: pip install 'rescompile[torch]'")
+    spec = write_spec(here / "tiny.yaml")
+    save_file(dict(draw(rescompile.elaborate(rescompile.load("./tiny.yaml")))), here / "new.safetensors")
+    assert invoke("weights", "convert", "new.safetensors", spec, "-o", "tiny.safetensors").exit_code == 0
+    kept = (here / "tiny.safetensors").read_bytes()
+    result = invoke("build", spec, "-t", "torch", "--weights", "tiny.safetensors", "--fold-batchnorm", *force)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert (
+        "error[E0802]: tiny.safetensors, which goes with -o tiny.pt2, is the file of --weights itself" in result.stderr
+    )
+    assert (here / "tiny.safetensors").read_bytes() == kept
+    assert not (here / "tiny.pt2").exists()
+
+
 @pytest.mark.parametrize(
     ("features", "column", "code"),
     [("no_such", 1, "E0602"), ("conv,no_such", 6, "E0602"), ("conv]", 5, "E0101"), ("conv, conv", 1, "E0602")],
@@ -997,6 +1014,10 @@ def test_validate_of_several_specs(here: Path) -> None:
     assert re.fullmatch(r"folder/good\.yaml: ok, .*\n", printed.stdout)
     assert "folder/bad.yaml:1:" in printed.stderr
     assert "folder/inner/unlike.yml:1:" in printed.stderr
+    assert printed.stderr.endswith("\n3 specs, 1 invalid, 1 unlike their figures\n")
+    missing = invoke("validate", "folder/good.yaml", "no_such")
+    assert missing.exit_code == 2
+    assert missing.stderr.endswith("\n2 specs, 0 invalid, 0 unlike their figures, 1 not found\n")
 
 
 def test_validate_the_whole_zoo() -> None:
