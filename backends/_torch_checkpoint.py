@@ -29,7 +29,7 @@ _REFUSED = re.compile(r"(?:GLOBAL|[Uu]nsupported (?:operand|class)) (\S+)")
 
 
 def read(path: Path) -> Any:
-    """What a checkpoint holds, with a Tensor for each of torch's dense tensors. Raises UsageError if it is refused."""
+    """What a checkpoint holds, with a Tensor for each of torch's. Raises UsageError if it is refused."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the pickle protocol, which is either read or refused
@@ -56,10 +56,11 @@ def _refusal(path: Path, message: str) -> Diagnostic:
 
 def _plain(value: Any, depth: int) -> Any:
     if isinstance(value, torch.Tensor):
-        if value.layout is not torch.strided or value.is_quantized or value.is_complex():
-            return value  # no array of numpy; `checkpoints` names it as what it is
         value = value.detach()
-        return Tensor(tuple(value.shape), KINDS.get(value.dtype, str(value.dtype)), partial(_array, value))
+        # What has a type of its own fits no network, and is no array of numpy: it is never made.
+        kind = KINDS.get(value.dtype, str(value.dtype)) if value.layout is torch.strided else str(value.layout)
+        kind = "meta" if value.is_meta else kind
+        return Tensor(tuple(value.shape), kind, partial(_array, value))
     if isinstance(value, Mapping) and depth > 0:
         return {key: _plain(inner, depth - 1) for key, inner in value.items()}
     return value

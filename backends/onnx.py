@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rescompile import ops
-from rescompile.backend import Artifact, Option, Recorded
+from rescompile.backend import Artifact, Option, Recorded, origin
 from rescompile.errors import CheckFailed, Diagnostic, UsageError
 from rescompile.network import INPUT, LOGITS, Network, Node, Op, Parallel, Series, Side, join, scope
 from rescompile.ops import Shape
@@ -33,8 +33,12 @@ if TYPE_CHECKING:
 SUFFIX = ".onnx"
 PRODUCER = ("rescompile", __version__)
 DYNAMIC, PRECISION, MADE_FOR = "rescompile.dynamic", "rescompile.precision", "rescompile.for"
+OPSET, BATCH, WEIGHTS = "rescompile.opset", "rescompile.batch", "rescompile.weights"
+CALIBRATION = "rescompile.calibration"
+#: The first opset that has all operators used here, which most runtimes read.
+LEAST = 17
 OPTIONS = (
-    Option("opset", int, 17, "ONNX opset of the graph", 17, 21),
+    Option("opset", int, LEAST, "ONNX opset of the graph", LEAST, 21),
     Option("batch", int, None, "fix the batch to this size instead of leaving it free", 1, 1 << 20),
     Option(
         "precision",
@@ -79,25 +83,29 @@ def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
         [Value(name, (batch, *shape)) for name, shape in outputs.items()],
         options["opset"],
         PRODUCER,
-        _metadata(network, sizes, options),
+        _metadata(network, weights, sizes, options),
     )
     facts = _facts(network, sizes, len(graph.calls), options)
     return Artifact(network, SUFFIX, lambda name: files(model, weights, name), facts)
 
 
 def rewritten(
-    network: Network, model: bytes, nodes: int, record: Mapping[str, str], facts: Mapping[str, Any], **options: Any
-) -> Artifact:
+    network: Network, weights: Weights, model: bytes, nodes: int, calibration: Mapping[str, Any], facts: Mapping[str, Any],
+    **options: Any,
+) -> Artifact:  # fmt: skip
     """An artifact of a model that somebody else's tool made of ours: the bytes of a ModelProto without metadata, which gets
-    that of ours, `record` beside it, and the seal."""
+    that of ours, what it was calibrated with beside it, and the seal."""
     sizes = _sizes(network, options["dynamic"])
-    metadata = {**_metadata(network, sizes, options), **record}
+    record = {CALIBRATION: json.dumps(calibration, sort_keys=True)}
+    metadata = {**_metadata(network, weights, sizes, options), **record}
     facts = {**_facts(network, sizes, nodes, options), **facts}
     return Artifact(network, SUFFIX, lambda name: [described(model, metadata, name)], facts)
 
 
-def _metadata(network: Network, sizes: Sizes | None, options: Mapping[str, Any]) -> dict[str, str]:
-    """What a model records of its origin."""
+def _metadata(
+    network: Network, weights: Weights | None, sizes: Sizes | None, options: Mapping[str, Any]
+) -> dict[str, str]:
+    """What a model records of its origin: what is not said is the default."""
     metadata = {
         "rescompile.spec": network.text,
         "rescompile.sha256": network.sha256,
@@ -107,6 +115,12 @@ def _metadata(network: Network, sizes: Sizes | None, options: Mapping[str, Any])
         metadata[PRECISION] = options["precision"]
     if options["made_for"] is not None:
         metadata[MADE_FOR] = options["made_for"]
+    if options["opset"] != LEAST:
+        metadata[OPSET] = str(options["opset"])
+    if options["batch"] is not None:
+        metadata[BATCH] = str(options["batch"])
+    if (source := origin(weights)) is not None:
+        metadata[WEIGHTS] = source
     if network.preprocess:
         metadata["rescompile.preprocess"] = json.dumps(network.preprocess, sort_keys=True)
     if sizes:
@@ -155,11 +169,32 @@ def extract(path: Path) -> Recorded | None:
         raise UsageError(Diagnostic("E0801", f"{path} cannot be read as an ONNX model: {error}")) from None
     if "rescompile.spec" not in found:
         return None
-    passes = tuple(json.loads(found.get("rescompile.passes", "[]")))
-    options = [f"for={found[MADE_FOR]}"] if MADE_FOR in found else []
-    options += [f"precision={found[PRECISION]}"] if PRECISION in found else []
-    options += [f"dynamic={','.join(json.loads(found[DYNAMIC]))}"] if DYNAMIC in found else []
-    return Recorded(found["rescompile.spec"], found.get("rescompile.sha256", ""), passes, tuple(options))
+    try:
+        passes = tuple(json.loads(found.get("rescompile.passes", "[]")))
+        return Recorded(found["rescompile.spec"], found.get("rescompile.sha256", ""), passes, tuple(_recorded(found)))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise UsageError(Diagnostic("E0801", f"what {path} records beside its spec cannot be read")) from None
+
+
+def _recorded(found: Mapping[str, str]) -> Iterator[str]:
+    """The options that a model was built with, as they are typed. A precision is said with a recipe too, which may have another."""
+    if MADE_FOR in found:
+        yield f"for={found[MADE_FOR]}"
+    if PRECISION in found or MADE_FOR in found:
+        yield f"precision={found.get(PRECISION, 'fp32')}"
+    for key, option in ((OPSET, "opset"), (BATCH, "batch")):
+        if key in found:
+            yield f"{option}={found[key]}"
+    if DYNAMIC in found:
+        yield f"dynamic={','.join(json.loads(found[DYNAMIC]))}"
+    if WEIGHTS in found:
+        yield found[WEIGHTS]
+    if CALIBRATION in found:
+        calibration = json.loads(found[CALIBRATION])
+        seed = calibration.get("seed")  # of inputs that were drawn
+        yield "calibrate=FOLDER" if seed is None else f"calibrate={calibration['inputs']}"
+        if seed and not found.get(WEIGHTS, "").startswith("seed="):
+            yield f"seed={seed}"
 
 
 # --- the graph --------------------------------------------------------------------------------------------------------

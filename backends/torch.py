@@ -14,6 +14,7 @@ import sys
 import types
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +26,7 @@ import torch
 from torch import nn
 
 from rescompile import seal, tensors
-from rescompile.backend import Artifact, Option, Recorded
+from rescompile.backend import Artifact, Option, Recorded, origin
 from rescompile.errors import Diagnostic, Unavailable, UsageError
 from rescompile.network import LOGITS, Network, parameters
 from rescompile.output import File
@@ -71,9 +72,13 @@ def emit(
         "outputs": {name: [first, *shape] for name, shape in shapes.items()},
         **({"free": {axis.name: axis.data() for axis in free}} if free else {}),
     }
-    record = {"text": network.text, "sha256": network.sha256, "passes": list(network.passes)}
-    if free:
-        record["options"] = [f"dynamic={','.join(axis.name for axis in free)}"]
+    told = (
+        None if batch is None else f"batch={batch}",
+        f"dynamic={','.join(axis.name for axis in free)}" if free else None,
+        origin(weights),
+    )
+    options = [option for option in told if option is not None]
+    record = {"text": network.text, "sha256": network.sha256, "passes": list(network.passes), "options": options}
     return ModuleArtifact(network, SUFFIX, lambda name: _files(network, module, name, program, record), facts, module)
 
 
@@ -218,10 +223,14 @@ def extract(path: Path) -> Recorded | None:
             name = next((name for name in archive.namelist() if name.endswith(f"extra/{_EXTRA}")), None)
             if name is None:
                 return None
-            record = json.loads(archive.read(name))
-    except (zipfile.BadZipFile, OSError) as error:
+            text = archive.read(name)
+    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError) as error:  # the last where it is encrypted
         raise UsageError(Diagnostic("E0801", f"{path} is no exported program: {error}")) from None
-    return Recorded(record["text"], record["sha256"], tuple(record["passes"]), tuple(record.get("options", ())))
+    try:
+        record = json.loads(text)
+        return Recorded(record["text"], record["sha256"], tuple(record["passes"]), tuple(record.get("options", ())))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise UsageError(Diagnostic("E0801", f"what {path} records beside its program cannot be read")) from None
 
 
 # --- for `verify` -----------------------------------------------------------------------------------------------------

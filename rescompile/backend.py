@@ -44,13 +44,30 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What an artifact says of its origin: the canonical spec, its SHA-256, the passes applied, in order, and options of
-    the target that give another network than the default, such as `dynamic=height,width`."""
+    """What an artifact says of its origin: the canonical spec, its SHA-256, the passes applied, in order, and the other
+    options that give the same file again, such as `dynamic=height,width`. Of what was read from elsewhere only that is known:
+    `weights=FILE`. Raises ValueError for what no artifact of ours records."""
 
     text: str
     sha256: str
     passes: tuple[str, ...]
     options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Whoever edited the file may have put anything there."""
+        if not all(isinstance(value, str) for value in (self.text, self.sha256, *self.passes, *self.options)):
+            raise ValueError("what it records is no text")
+        if not all(value.isprintable() for value in (*self.passes, *self.options)):
+            raise ValueError("what it records cannot be printed")
+
+
+def origin(weights: Weights | None) -> str | None:
+    """The option that says where the weights of an artifact came from; None where that is the default."""
+    if weights is None:
+        return "no-weights"
+    if weights.seed is None:
+        return "weights=FILE"
+    return f"seed={weights.seed}" if weights.seed else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +152,7 @@ def extract(path: Path) -> Recorded | None:
     """What a file records of its origin, asked of the backend whose files end so. Raises UsageError if there is none."""
     for target in built_in():
         backend = load(target)
-        if path.suffix == backend.SUFFIX and hasattr(backend, "extract"):
+        if path.suffix.lower() == backend.SUFFIX and hasattr(backend, "extract"):
             recorded: Recorded | None = backend.extract(path)
             return recorded
     raise UsageError(Diagnostic("E0802", f"no target reads files that end in '{path.suffix}'"))
@@ -167,7 +184,7 @@ def _third_parties() -> dict[str, Any]:
 
 
 def checked(backend: Backend, target: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options for `emit`, defaults filled in. Raises UsageError for unknown ones and values out of range."""
+    """The options for `emit`, defaults filled in where one is missing or None. Raises UsageError for unknown ones and values out of range."""
     known = {option.name: option for option in backend.OPTIONS}
     for name in options:
         if name not in known:
@@ -179,10 +196,8 @@ def checked(backend: Backend, target: str, options: Mapping[str, Any]) -> dict[s
             )
     values = {}
     for name, option in known.items():
-        value = options.get(name, option.default)
-        if value is not None and name in options:
-            value = _converted(value, option)
-        values[name] = value
+        value = options.get(name)
+        values[name] = option.default if value is None else _converted(value, option)
     return values
 
 

@@ -49,6 +49,9 @@ def build(
     if structure_only and weights is not None:
         raise UsageError(Diagnostic("E0802", "weights are given, and 'structure_only' leaves weights out"))
     backend = door.load(target)
+    if target == "source" and weights is not None:
+        help = "leave them out here; the module of the source takes them by load_state_dict"
+        raise UsageError(Diagnostic("E0802", "weights are given, and the source draws its own weights", help=help))
     made_for = options.get("made_for")
     if made_for is not None:
         if all(option.name != "made_for" for option in backend.OPTIONS):
@@ -98,4 +101,8 @@ def _weights(weights: WeightSource, network: Network, seed: int, say: Callable[[
         from rescompile import checkpoints  # only this needs it
 
         return checkpoints.load(weights, network, say)
+    if not isinstance(weights, Mapping):
+        message = f"weights are a file or a mapping from names to arrays, and this is a {type(weights).__name__}"
+        help = "give its state_dict()" if hasattr(weights, "state_dict") else None
+        raise UsageError(Diagnostic("E0802", message, help=help))
     return from_arrays(weights, network)

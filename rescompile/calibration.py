@@ -35,11 +35,12 @@ _HELP = f"name a folder of images or of {SUFFIX} files, or how many inputs to dr
 @dataclass(frozen=True, slots=True)
 class Data:
     """Inputs, each made anew when it is asked for, as float32 of [1, channels, height, width]: those to calibrate with, and
-    those kept apart, of which there may be none. `kind` says in words what they are."""
+    those kept apart, of which there may be none. `kind` says in words what they are, `seed` what they were drawn from."""
 
     kind: str
     fit: Sequence[Callable[[], Array]]
     held: Sequence[Callable[[], Array]]
+    seed: int | None = None
 
     def digest(self) -> str:
         """The SHA-256 of the values that are calibrated with, in order."""
@@ -60,6 +61,9 @@ def data(source: str | int | os.PathLike[str] | Array | None, network: Network, 
         source = int(source)
     if source is None or isinstance(source, int):
         return drawn(shape, COUNT if source is None else source, seed)
+    if not isinstance(source, str | os.PathLike):
+        message = f"calibration data are a folder, a number or an array of numpy, and this is a {type(source).__name__}"
+        raise UsageError(Diagnostic("E0840", message))
     if not os.fspath(source):  # the path of nothing would be this folder
         raise UsageError(Diagnostic("E0840", "the calibration data have no name", help=_HELP))
     return _folder(Path(source), network)
@@ -77,6 +81,7 @@ def drawn(shape: Shape, count: int, seed: int) -> Data:
         f"standard-normal values, seed {seed}",
         [partial(make, at) for at in range(count)],
         [partial(make, _MOST + at) for at in range(_CHECKED)],
+        seed,
     )
 
 

@@ -30,15 +30,16 @@ ONNX = Kind(
     "an ONNX model",
     "'rescompile run' runs it, and 'rescompile extract' gives back the spec of one that rescompile wrote",
 )
+PROGRAM = Kind(
+    (".pt2",),
+    "a program of torch.export",
+    "torch.export.load reads it; 'rescompile extract' gives back the spec of one that rescompile wrote, to build ONNX from",
+)
 KINDS = (
     WEIGHTS,
     SPEC,
     ONNX,
-    Kind(
-        (".pt2",),
-        "a program of torch.export",
-        "torch.export.load reads it; rescompile reads the spec that it was built from, and builds ONNX with --target onnx",
-    ),
+    PROGRAM,
     Kind(
         (".py",),
         "Python source",

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeVar
 
 from rescompile.errors import ShapeError
@@ -23,7 +22,7 @@ from rescompile.ops import Kind, Parameter, Shape
 Merge = Literal["add", "concat", "mul", "gate"]
 Mode = Literal["training", "always", "never"]
 Hints = Mapping[str, str]
-NO_HINTS: Hints = MappingProxyType({})
+NO_HINTS: Hints = {}  # shared, and no mappingproxy, so that networks can be copied and sent to other processes
 INPUT, LOGITS = "input", "logits"
 
 T = TypeVar("T")

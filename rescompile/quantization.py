@@ -10,7 +10,6 @@ The same file, data, machine and version of ONNX Runtime give the same bytes; ot
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -89,12 +88,12 @@ def artifact(network: Network, weights: Weights, data: Data, scheme: str, **opti
         "sha256": data.digest(),
         "scheme": scheme,
         "quantiser": version(),
+        **({} if data.seed is None else {"seed": data.seed}),
     }
     facts = {"calibration": record, "int8": {"inputs": cost.inputs, "error": cost.error, "agreed": cost.agreed}}
     made: door.Artifact = backend.rewritten(
-        network, model.SerializeToString(deterministic=True), len(model.graph.node),
-        {"rescompile.calibration": json.dumps(record, sort_keys=True)}, facts, **options,
-    )  # fmt: skip
+        network, weights, model.SerializeToString(deterministic=True), len(model.graph.node), record, facts, **options
+    )
     return made
 
 

@@ -6,11 +6,12 @@ beside it takes its place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from rescompile.errors import Diagnostic, UsageError, nearest, one_of
+from rescompile.passes import PASSES
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,15 @@ def options(runtime: str, precision: str | None) -> Mapping[str, Any]:
     """The options for a runtime, of files in a precision if one is asked for. Raises UsageError where there is no recipe."""
     recipe = find(runtime)
     return {**recipe.options, **(recipe.int8 if precision == "int8" else {})}
+
+
+def turned_off(runtime: str, precision: str, passes: Iterable[str]) -> Iterator[str]:
+    """What turns off the passes that a recipe has and a file does not, as it is typed. A runtime without one has none."""
+    had = {record.partition("=")[0] for record in passes}
+    given = options(runtime, precision) if runtime in RECIPES else {}
+    for step in PASSES:
+        if step.keyword in given and step.option not in had:
+            yield f"no-{step.option}" if step.type is bool else f"{step.option}=0"
 
 
 def scheme(runtime: str | None) -> str:

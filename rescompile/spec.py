@@ -148,8 +148,10 @@ def _name(raw: str) -> str:
 
 
 def _identifier(raw: str) -> str:
-    if not names.IDENTIFIER.fullmatch(raw) or len(raw) > 64:
+    if len(raw) > 64 or not names.IDENTIFIER.fullmatch(raw):
         reason = "it is made of a-z, A-Z, 0-9 and _, and begins with no digit"
+        if len(raw) > 64:
+            reason = "a name has at most 64 characters"
         raise refuse("E0109", f"'{clipped(raw)}' cannot be a name: {reason}")
     return raw
 

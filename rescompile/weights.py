@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rescompile.errors import CheckFailed, Diagnostic, UsageError, nearest
+from rescompile.errors import CheckFailed, Diagnostic, UsageError, clipped, nearest, one_of
 from rescompile.network import Network, parameters
 from rescompile.ops import Parameter
 
@@ -32,10 +32,12 @@ SMALL = 16 << 10
 
 
 class Weights(Mapping[str, Array]):
-    """Arrays by parameter name, each made anew when asked for."""
+    """Arrays by parameter name, each made anew when asked for. `seed` is the one that they were drawn from, None where they
+    were given."""
 
-    def __init__(self, makers: Mapping[str, Callable[[], Array]]) -> None:
+    def __init__(self, makers: Mapping[str, Callable[[], Array]], seed: int | None = None) -> None:
         self._makers = dict(makers)
+        self.seed = seed
 
     def __getitem__(self, name: str) -> Array:
         return self._makers[name]()
@@ -52,7 +54,8 @@ class Weights(Mapping[str, Array]):
     def replaced(self, makers: Mapping[str, Callable[[], Array]], dropped: Iterable[str] = ()) -> Weights:
         """These weights with some made differently and some left out; what a pass does to them."""
         gone = set(dropped)
-        return Weights({**{name: make for name, make in self._makers.items() if name not in gone}, **makers})
+        kept = {name: make for name, make in self._makers.items() if name not in gone}
+        return Weights({**kept, **makers}, self.seed)
 
     def in_order(
         self, names: Iterable[str], sizes: Callable[[str], int], threads: int | None = None
@@ -81,9 +84,9 @@ class Weights(Mapping[str, Array]):
 def draw(network: Network, seed: int = 0) -> Weights:
     """New weights by the init rules of the network. `seed` is a whole number from 0. Raises UsageError for another."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 64:
-        raise UsageError(Diagnostic("E0802", f"a seed is a whole number from 0 to 2^64 - 1, and this is {seed}"))
+        raise UsageError(Diagnostic("E0802", f"a seed is a whole number from 0 to 2^64 - 1, and this is {seed!r}"))
 
-    return Weights({name: partial(_draw, name, parameter, seed) for name, parameter in parameters(network)})
+    return Weights({name: partial(_draw, name, parameter, seed) for name, parameter in parameters(network)}, seed)
 
 
 def _draw(name: str, parameter: Parameter, seed: int) -> Array:
@@ -141,13 +144,18 @@ class Tensor:
         return cls(array.shape, KINDS.get(array.dtype.name, array.dtype.name), lambda: array)
 
 
-#: What numpy calls the types of floats; `bfloat16` is that of a package beside it.
-KINDS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
+#: What numpy calls the types; `bfloat16` is that of a package beside it.
+KINDS = {
+    "float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64",
+    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8",
+}  # fmt: skip
 #: The types that float32 holds: nothing is narrowed silently.
 FLOATS = ("F32", "F16", "BF16")
+#: The types that are taken for a parameter of each type; counters come in any that counts.
+HELD = {"float32": FLOATS, "int64": tuple(KINDS.values())}
 
 
-STATUSES = ("differs", "missing", "unexpected", "too wide")
+STATUSES = ("differs", "missing", "unexpected", "other type")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +163,14 @@ class Misfit:
     """A tensor that a checkpoint and a network do not agree on; `found` and `wanted` are its shapes there and here."""
 
     name: str
-    status: Literal["differs", "missing", "unexpected", "too wide"]
+    status: Literal["differs", "missing", "unexpected", "other type"]
     found: tuple[int, ...] | None
     wanted: tuple[int, ...] | None
     kind: str | None = None
 
     def __str__(self) -> str:
         shape = list((self.wanted if self.found is None else self.found) or ())
-        more = {"differs": f" instead of {list(self.wanted or ())}", "too wide": f" of {self.kind}, not float32"}
+        more = {"differs": f" instead of {list(self.wanted or ())}", "other type": f" of {self.kind}"}
         return f"{self.status:<10}  {self.name}  {shape}{more.get(self.status, '')}"
 
 
@@ -208,10 +216,23 @@ def _halves(path: str, start: int, shape: tuple[int, ...]) -> Array:
 
 
 def from_arrays(arrays: Mapping[str, Any], network: Network) -> Weights:
-    """Weights from arrays in memory, such as a state_dict. Raises CheckFailed with every name, shape or type that does
-    not fit, by the rules of `fitted`."""
-    made = {name: np.asarray(array) for name, array in arrays.items()}
-    return fitted({name: Tensor.of(array) for name, array in made.items()}, network, "the weights")
+    """Weights from arrays in memory, such as a state_dict, wherever its tensors are. Raises CheckFailed with every name, shape
+    or type that does not fit, by the rules of `fitted`, and UsageError for what is no array."""
+    made = {name: _in_memory(name, array) for name, array in arrays.items()}
+    return fitted({name: Tensor.of(array) for name, array in made.items()}, network, "what was given")
+
+
+def _in_memory(name: str, value: Any) -> Array:
+    """The array that somebody gave, who may have tensors of torch: numpy takes none that are trained or on another device,
+    and none of bfloat16."""
+    try:
+        if hasattr(value, "detach"):
+            value = value.detach().cpu()
+            value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        message = f"the weight '{clipped(name)}' is no array: {str(error).splitlines()[0]}"
+        raise UsageError(Diagnostic("E0802", message)) from None
 
 
 def fitted(tensors: Mapping[str, Tensor], network: Network, what: str) -> Weights:
@@ -238,9 +259,9 @@ def misfits(tensors: Mapping[str, Tensor], network: Network) -> list[Misfit]:
         *(Misfit(n, "missing", None, w.shape) for n, w in wanted.items() if n not in tensors and w.dtype != "int64"),
         *(Misfit(n, "unexpected", t.shape, None, t.kind) for n, t in tensors.items() if n not in wanted),
         *(
-            Misfit(n, "too wide", t.shape, w.shape, t.kind)
+            Misfit(n, "other type", t.shape, w.shape, t.kind)
             for n, t, w in both
-            if t.shape == w.shape and w.dtype == "float32" and t.kind not in FLOATS
+            if t.shape == w.shape and t.kind not in HELD[w.dtype]
         ),
     ]
 
@@ -257,13 +278,13 @@ def refuse(rows: list[Misfit], network: Network, what: str, help: str | None = N
 def counted(rows: list[Misfit]) -> str:
     """How many misfits there are of each kind, as a sentence has it."""
     numbers = {status: sum(row.status == status for row in rows) for status in STATUSES}
-    words = {"differs": "differ"}
+    words = {"differs": "differ", "other type": "of another type"}
     return ", ".join(f"{number} {words.get(status, status)}" for status, number in numbers.items() if number)
 
 
 def _near(rows: list[Misfit]) -> str | None:
     """What may be meant by a name that is not wanted; or what to do about types."""
-    if all(row.status == "too wide" for row in rows):
-        return "convert them to float32 first: nothing is narrowed silently"
+    if all(row.status == "other type" for row in rows):
+        return f"convert them to float32 first: only {one_of(FLOATS)} are taken as they are"
     missing = [row.name for row in rows if row.status == "missing"]
     return next((nearest(row.name, missing) for row in rows if row.status == "unexpected" and missing), None)

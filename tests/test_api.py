@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import json
 import os
+import pickle
 import pkgutil
 import subprocess
 import sys
@@ -13,11 +15,12 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any, get_type_hints
 
 import facts
 import numpy as np
+import onnx
 import pytest
 import yaml
 
@@ -69,13 +72,68 @@ def test_build_takes_weights_of_either_kind(tmp_path: Path) -> None:
     weights = dict(draw(rescompile.elaborate(spec), seed=9))
     path = tmp_path / "w.safetensors"
     save_file(weights, path)
-    expected = rescompile.build(spec, "onnx", seed=9).to_bytes()
-    for given in (weights, path, str(path)):
+    expected = rescompile.build(spec, "onnx", weights).to_bytes()
+    drawn = onnx.load_from_string(rescompile.build(spec, "onnx", seed=9).to_bytes())
+    assert onnx.load_from_string(expected).graph == drawn.graph
+    for given in (path, str(path)):
         assert rescompile.build(spec, "onnx", given).to_bytes() == expected
     with pytest.raises(CheckFailed):
         rescompile.build(spec, "onnx", {"fc.bias": np.zeros(10, np.float32)})
     with pytest.raises(UsageError):
         rescompile.build(spec, "onnx", weights, structure_only=True)  # one of the two is not meant
+
+
+def test_a_state_dict_is_taken_as_it_is() -> None:
+    """Trained, or in bfloat16: what numpy takes no array of."""
+    torch = pytest.importorskip("torch", reason="makes such tensors: pip install 'rescompile[torch]'")
+    network = facts.network("wrn_22_2_B313")
+    weights = {name: torch.from_numpy(value) for name, value in draw(network, seed=9).items()}
+    trained = {n: torch.nn.Parameter(value) if value.is_floating_point() else value for n, value in weights.items()}
+    narrow = {n: value.bfloat16() if value.is_floating_point() else value for n, value in weights.items()}
+    widened = {n: value.float() if value.is_floating_point() else value for n, value in narrow.items()}
+    for given, same in ((trained, weights), (narrow, widened)):
+        assert rescompile.build(network, "onnx", given).to_bytes() == rescompile.build(network, "onnx", same).to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": [1]}, "and this is a list"),
+        ({"weights": SimpleNamespace(state_dict=None)}, "give its state_dict()"),
+        ({"weights": {"conv0.weight": [[1.0], [2.0, 3.0]]}}, "the weight 'conv0.weight' is no array"),
+        ({"seed": "4"}, "this is '4'"),
+        ({"precision": "int8", "calibrate": [1]}, "this is a list"),
+    ],
+)
+def test_what_is_of_another_kind_is_named(options: dict[str, Any], message: str) -> None:
+    """An error of ours, which says what was meant."""
+    with pytest.raises(UsageError) as refused:
+        rescompile.build("wrn_22_2_B313", "onnx", **options).to_bytes()
+    assert message in f"{refused.value} {refused.value.diagnostics[0].help}"
+
+
+def test_none_is_the_default() -> None:
+    """Of every option of a target, so that what a caller was not given can be handed on."""
+    network = facts.network("wrn_22_2_B313")
+    for target in ("onnx", "source"):
+        options = {option.name: None for option in load_backend(target).OPTIONS}
+        plain, given = rescompile.build(network, target), rescompile.build(network, target, **options)
+        assert (given.to_bytes(), given.facts) == (plain.to_bytes(), plain.facts)
+
+
+def test_source_takes_no_weights() -> None:
+    """It draws its own, so those that are given would be lost without a word."""
+    network = facts.network("wrn_22_2_B313")
+    with pytest.raises(UsageError, match="the source draws its own weights"):
+        rescompile.build(network, "source", dict(draw(network)))
+
+
+def test_networks_can_be_copied_and_sent() -> None:
+    """To other processes, as a pool does."""
+    network = facts.network("googlenet")
+    assert copy.deepcopy(network) == network
+    sent = pickle.loads(pickle.dumps(network))
+    assert rescompile.build(sent, "source").to_bytes() == rescompile.build(network, "source").to_bytes()
 
 
 def test_errors_are_of_the_documented_kinds(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -159,12 +160,12 @@ def test_inspect_says_all_that_does_not_fit() -> None:
         ("conv1.weight", "differs"): ([4, 1, 3, 3], [4, 3, 3, 3]),
         ("bn1.bias", "missing"): (None, [4]),
         ("other", "unexpected"): ([4], None),
-        ("fc.weight", "too wide"): ([10, 4], [10, 4]),
+        ("fc.weight", "other type"): ([10, 4], [10, 4]),
     }
     assert found["fits"] is False
     said = weights("inspect", "x.safetensors", path, code=1).stderr
-    assert "1 differ, 1 missing, 1 unexpected, 1 too wide" in said
-    assert "fc.weight  [10, 4] of F64, not float32" in said
+    assert "1 differ, 1 missing, 1 unexpected, 1 of another type" in said
+    assert "other type  fc.weight  [10, 4] of F64" in said
 
 
 def test_inspect_of_what_fits() -> None:
@@ -280,11 +281,48 @@ def test_narrow_floats_are_widened(kind: str, suffix: str) -> None:
     assert f"widened  3 tensors from {'BF16' if kind == 'bfloat16' else 'F16'} to float32" in result.stderr
 
 
+def test_what_is_read_is_written_over_by_force_alone() -> None:
+    """A file of ours too: it may be the only one of its weights."""
+    path = spec()
+    save_file(drawn(path, 1), "new.safetensors")
+    weights("convert", "new.safetensors", path, "-o", "x.safetensors")
+    wider = [path, "--set", "parameters.classes=12", "--classes", "new"]
+    for command in (["convert", "x.safetensors", *wider], ["transfer", "x.safetensors", path, *wider]):
+        assert "E1001" in weights(*command, "-o", "./x.safetensors", code=5).stderr
+        assert same(load_file("x.safetensors"), drawn(path, 1))
+    weights("convert", "x.safetensors", *wider, "-o", "x.safetensors", "--force")
+    assert load_file("x.safetensors")["fc.weight"].shape == (12, 4)
+
+
+@pytest.mark.parametrize("kind", ["int8", "complex64", "float8_e4m3fn", "sparse", "meta"])
+@pytest.mark.parametrize("name", ["fc.weight", "bn1.num_batches_tracked"])
+def test_other_types_are_told_as_what_they_are(kind: str, name: str) -> None:
+    """An int8 is not too wide for float32, and a sparse tensor is one: such a file is refused for what it holds."""
+    torch = pytest.importorskip("torch", reason="makes such tensors: pip install 'rescompile[torch]'")
+    path = spec(network=[{"conv1": CONV}, {"bn1": "norm"}, *LAST])
+    held = {key: torch.from_numpy(array) for key, array in drawn(path).items()}
+    value = held[name]
+    held[name] = {
+        "sparse": value.float().to_sparse, "meta": lambda: value.to("meta"),
+    }.get(kind, lambda: value.to(getattr(torch, kind)))()  # fmt: skip
+    torch.save(held, "x.pth")
+    if (kind, name[:2]) == ("int8", "bn"):
+        weights("inspect", "x.pth", path)
+        return
+    for command in (["inspect", "x.pth", path], ["convert", "x.pth", path, "-o", "y.safetensors"]):
+        said = weights(*command, code=1).stderr
+        assert "does not fit" in said
+        assert ": 1 of another type" in said
+        word = {"int8": "I8", "sparse": "torch.sparse_coo"}.get(kind, kind)
+        assert re.search(rf"other type  {re.escape(name)}  \[.*\] of (torch\.)?{re.escape(word)}$", said, re.MULTILINE)
+    assert kind in weights("inspect", "x.pth").stdout or word in weights("inspect", "x.pth").stdout
+
+
 def test_float64_is_not_narrowed() -> None:
     """That would lose something silently."""
     path = spec()
     wide = {name: array.astype(np.float64) for name, array in drawn(path).items()}
-    assert "3 too wide" in weights("convert", saved(wide), path, "-o", "y.safetensors", code=1).stderr
+    assert "3 of another type" in weights("convert", saved(wide), path, "-o", "y.safetensors", code=1).stderr
     assert not Path("y.safetensors").exists()
 
 
@@ -382,7 +420,7 @@ def test_build_says_what_it_did() -> None:
     assert "the tensors are those of its 'model'" in result.stderr
     with pytest.warns(UserWarning, match="of its 'model'"), pytest.warns(UserWarning, match="taken off"):
         again = build(path, "onnx", file).to_bytes()
-    assert Path("a.onnx").read_bytes() == again == build(path, "onnx", seed=7).to_bytes()
+    assert Path("a.onnx").read_bytes() == again == build(path, "onnx", drawn(path, 7)).to_bytes()
 
 
 def test_entries_are_of_torch() -> None:

@@ -25,11 +25,13 @@ import typer
 from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
 
+import rescompile
 from rescompile import library
 from rescompile.cli import Commands, app, common
 from rescompile.errors import CODES
 from rescompile.passes import PASSES
 from rescompile.reader import plain, read
+from rescompile.weights import draw
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = str(Path(sysconfig.get_path("scripts")) / "rescompile")
@@ -420,6 +422,23 @@ def test_what_a_build_reads_is_never_what_it_writes(here: Path) -> None:
         assert (result.exit_code, result.stdout) == (2, "")
         assert f"error[E0802]: -o {output} is {what} itself" in result.stderr
     assert {file: file.read_bytes() for file in kept} == kept
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_nor_is_what_it_writes_beside_its_output(force: list[str], here: Path) -> None:
+    """A program of torch has its weights beside it, and those that it was made of may be called so, and be ours."""
+    pytest.importorskip("torch", reason="the target torch: pip install 'rescompile[torch]'")
+    spec = write_spec(here / "tiny.yaml")
+    save_file(dict(draw(rescompile.elaborate(rescompile.load("./tiny.yaml")))), here / "new.safetensors")
+    assert invoke("weights", "convert", "new.safetensors", spec, "-o", "tiny.safetensors").exit_code == 0
+    kept = (here / "tiny.safetensors").read_bytes()
+    result = invoke("build", spec, "-t", "torch", "--weights", "tiny.safetensors", "--fold-batchnorm", *force)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert (
+        "error[E0802]: tiny.safetensors, which goes with -o tiny.pt2, is the file of --weights itself" in result.stderr
+    )
+    assert (here / "tiny.safetensors").read_bytes() == kept
+    assert not (here / "tiny.pt2").exists()
 
 
 @pytest.mark.parametrize(
@@ -899,6 +918,59 @@ def test_extract_refuses_what_it_cannot_trust(here: Path) -> None:
     assert invoke("extract", "foreign.onnx").exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("passes", "no JSON"), ("passes", "3"), ("passes", "[1]"), ("passes", "[" * 100_000),
+        ("dynamic", "[[]]"), ("dynamic", "3"), ("calibration", "[]"), ("calibration", "{\"seed\": 1}"),
+        ("precision", "\x1b[2J"), ("weights", "two\nlines"),
+    ],
+)  # fmt: skip
+def test_extract_of_a_record_that_somebody_edited(key: str, value: str, here: Path) -> None:
+    """Refused, and not printed: it may hold anything."""
+    model = onnx.load(build_tiny(here))
+    model.metadata_props.append(onnx.StringStringEntryProto(key=f"rescompile.{key}", value=value))
+    onnx.save(model, here / "edited.onnx")
+    done = invoke("extract", "edited.onnx")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == "error[E0801]: what edited.onnx records beside its spec cannot be read\n"
+
+
+REBUILT = {
+    "--opset 21 --batch 2": "--opset=21 --batch=2",
+    "--seed 7 --precision fp16": "--precision=fp16 --seed=7",
+    "--no-weights --opset 18": "--opset=18 --no-weights",
+    "--for ort-cuda": "--fold-batchnorm --for=ort-cuda --precision=fp16 --batch=1",
+    "--for ort-cuda --precision fp32 --batch 3": "--fold-batchnorm --for=ort-cuda --precision=fp32 --batch=3",
+    "--for ort-cpu --no-fold-batchnorm": "--for=ort-cpu --precision=fp32 --no-fold-batchnorm",
+    "--precision int8 --calibrate 5 --seed 9": "--fold-batchnorm --precision=int8 --seed=9 --calibrate=5",
+    "--precision int8 --for ort-cpu --join-groups 0":
+        "--fold-batchnorm --for=ort-cpu --precision=int8 --calibrate=32 --join-groups=0",
+    "--weights own.safetensors": "--weights=FILE",
+    "--weights own.safetensors --precision int8 --calibrate 3 --seed 4":
+        "--fold-batchnorm --precision=int8 --weights=FILE --calibrate=3 --seed=4",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", REBUILT)
+def test_what_extract_says_builds_the_same_bytes(options: str, here: Path) -> None:
+    """Every option that changes the file is told, and what stands in other files is named as that."""
+    if "int8" in options:
+        pytest.importorskip("onnxruntime", reason="int8 takes its quantiser: pip install 'rescompile[quantize]'")
+    build_tiny(here)
+    network = rescompile.elaborate(rescompile.load("./tiny.yaml"))
+    save_file(dict(draw(network, 3)), here / "own.safetensors")
+    model = build_tiny(here, *options.split())
+    done = invoke("extract", model, "-o", "back.yaml")
+    assert done.stderr == f"built with {REBUILT[options]}\n"
+    assert data("extract", model)["passes"] + data("extract", model)["options"] == [
+        word.removeprefix("--") for word in REBUILT[options].split()
+    ]
+    words = REBUILT[options].replace("FILE", "own.safetensors").split()
+    assert invoke("build", "./back.yaml", "-t", "onnx", "-o", "again.onnx", *words).exit_code == 0
+    assert (here / "again.onnx").read_bytes() == model.read_bytes()
+
+
 def test_run_as_json(tmp_path: Path) -> None:
     """Shapes, times and the provider that ONNX Runtime really gave; the same seed gives the same numbers."""
     model = build_tiny(tmp_path)
@@ -942,6 +1014,10 @@ def test_validate_of_several_specs(here: Path) -> None:
     assert re.fullmatch(r"folder/good\.yaml: ok, .*\n", printed.stdout)
     assert "folder/bad.yaml:1:" in printed.stderr
     assert "folder/inner/unlike.yml:1:" in printed.stderr
+    assert printed.stderr.endswith("\n3 specs, 1 invalid, 1 unlike their figures\n")
+    missing = invoke("validate", "folder/good.yaml", "no_such")
+    assert missing.exit_code == 2
+    assert missing.stderr.endswith("\n2 specs, 0 invalid, 0 unlike their figures, 1 not found\n")
 
 
 def test_validate_the_whole_zoo() -> None:

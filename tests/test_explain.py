@@ -34,6 +34,7 @@ from rescompile.explanation.topics import TOPICS
 from rescompile.loading import from_document
 from rescompile.network import Network, Op, walk
 from rescompile.ops import GlobalAvgPool
+from rescompile.passes import apply
 from rescompile.weights import draw
 
 
@@ -594,3 +595,13 @@ def test_the_last_map_is_not_one_before_an_upsampling(tmp_path: Path) -> None:
         )
         text = flat(text_of(explain(network_of(str(path)))))
         assert ("A position of the last map" in text) == told
+
+
+def test_a_swap_leaves_the_stages() -> None:
+    """The first block of a stage is still of it behind another: the table and the closest network are those of the zoo."""
+    network = rescompile.elaborate(rescompile.load("resnet20_cifar"))
+    for swap in ("layer1.0,layer1.1", "layer1.0,layer1.2", "layer2.1,layer2.2"):
+        swapped, _ = apply(network, None, {"swap": swap})
+        assert [(part.name, len(part.units)) for part in anatomy("", swapped.root).segments if part.is_stage] == [
+            ("layer1", 3), ("layer2", 3), ("layer3", 3),
+        ]  # fmt: skip

@@ -225,7 +225,9 @@ def test_an_int8_file_takes_the_place_of_the_other(
     assert written.read_bytes() == model.SerializeToString(deterministic=True)  # and so twice the same bytes
     recorded = backend.extract(written)
     assert recorded is not None
-    assert (recorded.options, recorded.passes) == (("precision=int8",), ("fold-batchnorm",))
+    fixed = () if batch is None else (f"batch={batch}",)
+    assert recorded.options == ("precision=int8", *fixed, "weights=FILE", "calibrate=FOLDER")
+    assert recorded.passes == ("fold-batchnorm",)
 
 
 def test_int8_with_free_sizes(small: Network, weights: dict[str, Array], images: Array) -> None:

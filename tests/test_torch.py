@@ -16,6 +16,7 @@ import pickle
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -32,7 +33,7 @@ torch = pytest.importorskip("torch", reason="the modules are torch's: pip instal
 
 import peers  # noqa: E402  # before torchvision: it declares the operators whose library may not load
 from test_differential import rms  # noqa: E402
-from test_onnx import EVERY_OP, images, telling_weights  # noqa: E402
+from test_onnx import EVERY_OP, command, images, telling_weights  # noqa: E402
 from test_peers import AUTOMATIC, OTHER_ORDER, PEERS, SIZES, Peer  # noqa: E402
 from torch import nn  # noqa: E402
 
@@ -521,7 +522,41 @@ def test_extract(written: tuple[Path, Path], every_op: Network, tmp_path: Path) 
     build(network, "torch", fold_batchnorm=True).write(tmp_path / "folded.pt2")
     folded = backend.extract(tmp_path / "folded.pt2")
     assert folded is not None
-    assert (folded.text, folded.passes) == (network.text, ("fold-batchnorm",))
+    assert (folded.text, folded.passes, folded.options) == (network.text, ("fold-batchnorm",), ())
+
+
+def test_extract_of_the_command(tmp_path: Path) -> None:
+    """The spec of a program, and the options that build it again: what docs/pytorch.md promises of the command."""
+    network, path = tiny(tmp_path), tmp_path / "net.PT2"
+    build(network, "torch", fold_batchnorm=True, batch=3, seed=5).write(path)
+    done = command("extract", path, "-o", tmp_path / "again.yaml")
+    assert (done.exit_code, done.stderr) == (0, "built with --fold-batchnorm --batch=3 --seed=5\n"), done.output
+    again = build(tmp_path / "again.yaml", "torch", fold_batchnorm=True, batch=3, seed=5).module  # type: ignore[attr-defined]
+    x = torch.ones(3, *network.input)
+    with torch.no_grad():
+        assert torch.equal(torch.export.load(path).module()(x), again(x))
+    weights = dict(draw(network))
+    build(network, "torch", weights).write(path)
+    assert command("extract", path).stderr == "built with --weights=FILE\n"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "no JSON",
+        "[]",
+        "{}",
+        '{"text": 1, "sha256": "", "passes": []}',
+        '{"text": "", "sha256": "", "passes": ["\\u001b[2J"]}',
+    ],
+)
+def test_a_record_that_somebody_edited(record: str, tmp_path: Path) -> None:
+    """Refused, and not printed: it may hold anything."""
+    with zipfile.ZipFile(tmp_path / "net.pt2", "w") as archive:
+        archive.writestr("archive/extra/rescompile.json", record)
+    done = command("extract", tmp_path / "net.pt2")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("error[E0801]: what ")
 
 
 def test_a_program_of_somebody_else(written: tuple[Path, Path], tmp_path: Path) -> None:

@@ -148,7 +148,8 @@ def build(
         if not set:
             _expect(loaded, network)
         if output != "-" and not check:
-            _no_input(path, {"the spec": library.spec_path(spec), "the file of --weights": weights})
+            read = {"the spec": library.spec_path(spec), "the file of --weights": weights}
+            _no_input(path, read, f"-o {path}")
             check_ours(path, force)
         artifact = compile_spec(
             network,
@@ -167,6 +168,8 @@ def build(
         if output == "-":
             write_stdout(artifact.files("-"))
             return None
+        for file in artifact.files(path.name):
+            _no_input(path.parent / file.name, read, f"{path.parent / file.name}, which goes with -o {path},")
         started = time.perf_counter()
         with Progress(sum(file.size for file in artifact.files(path.name))) as progress:
             written = artifact.write(path, force, progress.advance)
@@ -200,11 +203,11 @@ def build(
         raise typer.Exit(worst)
 
 
-def _no_input(path: Path, inputs: Mapping[str, str | Path | None]) -> None:
-    """Raises UsageError where the file to write is one that is read: with --force that would be its end."""
+def _no_input(path: Path, inputs: Mapping[str, str | Path | None], said: str) -> None:
+    """Raises UsageError where a file to write is one that is read: that would be its end, where it is ours without a word."""
     for what, file in inputs.items():
         if file is not None and path.exists() and Path(file).exists() and path.samefile(file):
-            raise UsageError(Diagnostic("E0802", f"-o {path} is {what} itself"))
+            raise UsageError(Diagnostic("E0802", f"{said} is {what} itself"))
 
 
 def _compare(artifact: Any, path: Path) -> None:

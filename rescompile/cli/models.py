@@ -14,7 +14,10 @@ from rescompile.errors import Diagnostic, UsageError
 
 @command
 def extract(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX model that rescompile built.")],
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="What rescompile built: an ONNX model, or a program of torch.export."),
+    ],
     output: Annotated[
         str | None, typer.Option("-o", "--output", metavar="PATH", help="Where to write. Default: standard output.")
     ] = None,
@@ -22,15 +25,17 @@ def extract(
     as_json: JsonOption = False,
     format: FormatOption = Format.text,
 ) -> None:
-    """Get back the spec that a model was built from; its passes are told on standard error."""
+    """Get back the spec that a model was built from; the options that build it again are told on standard error."""
     import hashlib
 
-    from rescompile import backend, kinds
+    from rescompile import backend, kinds, recipes
     from rescompile.errors import CheckFailed
     from rescompile.output import write_text
     from rescompile.seal import sealed
 
-    kinds.refuse(str(model), "a spec is recorded in ONNX models", kinds.ONNX)
+    kinds.refuse(
+        str(model), "a spec is recorded in ONNX models and programs of torch.export", kinds.ONNX, kinds.PROGRAM
+    )
     kinds.check_file(model)
     if output not in (None, "-") and Path(str(output)).exists() and Path(str(output)).samefile(model):
         raise UsageError(Diagnostic("E0802", f"-o {output} is the model itself"))
@@ -41,13 +46,17 @@ def extract(
         raise CheckFailed(
             Diagnostic("E0703", f"the spec recorded in {model} does not have the SHA-256 recorded beside it")
         )
+    options = list(recorded.options)
+    given = dict(option.split("=", 1) for option in options if "=" in option)
+    if "for" in given:  # a recipe would turn on again what was turned off
+        options += recipes.turned_off(given["for"], given["precision"], recorded.passes)
     if as_json:
-        facts = {"passes": list(recorded.passes), "options": list(recorded.options)}
+        facts = {"passes": list(recorded.passes), "options": options}
         print_json({"spec": recorded.text, "sha256": recorded.sha256, **facts})
         return
     if output in (None, "-"):
         sys.stdout.write(recorded.text)
     else:
         write_text(sealed([recorded.text.encode()], b"# ", b": ", b"\n"), Path(str(output)), force)
-    if with_these := (*recorded.passes, *recorded.options):
+    if with_these := (*recorded.passes, *options):
         say(f"built with {' '.join(f'--{step}' for step in with_these)}")

@@ -70,7 +70,8 @@ def validate(
     elif problems or format is not Format.text:
         report(problems, format.value)
     if format is Format.text and not as_json and len(results) > 1:
-        say(f"{len(results)} specs, {invalid} invalid, {failed} unlike their figures")
+        not_there = f", {missing} not found" if missing else ""
+        say(f"{len(results)} specs, {invalid} invalid, {failed} unlike their figures{not_there}")
     if invalid or failed or missing:
         raise typer.Exit(SpecError.exit_code if invalid else UsageError.exit_code if missing else 1)
 

@@ -22,6 +22,7 @@ from rescompile.cli.common import (
     print_json,
     say,
 )
+from rescompile.errors import Diagnostic, OutputError
 
 if TYPE_CHECKING:
     from rescompile.checkpoints import Checkpoint
@@ -85,7 +86,7 @@ def inspect(
 ) -> None:
     """List the tensors of a file; with a SPEC, what does not fit it."""
     from rescompile import checkpoints
-    from rescompile.errors import Diagnostic, UsageError
+    from rescompile.errors import UsageError
     from rescompile.weights import misfits
 
     _in_order("weights inspect", file, *(() if spec is None else (spec,)))
@@ -140,6 +141,7 @@ def convert(
 
     tensors.check_name(output)
     _in_order("weights convert", file, spec)
+    _not_over(file, output, force)
     _, network = elaborated(spec, set)
     checkpoint = _read(file, entry, network)
     held = _profile(source).to_ours(checkpoint.tensors, network) if source else checkpoint.tensors
@@ -169,6 +171,7 @@ def transfer(
 
     tensors.check_name(output)
     _in_order("weights transfer", file, old, new)
+    _not_over(file, output, force)
     (_, before), (_, after) = elaborated(old, None), elaborated(new, set)
     checkpoint = _read(file, entry, before)
     swapped = misfits(checkpoint.tensors, before) and not misfits(checkpoint.tensors, after)
@@ -181,13 +184,20 @@ def transfer(
 def _in_order(command: str, *given: str) -> None:
     """Raises UsageError where weights are not named first. Specs in the wrong order show in weights that do not fit."""
     from rescompile import kinds
-    from rescompile.errors import Diagnostic, UsageError
+    from rescompile.errors import UsageError
 
     files = [name for name in given if kinds.kind(name) is kinds.WEIGHTS]
     if len(files) == 1 and given[0] != files[0] and kinds.kind(given[0]) in (kinds.SPEC, None):
         words = [*files, *(name for name in given if name != files[0])]
         help = f"rescompile {command} {shlex.join(words)}"
         raise UsageError(Diagnostic("E0802", f"{files[0]} is a file of weights, which come first", help=help))
+
+
+def _not_over(file: str, output: Path, force: bool) -> None:
+    """Raises OutputError where what is read would be written over, which a file of ours would be without a word."""
+    if not force and output.exists() and Path(file).exists() and output.samefile(file):
+        message = f"-o {output} is the file of weights itself"
+        raise OutputError(Diagnostic("E1001", message, help="use --force to overwrite it, or -o for another file"))
 
 
 def _read(file: str, entry: str | None, network: Network | None = None) -> Checkpoint:

@@ -180,6 +180,7 @@ def anatomy(name: str, root: Series) -> Anatomy:
     Inception's are.
     """
     found: list[Segment] = []
+    begun = False  # whether the last row has its first copy, before which a swap may have put another
     for part, path in _parts(root, ""):
         previous = found[-1] if found else None
         if isinstance(part, Series) and (call := _block(part)) is not None:
@@ -187,8 +188,13 @@ def anatomy(name: str, root: Series) -> Anatomy:
             continues = (
                 previous is not None
                 and previous.word == call.block
-                and (call.index > 0 if call.index is not None else previous.output[1:] == part.output[1:])
+                and (
+                    call.index > 0 or (previous.name == path and not begun)
+                    if call.index is not None
+                    else previous.output[1:] == part.output[1:]
+                )
             )
+            begun = call.index == 0 or (continues and begun)
             if continues and previous is not None:
                 row = previous.name if call.index is not None else f"{previous.name.split(' to ')[0]} to {path}"
                 found[-1] = Segment(row, previous.word, (*previous.units, items), previous.input, part.output)
