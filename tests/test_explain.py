@@ -238,7 +238,7 @@ SINGLE = [
     ("torchblog_no_relu", "torchblog_reference", "order", "[conv norm act conv norm] +; not"),
     ("he2016_activation_relu_before_add", "he2016_activation_original", "order", "[conv norm act conv norm act] +; not"),
     ("he2016_shortcut_dropout_0_5", "he2016_shortcut_original", "dropout", "0.5 in 54 places"),
-    ("he2016_shortcut_exclusive_gate_b6", "he2016_shortcut_original", "gate", "54 shortcuts are gated"),
+    ("he2016_shortcut_exclusive_gate_b6", "he2016_shortcut_original", "gate", "the number of gated shortcuts is 54"),
     ("wrn_28_10_dropout", "wrn_28_10", "dropout", "0.3 in 12 places"),
     ("wrn_40_2_B131", "wrn_40_2", "block", "1x1-3x3-1x1, not 3x3-3x3"),
     ("wrn_40_2_B31", "wrn_40_2", "kernel", "3x3-1x1, not 3x3-3x3"),
@@ -595,6 +595,11 @@ def test_the_last_map_is_not_one_before_an_upsampling(tmp_path: Path) -> None:
         )
         text = flat(text_of(explain(network_of(str(path)))))
         assert ("A position of the last map" in text) == told
+
+
+def test_the_input_is_no_last_map() -> None:
+    """A fully connected network has none, and nothing is told of what a position of one sees."""
+    assert "last map" not in flat(text_of(explain(network_of("highway_mnist_fc_10"))))
 
 
 def test_a_swap_leaves_the_stages() -> None:

@@ -30,7 +30,8 @@ def _stages(anatomy: Anatomy) -> tuple[list[dict[str, Any]], View, tuple[int, ..
     grower = Grower()
     rows = []
     shape, seen = anatomy.input, of_input(anatomy.input)
-    last, at = seen, shape
+    last: View = None  # of a network without maps
+    at = shape
     for segment in anatomy.segments:
         for unit in segment.units:
             tree = grower.grown(unit, shape)
