@@ -325,6 +325,56 @@ def test_copies_that_differ_in_one_instance(tmp_path: Path) -> None:
     compare(network, weights, x, flat=True)
 
 
+NUMBERED = """
+rescompile: 1
+name: numbered
+input: [4, 8, 8]
+network:
+- parallel:
+    merge: add
+    copies: 2
+    branch: [{residual: {branch: [{conv: {channels: in_channels, kernel: 3}}]}}]
+"""
+
+
+def test_a_part_whose_only_name_is_a_number(tmp_path: Path) -> None:
+    """Copies of a `parallel` without a name become classes where they hold a merge, and 0 is no name of a class."""
+    network = elaborated(NUMBERED, tmp_path)
+    weights, x = drawn(network, 0)
+    for flat in (False, True):
+        compare(network, weights, x, flat=flat)
+
+
+UNSAYABLE = """
+rescompile: 1
+name: unsayable
+input: [4, 8, 8]
+blocks:
+  widening:
+    stage: true
+    parameters: {start: int}
+    let: {width: start + 4 * index}
+    body:
+    - residual:
+        branch: [{conv: {channels: width, kernel: 3}}]
+        shortcut: {block: avgpool_pad, channels: width}
+    - {block: last, width: width}
+  last:
+    inline: true
+    parameters: {width: int}
+    body: [{conv2: {conv: {channels: width + 4, kernel: 3, when: width > 8}}}]
+network:
+- layer1: {block: widening, depth: 3, start: 8}
+"""
+
+
+def test_a_macro_is_given_what_the_class_around_cannot_say(tmp_path: Path) -> None:
+    """`index` is no name of the class, and neither is a let made of it: what a macro makes of that is a new argument."""
+    network = elaborated(UNSAYABLE, tmp_path)
+    weights, x = drawn(network, 0)
+    compare(network, weights, x)
+
+
 def test_the_sample_has_stale_hints(tmp_path: Path) -> None:
     """Each change of a tree is made to many networks, and each changes the numbers of the text."""
     for at, change in enumerate(STALE):

@@ -143,9 +143,11 @@ def _once(node: Node, kinds: Kinds) -> tuple[Node, ...]:
 
 
 def _word(part: Series, kinds: Kinds) -> str:
-    """What a part that no block made is called: `path` where it is one of the copies in `paths`."""
+    """What a part that no block made is called: `path` where it is one of the copies in `paths`; a number is no word."""
     bundle = kinds.copies.get(id(part))
-    return str(part.name) if bundle is None else bundle.removesuffix("s") or bundle
+    if bundle is not None:
+        return bundle.removesuffix("s") or bundle
+    return "part" if str(part.name).isdigit() else str(part.name)
 
 
 def _names(series: Series, definition: Definition | None) -> dict[str, Any]:

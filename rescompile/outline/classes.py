@@ -33,7 +33,7 @@ from rescompile.outline.parts import (
     scope_names,
 )
 from rescompile.outline.spelling import IN, Speller, is_value
-from rescompile.outline.terms import Value, constant, literal, mentioned, named, operation, substitute
+from rescompile.outline.terms import Value, constant, literal, mentioned, named, operation, substitute, unknown
 
 #: Attributes that say how weights are first drawn: the outline keeps them on the sample, for the backend's rules.
 INITIAL = frozenset({"init", "bias_init", "scale_init"})
@@ -257,9 +257,9 @@ class Builder:
             else:
                 default = definition.parameters.get(name) if definition else None
                 own = self.hint(default, here.inside(inner)) if isinstance(default, str) else None
-                inner[name] = own or named(f"?{name}")
+                inner[name] = own or unknown(name)
         for name, raw in (definition.lets if definition else {}).items():
-            inner[name] = self.hint(raw, here.inside(inner)) or named(f"?{name}")
+            inner[name] = self.hint(raw, here.inside(inner)) or unknown(name)
         return inner
 
     def scope(self, column: Mapping[int, Series], when: Text | None, here: Here) -> tuple[list[Item], Flow]:

@@ -14,6 +14,7 @@ from rescompile.outline.terms import (
     Value,
     constant,
     evaluate,
+    is_known,
     literal,
     means,
     mentioned,
@@ -60,7 +61,7 @@ class Speller:
             if hint is None:
                 continue
             term = simplified(hint, scopes)
-            if not self.is_plain(term):
+            if not (is_known(term) and self.is_plain(term)):
                 continue
             text = python(term, scopes)
             if all(
@@ -113,6 +114,8 @@ class Speller:
             if hint is None:
                 continue
             term = simplified(hint, scopes)
+            if not is_known(term):
+                continue
             text = python(term, scopes)
             if all(means(text, self.scopes[at], there) for at, there in present.items()):
                 self.mention(term)

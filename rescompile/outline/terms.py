@@ -14,6 +14,8 @@ from rescompile.expressions import Expression, ExpressionError, Term, Token, par
 Value = Any
 Scope = Mapping[str, Value]
 _NOWHERE = Token("end", "", 0)
+#: In front of a name that is unknown: no name of the language begins so.
+_UNKNOWN = "?"
 
 
 class _EveryWord:
@@ -31,6 +33,16 @@ def constant(value: Value) -> Term:
 def named(name: str) -> Term:
     """A name."""
     return Term("name", (), _NOWHERE, name)
+
+
+def unknown(name: str) -> Term:
+    """A name of a macro for whose value the class around has no words: a term that mentions it is never printed."""
+    return named(f"{_UNKNOWN}{name}")
+
+
+def is_known(term: Term) -> bool:
+    """Whether there are words for all that a term mentions."""
+    return not any(name.startswith(_UNKNOWN) for name in mentioned(term))
 
 
 def operation(head: str, *operands: Term) -> Term:
