@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import rescompile
 from rescompile import backend, ops
 from rescompile.cli import app
 from rescompile.network import Network, Op, Series, Side, walk
-from rescompile.verification import FLOOR, relative_error, tap_all, trial, verify
+from rescompile.verification import FLOOR, floor, relative_error, tap_all, trial, verify
 
 pytest.importorskip("torch", reason="the reference is float64 torch")
 pytest.importorskip("onnxruntime", reason="one of the targets is run in ONNX Runtime")
@@ -66,6 +67,43 @@ def test_every_target_passes() -> None:
         assert 0 < verdict.error <= verdict.bound
         assert FLOOR <= verdict.bound < 1e-4
     assert verdicts[1].error == verdicts[2].error  # the same text
+
+
+LONG_MEAN = """
+rescompile: 1
+name: long_mean
+input: [3, 32, 32]
+network:
+- conv1: {conv: {channels: 16, kernel: 3}}
+- norm
+- global_avgpool
+"""
+
+
+def long_mean(tmp_path: Path) -> Network:
+    """A mean of 1024 values of both signs, and nothing behind it."""
+    path = tmp_path / "long_mean.yaml"
+    path.write_text(LONG_MEAN)
+    return rescompile.elaborate(rescompile.load(path))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_sum_of_many_values_is_no_mistake(seed: int, tmp_path: Path) -> None:
+    """ONNX Runtime adds a map up value by value, and torch by pairs: three times torch's error was too little for a right file."""
+    (verdict,) = verify(long_mean(tmp_path), ["onnx"], seed=seed)
+    assert verdict.passed
+
+
+def test_what_a_sum_value_by_value_may_be_off() -> None:
+    """As plain loops over float32 are, and not ten times that: the bound is one of rounding still."""
+    values = np.random.default_rng(0).standard_normal((512, 1024), np.float32) + np.float32(1)
+    total = np.zeros(512, np.float32)
+    for column in values.T:
+        total += column
+    exact = values.mean(1, dtype=np.float64)
+    error = relative_error({"mean": total / np.float32(1024)}, {"mean": exact})
+    allowed = floor(network(input="[3,128,128]"), "fp32")  # its last map is 32x32
+    assert allowed / 10 < error < allowed
 
 
 @pytest.mark.parametrize("options", [{"fold_batchnorm": True}, {"drop": "layer2.1"}, {"swap": "layer2.1,layer2.2"}])
@@ -131,6 +169,7 @@ def test_command_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A difference is exit code 1, and FAILED."""
     monkeypatch.setattr("rescompile.verification.TIMES", 0)
     monkeypatch.setattr("rescompile.verification.FLOOR", 0.0)
+    monkeypatch.setattr("rescompile.verification.UNIT", 0.0)
     done = CliRunner().invoke(app, ["verify", SMALL, "--targets", "onnx"])
     assert done.exit_code == 1
     assert done.output.splitlines()[-1] == "FAILED"
