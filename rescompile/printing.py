@@ -154,23 +154,27 @@ def summary(network: Network) -> str:
         )
     if maps := features(network):
         listed = "; ".join(
-            f"{name} {facts['channels']} channels, stride {facts['stride']}" for name, facts in maps.items()
+            f"{name} {facts['channels']} channels, stride {_by(facts['stride'])}" for name, facts in maps.items()
         )
         lines.append(f"features: {listed}")
     return "\n".join(lines)
 
 
-def features(network: Network) -> dict[str, dict[str, int | float]]:
-    """The outputs that are maps: their channels, and how many positions of the input one of theirs stands for."""
-    maps = {name: sizes for name, sizes in network.outputs.items() if len(sizes) == len(network.input) == 3}
-    strides = {name: network.input[1] / sizes[1] for name, sizes in maps.items()}
-    return {
-        name: {
-            "channels": sizes[0],
-            "stride": int(stride) if (stride := strides[name]).is_integer() else round(stride, 4),
-        }
-        for name, sizes in maps.items()
-    }
+def _by(stride: Any) -> str:
+    """`2` or `1x2`."""
+    return "x".join(map(str, stride)) if isinstance(stride, list) else str(stride)
+
+
+def features(network: Network) -> dict[str, dict[str, Any]]:
+    """The outputs that are maps: their channels, and how many positions of the input one of theirs stands for, as one number
+    or, where they differ, as those of height and width."""
+    found = {}
+    for name, sizes in network.outputs.items():
+        if len(sizes) == len(network.input) == 3:
+            strides = [n / m for n, m in zip(network.input[1:], sizes[1:], strict=True)]
+            told = [int(stride) if stride.is_integer() else round(stride, 4) for stride in strides]
+            found[name] = {"channels": sizes[0], "stride": told if len(set(told)) > 1 else told[0]}
+    return found
 
 
 def survival(network: Network) -> dict[str, Any] | None:

@@ -441,6 +441,18 @@ def test_nor_is_what_it_writes_beside_its_output(force: list[str], here: Path) -
     assert not (here / "tiny.pt2").exists()
 
 
+def test_the_stride_of_a_feature_is_that_of_both_axes(here: Path) -> None:
+    """Where they differ: that of the height alone said 1 of a map of half the width."""
+    (here / "wide.yaml").write_text(
+        "rescompile: 1\nname: wide\ninput: [1, 8, 64]\nfeatures: [conv1]\nnetwork:\n"
+        "- conv1: {conv: {channels: 4, kernel: 3, stride: [1, 2]}}\n"
+        "- conv2: {conv: {channels: 4, kernel: 3, stride: [4, 2]}}\n"
+    )
+    assert "features: logits 4 channels, stride 4; conv1 4 channels, stride 1x2\n" in invoke("show", "wide.yaml").stdout
+    told = json.loads(invoke("show", "wide.yaml", "--json").stdout)["features"]
+    assert told == {"logits": {"channels": 4, "stride": 4}, "conv1": {"channels": 4, "stride": [1, 2]}}
+
+
 @pytest.mark.parametrize(
     ("features", "column", "code"),
     [("no_such", 1, "E0602"), ("conv,no_such", 6, "E0602"), ("conv]", 5, "E0101"), ("conv, conv", 1, "E0602")],
