@@ -610,3 +610,15 @@ def test_a_swap_leaves_the_stages() -> None:
         assert [(part.name, len(part.units)) for part in anatomy("", swapped.root).segments if part.is_stage] == [
             ("layer1", 3), ("layer2", 3), ("layer3", 3),
         ]  # fmt: skip
+
+
+def test_features_leave_the_stages(tmp_path: Path) -> None:
+    """What becomes an output is the same network: it is told as an output, and neither parts a stage nor departs."""
+    path = tmp_path / "backbone.yaml"
+    path.write_text("rescompile: 1\nname: backbone\nextends: resnet20_cifar\nfeatures: [layer1, layer2.0]\n")
+    found, plain = explain(network_of(str(path))), explain(network_of("resnet20_cifar"))
+    assert anatomy("", found.network.root).segments == anatomy("", plain.network.root).segments
+    text = flat(text_of(found))
+    assert "Outputs beside the last one: layer1 (16x32x32), layer2.0 (32x16x16)." in text
+    assert "auxiliary" not in text
+    assert "Outputs beside" not in flat(text_of(plain))

@@ -170,7 +170,9 @@ def normal(node: Node) -> Items:
             branches = tuple(normal(branch) for branch in node.branches)
             return (Join(node.merge, node.residual, node.survival, branches, node.name, node.split),)
         case Side():
-            return (Aside(node.mode, node.output_name, normal(node.child)),)
+            body = normal(node.child)
+            # What `features` makes an output is no step: a stage goes on behind it.
+            return (Aside(node.mode, node.output_name, body),) if body or node.mode != "always" else ()
 
 
 def anatomy(name: str, root: Series) -> Anatomy:

@@ -93,7 +93,9 @@ WORDS: dict[type[Kind], Callable[..., str]] = {
     AvgPool: _pool,
     Act: _act,
     Linear: lambda kind: f"linear layer of {kind.features}",
-    Norm: lambda kind: f"norm of {kind.groups} groups" if kind.kind == "group" else f"{kind.kind} norm",
+    Norm: lambda kind: (
+        f"norm of {kind.groups} group{'s' if kind.groups > 1 else ''}" if kind.kind == "group" else f"{kind.kind} norm"
+    ),
     GlobalAvgPool: lambda kind: "global average pool",
     AdaptiveAvgPool: lambda kind: f"average pool to {size(kind.size)}",
     Flatten: lambda kind: "flattening",

@@ -14,7 +14,7 @@ from rescompile.explanation.anatomy import Anatomy, Grower, Join, Segment, joins
 from rescompile.explanation.departures import Difference
 from rescompile.explanation.field import View, of_input, view
 from rescompile.explanation.overlay import Edit
-from rescompile.network import Network
+from rescompile.network import LOGITS, Network
 from rescompile.paths import paths
 from rescompile.printing import count, survival
 
@@ -128,6 +128,9 @@ def _paragraph(network: Network, anatomy: Anatomy, last: View, shape: Sequence[i
             said.append(f"Head: {facts.listed(anatomy.head)}.")
     else:
         said.append(f"It has no stages of blocks: {facts.listed(anatomy.stem)}.")
+    others = {name: "x".join(map(str, sizes)) for name, sizes in network.outputs.items() if name != LOGITS}
+    if others:
+        said.append(f"Outputs beside the last one: {', '.join(f'{name} ({sizes})' for name, sizes in others.items())}.")
     if (dropped := facts.dropout(anatomy)) != "nowhere":
         said.append(f"Dropout: {dropped}.")
     if schedule := survival(network):
