@@ -179,7 +179,14 @@ def _set(document: Mapping, name: str, value: Located, place: Place) -> Mapping:
         return _update(document, row.path, lambda _: None)
     if row.name is None:
         return _update(document, row.path, lambda _: new)
-    return _update(document, (*row.path, row.name), lambda _: new)
+    return _update(document, row.path, lambda step: _renewed(step, row.name, new, place))
+
+
+def _renewed(step: Located | None, name: str | None, new: Located, place: Place) -> Mapping:
+    """A row with another step under its name. What is wrong with that is wrong in the setting, not where the name came from."""
+    assert isinstance(step, Mapping)
+    assert name is not None
+    return step.put(name, new, place)
 
 
 def _set_key(document: Mapping, head: str, rest: list[str], new: Located | None, place: Place) -> Mapping:
