@@ -24,6 +24,9 @@ WHERE_KNOWN = {
     "copy": "'copy' is known in the branch of a parallel with 'copies'",
 }
 
+#: Truth as YAML 1.1 and other languages write it, which is a name here.
+OTHER_TRUTHS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+
 #: Every attribute of torch.nn.Module and torch.nn.Sequential: a submodule so called would break the module. A test holds
 #: this list to `dir(nn.Module)`; the core may not import torch.
 MODULE_ATTRIBUTES = frozenset(

@@ -413,8 +413,12 @@ class _Checker:
             return "blocks do not see the network's parameters; hand it on as an argument"
         if path[-1] == "default" and (typo := nearest(name, TYPES)):
             return f"{typo[:-1]}, the type?"
+        if name.lower() in names.OTHER_TRUTHS:
+            return f"write {names.OTHER_TRUTHS[name.lower()]}: '{name}' is text"
         known = scope.names - names.BUILTINS - REPEATED
-        return nearest(name, {*known, *words}) or (f"known here: {', '.join(sorted(known))}" if known else None)
+        return nearest(name, {*known, *words, "true", "false"}) or (
+            f"known here: {', '.join(sorted(known))}" if known else None
+        )
 
     def template(self, text: str | None, path: Path, scope: _Scope, key: bool = False) -> None:
         """Check the names in the {expressions} of a name."""
