@@ -22,7 +22,8 @@ def probabilities(schedule: Schedule, count: int) -> list[float]:
         if len(listed) != count:
             raise ShapeError(
                 "E0601",
-                f"the schedule lists {len(listed)} probabilities, and the network has {count} residuals",
+                f"the schedule lists {_number(len(listed), 'probability', 'probabilities')}, and the network has "
+                f"{_number(count, 'residual', 'residuals')}",
                 "schedule",
             )
         return listed
@@ -33,6 +34,11 @@ def probabilities(schedule: Schedule, count: int) -> list[float]:
     if schedule.schedule == "linear":
         return [1 - number / count * (1 - last) for number in range(1, count + 1)]
     return [1 - index / max(count - 1, 1) * (1 - last) for index in range(count)]
+
+
+def _number(count: int, one: str, many: str) -> str:
+    """`1 residual`, `2 residuals`."""
+    return f"{count} {one if count == 1 else many}"
 
 
 def add_survival(root: Series, schedule: Schedule) -> Series:

@@ -98,9 +98,9 @@ class Elaborator(Calls):
         children = self.rows(spec.network, ("network",), self.top, shape, self.names_of(spec.network))
         output = children[-1].output if children else shape
         root = Series(tuple(children), shape, output)
-        if self.problems:
+        if self.poisoned:  # rows are missing: what is said of the whole network would not be so with them
             return root
-        if not spec.changed and not self.poisoned:
+        if not spec.changed:
             self.check_defaults()
         if not any(isinstance(node, Op) for _, node in tree.walk(root)):
             self.note(self.problem("E0603", "the network does nothing: it has no op", ("network",), key=True))
