@@ -66,7 +66,7 @@ def _file(path: Path, children: tuple[Path, ...]) -> Mapping:
     version = document.get("rescompile")
     if version is None:
         raise _problem("E0108", "the spec format version is missing", _top(document), "write 'rescompile: 1' first")
-    if not isinstance(version, Scalar) or version.value != 1 or isinstance(version.value, bool):
+    if not isinstance(version, Scalar) or type(version.value) is not int or version.value != 1:  # 1.0 has another hash
         quoted = isinstance(version, Scalar) and version.value == "1"
         help = "write 'rescompile: 1', without quotes" if quoted else "write 'rescompile: 1'"
         raise _problem("E0108", "this version of rescompile reads spec format 1", version.place, help)
