@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from rescompile import ops
-from rescompile.names import RESERVED
+from rescompile.names import IDENTIFIER, RESERVED, TEMPLATE
 from rescompile.seal import sealed
-from rescompile.spec import EXPRESSION, SCALAR, Spec
+from rescompile.spec import EXPRESSION, ROW_KEYS, SCALAR, Spec
 
 
 def text() -> Iterator[bytes | memoryview]:
@@ -27,15 +28,31 @@ def schema() -> dict[str, Any]:
     definitions["NamedStep"] |= {
         "minProperties": 1,
         "maxProperties": 1,
-        "propertyNames": {"not": {"enum": sorted([*ops.WORDS, *RESERVED])}},
+        "propertyNames": {"pattern": _whole(TEMPLATE), "not": {"enum": sorted([*ops.WORDS, *RESERVED])}},
     }
     definitions["OpStep"] = {"anyOf": [_op_step(word, value) for word in ops.WORDS]}
+    for step, keys in (("Step", ["block"]), ("Named", list(ROW_KEYS))):
+        _only_with(definitions[step], "Use", keys)
+    definitions["Use"]["propertyNames"] = {"not": {"enum": sorted(RESERVED - set(definitions["Use"]["properties"]))}}
+    for owner, key in ((made, "name"), (definitions["Use"], "block"), (definitions["Side"], "output")):
+        owner["properties"][key]["pattern"] = _whole(IDENTIFIER)
     title = "rescompile spec, format 1"
     made["required"] = ["rescompile", "name"]
     made["anyOf"] = [{"required": ["extends"]}, {"required": ["input", "network"]}]
     return {"$schema": "http://json-schema.org/draft-07/schema#", "title": title} | {
         k: v for k, v in made.items() if k != "title"
     }
+
+
+def _whole(pattern: re.Pattern[str]) -> str:
+    """A pattern that all of a text has to match, in words that JavaScript shares."""
+    return f"^(?:{pattern.pattern})$"
+
+
+def _only_with(union: dict[str, Any], model: str, keys: list[str]) -> None:
+    """Let a step be this model only where it has one of these keys, as the compiler does: any mapping would be one."""
+    found = union["anyOf"].index({"$ref": f"#/definitions/{model}"})
+    union["anyOf"][found] = {"allOf": [union["anyOf"][found], {"anyOf": [{"required": [key]} for key in keys]}]}
 
 
 def _op_step(word: str, value: Any) -> dict[str, Any]:

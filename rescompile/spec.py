@@ -300,6 +300,15 @@ class ResidualStep(Model):
 class Parallel(Model):
     """Branches on the same input, or `copies` of one branch; with `split`, each on its own range of the channels."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["branches"], "properties": {"copies": _NEVER, "branch": _NEVER}},
+                {"required": ["copies", "branch"], "properties": {"branches": _NEVER}},
+            ]
+        }
+    )
+
     merge: Literal["add", "concat", "mul"]
     split: StrictBool = False
     branches: Annotated[list[Step], Field(min_length=1)] | None = None
@@ -322,6 +331,15 @@ class ParallelStep(Model):
 
 class Side(Model):
     """A branch that does not rejoin."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"mode": {"const": "never"}, "output": _NEVER}},
+                {"properties": {"mode": {"enum": ["training", "always"]}}, "required": ["output"]},
+            ]
+        }
+    )
 
     body: Step
     output: Word | None = None
@@ -359,7 +377,8 @@ class NamedStep(RootModel[dict[Template, "Named"]]):
 
 
 _STEPS: dict[str, type[BaseModel]] = {"residual": ResidualStep, "parallel": ParallelStep, "side": SideStep}
-_ROW_KEYS = ("block", "depth", "members")
+#: What makes a use of a block of a mapping that has a name; without a name only `block` does.
+ROW_KEYS = ("block", "depth", "members")
 
 
 def _step_tag(raw: Any) -> str:
@@ -386,7 +405,7 @@ def _step_tag(raw: Any) -> str:
 
 
 def _named_tag(raw: Any) -> str:
-    return "<use>" if isinstance(raw, dict) and any(key in raw for key in _ROW_KEYS) else _step_tag(raw)
+    return "<use>" if isinstance(raw, dict) and any(key in raw for key in ROW_KEYS) else _step_tag(raw)
 
 
 def _wrong_step(raw: Any) -> Any:
@@ -395,7 +414,7 @@ def _wrong_step(raw: Any) -> Any:
     listed = ", ".join(str(key) for key in raw)
     if not raw:
         raise refuse("E0110", "a step has one word, and this mapping is empty", "the empty step is 'identity'")
-    if listed in _ROW_KEYS:
+    if listed in ROW_KEYS:
         raise refuse("E0110", f"'{listed}' alone is not a step", "a row has a name: '- layer1: {depth: ..., ...}'")
     if len(raw) == 1:
         other = f"a row is {{depth: ..., {listed}: ...}}, another block {{block: ..., {listed}: ...}}"
@@ -408,7 +427,7 @@ def _wrong_step(raw: Any) -> Any:
     for key in raw:
         if key in names.COMBINATORS:
             raise refuse("E0110", message, f"what belongs to '{key}' stands inside it")
-        if hint := nearest(str(key), [*_ROW_KEYS, *names.COMBINATORS]):
+        if hint := nearest(str(key), [*ROW_KEYS, *names.COMBINATORS]):
             raise refuse("E0110", message, f"'{key}': {hint}")
     raise refuse("E0110", message, "write {block: ..., argument: value}, or - name: step")
 
@@ -664,6 +683,7 @@ def _pattern(pattern: str, what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+_NOT_TWO: dict[str, Any] = {"not": {"minItems": 2, "maxItems": 2}}
 Dimension = Annotated[StrictInt, Field(ge=1, le=ops.MAX_SIDE)]
 Text = Annotated[StrictStr, Field(max_length=4000)]
 Family = Annotated[StrictStr, _pattern("[a-z0-9-]+", "a family: lower-case letters, digits and -")]
@@ -687,7 +707,7 @@ class Spec(Model):
     notes: list[Text] = []
     unverified: list[Text] = []
     extends: StrictStr | None = None
-    input: Annotated[list[Dimension], Field(min_length=1, max_length=3)] | None = None
+    input: Annotated[list[Dimension], Field(min_length=1, max_length=3, json_schema_extra=_NOT_TWO)] | None = None
     preprocess: Preprocess | None = None
     parameters: dict[ParameterName, Scalar] = {}
     init: Literal["he_normal_fan_out", "he_normal_fan_in", "torch_default"] | None = None

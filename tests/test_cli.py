@@ -22,13 +22,14 @@ import numpy as np
 import onnx
 import pytest
 import typer
+from generator import generate
 from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
 
 import rescompile
 from rescompile import library
 from rescompile.cli import Commands, app, common
-from rescompile.errors import CODES
+from rescompile.errors import CODES, Source
 from rescompile.passes import PASSES
 from rescompile.reader import plain, read
 from rescompile.weights import draw
@@ -1137,6 +1138,13 @@ def test_the_schema_accepts_the_zoo(path: Path) -> None:
     assert [error.message for error in jsonschema.Draft7Validator(committed_schema()).iter_errors(document)] == []
 
 
+@pytest.mark.parametrize("seed", range(0, 200, 5))
+def test_the_schema_accepts_random_specs(seed: int) -> None:
+    """They are valid by construction, and hold every form that the language has."""
+    document = plain(read(Source("random.yaml", generate(seed).text)))
+    assert [error.message for error in jsonschema.Draft7Validator(committed_schema()).iter_errors(document)] == []
+
+
 WRONG: dict[str, dict[str, Any]] = {
     "unknown key": {"colour": "red"},
     "misspelt key": {"netwrok": []},
@@ -1154,6 +1162,19 @@ WRONG: dict[str, dict[str, Any]] = {
     "unknown survival schedule": {"survival": {"schedule": "quadratic", "last": 0.5, "unit": "batch", "rescale": "test"}},
     "unknown attribute of an op": {"network": [{"conv": {"channels": 4, "kernel": 3, "colour": 1}}]},
     "parallel without merge": {"network": [{"parallel": {"branches": ["act", "act"]}}]},
+    "parallel in both forms": {"network": [{"parallel": {"merge": "add", "branches": ["act"], "copies": 2, "branch": "act"}}]},
+    "parallel of copies of nothing": {"network": [{"parallel": {"merge": "add", "copies": 2}}]},
+    "input of two sizes": {"input": [3, 8]},
+    "name with a dash": {"name": "my-net"},
+    "name of a step with a dash": {"network": [{"my-act": "act"}]},
+    "misspelt key beside if": {"network": [{"if": "1 > 2", "then": "act", "esle": "tanh"}]},
+    "if without then": {"network": [{"if": "1 > 2", "else": "act"}]},
+    "misspelt op": {"network": [{"dropuot": 0.5}]},
+    "value of an op without a main attribute": {"network": [{"leaky_relu": 0.2}]},
+    "depth without a name": {"block": "basic", "network": ["cifar_stem", {"depth": 2, "width": 16}]},
+    "construct beside a block": {"network": [{"block": "cifar_stem", "then": "act"}]},
+    "side branch without output": {"network": [{"side": {"body": "act", "mode": "training"}}]},
+    "output that is never computed": {"network": [{"side": {"body": "act", "mode": "never", "output": "aux"}}]},
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import jsonschema
 import pytest
 from pydantic import TypeAdapter
 
@@ -36,6 +38,7 @@ from rescompile.elaboration import calls, elaborate, values
 from rescompile.errors import CODES, Diagnostic, Source, SpecError
 from rescompile.expectations import unmet
 from rescompile.loading import from_document, load
+from rescompile.reader import plain, read
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -76,6 +79,7 @@ def fences(page: Path) -> Iterator[Fence]:
 ALL = [fence for page in PAGES for fence in fences(page)]
 YAML = [fence for fence in ALL if fence.language == "yaml"]
 CONSOLE = [fence for fence in ALL if fence.language == "console"]
+SCHEMA = jsonschema.Draft7Validator(json.loads((DOCS / "spec.schema.json").read_text("utf-8")))
 PROGRAMS = sorted({fence.page for fence in ALL if fence.language == "python" and "file" not in fence.marks})
 
 
@@ -170,6 +174,13 @@ def test_yaml(fence: Fence, folders: dict[Path, Path], monkeypatch: pytest.Monke
     assert wrong is None or wrong in CODES
     problems = diagnostics(path)
     assert {diagnostic.code for diagnostic in problems} == ({wrong} if wrong else set()), problems
+
+
+@pytest.mark.parametrize("fence", [fence for fence in YAML if "wrong" not in fence.marks], ids=lambda fence: fence.id)
+def test_editors_take_what_the_pages_show(fence: Fence) -> None:
+    """Every shorthand that is documented is in the schema too."""
+    document = plain(read(Source(fence.id, wrapped(fence))))
+    assert [error.message for error in SCHEMA.iter_errors(document)] == []
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------
