@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import importlib
 import io
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -121,6 +121,12 @@ def built_in() -> tuple[str, ...]:
     return tuple(sorted(name for name in names if not name.startswith("_")))
 
 
+def targets() -> Iterator[str]:
+    """All targets, without importing any: those of this package, then those of third parties, which take longer to find."""
+    yield from built_in()
+    yield from (name for name in _third_parties() if name not in built_in())
+
+
 def load(target: str) -> Backend:
     """The backend of a target, with its framework. Raises Unavailable for an unknown one or a missing package."""
     if target in built_in():
@@ -136,7 +142,7 @@ def load(target: str) -> Backend:
             ) from None
     found = _third_parties().get(target)
     if found is None:
-        known = (*built_in(), *_third_parties())
+        known = list(targets())
         hint = nearest(target, known) or f"the targets are {one_of(known)}"
         raise Unavailable(Diagnostic("E0901", f"there is no target '{target}'", help=hint))
     try:
@@ -149,12 +155,21 @@ def load(target: str) -> Backend:
 
 
 def extract(path: Path) -> Recorded | None:
-    """What a file records of its origin, asked of the backend whose files end so. Raises UsageError if there is none."""
-    for target in built_in():
-        backend = load(target)
+    """What a file records of its origin, asked of the backend whose files end so. Raises UsageError if there is none, and
+    Unavailable if one that cannot be loaded might be it."""
+    missing: list[Diagnostic] = []
+    for target in targets():
+        try:
+            backend = load(target)
+        except Unavailable as error:
+            missing += error.diagnostics
+            continue
         if path.suffix.lower() == backend.SUFFIX and hasattr(backend, "extract"):
             recorded: Recorded | None = backend.extract(path)
             return recorded
+    if missing:
+        message = f"no target that works here reads files that end in '{path.suffix}': {missing[0].message}"
+        raise Unavailable(replace(missing[0], message=message))
     raise UsageError(Diagnostic("E0802", f"no target reads files that end in '{path.suffix}'"))
 
 

@@ -268,7 +268,7 @@ def test_every_built_in_backend_keeps_the_protocol() -> None:
 BACKEND = '''
 """A target that lists the ops of a network with the sum of each weight."""
 
-from rescompile.backend import Artifact, Option
+from rescompile.backend import Artifact, Option, Recorded
 from rescompile.network import Op, walk
 from rescompile.output import File
 
@@ -286,7 +286,14 @@ def emit(network, weights, **options):
             lines.append(f"{path:{options['width']}} {node.kind.word} {total:.6f}\\n")
     text = "".join(lines)
     text = text.upper() if options["upper"] else text
+    text += f"# {network.sha256}\\n# " + network.text.replace("\\n", "\\n# ")
     return Artifact(network, SUFFIX, lambda name: [File(name, lambda: [text.encode()])], {"lines": len(lines)})
+
+
+def extract(path):
+    """The comments at its end."""
+    sha256, *lines = [line.removeprefix("# ") for line in path.read_text().splitlines() if line.startswith("#")]
+    return Recorded("\\n".join(lines), sha256, (), ("option=width=30",))
 '''
 
 
@@ -317,7 +324,8 @@ def test_backend_of_a_third_party(foreign: Path) -> None:
     """Found by its entry point, with its suffix, its options and the same weights as every other backend."""
     done = command(foreign, "build", "resnet18", "--target", "listing", "--option", "width=30", "--json")
     assert done.returncode == 0, done.stderr
-    lines = (foreign.parent / "resnet18.txt").read_text().splitlines()
+    text = (foreign.parent / "resnet18.txt").read_text()
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
     # 20 convolutions, 20 norms, 17 activations, a max-pool, a global pool, a flatten, a linear layer
     assert json.loads(done.stdout)["lines"] == len(lines) == 61
     name, word, total = lines[0].split()
@@ -333,9 +341,37 @@ def test_passes_and_structure_reach_a_third_party(foreign: Path) -> None:
     options = ("--no-weights", "--fold-batchnorm", "--option", "upper=true", "-o", "folded.txt")
     done = command(foreign, "build", "resnet18", "--target", "listing", *options)
     assert done.returncode == 0, done.stderr
-    words = [line.split()[1] for line in (foreign.parent / "folded.txt").read_text().splitlines()]
+    text = (foreign.parent / "folded.txt").read_text()
+    words = [line.split()[1] for line in text.splitlines() if not line.startswith("#")]
     assert "NORM" not in words
     assert words.count("CONV") == 20
+
+
+def test_what_a_third_party_recorded_comes_back(foreign: Path) -> None:
+    """`extract` asks the backend whose files end so, ours or not."""
+    assert command(foreign, "build", "resnet18", "--target", "listing", "--option", "width=30").returncode == 0
+    done = command(foreign, "extract", "resnet18.txt")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == rescompile.elaborate(rescompile.load("resnet18")).text
+    assert done.stderr == "built with --option=width=30\n"
+
+
+def test_extract_tells_a_backend_that_cannot_be_loaded(foreign: Path) -> None:
+    """It may be the one whose file this is; that its framework is missing says nothing of files that others read."""
+    (foreign.parent / "model.drawing").write_text("nothing\n")
+    done = command(foreign, "extract", "model.drawing")
+    assert done.returncode == 4
+    assert "reads files that end in '.drawing': the target 'broken' of rescompile-listing" in done.stderr
+
+
+def test_doctor_lists_third_parties(foreign: Path) -> None:
+    """They are targets of `build` as well."""
+    done = command(foreign, "doctor", "--json")
+    assert done.returncode == 0, done.stderr
+    states = {target["name"]: target["works"] for target in json.loads(done.stdout)["targets"]}
+    assert set(built_in()) < set(states)
+    assert states["listing"]
+    assert not states["broken"]
 
 
 @pytest.mark.parametrize(

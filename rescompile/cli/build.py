@@ -40,7 +40,10 @@ if TYPE_CHECKING:
 def build(
     specs: SpecsArgument,
     target: Annotated[
-        str, typer.Option("--target", "-t", help="What to make: onnx, or a target of an installed backend.")
+        str,
+        typer.Option(
+            "--target", "-t", help="What to make: onnx, source, torch, or the target of an installed backend."
+        ),
     ],
     output: Annotated[
         str | None,

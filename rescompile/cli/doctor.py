@@ -61,7 +61,7 @@ def _targets() -> list[dict[str, Any]]:
     from rescompile.errors import Unavailable
 
     found = []
-    for name in backend.built_in():
+    for name in backend.targets():
         reason = needs = None
         try:
             backend.load(name)
