@@ -284,6 +284,18 @@ def test_list_of_blocks_is_up_to_date() -> None:
     assert script("make_blocks").page() == (DOCS / "blocks.md").read_text("utf-8")
 
 
+@pytest.mark.parametrize(
+    "fence", [fence for fence in YAML if fence.marks.get("fragment") == "block"], ids=lambda f: f.id
+)
+def test_a_block_that_a_page_shows_can_be_listed(fence: Fence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of the library that is written as the page says goes into the list by the page's command."""
+    path = tmp_path / "shown.yaml"
+    path.write_text(fence.text, "utf-8")
+    make_blocks = script("make_blocks")
+    monkeypatch.setattr(make_blocks.library, "blocks", lambda: {"shown": path})
+    assert "\n## shown\n\nOption C" in make_blocks.page()
+
+
 def test_list_of_the_zoo_is_up_to_date() -> None:
     """`python docs/make_zoo.py` was run after the last change to a spec."""
     assert script("make_zoo").page().rstrip() + "\n" == (DOCS / "zoo.md").read_text("utf-8")
