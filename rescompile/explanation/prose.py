@@ -140,8 +140,8 @@ def _paragraph(network: Network, anatomy: Anatomy, last: View, shape: Sequence[i
         )
     total, layers, ways = cost(network), paths(network, "layers"), paths(network)
     said.append(
-        f"{total.parameters:,} parameters, {count(total.macs)} multiply-adds; {layers.longest} layers with weights on the "
-        f"longest path and {layers.shortest} on the shortest, {_ways(ways.total)}."
+        f"{total.parameters:,} parameters, {count(total.macs)} multiply-adds; {layers.longest} layer{'s' * (layers.longest != 1)} with "
+        f"weights on the longest path and {layers.shortest} on the shortest, {_ways(ways.total)}."
     )
     if last is not None and len(shape) == 3:
         high, wide = (min(span.size, 10**9) for span in last)
