@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rescompile import ops
+from rescompile.backend import rule
 from rescompile.outline.parts import (
     Class,
     Copies,
@@ -136,7 +137,7 @@ class ClassWriter:
 
     def layer(self, layer: Layer, value: Value, own: str) -> Value:
         """One op: a function where it owns nothing and needs no argument of the class, else a module."""
-        form = FORMS[layer.kind]
+        form = rule(FORMS, layer.kind, "source")
         if layer.kind is ops.Identity:
             return value
         literal = all(_is_literal(text) for text in layer.attributes.values())

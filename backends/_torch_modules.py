@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from rescompile import ops
+from rescompile.backend import rule
 from rescompile.outline.naming import Counted, counted
 from rescompile.outline.parts import Argument, Copies, Group, Item, Layer, Repeated, Row, Run, Stage, Use
 
@@ -143,7 +144,9 @@ class Constructor:
         """The module of an op."""
         if layer.kind in SUPPORT:
             self.support.add(layer.kind)
-        return act_module(layer, in_place) if layer.kind is ops.Act else FORMS[layer.kind].module(layer)
+        if layer.kind is ops.Act:
+            return act_module(layer, in_place)
+        return rule(FORMS, layer.kind, "source").module(layer)
 
     def listed(self, items: Sequence[Item], fresh: bool) -> tuple[list[str], list[str]]:
         """Names and makings of modules in a list."""

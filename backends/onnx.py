@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rescompile import ops
-from rescompile.backend import Artifact, Option, Recorded, origin
+from rescompile.backend import Artifact, Option, Recorded, origin, rule
 from rescompile.errors import CheckFailed, Diagnostic, UsageError
 from rescompile.network import INPUT, LOGITS, Network, Node, Op, Parallel, Series, Side, join, scope
 from rescompile.ops import Shape
@@ -281,7 +281,7 @@ def _thread(node: Node, path: str, value: str, graph: Graph, outputs: dict[str, 
     """Add what computes `node` from `value`, and return the value after it."""
     match node:
         case Op():
-            return RULES[type(node.kind)](graph, join(path, node.name), node, node.kind, value)
+            return rule(RULES, type(node.kind), "onnx")(graph, join(path, node.name), node, node.kind, value)
         case Series():
             inner = scope(path, node)
             for child in node.children:

@@ -19,14 +19,16 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from rescompile.errors import Diagnostic, OutputError, Unavailable, UsageError, nearest, one_of
 from rescompile.network import Network
+from rescompile.ops import Kind
 from rescompile.output import File, check_folder, write_files
 from rescompile.weights import Weights
 
 GROUP = "rescompile.backends"
+Rule = TypeVar("Rule")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,13 @@ def extract(path: Path) -> Recorded | None:
         message = f"no target that works here reads files that end in '{path.suffix}': {missing[0].message}"
         raise Unavailable(replace(missing[0], message=message))
     raise UsageError(Diagnostic("E0802", f"no target reads files that end in '{path.suffix}'"))
+
+
+def rule(table: Mapping[type[Kind], Rule], kind: type[Kind], target: str) -> Rule:
+    """How a target writes an op. Raises Unavailable for an op that its table lacks, as one of somebody else's may be."""
+    if kind not in table:
+        raise Unavailable(Diagnostic("E0901", f"the target '{target}' has no rule for the op '{kind.word}'"))
+    return table[kind]
 
 
 def read_checkpoint(path: Path) -> Any:

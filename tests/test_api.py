@@ -12,6 +12,7 @@ import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -220,6 +221,33 @@ def test_every_op_has_a_rule_in_onnx() -> None:
     """An op that a backend forgot would be found by the first user who needs it."""
     rules = load_backend("onnx").RULES  # type: ignore[attr-defined]
     assert set(rules) == set(ops.KINDS)
+
+
+def test_every_op_has_a_form_in_source() -> None:
+    """The same for PyTorch, whose module is made of the source."""
+    forms = importlib.import_module("rescompile.backends._torch_ops").FORMS
+    assert set(forms) == set(ops.KINDS)
+
+
+@pytest.mark.parametrize("target", ["onnx", "source"])
+@pytest.mark.parametrize("rows", ["[double]", "[{rows: [double, {double: {times: 3}}]}]"], ids=["alone", "in a list"])
+def test_an_op_of_somebody_else_is_refused_by_its_word(
+    target: str, rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/add-an-op.md adds ops from outside; a target that has no row for one says so."""
+
+    @dataclass(frozen=True)
+    class Double(ops.Kind):
+        """Twice the value."""
+
+        word = "double"
+        times: int = ops.attribute("int", "how often", 1)
+
+    monkeypatch.setitem(ops.WORDS, "double", (Double, {}))
+    path = tmp_path / "doubled.yaml"
+    path.write_text(f"rescompile: 1\nname: doubled\ninput: [3, 8, 8]\nnetwork: {rows}\n")
+    with pytest.raises(Unavailable, match="has no rule for the op 'double'"):
+        rescompile.build(rescompile.load(path), target)
 
 
 def test_every_op_is_in_the_table_of_ops() -> None:
