@@ -30,7 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -401,6 +401,16 @@ def promise_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def chosen(names: Sequence[str], only: Sequence[str] | None) -> list[str]:
+    """The measurements that were asked for. Ends the process with 2 where that is none: one that measures nothing would keep
+    every promise."""
+    found = [name for name in names if not only or any(text in name for text in only)]
+    if not found:
+        say(f"error: --only {' --only '.join(only or ())} is in the name of none of: {', '.join(names)}")
+        raise SystemExit(2)
+    return found
+
+
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -427,17 +437,19 @@ def main() -> int:
     missing, declare = missing_packages()
     for package, reason in missing.items():
         say(f"{package} cannot be used by {sys.executable}: {reason}\n  what needs it is not measured")
-    chosen, unmeasured = [], {}
-    for case in cases(declare):
+    everything = list(cases(declare))
+    wanted = chosen([case.name for case in everything], options.only)
+    measured, unmeasured = [], {}
+    for case in everything:
         absent = [package for package in case.needs if package in missing]
-        if (case.slow and options.skip_slow) or (options.only and not any(text in case.name for text in options.only)):
+        if (case.slow and options.skip_slow) or case.name not in wanted:
             unmeasured[case.name] = "skipped"
         elif absent:
             unmeasured[case.name] = f"not measured: no {absent[0]}"
         else:
-            chosen.append(case)
-    samples, failed = run(chosen, options.rounds, options.slow_rounds)
-    samples = {case.name: samples[case.name] for case in chosen if case.name in samples}
+            measured.append(case)
+    samples, failed = run(measured, options.rounds, options.slow_rounds)
+    samples = {case.name: samples[case.name] for case in measured if case.name in samples}
     rows = verdicts(samples, failed, unmeasured)
     print(sample_table(samples), promise_table(rows), sep="\n\n")
     if options.json:
@@ -446,7 +458,7 @@ def main() -> int:
             "machine": {**described, "load_average_after": list(os.getloadavg())},
             "commands": {
                 case.name: ["python", *(word.replace(str(HERE), "benchmarks") for word in case.arguments)]
-                for case in chosen
+                for case in measured
             },
             "samples": {name: [asdict(sample) for sample in measured] for name, measured in samples.items()},
             "peak_bytes_of_the_benchmark_itself": own_peak,

@@ -32,7 +32,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from compile import machine, say, write
+from compile import chosen, machine, say, write
 from runtime import PEERS
 
 #: What each part runs on. On the processor stands the nearest that there is, to see that everything runs.
@@ -299,11 +299,8 @@ def main() -> int:
     if reason is not None and not options.quick:
         print(f"no GPU can be measured here: {reason}", file=sys.stderr)
         return 4
-    wanted = [
-        p
-        for p in parts(options.quick)
-        if p.name == "doctor" or not options.only or any(t in p.name for t in options.only)
-    ]
+    named = {part.name: part for part in parts(options.quick)}
+    wanted = [named[name] for name in named if name == "doctor" or name in chosen(list(named), options.only)]
     if reason is not None:
         wanted = [on_cpu(part) for part in wanted]
     before = _json(options.json) if options.json else None

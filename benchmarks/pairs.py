@@ -174,8 +174,8 @@ def unmeasured(promise: str, why: str) -> Row:
 # --- reporting
 
 
-def arguments(description: str, pairs: int, sittings: int | None = None) -> argparse.Namespace:
-    """The command line of these benchmarks; `sittings` where a benchmark has them."""
+def arguments(description: str, pairs: int, sittings: int | None = None, parts: bool = True) -> argparse.Namespace:
+    """The command line of these benchmarks; `sittings` where a benchmark has them, `--only` where it has `parts`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=pairs, metavar="N", help=f"rounds of a timing ({pairs})")
     if sittings is not None:
@@ -183,7 +183,8 @@ def arguments(description: str, pairs: int, sittings: int | None = None) -> argp
         parser.add_argument("--sittings", type=int, default=sittings, metavar="N", help=more)
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of torch (1)")
     parser.add_argument("--cpu-time", action="store_true", help="not wall time: for a machine that others use as well")
-    parser.add_argument("--only", action="append", metavar="TEXT", help="only measurements with TEXT in their name")
+    if parts:
+        parser.add_argument("--only", action="append", metavar="TEXT", help="only measurements with TEXT in their name")
     parser.add_argument("--quick", action="store_true", help="see that everything runs: few rounds, nothing is judged")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples and the machine to FILE")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)  # be a measured process
@@ -198,11 +199,6 @@ def arguments(description: str, pairs: int, sittings: int | None = None) -> argp
     if options.quick:
         options.pairs, options.sittings = 2, 1
     return options
-
-
-def chosen(names: Sequence[str], only: Sequence[str] | None) -> list[str]:
-    """The measurements that were asked for."""
-    return [name for name in names if not only or any(text in name for text in only)]
 
 
 def time_table(samples: Mapping[str, Times]) -> str:

@@ -161,7 +161,7 @@ def ranking(times: Times, networks: Sequence[tuple[str, Network]], predicted: Se
 
 def main() -> int:
     """Measure ops and networks, print the tables, write the JSON file; the exit code says whether the promises hold."""
-    options = arguments(__doc__ or "", pairs=30)
+    options = arguments(__doc__ or "", pairs=30, parts=False)
     described = machine()
     missing = [package for package in ("rescompile", "torch", "onnxruntime") if not importlib.util.find_spec(package)]
     if missing:

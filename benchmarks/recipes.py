@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from compile import machine
-from pairs import WORST_CONTROL, Clock, Row, Times, arguments, chosen, interleave, report, timed, unmeasured
+from compile import chosen, machine
+from pairs import WORST_CONTROL, Clock, Row, Times, arguments, interleave, report, timed, unmeasured
 
 import rescompile
 from rescompile import calibration, quantization

@@ -39,8 +39,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compile import machine, say
-from pairs import LEAST_ROUNDS, Interval, Row, Times, arguments, chosen, judged, record, report, unmeasured
+from compile import chosen, machine, say
+from pairs import LEAST_ROUNDS, Interval, Row, Times, arguments, judged, record, report, unmeasured
 
 if TYPE_CHECKING:
     from rescompile.bench.results import Result

@@ -28,8 +28,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compile import machine, probe
-from pairs import Clock, Row, Times, arguments, chosen, exact, interleave, report, timed, unmeasured
+from compile import chosen, machine, probe
+from pairs import Clock, Row, Times, arguments, exact, interleave, report, timed, unmeasured
 
 if TYPE_CHECKING:
     import torch

@@ -29,14 +29,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compile import machine, say
+from compile import chosen, machine, say
 from pairs import (
     MIB,
     Clock,
     Row,
     Times,
     arguments,
-    chosen,
     exact,
     interleave,
     ratio_of_means,

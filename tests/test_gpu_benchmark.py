@@ -130,3 +130,15 @@ def test_no_library_takes_a_benchmark_for_another() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program, str(BENCHMARKS)], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_benchmark_of_nothing_keeps_no_promise() -> None:
+    """`--only` with a word that no measurement has: it measured nothing, and that was exit code 0."""
+    pytest.importorskip("torch", reason="what the benchmarks import")
+    for name in ("train", "gpu"):
+        done = subprocess.run(
+            [sys.executable, BENCHMARKS / f"{name}.py", "--quick", "--only", "resnet5O"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2, (name, done.stderr)
+        assert "resnet5O is in the name of none of: " in done.stderr
