@@ -194,7 +194,8 @@ def summary(results: dict[str, Any]) -> Iterator[str]:
     """What the study found, in a few lines."""
     for name, runs in results["runs"].items():
         whole, half = interval([run["whole"] for run in runs])
-        yield f"{name}: error {whole:.1%} +- {half:.1%}, over {len(runs)} seeds"
+        known = f" +- {half:.1%}, over {len(runs)} seeds" if len(runs) > 1 else ", with one seed"
+        yield f"{name}: error {whole:.1%}{known}"
         single = over_seeds(runs, "without")
         best, worst = (pick(single, key=lambda part: single[part][0]) for pick in (min, max))
         middle = statistics.median(mean for mean, _ in single.values())
@@ -260,6 +261,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--again", action="store_true", help="do not measure: draw what --json holds")
     options = parser.parse_args(arguments)
+    if min(options.seeds, options.epochs, options.draws) < 1:
+        parser.error("there must be at least one seed, one epoch and one draw")
     if options.again and options.json is None:
         parser.error("--again needs the --json file of an earlier run")
     if options.again:

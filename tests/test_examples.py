@@ -62,7 +62,7 @@ def test_the_lesion_study(
         (run,) = results["runs"][name]
         assert list(run["without"]) == droppable(network)
         assert len(run["without_several"]) == len(droppable(network)) // 2
-        assert f"{name}: error {run['whole']:.1%}" in said
+        assert f"{name}: error {run['whole']:.1%}, with one seed\n" in said  # of which there is no interval
         weights = rescompile.build(network, "torch", saved / f"{name}.safetensors").module.state_dict()  # type: ignore[attr-defined]
         again = lesions.error(network, {key: value.numpy() for key, value in weights.items()}, patterns())
         assert again == pytest.approx(run["whole"])
@@ -71,6 +71,14 @@ def test_the_lesion_study(
     lesions.main(["--again", "--json", str(json_file), "--figure", str(tmp_path / "r.svg")])
     assert capsys.readouterr().out == said
     assert "several left out" in xml.dom.minidom.parse(str(tmp_path / "r.svg")).toxml()
+
+
+@pytest.mark.parametrize("option", ["--seeds", "--epochs", "--draws"])
+def test_a_study_of_nothing_is_refused(lesions: ModuleType, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What would tell nothing is told before anything is trained."""
+    with pytest.raises(SystemExit, match="2"):
+        lesions.main([option, "0"])
+    assert "at least one seed, one epoch and one draw" in capsys.readouterr().err
 
 
 def test_it_learns(lesions: ModuleType) -> None:
