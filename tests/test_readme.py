@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,20 +106,30 @@ def test_figures_of_modules() -> None:
     assert shown == [*measured, *(f"{promises[name]['measured']:.3f}" for name in single)]
 
 
+def _runtimes(pattern: str) -> dict[str, dict[str, Any]]:
+    """The rows of committed runs of runtime.py, by their promises."""
+    paths = sorted((ROOT / "benchmarks/results").glob(pattern))
+    rows = [row for path in paths for row in json.loads(path.read_text())["promises"]]
+    found = {row["promise"]: row for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
 def test_figures_of_runtimes() -> None:
-    """Each ratio in the third table is that of the committed runs: the range, and the geometric mean of speed-ups."""
-    promises = [
-        promise
-        for part in ("onnx", "onnx_batch8", "compile", "search")
-        for promise in json.loads((ROOT / f"benchmarks/results/runtime_{part}.json").read_text())["promises"]
-    ]
+    """Each ratio in the third table is that of the committed runs: the range, and the geometric mean of speed-ups. What the first run left
+    undecided was asked again, and then the second answer counts, whatever it is; for no other row."""
+    first, again = _runtimes("runtime_*.json"), _runtimes("runtime_again/*.json")
+    assert again.keys() <= first.keys()
+    promises = [again.get(name, row) if row["verdict"] == "UNDECIDED" else row for name, row in first.items()]
     assert not [promise for promise in promises if promise["verdict"] == "MISSED"]
     table = TEXT.split("<!-- figures: runtime -->")[1].split("<!-- end -->")[0]
     shown = [line.split("|")[2].strip() for line in table.splitlines() if line.startswith("|")][2:]
     measured = []
     for kind, digits in (
-        (" onnx, batch 1: time", 3), (" onnx, batch 8: time", 3), (" compile, batch 1: time", 3),
-        (" plan, batch 1: speed-up", 2), (" reduced, batch 1: speed-up", 2),
+        (" onnx, batch 1: time", 3), (" onnx, batch 8: time", 3),
+        (" compile, batch 1: time", 3), (" compile, batch 8: time", 3),
+        (" plan, batch 1: speed-up", 2), (" plan, batch 8: speed-up", 2),
+        (" reduced, batch 1: speed-up", 2), (" reduced, batch 8: speed-up", 2),
     ):  # fmt: skip
         rows = [promise for promise in promises if kind in promise["promise"]]
         assert len(rows) == (6 if "speed-up" in kind else 10)
