@@ -107,7 +107,7 @@ def verify(
     for case in cases:
         if case.precision not in bounds:
             plain = _eager(case.precision)(network, held, x)
-            bounds[case.precision] = _bound(plain, exact, floor(network, case.precision))
+            bounds[case.precision] = _bound(plain, exact, floor(network, BITS[case.precision]))
         bound = bounds[case.precision]
         error = relative_error(case.run(compiled, its, x), exact)
         facts = case.run.facts if isinstance(case.run, _InRuntime) else None
@@ -217,9 +217,11 @@ def relative_error(outputs: Arrays, exact: Arrays) -> float:
     return worst
 
 
-def floor(network: Network, precision: str) -> float:
-    """How far an output of a network may be off in a precision, however little torch is."""
-    return max(FLOOR * 2.0 ** (BITS["fp32"] - BITS[precision]), UNIT * math.sqrt(_longest_mean(network)))
+def floor(network: Network | None, bits: int) -> float:
+    """How far an output of a network may be off where numbers keep so many bits, however little torch is. None is a network
+    of which nothing is known."""
+    longest = 1 if network is None else _longest_mean(network)
+    return max(FLOOR * 2.0 ** (BITS["fp32"] - bits), UNIT * math.sqrt(longest))
 
 
 def _longest_mean(network: Network) -> int:
@@ -248,7 +250,7 @@ def _first_difference(
     compiled, its = apply(tapped, held, passes)
     assert its is not None
     given = case.run(compiled, its, x)
-    least = floor(network, case.precision)
+    least = floor(network, BITS[case.precision])
     order: list[str] = [*(name for name in exact if name != LOGITS), LOGITS]
     for name in order:
         bound = _bound({name: plain[name]}, {name: exact[name]}, least)

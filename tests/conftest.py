@@ -6,9 +6,12 @@ import signal
 
 import pytest
 
-# A shell that starts the suite in the background lets it ignore Ctrl-C, and every process that a test starts inherits that.
+# A shell that starts the suite in the background lets it ignore Ctrl-C, nohup the end of the terminal, and every process that a
+# test starts inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

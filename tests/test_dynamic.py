@@ -585,7 +585,7 @@ def test_programs(name: str, least: int, every: int, tmp_path: Path) -> None:
     path = artifact.write(tmp_path / "program.pt2")[-1]
     recorded = backend.extract(path)
     assert recorded is not None
-    assert recorded.options == ("dynamic=height,width",)
+    assert recorded.options == ("dynamic=height,width", "seed=1")
     program = torch.export.load(path).module()
     for height, width in [(least, least), (least, least + 13 * every), (least + 7 * every, least + 2 * every)]:
         x = torch.randn(3, 3, height, width)

@@ -16,7 +16,7 @@ import rescompile
 from rescompile import backend, ops
 from rescompile.cli import app
 from rescompile.network import Network, Op, Series, Side, walk
-from rescompile.verification import FLOOR, floor, relative_error, tap_all, trial, verify
+from rescompile.verification import BITS, FLOOR, floor, relative_error, tap_all, trial, verify
 
 pytest.importorskip("torch", reason="the reference is float64 torch")
 pytest.importorskip("onnxruntime", reason="one of the targets is run in ONNX Runtime")
@@ -102,7 +102,7 @@ def test_what_a_sum_value_by_value_may_be_off() -> None:
         total += column
     exact = values.mean(1, dtype=np.float64)
     error = relative_error({"mean": total / np.float32(1024)}, {"mean": exact})
-    allowed = floor(network(input="[3,128,128]"), "fp32")  # its last map is 32x32
+    allowed = floor(network(input="[3,128,128]"), BITS["fp32"])  # its last map is 32x32
     assert allowed / 10 < error < allowed
 
 

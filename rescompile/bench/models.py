@@ -24,7 +24,7 @@ from rescompile.network import Network
 from rescompile.ops import Shape
 from rescompile.passes import PASSES, apply
 from rescompile.passes import options as passes_of
-from rescompile.verification import BITS, FLOOR, TIMES, floor, relative_error, trial
+from rescompile.verification import BITS, TIMES, floor, relative_error, trial
 from rescompile.weights import Array, Weights
 
 #: An input repeats after so many images: outputs of one image do not depend on the others, and float64 takes its time.
@@ -221,7 +221,7 @@ class Reference:
     def bound(self, precision: str) -> float:
         """How large an error may be: three times that of eager torch in the same precision, and for int8 of the same file with
         its sums taken in floats. Where neither has run, the error of torch in float32 is scaled by the bits that numbers keep."""
-        coarser = 2.0 ** (_BITS["fp32"] - _BITS[precision])
-        eager = self._eager.get(precision, self._plain * coarser)
-        least = floor(self.model.network, precision) if self.model.network else FLOOR * coarser
+        bits = _BITS[precision]
+        eager = self._eager.get(precision, self._plain * 2.0 ** (_BITS["fp32"] - bits))
+        least = floor(self.model.network, bits)
         return max(TIMES * eager, least) if math.isfinite(eager) else least
