@@ -674,6 +674,30 @@ def test_a_second_signal_does_not_interrupt_the_saving() -> None:
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)] == [signal.SIG_DFL] * 2
 
 
+@pytest.mark.parametrize(
+    ("stop", "told"),
+    [(KeyboardInterrupt, (130, "interrupted\n", SystemExit)), (ValueError, (1, "", RuntimeError))],
+)
+def test_an_interruption_that_meets_a_lock(stop: type[BaseException], told: tuple[int, str, type]) -> None:
+    """A wait of Python's own ends in a RuntimeError where Ctrl-C comes just after it gave its lock back; another cause is none."""
+
+    class Lock(threading.Condition):
+        def _release_save(self) -> Any:
+            self.release()
+            raise stop
+
+    @common.command
+    def work() -> None:
+        lock = Lock(threading.Lock())
+        with lock:
+            lock.wait()
+
+    made = typer.Typer()
+    made.command()(work)
+    done = CliRunner().invoke(made)
+    assert (done.exit_code, done.stderr, type(done.exception)) == told
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_signal_to_a_forked_child_is_not_one_to_the_command() -> None:
     """A pool of a library ends its workers by SIGTERM; they share the pipe by which the command hears of signals."""

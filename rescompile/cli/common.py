@@ -75,7 +75,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
-            with _stoppable():
+            with _stoppable(), _unlocked():
                 function(*args, **kwargs)
                 if sys.stdout is None:
                     raise OutputError(Diagnostic("E1002", "standard output is closed"))
@@ -132,6 +132,21 @@ def _stoppable() -> Iterator[None]:
         _heard.difference_update(taken)
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _unlocked() -> Iterator[None]:
+    """Tells an interruption that met a lock between two of its steps: threading gives back what it does not hold any more, and its
+    RuntimeError takes the place of the interruption."""
+    try:
+        yield
+    except RuntimeError as error:
+        stop: BaseException | None = error
+        while stop is not None and not isinstance(stop, KeyboardInterrupt):
+            stop = stop.__context__
+        if stop is None:
+            raise
+        raise stop from None
 
 
 #: The signals that a command of this process waits for.
