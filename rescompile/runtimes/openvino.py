@@ -68,8 +68,9 @@ def profile(runtime: Runtime, job: Job, options: Mapping[str, str], runs: int) -
     first = means()
     for _ in range(runs):
         request.infer()
-    seconds = {name: ((1 + runs) * mean - first[name]) / runs for name, mean in means().items()}
-    return [(made.get(name, name), found) for name, found in seconds.items() if found > 0]
+    ran = {name: mean for name, mean in means().items() if mean > 0}
+    # Means are whole microseconds, so that a short node behind a long first run would have taken less than nothing.
+    return [(made.get(name, name), max(0.0, (1 + runs) * mean - first[name]) / runs) for name, mean in ran.items()]
 
 
 class Request:
