@@ -51,7 +51,7 @@ def build(
     backend = door.load(target)
     if target == "source" and weights is not None:
         help = "leave them out here; the module of the source takes them by load_state_dict"
-        raise UsageError(Diagnostic("E0802", "weights are given, and the source draws its own weights", help=help))
+        raise UsageError(Diagnostic("E0802", f"weights are given, and {_FILLED[target]}", help=help))
     made_for = options.get("made_for")
     if made_for is not None:
         if all(option.name != "made_for" for option in backend.OPTIONS):

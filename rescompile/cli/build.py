@@ -171,10 +171,11 @@ def build(
         if output == "-":
             write_stdout(artifact.files("-"))
             return None
-        for file in artifact.files(path.name):
-            _no_input(path.parent / file.name, read, f"{path.parent / file.name}, which goes with -o {path},")
         started = time.perf_counter()
-        with Progress(sum(file.size for file in artifact.files(path.name))) as progress:
+        planned = list(artifact.files(path.name))
+        for file in planned:
+            _no_input(path.parent / file.name, read, f"{path.parent / file.name}, which goes with -o {path},")
+        with Progress(sum(file.size for file in planned)) as progress:
             written = artifact.write(path, force, progress.advance)
         return _told(artifact, written, time.perf_counter() - started, as_json, weights is None)
 
