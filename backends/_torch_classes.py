@@ -365,24 +365,24 @@ class ClassWriter:
 
     def tap(self, tap: Tap, value: Value, own: str) -> Value:
         """A side branch: an output of its own, or parameters that nothing computes with."""
-        if tap.mode == "never" or tap.output is None:
-            lines, local = self.lines, self.local
-            self.lines, self.local = [], set(self.local)
-            self.run(tap.items, Value(own), self.new_local())
-            self.lines, self.local = lines, local
-            return value
-        if not value.is_name:
+        computed = tap.mode != "never" and tap.output is not None
+        if computed and not value.is_name:
             value = self.keep(value, own)
-        before = set(self.local)
-        if tap.mode == "training":
+        lines, before, pending = self.lines, set(self.local), set(self.pending)
+        if not computed:  # the constructor makes the modules all the same
+            self.lines = []
+        if computed and tap.mode == "training":
             self.say("if self.training:")
             self.indent += 4
-        result = self.run(tap.items, Value(value.text), self.new_local())
-        self.say(f'outputs["{tap.output}"] = {result.text}')
-        if tap.mode == "training":
+        result = self.run(tap.items, Value(value.text if computed else own), self.new_local())
+        if computed:
+            self.say(f'outputs["{tap.output}"] = {result.text}')
+            value = replace(value, fresh=False)
+        if computed and tap.mode == "training":
             self.indent -= 4
-        self.local = before
-        return replace(value, fresh=False)
+        # Nothing of the branch is mentioned again, so the variables are those of before, and so are those that may be freed.
+        self.lines, self.local, self.pending = lines, before, pending
+        return value
 
     def reference(self, name: str) -> str:
         """How forward reaches a module; one that is called by a number is no attribute in Python."""

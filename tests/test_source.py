@@ -325,6 +325,58 @@ def test_copies_that_differ_in_one_instance(tmp_path: Path) -> None:
     compare(network, weights, x, flat=True)
 
 
+BODIES = {
+    "residual": "residual: {branch: [{a: {conv: {channels: 4, kernel: 3}}}], shortcut: [{b: {conv: {channels: 4, kernel: 1}}}]}",
+    "concat": "parallel: {merge: concat, branches: [[tanh, {a: {conv: {channels: 4, kernel: 3}}}], [sigmoid]]}",
+    "mul": "parallel: {merge: mul, branches: [[{a: {conv: {channels: 4, kernel: 3}}}, relu], [tanh], [sigmoid]]}",
+    "split": "parallel: {merge: concat, split: true, branches: [[tanh], [sigmoid]]}",
+    "chain": "conv: {channels: 4, kernel: 1}",
+}
+FOLLOWERS = {
+    "concat": """
+    merge: concat
+    branches:
+    - [relu, {c: {conv: {channels: 4, kernel: 3}}}, relu]
+    - [tanh, {d: {conv: {channels: 4, kernel: 3}}}, tanh]
+    - [sigmoid, {e: {conv: {channels: 4, kernel: 3}}}, sigmoid]""",
+    "add": """
+    merge: add
+    branches:
+    - [relu, {c: {conv: {channels: 4, kernel: 3}}}, relu]
+    - [tanh, {parallel: {merge: mul, branches: [[relu], [sigmoid], [tanh]]}}]
+    - [sigmoid, {e: {conv: {channels: 4, kernel: 3}}}, sigmoid]""",
+    "mul": """
+    merge: mul
+    branches:
+    - [{residual: {branch: [tanh, {c: {conv: {channels: 4, kernel: 3}}}, relu], shortcut: [sigmoid]}}, tanh]
+    - [tanh, {d: {conv: {channels: 4, kernel: 3}}}, tanh]
+    - [sigmoid, {e: {conv: {channels: 4, kernel: 3}}}, sigmoid]""",
+}
+
+
+@pytest.mark.parametrize("follower", FOLLOWERS)
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("mode", ["always", "training", "never"])
+def test_side_branch_takes_no_variable_of_what_follows(mode: str, body: str, follower: str, tmp_path: Path) -> None:
+    """Variables that a side branch let go are not let go again by the branches of a merge behind it."""
+    text = f"""
+rescompile: 1
+name: tapped
+input: [3, 8, 8]
+network:
+- conv0: {{conv: {{channels: 4, kernel: 3}}}}
+- side: {{mode: {mode}, {"output: extra, " if mode != "never" else ""}body: [{{{BODIES[body]}}}]}}
+- parallel:{FOLLOWERS[follower]}
+- global_avgpool
+- flatten
+- fc: {{linear: 10}}
+"""
+    network = elaborated(text, tmp_path)
+    weights, x = drawn(network, 0)
+    for flat in (False, True):
+        compare(network, weights, x, flat=flat)
+
+
 NUMBERED = """
 rescompile: 1
 name: numbered
