@@ -24,10 +24,10 @@ check: $(VENV)/.dev  ## Lint, format, types, and who may import whom.
 	$(BIN)/lint-imports
 
 random: $(VENV)/.dev  ## Compare N random networks with the interpreter; more than `make test` does.
-	RESCOMPILE_RANDOM=$(N) $(BIN)/pytest tests/test_differential.py tests/test_source.py $(ARGS)
+	RESCOMPILE_RANDOM=$(N) $(BIN)/pytest tests/backends/test_differential.py tests/backends/test_source.py $(ARGS)
 
 keras: $(VENV)/.dev  ## Compare the outputs of all models of keras.applications that have a profile; minutes.
-	RESCOMPILE_KERAS=1 $(BIN)/pytest tests/test_keras.py $(ARGS)
+	RESCOMPILE_KERAS=1 $(BIN)/pytest tests/weights/test_keras.py $(ARGS)
 
 bench: $(VENV)/.dev  ## Measure side by side with torch's exporters, torchvision and timm; about an hour and a half.
 	mkdir -p build

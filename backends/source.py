@@ -13,22 +13,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from rescompile import seal
+from rescompile.analysis.dynamic_shapes import said, sizes
 from rescompile.backend import Artifact, Option
-from rescompile.network import LOGITS, Network
-from rescompile.ops import Kind
-from rescompile.outline import outline
-from rescompile.outline.parts import Class, Outline
-from rescompile.output import File
-from rescompile.sizes import said, sizes
+from rescompile.codegen import outline
+from rescompile.codegen.allow_list import check
+from rescompile.codegen.class_plan import Class, Outline
+from rescompile.codegen.layout import WIDTH, laid_out
+from rescompile.files import checksum
+from rescompile.files.output import File
+from rescompile.ir.network import LOGITS, Network
+from rescompile.ir.ops import Kind
 from rescompile.weights import Weights
 
-from ._python_check import check
-from ._python_layout import WIDTH, laid_out
-from ._torch_classes import ClassWriter
-from ._torch_initial import Initial
-from ._torch_modules import parameters, stage_lines
-from ._torch_ops import HELPERS, SUPPORT
+from .torch.classes import ClassWriter
+from .torch.constructors import parameters, stage_lines
+from .torch.initial import Initial
+from .torch.spellings import HELPERS, SUPPORT
 
 SUFFIX = ".py"
 OPTIONS = (
@@ -44,7 +44,7 @@ def emit(network: Network, weights: Weights | None, *, style: str = "classes", d
     """
     free = sizes(network, dynamic, training=True).data() if dynamic is not None else {}
     text = source(network, flat=style == "flat", free=free)
-    sealed = b"".join(bytes(chunk) for chunk in seal.sealed([text.encode() + b"\n\n"], b"# ", b": ", b"\n"))
+    sealed = b"".join(bytes(chunk) for chunk in checksum.sealed([text.encode() + b"\n\n"], b"# ", b": ", b"\n"))
     return Artifact(
         network,
         SUFFIX,

@@ -29,7 +29,7 @@ from compile import machine, say
 from pairs import Interval, Row, Times, arguments, judged, report, unmeasured
 
 if TYPE_CHECKING:
-    from rescompile.network import Network
+    from rescompile.ir.network import Network
 
 SPECS, LEAST_MACS, FACTOR, SEED = 50, 4e8, 4, 0
 #: A block whose kernel is a parameter, as none of the zoo has it.
@@ -88,7 +88,7 @@ def settings(draw: random.Random) -> tuple[str, list[str]]:
 def drawn(count: int, folder: Path) -> list[tuple[str, Network]]:
     """Specs whose multiply-adds lie within the factor, and what each was made of."""
     import rescompile
-    from rescompile.cost import cost
+    from rescompile.analysis.cost import cost
 
     (folder / "kernels.yaml").write_text(KERNELS)
     draw, found, seen = random.Random(SEED), [], set()
@@ -111,7 +111,7 @@ def timed(networks: Sequence[tuple[str, Network]], options: Any, folder: Path) -
     from rescompile.bench.statistics import WarmUp
     from rescompile.runtimes import RUNTIMES
     from rescompile.runtimes.jobs import job
-    from rescompile.verification import trial
+    from rescompile.runtimes.verify import trial
 
     runtime, timing = RUNTIMES["ort-cpu"], Timing()
     plan = Plan(options.pairs, turn=0.0, warm_up=WarmUp(window=2, runs=10, seconds=1.0))
@@ -130,8 +130,8 @@ def ranking(times: Times, networks: Sequence[tuple[str, Network]], predicted: Se
     """All three correlations, and by how much the first is larger than the others."""
     import numpy as np
 
+    from rescompile.analysis.cost import cost
     from rescompile.bench.statistics import RESAMPLES, spearman, spearman_interval
-    from rescompile.cost import cost
 
     measured = np.array([statistics.median(times[title]) for title, _ in networks])
     ranked = {

@@ -26,11 +26,11 @@ from compile import chosen, machine
 from pairs import WORST_CONTROL, Clock, Row, Times, arguments, interleave, report, timed, unmeasured
 
 import rescompile
-from rescompile import calibration, quantization
-from rescompile.errors import RescompileError
-from rescompile.quantization import Scheme
+from rescompile.diagnostics.errors import RescompileError
+from rescompile.quantize import calibration, quantizer
+from rescompile.quantize.quantizer import Scheme
 from rescompile.runtimes import RUNTIMES, Job
-from rescompile.verification import trial
+from rescompile.runtimes.verify import trial
 
 NETWORKS = ("resnet50", "densenet121", "darknet53")
 #: Those with groups of 2 to 16 channels, and one whose groups do not come out even; the channels to join to, by precision.
@@ -77,7 +77,7 @@ def written(name: str, folder: Path) -> dict[str, Path]:
         rescompile.build(network, "onnx", weights, **given).write(files[title])
     data = calibration.drawn(network.input, INPUTS, 0)
     for title, scheme in OTHERS.items():
-        model = quantization.convert(files["folded"], (make() for make in data.fit), scheme, name)
+        model = quantizer.convert(files["folded"], (make() for make in data.fit), scheme, name)
         files[title] = folder / f"{name}_{title}.onnx"
         files[title].write_bytes(model.SerializeToString())
     return files

@@ -199,7 +199,7 @@ def amx() -> bool:
 def measure(options: Any, described: dict[str, Any]) -> tuple[dict[str, Times], list[Row], bool]:
     """Everything that was asked for, one group after the other, and whether all of it was measured. After each group the file is
     written, and Ctrl-C leaves what was finished."""
-    from rescompile.errors import RescompileError
+    from rescompile.diagnostics.errors import RescompileError
 
     samples: dict[str, Times] = {}
     rows: list[Row] = []

@@ -1,6 +1,6 @@
 """Writes docs/blocks.md, the list of library blocks, from the files in rescompile/blocks.
 
-Run `python docs/make_blocks.py` after a change to a block; tests/test_docs.py fails until you do.
+Run `python docs/make_blocks.py` after a change to a block; tests/docs/test_docs.py fails until you do.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from rescompile import library
+from rescompile.lang import library
 
 PAGE = Path(__file__).parent / "blocks.md"
 

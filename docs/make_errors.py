@@ -1,6 +1,6 @@
-"""Writes docs/errors.md, the catalogue of errors, from docs/errors.yaml and the codes in rescompile/errors.py.
+"""Writes docs/errors.md, the catalogue of errors, from docs/errors.yaml and the codes in rescompile/diagnostics/errors.py.
 
-Run `python docs/make_errors.py` after a change to either; tests/test_error_catalogue.py fails until you do.
+Run `python docs/make_errors.py` after a change to either; tests/lang/test_error_catalogue.py fails until you do.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pathlib import Path
 
 import yaml
 
-from rescompile.errors import CODES, CheckFailed, OutputError, SpecError, Unavailable, UsageError
+from rescompile.diagnostics.errors import CODES, CheckFailed, OutputError, SpecError, Unavailable, UsageError
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER / "errors.md"
 ENTRIES = FOLDER / "errors.yaml"
 
 HEAD = """\
-<!-- made by docs/make_errors.py from docs/errors.yaml and rescompile/errors.py; do not edit -->
+<!-- made by docs/make_errors.py from docs/errors.yaml and rescompile/diagnostics/errors.py; do not edit -->
 
 # The errors, by code
 
@@ -31,7 +31,7 @@ Every message begins with the place of the mistake and a code, shows the line, a
        help: one value per block is written {each: [...]}, and needs 'depth'
 
 The codes are stable: one is never given another meaning. `--format json`, `github` and `sarif` write the same for machines.
-The examples below are run by `tests/test_error_catalogue.py`.
+The examples below are run by `tests/lang/test_error_catalogue.py`.
 """
 
 #: What the first digits of a code say, and the exit code of the command.

@@ -1,6 +1,6 @@
 """Writes the table of ops in docs/language.md from rescompile.ops, so that the page cannot disagree with the compiler.
 
-Run `python docs/make_ops.py` after a change to an op; tests/test_docs.py fails until you do.
+Run `python docs/make_ops.py` after a change to an op; tests/docs/test_docs.py fails until you do.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from rescompile import ops
+from rescompile.ir import ops
 
 PAGE = Path(__file__).parent / "language.md"
 BEGIN = "<!-- made by docs/make_ops.py: begin -->"

@@ -1,6 +1,6 @@
 """Writes docs/zoo.md, the list of networks that come with rescompile, from the files in specs.
 
-Run `python docs/make_zoo.py` after a change to a spec; tests/test_docs.py fails until you do.
+Run `python docs/make_zoo.py` after a change to a spec; tests/docs/test_docs.py fails until you do.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rescompile import elaborate, library, load
-from rescompile.cost import cost
+from rescompile import elaborate, load
+from rescompile.analysis.cost import cost
+from rescompile.lang import library
 
 PAGE = Path(__file__).parent / "zoo.md"
 

@@ -35,7 +35,7 @@ import torch
 from torch import Tensor, nn
 
 import rescompile
-from rescompile.network import Network
+from rescompile.ir.network import Network
 from rescompile.passes.drop import droppable
 
 FOLDER = Path(__file__).parent

@@ -10,15 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rescompile.building import build
     from rescompile.elaboration import elaborate
-    from rescompile.loading import load
+    from rescompile.lang.load import load
+    from rescompile.pipeline import build
     from rescompile.version import __version__
 
 __all__ = ["__version__", "build", "elaborate", "load"]
 
 # Loaded when first asked for, so that a command that builds nothing imports no numpy.
-_HOMES = {"build": "building", "elaborate": "elaboration", "load": "loading", "__version__": "version"}
+_HOMES = {"build": "pipeline", "elaborate": "elaboration", "load": "lang.load", "__version__": "version"}
 
 
 def __getattr__(name: str) -> Any:

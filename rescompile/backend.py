@@ -21,10 +21,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from rescompile.errors import Diagnostic, OutputError, Unavailable, UsageError, nearest, one_of
-from rescompile.network import Network
-from rescompile.ops import Kind
-from rescompile.output import File, check_folder, write_files
+from rescompile.diagnostics.errors import Diagnostic, OutputError, Unavailable, UsageError, nearest, one_of
+from rescompile.files.output import File, check_folder, write_files
+from rescompile.ir.network import Network
+from rescompile.ir.ops import Kind
 from rescompile.weights import Weights
 
 GROUP = "rescompile.backends"
@@ -133,7 +133,9 @@ def load(target: str) -> Backend:
     """The backend of a target, with its framework. Raises Unavailable for an unknown one or a missing package."""
     if target in built_in():
         try:
-            return importlib.import_module(f"rescompile.backends.{target}")
+            own: Backend = importlib.import_module(f"rescompile.backends.{target}")
+            for package in getattr(own, "REQUIRES", ()):
+                importlib.import_module(package)
         except ImportError as error:
             raise Unavailable(
                 Diagnostic(
@@ -142,6 +144,7 @@ def load(target: str) -> Backend:
                     help=f"pip install 'rescompile[{target}]'",
                 )
             ) from None
+        return own
     found = _third_parties().get(target)
     if found is None:
         known = list(targets())
@@ -180,25 +183,6 @@ def rule(table: Mapping[type[Kind], Rule], kind: type[Kind], target: str) -> Rul
     if kind not in table:
         raise Unavailable(Diagnostic("E0901", f"the target '{target}' has no rule for the op '{kind.word}'"))
     return table[kind]
-
-
-def read_checkpoint(path: Path) -> Any:
-    """What a checkpoint of torch holds, with a Tensor for each tensor. Raises Unavailable where torch is missing."""
-    try:
-        reader = importlib.import_module("rescompile.backends._torch_checkpoint")
-    except ImportError as error:
-        message = f"{path} is a checkpoint of torch, which cannot be loaded: {error}"
-        raise Unavailable(Diagnostic("E0902", message, help="pip install 'rescompile[torch]'")) from None
-    return reader.read(path)
-
-
-def unravelling() -> Any:
-    """The module with `Unravelled`, gradients along single paths of a network. Raises Unavailable where torch is missing."""
-    try:
-        return importlib.import_module("rescompile.backends._torch_paths")
-    except ImportError as error:
-        message = f"gradients are computed by torch, which cannot be loaded: {error}"
-        raise Unavailable(Diagnostic("E0902", message, help="pip install 'rescompile[torch]'")) from None
 
 
 def _third_parties() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from rescompile.bench import statistics
 from rescompile.bench.results import Result, Row
 from rescompile.bench.statistics import Interval
-from rescompile.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import Diagnostic, UsageError
 
 #: What two machines must share for their times to be compared, in the description of a machine.
 HARDWARE: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {

@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 
 from rescompile import backend as door
-from rescompile import calibration, quantization, recipes
+from rescompile.analysis.cost import cost
 from rescompile.bench import modules, peers
-from rescompile.cost import cost
-from rescompile.errors import CheckFailed, Diagnostic
-from rescompile.network import Network
-from rescompile.ops import Shape
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic
+from rescompile.ir.network import Network
+from rescompile.ir.ops import Shape
 from rescompile.passes import PASSES, apply
 from rescompile.passes import options as passes_of
-from rescompile.verification import BITS, TIMES, floor, relative_error, trial
+from rescompile.quantize import calibration, quantizer
+from rescompile.runtimes import recipes
+from rescompile.runtimes.verify import BITS, TIMES, floor, relative_error, trial
 from rescompile.weights import Array, Weights
 
 #: An input repeats after so many images: outputs of one image do not depend on the others, and float64 takes its time.
@@ -101,7 +102,7 @@ def _writer(
             assert its is not None
             data = calibration.drawn(network.input, calibration.COUNT, seed)
             options = door.checked(onnx, "onnx", {"batch": len(x), "precision": "int8"})
-            quantization.artifact(compiled, its, data, recipes.scheme(form), **options).write(path)
+            quantizer.artifact(compiled, its, data, recipes.scheme(form), **options).write(path)
         else:
             options = door.checked(onnx, "onnx", {"batch": len(x), "precision": form})
             onnx.emit(network, weights, **options).write(path)
@@ -123,8 +124,8 @@ def of_peer(text: str, shape: Shape, seed: int, exporter: str) -> Model:
                 np.concatenate([drawn[(turn * len(x) + at) % len(drawn)]() for at in range(len(x))])
                 for turn in range(turns)
             )
-            model = quantization.convert(
-                write(path.parent, x, "fp32"), batches, quantization.SCHEMES[recipes.scheme(form)], text
+            model = quantizer.convert(
+                write(path.parent, x, "fp32"), batches, quantizer.SCHEMES[recipes.scheme(form)], text
             )
             path.write_bytes(model.SerializeToString(deterministic=True))
         else:

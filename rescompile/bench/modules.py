@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from rescompile.errors import Diagnostic, Unavailable
-from rescompile.network import INPUT, LOGITS
-from rescompile.runtime import brief
+from rescompile.diagnostics.errors import Diagnostic, Unavailable
+from rescompile.ir.network import INPUT, LOGITS
+from rescompile.runtimes.ort_session import brief
 from rescompile.weights import Array
 
 #: The exporters of torch by name on the command line, and the opset that each writes: that of our own files, or the least that it has.

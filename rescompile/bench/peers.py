@@ -11,9 +11,9 @@ from importlib import import_module
 from typing import Any
 
 from rescompile.bench import modules, operators
-from rescompile.errors import Diagnostic, Unavailable, UsageError, nearest, one_of
-from rescompile.ops import Shape
-from rescompile.runtime import brief
+from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, nearest, one_of
+from rescompile.ir.ops import Shape
+from rescompile.runtimes.ort_session import brief
 
 
 def make(text: str, shape: Shape, seed: int) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rescompile import plotting
 from rescompile.bench.results import Result, Row
-from rescompile.plotting import Axes, Line
+from rescompile.files import plotting
+from rescompile.files.plotting import Axes, Line
 
 
 def draw(result: Result, path: Path, force: bool = False) -> None:

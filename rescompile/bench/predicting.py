@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rescompile.bench import results
-from rescompile.errors import Diagnostic, UsageError
-from rescompile.network import Network, Node, Op, Parallel, Series, Side
-from rescompile.ops import (
+from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side
+from rescompile.ir.ops import (
     Act,
     AdaptiveAvgPool,
     AvgPool,

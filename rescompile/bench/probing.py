@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from rescompile.bench.predicting import FORMAT, Device, Step, Timed, steps
+from rescompile.diagnostics.errors import Diagnostic, Source, Unavailable
 from rescompile.elaboration import elaborate
-from rescompile.errors import Diagnostic, Source, Unavailable
-from rescompile.loading import from_document
-from rescompile.network import Network
-from rescompile.reader import Mapping, read
+from rescompile.ir.network import Network
+from rescompile.lang.load import from_document
+from rescompile.lang.yaml_reader import Mapping, read
 from rescompile.runtimes import RUNTIMES, device
 from rescompile.runtimes.jobs import job
 from rescompile.version import __version__

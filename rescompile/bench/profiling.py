@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from rescompile.analysis.cost import cost
+from rescompile.analysis.tree_table import rows
 from rescompile.bench.results import Share
-from rescompile.cost import cost
-from rescompile.network import LOGITS, Network, Node, Op, Parallel, Series, Side, walk
-from rescompile.ops import Dropout
-from rescompile.printing import rows
+from rescompile.ir.network import LOGITS, Network, Node, Op, Parallel, Series, Side, walk
+from rescompile.ir.ops import Dropout
 
 #: What is shown for nodes that are in no row of the spec.
 OTHER = "(other)"

@@ -8,7 +8,7 @@ from rescompile.bench import profiling, statistics
 from rescompile.bench.comparing import Comparison
 from rescompile.bench.results import Candidate, Missing, Result, Row, Tuning, groups, rows_of
 from rescompile.bench.statistics import WORST_CONTROL, Interval
-from rescompile.errors import Diagnostic, UsageError, clipped, nearest
+from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest
 
 COLUMNS = (
     "network", "runtime", "precision", "P50 ms", "95% interval", "P90", "P95", "P99", "images/s", "speed-up", "of roofline",

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rescompile import kinds
 from rescompile.bench import statistics
 from rescompile.bench.statistics import Interval, Samples, Summary
-from rescompile.errors import Diagnostic, Place, Source, UsageError, nearest
-from rescompile.output import write_text
-from rescompile.seal import sealed
+from rescompile.diagnostics.errors import Diagnostic, Place, Source, UsageError, nearest
+from rescompile.files import file_types
+from rescompile.files.checksum import sealed
+from rescompile.files.output import write_text
 
 FORMAT = 1
 #: A larger file is not read: a result with a million samples takes a fifth of this.
@@ -226,7 +226,7 @@ def document(
 ) -> Any:  # fmt: skip
     """Read a JSON file of a dataclass whose `key` holds the version of its format. `check` tells what else is wrong. Raises
     UsageError with every place that is wrong."""
-    kinds.check_file(path)
+    file_types.check_file(path)
     if path.stat().st_size > LARGEST:
         raise UsageError(Diagnostic("E0820", f"{path} has more than {LARGEST >> 20} MiB"))
     try:

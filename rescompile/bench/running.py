@@ -16,17 +16,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rescompile import backend, quantization
+from rescompile import backend
 from rescompile.bench import equivalent, peers, profiling, statistics, tuning
 from rescompile.bench.measuring import Clock, Plan, Runs, Timing, measure
 from rescompile.bench.models import Model, Reference, digest, form_of, inputs, of_peer, of_spec
 from rescompile.bench.results import FORMAT, Control, Missing, Result, Roofline, Row, Tuning, rows_of
-from rescompile.errors import CheckFailed, Diagnostic, RescompileError, Unavailable, UsageError, one_of
-from rescompile.network import Network
-from rescompile.ops import Shape
-from rescompile.runtime import brief
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic, RescompileError, Unavailable, UsageError, one_of
+from rescompile.ir.network import Network
+from rescompile.ir.ops import Shape
+from rescompile.quantize import quantizer
 from rescompile.runtimes import PRECISIONS, RUNTIMES, Job, Prepared, Runtime, device, find, roofline
-from rescompile.verification import BITS
+from rescompile.runtimes.ort_session import brief
+from rescompile.runtimes.verify import BITS
 from rescompile.version import __version__
 from rescompile.weights import Array
 
@@ -360,7 +361,7 @@ class Bench:
         sums taken in floats."""
         if precision == "int8" and not reference.knows(precision):
             assert job.model is not None
-            reference.known(precision, quantization.simulated(job.model, job.input))
+            reference.known(precision, quantizer.simulated(job.model, job.input))
         eager = RUNTIMES[f"torch-{where}"]
         if reference.knows(precision) or precision not in eager.precisions or eager.missing() is not None:
             return

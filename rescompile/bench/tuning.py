@@ -16,7 +16,7 @@ from rescompile.bench import statistics
 from rescompile.bench.measuring import Clock, Plan, Runs, Timing, measure
 from rescompile.bench.results import Candidate, Row
 from rescompile.bench.statistics import Interval, WarmUp
-from rescompile.errors import CheckFailed, Diagnostic, RescompileError, Unavailable
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic, RescompileError, Unavailable
 from rescompile.runtimes import RUNTIMES, find
 from rescompile.runtimes.device import usable
 

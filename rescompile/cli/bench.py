@@ -24,7 +24,7 @@ from rescompile.cli.common import (
     with_passes,
     words,
 )  # fmt: skip
-from rescompile.errors import Diagnostic, OutputError, UsageError, clipped, nearest, one_of
+from rescompile.diagnostics.errors import Diagnostic, OutputError, UsageError, clipped, nearest, one_of
 
 if TYPE_CHECKING:
     from rescompile.bench.running import Bench
@@ -127,7 +127,7 @@ def bench(
     from rescompile.bench.measuring import Plan
     from rescompile.bench.peers import parted
     from rescompile.bench.running import Asked, Bench
-    from rescompile.output import check_folder, check_ours
+    from rescompile.files.output import check_folder, check_ours
 
     peers = words("compare", ",".join(compare)) if compare else []
     for text in peers:
@@ -245,7 +245,7 @@ def _again(passes: dict[str, Any]) -> list[str]:
 def _figure(plot: str | None, force: bool) -> Path | None:
     if plot is None:
         return None
-    from rescompile import plotting
+    from rescompile.files import plotting
 
     return plotting.checked(plot, force)
 
@@ -293,7 +293,7 @@ def compare(
     from dataclasses import asdict
 
     from rescompile.bench import comparing, report, results
-    from rescompile.errors import CheckFailed
+    from rescompile.diagnostics.errors import CheckFailed
 
     limit = comparing.limit(max_regression)
     first, second = results.read(old), results.read(new)

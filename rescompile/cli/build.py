@@ -28,11 +28,11 @@ from rescompile.cli.common import (
     spec_files,
     with_passes,
 )  # fmt: skip
-from rescompile.errors import Diagnostic, RescompileError, UsageError
+from rescompile.diagnostics.errors import Diagnostic, RescompileError, UsageError
 
 if TYPE_CHECKING:
-    from rescompile.network import Network
-    from rescompile.spec import Spec
+    from rescompile.ir.network import Network
+    from rescompile.lang.spec import Spec
 
 
 @with_passes
@@ -108,9 +108,10 @@ def build(
     passes: dict[str, Any],
 ) -> None:
     """Compile specs to a target, such as an ONNX file."""
-    from rescompile import backend, library
-    from rescompile.building import build as compile_spec
-    from rescompile.output import check_ours, write_stdout
+    from rescompile import backend
+    from rescompile.files.output import check_ours, write_stdout
+    from rescompile.lang import library
+    from rescompile.pipeline import build as compile_spec
 
     if no_weights and weights:
         raise UsageError(Diagnostic("E0802", "--weights and --no-weights exclude one another"))
@@ -185,7 +186,7 @@ def build(
         if as_json and data is not None:
             print_json(data)
         return
-    from rescompile.rendering import as_data
+    from rescompile.diagnostics.rendering import as_data
 
     entries: list[dict[str, Any]] = []
     problems: list[Diagnostic] = []
@@ -216,7 +217,7 @@ def _no_input(path: Path, inputs: Mapping[str, str | Path | None], said: str) ->
 
 def _compare(artifact: Any, path: Path) -> None:
     """Hold the files on disk to those that would be written. Raises CheckFailed, after the difference of a text was shown."""
-    from rescompile.errors import CheckFailed
+    from rescompile.diagnostics.errors import CheckFailed
 
     for file in artifact.files(path.name):
         there = path.parent / file.name
@@ -257,8 +258,8 @@ def _once(given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _expect(spec: Spec, network: Network) -> None:
-    from rescompile.errors import CheckFailed
-    from rescompile.expectations import unmet
+    from rescompile.diagnostics.errors import CheckFailed
+    from rescompile.elaboration.expect import unmet
 
     if problems := unmet(spec, network):
         raise CheckFailed(problems)
@@ -266,7 +267,7 @@ def _expect(spec: Spec, network: Network) -> None:
 
 def _told(artifact: Any, written: list[Path], seconds: float, as_json: bool, new_weights: bool) -> dict[str, Any]:
     """What was built, as data; people are told now."""
-    from rescompile.cost import cost
+    from rescompile.analysis.cost import cost
 
     network = artifact.network
     total, size = cost(network), sum(path.stat().st_size for path in written)
@@ -285,7 +286,7 @@ def _told(artifact: Any, written: list[Path], seconds: float, as_json: bool, new
         if sizes:
             say(f"  {name} [{', '.join(map(str, sizes))}]")
     if free := artifact.facts.get("free"):
-        from rescompile.sizes import said
+        from rescompile.analysis.dynamic_shapes import said
 
         say(f"  {said(free)}")
     for line in _more(artifact, new_weights):
@@ -299,7 +300,7 @@ def _more(artifact: Any, new_weights: bool) -> Iterator[str]:
     """What a recipe came to, and what int8 costs."""
     facts = artifact.facts
     if "for" in facts:
-        from rescompile.recipes import told
+        from rescompile.runtimes.recipes import told
 
         size = facts["input"][0]
         chosen = {"precision": facts["precision"], "batch": size if isinstance(size, int) else None}

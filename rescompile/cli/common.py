@@ -20,12 +20,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rescompile.errors import Diagnostic, OutputError, Place, RescompileError, Source, SpecError, UsageError, clipped
+from rescompile.diagnostics.errors import (
+    Diagnostic,
+    OutputError,
+    Place,
+    RescompileError,
+    Source,
+    SpecError,
+    UsageError,
+    clipped,
+)
 
 if TYPE_CHECKING:
-    from rescompile.network import Network
+    from rescompile.ir.network import Network
+    from rescompile.lang.spec import Spec
     from rescompile.passes import Pass
-    from rescompile.spec import Spec
 
 
 class Format(StrEnum):
@@ -235,7 +244,7 @@ def _flags(step: Pass) -> str:
 
 def report(diagnostics: Sequence[Diagnostic], form: str) -> None:
     """Write diagnostics where their form belongs: text is for people, the rest is data."""
-    from rescompile.rendering import render
+    from rescompile.diagnostics.rendering import render
 
     if form == "text":
         say(render(diagnostics, form, colour=_colour(sys.stderr)))
@@ -330,7 +339,7 @@ def spec_files(arguments: list[str]) -> Iterator[str]:
 def elaborated(spec: str, settings: list[str] | None, features: str | None = None) -> tuple[Spec, Network]:
     """A spec and its tree, with settings from the command line and parts whose maps become outputs."""
     from rescompile.elaboration import elaborate, more_problems
-    from rescompile.loading import load
+    from rescompile.lang.load import load
 
     if features is not None and not features.strip():
         raise UsageError(

@@ -58,7 +58,7 @@ def _tried(runtime: Any) -> dict[str, Any]:
 def _targets() -> list[dict[str, Any]]:
     """The targets of `build`, and whether they can be loaded."""
     from rescompile import backend
-    from rescompile.errors import Unavailable
+    from rescompile.diagnostics.errors import Unavailable
 
     found = []
     for name in backend.targets():

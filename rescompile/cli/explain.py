@@ -19,7 +19,7 @@ from rescompile.cli.common import (
     print_json,
     with_passes,
 )  # fmt: skip
-from rescompile.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import Diagnostic, UsageError
 
 #: Longer lines are hard to read, however wide the terminal.
 WIDTH = 100
@@ -44,8 +44,8 @@ def explain(
     passes: dict[str, Any],
 ) -> None:
     """Say in words what a network is and where it departs from others, with what each difference costs."""
-    from rescompile.explanation import explain as explained
-    from rescompile.explanation import prose
+    from rescompile.explain import explain as explained
+    from rescompile.explain import prose
     from rescompile.passes import PASSES, apply
 
     for step in PASSES:

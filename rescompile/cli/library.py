@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rescompile.cli.common import ForceOption, Format, FormatOption, JsonOption, command, print_json
-from rescompile.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import Diagnostic, UsageError
 
 
 @command
@@ -19,10 +19,10 @@ def list_zoo(
     format: FormatOption = Format.text,
 ) -> None:
     """List the networks of the zoo."""
-    from rescompile import library
-    from rescompile.errors import nearest
-    from rescompile.merging import resolve
-    from rescompile.reader import plain
+    from rescompile.diagnostics.errors import nearest
+    from rescompile.lang import library
+    from rescompile.lang.inheritance import resolve
+    from rescompile.lang.yaml_reader import plain
 
     entries = []
     for name, path in library.zoo().items():
@@ -63,8 +63,8 @@ def print_schema(
     force: ForceOption = False,
 ) -> None:
     """Print the JSON Schema of spec files (draft 7), for editors."""
-    from rescompile.output import write_text
-    from rescompile.schema import text
+    from rescompile.files.output import write_text
+    from rescompile.lang.json_schema import text
 
     if output in (None, "-"):
         sys.stdout.write(b"".join(text()).decode())

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rescompile.cli.common import ForceOption, Format, FormatOption, JsonOption, command, print_json, say
-from rescompile.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import Diagnostic, UsageError
 
 
 @command
@@ -28,15 +28,20 @@ def extract(
     """Get back the spec that a model was built from; the options that build it again are told on standard error."""
     import hashlib
 
-    from rescompile import backend, kinds, recipes
-    from rescompile.errors import CheckFailed
-    from rescompile.output import write_text
-    from rescompile.seal import sealed
+    from rescompile import backend
+    from rescompile.diagnostics.errors import CheckFailed
+    from rescompile.files import file_types
+    from rescompile.files.checksum import sealed
+    from rescompile.files.output import write_text
+    from rescompile.runtimes import recipes
 
-    kinds.refuse(
-        str(model), "a spec is recorded in ONNX models and programs of torch.export", kinds.ONNX, kinds.PROGRAM
+    file_types.refuse(
+        str(model),
+        "a spec is recorded in ONNX models and programs of torch.export",
+        file_types.ONNX,
+        file_types.PROGRAM,
     )
-    kinds.check_file(model)
+    file_types.check_file(model)
     if output not in (None, "-") and Path(str(output)).exists() and Path(str(output)).samefile(model):
         raise UsageError(Diagnostic("E0802", f"-o {output} is the model itself"))
     recorded = backend.extract(model)

@@ -25,12 +25,12 @@ from rescompile.cli.common import (
     say,
     with_passes,
 )  # fmt: skip
-from rescompile.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import Diagnostic, UsageError
 
 if TYPE_CHECKING:
-    from rescompile.gradients import PathGradients
-    from rescompile.network import Network
-    from rescompile.paths import Paths, Surviving
+    from rescompile.analysis.paths import Paths, Surviving
+    from rescompile.ir.network import Network
+    from rescompile.runtimes.path_gradients import PathGradients
     from rescompile.weights import Array, Weights
 
 #: A table shows the lengths of at least this share of all paths.
@@ -88,7 +88,7 @@ def paths(
     passes: dict[str, Any],
 ) -> None:
     """Count the paths from input to output by length: the unravelled view of residual networks."""
-    from rescompile import paths as counting
+    from rescompile.analysis import paths as counting
     from rescompile.passes import apply
 
     bounds = _interval(interval)
@@ -97,15 +97,15 @@ def paths(
         for option in (option for option, value in given.items() if value is not None):
             raise UsageError(Diagnostic("E0802", f"--{option} is for --gradients, which is not asked for"))
     if plot is not None:
-        from rescompile import plotting
+        from rescompile.files import plotting
 
         file = plotting.checked(plot, force)
     _, network = elaborated(spec, set)
     its: Weights | None = None
     if gradients:
-        from rescompile import backend
+        from rescompile.runtimes.path_gradients import unravelling
 
-        backend.unravelling()  # if torch is missing, that is said before anything is read
+        unravelling()  # if torch is missing, that is said before anything is read
         arrays = [
             None if name is None else _array(option, name) for option, name in (("data", data), ("labels", labels))
         ]
@@ -115,7 +115,7 @@ def paths(
     left = counting.surviving(network, unit.value)
     measured = None
     if its is not None:
-        from rescompile.gradients import SAMPLES, path_gradients
+        from rescompile.runtimes.path_gradients import SAMPLES, path_gradients
 
         measured = path_gradients(
             network, its, *arrays, unit=unit.value, samples=samples or SAMPLES, seed=seed or 0
@@ -148,22 +148,23 @@ def paths(
 def _weights(network: Network, file: str | None, seed: int) -> Weights:
     """The weights to measure with, those of the whole network."""
     if file is not None:
-        from rescompile import checkpoints
+        from rescompile.weights import checkpoints
 
         return checkpoints.load(file, network, say)
-    from rescompile.gradients import calibrated
+    from rescompile.runtimes.path_gradients import calibrated
 
     return calibrated(network, seed)
 
 
 def _array(option: str, name: str) -> Array:
     """An array of a .npy file; such a file can run no code."""
-    from rescompile import arrays, kinds
+    from rescompile.files import file_types
+    from rescompile.weights import numpy_files
 
-    kinds.check_file(name)
+    file_types.check_file(name)
     try:
-        return arrays.read(Path(name))
-    except arrays.Unreadable as error:
+        return numpy_files.read(Path(name))
+    except numpy_files.Unreadable as error:
         raise UsageError(Diagnostic("E0801", f"--{option} {name}: {error}", help=error.help)) from None
 
 

@@ -20,7 +20,7 @@ from rescompile.cli.common import (
     print_json,
     say,
 )
-from rescompile.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import Diagnostic, UsageError
 
 if TYPE_CHECKING:
     from rescompile.bench.predicting import Device
@@ -50,8 +50,8 @@ def predict(
     format: FormatOption = Format.text,
 ) -> None:
     """Predict how long networks take for one input in ONNX Runtime on a processor; none of them is run."""
+    from rescompile.analysis.cost import cost
     from rescompile.bench import predicting
-    from rescompile.cost import cost
 
     if device_file is None:
         help = "rescompile predict --measure --device-file FILE measures this machine"
@@ -94,7 +94,7 @@ def _table(device: Device, rows: Sequence[Mapping[str, Any]]) -> str:
 def _measured(path: Path, threads: int | None, force: bool) -> Device:
     """Measure single ops into a file, which is looked at before: it may not be ours to overwrite."""
     from rescompile.bench import probing, results
-    from rescompile.output import check_folder, check_ours
+    from rescompile.files.output import check_folder, check_ours
 
     check_folder(path)
     check_ours(path, force)

@@ -31,12 +31,12 @@ from rescompile.cli.common import (
     say,
     with_passes,
 )  # fmt: skip
-from rescompile.errors import CheckFailed, Diagnostic, UsageError, clipped
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError, clipped
 
 if TYPE_CHECKING:
-    from rescompile.images import Preparation
-    from rescompile.recognition import Seen
-    from rescompile.runtime import Model
+    from rescompile.runtimes.ort_session import Model
+    from rescompile.vision.images import Preparation
+    from rescompile.vision.recognition import Seen
     from rescompile.weights import Array
 
 
@@ -119,12 +119,12 @@ def run_model(
         message = "--size and --image exclude one another: images are prepared"
         raise UsageError(Diagnostic("E0802", message, help="say how: --preprocess crop=320,256"))
     if save is not None:
-        from rescompile.arrays import check
+        from rescompile.weights.numpy_files import check
 
         check(save, force)
     if image:
-        from rescompile import images
-        from rescompile.labels import read
+        from rescompile.vision import images
+        from rescompile.vision.labels import read
 
         images.require()
         paths = images.find(image)
@@ -154,10 +154,10 @@ def _compiled(model: str, of_specs: dict[str, Any], seed: int, passes: dict[str,
                 raise UsageError(Diagnostic("E0802", f"{option} is about specs, and {model} is a model already"))
         yield path
         return
-    from rescompile import kinds
-    from rescompile.building import build
+    from rescompile.files import file_types
+    from rescompile.pipeline import build
 
-    kinds.refuse(model, "'run' takes an ONNX model, a spec or a name of the zoo", kinds.SPEC)
+    file_types.refuse(model, "'run' takes an ONNX model, a spec or a name of the zoo", file_types.SPEC)
     _, network = elaborated(model, of_specs["--set"], of_specs["--features"])
     weights = of_specs["--weights"]
     dynamic = of_specs["--dynamic"]
@@ -177,7 +177,7 @@ def _is_model(argument: str) -> bool:
     path = Path(argument)
     if path.suffix in (".onnx", ".ort"):
         return True
-    from rescompile.library import is_file  # a spec is worth loading the reader for
+    from rescompile.lang.library import is_file  # a spec is worth loading the reader for
 
     if not is_file(argument) or not path.is_file():
         return False
@@ -192,13 +192,13 @@ def _run_seeded(
     path: Path, provider: str, seed: int, batch: int | None, repeats: int, size: tuple[int, int] | None, save: Path | None,
     force: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    from rescompile.runtime import run
+    from rescompile.runtimes.ort_session import run
 
     result = run(path, provider, seed, batch, repeats, size)
     if save is not None:
-        from rescompile import arrays
+        from rescompile.weights import numpy_files
 
-        arrays.write(result.outputs, save, force)
+        numpy_files.write(result.outputs, save, force)
     if as_json:
         print_json(
             {
@@ -254,10 +254,10 @@ def _run_images(
 ) -> None:  # fmt: skip
     """What the model says of images: on standard output as it comes, or all of it as JSON; broken images are reported, the
     others done, and the exit code is 1 in the end."""
-    from rescompile import arrays
-    from rescompile.recognition import look
-    from rescompile.rendering import as_data
-    from rescompile.runtime import Model
+    from rescompile.diagnostics.rendering import as_data
+    from rescompile.runtimes.ort_session import Model
+    from rescompile.vision.recognition import look
+    from rescompile.weights import numpy_files
 
     model = Model(path, provider)
     how = _preparation(model, shown, given)
@@ -305,7 +305,7 @@ def _run_images(
         ended(interrupted=True)
         raise
     if save is not None and kept:
-        arrays.write(_stacked(kept), save, force)
+        numpy_files.write(_stacked(kept), save, force)
     ended(interrupted=False)
     if problems:
         if not as_json and form in ("json", "sarif"):  # one document, so not one by one
@@ -315,8 +315,8 @@ def _run_images(
 
 def _preparation(model: Model, shown: str, given: Sequence[str]) -> Preparation:
     """How images become the input of this model: what it records, and what the user says otherwise."""
-    from rescompile.images import preparation
-    from rescompile.sizes import AXES
+    from rescompile.analysis.dynamic_shapes import AXES
+    from rescompile.vision.images import preparation
 
     if len(model.inputs) != 1 or model.inputs[0].type != "tensor(float)":
         kinds = ", ".join(value.type for value in model.inputs[:3])
@@ -346,7 +346,7 @@ class _Answers:
     """What is told of the outputs of an image: classes, where the network gives some, else shapes."""
 
     def __init__(self, model: Model, shown: str, words: list[str] | None, top: int) -> None:
-        from rescompile.recognition import classifier
+        from rescompile.vision.recognition import classifier
 
         self.classes, self.words, self.top, self.shown = classifier(model), words, top, shown
         if words is None:
@@ -368,7 +368,7 @@ class _Answers:
 
     def data(self, outputs: dict[str, Array]) -> dict[str, Any]:
         """What --json says of one image."""
-        from rescompile.recognition import best
+        from rescompile.vision.recognition import best
 
         if self.classes is None:
             return {"outputs": _summary(outputs)}
@@ -381,7 +381,7 @@ class _Answers:
         }
 
     def _fit(self, classes: int) -> None:
-        from rescompile.labels import fit
+        from rescompile.vision.labels import fit
 
         if self.words is not None:
             fit(self.words, classes, self.shown)

@@ -23,7 +23,7 @@ from rescompile.cli.common import (
     spec_files,
     with_passes,
 )  # fmt: skip
-from rescompile.errors import Diagnostic, SpecError, UsageError
+from rescompile.diagnostics.errors import Diagnostic, SpecError, UsageError
 
 
 @command
@@ -34,9 +34,9 @@ def validate(
     format: FormatOption = Format.text,
 ) -> None:
     """Check specs: their language, their shapes, and the figures that they expect."""
-    from rescompile.cost import cost
-    from rescompile.expectations import unmet
-    from rescompile.rendering import as_data
+    from rescompile.analysis.cost import cost
+    from rescompile.diagnostics.rendering import as_data
+    from rescompile.elaboration.expect import unmet
 
     results: list[dict[str, Any]] = []
     problems: list[Diagnostic] = []
@@ -91,14 +91,14 @@ def show(
     passes: dict[str, Any],
 ) -> None:
     """Show the tree of a network: shapes, parameters and MACs of every stage and block."""
-    from rescompile import printing
+    from rescompile.analysis import tree_table
     from rescompile.passes import apply
 
     _, network = elaborated(spec, set, features)
     network, _ = apply(network, None, passes)
     if as_json:
-        print_json(printing.data(network, depth))
+        print_json(tree_table.data(network, depth))
         return
-    print(printing.summary(network))
+    print(tree_table.summary(network))
     print()
-    print(printing.table(network, depth))
+    print(tree_table.table(network, depth))

@@ -20,7 +20,7 @@ from rescompile.cli.common import (
     with_passes,
     words,
 )  # fmt: skip
-from rescompile.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import Diagnostic, UsageError
 
 
 @with_passes
@@ -64,8 +64,8 @@ def verify(
 
     With --dynamic the targets leave these axes free, and are compared at another size than the spec's.
     """
-    from rescompile.verification import TARGETS, other_size
-    from rescompile.verification import verify as verdicts
+    from rescompile.runtimes.verify import TARGETS, other_size
+    from rescompile.runtimes.verify import verify as verdicts
 
     chosen = words("runtime", runtime) if runtime is not None else []
     names = words("targets", targets) if targets is not None else [] if runtime is not None else TARGETS
@@ -73,7 +73,7 @@ def verify(
     _, network = elaborated(spec, set, features)
     loaded = None
     if weights is not None:
-        from rescompile import checkpoints
+        from rescompile.weights import checkpoints
 
         loaded = checkpoints.load(weights, network, say)
     if precision is not None and runtime is None:

@@ -22,13 +22,13 @@ from rescompile.cli.common import (
     print_json,
     say,
 )
-from rescompile.errors import Diagnostic, OutputError
+from rescompile.diagnostics.errors import Diagnostic, OutputError
 
 if TYPE_CHECKING:
-    from rescompile.checkpoints import Checkpoint
-    from rescompile.network import Network
-    from rescompile.profiles import Profile
-    from rescompile.transfer import Transferred
+    from rescompile.ir.network import Network
+    from rescompile.weights.checkpoints import Checkpoint
+    from rescompile.weights.profiles import Profile
+    from rescompile.weights.transfer import Transferred
 
 
 class Classes(StrEnum):
@@ -85,9 +85,8 @@ def inspect(
     format: FormatOption = Format.text,
 ) -> None:
     """List the tensors of a file; with a SPEC, what does not fit it."""
-    from rescompile import checkpoints
-    from rescompile.errors import UsageError
-    from rescompile.weights import misfits
+    from rescompile.diagnostics.errors import UsageError
+    from rescompile.weights import checkpoints, misfits
 
     _in_order("weights inspect", file, *(() if spec is None else (spec,)))
     if spec is None:
@@ -136,10 +135,10 @@ def convert(
     format: FormatOption = Format.text,
 ) -> None:
     """Write weights as safetensors that fit a spec: other names, another number of classes or input channels."""
-    from rescompile import tensors
-    from rescompile.transfer import convert
+    from rescompile.weights import safetensors_file
+    from rescompile.weights.transfer import convert
 
-    tensors.check_name(output)
+    safetensors_file.check_name(output)
     _in_order("weights convert", file, spec)
     _not_over(file, output, force)
     _, network = elaborated(spec, set)
@@ -165,11 +164,10 @@ def transfer(
     format: FormatOption = Format.text,
 ) -> None:
     """Write the weights of one spec for an edited one: what its blocks share is kept, the rest is new."""
-    from rescompile import checkpoints, tensors
-    from rescompile.transfer import transfer
-    from rescompile.weights import misfits
+    from rescompile.weights import checkpoints, misfits, safetensors_file
+    from rescompile.weights.transfer import transfer
 
-    tensors.check_name(output)
+    safetensors_file.check_name(output)
     _in_order("weights transfer", file, old, new)
     _not_over(file, output, force)
     (_, before), (_, after) = elaborated(old, None), elaborated(new, set)
@@ -183,11 +181,11 @@ def transfer(
 
 def _in_order(command: str, *given: str) -> None:
     """Raises UsageError where weights are not named first. Specs in the wrong order show in weights that do not fit."""
-    from rescompile import kinds
-    from rescompile.errors import UsageError
+    from rescompile.diagnostics.errors import UsageError
+    from rescompile.files import file_types
 
-    files = [name for name in given if kinds.kind(name) is kinds.WEIGHTS]
-    if len(files) == 1 and given[0] != files[0] and kinds.kind(given[0]) in (kinds.SPEC, None):
+    files = [name for name in given if file_types.kind(name) is file_types.WEIGHTS]
+    if len(files) == 1 and given[0] != files[0] and file_types.kind(given[0]) in (file_types.SPEC, None):
         words = [*files, *(name for name in given if name != files[0])]
         help = f"rescompile {command} {shlex.join(words)}"
         raise UsageError(Diagnostic("E0802", f"{files[0]} is a file of weights, which come first", help=help))
@@ -201,8 +199,8 @@ def _not_over(file: str, output: Path, force: bool) -> None:
 
 
 def _read(file: str, entry: str | None, network: Network | None = None) -> Checkpoint:
-    from rescompile import checkpoints
-    from rescompile.network import parameters
+    from rescompile.ir.network import parameters
+    from rescompile.weights import checkpoints
 
     checkpoint = checkpoints.read(file, entry, dict(parameters(network)) if network else ())
     for note in checkpoint.notes:
@@ -212,7 +210,7 @@ def _read(file: str, entry: str | None, network: Network | None = None) -> Check
 
 def _profile(name: str) -> Profile:
     """The profile of a name; what else one should know of it is said."""
-    from rescompile import profiles
+    from rescompile.weights import profiles
 
     profile = profiles.load(name)
     if profile.note:
@@ -235,15 +233,15 @@ def _print_tensors(checkpoint: Checkpoint) -> None:
 def _write(
     done: Transferred, network: Network, profile: Profile | None, path: Path, force: bool, as_json: bool
 ) -> None:
-    from rescompile import tensors
-    from rescompile.network import parameters
-    from rescompile.transfer import STATUSES, report
+    from rescompile.ir.network import parameters
+    from rescompile.weights import safetensors_file
+    from rescompile.weights.transfer import STATUSES, report
 
     arrays = done.weights
     kinds = {name: (parameter.dtype, parameter.shape) for name, parameter in parameters(network)}
     if profile is not None:
         arrays, kinds = profile.to_theirs(arrays, network)
-    size = tensors.write(arrays, kinds, network, path, force)
+    size = safetensors_file.write(arrays, kinds, network, path, force)
     if as_json:
         groups: dict[str, Sequence[Any]] = {
             status: [

@@ -15,19 +15,19 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from rescompile import network as tree
-from rescompile.canonical import canonical
+from rescompile.diagnostics.errors import Diagnostic, ShapeError, SpecError
 from rescompile.elaboration.calls import Calls
+from rescompile.elaboration.features import add_features
 from rescompile.elaboration.frames import Frame, Path, Problem
 from rescompile.elaboration.scopes import Names
-from rescompile.errors import Diagnostic, ShapeError, SpecError
-from rescompile.features import add_features
-from rescompile.network import Definition, Network, Node, Op, Series
-from rescompile.ops import Shape
-from rescompile.reader import locate
-from rescompile.spec import NamedStep, Spec
-from rescompile.survival import add_survival
-from rescompile.wellformed import verify
+from rescompile.elaboration.stochastic_depth import add_survival
+from rescompile.ir import network as tree
+from rescompile.ir.network import Definition, Network, Node, Op, Series
+from rescompile.ir.ops import Shape
+from rescompile.ir.verifier import verify
+from rescompile.lang.canonical import canonical
+from rescompile.lang.spec import NamedStep, Spec
+from rescompile.lang.yaml_reader import locate
 
 MAX_PARAMETERS = 1 << 36
 

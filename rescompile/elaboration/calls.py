@@ -6,14 +6,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from rescompile import ops
+from rescompile.diagnostics.errors import nearest, one_of
 from rescompile.elaboration.frames import Frame, Given, Path, Value
 from rescompile.elaboration.scopes import Names
 from rescompile.elaboration.steps import Steps
-from rescompile.errors import nearest, one_of
-from rescompile.network import NO_HINTS, Call, Node, Series
-from rescompile.ops import Shape
-from rescompile.spec import Block, Each, FirstRest, Model, NamedStep, OpStep, Spec, Use
+from rescompile.ir import ops
+from rescompile.ir.network import NO_HINTS, Call, Node, Series
+from rescompile.ir.ops import Shape
+from rescompile.lang.spec import Block, Each, FirstRest, Model, NamedStep, OpStep, Spec, Use
 
 MAX_CALLS = 32
 _VARYING = frozenset({"index", "depth", "copy"})

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rescompile import ops
-from rescompile.errors import Diagnostic, Place
-from rescompile.expressions import parse
-from rescompile.names import RESERVED
-from rescompile.reader import locate
-from rescompile.spec import Block, Spec
+from rescompile.diagnostics.errors import Diagnostic, Place
+from rescompile.ir import ops
+from rescompile.ir.expressions import parse
+from rescompile.ir.names import RESERVED
+from rescompile.lang.spec import Block, Spec
+from rescompile.lang.yaml_reader import locate
 
 Path = tuple[str | int, ...]
 Value = Any

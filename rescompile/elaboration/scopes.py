@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rescompile import names as naming
 from rescompile.elaboration.frames import Frame, Path, Value
 from rescompile.elaboration.values import Values
-from rescompile.expressions import show
-from rescompile.ops import Shape
-from rescompile.reader import locate
-from rescompile.spec import NamedStep, ParallelStep, Spec, Use, parts, template_parts
+from rescompile.ir import names as naming
+from rescompile.ir.expressions import show
+from rescompile.ir.ops import Shape
+from rescompile.lang.spec import NamedStep, ParallelStep, Spec, Use, parts, template_parts
+from rescompile.lang.yaml_reader import locate
 
 
 class Names:

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rescompile import network as tree
-from rescompile import ops
+from rescompile.diagnostics.errors import ShapeError, one_of
 from rescompile.elaboration.frames import Frame, Path, Problem, Value
 from rescompile.elaboration.scopes import Names, Scopes
 from rescompile.elaboration.values import MAX_NODES
-from rescompile.errors import ShapeError, one_of
-from rescompile.network import NO_HINTS, Node, Op, Origin, Series, merge_shape, share
-from rescompile.ops import Shape
-from rescompile.reader import locate
-from rescompile.spec import If, NamedStep, OpStep, ParallelStep, ResidualStep, SideStep, Spec, Use
+from rescompile.ir import network as tree
+from rescompile.ir import ops
+from rescompile.ir.network import NO_HINTS, Node, Op, Origin, Series, merge_shape, share
+from rescompile.ir.ops import Shape
+from rescompile.lang.spec import If, NamedStep, OpStep, ParallelStep, ResidualStep, SideStep, Spec, Use
+from rescompile.lang.yaml_reader import locate
 
 #: Steps and blocks inside one another; all that walks the tree later goes as deep.
 MAX_DEPTH = 100

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rescompile.diagnostics.errors import Diagnostic, nearest, one_of
 from rescompile.elaboration.frames import Blame, Frame, Path, Problem, Value
-from rescompile.errors import Diagnostic, nearest, one_of
-from rescompile.expressions import ExpressionError, parse, show
-from rescompile.names import WHERE_KNOWN
-from rescompile.ops import Attribute, Shape
-from rescompile.reader import inside
-from rescompile.spec import BLOCKLESS, TYPE_NAMES, Each, FirstRest, ParameterDefinition, Spec
+from rescompile.ir.expressions import ExpressionError, parse, show
+from rescompile.ir.names import WHERE_KNOWN
+from rescompile.ir.ops import Attribute, Shape
+from rescompile.lang.spec import BLOCKLESS, TYPE_NAMES, Each, FirstRest, ParameterDefinition, Spec
+from rescompile.lang.yaml_reader import inside
 
 #: Neither a depth nor a number of copies, nor all nodes of a network together, may pass this.
 MAX_NODES = 300_000

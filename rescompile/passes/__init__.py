@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from rescompile.errors import Diagnostic, UsageError, nearest
-from rescompile.network import Network
-from rescompile.wellformed import verify
+from rescompile.diagnostics.errors import Diagnostic, UsageError, nearest
+from rescompile.ir.network import Network
+from rescompile.ir.verifier import verify
 
 if TYPE_CHECKING:
     from rescompile.weights import Weights

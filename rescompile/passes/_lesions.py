@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, takewhile
 
-from rescompile.errors import Diagnostic, Place, Source, UsageError, nearest
-from rescompile.network import Network, Node, Op, Parallel, Series, Side, children, join, name_of, scope, walk
-from rescompile.ops import Act, Conv, Dropout, Linear, Norm
+from rescompile.diagnostics.errors import Diagnostic, Place, Source, UsageError, nearest
+from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, children, join, name_of, scope, walk
+from rescompile.ir.ops import Act, Conv, Dropout, Linear, Norm
 
 UNKNOWN, NO_RESIDUAL, UNLIKE = "E0806", "E0807", "E0808"
 #: A message lists so many names, and says how many more there are.

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rescompile.errors import Diagnostic, UsageError
-from rescompile.network import Network, Node, parameters
+from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.ir.network import Network, Node, parameters
 from rescompile.passes import _lesions
 from rescompile.weights import Weights
 

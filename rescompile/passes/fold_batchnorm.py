@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from rescompile.network import Network, Node, Op, Parallel, Series, Side, join, scope
-from rescompile.ops import Conv, Identity, Linear, Norm, Scale
+from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, join, scope
+from rescompile.ir.ops import Conv, Identity, Linear, Norm, Scale
 from rescompile.weights import Array, Weights
 
 

@@ -26,8 +26,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from rescompile.errors import Diagnostic, UsageError, one_of
-from rescompile.network import (
+from rescompile.diagnostics.errors import Diagnostic, UsageError, one_of
+from rescompile.ir.network import (
     Merge,
     Network,
     Node,
@@ -41,7 +41,7 @@ from rescompile.network import (
     share,
     walk,
 )
-from rescompile.ops import (
+from rescompile.ir.ops import (
     Act,
     AdaptiveAvgPool,
     AvgPool,

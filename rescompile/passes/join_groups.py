@@ -24,9 +24,9 @@ from functools import partial
 
 import numpy as np
 
-from rescompile.errors import Diagnostic, UsageError
-from rescompile.network import Network, Node, Op, Parallel, Series, Side, join, scope
-from rescompile.ops import Conv
+from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, join, scope
+from rescompile.ir.ops import Conv
 from rescompile.weights import Array, Weights
 
 

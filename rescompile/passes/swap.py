@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rescompile.errors import Diagnostic, UsageError
-from rescompile.network import Network
+from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.ir.network import Network
 from rescompile.passes import _lesions
 from rescompile.passes._lesions import Part
 from rescompile.weights import Weights

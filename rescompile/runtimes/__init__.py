@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from rescompile.errors import Diagnostic, Unavailable, UsageError, nearest, one_of
+from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, nearest, one_of
 from rescompile.weights import Array
 
 #: How numbers are held and multiplied. tf32: float32 in memory, products of 10-bit mantissas in NVIDIA's tensor cores.

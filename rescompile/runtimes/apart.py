@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rescompile.errors import Diagnostic, RescompileError, Unavailable
+from rescompile.diagnostics.errors import Diagnostic, RescompileError, Unavailable
 from rescompile.runtimes import RUNTIMES, Job, Runtime
 from rescompile.runtimes.device import libraries
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rescompile import backend as door
-from rescompile.network import Network
+from rescompile.ir.network import Network
 from rescompile.runtimes import Job, Runtime
 from rescompile.weights import Array, Weights
 

@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from rescompile.errors import Diagnostic, Unavailable, UsageError
-from rescompile.runtime import PROVIDERS, brief, lacking, library, opened
+from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
 from rescompile.runtimes import Job, Runtime, apart, flag, whole, word
+from rescompile.runtimes.ort_session import PROVIDERS, brief, lacking, library, opened
 from rescompile.version import __version__
 from rescompile.weights import Array
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rescompile.errors import Diagnostic, Unavailable, UsageError
+from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
 from rescompile.runtimes import Job, Runtime, whole
 from rescompile.weights import Array
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from rescompile.network import Network, Op, Parallel, Rules, Series, Side, fold
-from rescompile.ops import AdaptiveAvgPool, AvgPool, Conv, GlobalAvgPool, Linear, MaxPool
+from rescompile.ir.network import Network, Op, Parallel, Rules, Series, Side, fold
+from rescompile.ir.ops import AdaptiveAvgPool, AvgPool, Conv, GlobalAvgPool, Linear, MaxPool
 from rescompile.runtimes import RUNTIMES
 from rescompile.runtimes.device import usable
 from rescompile.runtimes.torch import copies, products, settings

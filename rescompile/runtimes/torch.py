@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from rescompile.errors import Diagnostic, Unavailable
-from rescompile.network import LOGITS
-from rescompile.runtime import brief
+from rescompile.diagnostics.errors import Diagnostic, Unavailable
+from rescompile.ir.network import LOGITS
 from rescompile.runtimes import Job, Runtime, flag, whole, word
+from rescompile.runtimes.ort_session import brief
 from rescompile.weights import Array
 
 #: What torch.compile may be asked for; the first is its default.

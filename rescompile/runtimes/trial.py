@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from rescompile.diagnostics.errors import RescompileError, Source
 from rescompile.elaboration import elaborate
-from rescompile.errors import RescompileError, Source
-from rescompile.loading import from_document
-from rescompile.network import LOGITS, Network
-from rescompile.reader import Mapping as Document
-from rescompile.reader import read
+from rescompile.ir.network import LOGITS, Network
+from rescompile.lang.load import from_document
+from rescompile.lang.yaml_reader import Mapping as Document
+from rescompile.lang.yaml_reader import read
 from rescompile.runtimes import Runtime
 from rescompile.runtimes.jobs import job
 from rescompile.weights import Array, Weights, draw

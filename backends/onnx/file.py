@@ -1,0 +1,221 @@
+"""An ONNX file written as a stream: the graph first, then each tensor as it is made, so that weights are never held twice.
+
+The bytes are those that the onnx package itself would write, in the order of field numbers, with the seal
+of `rescompile.seal` as the last metadata entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from rescompile.files.checksum import MARK, sealed
+from rescompile.files.output import Chunk, File
+from rescompile.weights import Array, Weights
+
+from .protobuf import data, head, number, numbers, real, text, texts
+
+IR_VERSION = 10
+#: Protobuf cannot hold 2 GiB in one message; above this, weights go to a file beside the model.
+EXTERNAL_ABOVE = 3 << 29
+_ALIGNMENT = 4096
+TYPES = {"float32": 1, "int64": 7, "float16": 10}  # TensorProto.DataType
+_EXTERNAL = 1  # TensorProto.DataLocation
+_WIDTHS = {"float32": 4, "int64": 8, "float16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An initializer: a weight by its name, or a small constant of the graph itself."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    constant: Array | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in bytes."""
+        size = _WIDTHS[self.dtype]
+        for n in self.shape:
+            size *= n
+        return size
+
+
+@dataclass(slots=True)
+class Call:
+    """A node of the graph; `shape` is that of its output, without the batch, and of each of the `others` if it has more: for a
+    map or a vector of features, of the size that the spec says."""
+
+    name: str
+    operator: str
+    inputs: list[str]
+    output: str
+    shape: tuple[int, ...]
+    attributes: dict[str, Any]
+    others: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """An input or output of the graph; a dimension that is text is free and called so."""
+
+    name: str
+    shape: Sequence[int | str]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Everything of a model but the values of its weights."""
+
+    name: str
+    nodes: Sequence[Call]
+    tensors: Sequence[Tensor]
+    inputs: Sequence[Value]
+    outputs: Sequence[Value]
+    opset: int
+    producer: tuple[str, str]
+    metadata: Mapping[str, str]
+
+
+def files(model: Model, weights: Weights | None, name: str) -> list[File]:
+    """The file of a model called `name`, after the file of its weights where they are too large for one."""
+    total = sum(tensor.nbytes for tensor in model.tensors)
+    if weights is None or total <= EXTERNAL_ABOVE:
+        return [File(name, lambda: _model(model, weights, None), total)]
+    outside = [tensor for tensor in model.tensors if tensor.constant is None]
+    names: list[str] = []
+    return [
+        # Named after its contents: a model never meets the weights of another one.
+        File(f"{name}.{{checksum}}.data", lambda: sealed(_data(outside, weights), b"", b"  "), total, names.append),
+        File(name, lambda: _model(model, weights, names[-1])),
+    ]
+
+
+def described(model: bytes, metadata: Mapping[str, str], name: str) -> File:
+    """The file of a ModelProto that has no metadata, with some at its end and the seal after it."""
+    entries = b"".join(data(14, _entry(key, value)) for key, value in metadata.items())
+    return File(name, lambda: sealed([model, entries], *_seal_entry()), len(model) + len(entries))
+
+
+def _model(model: Model, weights: Weights | None, file: str | None) -> Iterator[Chunk]:
+    return sealed(_pieces(model, weights, file), *_seal_entry())
+
+
+def _pieces(model: Model, weights: Weights | None, file: str | None) -> Iterator[Chunk]:
+    """ModelProto, its fields in the order of their numbers."""
+    offsets = _offsets([tensor for tensor in model.tensors if tensor.constant is None]) if file else {}
+    before = b"".join(data(1, _node(call)) for call in model.nodes) + text(2, model.name)
+    after = b"".join(data(11, _value(value)) for value in model.inputs)
+    after += b"".join(data(12, _value(value)) for value in model.outputs)
+    heads = [_initializer(tensor, file, offsets.get(tensor.name)) for tensor in model.tensors]
+    inline = [tensor for tensor in model.tensors if tensor.name not in offsets]
+    size = len(before) + sum(map(len, heads)) + sum(tensor.nbytes for tensor in inline) + len(after)
+    yield number(1, IR_VERSION) + text(2, model.producer[0]) + text(3, model.producer[1])
+    yield head(7, size) + before
+    arrays = _arrays(inline, weights)
+    for start, tensor in zip(heads, model.tensors, strict=True):
+        yield start
+        if tensor.name not in offsets:
+            values = _bytes(next(arrays))
+            assert len(values) == tensor.nbytes, f"{tensor.name} is not as large as its shape says"
+            yield values
+    yield after
+    yield data(8, text(1, "") + number(2, model.opset))
+    yield b"".join(data(14, _entry(key, value)) for key, value in model.metadata.items())
+
+
+def _node(call: Call) -> bytes:
+    """NodeProto; viewers group nodes by the metadata entry `namespace`."""
+    where = call.name.rpartition(".")[0].replace(".", "/")
+    return b"".join(
+        (
+            texts(1, call.inputs),
+            texts(2, [call.output, *call.others]),
+            text(3, call.name),
+            text(4, call.operator),
+            *(data(5, _attribute(key, call.attributes[key])) for key in sorted(call.attributes)),
+            data(9, _entry("namespace", where)) if where else b"",
+        )
+    )
+
+
+def _attribute(name: str, value: Any) -> bytes:
+    """AttributeProto: its name, its value in the field of its type, and the number of that type."""
+    match value:
+        case str():
+            return text(1, name) + text(4, value) + number(20, 3)
+        case float():
+            return text(1, name) + real(2, value) + number(20, 1)
+        case tuple() if any(isinstance(item, float) for item in value):
+            return text(1, name) + b"".join(real(7, item) for item in value) + number(20, 6)
+        case tuple():
+            return text(1, name) + numbers(8, value) + number(20, 7)
+    return text(1, name) + number(3, value) + number(20, 2)
+
+
+def _value(value: Value) -> bytes:
+    """ValueInfoProto of a tensor."""
+    sizes = (text(2, n) if isinstance(n, str) else number(1, n) for n in value.shape)
+    shape = b"".join(data(1, size) for size in sizes)
+    return text(1, value.name) + data(2, data(1, number(1, TYPES[value.dtype]) + data(2, shape)))
+
+
+def _entry(key: str, value: str) -> bytes:
+    """StringStringEntryProto."""
+    return text(1, key) + text(2, value)
+
+
+def _seal_entry() -> tuple[bytes, bytes]:
+    """What stands around the mark: a metadata entry with key `rescompile.seal` and a value of eight characters."""
+    entry = _entry(MARK.decode(), "00000000")
+    at = entry.index(MARK)
+    return head(14, len(entry)) + entry[:at], entry[at + len(MARK) : -8]
+
+
+def _initializer(tensor: Tensor, file: str | None, offset: int | None) -> bytes:
+    """TensorProto in the graph, up to its raw bytes; all of it where they are in another file."""
+    proto = numbers(1, tensor.shape) + number(2, TYPES[tensor.dtype]) + text(8, tensor.name)
+    if offset is None:
+        proto += head(9, tensor.nbytes)
+        return head(5, len(proto) + tensor.nbytes) + proto
+    assert file is not None
+    facts = {"location": file, "offset": str(offset), "length": str(tensor.nbytes)}
+    proto += b"".join(data(13, _entry(key, value)) for key, value in facts.items())
+    return data(5, proto + number(14, _EXTERNAL))
+
+
+def _arrays(tensors: Iterable[Tensor], weights: Weights | None) -> Iterator[Array]:
+    """The values of tensors in order, weights made ahead on several threads."""
+    tensors = list(tensors)
+    sizes = {tensor.name: tensor.nbytes for tensor in tensors}
+    drawn = (
+        weights.in_order([t.name for t in tensors if t.constant is None], sizes.__getitem__) if weights else iter(())
+    )
+    for tensor in tensors:
+        yield next(drawn) if tensor.constant is None else tensor.constant
+
+
+def _offsets(tensors: Iterable[Tensor]) -> dict[str, int]:
+    """Where each tensor begins in the data file: on pages of its own, so that it can be mapped."""
+    offsets, at = {}, 0
+    for tensor in tensors:
+        offsets[tensor.name] = at
+        at += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
+    return offsets
+
+
+def _data(tensors: Sequence[Tensor], weights: Weights) -> Iterator[Chunk]:
+    for tensor, array in zip(tensors, _arrays(tensors, weights), strict=True):
+        yield _bytes(array)
+        yield bytes(-tensor.nbytes % _ALIGNMENT)
+
+
+def _bytes(array: Array) -> Chunk:
+    """The raw bytes of an array, little-endian, without a copy where that is its order already."""
+    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return little.reshape(-1).view(np.uint8).data if little.size else b""

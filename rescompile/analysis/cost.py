@@ -1,0 +1,50 @@
+"""What a network costs, in closed form: parameters, multiply-adds, activation bytes; one fold each way over the tree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rescompile.ir.network import Network, Node, Op, Parallel, Rules, Series, Side, fold
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """`parameters` are trainable values, but for zeros that a pass put among them; `macs` are multiply-adds of convolution and
+    linear layers for one input, those of zeros too; `activations` are the bytes of all op outputs in float32 for one input."""
+
+    parameters: int = 0
+    macs: int = 0
+    activations: int = 0
+
+
+def _op(_: str, node: Op) -> Cost:
+    trainable = sum(parameter.size for parameter in node.kind.parameters(node.input) if parameter.trainable)
+    return Cost(trainable - node.zeros, node.kind.macs(node.input), 4 * math.prod(node.output))
+
+
+def _total(costs: Iterable[Cost]) -> Cost:
+    listed = list(costs)
+    return Cost(sum(c.parameters for c in listed), sum(c.macs for c in listed), sum(c.activations for c in listed))
+
+
+def _series(_: Series, costs: Sequence[Cost]) -> Cost:
+    return _total(costs)
+
+
+def _parallel(node: Parallel, costs: Sequence[Cost]) -> Cost:
+    return _total([*costs, Cost(activations=4 * math.prod(node.output))])
+
+
+def _side(node: Side, cost: Cost) -> Cost:
+    """Parameters count in every mode; work only where the evaluation graph does it."""
+    return cost if node.mode == "always" else Cost(cost.parameters)
+
+
+COST = Rules(_op, _series, _parallel, _side)
+
+
+def cost(node: Network | Node) -> Cost:
+    """The cost of a network or of a part of it, side branches by their mode."""
+    return fold(node.root if isinstance(node, Network) else node, COST)

@@ -1,0 +1,359 @@
+"""Which networks take images of other sizes than the spec's: from which size on, and what each op makes of them.
+
+Every op says what it makes of an axis (`ops.Axis`): floor((times * n + plus) / by), or nothing, and then it fixes the size.
+Sizes are carried through the tree as functions of the input's. Where branches join, the functions must be equal; two that
+are equal only now and then are so with a period, since floor((n + by) / by) = floor(n / by) + 1, so one period settles it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import cache
+from typing import Any
+
+from rescompile.diagnostics.errors import Diagnostic, Place, Source, UsageError, nearest
+from rescompile.ir.network import LOGITS, Network, Node, Op, Parallel, Series, Side, join, scope
+from rescompile.ir.ops import Axis, Flatten, Shape
+
+AXES = ("height", "width")
+FIXED = "E0809"
+#: Longer periods than this are not searched: their branches count as agreeing at one size only.
+LONGEST = 1 << 14
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A size as a function of the input's: steps one after the other, none that could be made one with the step before."""
+
+    steps: tuple[Axis, ...] = ()
+
+    def __call__(self, n: int) -> int:
+        for step in self.steps:
+            n = step(n)
+        return n
+
+    @property
+    def constant(self) -> int | None:
+        """The size, where it is always the same."""
+        return self.steps[-1].plus if self.steps and not self.steps[-1].times else None
+
+    @property
+    def slope(self) -> Fraction:
+        """How the size grows with the input's."""
+        return Fraction(math.prod(step.times for step in self.steps), self.period)
+
+    @property
+    def period(self) -> int:
+        """After so many the function is the same, but for a constant."""
+        return math.prod(step.by for step in self.steps)
+
+    def after(self, step: Axis) -> Extent:
+        """What `step` makes of this size."""
+        times, plus, by = step.times, step.plus, step.by
+        if not times:
+            return Extent((Axis(0, plus // by),))
+        divisor = math.gcd(times, by)
+        times, plus, by = times // divisor, plus // divisor, by // divisor
+        if (times, plus, by) == (1, 0, 1):
+            return self
+        if self.steps:
+            last, before = self.steps[-1], Extent(self.steps[:-1])
+            if last.by == 1:
+                return before.after(Axis(times * last.times, times * last.plus + plus, by))
+            if times == 1:
+                return before.after(Axis(last.times, last.plus + plus * last.by, last.by * by))
+        return Extent((*self.steps, Axis(times, plus, by)))
+
+    def least(self, size: int) -> int:
+        """The least input from which on this is `size` or more; 1 for a constant, which no input changes."""
+        if self.constant is not None:
+            return 1
+        for step in reversed(self.steps):
+            size = -((step.plus - size * step.by) // step.times)
+        return max(size, 1)
+
+    def text(self, name: str) -> str | int:
+        """The function as an expression in the input's name, such as `(height + 31)//32`; a constant as a number."""
+        if self.constant is not None:
+            return self.constant
+        text = name
+        for step in self.steps:
+            atom = text if text == name else f"({text})"
+            text = f"{step.times}*{atom}" if step.times > 1 else atom if step.plus or step.by > 1 else text
+            if step.plus:
+                text = f"{text} {'+' if step.plus > 0 else '-'} {abs(step.plus)}"
+            if step.by > 1:
+                text = f"({text})//{step.by}" if step.plus or step.times > 1 else f"{text}//{step.by}"
+        return text
+
+
+Extents = tuple[Extent, Extent]
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """A free axis of the input: which sizes n the network takes. They are `minimum` or more, and n % every is in `rests`.
+
+    `size` is that of the spec. From `two` on, every size that is not constant is 2 or more. With each `stride`, which `every`
+    divides, all sizes grow by the same again.
+    """
+
+    name: str
+    size: int
+    minimum: int
+    every: int = 1
+    rests: tuple[int, ...] = (0,)
+    two: int = field(default=1, compare=False)
+    stride: int = field(default=1, compare=False)
+
+    def takes(self, n: int) -> bool:
+        """Whether the network takes this size."""
+        return n >= self.minimum and n % self.every in self.rests
+
+    def check(self, n: int) -> None:
+        """Raises UsageError for a size that the network does not take."""
+        if not self.takes(n):
+            message = f"this model takes any {self.name} {self.words}, and this is {n}"
+            raise UsageError(Diagnostic("E0802", message, help=f"the next that it takes is {self.after(n)}"))
+
+    def after(self, n: int) -> int:
+        """The least size that the network takes and that is `n` or more."""
+        n = max(n, self.minimum)
+        return next(size for size in range(n, n + self.every) if self.takes(size))
+
+    @property
+    def words(self) -> str:
+        """The sizes in words."""
+        if len(self.rests) > 1:
+            rests = ", ".join(map(str, self.rests))
+            return f"from {self.minimum} on that leaves one of {rests} when divided by {self.every}"
+        steps = f", in steps of {self.every}" if self.every > 1 else ""
+        return f"from {self.minimum} on{steps}"
+
+    def data(self) -> dict[str, Any]:
+        """What a file records of the axis."""
+        return {"size": self.size, "minimum": self.minimum, "every": self.every, "rests": list(self.rests)}
+
+    @classmethod
+    def of(cls, name: str, data: Mapping[str, Any]) -> Free:
+        """An axis as it was recorded."""
+        return cls(name, data["size"], data["minimum"], data["every"], tuple(data["rests"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The free axes of a network, the sizes of its input and outputs (text where they are free), and for every op by its
+    full name whether height and width of its input are free."""
+
+    free: tuple[Free, ...]
+    input: tuple[int | str, ...]
+    outputs: Mapping[str, tuple[int | str, ...]]
+    ops: Mapping[str, tuple[bool, bool]]
+
+    def data(self) -> dict[str, Any]:
+        """What a file records of the free axes."""
+        return {axis.name: axis.data() for axis in self.free}
+
+
+def said(data: Mapping[str, Any]) -> str:
+    """What the network takes, for people: `any height and width from 33 on`."""
+    listed: dict[str, list[str]] = {}
+    for name, facts in data.items():
+        listed.setdefault(Free.of(name, facts).words, []).append(name)
+    return "; ".join(f"any {' and '.join(names)} {which}" for which, names in listed.items())
+
+
+def sizes(network: Network, wanted: str, training: bool = False) -> Sizes:
+    """What the network makes of images whose axes in `wanted`, such as "height,width", are free.
+
+    What only training computes counts with `training`. Raises UsageError where there is no such axis, and where an op or a
+    join fixes its size.
+    """
+    source = Source("--dynamic", wanted)
+    names = _named(source)
+    if len(network.input) != 3:
+        message = f"the input of {network.name} is {list(network.input)}: it has no height and no width"
+        raise UsageError(Diagnostic(FIXED, message, Place(source, 1, 1, 1 + len(wanted))))
+    walk = _Walk(training, network.input[1:], tuple(name in names for name in AXES), source)
+    start = tuple(
+        Extent() if free else Extent((Axis(0, n),)) for free, n in zip(walk.free, network.input[1:], strict=True)
+    )
+    walk.shapes[LOGITS] = walk.dimensions(network.root.output, walk.visit(network.root, "", (start[0], start[1])))
+    free = [axis for at, axis in enumerate(walk.axes()) if walk.free[at]]
+    outputs = {name: walk.shapes[name] for name in network.outputs}
+    shape = (network.input[0], *(name if name in names else n for name, n in zip(AXES, network.input[1:], strict=True)))
+    return Sizes(tuple(free), shape, outputs, walk.ops)
+
+
+def _named(source: Source) -> list[str]:
+    """The axes that the option names. Raises UsageError for others."""
+    names: list[str] = []
+    at = 1
+    for word in source.text.split(","):
+        name, place = word.strip(), Place(source, 1, at, at + max(len(word), 1))
+        at += len(word) + 1
+        if name not in AXES:
+            help = nearest(name, AXES) or f"write {','.join(AXES)}, or one of them; the batch is free already"
+            raise UsageError(
+                Diagnostic("E0802", f"--dynamic names axes of the image, and this is '{name}'", place, help=help)
+            )
+        if name in names:
+            raise UsageError(Diagnostic("E0802", f"--dynamic names '{name}' twice", place))
+        names.append(name)
+    return names
+
+
+@dataclass(slots=True)
+class _Walk:
+    """What is found on the way through the tree, per axis: the least input, and those at which all joins agree."""
+
+    training: bool
+    sizes: tuple[int, ...]
+    free: tuple[bool, ...]
+    source: Source
+    minimum: list[int] = field(default_factory=lambda: [1, 1])
+    two: list[int] = field(default_factory=lambda: [1, 1])
+    stride: list[int] = field(default_factory=lambda: [1, 1])
+    rests: list[tuple[int, frozenset[int]]] = field(default_factory=lambda: [(1, frozenset({0}))] * 2)
+    ops: dict[str, tuple[bool, bool]] = field(default_factory=dict)
+    shapes: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
+
+    def visit(self, node: Node, path: str, value: Extents | None) -> Extents | None:
+        """The sizes after a node in the scope `path`; None for a vector, which has none."""
+        match node:
+            case Op():
+                return self.op(node, join(path, node.name), value)
+            case Series():
+                inner = scope(path, node)
+                for child in node.children:
+                    value = self.visit(child, inner, value)
+            case Parallel():
+                return self.joined(node, join(path, node.name), [self.visit(b, path, value) for b in node.branches])
+            case Side() if node.mode == "always" or (self.training and node.mode == "training"):
+                end = self.visit(node.child, path, value)
+                self.shapes[node.output_name or path] = self.dimensions(node.child.output, end)
+        return value
+
+    def op(self, node: Op, name: str, value: Extents | None) -> Extents | None:
+        """The sizes after an op."""
+        if value is None or all(extent.constant is not None for extent in value):
+            self.ops[name] = False, False
+            return _constant(node.output)
+        self.ops[name] = value[0].constant is None, value[1].constant is None
+        axes = node.kind.axes(node.input)
+        if axes is None:
+            raise self.refusal(self.ops[name], *_why(node, name), node)
+        after = []
+        for at, (extent, axis) in enumerate(zip(value, axes, strict=True)):
+            if extent.constant is None:
+                self.minimum[at] = max(self.minimum[at], extent.least(axis.least))
+                self.two[at] = max(self.two[at], extent.least(2))
+                if self.sizes[at] < self.minimum[at]:
+                    message = (
+                        f"{name} takes a map of {node.input[1 + at]}, and of others only those from {axis.least} on"
+                    )
+                    raise self.refusal((at == 0, at == 1), message, None, node)
+            after.append(_after(extent, axis))
+            self.stride[at] = math.lcm(self.stride[at], after[-1].period)
+        return after[0], after[1]
+
+    def joined(self, node: Parallel, name: str, values: list[Extents | None]) -> Extents | None:
+        """The sizes after branches were joined: all must be one function, but for factors of 1x1."""
+        maps = [value for value in values if value is not None]
+        if len(maps) < len(values):
+            return None
+        if node.merge == "mul":
+            maps = [value for value in maps if [extent.constant for extent in value] != [1, 1]] or maps[:1]
+        merged = list(maps[0])
+        for value in maps[1:]:
+            for at in range(2):
+                if not self.agree(at, merged[at], value[at]):
+                    one, other = (extent.text(AXES[at]) for extent in (merged[at], value[at]))
+                    message = f"{name} joins branches of {one} and {other}, which agree at {self.sizes[at]} and hardly elsewhere"
+                    help = "give the branches equal strides, and paddings that fit their kernels"
+                    raise self.refusal((at == 0, at == 1), message, help, node)
+                merged[at] = min(merged[at], value[at], key=lambda extent: len(extent.steps))
+        return merged[0], merged[1]
+
+    def agree(self, at: int, one: Extent, other: Extent) -> bool:
+        """Whether two branches can be joined at sizes without end; those sizes are kept."""
+        if one == other:
+            return True
+        found = _agreement(one, other)
+        every, rests = self.rests[at]
+        if found is None or math.lcm(every, found[0]) > LONGEST:
+            return False
+        self.rests[at] = _both((every, rests), found)
+        return True
+
+    def axes(self) -> Iterable[Free]:
+        """What was found."""
+        for at, name in enumerate(AXES):
+            every, rests = self.rests[at]
+            free = Free(name, self.sizes[at], self.minimum[at], every, tuple(sorted(rests)))
+            stride = math.lcm(self.stride[at], every)
+            yield replace(free, minimum=free.after(1), two=free.after(self.two[at]), stride=stride)
+
+    def dimensions(self, shape: Shape, value: Extents | None) -> tuple[int | str, ...]:
+        """A shape with expressions where it is free."""
+        if value is None:
+            return shape
+        return shape[0], value[0].text(AXES[0]), value[1].text(AXES[1])
+
+    def refusal(self, axes: tuple[bool, bool], why: str, help: str | None, node: Node) -> UsageError:
+        """The error for axes that cannot be free, at the first of them in the option."""
+        names = [name for name, wanted in zip(AXES, axes, strict=True) if wanted]
+        at = min(self.source.text.index(name) for name in names)
+        place = Place(self.source, 1, at + 1, at + 1 + len(names[0]))
+        origin = node.origin
+        notes = (f"defined by {origin.path} in {origin.file}:{origin.line}",) if origin else ()
+        return UsageError(Diagnostic(FIXED, f"{' and '.join(names)} cannot be free: {why}", place, notes, help))
+
+
+def _why(node: Op, name: str) -> tuple[str, str | None]:
+    """Why an op fixes the size, and what would not."""
+    size = "x".join(map(str, node.input[1:]))
+    if not isinstance(node.kind, Flatten):
+        return f"{name} ({node.kind.word}) takes no other map than {size}", None
+    message = f"{name} makes {node.output[0]:,} features of a map of {size}, and what follows is made for as many"
+    if node.input[1:] == (1, 1):
+        pool = "global_avgpool in place of the pool before it, whose window covers one map only"
+        return message, f"use {pool}"
+    return message, f"put global_avgpool before it, or adaptive_avgpool: [{node.input[1]}, {node.input[2]}]"
+
+
+def _constant(shape: Shape) -> Extents | None:
+    """The sizes of a map that are always the same; None for a vector."""
+    return (Extent((Axis(0, shape[1]),)), Extent((Axis(0, shape[2]),))) if len(shape) == 3 else None
+
+
+@cache
+def _after(extent: Extent, axis: Axis) -> Extent:
+    return extent.after(axis)
+
+
+Rests = tuple[int, frozenset[int]]
+
+
+@cache
+def _agreement(one: Extent, other: Extent) -> Rests | None:
+    """A period, and the inputs in it at which two sizes are equal; None where they are so at finitely many."""
+    period = math.lcm(one.period, other.period)
+    if one.slope != other.slope or period > LONGEST:
+        return None
+    rests = frozenset(n for n in range(period) if one(n) == other(n))
+    return (period, rests) if rests else None
+
+
+def _both(one: Rests, other: Rests) -> Rests:
+    """What is in both, with the shortest period."""
+    period = math.lcm(one[0], other[0])
+    rests = {n for n in range(period) if n % one[0] in one[1] and n % other[0] in other[1]}
+    for every in range(1, period + 1):
+        short = {n % every for n in rests}
+        if period % every == 0 and len(short) * (period // every) == len(rests):
+            return every, frozenset(short)
+    raise AssertionError("the period itself is one")

@@ -1,0 +1,188 @@
+"""Expressions in the names of a class under construction, and how Python writes them.
+
+A term comes from the spec's little language: a hint beside a number. It is substituted, simplified and evaluated here, and
+never believed: what is printed was evaluated as Python for every instance first, and gave the number of the tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rescompile.ir.expressions import Expression, ExpressionError, Term, Token, parse
+
+Value = Any
+Scope = Mapping[str, Value]
+_NOWHERE = Token("end", "", 0)
+#: In front of a name that is unknown: no name of the language begins so.
+_UNKNOWN = "?"
+
+
+class _EveryWord:
+    """The words of an expression: every name that stands for no value is one."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+def constant(value: Value) -> Term:
+    """A literal."""
+    return Term("constant", (), _NOWHERE, value)
+
+
+def named(name: str) -> Term:
+    """A name."""
+    return Term("name", (), _NOWHERE, name)
+
+
+def unknown(name: str) -> Term:
+    """A name of a macro for whose value the class around has no words: a term that mentions it is never printed."""
+    return named(f"{_UNKNOWN}{name}")
+
+
+def is_known(term: Term) -> bool:
+    """Whether there are words for all that a term mentions."""
+    return not any(name.startswith(_UNKNOWN) for name in mentioned(term))
+
+
+def operation(head: str, *operands: Term) -> Term:
+    """Operands joined by an operator of the language; whole constants are folded."""
+    token = Token("symbol", head, 0)
+    values = [operand.value for operand in operands if operand.head == "constant" and type(operand.value) is int]
+    if head == "*" and 1 in values:
+        return operands[0] if operands[1].value == 1 and operands[1].head == "constant" else operands[1]
+    if len(values) == len(operands) == 2 and head in ("+", "-", "*"):
+        return constant(evaluate(Term(head, operands, token), {}))
+    return Term(head, operands, token)
+
+
+def evaluate(term: Term, scope: Scope) -> Value:
+    """The value of a term. Raises ExpressionError."""
+    return Expression("", term, {}).evaluate(scope, _EveryWord())
+
+
+def read(text: Any) -> Term:
+    """The term of a value as written: an expression, or a literal."""
+    if isinstance(text, str):
+        return parse(text).term
+    if isinstance(text, list):
+        return constant(tuple(text))
+    return constant(text)
+
+
+def substitute(term: Term, names: Mapping[str, Term]) -> Term:
+    """The term with names replaced; those that `names` lacks stay."""
+    if term.head == "name":
+        return names.get(term.value, term)
+    operands = tuple(substitute(operand, names) for operand in term.operands)
+    if operands and term.head in ("+", "-", "*"):
+        return operation(term.head, *operands)
+    return Term(term.head, operands, term.token, term.value)
+
+
+def mentioned(term: Term) -> set[str]:
+    """The names in a term."""
+    if term.head == "name":
+        return {term.value}
+    return {name for operand in term.operands for name in mentioned(operand)}
+
+
+def simplified(term: Term, scopes: Sequence[Scope]) -> Term:
+    """The term without choices that are the same in every scope, and without arithmetic on whole constants."""
+    if term.operands and not mentioned(term) and type(_value(term, {})) in (int, bool):
+        return constant(_value(term, {}))
+    if term.head in ("if", "and", "or"):
+        truths = {_truth(term.operands[0], scope) for scope in scopes}
+        if truths in ({True}, {False}):
+            (truth,) = truths
+            if term.head == "if":
+                return simplified(term.operands[1 if truth else 2], scopes)
+            return simplified(term.operands[1], scopes) if truth is (term.head == "and") else constant(truth)
+    operands = tuple(simplified(operand, scopes) for operand in term.operands)
+    return Term(term.head, operands, term.token, term.value)
+
+
+def _truth(term: Term, scope: Scope) -> Value:
+    try:
+        return evaluate(term, scope)
+    except ExpressionError:
+        return None
+
+
+# --- Python -----------------------------------------------------------------------------------------------------------
+
+_BINDING = {
+    "if": 1, "or": 2, "and": 3, "not": 4, "<": 5, "<=": 5, ">": 5, ">=": 5, "==": 5, "!=": 5,
+    "+": 6, "-": 6, "*": 7, "/": 7, "//": 7, "%": 7, "negative": 8,
+}  # fmt: skip
+_OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
+_FUNCTIONS = {"length": "len", "max": "max", "min": "min"}
+_CALLABLE = {"len": len, "max": max, "min": min, "int": int}
+
+
+def literal(value: Value) -> str:
+    """A number, truth, word or tuple of them as Python writes it."""
+    if isinstance(value, tuple | list):
+        inside = ", ".join(literal(item) for item in value)
+        return f"({inside},)" if len(value) == 1 else f"({inside})"
+    if isinstance(value, str):
+        return '"' + value + '"'
+    return repr(value)
+
+
+def python(term: Term, scopes: Sequence[Scope]) -> str:
+    """The term as Python. `/` becomes `//` where it leaves no rest in any scope, as the language means it."""
+    return _python(term, scopes)[0]
+
+
+def _python(term: Term, scopes: Sequence[Scope]) -> tuple[str, int]:
+    head = term.head
+
+    def part(at: int, binding: int) -> str:
+        text, own = _python(term.operands[at], scopes)
+        return text if own >= binding else f"({text})"
+
+    match head:
+        case "constant":
+            return literal(term.value), 8 if _negative(term.value) else 9
+        case "name":
+            return str(term.value), 9
+        case "if":
+            return f"{part(1, 2)} if {part(0, 2)} else {part(2, 1)}", 1
+        case "index":
+            return f"{part(0, 9)}[{part(1, 1)}]", 9
+        case "call" if term.token.text == "floor":
+            return f"int({part(0, 1)})", 9
+        case "call":
+            return f"{_FUNCTIONS[term.token.text]}({', '.join(part(at, 1) for at in range(len(term.operands)))})", 9
+        case "not" if term.operands[0].head in _OPPOSITE:
+            inner = term.operands[0]
+            return _python(Term(_OPPOSITE[inner.head], inner.operands, inner.token), scopes)
+        case "not" | "negative":
+            return f"{'not ' if head == 'not' else '-'}{part(0, _BINDING[head])}", _BINDING[head]
+    binding = _BINDING[head]
+    symbol = "//" if head == "/" and all(type(_value(term, scope)) is int for scope in scopes) else head
+    # Comparisons are not chained, and - / // % group to the left.
+    left, right = part(0, binding + (binding == 5)), part(1, binding if head in ("and", "or") else binding + 1)
+    return f"{left} {symbol} {right}", binding
+
+
+def _negative(value: Value) -> bool:
+    return isinstance(value, int | float) and value < 0
+
+
+def _value(term: Term, scope: Scope) -> Value:
+    try:
+        return evaluate(term, scope)
+    except ExpressionError:
+        return None
+
+
+def means(text: str, scope: Scope, value: Value) -> bool:
+    """Whether Python gives this very value, of this very type, for a text in a scope."""
+    names = {name: tuple(item) if isinstance(item, list) else item for name, item in scope.items()}
+    try:
+        result = eval(text, {"__builtins__": {}, **_CALLABLE}, names)
+    except (ArithmeticError, LookupError, NameError, TypeError):
+        return False
+    return type(result) is type(value) and bool(result == value)

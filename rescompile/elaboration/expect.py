@@ -1,0 +1,45 @@
+"""`expect`: published figures in a spec, held to the network that it describes."""
+
+from __future__ import annotations
+
+import re
+
+from rescompile.analysis.cost import cost
+from rescompile.diagnostics.errors import Diagnostic
+from rescompile.ir.network import Network
+from rescompile.lang.spec import Spec
+from rescompile.lang.yaml_reader import locate
+
+_UNITS = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
+_FIGURE = re.compile(r"(\d+)(?:\.(\d+))?([kKMGB]|e\d+)?")
+
+
+def unmet(spec: Spec, network: Network) -> list[Diagnostic]:
+    """Every expectation that the network does not meet."""
+    expect = spec.expect
+    if expect is None:
+        return []
+    found = cost(network)
+    problems = []
+    for key, wanted, actual in (("parameters", expect.parameters, found.parameters), ("macs", expect.macs, found.macs)):
+        if wanted is not None and not agrees(wanted, actual):
+            message = (
+                f"expected {wanted if isinstance(wanted, str) else f'{wanted:,}'} {key}, and the network has {actual:,}"
+            )
+            problems.append(Diagnostic("E0701", message, locate(spec.document, ("expect", key))))
+    if expect.output is not None and tuple(expect.output) != network.root.output:
+        message = f"expected an output of {expect.output}, and the network gives {list(network.root.output)}"
+        problems.append(Diagnostic("E0701", message, locate(spec.document, ("expect", "output"))))
+    return problems
+
+
+def agrees(wanted: int | str, actual: int) -> bool:
+    """Whether a figure fits: an integer exactly, text such as "25.6M" within one unit of its last digit."""
+    if isinstance(wanted, int):
+        return wanted == actual
+    match = _FIGURE.fullmatch(wanted)
+    assert match is not None, "spec.py has checked the form"
+    whole, fraction, unit = match[1], match[2] or "", match[3] or ""
+    scale = 10.0 ** int(unit[1:]) if unit.startswith("e") else _UNITS.get(unit, 1.0)
+    last_digit = scale / 10 ** len(fraction)
+    return bool(abs(float(f"{whole}.{fraction or 0}") * scale - actual) <= last_digit * (1 + 1e-9))

@@ -1,0 +1,79 @@
+"""Stochastic depth (Huang et al. 2016): gives the outermost residuals of a network their survival probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from rescompile.diagnostics.errors import ShapeError
+from rescompile.ir.network import Node, Parallel, Series, Side, Survival
+from rescompile.lang.spec import ProbabilityList
+from rescompile.lang.spec import Survival as Schedule
+
+
+def probabilities(schedule: Schedule, count: int) -> list[float]:
+    """p_1 ... p_L of `count` residuals.
+
+    linear: p_l = 1 - l / L * (1 - last), the paper's. linear_zero_based: from 1 for the first to `last`, timm's; a single
+    residual always survives. uniform: `last` everywhere. Raises ShapeError where a list has another length.
+    """
+    if isinstance(schedule.schedule, ProbabilityList):
+        listed = [float(p) for p in schedule.schedule.each]
+        if len(listed) != count:
+            raise ShapeError(
+                "E0601",
+                f"the schedule lists {_number(len(listed), 'probability', 'probabilities')}, and the network has "
+                f"{_number(count, 'residual', 'residuals')}",
+                "schedule",
+            )
+        return listed
+    assert schedule.last is not None
+    last = float(schedule.last)
+    if schedule.schedule == "uniform":
+        return [last] * count
+    if schedule.schedule == "linear":
+        return [1 - number / count * (1 - last) for number in range(1, count + 1)]
+    return [1 - index / max(count - 1, 1) * (1 - last) for index in range(count)]
+
+
+def _number(count: int, one: str, many: str) -> str:
+    """`1 residual`, `2 residuals`."""
+    return f"{count} {one if count == 1 else many}"
+
+
+def add_survival(root: Series, schedule: Schedule) -> Series:
+    """The tree with every outermost residual numbered 1..L in order and given its probability.
+
+    Residuals inside another residual do not count, nor do those of side branches. Raises ShapeError if there are none.
+    """
+    count = sum(1 for _ in _outermost(root))
+    if count == 0:
+        raise ShapeError("E0601", "the network has no residual that could survive or not", help="remove 'survival'")
+    values = iter(probabilities(schedule, count))
+
+    def visit(node: Node) -> Node:
+        match node:
+            case Parallel(residual=True):
+                return replace(node, survival=Survival(next(values), schedule.unit, schedule.rescale))
+            case Parallel():
+                branches = [visit(branch) for branch in node.branches]
+                return replace(node, branches=tuple(branch for branch in branches if isinstance(branch, Series)))
+            case Series():
+                return replace(node, children=tuple(visit(child) for child in node.children))
+            case _:
+                return node
+
+    changed = visit(root)
+    assert isinstance(changed, Series)
+    return changed
+
+
+def _outermost(node: Node) -> Iterator[Parallel]:
+    match node:
+        case Parallel(residual=True):
+            yield node
+        case Parallel(branches=inner) | Series(children=inner):
+            for child in inner:
+                yield from _outermost(child)
+        case Side():
+            return

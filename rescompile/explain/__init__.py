@@ -1,0 +1,65 @@
+"""What a network is, in words, and where it departs from another one: from the form of its paper, from that of the common
+implementations, or from the closest network of the zoo.
+
+    stages        the normal form that networks are compared in
+    facts         the table of what is said of a network
+    overlay       two networks laid over one another
+    topics        what a difference between them is about
+    alignment     what became of what
+    distances     how unlike parts of two networks are
+    sequences     the alignment of two sequences of least cost
+    differences   what differs, and what each difference costs alone
+    references    what a network is held against
+    prose         the text, and the data
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rescompile.explain.differences import Comparison, compare
+from rescompile.explain.references import Reference, closest, is_of_zoo, of_spec, references_of
+from rescompile.explain.stages import Anatomy, anatomy
+from rescompile.ir.network import Network, parameters
+
+
+@dataclass(frozen=True)
+class Held:
+    """A network held against a reference. `closest` says that the reference was found, not chosen."""
+
+    reference: Reference
+    comparison: Comparison
+    closest: bool = False
+    renamed: bool = False
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A network, and what it was held against."""
+
+    network: Network
+    anatomy: Anatomy
+    held: tuple[Held, ...]
+
+
+def explain(network: Network, against: Sequence[str] = ()) -> Explanation:
+    """Explain a network: against the specs that `against` names (files, or names of the zoo); without any, against the references
+    of its row in references.yaml; where it has none, against the closest network of the zoo.
+
+    Raises SpecError and UsageError for a wrong `against`.
+    """
+    subject = anatomy(network.name, network.root)
+    known = is_of_zoo(network)
+    chosen = [of_spec(spec) for spec in against] or (references_of(network.name) if known else [])
+    held = [Held(each, compare(each.anatomy, subject)) for each in chosen]
+    if not chosen:
+        found = closest(subject, network.name if known else None)
+        held.append(Held(found, compare(found.anatomy, subject), closest=True))
+    return Explanation(network, subject, tuple(_named(each, network) for each in held))
+
+
+def _named(held: Held, network: Network) -> Held:
+    """With whether the parameters are called otherwise than those of the reference."""
+    old, new = ({name for name, _ in parameters(each)} for each in (held.reference.network, network))
+    return Held(held.reference, held.comparison, held.closest, old != new)

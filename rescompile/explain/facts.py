@@ -1,0 +1,424 @@
+"""What is said of a network, fact by fact: each row reads one thing off its anatomy and puts it into words.
+
+The words are comparable: two networks agree in a fact if they are told in the same words. A row of `FACTS` also has the
+sentence that tells a difference. A topic without a row, or whose words agree, is told by its edits.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from rescompile.explain.stages import Anatomy, Item, Items, Join, Leaf, Segment, joins, leaves, main
+from rescompile.ir.ops import (
+    Act,
+    AdaptiveAvgPool,
+    AvgPool,
+    Conv,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    Kind,
+    Linear,
+    MaxPool,
+    Norm,
+    PadChannels,
+    Scale,
+    Size,
+    Subsample,
+    Upsample,
+)
+
+K = TypeVar("K", bound=Kind)
+#: A list tells so many steps; the rest is counted.
+STEPS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing said of a network. `sentence` tells a difference; its fields are the subject's words and the reference's."""
+
+    topic: str
+    sentence: str
+    read: Callable[[Anatomy], str]
+
+    def difference(self, subject: Anatomy, reference: Anatomy) -> str | None:
+        """The difference in words, or None where both are told alike."""
+        new, old = self.read(subject), self.read(reference)
+        return None if new == old else self.sentence.format(new, old)
+
+
+# --- ops --------------------------------------------------------------------------------------------------------------
+
+
+def size(sizes: Size) -> str:
+    """`3x3`"""
+    return f"{sizes[0]}x{sizes[1]}"
+
+
+def _conv(kind: Conv) -> str:
+    words = [f"{size(kind.kernel)} convolution of {kind.channels}"]
+    if kind.stride != (1, 1):
+        words.append(f"stride {_number(kind.stride)}")
+    if kind.groups > 1:
+        words.append(f"{kind.groups} groups")
+    if kind.dilation != (1, 1):
+        words.append(f"dilation {_number(kind.dilation)}")
+    return " with ".join([words[0], " and ".join(words[1:])]) if words[1:] else words[0]
+
+
+def _pool(kind: MaxPool) -> str:
+    what = "average" if isinstance(kind, AvgPool) else "max"
+    beside = ([f"stride {_number(kind.steps)}"] if kind.steps != kind.kernel else []) + (
+        ["sizes rounded up"] if kind.ceil else []
+    )
+    return f"{size(kind.kernel)} {what} pool" + (f" with {' and '.join(beside)}" if beside else "")
+
+
+def _act(kind: Act) -> str:
+    words = {
+        "leaky_relu": f"leaky relu of slope {kind.slope:.6g}",
+        "elu": "elu" if kind.alpha == 1 else f"elu of alpha {kind.alpha:.6g}",
+        "gelu_tanh": "gelu by tanh",
+    }
+    return words.get(kind.kind, kind.kind)
+
+
+#: How an op is called in a list of them.
+WORDS: dict[type[Kind], Callable[..., str]] = {
+    Conv: _conv,
+    MaxPool: _pool,
+    AvgPool: _pool,
+    Act: _act,
+    Linear: lambda kind: f"linear layer of {kind.features}",
+    Norm: lambda kind: (
+        f"norm of {kind.groups} group{'s' if kind.groups > 1 else ''}" if kind.kind == "group" else f"{kind.kind} norm"
+    ),
+    GlobalAvgPool: lambda kind: "global average pool",
+    AdaptiveAvgPool: lambda kind: f"average pool to {size(kind.size)}",
+    Flatten: lambda kind: "flattening",
+    Dropout: lambda kind: f"dropout {kind.rate:.6g}",
+    Scale: lambda kind: f"factor {kind.factor:.6g}",
+    Subsample: lambda kind: f"every {_number(kind.stride)}th position" if max(kind.stride) > 3 else "subsampling",
+    Upsample: lambda kind: f"{kind.kind} upsampling by {_number(kind.factor)}",
+    PadChannels: lambda kind: "channels of zeros",
+}
+
+
+def item(thing: Item) -> str:
+    """An item of a list in words."""
+    if isinstance(thing, Leaf):
+        say = next((WORDS[kind] for kind in type(thing.kind).__mro__ if kind in WORDS), None)
+        return say(thing.kind) if say else thing.kind.word.replace("_", " ")
+    if isinstance(thing, Join):
+        if thing.skips:
+            return "a residual branch" if thing.residual else "a gate"
+        return f"branches{' on parts of the channels' if thing.split else ''}, merged by {thing.merge}"
+    return f"an auxiliary branch ({thing.mode})"
+
+
+def listed(items: Sequence[Item]) -> str:
+    """A list of steps in words; what comes several times is told once."""
+    words: list[str] = []
+    counts: list[int] = []
+    for each in items:
+        said = item(each)
+        if words and words[-1] == said:
+            counts[-1] += 1
+        else:
+            words.append(said)
+            counts.append(1)
+    steps = [f"{n} x {word}" if n > 1 else word for word, n in zip(words, counts, strict=True)]
+    if len(steps) > STEPS:
+        steps[STEPS:] = [f"and {len(steps) - STEPS} more"]
+    return ", ".join(steps) or "nothing"
+
+
+def _number(pair: Size) -> str:
+    return str(pair[0]) if pair[0] == pair[1] else size(pair)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def of_kind(anatomy: Anatomy, kind: type[K]) -> Iterator[K]:
+    """The ops of one kind, in order."""
+    return (leaf.kind for leaf in anatomy.leaves() if isinstance(leaf.kind, kind))
+
+
+def skips(anatomy: Anatomy) -> Iterator[Join]:
+    """The merges with a shortcut, in order."""
+    for segment in anatomy.segments:
+        for unit in segment.units:
+            yield from (join for join in joins(unit) if join.skips)
+
+
+def values(things: Iterable[str]) -> str:
+    """Values with how many have each, the most frequent first; a value that all have stands alone."""
+    found = Counter(things)
+    if len(found) < 2:
+        return next(iter(found), "none")
+    return ", ".join(f"{value} ({times(count)})" for value, count in found.most_common())
+
+
+def times(number: int) -> str:
+    """`once`, `twice`, `3 times`"""
+    return {1: "once", 2: "twice"}.get(number, f"{number} times")
+
+
+def by_stage(anatomy: Anatomy, read: Callable[[Segment], str]) -> str:
+    """A value of each stage; one that all have stands alone."""
+    found = [read(stage) for stage in anatomy.stages]
+    return found[0] if len(set(found)) == 1 else ", ".join(found) or "no stages"
+
+
+def layers(items: Items) -> list[Conv | Linear]:
+    """The layers on the main path of a block: through branches, not shortcuts; of a concatenation the longest branch."""
+    found: list[Conv | Linear] = []
+    for each in items:
+        if isinstance(each, Leaf):
+            found += [each.kind] if isinstance(each.kind, Conv | Linear) else []
+        elif isinstance(each, Join):
+            inside = each.branches[:1] if each.skips else each.branches
+            branches = [layers(branch) for branch in inside]
+            longest: list[Conv | Linear] = max(branches, key=len)
+            found += longest
+    return found
+
+
+def kind_of(items: Items) -> str:
+    """A block by the kernels of its main path: `1x1-3x3-1x1`."""
+    return "-".join(size(kind.kernel) if isinstance(kind, Conv) else "linear" for kind in layers(items)) or "no layers"
+
+
+def channels(items: Items) -> str:
+    """The channels of the layers of a block: `64-64-256`."""
+    return "-".join(str(kind.channels if isinstance(kind, Conv) else kind.features) for kind in layers(items))
+
+
+def stride(items: Items) -> int:
+    """The stride of a block along its main path."""
+    whole = 1
+    for leaf in main(items):
+        if isinstance(leaf.kind, Conv | Subsample):
+            whole *= leaf.kind.stride[0]
+        elif isinstance(leaf.kind, MaxPool):
+            whole *= leaf.kind.steps[0]
+    return whole
+
+
+def stride_place(anatomy: Anatomy) -> str:
+    """Which op of a block that makes the map smaller does so; of ResNet's bottleneck with the name that this has."""
+    found = [unit for _, _, unit in anatomy.units() if stride(unit) > 1]
+    said = values(_taker(unit) for unit in found)
+    bottlenecks = {kind_of(unit) for unit in found} == {"1x1-3x3-1x1"}
+    version = (
+        {"the first 1x1 convolution": " (v1)", "the 3x3 convolution": " (v1.5)"}.get(said, "") if bottlenecks else ""
+    )
+    return said + version
+
+
+def _taker(unit: Items) -> str:
+    found = list(main(unit))
+    convs = [leaf.kind for leaf in found if isinstance(leaf.kind, Conv)]
+    places = []
+    for leaf in found:
+        if isinstance(leaf.kind, Conv) and leaf.kind.stride != (1, 1):
+            alike = [conv for conv in convs if conv.kernel == leaf.kind.kernel]
+            at = next(i for i, conv in enumerate(alike) if conv is leaf.kind)
+            which = ("first ", "second ", "third ")[at] if len(alike) > 1 and at < 3 else ""
+            places.append(f"the {which}{size(leaf.kind.kernel)} convolution")
+        elif isinstance(leaf.kind, MaxPool | Subsample):
+            places.append("a pool" if isinstance(leaf.kind, MaxPool) else "a subsampling")
+    return " and ".join(places)
+
+
+def shortcuts(anatomy: Anatomy) -> str:
+    """What the shortcuts are, and how many of each."""
+    found = Counter(_shortcut(join) for join in skips(anatomy))
+    if not found:
+        return "none"
+    total = found.total()
+    said = [f"{words} in {count} of {total}" for words, count in found.most_common()]
+    option = _option(found)
+    return "; ".join(said) + (f" ({option})" if option else "")
+
+
+def _shortcut(join: Join) -> str:
+    return ", ".join(_plain(each) for each in join.branches[-1]) or "the identity"
+
+
+def _plain(each: Item) -> str:
+    """An op of a shortcut without its numbers."""
+    if isinstance(each, Leaf) and isinstance(each.kind, Conv):
+        return f"{size(each.kind.kernel)} convolution"
+    if isinstance(each, Leaf) and isinstance(each.kind, AvgPool):
+        return "average pool"
+    return item(each)
+
+
+def _option(found: Counter[str]) -> str | None:
+    """The paper's name for shortcuts: He et al. 2015, section 3.3; He et al. 2018, figure 2c."""
+    projection = "1x1 convolution, batch norm"
+    kinds = set(found) - {"the identity"}
+    if kinds == {projection}:
+        return "option B" if "the identity" in found else "option C"
+    if kinds and kinds <= {"subsampling, channels of zeros", "subsampling", "channels of zeros"}:
+        return "option A"
+    if kinds and kinds <= {f"average pool, {projection}", projection}:
+        return "as in ResNet-D"
+    return None
+
+
+def order(anatomy: Anatomy) -> str:
+    """The order of convolution, norm and activation in blocks, most frequent first; the merge with a shortcut is a +."""
+    return values(_order(unit) for _, _, unit in anatomy.units())
+
+
+def _order(items: Items) -> str:
+    words: list[str] = []
+    for each in items:
+        if isinstance(each, Leaf):
+            if isinstance(each.kind, Conv | Linear | Norm | Act):
+                words.append(each.kind.word if not isinstance(each.kind, Conv) else "conv")
+        elif isinstance(each, Join):
+            inside = max(each.branches[:1] if each.skips else each.branches, key=lambda b: len(layers(b)))
+            words.append(f"[{_order(inside)}] {'+' if each.skips else each.merge}")
+    return " ".join(words)
+
+
+def activation_style(anatomy: Anatomy) -> str | None:
+    """`in post-activation`, `in pre-activation`, ..., as far as most blocks with a residual branch have one of them."""
+    found = Counter(
+        _order(unit) for _, _, unit in anatomy.units() if any(join.residual for join in unit if isinstance(join, Join))
+    )
+    if not found:
+        return None
+    inside, _, after = found.most_common(1)[0][0].rpartition("] +")
+    before, _, branch = inside.rpartition("[")
+    if "norm" in after:
+        return "in post-activation with the norm after the addition"
+    if "act" in after:
+        return "in post-activation"
+    starts = (before + branch).split()[:1]
+    return "in pre-activation" if starts in (["norm"], ["act"]) else "without an activation after the addition"
+
+
+def maps(anatomy: Anatomy) -> str:
+    """The map sizes of the stages."""
+    return ", ".join("x".join(map(str, stage.output[1:])) or str(stage.output[0]) for stage in anatomy.stages)
+
+
+def zero_init(anatomy: Anatomy) -> str:
+    """How norms start; the last one of a residual branch is told apart."""
+    lasts = [
+        norms[-1] for join in skips(anatomy)
+        if (norms := [leaf.kind for leaf in leaves(join.branches[0]) if isinstance(leaf.kind, Norm)])
+    ]  # fmt: skip
+    zeros = sum(norm.scale_init == 0 for norm in lasts)
+    if zeros and zeros == sum(norm.scale_init == 0 for norm in of_kind(anatomy, Norm)):
+        every = "every residual branch" if zeros == len(lasts) else f"{zeros} of {len(lasts)} residual branches"
+        return f"at 0 in the last norm of {every} (zero-init)"
+    return f"at {values(f'{norm.scale_init:.6g}' for norm in of_kind(anatomy, Norm))}"
+
+
+def survival(anatomy: Anatomy) -> str:
+    """The survival schedule."""
+    found = [join.survival for join in skips(anatomy) if join.survival]
+    if not found:
+        return "always"
+    first, last = found[0], found[-1]
+    return (
+        f"with a probability of {first.probability:.4g} (the first) to {last.probability:.4g} (the last), drawn per "
+        f"{first.unit} and rescaled at {first.rescale}"
+    )
+
+
+def dropout(anatomy: Anatomy) -> str:
+    """The rates of dropout, and how often."""
+    found = Counter(kind.rate for kind in of_kind(anatomy, Dropout))
+    said = [f"{rate:.6g} in {count} place{'s' if count > 1 else ''}" for rate, count in found.items()]
+    return ", ".join(said) or "nowhere"
+
+
+def classes(anatomy: Anatomy) -> str:
+    """The outputs of the last layer."""
+    found = [leaf.kind for unit in anatomy.segments[-1].units for leaf in leaves(unit)]
+    last = [kind for kind in found if isinstance(kind, Conv | Linear)]
+    return str(last[-1].features if isinstance(last[-1], Linear) else last[-1].channels) if last else "none"
+
+
+def biases(anatomy: Anatomy) -> str:
+    """How many convolutions and how many linear layers have a bias."""
+    said = []
+    for kind, name in ((Conv, "convolution"), (Linear, "linear layer")):
+        found: list[bool] = [each.bias for each in of_kind(anatomy, kind)]  # type: ignore[attr-defined]
+        if found:
+            said.append(
+                f"{'every' if all(found) else 'no' if not any(found) else f'{sum(found)} of {len(found)}'} {name}"
+            )
+    return " and ".join(said)
+
+
+def _first_and_last(read: Callable[[Items], str]) -> Callable[[Segment], str]:
+    """A value of a stage: its last block's, and its first one's where that is another."""
+
+    def of(stage: Segment) -> str:
+        first, last = read(stage.units[0]), read(stage.units[-1])
+        return last if first == last else f"{first} then {last}"
+
+    return of
+
+
+def _attribute(name: str) -> Callable[[Items], str]:
+    """The largest value of an attribute of the layers of a block."""
+    return lambda items: str(max((_one(getattr(kind, name, 1)) for kind in layers(items)), default=1))
+
+
+def _one(value: int | Size) -> int:
+    return value if isinstance(value, int) else max(value)
+
+
+FACTS: dict[str, Fact] = {
+    fact.topic: fact
+    for fact in (
+        Fact("input", "the input is {}, not {}", lambda a: "x".join(map(str, a.input))),
+        Fact("stem", "the stem is {}; not {}", lambda a: listed(a.stem)),
+        Fact("depth", "the stages have {} blocks, not {}", lambda a: ", ".join(str(len(s.units)) for s in a.stages)),
+        Fact("stages", "the number of stages is {}, not {}", lambda a: str(len(a.stages))),
+        Fact("block", "a block is {}, not {}", lambda a: by_stage(a, _first_and_last(kind_of))),
+        Fact("kernel", "a block is {}, not {}", lambda a: by_stage(a, _first_and_last(kind_of))),
+        Fact("width", "the channels in blocks are {}, not {}", lambda a: by_stage(a, _first_and_last(channels))),
+        Fact("groups", "the convolutions of a block have up to {} groups, not {}", lambda a: by_stage(a, _first_and_last(_attribute("groups")))),
+        Fact("stride", "the stride of a block is in {}, not in {}", stride_place),
+        Fact("downsampling", "the maps of the stages are {}, not {}", maps),
+        Fact("dilation", "the dilation of blocks is {}, not {}", lambda a: by_stage(a, _first_and_last(_attribute("dilation")))),
+        Fact("shortcut", "the shortcuts are: {}; not: {}", shortcuts),
+        Fact("order", "the steps of a block are {}; not {}", order),
+        Fact("gate", "the number of gated shortcuts is {}, not {}", lambda a: str(sum(join.merge == "gate" for join in skips(a)))),
+        Fact("head", "the head is {}; not {}", lambda a: listed(a.head)),
+        Fact("classes", "the number of outputs is {}, not {}", classes),
+        Fact("eps", "the eps of norms is {}, not {}", lambda a: values(f"{n.eps:.6g}" for n in of_kind(a, Norm))),
+        Fact("momentum", "the momentum of norms is {}, not {}", lambda a: values(f"{n.momentum:.6g}" for n in of_kind(a, Norm))),
+        Fact("activation", "the activation is {}, not {}", lambda a: values(_act(act) for act in of_kind(a, Act))),
+        Fact("bias", "a bias is in {}; not in {}", biases),
+        Fact("scale-init", "the scale of norms starts {}, not {}", zero_init),
+        Fact("init", "new weights are drawn by {}, not {}", lambda a: values([*(c.init for c in of_kind(a, Conv)), *(x.init for x in of_kind(a, Linear))])),
+        Fact("dropout", "dropout: {}; not: {}", dropout),
+        Fact("survival", "in training a residual branch survives {}, not {}", survival),
+    )
+}  # fmt: skip
+
+#: What the other topics are called, and those whose facts agree.
+TITLES = {
+    "input": "the input", "stem": "the stem", "stages": "the stages", "depth": "the number of blocks", "block": "the blocks",
+    "kernel": "kernels", "width": "channels in blocks", "groups": "groups", "stride": "the place of strides",
+    "downsampling": "the sizes of maps", "dilation": "dilation", "padding": "padding", "shortcut": "shortcuts", "order":
+    "norms and activations in blocks", "gate": "gates", "attention": "factors on maps", "pooling": "pools in blocks",
+    "between": "what stands between the stages", "head": "the head", "classes": "the outputs", "side": "side branches",
+    "norm": "the kind of norm", "eps": "the eps of norms", "momentum": "the momentum of norms", "activation": "activations", "bias": "biases",
+    "scale-init": "the initial scale of norms", "init": "how weights are drawn", "scale": "constant factors", "dropout": "dropout",
+    "survival": "survival in training",
+}  # fmt: skip

@@ -1,0 +1,85 @@
+"""What a difference is about: its topic, by the attribute or the op that differs and the place where it stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from rescompile.explain.stages import Aside, Item, Join, Leaf
+from rescompile.ir.ops import Act, AvgPool, Conv, Dropout, Kind, Linear, MaxPool, Norm, Scale
+
+#: The order in which topics are told.
+TOPICS = (
+    "input", "stem", "stages", "depth", "block", "width", "kernel", "groups", "stride", "downsampling", "dilation",
+    "padding", "shortcut", "gate", "order", "attention", "pooling", "between", "head", "classes", "side", "norm", "eps",
+    "momentum", "activation", "bias", "scale-init", "init", "scale", "dropout", "survival",
+)  # fmt: skip
+#: Attributes whose change is the same topic wherever it stands: of any op, or of one kind.
+ANYWHERE: dict[tuple[type[Kind], str], str] = {
+    (Norm, "eps"): "eps", (Norm, "momentum"): "momentum", (Norm, "kind"): "norm", (Norm, "scale_init"): "scale-init",
+    (Conv, "bias"): "bias", (Conv, "bias_init"): "init", (Conv, "init"): "init", (Linear, "bias"): "bias",
+    (Linear, "bias_init"): "init", (Linear, "init"): "init", (Act, "kind"): "activation", (Act, "slope"): "activation",
+    (Dropout, "rate"): "dropout", (Scale, "factor"): "scale",
+}  # fmt: skip
+#: Attributes in the blocks of stages, by name; those of strides are decided by the whole block.
+IN_BLOCKS = {
+    "channels": "width", "features": "width", "groups": "groups", "kernel": "kernel", "dilation": "dilation",
+    "padding": "padding", "stride": "stride", "ceil": "padding", "count_pad": "padding", "size": "pooling",
+}  # fmt: skip
+#: What is only in one of two blocks, by the kind of op.
+OPS: tuple[tuple[tuple[type[Kind], ...], str], ...] = (
+    ((Norm, Act), "order"),
+    ((Dropout,), "dropout"),
+    ((Scale,), "scale"),
+    ((MaxPool, AvgPool), "pooling"),
+)
+
+
+#: What a segment is in its network, and a branch in its merge.
+Role: TypeAlias = Literal["stem", "head", "between", "stage", "all"]
+BranchRole: TypeAlias = Literal["main", "shortcut", "gate", "side"]
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where a list stands, as far as topics depend on it: the role of the segment and of the branch, and what the
+    block around does as a whole."""
+
+    segment: Role
+    branch: BranchRole = "main"
+    stride: str = "stride"
+    rebuilt: bool = False
+
+    def attribute(self, kind: Kind, name: str, last: bool) -> str:
+        """The topic of an attribute that differs."""
+        anywhere = next((topic for (of, a), topic in ANYWHERE.items() if a == name and isinstance(kind, of)), None)
+        if anywhere is not None:
+            return anywhere
+        if self.segment == "head":
+            return "classes" if last and name in ("features", "channels") else "head"
+        if self.segment == "stem":
+            return "stem"
+        if self.segment == "between":
+            return "between"
+        if self.rebuilt and self.branch == "main" and name in ("kernel", "channels", "features"):
+            return "block"
+        if name == "stride":
+            return "shortcut" if self.branch == "shortcut" and self.stride == "stride" else self.stride
+        return IN_BLOCKS.get(name, "block")
+
+    def item(self, item: Item) -> str:
+        """The topic of something that only one has."""
+        if isinstance(item, Leaf) and isinstance(item.kind, Dropout):
+            return "dropout"
+        if isinstance(item, Aside) or self.branch == "side":
+            return "side"
+        if self.segment in ("stem", "head", "between"):
+            return self.segment
+        if self.branch == "gate":
+            return "gate"
+        if self.branch == "shortcut":
+            return "shortcut" if self.stride != "downsampling" else "downsampling"
+        if isinstance(item, Join):
+            return "attention" if item.merge == "mul" else "block"
+        kind = next((topic for kinds, topic in OPS if isinstance(item.kind, kinds)), "block")
+        return "block" if kind == "order" and self.rebuilt else kind

@@ -1,0 +1,1 @@
+"""Writing files that are never torn: atomic writes, checksum trailers, file types."""

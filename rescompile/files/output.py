@@ -1,0 +1,153 @@
+"""Writing files: to a temporary file beside the target, then renamed, so that a failed or interrupted build leaves the
+previous file as it was; and never over a file that is not ours."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rescompile.diagnostics.errors import Diagnostic, OutputError
+from rescompile.files import checksum
+
+Chunk = bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of an artifact: its name, its contents in pieces, and how many bytes they will be, for a progress bar.
+
+    `name` may hold `{checksum}`, that of the file itself; `named` is then told the final name, for files that come after.
+    """
+
+    name: str
+    chunks: Callable[[], Iterable[Chunk]]
+    size: int = 0
+    named: Callable[[str], None] = lambda name: None
+
+
+def write_files(
+    files: Iterable[File], folder: Path, force: bool = False, progress: Callable[[int], None] | None = None
+) -> list[Path]:
+    """Write all files, or none: the last one is the artifact itself and is renamed last.
+
+    A file beside it is named after its contents, so the artifact that stood there before keeps its own until it is
+    replaced; then what it alone needed is removed. Raises OutputError.
+    """
+    files = list(files)
+    check_ours(folder / files[-1].name, force)
+    temporary: list[tuple[str, Path]] = []
+    names: list[str] = []
+    try:
+        for file in files:
+            name, checksum = _temporary(file, folder, progress)
+            names.append(file.name.replace("{checksum}", checksum))
+            file.named(names[-1])
+            # What a link points to is written, not the link.
+            temporary.append((name, Path(os.path.realpath(folder / names[-1]))))
+        for _, target in temporary:
+            check_ours(target, force)
+        for name, target in temporary:
+            os.replace(name, target)
+    except OSError as error:
+        raise OutputError(
+            Diagnostic("E1002", f"cannot write {folder / files[-1].name}: {error.strerror or error}")
+        ) from None
+    finally:
+        for name, _ in temporary:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+    written = [folder / name for name in names]
+    _remove_stale(files[-1].name, folder, written)
+    return written
+
+
+def _remove_stale(name: str, folder: Path, kept: Sequence[Path]) -> None:
+    """Remove the files of weights that earlier artifacts of this name left behind, if they are ours."""
+    for path in folder.glob(f"{glob.escape(name)}.????????.data"):
+        if path not in kept and checksum.state(path) == "ours":
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def write_text(chunks: Iterable[Chunk], path: Path, force: bool = False) -> None:
+    """Write a text that is sealed already. Raises OutputError."""
+    check_folder(path)
+    if not force and checksum.form(path) not in (None, b": "):
+        raise OutputError(
+            Diagnostic(
+                "E1001",
+                f"{path} is no text, and this would replace it by one",
+                help="use --force to overwrite it, or -o for another file",
+            )
+        )
+    pieces = list(chunks)
+    write_files([File(path.name, lambda: pieces)], path.parent, force)
+
+
+def check_folder(path: Path) -> None:
+    """Raise OutputError unless the folder that a file goes into is there."""
+    if not path.parent.is_dir():
+        raise OutputError(Diagnostic("E1002", f"the folder {path.parent} does not exist"))
+
+
+def check_ours(path: Path, force: bool) -> None:
+    """Raise OutputError unless the path is free, or holds a file that rescompile wrote and nobody changed."""
+    if path.is_dir():
+        raise OutputError(Diagnostic("E1002", f"{path} is a folder", help="name a file with -o"))
+    if path.exists() and not path.is_file():
+        raise OutputError(Diagnostic("E1001", f"{path} is not a regular file", help="-o - writes to standard output"))
+    if force:
+        return
+    try:
+        whose = checksum.state(path)
+    except OSError as error:
+        raise OutputError(Diagnostic("E1002", f"cannot read {path} before writing: {error.strerror}")) from None
+    if whose in ("foreign", "edited"):
+        why = "was not written by rescompile" if whose == "foreign" else "was changed since rescompile wrote it"
+        raise OutputError(
+            Diagnostic("E1001", f"{path} {why}", help="use --force to overwrite it, or -o for another file")
+        )
+
+
+def _temporary(file: File, folder: Path, progress: Callable[[int], None] | None) -> tuple[str, str]:
+    """The file's contents under a temporary name, and their checksum; nothing is left behind on failure."""
+    folder = Path(os.path.realpath(folder / file.name)).parent
+    name = str(folder / f".rescompile-{os.getpid()}-{os.urandom(4).hex()}")
+    handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    checksum = 0
+    try:
+        with os.fdopen(handle, "wb", buffering=1 << 16) as stream:
+            for chunk in file.chunks():
+                stream.write(chunk)
+                if "{checksum}" in file.name:
+                    checksum = zlib.crc32(chunk, checksum)
+                if progress is not None:
+                    progress(len(chunk))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+    return name, f"{checksum:08x}"
+
+
+def write_stdout(files: Iterable[File]) -> None:
+    """Write the one file of an artifact to standard output. Raises OutputError where there are several."""
+    files = list(files)
+    if len(files) > 1:
+        raise OutputError(
+            Diagnostic(
+                "E1002",
+                "this artifact is several files, so it cannot go to standard output",
+                help="write to a file with -o",
+            )
+        )
+    for file in files:
+        for chunk in file.chunks():
+            sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()

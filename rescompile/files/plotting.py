@@ -1,0 +1,132 @@
+"""Figures as files, drawn by matplotlib: deterministic, and sealed like everything that rescompile writes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
+from rescompile.files.checksum import sealed
+from rescompile.files.output import File, check_folder, check_ours, write_files
+
+#: How the seal stands in a file of each format. The chunks of a PNG carry checksums of their own, which could not hold one of
+#: the whole file, so there it follows the last chunk, where readers stop.
+SEALS = {".svg": (b"<!-- ", b": ", b" -->\n"), ".png": (b"", b": ", b"")}
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Values at 0, 1, 2, ... and what they are."""
+
+    label: str
+    values: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Points with bars of how far they may be below and above, `joined` or not."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    below: Sequence[float]
+    above: Sequence[float]
+    joined: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """One panel of a figure: lines over labelled axes, on scales of powers of two and ten if `log`."""
+
+    title: str
+    x: str
+    y: str
+    lines: Sequence[Line]
+    log: bool = False
+
+
+def checked(name: str, force: bool) -> Path:
+    """The path of a figure to write. Raises UsageError, OutputError or Unavailable before anything else is done."""
+    path = Path(name)
+    if path.suffix not in SEALS:
+        raise UsageError(Diagnostic("E0802", f"--plot {name}: a figure is a file that ends in .svg or .png"))
+    check_folder(path)
+    check_ours(path, force)
+    _matplotlib()
+    return path
+
+
+def histogram(
+    path: Path, bars: Curve, line: Curve | None, marked: tuple[int, int] | None, title: str, axes: tuple[str, str],
+    force: bool = False,
+) -> None:  # fmt: skip
+    """Write a histogram, with a line above it, and the bars of the interval `marked` in a colour of their own.
+
+    Raises OutputError, and Unavailable where matplotlib is not installed.
+    """
+    matplotlib = _matplotlib()
+    from matplotlib.figure import Figure  # without pyplot: no display, no state
+
+    with matplotlib.rc_context(_context(title)):
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        plot: Any = figure.add_subplot()
+        low, high = marked or (0, -1)
+        colours = ["#d1603d" if low <= at <= high else "#5b7c99" for at in range(len(bars.values))]
+        plot.bar(range(len(bars.values)), bars.values, color=colours, width=0.9, label=bars.label)
+        if line is not None:
+            plot.plot(range(len(line.values)), line.values, color="#222222", linewidth=1.5, label=line.label)
+            plot.legend(frameon=False)
+        plot.set(title=title, xlabel=axes[0], ylabel=axes[1])
+        plot.spines[["top", "right"]].set_visible(False)
+        plot.xaxis.get_major_locator().set_params(integer=True)
+        _save(figure, path, force)
+
+
+def panels(path: Path, axes: Sequence[Axes], force: bool = False) -> None:
+    """Write a figure of panels beside one another. Raises OutputError, and Unavailable where matplotlib is not installed."""
+    matplotlib = _matplotlib()
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_context(axes[0].title)):
+        figure = Figure(figsize=(1 + 5.5 * len(axes), 4.5), layout="constrained")
+        for at, panel in enumerate(axes, 1):
+            plot: Any = figure.add_subplot(1, len(axes), at)
+            for line in panel.lines:
+                plot.errorbar(
+                    line.x, line.y, yerr=[line.below, line.above], label=line.label, marker="o", markersize=4, capsize=3,
+                    linewidth=1.5 if line.joined else 0, elinewidth=1,
+                )  # fmt: skip
+            if panel.log:
+                plot.set_xscale("log", base=2)
+                plot.set_yscale("log")
+                ticks = sorted({x for line in panel.lines for x in line.x})
+                plot.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            plot.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
+            plot.spines[["top", "right"]].set_visible(False)
+            plot.legend(frameon=False, fontsize="small")
+        _save(figure, path, force)
+
+
+def _context(title: str) -> dict[str, Any]:
+    """Settings under which the same figure is the same bytes, and text stays text."""
+    return {"svg.hashsalt": title, "svg.fonttype": "none"}
+
+
+def _save(figure: Any, path: Path, force: bool) -> None:
+    stream = io.BytesIO()
+    nothing = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+    figure.savefig(stream, format=path.suffix[1:], dpi=150, metadata=nothing)
+    data = b"".join(bytes(chunk) for chunk in sealed([stream.getvalue()], *SEALS[path.suffix]))
+    write_files([File(path.name, lambda: [data], len(data))], path.parent, force)
+
+
+def _matplotlib() -> Any:
+    try:
+        import matplotlib
+    except ImportError as error:
+        message = f"figures are drawn by matplotlib, which cannot be loaded: {error}"
+        raise Unavailable(Diagnostic("E0902", message, help="pip install 'rescompile[plot]'")) from None
+    return matplotlib

@@ -1,0 +1,286 @@
+"""The tree: every network of this family is ops in series and in parallel, with side branches.
+
+    Op         a leaf
+    Series     one after the other; with a name it is a scope, with a call it came from a block
+    Parallel   branches on the same input, or on equal ranges of its channels, merged by add, concat, mul or gate
+    Side       a branch that does not rejoin: an auxiliary head, a feature tap, parameters that nothing uses
+
+Every node knows its input and output shape (without the batch). `hints` stand beside numbers: the expressions they came
+from, never compared, possibly stale. `origin` is the definition step that a node came from; `when` is the condition under
+which it exists, in the names of the block around.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+from rescompile.diagnostics.errors import ShapeError
+from rescompile.ir.ops import Kind, Parameter, Shape
+
+Merge = Literal["add", "concat", "mul", "gate"]
+Mode = Literal["training", "always", "never"]
+Hints = Mapping[str, str]
+NO_HINTS: Hints = {}  # shared, and no mappingproxy, so that networks can be copied and sent to other processes
+INPUT, LOGITS = "input", "logits"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The step of a definition that a node came from; the same for all copies of a block."""
+
+    file: str
+    line: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A block as it was written: parameters with their defaults (None: there is none), lets and condition as expressions,
+    and what it says of itself. For those who print the tree as code; nothing here is evaluated or compared."""
+
+    parameters: Mapping[str, Any]
+    lets: Mapping[str, Any]
+    when: str | None
+    doc: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The block that a Series came from, with all its arguments and the literal defaults of its parameters; `index` is
+    its place among `depth` copies, if repeated.
+
+    `hints` are in the names of the block around, those of the ops inside in the names of this one.
+    """
+
+    block: str
+    arguments: Mapping[str, Any]
+    defaults: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    hints: Hints = field(default_factory=dict, compare=False)
+    index: int | None = None
+    depth: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """A leaf: one operator with its numbers. `zeros` counts those of its weights that a pass put in, which are 0 and no
+    parameters."""
+
+    name: str
+    kind: Kind
+    input: Shape
+    output: Shape
+    hints: Hints = field(default_factory=dict, compare=False)
+    origin: Origin | None = field(default=None, compare=False)
+    when: str | None = field(default=None, compare=False)
+    zeros: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Children one after the other; without children the identity."""
+
+    children: tuple[Node, ...]
+    input: Shape
+    output: Shape
+    name: str | None = None
+    call: Call | None = None
+    origin: Origin | None = field(default=None, compare=False)
+    when: str | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Survival:
+    """How a residual branch is dropped in training: kept with `probability`, drawn per batch or per sample, and
+    rescaled at test time (multiply by the probability) or in training (divide by it)."""
+
+    probability: float
+    unit: Literal["batch", "sample"]
+    rescale: Literal["test", "train"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parallel:
+    """Branches on the same input; with `split` each has its own of as many equal ranges of the input's channels, in order.
+    `residual` marks branch + shortcut; with merge gate the branches are (branch, gate, shortcut) and the value is
+    gate * branch + (1 - gate) * shortcut. Neither is ever split. Of copies of one branch, `hints` has the expression for their
+    number under `copies`."""
+
+    name: str
+    branches: tuple[Series, ...]
+    merge: Merge
+    input: Shape
+    output: Shape
+    residual: bool = False
+    survival: Survival | None = None
+    split: bool = False
+    origin: Origin | None = field(default=None, compare=False)
+    when: str | None = field(default=None, compare=False)
+    hints: Hints = field(default_factory=dict, compare=False)
+
+    @property
+    def given(self) -> Shape:
+        """The shape that each branch is given."""
+        return share(self.input, len(self.branches)) if self.split else self.input
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A branch that does not rejoin, so the value passes by unchanged. `always` is computed in every graph, `training`
+    only in training, `never` not at all: it only owns parameters."""
+
+    child: Series
+    output_name: str | None
+    mode: Mode
+    input: Shape
+    origin: Origin | None = field(default=None, compare=False)
+
+    @property
+    def output(self) -> Shape:
+        """What comes after: the input, untouched."""
+        return self.input
+
+
+Node = Op | Series | Parallel | Side
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network: its tree, and the canonical spec it came from as text with its SHA-256, so that nothing below needs a
+    Spec. `passes` names what was applied since, in order; `parameters` are those of the
+    network's own whose every mention is a hint in the tree."""
+
+    name: str
+    root: Series
+    text: str = ""
+    sha256: str = ""
+    passes: tuple[str, ...] = ()
+    checkpoint: bool = False
+    preprocess: Mapping[str, Any] | None = None
+    reference: str = field(default="", compare=False)
+    parameters: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    definitions: Mapping[str, Definition] = field(default_factory=dict, compare=False)
+
+    @property
+    def input(self) -> Shape:
+        """Shape of the input, without the batch."""
+        return self.root.input
+
+    @property
+    def outputs(self) -> dict[str, Shape]:
+        """The outputs in evaluation mode: `logits`, then those of side branches that are always computed."""
+        sides = {
+            node.output_name or path: node.child.output
+            for path, node in walk(self.root, computed=True)
+            if isinstance(node, Side)
+        }
+        return {LOGITS: self.root.output, **sides}
+
+
+def join(path: str, name: str | None) -> str:
+    """The dotted name of `name` inside the scope `path`; a node without a name adds nothing."""
+    return f"{path}.{name}" if path and name else path or name or ""
+
+
+def name_of(node: Node) -> str | None:
+    """What a node adds to the names of those inside it, and is called itself."""
+    return None if isinstance(node, Side) else node.name
+
+
+def children(node: Node) -> tuple[Node, ...]:
+    """The nodes directly inside."""
+    match node:
+        case Series():
+            return node.children
+        case Parallel():
+            return node.branches
+        case Side():
+            return (node.child,)
+        case _:
+            return ()
+
+
+def scope(path: str, node: Node) -> str:
+    """The dotted name of the scope that the node's children live in: a merge is no scope, so its name adds nothing."""
+    return join(path, node.name) if isinstance(node, Series) else path
+
+
+def walk(node: Node, path: str = "", computed: bool = False) -> Iterator[tuple[str, Node]]:
+    """Every node with its full name, in execution order, parents first.
+
+    With `computed`, without what evaluation mode leaves out: side branches of another mode than `always`.
+    """
+    todo = [(path, node)]
+    while todo:
+        path, node = todo.pop()
+        if computed and isinstance(node, Side) and node.mode != "always":
+            continue
+        yield join(path, name_of(node)), node
+        inner = scope(path, node)
+        todo.extend((inner, child) for child in reversed(children(node)))
+
+
+def parameters(network: Network) -> Iterator[tuple[str, Parameter]]:
+    """Every tensor of the network by its full name, in execution order: the keys of a `state_dict`."""
+    for path, node in walk(network.root):
+        if isinstance(node, Op):
+            for parameter in node.kind.parameters(node.input):
+                yield f"{path}.{parameter.name}", parameter
+
+
+@dataclass(frozen=True)
+class Rules(Generic[T]):
+    """One interpretation of the tree: what an op is worth, and how the worths of children combine."""
+
+    op: Callable[[str, Op], T]
+    series: Callable[[Series, Sequence[T]], T]
+    parallel: Callable[[Parallel, Sequence[T]], T]
+    side: Callable[[Side, T], T]
+
+
+def fold(node: Node, rules: Rules[T], path: str = "") -> T:
+    """The one recursion over the tree, leaves first."""
+    match node:
+        case Op():
+            return rules.op(join(path, node.name), node)
+        case Series():
+            inner = scope(path, node)
+            return rules.series(node, [fold(child, rules, inner) for child in node.children])
+        case Parallel():
+            return rules.parallel(node, [fold(branch, rules, path) for branch in node.branches])
+        case Side():
+            return rules.side(node, fold(node.child, rules, path))
+
+
+def share(shape: Shape, count: int) -> Shape:
+    """The shape of an equal part of the channels. Raises ShapeError where they cannot be divided so."""
+    if shape[0] % count:
+        raise ShapeError("E0203", f"cannot split {shape[0]} channels among {count} branches", "copies")
+    return shape[0] // count, *shape[1:]
+
+
+def merge_shape(merge: Merge, shapes: Sequence[Shape]) -> Shape:
+    """The shape of merged branches. Raises ShapeError where they do not fit together."""
+    first = shapes[0]
+    listed = " and ".join(str(list(shape)) for shape in shapes)
+    if merge == "concat":
+        if any(len(shape) != len(first) or shape[1:] != first[1:] for shape in shapes):
+            raise ShapeError("E0201", f"concat needs maps of one size, and its branches give {listed}")
+        return sum(shape[0] for shape in shapes), *first[1:]
+    if merge == "mul":
+        full = max(shapes, key=lambda shape: shape[1:])
+        if any(shape != full and shape != (full[0], *(1 for _ in full[1:])) for shape in shapes):
+            raise ShapeError(
+                "E0201", f"mul needs equal shapes or 1x1 maps of as many channels, and its branches give {listed}"
+            )
+        return full
+    if any(shape != first for shape in shapes):
+        raise ShapeError(
+            "E0201",
+            f"the branches of {'a gate' if merge == 'gate' else 'an addition'} must agree, and they give {listed}",
+        )
+    return first

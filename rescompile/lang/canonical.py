@@ -1,0 +1,130 @@
+"""The canonical text of a spec: self-contained, and written in one way only.
+
+It leaves out what does not change the network (reference, family, description, notes, unverified, expect) and what the
+network does not use (inherited defaults, blocks that nothing can reach). Keys whose order means nothing are put into one.
+Reading it back gives the same text; its SHA-256 is the network's identity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from rescompile.lang.inheritance import KEYS
+from rescompile.lang.reachable_blocks import reached
+from rescompile.lang.spec import Block, Preprocess, Spec, Survival
+from rescompile.lang.yaml_reader import plain, reads_as_text
+
+LEFT_OUT = ("reference", "family", "description", "notes", "unverified", "expect", "extends", "set")
+#: Keys that come first in a step; all others follow by name.
+FIRST = (
+    "block",
+    "name",
+    "depth",
+    "members",
+    "if",
+    "when",
+    "then",
+    "else",
+    "branch",
+    "gate",
+    "shortcut",
+    "merge",
+    "copies",
+)
+
+
+def canonical(spec: Spec, used: Collection[str]) -> tuple[str, str]:
+    """The text and its SHA-256 in hex; `used` are the words of ops and blocks that the network uses."""
+    document = plain(spec.document)
+    kept = {key: document[key] for key in KEYS if key in document and key not in LEFT_OUT}
+    defaults = kept.get("defaults", {})
+    kept["defaults"] = {word: _step(defaults[word]) for word in sorted(defaults) if word in used and defaults[word]}
+    kept["blocks"] = {word: _block(block) for word, block in sorted(reached(kept, kept["blocks"].get).items())}
+    kept["network"] = _step(kept["network"])
+    for key, model in (("survival", Survival), ("preprocess", Preprocess)):
+        if key in kept:
+            kept[key] = {name: kept[key][name] for name in model.model_fields if name in kept[key]}
+    text = dump({key: value for key, value in kept.items() if value not in ({}, [])})
+    return text, hashlib.sha256(text.encode()).hexdigest()
+
+
+def _block(block: dict[str, Any]) -> dict[str, Any]:
+    """A block in the order of the grammar; the order of its parameters and lets has a meaning."""
+    kept = {key: block[key] for key in Block.model_fields if key in block and key not in LEFT_OUT}
+    return {key: _step(value) if key == "body" else value for key, value in kept.items() if value != {}}
+
+
+def _step(step: Any) -> Any:
+    """Steps, arguments and attributes with their keys in one order."""
+    if isinstance(step, list):
+        return [_step(item) for item in step]
+    if not isinstance(step, dict):
+        return step
+    rank = {key: at for at, key in enumerate(FIRST)}
+    return {key: _step(step[key]) for key in sorted(step, key=lambda key: (rank.get(key, len(FIRST)), key))}
+
+
+def dump(value: dict[str, Any]) -> str:
+    """YAML in block style for mappings and lists of mappings, flow style for short lists of scalars."""
+    return "".join(f"{line}\n" for line in _mapping(value, 0))
+
+
+def _mapping(value: dict[str, Any], indent: int) -> Iterator[str]:
+    for key, item in value.items():
+        yield from _entry(f"{' ' * indent}{_text(key)}:", item, indent + 2)
+
+
+def _entry(head: str, item: Any, indent: int) -> Iterator[str]:
+    """The lines of `head` followed by a value that is nested `indent` deep."""
+    if isinstance(item, dict) and item:
+        yield head
+        yield from _mapping(item, indent)
+    elif isinstance(item, list) and any(isinstance(entry, dict | list) for entry in item):
+        yield head
+        for entry in item:
+            yield from _item(entry, indent)
+    else:
+        yield f"{head} {_flow(item)}"
+
+
+def _item(entry: Any, indent: int) -> Iterator[str]:
+    dash = f"{' ' * indent}-"
+    nested = isinstance(entry, dict) or (isinstance(entry, list) and any(isinstance(e, dict | list) for e in entry))
+    if not nested or not entry:
+        yield f"{dash} {_flow(entry)}"
+        return
+    lines = (
+        _mapping(entry, indent + 2)
+        if isinstance(entry, dict)
+        else (line for e in entry for line in _item(e, indent + 2))
+    )
+    yield f"{dash} {next(iter_lines := iter(lines)).lstrip(' ')}"
+    yield from iter_lines
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_flow(item) for item in value)}]"
+    if value == {} and isinstance(value, dict):
+        return "{}"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(value)
+    return str(value) if isinstance(value, int) else _text(value)
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_(][A-Za-z0-9_ .+*/%()<>=!-]*")
+
+
+def _text(text: str) -> str:
+    """Text without quotes where it reads back as itself, else in double quotes with JSON's escapes."""
+    if _PLAIN.fullmatch(text) and reads_as_text(text) and text == text.strip():
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'

@@ -1,0 +1,137 @@
+"""Errors of form: what pydantic found wrong with a document, located and in the language's own words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from rescompile.diagnostics.errors import Diagnostic, clipped, nearest, one_of
+from rescompile.ir import ops
+from rescompile.ir.expressions import show
+from rescompile.ir.names import COMBINATORS
+from rescompile.lang import library, spec
+from rescompile.lang.spec import Spec
+from rescompile.lang.yaml_reader import Mapping, inside, locate
+
+
+def diagnostics(error: ValidationError, document: Mapping) -> Iterator[Diagnostic]:
+    """Every error, once."""
+    seen = set()
+    for item in error.errors(include_url=False):
+        diagnostic = _diagnostic(item, document)
+        if (diagnostic.code, diagnostic.place, diagnostic.message) not in seen:
+            seen.add((diagnostic.code, diagnostic.place, diagnostic.message))
+            yield diagnostic
+
+
+def _diagnostic(item: Any, document: Mapping) -> Diagnostic:
+    loc, kind, context, given = item["loc"], item["type"], item.get("ctx") or {}, item.get("input")
+    named = [step for step in loc if not str(step).startswith(("<", "["))]
+    last = str(next((step for step in reversed(named) if isinstance(step, str)), ""))
+    what = (
+        f"'{last}'"
+        if named and isinstance(named[-1], str)
+        else f"entry {named[-1] + 1} of '{last}'"
+        if named
+        else "the spec"
+    )
+    if kind.startswith("E0"):
+        return _own(kind, loc, context, document)
+    if kind == "extra_forbidden":
+        known = _keys(loc)
+        listed = f"the keys here are {one_of(sorted(known))}" if 0 < len(known) < 14 else None
+        message = f"unknown key '{clipped(last)}'"
+        return Diagnostic("E0102", message, locate(document, loc, key=True), help=nearest(last, known) or listed)
+    if kind == "missing":
+        return Diagnostic("E0103", f"the key '{last}' is missing", locate(document, loc[:-1], key=True))
+    if kind == "literal_error":
+        words = re.findall(r"'([^']*)'", context["expected"]) or [context["expected"]]
+        message = f"{what} must be {one_of(words)}, and this is {clipped(show(given))}"
+        return Diagnostic("E0104", message, locate(document, loc), help=nearest(str(given), words))
+    message = f"{what} must be {_FORMS.get(kind, kind).format(**context)}"
+    if not isinstance(given, dict | list):
+        message += f", and this is {clipped(show(given))}"
+    return Diagnostic("E0104", message, locate(document, loc), help=_form_help(kind, loc, given))
+
+
+_FORMS = {
+    "string_type": "text",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "too_short": "a list with something in it",
+    "too_long": "a list of at most {max_length} entries",
+    "string_too_long": "text of at most {max_length} characters",
+    "greater_than_equal": "at least {ge}",
+    "less_than_equal": "at most {le}",
+}
+
+
+def _form_help(kind: str, loc: Sequence[str | int], given: Any) -> str | None:
+    if kind == "list_type" and isinstance(given, dict):
+        return "put '- ' before each step"
+    if loc[:1] == ("input",) and kind == "too_long":
+        return "leave the batch out: [channels, height, width]"
+    if loc[:1] == ("defaults",) and len(loc) == 2 and (main := _main(str(loc[1]))):
+        return f"write {{{main}: {show(given)}}}"
+    return None
+
+
+def _main(word: str) -> str | None:
+    return ops.main_attribute(word) if word in ops.WORDS else None
+
+
+def _own(code: str, loc: Sequence[str | int], context: Any, document: Mapping) -> Diagnostic:
+    """An error of our own models, located, with the help that only the whole spec can give."""
+    is_key = loc[-1:] == ("[key]",)
+    path = (*loc, *context.get("at", ()))
+    place = locate(document, path, key=is_key)
+    if "offset" in context:
+        place = inside(document, path, context["offset"], context["length"], key=is_key)
+    message, help = context["message"], context.get("help")
+    named = [str(step) for step in loc if isinstance(step, str) and not step.startswith(("<", "["))]
+    if code == "E0110" and "<named>" in loc[:-1] and named:  # the name is often meant as a word
+        word = named[-1]
+        if _is_block(word, document):
+            message, help = (
+                f"'{word}' is the word of a block, and stands here as a name",
+                f"write {{block: {word}, ...}}",
+            )
+        elif hint := nearest(word, [*ops.WORDS, *COMBINATORS]):
+            message, help = f"there is no op '{word}'", hint
+        else:
+            return Diagnostic(code, message, place, help=help)
+        place = locate(document, loc, key=True)
+    return Diagnostic(code, message, place, help=help)
+
+
+def _is_block(word: str, document: Mapping) -> bool:
+    own = document.get("blocks")
+    return word in library.blocks() or (isinstance(own, Mapping) and word in own.entries)
+
+
+def _keys(loc: Sequence[str | int]) -> set[str]:
+    """The keys allowed where an unknown one was found."""
+    models: dict[str, type[BaseModel]] = {
+        "residual": spec.Residual, "parallel": spec.Parallel, "side": spec.Side, "survival": spec.Survival,
+        "expect": spec.Expect, "preprocess": spec.Preprocess,
+    }  # fmt: skip
+    parent = loc[-2] if len(loc) > 1 else ""
+    if parent in models:
+        return set(models[str(parent)].model_fields)
+    if parent == "<if>":
+        return {"if", "then", "else"}
+    if parent == "<each>" or parent == "<first>":
+        return {"each", "first", "rest"}
+    if len(loc) == 1:
+        return set(Spec.model_fields)
+    if loc[0] == "blocks":
+        return set(spec.Block.model_fields) if len(loc) == 3 else set(spec.ParameterDefinition.model_fields)
+    return set()

@@ -1,0 +1,104 @@
+"""The JSON Schema of spec format 1, in draft 7, which editors speak; made from the models."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from rescompile.files.checksum import sealed
+from rescompile.ir import ops
+from rescompile.ir.names import IDENTIFIER, RESERVED, TEMPLATE
+from rescompile.lang.spec import EXPRESSION, ROW_KEYS, SCALAR, Spec
+
+
+def text() -> Iterator[bytes | memoryview]:
+    """The schema as JSON, its last key a comment that holds the seal: what a file and standard output get alike."""
+    body = json.dumps(schema(), indent=2).removesuffix("\n}")
+    return sealed([body.encode()], b',\n  "$comment": "', b": ", b'"\n}\n')
+
+
+def schema() -> dict[str, Any]:
+    """The schema of a spec file."""
+    made = Spec.model_json_schema(ref_template="#/definitions/{model}")
+    made = _draft_7(made)
+    definitions = made["definitions"] = made.pop("$defs")
+    value = definitions.pop("Attributes")["additionalProperties"]
+    definitions["NamedStep"] |= {
+        "minProperties": 1,
+        "maxProperties": 1,
+        "propertyNames": {"pattern": _whole(TEMPLATE), "not": {"enum": sorted([*ops.WORDS, *RESERVED])}},
+    }
+    definitions["OpStep"] = {"anyOf": [_op_step(word, value) for word in ops.WORDS]}
+    for step, keys in (("Step", ["block"]), ("Named", list(ROW_KEYS))):
+        _only_with(definitions[step], "Use", keys)
+    definitions["Use"]["propertyNames"] = {"not": {"enum": sorted(RESERVED - set(definitions["Use"]["properties"]))}}
+    for owner, key in ((made, "name"), (definitions["Use"], "block"), (definitions["Side"], "output")):
+        owner["properties"][key]["pattern"] = _whole(IDENTIFIER)
+    title = "rescompile spec, format 1"
+    made["required"] = ["rescompile", "name"]
+    made["anyOf"] = [{"required": ["extends"]}, {"required": ["input", "network"]}]
+    return {"$schema": "http://json-schema.org/draft-07/schema#", "title": title} | {
+        k: v for k, v in made.items() if k != "title"
+    }
+
+
+def _whole(pattern: re.Pattern[str]) -> str:
+    """A pattern that all of a text has to match, in words that JavaScript shares."""
+    return f"^(?:{pattern.pattern})$"
+
+
+def _only_with(union: dict[str, Any], model: str, keys: list[str]) -> None:
+    """Let a step be this model only where it has one of these keys, as the compiler does: any mapping would be one."""
+    found = union["anyOf"].index({"$ref": f"#/definitions/{model}"})
+    union["anyOf"][found] = {"allOf": [union["anyOf"][found], {"anyOf": [{"required": [key]} for key in keys]}]}
+
+
+def _op_step(word: str, value: Any) -> dict[str, Any]:
+    """An op with the attributes that its word takes, from the table of ops."""
+    facts = ops.attributes(word)
+    properties = {name: value | {"description": attribute.doc} for name, attribute in facts.items()}
+    attributes = {
+        "type": "object",
+        "properties": {**properties, "when": EXPRESSION},
+        "additionalProperties": False,
+    }
+    body = {"anyOf": [attributes, SCALAR]} if ops.main_attribute(word) else attributes
+    description = (ops.WORDS[word][0].__doc__ or "").split("\n")[0]
+    return {
+        "type": "object",
+        "description": description,
+        "properties": {word: body},
+        "required": [word],
+        "additionalProperties": False,
+    }
+
+
+def _draft_7(node: Any) -> Any:
+    """Keywords of later drafts as draft 7 has them; the titles that pydantic makes up are left out, and so are defaults
+    of null, which specs cannot write."""
+    if isinstance(node, list):
+        return [_draft_7(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    out: dict[str, Any] = {}
+    for key, value in node.items():
+        if key == "title" and isinstance(value, str):
+            continue
+        if key == "default" and value is None:
+            continue
+        if key == "prefixItems":
+            key = "items"
+        if key == "anyOf":
+            value = [option for option in value if option != {"type": "null"} and option != {"not": {}}]
+            if len(value) == 1:
+                out |= _draft_7(value[0])
+                continue
+        if key == "oneOf":  # the first key decides, which a schema cannot say; the forms overlap in editors
+            out["anyOf"] = _draft_7([option for option in value if option != {"not": {}}])
+            continue
+        if key == "discriminator":
+            continue
+        out[key] = _draft_7(value)
+    return out

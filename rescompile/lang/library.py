@@ -1,0 +1,86 @@
+"""Where specs and blocks are found: the zoo and the block library shipped with the package, and users' own files."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from rescompile.diagnostics.errors import Diagnostic, Place, Source, SpecError, UsageError, nearest
+from rescompile.files import file_types
+from rescompile.lang.yaml_reader import MAX_BYTES
+
+SUFFIXES = (".yaml", ".yml")
+
+
+@cache
+def zoo() -> dict[str, Path]:
+    """Every network shipped with rescompile: its name -> its file, sub-folders included."""
+    return {path.stem: path for path in sorted(_folder("rescompile.specs").rglob("*.yaml"))}
+
+
+@cache
+def blocks() -> dict[str, Path]:
+    """Every block of the library: its word -> its file."""
+    return {path.stem: path for path in sorted(_folder("rescompile.blocks").glob("*.yaml"))}
+
+
+def is_file(argument: str) -> bool:
+    """Whether an argument means a file: it has a / or ends in .yaml or .yml. Anything else is a name of the zoo."""
+    return "/" in argument or "\\" in argument or argument.endswith(SUFFIXES)
+
+
+def spec_path(argument: str) -> Path:
+    """The file that `argument` means. Raises UsageError if there is none, or its ending is that of something else."""
+    file_types.refuse(argument, "a spec is a .yaml file or a name of the zoo", file_types.SPEC)
+    if is_file(argument):
+        path = Path(argument)
+        if os.path.isdir(path) or not os.path.exists(path):  # a pipe will do: it is read once
+            file_types.check_file(path)
+        return path
+    if argument in zoo():
+        return zoo()[argument]
+    if os.path.isfile(argument):
+        hint = f"the file of this name is written ./{argument}"
+    else:
+        hint = nearest(argument, zoo()) or "see 'rescompile list'; a file is named with a / or with .yaml"
+    raise UsageError(Diagnostic("E0801", f"there is no network '{argument}' in the zoo", help=hint))
+
+
+def source(path: Path) -> Source:
+    """The text of a file, under the name that messages show; no more than a spec may have and one byte.
+
+    Raises UsageError if it cannot be read, and SpecError if it is no text.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(Diagnostic("E0801", f"{shown(path)} cannot be read: {error.strerror}")) from None
+    if len(data) > MAX_BYTES:
+        place = Place(Source(shown(path), ""), 1, 1, 2)
+        raise SpecError(Diagnostic("E0107", f"the file is longer than {MAX_BYTES:,} bytes", place))
+    try:
+        return Source(shown(path), data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        readable = data[: error.start].decode("utf-8-sig")
+        whole = Source(shown(path), readable + data[error.start :].decode("utf-8", "replace"))
+        message = f"the file is not UTF-8 text: byte {data[error.start]:#04x} stands here"
+        raise SpecError(Diagnostic("E0111", message, Place.at(whole, len(readable)))) from None
+
+
+def shown(path: Path) -> str:
+    """A path as messages show it: `blocks/bottleneck.yaml` for the library, relative where that is shorter."""
+    for folder, name in ((_folder("rescompile.blocks"), "blocks"), (_folder("rescompile.specs"), "specs")):
+        if path.is_relative_to(folder):
+            return f"{name}/{path.relative_to(folder).as_posix()}"
+    return path.as_posix()
+
+
+@cache
+def _folder(package: str) -> Path:
+    spec = find_spec(package)
+    assert spec is not None, f"{package} is not installed"
+    assert spec.submodule_search_locations
+    return Path(next(iter(spec.submodule_search_locations)))

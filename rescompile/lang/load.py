@@ -1,0 +1,106 @@
+"""From a file or a zoo name to a Spec: read, merge, inline the library's blocks, validate, check every name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from rescompile.diagnostics.errors import Diagnostic, SpecError
+from rescompile.ir import ops
+from rescompile.lang import library, recovery
+from rescompile.lang.form_errors import diagnostics
+from rescompile.lang.inheritance import resolve
+from rescompile.lang.name_checker import check
+from rescompile.lang.reachable_blocks import reached
+from rescompile.lang.spec import Spec
+from rescompile.lang.yaml_reader import Mapping, plain, read
+
+PathLike = str | os.PathLike[str]
+
+
+def load(path_or_name: PathLike, set: Sequence[str] = ()) -> Spec:
+    """Read and validate a spec.
+
+    `path_or_name` is a file if it has a `/` or ends in .yaml or .yml, else a name of the zoo. `set` holds settings such
+    as `"layer3.depth=23"`, as on the command line. The Spec that comes back is resolved: `extends` and `set` are
+    applied, and the blocks it uses are in its `blocks`.
+
+    Raises SpecError with every mistake found, located, and UsageError if there is no such spec.
+    """
+    document = resolve(library.spec_path(os.fspath(path_or_name)), set)
+    return from_document(document, changed=bool(set))
+
+
+def from_document(document: Mapping, changed: bool = False) -> Spec:
+    """The Spec of a merged document, `changed` by settings from outside the file or not.
+
+    Raises SpecError with every mistake; its `rest` is the Spec without the wrong rows.
+    """
+    empty = list(recovery.empties(document))
+    if empty:
+        document = recovery.without_empties(document)  # type: ignore[assignment]
+    document = _with_library(document)
+    try:
+        result = Spec.resolved(document, changed)
+    except ValidationError as error:
+        forms = [
+            diagnostic for diagnostic in diagnostics(error, document) if not (empty and diagnostic.code == "E0103")
+        ]
+        names = [] if empty else _names_of_the_rest(document, error)
+        raise SpecError([*empty, *forms, *names]) from None
+    if empty:
+        raise SpecError(empty)
+    problems = check(result)
+    if problems:
+        raise SpecError(problems, _rest(document, problems))
+    return result
+
+
+def _names_of_the_rest(document: Mapping, error: ValidationError) -> list[Diagnostic]:
+    """Unknown names and words in the rows whose form is right."""
+    wrong = [item["loc"] for item in error.errors(include_url=False)]
+    if any(loc[:1] in (("blocks",), ("parameters",)) for loc in wrong):
+        return []  # what they define would be missed everywhere
+    try:
+        rest = Spec.resolved(recovery.without_forms(document, wrong), False)
+    except ValidationError:
+        return []
+    return [diagnostic for diagnostic in check(rest) if diagnostic.code not in ("E0103", "E0410")]
+
+
+def _rest(document: Mapping, problems: Sequence[Diagnostic]) -> Spec | None:
+    """The Spec without the rows that hold a wrong word, if the rest is right."""
+    remaining = recovery.without_places(document, {problem.place for problem in problems if problem.place is not None})
+    if remaining is None:
+        return None
+    try:
+        rest = Spec.resolved(remaining, False)
+    except ValidationError:
+        return None
+    return None if any(diagnostic.code != "E0410" for diagnostic in check(rest)) else rest
+
+
+# --- blocks of the library --------------------------------------------------------------------------------------------
+
+
+def _with_library(document: Mapping) -> Mapping:
+    """The document with every block of the library that its text can mean."""
+    own = document.get("blocks")
+    if own is not None and not isinstance(own, Mapping):
+        return document
+    entries = dict(own.entries) if own is not None else {}
+
+    def block(word: str) -> Any:
+        if word not in entries:
+            if word not in library.blocks() or word in ops.WORDS:
+                return None
+            node = read(library.source(library.blocks()[word]))
+            entries[word] = (node.place, node)
+        return plain(entries[word][1])
+
+    reached(plain(document), block)
+    blocks = Mapping(dict(sorted(entries.items())), own.place if own is not None else document.place)
+    return document.put("blocks", blocks)

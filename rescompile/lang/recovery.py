@@ -1,0 +1,81 @@
+"""What remains of a document without its mistakes, so that one run finds those behind them too."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+from rescompile.diagnostics.errors import Diagnostic, Place, clipped
+from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar
+
+
+def empties(node: Located) -> Iterator[Diagnostic]:
+    """Keys and dashes that nothing follows: YAML reads them as null, which means nothing in a spec."""
+    match node:
+        case Mapping():
+            for name, (key, value) in node.entries.items():
+                if _is_null(value):
+                    yield Diagnostic(
+                        "E0104", f"nothing follows '{clipped(name)}'", key, help="give it a value, or leave the key out"
+                    )
+                yield from empties(value)
+        case Items():
+            for item in node.items:
+                if _is_null(item):
+                    yield Diagnostic(
+                        "E0104", "an entry of this list is empty", item.place, help="the empty step is 'identity'"
+                    )
+                yield from empties(item)
+
+
+def without_empties(node: Located) -> Located:
+    """The same without keys and entries that are empty."""
+    match node:
+        case Mapping():
+            kept = {
+                name: (key, without_empties(value))
+                for name, (key, value) in node.entries.items()
+                if not _is_null(value)
+            }
+            return Mapping(kept, node.place)
+        case Items():
+            return Items(tuple(without_empties(item) for item in node.items if not _is_null(item)), node.place)
+    return node
+
+
+def _is_null(node: Located) -> bool:
+    return isinstance(node, Scalar) and node.value is None
+
+
+def without_forms(document: Mapping, wrong: Sequence[Sequence[str | int]]) -> Mapping:
+    """The document without the rows (or, elsewhere, the keys) that hold wrong forms."""
+    rows = {loc[1] for loc in wrong if loc[:1] == ("network",) and len(loc) > 1}
+    for loc in wrong:
+        if loc and loc[0] != "network" and loc[0] in document.entries:
+            document = document.put(str(loc[0]), None)
+    network = document.get("network")
+    if isinstance(network, Items):
+        kept = tuple(item for at, item in enumerate(network.items) if at not in rows)
+        document = document.put("network", Items(kept, network.place) if kept else None)
+    return document
+
+
+def without_places(document: Mapping, wrong: Collection[Place]) -> Mapping | None:
+    """The document without the rows that hold one of these places; None where none is left."""
+    network = document.get("network")
+    if not isinstance(network, Items):
+        return None
+    bad = {(place.source.name, place.line, place.column) for place in wrong}
+    kept = tuple(i for i in network.items if not bad & {(p.source.name, p.line, p.column) for p in _places(i)})
+    return document.put("network", Items(kept, network.place)) if kept else None
+
+
+def _places(node: Located) -> Iterator[Place]:
+    yield node.place
+    match node:
+        case Mapping():
+            for key, value in node.entries.values():
+                yield key
+                yield from _places(value)
+        case Items():
+            for item in node.items:
+                yield from _places(item)

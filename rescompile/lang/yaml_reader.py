@@ -1,0 +1,281 @@
+"""YAML text -> a tree of plain values that know where they stand.
+
+Strict on purpose: one document, no aliases, merge keys, tags or duplicate keys, scalars of YAML 1.2. The event stream is
+walked with bounds on bytes, depth and nodes, so hostile text is refused before anything is built from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from rescompile.diagnostics.errors import Diagnostic, Place, Source, SpecError
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 48
+MAX_NODES = 50_000
+MAX_DIGITS = 18
+
+Atom = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """One value; `plain` is false where the user quoted it."""
+
+    value: Atom
+    place: Place
+    plain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """A list."""
+
+    items: tuple[Located, ...]
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """Keys in their order; each with the place of the key and its value."""
+
+    entries: dict[str, tuple[Place, Located]]
+    place: Place
+
+    def get(self, key: str) -> Located | None:
+        """The value under this key, or None."""
+        entry = self.entries.get(key)
+        return entry[1] if entry else None
+
+    def put(self, key: str, value: Located | None, key_place: Place | None = None) -> Mapping:
+        """A copy with this key set, or without it if the value is None."""
+        entries = dict(self.entries)
+        if value is None:
+            entries.pop(key, None)
+        else:
+            entries[key] = (key_place or (entries[key][0] if key in entries else value.place), value)
+        return Mapping(entries, self.place)
+
+
+Located = Scalar | Items | Mapping
+
+
+def plain(node: Located) -> Any:
+    """The value without places: dicts, lists and scalars."""
+    match node:
+        case Mapping():
+            return {key: plain(value) for key, (_, value) in node.entries.items()}
+        case Items():
+            return [plain(item) for item in node.items]
+        case _:
+            return node.value
+
+
+def locate(document: Mapping, path: Sequence[str | int], key: bool = False) -> Place:
+    """The place that a message about the value at `path` points to: a value itself, but a mapping's key, since it may
+    stand on other lines; with `key`, always the key. Elements that name no part of the text are passed over."""
+    node: Located = document
+    key_place = place = document.place
+    for step in path:
+        if isinstance(node, Mapping) and step in node.entries:
+            key_place, node = node.entries[str(step)]
+        elif isinstance(node, Items) and isinstance(step, int) and step < len(node.items):
+            node = node.items[step]
+            key_place = node.place
+        else:
+            continue
+        place = key_place if isinstance(node, Mapping) else node.place
+    return key_place if key else place
+
+
+def inside(document: Mapping, loc: Sequence[str | int], offset: int, length: int, key: bool = False) -> Place:
+    """The part of a scalar's place (or of its key's) that an expression error is about; past the quote where it is quoted."""
+    place = locate(document, loc, key)
+    quoted = place.source.line(place.line)[place.column - 1 : place.column] in ("'", '"')
+    return place.part(offset + quoted, length)
+
+
+def read(source: Source, skip: int = 0) -> Located:
+    """The one document of the text, without its first `skip` characters.
+
+    Raises SpecError with every mistake that leaves the rest readable.
+    """
+    if len(source.text) > MAX_BYTES:
+        _refuse(source, None, "E0107", f"the text is longer than {MAX_BYTES:,} characters")
+    if wrong := yaml.reader.Reader.NON_PRINTABLE.search(source.text):
+        character = f"U+{ord(wrong[0]):04X}"
+        _refuse(source, Place.at(source, wrong.start()), "E0111", f"the character {character} cannot stand in YAML")
+    reader = _Reader(source, _events(source, " " * skip + source.text[skip:]))
+    node = reader.document()
+    if reader.problems:
+        raise SpecError(reader.problems)
+    return node
+
+
+def _events(source: Source, text: str) -> Iterator[yaml.Event]:
+    """The event stream of libyaml where PyYAML has it; on a syntax error of the pure Python parser, for one wording."""
+    try:
+        yield from yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as fast:
+        try:
+            for _ in yaml.parse(text, Loader=yaml.SafeLoader):
+                pass
+        except yaml.YAMLError as slow:
+            _syntax(source, slow)
+        _syntax(source, fast)
+
+
+def _syntax(source: Source, error: yaml.YAMLError) -> None:
+    """Refuse text that is no YAML; the usual mistakes in our words."""
+    problem = str(getattr(error, "problem", None) or "it cannot be read")
+    mark, context = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
+    opened = source.text[context.index : context.index + 1] if context else ""
+    help: str | None = None
+    if "'\\t'" in problem:
+        message = "a tab cannot indent"
+        help = "use spaces"
+    elif opened in ("[", "{") and ("<stream end>" in problem or "<document" in problem):
+        message, mark = f"this {opened} is never closed", context
+    elif (
+        "but found '<block" in problem
+        or "mapping values are not allowed" in problem
+        or "could not find expected ':'" in problem
+    ):
+        message = "this line does not fit the indentation or the form of those around it"
+        help = "text that holds ': ' needs quotes" if "mapping values" in problem else None
+    else:
+        message = f"not valid YAML: {problem}"
+        help = "values that hold [ ] { } , : or # need quotes"
+    place = Place.at(source, min(mark.index, max(len(source.text.rstrip()) - 1, 0))) if mark else None
+    _refuse(source, place, "E0101", message, help)
+
+
+def _refuse(source: Source, place: Place | None, code: str, message: str, help: str | None = None) -> None:
+    raise SpecError(Diagnostic(code, message, place or Place(source, 1, 1, 2), help=help))
+
+
+class _Reader:
+    """Builds the located tree from events, one method per construct."""
+
+    def __init__(self, source: Source, events: Iterator[yaml.Event]) -> None:
+        self.source, self.events = source, events
+        self.problems: list[Diagnostic] = []
+        self.nodes = 0
+
+    def document(self) -> Located:
+        next(self.events)  # stream start
+        start = next(self.events)
+        if not isinstance(start, yaml.DocumentStartEvent):
+            _refuse(self.source, None, "E0104", "there is nothing here", "a spec begins with 'rescompile: 1'")
+        if getattr(start, "version", None) or getattr(start, "tags", None):
+            self.problem(start, "E0106", "YAML directives are not used in specs")
+        node = self.node(next(self.events), 0)
+        next(self.events)  # document end
+        after = next(self.events)
+        if not isinstance(after, yaml.StreamEndEvent):
+            self.problem(after, "E0106", "a spec is one YAML document; a second one begins here")
+        return node
+
+    def node(self, event: yaml.Event, depth: int) -> Located:
+        self.nodes += 1
+        place = self.place(event)
+        if depth > MAX_DEPTH:
+            _refuse(self.source, place, "E0107", f"values are nested more than {MAX_DEPTH} deep")
+        if self.nodes > MAX_NODES:
+            _refuse(self.source, place, "E0107", f"more than {MAX_NODES:,} values in one file")
+        if getattr(event, "anchor", None):
+            kind = "aliases" if isinstance(event, yaml.AliasEvent) else "anchors"
+            self.problem(
+                event, "E0106", f"YAML {kind} are not used in specs", "write the value again, or use 'parameters'"
+            )
+        if isinstance(event, yaml.AliasEvent):
+            return Scalar(None, place)
+        if (tag := getattr(event, "tag", None)) is not None:
+            self.problem(event, "E0106", f"YAML tags are not used in specs: {tag.replace('tag:yaml.org,2002:', '!!')}")
+        if isinstance(event, yaml.ScalarEvent):
+            unquoted = not event.style
+            return Scalar(self.scalar(event.value, place) if unquoted else event.value, place, unquoted)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return self.items(place, depth)
+        return self.mapping(place, depth)
+
+    def items(self, place: Place, depth: int) -> Items:
+        items = []
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            items.append(self.node(event, depth + 1))
+        return Items(tuple(items), place)
+
+    def mapping(self, place: Place, depth: int) -> Mapping:
+        entries: dict[str, tuple[Place, Located]] = {}
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            key = self.node(event, depth + 1)
+            value = self.node(next(self.events), depth + 1)
+            if not isinstance(key, Scalar):
+                self.problem(event, "E0104", "a key must be one word")
+                continue
+            text = event.value if isinstance(event, yaml.ScalarEvent) else ""
+            if text == "<<" and key.plain:
+                self.problem(event, "E0106", "YAML merge keys are not used in specs", "use 'extends' or 'defaults'")
+            elif text in entries:
+                first = entries[text][0]
+                self.problem(event, "E0105", f"'{text}' is given twice; first on line {first.line}")
+            else:
+                entries[text] = (key.place, value)
+        return Mapping(entries, place)
+
+    def scalar(self, text: str, place: Place) -> Atom:
+        """A plain scalar by the core schema of YAML 1.2; `_` may stand between the digits of an integer."""
+        if text in _CONSTANTS:
+            return _CONSTANTS[text]
+        if _NOT_FINITE.fullmatch(text):
+            return self.bad_number(place, f"{text} is not a number that a network can use")
+        if _INTEGER.fullmatch(text):
+            digits = text.lstrip("+-")
+            if len(digits.replace("_", "")) > MAX_DIGITS:
+                return self.bad_number(place, f"an integer of more than {MAX_DIGITS} digits", "E0107")
+            if len(digits) > 1 and digits[0] == "0":
+                return self.bad_number(
+                    place, f"{text} is octal in some YAML and decimal in other", help=f"write {digits.lstrip('0') or 0}"
+                )
+            return int(text)
+        if _FLOAT.fullmatch(text):
+            value = float(text)
+            return value if abs(value) < 1e300 else self.bad_number(place, f"{text} is too large")
+        if _OTHER_BASE.fullmatch(text):
+            return self.bad_number(place, f"{text} is not a decimal number")
+        return text
+
+    def bad_number(self, place: Place, message: str, code: str = "E0112", help: str | None = None) -> Atom:
+        self.problems.append(Diagnostic(code, message, place, help=help))
+        return 0
+
+    def place(self, event: yaml.Event) -> Place:
+        start, end = event.start_mark, event.end_mark
+        assert start is not None
+        assert end is not None
+        last = end.column + 1 if end.line == start.line and end.column > start.column else start.column + 2
+        return Place(self.source, start.line + 1, start.column + 1, last)
+
+    def problem(self, event: yaml.Event, code: str, message: str, help: str | None = None) -> None:
+        self.problems.append(Diagnostic(code, message, self.place(event), help=help))
+
+
+_CONSTANTS: dict[str, Atom] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+_INTEGER = re.compile(r"[-+]?[0-9]+(_[0-9]+)*")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_OTHER_BASE = re.compile(r"0[xob][0-9a-fA-F]+")
+
+
+def reads_as_text(text: str) -> bool:
+    """Whether a plain scalar of these characters would be read back as this very text."""
+    return text not in _CONSTANTS and not any(p.fullmatch(text) for p in (_INTEGER, _FLOAT, _NOT_FINITE, _OTHER_BASE))

@@ -1,0 +1,1 @@
+"""int8: calibration data, and the static quantisation of ONNX files."""

@@ -1,0 +1,285 @@
+"""How much gradient comes through paths of each length: Veit et al. 2016, section 4.3 and figure 6.
+
+The forward pass is that of the whole network. In the backward pass one path is taken: at each merge the gradient goes into
+one branch only, so in a residual network through the branch of some blocks and through the shortcut of all others. What
+arrives at the input is the gradient along this path. It is linear, so the gradients along all paths add up to the gradient
+(with gates held constant: `paths` says what is no path).
+
+Paths of a length are drawn with equal probability, each by its number: there are so many ways in the first half of a network
+for every length, and so many in the second, and the number says which one is meant.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from rescompile import backend
+from rescompile.analysis.paths import Paths, Unit, entered, paths
+from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
+from rescompile.ir.network import Network, Node, Parallel, Series, Side, join, scope, walk
+from rescompile.weights import Array, Weights, draw, from_arrays
+
+#: How many paths of a length are measured; the paper measures 1000.
+SAMPLES = 32
+#: Examples of a batch, and how many batches the samples of a length are spread over.
+BATCH, BATCHES = 8, 4
+#: The effective paths are those of the shortest interval of lengths with this share of the gradient.
+EFFECTIVE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Magnitude:
+    """The gradient along paths of one length: its L2 norm at the input, mean over samples and examples, and the standard
+    error of that mean; None where one sample tells nothing of it."""
+
+    mean: float
+    error: float | None
+
+
+@dataclass(frozen=True)
+class PathGradients:
+    """`magnitudes[k]` is for paths of length k, None where there are none; `found` says how many there are, and `samples`
+    how many of each length were measured."""
+
+    found: Paths
+    samples: int
+    magnitudes: tuple[Magnitude | None, ...]
+
+    @cached_property
+    def shares(self) -> tuple[float, ...]:
+        """The share of each length in the total: its number of paths times the mean magnitude along one. All 0 where
+        nothing arrives at the input."""
+        logs = [
+            math.log2(count) + math.log2(along.mean) if along is not None and along.mean > 0 else -math.inf
+            for count, along in zip(self.found.counts, self.magnitudes, strict=True)
+        ]
+        most = max(logs)
+        if most == -math.inf:
+            return (0.0,) * len(logs)
+        parts = [2 ** (log - most) for log in logs]
+        total = math.fsum(parts)
+        return tuple(part / total for part in parts)
+
+    def share(self, first: int, last: int) -> float:
+        """The share of the lengths `first` to `last`, both included."""
+        return math.fsum(self.shares[max(first, 0) : last + 1]) if last >= 0 else 0.0
+
+    @cached_property
+    def effective(self) -> tuple[int, int] | None:
+        """The shortest interval of lengths with at least `EFFECTIVE` of the total, the one of most where several are as
+        short; None where nothing arrives at the input."""
+        best: tuple[int, float, int] | None = None
+        for first in range(len(self.shares)):
+            sums = 0.0
+            for last in range(first, len(self.shares)):
+                sums += self.shares[last]
+                if sums >= EFFECTIVE:
+                    if best is None or (last - first, -sums) < best[:2]:
+                        best = last - first, -sums, first
+                    break
+        return None if best is None else (best[2], best[2] + best[0])
+
+
+def unravelling() -> Any:
+    """The module with `Unravelled`, gradients along single paths of a network. Raises Unavailable where torch is missing."""
+    try:
+        return import_module("rescompile.runtimes.torch_paths")
+    except ImportError as error:
+        message = f"gradients are computed by torch, which cannot be loaded: {error}"
+        raise Unavailable(Diagnostic("E0902", message, help="pip install 'rescompile[torch]'")) from None
+
+
+def calibrated(network: Network, seed: int = 0) -> Weights:
+    """New weights with the statistics of norms taken from one seeded batch: an untrained network that neither fades nor
+    overflows. Raises Unavailable where torch is missing."""
+    torch: Any = backend.load("torch")
+    return from_arrays(torch.calibrated(network, draw(network, seed), seed), network)
+
+
+def path_gradients(
+    network: Network,
+    weights: Weights,
+    data: Array | None = None,
+    labels: Array | None = None,
+    *,
+    unit: Unit = "blocks",
+    samples: int = SAMPLES,
+    seed: int = 0,
+    double: bool = False,
+) -> PathGradients:
+    """Measure `samples` paths of each length, each on a batch of examples.
+
+    The loss of an example is its cross-entropy, in evaluation mode. `data` has shape [examples, *input], `labels` the
+    classes [examples] (where the logits are maps, [examples, *positions]); without data it is standard-normal noise, and
+    without labels they are drawn, all from `seed`. `double` computes in float64.
+
+    Raises UsageError for data that does not fit and for a network that overflows, and Unavailable where torch is missing.
+    """
+    x, y = _examples(network, data, labels, seed)
+    tree = _part(network.root, "", unit)
+    found = paths(network, unit)
+    assert tree.counts == found.counts
+    ways = {
+        path: [added is not None for added in entered(node)]
+        for path, node in walk(network.root)
+        if isinstance(node, Parallel)
+    }
+    unravelled = unravelling().Unravelled(network, weights, ways, double)
+    ranks = _ranks(found, samples, seed)
+    norms: dict[int, list[float]] = {length: [] for length in ranks}
+    batches = min(samples, BATCHES)
+    for batch in range(batches):
+        at = [index % len(x) for index in range(batch * BATCH, (batch + 1) * BATCH)][: len(x)]
+        unravelled.forward(x[at], y[at])
+        for length, chosen in ranks.items():
+            for rank in chosen[batch::batches]:
+                gradient = unravelled.backward(tree.way(length, rank)).reshape(len(at), -1)
+                norm = float(np.linalg.norm(gradient.astype(np.float64), axis=1).mean())
+                if not math.isfinite(norm):
+                    message = f"the gradient along a path of length {length} is {norm}: the network overflows"
+                    raise UsageError(Diagnostic("E0802", message, help="use trained weights, or scale the data"))
+                norms[length].append(norm)
+    return PathGradients(found, samples, tuple(_magnitude(norms.get(length)) for length in range(len(found.counts))))
+
+
+def _ranks(found: Paths, samples: int, seed: int) -> dict[int, list[int]]:
+    """The numbers of the paths that are measured, by length: all in turn where there are few of a length, else drawn."""
+    generator = random.Random(seed)
+    return {
+        length: [at % count if count <= samples else generator.randrange(count) for at in range(samples)]
+        for length, count in enumerate(found.counts)
+        if count
+    }
+
+
+def _magnitude(norms: Sequence[float] | None) -> Magnitude | None:
+    if norms is None:
+        return None
+    error = float(np.std(norms, ddof=1) / math.sqrt(len(norms))) if len(norms) > 1 else None
+    return Magnitude(float(np.mean(norms)), error)
+
+
+def _examples(network: Network, data: Array | None, labels: Array | None, seed: int) -> tuple[Array, Array]:
+    """Inputs and labels in the order in which they are used. Raises UsageError where they do not fit."""
+    generator = np.random.default_rng(seed)
+    classes, *positions = network.root.output
+    if data is None:
+        if labels is not None:
+            raise UsageError(Diagnostic("E0802", "labels belong to data, and there is none"))
+        x = generator.standard_normal((BATCH * BATCHES, *network.input), np.float32)
+    else:
+        if data.ndim == 0 or data.shape[1:] != network.input or not len(data) or data.dtype.kind not in "fiu":
+            wanted = f"numbers of shape [examples, {', '.join(map(str, network.input))}]"
+            raise UsageError(Diagnostic("E0802", f"the data is {wanted}, and this is {data.dtype} {list(data.shape)}"))
+        if not np.isfinite(data).all():
+            raise UsageError(Diagnostic("E0802", "the data holds a value that is not finite"))
+        x = data
+    if labels is None:
+        y = generator.integers(0, classes, (len(x), *positions))
+    else:
+        wanted = f"whole numbers from 0 to {classes - 1} of shape {[len(x), *positions]}"
+        if labels.shape != (len(x), *positions) or labels.dtype.kind not in "iu":
+            message = f"the labels are {wanted}, and these are {labels.dtype} {list(labels.shape)}"
+            raise UsageError(Diagnostic("E0802", message))
+        if labels.min() < 0 or labels.max() >= classes:
+            message = f"the labels are {wanted}, and these go from {labels.min()} to {labels.max()}"
+            raise UsageError(Diagnostic("E0802", message))
+        y = labels.astype(np.int64)
+    order = generator.permutation(len(x))
+    return x[order], y[order]
+
+
+# --- paths by number --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Paths through a part of the tree: `counts[k]` of length k, each with a number from 0."""
+
+    counts: tuple[int, ...]
+
+    def way(self, length: int, rank: int) -> Mapping[str, int]:
+        """The branch that the path of this number takes at every merge that it meets."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair(_Part):
+    """One after the other."""
+
+    first: _Part
+    second: _Part
+
+    def way(self, length: int, rank: int) -> Mapping[str, int]:
+        for before, count in enumerate(self.first.counts):
+            if 0 <= length - before < len(self.second.counts):
+                after = self.second.counts[length - before]
+                if rank < count * after:
+                    one, other = divmod(rank, after)
+                    return {**self.first.way(before, one), **self.second.way(length - before, other)}
+                rank -= count * after
+        raise IndexError(length)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fork(_Part):
+    """One of several: which branch, what it adds to the length, and what is inside."""
+
+    name: str
+    ways: tuple[tuple[int, int, _Part], ...]
+
+    def way(self, length: int, rank: int) -> Mapping[str, int]:
+        for at, added, part in self.ways:
+            if 0 <= length - added < len(part.counts):
+                count = part.counts[length - added]
+                if rank < count:
+                    return {self.name: at, **part.way(length - added, rank)}
+                rank -= count
+        raise IndexError(length)
+
+
+_THROUGH = _Part((1,))
+
+
+def _part(node: Node, path: str, unit: Unit) -> _Part:
+    """The paths through a node that lives in the scope `path`."""
+    match node:
+        case Series():
+            inner = scope(path, node)
+            found = [_part(child, inner, unit) for child in node.children]
+            return _chain([part for part in found if part is not _THROUGH])
+        case Parallel():
+            lengths = entered(node)
+            inside = [(at, branch) for at, branch in enumerate(node.branches) if lengths[at] is not None]
+            added = {at: 0 if unit == "layers" else lengths[at] or 0 for at, _ in inside}
+            ways = tuple((at, added[at], _part(branch, path, unit)) for at, branch in inside)
+            counts = [0] * max(more + len(part.counts) for _, more, part in ways)
+            for _, more, part in ways:
+                for length, count in enumerate(part.counts):
+                    counts[more + length] += count
+            return _Fork(tuple(counts), join(path, node.name), ways)
+        case Side():
+            return _THROUGH
+        case _:
+            counts = list(paths(node, unit).counts)
+            return _THROUGH if counts == [1] else _Part(tuple(counts))
+
+
+def _chain(parts: Sequence[_Part]) -> _Part:
+    """Parts one after the other, by halves: a number is then split in few steps."""
+    if len(parts) < 2:
+        return parts[0] if parts else _THROUGH
+    first, second = _chain(parts[: len(parts) // 2]), _chain(parts[len(parts) // 2 :])
+    counts = [0] * (len(first.counts) + len(second.counts) - 1)
+    for before, count in enumerate(first.counts):
+        for after, more in enumerate(second.counts):
+            counts[before + after] += count * more
+    return _Pair(tuple(counts), first, second)

@@ -1,0 +1,1 @@
+"""Images in, class names out: preprocessing, labels, and the predictions of a network."""

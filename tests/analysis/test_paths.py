@@ -1,0 +1,400 @@
+"""The paths of a network: counted by folding the tree, against enumeration, closed forms and the paper's figures."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+import xml.dom.minidom
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from generator import generate
+from typer.testing import CliRunner, Result
+
+import rescompile
+from rescompile.analysis.paths import UNITS, paths, surviving
+from rescompile.cli import app
+from rescompile.files import checksum
+from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, children, walk
+from rescompile.ir.ops import Conv, Linear
+from rescompile.lang import library
+from rescompile.passes import apply
+
+ROOT = Path(__file__).parents[2]
+SEEDS = range(150)
+#: Networks with more paths than this are not enumerated.
+FEW = 3000
+
+
+def network_of(name: str, *settings: str) -> Network:
+    return rescompile.elaborate(rescompile.load(name, settings))
+
+
+def written(tmp_path: Path, rows: Sequence[Any], **more: Any) -> Network:
+    """The network of a few rows."""
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump({"rescompile": 1, "name": "small", "input": [4, 8, 8], "network": rows, **more}))
+    return network_of(str(path))
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+# --- enumeration ------------------------------------------------------------------------------------------------------
+
+
+def walks(node: Node) -> Iterator[tuple[str, ...]]:
+    """Every path through a node, one after the other, as the things that it passes: `layer`, `branch`."""
+    match node:
+        case Op():
+            yield ("layer",) if isinstance(node.kind, Conv | Linear) else ()
+        case Side():
+            yield ()
+        case Series():
+            for ways in itertools.product(*(list(walks(child)) for child in node.children)):
+                yield tuple(itertools.chain.from_iterable(ways))
+        case Parallel():
+            for branch, counts in choices(node):
+                for way in walks(branch):
+                    yield ("branch", *way) if counts else way
+
+
+def choices(node: Parallel) -> list[tuple[Series, bool]]:
+    """The branches that a path can take through a merge, and whether each is a branch in the sense of the lengths."""
+    if node.residual:  # branch, perhaps a gate, shortcut
+        return [(node.branches[0], True), (node.branches[-1], False)]
+    if node.merge == "concat":
+        idle = ("identity", "dropout")
+        busy = [any(isinstance(n, Op) and n.kind.word not in idle for n in inside(b)) for b in node.branches]
+        return list(zip(node.branches, busy, strict=True))
+    if node.merge == "add":
+        return [(branch, False) for branch in node.branches]
+    large = [branch for branch in node.branches if branch.output == node.output]
+    values = [branch for branch in large if not ends_in_sigmoid(branch)]
+    return [(branch, False) for branch in values or large]
+
+
+def inside(node: Node) -> Iterator[Node]:
+    """A node and those in it, without side branches."""
+    yield node
+    for child in children(node):
+        if not isinstance(child, Side):
+            yield from inside(child)
+
+
+def ends_in_sigmoid(branch: Series) -> bool:
+    """Whether the last thing that a branch does is a sigmoid; what comes out of a merge in it is none."""
+    ends = [node for node in inside(branch) if isinstance(node, Op) and node.kind.word not in ("identity", "dropout")]
+    merged = {id(node) for merge in inside(branch) if isinstance(merge, Parallel) for node in inside(merge)}
+    return bool(ends) and id(ends[-1]) not in merged and getattr(ends[-1].kind, "kind", None) == "sigmoid"
+
+
+def test_random_networks_by_enumeration(tmp_path: Path) -> None:
+    """Each path of small random networks is walked on its own, and the polynomial counts just those."""
+    merges: Counter[str] = Counter()
+    enumerated = 0
+    for seed in SEEDS:
+        (tmp_path / "spec.yaml").write_text(generate(seed).text, "utf-8")
+        network = network_of(str(tmp_path / "spec.yaml"))
+        found = {unit: paths(network, unit) for unit in UNITS}
+        assert found["blocks"].total == found["layers"].total
+        if found["blocks"].total > FEW:
+            continue
+        enumerated += 1
+        ways = list(walks(network.root))
+        for unit, word in (("blocks", "branch"), ("layers", "layer")):
+            counted = Counter(way.count(word) for way in ways)
+            assert {at: n for at, n in enumerate(found[unit].counts) if n} == counted, f"seed {seed}, {unit}"
+        merges.update(
+            "residual" if node.residual and node.merge == "add" else node.merge
+            for _, node in walk(network.root)
+            if isinstance(node, Parallel)
+        )
+    assert enumerated > len(SEEDS) // 2
+    assert set(merges) == {"residual", "add", "concat", "mul", "gate"}, "every merge was met"
+
+
+# --- what is known ----------------------------------------------------------------------------------------------------
+
+
+def binomial(count: int, step: int = 1, start: int = 0) -> tuple[int, ...]:
+    """The coefficients of x^start (1 + x^step)^count."""
+    found = [0] * (start + step * count + 1)
+    for chosen in range(count + 1):
+        found[start + step * chosen] = math.comb(count, chosen)
+    return tuple(found)
+
+
+def times(*polynomials: Sequence[int]) -> tuple[int, ...]:
+    """A product of polynomials by their coefficients."""
+    product = [1]
+    for factor in polynomials:
+        longer = [0] * (len(product) + len(factor) - 1)
+        for (i, a), (j, b) in itertools.product(enumerate(product), enumerate(factor)):
+            longer[i + j] += a * b
+        product = longer
+    return tuple(product)
+
+
+def test_the_paper() -> None:
+    """Veit et al. 2016, section 5: ResNet-110 has 2^54 paths, more than 95% of them through 19 to 35 modules."""
+    found = paths(network_of("resnet110_cifar"))
+    assert found.total == 2**54
+    assert found.counts == binomial(54)
+    assert found.share(19, 35) == Fraction(sum(math.comb(54, k) for k in range(19, 36)), 2**54)
+    assert f"{float(found.share(19, 35)):.2%}" == "98.02%"
+    assert (found.mean, found.variance) == (27, Fraction(54, 4))
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "layers"),
+    [
+        ("resnet1202_cifar", binomial(600), binomial(600, 2, start=2)),
+        # 16 bottlenecks, 4 of them with a convolution in the shortcut; stem and classifier
+        ("resnet50", binomial(16), times(binomial(12, 3, start=2), *[[0, 1, 0, 1]] * 4)),
+        # 6 + 12 + 24 + 16 dense layers of two convolutions; stem, three transitions, classifier
+        ("densenet121", binomial(58), binomial(58, 2, start=5)),
+        # nine modules of one, two, two and one convolution; three in the stem, one classifier
+        ("googlenet", (*[0] * 9, 4**9), times([0, 0, 0, 0, 1], *[[0, 2, 2]] * 9)),
+        # the gates of a highway network are no paths
+        ("highway_mnist_fc_10", binomial(9), binomial(9, 1, start=2)),
+        ("he2016_shortcut_shortcut_gate_b6", binomial(54), binomial(54, 2, start=2)),
+        ("he2016_shortcut_exclusive_gate_b6", binomial(54), binomial(54, 2, start=2)),
+        ("vgg16", (1,), (*[0] * 16, 1)),
+        ("plain34", (1,), (*[0] * 34, 1)),
+        ("resnext50_32x4d", binomial(16), times(binomial(12, 3, start=2), *[[0, 1, 0, 1]] * 4)),
+    ],
+)
+def test_closed_forms(name: str, blocks: tuple[int, ...], layers: tuple[int, ...]) -> None:
+    """Networks whose polynomial can be written down."""
+    network = network_of(name)
+    assert paths(network).counts == blocks
+    assert paths(network, "layers").counts == layers
+
+
+def test_what_only_weighs_is_no_path(tmp_path: Path) -> None:
+    """Squeeze-and-excite multiplies by a 1x1 factor, a gated shortcut by a sigmoid map: one path each, through the value."""
+    squeeze = [[], ["global_avgpool", {"conv": {"channels": 4, "kernel": 1}}, "sigmoid"]]
+    gate = [[], [{"conv": {"channels": 4, "kernel": 1}}, {"scale": -1}, "sigmoid"]]
+    factor = [[], ["global_avgpool", {"conv": {"channels": 4, "kernel": 1}}]]  # unbounded, and yet no path
+    for branches in (squeeze, gate, factor):
+        network = written(tmp_path, [{"parallel": {"merge": "mul", "branches": branches}}])
+        assert paths(network).counts == paths(network, "layers").counts == (1,)
+    both = [{"conv": {"channels": 4, "kernel": 1}}, "relu"]
+    assert paths(written(tmp_path, [{"parallel": {"merge": "mul", "branches": [both, []]}}]), "layers").counts == (1, 1)
+
+
+def test_a_sum_without_shortcut_has_no_length(tmp_path: Path) -> None:
+    """The 32 paths of a ResNeXt block stand side by side; the residual branch around them counts once."""
+    conv = {"conv": {"channels": 4, "kernel": 3}}
+    rows = [{"residual": {"branch": {"parallel": {"merge": "add", "copies": 32, "branch": conv}}}}]
+    network = written(tmp_path, rows)
+    assert paths(network).counts == paths(network, "layers").counts == (1, 32)
+
+
+@pytest.mark.parametrize("name", library.zoo())
+def test_every_network_of_the_zoo(name: str) -> None:
+    """Both units see the same paths, none longer than the network has layers to offer."""
+    network = network_of(name)
+    blocks, layers = paths(network), paths(network, "layers")
+    assert blocks.total == layers.total >= 1
+    ops = sum(isinstance(node, Op) and isinstance(node.kind, Conv | Linear) for _, node in walk(network.root))
+    assert 1 <= layers.longest <= ops
+    residuals = sum(isinstance(node, Parallel) and node.residual for _, node in walk(network.root))
+    only = all(node.residual for _, node in walk(network.root) if isinstance(node, Parallel))
+    if only:
+        assert blocks.counts == binomial(residuals)
+
+
+def test_lesions_halve_the_paths() -> None:
+    """Veit et al. 2016, figure 2: without one block, half of the paths are left."""
+    network = network_of("resnet20_cifar")
+    dropped, _ = apply(network, None, {"drop": "layer1.1,layer3.0"})
+    swapped, _ = apply(network, None, {"swap": "layer1.1,layer1.2"})
+    assert paths(network).total == 4 * paths(dropped).total
+    assert paths(dropped).counts == binomial(7)
+    assert paths(swapped, "layers") == paths(network, "layers")
+
+
+# --- shares -----------------------------------------------------------------------------------------------------------
+
+
+def test_intervals() -> None:
+    """Any interval, also one that is partly or wholly outside."""
+    found = paths(network_of("resnet20_cifar"))  # nine blocks
+    assert found.within(0, 9) == found.within(0, 10**9) == found.total == 512
+    assert found.within(3, 3) == 84
+    assert found.within(9, 9) == 1
+    assert found.within(10, 20) == 0
+    assert found.share(0, 0) == Fraction(1, 512)
+    assert (found.shortest, found.longest) == (0, 9)
+
+
+# --- survival ---------------------------------------------------------------------------------------------------------
+
+
+def test_survival_is_the_mean_over_all_draws() -> None:
+    """Every draw of a small network is made: its paths are those of the network without the blocks that it drops."""
+    network = network_of("stochastic_depth_110", "parameters.n=1")
+    survivals = {path: node.survival for path, node in walk(network.root) if isinstance(node, Parallel)}
+    assert len(survivals) == 3
+    for unit in UNITS:
+        sums = Counter[int]()
+        for draw in itertools.product((True, False), repeat=3):
+            chance = 1.0
+            for alive, survival in zip(draw, survivals.values(), strict=True):
+                assert survival is not None
+                chance *= survival.probability if alive else 1 - survival.probability
+            gone = [path for alive, path in zip(draw, survivals, strict=True) if not alive]
+            left, _ = apply(network, None, {"drop": ",".join(gone)} if gone else {})
+            for length, count in enumerate(paths(left, unit).counts):
+                sums[length] += chance * count  # type: ignore[assignment]
+        found = surviving(network, unit)
+        assert found is not None
+        assert 2**found.log2_total == pytest.approx(sum(sums.values()))
+        assert found.shares == pytest.approx([sums[k] / sum(sums.values()) for k in range(len(found.shares))])
+
+
+def test_survival_of_the_paper() -> None:
+    """Huang et al. 2016, section 3: 54 blocks with linear decay to 0.5 leave (3 * 54 - 1) / 4 = 40.25 on average."""
+    found = surviving(network_of("stochastic_depth_110"))
+    assert found is not None
+    assert found.branches == pytest.approx(40.25)
+    chances = [1 - block / 54 * 0.5 for block in range(1, 55)]
+    assert found.log2_total == pytest.approx(sum(math.log2(1 + p) for p in chances))
+    assert found.mean == pytest.approx(sum(p / (1 + p) for p in chances))
+    assert surviving(network_of("resnet110_cifar")) is None
+
+
+def test_survival_overflows_no_float() -> None:
+    """The expected paths of 2000 blocks are no float; their logarithm is."""
+    found = surviving(network_of("stochastic_depth_1202", "parameters.n=667"))
+    assert found is not None
+    assert found.log2_total > 1024
+    assert math.fsum(found.shares) == pytest.approx(1)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_text() -> None:
+    """The figures that people ask for, in words."""
+    lines = invoke("paths", "resnet110_cifar", "--interval", "19:35").stdout.splitlines()
+    assert lines[0] == "resnet110_cifar: 18,014,398,509,481,984 paths = 2^54"
+    assert lines[2] == "98.02% have length 19 to 35"
+    assert f"    27  {math.comb(54, 27):,}  10.81%" in lines
+
+
+def test_json() -> None:
+    """Exact numbers come as text, and all of them."""
+    data = json.loads(invoke("paths", "stochastic_depth_1202", "--interval", "280:320", "--json").stdout)
+    assert [int(count) for count in data["distribution"]] == list(binomial(600))
+    assert int(data["paths"]) == 2**600
+    assert data["log2_paths"] == 600
+    assert int(data["interval"]["paths"]) == sum(math.comb(600, k) for k in range(280, 321))
+    assert data["survival"]["residual_branches"] == pytest.approx((3 * 600 - 1) / 4)
+
+
+def test_json_of_very_many_paths(tmp_path: Path) -> None:
+    """More digits than Python turns into text unless asked."""
+    fork = {"description": "", "body": [{"parallel": {"merge": "add", "copies": 4, "branch": "relu"}}]}
+    written(tmp_path, [{"forks": {"block": "fork", "depth": 7200}}], blocks={"fork": fork})
+    result = invoke("paths", tmp_path / "small.yaml", "--json")
+    assert json.loads(result.stdout)["log2_paths"] == 14400
+    assert "2^14400" in invoke("paths", tmp_path / "small.yaml").stdout
+
+
+@pytest.mark.parametrize("interval", ["19", "19:35:40", "a:b", "35:19", ":", "-1:3", "1:99999999999"])
+def test_wrong_intervals(interval: str) -> None:
+    result = invoke("paths", "resnet20_cifar", f"--interval={interval}")
+    assert result.exit_code == 2
+    assert "error[E0802]" in result.stderr
+
+
+def test_passes_and_settings() -> None:
+    """Paths of the network as it is after them."""
+    data = json.loads(
+        invoke("paths", "resnet110_cifar", "--set", "parameters.n=2", "--drop", "layer1.1", "--json").stdout
+    )
+    assert data["passes"] == ["drop=layer1.1"]
+    assert data["paths"] == "32"
+
+
+def test_speed() -> None:
+    """ResNet-1202 in less than a second of processor time, start of the program included."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        [sys.executable, "-m", "rescompile", "paths", "resnet1202_cifar"],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 1
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["figure.svg", "figure.png"])
+def test_plot(name: str, tmp_path: Path) -> None:
+    """A figure that opens, is the same each time, and is ours to overwrite until someone changes it."""
+    image = pytest.importorskip("matplotlib.image", reason="figures need the extra 'plot'")
+    path = tmp_path / name
+    arguments = ("paths", "stochastic_depth_110", "--interval", "19:35", "--plot", path)
+    assert invoke(*arguments).exit_code == 0
+    first = path.read_bytes()
+    if path.suffix == ".svg":
+        text = xml.dom.minidom.parseString(first).documentElement.toxml()
+        assert "length in branches" in text
+        assert "expected in training" in text
+    else:
+        assert image.imread(path).shape[2] in (3, 4)
+    assert checksum.state(path) == "ours"
+    assert invoke(*arguments).exit_code == 0
+    assert path.read_bytes() == first
+    path.write_bytes(first.replace(b"rescompile.seal", b"somebody.seal"))
+    result = invoke(*arguments)
+    assert result.exit_code == 5
+    assert "error[E1001]" in result.stderr
+    assert invoke(*arguments, "--force").exit_code == 0
+
+
+def test_plot_over_a_foreign_file(tmp_path: Path) -> None:
+    """Somebody's picture stays, and nothing is drawn before that is known."""
+    path = tmp_path / "mine.svg"
+    path.write_text("<svg/>")
+    result = invoke("paths", "resnet20_cifar", "--plot", path)
+    assert result.exit_code == 5
+    assert "error[E1001]" in result.stderr
+    assert path.read_text() == "<svg/>"
+    assert not result.stdout
+
+
+def test_plot_of_another_kind(tmp_path: Path) -> None:
+    result = invoke("paths", "resnet20_cifar", "--plot", tmp_path / "figure.pdf")
+    assert result.exit_code == 2
+    assert "error[E0802]" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_plot_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line says what to install."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = invoke("paths", "resnet20_cifar", "--plot", tmp_path / "figure.svg")
+    assert result.exit_code == 4
+    assert "error[E0902]" in result.stderr
+    assert "pip install 'rescompile[plot]'" in result.stderr
+    assert "Traceback" not in result.output
+    assert not os.listdir(tmp_path)

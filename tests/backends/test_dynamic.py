@@ -1,0 +1,607 @@
+"""`--dynamic height,width`: one file for images of many sizes computes what the network compiled for each size does.
+
+Four oracles: the elaborator, which checks every op of a network at one size (which sizes are taken, and what every part makes
+of them); torch's own functions in float64, through the module; our ONNX file of fixed size; onnx's shape inference.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import io
+import itertools
+import random
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import facts
+import numpy as np
+import onnx
+import pytest
+from generator import generate
+from numpy.typing import NDArray
+from ort import ran
+from refusals import hold, text_of
+from test_onnx import command, telling_weights
+
+from rescompile import backend, build, elaborate, load
+from rescompile.analysis.dynamic_shapes import Extent, Free, Sizes, _agreement, _both, sizes
+from rescompile.diagnostics.errors import ShapeError, SpecError, Unavailable, UsageError
+from rescompile.ir.network import Network, Op, walk
+from rescompile.ir.ops import Axis, Conv, Kind, MaxPool
+from rescompile.runtimes.verify import FLOOR, TIMES, relative_error, tap_all, trial
+from rescompile.weights import from_arrays
+
+Array = NDArray[Any]
+BOTH = "height,width"
+
+#: Two blocks per stage: what a block makes of a size, the next one does not change.
+SHORT = ("layer1.depth=2", "layer2.depth=2", "layer3.depth=2")
+#: One network of every family that takes other sizes, and settings that leave out what would only cost time.
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "alexnet": ("classifier=[{linear: 10}]",),
+    "darknet_resnet18": (),
+    "densenet_40_k12_cifar": ("parameters.n=3",),
+    "drn_a_18": (),
+    "googlenet": (),
+    "he2016_activation_full_preact": SHORT,
+    "he2016_1layer_skip_110": SHORT,
+    "he2016_shortcut_shortcut_gate_b6": SHORT,
+    "mobilenet_v1": (),
+    "plain20_cifar": (),
+    "preact_resnet18": (),
+    "resnet18": (),
+    "resnet18d": (),
+    "resnet20_cifar": (),
+    "resnext50_32x4d": (*SHORT, "layer4.depth=1"),
+    "stochastic_depth_110": SHORT,
+    "torchblog_no_relu": SHORT,
+    "vgg11": ("vgg_head=[{adaptive_avgpool: 7}, flatten, {fc: {linear: 10}}]",),
+    "wrn_22_2_B313": ("parameters.n=1",),
+    "wrn_40_1": ("parameters.n=1",),
+    "wrn_40_2_l1": ("parameters.n=1",),
+}
+#: Families in which every network reads a whole map of one size, or a vector.
+FIXED = ("highway",)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Threads would wait for each other longer than most of these networks take."""
+    try:
+        import torch
+    except ImportError:
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@cache
+def network(name: str) -> Network:
+    """One of the networks above."""
+    return facts.network(name, *FAMILIES[name])
+
+
+def at_size(name: str, height: int, width: int) -> Network:
+    """The same network compiled for another size."""
+    return elaborate(load(name, [*FAMILIES[name], f"input=[3,{height},{width}]"]))
+
+
+def value(expression: str | int, height: int, width: int) -> int:
+    """What an expression of a shape is at a size."""
+    code = compile(ast.parse(str(expression), mode="eval"), "<shape>", "eval")
+    return int(eval(code, {"__builtins__": {}}, {"height": height, "width": width}))
+
+
+def shapes_at(found: Sizes, height: int, width: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of all outputs at a size."""
+    return {name: tuple(value(n, height, width) for n in shape) for name, shape in found.outputs.items()}
+
+
+# --- the analysis -----------------------------------------------------------------------------------------------------
+
+
+def test_every_network_is_classified() -> None:
+    """Of each of the zoo we know whether it takes other sizes; those that do not are told what fixes it."""
+    refused = set()
+    free_families = set()
+    for name in facts.zoo():
+        net = facts.network(name)
+        try:
+            found = sizes(net, BOTH)
+        except UsageError as problem:
+            hold(problem)
+            (diagnostic,) = problem.diagnostics
+            assert diagnostic.code == "E0809"
+            assert "flatten makes" in diagnostic.message
+            assert diagnostic.place is not None
+            assert "pool" in str(diagnostic.help)
+            refused.add(name)
+            continue
+        free_families.add(load(name).family)
+        assert shapes_at(found, *net.input[1:]) == dict(net.outputs)
+        assert all(axis.takes(axis.size) for axis in found.free)
+    assert refused == {name for name in facts.zoo() if "mnist" in name or name.startswith("highway_b_cifar")}
+    assert free_families == {load(name).family for name in FAMILIES}
+    assert {load(name).family for name in facts.zoo()} - free_families == set(FIXED)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_part_has_the_size_that_the_elaborator_gives_it(name: str) -> None:
+    """Every part of the network becomes an output; a size is taken where the network can be compiled for it."""
+    found = sizes(tap_all(network(name)), BOTH)
+    height, width = found.free
+    # Sizes about the least one, and some at random: the least itself, sizes below it, and all rests of the stride.
+    tried = {*range(max(height.minimum - 3, 1), height.minimum + 6), *random.Random(name).sample(range(30, 120), 4)}
+    for n in sorted(tried):
+        m = width.after(n + 5)
+        try:
+            there = tap_all(at_size(name, n, m))
+        except SpecError:
+            assert not height.takes(n), n
+        else:
+            assert height.takes(n), n
+            assert shapes_at(found, n, m) == dict(there.outputs), (n, m)
+
+
+UNET = """
+rescompile: 1
+name: unet
+input: [3, 16, 20]
+network:
+  - stem: {conv: {channels: 8, kernel: 3}}
+  - parallel:
+      merge: concat
+      branches:
+        - identity
+        - - {maxpool: {kernel: 2}}
+          - down: {conv: {channels: 8, kernel: 3}}
+          - parallel:
+              merge: add
+              branches:
+                - identity
+                - - {avgpool: {kernel: 2}}
+                  - deep: {conv: {channels: 8, kernel: 3}}
+                  - norm1: {norm: {kind: group, groups: 2}}
+                  - upsample: 2
+          - {upsample: {factor: 2, kind: bilinear}}
+  - out: {conv: {channels: 1, kernel: 1}}
+"""
+
+
+def test_down_and_up_again(tmp_path: Path) -> None:
+    """What goes down twice and up twice takes multiples of four, and gives a map as large as the image."""
+    path = tmp_path / "unet.yaml"
+    path.write_text(UNET, encoding="utf-8")
+    free = elaborate(load(path))
+    found = sizes(free, BOTH)
+    assert [(axis.minimum, axis.every, axis.rests) for axis in found.free] == [(4, 4, (0,))] * 2
+    assert found.outputs == {"logits": (1, "height", "width")}
+    weights = telling_weights(free)
+    model = build(free, "onnx", weights, dynamic=BOTH).to_bytes()
+    for size in ("4,4", "12,40", "60,8"):
+        fixed = elaborate(load(path, [f"input=[3,{size}]"]))
+        x = np.random.default_rng(0).standard_normal((2, *fixed.input), np.float32)
+        static = ran(build(fixed, "onnx", weights).to_bytes(), {"input": x})
+        assert relative_error(ran(model, {"input": x}), static) < 1e-5
+    with pytest.raises(SpecError):
+        elaborate(load(path, ["input=[3,10,8]"]))
+
+
+def test_training_may_need_larger_images() -> None:
+    """Inception's auxiliary head, which only training computes, has a window that evaluation does not."""
+    net = facts.network("inception_v3")
+    (least,) = {axis.minimum for axis in sizes(net, BOTH).free}
+    (least_in_training,) = {axis.minimum for axis in sizes(net, BOTH, training=True).free}
+    assert (least, least_in_training) == (75, 299)  # torchvision says 75, and trains at 299
+    text = build("inception_v3", "source", dynamic=BOTH).to_bytes().decode()
+    assert "Takes any height and width from 299 on." in text
+
+
+def test_where_a_window_begins_to_fit() -> None:
+    """An op takes every map from its least size on, and none below it, but for 1x1, which a long stride leaves as it is."""
+    for kernel, stride, dilation, padding in itertools.product(range(1, 6), range(1, 5), (1, 2), range(3)):
+        kinds: list[Kind] = [Conv(4, (kernel, 1), (stride, 1), (padding, 0), (dilation, 1))]
+        if 2 * padding <= kernel:
+            kinds += [MaxPool((kernel, 1), (stride, 1), (padding, 0), ceil) for ceil in (False, True)]
+        for kind in kinds:
+            axes = kind.axes((4, 8, 1))
+            assert axes is not None
+            for n in range(1, 16):
+                try:
+                    assert kind.output((4, n, 1)) == (4, axes[0](n), 1)
+                except ShapeError:
+                    assert n < axes[0].least
+                else:
+                    assert n >= axes[0].least or n == 1
+
+
+def random_extent(rng: random.Random) -> tuple[Extent, list[Axis]]:
+    """A function of the size, and the steps it was made of."""
+    steps = [
+        Axis(rng.choice((1, 1, 2, 3)), rng.randrange(-4, 5), rng.choice((1, 1, 2, 3, 4)))
+        for _ in range(rng.randrange(6))
+    ]
+    extent = Extent()
+    for step in steps:
+        extent = extent.after(step)
+    return extent, steps
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_sizes_as_functions(seed: int) -> None:
+    """Steps that were made one give what they gave one after the other; so do the text and the least input."""
+    extent, steps = random_extent(random.Random(seed))
+    for n in range(1, 150):
+        wanted = n
+        for step in steps:
+            wanted = step(wanted)
+        assert extent(n) == value(extent.text("height"), n, 0) == wanted
+    for size in range(-3, 20):
+        least = extent.least(size)
+        assert extent(least) >= size
+        assert least == 1 or extent(least - 1) < size
+
+
+def test_agreement_is_found_where_it_is() -> None:
+    """Two functions of the size are equal at exactly the rests that are found, far beyond the period that was searched."""
+    rng = random.Random(0)
+    kinds = set()
+    for _ in range(3000):
+        (one, _), (other, _) = random_extent(rng), random_extent(rng)
+        found = _agreement(one, other)
+        equal = {n for n in range(2000, 2600) if one(n) == other(n)}
+        if found is None:
+            # Functions that grow alike and never meet, or that meet somewhere and part.
+            assert len(equal) < 40, (one, other)
+            continue
+        every, rests = _both(found, (1, frozenset({0})))
+        assert equal == {n for n in range(2000, 2600) if n % every in rests}
+        kinds.add((every == 1, len(rests) > 1))
+    assert kinds >= {(True, False), (False, False), (False, True)}
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+FLATTENED = """\
+--dynamic:1:1: error[E0809]: height and width cannot be free: flatten makes 288 features of a map of 3x3, and what follows is made for as many
+    1 | height,width
+      | ^^^^^^
+   defined by network.12 in specs/highway_mnist_conv_32.yaml:25
+   help: put global_avgpool before it, or adaptive_avgpool: [3, 3]
+"""
+WRONG = {
+    "a window as large as the map": (
+        "[{conv: {channels: 4, kernel: 3}}, {avgpool: {kernel: 16}}, flatten, {linear: 5}]",
+        BOTH,
+        "flatten makes 4 features of a map of 1x1",
+        "use global_avgpool in place of the pool",
+    ),
+    "only the width": ("[flatten, {linear: 5}]", "width", "width cannot be free: flatten makes 768 features", "global_avgpool"),
+    "branches of unlike strides": (
+        "[{parallel: {merge: concat, branches: [{conv: {channels: 4, kernel: 9, padding: 0}}, {avgpool: {kernel: 2}}]}}]",
+        BOTH,
+        "joins branches of height - 8 and height//2, which agree at 16 and hardly elsewhere",
+        "strides",
+    ),
+    "a stride that a map of 1x1 does not mind": (
+        "[{maxpool: {kernel: 16}}, {maxpool: {kernel: 1, stride: 3}}]",
+        "height",
+        "takes a map of 1, and of others only those from 3 on",
+        "defined by",
+    ),
+}  # fmt: skip
+
+
+def test_the_message() -> None:
+    """A refusal names the op and where it was written, and says what would help."""
+    with pytest.raises(UsageError) as problem:
+        sizes(facts.network("highway_mnist_conv_32"), BOTH)
+    assert text_of(problem.value).replace(str(Path(__file__).parents[2]) + "/", "") == FLATTENED
+
+
+@pytest.mark.parametrize("case", WRONG)
+@pytest.mark.parametrize("target", ["onnx", "source"])
+def test_what_fixes_the_size(case: str, target: str, tmp_path: Path) -> None:
+    """Nothing is written, the error is in the option, and the exit code is that of wrong usage."""
+    body, axes, why, help = WRONG[case]
+    path = tmp_path / "fixed.yaml"
+    path.write_text(f"rescompile: 1\nname: fixed\ninput: [3, 16, 16]\nnetwork: {body}\n", encoding="utf-8")
+    done = command("build", path, "--target", target, "--dynamic", axes, "-o", tmp_path / "out")
+    assert done.exit_code == 2, done.output
+    assert f"error[E0809]: {axes.replace(',', ' and ') if axes == BOTH and 'flatten' in why else ''}" in done.stderr
+    assert why in done.stderr
+    assert help in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("heigth", "did you mean 'height'?"),
+        ("batch", "the batch is free already"),
+        ("height,height", "twice"),
+        ("", "''"),
+    ],
+)
+def test_no_such_axis(value: str, why: str) -> None:
+    """The option names axes of the image."""
+    done = command("build", "resnet18", "--target", "onnx", "--no-weights", "--dynamic", value, "-o", "-")
+    assert done.exit_code == 2
+    assert "error[E0802]" in done.stderr
+    assert why in done.stderr
+
+
+def test_a_vector_has_no_height(tmp_path: Path) -> None:
+    """An input of features has no axes to free."""
+    path = tmp_path / "vector.yaml"
+    path.write_text("rescompile: 1\nname: vector\ninput: [16]\nnetwork: [{linear: 5}]\n", encoding="utf-8")
+    done = command("build", path, "--target", "onnx", "--dynamic", BOTH, "-o", "-")
+    assert done.exit_code == 2
+    assert "error[E0809]: the input of vector is [16]" in done.stderr
+
+
+# --- ONNX -------------------------------------------------------------------------------------------------------------
+
+
+def odd_sizes(found: Sizes) -> list[tuple[int, int]]:
+    """Five sizes: the least one, and larger ones that are rectangular and as odd as the network allows."""
+    height, width = found.free
+    beyond = [(0, 0), (0, 28), (33, 18), (26, 41), (38, 9)]
+    return [(height.after(height.minimum + h), width.after(width.minimum + w)) for h, w in beyond]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_one_file_is_as_good_as_many(name: str) -> None:
+    """At five sizes the file gives what the file of that size gives, and is as near to float64 as torch in float32 is."""
+    torch = pytest.importorskip("torch")
+    free = network(name)
+    maker: Any = backend.load("torch")
+    calm = trial(at_size(name, *(axis.after(65) for axis in sizes(free, BOTH).free)), 0)
+    weights = {key: calm[key] for key in calm}
+    model = build(free, "onnx", weights, dynamic=BOTH).to_bytes()
+    single: Any = maker.make(free, from_arrays(weights, free)).eval()
+    double = copy.deepcopy(single).double()
+    tried = odd_sizes(sizes(free, BOTH))
+    assert len({size for size in tried if size != free.input[1:]}) == 5
+    for at, (height, width) in enumerate(tried):
+        fixed = at_size(name, height, width)
+        x = np.random.default_rng(at).standard_normal((2, *fixed.input), np.float32)
+        given, static = ran(model, {"input": x}), ran(build(fixed, "onnx", weights).to_bytes(), {"input": x})
+        with torch.no_grad():
+            found = double(torch.from_numpy(x).double()), single(torch.from_numpy(x))
+        exact, plain = ((value["logits"] if isinstance(value, dict) else value).numpy() for value in found)
+        assert given["logits"].shape == exact.shape == static["logits"].shape
+        bound = max(TIMES * relative_error({"logits": plain}, {"logits": exact}), FLOOR)
+        assert relative_error(given, {"logits": exact}) <= bound, (height, width)
+        assert relative_error(given, static) <= bound, (height, width)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("opset", [17, 21])
+def test_onnx_infers_the_declared_shapes(name: str, opset: int) -> None:
+    """The file is valid; what it declares is what onnx infers, in names where it is free, and in numbers at every size."""
+    free = tap_all(network(name))
+    found = sizes(free, BOTH)
+    model = onnx.load(io.BytesIO(build(free, "onnx", structure_only=True, dynamic=BOTH, opset=opset).to_bytes()))
+    onnx.checker.check_model(model, full_check=True)
+    declared = {output.name: dims(output) for output in model.graph.output}
+    assert declared == {output: ["batch", *shape] for output, shape in found.outputs.items()}
+    for given, inferred in zip(model.graph.output, without_shapes(model).graph.output, strict=True):
+        for said, seen in zip(dims(given), dims(inferred), strict=True):
+            assert not isinstance(seen, int) or seen == said
+    height, width = odd_sizes(found)[3]
+    for dimension, n in zip(model.graph.input[0].type.tensor_type.shape.dim, (2, 3, height, width), strict=True):
+        dimension.dim_value = n
+    wanted = shapes_at(found, height, width)
+    assert {o.name: tuple(dims(o)) for o in without_shapes(model).graph.output} == {
+        output: (2, *shape) for output, shape in wanted.items()
+    }
+
+
+def dims(given: Any) -> list[str | int | None]:
+    """The dimensions of a value: numbers, names, or None for what nobody knows."""
+    return [
+        dimension.dim_param or (dimension.dim_value if dimension.HasField("dim_value") else None)
+        for dimension in given.type.tensor_type.shape.dim
+    ]
+
+
+def without_shapes(model: Any) -> Any:
+    """The model with the shapes of outputs that onnx infers, and none of ours."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    for output in bare.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    return onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True)
+
+
+@pytest.mark.parametrize("seed", range(0, 60, 2))
+def test_random_networks(seed: int, tmp_path: Path) -> None:
+    """Random networks are refused, or their one file is as good as that of another size, whatever ops it has."""
+    path = tmp_path / "random.yaml"
+    path.write_text(generate(seed).text, encoding="utf-8")
+    free = elaborate(load(path))
+    axes = ("height", "width", BOTH)[seed // 2 % 3]
+    try:
+        found = sizes(free, axes)
+    except UsageError as problem:
+        hold(problem)
+        return
+    weights = telling_weights(free, seed)
+    model = build(free, "onnx", weights, dynamic=axes).to_bytes()
+    onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
+    rng = random.Random(seed)
+    for _ in range(3):
+        own = dict(zip(("height", "width"), free.input[1:], strict=True))
+        for axis in found.free:
+            own[axis.name] = axis.after(rng.randrange(1, 40))
+        fixed = elaborate(load(path, [f"input=[{free.input[0]},{own['height']},{own['width']}]"]))
+        assert shapes_at(found, *fixed.input[1:]) == dict(fixed.outputs)
+        x = np.random.default_rng(seed).standard_normal((2, *fixed.input), np.float32)
+        given = ran(model, {"input": x})
+        for output, wanted in ran(build(fixed, "onnx", weights).to_bytes(), {"input": x}).items():
+            assert given[output].shape == wanted.shape
+            assert np.abs(given[output] - wanted).max() <= 1e-5 * max(float(np.abs(wanted).max()), 1e-3)
+
+
+def test_the_random_networks_reach_both(tmp_path: Path) -> None:
+    """Enough of the sample is free, and of it enough has pools that round up and bins that are cut at run time."""
+    words: set[str] = set()
+    freed = 0
+    for seed in range(0, 60, 2):
+        path = tmp_path / f"{seed}.yaml"
+        path.write_text(generate(seed).text, encoding="utf-8")
+        net = elaborate(load(path))
+        try:
+            found = sizes(net, ("height", "width", BOTH)[seed // 2 % 3])
+        except UsageError:
+            continue
+        freed += 1
+        ops = {path: node for path, node in walk(net.root, computed=True) if isinstance(node, Op)}
+        words |= {node.kind.word for path, node in ops.items() if any(found.ops[path])}
+        words |= {"ceil" for path, node in ops.items() if getattr(node.kind, "ceil", False) and any(found.ops[path])}
+    assert freed >= 8
+    assert words >= {"conv", "maxpool", "avgpool", "ceil", "adaptive_avgpool", "global_avgpool", "norm", "upsample"}
+
+
+# --- the commands -----------------------------------------------------------------------------------------------------
+
+
+def test_build_run_extract(tmp_path: Path) -> None:
+    """The report says what is taken; `run` picks the spec's size or the one asked for; `extract` gives the same file."""
+    path = tmp_path / "one.onnx"
+    built = command("build", "stochastic_depth_110", "--target", "onnx", "--dynamic", BOTH, "-o", path)
+    assert built.exit_code == 0, built.output
+    assert "input [batch, 3, height, width]" in built.stderr
+    assert "any height and width from 4 on, in steps of 4" in built.stderr
+    assert "input [1, 3, 32, 32]" in command("run", path, "--repeats", "1").stdout
+    assert "input [2, 3, 20, 48]" in command("run", path, "--repeats", "1", "--size", "20x48", "--batch", "2").stdout
+    for size, why in (("20x30", "the next that it takes is 32"), ("20", "such as 320x256"), ("0x8", "such as 320x256")):
+        done = command("run", path, "--size", size)
+        assert (done.exit_code, why in done.stderr) == (2, True), done.output
+    spec = tmp_path / "again.yaml"
+    done = command("extract", path, "-o", spec)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("built with ")]
+    again = tmp_path / "again.onnx"
+    done = command("build", spec, "--target", "onnx", *line.removeprefix("built with ").split(), "-o", again)
+    assert done.exit_code == 0, done.output
+    assert again.read_bytes() == path.read_bytes()
+    assert command("build", spec, "--target", "onnx", "--dynamic", BOTH, "-o", again, "--check").exit_code == 0
+    assert command("build", spec, "--target", "onnx", "-o", again, "--check").exit_code == 1
+
+
+def test_a_file_of_one_size_takes_no_other(tmp_path: Path) -> None:
+    """`--size` is refused where the size is fixed, and where there is none."""
+    path = tmp_path / "fixed.onnx"
+    assert command("build", "resnet20_cifar", "--target", "onnx", "-o", path).exit_code == 0
+    assert command("run", path, "--size", "32x32", "--repeats", "1").exit_code == 0
+    done = command("run", path, "--size", "32x40")
+    assert done.exit_code == 2
+    assert "the width of this model is fixed to 32" in done.stderr
+    assert "--dynamic" in done.stderr
+    done = command("run", path, "--dynamic", BOTH)
+    assert (done.exit_code, "--dynamic is about specs" in done.stderr) == (2, True)
+
+
+def test_a_spec_is_run_at_another_size() -> None:
+    """Compiled for the run with these axes free, as `build` does it; the size of the spec stays the default."""
+    shown = [
+        "run",
+        "stochastic_depth_110",
+        *(word for setting in SHORT for word in ("--set", setting)),
+        "--repeats",
+        "1",
+    ]
+    assert "input [1, 3, 20, 48]" in command(*shown, "--dynamic", BOTH, "--size", "20x48").stdout
+    assert "input [1, 3, 32, 32]" in command(*shown, "--dynamic", "width").stdout
+    for options, why in ((["--size", "20x48"], "with --dynamic"), (["--dynamic", "depth"], "--dynamic")):
+        done = command(*shown, *options)
+        assert (done.exit_code, why in done.stderr) == (2, True), done.output
+
+
+def test_the_help_of_verify_says_what_excludes_what() -> None:
+    """Who reads of one of the two options reads of the other."""
+    help = " ".join(command("verify", "--help").stdout.split())
+    assert "Not with --dynamic." in help
+    assert "Not with --runtime." in help
+
+
+def test_images_of_other_sizes(tmp_path: Path) -> None:
+    """Images are cropped to what `--preprocess` says; a size that the network does not take is refused before any work."""
+    pillow = pytest.importorskip("PIL.Image")
+    pillow.new("RGB", (60, 50), (200, 100, 50)).save(tmp_path / "some.png")
+    path = tmp_path / "one.onnx"
+    assert command("build", "stochastic_depth_110", "--set", SHORT[0], "--set", SHORT[1], "--set", SHORT[2],
+                   "--target", "onnx", "--dynamic", BOTH, "-o", path).exit_code == 0  # fmt: skip
+    how = ["--preprocess", "mean=0.5,0.5,0.5", "--preprocess", "std=0.2,0.2,0.2"]
+    shown = ["run", path, "--image", tmp_path / "some.png", *how]
+    done = command(*shown, "--preprocess", "crop=20,48")
+    assert done.exit_code == 0, done.output
+    done = command(*shown, "--preprocess", "crop=20,46")
+    assert (done.exit_code, "any width from 4 on, in steps of 4, and this is 46" in done.stderr) == (2, True), (
+        done.output
+    )
+    done = command(*shown, "--size", "20x48")
+    assert (done.exit_code, "exclude one another" in done.stderr) == (2, True)
+
+
+def test_one_axis(tmp_path: Path) -> None:
+    """An axis that is not named stays as it is."""
+    path = tmp_path / "wide.onnx"
+    assert command("build", "resnet20_cifar", "--target", "onnx", "--dynamic", "width", "-o", path).exit_code == 0
+    assert "input [1, 3, 32, 75]" in command("run", path, "--size", "32x75", "--repeats", "1").stdout
+    assert command("run", path, "--size", "33x75").exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["resnet20_cifar", "alexnet"])
+def test_verify(name: str) -> None:
+    """`verify --dynamic` compares at another size than the spec's."""
+    pytest.importorskip("torch")
+    settings = [word for setting in FAMILIES[name] for word in ("--set", setting)]
+    done = command("verify", name, "--dynamic", BOTH, "--targets", "onnx,torch", *settings)
+    height, width = network(name).input[1:]
+    assert done.stdout.startswith(f"input [2, 3, {height * 3 // 2 + 1}, {width * 3 // 4 - 1}]\n")
+    assert done.exit_code == 0, done.output
+
+
+# --- torch ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "every"), [("alexnet", 95, 1), ("resnet20_cifar", 8, 4), ("stochastic_depth_110", 8, 4)]
+)  # fmt: skip
+def test_programs(name: str, least: int, every: int, tmp_path: Path) -> None:
+    """The exported program takes the sizes that the report says, gives what the module gives, and refuses smaller ones."""
+    torch = pytest.importorskip("torch")
+    artifact: Any = build(network(name), "torch", seed=1, dynamic=BOTH)
+    axes = [Free.of(axis, data) for axis, data in artifact.facts["free"].items()]
+    assert [(axis.minimum, axis.every, axis.rests) for axis in axes] == [(least, every, (0,))] * 2
+    path = artifact.write(tmp_path / "program.pt2")[-1]
+    recorded = backend.extract(path)
+    assert recorded is not None
+    assert recorded.options == ("dynamic=height,width", "seed=1")
+    program = torch.export.load(path).module()
+    for height, width in [(least, least), (least, least + 13 * every), (least + 7 * every, least + 2 * every)]:
+        x = torch.randn(3, 3, height, width)
+        with torch.no_grad():
+            torch.testing.assert_close(program(x), artifact.module(x))
+    with pytest.raises(AssertionError, match="Guard failed"):
+        program(torch.randn(2, 3, least - every, least))
+
+
+def test_programs_that_torch_cannot_prove(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where torch.export gives up, the target is not available, and nothing is written."""
+    torch = pytest.importorskip("torch")
+
+    def gives_up(*_: Any, **__: Any) -> None:
+        raise AssertionError("cannot compare")
+
+    monkeypatch.setattr(torch.export, "export", gives_up)
+    with pytest.raises(Unavailable, match="cannot leave height and width free here: cannot compare"):
+        build("resnet20_cifar", "torch", dynamic=BOTH)

@@ -1,0 +1,889 @@
+"""The ONNX backend: the file is valid, says what the tree says, runs alike in every form, and is the same bytes each time."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import math
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import facts
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from ort import ran
+from typer.testing import CliRunner, Result
+
+from rescompile import build, elaborate, load
+from rescompile.backend import load as load_backend
+from rescompile.cli import app
+from rescompile.diagnostics.errors import CheckFailed, OutputError
+from rescompile.files import checksum
+from rescompile.ir.interpreter import interpret
+from rescompile.ir.network import Network, Op, Side, parameters, walk
+from rescompile.passes import apply
+from rescompile.weights import draw
+
+Array = NDArray[Any]
+every_spec = pytest.mark.parametrize("name", facts.zoo())
+
+#: A small network that uses every op, every merge, every mode of a side branch, features, and survival factors.
+EVERY_OP = """
+rescompile: 1
+name: every_op
+input: [3, 19, 17]
+parameters: {classes: 5}
+survival: {schedule: linear, last: 0.5, unit: batch, rescale: test}
+blocks:
+  squeeze:
+    body:
+      - parallel:
+          merge: mul
+          branches:
+            - identity
+            - [global_avgpool, excite: {conv: {channels: in_channels, kernel: 1, bias: true}}, sigmoid]
+  unit:
+    parameters: {channels: int, stride: 1}
+    body:
+      - residual:
+          branch:
+            - conv: {channels: channels, kernel: 3, stride: stride, groups: 2}
+            - norm
+          shortcut: {block: pad, channels: channels, stride: stride}
+      - act: {kind: leaky_relu, slope: 0.2}
+network:
+  - conv1: {conv: {channels: 8, kernel: [3, 1], padding: [1, 0], bias: true, bias_init: torch_default}}
+  - norm1: norm
+  - relu
+  - pool1: {maxpool: {kernel: 3, stride: 2, padding: 1, ceil: true}}
+  - unit1: {block: unit, channels: 8}
+  - unit2: {block: unit, channels: 12, stride: 2}
+  - squeeze: {block: squeeze}
+  - pool2: {avgpool: {kernel: 3, stride: 2, padding: 1, ceil: true}}
+  - tap: {side: {body: [head: {conv: {channels: 2, kernel: 1}}], output: side, mode: always}}
+  - aux: {side: {body: [aux_head: {conv: {channels: 2, kernel: 1}}], output: aux, mode: training}}
+  - dead: {side: {body: [unused: {conv: {channels: 2, kernel: 1}}], mode: never}}
+  - gated: {block: highway, depth: 2}
+  - scale: -0.5
+  - tanh
+  - parallel:
+      merge: concat
+      branches:
+        - [left: {conv: {channels: 4, kernel: 3, dilation: 2, padding: 2}}]
+        - [subsample: 1]
+  - dropout: 0.3
+  - adaptive_avgpool: 2
+  - flatten
+  - fc: {linear: classes}
+features: [unit1, pool2]
+"""
+
+
+@pytest.fixture(scope="module")
+def every_op(tmp_path_factory: pytest.TempPathFactory) -> Network:
+    """The network above."""
+    path = tmp_path_factory.mktemp("every_op") / "every_op.yaml"
+    path.write_text(EVERY_OP)
+    return elaborate(load(path))
+
+
+def telling_weights(network: Network, seed: int = 0) -> dict[str, Array]:
+    """Weights unlike anyone's defaults, so that no tensor can be left out or swapped unseen."""
+    generator = np.random.default_rng(seed)
+    made: dict[str, Array] = {}
+    for name, parameter in parameters(network):
+        if parameter.dtype == "int64":
+            made[name] = np.array(7)
+        elif name.endswith("running_var"):
+            made[name] = generator.uniform(0.5, 1.5, parameter.shape).astype(np.float32)
+        else:
+            spread = math.sqrt(2 / parameter.fan_in) if len(parameter.shape) > 1 else 1.0
+            made[name] = (spread * generator.standard_normal(parameter.shape)).astype(np.float32)
+    return made
+
+
+def images(network: Network, batch: int = 2) -> Array:
+    """Input for a network, the same in every test."""
+    return np.random.default_rng(5).standard_normal((batch, *network.input), np.float32)
+
+
+def error(found: Array, reference: Array) -> float:
+    """The relative root mean square error."""
+    assert found.shape == reference.shape
+    return float(np.sqrt(np.mean((np.float64(found) - reference) ** 2) / np.mean(np.float64(reference) ** 2)))
+
+
+#: float32 resolves 6e-8, and a network of some ten layers loses a few bits of it.
+CLOSE = 1e-6
+
+
+def command(*arguments: str | Path) -> Result:
+    """Run `rescompile` in this process."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def isolated(code: str, *arguments: str, cwd: Path | None = None, **environment: str) -> str:
+    """Run Python in a process of its own, and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@cache
+def structure(name: str) -> onnx.ModelProto:
+    """The model of a zoo network without its weights; the parameters are inputs then, so checks see their shapes."""
+    return onnx.load_from_string(build(facts.network(name), "onnx", structure_only=True).to_bytes())
+
+
+# --- the file is valid ------------------------------------------------------------------------------------------------
+
+
+@every_spec
+def test_checker(name: str) -> None:
+    """onnx's own checker, with its full check, on the file as users get it: weights and all."""
+    zeros = {key: np.zeros(parameter.shape, parameter.dtype) for key, parameter in parameters(facts.network(name))}
+    model = build(facts.network(name), "onnx", zeros).to_bytes()
+    onnx.checker.check_model(model, full_check=True)
+    gc.collect()
+
+
+@every_spec
+def test_shapes(name: str) -> None:
+    """At every node, ONNX infers the shape that our tree declares: no shape is computed twice and differently."""
+    network = facts.network(name)
+    graph = load_backend("onnx").graph_of(network)  # type: ignore[attr-defined]
+    inferred = onnx.shape_inference.infer_shapes(
+        structure(name), check_type=True, strict_mode=True, data_prop=True
+    ).graph
+    found = {
+        value.name: [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim]
+        for value in (*inferred.value_info, *inferred.output)
+    }
+    made = ((value, call.shape) for call in graph.calls for value in (call.output, *call.others))
+    assert {value: ["batch", *shape] for value, shape in made} == found
+
+
+@every_spec
+def test_names(name: str) -> None:
+    """Nodes are called as the tree's ops and merges, initializers as its parameters; both once."""
+    network = facts.network(name)
+    graph = structure(name).graph
+    computed = [(path, node) for path, node in walk(network.root, computed=True) if not isinstance(node, Side)]
+    nodes = [node.name for node in graph.node]
+    assert len(set(nodes)) == len(nodes)
+    parts = {path for path, _ in computed}
+    assert all(node in parts or node.rpartition(".")[0] in parts for node in nodes)
+    assert [node for node in nodes if node in parts] == [path for path in _post_order(network) if path in set(nodes)]
+    ops = [path for path, node in computed if isinstance(node, Op)]
+    read = [
+        key for key, parameter in parameters(network) if parameter.dtype != "int64" and key.rpartition(".")[0] in ops
+    ]
+    assert [value.name for value in graph.input] == ["input", *read]
+    values = [output for node in graph.node for output in node.output]
+    assert len(set(values)) == len(values)
+    for node in graph.node:
+        assert [node.name if node.output[0] != "logits" else "logits"] == list(node.output)
+
+
+def _post_order(network: Network) -> Iterator[str]:
+    """The names of ops and merges in the order in which they are computed."""
+    from rescompile.ir.network import Node, Parallel, Series, children, join, scope
+
+    def visit(node: Node, path: str) -> Iterator[str]:
+        if isinstance(node, Side) and node.mode != "always":
+            return
+        for child in children(node):
+            yield from visit(child, scope(path, node))
+        if isinstance(node, Op | Parallel) and not isinstance(node, Series):
+            yield join(path, node.name)
+
+    return visit(network.root, "")
+
+
+def test_file(every_op: Network) -> None:
+    """What a reader of the file is told: version, origin, the free batch, the spec with its hash; no time, no place."""
+    model = onnx.load_from_string(build(every_op, "onnx").to_bytes())
+    assert model.ir_version == 10
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
+    assert model.producer_name == "rescompile"
+    assert model.graph.name == "every_op"
+    assert [_sizes(value) for value in model.graph.input] == [("input", ["batch", 3, 19, 17])]
+    assert [_sizes(value) for value in model.graph.output] == [
+        ("logits", ["batch", 5]),
+        *((name, ["batch", *shape]) for name, shape in every_op.outputs.items() if name != "logits"),
+    ]
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert set(metadata) == {"rescompile.spec", "rescompile.sha256", "rescompile.passes", "rescompile.seal"}
+    assert metadata["rescompile.spec"] == every_op.text
+    assert metadata["rescompile.sha256"] == hashlib.sha256(every_op.text.encode()).hexdigest()
+    assert metadata["rescompile.passes"] == "[]"
+
+
+def _sizes(value: onnx.ValueInfoProto) -> tuple[str, list[int | str]]:
+    assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    return value.name, [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim]
+
+
+def test_preprocessing_is_recorded() -> None:
+    """Who has only the file still knows how to prepare an image."""
+    metadata = {entry.key: entry.value for entry in structure("resnet50").metadata_props}
+    recorded = json.loads(metadata["rescompile.preprocess"])
+    assert recorded == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "resize": 256, "crop": 224}
+
+
+def test_explicit_pads_and_kernels() -> None:
+    """No attribute is left to a default that viewers and converters read differently."""
+    for node in structure("googlenet").graph.node:
+        given = {attribute.name for attribute in node.attribute}
+        if node.op_type in ("Conv", "MaxPool", "AveragePool"):
+            assert {"kernel_shape", "strides", "pads"} <= given
+            assert not {"auto_pad", "ceil_mode"} & given
+
+
+@pytest.mark.parametrize("name", ["resnet50", "densenet121", "googlenet"])
+def test_namespace(name: str) -> None:
+    """Viewers group nodes by this: the scope of the node, a slash between its parts."""
+    for node in structure(name).graph.node:
+        found = {entry.key: entry.value for entry in node.metadata_props}
+        scope = node.name.rpartition(".")[0]
+        assert found == ({"namespace": scope.replace(".", "/")} if scope else {})
+
+
+@pytest.mark.parametrize("fold", [False, True])
+def test_bytes_are_those_of_protobuf(every_op: Network, fold: bool) -> None:
+    """The file is streamed, never held as a message; it must be what protobuf itself would have written."""
+    for network, without in ((every_op, False), (facts.network("wrn_22_2_B313"), False), (every_op, True)):
+        written = build(network, "onnx", structure_only=without, fold_batchnorm=fold).to_bytes()
+        assert onnx.load_from_string(written).SerializeToString(deterministic=True) == written
+
+
+# --- it computes what the tree says -----------------------------------------------------------------------------------
+
+
+def test_outputs_are_those_of_the_interpreter(every_op: Network) -> None:
+    """Every op, merge, side output, feature and survival factor, against the tree evaluated in float64."""
+    weights, x = telling_weights(every_op), images(every_op)
+    expected = interpret(every_op, weights, x)
+    assert list(expected) != ["logits"]
+    for optimised in (False, True):
+        found = ran(build(every_op, "onnx", weights).to_bytes(), {"input": x}, optimised)
+        assert set(found) == set(expected) == {"logits", "unit1", "pool2", "side"}
+        for output, reference in expected.items():
+            assert error(found[output], reference) < CLOSE, output
+
+
+def test_opsets(every_op: Network) -> None:
+    """Every opset from 17 to 21 is the same graph, valid, and computes the same. To the last bit it cannot: ONNX Runtime
+    has another kernel for average pools from opset 19 on."""
+    weights, x = telling_weights(every_op), images(every_op)
+    expected = interpret(every_op, weights, x)
+    graphs = []
+    for opset in range(17, 22):
+        model = build(every_op, "onnx", weights, opset=opset).to_bytes()
+        onnx.checker.check_model(model, full_check=True)
+        parsed = onnx.load_from_string(model)
+        assert [(entry.domain, entry.version) for entry in parsed.opset_import] == [("", opset)]
+        graphs.append(parsed.graph.SerializeToString(deterministic=True))
+        found = ran(model, {"input": x})
+        assert all(error(found[output], expected[output]) < CLOSE for output in expected)
+    assert len(set(graphs)) == 1
+
+
+def test_float16(every_op: Network) -> None:
+    """Weights and nodes are float16, input and outputs float32, and every op computes what the tree says: 13 bits less than
+    in float32, so a bound 2^13 times as wide."""
+    weights, x = telling_weights(every_op), images(every_op)
+    model = build(every_op, "onnx", weights, precision="fp16").to_bytes()
+    onnx.checker.check_model(model, full_check=True)
+    parsed = onnx.load_from_string(model)
+    kinds = {entry.type.tensor_type.elem_type for entry in (*parsed.graph.input, *parsed.graph.output)}
+    assert kinds == {onnx.TensorProto.FLOAT}
+    assert {tensor.data_type for tensor in parsed.graph.initializer} == {
+        onnx.TensorProto.FLOAT16,
+        onnx.TensorProto.INT64,
+    }
+    inferred = onnx.shape_inference.infer_shapes(parsed, strict_mode=True)
+    inner = {entry.type.tensor_type.elem_type for entry in inferred.graph.value_info}
+    assert inner == {onnx.TensorProto.FLOAT16}
+    assert {entry.key: entry.value for entry in parsed.metadata_props}["rescompile.precision"] == "fp16"
+    assert len(model) < 0.7 * len(build(every_op, "onnx", weights).to_bytes())
+    expected = interpret(every_op, weights, x)
+    found = ran(model, {"input": x})
+    assert list(found) == [entry.name for entry in parsed.graph.output]
+    for output, reference in expected.items():
+        assert CLOSE < error(found[output], reference) < CLOSE * 2**13, output
+
+
+def test_float16_upsamples(tmp_path: Path) -> None:
+    """The factors of a Resize are float32 in any graph."""
+    path = tmp_path / "up.yaml"
+    path.write_text(
+        "rescompile: 1\nname: up\ninput: [3, 4, 4]\n"
+        "network: [conv1: {conv: {channels: 4, kernel: 3}}, upsample: 2, conv2: {conv: {channels: 2, kernel: 3}}]\n"
+    )
+    network = elaborate(load(path))
+    weights, x = telling_weights(network), images(network)
+    model = build(network, "onnx", weights, precision="fp16").to_bytes()
+    onnx.checker.check_model(model, full_check=True)
+    assert CLOSE < error(ran(model, {"input": x})["logits"], interpret(network, weights, x)["logits"]) < CLOSE * 2**13
+
+
+def test_float16_without_weights(every_op: Network) -> None:
+    """Weights that are fed are float16 too."""
+    model = build(every_op, "onnx", structure_only=True, precision="fp16").to_bytes()
+    onnx.checker.check_model(model, full_check=True)
+    kinds = {entry.name: entry.type.tensor_type.elem_type for entry in onnx.load_from_string(model).graph.input}
+    assert kinds.pop("input") == onnx.TensorProto.FLOAT
+    assert set(kinds.values()) == {onnx.TensorProto.FLOAT16}
+
+
+def test_a_weight_beyond_float16_is_refused(every_op: Network, tmp_path: Path) -> None:
+    """It would be infinite; nothing is written."""
+    weights = telling_weights(every_op)
+    weights["fc.weight"][0, 0] = 7e4
+    with pytest.raises(CheckFailed, match=r"E0702: fc.weight has values up to 7e\+04, and float16 ends at 65504"):
+        build(every_op, "onnx", weights, precision="fp16").write(tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("target", "precision"), [("onnx", "bf16"), ("torch", "fp16")])
+def test_other_precisions_are_refused(target: str, precision: str, tmp_path: Path) -> None:
+    """Only ONNX files are made in another precision, and only in float16."""
+    done = command("build", "resnet18", "--target", target, "--precision", precision, "-o", tmp_path / "a")
+    assert done.exit_code == 2
+    assert "precision" in done.output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("opset", ["16", "22", "eighteen"])
+def test_other_opsets_are_refused(opset: str, tmp_path: Path) -> None:
+    """Not tried, so not promised."""
+    done = command("build", "resnet18", "--target", "onnx", "--opset", opset, "-o", tmp_path / "a.onnx")
+    assert done.exit_code == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_batch_is_free(every_op: Network) -> None:
+    """Three images at once are three images one by one."""
+    model, x = build(every_op, "onnx", telling_weights(every_op)).to_bytes(), images(every_op, 3)
+    together = ran(model, {"input": x})
+    for at in range(3):
+        alone = ran(model, {"input": x[at : at + 1]})
+        for output, value in alone.items():
+            assert error(together[output][at : at + 1], value) < CLOSE
+
+
+def test_batch_can_be_fixed(every_op: Network) -> None:
+    """`--batch 3` writes 3 where `batch` stood, and nothing else changes."""
+    weights, x = telling_weights(every_op), images(every_op, 3)
+    free = build(every_op, "onnx", weights).to_bytes()
+    fixed = build(every_op, "onnx", weights, batch=3).to_bytes()
+    graph = onnx.load_from_string(fixed).graph
+    assert {_sizes(value)[1][0] for value in (*graph.input, *graph.output)} == {3}
+    onnx.checker.check_model(fixed, full_check=True)
+    found, expected = ran(fixed, {"input": x}), ran(free, {"input": x})
+    assert all(np.array_equal(found[output], expected[output]) for output in expected)
+    with pytest.raises(Exception, match=r"(?i)invalid dimensions"):
+        ran(fixed, {"input": x[:2]})
+
+
+def test_structure_only(every_op: Network) -> None:
+    """`--no-weights`: the parameters are inputs, in the order of the tree, and fed with weights it is the same network."""
+    weights, x = telling_weights(every_op), images(every_op)
+    bare = build(every_op, "onnx", structure_only=True).to_bytes()
+    whole = build(every_op, "onnx", weights).to_bytes()
+    graph = onnx.load_from_string(bare).graph
+    wanted = [value.name for value in graph.input][1:]
+    assert not {tensor.name for tensor in graph.initializer} & set(weights)
+    assert {_sizes(value)[0]: tuple(_sizes(value)[1]) for value in graph.input[1:]} == {
+        name: weights[name].shape for name in wanted
+    }
+    assert sorted(wanted) == sorted(t.name for t in onnx.load_from_string(whole).graph.initializer if t.name in weights)
+    found = ran(bare, {"input": x} | {name: weights[name] for name in wanted}, optimised=False)
+    expected = ran(whole, {"input": x}, optimised=False)
+    assert all(np.array_equal(found[output], expected[output]) for output in expected)
+
+
+def test_structure_only_is_small(tmp_path: Path) -> None:
+    """138 million weights, and none of them in the file."""
+    path = tmp_path / "vgg.onnx"
+    assert command("build", "vgg16_bn", "--target", "onnx", "--no-weights", "-o", path).exit_code == 0
+    assert path.stat().st_size < 1 << 16
+
+
+def test_survival_is_a_node_until_it_is_folded(every_op: Network) -> None:
+    """`rescale: test` is an explicit Mul by the probability; folding takes it into the weights where they are linear."""
+    weights, x = telling_weights(every_op), images(every_op)
+    plain = onnx.load_from_string(build(every_op, "onnx", weights).to_bytes()).graph
+    factors = {t.name: onnx.numpy_helper.to_array(t) for t in plain.initializer if "survival" in t.name}
+    muls = {node.name: node for node in plain.node if node.name.endswith(".survival")}
+    assert list(muls) == [
+        "unit1.add.survival",
+        "unit2.add.survival",
+        "gated.0.gate_1.survival",
+        "gated.1.gate_1.survival",
+    ]
+    assert {node.op_type for node in muls.values()} == {"Mul"}
+    assert [float(factors[node.input[1]]) for node in muls.values()] == [0.875, 0.75, 0.625, 0.5]
+    folded = build(every_op, "onnx", weights, fold_batchnorm=True).to_bytes()
+    kinds = [node.op_type for node in onnx.load_from_string(folded).graph.node]
+    assert "BatchNormalization" not in kinds  # each stands right after a convolution here
+    left = [node.name for node in onnx.load_from_string(folded).graph.node if "survival" in node.name]
+    assert left == ["gated.0.gate_1.survival", "gated.1.gate_1.survival"]  # these branches end in a relu
+    found = ran(folded, {"input": x})
+    for output, reference in interpret(every_op, weights, x).items():
+        assert error(found[output], reference) < CLOSE
+
+
+def test_survival_in_training_leaves_evaluation_alone(tmp_path: Path) -> None:
+    """`rescale: train` divides in training, so evaluation has no factor."""
+    path = tmp_path / "train.yaml"
+    path.write_text(EVERY_OP.replace("rescale: test", "rescale: train"))
+    network = elaborate(load(path))
+    names = [node.name for node in onnx.load_from_string(build(network, "onnx").to_bytes()).graph.node]
+    assert not [name for name in names if "survival" in name]
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet50", "wrn_22_2_B313", "densenet_bc_100_k12_cifar", "vgg16_bn", "preact_resnet200"]
+)
+def test_folding(name: str) -> None:
+    """Every norm that alone reads a convolution is folded, no other one, and what is left is called as before.
+
+    Which norms those are is read off the graph before folding: who makes a value, and who uses it.
+    """
+    nodes, outputs = structure(name).graph.node, structure(name).graph.output
+    makers = {value: node for node in nodes for value in node.output}
+    uses = Counter([value for node in nodes for value in node.input] + [value.name for value in outputs])
+    norms = [node for node in nodes if node.op_type == "BatchNormalization"]
+    folds = {
+        norm.name: makers[norm.input[0]].name
+        for norm in norms
+        if norm.input[0] in makers and makers[norm.input[0]].op_type in ("Conv", "Gemm") and uses[norm.input[0]] == 1
+    }
+    network = facts.network(name)
+    folded, _ = apply(network, None, {"fold_batchnorm": True})
+    before, after = facts.shapes(network), facts.shapes(folded)
+    assert folds
+    expected = {key: shape for key, shape in before.items() if key.rpartition(".")[0] not in folds}
+    gained = {f"{conv}.bias": before[f"{norm}.weight"] for norm, conv in folds.items()}
+    assert after == gained | expected
+    names = {path for path, _ in walk(network.root)}
+    assert {path for path, _ in walk(folded.root)} == names - set(folds)
+
+
+def test_features(tmp_path: Path) -> None:
+    """A backbone: the maps after named stages are outputs under their names, beside `logits`, which does not change."""
+    path = tmp_path / "backbone.yaml"
+    path.write_text(
+        "rescompile: 1\nname: backbone\nextends: resnet18\nfeatures: [layer1, layer2, layer3, layer4, fc]\n"
+    )
+    spec = load(path, ["input=[3, 64, 64]"])
+    plain, network = facts.network("resnet18", "input=[3, 64, 64]"), elaborate(spec)
+    x = images(network)
+    found = ran(build(network, "onnx").to_bytes(), {"input": x})
+    expected = ran(build(plain, "onnx").to_bytes(), {"input": x})
+    shapes = {name: value.shape[1:] for name, value in found.items()}
+    assert shapes == {
+        "logits": (1000,), "layer1": (64, 16, 16), "layer2": (128, 8, 8), "layer3": (256, 4, 4), "layer4": (512, 2, 2),
+        "fc": (1000,),
+    }  # fmt: skip
+    assert error(found["logits"], expected["logits"]) < CLOSE
+    assert np.array_equal(found["fc"], found["logits"])
+    pooled = found["layer4"].mean(axis=(2, 3), dtype=np.float64)
+    weights = draw(network)
+    assert error(found["logits"], pooled @ weights["fc.weight"].T.astype(np.float64) + weights["fc.bias"]) < 10 * CLOSE
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
+def initializers(model: bytes) -> dict[str, Array]:
+    """The initializers of a model by name."""
+    return {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load_from_string(model).graph.initializer}
+
+
+def test_same_bytes_in_every_process(tmp_path: Path) -> None:
+    """Same spec and seed, same bytes: whatever the hash seed, the number of threads, the folder, the time."""
+    code = (
+        "import os, sys; threads = int(sys.argv[1]); os.cpu_count = lambda: threads; sys.argv[1:] = sys.argv[2:]\n"
+        "from rescompile.cli import main; main()"
+    )
+    digests = set()
+    for threads, hash_seed in (("1", "0"), ("2", "1"), ("13", "2")):
+        folder = tmp_path / threads
+        folder.mkdir()
+        arguments = (threads, "build", "resnet18", "--target", "onnx", "--seed", "3")
+        isolated(code, *arguments, cwd=folder, PYTHONHASHSEED=hash_seed, TZ=f"UTC+{threads}")
+        digests.add(hashlib.sha256((folder / "resnet18.onnx").read_bytes()).hexdigest())
+    here = build(facts.network("resnet18"), "onnx", seed=3).to_bytes()
+    assert digests == {hashlib.sha256(here).hexdigest()}
+
+
+def test_another_seed_is_another_network() -> None:
+    """Every tensor that is drawn at all is drawn anew."""
+    network = facts.network("resnet18")
+    zero, one = (initializers(build(network, "onnx", seed=seed).to_bytes()) for seed in (0, 1))
+    drawn = {name for name, parameter in parameters(network) if isinstance(parameter.fill, str)}
+    assert len(drawn) == 21  # 20 convolutions and the weight of fc
+    assert {name for name in zero if not np.array_equal(zero[name], one[name])} == drawn
+    assert not any(np.isin(zero[name].ravel()[:64], one[name]).all() for name in drawn)
+
+
+def test_another_block_leaves_the_others_alone() -> None:
+    """Weights belong to (seed, name), so a deeper network is the same one with more in it."""
+    small = initializers(build(facts.network("resnet18"), "onnx").to_bytes())
+    deep = initializers(build(facts.network("resnet18", "layer1.depth=3", "layer3.depth=4"), "onnx").to_bytes())
+    assert set(small) < set(deep)
+    assert all(np.array_equal(small[name], deep[name]) for name in small)
+
+
+def test_init_rules() -> None:
+    """He's normal distribution by the outputs (torchvision's) or the inputs (WRN's), and torch's own for linear layers."""
+    for name, fan in (("resnet50", "out"), ("wrn_22_2_B313", "in")):
+        network = facts.network(name)
+        weights, shapes = draw(network), facts.shapes(network)
+        for key in (key for key, shape in shapes.items() if len(shape) == 4 and math.prod(shape) > 20_000):
+            outputs, inputs, height, width = shapes[key]
+            expected = math.sqrt(2 / ((outputs if fan == "out" else inputs) * height * width))
+            _is_normal(weights[key], expected)
+        _is_uniform(weights["fc.weight"], 1 / math.sqrt(shapes["fc.weight"][1]))
+        assert set(weights["fc.bias"]) == {0.0}
+
+
+def _is_normal(values: Array, deviation: float) -> None:
+    """Moments and quantiles within five standard errors."""
+    values = np.float64(values).ravel() / deviation
+    slack = 5 / math.sqrt(values.size)
+    assert abs(values.mean()) < slack
+    assert abs(values.std() - 1) < slack
+    assert abs((np.abs(values) < 1).mean() - 0.6827) < slack
+    assert abs((np.abs(values) < 2).mean() - 0.9545) < slack
+    assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < slack
+
+
+def _is_uniform(values: Array, bound: float) -> None:
+    """Within the bound and up to it, and the moments of a uniform distribution within five standard errors."""
+    values = np.float64(values).ravel() / bound
+    slack = 5 / math.sqrt(values.size)
+    assert np.abs(values).max() <= 1
+    assert np.abs(values).max() > 1 - slack
+    assert abs(values.mean()) < slack
+    assert abs(values.std() - 1 / math.sqrt(3)) < slack
+    assert abs((np.abs(values) < 0.5).mean() - 0.5) < slack
+
+
+def test_constants_of_init() -> None:
+    """Norms begin as the identity, the gates of a highway at its `bias_T`, and no two drawn tensors are related."""
+    weights = draw(facts.network("highway_b_cifar10_19"))
+    assert set(weights["stage2.3.gate.bias"]) == {-2.0}
+    assert set(weights["stage2.3.conv.bias"]) == {0.0}
+    first, second = (weights[f"stage2.{index}.conv.weight"].ravel() for index in (0, 1))
+    assert abs(np.corrcoef(first, second)[0, 1]) < 5 / math.sqrt(first.size)
+    norms = draw(facts.network("resnet18"))
+    found = {part: set(norms[f"bn1.{part}"]) for part in ("weight", "bias", "running_mean", "running_var")}
+    assert found == {"weight": {1.0}, "bias": {0.0}, "running_mean": {0.0}, "running_var": {1.0}}
+    assert norms["bn1.num_batches_tracked"] == 0
+
+
+def test_init_in_a_spec(tmp_path: Path) -> None:
+    """`init`, `scale_init` and `bias_init` of a word: what a spec says is what is drawn."""
+    path = tmp_path / "changed.yaml"
+    path.write_text(
+        "rescompile: 1\nname: changed\nextends: resnet18\n"
+        "defaults: {conv: {init: torch_default}, norm: {scale_init: 0.25}, linear: {init: he_normal_fan_in, bias_init: torch_default}}\n"
+    )
+    weights = draw(elaborate(load(path)))
+    _is_uniform(weights["layer4.1.conv2.weight"], 1 / math.sqrt(512 * 9))
+    assert set(weights["layer1.0.bn2.weight"]) == {0.25}
+    _is_normal(weights["fc.weight"], math.sqrt(2 / 512))
+    _is_uniform(weights["fc.bias"], 1 / math.sqrt(512))
+
+
+# --- weights in a file of their own -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the weights of a tiny network were too large for one file."""
+    load_backend("onnx")
+    monkeypatch.setattr("rescompile.backends.onnx.file.EXTERNAL_ABOVE", 1000)
+
+
+def test_threshold() -> None:
+    """1.5 GiB: protobuf cannot hold 2 GiB, and readers need some room."""
+    load_backend("onnx")
+    assert sys.modules["rescompile.backends.onnx.file"].EXTERNAL_ABOVE == 1.5 * 2**30
+
+
+@pytest.mark.usefixtures("small_threshold")
+def test_external_data(every_op: Network, tmp_path: Path) -> None:
+    """The pair is the same network as the one file, to the bit; each tensor stands on pages of its own."""
+    weights, x = telling_weights(every_op), images(every_op)
+    path = tmp_path / "model.onnx"
+    artifact = build(every_op, "onnx", weights)
+    data, main = artifact.write(path)
+    assert main == path
+    assert data.parent == tmp_path
+    onnx.checker.check_model(str(path), full_check=True)
+    model = onnx.load(str(path), load_external_data=False)
+    outside = [tensor for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    assert {tensor.name for tensor in outside} == {t.name for t in model.graph.initializer if t.name in weights}
+    for tensor in outside:
+        entry = {fact.key: fact.value for fact in tensor.external_data}
+        assert entry["location"] == data.name
+        assert int(entry["offset"]) % 4096 == 0
+        raw = data.read_bytes()[int(entry["offset"]) :][: int(entry["length"])]
+        assert np.array_equal(np.frombuffer(raw, "<f4").reshape(tensor.dims), weights[tensor.name])
+    found = ran(path, {"input": x})
+    expected = interpret(every_op, weights, x)
+    assert all(error(found[output], expected[output]) < CLOSE for output in expected)
+    assert path.read_bytes() == model.SerializeToString(deterministic=True)
+    with pytest.raises(OutputError, match="several files"):
+        artifact.to_bytes()
+
+
+@pytest.mark.usefixtures("small_threshold")
+def test_pair_moves_together(every_op: Network, tmp_path: Path) -> None:
+    """A pair in another folder still finds itself: the location is a plain file name."""
+    before = build(every_op, "onnx").write(tmp_path / "model.onnx")
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    for path in before:
+        shutil.move(path, folder / path.name)
+    assert ran(folder / "model.onnx", {"input": images(every_op)})
+
+
+@pytest.mark.usefixtures("small_threshold")
+@pytest.mark.parametrize("failing", [0, 1])
+def test_pair_is_never_torn(every_op: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
+    """Whichever file cannot be put in its place, the model that stands there has its own weights: the old or the new ones."""
+    path, x = tmp_path / "model.onnx", images(every_op)
+    build(every_op, "onnx", seed=0).write(path)
+    old = ran(path, {"input": x})["logits"]
+    new = ran(_in_one_file(every_op, 1), {"input": x})["logits"]
+    assert not np.array_equal(old, new)
+    real, calls = os.replace, 0
+
+    def replace(source: str, target: str | Path) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == failing + 1:
+            raise OSError(28, "No space left on device")
+        real(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", replace)
+        with pytest.raises(OutputError):
+            build(every_op, "onnx", seed=1).write(path)
+    assert calls == failing + 1
+    assert np.array_equal(ran(path, {"input": x})["logits"], old)
+    assert not [left.name for left in tmp_path.iterdir() if left.name.startswith(".")]
+    written = build(every_op, "onnx", seed=1).write(path)
+    assert error(ran(path, {"input": x})["logits"], new) < CLOSE
+    assert set(tmp_path.iterdir()) == set(written)  # the old weights are gone with the model that used them
+
+
+def _in_one_file(network: Network, seed: int) -> bytes:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("rescompile.backends.onnx.file.EXTERNAL_ABOVE", 1 << 30)
+        return build(network, "onnx", seed=seed).to_bytes()
+
+
+# --- whose file it is, and what it says of its origin -----------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("small_threshold")
+def test_seal(every_op: Network, tmp_path: Path) -> None:
+    """Ours until somebody changes it; then, or if it never was ours, only --force overwrites it."""
+    data, path = build(every_op, "onnx").write(tmp_path / "model.onnx")
+    assert checksum.state(tmp_path / "nothing.onnx") == "absent"
+    for file in (path, data):
+        whole = file.read_bytes()
+        assert checksum.state(file) == "ours"
+        for changed in (whole[:100] + bytes([whole[100] ^ 1]) + whole[101:], whole[1:], b" " + whole):
+            file.write_bytes(changed)
+            assert checksum.state(file) == "edited"
+            with pytest.raises(OutputError):
+                build(every_op, "onnx").write(path)
+            assert file.read_bytes() == changed
+        for foreign in (b"", b"no model", whole[:-40], whole + bytes(100)):
+            file.write_bytes(foreign)
+            assert checksum.state(file) == "foreign"
+            with pytest.raises(OutputError):
+                build(every_op, "onnx").write(path)
+            assert file.read_bytes() == foreign
+        build(every_op, "onnx").write(path, force=True)
+        assert checksum.state(file) == "ours"
+
+
+def test_a_model_saved_by_onnx_is_edited(every_op: Network, tmp_path: Path) -> None:
+    """A tool that reads our model and writes it with a change has made it its own."""
+    (path,) = build(every_op, "onnx").write(tmp_path / "model.onnx")
+    model = onnx.load(str(path))
+    model.graph.node[0].name = "renamed"
+    onnx.save(model, str(path))
+    assert checksum.state(path) in ("edited", "foreign")
+
+
+@pytest.mark.parametrize("passes", [[], ["--fold-batchnorm"]])
+@pytest.mark.parametrize("name", ["resnet101", "wrn_22_2_B313", "googlenet"])
+def test_extract_and_build_again(name: str, passes: list[str], tmp_path: Path) -> None:
+    """The spec in the file, with the passes it tells of, builds the same bytes."""
+    first, again, spec = tmp_path / "first.onnx", tmp_path / "again.onnx", tmp_path / "spec.yaml"
+    settings = ["--set", "parameters.classes=10", "--set", "input=[3, 64, 64]"]
+    assert command("build", name, "--target", "onnx", "-o", first, *settings, *passes).exit_code == 0
+    told = command("extract", first, "-o", spec)
+    assert told.exit_code == 0
+    recorded = [word for word in told.stderr.split() if word.startswith("--")]
+    assert recorded == passes
+    assert command("build", spec, "--target", "onnx", "-o", again, *recorded).exit_code == 0
+    assert again.read_bytes() == first.read_bytes()
+
+
+# --- weights from a file ----------------------------------------------------------------------------------------------
+
+
+def safetensors(path: Path, tensors: dict[str, Array], kind: str = "F32") -> Path:
+    """A safetensors file, written by hand from the format's description: no library rounds or renames anything."""
+    header, blobs, at = {}, [], 0
+    for name, values in tensors.items():
+        if values.dtype == np.int64:
+            blob, dtype = values.astype("<i8").tobytes(), "I64"
+        elif kind == "BF16":  # the upper half of a float32
+            blob, dtype = (values.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes(), kind
+        else:
+            blob, dtype = values.astype({"F32": "<f4", "F16": "<f2", "F64": "<f8"}[kind]).tobytes(), kind
+        header[name] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": [at, at + len(blob)]}
+        blobs.append(blob)
+        at += len(blob)
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(blobs))
+    return path
+
+
+def stored(values: Array, kind: str) -> Array:
+    """What a value is after it was stored in a format."""
+    if kind == "BF16":
+        return (values.view(np.uint32) & 0xFFFF0000).view(np.float32)
+    return values.astype(np.float16).astype(np.float32) if kind == "F16" else values
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
+def test_weights_of_every_width(kind: str, tmp_path: Path) -> None:
+    """Lesser floating-point formats are widened, exactly: every value of theirs is a float32."""
+    network = facts.network("wrn_22_2_B313")
+    weights = telling_weights(network)
+    path, model = safetensors(tmp_path / "w.safetensors", weights, kind), tmp_path / "m.onnx"
+    done = command("build", "wrn_22_2_B313", "--target", "onnx", "--weights", path, "-o", model)
+    assert done.exit_code == 0, done.output
+    found = initializers(model.read_bytes())
+    wanted = {name for name in weights if not name.endswith("num_batches_tracked")}
+    assert wanted <= set(found)
+    for name in wanted:
+        assert found[name].dtype == np.float32
+        assert np.array_equal(found[name], stored(weights[name], kind)), name
+
+
+def test_weights_of_safetensors_itself(tmp_path: Path) -> None:
+    """A file of the library that everybody writes with, and counters may be missing: many converters drop them."""
+    from safetensors.numpy import save_file
+
+    network = facts.network("wrn_22_2_B313")
+    weights = {name: a for name, a in telling_weights(network).items() if not name.endswith("num_batches_tracked")}
+    save_file(weights, tmp_path / "w.safetensors", {"format": "pt"})
+    found = initializers(build(network, "onnx", tmp_path / "w.safetensors").to_bytes())
+    assert all(np.array_equal(found[name], weights[name]) for name in weights)
+
+
+def test_weights_that_do_not_fit(tmp_path: Path) -> None:
+    """One table of everything that is wrong, exit code 1, and nothing is written."""
+    weights = telling_weights(facts.network("wrn_22_2_B313"))
+    weights["group1.block0.conv0.weights"] = weights.pop("group1.block0.conv0.weight")
+    weights["fc.weight"] = weights["fc.weight"][:7]
+    del weights["bn.running_var"]
+    weights["extra.scale"] = np.ones(3, np.float32)
+    path, model = safetensors(tmp_path / "w.safetensors", weights), tmp_path / "m.onnx"
+    done = command("build", "wrn_22_2_B313", "--target", "onnx", "--weights", path, "-o", model)
+    assert done.exit_code == 1
+    lines = [line.split() for line in done.stderr.splitlines()]
+    for expected in (
+        "differs fc.weight [7, 128] instead of [10, 128]",
+        "missing group1.block0.conv0.weight [64, 32, 3, 3]",
+        "missing bn.running_var [128]",
+        "unexpected group1.block0.conv0.weights [64, 32, 3, 3]",
+        "unexpected extra.scale [3]",
+    ):
+        assert expected.split() in lines, done.stderr
+    assert "1 differ, 2 missing, 2 unexpected" in done.stderr
+    assert not model.exists()
+
+
+def test_weights_too_wide(tmp_path: Path) -> None:
+    """float64 would be rounded, and nothing is silently rounded."""
+    path = safetensors(tmp_path / "w.safetensors", telling_weights(facts.network("wrn_22_2_B313")), "F64")
+    done = command("build", "wrn_22_2_B313", "--target", "onnx", "--weights", path, "-o", tmp_path / "m.onnx")
+    assert done.exit_code == 1
+    assert "F64" in done.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"no safetensors", struct.pack("<Q", 1 << 60) + b"{}"])
+def test_weights_that_are_no_safetensors(content: bytes, tmp_path: Path) -> None:
+    """A wrong file is wrong usage; the message names it."""
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content)
+    done = command("build", "resnet18", "--target", "onnx", "--weights", path, "-o", tmp_path / "m.onnx")
+    assert done.exit_code == 2
+    assert str(path) in done.stderr.replace("\n", "")
+
+
+def test_weights_from_memory_must_fit() -> None:
+    """The Python API refuses what the command line refuses, with all of it in one message."""
+    network = facts.network("wrn_22_2_B313")
+    weights = telling_weights(network)
+    del weights["fc.bias"]
+    with pytest.raises(CheckFailed, match=r"fc\.bias"):
+        build(network, "onnx", weights)
+
+
+# --- the process ------------------------------------------------------------------------------------------------------
+
+
+def test_no_framework_is_imported(tmp_path: Path) -> None:
+    """The graph is written directly: a build loads no framework and no runtime, even where they are installed."""
+    code = (
+        "import sys\n"
+        "from rescompile.cli import app\n"
+        "app(sys.argv[1:], standalone_mode=False)\n"
+        "print(*sorted({module.partition('.')[0] for module in sys.modules}))"
+    )
+    arguments = ("build", "resnet18", "--target", "onnx", "--fold-batchnorm", "-o", str(tmp_path / "m.onnx"))
+    loaded = set(isolated(code, *arguments).split())
+    assert {"rescompile", "numpy"} <= loaded
+    frameworks = {
+        "torch",
+        "torchvision",
+        "timm",
+        "onnx",
+        "onnxruntime",
+        "onnxscript",
+        "jax",
+        "flax",
+        "tensorflow",
+        "keras",
+    }
+    assert not loaded & frameworks

@@ -1,0 +1,623 @@
+"""PyTorch modules: the text of `--target source` executed, with the names and numbers of the libraries' own modules.
+
+Three oracles: torchvision, timm and the released code (see `peers` and `test_peers`) in evaluation and in training; our own
+ONNX file in ONNX Runtime; the interpreter of the tree. Networks that are large or slow are left to a longer run:
+
+    RESCOMPILE_PARAMETERS=200e6 RESCOMPILE_MACS=20e9 pytest tests/backends/test_torch.py
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import os
+import pickle
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import facts
+import numpy as np
+import pytest
+from ort import ran
+
+from rescompile.ir.interpreter import interpret
+
+torch = pytest.importorskip("torch", reason="the modules are torch's: pip install 'rescompile[torch]'")
+
+import peers  # before torchvision: it declares the operators whose library may not load
+from test_differential import rms
+from test_onnx import EVERY_OP, command, images, telling_weights
+from test_peers import AUTOMATIC, OTHER_ORDER, PEERS, SIZES, Peer
+from torch import nn
+
+from rescompile import backend, build, elaborate, load
+from rescompile.analysis.cost import cost
+from rescompile.diagnostics.errors import OutputError, UsageError
+from rescompile.files import checksum
+from rescompile.ir.network import LOGITS, Network, parameters
+from rescompile.ir.ops import Parameter
+from rescompile.weights import RULES, draw
+
+Tensors = dict[str, peers.Array]
+
+#: What a network may have at most to be run here: numbers to draw, and multiplications for one image.
+PARAMETERS = float(os.environ.get("RESCOMPILE_PARAMETERS", "30e6"))
+MACS = float(os.environ.get("RESCOMPILE_MACS", "0.26e9"))
+
+
+@cache
+def factory(name: str, *settings: str) -> Callable[[], nn.Module]:
+    """The function of the generated file that makes a network of the zoo; the file is written and executed once."""
+    network = facts.network(name, *settings)
+    home = sys.modules[type(backend.load("torch").make(network)).__module__]  # type: ignore[attr-defined]
+    made: Callable[[], nn.Module] = getattr(home, network.name)
+    return made
+
+
+def empty(make: Callable[[], nn.Module]) -> nn.Module:
+    """A module whose weights are still to be set: drawing those of a fresh one takes longer than all the rest."""
+    with torch.device("meta"):
+        module = make()
+    return module.to_empty(device="cpu")
+
+
+def outputs(found: Any) -> dict[str, torch.Tensor]:
+    """What a module gave, by name: several outputs of ours come so; torchvision's are a tuple, the logits first."""
+    if isinstance(found, torch.Tensor):
+        return {LOGITS: found}
+    if isinstance(found, dict):
+        return found
+    ours = {"logits": LOGITS, "aux_logits1": "aux1", "aux_logits2": "aux2", "aux_logits": "aux"}
+    return {ours[name]: value for name, value in found._asdict().items()}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Threads would wait for each other longer than most of these networks take."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+# --- the libraries' modules -------------------------------------------------------------------------------------------
+
+_PREACT = tuple(name for name in PEERS if re.fullmatch(r"preact_resnet\d+", name))
+
+
+def _is_gated(name: str) -> bool:
+    return "_gate_" in name or name.startswith("highway")
+
+
+#: Networks that a peer computes otherwise, so that the last bits differ. All others are equal to the last bit: the same
+#: functions of the same framework in the same order.
+INEXACT = {
+    **dict.fromkeys(("darknet53", *_PREACT), "the classifier is a 1x1 convolution on one side"),
+    **{name: "a gate is x + g (h - x) with us, g h + (1 - g) x with the peer" for name in PEERS if _is_gated(name)},
+}
+
+#: Networks whose every peer has more parameters than others need to be met here, so that their families are met too.
+FAMILIES = ("alexnet", "vgg11_bn")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A peer and our module with the peer's own weights, both in evaluation mode, and images for them."""
+
+    name: str
+    peer: Peer
+    theirs: nn.Module
+    ours: nn.Module
+    x: torch.Tensor
+
+
+def setting(peer: Peer) -> tuple[str, ...]:
+    """What makes our side the size of the peer's."""
+    return (f"input={list(peer.input)}", *peer.settings)
+
+
+def network_of(name: str) -> Network:
+    """Our side of a comparison."""
+    return facts.network(name, *setting(PEERS[name]))
+
+
+@cache
+def run_here() -> tuple[str, ...]:
+    """The networks with a peer that are not too large to be run."""
+    return tuple(name for name in PEERS if name in FAMILIES or cost(network_of(name)).parameters <= PARAMETERS)
+
+
+#: Networks that are another network than their peer in training, and rightly so.
+ANOTHER_IN_TRAINING = {
+    **dict.fromkeys(_PREACT, "timm pools before its first norm, which then has another batch to normalise"),
+    "stochastic_depth_110": "it drops blocks, see test_training",
+}
+
+#: How far the running statistics of a peer move where that is not what the spec says: darknet keeps 0.99 of the old value
+#: (`batchnorm_layer.c`); timm's darknet53 and our references, written for evaluation, keep torch's 0.9.
+MOMENTA = {name: 0.01 for name in PEERS if name.startswith("darknet")}
+
+#: Trained although slow: with its auxiliary heads.
+HEADS = ("googlenet",)
+
+
+@cache
+def trained_here() -> tuple[str, ...]:
+    """Those that are not too slow to be trained in float64."""
+    costs = {name: cost(network_of(name)) for name in run_here() if name not in ANOTHER_IN_TRAINING}
+    fast = {name for name, total in costs.items() if total.macs <= MACS and total.parameters <= PARAMETERS}
+    return tuple(name for name in costs if name in fast or name in HEADS)
+
+
+@pytest.fixture(scope="module")
+def pair(request: pytest.FixtureRequest) -> Pair:
+    """A peer and ours. All tests of one peer follow each other, so that only one is in memory."""
+    name = request.param
+    peer = PEERS[name]
+    theirs = peers.randomised(empty(peer.make), (2, *peer.input), positive=peer.positive)
+    tensors = peer.renamed(name, peers.arrays(theirs))
+    with torch.device("meta"):
+        ours = factory(name, *setting(peer))()
+    ours.load_state_dict({key: torch.from_numpy(value) for key, value in tensors.items()}, strict=True, assign=True)
+    x = torch.randn(2, *peer.input, generator=torch.Generator().manual_seed(1))
+    return Pair(name, peer, theirs, ours.eval(), x)
+
+
+@pytest.mark.parametrize("pair", run_here(), indirect=True)
+def test_outputs(pair: Pair) -> None:
+    """On weights far from those of a fresh model: to the last bit, or as near to float64 as the peer itself."""
+    with torch.no_grad():
+        theirs, ours = outputs(pair.theirs(pair.x)), outputs(pair.ours(pair.x))
+    assert theirs.keys() == ours.keys() == {LOGITS}
+    if pair.name not in INEXACT:
+        assert torch.equal(ours[LOGITS], theirs[LOGITS])
+        assert ours[LOGITS].std(0).norm() > 0.001 * ours[LOGITS].norm()  # the network has not forgotten its input
+        return
+    single, double = peers.outputs(pair.theirs, pair.x.numpy())
+    assert peers.telling(double) > 0.001
+    assert peers.error(ours[LOGITS].numpy(), double) <= peers.bound(single, double)
+
+
+@pytest.mark.parametrize("pair", trained_here(), indirect=True)
+def test_training(pair: Pair) -> None:
+    """In training, without dropout: outputs, all gradients, and what the norms keep of the batch."""
+    theirs = trained(pair.theirs, pair.x, MOMENTA.get(pair.name))
+    ours = trained(pair.ours, pair.x)
+    named = pair.peer.renamed(pair.name, theirs.state)
+    assert ours.outputs.keys() == theirs.outputs.keys()
+    assert ours.state.keys() == named.keys()
+    largest = max(rms(value) for value in theirs.state.values())
+    for key, found, wanted in (
+        *((key, value, theirs.outputs[key]) for key, value in ours.outputs.items()),
+        *((key, value, named[key]) for key, value in ours.state.items()),
+    ):
+        assert found.shape == wanted.shape, key
+        # The bias of a convolution before a norm has no gradient, but for what rounding leaves.
+        off, scale = rms(found - wanted), max(rms(wanted), 1e-6 * largest)
+        assert off <= 1e-9 * scale, key
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One pass forward and backward: the outputs; and by tensor its gradient, or for a buffer what it became."""
+
+    outputs: Tensors
+    state: Tensors
+
+
+def trained(model: nn.Module, x: torch.Tensor, momentum: float | None = None) -> Trained:
+    """One pass of a copy of the model in float64, in training without dropout, from a loss that meets every output.
+
+    `momentum` is that of its norms, where they have none of their own.
+    """
+    model = copy.deepcopy(model).double().train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(module, nn.BatchNorm2d) and momentum is not None:
+            module.momentum = momentum
+    made = outputs(model(x.double()))
+    generator = torch.Generator().manual_seed(2)
+    weights = {name: torch.randn(made[name].shape, generator=generator, dtype=torch.double) for name in sorted(made)}
+    torch.stack([(made[name] * weight).sum() for name, weight in weights.items()]).sum().backward()
+    state = {
+        name: (tensor if tensor.grad is None else tensor.grad)
+        for name, tensor in model.state_dict(keep_vars=True).items()
+    }
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    return Trained(
+        {name: value.detach().numpy() for name, value in made.items()},
+        {name: tensor.detach().numpy() for name, tensor in state.items()},
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in AUTOMATIC if name not in run_here()])
+def test_names(name: str) -> None:
+    """The libraries' networks that are too large to be run here: their own `state_dict` loads strictly, in one order."""
+    with torch.device("meta"):
+        theirs, ours = PEERS[name].make(), factory(name, *setting(PEERS[name]))()
+    ours.load_state_dict(theirs.state_dict(), strict=True, assign=True)
+    if name not in OTHER_ORDER:
+        assert list(ours.state_dict()) == list(theirs.state_dict())
+
+
+# --- our own ONNX file, and the tree ----------------------------------------------------------------------------------
+
+
+def small_settings(name: str) -> tuple[str, ...]:
+    """A smaller input for networks that are made for large ones."""
+    height = facts.network(name).input[1]
+    size = SIZES.get(name, 64)
+    return () if height <= 64 or size >= 200 else (f"input=[3, {size}, {size}]",)
+
+
+@cache
+def light() -> tuple[str, ...]:
+    """The networks that are not too large to be run."""
+    costs = {name: cost(facts.network(name, *small_settings(name))) for name in facts.zoo()}
+    return tuple(name for name, total in costs.items() if total.macs <= MACS and total.parameters <= PARAMETERS)
+
+
+@pytest.mark.parametrize("name", light())
+def test_onnx(name: str) -> None:
+    """ONNX Runtime on our file is as near to the module in float64 as the module itself."""
+    settings = small_settings(name)
+    network = facts.network(name, *settings)
+    module = peers.randomised(empty(factory(name, *settings)), (2, *network.input))
+    x = images(network)
+    with torch.no_grad():
+        for key, parameter in module.named_parameters():
+            if key.endswith("gate.bias"):
+                parameter -= 3  # as highways begin: 50 layers with half-open gates forget their input
+        single = outputs(module(torch.from_numpy(x)))[LOGITS].numpy()
+        double = outputs(copy.deepcopy(module).double()(torch.from_numpy(x).double()))[LOGITS].numpy()
+    found = ran(build(network, "onnx", peers.arrays(module)).to_bytes(), {"input": x})
+    assert peers.telling(double) > 0.001
+    assert found.keys() == {LOGITS}
+    assert peers.error(found[LOGITS], double) <= peers.bound(single, double)
+
+
+@pytest.fixture(scope="module")
+def every_op(tmp_path_factory: pytest.TempPathFactory) -> Network:
+    """A small network with every op, every merge, every mode of a side branch, features and survival factors."""
+    path = tmp_path_factory.mktemp("every_op") / "every_op.yaml"
+    path.write_text(EVERY_OP)
+    return elaborate(load(path))
+
+
+def test_outputs_are_those_of_the_interpreter(every_op: Network) -> None:
+    """Every output of the tree, by name, in float64 on both sides."""
+    weights, x = telling_weights(every_op), images(every_op, 3)
+    module = build(every_op, "torch", weights).module.double()  # type: ignore[attr-defined]
+    wanted = interpret(every_op, weights, x)
+    with torch.no_grad():
+        found = module(torch.from_numpy(x).double())
+    assert found.keys() == wanted.keys() == every_op.outputs.keys()
+    for name, value in wanted.items():
+        assert peers.error(found[name].numpy(), value) < 1e-12, name
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["every_op", "googlenet", "drn_c_26", "highway_mnist_fc_10"])
+def test_weights_are_drawn_as_for_every_target(name: str, every_op: Network) -> None:
+    """(seed, name) is a stream: `build` loads what ONNX gets, bit for bit, counters and unused branches too."""
+    network = every_op if name == "every_op" else facts.network(name)
+    module = build(network, "torch", seed=3).module  # type: ignore[attr-defined]
+    assert not module.training
+    state, wanted = peers.arrays(module), draw(network, 3)
+    assert list(state) == list(wanted)
+    for key, value in state.items():
+        assert value.dtype == wanted[key].dtype, key
+        assert np.array_equal(value, wanted[key]), key
+    assert all(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_weights_of_a_mapping_are_copied(every_op: Network) -> None:
+    """Training a module changes no array that it was given, and two modules of one mapping do not share."""
+    weights = telling_weights(every_op)
+    before = {name: value.copy() for name, value in weights.items()}
+    first, second = (build(every_op, "torch", weights).module for _ in range(2))  # type: ignore[attr-defined]
+    with torch.no_grad():
+        for tensor in first.state_dict().values():
+            tensor += 1
+    assert all(np.array_equal(weights[name], value) for name, value in before.items())
+    assert all(np.array_equal(value, before[name]) for name, value in peers.arrays(second).items())
+
+
+def test_the_module_is_its_text(every_op: Network) -> None:
+    """The class is found by `inspect`, its instances pickle, and a second module of a network is of the same class."""
+    first, second = (build(every_op, "torch", seed=seed).module for seed in (0, 1))  # type: ignore[attr-defined]
+    assert type(first) is type(second)
+    text = backend.load("source").source(every_op)  # type: ignore[attr-defined]
+    assert inspect.getsource(type(first)) in text
+    # As it means in a file of its own: nothing that this package's files say at their top holds for it.
+    assert inspect.get_annotations(type(first).forward)["x"] is torch.Tensor
+    x = torch.from_numpy(images(every_op))
+    with torch.no_grad():
+        wanted = first(x)
+        for twin in (pickle.loads(pickle.dumps(first)), copy.deepcopy(first)):
+            assert all(torch.equal(value, wanted[name]) for name, value in twin(x).items())
+        assert not torch.equal(second(x)[LOGITS], wanted[LOGITS])
+
+
+# --- the file initialises itself --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in facts.zoo() if cost(facts.network(name)).parameters <= PARAMETERS])
+def test_initialisation(name: str) -> None:
+    """Called without weights, the file's own function follows the spec's `init`, tensor by tensor, in the tree's order."""
+    torch.manual_seed(0)
+    state = factory(name)().state_dict()
+    wanted = dict(parameters(facts.network(name)))
+    assert list(state) == list(wanted)
+    for key, parameter in wanted.items():
+        initialised(key, state[key], parameter)
+
+
+def initialised(name: str, values: torch.Tensor, parameter: Parameter) -> None:
+    """Hold a tensor to its rule: a constant exactly, moments and ends of a distribution within six standard errors."""
+    assert tuple(values.shape) == parameter.shape, name
+    if not isinstance(parameter.fill, str):
+        assert bool((values == parameter.fill).all()), f"{name} is not {parameter.fill}"
+        return
+    # Standard deviation, that of an estimate of it, and the end of the distribution, by rule.
+    deviation, spread, end = {
+        "he_normal_fan_out": (math.sqrt(2 / parameter.fan_out), math.sqrt(1 / 2), math.inf),
+        "he_normal_fan_in": (math.sqrt(2 / parameter.fan_in), math.sqrt(1 / 2), math.inf),
+        "torch_default": (math.sqrt(1 / (3 * parameter.fan_in)), math.sqrt(1 / 5), math.sqrt(3)),
+    }[parameter.fill]
+    unit, count = values.flatten() / deviation, values.numel()
+    assert abs(float(unit.mean())) <= 6 / math.sqrt(count), f"the mean of {name}"
+    largest = float(unit.abs().max())
+    assert largest <= end * (1 + 1e-6), f"{name} is drawn from too wide a range"
+    if count >= 1000:
+        assert abs(float(unit.std()) - 1) <= 6 * spread / math.sqrt(count), f"the deviation of {name}"
+        assert largest > (1.75 if end == math.inf else 1.7), f"{name} is drawn from another distribution"
+
+
+def test_every_rule_is_met() -> None:
+    """The zoo has every rule, for weights and for biases, and constants of gates that torch would not have."""
+    fills = {
+        (name.rpartition(".")[2], parameter.fill)
+        for key in facts.zoo()
+        for name, parameter in parameters(facts.network(key))
+    }
+    assert {("weight", rule) for rule in RULES} <= fills
+    assert {("bias", value) for value in ("torch_default", 0.0, -1.0, -2.0, -6.0, -7.0)} <= fills
+
+
+INITIAL = """
+rescompile: 1
+name: initial
+input: [3, 16, 16]
+init: torch_default
+defaults:
+  norm: {scale_init: 0.5}
+  linear: {bias_init: torch_default}
+blocks:
+  unit:
+    parameters: {start: 1.0, strange: 0}
+    body:
+      - residual:
+          branch:
+            - conv1: {conv: {channels: 32, kernel: 3, init: he_normal_fan_in, bias: true, bias_init: 0.125}}
+            - bn1: norm
+            - act
+            - conv2: {conv: {channels: 32, kernel: 3, bias: true, bias_init: torch_default}}
+            - bn2: {norm: {scale_init: start}}
+      - if: strange == 1
+        then: [extra: {conv: {channels: 32, kernel: 3, init: he_normal_fan_out, bias: true, bias_init: -3}}]
+network:
+  - conv1: {conv: {channels: 32, kernel: 5, init: he_normal_fan_out}}
+  - layer1: {block: unit, depth: 3, start: {each: [0, 0.25, 1]}, strange: {each: [0, 1, 0]}}
+  - one: {block: unit, start: 0}
+  - listed:
+      - conv: {channels: 32, kernel: 3, init: he_normal_fan_out}
+      - norm: {scale_init: 2}
+      - act
+  - flatten
+  - hidden: {linear: {features: 64, init: he_normal_fan_in, bias_init: 1}}
+  - flat_norm: {norm: {scale_init: 0.75}}
+  - fc: {linear: 10}
+"""
+
+
+def test_every_exception_to_a_rule(tmp_path: Path) -> None:
+    """Rules that differ between layers of a class, between uses of a class, in lists, in steps that are often absent."""
+    path = tmp_path / "initial.yaml"
+    path.write_text(INITIAL)
+    network = elaborate(load(path))
+    torch.manual_seed(0)
+    module = backend.load("torch").make(network)  # type: ignore[attr-defined]
+    state = getattr(sys.modules[type(module).__module__], network.name)().state_dict()
+    for key, parameter in parameters(network):
+        initialised(key, state[key], parameter)
+    assert {float(state[f"layer1.{index}.bn2.weight"][0]) for index in range(3)} == {0.0, 0.25, 1.0}
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def written(every_op: Network, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The program and its weights on disk."""
+    files = build(every_op, "torch", seed=3).write(tmp_path_factory.mktemp("torch") / "net.pt2")
+    assert sorted(file.name for file in files) == ["net.pt2", "net.safetensors"]
+    by_suffix = {file.suffix: file for file in files}
+    return by_suffix[".pt2"], by_suffix[".safetensors"]
+
+
+LOADED = """
+import sys
+
+sys.modules["rescompile"] = None  # so that any import of it fails
+import numpy as np
+import torch
+
+torch.set_num_threads(1)  # as the module is run that it is compared with
+program = torch.export.load(sys.argv[1]).module()
+with torch.no_grad():
+    for batch in (1, 5):
+        outputs = program(torch.from_numpy(np.load(f"{sys.argv[2]}/x{batch}.npy")))
+        np.savez(f"{sys.argv[2]}/y{batch}.npz", **{name: value.numpy() for name, value in outputs.items()})
+"""
+
+
+def test_the_program_needs_no_rescompile(written: tuple[Path, Path], every_op: Network, tmp_path: Path) -> None:
+    """It is loaded by torch alone, takes batches unlike the one that it was exported with, and equals the module."""
+    for batch in (1, 5):
+        np.save(tmp_path / f"x{batch}.npy", images(every_op, batch))
+    command = [sys.executable, "-c", LOADED, str(written[0]), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    module = build(every_op, "torch", seed=3).module  # type: ignore[attr-defined]
+    for batch in (1, 5):
+        found = dict(np.load(tmp_path / f"y{batch}.npz"))
+        with torch.no_grad():
+            wanted = module(torch.from_numpy(images(every_op, batch)))
+        assert found.keys() == wanted.keys()
+        for name, value in wanted.items():
+            assert np.array_equal(found[name], value.numpy()), name
+
+
+def test_a_fixed_batch(tmp_path: Path) -> None:
+    """`batch=3` makes a program of three images, which refuses two."""
+    network = tiny(tmp_path)
+    build(network, "torch", batch=3).write(tmp_path / "tiny.pt2")
+    program = torch.export.load(tmp_path / "tiny.pt2").module()
+    assert program(torch.zeros(3, *network.input)).shape == (3, *network.root.output)
+    with pytest.raises(AssertionError):
+        program(torch.zeros(2, *network.input))
+
+
+def test_weights_beside_the_program(written: tuple[Path, Path], every_op: Network) -> None:
+    """The safetensors file loads strictly into the module, and is what any target takes as weights."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(written[1])
+    with torch.device("meta"):
+        module = type(backend.load("torch").make(every_op))()  # type: ignore[attr-defined]
+    module.load_state_dict(tensors, strict=True, assign=True)
+    assert all(np.array_equal(value, draw(every_op, 3)[name]) for name, value in peers.arrays(module).items())
+    again = build(every_op, "torch", weights=written[1]).module  # type: ignore[attr-defined]
+    assert all(torch.equal(value, tensors[name]) for name, value in again.state_dict().items())
+
+
+def test_extract(written: tuple[Path, Path], every_op: Network, tmp_path: Path) -> None:
+    """A program tells of the canonical spec and the passes that it came from, and these build the same network."""
+    recorded = backend.extract(written[0])
+    assert recorded is not None
+    assert (recorded.text, recorded.sha256, recorded.passes) == (every_op.text, every_op.sha256, ())
+    (tmp_path / "again.yaml").write_text(recorded.text)
+    assert elaborate(load(tmp_path / "again.yaml")) == every_op
+    network = tiny(tmp_path)
+    build(network, "torch", fold_batchnorm=True).write(tmp_path / "folded.pt2")
+    folded = backend.extract(tmp_path / "folded.pt2")
+    assert folded is not None
+    assert (folded.text, folded.passes, folded.options) == (network.text, ("fold-batchnorm",), ())
+
+
+def test_extract_of_the_command(tmp_path: Path) -> None:
+    """The spec of a program, and the options that build it again: what docs/pytorch.md promises of the command."""
+    network, path = tiny(tmp_path), tmp_path / "net.PT2"
+    build(network, "torch", fold_batchnorm=True, batch=3, seed=5).write(path)
+    done = command("extract", path, "-o", tmp_path / "again.yaml")
+    assert (done.exit_code, done.stderr) == (0, "built with --fold-batchnorm --batch=3 --seed=5\n"), done.output
+    again = build(tmp_path / "again.yaml", "torch", fold_batchnorm=True, batch=3, seed=5).module  # type: ignore[attr-defined]
+    x = torch.ones(3, *network.input)
+    with torch.no_grad():
+        assert torch.equal(torch.export.load(path).module()(x), again(x))
+    weights = dict(draw(network))
+    build(network, "torch", weights).write(path)
+    assert command("extract", path).stderr == "built with --weights=FILE\n"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "no JSON",
+        "[]",
+        "{}",
+        '{"text": 1, "sha256": "", "passes": []}',
+        '{"text": "", "sha256": "", "passes": ["\\u001b[2J"]}',
+    ],
+)
+def test_a_record_that_somebody_edited(record: str, tmp_path: Path) -> None:
+    """Refused, and not printed: it may hold anything."""
+    with zipfile.ZipFile(tmp_path / "net.pt2", "w") as archive:
+        archive.writestr("archive/extra/rescompile.json", record)
+    done = command("extract", tmp_path / "net.pt2")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("error[E0801]: what ")
+
+
+def test_a_program_of_somebody_else(written: tuple[Path, Path], tmp_path: Path) -> None:
+    """One that records nothing is no error; what is no program is one."""
+    torch.export.save(torch.export.load(written[0]), tmp_path / "other.pt2")
+    assert backend.extract(tmp_path / "other.pt2") is None
+    (tmp_path / "none.pt2").write_bytes(b"no program")
+    with pytest.raises(UsageError, match="E0801"):
+        backend.extract(tmp_path / "none.pt2")
+
+
+TINY = """
+rescompile: 1
+name: tiny
+input: [2, 6, 6]
+network:
+  - conv: {channels: 3, kernel: 3}
+  - norm
+  - act
+  - global_avgpool
+  - flatten
+  - fc: {linear: 4}
+"""
+
+
+def tiny(folder: Path) -> Network:
+    """A network that is exported quickly."""
+    (folder / "tiny.yaml").write_text(TINY)
+    return elaborate(load(folder / "tiny.yaml"))
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".safetensors"])
+def test_seal(suffix: str, tmp_path: Path) -> None:
+    """Both files are ours until somebody changes one; then, or if it never was ours, neither is overwritten unforced."""
+    artifact = build(tiny(tmp_path), "torch")
+    files = artifact.write(tmp_path / "tiny.pt2")
+    assert [checksum.state(file) for file in files] == ["ours", "ours"]
+    artifact.write(tmp_path / "tiny.pt2")
+    (file,) = (file for file in files if file.suffix == suffix)
+    (other,) = (file for file in files if file.suffix != suffix)
+    whole, beside = file.read_bytes(), other.read_bytes()
+    middle = len(whole) // 2
+    for changed, state in (
+        (whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :], "edited"),
+        (b"somebody's own", "foreign"),
+    ):
+        file.write_bytes(changed)
+        assert checksum.state(file) == state
+        with pytest.raises(OutputError):
+            artifact.write(tmp_path / "tiny.pt2")
+        assert (file.read_bytes(), other.read_bytes()) == (changed, beside)
+    artifact.write(tmp_path / "tiny.pt2", force=True)
+    assert [checksum.state(file) for file in files] == ["ours", "ours"]
+
+
+def test_without_weights(tmp_path: Path) -> None:
+    """The structure is a module on the meta device, which costs nothing; no program is written of it."""
+    artifact = build(tiny(tmp_path), "torch", structure_only=True)
+    assert all(tensor.is_meta for tensor in artifact.module.state_dict().values())  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match="weights"):
+        artifact.write(tmp_path / "tiny.pt2")
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]

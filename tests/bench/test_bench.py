@@ -1,0 +1,1152 @@
+"""`bench` and `compare`: the statistics on data whose answers are known, and every way in which a number must not appear."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import rescompile
+from rescompile.bench import comparing, equivalent, models, peers, profiling, report, results, statistics
+from rescompile.bench.measuring import Plan, Timing, measure
+from rescompile.bench.results import Control, Missing, Result, Roofline, Row, Share
+from rescompile.bench.statistics import Interval, WarmUp
+from rescompile.cli import app
+from rescompile.diagnostics.errors import UsageError
+from rescompile.runtimes import RUNTIMES, Job, Runtime, device, roofline
+
+ROOT = Path(__file__).parents[2]
+NET = "resnet20_cifar"
+
+
+def times(median: float, seed: int = 0, rounds: int = 30, runs: int = 3, noise: float = 0.01) -> list[list[float]]:
+    """Samples around a median."""
+    drawn = np.random.default_rng(seed).normal(0, noise, (rounds, runs))
+    return [[float(value) for value in row] for row in median * np.exp(drawn)]
+
+
+# --- statistics -------------------------------------------------------------------------------------------------------
+
+
+def test_percentiles_are_those_of_numpy() -> None:
+    """And the throughput is the batch over the median."""
+    samples = np.random.default_rng(1).lognormal(size=(40, 5))
+    found = statistics.summarise(samples.tolist(), 8)
+    assert [found.p50, found.p90, found.p95, found.p99] == pytest.approx(np.percentile(samples, (50, 90, 95, 99)))
+    assert found.median.value == found.p50
+    assert found.throughput == pytest.approx(8 / np.median(samples))
+    assert (found.count, found.minimum, found.mean) == pytest.approx((200, samples.min(), samples.mean()))
+
+
+def test_quantiles_of_student() -> None:
+    """As tables have them."""
+    for freedom, quantile in (
+        (1, 12.706),
+        (2, 4.303),
+        (3, 3.182),
+        (4, 2.776),
+        (9, 2.262),
+        (29, 2.045),
+        (np.inf, 1.960),
+    ):
+        assert statistics._student(freedom) == pytest.approx(quantile, rel=0.02)
+
+
+@pytest.mark.parametrize("freedom", [1, 1.05, 1.25, 1.5, 1.75, 2])
+def test_quantiles_of_student_between_one_and_two(freedom: float) -> None:
+    """No table has them. With t = sqrt(freedom) * tan(a), the density is cos(a)^(freedom - 1), which is integrated here."""
+    angles = np.linspace(0, np.pi / 2, 200_001)
+    share = np.cumsum(np.maximum(np.cos(angles), 0) ** (freedom - 1))
+    exact = np.sqrt(freedom) * np.tan(np.interp(statistics.LEVEL * share[-1], share, angles))
+    assert 0.999 < statistics._student(freedom) / exact < 1.03
+
+
+def coverage(monkeypatch: pytest.MonkeyPatch, rounds: int, correlation: float) -> tuple[float, float]:
+    """How often the intervals of a median and of a ratio hold the true value, 1, when rounds depend on the one before."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 300)
+    generator = np.random.default_rng(7)
+    trials = 200
+
+    def drawn() -> Any:
+        steps = generator.standard_normal(rounds + 30)
+        for at in range(1, len(steps)):
+            steps[at] += correlation * steps[at - 1]
+        scale = 0.05 * np.sqrt(1 - correlation**2)
+        return np.exp(scale * steps[30:, None] + 0.02 * generator.standard_normal((rounds, 2)))
+
+    hits = np.zeros(2)
+    for seed in range(trials):
+        ours, base = drawn(), drawn()
+        for at, found in enumerate((statistics.median(ours, seed), statistics.ratio(ours, base, seed))):
+            hits[at] += found.low <= 1 <= found.high
+    return tuple(hits / trials)
+
+
+@pytest.mark.parametrize(("rounds", "correlation", "least"), [(10, 0.0, 0.92), (30, 0.0, 0.92), (30, 0.5, 0.85)])
+def test_intervals_hold_the_true_value(
+    rounds: int, correlation: float, least: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """About as often as they claim; and not always, for an interval that is endless says nothing."""
+    for share in coverage(monkeypatch, rounds, correlation):
+        assert least <= share
+    if rounds == 30:
+        assert statistics.median(statistics.table(times(1.0, noise=0.05))).half_width < 0.02
+
+
+def test_intervals_of_sittings_hold_the_true_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every preparation moves a contender by 1% or so, the intervals over five sittings hold the true values as often as
+    they claim, and those of the same rounds as of one sitting do not."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 200)
+    generator = np.random.default_rng(5)
+    trials, hits = 300, np.zeros(4)
+
+    def drawn(value: float, together: Any) -> Any:
+        apart = generator.normal(0, 0.01, (5, 1, 1))
+        return value * np.exp(together + apart + generator.normal(0, 0.002, (5, 8, 2)))
+
+    for _ in range(trials):
+        together = generator.normal(0, 0.05, (5, 1, 1))  # what meets both, as the speed of the clock does
+        ours, base, other = (
+            drawn(1.02, together),
+            drawn(1.0, together),
+            drawn(1.0, generator.normal(0, 0.05, (5, 1, 1))),
+        )
+        paired, single = statistics.ratio(ours, base), statistics.ratio(*(t.reshape(40, 2) for t in (ours, base)))
+        found = (statistics.median(ours), paired, statistics.unpaired_ratio(ours, other), single)
+        for at, (interval, value) in enumerate(zip(found, (1.02, 1.02, 1.02, 1.02), strict=True)):
+            hits[at] += interval.low <= value <= interval.high
+    assert (abs(hits[:3] / trials - 0.95) < 0.04).all(), hits / trials
+    assert hits[3] / trials < 0.9
+    assert paired.half_width < 0.04 < found[2].half_width
+
+
+def test_a_speed_up_of_sittings_that_drift() -> None:
+    """2% are told where each sitting has them, however far the sittings are apart; and not where only some have them."""
+    generator = np.random.default_rng(11)
+    together = generator.normal(0, 0.05, (5, 1, 1))
+    ours, base = (m * np.exp(together + generator.normal(0, 0.002, (5, 8, 2))) for m in (1.0, 1.02))
+    assert statistics.median(ours).overlaps(statistics.median(base))
+    assert statistics.speed_up(ours, base) == pytest.approx(1.02, rel=0.005)
+    mixed = ours * np.array([1.02, 0.99, 1.01, 0.98, 1.0]).reshape(5, 1, 1)
+    assert statistics.speed_up(mixed, ours) is None
+
+
+def test_sittings_that_are_none() -> None:
+    """Rounds must make up the sittings, and ratios are of equally many."""
+    made = times(1.0, rounds=30)
+    assert statistics.table(made, 5).shape == (5, 6, 3)
+    assert (statistics.table(made, 5).reshape(30, 3) == statistics.table(made)).all()
+    with pytest.raises(ValueError, match="30 rounds are not 4 sittings"):
+        statistics.table(made, 4)
+    with pytest.raises(ValueError, match="equally many rounds"):
+        statistics.ratio(statistics.table(made, 5), statistics.table(made, 6))
+    mixed = statistics.unpaired_ratio(statistics.table(made, 5), statistics.table(made))
+    assert mixed == statistics.unpaired_ratio(statistics.table(made), statistics.table(made))
+
+
+def test_a_paired_ratio_cancels_what_slows_down_a_round() -> None:
+    """Rounds that differ by half leave a ratio of 1.1 exact to a percent; unpaired, nothing could be said."""
+    generator = np.random.default_rng(3)
+    slow = np.exp(generator.normal(0, 0.5, (30, 1)))
+    ours, base = (m * slow * np.exp(generator.normal(0, 0.005, (30, 2))) for m in (1.1, 1.0))
+    paired, apart = statistics.ratio(ours, base), statistics.unpaired_ratio(ours, base)
+    assert paired.low <= 1.1 <= paired.high
+    assert paired.half_width < 0.08
+    assert apart.half_width > 3 * paired.half_width
+    with pytest.raises(ValueError, match="equally many rounds"):
+        statistics.ratio(ours, base[1:])
+
+
+def test_an_interval_of_a_ratio_is_nowhere_beyond_the_ratios_of_all_samples() -> None:
+    """Five rounds, one of them six times as fast: the ratio of a run to itself is at most six."""
+    times = np.array([[14.36], [14.73], [14.43], [14.49], [2.38]])
+    for found in (statistics.unpaired_ratio(times, times), statistics.unpaired_ratio(times[::-1], times)):
+        assert 2.38 / 14.73 <= found.low <= found.value == 1 <= found.high <= 14.73 / 2.38
+    paired = statistics.ratio(times[::-1], times)
+    assert 2.38 / 14.73 <= paired.low <= 1 <= paired.high <= 14.73 / 2.38
+
+
+def test_the_same_samples_give_the_same_interval() -> None:
+    """And another seed another one."""
+    made = statistics.table(times(1.0))
+    assert statistics.median(made, 3) == statistics.median(made, 3)
+    assert len({statistics.median(made, seed) for seed in range(8)}) > 1
+
+
+@pytest.mark.parametrize(
+    ("ours", "control", "wanted"),
+    [
+        (1.0, None, 2.0),
+        (1.0, Interval(1.0, 0.99, 1.01), 2.0),
+        (1.0, Interval(1.0, 0.9, 1.1), None),  # too wide
+        (1.0, Interval(1.04, 1.03, 1.05), None),  # too far from 1
+        (1.999, None, None),  # within the noise
+        (4.0, None, 0.5),  # a slow-down
+    ],
+)
+def test_a_speed_up_is_told_only_where_there_is_one(ours: float, control: Any, wanted: float | None) -> None:
+    """Overlapping intervals and poor controls say nothing."""
+    found = statistics.speed_up(statistics.table(times(ours, 1)), statistics.table(times(2.0, 2)), control)
+    assert found == (None if wanted is None else pytest.approx(wanted, rel=0.02))
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ([[1.0]] * 4, "at least 5"),
+        ([[1.0]] * 5 + [[1.0, 2.0]], "different numbers"),
+        ([[]] * 6, "or of none"),
+        ([[1.0]] * 5 + [[0.0]], "positive"),
+        ([[1.0]] * 5 + [[float("inf")]], "finite"),
+    ],
+)
+def test_samples_that_are_none(samples: Sequence[Sequence[float]], message: str) -> None:
+    """What cannot be summarised is refused."""
+    with pytest.raises(ValueError, match=message):
+        statistics.table(samples)
+
+
+def test_a_warm_up_ends_when_it_is_stable() -> None:
+    """A falling curve is followed to its end, and one that never settles is given up."""
+    until = WarmUp(window=5, tolerance=0.02, runs=100)
+    falling = [1 + 0.5 ** (at / 3) for at in range(100)]
+    end = next(count for count in range(100) if until.stable(falling[:count]))
+    assert 15 < end < 40
+    assert falling[end] < 1.05
+    rising = [1.2**at for at in range(100)]
+    assert not any(until.stable(rising[:count]) for count in range(100))
+    assert until.over(rising)
+    assert until.over([20.0])  # of seconds
+    assert not until.over([1e-3] * 5)
+
+
+# --- measuring --------------------------------------------------------------------------------------------------------
+
+
+class Scripted:
+    """Contenders of given lengths under a clock that only they move; the order of their runs is kept."""
+
+    def __init__(self, lengths: Mapping[str, float]) -> None:
+        self.now, self.log = 0.0, []  # type: float, list[str]
+        self.contenders = {name: SimpleNamespace(run=self._runner(name, length)) for name, length in lengths.items()}
+
+    def _runner(self, name: str, length: float) -> Callable[[], None]:
+        def run() -> None:
+            self.log.append(name)
+            self.now += length
+
+        return run
+
+    def clock(self) -> float:
+        """The time that the runs so far have taken."""
+        return self.now
+
+
+def test_rounds() -> None:
+    """Every contender has its turn in each round, in an order that changes, of one run that is not timed and some that are."""
+    made, timing = Scripted({"a": 0.001, "b": 0.003, "c": 0.1}), Timing()
+    plan = Plan(rounds=20, turn=0.01, runs=8)
+    steps = measure(made.contenders, plan, timing, made.clock)
+    assert next(steps) == 0
+    assert timing.settled == {"a": True, "b": True, "c": True}
+    made.log.clear()
+    assert list(steps) == list(range(1, 21))
+    for name, count, length in (("a", 8, 0.001), ("b", 4, 0.003), ("c", 1, 0.1)):
+        assert np.allclose(timing.samples(name), length)
+        assert np.shape(timing.samples(name)) == (20, count)
+        assert made.log.count(name) == 20 * (count + 1)
+    orders = [tuple(turns) for turns in timing.rounds]
+    assert len(set(orders)) > 3
+    assert all(orders[at] == orders[at + 1][::-1] for at in range(0, 20, 2))
+    again = Timing()
+    other = Scripted({"a": 0.001, "b": 0.003, "c": 0.1})
+    list(measure(other.contenders, plan, again, other.clock))
+    assert [tuple(turns) for turns in again.rounds] == orders
+
+
+def test_an_interruption_leaves_whole_rounds() -> None:
+    """Whatever a round was stopped in is not in the samples."""
+    made, timing = Scripted({"a": 0.001, "b": 0.001}), Timing()
+    right, left = made.contenders["b"].run, 60
+
+    def stopped() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise KeyboardInterrupt
+        right()
+
+    made.contenders["b"].run = stopped
+    with pytest.raises(KeyboardInterrupt):
+        list(measure(made.contenders, Plan(rounds=50, turn=0.002), timing, made.clock))
+    assert 5 < len(timing.rounds) < 50
+    assert len(timing.samples("a")) == len(timing.samples("b")) == len(timing.rounds)
+    import gc
+
+    assert gc.isenabled()
+
+
+# --- result files -----------------------------------------------------------------------------------------------------
+
+
+def row(runtime: str = "ort-cpu", median: float = 0.01, seed: int = 0, **facts: Any) -> Row:
+    """A row of samples around a median."""
+    samples = times(median, seed)
+    made = Row(
+        NET, NET, runtime, "fp32", 8, "0" * 64, None, [], 269722, 40551040, 0.1, 0.02, 10, True, samples,
+        statistics.summarise(samples, 8), 1e-6, 3e-6, {"versions": {"x": "1"}}, {}, {}, Roofline(0.004, 0.4, 1e10, 1e11),
+        [Share("layer1", 0.001, 0.5, 0.6)], ["onnxruntime_perf_test"],
+    )  # fmt: skip
+    return dataclasses.replace(made, **facts)
+
+
+def result(*rows: Row, name: str = "CPU 9000", **facts: Any) -> Result:
+    """A result of these rows."""
+    machine = {"processor": {"name": name, "usable": 8}, "gpus": [], "libraries": {"numpy": "2"}}
+    return Result(1, "0.1.0", "2026-01-01T00:00:00Z", ["rescompile", "bench"], machine, {}, list(rows), **facts)
+
+
+WHOLE = result(
+    row(), row("torch-cpu", 0.02, 1), controls=[Control(NET, 8, "x", Interval(1.0, 0.99, 1.01), times(0.01, 2))],
+    missing=[Missing("ort-cpu", "bf16", "why")],
+)  # fmt: skip
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """All of it, bit for bit."""
+    path = tmp_path / "result.json"
+    results.write(WHOLE, path)
+    assert results.read(path) == WHOLE
+
+
+def test_the_schema_describes_result_files(tmp_path: Path) -> None:
+    """It is up to date, takes what is written, and refuses what the reader refuses."""
+    jsonschema = pytest.importorskip("jsonschema", reason="a dependency for development")
+    spec = importlib.util.spec_from_file_location("make_bench_schema", ROOT / "docs" / "make_bench_schema.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = module.PAGE.read_text("utf-8")
+    assert text == results.schema_text(), "run python docs/make_bench_schema.py"
+    validator = jsonschema.Draft7Validator(json.loads(text))
+    results.write(WHOLE, tmp_path / "result.json")
+    data = json.loads((tmp_path / "result.json").read_text())
+    validator.validate(data)
+    for change in ({"rows": [{}]}, {"bench": 2}, {"extra": 1}, {"interrupted": "no"}):
+        assert not validator.is_valid({**data, **change})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message", "line"),
+    [
+        ('"bench": 1,', '"bench": 1', "not JSON", True),
+        ('"bench": 1,', '"bench": 2,', "format 2", False),
+        ('"bench": 1,', "", "no key 'bench'", False),
+        ('"batch": 8', '"batch": "8"', "this is text, and a whole number is wanted", True),
+        ('"batch": 8', '"bacth": 8', "unknown key 'bacth'", True),
+        ('"batch": 8,', "", "the key 'batch' is missing", True),
+        ('"batch": 8', '"batch": true', "this is true or false", True),
+        ('"settled": true', '"settled": null', "this is null", True),
+        ('"error": 1e-06', '"error": NaN', "NaN", False),
+        ('"error": 1e-06', '"error": 1e999', "this is a number, and a number", True),
+        ('"batch": 8', '"batch": 8, "batch": 9', "given twice", False),
+        ('"rows": [', '"rows": [7, ', "this is a whole number, and a mapping", True),
+        ('"gone": 0', "", "", False),
+    ],
+)
+def test_broken_result_files(old: str, new: str, message: str, line: bool, tmp_path: Path) -> None:
+    """Each mistake is told with its place, and none ends in a traceback."""
+    if not message:  # not a mistake of one key, but of the whole
+        text = "[" * 100_000
+    else:
+        text = "".join(bytes(chunk).decode() for chunk in results.text(WHOLE))
+        assert old in text
+        text = text.replace(old, new, 1)
+    path = tmp_path / "broken.json"
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        results.read(path)
+    first = caught.value.diagnostics[0]
+    assert first.code == "E0820"
+    assert message in first.message.replace("infinite", "a number")
+    assert (first.place is not None) == line
+    if line and "this is text" in message:
+        assert first.place is not None
+        assert first.place.source.line(first.place.line).strip() == '"batch": "8",'
+        assert first.place.column == 7 + len('"batch": ')
+
+
+def test_samples_of_a_file_are_checked(tmp_path: Path) -> None:
+    """A file may be edited by hand: too few rounds, or times that are none, are found where they stand."""
+    path = tmp_path / "few.json"
+    results.write(result(row(samples=[[1.0]] * 3)), path)
+    with pytest.raises(UsageError, match="at least 5") as caught:
+        results.read(path)
+    assert caught.value.diagnostics[0].place is not None
+
+
+# --- comparing --------------------------------------------------------------------------------------------------------
+
+
+def compared(tmp_path: Path, old: Result, new: Result, *options: str) -> Any:
+    """What the command says of two results."""
+    for name, each in (("old.json", old), ("new.json", new)):
+        results.write(each, tmp_path / name, force=True)
+    return CliRunner().invoke(app, ["compare", str(tmp_path / "old.json"), str(tmp_path / "new.json"), *options])
+
+
+@pytest.mark.parametrize(
+    ("median", "limit", "code", "verdict"),
+    [
+        (0.0101, "0%", 1, "REGRESSION"),  # 1% in 90 samples of 1% noise is no chance
+        (0.0101, "5%", 0, "slower"),
+        (0.0108, "5%", 1, "REGRESSION"),
+        (0.0108, "0.1", 0, "slower"),
+        (0.01, "0%", 0, "~"),
+        (0.008, "5%", 0, "faster"),
+    ],
+)
+def test_a_regression(median: float, limit: str, code: int, verdict: str, tmp_path: Path) -> None:
+    """Exit 1 where a row is slower by more than the limit, and where intervals do not overlap."""
+    done = compared(tmp_path, result(row()), result(row(median=median, seed=5)), "--max-regression", limit)
+    assert done.exit_code == code, done.output
+    assert verdict in done.stdout
+    assert ("error[E0722]" in done.stderr) == bool(code)
+
+
+def test_a_large_difference_within_the_noise_is_none(tmp_path: Path) -> None:
+    """Medians far apart, and intervals that overlap: no regression."""
+    noisy = [row(samples=times(median, seed, noise=1.0)) for median, seed in ((0.01, 0), (0.014, 3))]
+    assert statistics.unpaired_ratio(noisy[1].times, noisy[0].times).value > 1.05
+    done = compared(tmp_path, result(noisy[0]), result(noisy[1]))
+    assert (done.exit_code, "| ~ |" in done.stdout) == (0, True)
+
+
+def test_results_of_different_machines(tmp_path: Path) -> None:
+    """They are refused, or compared with a warning; other versions are told, and compared."""
+    old, new = result(row()), result(row(facts={"versions": {"x": "2"}}), name="CPU 1")
+    done = compared(tmp_path, old, new)
+    assert done.exit_code == 2
+    assert "error[E0821]" in done.stderr
+    assert "CPU 9000 and CPU 1" in done.stderr
+    done = compared(tmp_path, old, new, "--across-machines")
+    assert done.exit_code == 0
+    assert "warning: " in done.stderr
+    assert "note: ort-cpu: versions x 1 became x 2" in done.stderr
+
+
+def test_what_else_changed_is_told(tmp_path: Path) -> None:
+    """Rows of one key may be of other work: of a network without a block, or a peer that another exporter wrote."""
+    old = row(
+        passes=["drop=layer1.0"], facts={"exporter": "legacy", "exported_with": {"torch": "1"}, "versions": {"x": "1"}}
+    )
+    new = row(
+        median=0.02,
+        passes=["drop=layer1.0", "fold-batchnorm"],
+        facts={"exporter": "dynamo", "exported_with": {"torch": "2"}, "versions": {"x": "1"}},
+    )
+    done = compared(tmp_path, result(old, row("torch-cpu")), result(new, row("torch-cpu", 0.02)))
+    assert done.exit_code == 1
+    assert f"note: {old.title}: passes drop=layer1.0 became drop=layer1.0, fold-batchnorm\n" in done.stderr
+    assert "note: ort-cpu: exporter legacy became dynamo\n" in done.stderr
+    assert "note: ort-cpu: exported with torch 1 became torch 2\n" in done.stderr
+    assert done.stderr.count("note: ") == 3
+    assert f"2 of 2 rows are slower by more than 5%: {old.title}; {row('torch-cpu').title}\n" in done.stderr
+
+
+def test_rows_of_one_file_only(tmp_path: Path) -> None:
+    """They are told; without a common row there is nothing to compare."""
+    done = compared(tmp_path, result(row(), row("openvino")), result(row(), row("torch-cpu")), "--json")
+    data = json.loads(done.stdout)
+    assert data["passed"]
+    assert len(data["rows"]) == 1
+    assert "openvino" in data["gone"][0]
+    assert "torch-cpu" in data["added"][0]
+    assert compared(tmp_path, result(row()), result(row("openvino"))).exit_code == 2
+
+
+@pytest.mark.parametrize("text", ["", "x", "-5%", "nan", "inf"])
+def test_limits_that_are_none(text: str) -> None:
+    """A share is 0 or more."""
+    with pytest.raises(UsageError):
+        comparing.limit(text)
+
+
+# --- what is told -----------------------------------------------------------------------------------------------------
+
+
+def test_a_table_has_speed_ups_only_where_they_are() -> None:
+    """And says over what, and what the control says."""
+    alone = dataclasses.replace(result(row()), machine={"processor": {"name": "CPU 9000", "usable": 1}})
+    assert report.markdown(alone).startswith("CPU 9000, 1 thread\n")
+    text = report.markdown(result(row(), row("torch-cpu", 0.02, 1), row("openvino", 0.02, 2)), f"{NET}@torch-cpu")
+    lines = {line.split("|")[2].strip(): line for line in text.splitlines() if line.startswith(f"| {NET}")}
+    assert "| 2.00x |" in lines["ort-cpu"] or "| 1.99x |" in lines["ort-cpu"] or "| 2.01x |" in lines["ort-cpu"]
+    assert "| base |" in lines["torch-cpu"]
+    assert "| ~ |" in lines["openvino"]
+    poor = dataclasses.replace(WHOLE, controls=[Control(NET, 8, "x", Interval(1.0, 0.9, 1.1), times(0.01))])
+    text = report.markdown(poor, None)
+    assert "nothing is decided" in text
+    assert "2.00x" not in text
+    assert "resnet@torch was not measured to the end, so speed-ups are over" in report.markdown(WHOLE, "resnet@torch")
+
+
+def test_other_forms_beside(tmp_path: Path, fake: Any) -> None:
+    """One row for each form, of one function; what is no pass is refused."""
+    fake("good")
+    given = [
+        "--set",
+        "layer1.depth=1",
+        "--set",
+        "layer2.depth=1",
+        "--set",
+        "layer3.depth=1",
+        "--set",
+        "input=[3,16,16]",
+    ]
+    line = ["bench", "resnext29_8x64d_cifar", "--rounds", "5", "--turn", "0", "--runtime", "good", *given]
+    done = CliRunner().invoke(
+        app, [*line, "--beside", "form=a", "--beside", "form=b", "-o", str(tmp_path / "result.json")]
+    )
+    assert done.exit_code == 0, done.output
+    found = rows_of(tmp_path)
+    name = "resnext29_8x64d_cifar"
+    assert [each.model for each in found] == [name, f"{name} form=a", f"{name} form=b"]
+    assert len({each.macs for each in found}) == len({each.parameters for each in found}) == 1
+    for wrong, message in (
+        ("shape=a", "no pass 'shape'"),
+        ("form", "needs a value"),
+        ("fold-batchnorm=1", "takes no value"),
+    ):
+        done = CliRunner().invoke(app, [*line, "--beside", wrong])
+        assert (done.exit_code, message in done.stderr) == (2, True)
+
+
+def test_a_peer_has_no_silent_branches() -> None:
+    """timm begins the last norm of each block with zeros; its exported file would have one tensor of them for all."""
+    torch = pytest.importorskip("torch", reason="the peer is a module of torch")
+    found = peers.make("timm:resnet18", (3, 32, 32), 0)
+
+    def silent(module: Any) -> int:
+        norms = [part for part in module.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+        return sum(not norm.weight.any() for norm in norms)
+
+    assert silent(sys.modules["timm"].create_model("resnet18")) == 8
+    assert silent(found) == 0
+
+
+def test_more_than_a_roofline_is_told() -> None:
+    """A network faster than its limit says more about the limit."""
+    roofs = [Roofline(limit=0.01 * share, fraction=share, bandwidth=1e10, rate=1e10) for share in (0.9, 1.2)]
+    slow, fast = (
+        dataclasses.replace(row(runtime), roofline=roof) for runtime, roof in zip(("a", "b"), roofs, strict=True)
+    )
+    assert "More than the roofline" not in report.markdown(result(slow), None)
+    assert f"More than the roofline allows: {NET} on b:" in report.markdown(result(slow, fast), None)
+
+
+def test_every_name_has_its_row() -> None:
+    """The parts of a profile are the rows of the spec, and their shares add up to one."""
+    network = rescompile.elaborate(rescompile.load("densenet121"))
+    parts, macs = profiling.owners(network)
+    assert {"features.transition2", "features.denseblock1", "dense_head"} <= set(macs)
+    assert "features" not in macs
+    ends = {  # as ONNX Runtime writes them
+        "features.conv0_nchwc": "features.conv0",
+        "features.denseblock1.denselayer1.norm1_bn_nchwc": "features.denseblock1",
+        "features.transition2.norm": "features.transition2",
+        "fused features.conv0": "features.conv0",
+        "logits_nchwc": "dense_head",
+        "ReorderOutput_token_174": None,
+        "": None,
+    }
+    for name, part in ends.items():
+        assert profiling.owner(name, parts) == part
+    shares = profiling.shares(network, [("features.transition2.conv", 1.0), ("ReorderInput", 3.0)])
+    found = {share.part: share for share in shares}
+    assert found["features.transition2"].time == 0.25
+    assert found[profiling.OTHER].time == 0.75
+    assert sum(share.macs for share in shares) == pytest.approx(1)
+    assert found["features.transition2"].macs == pytest.approx(102.8 / 2834, rel=1e-3)
+
+
+@pytest.mark.parametrize("runtime", ["ort-cpu", "openvino"])
+def test_every_node_of_a_profile_is_in_its_row(runtime: str, tmp_path: Path) -> None:
+    """In a runtime: what fuses a product with its activation, what gives an output, of the middle too. No row is told twice."""
+    pytest.importorskip("torch", reason="calibrates the norms of what is profiled")
+    if RUNTIMES[runtime].missing():
+        pytest.skip(f"{runtime} is not here")
+    spec = tmp_path / "net.yaml"
+    rows = (
+        "stem: {conv: {channels: 8, kernel: 3}}", "gate: [{residual: {branch: [{conv: {channels: 8, kernel: 3}}]}}, relu]",
+        "head: {side: {body: [global_avgpool, flatten, {linear: 5}], output: small, mode: always}}",
+        "last: {conv: {channels: 8, kernel: 3}}", "dropout: {rate: 0.5}",
+    )  # fmt: skip
+    listed = "".join(f"  - {row}\n" for row in rows)
+    spec.write_text(f"rescompile: 1\nname: net\ninput: [8, 20, 20]\nfeatures: [stem]\nnetwork:\n{listed}")
+    network = rescompile.elaborate(rescompile.load(str(spec)))
+    made = models.of_spec(network, {}, 0)
+    x = models.inputs(network.input, 1, 0)
+    job = Job("net", made.write(tmp_path, x, "fp32"), made.module, x, "fp32", 1)
+    nodes = RUNTIMES[runtime].profile(job, {})
+    parts, macs = profiling.owners(network)
+    assert list(macs) == ["stem", "gate.1", "gate.2", "small", "last", "dropout"]
+    assert parts["logits"] == "last"
+    assert {"stem", "gate.1", "small", "last"} <= {profiling.owner(name, parts) for name, _ in nodes}
+    strange = [name for name, _ in nodes if profiling.owner(name, parts) is None]
+    assert all(name.startswith("Reorder") or not name for name in strange), strange
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision", "facts", "wanted"),
+    [
+        ("ort-cpu", "fp32", {"threads": 2}, "onnxruntime_perf_test -e cpu -I -m times -r 200 -s -x 2 'a b.onnx'"),
+        (
+            "ort-cuda", "fp32", {"provider_options": {"use_tf32": "0", "cudnn_conv_algo_search": "EXHAUSTIVE"}},
+            "onnxruntime_perf_test -e cuda -I -m times -r 200 -s -g -i 'use_tf32|0' -d 0 'a b.onnx'",
+        ),
+        (
+            "ort-tensorrt", "fp32", {"options": {"graph": ""}},
+            "trtexec '--onnx=a b.onnx' --stronglyTyped --noDataTransfers --useSpinWait --iterations=200 --noTF32 --useCudaGraph",
+        ),
+        (
+            "openvino", "bf16", {},
+            "benchmark_app -m 'a b.onnx' -d CPU -hint none -nstreams 1 -api sync -niter 200 -infer_precision bf16 -ip f32",
+        ),
+        (
+            "openvino", "int8", {"threads": 2},
+            "benchmark_app -m 'a b.onnx' -d CPU -hint none -nstreams 1 -api sync -niter 200 -infer_precision f32 -ip f32 -nthreads 2",
+        ),
+    ],
+)  # fmt: skip
+def test_equivalent_lines(runtime: str, precision: str, facts: dict[str, Any], wanted: str) -> None:
+    """Lines that can be pasted, whatever the file is called."""
+    assert equivalent.lines(runtime, precision, Path("/x/a b.onnx"), facts)[0] == wanted
+    assert equivalent.lines("torch-cpu", precision, None, facts) == []
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+class Fake:
+    """A runtime that computes with torch what it is given, and does one thing wrong, if that is an end, with run `after` of the
+    inputs of `batch` images, of what was prepared as `number`; None counts all."""
+
+    def __init__(self, wrong: str = "") -> None:
+        self.wrong, self.runs, self.after, self.prepared, self.refused = wrong, 0, 10**9, 0, 0
+        self.batch: int | None = None
+        self.number: int | None = None
+        self.absent: str | None = None
+
+    def missing(self, runtime: Runtime) -> str | None:
+        return self.absent
+
+    def prepare(self, runtime: Runtime, job: Job, options: Mapping[str, str]) -> Any:
+        from rescompile.diagnostics.errors import Diagnostic, Unavailable
+
+        if self.wrong == "provider":
+            raise Unavailable(Diagnostic("E0901", "asked for CUDA, and ONNX Runtime gave CPU"))
+        self.prepared += 1
+        if self.prepared == self.refused:
+            raise Unavailable(Diagnostic("E0901", "it ended its process"))
+        return Prepared(self, job)
+
+    def profile(self, runtime: Runtime, job: Job, options: Mapping[str, str], runs: int) -> list[tuple[str, float]]:
+        return [("layer1.0.conv1", 1.0), ("layer2.0.conv1", 1.0)]
+
+
+class Prepared:
+    """A module of torch that is run once; after that its runs are counted."""
+
+    facts: Mapping[str, Any] = {"device": "cpu", "versions": {"fake": "1"}, "threads": 1}
+    build_seconds, first_seconds = 0.1, 0.01
+
+    def __init__(self, fake: Fake, job: Job) -> None:
+        from rescompile.bench import modules
+
+        assert job.module is not None
+        self.fake, self.given = fake, modules.outputs(job.module(), job.input)
+        self.counts = fake.batch in (None, len(job.input)) and fake.number in (None, fake.prepared)
+
+    def run(self) -> None:
+        self.fake.runs += self.counts
+        if self.counts and self.fake.runs == self.fake.after:
+            raise KeyboardInterrupt if self.fake.wrong == "interrupt" else RuntimeError("the device is gone")
+
+    def outputs(self) -> Mapping[str, Any]:
+        factor = (
+            1.01
+            if self.fake.wrong == "outputs"
+            or (self.fake.wrong == "later" and self.fake.runs > 20)
+            or (self.fake.wrong == "anew" and self.fake.prepared > 1)
+            else 1.0
+        )
+        return {name: factor * array for name, array in self.given.items()}
+
+    def close(self) -> None:
+        self.given = {}
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], Fake]]:
+    """Puts a fake runtime into the table; the machine is as it is, but for its roofline, which takes seconds. torch has one
+    thread: networks are small, and two would wait for one another wherever others use the machine."""
+    torch = pytest.importorskip("torch", reason="what is timed is held to float64 torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setattr(device, "state", dict)
+    copies = {1 << 20: roofline.Measured(1e10, 1e10, 0.0, 7)}
+    monkeypatch.setattr(
+        roofline, "measure", lambda device, precision, threads: roofline.Roofline(device, precision, copies, copies[1 << 20])
+    )  # fmt: skip
+
+    def put(name: str, wrong: str = "") -> Fake:
+        made = Fake(wrong)
+        monkeypatch.setitem(sys.modules, f"rescompile.runtimes.{name}", made)
+        monkeypatch.setitem(RUNTIMES, name, Runtime(name, "", "cpu", "torch", ("fp32", "bf16"), "run", name, {}))
+        return made
+
+    yield put
+    torch.set_num_threads(before)
+
+
+def bench(tmp_path: Path, *arguments: str, rounds: int = 6) -> Any:
+    """The command on a small network, with a result file."""
+    path = str(tmp_path / "result.json")
+    return CliRunner().invoke(app, ["bench", NET, "--rounds", str(rounds), "--turn", "0", "-o", path, *arguments])
+
+
+def rows_of(tmp_path: Path) -> list[Row]:
+    """The rows of its result file."""
+    return results.read(tmp_path / "result.json").rows
+
+
+def test_bench_writes_rows(tmp_path: Path, fake: Any) -> None:
+    """One for each runtime and batch, with all that makes it believable."""
+    fake("good")
+    done = bench(tmp_path, "--runtime", "good", "--batch", "1,6", "--profile", "--control", "--threads", "1")
+    assert done.exit_code == 0, done.output
+    found = results.read(tmp_path / "result.json")
+    assert not found.interrupted
+    assert [each.batch for each in found.rows] == [1, 6]
+    assert [control.batch for control in found.controls] == [1, 6]
+    for each in found.rows:
+        assert len(each.samples) == 6
+        assert each.sha256 == rescompile.elaborate(rescompile.load(NET)).sha256
+        assert each.parameters == 269722
+        assert 0 < each.error <= each.bound < 1e-4
+        assert each.roofline is not None
+        assert each.roofline.fraction == pytest.approx(each.roofline.limit / each.summary.p50)
+        assert each.profile is not None
+        assert {share.part: share.time for share in each.profile}["layer1"] == 0.5
+    assert found.machine["libraries"]
+    assert found.machine["processor"]["usable"] >= 1
+    assert "layer1:" in done.stdout
+
+
+def test_a_row_outlives_its_profile(tmp_path: Path, fake: Any) -> None:
+    """Exit 4 where a runtime cannot say whose time it is, with every row that was measured."""
+    from rescompile.diagnostics.errors import Diagnostic, Unavailable
+
+    def profile(*_: Any) -> Any:
+        raise Unavailable(Diagnostic("E0901", "one node"))
+
+    fake("good").profile = profile
+    done = bench(tmp_path, "--runtime", "good", "--batch", "1,6", "--profile")
+    assert done.exit_code == 4
+    assert "error[E0901]: one node" in done.stderr
+    assert [(each.batch, each.profile) for each in rows_of(tmp_path)] == [(1, None), (6, None)]
+
+
+def test_a_runtime_that_fell_back_has_no_number(tmp_path: Path, fake: Any) -> None:
+    """Exit 4; what is right is still measured and written, and the other is named with its reason."""
+    fake("good")
+    fake("lost", "provider")
+    done = bench(tmp_path, "--runtime", "lost,good")
+    assert done.exit_code == 4
+    assert "error[E0901]: asked for CUDA, and ONNX Runtime gave CPU" in done.stderr
+    assert [each.runtime for each in rows_of(tmp_path)] == ["good"]
+    assert "| lost |" not in done.stdout
+    assert "- lost in fp32: asked for CUDA" in done.stdout
+
+
+def test_a_runtime_that_is_missing_is_told_before_anything_is_done(tmp_path: Path, fake: Any) -> None:
+    """Exit 4, and no file."""
+    fake("good")
+    fake("gone").absent = "it is not installed"
+    done = bench(tmp_path, "--runtime", "good,gone")
+    assert done.exit_code == 4
+    assert "gone cannot run here: it is not installed" in done.stderr
+    assert "pip install" in done.stderr
+    assert not (tmp_path / "result.json").exists()
+
+
+@pytest.mark.parametrize("wrong", ["outputs", "later"])
+def test_wrong_outputs_are_no_number(wrong: str, tmp_path: Path, fake: Any) -> None:
+    """Whether they are wrong from the start, or only once the runs are timed: exit 1, and no row."""
+    fake("good")
+    fake("bad", wrong)
+    done = bench(tmp_path, "--runtime", "good,bad", rounds=20)
+    assert done.exit_code == 1
+    assert "error[E0721]" in done.stderr
+    assert [each.runtime for each in rows_of(tmp_path)] == ["good"]
+    assert "| bad |" not in done.stdout
+
+
+def test_an_interruption_keeps_what_was_finished(tmp_path: Path, fake: Any) -> None:
+    """Ctrl-C in the second group: the rows of the first are in the file, and it says that it is not all."""
+    made = fake("good", "interrupt")
+    made.batch, made.after = 2, 6  # too few rounds for a row
+    done = bench(tmp_path, "--runtime", "good", "--batch", "1,2")
+    assert done.exit_code == 130
+    found = results.read(tmp_path / "result.json")
+    assert found.interrupted
+    assert [each.batch for each in found.rows] == [1]
+    assert "Interrupted" in done.stdout
+
+
+def test_a_baseline_that_is_not_measured(tmp_path: Path, fake: Any) -> None:
+    """Its row is refused after all: the others are told all the same, and over what."""
+    fake("good")
+    fake("bad", "outputs")
+    done = bench(tmp_path, "--runtime", "good,bad", "--baseline", f"{NET}@bad")
+    assert done.exit_code == 1
+    assert "error[E0721]" in done.stderr
+    assert f"{NET}@bad was not measured to the end, so speed-ups are over {NET} on good in fp32." in done.stdout
+
+
+#: The command with a roofline that takes no seconds, and with its progress on a standard error that is no terminal.
+_PROGRAM = """
+import sys
+from rescompile.runtimes import roofline
+from rescompile.cli import main
+copies = {1 << 20: roofline.Measured(1e10, 1e10, 0.0, 7)}
+roofline.measure = lambda device, precision, threads: roofline.Roofline(device, precision, copies, copies[1 << 20])
+sys.stderr.isatty = lambda: True
+main()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM for one process")
+def test_a_terminated_benchmark_keeps_what_was_finished(tmp_path: Path) -> None:
+    """A scheduler ends what takes too long by SIGTERM: as after Ctrl-C, the rows are in the file."""
+    pytest.importorskip("torch", reason="what is timed is held to float64 torch")
+    path = tmp_path / "result.json"
+    words = ["bench", NET, "--set", "parameters.n=1", "--runtime", "torch-cpu", "--threads", "1", "--rounds", "100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM, *words, "--turn", "0", "-o", str(path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    told = b""
+    while piece := os.read(process.stderr.fileno(), 1 << 16):
+        told += piece
+        if re.search(rb"round [1-9]\d+ of 100000", told):
+            process.send_signal(signal.SIGTERM)
+            break
+    said, rest = process.communicate(timeout=60)
+    assert (process.returncode, rest.splitlines()[-1]) == (143, b"terminated"), told + rest
+    assert b"Interrupted" in said
+    found = results.read(path)
+    assert found.interrupted
+    (only,) = found.rows
+    assert 5 <= len(only.samples) < 100_000
+
+
+def test_an_interrupted_group_keeps_whole_rounds(tmp_path: Path, fake: Any) -> None:
+    """Enough of them for an interval are rows, with the rounds that there were."""
+    fake("good", "interrupt").after = 600  # a warm-up is over after 200 runs, stable or not
+    done = bench(tmp_path, "--runtime", "good", rounds=1000)
+    assert done.exit_code == 130
+    (only,) = rows_of(tmp_path)
+    assert 5 <= len(only.samples) < 1000
+
+
+def test_sittings_prepare_all_anew(tmp_path: Path, fake: Any) -> None:
+    """Each contender and the control in every sitting, and no time of the last preparation is left out or in twice."""
+    made = fake("good")
+    done = bench(tmp_path, "--runtime", "good", "--sittings", "3", "--control")
+    assert done.exit_code == 0, done.output
+    result = results.read(tmp_path / "result.json")
+    (only,), (control,) = result.rows, result.controls
+    assert made.prepared == 3 * 2
+    assert (only.sittings, len(only.samples), len(control.samples)) == (3, 18, 18)
+    assert only.times.shape == (3, 6, len(only.samples[0]))
+    assert only.summary.median == statistics.median(only.times)
+    assert "prepared 3 times, and timed in 6 rounds each time" in done.stdout
+
+
+@pytest.mark.parametrize("after", [1, 600], ids=["in its warm-up", "in its rounds"])
+def test_an_interrupted_sitting_is_left_out(after: int, tmp_path: Path, fake: Any) -> None:
+    """The whole ones before it are kept. A warm-up is over after 200 runs, and 300 rounds have at least 600."""
+    made = fake("good", "interrupt")
+    made.number, made.after = 3, after
+    done = bench(tmp_path, "--runtime", "good", "--sittings", "4", rounds=300)
+    assert done.exit_code == 130
+    (only,) = rows_of(tmp_path)
+    assert (only.sittings, len(only.samples)) == (2, 600)
+
+
+def test_outputs_that_go_wrong_in_a_later_sitting(tmp_path: Path, fake: Any) -> None:
+    """What was prepared anew is held to float64 too."""
+    made = fake("good", "anew")
+    done = bench(tmp_path, "--runtime", "good", "--sittings", "2")
+    assert (done.exit_code, rows_of(tmp_path)) == (1, [])
+    assert made.prepared > 1
+
+
+@pytest.mark.parametrize(("refused", "rows"), [(2, ["flaky", "good"]), (3, ["good"]), (4, ["flaky", "good"])])
+def test_who_is_refused_in_a_later_sitting(refused: int, rows: list[str], tmp_path: Path, fake: Any) -> None:
+    """It has no row, and the others and the groups after it have theirs. Where it was one of the copies of the control, there is
+    none: the second is prepared in the first sitting (2), and in the drawn order of the next one after the first (3, 4)."""
+    fake("flaky").refused = refused
+    fake("good")
+    done = bench(tmp_path, "--runtime", "flaky,good", "--sittings", "3", "--batch", "1,2", "--control")
+    assert done.exit_code == 4
+    assert "error[E0901]: it ended its process" in done.stderr
+    result = results.read(tmp_path / "result.json")
+    found = [(row.runtime, row.batch) for row in result.rows]
+    assert found == [*((name, 1) for name in rows), ("flaky", 2), ("good", 2)]
+    assert [control.batch for control in result.controls] == [2]
+    assert all((row.sittings, len(row.samples)) == (3, 18) for row in result.rows)
+    assert result.missing == ([] if "flaky" in rows else [results.Missing("flaky", "fp32", "it ended its process")])
+
+
+def test_a_device_that_is_lost_in_the_middle(tmp_path: Path, fake: Any) -> None:
+    """Exit 4, no traceback, and the rows of the groups before."""
+    made = fake("good")
+    made.batch, made.after = 2, 6
+    done = bench(tmp_path, "--runtime", "good", "--batch", "1,2")
+    assert done.exit_code == 4
+    assert "the device is gone" in done.stderr
+    assert [each.batch for each in rows_of(tmp_path)] == [1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--runtime", "good", "--precision", "fp23"], 2, "there is no precision 'fp23'"),
+        (["--runtime", "good", "--precision", "int8"], 4, "nothing can be measured for good: good has fp32 or bf16"),
+        (["--runtime", "goof"], 4, "there is no runtime 'goof'"),
+        (["--runtime", "good,good"], 2, "--runtime 'good,good' names good twice"),
+        (["--runtime", "good", "--batch", "1,01"], 2, "the batch 1 is given twice"),
+        (["--runtime", "good", "--batch", "9" * 5000], 2, "sizes from 1"),
+        (["--runtime", "good", "--beside", f"join-groups={'9' * 5000}"], 2, "a whole number below 10^9"),
+        (["--runtime", "good", "--beside", "form=a", "--beside", "form=a"], 2, "--beside form=a is given twice"),
+        (["--runtime", "good", "--compare", "timm:a,timm:b", "--compare", "timm:a"], 2, "names timm:a twice"),
+        (["--runtime", "good", "--baseline", f"{NET}@godo"], 2, f"did you mean '{NET}@good'?"),
+        (["--runtime", "good", "--baseline", "foo", "--beside", "form=a"], 2, f"{NET} form=a@good, {NET}@good"),
+        (["--runtime", "good", "--compare", "timm:x", "--baseline", NET], 2, f"names no row of {NET}"),
+        (["--runtime", "good", "--tune", "--baseline", "foo"], 2, "--baseline foo names no row"),
+        (["--runtime", "good,"], 2, "an empty entry"),
+        (["--runtime", "good", "--batch", "0"], 2, "sizes from 1"),
+        (["--runtime", "good", "--batch", "one"], 2, "sizes from 1"),
+        (["--runtime", "good", "--compare", "resnet50"], 2, "peers are those of torchvision or timm"),
+        (["--runtime", "good", "--exporter", "legcy"], 2, "did you mean 'legacy'?"),
+        (["--runtime", "good", "--plot", "x.pdf"], 2, ".svg or .png"),
+        (["--runtime", "good", "--keep", "nowhere"], 5, "does not exist"),
+        (["--runtime", "good", "--keep", __file__], 5, "is no folder"),
+        (["--runtime", "good", "-o", "x.svg", "--plot", "./x.svg"], 2, "-o and --plot both name x.svg"),
+        (["--runtime", "good", "-o", "-"], 2, "--json writes the result to standard output"),
+        (["--runtime", "good", "--tune", "--accuracy", "inf"], 2, "--accuracy is a finite error"),
+        (["--runtime", "good", NET], 2, f"two of the specs are called {NET}"),
+    ],
+)  # fmt: skip
+def test_wrong_usage(arguments: list[str], code: int, message: str, tmp_path: Path, fake: Any) -> None:
+    """Every mistake is found before anything is measured."""
+    made = fake("good")
+    done = bench(tmp_path, *arguments)
+    assert done.exit_code == code, done.output
+    assert message in done.stderr
+    assert made.runs == 0
+
+
+def test_a_file_that_is_not_ours_stays(tmp_path: Path, fake: Any) -> None:
+    """It is found out before the measurement, which may take hours."""
+    made = fake("good")
+    (tmp_path / "result.json").write_text('{"mine": true}\n')
+    done = bench(tmp_path, "--runtime", "good")
+    assert (done.exit_code, made.runs) == (5, 0)
+    assert (tmp_path / "result.json").read_text() == '{"mine": true}\n'
+    assert bench(tmp_path, "--runtime", "good", "--force").exit_code == 0
+    assert bench(tmp_path, "--runtime", "good").exit_code == 0  # it is ours now
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"), [(1e30, "not finite"), (1e-20, "a denormal")], ids=["overflows", "vanishes"]
+)
+def test_activations_that_say_nothing_are_not_timed(
+    scale: float, message: str, tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network whose maps overflow or vanish is refused: no norm brings them back."""
+    fake("good")
+    spec = tmp_path / "deep.yaml"
+    layers = "".join(f"  - conv{at}: {{conv: {{channels: 4, kernel: 1, bias: false}}}}\n" for at in range(2))
+    spec.write_text(f"rescompile: 1\nname: deep\ninput: [4, 4, 4]\nnetwork:\n{layers}  - global_avgpool\n  - flatten\n")
+
+    right = models.trial
+    monkeypatch.setattr(
+        models, "trial", lambda network, seed: right(network, seed).replaced(
+            {name: (lambda array=array: array * np.float32(scale)) for name, array in right(network, seed).items()}
+        ),
+    )  # fmt: skip
+    done = CliRunner().invoke(app, ["bench", str(spec), "--runtime", "good", "--rounds", "5"])
+    assert done.exit_code == 1
+    assert "error[E0720]" in done.stderr
+    assert message in done.stderr
+
+
+# --- the real thing ---------------------------------------------------------------------------------------------------
+
+
+def test_ours_beside_a_peer(tmp_path: Path, fake: Any) -> None:
+    """ONNX Runtime and torch on ours and on torchvision's: right outputs, a profile by blocks, a figure, files to keep."""
+    pytest.importorskip("onnxruntime", reason="one of the runtimes")
+    pytest.importorskip("peers", reason="torchvision, whose network is the peer")
+    pytest.importorskip("matplotlib", reason="draws the figure")
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    done = bench(
+        tmp_path, "--runtime", "ort-cpu,torch-cpu", "--threads", "1", "--compare", "torchvision:squeezenet1_1,timm:resnet18",
+        "--profile", "--plot", str(tmp_path / "figure.svg"), "--keep", str(kept), "--fold-batchnorm", "--set", "input=[3, 64, 64]",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    found = rows_of(tmp_path)
+    assert [(each.model, each.runtime) for each in found] == [
+        (model, runtime)
+        for model in (NET, "torchvision:squeezenet1_1", "timm:resnet18")
+        for runtime in ("ort-cpu", "torch-cpu")
+    ]
+    ours, _, squeezenet = found[0], found[1], found[2]
+    assert ours.passes == ["fold-batchnorm"]
+    assert ours.facts["obtained"] == ours.facts["requested"] == "CPUExecutionProvider"
+    assert sum(ours.facts["placement"].values()) > 20
+    assert squeezenet.parameters == 1_235_496  # as torchvision's documentation has it
+    assert squeezenet.facts["exporter"].startswith("torch.onnx.export, legacy")
+    assert squeezenet.profile is None
+    for each in found[:2]:
+        assert each.profile is not None
+        assert {"layer1", "layer2", "layer3"} <= {share.part for share in each.profile}
+        shares = {share.part: share.time for share in each.profile}
+        assert shares["layer1"] + shares["layer2"] + shares["layer3"] > 0.5
+    assert "beside timm:resnet18 on ort-cpu in fp32" in done.stdout
+    assert (tmp_path / "figure.svg").read_text().count("ort-cpu fp32") >= 2
+    assert {path.name for path in kept.iterdir()} == {
+        f"{NET}_batch1.onnx", "torchvision_squeezenet1_1_batch1.onnx", "timm_resnet18_batch1.onnx",
+    }  # fmt: skip
+
+
+def test_a_peer_beside_specs_of_other_inputs(tmp_path: Path, fake: Any) -> None:
+    """A file for each size, in which it was exported; one peer that cannot be beside a spec leaves the other rows."""
+    pytest.importorskip("onnxruntime", reason="one of the runtimes")
+    pytest.importorskip("peers", reason="torchvision, whose network is the peer")
+    small, grey, kept = tmp_path / "small.yaml", tmp_path / "grey.yaml", tmp_path / "kept"
+    small.write_text(f"rescompile: 1\nname: small\nextends: {NET}\nset: {{parameters.n: 1}}\ninput: [3, 48, 48]\n")
+    grey.write_text(f"rescompile: 1\nname: grey\nextends: {NET}\nset: {{parameters.n: 1}}\ninput: [1, 48, 48]\n")
+    kept.mkdir()
+    peer = "torchvision:squeezenet1_1"
+    done = bench(
+        tmp_path, str(grey), str(small), "--runtime", "ort-cpu", "--threads", "1", "--keep", str(kept), "--compare", peer,
+        rounds=5,
+    )  # fmt: skip
+    assert done.exit_code == 2, done.output
+    found = rows_of(tmp_path)
+    assert [each.model for each in found] == [NET, peer, "grey", "small", peer]
+    assert f"error[E0802]: {peer} does not take an input of 1x48x48" in done.stderr
+    assert f"- ort-cpu in fp32: {peer} does not take an input of 1x48x48" in done.stdout
+    files = [models.digest(kept / f"torchvision_squeezenet1_1_batch1{end}.onnx") for end in ("", "_2")]
+    assert [each.artifact for each in found if each.model == peer] == files
+    assert found[4].again[0].endswith("torchvision_squeezenet1_1_batch1_2.onnx")
+
+
+def test_a_peer_that_is_not_there(tmp_path: Path, fake: Any) -> None:
+    """A name is looked up before anything is measured, though its turn would come with the second spec."""
+    pytest.importorskip("peers", reason="torchvision, which has no such network")
+    made = fake("good")
+    spec = tmp_path / "resnet188.yaml"
+    spec.write_text(f"rescompile: 1\nname: resnet188\nextends: {NET}\n")
+    done = bench(tmp_path, str(spec), "--runtime", "good", "--compare", "torchvision:resnet188")
+    assert (done.exit_code, made.runs) == (2, 0)
+    assert "error[E0801]: torchvision has no network 'resnet188'" in done.stderr
+    assert "did you mean 'resnet18'?" in done.stderr
+
+
+def test_what_an_exporter_refuses(tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 4, with the rows of all others."""
+    torch = pytest.importorskip("torch", reason="exports the peer")
+    pytest.importorskip("onnxruntime", reason="one of the runtimes")
+    pytest.importorskip("peers", reason="torchvision, whose network is the peer")
+
+    def export(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no such operator\nand a page of graph")
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    fake("good")
+    peer = "torchvision:squeezenet1_1"
+    done = bench(tmp_path, "--runtime", "ort-cpu,good", "--compare", peer, "--set", "input=[3, 64, 64]", rounds=5)
+    assert done.exit_code == 4, done.output
+    assert f"error[E0901]: torch.onnx.export does not take {peer}: no such operator\n" in done.stderr
+    assert [(each.model, each.runtime) for each in rows_of(tmp_path)] == [
+        (NET, "ort-cpu"),
+        (NET, "good"),
+        (peer, "good"),
+    ]
+
+
+@pytest.mark.parametrize("exporter", ["legacy", "dynamo"])
+def test_exporters(exporter: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Each writes the opset that the row says, computes the right outputs, and says nothing."""
+    onnx = pytest.importorskip("onnx", reason="reads the file")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="runs the file")
+    pytest.importorskip("peers", reason="torchvision, whose network is the peer")
+    pytest.importorskip("onnxscript", reason="what dynamo writes with")
+
+    made = models.of_peer("torchvision:squeezenet1_1", (3, 64, 64), 0, exporter)
+    x = models.inputs((3, 64, 64), 2, 0)
+    path = made.write(tmp_path, x, "fp32")
+    assert capfd.readouterr() == ("", "")
+    (opset,) = (each.version for each in onnx.load(path).opset_import if not each.domain)
+    assert made.facts["exporter"] == f"torch.onnx.export, {exporter}, opset {opset}"
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (taken,) = session.get_inputs()
+    assert taken.shape == [2, 3, 64, 64]
+    reference = models.Reference(made, x)
+    (given,) = session.run(None, {taken.name: x})
+    assert reference.error({"logits": given}) <= reference.bound("fp32")
+
+
+@pytest.mark.parametrize("model", [NET, "torchvision:squeezenet1_1"])
+def test_files_in_float16(model: str, tmp_path: Path) -> None:
+    """Of ours and of peers; only GPUs run them fast, but what they compute is the same anywhere."""
+    pytest.importorskip("torch", reason="exports the peer, and is the reference")
+    pytest.importorskip("peers", reason="torchvision, whose network is the peer")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="runs the files")
+
+    network = rescompile.elaborate(rescompile.load(NET, set=["input=[3, 64, 64]"]))
+    made = models.of_spec(network, {}, 0) if model == NET else models.of_peer(model, network.input, 0, "legacy")
+    x = models.inputs(network.input, 6, 0)
+    assert np.array_equal(x[4:], x[:2])
+    reference = models.Reference(made, x)
+    path = made.write(tmp_path, x, "fp16")
+    assert "fp16" in path.name
+    assert path.stat().st_size < 2.2 * made.parameters + 100_000
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (taken,) = session.get_inputs()
+    kind = {"tensor(float)": np.float32, "tensor(float16)": np.float16}[taken.type]
+    (given,) = session.run(None, {taken.name: x.astype(kind)})
+    error = reference.error({"logits": given.astype(np.float32)})
+    assert reference.bound("fp32") < error <= reference.bound("fp16")

@@ -1,0 +1,325 @@
+"""`predict`: steps of trees as ONNX Runtime takes them, times on a device that is made up and known, and what must be refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import rescompile
+from rescompile.analysis.cost import cost
+from rescompile.bench import predicting, probing, results, statistics
+from rescompile.bench.predicting import Device, Predictor, Step, Timed, steps
+from rescompile.cli import app
+from rescompile.diagnostics.errors import UsageError
+from rescompile.ir.network import Network, Parallel, walk
+from rescompile.passes import apply
+
+#: Seconds of a made-up device: each regime a fixed time, and times for a thousand multiply-adds, bytes of maps and of weights.
+RATES = {
+    "pointwise": (2e-6, 8e-9, 5e-9, 1e-9), "dense": (3e-6, 9e-9, 2e-9, 1e-9), "stem": (5e-6, 8e-9, 5e-9, 0.0),
+    "grouped": (3e-6, 1e-8, 1e-8, 0.0), "unfolded": (5e-6, 9e-9, 7e-8, 0.0), "depthwise": (2e-6, 9e-9, 8e-9, 0.0),
+    "elementwise": (2e-6, 0.0, 1e-8, 0.0), "concat": (1e-6, 0.0, 9e-9, 0.0), "pool": (1e-6, 6e-9, 8e-9, 0.0),
+    "global": (5e-6, 0.0, 9e-9, 0.0), "linear": (4e-6, 0.0, 0.0, 2e-8),
+}  # fmt: skip
+
+
+def true(step: Step) -> float:
+    """The seconds of a step on the made-up device."""
+    return float(np.dot(RATES[step.regime], step.terms[:4]))
+
+
+@pytest.fixture(scope="module")
+def probed() -> list[Step]:
+    """The designed ops."""
+    return [probe.step for probe in probing.design()]
+
+
+@pytest.fixture(scope="module")
+def device(probed: list[Step]) -> Device:
+    """The made-up device, as a file would have it."""
+    machine = {"processor": {"name": "CPU 9000"}}
+    ops = [Timed(step, true(step)) for step in probed]
+    return Device(1, "0.1.0", "2026-01-01T00:00:00Z", machine, "ort-cpu", 1, ops)
+
+
+def network(name: str, *settings: str) -> Network:
+    """A network of the zoo."""
+    return rescompile.elaborate(rescompile.load(name, set=settings))
+
+
+# --- steps ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["resnet50", "densenet121", "preact_resnet50", "mobilenet_v1", "resnet20_cifar"])
+def test_steps_have_the_weights_of_the_network(name: str) -> None:
+    """Nothing is left out, and nothing counts twice: weights but those of norms, and multiply-adds but for whole vectors."""
+    tree = network(name)
+    found, total = steps(tree), cost(tree)
+    norms = total.parameters - sum(step.weights for step in found)
+    assert 0 < norms < 0.02 * total.parameters
+    work = sum(step.macs for step in found if step.regime not in ("pool",))
+    assert total.macs <= work < 1.35 * total.macs
+
+
+def test_what_a_convolution_takes_along() -> None:
+    """Of a residual network convolutions, pools and the head are left; of one with norms first, those norms; of DenseNet also
+    its concatenations. These are the nodes that ONNX Runtime's profile has."""
+    counted = {
+        name: {regime: sum(step.regime == regime for step in steps(network(name))) for regime in RATES}
+        for name in ("resnet50", "preact_resnet50", "densenet121", "mobilenet_v1")
+    }
+    assert (
+        counted["resnet50"] | {"pointwise": 36, "dense": 16, "stem": 1, "pool": 1, "global": 1, "linear": 1}
+        == counted["resnet50"]
+    )
+    assert counted["resnet50"]["elementwise"] == 0
+    assert counted["preact_resnet50"]["elementwise"] == 16  # of 16 units, but for the first, and the last norm
+    assert counted["densenet121"]["concat"] == 58
+    assert counted["densenet121"]["elementwise"] == 58 + 3 + 1
+    assert counted["mobilenet_v1"]["depthwise"] == 13
+
+
+def test_forms_of_one_network() -> None:
+    """ResNeXt as a concatenation of paths: every split and concatenation moves maps, and the multiply-adds are at least its own."""
+    tree, _ = apply(network("resnext50_32x4d", "input=[3, 64, 64]"), None, {"form": "b"})
+    parallels = [node for _, node in walk(tree.root) if isinstance(node, Parallel)]
+    moves = sum(node.split + (node.merge == "concat") for node in parallels)
+    assert moves >= 16
+    found = steps(tree)
+    assert sum(step.regime == "concat" for step in found) == moves
+    assert sum(step.macs for step in found) >= cost(tree).macs
+
+
+def test_the_profile_has_as_many_nodes() -> None:
+    """The real runtime agrees on what is one step, but for changes of layout."""
+    pytest.importorskip("onnxruntime", reason="the runtime whose profile it is")
+    import tempfile
+
+    from rescompile.runtimes import RUNTIMES
+    from rescompile.runtimes.jobs import job
+    from rescompile.weights import draw
+
+    for name in ("resnet50", "densenet121"):
+        tree = network(name, "input=[3, 64, 64]")
+        x = np.zeros((1, *tree.input), np.float32)
+        with tempfile.TemporaryDirectory() as folder:
+            work = job(RUNTIMES["ort-cpu"], tree, draw(tree), x, "fp32", Path(folder), 1)
+            nodes = [node for node, _ in RUNTIMES["ort-cpu"].profile(work, {}, 1)]
+        moved = [node for node in nodes if "Reorder" in node or "flatten" in node]
+        assert abs(len(nodes) - len(moved) - len(steps(tree))) <= 2, nodes
+
+
+@pytest.mark.parametrize(
+    ("rows", "regime"),
+    [
+        ("{channels: 64, kernel: 1}", "pointwise"), ("{channels: 64, kernel: 3}", "dense"),
+        ("{channels: 64, kernel: 3, groups: 64}", "depthwise"), ("{channels: 64, kernel: 3, groups: 2}", "grouped"),
+        ("{channels: 64, kernel: 3, groups: 16}", "unfolded"),
+    ],
+)  # fmt: skip
+def test_regimes(rows: str, regime: str) -> None:
+    """By kernel and groups."""
+    assert probing.Probe([f"probe: {{conv: {rows}}}"], 64, 14).step.regime == regime
+
+
+# --- times ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_design_covers_every_regime(probed: list[Step]) -> None:
+    """With more ops than terms."""
+    for regime in RATES:
+        assert sum(step.regime == regime for step in probed) >= 6, regime
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnext50_32x4d", "densenet121", "preact_resnet50", "mobilenet_v1"])
+def test_a_device_whose_times_are_known(name: str, device: Device) -> None:
+    """What was made of the terms is found again, in networks whose ops were not measured."""
+    tree = network(name)
+    found = sum(Predictor(device).network(tree).values())
+    assert found == pytest.approx(sum(true(step) for step in steps(tree)), rel=0.03)
+
+
+def test_noise_of_measurements_averages_out(device: Device) -> None:
+    """Ops measured with errors of a fifth give a network within a twentieth."""
+    draw = np.random.default_rng(0)
+    ops = [Timed(each.step, each.seconds * math.exp(draw.normal(0, 0.2))) for each in device.ops]
+    tree = network("resnet50")
+    found = sum(Predictor(Device(1, "", "", {}, "ort-cpu", 1, ops)).network(tree).values())
+    assert found == pytest.approx(sum(true(step) for step in steps(tree)), rel=0.05)
+
+
+def test_what_the_terms_do_not_say_is_interpolated(probed: list[Step]) -> None:
+    """A device on which small maps take twice as long: a measured op comes out as measured, and one between as between."""
+
+    def strange(step: Step) -> float:
+        return true(step) * (2 if step.side < 10 and step.regime == "dense" else 1)
+
+    predictor = Predictor(Device(1, "", "", {}, "ort-cpu", 1, [Timed(step, strange(step)) for step in probed]))
+    for step in probed:
+        if step.regime == "dense":
+            assert predictor.seconds(step) == pytest.approx(strange(step), rel=0.02)
+    between = probing.Probe(["probe: {conv: {channels: 64, kernel: 3}}"], 64, 7).step
+    assert predictor.seconds(between) == pytest.approx(strange(between), rel=0.25)
+
+
+def test_weights_that_fit_no_cache(probed: list[Step]) -> None:
+    """Where bytes of large layers take longer, weights of large networks do; those of small ones do not."""
+
+    def cached(step: Step) -> float:
+        return true(step) * (10 if step.regime == "linear" and step.weights > 1 << 20 else 1)
+
+    plain, slow = (
+        Predictor(Device(1, "", "", {}, "ort-cpu", 1, [Timed(step, rule(step)) for step in probed]))
+        for rule in (true, cached)
+    )
+    step = probing.Probe(["probe: {conv: {channels: 128, kernel: 3}}"], 128, 7).step
+    assert slow.seconds(step, step.weights) == pytest.approx(plain.seconds(step, step.weights), rel=0.1)
+    more = slow.seconds(step, 1 << 24) - plain.seconds(step, 1 << 24)
+    assert more == pytest.approx(4 * step.weights * 9 * 2e-11, rel=0.3)
+
+
+def test_nonnegative_least_squares() -> None:
+    """Where the least squares are non-negative, they are it; and else the conditions of Karush, Kuhn and Tucker hold."""
+    draw = np.random.default_rng(0)
+    matrix = draw.random((40, 4))
+    right = np.array([1.0, 0.5, 2.0, 0.1])
+    assert predicting.nonnegative(matrix, matrix @ right) == pytest.approx(right, rel=1e-5)
+    wanted = matrix @ np.array([1.0, -2.0, 1.0, 0.0]) + draw.normal(0, 0.1, 40)
+    found = predicting.nonnegative(matrix, wanted)
+    slope = matrix.T @ (matrix @ found - wanted)
+    assert (found >= 0).all()
+    assert (slope > -1e-6).all()
+    assert np.abs(slope[found > 0]).max() < 1e-6
+
+
+def test_ranks() -> None:
+    """Spearman's correlation on textbook cases; ties share their mean, and a constant has none."""
+    assert statistics.spearman([1, 2, 3, 4], [10, 100, 1000, 10000]) == pytest.approx(1)
+    assert statistics.spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
+    # Kendall & Gibbons, and by hand: 1 - 6 * sum(d^2) / (n^3 - n), d = (0, 1, 1, 0, 0)
+    assert statistics.spearman([1, 2, 3, 4, 5], [1, 3, 2, 4, 5]) == pytest.approx(1 - 6 * 2 / 120)
+    assert statistics.spearman([1, 1, 2], [1, 2, 3]) == pytest.approx(math.sqrt(3) / 2)
+    assert math.isnan(statistics.spearman([1, 1, 1], [1, 2, 3]))
+    draw = np.random.default_rng(0)
+    first = draw.normal(size=50)
+    second = first + draw.normal(size=50)
+    span = statistics.spearman_interval(first, second)
+    assert span.low < span.value < span.high < 1
+    assert span == statistics.spearman_interval(np.exp(first), second), "ranks know no scale"
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def run(*arguments: str) -> Any:
+    """The command."""
+    return CliRunner().invoke(app, ["predict", *arguments])
+
+
+def test_predict(device: Device, tmp_path: Path) -> None:
+    """Networks in a table, or as data; nothing is run."""
+    path = tmp_path / "device.json"
+    results.write(device, path)
+    assert predicting.read(path) == device
+    done = run("resnet50", "densenet121", "--device-file", str(path))
+    assert done.exit_code == 0, done.output
+    assert "ort-cpu on CPU 9000, 1 thread, one input; ops measured 2026-01-01" in done.stdout
+    assert "| resnet50 |" in done.stdout
+    data = json.loads(run("resnet50", "--device-file", str(path), "--json", "--set", "input=[3, 64, 64]").stdout)
+    (row,) = data["rows"]
+    tree = network("resnet50", "input=[3, 64, 64]")
+    assert row["milliseconds"] == pytest.approx(1e3 * sum(true(step) for step in steps(tree)), rel=0.05)
+    assert sum(row["parts"].values()) == pytest.approx(row["milliseconds"])
+    assert row["macs"] == cost(tree).macs
+
+
+def test_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few real ops, in a file that is ours."""
+    pytest.importorskip("onnxruntime", reason="what is measured")
+    some = [probe for probe in probing.design() if probe.side <= 14 and probe.channels <= 128]
+    few = list({probe.step.regime: probe for probe in some}.values())
+    assert len(few) >= 9
+    monkeypatch.setattr(probing, "design", lambda: few)
+    path = tmp_path / "device.json"
+    done = run("--measure", "--threads", "1", "--device-file", str(path), "resnet20_cifar")
+    assert done.exit_code == 0, done.output
+    found = predicting.read(path)
+    assert [timed.step for timed in found.ops] == [probe.step for probe in few]
+    assert all(1e-7 <= timed.seconds < 1 for timed in found.ops)
+    assert found.machine["processor"]["name"]
+    assert "| resnet20_cifar |" in done.stdout
+
+
+def test_between() -> None:
+    """The nodes of an op are those between the convolutions around it, changes of layout too."""
+    nodes = [
+        ("ReorderInput", 1.0),
+        ("lead_act_nchwc", 2.0),
+        ("ReorderOutput", 4.0),
+        ("probe", 8.0),
+        ("tail_nchwc", 16.0),
+    ]
+    assert probing.between(nodes, lead=True, tail=True) == 12.0
+    assert probing.between(nodes, lead=True, tail=False) == 28.0
+    assert probing.between(nodes[2:], lead=False, tail=True) == 12.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["resnet50"], "name its file with --device-file"),
+        (["--device-file", "x.json"], "there is no SPEC"),
+        (["resnet50", "--device-file", "x.json"], "does not exist"),
+        (["resnet50", "--device-file", "x.json", "--threads", "2"], "--threads is that of --measure"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told before anything is measured."""
+    monkeypatch.chdir(tmp_path)
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"predict": 1', '"predict": 2', "of format 2"), ('"macs"', '"mcas"', "unknown key 'mcas'"),
+        ('"seconds": [^,\\s]+', '"seconds": "x"', "a number is wanted"), ('"inner": [0-9]+', '"inner": 0', "from 1"),
+        ('"seconds": [^,\\s]+', '"seconds": -1.0', "positive"), ('"columns": 0', '"columns": -1', "from 0"),
+    ],
+)  # fmt: skip
+def test_broken_device_files(old: str, new: str, message: str, device: Device, tmp_path: Path) -> None:
+    """Refused with the place of the mistake, never with a traceback."""
+    path = tmp_path / "device.json"
+    results.write(Device(1, "", "", {}, "ort-cpu", 1, device.ops[:3]), path)
+    text, count = re.subn(old, new, path.read_text(), count=1)
+    assert count == 1
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        predicting.read(path)
+    assert any(message in diagnostic.message for diagnostic in caught.value.diagnostics), caught.value.diagnostics
+
+
+def test_a_device_without_ops(tmp_path: Path) -> None:
+    """Nothing can be predicted from it."""
+    results.write(Device(1, "", "", {}, "ort-cpu", 1, []), tmp_path / "device.json")
+    done = run("resnet50", "--device-file", str(tmp_path / "device.json"))
+    assert done.exit_code == 2
+    assert "no measured op" in done.stderr
+
+
+def test_a_file_that_is_not_ours_stays(tmp_path: Path) -> None:
+    """It is found out before the measurement."""
+    path = tmp_path / "device.json"
+    path.write_text('{"mine": true}\n')
+    done = run("--measure", "--device-file", str(path))
+    assert done.exit_code == 5
+    assert path.read_text() == '{"mine": true}\n'

@@ -1,0 +1,375 @@
+"""`bench --tune`: what is tried, what is dropped, and what is said, on runtimes whose times are known under a clock of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import rescompile
+from rescompile.bench import report, results, tuning
+from rescompile.bench.measuring import Plan
+from rescompile.bench.results import Result, Tuning
+from rescompile.bench.running import Asked, Bench
+from rescompile.bench.tuning import Tune
+from rescompile.cli import app
+from rescompile.diagnostics.errors import Diagnostic, RescompileError, Unavailable
+from rescompile.runtimes import RUNTIMES, Job, Runtime, device, roofline
+
+pytest.importorskip("torch", reason="what is timed is held to float64 torch")
+
+NET = "resnet20_cifar"
+AGAIN = ("rescompile", "bench", NET)
+
+
+class Clock:
+    """A clock that only runs move."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    __name__ = "scripted"
+
+
+class Machine:
+    """A library of runtimes: `times` of an image in seconds by way and precision, with `noise`, and what a run takes beside;
+    `errors` are added to right outputs."""
+
+    def __init__(self) -> None:
+        self.clock, self.draw = Clock(), np.random.default_rng(0)
+        self.fixed = 0.0
+        self.times: dict[str, float] = {}
+        self.errors: dict[str, float] = {}
+        self.noise: dict[str, float] = {}
+        self.broken: set[str] = set()
+        self.prepared: set[str] = set()
+        self.runs: dict[str, int] = {}
+        self.open = 0
+
+    def missing(self, runtime: Runtime) -> str | None:
+        return None
+
+    def prepare(self, runtime: Runtime, job: Job, options: Mapping[str, str]) -> Any:
+        way = ":".join([runtime.name, *(f"{key}={value}" if value else key for key, value in options.items())])
+        title = f"{way} {job.precision}"
+        if title in self.broken:
+            raise Unavailable(Diagnostic("E0901", f"{way} is broken"))
+        self.prepared.add(title)
+        return Prepared(self, title, job)
+
+
+class Prepared:
+    """A run takes what the table says, on the table's clock."""
+
+    build_seconds, first_seconds = 0.1, 0.01
+
+    def __init__(self, machine: Machine, title: str, job: Job) -> None:
+        from rescompile.bench import modules
+
+        assert job.module is not None
+        self.machine, self.title, self.batch = machine, title, len(job.input)
+        self.facts: Mapping[str, Any] = {"threads": job.threads}
+        (name, right), *_ = modules.outputs(job.module(), job.input).items()
+        self.given = {name: right * np.float32(1 + machine.errors.get(title, 0.0))}
+        machine.open += 1
+
+    def run(self) -> None:
+        machine = self.machine
+        machine.runs[self.title] = machine.runs.get(self.title, 0) + 1
+        noise = machine.noise.get(self.title, 0.001)
+        seconds = machine.fixed + machine.times[self.title] * self.batch
+        machine.clock.now += seconds * float(np.exp(machine.draw.normal(0, noise)))
+
+    def outputs(self) -> Mapping[str, Any]:
+        return self.given
+
+    def close(self) -> None:
+        self.machine.open -= bool(self.given)
+        self.given = {}
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """Two runtimes in place of all others, and four cores; the roofline takes seconds, and is left out."""
+    import torch
+
+    made = Machine()
+    monkeypatch.setitem(sys.modules, "rescompile.runtimes.made", made)
+    threads = {"threads": "threads=N"}
+    for name in reversed(list(RUNTIMES)):  # what is undone last was first
+        monkeypatch.delitem(RUNTIMES, name)
+    for name, options in (("torch-cpu", {"compile": "", **threads}), ("quick", threads), ("rigid", {})):
+        precisions = ("fp32",) if name == "rigid" else ("fp32", "bf16")
+        monkeypatch.setitem(RUNTIMES, name, Runtime(name, "", "cpu", "torch", precisions, "run", "made", options))
+    monkeypatch.setattr(tuning, "OPTIONS", {"torch-cpu": ("compile",)})
+    monkeypatch.setattr(tuning, "usable", lambda: 4)
+    monkeypatch.setattr(device, "state", dict)
+    copies = {1 << 20: roofline.Measured(1e10, 1e10, 0.0, 7)}
+    monkeypatch.setattr(
+        roofline, "measure", lambda device, precision, threads: roofline.Roofline(device, precision, copies, copies[1 << 20])
+    )  # fmt: skip
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    made.times = {
+        f"{way}{threads} {precision}": seconds * slower
+        for way, seconds in (("torch-cpu", 0.010), ("torch-cpu:compile", 0.008), ("quick", 0.005), ("rigid", 0.006))
+        for threads, slower in (("", 1.0), (":threads=1", 2.0), (":threads=2", 1.5))
+        for precision in ("fp32", "bf16")
+    }
+    yield made
+    torch.set_num_threads(before)
+    assert made.open == 0, "every way that was prepared is closed"
+
+
+def tuned(machine: Machine, accuracy: float = 1e-2, **facts: Any) -> tuple[Result, list[RescompileError]]:
+    """The result of a search on the machine, and what would be told as errors."""
+    network = rescompile.elaborate(rescompile.load(NET))
+    asked = Asked(
+        [network], {}, (), (), (), [1], Plan(rounds=12, turn=0.0), tune=Tune(accuracy, {NET: AGAIN}), clock=machine.clock,
+    )  # fmt: skip
+    bench = Bench(dataclasses.replace(asked, **facts), lambda text: None)
+    for _ in bench.run():
+        pass
+    return bench.result, bench.problems
+
+
+def fates(found: Tuning) -> dict[str, str]:
+    """What became of each way."""
+    return {f"{each.runtime} {each.precision}": each.fate for each in found.candidates}
+
+
+def test_the_fastest_is_found(machine: Machine) -> None:
+    """With the command that measures it again, and rows for those that were measured to the end."""
+    machine.times["quick bf16"] = 0.004
+    machine.times["quick:threads=2 bf16"] = 0.003  # more threads are not always better
+    result, problems = tuned(machine)
+    assert not problems
+    (found,) = result.tunings
+    assert found.best is not None
+    assert (found.best.runtime, found.best.precision, found.best.fate) == ("quick:threads=2", "bf16", "fastest")
+    assert found.best.command == f"rescompile bench {NET} --runtime quick:threads=2 --precision bf16 --batch 1"
+    assert found.best == found.candidates[0]
+    assert found.base == "torch-cpu"
+    assert {"torch-cpu", "quick:threads=2"} <= {row.runtime for row in result.rows}
+    seconds = [each.seconds for each in found.candidates[: len(result.rows)]]
+    assert seconds == sorted(seconds, key=float)
+    assert len(found.candidates) >= 7 + 2, "every way and the threads of the best"
+    text = report.markdown(result)
+    assert "Best: quick:threads=2 in bf16." in text
+    assert f"    {found.best.command}\n" in text
+    assert "Speed-ups are over resnet20_cifar on torch-cpu in fp32." in text
+    line = next(line for line in text.splitlines() if line.startswith(f"| {NET} | quick:threads=2 | bf16"))
+    assert any(f"| {speed} |" in line for speed in ("3.33x", "3.34x", "3.32x"))
+
+
+def test_what_cannot_be_told_apart_is_no_best(machine: Machine) -> None:
+    """Two ways of the same time: neither is the fastest, and both are named."""
+    machine.times["rigid fp32"] = machine.times["quick bf16"] = 0.004
+    machine.times["quick fp32"] = 0.006
+    result, _ = tuned(machine)
+    (found,) = result.tunings
+    assert found.best is None
+    said = fates(found)
+    assert {said["rigid fp32"], said["quick bf16"]} == {"smallest median", "cannot be told apart from the fastest"}
+    assert said["torch-cpu fp32"] == "slower"
+    assert "No best: " in report.markdown(result)
+
+
+def test_a_poor_control_decides_nothing(machine: Machine) -> None:
+    """Times that scatter by half: all that was measured to the end stays equal."""
+    machine.times = dict.fromkeys(machine.times, 0.01) | {"quick fp32": 0.0095}
+    machine.noise = dict.fromkeys(machine.times, 0.5)
+    result, _ = tuned(machine, control=True)
+    (found,) = result.tunings
+    assert result.controls
+    assert found.best is None
+
+
+def test_the_hopeless_are_dropped_early(machine: Machine) -> None:
+    """Who takes more than three times as long at first sight has no rounds, and costs few runs; eager torch, which speed-ups
+    are over, is measured to the end all the same."""
+    machine.times |= {"rigid fp32": 0.05, "torch-cpu fp32": 0.05}
+    result, _ = tuned(machine)
+    (found,) = result.tunings
+    said = fates(found)
+    assert said["rigid fp32"].startswith("hopeless: 10.")
+    assert machine.runs["rigid fp32"] == 5
+    assert said["torch-cpu fp32"] == "slower"
+    assert machine.runs["torch-cpu fp32"] > 12
+
+
+def test_halving(machine: Machine) -> None:
+    """The slower half goes after a few rounds, but not who may be the fastest after all."""
+    ways = {f"way{at}": 0.010 + 0.001 * at for at in range(8)}
+    from rescompile.bench.measuring import Timing
+
+    def rung(noise: float) -> list[str]:
+        draw = np.random.default_rng(1)
+        rounds = [{way: [t * float(np.exp(draw.normal(0, noise)))] for way, t in ways.items()} for _ in range(5)]
+        return tuning.halved(Timing(rounds=rounds), ways, "way7")[0]
+
+    assert rung(0.001) == ["way0", "way1", "way2", "way3", "way7"]
+    noisy = rung(0.5)
+    assert len(noisy) > 5
+    assert "way7" in noisy
+
+
+def test_a_hopeless_precision_is_tried_once(machine: Machine) -> None:
+    """Far off in one way, it is off in all: the others are not even prepared. A little off, it says nothing of them."""
+    machine.errors = {title: 4e-2 for title in machine.times if title.endswith("bf16")}
+    result, _ = tuned(machine)
+    said = {title: fate for title, fate in fates(result.tunings[0]).items() if title.endswith("bf16")}
+    assert said.pop("torch-cpu bf16") == "error above 0.01"
+    assert set(said.values()) == {"not tried: bf16 had an error of 4.0e-02"}
+    assert not machine.prepared & set(said)
+    machine.errors |= {"torch-cpu bf16": 2e-2, "quick bf16": 5e-3}
+    result, _ = tuned(machine)
+    assert ("quick", "bf16") in {(row.runtime, row.precision) for row in result.rows}
+
+
+def test_accuracy_comes_first(machine: Machine) -> None:
+    """The fastest way is none where its error is too large; and where no error is small enough, nothing is recommended."""
+    machine.times["quick bf16"] = 0.002
+    machine.errors = {title: 1e-3 for title in machine.times if title.endswith("bf16")}
+    result, _ = tuned(machine, accuracy=5e-4)
+    (found,) = result.tunings
+    assert found.best is not None
+    assert (found.best.runtime, found.best.precision) == ("quick", "fp32")
+    assert fates(found)["quick bf16"] == "error above 0.0005"
+    assert next(each for each in found.candidates if each.precision == "bf16").error == pytest.approx(1e-3, rel=0.01)
+    assert all(row.error <= 5e-4 for row in result.rows)
+    result, (problem,) = tuned(machine, accuracy=1e-12)
+    assert problem.exit_code == 1
+    assert problem.diagnostics[0].code == "E0723"
+    assert problem.diagnostics[0].message.startswith(
+        f"no way to run {NET} at batch 1 keeps a relative error of 1e-12: "
+    )
+    assert not result.rows
+    assert result.tunings[0].best is None
+    assert "No way was measured to the end." in report.markdown(result)
+
+
+def test_what_does_not_run_is_told(machine: Machine) -> None:
+    """A way that is refused is no error of the search, which goes on with the others."""
+    machine.broken = {"quick fp32", "torch-cpu:compile fp32"}
+    result, problems = tuned(machine)
+    assert not problems
+    assert fates(result.tunings[0])["quick fp32"] == "refused: quick is broken"
+    machine.broken = set(machine.times)
+    result, (problem,) = tuned(machine)
+    assert problem.exit_code == 4
+    assert not result.rows
+
+
+def test_what_was_asked_for_is_the_frame(machine: Machine) -> None:
+    """Runtimes with options, precisions and threads that were given are not varied."""
+    result, _ = tuned(machine, runtimes=["torch-cpu:compile", "quick"], precisions=["fp32"], threads=1)
+    said = fates(result.tunings[0])
+    assert set(said) == {"torch-cpu:compile fp32", "quick fp32"}
+    assert result.tunings[0].base is None
+    assert "Speed-ups are over resnet20_cifar on torch-cpu:compile in fp32." in report.markdown(result)
+
+
+def test_batches(machine: Machine) -> None:
+    """Each batch has its own search, and the most images per second are told only where they can be told apart."""
+    result, _ = tuned(machine, batches=[1, 2])
+    assert [found.batch for found in result.tunings] == [1, 2]
+    text = report.markdown(result)
+    assert "Images per second of resnet20_cifar by batch" in text
+    assert re.search(r"batches \d and \d cannot be told apart", text), "a run takes twice as long for two"
+    machine.fixed = 0.002
+    text = report.markdown(tuned(machine, batches=[1, 2])[0])
+    assert "; most at batch 2." in text, "what a run costs whatever its batch is shared by two"
+
+
+def test_the_search_is_in_the_result_file(machine: Machine, tmp_path: Path) -> None:
+    """All of it, as it was."""
+    result, _ = tuned(machine)
+    path = tmp_path / "result.json"
+    results.write(result, path)
+    assert results.read(path) == result
+    assert json.loads(path.read_text())["tunings"][0]["candidates"][0]["runtime"].startswith("quick")
+
+
+def run(*arguments: str) -> Any:
+    """The command."""
+    return CliRunner().invoke(app, ["bench", NET, *arguments])
+
+
+def test_a_search_without_an_end_is_told() -> None:
+    """Each of its ways with what became of it, though none has a row."""
+    given = (
+        "--tune",
+        "--runtime",
+        "torch-cpu:channels_last",
+        "--precision",
+        "fp32",
+        "--threads",
+        "1",
+        "--batch",
+        "1,2",
+    )
+    done = run(*given, "--accuracy", "0", "--set", "parameters.n=1", "--set", "input=[3, 8, 8]")
+    assert done.exit_code == 1
+    assert "error[E0723]: no way to run resnet20_cifar at batch 1 keeps" in done.stderr
+    assert re.findall(r"### Fastest way for resnet20_cifar, batch (\d)", done.stdout) == ["1", "2"]
+    assert done.stdout.count("| error above 0 |") == done.stdout.count("No way was measured to the end.") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--accuracy", "0.1"], "--accuracy is that of --tune"),
+        (["--tune", "--compare", "timm:resnet18"], "takes no --compare"),
+        (["--tune", "--accuracy", "-1"], "greater than or equal to 0"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], message: str) -> None:
+    """Found before anything is measured."""
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
+def test_the_command_gives_the_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unrated: Callable[[], None]
+) -> None:
+    """With the passes, settings, seed and threads of the search."""
+    pytest.importorskip("onnxruntime", reason="one of the runtimes")
+    path, again = tmp_path / "result.json", tmp_path / "again.json"
+    given = ["--set", "parameters.n=1", "--fold-batchnorm", "--seed", "3", "--threads", "1"]
+    runtimes = ["--runtime", "ort-cpu,torch-cpu:channels_last", "--precision", "fp32"]
+    done = run("--tune", *runtimes, *given, "--rounds", "5", "--turn", "0", "-o", str(path))
+    assert done.exit_code == 0, done.output
+    found = results.read(path)
+    first = found.tunings[0].candidates[0]
+    program, *words = shlex.split(first.command)
+    assert program == "rescompile"
+    done = CliRunner().invoke(app, [*words, "--rounds", "5", "--turn", "0", "-o", str(again)])
+    assert done.exit_code == 0, done.output
+    (row,) = results.read(again).rows
+    wanted = next(each for each in found.rows if each.runtime == first.runtime)
+    assert row.key == wanted.key
+    assert (row.sha256, row.artifact, row.passes) == (wanted.sha256, wanted.artifact, ["fold-batchnorm"])
+    assert row.facts["threads"] == wanted.facts["threads"] == 1
+
+
+@pytest.fixture
+def unrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The roofline of the machine takes seconds."""
+    copies = {1 << 20: roofline.Measured(1e10, 1e10, 0.0, 7)}
+    monkeypatch.setattr(
+        roofline, "measure", lambda device, precision, threads: roofline.Roofline(device, precision, copies, copies[1 << 20])
+    )  # fmt: skip

@@ -1,0 +1,1250 @@
+"""The command line: exit codes, streams, files, and what each command prints for machines."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import onnx
+import pytest
+import typer
+from generator import generate
+from safetensors.numpy import save_file
+from typer.testing import CliRunner, Result
+
+import rescompile
+from rescompile.cli import Commands, app, common
+from rescompile.diagnostics.errors import CODES, Source
+from rescompile.lang import library
+from rescompile.lang.yaml_reader import plain, read
+from rescompile.passes import PASSES
+from rescompile.weights import draw
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = str(Path(sysconfig.get_path("scripts")) / "rescompile")
+COMMANDS = (
+    "build", "verify", "validate", "show", "explain", "paths", "list", "schema", "extract", "run", "bench", "compare", "predict", "doctor",
+)  # fmt: skip
+WEIGHTS_COMMANDS = ("inspect", "convert", "transfer")
+EXIT_CODES = {"0", "1", "2", "3", "4", "5", "129", "130", "143"}
+ESCAPE = "\x1b["
+
+TINY: dict[str, Any] = {
+    "rescompile": 1,
+    "name": "tiny",
+    "input": [3, 8, 8],
+    "network": [{"conv": {"channels": 4, "kernel": 3}}, "global_avgpool", "flatten", {"linear": 10}],
+}
+# 3 * 4 * 9 of the convolution, 4 * 10 + 10 of the linear layer; 64 positions of the former's products, 40 of the latter's.
+TINY_PARAMETERS, TINY_MACS = 158, 64 * 108 + 40
+
+
+# As a user's shell is: without this variable, output is buffered and the last flush is the one that fails.
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+
+
+# --- running the program ----------------------------------------------------------------------------------------------
+
+
+def invoke(*arguments: str | Path) -> Result:
+    """The command in this process; whatever it raises but SystemExit fails the test."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def program(
+    *arguments: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """The installed command as a process of its own."""
+    return subprocess.run(
+        [PROGRAM, *map(str, arguments)],
+        cwd=cwd,
+        env={**ENVIRONMENT, **(env or {})},
+        **{"capture_output": True, "text": True, "timeout": 120} | options,
+    )
+
+
+def program_after(code: str, *arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The command as a process that first does something, such as losing a package."""
+    start = f"import sys\n{code}\nsys.argv[0] = 'rescompile'\nfrom rescompile.cli import main\nmain()"
+    line = [sys.executable, "-c", start, *map(str, arguments)]
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+def on_terminal(line: Sequence[str | Path], **env: str) -> tuple[int, str]:
+    """Exit code and output of a process whose input and output are a terminal."""
+    pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
+    ours, theirs = pty.openpty()
+    environment = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "TERM")}
+    process = subprocess.Popen(
+        [str(word) for word in line], stdin=theirs, stdout=theirs, stderr=theirs,
+        env={**environment, "TERM": "xterm", **env},
+    )  # fmt: skip
+    os.close(theirs)
+    said = b""
+    while True:
+        try:
+            piece = os.read(ours, 1 << 16)
+        except OSError:  # how Linux says that the other end is closed
+            break
+        if not piece:
+            break
+        said += piece
+    os.close(ours)
+    return process.wait(timeout=60), said.decode()
+
+
+def write_spec(path: Path, **changes: Any) -> Path:
+    """A small spec on disk; JSON is YAML. A change to None leaves the key out."""
+    path.write_text(json.dumps({key: value for key, value in {**TINY, **changes}.items() if value is not None}))
+    return path
+
+
+def build_tiny(folder: Path, *options: str) -> Path:
+    """An ONNX file of the small spec."""
+    model = folder / "tiny.onnx"
+    assert invoke("build", write_spec(folder / "tiny.yaml"), "-t", "onnx", "-o", model, *options).exit_code == 0
+    return model
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+# --- help and exit codes ----------------------------------------------------------------------------------------------
+
+
+def test_every_promised_command_is_there() -> None:
+    """The list of commands that the tests go through is the program's own."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, Commands)
+    context = group.make_context("rescompile", [], resilient_parsing=True)
+    assert group.list_commands(context) == [*COMMANDS, "weights"]
+    assert group.get_command(context, "weights").list_commands(context) == [*WEIGHTS_COMMANDS]
+
+
+ALL_COMMANDS = [(), *((name,) for name in COMMANDS), ("weights",), *(("weights", name) for name in WEIGHTS_COMMANDS)]
+
+
+@pytest.mark.parametrize("command", ALL_COMMANDS, ids=lambda words: " ".join(words) or "all")
+def test_help_lists_the_exit_codes(command: tuple[str, ...]) -> None:
+    """Scripts rely on them, so they stand where a script's author looks."""
+    result = invoke(*command, "--help")
+    assert result.exit_code == 0
+    listed = " ".join(result.stdout.split()).partition("Exit codes: ")[2]
+    assert {part.split()[0] for part in listed.split("; ")} == EXIT_CODES
+
+
+def test_version_is_that_of_the_package() -> None:
+    """One place says the version."""
+    assert program("--version").stdout == f"rescompile {importlib.metadata.version('rescompile')}\n"
+
+
+def test_python_m_is_the_same_program() -> None:
+    """`python -m rescompile` works where scripts are not on the path."""
+    by_module = subprocess.run([sys.executable, "-m", "rescompile", "list"], capture_output=True, text=True, timeout=60)
+    assert by_module.returncode == 0
+    assert by_module.stdout == program("list").stdout
+
+
+USAGE_ERRORS = [
+    ["frobnicate"],
+    ["list", "--frobnicate"],
+    ["show"],
+    ["build", "resnet18"],
+    ["show", "resnet18", "--depth", "0"],
+    ["show", "resnet18", "--format", "xml"],
+    ["show", "no_such_network"],
+    ["show", "./no_such_file.yaml"],
+    ["show", "."],
+    ["show", "resnet18", "--set", "no_equals_sign"],
+    ["validate", "no_such_network"],
+    ["validate", "."],
+    ["list", "--family", "no_such_family"],
+    ["build", "resnet18", "-t", "onnx", "--opset", "16"],
+    ["build", "resnet18", "-t", "onnx", "--opset", "22"],
+    ["build", "resnet18", "-t", "onnx", "--batch", "0"],
+    ["build", "resnet18", "-t", "onnx", "--batch", "many"],
+    ["build", "resnet18", "-t", "onnx", "--seed", "-1"],
+    ["build", "resnet18", "-t", "onnx", "--option", "no_such=1"],
+    ["build", "resnet18", "-t", "onnx", "--option", "opset"],
+    ["build", "resnet18", "-t", "onnx", "--weights", "no_such.safetensors"],
+    ["build", "resnet18", "-t", "onnx", "--weights", "w.safetensors", "--no-weights"],
+    ["build", "resnet18", "-t", "onnx", "-o", ""],
+    ["extract", "no_such.onnx"],
+    ["extract", "."],
+    ["build", "", "-t", "onnx"],
+    ["build", "resnet18", "-t", "onnx", "--features", " "],
+    ["build", "resnet18", "-t", "onnx", "--weights", ""],
+    ["build", "resnet18", "-t", "onnx", "--precision", "int8", "--calibrate", ""],
+    ["validate", ""],
+    ["show", f"./{'x' * 300}.yaml"],
+    ["show", "x" * 300],
+    ["validate", "x" * 300],
+    ["run", "resnet18", "--image", "x" * 300],
+    ["build", "resnet18", "-t", "onnx", "--precision", "int8", "--calibrate", "x" * 300],
+    ["build", "resnet18", "-t", "onnx", "--precision", "int8", "--calibrate", "9" * 5000],
+    ["extract", ""],
+    ["extract", "resnet18.yaml"],
+    ["run", "resnet18", "--repeats", "9" * 20],
+    ["paths", "resnet18", "--gradients", "--samples", "9" * 20],
+    ["run", "no_such.onnx"],
+    ["run", "."],
+]
+
+
+@pytest.mark.parametrize("arguments", USAGE_ERRORS, ids=" ".join)
+@pytest.mark.usefixtures("here")
+def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
+    """Wrong words and missing inputs are the caller's mistake, told on standard error."""
+    result = invoke(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert re.search(r"^(error\[E\d{4}\]|Error): .", result.stderr, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "use"),
+    [
+        ("net.pt2", "a program of torch.export", "torch.export.load reads it"),
+        ("./net.py", "Python source", "Python imports it"),
+        ("net.safetensors", "a file of weights", "--weights FILE"),
+        ("net.npy", "a file of numpy arrays", "numpy.load reads it"),
+        ("cat.JPG", "an image", "rescompile run MODEL --image FILE"),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_a_file_of_another_kind_is_told_what_it_is(name: str, what: str, use: str) -> None:
+    """Read as a spec it would be wrong YAML, and as a name of the zoo nothing; whether it exists does not matter."""
+    for command, wanted in (("run", "'run' takes an ONNX model"), ("show", "a spec is a .yaml file")):
+        result = invoke(command, name)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith(f"error[E0801]: {name} is {what} by its ending, and {wanted}")
+        assert use in result.stderr.splitlines()[1]
+    assert "rescompile extract" in invoke("show", "net.onnx").stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/null"), reason="this system has no /dev/null")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["weights", "inspect", "/dev/null"],
+        ["build", "resnet18", "-t", "onnx", "--weights", "/dev/null"],
+        ["extract", "/dev/null"],
+        ["compare", "/dev/null", "/dev/null"],
+        ["paths", "resnet18", "--gradients", "--data", "/dev/null"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_there_is_not_said_to_be_missing(command: list[str], here: Path) -> None:
+    """A pipe of the shell, as of `<(...)`, is there, and cannot be used all the same."""
+    result = invoke(*command)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "error[E0801]: /dev/null is no regular file" in result.stderr
+    assert list(here.iterdir()) == []
+
+
+def test_a_spec_of_another_ending_is_named_as_a_file(here: Path) -> None:
+    """JSON is YAML, and a name without a / is one of the zoo."""
+    write_spec(here / "tiny.json")
+    refused = invoke("show", "tiny.json")
+    assert refused.exit_code == 2
+    assert "the file of this name is written ./tiny.json" in refused.stderr
+    assert invoke("show", "./tiny.json").exit_code == 0
+
+
+@pytest.mark.parametrize("command", [["show"], ["validate"], ["build", "-t", "onnx"]], ids=lambda words: words[0])
+def test_an_invalid_spec_exits_with_3(command: list[str], here: Path) -> None:
+    """All mistakes of the file are told at once, with their place, and nothing is written."""
+    path = write_spec(here / "wrong.yaml", colour="red", input="3x8x8")
+    result = invoke(command[0], "./wrong.yaml", *command[1:])
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert len(re.findall(r"^(?:\./)?wrong\.yaml:1:\d+: error\[E\d{4}\]", result.stderr, re.MULTILINE)) == 2
+    assert list(here.iterdir()) == [path]
+
+
+def test_a_figure_that_does_not_hold_exits_with_1(here: Path) -> None:
+    """`expect` is checked by validate and by build, which then writes nothing; show shows what there is."""
+    path = write_spec(here / "tiny.yaml", expect={"parameters": TINY_PARAMETERS + 1})
+    for command in (["validate"], ["build", "-t", "onnx"]):
+        result = invoke(command[0], path, *command[1:])
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "error[E0701]" in result.stderr
+        assert f"{TINY_PARAMETERS}" in result.stderr
+    assert list(here.iterdir()) == [path]
+    assert invoke("show", path).exit_code == 0
+
+
+def test_figures_are_not_held_against_a_changed_spec(here: Path) -> None:
+    """With --set the network is another one than the figures describe."""
+    path = write_spec(here / "tiny.yaml", parameters={"classes": 10}, expect={"parameters": TINY_PARAMETERS},
+                      network=[*TINY["network"][:3], {"linear": "classes"}])  # fmt: skip
+    changed = ["--set", "parameters.classes=7"]
+    assert invoke("validate", path, *changed).exit_code == 0
+    assert invoke("build", path, "-t", "onnx", *changed).exit_code == 0
+    shown = json.loads(invoke("show", path, "--json", *changed).stdout)
+    assert shown["output_shapes"] == {"logits": [7]}
+    assert shown["parameters"] == TINY_PARAMETERS - 3 * 5
+
+
+def test_weights_that_do_not_fit_exit_with_1(here: Path) -> None:
+    """A checkpoint of another network is a failed check, not wrong usage."""
+    save_file({"conv.weight": np.zeros((4, 3, 5, 5), np.float32)}, here / "other.safetensors")
+    write_spec(here / "tiny.yaml")
+    result = invoke("build", "./tiny.yaml", "-t", "onnx", "--weights", "other.safetensors")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "error[E0702]" in result.stderr
+    assert not (here / "tiny.onnx").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_an_unknown_target_exits_with_4() -> None:
+    """It may be the target of a backend that is not installed, so it is a matter of the environment."""
+    result = invoke("build", "resnet18", "--target", "onxn")
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert "there is no target 'onxn'" in result.stderr
+    assert "did you mean 'onnx'?" in result.stderr
+    for internal in ("_onnx_file", "__init__", "../onnx"):
+        assert invoke("build", "resnet18", "--target", internal).exit_code == 4
+
+
+def test_without_onnxruntime_run_exits_with_4(tmp_path: Path) -> None:
+    """The message is one line, and names the command that installs what is missing."""
+    model = build_tiny(tmp_path)
+    result = program_after("sys.modules['onnxruntime'] = None", "run", model)
+    assert (result.returncode, result.stdout) == (4, "")
+    assert "pip install 'rescompile[run]'" in result.stderr
+    assert len(result.stderr.splitlines()) <= 2
+
+
+def test_a_provider_that_is_not_there_exits_with_4(tmp_path: Path) -> None:
+    """ONNX Runtime falls back to the CPU without a word, so the provider is checked."""
+    import onnxruntime
+
+    model = build_tiny(tmp_path)
+    if os.path.exists("/dev/nvidiactl") and "TensorrtExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine may have every provider")
+    assert invoke("run", model, "--provider", "tensorrt").exit_code == 4
+
+
+# --- what is written, and where ---------------------------------------------------------------------------------------
+
+
+def test_the_readme_command_and_the_name_build_the_same_bytes(tmp_path: Path) -> None:
+    """`specs/densenet121.yaml` works from the checkout, `densenet121` works anywhere."""
+    target = tmp_path / "by_path.onnx"
+    by_path = program("build", "specs/densenet121.yaml", "--target", "onnx", "-o", target, cwd=ROOT)
+    assert (by_path.returncode, by_path.stdout) == (0, "")
+    assert "7,978,856 parameters" in by_path.stderr
+    assert program("build", "densenet121", "--target", "onnx", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "densenet121.onnx").read_bytes() == target.read_bytes()
+
+
+def test_default_name_folder_and_standard_output_hold_the_same_bytes(here: Path) -> None:
+    """`-o` decides where a file goes, never what is in it."""
+    spec = write_spec(here / "some_file.yaml")
+    (here / "folder").mkdir()
+    assert invoke("build", spec, "-t", "onnx").exit_code == 0
+    assert invoke("build", spec, "-t", "onnx", "-o", "folder/").exit_code == 0
+    assert invoke("build", spec, "-t", "onnx", "-o", "folder/other.onnx").exit_code == 0
+    piped = invoke("build", spec, "-t", "onnx", "-o", "-")
+    assert piped.exit_code == 0
+    onnx.checker.check_model(onnx.load_model_from_string(piped.stdout_bytes), full_check=True)
+    assert sorted(path.name for path in here.rglob("*.onnx")) == ["other.onnx", "tiny.onnx", "tiny.onnx"]
+    assert {path.read_bytes() for path in here.rglob("*.onnx")} == {piped.stdout_bytes}
+
+
+def test_a_file_of_ours_is_overwritten(here: Path) -> None:
+    """Building twice is no reason to ask."""
+    model = build_tiny(here)
+    first = model.read_bytes()
+    assert build_tiny(here, "--seed", "1") == model
+    assert model.read_bytes() != first
+
+
+def _foreign(path: Path) -> None:
+    path.write_bytes(b"mine")
+
+
+def _edited(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _appended(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def _truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("change", [_foreign, _edited, _appended, _truncated])
+def test_a_file_that_is_not_ours_is_kept(change: Any, here: Path) -> None:
+    """Only --force overwrites a file that someone else wrote or changed."""
+    model = build_tiny(here)
+    made = model.read_bytes()
+    change(model)
+    changed = model.read_bytes()
+    result = invoke("build", "./tiny.yaml", "-t", "onnx", "-o", model)
+    assert (result.exit_code, result.stdout) == (5, "")
+    assert "error[E1001]" in result.stderr
+    assert "--force" in result.stderr
+    assert model.read_bytes() == changed
+    assert invoke("build", "./tiny.yaml", "-t", "onnx", "-o", model, "--force").exit_code == 0
+    assert model.read_bytes() == made
+
+
+def test_what_a_build_reads_is_never_what_it_writes(here: Path) -> None:
+    """Not even with --force: the spec, or the weights, would be gone."""
+    spec, weights = write_spec(here / "tiny.yaml"), here / "tiny.safetensors"
+    save_file({"conv.weight": np.zeros((4, 3, 5, 5), np.float32)}, weights)
+    kept = {file: file.read_bytes() for file in (spec, weights)}
+    for output, what in ((spec, "the spec"), (weights, "the file of --weights")):
+        result = invoke("build", spec, "-t", "onnx", "--weights", weights, "-o", output, "--force")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert f"error[E0802]: -o {output} is {what} itself" in result.stderr
+    assert {file: file.read_bytes() for file in kept} == kept
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_nor_is_what_it_writes_beside_its_output(force: list[str], here: Path) -> None:
+    """A program of torch has its weights beside it, and those that it was made of may be called so, and be ours."""
+    pytest.importorskip("torch", reason="the target torch: pip install 'rescompile[torch]'")
+    spec = write_spec(here / "tiny.yaml")
+    save_file(dict(draw(rescompile.elaborate(rescompile.load("./tiny.yaml")))), here / "new.safetensors")
+    assert invoke("weights", "convert", "new.safetensors", spec, "-o", "tiny.safetensors").exit_code == 0
+    kept = (here / "tiny.safetensors").read_bytes()
+    result = invoke("build", spec, "-t", "torch", "--weights", "tiny.safetensors", "--fold-batchnorm", *force)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert (
+        "error[E0802]: tiny.safetensors, which goes with -o tiny.pt2, is the file of --weights itself" in result.stderr
+    )
+    assert (here / "tiny.safetensors").read_bytes() == kept
+    assert not (here / "tiny.pt2").exists()
+
+
+def test_the_stride_of_a_feature_is_that_of_both_axes(here: Path) -> None:
+    """Where they differ: that of the height alone said 1 of a map of half the width."""
+    (here / "wide.yaml").write_text(
+        "rescompile: 1\nname: wide\ninput: [1, 8, 64]\nfeatures: [conv1]\nnetwork:\n"
+        "- conv1: {conv: {channels: 4, kernel: 3, stride: [1, 2]}}\n"
+        "- conv2: {conv: {channels: 4, kernel: 3, stride: [4, 2]}}\n"
+    )
+    assert "features: logits 4 channels, stride 4; conv1 4 channels, stride 1x2\n" in invoke("show", "wide.yaml").stdout
+    told = json.loads(invoke("show", "wide.yaml", "--json").stdout)["features"]
+    assert told == {"logits": {"channels": 4, "stride": 4}, "conv1": {"channels": 4, "stride": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("features", "column", "code"),
+    [("no_such", 1, "E0602"), ("conv,no_such", 6, "E0602"), ("conv]", 5, "E0101"), ("conv, conv", 1, "E0602")],
+)
+def test_what_is_wrong_with_features_points_into_that_option(features: str, column: int, code: str, here: Path) -> None:
+    """And not into the setting that it stands for, which the user never wrote."""
+    spec = write_spec(here / "tiny.yaml")
+    result = invoke("show", spec, "--features", features)
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr.startswith(f"--features:1:{column}: error[{code}]")
+    assert f"1 | {features}\n" in result.stderr
+    set_so = invoke("show", spec, "--set", f"features=[{features}]")
+    assert set_so.stderr.startswith("--set:1:")
+
+
+def test_an_extracted_spec_is_kept_once_edited(here: Path) -> None:
+    """What extract writes is text that people edit, so it is protected like a model."""
+    model = build_tiny(here)
+    assert invoke("extract", model, "-o", "back.yaml").exit_code == 0
+    assert invoke("extract", model, "-o", "back.yaml").exit_code == 0
+    edited = (here / "back.yaml").read_text().replace("tiny", "mine")
+    (here / "back.yaml").write_text(edited)
+    assert invoke("extract", model, "-o", "back.yaml").exit_code == 5
+    assert (here / "back.yaml").read_text() == edited
+
+
+@pytest.mark.parametrize("output", ["no_such_folder/", "no_such_folder/x.onnx", "tiny.yaml/x.onnx", "/proc/x.onnx"])
+def test_an_unwritable_place_exits_with_5(output: str, here: Path) -> None:
+    """/proc refuses new files even to the administrator, for whom a folder without permission is no obstacle."""
+    write_spec(here / "tiny.yaml")
+    result = invoke("build", "./tiny.yaml", "-t", "onnx", "-o", output)
+    assert (result.exit_code, result.stdout) == (5, "")
+    assert "error[E1002]" in result.stderr
+    assert [path.name for path in here.iterdir()] == ["tiny.yaml"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("force", [[], ["--force"]], ids=["", "force"])
+def test_a_special_file_is_never_replaced(force: list[str], here: Path) -> None:
+    """An administrator's `-o /dev/null --force` must not turn the device into a file."""
+    write_spec(here / "tiny.yaml")
+    os.mkfifo(here / "pipe")
+    assert invoke("build", "./tiny.yaml", "-t", "onnx", "-o", "pipe", *force).exit_code == 5
+    assert (here / "pipe").is_fifo()
+
+
+def test_a_link_is_followed(here: Path) -> None:
+    """The file that a link names is written, and the link stays."""
+    write_spec(here / "tiny.yaml")
+    (here / "folder").mkdir()
+    (here / "link.onnx").symlink_to("folder/real.onnx")
+    for _ in range(2):
+        assert invoke("build", "./tiny.yaml", "-t", "onnx", "-o", "link.onnx").exit_code == 0
+        assert (here / "link.onnx").is_symlink()
+        assert onnx.load(here / "folder/real.onnx").graph.name == "tiny"
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    """A limit on the size of files fails a write half-way, as a full disk does."""
+    resource = pytest.importorskip("resource", reason="this system has no limits on the size of files")
+    model = tmp_path / "resnet18.onnx"
+    assert invoke("build", "resnet18", "-t", "onnx", "-o", model, "--no-weights").exit_code == 0
+    old = model.read_bytes()
+    limit = 1 << 20
+    assert len(old) < limit
+    result = program(
+        "build", "resnet18", "-t", "onnx", "-o", model,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    assert (result.returncode, result.stdout) == (5, "")
+    assert f"error[E1002]: cannot write {model}" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == [model]
+    assert model.read_bytes() == old
+
+
+PRINTING = [
+    ["list"],
+    ["schema"],
+    ["show", "densenet121", "--depth", "9"],
+    ["build", "resnet18", "-t", "onnx", "-o", "-"],
+]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
+def test_a_full_standard_output_exits_with_5(arguments: list[str]) -> None:
+    """Data that got lost is a failure, even if only the last flush says so."""
+    with open("/dev/full", "w") as full:
+        result = program(*arguments, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert result.returncode == 5
+    assert re.fullmatch(r"error\[E1002\]: .*\n", result.stderr)
+
+
+@pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
+def test_a_broken_pipe_is_silent(arguments: list[str]) -> None:
+    """`rescompile list | head -1`: a reader that has seen enough is no error. Here it is gone from the start."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        result = program(*arguments, capture_output=False, stdout=writing, stderr=subprocess.PIPE)
+    finally:
+        os.close(writing)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [("list >&-", 5), ("show no_such_network 2>&-", 2)])
+def test_a_closed_stream_is_no_crash(arguments: str, expected: int) -> None:
+    """Started by a daemon, a program may have no streams at all."""
+    line = f"'{PROGRAM}' {arguments}"
+    result = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60)
+    assert result.returncode == expected
+    assert "Traceback" not in result.stderr
+
+
+def _interrupt(process: subprocess.Popen[bytes], ready: Iterator[bool], by: str = "SIGINT") -> tuple[bytes, bytes]:
+    """Send Ctrl-C, or another signal, as soon as the process is where we want it."""
+    deadline = time.monotonic() + 60
+    for there in ready:
+        assert process.poll() is None, "the build was done before it could be interrupted"
+        assert time.monotonic() < deadline, "the build never started to write"
+        if there:
+            break
+    process.send_signal(getattr(signal, by))
+    return process.communicate(timeout=60)
+
+
+#: How a command is ended from outside: by Ctrl-C, by a scheduler, and with its terminal.
+STOPS = [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated"), ("SIGHUP", 129, "the terminal was closed")]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for one process")
+@pytest.mark.parametrize(("by", "code", "word"), STOPS)
+def test_an_interrupted_build_leaves_the_old_file(by: str, code: int, word: str, tmp_path: Path) -> None:
+    """While the weights are written: the previous file stays as it was, and nothing is left beside it."""
+    model = tmp_path / "wide_resnet101_2.onnx"
+    assert invoke("build", "wide_resnet101_2", "-t", "onnx", "-o", model, "--no-weights").exit_code == 0
+    old = model.read_bytes()
+
+    def writing() -> Iterator[bool]:
+        while True:
+            sizes = [path.stat().st_size for path in tmp_path.iterdir() if path != model]
+            yield any(size > 1 << 20 for size in sizes)
+
+    line = [PROGRAM, "build", "wide_resnet101_2", "-t", "onnx", "-o", str(model)]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    said, told = _interrupt(process, writing(), by)
+    assert (process.returncode, said, told) == (code, b"", f"{word}\n".encode())
+    assert list(tmp_path.iterdir()) == [model]
+    assert model.read_bytes() == old
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_an_interrupted_pipe_exits_with_130() -> None:
+    """Ctrl-C reaches every process of a pipeline."""
+    process = subprocess.Popen(
+        [PROGRAM, "build", "resnet18", "-t", "onnx", "-o", "-"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    first = process.stdout.read(1 << 20)
+    assert len(first) == 1 << 20
+    _, told = _interrupt(process, iter([True]))
+    assert (process.returncode, told) == (130, b"interrupted\n")
+
+
+def _signalled(by: int) -> Result:
+    """A command that is sent a signal while it works, and says so where it goes on."""
+
+    @common.command
+    def work() -> None:
+        os.kill(os.getpid(), by)
+        typer.echo("went on")
+
+    made = typer.Typer()
+    made.command()(work)
+    return CliRunner().invoke(made, catch_exceptions=False)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for one process")
+def test_signals_belong_to_the_command_while_it_runs() -> None:
+    """And to nobody after it; who ignores one, as `nohup` does, or has a handler of their own, keeps that."""
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert (_signalled(signal.SIGTERM).exit_code, signal.getsignal(signal.SIGTERM)) == (143, signal.SIG_DFL)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert _signalled(signal.SIGHUP).stdout == "went on\n"
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        seen: list[int] = []
+        signal.signal(signal.SIGHUP, lambda number, frame: seen.append(number))
+        assert _signalled(signal.SIGHUP).stdout == "went on\n"
+        assert seen == [signal.SIGHUP]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    results: list[Result] = []
+    worker = threading.Thread(target=lambda: results.append(invoke("list")))  # where Python has no signals
+    worker.start()
+    worker.join()
+    assert results[0].exit_code == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for one process")
+def test_a_second_signal_does_not_interrupt_the_saving() -> None:
+    """GNU `timeout` sends SIGTERM to the command, and then to its whole group; a terminal that is closed follows one, too."""
+
+    @common.command
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            for again in (signal.SIGTERM, signal.SIGHUP):
+                os.kill(os.getpid(), again)
+            typer.echo("saved")
+
+    made = typer.Typer()
+    made.command()(work)
+    done = CliRunner().invoke(made, catch_exceptions=False)
+    assert (done.exit_code, done.stdout) == (143, "saved\n")
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)] == [signal.SIG_DFL] * 2
+
+
+@pytest.mark.parametrize(
+    ("stop", "told"),
+    [(KeyboardInterrupt, (130, "interrupted\n", SystemExit)), (ValueError, (1, "", RuntimeError))],
+)
+def test_an_interruption_that_meets_a_lock(stop: type[BaseException], told: tuple[int, str, type]) -> None:
+    """A wait of Python's own ends in a RuntimeError where Ctrl-C comes just after it gave its lock back; another cause is none."""
+
+    class Lock(threading.Condition):
+        def _release_save(self) -> Any:
+            self.release()
+            raise stop
+
+    @common.command
+    def work() -> None:
+        lock = Lock(threading.Lock())
+        with lock:
+            lock.wait()
+
+    made = typer.Typer()
+    made.command()(work)
+    done = CliRunner().invoke(made)
+    assert (done.exit_code, done.stderr, type(done.exception)) == told
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_signal_to_a_forked_child_is_not_one_to_the_command() -> None:
+    """A pool of a library ends its workers by SIGTERM; they share the pipe by which the command hears of signals."""
+    start = (
+        "import os, signal, time\n"
+        "from rescompile.cli import common\n"
+        "common.GRACE = 0.2\n"
+        "@common.command\n"
+        "def work():\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        os._exit(7)\n"  # the signal did not end it
+        "    ended = os.waitpid(child, 0)[1]\n"
+        "    time.sleep(0.6)\n"  # what was heard would end the command by now
+        "    print(os.waitstatus_to_exitcode(ended))\n"
+        "work()"
+    )
+    done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{-signal.SIGTERM}\n", "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for one process")
+def test_a_command_that_hangs_in_a_kernel_is_ended_at_last() -> None:
+    """Python hears of a signal when the kernel returns, and this one takes hours."""
+    start = (
+        "import contextlib, hashlib\n"
+        "from rescompile.cli import common\n"
+        "common.GRACE = 0.2\n"
+        "@common.command\n"
+        "def work():\n"
+        "    while True:\n"
+        "        with contextlib.suppress(BaseException):\n"  # the signal may come before the kernel begins
+        "            print('working', flush=True)\n"
+        "            hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"
+        "work()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"working\n"
+    process.send_signal(signal.SIGTERM)
+    try:
+        assert process.wait(timeout=30) == 143
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_nobody_to_tell_is_no_failure(here: Path) -> None:
+    """What is said on standard error gets lost; what was asked for is done, and the exit code is that of the command."""
+    write_spec(here / "tiny.yaml")
+    for arguments, code in ((("build", "./tiny.yaml", "-t", "onnx"), 0), (("show", "no_such_network"), 2)):
+        with open("/dev/full", "w") as full:
+            done = program(*arguments, cwd=here, capture_output=False, stdout=subprocess.PIPE, stderr=full)
+        assert (done.returncode, done.stdout) == (code, "")
+    assert (here / "tiny.onnx").exists()
+
+
+# --- for people: streams, colours, progress ---------------------------------------------------------------------------
+
+
+def test_data_goes_to_stdout_and_the_rest_to_stderr(here: Path) -> None:
+    """So `rescompile show x > file` holds what was asked for, and nothing else."""
+    for command in (["show", "resnet18"], ["list"], ["schema"], ["validate", "resnet18"]):
+        result = invoke(*command)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert result.stdout
+    built = invoke("build", "resnet18", "-t", "onnx", "--no-weights")
+    assert (built.exit_code, built.stdout) == (0, "")
+    assert built.stderr.startswith("resnet18.onnx: ")
+    assert "[batch, 3, 224, 224]" in built.stderr
+    assert "[batch, 1000]" in built.stderr
+    ran = invoke("run", build_tiny(here))
+    assert (ran.exit_code, ran.stderr) == (0, "")
+    for fact in ("input [1, 3, 8, 8]", "logits [1, 10]", "ExecutionProvider", " ms"):
+        assert fact in ran.stdout
+
+
+def test_no_escape_codes_off_a_terminal() -> None:
+    """Log files and pipes hold plain text."""
+    failed = program("show", "no_such_network", env={"TERM": "xterm-256color"})
+    assert "error[E0801]" in failed.stderr
+    for text in (failed.stderr, program("list").stdout, program("--help").stdout, program("show", "resnet18").stdout):
+        assert text
+        assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("env", "coloured"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
+    ids=str,
+)
+def test_colours_on_a_terminal_only(env: dict[str, str], coloured: bool) -> None:
+    """NO_COLOR turns them off unless it is empty, as no-color.org has it; the text is the same."""
+    code, said = on_terminal([PROGRAM, "show", "no_such_network"], **env)
+    assert code == 2
+    assert re.sub(r"\x1b\[[\d;]*m", "", said).startswith("error[E0801]: there is no network 'no_such_network'")
+    assert (ESCAPE in said) is coloured
+
+
+def test_a_progress_bar_once_writing_takes_a_second(here: Path) -> None:
+    """Time runs a thousand times faster here, so that no test has to wait for a slow disk."""
+    start = "import sys, time; from rescompile.cli import main; {}; sys.argv[0] = 'rescompile'; main()"
+    hurry = "clock = time.monotonic; time.monotonic = lambda: 1000 * clock()"
+    arguments = ["build", "resnet18", "-t", "onnx", "-o", str(here / "x.onnx")]
+    code, said = on_terminal([sys.executable, "-c", start.format(hurry), *arguments])
+    assert code == 0
+    assert re.search(r"\[#* *\] +\d+%", said)
+    assert said.rpartition("\r ")[2].count("%") == 0, "the bar is wiped when it is done"
+    code, said = on_terminal([sys.executable, "-c", start.format("pass"), *arguments])
+    assert code == 0
+    assert "%" not in said
+    piped = program_after(f"import time; {hurry}", *arguments)
+    assert piped.returncode == 0
+    assert "%" not in piped.stderr
+
+
+# --- for machines -----------------------------------------------------------------------------------------------------
+
+
+def data(*arguments: str | Path, code: int = 0) -> Any:
+    """What a command prints with --json: all of it is one JSON value."""
+    result = invoke(*arguments, "--json")
+    assert result.exit_code == code
+    assert ESCAPE not in result.stdout
+    return json.loads(result.stdout)
+
+
+def test_show_as_json() -> None:
+    """The keys that are promised, with torchvision's published parameter count and stages that add up to it."""
+    shown = data("show", "resnet18")
+    assert (shown["name"], shown["parameters"]) == ("resnet18", 11_689_512)
+    assert (shown["input_shape"], shown["output_shapes"]) == ([3, 224, 224], {"logits": [1000]})
+    stages = shown["stages"]
+    assert [stage["name"] for stage in stages if stage["name"]][:4] == ["layer1", "layer2", "layer3", "layer4"]
+    for figure in ("parameters", "macs"):
+        assert sum(stage[figure] for stage in stages) == shown[figure]
+    for before, after in itertools.pairwise(stages):
+        assert before["output_shape"] == after["input_shape"]
+
+
+def test_show_counts_what_can_be_counted_by_hand(tmp_path: Path) -> None:
+    """Parameters and multiply-adds of a network small enough to check on paper."""
+    shown = data("show", write_spec(tmp_path / "tiny.yaml"))
+    assert (shown["parameters"], shown["macs"]) == (TINY_PARAMETERS, TINY_MACS)
+    text = invoke("show", tmp_path / "tiny.yaml").stdout
+    assert str(TINY_PARAMETERS) in text.splitlines()[-1]
+
+
+def test_show_depth_goes_down_the_tree() -> None:
+    """Deeper rows refine the rows above them: their names continue the parent's."""
+    names = [{row["name"] for row in data("show", "resnet18", "--depth", str(depth))["stages"]} for depth in (1, 2, 9)]
+    assert names[0] < names[1] < names[2]
+    assert {"layer2.0", "layer2.1"} <= names[1] - names[0]
+    assert "layer2.0.conv1" in names[2] - names[1]
+
+
+def test_build_as_json(here: Path) -> None:
+    """What was written, and what it is."""
+    spec = write_spec(here / "tiny.yaml")
+    built = data("build", spec, "-t", "onnx", "--batch", "8", "--opset", "18")
+    assert built["files"] == ["tiny.onnx"]
+    assert built["bytes"] == (here / "tiny.onnx").stat().st_size
+    assert (built["parameters"], built["macs"]) == (TINY_PARAMETERS, TINY_MACS)
+    assert (built["input"], built["outputs"], built["opset"]) == ([8, 3, 8, 8], {"logits": [8, 10]}, 18)
+    assert built["sha256"] == data("show", spec)["sha256"]
+
+
+def test_build_of_several_specs(here: Path) -> None:
+    """A folder of specs becomes a folder of files, each the same as when it is built alone; one that is wrong keeps none of the
+    others from being built."""
+    (here / "specs").mkdir()
+    (here / "models").mkdir()
+    for name in ("one", "two"):
+        write_spec(here / "specs" / f"{name}.yaml", name=name)
+    write_spec(here / "specs" / "wrong.yaml", name="wrong", input=[0, 8, 8])
+    told = data("build", "specs", "-t", "onnx", "-o", "models", code=3)["specs"]
+    assert [(entry["spec"], entry["ok"]) for entry in told] == [
+        ("specs/one.yaml", True), ("specs/two.yaml", True), ("specs/wrong.yaml", False),
+    ]  # fmt: skip
+    assert told[0]["files"] == ["models/one.onnx"]
+    assert told[2]["diagnostics"][0]["code"] == "E0104"
+    assert sorted(path.name for path in (here / "models").iterdir()) == ["one.onnx", "two.onnx"]
+    assert invoke("build", "specs/two.yaml", "-t", "onnx", "-o", "alone.onnx").exit_code == 0
+    assert (here / "alone.onnx").read_bytes() == (here / "models/two.onnx").read_bytes()
+    (here / "specs/wrong.yaml").unlink()
+    result = invoke("build", "specs", "-t", "onnx", "-o", "models/")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (0, "2 specs, 0 not built")
+
+
+def test_several_specs_go_into_a_folder(here: Path) -> None:
+    """Not into one file, not from one checkpoint, and no two of them into the same file."""
+    specs = write_spec(here / "tiny.yaml"), write_spec(here / "same.yaml")
+    for options, message in (
+        (["-o", "model.onnx"], "2 specs go into a folder"),
+        (["-o", "-"], "2 specs go into a folder"),
+        (["--weights", "tiny.safetensors"], "those of one network"),
+        ([], "both make tiny.onnx"),
+    ):
+        result = invoke("build", *specs, "-t", "onnx", *options)
+        assert result.exit_code == 2
+        assert message in result.stderr
+    assert [path.name for path in here.iterdir() if path.suffix != ".yaml"] == ["tiny.onnx"]
+
+
+def test_list_as_json_is_the_zoo() -> None:
+    """Every spec file is a network of the zoo, and the other way round."""
+    networks = data("list")["networks"]
+    assert sorted(n["name"] for n in networks) == sorted(path.stem for path in ROOT.glob("specs/**/*.yaml"))
+    assert all(network["family"] and network["description"] and network["reference"] for network in networks)
+
+
+def test_list_of_a_family() -> None:
+    """The families share out the zoo."""
+    networks = data("list")["networks"]
+    families = {network["family"] for network in networks}
+    assert len(families) > 1
+    shared = [data("list", "--family", family)["networks"] for family in sorted(families)]
+    assert sorted(n["name"] for part in shared for n in part) == sorted(n["name"] for n in networks)
+    for part in shared:
+        assert len({network["family"] for network in part}) == 1
+    printed = invoke("list", "--family", "densenet").stdout.splitlines()
+    assert {"densenet121", "densenet161", "densenet169", "densenet201"} <= {line.split()[0] for line in printed}
+    assert not any(line.startswith("resnet") for line in printed)
+
+
+def test_extract_gives_back_spec_and_passes(here: Path) -> None:
+    """Building the extracted spec with the recorded passes gives the same bytes."""
+    model = build_tiny(here, "--fold-batchnorm")
+    found = data("extract", model)
+    assert found["passes"] == ["fold-batchnorm"]
+    assert found["sha256"] == data("show", "./tiny.yaml")["sha256"]
+    plain = invoke("extract", model)
+    assert plain.stdout == found["spec"]
+    assert "--fold-batchnorm" in plain.stderr
+    (here / "back.yaml").write_text(plain.stdout)
+    passes = [f"--{name}" for name in found["passes"]]
+    assert invoke("build", "./back.yaml", "-t", "onnx", "-o", "again.onnx", *passes).exit_code == 0
+    assert (here / "again.onnx").read_bytes() == model.read_bytes()
+
+
+def test_extract_refuses_what_it_cannot_trust(here: Path) -> None:
+    """A recorded spec that was tampered with is a failed check; a model of someone else's is wrong usage."""
+    model = onnx.load(build_tiny(here))
+    for entry in model.metadata_props:
+        if entry.key == "rescompile.spec":
+            entry.value = entry.value.replace("tiny", "tidy")
+    onnx.save(model, here / "tampered.onnx")
+    tampered = invoke("extract", "tampered.onnx")
+    assert (tampered.exit_code, tampered.stdout) == (1, "")
+    assert "error[E0703]" in tampered.stderr
+    del model.metadata_props[:]
+    onnx.save(model, here / "foreign.onnx")
+    assert invoke("extract", "foreign.onnx").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("passes", "no JSON"), ("passes", "3"), ("passes", "[1]"), ("passes", "[" * 100_000),
+        ("dynamic", "[[]]"), ("dynamic", "3"), ("calibration", "[]"), ("calibration", "{\"seed\": 1}"),
+        ("precision", "\x1b[2J"), ("weights", "two\nlines"),
+    ],
+)  # fmt: skip
+def test_extract_of_a_record_that_somebody_edited(key: str, value: str, here: Path) -> None:
+    """Refused, and not printed: it may hold anything."""
+    model = onnx.load(build_tiny(here))
+    model.metadata_props.append(onnx.StringStringEntryProto(key=f"rescompile.{key}", value=value))
+    onnx.save(model, here / "edited.onnx")
+    done = invoke("extract", "edited.onnx")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == "error[E0801]: what edited.onnx records beside its spec cannot be read\n"
+
+
+REBUILT = {
+    "--opset 21 --batch 2": "--opset=21 --batch=2",
+    "--seed 7 --precision fp16": "--precision=fp16 --seed=7",
+    "--no-weights --opset 18": "--opset=18 --no-weights",
+    "--for ort-cuda": "--fold-batchnorm --for=ort-cuda --precision=fp16 --batch=1",
+    "--for ort-cuda --precision fp32 --batch 3": "--fold-batchnorm --for=ort-cuda --precision=fp32 --batch=3",
+    "--for ort-cpu --no-fold-batchnorm": "--for=ort-cpu --precision=fp32 --no-fold-batchnorm",
+    "--precision int8 --calibrate 5 --seed 9": "--fold-batchnorm --precision=int8 --seed=9 --calibrate=5",
+    "--precision int8 --for ort-cpu --join-groups 0":
+        "--fold-batchnorm --for=ort-cpu --precision=int8 --calibrate=32 --join-groups=0",
+    "--weights own.safetensors": "--weights=FILE",
+    "--weights own.safetensors --precision int8 --calibrate 3 --seed 4":
+        "--fold-batchnorm --precision=int8 --weights=FILE --calibrate=3 --seed=4",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", REBUILT)
+def test_what_extract_says_builds_the_same_bytes(options: str, here: Path) -> None:
+    """Every option that changes the file is told, and what stands in other files is named as that."""
+    if "int8" in options:
+        pytest.importorskip("onnxruntime", reason="int8 takes its quantiser: pip install 'rescompile[quantize]'")
+    build_tiny(here)
+    network = rescompile.elaborate(rescompile.load("./tiny.yaml"))
+    save_file(dict(draw(network, 3)), here / "own.safetensors")
+    model = build_tiny(here, *options.split())
+    done = invoke("extract", model, "-o", "back.yaml")
+    assert done.stderr == f"built with {REBUILT[options]}\n"
+    assert data("extract", model)["passes"] + data("extract", model)["options"] == [
+        word.removeprefix("--") for word in REBUILT[options].split()
+    ]
+    words = REBUILT[options].replace("FILE", "own.safetensors").split()
+    assert invoke("build", "./back.yaml", "-t", "onnx", "-o", "again.onnx", *words).exit_code == 0
+    assert (here / "again.onnx").read_bytes() == model.read_bytes()
+
+
+def test_run_as_json(tmp_path: Path) -> None:
+    """Shapes, times and the provider that ONNX Runtime really gave; the same seed gives the same numbers."""
+    model = build_tiny(tmp_path)
+    ran, again, other = (data("run", model, "--batch", "2", "--seed", seed, "--provider", "cpu") for seed in "112")
+    assert ran["inputs"] == {"input": [2, 3, 8, 8]}
+    assert ran["outputs"]["logits"]["shape"] == [2, 10]
+    assert ran["provider"] == "CPUExecutionProvider"
+    assert all(ran[key] > 0 for key in ("load_seconds", "first_seconds", "seconds"))
+    assert ran["outputs"] == again["outputs"] != other["outputs"]
+
+
+def test_run_does_not_ignore_a_batch_that_the_model_cannot_have(tmp_path: Path) -> None:
+    """A model of fixed batch 3 runs with 3, and says so when asked for 2."""
+    model = build_tiny(tmp_path, "--batch", "3")
+    assert data("run", model)["inputs"] == {"input": [3, 3, 8, 8]}
+    assert data("run", model, "--batch", "3")["inputs"] == {"input": [3, 3, 8, 8]}
+    refused = invoke("run", model, "--batch", "2")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "3" in refused.stderr
+
+
+def test_validate_of_several_specs(here: Path) -> None:
+    """Every file is checked, whatever the others are; the worst decides the exit code."""
+    (here / "folder/inner").mkdir(parents=True)
+    write_spec(here / "folder/good.yaml")
+    write_spec(here / "folder/inner/unlike.yml", expect={"macs": TINY_MACS + 1})
+    (here / "folder/notes.txt").write_text("not a spec")
+    result = data("validate", "folder", "resnet18", code=1)
+    assert {entry["spec"]: entry["ok"] for entry in result["specs"]} == {
+        "folder/good.yaml": True, "folder/inner/unlike.yml": False, "resnet18": True,
+    }  # fmt: skip
+    write_spec(here / "folder/bad.yaml", input="3x8x8")
+    found = {entry["spec"]: entry for entry in data("validate", "folder", code=3)["specs"]}
+    assert sorted(found) == ["folder/bad.yaml", "folder/good.yaml", "folder/inner/unlike.yml"]
+    assert found["folder/good.yaml"]["parameters"] == TINY_PARAMETERS
+    (diagnostic,) = found["folder/bad.yaml"]["diagnostics"]
+    assert (diagnostic["file"], diagnostic["line"]) == ("folder/bad.yaml", 1)
+    assert found["folder/inner/unlike.yml"]["diagnostics"][0]["code"] == "E0701"
+    printed = invoke("validate", "folder")
+    assert printed.exit_code == 3
+    assert re.fullmatch(r"folder/good\.yaml: ok, .*\n", printed.stdout)
+    assert "folder/bad.yaml:1:" in printed.stderr
+    assert "folder/inner/unlike.yml:1:" in printed.stderr
+    assert printed.stderr.endswith("\n3 specs, 1 invalid, 1 unlike their figures\n")
+    missing = invoke("validate", "folder/good.yaml", "no_such")
+    assert missing.exit_code == 2
+    assert missing.stderr.endswith("\n2 specs, 0 invalid, 0 unlike their figures, 1 not found\n")
+
+
+def test_validate_the_whole_zoo() -> None:
+    """The folder of specs, as a user of the checkout names it."""
+    result = program("validate", "specs", "--json", cwd=ROOT)
+    assert result.returncode == 0, result.stdout
+    names = [entry["name"] for entry in json.loads(result.stdout)["specs"]]
+    assert sorted(names) == sorted(path.stem for path in ROOT.glob("specs/**/*.yaml"))
+
+
+@pytest.mark.parametrize("command", [["show"], ["validate"], ["build", "-t", "onnx"]], ids=lambda words: words[0])
+def test_errors_as_json(command: list[str], here: Path) -> None:
+    """--json means that errors are JSON too, on standard output, with code, place and help."""
+    write_spec(here / "wrong.yaml", nmae="x", input="3x8x8")
+    found = data(command[0], "./wrong.yaml", *command[1:], code=3)
+    diagnostics = found["specs"][0]["diagnostics"] if command == ["validate"] else found["diagnostics"]
+    assert len(diagnostics) == 2
+    text = (here / "wrong.yaml").read_text()
+    for diagnostic in diagnostics:
+        assert diagnostic["code"] in CODES
+        assert diagnostic["message"]
+        assert (Path(diagnostic["file"]).name, diagnostic["line"]) == ("wrong.yaml", 1)
+        assert 1 <= diagnostic["column"] < diagnostic["end_column"] <= len(text) + 1
+    (unknown,) = [diagnostic for diagnostic in diagnostics if "nmae" in diagnostic["message"]]
+    assert text[unknown["column"] - 1 : unknown["end_column"] - 1] in ("nmae", '"nmae"')
+    assert "name" in unknown["help"]
+
+
+def test_diagnostics_for_continuous_integration(here: Path) -> None:
+    """GitHub's workflow commands and SARIF say the same as the text does."""
+    write_spec(here / "wrong.yaml", colour="red")
+    text = invoke("validate", "./wrong.yaml").stderr
+    place, code = re.match(r"\S*wrong\.yaml:1:(\d+): error\[(E\d+)\]", text).groups()  # type: ignore[union-attr]
+    github = invoke("validate", "./wrong.yaml", "--format", "github")
+    assert github.exit_code == 3
+    command = rf"::error file=\S*wrong\.yaml,line=1,col={place},\S*title={code}::unknown key 'colour'.*\n"
+    assert re.fullmatch(command, github.stdout)
+    sarif = invoke("validate", "./wrong.yaml", "--format", "sarif")
+    assert sarif.exit_code == 3
+    (run,) = json.loads(sarif.stdout)["runs"]
+    (result,) = run["results"]
+    assert (result["ruleId"], result["level"]) == (code, "error")
+    assert result["locations"][0]["physicalLocation"]["region"]["startColumn"] == int(place)
+    assert code in {rule["id"] for rule in run["tool"]["driver"]["rules"]}
+    clean = invoke("validate", "resnet18", "--format", "sarif")
+    assert clean.exit_code == 0
+    assert json.loads(clean.stdout)["runs"][0]["results"] == []
+
+
+@pytest.mark.parametrize("command", ["build", "show"])
+def test_every_pass_is_an_option(command: str) -> None:
+    """The pass table declares an option once, for every command that takes a network."""
+    assert PASSES
+    told = invoke(command, "--help").stdout
+    for step in PASSES:
+        assert f"--{step.option}" in told
+
+
+def test_a_pass_changes_what_show_shows() -> None:
+    """Folding the 20 norms of resnet18 takes their 4,800 scales and turns 4,800 shifts into biases."""
+    before, after = data("show", "resnet18"), data("show", "resnet18", "--fold-batchnorm")
+    assert (before["passes"], after["passes"]) == ([], ["fold-batchnorm"])
+    assert before["parameters"] - after["parameters"] == 4800
+    assert before["sha256"] == after["sha256"]
+
+
+# --- the schema -------------------------------------------------------------------------------------------------------
+
+
+def committed_schema() -> dict[str, Any]:
+    """The schema that editors are pointed at."""
+    loaded: dict[str, Any] = json.loads((ROOT / "docs/spec.schema.json").read_text())
+    return loaded
+
+
+def test_the_committed_schema_is_the_programs() -> None:
+    """If this fails: rescompile schema > docs/spec.schema.json"""
+    assert program("schema").stdout == (ROOT / "docs/spec.schema.json").read_text()
+
+
+def test_a_schema_written_to_a_file_is_json(here: Path) -> None:
+    """`-o` gives the same as standard output, and may be repeated."""
+    for _ in range(2):
+        assert invoke("schema", "-o", "schema.json").exit_code == 0
+        assert json.loads((here / "schema.json").read_text())["definitions"] == committed_schema()["definitions"]
+
+
+def test_the_schema_is_draft_7() -> None:
+    """Editors speak draft 7: no keyword of a later draft, and every reference leads somewhere."""
+    schema = committed_schema()
+    assert schema["$schema"] == "http://json-schema.org/draft-07/schema#"
+    jsonschema.Draft7Validator.check_schema(schema)
+    text = json.dumps(schema)
+    for later in ("$defs", "prefixItems", "unevaluatedProperties", "dependentRequired", "$anchor", "discriminator"):
+        assert f'"{later}":' not in text
+    references = set(re.findall(r'"\$ref": "([^"]*)"', text))
+    assert references
+    assert references <= {f"#/definitions/{name}" for name in schema["definitions"]}
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("specs/**/*.yaml")), ids=lambda path: path.stem)
+def test_the_schema_accepts_the_zoo(path: Path) -> None:
+    """An editor must not underline what the compiler takes."""
+    document = plain(read(library.source(path)))
+    assert [error.message for error in jsonschema.Draft7Validator(committed_schema()).iter_errors(document)] == []
+
+
+@pytest.mark.parametrize("seed", range(0, 200, 5))
+def test_the_schema_accepts_random_specs(seed: int) -> None:
+    """They are valid by construction, and hold every form that the language has."""
+    document = plain(read(Source("random.yaml", generate(seed).text)))
+    assert [error.message for error in jsonschema.Draft7Validator(committed_schema()).iter_errors(document)] == []
+
+
+WRONG: dict[str, dict[str, Any]] = {
+    "unknown key": {"colour": "red"},
+    "misspelt key": {"netwrok": []},
+    "other format": {"rescompile": 2},
+    "no format": {"rescompile": None},
+    "no name": {"name": None},
+    "name of the wrong type": {"name": 18},
+    "no network": {"network": None},
+    "network of the wrong type": {"network": {"conv": {"channels": 4, "kernel": 3}}},
+    "input of the wrong type": {"input": "3x8x8"},
+    "input of four sizes": {"input": [3, 8, 8, 8]},
+    "input of text": {"input": [3, "x", 8]},
+    "unknown key in expect": {"expect": {"params": TINY_PARAMETERS}},
+    "notes that are no list": {"notes": "text"},
+    "unknown survival schedule": {"survival": {"schedule": "quadratic", "last": 0.5, "unit": "batch", "rescale": "test"}},
+    "unknown attribute of an op": {"network": [{"conv": {"channels": 4, "kernel": 3, "colour": 1}}]},
+    "parallel without merge": {"network": [{"parallel": {"branches": ["act", "act"]}}]},
+    "parallel in both forms": {"network": [{"parallel": {"merge": "add", "branches": ["act"], "copies": 2, "branch": "act"}}]},
+    "parallel of copies of nothing": {"network": [{"parallel": {"merge": "add", "copies": 2}}]},
+    "input of two sizes": {"input": [3, 8]},
+    "name with a dash": {"name": "my-net"},
+    "name of a step with a dash": {"network": [{"my-act": "act"}]},
+    "misspelt key beside if": {"network": [{"if": "1 > 2", "then": "act", "esle": "tanh"}]},
+    "if without then": {"network": [{"if": "1 > 2", "else": "act"}]},
+    "misspelt op": {"network": [{"dropuot": 0.5}]},
+    "value of an op without a main attribute": {"network": [{"leaky_relu": 0.2}]},
+    "depth without a name": {"block": "basic", "network": ["cifar_stem", {"depth": 2, "width": 16}]},
+    "construct beside a block": {"network": [{"block": "cifar_stem", "then": "act"}]},
+    "side branch without output": {"network": [{"side": {"body": "act", "mode": "training"}}]},
+    "output that is never computed": {"network": [{"side": {"body": "act", "mode": "never", "output": "aux"}}]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", WRONG.values(), ids=WRONG)
+def test_the_schema_refuses_what_the_compiler_refuses(changes: dict[str, Any], tmp_path: Path) -> None:
+    """What an editor can know, it says while the user types."""
+    path = write_spec(tmp_path / "spec.yaml")
+    validator = jsonschema.Draft7Validator(committed_schema())
+    assert validator.is_valid(json.loads(path.read_text()))
+    assert invoke("validate", path).exit_code == 0
+    write_spec(path, **changes)
+    assert not validator.is_valid(json.loads(path.read_text()))
+    assert invoke("validate", path).exit_code == 3
+
+
+# --- what a command loads ---------------------------------------------------------------------------------------------
+
+HEAVY = ["numpy", "onnx", "google", "torch", "onnxruntime", "safetensors", "rich", "matplotlib", "jsonschema", "PIL"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unwanted"),
+    [
+        (["--version"], [*HEAVY, "yaml"]),
+        (["list"], HEAVY),
+        (["show", "resnet18"], HEAVY),
+        (["show", "resnet18", "--fold-batchnorm"], [name for name in HEAVY if name != "numpy"]),
+        (["validate", "resnet18"], HEAVY),
+        (["schema"], HEAVY),
+        (["build", "tiny.yaml", "-t", "onnx"], [name for name in HEAVY if name != "numpy"]),
+        (["extract", "tiny.onnx"], ["torch", "onnxruntime", "safetensors", "rich", "yaml"]),
+        (["run", "tiny.onnx"], ["torch", "onnx", "google", "safetensors", "rich", "yaml", "PIL"]),
+    ],
+    ids=lambda value: " ".join(value[:2]),
+)
+def test_a_command_loads_only_what_it_uses(arguments: list[str], unwanted: list[str], tmp_path: Path) -> None:
+    """Start-up is most of the time of a short command."""
+    build_tiny(tmp_path)
+    report = (
+        "import atexit, os\n"
+        "def report():\n"
+        "    open('loaded', 'w').write(' '.join({name.partition('.')[0] for name in sys.modules}))\n"
+        "atexit.register(report)"
+    )
+    result = program_after(report, *arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    loaded = set((tmp_path / "loaded").read_text().split())
+    assert {"rescompile", "typer"} <= loaded
+    assert loaded & set(unwanted) == set()

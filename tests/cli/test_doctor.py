@@ -1,0 +1,115 @@
+"""`doctor` reports what works, what is missing and what it would need; it never fails itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from rescompile.cli import app
+from rescompile.diagnostics.errors import Diagnostic, Unavailable
+from rescompile.runtimes import RUNTIMES
+from rescompile.runtimes import onnxruntime as ort_runtime
+from rescompile.runtimes import torch as torch_runtime
+from rescompile.runtimes.trial import _UNIT, trials
+
+pytest.importorskip("torch", reason="doctor finds it working")
+pytest.importorskip("onnxruntime", reason="doctor finds it working")
+
+
+def report() -> dict[str, Any]:
+    """What `doctor --json` prints; runtimes by their names."""
+    done = CliRunner().invoke(app, ["doctor", "--json"])
+    assert done.exit_code == 0, done.output
+    data: dict[str, Any] = json.loads(done.stdout)
+    return {**data, "runtimes": {row["name"]: row for row in data["runtimes"]}}
+
+
+def test_what_is_here_works() -> None:
+    """Each precision within the rounding of its numbers, and not better than they can be."""
+    data = report()
+    assert list(data["runtimes"]) == list(RUNTIMES)
+    assert {target["name"] for target in data["targets"] if target["works"]} >= {"onnx", "source", "torch"}
+    for name, precisions in {"ort-cpu": ["fp32"], "torch-cpu": ["fp32", "bf16"]}.items():
+        row = data["runtimes"][name]
+        assert row["works"]
+        assert row["reason"] is row["needs"] is None
+        assert [trial["precision"] for trial in row["precisions"]] == precisions
+        for trial in row["precisions"]:
+            assert _UNIT[trial["precision"]] / 64 < trial["error"] <= trial["bound"]
+            assert trial["facts"]["precision"] == trial["precision"]
+    for row in data["runtimes"].values():
+        assert row["works"] or row["needs"] or any(trial["reason"] for trial in row["precisions"])
+
+
+def test_text() -> None:
+    """One line for each runtime, and for what is missing how to get it."""
+    done = CliRunner().invoke(app, ["doctor"])
+    assert done.exit_code == 0
+    lines = [line for line in done.stdout.splitlines() if line.startswith("runtime")]
+    assert [line.split()[1] for line in lines] == list(RUNTIMES)
+    assert any("ort-cpu" in line and "works" in line and "fp32" in line for line in lines)
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the words that install it; the report goes on, and the exit code stays 0."""
+
+    def nothing() -> Any:
+        raise Unavailable(Diagnostic("E0902", "not installed"))
+
+    monkeypatch.setattr(ort_runtime, "library", nothing)
+    data = report()["runtimes"]
+    assert data["ort-cpu"]["reason"] == "ONNX Runtime is not installed"
+    assert data["ort-cpu"]["needs"] == "pip install 'rescompile[run]'"
+    assert not data["ort-cpu"]["precisions"]
+    assert data["torch-cpu"]["works"]
+    text = CliRunner().invoke(app, ["doctor"]).stdout
+    assert "ONNX Runtime is not installed\n" in text
+    assert "needs pip install 'rescompile[run]'\n" in text
+
+
+def test_what_is_broken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that is installed and raises, and one that gives wrong numbers, do not work, and no traceback says so."""
+    right = torch_runtime.Module.outputs
+    monkeypatch.setattr(torch_runtime.Module, "outputs", lambda self: {"logits": 1.01 * right(self)["logits"]})
+
+    def broken(*arguments: Any) -> Any:
+        raise OSError("libwrong.so.1: cannot open")
+
+    monkeypatch.setattr(ort_runtime, "Session", broken)
+    rows = {name: {trial.precision: trial for trial in trials(RUNTIMES[name])} for name in ("ort-cpu", "torch-cpu")}
+    assert not rows["ort-cpu"]["fp32"].passed
+    assert rows["ort-cpu"]["fp32"].reason == "OSError: libwrong.so.1: cannot open"
+    assert not rows["torch-cpu"]["fp32"].passed
+    assert rows["torch-cpu"]["fp32"].reason == "its output is wrong"
+    assert rows["torch-cpu"]["fp32"].error == pytest.approx(0.01, rel=0.01)
+    done = CliRunner().invoke(app, ["doctor"])
+    assert done.exit_code == 0
+    assert "libwrong.so.1" in done.stdout
+    assert "its output is wrong" in done.stdout
+
+
+def test_a_library_that_cannot_be_loaded_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing it may raise anything; the report says what, of the runtime and of the target."""
+
+    def broken(*arguments: Any) -> Any:
+        raise OSError("libgomp.so.1: cannot open")
+
+    monkeypatch.setattr(torch_runtime, "missing", broken)
+    monkeypatch.setattr("rescompile.backend.load", broken)
+    data = report()
+    assert (
+        data["runtimes"]["torch-cpu"]["reason"] == "its library cannot be loaded (OSError: libgomp.so.1: cannot open)"
+    )
+    assert {target["reason"] for target in data["targets"]} == {"OSError: libgomp.so.1: cannot open"}
+
+
+def test_an_output_that_is_no_number_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN is within no bound."""
+    monkeypatch.setattr(
+        torch_runtime.Module, "outputs", lambda self: {"logits": np.full((2, 4), np.nan, dtype=np.float32)}
+    )
+    assert not any(trial.passed for trial in trials(RUNTIMES["torch-cpu"]))

@@ -1,0 +1,430 @@
+"""What other people's code stands on: the Python API, the door for backends of third parties, and the tables that must agree."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import json
+import os
+import pickle
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from types import FunctionType, ModuleType, SimpleNamespace
+from typing import Any, get_type_hints
+
+import facts
+import numpy as np
+import onnx
+import pytest
+import yaml
+
+import rescompile
+from rescompile.backend import Artifact, built_in
+from rescompile.backend import load as load_backend
+from rescompile.diagnostics.errors import CheckFailed, SpecError, Unavailable, UsageError
+from rescompile.ir import ops
+from rescompile.ir.names import MODULE_ATTRIBUTES, RESERVED
+from rescompile.ir.network import Network
+from rescompile.lang import library
+from rescompile.lang.spec import Spec
+from rescompile.weights import draw
+
+# --- the three functions ----------------------------------------------------------------------------------------------
+
+
+def test_the_three_functions(tmp_path: Path) -> None:
+    """The whole of the documented use, once through."""
+    spec = rescompile.load("resnet18", ["parameters.classes=10", "input=[1, 32, 32]"])
+    assert isinstance(spec, Spec)
+    network = rescompile.elaborate(spec)
+    assert isinstance(network, Network)
+    assert (network.input, network.outputs) == ((1, 32, 32), {"logits": (10,)})
+    artifact = rescompile.build(spec, "onnx", seed=4, opset=18)
+    assert isinstance(artifact, Artifact)
+    assert artifact.write(tmp_path / "m.onnx") == [tmp_path / "m.onnx"]
+    assert (tmp_path / "m.onnx").read_bytes() == artifact.to_bytes()
+    assert rescompile.build(network, "onnx", seed=4, opset=18).to_bytes() == artifact.to_bytes()
+
+
+def test_load_takes_names_and_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name of the zoo, or a file: text or Path, with a slash or with .yaml; never one for the other."""
+    monkeypatch.chdir(Path(__file__).parents[2])
+    spec = rescompile.load("resnet18")
+    for path in ("specs/resnet18.yaml", Path("specs/resnet18.yaml"), Path("specs/resnet18.yaml").resolve()):
+        assert rescompile.elaborate(rescompile.load(path)) == rescompile.elaborate(spec)
+    monkeypatch.chdir("specs")
+    assert rescompile.elaborate(rescompile.load("resnet18.yaml")) == rescompile.elaborate(spec)
+    for missing in ("resnet19", "missing/resnet18.yaml", "missing.yaml", ""):
+        with pytest.raises(UsageError):
+            rescompile.load(missing)
+
+
+def test_build_takes_weights_of_either_kind(tmp_path: Path) -> None:
+    """A mapping such as a `state_dict` as numpy arrays, or a safetensors file by text or Path."""
+    from safetensors.numpy import save_file
+
+    spec = rescompile.load("wrn_22_2_B313")
+    weights = dict(draw(rescompile.elaborate(spec), seed=9))
+    path = tmp_path / "w.safetensors"
+    save_file(weights, path)
+    expected = rescompile.build(spec, "onnx", weights).to_bytes()
+    drawn = onnx.load_from_string(rescompile.build(spec, "onnx", seed=9).to_bytes())
+    assert onnx.load_from_string(expected).graph == drawn.graph
+    for given in (path, str(path)):
+        assert rescompile.build(spec, "onnx", given).to_bytes() == expected
+    with pytest.raises(CheckFailed):
+        rescompile.build(spec, "onnx", {"fc.bias": np.zeros(10, np.float32)})
+    with pytest.raises(UsageError):
+        rescompile.build(spec, "onnx", weights, structure_only=True)  # one of the two is not meant
+
+
+def test_a_state_dict_is_taken_as_it_is() -> None:
+    """Trained, or in bfloat16: what numpy takes no array of."""
+    torch = pytest.importorskip("torch", reason="makes such tensors: pip install 'rescompile[torch]'")
+    network = facts.network("wrn_22_2_B313")
+    weights = {name: torch.from_numpy(value) for name, value in draw(network, seed=9).items()}
+    trained = {n: torch.nn.Parameter(value) if value.is_floating_point() else value for n, value in weights.items()}
+    narrow = {n: value.bfloat16() if value.is_floating_point() else value for n, value in weights.items()}
+    widened = {n: value.float() if value.is_floating_point() else value for n, value in narrow.items()}
+    for given, same in ((trained, weights), (narrow, widened)):
+        assert rescompile.build(network, "onnx", given).to_bytes() == rescompile.build(network, "onnx", same).to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": [1]}, "and this is a list"),
+        ({"weights": SimpleNamespace(state_dict=None)}, "give its state_dict()"),
+        ({"weights": {"conv0.weight": [[1.0], [2.0, 3.0]]}}, "the weight 'conv0.weight' is no array"),
+        ({"seed": "4"}, "this is '4'"),
+        ({"precision": "int8", "calibrate": [1]}, "this is a list"),
+    ],
+)
+def test_what_is_of_another_kind_is_named(options: dict[str, Any], message: str) -> None:
+    """An error of ours, which says what was meant."""
+    with pytest.raises(UsageError) as refused:
+        rescompile.build("wrn_22_2_B313", "onnx", **options).to_bytes()
+    assert message in f"{refused.value} {refused.value.diagnostics[0].help}"
+
+
+def test_none_is_the_default() -> None:
+    """Of every option of a target, so that what a caller was not given can be handed on."""
+    network = facts.network("wrn_22_2_B313")
+    for target in ("onnx", "source"):
+        options = {option.name: None for option in load_backend(target).OPTIONS}
+        plain, given = rescompile.build(network, target), rescompile.build(network, target, **options)
+        assert (given.to_bytes(), given.facts) == (plain.to_bytes(), plain.facts)
+
+
+def test_source_takes_no_weights() -> None:
+    """It draws its own, so those that are given would be lost without a word."""
+    network = facts.network("wrn_22_2_B313")
+    with pytest.raises(UsageError, match="the source draws its own weights"):
+        rescompile.build(network, "source", dict(draw(network)))
+
+
+def test_networks_can_be_copied_and_sent() -> None:
+    """To other processes, as a pool does."""
+    network = facts.network("googlenet")
+    assert copy.deepcopy(network) == network
+    sent = pickle.loads(pickle.dumps(network))
+    assert rescompile.build(sent, "source").to_bytes() == rescompile.build(network, "source").to_bytes()
+
+
+def test_errors_are_of_the_documented_kinds(tmp_path: Path) -> None:
+    """Every failure is one that a caller can catch by its kind, with all of its diagnostics."""
+    spec = rescompile.load("resnet18")
+    with pytest.raises(Unavailable, match="onxx"):
+        rescompile.build(spec, "onxx")
+    with pytest.raises(UsageError) as unknown:
+        rescompile.build(spec, "onnx", opest=18)
+    assert "opset" in str(unknown.value.diagnostics[0].help)
+    for seed in (-1, 1 << 64, 1.5):
+        with pytest.raises(UsageError):
+            rescompile.build(spec, "onnx", seed=seed)  # type: ignore[arg-type]
+    with pytest.raises(UsageError):
+        rescompile.build(spec, "onnx", opset=30)
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("rescompile: 1\nname: bad\ninput: [3, 8, 8]\nnetwork: [conv: {chanels: 3}, conv: {kernel: 1}]\n")
+    with pytest.raises(SpecError) as refused:
+        rescompile.elaborate(rescompile.load(bad))
+    assert len(refused.value.diagnostics) >= 2
+
+
+def test_public_names() -> None:
+    """As small as the command line; typed, with docstrings, and at their version."""
+    assert sorted(rescompile.__all__) == ["__version__", "build", "elaborate", "load"]
+    assert set(rescompile.__all__) <= set(dir(rescompile))
+    assert rescompile.__version__ == version("rescompile")
+    for function in (rescompile.load, rescompile.elaborate, rescompile.build):
+        assert isinstance(function, FunctionType)
+        assert "Raises" in inspect.getdoc(function)
+        assert "return" in get_type_hints(function)
+    assert list(inspect.signature(rescompile.build).parameters)[:3] == ["spec", "target", "weights"]
+    with pytest.raises(AttributeError, match="biuld"):
+        rescompile.biuld  # noqa: B018
+    namespace: dict[str, Any] = {}
+    exec("from rescompile import *", namespace)
+    assert namespace["load"] is rescompile.load
+    assert files("rescompile").joinpath("py.typed").is_file()
+
+
+def modules() -> Iterator[ModuleType]:
+    """Every module of the package, backends and all; in an editable install they are found apart from the rest."""
+    for package in ("rescompile", "rescompile.backends"):
+        for found in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+            if not found.name.endswith("__main__"):
+                yield importlib.import_module(found.name)
+
+
+def test_no_submodule_shares_a_public_name() -> None:
+    """Importing `rescompile.build`, the module, would put it in the place of `rescompile.build`, the function."""
+    names = [module.__name__ for module in modules()]
+    assert {"rescompile.pipeline", "rescompile.passes.fold_batchnorm", "rescompile.backends.onnx"} <= set(names)
+    assert not {name.removeprefix("rescompile.") for name in names} & set(rescompile.__all__)
+    assert all(isinstance(getattr(rescompile, name), FunctionType) for name in ("build", "elaborate", "load"))
+
+
+#: The modules whose classes a user of the API or the writer of a backend or pass holds in hand.
+IN_HAND = ("backend", "errors", "network", "ops", "output", "passes", "weights")
+
+
+def test_docstrings() -> None:
+    """On every module, class and function without an underscore, and on the methods of what users hold in hand."""
+    bare = []
+    for module in modules():
+        bare += [module.__name__] * (not module.__doc__)
+        for name, thing in vars(module).items():
+            if name.startswith("_") or getattr(thing, "__module__", None) != module.__name__ or not callable(thing):
+                continue
+            bare += [f"{module.__name__}.{name}"] * (not inspect.getdoc(thing))
+            if inspect.isclass(thing) and module.__name__.removeprefix("rescompile.") in IN_HAND:
+                methods = [key for key, value in vars(thing).items() if isinstance(value, FunctionType | property)]
+                bare += [
+                    f"{module.__name__}.{name}.{key}"
+                    for key in methods
+                    if not key.startswith("_") and not inspect.getdoc(getattr(thing, key))
+                ]
+    assert not bare
+
+
+# --- tables that must agree -------------------------------------------------------------------------------------------
+
+
+def test_every_op_has_a_rule_in_onnx() -> None:
+    """An op that a backend forgot would be found by the first user who needs it."""
+    rules = load_backend("onnx").RULES  # type: ignore[attr-defined]
+    assert set(rules) == set(ops.KINDS)
+
+
+def test_every_op_has_a_form_in_source() -> None:
+    """The same for PyTorch, whose module is made of the source."""
+    forms = importlib.import_module("rescompile.backends.torch.spellings").FORMS
+    assert set(forms) == set(ops.KINDS)
+
+
+@pytest.mark.parametrize("target", ["onnx", "source"])
+@pytest.mark.parametrize("rows", ["[double]", "[{rows: [double, {double: {times: 3}}]}]"], ids=["alone", "in a list"])
+def test_an_op_of_somebody_else_is_refused_by_its_word(
+    target: str, rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/add-an-op.md adds ops from outside; a target that has no row for one says so."""
+
+    @dataclass(frozen=True)
+    class Double(ops.Kind):
+        """Twice the value."""
+
+        word = "double"
+        times: int = ops.attribute("int", "how often", 1)
+
+    monkeypatch.setitem(ops.WORDS, "double", (Double, {}))
+    path = tmp_path / "doubled.yaml"
+    path.write_text(f"rescompile: 1\nname: doubled\ninput: [3, 8, 8]\nnetwork: {rows}\n")
+    with pytest.raises(Unavailable, match="has no rule for the op 'double'"):
+        rescompile.build(rescompile.load(path), target)
+
+
+def test_every_op_is_in_the_table_of_ops() -> None:
+    """A subclass that is not listed could be named in no spec."""
+
+    def below(kind: type) -> Iterator[type]:
+        for child in kind.__subclasses__():
+            yield child
+            yield from below(child)
+
+    assert {kind for kind in below(ops.Kind) if kind.__module__ == "rescompile.ir.ops"} == set(ops.KINDS)
+    assert len({kind.word for kind in ops.KINDS}) == len(ops.KINDS)
+
+
+def test_no_name_is_reserved() -> None:
+    """`{block: x, depth: 3}` could not be read if an op had an attribute `depth`, or a block of the library a parameter."""
+    for word in ops.WORDS:
+        assert not set(ops.attributes(word)) & RESERVED, word
+        assert word not in RESERVED
+    for word in library.blocks():
+        definition = yaml.safe_load(library.source(library.blocks()[word]).text)
+        parameters = set(definition.get("parameters") or {})
+        assert not parameters & RESERVED, word
+        assert word not in RESERVED | set(ops.WORDS)
+
+
+def test_module_attributes_are_those_of_torch() -> None:
+    """A step called `forward` or `half` would break the module that other backends make of it."""
+    nn = pytest.importorskip("torch", reason="the list is torch's own: pip install torch").nn
+    public = {name for module in (nn.Module(), nn.Sequential()) for name in dir(module) if not name.startswith("_")}
+    assert public == MODULE_ATTRIBUTES
+
+
+def test_every_built_in_backend_keeps_the_protocol() -> None:
+    """What `rescompile.backend` says a backend has, each of them has; found by listing, without importing."""
+    assert "onnx" in built_in()
+    for target in built_in():
+        backend = load_backend(target)
+        assert backend.SUFFIX.startswith(".")
+        assert [option.name for option in backend.OPTIONS if not option.help] == []
+        assert callable(backend.emit)
+
+
+# --- a backend of somebody else ---------------------------------------------------------------------------------------
+
+BACKEND = '''
+"""A target that lists the ops of a network with the sum of each weight."""
+
+from rescompile.backend import Artifact, Option, Recorded
+from rescompile.ir.network import Op, walk
+from rescompile.files.output import File
+
+SUFFIX = ".txt"
+OPTIONS = (Option("width", int, 20, "columns of a name", 1, 80), Option("upper", bool, False, "in capitals"))
+
+
+def emit(network, weights, **options):
+    """One line for each op."""
+    lines = []
+    for path, node in walk(network.root):
+        if isinstance(node, Op):
+            names = [f"{path}.{parameter.name}" for parameter in node.kind.parameters(node.input)]
+            total = sum(float(weights[name].sum()) for name in names) if weights is not None else 0.0
+            lines.append(f"{path:{options['width']}} {node.kind.word} {total:.6f}\\n")
+    text = "".join(lines)
+    text = text.upper() if options["upper"] else text
+    text += f"# {network.sha256}\\n# " + network.text.replace("\\n", "\\n# ")
+    return Artifact(network, SUFFIX, lambda name: [File(name, lambda: [text.encode()])], {"lines": len(lines)})
+
+
+def extract(path):
+    """The comments at its end."""
+    sha256, *lines = [line.removeprefix("# ") for line in path.read_text().splitlines() if line.startswith("#")]
+    return Recorded("\\n".join(lines), sha256, (), ("option=width=30",))
+'''
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """A folder as pip would leave it: two modules, and a distribution that names them as backends."""
+    folder = tmp_path / "site"
+    distribution = folder / "rescompile_listing-1.0.dist-info"
+    distribution.mkdir(parents=True)
+    (folder / "rescompile_listing.py").write_text(BACKEND)
+    (folder / "rescompile_broken.py").write_text("import a_framework_that_is_not_here\n")
+    (distribution / "METADATA").write_text("Metadata-Version: 2.1\nName: rescompile-listing\nVersion: 1.0\n")
+    (distribution / "entry_points.txt").write_text(
+        "[rescompile.backends]\nlisting = rescompile_listing\nbroken = rescompile_broken\n"
+    )
+    return folder
+
+
+def command(foreign: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `rescompile` in a process of its own that finds the distribution, in the folder above it."""
+    return subprocess.run(
+        [sys.executable, "-m", "rescompile", *arguments],
+        cwd=foreign.parent, env={**os.environ, "PYTHONPATH": str(foreign)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_backend_of_a_third_party(foreign: Path) -> None:
+    """Found by its entry point, with its suffix, its options and the same weights as every other backend."""
+    done = command(foreign, "build", "resnet18", "--target", "listing", "--option", "width=30", "--json")
+    assert done.returncode == 0, done.stderr
+    text = (foreign.parent / "resnet18.txt").read_text()
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    # 20 convolutions, 20 norms, 17 activations, a max-pool, a global pool, a flatten, a linear layer
+    assert json.loads(done.stdout)["lines"] == len(lines) == 61
+    name, word, total = lines[0].split()
+    network = facts.network("resnet18")
+    weight = draw(network)["conv1.weight"]
+    assert (name, word) == ("conv1", "conv")
+    assert float(total) == pytest.approx(float(weight.sum()), abs=1e-4)
+    assert lines[0].startswith("conv1" + " " * 26)
+
+
+def test_passes_and_structure_reach_a_third_party(foreign: Path) -> None:
+    """Passes come before any backend, so none needs to know them."""
+    options = ("--no-weights", "--fold-batchnorm", "--option", "upper=true", "-o", "folded.txt")
+    done = command(foreign, "build", "resnet18", "--target", "listing", *options)
+    assert done.returncode == 0, done.stderr
+    text = (foreign.parent / "folded.txt").read_text()
+    words = [line.split()[1] for line in text.splitlines() if not line.startswith("#")]
+    assert "NORM" not in words
+    assert words.count("CONV") == 20
+
+
+def test_what_a_third_party_recorded_comes_back(foreign: Path) -> None:
+    """`extract` asks the backend whose files end so, ours or not."""
+    assert command(foreign, "build", "resnet18", "--target", "listing", "--option", "width=30").returncode == 0
+    done = command(foreign, "extract", "resnet18.txt")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == rescompile.elaborate(rescompile.load("resnet18")).text
+    assert done.stderr == "built with --option=width=30\n"
+
+
+def test_extract_tells_a_backend_that_cannot_be_loaded(foreign: Path) -> None:
+    """It may be the one whose file this is; that its framework is missing says nothing of files that others read."""
+    (foreign.parent / "model.drawing").write_text("nothing\n")
+    done = command(foreign, "extract", "model.drawing")
+    assert done.returncode == 4
+    assert "reads files that end in '.drawing': the target 'broken' of rescompile-listing" in done.stderr
+
+
+def test_doctor_lists_third_parties(foreign: Path) -> None:
+    """They are targets of `build` as well."""
+    done = command(foreign, "doctor", "--json")
+    assert done.returncode == 0, done.stderr
+    states = {target["name"]: target["works"] for target in json.loads(done.stdout)["targets"]}
+    assert set(built_in()) < set(states)
+    assert states["listing"]
+    assert not states["broken"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("--target", "listings"), 4, "did you mean 'listing'?"),
+        (("--target", "listing", "--option", "widht=3"), 2, "did you mean 'width'?"),
+        (("--target", "listing", "--option", "width=wide"), 2, "width is a whole number"),
+        (("--target", "listing", "--option", "width=0"), 2, "width is from 1 to 80"),
+        (("--target", "listing", "--opset", "18"), 2, "opset"),
+        (("--target", "broken"), 4, "a_framework_that_is_not_here"),
+    ],
+)
+def test_mistakes_with_a_third_party(foreign: Path, arguments: tuple[str, ...], code: int, told: str) -> None:
+    """The options of a backend that we never saw are checked like our own."""
+    done = command(foreign, "build", "resnet18", *arguments)
+    assert done.returncode == code, done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (foreign.parent / "resnet18.txt").exists()
+
+
+def test_a_broken_backend_names_no_extra_of_ours(foreign: Path) -> None:
+    """What it lacks is not ours to install, so 'rescompile[broken]' would send its user the wrong way."""
+    done = command(foreign, "build", "resnet18", "--target", "broken")
+    assert "rescompile[broken]" not in done.stderr
+    assert "rescompile-listing" in done.stderr  # the distribution whose fault it is

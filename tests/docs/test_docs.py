@@ -1,0 +1,413 @@
+"""The documentation is run: every example must do what the page says, and every generated table must be up to date.
+
+Fences of docs/*.md and what happens to them:
+
+    ```yaml                      a whole spec: loaded, elaborated, and its figures checked
+    ```yaml fragment: rows       rows of a network; the test writes the spec around them
+    ```yaml fragment: spec       a spec without its first keys
+    ```yaml fragment: block      the definition of one shortcut block, as a file of the library has it
+    ```yaml ... wrong: E0302     must be refused with this code, and no other
+    ```<any> file: small.yaml    also put under this name into the page's folder, where its commands run
+    ```console                   commands, `rescompile` or `python`, and what they print; `...` stands for any lines
+    ```python                    run in order, as one program, in the page's folder
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import jsonschema
+import pytest
+from pydantic import TypeAdapter
+
+from rescompile import elaboration
+from rescompile.diagnostics.errors import CODES, Diagnostic, Source, SpecError
+from rescompile.elaboration import calls, elaborate, values
+from rescompile.elaboration.expect import unmet
+from rescompile.ir import expressions, names, ops
+from rescompile.lang import inheritance, yaml_reader
+from rescompile.lang import spec as language
+from rescompile.lang.load import from_document, load
+from rescompile.lang.yaml_reader import plain, read
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+#: The catalogue of errors is made from the codes and has a test of its own.
+PAGES = sorted(path for path in DOCS.glob("*.md") if path.name != "errors.md")
+LANGUAGE = (DOCS / "language.md").read_text("utf-8")
+
+
+@dataclass(frozen=True)
+class Fence:
+    """One fenced block of a page."""
+
+    page: Path
+    line: int
+    language: str
+    marks: dict[str, str]
+    text: str
+
+    @property
+    def id(self) -> str:
+        """`language.md:120`, as pytest shows it."""
+        return f"{self.page.name}:{self.line}"
+
+
+_FENCE = re.compile(r"^```(\w+)(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
+_MARK = re.compile(r"(fragment|wrong|file):\s*(\S+)")
+
+
+def fences(page: Path) -> Iterator[Fence]:
+    """The fenced blocks of a page, in order."""
+    text = page.read_text("utf-8")
+    for match in _FENCE.finditer(text):
+        line = text[: match.start()].count("\n") + 1
+        assert not _MARK.sub("", match[2]).strip(), f"{page.name}:{line}: unknown mark in ```{match[1]}{match[2]}"
+        yield Fence(page, line, match[1], dict(_MARK.findall(match[2])), match[3])
+
+
+ALL = [fence for page in PAGES for fence in fences(page)]
+YAML = [fence for fence in ALL if fence.language == "yaml"]
+CONSOLE = [fence for fence in ALL if fence.language == "console"]
+SCHEMA = jsonschema.Draft7Validator(json.loads((DOCS / "spec.schema.json").read_text("utf-8")))
+PROGRAMS = sorted({fence.page for fence in ALL if fence.language == "python" and "file" not in fence.marks})
+
+
+def wrapped(fence: Fence) -> str:
+    """A whole spec made of a fragment: what it leaves out is added, and nothing that it does not mention."""
+    kind = fence.marks.get("fragment")
+    if kind is None:
+        return fence.text
+    text = fence.text
+    if kind == "rows":
+        text = "network:\n" + "".join(f"  {line}" if line.strip() else line for line in text.splitlines(True))
+        known = {"k": 2, "n": 2, "classes": 10}
+        used = {name: value for name, value in known.items() if re.search(rf"\b{name}\b", strip_comments(fence.text))}
+        if used:
+            text = f"parameters: {{{', '.join(f'{name}: {value}' for name, value in used.items())}}}\n{text}"
+        if re.search(r"\{depth:", text):
+            text = f"block: basic\n{text}"
+    elif kind == "block":
+        text = "blocks:\n  block1:\n" + "".join(f"    {line}" for line in text.splitlines(True))
+        text += "network:\n  - {block: block1, channels: 8}\n"
+    else:
+        assert kind == "spec", f"{fence.id}: there is no kind of fragment {kind}"
+    given = set(re.findall(r"^(\w+):", text, re.MULTILINE))
+    head = {"rescompile": "1", "name": "example"} | ({} if "extends" in given else {"input": "[3, 32, 32]"})
+    return "".join(f"{key}: {value}\n" for key, value in head.items() if key not in given) + text
+
+
+def strip_comments(text: str) -> str:
+    """The text without its comments, which may use any words."""
+    return re.sub(r"#.*", "", text)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
+    """For each page a folder with the files that it shows, and the zoo beside them, as in a checkout."""
+    made = {}
+    for page in PAGES:
+        folder = tmp_path_factory.mktemp(page.stem)
+        (folder / "specs").symlink_to(ROOT / "specs")
+        for fence in fences(page):
+            if "file" in fence.marks:
+                path = folder / fence.marks["file"]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(fence.text, "utf-8")
+        install(folder)
+        made[page] = folder
+    return made
+
+
+def install(folder: Path) -> None:
+    """What `pip install .` would leave of a project that the page shows: its modules and its entry points."""
+    project = folder / "pyproject.toml"
+    if not project.is_file():
+        return
+    facts = tomllib.loads(project.read_text("utf-8"))["project"]
+    info = folder / "site" / f"{facts['name'].replace('-', '_')}-{facts['version']}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {facts['name']}\nVersion: {facts['version']}\n")
+    groups = facts["entry-points"].items()
+    lines = [line for group, points in groups for line in (f"[{group}]", *(f"{k} = {v}" for k, v in points.items()))]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    for module in folder.glob("*.py"):
+        (folder / "site" / module.name).write_text(module.read_text("utf-8"))
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """The environment of a command: this checkout's rescompile, and what the page installs."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST") and key != "FORCE_COLOR"}
+    path = [str(ROOT), str(folder / "site"), *filter(None, [kept.get("PYTHONPATH")])]
+    return kept | {"PYTHONPATH": os.pathsep.join(path), "NO_COLOR": "1", "COLUMNS": "120", "PYTHONUNBUFFERED": "1"}
+
+
+# --- YAML -------------------------------------------------------------------------------------------------------------
+
+
+def diagnostics(path: Path) -> Sequence[Diagnostic]:
+    """Everything that is wrong with a spec, its figures too."""
+    try:
+        loaded = load(f"./{path}")
+        return unmet(loaded, elaborate(loaded))
+    except SpecError as error:
+        return error.diagnostics
+
+
+@pytest.mark.parametrize("fence", YAML, ids=lambda fence: fence.id)
+def test_yaml(fence: Fence, folders: dict[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader will copy the example: it must build, or be refused for the reason that the page gives."""
+    monkeypatch.chdir(folders[fence.page])
+    path = Path(fence.marks.get("file", "example.yaml"))
+    path.write_text(wrapped(fence), "utf-8")
+    wrong = fence.marks.get("wrong")
+    assert wrong is None or wrong in CODES
+    problems = diagnostics(path)
+    assert {diagnostic.code for diagnostic in problems} == ({wrong} if wrong else set()), problems
+
+
+@pytest.mark.parametrize("fence", [fence for fence in YAML if "wrong" not in fence.marks], ids=lambda fence: fence.id)
+def test_editors_take_what_the_pages_show(fence: Fence) -> None:
+    """Every shorthand that is documented is in the schema too."""
+    document = plain(read(Source(fence.id, wrapped(fence))))
+    assert [error.message for error in SCHEMA.iter_errors(document)] == []
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+def sessions(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Each command of a console block with the lines it prints."""
+    command: str | None = None
+    shown: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("$ "):
+            if command is not None:
+                yield command, shown
+            command, shown = line[2:], []
+        else:
+            assert command is not None, "a console block begins with a command"
+            shown.append(line)
+    if command is not None:
+        yield command, shown
+
+
+def matches(shown: list[str], printed: list[str]) -> bool:
+    """Whether the output is what is shown, `...` standing for any lines, or for any figure inside of one."""
+    pattern = "".join(
+        r"(?:.*\n)*?" if line == "..." else re.sub(r"\\\.\\\.\\\.(?=.)", r"[-+.e0-9]+", re.escape(line)) + r"\n"
+        for line in shown
+    )
+    return re.fullmatch(pattern, "".join(f"{line.rstrip()}\n" for line in printed)) is not None
+
+
+@pytest.mark.parametrize("fence", CONSOLE, ids=lambda fence: fence.id)
+def test_console(fence: Fence, folders: dict[Path, Path]) -> None:
+    """A reader will type the command: it must print what the page shows, and fail only where the page shows an error."""
+    folder = folders[fence.page]
+    for command, shown in sessions(fence.text):
+        words = shlex.split(command)
+        if words[:2] == ["pip", "install"]:  # done by `install`; a test needs no network
+            assert (folder / "site").is_dir()
+            continue
+        if words[0] == "cmp":
+            assert (folder / words[1]).read_bytes() == (folder / words[2]).read_bytes()
+            continue
+        assert words[0] in ("rescompile", "python"), f"{fence.id}: {command}"
+        program = [sys.executable, *(["-m", "rescompile"] if words[0] == "rescompile" else []), *words[1:]]
+        done = subprocess.run(
+            program, cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            timeout=120, check=False,
+        )  # fmt: skip
+        printed = done.stdout.splitlines()
+        assert matches(shown, printed), f"{fence.id}: $ {command}\n{done.stdout}"
+        assert (done.returncode != 0) == any("error[" in line for line in shown), done.stdout
+
+
+@pytest.mark.parametrize("fence", CONSOLE, ids=lambda fence: fence.id)
+def test_a_changed_output_would_be_seen(fence: Fence) -> None:
+    """The comparison can fail: for every line shown there is an output that it refuses."""
+    for _, shown in sessions(fence.text):
+        for line in (line for line in shown if line != "..."):
+            assert not matches(shown, [other + "!" if other == line else other for other in shown])
+
+
+# --- Python -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PROGRAMS, ids=lambda page: page.name)
+def test_python(page: Path, folders: dict[Path, Path]) -> None:
+    """The programs of the how-tos run as they stand, warnings of ours as errors."""
+    parts = [fence for fence in fences(page) if fence.language == "python" and "file" not in fence.marks]
+    assert any(isinstance(node, ast.Assert) for part in parts for node in ast.walk(ast.parse(part.text))), (
+        "a program that checks nothing cannot fail"
+    )
+    folder = folders[page]
+    (folder / "example.py").write_text("\n".join(part.text for part in parts), "utf-8")
+    done = subprocess.run(
+        [sys.executable, "example.py"], cwd=folder, env=environment(folder), capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+# --- generated pages and tables ---------------------------------------------------------------------------------------
+
+
+def script(name: str) -> ModuleType:
+    """A module of docs/, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_table_of_ops_is_up_to_date() -> None:
+    """`python docs/make_ops.py` was run after the last change to an op."""
+    assert script("make_ops").renewed(LANGUAGE) == LANGUAGE
+
+
+def test_list_of_blocks_is_up_to_date() -> None:
+    """`python docs/make_blocks.py` was run after the last change to a block."""
+    assert script("make_blocks").page() == (DOCS / "blocks.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "fence", [fence for fence in YAML if fence.marks.get("fragment") == "block"], ids=lambda f: f.id
+)
+def test_a_block_that_a_page_shows_can_be_listed(fence: Fence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of the library that is written as the page says goes into the list by the page's command."""
+    path = tmp_path / "shown.yaml"
+    path.write_text(fence.text, "utf-8")
+    make_blocks = script("make_blocks")
+    monkeypatch.setattr(make_blocks.library, "blocks", lambda: {"shown": path})
+    assert "\n## shown\n\nOption C" in make_blocks.page()
+
+
+def test_list_of_the_zoo_is_up_to_date() -> None:
+    """`python docs/make_zoo.py` was run after the last change to a spec."""
+    assert script("make_zoo").page().rstrip() + "\n" == (DOCS / "zoo.md").read_text("utf-8")
+
+
+def test_every_op_and_attribute_is_in_the_reference() -> None:
+    """The generator itself leaves nothing out."""
+    for word in ops.WORDS:
+        kind, _ = ops.WORDS[word]
+        part = LANGUAGE.split(f"### {kind.word}\n")[1].split("\n### ")[0]
+        assert f"`{word}`" in part or word == kind.word
+        for name, facts in ops.attributes(word).items():
+            assert f"| `{name}`" in part
+            assert facts.doc in part
+
+
+def table(section: str) -> list[list[str]]:
+    """The cells of the first table of a section of the reference."""
+    part = LANGUAGE.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    lines = re.search(r"(?:^\|.*\n)+", part, re.MULTILINE)
+    assert lines is not None
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[0].splitlines()[2:]]
+
+
+def test_every_key_of_a_spec_has_its_row() -> None:
+    """A key that a spec may have and the reference does not name would be found by nobody."""
+    assert [row[0].strip("`") for row in table("Keys of a spec")] == list(language.Spec.model_fields)
+
+
+def test_every_key_of_a_block_and_of_a_row_is_explained() -> None:
+    """The same for the keys of block definitions and of rows."""
+    blocks = {key for row in table("Blocks") for key in re.findall(r"`(\w+)`", row[0])}
+    assert blocks == set(language.Block.model_fields)
+    assert {row[0].strip("`") for row in table("Rows")} == set(language.Use.model_fields)
+
+
+def test_reserved_words_are_the_enforced_ones() -> None:
+    """The words that cannot name a step: all of them, and none besides."""
+    listed = re.search(r"The words of \[ops\]\(#ops\) and the words (.*?) are\s+reserved", LANGUAGE, re.DOTALL)
+    assert listed is not None
+    assert set(re.findall(r"`(\w+)`", listed[1])) == names.RESERVED
+
+
+def test_names_in_expressions_are_the_known_ones() -> None:
+    """The names that the language itself gives to expressions are all in their table."""
+    part = LANGUAGE.split("### Names in expressions\n")[1].split("\n## ")[0]
+    assert {*names.BUILTINS, "depth"} <= set(re.findall(r"`(\w+)`", part))
+    for function in expressions.FUNCTIONS:
+        assert f"`{function}(" in LANGUAGE
+
+
+def largest(attribute: str) -> int:
+    """The largest value of an attribute of a convolution that is accepted, found by halving."""
+
+    def accepted(value: int) -> bool:
+        text = (
+            f"rescompile: 1\nname: x\ninput: [1, 1, 1]\nnetwork: [c: {{conv: {{kernel: 1, {attribute}: {value}}}}}]\n"
+        )
+        try:
+            elaborate(from_document(yaml_reader.read(Source("x", text))))
+        except SpecError:
+            return False
+        return True
+
+    low, high = 1, 1 << 40
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if accepted(middle) else (low, middle)
+    return low
+
+
+def test_limits_are_those_of_the_code() -> None:
+    """Numbers are copied onto the page by hand, so they are compared."""
+    enforced = {
+        "characters in a file": yaml_reader.MAX_BYTES,
+        "values in a file": yaml_reader.MAX_NODES,
+        "levels of nesting in a file": yaml_reader.MAX_DEPTH,
+        "digits of an integer": yaml_reader.MAX_DIGITS,
+        "characters of an expression": expressions.MAX_LENGTH,
+        "levels of nesting in an expression": expressions.MAX_NESTING,
+        "magnitude of a value in an expression": expressions.MAX_MAGNITUDE,
+        "characters of a name": next(n for n in range(1, 1000) if names.refusal("a" * (n + 1))),
+        "bases of a spec, one extending the other": inheritance.MAX_BASES,
+        "blocks inside one another": calls.MAX_CALLS,
+        "`depth`, `copies`, and nodes of a network": values.MAX_NODES,
+        "an attribute of an op": largest("channels"),
+        "a dimension of the input": TypeAdapter(language.Dimension).json_schema()["maximum"],
+        "a side of a map that `upsample` makes": ops.MAX_SIDE,
+        "parameters of a network": elaboration.MAX_PARAMETERS,
+    }
+    assert {row[0]: float(row[1].replace(",", "")) for row in table("Limits")} == enforced
+
+
+# --- links ------------------------------------------------------------------------------------------------------------
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links(page: Path) -> None:
+    """Every link within the checkout leads somewhere, down to the heading."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        linked = page.parent / name if name else page
+        assert linked.exists(), f"{page.name}: {target}"
+        if anchor:
+            assert anchor in anchors(linked.read_text("utf-8")), f"{page.name}: {target}"

@@ -1,0 +1,624 @@
+"""What a network is said to be, and to do otherwise than others: held to independent counts, to elaborated specs, to published
+receptive fields, and to perturbed inputs."""
+
+from __future__ import annotations
+
+import json
+import random
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import facts as rows
+import numpy as np
+import pytest
+import yaml
+from generator import generate
+from typer.testing import CliRunner, Result
+
+import rescompile
+from rescompile.analysis.cost import cost
+from rescompile.analysis.receptive_field import of_input, view
+from rescompile.cli import app
+from rescompile.diagnostics.errors import ShapeError, Source
+from rescompile.explain import Explanation, explain, prose, references
+from rescompile.explain.alignment import aligned
+from rescompile.explain.differences import Comparison, compare
+from rescompile.explain.facts import FACTS, TITLES
+from rescompile.explain.sequences import NotAligned
+from rescompile.explain.stages import Anatomy, Grower, anatomy
+from rescompile.explain.topics import TOPICS
+from rescompile.ir.interpreter import interpret
+from rescompile.ir.network import Network, Op, walk
+from rescompile.ir.ops import GlobalAvgPool
+from rescompile.lang import library, yaml_reader
+from rescompile.lang.load import from_document
+from rescompile.passes import apply
+from rescompile.weights import draw
+
+
+def network_of(name: str, *settings: str) -> Network:
+    return rescompile.elaborate(rescompile.load(name, settings))
+
+
+@cache
+def body(name: str, *settings: str) -> Anatomy:
+    return anatomy(name, network_of(name, *settings).root)
+
+
+def written(tmp_path: Path, **keys: Any) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"rescompile": 1, "name": "mine", **keys}, sort_keys=False))
+    return path
+
+
+def generated(seed: int) -> Network:
+    return rescompile.elaborate(from_document(yaml_reader.read(Source("x", generate(seed).text))))
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def text_of(found: Explanation, width: int = 100) -> str:
+    return "\n".join(prose.lines(found, {}, width))
+
+
+def flat(text: str) -> str:
+    """A text without its line breaks."""
+    return " ".join(text.split())
+
+
+# --- the whole zoo ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def zoo() -> dict[str, Explanation]:
+    """Every network of the zoo, explained."""
+    return {name: explain(references.of_zoo(name).network) for name in library.zoo()}
+
+
+def test_every_network_is_explained(zoo: dict[str, Explanation]) -> None:
+    """With its totals, which are those of the facts table, and the differences to something else."""
+    for name, found in zoo.items():
+        text, data = text_of(found), json.loads(json.dumps(prose.data(found, {})))
+        figures = rows.figures(name)
+        assert f"{figures['params']['computed']:,} parameters" in flat(text), name
+        assert data["parameters"] == figures["params"]["computed"]
+        assert found.held, name
+        for held in found.held:
+            other = cost(held.reference.network)
+            if not held.reference.zero_init:
+                assert held.comparison.parameters == data["parameters"] - other.parameters
+                assert held.comparison.macs == data["macs"] - other.macs
+
+
+def test_every_stage_is_counted(zoo: dict[str, Explanation]) -> None:
+    """The stages of a network are its rows of repeated blocks, whatever the way it is written in."""
+    blocks = {name: [len(stage.units) for stage in found.anatomy.stages] for name, found in zoo.items()}
+    assert blocks["resnet152"] == [3, 8, 36, 3]
+    assert blocks["darknet53"] == [1, 2, 8, 8, 4]
+    assert blocks["darknet_resnet50"] == [3, 4, 6, 3]
+    assert blocks["densenet161"] == [6, 12, 36, 24]
+    assert blocks["resnet1202_cifar"] == [200, 200, 200]
+    assert blocks["inception_v3"] == [3, 1, 4, 1, 2]
+    assert blocks["vgg16"] == [2, 2, 3, 3, 3]
+    assert blocks["alexnet"] == []
+
+
+def test_lines_fit_the_terminal(zoo: dict[str, Explanation]) -> None:
+    """Prose is wrapped; only the table of stages and single words may be wider."""
+    for name in ("resnet50", "densenet121", "googlenet"):
+        for width in (60, 100):
+            prose_lines = [line for line in text_of(zoo[name], width).splitlines() if "  1" not in line]
+            wide = [line for line in prose_lines if len(line) > width and not line.startswith("stage ")]
+            assert not [
+                line for line in wide if " " in line.strip() and "layer" not in line[:6] and "Mixed" not in line[:6]
+            ]
+
+
+# --- the table of references ------------------------------------------------------------------------------------------
+
+PAIRS = sorted({(of, to) for row in references.table() for of, to in row["networks"].items()})  # type: ignore[attr-defined]
+
+
+def test_the_table_names_networks_that_differ(zoo: dict[str, Explanation]) -> None:
+    """Both ends of every row exist, and there is something to say: a row whose networks became equal is out of date."""
+    assert {name for pair in PAIRS for name in pair} <= set(library.zoo())
+    for name in {of for of, _ in PAIRS}:
+        assert not any(held.closest for held in zoo[name].held)
+        for held in zoo[name].held:
+            assert held.comparison.differences, (name, held.reference.name)
+            assert held.reference.what
+
+
+def test_every_topic_has_its_words() -> None:
+    """A topic without a title could not be told where its fact is told alike."""
+    assert set(TITLES) == set(TOPICS)
+    assert set(FACTS) <= set(TOPICS)
+
+
+def test_keras() -> None:
+    """The trainable parameters of keras.applications.ResNet50, as its summary prints them."""
+    held = next(held for held in explain(network_of("resnet50")).held if "keras" in held.reference.what)
+    assert cost(held.reference.network).parameters == 25_583_592
+    assert topics(held.comparison) == ["stride", "eps", "momentum", "bias"]
+
+
+def test_zero_init_is_what_timm_does() -> None:
+    """The norms that the reference starts at 0 are those of timm's model, and torchvision's with zero_init_residual."""
+    pytest.importorskip("torch")
+    import peers  # noqa: F401  # before torchvision: it declares the operators whose library may not load
+
+    timm, torchvision = (
+        pytest.importorskip(name, reason=f"the peer: pip install --no-deps {name}") for name in ("timm", "torchvision")
+    )
+    reference = next(held.reference for held in explain(network_of("resnet18")).held if held.reference.zero_init)
+    ours = [leaf.kind.scale_init for leaf in reference.anatomy.leaves() if leaf.kind.word == "norm"]  # type: ignore[attr-defined]
+    for model in (timm.create_model("resnet18"), torchvision.models.resnet18(zero_init_residual=True)):
+        scales = [
+            module.weight[0].item() for module in model.modules() if type(module).__name__.startswith("BatchNorm")
+        ]
+        assert ours == scales
+
+
+# --- alignment is exact -----------------------------------------------------------------------------------------------
+
+
+def topics(found: Comparison) -> list[str]:
+    assert found.differences is not None
+    return [topic for difference in found.differences for topic in difference.topics]
+
+
+def check_exact(reference: Anatomy, subject: Anatomy) -> None:
+    """No change gives the reference, all changes the subject, and every change is named."""
+    found = aligned(reference, subject)
+    assert found.taken(()) == (reference.parts, reference.input)
+    assert found.taken(TOPICS) == (subject.parts, subject.input)
+    assert {edit.topic for edit in found.edits()} == set(found.topics()) <= set(TOPICS)
+    assert bool(found.topics()) == ((reference.parts, reference.input) != (subject.parts, subject.input))
+    for topic in found.topics():  # each of them does something
+        assert found.taken([topic]) != found.taken(())
+
+
+@pytest.mark.parametrize(("subject", "reference"), PAIRS)
+def test_references_are_aligned_exactly(subject: str, reference: str) -> None:
+    check_exact(body(reference), body(subject))
+    check_exact(body(subject), body(reference))
+
+
+def test_neighbours_in_the_zoo_are_aligned_exactly() -> None:
+    """Any two networks, or they are told not to be alike."""
+    known = 0
+    for one, other in list(pairwise(library.zoo()))[::2]:
+        try:
+            check_exact(body(one), body(other))
+            known += 1
+        except NotAligned:
+            assert compare(body(one), body(other)).differences is None
+    assert known > 60
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_networks(seed: int) -> None:
+    """A random network is told from itself by nothing, and from another one exactly or not at all."""
+    network, other = generated(seed), generated(seed + 1)
+    one, two = (anatomy(each.name, each.root) for each in (network, other))
+    assert compare(one, one) == Comparison((), 0, 0)
+    grown = Grower().counted(one.parts, one.input)
+    total = cost(network)
+    assert grown == (total.parameters, total.macs)
+    try:
+        check_exact(two, one)
+    except NotAligned:
+        pass
+    except ShapeError:
+        pytest.fail("shapes are no business of an alignment")
+    found = Explanation(network, one, ())
+    assert text_of(found)
+    assert json.dumps(prose.data(found, {}))
+
+
+# --- single differences -----------------------------------------------------------------------------------------------
+
+#: The subject, the reference, the one topic that tells them apart, and words that must be in its sentence.
+SINGLE = [
+    ("resnet50", "resnet50_v1", "stride", "in the 3x3 convolution (v1.5), not in the first 1x1 convolution (v1)"),
+    ("resnet152_v1", "resnet152", "stride", "in the first 1x1 convolution (v1), not in the 3x3 convolution (v1.5)"),
+    ("resnet50_C", "resnet50_B", "stem", "3x3 convolution of 32 with stride 2"),
+    ("resnet50_D", "resnet50_C", "shortcut", "average pool, 1x1 convolution, batch norm in 3 of 16"),
+    ("resnet18_A", "resnet18", "shortcut", "(option A)"),
+    ("resnet34", "resnet34_A", "shortcut", "1x1 convolution, batch norm in 3 of 16 (option B)"),
+    ("resnet34_C", "resnet34", "shortcut", "1x1 convolution, batch norm in 16 of 16 (option C)"),
+    ("plain34", "resnet34", "shortcut", "the shortcuts are: none"),
+    ("resnet101", "resnet50", "depth", "3, 4, 23, 3 blocks, not 3, 4, 6, 3"),
+    ("wide_resnet50_2", "resnet50", "width", "128-128-256"),
+    ("resnet50_bn_after_add", "resnet50", "order", "[conv norm act conv norm act conv] + norm act"),
+    ("torchblog_no_relu", "torchblog_reference", "order", "[conv norm act conv norm] +; not"),
+    ("he2016_activation_relu_before_add", "he2016_activation_original", "order", "[conv norm act conv norm act] +; not"),
+    ("he2016_shortcut_dropout_0_5", "he2016_shortcut_original", "dropout", "0.5 in 54 places"),
+    ("he2016_shortcut_exclusive_gate_b6", "he2016_shortcut_original", "gate", "the number of gated shortcuts is 54"),
+    ("wrn_28_10_dropout", "wrn_28_10", "dropout", "0.3 in 12 places"),
+    ("wrn_40_2_B131", "wrn_40_2", "block", "1x1-3x3-1x1, not 3x3-3x3"),
+    ("wrn_40_2_B31", "wrn_40_2", "kernel", "3x3-1x1, not 3x3-3x3"),
+    ("stochastic_depth_152_imagenet", "resnet152", "survival", "0.99 (the first) to 0.5 (the last), drawn per batch"),
+    ("vgg16_bn", "vgg16", "order", "are conv norm act; not conv act"),
+    ("preact_resnet110_cifar", "he2016_activation_full_preact", "order", "norm act [conv norm act conv] + (3 times)"),
+    ("densenet_bc_190_k40_cifar", "densenet_bc_190_k40_cifar", None, ""),
+    ("resnet50_B", "resnet50", None, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("subject", "reference", "topic", "words"), SINGLE)
+def test_single_difference(subject: str, reference: str, topic: str | None, words: str) -> None:
+    """Named exactly, and its cost alone is all the difference between two rows that others have counted."""
+    found = compare(body(reference), body(subject))
+    assert topics(found) == ([] if topic is None else [topic])
+    if topic is None:
+        return
+    assert found.differences is not None
+    (difference,) = found.differences
+    new, old = rows.figures(subject), rows.figures(reference)
+    assert difference.parameters == new["params"]["computed"] - old["params"]["computed"]
+    assert difference.macs == new["macs"]["computed"] - old["macs"]["computed"]
+    assert found.beyond == (0, 0)
+    assert words in flat(prose.said(difference, body(subject), body(reference)))
+
+
+def test_differences_of_several_steps_are_told_apart() -> None:
+    """B, C and D of He et al. 2018 against the first ResNet: each step alone costs what the row of that step costs more."""
+    found = compare(body("resnet50_v1"), body("resnet50_D"))
+    assert found.differences is not None
+    figures = {name: rows.figures(name) for name in ("resnet50_v1", "resnet50_B", "resnet50_C", "resnet50_D")}
+
+    def more(new: str, old: str) -> tuple[int, int]:
+        return tuple(figures[new][key]["computed"] - figures[old][key]["computed"] for key in ("params", "macs"))  # type: ignore[return-value]
+
+    assert {d.topics: (d.parameters, d.macs) for d in found.differences} == {
+        ("stride",): more("resnet50_B", "resnet50_v1"),
+        ("stem",): more("resnet50_C", "resnet50_B"),
+        ("shortcut",): more("resnet50_D", "resnet50_C"),
+    }
+    assert found.beyond == (0, 0)
+
+
+# --- mutants: a setting is found again, and costs what the spec with it costs more --------------------------------------
+
+SETTINGS = {
+    "input": "input=[3, 192, 160]",
+    "stem": "imagenet_stem=deep_stem",
+    "depth": "layer3.depth=8",
+    "width": "defaults.bottleneck.base_width=96",
+    "stride": "defaults.bottleneck.stride_at=1",
+    "downsampling": "layer4.stride=1",
+    "dilation": "layer1.dilation=2",
+    "shortcut": "defaults.bottleneck.shortcut=projection_always",
+    "order": "defaults.bottleneck.last_norm=sum",
+    "classes": "parameters.classes=37",
+    "eps": "defaults.norm.eps=1e-3",
+    "momentum": "defaults.norm.momentum=0.01",
+    "activation": "defaults.act.kind=leaky_relu",
+    "bias": "defaults.conv.bias=true",
+    "scale-init": "defaults.norm.scale_init=0.5",
+    "init": "init=he_normal_fan_in",
+    "survival": "survival={schedule: linear, last: 0.5, unit: batch, rescale: test}",
+}
+
+
+def more(*settings: str) -> tuple[int, int]:
+    new, old = cost(network_of("resnet50", *settings)), cost(network_of("resnet50"))
+    return new.parameters - old.parameters, new.macs - old.macs
+
+
+@pytest.mark.parametrize("topic", SETTINGS)
+def test_a_setting_is_named(topic: str) -> None:
+    """By its topic and no other, and the sentence says something."""
+    found = compare(body("resnet50"), body("resnet50", SETTINGS[topic]))
+    assert topics(found) == [topic]
+    assert found.differences is not None
+    assert (found.differences[0].parameters, found.differences[0].macs) == more(SETTINGS[topic])
+    new, old = FACTS[topic].read(body("resnet50", SETTINGS[topic])), FACTS[topic].read(body("resnet50"))
+    assert new != old
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_several_settings_are_counted_alone(seed: int) -> None:
+    """Each costs alone what the elaborated spec with that setting alone costs more, and the sum with the rest is exact."""
+    chosen = random.Random(seed).sample(sorted(SETTINGS), 4)
+    if {"order", "shortcut"} <= set(chosen) or {"downsampling", "shortcut"} <= set(chosen):
+        chosen.remove("shortcut")
+    found = compare(body("resnet50"), body("resnet50", *(SETTINGS[topic] for topic in chosen)))
+    assert set(topics(found)) == set(chosen)
+    assert found.differences is not None
+    assert found.beyond is not None
+    for difference in found.differences:
+        assert (difference.parameters, difference.macs) == more(*(SETTINGS[topic] for topic in difference.topics))
+    sums = [sum(getattr(d, key) for d in found.differences) for key in ("parameters", "macs")]
+    assert (sums[0] + found.beyond[0], sums[1] + found.beyond[1]) == (found.parameters, found.macs)
+    assert (found.parameters, found.macs) == more(*(SETTINGS[topic] for topic in chosen))
+
+
+def test_what_cannot_be_alone_is_counted_together() -> None:
+    """Wider blocks of ResNet-18 need projections where its identities were; WRN-34-2 has both or neither."""
+    found = compare(body("resnet18"), body("wrn18_2_imagenet"))
+    assert found.differences is not None
+    assert [d.topics for d in found.differences] == [("width", "shortcut")]
+    new, old = rows.figures("wrn18_2_imagenet"), rows.figures("resnet18")
+    assert found.differences[0].parameters == new["params"]["computed"] - old["params"]["computed"]
+
+
+def test_attributes_of_every_op_are_told(tmp_path: Path) -> None:
+    """Changing any one number of a network is seen."""
+    rows: list[Any] = [
+        {"a": {"conv": {"channels": 8, "kernel": 3, "stride": 2, "groups": 2}}},
+        "norm",
+        {"act": "relu"},
+        {"maxpool": {"kernel": 3, "stride": 1, "padding": 1}},
+        {"dropout": 0.25},
+        {"scale": 2.0},
+        {"pad_channels": 12},
+        "global_avgpool",
+        "flatten",
+        {"b": {"linear": 5}},
+    ]
+    keys = {"input": [4, 16, 16]}
+    base = network_of(str(written(tmp_path, **keys, network=rows)))
+    changes: list[tuple[int, Any]] = [
+        (0, {"a": {"conv": {"channels": 8, "kernel": 5, "stride": 2, "groups": 2}}}),
+        (0, {"a": {"conv": {"channels": 8, "kernel": 3, "stride": 1, "groups": 2}}}),
+        (0, {"a": {"conv": {"channels": 8, "kernel": 3, "stride": 2, "groups": 1}}}),
+        (0, {"a": {"conv": {"channels": 8, "kernel": 3, "stride": 2, "groups": 2, "dilation": 2}}}),
+        (0, {"a": {"conv": {"channels": 8, "kernel": 3, "stride": 2, "groups": 2, "bias": True}}}),
+        (1, {"norm": {"eps": 0.001}}),
+        (2, {"act": {"kind": "leaky_relu", "slope": 0.3}}),
+        (3, {"avgpool": {"kernel": 3, "stride": 1, "padding": 1}}),
+        (4, {"dropout": 0.5}),
+        (5, {"scale": 3.0}),
+        (6, {"pad_channels": 13}),
+        (7, {"adaptive_avgpool": 2}),
+        (9, {"b": {"linear": {"features": 5, "bias": False}}}),
+        (9, {"b": {"linear": 6}}),
+    ]
+    for at, row in changes:
+        other = network_of(str(written(tmp_path, **keys, network=[*rows[:at], row, *rows[at + 1 :]])))
+        found = compare(*(anatomy("mine", each.root) for each in (base, other)))
+        assert len(topics(found)) == 1, row
+        assert found.parameters == cost(other).parameters - cost(base).parameters
+        assert found.beyond == (0, 0)
+
+
+# --- a user's own spec ------------------------------------------------------------------------------------------------
+
+
+def test_a_variant_is_held_against_its_relative(tmp_path: Path) -> None:
+    """Whatever it is called and extends: the closest is found by structure."""
+    path = written(tmp_path, extends="resnet50", set={"layer3.depth": 7}, defaults={"bottleneck": {"stride_at": 1}})
+    (held,) = explain(network_of(str(path))).held
+    assert held.closest
+    assert held.reference.name == "resnet50_v1"
+    assert topics(held.comparison) == ["depth"]
+    alone = written(
+        tmp_path, input=[3, 32, 32], block="basic", defaults={"basic": {"shortcut": "pad"}},
+        network=["cifar_stem", *({f"s{n}": {"depth": 9, "width": 16 * 2**n, "stride": min(n, 1) + 1}} for n in range(3)),
+                 {"block": "classifier", "classes": 10}],
+    )  # fmt: skip
+    found = explain(network_of(str(alone)))
+    assert found.held[0].reference.name == "resnet56_cifar"
+    assert topics(found.held[0].comparison) == ["init"]  # the zoo's linear layer is drawn as torch does
+
+
+def test_the_same_network_is_known(tmp_path: Path) -> None:
+    text = text_of(explain(network_of(str(written(tmp_path, extends="densenet121")))))
+    assert "The same network as densenet121 of the zoo." in text
+
+
+@pytest.mark.parametrize(
+    ("size", "rows"),
+    [
+        ([5], [{"a": {"linear": 3}}]),
+        ([5], ["act"]),
+        ([4, 8, 8], [row for n in range(900) for row in ({f"c{n}": {"conv": {"channels": 4, "kernel": 3}}}, "act")]),
+    ],
+    ids=["a vector", "nothing with weights", "1800 steps in one list"],
+)
+def test_odd_networks(size: list[int], rows: list[Any], tmp_path: Path) -> None:
+    """What resembles nothing is told so, in a text that can be read."""
+    network = network_of(str(written(tmp_path, input=size, network=rows)))
+    text = text_of(explain(network))
+    assert "too little in common" in text
+    assert len(text) < 3000
+    assert f"{cost(network).parameters:,} parameters" in flat(text)
+
+
+def test_zero_init_of_a_spec_is_told(tmp_path: Path) -> None:
+    """A block whose last norm starts at 0 is told as that, not as a number."""
+    block = yaml.safe_load(library.blocks()["basic"].read_text())
+    norm = next(step["bn2"] for step in block["body"][0]["residual"]["branch"] if "bn2" in step)
+    norm["norm"]["scale_init"] = 0.0
+    path = written(tmp_path, extends="resnet18", blocks={"basic": block})
+    (held,) = explain(network_of(str(path))).held
+    assert topics(held.comparison) == ["scale-init"]
+    (difference,) = held.comparison.differences or ()
+    assert "at 0 in the last norm of every residual branch (zero-init), not at 1" in prose.said(
+        difference, anatomy("mine", network_of(str(path)).root), held.reference.anatomy
+    )
+
+
+# --- receptive fields -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("alexnet", 195), ("vgg16", 212), ("mobilenet_v1", 315), ("inception_v3", 1311)]
+)
+def test_published_receptive_fields(name: str, size: int, zoo: dict[str, Explanation]) -> None:
+    """Araujo et al. 2019, Computing Receptive Fields of Convolutional Neural Networks, table 1: the last map."""
+    assert prose.data(zoo[name], {})["last_map"]["receptive_field"] == [size, size]
+
+
+FIELDS: dict[str, list[Any]] = {
+    "windows": [
+        {"c1": {"conv": {"channels": 2, "kernel": 5, "stride": 2}}},
+        {"c2": {"conv": {"channels": 2, "kernel": [3, 1], "dilation": 3, "padding": [1, 0]}}},
+        {"maxpool": {"kernel": 3, "stride": 2, "padding": 1}},
+        {"c3": {"conv": {"channels": 2, "kernel": 3}}},
+    ],
+    "branches": [
+        {"c4": {"conv": {"channels": 2, "kernel": 3}}},
+        {"parallel": {"merge": "concat", "branches": [
+            [{"c5": {"conv": {"channels": 2, "kernel": 7, "stride": 2}}}],
+            [{"avgpool": {"kernel": 2}}, {"c6": {"conv": {"channels": 1, "kernel": 3}}}],
+            [{"subsample": 2}],
+        ]}},
+        {"c7": {"conv": {"channels": 2, "kernel": 4, "stride": 1, "padding": 0}}},
+    ],
+    "blocks": [
+        {"block": "cifar_stem", "width": 2},
+        {"one": {"block": "basic", "depth": 2, "width": 3}},
+        {"two": {"block": "basic", "depth": 2, "width": 4, "stride": 2, "shortcut": "avgpool_projection"}},
+    ],
+    "gaps": [{"c8": {"conv": {"channels": 2, "kernel": 1, "stride": 3}}}, {"c9": {"conv": {"channels": 2, "kernel": 3, "dilation": 2}}}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_receptive_field_is_what_an_output_reacts_to(name: str, tmp_path: Path) -> None:
+    """Every position of the input is lit alone, with positive weights so that nothing cancels: the first and the last that
+    a position in the middle of the output sees are those of the closed form."""
+    length = 96
+    network = network_of(str(written(tmp_path, input=[1, length, 8], network=FIELDS[name])))
+    weights = {key: np.abs(value) for key, value in draw(network).items()}
+    lit = np.zeros((length, 1, length, 8))
+    lit[range(length), 0, range(length), :] = 1.0
+    dark = interpret(network, weights, np.zeros((1, 1, length, 8)))["logits"]
+    out = interpret(network, weights, lit)["logits"]
+    seen = view(network.root, of_input(network.input))
+    assert seen is not None
+    middle = out.shape[2] // 2
+    reacts = np.flatnonzero(np.abs(out[:, :, middle] - dark[:, :, middle]).max(axis=(1, 2)) > 1e-9)
+    assert (reacts[0], reacts[-1]) == (seen[0].jump * middle + seen[0].first, seen[0].jump * middle + seen[0].last)
+    assert 0 < reacts[0] < reacts[-1] < length - 1
+
+
+def test_what_sees_everything_says_so() -> None:
+    """Behind the global pool there is no field but the whole input."""
+    network = network_of("resnet18")
+    assert view(network.root, of_input(network.input)) is None
+    assert any(isinstance(node, Op) and isinstance(node.kind, GlobalAvgPool) for _, node in walk(network.root))
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_command() -> None:
+    done = invoke("explain", "resnet50", "--against", "resnet50_v1")
+    assert done.exit_code == 0
+    said = flat(done.stdout)
+    assert "the stride of a block is in the 3x3 convolution (v1.5), not in the first 1x1 convolution (v1)" in said
+    assert "(in layer2, layer3, layer4: first block) +0 parameters, +231,211,008 MACs" in said
+    assert "4 stages of 3, 4, 6 and 3 blocks of 1x1-3x3-1x1, in post-activation" in said
+    assert "50 layers with weights on the longest path" in said
+    assert "65,536 = 2^16 paths" in said
+    assert "427x427 of the input" in said
+
+
+def test_json() -> None:
+    data = json.loads(invoke("explain", "resnet50", "--against", "resnet50_v1", "--json").stdout)
+    (held,) = data["against"]
+    (difference,) = held["differences"]
+    assert difference == {
+        "topics": ["stride"], "where": "layer2, layer3, layer4: first block", "parameters": 0, "macs": 231211008, "edits": 6,
+        "words": difference["words"],
+    }  # fmt: skip
+    assert [stage["blocks"] for stage in data["stages"]] == [3, 4, 6, 3]
+    assert [stage["output_stride"] for stage in data["stages"]] == [[n, n] for n in (4, 8, 16, 32)]
+    assert data["paths"] == "65536"
+    assert set(data["facts"]) == set(FACTS)
+
+
+def test_passes_and_settings_change_the_subject() -> None:
+    """`explain` takes what other commands take, and compares with the network as it was."""
+    assert "Closest to resnext50_32x4d of the zoo" in flat(
+        invoke("explain", "resnext50_32x4d", "--fold-batchnorm").stdout
+    )
+    said = flat(invoke("explain", "resnet50", "--drop", "layer3.5").stdout)
+    assert "passes: drop=layer3.5" in said
+    assert "Closest to resnet50 of the zoo" in said
+    assert "The same network as resnet101 of the zoo." in flat(
+        invoke("explain", "resnet50", "--set", "layer3.depth=23").stdout
+    )
+
+
+def test_what_cannot_be_aligned_says_so() -> None:
+    said = flat(invoke("explain", "resnet50", "--against", "densenet121").stdout)
+    assert "too little in common to be compared part by part" in said
+    assert "in all +17,578,176 parameters, +1,255,022,592 MACs" in said
+    data = json.loads(invoke("explain", "resnet50", "--against", "densenet121", "--json").stdout)
+    assert data["against"][0]["aligned"] is False
+    assert data["against"][0]["differences"] == []
+
+
+def test_wrong_use() -> None:
+    done = invoke("explain", "resnet50", "--against", "resnet5")
+    assert done.exit_code == 2
+    assert "E0801" in done.stderr
+    assert "did you mean" in done.stderr
+
+
+def test_parts_of_the_channels(tmp_path: Path) -> None:
+    """Branches on parts of the channels are no branches on all of them; and what is grown again is what was read."""
+    conv = {"conv": {"channels": 4, "kernel": 3}}
+    made = {}
+    for split in (True, False):
+        rows = [{"parallel": {"merge": "add", "split": split, "copies": 2, "branch": conv}}]
+        named = [{"paths": row} for row in rows]
+        made[split] = rescompile.elaborate(rescompile.load(written(tmp_path, input=[4, 8, 8], network=named)))
+    bodies = {split: anatomy("mine", network.root) for split, network in made.items()}
+    assert bodies[True].parts != bodies[False].parts
+    for split, network in made.items():
+        total = cost(network)
+        assert Grower().counted(bodies[split].parts, network.input) == (total.parameters, total.macs)
+    assert cost(made[True]).parameters * 2 == cost(made[False]).parameters
+    said = invoke("explain", written(tmp_path, input=[4, 8, 8], network=named)).stdout
+    assert "branches, merged by add" in " ".join(said.split())
+    named[0]["paths"]["parallel"]["split"] = True  # type: ignore[index]
+    said = invoke("explain", written(tmp_path, input=[4, 8, 8], network=named)).stdout
+    assert "branches on parts of the channels, merged by add" in " ".join(said.split())
+
+
+def test_the_last_map_is_not_one_before_an_upsampling(tmp_path: Path) -> None:
+    """Behind it positions do not see alike, so nothing is told of them, nor of an earlier map as if it were the last."""
+    steps: list[Any] = [{"conv": {"channels": 4, "kernel": 3, "stride": 2}}]
+    for more, told in (([], True), ([{"upsample": 2}], False)):
+        path = written(
+            tmp_path, input=[3, 16, 16], network=[*steps, *more, "global_avgpool", "flatten", {"linear": 10}]
+        )
+        text = flat(text_of(explain(network_of(str(path)))))
+        assert ("A position of the last map" in text) == told
+
+
+def test_the_input_is_no_last_map() -> None:
+    """A fully connected network has none, and nothing is told of what a position of one sees."""
+    assert "last map" not in flat(text_of(explain(network_of("highway_mnist_fc_10"))))
+
+
+def test_a_swap_leaves_the_stages() -> None:
+    """The first block of a stage is still of it behind another: the table and the closest network are those of the zoo."""
+    network = rescompile.elaborate(rescompile.load("resnet20_cifar"))
+    for swap in ("layer1.0,layer1.1", "layer1.0,layer1.2", "layer2.1,layer2.2"):
+        swapped, _ = apply(network, None, {"swap": swap})
+        assert [(part.name, len(part.units)) for part in anatomy("", swapped.root).segments if part.is_stage] == [
+            ("layer1", 3), ("layer2", 3), ("layer3", 3),
+        ]  # fmt: skip
+
+
+def test_features_leave_the_stages(tmp_path: Path) -> None:
+    """What becomes an output is the same network: it is told as an output, and neither parts a stage nor departs."""
+    path = tmp_path / "backbone.yaml"
+    path.write_text("rescompile: 1\nname: backbone\nextends: resnet20_cifar\nfeatures: [layer1, layer2.0]\n")
+    found, plain = explain(network_of(str(path))), explain(network_of("resnet20_cifar"))
+    assert anatomy("", found.network.root).segments == anatomy("", plain.network.root).segments
+    text = flat(text_of(found))
+    assert "Outputs beside the last one: layer1 (16x32x32), layer2.0 (32x16x16)." in text
+    assert "auxiliary" not in text
+    assert "Outputs beside" not in flat(text_of(plain))

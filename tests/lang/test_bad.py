@@ -1,0 +1,418 @@
+"""Wrong input: every mistake that a spec can hold, with the exact message it deserves.
+
+A file `bad/<mistake>.yaml` (or `bad/<mistake>/main.yaml` where it takes several) stands beside `<mistake>.txt`, which is
+what `rescompile validate` prints on stderr; lines `# --set path=value` at its top are the options of the command.
+`pytest --update-golden` rewrites the texts: read the difference as the user who made that mistake would. The lines of
+library blocks are written as N there, since blocks grow; they are held to be the right ones apart from that.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from refusals import hold, refusal, text_of
+
+from rescompile.diagnostics.errors import CODES, RescompileError, UsageError
+from rescompile.ir import ops
+from rescompile.ir.expressions import MAX_LENGTH
+from rescompile.lang import library
+from rescompile.lang.yaml_reader import MAX_BYTES, MAX_DEPTH, MAX_NODES
+
+BAD = Path(__file__).parent / "bad"
+CASES = sorted(
+    path.relative_to(BAD).as_posix() for path in BAD.rglob("*.yaml") if path.parent == BAD or path.name == "main.yaml"
+)
+#: What a spec can cause: reading, shapes, values, blocks, inheritance, the whole.
+CAUSED_BY_SPECS = sorted(code for code in CODES if code < "E07")
+LIBRARY = re.compile(r"\bblocks/(\w+)\.yaml:(\d+)")
+HEAD = "rescompile: 1\nname: my_net\ninput: [3, 32, 32]\n"
+
+
+def settings(case: str) -> list[str]:
+    """The `--set` options that a case is run with."""
+    return re.findall(r"^# --set (.*)$", (BAD / case).read_bytes().decode("utf-8", "replace"), re.MULTILINE)
+
+
+def refused(case: str) -> RescompileError:
+    """The refusal of a case, which there must be."""
+    error = refusal(case, settings(case))
+    assert error is not None, f"{case} was accepted"
+    return error
+
+
+def golden(case: str) -> Path:
+    """The file that holds a case's message."""
+    return (BAD / case).with_suffix(".txt")
+
+
+@pytest.fixture(autouse=True)
+def _in_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages show paths as they were given, so the cases are named from their own folder."""
+    monkeypatch.chdir(BAD)
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_message(case: str, update_golden: bool) -> None:
+    """The message is the one that was read and found good."""
+    text = LIBRARY.sub(r"blocks/\1.yaml:N", text_of(refused(case)))
+    if update_golden:
+        golden(case).write_text(text, encoding="utf-8", newline="\n")
+    assert golden(case).is_file(), "run pytest --update-golden, and read what it wrote"
+    assert text == golden(case).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_blames_the_user(case: str) -> None:
+    """A mistake is located in a file (or option) of the user, at something written there, even when it shows up inside a
+    block of the library or a spec of the zoo; and nothing is said twice."""
+    error = refused(case)
+    hold(error)
+    said = [(diagnostic.code, str(diagnostic.place), diagnostic.message) for diagnostic in error.diagnostics]
+    assert len(said) == len(set(said))
+    for diagnostic in error.diagnostics:
+        if (place := diagnostic.place) is None:
+            continue
+        assert place.source.name == "--set" or (BAD / place.source.name).is_file(), f"{place} is not the user's"
+        line = place.source.line(place.line)
+        meant = line[place.column - 1 : place.end - 1].strip(" ")
+        missing = line[: place.column - 1].rstrip().endswith(("-", ":"))
+        empty = all(line.lstrip()[:1] in ("", "#", "-") for line in place.source.text.splitlines())
+        assert meant or missing or empty, f"{place} points at nothing: {diagnostic.message}"
+
+
+def test_lines_of_the_library() -> None:
+    """A note that leads into a library block leads to the step that it names."""
+    notes = [note for case in CASES for diagnostic in refused(case).diagnostics for note in diagnostic.notes]
+    found = [(note, match) for note in notes if (match := LIBRARY.search(note))]
+    assert len(found) > 10
+    for note, match in found:
+        lines = library.blocks()[match[1]].read_text(encoding="utf-8").splitlines()[: int(match[2])]
+        assert "body:" in lines[:-1], f"{note} is above the steps"
+        step = next(line for line in reversed(lines) if line.lstrip().startswith(("- ", "shortcut:", "gate:")))
+        named = re.search(r", step ([^ ,]+)", note)
+        assert named is None or f"{named[1]}:" in step, f"{note}: {step}"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_in_the_order_of_the_text(case: str) -> None:
+    """Whoever works through the messages goes through the file once, from the top."""
+    places = [diagnostic.place for diagnostic in refused(case).diagnostics]
+    own = [(place.line, place.column) for place in places if place is not None and place.source.name == case]
+    assert own == sorted(own)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_kind_of_refusal(case: str) -> None:
+    """The code says what kind of failure it is, and the exit code follows from the kind."""
+    error = refused(case)
+    kinds = {"E07": 1, "E08": 2}
+    assert {kinds.get(diagnostic.code[:3], 3) for diagnostic in error.diagnostics} == {error.exit_code}
+
+
+def test_no_message_without_a_case() -> None:
+    """A case that was renamed or removed takes its message with it."""
+    assert {path.relative_to(BAD) for path in BAD.rglob("*.txt")} <= {Path(case).with_suffix(".txt") for case in CASES}
+
+
+@pytest.mark.parametrize("code", CAUSED_BY_SPECS)
+def test_every_code_has_a_case(code: str) -> None:
+    """A code that no file can bring about is dead, or has never been read by anyone."""
+    assert any(f"error[{code}]" in path.read_text(encoding="utf-8") for path in BAD.rglob("*.txt"))
+
+
+def test_all_mistakes_at_once() -> None:
+    """One run shows every mistake of a kind, so that nobody fixes a file message by message."""
+    wrong_lines = {
+        "several_mistakes_of_reading.yaml": {3, 5, 6, 7},
+        "several_mistakes_of_form.yaml": {2, 4, 7, 9, 10, 11},
+        "several_mistakes_of_words.yaml": {4, 5, 6, 9, 10, 11, 12},
+        "several_mistakes_of_values.yaml": {8, 9, 10, 11, 12},
+    }
+    for case, lines in wrong_lines.items():
+        assert {diagnostic.place.line for diagnostic in refused(case).diagnostics if diagnostic.place} >= lines, case
+
+
+# --- what is too large to commit --------------------------------------------------------------------------------------
+
+
+def chain(folder: Path, length: int) -> Path:
+    """A spec that extends another, and so on."""
+    for number in range(length):
+        (folder / f"n{number}.yaml").write_text(f"rescompile: 1\nname: n{number}\nextends: n{number + 1}.yaml\n")
+    (folder / f"n{length}.yaml").write_text(HEAD + "network: [relu]\n")
+    return folder / "n0.yaml"
+
+
+def doubling(levels: int, body: str) -> str:
+    """Blocks of which each holds the next one twice: a short text that means 2^levels nodes."""
+    blocks = "".join(f"  b{n}: {body.replace('NEXT', f'b{n + 1}')}\n" for n in range(levels))
+    return f"{HEAD}blocks:\n{blocks}  b{levels}: {{inline: true, body: [relu]}}\nnetwork: [z: {{block: b0}}]\n"
+
+
+LETS = "".join(f"      a{n}: [{f'a{n - 1}' if n else 1}, {f'a{n - 1}' if n else 1}]\n" for n in range(40))
+#: What: its code, its place (12 values stand before the list of `values`), its text.
+HUGE: dict[str, tuple[str, str, Callable[[], str]]] = {
+    "flow lists": ("E0107", f"4:{11 + MAX_DEPTH - 1}", lambda: f"{HEAD}network: {'[' * 100_000}{']' * 100_000}\n"),
+    "flow mappings": ("E0107", f"4:{10 + 4 * (MAX_DEPTH - 1) + 1}", lambda: f"{HEAD}network: {'{a: ' * 100_000}1{'}' * 100_000}\n"),
+    "block lists": ("E0107", f"5:{3 + 2 * MAX_DEPTH}", lambda: f"{HEAD}network: \n  {'- ' * 100_000}relu\n".replace(": \n  ", ":\n  ")),
+    "values": ("E0107", f"4:{11 + 6 * (MAX_NODES - 12)}", lambda: f"{HEAD}network: [{'relu, ' * (MAX_NODES + 1)}relu]\n"),
+    "bytes": ("E0107", "1:1", lambda: f"{HEAD}network: [relu]\n# {'x' * MAX_BYTES}\n"),
+    "a long line": ("E0401", f"4:{11 + 6 * 20_000}", lambda: f"{HEAD}network: [{'relu, ' * 20_000}rlu]\n"),
+    "a long word": ("E0401", "4:11", lambda: f"{HEAD}network: [{'k' * 500_000}]\n"),
+    "a long key": ("E0102", "5:3", lambda: f"{HEAD}network: [relu]\n? {'k' * 500_000}\n: 1\n"),
+    "a long expression": ("E0301", "4:19", lambda: f"{HEAD}network: [{{scale: {'1 + ' * MAX_LENGTH}1}}]\n"),
+    "a large integer": ("E0107", "4:19", lambda: f"{HEAD}network: [{{scale: {'9' * 100_000}}}]\n"),
+    "nodes of blocks": ("E0208", "36:11", lambda: doubling(30, "{body: [{x: {block: NEXT}}, {y: {block: NEXT}}]}")),
+    "nodes of macros": ("E0208", "36:11", lambda: doubling(30, "{inline: true, body: [NEXT, NEXT]}")),
+    "copies": ("E0208", "4:42", lambda: f"{HEAD}network: [parallel: {{merge: add, copies: 90000000, branch: relu}}]\n"),
+    "lists in lists": ("E0208", "48:11", lambda: f"{HEAD}blocks:\n  m:\n    let:\n{LETS}    body: [relu]\nnetwork: [x: {{block: m}}]\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HUGE)
+def test_huge(what: str, tmp_path: Path) -> None:
+    """A text that is too long, too deep or means too much is refused at once, in a message of a few lines."""
+    code, place, text = HUGE[what]
+    (tmp_path / "huge.yaml").write_text(text())
+    command = [sys.executable, "-m", "rescompile", "validate", "huge.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 3, done.stderr[:2000]
+    assert len(done.stderr) < 2_000, "one message, and no line of a megabyte"
+    assert re.findall(r"^huge\.yaml:(\d+:\d+): error\[(\w+)\]", done.stderr, re.MULTILINE) == [(place, code)]
+
+
+def test_chain_of_bases(tmp_path: Path) -> None:
+    """Sixteen bases are a joke already; a long chain ends before Python's recursion does."""
+    (tmp_path / "short").mkdir()
+    assert refusal(chain(tmp_path / "short", 10)) is None
+    error = refusal(chain(tmp_path, 1500))
+    assert error is not None
+    hold(error)
+    assert [diagnostic.code for diagnostic in error.diagnostics] == ["E0502"]
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def validate(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`rescompile validate ...` as users run it."""
+    command = [sys.executable, "-m", "rescompile", "validate", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=60, check=False)
+
+
+def test_command_text() -> None:
+    """Text goes to stderr, exactly as in the golden file, and the exit code is that of an invalid spec."""
+    done = validate("several_mistakes_of_words.yaml")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == golden("several_mistakes_of_words.yaml").read_text(encoding="utf-8")
+
+
+def test_command_with_set() -> None:
+    """An option is located in the option."""
+    case = "option_set_a_row_misspelt.yaml"
+    done = validate(case, *(f"--set={setting}" for setting in settings(case)))
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", golden(case).read_text(encoding="utf-8"))
+
+
+def test_command_json() -> None:
+    """JSON goes to stdout and holds all of each message."""
+    case = "groups_do_not_divide.yaml"
+    done = validate(case, "--format", "json")
+    assert (done.returncode, done.stderr) == (3, "")
+    (found,) = json.loads(done.stdout)["diagnostics"]
+    (said,) = refused(case).diagnostics
+    assert said.place is not None
+    assert found == {
+        "code": "E0203", "message": said.message, "file": case, "line": said.place.line, "column": said.place.column,
+        "end_column": said.place.end, "notes": list(said.notes), "help": said.help,
+    }  # fmt: skip
+
+
+def test_command_github() -> None:
+    """Workflow commands, one line each, so that the message appears beside the line in a pull request."""
+    done = validate("several_mistakes_of_reading.yaml", "--format", "github")
+    assert (done.returncode, done.stderr) == (3, "")
+    said = refused("several_mistakes_of_reading.yaml").diagnostics
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(said)
+    for line, diagnostic in zip(lines, said, strict=True):
+        place = diagnostic.place
+        assert place is not None
+        where = f"file={place.source.name},line={place.line},col={place.column},endColumn={place.end}"
+        assert line.startswith(f"::error {where},title={diagnostic.code}::")
+
+
+def test_command_github_escapes() -> None:
+    """Nothing in a message ends the workflow command early or starts another."""
+    done = validate("escape_codes_in_a_word.yaml", "--format", "github")
+    assert done.returncode == 3
+    assert all(line.startswith("::error ") for line in done.stdout.splitlines())
+    assert "\x1b" not in done.stdout
+
+
+def test_command_sarif() -> None:
+    """SARIF as code scanning reads it: every result names a rule and a region."""
+    done = validate("several_mistakes_of_words.yaml", "--format", "sarif")
+    assert (done.returncode, done.stderr) == (3, "")
+    log = json.loads(done.stdout)
+    assert log["version"] == "2.1.0"
+    (run,) = log["runs"]
+    said = refused("several_mistakes_of_words.yaml").diagnostics
+    rules = {rule["id"]: rule["shortDescription"]["text"] for rule in run["tool"]["driver"]["rules"]}
+    assert rules == {diagnostic.code: CODES[diagnostic.code] for diagnostic in said}
+    for result, diagnostic in zip(run["results"], said, strict=True):
+        location = result["locations"][0]["physicalLocation"]
+        place = diagnostic.place
+        assert place is not None
+        assert result["ruleId"] == diagnostic.code
+        assert result["message"]["text"].startswith(diagnostic.message)
+        assert location["artifactLocation"]["uri"] == "several_mistakes_of_words.yaml"
+        assert location["region"] == {"startLine": place.line, "startColumn": place.column, "endColumn": place.end}
+
+
+def test_command_exit_codes(tmp_path: Path) -> None:
+    """1 for figures that do not fit, 2 for a file that is not there; an invalid spec outweighs a wrong figure."""
+    assert validate("expected_figure_not_met.yaml").returncode == 1
+    assert validate("no_such_file.yaml").returncode == 2
+    assert validate("expected_figure_not_met.yaml", "alias.yaml").returncode == 3
+    assert validate("option_set_without_a_path.yaml", "--set", "=3").returncode == 2
+
+
+def test_command_goes_on(tmp_path: Path) -> None:
+    """A folder is checked to its end, whatever is wrong with a file in it."""
+    for name in ("not_utf8", "zero_byte", "alias", "groups_do_not_divide", "linear_on_a_map"):
+        (tmp_path / f"{name}.yaml").write_bytes((BAD / f"{name}.yaml").read_bytes())
+    (tmp_path / "right.yaml").write_text(HEAD + "network: [relu]\n")
+    done = validate(str(tmp_path), "--json")
+    assert done.returncode == 3
+    found = {Path(entry["spec"]).stem: entry["ok"] for entry in json.loads(done.stdout)["specs"]}
+    assert found == {
+        "alias": False, "groups_do_not_divide": False, "linear_on_a_map": False, "not_utf8": False, "right": True,
+        "zero_byte": False,
+    }  # fmt: skip
+
+
+# --- fuzz -------------------------------------------------------------------------------------------------------------
+
+TOKEN = re.compile(r"\n|[ \t]+|[A-Za-z0-9_.]+|.", re.DOTALL)
+NOISE = [
+    *"[]{}:,-&*!|>'\"%@`#?~\n\t ",
+    "- ",
+    ": ",
+    "\n  ",
+    "\n    - ",
+    *ops.WORDS,
+    *("block", "depth", "each", "if", "1", "2.5", "-3"),
+]
+ROUNDS, CHUNK = 300, 50
+
+
+def mutated(generator: random.Random, text: str) -> str:
+    """The text with one to three tokens or lines deleted, repeated elsewhere, or swapped."""
+    for _ in range(generator.randint(1, 3)):
+        parts = text.splitlines(keepends=True) if generator.random() < 0.3 else TOKEN.findall(text)
+        one, other = generator.randrange(len(parts)), generator.randrange(len(parts))
+        change = generator.choice(("delete", "repeat", "swap"))
+        if change == "delete":
+            del parts[one]
+        elif change == "repeat":
+            parts.insert(other, parts[one])
+        else:
+            parts[one], parts[other] = parts[other], parts[one]
+        text = "".join(parts) or "x"
+    return text
+
+
+def survives(path: Path, settings: tuple[str, ...] = ()) -> bool:
+    """Whether a text is accepted; if not, it must be refused properly."""
+    error = refusal(path, settings)
+    if error is not None:
+        hold(error)
+    return error is None
+
+
+#: The seeds, a few to a test, so that one failure does not hide all others.
+CHUNKS = [range(start, start + CHUNK) for start in range(0, ROUNDS, CHUNK)]
+
+
+@pytest.mark.parametrize("seeds", CHUNKS, ids=str)
+def test_mutated_specs(seeds: range, tmp_path: Path) -> None:
+    """A spec of the zoo after a slip of the hand is right, or refused with a place; never a traceback."""
+    path, zoo = tmp_path / "mutated.yaml", library.zoo()
+    accepted = []
+    for seed in seeds:
+        generator = random.Random(seed)
+        text = mutated(generator, zoo[generator.choice(sorted(zoo))].read_text(encoding="utf-8"))
+        path.write_text(text, encoding="utf-8")
+        try:
+            accepted.append(survives(path))
+        except Exception as error:
+            error.add_note(f"seed {seed}:\n{text}")
+            raise
+    assert 0 < sum(accepted) < len(accepted), "mutations that all pass, or all fail, test nothing"
+
+
+@pytest.mark.parametrize("seeds", CHUNKS, ids=str)
+def test_random_bytes(seeds: range, tmp_path: Path) -> None:
+    """Bytes that no one wrote on purpose: alone, after the head of a spec, and as YAML-like noise after it."""
+    path = tmp_path / "bytes.yaml"
+    for seed in seeds:
+        generator = random.Random(seed)
+        noise = generator.randbytes(generator.randint(1, 300))
+        words = "".join(generator.choice(NOISE) for _ in range(generator.randint(1, 60)))
+        head = f"{HEAD}network: ".encode()
+        for data in (noise, head + noise, head + words.encode(), bytes(b & 0x7F for b in noise)):
+            path.write_bytes(data)
+            try:
+                survives(path)
+            except Exception as error:
+                error.add_note(f"seed {seed}: {data!r}")
+                raise
+
+
+@pytest.mark.parametrize("seeds", CHUNKS, ids=str)
+def test_random_settings(seeds: range) -> None:
+    """`--set` with paths and values put together at random."""
+    paths = [
+        "layer1",
+        "layer4",
+        "depth",
+        "input",
+        "parameters",
+        "classes",
+        "defaults",
+        "basic",
+        "conv",
+        "network",
+        "",
+        "0",
+    ]
+    for seed in seeds:
+        generator = random.Random(seed)
+        path = ".".join(generator.choice(paths) for _ in range(generator.randint(1, 4)))
+        value = "".join(generator.choice(NOISE) for _ in range(generator.randint(0, 6)))
+        setting = f"{path}={value}"
+        try:
+            survives(library.zoo()["resnet18"], (setting,))
+        except Exception as error:
+            error.add_note(f"seed {seed}: --set {setting!r}")
+            raise
+
+
+def test_missing_files() -> None:
+    """No such file, a folder, an unknown name: wrong usage, with what might have been meant."""
+    for argument, help in (("gone.yaml", None), ("./gone", None), ("resnet5", "did you mean 'resnet50'?")):
+        error = refusal(argument)
+        assert isinstance(error, UsageError)
+        assert [diagnostic.code for diagnostic in error.diagnostics] == ["E0801"]
+        assert help in (None, error.diagnostics[0].help)

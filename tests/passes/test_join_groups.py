@@ -1,0 +1,228 @@
+"""Groups of a convolution joined to wider ones: the same sums, held to the spec as it stands by the interpreter in float64, in ONNX
+Runtime by the bound of PEERS.md, and kernel by kernel to torch's convolution."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from facts import network as zoo
+from numpy.typing import NDArray
+from test_differential import compare, prepared
+from typer.testing import CliRunner
+
+import rescompile
+from rescompile.analysis.cost import cost
+from rescompile.analysis.tree_table import data
+from rescompile.cli import app
+from rescompile.diagnostics.errors import UsageError
+from rescompile.ir.interpreter import interpret
+from rescompile.ir.network import Network, Op, walk
+from rescompile.ir.ops import Conv
+from rescompile.passes import apply, options
+from rescompile.passes import join_groups as joining
+from rescompile.runtimes import recipes
+from rescompile.runtimes.verify import verify
+from rescompile.weights import Weights, from_arrays
+
+Array = NDArray[Any]
+
+#: Grouped convolutions of every kind: with a bias, unequal in and out, strided, on a side branch, beside a merge, depthwise, with a
+#: channel multiplier; and one of two groups, too narrow even as one.
+SPEC = """
+rescompile: 1
+name: grouped
+input: [3, 12, 10]
+network:
+  - stem: {conv: {channels: 24, kernel: 3}}
+  - bn1: norm
+  - act1: relu
+  - wide: {conv: {channels: 48, kernel: 3, groups: 12, bias: true, padding: [2, 1], dilation: [2, 1], stride: [1, 2]}}
+  - bn2: norm
+  - act2: relu
+  - side: {output: early, mode: always, body: [c: {conv: {channels: 16, kernel: 1, groups: 8}}]}
+  - alone: {conv: {channels: 48, kernel: 3, groups: 48}}
+  - more: {conv: {channels: 96, kernel: 1, groups: 48}}
+  - residual:
+      branch: [b: {conv: {channels: 96, kernel: 3, groups: 24}}, bn3: norm]
+      shortcut: identity
+  - down: {conv: {channels: 6, kernel: 1}}
+  - narrow: {conv: {channels: 6, kernel: 3, groups: 2}}
+  - global_avgpool
+  - flatten
+  - fc: {linear: 4}
+"""
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The spec as a file."""
+    found = tmp_path_factory.mktemp("grouped") / "grouped.yaml"
+    found.write_text(SPEC)
+    return found
+
+
+def groups(network: Network) -> dict[str, int]:
+    """The groups of every convolution that has some."""
+    kinds = {path: node.kind for path, node in walk(network.root) if isinstance(node, Op)}
+    return {path: kind.groups for path, kind in kinds.items() if isinstance(kind, Conv) and kind.groups > 1}
+
+
+@pytest.mark.parametrize("least", [1, 4, 8, 9, 16, 48])
+def test_the_same_function(path: Path, least: int) -> None:
+    """In float64 to its last places, with norms folded or not; in ONNX Runtime as good as any float32."""
+    case = prepared(path, 0)
+    given = from_arrays(case.weights, case.network)
+    for folded in (False, True):
+        base, before = apply(case.network, given, {"fold_batchnorm": folded})
+        network, after = apply(case.network, given, {"fold_batchnorm": folded, "join_groups": least})
+        assert before is not None
+        assert after is not None
+        assert before.keys() == after.keys()
+        wanted, found = interpret(base, before, case.x), interpret(network, after, case.x)
+        assert found.keys() == wanted.keys() == {"logits", "early"}
+        for name, value in wanted.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-12, atol=1e-12 * np.abs(value).max())
+    compare(case, fold_batchnorm=True, join_groups=least)
+
+
+@pytest.mark.parametrize(("count", "entering", "leaving", "together"), [(8, 2, 3, 2), (6, 3, 1, 3), (6, 2, 2, 6)])
+def test_kernels(count: int, entering: int, leaving: int, together: int) -> None:
+    """torch's grouped convolution of the one is that of the other; nothing but zeros came in."""
+    torch = pytest.importorskip("torch")
+    generator = np.random.default_rng(0)
+    kernel = generator.standard_normal((count * leaving, entering, 3, 2))
+    made = joining._joined(lambda: kernel, count, together)
+    x = torch.from_numpy(generator.standard_normal((2, count * entering, 5, 6)))
+    before = torch.nn.functional.conv2d(x, torch.from_numpy(kernel), groups=count)
+    after = torch.nn.functional.conv2d(x, torch.from_numpy(made), groups=count // together)
+    torch.testing.assert_close(after, before, rtol=1e-12, atol=1e-12)
+    assert (made.dtype, made.shape) == (kernel.dtype, (count * leaving, together * entering, 3, 2))
+    assert np.array_equal(np.sort(made[made != 0]), np.sort(kernel, axis=None))
+
+
+def test_what_is_joined(path: Path) -> None:
+    """The fewest neighbours that give so many channels on both sides; depthwise ones and those too narrow stay."""
+    network = rescompile.elaborate(rescompile.load(str(path)))
+    before = {"wide": 12, "c": 8, "alone": 48, "more": 48, "b": 24, "narrow": 2}
+    for least, changed in {
+        1: {},
+        8: {"wide": 3, "c": 2, "b": 12},
+        9: {"wide": 2, "c": 1, "b": 8},
+        64: {"b": 1},
+    }.items():
+        found = groups(apply(network, None, {"join_groups": least})[0])
+        assert found == {name: number for name, number in {**before, **changed}.items() if number > 1}
+
+
+def test_resnext() -> None:
+    """ResNeXt-50 has 4, 8, 16 and 32 channels in a group; its parameters stay those of the spec, and its work grows."""
+    network = zoo("resnext50_32x4d")
+    joined, _ = apply(network, None, {"join_groups": 32})
+    assert [sorted(groups(joined).values()).count(n) for n in (4, 8, 16, 32)] == [3, 4, 6, 3]
+    assert cost(joined).parameters == cost(network).parameters == 25_028_904
+    # 9 positions for each channel in, in each group of 128 to 512 channels out: 4 -> 32, 8 -> 32, 16 -> 32 of them.
+    stages = [((32 - 4), 128, [56] * 3), ((32 - 8), 256, [28] * 4), ((32 - 16), 512, [14] * 6)]
+    more = sum(9 * width * out * side * side for width, out, sides in stages for side in sides)
+    assert cost(joined).macs - cost(network).macs == more
+    shown = data(joined, 1)
+    assert sum(row["parameters"] for row in shown["stages"]) == shown["parameters"]  # as without the zeros, row by row
+    assert joined.passes == ("join-groups=32",)
+    assert options(joined.passes) == {"join_groups": 32}
+
+
+def test_verified(path: Path) -> None:
+    """Against the network without the pass, in every target."""
+    network = rescompile.elaborate(rescompile.load(str(path)))
+    assert all(verdict.passed for verdict in verify(network, ["onnx", "torch", "source"], passes={"join_groups": 8}))
+
+
+def test_a_mistake_would_be_seen(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel whose blocks stand beside the diagonal."""
+    right = joining._joined
+    monkeypatch.setattr(joining, "_joined", lambda *given: np.roll(right(*given), 1, axis=1))
+    network = rescompile.elaborate(rescompile.load(str(path)))
+    assert not any(verdict.passed for verdict in verify(network, ["onnx"], passes={"join_groups": 8}))
+
+
+def test_with_forms() -> None:
+    """Form c has groups to join; the paths of form b have none left."""
+    network = zoo("resnext50_32x4d")
+    assert groups(apply(network, None, {"form": "c", "join_groups": 32})[0]) == groups(
+        apply(network, None, {"join_groups": 32})[0]
+    )
+    split, joined = (apply(network, None, {"form": "b", "join_groups": least})[0] for least in (0, 32))
+    assert joined.root == split.root
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["onnx", "--join-groups", "-1"], "groups have at least 1 channel"),
+        (["onnx", "--join-groups", "32", "--no-weights"], "there are none without weights"),
+        (["onnx", "--for", "ort-cpu", "--precision", "int8", "--no-weights"], "an int8 file has weights"),
+        (["source", "--join-groups", "32"], "the source draws its own weights"),
+        (["torch", "--join-groups", "32"], "a module that is trained fills them"),
+    ],
+)
+def test_refusals(words: list[str], message: str, path: Path, tmp_path: Path) -> None:
+    """Where the zeros could not be told from weights."""
+    done = CliRunner().invoke(app, ["build", str(path), "-o", str(tmp_path / "x"), "--target", *words])
+    assert (done.exit_code, message in done.stderr) == (2, True)
+    assert not (tmp_path / "x").exists()
+
+
+def test_explain_has_no_zeros(path: Path) -> None:
+    """What is put among weights for a runtime's sake is nothing of the network."""
+    done = CliRunner().invoke(app, ["explain", str(path), "--join-groups", "32"])
+    assert done.exit_code == 2
+    assert "nothing of the network that is explained" in done.stderr
+
+
+@pytest.mark.parametrize("value", [True, "32", 32.0])
+def test_values_of_another_type(value: Any, path: Path) -> None:
+    """A whole number, which `true` is not."""
+    with pytest.raises(UsageError, match="is a whole number"):
+        apply(rescompile.elaborate(rescompile.load(str(path))), None, {"join_groups": value})
+
+
+def test_int8_for_a_processor(path: Path, tmp_path: Path) -> None:
+    """It is in the recipe for ONNX Runtime in int8 alone, can be turned off there, and the record gives the same again."""
+    assert recipes.options("ort-cpu", "int8") == {"fold_batchnorm": True, "join_groups": 32}
+    assert recipes.options("ort-cpu", "fp32") == recipes.options("openvino", "int8") == {"fold_batchnorm": True}
+    runner, common = CliRunner(), ["--target", "onnx", "--for", "ort-cpu", "--precision", "int8", "--calibrate", "2"]
+
+    def found(name: str, *words: str) -> tuple[list[int], str]:
+        done = runner.invoke(app, ["build", str(path), *common, *words, "-o", str(tmp_path / name)])
+        assert done.exit_code == 0, done.output
+        model = onnx.load(tmp_path / name)
+        listed = [a.i for n in model.graph.node if n.op_type == "Conv" for a in n.attribute if a.name == "group"]
+        return sorted(n for n in listed if n > 1), done.stderr
+
+    joined, said = found("joined.onnx")
+    plain, _ = found("plain.onnx", "--join-groups", "0")
+    assert (joined, plain) == ([2, 3, 8, 12, 48, 48], [2, 8, 12, 24, 48, 48])
+    assert "for ort-cpu: --fold-batchnorm --join-groups=32 --precision int8" in said
+    told = json.loads(runner.invoke(app, ["extract", str(tmp_path / "joined.onnx"), "--json"]).stdout)
+    assert told["passes"] == ["fold-batchnorm", "join-groups=32"]
+
+
+def test_weights_keep_their_type_and_are_made_late(path: Path) -> None:
+    """Nothing is read before it is asked for."""
+    network = rescompile.elaborate(rescompile.load(str(path)))
+    read: list[str] = []
+
+    def make(name: str) -> Array:
+        read.append(name)
+        return np.ones((48, 2, 3, 3), np.float32)
+
+    _, after = apply(network, Weights({"wide.weight": lambda: make("wide.weight")}), {"join_groups": 8})
+    assert not read
+    assert after is not None
+    assert after["wide.weight"].dtype == np.float32
+    assert after["wide.weight"].shape == (48, 8, 3, 3)
+    assert float(after["wide.weight"].sum()) == 48 * 2 * 9

@@ -1,0 +1,420 @@
+"""`--drop` and `--swap`: smaller and reordered networks, in every target, against the interpreter on the network as it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from numpy.typing import NDArray
+from refusals import LONGEST
+from test_differential import random_weights, run
+from typer.testing import CliRunner, Result
+
+import rescompile
+from rescompile import backend
+from rescompile.analysis.cost import cost
+from rescompile.cli import app
+from rescompile.diagnostics.errors import UsageError
+from rescompile.diagnostics.rendering import render
+from rescompile.ir.interpreter import interpret
+from rescompile.ir.network import LOGITS, Network, Op, parameters, walk
+from rescompile.passes import apply, options
+from rescompile.passes.drop import droppable
+from rescompile.weights import draw, from_arrays
+
+Array = NDArray[Any]
+SMALL = "input=[3, 32, 32]"
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+@cache
+def network_of(name: str, *settings: str) -> Network:
+    return rescompile.elaborate(rescompile.load(name, settings))
+
+
+@cache
+def prepared(name: str, *settings: str) -> tuple[Network, dict[str, Array], Array]:
+    """A network with random weights and an input."""
+    network = network_of(name, *settings)
+    x = np.random.default_rng(1).standard_normal((2, *network.input)).astype(np.float32)
+    return network, random_weights(network, x, 1), x
+
+
+# --- what a lesion computes -------------------------------------------------------------------------------------------
+
+#: A lesion, and the weights by which the network as it was computes the same: names that are set to a number, or made to
+#: copy (None), and prefixes whose tensors change places.
+Silenced = Mapping[str, float | None]
+
+
+def copying(layer: str, norm: str | None = None) -> dict[str, float | None]:
+    """What makes a layer, and the norm after it, the identity; the relu behind them is one for what a relu gave before."""
+    found: dict[str, float | None] = {f"{layer}.weight": None, f"{layer}.bias": 0}
+    if norm:
+        found |= {f"{norm}.{name}": value for name, value in (("weight", 1), ("bias", 0), ("running_mean", 0))}
+        found[f"{norm}.running_var"] = 1 - 1e-5  # eps is added to it
+    return found
+
+
+CASES: dict[str, tuple[str, tuple[str, ...], dict[str, str], Silenced, tuple[tuple[str, str], ...]]] = {
+    "resnet": (
+        "resnet20_cifar", (), {"drop": "layer2.1,layer1.0"},
+        {"layer2.1.bn2.weight": 0, "layer2.1.bn2.bias": 0, "layer1.0.bn2.weight": 0, "layer1.0.bn2.bias": 0}, (),
+    ),
+    "option A where the shape changes": (
+        "resnet20_cifar", (), {"drop": "layer3.0"}, {"layer3.0.bn2.weight": 0, "layer3.0.bn2.bias": 0}, (),
+    ),
+    "a projection stays": (
+        "resnet50", (SMALL,), {"drop": "layer1.0,layer2.0,layer3.3"},
+        {f"{block}.bn3.{name}": 0 for block in ("layer1.0", "layer2.0", "layer3.3") for name in ("weight", "bias")}, (),
+    ),
+    "preactivation, norm outside of the branch": (
+        "preact_resnet18", (SMALL,), {"drop": "layer1.1,layer2.0"},
+        {"layer1.1.conv2.weight": 0, "layer2.0.conv2.weight": 0}, (),
+    ),
+    "a closed highway gate": (
+        "highway_mnist_fc_10", (), {"drop": "body.1,body.4"},
+        {"body.1.gate.weight": 0, "body.1.gate.bias": -1e9, "body.4.gate.weight": 0, "body.4.gate.bias": -1e9}, (),
+    ),
+    "a residual without a scope": (
+        "darknet_resnet18", ("input=[3, 64, 64]",), {"drop": "layers.add_3"}, {"layers.12.bn.weight": 0, "layers.12.bn.bias": 0}, (),
+    ),
+    "survival": (
+        "stochastic_depth_110", ("parameters.n=3",), {"drop": "layer2.1"},
+        {"layer2.1.bn2.weight": 0, "layer2.1.bn2.bias": 0}, (),
+    ),
+    "plain layers": (
+        "plain20_cifar", (), {"drop": "layer2.1.conv1,layer3.2,layer1.0.conv2"},
+        {
+            **copying("layer2.1.conv1", "layer2.1.bn1"), **copying("layer1.0.conv2", "layer1.0.bn2"),
+            **copying("layer3.2.conv1", "layer3.2.bn1"), **copying("layer3.2.conv2", "layer3.2.bn2"),
+        }, (),
+    ),
+    "numbered layers, depthwise": (
+        "mobilenet_v1", ("input=[3, 32, 32]",), {"drop": "features.15,features.45"},
+        copying("features.15", "features.16") | copying("features.45", "features.46"), (),
+    ),
+    "linear layers": (
+        "plain_mnist_fc_10", (), {"drop": "body.2,body.6"}, copying("body.2") | copying("body.6"), (),
+    ),
+    "swap": ("resnet20_cifar", (), {"swap": "layer2.1,layer2.2"}, {}, (("layer2.1.", "layer2.2."),)),
+    "two swaps": (
+        "resnet50", (SMALL,), {"swap": "layer3.1,layer3.5,layer3.1,layer3.2"}, {},
+        # first 5 2 3 4 1, then 1 and 2 change places: 5 1 3 4 2
+        (("layer3.1.", "layer3.5."), ("layer3.2.", "layer3.5.")),
+    ),
+    "swap of highway layers": ("highway_mnist_fc_10", (), {"swap": "body.2,body.7"}, {}, (("body.2.", "body.7."),)),
+    "both": (
+        "resnet20_cifar", (), {"drop": "layer3.1", "swap": "layer1.1,layer1.2"},
+        {"layer3.1.bn2.weight": 0, "layer3.1.bn2.bias": 0}, (("layer1.1.", "layer1.2."),),
+    ),
+}  # fmt: skip
+
+
+def as_it_was(
+    weights: Mapping[str, Array], silenced: Silenced, exchanged: tuple[tuple[str, str], ...]
+) -> dict[str, Array]:
+    """The weights with which the whole network computes the lesion: no pass is asked."""
+    changed = dict(weights)
+    for name, value in silenced.items():
+        if value is None:
+            changed[name] = copies(changed[name].shape)
+        elif name in changed:
+            changed[name] = np.full(changed[name].shape, value, np.float64)
+        else:
+            assert name.endswith(".bias")
+    for first, second in exchanged:
+        names = [name.removeprefix(first) for name in changed if name.startswith(first)]
+        assert names
+        for name in names:
+            changed[first + name], changed[second + name] = changed[second + name], changed[first + name]
+    return changed
+
+
+def copies(shape: tuple[int, ...]) -> Array:
+    """The weight of a convolution or linear layer that gives what it gets: [out, in of the group, *kernel]."""
+    weight = np.zeros(shape)
+    for out in range(shape[0]):
+        weight[(out, out % shape[1], *(size // 2 for size in shape[2:]))] = 1
+    return weight
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_tree_computes_the_lesion(case: str) -> None:
+    """The smaller tree is the whole one whose branch gives nothing; the reordered one has the weights elsewhere."""
+    name, settings, lesion, silenced, exchanged = CASES[case]
+    network, weights, x = prepared(name, *settings)
+    changed, its = apply(network, from_arrays(weights, network), lesion)
+    assert its is not None
+    wanted = interpret(network, as_it_was(weights, silenced, exchanged), x)[LOGITS]
+    assert interpret(changed, its, x)[LOGITS] == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+    before = interpret(network, weights, x)[LOGITS]
+    assert np.abs(before - wanted).max() > 1e-3 * np.abs(wanted).max(), "the lesion would be seen"
+
+
+@pytest.mark.parametrize("target", ["onnx", "torch"])
+@pytest.mark.parametrize("case", CASES)
+def test_targets_compute_the_lesion(case: str, target: str) -> None:
+    """The same in every target; `torch` executes the text of `source`."""
+    if target == "torch":
+        pytest.importorskip("torch")
+    name, settings, lesion, silenced, exchanged = CASES[case]
+    network, weights, x = prepared(name, *settings)
+    given = as_it_was(weights, silenced, exchanged)
+    wanted, rounded = interpret(network, given, x)[LOGITS], interpret(network, given, x, np.float32)[LOGITS]
+    changed, its = apply(network, from_arrays(weights, network), lesion)
+    if target == "onnx":
+        found = run(rescompile.build(network, "onnx", weights, **lesion).to_bytes(), x)[LOGITS]
+    else:
+        torch: Any = backend.load("torch")
+        found = torch.evaluate(changed, its, x)[LOGITS]
+    size = np.sqrt(np.mean(wanted**2))
+    allowed = max(3 * np.sqrt(np.mean((rounded - wanted) ** 2)) / size, 1e-6)
+    assert np.sqrt(np.mean((found - wanted) ** 2)) / size <= allowed
+
+
+# --- names and sizes --------------------------------------------------------------------------------------------------
+
+
+def test_a_drop_is_really_smaller() -> None:
+    """Parameters, work and nodes of the branch are gone, and the names of all else are what they were."""
+    network, weights, _ = prepared("resnet20_cifar")
+    changed, its = apply(network, from_arrays(weights, network), {"drop": "layer2.1"})
+    assert its is not None
+    before, after = ([name for name, _ in parameters(each)] for each in (network, changed))
+    assert after == [name for name in before if not name.startswith("layer2.1.")]
+    assert list(its) == after
+    branch = 2 * 32 * 32 * 9
+    assert cost(network).parameters - cost(changed).parameters == branch + 2 * 2 * 32
+    assert cost(network).macs - cost(changed).macs == branch * 16 * 16
+    assert not any(path.startswith("layer2.1.conv") for path, _ in walk(changed.root))
+    assert "layer2.1.act_1" in {path for path, node in walk(changed.root) if isinstance(node, Op)}
+
+
+def test_a_plain_layer_goes_with_its_norm_and_activation() -> None:
+    """One layer of two: the other stays, and so do the names."""
+    network = network_of("plain20_cifar")
+    changed, _ = apply(network, None, {"drop": "layer2.1.conv1"})
+    gone = {path for path, _ in walk(network.root)} - {path for path, _ in walk(changed.root)}
+    assert gone == {"layer2.1.conv1", "layer2.1.bn1", "layer2.1.act"}
+    assert cost(network).parameters - cost(changed).parameters == 32 * 32 * 9 + 2 * 32
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "first"),
+    [
+        ("resnet20_cifar", 9, "layer1.0"),
+        ("plain20_cifar", 16, "layer1.0.conv1"),  # without the stem, two that change the shape, and the classifier
+        ("vgg16_bn", 10, "features.3"),  # 9 of 13 convolutions, 1 of 3 linear layers
+        ("densenet121", 0, None),
+    ],
+)
+def test_all_that_can_be_dropped(name: str, count: int, first: str | None) -> None:
+    """What `droppable` lists can be dropped one by one and all together."""
+    network = network_of(name)
+    found = droppable(network)
+    assert (len(found), next(iter(found), None)) == (count, first)
+    for value in [*found, ",".join(found)]:
+        if value:
+            assert cost(apply(network, None, {"drop": value})[0]).macs < cost(network).macs
+
+
+def test_a_projection_keeps_its_parameters() -> None:
+    """The shortcut stays, with its weights."""
+    network = network_of("resnet50", SMALL)
+    changed, _ = apply(network, None, {"drop": "layer2.0"})
+    left = [name for name, _ in parameters(changed) if name.startswith("layer2.0.")]
+    assert {name.split(".")[2] for name in left} == {"downsample"}
+
+
+def test_a_swap_keeps_all_names() -> None:
+    """The checkpoint of the network as it was is that of the reordered one; only the order is another."""
+    network = network_of("resnet20_cifar")
+    changed, _ = apply(network, None, {"swap": "layer2.1,layer2.2"})
+    before, after = ([name for name, _ in parameters(each)] for each in (network, changed))
+    assert sorted(before) == sorted(after)
+    blocks = list(dict.fromkeys(".".join(name.split(".")[:2]) for name in after if name.startswith("layer2.")))
+    assert blocks == ["layer2.0", "layer2.2", "layer2.1"]
+    again, _ = apply(changed, None, {"swap": "layer2.2,layer2.1"})
+    assert again.root == network.root
+
+
+def test_drawn_weights_do_not_move() -> None:
+    """A lesion of new weights: what is left is drawn as without it."""
+    whole = rescompile.build("resnet20_cifar", "torch", seed=3).module.state_dict()  # type: ignore[attr-defined]
+    less = rescompile.build("resnet20_cifar", "torch", seed=3, drop="layer2.1").module.state_dict()  # type: ignore[attr-defined]
+    assert len(less) == len(whole) - 12
+    assert all((whole[name] == value).all() for name, value in less.items())
+
+
+def test_names_with_spaces_around_them() -> None:
+    """They are taken off, in the record too."""
+    network, _ = apply(network_of("resnet20_cifar"), None, {"drop": " layer2.1, layer3.1"})
+    assert network.passes == ("drop=layer2.1,layer3.1",)
+
+
+# --- recorded ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "lesion",
+    [
+        {"drop": "layer2.1,layer3.0"},
+        {"swap": "layer2.1,layer2.2"},
+        {"drop": "layer1.1", "swap": "layer3.1,layer3.2", "fold_batchnorm": True},
+    ],
+    ids=str,
+)
+def test_records_give_the_same_again(lesion: dict[str, Any], tmp_path: Path) -> None:
+    """extract + build with the recorded passes gives the same bytes."""
+    first, spec, second = tmp_path / "first.onnx", tmp_path / "resnet20_cifar.yaml", tmp_path / "second.onnx"
+    flags = [f"--{key.replace('_', '-')}" + ("" if value is True else f"={value}") for key, value in lesion.items()]
+    assert invoke("build", "resnet20_cifar", "-t", "onnx", "-o", first, *flags).exit_code == 0
+    recorded = json.loads(invoke("extract", first, "--json").stdout)["passes"]
+    assert options(recorded) == lesion
+    told = invoke("extract", first, "-o", spec).stderr.split("built with ")[1].split()
+    assert invoke("build", spec, "-t", "onnx", "-o", second, *told).exit_code == 0
+    assert first.read_bytes() == second.read_bytes()
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def refused(network: Network, **lesion: Any) -> UsageError:
+    with pytest.raises(UsageError) as caught:
+        apply(network, None, lesion)
+    for diagnostic in caught.value.diagnostics:
+        assert len(render([diagnostic], "text")) < LONGEST
+    return caught.value
+
+
+WRONG = [
+    ("resnet20_cifar", {"drop": "layer2.3"}, "E0806", "no part 'layer2.3'", "did you mean 'layer2.2'?"),
+    ("resnet20_cifar", {"drop": "layr2.1"}, "E0806", "no part 'layr2.1'", "did you mean 'layer2.1'?"),
+    ("resnet20_cifar", {"drop": "xyz"}, "E0806", "no part 'xyz'", "the residual blocks are layer1.0,"),
+    ("resnet20_cifar", {"drop": "layer2.1,,layer1.1"}, "E0806", "a name is missing", "the residual blocks are"),
+    ("resnet20_cifar", {"drop": "layer2.1,layer2.1"}, "E0806", "named twice", None),
+    ("resnet20_cifar", {"drop": "layer2.1,layer2.1.add"}, "E0806", "dropped already", None),
+    ("resnet20_cifar", {"drop": "layer2"}, "E0807", "3 residual branches", "name one of layer2.0, layer2.1, layer2.2"),
+    (
+        "resnet20_cifar",
+        {"drop": "conv1"},
+        "E0807",
+        "[3, 32, 32] into [16, 32, 32]",
+        "the residual blocks are layer1.0,",
+    ),
+    ("resnet20_cifar", {"drop": "layer2.0.conv1"}, "E0807", "no residual block", "'layer2.0', which it is in, is one"),
+    (
+        "resnet20_cifar",
+        {"drop": "layer2.1.conv1"},
+        "E0807",
+        "no path would be left",
+        "'layer2.1', which it is in, is one",
+    ),
+    ("plain20_cifar", {"drop": "layer2.0"}, "E0807", "into [32, 16, 16], and has no shortcut", "no residual blocks"),
+    (
+        "plain20_cifar",
+        {"drop": "layer2"},
+        "E0807",
+        "into [32, 16, 16], and has no shortcut",
+        "dropped, are layer1.0.conv1,",
+    ),
+    ("plain20_cifar", {"drop": "layer2.1.bn1"}, "E0807", "it is no layer either", "dropped, are layer1.0.conv1,"),
+    ("plain20_cifar", {"drop": "layer2.1.conv1,layer2.1"}, "E0806", "'layer2.1.conv1' is dropped already", None),
+    ("plain20_cifar", {"drop": "layer2.1,layer2.1.conv1"}, "E0806", "'layer2.1.conv1' is dropped already", None),
+    ("plain20_cifar", {"drop": "layer2.1.conv9"}, "E0806", "no part", "did you mean 'layer2.1.conv"),
+    ("densenet121", {"drop": "features.denseblock1.denselayer3"}, "E0807", "side by side", "no residual blocks"),
+    ("resnet20_cifar", {"swap": "layer2.1,layer2.0"}, "E0808", "[16, 32, 32] into [32, 16, 16]", None),
+    ("resnet20_cifar", {"swap": "layer2.1,layer1.1"}, "E0808", "would lose their names", None),
+    ("resnet20_cifar", {"swap": "layer2.1,layer2.1"}, "E0808", "with itself", None),
+    ("resnet20_cifar", {"swap": "layer2.1"}, "E0802", "names 1 of", None),
+    ("resnet20_cifar", {"swap": "layer1.0,layer1.1,layer1.2"}, "E0802", "names 3 of", None),
+    ("resnet20_cifar", {"swap": "layer2.1,layer9"}, "E0806", "no part 'layer9'", "did you mean"),
+    ("plain20_cifar", {"swap": "layer2.1,layer2.2"}, "E0807", "no residual block", "no residual blocks"),
+    ("resnet20_cifar", {"drop": "layer2.1", "swap": "layer2.1,layer2.2"}, "E0807", "no residual block", None),
+    ("resnet20_cifar", {"drop": ""}, "E0802", "nothing", None),
+    ("resnet20_cifar", {"drop": ["layer2.1"]}, "E0802", "is text", None),
+]
+
+
+@pytest.mark.parametrize(("name", "lesion", "code", "message", "help"), WRONG, ids=lambda value: str(value)[:40])
+def test_refusals(name: str, lesion: dict[str, Any], code: str, message: str, help: str | None) -> None:
+    """Each says where, why, and what would do."""
+    error = refused(network_of(name), **lesion)
+    (diagnostic,) = error.diagnostics
+    assert diagnostic.code == code
+    assert message in diagnostic.message
+    if help is not None:
+        assert help in (diagnostic.help or "")
+    assert (diagnostic.place is None) == (code == "E0802")
+
+
+def test_all_unknown_names_at_once() -> None:
+    """Each is marked where it stands."""
+    error = refused(network_of("resnet20_cifar"), drop="layer2.1,nose,layer3.1,mouth")
+    text = "layer2.1,nose,layer3.1,mouth"
+    marked = [text[d.place.column - 1 : d.place.end - 1] for d in error.diagnostics if d.place]
+    assert marked == ["nose", "mouth"]
+
+
+def test_blocks_inside_one_another(tmp_path: Path) -> None:
+    """A residual in the branch of another can be dropped by its own name, and cannot change places with the outer one."""
+    inner = {"residual": {"branch": {"conv": {"channels": 4, "kernel": 3}}}}
+    rows = [{"residual": {"branch": [inner, "relu"]}}]
+    path = tmp_path / "nested.yaml"
+    path.write_text(yaml.safe_dump({"rescompile": 1, "name": "nested", "input": [4, 8, 8], "network": rows}))
+    network = network_of(str(path))
+    adds = [path for path, node in walk(network.root) if getattr(node, "merge", "") == "add"]
+    assert len(adds) == 2
+    without, _ = apply(network, None, {"drop": adds[1]})
+    assert cost(without).parameters == 0
+    assert [path for path, node in walk(without.root) if getattr(node, "merge", "") == "add"] == adds[:1]
+    assert refused(network, swap=",".join(adds)).diagnostics[0].code == "E0808"
+
+
+def test_a_residual_on_a_part_of_the_channels(tmp_path: Path) -> None:
+    """A residual in the branch of a split drops like any other; its part of the channels then passes by."""
+    branches = [{name: {"residual": {"branch": {"conv": {"channels": 2, "kernel": 1}}}}} for name in ("one", "two")]
+    rows = [{"parallel": {"merge": "concat", "split": True, "branches": branches}}]
+    path = tmp_path / "halves.yaml"
+    path.write_text(yaml.safe_dump({"rescompile": 1, "name": "halves", "input": [4, 3, 3], "network": rows}))
+    network = network_of(str(path))
+    weights = draw(network, 1)
+    without, kept = apply(network, weights, {"drop": "one"})
+    assert kept is not None
+    x = np.random.default_rng(1).standard_normal((2, 4, 3, 3))
+    other = x[:, 2:] + np.einsum("oi,bihw->bohw", kept["two.conv.weight"][:, :, 0, 0], x[:, 2:])
+    assert np.allclose(interpret(without, kept, x)["logits"], np.concatenate([x[:, :2], other], axis=1))
+
+
+def test_command_line() -> None:
+    """A lesion works with every command that takes a network; a wrong one is a wrong use, with exit code 2."""
+    data = json.loads(invoke("show", "resnet20_cifar", "--drop", "layer2.1", "--json").stdout)
+    assert data["passes"] == ["drop=layer2.1"]
+    result = invoke("show", "resnet20_cifar", "--drop", "layer2.1,layer7.1")
+    assert result.exit_code == 2
+    assert "--drop:1:10: error[E0806]: the network has no part 'layer7.1'" in result.stderr
+    assert "        |          ^^^^^^^^" in result.stderr.replace("      |", "        |")
+
+
+def test_a_feature_changes_nothing_of_what_a_lesion_takes_out(tmp_path: Path) -> None:
+    """A layer goes with its norm and activation, whether its convolution is a feature or not."""
+    spec = tmp_path / "net.yaml"
+    spec.write_text(
+        "rescompile: 1\nname: net\ninput: [4, 8, 8]\nnetwork: [{a: {conv: {channels: 4, kernel: 3}}}, "
+        "{b: {conv: {channels: 4, kernel: 3}}}, {bn: norm}, {nonlinear: act}, {fc: {conv: {channels: 2, kernel: 1}}}]\n"
+    )
+    left = []
+    for settings in ([], ["features=[b]"]):
+        network, _ = apply(rescompile.elaborate(rescompile.load(spec, settings)), None, {"drop": "b"})
+        left.append([name for name, _ in parameters(network)])
+    assert left == [["a.weight", "fc.weight"]] * 2

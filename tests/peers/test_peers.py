@@ -1,0 +1,444 @@
+"""The zoo against the libraries that people load checkpoints from, and against the released code: same names, same numbers.
+
+Counts and digests cannot see where a norm stands or which convolution has the stride, so the outputs must agree too: ONNX
+Runtime on our file against the peer itself, both measured against the peer in float64 (see `peers.bound`).
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import facts
+import numpy as np
+import pytest
+from ort import ran
+
+torch = pytest.importorskip("torch", reason="the peers are torch models: pip install torch")
+pytest.importorskip("onnxruntime", reason="our side runs in ONNX Runtime: pip install 'rescompile[run]'")
+
+import peers  # before torchvision: it declares the operators whose library may not load
+
+torchvision = pytest.importorskip("torchvision", reason="a peer of many networks: pip install --no-deps torchvision")
+timm = pytest.importorskip("timm", reason="a peer of many networks: pip install --no-deps timm")
+
+from references import cifar, darknet, densenet, drn, highway, imagenet, wrn
+from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from rescompile import build, load
+from rescompile.analysis.cost import cost
+from rescompile.ir.network import Network, Op, Parallel, Series, walk
+from rescompile.ir.ops import Act
+from rescompile.lang import library
+from rescompile.weights import (
+    Tensor,
+    profiles,
+)
+
+Tensors = dict[str, peers.Array]
+Renamed = Callable[[str, Tensors], Tensors]
+
+
+def as_they_are(_name: str, tensors: Tensors) -> Tensors:
+    """Strict loading: the peer has our names."""
+    return tensors
+
+
+def by(profile: str) -> Renamed:
+    """Our names by a naming profile, which these comparisons prove: on the library's own weights, by outputs."""
+
+    def renamed(name: str, tensors: Tensors) -> Tensors:
+        held = {key: Tensor.of(array) for key, array in tensors.items()}
+        return {key: t.make() for key, t in profiles.load(profile).to_ours(held, facts.network(name)).items()}
+
+    return renamed
+
+
+def three_blocks(_name: str, tensors: Tensors) -> Tensors:
+    """torchvision's class counts its last norm as that of a fourth block, which networks for CIFAR do not have."""
+    return {key.replace("features.norm5.", "features.norm4."): tensor for key, tensor in tensors.items()}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What a network of the zoo is compared with, and how: `settings` change our side, as `--set` does."""
+
+    make: Callable[[], nn.Module]
+    input: tuple[int, int, int] = (3, 64, 64)
+    settings: tuple[str, ...] = ()
+    renamed: Renamed = as_they_are
+    positive: str = ""
+    named: Callable[[nn.Module], Tensors] = peers.arrays
+
+
+def torchvision_peer(name: str) -> nn.Module:
+    """A model without weights to download, and without the slow drawing of new ones."""
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+    return model
+
+
+def timm_peer(name: str) -> nn.Module:
+    """A model without weights to download."""
+    model: nn.Module = timm.create_model(name, pretrained=False)
+    return model
+
+
+#: Inputs of networks that cannot be small, and of one network the size of its paper. All others are compared at 64x64;
+#: those with average pools of stride 2 in their shortcuts at 90x90, where these meet odd maps.
+SIZES = {"alexnet": 96, "googlenet": 96, "inception_v3": 299, "resnet50": 224}
+
+
+def automatic() -> Iterator[tuple[str, Peer]]:
+    """Networks whose rows name a peer, torchvision's before timm's: it needs no adapting, its checkpoints fit strictly."""
+    for name in facts.zoo():
+        known = facts.rows()[name].get("peers") or {}
+        size = SIZES.get(name, 90 if re.fullmatch(r"resnet\d+_?[dD]", name) else 64)
+        if theirs := known.get("torchvision"):
+            yield name, Peer(lambda theirs=theirs: torchvision_peer(theirs), (3, size, size))
+        elif (theirs := known.get("timm")) and name not in ADAPTED:
+            yield name, Peer(lambda theirs=theirs: timm_peer(theirs), (3, size, size))
+
+
+def darknet53(slope: float) -> nn.Module:
+    """timm's darknet53 with another slope than its 0.01."""
+    model = timm_peer("darknet53")
+    for module in model.modules():
+        if isinstance(module, nn.LeakyReLU):
+            module.negative_slope = slope
+    return model
+
+
+def mobilenet() -> nn.Module:
+    """timm's MobileNet with the paper's relu instead of relu6."""
+    model = timm_peer("mobilenetv1_100")
+    for module in list(model.modules()):
+        for child, inner in list(module.named_children()):
+            if isinstance(inner, nn.ReLU6):
+                setattr(module, child, nn.ReLU())
+    return model
+
+
+def resnetv2(name: str) -> nn.Module:
+    """timm's ResNet of pre-activation, without the projection that its basic units begin with although nothing changes."""
+    model = timm_peer(name)
+    if name in ("resnetv2_18", "resnetv2_34"):
+        model.stages[0].blocks[0].downsample = nn.Identity()
+    return model
+
+
+def preact_resnet200() -> nn.Module:
+    """timm has no such model, but its class makes it."""
+    from timm.layers import BatchNormAct2d, create_conv2d
+    from timm.models.resnetv2 import ResNetV2
+
+    model: nn.Module = ResNetV2([3, 24, 36, 3], norm_layer=BatchNormAct2d, conv_layer=create_conv2d)
+    return model
+
+
+#: timm pools before its first norm, which is the same while that norm's scales are positive; all others are random.
+_RESNETV2: dict[str, Any] = {"renamed": by("timm_resnetv2"), "positive": "stages.0.blocks.0.norm1"}
+
+#: Networks whose peer is timm's under other names or with a documented difference.
+ADAPTED = {
+    "darknet53": Peer(lambda: darknet53(0.1), renamed=by("timm_darknet53")),
+    "mobilenet_v1": Peer(mobilenet, renamed=by("timm_mobilenetv1")),
+    "preact_resnet200": Peer(preact_resnet200, **_RESNETV2),
+    **{
+        f"preact_resnet{depth}": Peer(lambda depth=depth: resnetv2(f"resnetv2_{depth}"), **_RESNETV2)
+        for depth in (18, 34, 50, 101, 152)
+    },
+}
+
+_CIFAR, _MNIST = (3, 32, 32), (1, 28, 28)
+_L18, _L34, _L50, _L101 = [2, 2, 2, 2], [3, 4, 6, 3], [3, 4, 6, 3], [3, 4, 23, 3]
+_NINE = ("parameters.n=3",)  # units, and so 20 layers of 110: rounding errors grow with depth and would hide mistakes
+
+
+def variant(unit: type[cifar.Unit], bias: bool = False, shared: tuple[int, ...] = ()) -> Peer:
+    """A ResNet for CIFAR of 20 layers with units of this kind."""
+    return Peer(lambda: cifar.Net(3, unit, bias, shared), _CIFAR, _NINE)
+
+
+#: The rest, written down from the papers and the released code (see `references`).
+REFERENCES = {
+    # He et al. 2015 and 2016, Xie et al. 2016 on ImageNet
+    "plain18": Peer(lambda: imagenet.without_projections(ResNet(imagenet.Plain, _L18))),
+    "plain34": Peer(lambda: imagenet.without_projections(ResNet(imagenet.Plain, _L34))),
+    "resnet18_A": Peer(lambda: imagenet.without_projections(ResNet(imagenet.OptionA, _L18))),
+    "resnet34_A": Peer(lambda: imagenet.without_projections(ResNet(imagenet.OptionA, _L34))),
+    "resnet18_C": Peer(lambda: imagenet.option_c(ResNet(BasicBlock, _L18))),
+    "resnet34_C": Peer(lambda: imagenet.option_c(ResNet(BasicBlock, _L34))),
+    "resnet50_v1": Peer(lambda: imagenet.original(torchvision_peer("resnet50"))),
+    "resnet101_v1": Peer(lambda: imagenet.original(torchvision_peer("resnet101"))),
+    "resnet50_bn_after_add": Peer(lambda: ResNet(imagenet.NormAfterAdd, _L50)),
+    "resnet101_wider_1x100d": Peer(lambda: ResNet(Bottleneck, _L101, width_per_group=100)),
+    "resnext50_2x40d": Peer(lambda: ResNet(Bottleneck, _L50, groups=2, width_per_group=40)),
+    "resnext50_4x24d": Peer(lambda: ResNet(Bottleneck, _L50, groups=4, width_per_group=24)),
+    "resnext50_8x14d": Peer(lambda: ResNet(Bottleneck, _L50, groups=8, width_per_group=14)),
+    "wrn18_2_imagenet": Peer(lambda: imagenet.wide(_L18)),
+    # on CIFAR
+    "plain20_cifar": Peer(lambda: cifar.Net(3, cifar.Plain), _CIFAR),
+    "resnet20_cifar": Peer(lambda: cifar.Net(3), _CIFAR),
+    "resnet110_cifar": Peer(lambda: cifar.Net(18), _CIFAR),
+    "resnet164_cifar": Peer(lambda: cifar.Bottlenecks(18), _CIFAR),
+    "resnext29_8x64d_cifar": Peer(lambda: cifar.Bottlenecks(3, 64, 8, 64, stride_at=2), _CIFAR),
+    "preact_resnet110_cifar": variant(cifar.PreActivated, shared=(1, 2, 3)),
+    "preact_resnet164_cifar": Peer(lambda: cifar.PreActivation(18), _CIFAR),
+    "stochastic_depth_110": variant(cifar.StochasticDepth, bias=True),
+    "torchblog_reference": variant(cifar.Unit, bias=True),
+    "torchblog_no_relu": variant(cifar.NoRelu, bias=True),
+    "torchblog_bn_after_add": variant(cifar.NormAfterAdd, bias=True),
+    "torchblog_bn_after_add_no_relu": variant(cifar.NormAfterAddNoRelu, bias=True),
+    "he2016_1layer_skip_110": Peer(lambda: cifar.Net(6, cifar.OneLayer), _CIFAR, ("parameters.n=6",)),
+    "he2016_shortcut_original": variant(cifar.Unit),
+    "he2016_shortcut_scale_0_1": variant(cifar.Plain),
+    "he2016_shortcut_scale_0_5_1": variant(cifar.HalfShortcut),
+    "he2016_shortcut_scale_0_5_0_5": variant(cifar.HalfBoth),
+    "he2016_shortcut_exclusive_gate_b0_to_b5": variant(cifar.ExclusiveGate),
+    "he2016_shortcut_exclusive_gate_b6": variant(cifar.ExclusiveGate),
+    "he2016_shortcut_exclusive_gate_b7": variant(cifar.ExclusiveGate),
+    "he2016_shortcut_shortcut_gate_b0": variant(cifar.ShortcutGate),
+    "he2016_shortcut_shortcut_gate_b6": variant(cifar.ShortcutGate),
+    "he2016_shortcut_conv1x1": variant(cifar.Projected),
+    "he2016_shortcut_dropout_0_5": variant(cifar.Unit),
+    "he2016_activation_original": variant(cifar.Unit),
+    "he2016_activation_bn_after_add": variant(cifar.NormAfterAdd),
+    "he2016_activation_relu_before_add": variant(cifar.ReluBeforeAdd),
+    "he2016_activation_relu_only_preact": variant(cifar.ReluOnlyPreActivation),
+    "he2016_activation_full_preact": variant(cifar.PreActivated, shared=(1,)),
+    # Zagoruyko & Komodakis 2016
+    "wrn_16_8": Peer(lambda: wrn.Net(2, 1), _CIFAR, ("parameters.k=1",)),
+    "wrn_16_8_dropout": Peer(lambda: wrn.Net(2, 1), _CIFAR, ("parameters.k=1",)),
+    "wrn_40_1": Peer(lambda: wrn.Net(6, 1), _CIFAR),
+    "wrn_40_2": Peer(lambda: wrn.Net(6, 2), _CIFAR),
+    "wrn_22_2_B313": Peer(lambda: wrn.Net(3, 2, (3, 1, 3)), _CIFAR),
+    "wrn_40_2_B13": Peer(lambda: wrn.Net(6, 2, (1, 3)), _CIFAR),
+    "wrn_40_2_B31": Peer(lambda: wrn.Net(6, 2, (3, 1)), _CIFAR),
+    "wrn_40_2_B131": Peer(lambda: wrn.Net(6, 2, (1, 3, 1)), _CIFAR),
+    "wrn_40_2_B311": Peer(lambda: wrn.Net(6, 2, (3, 1, 1)), _CIFAR),
+    **{
+        f"wrn_40_2_l{deep}": Peer(lambda deep=deep: wrn.Net(12 // deep, 2, (3,) * deep), _CIFAR)
+        for deep in (1, 2, 3, 4)
+    },
+    # Huang et al. 2017; torchvision's class has its last norm under another name for CIFAR
+    "densenet264": Peer(lambda: torchvision.models.DenseNet(32, (6, 12, 64, 48), num_init_features=64)),
+    "densenet_40_k12_cifar": Peer(lambda: densenet.Plain(12, 12), _CIFAR),
+    "densenet_bc_100_k12_cifar": Peer(lambda: densenet.bottlenecks(16, 12), _CIFAR, renamed=three_blocks),
+    "densenet_bc_40_k36_cifar": Peer(lambda: densenet.bottlenecks(6, 36), _CIFAR, renamed=three_blocks),
+    # Srivastava et al. 2015
+    "highway_b_cifar10_19": Peer(highway.B, _CIFAR),
+    "highway_b_cifar100_19": Peer(lambda: highway.B(100), _CIFAR),
+    "highway_mnist_conv_16": Peer(lambda: highway.Convolutional(16), _MNIST),
+    "highway_mnist_conv_32": Peer(lambda: highway.Convolutional(32), _MNIST),
+    **{
+        f"{kind}_mnist_fc_{layers}": Peer(
+            lambda kind=kind, layers=layers: highway.FullyConnected(layers, kind == "plain"), _MNIST
+        )
+        for kind in ("highway", "plain")
+        for layers in (10, 20)
+    },
+    # darknet
+    "darknet19": Peer(lambda: darknet.Net(darknet.darknet19())),
+    "darknet_resnet18": Peer(lambda: darknet.Net(darknet.resnet_basic((2, 2, 2, 2)))),
+    "darknet_resnet34": Peer(lambda: darknet.Net(darknet.resnet_basic((3, 4, 6, 3)))),
+    "darknet_resnet50": Peer(lambda: darknet.Net(darknet.resnet_bottleneck((3, 4, 6, 3)))),
+    "darknet_resnet101": Peer(lambda: darknet.Net(darknet.resnet_bottleneck((3, 4, 23, 3), average_last=True))),
+    "darknet_resnext50": Peer(lambda: darknet.Net(darknet.resnet_bottleneck((3, 4, 6, 3), 128, 256, 32))),
+    "darknet_densenet201": Peer(lambda: darknet.Net(darknet.densenet201())),
+    # Yu et al. 2017
+    "drn_a_18": Peer(lambda: drn.A(drn.Basic, (2, 2, 2, 2))),
+    "drn_a_50": Peer(lambda: drn.A(drn.Bottleneck, (3, 4, 6, 3))),
+    "drn_c_26": Peer(lambda: drn.C(drn.Basic, (1, 1, 2, 2, 2, 2, 1, 1))),
+    "drn_c_58": Peer(lambda: drn.C(drn.Bottleneck, (1, 1, 3, 4, 6, 3, 1, 1))),
+    "drn_d_22": Peer(lambda: drn.D(drn.Basic, (1, 1, 2, 2, 2, 2, 1, 1))),
+    "drn_d_24": Peer(lambda: drn.D(drn.Basic, (1, 1, 2, 2, 2, 2, 2, 2))),
+    "drn_d_54": Peer(lambda: drn.D(drn.Bottleneck, (1, 1, 3, 4, 6, 3, 1, 1))),
+}
+
+AUTOMATIC = dict(automatic())
+PEERS = {**AUTOMATIC, **ADAPTED, **REFERENCES}
+
+#: Networks whose tensors stand where they branch off, while the peer registers them elsewhere: auxiliary heads, gates.
+OTHER_ORDER = {"googlenet", "inception_v3"}
+
+
+def same(name: str, peer: Peer) -> None:
+    """Hold our ONNX file with the weights of a peer to the peer, as it is and with its norms folded (large ones: folded).
+
+    One bound for both: a folded weight is computed in float64 and rounded once, where eager rounds after the convolution
+    and again in the norm, so folding may not cost anything that the peer's own float32 does not.
+    """
+    with torch.device("meta"):  # drawing the weights of a fresh model would take longer than all the rest
+        model = peer.make()
+    model = peers.randomised(model.to_empty(device="cpu"), (4, *peer.input), positive=peer.positive)
+    x = np.random.default_rng(1).standard_normal((2, *peer.input), np.float32)
+    single, double = peers.outputs(model, x)
+    assert peers.telling(double) > 0.001  # a thousand times what float32 loses
+    spec = load(name, [f"input={list(peer.input)}", *peer.settings])
+    tensors = peer.renamed(name, peer.named(model))
+    large = sum(tensor.size for tensor in tensors.values()) > 30e6
+    for fold in (True,) if large else (False, True):
+        found = ran(build(spec, "onnx", tensors, fold_batchnorm=fold).to_bytes(), {"input": x})["logits"]
+        assert peers.error(found, double) <= peers.bound(single, double), f"fold_batchnorm={fold}"
+    if large:
+        del model, tensors
+        gc.collect()  # hundreds of megabytes, and torch modules refer to themselves
+
+
+@pytest.mark.parametrize("name", [name for name in PEERS if PEERS[name].renamed is as_they_are])
+def test_names(name: str) -> None:
+    """`load_state_dict(checkpoint, strict=True)` needs no mapping; of the libraries' checkpoints, rows read in our order."""
+    with torch.device("meta"):
+        model = PEERS[name].make()
+    network = facts.network(name, *PEERS[name].settings)
+    theirs = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    ours = facts.shapes(network)
+    assert ours == theirs
+    assert cost(network).parameters == sum(parameter.numel() for parameter in model.parameters())
+    if name in AUTOMATIC and name not in OTHER_ORDER:
+        assert list(ours) == list(theirs)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_outputs(name: str) -> None:
+    """On weights far from those of a fresh model."""
+    same(name, PEERS[name])
+
+
+# --- naming profiles ---------------------------------------------------------------------------------------------------
+
+
+def files_of(model: nn.Module) -> Tensors:
+    """A DenseNet's tensors under the names of the files that torchvision distributes: its loader takes them for a layer's
+    own (see `test_the_loader_of_torchvision`). They are older than the counters of norms."""
+    old = re.compile(r"(denselayer\d+\.(?:norm|conv))(\d)")
+    tensors = peers.arrays(model).items()
+    return {old.sub(r"\1.\2", key): tensor for key, tensor in tensors if not key.endswith("num_batches_tracked")}
+
+
+#: For each profile, a network of ours and the library's own.
+PROFILES = {
+    "timm_resnetv2": ("preact_resnet18", ADAPTED["preact_resnet18"]),
+    "timm_darknet53": ("darknet53", ADAPTED["darknet53"]),
+    "timm_mobilenetv1": ("mobilenet_v1", ADAPTED["mobilenet_v1"]),
+    "timm_vgg": ("vgg11_bn", Peer(lambda: timm_peer("vgg11_bn"), renamed=by("timm_vgg"))),
+    "torchvision_densenet_files": (
+        "densenet121",
+        Peer(lambda: torchvision_peer("densenet121"), named=files_of, renamed=by("torchvision_densenet_files")),
+    ),
+}
+
+
+def test_every_profile_is_proved() -> None:
+    """A profile that nobody compares may be wrong; those of keras are met in test_keras.py."""
+    assert set(PROFILES) == {name for name in profiles.files() if not name.startswith("keras_")}
+
+
+@pytest.mark.parametrize("profile", [name for name, (_, peer) in PROFILES.items() if peer not in PEERS.values()])
+def test_profile_from_the_library(profile: str) -> None:
+    """The library's weights under our names compute what the library does; other profiles are met in `test_outputs`."""
+    same(*PROFILES[profile])
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_profile_to_the_library(profile: str) -> None:
+    """Our weights under the library's names and in its shapes are a checkpoint of the library's: all, and nothing else."""
+    name, peer = PROFILES[profile]
+    network = facts.network(name, *peer.settings)
+    with torch.device("meta"):
+        model = peer.make()
+    theirs = {key: tensor.shape for key, tensor in peer.named(model.to_empty(device="cpu")).items()}
+    known = profiles.load(profile).names(network)
+    assert {fact.theirs: fact.shape for fact in known.values()} == theirs
+
+
+def test_the_loader_of_torchvision() -> None:
+    """torchvision's own code reads what `--to torchvision_densenet_files` names, and then computes the same."""
+    from torchvision.models import densenet as theirs
+
+    model = peers.randomised(torchvision_peer("densenet121"), (4, 3, 64, 64))
+    names = profiles.load("torchvision_densenet_files").names(facts.network("densenet121"))
+    assert any(key != known.theirs for key, known in names.items())
+
+    class Files:
+        def get_state_dict(self, **_: Any) -> dict[str, torch.Tensor]:
+            return {names[key].theirs: tensor for key, tensor in model.state_dict().items() if key in names}
+
+    other = torchvision_peer("densenet121").eval()
+    theirs._load_state_dict(other, Files(), progress=False)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model(x), other(x))
+
+
+def test_adaptive_pool_with_bins_that_overlap() -> None:
+    """At 96 the adaptive pool of a VGG makes 7x7 of 3x3."""
+    same("vgg11", Peer(lambda: torchvision_peer("vgg11"), (3, 96, 96)))
+
+
+def test_the_bound_sees_another_slope() -> None:
+    """timm's own slope is another network; if the bound let it pass, it would let anything pass."""
+    with pytest.raises(AssertionError, match="<="):
+        same("darknet53", Peer(lambda: darknet53(0.01), renamed=by("timm_darknet53")))
+
+
+def test_the_bound_sees_another_order() -> None:
+    """So would a norm on the other side of the addition, in the same tensors."""
+    with pytest.raises(AssertionError, match="<="):
+        same("he2016_activation_bn_after_add", variant(cifar.Unit))
+
+
+def test_every_library_peer_is_compared() -> None:
+    """A row that names a peer of torchvision or timm is never left out silently."""
+    named = {name for name in facts.zoo() if {"torchvision", "timm"} & set(facts.rows()[name].get("peers") or {})}
+    assert named <= set(PEERS)
+    assert set(PEERS) <= set(facts.zoo())
+
+
+def computed_words(network: Network) -> set[str]:
+    """The blocks, op words and merges that the outputs of evaluation mode depend on."""
+    words: set[str] = set()
+    for _, node in walk(network.root, computed=True):
+        match node:
+            case Op(kind=Act(kind=word)):
+                words.add(word)
+            case Op():
+                words.add(node.kind.word)
+            case Parallel():
+                words.add(f"merge {node.merge}")
+            case Series() if node.call:
+                words.add(f"block {node.call.block}")
+    return words
+
+
+@cache
+def compared_words() -> frozenset[str]:
+    """All that the comparisons above meet, each with its settings."""
+    return frozenset().union(*(computed_words(facts.network(name, *peer.settings)) for name, peer in PEERS.items()))
+
+
+#: Blocks that no comparison of outputs can meet, with the reason.
+NOT_COMPARED = {
+    "googlenet_aux": "an auxiliary head: evaluation mode does not compute it; its names and shapes are compared",
+    "inception_aux": "likewise",
+}
+
+
+def test_every_block_is_compared() -> None:
+    """Every block of the library, and every one that a spec defines, computes something in a compared network."""
+    defined = {block for name in facts.zoo() for block in facts.blocks(facts.network(name))} | set(library.blocks())
+    met = {word.removeprefix("block ") for word in compared_words() if word.startswith("block ")}
+    assert defined - met == set(NOT_COMPARED)
+
+
+def test_every_op_is_compared() -> None:
+    """Every op word and every merge that the zoo computes with, too."""
+    assert set().union(*(computed_words(facts.network(name)) for name in facts.zoo())) <= compared_words() | {
+        f"block {block}" for block in NOT_COMPARED
+    }

@@ -1,0 +1,624 @@
+"""Files in other numbers than float32, and files made for a runtime: what is in them, what it costs, and what is refused.
+
+The quantiser is ONNX Runtime's; what it made is held to first principles (ranges, scales, roundings) and to float64.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx.numpy_helper import to_array
+from ort import ran
+from typer.testing import CliRunner
+
+import rescompile
+from rescompile import backend
+from rescompile.cli import app
+from rescompile.diagnostics.errors import CheckFailed, UsageError
+from rescompile.files import checksum
+from rescompile.ir.interpreter import interpret
+from rescompile.ir.network import Network, parameters
+from rescompile.quantize import calibration
+from rescompile.runtimes import RUNTIMES, Job, recipes
+from rescompile.weights import Array
+
+pytest.importorskip("onnxruntime.quantization", reason="makes int8 files: pip install 'rescompile[quantize]'")
+
+SPEC = """
+rescompile: 1
+name: small
+input: [3, 12, 10]
+preprocess: {mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]}
+network:
+  - conv1: {conv: {channels: 16, kernel: 3, padding: 1}}
+  - bn1: norm
+  - relu
+  - body:
+      residual:
+        branch:
+          - conv2: {conv: {channels: 16, kernel: 3, padding: 1, groups: 4}}
+          - bn2: norm
+  - relu
+  - parallel: {merge: concat, branches: [identity, [conv3: {conv: {channels: 8, kernel: 1, bias: true}}]]}
+  - bn3: norm
+  - relu
+  - global_avgpool
+  - flatten
+  - fc: {linear: 7}
+"""
+INT8, UINT8 = onnx.TensorProto.INT8, onnx.TensorProto.UINT8
+FLOAT = onnx.TensorProto.FLOAT
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small network, which has what the quantiser treats apart: groups, a norm that nothing folds, two kinds of merges."""
+    found = tmp_path_factory.mktemp("spec") / "small.yaml"
+    found.write_text(SPEC, encoding="utf-8")
+    return found
+
+
+@pytest.fixture(scope="module")
+def small(path: Path) -> Network:
+    """Its tree."""
+    return rescompile.elaborate(rescompile.load(path))
+
+
+@pytest.fixture(scope="module")
+def weights(small: Network) -> dict[str, Array]:
+    """Weights unlike any defaults, each channel of another size, as those of trained networks are."""
+    generator = np.random.default_rng(3)
+    made = {}
+    for name, parameter in parameters(small):
+        value = generator.standard_normal(parameter.shape).astype(np.float32)
+        if name.endswith("running_var"):
+            value = 0.5 + value**2
+        elif len(parameter.shape) > 1:
+            sizes = generator.uniform(0.2, 2, (len(value), *(1,) * (value.ndim - 1)))
+            value = (value * sizes / np.sqrt(parameter.fan_in)).astype(np.float32)
+        made[name] = value if parameter.shape else np.array(7)
+    return made
+
+
+@pytest.fixture(scope="module")
+def images() -> Array:
+    """Inputs that are not centred, so that ranges are not symmetric."""
+    return (1 + np.random.default_rng(4).standard_normal((20, 3, 12, 10))).astype(np.float32)
+
+
+def off(found: Array, exact: Array) -> float:
+    """The relative root mean square error."""
+    return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
+
+
+def int8(network: Network, weights: Any, images: Any, **options: Any) -> onnx.ModelProto:
+    """The network as an int8 model, checked."""
+    made = rescompile.build(network, "onnx", weights, precision="int8", calibrate=images, **options)
+    model = onnx.load_from_string(made.to_bytes())
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def metadata(model: onnx.ModelProto) -> dict[str, str]:
+    """What a model records."""
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def tensors(model: onnx.ModelProto) -> dict[str, Array]:
+    """The initializers by name."""
+    return {tensor.name: to_array(tensor) for tensor in model.graph.initializer}
+
+
+def folded(small: Network, weights: dict[str, Array]) -> dict[str, Array]:
+    """The weights of the network with its norms folded, in float32."""
+    model = rescompile.build(small, "onnx", weights, fold_batchnorm=True).to_bytes()
+    return tensors(onnx.load_from_string(model))
+
+
+# --- float16 ----------------------------------------------------------------------------------------------------------
+
+
+def test_float16_is_as_exact_as_torch_in_float16(small: Network, weights: dict[str, Array], images: Array) -> None:
+    """The rule for every precision: at most three times the error of plain torch in the same one."""
+    torch: Any = pytest.importorskip("torch", reason="its float16 is the measure")
+    exact = interpret(small, weights, images)["logits"]
+    given = {name: (lambda value=value: value) for name, value in weights.items()}
+    module = backend.load("torch").make(small, rescompile.weights.Weights(given)).eval().half()  # type: ignore[attr-defined]
+    with torch.inference_mode():
+        plain = module(torch.from_numpy(images).half()).float().numpy()
+    found = {
+        fold: ran(
+            rescompile.build(small, "onnx", weights, precision="fp16", fold_batchnorm=fold).to_bytes(),
+            {"input": images},
+        )["logits"]
+        for fold in (False, True)
+    }
+    for logits in found.values():
+        assert logits.dtype == np.float32
+        assert 1e-5 < off(logits, exact) <= 3 * off(plain, exact)
+
+
+# --- int8 -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("opset", [17, 18, 19, 20, 21])
+def test_int8_weights_are_rounded_by_channel(
+    small: Network, weights: dict[str, Array], images: Array, opset: int
+) -> None:
+    """Whole numbers from -127 to 127, the largest of each channel at the end: no weight moves by more than half a step."""
+    model = int8(small, weights, images, opset=opset)
+    assert [(each.domain, each.version) for each in model.opset_import] == [("", opset)]
+    found, floats = tensors(model), folded(small, weights)
+    for name in ("conv1.weight", "body.conv2.weight", "conv3.weight"):
+        whole, scale = found[f"{name}_quantized"], found[f"{name}_scale"]
+        assert whole.dtype == np.int8
+        assert not found[f"{name}_zero_point"].any()
+        steps = scale.reshape(-1, 1, 1, 1)
+        assert np.abs(np.float64(whole) * steps - floats[name]).max() <= 0.5001 * scale.max()
+        assert (np.abs(np.float64(whole) * steps - floats[name]) <= 0.5001 * steps).all()
+        largest = np.abs(floats[name]).reshape(len(scale), -1).max(1)
+        assert np.allclose(scale, largest / 127, rtol=2e-2)
+    assert "fc.weight" not in found
+    assert "logits_scale" not in found  # classes would share levels
+    assert not {"bn1.weight", "body.bn2.weight"} & set(found)
+    assert "bn3.weight" in found
+
+
+def test_int8_ranges_are_those_of_the_data(small: Network, weights: dict[str, Array], images: Array) -> None:
+    """The scale of the input is its range over 255 steps, of the inputs that were calibrated with: all but each fifth."""
+    images = images.copy()
+    images[4] *= 100  # kept apart
+    found = tensors(int8(small, weights, images))
+    fit = np.delete(images, [4, 9, 14, 19], axis=0)
+    low, high = fit.min(), fit.max()
+    assert found["input_scale"] == pytest.approx((high - low) / 255, rel=1e-5)
+    assert found["input_zero_point"].dtype == np.uint8
+    assert int(found["input_zero_point"]) == round(-low * 255 / (high - low))
+
+
+def test_int8_costs_what_is_told(small: Network, weights: dict[str, Array], images: Array) -> None:
+    """The error on inputs that were kept apart, against float64 here; and data of another size make another, larger one."""
+    made = rescompile.build(small, "onnx", weights, precision="int8", calibrate=images)
+    held = images[4::5]
+    exact = interpret(small, weights, held)["logits"]
+    logits = np.concatenate([ran(made.to_bytes(), {"input": one[None]})["logits"] for one in held])
+    told = made.facts["int8"]
+    assert told["inputs"] == len(held) == 4
+    assert told["error"] == pytest.approx(off(logits, exact), rel=1e-3)
+    assert told["agreed"] == int((logits.argmax(1) == exact.argmax(1)).sum())
+    assert 1e-4 < told["error"] < 0.05
+    other = rescompile.build(small, "onnx", weights, precision="int8", calibrate=images / 100)
+    given = np.concatenate([ran(other.to_bytes(), {"input": one[None]})["logits"] for one in held])
+    assert off(given, exact) > 5 * told["error"]
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+def test_an_int8_file_takes_the_place_of_the_other(
+    small: Network, weights: dict[str, Array], images: Array, batch: int | None, tmp_path: Path
+) -> None:
+    """The same names, shapes and types outside, the batch free or fixed; the origin recorded, and the file known as ours."""
+    model = int8(small, weights, images, batch=batch)
+    plain = onnx.load_from_string(rescompile.build(small, "onnx", weights, batch=batch).to_bytes())
+    assert list(model.graph.input) == list(plain.graph.input)
+    assert list(model.graph.output) == list(plain.graph.output)
+    assert model.graph.name == plain.graph.name
+    assert (model.producer_name, model.ir_version) == (plain.producer_name, plain.ir_version)
+    found, before = metadata(model), metadata(plain)
+    assert {key: found[key] for key in before if key not in ("rescompile.passes", "rescompile.seal")} == {
+        key: value for key, value in before.items() if key not in ("rescompile.passes", "rescompile.seal")
+    }
+    assert found["rescompile.passes"] == '["fold-batchnorm"]'
+    assert found["rescompile.precision"] == "int8"
+    record = json.loads(found["rescompile.quantize.calibration"])
+    assert (record["data"], record["inputs"], record["scheme"]) == ("arrays", 16, "u8s8")
+    if batch:
+        assert ran(model.SerializeToString(), {"input": images[:batch]})["logits"].shape == (batch, 7)
+    (written,) = rescompile.build(small, "onnx", weights, precision="int8", calibrate=images, batch=batch).write(
+        tmp_path / "small.onnx"
+    )
+    assert checksum.state(written) == "ours"
+    assert written.read_bytes() == model.SerializeToString(deterministic=True)  # and so twice the same bytes
+    recorded = backend.extract(written)
+    assert recorded is not None
+    fixed = () if batch is None else (f"batch={batch}",)
+    assert recorded.options == ("precision=int8", *fixed, "weights=FILE", "calibrate=FOLDER")
+    assert recorded.passes == ("fold-batchnorm",)
+
+
+def test_int8_with_free_sizes(small: Network, weights: dict[str, Array], images: Array) -> None:
+    """Calibrated at the size of the spec, and run at another."""
+    model = int8(small, weights, images, dynamic="height,width")
+    sizes = [size.dim_param or size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim]
+    assert sizes == ["batch", 3, "height", "width"]
+    x = (1 + np.random.default_rng(6).standard_normal((2, 3, 17, 21))).astype(np.float32)
+    plain = rescompile.build(small, "onnx", weights, dynamic="height,width").to_bytes()
+    found = ran(model.SerializeToString(), {"input": x})["logits"]
+    assert 1e-4 < off(found, ran(plain, {"input": x})["logits"]) < 0.05
+
+
+def test_every_scheme_computes_the_network(small: Network, weights: dict[str, Array], images: Array) -> None:
+    """That of TensorRT has zero points of 0 alone, and biases in floats."""
+    model = int8(small, weights, images, made_for="tensorrt", batch=None)
+    found = tensors(model)
+    points = {name: value for name, value in found.items() if name.endswith("_zero_point")}
+    assert {value.dtype.name for value in points.values()} == {"int8"}
+    assert not any(value.any() for value in points.values())
+    assert found["conv1.bias"].dtype == np.float32
+    exact = interpret(small, weights, images)["logits"]
+    assert 1e-4 < off(ran(model.SerializeToString(), {"input": images[:1]})["logits"], exact[:1]) < 0.1
+    processors = {
+        value.dtype.name for name, value in tensors(int8(small, weights, images)).items() if "input_zero" in name
+    }
+    assert processors == {"uint8"}
+
+
+def test_folders_and_arrays_are_the_same_data(
+    small: Network, weights: dict[str, Array], images: Array, tmp_path: Path
+) -> None:
+    """Files of one input and of several, in folders, in the order of their paths; drawn ones begin alike."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    np.save(tmp_path / "a" / "first.npy", images[:12].astype(np.float64))
+    for at in range(12, 20):
+        np.save(tmp_path / "b" / f"{at}.npy", images[at])
+    (tmp_path / "notes.txt").write_text("not an array")
+    models = [int8(small, weights, source) for source in (images, tmp_path)]
+    assert models[0].graph == models[1].graph
+    records = [json.loads(metadata(model)["rescompile.quantize.calibration"]) for model in models]
+    assert records[0]["sha256"] == records[1]["sha256"]
+    assert records[1]["data"] == "inputs of 9 files"
+    assert str(tmp_path) not in json.dumps(records)
+    few, many = (calibration.drawn((3, 4, 4), count, 7) for count in (2, 5))
+    assert all(np.array_equal(one(), other()) for one, other in zip(few.fit, many.fit, strict=False))
+    assert calibration.drawn((3, 4, 4), 2, 8).digest() != few.digest()
+    assert not any(np.array_equal(one(), other()) for one in many.fit for other in many.held)
+
+
+def test_images_are_prepared_as_the_spec_says(
+    small: Network, weights: dict[str, Array], tmp_path: Path, path: Path
+) -> None:
+    """(x / 255 - mean) / std, channels first; a spec that does not say is told where to."""
+    pillow = pytest.importorskip("PIL.Image", reason="reads images: pip install 'rescompile[image]'")
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 12, 10, 3), np.uint8)
+    for at, each in enumerate(pixels):
+        pillow.fromarray(each).save(tmp_path / f"{at}.png")
+    prepared = ((pixels / 255 - 0.5) / 0.25).transpose(0, 3, 1, 2).astype(np.float32)
+    models = [int8(small, weights, source) for source in (prepared, tmp_path)]
+    scales = [tensors(model)["input_scale"] for model in models]
+    assert scales[0] == pytest.approx(scales[1], rel=1e-6)
+    record = json.loads(metadata(models[1])["rescompile.quantize.calibration"])
+    assert (record["data"], record["inputs"]) == ("10 images", 8)
+    silent = tmp_path / "silent.yaml"
+    silent.write_text(re.sub("preprocess.*\n", "", SPEC), encoding="utf-8")
+    with pytest.raises(
+        UsageError, match="E0840: small does not record how images become its input: no mean and no std"
+    ):
+        rescompile.build(silent, "onnx", weights, precision="int8", calibrate=tmp_path)
+
+
+def test_without_inputs_to_check_with(small: Network, weights: dict[str, Array], images: Array) -> None:
+    """Four inputs are all calibrated with, and no figure is made up."""
+    made = rescompile.build(small, "onnx", weights, precision="int8", calibrate=images[:4])
+    assert made.facts["calibration"]["inputs"] == 4
+    assert made.facts["int8"]["inputs"] == 0
+    assert made.facts["int8"]["error"] is None
+
+
+def test_activations_that_are_not_finite(small: Network, weights: dict[str, Array], images: Array) -> None:
+    """They have no range; nor is there an error where those of an input that was kept apart are not."""
+    message = "E0740: small cannot be quantised: it has activations that are not finite"
+    large = {**weights, **{f"{name}.weight": np.full(16, 1e25, np.float32) for name in ("bn1", "body.bn2")}}
+    apart = images.copy()
+    apart[9] = 3e38
+    for these, data in ((large, images), (weights, apart)):
+        with pytest.raises(CheckFailed, match=message):
+            rescompile.build(small, "onnx", these, precision="int8", calibrate=data)
+
+
+def test_what_the_quantiser_says_is_told(
+    small: Network, weights: dict[str, Array], images: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its first line, and not as a traceback."""
+    import onnxruntime.quantization
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no such tensor\nat all")
+
+    monkeypatch.setattr(onnxruntime.quantization, "quantize_static", refuse)
+    with pytest.raises(CheckFailed, match=r"E0740: the quantiser of ONNX Runtime does not take small: no such tensor$"):
+        rescompile.build(small, "onnx", weights, precision="int8", calibrate=images)
+
+
+# --- refused ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Folders that cannot be calibrated with, each in its way."""
+    pillow = pytest.importorskip("PIL.Image", reason="reads images: pip install 'rescompile[image]'")
+    arrays = {
+        "bytes": np.zeros((3, 12, 10), np.uint8),
+        "shape": np.zeros((12, 10, 3), np.float32),
+        "none": np.zeros((0, 3, 12, 10), np.float32),
+        "nan": np.full((3, 12, 10), np.nan, np.float32),
+        "objects": np.array([{}], object),
+    }
+    for name, array in arrays.items():
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "x.npy", array)
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "x.npy").write_text("no array")
+    (tmp_path / "short").mkdir()
+    (tmp_path / "short" / "x.npy").write_bytes((tmp_path / "nan" / "x.npy").read_bytes()[:-1])
+    (tmp_path / "archive").mkdir()
+    with (tmp_path / "archive" / "x.npy").open("wb") as file:
+        np.savez(file, x=np.zeros(3))
+    (tmp_path / "empty").mkdir()
+    for name in ("broken", "small"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "broken" / "x.png").write_text("no image")
+    pillow.new("RGB", (5, 4)).save(tmp_path / "small" / "x.png")
+    (tmp_path / "file").write_text("")
+    return tmp_path
+
+
+def refused(*words: object) -> tuple[int, str]:
+    """The exit code and the message of a build that must not work, and leaves nothing behind."""
+    done = CliRunner().invoke(app, ["build", *map(str, words)])
+    assert not Path("x.onnx").exists()
+    return done.exit_code, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("bytes", "bytes/x.npy holds values of uint8, and inputs are floats"),
+        ("shape", "shape/x.npy is of [12, 10, 3], and the network takes [3, 12, 10], or several of those"),
+        ("none", "none/x.npy is of [0, 3, 12, 10]"),
+        ("nan", "nan/x.npy holds a value that is not finite"),
+        ("objects", "objects/x.npy: its array holds objects, and no numbers"),
+        ("text", "text/x.npy: this is no .npy file, by how it begins"),
+        ("archive", "archive/x.npy: an archive holds several arrays, and a .npy file one"),
+        ("short", "short/x.npy: the .npy file is broken: "),
+        ("empty", "empty is a folder without images"),
+        ("broken", "broken/x.png: it is no image of a known format"),
+        ("small", "small/x.png is 4x5, and small takes 12x10"),
+        ("file", "file is no folder"),
+        ("nowhere", "nowhere does not exist"),
+        ("0", "a calibration draws 1 to 100000 inputs, and this is 0"),
+        ("100001", "this is 100001"),
+    ],
+)
+def test_calibration_data_are_checked(
+    source: str, message: str, data: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told by their names, before anything is written."""
+    monkeypatch.chdir(data)
+    code, said = refused(path, "--target", "onnx", "--precision", "int8", "--calibrate", source, "-o", "x.onnx")
+    assert code == 2
+    assert "error[E0840]" in said
+    assert message in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--target", "onnx", "--calibrate", "3"], "calibration data are for an ONNX file in int8"),
+        (["--target", "onnx", "--precision", "fp16", "--calibrate", "3"], "calibration data are for an ONNX file in int8"),
+        (["--target", "source", "--calibrate", "3"], "calibration data are for an ONNX file in int8"),
+        (["--target", "torch", "--precision", "int8"], "the target 'torch' has no option 'precision'"),
+        (["--target", "onnx", "--precision", "int8", "--no-weights"], "an int8 file has weights"),
+        (["--target", "onnx", "--precision", "int8", "--no-fold-batchnorm"], "norms are folded in an int8 file"),
+        (["--target", "onnx", "--precision", "int9"], "did you mean 'int8'?"),
+        (["--target", "onnx", "--for", "ort-cuda", "--precision", "int8"], "ort-cuda has no kernels for int8"),
+        (["--target", "onnx", "--for", "ort-tensorrt"], "did you mean 'tensorrt'?"),
+        (["--target", "onnx", "--for", "gpu"], "there are ort-cpu, openvino, ort-cuda or tensorrt"),
+        (["--target", "source", "--for", "ort-cpu"], "recipes are for ONNX files, and the target is 'source'"),
+    ],
+)  # fmt: skip
+def test_combinations_that_make_no_sense(
+    words: list[str], message: str, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused with what is wrong."""
+    monkeypatch.chdir(tmp_path)
+    code, said = refused(path, *words, "-o", "x.onnx")
+    assert code == 2
+    assert "error[E0802]" in said
+    assert message in said
+
+
+@pytest.mark.parametrize("absent", ["onnx", "onnxruntime", "onnxruntime.quantization"])
+def test_without_the_quantiser(absent: str, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """int8 says what to install; fp32 and fp16 need none of it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, absent, None)
+    code, said = refused(path, "--target", "onnx", "--precision", "int8", "-o", "x.onnx")
+    assert code == 4
+    assert "error[E0902]" in said
+    assert "pip install 'rescompile[quantize]'" in said
+    assert CliRunner().invoke(app, ["build", str(path), "--target", "onnx", "--precision", "fp16"]).exit_code == 0
+
+
+def test_the_backend_alone_makes_no_int8(small: Network) -> None:
+    """It has no data."""
+    onnx_backend = backend.load("onnx")
+    with pytest.raises(UsageError, match="a network becomes int8 by data"):
+        onnx_backend.emit(small, None, **backend.checked(onnx_backend, "onnx", {"precision": "int8"}))
+
+
+# --- made for a runtime -----------------------------------------------------------------------------------------------
+
+
+def test_there_is_a_recipe_for_every_runtime_of_files() -> None:
+    """Under the name of the runtime; TensorRT is reached by others than ONNX Runtime too. Schemes go with precisions."""
+    takers = {name: runtime for name, runtime in RUNTIMES.items() if runtime.takes == "onnx"}
+    assert set(recipes.RECIPES) == {"tensorrt" if name == "ort-tensorrt" else name for name in takers}
+    for name, runtime in takers.items():
+        recipe = recipes.RECIPES["tensorrt" if name == "ort-tensorrt" else name]
+        assert (recipe.scheme is not None) == ("int8" in runtime.precisions)
+        assert recipe.options.get("precision", "fp32") in runtime.precisions
+
+
+@pytest.mark.parametrize("runtime", recipes.RECIPES)
+def test_a_recipe_is_its_options(runtime: str, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same graph as with the options typed, one more record, and a line that can be typed again."""
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["build", str(path), "--target", "onnx", "--for", runtime])
+    assert done.exit_code == 0, done.output
+    line = next(line for line in done.stderr.splitlines() if line.strip().startswith(f"for {runtime}: "))
+    words = line.split(": ")[1].split(" (")[0].split()
+    assert CliRunner().invoke(app, ["build", str(path), "--target", "onnx", *words, "-o", "typed.onnx"]).exit_code == 0
+    made, typed = onnx.load("small.onnx"), onnx.load("typed.onnx")
+    assert made.graph == typed.graph
+    assert set(metadata(made)) - set(metadata(typed)) == {"rescompile.for"}
+    assert metadata(made)["rescompile.for"] == runtime
+    said = CliRunner().invoke(app, ["extract", "small.onnx", "-o", "back.yaml"]).stderr
+    assert f"--for={runtime}" in said
+    again = said.partition("built with ")[2].split()
+    assert (
+        CliRunner().invoke(app, ["build", "./back.yaml", "--target", "onnx", *again, "-o", "again.onnx"]).exit_code == 0
+    )
+    assert Path("again.onnx").read_bytes() == Path("small.onnx").read_bytes()
+
+
+def test_what_is_given_takes_the_place_of_a_recipe(small: Network, weights: dict[str, Array]) -> None:
+    """Each option on its own; none is lost."""
+    given = {"precision": "fp32", "batch": 4, "fold_batchnorm": False}
+    model = onnx.load_from_string(rescompile.build(small, "onnx", weights, made_for="ort-cuda", **given).to_bytes())
+    plain = onnx.load_from_string(rescompile.build(small, "onnx", weights, batch=4).to_bytes())
+    assert model.graph == plain.graph
+    half = onnx.load_from_string(rescompile.build(small, "onnx", weights, made_for="ort-cuda", batch=4).to_bytes())
+    assert half.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 4
+    assert "bn1.weight" not in tensors(half)
+    assert {each.dtype.name for each in tensors(half).values()} == {"float16"}
+
+
+# --- in bench ---------------------------------------------------------------------------------------------------------
+
+
+def test_bench_holds_int8_to_the_file_itself(small: Network, tmp_path: Path) -> None:
+    """Its bound is three times the error of the file with its sums in floats: another file is past it."""
+    pytest.importorskip("torch", reason="is the reference of bench")
+    from rescompile.bench import models
+    from rescompile.quantize import quantizer
+
+    made = models.of_spec(small, {}, 0)
+    x = models.inputs(small.input, 3, 0)
+    file = made.write(tmp_path, x, models.form_of("ort-cpu", "int8"))
+    assert file.name == "small_int8_ort-cpu_batch3.onnx"
+    reference = models.Reference(made, x)
+    reference.known("int8", quantizer.simulated(file, x))
+    prepared = RUNTIMES["ort-cpu"].prepare(Job("small", file, None, x, "int8"), {})
+    assert sum(prepared.facts["multiplied"].get(kind, 0) for kind in ("int8", "uint8")) >= 3
+    assert reference.bound("fp32") < reference.error(prepared.outputs()) <= reference.bound("int8")
+    other = models.of_spec(small, {}, 1).write(tmp_path / "..", x, "ort-cpu")
+    prepared = RUNTIMES["ort-cpu"].prepare(Job("small", other, None, x, "int8"), {})
+    other.unlink()
+    assert reference.error(prepared.outputs()) > reference.bound("int8")
+
+
+def grouped(folder: Path) -> Path:
+    """A spec with a convolution in groups of 8 channels."""
+    rows = ("stem: {conv: {channels: 64, kernel: 3}}", "bn: norm", "wide: {conv: {channels: 64, kernel: 3, groups: 8}}",
+            "global_avgpool", "flatten", "fc: {linear: 10}")  # fmt: skip
+    path = folder / "grouped.yaml"
+    path.write_text(
+        "rescompile: 1\nname: grouped\ninput: [3, 8, 8]\nnetwork:\n" + "".join(f"  - {row}\n" for row in rows)
+    )
+    return path
+
+
+def test_bench_measures_the_int8_file_that_build_makes(tmp_path: Path) -> None:
+    """With the passes of the recipe for its runtime, and without those that were turned off."""
+    pytest.importorskip("torch", reason="is the reference of bench")
+    from rescompile.bench import models
+
+    network = rescompile.elaborate(rescompile.load(str(grouped(tmp_path))))
+    x = models.inputs(network.input, 2, 0)
+
+    def groups(given: dict[str, Any], runtime: str) -> set[int]:
+        file = models.of_spec(network, given, 0).write(tmp_path / str(len(given)), x, models.form_of(runtime, "int8"))
+        convs = (node for node in onnx.load(file).graph.node if node.op_type == "Conv")
+        return {attribute.i for node in convs for attribute in node.attribute if attribute.name == "group"}
+
+    for folder in ("0", "1"):
+        (tmp_path / folder).mkdir()
+    assert groups({}, "ort-cpu") == {1, 2}
+    assert groups({"join_groups": 0}, "ort-cpu") == groups({}, "openvino") == {1, 8}
+
+
+def test_rows_of_bench_name_the_passes_of_what_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the recipe are in an int8 file, and in no other."""
+    pytest.importorskip("torch", reason="is the reference of bench")
+    from rescompile.runtimes import roofline
+
+    copies = {1 << 20: roofline.Measured(1e10, 1e10, 0.0, 7)}
+    monkeypatch.setattr(roofline, "measure", lambda *key: roofline.Roofline(*key[:2], copies, copies[1 << 20]))
+    words = [
+        "--runtime",
+        "ort-cpu",
+        "--precision",
+        "fp32,int8",
+        "--threads",
+        "1",
+        "--rounds",
+        "5",
+        "--turn",
+        "0",
+        "--json",
+    ]
+    done = CliRunner().invoke(app, ["bench", str(grouped(tmp_path)), *words])
+    assert done.exit_code == 0, done.output
+    found = {row["precision"]: row["passes"] for row in json.loads(done.stdout)["rows"]}
+    assert found == {"fp32": [], "int8": ["fold-batchnorm", "join-groups=32"]}
+
+
+def test_forms_of_files() -> None:
+    """Which file a runtime is given for a precision."""
+    from rescompile.bench.models import form_of
+
+    assert form_of("openvino", "bf16") == form_of("ort-cuda", "tf32") == "fp32"
+    assert form_of("ort-tensorrt", "fp16") == "fp16"
+    assert (form_of("ort-cpu", "int8"), form_of("openvino", "int8"), form_of("ort-tensorrt", "int8")) == (
+        "ort-cpu", "openvino", "tensorrt",
+    )  # fmt: skip
+
+
+def test_bench_in_int8(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row, with an error that is one of int8."""
+    pytest.importorskip("torch", reason="is the reference of bench")
+    from rescompile.runtimes import roofline
+
+    nothing = roofline.Roofline("cpu", "fp32", {1: roofline.Measured(1.0, 1.0, 0.0, 1)}, None)
+    monkeypatch.setattr(roofline, "measure", lambda *_: nothing)  # which takes seconds
+    monkeypatch.chdir(tmp_path)
+    words = ["bench", str(path), "--runtime", "ort-cpu", "--precision", "fp32,int8", "--rounds", "5", "--turn", "0"]
+    done = CliRunner().invoke(app, [*words, "--threads", "1", "-o", "result.json"])
+    assert done.exit_code == 0, done.output
+    rows = {row["precision"]: row for row in json.loads(Path("result.json").read_text("utf-8"))["rows"]}
+    assert set(rows) == {"fp32", "int8"}
+    assert rows["fp32"]["error"] < 1e-5 < 1e-3 < rows["int8"]["error"] <= rows["int8"]["bound"]
+    assert rows["fp32"]["artifact"] != rows["int8"]["artifact"]
+
+
+def test_peers_in_int8(small: Network, tmp_path: Path) -> None:
+    """What torch exports goes through the same quantiser, on the same data, in batches of the file."""
+    pytest.importorskip("torch", reason="exports the peer")
+    pytest.importorskip("peers", reason="torchvision, whose network is the peer")
+    from rescompile.bench import models
+    from rescompile.quantize import quantizer
+
+    made = models.of_peer("torchvision:squeezenet1_1", (3, 64, 64), 0, "legacy")
+    x = models.inputs((3, 64, 64), 5, 0)
+    file = made.write(tmp_path, x, models.form_of("ort-cpu", "int8"))
+    reference = models.Reference(made, x)
+    reference.known("int8", quantizer.simulated(file, x))
+    prepared = RUNTIMES["ort-cpu"].prepare(Job("peer", file, None, x, "int8"), {})
+    assert 1e-3 < reference.error(prepared.outputs()) <= reference.bound("int8")

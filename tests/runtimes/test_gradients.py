@@ -1,0 +1,412 @@
+"""Gradients along single paths: they add up to the gradient that torch computes of the module, and each is what a network
+written by hand gives whose other branches count as constants."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from generator import generate
+from numpy.typing import NDArray
+from test_differential import random_weights
+from typer.testing import CliRunner, Result
+
+torch = pytest.importorskip("torch", reason="gradients are torch's: pip install 'rescompile[torch]'")
+
+import peers  # noqa: F401  # before torchvision: it declares the operators whose library may not load
+from torch import nn
+
+import rescompile
+from rescompile.analysis.paths import UNITS, Paths, entered, paths
+from rescompile.cli import app
+from rescompile.diagnostics.errors import UsageError
+from rescompile.ir.network import LOGITS, Network, Parallel, walk
+from rescompile.runtimes import path_gradients as module
+from rescompile.runtimes.path_gradients import Magnitude, PathGradients, path_gradients
+from rescompile.weights import Weights, from_arrays
+
+Array = NDArray[Any]
+#: Sums of at most so many paths are taken, so that a test takes seconds.
+FEW = 100
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads would wait for each other longer than these small networks take."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def network_of(name: str, *settings: str) -> Network:
+    return rescompile.elaborate(rescompile.load(name, settings))
+
+
+def prepared(network: Network) -> tuple[Weights, Array, Array]:
+    """Random weights, and a batch of two with labels."""
+    generator = np.random.default_rng(1)
+    x = generator.standard_normal((2, *network.input)).astype(np.float32)
+    classes, *positions = network.root.output
+    return from_arrays(random_weights(network, x, 1), network), x, generator.integers(0, classes, (2, *positions))
+
+
+def merges(network: Network) -> dict[str, Parallel]:
+    return {path: node for path, node in walk(network.root) if isinstance(node, Parallel)}
+
+
+def unravelled(network: Network, weights: Weights) -> Any:
+    ways = {path: [added is not None for added in entered(node)] for path, node in merges(network).items()}
+    return module.unravelling().Unravelled(network, weights, ways, double=True)
+
+
+def all_paths(network: Network, unit: Any = "blocks") -> Iterator[tuple[int, Mapping[str, int]]]:
+    """Every path with its length."""
+    tree = module._part(network.root, "", unit)
+    for length, count in enumerate(tree.counts):
+        for rank in range(count):
+            yield length, tree.way(length, rank)
+
+
+def of_module(network: Network, weights: Weights, x: Array, labels: Array) -> tuple[Array, Array]:
+    """Logits, and the gradient of the loss at the input, by torch on the module that rescompile builds."""
+    module: nn.Module = rescompile.build(network, "torch", dict(weights)).module.double()  # type: ignore[attr-defined]
+    given = torch.from_numpy(x).double().requires_grad_()
+    outputs = module(given)
+    logits = outputs[LOGITS] if isinstance(outputs, dict) else outputs
+    loss = nn.functional.cross_entropy(logits, torch.from_numpy(labels), reduction="sum")
+    if not loss.requires_grad:
+        return logits.detach().numpy(), np.zeros_like(x, np.float64)
+    (gradient,) = torch.autograd.grad(loss, given, allow_unused=True)
+    return logits.detach().numpy(), (torch.zeros_like(given) if gradient is None else gradient).numpy()
+
+
+def close(found: Array, wanted: Array, scale: float) -> None:
+    """Equal in float64, relative to the largest of what was added up."""
+    assert np.abs(found - wanted).max() <= 1e-11 * max(scale, 1e-300)
+
+
+# --- linearity --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("resnet20_cifar", ("parameters.n=2",)),
+        ("preact_resnet110_cifar", ("parameters.n=2",)),
+        ("stochastic_depth_110", ("parameters.n=1",)),
+        ("densenet_40_k12_cifar", ("parameters.n=2",)),
+        ("he2016_shortcut_dropout_0_5", ("parameters.n=1",)),
+        ("plain20_cifar", ("parameters.n=1",)),
+    ],
+)
+def test_the_paths_add_up_to_the_gradient(name: str, settings: tuple[str, ...]) -> None:
+    """The backward pass is linear: the gradients along all paths, each measured alone, are together that of the module."""
+    network = network_of(name, "input=[3, 16, 16]", *settings)
+    weights, x, labels = prepared(network)
+    logits, wanted = of_module(network, weights, x, labels)
+    one = unravelled(network, weights)
+    close(one.forward(x, labels), logits, np.abs(logits).max())
+    alone = [one.backward(way) for _, way in all_paths(network)]
+    assert len(alone) == paths(network).total
+    scale = max(np.abs(gradient).max() for gradient in alone)
+    close(np.sum(alone, 0), wanted, scale)
+    close(one.backward(), wanted, scale)
+    for gradient in alone:  # none is idle, so one that is missing would be missed
+        assert np.abs(gradient).max() > 1e-9 * scale
+
+
+def test_random_networks(tmp_path: Path) -> None:
+    """Every merge, nested in every other. Gates and other factors that only weigh are constants: with them, the sum is that
+    of all paths at once, and without them that of the module."""
+    met: Counter[str] = Counter()
+    for seed in range(45):
+        (tmp_path / "spec.yaml").write_text(generate(seed).text, "utf-8")
+        network = network_of(str(tmp_path / "spec.yaml"))
+        if paths(network).total > FEW:
+            continue
+        weights, x, labels = prepared(network)
+        logits, wanted = of_module(network, weights, x, labels)
+        one = unravelled(network, weights)
+        close(one.forward(x, labels), logits, np.abs(logits).max())
+        alone = [one.backward(way) for _, way in all_paths(network)]
+        scale = max(np.abs(gradient).max() for gradient in alone)
+        close(np.sum(alone, 0), one.backward(), scale)
+        if all(None not in entered(node) for node in merges(network).values()):
+            close(np.sum(alone, 0), wanted, scale)
+            met["all are paths"] += 1
+        met.update({node.merge for node in merges(network).values()})
+    assert met["all are paths"] > 15
+    assert set(met) > {"add", "concat", "mul", "gate"}
+
+
+# --- a network by hand ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chosen", list(itertools.product((0, 1), repeat=3)), ids=str)
+def test_one_path_of_a_resnet(chosen: tuple[int, int, int]) -> None:
+    """The paper's definition, written down: in each block one side is a constant for the backward pass."""
+    cifar = pytest.importorskip("references.cifar", reason="the reference is a network of torchvision's parts")
+    network = network_of("resnet20_cifar", "parameters.n=1")
+    weights, x, labels = prepared(network)
+    model = cifar.Net(1).double().eval()
+    model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+    for at, stage in enumerate((model.layer1, model.layer2, model.layer3)):
+        (unit,) = stage
+        if chosen[at] == 0:
+            unit.shortcut = lambda x, whole=unit.shortcut: whole(x).detach()
+        else:
+            unit.branch = lambda x, whole=unit.branch: whole(x).detach()
+    given = torch.from_numpy(x).double().requires_grad_()
+    nn.functional.cross_entropy(model(given), torch.from_numpy(labels), reduction="sum").backward()
+    one = unravelled(network, weights)
+    one.forward(x, labels)
+    found = one.backward({f"layer{at + 1}.0.add": branch for at, branch in enumerate(chosen)})
+    wanted = given.grad.numpy()
+    close(found, wanted, np.abs(wanted).max())
+
+
+def test_the_gate_of_a_highway_is_a_constant() -> None:
+    """y = g f(x) + (1 - g) x: the paths carry g f' and 1 - g, and nothing of g'."""
+    network = network_of("highway_mnist_fc_10", "parameters.layers=4")
+    weights, x, labels = prepared(network)
+    t = {name: torch.from_numpy(np.array(value)).double() for name, value in weights.items()}
+    given = torch.from_numpy(x).double().requires_grad_()
+    one = unravelled(network, weights)
+    logits = one.forward(x, labels)
+    value = torch.relu(given.flatten(1) @ t["inp.weight"].T + t["inp.bias"])
+    for at in range(3):
+        branch = torch.relu(value @ t[f"body.{at}.linear.weight"].T + t[f"body.{at}.linear.bias"])
+        gate = torch.sigmoid(value @ t[f"body.{at}.gate.weight"].T + t[f"body.{at}.gate.bias"]).detach()
+        value = gate * branch + (1 - gate) * value
+    wanted_logits = value @ t["out.weight"].T + t["out.bias"]
+    close(logits, wanted_logits.detach().numpy(), 1)
+    nn.functional.cross_entropy(wanted_logits, torch.from_numpy(labels), reduction="sum").backward()
+    alone = [one.backward(way) for _, way in all_paths(network)]
+    assert len(alone) == 8
+    close(np.sum(alone, 0), given.grad.numpy(), max(np.abs(gradient).max() for gradient in alone))
+
+
+# --- paths by number --------------------------------------------------------------------------------------------------
+
+
+def test_every_number_is_another_path(tmp_path: Path) -> None:
+    """The numbers of each length are those of `paths`, each is a path of that length, and no path has two."""
+    several = 0
+    for seed in range(60):
+        (tmp_path / "spec.yaml").write_text(generate(seed).text, "utf-8")
+        network = network_of(str(tmp_path / "spec.yaml"))
+        if paths(network).total > FEW:
+            continue
+        nodes = merges(network)
+        for unit in UNITS:
+            found = list(all_paths(network, unit))
+            assert tuple(
+                Counter(length for length, _ in found)[k] for k in range(len(paths(network, unit).counts))
+            ) == (paths(network, unit).counts)
+            assert len({frozenset(way.items()) for _, way in found}) == len(found)
+            if unit == "blocks":
+                for length, way in found:
+                    assert sum(entered(nodes[merge])[at] or 0 for merge, at in way.items()) == length
+        several += paths(network).total > 1
+    assert several > 20
+
+
+def test_many_paths_are_drawn_alike() -> None:
+    """Of 2^54 paths those of one length go through each block equally often, within what chance allows."""
+    tree = module._part(network_of("resnet110_cifar").root, "", "blocks")
+    ranks = module._ranks(Paths(tree.counts), 2000, 3)[18]
+    through = Counter(merge for rank in ranks for merge, at in tree.way(18, rank).items() if at == 0)
+    assert len(through) == 54
+    assert sum(through.values()) == 18 * 2000
+    deviation = math.sqrt(2000 * (18 / 54) * (36 / 54))
+    assert all(abs(count - 2000 / 3) < 5 * deviation for count in through.values())
+
+
+def test_few_paths_are_all_measured() -> None:
+    found = Paths((1, 3, 3, 1))
+    assert module._ranks(found, 4, 0) == {0: [0] * 4, 1: [0, 1, 2, 0], 2: [0, 1, 2, 0], 3: [0] * 4}
+
+
+# --- what is told -----------------------------------------------------------------------------------------------------
+
+
+def told(counts: tuple[int, ...], means: tuple[float | None, ...]) -> PathGradients:
+    return PathGradients(Paths(counts), 2, tuple(None if mean is None else Magnitude(mean, 0.0) for mean in means))
+
+
+def test_shares_and_the_effective_lengths() -> None:
+    """The number of paths times the magnitude along one, and the shortest interval that has 95% of it."""
+    decay = told(tuple(math.comb(54, k) for k in range(55)), tuple(0.2**k for k in range(55)))
+    total = Fraction(6, 5) ** 54
+    for length, share in enumerate(decay.shares):
+        assert share == pytest.approx(float(math.comb(54, length) * Fraction(1, 5) ** length / total))
+    assert decay.effective is not None
+    first, last = decay.effective
+    assert decay.share(first, last) >= 0.95
+    for low in range(55):
+        for high in range(low, 55):
+            if decay.share(low, high) >= 0.95:
+                assert (high - low, -decay.share(low, high)) >= (last - first, -decay.share(first, last))
+    assert told((1, 0, 2), (0.0, None, 4.0)).effective == (2, 2)
+    assert told((1, 2), (0.0, 0.0)).effective is None
+    assert told((1, 2), (0.0, 0.0)).shares == (0.0, 0.0)
+
+
+def test_more_paths_than_a_float_holds() -> None:
+    """Shares are worked out in logarithms."""
+    counts = tuple(math.comb(3000, k) for k in range(3001))
+    assert math.fsum(told(counts, tuple(2.0 ** (-k / 4) for k in range(3001))).shares) == pytest.approx(1)
+
+
+def test_measured_is_the_mean_of_all(tmp_path: Path) -> None:
+    """Where every path is measured on the same batch, by hand; in float32, as the command does."""
+    network = network_of("resnet20_cifar", "parameters.n=1", "input=[3, 8, 8]")
+    weights, _, _ = prepared(network)
+    generator = np.random.default_rng(5)
+    data, labels = generator.standard_normal((5, 3, 8, 8)), generator.integers(0, 10, 5)
+    measured = path_gradients(network, weights, data, labels, samples=3)
+    one = unravelled(network, weights)
+    one.forward(data, labels)
+    norms: dict[int, list[float]] = {}
+    for length, way in all_paths(network):
+        norms.setdefault(length, []).append(np.sqrt((one.backward(way) ** 2).sum((1, 2, 3))).mean())
+    for length, values in norms.items():
+        along = measured.magnitudes[length]
+        assert along is not None
+        assert along.mean == pytest.approx(np.mean(values), rel=1e-4)
+        spread = np.std(values, ddof=1) / math.sqrt(3) if len(values) > 1 else 0
+        assert along.error == pytest.approx(spread, rel=1e-3, abs=1e-5 * along.mean)
+
+
+def test_seeds() -> None:
+    """The same again for one seed, and another draw for another."""
+    network = network_of("resnet20_cifar", "input=[3, 8, 8]")
+    weights = module.calibrated(network)
+    first, again, other = (path_gradients(network, weights, samples=2, seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_a_network_that_overflows() -> None:
+    """Said, and not counted."""
+    network = network_of("resnet20_cifar", "parameters.n=1")
+    weights, x, labels = prepared(network)
+    with pytest.raises(UsageError, match="overflows"):
+        path_gradients(network, weights, np.full_like(x, 1e37), labels, samples=1)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+SMALL = ("paths", "resnet20_cifar", "--set", "parameters.n=1", "--set", "input=[3, 8, 8]")
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def test_text_and_json(tmp_path: Path) -> None:
+    """The same figures for people and for machines; a lesion is measured on what is left of the whole network's weights."""
+    data = json.loads(invoke(*SMALL, "--gradients", "--samples", "3", "--interval", "1:2", "--json").stdout)
+    found = data["gradients"]
+    assert (found["samples"], found["seed"], found["weights"], found["data"]) == (3, 0, None, None)
+    assert math.fsum(found["distribution"]) == pytest.approx(1)
+    assert found["share_of_interval"] == pytest.approx(math.fsum(found["distribution"][1:3]))
+    products = [int(n) * m for n, m in zip(data["distribution"], found["magnitude"], strict=True)]
+    assert found["distribution"] == pytest.approx([product / math.fsum(products) for product in products])
+    lines = invoke(*SMALL, "--gradients", "--samples", "3").stdout.splitlines()
+    assert "not those of a trained network; noise and random labels" in lines[2]
+    assert f"{found['magnitude'][2]:.3e}" in next(line for line in lines if line.startswith("     2"))
+    assert " along 1 path of each length: " in invoke(*SMALL, "--gradients", "--samples", "1").stdout
+    lesion = json.loads(invoke(*SMALL, "--gradients", "--samples", "3", "--drop", "layer2.0", "--json").stdout)
+    assert len(lesion["gradients"]["magnitude"]) == 3
+    assert json.loads(invoke(*SMALL, "--json").stdout)["gradients"] is None
+
+
+def test_given_weights_and_data(tmp_path: Path) -> None:
+    network = network_of("resnet20_cifar", "parameters.n=1", "input=[3, 8, 8]")
+    from safetensors.numpy import save_file
+
+    weights, _, _ = prepared(network)
+    save_file({name: np.asarray(value) for name, value in weights.items()}, tmp_path / "w.safetensors")
+    data, labels = np.random.default_rng(0).standard_normal((6, 3, 8, 8)), np.arange(6)
+    np.save(tmp_path / "x.npy", data)
+    np.save(tmp_path / "y.npy", labels)
+    files = ("--weights", tmp_path / "w.safetensors", "--data", tmp_path / "x.npy", "--labels", tmp_path / "y.npy")
+    found = json.loads(invoke(*SMALL, "--gradients", *files, "--samples", "2", "--seed", "4", "--json").stdout)
+    wanted = path_gradients(network, weights, data, labels, samples=2, seed=4)
+    assert found["gradients"]["distribution"] == list(wanted.shares)
+
+
+def test_plot(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="figures need the extra 'plot'")
+    assert invoke(*SMALL, "--gradients", "--samples", "1", "--plot", tmp_path / "g.svg").exit_code == 0
+    text = (tmp_path / "g.svg").read_text()
+    assert "share of the gradient" in text
+    assert "all paths" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--samples", "3"), "E0802", "--samples is for --gradients"),
+        (("--seed", "0"), "E0802", "--seed is for --gradients"),
+        (("--weights", "w.pth"), "E0802", "--weights is for --gradients"),
+        (("--gradients", "--data", "missing.npy"), "E0801", "missing.npy does not exist"),
+        (("--gradients", "--data", "text.npy"), "E0801", "text.npy: this is no .npy file, by how it begins"),
+        (("--gradients", "--data", "none.npy"), "E0801", "none.npy: this is an empty file"),
+        (("--gradients", "--data", "short.npy"), "E0801", "short.npy: the .npy file is broken"),
+        (("--gradients", "--data", "head.npy"), "E0801", "head.npy: the .npy file is broken"),
+        (("--gradients", "--data", "."), "E0801", ". is a folder"),
+        (("--gradients", "--data", "objects.npy"), "E0801", "holds objects, and no numbers"),
+        (("--gradients", "--data", "nan.npy"), "E0802", "the data holds a value that is not finite"),
+        (("--gradients", "--data", "several.npz"), "E0801", "several arrays"),
+        (("--gradients", "--data", "small.npy"), "E0802", "shape [examples, 3, 8, 8]"),
+        (("--gradients", "--data", "empty.npy"), "E0802", "shape [examples, 3, 8, 8]"),
+        (("--gradients", "--data", "x.npy", "--labels", "small.npy"), "E0802", "from 0 to 9 of shape [2]"),
+        (("--gradients", "--data", "x.npy", "--labels", "high.npy"), "E0802", "these go from 0 to 10"),
+        (("--gradients", "--labels", "high.npy"), "E0802", "labels belong to data"),
+    ],
+    ids=str,
+)
+def test_refusals(
+    arguments: tuple[str, ...], code: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be used is refused with its reason, before anything is measured."""
+    monkeypatch.chdir(tmp_path)
+    Path("text.npy").write_text("no array")
+    np.save("objects.npy", np.array([{}], object), allow_pickle=True)
+    np.savez("several.npz", np.zeros(1))
+    np.save("small.npy", np.zeros((2, 3, 4, 4)))
+    np.save("empty.npy", np.zeros((0, 3, 8, 8)))
+    np.save("x.npy", np.zeros((2, 3, 8, 8)))
+    Path("none.npy").write_bytes(b"")
+    Path("short.npy").write_bytes(Path("x.npy").read_bytes()[:-1])
+    Path("head.npy").write_bytes(Path("x.npy").read_bytes().replace(b"}", b"(", 1))
+    np.save("nan.npy", np.where(np.arange(64).reshape(8, 8) == 9, np.nan, np.zeros((2, 3, 8, 8))))
+    np.save("high.npy", np.array([0, 10]))
+    result = invoke(*SMALL, *arguments)
+    assert result.exit_code == 2
+    assert f"error[{code}]" in result.stderr
+    assert message in result.stderr
+    assert "pickle" not in result.stderr  # what numpy advises may run code
+
+
+def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line says what to install; the counting needs nothing."""
+    monkeypatch.delitem(sys.modules, "rescompile.runtimes.torch_paths", raising=False)
+    monkeypatch.setitem(sys.modules, "torch.func", None)
+    result = invoke(*SMALL, "--gradients")
+    assert result.exit_code == 4
+    assert "error[E0902]" in result.stderr
+    assert "pip install 'rescompile[torch]'" in result.stderr
+    assert invoke(*SMALL).exit_code == 0

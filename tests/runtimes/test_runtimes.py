@@ -1,0 +1,837 @@
+"""Runtimes give what was asked for or refuse: right numbers, the provider, the place of every node, and the precision.
+
+What needs a GPU is tested with a stand-in for ONNX Runtime that says what a machine with one, or one that lost it, would say.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rescompile
+from rescompile import backend
+from rescompile.diagnostics.errors import Unavailable, UsageError
+from rescompile.ir.network import LOGITS, Network
+from rescompile.runtimes import RUNTIMES, Job, apart, device, find, jobs, ort_session, roofline
+from rescompile.runtimes import onnxruntime as ort_runtime
+from rescompile.runtimes import openvino as openvino_runtime
+from rescompile.weights import Array, Weights, draw
+
+TORCH = pytest.importorskip("torch", reason="one of the runtimes, and the reference, is torch")
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple[Network, Weights]:
+    """A small network of the zoo with calibrated weights."""
+    torch: Any = backend.load("torch")
+    network = rescompile.elaborate(rescompile.load("resnet20_cifar"))
+    arrays = torch.calibrated(network, draw(network))
+    return network, Weights({name: (lambda value=value: value) for name, value in arrays.items()})
+
+
+@pytest.fixture(scope="module")
+def job(small: tuple[Network, Weights], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Job]:
+    """Makes jobs of the small network."""
+    network, weights = small
+    torch: Any = backend.load("torch")
+    path = tmp_path_factory.mktemp("model") / "small.onnx"
+    onnx = backend.load("onnx")
+    onnx.emit(network, weights, **backend.checked(onnx, "onnx", {})).write(path)
+    x = np.random.default_rng(0).standard_normal((2, *network.input), np.float32)
+
+    def make(precision: str = "fp32", threads: int | None = None, model: Path | None = path) -> Job:
+        return Job("small", model, lambda: torch.make(network, weights).eval(), x, precision, threads)
+
+    return make
+
+
+def exact(small: tuple[Network, Weights], x: Array) -> Array:
+    """The logits of torch in float64."""
+    torch: Any = backend.load("torch")
+    logits: Array = torch.evaluate(*small, x, double=True)[LOGITS]
+    return logits
+
+
+def off(given: Array, wanted: Array) -> float:
+    """The relative error."""
+    return float(np.linalg.norm(given - wanted) / np.linalg.norm(wanted))
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_holds_together() -> None:
+    """Every runtime names itself, takes what a job has, and does precisions that there are."""
+    assert list(RUNTIMES) == ["ort-cpu", "ort-cuda", "ort-tensorrt", "openvino", "torch-cpu", "torch-cuda"]
+    for name, row in RUNTIMES.items():
+        assert row.name == name
+        assert row.takes in ("onnx", "torch")
+        assert row.device == ("cuda" if name.endswith(("cuda", "tensorrt")) else "cpu")
+        assert set(row.precisions) <= set(rescompile.runtimes.PRECISIONS)
+        assert ("tf32" in row.precisions) == (row.device == "cuda")
+        assert f"rescompile[{row.extra}]" in row.how()
+
+
+def test_options_follow_the_name() -> None:
+    """`name:option=value:flag` is read, and a slip is answered with the nearest word."""
+    row, options = find(" torch-cpu:threads=1:compile ")
+    assert row.name == "torch-cpu"
+    assert options == {"threads": "1", "compile": ""}
+    with pytest.raises(Unavailable, match="there is no runtime 'ort-cup'") as caught:
+        find("ort-cup")
+    assert caught.value.diagnostics[0].help == "did you mean 'ort-cpu'?"
+    with pytest.raises(UsageError, match="no option 'trheads'"):
+        find("ort-cpu:trheads=1")
+    with pytest.raises(UsageError, match="twice"):
+        find("ort-cpu:threads=1:threads=2")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("ort-cpu", {"threads": "0"}, "threads is a whole number from 1"),
+        ("ort-cpu", {"threads": "two"}, "threads is a whole number from 1"),
+        ("torch-cpu", {"compile": "fast"}, "compile is default, reduce-overhead or max-autotune"),
+        ("torch-cpu", {"channels_last": "0"}, "channels_last takes no value, and this is '0'"),
+        ("torch-cpu", {"graph": ""}, "torch-cpu has no option 'graph'"),
+    ],
+)
+def test_wrong_options_are_refused(name: str, options: dict[str, str], message: str, job: Callable[..., Job]) -> None:
+    """Before anything is loaded."""
+    with pytest.raises(UsageError, match=message):
+        RUNTIMES[name].prepare(job(), options)
+
+
+def test_a_job_must_have_what_the_runtime_takes(job: Callable[..., Job]) -> None:
+    """A file for ONNX Runtime, a module for torch, and a precision that the runtime has."""
+    with pytest.raises(UsageError, match="ort-cpu runs an ONNX file"):
+        RUNTIMES["ort-cpu"].prepare(job(model=None), {})
+    with pytest.raises(Unavailable, match="ort-cpu does not run bf16"):
+        RUNTIMES["ort-cpu"].prepare(job("bf16"), {})
+
+
+# --- on the processor -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["ort-cpu", "ort-cpu:threads=1", "torch-cpu", "torch-cpu:channels_last:threads=1"])
+def test_float32_is_float32(text: str, job: Callable[..., Job], small: tuple[Network, Weights]) -> None:
+    """Within the rounding of float32 of float64, each time, and the facts say where it ran."""
+    pytest.importorskip("onnxruntime", reason="one of the runtimes is ONNX Runtime")
+    row, options = find(text)
+    prepared = row.prepare(job(), options)
+    prepared.run()
+    outputs = prepared.outputs()
+    assert set(outputs) == {LOGITS}
+    assert outputs[LOGITS].dtype == np.float32
+    assert off(outputs[LOGITS], exact(small, job().input)) < 2e-6
+    assert prepared.build_seconds > 0 < prepared.first_seconds
+    facts = prepared.facts
+    assert facts["precision"] == "fp32"
+    assert facts["tf32"] is False
+    assert facts["options"] == options
+    assert json.loads(json.dumps(facts)) == facts
+    if row.takes == "onnx":
+        assert facts["requested"] == facts["obtained"] == CPU
+        assert list(facts["placement"]) == [CPU]
+        assert facts["multiplied"] == {"float": 20}  # 19 convolutions and the classifier
+    if "threads" in options:
+        assert facts["threads"] == 1
+    prepared.close()
+
+
+def test_bfloat16_is_bfloat16(job: Callable[..., Job], small: tuple[Network, Weights]) -> None:
+    """torch rounds to 8 bits: far from float32, and near enough."""
+    prepared = RUNTIMES["torch-cpu"].prepare(job("bf16"), {})
+    assert 1e-4 < off(prepared.outputs()[LOGITS], exact(small, job().input)) < 5e-2
+
+
+def test_torch_is_left_as_it_was(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads are those of the job in a run, and those of before after it, also when the run fails."""
+    before = TORCH.get_num_threads()
+    seen = []
+    prepared: Any = RUNTIMES["torch-cpu"].prepare(job(threads=before + 1), {})
+    right = prepared._module
+    prepared._module = lambda x: (seen.append(TORCH.get_num_threads()), right(x))[1]
+    prepared.run()
+    assert seen == [before + 1]
+    prepared._module = lambda x: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        prepared.run()
+    assert TORCH.get_num_threads() == before
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_tf32_is_set_and_restored(tf32: bool) -> None:
+    """Both flags, whatever they were before."""
+    from rescompile.runtimes.torch import settings
+
+    matmul, cudnn = TORCH.backends.cuda.matmul, TORCH.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    with settings(TORCH, True, tf32, None):
+        assert (matmul.allow_tf32, cudnn.allow_tf32) == (tf32, tf32)
+    assert (matmul.allow_tf32, cudnn.allow_tf32) == before
+
+
+def test_a_compiler_that_fails_is_unavailable(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile needs a C++ compiler, and says so in its first run only."""
+
+    def compiled(module: Any, **options: Any) -> Any:
+        assert options == {"mode": "max-autotune", "dynamic": False}
+
+        def run(x: Any) -> Any:
+            raise RuntimeError("no C++ compiler\nat all")
+
+        return run
+
+    monkeypatch.setattr(TORCH, "compile", compiled)
+    with pytest.raises(Unavailable, match=r"torch-cpu cannot run small: no C\+\+ compiler$"):
+        RUNTIMES["torch-cpu"].prepare(job(), {"compile": "max-autotune"})
+
+
+def test_memory_that_does_not_suffice_is_unavailable(job: Callable[..., Job]) -> None:
+    """When a module is put on its device, not only when it runs."""
+
+    class Large(TORCH.nn.Module):  # type: ignore[misc, name-defined]
+        def to(self, **_: Any) -> Any:
+            raise RuntimeError("CUDA out of memory")
+
+    with pytest.raises(Unavailable, match="torch-cpu cannot run large: CUDA out of memory"):
+        RUNTIMES["torch-cpu"].prepare(Job("large", None, Large, job().input), {})
+
+
+def test_outputs_of_replayed_graphs_are_not_those_of_another(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Graphs of CUDA that torch captures share memory: here two modules give the same tensor, as it does then."""
+    shared = TORCH.zeros(1)
+
+    def module(value: float) -> Any:
+        return TORCH.nn.Module().eval(), lambda x: shared.fill_(value)
+
+    def prepared(value: float) -> Any:
+        empty, run = module(value)
+        monkeypatch.setattr(TORCH, "compile", lambda *_, **__: run)
+        made: Any = RUNTIMES["torch-cpu"].prepare(
+            Job("a", None, lambda: empty, job().input), {"compile": "reduce-overhead"}
+        )
+        made._replays = True  # as on a GPU
+        return made
+
+    first, second = prepared(1.0), prepared(2.0)
+    assert second.outputs()[LOGITS] == 2
+    assert first.outputs()[LOGITS] == 1
+
+
+def test_every_module_of_a_class_is_compiled() -> None:
+    """torch gives up after eight of them, and runs the next as it is: a number of eager torch under another name."""
+    from torch._dynamo.utils import counters
+
+    class Scaled(TORCH.nn.Module):
+        def __init__(self, size: int) -> None:
+            super().__init__()
+            self.linear = TORCH.nn.Linear(size, 2)
+
+        def forward(self, x: Any) -> Any:
+            return self.linear(x)
+
+    before = counters["stats"]["unique_graphs"]
+    for size in range(1, 11):
+        x = np.ones((1, size), np.float32)
+        with closing(
+            RUNTIMES["torch-cpu"].prepare(Job("scaled", None, lambda size=size: Scaled(size), x), {"compile": ""})
+        ):
+            pass
+    assert counters["stats"]["unique_graphs"] - before == 10
+
+
+def test_int8_must_multiply_int8(job: Callable[..., Job], tmp_path: Path) -> None:
+    """A file of floats is no int8 network; one that onnxruntime's own quantizer made is, and is no float32 one."""
+    quantization = pytest.importorskip("onnxruntime.quantization", reason="its quantizer makes the int8 file")
+    pytest.importorskip("onnx", reason="the quantizer needs it")
+    with pytest.raises(Unavailable, match=r"asked for int8, and .* ran 20 in float"):
+        RUNTIMES["ort-cpu"].prepare(job("int8"), {})
+    x = job().input
+    batches = iter([{"input": x}])
+    quantization.quantize_static(
+        job().model, tmp_path / "int8.onnx", SimpleNamespace(get_next=lambda: next(batches, None))
+    )
+    facts = RUNTIMES["ort-cpu"].prepare(job("int8", model=tmp_path / "int8.onnx"), {}).facts
+    assert sum(facts["multiplied"].values()) == 20
+    assert sum(facts["multiplied"].get(kind, 0) for kind in ("int8", "uint8")) >= 10
+    with pytest.raises(Unavailable, match="asked for fp32"):
+        RUNTIMES["ort-cpu"].prepare(job("fp32", model=tmp_path / "int8.onnx"), {})
+
+
+def test_openvino(job: Callable[..., Job], small: tuple[Network, Weights]) -> None:
+    """Float32 within its rounding, and bfloat16 where the processor has it."""
+    pytest.importorskip("openvino", reason="an optional runtime: pip install 'rescompile[openvino]'")
+    row = RUNTIMES["openvino"]
+    prepared = row.prepare(job(threads=1), {})
+    assert off(prepared.outputs()[LOGITS], exact(small, job().input)) < 2e-6
+    assert prepared.facts["multiplied"] == {"f32": 20}
+    assert prepared.facts["threads"] == 1
+    if "BF16" in prepared.facts["native"]:
+        other = row.prepare(job("bf16"), {})
+        assert 1e-4 < off(other.outputs()[LOGITS], exact(small, job().input)) < 5e-2
+        assert other.facts["multiplied"] == {"bf16": 20}
+    with pytest.raises(UsageError, match="cannot be loaded by OpenVINO"):
+        row.prepare(job(model=Path(__file__)), {})
+
+
+def test_what_openvino_reports_is_a_mean(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels are made in the first run, in ten times as long as a run takes: of durations that are known, and are reported as
+    running means, the first is left out."""
+    runs = {"fc": [5000, 10, 12, 8, 10, 10], "never": [0] * 6}
+    done: list[int] = []
+
+    def reported() -> list[Any]:
+        return [
+            SimpleNamespace(node_name=name, real_time=timedelta(microseconds=sum(times[: len(done)]) / len(done)))
+            for name, times in runs.items()
+        ]
+
+    request = SimpleNamespace(
+        infer=lambda: done.append(1), set_input_tensor=lambda tensor: None, get_profiling_info=reported
+    )
+    empty = SimpleNamespace(get_ops=list)
+    model = SimpleNamespace(reshape=lambda shape: None, get_ops=list)
+    compiled = SimpleNamespace(get_runtime_model=lambda: empty, create_infer_request=lambda: request)
+    core = SimpleNamespace(read_model=lambda path: model, compile_model=lambda *_: compiled)
+    fake = SimpleNamespace(Core=lambda: core, Tensor=lambda array, shared_memory: array)
+    monkeypatch.setitem(sys.modules, "openvino", fake)
+    assert RUNTIMES["openvino"].profile(job(threads=1), {}, 5) == [("fc", pytest.approx(10e-6, abs=1e-6))]
+
+
+def node(kind: str, precision: str, names: str = "") -> Any:
+    """A node of OpenVINO's compiled model, made of what has these names."""
+    facts = {
+        "layerType": kind, "runtimePrecision": precision, "primitiveType": f"jit_{precision}", "originalLayersNames": names,
+    }  # fmt: skip
+    return SimpleNamespace(
+        get_rt_info=lambda: {key: SimpleNamespace(astype=lambda _, v=value: v) for key, value in facts.items()}
+    )
+
+
+def test_openvino_takes_a_precision_as_a_hint(job: Callable[..., Job]) -> None:
+    """What its nodes report is what counts: a processor without bfloat16 computes in float32 and says nothing."""
+    nodes = [node("Convolution", "f32"), node("FullyConnected", "f32"), node("Reorder", "bf16")]
+    counted = openvino_runtime.counted(nodes, "runtimePrecision", {"fc1", "fc2"})
+    assert counted == {"f32": 2}
+    fused = [*nodes, node("Subgraph", "bf16", "fc1,act,fc2"), node("Subgraph", "bf16", "mul,add")]
+    assert openvino_runtime.counted(fused, "runtimePrecision", {"fc1", "fc2"}) == {"f32": 2, "bf16": 1}
+    openvino_runtime._hold(job("fp32"), counted, ("FP32",))
+    with pytest.raises(Unavailable, match=r"asked for bf16, .* OpenVINO ran 2 in f32"):
+        openvino_runtime._hold(job("bf16"), counted, ("FP32",))
+    openvino_runtime._hold(job("int8"), {"u8": 3, "f32": 1}, ())
+    with pytest.raises(Unavailable, match="asked for int8"):
+        openvino_runtime._hold(job("int8"), {"f32": 4}, ())
+
+
+# --- a library that ends its process ----------------------------------------------------------------------------------
+
+#: Stands in for OpenVINO: what happens when a network is asked for is the last line.
+FATAL = """
+import os, signal
+__version__ = "0"
+class Core:
+    available_devices = ["CPU"]
+    def get_property(self, *key):
+        {}
+"""
+
+
+@pytest.fixture
+def fatal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Puts a library in the place of OpenVINO, for this process and for those that it starts."""
+
+    def put(what: str) -> None:
+        (tmp_path / "openvino.py").write_text(FATAL.format(what))
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, "openvino", raising=False)
+
+    return put
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize(
+    ("name", "help"), [("SIGSEGV", "a fault in openvino"), ("SIGABRT", "a fault in openvino"), ("SIGKILL", "memory")]
+)
+def test_what_ends_its_process_does_not_end_ours(
+    name: str, help: str, fatal: Callable[[str], None], job: Callable[..., Job]
+) -> None:
+    """It is an error as any other, with the signal's name."""
+    fatal(f"os.kill(os.getpid(), signal.{name})")
+    with pytest.raises(
+        Unavailable, match=rf"openvino ended its process \({name}\) when it ran small in fp32"
+    ) as caught:
+        RUNTIMES["openvino"].prepare(job(), {})
+    assert help in (caught.value.diagnostics[0].help or "")
+
+
+@pytest.mark.parametrize("what", ["raise ValueError('its own')", "os._exit(3) if os.getpid() != {} else 1 / 0"])
+def test_what_fails_by_itself_is_told_by_itself(
+    what: str, fatal: Callable[[str], None], job: Callable[..., Job]
+) -> None:
+    """The child has no say where nothing ended it."""
+    fatal(what.format(os.getpid()))
+    with pytest.raises((ValueError, ZeroDivisionError)):
+        RUNTIMES["openvino"].prepare(job(), {})
+
+
+def test_endings() -> None:
+    """Signals of this system by name, others by number, and exits not at all."""
+    assert [apart.ending(code) for code in (0, 1, 4, 130)] == [None] * 4
+    if os.name != "nt":
+        assert apart.ending(-11) == "SIGSEGV"
+        assert apart.ending(-99) == "signal 99"
+
+
+# --- a GPU, as ONNX Runtime would show it ------------------------------------------------------------------------------
+
+
+class Fake:
+    """Stands in for ONNX Runtime on a machine with a GPU. `lost` are sessions that fall back, as it does without an error;
+    `nodes` is what its profiles show."""
+
+    __version__ = "1.0"
+
+    def __init__(self, nodes: list[dict[str, Any]], lost: bool = False, fails: str = "") -> None:
+        self.nodes, self.lost, self.fails = nodes, lost, fails
+        self.sessions: list[dict[str, Any]] = []
+        self.bound: list[tuple[str, str]] = []
+        self.OrtValue = SimpleNamespace(
+            ortvalue_from_numpy=lambda x, device, index: self._value(x),
+            ortvalue_from_shape_and_type=lambda shape, kind, device, index: self._value(np.zeros(shape, kind)),
+        )
+
+    def _value(self, array: Array) -> Any:
+        self._step("memory")
+        return SimpleNamespace(numpy=lambda: array)
+
+    def _step(self, name: str) -> None:
+        if name == self.fails:
+            raise RuntimeError(f"CUDA failure 2: {name}\nand where")
+
+    def get_available_providers(self) -> list[str]:
+        return [TENSORRT, CUDA, CPU]
+
+    def SessionOptions(self) -> Any:  # noqa: N802
+        return SimpleNamespace(add_session_config_entry=lambda key, value: None)
+
+    def InferenceSession(self, path: str, options: Any, providers: list[Any]) -> Any:  # noqa: N802
+        (name, given), *_ = providers
+        self._step("session")
+        profiles = getattr(options, "enable_profiling", False)
+        self.sessions.append({"provider": name, "options": given, "profiles": profiles})
+        outputs = [SimpleNamespace(name="logits", shape=["batch", 10], type="tensor(float)")]
+
+        def written() -> str:
+            path = Path(f"{options.profile_file_prefix}.json")
+            events = [{"cat": "Node", "name": "layer1_kernel_time", "dur": 5, "args": node} for node in self.nodes]
+            path.write_text(json.dumps([{"cat": "Session"}, *events]))
+            return str(path)
+
+        binding = SimpleNamespace(
+            bind_ortvalue_input=lambda name, value: self.bound.append((name, "input")),
+            bind_ortvalue_output=lambda name, value: self.bound.append((name, "fixed")),
+            bind_output=lambda name, device: self.bound.append((name, device)),
+            synchronize_outputs=lambda: self.bound.append(("", "synchronized")),
+            get_outputs=lambda: [self._value(np.zeros((2, 10), np.float32))],
+        )
+        return SimpleNamespace(
+            get_providers=lambda: [CPU] if self.lost else [name, CPU],
+            get_inputs=lambda: [SimpleNamespace(name="input", type="tensor(float)")],
+            get_outputs=lambda: outputs,
+            disable_fallback=lambda: None,
+            io_binding=lambda: binding,
+            run_with_iobinding=lambda binding: None,
+            run=lambda names, feeds: self._step("profile"),
+            end_profiling=written,
+        )
+
+
+def ran(op: str, provider: str, given: str = "float", made: str = "float") -> dict[str, Any]:
+    """A node as profiles show it."""
+    return {
+        "op_name": op, "provider": provider, "input_type_shape": [{given: [1]}], "output_type_shape": [{made: [1]}],
+    }  # fmt: skip
+
+
+@pytest.fixture
+def faked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Fake]:
+    """Puts a stand-in in the place of ONNX Runtime, on a machine with a GPU."""
+
+    def put(nodes: list[dict[str, Any]], lost: bool = False, fails: str = "") -> Fake:
+        fake = Fake(nodes, lost, fails)
+        monkeypatch.setattr(ort_runtime, "library", lambda: fake)
+        monkeypatch.setattr(ort_session, "has_gpu", lambda: True)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+        return fake
+
+    return put
+
+
+GOOD = [ran("Conv", CUDA), ran("Gemm", CUDA), ran("Shape", CPU, made="int64")]
+
+
+def test_a_session_that_lost_its_gpu_is_refused(faked: Callable[..., Fake], job: Callable[..., Job]) -> None:
+    """ONNX Runtime falls back to the processor without an error; no number may come of it."""
+    faked(GOOD, lost=True)
+    with pytest.raises(Unavailable, match=f"asked for {CUDA}, and ONNX Runtime gave {CPU}") as caught:
+        RUNTIMES["ort-cuda"].prepare(job(), {})
+    assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize("step", ["session", "memory", "profile"])
+def test_what_fails_on_a_gpu_is_not_available_there(
+    step: str, faked: Callable[..., Fake], job: Callable[..., Job]
+) -> None:
+    """A graph that cannot be captured, memory that does not suffice: the other rows of a measurement are measured."""
+    faked(GOOD, fails=step)
+    with pytest.raises(Unavailable, match=rf"ort-cuda cannot run small: .*CUDA failure 2: {step}$"):
+        RUNTIMES["ort-cuda"].prepare(job(), {"graph": ""} if step == "session" else {})
+
+
+def test_nodes_of_a_gpu_are_profiled_where_launches_wait(
+    faked: Callable[..., Fake], job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else their times are those of launching them. A process of its own is told so, and gives what it found."""
+    fake = faked(GOOD)
+    told: list[Any] = []
+
+    def child(command: list[str], **options: Any) -> Any:
+        asked = json.loads(command[-1])
+        told.append((asked, options["env"]["CUDA_LAUNCH_BLOCKING"], np.load(asked[3])))
+        return SimpleNamespace(returncode=0, stdout='a line of a library\n[["layer1", 0.5]]\n', stderr="")
+
+    monkeypatch.delenv("CUDA_LAUNCH_BLOCKING", raising=False)
+    monkeypatch.setattr(apart.subprocess, "run", child)
+    assert RUNTIMES["ort-cuda"].profile(job("tf32"), {"nhwc": ""}, 3) == [("layer1", 0.5)]
+    ((asked, blocking, x),) = told
+    assert blocking == "1"
+    assert (asked[0], *asked[4:]) == ("ort-cuda", "tf32", job().threads, {"nhwc": ""}, 3)
+    assert np.array_equal(x, job().input)
+    monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "1")
+    assert RUNTIMES["ort-cuda"].profile(job(), {}, 1)[0][0] == "layer1"
+    assert [each["profiles"] for each in fake.sessions] == [True]
+    with pytest.raises(Unavailable, match="TensorRT runs small as one node"):
+        RUNTIMES["ort-tensorrt"].profile(job("tf32"), {})
+
+
+def test_a_child_profiles(job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process of its own, with the processor in the place of the GPU; and one that refuses is no profile. It imports what
+    this process would, and not what lies in the folder where it is started."""
+    pytest.importorskip("onnxruntime", reason="it runs there")
+    (tmp_path / "numpy.py").write_text("raise ImportError('not the library')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", ".")])
+    found = apart.profile(RUNTIMES["ort-cpu"], job(), {"threads": "1"}, 2, {})
+    wanted = RUNTIMES["ort-cpu"].profile(job(), {"threads": "1"}, 2)
+    assert len(found) == len(wanted)
+    assert found[0][0] == wanted[0][0]
+    assert all(seconds >= 0 for _, seconds in found)
+    with pytest.raises(Unavailable, match=r"ort-cpu cannot profile small: .*none\.onnx does not exist"):
+        apart.profile(RUNTIMES["ort-cpu"], job(model=Path("none.onnx")), {}, 2, {})
+
+
+@pytest.mark.parametrize("name", ["ort-cuda", "ort-tensorrt"])
+def test_nodes_elsewhere_are_refused(name: str, faked: Callable[..., Fake], job: Callable[..., Job]) -> None:
+    """The session has its provider, and still one node computes on the processor."""
+    own = CUDA if name == "ort-cuda" else TENSORRT
+    faked([ran("Conv", own), ran("Resize", CPU)])
+    with pytest.raises(Unavailable, match="nodes of small ran elsewhere: Resize"):
+        RUNTIMES[name].prepare(job("tf32"), {})
+    faked([])
+    with pytest.raises(Unavailable, match="shows no node"):
+        RUNTIMES[name].prepare(job("tf32"), {})
+
+
+def test_keeping_account_of_shapes_is_no_computing(faked: Callable[..., Fake], job: Callable[..., Job]) -> None:
+    """Such nodes belong on the processor; they are counted."""
+    faked(GOOD)
+    facts = RUNTIMES["ort-cuda"].prepare(job(), {}).facts
+    assert facts["placement"] == {CUDA: 2, CPU: 1}
+    assert facts["obtained"] == CUDA
+
+
+def test_cuda_is_told_everything(faked: Callable[..., Fake], job: Callable[..., Job]) -> None:
+    """TF32 off for fp32, a graph with fixed addresses, and a profile without the graph."""
+    fake = faked(GOOD)
+    RUNTIMES["ort-cuda"].prepare(job(), {"graph": "", "nhwc": "", "search": "heuristic"})
+    timed, profiled = fake.sessions
+    assert timed["options"] == {
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "cudnn_conv_use_max_workspace": "1",
+        "enable_cuda_graph": "1",
+        "prefer_nhwc": "1",
+        "use_tf32": "0",
+    }
+    assert not timed["profiles"]
+    assert profiled == {"provider": CUDA, "options": {**timed["options"], "enable_cuda_graph": "0"}, "profiles": True}
+    assert fake.bound == [("input", "input"), ("logits", "fixed"), ("", "synchronized")]
+    fake = faked(GOOD)
+    assert RUNTIMES["ort-cuda"].prepare(job("tf32"), {}).facts["tf32"] is True
+    assert fake.sessions[0]["options"]["use_tf32"] == "1"
+    assert fake.sessions[0]["options"]["cudnn_conv_algo_search"] == "EXHAUSTIVE"
+    assert fake.bound[1] == ("logits", "cuda")
+
+
+def test_fp16_must_multiply_fp16(faked: Callable[..., Fake], job: Callable[..., Job]) -> None:
+    """All of it: a cast in the middle is another network."""
+    faked([ran("Conv", CUDA, "float16"), ran("Gemm", CUDA, "float")])
+    with pytest.raises(Unavailable, match=r"asked for fp16, .* ran 1 in float16 and 1 in float"):
+        RUNTIMES["ort-cuda"].prepare(job("fp16"), {})
+    faked([ran("NhwcConv", CUDA, "float16"), ran("Gemm", CUDA, "float16"), ran("Cast", CUDA)])
+    assert RUNTIMES["ort-cuda"].prepare(job("fp16"), {}).facts["multiplied"] == {"float16": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "override", "fine"),
+    [
+        ("ort-tensorrt", "fp32", None, False),
+        ("ort-tensorrt", "fp32", "0", True),
+        ("ort-tensorrt", "tf32", None, True),
+        ("ort-tensorrt", "tf32", "0", False),
+        ("ort-cuda", "fp32", None, True),
+        ("ort-cuda", "fp32", "1", False),
+        ("ort-cuda", "tf32", "0", False),
+    ],
+)
+def test_the_environment_decides_about_tf32(
+    name: str, precision: str, override: str | None, fine: bool, faked: Callable[..., Fake], job: Callable[..., Job],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """NVIDIA's libraries obey NVIDIA_TF32_OVERRIDE, and TensorRT's provider has nothing else: fp32 means fp32."""
+    faked([ran("Conv", CUDA if name == "ort-cuda" else TENSORRT)])
+    if override is not None:
+        monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
+    if fine:
+        assert RUNTIMES[name].prepare(job(precision), {}).facts["tf32"] is (precision == "tf32")
+    else:
+        with pytest.raises(Unavailable, match="TF32"):
+            RUNTIMES[name].prepare(job(precision), {})
+
+
+def test_engines_are_kept_by_what_is_in_them(
+    faked: Callable[..., Fake], job: Callable[..., Job], tmp_path: Path
+) -> None:
+    """An engine holds weights: another file, other data beside it or another precision never meet an old engine."""
+    fake = faked([ran("TRTKernel", TENSORRT)])
+    model = tmp_path / "a.onnx"
+    folders = []
+    for text, data, precision in (
+        ("1", "", "tf32"),
+        ("2", "", "tf32"),
+        ("2", "3", "tf32"),
+        ("2", "3", "fp16"),
+        ("1", "", "tf32"),
+    ):
+        model.write_text(text)
+        (tmp_path / "a.onnx.data").write_text(data)
+        RUNTIMES["ort-tensorrt"].prepare(job(precision, model=model), {})
+        options = fake.sessions[-1]["options"]
+        assert options["trt_engine_cache_enable"] == options["trt_timing_cache_enable"] == "1"
+        folders.append(options["trt_engine_cache_path"])
+        assert Path(folders[-1]).is_dir()
+        assert Path(options["trt_timing_cache_path"]) == tmp_path / "cache" / "rescompile" / "tensorrt"
+    assert len(set(folders[:4])) == 4
+    assert folders[4] == folders[0]
+
+
+def test_without_a_gpu_they_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the reason is in words, with what they need."""
+    pytest.importorskip("onnxruntime", reason="it says what it has")
+    monkeypatch.setattr(ort_session, "has_gpu", lambda: False)
+    for name in ("ort-cuda", "ort-tensorrt"):
+        assert "Provider" in (RUNTIMES[name].missing() or "")
+        assert "NVIDIA GPU" in RUNTIMES[name].how()
+    monkeypatch.setattr(TORCH.cuda, "is_available", lambda: False)
+    assert RUNTIMES["torch-cuda"].missing() is not None
+    with pytest.raises(Unavailable, match="torch-cuda cannot run here"):
+        RUNTIMES["torch-cuda"].prepare(Job("a", None, lambda: None, np.zeros((1, 3, 8, 8), np.float32)), {})
+
+
+# --- the machine ------------------------------------------------------------------------------------------------------
+
+
+def test_the_machine_is_described_without_names() -> None:
+    """What a result file may say: no host, no user, no path."""
+    facts = {**device.describe(), **device.state()}
+    text = json.dumps(facts)
+    assert facts["processor"]["usable"] >= 1
+    assert facts["processor"]["name"]
+    assert facts["libraries"]["numpy"] == np.__version__
+    assert str(Path.home()) not in text
+    assert len(platform.node()) < 4 or platform.node() not in text
+    assert len(getpass.getuser()) < 4 or f'"{getpass.getuser()}"' not in text
+
+
+def test_gpus_are_read_from_their_tool() -> None:
+    """One row for each; a tool that is not there or says something else gives none."""
+    printed = "NVIDIA H200, 570.1, 143771 MiB, 9.0\nNVIDIA H200, 570.1, 143771 MiB, 9.0\n"
+    fields = ("name", "driver_version", "memory.total", "compute_cap")
+    rows = device._smi(fields, lambda *command: printed)
+    assert len(rows) == 2
+    assert rows[0] == dict(zip(fields, ("NVIDIA H200", "570.1", "143771 MiB", "9.0"), strict=True))
+    assert device._smi(fields, lambda *command: None) == []
+    assert device._smi(fields, lambda *command: "NVIDIA-SMI has failed\n") == []
+
+
+# --- the roofline -----------------------------------------------------------------------------------------------------
+
+HAND = """\
+rescompile: 1
+name: hand
+input: [2, 4, 4]
+network:
+  - stem: {conv: {channels: 4, kernel: 3}}
+  - bn: norm
+  - relu
+  - residual:
+      branch:
+        - conv1: {conv: {channels: 8, kernel: 1}}
+        - conv2: {conv: {channels: 4, kernel: 1}}
+  - pool: {maxpool: {kernel: 2, stride: 2}}
+  - parallel:
+      merge: concat
+      branches:
+        - identity
+        - - conv3: {conv: {channels: 4, kernel: 1}}
+  - global_avgpool
+  - flatten
+  - fc: {linear: 10}
+"""
+
+
+def measured(rate: float) -> roofline.Measured:
+    """A rate without spread."""
+    return roofline.Measured(rate, rate, 0.0, 1)
+
+
+def hand(tmp_path: Path) -> Network:
+    """A network whose limit can be computed by hand."""
+    path = tmp_path / "hand.yaml"
+    path.write_text(HAND)
+    return rescompile.elaborate(rescompile.load(path))
+
+
+def test_layers_by_hand(tmp_path: Path) -> None:
+    """Values moved and multiplied by each layer of a network, counted by hand."""
+    found = {layer.name.rpartition(".")[2]: layer for layer in roofline.layers(hand(tmp_path))}
+    counted = {name: (layer.maps, layer.weights, layer.macs) for name, layer in found.items()}
+    assert counted == {
+        "stem": (2 * 16 + 4 * 16, 4 * 2 * 9, 4 * 2 * 9 * 16),
+        "conv1": (4 * 16 + 8 * 16, 8 * 4, 8 * 4 * 16),
+        "conv2": (8 * 16 + 4 * 16 + 4 * 16, 4 * 8, 4 * 8 * 16),  # and the shortcut, which its addition reads
+        "pool": (4 * 16 + 4 * 4, 0, 0),
+        "conv3": (4 * 4 + 4 * 4, 4 * 4, 4 * 4 * 4),  # concatenating is where it is written
+        "global_avgpool": (8 * 4 + 8, 0, 0),
+        "fc": (8 + 10, 8 * 10 + 10, 80),
+    }
+
+
+def test_limit_by_hand(tmp_path: Path) -> None:
+    """Each layer at the slower of its two roofs, with a batch that shares the weights."""
+    network = hand(tmp_path)
+    bandwidth, rate, batch = 1000.0, 8000.0, 3
+    roof = roofline.Roofline("cpu", "bf16", {1 << 20: measured(bandwidth)}, measured(rate))
+    found = roofline.limit(network, batch, roof)
+    assert found is not None
+    wanted = 0.0
+    for layer in roofline.layers(network):
+        memory = 2 * (batch * layer.maps + layer.weights) / bandwidth
+        compute = 2 * batch * layer.macs / rate
+        wanted += max(memory, compute)
+        assert found.bounds[layer.name] == ("compute" if compute > memory else "memory")
+    assert set(found.bounds.values()) == {"compute", "memory"}
+    assert math.isclose(found.seconds, wanted)
+    stem = next(seconds for name, seconds in found.layers.items() if name.endswith("stem"))
+    assert math.isclose(stem, max(2 * (3 * 96 + 72) / 1000, 2 * 3 * 1152 / 8000))
+    assert math.isclose(found.fraction(2 * wanted), 0.5)
+
+
+def test_published_limits() -> None:
+    """The H200 of 790 TFLOP/s and 4.3 TB/s, in bf16 at batch 256: within 2% of what was worked out for it elsewhere."""
+    roof = roofline.Roofline("cuda", "bf16", {1 << 30: measured(4.3e12)}, measured(790e12))
+    for name, images in {"resnet50": 60_200, "resnext50_32x4d": 55_100, "densenet121": 84_500}.items():
+        found = roofline.limit(rescompile.elaborate(rescompile.load(name)), 256, roof)
+        assert found is not None
+        assert math.isclose(256 / found.seconds, images, rel_tol=0.02)
+
+
+def test_what_fits_a_cache_is_copied_faster() -> None:
+    """A layer is held to the fastest copy that is no smaller; a slow small copy only shows what starting one costs."""
+    roof = roofline.Roofline("cpu", "fp32", {1: measured(5.0), 4: measured(9.0), 16: measured(3.0)}, measured(1.0))
+    assert [roof.bandwidth(size) for size in (0.5, 1, 2, 5, 16, 99)] == [9, 9, 9, 3, 3, 3]
+
+
+def test_a_machine_is_measured(small: tuple[Network, Weights]) -> None:
+    """Rates are finite and their spread is told; without a product in a precision there is no limit."""
+    roof = roofline.measure("cpu", "fp32", threads=1, quick=True)
+    assert roof.product is not None
+    assert "product" in (roof.by or "") or "convolution" in (roof.by or "")
+    for rate in (roof.product, *roof.copies.values()):
+        assert 0 < rate.median <= rate.best < 1e16
+        assert rate.spread >= 0
+    found = roofline.limit(small[0], 1, roof)
+    assert found is not None
+    assert 0 < found.seconds < 1
+    none = roofline.measure("cpu", "int8", threads=1, quick=True)
+    assert none.product is None
+    assert roofline.limit(small[0], 1, none) is None
+
+
+def test_a_gpu_that_torch_does_not_see_has_no_limit(
+    small: tuple[Network, Weights], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime may have one beside a PyTorch for processors: its rows have times, and no share of a limit."""
+    monkeypatch.setattr(TORCH.cuda, "is_available", lambda: False)
+    roof = roofline.measure("cuda", "fp16")
+    assert roof.product is None
+    assert roofline.limit(small[0], 1, roof) is None
+
+
+def test_mappings_are_not_needed_to_be_torch(job: Callable[..., Job]) -> None:
+    """A module that gives several outputs by name keeps their names."""
+
+    class Two(TORCH.nn.Module):  # type: ignore[misc, name-defined]
+        def forward(self, x: Any) -> Mapping[str, Any]:
+            return {"logits": x.mean((2, 3)), "maps": 2 * x}
+
+    x = job().input
+    outputs = RUNTIMES["torch-cpu"].prepare(Job("two", None, Two, x), {}).outputs()
+    assert list(outputs) == ["logits", "maps"]
+    assert np.array_equal(outputs["maps"], 2 * x)
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("fp32", 1), ("tf32", 1), ("fp16", 10)])
+def test_a_job_has_the_file_of_its_precision(
+    precision: str, kind: int, small: tuple[Network, Weights], tmp_path: Path
+) -> None:
+    """float16 for fp16, with the batch of the input; a runtime of torch is given no file."""
+    onnx = pytest.importorskip("onnx", reason="it reads the file")
+    x = np.zeros((3, *small[0].input), np.float32)
+    made = jobs.job(RUNTIMES["ort-cuda"], *small, x, precision, tmp_path)
+    graph = onnx.load(made.model).graph
+    assert kind in {tensor.data_type for tensor in graph.initializer} <= {kind, 7}
+    assert graph.input[0].type.tensor_type.shape.dim[0].dim_value == 3
+    assert made.module is None
+    other = jobs.job(RUNTIMES["torch-cuda"], *small, x, precision, tmp_path)
+    assert other.model is None
+    assert other.module is not None
+    assert other.module() is not other.module()

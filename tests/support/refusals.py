@@ -1,0 +1,59 @@
+"""What is refused, and what every refusal must hold, whatever its wording: shared by the tests of wrong input."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import rescompile
+from rescompile.diagnostics.errors import CODES, CheckFailed, Diagnostic, RescompileError, SpecError, UsageError
+from rescompile.diagnostics.rendering import FORMS, render
+from rescompile.elaboration.expect import unmet
+
+#: A message with its excerpt, however long the user's line: what a person reads, and what fits a CI annotation.
+LONGEST = 2_000
+_CONTROL = re.compile(r"[^\n\t\x20-\x7e\xa0-\uffff]")
+
+
+def refusal(path: str | Path, settings: Sequence[str] = ()) -> RescompileError | None:
+    """The error that `rescompile validate PATH --set ...` reports, or None where the spec is right.
+
+    Any other exception than those of bad input is a bug, and comes through.
+    """
+    try:
+        spec = rescompile.load(path, settings)
+        network = rescompile.elaborate(spec)
+    except (SpecError, UsageError) as error:
+        return error
+    problems = [] if settings else unmet(spec, network)
+    return CheckFailed(problems) if problems else None
+
+
+def text_of(error: RescompileError) -> str:
+    """What stderr shows of an error."""
+    return render(error.diagnostics, "text") + "\n"
+
+
+def hold(error: RescompileError) -> None:
+    """What is true of every refusal: a known code, a place inside the text, and a rendering in every format that is short
+    and free of control characters, so that a spec cannot write to the terminal."""
+    assert error.diagnostics
+    for diagnostic in error.diagnostics:
+        assert diagnostic.code in CODES
+        if not (isinstance(error, UsageError) and diagnostic.code.startswith("E08")):
+            _placed(diagnostic)
+        text = render([diagnostic], "text")
+        assert len(text) < LONGEST, f"{len(text):,} characters: {text[:300]}"
+        assert not (found := _CONTROL.search(text)), f"control character {found[0]!r} in {text!r}"
+    for form in FORMS:
+        assert render(error.diagnostics, form)
+
+
+def _placed(diagnostic: Diagnostic) -> None:
+    place = diagnostic.place
+    assert place is not None, f"no place: {diagnostic.code} {diagnostic.message}"
+    lines = re.split(r"\r\n|[\n\r\x85\u2028\u2029]", place.source.text)
+    assert 1 <= place.line <= len(lines), f"{place} is past the end: {diagnostic.message}"
+    assert 1 <= place.column <= len(lines[place.line - 1]) + 1, f"{place} is past the line: {diagnostic.message}"
+    assert place.end > place.column

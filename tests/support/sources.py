@@ -1,0 +1,285 @@
+"""Generated source as a module of its own, trees changed behind the back of their hints, and what two of them compute."""
+
+from __future__ import annotations
+
+import ast
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from test_differential import Wrong, random_weights
+from torch import Tensor, nn
+
+from rescompile import backend
+from rescompile.ir.interpreter import interpret
+from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, join, name_of, parameters, scope, walk
+from rescompile.ir.ops import Act, Conv, Norm
+
+Array = NDArray[Any]
+Change = Callable[[str, Node], Node]
+
+#: How far a float64 module may be from the float64 interpreter, relative to the RMS of the output. A deep network without
+#: shortcuts can magnify rounding far more; there, by as much as it magnifies a change of its input in the last place.
+BOUND = 1e-9
+EPSILON = 1e-15
+
+_backend: Any = backend.load("source")
+
+
+def source(network: Network, flat: bool = False) -> str:
+    """The text that the target `source` writes."""
+    text: str = _backend.source(network, flat=flat)
+    return text
+
+
+def executed(text: str) -> types.ModuleType:
+    """The file as a module."""
+    home = types.ModuleType("generated")
+    exec(compile(text, "generated.py", "exec"), home.__dict__)
+    return home
+
+
+def factory(home: types.ModuleType) -> Callable[[], nn.Module]:
+    """The function that makes the network: the last one of the file."""
+    made: Callable[[], nn.Module] = [v for v in vars(home).values() if isinstance(v, types.FunctionType)][-1]
+    return made
+
+
+def empty(text: str) -> nn.Module:
+    """The network of a file without any numbers, on the meta device."""
+    with torch.device("meta"):
+        return factory(executed(text))()
+
+
+def filled(text: str, weights: Mapping[str, Array], dtype: torch.dtype = torch.float64) -> nn.Module:
+    """The network of a file with these weights, in training mode."""
+    tensors = {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
+    module = empty(text)
+    module.load_state_dict(tensors, strict=True, assign=True)
+    for parameter in module.parameters():
+        parameter.requires_grad_()
+    return module.to(dtype)
+
+
+def named(result: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
+    """The outputs of a module by name: a network with one output gives that alone."""
+    return result if isinstance(result, dict) else {"logits": result}
+
+
+def shapes(module: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
+    """The keys and shapes of a `state_dict`, in its order."""
+    return [(name, tuple(value.shape)) for name, value in module.state_dict().items()]
+
+
+def tensors_of(network: Network) -> list[tuple[str, tuple[int, ...]]]:
+    """The same as the tree has them."""
+    return [(name, parameter.shape) for name, parameter in parameters(network)]
+
+
+def compare(network: Network, weights: Mapping[str, Array], x: Array, flat: bool = False) -> None:
+    """Hold the executed text to the interpreter of the same tree, both in float64. Raises Wrong."""
+    try:
+        text = source(network, flat)
+        module = empty(text)
+    except Exception as error:
+        raise Wrong("build", f"no source: {error!r}") from error
+    if shapes(module) != tensors_of(network):
+        different = set(shapes(module)) ^ set(tensors_of(network))
+        raise Wrong("names", f"the state_dict is another: {sorted(different)[:4] or 'in its order'}")
+    try:
+        module = filled(text, weights).eval()
+        with torch.no_grad():
+            found = {name: value.numpy() for name, value in named(module(torch.from_numpy(x))).items()}
+    except Exception as error:
+        raise Wrong("run", f"does not run: {error}") from error
+    own = {name: value.numpy() for name, value in module.state_dict().items()}
+    exact = interpret(network, own, x)
+    if found.keys() != exact.keys():
+        raise Wrong("shapes", f"outputs {sorted(found)} instead of {sorted(exact)}")
+    for name, value in exact.items():
+        if found[name].shape != value.shape:
+            raise Wrong("shapes", f"{name}: {found[name].shape} instead of {value.shape}")
+        off = apart(found[name], value)
+        if off > BOUND and off <= 1e-6:
+            off /= max(1.0, apart(interpret(network, own, np.nextafter(x, np.inf))[name], value) / EPSILON)
+        if not off <= BOUND:
+            raise Wrong("numbers", f"{name}: off by {off:.2g}")
+
+
+def apart(found: Array, exact: Array) -> float:
+    """The largest difference, relative to the RMS of what it should be."""
+    return float(np.abs(found - exact).max() / (np.sqrt(np.mean(exact**2)) or 1.0))
+
+
+def drawn(network: Network, seed: int, batch: int = 3) -> tuple[dict[str, Array], Array]:
+    """Weights under which every mistake shows, and an input in float64."""
+    x = np.random.default_rng([seed, 2]).standard_normal((batch, *network.input))
+    return random_weights(network, x, seed), x
+
+
+# --- trees whose hints are wrong or missing ---------------------------------------------------------------------------
+
+
+def rebuilt(node: Node, change: Change, path: str = "") -> Node:
+    """The tree with every node replaced by what `change` makes of it and its full name, children first."""
+    inner = scope(path, node)
+    match node:
+        case Series():
+            node = replace(node, children=tuple(rebuilt(child, change, inner) for child in node.children))
+        case Parallel():
+            branches = tuple(rebuilt(branch, change, inner) for branch in node.branches)
+            node = replace(node, branches=branches)  # type: ignore[arg-type]
+        case Side():
+            node = replace(node, child=rebuilt(node.child, change, inner))  # type: ignore[arg-type]
+    return change(join(path, name_of(node)), node)
+
+
+def changed(network: Network, change: Change) -> Network:
+    """The network with every node changed."""
+    return replace(network, root=rebuilt(network.root, change))  # type: ignore[arg-type]
+
+
+def without_hints(network: Network) -> Network:
+    """The same tree, with nothing left of the expressions that its numbers came from."""
+
+    def bare(_: str, node: Node) -> Node:
+        if isinstance(node, Op):
+            return replace(node, hints={}, when=None, origin=None)
+        if isinstance(node, Side):
+            return replace(node, origin=None)
+        node = replace(node, when=None, origin=None)
+        return replace(node, call=replace(node.call, hints={})) if isinstance(node, Series) and node.call else node
+
+    return replace(changed(network, bare), parameters={}, definitions={})
+
+
+def other_kernel(network: Network, random: Random) -> Network | None:
+    """One convolution, in one copy of its block, looks further than its definition says."""
+
+    def wider(kind: Any) -> Any:
+        padding = tuple(p + d for p, d in zip(kind.pads, kind.dilation, strict=True))
+        return replace(kind, kernel=tuple(k + 2 for k in kind.kernel), padding=padding)
+
+    return _elsewhere(network, random, Conv, wider)
+
+
+def other_dilation(network: Network, random: Random) -> Network | None:
+    """One convolution has gaps that its definition does not have."""
+
+    def wider(kind: Any) -> Any:
+        padding = tuple(p + (k - 1) // 2 for p, k in zip(kind.pads, kind.kernel, strict=True))
+        return replace(kind, dilation=tuple(d + 1 for d in kind.dilation), padding=padding)
+
+    return _elsewhere(
+        network, random, Conv, wider, lambda kind: all(k % 2 for k in kind.kernel) and max(kind.kernel) > 1
+    )
+
+
+def other_eps(network: Network, random: Random) -> Network | None:
+    """One norm has another epsilon than its copies."""
+    return _elsewhere(network, random, Norm, lambda kind: replace(kind, eps=0.25))
+
+
+def _elsewhere(
+    network: Network, random: Random, kind: type, change: Callable[[Any], Any], fits: Callable[[Any], bool] = bool
+) -> Network | None:
+    """One op of a kind changed."""
+    places = [path for path, node in walk(network.root) if isinstance(node, Op) and isinstance(node.kind, kind)
+              and (fits is bool or fits(node.kind))]  # fmt: skip
+    if not places:
+        return None
+    place = random.choice(places)
+    return changed(
+        network,
+        lambda path, node: replace(node, kind=change(node.kind)) if isinstance(node, Op) and path == place else node,
+    )
+
+
+def other_activation(network: Network, random: Random) -> Network | None:
+    """The activations of one part of the network are another function."""
+    acts = [path for path, node in walk(network.root) if isinstance(node, Op) and isinstance(node.kind, Act)]
+    parts = sorted({path.split(".")[0] for path in acts if "." in path})
+    if not parts:
+        return None
+    part = random.choice(parts)
+
+    def other(path: str, node: Node) -> Node:
+        if isinstance(node, Op) and isinstance(node.kind, Act) and path.startswith(f"{part}."):
+            return replace(node, kind=replace(node.kind, kind="sigmoid" if node.kind.kind == "tanh" else "tanh"))
+        return node
+
+    return changed(network, other)
+
+
+def without_a_block(network: Network, random: Random) -> Network | None:
+    """One copy of a block that keeps the shape is gone, from wherever it stood in its row; so is its name."""
+    copies = [
+        path for path, node in walk(network.root)
+        if isinstance(node, Series) and node.call and node.call.index is not None and node.name
+        and node.input == node.output and not any(isinstance(inner, Side) for _, inner in walk(node))
+    ]  # fmt: skip
+    if not copies:
+        return None
+    place = random.choice(copies)
+
+    def shorter(path: str, node: Node) -> Node:
+        if not isinstance(node, Series):
+            return node
+        inner = scope("", node) if path == "" else path
+        kept = tuple(
+            child for child in node.children if join(inner, name_of(child)) != place or child.input != child.output
+        )
+        return replace(node, children=kept)
+
+    return changed(network, shorter)
+
+
+#: Changes that a pass could make, each of which leaves hints behind that are no longer true.
+STALE = (other_kernel, other_dilation, other_eps, other_activation, without_a_block)
+
+
+# --- the text as a tree -----------------------------------------------------------------------------------------------
+
+
+class _OutOfPlace(ast.NodeTransformer):
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        node.keywords = [keyword for keyword in node.keywords if keyword.arg != "inplace"]
+        return node
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
+        self.generic_visit(node)
+        assert isinstance(node.target, ast.Name)
+        return ast.Assign([node.target], ast.BinOp(ast.Name(node.target.id, ast.Load()), node.op, node.value))
+
+
+def out_of_place(text: str) -> str:
+    """The same file, except that nothing is overwritten in place."""
+    return ast.unparse(ast.fix_missing_locations(_OutOfPlace().visit(ast.parse(text))))
+
+
+class _Blank(ast.NodeTransformer):
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        for name, value in ast.iter_fields(node):
+            if isinstance(value, str):
+                setattr(node, name, "")
+        return node
+
+
+def skeleton(text: str) -> str:
+    """What a file does, without the words in it: no name and no string is left."""
+    return ast.dump(_Blank().visit(ast.parse(text)))
+
+
+def words(text: str) -> Iterator[str]:
+    """Every name that a file uses: of variables, attributes, classes, functions, arguments and modules."""
+    for node in ast.walk(ast.parse(text)):
+        for field in ("id", "attr", "arg", "name", "asname", "module"):
+            if isinstance(word := getattr(node, field, None), str):
+                yield word

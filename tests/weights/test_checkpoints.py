@@ -1,0 +1,786 @@
+"""Checkpoints in and out: reading what others wrote, saying what does not fit, and changing only what was asked for."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import facts
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner, Result
+
+from rescompile import build
+from rescompile.cli import app
+from rescompile.diagnostics.errors import UsageError
+from rescompile.elaboration import elaborate
+from rescompile.files import checksum, file_types
+from rescompile.ir.network import Network
+from rescompile.lang.load import load
+from rescompile.weights import Array, Tensor, checkpoints, draw, hdf5, profiles, transfer
+from rescompile.weights.checkpoints import read
+from rescompile.weights.profiles import Rule
+
+HEAD = {"rescompile": 1, "name": "tiny", "input": [3, 8, 8], "parameters": {"classes": 10}}
+LAST = ["global_avgpool", "flatten", {"fc": {"linear": "classes"}}]
+CONV = {"conv": {"channels": 4, "kernel": 3}}
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test has a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+
+def invoke(*arguments: str | Path) -> Result:
+    """The command in this process; whatever it raises but SystemExit fails the test."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def weights(*arguments: str | Path, code: int = 0) -> Result:
+    """One of the commands about weights, with the exit code that it should have."""
+    result = invoke("weights", *arguments)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def spec(name: str = "tiny", **changes: Any) -> str:
+    """A small spec on disk; JSON is YAML."""
+    text = json.dumps({**HEAD, "network": [{"conv1": CONV}, *LAST], **changes, "name": name})
+    Path(f"{name}.yaml").write_text(text, "utf-8")
+    return f"./{name}.yaml"
+
+
+def tiny(path: str) -> Network:
+    """The network of a spec."""
+    return elaborate(load(path))
+
+
+def drawn(path: str, seed: int = 0) -> dict[str, Array]:
+    """All arrays of a network."""
+    return dict(draw(tiny(path), seed))
+
+
+def same(found: dict[str, Array], wanted: dict[str, Array]) -> bool:
+    """Whether two sets of tensors are equal, down to the last bit."""
+    return found.keys() == wanted.keys() and all(
+        found[n].dtype == wanted[n].dtype and np.array_equal(found[n], wanted[n]) for n in wanted
+    )
+
+
+# --- what is written --------------------------------------------------------------------------------------------------
+
+
+def test_the_output_is_a_safetensors_file_that_is_ours() -> None:
+    """The library reads it, torch's users see `format`, it names its network, and its seal is whole."""
+    network, path = facts.network("resnet20_cifar"), Path("out.safetensors")
+    arrays = dict(draw(network, 3))
+    save_file(arrays, "in.safetensors")
+    weights("convert", "in.safetensors", "resnet20_cifar", "-o", path)
+    assert same(load_file(path), arrays)
+    with safe_open(path, "np") as file:
+        recorded = file.metadata()
+    assert recorded["format"] == "pt"
+    assert (recorded["network"], recorded["sha256"]) == (network.name, network.sha256)
+    assert checksum.state(path) == "ours"
+    start = 8 + struct.unpack("<Q", path.read_bytes()[:8])[0]
+    assert start % 8 == 0
+
+
+def test_same_bytes_again() -> None:
+    """What was written is ours to write again, and comes out the same; of another file that is not so."""
+    path, out = spec(), Path("out.safetensors")
+    save_file(drawn(path), "in.safetensors")
+    weights("convert", "in.safetensors", path, "-o", out)
+    first = out.read_bytes()
+    weights("convert", "in.safetensors", path, "-o", out)
+    assert out.read_bytes() == first
+    assert "E1001" in weights("convert", out, path, "-o", "in.safetensors", code=5).stderr
+    assert "E1001" in invoke("schema", "-o", out).stderr
+
+
+@pytest.mark.parametrize("at", [30, 120, -1], ids=["header", "names", "values"])
+def test_a_changed_file_is_not_overwritten(at: int) -> None:
+    """The seal sees a change anywhere."""
+    path, out = spec(), Path("out.safetensors")
+    save_file(drawn(path), "in.safetensors")
+    weights("convert", "in.safetensors", path, "-o", out)
+    content = bytearray(out.read_bytes())
+    content[at] ^= 1
+    out.write_bytes(content)
+    assert checksum.state(out) == "edited"
+    assert "was changed since" in weights("convert", "in.safetensors", path, "-o", out, code=5).stderr
+    assert out.read_bytes() == content
+    weights("convert", "in.safetensors", path, "-o", out, "--force")
+    assert checksum.state(out) == "ours"
+
+
+@pytest.mark.parametrize("name", ["out.pth", "out", "out.onnx", "-"])
+def test_the_output_is_called_what_it_is(name: str) -> None:
+    """A reader goes by the ending."""
+    path = spec()
+    save_file(drawn(path), "in.safetensors")
+    assert "E0802" in weights("convert", "in.safetensors", path, "-o", name, code=2).stderr
+
+
+# --- inspect ----------------------------------------------------------------------------------------------------------
+
+
+def test_inspect_lists_names_shapes_and_types() -> None:
+    """In the file's own words."""
+    save_file({"a": np.zeros((2, 3), np.float16), "b.c": np.zeros((), np.int64)}, "x.safetensors")
+    lines = weights("inspect", "x.safetensors").stdout.splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["a", "b.c"]
+    assert "[2, 3]" in lines[0]
+    assert lines[0].endswith("F16")
+    assert lines[1].endswith("I64")
+    listed = json.loads(weights("inspect", "x.safetensors", "--json").stdout)["tensors"]
+    assert listed == [{"name": "a", "shape": [2, 3], "dtype": "F16"}, {"name": "b.c", "shape": [], "dtype": "I64"}]
+
+
+def test_inspect_says_all_that_does_not_fit() -> None:
+    """Four ways not to fit, each in its row, and exit code 1."""
+    path = spec(network=[{"conv1": CONV}, {"bn1": "norm"}, {"conv2": CONV}, *LAST])
+    arrays = drawn(path)
+    arrays["conv1.weight"] = arrays["conv1.weight"][:, :1].copy()
+    arrays["other"] = arrays.pop("bn1.bias")
+    arrays["fc.weight"] = arrays["fc.weight"].astype(np.float64)
+    del arrays["bn1.num_batches_tracked"]  # a counter may be missing
+    save_file(arrays, "x.safetensors")
+    found = json.loads(weights("inspect", "x.safetensors", path, "--json", code=1).stdout)
+    rows = {(row["name"], row["status"]): (row["found"], row["wanted"]) for row in found["misfits"]}
+    assert rows == {
+        ("conv1.weight", "differs"): ([4, 1, 3, 3], [4, 3, 3, 3]),
+        ("bn1.bias", "missing"): (None, [4]),
+        ("other", "unexpected"): ([4], None),
+        ("fc.weight", "other type"): ([10, 4], [10, 4]),
+    }
+    assert found["fits"] is False
+    said = weights("inspect", "x.safetensors", path, code=1).stderr
+    assert "1 differ, 1 missing, 1 unexpected, 1 of another type" in said
+    assert "other type  fc.weight  [10, 4] of F64" in said
+
+
+def test_inspect_of_what_fits() -> None:
+    """One line, exit code 0."""
+    path = spec()
+    save_file(drawn(path), "x.safetensors")
+    assert weights("inspect", "x.safetensors", path).stdout == "x.safetensors fits tiny: 3 tensors\n"
+    assert json.loads(weights("inspect", "x.safetensors", path, "--json").stdout)["fits"] is True
+
+
+def test_options_that_take_a_spec() -> None:
+    """They would do nothing without one."""
+    save_file(drawn(spec()), "x.safetensors")
+    assert "take a SPEC" in weights("inspect", "x.safetensors", "--from", "timm_vgg", code=2).stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"no tensors", b"\xff" * 100], ids=["empty", "text", "long header"])
+def test_not_safetensors(content: bytes) -> None:
+    """Wrong usage, in one line."""
+    Path("x.safetensors").write_bytes(content)
+    said = weights("inspect", "x.safetensors", code=2).stderr
+    assert said.startswith("error[E0803]: x.safetensors is not a safetensors file")
+    assert len(said.splitlines()) == 1
+
+
+# --- checkpoints of torch ---------------------------------------------------------------------------------------------
+
+
+def saved(held: Any, path: str = "x.pth", **options: Any) -> str:
+    """A file that torch wrote; arrays become its tensors."""
+    torch = pytest.importorskip("torch", reason="it writes the checkpoints: pip install torch")
+
+    def tensors(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: tensors(inner) for key, inner in value.items()}
+        return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
+
+    torch.save(tensors(held), path, **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".PTH"])
+def test_a_state_dict(suffix: str) -> None:
+    """Read as it is, without a word."""
+    path = spec()
+    result = weights("convert", saved(drawn(path), f"x{suffix}"), path, "-o", "y.safetensors")
+    assert same(load_file("y.safetensors"), drawn(path))
+    assert result.stderr.splitlines()[0] == "kept     3 tensors"
+
+
+def test_the_old_format_of_torch() -> None:
+    """Files from before 1.6, which no zip archive holds."""
+    path = spec()
+    weights("convert", saved(drawn(path), _use_new_zipfile_serialization=False), path, "-o", "y.safetensors")
+    assert same(load_file("y.safetensors"), drawn(path))
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model", "anything"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."])
+def test_wrappers_are_taken_off_and_named(wrapper: str, prefix: str) -> None:
+    """Whatever is done to get at the tensors is said, and what is left out too."""
+    path = spec()
+    arrays = {prefix + name: array for name, array in drawn(path).items()}
+    state = {"state": {0: {"momentum": np.ones(3)}}, "param_groups": []}
+    file = saved({"epoch": 3, wrapper: arrays, "optimizer": state}, "x.pth")
+    result = weights("convert", file, path, "-o", "y.safetensors")
+    assert same(load_file("y.safetensors"), drawn(path))
+    assert f"x.pth: the tensors are those of its '{wrapper}'; left out: epoch, optimizer" in result.stderr
+    for part in filter(None, prefix.split(".")):
+        assert f"'{part}.' is taken off all 3 names" in result.stderr
+    assert result.stderr.count("taken off") == prefix.count(".")
+
+
+def test_a_network_whose_names_begin_so() -> None:
+    """A row may itself be called `module`."""
+    path = spec(network=[{"module": [{"conv1": CONV}, {"pool": LAST[0]}, {"flat": LAST[1]}, LAST[2]]}])
+    assert all(name.startswith("module.") for name in drawn(path))
+    result = weights("inspect", saved(drawn(path)), path)
+    assert "taken off" not in result.stderr
+
+
+def test_several_sets_of_tensors() -> None:
+    """Nothing is guessed: the user says which."""
+    path = spec()
+    file = saved({"state_dict": drawn(path), "ema": drawn(path, 1)})
+    said = weights("inspect", file, path, code=2).stderr
+    assert "E0803" in said
+    assert "'state_dict', 'ema'" in said
+    weights("convert", file, path, "--entry", "ema", "-o", "y.safetensors")
+    assert same(load_file("y.safetensors"), drawn(path, 1))
+    assert "under 'emma'" in weights("inspect", file, path, "--entry", "emma", code=2).stderr
+
+
+def test_what_is_no_tensor_is_left_out_with_a_word() -> None:
+    """A number beside the tensors is not one of them."""
+    path = spec()
+    result = weights("inspect", saved({**drawn(path), "epoch": 3}), path)
+    assert "left out, since they are no tensors: epoch (int)" in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_narrow_floats_are_widened(kind: str, suffix: str) -> None:
+    """To float32, which holds them exactly, and with a word."""
+    torch = pytest.importorskip("torch", reason="numpy has no bfloat16: pip install torch")
+    from safetensors.torch import save_file as save
+
+    path, file = spec(), f"x{suffix}"
+    narrow = {name: torch.from_numpy(array).to(getattr(torch, kind)) for name, array in drawn(path).items()}
+    (torch.save if suffix == ".pth" else save)(narrow, file)
+    result = weights("convert", file, path, "-o", "y.safetensors")
+    assert same(load_file("y.safetensors"), {name: tensor.float().numpy() for name, tensor in narrow.items()})
+    assert f"widened  3 tensors from {'BF16' if kind == 'bfloat16' else 'F16'} to float32" in result.stderr
+
+
+def test_what_is_read_is_written_over_by_force_alone() -> None:
+    """A file of ours too: it may be the only one of its weights."""
+    path = spec()
+    save_file(drawn(path, 1), "new.safetensors")
+    weights("convert", "new.safetensors", path, "-o", "x.safetensors")
+    wider = [path, "--set", "parameters.classes=12", "--classes", "new"]
+    for command in (["convert", "x.safetensors", *wider], ["transfer", "x.safetensors", path, *wider]):
+        assert "E1001" in weights(*command, "-o", "./x.safetensors", code=5).stderr
+        assert same(load_file("x.safetensors"), drawn(path, 1))
+    weights("convert", "x.safetensors", *wider, "-o", "x.safetensors", "--force")
+    assert load_file("x.safetensors")["fc.weight"].shape == (12, 4)
+
+
+@pytest.mark.parametrize("kind", ["int8", "complex64", "float8_e4m3fn", "sparse", "meta"])
+@pytest.mark.parametrize("name", ["fc.weight", "bn1.num_batches_tracked"])
+def test_other_types_are_told_as_what_they_are(kind: str, name: str) -> None:
+    """An int8 is not too wide for float32, and a sparse tensor is one: such a file is refused for what it holds."""
+    torch = pytest.importorskip("torch", reason="makes such tensors: pip install 'rescompile[torch]'")
+    path = spec(network=[{"conv1": CONV}, {"bn1": "norm"}, *LAST])
+    held = {key: torch.from_numpy(array) for key, array in drawn(path).items()}
+    value = held[name]
+    held[name] = {
+        "sparse": value.float().to_sparse, "meta": lambda: value.to("meta"),
+    }.get(kind, lambda: value.to(getattr(torch, kind)))()  # fmt: skip
+    torch.save(held, "x.pth")
+    if (kind, name[:2]) == ("int8", "bn"):
+        weights("inspect", "x.pth", path)
+        return
+    for command in (["inspect", "x.pth", path], ["convert", "x.pth", path, "-o", "y.safetensors"]):
+        said = weights(*command, code=1).stderr
+        assert "does not fit" in said
+        assert ": 1 of another type" in said
+        word = {"int8": "I8", "sparse": "torch.sparse_coo"}.get(kind, kind)
+        assert re.search(rf"other type  {re.escape(name)}  \[.*\] of (torch\.)?{re.escape(word)}$", said, re.MULTILINE)
+    assert kind in weights("inspect", "x.pth").stdout or word in weights("inspect", "x.pth").stdout
+
+
+def test_float64_is_not_narrowed() -> None:
+    """That would lose something silently."""
+    path = spec()
+    wide = {name: array.astype(np.float64) for name, array in drawn(path).items()}
+    assert "3 of another type" in weights("convert", saved(wide), path, "-o", "y.safetensors", code=1).stderr
+    assert not Path("y.safetensors").exists()
+
+
+class Evil:
+    """A pickle that would write a file."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What unpickling does."""
+        return exec, ("open('ran', 'w').close()",)
+
+
+def write_bad(kind: str) -> None:
+    """A file x.pth that must not be read."""
+    torch = pytest.importorskip("torch", reason="it writes the checkpoints: pip install torch")
+    path = Path("x.pth")
+    match kind:
+        case "code":
+            saved({"a": np.ones(3), "b": Evil()})
+        case "code, old format":
+            saved({"b": Evil()}, _use_new_zipfile_serialization=False)
+        case "plain pickle of code":
+            path.write_bytes(pickle.dumps({"b": Evil()}, protocol=2))
+        case "module":
+            torch.save(torch.nn.Linear(2, 2), path)
+        case "program":
+            torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
+        case "cut":
+            saved({"a": np.ones(3000)})
+            path.write_bytes(path.read_bytes()[:2000])
+        case "text":
+            path.write_text("hello world")
+        case "empty":
+            path.touch()
+        case "list":
+            saved([1, 2])
+        case "nothing":
+            saved({"epoch": 3})
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "code",
+        "code, old format",
+        "plain pickle of code",
+        "module",
+        "program",
+        "cut",
+        "text",
+        "empty",
+        "list",
+        "nothing",
+    ],
+)
+def test_what_weights_only_refuses(kind: str) -> None:
+    """No code runs; the message is one line, names the file, and does not advise to load it anyway."""
+    write_bad(kind)
+    for command in (("weights", "inspect", "x.pth"), ("build", spec(), "-t", "onnx", "--weights", "x.pth")):
+        result = invoke(*command)
+        assert result.exit_code == 2
+        first, *more = result.stderr.splitlines()
+        assert first.startswith("error[E0803]: x.pth ")
+        assert all(line.startswith("   help: ") for line in more)
+        assert "weights_only=False" not in result.stderr
+    assert not Path("ran").exists()
+
+
+def test_without_torch() -> None:
+    """Exit code 4, and the command that installs it."""
+    Path("x.pth").touch()
+    start = "import sys; sys.modules['torch'] = None; from rescompile.cli import main; main()"
+    line = [sys.executable, "-c", start, "weights", "inspect", "x.pth"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "error[E0902]" in done.stderr
+    assert "pip install 'rescompile[torch]'" in done.stderr
+
+
+def test_safetensors_take_no_torch() -> None:
+    """The commands about safetensors load no framework."""
+    path = spec()
+    save_file(drawn(path), "x.safetensors")
+    code = "import sys; from rescompile.cli import app; app(sys.argv[1:], standalone_mode=False); print('torch' in sys.modules)"
+    line = [sys.executable, "-c", code, "weights", "convert", "x.safetensors", path, "-o", "y.safetensors"]
+    assert subprocess.run(line, capture_output=True, text=True, timeout=60, check=True).stdout == "False\n"
+
+
+def test_build_says_what_it_did() -> None:
+    """`--weights` reads the same files by the same rules, and Python's users are warned."""
+    path = spec()
+    file = saved({"model": {f"module.{name}": array for name, array in drawn(path, 7).items()}})
+    result = invoke("build", path, "-t", "onnx", "--weights", file, "-o", "a.onnx")
+    assert result.exit_code == 0
+    assert "the tensors are those of its 'model'" in result.stderr
+    with pytest.warns(UserWarning, match="of its 'model'"), pytest.warns(UserWarning, match="taken off"):
+        again = build(path, "onnx", file).to_bytes()
+    assert Path("a.onnx").read_bytes() == again == build(path, "onnx", drawn(path, 7)).to_bytes()
+
+
+def test_entries_are_of_torch() -> None:
+    """A safetensors file has one set of tensors."""
+    save_file(drawn(spec()), "x.safetensors")
+    with pytest.raises(UsageError, match="one set"):
+        read("x.safetensors", "ema")
+
+
+# --- adapting ---------------------------------------------------------------------------------------------------------
+
+
+def converted(*options: str, new: str, code: int = 0) -> tuple[dict[str, Array], Result]:
+    """What becomes of the drawn weights of the small spec for another one."""
+    save_file(drawn(spec("old"), 1), "x.safetensors")
+    result = weights("convert", "x.safetensors", new, "-o", "y.safetensors", *options, code=code)
+    return (load_file("y.safetensors") if code == 0 else {}), result
+
+
+@pytest.mark.parametrize(("channels", "way"), [(1, "sum"), (1, "repeat"), (2, "repeat"), (4, "repeat"), (7, "repeat")])
+def test_input_channels_as_timm_does(channels: int, way: str) -> None:
+    """timm sums for one channel and repeats for more."""
+    pytest.importorskip("torch")
+    import peers  # noqa: F401  # before torchvision, which timm imports
+    import torch
+
+    pytest.importorskip("timm", reason="the peer: pip install --no-deps timm")
+    from timm.models import adapt_input_conv
+
+    found, result = converted("--in-channels", way, new=spec("new", input=[channels, 8, 8]))
+    old = drawn("./old.yaml", 1)
+    if (channels == 1) == (way == "sum"):
+        wanted = adapt_input_conv(channels, torch.from_numpy(old["conv1.weight"].copy())).numpy()
+    else:  # timm does not repeat to one channel: of three, the first is three times the third of the sum's share
+        wanted = old["conv1.weight"][:, :1] * np.float32(3)
+    np.testing.assert_allclose(found.pop("conv1.weight"), wanted, rtol=1e-6)
+    del old["conv1.weight"]
+    assert same(found, old)
+    how = "summed" if way == "sum" else f"repeated to {channels}"
+    assert f"adapted  conv1.weight  3 input channels {how}" in result.stderr
+
+
+def test_no_convolution_that_sees_the_whole_image() -> None:
+    """Where the image's channels are split, no convolution could be adapted to another number of them."""
+    text = "rescompile: 1\nname: split\ninput: [3, 8, 8]\nnetwork:\n  - c: {conv: {channels: 3, kernel: 3}}\n"
+    branches = "{parallel: {merge: concat, split: true, copies: 3, branch: {conv: {channels: 2, kernel: 3}}}}"
+    for row, expected in (("", ["c"]), (f"  - paths: {branches}\n", [])):
+        head, first = text.split("network:\n")
+        Path("split.yaml").write_text(f"{head}network:\n{row}{first}")
+        assert [name for name, _ in transfer.entries(elaborate(load("split.yaml")))] == expected
+
+
+def test_sum_makes_one_channel() -> None:
+    """For two it would have to guess."""
+    _, result = converted("--in-channels", "sum", new=spec("new", input=[2, 8, 8]), code=1)
+    assert "help: --in-channels repeat" in result.stderr
+
+
+@pytest.mark.parametrize("classes", [4, 13])
+def test_classes(classes: int) -> None:
+    """`new` are those that `build --seed` draws; `keep` keeps the numbers that both have."""
+    new = spec("new", parameters={"classes": classes})
+    old, fresh, both = drawn(spec("old"), 1), drawn(new, 5), min(classes, 10)
+    found, result = converted("--classes", "new", "--seed", "5", new=new)
+    assert same(found, {"conv1.weight": old["conv1.weight"], **{n: fresh[n] for n in ("fc.weight", "fc.bias")}})
+    assert f"new      fc.weight  10 classes before, {classes} now" in result.stderr
+    found, result = converted("--classes", "keep", "--seed", "5", new=new)
+    for name in ("fc.weight", "fc.bias"):
+        assert np.array_equal(found[name], np.concatenate([old[name][:both], fresh[name][both:]]))
+    more = ", the other 3 new" if classes > 10 else ""
+    assert f"adapted  fc.weight  the first {both} of 10 classes{more}\n" in result.stderr
+
+
+def test_classes_of_an_auxiliary_head() -> None:
+    """The head of a side branch is one, too."""
+    network = facts.network("googlenet", "parameters.classes=7")
+    assert [path for path, _ in transfer.heads(network)] == ["fc", "aux1.fc2", "aux2.fc2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("resnet50", ["conv1"]),
+        ("densenet121", ["features.conv0"]),
+        ("vgg16", ["features.0"]),
+        ("preact_resnet110_cifar", ["conv1"]),
+        ("inception_v3", ["Conv2d_1a_3x3.conv"]),
+    ],
+)
+def test_the_first_convolutions(name: str, first: list[str]) -> None:
+    """Those that see the image."""
+    assert [path for path, _ in transfer.entries(facts.network(name))] == first
+
+
+def test_nothing_is_adapted_unasked() -> None:
+    """Refused with the option that would."""
+    for changes, option in (
+        ({"parameters": {"classes": 4}}, "--classes new or --classes keep"),
+        ({"input": [1, 8, 8]}, "--in-channels sum or --in-channels repeat"),
+    ):
+        _, result = converted(new=spec("new", **changes), code=1)
+        assert f"help: {option} adapts it" in result.stderr
+        assert not Path("y.safetensors").exists()
+
+
+def test_an_option_that_does_nothing_is_refused() -> None:
+    """The user meant something else."""
+    for option, word in (("--classes", "new"), ("--in-channels", "repeat")):
+        _, result = converted(option, word, new=spec("new"), code=2)
+        assert "finds nothing to adapt" in result.stderr
+
+
+def test_other_differences_are_not_a_matter_of_classes() -> None:
+    """A classifier on other features cannot keep its rows."""
+    _, result = converted(
+        "--classes", "keep", new=spec("new", network=[{"conv1": {"conv": {"channels": 5, "kernel": 3}}}, *LAST]), code=2
+    )
+    assert "finds nothing to adapt" in result.stderr or "E0702" in result.stderr
+
+
+# --- transfer ---------------------------------------------------------------------------------------------------------
+
+
+def sources(old: str, new: str, *settings: str) -> dict[str, str]:
+    """Names in the new network and in the old one."""
+    return transfer.pairs(elaborate(load(old)), elaborate(load(new, settings)))[0]
+
+
+def rows(*kinds: str) -> list[Any]:
+    """Numbered convolutions: `a` and `b` have shapes of their own."""
+    kernel = {"a": 1, "b": 3, "c": 5}
+    return [{"body": [{"conv": {"channels": 3, "kernel": kernel[kind]}} for kind in kinds]}, *LAST]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "wanted"),
+    [
+        ("abb", "abb", {0: 0, 1: 1, 2: 2}),
+        ("abb", "abbb", {0: 0, 1: 1, 2: 2}),
+        ("abb", "ab", {0: 0, 1: 1}),
+        ("abb", "acbb", {0: 0, 2: 1, 3: 2}),  # inserted: the numbers of the rest move
+        ("acbb", "abb", {0: 0, 1: 2, 2: 3}),  # and back
+        ("ab", "bab", {1: 0, 2: 1}),
+        ("abc", "cab", {1: 0, 2: 1}),
+    ],
+)
+def test_numbered_parts_are_found_by_what_they_are(before: str, after: str, wanted: dict[int, int]) -> None:
+    """An insertion moves the numbers of all that follow, not the weights."""
+    old = spec("old", network=rows(*before))
+    new = spec("new", network=rows(*after))
+    found = {n: s for n, s in sources(old, new).items() if n.startswith("body.") and "bias" not in n}
+    assert found == {f"body.{a}.weight": f"body.{b}.weight" for a, b in wanted.items()}
+
+
+def test_depth() -> None:
+    """Blocks keep their place, further ones are new, and the report says so for each tensor once."""
+    arrays = dict(draw(facts.network("resnet18"), 1))
+    save_file(arrays, "x.safetensors")
+    result = weights(
+        "transfer", "x.safetensors", "resnet18", "resnet34", "-o", "y.safetensors", "--seed", "4", "--json"
+    )
+    found, fresh = load_file("y.safetensors"), dict(draw(facts.network("resnet34"), 4))
+    assert same(found, {name: arrays.get(name, fresh[name]) for name in fresh})
+    told = json.loads(result.stdout)
+    names = {status: [row["name"] for row in told[status]] for status in transfer.STATUSES}
+    assert sorted(name for some in names.values() for name in some) == sorted(fresh)
+    assert (sorted(names["kept"]), told["left"], names["adapted"]) == (sorted(arrays), [], [])
+
+
+def test_back() -> None:
+    """From the deeper network to the other, and what is left over is told."""
+    arrays = dict(draw(facts.network("resnet34"), 1))
+    save_file(arrays, "x.safetensors")
+    result = weights("transfer", "x.safetensors", "resnet34", "resnet18", "-o", "y.safetensors")
+    assert same(load_file("y.safetensors"), {name: arrays[name] for name in facts.shapes(facts.network("resnet18"))})
+    assert "left     layer3.5.*  12 tensors" in result.stderr
+
+
+def test_a_row_of_another_name() -> None:
+    """Found by its block and its shapes, and told."""
+    old = spec("old", network=[{"one": {"block": "basic", "depth": 2, "width": 8}}, *LAST])
+    new = spec("new", network=[{"two": {"block": "basic", "depth": 2, "width": 8}}, *LAST])
+    save_file(drawn(old, 1), "x.safetensors")
+    result = weights("transfer", "x.safetensors", old, new, "-o", "y.safetensors")
+    moved = {name.replace("one.", "two."): array for name, array in drawn(old, 1).items()}
+    assert same(load_file("y.safetensors"), moved)
+    assert f"kept     two.*  from one.*, {len(moved) - 2} tensors" in result.stderr
+
+
+def test_another_block() -> None:
+    """Ops of one name, kind and shape are kept where the block was edited, and the report says that it was."""
+    old = spec("old", network=[{"body": {"block": "basic", "depth": 2, "width": 8}}, *LAST])
+    new = spec("new", network=[{"body": {"block": "preact_basic", "depth": 2, "width": 8}}, *LAST])
+    save_file(drawn(old, 1), "x.safetensors")
+    result = weights("transfer", "x.safetensors", old, new, "-o", "y.safetensors", "--seed", "2")
+    assert "changed  basic to preact_basic in 2 places" in result.stderr
+    found, before, fresh = load_file("y.safetensors"), drawn(old, 1), drawn(new, 2)
+    shapes = {name: array.shape for name, array in before.items()}
+    for name, array in found.items():
+        kept = shapes.get(name) == array.shape
+        assert np.array_equal(array, before[name] if kept else fresh[name]), name
+    assert np.array_equal(found["body.1.conv2.weight"], before["body.1.conv2.weight"])
+
+
+def test_another_width_is_new_or_adapted_on_request() -> None:
+    """What changed its shape is drawn anew and told with both shapes."""
+    old, new = spec("old"), spec("new", parameters={"classes": 4}, input=[1, 8, 8])
+    save_file(drawn(old, 1), "x.safetensors")
+    result = weights("transfer", "x.safetensors", old, new, "-o", "y.safetensors", "--seed", "3")
+    assert "new      fc.weight  [10, 4] before, [4, 4] now" in result.stderr
+    assert same(load_file("y.safetensors"), drawn(new, 3))
+    adapt = ("--classes", "keep", "--in-channels", "sum")
+    result = weights("transfer", "x.safetensors", old, new, "-o", "y.safetensors", *adapt)
+    assert np.array_equal(load_file("y.safetensors")["fc.weight"], drawn(old, 1)["fc.weight"][:4])
+    assert "adapted  conv1.weight  3 input channels summed" in result.stderr
+
+
+def test_the_edit_may_be_a_setting() -> None:
+    """--set applies to the new spec."""
+    save_file(dict(draw(facts.network("resnet18"), 1)), "x.safetensors")
+    done = ("transfer", "x.safetensors", "resnet18", "resnet18", "--set", "layer3.depth=3", "-o", "y.safetensors")
+    assert "new      layer3.2.*  12 tensors" in weights(*done).stderr
+
+
+def test_the_file_must_be_of_the_old_spec() -> None:
+    """Otherwise the blocks of OLD say nothing about it."""
+    save_file(dict(draw(facts.network("resnet34"))), "x.safetensors")
+    said = weights("transfer", "x.safetensors", "resnet18", "resnet34", "-o", "y.safetensors", code=1).stderr
+    assert "does not fit resnet18" in said
+    assert "it fits resnet34" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "ordered"),
+    [
+        (("inspect", "resnet18", "x.pth"), "inspect x.pth resnet18"),
+        (("convert", "resnet18", "a b.h5", "-o", "y.safetensors"), "convert 'a b.h5' resnet18"),
+        (("transfer", "resnet18", "./e.yaml", "x.pth", "-o", "y.safetensors"), "transfer x.pth resnet18 ./e.yaml"),
+        (("transfer", "resnet18", "x.pth", "resnet34", "-o", "y.safetensors"), "transfer x.pth resnet18 resnet34"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
+)
+def test_the_weights_come_first(given: tuple[str, ...], ordered: str) -> None:
+    """In another order the words are given back in the right one."""
+    said = weights(*given, code=2).stderr.splitlines()
+    assert said[0].endswith("is a file of weights, which come first")
+    assert said[1] == f"   help: rescompile weights {ordered}"
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "use"),
+    [
+        ("model.onnx", "an ONNX model", "rescompile extract"),
+        ("model.pt2", "a program of torch.export", "torch.export.load"),
+        ("model.PY", "Python source", "--target onnx"),
+        ("model.keras", "a model of keras", "save_weights"),
+        ("model.yaml", "a spec", "rescompile build"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint(name: str, what: str, use: str) -> None:
+    """It is told what it is, whether it is there or not: as safetensors it could only be misread."""
+    for arguments in (("weights", "inspect", name), ("build", "resnet18", "-t", "onnx", "--weights", name)):
+        result = invoke(*arguments)
+        assert result.exit_code == 2
+        assert result.stderr.startswith(f"error[E0801]: {name} is {what} by its ending, and weights are")
+        assert use in result.stderr.splitlines()[1]
+
+
+def test_the_kind_of_each_checkpoint() -> None:
+    """What is read as weights is called so."""
+    assert set(file_types.WEIGHTS.endings) == {".safetensors", *checkpoints.TORCH, *hdf5.SUFFIXES}
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet50", "densenet121", "googlenet", "darknet53", "highway_b_cifar10_19", "vgg11_bn"]
+)
+def test_the_identity(name: str) -> None:
+    """Every tensor of a network is its own counterpart."""
+    network = facts.network(name)
+    found, changed = transfer.pairs(network, network)
+    assert found == {name: name for name in facts.shapes(network)}
+    assert not changed
+
+
+# --- profiles ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "name", "wanted"),
+    [
+        ("a.*", "b.*", "b.weight", "a.weight"),
+        ("a.*", "b.*", "b.", None),
+        ("a.*", "b.*", "c.b.weight", None),
+        ("s.{b}.*", "layer{b+1}.*", "layer3.0.bias", "s.2.0.bias"),
+        ("s.{b}.*", "layer{b+1}.*", "layer0.bias", None),
+        ("s.{b}.*", "layer{b+1}.*", "layer03.bias", None),
+        ("s.{b<2}.x", "n.{3b+6}.x", "n.6.x", "s.0.x"),
+        ("s.{b<2}.x", "n.{3b+6}.x", "n.9.x", "s.1.x"),
+        ("s.{b<2}.x", "n.{3b+6}.x", "n.12.x", None),
+        ("s.{b<2}.x", "n.{3b+6}.x", "n.7.x", None),
+        ("{a}.{b}", "{b}.{a}", "1.2", "2.1"),
+        ("{a}", "{a}.{a+1}", "1.2", "1"),
+        ("{a}", "{a}.{a+1}", "1.3", None),
+        ("a", "b.c", "bxc", None),
+    ],
+)
+def test_rules(theirs: str, ours: str, name: str, wanted: str | None) -> None:
+    """What the head of rescompile/profiles promises."""
+    assert Rule(theirs, ours).renamed(name) == wanted
+
+
+@pytest.mark.parametrize("profile", profiles.files())
+def test_a_profile_of_other_networks(profile: str) -> None:
+    """It says so, and writes nothing half-named."""
+    save_file(drawn(spec(network=[{"begin": CONV}, *LAST])), "x.safetensors")
+    said = weights("convert", "x.safetensors", "./tiny.yaml", "--to", profile, "-o", "y.safetensors", code=1).stderr
+    named = profile == "keras_inception_v3"  # whose convolutions have numbers for names
+    why = "is of keras.applications' InceptionV3" if named else "has no name for 'begin.weight' of tiny"
+    assert f"error[E0704]: the profile {profile} {why}" in said
+    assert not Path("y.safetensors").exists()
+
+
+def test_an_unknown_profile() -> None:
+    """With the nearest one."""
+    save_file(drawn(spec()), "x.safetensors")
+    said = weights("inspect", "x.safetensors", "./tiny.yaml", "--from", "timm_vvg", code=2).stderr
+    assert "did you mean 'timm_vgg'?" in said
+
+
+def test_to_a_profile_and_back() -> None:
+    """Reshaped where the library's layer is of another kind; the file is proposed the profile that it is named by."""
+    network = facts.network("mobilenet_v1")
+    arrays = dict(draw(network, 1))
+    save_file(arrays, "x.safetensors")
+    weights("convert", "x.safetensors", "mobilenet_v1", "--to", "timm_mobilenetv1", "-o", "theirs.safetensors")
+    assert "blocks.4.1.conv_pw.weight" in load_file("theirs.safetensors")
+    said = weights("inspect", "theirs.safetensors", "mobilenet_v1", code=1).stderr
+    assert "help: the names are those of the profile timm_mobilenetv1" in said
+    back = ("convert", "theirs.safetensors", "mobilenet_v1", "--from", "timm_mobilenetv1", "-o", "ours.safetensors")
+    assert "relu6" in weights(*back).stderr, "what else differs is said"
+    assert same(load_file("ours.safetensors"), arrays)
+
+
+def test_reshaped_for_the_library() -> None:
+    """A linear layer of ours that is a convolution of theirs, and the other way round, with another number of classes."""
+    shapes = {name: known.shape for name, known in profiles.load("timm_vgg").names(facts.network("vgg11")).items()}
+    assert shapes["classifier.0.weight"] == (4096, 512, 7, 7)
+    assert shapes["classifier.0.bias"] == (4096,)
+    shapes = {
+        name: known.shape for name, known in profiles.load("timm_darknet53").names(facts.network("darknet53")).items()
+    }
+    assert shapes["layers.76.conv.weight"] == (1000, 1024)
+    theirs = {"head.fc.weight": Tensor.of(np.ones((7, 1024), np.float32))}
+    ours = profiles.load("timm_darknet53").to_ours(theirs, facts.network("darknet53"))
+    assert ours["layers.76.conv.weight"].shape == ours["layers.76.conv.weight"].make().shape == (7, 1024, 1, 1)
+
+
+def test_their_names_are_not_taken_for_ours() -> None:
+    """timm's mobilenet has a `classifier`, ours `features`: a tensor that no rule knows never fills one of ours by chance."""
+    network = facts.network("mobilenet_v1")
+    stray = {"fc.weight": Tensor.of(np.ones((1000, 1024), np.float32))}
+    assert "fc.weight" not in profiles.load("timm_mobilenetv1").to_ours(stray, network)

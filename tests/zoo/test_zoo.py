@@ -1,0 +1,192 @@
+"""Every network of the zoo is what its row of the facts says, and its canonical text is all there is to know of it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import facts
+import pytest
+
+from rescompile import elaborate, load
+from rescompile.analysis.cost import cost
+from rescompile.diagnostics.errors import SpecError
+from rescompile.elaboration.expect import unmet
+
+every_spec = pytest.mark.parametrize("name", facts.zoo())
+
+#: How the names of networks begin that refuse a square input of this size, since the map gets too small for what comes
+#: last: five poolings (VGG), a stem of 4 or more and three poolings (AlexNet, DenseNet for ImageNet), an average over 8x8
+#: (Highway B), convolutions without padding (Inception). torchvision refuses such inputs too.
+TOO_SMALL = {28: ("alexnet", "vgg", "densenet1", "densenet2", "inception_v3", "highway_b"), 64: ("inception_v3",)}
+
+
+def test_the_zoo_is_the_folder_specs() -> None:
+    """A file in specs/ is a network of the zoo, and nothing else is; so every test below meets every file."""
+    folder = Path(__file__).parents[2] / "specs"
+    assert sorted(facts.zoo()) == sorted(path.stem for path in folder.rglob("*.yaml"))
+    assert len(facts.zoo()) >= 170
+
+
+@every_spec
+def test_spec_is_its_row(name: str) -> None:
+    """Figures and names as independent implementations have them, not as we computed them before."""
+    row, network = facts.figures(name), facts.network(name)
+    total, shapes = cost(network), facts.shapes(network)
+    assert network.name == name
+    assert total.parameters == row["params"]["computed"]
+    assert total.macs + facts.idle_macs(network) == row["macs"]["computed"]
+    assert [1, *network.root.output] == row["output"]
+    assert list(network.input) == row["input"]
+    assert len(shapes) == row["state_dict"]["tensors"]
+    assert (
+        facts.digest((facts.counted(name, key), shape) for key, shape in shapes.items()) == row["state_dict"]["digest"]
+    )
+
+
+def test_networks_without_figures() -> None:
+    """Only the rows that have none borrow them, and whoever reads such a spec is told that nobody counted it."""
+    assert {name for name in facts.zoo() if facts.rows()[name]["params"]["computed"] is None} == set(facts.UNCOUNTED)
+    assert all(load(name).unverified for name in facts.UNCOUNTED)
+
+
+def test_what_nobody_computes() -> None:
+    """The rows are not met by adding what does not belong to them: one network has an idle projection, of 2048 to 512."""
+    idle = {name: facts.idle_macs(facts.network(name)) for name in facts.zoo()}
+    assert {name: macs for name, macs in idle.items() if macs} == {"drn_c_58": 2048 * 512 * 28 * 28}
+
+
+def test_digest_sees_names_and_shapes() -> None:
+    """The digest could not hold a spec to anything if it were blind to a name or a shape."""
+    shapes = facts.shapes(facts.network("resnet18"))
+    renamed = {name.replace("layer4.1", "layer4.2"): shape for name, shape in shapes.items()}
+    transposed = {name: shape[::-1] for name, shape in shapes.items()}
+    assert len({facts.digest(tensors.items()) for tensors in (shapes, renamed, transposed)}) == 3
+
+
+@every_spec
+def test_expectations(name: str) -> None:
+    """`expect` holds, gives the parameters and the output, and every number in it is exact or quoted from its paper."""
+    spec, row = load(name), facts.figures(name)
+    assert not unmet(spec, facts.network(name))
+    assert spec.expect is not None
+    assert spec.expect.output == row["output"][1:]
+    assert spec.expect.parameters is not None
+    exact = {"parameters": row["params"]["computed"], "macs": row["macs"]["computed"]}
+    quoted = [(key, figure) for key, figure in facts.published(row)]
+    for key, given in (("parameters", spec.expect.parameters), ("macs", spec.expect.macs)):
+        if isinstance(given, int):
+            assert given == exact[key]
+        elif given is not None:
+            values = [figure.value for what, figure in quoted if what == key]
+            assert any(facts.figure(given).value == pytest.approx(value) for value in values), f"{key}: {given}"
+
+
+@every_spec
+def test_published_figures(name: str) -> None:
+    """A published figure agrees with `expect`; where it does not, a note of the spec quotes it and so owns up to it."""
+    spec, row = load(name), facts.rows()[name]
+    assert spec.expect is not None
+    expected = {"parameters": spec.expect.parameters, "macs": spec.expect.macs}
+    for key, figure in facts.published(row):
+        given = expected[key]
+        if given is not None and not figure.agrees(facts.figure(given)):
+            bare = figure.text.lstrip("~").split()[0]
+            assert any(bare in note for note in spec.notes), (
+                f"{name} expects {given} {key}, and {figure.text} is published"
+            )
+
+
+def test_figures_are_read_as_printed() -> None:
+    """The two tests above stand on this reader."""
+    values = {"25.6M": 25.6e6, "~2.3M": 2.3e6, "3.8e9": 3.8e9, "18.7 Bn Ops (2x MACs)": 9.35e9, "41,609,928": 41609928}
+    for text, value in values.items():
+        assert facts.figure(text).value == pytest.approx(value)
+    assert facts.figure("25.6M").agrees(facts.figure(25_557_032))
+    assert not facts.figure("10.2M").agrees(facts.figure(10_327_706))
+    assert not facts.figure("41,609,928").agrees(facts.figure(41_609_929))
+
+
+@every_spec
+def test_canonical_text_is_the_network(name: str, tmp_path: Path) -> None:
+    """What `extract` gives back builds the same network: same text, same hash, equal tree; and it stands alone."""
+    network = facts.network(name)
+    assert hashlib.sha256(network.text.encode()).hexdigest() == network.sha256
+    path = tmp_path / "canonical.yaml"
+    path.write_text(network.text, encoding="utf-8")
+    again = elaborate(load(path))
+    assert again.text == network.text
+    assert again.sha256 == network.sha256
+    assert again == network
+    assert not {"extends", "set", "expect", "description", "notes"} & {
+        line.split(":")[0] for line in again.text.split("\n")
+    }
+
+
+@every_spec
+def test_another_number_of_classes(name: str) -> None:
+    """`parameters.classes` is a word that works on the whole zoo, and only the last layer changes with it."""
+    spec = load(name)
+    assert "classes" in spec.parameters
+    before, after = facts.network(name), facts.network(name, "parameters.classes=7")
+    assert after.name == before.name
+    assert after.sha256 != before.sha256
+    assert after.outputs == dict.fromkeys(before.outputs, (7,))
+    old, new = facts.shapes(before), facts.shapes(after)
+    assert list(new) == list(old)
+    classes = before.root.output[0]
+    changed = {tensor for tensor in old if old[tensor] != new[tensor]}
+    heads = {"googlenet": 3, "inception_v3": 2}.get(name, 1)  # with the auxiliary ones
+    assert len(changed) == 2 * heads
+    assert all((7, *old[tensor][1:]) == new[tensor] and old[tensor][0] == classes for tensor in changed)
+
+
+@every_spec
+@pytest.mark.parametrize("size", [28, 64])
+def test_another_input(name: str, size: int) -> None:
+    """Grey images of another size: the network fits, or the message is about a map and stands in the user's file."""
+    settings = f"input=[1, {size}, {size}]"
+    if name.startswith(TOO_SMALL[size]):
+        with pytest.raises(SpecError) as refused:
+            facts.network(name, settings)
+        assert {found.code for found in refused.value.diagnostics} == {"E0202"}
+        assert all(found.place and found.place.source.name.startswith("specs/") for found in refused.value.diagnostics)
+        return
+    before, after = facts.network(name), facts.network(name, settings)
+    assert after.input == (1, size, size)
+    assert after.root.output == before.root.output
+    old, new = facts.shapes(before), facts.shapes(after)
+    first, last = next(iter(old)), [*old][-2]
+    changed = {}
+    if before.input[0] != 1:
+        changed[first] = (old[first][0], 1, *old[first][2:])
+    if size == 64:  # those that flatten a map
+        if "_mnist_fc_" in name:
+            changed[first] = (old[first][0], 64 * 64)
+        elif name.startswith("highway_mnist_conv_"):
+            changed[last] = (10, old[last][1] // 9 * 8 * 8)  # 60, 30, 15, 8: Caffe's poolings round up
+        elif name.startswith("highway_b_"):
+            changed[last] = (old[last][0], 100 * 2 * 2)  # what an 8x8 window leaves of 16x16; at 32 it is 1x1
+    assert {key: shape for key, shape in new.items() if shape != old[key]} == changed
+
+
+def test_settings_that_change_nothing() -> None:
+    """The hash is the network's identity: writing out the value that stands there gives the same one."""
+    assert (
+        facts.network("resnet50", "parameters.classes=1000", "layer3.depth=6").sha256
+        == facts.network("resnet50").sha256
+    )
+
+
+def test_a_setting_is_the_other_spec() -> None:
+    """`resnet101` is `resnet50` with 23 blocks in its third stage, whoever says so; only the name tells them apart."""
+    deeper, real = facts.network("resnet50", "layer3.depth=23"), facts.network("resnet101")
+    assert deeper.root == real.root
+    assert deeper.text.replace("name: resnet50", "name: resnet101") == real.text
+    assert deeper.sha256 != real.sha256
+
+
+def test_the_name_is_not_to_be_set() -> None:
+    """A file is renamed with -o; a network keeps the name of its spec."""
+    with pytest.raises(SpecError, match="name"):
+        load("resnet18", ["name=mine"])
