@@ -35,7 +35,7 @@ class Commands(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names of all commands."""
-        return list(self.table)
+        return [*self.table]  # the module `list` of this package hides the built-in function here
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of a name, or None."""
@@ -61,16 +61,16 @@ class AllCommands(Commands):
     table: ClassVar = {
         "build": "rescompile.cli.build.build",
         "verify": "rescompile.cli.verify.verify",
-        "validate": "rescompile.cli.specs.validate",
-        "show": "rescompile.cli.specs.show",
+        "validate": "rescompile.cli.validate.validate",
+        "show": "rescompile.cli.show.show",
         "explain": "rescompile.cli.explain.explain",
         "paths": "rescompile.cli.paths.paths",
-        "list": "rescompile.cli.library.list_zoo",
-        "schema": "rescompile.cli.library.print_schema",
-        "extract": "rescompile.cli.models.extract",
+        "list": "rescompile.cli.list.list_zoo",
+        "schema": "rescompile.cli.schema.print_schema",
+        "extract": "rescompile.cli.extract.extract",
         "run": "rescompile.cli.run.run_model",
         "bench": "rescompile.cli.bench.bench",
-        "compare": "rescompile.cli.bench.compare",
+        "compare": "rescompile.cli.compare.compare",
         "predict": "rescompile.cli.predict.predict",
         "doctor": "rescompile.cli.doctor.doctor",
         "weights": "rescompile.cli.WeightsCommands",

@@ -1,4 +1,4 @@
-"""`bench`, `compare`: how long networks take on each runtime, and whether they became slower."""
+"""`bench`: how long networks take on each runtime."""
 
 from __future__ import annotations
 
@@ -11,19 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rescompile.cli.common import (
-    ForceOption,
-    Format,
-    FormatOption,
-    JsonOption,
-    SetOption,
-    command,
-    elaborated,
-    print_json,
-    say,
-    with_passes,
-    words,
-)  # fmt: skip
+from rescompile.cli.command import command
+from rescompile.cli.options import ForceOption, Format, FormatOption, JsonOption, SetOption, with_passes, words
+from rescompile.cli.reporting import print_json, say
+from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import Diagnostic, OutputError, UsageError, clipped, nearest, one_of
 
 if TYPE_CHECKING:
@@ -273,55 +264,3 @@ def _batches(text: str) -> list[int]:
             Diagnostic("E0802", f"--batch {clipped(text)}: write sizes from 1 to 65536, such as --batch 1,8,32")
         )
     return [int(size) for size in sizes]
-
-
-@command
-def compare(
-    old: Annotated[Path, typer.Argument(metavar="OLD", help="A result file of rescompile bench.")],
-    new: Annotated[Path, typer.Argument(metavar="NEW", help="Another one, of the same networks.")],
-    max_regression: Annotated[
-        str,
-        typer.Option("--max-regression", metavar="SHARE", help="Exit 1 where a row is slower by more, such as 5%."),
-    ] = "5%",
-    across_machines: Annotated[
-        bool, typer.Option("--across-machines", help="Compare results of different hardware all the same.")
-    ] = False,
-    as_json: JsonOption = False,
-    format: FormatOption = Format.text,
-) -> None:
-    """Compare two result files: exit 1 where a row became slower, and the intervals do not overlap."""
-    from dataclasses import asdict
-
-    from rescompile.bench import comparing, report, results
-    from rescompile.diagnostics.errors import CheckFailed
-
-    limit = comparing.limit(max_regression)
-    first, second = results.read(old), results.read(new)
-    other = list(comparing.differences(first, second))
-    if other:
-        message = f"the results are of different machines: {'; '.join(other)}"
-        if not across_machines:
-            raise UsageError(Diagnostic("E0821", message, help="--across-machines compares them all the same"))
-        say(f"warning: {message}")
-    comparison = comparing.compare(first, second)
-    for note in comparing.notes(comparison):
-        say(f"note: {note}")
-    slower = [change for change in comparison.changes if change.regressed(limit)]
-    if as_json:
-        rows = [
-            {
-                "group": each.new.group, "model": each.new.model, "runtime": each.new.runtime,
-                "precision": each.new.precision, "batch": each.new.batch, "ratio": asdict(each.ratio),
-                "verdict": each.verdict, "regressed": each.regressed(limit),
-            }
-            for each in comparison.changes
-        ]  # fmt: skip
-        print_json({"passed": not slower, "rows": rows, "gone": comparison.gone, "added": comparison.added})
-        if slower:
-            raise typer.Exit(CheckFailed.exit_code)
-        return
-    print(report.changes(comparison, limit))
-    if slower:
-        listed = "; ".join(change.new.title for change in slower)
-        message = f"{len(slower)} of {len(comparison.changes)} rows are slower by more than {max_regression}: {listed}"
-        raise CheckFailed(Diagnostic("E0722", message))

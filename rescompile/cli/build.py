@@ -10,24 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rescompile.cli.common import (
+from rescompile.cli.command import command
+from rescompile.cli.options import (
     DynamicOption,
     FeaturesOption,
     ForceOption,
     Format,
     FormatOption,
     JsonOption,
-    Progress,
     SetOption,
     SpecsArgument,
-    command,
-    elaborated,
-    print_json,
-    report,
-    say,
-    spec_files,
     with_passes,
-)  # fmt: skip
+)
+from rescompile.cli.progress import Progress
+from rescompile.cli.reporting import print_json, report, say
+from rescompile.cli.specs import elaborated, spec_files
 from rescompile.diagnostics.errors import Diagnostic, RescompileError, UsageError
 
 if TYPE_CHECKING:

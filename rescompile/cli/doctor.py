@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rescompile.cli.common import Format, FormatOption, JsonOption, command, print_json
+from rescompile.cli.command import command
+from rescompile.cli.options import Format, FormatOption, JsonOption
+from rescompile.cli.reporting import print_json
 
 
 @command

@@ -8,17 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from rescompile.cli.common import (
-    Format,
-    FormatOption,
-    JsonOption,
-    SetOption,
-    SpecArgument,
-    command,
-    elaborated,
-    print_json,
-    with_passes,
-)  # fmt: skip
+from rescompile.cli.command import command
+from rescompile.cli.options import Format, FormatOption, JsonOption, SetOption, SpecArgument, with_passes
+from rescompile.cli.reporting import print_json
+from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 
 #: Longer lines are hard to read, however wide the terminal.

@@ -12,19 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rescompile.cli.common import (
-    ForceOption,
-    Format,
-    FormatOption,
-    JsonOption,
-    SetOption,
-    SpecArgument,
-    command,
-    elaborated,
-    print_json,
-    say,
-    with_passes,
-)  # fmt: skip
+from rescompile.cli.command import command
+from rescompile.cli.options import ForceOption, Format, FormatOption, JsonOption, SetOption, SpecArgument, with_passes
+from rescompile.cli.reporting import print_json, say
+from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 
 if TYPE_CHECKING:

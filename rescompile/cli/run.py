@@ -15,22 +15,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rescompile.cli.common import (
+from rescompile.cli.command import command
+from rescompile.cli.options import (
     DynamicOption,
     FeaturesOption,
     ForceOption,
     Format,
     FormatOption,
     JsonOption,
-    Progress,
     SetOption,
-    command,
-    elaborated,
-    print_json,
-    report,
-    say,
     with_passes,
-)  # fmt: skip
+)
+from rescompile.cli.progress import Progress
+from rescompile.cli.reporting import print_json, report, say
+from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError, clipped
 
 if TYPE_CHECKING:

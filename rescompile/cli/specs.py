@@ -1,104 +1,55 @@
-"""`validate`, `show`: commands about specs, which write nothing."""
+"""From what users type to specs and networks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import typer
+from rescompile.diagnostics.errors import Diagnostic, Place, Source, SpecError, UsageError
 
-from rescompile.cli.common import (
-    FeaturesOption,
-    Format,
-    FormatOption,
-    JsonOption,
-    SetOption,
-    SpecArgument,
-    SpecsArgument,
-    command,
-    elaborated,
-    print_json,
-    report,
-    say,
-    spec_files,
-    with_passes,
-)  # fmt: skip
-from rescompile.diagnostics.errors import Diagnostic, SpecError, UsageError
+if TYPE_CHECKING:
+    from rescompile.ir.network import Network
+    from rescompile.lang.spec import Spec
 
 
-@command
-def validate(
-    specs: SpecsArgument,
-    set: SetOption = None,
-    as_json: JsonOption = False,
-    format: FormatOption = Format.text,
-) -> None:
-    """Check specs: their language, their shapes, and the figures that they expect."""
-    from rescompile.analysis.cost import cost
-    from rescompile.diagnostics.rendering import as_data
-    from rescompile.elaboration.expect import unmet
-
-    results: list[dict[str, Any]] = []
-    problems: list[Diagnostic] = []
-    invalid = failed = missing = 0
-    for path in spec_files(specs):
-        found: Sequence[Diagnostic] = ()
-        entry: dict[str, Any] = {"spec": path, "ok": False}
-        try:
-            spec, network = elaborated(path, set)
-        except (SpecError, UsageError) as error:
-            invalid += isinstance(error, SpecError)
-            missing += isinstance(error, UsageError)
-            found = error.diagnostics
+def spec_files(arguments: list[str]) -> Iterator[str]:
+    """The specs that arguments name, those of a folder in the order of their names. Raises UsageError for an empty folder."""
+    for argument in arguments:
+        if os.path.isdir(argument):
+            found = sorted(path for pattern in ("*.yaml", "*.yml") for path in Path(argument).rglob(pattern))
+            if not found:
+                raise UsageError(Diagnostic("E0801", f"the folder {argument} holds no .yaml file"))
+            yield from (str(path) if "/" in str(path) else f"./{path}" for path in found)
         else:
-            total = cost(network)
-            found = [] if set else unmet(spec, network)
-            failed += bool(found)
-            entry |= {
-                "ok": not found,
-                "name": network.name,
-                "parameters": total.parameters,
-                "macs": total.macs,
-                "sha256": network.sha256,
-            }
-        problems += [diagnostic for diagnostic in found if diagnostic not in problems]
-        results.append(entry | {"diagnostics": [as_data(diagnostic) for diagnostic in found]})
-        if format is Format.text and not as_json and not found:
-            print(f"{path}: ok, {entry['parameters']:,} parameters, {entry['macs'] / 1e9:.4g} GMACs")
-    if as_json:
-        print_json({"specs": results})
-    elif problems or format is not Format.text:
-        report(problems, format.value)
-    if format is Format.text and not as_json and len(results) > 1:
-        not_there = f", {missing} not found" if missing else ""
-        say(f"{len(results)} specs, {invalid} invalid, {failed} unlike their figures{not_there}")
-    if invalid or failed or missing:
-        raise typer.Exit(SpecError.exit_code if invalid else UsageError.exit_code if missing else 1)
+            yield argument
 
 
-@with_passes
-@command
-def show(
-    spec: SpecArgument,
-    depth: Annotated[
-        int, typer.Option(min=1, help="Levels of the tree: 1 rows, 2 their blocks, 3 the steps of blocks, and so on.")
-    ] = 1,
-    set: SetOption = None,
-    features: FeaturesOption = None,
-    as_json: JsonOption = False,
-    format: FormatOption = Format.text,
-    *,
-    passes: dict[str, Any],
-) -> None:
-    """Show the tree of a network: shapes, parameters and MACs of every stage and block."""
-    from rescompile.analysis import tree_table
-    from rescompile.passes import apply
+def elaborated(spec: str, settings: list[str] | None, features: str | None = None) -> tuple[Spec, Network]:
+    """A spec and its tree, with settings from the command line and parts whose maps become outputs."""
+    from rescompile.elaboration import elaborate, more_problems
+    from rescompile.lang.load import load
 
-    _, network = elaborated(spec, set, features)
-    network, _ = apply(network, None, passes)
-    if as_json:
-        print_json(tree_table.data(network, depth))
-        return
-    print(tree_table.summary(network))
-    print()
-    print(tree_table.table(network, depth))
+    if features is not None and not features.strip():
+        raise UsageError(
+            Diagnostic("E0802", "--features names no part", help="write one or more, such as layer2,layer3")
+        )
+    setting = f"features=[{features}]" if features else None
+    try:
+        loaded = load(spec, [*(settings or ()), *([setting] if setting else ())])
+        return loaded, elaborate(loaded)
+    except SpecError as error:
+        more = [] if error.rest is None else more_problems(error.rest)
+        found = dict.fromkeys([*error.diagnostics, *more])
+        raise SpecError([_of_features(diagnostic, setting, features) for diagnostic in found]) from None
+
+
+def _of_features(diagnostic: Diagnostic, setting: str | None, features: str | None) -> Diagnostic:
+    """A diagnostic that points into what --features became, pointing into what the user wrote."""
+    place = diagnostic.place
+    if place is None or features is None or place.source != Source("--set", setting or ""):
+        return diagnostic
+    column = min(max(place.column - len("features=["), 1), len(features))
+    return replace(diagnostic, place=Place(Source("--features", features), 1, column, column + 1))

@@ -6,20 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
-from rescompile.cli.common import (
+from rescompile.cli.command import command
+from rescompile.cli.options import (
     FeaturesOption,
     Format,
     FormatOption,
     JsonOption,
     SetOption,
     SpecArgument,
-    command,
-    elaborated,
-    print_json,
-    say,
     with_passes,
     words,
-)  # fmt: skip
+)
+from rescompile.cli.reporting import print_json, say
+from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 
 

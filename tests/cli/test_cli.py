@@ -27,7 +27,8 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
 
 import rescompile
-from rescompile.cli import Commands, app, common
+from rescompile.cli import Commands, app
+from rescompile.cli.command import command
 from rescompile.diagnostics.errors import CODES, Source
 from rescompile.lang import library
 from rescompile.lang.yaml_reader import plain, read
@@ -622,7 +623,7 @@ def test_an_interrupted_pipe_exits_with_130() -> None:
 def _signalled(by: int) -> Result:
     """A command that is sent a signal while it works, and says so where it goes on."""
 
-    @common.command
+    @command
     def work() -> None:
         os.kill(os.getpid(), by)
         typer.echo("went on")
@@ -658,7 +659,7 @@ def test_signals_belong_to_the_command_while_it_runs() -> None:
 def test_a_second_signal_does_not_interrupt_the_saving() -> None:
     """GNU `timeout` sends SIGTERM to the command, and then to its whole group; a terminal that is closed follows one, too."""
 
-    @common.command
+    @command
     def work() -> None:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -686,7 +687,7 @@ def test_an_interruption_that_meets_a_lock(stop: type[BaseException], told: tupl
             self.release()
             raise stop
 
-    @common.command
+    @command
     def work() -> None:
         lock = Lock(threading.Lock())
         with lock:
@@ -703,9 +704,9 @@ def test_a_signal_to_a_forked_child_is_not_one_to_the_command() -> None:
     """A pool of a library ends its workers by SIGTERM; they share the pipe by which the command hears of signals."""
     start = (
         "import os, signal, time\n"
-        "from rescompile.cli import common\n"
-        "common.GRACE = 0.2\n"
-        "@common.command\n"
+        "from rescompile.cli import command, signals\n"
+        "signals.GRACE = 0.2\n"
+        "@command.command\n"
         "def work():\n"
         "    child = os.fork()\n"
         "    if not child:\n"
@@ -725,9 +726,9 @@ def test_a_command_that_hangs_in_a_kernel_is_ended_at_last() -> None:
     """Python hears of a signal when the kernel returns, and this one takes hours."""
     start = (
         "import contextlib, hashlib\n"
-        "from rescompile.cli import common\n"
-        "common.GRACE = 0.2\n"
-        "@common.command\n"
+        "from rescompile.cli import command, signals\n"
+        "signals.GRACE = 0.2\n"
+        "@command.command\n"
         "def work():\n"
         "    while True:\n"
         "        with contextlib.suppress(BaseException):\n"  # the signal may come before the kernel begins

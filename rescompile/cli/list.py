@@ -1,14 +1,14 @@
-"""`list`, `schema`: what comes with rescompile."""
+"""`list`: the networks of the zoo."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rescompile.cli.common import ForceOption, Format, FormatOption, JsonOption, command, print_json
+from rescompile.cli.command import command
+from rescompile.cli.options import Format, FormatOption, JsonOption
+from rescompile.cli.reporting import print_json
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 
 
@@ -53,20 +53,3 @@ def list_zoo(
     family_wide = max(len(entry["family"] or "") for entry in entries)
     for entry in entries:
         print(f"{entry['name']:<{wide}}  {entry['family'] or '':<{family_wide}}  {entry['description'] or ''}".rstrip())
-
-
-@command
-def print_schema(
-    output: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="PATH", help="Where to write. Default: standard output.")
-    ] = None,
-    force: ForceOption = False,
-) -> None:
-    """Print the JSON Schema of spec files (draft 7), for editors."""
-    from rescompile.files.output import write_text
-    from rescompile.lang.json_schema import text
-
-    if output in (None, "-"):
-        sys.stdout.write(b"".join(text()).decode())
-    else:
-        write_text(text(), Path(str(output)), force)

@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from rescompile.cli.common import ForceOption, Format, FormatOption, JsonOption, command, print_json, say
+from rescompile.cli.command import command
+from rescompile.cli.options import ForceOption, Format, FormatOption, JsonOption
+from rescompile.cli.reporting import print_json, say
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 
 

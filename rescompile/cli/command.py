@@ -1,0 +1,50 @@
+"""How every command ends: errors become diagnostics and exit codes, never tracebacks."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from rescompile.cli.options import Format
+from rescompile.cli.reporting import discard, report, say
+from rescompile.cli.signals import Stopped, interruption_restored, stoppable
+from rescompile.diagnostics.errors import Diagnostic, OutputError, RescompileError
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """A command whose errors become diagnostics and exit codes, never tracebacks."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            with stoppable(), interruption_restored():
+                function(*args, **kwargs)
+                if sys.stdout is None:
+                    raise OutputError(Diagnostic("E1002", "standard output is closed"))
+                sys.stdout.flush()
+        except RescompileError as error:
+            form = "json" if kwargs.get("as_json") else kwargs.get("format", Format.text).value
+            report(error.diagnostics, form)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt as stop:
+            number, word = stop.args if isinstance(stop, Stopped) else (signal.SIGINT, "interrupted")
+            say(word)
+            raise typer.Exit(128 + number) from None
+        except BrokenPipeError:
+            discard(sys.stdout)  # the reader went away, as in `rescompile list | head`: nothing is wrong
+            raise typer.Exit(0) from None
+        except MemoryError:
+            report([Diagnostic("E0901", "there is not enough memory for this")], "text")
+            raise typer.Exit(4) from None
+        except OSError as error:
+            discard(sys.stdout)
+            where = f": {error.filename}" if error.filename else ""
+            report([Diagnostic("E1002", f"{error.strerror or error}{where}")], "text")
+            raise typer.Exit(OutputError.exit_code) from None
+
+    return wrapped

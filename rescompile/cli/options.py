@@ -1,0 +1,97 @@
+"""The arguments and options that several commands share."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped
+
+if TYPE_CHECKING:
+    from rescompile.passes import Pass
+
+
+class Format(StrEnum):
+    """How diagnostics are written."""
+
+    text = "text"
+    json = "json"
+    github = "github"
+    sarif = "sarif"
+
+
+SpecArgument = Annotated[
+    str, typer.Argument(metavar="SPEC", help="A spec file (with a / or .yaml), or a name of the zoo.")
+]
+SpecsArgument = Annotated[
+    list[str], typer.Argument(metavar="SPEC...", help="Spec files, folders of them, or names of the zoo.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Change the spec, such as layer3.depth=23. Repeatable."),
+]
+FeaturesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--features", metavar="PARTS", help="Parts whose maps become outputs too, such as layer2,layer3,layer4."
+    ),
+]
+DynamicOption = Annotated[
+    str | None,
+    typer.Option(metavar="AXES", help="Axes of the image to leave free: height,width, or one of them."),
+]
+FormatOption = Annotated[Format, typer.Option("--format", help="How diagnostics are written.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the command's data as JSON; implies --format json.")]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Overwrite a file that rescompile did not write, or that was changed since.")
+]
+
+
+def with_passes(function: Callable[..., None]) -> Callable[..., None]:
+    """A command that takes the options of the pass table; they arrive in its `passes`."""
+    from rescompile.passes import PASSES
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        chosen = {step.keyword: kwargs.pop(step.keyword) for step in PASSES}
+        function(
+            *args,
+            passes={key: value for key, value in chosen.items() if value is not None},
+            **kwargs,
+        )
+
+    signature = inspect.signature(function, eval_str=True)
+    kept = [parameter for parameter in signature.parameters.values() if parameter.name != "passes"]
+    added = [
+        inspect.Parameter(
+            step.keyword, inspect.Parameter.KEYWORD_ONLY, default=None,
+            annotation=Annotated[step.type | None, typer.Option(_flags(step), help=step.help)],
+        )
+        for step in PASSES
+    ]  # fmt: skip
+    wrapped.__signature__ = signature.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: p.annotation for p in [*kept, *added]}
+    del wrapped.__wrapped__
+    return wrapped
+
+
+def _flags(step: Pass) -> str:
+    """The option of a pass; one that is on or off can be turned off where a recipe turns it on."""
+    return f"--{step.option}/--no-{step.option}" if step.type is bool else f"--{step.option}"
+
+
+def words(option: str, text: str) -> list[str]:
+    """The words of an option's list with commas. Raises UsageError where one is empty or stands there twice."""
+    found = [word.strip() for word in text.split(",")]
+    shown = clipped(text)
+    if not all(found):
+        raise UsageError(Diagnostic("E0802", f"--{option} '{shown}' has an empty entry"))
+    for word in found:
+        if found.count(word) > 1:
+            raise UsageError(Diagnostic("E0802", f"--{option} '{shown}' names {clipped(word)} twice"))
+    return found

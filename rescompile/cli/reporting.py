@@ -1,0 +1,59 @@
+"""What a command writes: data to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rescompile.diagnostics.errors import Diagnostic
+
+
+def report(diagnostics: Sequence[Diagnostic], form: str) -> None:
+    """Write diagnostics where their form belongs: text is for people, the rest is data."""
+    from rescompile.diagnostics.rendering import render
+
+    if form == "text":
+        say(render(diagnostics, form, colour=_colour(sys.stderr)))
+    elif sys.stdout is not None:
+        print(render(diagnostics, form), file=sys.stdout)
+
+
+def _colour(stream: Any) -> bool:
+    return (
+        stream is not None and stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    )
+
+
+def say(text: str) -> None:
+    """Tell people something: on standard error, where it is in no program's way. Where nobody can be told, as after a terminal
+    was closed, the work goes on."""
+    if sys.stderr is not None:
+        try:
+            print(text, file=sys.stderr)
+        except OSError:
+            discard(sys.stderr)
+
+
+def print_json(data: Any) -> None:
+    """Print the data of a command with --json. JSON has no infinity, which an error is where an output is missing: it is null."""
+    print(json.dumps(_finite(data), indent=2, allow_nan=False))
+
+
+def _finite(data: Any) -> Any:
+    """Data with null in place of numbers that are none."""
+    if isinstance(data, Mapping):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def discard(stream: Any) -> None:
+    """Send what is still buffered for a stream nowhere: the interpreter would fail on it again at exit."""
+    with contextlib.suppress(AttributeError, OSError):  # closed, or no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,0 +1,48 @@
+"""`show`: the tree of a network as a table."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from rescompile.cli.command import command
+from rescompile.cli.options import (
+    FeaturesOption,
+    Format,
+    FormatOption,
+    JsonOption,
+    SetOption,
+    SpecArgument,
+    with_passes,
+)
+from rescompile.cli.reporting import print_json
+from rescompile.cli.specs import elaborated
+
+
+@with_passes
+@command
+def show(
+    spec: SpecArgument,
+    depth: Annotated[
+        int, typer.Option(min=1, help="Levels of the tree: 1 rows, 2 their blocks, 3 the steps of blocks, and so on.")
+    ] = 1,
+    set: SetOption = None,
+    features: FeaturesOption = None,
+    as_json: JsonOption = False,
+    format: FormatOption = Format.text,
+    *,
+    passes: dict[str, Any],
+) -> None:
+    """Show the tree of a network: shapes, parameters and MACs of every stage and block."""
+    from rescompile.analysis import tree_table
+    from rescompile.passes import apply
+
+    _, network = elaborated(spec, set, features)
+    network, _ = apply(network, None, passes)
+    if as_json:
+        print_json(tree_table.data(network, depth))
+        return
+    print(tree_table.summary(network))
+    print()
+    print(tree_table.table(network, depth))

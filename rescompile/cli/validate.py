@@ -1,0 +1,64 @@
+"""`validate`: whether specs are valid, and meet the figures that they expect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from rescompile.cli.command import command
+from rescompile.cli.options import Format, FormatOption, JsonOption, SetOption, SpecsArgument
+from rescompile.cli.reporting import print_json, report, say
+from rescompile.cli.specs import elaborated, spec_files
+from rescompile.diagnostics.errors import Diagnostic, SpecError, UsageError
+
+
+@command
+def validate(
+    specs: SpecsArgument,
+    set: SetOption = None,
+    as_json: JsonOption = False,
+    format: FormatOption = Format.text,
+) -> None:
+    """Check specs: their language, their shapes, and the figures that they expect."""
+    from rescompile.analysis.cost import cost
+    from rescompile.diagnostics.rendering import as_data
+    from rescompile.elaboration.expect import unmet
+
+    results: list[dict[str, Any]] = []
+    problems: list[Diagnostic] = []
+    invalid = failed = missing = 0
+    for path in spec_files(specs):
+        found: Sequence[Diagnostic] = ()
+        entry: dict[str, Any] = {"spec": path, "ok": False}
+        try:
+            spec, network = elaborated(path, set)
+        except (SpecError, UsageError) as error:
+            invalid += isinstance(error, SpecError)
+            missing += isinstance(error, UsageError)
+            found = error.diagnostics
+        else:
+            total = cost(network)
+            found = [] if set else unmet(spec, network)
+            failed += bool(found)
+            entry |= {
+                "ok": not found,
+                "name": network.name,
+                "parameters": total.parameters,
+                "macs": total.macs,
+                "sha256": network.sha256,
+            }
+        problems += [diagnostic for diagnostic in found if diagnostic not in problems]
+        results.append(entry | {"diagnostics": [as_data(diagnostic) for diagnostic in found]})
+        if format is Format.text and not as_json and not found:
+            print(f"{path}: ok, {entry['parameters']:,} parameters, {entry['macs'] / 1e9:.4g} GMACs")
+    if as_json:
+        print_json({"specs": results})
+    elif problems or format is not Format.text:
+        report(problems, format.value)
+    if format is Format.text and not as_json and len(results) > 1:
+        not_there = f", {missing} not found" if missing else ""
+        say(f"{len(results)} specs, {invalid} invalid, {failed} unlike their figures{not_there}")
+    if invalid or failed or missing:
+        raise typer.Exit(SpecError.exit_code if invalid else UsageError.exit_code if missing else 1)
