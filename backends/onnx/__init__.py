@@ -34,7 +34,7 @@ SUFFIX = ".onnx"
 PRODUCER = ("rescompile", __version__)
 DYNAMIC, PRECISION, MADE_FOR = "rescompile.dynamic", "rescompile.precision", "rescompile.for"
 OPSET, BATCH, WEIGHTS = "rescompile.opset", "rescompile.batch", "rescompile.weights"
-CALIBRATION = "rescompile.quantize.calibration"
+CALIBRATION = "rescompile.calibration"
 #: The first opset that has all operators used here, which most runtimes read.
 LEAST = 17
 OPTIONS = (

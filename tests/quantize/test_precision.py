@@ -216,7 +216,7 @@ def test_an_int8_file_takes_the_place_of_the_other(
     }
     assert found["rescompile.passes"] == '["fold-batchnorm"]'
     assert found["rescompile.precision"] == "int8"
-    record = json.loads(found["rescompile.quantize.calibration"])
+    record = json.loads(found["rescompile.calibration"])
     assert (record["data"], record["inputs"], record["scheme"]) == ("arrays", 16, "u8s8")
     if batch:
         assert ran(model.SerializeToString(), {"input": images[:batch]})["logits"].shape == (batch, 7)
@@ -271,7 +271,7 @@ def test_folders_and_arrays_are_the_same_data(
     (tmp_path / "notes.txt").write_text("not an array")
     models = [int8(small, weights, source) for source in (images, tmp_path)]
     assert models[0].graph == models[1].graph
-    records = [json.loads(metadata(model)["rescompile.quantize.calibration"]) for model in models]
+    records = [json.loads(metadata(model)["rescompile.calibration"]) for model in models]
     assert records[0]["sha256"] == records[1]["sha256"]
     assert records[1]["data"] == "inputs of 9 files"
     assert str(tmp_path) not in json.dumps(records)
@@ -293,7 +293,7 @@ def test_images_are_prepared_as_the_spec_says(
     models = [int8(small, weights, source) for source in (prepared, tmp_path)]
     scales = [tensors(model)["input_scale"] for model in models]
     assert scales[0] == pytest.approx(scales[1], rel=1e-6)
-    record = json.loads(metadata(models[1])["rescompile.quantize.calibration"])
+    record = json.loads(metadata(models[1])["rescompile.calibration"])
     assert (record["data"], record["inputs"]) == ("10 images", 8)
     silent = tmp_path / "silent.yaml"
     silent.write_text(re.sub("preprocess.*\n", "", SPEC), encoding="utf-8")
