@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rescompile.ir.network import Network, Node, Op, Parallel, Rules, Series, Side, fold
+from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side
+from rescompile.ir.traversal import FoldRules, fold
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +30,20 @@ def _total(costs: Iterable[Cost]) -> Cost:
     return Cost(sum(c.parameters for c in listed), sum(c.macs for c in listed), sum(c.activations for c in listed))
 
 
-def _series(_: Series, costs: Sequence[Cost]) -> Cost:
+def _series(_: str, __: Series, costs: Sequence[Cost]) -> Cost:
     return _total(costs)
 
 
-def _parallel(node: Parallel, costs: Sequence[Cost]) -> Cost:
+def _parallel(_: str, node: Parallel, costs: Sequence[Cost]) -> Cost:
     return _total([*costs, Cost(activations=4 * math.prod(node.output))])
 
 
-def _side(node: Side, cost: Cost) -> Cost:
+def _side(_: str, node: Side, cost: Cost) -> Cost:
     """Parameters count in every mode; work only where the evaluation graph does it."""
     return cost if node.mode == "always" else Cost(cost.parameters)
 
 
-COST = Rules(_op, _series, _parallel, _side)
+COST = FoldRules(_op, _series, _parallel, _side)
 
 
 def cost(node: Network | Node) -> Cost:

@@ -27,8 +27,9 @@ from fractions import Fraction
 from functools import cached_property, reduce
 from typing import Literal, get_args
 
-from rescompile.ir.network import Network, Node, Op, Parallel, Rules, Series, Side, children, fold, walk
+from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, children, walk
 from rescompile.ir.ops import BOUNDED, Act, Conv, Dropout, Identity, Linear
+from rescompile.ir.traversal import FoldRules, fold
 
 Unit = Literal["blocks", "layers"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
@@ -164,17 +165,17 @@ def _probability(node: Parallel) -> float:
 # --- counting: the polynomial at a whole number -----------------------------------------------------------------------
 
 
-def _counting(unit: Unit, x: int) -> Rules[int]:
+def _counting(unit: Unit, x: int) -> FoldRules[int]:
     in_layers = unit == "layers"
 
     def op(_: str, node: Op) -> int:
         return x if in_layers and isinstance(node.kind, Conv | Linear) else 1
 
-    def parallel(node: Parallel, values: Sequence[int]) -> int:
+    def parallel(_: str, node: Parallel, values: Sequence[int]) -> int:
         added = zip(entered(node), values, strict=True)
         return sum(value * (1 if in_layers else x**length) for length, value in added if length is not None)
 
-    return Rules(op, lambda _, values: _product(values), parallel, lambda _side, _value: 1)
+    return FoldRules(op, lambda *given: _product(given[-1]), parallel, lambda *_: 1)
 
 
 def _product(values: Sequence[int]) -> int:
@@ -196,14 +197,14 @@ class _Spread:
     shares: list[float]
 
 
-def _expecting(unit: Unit) -> Rules[_Spread]:
+def _expecting(unit: Unit) -> FoldRules[_Spread]:
     in_layers = unit == "layers"
     one = _Spread(0.0, [1.0])
 
     def op(_: str, node: Op) -> _Spread:
         return _Spread(0.0, [0.0, 1.0]) if in_layers and isinstance(node.kind, Conv | Linear) else one
 
-    def parallel(node: Parallel, spreads: Sequence[_Spread]) -> _Spread:
+    def parallel(_: str, node: Parallel, spreads: Sequence[_Spread]) -> _Spread:
         kept: list[tuple[float, list[float]]] = []
         for at, (length, spread) in enumerate(zip(entered(node), spreads, strict=True)):
             probability = _probability(node) if at == 0 else 1.0
@@ -218,7 +219,7 @@ def _expecting(unit: Unit) -> Rules[_Spread]:
         total = math.fsum(sums)
         return _Spread(most + math.log2(total), [share / total for share in sums])
 
-    return Rules(op, lambda _, spreads: reduce(_after, spreads, one), parallel, lambda _side, _spread: one)
+    return FoldRules(op, lambda *given: reduce(_after, given[-1], one), parallel, lambda *_: one)
 
 
 def _after(first: _Spread, second: _Spread) -> _Spread:

@@ -23,7 +23,8 @@ from rescompile.codegen.spelling import IN
 from rescompile.codegen.stages import make_stage, member
 from rescompile.codegen.terms import evaluate, literal, read
 from rescompile.ir.expressions import ExpressionError
-from rescompile.ir.network import Definition, Network, Node, Series, children, walk
+from rescompile.ir.network import Network, Node, Series, children, walk
+from rescompile.ir.provenance import Definition
 
 Key = tuple[Any, ...]
 

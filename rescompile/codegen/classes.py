@@ -33,7 +33,8 @@ from rescompile.codegen.spelling import IN, Speller, is_value
 from rescompile.codegen.terms import Value, constant, literal, mentioned, named, operation, substitute, unknown
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
-from rescompile.ir.network import Call, Definition, Node, Op, Parallel, Series, Side
+from rescompile.ir.network import Node, Op, Parallel, Series, Side
+from rescompile.ir.provenance import Call, Definition
 
 #: Attributes that say how weights are first drawn: the outline keeps them on the sample, for the backend's rules.
 INITIAL = frozenset({"init", "bias_init", "scale_init"})

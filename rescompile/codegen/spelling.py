@@ -23,7 +23,7 @@ from rescompile.codegen.terms import (
     substitute,
 )
 from rescompile.ir.expressions import ExpressionError, Term
-from rescompile.ir.network import Definition
+from rescompile.ir.provenance import Definition
 
 IN = "in_channels"
 

@@ -22,8 +22,9 @@ from rescompile.elaboration.frames import Frame, Path, Problem
 from rescompile.elaboration.scopes import Names
 from rescompile.elaboration.stochastic_depth import add_survival
 from rescompile.ir import network as tree
-from rescompile.ir.network import Definition, Network, Node, Op, Series
+from rescompile.ir.network import Network, Node, Op, Series
 from rescompile.ir.ops import Shape
+from rescompile.ir.provenance import Definition
 from rescompile.ir.verifier import verify
 from rescompile.lang.canonical import canonical
 from rescompile.lang.spec import NamedStep, Spec

@@ -11,8 +11,9 @@ from rescompile.elaboration.frames import Frame, Given, Path, Value
 from rescompile.elaboration.scopes import Names
 from rescompile.elaboration.steps import Steps
 from rescompile.ir import ops
-from rescompile.ir.network import NO_HINTS, Call, Node, Series
+from rescompile.ir.network import Node, Series
 from rescompile.ir.ops import Shape
+from rescompile.ir.provenance import NO_HINTS, Call
 from rescompile.lang.spec import Block, Each, FirstRest, Model, NamedStep, OpStep, Spec, Use
 
 MAX_CALLS = 32

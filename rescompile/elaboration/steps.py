@@ -13,8 +13,9 @@ from rescompile.elaboration.scopes import Names, Scopes
 from rescompile.elaboration.values import MAX_NODES
 from rescompile.ir import network as tree
 from rescompile.ir import ops
-from rescompile.ir.network import NO_HINTS, Node, Op, Origin, Series, merge_shape, share
+from rescompile.ir.network import Node, Op, Series, merge_shape, share
 from rescompile.ir.ops import Shape
+from rescompile.ir.provenance import NO_HINTS, Hints, Origin
 from rescompile.lang.spec import If, NamedStep, OpStep, ParallelStep, ResidualStep, SideStep, Spec, Use
 from rescompile.lang.yaml_reader import locate
 
@@ -323,7 +324,7 @@ class Steps(Scopes):
         names: Names,
         residual: bool = False,
         split: bool = False,
-        hints: tree.Hints = NO_HINTS,
+        hints: Hints = NO_HINTS,
     ) -> tuple[list[Node], Shape]:
         self.grow(path, frame)
         try:

@@ -13,21 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from rescompile.analysis.cost import cost
-from rescompile.ir.network import (
-    Call,
-    Merge,
-    Mode,
-    Node,
-    Op,
-    Parallel,
-    Series,
-    Side,
-    Survival,
-    merge_shape,
-    share,
-    walk,
-)
+from rescompile.ir.network import Merge, Mode, Node, Op, Parallel, Series, Side, Survival, merge_shape, share, walk
 from rescompile.ir.ops import Identity, Kind, Shape
+from rescompile.ir.provenance import Call
 
 
 @dataclass(frozen=True, slots=True)

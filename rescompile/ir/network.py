@@ -12,57 +12,17 @@ which it exists, in the names of the block around.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 
 from rescompile.diagnostics.errors import ShapeError
 from rescompile.ir.ops import Kind, Parameter, Shape
+from rescompile.ir.provenance import Call, Definition, Hints, Origin
 
 Merge = Literal["add", "concat", "mul", "gate"]
 Mode = Literal["training", "always", "never"]
-Hints = Mapping[str, str]
-NO_HINTS: Hints = {}  # shared, and no mappingproxy, so that networks can be copied and sent to other processes
 INPUT, LOGITS = "input", "logits"
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """The step of a definition that a node came from; the same for all copies of a block."""
-
-    file: str
-    line: int
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class Definition:
-    """A block as it was written: parameters with their defaults (None: there is none), lets and condition as expressions,
-    and what it says of itself. For those who print the tree as code; nothing here is evaluated or compared."""
-
-    parameters: Mapping[str, Any]
-    lets: Mapping[str, Any]
-    when: str | None
-    doc: str
-    reference: str
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """The block that a Series came from, with all its arguments and the literal defaults of its parameters; `index` is
-    its place among `depth` copies, if repeated.
-
-    `hints` are in the names of the block around, those of the ops inside in the names of this one.
-    """
-
-    block: str
-    arguments: Mapping[str, Any]
-    defaults: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    hints: Hints = field(default_factory=dict, compare=False)
-    index: int | None = None
-    depth: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,30 +190,6 @@ def parameters(network: Network) -> Iterator[tuple[str, Parameter]]:
         if isinstance(node, Op):
             for parameter in node.kind.parameters(node.input):
                 yield f"{path}.{parameter.name}", parameter
-
-
-@dataclass(frozen=True)
-class Rules(Generic[T]):
-    """One interpretation of the tree: what an op is worth, and how the worths of children combine."""
-
-    op: Callable[[str, Op], T]
-    series: Callable[[Series, Sequence[T]], T]
-    parallel: Callable[[Parallel, Sequence[T]], T]
-    side: Callable[[Side, T], T]
-
-
-def fold(node: Node, rules: Rules[T], path: str = "") -> T:
-    """The one recursion over the tree, leaves first."""
-    match node:
-        case Op():
-            return rules.op(join(path, node.name), node)
-        case Series():
-            inner = scope(path, node)
-            return rules.series(node, [fold(child, rules, inner) for child in node.children])
-        case Parallel():
-            return rules.parallel(node, [fold(branch, rules, path) for branch in node.branches])
-        case Side():
-            return rules.side(node, fold(node.child, rules, path))
 
 
 def share(shape: Shape, count: int) -> Shape:

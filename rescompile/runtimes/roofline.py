@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from rescompile.ir.network import Network, Op, Parallel, Rules, Series, Side, fold
+from rescompile.ir.network import Network, Op, Parallel, Series, Side
 from rescompile.ir.ops import AdaptiveAvgPool, AvgPool, Conv, GlobalAvgPool, Linear, MaxPool
+from rescompile.ir.traversal import FoldRules, fold
 from rescompile.runtimes import RUNTIMES
 from rescompile.runtimes.device import usable
 from rescompile.runtimes.torch import copies, products, settings
@@ -124,26 +125,26 @@ def _op(name: str, node: Op) -> tuple[Layer, ...]:
     return (Layer(name, math.prod(node.input) + math.prod(node.output), weights, node.kind.macs(node.input)),)
 
 
-def _series(_: Series, parts: Sequence[tuple[Layer, ...]]) -> tuple[Layer, ...]:
+def _series(_: str, __: Series, parts: Sequence[tuple[Layer, ...]]) -> tuple[Layer, ...]:
     return tuple(layer for part in parts for layer in part)
 
 
-def _parallel(node: Parallel, parts: Sequence[tuple[Layer, ...]]) -> tuple[Layer, ...]:
+def _parallel(_: str, node: Parallel, parts: Sequence[tuple[Layer, ...]]) -> tuple[Layer, ...]:
     """A merge is done by the last layer of the first branch that has one, which then reads the other branches."""
     main = next((index for index, part in enumerate(parts) if part), None)
     if node.merge == "concat" or main is None:
-        return _series(Series((), node.input, node.output), parts)
+        return tuple(layer for part in parts for layer in part)
     read = sum(math.prod(branch.output) for index, branch in enumerate(node.branches) if index != main)
     *before, last = parts[main]
     merged = (*before, replace(last, maps=last.maps + read))
     return tuple(layer for index, part in enumerate(parts) for layer in (merged if index == main else part))
 
 
-def _side(node: Side, part: tuple[Layer, ...]) -> tuple[Layer, ...]:
+def _side(_: str, node: Side, part: tuple[Layer, ...]) -> tuple[Layer, ...]:
     return part if node.mode == "always" else ()
 
 
-_LAYERS: Rules[tuple[Layer, ...]] = Rules(_op, _series, _parallel, _side)
+_LAYERS: FoldRules[tuple[Layer, ...]] = FoldRules(_op, _series, _parallel, _side)
 
 
 # --- measuring ----------------------------------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from rescompile import backend
-from rescompile.ir.network import NO_HINTS, Network, Node, Op, Parallel, Series, Side, join, scope
+from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, join, scope
 from rescompile.ir.ops import Kind, Shape
+from rescompile.ir.provenance import NO_HINTS
 from rescompile.weights import Weights
 
 Array = np.ndarray[Any, Any]

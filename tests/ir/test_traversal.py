@@ -1,0 +1,191 @@
+"""fold, thread and rewrite, on a tree that has every kind of node, named and unnamed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, children, name_of, walk
+from rescompile.ir.ops import Act, Conv, Shape
+from rescompile.ir.traversal import FoldRules, ThreadRules, fold, in_series, rewrite, thread, with_branches
+from rescompile.ir.verifier import verify
+
+SHAPE: Shape = (4, 8, 8)
+
+
+def op(name: str, shape: Shape = SHAPE) -> Op:
+    return Op(name, Act("relu"), shape, shape)
+
+
+def series(*nodes: Node, name: str | None = None, shape: Shape = SHAPE) -> Series:
+    return Series(nodes, nodes[0].input if nodes else shape, nodes[-1].output if nodes else shape, name)
+
+
+#: layer1 { a, (b), add { [c, d], [] }, side { e } }, split { [f], [g] }, h
+TREE = series(
+    series(
+        op("a"),
+        series(op("b")),
+        Parallel("add", (series(op("c"), op("d")), series()), "add", SHAPE, SHAPE),
+        Side(series(op("e")), "aux", "always", SHAPE),
+        name="layer1",
+    ),
+    Parallel(
+        "split",
+        (series(op("f", (2, 8, 8))), series(op("g", (2, 8, 8)))),
+        "concat", SHAPE, SHAPE, split=True,
+    ),
+    op("h"),
+)  # fmt: skip
+NAMES = "a", "b", "c", "d", "e", "f", "g", "h"
+
+
+def names(root: Node) -> list[str]:
+    return [path for path, node in walk(root) if isinstance(node, Op)]
+
+
+def test_fold_gives_each_rule_the_name_that_walk_gives() -> None:
+    seen: list[tuple[str, Node]] = []
+
+    def rule(path: str, node: Node, *_: Any) -> int:
+        seen.append((path, node))
+        return 1
+
+    fold(TREE, FoldRules(rule, rule, rule, rule))
+    assert sorted(seen, key=lambda pair: repr(pair)) == sorted(walk(TREE), key=lambda pair: repr(pair))
+    assert seen[-1] == ("", TREE)  # leaves first
+
+
+def test_fold_combines_values_in_order() -> None:
+    text = fold(
+        TREE,
+        FoldRules[str](
+            lambda _, node: node.name,
+            lambda _, node, parts: f"({' '.join(parts)})",
+            lambda _, node, parts: f"<{' '.join(parts)}>",
+            lambda _, node, part: f"[{part}]",
+        ),
+    )
+    assert text == "((a (b) <(c d) ()> [(e)]) <(f) (g)> h)"
+
+
+def traced(**more: Callable[..., Any]) -> str:
+    return thread(
+        TREE,
+        "x",
+        ThreadRules[str](
+            lambda path, node, value: f"{node.name}{value}", lambda path, node, values: f"({','.join(values)})", **more
+        ),
+    )
+
+
+def test_thread_carries_the_value_and_passes_side_branches_by() -> None:
+    assert traced() == "h(f(dcbax,bax),g(dcbax,bax))"
+
+
+def test_thread_enters_a_side_branch_by_its_rule_and_splits_by_its_rule() -> None:
+    ends = {}
+
+    def side(path: str, node: Side, value: str, through: Callable[[str], str]) -> None:
+        ends[path, node.output_name] = through(value)
+
+    def split(path: str, node: Parallel, value: str) -> list[str]:
+        return [f"{path}{at}" for at in range(len(node.branches))] if node.split else [value] * len(node.branches)
+
+    assert traced(side=side, split=split) == "h(fsplit0,gsplit1)"
+    assert ends == {("layer1", "aux"): "e(dcbax,bax)"}
+
+
+def test_thread_refuses_a_split_into_the_wrong_number() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        traced(split=lambda path, node, value: [value])
+
+
+def test_rewrite_to_the_same_is_the_same_object() -> None:
+    assert rewrite(TREE, lambda path, node: node) is TREE
+    assert rewrite(TREE, lambda path, node: (node,)) is TREE
+
+
+def test_rewrite_names_every_node_that_stands_in_a_series_leaves_first() -> None:
+    seen: list[str] = []
+
+    def fn(path: str, node: Node) -> Node:
+        seen.append(path)
+        return node
+
+    rewrite(TREE, fn)
+    assert seen == [
+        "layer1.a", "layer1.b", "layer1", "layer1.c", "layer1.d", "layer1.add", "layer1.e", "layer1", "layer1",
+        "f", "g", "split", "h",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rewrite_removes_doubles_and_renames_anywhere(name: str) -> None:
+    (full,) = (path for path in names(TREE) if path.rpartition(".")[2] == name)
+
+    def into(*made: str) -> Callable[[str, Node], Node | list[Node]]:
+        return lambda path, node: (
+            [replace(node, name=each) for each in made] if isinstance(node, Op) and path == full else node
+        )
+
+    for made in ((), ("new",), ("new", "newer")):
+        changed = rewrite(TREE, into(*made))
+        wanted = [each for path in names(TREE) for each in (made if path == full else [path.rpartition(".")[2]])]
+        assert [path.rpartition(".")[2] for path in names(changed)] == wanted
+        verify(Network("test", changed))
+    assert names(TREE) == [*(f"layer1.{each}" for each in "abcde"), *"fgh"]  # the input stays
+
+
+def test_rewrite_shows_a_node_after_those_inside_it() -> None:
+    def fn(path: str, node: Node) -> Node:
+        if isinstance(node, Op):
+            return replace(node, name=f"{node.name}2")
+        if path == "layer1" and name_of(node):
+            assert names(node) == ["layer1.a2", "layer1.b2", "layer1.c2", "layer1.d2", "layer1.e2"]
+        return node
+
+    assert all(name.endswith("2") for name in names(rewrite(TREE, fn)))
+
+
+def test_shapes_follow_from_what_is_put_inside() -> None:
+    def fn(path: str, node: Node) -> Node | list[Node]:
+        wider = Conv(6, (1, 1))
+        if isinstance(node, Op) and path == "h":
+            return [node, Op("wider", wider, SHAPE, wider.output(SHAPE))]
+        return node
+
+    changed = rewrite(TREE, fn)
+    assert changed.output == (6, 8, 8)
+    verify(Network("test", changed))
+
+    narrow: Shape = (2, 8, 8)
+    merge = children(TREE)[1]
+    assert isinstance(merge, Parallel)
+    three = with_branches(merge, [*merge.branches, series(shape=narrow)])
+    assert (three.input, three.output) == ((6, 8, 8), (6, 8, 8))
+    assert in_series([op("a", narrow)], TREE).output == narrow
+
+
+def test_the_root_of_a_part_can_live_in_a_scope() -> None:
+    seen = []
+    part = children(TREE)[0]
+    assert isinstance(part, Series)
+
+    def fn(path: str, node: Node) -> Node:
+        seen.append(path)
+        return node
+
+    rewrite(part, fn, "outer")
+    assert seen[0] == "outer.layer1.a"
+    thread(part, None, ThreadRules(lambda path, node, _: seen.append(path), lambda *_: None), "outer")
+    assert seen[-1] == "outer.layer1.d"
+
+
+def test_a_network_of_many_blocks_needs_no_deep_stack() -> None:
+    long = series(*(op(f"r{at}") for at in range(5000)))
+    assert thread(long, 0, ThreadRules[int](lambda _, __, n: n + 1, lambda *_: 0)) == 5000
+    assert len(rewrite(long, lambda path, node: () if path.endswith("7") else node).children) == 4500
