@@ -21,6 +21,7 @@ from rescompile.codegen.class_plan import (
     Use,
     scope_names,
 )
+from rescompile.codegen.terms import python
 from rescompile.ir import ops
 
 from .constructors import FRESH, Constructor, instance, parameters
@@ -70,7 +71,7 @@ class ClassWriter:
         lines = [f"class {self.of.name}({base}):", *doc, ""]
         lines.append(f"    def __init__(self{parameters(self.of.arguments)}) -> None:")
         lines.append("        super().__init__()")
-        lines += [f"        {name} = {text}" for name, text in self.of.lets]
+        lines += [f"        {name} = {python(term)}" for name, term in self.of.lets]
         lines += [f"        {line}" for line in self.constructor.lines]
         if self.initialises:
             lines.append("        self.apply(initialise)")
@@ -140,7 +141,7 @@ class ClassWriter:
         form = rule(FORMS, layer.kind, "source")
         if layer.kind is ops.Identity:
             return value
-        literal = all(_is_literal(text) for text in layer.attributes.values())
+        literal = all(_is_literal(python(term)) for term in layer.attributes.values())
         if form.function is not None and layer.when is None and literal:
             text = form.function(layer, value.text, value.fresh)
             new = Value(text, fresh=False)
@@ -267,7 +268,7 @@ class ClassWriter:
         assert join.sample.survival is not None
         assert join.survival is not None
         unit, rescale = join.sample.survival.unit, join.sample.survival.rescale
-        name = self.constructor.number("survival", join.survival, self.names)
+        name = self.constructor.number("survival", python(join.survival), self.names)
         kept = f"self.{name}"
         local = self.new_local()
         if unit == "sample":
@@ -415,7 +416,7 @@ def _is_plain_act(item: Item) -> bool:
     """Whether an item is an activation that a function does."""
     if not (isinstance(item, Layer) and item.kind is ops.Act and item.when is None):
         return False
-    return all(_is_literal(text) for text in item.attributes.values())
+    return all(_is_literal(python(term)) for term in item.attributes.values())
 
 
 def _is_tensor(text: str) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rescompile.backend import rule
 from rescompile.codegen.class_plan import Argument, Copies, Group, Item, Layer, Repeated, Row, Run, Stage, Use
 from rescompile.codegen.naming import Counted, counted
+from rescompile.codegen.terms import mentioned, python
 from rescompile.ir import ops
+from rescompile.ir.expressions import Term
 
 from .spellings import FORMS, SUPPORT, call
 from .spellings import act as act_module
@@ -23,17 +25,19 @@ BY_PLACE = 3
 
 def parameters(arguments: Sequence[Argument]) -> str:
     """The parameters of a function, after what comes first."""
-    return "".join(f", {a.name}: {a.type}" + (f" = {a.default}" if a.default is not None else "") for a in arguments)
+    return "".join(
+        f", {a.name}: {a.type}" + (f" = {python(a.default)}" if a.default is not None else "") for a in arguments
+    )
 
 
-def _given(arguments: dict[str, str], order: Sequence[Argument]) -> list[str]:
+def _given(arguments: Mapping[str, Term], order: Sequence[Argument]) -> list[str]:
     """Arguments at a call: those without a default in their place, the others by name."""
     given, by_name = [], False
     for place, argument in enumerate(order):
         if argument.name not in arguments:
             by_name = True
             continue
-        text = arguments[argument.name]
+        text = python(arguments[argument.name])
         plain = argument.default is None and not by_name and place < BY_PLACE
         by_name |= not plain
         given.append(text if plain else f"{argument.name}={text}")
@@ -42,10 +46,10 @@ def _given(arguments: dict[str, str], order: Sequence[Argument]) -> list[str]:
 
 def instance(use: Use) -> str:
     """The making of an instance."""
-    return f"{use.of.name}({', '.join(_given(dict(use.arguments), use.of.arguments))})"
+    return f"{use.of.name}({', '.join(_given(use.arguments, use.of.arguments))})"
 
 
-def stage_call(stage: Stage, arguments: dict[str, str]) -> str:
+def stage_call(stage: Stage, arguments: Mapping[str, Term]) -> str:
     """The making of a row of copies."""
     return f"{stage.name}({', '.join(_given(arguments, stage.arguments))})"
 
@@ -55,20 +59,18 @@ def stage_lines(stage: Stage) -> Iterator[str]:
     yield f"def {stage.name}({parameters(stage.arguments).removeprefix(', ')}) -> nn.Sequential:"
     yield f'    """`depth` times {stage.of.name}, one after the other."""'
     yield "    stage = nn.Sequential()"
-    numbers = (
-        "index"
-        if stage.member or any(re.search(r"\bindex\b", text) for text in [*stage.passed.values(), stage.then or ""])
-        else "_"
-    )
+    terms = [*stage.passed.values(), *([stage.then] if stage.then else [])]
+    numbers = "index" if stage.member or any("index" in mentioned(term) for term in terms) else "_"
     yield f"    for {numbers} in range(depth):"
-    made = f"{stage.of.name}({', '.join(_given(dict(stage.passed), stage.of.arguments))})"
+    made = f"{stage.of.name}({', '.join(_given(stage.passed, stage.of.arguments))})"
     if stage.member is None:
         yield f"        stage.append({made})"
     else:
         yield f'        stage.add_module(f"{_template(stage.member)}", {made})'
     if stage.then is not None:
-        growth = re.fullmatch(r"in_channels \+ (.+)", stage.then)
-        yield f"        in_channels += {_bare(growth[1])}" if growth else f"        in_channels = {stage.then}"
+        then = python(stage.then)
+        growth = re.fullmatch(r"in_channels \+ (.+)", then)
+        yield f"        in_channels += {_bare(growth[1])}" if growth else f"        in_channels = {then}"
     yield "    return stage"
 
 
@@ -110,16 +112,16 @@ class Constructor:
         self.numbers.append(f"self.{name} = {text}")
         return name
 
-    def make(self, name: str, made: str, when: str | None) -> None:
+    def make(self, name: str, made: str, when: Term | None) -> None:
         """Make a module."""
         if not name.isidentifier():
-            chosen = made if when is None else f"{made} if {when} else nn.Identity()"
+            chosen = made if when is None else f"{made} if {python(when)} else nn.Identity()"
             self.made.append(f'self.add_module("{name}", {chosen})')
         elif when is None:
             self.made.append(f"self.{name} = {made}")
         else:
             self.made.append(f"self.{name}: nn.Module = nn.Identity()")
-            self.made.append(f"if {when}:")
+            self.made.append(f"if {python(when)}:")
             self.made.append(f"    self.{name} = {made}")
 
     def make_group(self, group: Group) -> None:
@@ -137,7 +139,7 @@ class Constructor:
     def make_copies(self, copies: Copies) -> None:
         """Make copies side by side by a loop."""
         self.made.append(f"self.{copies.name} = nn.ModuleList()")
-        self.made.append(f"for _ in range({copies.count}):")
+        self.made.append(f"for _ in range({python(copies.count)}):")
         self.made.append(f"    self.{copies.name}.append({instance(copies.use)})")
 
     def module(self, layer: Layer, in_place: bool = False) -> str:
@@ -167,7 +169,7 @@ class Constructor:
                 case _:
                     raise AssertionError(f"{item} stands in a list of modules")
             names.append(item.name)
-            made.append(text if item.when is None else f"{text} if {item.when} else nn.Identity()")
+            made.append(text if item.when is None else f"{text} if {python(item.when)} else nn.Identity()")
         return names, made
 
     def group(self, group: Group) -> str:
@@ -182,8 +184,7 @@ class Constructor:
     def row(self, row: Row) -> str:
         """A row of copies."""
         texts = [
-            instance(part) if isinstance(part, Use) else stage_call(part.stage, dict(part.arguments))
-            for part in row.parts
+            instance(part) if isinstance(part, Use) else stage_call(part.stage, part.arguments) for part in row.parts
         ]
         if len(row.parts) == 1 and not isinstance(row.parts[0], Use):
             return texts[0]

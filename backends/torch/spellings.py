@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rescompile.codegen.class_plan import Layer
+from rescompile.codegen.terms import python
 from rescompile.ir import ops
 from rescompile.ir.network import Op
 from rescompile.ir.ops import Kind
@@ -32,23 +33,30 @@ def call(name: str, *positional: str, **keywords: str) -> str:
     return f"{name}({', '.join([*positional, *given])})"
 
 
+def _texts(layer: Layer) -> dict[str, str]:
+    """The attributes of a layer as Python."""
+    return {name: python(term) for name, term in layer.attributes.items()}
+
+
 def _conv(layer: Layer) -> str:
-    a = layer.attributes
+    a = _texts(layer)
     return call(
-        "nn.Conv2d", layer.channels, a["channels"], a["kernel"],
+        "nn.Conv2d", python(layer.channels), a["channels"], a["kernel"],
         stride=a["stride"], padding=a["padding"], dilation=a["dilation"], groups=a["groups"], bias=a["bias"],
     )  # fmt: skip
 
 
 def _linear(layer: Layer) -> str:
-    return call("nn.Linear", layer.channels, layer.attributes["features"], bias=layer.attributes["bias"])
+    return call(
+        "nn.Linear", python(layer.channels), python(layer.attributes["features"]), bias=python(layer.attributes["bias"])
+    )
 
 
 def _norm(layer: Layer) -> str:
-    a, name = layer.attributes, norm_class(layer.sample)
+    a, name = _texts(layer), norm_class(layer.sample)
     if name == "nn.GroupNorm":
-        return call(name, a["groups"], layer.channels, eps=a["eps"])
-    return call(name, layer.channels, eps=a["eps"], momentum=a["momentum"])
+        return call(name, a["groups"], python(layer.channels), eps=a["eps"])
+    return call(name, python(layer.channels), eps=a["eps"], momentum=a["momentum"])
 
 
 def norm_class(op: Op) -> str:
@@ -60,7 +68,7 @@ def norm_class(op: Op) -> str:
 
 def _pool(name: str) -> Callable[[Layer], str]:
     def form(layer: Layer) -> str:
-        return call(name, *_window(layer.attributes), **_pool_options(layer.attributes))
+        return call(name, *_window(_texts(layer)), **_pool_options(_texts(layer)))
 
     return form
 
@@ -111,7 +119,7 @@ def _activation(layer: Layer, form: int, values: tuple[str, ...], in_place: bool
     given = None
     if kind in _ACT_ATTRIBUTES:
         name, attribute = _ACT_ATTRIBUTES[kind]
-        keywords[name] = given = layer.attributes[attribute]
+        keywords[name] = given = python(layer.attributes[attribute])
     if in_place and kind in _IN_PLACE and (given is None or _positive(given)):
         keywords["inplace"] = "True"
     return call(_ACTS[kind][form], *values, **keywords)
@@ -124,7 +132,7 @@ def _upsample(name: str, layer: Layer, factor: str, *values: str) -> str:
 
 def _interpolate(layer: Layer, x: str, _: bool) -> str:
     """The function form: unlike the module it turns no whole number into the fraction that torch.jit.script wants."""
-    factor = re.sub(r"\d+", r"\g<0>.0", layer.attributes["factor"])
+    factor = re.sub(r"\d+", r"\g<0>.0", python(layer.attributes["factor"]))
     return _upsample("F.interpolate", layer, factor, x)
 
 
@@ -140,23 +148,23 @@ FORMS: dict[type[Kind], Form] = {
     ops.Act: Form(act, lambda layer, x, fresh: _activation(layer, 1, (x,), fresh)),
     ops.MaxPool: Form(
         _pool("nn.MaxPool2d"),
-        lambda layer, x, _: call("F.max_pool2d", x, *_window(layer.attributes), **_pool_options(layer.attributes)),
+        lambda layer, x, _: call("F.max_pool2d", x, *_window(_texts(layer)), **_pool_options(_texts(layer))),
     ),
     ops.AvgPool: Form(
         _pool("nn.AvgPool2d"),
-        lambda layer, x, _: call("F.avg_pool2d", x, *_window(layer.attributes), **_pool_options(layer.attributes)),
+        lambda layer, x, _: call("F.avg_pool2d", x, *_window(_texts(layer)), **_pool_options(_texts(layer))),
     ),
     ops.GlobalAvgPool: Form(lambda _: "nn.AdaptiveAvgPool2d(1)", lambda _, x, __: f"F.adaptive_avg_pool2d({x}, 1)"),
     ops.AdaptiveAvgPool: Form(
-        lambda layer: call("nn.AdaptiveAvgPool2d", layer.attributes["size"]),
-        lambda layer, x, _: call("F.adaptive_avg_pool2d", x, layer.attributes["size"]),
+        lambda layer: call("nn.AdaptiveAvgPool2d", python(layer.attributes["size"])),
+        lambda layer, x, _: call("F.adaptive_avg_pool2d", x, python(layer.attributes["size"])),
     ),
     ops.Flatten: Form(lambda _: "nn.Flatten()", lambda _, x, __: f"torch.flatten({x}, 1)"),
-    ops.Dropout: Form(lambda layer: call("nn.Dropout", layer.attributes["rate"])),
-    ops.Scale: Form(lambda layer: f"Scale({layer.attributes['factor']})"),
-    ops.Subsample: Form(lambda layer: f"Subsample({_pair(layer.attributes['stride'])})"),
-    ops.Upsample: Form(lambda layer: _upsample("nn.Upsample", layer, layer.attributes["factor"]), _interpolate),
-    ops.PadChannels: Form(lambda layer: f"PadChannels({layer.attributes['channels']})"),
+    ops.Dropout: Form(lambda layer: call("nn.Dropout", python(layer.attributes["rate"]))),
+    ops.Scale: Form(lambda layer: f"Scale({python(layer.attributes['factor'])})"),
+    ops.Subsample: Form(lambda layer: f"Subsample({_pair(python(layer.attributes['stride']))})"),
+    ops.Upsample: Form(lambda layer: _upsample("nn.Upsample", layer, python(layer.attributes["factor"])), _interpolate),
+    ops.PadChannels: Form(lambda layer: f"PadChannels({python(layer.attributes['channels'])})"),
     ops.Identity: Form(lambda _: "nn.Identity()", lambda _, x, __: x),
 }
 

@@ -21,7 +21,7 @@ from rescompile.codegen.grouping import Kinds, Made, bundled, inside, is_row, se
 from rescompile.codegen.naming import Allocator, snake
 from rescompile.codegen.spelling import IN
 from rescompile.codegen.stages import make_stage, member
-from rescompile.codegen.terms import evaluate, literal, read
+from rescompile.codegen.terms import constant, evaluate, read
 from rescompile.ir.expressions import ExpressionError
 from rescompile.ir.network import Network, Node, Series, children, walk
 from rescompile.ir.provenance import Definition
@@ -93,7 +93,7 @@ def outline(network: Network, unrolled: bool = False) -> Outline:
     root = Builder(root_name, "", [network.root], [{name: values[name] for name in open_ones}], kinds).build()
     root.text.reference = network.reference
     for argument in root.text.arguments:
-        argument.default = literal(root.values[id(network.root)][argument.name])
+        argument.default = constant(root.values[id(network.root)][argument.name])
     return Outline(network, function, [*classes, root.text], stages)
 
 

@@ -1,6 +1,6 @@
 """What an outline is made of: classes, the items of their bodies, and the stages that repeat them.
 
-Nothing here knows a framework. Every `str` that stands for a value is an expression of Python, checked for every instance.
+Nothing here knows a framework. Every `Term` is checked for every instance; `terms.python` prints it.
 """
 
 from __future__ import annotations
@@ -9,19 +9,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rescompile.codegen.naming import Counted
+from rescompile.ir.expressions import Term
 from rescompile.ir.network import Merge, Mode, Network, Op, Parallel, Series
 from rescompile.ir.ops import Kind
-
-Text = str
 
 
 @dataclass
 class Argument:
-    """An argument of a class or a stage: its Python type, and its default as Python writes it."""
+    """An argument of a class or a stage: its Python type, and its default, a constant."""
 
     name: str
     type: str
-    default: Text | None = None
+    default: Term | None = None
 
 
 @dataclass
@@ -30,10 +29,10 @@ class Layer:
 
     name: str
     kind: type[Kind]
-    attributes: Mapping[str, Text]
-    channels: Text
+    attributes: Mapping[str, Term]
+    channels: Term
     sample: Op
-    when: Text | None = None
+    when: Term | None = None
 
 
 @dataclass
@@ -42,7 +41,7 @@ class Group:
 
     name: str
     items: list[Item]
-    when: Text | None = None
+    when: Term | None = None
 
 
 @dataclass
@@ -51,7 +50,7 @@ class Run:
 
     name: str
     items: list[Item]
-    when: Text
+    when: Term
 
 
 @dataclass
@@ -60,8 +59,8 @@ class Use:
 
     name: str
     of: Class
-    arguments: Mapping[str, Text]
-    when: Text | None = None
+    arguments: Mapping[str, Term]
+    when: Term | None = None
 
 
 @dataclass
@@ -69,7 +68,7 @@ class Repeated:
     """Copies made by a stage; `depth` of them."""
 
     stage: Stage
-    arguments: Mapping[str, Text]
+    arguments: Mapping[str, Term]
 
 
 @dataclass
@@ -78,7 +77,7 @@ class Row:
 
     name: str
     parts: list[Repeated | Use]
-    when: Text | None = None
+    when: Term | None = None
 
 
 @dataclass
@@ -88,7 +87,7 @@ class Copies:
 
     name: str
     use: Use
-    count: Text
+    count: Term
     merge: Merge
     split: bool
 
@@ -101,7 +100,7 @@ class Join:
     merge: Merge
     branches: list[list[Item]]
     sample: Parallel
-    survival: Text | None = None
+    survival: Term | None = None
 
 
 @dataclass
@@ -125,7 +124,7 @@ class Class:
     reference: str
     sample: Series
     arguments: list[Argument] = field(default_factory=list)
-    lets: list[tuple[str, Text]] = field(default_factory=list)
+    lets: list[tuple[str, Term]] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
     count: int = 1
     #: Whether outputs come from inside, so that a value must be carried out beside the result.
@@ -140,8 +139,8 @@ class Stage:
     name: str
     of: Class
     arguments: list[Argument]
-    passed: Mapping[str, Text]
-    then: Text | None
+    passed: Mapping[str, Term]
+    then: Term | None
     member: Counted | None
 
 

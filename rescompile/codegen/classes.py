@@ -23,14 +23,13 @@ from rescompile.codegen.class_plan import (
     Row,
     Run,
     Tap,
-    Text,
     Use,
     scope_names,
 )
 from rescompile.codegen.columns import Misfit, aligned, first
 from rescompile.codegen.grouping import Kinds, Made, MadeStage, bundled, is_row, segments, skeleton
 from rescompile.codegen.spelling import IN, Speller, is_value
-from rescompile.codegen.terms import Value, constant, literal, mentioned, named, operation, substitute, unknown
+from rescompile.codegen.terms import Value, constant, literal, mentioned, named, operation, python, substitute, unknown
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Node, Op, Parallel, Series, Side
@@ -151,7 +150,7 @@ class Builder:
             case Series():
                 return self.scope(column, self.speller.condition(present, hints), here)  # type: ignore[arg-type]
 
-    def op(self, column: Mapping[int, Op], when: Text | None, here: Here) -> tuple[list[Item], Flow]:
+    def op(self, column: Mapping[int, Op], when: Term | None, here: Here) -> tuple[list[Item], Flow]:
         sample, flow = first(column), here.flow
         kind = type(sample.kind)
         if any(skeleton(op, self.kinds) != skeleton(sample, self.kinds) for op in column.values()):
@@ -201,8 +200,8 @@ class Builder:
         numbers = {at: flow.numbers[at] // parts for at, parts in counts.items()}
         return self.flow(numbers, [constant(1), operation("/", flow.term, count)])
 
-    def channels(self, flow: Flow, at: Iterable[int]) -> Text:
-        """The channels that come in, as Python."""
+    def channels(self, flow: Flow, at: Iterable[int]) -> Term:
+        """The channels that come in, as they are printed."""
         self.speller.mention(flow.term)
         return self.speller.written(flow.term, at)
 
@@ -263,7 +262,7 @@ class Builder:
             inner[name] = self.hint(raw, here.inside(inner)) or unknown(name)
         return inner
 
-    def scope(self, column: Mapping[int, Series], when: Text | None, here: Here) -> tuple[list[Item], Flow]:
+    def scope(self, column: Mapping[int, Series], when: Term | None, here: Here) -> tuple[list[Item], Flow]:
         """A named part: an instance of a class, a row of copies, or a list of modules."""
         sample = first(column)
         if any(node.name != sample.name for node in column.values()):
@@ -290,7 +289,7 @@ class Builder:
         numbers = {**here.flow.numbers, **{at: node.output[0] for at, node in column.items()}}
         return [item], self.flow(numbers, [*guesses, here.flow.term])
 
-    def use(self, column: Mapping[int, Series], when: Text | None, here: Here) -> tuple[Use, Term]:
+    def use(self, column: Mapping[int, Series], when: Term | None, here: Here) -> tuple[Use, Term]:
         """An instance of another class, and its output channels."""
         mades = {id(self.kinds.made[id(node)]): self.kinds.made[id(node)] for node in column.values()}
         if len(mades) > 1:
@@ -327,13 +326,15 @@ class Builder:
             values, hints, argument.name if argument.name not in self.speller.scopes[0] else f"inner_{argument.name}"
         )
 
-    def shown(self, arguments: Sequence[Argument], terms: Mapping[str, Term], at: Iterable[int]) -> dict[str, Text]:
+    def shown(self, arguments: Sequence[Argument], terms: Mapping[str, Term], at: Iterable[int]) -> dict[str, Term]:
         """The arguments at a call, without those at their default."""
         at = list(at)
         shown = {argument.name: self.speller.written(terms[argument.name], at) for argument in arguments}
-        return {a.name: shown[a.name] for a in arguments if a.default is None or shown[a.name] != a.default}
+        return {
+            a.name: shown[a.name] for a in arguments if a.default is None or python(shown[a.name]) != python(a.default)
+        }
 
-    def row(self, column: Mapping[int, Series], when: Text | None, here: Here) -> tuple[Row, list[Term]] | None:
+    def row(self, column: Mapping[int, Series], when: Term | None, here: Here) -> tuple[Row, list[Term]] | None:
         """A row of copies, by stages; None where there are none for it."""
         if not _keeps_names(column.values()):
             return None
@@ -368,7 +369,7 @@ class Builder:
         assert sample.name is not None
         return Row(sample.name, parts, when), [here.flow.term]
 
-    def copies(self, column: Mapping[int, Series], when: Text | None, here: Here) -> tuple[Copies, Term]:
+    def copies(self, column: Mapping[int, Series], when: Term | None, here: Here) -> tuple[Copies, Term]:
         """Copies side by side, and their output channels."""
         listed = {at: bundled(node) for at, node in column.items()}
         merges = {(m.merge, m.split) for node in column.values() for m in node.children if isinstance(m, Parallel)}
@@ -390,7 +391,7 @@ class Builder:
         item = Copies(sample.name, use, text, merge, split)
         if merge == "add":
             return item, out
-        parts = out.head == "/" and self.speller.written(out.operands[1], column) == text
+        parts = out.head == "/" and python(self.speller.written(out.operands[1], column)) == python(text)
         return item, out.operands[0] if parts else operation("*", count, out)
 
     def join(self, column: Mapping[int, Parallel], here: Here) -> tuple[list[Item], Flow]:

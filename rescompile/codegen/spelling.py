@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rescompile.codegen.class_plan import Argument, Text
+from rescompile.codegen.class_plan import Argument
 from rescompile.codegen.columns import Misfit
 from rescompile.codegen.grouping import Kinds
 from rescompile.codegen.terms import (
@@ -13,12 +13,12 @@ from rescompile.codegen.terms import (
     constant,
     evaluate,
     is_known,
-    literal,
     means,
     mentioned,
     named,
     python,
     read,
+    resolved,
     simplified,
     substitute,
 )
@@ -63,7 +63,7 @@ class Speller:
             term = simplified(hint, scopes)
             if not (is_known(term) and self.is_plain(term)):
                 continue
-            text = python(term, scopes)
+            text = python(resolved(term, scopes))
             if all(
                 means(text, self.scopes[at], value) and _has_value(term, self.scopes[at])
                 for at, value in values.items()
@@ -101,11 +101,11 @@ class Speller:
         """Note the names in a term as used."""
         self.used |= mentioned(term)
 
-    def written(self, term: Term, at: Iterable[int]) -> Text:
-        """A term as Python."""
-        return python(term, [self.scopes[i] for i in at])
+    def written(self, term: Term, at: Iterable[int]) -> Term:
+        """The term as it is printed, where these instances mention it."""
+        return resolved(term, [self.scopes[i] for i in at])
 
-    def condition(self, present: Mapping[int, bool], hints: Iterable[Term | None]) -> Text | None:
+    def condition(self, present: Mapping[int, bool], hints: Iterable[Term | None]) -> Term | None:
         """The condition under which something is there; None where it always is. Raises Misfit where no hint says it."""
         if all(present.values()):
             return None
@@ -116,10 +116,10 @@ class Speller:
             term = simplified(hint, scopes)
             if not is_known(term):
                 continue
-            text = python(term, scopes)
-            if all(means(text, self.scopes[at], there) for at, there in present.items()):
+            shown = resolved(term, scopes)
+            if all(means(python(shown), self.scopes[at], there) for at, there in present.items()):
                 self.mention(term)
-                return text
+                return shown
         raise Misfit
 
     def says(self, present: Mapping[int, bool], hints: Iterable[Term | None]) -> bool:
@@ -130,12 +130,12 @@ class Speller:
             return False
         return True
 
-    def lets(self) -> list[tuple[str, Text]]:
+    def lets(self) -> list[tuple[str, Term]]:
         """What the class computes first, as far as its text mentions it."""
         for name in reversed(self.locals):
             if name in self.used:
                 self.mention(self.locals[name])
-        return [(name, python(term, self.scopes)) for name, term in self.locals.items() if name in self.used]
+        return [(name, resolved(term, self.scopes)) for name, term in self.locals.items() if name in self.used]
 
     def arguments(self) -> list[Argument]:
         """The arguments that the text mentions: those of the definition in its order, then the new ones."""
@@ -157,7 +157,7 @@ class Speller:
                 Argument(
                     name,
                     python_type([*values, default] if takes_default else values),
-                    literal(default) if takes_default else None,
+                    constant(default) if takes_default else None,
                 )
             )
         return sorted(listed, key=lambda argument: argument.default is not None)

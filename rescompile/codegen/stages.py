@@ -10,7 +10,18 @@ from rescompile.codegen.class_plan import Argument, Stage
 from rescompile.codegen.grouping import Kinds, Made, MadeStage
 from rescompile.codegen.naming import Counted, counted
 from rescompile.codegen.spelling import IN, python_type
-from rescompile.codegen.terms import constant, evaluate, literal, means, mentioned, named, operation, python, substitute
+from rescompile.codegen.terms import (
+    constant,
+    evaluate,
+    literal,
+    means,
+    mentioned,
+    named,
+    operation,
+    python,
+    resolved,
+    substitute,
+)
 from rescompile.ir.expressions import ExpressionError, Term
 from rescompile.ir.network import Parallel, Series
 
@@ -30,13 +41,13 @@ def make_stage(name: str, made: Made, rows: Sequence[Sequence[Series]], rule: Co
         after = constant(None)
     scopes = loop.scopes(0)
     text = {
-        argument.name: python(passed[argument.name], scopes)
+        argument.name: resolved(passed[argument.name], scopes)
         for argument in made.text.arguments
         if not loop.is_default(argument, passed[argument.name])
     }
     then = None
     if (chained and not (after.head == "name" and after.value == IN) and after.value is not None) or after.operands:
-        then = python(after, scopes)
+        then = resolved(after, scopes)
     arguments = [Argument("depth", "int"), *sorted(loop.arguments, key=lambda a: a.default is not None)]
     used = {a.name for a in arguments}
     values = {
@@ -76,7 +87,7 @@ class _Loop:
             return self.own_argument(IN, None, [row[0] for row in self.matrix(IN)])
         return self.form(argument.name, argument.default, self.matrix(argument.name))
 
-    def form(self, name: str, default: str | None, values: Matrix) -> Term:
+    def form(self, name: str, default: Term | None, values: Matrix) -> Term:
         """The simplest way to say the values of all copies: one number, one per row, another for the first, an arithmetic
         series, a schedule, a list."""
         every = [value for row in values for value in row]
@@ -92,7 +103,7 @@ class _Loop:
             rest = self.own_argument(name, None, [row[1] if len(row) > 1 else row[0] for row in values])
             return operation("if", _first(), self.own_argument(f"first_{name}", None, firsts), rest)
         if all(_same(value, rests[0]) for value in rests):
-            own = self.own_argument(name, literal(rests[0]), firsts, rests[0])
+            own = self.own_argument(name, constant(rests[0]), firsts, rests[0])
             return operation("if", _first(), own, constant(rests[0]))
         if (survival := self.scheduled(name, values)) is not None:
             return survival
@@ -112,11 +123,12 @@ class _Loop:
     def scheduled(self, name: str, values: Matrix) -> Term | None:
         """Values as a schedule gives them by the place among all residuals of the network."""
         for term, first in self.numbers:
+            text = python(term)
             places = [[first.get(id(node)) for node in row] for row in self.rows]
             if all(
                 place is not None
                 and place == row[0] + at
-                and means(python(term, [{}]), {"position": row[0], "index": at}, values[r][at])
+                and means(text, {"position": row[0], "index": at}, values[r][at])
                 for r, row in enumerate(places)
                 for at, place in enumerate(row)
                 if row[0] is not None
@@ -125,13 +137,13 @@ class _Loop:
                 return term
         return None
 
-    def own_argument(self, name: str, default: str | None, values: Sequence[Any], *also: Any) -> Term:
+    def own_argument(self, name: str, default: Term | None, values: Sequence[Any], *also: Any) -> Term:
         """A new argument of the stage, with its value in each row."""
         while any(argument.name == name for argument in self.arguments) or name in ("depth", "index"):
             name += "_"
         for scope, value in zip(self.own, values, strict=True):
             scope[name] = value
-        if default is not None and all(literal(value) != default for value in values):
+        if default is not None and all(literal(value) != python(default) for value in values):
             default = None
         of_class = next((a.type for a in self.made.text.arguments if a.name == name), None)
         self.arguments.append(Argument(name, of_class or python_type([*values, *also]), default))
@@ -156,7 +168,7 @@ class _Loop:
 
     def is_default(self, argument: Argument, term: Term) -> bool:
         """Whether a copy need not be given this argument."""
-        return argument.default is not None and term.head == "constant" and literal(term.value) == argument.default
+        return argument.default is not None and term.head == "constant" and python(term) == python(argument.default)
 
 
 def schedule(kinds: Kinds) -> list[tuple[Term, dict[int, int]]]:

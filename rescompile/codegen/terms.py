@@ -130,16 +130,23 @@ def literal(value: Value) -> str:
     return repr(value)
 
 
-def python(term: Term, scopes: Sequence[Scope]) -> str:
-    """The term as Python. `/` becomes `//` where it leaves no rest in any scope, as the language means it."""
-    return _python(term, scopes)[0]
+def resolved(term: Term, scopes: Sequence[Scope]) -> Term:
+    """The term with `//` for each `/` that leaves no remainder in any scope, so that Python computes what the language does."""
+    operands = tuple(resolved(operand, scopes) for operand in term.operands)
+    whole = term.head == "/" and all(type(_value(term, scope)) is int for scope in scopes)
+    return Term("//" if whole else term.head, operands, term.token, term.value)
 
 
-def _python(term: Term, scopes: Sequence[Scope]) -> tuple[str, int]:
+def python(term: Term) -> str:
+    """The term as Python."""
+    return _python(term)[0]
+
+
+def _python(term: Term) -> tuple[str, int]:
     head = term.head
 
     def part(at: int, binding: int) -> str:
-        text, own = _python(term.operands[at], scopes)
+        text, own = _python(term.operands[at])
         return text if own >= binding else f"({text})"
 
     match head:
@@ -157,14 +164,13 @@ def _python(term: Term, scopes: Sequence[Scope]) -> tuple[str, int]:
             return f"{_FUNCTIONS[term.token.text]}({', '.join(part(at, 1) for at in range(len(term.operands)))})", 9
         case "not" if term.operands[0].head in _OPPOSITE:
             inner = term.operands[0]
-            return _python(Term(_OPPOSITE[inner.head], inner.operands, inner.token), scopes)
+            return _python(Term(_OPPOSITE[inner.head], inner.operands, inner.token))
         case "not" | "negative":
             return f"{'not ' if head == 'not' else '-'}{part(0, _BINDING[head])}", _BINDING[head]
     binding = _BINDING[head]
-    symbol = "//" if head == "/" and all(type(_value(term, scope)) is int for scope in scopes) else head
     # Comparisons are not chained, and - / // % group to the left.
     left, right = part(0, binding + (binding == 5)), part(1, binding if head in ("and", "or") else binding + 1)
-    return f"{left} {symbol} {right}", binding
+    return f"{left} {head} {right}", binding
 
 
 def _negative(value: Value) -> bool:

@@ -12,6 +12,7 @@ import pytest
 
 from rescompile.codegen import class_plan, classes, grouping, spelling, stages, terms
 from rescompile.ir import ops
+from rescompile.ir.expressions import Term
 
 _classes: Any = import_module("rescompile.backends.torch.classes")
 _ops: Any = import_module("rescompile.backends.torch.spellings")
@@ -104,20 +105,30 @@ def subtraction_groups_to_the_right(patch: Patch) -> None:
 
 @planted
 def whole_division_rounds_nothing(patch: Patch) -> None:
-    patch.setattr(spelling, "python", lambda term, scopes: terms.python(term, scopes).replace("//", "*"))
+    def wrong(term: Term, scopes: Any) -> Term:
+        right = terms.resolved(term, scopes)
+        operands = tuple(wrong(operand, scopes) for operand in right.operands)
+        return replace(right, head="*" if right.head == "//" else right.head, operands=operands)
+
+    patch.setattr(spelling, "resolved", wrong)
 
 
 # --- ops --------------------------------------------------------------------------------------------------------------
 
 
-def form(name: str, kind: type[ops.Kind], **changes: Callable[[Any], str]) -> None:
+def form(name: str, kind: type[ops.Kind], **changes: Callable[[Any], Any]) -> None:
     """A mistake in the spelling of one op: it gets other attributes."""
+
+    def term(value: Any) -> Term:
+        return value if isinstance(value, Term) else terms.constant(value)
 
     def plant(patch: Patch) -> None:
         right = _ops.FORMS[kind]
 
         def other(layer: Any) -> Any:
-            return replace(layer, attributes={**layer.attributes, **{k: new(layer) for k, new in changes.items()}})
+            return replace(
+                layer, attributes={**layer.attributes, **{k: term(new(layer)) for k, new in changes.items()}}
+            )
 
         function = right.function and (lambda layer, *rest: right.function(other(layer), *rest))
         patch.setitem(_ops.FORMS, kind, _ops.Form(lambda layer: right.module(other(layer)), function))
@@ -125,19 +136,19 @@ def form(name: str, kind: type[ops.Kind], **changes: Callable[[Any], str]) -> No
     MUTANTS[name] = plant
 
 
-form("conv_stride_ignored", ops.Conv, stride=lambda layer: "1")
-form("conv_dilation_ignored", ops.Conv, dilation=lambda layer: "1")
-form("conv_groups_ignored", ops.Conv, groups=lambda layer: "1")
-form("conv_padding_from_the_kernel", ops.Conv, padding=lambda layer: str(layer.sample.kind.kernel[0] // 2))
-form("linear_without_bias", ops.Linear, bias=lambda layer: "False")
-form("norm_eps_of_torch", ops.Norm, eps=lambda layer: "1e-05")
-form("avgpool_counts_padding", ops.AvgPool, count_pad=lambda layer: "True")
-form("maxpool_rounds_down", ops.MaxPool, ceil=lambda layer: "False")
+form("conv_stride_ignored", ops.Conv, stride=lambda layer: 1)
+form("conv_dilation_ignored", ops.Conv, dilation=lambda layer: 1)
+form("conv_groups_ignored", ops.Conv, groups=lambda layer: 1)
+form("conv_padding_from_the_kernel", ops.Conv, padding=lambda layer: layer.sample.kind.kernel[0] // 2)
+form("linear_without_bias", ops.Linear, bias=lambda layer: False)
+form("norm_eps_of_torch", ops.Norm, eps=lambda layer: 1e-05)
+form("avgpool_counts_padding", ops.AvgPool, count_pad=lambda layer: True)
+form("maxpool_rounds_down", ops.MaxPool, ceil=lambda layer: False)
 form("pool_stride_is_the_kernel", ops.MaxPool, stride=lambda layer: layer.attributes["kernel"])
-form("group_norm_of_one_group", ops.Norm, groups=lambda layer: "1")
-form("elu_alpha_of_torch", ops.Act, alpha=lambda layer: "1.0")
-form("upsample_square", ops.Upsample, factor=lambda layer: str(layer.sample.kind.factor[0]))
-form("scale_by_one", ops.Scale, factor=lambda layer: "1.0")
+form("group_norm_of_one_group", ops.Norm, groups=lambda layer: 1)
+form("elu_alpha_of_torch", ops.Act, alpha=lambda layer: 1.0)
+form("upsample_square", ops.Upsample, factor=lambda layer: layer.sample.kind.factor[0])
+form("scale_by_one", ops.Scale, factor=lambda layer: 1.0)
 
 
 @planted
