@@ -77,9 +77,9 @@ def names() -> list[str]:
 def measured(network: str, kind: str, batch: int, options: Any, folder: Path) -> Result:
     """What bench measures of a network: beside its peers, or in the fastest way that it finds. ONNX files are left in a folder."""
     import rescompile
+    from rescompile.bench.contenders import Request, TuneRequest
     from rescompile.bench.measuring import Plan
-    from rescompile.bench.running import Asked, Bench
-    from rescompile.bench.tuning import Tune
+    from rescompile.bench.running import Bench
 
     changed = ["input=[3, 64, 64]"] if options.quick else []
     tree = rescompile.elaborate(rescompile.load(network, set=changed))
@@ -87,11 +87,11 @@ def measured(network: str, kind: str, batch: int, options: Any, folder: Path) ->
     rounds = LEAST_ROUNDS if options.quick else math.ceil(options.pairs / sittings)
     plan = Plan(rounds, turn=0.0 if options.quick else TURN, sittings=sittings)
     if kind in BESIDE_PEERS:
-        asked = Asked([tree], {}, PEERS[network], [BESIDE_PEERS[kind]], ["fp32"], [batch], plan)
+        request = Request([tree], {}, PEERS[network], [BESIDE_PEERS[kind]], ["fp32"], [batch], plan)
     else:
-        tune = Tune(ACCURACY, {network: ["rescompile", "bench", network]})
-        asked = Asked([tree], {}, (), _cpu_runtimes(), SEARCHES[kind], [batch], plan, tune=tune)
-    bench = Bench(replace(asked, control=True, threads=options.threads, clock=options.clock, keep=folder), say)
+        tune = TuneRequest(ACCURACY, {network: ["rescompile", "bench", network]})
+        request = Request([tree], {}, (), _cpu_runtimes(), SEARCHES[kind], [batch], plan, tune=tune)
+    bench = Bench(replace(request, control=True, threads=options.threads, clock=options.clock, keep=folder), say)
     with closing(bench.run()) as steps:
         for _ in steps:
             pass
@@ -123,16 +123,16 @@ def kernels(path: Path) -> Counter[str]:
 
 
 def _cpu_runtimes() -> list[str]:
-    from rescompile.bench import tuning
+    from rescompile.bench.contenders import available_runtimes
     from rescompile.runtimes import RUNTIMES
 
-    return [name for name in tuning.here() if RUNTIMES[name].device == "cpu"]
+    return [name for name in available_runtimes() if RUNTIMES[name].device == "cpu"]
 
 
 def beside(name: str, result: Result, folder: Path) -> list[Row]:
     """Ours beside each peer."""
     from rescompile.bench import statistics
-    from rescompile.bench.models import digest
+    from rescompile.bench.preparing import digest
 
     ours, *peers = result.rows
     files = {digest(path): path for path in folder.glob("*.onnx")}  # none under torch.compile

@@ -1,11 +1,8 @@
-"""What is timed: a network of a spec, or a peer, each as a module of torch, as an ONNX file, and with the outputs that
-are right."""
+"""What is timed: the network of a spec or a peer, each as a PyTorch module and as ONNX files."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,25 +15,20 @@ import numpy as np
 from rescompile import backend as door
 from rescompile.analysis.cost import cost
 from rescompile.bench import modules, peers
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic
 from rescompile.ir.network import Network
 from rescompile.ir.ops import Shape
 from rescompile.passes import PASSES, apply
 from rescompile.passes import options as passes_of
 from rescompile.quantize import calibration, quantizer
 from rescompile.runtimes import recipes
-from rescompile.runtimes.verify import BITS, TIMES, floor, relative_error, trial
+from rescompile.runtimes.verify import trial
 from rescompile.weights import Array, Weights
 
 #: An input repeats after so many images: outputs of one image do not depend on the others, and float64 takes its time.
 DISTINCT = 4
-#: The largest number that each precision holds.
-LARGEST = {"fp32": 3.4e38, "tf32": 3.4e38, "fp16": 65504.0, "bf16": 3.39e38, "int8": 3.4e38}
 #: Of which type the ONNX file for a precision is: in tf32 and bf16 the runtime rounds by itself. In int8 it is made by the recipe for
 #: the runtime.
 FILES = {"fp32": "fp32", "tf32": "fp32", "bf16": "fp32", "fp16": "fp16"}
-#: The bits that numbers keep, where a bound has to do with it.
-_BITS = {**BITS, "int8": 8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,61 +160,3 @@ def inputs(shape: Shape, batch: int, seed: int) -> Array:
     """Seeded standard-normal input of [batch, channels, height, width], in which DISTINCT images repeat."""
     distinct = np.random.default_rng(seed).standard_normal((min(batch, DISTINCT), *shape), np.float32)
     return np.ascontiguousarray(np.resize(distinct, (batch, *shape)))
-
-
-def digest(path: Path) -> str:
-    """The SHA-256 of an artifact, with the data beside it where there is any."""
-    found = hashlib.sha256()
-    for part in sorted(path.parent.glob(f"{path.name}*")):
-        with part.open("rb") as file:
-            found.update(hashlib.file_digest(file, "sha256").digest())
-    return found.hexdigest()
-
-
-# --- what is right ----------------------------------------------------------------------------------------------------
-
-
-class Reference:
-    """The outputs of a model in float64 for one input, and how far from them a timed run may be."""
-
-    def __init__(self, model: Model, x: Array) -> None:
-        """Raises CheckFailed where activations are no ordinary numbers: the time of such a run says nothing."""
-        self.model, self._batch = model, len(x)
-        self._distinct = x[:DISTINCT]
-        self._held: set[str] = set()
-        self.hold("fp32")
-        self._exact = modules.outputs(model.base, self._distinct, double=True)
-        self._plain = relative_error(modules.outputs(model.base, self._distinct), self._exact)
-        self._eager: dict[str, float] = {"fp32": self._plain}
-
-    def error(self, outputs: Mapping[str, Array]) -> float:
-        """The relative error of outputs of the whole batch."""
-        whole = {name: np.resize(array, (self._batch, *array.shape[1:])) for name, array in self._exact.items()}
-        given = dict(outputs)
-        if len(whole) == 1 and len(given) == 1:  # exporters of others call it otherwise
-            given = dict(zip(whole, given.values(), strict=True))
-        return relative_error(given, whole)
-
-    def hold(self, precision: str) -> None:
-        """Raise CheckFailed where an activation is larger than any number of a precision."""
-        if precision not in self._held:
-            strange = modules.irregular(self.model.base, self._distinct, LARGEST[precision])
-            if strange is not None:
-                raise CheckFailed(Diagnostic("E0720", f"{self.model.name} cannot be timed in {precision}: {strange}"))
-            self._held.add(precision)
-
-    def knows(self, precision: str) -> bool:
-        """Whether there is a measure for a precision."""
-        return precision in self._eager
-
-    def known(self, precision: str, outputs: Mapping[str, Array]) -> None:
-        """Take the outputs of what is known to be right in a precision as the measure for it."""
-        self._eager[precision] = self.error(outputs)
-
-    def bound(self, precision: str) -> float:
-        """How large an error may be: three times that of eager torch in the same precision, and for int8 of the same file with
-        its sums taken in floats. Where neither has run, the error of torch in float32 is scaled by the bits that numbers keep."""
-        bits = _BITS[precision]
-        eager = self._eager.get(precision, self._plain * 2.0 ** (_BITS["fp32"] - bits))
-        least = floor(self.model.network, bits)
-        return max(TIMES * eager, least) if math.isfinite(eager) else least

@@ -115,9 +115,10 @@ def bench(
 ) -> None:
     """Measure networks on runtimes: interleaved rounds, intervals, and what was really run."""
     from rescompile.bench import modules, report, results, tuning
+    from rescompile.bench.contenders import Request, TuneRequest
     from rescompile.bench.measuring import Plan
     from rescompile.bench.peers import parted
-    from rescompile.bench.running import Asked, Bench
+    from rescompile.bench.running import Bench
     from rescompile.files.output import check_folder, check_ours
 
     peers = words("compare", ",".join(compare)) if compare else []
@@ -158,16 +159,16 @@ def bench(
         given = [f"--set={text}" for text in set or ()] + _again(passes)
         given += [f"--seed={seed}"] * (seed != 0) + [f"--threads={threads}"] * (threads is not None)
         again = {name: ["rescompile", "bench", spec, *given] for name, spec in zip(names, specs, strict=True)}
-        search = tuning.Tune(tuning.ACCURACY if accuracy is None else accuracy, again)
+        search = TuneRequest(tuning.ACCURACY if accuracy is None else accuracy, again)
     elif accuracy is not None:
         raise UsageError(Diagnostic("E0802", "--accuracy is that of --tune, which is not given"))
     else:
         runtimes, precisions = runtimes or ["ort-cpu", "torch-cpu"], precisions or ["fp32"]
-    asked = Asked(
+    request = Request(
         networks, passes, peers, runtimes or (), precisions or (), _batches(batch), Plan(rounds, turn / 1e3, seed=seed, sittings=sittings), control, profile, threads,
         exporter, _folder(keep), ["rescompile", *sys.argv[1:]], search, others,
     )  # fmt: skip
-    running = Bench(asked, say)
+    running = Bench(request, say)
     if baseline is not None:
         report.check_baseline(baseline, running.titles())
     try:

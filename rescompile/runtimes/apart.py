@@ -16,15 +16,18 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rescompile.diagnostics.errors import Diagnostic, RescompileError, Unavailable
-from rescompile.runtimes import RUNTIMES, Job, Runtime
+from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.runtimes.device import libraries
 
+if TYPE_CHECKING:
+    from rescompile.runtimes import Job, Runtime
+
 #: The child has the parent's path and nothing before it: it must import the very libraries that the parent would.
-_CHILD = "import json, sys; sys.path[:] = json.load(sys.stdin); from rescompile.runtimes import apart; apart.child(sys.argv[1])"
+_CHILD = "import json, sys; sys.path[:] = json.load(sys.stdin); from rescompile.runtimes.child import main; main(sys.argv[1])"
 
 
 def survive(runtime: Runtime, job: Job, options: Mapping[str, str]) -> None:
@@ -68,19 +71,6 @@ def _ran(
             [sys.executable, "-P", "-c", _CHILD, json.dumps(told)], input=json.dumps(sys.path), text=True,
             env={**os.environ, **environment}, capture_output=True, errors="replace", check=False,
         )  # fmt: skip
-
-
-def child(told: str) -> None:
-    """Run a job, and say nothing: that this process is still there is the answer. Or profile it, and print what was found."""
-    name, title, model, x, precision, threads, options, runs = json.loads(told)
-    runtime, job = RUNTIMES[name], Job(title, Path(model), None, np.load(x), precision, threads)
-    try:
-        if runs is None:
-            runtime.library().prepare(runtime, job, options).close()
-        else:
-            print(json.dumps(runtime.profile(job, options, runs)))
-    except RescompileError as error:
-        sys.exit(error.diagnostics[0].message)
 
 
 def ending(code: int) -> str | None:

@@ -20,8 +20,9 @@ import pytest
 from typer.testing import CliRunner
 
 import rescompile
-from rescompile.bench import comparing, equivalent, models, peers, profiling, report, results, statistics
+from rescompile.bench import comparing, equivalent, models, peers, preparing, profiling, report, results, statistics
 from rescompile.bench.measuring import Plan, Timing, measure
+from rescompile.bench.reference import Reference
 from rescompile.bench.results import Control, Missing, Result, Roofline, Row, Share
 from rescompile.bench.statistics import Interval, WarmUp
 from rescompile.cli import app
@@ -1068,7 +1069,7 @@ def test_a_peer_beside_specs_of_other_inputs(tmp_path: Path, fake: Any) -> None:
     assert [each.model for each in found] == [NET, peer, "grey", "small", peer]
     assert f"error[E0802]: {peer} does not take an input of 1x48x48" in done.stderr
     assert f"- ort-cpu in fp32: {peer} does not take an input of 1x48x48" in done.stdout
-    files = [models.digest(kept / f"torchvision_squeezenet1_1_batch1{end}.onnx") for end in ("", "_2")]
+    files = [preparing.digest(kept / f"torchvision_squeezenet1_1_batch1{end}.onnx") for end in ("", "_2")]
     assert [each.artifact for each in found if each.model == peer] == files
     assert found[4].again[0].endswith("torchvision_squeezenet1_1_batch1_2.onnx")
 
@@ -1124,7 +1125,7 @@ def test_exporters(exporter: str, tmp_path: Path, capfd: pytest.CaptureFixture[s
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (taken,) = session.get_inputs()
     assert taken.shape == [2, 3, 64, 64]
-    reference = models.Reference(made, x)
+    reference = Reference(made, x)
     (given,) = session.run(None, {taken.name: x})
     assert reference.error({"logits": given}) <= reference.bound("fp32")
 
@@ -1140,7 +1141,7 @@ def test_files_in_float16(model: str, tmp_path: Path) -> None:
     made = models.of_spec(network, {}, 0) if model == NET else models.of_peer(model, network.input, 0, "legacy")
     x = models.inputs(network.input, 6, 0)
     assert np.array_equal(x[4:], x[:2])
-    reference = models.Reference(made, x)
+    reference = Reference(made, x)
     path = made.write(tmp_path, x, "fp16")
     assert "fp16" in path.name
     assert path.stat().st_size < 2.2 * made.parameters + 100_000

@@ -16,11 +16,11 @@ import pytest
 from typer.testing import CliRunner
 
 import rescompile
-from rescompile.bench import report, results, tuning
+from rescompile.bench import contenders, report, results, tuning
+from rescompile.bench.contenders import Request, TuneRequest
 from rescompile.bench.measuring import Plan
 from rescompile.bench.results import Result, Tuning
-from rescompile.bench.running import Asked, Bench
-from rescompile.bench.tuning import Tune
+from rescompile.bench.running import Bench
 from rescompile.cli import app
 from rescompile.diagnostics.errors import Diagnostic, RescompileError, Unavailable
 from rescompile.runtimes import RUNTIMES, Job, Runtime, device, roofline
@@ -113,8 +113,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     for name, options in (("torch-cpu", {"compile": "", **threads}), ("quick", threads), ("rigid", {})):
         precisions = ("fp32",) if name == "rigid" else ("fp32", "bf16")
         monkeypatch.setitem(RUNTIMES, name, Runtime(name, "", "cpu", "torch", precisions, "run", "made", options))
-    monkeypatch.setattr(tuning, "OPTIONS", {"torch-cpu": ("compile",)})
-    monkeypatch.setattr(tuning, "usable", lambda: 4)
+    monkeypatch.setattr(contenders, "OPTIONS", {"torch-cpu": ("compile",)})
+    monkeypatch.setattr(contenders, "usable", lambda: 4)
     monkeypatch.setattr(device, "state", dict)
     copies = {1 << 20: roofline.Measured(1e10, 1e10, 0.0, 7)}
     monkeypatch.setattr(
@@ -136,10 +136,10 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
 def tuned(machine: Machine, accuracy: float = 1e-2, **facts: Any) -> tuple[Result, list[RescompileError]]:
     """The result of a search on the machine, and what would be told as errors."""
     network = rescompile.elaborate(rescompile.load(NET))
-    asked = Asked(
-        [network], {}, (), (), (), [1], Plan(rounds=12, turn=0.0), tune=Tune(accuracy, {NET: AGAIN}), clock=machine.clock,
+    request = Request(
+        [network], {}, (), (), (), [1], Plan(rounds=12, turn=0.0), tune=TuneRequest(accuracy, {NET: AGAIN}), clock=machine.clock,
     )  # fmt: skip
-    bench = Bench(dataclasses.replace(asked, **facts), lambda text: None)
+    bench = Bench(dataclasses.replace(request, **facts), lambda text: None)
     for _ in bench.run():
         pass
     return bench.result, bench.problems

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -428,3 +429,14 @@ def test_a_broken_backend_names_no_extra_of_ours(foreign: Path) -> None:
     done = command(foreign, "build", "resnet18", "--target", "broken")
     assert "rescompile[broken]" not in done.stderr
     assert "rescompile-listing" in done.stderr  # the distribution whose fault it is
+
+
+def test_no_import_circle() -> None:
+    """No module imports itself through others, at module level or inside a function."""
+    grimp = pytest.importorskip("grimp", reason="comes with import-linter, a dependency for development")
+    graph = grimp.build_graph("rescompile", "backends", exclude_type_checking_imports=True)
+    sorter = TopologicalSorter({module: graph.find_modules_directly_imported_by(module) for module in graph.modules})
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))

@@ -507,13 +507,14 @@ def test_bench_holds_int8_to_the_file_itself(small: Network, tmp_path: Path) -> 
     """Its bound is three times the error of the file with its sums in floats: another file is past it."""
     pytest.importorskip("torch", reason="is the reference of bench")
     from rescompile.bench import models
+    from rescompile.bench.reference import Reference
     from rescompile.quantize import quantizer
 
     made = models.of_spec(small, {}, 0)
     x = models.inputs(small.input, 3, 0)
     file = made.write(tmp_path, x, models.form_of("ort-cpu", "int8"))
     assert file.name == "small_int8_ort-cpu_batch3.onnx"
-    reference = models.Reference(made, x)
+    reference = Reference(made, x)
     reference.known("int8", quantizer.simulated(file, x))
     prepared = RUNTIMES["ort-cpu"].prepare(Job("small", file, None, x, "int8"), {})
     assert sum(prepared.facts["multiplied"].get(kind, 0) for kind in ("int8", "uint8")) >= 3
@@ -613,12 +614,13 @@ def test_peers_in_int8(small: Network, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="exports the peer")
     pytest.importorskip("peers", reason="torchvision, whose network is the peer")
     from rescompile.bench import models
+    from rescompile.bench.reference import Reference
     from rescompile.quantize import quantizer
 
     made = models.of_peer("torchvision:squeezenet1_1", (3, 64, 64), 0, "legacy")
     x = models.inputs((3, 64, 64), 5, 0)
     file = made.write(tmp_path, x, models.form_of("ort-cpu", "int8"))
-    reference = models.Reference(made, x)
+    reference = Reference(made, x)
     reference.known("int8", quantizer.simulated(file, x))
     prepared = RUNTIMES["ort-cpu"].prepare(Job("peer", file, None, x, "int8"), {})
     assert 1e-3 < reference.error(prepared.outputs()) <= reference.bound("int8")

@@ -1,0 +1,175 @@
+"""The contenders that share their rounds: one network with its peers, at one batch, in all configurations.
+
+They are timed in sittings, for each of which they are prepared again in another order. Each then has its row, unless its
+outputs went wrong on the way.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rescompile.bench import equivalent, profiling, statistics
+from rescompile.bench.contenders import Contender
+from rescompile.bench.measuring import Runs, Timing, measure
+from rescompile.bench.preparing import Preparer, check
+from rescompile.bench.recorder import Recorder
+from rescompile.bench.results import Control, Roofline, Row
+from rescompile.diagnostics.errors import CheckFailed, RescompileError, Unavailable
+from rescompile.runtimes import device
+
+#: The name of the control among the contenders.
+_CONTROL = "the control"
+
+
+@dataclass(slots=True)
+class Group:
+    """A group under way; its rows go to `recorder`. `contenders` are by title, and lose those that are refused."""
+
+    name: str
+    batch: int
+    contenders: dict[str, Contender]
+    recorder: Recorder
+    timing: Timing = field(default_factory=Timing)
+
+    def run(self, preparer: Preparer, stack: ExitStack) -> Iterator[str]:
+        """Time the contenders and record their rows, those of whole sittings after an interruption; yields the progress."""
+        limits = {title: preparer.limit(each, self.batch) for title, each in self.contenders.items()}
+        before = device.state()
+        try:
+            yield from self._sittings(stack)
+        except (KeyboardInterrupt, GeneratorExit):
+            self._record(limits, before)
+            raise
+        self._record(limits, before)
+
+    def profile(self) -> None:
+        """Add the shares of their blocks to the rows of compiled networks."""
+        for at, row in enumerate(self.recorder.rows):
+            contender = self.contenders.get(f"{row.model} on {row.runtime}, {row.precision}")
+            if (
+                contender is None
+                or contender.model.network is None
+                or (row.group, row.batch) != (self.name, self.batch)
+            ):
+                continue
+            try:
+                nodes = contender.configuration.runtime.profile(contender.job, contender.configuration.options)
+            except Unavailable as problem:  # the row is right without its shares
+                self.recorder.problems.append(problem)
+                continue
+            self.recorder.add_profile(at, profiling.shares(contender.model.network, nodes))
+
+    def _sittings(self, stack: ExitStack) -> Iterator[str]:
+        """Time the contenders, which are prepared for the first sitting already; `stack` closes what is prepared."""
+        plan = self.recorder.request.plan
+        titles = [*self.contenders, *([_CONTROL] if self.recorder.request.control else [])]
+        draw = random.Random(plan.seed)
+        prepared: dict[str, Runs] = {title: each.prepared for title, each in self.contenders.items()}
+        for sitting in range(plan.sittings):
+            if sitting:
+                stack.close()
+                prepared.clear()
+                draw.shuffle(titles)
+            self._prepare(titles, prepared, stack)
+            if not self.contenders:
+                return
+            which = f"sitting {sitting + 1} of {plan.sittings}, " if plan.sittings > 1 else ""
+            turns = {title: prepared[title] for title in titles}
+            try:
+                for done in measure(turns, plan, self.timing, self.recorder.request.clock):
+                    yield f"{which}round {done} of {plan.rounds}"
+            except (KeyboardInterrupt, GeneratorExit):
+                self._check_outputs()
+                raise
+            self._check_outputs()
+
+    def _prepare(self, titles: list[str], prepared: dict[str, Runs], stack: ExitStack) -> None:
+        """Prepare the contenders that are not; those that are refused leave `titles`."""
+        for title in [title for title in titles if title not in prepared]:
+            if title not in titles:  # a control whose first copy was refused
+                continue
+            contender = self.contenders.get(title) or next(iter(self.contenders.values()))
+            configuration = contender.configuration
+            try:
+                session = stack.enter_context(
+                    closing(configuration.runtime.prepare(contender.job, configuration.options))
+                )
+            except (CheckFailed, Unavailable) as problem:
+                self._leave(title, problem, titles)
+                continue
+            prepared[title] = session
+            if title in self.contenders:
+                contender.prepared = session
+
+    def _leave(self, title: str, problem: RescompileError, titles: list[str]) -> None:
+        """Remove a contender that could not be prepared again. Without one of its two copies there is no control."""
+        refused = [self.contenders[title].configuration] if title in self.contenders else []
+        self.recorder.refuse(problem, refused)
+        gone = {title, *([_CONTROL] if title == next(iter(self.contenders)) else [])}
+        titles[:] = [each for each in titles if each not in gone]
+        self.contenders.pop(title, None)
+        for turns in self.timing.rounds:
+            for each in gone:
+                turns.pop(each, None)
+
+    def _check_outputs(self) -> None:
+        """Compare the outputs of the last timed run of each contender with the reference."""
+        for contender in self.contenders.values():
+            contender.check_outputs()
+
+    def _record(self, limits: dict[str, Roofline | None], before: dict[str, Any]) -> None:
+        """Record the rows of contenders whose outputs stayed right; none where there are too few rounds for an interval."""
+        sittings = self.timing.whole(self.recorder.request.plan)
+        if len(self.timing.rounds) < statistics.LEAST_ROUNDS:
+            return
+        after, seed = device.state(), self.recorder.request.plan.seed
+        for title, contender in self.contenders.items():
+            try:
+                check(contender)
+            except CheckFailed as wrong:
+                self.recorder.refuse(wrong, [contender.configuration])
+            else:
+                self.recorder.rows.append(self._row(title, sittings, limits[title], before, after))
+        if _CONTROL in self.timing.rounds[0]:
+            name = next(iter(self.contenders))
+            first, second = (statistics.table(self.timing.samples(each), sittings) for each in (name, _CONTROL))
+            ratio = statistics.ratio(second, first, seed)
+            self.recorder.controls.append(Control(self.name, self.batch, name, ratio, self.timing.samples(_CONTROL)))
+
+    def _row(
+        self, title: str, sittings: int, limit: Roofline | None, before: dict[str, Any], after: dict[str, Any]
+    ) -> Row:
+        contender, samples = self.contenders[title], self.timing.samples(title)
+        model, configuration = contender.model, contender.configuration
+        summary = statistics.summarise(samples, self.batch, self.recorder.request.plan.seed, sittings)
+        facts = {**model.facts, **contender.prepared.facts}
+        return Row(
+            group=self.name,
+            model=model.name,
+            runtime=configuration.text,
+            precision=configuration.precision,
+            batch=self.batch,
+            sha256=model.sha256,
+            artifact=contender.artifact,
+            passes=list(contender.passes),
+            parameters=model.parameters,
+            macs=model.macs,
+            build=contender.build,
+            first=contender.first,
+            warm_up=len(self.timing.warm_up[title]),
+            settled=self.timing.settled[title],
+            samples=samples,
+            summary=summary,
+            error=contender.error,
+            bound=contender.bound,
+            facts=facts,
+            before=before,
+            after=after,
+            roofline=None if limit is None else replace(limit, fraction=limit.limit / summary.p50),
+            again=equivalent.lines(configuration.runtime.name, configuration.precision, contender.file, facts),
+            sittings=sittings,
+        )

@@ -1,0 +1,98 @@
+"""From a model and a configuration to a contender: its file, its session, and outputs that agree with the reference."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from rescompile import backend
+from rescompile.bench.contenders import Configuration, Contender
+from rescompile.bench.models import Model, form_of
+from rescompile.bench.reference import Reference
+from rescompile.bench.results import Roofline
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic
+from rescompile.quantize import quantizer
+from rescompile.runtimes import RUNTIMES, Job, roofline
+from rescompile.runtimes.verify import BITS
+from rescompile.weights import Array
+
+
+class Preparer:
+    """Prepares contenders, with their files in one folder, and measures the roofline of each device once."""
+
+    def __init__(self, folder: Path, threads: int | None) -> None:
+        self._folder, self._threads = folder, threads
+        self._roofs: dict[tuple[str, str, int | None], roofline.Roofline] = {}
+
+    def contender(
+        self, model: Model, configuration: Configuration, x: Array, reference: Reference, stack: ExitStack
+    ) -> Contender:
+        """A contender whose outputs agree with the reference; `stack` closes its session. Raises CheckFailed where they do not
+        agree, and Unavailable where it does not run as requested."""
+        runtime, precision = configuration.runtime, configuration.precision
+        reference.hold(precision)
+        file = model.write(self._folder, x, form_of(runtime.name, precision)) if runtime.takes == "onnx" else None
+        job = Job(model.name, file, model.module, x, precision, self._threads)
+        _learn_expected_error(precision, runtime.device, reference, job)
+        prepared = stack.enter_context(closing(runtime.prepare(job, configuration.options)))
+        error, bound = reference.error(prepared.outputs()), reference.bound(precision)
+        recorded = None if file is None else backend.extract(file)
+        contender = Contender(
+            model, configuration, prepared, reference, file, digest(file) if file else None,
+            model.passes if recorded is None else recorded.passes, job, error, bound,
+            prepared.build_seconds, prepared.first_seconds,
+        )  # fmt: skip
+        check(contender)
+        return contender
+
+    def limit(self, contender: Contender, batch: int) -> Roofline | None:
+        """The least time of a compiled network on its device; None for a peer."""
+        if contender.model.network is None:
+            return None
+        configuration = contender.configuration
+        key = configuration.runtime.device, configuration.precision, contender.prepared.facts.get("threads")
+        if key not in self._roofs:
+            self._roofs[key] = roofline.measure(*key)
+        roof = self._roofs[key]
+        limit = roofline.limit(contender.model.network, batch, roof)
+        if limit is None or roof.product is None:
+            return None
+        return Roofline(limit.seconds, 0.0, roof.copies[max(roof.copies)].best, roof.product.best)
+
+
+def check(contender: Contender) -> None:
+    """Raise CheckFailed where the error of a contender is above its bound."""
+    if contender.error <= contender.bound:
+        return
+    configuration = contender.configuration
+    message = (
+        f"{contender.model.name} on {configuration} computes something else: its error against float64 is "
+        f"{contender.error:.2g}, and at most {contender.bound:.2g} is rounding"
+    )
+    help = "its time says nothing"
+    if configuration.precision in BITS:
+        help += "; 'rescompile verify' finds the first part that differs"
+    raise CheckFailed(Diagnostic("E0721", message, help=help))
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of an artifact, including its external data."""
+    sha256 = hashlib.sha256()
+    for part in sorted(path.parent.glob(f"{path.name}*")):
+        with part.open("rb") as file:
+            sha256.update(hashlib.file_digest(file, "sha256").digest())
+    return sha256.hexdigest()
+
+
+def _learn_expected_error(precision: str, device: str, reference: Reference, job: Job) -> None:
+    """Run once what shows which error to expect in a precision: eager torch, where it supports the precision, or an int8 file
+    whose sums are taken in floats."""
+    if precision == "int8" and not reference.knows(precision):
+        assert job.model is not None
+        reference.known(precision, quantizer.simulated(job.model, job.input))
+    eager = RUNTIMES[f"torch-{device}"]
+    if reference.knows(precision) or precision not in eager.precisions or eager.missing() is not None:
+        return
+    with closing(eager.prepare(job, {})) as prepared:
+        reference.known(precision, prepared.outputs())

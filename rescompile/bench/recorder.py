@@ -1,0 +1,53 @@
+"""What a benchmark has found so far. A `Result` is taken from it at any time, after an interruption too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from rescompile.bench import statistics
+from rescompile.bench.contenders import Configuration, Request
+from rescompile.bench.results import FORMAT, Control, Missing, Result, Row, Share, Tuning
+from rescompile.diagnostics.errors import RescompileError
+from rescompile.runtimes import device
+from rescompile.version import __version__
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Rows as they are finished, and `problems`: the errors behind missing ones."""
+
+    request: Request
+    missing: list[Missing]
+    measured: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    machine: dict[str, Any] = field(default_factory=device.describe)
+    rows: list[Row] = field(default_factory=list)
+    controls: list[Control] = field(default_factory=list)
+    tunings: list[Tuning] = field(default_factory=list)
+    problems: list[RescompileError] = field(default_factory=list)
+    interrupted: bool = False
+
+    def refuse(self, error: RescompileError, configurations: Iterable[Configuration]) -> None:
+        """Record an error, and that these configurations have no row because of it."""
+        self.problems.append(error)
+        why = error.diagnostics[0].message
+        self.missing.extend(Missing(each.text, each.precision, why) for each in configurations)
+
+    def add_profile(self, at: int, profile: list[Share]) -> None:
+        """Add the shares of its blocks to a row."""
+        self.rows[at] = replace(self.rows[at], profile=profile)
+
+    def result(self) -> Result:
+        """All that is finished."""
+        request, plan = self.request, self.request.plan
+        options = {
+            "sittings": plan.sittings, "rounds": plan.rounds, "turn_seconds": plan.turn, "most_runs": plan.runs,
+            "seed": plan.seed, "threads": request.threads, "level": statistics.LEVEL, "resamples": statistics.RESAMPLES,
+            "clock": request.clock.__name__,
+        }  # fmt: skip
+        return Result(
+            FORMAT, __version__, self.measured, list(request.command), self.machine, options, list(self.rows),
+            list(self.controls), list(self.missing), self.interrupted, list(self.tunings),
+        )  # fmt: skip

@@ -1,0 +1,65 @@
+"""The outputs that a timed run must reproduce: those of float64, with a bound on the error for each precision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from rescompile.bench import modules
+from rescompile.bench.models import DISTINCT, Model
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic
+from rescompile.runtimes.verify import BITS, TIMES, floor, relative_error
+from rescompile.weights import Array
+
+#: The largest number that each precision holds.
+LARGEST = {"fp32": 3.4e38, "tf32": 3.4e38, "fp16": 65504.0, "bf16": 3.39e38, "int8": 3.4e38}
+#: The bits that numbers keep, where a bound has to do with it.
+_BITS = {**BITS, "int8": 8}
+
+
+class Reference:
+    """The outputs of a model in float64 for one input, and how far from them a timed run may be."""
+
+    def __init__(self, model: Model, x: Array) -> None:
+        """Raises CheckFailed where activations are no ordinary numbers: the time of such a run says nothing."""
+        self.model, self._batch = model, len(x)
+        self._distinct = x[:DISTINCT]
+        self._held: set[str] = set()
+        self.hold("fp32")
+        self._exact = modules.outputs(model.base, self._distinct, double=True)
+        self._plain = relative_error(modules.outputs(model.base, self._distinct), self._exact)
+        self._eager: dict[str, float] = {"fp32": self._plain}
+
+    def error(self, outputs: Mapping[str, Array]) -> float:
+        """The relative error of outputs of the whole batch."""
+        whole = {name: np.resize(array, (self._batch, *array.shape[1:])) for name, array in self._exact.items()}
+        given = dict(outputs)
+        if len(whole) == 1 and len(given) == 1:  # exporters of others call it otherwise
+            given = dict(zip(whole, given.values(), strict=True))
+        return relative_error(given, whole)
+
+    def hold(self, precision: str) -> None:
+        """Raise CheckFailed where an activation is larger than any number of a precision."""
+        if precision not in self._held:
+            strange = modules.irregular(self.model.base, self._distinct, LARGEST[precision])
+            if strange is not None:
+                raise CheckFailed(Diagnostic("E0720", f"{self.model.name} cannot be timed in {precision}: {strange}"))
+            self._held.add(precision)
+
+    def knows(self, precision: str) -> bool:
+        """Whether there is a measure for a precision."""
+        return precision in self._eager
+
+    def known(self, precision: str, outputs: Mapping[str, Array]) -> None:
+        """Take the outputs of what is known to be right in a precision as the measure for it."""
+        self._eager[precision] = self.error(outputs)
+
+    def bound(self, precision: str) -> float:
+        """How large an error may be: three times that of eager torch in the same precision, and for int8 of the same file with
+        its sums taken in floats. Where neither has run, the error of torch in float32 is scaled by the bits that numbers keep."""
+        bits = _BITS[precision]
+        eager = self._eager.get(precision, self._plain * 2.0 ** (_BITS["fp32"] - bits))
+        least = floor(self.model.network, bits)
+        return max(TIMES * eager, least) if math.isfinite(eager) else least
