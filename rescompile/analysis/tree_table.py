@@ -7,6 +7,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from rescompile.analysis.cost import Cost, cost
+from rescompile.diagnostics.text_table import text_table
 from rescompile.ir.expressions import show
 from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, children, join, scope, walk
 
@@ -121,21 +122,13 @@ def table(network: Network, depth: int) -> str:
     for row in rows(network, depth):
         output = shape(row.node.child.output) if isinstance(row.node, Side) else shape(row.node.output)
         label = "  " * row.level + (row.name if row.name else "-")
-        lines.append((label, row.what, output, f"{row.cost.parameters:,}", count(row.cost.macs)))
+        what = row.what if len(row.what) <= 76 else row.what[:73] + "..."
+        lines.append((label, what, output, f"{row.cost.parameters:,}", count(row.cost.macs)))
     total = cost(network)
     lines.append(("total", "", shape(network.root.output), f"{total.parameters:,}", count(total.macs)))
-    widths = [max(len(line[column]) for line in lines) for column in range(5)]
-    widths[1] = min(widths[1], 76)
-    rule = "-" * (sum(widths) + 8)
-    text = []
-    for at, line in enumerate(lines):
-        if at in (1, len(lines) - 1):
-            text.append(rule)
-        what = line[1] if len(line[1]) <= 76 else line[1][:73] + "..."
-        text.append(
-            f"{line[0]:<{widths[0]}}  {what:<{widths[1]}}  {line[2]:>{widths[2]}}  {line[3]:>{widths[3]}}  {line[4]:>{widths[4]}}".rstrip()
-        )
-    return "\n".join(text)
+    head, *body, last = text_table(lines, "<<>")
+    rule = "-" * len(head)
+    return "\n".join([head, rule, *body, rule, last])
 
 
 def summary(network: Network) -> str:

@@ -9,6 +9,7 @@ from rescompile.bench.comparing import Comparison
 from rescompile.bench.results import Candidate, Missing, Result, Row, Tuning, groups, rows_of
 from rescompile.bench.statistics import WORST_CONTROL, Interval
 from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest
+from rescompile.diagnostics.text_table import markdown_table
 
 COLUMNS = (
     "network", "runtime", "precision", "P50 ms", "95% interval", "P90", "P95", "P99", "images/s", "speed-up", "of roofline",
@@ -65,10 +66,10 @@ def _tuning(result: Result, tuning: Tuning) -> str:
         "",
         f"Of those with a relative error of at most {tuning.accuracy:g} against float64:",
         "",
-        _cells(("", "runtime", "precision", "ms", "rounds", "error", "")),
-        _cells(["---:", "---", "---", "---:", "---:", "---:", "---"]),
     ]
-    lines += [_cells(_candidate(at, each)) for at, each in enumerate(tuning.candidates, 1)]
+    table: list[Sequence[str]] = [("", "runtime", "precision", "ms", "rounds", "error", "")]
+    table += [_candidate(at, each) for at, each in enumerate(tuning.candidates, 1)]
+    lines += markdown_table(table, "><<>>><")
     rows = rows_of(result, tuning.group, tuning.batch)
     if not rows:
         return "\n".join([*lines, "", "No way was measured to the end."])
@@ -148,8 +149,7 @@ def _group(result: Result, group: str, batch: int, baseline: str | None) -> str:
         lines.append(f"Each was prepared {rows[0].sittings} times, and timed in {rounds} rounds each time.")
     if control is not None:
         lines.append(_control(control))
-    lines += ["", _cells(COLUMNS), _cells(["---"] * 3 + ["---:"] * (len(COLUMNS) - 3))]
-    lines += [_cells(_row(row, base, control)) for row in rows]
+    lines += ["", *markdown_table([COLUMNS, *(_row(row, base, control) for row in rows)], "<<<>")]
     pairs = list(_pairs(rows, control))
     if pairs:
         lines += ["", *pairs]
@@ -214,23 +214,18 @@ def _left_out(each: Missing) -> str:
 def changes(comparison: Comparison, limit: float) -> str:
     """A comparison of two results as a Markdown table."""
     head = ("network", "runtime", "precision", "batch", "old ms", "new ms", "new / old", "95% interval", "verdict")
-    lines = [_cells(head), _cells(["---"] * 4 + ["---:"] * 4 + ["---"])]
+    rows: list[Sequence[str]] = [head]
     for change in comparison.changes:
         new, ratio = change.new, change.ratio
         verdict = f"REGRESSION (more than {100 * limit:.3g}%)" if change.regressed(limit) else change.verdict
-        lines.append(
-            _cells(
-                [new.model, new.runtime, new.precision, str(new.batch), _ms(change.old.summary.p50), _ms(new.summary.p50),
-                 f"{ratio.value:.3f}", f"{ratio.low:.3f}-{ratio.high:.3f}", verdict]
-            )
+        rows.append(
+            [new.model, new.runtime, new.precision, str(new.batch), _ms(change.old.summary.p50), _ms(new.summary.p50),
+             f"{ratio.value:.3f}", f"{ratio.low:.3f}-{ratio.high:.3f}", verdict]
         )  # fmt: skip
+    lines = markdown_table(rows, "<<<<>>>><")
     lines += [f"\nOnly in the old file: {title}" for title in comparison.gone]
     lines += [f"\nOnly in the new file: {title}" for title in comparison.added]
     return "\n".join(lines)
-
-
-def _cells(values: Sequence[str]) -> str:
-    return f"| {' | '.join(values)} |"
 
 
 def _ms(seconds: float) -> str:

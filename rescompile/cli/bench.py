@@ -13,6 +13,7 @@ import typer
 
 from rescompile.cli.command import command
 from rescompile.cli.options import ForceOption, Format, FormatOption, JsonOption, SetOption, with_passes, words
+from rescompile.cli.progress import Progress
 from rescompile.cli.reporting import print_json, say
 from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import Diagnostic, OutputError, UsageError, clipped, nearest, one_of
@@ -193,16 +194,9 @@ def bench(
 
 def _follow(running: Bench) -> None:
     """Measure, telling on a terminal what is going on."""
-    terminal = sys.stderr is not None and sys.stderr.isatty()
-    try:
-        with contextlib.closing(running.run()) as steps:  # which has its rows when it is closed
-            for doing in steps:
-                if terminal:
-                    sys.stderr.write(f"\r\033[K{doing[:100]}")
-                    sys.stderr.flush()
-    finally:
-        if terminal:
-            sys.stderr.write("\r\033[K")
+    with Progress() as progress, contextlib.closing(running.run()) as steps:  # which has its rows when it is closed
+        for doing in steps:
+            progress.advance(text=doing)
 
 
 def _others(given: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -10,6 +10,7 @@ from rescompile.cli.command import command
 from rescompile.cli.options import Format, FormatOption, JsonOption
 from rescompile.cli.reporting import print_json
 from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.text_table import text_table
 
 
 @command
@@ -49,7 +50,5 @@ def list_zoo(
     if as_json:
         print_json({"networks": entries})
         return
-    wide = max(len(entry["name"]) for entry in entries)
-    family_wide = max(len(entry["family"] or "") for entry in entries)
-    for entry in entries:
-        print(f"{entry['name']:<{wide}}  {entry['family'] or '':<{family_wide}}  {entry['description'] or ''}".rstrip())
+    rows = [[entry[key] or "" for key in ("name", "family", "description")] for entry in entries]
+    print("\n".join(text_table(rows)))

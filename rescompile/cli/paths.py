@@ -17,6 +17,7 @@ from rescompile.cli.options import ForceOption, Format, FormatOption, JsonOption
 from rescompile.cli.reporting import print_json, say
 from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.text_table import text_table
 
 if TYPE_CHECKING:
     from rescompile.analysis.paths import Paths, Surviving
@@ -210,9 +211,7 @@ def _lines(
             along = measured.magnitudes[length] if measured is not None else None
             more = (f"{along.mean:.3e}", _error(along.error), _percent(Fraction(of_gradient))) if along else ()
             rows.append((*row, *more))
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
+    yield from text_table(rows, ">")
     shown = sum(found.counts[int(length)] for length, *_ in rows[1:])
     if shown < total:
         yield f"and {_percent(Fraction(total - shown, total))} at lengths of less than {_percent(SHOWN)} each"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,9 +10,11 @@ import typer
 
 from rescompile.cli.command import command
 from rescompile.cli.options import ForceOption, Format, FormatOption, JsonOption, SetOption
+from rescompile.cli.progress import Progress
 from rescompile.cli.reporting import print_json, say
 from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.text_table import markdown_table
 
 if TYPE_CHECKING:
     from rescompile.bench.predicting import Device
@@ -75,13 +76,13 @@ def _table(device: Device, rows: Sequence[Mapping[str, Any]]) -> str:
     name = (device.machine.get("processor") or {}).get("name", "unknown processor")
     threads = "" if device.threads is None else f", {device.threads} thread{'s' if device.threads > 1 else ''}"
     lines = [f"{device.runtime} on {name}{threads}, one input; ops measured {device.measured[:10]}", ""]
-    lines += ["| network | predicted ms | MACs | parameters | most of it |", "| --- | ---: | ---: | ---: | --- |"]
+    table = [["network", "predicted ms", "MACs", "parameters", "most of it"]]
     for row in rows:
         parts, total = row["parts"], row["milliseconds"]
         most = sorted(parts, key=lambda part: -parts[part])[:3]
         shares = ", ".join(f"{part} {parts[part] / total:.0%}" for part in most)
-        lines.append(f"| {row['network']} | {total:.3g} | {row['macs']:,} | {row['parameters']:,} | {shares} |")
-    return "\n".join(lines)
+        table.append([row["network"], f"{total:.3g}", f"{row['macs']:,}", f"{row['parameters']:,}", shares])
+    return "\n".join([*lines, *markdown_table(table, "<>>><")])
 
 
 def _measured(path: Path, threads: int | None, force: bool) -> Device:
@@ -92,14 +93,10 @@ def _measured(path: Path, threads: int | None, force: bool) -> Device:
     check_folder(path)
     check_ours(path, force)
     probes, ops = probing.design(), []
-    terminal = sys.stderr is not None and sys.stderr.isatty()
-    for timed in probing.measure(probes, threads):
-        ops.append(timed)
-        if terminal:
-            sys.stderr.write(f"\r\033[K{len(ops)} of {len(probes)} ops")
-            sys.stderr.flush()
-    if terminal:
-        sys.stderr.write("\r\033[K")
+    with Progress(len(probes)) as progress:
+        for timed in probing.measure(probes, threads):
+            ops.append(timed)
+            progress.advance()
     device = probing.described(ops, threads)
     results.write(device, path, force)
     say(f"{path}: {len(ops)} ops written")

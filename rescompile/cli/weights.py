@@ -15,6 +15,7 @@ from rescompile.cli.options import ForceOption, Format, FormatOption, JsonOption
 from rescompile.cli.reporting import print_json, say
 from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import Diagnostic, OutputError
+from rescompile.diagnostics.text_table import text_table
 
 if TYPE_CHECKING:
     from rescompile.ir.network import Network
@@ -217,9 +218,8 @@ def _listed(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _print_tensors(checkpoint: Checkpoint) -> None:
     rows = [(name, str(list(tensor.shape)), tensor.kind) for name, tensor in checkpoint.tensors.items()]
-    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, wide, strict=True)).rstrip())
+    for line in text_table(rows):
+        print(line)
 
 
 def _write(

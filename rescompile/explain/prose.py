@@ -12,6 +12,7 @@ from rescompile.analysis.cost import cost
 from rescompile.analysis.paths import paths
 from rescompile.analysis.receptive_field import View, of_input, view
 from rescompile.analysis.tree_table import count, survival
+from rescompile.diagnostics.text_table import text_table
 from rescompile.explain import Explanation, Held, facts
 from rescompile.explain.differences import Difference
 from rescompile.explain.overlay import Edit
@@ -179,9 +180,7 @@ def _table(stages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         )
         for stage in stages
     ]  # fmt: skip
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        yield "  ".join(f"{cell:<{wide}}" for cell, wide in zip(row, widths, strict=True)).rstrip()
+    yield from text_table(rows)
 
 
 def _heading(held: Held) -> str:

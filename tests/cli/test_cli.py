@@ -28,7 +28,7 @@ from typer.testing import CliRunner, Result
 
 import rescompile
 from rescompile.cli import Commands, app
-from rescompile.cli.command import command
+from rescompile.cli.command import command as as_command
 from rescompile.diagnostics.errors import CODES, Source
 from rescompile.lang import library
 from rescompile.lang.yaml_reader import plain, read
@@ -106,6 +106,25 @@ def on_terminal(line: Sequence[str | Path], **env: str) -> tuple[int, str]:
         said += piece
     os.close(ours)
     return process.wait(timeout=60), said.decode()
+
+
+def screen(said: str) -> list[str]:
+    """The lines that a terminal shows after this output, as far as a progress bar takes them: CR, LF, "up" and "erase"."""
+    lines, row, column = [""], 0, 0
+    for code, text in re.findall(r"(\x1b\[[\d;?]*[A-Za-z]|\r|\n)|([^\x1b\r\n]+)", said):
+        if text:
+            lines[row] = lines[row][:column].ljust(column) + text + lines[row][column + len(text) :]
+            column += len(text)
+        elif code == "\r":
+            column = 0
+        elif code == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif code.endswith("A"):
+            row -= int(code[2:-1] or 1)
+        elif code == "\x1b[2K":
+            lines[row] = ""
+    return lines
 
 
 def write_spec(path: Path, **changes: Any) -> Path:
@@ -623,7 +642,7 @@ def test_an_interrupted_pipe_exits_with_130() -> None:
 def _signalled(by: int) -> Result:
     """A command that is sent a signal while it works, and says so where it goes on."""
 
-    @command
+    @as_command
     def work() -> None:
         os.kill(os.getpid(), by)
         typer.echo("went on")
@@ -659,7 +678,7 @@ def test_signals_belong_to_the_command_while_it_runs() -> None:
 def test_a_second_signal_does_not_interrupt_the_saving() -> None:
     """GNU `timeout` sends SIGTERM to the command, and then to its whole group; a terminal that is closed follows one, too."""
 
-    @command
+    @as_command
     def work() -> None:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -687,7 +706,7 @@ def test_an_interruption_that_meets_a_lock(stop: type[BaseException], told: tupl
             self.release()
             raise stop
 
-    @command
+    @as_command
     def work() -> None:
         lock = Lock(threading.Lock())
         with lock:
@@ -807,8 +826,8 @@ def test_a_progress_bar_once_writing_takes_a_second(here: Path) -> None:
     arguments = ["build", "resnet18", "-t", "onnx", "-o", str(here / "x.onnx")]
     code, said = on_terminal([sys.executable, "-c", start.format(hurry), *arguments])
     assert code == 0
-    assert re.search(r"\[#* *\] +\d+%", said)
-    assert said.rpartition("\r ")[2].count("%") == 0, "the bar is wiped when it is done"
+    assert re.search(r"\d+%", said)
+    assert "%" not in "".join(screen(said)), "the bar is wiped when it is done"
     code, said = on_terminal([sys.executable, "-c", start.format("pass"), *arguments])
     assert code == 0
     assert "%" not in said
