@@ -12,7 +12,7 @@ from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.elaboration import elaborate
 from rescompile.ir.network import Network
 from rescompile.lang.load import load
-from rescompile.lang.spec import Spec
+from rescompile.lang.spec.spec import Spec
 from rescompile.passes import PASSES, apply
 from rescompile.quantize import calibration
 from rescompile.runtimes import recipes

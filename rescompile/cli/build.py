@@ -29,7 +29,7 @@ from rescompile.diagnostics.errors import Diagnostic, RescompileError, UsageErro
 
 if TYPE_CHECKING:
     from rescompile.ir.network import Network
-    from rescompile.lang.spec import Spec
+    from rescompile.lang.spec.spec import Spec
 
 
 @with_passes

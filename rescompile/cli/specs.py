@@ -12,7 +12,7 @@ from rescompile.diagnostics.errors import Diagnostic, Place, Source, SpecError, 
 
 if TYPE_CHECKING:
     from rescompile.ir.network import Network
-    from rescompile.lang.spec import Spec
+    from rescompile.lang.spec.spec import Spec
 
 
 def spec_files(arguments: list[str]) -> Iterator[str]:

@@ -27,7 +27,8 @@ from rescompile.ir.ops import Shape
 from rescompile.ir.provenance import Definition
 from rescompile.ir.verifier import verify
 from rescompile.lang.canonical import canonical
-from rescompile.lang.spec import NamedStep, Spec
+from rescompile.lang.spec.spec import Spec
+from rescompile.lang.spec.steps import NamedStep
 from rescompile.lang.yaml_reader import locate
 
 MAX_PARAMETERS = 1 << 36

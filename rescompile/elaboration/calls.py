@@ -14,7 +14,11 @@ from rescompile.ir import ops
 from rescompile.ir.network import Node, Series
 from rescompile.ir.ops import Shape
 from rescompile.ir.provenance import NO_HINTS, Call
-from rescompile.lang.spec import Block, Each, FirstRest, Model, NamedStep, OpStep, Spec, Use
+from rescompile.lang.spec.blocks import Block
+from rescompile.lang.spec.rows import Use
+from rescompile.lang.spec.spec import Spec
+from rescompile.lang.spec.steps import NamedStep, OpStep
+from rescompile.lang.spec.values import Each, FirstRest, SpecModel
 
 MAX_CALLS = 32
 _VARYING = frozenset({"index", "depth", "copy"})
@@ -282,6 +286,6 @@ def _tells_copies_apart(value: Any) -> bool:
             return any(_tells_copies_apart(item) for item in value)
         case dict():
             return any(_tells_copies_apart(item) for pair in value.items() for item in pair)
-        case Model() | NamedStep() | OpStep():
+        case SpecModel() | NamedStep() | OpStep():
             return any(_tells_copies_apart(item) for _, item in value)
     return False

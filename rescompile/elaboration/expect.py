@@ -7,7 +7,7 @@ import re
 from rescompile.analysis.cost import cost
 from rescompile.diagnostics.errors import Diagnostic
 from rescompile.ir.network import Network
-from rescompile.lang.spec import Spec
+from rescompile.lang.spec.spec import Spec
 from rescompile.lang.yaml_reader import locate
 
 _UNITS = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
@@ -38,7 +38,7 @@ def agrees(wanted: int | str, actual: int) -> bool:
     if isinstance(wanted, int):
         return wanted == actual
     match = _FIGURE.fullmatch(wanted)
-    assert match is not None, "spec.py has checked the form"
+    assert match is not None, "the model has checked the form"
     whole, fraction, unit = match[1], match[2] or "", match[3] or ""
     scale = 10.0 ** int(unit[1:]) if unit.startswith("e") else _UNITS.get(unit, 1.0)
     last_digit = scale / 10 ** len(fraction)

@@ -14,7 +14,8 @@ from rescompile.diagnostics.errors import Diagnostic, Place
 from rescompile.ir import ops
 from rescompile.ir.expressions import parse
 from rescompile.ir.names import RESERVED
-from rescompile.lang.spec import Block, Spec
+from rescompile.lang.spec.blocks import Block
+from rescompile.lang.spec.spec import Spec
 from rescompile.lang.yaml_reader import locate
 
 Path = tuple[str | int, ...]

@@ -10,7 +10,10 @@ from rescompile.elaboration.values import Values
 from rescompile.ir import names as naming
 from rescompile.ir.expressions import show
 from rescompile.ir.ops import Shape
-from rescompile.lang.spec import NamedStep, ParallelStep, Spec, Use, parts, template_parts
+from rescompile.lang.spec.rows import Use
+from rescompile.lang.spec.spec import Spec
+from rescompile.lang.spec.steps import NamedStep, ParallelStep, parts
+from rescompile.lang.spec.values import template_parts
 from rescompile.lang.yaml_reader import locate
 
 

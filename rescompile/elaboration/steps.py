@@ -16,7 +16,9 @@ from rescompile.ir import ops
 from rescompile.ir.network import Node, Op, Series, merge_shape, share
 from rescompile.ir.ops import Shape
 from rescompile.ir.provenance import NO_HINTS, Hints, Origin
-from rescompile.lang.spec import If, NamedStep, OpStep, ParallelStep, ResidualStep, SideStep, Spec, Use
+from rescompile.lang.spec.rows import Use
+from rescompile.lang.spec.spec import Spec
+from rescompile.lang.spec.steps import If, NamedStep, OpStep, ParallelStep, ResidualStep, SideStep
 from rescompile.lang.yaml_reader import locate
 
 #: Steps and blocks inside one another; all that walks the tree later goes as deep.

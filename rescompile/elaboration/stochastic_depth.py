@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from rescompile.diagnostics.errors import ShapeError
 from rescompile.ir.network import Node, Parallel, Series, Side, Survival
-from rescompile.lang.spec import ProbabilityList
-from rescompile.lang.spec import Survival as Schedule
+from rescompile.lang.spec.spec import ProbabilityList
+from rescompile.lang.spec.spec import Survival as Schedule
 
 
 def probabilities(schedule: Schedule, count: int) -> list[float]:

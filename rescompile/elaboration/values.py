@@ -10,7 +10,9 @@ from rescompile.elaboration.frames import Blame, Frame, Path, Problem, Value
 from rescompile.ir.expressions import ExpressionError, parse, show
 from rescompile.ir.names import WHERE_KNOWN
 from rescompile.ir.ops import Attribute, Shape
-from rescompile.lang.spec import BLOCKLESS, TYPE_NAMES, Each, FirstRest, ParameterDefinition, Spec
+from rescompile.lang.spec.blocks import ParameterDefinition
+from rescompile.lang.spec.spec import Spec
+from rescompile.lang.spec.values import BLOCKLESS, TYPE_NAMES, Each, FirstRest
 from rescompile.lang.yaml_reader import inside
 
 #: Neither a depth nor a number of copies, nor all nodes of a network together, may pass this.

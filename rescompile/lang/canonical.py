@@ -14,7 +14,8 @@ from typing import Any
 
 from rescompile.lang.inheritance import KEYS
 from rescompile.lang.reachable_blocks import reached
-from rescompile.lang.spec import Block, Preprocess, Spec, Survival
+from rescompile.lang.spec.blocks import Block
+from rescompile.lang.spec.spec import Preprocess, Spec, Survival
 from rescompile.lang.yaml_reader import plain, reads_as_text
 
 LEFT_OUT = ("reference", "family", "description", "notes", "unverified", "expect", "extends", "set")

@@ -12,8 +12,10 @@ from rescompile.diagnostics.errors import Diagnostic, clipped, nearest, one_of
 from rescompile.ir import ops
 from rescompile.ir.expressions import show
 from rescompile.ir.names import COMBINATORS
-from rescompile.lang import library, spec
-from rescompile.lang.spec import Spec
+from rescompile.lang import library
+from rescompile.lang.spec.blocks import Block, ParameterDefinition
+from rescompile.lang.spec.spec import Expect, Preprocess, Spec, Survival
+from rescompile.lang.spec.steps import Parallel, Residual, Side
 from rescompile.lang.yaml_reader import Mapping, inside, locate
 
 
@@ -120,8 +122,8 @@ def _is_block(word: str, document: Mapping) -> bool:
 def _keys(loc: Sequence[str | int]) -> set[str]:
     """The keys allowed where an unknown one was found."""
     models: dict[str, type[BaseModel]] = {
-        "residual": spec.Residual, "parallel": spec.Parallel, "side": spec.Side, "survival": spec.Survival,
-        "expect": spec.Expect, "preprocess": spec.Preprocess,
+        "residual": Residual, "parallel": Parallel, "side": Side, "survival": Survival,
+        "expect": Expect, "preprocess": Preprocess,
     }  # fmt: skip
     parent = loc[-2] if len(loc) > 1 else ""
     if parent in models:
@@ -133,5 +135,5 @@ def _keys(loc: Sequence[str | int]) -> set[str]:
     if len(loc) == 1:
         return set(Spec.model_fields)
     if loc[0] == "blocks":
-        return set(spec.Block.model_fields) if len(loc) == 3 else set(spec.ParameterDefinition.model_fields)
+        return set(Block.model_fields) if len(loc) == 3 else set(ParameterDefinition.model_fields)
     return set()

@@ -10,7 +10,9 @@ from typing import Any
 from rescompile.files.checksum import sealed
 from rescompile.ir import ops
 from rescompile.ir.names import IDENTIFIER, RESERVED, TEMPLATE
-from rescompile.lang.spec import EXPRESSION, ROW_KEYS, SCALAR, Spec
+from rescompile.lang.spec.rows import ROW_KEYS
+from rescompile.lang.spec.spec import Spec
+from rescompile.lang.spec.values import EXPRESSION, SCALAR
 
 
 def text() -> Iterator[bytes | memoryview]:

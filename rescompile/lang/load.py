@@ -15,7 +15,7 @@ from rescompile.lang.form_errors import diagnostics
 from rescompile.lang.inheritance import resolve
 from rescompile.lang.name_checker import check
 from rescompile.lang.reachable_blocks import reached
-from rescompile.lang.spec import Spec
+from rescompile.lang.spec.spec import Spec
 from rescompile.lang.yaml_reader import Mapping, plain, read
 
 PathLike = str | os.PathLike[str]

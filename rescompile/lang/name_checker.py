@@ -13,23 +13,11 @@ from rescompile.diagnostics.errors import Diagnostic, nearest, one_of
 from rescompile.ir import names, ops
 from rescompile.ir.expressions import Term, parse, show
 from rescompile.lang import library
-from rescompile.lang.spec import (
-    BLOCKLESS,
-    TYPES,
-    Block,
-    Each,
-    FirstRest,
-    If,
-    NamedStep,
-    OpStep,
-    ParallelStep,
-    ParameterDefinition,
-    ResidualStep,
-    SideStep,
-    Spec,
-    Use,
-    parts,
-)
+from rescompile.lang.spec.blocks import Block, ParameterDefinition
+from rescompile.lang.spec.rows import Use
+from rescompile.lang.spec.spec import Spec
+from rescompile.lang.spec.steps import If, NamedStep, OpStep, ParallelStep, ResidualStep, SideStep, parts
+from rescompile.lang.spec.values import BLOCKLESS, TYPES, Each, FirstRest
 from rescompile.lang.yaml_reader import inside, locate
 
 Path = tuple[str | int, ...]

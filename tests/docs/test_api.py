@@ -34,7 +34,7 @@ from rescompile.ir import ops
 from rescompile.ir.names import MODULE_ATTRIBUTES, RESERVED
 from rescompile.ir.network import Network
 from rescompile.lang import library
-from rescompile.lang.spec import Spec
+from rescompile.lang.spec.spec import Spec
 from rescompile.weights import draw
 
 # --- the three functions ----------------------------------------------------------------------------------------------

@@ -38,8 +38,10 @@ from rescompile.elaboration import calls, elaborate, values
 from rescompile.elaboration.expect import unmet
 from rescompile.ir import expressions, names, ops
 from rescompile.lang import inheritance, yaml_reader
-from rescompile.lang import spec as language
 from rescompile.lang.load import from_document, load
+from rescompile.lang.spec.blocks import Block
+from rescompile.lang.spec.rows import Use
+from rescompile.lang.spec.spec import Dimension, Spec
 from rescompile.lang.yaml_reader import plain, read
 
 ROOT = Path(__file__).parents[2]
@@ -324,14 +326,14 @@ def table(section: str) -> list[list[str]]:
 
 def test_every_key_of_a_spec_has_its_row() -> None:
     """A key that a spec may have and the reference does not name would be found by nobody."""
-    assert [row[0].strip("`") for row in table("Keys of a spec")] == list(language.Spec.model_fields)
+    assert [row[0].strip("`") for row in table("Keys of a spec")] == list(Spec.model_fields)
 
 
 def test_every_key_of_a_block_and_of_a_row_is_explained() -> None:
     """The same for the keys of block definitions and of rows."""
     blocks = {key for row in table("Blocks") for key in re.findall(r"`(\w+)`", row[0])}
-    assert blocks == set(language.Block.model_fields)
-    assert {row[0].strip("`") for row in table("Rows")} == set(language.Use.model_fields)
+    assert blocks == set(Block.model_fields)
+    assert {row[0].strip("`") for row in table("Rows")} == set(Use.model_fields)
 
 
 def test_reserved_words_are_the_enforced_ones() -> None:
@@ -384,7 +386,7 @@ def test_limits_are_those_of_the_code() -> None:
         "blocks inside one another": calls.MAX_CALLS,
         "`depth`, `copies`, and nodes of a network": values.MAX_NODES,
         "an attribute of an op": largest("channels"),
-        "a dimension of the input": TypeAdapter(language.Dimension).json_schema()["maximum"],
+        "a dimension of the input": TypeAdapter(Dimension).json_schema()["maximum"],
         "a side of a map that `upsample` makes": ops.MAX_SIDE,
         "parameters of a network": elaboration.MAX_PARAMETERS,
     }

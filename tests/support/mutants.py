@@ -42,7 +42,8 @@ from rescompile.ir.ops import (
     Subsample,
     Upsample,
 )
-from rescompile.lang import library, spec
+from rescompile.lang import library
+from rescompile.lang.spec.values import Each, FirstRest
 from rescompile.passes import fold_batchnorm as folding
 
 Array = NDArray[Any]
@@ -491,14 +492,14 @@ in_block("no_act_between_the_convs", "basic", "- act\n        - conv2", "- conv2
 
 @planted(OF_THE_TREE)
 def first_and_rest_swapped(patch: Patch) -> None:
-    right = spec.FirstRest.at
-    patch.setattr(spec.FirstRest, "at", lambda self, index: right(self, 0 if index else 1))
+    right = FirstRest.at
+    patch.setattr(FirstRest, "at", lambda self, index: right(self, 0 if index else 1))
 
 
 @planted(OF_THE_TREE)
 def each_shifted_by_one(patch: Patch) -> None:
-    right = spec.Each.at
-    patch.setattr(spec.Each, "at", lambda self, index: right(self, (index + 1) % len(self.each)))
+    right = Each.at
+    patch.setattr(Each, "at", lambda self, index: right(self, (index + 1) % len(self.each)))
 
 
 @planted(OF_THE_TREE)

@@ -1,0 +1,104 @@
+"""The definition of a block: its parameters, lets and body, in the language itself."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, StrictBool, StrictStr, model_validator
+
+from rescompile.diagnostics.errors import one_of
+from rescompile.lang.spec.steps import Step
+from rescompile.lang.spec.values import (
+    TYPE_NAMES,
+    TYPES,
+    Expression,
+    ParameterName,
+    Scalar,
+    SpecModel,
+    Template,
+    Word,
+    refuse,
+)
+
+
+class ParameterDefinition(SpecModel):
+    """A parameter of a block: its type, or its default, which gives the type; and what may be said to it."""
+
+    type: Literal["int", "real", "bool", "list", "block", "size"] | None = None
+    default: Scalar | None = None
+    only: Literal["first"] | None = None
+    one_of: Annotated[list[Word], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _only_with_default(self) -> ParameterDefinition:
+        if self.only and self.default is None:
+            raise refuse("E0409", "'only: first' needs a default for the other blocks", at=("only",))
+        if self.type is None and self.default is None and self.one_of is None:
+            raise refuse("E0409", "a parameter needs a type, a default or 'one_of'", f"the types are {one_of(TYPES)}")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """The type: as given, or as the default has it; `any` where the default is an expression, `word` of one_of."""
+        if self.type is not None:
+            return self.type
+        if isinstance(self.default, bool):
+            return "bool"
+        if isinstance(self.default, int | float):
+            return "int" if isinstance(self.default, int) else "real"
+        return "list" if isinstance(self.default, list) else "word" if self.one_of else "any"
+
+    def fits(self, value: Any, blocks: Container[str]) -> bool:
+        """Whether an evaluated value is of the type, or one of the words."""
+        if isinstance(value, str):
+            return value in (self.one_of or ()) or (self.kind == "block" and value in blocks)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        match self.kind:
+            case "int":
+                return number and isinstance(value, int)
+            case "real":
+                return number
+            case "bool":
+                return isinstance(value, bool)
+            case "list":
+                return isinstance(value, list)
+            case "size":
+                pair = value if isinstance(value, list) else [value, value]
+                return len(pair) == 2 and all(isinstance(n, int) and not isinstance(n, bool) for n in pair)
+            case "any":
+                return True
+            case _:
+                return False
+
+    @property
+    def wanted(self) -> str:
+        """What a value must be, in words."""
+        words = one_of(self.one_of) if self.one_of else ""
+        typed = TYPE_NAMES.get(self.kind, "")
+        return " or ".join(part for part in (typed, words) if part)
+
+
+def _definition(raw: Any) -> Any:
+    if isinstance(raw, dict):
+        return raw
+    return {"type": raw} if isinstance(raw, str) and raw in TYPES else {"default": raw}
+
+
+class Block(SpecModel):
+    """A block: data in the language itself, so that it works at once in every backend and analysis."""
+
+    description: StrictStr | None = None
+    reference: StrictStr | None = None
+    parameters: dict[
+        ParameterName,
+        Annotated[
+            ParameterDefinition, BeforeValidator(_definition, json_schema_input_type=ParameterDefinition | Scalar)
+        ],
+    ] = {}
+    let: dict[ParameterName, Scalar] = {}
+    when: Expression | None = None
+    inline: StrictBool = False
+    stage: StrictBool = False
+    members: Template | None = None
+    body: list[Step]

@@ -1,0 +1,212 @@
+"""The keys of a spec file, and the Spec that `rescompile.load` returns."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
+
+from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of
+from rescompile.ir import names, ops
+from rescompile.ir.expressions import show
+from rescompile.lang.spec.blocks import Block
+from rescompile.lang.spec.steps import Step
+from rescompile.lang.spec.values import Number, ParameterName, Scalar, SpecModel, Value, Word, refuse
+from rescompile.lang.yaml_reader import Mapping as LocatedMapping
+from rescompile.lang.yaml_reader import plain
+
+
+class ProbabilityList(SpecModel):
+    """One survival probability per residual."""
+
+    each: Annotated[list[Number], Field(min_length=1)]
+
+
+SCHEDULES = ("linear", "linear_zero_based", "uniform")
+
+
+def _schedule(raw: Any) -> Any:
+    if raw not in SCHEDULES:
+        wanted = f"{one_of(SCHEDULES)}, or {{each: [...]}}"
+        raise refuse("E0104", f"'schedule' must be {wanted}, and this is {show(raw)}", nearest(str(raw), SCHEDULES))
+    return raw
+
+
+def _schedule_tag(raw: Any) -> str:
+    return "<each>" if isinstance(raw, dict | ProbabilityList) else "<scalar>"
+
+
+class Survival(SpecModel):
+    """Stochastic depth (Huang et al. 2016): how likely each residual branch is kept in training."""
+
+    schedule: Annotated[
+        Annotated[Any, BeforeValidator(_schedule), WithJsonSchema({"enum": list(SCHEDULES)}), Tag("<scalar>")]
+        | Annotated[ProbabilityList, Tag("<each>")],
+        Discriminator(_schedule_tag),
+    ]
+    last: Number | None = None
+    unit: Literal["batch", "sample"]
+    rescale: Literal["test", "train"]
+
+    @model_validator(mode="after")
+    def _probabilities(self) -> Survival:
+        if isinstance(self.schedule, ProbabilityList):
+            if self.last is not None:
+                raise refuse("E0601", "'last' has no meaning beside a list of probabilities", at=("last",))
+            listed = self.schedule.each
+            given: dict[tuple[str | int, ...], Any] = {("schedule", "each", at): p for at, p in enumerate(listed)}
+        elif self.last is None:
+            raise refuse("E0601", "the schedule needs 'last', the survival probability of the last residual")
+        else:
+            given = {("last",): self.last}
+        for at, p in given.items():
+            if not 0 < p <= 1:
+                raise refuse("E0601", f"a survival probability is above 0 and at most 1, and this one is {p}", at=at)
+        return self
+
+
+def _figure(raw: Any) -> Any:
+    if isinstance(raw, bool) or not isinstance(raw, int | str):
+        raise refuse(
+            "E0104", f"a figure is a whole number or text, and this is {show(raw)}", f'write "{show(raw)}", in quotes'
+        )
+    if isinstance(raw, str) and not names.FIGURE.fullmatch(raw):
+        raise refuse(
+            "E0104", f"'{clipped(raw)}' is not a figure", 'write a whole number, or text such as "25.6M" or "4.1e9"'
+        )
+    return raw
+
+
+Figure = Annotated[Any, BeforeValidator(_figure), WithJsonSchema({"type": ["integer", "string"]})]
+
+
+class Expect(SpecModel):
+    """Published figures. An integer is exact; text such as "25.6M" allows one unit of its last digit."""
+
+    parameters: Figure | None = None
+    macs: Figure | None = None
+    output: list[StrictInt] | None = None
+
+
+class Preprocess(SpecModel):
+    """How images become inputs: the shorter side resized to `resize`, centre-cropped to `crop`, scaled to 0..1, then
+    (x - mean) / std. `interpolation` is that of the resizing, bilinear if it is not said; all but nearest are antialiased."""
+
+    mean: Annotated[list[Number], Field(min_length=1)]
+    std: Annotated[list[Number], Field(min_length=1)]
+    resize: Annotated[StrictInt, Field(ge=1)] | None = None
+    crop: Annotated[StrictInt, Field(ge=1)] | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
+
+    @model_validator(mode="after")
+    def _channels(self) -> Preprocess:
+        if len(self.mean) != len(self.std):
+            raise refuse(
+                "E0104",
+                f"'mean' has {len(self.mean)} numbers and 'std' {len(self.std)}: one each per channel",
+                at=("std",),
+            )
+        for at, deviation in enumerate(self.std):
+            if deviation <= 0:
+                raise refuse("E0104", f"a standard deviation is above 0, and this is {show(deviation)}", at=("std", at))
+        return self
+
+
+def _pattern(pattern: str, what: str) -> AfterValidator:
+    """Text of a certain form, described in words."""
+
+    def check(raw: str) -> str:
+        if not re.fullmatch(pattern, raw):
+            raise refuse("E0104", f"'{clipped(raw)}' is not {what}")
+        return raw
+
+    return AfterValidator(check)
+
+
+_NOT_TWO: dict[str, Any] = {"not": {"minItems": 2, "maxItems": 2}}
+Dimension = Annotated[StrictInt, Field(ge=1, le=ops.MAX_SIDE)]
+Text = Annotated[StrictStr, Field(max_length=4000)]
+Family = Annotated[StrictStr, _pattern("[a-z0-9-]+", "a family: lower-case letters, digits and -")]
+Path = Annotated[
+    StrictStr,
+    _pattern(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*", "the name of a part, such as layer2 or features.denseblock1"),
+]
+
+
+class Spec(SpecModel):
+    """A network as its paper's table says it.
+
+    `rescompile.load` returns one with `extends`, `set` and the library's blocks resolved.
+    """
+
+    rescompile: Literal[1]
+    name: Word
+    reference: Text | None = None
+    family: Family | None = None
+    description: Text | None = None
+    notes: list[Text] = []
+    unverified: list[Text] = []
+    extends: StrictStr | None = None
+    input: Annotated[list[Dimension], Field(min_length=1, max_length=3, json_schema_extra=_NOT_TWO)] | None = None
+    preprocess: Preprocess | None = None
+    parameters: dict[ParameterName, Scalar] = {}
+    init: Literal["he_normal_fan_out", "he_normal_fan_in", "torch_default"] | None = None
+    block: Word | None = None
+    defaults: dict[Word, dict[Word, Value]] = {}
+    blocks: dict[Word, Block] = {}
+    network: Annotated[list[Step], Field(min_length=1)] | None = None
+    survival: Survival | None = None
+    features: Annotated[list[Path], Field(min_length=1)] | None = None
+    checkpoint: StrictBool = False
+    set: dict[StrictStr, Any] | None = None
+    expect: Expect | None = None
+
+    _document: LocatedMapping | None = PrivateAttr(default=None)
+    _changed: bool = PrivateAttr(default=False)
+
+    @classmethod
+    def resolved(cls, document: LocatedMapping, changed: bool) -> Spec:
+        """The Spec of a merged document. `changed` says that `--set` was at work, so what the file says may go unused.
+        Raises pydantic's ValidationError."""
+        spec = cls.model_validate(plain(document))
+        spec._document, spec._changed = document, changed
+        return spec
+
+    @property
+    def document(self) -> LocatedMapping:
+        """The text that this was read from, with the place of every key and value."""
+        if self._document is None:
+            raise UsageError(
+                Diagnostic("E0802", "this Spec was not read from a text", help="make one with rescompile.load()")
+            )
+        return self._document
+
+    @property
+    def changed(self) -> bool:
+        """Whether settings from outside the file were applied."""
+        return self._changed
+
+    def model_copy(self, **options: Any) -> Spec:
+        """Refused: a changed copy would no longer be what its text says."""
+        raise UsageError(
+            Diagnostic("E0802", "a Spec does not change", help='use rescompile.load(..., set=["path=value"])')
+        )
+
+    @model_validator(mode="after")
+    def _input_rank(self) -> Spec:
+        if self.input is not None and len(self.input) == 2:
+            raise refuse("E0104", "an input is [channels, height, width] or [features]", at=("input",))
+        return self

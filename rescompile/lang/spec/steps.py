@@ -1,0 +1,297 @@
+"""The steps of a network or of a block's body: ops, groups, conditions, merges, side branches, and rows with names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    RootModel,
+    StrictBool,
+    StrictStr,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
+
+from rescompile.diagnostics.errors import clipped, nearest
+from rescompile.ir import names, ops
+from rescompile.ir.expressions import show
+from rescompile.lang.spec.rows import ROW_KEYS, Use
+from rescompile.lang.spec.values import NEVER, Expression, SpecModel, Template, Value, Word, refuse
+
+
+class Attributes(SpecModel):
+    """The attributes of an op, unevaluated. Which ones an op has is checked where all words are (scoping)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, defer_build=True)
+    __pydantic_extra__: dict[str, Value] = Field(init=False)
+
+    when: Expression | None = None
+
+
+def _op_as_name(word: str) -> PydanticCustomError:
+    return refuse(
+        "E0411",
+        f"'{word}' is the word of an op, so it cannot name a step this way",
+        f"choose another name, or write {{name: {word}, block: ...}} for a block of that name",
+    )
+
+
+class OpStep(RootModel[dict[str, Attributes]]):
+    """An op with attributes: a word of the closed list, and a mapping or the value of its main attribute."""
+
+    model_config = ConfigDict(frozen=True, defer_build=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spread(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        ((word, body),) = raw.items()
+        known, main = ops.attributes(word), ops.main_attribute(word)
+        if isinstance(body, dict):
+            if "block" in body or (set(body) & ops.WORDS.keys() and not set(body) & known.keys()):
+                raise _op_as_name(word)
+            return raw
+        if isinstance(body, list) and (main is None or known[main].type != "size"):
+            raise _op_as_name(word)
+        if main is None:
+            if not known:
+                raise refuse("E0104", f"{word} has no attributes", f"write '{word}' alone")
+            first = next(iter(ops.required(word) or known))
+            raise refuse(
+                "E0104", f"the attributes of {word} are a mapping", f"write {{{word}: {{{first}: {show(body)}}}}}"
+            )
+        return {word: {main: body}}
+
+    @property
+    def word(self) -> str:
+        """The word of the op."""
+        return next(iter(self.root))
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The attributes that the step gives, unevaluated."""
+        return self.root[self.word].model_extra or {}
+
+    @property
+    def when(self) -> Any:
+        """The condition, or None."""
+        return self.root[self.word].when
+
+
+class If(SpecModel):
+    """Steps that depend on a condition."""
+
+    if_: Expression = Field(alias="if")
+    then: Step
+    else_: Step | None = Field(default=None, alias="else")
+
+
+class Residual(SpecModel):
+    """branch + shortcut; with a gate, gate * branch + (1 - gate) * shortcut."""
+
+    branch: Step
+    shortcut: Step | None = None
+    gate: Step | None = None
+
+
+class ResidualStep(SpecModel):
+    """`residual:`"""
+
+    residual: Residual
+
+
+class Parallel(SpecModel):
+    """Branches on the same input, or `copies` of one branch; with `split`, each on its own range of the channels."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["branches"], "properties": {"copies": NEVER, "branch": NEVER}},
+                {"required": ["copies", "branch"], "properties": {"branches": NEVER}},
+            ]
+        }
+    )
+
+    merge: Literal["add", "concat", "mul"]
+    split: StrictBool = False
+    branches: Annotated[list[Step], Field(min_length=1)] | None = None
+    copies: Expression | None = None
+    branch: Step | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Parallel:
+        listed, copied = self.branches is not None, self.copies is not None and self.branch is not None
+        if listed == copied or (listed and (self.copies is not None or self.branch is not None)):
+            raise refuse("E0104", "parallel takes either 'branches', or 'copies' and 'branch'")
+        return self
+
+
+class ParallelStep(SpecModel):
+    """`parallel:`"""
+
+    parallel: Parallel
+
+
+class Side(SpecModel):
+    """A branch that does not rejoin."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"mode": {"const": "never"}, "output": NEVER}},
+                {"properties": {"mode": {"enum": ["training", "always"]}}, "required": ["output"]},
+            ]
+        }
+    )
+
+    body: Step
+    output: Word | None = None
+    mode: Literal["training", "always", "never"]
+
+    @model_validator(mode="after")
+    def _output(self) -> Side:
+        if (self.output is None) != (self.mode == "never"):
+            what = "has no output" if self.output else "needs a name for its 'output'"
+            at = ("output",) if self.output else ("mode",)
+            raise refuse("E0104", f"a side branch of mode {self.mode} {what}", at=at)
+        return self
+
+
+class SideStep(SpecModel):
+    """`side:`"""
+
+    side: Side
+
+
+class NamedStep(RootModel[dict[Template, "Named"]]):
+    """`name: step`: a step or a row with a name."""
+
+    model_config = ConfigDict(frozen=True, defer_build=True)
+
+    @property
+    def name(self) -> str:
+        """The name, possibly a template."""
+        return next(iter(self.root))
+
+    @property
+    def step(self) -> Any:
+        """What is named."""
+        return self.root[self.name]
+
+
+_STEPS: dict[str, type[BaseModel]] = {"residual": ResidualStep, "parallel": ParallelStep, "side": SideStep}
+
+
+def _step_tag(raw: Any) -> str:
+    """Which construct a step is, from its keys alone; so errors are about that construct only."""
+    if isinstance(raw, str):
+        return "<word>"
+    if isinstance(raw, list):
+        return "<group>"
+    if not isinstance(raw, dict):
+        return "<wrong>"
+    if "block" in raw:
+        return "<use>"
+    if "if" in raw:
+        return "<if>"
+    if len(raw) != 1:
+        return "<wrong>"
+    ((key, value),) = raw.items()
+    if key in _STEPS:
+        return f"<{key}>"
+    if key in ops.WORDS:
+        return "<op>"
+    nameable = key not in names.RESERVED and isinstance(value, str | list | dict)
+    return "<named>" if nameable else "<wrong>"
+
+
+def _named_tag(raw: Any) -> str:
+    return "<use>" if isinstance(raw, dict) and any(key in raw for key in ROW_KEYS) else _step_tag(raw)
+
+
+def _wrong_step(raw: Any) -> Any:
+    if not isinstance(raw, dict):
+        raise refuse("E0110", "a step is a word, a list of steps, or a mapping", "the empty step is 'identity'")
+    listed = ", ".join(str(key) for key in raw)
+    if not raw:
+        raise refuse("E0110", "a step has one word, and this mapping is empty", "the empty step is 'identity'")
+    if listed in ROW_KEYS:
+        raise refuse("E0110", f"'{listed}' alone is not a step", "a row has a name: '- layer1: {depth: ..., ...}'")
+    if len(raw) == 1:
+        other = f"a row is {{depth: ..., {listed}: ...}}, another block {{block: ..., {listed}: ...}}"
+        raise refuse("E0110", f"'{clipped(listed)}' alone is not a step", other)
+    message = f"a step has one word, and this has {len(raw)} keys: {clipped(listed)}"
+    if "when" in raw:
+        raise refuse(
+            "E0110", message, "'when' stands inside an op or a use of a block; elsewhere write {if: ..., then: ...}"
+        )
+    for key in raw:
+        if key in names.COMBINATORS:
+            raise refuse("E0110", message, f"what belongs to '{key}' stands inside it")
+        if hint := nearest(str(key), [*ROW_KEYS, *names.COMBINATORS]):
+            raise refuse("E0110", message, f"'{key}': {hint}")
+    raise refuse("E0110", message, "write {block: ..., argument: value}, or - name: step")
+
+
+def _check_word(raw: str) -> str:
+    if not names.IDENTIFIER.fullmatch(raw) or len(raw) > 64:
+        raise refuse(
+            "E0401",
+            f"there is no op or block '{clipped(raw)}'",
+            "a step is one word, or a mapping such as {conv: {...}}",
+        )
+    return raw
+
+
+_Wrong = Annotated[Any, BeforeValidator(_wrong_step), WithJsonSchema(NEVER)]
+_STEP_FORMS: tuple[Any, ...] = (
+    Annotated[Annotated[StrictStr, AfterValidator(_check_word)], Tag("<word>")],
+    Annotated[list["Step"], Tag("<group>")],
+    Annotated[Use, Tag("<use>")],
+    Annotated[If, Tag("<if>")],
+    Annotated[NamedStep, Tag("<named>")],
+    Annotated[_Wrong, Tag("<wrong>")],
+    Annotated[OpStep, Tag("<op>")],
+    *(Annotated[model, Tag(f"<{word}>")] for word, model in _STEPS.items()),
+)
+
+
+def _union(forms: tuple[Any, ...]) -> Any:
+    union = forms[0]
+    for form in forms[1:]:
+        union = union | form
+    return union
+
+
+if TYPE_CHECKING:
+    Step = Any
+    Named = Any
+else:
+    Step = TypeAliasType("Step", Annotated[_union(_STEP_FORMS), Discriminator(_step_tag)])
+    Named = TypeAliasType("Named", Annotated[_union(_STEP_FORMS), Discriminator(_named_tag)])
+
+
+def parts(step: Any) -> tuple[Any, ...]:
+    """The steps directly inside a step; None where an optional one is left out."""
+    match step:
+        case list():
+            return tuple(step)
+        case NamedStep():
+            return (step.step,)
+        case If():
+            return step.then, step.else_
+        case ResidualStep():
+            return step.residual.branch, step.residual.gate, step.residual.shortcut
+        case ParallelStep():
+            return *(step.parallel.branches or ()), step.parallel.branch
+        case SideStep():
+            return (step.side.body,)
+    return ()

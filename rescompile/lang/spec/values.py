@@ -1,0 +1,183 @@
+"""Values and names as a spec spells them: scalars, expressions, one value per copy, names and templates of names."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictStr,
+    Tag,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+
+from rescompile.diagnostics.errors import clipped
+from rescompile.ir import names, ops
+from rescompile.ir.expressions import FUNCTIONS, KEYWORDS, ExpressionError, parse
+
+TYPE_NAMES = {
+    "int": "a whole number", "real": "a number", "bool": "true or false", "list": "a list", "block": "the word of a block",
+    "size": "a whole number or [height, width]",
+}  # fmt: skip
+TYPES = tuple(TYPE_NAMES)
+#: Values of a parameter of type block beside the words of blocks: no shortcut at all, and nothing in its place.
+BLOCKLESS = ("none", "identity")
+
+
+def refuse(
+    code: str, message: str, help: str | None = None, at: tuple[str | int, ...] = (), **place: int
+) -> PydanticCustomError:
+    """An error with a code of our own. Its context holds the help, where below the value it stands (`at`), and for
+    expressions which part of the text is meant (`offset`, `length`)."""
+    return PydanticCustomError(code, "{message}", {"message": message, "help": help, "at": at, **place})
+
+
+class SpecModel(BaseModel):
+    """Base of all models: unknown keys are errors, nothing is coerced, nothing changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+def _expression(raw: Any) -> Any:
+    """A scalar that is a value or the text of an expression."""
+    if isinstance(raw, dict | list):
+        raise refuse("E0104", f"one value is wanted here, not a {'mapping' if isinstance(raw, dict) else 'list'}")
+    if isinstance(raw, str):
+        try:
+            parse(raw)
+        except ExpressionError as error:
+            raise refuse(error.code, error.message, error.help, offset=error.offset, length=error.length) from None
+    return raw
+
+
+def _scalar(raw: Any) -> Any:
+    """A scalar, or a list of them, which is one value too."""
+    if not isinstance(raw, list):
+        return _expression(raw)
+    for item in raw:
+        _scalar(item)
+    return raw
+
+
+def _number(raw: Any) -> Any:
+    if isinstance(raw, bool) or not isinstance(raw, int | float):
+        raise refuse("E0104", f"a number is wanted here, and this is {clipped(str(raw))}")
+    return raw
+
+
+NEVER: dict[str, Any] = {"not": {}}
+#: The JSON Schema of one value or expression, and of one that may be a list too.
+EXPRESSION: dict[str, Any] = {"type": ["boolean", "number", "string"]}
+SCALAR: dict[str, Any] = {"type": ["boolean", "number", "string", "array"]}
+Expression = Annotated[Any, BeforeValidator(_expression), WithJsonSchema(EXPRESSION)]
+Number = Annotated[Any, BeforeValidator(_number), WithJsonSchema({"type": "number"})]
+Scalar = Annotated[Any, BeforeValidator(_scalar), WithJsonSchema(SCALAR)]
+
+
+class Each(SpecModel):
+    """One value per copy."""
+
+    each: Annotated[list[Scalar], Field(min_length=1)]
+
+    def at(self, index: int) -> tuple[Any, tuple[str | int, ...]]:
+        """The value of copy `index`, and where it stands below this one."""
+        return self.each[index], ("each", index)
+
+
+class FirstRest(SpecModel):
+    """One value for the first copy, one for all others."""
+
+    first: Scalar
+    rest: Scalar
+
+    def at(self, index: int) -> tuple[Any, tuple[str | int, ...]]:
+        """The value of copy `index`, and where it stands below this one."""
+        return (self.first, ("first",)) if index == 0 else (self.rest, ("rest",))
+
+
+def _value_tag(raw: Any) -> str:
+    if isinstance(raw, dict):
+        first_rest = "first" in raw or "rest" in raw
+        return "<mapping>" if first_rest == ("each" in raw) else "<first>" if first_rest else "<each>"
+    return "<each>" if isinstance(raw, Each) else "<first>" if isinstance(raw, FirstRest) else "<scalar>"
+
+
+def _no_mapping(raw: Any) -> Any:
+    if "each" in raw:
+        raise refuse("E0104", "'each' stands alone; 'first' and 'rest' belong together")
+    help = "a value per block is {each: [a, b, ...]} or {first: a, rest: b}"
+    raise refuse("E0104", "a value is wanted here, not a mapping", help)
+
+
+Value = Annotated[
+    Annotated[Scalar, Tag("<scalar>")]
+    | Annotated[Each, Tag("<each>")]
+    | Annotated[FirstRest, Tag("<first>")]
+    | Annotated[Any, BeforeValidator(_no_mapping), WithJsonSchema(NEVER), Tag("<mapping>")],
+    Discriminator(_value_tag),
+]
+
+
+def _name(raw: str) -> str:
+    if reason := names.refusal(raw):
+        raise refuse("E0109", f"'{clipped(raw)}' cannot be a name: {reason}")
+    return raw
+
+
+def _identifier(raw: str) -> str:
+    if len(raw) > 64 or not names.IDENTIFIER.fullmatch(raw):
+        reason = "it is made of a-z, A-Z, 0-9 and _, and begins with no digit"
+        if len(raw) > 64:
+            reason = "a name has at most 64 characters"
+        raise refuse("E0109", f"'{clipped(raw)}' cannot be a name: {reason}")
+    return raw
+
+
+#: Words with a meaning of their own in values, which a parameter of that name would hide.
+TAKEN = frozenset(
+    {
+        *names.RESERVED, *names.BUILTINS, *KEYWORDS, *FUNCTIONS, "none",
+        *(word for op in ops.WORDS for attribute in ops.attributes(op).values() for word in attribute.words),
+    }
+)  # fmt: skip
+
+
+def _parameter_name(raw: str) -> str:
+    _identifier(raw)
+    if raw in TAKEN:
+        raise refuse("E0409", f"'{raw}' has a meaning of its own in the language, so no parameter can be called so")
+    return raw
+
+
+def _template(raw: str) -> str:
+    if not names.TEMPLATE.fullmatch(raw) or len(raw) > 100:
+        reason = "a-z, A-Z, 0-9, _ and {expressions} are allowed"
+        raise refuse("E0109", f"'{clipped(raw)}' cannot be a name: {reason}")
+    if "{" not in raw:
+        return _name(raw)
+    for match in names.BRACES.finditer(raw):
+        try:
+            parse(match[1])
+        except ExpressionError as error:
+            offset = match.start(1) + error.offset
+            raise refuse(error.code, error.message, error.help, offset=offset, length=error.length) from None
+    return raw
+
+
+def template_parts(text: str) -> list[str]:
+    """`conv{index + 1}` -> ['conv', 'index + 1', '']: text and expressions in turn."""
+    return names.BRACES.split(text)
+
+
+Word = Annotated[StrictStr, AfterValidator(_identifier)]
+ParameterName = Annotated[StrictStr, AfterValidator(_parameter_name)]
+Template = Annotated[StrictStr, AfterValidator(_template)]
