@@ -139,7 +139,7 @@ def prepared(path: Path, seed: int) -> Case:
         """Every number by at most half a unit of its last place, which float32 cannot tell from itself."""
         return value * (1 + rng.uniform(-(2.0**-24), 2.0**-24, value.shape))
 
-    plain = interpret(network, weights, x, np.float32)
+    plain = interpret(network, weights, x, "fp32")
     others = (interpret(network, {k: moved(v) for k, v in weights.items()}, moved(x)) for _ in range(2))
     return Case(network, weights, x, interpret(network, weights, x), (plain, *others))
 

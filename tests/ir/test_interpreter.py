@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rescompile.diagnostics.errors import ShapeError
-from rescompile.ir.interpreter import MERGES, OPS, Array, interpret
+from rescompile.ir.interpreter import MERGES, OPS, Array, calibrated, interpret
 from rescompile.ir.network import (
     Merge,
     Mode,
@@ -428,3 +428,54 @@ def test_a_missing_or_broadcastable_weight_is_caught() -> None:
     del weights["bn.bias"]
     with pytest.raises(KeyError, match=r"bn\.bias"):
         interpret(net, weights, x)
+
+
+# Precisions and statistics
+
+
+@pytest.mark.parametrize(("precision", "bits"), [("fp32", 24), ("tf32", 11), ("fp16", 11), ("bf16", 8)])
+def test_a_precision_rounds_as_its_bits_say(precision: str, bits: int) -> None:
+    """The error of one layer is that of its operands: half a unit of the last place at most, and not a hundredth of that."""
+    net = network(series((50,), a("fc", Linear(300, bias=False))))
+    weights, x = random_weights(net), random_input((50,))
+    wanted = interpret(net, weights, x)["logits"]
+    found = interpret(net, weights, x, precision)["logits"]
+    error = np.sqrt(np.mean((found - wanted) ** 2) / np.mean(wanted**2))
+    assert found.dtype == np.float32
+    assert 2.0**-bits / 10 < error < 2.0**-bits * 2
+
+
+@pytest.mark.parametrize(("precision", "numbers"), [("fp16", "float16"), ("bf16", "bfloat16")])
+def test_stored_values_are_those_of_torch(precision: str, numbers: str) -> None:
+    """Rounded to the nearest, ties to even where torch does; beyond the largest number to infinity in fp16."""
+    x = np.random.default_rng(0).standard_normal((4, 1000)).astype(np.float32) * np.float32(100)
+    x[0, :3] = [1e5, -1e5, 0]
+    if precision == "bf16":
+        x[0, :2] = 1 + 2**-8, 1 + 3 * 2**-8
+    wanted = torch.tensor(x).to(getattr(torch, numbers)).float().numpy()
+    np.testing.assert_array_equal(interpret(network(series((1000,))), {}, x, precision)["logits"], wanted)
+
+
+def test_calibrated_statistics_make_every_norm_one_of_unit_size() -> None:
+    """In both branches, whatever comes before; group norms and norms that evaluation does not compute have none."""
+    shape = (3, 6, 6)
+    branch = series(shape, a("conv", Conv(3, (3, 3))), a("bn1", Norm()))
+    net = network(
+        series(
+            shape,
+            a("bn0", Norm()),
+            lambda s: parallel(s, "add", branch, series(s)),
+            a("gn", Norm(kind="group", groups=3)),
+            lambda s: Side(series(s, a("unused", Norm())), None, "never", s),
+            a("bn2", Norm()),
+        )
+    )
+    weights, x = random_weights(net), 3 * random_input(shape) + 2
+    for name in ("bn0", "bn1", "bn2"):
+        weights[f"{name}.weight"], weights[f"{name}.bias"] = np.ones(3), np.zeros(3)
+    found = calibrated(net, weights, x)
+    assert sorted(found) == [f"bn{at}.running_{what}" for at in range(3) for what in ("mean", "var")]
+    out = interpret(net, {**weights, **found}, x)["logits"]
+    np.testing.assert_allclose(out.mean((0, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(out.var((0, 2, 3)), 1, rtol=1e-4)
+    np.testing.assert_allclose(found["bn0.running_mean"], x.mean((0, 2, 3)), rtol=1e-5)

@@ -170,7 +170,7 @@ def test_targets_compute_the_lesion(case: str, target: str) -> None:
     name, settings, lesion, silenced, exchanged = CASES[case]
     network, weights, x = prepared(name, *settings)
     given = as_it_was(weights, silenced, exchanged)
-    wanted, rounded = interpret(network, given, x)[LOGITS], interpret(network, given, x, np.float32)[LOGITS]
+    wanted, rounded = interpret(network, given, x)[LOGITS], interpret(network, given, x, "fp32")[LOGITS]
     changed, its = apply(network, from_arrays(weights, network), lesion)
     if target == "onnx":
         found = run(rescompile.build(network, "onnx", weights, **lesion).to_bytes(), x)[LOGITS]
