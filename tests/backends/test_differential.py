@@ -32,8 +32,9 @@ from numpy.typing import NDArray
 import rescompile
 from rescompile import backend
 from rescompile.ir import ops
-from rescompile.ir.interpreter import OPS, interpret
+from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import Mode, Network, Node, Op, Parallel, Series, Side, parameters, walk
+from rescompile.ir.op_semantics import OPS
 from rescompile.ir.ops import KINDS, Norm
 
 Array = NDArray[Any]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rescompile.diagnostics.errors import ShapeError
-from rescompile.ir.interpreter import MERGES, OPS, Array, calibrated, interpret
+from rescompile.ir.interpreter import calibrated, interpret
 from rescompile.ir.network import (
     Merge,
     Mode,
@@ -25,6 +25,7 @@ from rescompile.ir.network import (
     merge_shape,
     parameters,
 )
+from rescompile.ir.op_semantics import MERGES, OPS, Array
 from rescompile.ir.ops import (
     ACTIVATIONS,
     KINDS,
@@ -454,6 +455,14 @@ def test_stored_values_are_those_of_torch(precision: str, numbers: str) -> None:
         x[0, :2] = 1 + 2**-8, 1 + 3 * 2**-8
     wanted = torch.tensor(x).to(getattr(torch, numbers)).float().numpy()
     np.testing.assert_array_equal(interpret(network(series((1000,))), {}, x, precision)["logits"], wanted)
+
+
+def test_other_sizes_are_computed_and_own_sizes_checked() -> None:
+    """Declared shapes are those of one size; a network takes others by the same rules."""
+    net = network(series((2, 6, 6), a("conv", Conv(3, (3, 3), (2, 2))), a("pool", GlobalAvgPool())))
+    weights, x = random_weights(net), np.random.default_rng(0).standard_normal((2, 2, 9, 7))
+    wanted = F.conv2d(torch.tensor(x), torch.tensor(weights["conv.weight"]), stride=2, padding=1).mean((2, 3), True)
+    assert_close(interpret(net, weights, x)["logits"], wanted)
 
 
 def test_calibrated_statistics_make_every_norm_one_of_unit_size() -> None:

@@ -23,8 +23,8 @@ from rescompile.elaboration.calls import Calls
 from rescompile.elaboration.steps import Steps
 from rescompile.elaboration.values import Values
 from rescompile.ir import ops
-from rescompile.ir.interpreter import OPS
 from rescompile.ir.network import Node, Op, Parallel, Series, Side
+from rescompile.ir.op_semantics import OPS
 from rescompile.ir.ops import (
     Act,
     AdaptiveAvgPool,
