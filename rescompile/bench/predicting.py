@@ -10,15 +10,16 @@ long as one. What the terms leave unexplained of measured ops near by is interpo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rescompile.bench import results
+from rescompile.bench import documents
+from rescompile.bench.documents import Wrong
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side
 from rescompile.ir.ops import (
@@ -91,6 +92,8 @@ class Timed:
 class Device:
     """Times of single ops on one machine, by one runtime with so many threads: what a device file holds."""
 
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = documents.CONFIG
+
     predict: int
     version: str
     measured: str
@@ -103,11 +106,10 @@ class Device:
 def read(path: Path) -> Device:
     """Read a device file. Raises UsageError with every place that is wrong."""
     help = f"rescompile predict --measure --device-file {path} measures this machine"
-    made: Device = results.document(path, Device, "predict", FORMAT, "device file", help, _possible)
-    return made
+    return documents.read(path, Device, "predict", FORMAT, "device file", help, _possible)
 
 
-def _possible(device: Device, wrong: Callable[..., None]) -> None:
+def _possible(device: Device, wrong: Wrong) -> None:
     """Sizes and times that an op can have."""
     for number, timed in enumerate(device.ops):
         if not timed.seconds > 0:

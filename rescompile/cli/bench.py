@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import sys
 from collections.abc import Sequence
@@ -115,7 +116,7 @@ def bench(
     passes: dict[str, Any],
 ) -> None:
     """Measure networks on runtimes: interleaved rounds, intervals, and what was really run."""
-    from rescompile.bench import modules, report, results, tuning
+    from rescompile.bench import documents, modules, report, tuning
     from rescompile.bench.contenders import Request, TuneRequest
     from rescompile.bench.measuring import Plan
     from rescompile.bench.peers import parted
@@ -177,12 +178,12 @@ def bench(
     finally:
         result = running.result
         if path is not None and (result.rows or result.missing or result.tunings):
-            results.write(result, path, force)
+            documents.write(result, path, force)
             say(f"{path}: {len(result.rows)} row{'' if len(result.rows) == 1 else 's'} written")
         if (result.rows or result.missing or result.tunings) and not as_json:
             print(report.markdown(result, baseline), end="")
     if as_json:
-        print_json(results.plain(result))
+        print_json(dataclasses.asdict(result))
     if figure is not None and result.rows:
         from rescompile.bench import plots
 

@@ -87,7 +87,7 @@ def _table(device: Device, rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _measured(path: Path, threads: int | None, force: bool) -> Device:
     """Measure single ops into a file, which is looked at before: it may not be ours to overwrite."""
-    from rescompile.bench import probing, results
+    from rescompile.bench import documents, probing
     from rescompile.files.output import check_folder, check_ours
 
     check_folder(path)
@@ -98,6 +98,6 @@ def _measured(path: Path, threads: int | None, force: bool) -> Device:
             ops.append(timed)
             progress.advance()
     device = probing.described(ops, threads)
-    results.write(device, path, force)
+    documents.write(device, path, force)
     say(f"{path}: {len(ops)} ops written")
     return device

@@ -20,7 +20,18 @@ import pytest
 from typer.testing import CliRunner
 
 import rescompile
-from rescompile.bench import comparing, equivalent, models, peers, preparing, profiling, report, results, statistics
+from rescompile.bench import (
+    comparing,
+    documents,
+    equivalent,
+    models,
+    peers,
+    preparing,
+    profiling,
+    report,
+    results,
+    statistics,
+)
 from rescompile.bench.measuring import Plan, Timing, measure
 from rescompile.bench.reference import Reference
 from rescompile.bench.results import Control, Missing, Result, Roofline, Row, Share
@@ -329,7 +340,7 @@ WHOLE = result(
 def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     """All of it, bit for bit."""
     path = tmp_path / "result.json"
-    results.write(WHOLE, path)
+    documents.write(WHOLE, path)
     assert results.read(path) == WHOLE
 
 
@@ -344,7 +355,7 @@ def test_the_schema_describes_result_files(tmp_path: Path) -> None:
     text = module.PAGE.read_text("utf-8")
     assert text == results.schema_text(), "run python docs/make_bench_schema.py"
     validator = jsonschema.Draft7Validator(json.loads(text))
-    results.write(WHOLE, tmp_path / "result.json")
+    documents.write(WHOLE, tmp_path / "result.json")
     data = json.loads((tmp_path / "result.json").read_text())
     validator.validate(data)
     for change in ({"rows": [{}]}, {"bench": 2}, {"extra": 1}, {"interrupted": "no"}):
@@ -374,7 +385,7 @@ def test_broken_result_files(old: str, new: str, message: str, line: bool, tmp_p
     if not message:  # not a mistake of one key, but of the whole
         text = "[" * 100_000
     else:
-        text = "".join(bytes(chunk).decode() for chunk in results.text(WHOLE))
+        text = "".join(bytes(chunk).decode() for chunk in documents.text(WHOLE))
         assert old in text
         text = text.replace(old, new, 1)
     path = tmp_path / "broken.json"
@@ -394,7 +405,7 @@ def test_broken_result_files(old: str, new: str, message: str, line: bool, tmp_p
 def test_samples_of_a_file_are_checked(tmp_path: Path) -> None:
     """A file may be edited by hand: too few rounds, or times that are none, are found where they stand."""
     path = tmp_path / "few.json"
-    results.write(result(row(samples=[[1.0]] * 3)), path)
+    documents.write(result(row(samples=[[1.0]] * 3)), path)
     with pytest.raises(UsageError, match="at least 5") as caught:
         results.read(path)
     assert caught.value.diagnostics[0].place is not None
@@ -406,7 +417,7 @@ def test_samples_of_a_file_are_checked(tmp_path: Path) -> None:
 def compared(tmp_path: Path, old: Result, new: Result, *options: str) -> Any:
     """What the command says of two results."""
     for name, each in (("old.json", old), ("new.json", new)):
-        results.write(each, tmp_path / name, force=True)
+        documents.write(each, tmp_path / name, force=True)
     return CliRunner().invoke(app, ["compare", str(tmp_path / "old.json"), str(tmp_path / "new.json"), *options])
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import rescompile
 from rescompile.analysis.cost import cost
-from rescompile.bench import predicting, probing, results, statistics
+from rescompile.bench import documents, predicting, probing, statistics
 from rescompile.bench.predicting import Device, Predictor, Step, Timed, steps
 from rescompile.cli import app
 from rescompile.diagnostics.errors import UsageError
@@ -226,7 +226,7 @@ def run(*arguments: str) -> Any:
 def test_predict(device: Device, tmp_path: Path) -> None:
     """Networks in a table, or as data; nothing is run."""
     path = tmp_path / "device.json"
-    results.write(device, path)
+    documents.write(device, path)
     assert predicting.read(path) == device
     done = run("resnet50", "densenet121", "--device-file", str(path))
     assert done.exit_code == 0, done.output
@@ -299,7 +299,7 @@ def test_wrong_usage(arguments: list[str], message: str, tmp_path: Path, monkeyp
 def test_broken_device_files(old: str, new: str, message: str, device: Device, tmp_path: Path) -> None:
     """Refused with the place of the mistake, never with a traceback."""
     path = tmp_path / "device.json"
-    results.write(Device(1, "", "", {}, "ort-cpu", 1, device.ops[:3]), path)
+    documents.write(Device(1, "", "", {}, "ort-cpu", 1, device.ops[:3]), path)
     text, count = re.subn(old, new, path.read_text(), count=1)
     assert count == 1
     path.write_text(text)
@@ -310,7 +310,7 @@ def test_broken_device_files(old: str, new: str, message: str, device: Device, t
 
 def test_a_device_without_ops(tmp_path: Path) -> None:
     """Nothing can be predicted from it."""
-    results.write(Device(1, "", "", {}, "ort-cpu", 1, []), tmp_path / "device.json")
+    documents.write(Device(1, "", "", {}, "ort-cpu", 1, []), tmp_path / "device.json")
     done = run("resnet50", "--device-file", str(tmp_path / "device.json"))
     assert done.exit_code == 2
     assert "no measured op" in done.stderr

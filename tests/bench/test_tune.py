@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 import rescompile
-from rescompile.bench import contenders, report, results, tuning
+from rescompile.bench import contenders, documents, report, results, tuning
 from rescompile.bench.contenders import Request, TuneRequest
 from rescompile.bench.measuring import Plan
 from rescompile.bench.results import Result, Tuning
@@ -298,7 +298,7 @@ def test_the_search_is_in_the_result_file(machine: Machine, tmp_path: Path) -> N
     """All of it, as it was."""
     result, _ = tuned(machine)
     path = tmp_path / "result.json"
-    results.write(result, path)
+    documents.write(result, path)
     assert results.read(path) == result
     assert json.loads(path.read_text())["tunings"][0]["candidates"][0]["runtime"].startswith("quick")
 

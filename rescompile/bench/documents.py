@@ -1,0 +1,192 @@
+"""JSON files of dataclasses: written with the checksum trailer, read with the place of every mistake.
+
+pydantic reads them and makes their schema; it is imported when a file is read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rescompile.diagnostics.errors import Diagnostic, Place, Source, UsageError, nearest
+from rescompile.files import file_types
+from rescompile.files.checksum import sealed
+from rescompile.files.output import write_text
+
+#: What the outermost dataclass of a file declares as its `__pydantic_config__`; those inside inherit it.
+CONFIG: Mapping[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+#: A larger file is not read: a result with a million samples takes a fifth of this.
+LARGEST = 100 << 20
+#: At most this many mistakes of a file are reported.
+MOST = 20
+
+T = TypeVar("T")
+Location = tuple[str | int, ...]
+#: Reports what is wrong at a path, with a message.
+Wrong = Callable[[Location, str], None]
+
+
+def write(document: Any, path: Path, force: bool = False) -> None:
+    """Write a dataclass to a JSON file. Raises OutputError where that fails, or where the file there is not ours."""
+    write_text(text(document), path, force)
+
+
+def text(document: Any) -> Iterator[bytes | memoryview]:
+    """A dataclass as JSON whose last key is a comment with the checksum trailer."""
+    body = _layout(dataclasses.asdict(document)).removesuffix("\n}")
+    return sealed([body.encode()], b',\n  "$comment": "', b": ", b'"\n}\n')
+
+
+def _layout(value: Any, indent: str = "") -> str:
+    """JSON in which each list of numbers is one line: thousands of samples are not read one below the other."""
+    inner = f"{indent}  "
+    if isinstance(value, Mapping) and value:
+        items = (f"{inner}{json.dumps(key)}: {_layout(item, inner)}" for key, item in value.items())
+        return "{\n" + ",\n".join(items) + f"\n{indent}}}"
+    if isinstance(value, list) and any(isinstance(item, list | Mapping) for item in value):
+        return "[\n" + ",\n".join(inner + _layout(item, inner) for item in value) + f"\n{indent}]"
+    return json.dumps(value, allow_nan=False)
+
+
+def read(
+    path: Path, kind: type[T], key: str, format: int, what: str, help: str, check: Callable[[T, Wrong], None]
+) -> T:  # fmt: skip
+    """Read a JSON file of a dataclass whose `key` is the version of its format; `what` names the file in messages, and `check`
+    reports values that cannot be. Raises UsageError with every place that is wrong."""
+    from pydantic import TypeAdapter, ValidationError
+
+    source = Source(str(path), _content(path, what, help))
+    data = _parse(source, what)
+    if not isinstance(data, dict) or data.get(key) != format:
+        found = data.get(key) if isinstance(data, dict) else None
+        why = (
+            f"it has no key '{key}'" if found is None else f"it is of format {str(found)[:20]}, and this reads {format}"
+        )
+        raise UsageError(Diagnostic("E0820", f"{path} is no {what} that can be read: {why}", help=help))
+    data.pop("$comment", None)
+    problems: list[Diagnostic] = []
+
+    def wrong(where: Location, message: str, help: str | None = None) -> None:
+        problems.append(Diagnostic("E0820", message, _place(source, where), help=help))
+
+    adapter = TypeAdapter(kind)
+    try:
+        document = adapter.validate_json(json.dumps(data))  # in JSON mode a mapping is strictly a dataclass
+    except ValidationError as error:
+        known = {key for each in _records(schema(kind)) for key in each["properties"]}
+        for item in sorted(error.errors(include_url=False), key=lambda item: item["type"] == "missing")[:MOST]:
+            _report(item, known, wrong)  # a misspelt key first, then that it is missing
+    else:
+        check(document, wrong)
+    if problems:
+        raise UsageError(problems[:MOST])
+    return document
+
+
+def _content(path: Path, what: str, help: str) -> str:
+    file_types.check_file(path)
+    if path.stat().st_size > LARGEST:
+        raise UsageError(Diagnostic("E0820", f"{path} has more than {LARGEST >> 20} MiB"))
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(Diagnostic("E0820", f"{path} is no {what}, which is text", help=help)) from None
+    except OSError as error:
+        raise UsageError(Diagnostic("E0820", f"{path} cannot be read: {error.strerror}")) from None
+
+
+def _parse(source: Source, what: str) -> Any:
+    """The JSON of a file. pydantic's own parser accepts NaN and takes the last of two equal keys."""
+    try:
+        return json.loads(source.text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twins)
+    except json.JSONDecodeError as error:
+        place = Place.at(source, min(error.pos, max(len(source.text) - 1, 0)))
+        raise UsageError(Diagnostic("E0820", f"this is not JSON: {error.msg.lower()}", place)) from None
+    except (ValueError, RecursionError) as error:
+        brief = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise UsageError(Diagnostic("E0820", f"{source.name} is no {what}: {brief}")) from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"it holds {name}, which is no number of JSON")
+
+
+def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key '{next(name for name in names if names.count(name) > 1)}' is given twice")
+    return made
+
+
+#: What pydantic's kinds of errors want.
+_WANTED = {
+    "string_type": "text", "int_type": "a whole number", "float_type": "a number", "finite_number": "a number",
+    "bool_type": "true or false", "list_type": "a list", "dict_type": "a mapping", "dataclass_type": "a mapping",
+}  # fmt: skip
+_WORDS = {
+    str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list", dict: "a mapping",
+    type(None): "null",
+}  # fmt: skip
+
+
+def _report(item: Any, known: set[str], wrong: Callable[..., None]) -> None:
+    """Report an error of pydantic in our words."""
+    where = item["loc"]
+    match item["type"]:
+        case "unexpected_keyword_argument":
+            wrong(where, f"unknown key '{where[-1][:60]}'", nearest(where[-1], known))
+        case "missing":
+            wrong(where[:-1], f"the key '{where[-1]}' is missing")
+        case kind:
+            wrong(where, f"this is {_WORDS[type(item['input'])]}, and {_WANTED.get(kind, item['msg'])} is wanted")
+
+
+def _place(source: Source, path: Location) -> Place:
+    """The place of a value, found by reading the text up to it again: only a mistake needs that."""
+    text, decoder = source.text, json.JSONDecoder()
+
+    def skip(at: int) -> int:
+        while at < len(text) and text[at] in " \t\r\n,:":
+            at += 1
+        return at
+
+    at = skip(0)
+    for step in path:
+        at = skip(at + 1)  # past the bracket
+        number = 0
+        while text[at] not in "]}":
+            if isinstance(step, str):
+                key, at = decoder.raw_decode(text, at)
+                at = skip(at)
+                if key == step:
+                    break
+            elif number == step:
+                break
+            _, at = decoder.raw_decode(text, at)
+            at = skip(at)
+            number += 1
+    return Place.at(source, at)
+
+
+def schema(kind: type[Any]) -> dict[str, Any]:
+    """The JSON Schema of a dataclass, whose parts are under `definitions`."""
+    from pydantic import TypeAdapter
+    from pydantic.json_schema import GenerateJsonSchema
+
+    class Untitled(GenerateJsonSchema):
+        """Fields have names already."""
+
+        def field_title_should_be_set(self, schema: Any) -> bool:
+            return False
+
+    made = TypeAdapter(kind).json_schema(ref_template="#/definitions/{model}", schema_generator=Untitled)
+    return made | {"definitions": made.pop("$defs", {})}
+
+
+def _records(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """The schemas of a file's dataclasses."""
+    return [schema, *schema["definitions"].values()]
