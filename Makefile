@@ -48,6 +48,6 @@ $(VENV)/.run: $(VENV)/.made pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(INSTALL) --editable '.[run,dev,plot,image,keras,openvino]' torch huggingface_hub keras onnxscript
+	$(INSTALL) --editable '.[run,dev,bench,plot,image,keras,openvino]' torch huggingface_hub keras onnxscript
 	$(INSTALL) --no-deps torchvision timm
 	touch $@

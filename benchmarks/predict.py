@@ -126,36 +126,46 @@ def timed(networks: Sequence[tuple[str, Network]], options: Any, folder: Path) -
     return {title: [s for turn in timing.samples(title) for s in turn] for title, _ in networks}
 
 
+def spearman(first: Any, second: Any, samples: Any) -> Any:
+    """The correlation of ranks (Spearman 1904) in each resample, a row of indices; NaN where all values of one are equal."""
+    import numpy as np
+    from scipy.stats import rankdata
+
+    ranks = [rankdata(np.asarray(values)[samples], axis=-1) for values in (first, second)]
+    a, b = (each - each.mean(axis=-1, keepdims=True) for each in ranks)
+    with np.errstate(invalid="ignore"):
+        return (a * b).sum(axis=-1) / np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1))
+
+
 def ranking(times: Times, networks: Sequence[tuple[str, Network]], predicted: Sequence[float]) -> list[Row]:
-    """All three correlations, and by how much the first is larger than the others."""
+    """All three correlations, and by how much the first is larger than the others, with intervals of the bootstrap over specs."""
     import numpy as np
 
     from rescompile.analysis.cost import cost
-    from rescompile.bench.statistics import RESAMPLES, spearman, spearman_interval
+    from rescompile.bench.statistics import RESAMPLES
 
-    measured = np.array([statistics.median(times[title]) for title, _ in networks])
-    ranked = {
-        "predicted time": np.array(predicted),
-        "multiply-adds": np.array([cost(network).macs for _, network in networks]),
-        "parameters": np.array([cost(network).parameters for _, network in networks]),
-    }
-    rows = []
-    for name, values in ranked.items():
-        found = spearman_interval(values, measured)
-        bound, verdict = (
-            (0.9, "ok" if found.value >= 0.9 else "MISSED") if name == "predicted time" else (None, "shown")
-        )
-        span = Interval(found.value, found.low, found.high)
-        rows.append(Row(f"Spearman of measured time and {name}", found.value, ">=", bound, "", span, verdict=verdict))
+    measured = [statistics.median(times[title]) for title, _ in networks]
+    whole = np.arange(len(measured))[None]
     samples = np.random.default_rng(SEED).integers(0, len(measured), (RESAMPLES, len(measured)))
+    ranked = {
+        "predicted time": predicted,
+        "multiply-adds": [cost(network).macs for _, network in networks],
+        "parameters": [cost(network).parameters for _, network in networks],
+    }
+    found = {name: (spearman(v, measured, whole), spearman(v, measured, samples)) for name, v in ranked.items()}
+
+    def interval(value: Any, drawn: Any) -> Interval:
+        return Interval(float(value[0]), *(float(bound) for bound in np.nanquantile(drawn, (0.025, 0.975))))
+
+    rows = []
+    for name, (value, drawn) in found.items():
+        span = interval(value, drawn)
+        bound, verdict = (0.9, "ok" if span.value >= 0.9 else "MISSED") if name == "predicted time" else (None, "shown")
+        rows.append(Row(f"Spearman of measured time and {name}", span.value, ">=", bound, "", span, verdict=verdict))
+    ours, drawn = found["predicted time"]
     for other in ("multiply-adds", "parameters"):
-        more = [
-            spearman(ranked["predicted time"][at], measured[at]) - spearman(ranked[other][at], measured[at]) for at in samples
-        ]  # fmt: skip
-        low, high = (float(bound) for bound in np.nanquantile(more, (0.025, 0.975)))
-        value = spearman(ranked["predicted time"], measured) - spearman(ranked[other], measured)
-        row = Row(f"more than that of {other} by", value, ">", 0.0, "", Interval(value, low, high))
-        rows.append(judged(row, 0.0))
+        span = interval(ours - found[other][0], drawn - found[other][1])
+        rows.append(judged(Row(f"more than that of {other} by", span.value, ">", 0.0, "", span), 0.0))
     return rows
 
 
@@ -163,7 +173,9 @@ def main() -> int:
     """Measure ops and networks, print the tables, write the JSON file; the exit code says whether the promises hold."""
     options = arguments(__doc__ or "", pairs=30, parts=False)
     described = machine()
-    missing = [package for package in ("rescompile", "torch", "onnxruntime") if not importlib.util.find_spec(package)]
+    missing = [
+        package for package in ("rescompile", "torch", "onnxruntime", "scipy") if not importlib.util.find_spec(package)
+    ]
     if missing:
         return report(options, described, {}, [unmeasured("ranking", f"not measured: no {missing[0]}")])
     from rescompile.bench import probing

@@ -245,7 +245,7 @@ def main() -> int:
     """Measure, print both tables, write the JSON file; the exit code says whether the promises hold."""
     options = arguments(__doc__ or "", pairs=50, sittings=10)
     described = machine()
-    needed = ("rescompile", "torch", "torchvision", "timm", "onnxruntime")
+    needed = ("rescompile", "torch", "torchvision", "timm", "onnxruntime", "scipy")
     missing = [package for package in needed if not importlib.util.find_spec(package)]
     if missing:
         rows = [unmeasured(name, f"not measured: no {missing[0]}") for name in chosen(names(), options.only)]

@@ -45,7 +45,9 @@ class Comparison:
 
 
 def compare(old: Result, new: Result) -> Comparison:
-    """Compare two results, row by row. Raises UsageError where they have no row in common."""
+    """Compare two results, row by row. Raises UsageError where they have no row in common, and Unavailable
+    where SciPy is missing."""
+    statistics.require()
     before = {row.key: row for row in old.rows}
     after = {row.key: row for row in new.rows}
     common = [key for key in before if key in after]

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rescompile.bench import documents
+from rescompile.bench import documents, statistics
 from rescompile.bench.documents import Wrong
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side
@@ -273,7 +273,8 @@ class Predictor:
     """
 
     def __init__(self, device: Device) -> None:
-        """Raises UsageError where the device has no measured ops."""
+        """Raises UsageError where the device has no measured ops, and Unavailable where SciPy is missing."""
+        statistics.require()
         regimes: dict[str, list[Timed]] = {}
         for timed in device.ops:
             regimes.setdefault(timed.step.regime, []).append(timed)
@@ -314,26 +315,10 @@ class Predictor:
 
 def _fitted(ops: Sequence[Timed]) -> _Regime:
     """Rates with the least relative errors: short ops count as much as long ones."""
+    from scipy.optimize import nnls
+
     terms = np.array([timed.step.terms for timed in ops])
     seconds = np.array([timed.seconds for timed in ops])
-    rates = nonnegative(terms / seconds[:, None], np.ones(len(ops)))
+    rates, _ = nnls(terms / seconds[:, None], np.ones(len(ops)))
     fit = terms @ rates
     return _Regime(rates, np.array([timed.step.place for timed in ops]), np.log(seconds / fit))
-
-
-def nonnegative(matrix: Vector, wanted: Vector) -> Vector:
-    """The non-negative x of the least |matrix x - wanted|, by coordinate descent on columns of one length."""
-    scale = np.sqrt((matrix**2).sum(axis=0))
-    used = scale > 0
-    unit = matrix[:, used] / scale[used]
-    gram, target = unit.T @ unit, unit.T @ wanted
-    x = np.zeros(len(target))
-    for _ in range(20_000):
-        before = x.copy()
-        for at in range(len(x)):
-            x[at] = max(0.0, x[at] + target[at] - gram[at] @ x)
-        if np.abs(x - before).max(initial=0.0) < 1e-12:
-            break
-    made = np.zeros(matrix.shape[1])
-    made[used] = x / scale[used]
-    return made

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from rescompile.bench import peers, tuning
+from rescompile.bench import peers, statistics, tuning
 from rescompile.bench.contenders import (
     Configuration,
     Contender,
@@ -38,7 +38,8 @@ class Bench:
     """A benchmark under way. `result` contains the rows so far at any time; `problems` are the errors behind missing ones."""
 
     def __init__(self, request: Request, say: Callable[[str], None]) -> None:
-        """Raises what `configurations` raises."""
+        """Raises what `configurations` raises, and Unavailable where SciPy is missing."""
+        statistics.require()
         self._request = request
         self._configurations, missing = configurations(request)
         for each in missing:

@@ -15,11 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rescompile.diagnostics.errors import Diagnostic, Unavailable
 
 #: The probability that an interval holds the true value.
 LEVEL = 0.95
@@ -32,6 +33,15 @@ LEAST_ROUNDS = 5
 
 #: Times of [rounds, runs], or of [sittings, rounds, runs].
 Samples = NDArray[np.float64]
+
+
+def require() -> None:
+    """Raise Unavailable where SciPy is missing, of which intervals and fits are made."""
+    try:
+        import scipy  # noqa: F401
+    except ImportError:
+        message = "the statistics of bench need SciPy, which is not installed"
+        raise Unavailable(Diagnostic("E0902", message, help="pip install 'rescompile[bench]'")) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,20 +238,10 @@ def _within(found: Interval, ours: Samples, base: Samples) -> Interval:
 
 
 def _student(freedom: float) -> float:
-    """The quantile of Student's distribution for LEVEL: of one and two degrees of freedom as it is, and of more by the expansion
-    of Fisher and Cornish (1960). Between one and two, as Welch's often are, that is up to a quarter too small; there the logarithm is
-    nearly straight over 1 / freedom, and its chord at most 3% too large."""
-    if freedom <= 2:
-        one, two = math.tan(math.pi * LEVEL / 2), LEVEL * math.sqrt(2 / (1 - LEVEL**2))
-        return two * math.pow(one / two, 2 / freedom - 1)
-    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
-    terms = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return sum(term / freedom**power for power, term in enumerate(terms))
+    """The quantile of Student's distribution for LEVEL."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
 # --- the warm-up ------------------------------------------------------------------------------------------------------
@@ -275,31 +275,3 @@ def _quartiles(values: Any) -> float:
     """The distance between the quartiles."""
     low, high = np.percentile(values, (25, 75))
     return float(high - low)
-
-
-# --- ranks ------------------------------------------------------------------------------------------------------------
-
-
-def spearman(first: Sequence[float] | Samples, second: Sequence[float] | Samples) -> float:
-    """The correlation of ranks (Spearman 1904), equal values sharing the mean of theirs. NaN where all values of one are equal."""
-    a, b = _ranks(first), _ranks(second)
-    if a.std() == 0 or b.std() == 0:
-        return math.nan
-    return float(np.corrcoef(a, b)[0, 1])
-
-
-def spearman_interval(first: Sequence[float] | Samples, second: Sequence[float] | Samples, seed: int = 0) -> Interval:
-    """The correlation of ranks with the percentile interval of the bootstrap over pairs."""
-    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    generator = np.random.default_rng(seed)
-    drawn = [spearman(a[at], b[at]) for at in generator.integers(0, len(a), (RESAMPLES, len(a)))]
-    low, high = (float(bound) for bound in np.nanquantile(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2)))
-    return Interval(spearman(a, b), low, high)
-
-
-def _ranks(values: Sequence[float] | Samples) -> Samples:
-    """The ranks of values from 0."""
-    _, inverse, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    made: Samples = (ends - (counts + 1) / 2)[inverse]
-    return made

@@ -45,7 +45,7 @@ def predict(
 ) -> None:
     """Predict how long networks take for one input in ONNX Runtime on a processor; none of them is run."""
     from rescompile.analysis.cost import cost
-    from rescompile.bench import predicting
+    from rescompile.bench import predicting, statistics
 
     if device_file is None:
         help = "rescompile predict --measure --device-file FILE measures this machine"
@@ -55,6 +55,7 @@ def predict(
     if threads is not None and not measure:
         raise UsageError(Diagnostic("E0802", "--threads is that of --measure: a device file has its own"))
     networks = [elaborated(spec, set)[1] for spec in specs or ()]
+    statistics.require()
     path = Path(device_file)
     device = _measured(path, threads, force) if measure else predicting.read(path)
     predictor = predicting.Predictor(device)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ from typer.testing import CliRunner
 
 import rescompile
 from rescompile.analysis.cost import cost
-from rescompile.bench import documents, predicting, probing, statistics
+from rescompile.bench import documents, predicting, probing
 from rescompile.bench.predicting import Device, Predictor, Step, Timed, steps
 from rescompile.cli import app
 from rescompile.diagnostics.errors import UsageError
 from rescompile.ir.network import Network, Parallel, walk
 from rescompile.passes import apply
+
+pytest.importorskip("scipy", reason="times are fitted by it: pip install 'rescompile[bench]'")
 
 #: Seconds of a made-up device: each regime a fixed time, and times for a thousand multiply-adds, bytes of maps and of weights.
 RATES = {
@@ -185,34 +189,39 @@ def test_weights_that_fit_no_cache(probed: list[Step]) -> None:
     assert more == pytest.approx(4 * step.weights * 9 * 2e-11, rel=0.3)
 
 
-def test_nonnegative_least_squares() -> None:
-    """Where the least squares are non-negative, they are it; and else the conditions of Karush, Kuhn and Tucker hold."""
-    draw = np.random.default_rng(0)
-    matrix = draw.random((40, 4))
-    right = np.array([1.0, 0.5, 2.0, 0.1])
-    assert predicting.nonnegative(matrix, matrix @ right) == pytest.approx(right, rel=1e-5)
-    wanted = matrix @ np.array([1.0, -2.0, 1.0, 0.0]) + draw.normal(0, 0.1, 40)
-    found = predicting.nonnegative(matrix, wanted)
-    slope = matrix.T @ (matrix @ found - wanted)
-    assert (found >= 0).all()
-    assert (slope > -1e-6).all()
-    assert np.abs(slope[found > 0]).max() < 1e-6
+@pytest.fixture(scope="module")
+def spearman() -> Iterator[Any]:
+    """That of benchmarks/predict.py, whose neighbours are found as when it is run."""
+    folder = str(Path(__file__).parents[2] / "benchmarks")
+    sys.path.insert(0, folder)
+    try:
+        import predict
+
+        yield predict.spearman
+    finally:
+        sys.path.remove(folder)
 
 
-def test_ranks() -> None:
-    """Spearman's correlation on textbook cases; ties share their mean, and a constant has none."""
-    assert statistics.spearman([1, 2, 3, 4], [10, 100, 1000, 10000]) == pytest.approx(1)
-    assert statistics.spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
+def test_ranks(spearman: Any) -> None:
+    """Spearman's correlation on textbook cases, one resample a row; ties share their mean, and a constant has none."""
+
+    def of(first: list[float], second: list[float]) -> float:
+        return float(spearman(first, second, np.arange(len(first))[None])[0])
+
+    assert of([1, 2, 3, 4], [10, 100, 1000, 10000]) == pytest.approx(1)
+    assert of([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
     # Kendall & Gibbons, and by hand: 1 - 6 * sum(d^2) / (n^3 - n), d = (0, 1, 1, 0, 0)
-    assert statistics.spearman([1, 2, 3, 4, 5], [1, 3, 2, 4, 5]) == pytest.approx(1 - 6 * 2 / 120)
-    assert statistics.spearman([1, 1, 2], [1, 2, 3]) == pytest.approx(math.sqrt(3) / 2)
-    assert math.isnan(statistics.spearman([1, 1, 1], [1, 2, 3]))
+    assert of([1, 2, 3, 4, 5], [1, 3, 2, 4, 5]) == pytest.approx(1 - 6 * 2 / 120)
+    assert of([1, 1, 2], [1, 2, 3]) == pytest.approx(math.sqrt(3) / 2)
+    assert math.isnan(of([1, 1, 1], [1, 2, 3]))
     draw = np.random.default_rng(0)
     first = draw.normal(size=50)
     second = first + draw.normal(size=50)
-    span = statistics.spearman_interval(first, second)
-    assert span.low < span.value < span.high < 1
-    assert span == statistics.spearman_interval(np.exp(first), second), "ranks know no scale"
+    samples = draw.integers(0, 50, (500, 50))
+    found = spearman(first, second, samples)
+    assert np.quantile(found, 0.025) < of(first, second) < np.quantile(found, 0.975) < 1
+    assert (found == spearman(np.exp(first), second, samples)).all(), "ranks know no scale"
+    assert found[7] == pytest.approx(of(first[samples[7]], second[samples[7]]))
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -323,3 +332,13 @@ def test_a_file_that_is_not_ours_stays(tmp_path: Path) -> None:
     done = run("--measure", "--device-file", str(path))
     assert done.exit_code == 5
     assert path.read_text() == '{"mine": true}\n'
+
+
+def test_without_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told before anything is measured, with the command that installs it."""
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    monkeypatch.setattr(probing, "measure", lambda *_: pytest.fail("it measures"))
+    done = run("resnet50", "--measure", "--device-file", str(tmp_path / "device.json"))
+    assert (done.exit_code, list(tmp_path.iterdir())) == (4, [])
+    assert "error[E0902]: the statistics of bench need SciPy" in done.stderr
+    assert "pip install 'rescompile[bench]'" in done.stderr
