@@ -1,13 +1,12 @@
-"""An ONNX file written as a stream: the graph first, then each tensor as it is made, so that weights are never held twice.
+"""An ONNX file written as a stream: the graph first, then each tensor when it is computed, so that no weight is in memory twice.
 
-The bytes are those that the onnx package itself would write, in the order of field numbers, with the seal
-of `rescompile.seal` as the last metadata entry.
+The bytes are those that the onnx package itself would write, in the order of field numbers. The last metadata entry is the
+checksum of `rescompile.files.checksum`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from rescompile.files.checksum import MARK, sealed
 from rescompile.files.output import Chunk, File
 from rescompile.weights import Array, Weights
 
+from .model import Call, Model, Tensor, Value
 from .protobuf import data, head, number, numbers, real, text, texts
 
 IR_VERSION = 10
@@ -24,62 +24,6 @@ EXTERNAL_ABOVE = 3 << 29
 _ALIGNMENT = 4096
 TYPES = {"float32": 1, "int64": 7, "float16": 10}  # TensorProto.DataType
 _EXTERNAL = 1  # TensorProto.DataLocation
-_WIDTHS = {"float32": 4, "int64": 8, "float16": 2}
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """An initializer: a weight by its name, or a small constant of the graph itself."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str = "float32"
-    constant: Array | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Its size in bytes."""
-        size = _WIDTHS[self.dtype]
-        for n in self.shape:
-            size *= n
-        return size
-
-
-@dataclass(slots=True)
-class Call:
-    """A node of the graph; `shape` is that of its output, without the batch, and of each of the `others` if it has more: for a
-    map or a vector of features, of the size that the spec says."""
-
-    name: str
-    operator: str
-    inputs: list[str]
-    output: str
-    shape: tuple[int, ...]
-    attributes: dict[str, Any]
-    others: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """An input or output of the graph; a dimension that is text is free and called so."""
-
-    name: str
-    shape: Sequence[int | str]
-    dtype: str = "float32"
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """Everything of a model but the values of its weights."""
-
-    name: str
-    nodes: Sequence[Call]
-    tensors: Sequence[Tensor]
-    inputs: Sequence[Value]
-    outputs: Sequence[Value]
-    opset: int
-    producer: tuple[str, str]
-    metadata: Mapping[str, str]
 
 
 def files(model: Model, weights: Weights | None, name: str) -> list[File]:

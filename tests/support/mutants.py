@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -42,12 +43,15 @@ from rescompile.ir.ops import (
     Subsample,
     Upsample,
 )
+from rescompile.ir.traversal import ThreadRules
 from rescompile.lang import library
 from rescompile.lang.spec.values import Each, FirstRest
 from rescompile.passes import fold_batchnorm as folding
 
 Array = NDArray[Any]
 onnx: Any = backend.load("onnx")
+onnx_graph: Any = import_module("rescompile.backends.onnx.graph")
+onnx_ops: Any = import_module("rescompile.backends.onnx.ops")
 Patch = pytest.MonkeyPatch
 
 #: The mistakes by their names: of what is made of the tree, and of what makes the tree.
@@ -72,8 +76,8 @@ def rule(name: str, kind: type[Kind], change: Callable[..., str]) -> None:
     """A mistake in the row of one op: `change` gets the right rule and its arguments."""
 
     def plant(patch: Patch) -> None:
-        right = onnx.RULES[kind]
-        patch.setitem(onnx.RULES, kind, lambda graph, *rest: change(right, graph, *rest))
+        right = onnx_ops.RULES[kind]
+        patch.setitem(onnx_ops.RULES, kind, lambda graph, *rest: change(right, graph, *rest))
 
     OF_BACKENDS[name] = plant
 
@@ -127,7 +131,7 @@ def without_relu(right: Any, graph: Any, name: str, op: Op, kind: Act, value: st
 
 
 def overhang_counted(right: Any, graph: Any, name: str, op: Op, kind: AvgPool, value: str) -> str:
-    pads = (*kind.padding, *onnx._end_pads(op, kind))
+    pads = (*kind.padding, *onnx_ops._end_pads(op, kind))
     facts = {"kernel_shape": kind.kernel, "strides": kind.steps, "count_include_pad": int(kind.count_pad)}
     return graph.call(name, "AveragePool", [value], op.output, pads=pads, **facts)
 
@@ -200,12 +204,12 @@ def merge(name: str, change: Callable[[Parallel, list[str]], tuple[Parallel, lis
     """A mistake in how branches are merged."""
 
     def plant(patch: Patch) -> None:
-        right = onnx._merge
+        right = onnx_graph.merge
 
         def wrong(graph: Any, full: str, node: Parallel, branches: list[str]) -> str:
             return right(graph, full, *change(node, branches))
 
-        patch.setattr(onnx, "_merge", wrong)
+        patch.setattr(onnx_graph, "merge", wrong)
 
     OF_BACKENDS[name] = plant
 
@@ -237,13 +241,13 @@ merge(
 
 @planted(OF_BACKENDS)
 def parts_of_a_split_in_another_order(patch: Patch) -> None:
-    right = onnx.Graph.split
-    patch.setattr(onnx.Graph, "split", lambda *given: right(*given)[::-1])
+    right = onnx_graph.Graph.split
+    patch.setattr(onnx_graph.Graph, "split", lambda *given: right(*given)[::-1])
 
 
 @planted(OF_BACKENDS)
 def ceil_ignored(patch: Patch) -> None:
-    patch.setattr(onnx, "_end_pads", lambda op, kind: kind.padding)
+    patch.setattr(onnx_ops, "_end_pads", lambda op, kind: kind.padding)
 
 
 @planted(OF_BACKENDS)
@@ -254,27 +258,27 @@ def adaptive_bins_by_whole_division(patch: Patch) -> None:
             matrix[i, min(i * step, n - 1) : (i + 1) * step] = 1 / step
         return matrix
 
-    patch.setattr(onnx, "_bins", bins)
+    patch.setattr(onnx_ops, "_bins", bins)
 
 
 @planted(OF_BACKENDS)
 def sigmoid_as_tanh(patch: Patch) -> None:
-    patch.setitem(onnx._ACTS, "sigmoid", onnx._ACTS["tanh"])
+    patch.setitem(onnx_ops._ACTS, "sigmoid", onnx_ops._ACTS["tanh"])
 
 
 @planted(OF_BACKENDS)
 def gelu_always_approximate(patch: Patch) -> None:
-    patch.setitem(onnx._ACTS, "gelu", onnx._ACTS["gelu_tanh"])
+    patch.setitem(onnx_ops._ACTS, "gelu", onnx_ops._ACTS["gelu_tanh"])
 
 
 @planted(OF_BACKENDS)
 def bilinear_asymmetric(patch: Patch) -> None:
-    patch.setitem(onnx._UPSAMPLES["bilinear"], "coordinate_transformation_mode", "asymmetric")
+    patch.setitem(onnx_ops._UPSAMPLES["bilinear"], "coordinate_transformation_mode", "asymmetric")
 
 
 @planted(OF_BACKENDS)
 def bilinear_with_aligned_corners(patch: Patch) -> None:
-    patch.setitem(onnx._UPSAMPLES["bilinear"], "coordinate_transformation_mode", "align_corners")
+    patch.setitem(onnx_ops._UPSAMPLES["bilinear"], "coordinate_transformation_mode", "align_corners")
 
 
 @planted(OF_BACKENDS)
@@ -298,25 +302,29 @@ def weights_of_two_convs_swapped(patch: Patch) -> None:
 
 @planted(OF_BACKENDS)
 def constants_in_half_precision(patch: Patch) -> None:
-    right = onnx.Graph.constant
+    right = onnx_graph.Graph.constant
 
     def wrong(self: Any, name: str, value: Array) -> str:
         return right(self, name, value if value.dtype == np.int64 else value.astype(np.float16).astype(np.float32))
 
-    patch.setattr(onnx.Graph, "constant", wrong)
+    patch.setattr(onnx_graph.Graph, "constant", wrong)
 
 
 @planted(OF_BACKENDS)
 def side_output_without_its_body(patch: Patch) -> None:
-    right = onnx._thread
+    right = onnx_graph.thread
 
-    def wrong(node: Node, path: str, value: str, graph: Any, outputs: dict[str, str]) -> str:
-        made = right(node, path, value, graph, outputs)
-        if isinstance(node, Side) and node.output_name in outputs:
-            outputs[node.output_name] = value
-        return made
+    def wrong(root: Series, first: str, rules: ThreadRules[str]) -> str:
+        def side(path: str, node: Side, value: str, through: Callable[[str], str]) -> None:
+            def around(start: str) -> str:
+                through(start)
+                return start
 
-    patch.setattr(onnx, "_thread", wrong)
+            rules.side(path, node, value, around)
+
+        return right(root, first, replace(rules, side=side))
+
+    patch.setattr(onnx_graph, "thread", wrong)
 
 
 @planted(OF_BACKENDS)

@@ -1,0 +1,64 @@
+"""float16: a graph of float32 and its weights, converted; input and outputs stay float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic
+from rescompile.ir.network import INPUT, Network
+from rescompile.weights import Array, Weights
+
+from .file import TYPES
+from .model import Call, Graph, Tensor
+
+
+def half_graph(graph: Graph, network: Network) -> None:
+    """Convert a graph of float32 to float16 in place, between casts of its input and its outputs."""
+    taken = graph.taken | {call.output for call in graph.calls}
+
+    def inner(name: str) -> str:
+        while (name := f"{name}_half") in taken:
+            pass
+        return name
+
+    outputs = network.outputs
+    renamed = {name: inner(name) for name in (INPUT, *outputs)}
+    graph.rename(renamed)
+    first = Call(renamed[INPUT], "Cast", [INPUT], renamed[INPUT], network.input, {"to": TYPES["float16"]})
+    last = [
+        Call(f"{name}.cast", "Cast", [renamed[name]], name, shape, {"to": TYPES["float32"]})
+        for name, shape in outputs.items()
+    ]
+    graph.calls = [first, *graph.calls, *last]
+    scales = {call.inputs[2] for call in graph.calls if call.operator == "Resize"}  # which are float32 in any graph
+    graph.tensors = [tensor if tensor.name in scales else _half_tensor(tensor) for tensor in graph.tensors]
+
+
+def _half_tensor(tensor: Tensor) -> Tensor:
+    if tensor.dtype != "float32":
+        return tensor
+    constant = None if tensor.constant is None else tensor.constant.astype(np.float16)
+    return replace(tensor, dtype="float16", constant=constant)
+
+
+def half_weights(weights: Weights) -> Weights:
+    """The weights in float16; CheckFailed is raised when one is read that float16 cannot represent."""
+    return weights.replaced({name: _halved(weights, name) for name in weights})
+
+
+def _halved(weights: Weights, name: str) -> Callable[[], Array]:
+    def make() -> Array:
+        value = weights[name]
+        if value.dtype != np.float32:
+            return value
+        with np.errstate(over="ignore"):
+            half = value.astype(np.float16)
+        if np.isinf(half).any() and not np.isinf(value).any():
+            message = f"{name} has values up to {np.abs(value).max():.3g}, and float16 ends at 65504"
+            raise CheckFailed(Diagnostic("E0702", message, help="fold norms, or build in fp32"))
+        return half
+
+    return make

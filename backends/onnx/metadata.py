@@ -1,0 +1,107 @@
+"""What an ONNX file records: where it came from, so that `extract` and a new build give the same file, and facts about it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rescompile.backend import Recorded, origin
+from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.ir.network import Network
+from rescompile.weights import Weights
+
+from .protobuf import fields
+
+if TYPE_CHECKING:
+    from rescompile.analysis.dynamic_shapes import Sizes
+
+SPEC, SHA256, PASSES = "rescompile.spec", "rescompile.sha256", "rescompile.passes"
+WEIGHTS, PREPROCESS, DYNAMIC = "rescompile.weights", "rescompile.preprocess", "rescompile.dynamic"
+CALIBRATION = "rescompile.calibration"
+#: Under which key an option is recorded that has another value than its default.
+OPTION_KEYS = {
+    "precision": "rescompile.precision",
+    "made_for": "rescompile.for",
+    "opset": "rescompile.opset",
+    "batch": "rescompile.batch",
+}
+
+
+def metadata(
+    network: Network, weights: Weights | None, sizes: Sizes | None, changed: Mapping[str, Any]
+) -> dict[str, str]:
+    """What a model records of its origin; `changed` are the options that do not have their default."""
+    entries = {SPEC: network.text, SHA256: network.sha256, PASSES: json.dumps(network.passes)}
+    entries |= {key: str(changed[name]) for name, key in OPTION_KEYS.items() if name in changed}
+    if (source := origin(weights)) is not None:
+        entries[WEIGHTS] = source
+    if network.preprocess:
+        entries[PREPROCESS] = json.dumps(network.preprocess, sort_keys=True)
+    if sizes:
+        entries[DYNAMIC] = json.dumps(sizes.data())
+    return entries
+
+
+def facts(network: Network, sizes: Sizes | None, nodes: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Statements about a model, for people and for --json."""
+    batch = options["batch"] or "batch"
+    outputs = sizes.outputs if sizes else network.outputs
+    return {
+        "input": [batch, *(sizes.input if sizes else network.input)],
+        "outputs": {name: [batch, *shape] for name, shape in outputs.items()},
+        "nodes": nodes,
+        "opset": options["opset"],
+        "precision": options["precision"],
+        **({"for": options["made_for"]} if options["made_for"] is not None else {}),
+        **({"free": sizes.data()} if sizes else {}),
+    }
+
+
+def extract(path: Path) -> Recorded | None:
+    """What a model records of the spec it came from; None where it records nothing. Raises UsageError for another file."""
+    entries: dict[str, str] = {}
+    numbers = set()
+    try:
+        with path.open("rb") as file:
+            for number, value in fields(file, wanted=14):
+                numbers.add(number)
+                if number == 14:
+                    key, text = (part.decode() for _, part in fields(io.BytesIO(value)))
+                    entries[key] = text
+        if not {1, 7} <= numbers:
+            raise ValueError("it has no version or no graph")
+    except (OSError, ValueError) as error:
+        raise UsageError(Diagnostic("E0801", f"{path} cannot be read as an ONNX model: {error}")) from None
+    if SPEC not in entries:
+        return None
+    try:
+        passes = tuple(json.loads(entries.get(PASSES, "[]")))
+        return Recorded(entries[SPEC], entries.get(SHA256, ""), passes, tuple(_options(entries)))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise UsageError(Diagnostic("E0801", f"what {path} records beside its spec cannot be read")) from None
+
+
+def _options(entries: Mapping[str, str]) -> Iterator[str]:
+    """The options that a model was built with, as they are typed. With a recipe the precision is always given, since the
+    recipe may have another."""
+    keys = OPTION_KEYS
+    if keys["made_for"] in entries:
+        yield f"for={entries[keys['made_for']]}"
+    if keys["precision"] in entries or keys["made_for"] in entries:
+        yield f"precision={entries.get(keys['precision'], 'fp32')}"
+    for option in ("opset", "batch"):
+        if keys[option] in entries:
+            yield f"{option}={entries[keys[option]]}"
+    if DYNAMIC in entries:
+        yield f"dynamic={','.join(json.loads(entries[DYNAMIC]))}"
+    if WEIGHTS in entries:
+        yield entries[WEIGHTS]
+    if CALIBRATION in entries:
+        calibration = json.loads(entries[CALIBRATION])
+        seed = calibration.get("seed")  # of inputs that were drawn
+        yield "calibrate=FOLDER" if seed is None else f"calibrate={calibration['inputs']}"
+        if seed and not entries.get(WEIGHTS, "").startswith("seed="):
+            yield f"seed={seed}"
