@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -78,6 +79,34 @@ def with_passes(function: Callable[..., None]) -> Callable[..., None]:
     wrapped.__annotations__ = {p.name: p.annotation for p in [*kept, *added]}
     del wrapped.__wrapped__
     return wrapped
+
+
+def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command that takes the fields of a dataclass as options; they arrive as its `options`."""
+    hints = get_type_hints(kind, include_extras=True)
+    added = [
+        inspect.Parameter(f.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=f.default, annotation=hints[f.name])
+        for f in fields(kind)
+    ]
+
+    def decorated(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> None:
+            options = kind(**{each.name: kwargs.pop(each.name) for each in added})
+            function(*args, options=options, **kwargs)
+
+        signature = inspect.signature(function, eval_str=True)
+        parameters = [
+            each
+            for parameter in signature.parameters.values()
+            for each in (added if parameter.name == "options" else [parameter])
+        ]
+        wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {each.name: each.annotation for each in parameters}
+        del wrapped.__wrapped__
+        return wrapped
+
+    return decorated
 
 
 def _flags(step: Pass) -> str:
