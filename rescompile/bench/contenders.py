@@ -15,7 +15,8 @@ from rescompile.bench.reference import Reference
 from rescompile.bench.results import Missing
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, one_of
 from rescompile.ir.network import Network
-from rescompile.runtimes import PRECISIONS, RUNTIMES, Job, Prepared, Runtime, find
+from rescompile.ir.precision import PRECISIONS
+from rescompile.runtimes import RUNTIMES, Job, Prepared, Runtime, find
 from rescompile.runtimes.device import usable
 
 #: Options of a runtime worth trying besides none: memory layout, compilation, CUDA graphs.
@@ -146,7 +147,7 @@ def configurations(request: Request) -> tuple[list[Configuration], list[Missing]
     """
     runtimes, precisions = request.runtimes, request.precisions
     if request.tune is not None:
-        runtimes, precisions = with_options(runtimes or available_runtimes()), precisions or PRECISIONS
+        runtimes, precisions = with_options(runtimes or available_runtimes()), precisions or tuple(PRECISIONS)
     _check_names(request, precisions)
     parsed = [(text, *find(text)) for text in runtimes]
     absent = {runtime.name: problem for _, runtime, _ in parsed if (problem := _absent(runtime)) is not None}

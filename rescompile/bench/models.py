@@ -26,9 +26,6 @@ from rescompile.weights import Array, Weights
 
 #: An input repeats after so many images: outputs of one image do not depend on the others, and float64 takes its time.
 DISTINCT = 4
-#: Of which type the ONNX file for a precision is: in tf32 and bf16 the runtime rounds by itself. In int8 it is made by the recipe for
-#: the runtime.
-FILES = {"fp32": "fp32", "tf32": "fp32", "bf16": "fp32", "fp16": "fp16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +74,9 @@ def of_spec(network: Network, options: Mapping[str, Any], seed: int, label: str 
 
 
 def form_of(runtime: str, precision: str) -> str:
-    """Of which form the ONNX file is that a runtime takes for a precision: fp32, fp16, or the name of a recipe for int8."""
-    return FILES.get(precision) or {"ort-tensorrt": "tensorrt"}.get(runtime, runtime)
+    """The form of the ONNX file that a runtime takes for a precision: fp16; for int8 the name of the runtime, whose recipe
+    makes the file; else fp32: in tf32 and bf16 the runtime rounds by itself."""
+    return runtime if precision == "int8" else "fp16" if precision == "fp16" else "fp32"
 
 
 def _writer(

@@ -12,9 +12,9 @@ from rescompile.bench.models import Model, form_of
 from rescompile.bench.reference import Reference
 from rescompile.bench.results import Roofline
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic
+from rescompile.ir.precision import FLOATS
 from rescompile.quantize import quantizer
 from rescompile.runtimes import RUNTIMES, Job, roofline
-from rescompile.runtimes.verify import BITS
 from rescompile.weights import Array
 
 
@@ -71,7 +71,7 @@ def check(contender: Contender) -> None:
         f"{contender.error:.2g}, and at most {contender.bound:.2g} is rounding"
     )
     help = "its time says nothing"
-    if configuration.precision in BITS:
+    if configuration.precision in FLOATS:
         help += "; 'rescompile verify' finds the first part that differs"
     raise CheckFailed(Diagnostic("E0721", message, help=help))
 

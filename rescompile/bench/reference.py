@@ -10,13 +10,9 @@ import numpy as np
 from rescompile.bench import modules
 from rescompile.bench.models import DISTINCT, Model
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic
-from rescompile.runtimes.verify import BITS, TIMES, floor, relative_error
+from rescompile.ir.precision import PRECISIONS
+from rescompile.runtimes.verify import TIMES, floor, relative_error
 from rescompile.weights import Array
-
-#: The largest number that each precision holds.
-LARGEST = {"fp32": 3.4e38, "tf32": 3.4e38, "fp16": 65504.0, "bf16": 3.39e38, "int8": 3.4e38}
-#: The bits that numbers keep, where a bound has to do with it.
-_BITS = {**BITS, "int8": 8}
 
 
 class Reference:
@@ -43,7 +39,7 @@ class Reference:
     def hold(self, precision: str) -> None:
         """Raise CheckFailed where an activation is larger than any number of a precision."""
         if precision not in self._held:
-            strange = modules.irregular(self.model.base, self._distinct, LARGEST[precision])
+            strange = modules.irregular(self.model.base, self._distinct, PRECISIONS[precision].largest)
             if strange is not None:
                 raise CheckFailed(Diagnostic("E0720", f"{self.model.name} cannot be timed in {precision}: {strange}"))
             self._held.add(precision)
@@ -59,7 +55,7 @@ class Reference:
     def bound(self, precision: str) -> float:
         """How large an error may be: three times that of eager torch in the same precision, and for int8 of the same file with
         its sums taken in floats. Where neither has run, the error of torch in float32 is scaled by the bits that numbers keep."""
-        bits = _BITS[precision]
-        eager = self._eager.get(precision, self._plain * 2.0 ** (_BITS["fp32"] - bits))
+        bits = PRECISIONS[precision].bits
+        eager = self._eager.get(precision, self._plain * 2.0 ** (PRECISIONS["fp32"].bits - bits))
         least = floor(self.model.network, bits)
         return max(TIMES * eager, least) if math.isfinite(eager) else least

@@ -17,9 +17,6 @@ from typing import Any, Protocol
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, nearest, one_of
 from rescompile.weights import Array
 
-#: How numbers are held and multiplied. tf32: float32 in memory, products of 10-bit mantissas in NVIDIA's tensor cores.
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
-
 
 @dataclass(frozen=True, slots=True)
 class Job:

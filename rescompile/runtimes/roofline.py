@@ -22,14 +22,13 @@ import numpy as np
 
 from rescompile.ir.network import Network, Op, Parallel, Series, Side
 from rescompile.ir.ops import AdaptiveAvgPool, AvgPool, Conv, GlobalAvgPool, Linear, MaxPool
+from rescompile.ir.precision import PRECISIONS
 from rescompile.ir.traversal import FoldRules, fold
 from rescompile.runtimes import RUNTIMES
 from rescompile.runtimes.device import usable
 from rescompile.runtimes.torch import copies, products, settings
 from rescompile.weights import Array
 
-#: Bytes of a value in memory.
-WIDTH = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 #: The ops that are layers: they read maps from memory and write maps to it. All others are done where values are made.
 LAYERS = (Conv, Linear, MaxPool, AvgPool, GlobalAvgPool, AdaptiveAvgPool)
 #: Sizes of copies in bytes: what fits into a cache is copied faster than what does not.
@@ -105,7 +104,7 @@ def limit(network: Network, batch: int, roofline: Roofline) -> Limit | None:
     """The limit of a network for a batch; None where the device's rate could not be measured in this precision."""
     if roofline.product is None:
         return None
-    rate, width = roofline.product.best, WIDTH[roofline.precision]
+    rate, width = roofline.product.best, PRECISIONS[roofline.precision].bytes
     seconds, bounds = {}, {}
     for layer in layers(network):
         size = width * (batch * layer.maps + layer.weights)

@@ -10,6 +10,7 @@ from typing import Any
 
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir.network import LOGITS
+from rescompile.ir.precision import FLOATS, PRECISIONS
 from rescompile.runtimes import Job, Runtime, flag, whole, word
 from rescompile.runtimes.ort_session import brief
 from rescompile.weights import Array
@@ -18,7 +19,6 @@ from rescompile.weights import Array
 MODES = ("default", "reduce-overhead", "max-autotune")
 #: Those that capture graphs of CUDA, and replay them.
 REPLAYING = ("reduce-overhead", "max-autotune")
-_DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 def missing(runtime: Runtime) -> str | None:
@@ -48,7 +48,7 @@ class Module:
         import torch
 
         assert job.module is not None
-        dtype = getattr(torch, _DTYPES[job.precision])
+        dtype = getattr(torch, PRECISIONS[job.precision].dtype)
         form = torch.channels_last if flag(options, "channels_last") else torch.contiguous_format
         self._torch: Any = torch
         self._cuda = runtime.device == "cuda"
@@ -186,9 +186,9 @@ def products(device: str, precision: str, side: int) -> dict[str, tuple[float, C
     processor convolutions too, for which torch takes another library. Nothing where torch has no such numbers there."""
     import torch
 
-    if precision not in _DTYPES or (device == "cpu" and precision not in ("fp32", "bf16")):
+    if precision not in FLOATS or (device == "cpu" and precision not in ("fp32", "bf16")):
         return {}
-    kind = getattr(torch, _DTYPES[precision])
+    kind = getattr(torch, PRECISIONS[precision].dtype)
     generator = torch.Generator(device).manual_seed(0)
     found: dict[str, tuple[float, Callable[[], None]]] = {}
     # A large product keeps many cores busy; a smaller one finds the moment in which nobody disturbs a few.

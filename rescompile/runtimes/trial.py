@@ -13,6 +13,7 @@ import numpy as np
 from rescompile.diagnostics.errors import RescompileError, Source
 from rescompile.elaboration import elaborate
 from rescompile.ir.network import LOGITS, Network
+from rescompile.ir.precision import FLOATS
 from rescompile.lang.load import from_document
 from rescompile.lang.yaml_reader import Mapping as Document
 from rescompile.lang.yaml_reader import read
@@ -31,8 +32,7 @@ network:
   - flatten
   - fc: {linear: 4}
 """
-#: The relative rounding of one operation; an output of the trial may be off by eight of them.
-_UNIT = {"fp32": 2.0**-24, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}
+#: An output of the trial may be off by the rounding of so many operations.
 _UNITS = 8
 
 
@@ -62,9 +62,9 @@ def trials(runtime: Runtime) -> Iterator[Trial]:
     x = np.random.default_rng(0).standard_normal((2, *network.input), np.float32)
     exact = _exact(weights, x)
     for precision in runtime.precisions:
-        if precision not in _UNIT:
+        if precision not in FLOATS:
             continue
-        bound = _UNITS * _UNIT[precision]
+        bound = _UNITS * FLOATS[precision].unit
         try:
             output, facts = _run(runtime, network, weights, x, precision)
         except RescompileError as error:

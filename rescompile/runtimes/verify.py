@@ -25,8 +25,9 @@ from rescompile.analysis.dynamic_shapes import AXES, sizes
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, nearest, one_of
 from rescompile.ir.network import LOGITS, Network, Op, Parallel, Series, Side, join, name_of, parameters, walk
 from rescompile.ir.ops import AdaptiveAvgPool, AvgPool, GlobalAvgPool, Norm
+from rescompile.ir.precision import FLOATS, PRECISIONS
 from rescompile.passes import PASSES, apply
-from rescompile.runtimes import PRECISIONS, RUNTIMES, Runtime, find
+from rescompile.runtimes import RUNTIMES, Runtime, find
 from rescompile.runtimes.jobs import job
 from rescompile.weights import Array, Weights, draw
 
@@ -38,8 +39,7 @@ FLOOR = 2e-7
 #: ... or as this, times the root of how many values a mean of the network is taken over: what adding them one after the other
 #: does in float32, which runtimes sum in whatever the precision (Higham and Mary 2019). Torch adds by pairs, and a mean takes
 #: away what rounding did before it, so next to it three times its error is less than ONNX Runtime's sum of a map of 16x16.
-UNIT = 2.0**-24
-BITS = {"fp32": 24, "tf32": 11, "fp16": 11, "bf16": 8}
+UNIT = FLOATS["fp32"].unit
 
 Arrays = Mapping[str, Array]
 
@@ -107,7 +107,7 @@ def verify(
     for case in cases:
         if case.precision not in bounds:
             plain = _eager(case.precision)(network, held, x)
-            bounds[case.precision] = _bound(plain, exact, floor(network, BITS[case.precision]))
+            bounds[case.precision] = _bound(plain, exact, floor(network, FLOATS[case.precision].bits))
         bound = bounds[case.precision]
         error = relative_error(case.run(compiled, its, x), exact)
         facts = case.run.facts if isinstance(case.run, _InRuntime) else None
@@ -130,15 +130,17 @@ class _Case:
 def _cases(runtimes: Sequence[str], precisions: Sequence[str]) -> list[_Case]:
     """Every runtime in every precision that it has, before anything is computed."""
     for precision in precisions:
-        if precision not in BITS:
+        if precision not in FLOATS:
             if precision in PRECISIONS:
                 message, help = f"{precision} cannot be verified: torch has no eager {precision} to compare with", None
             else:
-                message, help = f"there is no precision '{precision}'", nearest(precision, BITS)
-            raise UsageError(Diagnostic("E0802", message, help=help or f"there are {one_of(BITS)}"))
+                message, help = f"there is no precision '{precision}'", nearest(precision, FLOATS)
+            raise UsageError(Diagnostic("E0802", message, help=help or f"there are {one_of(FLOATS)}"))
     cases: list[_Case] = []
     if runtimes and not precisions:
-        raise UsageError(Diagnostic("E0802", "runtimes are verified in a precision", help=f"there are {one_of(BITS)}"))
+        raise UsageError(
+            Diagnostic("E0802", "runtimes are verified in a precision", help=f"there are {one_of(FLOATS)}")
+        )
     for text in runtimes:
         runtime, options = find(text)
         done = [precision for precision in precisions if precision in runtime.precisions]
@@ -221,7 +223,7 @@ def floor(network: Network | None, bits: int) -> float:
     """How far an output of a network may be off where numbers keep so many bits, however little torch is. None is a network
     of which nothing is known."""
     longest = 1 if network is None else _longest_mean(network)
-    return max(FLOOR * 2.0 ** (BITS["fp32"] - bits), UNIT * math.sqrt(longest))
+    return max(FLOOR * 2.0 ** (FLOATS["fp32"].bits - bits), UNIT * math.sqrt(longest))
 
 
 def _longest_mean(network: Network) -> int:
@@ -250,7 +252,7 @@ def _first_difference(
     compiled, its = apply(tapped, held, passes)
     assert its is not None
     given = case.run(compiled, its, x)
-    least = floor(network, BITS[case.precision])
+    least = floor(network, FLOATS[case.precision].bits)
     order: list[str] = [*(name for name in exact if name != LOGITS), LOGITS]
     for name in order:
         bound = _bound({name: plain[name]}, {name: exact[name]}, least)

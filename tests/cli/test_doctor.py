@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 
 from rescompile.cli import app
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
+from rescompile.ir.precision import PRECISIONS
 from rescompile.runtimes import RUNTIMES
 from rescompile.runtimes import onnxruntime as ort_runtime
 from rescompile.runtimes import torch as torch_runtime
-from rescompile.runtimes.trial import _UNIT, trials
+from rescompile.runtimes.trial import trials
 
 pytest.importorskip("torch", reason="doctor finds it working")
 pytest.importorskip("onnxruntime", reason="doctor finds it working")
@@ -39,7 +40,7 @@ def test_what_is_here_works() -> None:
         assert row["reason"] is row["needs"] is None
         assert [trial["precision"] for trial in row["precisions"]] == precisions
         for trial in row["precisions"]:
-            assert _UNIT[trial["precision"]] / 64 < trial["error"] <= trial["bound"]
+            assert PRECISIONS[trial["precision"]].unit / 64 < trial["error"] <= trial["bound"]
             assert trial["facts"]["precision"] == trial["precision"]
     for row in data["runtimes"].values():
         assert row["works"] or row["needs"] or any(trial["reason"] for trial in row["precisions"])

@@ -25,6 +25,7 @@ import rescompile
 from rescompile import backend
 from rescompile.diagnostics.errors import Unavailable, UsageError
 from rescompile.ir.network import LOGITS, Network
+from rescompile.ir.precision import PRECISIONS
 from rescompile.runtimes import RUNTIMES, Job, apart, device, find, jobs, ort_session, roofline
 from rescompile.runtimes import onnxruntime as ort_runtime
 from rescompile.runtimes import openvino as openvino_runtime
@@ -81,7 +82,7 @@ def test_the_table_holds_together() -> None:
         assert row.name == name
         assert row.takes in ("onnx", "torch")
         assert row.device == ("cuda" if name.endswith(("cuda", "tensorrt")) else "cpu")
-        assert set(row.precisions) <= set(rescompile.runtimes.PRECISIONS)
+        assert set(row.precisions) <= set(PRECISIONS)
         assert ("tf32" in row.precisions) == (row.device == "cuda")
         assert f"rescompile[{row.extra}]" in row.how()
 

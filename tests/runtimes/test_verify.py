@@ -17,7 +17,8 @@ from rescompile import backend
 from rescompile.cli import app
 from rescompile.ir import ops
 from rescompile.ir.network import Network, Op, Series, Side, walk
-from rescompile.runtimes.verify import BITS, FLOOR, floor, relative_error, tap_all, trial, verify
+from rescompile.ir.precision import FLOATS
+from rescompile.runtimes.verify import FLOOR, floor, relative_error, tap_all, trial, verify
 
 pytest.importorskip("torch", reason="the reference is float64 torch")
 pytest.importorskip("onnxruntime", reason="one of the targets is run in ONNX Runtime")
@@ -103,7 +104,7 @@ def test_what_a_sum_value_by_value_may_be_off() -> None:
         total += column
     exact = values.mean(1, dtype=np.float64)
     error = relative_error({"mean": total / np.float32(1024)}, {"mean": exact})
-    allowed = floor(network(input="[3,128,128]"), BITS["fp32"])  # its last map is 32x32
+    allowed = floor(network(input="[3,128,128]"), FLOATS["fp32"].bits)  # its last map is 32x32
     assert allowed / 10 < error < allowed
 
 
@@ -216,7 +217,8 @@ def test_another_precision_is_no_excuse(monkeypatch: pytest.MonkeyPatch) -> None
     """A runtime that computes fp32 in bfloat16 fails, and the first part that shows it is named."""
     from rescompile.runtimes import torch as torch_runtime
 
-    monkeypatch.setitem(torch_runtime._DTYPES, "fp32", "bfloat16")
+    wrong = {"fp32": dataclasses.replace(FLOATS["fp32"], dtype="bfloat16")}
+    monkeypatch.setattr(torch_runtime, "PRECISIONS", wrong)
     (verdict,) = verify(network(), [], runtimes=["torch-cpu"])
     assert not verdict.passed
     assert verdict.first == "conv1"
