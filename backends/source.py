@@ -44,7 +44,7 @@ def emit(network: Network, weights: Weights | None, *, style: str = "classes", d
     """
     free = sizes(network, dynamic, training=True).data() if dynamic is not None else {}
     text = source(network, flat=style == "flat", free=free)
-    sealed = b"".join(bytes(chunk) for chunk in checksum.sealed([text.encode() + b"\n\n"], b"# ", b": ", b"\n"))
+    sealed = b"".join(bytes(chunk) for chunk in checksum.with_checksum([text.encode() + b"\n\n"], b"# ", b": ", b"\n"))
     return Artifact(
         network,
         SUFFIX,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rescompile.files.checksum import MARK, sealed
+from rescompile.files.checksum import MARK, with_checksum
 from rescompile.files.output import Chunk, File
 from rescompile.weights import Array, Weights
 
@@ -35,7 +35,9 @@ def files(model: Model, weights: Weights | None, name: str) -> list[File]:
     names: list[str] = []
     return [
         # Named after its contents: a model never meets the weights of another one.
-        File(f"{name}.{{checksum}}.data", lambda: sealed(_data(outside, weights), b"", b"  "), total, names.append),
+        File(
+            f"{name}.{{checksum}}.data", lambda: with_checksum(_data(outside, weights), b"", b"  "), total, names.append
+        ),
         File(name, lambda: _model(model, weights, names[-1])),
     ]
 
@@ -43,11 +45,11 @@ def files(model: Model, weights: Weights | None, name: str) -> list[File]:
 def described(model: bytes, metadata: Mapping[str, str], name: str) -> File:
     """The file of a ModelProto that has no metadata, with some at its end and the seal after it."""
     entries = b"".join(data(14, _entry(key, value)) for key, value in metadata.items())
-    return File(name, lambda: sealed([model, entries], *_seal_entry()), len(model) + len(entries))
+    return File(name, lambda: with_checksum([model, entries], *_seal_entry()), len(model) + len(entries))
 
 
 def _model(model: Model, weights: Weights | None, file: str | None) -> Iterator[Chunk]:
-    return sealed(_pieces(model, weights, file), *_seal_entry())
+    return with_checksum(_pieces(model, weights, file), *_seal_entry())
 
 
 def _pieces(model: Model, weights: Weights | None, file: str | None) -> Iterator[Chunk]:

@@ -205,7 +205,7 @@ def _sealed(archive: bytes) -> bytes:
     """A zip archive whose comment is the seal."""
     length = len(checksum.MARK) + 2 + 8
     assert archive[-2:] == b"\0\0", "the archive has a comment already"
-    chunks = checksum.sealed([archive[:-2] + length.to_bytes(2, "little")], b"", b": ")
+    chunks = checksum.with_checksum([archive[:-2] + length.to_bytes(2, "little")], b"", b": ")
     return b"".join(bytes(chunk) for chunk in chunks)
 
 

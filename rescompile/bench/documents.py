@@ -1,4 +1,4 @@
-"""JSON files of dataclasses: written with the checksum trailer, read with the place of every mistake.
+"""JSON files of dataclasses: written, and read with the place of every mistake.
 
 pydantic reads them and makes their schema; it is imported when a file is read.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rescompile.diagnostics.errors import Diagnostic, Place, Source, UsageError, nearest
 from rescompile.files import file_types
-from rescompile.files.checksum import sealed
+from rescompile.files.checksum import GENERATOR
 from rescompile.files.output import write_text
 
 #: What the outermost dataclass of a file declares as its `__pydantic_config__`; those inside inherit it.
@@ -34,10 +34,9 @@ def write(document: Any, path: Path, force: bool = False) -> None:
     write_text(text(document), path, force)
 
 
-def text(document: Any) -> Iterator[bytes | memoryview]:
-    """A dataclass as JSON whose last key is a comment with the checksum trailer."""
-    body = _layout(dataclasses.asdict(document)).removesuffix("\n}")
-    return sealed([body.encode()], b',\n  "$comment": "', b": ", b'"\n}\n')
+def text(document: Any) -> str:
+    """A dataclass as JSON."""
+    return _layout({**dataclasses.asdict(document), "$comment": GENERATOR}) + "\n"
 
 
 def _layout(value: Any, indent: str = "") -> str:

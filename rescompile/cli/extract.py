@@ -33,7 +33,7 @@ def extract(
     from rescompile import backend
     from rescompile.diagnostics.errors import CheckFailed
     from rescompile.files import file_types
-    from rescompile.files.checksum import sealed
+    from rescompile.files.checksum import with_checksum
     from rescompile.files.output import write_text
     from rescompile.runtimes import recipes
 
@@ -64,6 +64,8 @@ def extract(
     if output in (None, "-"):
         sys.stdout.write(recorded.text)
     else:
-        write_text(sealed([recorded.text.encode()], b"# ", b": ", b"\n"), Path(str(output)), force)
+        # People edit this text, so the trailer protects it like a model.
+        text = b"".join(with_checksum([recorded.text.encode()], b"# ", b": ", b"\n")).decode()
+        write_text(text, Path(str(output)), force)
     if with_these := (*recorded.passes, *options):
         say(f"built with {' '.join(f'--{step}' for step in with_these)}")

@@ -24,6 +24,6 @@ def print_schema(
     from rescompile.lang.json_schema import text
 
     if output in (None, "-"):
-        sys.stdout.write(b"".join(text()).decode())
+        sys.stdout.write(text())
     else:
         write_text(text(), Path(str(output)), force)

@@ -1,26 +1,29 @@
-"""Which files are ours to overwrite: what rescompile writes ends in a seal, a checksum of all the rest.
+"""Which files are ours to overwrite.
 
-A file without one was written by someone else; a file whose seal does not match was edited since. The seal is the mark,
-two bytes that fit the format around it, and eight hex digits of CRC-32; it stands within the last bytes of the file, or
-within the first ones where the format lets nothing follow.
+A file that `build --check` compares ends in a checksum trailer: a mark, two bytes that fit the format around it, and the CRC-32 of
+all the rest as eight hex digits. It shows that a file is ours, and whether somebody edited it since. Other files only name
+rescompile as their generator, in a metadata field or a comment at their beginning or end.
 """
 
 from __future__ import annotations
 
+import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 MARK = b"rescompile.seal"
-_REACH = 64
+#: What a metadata field or a comment of a file without a trailer contains.
+GENERATOR = "generator: rescompile"
+_GENERATOR = re.compile(rb"generator\W{1,16}rescompile")
+#: How much of the beginning and of the end of a file is searched.
+_HEAD, _TAIL = 1 << 12, 64
 _DIGITS = 8
-#: A seal whose checksum is not known yet.
-BLANK = MARK + b"= " + b"0" * _DIGITS
 _SMALL = 1 << 16
 
 
-def sealed(
+def with_checksum(
     chunks: Iterable[bytes | memoryview], before: bytes, between: bytes, after: bytes = b""
 ) -> Iterator[bytes | memoryview]:
     """The chunks, then `before` + mark + `between` (two bytes) + checksum + `after`."""
@@ -33,19 +36,8 @@ def sealed(
     yield before + MARK + between + b"%08x" % checksum + after
 
 
-def sealed_first(header: bytes, rest: Callable[[], Iterable[bytes | memoryview]]) -> Iterator[bytes | memoryview]:
-    """The header with a checksum of all the rest in its BLANK, then the rest, which is asked for twice: once to sum it."""
-    before, blank, after = header.partition(BLANK)
-    assert blank
-    checksum = zlib.crc32(after, zlib.crc32(before))
-    for chunk in rest():
-        checksum = zlib.crc32(chunk, checksum)
-    yield before + blank[:-_DIGITS] + b"%08x" % checksum + after
-    yield from _coalesced(rest())
-
-
 def _coalesced(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    """The same bytes in fewer pieces: small ones are gathered, large ones pass by uncopied."""
+    """The same bytes in fewer pieces: small chunks are gathered, large ones pass uncopied."""
     gathered = bytearray()
     for chunk in chunks:
         if len(chunk) < _SMALL:
@@ -62,7 +54,7 @@ def _coalesced(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryv
 
 
 def state(path: Path) -> Literal["absent", "ours", "edited", "foreign"]:
-    """Whose file this is."""
+    """Whether a file is ours to overwrite; an edited one has a trailer that does not match its contents."""
     try:
         size = path.stat().st_size
     except FileNotFoundError:
@@ -70,42 +62,23 @@ def state(path: Path) -> Literal["absent", "ours", "edited", "foreign"]:
     if not path.is_file():
         return "foreign"
     with path.open("rb") as file:
-        at = _find(file, size)
-        if at is None:
-            return "foreign"
-        after = at + len(MARK) + 2 + _DIGITS
-        file.seek(after - _DIGITS)
-        digits = file.read(_DIGITS)
-        checksum = _sum(file, after, size, _sum(file, 0, at))
-    return "ours" if digits == b"%08x" % checksum else "edited"
-
-
-def _find(file: BinaryIO, size: int) -> int | None:
-    """Where the mark of a file stands."""
-    for start in (max(size - _REACH, 0), 0):
+        head = file.read(_HEAD)
+        start = max(size - _TAIL, 0)
         file.seek(start)
-        at = file.read(_REACH).rfind(MARK)
-        if at >= 0:
-            return start + at
-    return None
+        tail = file.read()
+        at = tail.rfind(MARK)
+        if at < 0:
+            return "ours" if _GENERATOR.search(head) or _GENERATOR.search(tail) else "foreign"
+        end = at + len(MARK) + 2 + _DIGITS
+        checksum = zlib.crc32(tail[end:], _sum(file, start + at))
+    return "ours" if tail[end - _DIGITS : end] == b"%08x" % checksum else "edited"
 
 
-def _sum(file: BinaryIO, start: int, end: int, checksum: int = 0) -> int:
-    """The checksum of a part of a file, after that of what came before."""
-    file.seek(start)
-    while start < end and (chunk := file.read(min(1 << 20, end - start))):
+def _sum(file: BinaryIO, size: int) -> int:
+    """The checksum of so many first bytes of a file."""
+    checksum = 0
+    file.seek(0)
+    while size and (chunk := file.read(min(1 << 20, size))):
         checksum = zlib.crc32(chunk, checksum)
-        start += len(chunk)
+        size -= len(chunk)
     return checksum
-
-
-def form(path: Path) -> bytes | None:
-    """The two bytes by which the seal of a file fits its format; None where there is no seal."""
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        at = _find(file, path.stat().st_size)
-        if at is None:
-            return None
-        file.seek(at + len(MARK))
-        return file.read(2)

@@ -16,6 +16,7 @@ from rescompile.diagnostics.errors import Diagnostic, OutputError
 from rescompile.files import checksum
 
 Chunk = bytes | memoryview
+_OVERWRITE = "use --force to overwrite it, or -o for another file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +76,23 @@ def _remove_stale(name: str, folder: Path, kept: Sequence[Path]) -> None:
                 path.unlink()
 
 
-def write_text(chunks: Iterable[Chunk], path: Path, force: bool = False) -> None:
-    """Write a text that is sealed already. Raises OutputError."""
+def write_text(text: str, path: Path, force: bool = False) -> None:
+    """Write a text file. Raises OutputError."""
     check_folder(path)
-    if not force and checksum.form(path) not in (None, b": "):
-        raise OutputError(
-            Diagnostic(
-                "E1001",
-                f"{path} is no text, and this would replace it by one",
-                help="use --force to overwrite it, or -o for another file",
-            )
-        )
-    pieces = list(chunks)
-    write_files([File(path.name, lambda: pieces)], path.parent, force)
+    if not force and path.is_file() and _is_binary(path):
+        raise OutputError(Diagnostic("E1001", f"{path} is no text, and this would replace it by one", help=_OVERWRITE))
+    write_bytes(text.encode(), path, force)
+
+
+def write_bytes(data: bytes, path: Path, force: bool = False) -> None:
+    """Write one file. Raises OutputError."""
+    write_files([File(path.name, lambda: [data], len(data))], path.parent, force)
+
+
+def _is_binary(path: Path) -> bool:
+    """Whether a file begins with bytes that no text has."""
+    with path.open("rb") as file:
+        return any(byte < 9 for byte in file.read(1 << 10))
 
 
 def check_folder(path: Path) -> None:
@@ -110,9 +115,7 @@ def check_ours(path: Path, force: bool) -> None:
         raise OutputError(Diagnostic("E1002", f"cannot read {path} before writing: {error.strerror}")) from None
     if whose in ("foreign", "edited"):
         why = "was not written by rescompile" if whose == "foreign" else "was changed since rescompile wrote it"
-        raise OutputError(
-            Diagnostic("E1001", f"{path} {why}", help="use --force to overwrite it, or -o for another file")
-        )
+        raise OutputError(Diagnostic("E1001", f"{path} {why}", help=_OVERWRITE))
 
 
 def _temporary(file: File, folder: Path, progress: Callable[[int], None] | None) -> tuple[str, str]:

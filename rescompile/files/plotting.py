@@ -1,4 +1,4 @@
-"""Figures as files, drawn by matplotlib: deterministic, and sealed like everything that rescompile writes."""
+"""Figures as files, drawn by matplotlib; the same figure is the same bytes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
-from rescompile.files.checksum import sealed
-from rescompile.files.output import File, check_folder, check_ours, write_files
+from rescompile.files.checksum import GENERATOR
+from rescompile.files.output import check_folder, check_ours, write_bytes
 
-#: How the seal stands in a file of each format. The chunks of a PNG carry checksums of their own, which could not hold one of
-#: the whole file, so there it follows the last chunk, where readers stop.
-SEALS = {".svg": (b"<!-- ", b": ", b" -->\n"), ".png": (b"", b": ", b"")}
+#: The metadata of each format: by them we know a figure of ours, and without matplotlib's date the same figure is the same bytes.
+METADATA = {".svg": {"Date": None, "Description": GENERATOR}, ".png": {"Software": None, "Description": GENERATOR}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class Axes:
 def checked(name: str, force: bool) -> Path:
     """The path of a figure to write. Raises UsageError, OutputError or Unavailable before anything else is done."""
     path = Path(name)
-    if path.suffix not in SEALS:
+    if path.suffix not in METADATA:
         raise UsageError(Diagnostic("E0802", f"--plot {name}: a figure is a file that ends in .svg or .png"))
     check_folder(path)
     check_ours(path, force)
@@ -117,10 +116,8 @@ def _context(title: str) -> dict[str, Any]:
 
 def _save(figure: Any, path: Path, force: bool) -> None:
     stream = io.BytesIO()
-    nothing = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-    figure.savefig(stream, format=path.suffix[1:], dpi=150, metadata=nothing)
-    data = b"".join(bytes(chunk) for chunk in sealed([stream.getvalue()], *SEALS[path.suffix]))
-    write_files([File(path.name, lambda: [data], len(data))], path.parent, force)
+    figure.savefig(stream, format=path.suffix[1:], dpi=150, metadata=METADATA[path.suffix])
+    write_bytes(stream.getvalue(), path, force)
 
 
 def _matplotlib() -> Any:

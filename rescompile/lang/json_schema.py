@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
-from rescompile.files.checksum import sealed
+from rescompile.files.checksum import GENERATOR
 from rescompile.ir import ops
 from rescompile.ir.names import IDENTIFIER, RESERVED, TEMPLATE
 from rescompile.lang.spec.rows import ROW_KEYS
@@ -15,10 +14,9 @@ from rescompile.lang.spec.spec import Spec
 from rescompile.lang.spec.values import EXPRESSION, SCALAR
 
 
-def text() -> Iterator[bytes | memoryview]:
-    """The schema as JSON, its last key a comment that holds the seal: what a file and standard output get alike."""
-    body = json.dumps(schema(), indent=2).removesuffix("\n}")
-    return sealed([body.encode()], b',\n  "$comment": "', b": ", b'"\n}\n')
+def text() -> str:
+    """The schema as JSON."""
+    return json.dumps({**schema(), "$comment": GENERATOR}, indent=2) + "\n"
 
 
 def schema() -> dict[str, Any]:

@@ -1,18 +1,17 @@
-"""Reads an array of one of numpy's .npy files, and writes several as an .npz, sealed in the comment that ends a zip file, so
-that we know it again."""
+"""Reads an array of one of numpy's .npy files, and writes several as an .npz."""
 
 from __future__ import annotations
 
 import io
-import struct
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from rescompile.diagnostics.errors import Diagnostic, OutputError, UsageError
-from rescompile.files import checksum
-from rescompile.files.output import File, check_ours, write_files
+from rescompile.files.checksum import GENERATOR
+from rescompile.files.output import check_ours, write_bytes
 from rescompile.weights import Array
 
 SUFFIX = ".npz"
@@ -67,7 +66,6 @@ def write(arrays: Mapping[str, Array], path: Path, force: bool = False) -> None:
     check(path, force)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
-    # The last two bytes of a zip file are the length of its comment, which numpy leaves empty: the seal becomes one.
-    length = struct.pack("<H", len(checksum.BLANK))
-    chunks = list(checksum.sealed([buffer.getvalue()[:-2]], length, b"= "))
-    write_files([File(path.name, lambda: chunks)], path.parent, force)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.comment = GENERATOR.encode()
+    write_bytes(buffer.getvalue(), path, force)

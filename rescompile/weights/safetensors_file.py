@@ -1,22 +1,18 @@
-"""Writes weights as a safetensors file.
-
-Nothing may follow the values in such a file, so its seal stands at its beginning, in the header's metadata.
-"""
+"""Writes weights as a safetensors file."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import struct
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError
-from rescompile.files import checksum
 from rescompile.files.output import Chunk, File, check_folder, write_files
 from rescompile.ir.network import Network
 from rescompile.ir.ops import Shape
@@ -59,13 +55,13 @@ def file(arrays: Mapping[str, Array], kinds: Mapping[str, tuple[str, Shape]], ne
             assert array.size == math.prod(shape), f"{key} is {array.shape}, not {shape}"
             yield array.astype(KINDS[dtype][1], order="C", copy=False).reshape(-1).view(np.uint8).data
 
-    return File(name, partial(checksum.sealed_first, header, values), size)
+    return File(name, lambda: itertools.chain([header], values()), size)
 
 
 def _header(kinds: Mapping[str, tuple[str, Shape]], network: Network) -> tuple[bytes, int]:
-    """The bytes before the values, with a seal that holds no checksum yet, and the size of the whole file."""
+    """The bytes before the values, and the size of the whole file."""
     # `format` is asked for by libraries that load tensors for torch; without it, some refuse the file.
-    facts = {"seal": checksum.BLANK.decode(), "format": "pt", "network": network.name, "sha256": network.sha256}
+    facts = {"generator": "rescompile", "format": "pt", "network": network.name, "sha256": network.sha256}
     entries: dict[str, object] = {"__metadata__": facts}
     end = 0
     for name, (dtype, shape) in kinds.items():

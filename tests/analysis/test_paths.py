@@ -349,7 +349,7 @@ def test_speed() -> None:
 
 @pytest.mark.parametrize("name", ["figure.svg", "figure.png"])
 def test_plot(name: str, tmp_path: Path) -> None:
-    """A figure that opens, is the same each time, and is ours to overwrite until someone changes it."""
+    """A figure that opens, is the same each time, and is ours to overwrite while it names its generator."""
     image = pytest.importorskip("matplotlib.image", reason="figures need the extra 'plot'")
     path = tmp_path / name
     arguments = ("paths", "stochastic_depth_110", "--interval", "19:35", "--plot", path)
@@ -364,7 +364,7 @@ def test_plot(name: str, tmp_path: Path) -> None:
     assert checksum.state(path) == "ours"
     assert invoke(*arguments).exit_code == 0
     assert path.read_bytes() == first
-    path.write_bytes(first.replace(b"rescompile.seal", b"somebody.seal"))
+    path.write_bytes(first.replace(b"rescompile", b"someprogram"))
     result = invoke(*arguments)
     assert result.exit_code == 5
     assert "error[E1001]" in result.stderr
