@@ -1,13 +1,12 @@
 """What a network is, in words, and where it departs from another one: from the form of its paper, from that of the common
 implementations, or from the closest network of the zoo.
 
-    stages        the normal form that networks are compared in
+    stages        a network as stages of blocks
     facts         the table of what is said of a network
     overlay       two networks laid over one another
+    merger        the same for two blocks, step by step
     topics        what a difference between them is about
-    alignment     what became of what
     distances     how unlike parts of two networks are
-    sequences     the alignment of two sequences of least cost
     differences   what differs, and what each difference costs alone
     references    what a network is held against
     prose         the text, and the data
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 
 from rescompile.explain.differences import Comparison, compare
 from rescompile.explain.references import Reference, closest, is_of_zoo, of_spec, references_of
-from rescompile.explain.stages import Anatomy, anatomy
+from rescompile.explain.stages import Structure, structure
 from rescompile.ir.network import Network, parameters
 
 
@@ -39,7 +38,7 @@ class Explanation:
     """A network, and what it was held against."""
 
     network: Network
-    anatomy: Anatomy
+    structure: Structure
     held: tuple[Held, ...]
 
 
@@ -49,13 +48,13 @@ def explain(network: Network, against: Sequence[str] = ()) -> Explanation:
 
     Raises SpecError and UsageError for a wrong `against`.
     """
-    subject = anatomy(network.name, network.root)
+    subject = structure(network)
     known = is_of_zoo(network)
     chosen = [of_spec(spec) for spec in against] or (references_of(network.name) if known else [])
-    held = [Held(each, compare(each.anatomy, subject)) for each in chosen]
+    held = [Held(each, compare(each.structure, subject)) for each in chosen]
     if not chosen:
         found = closest(subject, network.name if known else None)
-        held.append(Held(found, compare(found.anatomy, subject), closest=True))
+        held.append(Held(found, compare(found.structure, subject), closest=True))
     return Explanation(network, subject, tuple(_named(each, network) for each in held))
 
 

@@ -8,16 +8,23 @@ a wider layer costs more in a network that is also deeper.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from rescompile.analysis.alignment import NotAligned
 from rescompile.diagnostics.errors import ShapeError
-from rescompile.explain.alignment import aligned
-from rescompile.explain.overlay import Edit, Overlay
-from rescompile.explain.sequences import NotAligned
-from rescompile.explain.stages import Anatomy, Grower
+from rescompile.explain.distances import Distances
+from rescompile.explain.merger import Edit
+from rescompile.explain.overlay import overlay
+from rescompile.explain.stages import Steps, Structure, series
 from rescompile.explain.topics import TOPICS
+from rescompile.ir.network import Op, Side, merge_shape, share
+from rescompile.ir.ops import Shape
+from rescompile.ir.traversal import ThreadRules, thread
+
+#: Parameters and MACs.
+Figure = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,61 +59,92 @@ class Comparison:
         return parameters, macs
 
 
-def compare(reference: Anatomy, subject: Anatomy) -> Comparison:
+def compare(reference: Structure, subject: Structure) -> Comparison:
     """What `subject` does otherwise than `reference`."""
-    grower = Grower()
-    old, new = (grower.counted(each.parts, each.input) for each in (reference, subject))
+    distances = Distances()
+    counts = Counts(distances)
+    old, new = (counts.total(each.units, each.input) for each in (reference, subject))
     total = new[0] - old[0], new[1] - old[1]
     try:
-        found = aligned(reference, subject)
+        both = overlay(reference, subject, distances)
     except NotAligned:
         return Comparison(None, *total)
-    return Comparison(_Alone(found, old, new, grower).differences(), *total)
 
-
-class _Alone:
-    """Counts the differences of an overlay one at a time."""
-
-    def __init__(self, found: Overlay, old: tuple[int, int], new: tuple[int, int], grower: Grower) -> None:
-        self.found, self.old, self.new, self.grower = found, old, new, grower
-        self.edits = tuple(found.edits())
-        said = {edit.topic for edit in self.edits}
-        self.topics = [topic for topic in TOPICS if topic in said]
-
-    def differences(self) -> tuple[Difference, ...]:
-        alone: dict[tuple[str, ...], tuple[int, int] | None] = {
-            (topic,): self.figure((topic,)) for topic in self.topics
-        }
-        for size in (2, 3):
-            for topic in [key[0] for key, figure in alone.items() if len(key) == 1 and figure is None]:
-                partners = [key[0] for key in alone if len(key) == 1 and key != (topic,)]
-                for others in combinations(partners, size - 1):
-                    joined = tuple(sorted((topic, *others), key=TOPICS.index))
-                    if (topic,) in alone and (figure := self.figure(joined)) is not None:
-                        for each in joined:
-                            del alone[(each,)]
-                        alone[joined] = figure
-                        break
-        ordered = sorted(alone.items(), key=lambda entry: TOPICS.index(entry[0][0]))
-        return tuple(
-            Difference(
-                topics,
-                tuple(edit for edit in self.edits if edit.topic in topics),
-                *(figure if figure is not None else (None, None)),
-            )
-            for topics, figure in ordered
-        )
-
-    def figure(self, topics: Collection[str]) -> tuple[int, int] | None:
+    def figure(topics: Collection[str]) -> Figure | None:
         """The cost of these changes alone: added to the reference, else taken back from the subject."""
-        if (with_them := self.count(topics)) is not None:
-            return with_them[0] - self.old[0], with_them[1] - self.old[1]
-        if (without := self.count([topic for topic in self.topics if topic not in topics])) is not None:
-            return self.new[0] - without[0], self.new[1] - without[1]
+        without = [topic for topic in both.topics if topic not in topics]
+        for taken, sign, base in ((topics, 1, old), (without, -1, new)):
+            try:
+                parameters, macs = counts.total(*both.taken(taken))
+            except ShapeError:
+                continue
+            return sign * (parameters - base[0]), sign * (macs - base[1])
         return None
 
-    def count(self, topics: Collection[str]) -> tuple[int, int] | None:
-        try:
-            return self.grower.counted(*self.found.taken(topics))
-        except ShapeError:
-            return None
+    differences = tuple(
+        Difference(topics, tuple(edit for edit in both.edits if edit.topic in topics), *(cost or (None, None)))
+        for topics, cost in _taken_apart(both.topics, figure)
+    )
+    return Comparison(differences, *total)
+
+
+def _taken_apart(
+    topics: Sequence[str], figure: Callable[[Collection[str]], Figure | None]
+) -> list[tuple[tuple[str, ...], Figure | None]]:
+    """The topics with their figures, in order; one that has none alone is joined with one or two others, if they have together."""
+    figures: dict[tuple[str, ...], Figure | None] = {(topic,): figure((topic,)) for topic in topics}
+    for others in (1, 2):
+        for topic in [key[0] for key, cost in figures.items() if len(key) == 1 and cost is None]:
+            partners = [key[0] for key in figures if len(key) == 1 and key != (topic,)]
+            for chosen in combinations(partners, others):
+                joined = tuple(sorted((topic, *chosen), key=TOPICS.index))
+                if (topic,) in figures and (cost := figure(joined)) is not None:
+                    figures = {key: known for key, known in figures.items() if not set(key) & set(joined)}
+                    figures[joined] = cost
+                    break
+    return sorted(figures.items(), key=lambda entry: TOPICS.index(entry[0][0]))
+
+
+class Counts:
+    """Counts units; each once for each shape of its input, since those of a stage are mostly one and the same."""
+
+    def __init__(self, distances: Distances) -> None:
+        self._distances = distances
+        self._known: dict[tuple[tuple[int, ...], Shape], tuple[int, int, Shape]] = {}
+
+    def total(self, units: Iterable[Steps], shape: Shape) -> Figure:
+        """Parameters and MACs of units one after the other. Raises ShapeError where a step does not fit what it is given."""
+        parameters = macs = 0
+        for unit in units:
+            key = (self._distances.keys(unit), shape)
+            if key not in self._known:
+                self._known[key] = _count(unit, shape)
+            more, work, shape = self._known[key]
+            parameters, macs = parameters + more, macs + work
+        return parameters, macs
+
+
+def _count(unit: Steps, shape: Shape) -> tuple[int, int, Shape]:
+    """Parameters and MACs of a unit on an input of this shape, and the shape behind it."""
+    parameters = macs = 0
+
+    def op(_: str, node: Op, shape: Shape) -> Shape:
+        nonlocal parameters, macs
+        parameters += sum(each.size for each in node.kind.parameters(shape) if each.trainable)
+        macs += node.kind.macs(shape)
+        return node.kind.output(shape)
+
+    def side(_: str, node: Side, shape: Shape, through: Callable[[Shape], Shape]) -> None:
+        nonlocal macs
+        before = macs
+        through(shape)
+        macs = macs if node.mode == "always" else before
+
+    rules = ThreadRules[Shape](
+        op,
+        merge=lambda _, node, shapes: merge_shape(node.merge, shapes),
+        side=side,
+        split=lambda _, node, shape: [share(shape, len(node.branches)) if node.split else shape] * len(node.branches),
+    )
+    output = thread(series(unit), shape, rules)
+    return parameters, macs, output

@@ -1,4 +1,4 @@
-"""How unlike parts of two networks are: what it costs to say that one became the other.
+"""How unlike parts of two networks are: what it costs to turn one into the other.
 
 Equal ops cost nothing, ops of one kind their differing attributes, and what only one of the two has its number of ops.
 """
@@ -6,100 +6,137 @@ Equal ops cost nothing, ops of one kind their differing attributes, and what onl
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
-from rescompile.explain.sequences import least
-from rescompile.explain.stages import Aside, Item, Items, Join, Leaf, Segment, leaves
+from rescompile.analysis.alignment import Pairs, align
+from rescompile.explain.stages import Segment, Step, Steps, has_shortcut, kinds, steps
 from rescompile.explain.topics import BranchRole
-from rescompile.ir.ops import Conv, Linear
+from rescompile.ir.network import Op, Parallel, Side
+from rescompile.ir.ops import Conv, Kind, Linear
 
-#: What a differing attribute costs when ops are aligned: a conv of another kernel is rather another conv.
-WEIGHTS = {"kernel": 0.9, "stride": 0.3, "groups": 0.2, "channels": 0.3, "features": 0.3, "dilation": 0.2}
+#: What a differing attribute costs when ops are aligned; any other costs 1. A conv of another kernel is rather another conv.
+ATTRIBUTES = {"kernel": 9, "stride": 3, "groups": 2, "channels": 3, "features": 3, "dilation": 2}
+#: What two ops of one kind, or two merges, cost if they differ at all, and the most that ops cost.
+DIFFERENT, MOST = 1, 15
+#: What it costs to leave an op out: layers most, so that they are paired before the norms around them are.
+LAYER, OTHER = 30, 10
+#: What a segment that only one of the two has costs, where two unlike ones cost 1.
+ALONE = 0.6
+#: Lists of which one has more than this by the other are not aligned: it would take too long.
+MOST_PAIRS = 400_000
 
 
 class Distances:
-    """Distances of items and lists, remembered: blocks of a stage are mostly alike."""
+    """Distances of steps and lists of two networks, and their alignments. Both are remembered: blocks of a stage are mostly
+    alike. Equal steps have equal keys, whatever their names and shapes."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Item, Item], float] = {}
+        self._keys: dict[Hashable, int] = {}
+        self._steps: list[Step] = []  # one for each key
+        self._seen: dict[
+            int, tuple[Step, int]
+        ] = {}  # the key of each node by its identity, and the node, to keep it alive
+        self._known: dict[tuple[int, int], float] = {}
+        self._aligned: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[float, Pairs]] = {}
+
+    def key(self, step: Step) -> int:
+        """A number that equal steps share."""
+        if id(step) not in self._seen:
+            self._seen[id(step)] = step, self._number(step)
+        return self._seen[id(step)][1]
+
+    def _number(self, step: Step) -> int:
+        value: Hashable
+        match step:
+            case Op():
+                value = step.kind
+            case Parallel():
+                branches = tuple(self.keys(steps(branch)) for branch in step.branches)
+                value = step.merge, step.residual, step.survival, step.split, branches
+            case Side():
+                value = step.mode, step.output_name, self.keys(steps(step.child))
+        if value not in self._keys:
+            self._keys[value] = len(self._steps)
+            self._steps.append(step)
+        return self._keys[value]
+
+    def keys(self, inside: Steps) -> tuple[int, ...]:
+        """The keys of a list."""
+        return tuple(self.key(step) for step in inside)
+
+    def pairs(self, first: Steps, second: Steps) -> Pairs:
+        """The alignment of two lists. Raises NotAligned where they are too long."""
+        return self._align(self.keys(first), self.keys(second))[1]
 
     def segments(self, first: Segment, second: Segment) -> float:
         """How unlike two segments are by their first and last units, from 0 to 1; infinite where one alone is a stage."""
         if first.is_stage != second.is_stage:
             return math.inf
         ends = ((first.units[0], second.units[0]), (first.units[-1], second.units[-1]))
-        return sum(self.lists(one, other) / (_size(one) + _size(other)) / 2 for one, other in ends)
+        return sum(self._lists(a, b) / (_size_of_list(a) + _size_of_list(b)) / 2 for a, b in ends)
 
-    def lists(self, first: Items, second: Items) -> float:
-        """How unlike two lists are: 0 for equal ones, at most the sizes of both."""
+    def _align(self, first: tuple[int, ...], second: tuple[int, ...]) -> tuple[float, Pairs]:
+        if (first, second) not in self._aligned:
+            sizes = {key: _size(self._steps[key]) for key in {*first, *second}}
+            self._aligned[first, second] = align(first, second, self._cost, sizes.__getitem__, MOST_PAIRS)
+        return self._aligned[first, second]
+
+    def _lists(self, first: Steps, second: Steps) -> float:
+        return self._align(self.keys(first), self.keys(second))[0]
+
+    def _cost(self, first: int, second: int) -> float:
+        """How unlike two steps are by their keys; infinite where one cannot have become the other."""
         if first == second:
-            return 0.0
-        steps = least(first, second, self.items, size_of)
-        total = 0.0
-        for i, j in steps:
-            if i is None:
-                total += size_of(second[j or 0])
-            elif j is None:
-                total += size_of(first[i])
-            else:
-                total += self.items(first[i], second[j])
-        return total
+            return 0
+        if (first, second) not in self._known:
+            self._known[first, second] = self._unlike(self._steps[first], self._steps[second])
+        return self._known[first, second]
 
-    def items(self, first: Item, second: Item) -> float:
-        """How unlike two items are; infinite where one cannot have become the other."""
-        if first == second:
-            return 0.0
-        key = (first, second)
-        if key not in self._known:
-            self._known[key] = self._items(first, second)
-        return self._known[key]
-
-    def _items(self, first: Item, second: Item) -> float:
-        if isinstance(first, Leaf) and isinstance(second, Leaf):
-            if type(first.kind) is not type(second.kind):
-                return math.inf
-            return min(1.5, 0.1 + sum(WEIGHTS.get(name, 0.1) for name, _, _ in differing(first, second)))
-        if isinstance(first, Aside) and isinstance(second, Aside):
-            return self.lists(first.body, second.body)
-        if not isinstance(first, Join) or not isinstance(second, Join):
-            return math.inf
-        if not (first.skips and second.skips) and (
-            first.skips
-            or second.skips
-            or (first.merge, first.split, len(first.branches)) != (second.merge, second.split, len(second.branches))
-        ):
-            return math.inf
-        return 0.1 + sum(self.lists(a, b) for _, a, b in counterparts(first, second))
+    def _unlike(self, first: Step, second: Step) -> float:
+        match first, second:
+            case Op(), Op() if type(first.kind) is type(second.kind):
+                names = [name for name, _, _ in differing(first.kind, second.kind)]
+                return min(MOST, DIFFERENT + sum(ATTRIBUTES.get(name, 1) for name in names))
+            case Side(), Side():
+                return self._lists(steps(first.child), steps(second.child))
+            case Parallel(), Parallel() if _comparable(first, second):
+                return DIFFERENT + sum(self._lists(a, b) for _, a, b in counterparts(first, second))
+        return math.inf
 
 
-def _size(items: Items) -> int:
-    return max(1, sum(size_of(item) for item in items))
+def _comparable(first: Parallel, second: Parallel) -> bool:
+    """Whether both merges have a shortcut, or neither has and they merge as many branches alike."""
+    if has_shortcut(first) or has_shortcut(second):
+        return has_shortcut(first) and has_shortcut(second)
+    return (first.merge, first.split, len(first.branches)) == (second.merge, second.split, len(second.branches))
 
 
-def size_of(item: Item) -> int:
-    """What it costs to leave an item out: layers most, so that they are paired before the norms around them are."""
-    if isinstance(item, Leaf):
-        return 3 if isinstance(item.kind, Conv | Linear) else 1
-    return 1 + sum(size_of(leaf) for leaf in leaves((item,)))
+def _size(step: Step) -> int:
+    layers = [LAYER if isinstance(kind, Conv | Linear) else OTHER for kind in kinds((step,))]
+    return sum(layers) if isinstance(step, Op) else OTHER + sum(layers)
 
 
-def counterparts(first: Join, second: Join) -> Iterator[tuple[BranchRole | None, Items, Items]]:
+def _size_of_list(inside: Sequence[Step]) -> int:
+    return max(OTHER, sum(_size(step) for step in inside))
+
+
+def counterparts(first: Parallel, second: Parallel) -> Iterator[tuple[BranchRole | None, Steps, Steps]]:
     """The branches of two merges that stand for one another, with their roles; None keeps that of the list around."""
-    if not first.skips:
-        for one, other in zip(first.branches, second.branches, strict=True):
-            yield None, one, other
+    ones, others = ([steps(branch) for branch in merge.branches] for merge in (first, second))
+    if not has_shortcut(first):
+        yield from ((None, one, other) for one, other in zip(ones, others, strict=True))
         return
-    yield None, first.branches[0], second.branches[0]
-    if first.gate is not None and second.gate is not None:
-        yield "gate", first.gate, second.gate
-    yield "shortcut", first.branches[-1], second.branches[-1]
+    yield None, ones[0], others[0]
+    if first.merge == second.merge == "gate":
+        yield "gate", ones[1], others[1]
+    yield "shortcut", ones[-1], others[-1]
 
 
-def differing(first: Leaf, second: Leaf) -> Iterator[tuple[str, Any, Any]]:
+def differing(first: Kind, second: Kind) -> Iterator[tuple[str, Any, Any]]:
     """The attributes of two ops of one kind that differ, with both values."""
-    for each in fields(first.kind):
-        old, new = getattr(first.kind, each.name), getattr(second.kind, each.name)
+    for each in fields(first):
+        old, new = getattr(first, each.name), getattr(second, each.name)
         if old != new:
             yield each.name, old, new

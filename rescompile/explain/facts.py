@@ -7,11 +7,24 @@ sentence that tells a difference. A topic without a row, or whose words agree, i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TypeVar
 
-from rescompile.explain.stages import Anatomy, Item, Items, Join, Leaf, Segment, joins, leaves, main
+from rescompile.explain.stages import (
+    Segment,
+    Step,
+    Steps,
+    Structure,
+    has_shortcut,
+    kinds,
+    main_path,
+    merges,
+    steps,
+    stride,
+)
+from rescompile.ir.network import Op, Parallel
 from rescompile.ir.ops import (
     Act,
     AdaptiveAvgPool,
@@ -26,6 +39,7 @@ from rescompile.ir.ops import (
     Norm,
     PadChannels,
     Scale,
+    Shape,
     Size,
     Subsample,
     Upsample,
@@ -42,9 +56,9 @@ class Fact:
 
     topic: str
     sentence: str
-    read: Callable[[Anatomy], str]
+    read: Callable[[Structure], str]
 
-    def difference(self, subject: Anatomy, reference: Anatomy) -> str | None:
+    def difference(self, subject: Structure, reference: Structure) -> str | None:
         """The difference in words, or None where both are told alike."""
         new, old = self.read(subject), self.read(reference)
         return None if new == old else self.sentence.format(new, old)
@@ -56,6 +70,11 @@ class Fact:
 def size(sizes: Size) -> str:
     """`3x3`"""
     return f"{sizes[0]}x{sizes[1]}"
+
+
+def shown(shape: Shape) -> str:
+    """`3x224x224`"""
+    return "x".join(map(str, shape))
 
 
 def _conv(kind: Conv) -> str:
@@ -107,33 +126,25 @@ WORDS: dict[type[Kind], Callable[..., str]] = {
 }
 
 
-def item(thing: Item) -> str:
-    """An item of a list in words."""
-    if isinstance(thing, Leaf):
-        say = next((WORDS[kind] for kind in type(thing.kind).__mro__ if kind in WORDS), None)
-        return say(thing.kind) if say else thing.kind.word.replace("_", " ")
-    if isinstance(thing, Join):
-        if thing.skips:
-            return "a residual branch" if thing.residual else "a gate"
-        return f"branches{' on parts of the channels' if thing.split else ''}, merged by {thing.merge}"
-    return f"an auxiliary branch ({thing.mode})"
+def item(step: Step) -> str:
+    """A step in words."""
+    if isinstance(step, Op):
+        say = next((WORDS[kind] for kind in type(step.kind).__mro__ if kind in WORDS), None)
+        return say(step.kind) if say else step.kind.word.replace("_", " ")
+    if isinstance(step, Parallel):
+        if has_shortcut(step):
+            return "a residual branch" if step.residual else "a gate"
+        return f"branches{' on parts of the channels' if step.split else ''}, merged by {step.merge}"
+    return f"an auxiliary branch ({step.mode})"
 
 
-def listed(items: Sequence[Item]) -> str:
+def listed(inside: Steps) -> str:
     """A list of steps in words; what comes several times is told once."""
-    words: list[str] = []
-    counts: list[int] = []
-    for each in items:
-        said = item(each)
-        if words and words[-1] == said:
-            counts[-1] += 1
-        else:
-            words.append(said)
-            counts.append(1)
-    steps = [f"{n} x {word}" if n > 1 else word for word, n in zip(words, counts, strict=True)]
-    if len(steps) > STEPS:
-        steps[STEPS:] = [f"and {len(steps) - STEPS} more"]
-    return ", ".join(steps) or "nothing"
+    groups = [(word, len(list(group))) for word, group in groupby(item(step) for step in inside)]
+    words = [f"{number} x {word}" if number > 1 else word for word, number in groups]
+    if len(words) > STEPS:
+        words[STEPS:] = [f"and {len(words) - STEPS} more"]
+    return ", ".join(words) or "nothing"
 
 
 def _number(pair: Size) -> str:
@@ -143,16 +154,14 @@ def _number(pair: Size) -> str:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def of_kind(anatomy: Anatomy, kind: type[K]) -> Iterator[K]:
+def of_kind(network: Structure, kind: type[K]) -> list[K]:
     """The ops of one kind, in order."""
-    return (leaf.kind for leaf in anatomy.leaves() if isinstance(leaf.kind, kind))
+    return [each for each in kinds(network.whole) if isinstance(each, kind)]
 
 
-def skips(anatomy: Anatomy) -> Iterator[Join]:
+def skips(network: Structure) -> list[Parallel]:
     """The merges with a shortcut, in order."""
-    for segment in anatomy.segments:
-        for unit in segment.units:
-            yield from (join for join in joins(unit) if join.skips)
+    return [merge for merge in merges(network.whole) if has_shortcut(merge)]
 
 
 def values(things: Iterable[str]) -> str:
@@ -168,76 +177,64 @@ def times(number: int) -> str:
     return {1: "once", 2: "twice"}.get(number, f"{number} times")
 
 
-def by_stage(anatomy: Anatomy, read: Callable[[Segment], str]) -> str:
+def by_stage(network: Structure, read: Callable[[Segment], str]) -> str:
     """A value of each stage; one that all have stands alone."""
-    found = [read(stage) for stage in anatomy.stages]
+    found = [read(stage) for stage in network.stages]
     return found[0] if len(set(found)) == 1 else ", ".join(found) or "no stages"
 
 
-def layers(items: Items) -> list[Conv | Linear]:
+def layers(inside: Steps) -> list[Conv | Linear]:
     """The layers on the main path of a block: through branches, not shortcuts; of a concatenation the longest branch."""
     found: list[Conv | Linear] = []
-    for each in items:
-        if isinstance(each, Leaf):
-            found += [each.kind] if isinstance(each.kind, Conv | Linear) else []
-        elif isinstance(each, Join):
-            inside = each.branches[:1] if each.skips else each.branches
-            branches = [layers(branch) for branch in inside]
-            longest: list[Conv | Linear] = max(branches, key=len)
-            found += longest
+    for step in inside:
+        if isinstance(step, Op) and isinstance(step.kind, Conv | Linear):
+            found.append(step.kind)
+        elif isinstance(step, Parallel):
+            found += layers(longest(step))
     return found
 
 
-def kind_of(items: Items) -> str:
+def longest(merge: Parallel) -> Steps:
+    """The branch on the main path: beside a shortcut the first, of others the one with the most layers."""
+    branches = [steps(branch) for branch in merge.branches]
+    return branches[0] if has_shortcut(merge) else max(branches, key=lambda branch: len(layers(branch)))
+
+
+def kind_of(items: Steps) -> str:
     """A block by the kernels of its main path: `1x1-3x3-1x1`."""
     return "-".join(size(kind.kernel) if isinstance(kind, Conv) else "linear" for kind in layers(items)) or "no layers"
 
 
-def channels(items: Items) -> str:
+def channels(items: Steps) -> str:
     """The channels of the layers of a block: `64-64-256`."""
     return "-".join(str(kind.channels if isinstance(kind, Conv) else kind.features) for kind in layers(items))
 
 
-def stride(items: Items) -> int:
-    """The stride of a block along its main path."""
-    whole = 1
-    for leaf in main(items):
-        if isinstance(leaf.kind, Conv | Subsample):
-            whole *= leaf.kind.stride[0]
-        elif isinstance(leaf.kind, MaxPool):
-            whole *= leaf.kind.steps[0]
-    return whole
-
-
-def stride_place(anatomy: Anatomy) -> str:
+def stride_place(network: Structure) -> str:
     """Which op of a block that makes the map smaller does so; of ResNet's bottleneck with the name that this has."""
-    found = [unit for _, _, unit in anatomy.units() if stride(unit) > 1]
-    said = values(_taker(unit) for unit in found)
-    bottlenecks = {kind_of(unit) for unit in found} == {"1x1-3x3-1x1"}
-    version = (
-        {"the first 1x1 convolution": " (v1)", "the 3x3 convolution": " (v1.5)"}.get(said, "") if bottlenecks else ""
-    )
-    return said + version
+    strided = [block for block in network.blocks if stride(block)[0] > 1]
+    where = values(_strided(block) for block in strided)
+    bottlenecks = {kind_of(block) for block in strided} == {"1x1-3x3-1x1"}
+    versions = {"the first 1x1 convolution": " (v1)", "the 3x3 convolution": " (v1.5)"}
+    return where + (versions.get(where, "") if bottlenecks else "")
 
 
-def _taker(unit: Items) -> str:
-    found = list(main(unit))
-    convs = [leaf.kind for leaf in found if isinstance(leaf.kind, Conv)]
+def _strided(block: Steps) -> str:
+    path = list(main_path(block))
     places = []
-    for leaf in found:
-        if isinstance(leaf.kind, Conv) and leaf.kind.stride != (1, 1):
-            alike = [conv for conv in convs if conv.kernel == leaf.kind.kernel]
-            at = next(i for i, conv in enumerate(alike) if conv is leaf.kind)
-            which = ("first ", "second ", "third ")[at] if len(alike) > 1 and at < 3 else ""
-            places.append(f"the {which}{size(leaf.kind.kernel)} convolution")
-        elif isinstance(leaf.kind, MaxPool | Subsample):
-            places.append("a pool" if isinstance(leaf.kind, MaxPool) else "a subsampling")
+    for at, kind in enumerate(path):
+        if isinstance(kind, Conv) and kind.stride != (1, 1):
+            alike = [i for i, conv in enumerate(path) if isinstance(conv, Conv) and conv.kernel == kind.kernel]
+            which = ("first ", "second ", "third ", "")[min(alike.index(at), 3)] if len(alike) > 1 else ""
+            places.append(f"the {which}{size(kind.kernel)} convolution")
+        elif isinstance(kind, MaxPool | Subsample):
+            places.append("a pool" if isinstance(kind, MaxPool) else "a subsampling")
     return " and ".join(places)
 
 
-def shortcuts(anatomy: Anatomy) -> str:
+def shortcuts(network: Structure) -> str:
     """What the shortcuts are, and how many of each."""
-    found = Counter(_shortcut(join) for join in skips(anatomy))
+    found = Counter(_shortcut(merge) for merge in skips(network))
     if not found:
         return "none"
     total = found.total()
@@ -246,17 +243,17 @@ def shortcuts(anatomy: Anatomy) -> str:
     return "; ".join(said) + (f" ({option})" if option else "")
 
 
-def _shortcut(join: Join) -> str:
-    return ", ".join(_plain(each) for each in join.branches[-1]) or "the identity"
+def _shortcut(merge: Parallel) -> str:
+    return ", ".join(_plain(step) for step in steps(merge.branches[-1])) or "the identity"
 
 
-def _plain(each: Item) -> str:
+def _plain(step: Step) -> str:
     """An op of a shortcut without its numbers."""
-    if isinstance(each, Leaf) and isinstance(each.kind, Conv):
-        return f"{size(each.kind.kernel)} convolution"
-    if isinstance(each, Leaf) and isinstance(each.kind, AvgPool):
+    if isinstance(step, Op) and isinstance(step.kind, Conv):
+        return f"{size(step.kind.kernel)} convolution"
+    if isinstance(step, Op) and isinstance(step.kind, AvgPool):
         return "average pool"
-    return item(each)
+    return item(step)
 
 
 def _option(found: Counter[str]) -> str | None:
@@ -272,27 +269,25 @@ def _option(found: Counter[str]) -> str | None:
     return None
 
 
-def order(anatomy: Anatomy) -> str:
+def order(network: Structure) -> str:
     """The order of convolution, norm and activation in blocks, most frequent first; the merge with a shortcut is a +."""
-    return values(_order(unit) for _, _, unit in anatomy.units())
+    return values(_order(block) for block in network.blocks)
 
 
-def _order(items: Items) -> str:
+def _order(inside: Steps) -> str:
     words: list[str] = []
-    for each in items:
-        if isinstance(each, Leaf):
-            if isinstance(each.kind, Conv | Linear | Norm | Act):
-                words.append(each.kind.word if not isinstance(each.kind, Conv) else "conv")
-        elif isinstance(each, Join):
-            inside = max(each.branches[:1] if each.skips else each.branches, key=lambda b: len(layers(b)))
-            words.append(f"[{_order(inside)}] {'+' if each.skips else each.merge}")
+    for step in inside:
+        if isinstance(step, Op) and isinstance(step.kind, Conv | Linear | Norm | Act):
+            words.append(step.kind.word)
+        elif isinstance(step, Parallel):
+            words.append(f"[{_order(longest(step))}] {'+' if has_shortcut(step) else step.merge}")
     return " ".join(words)
 
 
-def activation_style(anatomy: Anatomy) -> str | None:
+def activation_style(network: Structure) -> str | None:
     """`in post-activation`, `in pre-activation`, ..., as far as most blocks with a residual branch have one of them."""
     found = Counter(
-        _order(unit) for _, _, unit in anatomy.units() if any(join.residual for join in unit if isinstance(join, Join))
+        _order(block) for block in network.blocks if any(isinstance(step, Parallel) and step.residual for step in block)
     )
     if not found:
         return None
@@ -306,27 +301,27 @@ def activation_style(anatomy: Anatomy) -> str | None:
     return "in pre-activation" if starts in (["norm"], ["act"]) else "without an activation after the addition"
 
 
-def maps(anatomy: Anatomy) -> str:
+def maps(network: Structure) -> str:
     """The map sizes of the stages."""
-    return ", ".join("x".join(map(str, stage.output[1:])) or str(stage.output[0]) for stage in anatomy.stages)
+    return ", ".join(shown(stage.output[1:]) or str(stage.output[0]) for stage in network.stages)
 
 
-def zero_init(anatomy: Anatomy) -> str:
+def zero_init(network: Structure) -> str:
     """How norms start; the last one of a residual branch is told apart."""
     lasts = [
-        norms[-1] for join in skips(anatomy)
-        if (norms := [leaf.kind for leaf in leaves(join.branches[0]) if isinstance(leaf.kind, Norm)])
+        norms[-1] for merge in skips(network)
+        if (norms := [kind for kind in kinds(steps(merge.branches[0])) if isinstance(kind, Norm)])
     ]  # fmt: skip
     zeros = sum(norm.scale_init == 0 for norm in lasts)
-    if zeros and zeros == sum(norm.scale_init == 0 for norm in of_kind(anatomy, Norm)):
+    if zeros and zeros == sum(norm.scale_init == 0 for norm in of_kind(network, Norm)):
         every = "every residual branch" if zeros == len(lasts) else f"{zeros} of {len(lasts)} residual branches"
         return f"at 0 in the last norm of {every} (zero-init)"
-    return f"at {values(f'{norm.scale_init:.6g}' for norm in of_kind(anatomy, Norm))}"
+    return f"at {values(f'{norm.scale_init:.6g}' for norm in of_kind(network, Norm))}"
 
 
-def survival(anatomy: Anatomy) -> str:
+def survival(network: Structure) -> str:
     """The survival schedule."""
-    found = [join.survival for join in skips(anatomy) if join.survival]
+    found = [merge.survival for merge in skips(network) if merge.survival]
     if not found:
         return "always"
     first, last = found[0], found[-1]
@@ -336,25 +331,24 @@ def survival(anatomy: Anatomy) -> str:
     )
 
 
-def dropout(anatomy: Anatomy) -> str:
+def dropout(network: Structure) -> str:
     """The rates of dropout, and how often."""
-    found = Counter(kind.rate for kind in of_kind(anatomy, Dropout))
+    found = Counter(kind.rate for kind in of_kind(network, Dropout))
     said = [f"{rate:.6g} in {count} place{'s' if count > 1 else ''}" for rate, count in found.items()]
     return ", ".join(said) or "nowhere"
 
 
-def classes(anatomy: Anatomy) -> str:
+def classes(network: Structure) -> str:
     """The outputs of the last layer."""
-    found = [leaf.kind for unit in anatomy.segments[-1].units for leaf in leaves(unit)]
-    last = [kind for kind in found if isinstance(kind, Conv | Linear)]
+    last = [kind for unit in network.segments[-1].units for kind in kinds(unit) if isinstance(kind, Conv | Linear)]
     return str(last[-1].features if isinstance(last[-1], Linear) else last[-1].channels) if last else "none"
 
 
-def biases(anatomy: Anatomy) -> str:
+def biases(network: Structure) -> str:
     """How many convolutions and how many linear layers have a bias."""
     said = []
     for kind, name in ((Conv, "convolution"), (Linear, "linear layer")):
-        found: list[bool] = [each.bias for each in of_kind(anatomy, kind)]  # type: ignore[attr-defined]
+        found: list[bool] = [each.bias for each in of_kind(network, kind)]  # type: ignore[attr-defined]
         if found:
             said.append(
                 f"{'every' if all(found) else 'no' if not any(found) else f'{sum(found)} of {len(found)}'} {name}"
@@ -362,7 +356,7 @@ def biases(anatomy: Anatomy) -> str:
     return " and ".join(said)
 
 
-def _first_and_last(read: Callable[[Items], str]) -> Callable[[Segment], str]:
+def _first_and_last(read: Callable[[Steps], str]) -> Callable[[Segment], str]:
     """A value of a stage: its last block's, and its first one's where that is another."""
 
     def of(stage: Segment) -> str:
@@ -372,7 +366,7 @@ def _first_and_last(read: Callable[[Items], str]) -> Callable[[Segment], str]:
     return of
 
 
-def _attribute(name: str) -> Callable[[Items], str]:
+def _attribute(name: str) -> Callable[[Steps], str]:
     """The largest value of an attribute of the layers of a block."""
     return lambda items: str(max((_one(getattr(kind, name, 1)) for kind in layers(items)), default=1))
 
@@ -384,7 +378,7 @@ def _one(value: int | Size) -> int:
 FACTS: dict[str, Fact] = {
     fact.topic: fact
     for fact in (
-        Fact("input", "the input is {}, not {}", lambda a: "x".join(map(str, a.input))),
+        Fact("input", "the input is {}, not {}", lambda a: shown(a.input)),
         Fact("stem", "the stem is {}; not {}", lambda a: listed(a.stem)),
         Fact("depth", "the stages have {} blocks, not {}", lambda a: ", ".join(str(len(s.units)) for s in a.stages)),
         Fact("stages", "the number of stages is {}, not {}", lambda a: str(len(a.stages))),
@@ -397,7 +391,7 @@ FACTS: dict[str, Fact] = {
         Fact("dilation", "the dilation of blocks is {}, not {}", lambda a: by_stage(a, _first_and_last(_attribute("dilation")))),
         Fact("shortcut", "the shortcuts are: {}; not: {}", shortcuts),
         Fact("order", "the steps of a block are {}; not {}", order),
-        Fact("gate", "the number of gated shortcuts is {}, not {}", lambda a: str(sum(join.merge == "gate" for join in skips(a)))),
+        Fact("gate", "the number of gated shortcuts is {}, not {}", lambda a: str(sum(merge.merge == "gate" for merge in skips(a)))),
         Fact("head", "the head is {}; not {}", lambda a: listed(a.head)),
         Fact("classes", "the number of outputs is {}, not {}", classes),
         Fact("eps", "the eps of norms is {}, not {}", lambda a: values(f"{n.eps:.6g}" for n in of_kind(a, Norm))),

@@ -1,284 +1,157 @@
-"""Two networks laid over one another: one tree that holds both, with a choice wherever they differ.
+"""Two networks laid over one another, unit by unit: stages are aligned in order, their blocks in order; a stage's further
+blocks are its depth.
 
-Each choice belongs to a topic, such as the place of a stride. `taken` makes a network of it: of no topic it is the reference,
-of all topics the subject, and of one topic the reference with that one change, whose cost is then a fact like any other.
+Each difference belongs to a topic, such as the place of a stride. `taken` makes a network: of no topic it is the reference, of
+all topics the subject, and of one topic the reference with that one change, whose cost is then a fact like any other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, replace
 
-from rescompile.explain import facts
-from rescompile.explain.stages import Aside, Item, Items, Join, Leaf
-from rescompile.ir.ops import Kind, Shape
+from rescompile.analysis.alignment import NotAligned, align
+from rescompile.explain.distances import ALONE, Distances
+from rescompile.explain.facts import listed, shown
+from rescompile.explain.merger import VERBS, Edit, Everywhere, Merger, Origin, count_layers
+from rescompile.explain.stages import Segment, Steps, Structure
+from rescompile.explain.topics import TOPICS, Role
+from rescompile.ir.ops import Shape
 
-Side = Literal["reference", "subject"]
-#: What the subject does with what only one of the two has.
-_VERBS: dict[Side, str] = {"reference": "without", "subject": "added"}
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What both have."""
-
-    item: Item
+#: What a segment without a name is called.
+_ROLES: dict[Role, str] = {
+    "stem": "the stem", "head": "the head", "between": "between the stages", "stage": "the stage", "all": "the network",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
-    """An op of both with other attributes: for each its name, both values, and the topic of the change."""
-
-    leaf: Leaf
-    attributes: tuple[tuple[str, Any, Any, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Only:
-    """What one of the two has."""
-
-    topic: str
-    item: Item
-    side: Side
-
-
-@dataclass(frozen=True, slots=True)
-class Met:
-    """A merge of both. `branches` are laid over one another; a gate that only one has is marked by `gate`."""
-
-    reference: Join
-    subject: Join
-    branches: tuple[Both, ...]
-    gate: tuple[Side, Items] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Unwrapped:
-    """A residual branch that stands in a merge in one of the two, and alone in the other."""
-
-    join: Join
-    branch: Both
-    side: Side
-
-
-@dataclass(frozen=True, slots=True)
-class Apart:
-    """A side branch of both, whose body may differ."""
-
-    reference: Aside
-    subject: Aside
-    body: Both
-
-
-Pair: TypeAlias = Kept | Changed | Only | Met | Unwrapped | Apart
-Both: TypeAlias = tuple[Pair, ...]
-
-
-def pairs(both: Both) -> Iterator[Pair]:
-    """Every pair in order, each before those inside it."""
-    for pair in both:
-        yield pair
-        match pair:
-            case Met(branches=branches):
-                for branch in branches:
-                    yield from pairs(branch)
-            case Unwrapped(branch=inner) | Apart(body=inner):
-                yield from pairs(inner)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an edit is: the row's name as the subject has it (the reference's, if it has none), the block, and how many."""
+class Slot:
+    """A unit of both networks; or, with a topic, one that only `origin` has. Such a unit may be laid over one of the other, too:
+    it then has the form of these as far as topics are not taken."""
 
     segment: str
     unit: int
     of: int
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """One difference: its topic, its place, the op, and what was done in words."""
-
-    topic: str
-    place: Place
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """A unit of both; or, with a topic, one that only `side` has."""
-
-    both: Both
+    role: Role
+    first: Steps | None
+    second: Steps | None
     topic: str | None = None
-    side: Side = "subject"
+    origin: Origin = "subject"
 
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """Segments laid over one another, unit by unit."""
-
-    name: str
-    units: tuple[Unit, ...]
-
-
-#: Attributes that all ops of a kind change alike: both values and the topic. What only one of the networks has follows them,
-#: so that a stem is not counted with the biases that the subject has everywhere.
-Everywhere: TypeAlias = dict[tuple[type[Kind], str], tuple[Any, Any, str]]
+    @property
+    def own(self) -> Steps:
+        """The unit of `origin`."""
+        return (self.second if self.origin == "subject" else self.first) or ()
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """Two networks laid over one another."""
+    """Two networks laid over one another, and all their differences in order."""
 
-    input: tuple[Shape, Shape]
-    layers: tuple[Layer, ...]
+    inputs: tuple[Shape, Shape]
+    slots: tuple[Slot, ...]
+    edits: tuple[Edit, ...]
     everywhere: Everywhere
+    distances: Distances
 
+    @property
     def topics(self) -> tuple[str, ...]:
-        """The topics that the two differ in."""
-        return tuple(dict.fromkeys(edit.topic for edit in self.edits()))
+        """The topics that the two differ in, in the order of TOPICS."""
+        differing = {edit.topic for edit in self.edits}
+        return tuple(topic for topic in TOPICS if topic in differing)
 
-    def taken(self, topics: Collection[str]) -> tuple[tuple[Items, ...], Shape]:
+    def taken(self, topics: Collection[str]) -> tuple[tuple[Steps, ...], Shape]:
         """The reference with the changes of these topics, unit by unit, and its input."""
-        taking = _Taking(topics, self.everywhere)
-        units = [unit for layer in self.layers for unit in layer.units]
-        made = [taking.unit(unit.both) for unit in units if unit.topic is None or taking.has(unit.topic, unit.side)]
-        return tuple(made), self.input["input" in topics]
-
-    def edits(self) -> Iterator[Edit]:
-        """Every difference, in order."""
-        if self.input[0] != self.input[1]:
-            yield Edit("input", Place("", 0, 1), f"{_shape(self.input[1])}, not {_shape(self.input[0])}")
-        for layer in self.layers:
-            for index, unit in enumerate(layer.units):
-                place = Place(layer.name, index, len(layer.units))
-                if unit.topic is not None:
-                    items = [pair.item for pair in unit.both if isinstance(pair, Only)]
-                    what = facts.listed(items) if items else "a block"
-                    yield Edit(unit.topic, place, f"{_VERBS[unit.side]} {what}")
-                else:
-                    yield from (Edit(topic, place, text) for topic, text in said(unit.both))
+        merger = Merger(self.distances, topics, self.everywhere)
+        units = [
+            merger.unit(slot.first, slot.second, slot.role)[0]
+            if slot.first is not None and slot.second is not None
+            else merger.followed(slot.own, slot.origin)
+            for slot in self.slots
+            if slot.topic is None or merger.has(slot.topic, slot.origin)
+        ]
+        return tuple(units), self.inputs["input" in topics]
 
 
-@dataclass(frozen=True, slots=True)
-class _Taking:
-    """Makes the reference with the changes of some topics."""
-
-    topics: Collection[str]
-    everywhere: Everywhere
-    _units: dict[int, Items] = field(default_factory=dict)  # units of a stage are mostly one and the same
-
-    def has(self, topic: str, side: Side) -> bool:
-        """Whether it has what only one of the two has."""
-        return (topic in self.topics) == (side == "subject")
-
-    def unit(self, both: Both) -> Items:
-        """A unit, which is made once."""
-        if id(both) not in self._units:
-            self._units[id(both)] = self.items(both)
-        return self._units[id(both)]
-
-    def items(self, both: Both) -> Items:
-        """A list."""
-        items: list[Item] = []
-        for pair in both:
-            match pair:
-                case Kept(item):
-                    items.append(item)
-                case Changed(leaf, attributes):
-                    new = {name: value for name, _, value, topic in attributes if topic in self.topics}
-                    items.append(_with(leaf, new))
-                case Only(topic, item, side):
-                    if self.has(topic, side):
-                        items.append(self.followed(item, side))
-                case Met():
-                    items.append(self.met(pair))
-                case Unwrapped(join, branch, side):
-                    inner = self.items(branch)
-                    if self.has("shortcut", side):
-                        _, *others = (self.all_followed(branch, side) for branch in join.branches)
-                        items.append(replace(join, branches=(inner, *others)))
-                    else:
-                        items += inner
-                case Apart(reference, subject, body):
-                    chosen = subject if "side" in self.topics else reference
-                    items.append(replace(chosen, body=self.items(body)))
-        return tuple(items)
-
-    def met(self, pair: Met) -> Join:
-        """A merge of both."""
-        branches = [self.items(branch) for branch in pair.branches]
-        like = pair.reference
-        if pair.gate is not None:
-            side, gate = pair.gate
-            like = pair.subject if "gate" in self.topics else pair.reference
-            if self.has("gate", side):
-                branches.insert(1, self.all_followed(gate, side))
-        survival = (pair.subject if "survival" in self.topics else pair.reference).survival
-        return replace(like, survival=survival, branches=tuple(branches))
-
-    def followed(self, item: Item, side: Side) -> Item:
-        """What only one network has, with the attributes that all ops of its kind have as far as these topics are taken."""
-        match item:
-            case Leaf(kind):
-                new = {}
-                for (of, name), (old, value, topic) in self.everywhere.items():
-                    own, other = (value, old) if side == "subject" else (old, value)
-                    if isinstance(kind, of) and getattr(kind, name) == own and not self.has(topic, side):
-                        new[name] = other
-                return _with(item, new)
-            case Join():
-                return replace(item, branches=tuple(self.all_followed(branch, side) for branch in item.branches))
-            case Aside():
-                return replace(item, body=self.all_followed(item.body, side))
-
-    def all_followed(self, items: Items, side: Side) -> Items:
-        """A list of what only one network has."""
-        return tuple(self.followed(item, side) for item in items)
+def overlay(reference: Structure, subject: Structure, distances: Distances) -> Overlay:
+    """Lay two networks over one another. Raises NotAligned where they have too little in common."""
+    merger = Merger(distances, TOPICS, {})
+    rows = [_row(reference, subject, *pair) for pair in _segments(reference, subject, distances)]
+    units = [
+        merger.unit(a, b, role) for _, role, firsts, seconds in rows for a, b in zip(firsts, seconds, strict=False)
+    ]
+    known = {edit.topic for _, edits in units for edit in edits}
+    everywhere = merger.everywhere()
+    slots = tuple(slot for row in rows for slot in _slots(*row, merger, known))
+    edits = tuple(edit for slot in slots for edit in _edits(slot, merger))
+    deeper = sum(edit.layers for edit in edits if edit.topic == "depth")  # of a kind that both have: not foreign
+    alone = sum(edit.layers for edit in edits) - deeper
+    if 2 * alone > count_layers(reference.whole) + count_layers(subject.whole) - deeper:
+        raise NotAligned(f"{reference.name} and {subject.name} have too little in common")
+    inputs = reference.input, subject.input
+    if inputs[0] != inputs[1]:
+        edits = (Edit("input", f"{shown(inputs[1])}, not {shown(inputs[0])}"), *edits)
+    return Overlay(inputs, slots, edits, everywhere, distances)
 
 
-def _with(leaf: Leaf, new: dict[str, Any]) -> Leaf:
-    return Leaf(replace(leaf.kind, **new) if new else leaf.kind, leaf.name)
+def _segments(
+    reference: Structure, subject: Structure, distances: Distances
+) -> Iterator[tuple[Segment | None, Segment | None]]:
+    """The segments that stand for one another; None where only one network has one."""
+    firsts, seconds = reference.segments, subject.segments
+    if [s.is_stage for s in firsts] == [s.is_stage for s in seconds]:
+        return zip(firsts, seconds, strict=True)
+    _, pairs = align(firsts, seconds, distances.segments, lambda _: ALONE)
+    return ((None if i is None else firsts[i], None if j is None else seconds[j]) for i, j in pairs)
 
 
-# --- what the edits are, in words -------------------------------------------------------------------------------------
+def _row(
+    reference: Structure, subject: Structure, first: Segment | None, second: Segment | None
+) -> tuple[str, Role, tuple[Steps, ...], tuple[Steps, ...]]:
+    """The name of a pair of segments, its role, and the units of both."""
+    role = _role(reference, first) if first is not None else _role(subject, second)
+    name = (second.name if second else "") or (first.name if first else "") or _ROLES[role]
+    return name, role, first.units if first else (), second.units if second else ()
 
 
-def said(both: Both) -> Iterator[tuple[str, str]]:
-    """The differences in a list, each with its topic."""
-    for pair in pairs(both):
-        match pair:
-            case Changed(leaf, attributes):
-                for name, old, new, topic in attributes:
-                    yield topic, f"{leaf.name or leaf.kind.word}: {name} {_value(new)}, not {_value(old)}"
-            case Only(topic, item, side):
-                yield topic, f"{_VERBS[side]} {facts.item(item)}"
-            case Met(reference, subject, _, gate):
-                if gate is not None:
-                    yield "gate", f"{_VERBS[gate[0]]} gate"
-                if reference.survival != subject.survival:
-                    yield "survival", f"{_survives(subject)}, not {_survives(reference)}"
-            case Unwrapped(_, _, side):
-                yield "shortcut", f"{_VERBS[side]} shortcut"
-            case Apart(reference, subject):
-                if (reference.mode, reference.output) != (subject.mode, subject.output):
-                    yield "side", f"{_aside(subject)}, not {_aside(reference)}"
+def _role(structure: Structure, segment: Segment | None) -> Role:
+    assert segment is not None
+    if segment.is_stage:
+        return "stage"
+    if not structure.stages:
+        return "all"
+    ends: dict[int, Role] = {0: "stem", len(structure.segments) - 1: "head"}
+    return ends.get(next(at for at, each in enumerate(structure.segments) if each is segment), "between")
 
 
-def _survives(join: Join) -> str:
-    return f"survival {join.survival.probability:.6g}" if join.survival else "always"
+def _slots(
+    name: str, role: Role, firsts: tuple[Steps, ...], seconds: tuple[Steps, ...], merger: Merger, known: Collection[str]
+) -> Iterator[Slot]:
+    """The slots of a pair of segments. A block that only one of the two has is laid over the last one of the other, if that
+    differs only in what is `known` to differ: so a deeper stage alone is one of blocks as the reference has them."""
+    shared, of = sorted((len(firsts), len(seconds)))
+    for at in range(of):
+        first, second = (units[min(at, len(units) - 1)] if units else None for units in (firsts, seconds))
+        slot = Slot(name, at, of, role, first, second)
+        if at < shared:
+            yield slot
+            continue
+        origin: Origin = "subject" if at >= len(firsts) else "reference"
+        topic = "depth" if shared else {"stage": "stages", "all": "block"}.get(role, role)
+        slot = replace(slot, topic=topic, origin=origin)
+        if shared > 1 and first is not None and second is not None:
+            _, edits = merger.unit(first, second, "stage")
+            if {edit.topic for edit in edits} <= set(known):
+                yield slot
+                continue
+        yield replace(slot, first=None) if origin == "subject" else replace(slot, second=None)
 
 
-def _aside(side: Aside) -> str:
-    return f"an output {side.output} computed {side.mode}" if side.output else f"a side branch computed {side.mode}"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, tuple):
-        return str(value[0]) if value[0] == value[1] else f"{value[0]}x{value[1]}"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _shape(shape: Shape) -> str:
-    return "x".join(map(str, shape))
+def _edits(slot: Slot, merger: Merger) -> Iterator[Edit]:
+    """The differences in a slot, with their place."""
+    if slot.topic is not None:
+        text = f"{VERBS[slot.origin]} {listed(slot.own)}"
+        yield Edit(slot.topic, text, count_layers(slot.own), slot.segment, slot.unit, slot.of)
+    elif slot.first is not None and slot.second is not None:
+        for edit in merger.unit(slot.first, slot.second, slot.role)[1]:
+            yield replace(edit, segment=slot.segment, unit=slot.unit, of=slot.of)

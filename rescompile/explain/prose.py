@@ -15,9 +15,11 @@ from rescompile.analysis.tree_table import count, survival
 from rescompile.diagnostics.text_table import text_table
 from rescompile.explain import Explanation, Held, facts
 from rescompile.explain.differences import Difference
-from rescompile.explain.overlay import Edit
-from rescompile.explain.stages import Anatomy, Grower, Join, Segment, joins
+from rescompile.explain.facts import shown
+from rescompile.explain.merger import Edit
+from rescompile.explain.stages import Segment, Structure, merges, stride
 from rescompile.ir.network import LOGITS, Network
+from rescompile.ir.ops import Shape
 
 #: So many different edits of a topic are told; the rest is counted.
 EDITS = 4
@@ -26,34 +28,30 @@ EDITS = 4
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def _stages(anatomy: Anatomy) -> tuple[list[dict[str, Any]], View, tuple[int, ...]]:
+def _stages(network: Structure) -> tuple[list[dict[str, Any]], View, Shape]:
     """The rows of the table of stages; what a position of the last map sees that does not see all, and that map."""
-    grower = Grower()
     rows = []
-    shape, seen = anatomy.input, of_input(anatomy.input)
+    seen = of_input(network.input)
     last: View = None  # of a network without maps
-    at = shape
-    for segment in anatomy.segments:
-        for unit in segment.units:
-            tree = grower.grown(unit, shape)
-            for child in tree.children:
-                seen = view(child, seen)
-                if seen is not None:
-                    last, at = seen, child.output
-                elif len(child.output) == 3 and max(child.output[1:]) > 1:
-                    last = None  # a map whose positions do not see alike: none to tell of, whatever head follows
-            shape = tree.output
+    shape = network.input
+    for segment in network.segments:
+        for step in (step for unit in segment.units for step in unit):
+            seen = view(step, seen)
+            if seen is not None:
+                last, shape = seen, step.output
+            elif len(step.output) == 3 and max(step.output[1:]) > 1:
+                last = None  # a map whose positions do not see alike: none to tell of, whatever head follows
         if segment.is_stage:
             rows.append(_stage(segment, seen))
-    return rows, last, at
+    return rows, last, shape
 
 
 def _stage(segment: Segment, seen: View) -> dict[str, Any]:
     unit = segment.units[-1]
     return {
-        "name": segment.name, "block": segment.word, "blocks": len(segment.units),
+        "name": segment.name, "block": segment.block, "blocks": len(segment.units),
         "kind": facts.kind_of(unit), "channels": [int(n) for n in facts.channels(unit).split("-") if n],
-        "stride": math.prod(facts.stride(each) for each in segment.units), "output_shape": list(segment.output),
+        "stride": math.prod(stride(each)[0] for each in segment.units), "output_shape": list(segment.output),
         "output_stride": _jump(seen), "receptive_field": _size(seen),
     }  # fmt: skip
 
@@ -79,7 +77,7 @@ def lines(found: Explanation, about: Mapping[str, Any], width: int) -> Iterator[
             break_long_words=False, break_on_hyphens=False,
         )  # fmt: skip
 
-    network, anatomy = found.network, found.anatomy
+    network, structure = found.network, found.structure
     family = f" (family {about['family']})" if about.get("family") else ""
     described = f": {about['description']}" if about.get("description") else ""
     yield from wrapped(f"{network.name}{family}{described}")
@@ -88,15 +86,15 @@ def lines(found: Explanation, about: Mapping[str, Any], width: int) -> Iterator[
     if network.passes:
         yield from wrapped(f"passes: {' '.join(network.passes)}")
     yield ""
-    stages, last, shape = _stages(anatomy)
-    yield from wrapped(_paragraph(network, anatomy, last, shape))
+    stages, last, shape = _stages(structure)
+    yield from wrapped(_paragraph(network, structure, last, shape))
     if stages:
         yield ""
         yield from _table(stages)
     for held in found.held:
         yield ""
         yield from wrapped(_heading(held))
-        yield from _told(held, anatomy, wrapped)
+        yield from _told(held, structure, wrapped)
     for key, title in (("notes", "what no tree says"), ("unverified", "unverified")):
         if about.get(key):
             yield ""
@@ -105,38 +103,38 @@ def lines(found: Explanation, about: Mapping[str, Any], width: int) -> Iterator[
                 yield from wrapped(f"- {note}", "  ", "    ")
 
 
-def _paragraph(network: Network, anatomy: Anatomy, last: View, shape: Sequence[int]) -> str:
-    said = [f"The input is {'x'.join(map(str, anatomy.input))}."]
-    if anatomy.stages:
-        if anatomy.stem:
-            said.append(f"Stem: {facts.listed(anatomy.stem)}.")
-        blocks = [len(stage.units) for stage in anatomy.stages]
+def _paragraph(network: Network, structure: Structure, last: View, shape: Sequence[int]) -> str:
+    said = [f"The input is {shown(structure.input)}."]
+    if structure.stages:
+        if structure.stem:
+            said.append(f"Stem: {facts.listed(structure.stem)}.")
+        blocks = [len(stage.units) for stage in structure.stages]
         many = f"{len(blocks)} stages of {', '.join(map(str, blocks[:-1]))} and {blocks[-1]} blocks"
-        style = facts.activation_style(anatomy)
-        kinds = dict.fromkeys(facts.kind_of(stage.units[-1]) for stage in anatomy.stages)
+        style = facts.activation_style(structure)
+        blocks_of = dict.fromkeys(facts.kind_of(stage.units[-1]) for stage in structure.stages)
         said.append(
-            f"{many if len(blocks) > 1 else f'One stage of {blocks[0]} blocks'} of {' or '.join(kinds)}"
+            f"{many if len(blocks) > 1 else f'One stage of {blocks[0]} blocks'} of {' or '.join(blocks_of)}"
             f"{f', {style}' if style else ''}."
         )
-        if any(True for _ in facts.skips(anatomy)):
-            said.append(f"Shortcuts: {facts.shortcuts(anatomy)}.")
+        if facts.skips(structure):
+            said.append(f"Shortcuts: {facts.shortcuts(structure)}.")
         else:
-            merges = Counter(join.merge for join in _merges(anatomy))
-            said.append(f"No shortcuts{''.join(f'; {n} merges by {merge}' for merge, n in merges.items())}.")
-        if (place := facts.stride_place(anatomy)) != "none":
+            kinds = Counter(merge.merge for block in structure.blocks for merge in merges(block))
+            said.append(f"No shortcuts{''.join(f'; {n} merges by {kind}' for kind, n in kinds.items())}.")
+        if (place := facts.stride_place(structure)) != "none":
             said.append(f"The stride of a block is in {place}.")
-        if anatomy.head:
-            said.append(f"Head: {facts.listed(anatomy.head)}.")
+        if structure.head:
+            said.append(f"Head: {facts.listed(structure.head)}.")
     else:
-        said.append(f"It has no stages of blocks: {facts.listed(anatomy.stem)}.")
-    others = {name: "x".join(map(str, sizes)) for name, sizes in network.outputs.items() if name != LOGITS}
+        said.append(f"It has no stages of blocks: {facts.listed(structure.stem)}.")
+    others = {name: shown(sizes) for name, sizes in network.outputs.items() if name != LOGITS}
     if others:
         said.append(f"Outputs beside the last one: {', '.join(f'{name} ({sizes})' for name, sizes in others.items())}.")
-    if (dropped := facts.dropout(anatomy)) != "nowhere":
+    if (dropped := facts.dropout(structure)) != "nowhere":
         said.append(f"Dropout: {dropped}.")
     if schedule := survival(network):
         said.append(
-            f"In training a residual branch survives {facts.survival(anatomy)}: {schedule['expected']:.6g} of "
+            f"In training a residual branch survives {facts.survival(structure)}: {schedule['expected']:.6g} of "
             f"{schedule['count']} on average."
         )
     total, layers, ways = cost(network), paths(network, "layers"), paths(network)
@@ -146,17 +144,12 @@ def _paragraph(network: Network, anatomy: Anatomy, last: View, shape: Sequence[i
     )
     if last is not None and len(shape) == 3:
         high, wide = (min(span.size, 10**9) for span in last)
-        more = "more than all of it" if high >= anatomy.input[1] and wide >= anatomy.input[2] else "not all of it"
+        more = "more than all of it" if high >= structure.input[1] and wide >= structure.input[2] else "not all of it"
         said.append(
             f"A position of the last map ({shape[1]}x{shape[2]}, stride {_pair(_jump(last))}) sees {high}x{wide} of the "
             f"input, {more}."
         )
     return " ".join(said)
-
-
-def _merges(anatomy: Anatomy) -> Iterator[Join]:
-    for _, _, unit in anatomy.units():
-        yield from joins(unit)
 
 
 def _ways(total: int) -> str:
@@ -175,8 +168,8 @@ def _table(stages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     rows += [
         (
             stage["name"], str(stage["blocks"]), stage["kind"], "-".join(map(str, stage["channels"])), str(stage["stride"]),
-            "x".join(map(str, stage["output_shape"])), _pair(stage["output_stride"]),
-            "all" if stage["receptive_field"] is None else "x".join(map(str, stage["receptive_field"])),
+            shown(stage["output_shape"]), _pair(stage["output_stride"]),
+            "all" if stage["receptive_field"] is None else shown(stage["receptive_field"]),
         )
         for stage in stages
     ]  # fmt: skip
@@ -202,14 +195,14 @@ def _heading(held: Held) -> str:
     return f"Against {name}{what}:"
 
 
-def _told(held: Held, subject: Anatomy, wrapped: Any) -> Iterator[str]:
+def _told(held: Held, subject: Structure, wrapped: Any) -> Iterator[str]:
     comparison = held.comparison
     if comparison.differences == ():
         return
     if comparison.differences is None:
         yield from wrapped("The two have too little in common to be compared part by part.", "  ")
     for difference in comparison.differences or ():
-        yield from wrapped(f"- {said(difference, subject, held.reference.anatomy)}", "  ", "    ")
+        yield from wrapped(f"- {said(difference, subject, held.reference.structure)}", "  ", "    ")
         yield f"    {_figures(difference.parameters, difference.macs)}"
     beyond = comparison.beyond
     if beyond is not None and beyond != (0, 0):
@@ -228,7 +221,7 @@ def _figures(parameters: int | None, macs: int | None) -> str:
 # --- differences in words ---------------------------------------------------------------------------------------------
 
 
-def said(difference: Difference, subject: Anatomy, reference: Anatomy) -> str:
+def said(difference: Difference, subject: Structure, reference: Structure) -> str:
     """A difference in words: a sentence for each topic, and where."""
     sentences = []
     for topic in difference.topics:
@@ -261,8 +254,8 @@ def places(edits: Sequence[Edit]) -> str:
     """Where edits are: rows, and which of their blocks."""
     found: dict[str, tuple[set[int], int]] = {}
     for edit in edits:
-        units, _ = found.setdefault(edit.place.segment, (set(), edit.place.of))
-        units.add(edit.place.unit)
+        units, _ = found.setdefault(edit.segment, (set(), edit.of))
+        units.add(edit.unit)
     grouped: dict[str, list[str]] = {}
     for name, (units, of) in found.items():
         grouped.setdefault(_which(units, of), []).append(name)
@@ -287,9 +280,9 @@ def _which(units: set[int], of: int) -> str:
 
 def data(found: Explanation, about: Mapping[str, Any]) -> dict[str, Any]:
     """The explanation for machines. `docs/explain.md` documents the keys."""
-    network, anatomy = found.network, found.anatomy
+    network, structure = found.network, found.structure
     total, layers, ways = cost(network), paths(network, "layers"), paths(network)
-    stages, last, shape = _stages(anatomy)
+    stages, last, shape = _stages(structure)
     return {
         "name": network.name, "sha256": network.sha256, "passes": list(network.passes),
         "family": about.get("family"), "description": about.get("description"), "reference": about.get("reference"),
@@ -300,12 +293,12 @@ def data(found: Explanation, about: Mapping[str, Any]) -> dict[str, Any]:
             "shape": list(shape), "output_stride": _jump(last), "receptive_field": _size(last),
         },
         "stages": stages,
-        "facts": {topic: fact.read(anatomy) for topic, fact in facts.FACTS.items()},
-        "against": [_held(held, anatomy) for held in found.held],
+        "facts": {topic: fact.read(structure) for topic, fact in facts.FACTS.items()},
+        "against": [_held(held, structure) for held in found.held],
     }  # fmt: skip
 
 
-def _held(held: Held, subject: Anatomy) -> dict[str, Any]:
+def _held(held: Held, subject: Structure) -> dict[str, Any]:
     comparison, reference = held.comparison, held.reference
     return {
         "name": reference.name, "set": list(reference.set), "zero_init": reference.zero_init,
@@ -315,7 +308,7 @@ def _held(held: Held, subject: Anatomy) -> dict[str, Any]:
         "beyond_sum": None if comparison.beyond is None else dict(zip(("parameters", "macs"), comparison.beyond, strict=True)),
         "differences": [
             {
-                "topics": list(each.topics), "words": said(each, subject, reference.anatomy), "where": places(each.edits),
+                "topics": list(each.topics), "words": said(each, subject, reference.structure), "where": places(each.edits),
                 "parameters": each.parameters, "macs": each.macs, "edits": len(each.edits),
             }
             for each in comparison.differences or ()

@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from rescompile.analysis.alignment import NotAligned
 from rescompile.diagnostics.errors import Source
 from rescompile.elaboration import elaborate
-from rescompile.explain.alignment import aligned
-from rescompile.explain.sequences import NotAligned
-from rescompile.explain.stages import Anatomy, Item, Items, Join, Leaf, anatomy, joins
-from rescompile.ir.network import Network
+from rescompile.explain.distances import Distances
+from rescompile.explain.overlay import overlay
+from rescompile.explain.stages import Structure, kinds, merges, steps, structure
+from rescompile.ir.network import Network, Node, Op, Parallel
 from rescompile.ir.ops import Conv, Norm
+from rescompile.ir.traversal import rewrite
 from rescompile.lang import library
 from rescompile.lang.load import load
 from rescompile.lang.yaml_reader import plain, read
@@ -31,7 +33,7 @@ class Reference:
     name: str
     what: str
     network: Network
-    anatomy: Anatomy
+    structure: Structure
     set: tuple[str, ...] = ()
     zero_init: bool = False
 
@@ -39,10 +41,9 @@ class Reference:
 def of_spec(spec: str, what: str = "", settings: Sequence[str] = (), zero_init: bool = False) -> Reference:
     """The reference that a spec is, a file or a name of the zoo. Raises SpecError and UsageError."""
     network = elaborate(load(spec, settings))
-    found = anatomy(network.name, network.root)
-    return Reference(
-        network.name, what, network, zero_started(found) if zero_init else found, tuple(settings), zero_init
-    )
+    if zero_init:
+        network = replace(network, root=rewrite(network.root, _starting_at_zero))
+    return Reference(network.name, what, network, structure(network), tuple(settings), zero_init)
 
 
 @cache
@@ -85,16 +86,17 @@ def is_of_zoo(network: Network) -> bool:
     )
 
 
-def closest(subject: Anatomy, but: str | None = None) -> Reference:
+def closest(subject: Structure, but: str | None = None) -> Reference:
     """The network of the zoo, other than `but`, that differs in the fewest topics, and of those has the most ops in common;
     where none can be aligned, the one with the most ops in common."""
     own = _ops(subject)
     far = sorted((_unlike(own, _ops_of_zoo(name)), len(name), name) for name in library.zoo() if name != but)
+    distances = Distances()
     found: list[tuple[int, float, int, str]] = []
     likely = [entry for at, entry in enumerate(far) if at < CANDIDATES or entry[2] == subject.name]
     for distance, length, name in likely:
         try:
-            topics = len(aligned(of_zoo(name).anatomy, subject).topics())
+            topics = len(overlay(of_zoo(name).structure, subject, distances).topics)
         except NotAligned:
             continue
         found.append((topics, distance, length, name))
@@ -105,18 +107,14 @@ def closest(subject: Anatomy, but: str | None = None) -> Reference:
 
 @cache
 def _ops_of_zoo(name: str) -> Counter[Hashable]:
-    return _ops(of_zoo(name).anatomy)
+    return _ops(of_zoo(name).structure)
 
 
-def _ops(network: Anatomy) -> Counter[Hashable]:
+def _ops(network: Structure) -> Counter[Hashable]:
     """What a network is made of: its ops as they are, and once more without their channels; its merges."""
-    found: Counter[Hashable] = Counter()
-    for leaf in network.leaves():
-        found[leaf.kind] += 1
-        found[(leaf.kind.word, getattr(leaf.kind, "kernel", None))] += 1
-    for segment in network.segments:
-        for unit in segment.units:
-            found.update((join.merge, join.residual, len(join.branches)) for join in joins(unit))
+    found = Counter[Hashable]((merge.merge, merge.residual, len(merge.branches)) for merge in merges(network.whole))
+    for kind in kinds(network.whole):
+        found.update((kind, (kind.word, getattr(kind, "kernel", None))))
     return found
 
 
@@ -125,33 +123,23 @@ def _unlike(one: Counter[Hashable], other: Counter[Hashable]) -> float:
     return ((one - other) + (other - one)).total() / max(1, one.total() + other.total())
 
 
-def zero_started(network: Anatomy) -> Anatomy:
-    """The network whose residual branches end in a norm of scale 0 (Goyal et al. 2017, section 5.1)."""
-    return replace(
-        network,
-        segments=tuple(
-            replace(segment, units=tuple(_zeroed(unit) for unit in segment.units)) for segment in network.segments
+def _starting_at_zero(_: str, node: Node) -> Node:
+    """A residual merge whose branch starts at 0: the scale of its last norm, where no convolution follows it (Goyal et al.
+    2017, section 5.1)."""
+    if not isinstance(node, Parallel) or not node.residual:
+        return node
+    last = next(
+        (
+            step
+            for step in reversed(steps(node.branches[0]))
+            if isinstance(step, Op) and isinstance(step.kind, Conv | Norm)
         ),
+        None,
     )
 
+    def start(_: str, inner: Node) -> Node:
+        if inner is last and isinstance(inner, Op) and isinstance(inner.kind, Norm):
+            return replace(inner, kind=replace(inner.kind, scale_init=0.0))
+        return inner
 
-def _zeroed(items: Items) -> Items:
-    return tuple(
-        replace(item, branches=(_ending_in_zero(item.branches[0]), *item.branches[1:]))
-        if isinstance(item, Join) and item.residual
-        else item
-        for item in items
-    )
-
-
-def _ending_in_zero(branch: Items) -> Items:
-    """The branch, the scale of whose last norm starts at 0 where no convolution follows it."""
-    found: list[Item] = list(branch)
-    for at in range(len(found) - 1, -1, -1):
-        item = found[at]
-        if isinstance(item, Leaf) and isinstance(item.kind, Conv):
-            break
-        if isinstance(item, Leaf) and isinstance(item.kind, Norm):
-            found[at] = replace(item, kind=replace(item.kind, scale_init=0.0))
-            break
-    return tuple(found)
+    return replace(node, branches=(rewrite(node.branches[0], start), *node.branches[1:]))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from rescompile.explain.stages import Aside, Item, Join, Leaf
+from rescompile.explain.stages import Step
+from rescompile.ir.network import Op, Parallel, Side
 from rescompile.ir.ops import Act, AvgPool, Conv, Dropout, Kind, Linear, MaxPool, Norm, Scale
 
 #: The order in which topics are told.
@@ -67,11 +68,11 @@ class Where:
             return "shortcut" if self.branch == "shortcut" and self.stride == "stride" else self.stride
         return IN_BLOCKS.get(name, "block")
 
-    def item(self, item: Item) -> str:
+    def item(self, step: Step) -> str:
         """The topic of something that only one has."""
-        if isinstance(item, Leaf) and isinstance(item.kind, Dropout):
+        if isinstance(step, Op) and isinstance(step.kind, Dropout):
             return "dropout"
-        if isinstance(item, Aside) or self.branch == "side":
+        if isinstance(step, Side) or self.branch == "side":
             return "side"
         if self.segment in ("stem", "head", "between"):
             return self.segment
@@ -79,7 +80,7 @@ class Where:
             return "gate"
         if self.branch == "shortcut":
             return "shortcut" if self.stride != "downsampling" else "downsampling"
-        if isinstance(item, Join):
-            return "attention" if item.merge == "mul" else "block"
-        kind = next((topic for kinds, topic in OPS if isinstance(item.kind, kinds)), "block")
+        if isinstance(step, Parallel):
+            return "attention" if step.merge == "mul" else "block"
+        kind = next((topic for kinds, topic in OPS if isinstance(step.kind, kinds)), "block")
         return "block" if kind == "order" and self.rebuilt else kind

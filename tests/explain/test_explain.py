@@ -18,20 +18,21 @@ from generator import generate
 from typer.testing import CliRunner, Result
 
 import rescompile
+from rescompile.analysis.alignment import NotAligned
 from rescompile.analysis.cost import cost
 from rescompile.analysis.receptive_field import of_input, view
 from rescompile.cli import app
 from rescompile.diagnostics.errors import ShapeError, Source
 from rescompile.explain import Explanation, explain, prose, references
-from rescompile.explain.alignment import aligned
-from rescompile.explain.differences import Comparison, compare
+from rescompile.explain.differences import Comparison, Counts, compare
+from rescompile.explain.distances import Distances
 from rescompile.explain.facts import FACTS, TITLES
-from rescompile.explain.sequences import NotAligned
-from rescompile.explain.stages import Anatomy, Grower, anatomy
+from rescompile.explain.overlay import overlay
+from rescompile.explain.stages import Steps, Structure, kinds, structure
 from rescompile.explain.topics import TOPICS
 from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import Network, Op, walk
-from rescompile.ir.ops import GlobalAvgPool
+from rescompile.ir.ops import GlobalAvgPool, Norm, Shape
 from rescompile.lang import library, yaml_reader
 from rescompile.lang.load import from_document
 from rescompile.passes import apply
@@ -43,8 +44,8 @@ def network_of(name: str, *settings: str) -> Network:
 
 
 @cache
-def body(name: str, *settings: str) -> Anatomy:
-    return anatomy(name, network_of(name, *settings).root)
+def body(name: str, *settings: str) -> Structure:
+    return structure(network_of(name, *settings))
 
 
 def written(tmp_path: Path, **keys: Any) -> Path:
@@ -96,7 +97,7 @@ def test_every_network_is_explained(zoo: dict[str, Explanation]) -> None:
 
 def test_every_stage_is_counted(zoo: dict[str, Explanation]) -> None:
     """The stages of a network are its rows of repeated blocks, whatever the way it is written in."""
-    blocks = {name: [len(stage.units) for stage in found.anatomy.stages] for name, found in zoo.items()}
+    blocks = {name: [len(stage.units) for stage in found.structure.stages] for name, found in zoo.items()}
     assert blocks["resnet152"] == [3, 8, 36, 3]
     assert blocks["darknet53"] == [1, 2, 8, 8, 4]
     assert blocks["darknet_resnet50"] == [3, 4, 6, 3]
@@ -155,7 +156,7 @@ def test_zero_init_is_what_timm_does() -> None:
         pytest.importorskip(name, reason=f"the peer: pip install --no-deps {name}") for name in ("timm", "torchvision")
     )
     reference = next(held.reference for held in explain(network_of("resnet18")).held if held.reference.zero_init)
-    ours = [leaf.kind.scale_init for leaf in reference.anatomy.leaves() if leaf.kind.word == "norm"]  # type: ignore[attr-defined]
+    ours = [kind.scale_init for kind in kinds(reference.structure.whole) if isinstance(kind, Norm)]
     for model in (timm.create_model("resnet18"), torchvision.models.resnet18(zero_init_residual=True)):
         scales = [
             module.weight[0].item() for module in model.modules() if type(module).__name__.startswith("BatchNorm")
@@ -171,15 +172,22 @@ def topics(found: Comparison) -> list[str]:
     return [topic for difference in found.differences for topic in difference.topics]
 
 
-def check_exact(reference: Anatomy, subject: Anatomy) -> None:
+def check_exact(reference: Structure, subject: Structure) -> None:
     """No change gives the reference, all changes the subject, and every change is named."""
-    found = aligned(reference, subject)
-    assert found.taken(()) == (reference.parts, reference.input)
-    assert found.taken(TOPICS) == (subject.parts, subject.input)
-    assert {edit.topic for edit in found.edits()} == set(found.topics()) <= set(TOPICS)
-    assert bool(found.topics()) == ((reference.parts, reference.input) != (subject.parts, subject.input))
-    for topic in found.topics():  # each of them does something
-        assert found.taken([topic]) != found.taken(())
+    distances = Distances()
+    found = overlay(reference, subject, distances)
+
+    def known(units: tuple[Steps, ...], size: Shape) -> tuple[list[tuple[int, ...]], Shape]:
+        """Equal for equal networks, whatever the names in them."""
+        return [distances.keys(unit) for unit in units], size
+
+    first, second = (known(each.units, each.input) for each in (reference, subject))
+    assert known(*found.taken(())) == first
+    assert known(*found.taken(TOPICS)) == second
+    assert {edit.topic for edit in found.edits} == set(found.topics) <= set(TOPICS)
+    assert bool(found.topics) == (first != second)
+    for topic in found.topics:  # each of them does something
+        assert known(*found.taken([topic])) != first
 
 
 @pytest.mark.parametrize(("subject", "reference"), PAIRS)
@@ -204,11 +212,10 @@ def test_neighbours_in_the_zoo_are_aligned_exactly() -> None:
 def test_random_networks(seed: int) -> None:
     """A random network is told from itself by nothing, and from another one exactly or not at all."""
     network, other = generated(seed), generated(seed + 1)
-    one, two = (anatomy(each.name, each.root) for each in (network, other))
+    one, two = structure(network), structure(other)
     assert compare(one, one) == Comparison((), 0, 0)
-    grown = Grower().counted(one.parts, one.input)
     total = cost(network)
-    assert grown == (total.parameters, total.macs)
+    assert Counts(Distances()).total(one.units, one.input) == (total.parameters, total.macs)
     try:
         check_exact(two, one)
     except NotAligned:
@@ -382,7 +389,7 @@ def test_attributes_of_every_op_are_told(tmp_path: Path) -> None:
     ]
     for at, row in changes:
         other = network_of(str(written(tmp_path, **keys, network=[*rows[:at], row, *rows[at + 1 :]])))
-        found = compare(*(anatomy("mine", each.root) for each in (base, other)))
+        found = compare(*(structure(each) for each in (base, other)))
         assert len(topics(found)) == 1, row
         assert found.parameters == cost(other).parameters - cost(base).parameters
         assert found.beyond == (0, 0)
@@ -441,7 +448,7 @@ def test_zero_init_of_a_spec_is_told(tmp_path: Path) -> None:
     assert topics(held.comparison) == ["scale-init"]
     (difference,) = held.comparison.differences or ()
     assert "at 0 in the last norm of every residual branch (zero-init), not at 1" in prose.said(
-        difference, anatomy("mine", network_of(str(path)).root), held.reference.anatomy
+        difference, structure(network_of(str(path))), held.reference.structure
     )
 
 
@@ -573,11 +580,12 @@ def test_parts_of_the_channels(tmp_path: Path) -> None:
         rows = [{"parallel": {"merge": "add", "split": split, "copies": 2, "branch": conv}}]
         named = [{"paths": row} for row in rows]
         made[split] = rescompile.elaborate(rescompile.load(written(tmp_path, input=[4, 8, 8], network=named)))
-    bodies = {split: anatomy("mine", network.root) for split, network in made.items()}
-    assert bodies[True].parts != bodies[False].parts
+    bodies = {split: structure(network) for split, network in made.items()}
+    distances = Distances()
+    assert distances.keys(bodies[True].whole) != distances.keys(bodies[False].whole)
     for split, network in made.items():
         total = cost(network)
-        assert Grower().counted(bodies[split].parts, network.input) == (total.parameters, total.macs)
+        assert Counts(distances).total(bodies[split].units, network.input) == (total.parameters, total.macs)
     assert cost(made[True]).parameters * 2 == cost(made[False]).parameters
     said = invoke("explain", written(tmp_path, input=[4, 8, 8], network=named)).stdout
     assert "branches, merged by add" in " ".join(said.split())
@@ -607,7 +615,7 @@ def test_a_swap_leaves_the_stages() -> None:
     network = rescompile.elaborate(rescompile.load("resnet20_cifar"))
     for swap in ("layer1.0,layer1.1", "layer1.0,layer1.2", "layer2.1,layer2.2"):
         swapped, _ = apply(network, None, {"swap": swap})
-        assert [(part.name, len(part.units)) for part in anatomy("", swapped.root).segments if part.is_stage] == [
+        assert [(part.name, len(part.units)) for part in structure(swapped).segments if part.is_stage] == [
             ("layer1", 3), ("layer2", 3), ("layer3", 3),
         ]  # fmt: skip
 
@@ -617,7 +625,7 @@ def test_features_leave_the_stages(tmp_path: Path) -> None:
     path = tmp_path / "backbone.yaml"
     path.write_text("rescompile: 1\nname: backbone\nextends: resnet20_cifar\nfeatures: [layer1, layer2.0]\n")
     found, plain = explain(network_of(str(path))), explain(network_of("resnet20_cifar"))
-    assert anatomy("", found.network.root).segments == anatomy("", plain.network.root).segments
+    assert found.structure.segments == plain.structure.segments
     text = flat(text_of(found))
     assert "Outputs beside the last one: layer1 (16x32x32), layer2.0 (32x16x16)." in text
     assert "auxiliary" not in text

@@ -1,0 +1,213 @@
+"""Two lists of steps merged into one: what both have, and of what differs the form that was chosen, topic by topic."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+from rescompile.explain.distances import Distances, counterparts, differing
+from rescompile.explain.facts import item
+from rescompile.explain.stages import Step, Steps, has_shortcut, kinds, series, steps, stride
+from rescompile.explain.topics import ANYWHERE, Role, Where
+from rescompile.ir.network import Node, Op, Parallel, Side
+from rescompile.ir.ops import Conv, Kind, Linear
+from rescompile.ir.traversal import rewrite
+
+Origin: TypeAlias = Literal["reference", "subject"]
+#: What the subject does with what only one of the two has.
+VERBS: dict[Origin, str] = {"reference": "without", "subject": "added"}
+#: Attributes that all ops of a kind change alike: both values and the topic. What only one of the networks has follows them,
+#: so that a stem is not counted with the biases that the subject has everywhere.
+Everywhere: TypeAlias = Mapping[tuple[type[Kind], str], tuple[Any, Any, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One difference: its topic, what was done in words, and where: the row's name as the subject has it (the reference's, if
+    it has none), the block, and how many there are. `layers` counts those that only one of the networks has."""
+
+    topic: str
+    text: str
+    layers: int = 0
+    segment: str = ""
+    unit: int = 0
+    of: int = 1
+
+
+class Merger:
+    """Merges units of a reference and of a subject into ones that have the subject's form in `topics`, else the reference's.
+    What it has merged it remembers: units of a stage are mostly alike."""
+
+    def __init__(self, distances: Distances, topics: Collection[str], everywhere: Everywhere) -> None:
+        self.distances, self.topics, self._everywhere = distances, topics, everywhere
+        self._units: dict[tuple[object, ...], tuple[Steps, tuple[Edit, ...]]] = {}
+        self._edits: list[Edit] = []
+        self._values: dict[tuple[type[Kind], str], set[tuple[Any, Any, str]]] = {}
+
+    def unit(self, first: Steps, second: Steps, role: Role) -> tuple[Steps, tuple[Edit, ...]]:
+        """The merged unit, and all its differences. Raises NotAligned where the two are too long."""
+        key = (self.distances.keys(first), self.distances.keys(second), role)
+        if key not in self._units:
+            self._edits = []
+            rebuilt = _layers(first) != _layers(second)
+            where = Where(role, stride="stride" if stride(first) == stride(second) else "downsampling", rebuilt=rebuilt)
+            self._units[key] = self._lists(first, second, where), tuple(self._edits)
+        return self._units[key]
+
+    def everywhere(self) -> Everywhere:
+        """The attributes of ANYWHERE that changed in all units so far, and always from one value to one other."""
+        return {key: next(iter(values)) for key, values in self._values.items() if len(values) == 1}
+
+    def has(self, topic: str, origin: Origin) -> bool:
+        """Whether the merged network has what only one of the two has."""
+        return (topic in self.topics) == (origin == "subject")
+
+    def followed(self, inside: Steps, origin: Origin) -> Steps:
+        """What only one network has, with the attributes that all ops of its kind have as far as these topics are taken."""
+
+        def follow(_: str, node: Node) -> Node:
+            if not isinstance(node, Op):
+                return node
+            new = {}
+            for (of, name), (old, value, topic) in self._everywhere.items():
+                own, other = (value, old) if origin == "subject" else (old, value)
+                if isinstance(node.kind, of) and getattr(node.kind, name) == own and not self.has(topic, origin):
+                    new[name] = other
+            return replace(node, kind=replace(node.kind, **new)) if new else node
+
+        return steps(rewrite(series(inside), follow)) if self._everywhere else inside
+
+    def _note(self, topic: str, text: str, layers: int = 0) -> None:
+        self._edits.append(Edit(topic, text, layers))
+
+    def _lists(self, first: Steps, second: Steps, where: Where) -> Steps:
+        """Two lists merged. A residual branch that is in a merge in one of them only is merged with the other list as it is."""
+        ones, others = ([step for step in inside if isinstance(step, Parallel)] for inside in (first, second))
+        if where.branch == "main" and len(ones) + len(others) == 1 and (ones or others)[0].residual:
+            return self._unwrapped(first, second, "reference" if ones else "subject", where)
+        pairs = self.distances.pairs(first, second)
+        return tuple(step for i, j in pairs for step in self._pair(first, second, i, j, where))
+
+    def _unwrapped(self, first: Steps, second: Steps, origin: Origin, where: Where) -> Steps:
+        own = first if origin == "reference" else second
+        at, merge = next((at, step) for at, step in enumerate(own) if isinstance(step, Parallel))
+        branch, *rest = (steps(each) for each in merge.branches)
+        self._note("shortcut", f"{VERBS[origin]} shortcut", sum(map(count_layers, rest)))
+        flat = (*own[:at], *branch, *own[at + 1 :])
+        a, b = (flat, second) if origin == "reference" else (first, flat)
+        parts: tuple[list[Step], list[Step], list[Step]] = ([], [], [])  # before the branch, in it, behind it
+        part = 0
+        for i, j in self.distances.pairs(a, b):
+            place = i if origin == "reference" else j
+            if place is not None:
+                part = (place >= at) + (place >= at + len(branch))
+            parts[part].extend(self._pair(a, b, i, j, where))
+        before, inside, behind = parts
+        if not self.has("shortcut", origin):
+            return (*before, *inside, *behind)
+        branches = (series(inside), *(series(self.followed(each, origin)) for each in rest))
+        return (*before, replace(merge, branches=branches), *behind)
+
+    def _pair(self, first: Steps, second: Steps, i: int | None, j: int | None, where: Where) -> Steps:
+        one, other = (None if i is None else first[i]), (None if j is None else second[j])
+        if one is None or other is None:
+            origin: Origin = "subject" if one is None else "reference"
+            step = one or other
+            assert step is not None
+            topic = where.item(step)
+            self._note(topic, f"{VERBS[origin]} {item(step)}", count_layers((step,)))
+            return self.followed((step,), origin) if self.has(topic, origin) else ()
+        if self.distances.key(one) == self.distances.key(other):
+            return (other,)
+        match one, other:
+            case Op(), Op():
+                return (self._op(one, other, where, i == _last_layer(first)),)
+            case Parallel(), Parallel():
+                return (self._merge(one, other, where),)
+            case Side(), Side():
+                return (self._side(one, other, where),)
+        raise AssertionError("unlike steps are not paired")
+
+    def _op(self, one: Op, other: Op, where: Where, last: bool) -> Op:
+        differences = {name: (old, new) for name, old, new in differing(one.kind, other.kind)}
+        topics = {name: where.attribute(one.kind, name, last) for name in differences}
+        if "padding" in topics and _keeps_size(one.kind) and _keeps_size(other.kind):  # it only follows
+            topics["padding"] = topics.get("kernel") or topics["dilation"]
+        for name, (old, new) in differences.items():
+            self._note(topics[name], f"{other.name}: {name} {_value(new)}, not {_value(old)}")
+            for of, attribute in ANYWHERE:
+                if attribute == name and isinstance(one.kind, of):
+                    self._values.setdefault((of, name), set()).add((old, new, topics[name]))
+        taken = {name: new for name, (_, new) in differences.items() if topics[name] in self.topics}
+        return replace(other, kind=replace(one.kind, **taken))
+
+    def _merge(self, one: Parallel, other: Parallel, where: Where) -> Parallel:
+        like, gate = one, None
+        if (one.merge == "gate") != (other.merge == "gate"):
+            origin: Origin = "reference" if one.merge == "gate" else "subject"
+            self._note("gate", f"{VERBS[origin]} gate")
+            like = other if "gate" in self.topics else one
+            gate = like.branches[1] if self.has("gate", origin) else None
+        if one.survival != other.survival:
+            self._note("survival", f"{_survival(other)}, not {_survival(one)}")
+        branches = [
+            series(self._lists(a, b, replace(where, branch=role) if role else where))
+            for role, a, b in counterparts(one, other)
+        ]
+        if gate is not None:
+            branches.insert(1, series(self.followed(steps(gate), origin)))
+        survival = (other if "survival" in self.topics else one).survival
+        return replace(like, survival=survival, branches=tuple(branches))
+
+    def _side(self, one: Side, other: Side, where: Where) -> Side:
+        if (one.mode, one.output_name) != (other.mode, other.output_name):
+            self._note("side", f"{_describe(other)}, not {_describe(one)}")
+        inside = self._lists(steps(one.child), steps(other.child), replace(where, branch="side"))
+        return replace(other if "side" in self.topics else one, child=series(inside))
+
+
+def count_layers(inside: Steps) -> int:
+    """The number of convolutions and linear layers."""
+    return sum(isinstance(kind, Conv | Linear) for kind in kinds(inside))
+
+
+def _layers(inside: Steps) -> int:
+    """How many layers a block has beside those of its shortcut, its gate and its side branches."""
+    count = 0
+    for step in inside:
+        if isinstance(step, Op):
+            count += isinstance(step.kind, Conv | Linear)
+        elif isinstance(step, Parallel):
+            count += sum(_layers(steps(each)) for each in step.branches[: 1 if has_shortcut(step) else None])
+    return count
+
+
+def _keeps_size(kind: Kind) -> bool:
+    """Whether the padding is the one that keeps the size at stride 1."""
+    return isinstance(kind, Conv) and kind.pads == tuple(
+        (k - 1) * d // 2 for k, d in zip(kind.kernel, kind.dilation, strict=True)
+    )
+
+
+def _last_layer(inside: Steps) -> int | None:
+    layers = [at for at, step in enumerate(inside) if isinstance(step, Op) and isinstance(step.kind, Conv | Linear)]
+    return layers[-1] if layers else None
+
+
+def _survival(merge: Parallel) -> str:
+    return f"survival {merge.survival.probability:.6g}" if merge.survival else "always"
+
+
+def _describe(side: Side) -> str:
+    return (
+        f"an output {side.output_name} computed {side.mode}"
+        if side.output_name
+        else f"a side branch computed {side.mode}"
+    )
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return str(value[0]) if value[0] == value[1] else f"{value[0]}x{value[1]}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
