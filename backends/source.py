@@ -1,6 +1,6 @@
 """PyTorch source: one file that imports torch alone, with one class per kind of block, for other projects to own.
 
-The text follows from the outline of the network; lines do not grow with depth. What is written is parsed again and held to a
+The text follows from the class plan of the network; lines do not grow with depth. What is written is parsed again and held to a
 short list of what such a file may contain, so nothing in a spec can put code of its own into it.
 """
 
@@ -15,9 +15,9 @@ from typing import Any
 
 from rescompile.analysis.dynamic_shapes import said, sizes
 from rescompile.backend import Artifact, Option
-from rescompile.codegen import outline
+from rescompile.codegen import plan_classes
 from rescompile.codegen.allow_list import check
-from rescompile.codegen.class_plan import Class, Outline
+from rescompile.codegen.class_plan import Class, ClassPlan
 from rescompile.codegen.layout import WIDTH, laid_out
 from rescompile.files import checksum
 from rescompile.files.output import File
@@ -55,7 +55,7 @@ def emit(network: Network, weights: Weights | None, *, style: str = "classes", d
 
 def source(network: Network, flat: bool = False, free: Mapping[str, Any] = MappingProxyType({})) -> str:
     """The text of the file, without its seal; `free` are the axes of the image whose sizes its docstring tells."""
-    plan = outline(network, unrolled=flat)
+    plan = plan_classes(network, unrolled=flat)
     initial = Initial(plan)
     body: list[str] = []
     support: set[type[Kind]] = set()
@@ -121,14 +121,14 @@ def _imports(text: str) -> Iterator[str]:
     yield from (line for line in found if "torch" in line)
 
 
-def _factory(plan: Outline) -> Iterator[str]:
+def _factory(plan: ClassPlan) -> Iterator[str]:
     root = plan.root
     yield f"def {plan.function}({parameters(root.arguments).removeprefix(', ')}) -> {root.name}:"
     yield f'    """A new {root.name}, with weights of its own."""'
     yield f"    return {root.name}({', '.join(f'{a.name}={a.name}' for a in root.arguments)})"
 
 
-def _class_doc(of: Class, plan: Outline, is_root: bool, free: Mapping[str, Any]) -> list[str]:
+def _class_doc(of: Class, plan: ClassPlan, is_root: bool, free: Mapping[str, Any]) -> list[str]:
     """What a class is, the shapes that it maps, and what it does in training."""
     words = _prose(of.doc if not is_root else plan.network.name)
     first, *more = _sentences(words or f"The part {of.sample.name} of {plan.network.name}")
@@ -154,7 +154,7 @@ def _class_doc(of: Class, plan: Outline, is_root: bool, free: Mapping[str, Any])
     return [*out, '    """']
 
 
-def _training(plan: Outline) -> Iterator[str]:
+def _training(plan: ClassPlan) -> Iterator[str]:
     """What a user must know before training this network."""
     survivals = {node.survival.unit for node in plan.residuals() if node.survival}
     if "batch" in survivals:

@@ -1,4 +1,4 @@
-"""A class of the outline as lines of PyTorch: what its constructor makes, and how its forward threads the value."""
+"""A class of the plan as lines of PyTorch: what its constructor makes, and how its forward threads the value."""
 
 from __future__ import annotations
 

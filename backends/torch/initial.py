@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rescompile.codegen.class_plan import Class, Group, Item, Join, Layer, Outline, Run, Tap
+from rescompile.codegen.class_plan import Class, ClassPlan, Group, Item, Join, Layer, Run, Tap
 from rescompile.ir import ops
 
 from .spellings import norm_class
@@ -37,7 +37,7 @@ class _Place:
 class Initial:
     """The rules of a network."""
 
-    def __init__(self, plan: Outline) -> None:
+    def __init__(self, plan: ClassPlan) -> None:
         self.places: list[tuple[Class, _Place]] = [
             (of, place) for of in plan.classes for place in _places(of.items, (), False)
         ]

@@ -1,4 +1,4 @@
-"""What an outline is made of: classes, the items of their bodies, and the stages that repeat them.
+"""What a class plan consists of: classes, the items of their bodies, and the stages that repeat them.
 
 Nothing here knows a framework. Every `Term` is checked for every instance; `terms.python` prints it.
 """
@@ -12,6 +12,9 @@ from rescompile.codegen.naming import Counted
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Merge, Mode, Network, Op, Parallel, Series
 from rescompile.ir.ops import Kind
+
+#: The name of the argument that takes the input channels.
+IN = "in_channels"
 
 
 @dataclass
@@ -127,7 +130,7 @@ class Class:
     lets: list[tuple[str, Term]] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
     count: int = 1
-    #: Whether outputs come from inside, so that a value must be carried out beside the result.
+    #: Whether outputs come from inside, so that they are carried out beside the result.
     taps: bool = False
 
 
@@ -145,7 +148,7 @@ class Stage:
 
 
 @dataclass
-class Outline:
+class ClassPlan:
     """A network as classes, in the order in which they need one another; the last one is the network itself, which
     `function` makes."""
 
@@ -182,3 +185,18 @@ def scope_names(items: Sequence[Item]) -> Iterator[str]:
                 yield from scope_names(item.items)
             case Layer() | Group() | Use() | Row() | Copies():
                 yield item.name
+
+
+def gives_output(items: Sequence[Item]) -> bool:
+    """Whether an output comes from inside of items."""
+    for item in items:
+        match item:
+            case Tap() if item.output is not None and item.mode != "never":
+                return True
+            case Join() if any(gives_output(branch) for branch in item.branches):
+                return True
+            case Use() if item.of.taps:
+                return True
+            case Group() | Run() | Tap() if gives_output(item.items):
+                return True
+    return False

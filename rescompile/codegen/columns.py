@@ -1,52 +1,86 @@
-"""Corresponding nodes of the instances of a block: those that one definition step made."""
+"""Corresponding things of all instances of a block: nodes that one definition step made, and what follows from them.
+
+The recursion that turns instances into one class never looks at one instance: a rule asks a column for the value that all
+share, or maps it to a column of numbers, for which the class then finds an expression or an argument.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from rescompile.ir.network import Node
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Misfit(Exception):
-    """Instances are too different for one class."""
+    """The instances differ too much for one class."""
 
 
-def first(column: Mapping[int, T]) -> T:
-    """What speaks for all instances: the nodes of one step have the same hints."""
-    return next(iter(column.values()))
+class Column(dict[int, T]):
+    """One thing of each instance, by the number of the instance; an instance that lacks it has no entry."""
+
+    @property
+    def first(self) -> T:
+        """The thing of the first instance that has it. Its hints stand for all: what they give is checked for each."""
+        return next(iter(self.values()))
+
+    def map(self, fn: Callable[[T], U]) -> Column[U]:
+        """What a function returns for each."""
+        return Column({at: fn(thing) for at, thing in self.items()})
+
+    def share(self, fn: Callable[[T], Any]) -> bool:
+        """Whether a function returns one value for all."""
+        value = fn(self.first)
+        return all(fn(thing) == value for thing in self.values())
+
+    def only(self, fn: Callable[[T], U]) -> U:
+        """The one value that a function returns for all. Raises Misfit where they differ."""
+        if not self.share(fn):
+            raise Misfit
+        return fn(self.first)
+
+    def of(self, instances: Iterable[int]) -> Column[T]:
+        """The column of some of the instances."""
+        return Column({at: self[at] for at in instances})
 
 
-def aligned(lists: Mapping[int, Sequence[Node]]) -> Iterator[dict[int, Node]]:
-    """Corresponding nodes of several lists: those of one definition step. Raises Misfit where orders contradict."""
+def aligned(lists: Mapping[int, Sequence[Node]]) -> Iterator[Column[Node]]:
+    """Corresponding nodes of several lists: those of one definition step. Raises Misfit where their orders contradict."""
     keyed = {at: _keys(nodes) for at, nodes in lists.items()}
     order: list[Any] = []
     for keys in dict.fromkeys(tuple(keys) for keys in keyed.values()):
-        at = 0
-        for key in keys:
-            if key in order:
-                found = order.index(key)
-                if found < at:
-                    raise Misfit
-                at = found + 1
-            else:
-                order.insert(at, key)
-                at += 1
-    if any([key for key in order if key in keys] != list(keys) for keys in keyed.values()):
-        raise Misfit
+        order = _merged(order, keys)
     for key in order:
-        yield {at: keys[key] for at, keys in keyed.items() if key in keys}
+        yield Column({at: keys[key] for at, keys in keyed.items() if key in keys})
+
+
+def _merged(order: list[Any], keys: Sequence[Any]) -> list[Any]:
+    """An order with the keys of one more list, of which new ones follow the key before them. Raises Misfit."""
+    place = {key: at for at, key in enumerate(order)}
+    merged: list[Any] = []
+    done = 0
+    for key in keys:
+        at = place.get(key)
+        if at is None:
+            merged.append(key)
+        elif at < done:
+            raise Misfit
+        else:
+            merged += order[done : at + 1]
+            done = at + 1
+    return merged + order[done:]
 
 
 def _keys(nodes: Sequence[Node]) -> dict[Any, Node]:
-    """Nodes by what identifies them among their neighbours: the step they came from, and how often it gave one."""
+    """Nodes by what identifies them among their neighbours: the step that they come from, and how many it made before."""
     keyed: dict[Any, Node] = {}
+    again: Counter[Any] = Counter()
     for node in nodes:
-        again = 0
         step = node.origin or (type(node).__name__, getattr(node, "name", None))
-        while (step, again) in keyed:
-            again += 1
-        keyed[step, again] = node
+        keyed[step, again[step]] = node
+        again[step] += 1
     return keyed

@@ -35,6 +35,11 @@ def named(name: str) -> Term:
     return Term("name", (), _NOWHERE, name)
 
 
+def is_name(term: Term, name: str | None = None) -> bool:
+    """Whether a term is a name; with `name`, that one."""
+    return term.head == "name" and name in (None, term.value)
+
+
 def unknown(name: str) -> Term:
     """A name of a macro for whose value the class around has no words: a term that mentions it is never printed."""
     return named(f"{_UNKNOWN}{name}")

@@ -1,4 +1,4 @@
-"""Mistakes that a writer of source makes, each planted into the outline or the backend for a while; see `mutants.py`."""
+"""Mistakes that a writer of source makes, each planted into the class plan or the backend for a while; see `mutants.py`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rescompile.codegen import class_plan, classes, grouping, spelling, stages, terms
+from rescompile.codegen import class_plan, class_scope, registry, stages, terms
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 
@@ -28,30 +28,30 @@ def planted(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
     return plant
 
 
-# --- the outline ------------------------------------------------------------------------------------------------------
+# --- the class plan ---------------------------------------------------------------------------------------------------
 
 
 @planted
 def hints_are_believed(patch: Patch) -> None:
-    patch.setattr(spelling, "means", lambda text, scope, value: True)
+    patch.setattr(class_scope, "means", lambda text, scope, value: True)
 
 
 @planted
 def the_first_instance_speaks_for_all(patch: Patch) -> None:
-    def spell(self: Any, values: Mapping[int, Any], hints: Any, name: str) -> Any:
+    def express(self: Any, values: Mapping[int, Any], hints: Any, name: str) -> Any:
         return terms.constant(next(iter(values.values())))
 
-    patch.setattr(spelling.Speller, "spell", spell)
+    patch.setattr(class_scope.ClassScope, "express", express)
 
 
 @planted
 def activations_are_all_alike(patch: Patch) -> None:
-    patch.setattr(grouping, "WORDS", tuple(word for word in grouping.WORDS if word != "kind"))
+    patch.setattr(registry, "FIXED", tuple(name for name in registry.FIXED if name != "kind"))
 
 
 @planted
 def nothing_is_conditional(patch: Patch) -> None:
-    patch.setattr(spelling.Speller, "condition", lambda self, present, hints: None)
+    patch.setattr(class_scope.ClassScope, "condition", lambda self, present, hints: None)
 
 
 @planted
@@ -88,14 +88,13 @@ def channels_stay_along_a_row(patch: Patch) -> None:
 
 @planted
 def a_row_is_one_class(patch: Patch) -> None:
-    right = grouping.segments
+    right = registry.Registry.segments
 
-    def wrong(row: Any, known: Any) -> Any:
-        first, *more = right(row, known)
+    def wrong(self: Any, row: Any) -> Any:
+        first, *more = right(self, row)
         return [(first[0], [*first[1], *itertools.chain.from_iterable(copies for _, copies in more)])]
 
-    for module in (grouping, classes, import_module("rescompile.codegen")):
-        patch.setattr(module, "segments", wrong)
+    patch.setattr(registry.Registry, "segments", wrong)
 
 
 @planted
@@ -110,7 +109,7 @@ def whole_division_rounds_nothing(patch: Patch) -> None:
         operands = tuple(wrong(operand, scopes) for operand in right.operands)
         return replace(right, head="*" if right.head == "//" else right.head, operands=operands)
 
-    patch.setattr(spelling, "resolved", wrong)
+    patch.setattr(class_scope, "resolved", wrong)
 
 
 # --- ops --------------------------------------------------------------------------------------------------------------

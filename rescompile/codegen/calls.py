@@ -1,0 +1,143 @@
+"""Parts that are classes of their own, seen from the class around them: uses, rows of copies, bundles and macros."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rescompile.codegen.class_plan import IN, Argument, Copies, Repeated, Row, Use
+from rescompile.codegen.class_scope import ClassScope, Here, is_value
+from rescompile.codegen.columns import Column
+from rescompile.codegen.layers import new_name
+from rescompile.codegen.registry import PlannedClass, PlannedStage
+from rescompile.codegen.roles import bundle_merge, bundled
+from rescompile.codegen.terms import Value, constant, literal, operation, python, substitute, unknown
+from rescompile.ir.expressions import Term
+from rescompile.ir.network import Series
+
+
+def use(column: Column[Series], when: Term | None, here: Here, scope: ClassScope) -> tuple[Use, Term]:
+    """An instance of another class, and its output channels. Raises Misfit."""
+    planned = column.only(lambda node: scope.registry.classes[id(node)])
+    terms = _arguments(planned, column, here, scope)
+    shown = _shown(planned.plan.arguments, terms, column, scope)
+    return Use(str(column.first.name), planned.plan, shown, when), substitute(planned.out, terms)
+
+
+def _arguments(
+    of: PlannedClass | PlannedStage, column: Column[Series], here: Here, scope: ClassScope
+) -> dict[str, Term]:
+    """What an instance of another class, or a stage, is given."""
+    given = column.map(lambda node: of.values[id(node)])
+    terms = {}
+    for name in (argument.name for argument in of.plan.arguments):
+        values = Column({at: each[name] for at, each in given.items()})
+        hints = _argument_hints(name, column.first, here, scope)
+        terms[name] = scope.express(values, hints, f"inner_{name}" if name in scope.values[0] else name)
+    return terms
+
+
+def _argument_hints(name: str, sample: Series, here: Here, scope: ClassScope) -> list[Term | None]:
+    """What may be given for an argument, by the call in the spec, else by the names around."""
+    python_name = scope.registry.python_name
+    if name == IN:
+        return [here.flow.term]
+    if sample.call is not None:
+        return [scope.hint(raw, here) for own, raw in sample.call.hints.items() if python_name(own) == name]
+    return [term for own, term in here.env.items() if python_name(own) == name]
+
+
+def _shown(
+    arguments: Sequence[Argument], terms: Mapping[str, Term], at: Iterable[int], scope: ClassScope
+) -> dict[str, Term]:
+    """The arguments at a call as they are printed, without those at their default."""
+    at = list(at)
+    shown = {argument.name: scope.printed(terms[argument.name], at) for argument in arguments}
+    return {
+        argument.name: shown[argument.name]
+        for argument in arguments
+        if argument.default is None or python(shown[argument.name]) != python(argument.default)
+    }
+
+
+def row(column: Column[Series], when: Term | None, here: Here, scope: ClassScope) -> tuple[Row, Term] | None:
+    """A row of copies, by stages, and its output channels; None where there are no stages for it. Raises Misfit."""
+    if not _keeps_names(column.values()):
+        return None
+    registry = scope.registry
+    pieces = column.map(registry.segments)
+    here = here.of(column)
+    parts: list[Repeated | Use] = []
+    for number in range(pieces.only(len)):
+        segment = Column({at: listed[number] for at, listed in pieces.items()})
+        segment.only(lambda part: part[0])
+        firsts = segment.map(lambda part: part[1][0])
+        stage = firsts.only(lambda node: registry.stages.get(id(node)))
+        if stage is not None:
+            terms = _arguments(stage, firsts, here, scope)
+            parts.append(Repeated(stage.plan, _shown(stage.plan.arguments, terms, column, scope)))
+            out = substitute(stage.out, terms)
+        elif column.share(registry.pattern) and all(len(copies) == 1 for _, copies in segment.values()):
+            single, out = use(firsts, None, here, scope)
+            parts.append(single)
+        else:
+            return None
+        here = here.after(scope.flow(segment.map(lambda part: part[1][-1].output[0]), [out]))
+    return Row(str(column.first.name), parts, when), here.flow.term
+
+
+def _keeps_names(rows: Iterable[Series]) -> bool:
+    """Whether a row keeps the names of its modules: numbers count from 0, or no name is a number."""
+    names = [[child.name or "" for child in row.children if isinstance(child, Series)] for row in rows]
+    by_place = all(listed == [str(at) for at in range(len(listed))] for listed in names)
+    return by_place or not any(name.isdigit() for listed in names for name in listed)
+
+
+def bundle(column: Column[Series], here: Here, scope: ClassScope) -> tuple[Copies, Term]:
+    """Copies side by side, and their output channels. Raises Misfit."""
+    merge, split = column.only(lambda node: (bundle_merge(node).merge, bundle_merge(node).split))
+    sample = column.first
+    counts = column.map(lambda node: len(bundled(node)))
+    hints = bundle_merge(sample).hints
+    copies = [scope.hint(hints["copies"], here)] if "copies" in hints else []
+    count = scope.express(counts, copies, new_name(sample, "count"))
+    if split:
+        here = here.after(scope.shared(here.flow, count, counts))
+    copy, out = use(column.map(lambda node: bundled(node)[0]), None, here, scope)
+    item = Copies(str(sample.name), copy, scope.printed(count, column), merge, split)
+    if merge == "add":
+        return item, out
+    # Concatenated, the copies of a count-th part are the whole again.
+    if out.head == "/" and python(scope.printed(out.operands[1], column)) == python(item.count):
+        return item, out.operands[0]
+    return item, operation("*", count, out)
+
+
+def macro(column: Column[Series], here: Here, scope: ClassScope) -> dict[str, Term]:
+    """The names of a macro's definition in the names of this class. Raises Misfit."""
+    inner: dict[str, Term] = {}
+    column.only(lambda node: node.call and node.call.block)
+    calls = {at: node.call for at, node in column.items() if node.call is not None}
+    sample = column.first.call
+    if sample is None:
+        return dict(here.env)
+    definition = scope.registry.network.definitions.get(sample.block)
+    for name in sample.arguments:
+        values = Column({at: call.arguments[name] for at, call in calls.items() if name in call.arguments})
+        hint = scope.hint(sample.hints[name], here) if name in sample.hints else None
+        if hint is not None and all(is_value(hint, scope.values[at], value) for at, value in values.items()):
+            inner[name] = hint
+        elif values.share(_written):
+            inner[name] = constant(values.first)
+        else:
+            default = definition.parameters.get(name) if definition else None
+            own = scope.hint(default, here.inside(inner)) if isinstance(default, str) else None
+            inner[name] = own or unknown(name)
+    for name, raw in (definition.lets if definition else {}).items():
+        inner[name] = scope.hint(raw, here.inside(inner)) or unknown(name)
+    return inner
+
+
+def _written(value: Value) -> Any:
+    """What two values that are written alike have in common; mappings are not written."""
+    return "" if isinstance(value, dict) else literal(value)

@@ -1,0 +1,224 @@
+"""The scope of a class under construction: its names, their values in each instance, and how it expresses other values.
+
+Every value in a class is decided here. A hint is taken where it gives each instance its number; else a number that all
+instances share is written as a literal; else the class gets a new argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rescompile.codegen.class_plan import IN, Argument
+from rescompile.codegen.columns import Column, Misfit
+from rescompile.codegen.registry import Registry
+from rescompile.codegen.terms import (
+    Value,
+    constant,
+    evaluate,
+    is_known,
+    means,
+    mentioned,
+    named,
+    operation,
+    python,
+    read,
+    resolved,
+    simplified,
+    substitute,
+)
+from rescompile.ir.expressions import ExpressionError, Term
+from rescompile.ir.provenance import Definition
+
+
+@dataclass(frozen=True)
+class Flow:
+    """The channels at some point: as a term, and as the number in every instance that is there."""
+
+    term: Term
+    numbers: Column[int]
+
+
+@dataclass(frozen=True)
+class Here:
+    """A point in the body of a class: the names that expressions may mention there, as terms, and the channels."""
+
+    env: Mapping[str, Term]
+    flow: Flow
+
+    def after(self, flow: Flow) -> Here:
+        """The same names with the channels after something."""
+        return replace(self, flow=flow)
+
+    def inside(self, env: Mapping[str, Term]) -> Here:
+        """The same channels with other names."""
+        return replace(self, env=env)
+
+    def of(self, instances: Iterable[int]) -> Here:
+        """The same point in some of the instances."""
+        return self.after(Flow(self.flow.term, self.flow.numbers.of(instances)))
+
+
+class ClassScope:
+    """The names of a class, and which of them its text uses.
+
+    `values` are those of the names in each instance, new arguments included; `locals` are what the class computes first.
+    """
+
+    def __init__(self, definition: Definition | None, names: Sequence[Mapping[str, Value]], registry: Registry) -> None:
+        self.registry = registry
+        self.values: list[dict[str, Value]] = [
+            {registry.python_name(name): value for name, value in each.items()} for each in names
+        ]
+        self.locals: dict[str, Term] = {}
+        self.used: set[str] = set()
+        self.defaults: dict[str, Value] = {}
+        if definition is not None:
+            self.defaults = {registry.python_name(name): value for name, value in definition.parameters.items()}
+
+    # --- terms
+
+    def hint(self, raw: Any, here: Here) -> Term | None:
+        """An expression of the definition in the names of this class; a name that has no value anywhere is a word."""
+        try:
+            term = read(raw)
+        except ExpressionError:
+            return None
+        unknown = mentioned(term) - set(here.env) - {IN}
+        if unknown & self.registry.variables:
+            return None
+        words = {name: constant(name) for name in unknown}
+        return substitute(term, {**words, **here.env, IN: here.flow.term})
+
+    def express(self, values: Column[Value], hints: Iterable[Term | None], name: str) -> Term:
+        """The term that gives each instance its value: a hint that does, else the value that all share, else a new argument."""
+        for term in self._matching(values, hints):
+            if self._is_plain(term) and all(_has_value(term, self.values[at]) for at in values):
+                self.mention(term)
+                return term
+        first = values.first
+        if all(type(value) is type(first) and value == first for value in values.values()):
+            return constant(first)
+        return self._new_argument(values, name)
+
+    def condition(self, present: Column[bool], hints: Iterable[Term | None]) -> Term | None:
+        """The condition under which something is there; None where it always is. Raises Misfit where no hint gives it."""
+        if all(present.values()):
+            return None
+        for term in self._matching(present, hints):
+            self.mention(term)
+            return self.printed(term, present)
+        raise Misfit
+
+    def has_condition(self, present: Column[bool], hints: Iterable[Term | None]) -> bool:
+        """Whether something is always there, or a hint gives the condition."""
+        return all(present.values()) or any(True for _ in self._matching(present, hints))
+
+    def _matching(self, values: Column[Value], hints: Iterable[Term | None]) -> Iterator[Term]:
+        """The hints, simplified, that as Python give each instance its value."""
+        scopes = [self.values[at] for at in values]
+        for hint in hints:
+            term = None if hint is None else simplified(hint, scopes)
+            if term is None or not is_known(term):
+                continue
+            text = python(resolved(term, scopes))
+            if all(means(text, self.values[at], value) for at, value in values.items()):
+                yield term
+
+    def _new_argument(self, values: Column[Value], name: str) -> Term:
+        """A new argument; an instance that has no value for it is given the first one."""
+        first = values.first
+        new = self.registry.python_name(name)
+        while any(new in scope for scope in self.values):
+            new += "_"
+        for at, scope in enumerate(self.values):
+            scope[new] = values.get(at, first)
+        self.used.add(new)
+        return named(new)
+
+    def _is_plain(self, term: Term) -> bool:
+        """Whether every name in an operation has values of one type: Python and the language compute alike with those."""
+        for name in mentioned(term) if term.operands else ():
+            types = {type(scope[name]) for scope in self.values if name in scope}
+            default = self.defaults.get(name)
+            if default is not None and not isinstance(default, str):
+                types.add(type(default))
+            if not (types <= {int, float, bool} or len(types) == 1):
+                return False
+        return True
+
+    def mention(self, term: Term) -> None:
+        """Note the names in a term as used."""
+        self.used |= mentioned(term)
+
+    def printed(self, term: Term, at: Iterable[int]) -> Term:
+        """The term as it is printed for some instances."""
+        return resolved(term, [self.values[i] for i in at])
+
+    # --- channels
+
+    def flow(self, numbers: Column[int], guesses: Iterable[Term]) -> Flow:
+        """The channels after something; a guess is taken if it is right for all."""
+        return Flow(self.express(numbers, guesses, "channels"), numbers)
+
+    def shared(self, flow: Flow, count: Term, counts: Column[int]) -> Flow:
+        """The channels of each of `count` equal ranges; 1 where every channel is a range."""
+        numbers = Column({at: flow.numbers[at] // ranges for at, ranges in counts.items()})
+        return self.flow(numbers, [constant(1), operation("/", flow.term, count)])
+
+    # --- the head of the class
+
+    def lets(self) -> list[tuple[str, Term]]:
+        """What the class computes first, as far as its text uses it."""
+        for name in reversed(self.locals):
+            if name in self.used:
+                self.mention(self.locals[name])
+        return [(name, resolved(term, self.values)) for name, term in self.locals.items() if name in self.used]
+
+    def arguments(self) -> list[Argument]:
+        """The arguments that the text uses: those of the definition in its order, then the new ones; defaults last."""
+        order = dict.fromkeys([IN, *self.defaults, *self.values[0]])
+        listed = [self._argument(name) for name in order if name in self.used and name not in self.locals]
+        return sorted(listed, key=lambda argument: argument.default is not None)
+
+    def _argument(self, name: str) -> Argument:
+        """One argument. A default that is an expression or a word is kept only where some instance has it."""
+        values = [scope[name] for scope in self.values]
+        default = self.defaults.get(name)
+        if isinstance(default, list):
+            default = tuple(default)
+        if default is None or (isinstance(default, str) and default not in values):
+            return Argument(name, python_type(values))
+        return Argument(name, python_type([*values, default]), constant(default))
+
+
+def python_type(values: Sequence[Value]) -> str:
+    """The type of an argument that takes these values."""
+    types = {type(value) for value in values}
+    if types <= {list, tuple}:
+        inner = python_type([item for value in values for item in value] or [0])
+        return f"tuple[{inner}, {inner}]" if {len(value) for value in values} == {2} else f"tuple[{inner}, ...]"
+    if types == {int, float}:
+        return "float"
+    if len(types) == 1:
+        return types.pop().__name__
+    return " | ".join(sorted({python_type([value]) for value in values}))
+
+
+def is_value(term: Term, scope: Mapping[str, Value], value: Value) -> bool:
+    """Whether the language finds this value, of this type."""
+    try:
+        found = evaluate(term, scope)
+    except ExpressionError:
+        return False
+    return type(found) is type(value) and bool(found == value)
+
+
+def _has_value(term: Term, scope: Mapping[str, Value]) -> bool:
+    """Whether the language itself allows an expression: Python knows the length of a word too."""
+    try:
+        evaluate(term, scope)
+    except ExpressionError:
+        return False
+    return True

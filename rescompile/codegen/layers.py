@@ -1,0 +1,97 @@
+"""One op of all instances -> a layer of their class: its attributes and the channels around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+from rescompile.codegen.class_plan import Layer
+from rescompile.codegen.class_scope import ClassScope, Flow, Here
+from rescompile.codegen.columns import Column
+from rescompile.codegen.terms import Value, constant, operation
+from rescompile.ir import ops
+from rescompile.ir.expressions import Term
+from rescompile.ir.network import Op, Parallel, Series
+
+#: Attributes for how weights are initialised: backends read them from the sample.
+INITIAL = frozenset({"init", "bias_init", "scale_init"})
+#: Attributes that are the channels after an op, by the ops where they are.
+_OUT: Mapping[str, tuple[type[ops.Kind], ...]] = {"channels": (ops.Conv, ops.PadChannels), "features": (ops.Linear,)}
+
+
+def layer(column: Column[Op], when: Term | None, here: Here, scope: ClassScope) -> tuple[Layer, Flow]:
+    """The layer of a column of ops, and the channels after it. Raises Misfit."""
+    column.only(scope.registry.skeleton)
+    sample, flow = column.first, here.flow
+    kind = type(sample.kind)
+    terms = _attributes(column, here, scope)
+    shown = {name: scope.printed(term, column) for name, term in terms.items()}
+    scope.mention(flow.term)
+    item = Layer(sample.name, kind, shown, scope.printed(flow.term, column), sample, when)
+    after = Column({**flow.numbers, **column.map(lambda op: op.output[0])})
+    guesses = [terms[name] for name in _OUT if name in terms and issubclass(kind, _OUT[name])]
+    if kind is ops.Flatten and column.share(_positions):
+        guesses = [operation("*", flow.term, constant(_positions(sample)))]
+    return item, scope.flow(after, [*guesses, flow.term])
+
+
+def _attributes(column: Column[Op], here: Here, scope: ClassScope) -> dict[str, Term]:
+    """The attributes of an op as terms: by its definition, else as they follow from what is known there."""
+    sample = column.first
+    kind = type(sample.kind)
+    terms: dict[str, Term] = {}
+    for attribute in sorted(fields(kind), key=lambda f: f.name == "padding"):  # which follows from the others
+        name = attribute.name
+        if name in INITIAL or name == "kind":  # which is part of what the op is
+            continue
+        values = Column({at: getattr(op.kind, name) for at, op in column.items()})
+        if attribute.metadata["attribute"].type == "size":
+            values = _flat(values)
+        hints = [scope.hint(sample.hints[name], here)] if name in sample.hints else []
+        if kind is ops.Conv and name == "padding":
+            hints += _same_padding(terms)
+        if issubclass(kind, ops.MaxPool) and name == "stride":
+            hints.append(terms["kernel"])
+        if kind in (ops.Conv, ops.PadChannels) and name == "channels":
+            hints.append(here.flow.term)
+        terms[name] = scope.express(values, hints, new_name(sample, name))
+    return terms
+
+
+def _positions(op: Op) -> int:
+    """The height times the width of the map that an op takes."""
+    return op.input[1] * op.input[2] if len(op.input) == 3 else 1
+
+
+def _flat(values: Column[Value]) -> Column[Value]:
+    """Sizes as one number where height and width are equal in all instances."""
+    if all(isinstance(value, tuple) and value[0] == value[1] for value in values.values()):
+        return values.map(lambda value: value[0])
+    return values
+
+
+def _same_padding(terms: Mapping[str, Term]) -> list[Term]:
+    """The padding that keeps the size of a map, from kernel and dilation as they are written."""
+    kernel, dilation = terms["kernel"], terms.get("dilation", constant(1))
+    if kernel.head == "constant" and isinstance(kernel.value, int):
+        half = constant(kernel.value // 2)
+        return [operation("*", half, dilation), half] if kernel.value > 1 else [half]
+    if kernel.head == "constant":
+        return []
+    half = operation("//", kernel, constant(2))
+    return [operation("*", half, dilation), half]
+
+
+def new_name(node: Op | Series | Parallel, attribute: str) -> str:
+    """The name of a new argument for something of a node."""
+    word = node.name if node.name and not node.name[0].isdigit() else _word(node)
+    return f"{word}_{attribute}"
+
+
+def _word(node: Op | Series | Parallel) -> str:
+    match node:
+        case Op():
+            return node.kind.word
+        case Parallel():
+            return node.merge
+    return node.call.block if node.call else "part"

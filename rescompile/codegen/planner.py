@@ -1,0 +1,243 @@
+"""Network -> class plan: gathers the instances of each block, and plans their classes and stages, inner ones first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from rescompile.codegen.class_plan import IN, Class, ClassPlan, Stage
+from rescompile.codegen.classes import plan_class
+from rescompile.codegen.columns import Misfit
+from rescompile.codegen.naming import Allocator, snake
+from rescompile.codegen.registry import PlannedClass, Registry
+from rescompile.codegen.roles import Roles
+from rescompile.codegen.stages import Schedule, member_rule, plan_stage, survival_schedules
+from rescompile.codegen.terms import constant, evaluate, read
+from rescompile.ir.expressions import ExpressionError
+from rescompile.ir.network import Network, Node, Series, children, walk
+from rescompile.ir.provenance import Definition
+
+Key = tuple[Any, ...]
+Instance = tuple[Series, Mapping[str, Any]]  # a part, and the values of the names of its block
+
+
+@dataclass
+class InstanceGroup:
+    """The instances that belong into one class, by id; the word for it, and the groups that they contain."""
+
+    word: str
+    instances: dict[int, Instance] = field(default_factory=dict)
+    inner: set[Key] = field(default_factory=set)
+
+
+def plan_classes(network: Network, unrolled: bool = False) -> ClassPlan:
+    """The classes of a network, each before those that use it; `unrolled`, one for each block, with its own numbers."""
+    return _Planner(network, unrolled).plan()
+
+
+class _Planner:
+    """Plans one network."""
+
+    def __init__(self, network: Network, unrolled: bool) -> None:
+        self.network, self.unrolled = network, unrolled
+        self.roles = Roles(network, unrolled)
+        self.registry = Registry(network, self.roles)
+        self.allocate = Allocator(self.registry.variables)
+        self.classes: list[Class] = []
+        self.stages: list[Stage] = []
+
+    def plan(self) -> ClassPlan:
+        """The class plan."""
+        groups = _Gathering(self.network, self.roles).groups
+        function = self.allocate.name(self.network.name)
+        root_name = self.allocate.class_name(self.network.name)
+        rows = [] if self.unrolled else [node for node in _series(self.network.root) if self.roles.is_row(node)]
+        for group in _inner_first(groups):
+            self.plan_group(list(group.instances.values()), group.word)
+            complete = {id(row): row for row in rows if self.is_planned(row)}
+            rows = [row for row in rows if id(row) not in complete]
+            self.plan_stages(complete.values())
+        return ClassPlan(self.network, function, [*self.classes, self.root(root_name)], self.stages)
+
+    def is_planned(self, row: Series) -> bool:
+        """Whether all copies of a row have a class."""
+        return all(id(child) in self.registry.classes for child in row.children)
+
+    def plan_group(self, instances: list[Instance], word: str) -> None:
+        """Plan the class of some instances; several where they are too different for one."""
+        nodes, names = zip(*instances, strict=True)
+        call = nodes[0].call
+        name = self.allocate.class_name(word)
+        try:
+            planned = plan_class(name, call.block if call else "", nodes, names, self.registry)
+        except Misfit:
+            self.allocate.taken.discard(name)
+            if len(instances) == 1:
+                raise AssertionError(f"{word} does not fit into a class of its own") from None
+            for part in self.apart(instances):
+                self.plan_group(part, word)
+            return
+        if (bundle := self.roles.members.get(id(nodes[0]))) and call is None:
+            planned = replace(planned, plan=replace(planned.plan, doc=f"One of the {bundle}"))
+        self.registry.classes.update((id(node), planned) for node in nodes)
+        self.classes.append(planned.plan)
+
+    def apart(self, instances: list[Instance]) -> Iterable[list[Instance]]:
+        """Instances that do not fit into one class in groups: by structure, else by their steps, else each alone."""
+        keys: tuple[Callable[[Series], Any], ...] = (
+            lambda node: self.registry.skeletons(node.children),
+            lambda node: tuple(part.origin for _, part in walk(node)),
+            id,
+        )
+        for key in keys:
+            parts: dict[Any, list[Instance]] = {}
+            for node, values in instances:
+                parts.setdefault(key(node), []).append((node, values))
+            if len(parts) > 1:
+                return parts.values()
+        raise AssertionError("instances are not distinct")
+
+    def plan_stages(self, rows: Iterable[Series]) -> None:
+        """Plan a stage for each class of copies in these rows, and each rule by which the copies are named."""
+        pieces: dict[Any, tuple[PlannedClass, list[list[Series]]]] = {}
+        for row in rows:
+            for planned, copies in self.registry.segments(row):
+                pieces.setdefault((id(planned), member_rule(copies)), (planned, []))[1].append(copies)
+        for (_, rule), (planned, segments) in pieces.items():
+            # A single copy needs no loop, unless others of its class are in one.
+            if rule is not None and any(len(copies) > 1 for copies in segments):
+                name = self.allocate.name(f"{snake(planned.plan.name)}_stage")
+                stage = plan_stage(name, planned, segments, rule, self.schedules)
+                self.registry.stages.update((id(copies[0]), stage) for copies in segments)
+                self.stages.append(stage.plan)
+
+    @cached_property
+    def schedules(self) -> list[Schedule]:
+        """The survival schedules that the network may follow."""
+        return survival_schedules(self.roles)
+
+    def root(self, name: str) -> Class:
+        """The class of the network."""
+        network = self.network
+        values = {**network.parameters, IN: network.input[0]}
+        planned = plan_class(name, "", [network.root], [values], self.registry)
+        # Only what the outputs are counted by is left open: other parameters shape the network in ways a class does not know.
+        kept = () if self.unrolled else (planned.out.value, IN)
+        names = {name: value for name, value in values.items() if self.registry.python_name(name) in kept}
+        planned = plan_class(name, "", [network.root], [names], self.registry)
+        given = planned.values[id(network.root)]
+        arguments = [replace(a, default=constant(given[a.name])) for a in planned.plan.arguments]
+        return replace(planned.plan, reference=network.reference, arguments=arguments)
+
+
+class _Gathering:
+    """The parts of a network that become instances of classes, in groups of one block each."""
+
+    def __init__(self, network: Network, roles: Roles) -> None:
+        self.network, self.roles = network, roles
+        self.groups: dict[Key, InstanceGroup] = {}
+        self.heights = _heights(roles)
+        self.nested = _nested(network.root)
+        self.visit(network.root, network.parameters, None, ())
+
+    def visit(self, node: Node, names: Mapping[str, Any], owner: Key | None, path: tuple[str, ...]) -> None:
+        """Gather a node and those inside; `names` are those of the block around, `owner` is the group around."""
+        if isinstance(node, Series):
+            block = node.call.block if node.call else None
+            if node.name is not None:
+                path = (*path, f"{block or 'part'}{node.name}" if node.name.isdigit() else node.name)
+            if not self.roles.unrolled and block is not None:
+                names = _names(node, self.network.definitions.get(block))
+            if self.roles.is_class(node):
+                key = self.key(node)
+                word = "_".join(path) if self.roles.unrolled else block or self.word(node)
+                group = self.groups.setdefault(key, InstanceGroup(word))
+                group.word = word
+                group.instances[id(node)] = node, {} if self.roles.unrolled else {**names, IN: node.input[0]}
+                if owner is not None:
+                    self.groups[owner].inner.add(key)
+                owner = key
+        for child in self.roles.once(node):
+            self.visit(child, names, owner, path)
+
+    def key(self, series: Series) -> Key:
+        """What instances of one class have in common: their block, and how deep a block is that contains itself."""
+        part = self.roles.members.get(id(series), series.name)
+        block = series.call.block if series.call else (series.origin.path if series.origin else "", part)
+        if self.roles.unrolled:
+            return block, id(series)
+        return (block, self.heights[id(series)]) if block in self.nested else (block,)
+
+    def word(self, part: Series) -> str:
+        """The word for a part without a block: `path` where it is one of the copies in `paths`; a number is not a word."""
+        bundle = self.roles.members.get(id(part))
+        if bundle is not None:
+            return bundle.removesuffix("s") or bundle
+        return "part" if str(part.name).isdigit() else str(part.name)
+
+
+def _names(series: Series, definition: Definition | None) -> dict[str, Any]:
+    """What the expressions of a block may mention, with the values that they have in one use of it."""
+    assert series.call is not None
+    names: dict[str, Any] = {**series.call.arguments, IN: series.input[0]}
+    for name, raw in (definition.lets if definition else {}).items():
+        try:
+            names[name] = evaluate(read(raw), names)
+        except ExpressionError:
+            continue
+    return names
+
+
+def _series(node: Node) -> Iterator[Series]:
+    """Every Series, once."""
+    seen: set[int] = set()
+    for _, part in walk(node):
+        if isinstance(part, Series) and id(part) not in seen:
+            seen.add(id(part))
+            yield part
+
+
+def _heights(roles: Roles) -> dict[int, int]:
+    """How deep classes are nested in each part."""
+    heights: dict[int, int] = {}
+
+    def visit(node: Node) -> int:
+        if id(node) not in heights:
+            below = max((visit(child) for child in children(node)), default=0)
+            heights[id(node)] = below + (isinstance(node, Series) and roles.is_class(node))
+        return heights[id(node)]
+
+    visit(roles.network.root)
+    return heights
+
+
+def _nested(root: Series) -> set[Any]:
+    """The blocks that contain themselves."""
+    nested: set[Any] = set()
+    seen: set[tuple[int, frozenset[str]]] = set()
+
+    def visit(node: Node, around: frozenset[str]) -> None:
+        if (id(node), around) in seen:
+            return
+        seen.add((id(node), around))
+        if isinstance(node, Series) and node.call is not None:
+            if node.call.block in around:
+                nested.add(node.call.block)
+            around |= {node.call.block}
+        for child in children(node):
+            visit(child, around)
+
+    visit(root, frozenset())
+    return nested
+
+
+def _inner_first(groups: Mapping[Key, InstanceGroup]) -> Iterator[InstanceGroup]:
+    """Groups, each after those that it contains."""
+    done: set[Key] = set()
+    left = dict(groups)
+    while left:
+        key = next(key for key in left if left[key].inner <= done)
+        done.add(key)
+        yield left.pop(key)

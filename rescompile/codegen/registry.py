@@ -1,0 +1,97 @@
+"""The classes and stages planned so far, and which parts of a network fit into one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from rescompile.codegen.class_plan import Class, Stage
+from rescompile.codegen.naming import python_name
+from rescompile.codegen.roles import Roles, bundled
+from rescompile.ir.expressions import Term
+from rescompile.ir.names import BUILTINS
+from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side
+
+#: Attributes of ops that belong to what an op is, and so are never an argument of a class.
+FIXED = ("kind", "init", "bias_init", "scale_init", "bias")
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedClass:
+    """A class, the values of its arguments in each instance by the id of its part, and its output channels as a term."""
+
+    plan: Class
+    values: dict[int, dict[str, Any]]
+    out: Term
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedStage:
+    """A stage, the values of its arguments in each row by the id of the first copy, and the channels after it."""
+
+    plan: Stage
+    values: dict[int, dict[str, Any]]
+    out: Term
+
+
+@dataclass
+class Registry:
+    """The class of each instance by its id, and the stage of each row by the id of its first copy."""
+
+    network: Network
+    roles: Roles
+    classes: dict[int, PlannedClass] = field(default_factory=dict)
+    stages: dict[int, PlannedStage] = field(default_factory=dict)
+
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """Every name that stands for a value somewhere in the definitions; other names in a hint are words."""
+        listed = (name for d in self.network.definitions.values() for name in (*d.parameters, *d.lets))
+        return BUILTINS | {"depth"} | frozenset(listed) | frozenset(self.network.parameters)
+
+    def python_name(self, name: str) -> str:
+        """The name in the file of a name in the spec."""
+        return python_name(name, self.variables)
+
+    def segments(self, row: Series) -> list[tuple[PlannedClass, list[Series]]]:
+        """The copies of a row, with neighbours of one class together."""
+        segments: list[tuple[PlannedClass, list[Series]]] = []
+        for child in row.children:
+            assert isinstance(child, Series)
+            planned = self.classes[id(child)]
+            if segments and segments[-1][0] is planned:
+                segments[-1][1].append(child)
+            else:
+                segments.append((planned, [child]))
+        return segments
+
+    def skeleton(self, node: Node) -> Any:
+        """Everything of a node that no argument can express: nodes with equal skeletons fit into one class."""
+        match node:
+            case Op():
+                fixed = [getattr(node.kind, name) for name in FIXED if hasattr(node.kind, name)]
+                return type(node.kind), node.name, len(node.input), tuple(fixed)
+            case Parallel():
+                how = (node.survival.unit, node.survival.rescale) if node.survival else None
+                return node.merge, node.residual, node.split, how, self.skeletons(node.branches)
+            case Side():
+                return node.mode, node.output_name, self.skeleton(node.child)
+            case Series() if self.roles.is_bundle(node):
+                copies = bundled(node)
+                return node.name, type(node), len(copies), self.skeleton(copies[0])
+            case Series() if self.roles.is_class(node):
+                return node.name, id(self.classes[id(node)])
+            case Series() if self.roles.is_row(node):
+                return node.name, self.pattern(node)
+            case Series():
+                return node.name, self.skeletons(node.children)
+
+    def skeletons(self, nodes: Sequence[Node]) -> tuple[Any, ...]:
+        """The skeletons of several nodes."""
+        return tuple(self.skeleton(node) for node in nodes)
+
+    def pattern(self, row: Series) -> tuple[Any, ...]:
+        """The classes of the segments of a row, and which of them are single copies."""
+        return tuple((id(planned), len(copies) > 1) for planned, copies in self.segments(row))

@@ -1,0 +1,132 @@
+"""The role of each part of a network in its source: a class, a row of copies, a bundle of copies or a list of modules."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, children, walk
+
+
+class Roles:
+    """What the parts of one network become; `unrolled`, each block has a class of its own and nothing is a bundle."""
+
+    def __init__(self, network: Network, unrolled: bool) -> None:
+        self.network, self.unrolled = network, unrolled
+
+    def is_class(self, series: Series) -> bool:
+        """Whether a part becomes an instance of a class."""
+        if series.name is None or self.is_bundle(series):
+            return False
+        if id(series) in self.members:
+            return True
+        if series.call is not None:
+            return series.call.index is not None or not (self.is_list(series) and is_numbered(series))
+        return not self.is_row(series) and not self.is_list(series)
+
+    def is_row(self, series: Series) -> bool:
+        """Whether a part is nothing but copies of one step."""
+        copies = [c for c in series.children if isinstance(c, Series) and c.name is not None and c.call is not None]
+        return (
+            series.call is None
+            and len(copies) == len(series.children) > 0
+            and not self.has_taps(series)
+            and [copy.call.index for copy in copies if copy.call] == list(range(len(copies)))
+            and len({copy.origin for copy in copies}) == 1
+        )
+
+    def is_list(self, series: Series) -> bool:
+        """Whether a part is modules one after the other, each with a name: no merge, no side branch."""
+        return not self.has_taps(series) and all(
+            isinstance(child, Op)
+            or (
+                isinstance(child, Series)
+                and not self.is_bundle(child)
+                and (child.name is not None or self.is_list(child))
+            )
+            for child in series.children
+        )
+
+    def is_bundle(self, series: Series) -> bool:
+        """Whether a part is copies of one part side by side, which are written once."""
+        return id(series) in self.bundles
+
+    def once(self, node: Node) -> tuple[Node, ...]:
+        """The nodes directly inside that have text of their own: in a bundle, the first of the copies."""
+        return tuple(bundled(node)[:1]) if isinstance(node, Series) and self.is_bundle(node) else children(node)
+
+    def has_taps(self, node: Node) -> bool:
+        """Whether a node contains a side branch."""
+        return id(node) in self._tapped
+
+    @cached_property
+    def bundles(self) -> dict[int, Series]:
+        """The parts that are copies of one part side by side, by id."""
+        # Copies whose activations are recomputed in training are written out: there the merge itself is recomputed.
+        if self.unrolled or self.network.checkpoint:
+            return {}
+        parts = (part for _, part in walk(self.network.root) if isinstance(part, Series))
+        return {id(part): part for part in parts if not self.has_taps(part) and _are_alike_copies(part)}
+
+    @cached_property
+    def members(self) -> dict[int, str]:
+        """The copies in bundles, by id, with the name of the bundle."""
+        return {id(copy): str(part.name) for part in self.bundles.values() for copy in bundled(part)}
+
+    @cached_property
+    def _tapped(self) -> frozenset[int]:
+        """The nodes that contain a side branch, by id."""
+        tapped: set[int] = set()
+
+        def visit(node: Node) -> bool:
+            inside = [visit(child) for child in children(node)]
+            if isinstance(node, Side) or any(inside):
+                tapped.add(id(node))
+                return True
+            return False
+
+        visit(self.network.root)
+        return frozenset(tapped)
+
+
+def _are_alike_copies(series: Series) -> bool:
+    """Whether a part is nothing but copies of one part, named 0, 1, 2 and so on, and their sum or concatenation."""
+    if series.name is None or not series.name.isidentifier() or series.call is not None or len(series.children) != 1:
+        return False
+    (merge,) = series.children
+    if not isinstance(merge, Parallel) or merge.merge not in ("add", "concat") or merge.survival:
+        return False
+    copies = [branch.children[0] for branch in merge.branches if len(branch.children) == 1]
+    parts = [copy for copy in copies if isinstance(copy, Series)]
+    return [part.name for part in parts] == [str(at) for at in range(len(merge.branches))] and all(
+        part.children == parts[0].children for part in parts
+    )
+
+
+def bundled(bundle: Series) -> list[Series]:
+    """The copies in a bundle."""
+    copies = [branch.children[0] for branch in bundle_merge(bundle).branches]
+    return [copy for copy in copies if isinstance(copy, Series)]
+
+
+def bundle_merge(bundle: Series) -> Parallel:
+    """The merge of the copies in a bundle."""
+    (merge,) = bundle.children
+    assert isinstance(merge, Parallel)
+    return merge
+
+
+def is_numbered(series: Series) -> bool:
+    """Whether the modules of a list are named 0, 1, 2 and so on."""
+    names = _names(series)
+    return names == [str(at) for at in range(len(names))]
+
+
+def _names(series: Series) -> list[str]:
+    """The names in the scope of a list."""
+    names: list[str] = []
+    for child in series.children:
+        if isinstance(child, Series) and child.name is None:
+            names += _names(child)
+        elif isinstance(child, Op | Series) and child.name is not None:
+            names.append(child.name)
+    return names
