@@ -40,7 +40,7 @@ class Roles:
             isinstance(child, Op)
             or (
                 isinstance(child, Series)
-                and not self.is_bundle(child)
+                and id(child) not in self._alike
                 and (child.name is not None or self.is_list(child))
             )
             for child in series.children
@@ -62,8 +62,11 @@ class Roles:
     def bundles(self) -> dict[int, Series]:
         """The parts that are copies of one part side by side, by id."""
         # Copies whose activations are recomputed in training are written out: there the merge itself is recomputed.
-        if self.unrolled or self.network.checkpoint:
-            return {}
+        return {} if self.unrolled or self.network.checkpoint else self._alike
+
+    @cached_property
+    def _alike(self) -> dict[int, Series]:
+        """The parts that are nothing but copies of one part and their merge, by id."""
         parts = (part for _, part in walk(self.network.root) if isinstance(part, Series))
         return {id(part): part for part in parts if not self.has_taps(part) and _are_alike_copies(part)}
 
