@@ -7,15 +7,20 @@ N ?= 1000
 
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: demo test check random keras bench gpu
+.PHONY: demo test test-all check random keras bench gpu
 
 demo: $(VENV)/.run  ## Compile DenseNet-121 and run it once.
 	mkdir -p build
 	$(BIN)/rescompile build specs/densenet121.yaml --target onnx -o build/
 	$(BIN)/rescompile run build/densenet121.onnx
 
-test: $(VENV)/.dev  ## Run the tests; ARGS are pytest's.
-	$(BIN)/pytest $(ARGS)
+PYTEST := $(BIN)/pytest -n auto --dist loadgroup
+
+test: $(VENV)/.dev  ## Run the tests that take little time, in parallel; ARGS are pytest's.
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: $(VENV)/.dev  ## Run the slow tests: the whole zoo against its peers, mutants, everything that takes seconds.
+	$(PYTEST) -m slow $(ARGS)
 
 check: $(VENV)/.dev  ## Lint, format, types, and who may import whom.
 	$(BIN)/ruff check .

@@ -1,21 +1,32 @@
-"""Options and fixtures of the whole suite."""
+"""Options, markers and fixtures of the whole suite.
+
+`pytest -m "not slow"` is what `make test` runs, in parallel; `make test-all` runs the rest. A test that is marked `sampled`
+is slow for all networks of the zoo but those of `support/sample.py`.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
+from sample import SAMPLE
 
-# A shell that starts the suite in the background lets it ignore Ctrl-C, nohup the end of the terminal, and every process that a
+# A shell that starts the suite in the background ignores Ctrl-C, and nohup the end of the terminal; every process that a
 # test starts inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+# Workers share the cores: each computes on one thread, as do the processes that it starts.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """One flag rewrites every golden file; what it wrote is then read in review like code."""
+    """One flag rewrites every golden file; the difference is then read in review like code."""
     parser.addoption("--update-golden", action="store_true", help="rewrite golden files instead of comparing with them")
 
 
@@ -23,3 +34,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def update_golden(request: pytest.FixtureRequest) -> bool:
     """Whether golden files are rewritten in this run."""
     return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow, what needs torch, other processes or peers; and group the tests of a network, which share caches."""
+    for item in items:
+        parameters = getattr(item, "callspec").params if hasattr(item, "callspec") else {}  # noqa: B009
+        name = next((value for key, value in parameters.items() if key in ("name", "network")), None)
+        if item.get_closest_marker("sampled") and name not in SAMPLE:
+            item.add_marker("slow")
+        module = vars(getattr(item, "module"))  # noqa: B009
+        if item.path.parent.name == "peers":
+            item.add_marker("peers")
+        if "torch" in module:
+            item.add_marker("torch")
+        if "subprocess" in module:
+            item.add_marker("process")
+        if isinstance(name, str) and name in SAMPLE:
+            item.add_marker(pytest.mark.xdist_group(name))

@@ -204,6 +204,7 @@ def test_a_sum_without_shortcut_has_no_length(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", library.zoo())
+@pytest.mark.slow
 def test_every_network_of_the_zoo(name: str) -> None:
     """Both units see the same paths, none longer than the network has layers to offer."""
     network = network_of(name)
@@ -306,6 +307,7 @@ def test_json() -> None:
     assert data["survival"]["residual_branches"] == pytest.approx((3 * 600 - 1) / 4)
 
 
+@pytest.mark.slow
 def test_json_of_very_many_paths(tmp_path: Path) -> None:
     """More digits than Python turns into text unless asked."""
     fork = {"description": "", "body": [{"parallel": {"merge": "add", "copies": 4, "branch": "relu"}}]}

@@ -236,6 +236,7 @@ def test_random_network(seed: int, tmp_path: Path) -> None:
     compare(case, opset=opset, fold_batchnorm=True)
 
 
+@pytest.mark.slow
 def test_the_bound_is_tight(tmp_path: Path) -> None:
     """What rounding excuses is far below what any mistake makes: else the comparison would prove nothing."""
     allowed: list[float] = []
@@ -249,6 +250,7 @@ def test_the_bound_is_tight(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", seeds())
+@pytest.mark.slow
 def test_canonical_text_gives_the_same_bytes(seed: int, tmp_path: Path) -> None:
     """`extract`, then `build` with the recorded passes: drawn weights included, for every construct of the language."""
     path = tmp_path / f"random_{seed}.yaml"

@@ -106,6 +106,7 @@ def shapes_at(found: Sizes, height: int, width: int) -> dict[str, tuple[int, ...
 # --- the analysis -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_network_is_classified() -> None:
     """Of each of the zoo we know whether it takes other sizes; those that do not are told what fixes it."""
     refused = set()
@@ -132,6 +133,7 @@ def test_every_network_is_classified() -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.slow
 def test_every_part_has_the_size_that_the_elaborator_gives_it(name: str) -> None:
     """Every part of the network becomes an output; a size is taken where the network can be compiled for it."""
     found = sizes(tap_all(network(name)), BOTH)
@@ -248,6 +250,7 @@ def test_sizes_as_functions(seed: int) -> None:
         assert least == 1 or extent(least - 1) < size
 
 
+@pytest.mark.slow
 def test_agreement_is_found_where_it_is() -> None:
     """Two functions of the size are equal at exactly the rests that are found, far beyond the period that was searched."""
     rng = random.Random(0)
@@ -357,6 +360,7 @@ def odd_sizes(found: Sizes) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.slow
 def test_one_file_is_as_good_as_many(name: str) -> None:
     """At five sizes the file gives what the file of that size gives, and is as near to float64 as torch in float32 is."""
     torch = pytest.importorskip("torch")
@@ -576,6 +580,7 @@ def test_verify(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "least", "every"), [("alexnet", 95, 1), ("resnet20_cifar", 8, 4), ("stochastic_depth_110", 8, 4)]
 )  # fmt: skip
+@pytest.mark.slow
 def test_programs(name: str, least: int, every: int, tmp_path: Path) -> None:
     """The exported program takes the sizes that the report says, gives what the module gives, and refuses smaller ones."""
     torch = pytest.importorskip("torch")

@@ -106,6 +106,7 @@ def outcome(name: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("name", OF_BACKENDS)
+@pytest.mark.slow
 def test_a_mistake_in_what_is_made_of_the_tree(name: str, folder: Path) -> None:
     """The interpreter shares nothing with backends and passes; the small sample is enough to see it."""
     assert outcome(name, folder)
@@ -117,6 +118,7 @@ def test_a_mistake_in_what_makes_the_tree(name: str, folder: Path) -> None:
     assert outcome(name, folder)
 
 
+@pytest.mark.slow
 def test_most_mistakes_show_in_numbers(folder: Path) -> None:
     """A file that does not load is no proof of the comparison: most mistakes give one that runs and is wrong."""
     outcomes = [outcome(name, folder) for name in (*OF_BACKENDS, *OF_THE_TREE)]

@@ -154,7 +154,19 @@ def structure(name: str) -> onnx.ModelProto:
 
 @every_spec
 def test_checker(name: str) -> None:
-    """onnx's own checker, with its full check, on the file as users get it: weights and all."""
+    """onnx's own checker, with its full check, on every graph."""
+    onnx.checker.check_model(structure(name), full_check=True)
+
+
+#: One network of each of these families: their files are checked as users get them.
+FILES = (
+    "resnet18", "resnext50_32x4d", "densenet121", "googlenet", "mobilenet_v1", "wrn_40_2", "highway_mnist_conv_16", "drn_c_26",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_checker_of_files(name: str) -> None:
+    """The same check on files with weights."""
     zeros = {key: np.zeros(parameter.shape, parameter.dtype) for key, parameter in parameters(facts.network(name))}
     model = build(facts.network(name), "onnx", zeros).to_bytes()
     onnx.checker.check_model(model, full_check=True)
@@ -162,6 +174,7 @@ def test_checker(name: str) -> None:
 
 
 @every_spec
+@pytest.mark.sampled
 def test_shapes(name: str) -> None:
     """At every node, ONNX infers the shape that our tree declares: no shape is computed twice and differently."""
     network = facts.network(name)
@@ -178,6 +191,7 @@ def test_shapes(name: str) -> None:
 
 
 @every_spec
+@pytest.mark.sampled
 def test_names(name: str) -> None:
     """Nodes are called as the tree's ops and merges, initializers as its parameters; both once."""
     network = facts.network(name)
@@ -742,6 +756,7 @@ def test_a_model_saved_by_onnx_is_edited(every_op: Network, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("passes", [[], ["--fold-batchnorm"]])
 @pytest.mark.parametrize("name", ["resnet101", "wrn_22_2_B313", "googlenet"])
+@pytest.mark.slow
 def test_extract_and_build_again(name: str, passes: list[str], tmp_path: Path) -> None:
     """The spec in the file, with the passes it tells of, builds the same bytes."""
     first, again, spec = tmp_path / "first.onnx", tmp_path / "again.onnx", tmp_path / "spec.yaml"

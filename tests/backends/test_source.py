@@ -55,7 +55,6 @@ from torch import nn
 
 import rescompile
 from rescompile import backend
-from rescompile.analysis.cost import cost
 from rescompile.diagnostics.errors import SpecError, UsageError
 from rescompile.ir.network import Network, Op, Parallel, Series, walk
 from rescompile.ir.verifier import verify
@@ -97,7 +96,7 @@ def text_of(name: str) -> str:
 
 def has_flat(name: str) -> bool:
     """Whether a network of the zoo is small enough for a text with a class for each block."""
-    return len(tensors_of(facts.network(name))) <= FLAT
+    return facts.size(name)[2] <= FLAT
 
 
 # --- what tools say ---------------------------------------------------------------------------------------------------
@@ -156,6 +155,7 @@ ALLOWED = {"collections", "collections.abc", "contextlib", "torch", "torch.nn.fu
 
 
 @pytest.mark.parametrize("name", facts.zoo())
+@pytest.mark.sampled
 def test_imports(name: str) -> None:
     """torch and a few modules that Python has itself; nothing runs but imports and definitions."""
     tree = ast.parse(text_of(name))
@@ -171,6 +171,7 @@ def test_imports(name: str) -> None:
 
 
 @pytest.mark.usefixtures("started")
+@pytest.mark.slow
 def test_lines() -> None:
     """As short as what people write."""
     assert text_of("resnet50").count("\n") <= 130
@@ -199,6 +200,7 @@ def test_depth_costs_no_lines(shallow: str, deep: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["a", "b"])
+@pytest.mark.slow
 def test_paths_cost_no_lines(form: str) -> None:
     """Copies side by side are written once: a loop makes them, and one calls them."""
     networks = (facts.network(name) for name in ("resnext50_32x4d", "resnext101_64x4d"))
@@ -216,6 +218,7 @@ def _code(text: str) -> str:
 
 
 @pytest.mark.parametrize("name", facts.zoo())
+@pytest.mark.sampled
 def test_state_dict(name: str) -> None:
     """The keys of the tree in its order, with its shapes."""
     network = facts.network(name)
@@ -223,6 +226,7 @@ def test_state_dict(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in facts.zoo() if has_flat(name)])
+@pytest.mark.sampled
 def test_state_dict_of_flat_text(name: str) -> None:
     """The same where each block has a class of its own, with nothing but numbers."""
     text = source(facts.network(name), flat=True)
@@ -269,11 +273,12 @@ _compared: list[Series] = []
 
 def light() -> list[str]:
     """The networks of the zoo whose numbers are compared."""
-    costs = {name: cost(facts.network(name)) for name in facts.zoo()}
-    return [name for name, found in costs.items() if found.parameters <= PARAMETERS and found.macs <= MACS]
+    sizes = {name: facts.size(name) for name in facts.zoo()}
+    return [name for name, (parameters, macs, _) in sizes.items() if parameters <= PARAMETERS and macs <= MACS]
 
 
 @pytest.mark.parametrize("name", light())
+@pytest.mark.sampled
 def test_network_of_the_zoo(name: str) -> None:
     """The module equals the interpreter, with hints that are true, false or missing."""
     network = shallow(name)
@@ -286,7 +291,7 @@ def test_network_of_the_zoo(name: str) -> None:
         compare(variant, own, x)
 
 
-@pytest.mark.parametrize("seed", seeds())
+@pytest.mark.parametrize("seed", [pytest.param(n, marks=[pytest.mark.slow] if n >= 20 else []) for n in seeds()])
 def test_random_network(seed: int, tmp_path: Path) -> None:
     """The same for whatever a spec may say, with a class for each block too."""
     network = elaborated(generate(seed).text, tmp_path)
@@ -427,6 +432,7 @@ def test_a_macro_is_given_what_the_class_around_cannot_say(tmp_path: Path) -> No
     compare(network, weights, x)
 
 
+@pytest.mark.slow
 def test_the_sample_has_stale_hints(tmp_path: Path) -> None:
     """Each change of a tree is made to many networks, and each changes the numbers of the text."""
     for at, change in enumerate(STALE):
@@ -441,6 +447,7 @@ def test_the_sample_has_stale_hints(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", seeds())
+@pytest.mark.slow
 def test_training(seed: int, tmp_path: Path) -> None:
     """A step of training: what is overwritten in place changes neither outputs nor gradients nor running statistics, and
     what is computed again does not either."""
@@ -630,23 +637,27 @@ def made(name: str, folder: Path) -> Live:
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.slow
 def test_script(live: Live) -> None:
     """torch.jit.script takes the text."""
     live.hold(torch.jit.script(live.module))
 
 
+@pytest.mark.slow
 def test_compile(live: Live) -> None:
     """torch.compile sees one graph."""
     torch._dynamo.reset()
     live.hold(torch.compile(live.module, fullgraph=True, backend="eager"))
 
 
+@pytest.mark.slow
 def test_export(live: Live) -> None:
     """torch.export leaves the batch open: what is exported for one runs for another."""
     batch = {"x": {0: torch.export.Dim("batch", min=1)}}
     live.hold(torch.export.export(live.module, (live.first,), dynamic_shapes=batch).module())
 
 
+@pytest.mark.slow
 def test_copies(live: Live) -> None:
     """A deep copy, and one that is filled with the pickled state, compute the same; neither shares anything."""
     twin = copy.deepcopy(live.module)
@@ -698,6 +709,7 @@ distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("name", ["resnet18", "stochastic_depth_110"])
+@pytest.mark.slow
 def test_distributed(name: str, tmp_path: Path) -> None:
     """DistributedDataParallel on two processes gives both the mean of what each gives alone; where blocks are dropped, with
     find_unused_parameters, as the docstring says."""
@@ -744,6 +756,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_alone(tmp_path: Path) -> None:
     """In a process that cannot import rescompile, the file gives bit for bit what the target `torch` gives here."""
     lives = {str(tmp_path / f"{name}.py"): made(name, tmp_path) for name in CONSTRUCTS}
@@ -767,6 +780,7 @@ def peaceful(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("seeds", [range(at, at + 50) for at in range(0, HOSTILE, 50)], ids=str)
+@pytest.mark.slow
 def test_hostile_words(seeds: range, tmp_path: Path) -> None:
     """Refused with a diagnostic; or the file does what it does with harmless words, passes its check, and can be made."""
     for seed in seeds:
@@ -802,6 +816,7 @@ BREAKERS = (
 
 @pytest.mark.parametrize("place", ["network", "step", "block", "doc", "reference", "sha256", "output", "argument"])
 @pytest.mark.parametrize("word", BREAKERS)
+@pytest.mark.slow
 def test_hostile_tree(place: str, word: str, tmp_path: Path) -> None:
     """A tree that no spec could give: refused by the last check, or harmless all the same."""
     network = elaborated(written(harmless()), tmp_path)
@@ -996,6 +1011,7 @@ _outcomes: dict[str, str] = {}
 
 
 @pytest.mark.parametrize("name", MUTANTS)
+@pytest.mark.slow
 def test_a_mistake_is_caught(name: str, shared: Path) -> None:
     """The comparison of random networks sees it, and is silent again after it."""
     with pytest.MonkeyPatch.context() as patch:

@@ -132,7 +132,7 @@ def network_of(name: str) -> Network:
 @cache
 def run_here() -> tuple[str, ...]:
     """The networks with a peer that are not too large to be run."""
-    return tuple(name for name in PEERS if name in FAMILIES or cost(network_of(name)).parameters <= PARAMETERS)
+    return tuple(name for name in PEERS if name in FAMILIES or facts.size(name)[0] <= PARAMETERS)
 
 
 #: Networks that are another network than their peer in training, and rightly so.
@@ -172,6 +172,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 
 
 @pytest.mark.parametrize("pair", run_here(), indirect=True)
+@pytest.mark.sampled
 def test_outputs(pair: Pair) -> None:
     """On weights far from those of a fresh model: to the last bit, or as near to float64 as the peer itself."""
     with torch.no_grad():
@@ -187,6 +188,7 @@ def test_outputs(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("pair", trained_here(), indirect=True)
+@pytest.mark.slow
 def test_training(pair: Pair) -> None:
     """In training, without dropout: outputs, all gradients, and what the norms keep of the batch."""
     theirs = trained(pair.theirs, pair.x, MOMENTA.get(pair.name))
@@ -240,6 +242,7 @@ def trained(model: nn.Module, x: torch.Tensor, momentum: float | None = None) ->
 
 
 @pytest.mark.parametrize("name", [name for name in AUTOMATIC if name not in run_here()])
+@pytest.mark.sampled
 def test_names(name: str) -> None:
     """The libraries' networks that are too large to be run here: their own `state_dict` loads strictly, in one order."""
     with torch.device("meta"):
@@ -254,19 +257,25 @@ def test_names(name: str) -> None:
 
 def small_settings(name: str) -> tuple[str, ...]:
     """A smaller input for networks that are made for large ones."""
-    height = facts.network(name).input[1]
+    height = facts.rows()[name]["input"][-1]
     size = SIZES.get(name, 64)
     return () if height <= 64 or size >= 200 else (f"input=[3, {size}, {size}]",)
+
+
+def small_macs(name: str) -> float:
+    """About how many multiply-adds a network then takes."""
+    height = facts.rows()[name]["input"][-1]
+    return facts.size(name)[1] * (SIZES.get(name, 64) / height if small_settings(name) else 1) ** 2
 
 
 @cache
 def light() -> tuple[str, ...]:
     """The networks that are not too large to be run."""
-    costs = {name: cost(facts.network(name, *small_settings(name))) for name in facts.zoo()}
-    return tuple(name for name, total in costs.items() if total.macs <= MACS and total.parameters <= PARAMETERS)
+    return tuple(name for name in facts.zoo() if small_macs(name) <= MACS and facts.size(name)[0] <= PARAMETERS)
 
 
 @pytest.mark.parametrize("name", light())
+@pytest.mark.sampled
 def test_onnx(name: str) -> None:
     """ONNX Runtime on our file is as near to the module in float64 as the module itself."""
     settings = small_settings(name)
@@ -354,6 +363,7 @@ def test_the_module_is_its_text(every_op: Network) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in facts.zoo() if cost(facts.network(name)).parameters <= PARAMETERS])
+@pytest.mark.slow
 def test_initialisation(name: str) -> None:
     """Called without weights, the file's own function follows the spec's `init`, tensor by tensor, in the tree's order."""
     torch.manual_seed(0)
@@ -473,6 +483,7 @@ with torch.no_grad():
 """
 
 
+@pytest.mark.slow
 def test_the_program_needs_no_rescompile(written: tuple[Path, Path], every_op: Network, tmp_path: Path) -> None:
     """It is loaded by torch alone, takes batches unlike the one that it was exported with, and equals the module."""
     for batch in (1, 5):

@@ -186,6 +186,7 @@ def backward(logits: Tensor) -> None:
 
 @every_mode
 @pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.slow
 def test_every_draw(name: str, unit: str, rescale: str, tmp_path: Path) -> None:
     """Draws just below and just above p_l: outputs, gradients and buffers are those of the formula, branch by branch."""
     schedule, survival = SCHEDULES[name]

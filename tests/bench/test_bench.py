@@ -511,6 +511,7 @@ def test_a_table_has_speed_ups_only_where_they_are() -> None:
     assert "resnet@torch was not measured to the end, so speed-ups are over" in report.markdown(WHOLE, "resnet@torch")
 
 
+@pytest.mark.slow
 def test_other_forms_beside(tmp_path: Path, fake: Any) -> None:
     """One row for each form, of one function; what is no pass is refused."""
     fake("good")
@@ -916,6 +917,7 @@ def test_outputs_that_go_wrong_in_a_later_sitting(tmp_path: Path, fake: Any) -> 
 
 
 @pytest.mark.parametrize(("refused", "rows"), [(2, ["flaky", "good"]), (3, ["good"]), (4, ["flaky", "good"])])
+@pytest.mark.slow
 def test_who_is_refused_in_a_later_sitting(refused: int, rows: list[str], tmp_path: Path, fake: Any) -> None:
     """It has no row, and the others and the groups after it have theirs. Where it was one of the copies of the control, there is
     none: the second is prepared in the first sitting (2), and in the drawn order of the next one after the first (3, 4)."""
@@ -1033,6 +1035,7 @@ def test_activations_that_say_nothing_are_not_timed(
 # --- the real thing ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ours_beside_a_peer(tmp_path: Path, fake: Any) -> None:
     """ONNX Runtime and torch on ours and on torchvision's: right outputs, a profile by blocks, a figure, files to keep."""
     pytest.importorskip("onnxruntime", reason="one of the runtimes")
@@ -1128,6 +1131,7 @@ def test_what_an_exporter_refuses(tmp_path: Path, fake: Any, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("exporter", ["legacy", "dynamo"])
+@pytest.mark.slow
 def test_exporters(exporter: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Each writes the opset that the row says, computes the right outputs, and says nothing."""
     onnx = pytest.importorskip("onnx", reason="reads the file")

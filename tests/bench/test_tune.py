@@ -187,6 +187,7 @@ def test_what_cannot_be_told_apart_is_no_best(machine: Machine) -> None:
     assert "No best: " in report.markdown(result)
 
 
+@pytest.mark.slow
 def test_a_poor_control_decides_nothing(machine: Machine) -> None:
     """Times that scatter by half: all that was measured to the end stays equal."""
     machine.times = dict.fromkeys(machine.times, 0.01) | {"quick fp32": 0.0095}
@@ -226,6 +227,7 @@ def test_halving(machine: Machine) -> None:
     assert "way7" in noisy
 
 
+@pytest.mark.slow
 def test_a_hopeless_precision_is_tried_once(machine: Machine) -> None:
     """Far off in one way, it is off in all: the others are not even prepared. A little off, it says nothing of them."""
     machine.errors = {title: 4e-2 for title in machine.times if title.endswith("bf16")}
@@ -282,6 +284,7 @@ def test_what_was_asked_for_is_the_frame(machine: Machine) -> None:
     assert "Speed-ups are over resnet20_cifar on torch-cpu:compile in fp32." in report.markdown(result)
 
 
+@pytest.mark.slow
 def test_batches(machine: Machine) -> None:
     """Each batch has its own search, and the most images per second are told only where they can be told apart."""
     result, _ = tuned(machine, batches=[1, 2])

@@ -931,6 +931,7 @@ def test_list_as_json_is_the_zoo() -> None:
     assert all(network["family"] and network["description"] and network["reference"] for network in networks)
 
 
+@pytest.mark.slow
 def test_list_of_a_family() -> None:
     """The families share out the zoo."""
     networks = data("list")["networks"]
@@ -1077,6 +1078,7 @@ def test_validate_of_several_specs(here: Path) -> None:
     assert missing.stderr.endswith("\n2 specs, 0 invalid, 0 unlike their figures, 1 not found\n")
 
 
+@pytest.mark.slow
 def test_validate_the_whole_zoo() -> None:
     """The folder of specs, as a user of the checkout names it."""
     result = program("validate", "specs", "--json", cwd=ROOT)

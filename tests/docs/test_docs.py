@@ -27,6 +27,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import jsonschema
 import pytest
@@ -83,6 +84,19 @@ def fences(page: Path) -> Iterator[Fence]:
 ALL = [fence for page in PAGES for fence in fences(page)]
 YAML = [fence for fence in ALL if fence.language == "yaml"]
 CONSOLE = [fence for fence in ALL if fence.language == "console"]
+#: Pages whose commands measure, train or run large networks.
+SLOW = (
+    "bench.md",
+    "explain.md",
+    "lesions.md",
+    "paths.md",
+    "predict.md",
+    "pytorch.md",
+    "runtimes.md",
+    "sizes.md",
+    "unet.md",
+    "weights.md",
+)
 SCHEMA = jsonschema.Draft7Validator(json.loads((DOCS / "spec.schema.json").read_text("utf-8")))
 PROGRAMS = sorted({fence.page for fence in ALL if fence.language == "python" and "file" not in fence.marks})
 
@@ -215,7 +229,13 @@ def matches(shown: list[str], printed: list[str]) -> bool:
     return re.fullmatch(pattern, "".join(f"{line.rstrip()}\n" for line in printed)) is not None
 
 
-@pytest.mark.parametrize("fence", CONSOLE, ids=lambda fence: fence.id)
+def on_its_page(fence: Fence) -> Any:
+    """The commands of a page use the files of those before them, so one worker runs them all."""
+    marks = [pytest.mark.xdist_group(fence.page.name), *([pytest.mark.slow] if fence.page.name in SLOW else [])]
+    return pytest.param(fence, marks=marks, id=fence.id)
+
+
+@pytest.mark.parametrize("fence", [on_its_page(fence) for fence in CONSOLE])
 def test_console(fence: Fence, folders: dict[Path, Path]) -> None:
     """A reader will type the command: it must print what the page shows, and fail only where the page shows an error."""
     folder = folders[fence.page]
@@ -300,6 +320,7 @@ def test_a_block_that_a_page_shows_can_be_listed(fence: Fence, tmp_path: Path, m
     assert "\n## shown\n\nOption C" in make_blocks.page()
 
 
+@pytest.mark.slow
 def test_list_of_the_zoo_is_up_to_date() -> None:
     """`python docs/make_zoo.py` was run after the last change to a spec."""
     assert script("make_zoo").page().rstrip() + "\n" == (DOCS / "zoo.md").read_text("utf-8")

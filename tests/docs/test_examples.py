@@ -46,6 +46,7 @@ def patterns() -> Any:
     return images[:256], classes[:256], images[256:], classes[256:]
 
 
+@pytest.mark.slow
 def test_the_lesion_study(
     lesions: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

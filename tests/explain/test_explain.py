@@ -80,6 +80,7 @@ def zoo() -> dict[str, Explanation]:
     return {name: explain(references.of_zoo(name).network) for name in library.zoo()}
 
 
+@pytest.mark.slow
 def test_every_network_is_explained(zoo: dict[str, Explanation]) -> None:
     """With its totals, which are those of the facts table, and the differences to something else."""
     for name, found in zoo.items():
@@ -191,11 +192,13 @@ def check_exact(reference: Structure, subject: Structure) -> None:
 
 
 @pytest.mark.parametrize(("subject", "reference"), PAIRS)
+@pytest.mark.slow
 def test_references_are_aligned_exactly(subject: str, reference: str) -> None:
     check_exact(body(reference), body(subject))
     check_exact(body(subject), body(reference))
 
 
+@pytest.mark.slow
 def test_neighbours_in_the_zoo_are_aligned_exactly() -> None:
     """Any two networks, or they are told not to be alike."""
     known = 0
@@ -330,6 +333,7 @@ def test_a_setting_is_named(topic: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
+@pytest.mark.slow
 def test_several_settings_are_counted_alone(seed: int) -> None:
     """Each costs alone what the elaborated spec with that setting alone costs more, and the sum with the rest is exact."""
     chosen = random.Random(seed).sample(sorted(SETTINGS), 4)
@@ -429,6 +433,7 @@ def test_the_same_network_is_known(tmp_path: Path) -> None:
     ],
     ids=["a vector", "nothing with weights", "1800 steps in one list"],
 )
+@pytest.mark.slow
 def test_odd_networks(size: list[int], rows: list[Any], tmp_path: Path) -> None:
     """What resembles nothing is told so, in a text that can be read."""
     network = network_of(str(written(tmp_path, input=size, network=rows)))

@@ -180,6 +180,7 @@ HUGE: dict[str, tuple[str, str, Callable[[], str]]] = {
 
 
 @pytest.mark.parametrize("what", HUGE)
+@pytest.mark.slow
 def test_huge(what: str, tmp_path: Path) -> None:
     """A text that is too long, too deep or means too much is refused at once, in a message of a few lines."""
     code, place, text = HUGE[what]
@@ -346,6 +347,7 @@ CHUNKS = [range(start, start + CHUNK) for start in range(0, ROUNDS, CHUNK)]
 
 
 @pytest.mark.parametrize("seeds", CHUNKS, ids=str)
+@pytest.mark.slow
 def test_mutated_specs(seeds: range, tmp_path: Path) -> None:
     """A spec of the zoo after a slip of the hand is right, or refused with a place; never a traceback."""
     path, zoo = tmp_path / "mutated.yaml", library.zoo()

@@ -244,12 +244,14 @@ def test_exact(what: str, form: str, tmp_path: Path) -> None:
         ("mobilenet_v1", ["input=[3, 64, 64]"]),
     ],
 )
+@pytest.mark.slow
 def test_exact_in_the_zoo(name: str, settings: list[str], form: str) -> None:
     """The networks that the forms are for, and depthwise ones, on small maps."""
     assert exact(zoo(name, *settings), form, 1) < 1e-9
 
 
 @pytest.mark.parametrize("seed", range(30))
+@pytest.mark.slow
 def test_random_bottlenecks(seed: int, tmp_path: Path) -> None:
     """Any kernels, strides and biases, and any operations on single channels between the convolutions: in float64, and
     one in three in ONNX Runtime, folded too."""
@@ -292,6 +294,7 @@ def random_rows(rng: random.Random) -> list[Any]:
     return named
 
 
+@pytest.mark.slow
 def test_random_specs(tmp_path: Path) -> None:
     """Specs with every construct of the language: each with a grouped convolution has all forms."""
     met: Counter[str] = Counter()
@@ -331,6 +334,7 @@ def test_targets(what: str, form: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["a", "b"])
+@pytest.mark.slow
 def test_resnext29_in_every_target(form: str) -> None:
     """A network of the zoo with one block in each stage, by the bound of PEERS.md: the peer is the module of form c."""
     torch = pytest.importorskip("torch", reason="modules need torch: pip install 'rescompile[torch]'")

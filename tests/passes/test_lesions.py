@@ -163,6 +163,7 @@ def test_the_tree_computes_the_lesion(case: str) -> None:
 
 @pytest.mark.parametrize("target", ["onnx", "torch"])
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.slow
 def test_targets_compute_the_lesion(case: str, target: str) -> None:
     """The same in every target; `torch` executes the text of `source`."""
     if target == "torch":

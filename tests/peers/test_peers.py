@@ -292,6 +292,7 @@ def same(name: str, peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in PEERS if PEERS[name].renamed is as_they_are])
+@pytest.mark.sampled
 def test_names(name: str) -> None:
     """`load_state_dict(checkpoint, strict=True)` needs no mapping; of the libraries' checkpoints, rows read in our order."""
     with torch.device("meta"):
@@ -306,6 +307,7 @@ def test_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PEERS)
+@pytest.mark.sampled
 def test_outputs(name: str) -> None:
     """On weights far from those of a fresh model."""
     same(name, PEERS[name])
@@ -341,6 +343,7 @@ def test_every_profile_is_proved() -> None:
 
 
 @pytest.mark.parametrize("profile", [name for name, (_, peer) in PROFILES.items() if peer not in PEERS.values()])
+@pytest.mark.slow
 def test_profile_from_the_library(profile: str) -> None:
     """The library's weights under our names compute what the library does; other profiles are met in `test_outputs`."""
     same(*PROFILES[profile])
@@ -358,6 +361,7 @@ def test_profile_to_the_library(profile: str) -> None:
     assert {fact.theirs: fact.shape for fact in known.values()} == theirs
 
 
+@pytest.mark.slow
 def test_the_loader_of_torchvision() -> None:
     """torchvision's own code reads what `--to torchvision_densenet_files` names, and then computes the same."""
     from torchvision.models import densenet as theirs
@@ -377,11 +381,13 @@ def test_the_loader_of_torchvision() -> None:
         assert torch.equal(model(x), other(x))
 
 
+@pytest.mark.slow
 def test_adaptive_pool_with_bins_that_overlap() -> None:
     """At 96 the adaptive pool of a VGG makes 7x7 of 3x3."""
     same("vgg11", Peer(lambda: torchvision_peer("vgg11"), (3, 96, 96)))
 
 
+@pytest.mark.slow
 def test_the_bound_sees_another_slope() -> None:
     """timm's own slope is another network; if the bound let it pass, it would let anything pass."""
     with pytest.raises(AssertionError, match="<="):

@@ -125,6 +125,7 @@ def test_the_paths_add_up_to_the_gradient(name: str, settings: tuple[str, ...]) 
         assert np.abs(gradient).max() > 1e-9 * scale
 
 
+@pytest.mark.slow
 def test_random_networks(tmp_path: Path) -> None:
     """Every merge, nested in every other. Gates and other factors that only weigh are constants: with them, the sum is that
     of all paths at once, and without them that of the module."""
@@ -199,6 +200,7 @@ def test_the_gate_of_a_highway_is_a_constant() -> None:
 # --- paths by number --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_number_is_another_path(tmp_path: Path) -> None:
     """The numbers of each length are those of `paths`, each is a path of that length, and no path has two."""
     several = 0

@@ -137,6 +137,7 @@ def held(case: Case, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.slow
 def test_float32(family: str, tmp_path: Path) -> None:
     """What the kernels compute is what the definition says."""
     held(case_of(FAMILIES[family], tmp_path), tmp_path)
@@ -167,6 +168,7 @@ def small() -> tuple[Network, Weights]:
 
 @pytest.mark.skipif("BF16" not in NATIVE, reason="this processor has no instructions for bfloat16")
 @pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.slow
 def test_bfloat16(batch: int, small: tuple[Network, Weights]) -> None:
     """As exact as torch in bfloat16 with some room, and no more exact than its bits can be: all that multiplies is bfloat16."""
     network, weights = small
@@ -186,6 +188,7 @@ def test_bfloat16_is_not_made_up(small: tuple[Network, Weights]) -> None:
 
 
 @pytest.mark.skipif("INT8" not in NATIVE, reason="this processor has no instructions for int8")
+@pytest.mark.slow
 def test_int8(small: tuple[Network, Weights], tmp_path: Path) -> None:
     """Off from float64 by what rounding to whole numbers does, which is known from the same file with all sums in floats."""
     pytest.importorskip("onnx", reason="the quantiser needs it")

@@ -237,6 +237,7 @@ def test_outputs_of_replayed_graphs_are_not_those_of_another(
     assert first.outputs()[LOGITS] == 1
 
 
+@pytest.mark.slow
 def test_every_module_of_a_class_is_compiled() -> None:
     """torch gives up after eight of them, and runs the next as it is: a number of eager torch under another name."""
     from torch._dynamo.utils import counters

@@ -59,6 +59,12 @@ def figures(name: str) -> dict[str, Any]:
     return {**row, **computed, "output": other["output"], "state_dict": other["state_dict"]}
 
 
+def size(name: str) -> tuple[int, int, int]:
+    """How many parameters, multiply-adds and tensors a network has, without elaborating it: for choosing what to run."""
+    row = figures(name)
+    return int(row["params"]["computed"]), int(row["macs"]["computed"]), int(row["state_dict"]["tensors"])
+
+
 @cache
 def zoo() -> tuple[str, ...]:
     """The names of the zoo's networks."""

@@ -172,6 +172,7 @@ def test_every_profile_is_met() -> None:
 
 
 @pytest.mark.parametrize("model", DEEPEST, ids=lambda model: model.theirs)
+@pytest.mark.slow
 def test_names(model: Model) -> None:
     """Every variable of keras' model by its path and shape, and nothing else."""
     network = facts.network(model.ours, "parameters.classes=7", *model.settings)
@@ -182,6 +183,7 @@ def test_names(model: Model) -> None:
 
 
 @pytest.mark.parametrize("model", COMPARED + (OTHERS if FULL else []), ids=lambda model: model.theirs)
+@pytest.mark.slow
 def test_outputs(model: Model) -> None:
     """From keras' file to ours, and from other weights of ours to keras: each time both compute the same."""
     theirs = model.make()
@@ -402,6 +404,7 @@ def nothing(group: Any) -> None:
 @pytest.mark.parametrize(
     "change", [external, soft, raw, virtual, packed, empty, text, circle, twins, unnumbered, nothing]
 )
+@pytest.mark.slow
 def test_what_keras_does_not_write(change: Callable[[Any], None]) -> None:
     """Refused in one line, before any value is read."""
     small().save_weights("x.weights.h5")

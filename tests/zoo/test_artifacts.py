@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import facts
+import pytest
 from generator import generate
 from typer.testing import CliRunner
 
@@ -124,6 +125,7 @@ def check(name: str, artifacts: Iterator[tuple[str, bytes]], update: bool) -> No
     assert not different, f"{len(different)} of {len(golden)} differ: {different[:20]}"
 
 
+@pytest.mark.slow
 def test_source_of_the_zoo(update_golden: bool) -> None:
     check("source", sources_of_the_zoo(), update_golden)
 
@@ -132,6 +134,7 @@ def test_source_of_random_specs(update_golden: bool, tmp_path: Path) -> None:
     check("random", sources_of_random_specs(tmp_path), update_golden)
 
 
+@pytest.mark.slow
 def test_structure(update_golden: bool) -> None:
     check("structure", structures(), update_golden)
 
@@ -144,6 +147,7 @@ def test_canonical(update_golden: bool) -> None:
     check("canonical", canonical(), update_golden)
 
 
+@pytest.mark.slow
 def test_data(update_golden: bool) -> None:
     check("data", data(), update_golden)
 

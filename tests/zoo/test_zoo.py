@@ -7,6 +7,7 @@ from pathlib import Path
 
 import facts
 import pytest
+from sample import SAMPLE
 
 from rescompile import elaborate, load
 from rescompile.analysis.cost import cost
@@ -108,6 +109,7 @@ def test_figures_are_read_as_printed() -> None:
 
 
 @every_spec
+@pytest.mark.sampled
 def test_canonical_text_is_the_network(name: str, tmp_path: Path) -> None:
     """What `extract` gives back builds the same network: same text, same hash, equal tree; and it stands alone."""
     network = facts.network(name)
@@ -124,6 +126,7 @@ def test_canonical_text_is_the_network(name: str, tmp_path: Path) -> None:
 
 
 @every_spec
+@pytest.mark.sampled
 def test_another_number_of_classes(name: str) -> None:
     """`parameters.classes` is a word that works on the whole zoo, and only the last layer changes with it."""
     spec = load(name)
@@ -143,6 +146,7 @@ def test_another_number_of_classes(name: str) -> None:
 
 @every_spec
 @pytest.mark.parametrize("size", [28, 64])
+@pytest.mark.sampled
 def test_another_input(name: str, size: int) -> None:
     """Grey images of another size: the network fits, or the message is about a map and stands in the user's file."""
     settings = f"input=[1, {size}, {size}]"
@@ -190,3 +194,11 @@ def test_the_name_is_not_to_be_set() -> None:
     """A file is renamed with -o; a network keeps the name of its spec."""
     with pytest.raises(SpecError, match="name"):
         load("resnet18", ["name=mine"])
+
+
+def test_the_sample_has_every_family_and_block() -> None:
+    """What `make test` runs of the zoo."""
+    families = {facts.rows()[name]["family"] for name in facts.zoo()}
+    defined = {block for name in facts.zoo() for block in facts.blocks(facts.network(name))}
+    assert {facts.rows()[name]["family"] for name in SAMPLE} == families
+    assert {block for name in SAMPLE for block in facts.blocks(facts.network(name))} == defined
