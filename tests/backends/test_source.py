@@ -1022,6 +1022,7 @@ def test_a_mistake_is_caught(name: str, shared: Path) -> None:
     assert complaint(shared, seed) is None, f"what catches {name} complains without it too"
 
 
+@pytest.mark.slow
 def test_many_mistakes_show_in_numbers(shared: Path) -> None:
     """A text that does not run, or lacks a tensor, is no proof of the comparison of numbers."""
     for name in MUTANTS:
@@ -1034,12 +1035,14 @@ def test_many_mistakes_show_in_numbers(shared: Path) -> None:
 
 
 @pytest.mark.parametrize("tool", ["format", "check", "mypy"])
+@pytest.mark.slow
 def test_tools_have_nothing_to_say(tool: str, started: dict[str, subprocess.Popen[str]]) -> None:
     """Unchanged by `ruff format`, clean under `ruff check` and `mypy --strict`: all files of the folder in one run."""
     said, _ = started[tool].communicate()
     assert started[tool].returncode == 0, said[-3000:]
 
 
+@pytest.mark.slow
 def test_text_is_always_the_same(started: dict[str, subprocess.Popen[str]]) -> None:
     """In a second process, with another order of sets, and for networks that were elaborated again."""
     said, _ = started["again"].communicate()

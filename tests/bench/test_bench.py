@@ -883,6 +883,7 @@ def test_an_interrupted_group_keeps_whole_rounds(tmp_path: Path, fake: Any) -> N
     assert 5 <= len(only.samples) < 1000
 
 
+@pytest.mark.slow
 def test_sittings_prepare_all_anew(tmp_path: Path, fake: Any) -> None:
     """Each contender and the control in every sitting, and no time of the last preparation is left out or in twice."""
     made = fake("good")
@@ -1073,6 +1074,7 @@ def test_ours_beside_a_peer(tmp_path: Path, fake: Any) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_peer_beside_specs_of_other_inputs(tmp_path: Path, fake: Any) -> None:
     """A file for each size, in which it was exported; one peer that cannot be beside a spec leaves the other rows."""
     pytest.importorskip("onnxruntime", reason="one of the runtimes")

@@ -121,6 +121,7 @@ def test_a_file_that_is_being_written_is_not_the_file(
     assert json.loads(path.read_text()) == {"parts": 1}
 
 
+@pytest.mark.slow
 def test_no_library_takes_a_benchmark_for_another() -> None:
     """The folder of a script comes first where it imports: torch looks for NVIDIA's package `cuda`, and found a file of this name."""
     pytest.importorskip("torch", reason="what the benchmarks import")

@@ -101,6 +101,7 @@ def test_forms_of_one_network() -> None:
     assert sum(step.macs for step in found) >= cost(tree).macs
 
 
+@pytest.mark.slow
 def test_the_profile_has_as_many_nodes() -> None:
     """The real runtime agrees on what is one step, but for changes of layout."""
     pytest.importorskip("onnxruntime", reason="the runtime whose profile it is")

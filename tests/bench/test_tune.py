@@ -174,6 +174,7 @@ def test_the_fastest_is_found(machine: Machine) -> None:
     assert any(f"| {speed} |" in line for speed in ("3.33x", "3.34x", "3.32x"))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_told_apart_is_no_best(machine: Machine) -> None:
     """Two ways of the same time: neither is the fastest, and both are named."""
     machine.times["rigid fp32"] = machine.times["quick bf16"] = 0.004
@@ -198,6 +199,7 @@ def test_a_poor_control_decides_nothing(machine: Machine) -> None:
     assert found.best is None
 
 
+@pytest.mark.slow
 def test_the_hopeless_are_dropped_early(machine: Machine) -> None:
     """Who takes more than three times as long at first sight has no rounds, and costs few runs; eager torch, which speed-ups
     are over, is measured to the end all the same."""

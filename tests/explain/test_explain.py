@@ -96,6 +96,7 @@ def test_every_network_is_explained(zoo: dict[str, Explanation]) -> None:
                 assert held.comparison.macs == data["macs"] - other.macs
 
 
+@pytest.mark.slow
 def test_every_stage_is_counted(zoo: dict[str, Explanation]) -> None:
     """The stages of a network are its rows of repeated blocks, whatever the way it is written in."""
     blocks = {name: [len(stage.units) for stage in found.structure.stages] for name, found in zoo.items()}
@@ -419,6 +420,7 @@ def test_a_variant_is_held_against_its_relative(tmp_path: Path) -> None:
     assert topics(found.held[0].comparison) == ["init"]  # the zoo's linear layer is drawn as torch does
 
 
+@pytest.mark.slow
 def test_the_same_network_is_known(tmp_path: Path) -> None:
     text = text_of(explain(network_of(str(written(tmp_path, extends="densenet121")))))
     assert "The same network as densenet121 of the zoo." in text

@@ -135,6 +135,7 @@ def test_resnext() -> None:
     assert options(joined.passes) == {"join_groups": 32}
 
 
+@pytest.mark.slow
 def test_verified(path: Path) -> None:
     """Against the network without the pass, in every target."""
     network = rescompile.elaborate(rescompile.load(str(path)))

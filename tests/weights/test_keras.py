@@ -213,6 +213,7 @@ def test_the_way_back_multiplies_what_keras_has_no_scale_for() -> None:
     assert known[f"{bn}.bias"].scale is known[f"{bn}.running_var"].scale is None
 
 
+@pytest.mark.slow
 def test_a_linear_layer_on_maps() -> None:
     """First principles: keras flattens [height, width, channels], torch [channels, height, width]. Whole numbers as small
     as these add up exactly."""

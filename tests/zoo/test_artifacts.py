@@ -130,6 +130,7 @@ def test_source_of_the_zoo(update_golden: bool) -> None:
     check("source", sources_of_the_zoo(), update_golden)
 
 
+@pytest.mark.slow
 def test_source_of_random_specs(update_golden: bool, tmp_path: Path) -> None:
     check("random", sources_of_random_specs(tmp_path), update_golden)
 
