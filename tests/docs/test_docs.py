@@ -35,7 +35,8 @@ from pydantic import TypeAdapter
 
 from rescompile import elaboration
 from rescompile.diagnostics.errors import CODES, Diagnostic, Source, SpecError
-from rescompile.elaboration import calls, elaborate, values
+from rescompile.elaboration import blocks as block_uses
+from rescompile.elaboration import elaborate, evaluator
 from rescompile.elaboration.expect import unmet
 from rescompile.ir import expressions, names, ops
 from rescompile.lang import inheritance, yaml_reader
@@ -404,8 +405,8 @@ def test_limits_are_those_of_the_code() -> None:
         "magnitude of a value in an expression": expressions.MAX_MAGNITUDE,
         "characters of a name": next(n for n in range(1, 1000) if names.refusal("a" * (n + 1))),
         "bases of a spec, one extending the other": inheritance.MAX_BASES,
-        "blocks inside one another": calls.MAX_CALLS,
-        "`depth`, `copies`, and nodes of a network": values.MAX_NODES,
+        "blocks inside one another": block_uses.MAX_CALLS,
+        "`depth`, `copies`, and nodes of a network": evaluator.MAX_NODES,
         "an attribute of an op": largest("channels"),
         "a dimension of the input": TypeAdapter(Dimension).json_schema()["maximum"],
         "a side of a map that `upsample` makes": ops.MAX_SIDE,

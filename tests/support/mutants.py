@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from rescompile import backend, elaboration
 from rescompile.diagnostics.errors import Source
 from rescompile.elaboration import stochastic_depth
-from rescompile.elaboration.calls import Calls
-from rescompile.elaboration.steps import Steps
-from rescompile.elaboration.values import Values
+from rescompile.elaboration.blocks import BlockBuilder
+from rescompile.elaboration.evaluator import Evaluator
+from rescompile.elaboration.merges import MergeBuilder
+from rescompile.elaboration.site import Site
+from rescompile.elaboration.steps import StepBuilder
 from rescompile.ir import ops
 from rescompile.ir.network import Node, Op, Parallel, Series, Side
 from rescompile.ir.op_semantics import OPS
@@ -512,60 +514,55 @@ def each_shifted_by_one(patch: Patch) -> None:
 
 @planted(OF_THE_TREE)
 def only_first_ignored(patch: Patch) -> None:
-    right = Calls.bind
-
-    def wrong(self: Any, use: Any, word: str, block: Any, *rest: Any) -> Any:
-        parameters = {name: known.model_copy(update={"only": None}) for name, known in block.parameters.items()}
-        return right(self, use, word, block.model_copy(update={"parameters": parameters}), *rest)
-
-    patch.setattr(Calls, "bind", wrong)
+    right = BlockBuilder._written
+    patch.setattr(BlockBuilder, "_written", lambda self, use, word, site, copy: right(self, use, word, site, {}))
 
 
 @planted(OF_THE_TREE)
 def defaults_before_arguments(patch: Patch) -> None:
-    right = Calls.bind
+    right = BlockBuilder.bind
 
     def wrong(self: Any, use: Any, word: str, *rest: Any) -> Any:
         defaults = self.spec.defaults.get(word, {})
         given = {name: raw for name, raw in use.arguments.items() if name not in defaults}
         return right(self, SimpleNamespace(arguments=given), word, *rest)
 
-    patch.setattr(Calls, "bind", wrong)
+    patch.setattr(BlockBuilder, "bind", wrong)
 
 
 @planted(OF_THE_TREE)
 def copies_of_a_block_all_like_the_first(patch: Patch) -> None:
-    patch.setattr(Calls, "varies", lambda self, word: False)
+    patch.setattr(BlockBuilder, "varies", lambda self, word: False)
 
 
 @planted(OF_THE_TREE)
 def conditions_inverted(patch: Patch) -> None:
-    right = Values.condition
-    patch.setattr(Values, "condition", lambda self, *given, **extra: not right(self, *given, **extra))
+    right = Evaluator.condition
+    patch.setattr(Evaluator, "condition", lambda self, *given: not right(self, *given))
 
 
 @planted(OF_THE_TREE)
 def no_shortcut_as_identity(patch: Patch) -> None:
-    right = Steps.residual
+    right = StepBuilder.residual
 
-    def wrong(self: Any, step: Any, path: Any, frame: Any, *rest: Any) -> Any:
-        if self.is_none(step.residual.shortcut, frame):
+    def wrong(self: Any, step: Any, site: Site) -> Any:
+        if self._is_none(step.residual.shortcut, site.frame):
             step = step.model_copy(update={"residual": step.residual.model_copy(update={"shortcut": None})})
-        return right(self, step, path, frame, *rest)
+        return right(self, step, site)
 
-    patch.setattr(Steps, "residual", wrong)
+    patch.setattr(StepBuilder, "residual", wrong)
 
 
 def merged(name: str, change: Callable[[list[Series], str], list[Series]]) -> None:
     """A mistake in the order of branches as the tree has them."""
 
     def plant(patch: Patch) -> None:
-        right = Steps.merged
+        right = MergeBuilder.build
 
         def wrong(self: Any, branches: list[Series], word: str, *rest: Any, **more: Any) -> Any:
             return right(self, change(branches, word), word, *rest, **more)
 
-        patch.setattr(Steps, "merged", wrong)
+        patch.setattr(MergeBuilder, "build", wrong)
 
     OF_THE_TREE[name] = plant
 

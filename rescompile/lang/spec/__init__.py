@@ -7,5 +7,6 @@ The models check the form: which keys, which combinations, which words.
     rows      a row: a block with arguments, once or `depth` times
     steps     everything else that may stand in a network or in the body of a block
     blocks    the definition of a block and of its parameters
+    mentions  the names that expressions mention
     spec      the keys of a spec file
 """

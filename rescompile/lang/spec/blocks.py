@@ -71,6 +71,10 @@ class ParameterDefinition(SpecModel):
             case _:
                 return False
 
+    def words(self, blocks: frozenset[str]) -> frozenset[str]:
+        """The words that a value may be, where `blocks` are those of blocks."""
+        return frozenset(self.one_of or ()) | (blocks if self.type == "block" else frozenset())
+
     @property
     def wanted(self) -> str:
         """What a value must be, in words."""
@@ -102,3 +106,7 @@ class Block(SpecModel):
     stage: StrictBool = False
     members: Template | None = None
     body: list[Step]
+
+    def words(self, blocks: frozenset[str]) -> frozenset[str]:
+        """The words that expressions in the block may mention, where `blocks` are those of blocks."""
+        return frozenset().union(*(definition.words(blocks) for definition in self.parameters.values()))

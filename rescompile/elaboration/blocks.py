@@ -1,0 +1,218 @@
+"""Blocks: binds arguments to parameters, once or per copy, and elaborates the body in a scope of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rescompile.diagnostics.errors import nearest, one_of
+from rescompile.elaboration.context import Context
+from rescompile.elaboration.site import Built, Frame, Given, Names, Site, Value
+from rescompile.ir import ops
+from rescompile.ir.network import Node, Series
+from rescompile.ir.ops import Shape
+from rescompile.ir.provenance import Call
+from rescompile.lang.spec.blocks import ParameterDefinition
+from rescompile.lang.spec.mentions import mentions
+from rescompile.lang.spec.rows import Use
+from rescompile.lang.spec.values import Each, FirstRest
+
+MAX_CALLS = 32
+_VARYING = frozenset({"index", "depth", "copy"})
+
+
+class BlockBuilder:
+    """Builds uses of blocks; `steps` builds their bodies. Copies with equal arguments share their nodes: the tree is
+    immutable, and names are relative."""
+
+    def __init__(self, context: Context, steps: Callable[[Sequence[Any], Site], Built]) -> None:
+        self.context, self.spec, self.report = context, context.spec, context.report
+        self.evaluator, self.namer, self.steps = context.evaluator, context.namer, steps
+        self.spec_block_used = False
+        self._shared: dict[Any, tuple[Built, int, int]] = {}  # with the numbers of nodes and parameters
+        self._varying: dict[str, bool] = {}
+        self._words = {word: block.words(context.block_words) for word, block in self.spec.blocks.items()}
+        # Defaults of ops that differ among copies make every block differ.
+        given = [values for word, values in self.spec.defaults.items() if word in ops.WORDS]
+        self._defaults_vary = _differs_among_copies(given)
+
+    def build(self, use: Use, site: Site) -> Built:
+        """The nodes of one use of a block."""
+        word = use.block or self.spec.block
+        assert word is not None
+        self.spec_block_used |= use.block is None
+        frame, shape = site.frame, site.shape
+        if frame.block is not None and word in frame.block.parameters:
+            word = frame.values[word]
+            if word == "identity":
+                return [], shape
+        assert word is not None
+        if word == "none" or word not in self.spec.blocks:
+            message = f"there is no block '{word}'"
+            if word == "none":
+                message = "'none' has a meaning only as the shortcut of a residual"
+            raise self.report.blamed("E0401", message, site, raw=use.block)
+        if frame.nesting >= MAX_CALLS:
+            message = f"blocks are nested more than {MAX_CALLS} deep; '{word}' seems to contain itself"
+            raise self.report.blamed("E0408", message, site)
+        self.context.used.add(word)
+        if use.depth is None and use.when is not None and not self.evaluator.condition(use.when, site.at("when")):
+            return [], shape
+        if site.name is None and use.name is not None:
+            site = site.called(self.namer.explicit(use.name, site.at("name")))
+        if use.depth is None:
+            return self._once(use, word, site)
+        depth = self.evaluator.count(use.depth, site.at("depth"), "depth", 1 if frame.block is None else 0)
+        return self._copies(use, word, depth, site)
+
+    def _once(self, use: Use, word: str, site: Site) -> Built:
+        block, name = self.spec.blocks[word], site.name
+        if name is None and not block.inline:
+            if not site.names.numbered:
+                help = f"write '- name: {{block: {word}}}', or mark the block 'inline: true' to make it a macro"
+                raise self.report.blamed("E0404", f"block '{word}' needs a name here", site, help)
+            name = self.namer.automatic(word, site)
+        inner = self.bind(use, word, site, {})
+        names = site.names if name is None else self.namer.scope(block.body, numbered=block.inline)
+        nodes, output = self._body(inner, site.shape, names, shared=name is not None)
+        return [self._series(use, nodes, output, name, inner, site)], output
+
+    def _copies(self, use: Use, word: str, depth: int, site: Site) -> Built:
+        block, name = self.spec.blocks[word], site.name
+        template, members = use.members, (*site.path, "members")
+        if template is None:
+            template, members = block.members, ("blocks", word, "members")
+        spliced = name is None and block.inline and use.members is None
+        if name is None and not spliced and template is None and not site.names.numbered:
+            help = f"write '- name: {{block: {word}, depth: ...}}'"
+            raise self.report.blamed("E0404", f"the repeated block '{word}' needs a name here", site, help)
+        scope = site.names if name is None else Names()
+        shape, nodes = site.shape, []
+        for index in range(depth):
+            frame = site.frame.with_values(index=index, depth=depth)
+            here = Site(site.path, frame, shape, site.names)
+            if use.when is not None and not self.evaluator.condition(use.when, here.at("when")):
+                continue
+            inner = self.bind(use, word, here, {"index": index, "depth": depth})
+            member = None
+            if not spliced:
+                if name is None and site.names.numbered and template is None:
+                    member = self.namer.automatic(word, site)
+                else:
+                    named_in = inner if template is block.members else frame
+                    member = self.namer.spelled(template or "{index}", here.within(named_in, members))
+                    self.namer.claim(member, Site(members, site.frame, shape, scope))
+            names = scope if member is None else self.namer.scope(block.body, numbered=block.inline)
+            inside, output = self._body(inner, shape, names, shared=member is not None)
+            nodes.append(self._series(use, inside, output, member, inner, here))
+            shape = output
+        if name is None:
+            return list(nodes), shape
+        return [Series(tuple(nodes), site.shape, shape, name, origin=self.context.origin(site.path))], shape
+
+    def _series(
+        self, use: Use, nodes: Sequence[Node], output: Shape, name: str | None, inner: Frame, site: Site
+    ) -> Series:
+        """The nodes of one copy, with the call that they came from."""
+        assert inner.word is not None
+        assert inner.block is not None
+        parameters = inner.block.parameters
+        defaults = {
+            key: d.default
+            for key, d in parameters.items()
+            if not isinstance(d.default, str | None) or d.default in {*(d.one_of or ()), *self.context.block_words}
+        }
+        call = Call(
+            inner.word,
+            {key: inner.values[key] for key in parameters},
+            defaults,
+            self.context.hints(site.path, {**use.arguments, "depth": use.depth}),
+            inner.values.get("index"),
+            inner.values.get("depth"),
+        )
+        when = None if use.when is None else str(use.when)
+        return Series(tuple(nodes), site.shape, output, name, call, self.context.origin(site.path), when)
+
+    def _body(self, frame: Frame, shape: Shape, names: Names, shared: bool) -> Built:
+        """The nodes of a block for one set of arguments; those built before, where copies in scopes of their own have
+        equal arguments."""
+        word, block = frame.word, frame.block
+        assert word is not None
+        assert block is not None
+        inside = Site(frame.path, frame, shape, names)
+        built: Built = [], shape
+        key = None
+        if shared:
+            varies = self.varies(word)
+            values = tuple((k, _frozen(v)) for k, v in frame.values.items() if varies or k not in _VARYING)
+            key = word, names.numbered, shape, values
+            if key in self._shared:
+                built, nodes, parameters = self._shared[key]
+                self.context.grow(inside.within(frame, frame.use), nodes, parameters)
+                return built
+        nodes, parameters = self.context.nodes, self.context.parameters
+        if block.when is None or self.evaluator.condition(block.when, inside.at("when")):
+            built = self.steps(block.body, inside.at("body"))
+        if key is not None:
+            self._shared[key] = built, self.context.nodes - nodes, self.context.parameters - parameters
+        return built
+
+    def varies(self, word: str) -> bool:
+        """Whether the body of a block depends on its place among the copies: through a name, or a value per block."""
+        if word not in self._varying:
+            block = self.spec.blocks[word]
+            self._varying[word] = self._defaults_vary or _differs_among_copies([block.body, block.let])
+        return self._varying[word]
+
+    def bind(self, use: Use, word: str, site: Site, copy: Mapping[str, int]) -> Frame:
+        """The frame of one use: every parameter bound (row > defaults > block), then every let."""
+        block = self.spec.blocks[word]
+        inner = Frame(
+            {"in_channels": site.shape[0], **copy}, ("blocks", word), site.path,
+            self._words[word], block, word, site.frame, nesting=site.frame.nesting + 1,
+        )  # fmt: skip
+        for unknown in use.arguments.keys() - block.parameters.keys():
+            help = nearest(unknown, block.parameters) or f"{word} takes {one_of(sorted(block.parameters) or ['none'])}"
+            message = f"{word} has no argument '{unknown}'"
+            raise self.report.blamed("E0402", message, site.at(unknown), help)
+        inside = Site(inner.path, inner, site.shape, site.names)
+        for name, definition, written in self._written(use, word, site, copy):
+            if written is None:
+                raw, where = definition.default, inside.at("parameters", name)
+            else:
+                raw, where = self.evaluator.for_copy(*written, copy, f"{word}.{name}")
+                inner.given[name] = Given(where.path, where.frame, raw)
+            words = definition.words(self.context.block_words) if isinstance(raw, str | list) else ()
+            value = self.evaluator.evaluate(raw, where, words)
+            self.evaluator.check_argument(value, definition, name, where, raw)
+            inner.values[name] = value
+        for name, raw in block.let.items():
+            inner.values[name] = self.evaluator.evaluate(raw, inside.at("let", name))
+        return inner
+
+    def _written(
+        self, use: Use, word: str, site: Site, copy: Mapping[str, int]
+    ) -> Iterator[tuple[str, ParameterDefinition, tuple[Any, Site] | None]]:
+        """Each parameter with its value as the user wrote it, and where; None where the block's default applies."""
+        arguments, defaults = use.arguments, self.spec.defaults.get(word, {})
+        for name, definition in self.spec.blocks[word].parameters.items():
+            written = None
+            if name in arguments:
+                written = arguments[name], site.at(name)
+            elif name in defaults:
+                written = defaults[name], self.context.defaults(word, name, site, copy)
+            elif definition.default is None:
+                raise self.report.blamed("E0403", f"block '{word}' needs {name}", site)
+            later = definition.only == "first" and copy.get("index")
+            if written is not None and later and not isinstance(written[0], Each | FirstRest):
+                written = None
+            yield name, definition, written
+
+
+def _frozen(value: Value) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else (type(value), value)
+
+
+def _differs_among_copies(value: Any) -> bool:
+    """Whether steps or values mention the place among the copies, or give a value per copy."""
+    return not _VARYING.isdisjoint(mentions(value))

@@ -1,0 +1,164 @@
+"""Evaluates what a spec wrote, and checks the value against the type that an op or a parameter requires."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Mapping
+from typing import Any
+
+from rescompile.diagnostics.errors import Diagnostic, nearest, one_of
+from rescompile.elaboration.reporter import Reporter
+from rescompile.elaboration.site import Problem, Site, Value
+from rescompile.ir.expressions import ExpressionError, parse, show
+from rescompile.ir.names import WHERE_KNOWN
+from rescompile.ir.ops import Attribute
+from rescompile.lang.spec.blocks import ParameterDefinition
+from rescompile.lang.spec.values import TYPE_NAMES, Each, FirstRest
+from rescompile.lang.yaml_reader import inside
+
+#: Neither a depth nor a number of copies, nor all nodes of a network together, may pass this.
+MAX_NODES = 300_000
+#: Entries of one list, those of the lists in it included: lists of lists would double with each `let`.
+MAX_ENTRIES = 4096
+#: Values of an attribute, so that every count of parameters and positions stays exact.
+MAX_VALUE = 1 << 24
+_PER_BLOCK = "one value per block is written {each: [...]}, and needs 'depth'"
+
+
+class Evaluator:
+    """Values of scalars, lists and per-block forms, typed."""
+
+    def __init__(self, reporter: Reporter, block_words: Container[str]) -> None:
+        self.report, self.block_words = reporter, block_words
+
+    def evaluate(self, raw: Any, site: Site, words: Iterable[str] = ()) -> Value:
+        """The value of a scalar or a list as written; `words` are those that stand for themselves."""
+        if isinstance(raw, list):
+            values = [self.evaluate(item, site.at(at), words) for at, item in enumerate(raw)]
+            if _entries(values) > MAX_ENTRIES:
+                message = f"a list has at most {MAX_ENTRIES:,} entries, those of lists in it included"
+                raise self.report.blamed("E0208", message, site)
+            return values
+        if not isinstance(raw, str):
+            return raw
+        frame = site.frame
+        scope, channels = frame.values, site.shape[0]
+        if scope.get("in_channels") != channels:
+            scope = scope | {"in_channels": channels}
+        try:
+            return parse(raw).evaluate(scope, frame.words | frozenset(words) if words else frame.words)
+        except ExpressionError as error:
+            name = raw[error.offset : error.offset + error.length]
+            help = WHERE_KNOWN.get(name) if error.code == "E0302" else error.help
+            if frame.block is not None:
+                raise self.report.blamed(error.code, f"{error.message}, in {raw}", site, help, raw) from None
+            place = inside(self.report.document, site.path, error.offset, error.length)
+            raise Problem(Diagnostic(error.code, error.message, place, help=help)) from None
+
+    def for_copy(self, raw: Any, site: Site, copy: Mapping[str, int], what: str) -> tuple[Any, Site]:
+        """The value for one copy of a block and where it is written: `each` and `first`/`rest` are taken apart."""
+        if not isinstance(raw, Each | FirstRest):
+            return raw, site
+        if not copy:
+            message = f"{what} gives a value per block, and nothing is repeated here"
+            raise self.report.problem("E0308", message, site.path, "per-block values need 'depth'")
+        depth = copy["depth"]
+        if isinstance(raw, Each) and len(raw.each) != depth:
+            message = f"{what} has {len(raw.each)} values for {depth} blocks"
+            help = f"depth is {depth}: give one value per block"
+            raise self.report.problem("E0307", message, (*site.path, "each"), help)
+        value, below = raw.at(copy["index"])
+        return value, site.at(*below)
+
+    def condition(self, raw: Any, site: Site) -> bool:
+        """The value of a condition."""
+        value = self.evaluate(raw, site)
+        if not isinstance(value, bool):
+            message = f"a condition is true or false, and this is {show(value)}"
+            raise self.report.blamed("E0304", message, site, raw=raw)
+        return value
+
+    def count(self, raw: Any, site: Site, what: str, minimum: int) -> int:
+        """The value of a depth or a number of copies."""
+        value = self.evaluate(raw, site)
+        code = "E0304"
+        if isinstance(value, bool) or not isinstance(value, int):
+            message = f"{what} is a whole number, and this is {show(value)}"
+        elif value < minimum:
+            code = "E0405" if what == "depth" else "E0309"
+            message = f"{what} is at least {minimum}, and this is {value}"
+        elif value > MAX_NODES:
+            code, message = "E0208", f"{what} is {value:,}, more than the limit of {MAX_NODES:,}"
+        else:
+            return value
+        raise self.report.blamed(code, message, site, raw=raw)
+
+    def typed(
+        self,
+        value: Value,
+        facts: Attribute,
+        what: str,
+        site: Site,
+        raw: Any,
+        fit: Callable[[], str | None] | None = None,
+    ) -> Value:
+        """An evaluated value as the op needs it. Raises a located problem if it is of another type or out of range;
+        `fit` returns the help for a count that is not whole."""
+
+        def refuse(code: str, wanted: str, help: str | None = None) -> Problem:
+            return self.report.blamed(code, _mismatch(what, value, raw, wanted), site, help, raw)
+
+        def in_range(number: float) -> float:
+            if facts.minimum is not None and number < facts.minimum:
+                raise refuse("E0309", f"at least {facts.minimum:g}")
+            if facts.maximum is not None and number > facts.maximum:
+                raise refuse("E0309", f"at most {facts.maximum:g}")
+            if abs(number) > MAX_VALUE:
+                raise refuse("E0309", f"at most {MAX_VALUE:,}")
+            return number
+
+        wanted = TYPE_NAMES.get(facts.type) or one_of(facts.words)
+        if isinstance(value, str):
+            if value in facts.words:
+                return value
+            words = one_of(facts.words) if facts.words else f"{wanted}, not a word"
+            raise refuse("E0305", words, nearest(value, facts.words))
+        if facts.type == "size":
+            pair = value if isinstance(value, list) else [value, value]
+            if len(pair) != 2 or any(isinstance(n, bool) or not isinstance(n, int) for n in pair):
+                raise refuse("E0304", wanted)
+            return tuple(in_range(n) for n in pair)
+        if isinstance(value, list):
+            raise refuse("E0306", wanted, _PER_BLOCK)
+        if isinstance(value, bool) != (facts.type == "bool") or facts.type == "word":
+            raise refuse("E0304", wanted)
+        if facts.type == "bool":
+            return value
+        if facts.type == "int" and not isinstance(value, int):
+            divided = value.is_integer() and not isinstance(raw, float)
+            floor = "use // or floor() where the paper rounds down" if "/" in str(raw) else None
+            raise refuse(
+                "E0304", wanted + (", and a division left a rest" if divided else ""), (fit() if fit else None) or floor
+            )
+        return in_range(value if facts.type == "int" else float(value))
+
+    def check_argument(self, value: Value, definition: ParameterDefinition, name: str, site: Site, raw: Any) -> None:
+        """Raise a problem where a value is not of the type of a parameter."""
+        if definition.fits(value, self.block_words):
+            return
+        code, help = "E0304", None
+        if isinstance(value, str):
+            code, help = "E0305", nearest(value, definition.one_of or ())
+        elif isinstance(value, list) and definition.kind != "size":
+            code, help = "E0306", _PER_BLOCK
+        message = _mismatch(name, value, raw, definition.wanted or "a number")
+        raise self.report.blamed(code, message, site, help, raw)
+
+
+def _mismatch(what: str, value: Value, raw: Any, wanted: str) -> str:
+    """`conv1.channels is 4.5 (from width / 2): it must be a whole number`."""
+    derived = f" (from {raw})" if isinstance(raw, str) and raw != show(value) else ""
+    return f"{what} is {show(value)}{derived}: it must be {wanted}"
+
+
+def _entries(values: list[Value]) -> int:
+    return sum(_entries(value) if isinstance(value, list) else 1 for value in values)

@@ -1,0 +1,103 @@
+"""Branches -> a Parallel of the tree: their shapes checked against the merge."""
+
+from __future__ import annotations
+
+from rescompile.diagnostics.errors import ShapeError, one_of
+from rescompile.elaboration.context import Context
+from rescompile.elaboration.site import Built, Problem, Site
+from rescompile.ir import ops
+from rescompile.ir.network import Merge, Op, Parallel, Series, Side, merge_shape, share, walk
+from rescompile.ir.ops import Shape
+from rescompile.ir.provenance import NO_HINTS, Hints
+
+
+class MergeBuilder:
+    """Builds merges of finished branches."""
+
+    def __init__(self, context: Context) -> None:
+        self.context, self.report, self.namer = context, context.report, context.namer
+
+    def build(
+        self,
+        branches: list[Series],
+        merge: Merge,
+        site: Site,
+        residual: bool = False,
+        split: bool = False,
+        hints: Hints = NO_HINTS,
+    ) -> Built:
+        """The node of a merge."""
+        self.context.grow(site)
+        try:
+            output = merge_shape(merge, [branch.output for branch in branches])
+        except ShapeError as error:
+            raise self._misfit(error, branches, merge, site, residual) from None
+        name = self.namer.automatic(merge, site, merge=True)
+        origin = self.context.origin(site.path)
+        node = Parallel(
+            name, tuple(branches), merge, site.shape, output, residual, split=split, origin=origin, hints=hints
+        )
+        return [node], output
+
+    def share(self, site: Site, branches: int, copies: str | int | None) -> Shape:
+        """The shape that each branch of a split is given."""
+        try:
+            return share(site.shape, branches)
+        except ShapeError as error:
+            key = "split" if copies is None else "copies"
+            message = f"this parallel {error.message}"
+            raise self.report.blamed(error.code, message, site.at(key), raw=copies, by_shape=True) from None
+
+    def check_gate(self, gate: Series, site: Site) -> None:
+        """Raise a problem where a gate does not end between 0 and 1."""
+        if not _bounded(gate):
+            message = "a gate must lie between 0 and 1, and this one ends in no sigmoid"
+            raise self.report.blamed("E0207", message, site, f"end it with {one_of(ops.BOUNDED)}")
+
+    def _misfit(self, error: ShapeError, branches: list[Series], merge: Merge, site: Site, residual: bool) -> Problem:
+        """The problem of branches whose shapes do not fit together."""
+        frame, made, kept = site.frame, branches[0].output, branches[-1].output
+        message, help, where = error.message, error.help, site
+        if residual and made != kept:
+            verb = "added" if merge == "add" else "weighed against one another"
+            message = f"the branch gives {list(made)} and its shortcut {list(kept)}, so they cannot be {verb}"
+            help = _fitting_shortcut(made, site)
+        elif merge == "gate":
+            message = f"the gate gives {list(branches[1].output)} and weighs maps of {list(made)}; they must agree"
+            where = site.at("gate")
+        elif any(isinstance(n, Op) and isinstance(n.kind, ops.Upsample) for b in branches for _, n in walk(b)):
+            help = "a side that a stride does not divide is not made whole again by upsample: change the input's size"
+        blame = "stride" if "stride" in frame.given else "width"
+        return self.report.blamed(error.code, message, where, help, blame, by_shape=True)
+
+
+def _fitting_shortcut(made: Shape, site: Site) -> str | None:
+    """The shortcut of the library that would fit, as one would write it there."""
+    shape, block = site.shape, site.frame.block
+    if len(made) != 3 or len(shape) != 3:
+        return None
+    stride = next(
+        (s for s in range(1, 9) if all(-(-n // s) == m for n, m in zip(shape[1:], made[1:], strict=True))), None
+    )
+    if stride is None:
+        return f"the branch changes the map from {shape[1]}x{shape[2]} to {made[1]}x{made[2]}; 'padding: same' keeps its size"
+    if block is not None and block.parameters.get("shortcut"):
+        taken = f" and takes the stride {stride}" if stride > 1 else ""
+        return f"'shortcut: projection' makes {made[0]} channels of {shape[0]}{taken}"
+    strided = f", stride: {stride}" if stride > 1 else ""
+    return f"write shortcut: {{block: projection, channels: out_channels{strided}}}"
+
+
+def _bounded(series: Series) -> bool:
+    """Whether the last op of a series that changes values is an activation between fixed bounds."""
+    for node in reversed(series.children):
+        match node:
+            case Op(kind=ops.Act(kind=kind)):
+                return kind in ops.BOUNDED
+            case Series(children=()) | Side() | Op(kind=ops.Identity() | ops.Dropout()):
+                continue
+            case Series():
+                return _bounded(node)
+            case _:
+                return False
+    return False

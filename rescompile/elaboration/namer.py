@@ -1,0 +1,114 @@
+"""Gives steps their names, and refuses two of one name in a scope."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rescompile.elaboration.evaluator import Evaluator
+from rescompile.elaboration.site import Names, Site
+from rescompile.ir import names as naming
+from rescompile.ir.expressions import show
+from rescompile.lang.spec.rows import Use
+from rescompile.lang.spec.steps import NamedStep, ParallelStep, parts
+from rescompile.lang.spec.values import template_parts
+from rescompile.lang.yaml_reader import locate
+
+
+class Namer:
+    """The names of steps: explicit, spelled from a template, or automatic."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator, self.report = evaluator, evaluator.report
+        self.given: dict[int, frozenset[str]] = {}
+
+    def scope(self, step: Any, numbered: bool = False) -> Names:
+        """A new scope for a step of the spec, or a list of steps."""
+        key = id(step)  # the steps of a spec live as long as it does
+        if key not in self.given:
+            self.given[key] = frozenset(_given_names(step))
+        return Names(numbered, self.given[key])
+
+    def spelled(self, template: str, site: Site) -> str:
+        """A name with its {expressions} filled in."""
+        if "{" not in template:
+            return template
+        parts = template_parts(template)
+        for at in range(1, len(parts), 2):
+            value = self.evaluator.evaluate(parts[at], site)
+            if isinstance(value, bool) or not isinstance(value, int | str):
+                message = f"a name holds whole numbers and words, and {{{parts[at]}}} is {show(value)}"
+                raise self.report.blamed("E0304", message, site, key=True)
+            parts[at] = str(value)
+        name = "".join(parts)
+        if reason := naming.refusal(name):
+            raise self.report.blamed("E0109", f"'{name}' cannot be a name: {reason}", site, key=True)
+        return name
+
+    def explicit(self, template: str, site: Site) -> str:
+        """A name that the spec gives, claimed."""
+        name = self.spelled(template, site)
+        self.claim(name, site)
+        site.names.has_named = True
+        self._refuse_mixed(site)
+        return name
+
+    def automatic(self, word: str, site: Site, owns: bool = False, merge: bool = False) -> str:
+        """The name of a step without one, claimed: the next number in a numbered list, else its word."""
+        names = site.names
+        if names.numbered:
+            name = str(names.count)
+            names.count += 1
+            if not merge:
+                names.has_unnamed = True
+                self._refuse_mixed(site)
+        else:
+            name, again = word, names.again.get(word, 0)
+            while (name in names.taken or name in names.given) and not owns:
+                again += 1
+                name = f"{word}_{again}"
+            names.again[word] = again
+        self.claim(name, site)
+        return name
+
+    def claim(self, name: str, site: Site) -> None:
+        """Take a name in the scope of the site. Raises a problem where it is taken."""
+        taken = site.names.taken
+        if name in taken:
+            document = self.report.document
+            other = locate(document, taken[name], key=True)
+            own = other.source == document.place.source
+            where = f"on line {other.line}" if own else f"{other.source.name}:{other.line}"
+            message = f"two steps are called '{name}' in one scope; the other is {where}"
+            help = "give one of them another name"
+            if other == locate(document, site.path, key=True):
+                message = f"all copies are called '{name}'"
+                help = "put {index} into the name"
+            raise self.report.blamed("E0406", message, site, help, key=True)
+        taken[name] = site.path
+
+    def _refuse_mixed(self, site: Site) -> None:
+        names, frame = site.names, site.frame
+        if not names.numbered or names.mixed or not (names.has_named and names.has_unnamed):
+            return
+        names.mixed = True  # reported once for a list
+        help = "name all of its steps, or none: a step added later would shift the numbers"
+        if frame.block is not None and frame.block.inline:
+            help = f"{frame.word} gives its steps names: use it without a name of its own"
+        message = "this list mixes steps with names and steps that are numbered"
+        raise self.report.blamed("E0407", message, site, help, key=True)
+
+
+def _given_names(step: Any) -> Iterator[str]:
+    """The names that a step gives in its own scope, as far as they are plain."""
+    match step:
+        case NamedStep():
+            yield step.name
+        case Use():
+            if step.name is not None:
+                yield step.name
+        case ParallelStep() if step.parallel.copies is not None:
+            return  # each copy is a scope of its own
+        case _:
+            for part in parts(step):
+                yield from _given_names(part)

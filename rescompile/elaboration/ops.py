@@ -1,0 +1,115 @@
+"""An op of a spec -> an Op of the tree: its attributes evaluated and typed, its shape inferred."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rescompile.diagnostics.errors import ShapeError, one_of
+from rescompile.elaboration.context import Context
+from rescompile.elaboration.site import Built, Problem, Site, Value
+from rescompile.ir import ops
+from rescompile.ir.expressions import ExpressionError, parse
+from rescompile.ir.network import Op
+
+
+class OpBuilder:
+    """Builds the leaves of the tree."""
+
+    def __init__(self, context: Context) -> None:
+        self.context, self.spec, self.report = context, context.spec, context.report
+        self.evaluator, self.namer = context.evaluator, context.namer
+
+    def build(self, word: str, given: Mapping[str, Any], site: Site, when: Any = None) -> Built:
+        """The node of an op with these attributes."""
+        self.context.used.add(word)
+        self.context.grow(site)
+        kind, fixed = ops.WORDS[word]
+        subject, facts, copy = site.name or word, ops.attributes(word), site.frame.copy
+        values: dict[str, Value] = dict(fixed)
+        for attribute, raw, where in self._written(word, given, site, copy):
+            what = f"{subject}.{attribute}"
+            raw, where = self.evaluator.for_copy(raw, where, copy, what)
+            value = self.evaluator.evaluate(raw, where, facts[attribute].words)
+            fit = (lambda: self._nearest_fit(given, site)) if attribute == "channels" else None
+            values[attribute] = self.evaluator.typed(value, facts[attribute], what, where, raw, fit)
+        idle = self._idle(word, given, values, site)
+        try:
+            made = kind(**{name: value for name, value in values.items() if name not in idle})
+            output = made.output(site.shape)
+        except ShapeError as error:
+            raise self._misfit(error, word, subject, given, site) from None
+        owned = made.parameters(site.shape)
+        self.context.parameters += sum(parameter.size for parameter in owned)
+        name = site.name or self.namer.automatic(word, site, owns=bool(owned))
+        hints, origin = self.context.hints(site.path, given, facts), self.context.origin(site.path)
+        return [Op(name, made, site.shape, output, hints, origin, None if when is None else str(when))], output
+
+    def _written(
+        self, word: str, given: Mapping[str, Any], site: Site, copy: Mapping[str, int]
+    ) -> Iterator[tuple[str, Any, Site]]:
+        """Each attribute with its value as written and where: in the step, else in the spec's defaults, else its `init`."""
+        defaults = self.spec.defaults.get(word, {})
+        for name in ops.attributes(word):
+            if name in given:
+                yield name, given[name], site.at(name)
+            elif name in defaults:
+                yield name, defaults[name], self.context.defaults(word, name, site, copy)
+            elif name == "init" and self.spec.init is not None:
+                yield name, self.spec.init, site.within(self.context.top, ("init",))
+
+    def _idle(self, word: str, given: Mapping[str, Any], values: Mapping[str, Value], site: Site) -> set[str]:
+        """The attributes without effect beside the others, which defaults may give, being for all steps of a word. Raises a
+        problem where the step itself gives one."""
+        kind = values.get("kind", getattr(ops.WORDS[word][0], "kind", None))
+        limited = {name: facts.only for name, facts in ops.attributes(word).items() if facts.only}
+        idle = {name for name, kinds in limited.items() if kind not in kinds}
+        for name in given:
+            if name in idle:
+                message = f"{word} of kind {kind} has no {name}; only {one_of(limited[name])} has"
+                raise self.report.blamed("E0402", message, site.at(name), key=True)
+        if "bias_init" in given and values.get("bias", word == "linear") is False:
+            message = f"this {word} has no bias to be initialised"
+            raise self.report.blamed("E0402", message, site.at("bias_init"), "write 'bias: true'", key=True)
+        return idle
+
+    def _misfit(self, error: ShapeError, word: str, subject: str, given: Mapping[str, Any], site: Site) -> Problem:
+        """The problem of an op whose input or attributes do not fit."""
+        name, message = error.attribute, f"{subject} {error.message}"
+        if name and name not in given and name in self.spec.defaults.get(word, {}):
+            return self.report.problem(error.code, message, ("defaults", word, name), error.help)
+        groups_of_channels = error.code == "E0203" and name == "channels"
+        help = (self._nearest_fit(given, site) if groups_of_channels else None) or error.help
+        by_shape = not groups_of_channels and error.code != "E0205"
+        where, raw = (site.at(name), given[name]) if name is not None and name in given else (site, None)
+        return self.report.blamed(error.code, message, where, help, raw, by_shape)
+
+    def _nearest_fit(self, given: Mapping[str, Any], site: Site) -> str | None:
+        """`the nearest widths that fit are 320 and 336`: the user's own argument, changed until channels are whole and
+        groups divide them."""
+        frame = site.frame
+        name = next((name for name in self.report.roots(given.get("channels"), frame) if name in frame.given), None)
+        value = frame.values[name] if name is not None else None
+        if name is None or isinstance(value, bool) or not isinstance(value, int):
+            return None
+
+        def fits(candidate: int) -> bool:
+            values = frame.values | {name: candidate, "in_channels": site.shape[0]}
+
+            def number(raw: Any) -> Value:
+                return parse(raw).evaluate(values, frame.words) if isinstance(raw, str) else raw
+
+            try:
+                for let, raw in (frame.block.let if frame.block else {}).items():
+                    values[let] = number(raw)
+                channels, groups = number(given["channels"]), number(given.get("groups", 1))
+                return isinstance(channels, int) and channels > 0 and channels % groups == 0
+            except (ExpressionError, TypeError, ZeroDivisionError):
+                return False
+
+        lower = next((n for n in range(value - 1, max(value - 1024, 0), -1) if fits(n)), None)
+        upper = next((n for n in range(value + 1, value + 1024) if fits(n)), None)
+        near = [str(n) for n in (lower, upper) if n is not None]
+        if len(near) == 2:
+            return f"the nearest {name}s that fit are {near[0]} and {near[1]}"
+        return f"the nearest {name} that fits is {near[0]}" if near else None

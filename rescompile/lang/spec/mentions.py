@@ -1,0 +1,43 @@
+"""The names that the expressions of a step or a value mention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rescompile.ir.expressions import parse
+from rescompile.lang.spec.rows import Use
+from rescompile.lang.spec.steps import If, NamedStep, OpStep, ParallelStep, parts
+from rescompile.lang.spec.values import Each, FirstRest, template_parts
+
+
+def mentions(item: Any) -> Iterator[str]:
+    """Every mention, those in names included. A value per copy depends on `index` without mentioning it."""
+    match item:
+        case str():
+            yield from parse(item).names
+        case dict():
+            yield from mentions(list(item.values()))
+        case Each() | FirstRest():
+            yield "index"
+            yield from mentions(item.each if isinstance(item, Each) else [item.first, item.rest])
+        case OpStep():
+            yield from mentions([item.when, item.given])
+        case Use():
+            yield from mentions([item.depth, item.when, item.arguments, *_in_name(item.name), *_in_name(item.members)])
+        case list():
+            for part in item:
+                yield from mentions(part)
+        case NamedStep():
+            yield from mentions([*_in_name(item.name), item.step])
+        case If():
+            yield from mentions([item.if_, item.then, item.else_])
+        case ParallelStep():
+            yield from mentions([item.parallel.copies, *parts(item)])
+        case _:
+            yield from mentions(list(parts(item)))
+
+
+def _in_name(template: str | None) -> list[str]:
+    """The expressions in a name."""
+    return template_parts(template)[1::2] if template else []
