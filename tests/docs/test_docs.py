@@ -131,7 +131,7 @@ def strip_comments(text: str) -> str:
     return re.sub(r"#.*", "", text)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
     """For each page a folder with the files that it shows, and the zoo beside them, as in a checkout."""
     made = {}
