@@ -167,8 +167,10 @@ class _Loop:
         return True
 
     def printed(self, term: Term) -> Term:
-        """The term as it is printed in the loop."""
-        return resolved(term, [{**own, "index": 0} for own in self.scopes])
+        """The term as it is printed in the loop, where it is evaluated for every copy."""
+        last = 1 if "index" not in mentioned(term) else None
+        scopes = zip(self.scopes, self.rows, strict=True)
+        return resolved(term, [{**own, "index": at} for own, row in scopes for at in range(len(row))[:last]])
 
 
 def _is_default(argument: Argument, term: Term) -> bool:

@@ -432,6 +432,51 @@ def test_a_macro_is_given_what_the_class_around_cannot_say(tmp_path: Path) -> No
     compare(network, weights, x)
 
 
+MAPS_AND_VECTORS = """
+rescompile: 1
+name: maps_and_vectors
+input: [3, 8, 8]
+blocks:
+  normed:
+    parameters: {}
+    body: [{bn: norm}, {residual: {branch: [relu]}}]
+network:
+- stem: {conv: {channels: 4, kernel: 3}}
+- before: normed
+- global_avgpool
+- flatten
+- after: normed
+"""
+
+
+def test_a_block_is_used_on_maps_and_on_vectors(tmp_path: Path) -> None:
+    """torch has a batch normalisation for each."""
+    network = elaborated(MAPS_AND_VECTORS, tmp_path)
+    compare(network, *drawn(network, 0))
+
+
+ZERO_BASED = """
+rescompile: 1
+name: zero_based
+input: [4, 8, 8]
+survival: {schedule: linear_zero_based, last: 0.5, unit: batch, rescale: test}
+blocks:
+  basic:
+    stage: true
+    parameters: {width: int}
+    body: [{residual: {branch: [{conv: {channels: width, kernel: 3}}]}}]
+network:
+- layer1: {block: basic, depth: 5, width: 4}
+"""
+
+
+def test_a_schedule_that_begins_at_zero(tmp_path: Path) -> None:
+    """0 / 4 is an integer and 1 / 4 is not: whether `/` may be `//` is decided for all copies of a row."""
+    network = elaborated(ZERO_BASED, tmp_path)
+    compare(network, *drawn(network, 0))
+    assert "(position + index) / 4" in source(network)
+
+
 @pytest.mark.slow
 def test_the_sample_has_stale_hints(tmp_path: Path) -> None:
     """Each change of a tree is made to many networks, and each changes the numbers of the text."""
