@@ -1,4 +1,4 @@
-"""Writes docs/errors.md, the catalogue of errors, from docs/errors.yaml and the codes in rescompile/diagnostics/errors.py.
+"""Writes docs/errors.md, the catalogue of errors, from docs/errors.yaml and the codes in rescompile/diagnostics/codes.py.
 
 Run `python docs/make_errors.py` after a change to either; tests/lang/test_error_catalogue.py fails until you do.
 """
@@ -12,14 +12,14 @@ from pathlib import Path
 
 import yaml
 
-from rescompile.diagnostics.errors import CODES, CheckFailed, OutputError, SpecError, Unavailable, UsageError
+from rescompile.diagnostics.codes import CODES, GROUPS
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER / "errors.md"
 ENTRIES = FOLDER / "errors.yaml"
 
 HEAD = """\
-<!-- made by docs/make_errors.py from docs/errors.yaml and rescompile/diagnostics/errors.py; do not edit -->
+<!-- made by docs/make_errors.py from docs/errors.yaml and rescompile/diagnostics/codes.py; do not edit -->
 
 # The errors, by code
 
@@ -33,20 +33,6 @@ Every message begins with the place of the mistake and a code, shows the line, a
 The codes are stable: one is never given another meaning. `--format json`, `github` and `sarif` write the same for machines.
 The examples below are run by `tests/lang/test_error_catalogue.py`.
 """
-
-#: What the first digits of a code say, and the exit code of the command.
-GROUPS = {
-    "E01": ("Reading", SpecError.exit_code),
-    "E02": ("Shapes", SpecError.exit_code),
-    "E03": ("Expressions and values", SpecError.exit_code),
-    "E04": ("Blocks and rows", SpecError.exit_code),
-    "E05": ("Bases and settings", SpecError.exit_code),
-    "E06": ("The network as a whole", SpecError.exit_code),
-    "E07": ("Checks", CheckFailed.exit_code),
-    "E08": ("Usage", UsageError.exit_code),
-    "E09": ("Environment", Unavailable.exit_code),
-    "E10": ("Output", OutputError.exit_code),
-}
 
 
 @dataclass(frozen=True)

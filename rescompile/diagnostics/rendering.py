@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rescompile.diagnostics.errors import CODES, Diagnostic, Place
+from rescompile.diagnostics.codes import CODES
+from rescompile.diagnostics.errors import Diagnostic, Place
 
 _LINE, _MESSAGE = 110, 4000
 

@@ -12,7 +12,6 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from rescompile.lang.inheritance import KEYS
 from rescompile.lang.reachable_blocks import reached
 from rescompile.lang.spec.blocks import Block
 from rescompile.lang.spec.spec import Preprocess, Spec, Survival
@@ -40,7 +39,7 @@ FIRST = (
 def canonical(spec: Spec, used: Collection[str]) -> tuple[str, str]:
     """The text and its SHA-256 in hex; `used` are the words of ops and blocks that the network uses."""
     document = plain(spec.document)
-    kept = {key: document[key] for key in KEYS if key in document and key not in LEFT_OUT}
+    kept = {key: document[key] for key in Spec.model_fields if key in document and key not in LEFT_OUT}
     defaults = kept.get("defaults", {})
     kept["defaults"] = {word: _step(defaults[word]) for word in sorted(defaults) if word in used and defaults[word]}
     kept["blocks"] = {word: _block(block) for word, block in sorted(reached(kept, kept["blocks"].get).items())}

@@ -5,60 +5,35 @@ So a mistake in a branch that this network does not take is found as well, and a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rescompile.diagnostics.errors import Diagnostic, nearest, one_of
 from rescompile.ir import names, ops
-from rescompile.ir.expressions import Term, parse, show
+from rescompile.ir.expressions import show
 from rescompile.lang import library
-from rescompile.lang.spec.blocks import Block, ParameterDefinition
+from rescompile.lang.spec.blocks import ParameterDefinition
 from rescompile.lang.spec.rows import Use
 from rescompile.lang.spec.spec import Spec
 from rescompile.lang.spec.steps import If, NamedStep, OpStep, ParallelStep, ResidualStep, SideStep, parts
-from rescompile.lang.spec.values import BLOCKLESS, TYPES, Each, FirstRest
-from rescompile.lang.yaml_reader import inside, locate
-
-Path = tuple[str | int, ...]
-REPEATED = frozenset({"index", "depth"})
+from rescompile.lang.value_checker import REPEATED, Path, Scope, ValueChecker
+from rescompile.lang.yaml_reader import locate
 
 
 def check(spec: Spec) -> list[Diagnostic]:
     """Every mistake that needs no evaluation, in the order of the text."""
-    checker = _Checker(spec)
+    checker = _NameChecker(spec)
     checker.spec_as_a_whole()
-    return checker.problems
+    return checker.values.problems
 
 
-@dataclass(frozen=True)
-class _Scope:
-    """What expressions may mention at some place."""
+class _NameChecker:
+    """Walks the steps of a network and of its blocks, each in the scope of names that it sees."""
 
-    names: frozenset[str]
-    words: frozenset[str] = frozenset()
-    block: Block | None = None
-    later: frozenset[str] = frozenset()  # defined below, so not known yet
-    definitions: Mapping[str, ParameterDefinition] = field(default_factory=dict)
-
-    def plus(self, *more: str) -> _Scope:
-        return replace(self, names=self.names | set(more))
-
-
-class _Checker:
     def __init__(self, spec: Spec) -> None:
-        self.spec = spec
-        self.problems: list[Diagnostic] = []
-        self.mentioned: set[str] = set()
-        self.unknown_names: set[str] = set()
-        self.block_words = frozenset({*spec.blocks, *BLOCKLESS})
-
-    # --- reporting ---
-
-    def report(self, code: str, message: str, path: Path, help: str | None = None, key: bool = False) -> None:
-        diagnostic = Diagnostic(code, message, locate(self.spec.document, path, key), help=help)
-        if diagnostic not in self.problems:
-            self.problems.append(diagnostic)
+        self.spec, self.values = spec, ValueChecker(spec)
+        self.report, self.value, self.template = self.values.report, self.values.value, self.values.template
+        self.block_words = self.values.block_words
 
     # --- the whole ---
 
@@ -73,31 +48,29 @@ class _Checker:
         for word in spec.blocks:
             self.block(word)
         self.recursion()
-        self.mentioned.clear()  # blocks do not see the network's parameters
-        network = _Scope(frozenset(spec.parameters) | {"in_channels"})
+        self.values.mentioned.clear()  # blocks do not see the network's parameters
+        network = Scope(frozenset(spec.parameters) | {"in_channels"})
         known: frozenset[str] = frozenset()
         for name, value in spec.parameters.items():
-            self.value(
-                value, ("parameters", name), _Scope(known, later=frozenset(spec.parameters) - known), self.block_words
-            )
+            scope = Scope(known, later=frozenset(spec.parameters) - known)
+            self.value(value, ("parameters", name), scope, self.block_words)
             known |= {name}
         if spec.block is not None and spec.block not in spec.blocks:
             self.not_a_block(spec.block, ("block",))
         self.defaults(network)
         self.steps(spec.network or [], ("network",), network)
         for name in () if spec.changed else spec.parameters:
-            if nearest(name, self.unknown_names):
+            if nearest(name, self.values.unknown_names):
                 continue  # what is misspelt or missing was perhaps to use it
-            if name not in self.mentioned and self.written_here(("parameters", name)):
-                self.report(
-                    "E0410", f"nothing in the network uses the parameter '{name}'", ("parameters", name), key=True
-                )
+            if name not in self.values.mentioned and self.written_here(("parameters", name)):
+                message = f"nothing in the network uses the parameter '{name}'"
+                self.report("E0410", message, ("parameters", name), key=True)
 
     def written_here(self, path: Path) -> bool:
         document = self.spec.document
         return locate(document, path, key=True).source == document.place.source
 
-    def defaults(self, scope: _Scope) -> None:
+    def defaults(self, scope: Scope) -> None:
         for word, given in self.spec.defaults.items():
             path: Path = ("defaults", word)
             if word in ops.WORDS:
@@ -121,16 +94,14 @@ class _Checker:
         block, path = self.spec.blocks[word], ("blocks", word)
         if word in ops.WORDS or word in names.RESERVED or word == "none":
             self.report("E0409", f"'{word}' is a word of the language, so no block can be called so", path, key=True)
-        words = {w for definition in block.parameters.values() for w in definition.one_of or ()}
-        if any(definition.type == "block" for definition in block.parameters.values()):
-            words |= self.block_words
+        words = block.words(self.block_words)
         known: set[str] = {"in_channels", *REPEATED}
         later = {*block.parameters, *block.let}
         for name, definition in block.parameters.items():
             here: Path = (*path, "parameters", name)
             later.discard(name)
             if definition.default is not None:
-                self.default(definition, here, _Scope(frozenset(known), frozenset(words), None, frozenset(later)))
+                self.default(definition, here, Scope(frozenset(known), words, None, frozenset(later)))
             if name in words:
                 self.report("E0409", f"'{name}' is both a parameter and a word of this block", here, key=True)
             known.add(name)
@@ -139,19 +110,18 @@ class _Checker:
             later.discard(name)
             if name in known or name in words:
                 self.report("E0409", f"'{name}' already has a meaning in this block", here, key=True)
-            here_known = _Scope(frozenset(known), frozenset(words), None, frozenset(later), block.parameters)
+            here_known = Scope(frozenset(known), words, None, frozenset(later), block.parameters)
             self.value(value, here, here_known)
             known.add(name)
-        scope = _Scope(frozenset(known), frozenset(words), block, definitions=block.parameters)
+        scope = Scope(frozenset(known), words, block, definitions=block.parameters)
         self.value(block.when, (*path, "when"), scope)
         self.template(block.members, (*path, "members"), scope)
         self.steps(block.body, (*path, "body"), scope)
 
-    def default(self, definition: ParameterDefinition, path: Path, scope: _Scope) -> None:
+    def default(self, definition: ParameterDefinition, path: Path, scope: Scope) -> None:
         """A parameter's default: its names, and its type where it is no expression."""
         where = (*path, "default")
-        takes = {*(definition.one_of or ()), *(self.block_words if definition.kind == "block" else ())}
-        self.value(definition.default, where, scope, takes)
+        self.value(definition.default, where, scope, definition.words(self.block_words))
         literal = not isinstance(definition.default, str | list)
         if literal and not definition.fits(definition.default, ()):
             self.report("E0304", f"the default is {show(definition.default)}, and must be {definition.wanted}", where)
@@ -175,75 +145,67 @@ class _Checker:
 
     # --- steps ---
 
-    def steps(self, steps: Sequence[Any], path: Path, scope: _Scope) -> None:
+    def steps(self, steps: Sequence[Any], path: Path, scope: Scope) -> None:
         for at, step in enumerate(steps):
             self.step(step, (*path, at), scope)
 
-    def step(self, step: Any, path: Path, scope: _Scope) -> None:
+    def step(self, step: Any, path: Path, scope: Scope) -> None:
         match step:
             case str():
-                if step in ops.WORDS:
-                    self.op(step, {}, path, scope)
-                elif step in names.COMBINATORS:
-                    self.report("E0110", f"'{step}' is not a step by itself", path, _FORMS[step])
-                elif step != "none" and not self.is_block_parameter(step, scope):
-                    if step in self.spec.blocks:
-                        self.arguments(step, {}, path, scope, complete=True)
-                        self.repeated(step, path, scope)
-                    else:
-                        self.unknown_word(step, path)
+                self.word(step, path, scope)
             case list():
                 self.steps(step, path, scope)
             case NamedStep():
-                here = (*path, step.name)
-                self.template(step.name, here, scope, key=True)
-                inner = step.step
-                if isinstance(inner, Use) and inner.name is not None:
-                    self.report(
-                        "E0404",
-                        f"this step is called '{step.name}' already",
-                        (*here, "name"),
-                        "remove one of the names",
-                    )
-                if isinstance(inner, NamedStep) and isinstance(inner.step, Use) and self.meant_as_block(inner):
-                    help = f"write {{block: {inner.name}, ...}}"
-                    self.report(
-                        "E0411",
-                        f"'{inner.name}' is the word of a block, and stands here as a name",
-                        (*here, inner.name),
-                        help,
-                        key=True,
-                    )
-                    return
-                self.step(inner, here, scope)
+                self.named(step, (*path, step.name), scope)
             case OpStep():
                 self.value(step.when, (*path, step.word, "when"), scope)
                 self.op(step.word, step.given, (*path, step.word), scope)
             case If():
                 self.value(step.if_, (*path, "if"), scope)
                 self.step(step.then, (*path, "then"), scope)
-                if step.else_ is not None:
-                    self.step(step.else_, (*path, "else"), scope)
+                self.step(step.else_, (*path, "else"), scope)
             case ResidualStep():
-                parts = step.residual
-                here = (*path, "residual")
-                self.step(parts.branch, (*here, "branch"), scope)
-                for key, part in (("gate", parts.gate), ("shortcut", parts.shortcut)):
-                    if part is not None:
-                        self.step(part, (*here, key), scope.plus("out_channels"))
+                here, merged = (*path, "residual"), scope.plus("out_channels")
+                self.step(step.residual.branch, (*here, "branch"), scope)
+                self.step(step.residual.gate, (*here, "gate"), merged)
+                self.step(step.residual.shortcut, (*here, "shortcut"), merged)
             case ParallelStep():
                 here = (*path, "parallel")
-                for at, branch in enumerate(step.parallel.branches or ()):
-                    self.step(branch, (*here, "branches", at), scope)
+                self.steps(step.parallel.branches or (), (*here, "branches"), scope)
                 self.value(step.parallel.copies, (*here, "copies"), scope)
-                if step.parallel.branch is not None:
-                    self.step(step.parallel.branch, (*here, "branch"), scope.plus("copy"))
+                self.step(step.parallel.branch, (*here, "branch"), scope.plus("copy"))
             case SideStep():
                 self.step(step.side.body, (*path, "side", "body"), scope)
             case Use():
                 self.use(step, path, scope)
 
-    def op(self, word: str, given: dict[str, Any], path: Path, scope: _Scope) -> None:
+    def word(self, word: str, path: Path, scope: Scope) -> None:
+        """A step that is one word."""
+        if word in ops.WORDS:
+            self.op(word, {}, path, scope)
+        elif word in names.COMBINATORS:
+            self.report("E0110", f"'{word}' is not a step by itself", path, _FORMS[word])
+        elif word != "none" and not self.is_block_parameter(word, scope):
+            if word in self.spec.blocks:
+                self.arguments(word, {}, path, scope, complete=True)
+                self.repeated(word, path, scope)
+            else:
+                self.unknown_word(word, path)
+
+    def named(self, step: NamedStep, path: Path, scope: Scope) -> None:
+        self.template(step.name, path, scope, key=True)
+        inner = step.step
+        if isinstance(inner, Use) and inner.name is not None:
+            message = f"this step is called '{step.name}' already"
+            self.report("E0404", message, (*path, "name"), "remove one of the names")
+        if isinstance(inner, NamedStep) and isinstance(inner.step, Use) and self.meant_as_block(inner):
+            message = f"'{inner.name}' is the word of a block, and stands here as a name"
+            help = f"write {{block: {inner.name}, ...}}"
+            self.report("E0411", message, (*path, inner.name), help, key=True)
+        else:
+            self.step(inner, path, scope)
+
+    def op(self, word: str, given: dict[str, Any], path: Path, scope: Scope) -> None:
         facts = ops.attributes(word)
         for attribute, value in given.items():
             if attribute in facts:
@@ -260,22 +222,19 @@ class _Checker:
         """Whether a name is the word of a block that the step itself does not say."""
         return step.step.block is None and (step.name in self.spec.blocks or step.name in library.blocks())
 
-    def use(self, use: Use, path: Path, scope: _Scope) -> None:
+    def use(self, use: Use, path: Path, scope: Scope) -> None:
         word = use.block or (self.spec.block if scope.block is None else None)
         if word is None:
-            help = (
-                "write 'block: ...' in the row, or give the spec a 'block' for all rows"
-                if scope.block is None
-                else "write 'block: ...'"
-            )
+            help = "write 'block: ...'"
+            if scope.block is None:
+                help += " in the row, or give the spec a 'block' for all rows"
             self.report("E0103", "this row does not say which block it repeats", path, help, key=True)
             return
         if use.block is None and word not in self.spec.blocks:
             return  # said once, where the spec names its block
         if use.members is not None and use.depth is None:
-            self.report(
-                "E0405", "'members' names the copies of a repeated block, and this one has no depth", (*path, "members")
-            )
+            message = "'members' names the copies of a repeated block, and this one has no depth"
+            self.report("E0405", message, (*path, "members"))
         self.value(use.depth, (*path, "depth"), scope)
         outer = scope
         if use.depth is not None:
@@ -293,35 +252,28 @@ class _Checker:
             if use.depth is None:
                 self.repeated(word, path, scope)
         elif scope.block is not None and word in scope.block.parameters:
-            self.report(
-                "E0401",
-                f"'{word}' is a parameter of this block, not the word of a block",
-                (*path, "block"),
-                "rename the parameter",
-            )
+            message = f"'{word}' is a parameter of this block, not the word of a block"
+            self.report("E0401", message, (*path, "block"), "rename the parameter")
         else:
             self.not_a_block(word, (*path, "block"))
 
-    def arguments(self, word: str, given: dict[str, Any], path: Path, scope: _Scope, complete: bool = False) -> None:
+    def arguments(self, word: str, given: dict[str, Any], path: Path, scope: Scope, complete: bool = False) -> None:
         parameters = self.spec.blocks[word].parameters
         for argument, value in given.items():
             if argument not in parameters:
-                self.unknown(
-                    "argument", argument, word, parameters, (*path, argument), ("depth", "members", "when", "name")
-                )
-                continue
-            definition = parameters[argument]
-            words = {*(definition.one_of or ()), *(self.block_words if definition.type == "block" else ())}
-            self.value(value, (*path, argument), scope, words)
+                also = ("depth", "members", "when", "name")
+                self.unknown("argument", argument, word, parameters, (*path, argument), also)
+            else:
+                self.value(value, (*path, argument), scope, parameters[argument].words(self.block_words))
         if complete:
             defaults = self.spec.defaults.get(word, {})
             missing = [n for n, d in parameters.items() if d.default is None and n not in given and n not in defaults]
-            self.unknown_names.update(missing)
+            self.values.unknown_names.update(missing)
             misspelt = any(nearest(argument, missing) for argument in given if argument not in parameters)
             if missing and not misspelt:
                 self.report("E0403", f"block '{word}' needs {' and '.join(missing)}", path, key=True)
 
-    def repeated(self, word: str, path: Path, scope: _Scope) -> None:
+    def repeated(self, word: str, path: Path, scope: Scope) -> None:
         """Refuse a row that forgets the depth: its names would lose their numbers, and checkpoints no longer load."""
         if self.spec.blocks[word].stage and scope.block is None:
             message = f"block '{word}' is made to be repeated, and this row gives no depth"
@@ -336,88 +288,9 @@ class _Checker:
         else:
             self.unknown_word(word, path, blocks_only=True)
 
-    def is_block_parameter(self, word: str, scope: _Scope) -> bool:
+    def is_block_parameter(self, word: str, scope: Scope) -> bool:
         definition = scope.block.parameters.get(word) if scope.block else None
         return definition is not None and (definition.type == "block" or bool(definition.one_of))
-
-    # --- values ---
-
-    def value(self, value: Any, path: Path, scope: _Scope, words: Iterable[str] = ()) -> None:
-        """Check the names of an expression; `words` are those that the attribute or parameter takes."""
-        match value:
-            case str():
-                self.expression(value, path, scope, frozenset(words))
-            case list():
-                for at, item in enumerate(value):
-                    self.value(item, (*path, at), scope, words)
-            case Each():
-                for at, item in enumerate(value.each):
-                    self.value(item, (*path, "each", at), scope, words)
-            case FirstRest():
-                self.value(value.first, (*path, "first"), scope, words)
-                self.value(value.rest, (*path, "rest"), scope, words)
-
-    def expression(self, text: str, path: Path, scope: _Scope, words: frozenset[str]) -> None:
-        expression = parse(text)
-        self.mentioned |= expression.names.keys()
-        self.comparisons(expression.term, path, scope)
-        for name, token in expression.names.items():
-            if name in scope.names or name in scope.words or name in words:
-                continue
-            self.unknown_names.add(name)
-            alone = expression.word is not None
-            blocks = words >= self.block_words
-            if words and alone and not blocks:
-                code, message = "E0305", f"'{name}' is not allowed here; it is {one_of(sorted(words))}"
-                hint = nearest(name, words)
-            elif blocks and alone and name not in scope.later and path[0] != "parameters":
-                code, message, hint = "E0401", f"there is no block '{name}'", nearest(name, {*words, *library.blocks()})
-                if name in ops.WORDS:
-                    message, hint = f"'{name}' is an op, not a block", "a block of your own can hold it"
-            else:
-                code, message, hint = "E0302", f"unknown name '{name}'", self.scope_help(name, scope, words, path)
-            place = inside(self.spec.document, path, token.offset, len(token.text))
-            self.problems.append(Diagnostic(code, message, place, help=hint))
-
-    def comparisons(self, term: Term, path: Path, scope: _Scope) -> None:
-        """A parameter that takes words is compared with one of them: any other comparison never holds."""
-        for operand in term.operands:
-            self.comparisons(operand, path, scope)
-        if term.head not in ("==", "!=") or not all(operand.head == "name" for operand in term.operands):
-            return
-        for one, other in (term.operands, term.operands[::-1]):
-            definition = scope.definitions.get(one.value)
-            allowed = definition.one_of if definition else None
-            if allowed and definition and definition.kind != "block" and other.value not in (*allowed, *scope.names):
-                place = inside(self.spec.document, path, other.token.offset, len(other.token.text))
-                message = f"'{one.value}' is never '{other.value}': it is {one_of(allowed)}"
-                self.problems.append(Diagnostic("E0305", message, place, help=nearest(other.value, allowed)))
-
-    def scope_help(self, name: str, scope: _Scope, words: frozenset[str], path: Path) -> str | None:
-        if name in names.WHERE_KNOWN:
-            return names.WHERE_KNOWN[name]
-        if name in scope.later:
-            return f"'{name}' is defined further below; what stands above it cannot use it"
-        if scope.block is not None and name in self.spec.parameters:
-            return "blocks do not see the network's parameters; hand it on as an argument"
-        if path[-1] == "default" and (typo := nearest(name, TYPES)):
-            return f"{typo[:-1]}, the type?"
-        if name.lower() in names.OTHER_TRUTHS:
-            return f"write {names.OTHER_TRUTHS[name.lower()]}: '{name}' is text"
-        known = scope.names - names.BUILTINS - REPEATED
-        return nearest(name, {*known, *words, "true", "false"}) or (
-            f"known here: {', '.join(sorted(known))}" if known else None
-        )
-
-    def template(self, text: str | None, path: Path, scope: _Scope, key: bool = False) -> None:
-        """Check the names in the {expressions} of a name."""
-        for match in names.BRACES.finditer(text or ""):
-            for name, token in parse(match[1]).names.items():
-                self.mentioned.add(name)
-                if name not in scope.names:
-                    place = inside(self.spec.document, path, match.start(1) + token.offset, len(token.text), key)
-                    hint = self.scope_help(name, scope, frozenset(), path)
-                    self.problems.append(Diagnostic("E0302", f"unknown name '{name}'", place, help=hint))
 
     def unknown(
         self, what: str, name: str, word: str, known: Iterable[str], path: Path, also: Iterable[str] = ()
@@ -429,13 +302,8 @@ class _Checker:
     def unknown_word(self, word: str, path: Path, blocks_only: bool = False, key: bool = False) -> None:
         known = {*self.spec.blocks, *library.blocks(), *(() if blocks_only else ops.WORDS)}
         what = "block" if blocks_only else "op or block"
-        self.report(
-            "E0401",
-            f"there is no {what} '{word}'",
-            path,
-            nearest(word, known) or "docs/blocks.md lists the blocks",
-            key=key,
-        )
+        help = nearest(word, known) or "docs/blocks.md lists the blocks"
+        self.report("E0401", f"there is no {what} '{word}'", path, help, key)
 
 
 _FORMS = {

@@ -29,7 +29,8 @@ from typer.testing import CliRunner, Result
 import rescompile
 from rescompile.cli import Commands, app
 from rescompile.cli.command import command as as_command
-from rescompile.diagnostics.errors import CODES, Source
+from rescompile.diagnostics.codes import CODES
+from rescompile.diagnostics.errors import Source
 from rescompile.lang import library
 from rescompile.lang.yaml_reader import plain, read
 from rescompile.passes import PASSES

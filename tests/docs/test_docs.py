@@ -34,7 +34,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from rescompile import elaboration
-from rescompile.diagnostics.errors import CODES, Diagnostic, Source, SpecError
+from rescompile.diagnostics.codes import CODES
+from rescompile.diagnostics.errors import Diagnostic, Source, SpecError
 from rescompile.elaboration import blocks as block_uses
 from rescompile.elaboration import elaborate, evaluator
 from rescompile.elaboration.expect import unmet

@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 from refusals import hold, refusal, text_of
 
-from rescompile.diagnostics.errors import CODES, RescompileError, UsageError
+from rescompile.diagnostics.codes import CODES
+from rescompile.diagnostics.errors import RescompileError, UsageError
 from rescompile.ir import ops
 from rescompile.ir.expressions import MAX_LENGTH
 from rescompile.lang import library

@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 from refusals import hold, refusal, text_of
 
-from rescompile.diagnostics.errors import CODES
+from rescompile.diagnostics.codes import CODES
 
 ROOT = Path(__file__).parents[2]
 

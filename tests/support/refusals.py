@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import rescompile
-from rescompile.diagnostics.errors import CODES, CheckFailed, Diagnostic, RescompileError, SpecError, UsageError
+from rescompile.diagnostics.codes import CODES
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic, RescompileError, SpecError, UsageError
 from rescompile.diagnostics.rendering import FORMS, render
 from rescompile.elaboration.expect import unmet
 

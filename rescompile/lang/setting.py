@@ -1,0 +1,177 @@
+"""`set` and `--set`: which row, attribute or key of a document a path means, and the document with it changed.
+
+A path is row.attribute, row, defaults.word.attribute, parameters.name, or another key of the spec. A row is addressed by
+its full name in the tree, a macro row without a name by its block's word; null removes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from rescompile.diagnostics.errors import Diagnostic, Place, Source, SpecError, nearest
+from rescompile.ir import ops
+from rescompile.ir.names import COMBINATORS
+from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar
+
+#: Keys of a spec, beside rows, that `set` may reach into.
+SETTABLE = ("input", "parameters", "defaults", "block", "survival", "init", "features", "checkpoint", "preprocess")
+
+
+def problem(code: str, message: str, place: Place, help: str | None = None) -> SpecError:
+    """An error with one diagnostic."""
+    return SpecError(Diagnostic(code, message, place, help=help))
+
+
+Step = str | int
+Change = Callable[[Located | None], Located | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A step of the network list that `set` can address."""
+
+    address: str
+    path: tuple[Step, ...]  # where the whole step stands in the document
+    name: str | None  # the key, where the step is `name: ...`
+
+
+def apply(document: Mapping, name: str, value: Located, place: Place) -> Mapping:
+    """The document with the value at the path `name` changed, or taken away by null. Raises SpecError."""
+    new = None if isinstance(value, Scalar) and value.value is None and value.plain else value
+    head, *rest = name.split(".")
+    rows = list(_rows(document.get("network"), ("network",), ""))
+    whole = [row for row in rows if row.address == name]
+    parent, _, attribute = name.rpartition(".")
+    inside = [row for row in rows if parent and row.address == parent]
+    found = whole or inside
+    in_a_list = any(row.address.startswith(f"{head}.") for row in rows)
+    if head in SETTABLE and (not rest or not (found or in_a_list)):
+        return _set_key(document, head, rest, new, place)
+    if len(found) > 1:
+        raise problem(
+            "E0505",
+            f"{len(found)} rows are called '{found[0].address}', so '{name}' names no single one",
+            place,
+            "give the rows names",
+        )
+    if not found:
+        from rescompile.lang.spec.spec import Spec  # only a mistake needs it
+
+        if head in Spec.model_fields and not in_a_list:
+            raise problem("E0504", f"'{head}' cannot be set", place, f"what can be: a row, {', '.join(SETTABLE)}")
+        known = sorted({row.address for row in rows})
+        hint = nearest(name, known)
+        if parent and (row_hint := nearest(parent, known)) and (not hint or hint == row_hint):
+            hint = f"{row_hint[:-2]}.{attribute}'?"
+        listed = f"the rows are {', '.join(known[:12])}" if known else None
+        raise problem("E0504", f"'{name}' names no row of the network", place, hint or listed)
+    row = found[0]
+    if not whole:
+        return _update(document, row.path, lambda step: _with_attribute(step, row, attribute, new, place))
+    if new is None:
+        return _update(document, row.path, lambda _: None)
+    if row.name is None:
+        return _update(document, row.path, lambda _: new)
+    return _update(document, row.path, lambda step: _renewed(step, row.name, new, place))
+
+
+def _renewed(step: Located | None, name: str | None, new: Located, place: Place) -> Mapping:
+    """A row with another step under its name. What is wrong with that is wrong in the setting, not where the name came from."""
+    assert isinstance(step, Mapping)
+    assert name is not None
+    return step.put(name, new, place)
+
+
+def _set_key(document: Mapping, head: str, rest: list[str], new: Located | None, place: Place) -> Mapping:
+    deepest = {"parameters": 1, "defaults": 2, "survival": 1, "preprocess": 1}.get(head, 0)
+    if len(rest) > deepest:
+        raise problem("E0504", f"'{'.'.join([head, *rest])}' reaches deeper than '{head}' goes", place)
+    if head == "parameters" and rest:
+        parameters = document.get("parameters")
+        known = list(parameters.entries) if isinstance(parameters, Mapping) else []
+        if rest[0] not in known:
+            hint = nearest(rest[0], known) or (
+                f"the parameters are {', '.join(known)}" if known else "the network has none"
+            )
+            raise problem("E0504", f"the network has no parameter '{rest[0]}'", place, hint)
+    return _update(document, (head, *rest), lambda _: new, place)
+
+
+def _rows(node: Located | None, path: tuple[Step, ...], scope: str) -> Iterator[Row]:
+    if not isinstance(node, Items):
+        return
+    for at, item in enumerate(node.items):
+        here = (*path, at)
+        if isinstance(item, Scalar) and isinstance(item.value, str):
+            yield Row(_join(scope, item.value), here, None)
+        elif isinstance(item, Items):
+            yield from _rows(item, here, scope)
+        elif isinstance(item, Mapping):
+            named, block = item.get("name"), item.get("block")
+            if isinstance(block, Scalar):
+                word = named.value if isinstance(named, Scalar) else block.value
+                yield Row(_join(scope, str(word)), here, None)
+            elif len(item.entries) == 1:
+                ((key, (_, value)),) = item.entries.items()
+                if key not in COMBINATORS:
+                    yield Row(_join(scope, key), here, None if key in ops.WORDS else key)
+                    yield from _rows(value, (*here, key), _join(scope, key))
+
+
+def _join(scope: str, name: str) -> str:
+    return f"{scope}.{name}" if scope else name
+
+
+def _with_attribute(step: Located | None, row: Row, attribute: str, new: Located | None, place: Place) -> Located:
+    """The step with one attribute changed: in the arguments of its block, or in the attributes of its op."""
+    if row.name is not None:
+        assert isinstance(step, Mapping)
+        inner = Row(row.address, (), None)
+        key_place = (
+            step.entries[row.name][0] if new is not None else place
+        )  # what is missed then, is missed by the setting
+        return step.put(row.name, _with_attribute(step.get(row.name), inner, attribute, new, place), key_place)
+    if isinstance(step, Scalar) and isinstance(step.value, str):
+        key = step.value if step.value in ops.WORDS else "block"
+        step = Mapping({}, step.place).put(key, Mapping({}, step.place) if key != "block" else step)
+    if not isinstance(step, Mapping):
+        raise problem("E0506", f"'{row.address}' is a list of steps and has no attributes", place)
+    word = next(iter(step.entries)) if len(step.entries) == 1 else None
+    if word in COMBINATORS or "if" in step.entries:
+        message = f"'{row.address}' is no block and no op, so it has no '{attribute}'"
+        raise problem("E0506", message, place, "set the whole row")
+    if word not in ops.WORDS:
+        return step.put(attribute, new, place)
+    assert word is not None
+    attributes, main = step.get(word), ops.main_attribute(word)
+    if not isinstance(attributes, Mapping):
+        given = Mapping({}, step.place)
+        attributes = given if main is None or attributes is None else given.put(main, attributes)
+    return step.put(word, attributes.put(attribute, new, place))
+
+
+def _update(node: Located | None, path: tuple[Step, ...], change: Change, place: Place | None = None) -> Mapping:
+    updated = _updated(node, path, change, place)
+    assert isinstance(updated, Mapping)
+    return updated
+
+
+def _updated(node: Located | None, path: tuple[Step, ...], change: Change, place: Place | None) -> Located | None:
+    """A copy of `node` with the value at `path` changed; mappings on the way are made where `place` is given."""
+    if not path:
+        return change(node)
+    step, *rest = path
+    if isinstance(step, int):
+        assert isinstance(node, Items)
+        new = _updated(node.items[step], tuple(rest), change, place)
+        return Items((*node.items[:step], *([new] if new else []), *node.items[step + 1 :]), node.place)
+    if not isinstance(node, Mapping):
+        if node is not None or place is None:
+            raise problem(
+                "E0506",
+                f"'{step}' cannot be set here, since this is no mapping",
+                (node or Scalar(None, Place(Source("--set", ""), 1, 1, 2))).place,
+            )
+        node = Mapping({}, place)
+    return node.put(step, _updated(node.get(step), tuple(rest), change, place), place)

@@ -1,0 +1,131 @@
+"""Checks the names that values mention: every name of an expression, a word or a template is known where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rescompile.diagnostics.errors import Diagnostic, nearest, one_of
+from rescompile.ir import names, ops
+from rescompile.ir.expressions import Term, Token, parse
+from rescompile.lang import library
+from rescompile.lang.spec.blocks import Block, ParameterDefinition
+from rescompile.lang.spec.spec import Spec
+from rescompile.lang.spec.values import BLOCKLESS, TYPES, Each, FirstRest
+from rescompile.lang.yaml_reader import inside, locate
+
+Path = tuple[str | int, ...]
+REPEATED = frozenset({"index", "depth"})
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What expressions may mention at some place."""
+
+    names: frozenset[str]
+    words: frozenset[str] = frozenset()
+    block: Block | None = None
+    later: frozenset[str] = frozenset()  # defined below, so not known yet
+    definitions: Mapping[str, ParameterDefinition] = field(default_factory=dict)
+
+    def plus(self, *more: str) -> Scope:
+        return replace(self, names=self.names | set(more))
+
+
+class ValueChecker:
+    """Checks values, and collects every mistake and the names that were mentioned."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.problems: list[Diagnostic] = []
+        self.mentioned: set[str] = set()
+        self.unknown_names: set[str] = set()
+        self.block_words = frozenset({*spec.blocks, *BLOCKLESS})
+
+    def report(self, code: str, message: str, path: Path, help: str | None = None, key: bool = False) -> None:
+        diagnostic = Diagnostic(code, message, locate(self.spec.document, path, key), help=help)
+        if diagnostic not in self.problems:
+            self.problems.append(diagnostic)
+
+    def value(self, value: Any, path: Path, scope: Scope, words: Iterable[str] = ()) -> None:
+        """Check the names of an expression; `words` are those that the attribute or parameter takes."""
+        match value:
+            case str():
+                self._expression(value, path, scope, frozenset(words))
+            case list():
+                for at, item in enumerate(value):
+                    self.value(item, (*path, at), scope, words)
+            case Each():
+                for at, item in enumerate(value.each):
+                    self.value(item, (*path, "each", at), scope, words)
+            case FirstRest():
+                self.value(value.first, (*path, "first"), scope, words)
+                self.value(value.rest, (*path, "rest"), scope, words)
+
+    def _expression(self, text: str, path: Path, scope: Scope, words: frozenset[str]) -> None:
+        expression = parse(text)
+        self.mentioned |= expression.names.keys()
+        self._comparisons(expression.term, path, scope)
+        for name, token in expression.names.items():
+            if name in scope.names or name in scope.words or name in words:
+                continue
+            self.unknown_names.add(name)
+            alone = expression.word is not None
+            blocks = words >= self.block_words
+            if words and alone and not blocks:
+                code, message = "E0305", f"'{name}' is not allowed here; it is {one_of(sorted(words))}"
+                hint = nearest(name, words)
+            elif blocks and alone and name not in scope.later and path[0] != "parameters":
+                code, message, hint = "E0401", f"there is no block '{name}'", nearest(name, {*words, *library.blocks()})
+                if name in ops.WORDS:
+                    message, hint = f"'{name}' is an op, not a block", "a block of your own can hold it"
+            else:
+                code, message, hint = "E0302", f"unknown name '{name}'", self._help(name, scope, words, path)
+            self._report_name(code, message, path, token, hint)
+
+    def _comparisons(self, term: Term, path: Path, scope: Scope) -> None:
+        """A parameter that takes words is compared with one of them: any other comparison never holds."""
+        for operand in term.operands:
+            self._comparisons(operand, path, scope)
+        if term.head not in ("==", "!=") or not all(operand.head == "name" for operand in term.operands):
+            return
+        for one, other in (term.operands, term.operands[::-1]):
+            definition = scope.definitions.get(one.value)
+            allowed = definition.one_of if definition else None
+            if allowed and definition and definition.kind != "block" and other.value not in (*allowed, *scope.names):
+                message = f"'{one.value}' is never '{other.value}': it is {one_of(allowed)}"
+                self._report_name("E0305", message, path, other.token, nearest(other.value, allowed))
+
+    def _report_name(
+        self, code: str, message: str, path: Path, name: Token, help: str | None, offset: int = 0, key: bool = False
+    ) -> None:
+        """Report a mistake at a name inside a value, or inside a key; `offset` is where its expression begins."""
+        place = inside(self.spec.document, path, offset + name.offset, len(name.text), key)
+        self.problems.append(Diagnostic(code, message, place, help=help))
+
+    def _help(self, name: str, scope: Scope, words: frozenset[str], path: Path) -> str | None:
+        """What an unknown name could mean."""
+        if name in names.WHERE_KNOWN:
+            return names.WHERE_KNOWN[name]
+        if name in scope.later:
+            return f"'{name}' is defined further below; what stands above it cannot use it"
+        if scope.block is not None and name in self.spec.parameters:
+            return "blocks do not see the network's parameters; hand it on as an argument"
+        if path[-1] == "default" and (typo := nearest(name, TYPES)):
+            return f"{typo[:-1]}, the type?"
+        if name.lower() in names.OTHER_TRUTHS:
+            return f"write {names.OTHER_TRUTHS[name.lower()]}: '{name}' is text"
+        known = scope.names - names.BUILTINS - REPEATED
+        return nearest(name, {*known, *words, "true", "false"}) or (
+            f"known here: {', '.join(sorted(known))}" if known else None
+        )
+
+    def template(self, text: str | None, path: Path, scope: Scope, key: bool = False) -> None:
+        """Check the names in the {expressions} of a name."""
+        for match in names.BRACES.finditer(text or ""):
+            for name, token in parse(match[1]).names.items():
+                self.mentioned.add(name)
+                if name not in scope.names:
+                    help = self._help(name, scope, frozenset(), path)
+                    self._report_name("E0302", f"unknown name '{name}'", path, token, help, match.start(1), key)
