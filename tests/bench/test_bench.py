@@ -379,7 +379,7 @@ def test_broken_result_files(old: str, new: str, message: str, line: bool, tmp_p
     if not message:  # not a mistake of one key, but of the whole
         text = "[" * 100_000
     else:
-        text = "".join(bytes(chunk).decode() for chunk in documents.text(WHOLE))
+        text = documents.text(WHOLE)
         assert old in text
         text = text.replace(old, new, 1)
     path = tmp_path / "broken.json"
