@@ -32,7 +32,7 @@ from .torch.spellings import HELPERS, SUPPORT
 
 SUFFIX = ".py"
 OPTIONS = (
-    Option("style", str, "classes", "classes: one per kind of block; flat: one per block", words=("classes", "flat")),
+    Option("style", str, "classes", "classes: one per kind of block; flat: one per block", choices=("classes", "flat")),
     Option("dynamic", str, None, "refuse a network that takes images of one height and width only: height,width"),
 )
 

@@ -25,23 +25,12 @@ from rescompile.diagnostics.errors import Diagnostic, OutputError, Unavailable, 
 from rescompile.files.output import File, check_folder, write_files
 from rescompile.ir.network import Network
 from rescompile.ir.ops import Kind
+from rescompile.options import Option as Option
+from rescompile.options import read
 from rescompile.weights import Weights
 
 GROUP = "rescompile.backends"
 Rule = TypeVar("Rule")
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """An option of a backend: its type, default, what it does, and the values it may have."""
-
-    name: str
-    type: type[Any]
-    default: Any
-    help: str
-    minimum: int | None = None
-    maximum: int | None = None
-    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,41 +181,8 @@ def _third_parties() -> dict[str, Any]:
 
 
 def checked(backend: Backend, target: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options for `emit`, defaults filled in where one is missing or None. Raises UsageError for unknown ones and values out of range."""
-    known = {option.name: option for option in backend.OPTIONS}
-    for name in options:
-        if name not in known:
-            listed = f"it takes {one_of(sorted(known))}" if known else "it takes none"
-            raise UsageError(
-                Diagnostic(
-                    "E0802", f"the target '{target}' has no option '{name}'", help=nearest(name, known) or listed
-                )
-            )
-    values = {}
-    for name, option in known.items():
-        value = options.get(name)
-        values[name] = option.default if value is None else _converted(value, option)
-    return values
-
-
-def _converted(value: Any, option: Option) -> Any:
-    wanted = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(
-        option.type, option.type.__name__
-    )
-    try:
-        if option.type is bool and isinstance(value, str):
-            value = {"true": True, "false": False}[value.lower()]
-        elif isinstance(value, str) or (option.type is float and isinstance(value, int)):
-            value = option.type(value)
-    except (ValueError, KeyError):
-        value = None
-    if type(value) is not option.type:
-        raise UsageError(Diagnostic("E0802", f"{option.name} is {wanted}"))
-    if option.words and value not in option.words:
-        message = f"{option.name} is {one_of(option.words)}, and this is '{value}'"
-        raise UsageError(Diagnostic("E0802", message, help=nearest(value, option.words)))
-    low, high = option.minimum, option.maximum
-    if (low is not None and value < low) or (high is not None and value > high):
-        bounds = f"from {low} to {high}" if high is not None else f"at least {low}"
-        raise UsageError(Diagnostic("E0802", f"{option.name} is {bounds}, and this is {value}"))
-    return value
+    """The options for `emit`, with the default of each that is missing or None. Raises UsageError for unknown ones and values
+    out of range."""
+    defaults = {option.name: option.default for option in backend.OPTIONS}
+    given = ((name, value) for name, value in options.items() if value is not None or name not in defaults)
+    return defaults | read(given, backend.OPTIONS, f"the target '{target}'")

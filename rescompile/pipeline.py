@@ -78,8 +78,8 @@ def build(
     for step in PASSES:
         if step.made_of_weights and for_passes.get(step.keyword) and (structure_only or target in _FILLED):
             what = _FILLED.get(target, "there are none without weights")
-            message = f"--{step.option} puts zeros among the weights, and {what}"
-            raise UsageError(Diagnostic("E0802", message, help=f"leave --{step.option} out"))
+            message = f"--{step.name} puts zeros among the weights, and {what}"
+            raise UsageError(Diagnostic("E0802", message, help=f"leave --{step.name} out"))
     if isinstance(spec, str | os.PathLike):
         spec = load(spec)
     network = spec if isinstance(spec, Network) else elaborate(spec)

@@ -42,7 +42,7 @@ OPTIONS = (
         str,
         "fp32",
         "fp16 holds weights and computes in float16; int8 multiplies whole numbers",
-        words=("fp32", "fp16", "int8"),
+        choices=("fp32", "fp16", "int8"),
     ),
     Option("dynamic", str, None, "axes of the image to leave free: height,width"),
     Option("made_for", str, None, "the runtime whose recipe gave the options, to be recorded"),

@@ -81,7 +81,7 @@ class Configuration:
 
     text: str
     runtime: Runtime = field(compare=False)
-    options: Mapping[str, str] = field(compare=False)
+    options: Mapping[str, Any] = field(compare=False)
     precision: str
 
     def __str__(self) -> str:
@@ -132,7 +132,7 @@ def with_options(runtimes: Iterable[str]) -> list[str]:
 
 def with_fewer_threads(configuration: Configuration) -> list[Configuration]:
     """A configuration limited to one thread and to half of the cores; all cores are the default of every runtime."""
-    if "threads" not in configuration.runtime.options or "threads" in configuration.options:
+    if all(option.name != "threads" for option in configuration.runtime.options) or "threads" in configuration.options:
         return []
     cores = usable()
     texts = [f"{configuration.text}:threads={count}" for count in sorted({1, cores // 2}) if 0 < count < cores]

@@ -45,7 +45,7 @@ def _trtexec(precision: str, model: str, facts: Facts) -> list[Sequence[str]]:
     words = ["trtexec", f"--onnx={model}", "--stronglyTyped"]
     words += ["--noDataTransfers", "--useSpinWait", f"--iterations={TIMES}"]
     words += [] if precision == "tf32" else ["--noTF32"]
-    words += ["--useCudaGraph"] if "graph" in (facts.get("options") or {}) else []
+    words += ["--useCudaGraph"] if (facts.get("options") or {}).get("graph") else []
     return [words, *_perf_test("tensorrt")(precision, model, facts)]
 
 

@@ -46,7 +46,7 @@ def _tried(runtime: Any) -> dict[str, Any]:
         "works": works,
         "reason": reason,
         "needs": runtime.how() if reason else None,
-        "options": dict(runtime.options),
+        "options": {option.name: option.help for option in runtime.options},
         "precisions": [
             {
                 "precision": trial.precision, "works": trial.passed, "error": trial.error, "bound": trial.bound,

@@ -44,9 +44,9 @@ def explain(
     for step in PASSES:
         if step.made_of_weights and passes.get(step.keyword):
             message = (
-                f"--{step.option} puts zeros among the weights, and those are nothing of the network that is explained"
+                f"--{step.name} puts zeros among the weights, and those are nothing of the network that is explained"
             )
-            raise UsageError(Diagnostic("E0802", message, help=f"leave --{step.option} out"))
+            raise UsageError(Diagnostic("E0802", message, help=f"leave --{step.name} out"))
     loaded, network = elaborated(spec, set)
     network, _ = apply(network, None, passes)
     found = explained(network, against or ())

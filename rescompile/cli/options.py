@@ -111,7 +111,7 @@ def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..
 
 def _flags(step: Pass) -> str:
     """The option of a pass; one that is on or off can be turned off where a recipe turns it on."""
-    return f"--{step.option}/--no-{step.option}" if step.type is bool else f"--{step.option}"
+    return f"--{step.name}/--no-{step.name}" if step.type is bool else f"--{step.name}"
 
 
 def words(option: str, text: str) -> list[str]:

@@ -5,7 +5,7 @@ Each is an option, declared here once and shared by every command that takes a n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -13,30 +13,28 @@ from typing import TYPE_CHECKING, Any
 from rescompile.diagnostics.errors import Diagnostic, UsageError, nearest
 from rescompile.ir.network import Network
 from rescompile.ir.verifier import verify
+from rescompile.options import Option, assignment, read
 
 if TYPE_CHECKING:
     from rescompile.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
-    """One pass: its option on the command line, the type of that option's value, and whether the network stays the same
-    function. One that is `made_of_weights` says nothing of a network without them.
+class Pass(Option):
+    """One pass, which is an option: `exact` where the network stays the same function. One that is `made_of_weights` changes
+    nothing in a network without them.
 
-    What it does is the function of its name in the module of its name, loaded when used: it gets the network, its weights
-    (None where there are none) and the option's value, and returns network and weights.
+    The function of its name, in the module of its name that is loaded when it is used, gets the network, its weights (None where
+    there are none) and the option's value, and returns network and weights.
     """
 
-    option: str
-    type: type[Any]
-    help: str
     exact: bool = True
     made_of_weights: bool = False
 
     @property
     def keyword(self) -> str:
         """The option's name in Python."""
-        return self.option.replace("-", "_")
+        return self.name.replace("-", "_")
 
     def apply(self, network: Network, weights: Weights | None, value: Any) -> tuple[Network, Weights | None]:
         """The network and its weights after the pass."""
@@ -47,32 +45,26 @@ class Pass:
 
 PASSES: tuple[Pass, ...] = (
     Pass(
-        "drop",
-        str,
+        "drop", str, None,
         "Leave out the residual branches of these blocks, such as layer2.5,layer3.1, or these plain layers.",
         exact=False,
     ),
-    Pass("swap", str, "Let residual blocks change places, two by two, such as layer2.3,layer2.5.", exact=False),
+    Pass("swap", str, None, "Let residual blocks change places, two by two, such as layer2.3,layer2.5.", exact=False),
     Pass(
-        "fold-batchnorm",
-        bool,
+        "fold-batchnorm", bool, None,
         "Fold norms and test-time survival factors into the convolutions before them, where that is exact.",
     ),
     Pass(
-        "form",
-        str,
+        "form", str, None,
         "Grouped convolutions as in ResNeXt's figure 3: a (a sum of paths), b (a concatenation), c (as they are).",
+        choices=("a", "b", "c"),
     ),
     Pass(
-        "join-groups",
-        int,
+        "join-groups", int, None,
         "Join groups of convolutions, zeros between them, until each has so many channels: 32 for int8 on processors.",
-        made_of_weights=True,
+        0, 1 << 24, made_of_weights=True,
     ),
-)
-
-#: What a value of each type is called.
-_VALUES = {str: "text", bool: "true or false", int: "a whole number"}
+)  # fmt: skip
 
 
 def apply(
@@ -86,27 +78,22 @@ def apply(
             raise UsageError(Diagnostic("E0802", f"there is no pass '{keyword}'", help=nearest(keyword, known)))
     for step in PASSES:
         value = options.get(step.keyword)
-        if value is not None and (not isinstance(value, step.type) or isinstance(value, bool) > (step.type is bool)):
-            message = f"the value of the pass '{step.option}' is {_VALUES[step.type]}, and this is {value!r}"
-            raise UsageError(Diagnostic("E0802", message))
+        if value is not None:
+            value = step.parse(value)
         if isinstance(value, str):
             value = "".join(value.split())  # the record can be typed again without quotes
             if not value:
-                raise UsageError(Diagnostic("E0802", f"the pass '{step.option}' is given nothing"))
+                raise UsageError(Diagnostic("E0802", f"the pass '{step.name}' is given nothing"))
         if value:
             network, weights = step.apply(network, weights, value)
-            record = step.option if value is True else f"{step.option}={value}"
+            record = step.name if value is True else f"{step.name}={value}"
             network = replace(network, passes=(*network.passes, record))
             verify(network)
     return network, weights
 
 
-def options(recorded: Sequence[str]) -> dict[str, Any]:
-    """The options that records of passes stand for: `apply` with them does the same again."""
-    found: dict[str, Any] = {}
-    kinds = {step.option: step for step in PASSES}
-    for record in recorded:
-        option, equals, value = record.partition("=")
-        step = kinds[option]
-        found[step.keyword] = step.type(value) if equals else True
-    return found
+def options(records: Iterable[str], owner: str = "this version") -> dict[str, Any]:
+    """The options that records of passes stand for: `apply` with them does the same again. Raises UsageError for one that
+    `owner` does not take."""
+    values = read(map(assignment, records), PASSES, owner, "pass")
+    return {step.keyword: values[step.name] for step in PASSES if step.name in values}

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError, one_of
+from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.ir.network import (
     Merge,
     Network,
@@ -57,7 +57,6 @@ from rescompile.ir.ops import (
 )
 from rescompile.weights import Array, Weights
 
-FORMS = ("a", "b", "c")
 SCOPE = "paths"
 #: Ops that look at one channel at a time, so that a range of channels can be taken through them alone.
 PER_CHANNEL = (Act, AdaptiveAvgPool, AvgPool, Dropout, GlobalAvgPool, Identity, MaxPool, Scale, Subsample, Upsample)
@@ -65,8 +64,6 @@ PER_CHANNEL = (Act, AdaptiveAvgPool, AvgPool, Dropout, GlobalAvgPool, Identity, 
 
 def form(network: Network, weights: Weights | None, value: Any) -> tuple[Network, Weights | None]:
     """The network with its grouped convolutions in one form. Raises UsageError where it has none."""
-    if value not in FORMS:
-        raise UsageError(Diagnostic("E0802", f"form is {one_of(FORMS)}, and this is '{value}'"))
     if not any(_groups(node) > 1 for _, node in walk(network.root)):
         message = f"{network.name} has no grouped convolution, and only those have forms"
         help = "groups are an attribute of conv, and 'cardinality' of the block bottleneck: see resnext50_32x4d"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, nearest, one_of
+from rescompile.options import Option, assignment, read
 from rescompile.weights import Array
 
 
@@ -61,8 +62,8 @@ class Library(Protocol):
     """The module behind a runtime."""
 
     def missing(self, runtime: Runtime) -> str | None: ...
-    def prepare(self, runtime: Runtime, job: Job, options: Mapping[str, str]) -> Prepared: ...
-    def profile(self, runtime: Runtime, job: Job, options: Mapping[str, str], runs: int) -> list[tuple[str, float]]: ...
+    def prepare(self, runtime: Runtime, job: Job, options: Mapping[str, Any]) -> Prepared: ...
+    def profile(self, runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -> list[tuple[str, float]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Runtime:
     precisions: tuple[str, ...]
     extra: str
     module: str
-    options: Mapping[str, str]
+    options: tuple[Option, ...]
     beside: str = ""
     apart: bool = False
 
@@ -90,14 +91,11 @@ class Runtime:
         except Exception as error:  # what is installed and broken raises anything when it is imported
             return f"its library cannot be loaded ({type(error).__name__}: {str(error)[:300]})"
 
-    def prepare(self, job: Job, options: Mapping[str, str]) -> Prepared:
+    def prepare(self, job: Job, options: Mapping[str, Any]) -> Prepared:
         """Load a network, and run it once. Raises Unavailable where a library or device is missing, where the runtime
         gave another provider or placed nodes elsewhere, where it computes in another precision, and where it would have ended
         this process; UsageError where the options or the job are not its own."""
-        for name in options:
-            if name not in self.options:
-                help = nearest(name, self.options) or f"{self.name} takes {one_of(self.options)}"
-                raise UsageError(Diagnostic("E0802", f"{self.name} has no option '{name}'", help=help))
+        options = read(options.items(), self.options, self.name)
         if job.precision not in self.precisions:
             help = f"it has {one_of(self.precisions)}"
             raise Unavailable(Diagnostic("E0901", f"{self.name} does not run {job.precision}", help=help))
@@ -113,7 +111,7 @@ class Runtime:
             apart.survive(self, job, options)
         return self.library().prepare(self, job, options)
 
-    def profile(self, job: Job, options: Mapping[str, str], runs: int = 5) -> list[tuple[str, float]]:
+    def profile(self, job: Job, options: Mapping[str, Any], runs: int = 5) -> list[tuple[str, float]]:
         """The nodes or modules of a network by their names, in the order in which they ran, with the median of their seconds
         in instrumented runs, or the mean where the runtime tells no more. Those are slower than others, so the shares are what counts. Raises as `prepare` does."""
         return self.library().profile(self, job, options, runs)
@@ -128,101 +126,63 @@ class Runtime:
         return library  # type: ignore[no-any-return]
 
 
-def find(text: str) -> tuple[Runtime, dict[str, str]]:
+def find(text: str) -> tuple[Runtime, dict[str, Any]]:
     """The runtime and its options of what a user wrote: `ort-cpu`, `ort-cpu:threads=1`, `torch-cpu:compile:channels_last`.
 
-    An option without a value is "". Raises Unavailable for an unknown runtime, UsageError for an unknown option.
+    Raises Unavailable for an unknown runtime, UsageError for an unknown option or a wrong value.
     """
     name, *parts = text.strip().split(":")
     if name not in RUNTIMES:
         help = nearest(name, RUNTIMES) or f"the runtimes are {one_of(RUNTIMES)}"
         raise Unavailable(Diagnostic("E0901", f"there is no runtime '{name}'", help=help))
     runtime = RUNTIMES[name]
-    options = {}
-    for part in parts:
-        key, _, value = part.partition("=")
-        if key not in runtime.options:
-            help = nearest(key, runtime.options) or f"it takes {one_of(runtime.options)}"
-            raise UsageError(Diagnostic("E0802", f"{name} has no option '{key}'", help=help))
-        if key in options:
-            raise UsageError(Diagnostic("E0802", f"{name} is given '{key}' twice"))
-        options[key] = value
-    return runtime, options
-
-
-def whole(options: Mapping[str, str], name: str, default: int | None) -> int | None:
-    """The value of an option that is a whole number from 1. Raises UsageError for another."""
-    if name not in options:
-        return default
-    text = options[name]
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 1 << 16):
-        raise UsageError(Diagnostic("E0802", f"{name} is a whole number from 1, and this is '{text}'"))
-    return int(text)
-
-
-def word(options: Mapping[str, str], name: str, words: tuple[str, ...]) -> str | None:
-    """The value of an option that is one of some words, the first of which may be left out; None where it is not given.
-    Raises UsageError for another."""
-    if name not in options:
-        return None
-    text = options[name] or words[0]
-    if text not in words:
-        message = f"{name} is {one_of(words)}, and this is '{text}'"
-        raise UsageError(Diagnostic("E0802", message, help=nearest(text, words)))
-    return text
-
-
-def flag(options: Mapping[str, str], name: str) -> bool:
-    """Whether an option is given that has no value. Raises UsageError where it has one."""
-    if options.get(name):
-        raise UsageError(Diagnostic("E0802", f"{name} takes no value, and this is '{options[name]}'"))
-    return name in options
+    return runtime, read(map(assignment, parts), runtime.options, name)
 
 
 _DRIVER = "an NVIDIA GPU with its driver"
 _CUDA = f"{_DRIVER}, CUDA and cuDNN (pip install 'onnxruntime-gpu[cuda,cudnn]')"
-_THREADS = {"threads": "threads=N: threads of the processor that one inference uses"}
+_THREADS = Option("threads", int, None, "CPU threads that one inference uses", 1, (1 << 16) - 1)
+_CHANNELS_LAST = Option("channels_last", bool, False, "maps whose channels come last")
+_COMPILE = Option(
+    "compile", str, None, "torch.compile in this mode; on a GPU the last two replay a CUDA graph",
+    choices=("default", "reduce-overhead", "max-autotune"),
+)  # fmt: skip
+_GRAPH = Option("graph", bool, False, "capture the inference as a CUDA graph, and replay it")
 
 RUNTIMES: Mapping[str, Runtime] = {
     runtime.name: runtime
     for runtime in (
         Runtime(
-            "ort-cpu", "ONNX Runtime on the processor", "cpu", "onnx", ("fp32", "int8"), "run", "onnxruntime",
-            {**_THREADS},
+            "ort-cpu", "ONNX Runtime on the processor", "cpu", "onnx", ("fp32", "int8"), "run", "onnxruntime", (_THREADS,),
         ),
         Runtime(
             "ort-cuda", "ONNX Runtime on an NVIDIA GPU", "cuda", "onnx", ("fp32", "tf32", "fp16"), "run", "onnxruntime",
-            {
-                "graph": "capture the inference as a CUDA graph, and replay it",
-                "nhwc": "convolutions on maps whose channels come last",
-                "search": "search=exhaustive, heuristic or default: how the algorithm of a convolution is chosen",
-            },
+            (
+                _GRAPH,
+                Option("nhwc", bool, False, "convolutions on maps whose channels come last"),
+                Option(
+                    "search", str, "exhaustive", "how the algorithm of a convolution is chosen",
+                    choices=("exhaustive", "heuristic", "default"),
+                ),
+            ),
             _CUDA,
         ),
         Runtime(
             "ort-tensorrt", "TensorRT through ONNX Runtime", "cuda", "onnx", ("fp32", "tf32", "fp16", "int8"), "run",
-            "onnxruntime", {"graph": "capture the inference as a CUDA graph, and replay it"},
+            "onnxruntime", (_GRAPH,),
             f"{_CUDA}, and the TensorRT that ONNX Runtime was built with (pip install 'tensorrt-cu13<11' for 1.31)",
         ),
         Runtime(
             "openvino", "OpenVINO on the processor", "cpu", "onnx", ("fp32", "bf16", "int8"), "openvino", "openvino",
-            {**_THREADS}, apart=True,
+            (_THREADS,), apart=True,
         ),
         Runtime(
             "torch-cpu", "PyTorch on the processor", "cpu", "torch", ("fp32", "bf16"), "torch", "torch",
-            {
-                **_THREADS,
-                "channels_last": "maps whose channels come last",
-                "compile": "torch.compile; compile=max-autotune tries more kernels",
-            },
+            (_THREADS, _CHANNELS_LAST, _COMPILE),
         ),
         Runtime(
             "torch-cuda", "PyTorch on an NVIDIA GPU", "cuda", "torch", ("fp32", "tf32", "fp16", "bf16"), "torch", "torch",
-            {
-                "channels_last": "maps whose channels come last",
-                "compile": "torch.compile; compile=reduce-overhead replays a CUDA graph, compile=max-autotune also tries more kernels",
-            },
-            f"{_DRIVER}, and the PyTorch built for it",
+            (_CHANNELS_LAST, _COMPILE), f"{_DRIVER}, and the PyTorch built for it",
         ),
     )
 }  # fmt: skip

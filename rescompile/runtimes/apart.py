@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _CHILD = "import json, sys; sys.path[:] = json.load(sys.stdin); from rescompile.runtimes.child import main; main(sys.argv[1])"
 
 
-def survive(runtime: Runtime, job: Job, options: Mapping[str, str]) -> None:
+def survive(runtime: Runtime, job: Job, options: Mapping[str, Any]) -> None:
     """Run an ONNX job once in a child. Raises Unavailable where the child was ended by a signal.
 
     A child that fails with an error says nothing here: the parent will meet the same error, and can tell it.
@@ -45,7 +45,7 @@ def survive(runtime: Runtime, job: Job, options: Mapping[str, str]) -> None:
 
 
 def profile(
-    runtime: Runtime, job: Job, options: Mapping[str, str], runs: int, environment: Mapping[str, str]
+    runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int, environment: Mapping[str, str]
 ) -> list[tuple[str, float]]:
     """What `Runtime.profile` finds of an ONNX job in a child with these variables in its environment. Raises Unavailable
     with what the child said where it found nothing."""
@@ -59,7 +59,7 @@ def profile(
 
 
 def _ran(
-    runtime: Runtime, job: Job, options: Mapping[str, str], runs: int | None, environment: Mapping[str, str]
+    runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int | None, environment: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
     """A child that ran a job, or profiled so many runs of it."""
     assert job.model is not None

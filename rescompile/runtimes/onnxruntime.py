@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
-from rescompile.runtimes import Job, Runtime, apart, flag, whole, word
+from rescompile.runtimes import Job, Runtime, apart
 from rescompile.runtimes.ort_session import PROVIDERS, brief, lacking, library, opened
 from rescompile.version import __version__
 from rescompile.weights import Array
@@ -33,7 +33,6 @@ _PROVIDER = {"ort-cpu": PROVIDERS["cpu"], "ort-cuda": PROVIDERS["cuda"], "ort-te
 _TYPES = {"fp32": ("float",), "tf32": ("float",), "fp16": ("float16",), "int8": ("int8", "uint8")}
 #: Types of numbers that networks compute with; nodes on all else keep account of shapes, which belongs on the processor.
 _NUMBERS = {"float", "float16", "bfloat16", "double", "int8", "uint8"}
-_SEARCHES = ("exhaustive", "heuristic", "default")
 #: What tells CUDA to wait for each launch.
 _BLOCKING = "CUDA_LAUNCH_BLOCKING"
 _ARRAYS = {"tensor(float)": "float32", "tensor(float16)": "float16"}
@@ -48,7 +47,7 @@ def missing(runtime: Runtime) -> str | None:
     return lacking(ort, _PROVIDER[runtime.name])
 
 
-def prepare(runtime: Runtime, job: Job, options: Mapping[str, str]) -> Session:
+def prepare(runtime: Runtime, job: Job, options: Mapping[str, Any]) -> Session:
     """The model of a job in a session, run once, and proven to run where and how it was asked to."""
     provider = _PROVIDER[runtime.name]
     _tf32_allowed(runtime, job)
@@ -74,9 +73,9 @@ def _device_errors(runtime: Runtime, job: Job) -> Iterator[None]:
 class Session:
     """A session whose input and outputs lie on its device."""
 
-    def __init__(self, ort: Any, runtime: Runtime, job: Job, provider: str, options: Mapping[str, str]) -> None:
+    def __init__(self, ort: Any, runtime: Runtime, job: Job, provider: str, options: Mapping[str, Any]) -> None:
         assert job.model is not None
-        threads = whole(options, "threads", job.threads)
+        threads = options.get("threads", job.threads)
         given = _provider_options(ort, runtime, job, options)
         if runtime.name == "ort-tensorrt":
             with contextlib.suppress(ImportError):
@@ -86,7 +85,7 @@ class Session:
         self._session.disable_fallback()
         self._binding: Any = None
         self._bound: Any = None
-        self._bind(ort, runtime, job, flag(options, "graph"))
+        self._bind(ort, runtime, job, options.get("graph", False))
         self.build_seconds = time.perf_counter() - started
         started = time.perf_counter()
         try:
@@ -166,14 +165,14 @@ def _session_options(ort: Any, threads: int | None) -> Any:
     return options
 
 
-def _provider_options(ort: Any, runtime: Runtime, job: Job, options: Mapping[str, str]) -> dict[str, str]:
-    graph = "1" if flag(options, "graph") else "0"
+def _provider_options(ort: Any, runtime: Runtime, job: Job, options: Mapping[str, Any]) -> dict[str, str]:
+    graph = "1" if options.get("graph", False) else "0"
     if runtime.name == "ort-cuda":
         return {
-            "cudnn_conv_algo_search": (word(options, "search", _SEARCHES) or "exhaustive").upper(),
+            "cudnn_conv_algo_search": options.get("search", "exhaustive").upper(),
             "cudnn_conv_use_max_workspace": "1",
             "enable_cuda_graph": graph,
-            "prefer_nhwc": "1" if flag(options, "nhwc") else "0",
+            "prefer_nhwc": "1" if options.get("nhwc") else "0",
             "use_tf32": "1" if job.precision == "tf32" else "0",
         }
     if runtime.name == "ort-tensorrt":
@@ -263,7 +262,7 @@ def _profiled(
     ]
 
 
-def profile(runtime: Runtime, job: Job, options: Mapping[str, str], runs: int) -> list[tuple[str, float]]:
+def profile(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -> list[tuple[str, float]]:
     """The nodes of a model by name, with the median of their seconds. Each run has the same nodes in the same order; the
     first run also finds memory and kernels, so it does not count.
 
@@ -280,9 +279,9 @@ def profile(runtime: Runtime, job: Job, options: Mapping[str, str], runs: int) -
         return _medians(runtime, job, options, runs)
 
 
-def _medians(runtime: Runtime, job: Job, options: Mapping[str, str], runs: int) -> list[tuple[str, float]]:
+def _medians(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -> list[tuple[str, float]]:
     ort, provider = library(), _PROVIDER[runtime.name]
-    threads = whole(options, "threads", job.threads)
+    threads = options.get("threads", job.threads)
     given = _provider_options(ort, runtime, job, options)
     nodes = _profiled(ort, job, _session_options(ort, threads), provider, given, 1 + runs)
     count = len(nodes) // (1 + runs)

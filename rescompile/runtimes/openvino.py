@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
-from rescompile.runtimes import Job, Runtime, whole
+from rescompile.runtimes import Job, Runtime
 from rescompile.weights import Array
 
 #: What OpenVINO calls the type that a float network computes in. A quantised one keeps float32 for what is not quantised:
@@ -32,12 +32,12 @@ def missing(runtime: Runtime) -> str | None:
     return None if "CPU" in openvino.Core().available_devices else "OpenVINO has no plugin for this processor"
 
 
-def prepare(runtime: Runtime, job: Job, options: Mapping[str, str]) -> Request:
+def prepare(runtime: Runtime, job: Job, options: Mapping[str, Any]) -> Request:
     """The model of a job, compiled for the processor and run once."""
-    return Request(runtime, job, options, whole(options, "threads", job.threads))
+    return Request(runtime, job, options, options.get("threads", job.threads))
 
 
-def profile(runtime: Runtime, job: Job, options: Mapping[str, str], runs: int) -> list[tuple[str, float]]:
+def profile(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -> list[tuple[str, float]]:
     """The nodes of a model by the name of the last one of those in the file that OpenVINO made it of, "" for a change of layout that
     it added, with the mean of their seconds.
 
@@ -46,7 +46,7 @@ def profile(runtime: Runtime, job: Job, options: Mapping[str, str], runs: int) -
     """
     import openvino
 
-    config = {**_config(job, whole(options, "threads", job.threads)), "PERF_COUNT": True}
+    config = {**_config(job, options.get("threads", job.threads)), "PERF_COUNT": True}
     core = openvino.Core()
     model = core.read_model(str(job.model))
     model.reshape(list(job.input.shape))
@@ -76,7 +76,7 @@ def profile(runtime: Runtime, job: Job, options: Mapping[str, str], runs: int) -
 class Request:
     """An inference request whose input tensor is the array of the job itself."""
 
-    def __init__(self, runtime: Runtime, job: Job, options: Mapping[str, str], threads: int | None) -> None:
+    def __init__(self, runtime: Runtime, job: Job, options: Mapping[str, Any], threads: int | None) -> None:
         import openvino
 
         core = openvino.Core()

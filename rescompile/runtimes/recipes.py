@@ -59,8 +59,8 @@ def turned_off(runtime: str, precision: str, passes: Iterable[str]) -> Iterator[
     had = {record.partition("=")[0] for record in passes}
     given = options(runtime, precision) if runtime in RECIPES else {}
     for step in PASSES:
-        if step.keyword in given and step.option not in had:
-            yield f"no-{step.option}" if step.type is bool else f"{step.option}=0"
+        if step.keyword in given and step.name not in had:
+            yield f"no-{step.name}" if step.type is bool else f"{step.name}=0"
 
 
 def scheme(runtime: str | None) -> str:

@@ -11,12 +11,10 @@ from typing import Any
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir.network import LOGITS
 from rescompile.ir.precision import FLOATS, PRECISIONS
-from rescompile.runtimes import Job, Runtime, flag, whole, word
+from rescompile.runtimes import Job, Runtime
 from rescompile.runtimes.ort_session import brief
 from rescompile.weights import Array
 
-#: What torch.compile may be asked for; the first is its default.
-MODES = ("default", "reduce-overhead", "max-autotune")
 #: Those that capture graphs of CUDA, and replay them.
 REPLAYING = ("reduce-overhead", "max-autotune")
 
@@ -32,24 +30,21 @@ def missing(runtime: Runtime) -> str | None:
     return None
 
 
-def prepare(runtime: Runtime, job: Job, options: Mapping[str, str]) -> Module:
+def prepare(runtime: Runtime, job: Job, options: Mapping[str, Any]) -> Module:
     """The module of a job on the device, run once. Raises Unavailable where it cannot be compiled or run."""
-    mode = word(options, "compile", MODES)
-    threads = whole(options, "threads", job.threads)
-    return Module(runtime, job, options, mode, threads)
+    return Module(runtime, job, options)
 
 
 class Module:
     """A module of torch, with its input, in one precision and memory format."""
 
-    def __init__(
-        self, runtime: Runtime, job: Job, options: Mapping[str, str], mode: str | None, threads: int | None
-    ) -> None:
+    def __init__(self, runtime: Runtime, job: Job, options: Mapping[str, Any]) -> None:
         import torch
 
         assert job.module is not None
+        mode, threads = options.get("compile"), options.get("threads", job.threads)
         dtype = getattr(torch, PRECISIONS[job.precision].dtype)
-        form = torch.channels_last if flag(options, "channels_last") else torch.contiguous_format
+        form = torch.channels_last if options.get("channels_last") else torch.contiguous_format
         self._torch: Any = torch
         self._cuda = runtime.device == "cuda"
         self._tf32 = job.precision == "tf32"
@@ -245,7 +240,7 @@ def copies(size: int, times: int) -> Callable[[], None]:
 # --- whose time it is ---------------------------------------------------------------------------------------------------
 
 
-def profile(runtime: Runtime, job: Job, options: Mapping[str, str], runs: int) -> list[tuple[str, float]]:
+def profile(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -> list[tuple[str, float]]:
     """The modules of a network by name, with the median of the seconds that each takes without those inside of it: functions
     that a module calls are its own. A compiled network has no modules left, so it is the eager one that is profiled."""
     prepared = prepare(runtime, job, {key: value for key, value in options.items() if key != "compile"})

@@ -353,7 +353,7 @@ numpy.savez("outputs.npz", **{name: value.numpy() for name, value in outputs.ite
 class _InRuntime:
     """Runs a network in a runtime: as an ONNX file, or as a module of torch."""
 
-    def __init__(self, runtime: Runtime, options: Mapping[str, str], precision: str) -> None:
+    def __init__(self, runtime: Runtime, options: Mapping[str, Any], precision: str) -> None:
         self.runtime, self.options, self.precision = runtime, options, precision
         self.facts: Mapping[str, Any] = {}
 

@@ -23,6 +23,7 @@ from rescompile.bench.results import Result, Tuning
 from rescompile.bench.running import Bench
 from rescompile.cli import app
 from rescompile.diagnostics.errors import Diagnostic, RescompileError, Unavailable
+from rescompile.options import Option
 from rescompile.runtimes import RUNTIMES, Job, Runtime, device, roofline
 
 pytest.importorskip("torch", reason="what is timed is held to float64 torch")
@@ -62,7 +63,7 @@ class Machine:
         return None
 
     def prepare(self, runtime: Runtime, job: Job, options: Mapping[str, str]) -> Any:
-        way = ":".join([runtime.name, *(f"{key}={value}" if value else key for key, value in options.items())])
+        way = ":".join([runtime.name, *(key if key == "compile" else f"{key}={value}" for key, value in options.items())])
         title = f"{way} {job.precision}"
         if title in self.broken:
             raise Unavailable(Diagnostic("E0901", f"{way} is broken"))
@@ -107,10 +108,11 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
 
     made = Machine()
     monkeypatch.setitem(sys.modules, "rescompile.runtimes.made", made)
-    threads = {"threads": "threads=N"}
+    threads = Option("threads", int, None, "", 1)
+    compiled = Option("compile", str, None, "", choices=("default",))
     for name in reversed(list(RUNTIMES)):  # what is undone last was first
         monkeypatch.delitem(RUNTIMES, name)
-    for name, options in (("torch-cpu", {"compile": "", **threads}), ("quick", threads), ("rigid", {})):
+    for name, options in (("torch-cpu", (compiled, threads)), ("quick", (threads,)), ("rigid", ())):
         precisions = ("fp32",) if name == "rigid" else ("fp32", "bf16")
         monkeypatch.setitem(RUNTIMES, name, Runtime(name, "", "cpu", "torch", precisions, "run", "made", options))
     monkeypatch.setattr(contenders, "OPTIONS", {"torch-cpu": ("compile",)})

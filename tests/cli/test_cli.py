@@ -1133,7 +1133,7 @@ def test_every_pass_is_an_option(command: str) -> None:
     assert PASSES
     told = invoke(command, "--help").stdout
     for step in PASSES:
-        assert f"--{step.option}" in told
+        assert f"--{step.name}" in told
 
 
 def test_a_pass_changes_what_show_shows() -> None:

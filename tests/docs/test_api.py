@@ -409,8 +409,8 @@ def test_doctor_lists_third_parties(foreign: Path) -> None:
     [
         (("--target", "listings"), 4, "did you mean 'listing'?"),
         (("--target", "listing", "--option", "widht=3"), 2, "did you mean 'width'?"),
-        (("--target", "listing", "--option", "width=wide"), 2, "width is a whole number"),
-        (("--target", "listing", "--option", "width=0"), 2, "width is from 1 to 80"),
+        (("--target", "listing", "--option", "width=wide"), 2, "width must be an integer from 1 to 80, not 'wide'"),
+        (("--target", "listing", "--option", "width=0"), 2, "width must be an integer from 1 to 80, not '0'"),
         (("--target", "listing", "--opset", "18"), 2, "opset"),
         (("--target", "broken"), 4, "a_framework_that_is_not_here"),
     ],

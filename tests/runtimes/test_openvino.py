@@ -219,7 +219,7 @@ def test_refusals(small: tuple[Network, Weights], tmp_path: Path) -> None:
     rescompile.build(network, "onnx", weights).write(path)
     x = inputs(network.input, 1, 0)
     with pytest.raises(UsageError, match="openvino has no option 'graph'"):
-        ROW.prepare(Job(NET, path, None, x), {"graph": ""})
+        ROW.prepare(Job(NET, path, None, x), {"graph": True})
     with pytest.raises(Unavailable, match="openvino does not run fp16"):
         ROW.prepare(Job(NET, path, None, x, "fp16"), {})
     with pytest.raises(UsageError, match="cannot be loaded by OpenVINO"):

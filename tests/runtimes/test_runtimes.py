@@ -91,7 +91,7 @@ def test_options_follow_the_name() -> None:
     """`name:option=value:flag` is read, and a slip is answered with the nearest word."""
     row, options = find(" torch-cpu:threads=1:compile ")
     assert row.name == "torch-cpu"
-    assert options == {"threads": "1", "compile": ""}
+    assert options == {"threads": 1, "compile": "default"}
     with pytest.raises(Unavailable, match="there is no runtime 'ort-cup'") as caught:
         find("ort-cup")
     assert caught.value.diagnostics[0].help == "did you mean 'ort-cpu'?"
@@ -104,11 +104,11 @@ def test_options_follow_the_name() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("ort-cpu", {"threads": "0"}, "threads is a whole number from 1"),
-        ("ort-cpu", {"threads": "two"}, "threads is a whole number from 1"),
-        ("torch-cpu", {"compile": "fast"}, "compile is default, reduce-overhead or max-autotune"),
-        ("torch-cpu", {"channels_last": "0"}, "channels_last takes no value, and this is '0'"),
-        ("torch-cpu", {"graph": ""}, "torch-cpu has no option 'graph'"),
+        ("ort-cpu", {"threads": "0"}, "threads must be an integer from 1 to 65535"),
+        ("ort-cpu", {"threads": "two"}, "threads must be an integer from 1 to 65535"),
+        ("torch-cpu", {"compile": "fast"}, "compile must be default, reduce-overhead or max-autotune, not 'fast'"),
+        ("torch-cpu", {"channels_last": "0"}, "channels_last must be true or false, not '0'"),
+        ("torch-cpu", {"graph": True}, "torch-cpu has no option 'graph'"),
     ],
 )
 def test_wrong_options_are_refused(name: str, options: dict[str, str], message: str, job: Callable[..., Job]) -> None:
@@ -254,7 +254,9 @@ def test_every_module_of_a_class_is_compiled() -> None:
     for size in range(1, 11):
         x = np.ones((1, size), np.float32)
         with closing(
-            RUNTIMES["torch-cpu"].prepare(Job("scaled", None, lambda size=size: Scaled(size), x), {"compile": ""})
+            RUNTIMES["torch-cpu"].prepare(
+                Job("scaled", None, lambda size=size: Scaled(size), x), {"compile": "default"}
+            )
         ):
             pass
     assert counters["stats"]["unique_graphs"] - before == 10
@@ -506,7 +508,7 @@ def test_what_fails_on_a_gpu_is_not_available_there(
     """A graph that cannot be captured, memory that does not suffice: the other rows of a measurement are measured."""
     faked(GOOD, fails=step)
     with pytest.raises(Unavailable, match=rf"ort-cuda cannot run small: .*CUDA failure 2: {step}$"):
-        RUNTIMES["ort-cuda"].prepare(job(), {"graph": ""} if step == "session" else {})
+        RUNTIMES["ort-cuda"].prepare(job(), {"graph": True} if step == "session" else {})
 
 
 def test_nodes_of_a_gpu_are_profiled_where_launches_wait(
@@ -523,10 +525,10 @@ def test_nodes_of_a_gpu_are_profiled_where_launches_wait(
 
     monkeypatch.delenv("CUDA_LAUNCH_BLOCKING", raising=False)
     monkeypatch.setattr(apart.subprocess, "run", child)
-    assert RUNTIMES["ort-cuda"].profile(job("tf32"), {"nhwc": ""}, 3) == [("layer1", 0.5)]
+    assert RUNTIMES["ort-cuda"].profile(job("tf32"), {"nhwc": True}, 3) == [("layer1", 0.5)]
     ((asked, blocking, x),) = told
     assert blocking == "1"
-    assert (asked[0], *asked[4:]) == ("ort-cuda", "tf32", job().threads, {"nhwc": ""}, 3)
+    assert (asked[0], *asked[4:]) == ("ort-cuda", "tf32", job().threads, {"nhwc": True}, 3)
     assert np.array_equal(x, job().input)
     monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "1")
     assert RUNTIMES["ort-cuda"].profile(job(), {}, 1)[0][0] == "layer1"

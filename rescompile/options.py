@@ -1,0 +1,90 @@
+"""Options of passes, targets and runtimes: a table declares each one, one parser reads all values, with one wording."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of
+
+_NAMES = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option: its type, its default, what it does, and the values that it may have. One with `choices` has the first of them
+    where it is given without a value."""
+
+    name: str
+    type: type[Any]
+    default: Any
+    help: str
+    minimum: int | None = None
+    maximum: int | None = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> str:
+        """The values that it may have, such as `an integer from 1 to 65535`."""
+        if self.choices:
+            return one_of(self.choices)
+        bounds = [f" {word} {n}" for word, n in (("from", self.minimum), ("to", self.maximum)) if n is not None]
+        return _NAMES.get(self.type, self.type.__name__) + "".join(bounds)
+
+    def parse(self, value: Any) -> Any:
+        """The value of a text, of None where there is no text, or of a value of Python. Raises UsageError for any other."""
+        found = self._read(value)
+        if type(found) is not self.type or not self._allows(found):
+            if value is None:
+                raise UsageError(Diagnostic("E0802", f"{self.name} needs a value: {self.values}"))
+            shown, help = repr(value), None
+            if isinstance(value, str):
+                shown, help = f"'{clipped(value)}'", nearest(value, self.choices)
+            raise UsageError(Diagnostic("E0802", f"{self.name} must be {self.values}, not {shown}", help=help))
+        return found
+
+    def _allows(self, value: Any) -> bool:
+        """Whether a value of the right type is in the range, and one of the choices."""
+        above = self.minimum is None or value >= self.minimum
+        below = self.maximum is None or value <= self.maximum
+        return above and below and (not self.choices or value in self.choices)
+
+    def _read(self, value: Any) -> Any:
+        """What a value means; None where it means nothing."""
+        if value is None:
+            return self.choices[0] if self.choices else True
+        if isinstance(value, str) and self.type is int:
+            return int(value) if re.fullmatch(r"-?[0-9]{1,18}", value) else None
+        if isinstance(value, str) and self.type is bool:
+            return {"true": True, "false": False}.get(value.lower())
+        if self.type is float and type(value) in (str, int):
+            try:
+                number = float(value)
+            except ValueError:
+                return None
+            return number if math.isfinite(number) else None
+        return value
+
+
+def assignment(text: str) -> tuple[str, str | None]:
+    """The name and the value of `name=value`; None where there is no `=`."""
+    name, equals, value = text.partition("=")
+    return name, value if equals else None
+
+
+def read(given: Iterable[tuple[str, Any]], table: Iterable[Option], owner: str, what: str = "option") -> dict[str, Any]:
+    """The values of options by name; messages call them `what` and name the `owner` that takes them. Raises UsageError for an
+    unknown option, one that is given twice, and a wrong value."""
+    known = {option.name: option for option in table}
+    values: dict[str, Any] = {}
+    for name, value in given:
+        if name not in known:
+            help = nearest(name, known) or f"it takes {one_of(sorted(known)) if known else 'none'}"
+            raise UsageError(Diagnostic("E0802", f"{owner} has no {what} '{clipped(name)}'", help=help))
+        if name in values:
+            raise UsageError(Diagnostic("E0802", f"{owner} is given '{name}' twice"))
+        values[name] = known[name].parse(value)
+    return values
