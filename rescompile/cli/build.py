@@ -88,7 +88,7 @@ def build(
         typer.Option(
             "--for",
             metavar="RUNTIME",
-            help="The options that fit a runtime, where others are not given: ort-cpu, openvino, ort-cuda or tensorrt.",
+            help="The options that fit a runtime, where others are not given: ort-cpu, openvino, ort-cuda or ort-tensorrt.",
         ),
     ] = None,
     dynamic: DynamicOption = None,

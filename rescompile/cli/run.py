@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,6 +24,7 @@ from rescompile.cli.options import (
     FormatOption,
     JsonOption,
     SetOption,
+    with_options,
     with_passes,
 )
 from rescompile.cli.progress import Progress
@@ -34,71 +35,109 @@ from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError, c
 if TYPE_CHECKING:
     from rescompile.runtimes.ort_session import Model
     from rescompile.vision.images import Preparation
-    from rescompile.vision.recognition import Seen
+    from rescompile.vision.recognition import Classes, Seen
     from rescompile.weights import Array
 
 
-class Provider(StrEnum):
+class RuntimeName(StrEnum):
     """Where a model runs."""
 
     auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    tensorrt = "tensorrt"
+    ort_cpu = "ort-cpu"
+    ort_cuda = "ort-cuda"
+    ort_tensorrt = "ort-tensorrt"
 
 
-@with_passes
-@command
-def run_model(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="An ONNX model; or a spec file or a name of the zoo, compiled first.")
-    ],
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of `run` that no other command has."""
+
     image: Annotated[
         list[Path] | None,
         typer.Option("--image", metavar="PATH", help="Say what is on an image, or on those of a folder. Repeatable."),
-    ] = None,
+    ] = None
     labels: Annotated[
         str | None,
         typer.Option(
             metavar="FILE", help="What classes are called: lines, JSON, or 'imagenet'. Default: their numbers."
         ),
-    ] = None,
-    top: Annotated[int | None, typer.Option(min=1, help="How many classes to print per image. Default: 5.")] = None,
+    ] = None
+    top: Annotated[int | None, typer.Option(min=1, help="How many classes to print per image. Default: 5.")] = None
     preprocess: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
             help="How images become inputs, where the model does not record it or otherwise: mean=0.5,0.5,0.5, std, resize=256, crop=224, interpolation. Repeatable.",
         ),
-    ] = None,
-    provider: Annotated[
-        Provider, typer.Option(help="Where to run; auto takes a GPU if ONNX Runtime has one.")
-    ] = Provider.auto,
+    ] = None
+    runtime: Annotated[RuntimeName, typer.Option(help="Where to run; auto takes a GPU if ONNX Runtime has one.")] = (
+        RuntimeName.auto
+    )
     batch: Annotated[
         int | None, typer.Option(min=1, help="Size of a free batch axis; with --image, so many at a time. Default: 1.")
-    ] = None,
+    ] = None
     size: Annotated[
         str | None,
         typer.Option(
             metavar="HEIGHTxWIDTH",
             help="Size of the seeded input where that is free, as by --dynamic. Default: that of the spec.",
         ),
-    ] = None,
+    ] = None
     repeats: Annotated[
         int | None, typer.Option(min=1, max=1_000_000, help="Timed runs after the first. Default: 5.")
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Weights of a spec. Default: new ones by the spec's init.")
-    ] = None,
+    ] = None
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of new weights, and of the input without --image. Default: 0.")
+    ] = None
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE.npz", help="Write the outputs to a file of numpy arrays.")
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Compilation:
+    """What makes a model of a spec; None of it applies to a file that is a model already."""
+
+    weights: str | None
+    dynamic: str | None
+    set: list[str] | None
+    features: str | None
+    seed: int | None
+    passes: Mapping[str, Any]
+
+    def given(self) -> Iterator[str]:
+        """The options that a user gave."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "passes"}
+        for name, value in {**values, **self.passes}.items():
+            if value is not None:
+                yield f"--{name.replace('_', '-')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to run, and how to write the results."""
+
+    model: str
+    options: Options
+    force: bool
+    as_json: bool
+    form: str
+
+
+@with_passes
+@with_options(Options)
+@command
+def run_model(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="An ONNX model; or a spec file or a name of the zoo, compiled first.")
+    ],
+    options: Options,
+    weights: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Weights of a spec. Default: new ones by the spec's init.")
     ] = None,
     dynamic: DynamicOption = None,
     set: SetOption = None,
     features: FeaturesOption = None,
-    save: Annotated[
-        Path | None, typer.Option(metavar="FILE.npz", help="Write the outputs to a file of numpy arrays.")
-    ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
     format: FormatOption = Format.text,
@@ -106,65 +145,73 @@ def run_model(
     passes: dict[str, Any],
 ) -> None:
     """Run a model or a spec in ONNX Runtime: on images, the likeliest classes of each; else on seeded input, shapes and time."""
-    of_images = {"--labels": labels, "--top": top, "--preprocess": preprocess}
-    if not image:
-        for name, value in of_images.items():
-            if value is not None:
-                raise UsageError(Diagnostic("E0802", f"{name} is about images", help="say which: --image PATH"))
-    elif repeats is not None:
-        raise UsageError(Diagnostic("E0802", "--repeats and --image exclude one another: each image is run once"))
-    elif size is not None:
-        message = "--size and --image exclude one another: images are prepared"
-        raise UsageError(Diagnostic("E0802", message, help="say how: --preprocess crop=320,256"))
-    if save is not None:
-        from rescompile.weights.numpy_files import check
+    _check_combination(options)
+    if options.save is not None:
+        from rescompile.weights import numpy_files
 
-        check(save, force)
-    if image:
+        numpy_files.check(options.save, force)
+    paths: list[Path] = []
+    words = None
+    if options.image:
         from rescompile.vision import images
         from rescompile.vision.labels import read
 
         images.require()
-        paths = images.find(image)
-        words = read(labels) if labels is not None else None
-    of_specs = {"--weights": weights, "--dynamic": dynamic, "--set": set, "--features": features, **passes}
-    if image:
-        of_specs["--seed"] = seed
-    with _compiled(model, of_specs, seed or 0, passes) as path:
-        if not image:
-            wanted = _size(size) if size is not None else None
-            _run_seeded(path, provider.value, seed or 0, batch, repeats or 5, wanted, save, force, as_json)
+        paths = images.find(options.image)
+        words = read(options.labels) if options.labels is not None else None
+    request = Request(model, options, force, as_json, format.value)
+    seed = options.seed or 0
+    compilation = Compilation(weights, dynamic, set, features, options.seed if options.image else None, passes)
+    size = _size(options.size) if options.size is not None else None
+    with _compiled(model, compilation, seed) as path:
+        if options.image:
+            _run_images(request, path, paths, words)
         else:
-            _run_images(
-                path, model, provider.value, paths, words, top or 5, preprocess or [], batch, save, force, as_json,
-                format.value,
-            )  # fmt: skip
+            _run_seeded(request, path, seed, size)
+
+
+def _check_combination(options: Options) -> None:
+    """Raise UsageError where options exclude one another."""
+    if not options.image:
+        of_images = {"--labels": options.labels, "--top": options.top, "--preprocess": options.preprocess}
+        for name, value in of_images.items():
+            if value is not None:
+                raise UsageError(Diagnostic("E0802", f"{name} is about images", help="say which: --image PATH"))
+    elif options.repeats is not None:
+        raise UsageError(Diagnostic("E0802", "--repeats and --image exclude one another: each image is run once"))
+    elif options.size is not None:
+        message = "--size and --image exclude one another: images are prepared"
+        raise UsageError(Diagnostic("E0802", message, help="say how: --preprocess crop=320,256"))
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Height and width, written `320x256`. Raises UsageError."""
+    match = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", text, re.ASCII)
+    if match is None:
+        message = f"--size is height and width, such as 320x256, and this is '{clipped(text)}'"
+        raise UsageError(Diagnostic("E0802", message))
+    return int(match[1]), int(match[2])
 
 
 @contextlib.contextmanager
-def _compiled(model: str, of_specs: dict[str, Any], seed: int, passes: dict[str, Any]) -> Iterator[Path]:
+def _compiled(model: str, compilation: Compilation, seed: int) -> Iterator[Path]:
     """The ONNX file of what the user named: the file itself, or one that is compiled for this run and removed after it."""
-    path = Path(model)
     if _is_model(model):
-        for name, value in of_specs.items():
-            if value is not None:
-                option = name if name.startswith("--") else f"--{name.replace('_', '-')}"
-                raise UsageError(Diagnostic("E0802", f"{option} is about specs, and {model} is a model already"))
-        yield path
+        for option in compilation.given():
+            raise UsageError(Diagnostic("E0802", f"{option} is about specs, and {model} is a model already"))
+        yield Path(model)
         return
     from rescompile.files import file_types
     from rescompile.pipeline import build
 
     file_types.refuse(model, "'run' takes an ONNX model, a spec or a name of the zoo", file_types.SPEC)
-    _, network = elaborated(model, of_specs["--set"], of_specs["--features"])
-    weights = of_specs["--weights"]
-    dynamic = of_specs["--dynamic"]
-    free = {} if dynamic is None else {"dynamic": dynamic}
-    artifact = build(network, "onnx", weights, seed=seed, say=say, **free, **passes)
+    _, network = elaborated(model, compilation.set, compilation.features)
+    options = {"dynamic": compilation.dynamic, **compilation.passes}
+    artifact = build(network, "onnx", compilation.weights, seed=seed, say=say, **options)
     with tempfile.TemporaryDirectory(prefix="rescompile-") as folder:
         path = Path(folder) / f"{network.name}.onnx"
         artifact.write(path)
-        if weights is None:
+        if compilation.weights is None:
             say(f"{network.name} has new weights, drawn from seed {seed}: it has learnt nothing (--weights FILE)")
         yield path
 
@@ -186,18 +233,17 @@ def _is_model(argument: str) -> bool:
 # --- seeded input -----------------------------------------------------------------------------------------------------
 
 
-def _run_seeded(
-    path: Path, provider: str, seed: int, batch: int | None, repeats: int, size: tuple[int, int] | None, save: Path | None,
-    force: bool, as_json: bool,
-) -> None:  # fmt: skip
+def _run_seeded(request: Request, path: Path, seed: int, size: tuple[int, int] | None) -> None:
     from rescompile.runtimes.ort_session import run
 
-    result = run(path, provider, seed, batch, repeats, size)
-    if save is not None:
+    options = request.options
+    repeats = options.repeats or 5
+    result = run(path, options.runtime.value, seed, options.batch, repeats, size)
+    if options.save is not None:
         from rescompile.weights import numpy_files
 
-        numpy_files.write(result.outputs, save, force)
-    if as_json:
+        numpy_files.write(result.outputs, options.save, request.force)
+    if request.as_json:
         print_json(
             {
                 "provider": result.provider, "inputs": result.inputs, "outputs": _summary(result.outputs),
@@ -207,20 +253,10 @@ def _run_seeded(
         return
     for name, sizes in result.inputs.items():
         print(f"{name} {sizes}")
-    for line in _lines(result.outputs):
+    for line in _lines(_summary(result.outputs)):
         print(line)
-    print(
-        f"{result.provider}: {result.seconds * 1e3:.2f} ms (median of {repeats}), first run {result.first_seconds * 1e3:.2f} ms, load {result.load_seconds * 1e3:.0f} ms"
-    )
-
-
-def _size(text: str) -> tuple[int, int]:
-    """Height and width, written `320x256`. Raises UsageError."""
-    match = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", text, re.ASCII)
-    if match is None:
-        message = f"--size is height and width, such as 320x256, and this is '{clipped(text)}'"
-        raise UsageError(Diagnostic("E0802", message))
-    return int(match[1]), int(match[2])
+    first, load = f"first run {result.first_seconds * 1e3:.2f} ms", f"load {result.load_seconds * 1e3:.0f} ms"
+    print(f"{result.provider}: {result.seconds * 1e3:.2f} ms (median of {repeats}), {first}, {load}")
 
 
 def _summary(outputs: dict[str, Array]) -> dict[str, Any]:
@@ -235,165 +271,104 @@ def _summary(outputs: dict[str, Array]) -> dict[str, Any]:
     }
 
 
-def _lines(outputs: dict[str, Array]) -> list[str]:
-    return [
-        f"{name} {found['shape']}, "
-        + ("empty" if found["mean"] is None else f"mean {found['mean']:.6g}, standard deviation {found['std']:.6g}")
-        for name, found in _summary(outputs).items()
-    ]
+def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
+    for name, facts in summary.items():
+        if facts["mean"] is None:
+            yield f"{name} {facts['shape']}, empty"
+        else:
+            yield f"{name} {facts['shape']}, mean {facts['mean']:.6g}, standard deviation {facts['std']:.6g}"
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
-def _run_images(
-    path: Path, shown: str, provider: str, paths: Sequence[Path], words: list[str] | None, top: int,
-    given: Sequence[str], batch: int | None, save: Path | None, force: bool, as_json: bool, form: str,
-) -> None:  # fmt: skip
-    """What the model says of images: on standard output as it comes, or all of it as JSON; broken images are reported, the
-    others done, and the exit code is 1 in the end."""
-    from rescompile.diagnostics.rendering import as_data
+def _run_images(request: Request, path: Path, paths: Sequence[Path], words: list[str] | None) -> None:
+    """Run the model on images. Those that cannot be used are reported, the others done, and the exit code is 1 in the end."""
     from rescompile.runtimes.ort_session import Model
-    from rescompile.vision.recognition import look
+    from rescompile.vision.recognition import Classes, look, preparation_of
     from rescompile.weights import numpy_files
 
-    model = Model(path, provider)
-    how = _preparation(model, shown, given)
-    if batch is not None and model.batch is not None and batch != model.batch:
+    options = request.options
+    model = Model(path, options.runtime.value)
+    how = preparation_of(model, request.model, options.preprocess or ())
+    if options.batch is not None and model.batch is not None and options.batch != model.batch:
         raise UsageError(Diagnostic("E0802", f"the batch of this model is fixed to {model.batch}"))
-    said = _Answers(model, shown, words, top)
-    listed: list[dict[str, Any]] = []
-    problems: list[Diagnostic] = []
-    kept: list[Seen] = []
-    started = time.perf_counter()
-
-    def ended(interrupted: bool) -> None:
-        seconds = time.perf_counter() - started
-        if as_json:
-            print_json(
-                {
-                    "model": shown, "provider": model.provider, "preprocess": how.as_data(), "images": listed,
-                    "interrupted": interrupted, "load_seconds": model.load_seconds, "seconds": seconds,
-                }
-            )  # fmt: skip
-        else:
-            say(f"{len(listed) - len(problems)} of {len(paths)} images on {model.provider} in {seconds:.2f} s")
-
+    results = _Results(request, model, how, Classes(model, request.model, words), len(paths))
     try:
         with Progress(len(paths)) as progress:
-            for seen in look(model, paths, how, batch or model.batch or 1):
-                problem = seen.problem or said.problem(seen)
-                found: dict[str, Any] = {"image": str(seen.path)}
+            for seen in look(model, paths, how, options.batch or model.batch or 1):
                 progress.wipe()
-                if problem is not None:
-                    problems.append(problem)
-                    found["error"] = as_data(problem)
-                    if not as_json and form in ("text", "github"):
-                        report([problem], form)
-                else:
-                    assert seen.outputs is not None
-                    found |= said.data(seen.outputs)
-                    if not as_json:
-                        _show(found, seen.outputs)
-                    if save is not None:
-                        kept.append(seen)
-                listed.append(found)
-                progress.advance(1)
+                results.add(seen)
+                progress.advance()
     except KeyboardInterrupt:
-        ended(interrupted=True)
+        results.finish(interrupted=True)
         raise
-    if save is not None and kept:
-        numpy_files.write(_stacked(kept), save, force)
-    ended(interrupted=False)
-    if problems:
-        if not as_json and form in ("json", "sarif"):  # one document, so not one by one
-            raise CheckFailed(problems)
+    if options.save is not None and results.kept:
+        numpy_files.write(_stacked(results.kept), options.save, request.force)
+    results.finish(interrupted=False)
+    if results.problems:
+        if not request.as_json and request.form in ("json", "sarif"):  # one document, so not one by one
+            raise CheckFailed(results.problems)
         raise typer.Exit(1)
 
 
-def _preparation(model: Model, shown: str, given: Sequence[str]) -> Preparation:
-    """How images become the input of this model: what it records, and what the user says otherwise."""
-    from rescompile.analysis.dynamic_shapes import AXES
-    from rescompile.vision.images import preparation
+class _Results:
+    """The results of images: printed as they come, so that a long run can be watched, or all of them as JSON."""
 
-    if len(model.inputs) != 1 or model.inputs[0].type != "tensor(float)":
-        kinds = ", ".join(value.type for value in model.inputs[:3])
-        raise UsageError(Diagnostic("E0830", f"{shown} does not take one tensor of float32, but {kinds}"))
-    try:
-        recorded = json.loads(model.metadata.get("rescompile.preprocess", "{}"))
-    except (ValueError, RecursionError):
-        recorded = None
-    if not isinstance(recorded, dict):
-        raise UsageError(Diagnostic("E0830", f"what {shown} records under rescompile.preprocess cannot be read"))
-    values: dict[str, str] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(Diagnostic("E0802", f"--preprocess {clipped(text)}: write --preprocess name=value"))
-        if name in values:
-            raise UsageError(Diagnostic("E0802", f"--preprocess {clipped(name)} is given twice"))
-        values[name] = value
-    how = preparation(recorded | values, model.sizes, shown)
-    for name, n in zip(AXES, how.crop or how.resize or (), strict=False):
-        if name in model.free:
-            model.free[name].check(n)
-    return how
+    def __init__(self, request: Request, model: Model, how: Preparation, classes: Classes, total: int) -> None:
+        self.request, self.model, self.how, self.classes, self.total = request, model, how, classes, total
+        self.listed: list[dict[str, Any]] = []
+        self.problems: list[Diagnostic] = []
+        self.kept: list[Seen] = []
+        self.started = time.perf_counter()
 
+    def add(self, seen: Seen) -> None:
+        """Take the result of an image: its classes, or the shapes of outputs that are not classes, or why there is none."""
+        from rescompile.diagnostics.rendering import as_data
 
-class _Answers:
-    """What is told of the outputs of an image: classes, where the network gives some, else shapes."""
+        problem = seen.problem or self.classes.problem(seen)
+        entry: dict[str, Any] = {"image": str(seen.path)}
+        if problem is not None:
+            self.problems.append(problem)
+            entry["error"] = as_data(problem)
+            if not self.request.as_json and self.request.form in ("text", "github"):
+                report([problem], self.request.form)
+        else:
+            assert seen.outputs is not None
+            if self.classes.output is None:
+                entry["outputs"] = _summary(seen.outputs)
+            else:
+                entry["top"] = self.classes.top(seen.outputs, self.request.options.top or 5)
+            if not self.request.as_json:
+                _show(entry)
+            if self.request.options.save is not None:
+                self.kept.append(seen)
+        self.listed.append(entry)
 
-    def __init__(self, model: Model, shown: str, words: list[str] | None, top: int) -> None:
-        from rescompile.vision.recognition import classifier
-
-        self.classes, self.words, self.top, self.shown = classifier(model), words, top, shown
-        if words is None:
-            return
-        if self.classes is None:
-            raise UsageError(Diagnostic("E0831", f"{shown} gives no classes that labels could be of"))
-        shape = next(output.shape for output in model.outputs if output.name == self.classes)
-        if isinstance(shape[1], int):  # before any work; else when the first image shows it
-            self._fit(shape[1])
-
-    def problem(self, seen: Seen) -> Diagnostic | None:
-        """Infinities have no probabilities. Deep networks with new weights give them: their norms have seen no data."""
-        import numpy as np
-
-        assert seen.outputs is not None
-        if self.classes is None or np.isfinite(seen.outputs[self.classes]).all():
-            return None
-        return Diagnostic("E0730", f"{seen.path}: what the network gives for it is not finite")
-
-    def data(self, outputs: dict[str, Array]) -> dict[str, Any]:
-        """What --json says of one image."""
-        from rescompile.vision.recognition import best
-
-        if self.classes is None:
-            return {"outputs": _summary(outputs)}
-        self._fit(outputs[self.classes].size)
-        return {
-            "top": [
-                {"class": at, "label": self.words[at] if self.words else None, "probability": probability}
-                for at, probability in best(outputs[self.classes], self.top)
-            ]
-        }
-
-    def _fit(self, classes: int) -> None:
-        from rescompile.vision.labels import fit
-
-        if self.words is not None:
-            fit(self.words, classes, self.shown)
+    def finish(self, interrupted: bool) -> None:
+        """Print what all images have in common."""
+        seconds = time.perf_counter() - self.started
+        if self.request.as_json:
+            print_json(
+                {
+                    "model": self.request.model, "provider": self.model.provider, "preprocess": self.how.as_data(),
+                    "images": self.listed, "interrupted": interrupted, "load_seconds": self.model.load_seconds,
+                    "seconds": seconds,
+                }
+            )  # fmt: skip
+        else:
+            done = len(self.listed) - len(self.problems)
+            say(f"{done} of {self.total} images on {self.model.provider} in {seconds:.2f} s")
 
 
-def _show(found: dict[str, Any], outputs: dict[str, Array]) -> None:
-    """One image as a small table, at once, so that a long run can be watched."""
-    print(clipped(found["image"], 1000))
-    for row in found.get("top", ()):
+def _show(entry: Mapping[str, Any]) -> None:
+    """Print one image as a small table."""
+    print(clipped(entry["image"], 1000))
+    for row in entry.get("top", ()):
         label = f"  {clipped(row['label'], 100)}" if row["label"] is not None else ""
         print(f"  {row['probability']:7.2%}  {row['class']:>5}{label}")
-    if "top" not in found:
-        for line in _lines(outputs):
-            print(f"  {line}")
+    for line in _lines(entry.get("outputs", {})):
+        print(f"  {line}")
     sys.stdout.flush()
 
 

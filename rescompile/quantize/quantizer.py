@@ -138,7 +138,7 @@ def measured(plain: Path, quantised: Path, data: Data) -> Cost:
     if not data.held:
         return Cost(0, None, None)
     ort = library()
-    sessions = [opened(ort, path, ort.SessionOptions(), PROVIDERS["cpu"]) for path in (plain, quantised)]
+    sessions = [opened(ort, path, ort.SessionOptions(), PROVIDERS["ort-cpu"]) for path in (plain, quantised)]
     names = [value.name for value in sessions[0].get_outputs()]
     classes = len(sessions[0].get_outputs()[names.index(LOGITS)].shape) == 2
     sums = dict.fromkeys(names, (0.0, 0.0))
@@ -160,7 +160,7 @@ def simulated(path: Path, x: Array) -> dict[str, Array]:
     ort = library()
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = opened(ort, path, options, PROVIDERS["cpu"])
+    session = opened(ort, path, options, PROVIDERS["ort-cpu"])
     names = [value.name for value in session.get_outputs()]
     return dict(zip(names, session.run(names, {session.get_inputs()[0].name: x}), strict=True))
 

@@ -28,7 +28,6 @@ from rescompile.runtimes.ort_session import PROVIDERS, brief, lacking, library, 
 from rescompile.version import __version__
 from rescompile.weights import Array
 
-_PROVIDER = {"ort-cpu": PROVIDERS["cpu"], "ort-cuda": PROVIDERS["cuda"], "ort-tensorrt": PROVIDERS["tensorrt"]}
 #: What the multiplying nodes of a network in some precision take in. Without a row, a profile shows no such nodes.
 _TYPES = {"fp32": ("float",), "tf32": ("float",), "fp16": ("float16",), "int8": ("int8", "uint8")}
 #: Types of numbers that networks compute with; nodes on all else keep account of shapes, which belongs on the processor.
@@ -44,12 +43,12 @@ def missing(runtime: Runtime) -> str | None:
         ort = library()
     except Unavailable:
         return "ONNX Runtime is not installed"
-    return lacking(ort, _PROVIDER[runtime.name])
+    return lacking(ort, PROVIDERS[runtime.name])
 
 
 def prepare(runtime: Runtime, job: Job, options: Mapping[str, Any]) -> Session:
     """The model of a job in a session, run once, and proven to run where and how it was asked to."""
-    provider = _PROVIDER[runtime.name]
+    provider = PROVIDERS[runtime.name]
     _tf32_allowed(runtime, job)
     with _device_errors(runtime, job):
         return Session(library(), runtime, job, provider, options)
@@ -280,7 +279,7 @@ def profile(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -
 
 
 def _medians(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -> list[tuple[str, float]]:
-    ort, provider = library(), _PROVIDER[runtime.name]
+    ort, provider = library(), PROVIDERS[runtime.name]
     threads = options.get("threads", job.threads)
     given = _provider_options(ort, runtime, job, options)
     nodes = _profiled(ort, job, _session_options(ort, threads), provider, given, 1 + runs)

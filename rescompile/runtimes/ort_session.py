@@ -18,7 +18,10 @@ from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
 from rescompile.files import file_types
 from rescompile.weights import Array
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+#: The execution provider behind each runtime.
+PROVIDERS = {
+    "ort-cpu": "CPUExecutionProvider", "ort-cuda": "CUDAExecutionProvider", "ort-tensorrt": "TensorrtExecutionProvider",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Run:
 
 def run(
     path: str | os.PathLike[str],
-    provider: str = "auto",
+    runtime: str = "auto",
     seed: int = 0,
     batch: int | None = None,
     repeats: int = 5,
@@ -45,10 +48,10 @@ def run(
 
     `size` is height and width where those are free; without it, a model of ours runs at the size of its spec.
 
-    `provider` is cpu, cuda, tensorrt, or auto: the fastest that is there. Raises Unavailable where ONNX Runtime or the
+    `runtime` is ort-cpu, ort-cuda, ort-tensorrt, or auto: the fastest that is there. Raises Unavailable where ONNX Runtime or the
     provider is missing or the session silently fell back to another one, and UsageError where the model cannot be run.
     """
-    model = Model(path, provider)
+    model = Model(path, runtime)
     free = model.free
     generator = np.random.default_rng(seed)
     feeds = {
@@ -74,12 +77,12 @@ class Model:
     Raises what `run` does.
     """
 
-    def __init__(self, path: str | os.PathLike[str], provider: str = "auto") -> None:
+    def __init__(self, path: str | os.PathLike[str], runtime: str = "auto") -> None:
         ort = library()
         self.path = os.fspath(path)
-        wanted = _provider(ort, provider)
+        wanted = _provider(ort, runtime)
         started = time.perf_counter()
-        self._session = opened(ort, path, ort.SessionOptions(), wanted, strict=provider != "auto")
+        self._session = opened(ort, path, ort.SessionOptions(), wanted, strict=runtime != "auto")
         self.load_seconds = time.perf_counter() - started
         self.provider: str = self._session.get_providers()[0]
         self.inputs: Sequence[Any] = self._session.get_inputs()
@@ -126,7 +129,7 @@ class Model:
 def evaluate(path: str | os.PathLike[str], x: Array) -> dict[str, Array]:
     """The outputs of a model for one input, by name, on the CPU. Raises Unavailable where ONNX Runtime is missing."""
     ort = library()
-    session = opened(ort, path, ort.SessionOptions(), PROVIDERS["cpu"])
+    session = opened(ort, path, ort.SessionOptions(), PROVIDERS["ort-cpu"])
     outputs = session.run(None, {session.get_inputs()[0].name: x})
     return dict(zip((value.name for value in session.get_outputs()), outputs, strict=True))
 
@@ -147,7 +150,7 @@ def lacking(ort: Any, provider: str) -> str | None:
     """Why a provider cannot be used here, as far as can be known without trying; None if nothing speaks against it."""
     if provider not in ort.get_available_providers():
         return f"this ONNX Runtime has no {provider}"
-    if provider != PROVIDERS["cpu"] and not has_gpu():
+    if provider != PROVIDERS["ort-cpu"] and not has_gpu():
         return f"{provider} needs an NVIDIA GPU, and none is here"
     return None
 
@@ -162,12 +165,12 @@ def opened(
     file_types.check_file(path)
     options.log_severity_level = 3
     chosen: list[Any] = [(provider, dict(provider_options or {}))]
-    if provider != PROVIDERS["cpu"]:
-        chosen.append(PROVIDERS["cpu"])
+    if provider != PROVIDERS["ort-cpu"]:
+        chosen.append(PROVIDERS["ort-cpu"])
     said = io.StringIO()  # it prints why it falls back, and where CUDA is not, into what may be a command's data
     try:
         with contextlib.redirect_stdout(said):
-            if provider != PROVIDERS["cpu"] and hasattr(ort, "preload_dlls"):
+            if provider != PROVIDERS["ort-cpu"] and hasattr(ort, "preload_dlls"):
                 ort.preload_dlls()  # CUDA and cuDNN of the packages beside it, which the loader does not look for
             session = ort.InferenceSession(shown, options, providers=chosen)
     except Exception as error:  # its exceptions share no base class but Exception
@@ -193,8 +196,8 @@ def brief(error: Exception) -> str:
 def _provider(ort: Any, name: str) -> str:
     if name == "auto":
         # TensorRT compiles for minutes, so it is only used when asked for.
-        fast = lacking(ort, PROVIDERS["cuda"]) is None and ort.get_device() == "GPU"
-        return PROVIDERS["cuda" if fast else "cpu"]
+        fast = lacking(ort, PROVIDERS["ort-cuda"]) is None and ort.get_device() == "GPU"
+        return PROVIDERS["ort-cuda" if fast else "ort-cpu"]
     reason = lacking(ort, PROVIDERS[name])
     if reason is not None:
         there = ", ".join(ort.get_available_providers())

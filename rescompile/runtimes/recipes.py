@@ -36,7 +36,7 @@ RECIPES: Mapping[str, Recipe] = {
     # Tensor cores take float16, and a CUDA graph replays one shape ("CUDA Execution Provider" in ONNX Runtime's documentation).
     "ort-cuda": Recipe(_VENDOR, {"fold_batchnorm": True, "precision": "fp16", "batch": 1}, None),
     # TensorRT 11 has no flag for float16 any more: it is that of the file. A free batch would need a profile of shapes.
-    "tensorrt": Recipe(_VENDOR, {"fold_batchnorm": True, "precision": "fp16", "batch": 1}, "s8s8"),
+    "ort-tensorrt": Recipe(_VENDOR, {"fold_batchnorm": True, "precision": "fp16", "batch": 1}, "s8s8"),
 }
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.analysis.dynamic_shapes import AXES
+from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped
 from rescompile.ir.network import LOGITS
+from rescompile.options import assignment
 from rescompile.runtimes.ort_session import Model
-from rescompile.vision.images import Preparation, stream
+from rescompile.vision.images import Preparation, preparation, stream
+from rescompile.vision.labels import fit
 from rescompile.weights import Array
 
 
@@ -75,11 +80,65 @@ def _seen(model: Model, held: Sequence[Seen], arrays: list[Array]) -> Iterator[S
         at += 1
 
 
-def classifier(model: Model) -> str | None:
-    """The output that has one number per class: `logits`, else the only one, if it has no other axis; else None."""
-    shapes = {output.name: output.shape for output in model.outputs}
-    name = LOGITS if LOGITS in shapes else next(iter(shapes)) if len(shapes) == 1 else None
-    return name if name is not None and len(shapes[name]) == 2 else None
+def preparation_of(model: Model, shown: str, given: Sequence[str]) -> Preparation:
+    """How images become the input of this model: what it records, and what `given` (`name=value`) changes. Raises UsageError."""
+    if len(model.inputs) != 1 or model.inputs[0].type != "tensor(float)":
+        kinds = ", ".join(value.type for value in model.inputs[:3])
+        raise UsageError(Diagnostic("E0830", f"{shown} does not take one tensor of float32, but {kinds}"))
+    try:
+        recorded = json.loads(model.metadata.get("rescompile.preprocess", "{}"))
+    except (ValueError, RecursionError):
+        recorded = None
+    if not isinstance(recorded, dict):
+        raise UsageError(Diagnostic("E0830", f"what {shown} records under rescompile.preprocess cannot be read"))
+    values: dict[str, str] = {}
+    for name, value in map(assignment, given):
+        if value is None:
+            raise UsageError(Diagnostic("E0802", f"--preprocess {clipped(name)}: write --preprocess name=value"))
+        if name in values:
+            raise UsageError(Diagnostic("E0802", f"--preprocess {clipped(name)} is given twice"))
+        values[name] = value
+    how = preparation(recorded | values, model.sizes, shown)
+    for name, n in zip(AXES, how.crop or how.resize or (), strict=False):
+        if name in model.free:
+            model.free[name].check(n)
+    return how
+
+
+class Classes:
+    """The classes of a model: `output` has one number for each, or is None where the model is not a classifier; `labels` are
+    their names, if there are any."""
+
+    def __init__(self, model: Model, shown: str, labels: list[str] | None) -> None:
+        shapes = {output.name: output.shape for output in model.outputs}
+        name = LOGITS if LOGITS in shapes else next(iter(shapes)) if len(shapes) == 1 else None
+        self.output = name if name is not None and len(shapes[name]) == 2 else None
+        self.labels, self.shown = labels, shown
+        if labels is None:
+            return
+        if self.output is None:
+            raise UsageError(Diagnostic("E0831", f"{shown} gives no classes that labels could be of"))
+        count = shapes[self.output][1]
+        if isinstance(count, int):  # before any work; else when the first image shows it
+            fit(labels, count, shown)
+
+    def problem(self, seen: Seen) -> Diagnostic | None:
+        """Infinities have no probabilities. Deep networks with new weights give them: their norms have seen no data."""
+        assert seen.outputs is not None
+        if self.output is None or np.isfinite(seen.outputs[self.output]).all():
+            return None
+        return Diagnostic("E0730", f"{seen.path}: what the network gives for it is not finite")
+
+    def top(self, outputs: Mapping[str, Array], count: int) -> list[dict[str, Any]]:
+        """The likeliest classes of a classifier with their labels and probabilities."""
+        assert self.output is not None
+        logits = outputs[self.output]
+        if self.labels is not None:
+            fit(self.labels, logits.size, self.shown)
+        return [
+            {"class": at, "label": self.labels[at] if self.labels else None, "probability": probability}
+            for at, probability in best(logits, count)
+        ]
 
 
 def best(logits: Array, count: int) -> list[tuple[int, float]]:

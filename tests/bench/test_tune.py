@@ -63,7 +63,9 @@ class Machine:
         return None
 
     def prepare(self, runtime: Runtime, job: Job, options: Mapping[str, str]) -> Any:
-        way = ":".join([runtime.name, *(key if key == "compile" else f"{key}={value}" for key, value in options.items())])
+        way = ":".join(
+            [runtime.name, *(key if key == "compile" else f"{key}={value}" for key, value in options.items())]
+        )
         title = f"{way} {job.precision}"
         if title in self.broken:
             raise Unavailable(Diagnostic("E0901", f"{way} is broken"))

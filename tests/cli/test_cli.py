@@ -362,7 +362,7 @@ def test_a_provider_that_is_not_there_exits_with_4(tmp_path: Path) -> None:
     model = build_tiny(tmp_path)
     if os.path.exists("/dev/nvidiactl") and "TensorrtExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this machine may have every provider")
-    assert invoke("run", model, "--provider", "tensorrt").exit_code == 4
+    assert invoke("run", model, "--runtime", "ort-tensorrt").exit_code == 4
 
 
 # --- what is written, and where ---------------------------------------------------------------------------------------
@@ -1033,7 +1033,7 @@ def test_what_extract_says_builds_the_same_bytes(options: str, here: Path) -> No
 def test_run_as_json(tmp_path: Path) -> None:
     """Shapes, times and the provider that ONNX Runtime really gave; the same seed gives the same numbers."""
     model = build_tiny(tmp_path)
-    ran, again, other = (data("run", model, "--batch", "2", "--seed", seed, "--provider", "cpu") for seed in "112")
+    ran, again, other = (data("run", model, "--batch", "2", "--seed", seed, "--runtime", "ort-cpu") for seed in "112")
     assert ran["inputs"] == {"input": [2, 3, 8, 8]}
     assert ran["outputs"]["logits"]["shape"] == [2, 10]
     assert ran["provider"] == "CPUExecutionProvider"

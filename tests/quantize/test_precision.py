@@ -245,7 +245,7 @@ def test_int8_with_free_sizes(small: Network, weights: dict[str, Array], images:
 
 def test_every_scheme_computes_the_network(small: Network, weights: dict[str, Array], images: Array) -> None:
     """That of TensorRT has zero points of 0 alone, and biases in floats."""
-    model = int8(small, weights, images, made_for="tensorrt", batch=None)
+    model = int8(small, weights, images, made_for="ort-tensorrt", batch=None)
     found = tensors(model)
     points = {name: value for name, value in found.items() if name.endswith("_zero_point")}
     assert {value.dtype.name for value in points.values()} == {"int8"}
@@ -419,7 +419,7 @@ def test_calibration_data_are_checked(
         (["--target", "onnx", "--precision", "int9"], "did you mean 'int8'?"),
         (["--target", "onnx", "--for", "ort-cuda", "--precision", "int8"], "ort-cuda has no kernels for int8"),
         (["--target", "onnx", "--for", "ort-tensorrt"], "did you mean 'tensorrt'?"),
-        (["--target", "onnx", "--for", "gpu"], "there are ort-cpu, openvino, ort-cuda or tensorrt"),
+        (["--target", "onnx", "--for", "gpu"], "there are ort-cpu, openvino, ort-cuda or ort-tensorrt"),
         (["--target", "source", "--for", "ort-cpu"], "recipes are for ONNX files, and the target is 'source'"),
     ],
 )  # fmt: skip
@@ -588,7 +588,7 @@ def test_forms_of_files() -> None:
     assert form_of("openvino", "bf16") == form_of("ort-cuda", "tf32") == "fp32"
     assert form_of("ort-tensorrt", "fp16") == "fp16"
     assert (form_of("ort-cpu", "int8"), form_of("openvino", "int8"), form_of("ort-tensorrt", "int8")) == (
-        "ort-cpu", "openvino", "tensorrt",
+        "ort-cpu", "openvino", "ort-tensorrt",
     )  # fmt: skip
 
 

@@ -353,7 +353,7 @@ def test_classes_are_those_of_torch(tmp_path: Path, transforms: Any) -> None:
     )  # fmt: skip
     logits = ran(path, {"input": prepare(Image.open(photo))[None].numpy()})["logits"][0]
     wanted = torch.softmax(torch.from_numpy(logits).double(), 0).topk(3)
-    (found,) = data(path, "--image", photo, "--top", "3", "--provider", "cpu")["images"]
+    (found,) = data(path, "--image", photo, "--top", "3", "--runtime", "ort-cpu")["images"]
     assert [row["class"] for row in found["top"]] == wanted.indices.tolist()
     np.testing.assert_allclose([row["probability"] for row in found["top"]], wanted.values.numpy(), rtol=1e-6)
     assert found["image"] == str(photo)
