@@ -69,6 +69,12 @@ def _json(diagnostics: Sequence[Diagnostic]) -> str:
     return json.dumps({"diagnostics": [as_data(diagnostic) for diagnostic in diagnostics]}, indent=2)
 
 
+def _paragraph(diagnostic: Diagnostic) -> str:
+    """The message with its notes and help, a line each."""
+    help = [f"help: {diagnostic.help}"] if diagnostic.help else []
+    return "\n".join([diagnostic.message, *diagnostic.notes, *help])
+
+
 def _github(diagnostics: Sequence[Diagnostic]) -> str:
     """Workflow commands; their values may hold no newline, colon, comma or percent sign as such."""
 
@@ -80,16 +86,10 @@ def _github(diagnostics: Sequence[Diagnostic]) -> str:
 
     lines = []
     for diagnostic in diagnostics:
-        message = "\n".join(
-            [diagnostic.message, *diagnostic.notes, *([f"help: {diagnostic.help}"] if diagnostic.help else [])]
-        )
-        place = diagnostic.place
-        where = (
-            ""
-            if place is None
-            else f"file={value(place.source.name)},line={place.line},col={place.column},endColumn={place.end},"
-        )
-        lines.append(f"::error {where}title={value(diagnostic.code)}::{data(message)}")
+        place, where = diagnostic.place, ""
+        if place is not None:
+            where = f"file={value(place.source.name)},line={place.line},col={place.column},endColumn={place.end},"
+        lines.append(f"::error {where}title={value(diagnostic.code)}::{data(_paragraph(diagnostic))}")
     return "\n".join(lines)
 
 
@@ -98,10 +98,8 @@ def _sarif(diagnostics: Sequence[Diagnostic]) -> str:
     rules = [{"id": code, "shortDescription": {"text": CODES[code]}} for code in codes]
     results = []
     for diagnostic in diagnostics:
-        text = "\n".join(
-            [diagnostic.message, *diagnostic.notes, *([f"help: {diagnostic.help}"] if diagnostic.help else [])]
-        )
-        result: dict[str, Any] = {"ruleId": diagnostic.code, "level": "error", "message": {"text": text}}
+        message = {"text": _paragraph(diagnostic)}
+        result: dict[str, Any] = {"ruleId": diagnostic.code, "level": "error", "message": message}
         place = diagnostic.place
         if place is not None:
             region = {"startLine": place.line, "startColumn": place.column, "endColumn": place.end}

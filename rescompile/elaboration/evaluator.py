@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rescompile.diagnostics.errors import Diagnostic, nearest, one_of
@@ -12,7 +12,7 @@ from rescompile.ir.expressions import ExpressionError, parse, show
 from rescompile.ir.names import WHERE_KNOWN
 from rescompile.ir.ops import Attribute
 from rescompile.lang.spec.blocks import ParameterDefinition
-from rescompile.lang.spec.values import TYPE_NAMES, Each, FirstRest
+from rescompile.lang.spec.values import TYPES, Each, FirstRest, as_pair
 from rescompile.lang.yaml_reader import inside
 
 #: Neither a depth nor a number of copies, nor all nodes of a network together, may pass this.
@@ -27,7 +27,7 @@ _PER_BLOCK = "one value per block is written {each: [...]}, and needs 'depth'"
 class Evaluator:
     """Values of scalars, lists and per-block forms, typed."""
 
-    def __init__(self, reporter: Reporter, block_words: Container[str]) -> None:
+    def __init__(self, reporter: Reporter, block_words: frozenset[str]) -> None:
         self.report, self.block_words = reporter, block_words
 
     def evaluate(self, raw: Any, site: Site, words: Iterable[str] = ()) -> Value:
@@ -99,7 +99,7 @@ class Evaluator:
         what: str,
         site: Site,
         raw: Any,
-        fit: Callable[[], str | None] | None = None,
+        fit: Callable[[], str | None] = lambda: None,
     ) -> Value:
         """An evaluated value as the op needs it. Raises a located problem if it is of another type or out of range;
         `fit` returns the help for a count that is not whole."""
@@ -116,30 +116,23 @@ class Evaluator:
                 raise refuse("E0309", f"at most {MAX_VALUE:,}")
             return number
 
-        wanted = TYPE_NAMES.get(facts.type) or one_of(facts.words)
+        wanted, fits = TYPES.get(facts.type) or (one_of(facts.words), lambda _: False)
         if isinstance(value, str):
             if value in facts.words:
                 return value
             words = one_of(facts.words) if facts.words else f"{wanted}, not a word"
             raise refuse("E0305", words, nearest(value, facts.words))
-        if facts.type == "size":
-            pair = value if isinstance(value, list) else [value, value]
-            if len(pair) != 2 or any(isinstance(n, bool) or not isinstance(n, int) for n in pair):
-                raise refuse("E0304", wanted)
-            return tuple(in_range(n) for n in pair)
-        if isinstance(value, list):
+        if isinstance(value, list) and facts.type != "size":
             raise refuse("E0306", wanted, _PER_BLOCK)
-        if isinstance(value, bool) != (facts.type == "bool") or facts.type == "word":
-            raise refuse("E0304", wanted)
-        if facts.type == "bool":
-            return value
-        if facts.type == "int" and not isinstance(value, int):
-            divided = value.is_integer() and not isinstance(raw, float)
+        if facts.type == "int" and isinstance(value, float):
+            divided = ", and a division left a rest" if value.is_integer() and not isinstance(raw, float) else ""
             floor = "use // or floor() where the paper rounds down" if "/" in str(raw) else None
-            raise refuse(
-                "E0304", wanted + (", and a division left a rest" if divided else ""), (fit() if fit else None) or floor
-            )
-        return in_range(value if facts.type == "int" else float(value))
+            raise refuse("E0304", wanted + divided, fit() or floor)
+        if not fits(value):
+            raise refuse("E0304", wanted)
+        if facts.type == "size":
+            return tuple(in_range(n) for n in as_pair(value))
+        return value if facts.type == "bool" else in_range(float(value) if facts.type == "real" else value)
 
     def check_argument(self, value: Value, definition: ParameterDefinition, name: str, site: Site, raw: Any) -> None:
         """Raise a problem where a value is not of the type of a parameter."""

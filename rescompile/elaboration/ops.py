@@ -31,7 +31,7 @@ class OpBuilder:
             what = f"{subject}.{attribute}"
             raw, where = self.evaluator.for_copy(raw, where, copy, what)
             value = self.evaluator.evaluate(raw, where, facts[attribute].words)
-            fit = (lambda: self._nearest_fit(given, site)) if attribute == "channels" else None
+            fit = (lambda: self._nearest_fit(given, site)) if attribute == "channels" else lambda: None
             values[attribute] = self.evaluator.typed(value, facts[attribute], what, where, raw, fit)
         idle = self._idle(word, given, values, site)
         try:

@@ -123,7 +123,7 @@ class _NameChecker:
         where = (*path, "default")
         self.value(definition.default, where, scope, definition.words(self.block_words))
         literal = not isinstance(definition.default, str | list)
-        if literal and not definition.fits(definition.default, ()):
+        if literal and not definition.fits(definition.default, frozenset()):
             self.report("E0304", f"the default is {show(definition.default)}, and must be {definition.wanted}", where)
 
     def recursion(self) -> None:

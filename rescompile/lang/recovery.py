@@ -10,21 +10,22 @@ from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar
 
 def empties(node: Located) -> Iterator[Diagnostic]:
     """Keys and dashes that nothing follows: YAML reads them as null, which means nothing in a spec."""
+    for name, place, value in _entries(node):
+        if _is_null(value) and name is None:
+            yield Diagnostic("E0104", "an entry of this list is empty", place, help="the empty step is 'identity'")
+        elif name is not None and _is_null(value):
+            help = "give it a value, or leave the key out"
+            yield Diagnostic("E0104", f"nothing follows '{clipped(name)}'", place, help=help)
+        yield from empties(value)
+
+
+def _entries(node: Located) -> Iterator[tuple[str | None, Place, Located]]:
+    """What a mapping or a list contains, each with its key (None in a list) and its place."""
     match node:
         case Mapping():
-            for name, (key, value) in node.entries.items():
-                if _is_null(value):
-                    yield Diagnostic(
-                        "E0104", f"nothing follows '{clipped(name)}'", key, help="give it a value, or leave the key out"
-                    )
-                yield from empties(value)
+            yield from ((name, key, value) for name, (key, value) in node.entries.items())
         case Items():
-            for item in node.items:
-                if _is_null(item):
-                    yield Diagnostic(
-                        "E0104", "an entry of this list is empty", item.place, help="the empty step is 'identity'"
-                    )
-                yield from empties(item)
+            yield from ((None, item.place, item) for item in node.items)
 
 
 def without_empties(node: Located) -> Located:
@@ -71,11 +72,6 @@ def without_places(document: Mapping, wrong: Collection[Place]) -> Mapping | Non
 
 def _places(node: Located) -> Iterator[Place]:
     yield node.place
-    match node:
-        case Mapping():
-            for key, value in node.entries.values():
-                yield key
-                yield from _places(value)
-        case Items():
-            for item in node.items:
-                yield from _places(item)
+    for _, place, value in _entries(node):
+        yield place
+        yield from _places(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StrictBool, StrictStr, model_validator
@@ -10,7 +9,6 @@ from pydantic import BeforeValidator, Field, StrictBool, StrictStr, model_valida
 from rescompile.diagnostics.errors import one_of
 from rescompile.lang.spec.steps import Step
 from rescompile.lang.spec.values import (
-    TYPE_NAMES,
     TYPES,
     Expression,
     ParameterName,
@@ -49,27 +47,11 @@ class ParameterDefinition(SpecModel):
             return "int" if isinstance(self.default, int) else "real"
         return "list" if isinstance(self.default, list) else "word" if self.one_of else "any"
 
-    def fits(self, value: Any, blocks: Container[str]) -> bool:
-        """Whether an evaluated value is of the type, or one of the words."""
+    def fits(self, value: Any, blocks: frozenset[str]) -> bool:
+        """Whether an evaluated value is of the type, or one of the words, where `blocks` are those of blocks."""
         if isinstance(value, str):
-            return value in (self.one_of or ()) or (self.kind == "block" and value in blocks)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        match self.kind:
-            case "int":
-                return number and isinstance(value, int)
-            case "real":
-                return number
-            case "bool":
-                return isinstance(value, bool)
-            case "list":
-                return isinstance(value, list)
-            case "size":
-                pair = value if isinstance(value, list) else [value, value]
-                return len(pair) == 2 and all(isinstance(n, int) and not isinstance(n, bool) for n in pair)
-            case "any":
-                return True
-            case _:
-                return False
+            return value in self.words(blocks)
+        return self.kind == "any" or (self.kind in TYPES and TYPES[self.kind][1](value))
 
     def words(self, blocks: frozenset[str]) -> frozenset[str]:
         """The words that a value may be, where `blocks` are those of blocks."""
@@ -79,7 +61,7 @@ class ParameterDefinition(SpecModel):
     def wanted(self) -> str:
         """What a value must be, in words."""
         words = one_of(self.one_of) if self.one_of else ""
-        typed = TYPE_NAMES.get(self.kind, "")
+        typed = TYPES[self.kind][0] if self.kind in TYPES else ""
         return " or ".join(part for part in (typed, words) if part)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import (
@@ -21,13 +22,22 @@ from rescompile.diagnostics.errors import clipped
 from rescompile.ir import names, ops
 from rescompile.ir.expressions import FUNCTIONS, KEYWORDS, ExpressionError, parse
 
-TYPE_NAMES = {
-    "int": "a whole number", "real": "a number", "bool": "true or false", "list": "a list", "block": "the word of a block",
-    "size": "a whole number or [height, width]",
-}  # fmt: skip
-TYPES = tuple(TYPE_NAMES)
+#: The types of parameters and attributes: each in words, and whether an evaluated value that is not a word is of it.
+TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "int": ("a whole number", lambda value: type(value) is int),
+    "real": ("a number", lambda value: type(value) in (int, float)),
+    "bool": ("true or false", lambda value: type(value) is bool),
+    "list": ("a list", lambda value: type(value) is list),
+    "block": ("the word of a block", lambda value: False),
+    "size": ("a whole number or [height, width]", lambda value: [type(n) for n in as_pair(value)] == [int, int]),
+}
 #: Values of a parameter of type block beside the words of blocks: no shortcut at all, and nothing in its place.
 BLOCKLESS = ("none", "identity")
+
+
+def as_pair(value: Any) -> list[Any]:
+    """The height and width that a size means."""
+    return value if isinstance(value, list) else [value, value]
 
 
 def refuse(
