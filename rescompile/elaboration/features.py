@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from rescompile.diagnostics.errors import ShapeError, nearest
-from rescompile.ir.network import Node, Series, Side, join, name_of, walk
+from rescompile.ir.network import Node, Series, Side, name_of, walk
+from rescompile.ir.traversal import rewrite
 
 
 def add_features(root: Series, paths: Sequence[str]) -> Series:
-    """The tree with a side branch of mode `always` after each named part; the output is called as the part.
+    """The tree with a side branch of mode `always` after each named part; the output has the name of the part.
 
     A part is an op or a scope outside of merges. Raises ShapeError for a path that names none.
     """
-    wanted = list(paths)
-    wanted_once = set(wanted)
-    found: set[str] = set()
-
-    def visit(series: Series, path: str) -> Series:
-        children: list[Node] = []
-        for child in series.children:
-            full = join(path, name_of(child))
-            children.append(visit(child, full) if isinstance(child, Series) else child)
-            if name_of(child) is not None and full in wanted_once and full not in found:
-                found.add(full)
-                tap = Series((), child.output, child.output)
-                children.append(Side(tap, full, "always", child.output))
-        return replace(series, children=tuple(children))
-
-    changed = visit(root, "")
-    for path in wanted:
-        if path not in found:
+    outside = {path for path, node in walk(root, into=Series) if name_of(node) is not None}
+    for path in paths:
+        if path not in outside:
             raise ShapeError("E0602", *_why_not(root, path))
-    if len(set(wanted)) != len(wanted):
-        twice = next(path for path in wanted if wanted.count(path) > 1)
+    if len(set(paths)) != len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
         raise ShapeError("E0602", f"the feature '{twice}' is asked for twice", twice)
-    return changed
+
+    def tap(path: str, node: Node) -> Node | tuple[Node, Node]:
+        if path not in paths or name_of(node) is None:
+            return node
+        return node, Side(Series((), node.output, node.output), path, "always", node.output)
+
+    return rewrite(root, tap)
 
 
 def _why_not(root: Series, path: str) -> tuple[str, str, str | None]:

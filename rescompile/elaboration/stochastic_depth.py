@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
+from rescompile.analysis.residuals import residuals
 from rescompile.diagnostics.errors import ShapeError
-from rescompile.ir.network import Node, Parallel, Series, Side, Survival
+from rescompile.ir.network import Node, Parallel, Series, Survival
+from rescompile.ir.traversal import rewrite
 from rescompile.lang.spec.spec import ProbabilityList
 from rescompile.lang.spec.spec import Survival as Schedule
 
@@ -46,34 +47,14 @@ def add_survival(root: Series, schedule: Schedule) -> Series:
 
     Residuals inside another residual do not count, nor do those of side branches. Raises ShapeError if there are none.
     """
-    count = sum(1 for _ in _outermost(root))
-    if count == 0:
+    names = residuals(root)
+    if not names:
         raise ShapeError("E0601", "the network has no residual that could survive or not", help="remove 'survival'")
-    values = iter(probabilities(schedule, count))
+    values = dict(zip(names, probabilities(schedule, len(names)), strict=True))
 
-    def visit(node: Node) -> Node:
-        match node:
-            case Parallel(residual=True):
-                return replace(node, survival=Survival(next(values), schedule.unit, schedule.rescale))
-            case Parallel():
-                branches = [visit(branch) for branch in node.branches]
-                return replace(node, branches=tuple(branch for branch in branches if isinstance(branch, Series)))
-            case Series():
-                return replace(node, children=tuple(visit(child) for child in node.children))
-            case _:
-                return node
+    def survive(path: str, node: Node) -> Node:
+        if not isinstance(node, Parallel) or path not in values:
+            return node
+        return replace(node, survival=Survival(values[path], schedule.unit, schedule.rescale))
 
-    changed = visit(root)
-    assert isinstance(changed, Series)
-    return changed
-
-
-def _outermost(node: Node) -> Iterator[Parallel]:
-    match node:
-        case Parallel(residual=True):
-            yield node
-        case Parallel(branches=inner) | Series(children=inner):
-            for child in inner:
-                yield from _outermost(child)
-        case Side():
-            return
+    return rewrite(root, survive)

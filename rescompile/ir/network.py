@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import UnionType
 from typing import Any, Literal
 
 from rescompile.diagnostics.errors import ShapeError
@@ -146,6 +147,11 @@ def join(path: str, name: str | None) -> str:
     return f"{path}.{name}" if path and name else path or name or ""
 
 
+def scope_of(full: str) -> str:
+    """The scope that a node with this full name lives in; the node must have a name of its own."""
+    return full.rpartition(".")[0]
+
+
 def name_of(node: Node) -> str | None:
     """What a node adds to the names of those inside it, and is called itself."""
     return None if isinstance(node, Side) else node.name
@@ -169,10 +175,13 @@ def scope(path: str, node: Node) -> str:
     return join(path, node.name) if isinstance(node, Series) else path
 
 
-def walk(node: Node, path: str = "", computed: bool = False) -> Iterator[tuple[str, Node]]:
+def walk(
+    node: Node, path: str = "", computed: bool = False, into: type[Node] | UnionType = Node
+) -> Iterator[tuple[str, Node]]:
     """Every node with its full name, in execution order, parents first.
 
-    With `computed`, without what evaluation mode leaves out: side branches of another mode than `always`.
+    With `computed`, without what evaluation mode leaves out: side branches of another mode than `always`. Only nodes of the
+    types `into` are entered.
     """
     todo = [(path, node)]
     while todo:
@@ -180,8 +189,9 @@ def walk(node: Node, path: str = "", computed: bool = False) -> Iterator[tuple[s
         if computed and isinstance(node, Side) and node.mode != "always":
             continue
         yield join(path, name_of(node)), node
-        inner = scope(path, node)
-        todo.extend((inner, child) for child in reversed(children(node)))
+        if isinstance(node, into):
+            inner = scope(path, node)
+            todo.extend((inner, child) for child in reversed(children(node)))
 
 
 def parameters(network: Network) -> Iterator[tuple[str, Parameter]]:

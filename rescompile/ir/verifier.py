@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, join, merge_shape, name_of, scope
+from collections.abc import Callable
+from typing import Any
+
+from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, merge_shape, name_of, walk
 from rescompile.ir.ops import Shape
 
 
@@ -12,50 +15,48 @@ class MalformedNetwork(Exception):
 
 def verify(network: Network) -> None:
     """Infer every shape again and compare. Raises MalformedNetwork."""
-    _check(network.root, network.root.input, "")
+    names: set[str] = set()
+    for path, node in reversed(list(walk(network.root))):  # a node before the one around it
+        full = path or "the network"
+        output = _OUTPUT[type(node)](full, node)
+        if node.output != output:
+            raise MalformedNetwork(f"{full}: inferred {output}, declared {node.output}")
+        if name_of(node) is not None:
+            if path in names:
+                raise MalformedNetwork(f"two nodes are called {path}")
+            names.add(path)
 
 
-def _check(node: Node, shape: Shape, path: str) -> Shape:
-    """The shape after the node, inferred from the shape before it."""
-    full = join(path, name_of(node)) or "the network"
-    if node.input != shape:
-        raise MalformedNetwork(f"{full} expects {node.input} and is given {shape}")
-    inner = scope(path, node)
-    match node:
-        case Op():
-            output = node.kind.output(shape)
-        case Series():
-            _distinct(node, full)
-            output = shape
-            for child in node.children:
-                output = _check(child, output, inner)
-        case Parallel():
-            if node.split and (node.residual or node.merge == "gate" or shape[0] % len(node.branches)):
-                raise MalformedNetwork(f"{full} cannot split {shape[0]} channels among {len(node.branches)} branches")
-            output = merge_shape(node.merge, [_check(branch, node.given, inner) for branch in node.branches])
-        case Side():
-            _check(node.child, shape, inner)
-            output = shape
-    if node.output != output:
-        raise MalformedNetwork(f"{full} gives {output} and says {node.output}")
-    return output
+def _given(full: str, child: Node, shape: Shape) -> Shape:
+    """The shape after a child that is given `shape`."""
+    if child.input != shape:
+        part = f"{name_of(child) or 'a part'} in {full}"
+        raise MalformedNetwork(f"{part} expects {child.input} and is given {shape}")
+    return child.output
 
 
-def _distinct(series: Series, full: str) -> None:
-    """No two nodes of a scope share a name; children without names put theirs into the scope around them."""
-    if series.name is None and full != "the network":
-        return
-    seen: set[str] = set()
-    todo: list[Node] = list(series.children)
-    while todo:
-        node = todo.pop()
-        if (name := name_of(node)) is not None:
-            if name in seen:
-                raise MalformedNetwork(f"two nodes are called '{name}' in {full}")
-            seen.add(name)
-        if isinstance(node, Parallel):
-            todo.extend(node.branches)
-        elif isinstance(node, Side):
-            todo.append(node.child)
-        elif isinstance(node, Series) and node.name is None:
-            todo.extend(node.children)
+def _series(full: str, node: Series) -> Shape:
+    shape = node.input
+    for child in node.children:
+        shape = _given(full, child, shape)
+    return shape
+
+
+def _parallel(full: str, node: Parallel) -> Shape:
+    if node.split and (node.residual or node.merge == "gate" or node.input[0] % len(node.branches)):
+        raise MalformedNetwork(f"{full} cannot split {node.input[0]} channels among {len(node.branches)} branches")
+    return merge_shape(node.merge, [_given(full, branch, node.given) for branch in node.branches])
+
+
+def _side(full: str, node: Side) -> Shape:
+    _given(full, node.child, node.input)
+    return node.input
+
+
+#: The shape after a node of each kind, inferred from its own input and from the shapes that its children declare.
+_OUTPUT: dict[type[Node], Callable[[str, Any], Shape]] = {
+    Op: lambda _, node: node.kind.output(node.input),
+    Series: _series,
+    Parallel: _parallel,
+    Side: _side,
+}

@@ -6,9 +6,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, takewhile
 
+from rescompile.analysis.residuals import residuals
 from rescompile.diagnostics.errors import Diagnostic, Place, Source, UsageError, nearest
-from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, children, join, name_of, scope, walk
+from rescompile.ir.network import (
+    Network,
+    Node,
+    Op,
+    Parallel,
+    Series,
+    Side,
+    children,
+    join,
+    name_of,
+    scope_of,
+    walk,
+)
 from rescompile.ir.ops import Act, Conv, Dropout, Linear, Norm
+from rescompile.ir.traversal import FoldRules, fold, rewrite
 
 UNKNOWN, NO_RESIDUAL, UNLIKE = "E0806", "E0807", "E0808"
 #: A message lists so many names, and says how many more there are.
@@ -17,71 +31,71 @@ LISTED = 6
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A node that has a name: its full one, the scope that it is in, and where the user wrote it."""
+    """A node that has a name: its full one, and where the user wrote it."""
 
     path: str
-    scope: str
     node: Node
     place: Place | None = None
+
+    @property
+    def scope(self) -> str:
+        """The scope that the node lives in."""
+        return scope_of(self.path)
 
 
 @dataclass(frozen=True, slots=True)
 class Lesion:
-    """What a part loses: the nodes that go, by their full names, with what is put in their place, and the names inside."""
+    """What a part loses: `put` maps the full names of the nodes that are removed to the nodes in their place; `inside` are
+    the names inside them."""
 
     put: dict[str, tuple[Node, ...]]
     inside: frozenset[str]
 
 
 def parts(node: Node, path: str = "") -> Iterator[Part]:
-    """Every named node with its full name, parents first."""
-    if name_of(node) is not None:
-        yield Part(join(path, name_of(node)), path, node)
-    for child in children(node):
-        yield from parts(child, scope(path, node))
-
-
-def residuals(node: Node, path: str = "") -> list[str]:
-    """The full names of the residuals in a node that lives in the scope `path`: those inside no other, nor in a side branch."""
-    if isinstance(node, Parallel) and node.residual:
-        return [join(path, node.name)]
-    if isinstance(node, Side):
-        return []
-    inner = scope(path, node)
-    return [name for child in children(node) for name in residuals(child, inner)]
+    """Every named node in a node that lives in the scope `path`, parents first."""
+    return (Part(full, inner) for full, inner in walk(node, path) if name_of(inner) is not None)
 
 
 def residual_blocks(network: Network) -> list[str]:
     """What can be dropped, by the names that users know: the innermost part around each residual and no other one."""
-    found = {}
+    blocks = {}
     for part in parts(network.root):
         inside = residuals(part.node, part.scope)
-        if len(inside) == 1 and (isinstance(part.node, Series) or inside[0] not in found):
-            found[inside[0]] = part.path  # parents come first, so the last one stays
-    return list(found.values())
+        if len(inside) == 1 and (isinstance(part.node, Series) or inside[0] not in blocks):
+            blocks[inside[0]] = part.path  # parents come first, so the last one stays
+    return list(blocks.values())
 
 
-def layers(series: Series, path: str = "") -> Iterator[tuple[str, list[Node]]]:
-    """The plain layers of a series that lives in the scope `path`, by the names that drop them: each convolution or linear
-    layer outside of merges with the norm, activation and dropout right after it, and each part that is made of such."""
-    inner = scope(path, series)
-    for at, child in enumerate(series.children):
-        if isinstance(child, Op) and isinstance(child.kind, Conv | Linear):
+def layers(network: Network) -> dict[str, list[Node]]:
+    """The plain layers by the names that drop them, in execution order: each convolution or linear layer outside of merges
+    with the norm, activation and dropout right after it, and each part that consists of such layers."""
+    listed: Layers = fold(network.root, _LAYERS)
+    return dict(listed)
+
+
+Layers = list[tuple[str, list[Node]]]
+
+
+def _layers(path: str, series: Series, inside: Sequence[Layers]) -> Layers:
+    listed: Layers = []
+    for at, (child, nested) in enumerate(zip(series.children, inside, strict=True)):
+        if _weighted(child):
             following = (
                 node for node in series.children[at + 1 :] if not isinstance(node, Side)
             )  # a tap ends no layer
-            after = takewhile(_completes, islice(following, 3))
-            yield join(inner, child.name), [child, *after]
-        elif isinstance(child, Series):
-            within = [node for _, node in walk(child)]
-            plain = not any(isinstance(node, Parallel | Side) for node in within)
-            if (
-                plain
-                and child.name
-                and any(isinstance(node, Op) and isinstance(node.kind, Conv | Linear) for node in within)
-            ):
-                yield join(inner, child.name), [child]
-            yield from layers(child, inner)
+            listed.append((join(path, name_of(child)), [child, *takewhile(_completes, islice(following, 3))]))
+        elif isinstance(child, Series) and child.name and _plain(child):
+            listed.append((join(path, child.name), [child]))
+        listed += nested
+    return listed
+
+
+_LAYERS = FoldRules[Layers](lambda *_: [], _layers, lambda *_: [], lambda *_: [])
+
+
+def _weighted(node: Node) -> bool:
+    return isinstance(node, Op) and isinstance(node.kind, Conv | Linear)
 
 
 def _completes(node: Node) -> bool:
@@ -89,30 +103,39 @@ def _completes(node: Node) -> bool:
     return isinstance(node, Op) and isinstance(node.kind, Norm | Act | Dropout)
 
 
+def _plain(series: Series) -> bool:
+    """Whether a series consists of layers one after the other."""
+    inside = [node for _, node in walk(series)]
+    return any(map(_weighted, inside)) and not any(isinstance(node, Parallel | Side) for node in inside)
+
+
 def plain_layers(network: Network) -> list[str]:
     """The single layers that can be dropped: those that keep the shape."""
-    return [
-        name for name, (first, *more) in layers(network.root)
-        if isinstance(first, Op) and first.input == [first, *more][-1].output
-    ]  # fmt: skip
+    listed = layers(network).items()
+    return [name for name, nodes in listed if isinstance(nodes[0], Op) and nodes[0].input == nodes[-1].output]
 
 
 def lesion_of(network: Network, part: Part) -> Lesion:
-    """What dropping a part takes out: its residual branch, or all of it where it is a plain layer that keeps the shape.
+    """What dropping a part removes: its residual branch, or all of it where it is a plain layer that keeps the shape.
 
     Raises UsageError for any other part.
     """
-    nodes = dict(layers(network.root)).get(part.path)
+    nodes = layers(network).get(part.path)
     if nodes is not None and nodes[0].input == nodes[-1].output:
         inside = {path for node in nodes for path, _ in walk(node, part.scope)}
         names = [join(part.scope, name_of(node)) for node in nodes]
         return Lesion(dict.fromkeys(names, ()), frozenset(inside - set(names)))
     name = residual_of(network, part)
     merge = next(other for other in parts(part.node, part.scope) if other.path == name)
-    *gone, shortcut = children(merge.node)
-    return Lesion(
-        {name: children(shortcut)}, frozenset(path for branch in gone for path, _ in walk(branch, merge.scope) if path)
-    )
+    *branches, shortcut = children(merge.node)
+    inside = {path for branch in branches for path, _ in walk(branch, merge.scope) if path}
+    return Lesion({name: children(shortcut)}, frozenset(inside))
+
+
+def replaced(network: Network, put: Mapping[str, Sequence[Node]]) -> Network:
+    """The network with other nodes in place of those that `put` names."""
+    root = rewrite(network.root, lambda path, node: put.get(path, (node,)) if name_of(node) is not None else node)
+    return replace(network, root=root)
 
 
 def named(network: Network, option: str, value: str) -> list[Part]:
@@ -131,8 +154,7 @@ def named(network: Network, option: str, value: str) -> list[Part]:
         elif any(name == part.path for part in found) and option == "drop":
             problems.append(Diagnostic(UNKNOWN, f"'{name}' is named twice", place))
         else:
-            part = known[name]
-            found.append(Part(part.path, part.scope, part.node, place))
+            found.append(replace(known[name], place=place))
     if problems:
         raise UsageError(problems)
     return found
@@ -196,26 +218,3 @@ def listed(names: Sequence[str]) -> str:
     """The first of the names, and how many more there are."""
     shown = ", ".join(names[:LISTED])
     return f"{shown} and {len(names) - LISTED} more" if len(names) > LISTED else shown
-
-
-def replaced(series: Series, path: str, new: Mapping[str, Sequence[Node]]) -> Series:
-    """The series, which lives in the scope `path`, with other nodes in place of those named in `new`; they come as they are."""
-    inner = scope(path, series)
-    nodes: list[Node] = []
-    for child in series.children:
-        name = name_of(child)
-        put = new.get(join(inner, name)) if name is not None else None
-        nodes.extend([_inside(child, inner, new)] if put is None else put)
-    return replace(series, children=tuple(nodes))
-
-
-def _inside(node: Node, path: str, new: Mapping[str, Sequence[Node]]) -> Node:
-    match node:
-        case Series():
-            return replaced(node, path, new)
-        case Parallel():
-            return replace(node, branches=tuple(replaced(branch, path, new) for branch in node.branches))
-        case Side():
-            return replace(node, child=replaced(node.child, path, new))
-        case _:
-            return node

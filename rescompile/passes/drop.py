@@ -13,8 +13,6 @@ features are channels that later layers read, so without them those would be oth
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.ir.network import Network, Node, parameters
 from rescompile.passes import _lesions
@@ -35,7 +33,7 @@ def drop(network: Network, weights: Weights | None, value: str) -> tuple[Network
             message = f"'{part.path}' is dropped already, with another part that is named here"
             raise UsageError(Diagnostic(_lesions.UNKNOWN, message, part.place))
         put.update(lesion.put)
-    changed = replace(network, root=_lesions.replaced(network.root, "", put))
+    changed = _lesions.replaced(network, put)
     left = {name for name, _ in parameters(changed)}
     gone = [name for name, _ in parameters(network) if name not in left]
     return changed, None if weights is None else weights.replaced({}, gone)

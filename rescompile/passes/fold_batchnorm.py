@@ -14,89 +14,75 @@ from typing import Any
 
 import numpy as np
 
-from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, join, scope
+from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, Survival, scope_of
 from rescompile.ir.ops import Conv, Identity, Linear, Norm, Scale
+from rescompile.ir.traversal import FoldRules, ThreadRules, fold, rewrite, thread
 from rescompile.weights import Array, Weights
 
 
 def fold_batchnorm(network: Network, weights: Weights | None, _: Any = True) -> tuple[Network, Weights | None]:
     """The network with every such norm and factor folded; others stay as they are."""
-    pairs: dict[str, str] = {}
-    _find(network.root, "", None, pairs)
-    folder = _Folder(weights, pairs)
-    root = folder.series(network.root, "")
+    folder = _Folder(weights, _norm_of_layer(network))
+    root = rewrite(network.root, folder.node)
     changed = None if weights is None else weights.replaced(folder.makers, folder.dropped)
     return replace(network, root=root), changed
 
 
-def _find(node: Node, path: str, source: str | None, pairs: dict[str, str]) -> str | None:
-    """Note which norm reads which convolution or linear layer and nothing else does.
+def _norm_of_layer(network: Network) -> dict[str, str]:
+    """Which norm is the only reader of which convolution or linear layer, by full names.
 
-    `source` is the layer whose value comes in, if it has no other reader; what comes back is that for the value going out.
+    The value threaded is the layer that computes it, None where no norm can be folded into that.
     """
-    match node:
-        case Op(kind=Conv() | Linear()):
-            return join(path, node.name)
-        case Op(kind=Norm(kind="batch")):  # a group norm measures what it is given, so no weight can stand for it
-            if source is not None:
-                pairs[source] = join(path, node.name)
-            return None
-        case Op(kind=Identity()):
-            return source
-        case Series():
-            inner = scope(path, node)
-            for child in node.children:
-                source = _find(child, inner, source, pairs)
-            return source
-        case Parallel():
-            for branch in node.branches:  # all of them read what comes in
-                _find(branch, path, None, pairs)
-            return None
-        case Side():
-            _find(node.child, path, None, pairs)
-            return source if node.mode == "never" else None
-        case _:
-            return None
+    pairs: dict[str, str] = {}
+    read: set[str | None] = set()
+
+    def op(name: str, node: Op, layer: str | None) -> str | None:
+        match node.kind:
+            case Conv() | Linear():
+                return name
+            case Identity():
+                return layer
+            case Norm(kind="batch") if layer not in read and layer is not None:
+                pairs[layer] = name  # the statistics of a group norm depend on its input, so no weight can replace it
+        return None
+
+    def side(_: str, node: Side, layer: str | None, through: Callable[[str | None], str | None]) -> None:
+        through(None)
+        if node.mode != "never":
+            read.add(layer)
+
+    def split(_: str, node: Parallel, __: str | None) -> list[None]:
+        return [None] * len(node.branches)  # all of them read what comes in
+
+    thread(network.root, None, ThreadRules[str | None](op, lambda *_: None, side, split))
+    return pairs
 
 
 class _Folder:
-    """Rewrites the tree; `makers` and `dropped` say what becomes of the weights."""
+    """Rewrites the tree; `makers` and `dropped` are the changes of the weights."""
 
     def __init__(self, weights: Weights | None, pairs: dict[str, str]) -> None:
         self.weights = weights
         self.pairs = pairs
-        self.norms = set(pairs.values())
-        self.layers: dict[str, str] = {norm: layer for layer, norm in pairs.items()}
+        self.layers = {norm: layer for layer, norm in pairs.items()}
         self.had_bias: dict[str, bool] = {}
         self.makers: dict[str, Callable[[], Array]] = {}
         self.dropped: list[str] = []
 
-    def series(self, series: Series, path: str) -> Series:
-        inner = scope(path, series)
-        children: list[Node] = []
-        for child in series.children:
-            name = join(inner, child.name) if isinstance(child, Op) else ""
-            if isinstance(child, Op) and name in self.norms:
-                assert isinstance(child.kind, Norm)
-                self.fold(child, child.kind, self.layers[name], name)
-            elif isinstance(child, Op) and name in self.pairs:
-                assert isinstance(child.kind, Conv | Linear)
-                self.had_bias[name] = child.kind.bias
-                children.append(replace(child, kind=replace(child.kind, bias=True)))
-            else:
-                children.append(self.node(child, inner))
-        return replace(series, children=tuple(children))
-
-    def node(self, node: Node, path: str) -> Node:
+    def node(self, name: str, node: Node) -> Node | tuple[()]:
+        """What becomes of a node; a norm comes after its layer."""
         match node:
-            case Series():
-                return self.series(node, path)
-            case Parallel():
-                return self.parallel(node, path)
-            case Side():
-                return replace(node, child=self.series(node.child, path))
-            case _:
-                return node
+            case Op(kind=Norm() as norm) if name in self.layers:
+                self.fold(node, norm, self.layers[name], name)
+                return ()
+            case Op(kind=Conv() | Linear() as layer) if name in self.pairs:
+                self.had_bias[name] = layer.bias
+                return replace(node, kind=replace(layer, bias=True))
+            case Parallel(survival=Survival(rescale="test", probability=factor)):
+                branch = self.scale_last(node.branches[0], scope_of(name), factor)
+                if branch is not None:
+                    return replace(node, branches=(branch, *node.branches[1:]), survival=None)
+        return node
 
     def fold(self, op: Op, norm: Norm, name: str, norm_name: str) -> None:
         """Put the norm `norm_name` into the layer `name`, which comes before it in the walk."""
@@ -131,32 +117,32 @@ class _Folder:
 
         return read
 
-    def parallel(self, node: Parallel, path: str) -> Parallel:
-        branches = [self.series(branch, path) for branch in node.branches]
-        survival = node.survival
-        if survival is not None and survival.rescale == "test":
-            scaled = self.scale_last(branches[0], path, survival.probability)
-            if scaled is not None:
-                branches[0], survival = scaled, None
-        return replace(node, branches=tuple(branches), survival=survival)
-
     def scale_last(self, series: Series, path: str, factor: float) -> Series | None:
         """The series with its last op multiplied by a factor, or None where that op is not linear in its weights."""
-        if not series.children:
+        last = fold(series, _LAST, path)
+        if last is None:
             return None
-        inner, last = scope(path, series), series.children[-1]
-        new: Node | None = None
-        if isinstance(last, Series):
-            new = self.scale_last(last, inner, factor)
-        elif isinstance(last, Op) and isinstance(last.kind, Conv | Linear | Norm):
-            name = join(inner, last.name)
-            for part in ("weight", "bias"):
-                if part in {parameter.name for parameter in last.kind.parameters(last.input)}:
-                    self.makers[f"{name}.{part}"] = _times(self.before(f"{name}.{part}"), factor)
-            new = last
-        elif isinstance(last, Op) and isinstance(last.kind, Scale) and math.isfinite(last.kind.factor * factor):
-            new = replace(last, kind=replace(last.kind, factor=last.kind.factor * factor))
-        return None if new is None else replace(series, children=(*series.children[:-1], new))
+        name, op = last
+        kind = op.kind
+        if isinstance(kind, Scale) and math.isfinite(kind.factor * factor):
+            scaled = replace(op, kind=replace(kind, factor=kind.factor * factor))
+            return rewrite(series, lambda full, node: scaled if node is op and full == name else node, path)
+        if not isinstance(kind, Conv | Linear | Norm):
+            return None
+        for parameter in kind.parameters(op.input):
+            if parameter.name in ("weight", "bias"):
+                full = f"{name}.{parameter.name}"
+                self.makers[full] = _times(self.before(full), factor)
+        return series
+
+
+#: The last op of a series with its full name; None where a merge or a side branch is last.
+_LAST = FoldRules[tuple[str, Op] | None](
+    lambda name, op: (name, op),
+    lambda _, __, ends: ends[-1] if ends else None,
+    lambda *_: None,
+    lambda *_: None,
+)
 
 
 def _times(source: Callable[[], Array], factor: float) -> Callable[[], Array]:

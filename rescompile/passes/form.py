@@ -34,7 +34,6 @@ from rescompile.ir.network import (
     Op,
     Parallel,
     Series,
-    Side,
     join,
     name_of,
     scope,
@@ -55,6 +54,7 @@ from rescompile.ir.ops import (
     Subsample,
     Upsample,
 )
+from rescompile.ir.traversal import branches, in_series, with_branches
 from rescompile.weights import Array, Weights
 
 SCOPE = "paths"
@@ -112,11 +112,7 @@ def _nested(atoms: Sequence[_Atom], depth: int = 0) -> Iterator[Node]:
         if place is None:
             yield from (atom.node for atom in listed)
         else:
-            yield _series(tuple(_nested(listed, depth + 1)), listed[0].around[depth][1])
-
-
-def _series(children: tuple[Node, ...], like: Series) -> Series:
-    return replace(like, children=children, input=children[0].input, output=children[-1].output)
+            yield in_series(list(_nested(listed, depth + 1)), listed[0].around[depth][1])
 
 
 def _common(atoms: Sequence[_Atom]) -> int:
@@ -152,18 +148,26 @@ def _dense(node: Node) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """The atoms from `start` up to `end` that become `count` paths. They `share` the channels that come in, where no
-    convolution among the atoms gives each its own; and are `added` up, where the last atom is a convolution for that."""
+    """Atoms that become `count` paths, from `start` up to `end` in their line. The paths `share` the channels that come in,
+    where no convolution among the atoms computes some for each; and are `added` up, where the last atom is a convolution for
+    that."""
 
     start: int
     end: int
+    atoms: Sequence[_Atom]
     count: int
     share: bool = False
     added: bool = False
 
+    @property
+    def number(self) -> str:
+        """The number of paths, as the spec has it."""
+        convs = (atom.node for atom in self.atoms if isinstance(atom.node, Op) and _groups(atom.node) == self.count)
+        return next(convs).hints.get("groups", str(self.count))
+
 
 class _Splitter:
-    """Rewrites the tree; `makers` and `dropped` say what becomes of the weights."""
+    """Rewrites the tree; `makers` and `dropped` are the changes of the weights."""
 
     def __init__(self, network: Network, weights: Weights | None, aggregated: bool) -> None:
         self.weights = weights
@@ -179,22 +183,18 @@ class _Splitter:
         atoms = list(_atoms(series, inner))
         made: list[_Atom] = []
         done = 0
-        for run in [*self.runs(atoms), _Run(len(atoms), len(atoms), 0)]:
-            made += (replace(atom, node=self.node(atom)) for atom in atoms[done : run.start])
-            if run.count:
-                made.append(self.paths(atoms[run.start : run.end], run, inner))
+        for run in self.runs(atoms):
+            made += [*map(self.inside, atoms[done : run.start]), self.paths(run, inner)]
             done = run.end
-        return replace(series, children=tuple(_nested(made)))
+        made += map(self.inside, atoms[done:])
+        return in_series(list(_nested(made)), series)
 
-    def node(self, atom: _Atom) -> Node:
-        """What becomes of an atom that is in no path."""
-        match atom.node:
-            case Parallel() as node:
-                return replace(node, branches=tuple(self.series(branch, atom.path) for branch in node.branches))
-            case Side() as node:
-                return replace(node, child=self.series(node.child, atom.path))
-            case node:
-                return node
+    def inside(self, atom: _Atom) -> _Atom:
+        """An atom that is in no path, with paths in the Series inside it."""
+        if isinstance(atom.node, Series):
+            return atom
+        inner = [self.series(branch, atom.path) for branch in branches(atom.node)]
+        return replace(atom, node=with_branches(atom.node, inner))
 
     # --- where paths begin and end
 
@@ -217,73 +217,55 @@ class _Splitter:
             shares = start < ended or not _dense(atoms[start].node)
             if shares:
                 start = first
-            if self.aggregated and at < len(atoms) and _dense(atoms[at].node):
+            added = self.aggregated and at < len(atoms) and _dense(atoms[at].node)
+            if added:
                 ended = at + 1
-                yield _Run(start, ended, count, shares, added=True)
             else:  # what follows on single channels comes along, as far as the block reaches that the rest is in
                 inside, ended = _common(atoms[start : last + 1]), at
                 while _common([atoms[start], atoms[ended - 1]]) < inside:
                     ended -= 1
-                yield _Run(start, ended, count, shares)
+            yield _Run(start, ended, atoms[start:ended], count, shares, added)
 
     # --- paths
 
-    def paths(self, atoms: Sequence[_Atom], run: _Run, inner: str) -> _Atom:
-        """The paths that the atoms of a run in the scope `inner` become."""
-        count = run.count
-        depth = _common(atoms)
-        around = atoms[0].around[:depth]
+    def paths(self, run: _Run, inner: str) -> _Atom:
+        """The paths that a run in the scope `inner` becomes, as one atom."""
+        depth = _common(run.atoms)
+        around = run.atoms[0].around[:depth]
         for _, series in around:
             inner = scope(inner, series)
         name = next(name for name in _names() if join(inner, name) not in self.taken)
         self.taken.add(join(inner, name))
-        first, last = atoms[0].node, atoms[-1].node
-        convs = (atom.node for atom in atoms if isinstance(atom.node, Op) and _groups(atom.node) == count)
-        number = next(convs).hints.get("groups", str(count))
-        branches = []
-        for at in range(count):
-            parts = [
-                self.part(
-                    atom,
-                    depth,
-                    f"{join(inner, name)}.{at}",
-                    at,
-                    count,
-                    number,
-                    whole=atom is atoms[0] and not run.share,
-                    summed=atom is atoms[-1] and run.added,
-                )
-                for atom in atoms
-            ]
-            path = Series(
-                tuple(_nested(parts)), parts[0].node.input, parts[-1].node.output, str(at), origin=first.origin
-            )
-            branches.append(replace(path, children=(path,), name=None, origin=None))
+        first, last = run.atoms[0].node, run.atoms[-1].node
+        paths = []
+        for at in range(run.count):
+            nodes = list(_nested([self.part(run, atom, at, depth, f"{join(inner, name)}.{at}") for atom in run.atoms]))
+            ends = nodes[0].input, nodes[-1].output
+            paths.append(Series((Series(tuple(nodes), *ends, str(at), origin=first.origin),), *ends))
         merge: Merge = "add" if run.added else "concat"
         merged = Parallel(
             merge,
-            tuple(branches),
+            tuple(paths),
             merge,
             first.input,
             last.output,
             split=run.share,
             origin=first.origin,
-            hints={"copies": number},
+            hints={"copies": run.number},
         )
         return _Atom(Series((merged,), first.input, last.output, name, origin=first.origin), inner, around)
 
-    def part(
-        self, atom: _Atom, depth: int, path: str, at: int, count: int, number: str, whole: bool, summed: bool
-    ) -> _Atom:
-        """What path `at` of `count`, whose scope is `path`, has of an atom: one that sees the `whole` input of the paths, one
-        that is `summed` behind them, or one between. `number` is the count as the spec says it."""
-        # A part of a block is no longer what its call says.
+    def part(self, run: _Run, atom: _Atom, at: int, depth: int, path: str) -> _Atom:
+        """What path `at`, whose scope is `path`, has of an atom of a run, which has `depth` Series around all of it: the first
+        atom sees all that comes in unless it is shared, the last one gives all of the output where paths are added."""
+        # A part of a block is no longer what its call describes.
         around = tuple((place, replace(series, call=None)) for place, series in atom.around[depth:])
         for _, series in around:
             path = scope(path, series)
         node = atom.node
-        before = node.input if whole else share(node.input, count)
-        after = node.output if summed else share(node.output, count)
+        whole, summed = atom is run.atoms[0] and not run.share, atom is run.atoms[-1] and run.added
+        before = node.input if whole else share(node.input, run.count)
+        after = node.output if summed else share(node.output, run.count)
         if not isinstance(node, Op):
             assert isinstance(node, Series)
             return _Atom(replace(node, input=before, output=after), path, around)
@@ -292,16 +274,15 @@ class _Splitter:
             kind = replace(kind, bias=kind.bias and at == 0)
         elif isinstance(kind, Conv):
             kind = replace(kind, channels=after[0], groups=1)
-            hints = {name: hint for name, hint in hints.items() if name != "groups"}
-            if "channels" in hints:
-                said = hints["channels"]
-                hints["channels"] = "1" if said == number else f"({said}) / ({number})"
+            hints.pop("groups", None)
+            if channels := hints.get("channels"):
+                hints["channels"] = "1" if channels == run.number else f"({channels}) / ({run.number})"
         part = _Atom(replace(node, kind=kind, input=before, output=after, hints=hints), path, around)
-        self.cut(node, atom.name, part, at, count)
+        self.cut(node, atom.name, part, at, run.count)
         return part
 
     def cut(self, op: Op, name: str, part: _Atom, at: int, count: int) -> None:
-        """Say where the tensors of a part of an op come from: each is a range along the one axis that is shorter."""
+        """Make the tensors of a part of an op from those of the op: each is a range along the one axis that is shorter."""
         assert isinstance(part.node, Op)
         owned = {parameter.name: parameter.shape for parameter in op.kind.parameters(op.input)}
         self.dropped += [f"{name}.{tensor}" for tensor in owned]

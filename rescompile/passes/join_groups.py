@@ -25,8 +25,9 @@ from functools import partial
 import numpy as np
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError
-from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, join, scope
+from rescompile.ir.network import Network, Node, Op
 from rescompile.ir.ops import Conv
+from rescompile.ir.traversal import rewrite
 from rescompile.weights import Array, Weights
 
 
@@ -35,48 +36,24 @@ def join_groups(network: Network, weights: Weights | None, least: int) -> tuple[
     number below 1."""
     if least < 1:
         raise UsageError(Diagnostic("E0802", f"groups have at least 1 channel, and join-groups is {least}"))
-    joiner = _Joiner(weights, least)
-    root = joiner.series(network.root, "")
-    changed = None if weights is None else weights.replaced(joiner.makers)
-    return replace(network, root=root), changed
+    makers: dict[str, Callable[[], Array]] = {}
 
-
-class _Joiner:
-    """Rewrites the tree; `makers` say what becomes of the weights."""
-
-    def __init__(self, weights: Weights | None, least: int) -> None:
-        self.weights = weights
-        self.least = least
-        self.makers: dict[str, Callable[[], Array]] = {}
-
-    def series(self, series: Series, path: str) -> Series:
-        inner = scope(path, series)
-        return replace(series, children=tuple(self.node(child, inner) for child in series.children))
-
-    def node(self, node: Node, path: str) -> Node:
-        match node:
-            case Series():
-                return self.series(node, path)
-            case Parallel():
-                return replace(node, branches=tuple(self.series(branch, path) for branch in node.branches))
-            case Side():
-                return replace(node, child=self.series(node.child, path))
-            case Op(kind=Conv() as conv):
-                return self.conv(node, conv, join(path, node.name))
-            case _:
-                return node
-
-    def conv(self, op: Op, conv: Conv, name: str) -> Op:
-        count = _together(conv.groups, op.input[0] // conv.groups, conv.channels // conv.groups, self.least)
+    def join(name: str, node: Node) -> Node:
+        if not (isinstance(node, Op) and isinstance(conv := node.kind, Conv)):
+            return node
+        count = _together(conv.groups, node.input[0] // conv.groups, conv.channels // conv.groups, least)
         if count == 1:
-            return op
+            return node
         joined = replace(conv, groups=conv.groups // count)
-        before, after = (kind.parameters(op.input)[0].size for kind in (conv, joined))
-        if self.weights is not None:
-            make = partial(self.weights.__getitem__, f"{name}.weight")
-            self.makers[f"{name}.weight"] = partial(_joined, make, conv.groups, count)
-        hints = {key: hint for key, hint in op.hints.items() if key != "groups"}
-        return replace(op, kind=joined, hints=hints, zeros=op.zeros + after - before)
+        before, after = (kind.parameters(node.input)[0].size for kind in (conv, joined))
+        if weights is not None:
+            make = partial(weights.__getitem__, f"{name}.weight")
+            makers[f"{name}.weight"] = partial(_joined, make, conv.groups, count)
+        hints = {key: hint for key, hint in node.hints.items() if key != "groups"}
+        return replace(node, kind=joined, hints=hints, zeros=node.zeros + after - before)
+
+    root = rewrite(network.root, join)
+    return replace(network, root=root), None if weights is None else weights.replaced(makers)
 
 
 def _together(groups: int, entering: int, leaving: int, least: int) -> int:

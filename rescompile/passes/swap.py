@@ -8,8 +8,6 @@ so blocks change places within one scope, such as a stage.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.ir.network import Network
 from rescompile.passes import _lesions
@@ -30,8 +28,7 @@ def swap(network: Network, weights: Weights | None, value: str) -> tuple[Network
             _lesions.residual_of(network, part)
         if why := _unlike(first, second):
             raise UsageError(Diagnostic(_lesions.UNLIKE, why, second.place))
-        places = {first.path: (second.node,), second.path: (first.node,)}
-        network = replace(network, root=_lesions.replaced(network.root, "", places))
+        network = _lesions.replaced(network, {first.path: (second.node,), second.path: (first.node,)})
     return network, weights
 
 

@@ -11,7 +11,7 @@ import pytest
 from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, children, name_of, walk
 from rescompile.ir.ops import Act, Conv, Shape
 from rescompile.ir.traversal import FoldRules, ThreadRules, fold, in_series, rewrite, thread, with_branches
-from rescompile.ir.verifier import verify
+from rescompile.ir.verifier import MalformedNetwork, verify
 
 SHAPE: Shape = (4, 8, 8)
 
@@ -189,3 +189,47 @@ def test_a_network_of_many_blocks_needs_no_deep_stack() -> None:
     long = series(*(op(f"r{at}") for at in range(5000)))
     assert thread(long, 0, ThreadRules[int](lambda _, __, n: n + 1, lambda *_: 0)) == 5000
     assert len(rewrite(long, lambda path, node: () if path.endswith("7") else node).children) == 4500
+
+
+# --- the verifier -----------------------------------------------------------------------------------------------------
+
+
+def spoilt(root: Series, which: str, **changes: Any) -> Network:
+    """The tree with one node changed, and nothing else adapted to it."""
+
+    def fn(path: str, node: Node) -> Node:
+        return replace(node, **changes) if isinstance(node, Op | Parallel | Series) and node.name == which else node
+
+    def unchecked(node: Any) -> Any:
+        """As rewrite, but the shapes around stay as they are."""
+        match node:
+            case Series():
+                node = replace(node, children=tuple(unchecked(child) for child in node.children))
+            case Parallel():
+                node = replace(node, branches=tuple(unchecked(branch) for branch in node.branches))
+            case Side():
+                node = replace(node, child=unchecked(node.child))
+        return fn("", node)
+
+    return Network("test", unchecked(root))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("b", {"output": (5, 8, 8)}, r"layer1\.b: inferred \(4, 8, 8\), declared \(5, 8, 8\)"),
+        ("d", {"input": (5, 8, 8), "output": (5, 8, 8)}, r"d in layer1 expects \(5, 8, 8\) and is given \(4, 8, 8\)"),
+        ("e", {"input": (4, 4, 4), "output": (4, 4, 4)}, r"e in layer1 expects"),
+        ("add", {"output": (8, 8, 8)}, r"layer1\.add: inferred \(4, 8, 8\), declared \(8, 8, 8\)"),
+        ("add", {"merge": "concat"}, r"layer1\.add: inferred \(8, 8, 8\), declared \(4, 8, 8\)"),
+        ("split", {"split": False}, r"a part in split expects \(2, 8, 8\) and is given \(4, 8, 8\)"),
+        ("split", {"residual": True}, "split cannot split 4 channels among 2 branches"),
+        ("layer1", {"output": (1, 8, 8)}, r"layer1: inferred \(4, 8, 8\), declared \(1, 8, 8\)"),
+        ("c", {"name": "a"}, r"two nodes are called layer1\.a"),
+        ("g", {"name": "h"}, "two nodes are called h"),
+    ],
+)
+def test_the_verifier_sees_every_shape_and_every_name(name: str, changes: dict[str, Any], message: str) -> None:
+    verify(Network("test", TREE))
+    with pytest.raises(MalformedNetwork, match=message):
+        verify(spoilt(TREE, name, **changes))

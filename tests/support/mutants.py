@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -395,37 +396,44 @@ fold("fold_uses_variance_without_eps", without_eps)
 fold("fold_scales_inputs_where_square", along_the_inputs)
 
 
-@planted(OF_BACKENDS)
-def fold_across_a_side_output(patch: Patch) -> None:
-    right = folding._find
+def reads(name: str, change: Callable[[ThreadRules[Any]], Mapping[str, Any]]) -> None:
+    """A mistake in which norm is found for a layer: `change` gives other rules than the right ones."""
 
-    def wrong(node: Node, path: str, source: str | None, pairs: dict[str, str]) -> str | None:
-        found = right(node, path, source, pairs)
-        return source if isinstance(node, Side) else found
+    def plant(patch: Patch) -> None:
+        right = folding.thread
+        patch.setattr(folding, "thread", lambda root, value, rules: right(root, value, replace(rules, **change(rules))))
 
-    patch.setattr(folding, "_find", wrong)
+    OF_BACKENDS[name] = plant
 
 
-@planted(OF_BACKENDS)
-def fold_past_an_activation(patch: Patch) -> None:
-    right = folding._find
+def of_op(changed: Callable[[Any, str, Op, Any], Any]) -> Callable[[ThreadRules[Any]], Mapping[str, Any]]:
+    return lambda rules: {"op": partial(changed, rules.op)}
 
-    def wrong(node: Node, path: str, source: str | None, pairs: dict[str, str]) -> str | None:
-        found = right(node, path, source, pairs)
-        return source if isinstance(node, Op) and isinstance(node.kind, Act) else found
 
-    patch.setattr(folding, "_find", wrong)
+reads("fold_across_a_side_output", lambda rules: {"side": lambda path, node, layer, through: through(None)})
+reads(
+    "fold_past_an_activation",
+    of_op(lambda right, name, node, layer: layer if isinstance(node.kind, Act) else right(name, node, layer)),
+)
+# The layer before a merge belongs to all its branches.
+reads(
+    "fold_into_what_a_shortcut_reads_too",
+    lambda rules: {"split": lambda path, node, layer: [layer, *[None] * (len(node.branches) - 1)]},
+)
 
 
 @planted(OF_BACKENDS)
 def fold_of_group_norms_too(patch: Patch) -> None:
     """As if a group norm were a batch norm whose statistics are 0 and 1."""
-    right_find, right_fold = folding._find, folding._Folder.fold
+    right_thread, right_fold = folding.thread, folding._Folder.fold
 
-    def find(node: Node, path: str, source: str | None, pairs: dict[str, str]) -> str | None:
-        if isinstance(node, Op) and isinstance(node.kind, Norm) and node.kind.kind == "group":
-            return right_find(replace(node, kind=replace(node.kind, kind="batch")), path, source, pairs)
-        return right_find(node, path, source, pairs)
+    def thread(root: Node, first: Any, rules: ThreadRules[Any]) -> Any:
+        def op(name: str, node: Op, layer: Any) -> Any:
+            if isinstance(node.kind, Norm):
+                node = replace(node, kind=replace(node.kind, kind="batch"))
+            return rules.op(name, node, layer)
+
+        return right_thread(root, first, replace(rules, op=op))
 
     def fold(self: Any, op: Op, norm: Norm, layer: str, full: str) -> None:
         if norm.kind == "group":
@@ -435,24 +443,8 @@ def fold_of_group_norms_too(patch: Patch) -> None:
             patch.setattr(self, "before", lambda name: (lambda: constants[name]) if name in constants else before(name))
         right_fold(self, op, norm, layer, full)
 
-    patch.setattr(folding, "_find", find)
+    patch.setattr(folding, "thread", thread)
     patch.setattr(folding._Folder, "fold", fold)
-
-
-@planted(OF_BACKENDS)
-def fold_into_what_a_shortcut_reads_too(patch: Patch) -> None:
-    """The layer before a merge belongs to all its branches."""
-    right = folding._find
-
-    def wrong(node: Node, path: str, source: str | None, pairs: dict[str, str]) -> str | None:
-        if isinstance(node, Parallel):
-            right(node.branches[0], path, source, pairs)
-            for branch in node.branches[1:]:
-                right(branch, path, None, pairs)
-            return None
-        return right(node, path, source, pairs)
-
-    patch.setattr(folding, "_find", wrong)
 
 
 @planted(OF_BACKENDS)
