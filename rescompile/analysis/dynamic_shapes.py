@@ -8,15 +8,16 @@ are equal only now and then are so with a period, since floor((n + by) / by) = f
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache
 from typing import Any
 
 from rescompile.diagnostics.errors import Diagnostic, Place, Source, UsageError, nearest
-from rescompile.ir.network import LOGITS, Network, Node, Op, Parallel, Series, Side, join, scope
+from rescompile.ir.network import LOGITS, Network, Node, Op, Parallel, Side
 from rescompile.ir.ops import Axis, Flatten, Shape
+from rescompile.ir.traversal import ThreadRules, thread
 
 AXES = ("height", "width")
 FIXED = "E0809"
@@ -91,6 +92,7 @@ class Extent:
 
 
 Extents = tuple[Extent, Extent]
+Through = Callable[[Extents | None], Extents | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,8 @@ def sizes(network: Network, wanted: str, training: bool = False) -> Sizes:
     start = tuple(
         Extent() if free else Extent((Axis(0, n),)) for free, n in zip(walk.free, network.input[1:], strict=True)
     )
-    walk.shapes[LOGITS] = walk.dimensions(network.root.output, walk.visit(network.root, "", (start[0], start[1])))
+    end = thread(network.root, (start[0], start[1]), ThreadRules[Extents | None](walk.op, walk.joined, walk.side))
+    walk.shapes[LOGITS] = walk.dimensions(network.root.output, end)
     free = [axis for at, axis in enumerate(walk.axes()) if walk.free[at]]
     outputs = {name: walk.shapes[name] for name in network.outputs}
     shape = (network.input[0], *(name if name in names else n for name, n in zip(AXES, network.input[1:], strict=True)))
@@ -221,23 +224,7 @@ class _Walk:
     ops: dict[str, tuple[bool, bool]] = field(default_factory=dict)
     shapes: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
 
-    def visit(self, node: Node, path: str, value: Extents | None) -> Extents | None:
-        """The sizes after a node in the scope `path`; None for a vector, which has none."""
-        match node:
-            case Op():
-                return self.op(node, join(path, node.name), value)
-            case Series():
-                inner = scope(path, node)
-                for child in node.children:
-                    value = self.visit(child, inner, value)
-            case Parallel():
-                return self.joined(node, join(path, node.name), [self.visit(b, path, value) for b in node.branches])
-            case Side() if node.mode == "always" or (self.training and node.mode == "training"):
-                end = self.visit(node.child, path, value)
-                self.shapes[node.output_name or path] = self.dimensions(node.child.output, end)
-        return value
-
-    def op(self, node: Op, name: str, value: Extents | None) -> Extents | None:
+    def op(self, name: str, node: Op, value: Extents | None) -> Extents | None:
         """The sizes after an op."""
         if value is None or all(extent.constant is not None for extent in value):
             self.ops[name] = False, False
@@ -260,7 +247,7 @@ class _Walk:
             self.stride[at] = math.lcm(self.stride[at], after[-1].period)
         return after[0], after[1]
 
-    def joined(self, node: Parallel, name: str, values: list[Extents | None]) -> Extents | None:
+    def joined(self, name: str, node: Parallel, values: list[Extents | None]) -> Extents | None:
         """The sizes after branches were joined: all must be one function, but for factors of 1x1."""
         maps = [value for value in values if value is not None]
         if len(maps) < len(values):
@@ -277,6 +264,11 @@ class _Walk:
                     raise self.refusal((at == 0, at == 1), message, help, node)
                 merged[at] = min(merged[at], value[at], key=lambda extent: len(extent.steps))
         return merged[0], merged[1]
+
+    def side(self, path: str, node: Side, value: Extents | None, through: Through) -> None:
+        """Note the sizes at the end of a side branch."""
+        if node.mode == "always" or (self.training and node.mode == "training"):
+            self.shapes[node.output_name or path] = self.dimensions(node.child.output, through(value))
 
     def agree(self, at: int, one: Extent, other: Extent) -> bool:
         """Whether two branches can be joined at sizes without end; those sizes are kept."""

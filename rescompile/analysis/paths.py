@@ -27,9 +27,9 @@ from fractions import Fraction
 from functools import cached_property, reduce
 from typing import Literal, get_args
 
-from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, children, walk
+from rescompile.ir.network import Network, Node, Op, Parallel, Series, walk
 from rescompile.ir.ops import BOUNDED, Act, Conv, Dropout, Identity, Linear
-from rescompile.ir.traversal import FoldRules, fold
+from rescompile.ir.traversal import FoldRules, ThreadRules, fold, thread
 
 Unit = Literal["blocks", "layers"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
@@ -134,28 +134,29 @@ def entered(node: Parallel) -> tuple[int | None, ...]:
         return tuple(int(_computes(branch)) for branch in node.branches)
     if node.merge == "mul":
         full = [branch.output == node.output for branch in node.branches]
-        whole = [same and not _weighs(branch) for same, branch in zip(full, node.branches, strict=True)]
+        whole = [same and not bounded(branch) for same, branch in zip(full, node.branches, strict=True)]
         return tuple(0 if kept else None for kept in (whole if any(whole) else full))
     return (0,) * len(node.branches)
 
 
-def _computes(node: Node) -> bool:
+def _computes(branch: Series) -> bool:
     """Whether anything is computed on the way; in evaluation a dropout is the identity."""
-    if isinstance(node, Op):
-        return not isinstance(node.kind, Identity | Dropout)
-    return not isinstance(node, Side) and any(_computes(child) for child in children(node))
+    inside = walk(branch, into=Series | Parallel)
+    return any(isinstance(node, Op) and not isinstance(node.kind, Identity | Dropout) for _, node in inside)
 
 
-def _weighs(node: Node) -> bool:
-    """Whether the value lies between 0 and 1, as a factor that only weighs another value does."""
-    match node:
-        case Op():
-            return isinstance(node.kind, Act) and node.kind.kind in BOUNDED
-        case Series():
-            computing = [child for child in node.children if _computes(child)]
-            return bool(computing) and _weighs(computing[-1])
-        case _:
-            return False
+def bounded(branch: Series) -> bool:
+    """Whether the values lie between 0 and 1, as those of a factor that only weighs another value do."""
+    return thread(branch, False, _BOUNDED)
+
+
+def _bounded(_: str, node: Op, before: bool) -> bool:
+    if isinstance(node.kind, Identity | Dropout):
+        return before
+    return isinstance(node.kind, Act) and node.kind.kind in BOUNDED
+
+
+_BOUNDED = ThreadRules[bool](_bounded, lambda *_: False)
 
 
 def _probability(node: Parallel) -> float:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rescompile.ir.network import Node, Op, Parallel, Series, Side
+from rescompile.ir.network import Node, Op, Parallel
 from rescompile.ir.ops import Conv, MaxPool, Shape, Size, Subsample
+from rescompile.ir.traversal import ThreadRules, thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,34 +47,20 @@ def of_input(shape: Shape) -> View:
 
 def view(node: Node, given: View) -> View:
     """What a position of the node's output sees, where one of its input sees `given`."""
-    match node:
-        case Series():
-            for child in node.children:
-                given = view(child, given)
-            return given
-        case Parallel():
-            return _together([view(branch, given) for branch in node.branches])
-        case Side():
-            return given
-        case Op():
-            return _behind(node, given)
+    return thread(node, given, _RULES)
 
 
-def _behind(node: Op, given: View) -> View:
-    kind = node.kind
+def _op(_: str, node: Op, given: View) -> View:
     if given is None:
         return None
-    match kind:
-        case Conv():
-            return _window(given, kind.kernel, kind.stride, kind.pads, kind.dilation)
-        case MaxPool():
-            return _window(given, kind.kernel, kind.steps, kind.padding)
-        case Subsample():
+    match node.kind:
+        case Conv() as conv:
+            return _window(given, conv.kernel, conv.stride, conv.pads, conv.dilation)
+        case MaxPool() as pool:
+            return _window(given, pool.kernel, pool.steps, pool.padding)
+        case Subsample() as kind:
             return _window(given, (1, 1), kind.stride, (0, 0))
-        case _ if node.input[1:] == node.output[1:]:  # every position is computed from the same one
-            return given
-        case _:
-            return None
+    return given if node.input[1:] == node.output[1:] else None  # every position is computed from the same one
 
 
 def _window(given: tuple[Span, Span], kernel: Size, stride: Size, padding: Size, dilation: Size = (1, 1)) -> View:
@@ -83,12 +70,15 @@ def _window(given: tuple[Span, Span], kernel: Size, stride: Size, padding: Size,
     return high, wide
 
 
-def _together(views: list[View]) -> View:
-    found = [each for each in views if each is not None]
-    if len(found) < len(views) or len({(high.jump, wide.jump) for high, wide in found}) > 1:
+def _merge(_: str, __: Parallel, views: list[View]) -> View:
+    spans = [each for each in views if each is not None]
+    if len(spans) < len(views) or len({(high.jump, wide.jump) for high, wide in spans}) > 1:
         return None
     high, wide = (
-        Span(min(s.first for s in spans), max(s.last for s in spans), spans[0].jump)
-        for spans in zip(*found, strict=True)
+        Span(min(span.first for span in axis), max(span.last for span in axis), axis[0].jump)
+        for axis in zip(*spans, strict=True)
     )
     return high, wide
+
+
+_RULES = ThreadRules[View](_op, _merge)

@@ -24,7 +24,8 @@ import numpy as np
 from rescompile import backend
 from rescompile.analysis.paths import Paths, Unit, entered, paths
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
-from rescompile.ir.network import Network, Node, Parallel, Series, Side, join, scope, walk
+from rescompile.ir.network import Network, Op, Parallel, Series, walk
+from rescompile.ir.traversal import FoldRules, fold
 from rescompile.weights import Array, Weights, draw, from_arrays
 
 #: How many paths of a length are measured; the paper measures 1000.
@@ -124,7 +125,7 @@ def path_gradients(
     Raises UsageError for data that does not fit and for a network that overflows, and Unavailable where torch is missing.
     """
     x, y = _examples(network, data, labels, seed)
-    tree = _part(network.root, "", unit)
+    tree = numbered(network, unit)
     found = paths(network, unit)
     assert tree.counts == found.counts
     ways = {
@@ -249,28 +250,29 @@ class _Fork(_Part):
 _THROUGH = _Part((1,))
 
 
-def _part(node: Node, path: str, unit: Unit) -> _Part:
-    """The paths through a node that lives in the scope `path`."""
-    match node:
-        case Series():
-            inner = scope(path, node)
-            found = [_part(child, inner, unit) for child in node.children]
-            return _chain([part for part in found if part is not _THROUGH])
-        case Parallel():
-            lengths = entered(node)
-            inside = [(at, branch) for at, branch in enumerate(node.branches) if lengths[at] is not None]
-            added = {at: 0 if unit == "layers" else lengths[at] or 0 for at, _ in inside}
-            ways = tuple((at, added[at], _part(branch, path, unit)) for at, branch in inside)
-            counts = [0] * max(more + len(part.counts) for _, more, part in ways)
-            for _, more, part in ways:
-                for length, count in enumerate(part.counts):
-                    counts[more + length] += count
-            return _Fork(tuple(counts), join(path, node.name), ways)
-        case Side():
-            return _THROUGH
-        case _:
-            counts = list(paths(node, unit).counts)
-            return _THROUGH if counts == [1] else _Part(tuple(counts))
+def numbered(network: Network, unit: Unit) -> _Part:
+    """The paths of a network, each with its number."""
+
+    def op(_: str, node: Op) -> _Part:
+        counts = paths(node, unit).counts
+        return _THROUGH if counts == (1,) else _Part(counts)
+
+    def series(_: str, __: Series, parts: Sequence[_Part]) -> _Part:
+        return _chain([part for part in parts if part is not _THROUGH])
+
+    def parallel(name: str, node: Parallel, parts: Sequence[_Part]) -> _Part:
+        ways = tuple(
+            (at, 0 if unit == "layers" else added, part)
+            for at, (added, part) in enumerate(zip(entered(node), parts, strict=True))
+            if added is not None
+        )
+        counts = [0] * max(added + len(part.counts) for _, added, part in ways)
+        for _, added, part in ways:
+            for length, count in enumerate(part.counts):
+                counts[added + length] += count
+        return _Fork(tuple(counts), name, ways)
+
+    return fold(network.root, FoldRules(op, series, parallel, lambda *_: _THROUGH))
 
 
 def _chain(parts: Sequence[_Part]) -> _Part:

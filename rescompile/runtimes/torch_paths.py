@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from rescompile import backend
-from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, join, scope
+from rescompile.ir.network import Network, Op, Parallel, Series
 from rescompile.ir.ops import Kind, Shape
 from rescompile.ir.provenance import NO_HINTS
+from rescompile.ir.traversal import ThreadRules, thread
 from rescompile.weights import Weights
 
 Array = np.ndarray[Any, Any]
@@ -46,7 +47,7 @@ class Unravelled:
         """Run a batch, whose gradients `backward` then gives; the loss of each example is the cross-entropy with its label
         (summed where there is one for each position). Returns the logits."""
         self._x = torch.from_numpy(np.array(x)).to(self._type).requires_grad_()
-        logits = self._value(self._network.root, "", self._x)
+        logits = thread(self._network.root, self._x, ThreadRules[Tensor](self._apply, self._merge, split=_split))
         self._loss = nn.functional.cross_entropy(logits, torch.from_numpy(np.array(labels)), reduction="sum")
         found: Array = logits.detach().numpy()
         return found
@@ -60,20 +61,7 @@ class Unravelled:
         found: Array = (torch.zeros_like(self._x) if gradient is None else gradient).detach().numpy()
         return found
 
-    def _value(self, node: Node, path: str, x: Tensor) -> Tensor:
-        """What a node, which lives in the scope `path`, makes of x."""
-        match node:
-            case Op():
-                return self._apply(node, join(path, node.name), x)
-            case Series():
-                inner = scope(path, node)
-                return reduce(lambda value, child: self._value(child, inner, value), node.children, x)
-            case Parallel():
-                return self._merged(node, path, x)
-            case Side():
-                return x
-
-    def _apply(self, op: Op, name: str, x: Tensor) -> Tensor:
+    def _apply(self, name: str, op: Op, x: Tensor) -> Tensor:
         module = self._modules.get((op.kind, op.input))
         if module is None:
             alone = replace(op, name="layer", hints=NO_HINTS, origin=None, when=None)
@@ -88,16 +76,18 @@ class Unravelled:
         value: Tensor = functional_call(module, state, (x,))
         return value
 
-    def _merged(self, node: Parallel, path: str, x: Tensor) -> Tensor:
-        name = join(path, node.name)
-        values = []
-        given = x.chunk(len(node.branches), 1) if node.split else [x] * len(node.branches)
-        for at, (branch, part, way) in enumerate(zip(node.branches, given, self._ways[name], strict=True)):
-            value = self._value(branch, path, part)
-            values.append(_valve(value, self, name, at) if way else value.detach())
+    def _merge(self, name: str, node: Parallel, values: list[Tensor]) -> Tensor:
+        values = [
+            _valve(value, self, name, at) if way else value.detach()
+            for at, (value, way) in enumerate(zip(values, self._ways[name], strict=True))
+        ]
         if node.survival and node.survival.rescale == "test":
             values[0] = node.survival.probability * values[0]
         return _MERGES[node.merge](values)
+
+
+def _split(_: str, node: Parallel, x: Tensor) -> Sequence[Tensor]:
+    return x.chunk(len(node.branches), 1) if node.split else [x] * len(node.branches)
 
 
 class _Valve(torch.autograd.Function):

@@ -71,7 +71,7 @@ def unravelled(network: Network, weights: Weights) -> Any:
 
 def all_paths(network: Network, unit: Any = "blocks") -> Iterator[tuple[int, Mapping[str, int]]]:
     """Every path with its length."""
-    tree = module._part(network.root, "", unit)
+    tree = module.numbered(network, unit)
     for length, count in enumerate(tree.counts):
         for rank in range(count):
             yield length, tree.way(length, rank)
@@ -225,7 +225,7 @@ def test_every_number_is_another_path(tmp_path: Path) -> None:
 
 def test_many_paths_are_drawn_alike() -> None:
     """Of 2^54 paths those of one length go through each block equally often, within what chance allows."""
-    tree = module._part(network_of("resnet110_cifar").root, "", "blocks")
+    tree = module.numbered(network_of("resnet110_cifar"), "blocks")
     ranks = module._ranks(Paths(tree.counts), 2000, 3)[18]
     through = Counter(merge for rank in ranks for merge, at in tree.way(18, rank).items() if at == 0)
     assert len(through) == 54
