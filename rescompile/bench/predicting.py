@@ -10,7 +10,7 @@ long as one. What the terms leave unexplained of measured ops near by is interpo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rescompile.bench import documents, statistics
 from rescompile.bench.documents import Wrong
 from rescompile.diagnostics.errors import Diagnostic, UsageError
-from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side
+from rescompile.ir.network import Network, Op, Parallel, Side
 from rescompile.ir.ops import (
     Act,
     AdaptiveAvgPool,
@@ -36,6 +36,7 @@ from rescompile.ir.ops import (
     Norm,
     Shape,
 )  # fmt: skip
+from rescompile.ir.traversal import ThreadRules, thread
 
 FORMAT = 1
 #: Channels that are computed together.
@@ -139,31 +140,28 @@ _CONV = frozenset({"norm", "act", "sum"})
 def steps(network: Network) -> list[Step]:
     """The steps of a network in evaluation mode, in order, for one input."""
     made: list[Step] = []
-    _walk(network.root, made, None)
+
+    def split(_: str, node: Parallel, __: _Last | None) -> list[None]:
+        if node.split:  # to split channels is to move them, as a concatenation does
+            made.append(_moved("concat", math.prod(node.input), node.input))
+        return [None] * len(node.branches)
+
+    def side(_: str, node: Side, __: _Last | None, through: Callable[[_Last | None], _Last | None]) -> None:
+        if node.mode == "always":
+            through(None)
+
+    def op(_: str, node: Op, last: _Last | None) -> _Last | None:
+        return _op(node, made, last)
+
+    def merge(_: str, node: Parallel, ends: list[_Last | None]) -> _Last | None:
+        return _merged(node, made, ends)
+
+    thread(network.root, None, ThreadRules[_Last | None](op, merge, side, split))
     return made
 
 
-def _walk(node: Node, made: list[Step], last: _Last | None) -> _Last | None:
-    match node:
-        case Series():
-            for child in node.children:
-                last = _walk(child, made, last)
-            return last
-        case Parallel():
-            return _merged(node, made)
-        case Side():
-            if node.mode == "always":
-                _walk(node.child, made, None)
-            return last
-    return _op(node, made, last)
-
-
-def _merged(node: Parallel, made: list[Step]) -> _Last | None:
-    """Branches one after the other. A sum is done by the last convolution that ends a branch, which then reads the others; to
-    split channels is to move them, as a concatenation does."""
-    if node.split:
-        made.append(_moved("concat", math.prod(node.input), node.input))
-    ends = [_walk(branch, made, None) for branch in node.branches]
+def _merged(node: Parallel, made: list[Step], ends: list[_Last | None]) -> _Last | None:
+    """A sum is computed by the last convolution that ends a branch, which then reads the other branches."""
     free = next((end for end in ends if end is not None and "sum" in end.takes), None)
     read = sum(math.prod(branch.output) for branch in node.branches)
     if node.merge == "add" and free is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from rescompile.analysis.paths import bounded
 from rescompile.diagnostics.errors import ShapeError, one_of
 from rescompile.elaboration.context import Context
 from rescompile.elaboration.site import Built, Problem, Site
 from rescompile.ir import ops
-from rescompile.ir.network import Merge, Op, Parallel, Series, Side, merge_shape, share, walk
+from rescompile.ir.network import Merge, Op, Parallel, Series, merge_shape, share, walk
 from rescompile.ir.ops import Shape
 from rescompile.ir.provenance import NO_HINTS, Hints
 
@@ -50,7 +51,7 @@ class MergeBuilder:
 
     def check_gate(self, gate: Series, site: Site) -> None:
         """Raise a problem where a gate does not end between 0 and 1."""
-        if not _bounded(gate):
+        if not bounded(gate):
             message = "a gate must lie between 0 and 1, and this one ends in no sigmoid"
             raise self.report.blamed("E0207", message, site, f"end it with {one_of(ops.BOUNDED)}")
 
@@ -86,18 +87,3 @@ def _fitting_shortcut(made: Shape, site: Site) -> str | None:
         return f"'shortcut: projection' makes {made[0]} channels of {shape[0]}{taken}"
     strided = f", stride: {stride}" if stride > 1 else ""
     return f"write shortcut: {{block: projection, channels: out_channels{strided}}}"
-
-
-def _bounded(series: Series) -> bool:
-    """Whether the last op of a series that changes values is an activation between fixed bounds."""
-    for node in reversed(series.children):
-        match node:
-            case Op(kind=ops.Act(kind=kind)):
-                return kind in ops.BOUNDED
-            case Series(children=()) | Side() | Op(kind=ops.Identity() | ops.Dropout()):
-                continue
-            case Series():
-                return _bounded(node)
-            case _:
-                return False
-    return False

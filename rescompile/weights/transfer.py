@@ -9,14 +9,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Literal
 
 import numpy as np
 
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError
-from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, children, join, parameters, walk
+from rescompile.ir.network import Network, Op, Parallel, Series, Side, parameters, walk
 from rescompile.ir.ops import Conv, Linear, Parameter, Shape
+from rescompile.ir.traversal import FoldRules, ThreadRules, fold, thread
 from rescompile.weights import FLOATS, Array, Misfit, Tensor, Weights, checkpoints, draw, misfits
 
 Status = Literal["kept", "adapted", "new"]
@@ -205,45 +206,29 @@ def heads(network: Network) -> Iterator[tuple[str, Op]]:
     each side branch."""
     owners = [("", network.root), *((p, n.child) for p, n in walk(network.root) if isinstance(n, Side))]
     for path, node in owners:
-        ops = [(name, op) for name, op in _without_sides(node, path) if op.kind.parameters(op.input)]
+        inside = walk(node, path, into=Series | Parallel)
+        ops = [(name, op) for name, op in inside if isinstance(op, Op) and op.kind.parameters(op.input)]
         if ops and isinstance(ops[-1][1].kind, Conv | Linear):
             yield ops[-1]
 
 
-def _without_sides(node: Node, path: str) -> Iterator[tuple[str, Op]]:
-    if isinstance(node, Op):
-        yield join(path, node.name), node
-    elif not isinstance(node, Side):
-        inner = join(path, node.name) if isinstance(node, Series) else path
-        for child in children(node):
-            yield from _without_sides(child, inner)
+def entries(network: Network) -> list[tuple[str, Op]]:
+    """The convolutions that see the image: those before which there is nothing that owns parameters, and no merge."""
+    found: list[tuple[str, Op]] = []
 
+    def op(name: str, node: Op, sees: bool) -> bool:
+        if sees and isinstance(node.kind, Conv) and node.kind.groups == 1:
+            found.append((name, node))
+        return sees and not node.kind.parameters(node.input)
 
-def entries(network: Network) -> Iterator[tuple[str, Op]]:
-    """The convolutions that see the image: those before which there is nothing that owns parameters."""
-    yield from _entries(network.root, "")
+    def split(_: str, node: Parallel, sees: bool) -> list[bool]:
+        return [sees and not node.split] * len(node.branches)  # a range of the image's channels is not the image
 
+    def side(_: str, __: Side, sees: bool, through: Callable[[bool], bool]) -> None:
+        through(sees)
 
-def _entries(node: Node, path: str) -> Iterator[tuple[str, Op]]:
-    match node:
-        case Op(kind=Conv(groups=1)):
-            yield join(path, node.name), node
-        case Series():
-            for child in node.children:
-                yield from _entries(child, join(path, node.name))
-                if not isinstance(child, Side) and _changes(child):
-                    return
-        case Parallel(split=True):
-            return  # each branch sees some of the image's channels only
-        case Parallel() | Side():
-            for child in children(node):
-                yield from _entries(child, path)
-
-
-def _changes(node: Node) -> bool:
-    """Whether what comes out of a node is no longer the image: merged, or made by an op with parameters."""
-    inner = [n for _, n in walk(node)]
-    return any(isinstance(n, Parallel) or (isinstance(n, Op) and n.kind.parameters(n.input)) for n in inner)
+    thread(network.root, True, ThreadRules[bool](op, lambda *_: False, side, split))
+    return found
 
 
 # --- the identity of blocks -------------------------------------------------------------------------------------------
@@ -275,20 +260,26 @@ def pairs(old: Network, new: Network) -> tuple[dict[str, str], Counter[tuple[str
     follow. An op is only the same as one of its own kind.
     """
     changed: Counter[tuple[str, str]] = Counter()
-    return dict(_paired(_parts(old.root, ""), _parts(new.root, ""), changed)), changed
+    return dict(_paired(_parts(old), _parts(new), changed)), changed
 
 
-def _parts(node: Node, path: str) -> list[Part]:
-    """The parts directly inside a node, itself if it is one."""
-    if isinstance(node, Op):
+def _parts(network: Network) -> list[Part]:
+    """The parts directly inside a network."""
+
+    def op(path: str, node: Op) -> list[Part]:
         shapes = {parameter.name: parameter.shape for parameter in node.kind.parameters(node.input)}
-        return [Part(node.name, join(path, node.name), node.kind.word, shapes)] if shapes else []
-    named = node.name if isinstance(node, Series) else None
-    inner = [part for child in children(node) for part in _parts(child, join(path, named))]
-    if named is None or not inner:
-        return inner
-    call = node.call if isinstance(node, Series) else None
-    return [Part(named, join(path, named), call.block if call else "", parts=inner)]
+        return [Part(node.name, path, node.kind.word, shapes)] if shapes else []
+
+    def series(path: str, node: Series, inside: Sequence[list[Part]]) -> list[Part]:
+        inner = list(chain.from_iterable(inside))
+        if node.name is None or not inner:
+            return inner
+        return [Part(node.name, path, node.call.block if node.call else "", parts=inner)]
+
+    rules = FoldRules[list[Part]](
+        op, series, lambda _, __, inside: list(chain.from_iterable(inside)), lambda _, __, inside: inside
+    )
+    return fold(network.root, rules)
 
 
 def _paired(old: Sequence[Part], new: Sequence[Part], changed: Counter[tuple[str, str]]) -> Iterator[tuple[str, str]]:
