@@ -19,7 +19,6 @@ from rescompile.codegen.terms import (
     evaluate,
     is_known,
     means,
-    mentioned,
     named,
     operation,
     python,
@@ -85,7 +84,7 @@ class ClassScope:
             term = read(raw)
         except ExpressionError:
             return None
-        unknown = mentioned(term) - set(here.env) - {IN}
+        unknown = set(term.names) - set(here.env) - {IN}
         if unknown & self.registry.variables:
             return None
         words = {name: constant(name) for name in unknown}
@@ -139,7 +138,7 @@ class ClassScope:
 
     def _is_plain(self, term: Term) -> bool:
         """Whether every name in an operation has values of one type: Python and the language compute alike with those."""
-        for name in mentioned(term) if term.operands else ():
+        for name in term.names if term.operands else ():
             types = {type(scope[name]) for scope in self.values if name in scope}
             default = self.defaults.get(name)
             if default is not None and not isinstance(default, str):
@@ -150,7 +149,7 @@ class ClassScope:
 
     def mention(self, term: Term) -> None:
         """Note the names in a term as used."""
-        self.used |= mentioned(term)
+        self.used |= term.names.keys()
 
     def printed(self, term: Term, at: Iterable[int]) -> Term:
         """The term as it is printed for some instances."""

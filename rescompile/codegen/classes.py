@@ -16,7 +16,7 @@ from rescompile.codegen.class_scope import ClassScope, Flow, Here, is_value
 from rescompile.codegen.columns import Column, Misfit, aligned
 from rescompile.codegen.layers import layer
 from rescompile.codegen.registry import PlannedClass, Registry
-from rescompile.codegen.terms import Value, constant, mentioned, named, operation, substitute
+from rescompile.codegen.terms import Value, constant, named, operation, substitute
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Node, Op, Parallel, Series, Side
 from rescompile.ir.provenance import Definition
@@ -40,7 +40,7 @@ def plan_class(
     out = substitute(end.term, scope.locals)
     if not all(is_value(out, scope.values[at], node.output[0]) for at, node in instances.items()):
         out = constant(None)
-    scope.used |= mentioned(out) - set(scope.locals)
+    scope.used |= out.names.keys() - scope.locals.keys()
     plan = Class(
         name,
         definition.doc if definition else "",

@@ -15,9 +15,7 @@ from rescompile.codegen.terms import (
     Value,
     constant,
     evaluate,
-    is_name,
     means,
-    mentioned,
     named,
     operation,
     python,
@@ -53,16 +51,16 @@ def plan_stage(
     arguments = of.plan.arguments
     passed = {argument.name: loop.passed(argument) for argument in arguments}
     after = constant(None)  # the channels after a copy, where the next copy gets them
-    if IN in passed and is_name(passed[IN], IN):
+    if IN in passed and passed[IN].word == IN:
         after = substitute(of.out, passed)
         if not loop.chains(after):
             passed[IN] = loop.form(IN, None, loop.matrix(IN))
             after = constant(None)
     shown = {a.name: loop.printed(passed[a.name]) for a in arguments if not _is_default(a, passed[a.name])}
-    then = None if is_name(after, IN) or _is_none(after) else loop.printed(after)
+    then = None if after.word == IN or _is_none(after) else loop.printed(after)
     own = [Argument("depth", "int"), *sorted(loop.arguments, key=lambda argument: argument.default is not None)]
     stage = Stage(name, of.plan, own, shown, then, rule if rule.prefix else None)
-    if is_name(of.out) or IN in mentioned(of.out):
+    if of.out.word or IN in of.out.names:
         out = _total(of, passed)
     else:  # the channels do not depend on those before, so they are those after the last copy
         out = substitute(after, {"index": operation("-", named("depth"), constant(1))})
@@ -71,10 +69,10 @@ def plan_stage(
 
 def _total(of: PlannedClass, passed: Mapping[str, Term]) -> Term:
     """The channels after a row whose copies each add a constant number of channels."""
-    if of.out.head == "+" and is_name(of.out.operands[0], IN) and IN not in mentioned(of.out.operands[1]):
+    if of.out.head == "+" and of.out.operands[0].word == IN and IN not in of.out.operands[1].names:
         growth = substitute(of.out.operands[1], passed)
         return operation("+", named(IN), operation("*", named("depth"), growth))
-    return named(IN) if is_name(of.out, IN) else constant(None)
+    return named(IN) if of.out.word == IN else constant(None)
 
 
 class _Loop:
@@ -168,7 +166,7 @@ class _Loop:
 
     def printed(self, term: Term) -> Term:
         """The term as it is printed in the loop, where it is evaluated for every copy."""
-        last = 1 if "index" not in mentioned(term) else None
+        last = 1 if "index" not in term.names else None
         scopes = zip(self.scopes, self.rows, strict=True)
         return resolved(term, [{**own, "index": at} for own, row in scopes for at in range(len(row))[:last]])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rescompile.ir.expressions import Expression, ExpressionError, Term, Token, parse
+from rescompile.ir.expressions import ExpressionError, Term, Token, parse
 
 Value = Any
 Scope = Mapping[str, Value]
@@ -35,11 +35,6 @@ def named(name: str) -> Term:
     return Term("name", (), _NOWHERE, name)
 
 
-def is_name(term: Term, name: str | None = None) -> bool:
-    """Whether a term is a name; with `name`, that one."""
-    return term.head == "name" and name in (None, term.value)
-
-
 def unknown(name: str) -> Term:
     """A name of a macro for whose value the class around has no words: a term that mentions it is never printed."""
     return named(f"{_UNKNOWN}{name}")
@@ -47,7 +42,7 @@ def unknown(name: str) -> Term:
 
 def is_known(term: Term) -> bool:
     """Whether there are words for all that a term mentions."""
-    return not any(name.startswith(_UNKNOWN) for name in mentioned(term))
+    return not any(name.startswith(_UNKNOWN) for name in term.names)
 
 
 def operation(head: str, *operands: Term) -> Term:
@@ -63,13 +58,13 @@ def operation(head: str, *operands: Term) -> Term:
 
 def evaluate(term: Term, scope: Scope) -> Value:
     """The value of a term. Raises ExpressionError."""
-    return Expression("", term, {}).evaluate(scope, _EveryWord())
+    return term.evaluate(scope, _EveryWord())
 
 
 def read(text: Any) -> Term:
     """The term of a value as written: an expression, or a literal."""
     if isinstance(text, str):
-        return parse(text).term
+        return parse(text)
     if isinstance(text, list):
         return constant(tuple(text))
     return constant(text)
@@ -87,14 +82,12 @@ def substitute(term: Term, names: Mapping[str, Term]) -> Term:
 
 def mentioned(term: Term) -> set[str]:
     """The names in a term."""
-    if term.head == "name":
-        return {term.value}
-    return {name for operand in term.operands for name in mentioned(operand)}
+    return set(term.names)
 
 
 def simplified(term: Term, scopes: Sequence[Scope]) -> Term:
     """The term without choices that are the same in every scope, and without arithmetic on whole constants."""
-    if term.operands and not mentioned(term) and type(_value(term, {})) in (int, bool):
+    if term.operands and not term.names and type(_value(term, {})) in (int, bool):
         return constant(_value(term, {}))
     if term.head in ("if", "and", "or"):
         truths = {_truth(term.operands[0], scope) for scope in scopes}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -43,34 +43,39 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One node of a parsed expression: an operation, its operands, and the token it was written with."""
+    """An expression: an operation, its operands, and the token it was written with; a name or a constant has a value."""
 
     head: str
     operands: tuple[Term, ...]
     token: Token
     value: Value = None
 
+    @property
+    def names(self) -> dict[str, Token]:
+        """The names that the expression mentions, in the order of its text, with the token of the first mention."""
+        found: dict[str, Token] = {}
+        for term in sorted(self._mentions(), key=lambda term: term.token.offset):
+            found.setdefault(term.value, term.token)
+        return found
 
-@dataclass(frozen=True, slots=True)
-class Expression:
-    """A parsed expression; `names` are those it mentions, with the token of the first mention."""
-
-    text: str
-    term: Term
-    names: Mapping[str, Token]
+    def _mentions(self) -> Iterator[Term]:
+        if self.head == "name":
+            yield self
+        for operand in self.operands:
+            yield from operand._mentions()
 
     @property
     def word(self) -> str | None:
         """The name, if the expression is nothing but a name."""
-        return self.term.value if self.term.head == "name" else None
+        return self.value if self.head == "name" else None
 
     def evaluate(self, scope: Mapping[str, Value], words: Container[str] = ()) -> Value:
         """The value, with names from `scope`; a name that is in `words` but not in scope is a word and means itself."""
-        return _evaluate(self.term, scope, words)
+        return _evaluate(self, scope, words)
 
 
 @lru_cache(maxsize=4096)
-def parse(text: str) -> Expression:
+def parse(text: str) -> Term:
     """Read an expression. Raises ExpressionError."""
     if len(text) > MAX_LENGTH:
         raise ExpressionError("E0301", f"an expression has at most {MAX_LENGTH} characters", 0, MAX_LENGTH)
@@ -78,7 +83,7 @@ def parse(text: str) -> Expression:
     term = parser.ternary()
     if parser.token.kind != "end":
         parser.fail(f"'{parser.token.text}' is not expected here")
-    return Expression(text, term, parser.names)
+    return term
 
 
 _TOKEN = re.compile(
@@ -109,7 +114,6 @@ class _Parser:
 
     def __init__(self, tokens: list[Token]) -> None:
         self.tokens, self.at, self.depth = tokens, 0, 0
-        self.names: dict[str, Token] = {}
 
     @property
     def token(self) -> Token:
@@ -202,7 +206,6 @@ class _Parser:
             return Term("constant", (), token, token.text == "true")
         if self.take("("):
             return self.call(token)
-        self.names.setdefault(token.text, token)
         term = Term("name", (), token, token.text)
         while self.take("["):
             term = Term("index", (term, self.ternary()), token)

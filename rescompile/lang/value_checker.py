@@ -66,7 +66,7 @@ class ValueChecker:
     def _expression(self, text: str, path: Path, scope: Scope, words: frozenset[str]) -> None:
         expression = parse(text)
         self.mentioned |= expression.names.keys()
-        self._comparisons(expression.term, path, scope)
+        self._comparisons(expression, path, scope)
         for name, token in expression.names.items():
             if name in scope.names or name in scope.words or name in words:
                 continue
