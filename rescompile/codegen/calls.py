@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rescompile.codegen.class_plan import IN, Argument, Copies, Repeated, Row, Use
-from rescompile.codegen.class_scope import ClassScope, Here, is_value
+from rescompile.codegen.class_scope import ClassScope, Here
 from rescompile.codegen.columns import Column
 from rescompile.codegen.layers import new_name
 from rescompile.codegen.registry import PlannedClass, PlannedStage
 from rescompile.codegen.roles import bundle_merge, bundled
-from rescompile.codegen.terms import Value, constant, literal, operation, python, substitute, unknown
+from rescompile.codegen.terms import Value, constant, has_value, literal, operation, python, substitute, unknown
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Series
 
@@ -125,7 +125,7 @@ def macro(column: Column[Series], here: Here, scope: ClassScope) -> dict[str, Te
     for name in sample.arguments:
         values = Column({at: call.arguments[name] for at, call in calls.items() if name in call.arguments})
         hint = scope.hint(sample.hints[name], here) if name in sample.hints else None
-        if hint is not None and all(is_value(hint, scope.values[at], value) for at, value in values.items()):
+        if hint is not None and all(has_value(hint, scope.values[at], value) for at, value in values.items()):
             inner[name] = hint
         elif values.share(_written):
             inner[name] = constant(values.first)

@@ -24,10 +24,11 @@ from rescompile.codegen.terms import (
     python,
     read,
     resolved,
+    same,
     simplified,
     substitute,
 )
-from rescompile.ir.expressions import ExpressionError, Term
+from rescompile.ir.expressions import Term
 from rescompile.ir.provenance import Definition
 
 
@@ -80,9 +81,8 @@ class ClassScope:
 
     def hint(self, raw: Any, here: Here) -> Term | None:
         """An expression of the definition in the names of this class; a name that has no value anywhere is a word."""
-        try:
-            term = read(raw)
-        except ExpressionError:
+        term = read(raw)
+        if term is None:
             return None
         unknown = set(term.names) - set(here.env) - {IN}
         if unknown & self.registry.variables:
@@ -93,12 +93,11 @@ class ClassScope:
     def express(self, values: Column[Value], hints: Iterable[Term | None], name: str) -> Term:
         """The term that gives each instance its value: a hint that does, else the value that all share, else a new argument."""
         for term in self._matching(values, hints):
-            if self._is_plain(term) and all(_has_value(term, self.values[at]) for at in values):
+            if self._is_plain(term) and all(evaluate(term, self.values[at]) is not None for at in values):
                 self.mention(term)
                 return term
-        first = values.first
-        if all(type(value) is type(first) and value == first for value in values.values()):
-            return constant(first)
+        if all(same(value, values.first) for value in values.values()):
+            return constant(values.first)
         return self._new_argument(values, name)
 
     def condition(self, present: Column[bool], hints: Iterable[Term | None]) -> Term | None:
@@ -203,21 +202,3 @@ def python_type(values: Sequence[Value]) -> str:
     if len(types) == 1:
         return types.pop().__name__
     return " | ".join(sorted({python_type([value]) for value in values}))
-
-
-def is_value(term: Term, scope: Mapping[str, Value], value: Value) -> bool:
-    """Whether the language finds this value, of this type."""
-    try:
-        found = evaluate(term, scope)
-    except ExpressionError:
-        return False
-    return type(found) is type(value) and bool(found == value)
-
-
-def _has_value(term: Term, scope: Mapping[str, Value]) -> bool:
-    """Whether the language itself allows an expression: Python knows the length of a word too."""
-    try:
-        evaluate(term, scope)
-    except ExpressionError:
-        return False
-    return True

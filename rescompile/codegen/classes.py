@@ -12,11 +12,11 @@ from typing import Any, cast
 
 from rescompile.codegen import calls
 from rescompile.codegen.class_plan import IN, Class, Group, Item, Join, Run, Tap, gives_output, scope_names
-from rescompile.codegen.class_scope import ClassScope, Flow, Here, is_value
+from rescompile.codegen.class_scope import ClassScope, Flow, Here
 from rescompile.codegen.columns import Column, Misfit, aligned
 from rescompile.codegen.layers import layer
 from rescompile.codegen.registry import PlannedClass, Registry
-from rescompile.codegen.terms import Value, constant, named, operation, substitute
+from rescompile.codegen.terms import Value, constant, has_value, named, operation, substitute
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Node, Op, Parallel, Series, Side
 from rescompile.ir.provenance import Definition
@@ -38,7 +38,7 @@ def plan_class(
         raise Misfit
     lets = scope.lets()
     out = substitute(end.term, scope.locals)
-    if not all(is_value(out, scope.values[at], node.output[0]) for at, node in instances.items()):
+    if not all(has_value(out, scope.values[at], node.output[0]) for at, node in instances.items()):
         out = constant(None)
     scope.used |= out.names.keys() - scope.locals.keys()
     plan = Class(

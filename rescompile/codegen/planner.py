@@ -15,7 +15,6 @@ from rescompile.codegen.registry import PlannedClass, Registry
 from rescompile.codegen.roles import Roles
 from rescompile.codegen.stages import Schedule, member_rule, plan_stage, survival_schedules
 from rescompile.codegen.terms import constant, evaluate, read
-from rescompile.ir.expressions import ExpressionError
 from rescompile.ir.network import Network, Node, Series, children, walk
 from rescompile.ir.provenance import Definition
 
@@ -183,10 +182,10 @@ def _names(series: Series, definition: Definition | None) -> dict[str, Any]:
     assert series.call is not None
     names: dict[str, Any] = {**series.call.arguments, IN: series.input[0]}
     for name, raw in (definition.lets if definition else {}).items():
-        try:
-            names[name] = evaluate(read(raw), names)
-        except ExpressionError:
-            continue
+        term = read(raw)
+        value = None if term is None else evaluate(term, names)
+        if value is not None:
+            names[name] = value
     return names
 
 

@@ -20,9 +20,10 @@ from rescompile.codegen.terms import (
     operation,
     python,
     resolved,
+    same,
     substitute,
 )
-from rescompile.ir.expressions import ExpressionError, Term
+from rescompile.ir.expressions import Term
 from rescompile.ir.network import Parallel, Series
 
 Matrix = list[list[Value]]  # by row and place
@@ -158,9 +159,8 @@ class _Loop:
             for at, node in enumerate(row):
                 if self.of.values[id(node)][IN] != scope[IN]:
                     return False
-                try:
-                    scope[IN] = evaluate(after, {**scope, "index": at})
-                except ExpressionError:
+                scope[IN] = evaluate(after, {**scope, "index": at})
+                if scope[IN] is None:
                     return False
         return True
 
@@ -186,7 +186,7 @@ def _is_first() -> Term:
 
 def _equal(values: Sequence[Value]) -> bool:
     """Whether values are equal and of one type."""
-    return all(type(value) is type(values[0]) and bool(value == values[0]) for value in values)
+    return all(same(value, values[0]) for value in values)
 
 
 def _step(values: Matrix) -> int | None:

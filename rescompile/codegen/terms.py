@@ -7,6 +7,8 @@ never believed: what is printed was evaluated as Python for every instance first
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from types import CodeType
 from typing import Any
 
 from rescompile.ir.expressions import ExpressionError, Term, Token, parse
@@ -46,25 +48,33 @@ def is_known(term: Term) -> bool:
 
 
 def operation(head: str, *operands: Term) -> Term:
-    """Operands joined by an operator of the language; whole constants are folded."""
+    """Operands joined by an operator of the language; integers are folded."""
     token = Token("symbol", head, 0)
     values = [operand.value for operand in operands if operand.head == "constant" and type(operand.value) is int]
     if head == "*" and 1 in values:
         return operands[0] if operands[1].value == 1 and operands[1].head == "constant" else operands[1]
+    term = Term(head, operands, token)
     if len(values) == len(operands) == 2 and head in ("+", "-", "*"):
-        return constant(evaluate(Term(head, operands, token), {}))
-    return Term(head, operands, token)
+        folded = evaluate(term, {})
+        return term if folded is None else constant(folded)
+    return term
 
 
-def evaluate(term: Term, scope: Scope) -> Value:
-    """The value of a term. Raises ExpressionError."""
-    return term.evaluate(scope, _EveryWord())
+def evaluate(term: Term, scope: Scope) -> Value | None:
+    """The value of a term; None where the language gives it none."""
+    try:
+        return term.evaluate(scope, _EveryWord())
+    except ExpressionError:
+        return None
 
 
-def read(text: Any) -> Term:
-    """The term of a value as written: an expression, or a literal."""
+def read(text: Any) -> Term | None:
+    """The term of a value as written: an expression, or a literal; None for text that is not an expression."""
     if isinstance(text, str):
-        return parse(text)
+        try:
+            return parse(text)
+        except ExpressionError:
+            return None
     if isinstance(text, list):
         return constant(tuple(text))
     return constant(text)
@@ -86,11 +96,11 @@ def mentioned(term: Term) -> set[str]:
 
 
 def simplified(term: Term, scopes: Sequence[Scope]) -> Term:
-    """The term without choices that are the same in every scope, and without arithmetic on whole constants."""
-    if term.operands and not term.names and type(_value(term, {})) in (int, bool):
-        return constant(_value(term, {}))
+    """The term without choices that are the same in every scope, and with arithmetic on integers done."""
+    if term.operands and not term.names and type(value := evaluate(term, {})) in (int, bool):
+        return constant(value)
     if term.head in ("if", "and", "or"):
-        truths = {_truth(term.operands[0], scope) for scope in scopes}
+        truths = {evaluate(term.operands[0], scope) for scope in scopes}
         if truths in ({True}, {False}):
             (truth,) = truths
             if term.head == "if":
@@ -98,13 +108,6 @@ def simplified(term: Term, scopes: Sequence[Scope]) -> Term:
             return simplified(term.operands[1], scopes) if truth is (term.head == "and") else constant(truth)
     operands = tuple(simplified(operand, scopes) for operand in term.operands)
     return Term(term.head, operands, term.token, term.value)
-
-
-def _truth(term: Term, scope: Scope) -> Value:
-    try:
-        return evaluate(term, scope)
-    except ExpressionError:
-        return None
 
 
 # --- Python -----------------------------------------------------------------------------------------------------------
@@ -131,7 +134,7 @@ def literal(value: Value) -> str:
 def resolved(term: Term, scopes: Sequence[Scope]) -> Term:
     """The term with `//` for each `/` that leaves no remainder in any scope, so that Python computes what the language does."""
     operands = tuple(resolved(operand, scopes) for operand in term.operands)
-    whole = term.head == "/" and all(type(_value(term, scope)) is int for scope in scopes)
+    whole = term.head == "/" and all(type(evaluate(term, scope)) is int for scope in scopes)
     return Term("//" if whole else term.head, operands, term.token, term.value)
 
 
@@ -175,18 +178,27 @@ def _negative(value: Value) -> bool:
     return isinstance(value, int | float) and value < 0
 
 
-def _value(term: Term, scope: Scope) -> Value:
-    try:
-        return evaluate(term, scope)
-    except ExpressionError:
-        return None
-
-
 def means(text: str, scope: Scope, value: Value) -> bool:
     """Whether Python gives this very value, of this very type, for a text in a scope."""
     names = {name: tuple(item) if isinstance(item, list) else item for name, item in scope.items()}
     try:
-        result = eval(text, {"__builtins__": {}, **_CALLABLE}, names)
+        result = eval(_compiled(text), {"__builtins__": {}, **_CALLABLE}, names)
     except (ArithmeticError, LookupError, NameError, TypeError):
         return False
-    return type(result) is type(value) and bool(result == value)
+    return same(result, value)
+
+
+@lru_cache(maxsize=256)
+def _compiled(text: str) -> CodeType:
+    """The code of a text, which is evaluated for every instance."""
+    return compile(text, "<term>", "eval")
+
+
+def has_value(term: Term, scope: Scope, value: Value) -> bool:
+    """Whether the language gives this very value, of this very type, for a term in a scope."""
+    return same(evaluate(term, scope), value)
+
+
+def same(one: Value, other: Value) -> bool:
+    """Whether values are equal and of one type."""
+    return type(one) is type(other) and bool(one == other)
