@@ -68,7 +68,9 @@ class Initial:
         )
 
     def lines(self) -> Iterator[str]:
-        """The function that gives a module its first weights."""
+        """The function that gives a module its first weights; nothing where torch does it all itself."""
+        if not self:
+            return
         yield "def initialise(module: nn.Module) -> None:"
         yield '    """First weights, for `apply`: it visits the parts of a module before itself."""'
         yield "    if any(parameter.is_meta for parameter in module.parameters(recurse=False)):"

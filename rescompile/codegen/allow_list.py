@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import builtins
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 _NODES = (
     ast.Module, ast.Expr, ast.Import, ast.ImportFrom, ast.alias, ast.ClassDef, ast.FunctionDef, ast.arguments, ast.arg,
@@ -13,50 +16,46 @@ _NODES = (
     ast.Starred, ast.Attribute, ast.Subscript, ast.Slice, ast.Name, ast.Load, ast.Store, ast.Constant, ast.Tuple, ast.List,
     ast.Dict, ast.ListComp, ast.GeneratorExp, ast.comprehension, ast.JoinedStr, ast.FormattedValue, ast.Yield,
 )  # fmt: skip
-_IMPORTS = {
-    "collections": {"OrderedDict"},
-    "collections.abc": {"Callable", "Iterator"},
-    "contextlib": {"contextmanager", "nullcontext"},
-    "torch": {"Tensor", "nn"},
-    "torch.utils.checkpoint": {"checkpoint"},
-}
-_MODULES = {"torch": None, "torch.nn.functional": "F"}
-#: What a file may take from torch.
-_TORCH = frozenset(
-    [
-        *(f"torch.{name}" for name in ("cat", "flatten", "is_grad_enabled", "jit.unused", "rand", "sigmoid", "tanh")),
-        *(f"F.{name}" for name in ("adaptive_avg_pool2d", "avg_pool2d", "elu", "gelu", "hardswish", "interpolate")),
-        *(f"F.{name}" for name in ("leaky_relu", "max_pool2d", "pad", "relu", "relu6", "silu")),
-        *(
-            f"nn.{name}"
-            for name in ("AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Conv2d", "Dropout")
-        ),
-        *(f"nn.{name}" for name in ("ELU", "Flatten", "GELU", "GroupNorm", "Hardswish", "Identity", "LeakyReLU")),
-        *(f"nn.{name}" for name in ("Linear", "MaxPool2d", "Module", "ModuleList", "ReLU", "ReLU6", "Sequential")),
-        *(f"nn.{name}" for name in ("SiLU", "Sigmoid", "Tanh", "Upsample")),
-        *(f"nn.init.{name}" for name in ("constant_", "kaiming_normal_", "zeros_")),
-    ]
-)
-_ROOTS = {"torch", "nn", "F"}
 #: Names of Python itself that may be used: called, in annotations, or as a value.
 _BUILTINS = {
     "any", "bool", "dict", "enumerate", "float", "getattr", "int", "isinstance", "len", "list", "max", "min", "range", "str", "super", "tuple",
 }  # fmt: skip
-_GIVEN = _BUILTINS | {name for names in _IMPORTS.values() for name in names} | {"torch", "F"}
-#: What no name in a file may be called again.
-_KEPT = frozenset(dir(builtins)) | _GIVEN
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What a file may take from a framework: modules with the names they are imported as, names imported from modules,
+    dotted names, and decorators."""
+
+    modules: Mapping[str, str | None]
+    imports: Mapping[str, Collection[str]]
+    names: Collection[str]
+    decorators: Collection[str]
+
+    @cached_property
+    def imported(self) -> frozenset[str]:
+        """The names that imports define."""
+        names = [name for names in self.imports.values() for name in names]
+        return frozenset([*names, *(alias or name for name, alias in self.modules.items())])
+
+    @cached_property
+    def roots(self) -> frozenset[str]:
+        """What stands in front of the first dot of a name."""
+        return frozenset(name.partition(".")[0] for name in self.names)
 
 
 class Refused(AssertionError):
     """Generated source contains what it never should: a mistake of this program, or an attack on it."""
 
 
-def check(text: str) -> None:
+def check(text: str, allowed: Allowed) -> None:
     """Raises Refused unless the text is made of the allowed parts only."""
     tree = ast.parse(text)
     bound = {name for node in ast.walk(tree) if (name := _bound(node)) is not None}
-    if shadowing := sorted(bound & _KEPT):
+    # What means something already, in Python or here, may not be called again.
+    if shadowing := sorted(bound & {*dir(builtins), *allowed.imported}):
         raise Refused(f"{shadowing[0]} is given a meaning of its own")
+    known = bound | _BUILTINS | allowed.imported
     # A generator stands only where `any` asks it.
     asked = {
         id(node.args[0])
@@ -66,7 +65,7 @@ def check(text: str) -> None:
     for node in ast.walk(tree):
         if isinstance(node, ast.GeneratorExp) and id(node) not in asked:
             raise Refused(f"line {node.lineno}: a generator is not allowed here")
-        _check_node(node, _GIVEN | bound)
+        _check_node(node, known, allowed)
 
 
 def _bound(node: ast.AST) -> str | None:
@@ -81,17 +80,19 @@ def _bound(node: ast.AST) -> str | None:
     return None
 
 
-def _check_node(node: ast.AST, known: set[str]) -> None:
+def _check_node(node: ast.AST, known: set[str], table: Allowed) -> None:
     if not isinstance(node, _NODES):
         raise Refused(f"line {getattr(node, 'lineno', '?')}: {type(node).__name__} is not allowed")
     match node:
         case ast.Import():
-            allowed = all(alias.name in _MODULES and alias.asname == _MODULES[alias.name] for alias in node.names)
+            allowed = all(
+                alias.name in table.modules and alias.asname == table.modules[alias.name] for alias in node.names
+            )
         case ast.ImportFrom():
-            names = _IMPORTS.get(node.module or "", set())
+            names = table.imports.get(node.module or "", ())
             allowed = node.level == 0 and all(alias.name in names and alias.asname is None for alias in node.names)
         case ast.Attribute():
-            allowed = _allowed_attribute(node)
+            allowed = _allowed_attribute(node, table)
         case ast.Name():
             allowed = node.id in known and not node.id.startswith("__")
         case ast.Call(func=ast.Name(id="getattr")):
@@ -100,9 +101,7 @@ def _check_node(node: ast.AST, known: set[str]) -> None:
             allowed = isinstance(second, ast.Constant) and isinstance(second.value, str) and second.value.isdigit()
         case ast.ClassDef() | ast.FunctionDef():
             allowed = not node.name.startswith("_") or node.name == "__init__"
-            allowed = allowed and all(
-                ast.unparse(decorator) in ("contextmanager", "torch.jit.unused") for decorator in node.decorator_list
-            )
+            allowed = allowed and all(ast.unparse(decorator) in table.decorators for decorator in node.decorator_list)
         case ast.arg():
             allowed = not node.arg.startswith("_")
         case ast.Constant():
@@ -113,8 +112,8 @@ def _check_node(node: ast.AST, known: set[str]) -> None:
         raise Refused(f"line {getattr(node, 'lineno', '?')}: {ast.unparse(node)[:80]} is not allowed")
 
 
-def _allowed_attribute(node: ast.Attribute) -> bool:
-    """Whether an attribute may be read, or set: of torch only what the file needs, of text nothing."""
+def _allowed_attribute(node: ast.Attribute, table: Allowed) -> bool:
+    """Whether an attribute may be read, or set: of a framework only what files need, of text nothing."""
     if node.attr.startswith("_") and node.attr != "__init__":
         return False
     root: ast.expr = node
@@ -122,8 +121,8 @@ def _allowed_attribute(node: ast.Attribute) -> bool:
         root = root.value
     if isinstance(root, ast.Constant | ast.JoinedStr):
         return False
-    if not (isinstance(root, ast.Name) and root.id in _ROOTS):
+    if not (isinstance(root, ast.Name) and root.id in table.roots):
         return True
     dotted = ast.unparse(node)
     reads = isinstance(node.ctx, ast.Load)
-    return reads and (dotted in _TORCH or any(name.startswith(f"{dotted}.") for name in _TORCH))
+    return reads and (dotted in table.names or any(name.startswith(f"{dotted}.") for name in table.names))

@@ -1,4 +1,4 @@
-"""Names in generated code: what Python, torch or the file itself gives a meaning to is never the name of something else."""
+"""Names in generated code: what Python, a framework or the file itself gives a meaning to is never another thing's name."""
 
 from __future__ import annotations
 
@@ -8,28 +8,9 @@ import re
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-#: Words that a generated file uses: of Python, of torch, and its own.
-RESERVED = (
-    frozenset(keyword.kwlist)
-    | frozenset(dir(builtins))
-    | frozenset(
-        [
-            *(
-                "F",
-                "Tensor",
-                "nn",
-                "torch",
-                "OrderedDict",
-                "Callable",
-                "Iterator",
-                "checkpoint",
-                "contextmanager",
-                "nullcontext",
-            ),
-            *("PadChannels", "Scale", "Subsample", "drop_samples", "initialise", "recomputed"),
-            *("self", "stage", "index", "depth", "position", "outputs"),
-        ]
-    )
+#: Words of Python, and those that generated files give a meaning to, whatever their framework.
+PYTHON = frozenset(
+    [*keyword.kwlist, *dir(builtins), "self", "stage", "index", "depth", "position", "outputs", "initialise"]
 )
 
 
@@ -54,12 +35,12 @@ def counted(names: Sequence[str]) -> Counted | None:
     return Counted(prefix, first, step)
 
 
-def python_name(name: str, others: Collection[str]) -> str:
+def python_name(name: str, others: Collection[str], reserved: Collection[str]) -> str:
     """The name of an argument or a variable: its own, or with _ behind it where that means something else already."""
-    if name not in RESERVED and not name.startswith("_"):
+    if name not in reserved and not name.startswith("_"):
         return name
     free = (name.lstrip("_") or "p") + "_"
-    while free in others or free in RESERVED:
+    while free in others or free in reserved:
         free += "_"
     return free
 
@@ -70,10 +51,10 @@ def snake(name: str) -> str:
 
 
 class Allocator:
-    """Gives classes, functions and stages names that no two share, and that no variable has."""
+    """Gives classes, functions and stages names that no two share, and that neither a variable nor the framework has."""
 
-    def __init__(self, variables: Collection[str]) -> None:
-        self.taken = {*RESERVED, *variables}
+    def __init__(self, variables: Collection[str], reserved: Collection[str]) -> None:
+        self.taken = {*reserved, *variables}
 
     def name(self, wanted: str) -> str:
         """This name, or with a number behind it."""

@@ -1,0 +1,82 @@
+"""What a file needs that PyTorch lacks: modules for some ops, and functions for what training does."""
+
+from __future__ import annotations
+
+from rescompile.codegen.program import Recomputed, Statement, Thinned
+from rescompile.ir import ops
+from rescompile.ir.ops import Kind
+
+#: Modules, by the op that they are.
+SUPPORT: dict[type[Kind], str] = {
+    ops.Scale: '''
+class Scale(nn.Module):
+    """Multiplies by a constant."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+''',
+    ops.Subsample: '''
+class Subsample(nn.Module):
+    """Keeps every stride-th row and column of a map, the first ones included."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.height = height
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, :: self.height, :: self.width]
+''',
+    ops.PadChannels: '''
+class PadChannels(nn.Module):
+    """Appends channels of zeros until there are `channels`."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x, (0, 0, 0, 0, 0, self.channels - x.shape[1]))
+''',
+}
+
+#: Functions, by the statement that calls them.
+HELPERS: dict[type[Statement], str] = {
+    Thinned: '''
+def drop_samples(x: Tensor, survival: float) -> Tensor:
+    """Keeps each sample of a batch with the probability `survival`; the others are zero."""
+    kept = torch.rand([x.shape[0]] + [1] * (x.dim() - 1), device=x.device) < survival
+    return x * kept
+''',
+    Recomputed: '''
+@torch.jit.unused
+def recomputed(
+    owner: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor
+) -> Tensor:
+    """Calls a method of `owner` without keeping what happens inside; backward calls it again."""
+    norms = [
+        (module, module.momentum, module.num_batches_tracked)
+        for module in owner.modules()
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))
+    ]
+
+    @contextmanager
+    def again() -> Iterator[None]:
+        for norm, _, _ in norms:  # a batch counts once
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        try:
+            yield
+        finally:
+            for norm, momentum, count in norms:
+                norm.momentum, norm.num_batches_tracked = momentum, count
+
+    y: Tensor = checkpoint(
+        function, x, use_reentrant=False, context_fn=lambda: (nullcontext(), again())
+    )
+    return y
+''',
+}

@@ -1,0 +1,171 @@
+"""Class plan -> what a constructor makes: modules, lists of them, rows of copies and the loops for both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from rescompile.codegen.class_plan import Class, Copies, Group, Item, Join, Layer, Row, Run, Tap, Use, scope_names
+from rescompile.codegen.dialect import Dialect
+from rescompile.codegen.naming import Counted, counted
+from rescompile.codegen.program import (
+    Constructed,
+    Copied,
+    Entry,
+    Filled,
+    Joined,
+    Listed,
+    Listing,
+    Looped,
+    Make,
+    MakeLayer,
+    New,
+    NewStage,
+    Number,
+)
+from rescompile.ir import ops
+
+#: So many copies in a list of modules are made by a loop.
+LOOP = 3
+
+
+@dataclass(frozen=True)
+class Names:
+    """The attributes of a class: those that the plan left open, by the id of their item, and all that modules have."""
+
+    chosen: Mapping[int, str]
+    taken: frozenset[str]
+
+    def of(self, item: Group | Row | Use | Run | Join) -> str:
+        """The attribute of an item: the module of a part, the number of a merge that drops its branch."""
+        return self.chosen.get(id(item)) or item.name or ""
+
+
+def attributes(of: Class, dialect: Dialect) -> Names:
+    """The names of the attributes of a class."""
+    made = [item for item in walk(of.items) if not isinstance(item, Layer) or is_module(item, dialect)]
+    modules = {item.name for item in made if isinstance(item, Layer | Group | Use | Row | Copies)}
+    numbers = set(scope_names(of.items))
+    chosen: dict[int, str] = {}
+    for item in made:
+        if isinstance(item, Run):
+            modules.add(chosen.setdefault(id(item), _free(item.name, modules)))
+        elif isinstance(item, Join) and item.survival is not None:
+            numbers.add(chosen.setdefault(id(item), _free("survival", numbers)))
+    return Names(chosen, frozenset(modules))
+
+
+def _free(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+def is_module(layer: Layer, dialect: Dialect) -> bool:
+    """Whether an op in the body of a class becomes a module of it."""
+    return not dialect.applies(layer) and layer.kind is not ops.Identity
+
+
+def walk(items: Sequence[Item]) -> Iterator[Item]:
+    """The items in the body of a class, in order; those in lists of modules are not entered."""
+    for item in items:
+        yield item
+        if isinstance(item, Join):
+            for branch in item.branches:
+                yield from walk(branch)
+        elif isinstance(item, Tap):
+            yield from walk(item.items)
+
+
+def constructed(of: Class, names: Names, dialect: Dialect, rolls: bool) -> tuple[Constructed, ...]:
+    """What the constructor of a class makes, numbers first; `rolls`, with modules that repeat in a list made by a loop."""
+    numbers: list[Constructed] = []
+    entries: list[Constructed] = []
+    for item in walk(of.items):
+        match item:
+            case Layer() if is_module(item, dialect):
+                entries.append(Entry(item.name, MakeLayer(item), item.when))
+            case Group():
+                entries.append(_group_entry(item, dialect, rolls))
+            case Run():
+                alone = len(item.items) == 1 and isinstance(item.items[0], Layer)
+                made = _nameless(item, dialect)
+                entries.append(Entry(names.of(item), made.parts[0].made if alone else made, item.when))
+            case Use():
+                entries.append(Entry(item.name, _new(item), item.when))
+            case Row():
+                entries.append(Entry(item.name, _row(item), item.when))
+            case Copies():
+                entries.append(Copied(item.name, _new(item.use), item.count))
+            case Join() if item.survival is not None:
+                numbers.append(Number(names.of(item), item.survival))
+    return (*numbers, *entries)
+
+
+def _new(use: Use) -> New:
+    return New(use.of, use.arguments)
+
+
+def _group_entry(group: Group, dialect: Dialect, rolls: bool) -> Constructed:
+    """A list of modules: one whose modules are called by words is filled one by one, or by a loop where they count."""
+    made = _listing(group.items, dialect)
+    if group.when is None and group.name.isidentifier():
+        if rolls and (loop := _loop(made.parts, dialect)):
+            depth, parts = loop
+            return Looped(group.name, depth, parts)
+        if made.parts and all(part.name.isidentifier() for part in made.parts):
+            return Filled(group.name, made.parts)
+    return Entry(group.name, made, group.when)
+
+
+def _listing(items: Sequence[Item], dialect: Dialect) -> Listing:
+    """Modules one after the other, each of which may work in place on what the one before it gives."""
+    parts: list[Listed] = []
+    fresh = False
+    for item in items:
+        made: Make
+        match item:
+            case Layer():
+                made = MakeLayer(item, fresh)
+            case Use():
+                made = _new(item)
+            case Row():
+                made = _row(item)
+            case Group():
+                made = _listing(item.items, dialect)
+            case Run():
+                made = _nameless(item, dialect)
+            case _:
+                raise AssertionError(f"{item} stands in a list of modules")
+        fresh = isinstance(item, Layer) and dialect.is_fresh(item.kind) and item.when is None
+        parts.append(Listed(item.name, made, item.when))
+    return Listing(tuple(parts))
+
+
+def _nameless(run: Run, dialect: Dialect) -> Listing:
+    """Modules that own nothing, so that their places may be their names."""
+    return Listing(tuple(replace(part, name=str(at)) for at, part in enumerate(_listing(run.items, dialect).parts)))
+
+
+def _row(row: Row) -> Make:
+    """A row of copies."""
+    parts = tuple(
+        (part.name, _new(part)) if isinstance(part, Use) else NewStage(part.stage, part.arguments) for part in row.parts
+    )
+    if len(parts) == 1 and isinstance(parts[0], NewStage):
+        return parts[0]
+    numbered = any(part.stage.member is None if isinstance(part, NewStage) else part[0].isdigit() for part in parts)
+    return Joined(parts, numbered)
+
+
+def _loop(parts: Sequence[Listed], dialect: Dialect) -> tuple[int, tuple[tuple[Counted, Listed], ...]] | None:
+    """A whole list of modules as copies of the first few: how many, and each of the few with how its names count."""
+    texts = [dialect.listed(part) for part in parts]
+    for period in range(1, len(parts) // LOOP + 1):
+        depth, rest = divmod(len(parts), period)
+        if rest or any(text != texts[at % period] for at, text in enumerate(texts)):
+            continue
+        rules = [counted([part.name for part in parts[at::period]]) for at in range(period)]
+        found = tuple((rule, part) for rule, part in zip(rules, parts[:period], strict=True) if rule is not None)
+        return (depth, found) if len(found) == period else None
+    return None
