@@ -1,6 +1,6 @@
 """PyTorch source: one file that imports torch alone, with one class per kind of block, for other projects to own.
 
-The text follows from the outline of the network; lines do not grow with depth. What is written is parsed again and held to a
+The text follows from the class plan of the network; lines do not grow with depth. What is written is parsed again and held to a
 short list of what such a file may contain, so nothing in a spec can put code of its own into it.
 """
 
@@ -12,9 +12,9 @@ from typing import Any
 
 from rescompile.analysis.dynamic_shapes import sizes
 from rescompile.backend import Artifact, Option
-from rescompile.codegen import outline
+from rescompile.codegen import plan_classes
 from rescompile.codegen.allow_list import check
-from rescompile.codegen.class_plan import Outline
+from rescompile.codegen.class_plan import ClassPlan
 from rescompile.codegen.lowering import lower
 from rescompile.codegen.program import Program, Recomputed, Thinned, layers, parts
 from rescompile.codegen.prose import class_doc, head
@@ -57,7 +57,7 @@ def emit(network: Network, weights: Weights | None, *, style: str = "classes", d
     """
     free = sizes(network, dynamic, training=True).data() if dynamic is not None else {}
     text = source(network, flat=style == "flat", free=free)
-    sealed = b"".join(bytes(chunk) for chunk in checksum.sealed([text.encode() + b"\n\n"], b"# ", b": ", b"\n"))
+    sealed = b"".join(bytes(chunk) for chunk in checksum.with_checksum([text.encode() + b"\n\n"], b"# ", b": ", b"\n"))
     return Artifact(
         network,
         SUFFIX,
@@ -68,7 +68,7 @@ def emit(network: Network, weights: Weights | None, *, style: str = "classes", d
 
 def source(network: Network, flat: bool = False, free: Mapping[str, Any] = MappingProxyType({})) -> str:
     """The text of the file, without its seal; `free` are the axes of the image whose sizes its docstring tells."""
-    plan = outline(network, _TORCH.reserved, unrolled=flat)
+    plan = plan_classes(network, _TORCH.reserved, unrolled=flat)
     program = lower(plan, _TORCH, rolls=not flat)
     text = template("rescompile.backends.torch", "template.py.jinja", _TORCH, _IMPORTS).render(
         program=program,
@@ -89,7 +89,7 @@ def _support(program: Program) -> Iterator[str]:
     yield from (text for kind, text in SUPPORT.items() if kind in made)
 
 
-def _training(plan: Outline) -> Iterator[str]:
+def _training(plan: ClassPlan) -> Iterator[str]:
     """What a user must know before training this network."""
     survivals = {node.survival.unit for node in plan.residuals() if node.survival}
     if "batch" in survivals:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from rescompile.codegen.class_plan import Argument, Layer, Stage
+from rescompile.codegen.class_plan import IN, Argument, Layer, Stage
 from rescompile.codegen.naming import Counted
 from rescompile.codegen.program import (
     Apply,
@@ -23,7 +23,6 @@ from rescompile.codegen.program import (
     Part,
     Var,
 )
-from rescompile.codegen.spelling import IN
 from rescompile.codegen.terms import mentioned, operation, python
 from rescompile.ir.expressions import Term
 from rescompile.ir.ops import Kind

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from rescompile.codegen.class_plan import Class, Copies, Group, Item, Join, Layer, Row, Run, Tap, Use
+from rescompile.codegen.class_plan import Class, Copies, Group, Item, Join, Layer, Row, Run, Tap, Use, gives_output
 from rescompile.codegen.constructor import Names
 from rescompile.codegen.dialect import Dialect
 from rescompile.codegen.program import (
@@ -218,7 +218,7 @@ class Forward:
         again = self.new_branch(join) if self.checkpoint and not body.again else None
         for at, items in enumerate(join.branches):
             local = own_locals[at] if own_locals else body.variable()
-            if at == again and not _gives_output(items):
+            if at == again and not gives_output(items):
                 result = self.recomputed(body, join, items, given[at])
             else:
                 result = self.run(body, items, Value(given[at]), local)
@@ -338,16 +338,3 @@ def _is_identity(items: Sequence[Item]) -> bool:
 def _skips(item: Item) -> bool:
     """Whether a merge may leave its branch out."""
     return isinstance(item, Join) and item.sample.survival is not None and item.sample.survival.unit == "batch"
-
-
-def _gives_output(items: Sequence[Item]) -> bool:
-    """Whether an output comes from inside of items."""
-    for item in items:
-        match item:
-            case Tap() if item.output is not None and item.mode != "never":
-                return True
-            case Join() if any(_gives_output(branch) for branch in item.branches):
-                return True
-            case Use() if item.of.taps:
-                return True
-    return False

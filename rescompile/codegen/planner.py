@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from rescompile.codegen.class_plan import IN, Class, ClassPlan, Stage
 from rescompile.codegen.classes import plan_class
 from rescompile.codegen.columns import Misfit
-from rescompile.codegen.naming import Allocator, snake
+from rescompile.codegen.naming import PYTHON, Allocator, snake
 from rescompile.codegen.registry import PlannedClass, Registry
 from rescompile.codegen.roles import Roles
 from rescompile.codegen.stages import Schedule, member_rule, plan_stage, survival_schedules
@@ -31,19 +31,20 @@ class InstanceGroup:
     inner: set[Key] = field(default_factory=set)
 
 
-def plan_classes(network: Network, unrolled: bool = False) -> ClassPlan:
-    """The classes of a network, each before those that use it; `unrolled`, one for each block, with its own numbers."""
-    return _Planner(network, unrolled).plan()
+def plan_classes(network: Network, reserved: Collection[str], unrolled: bool = False) -> ClassPlan:
+    """The classes of a network, each before those that use it; `unrolled`, one for each block, with its own numbers. Names
+    that the framework or its files give a meaning to are `reserved`."""
+    return _Planner(network, PYTHON | frozenset(reserved), unrolled).plan()
 
 
 class _Planner:
     """Plans one network."""
 
-    def __init__(self, network: Network, unrolled: bool) -> None:
+    def __init__(self, network: Network, reserved: frozenset[str], unrolled: bool) -> None:
         self.network, self.unrolled = network, unrolled
         self.roles = Roles(network, unrolled)
-        self.registry = Registry(network, self.roles)
-        self.allocate = Allocator(self.registry.variables)
+        self.registry = Registry(network, self.roles, reserved)
+        self.allocate = Allocator(self.registry.variables, reserved)
         self.classes: list[Class] = []
         self.stages: list[Stage] = []
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
 
-from rescompile.codegen.class_plan import Class, Layer, Outline, Stage
+from rescompile.codegen.class_plan import Class, ClassPlan, Layer, Stage
 from rescompile.codegen.naming import Counted
 from rescompile.ir.expressions import Term
 from rescompile.ir.ops import Kind
@@ -315,7 +315,7 @@ class Code:
 class Program:
     """A network: its classes, each before those that use it, the last one being the network itself."""
 
-    plan: Outline
+    plan: ClassPlan
     classes: tuple[Code, ...]
 
 

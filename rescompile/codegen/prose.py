@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rescompile.analysis.dynamic_shapes import said
-from rescompile.codegen.class_plan import Class, Outline
+from rescompile.codegen.class_plan import Class, ClassPlan
 from rescompile.codegen.layout import WIDTH
 from rescompile.ir.network import LOGITS, Network
 
@@ -25,7 +25,7 @@ def head(network: Network) -> Iterator[str]:
         yield from textwrap.wrap(prose(f"passes {', '.join(network.passes)}"), WIDTH)
 
 
-def class_doc(of: Class, plan: Outline, free: Mapping[str, Any], notes: Iterable[str]) -> list[str]:
+def class_doc(of: Class, plan: ClassPlan, free: Mapping[str, Any], notes: Iterable[str]) -> list[str]:
     """What a class is, and the shapes that it maps: paragraphs; `notes` are more of them, for the network itself."""
     network, is_root = plan.network, of is plan.root
     words = prose(of.doc if not is_root else network.name)

@@ -42,6 +42,7 @@ class Registry:
 
     network: Network
     roles: Roles
+    reserved: frozenset[str]
     classes: dict[int, PlannedClass] = field(default_factory=dict)
     stages: dict[int, PlannedStage] = field(default_factory=dict)
 
@@ -53,7 +54,7 @@ class Registry:
 
     def python_name(self, name: str) -> str:
         """The name in the file of a name in the spec."""
-        return python_name(name, self.variables)
+        return python_name(name, self.variables, self.reserved)
 
     def segments(self, row: Series) -> list[tuple[PlannedClass, list[Series]]]:
         """The copies of a row, with neighbours of one class together."""

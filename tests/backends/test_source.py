@@ -36,7 +36,6 @@ torch = pytest.importorskip("torch", reason="the text is executed with torch: pi
 
 from source_mutants import MUTANTS
 from sources import (
-    STALE,
     compare,
     drawn,
     empty,
@@ -49,20 +48,21 @@ from sources import (
     skeleton,
     source,
     tensors_of,
-    without_hints,
 )
 from torch import nn
+from variants import STALE, shallow, without_hints
 
 import rescompile
 from rescompile import backend
 from rescompile.diagnostics.errors import SpecError, UsageError
-from rescompile.ir.network import Network, Op, Parallel, Series, walk
+from rescompile.ir.network import Network, Op, Parallel, Series
 from rescompile.ir.verifier import verify
 from rescompile.passes import apply
 from rescompile.weights import draw, from_arrays
 
 Array = NDArray[Any]
 checking: Any = import_module("rescompile.codegen.allow_list")
+ALLOWED: Any = import_module("rescompile.backends.torch.allowed").ALLOWED
 
 #: Networks with more tensors are left out where every block has a text of its own.
 FLAT = 130
@@ -235,26 +235,6 @@ def test_state_dict_of_flat_text(name: str) -> None:
 
 
 # --- what it computes -------------------------------------------------------------------------------------------------
-
-
-def shallow(name: str) -> Network:
-    """A network of the zoo with rows of at most three copies and a small input, where it can have them: every construct is
-    still there, and the interpreter takes no time."""
-    network = facts.network(name)
-    deep = {
-        path.rpartition(".")[0]
-        for path, node in walk(network.root)
-        if isinstance(node, Series) and node.call and (node.call.depth or 0) > 3
-    }
-    rows = [f"{row}.depth=3" for row in sorted(deep) if row]
-    for size in (8, 32, None):
-        smaller = [] if size is None or len(network.input) < 3 else [f"input=[{network.input[0]},{size},{size}]"]
-        for settings in ((*rows, *smaller), smaller):
-            try:
-                return facts.network(name, *settings)
-            except SpecError:
-                continue
-    return network
 
 
 def variants(network: Network, weights: dict[str, Array], seed: int) -> Iterator[tuple[Network, Any]]:
@@ -1008,13 +988,13 @@ HEAD = "import torch\nimport torch.nn.functional as F\nfrom torch import Tensor,
 def test_check_refuses(attack: str) -> None:
     """Whatever generated source has no need of."""
     with pytest.raises(checking.Refused):
-        checking.check(HEAD + attack)
+        checking.check(HEAD + attack, ALLOWED)
 
 
 def test_everything_written_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check sees the very text that is handed out, whatever the style; that of the whole zoo passes elsewhere here."""
     seen: list[str] = []
-    monkeypatch.setattr(import_module("rescompile.backends.source"), "check", seen.append)
+    monkeypatch.setattr(import_module("rescompile.backends.source"), "check", lambda text, _: seen.append(text))
     network = facts.network("resnet20_cifar")
     texts = [source(network), source(network, flat=True)]
     assert seen == texts

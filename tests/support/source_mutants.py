@@ -1,21 +1,24 @@
-"""Mistakes that a writer of source makes, each planted into the class plan or the backend for a while; see `mutants.py`."""
+"""Mistakes that a writer of source makes, each planted into the class plan, the program or the backend for a while; see
+`mutants.py`. Those in OF_PROGRAMS need no framework to be seen."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib import import_module
 from typing import Any
 
 import pytest
 
-from rescompile.codegen import class_plan, class_scope, registry, stages, terms
+from rescompile.codegen import class_plan, class_scope, forward, lowering, program, registry, stages, terms
+from rescompile.codegen.program import Add, Apply, Entry, Listed, Merged, Scaled, Thinned, Unpack
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 
-_classes: Any = import_module("rescompile.backends.torch.classes")
+_source: Any = import_module("rescompile.backends.source")
 _ops: Any = import_module("rescompile.backends.torch.spellings")
+_support: Any = import_module("rescompile.backends.torch.support")
 Patch = pytest.MonkeyPatch
 
 #: The mistakes by their names.
@@ -75,13 +78,6 @@ def a_row_begins_like_the_first_row(patch: Patch) -> None:
 
 
 @planted
-def channels_are_split_elsewhere(patch: Patch) -> None:
-    right = _classes.ClassWriter.parts
-    patch.setattr(_classes, "_LOCALS", ())  # so that all parts are made there
-    patch.setattr(_classes.ClassWriter, "parts", lambda self, text, count: right(self, f"{text}.roll(1, 1)", count))
-
-
-@planted
 def channels_stay_along_a_row(patch: Patch) -> None:
     patch.setattr(stages, "Stage", lambda *given: replace(class_plan.Stage(*given), then=None))
 
@@ -122,15 +118,14 @@ def form(name: str, kind: type[ops.Kind], **changes: Callable[[Any], Any]) -> No
         return value if isinstance(value, Term) else terms.constant(value)
 
     def plant(patch: Patch) -> None:
-        right = _ops.FORMS[kind]
+        right = _ops.TABLE[kind]
 
-        def other(layer: Any) -> Any:
-            return replace(
-                layer, attributes={**layer.attributes, **{k: term(new(layer)) for k, new in changes.items()}}
-            )
+        def wrong(layer: Any, texts: Any) -> Any:
+            changed = {**layer.attributes, **{k: term(new(layer)) for k, new in changes.items()}}
+            texts = {key: terms.python(value) for key, value in changed.items()}
+            return right.arguments(replace(layer, attributes=changed), texts)
 
-        function = right.function and (lambda layer, *rest: right.function(other(layer), *rest))
-        patch.setitem(_ops.FORMS, kind, _ops.Form(lambda layer: right.module(other(layer)), function))
+        patch.setitem(_ops.TABLE, kind, replace(right, arguments=wrong))
 
     MUTANTS[name] = plant
 
@@ -152,22 +147,22 @@ form("scale_by_one", ops.Scale, factor=lambda layer: 1.0)
 
 @planted
 def another_default_is_left_out(patch: Patch) -> None:
-    patch.setitem(_ops._DEFAULTS, "eps", "0.01")
+    patch.setitem(_ops.DEFAULTS, "eps", "0.01")
 
 
 @planted
 def leaky_slope_of_torch(patch: Patch) -> None:
-    patch.setitem(_ops._DEFAULTS, "negative_slope", "0.2")
+    patch.setitem(_ops.DEFAULTS, "negative_slope", "0.2")
 
 
 @planted
 def sigmoid_and_tanh_swapped(patch: Patch) -> None:
-    patch.setitem(_ops._ACTS, "sigmoid", _ops._ACTS["tanh"])
+    patch.setitem(_ops.ACTS, "sigmoid", _ops.ACTS["tanh"])
 
 
 @planted
 def gelu_always_exact(patch: Patch) -> None:
-    patch.delitem(_ops._ACT_WORDS, "gelu_tanh")
+    patch.delitem(_ops.ACT_ARGUMENTS, "gelu_tanh")
 
 
 @planted
@@ -177,60 +172,106 @@ def group_norm_as_batch_norm(patch: Patch) -> None:
 
 @planted
 def channels_padded_in_front(patch: Patch) -> None:
-    text = _ops.SUPPORT[ops.PadChannels]
+    text = _support.SUPPORT[ops.PadChannels]
     patch.setitem(
-        _ops.SUPPORT, ops.PadChannels, text.replace("0, self.channels - x.shape[1])", "self.channels - x.shape[1], 0)")
+        _support.SUPPORT,
+        ops.PadChannels,
+        text.replace("0, self.channels - x.shape[1])", "self.channels - x.shape[1], 0)"),
     )
 
 
 @planted
 def subsample_from_the_second(patch: Patch) -> None:
-    text = _ops.SUPPORT[ops.Subsample]
-    patch.setitem(_ops.SUPPORT, ops.Subsample, text.replace(":: self.height", "1 :: self.height"))
+    text = _support.SUPPORT[ops.Subsample]
+    patch.setitem(_support.SUPPORT, ops.Subsample, text.replace(":: self.height", "1 :: self.height"))
 
 
-# --- forward ----------------------------------------------------------------------------------------------------------
+# --- programs ---------------------------------------------------------------------------------------------------------
+
+#: Those among the mistakes that lowering makes, as changes of what it makes or of how.
+OF_PROGRAMS: dict[str, Callable[[Patch], None]] = {}
 
 
-@planted
-def everything_in_place(patch: Patch) -> None:
-    right = _ops.FORMS[ops.Act]
-    patch.setitem(
-        _ops.FORMS, ops.Act, _ops.Form(right.module, lambda layer, value, fresh: right.function(layer, value, True))
-    )
+def lowering_plants(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
+    """List a mistake of lowering."""
+    OF_PROGRAMS[plant.__name__] = plant
+    return planted(plant)
 
 
-@planted
-def one_local_for_all(patch: Patch) -> None:
-    patch.setattr(_classes.ClassWriter, "new_local", lambda self: "y")
+def rewritten(node: Any, change: Callable[[Any], Any]) -> Any:
+    """A program with every value, statement and entry replaced by what `change` makes of it; those that become None are gone."""
+    if isinstance(node, tuple):
+        changed = [new for item in node if (new := rewritten(item, change)) is not None]
+        return type(node)(*changed) if hasattr(node, "_fields") else tuple(changed)
+    if type(node).__module__ != program.__name__:
+        return node
+    return change(replace(node, **{f.name: rewritten(getattr(node, f.name), change) for f in fields(node)}))
 
 
-def merged(name: str, merge: str, change: Callable[[list[Any]], list[Any]]) -> None:
-    """A mistake in the order of branches."""
+def program_mutant(name: str, change: Callable[[Any], Any]) -> None:
+    """A mistake in every program: `change` is made of each of its parts."""
 
     def plant(patch: Patch) -> None:
-        right = _classes.ClassWriter.join
+        right = lowering.lower
 
-        def wrong(self: Any, join: Any, value: Any, own: str, act: Any) -> Any:
-            if join.merge == merge:
-                join = replace(join, branches=change(join.branches))
-            return right(self, join, value, own, act)
+        def wrong(*given: Any, **keywords: Any) -> Any:
+            made = right(*given, **keywords)
+            return replace(made, classes=rewritten(made.classes, change))
 
-        patch.setattr(_classes.ClassWriter, "join", wrong)
+        patch.setattr(lowering, "lower", wrong)
+        patch.setattr(_source, "lower", wrong)
 
-    MUTANTS[name] = plant
-
-
-merged("concat_reversed", "concat", lambda branches: branches[::-1])
-merged("gate_inverted", "gate", lambda branches: [branches[2], branches[1], branches[0]])
-merged("last_addend_forgotten", "add", lambda branches: branches[: max(2, len(branches) - 1)])
+    MUTANTS[name] = OF_PROGRAMS[name] = plant
 
 
-@planted
-def survival_forgotten_in_evaluation(patch: Patch) -> None:
-    right = _classes.ClassWriter.join
+def merged(name: str, how: str, change: Callable[[tuple[Any, ...]], tuple[Any, ...]]) -> None:
+    """A mistake in the order of branches."""
 
-    def wrong(self: Any, join: Any, value: Any, own: str, act: Any) -> Any:
-        return right(self, replace(join, survival=None), value, own, act)
+    def wrong(part: Any) -> Any:
+        return replace(part, values=change(part.values)) if isinstance(part, Merged) and part.how == how else part
 
-    patch.setattr(_classes.ClassWriter, "join", wrong)
+    program_mutant(name, wrong)
+
+
+merged("concat_reversed", "concat", lambda values: values[::-1])
+merged("gate_inverted", "gate", lambda values: (values[2], values[1], values[0]))
+merged("last_factor_forgotten", "mul", lambda values: values[:-1] if len(values) > 2 else values)
+program_mutant("addend_in_place_forgotten", lambda part: None if isinstance(part, Add) else part)
+program_mutant("survival_forgotten_in_evaluation", lambda part: None if isinstance(part, Scaled | Thinned) else part)
+program_mutant("everything_in_place", lambda part: replace(part, in_place=True) if isinstance(part, Apply) else part)
+program_mutant(
+    "channels_are_split_elsewhere",
+    lambda part: replace(part, targets=part.targets[::-1]) if isinstance(part, Unpack) else part,
+)
+program_mutant(
+    "conditions_forgotten", lambda part: replace(part, when=None) if isinstance(part, Entry | Listed) else part
+)
+
+
+@lowering_plants
+def last_addend_forgotten(patch: Patch) -> None:
+    right = forward.Forward.merged
+
+    def wrong(self: Any, body: Any, join: Any, source: Any) -> Any:
+        branches = join.branches if join.merge != "add" else join.branches[: max(2, len(join.branches) - 1)]
+        return right(self, body, replace(join, branches=branches), source)
+
+    patch.setattr(forward.Forward, "merged", wrong)
+
+
+@lowering_plants
+def one_local_for_all(patch: Patch) -> None:
+    patch.setattr(forward.Body, "variable", lambda self: "y")
+
+
+@lowering_plants
+def side_branches_free_what_follows(patch: Patch) -> None:
+    """A fault that there was: variables of what follows counted as passing after a side branch."""
+    right = forward.Forward.tap
+
+    def wrong(self: Any, body: Any, *given: Any) -> Any:
+        with pytest.MonkeyPatch.context() as inside:
+            inside.setattr(forward.Body, "branch", lambda body: replace(body, busy=set(body.busy)))
+            return right(self, body, *given)
+
+    patch.setattr(forward.Forward, "tap", wrong)

@@ -1,12 +1,10 @@
-"""Generated source as a module of its own, trees changed behind the back of their hints, and what two of them compute."""
+"""Generated source as a module of its own, and what two of them compute."""
 
 from __future__ import annotations
 
 import ast
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from random import Random
 from typing import Any
 
 import numpy as np
@@ -17,11 +15,9 @@ from torch import Tensor, nn
 
 from rescompile import backend
 from rescompile.ir.interpreter import interpret
-from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, join, name_of, parameters, scope, walk
-from rescompile.ir.ops import Act, Conv, Norm
+from rescompile.ir.network import Network, parameters
 
 Array = NDArray[Any]
-Change = Callable[[str, Node], Node]
 
 #: How far a float64 module may be from the float64 interpreter, relative to the RMS of the output. A deep network without
 #: shortcuts can magnify rounding far more; there, by as much as it magnifies a change of its input in the last place.
@@ -120,127 +116,6 @@ def drawn(network: Network, seed: int, batch: int = 3) -> tuple[dict[str, Array]
     """Weights under which every mistake shows, and an input in float64."""
     x = np.random.default_rng([seed, 2]).standard_normal((batch, *network.input))
     return random_weights(network, x, seed), x
-
-
-# --- trees whose hints are wrong or missing ---------------------------------------------------------------------------
-
-
-def rebuilt(node: Node, change: Change, path: str = "") -> Node:
-    """The tree with every node replaced by what `change` makes of it and its full name, children first."""
-    inner = scope(path, node)
-    match node:
-        case Series():
-            node = replace(node, children=tuple(rebuilt(child, change, inner) for child in node.children))
-        case Parallel():
-            branches = tuple(rebuilt(branch, change, inner) for branch in node.branches)
-            node = replace(node, branches=branches)  # type: ignore[arg-type]
-        case Side():
-            node = replace(node, child=rebuilt(node.child, change, inner))  # type: ignore[arg-type]
-    return change(join(path, name_of(node)), node)
-
-
-def changed(network: Network, change: Change) -> Network:
-    """The network with every node changed."""
-    return replace(network, root=rebuilt(network.root, change))  # type: ignore[arg-type]
-
-
-def without_hints(network: Network) -> Network:
-    """The same tree, with nothing left of the expressions that its numbers came from."""
-
-    def bare(_: str, node: Node) -> Node:
-        if isinstance(node, Op):
-            return replace(node, hints={}, when=None, origin=None)
-        if isinstance(node, Side):
-            return replace(node, origin=None)
-        node = replace(node, when=None, origin=None)
-        return replace(node, call=replace(node.call, hints={})) if isinstance(node, Series) and node.call else node
-
-    return replace(changed(network, bare), parameters={}, definitions={})
-
-
-def other_kernel(network: Network, random: Random) -> Network | None:
-    """One convolution, in one copy of its block, looks further than its definition says."""
-
-    def wider(kind: Any) -> Any:
-        padding = tuple(p + d for p, d in zip(kind.pads, kind.dilation, strict=True))
-        return replace(kind, kernel=tuple(k + 2 for k in kind.kernel), padding=padding)
-
-    return _elsewhere(network, random, Conv, wider)
-
-
-def other_dilation(network: Network, random: Random) -> Network | None:
-    """One convolution has gaps that its definition does not have."""
-
-    def wider(kind: Any) -> Any:
-        padding = tuple(p + (k - 1) // 2 for p, k in zip(kind.pads, kind.kernel, strict=True))
-        return replace(kind, dilation=tuple(d + 1 for d in kind.dilation), padding=padding)
-
-    return _elsewhere(
-        network, random, Conv, wider, lambda kind: all(k % 2 for k in kind.kernel) and max(kind.kernel) > 1
-    )
-
-
-def other_eps(network: Network, random: Random) -> Network | None:
-    """One norm has another epsilon than its copies."""
-    return _elsewhere(network, random, Norm, lambda kind: replace(kind, eps=0.25))
-
-
-def _elsewhere(
-    network: Network, random: Random, kind: type, change: Callable[[Any], Any], fits: Callable[[Any], bool] = bool
-) -> Network | None:
-    """One op of a kind changed."""
-    places = [path for path, node in walk(network.root) if isinstance(node, Op) and isinstance(node.kind, kind)
-              and (fits is bool or fits(node.kind))]  # fmt: skip
-    if not places:
-        return None
-    place = random.choice(places)
-    return changed(
-        network,
-        lambda path, node: replace(node, kind=change(node.kind)) if isinstance(node, Op) and path == place else node,
-    )
-
-
-def other_activation(network: Network, random: Random) -> Network | None:
-    """The activations of one part of the network are another function."""
-    acts = [path for path, node in walk(network.root) if isinstance(node, Op) and isinstance(node.kind, Act)]
-    parts = sorted({path.split(".")[0] for path in acts if "." in path})
-    if not parts:
-        return None
-    part = random.choice(parts)
-
-    def other(path: str, node: Node) -> Node:
-        if isinstance(node, Op) and isinstance(node.kind, Act) and path.startswith(f"{part}."):
-            return replace(node, kind=replace(node.kind, kind="sigmoid" if node.kind.kind == "tanh" else "tanh"))
-        return node
-
-    return changed(network, other)
-
-
-def without_a_block(network: Network, random: Random) -> Network | None:
-    """One copy of a block that keeps the shape is gone, from wherever it stood in its row; so is its name."""
-    copies = [
-        path for path, node in walk(network.root)
-        if isinstance(node, Series) and node.call and node.call.index is not None and node.name
-        and node.input == node.output and not any(isinstance(inner, Side) for _, inner in walk(node))
-    ]  # fmt: skip
-    if not copies:
-        return None
-    place = random.choice(copies)
-
-    def shorter(path: str, node: Node) -> Node:
-        if not isinstance(node, Series):
-            return node
-        inner = scope("", node) if path == "" else path
-        kept = tuple(
-            child for child in node.children if join(inner, name_of(child)) != place or child.input != child.output
-        )
-        return replace(node, children=kept)
-
-    return changed(network, shorter)
-
-
-#: Changes that a pass could make, each of which leaves hints behind that are no longer true.
-STALE = (other_kernel, other_dilation, other_eps, other_activation, without_a_block)
 
 
 # --- the text as a tree -----------------------------------------------------------------------------------------------

@@ -1,0 +1,348 @@
+"""Programs run by numpy, without any framework: what lowering makes is held to the tree before a template sees it.
+
+What a program may overwrite is overwritten here, whether or not a framework would: a value that is still needed shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rescompile.codegen.class_plan import Class, Layer
+from rescompile.codegen.dialect import PythonDialect
+from rescompile.codegen.program import (
+    Add,
+    Apply,
+    Beside,
+    Call,
+    Code,
+    Copied,
+    Entry,
+    Expr,
+    Filled,
+    Joined,
+    Let,
+    Listed,
+    Listing,
+    Looped,
+    Make,
+    MakeLayer,
+    Merged,
+    New,
+    NewStage,
+    Number,
+    Output,
+    Part,
+    Parts,
+    Program,
+    Recomputed,
+    Return,
+    Scaled,
+    Statement,
+    Sum,
+    Survives,
+    Thinned,
+    Training,
+    Unpack,
+    Var,
+)
+from rescompile.codegen.terms import python
+from rescompile.ir import ops
+from rescompile.ir.expressions import Term
+from rescompile.ir.network import LOGITS
+from rescompile.ir.op_semantics import OPS
+
+Array = NDArray[Any]
+Scope = Mapping[str, Any]
+Module = Callable[[Array], Array]
+Outputs = dict[str, Array]
+
+
+class Plain(PythonDialect):
+    """A dialect of no framework: torch's traits, and a text that differs where modules do."""
+
+    identity = "identity"
+    reserved = frozenset[str]()
+    enough = 60
+
+    def is_fresh(self, kind: type[ops.Kind]) -> bool:
+        return kind in (ops.Conv, ops.Linear, ops.Norm)
+
+    def applies(self, layer: Layer) -> bool:
+        owns = layer.kind in (ops.Conv, ops.Linear, ops.Norm, ops.Identity)
+        return not owns and layer.when is None and all(t.head == "constant" for t in layer.attributes.values())
+
+    def is_tensor(self, value: Expr) -> bool:
+        return not isinstance(value, Call)
+
+    def module(self, layer: Layer, in_place: bool) -> str:
+        given = [python(layer.channels), *(f"{name}={python(term)}" for name, term in layer.attributes.items())]
+        return f"{layer.sample.kind.word}({', '.join(given)}, {getattr(layer.sample.kind, 'kind', '')}, {in_place})"
+
+    def function(self, layer: Layer, value: str, in_place: bool) -> str:
+        return f"{layer.kind.word}({value})"
+
+    def concat(self, values: str) -> str:
+        return f"concat([{values}])"
+
+    def sequence(self, pairs: Sequence[tuple[str, str]], numbered: bool) -> str:
+        return f"[{', '.join(f'{name}: {text}' for name, text in pairs)}]"
+
+
+class Stress(Plain):
+    """Every line ends after one op, and nothing may be overwritten."""
+
+    enough = -1
+
+    def is_fresh(self, kind: type[ops.Kind]) -> bool:
+        return False
+
+
+class Modules(Plain):
+    """Whatever can be a module is one."""
+
+    def applies(self, layer: Layer) -> bool:
+        return False
+
+
+class Greedy(Plain):
+    """Lines as long as can be."""
+
+    enough = 10**9
+
+
+def value_of(term: Term, scope: Scope) -> Any:
+    """The value of a term, as Python finds it."""
+    names = {"len": len, "max": max, "min": min, "int": int}
+    return eval(python(term), {"__builtins__": {}, **names}, dict(scope))
+
+
+@dataclass
+class Instance:
+    """A class with its arguments: the modules that its constructor makes."""
+
+    runner: Runner
+    code: Code
+    modules: dict[str, Any] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)
+
+    def __call__(self, x: Array) -> Array:
+        return self.body(self.code.body, {"x": x})
+
+    def body(self, statements: Sequence[Statement], local: dict[str, Any]) -> Array:
+        """Run a body up to its end."""
+        for statement in statements:
+            if isinstance(statement, Return):
+                return np.empty(0) if statement.value is None else self.value(statement.value, local)
+            self.run(statement, local)
+        raise AssertionError("a body without an end")
+
+    def run(self, statement: Statement, local: dict[str, Any]) -> None:
+        """Run a statement as evaluation does."""
+        match statement:
+            case Let(target, value):
+                local[target] = self.value(value, local)
+            case Add(target, value):
+                np.add(local[target], self.value(value, local), out=local[target])
+            case Unpack(targets, value):
+                local.update(zip(targets, np.split(self.value(value, local), len(targets), axis=1), strict=True))
+            case Parts(target, value, count):
+                number = count if isinstance(count, int) else len(self.modules[count])
+                local[target] = np.split(self.value(value, local), number, axis=1)
+            case Sum(target, copies, value, parts):
+                given = [self.value(value, local)] * len(self.modules[copies]) if parts is None else local[parts.name]
+                for at, (copy, part) in enumerate(zip(self.modules[copies], given, strict=True)):
+                    local[target] = local[target] + copy(part) if at else copy(part)
+            case Output(name, value):
+                assert name not in self.runner.outputs
+                self.runner.outputs[name] = self.value(value, local).copy()
+            case Survives(_, body, _):
+                for inner in body:
+                    self.run(inner, local)
+            case Scaled(target, kept, rescale) | Thinned(target, kept, rescale):
+                if rescale == "test":
+                    local[target] = local[target] * self.numbers[kept]
+            case Recomputed(target, method, value):
+                (found,) = [m for m in self.code.methods if m.name == method]
+                local[target] = self.body(found.body, {"x": self.value(value, local)})
+            case Training():
+                pass
+            case _:
+                raise AssertionError(statement)
+
+    def value(self, expr: Expr, local: Mapping[str, Any]) -> Array:
+        """The value of an expression."""
+        match expr:
+            case Var(name):
+                return local[name]
+            case Part(of, at):
+                return local[of.name][at]
+            case Call(module, inner, outputs):
+                made = self.modules[module]
+                assert outputs == (isinstance(made, Instance) and made.code.of.taps)
+                return made(self.value(inner, local))
+            case Apply(layer, inner, in_place):
+                return applied(made_op(layer, {}), self.value(inner, local), {}, in_place)
+            case Beside(copies, value, split):
+                modules = self.modules[copies]
+                given = local[value.name] if split else [local[value.name]] * len(modules)
+                return np.concatenate([copy(part) for copy, part in zip(modules, given, strict=True)], axis=1)
+            case Merged(how, values):
+                return merged(how, [self.value(item, local) for item in values])
+
+
+def merged(how: str, values: Sequence[Array]) -> Array:
+    """Values merged, in an array of their own."""
+    match how, values:
+        case "add", [first, *more]:
+            assert more
+            for value in more:
+                first = first + value
+            return first
+        case "mul", [first, *more]:
+            assert more
+            for value in more:
+                first = first * value
+            return first
+        case "gate", [new, gate, old]:
+            return old + gate * (new - old)
+        case "carry", [gate, old]:
+            return old - gate * old
+        case "concat", _:
+            return np.concatenate(values, axis=1)
+    raise AssertionError(how)
+
+
+def made_op(layer: Layer, scope: Scope) -> ops.Kind:
+    """The op of a layer, its attributes evaluated."""
+    kind = layer.sample.kind
+    sizes = {f.name for f in fields(kind) if f.metadata["attribute"].type == "size"}
+    found = {name: value_of(term, scope) for name, term in layer.attributes.items()}
+    return replace(kind, **{n: (v, v) if n in sizes and isinstance(v, int) else v for n, v in found.items()})
+
+
+def applied(op: ops.Kind, x: Array, tensors: Mapping[str, Array], in_place: bool) -> Array:
+    """What an op gives; written over its input where it may be."""
+    y = OPS[type(op)](op, x, tensors)
+    if in_place and y.shape == x.shape and y is not x:
+        x[...] = y
+        return x
+    return y
+
+
+class Runner:
+    """Makes the modules of a program, under the names of the tensors that they own."""
+
+    def __init__(self, program: Program, weights: Mapping[str, Array]) -> None:
+        self.codes = {id(code.of): code for code in program.classes}
+        self.weights = weights
+        self.names: list[str] = []
+        self.outputs: Outputs = {}
+        self.root = self.instance(program.plan.root, {}, {}, "")
+
+    def instance(self, of: Class, given: Mapping[str, Term], scope: Scope, path: str) -> Instance:
+        """An instance of a class."""
+        own = arguments(of.arguments, given, scope)
+        for name, term in of.lets:
+            own[name] = value_of(term, own)
+        made = Instance(self, self.codes[id(of)])
+        for entry in made.code.constructor:
+            assert entry.name not in made.modules
+            at = f"{path}{entry.name}."
+            match entry:
+                case Number(name, value):
+                    made.numbers[name] = value_of(value, own)
+                case Entry(name, make, when):
+                    made.modules[name] = self.listed(Listed(name, make, when), own, path)
+                case Filled(name, parts):
+                    made.modules[name] = chained([self.listed(part, own, at) for part in parts])
+                case Looped(name, depth, parts):
+                    made.modules[name] = chained(
+                        [
+                            self.listed(replace(part, name=f"{rule.prefix}{rule.first + index * rule.step}"), own, at)
+                            for index in range(depth)
+                            for rule, part in parts
+                        ]
+                    )
+                case Copied(name, new, count):
+                    made.modules[name] = [
+                        self.made(new, own, f"{at}{number}.") for number in range(value_of(count, own))
+                    ]
+        return made
+
+    def listed(self, part: Listed, scope: Scope, path: str) -> Module:
+        """A module, or the identity where its condition is false."""
+        if part.when is not None and not value_of(part.when, scope):
+            return lambda x: x
+        return self.made(part.made, scope, f"{path}{part.name}.")
+
+    def made(self, make: Make, scope: Scope, path: str) -> Module:
+        """A module."""
+        match make:
+            case MakeLayer(layer, in_place):
+                return self.layer(layer, in_place, scope, path)
+            case New(of, given):
+                return self.instance(of, given, scope, path)
+            case NewStage():
+                return chained([module for _, module in self.copies(make, scope, path)])
+            case Listing(parts):
+                return chained([self.listed(part, scope, path) for part in parts])
+            case Joined(parts, numbered):
+                found: list[Module] = []
+                for part in parts:
+                    if isinstance(part, NewStage):
+                        start = len(found) if numbered else 0
+                        found += [module for _, module in self.copies(part, scope, path, start)]
+                    else:
+                        name = str(len(found)) if numbered else part[0]
+                        found.append(self.made(part[1], scope, f"{path}{name}."))
+                return chained(found)
+
+    def copies(self, make: NewStage, scope: Scope, path: str, start: int = 0) -> Iterator[tuple[str, Module]]:
+        """The copies of a stage with their names."""
+        stage = make.stage
+        own = arguments(stage.arguments, make.arguments, scope)
+        for index in range(own["depth"]):
+            here = {**own, "index": index}
+            name = f"{stage.member.prefix}{stage.member.first + index}" if stage.member else str(start + index)
+            yield name, self.instance(stage.of, stage.passed, here, f"{path}{name}.")
+            if stage.then is not None:
+                own["in_channels"] = value_of(stage.then, here)
+
+    def layer(self, layer: Layer, in_place: bool, scope: Scope, path: str) -> Module:
+        """An op with its tensors."""
+        op, channels = made_op(layer, scope), value_of(layer.channels, scope)
+        owned = op.parameters((channels, *layer.sample.input[1:]))
+        self.names += [f"{path}{parameter.name}" for parameter in owned]
+        tensors = {parameter.name: self.weights[f"{path}{parameter.name}"] for parameter in owned}
+        for parameter in owned:
+            assert tensors[parameter.name].shape == parameter.shape, path
+        return lambda x: applied(op, x, tensors, in_place)
+
+
+def arguments(listed: Sequence[Any], given: Mapping[str, Term], scope: Scope) -> dict[str, Any]:
+    """The values of arguments at a call."""
+    assert set(given) <= {argument.name for argument in listed}
+    return {a.name: value_of(given[a.name], scope) if a.name in given else value_of(a.default, {}) for a in listed}
+
+
+def chained(modules: Sequence[Module]) -> Module:
+    """Modules one after the other."""
+
+    def run(x: Array) -> Array:
+        for module in modules:
+            x = module(x)
+        return x
+
+    return run
+
+
+def run(program: Program, weights: Mapping[str, Array], x: Array) -> tuple[Outputs, list[str]]:
+    """The outputs of a program in evaluation, and the names of its tensors in the order in which they are made."""
+    runner = Runner(program, weights)
+    logits = runner.root(x.copy())
+    return runner.outputs if LOGITS in runner.outputs else {LOGITS: logits, **runner.outputs}, runner.names
