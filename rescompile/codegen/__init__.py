@@ -1,4 +1,4 @@
-"""Network -> class plan: the classes, arguments and loops of the source that builds a network. No framework in here.
+"""Network -> class plan -> program -> text: the source that builds a network. No framework in here.
 
 terms       expressions, and how Python writes them
 class_plan  what a plan consists of
@@ -11,6 +11,16 @@ calls       uses of other classes: single ones, rows, bundles, macros
 classes     many instances -> one class
 stages      many rows -> one loop
 planner     the whole network
+
+program     what a program consists of: values, statements, and what constructors make
+constructor class plan -> what constructors make
+forward     class plan -> the statements of forward
+lowering    both, for all classes
+dialect     what lowering asks of a framework, and expressions as Python
+rendering   the template of a backend, and its filters
+prose       docstrings
+layout      line breaks
+allow_list  the check of the finished text
 """
 
 from rescompile.codegen.planner import plan_classes
