@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
-from rescompile.analysis.dynamic_shapes import said
 from rescompile.codegen.class_plan import Class, ClassPlan
 from rescompile.codegen.layout import WIDTH
 from rescompile.ir.network import LOGITS, Network
@@ -25,7 +23,7 @@ def head(network: Network) -> Iterator[str]:
         yield from textwrap.wrap(prose(f"passes {', '.join(network.passes)}"), WIDTH)
 
 
-def class_doc(of: Class, plan: ClassPlan, free: Mapping[str, Any], notes: Iterable[str]) -> list[str]:
+def class_doc(of: Class, plan: ClassPlan, notes: Iterable[str]) -> list[str]:
     """What a class is, and the shapes that it maps: paragraphs; `notes` are more of them, for the network itself."""
     network, is_root = plan.network, of is plan.root
     words = prose(of.doc if not is_root else network.name)
@@ -38,10 +36,7 @@ def class_doc(of: Class, plan: ClassPlan, free: Mapping[str, Any], notes: Iterab
     outputs = ", ".join(f"{_shape(shape)} as {name}" for name, shape in network.outputs.items())
     if list(network.outputs) == [LOGITS] and not of.taps:
         outputs = _shape(network.outputs[LOGITS])
-    listed.append(f"Maps {_shape(network.input)} to {outputs}.")
-    if free:
-        listed.append(f"Takes {said(free)}.")
-    return [*listed, *notes]
+    return [*listed, f"Maps {_shape(network.input)} to {outputs}.", *notes]
 
 
 def docstring(paragraphs: Sequence[str]) -> str:
