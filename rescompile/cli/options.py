@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -54,20 +54,9 @@ ForceOption = Annotated[
 
 
 def with_passes(function: Callable[..., None]) -> Callable[..., None]:
-    """A command that takes the options of the pass table; they arrive in its `passes`."""
+    """A command that takes the options of the pass table; those that are given arrive as its `passes`."""
     from rescompile.passes import PASSES
 
-    @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        chosen = {step.keyword: kwargs.pop(step.keyword) for step in PASSES}
-        function(
-            *args,
-            passes={key: value for key, value in chosen.items() if value is not None},
-            **kwargs,
-        )
-
-    signature = inspect.signature(function, eval_str=True)
-    kept = [parameter for parameter in signature.parameters.values() if parameter.name != "passes"]
     added = [
         inspect.Parameter(
             step.keyword, inspect.Parameter.KEYWORD_ONLY, default=None,
@@ -75,10 +64,7 @@ def with_passes(function: Callable[..., None]) -> Callable[..., None]:
         )
         for step in PASSES
     ]  # fmt: skip
-    wrapped.__signature__ = signature.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {p.name: p.annotation for p in [*kept, *added]}
-    del wrapped.__wrapped__
-    return wrapped
+    return _expanded(function, "passes", added, lambda values: {k: v for k, v in values.items() if v is not None})
 
 
 def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -88,25 +74,25 @@ def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..
         inspect.Parameter(f.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=f.default, annotation=hints[f.name])
         for f in fields(kind)
     ]
+    return lambda function: _expanded(function, "options", added, lambda values: kind(**values))
 
-    def decorated(function: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(function)
-        def wrapped(*args: Any, **kwargs: Any) -> None:
-            options = kind(**{each.name: kwargs.pop(each.name) for each in added})
-            function(*args, options=options, **kwargs)
 
-        signature = inspect.signature(function, eval_str=True)
-        parameters = [
-            each
-            for parameter in signature.parameters.values()
-            for each in (added if parameter.name == "options" else [parameter])
-        ]
-        wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        wrapped.__annotations__ = {each.name: each.annotation for each in parameters}
-        del wrapped.__wrapped__
-        return wrapped
+def _expanded(
+    function: Callable[..., None], name: str, added: Sequence[inspect.Parameter], collect: Callable[[dict[str, Any]], Any]
+) -> Callable[..., None]:  # fmt: skip
+    """A command that has the parameters `added` in place of its parameter `name`, which collects their values."""
 
-    return decorated
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        values = {each.name: kwargs.pop(each.name) for each in added}
+        function(*args, **{name: collect(values)}, **kwargs)
+
+    signature = inspect.signature(function, eval_str=True)
+    parameters = [each for own in signature.parameters.values() for each in (added if own.name == name else [own])]
+    wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {each.name: each.annotation for each in parameters}
+    del wrapped.__wrapped__
+    return wrapped
 
 
 def _flags(step: Pass) -> str:
