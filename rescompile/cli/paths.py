@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import ForceOption, Format, FormatOption, JsonOption, SetOption, SpecArgument, with_passes
+from rescompile.cli.options import (
+    ForceOption,
+    Format,
+    FormatOption,
+    JsonOption,
+    SetOption,
+    SpecArgument,
+    with_options,
+    with_passes,
+)
 from rescompile.cli.reporting import print_json, say
 from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import Diagnostic, UsageError
@@ -38,40 +48,65 @@ class LengthUnit(StrEnum):
     layers = "layers"
 
 
-@with_passes
-@command
-def paths(
-    spec: SpecArgument,
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of `paths` that no other command has."""
+
     unit: Annotated[
         LengthUnit,
         typer.Option(
             help="What the length counts: residual branches and branches of new features, or convolutions and linear layers."
         ),
-    ] = LengthUnit.blocks,
+    ] = LengthUnit.blocks
     interval: Annotated[
         str | None, typer.Option(metavar="FIRST:LAST", help="Lengths, both included, whose share is told.")
-    ] = None,
+    ] = None
     plot: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Draw the distribution into a .svg or .png file (takes matplotlib)."),
-    ] = None,
+    ] = None
     gradients: Annotated[
         bool, typer.Option("--gradients", help="Measure the gradient along paths of each length (takes torch).")
-    ] = False,
+    ] = False
     weights: Annotated[
         str | None, typer.Option(metavar="FILE", help="Weights for --gradients. Default: new ones, norms calibrated.")
-    ] = None,
+    ] = None
     data: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Inputs for --gradients, a .npy file. Default: standard-normal noise."),
-    ] = None,
+    ] = None
     labels: Annotated[
         str | None, typer.Option(metavar="FILE", help="Classes of the inputs, a .npy file. Default: drawn at random.")
-    ] = None,
+    ] = None
     samples: Annotated[
         int | None, typer.Option(min=1, max=1_000_000, help="Paths measured of each length. Default: 32.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of what is drawn for --gradients. Default: 0.")] = None,
+    ] = None
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of what is drawn for --gradients. Default: 0.")] = None
+
+    def measuring(self) -> dict[str, Any]:
+        """The options that only a measurement has, where they are given."""
+        values = {name: getattr(self, name) for name in ("weights", "data", "labels", "samples", "seed")}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What is known of the paths of a network: `surviving` where blocks are dropped in training, `measured` with --gradients."""
+
+    network: Network
+    options: Options
+    paths: Paths
+    surviving: Surviving | None
+    bounds: tuple[int, int] | None
+    measured: PathGradients | None
+
+
+@with_passes
+@with_options(Options)
+@command
+def paths(
+    spec: SpecArgument,
+    options: Options,
     set: SetOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -81,60 +116,62 @@ def paths(
 ) -> None:
     """Count the paths from input to output by length: the unravelled view of residual networks."""
     from rescompile.analysis import paths as counting
+    from rescompile.files import plotting
     from rescompile.passes import apply
 
-    bounds = _interval(interval)
-    if not gradients:
-        given = {"weights": weights, "data": data, "labels": labels, "samples": samples, "seed": seed}
-        for option in (option for option, value in given.items() if value is not None):
+    bounds = _interval(options.interval)
+    if not options.gradients:
+        for option in options.measuring():
             raise UsageError(Diagnostic("E0802", f"--{option} is for --gradients, which is not asked for"))
-    if plot is not None:
-        from rescompile.files import plotting
-
-        file = plotting.checked(plot, force)
-    _, network = elaborated(spec, set)
-    its: Weights | None = None
-    if gradients:
+    file = None if options.plot is None else plotting.checked(options.plot, force)
+    if options.gradients:
         from rescompile.runtimes.path_gradients import unravelling
 
         unravelling()  # if torch is missing, that is said before anything is read
-        arrays = [
-            None if name is None else _array(option, name) for option, name in (("data", data), ("labels", labels))
-        ]
-        its = _weights(network, weights, seed or 0)
-    network, its = apply(network, its, passes)
-    found = counting.paths(network, unit.value)
-    left = counting.surviving(network, unit.value)
-    measured = None
-    if its is not None:
-        from rescompile.runtimes.path_gradients import SAMPLES, path_gradients
-
-        measured = path_gradients(
-            network, its, *arrays, unit=unit.value, samples=samples or SAMPLES, seed=seed or 0
-        )  # fmt: skip
-    if plot is not None:
-        all_paths = plotting.Curve("all paths", [float(Fraction(count, found.total)) for count in found.counts])
-        bars, line, what = all_paths, None, "paths"
-        if measured is not None:
-            bars, line, what = plotting.Curve("gradient", measured.shares), all_paths, "the gradient"
-        elif left is not None:
-            line = plotting.Curve("expected in training", left.shares)
-        plotting.histogram(
-            file,
-            bars,
-            line,
-            measured.effective if bounds is None and measured is not None else bounds,
-            f"{network.name}: {_count(found.total)} paths",
-            (f"length in {_UNITS[unit]}", f"share of {what}"),
-            force,
-        )
+    _, network = elaborated(spec, set)
+    weights: Weights | None = None
+    arrays: list[Array | None] = []
+    if options.gradients:
+        files = {"data": options.data, "labels": options.labels}
+        arrays = [None if name is None else _array(option, name) for option, name in files.items()]
+        weights = _weights(network, options.weights, options.seed or 0)
+    network, weights = apply(network, weights, passes)
+    found = counting.paths(network, options.unit.value)
+    surviving = counting.surviving(network, options.unit.value)
+    measured = None if weights is None else _measured(network, weights, arrays, options)
+    results = Results(network, options, found, surviving, bounds, measured)
+    if file is not None:
+        _plot(results, file, force)
         say(f"{file}: written")
-    origin = {"weights": weights, "data": data, "labels": labels, "seed": seed or 0}
     if as_json:
-        print_json(_data(network, unit, found, left, bounds, measured, origin))
+        print_json(_data(results))
         return
-    for row in _lines(network, unit, found, left, bounds, measured, origin):
+    for row in _lines(results):
         print(row)
+
+
+def _measured(network: Network, weights: Weights, arrays: Sequence[Array | None], options: Options) -> PathGradients:
+    from rescompile.runtimes.path_gradients import SAMPLES, path_gradients
+
+    samples, seed = options.samples or SAMPLES, options.seed or 0
+    return path_gradients(network, weights, *arrays, unit=options.unit.value, samples=samples, seed=seed)
+
+
+def _plot(results: Results, file: Path, force: bool) -> None:
+    """Draw the distribution of lengths, and of what else is known of them."""
+    from rescompile.files import plotting
+
+    found, left, measured, bounds = results.paths, results.surviving, results.measured, results.bounds
+    all_paths = plotting.Curve("all paths", [float(Fraction(count, found.total)) for count in found.counts])
+    bars, line, what = all_paths, None, "paths"
+    if measured is not None:
+        bars, line, what = plotting.Curve("gradient", measured.shares), all_paths, "the gradient"
+    elif left is not None:
+        line = plotting.Curve("expected in training", left.shares)
+    marked = measured.effective if bounds is None and measured is not None else bounds
+    title = f"{results.network.name}: {_count(found.total)} paths"
+    labels = f"length in {_UNITS[results.options.unit]}", f"share of {what}"
+    plotting.histogram(file, bars, line, marked, title, labels, force)
 
 
 def _weights(network: Network, file: str | None, seed: int) -> Weights:
@@ -181,14 +218,12 @@ def _interval(text: str | None) -> tuple[int, int] | None:
 # --- for people -------------------------------------------------------------------------------------------------------
 
 
-def _lines(
-    network: Network, unit: LengthUnit, found: Paths, left: Surviving | None, bounds: tuple[int, int] | None,
-    measured: PathGradients | None, origin: Mapping[str, Any],
-) -> Iterator[str]:  # fmt: skip
+def _lines(results: Results) -> Iterator[str]:
+    found, left, bounds, measured = results.paths, results.surviving, results.bounds, results.measured
     total = found.total
     power = f" = 2^{total.bit_length() - 1}" if total > 2 and total & (total - 1) == 0 else ""
-    yield f"{network.name}: {_count(total)} path{'s' if total > 1 else ''}{power}"
-    yield f"length in {_UNITS[unit]}: {found.shortest} to {found.longest}, {_moments(found)}"
+    yield f"{results.network.name}: {_count(total)} path{'s' if total > 1 else ''}{power}"
+    yield f"length in {_UNITS[results.options.unit]}: {found.shortest} to {found.longest}, {_moments(found)}"
     if bounds is not None:
         yield f"{_percent(found.share(*bounds))} have length {bounds[0]} to {bounds[1]}"
     if left is not None:
@@ -199,8 +234,14 @@ def _lines(
         if bounds is not None:
             yield f"  {_percent(Fraction(left.share(*bounds)))} of those have length {bounds[0]} to {bounds[1]}"
     if measured is not None:
-        yield from _told(measured, bounds, origin)
+        yield from _gradient_lines(measured, bounds, results.options)
     yield ""
+    yield from _table(found, measured)
+
+
+def _table(found: Paths, measured: PathGradients | None) -> Iterator[str]:
+    """The lengths that have a share worth showing."""
+    total = found.total
     rows: list[tuple[str, ...]] = [("length", "paths", "share")]
     if measured is not None:
         rows = [(*rows[0], "gradient of one", "standard error", "share of gradient")]
@@ -221,11 +262,10 @@ def _error(error: float | None) -> str:
     return "unknown" if error is None else f"{error:.1e}"
 
 
-def _told(measured: PathGradients, bounds: tuple[int, int] | None, origin: Mapping[str, Any]) -> Iterator[str]:
+def _gradient_lines(measured: PathGradients, bounds: tuple[int, int] | None, options: Options) -> Iterator[str]:
     """What was measured, on what, and which lengths carry the gradient."""
-    weights = origin["weights"] or "new weights with calibrated norms, so not those of a trained network"
-    data = origin["data"] or "noise"
-    labels = origin["labels"] or "random labels"
+    weights = options.weights or "new weights with calibrated norms, so not those of a trained network"
+    data, labels = options.data or "noise", options.labels or "random labels"
     yield f"gradient of the loss at the input along {measured.samples} path{'' if measured.samples == 1 else 's'} of each length: {weights}; {data} and {labels}"
     if measured.effective is None:
         yield "  nothing arrives at the input"
@@ -268,18 +308,16 @@ def _percent(share: Fraction) -> str:
 # --- for machines -----------------------------------------------------------------------------------------------------
 
 
-def _data(
-    network: Network, unit: LengthUnit, found: Paths, left: Surviving | None, bounds: tuple[int, int] | None,
-    measured: PathGradients | None, origin: Mapping[str, Any],
-) -> dict[str, Any]:  # fmt: skip
+def _data(results: Results) -> dict[str, Any]:
     """Numbers of paths are text, since few readers of JSON keep more than 53 bits."""
-    sys.set_int_max_str_digits(
-        0
-    )  # the text of an exact number may be long, and nothing that comes in is read after this
-    total = found.total
+    # The text of an exact number may be long, and nothing that comes in is read after this.
+    sys.set_int_max_str_digits(0)
+    network, options, found, left = results.network, results.options, results.paths, results.surviving
+    bounds, measured, total = results.bounds, results.measured, found.total
+    origin = {"weights": options.weights, "data": options.data, "labels": options.labels, "seed": options.seed or 0}
     shares = None if left is None else list(left.shares)
     return {
-        "name": network.name, "sha256": network.sha256, "passes": list(network.passes), "unit": unit.value,
+        "name": network.name, "sha256": network.sha256, "passes": list(network.passes), "unit": options.unit.value,
         "paths": str(total), "log2_paths": math.log2(total),
         "shortest": found.shortest, "longest": found.longest,
         "mean": float(found.mean), "standard_deviation": math.sqrt(found.variance),
