@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from rescompile.analysis.dynamic_shapes import said, sizes
+from rescompile.analysis.dynamic_shapes import describe_sizes, sizes
 from rescompile.backend import Artifact, Option
 from rescompile.codegen import plan_classes
 from rescompile.codegen.allow_list import check
@@ -69,7 +69,7 @@ def emit(network: Network, weights: Weights | None, *, style: str = "classes", d
 def source(network: Network, flat: bool = False, free: Mapping[str, Any] = MappingProxyType({})) -> str:
     """The text of the file, without its seal; `free` are the axes of the image whose sizes its docstring tells."""
     plan = plan_classes(network, _TORCH.reserved, unrolled=flat)
-    notes = [*([f"Takes {said(free)}."] if free else []), *_training(plan)]
+    notes = [*([f"Takes {describe_sizes(free)}."] if free else []), *_training(plan)]
     program = lower(plan, _TORCH, rolls=not flat)
     text = template("rescompile.backends.torch", "template.py.jinja", _TORCH, _IMPORTS).render(
         program=program,

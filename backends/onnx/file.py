@@ -27,14 +27,14 @@ _EXTERNAL = 1  # TensorProto.DataLocation
 
 
 def files(model: Model, weights: Weights | None, name: str) -> list[File]:
-    """The file of a model called `name`, after the file of its weights where they are too large for one."""
+    """The file of a model with this name, preceded by a file of its weights where they are too large for one."""
     total = sum(tensor.nbytes for tensor in model.tensors)
     if weights is None or total <= EXTERNAL_ABOVE:
         return [File(name, lambda: _model(model, weights, None), total)]
     outside = [tensor for tensor in model.tensors if tensor.constant is None]
     names: list[str] = []
     return [
-        # Named after its contents: a model never meets the weights of another one.
+        # Named after its contents, so that a model is never loaded with the weights of another one.
         File(
             f"{name}.{{checksum}}.data", lambda: with_checksum(_data(outside, weights), b"", b"  "), total, names.append
         ),
@@ -43,7 +43,7 @@ def files(model: Model, weights: Weights | None, name: str) -> list[File]:
 
 
 def described(model: bytes, metadata: Mapping[str, str], name: str) -> File:
-    """The file of a ModelProto that has no metadata, with some at its end and the seal after it."""
+    """The file of a ModelProto without metadata, to which some is appended, and the checksum."""
     entries = b"".join(data(14, _entry(key, value)) for key, value in metadata.items())
     return File(name, lambda: with_checksum([model, entries], *_seal_entry()), len(model) + len(entries))
 
@@ -68,7 +68,7 @@ def _pieces(model: Model, weights: Weights | None, file: str | None) -> Iterator
         yield start
         if tensor.name not in offsets:
             values = _bytes(next(arrays))
-            assert len(values) == tensor.nbytes, f"{tensor.name} is not as large as its shape says"
+            assert len(values) == tensor.nbytes, f"{tensor.name} does not have the size of its shape"
             yield values
     yield after
     yield data(8, text(1, "") + number(2, model.opset))
@@ -117,7 +117,7 @@ def _entry(key: str, value: str) -> bytes:
 
 
 def _seal_entry() -> tuple[bytes, bytes]:
-    """What stands around the mark: a metadata entry with key `rescompile.seal` and a value of eight characters."""
+    """The bytes before and after the checksum: a metadata entry with a value of eight characters."""
     entry = _entry(MARK.decode(), "00000000")
     at = entry.index(MARK)
     return head(14, len(entry)) + entry[:at], entry[at + len(MARK) : -8]
@@ -136,7 +136,7 @@ def _initializer(tensor: Tensor, file: str | None, offset: int | None) -> bytes:
 
 
 def _arrays(tensors: Iterable[Tensor], weights: Weights | None) -> Iterator[Array]:
-    """The values of tensors in order, weights made ahead on several threads."""
+    """The values of tensors in order, weights computed ahead on several threads."""
     tensors = list(tensors)
     sizes = {tensor.name: tensor.nbytes for tensor in tensors}
     drawn = (
@@ -147,7 +147,7 @@ def _arrays(tensors: Iterable[Tensor], weights: Weights | None) -> Iterator[Arra
 
 
 def _offsets(tensors: Iterable[Tensor]) -> dict[str, int]:
-    """Where each tensor begins in the data file: on pages of its own, so that it can be mapped."""
+    """The offset of each tensor in the data file: on a page boundary, so that it can be memory-mapped."""
     offsets, at = {}, 0
     for tensor in tensors:
         offsets[tensor.name] = at

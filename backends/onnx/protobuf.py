@@ -1,7 +1,7 @@
 """The wire format of protocol buffers, as far as ONNX needs it: tags, varints and length-delimited fields.
 
-Written here rather than with the onnx package, whose import takes as long as compiling DenseNet-121; tests hold every
-byte to what that package writes.
+Not written with the onnx package, whose import takes as long as compiling DenseNet-121; tests compare every byte with what
+that package writes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SMALL = tuple(bytes((value,)) for value in range(128))
 
 
 def head(field: int, length: int) -> bytes:
-    """What stands before a length-delimited field of so many bytes."""
+    """The tag and length before a length-delimited field."""
     return varint(field << 3 | 2) + varint(length)
 
 
@@ -50,12 +50,12 @@ def texts(field: int, values: Iterable[str]) -> bytes:
 
 
 def number(field: int, value: int) -> bytes:
-    """A field with a whole number."""
+    """A field with an integer."""
     return varint(field << 3) + varint(value)
 
 
 def numbers(field: int, values: Iterable[int]) -> bytes:
-    """A repeated field of whole numbers, each with its own tag, as proto2 has it."""
+    """A repeated field of integers, each with its own tag, as in proto2."""
     tag = varint(field << 3)
     return b"".join(tag + varint(value) for value in values)
 
@@ -66,8 +66,8 @@ def real(field: int, value: float) -> bytes:
 
 
 def fields(file: BinaryIO, wanted: int | None = None) -> Iterator[tuple[int, bytes]]:
-    """The fields of a message: number, and contents of those that are length-delimited (and of the wanted number, if one
-    is; others are passed over unread). Raises ValueError where the file holds no message."""
+    """The fields of a message: number, and contents of those that are length-delimited. With `wanted`, only contents of that
+    number are read. Raises ValueError where the file is not a message."""
     size = os.fstat(file.fileno()).st_size if hasattr(file, "fileno") and not hasattr(file, "getbuffer") else None
     while (tag := _read_varint(file)) is not None:
         field, wire = tag >> 3, tag & 7

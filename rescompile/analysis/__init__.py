@@ -1,1 +1,1 @@
-"""What can be said of a network without its weights: cost, paths, dynamic shapes, receptive fields, its table."""
+"""What follows from a network without its weights: cost, paths, dynamic shapes, receptive fields, its table."""

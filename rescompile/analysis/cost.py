@@ -12,8 +12,8 @@ from rescompile.ir.traversal import FoldRules, fold
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """`parameters` are trainable values, but for zeros that a pass put among them; `macs` are multiply-adds of convolution and
-    linear layers for one input, those of zeros too; `activations` are the bytes of all op outputs in float32 for one input."""
+    """`parameters` are trainable values, except zeros that a pass added; `macs` are multiply-adds of convolution and linear
+    layers for one input, those of zeros included; `activations` are the bytes of all op outputs in float32 for one input."""
 
     parameters: int = 0
     macs: int = 0
@@ -39,7 +39,7 @@ def _parallel(_: str, node: Parallel, costs: Sequence[Cost]) -> Cost:
 
 
 def _side(_: str, node: Side, cost: Cost) -> Cost:
-    """Parameters count in every mode; work only where the evaluation graph does it."""
+    """Parameters count in every mode; MACs and activations only where evaluation computes them."""
     return cost if node.mode == "always" else Cost(cost.parameters)
 
 

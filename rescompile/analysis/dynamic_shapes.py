@@ -1,8 +1,9 @@
-"""Which networks take images of other sizes than the spec's: from which size on, and what each op makes of them.
+"""Which networks take images of other sizes than the spec's: the valid sizes, and the sizes after each op.
 
-Every op says what it makes of an axis (`ops.Axis`): floor((times * n + plus) / by), or nothing, and then it fixes the size.
-Sizes are carried through the tree as functions of the input's. Where branches join, the functions must be equal; two that
-are equal only now and then are so with a period, since floor((n + by) / by) = floor(n / by) + 1, so one period settles it.
+Every op declares the size of an axis after it (`ops.Axis`) as floor((times * n + plus) / by); one that declares nothing fixes
+the size. Sizes are threaded through the tree as functions of the input's. Where branches join, the functions must be equal. Two
+that are equal for some n only are so periodically, since floor((n + by) / by) = floor(n / by) + 1, so checking one period is
+enough.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ LONGEST = 1 << 14
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """A size as a function of the input's: steps one after the other, none that could be made one with the step before."""
+    """A size as a function of the input's: steps one after the other, merged where two can be one."""
 
     steps: tuple[Axis, ...] = ()
 
@@ -38,21 +39,21 @@ class Extent:
 
     @property
     def constant(self) -> int | None:
-        """The size, where it is always the same."""
+        """The size, where it does not depend on the input."""
         return self.steps[-1].plus if self.steps and not self.steps[-1].times else None
 
     @property
     def slope(self) -> Fraction:
-        """How the size grows with the input's."""
+        """The growth of the size with the input's."""
         return Fraction(math.prod(step.times for step in self.steps), self.period)
 
     @property
     def period(self) -> int:
-        """After so many the function is the same, but for a constant."""
+        """The period after which the function repeats, up to a constant."""
         return math.prod(step.by for step in self.steps)
 
     def after(self, step: Axis) -> Extent:
-        """What `step` makes of this size."""
+        """This size after one more step."""
         times, plus, by = step.times, step.plus, step.by
         if not times:
             return Extent((Axis(0, plus // by),))
@@ -69,7 +70,7 @@ class Extent:
         return Extent((*self.steps, Axis(times, plus, by)))
 
     def least(self, size: int) -> int:
-        """The least input from which on this is `size` or more; 1 for a constant, which no input changes."""
+        """The least input from which on this is `size` or more; 1 for a constant."""
         if self.constant is not None:
             return 1
         for step in reversed(self.steps):
@@ -97,10 +98,10 @@ Through = Callable[[Extents | None], Extents | None]
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """A free axis of the input: which sizes n the network takes. They are `minimum` or more, and n % every is in `rests`.
+    """A free axis of the input and the sizes n that the network takes: `minimum` or more, with n % every in `rests`.
 
-    `size` is that of the spec. From `two` on, every size that is not constant is 2 or more. With each `stride`, which `every`
-    divides, all sizes grow by the same again.
+    `size` is the spec's. From `two` on, every size that is not constant is 2 or more. Each `stride`, a multiple of `every`,
+    adds the same amount to all sizes.
     """
 
     name: str
@@ -122,13 +123,13 @@ class Free:
             raise UsageError(Diagnostic("E0802", message, help=f"the next that it takes is {self.after(n)}"))
 
     def after(self, n: int) -> int:
-        """The least size that the network takes and that is `n` or more."""
+        """The least valid size from `n` on."""
         n = max(n, self.minimum)
         return next(size for size in range(n, n + self.every) if self.takes(size))
 
     @property
     def words(self) -> str:
-        """The sizes in words."""
+        """The valid sizes in words."""
         if len(self.rests) > 1:
             rests = ", ".join(map(str, self.rests))
             return f"from {self.minimum} on that leaves one of {rests} when divided by {self.every}"
@@ -160,8 +161,8 @@ class Sizes:
         return {axis.name: axis.data() for axis in self.free}
 
 
-def said(data: Mapping[str, Any]) -> str:
-    """What the network takes, for people: `any height and width from 33 on`."""
+def describe_sizes(data: Mapping[str, Any]) -> str:
+    """The valid sizes in words: `any height and width from 33 on`."""
     listed: dict[str, list[str]] = {}
     for name, facts in data.items():
         listed.setdefault(Free.of(name, facts).words, []).append(name)
@@ -169,10 +170,10 @@ def said(data: Mapping[str, Any]) -> str:
 
 
 def sizes(network: Network, wanted: str, training: bool = False) -> Sizes:
-    """What the network makes of images whose axes in `wanted`, such as "height,width", are free.
+    """The sizes in a network for images whose axes in `wanted`, such as "height,width", are free.
 
-    What only training computes counts with `training`. Raises UsageError where there is no such axis, and where an op or a
-    join fixes its size.
+    With `training`, side branches of mode `training` count too. Raises UsageError where there is no such axis, and where an op
+    or a join fixes its size.
     """
     source = Source("--dynamic", wanted)
     names = _named(source)
@@ -211,7 +212,7 @@ def _named(source: Source) -> list[str]:
 
 @dataclass(slots=True)
 class _Walk:
-    """What is found on the way through the tree, per axis: the least input, and those at which all joins agree."""
+    """The state of the walk, per axis: the least input, and the inputs at which all joins agree."""
 
     training: bool
     sizes: tuple[int, ...]
@@ -248,7 +249,7 @@ class _Walk:
         return after[0], after[1]
 
     def joined(self, name: str, node: Parallel, values: list[Extents | None]) -> Extents | None:
-        """The sizes after branches were joined: all must be one function, but for factors of 1x1."""
+        """The sizes after a merge: those of all branches must be one function, except factors of 1x1."""
         maps = [value for value in values if value is not None]
         if len(maps) < len(values):
             return None
@@ -271,7 +272,7 @@ class _Walk:
             self.shapes[node.output_name or path] = self.dimensions(node.child.output, through(value))
 
     def agree(self, at: int, one: Extent, other: Extent) -> bool:
-        """Whether two branches can be joined at sizes without end; those sizes are kept."""
+        """Whether two branches can be joined at infinitely many sizes; those sizes are noted."""
         if one == other:
             return True
         found = _agreement(one, other)
@@ -282,7 +283,7 @@ class _Walk:
         return True
 
     def axes(self) -> Iterable[Free]:
-        """What was found."""
+        """The free axes, with their valid sizes."""
         for at, name in enumerate(AXES):
             every, rests = self.rests[at]
             free = Free(name, self.sizes[at], self.minimum[at], every, tuple(sorted(rests)))
@@ -306,7 +307,7 @@ class _Walk:
 
 
 def _why(node: Op, name: str) -> tuple[str, str | None]:
-    """Why an op fixes the size, and what would not."""
+    """Why an op fixes the size, and what to use instead."""
     size = "x".join(map(str, node.input[1:]))
     if not isinstance(node.kind, Flatten):
         return f"{name} ({node.kind.word}) takes no other map than {size}", None
@@ -318,7 +319,7 @@ def _why(node: Op, name: str) -> tuple[str, str | None]:
 
 
 def _constant(shape: Shape) -> Extents | None:
-    """The sizes of a map that are always the same; None for a vector."""
+    """The sizes of a map that do not depend on the input; None for a vector."""
     return (Extent((Axis(0, shape[1]),)), Extent((Axis(0, shape[2]),))) if len(shape) == 3 else None
 
 
@@ -332,7 +333,7 @@ Rests = tuple[int, frozenset[int]]
 
 @cache
 def _agreement(one: Extent, other: Extent) -> Rests | None:
-    """A period, and the inputs in it at which two sizes are equal; None where they are so at finitely many."""
+    """A period, and the inputs in it at which two sizes are equal; None where only finitely many are."""
     period = math.lcm(one.period, other.period)
     if one.slope != other.slope or period > LONGEST:
         return None
@@ -341,7 +342,7 @@ def _agreement(one: Extent, other: Extent) -> Rests | None:
 
 
 def _both(one: Rests, other: Rests) -> Rests:
-    """What is in both, with the shortest period."""
+    """The inputs in both, with the shortest period."""
     period = math.lcm(one[0], other[0])
     rests = {n for n in range(period) if n % one[0] in one[1] and n % other[0] in other[1]}
     for every in range(1, period + 1):

@@ -1,20 +1,20 @@
 """The unravelled view (Veit et al. 2016): a residual network is the collection of all its paths, counted here by length.
 
 A merge is entered by one of its branches; a path is a choice at every merge, from the input to `logits`. So paths in
-series multiply, and paths side by side add. What a branch adds to the length is said in one place, `entered`:
+series multiply, and paths in parallel add. `entered` alone defines what a branch adds to the length:
 
     residual    1 for the branch, 0 for the shortcut
     concat      1 for each branch that computes something, 0 for the identity
-    add         0: branches without a shortcut stand side by side, as the 32 paths of ResNeXt
-    mul, gate   as above; what only weighs another value (a gate, the 1x1 factor of squeeze-and-excite) is no path
+    add         0: branches without a shortcut are parallel, as the 32 paths of ResNeXt
+    mul, gate   as above; a branch that only scales another value (a gate, the 1x1 factor of squeeze-and-excite) is not a path
 
-What is split is merged by one of these, and counts as it does. Which channels meet is not followed, so a path may lead from
-one range of them into another, and nothing flows along it.
+A split merge counts as its kind does. Ranges of channels are not followed, so a path may lead from one range into another,
+where no value flows.
 
 In layers, a convolution or linear layer adds 1 and a merge nothing. Side branches do not rejoin, so no path uses them.
 
 The distribution is a polynomial whose coefficient of x^k is the number of paths of length k. It is never built: the tree is
-folded with whole numbers in place of x. At x = 1 the value is the number of all paths; at a power of two above that number
+folded with integers in place of x. At x = 1 the value is the number of all paths; at a power of two above that number
 no two coefficients overlap, so the bits of the value are the coefficients (Kronecker's substitution).
 """
 
@@ -125,7 +125,7 @@ def surviving(network: Network | Node, unit: Unit = "blocks") -> Surviving | Non
 
 
 def entered(node: Parallel) -> tuple[int | None, ...]:
-    """What each branch of a merge adds to the length of a path through it, in blocks; None for a branch that is no path."""
+    """What each branch of a merge adds to the length of a path through it, in blocks; None for a branch that is not a path."""
     if node.merge == "gate":
         return 1, None, 0
     if node.residual:
@@ -146,7 +146,7 @@ def _computes(branch: Series) -> bool:
 
 
 def bounded(branch: Series) -> bool:
-    """Whether the values lie between 0 and 1, as those of a factor that only weighs another value do."""
+    """Whether the values lie between 0 and 1, as those of a factor that only scales another value do."""
     return thread(branch, False, _BOUNDED)
 
 
@@ -163,7 +163,7 @@ def _probability(node: Parallel) -> float:
     return node.survival.probability if node.survival else 1.0
 
 
-# --- counting: the polynomial at a whole number -----------------------------------------------------------------------
+# --- counting: the polynomial at an integer ---------------------------------------------------------------------------
 
 
 def _counting(unit: Unit, x: int) -> FoldRules[int]:

@@ -4,8 +4,8 @@ Position i of a map sees the input from `jump * i + first` to `jump * i + last` 
 stride s, padding p and dilation d makes of that `jump * s`, `first - jump * p` and `last + jump * (d (k - 1) - p)`; branches
 see together what each of them sees (Araujo et al. 2019, Computing Receptive Fields of Convolutional Neural Networks).
 
-The statistics of a group norm come from the whole map, yet say nothing of a place in it; so it counts as looking at one
-position, as other norms do.
+The statistics of a group norm come from the whole map, but carry no position; so it counts as seeing one position, as other
+norms do.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Span:
         return Span(self.first - self.jump * padding, last, self.jump * stride)
 
 
-#: Height and width; None where a position sees the whole map, or positions do not see alike.
+#: Height and width; None where a position sees the whole map, or where positions have different fields.
 View = tuple[Span, Span] | None
 
 
 def of_input(shape: Shape) -> View:
-    """What a position of the input sees: itself. None for an input that is no map."""
+    """What a position of the input sees: itself. None for an input that is not a map."""
     return (Span(), Span()) if len(shape) == 3 else None
 
 

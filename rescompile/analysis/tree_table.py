@@ -39,7 +39,7 @@ def _rows(node: Node, path: str, level: int, depth: int) -> Iterator[Row]:
     own = node.output_name if isinstance(node, Side) else node.name
     name = join(path, own) if own and not isinstance(node, Side) else own or ""
     yield Row(name, describe(node), node, level, cost(node))
-    if level + 1 < depth or is_list:  # a list of rows is no level of its own
+    if level + 1 < depth or is_list:  # a list of rows is not a level of its own
         for child in children(node):
             yield from _rows(child, inner, level + 1, depth + is_list)
 
@@ -59,7 +59,7 @@ def describe(node: Node) -> str:
             facts = [
                 f"{field.name}={_shown(getattr(node.kind, field.name))}"
                 for field in fields(node.kind)
-                if _told(node, field)
+                if _is_shown(node, field)
             ]
             return " ".join([node.kind.word, *facts])
         case Series():
@@ -82,7 +82,7 @@ def describe(node: Node) -> str:
             return {"always": "output", "training": "output in training only", "never": "unused"}[node.mode]
 
 
-def _told(node: Op, field: Any) -> bool:
+def _is_shown(node: Op, field: Any) -> bool:
     value = getattr(node.kind, field.name)
     return field.name != "init" and (field.default is MISSING or value != field.default)
 
@@ -159,14 +159,13 @@ def _by(stride: Any) -> str:
 
 
 def features(network: Network) -> dict[str, dict[str, Any]]:
-    """The outputs that are maps: their channels, and how many positions of the input one of theirs stands for, as one number
-    or, where they differ, as those of height and width."""
+    """The outputs that are maps: their channels and their stride, as one number or, where they differ, as height and width."""
     found = {}
     for name, sizes in network.outputs.items():
         if len(sizes) == len(network.input) == 3:
-            strides = [n / m for n, m in zip(network.input[1:], sizes[1:], strict=True)]
-            told = [int(stride) if stride.is_integer() else round(stride, 4) for stride in strides]
-            found[name] = {"channels": sizes[0], "stride": told if len(set(told)) > 1 else told[0]}
+            ratios = [n / m for n, m in zip(network.input[1:], sizes[1:], strict=True)]
+            strides = [int(stride) if stride.is_integer() else round(stride, 4) for stride in ratios]
+            found[name] = {"channels": sizes[0], "stride": strides if len(set(strides)) > 1 else strides[0]}
     return found
 
 

@@ -283,9 +283,9 @@ def _told(artifact: Any, written: list[Path], seconds: float, as_json: bool, new
         if sizes:
             say(f"  {name} [{', '.join(map(str, sizes))}]")
     if free := artifact.facts.get("free"):
-        from rescompile.analysis.dynamic_shapes import said
+        from rescompile.analysis.dynamic_shapes import describe_sizes
 
-        say(f"  {said(free)}")
+        say(f"  {describe_sizes(free)}")
     for line in _more(artifact, new_weights):
         say(f"  {line}")
     if len(written) > 1:

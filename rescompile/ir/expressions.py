@@ -27,7 +27,7 @@ FUNCTIONS = ("floor", "length", "max", "min")
 
 
 class ExpressionError(Exception):
-    """The expression cannot be read or evaluated; `offset` and `length` say where in its text."""
+    """The expression cannot be read or evaluated; `offset` and `length` give the place in its text."""
 
     def __init__(self, code: str, message: str, offset: int = 0, length: int = 1, help: str | None = None) -> None:
         super().__init__(message)

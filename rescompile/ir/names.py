@@ -1,4 +1,4 @@
-"""What may be called what: names of steps, reserved words, and the attributes of torch modules that no step may shadow."""
+"""Valid names: of steps, the reserved words, and the attributes of torch modules that no step may shadow."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+")
 TEMPLATE = re.compile(r"(?:[A-Za-z0-9_]|\{[^{}]*\})+")
 
-#: Words with a meaning in steps and rows; no parameter and no op attribute may be called so.
+#: Words with a meaning in steps and rows; no parameter and no op attribute may have such a name.
 COMBINATORS = ("residual", "parallel", "side", "if")
 RESERVED = frozenset(
     {*COMBINATORS, "block", "name", "depth", "members", "when", "then", "else", "each", "first", "rest"}
 )
 #: Names that the elaborator gives to expressions.
 BUILTINS = frozenset({"in_channels", "out_channels", "index", "copy"})
-#: Where the names that are not always known are known.
+#: Where the names that are not always defined are defined.
 WHERE_KNOWN = {
     "index": "'index' is known where a block is repeated with 'depth'",
     "depth": "'depth' is known where a block is repeated with 'depth'",
@@ -27,8 +27,8 @@ WHERE_KNOWN = {
 #: Truth as YAML 1.1 and other languages write it, which is a name here.
 OTHER_TRUTHS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
-#: Every attribute of torch.nn.Module and torch.nn.Sequential: a submodule so called would break the module. A test holds
-#: this list to `dir(nn.Module)`; the core may not import torch.
+#: Every attribute of torch.nn.Module and torch.nn.Sequential: a submodule of such a name would break the module. A test
+#: compares this list with `dir(nn.Module)`, since the core may not import torch.
 MODULE_ATTRIBUTES = frozenset(
     [
         "T_destination",

@@ -28,7 +28,7 @@ INPUT, LOGITS = "input", "logits"
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """A leaf: one operator with its numbers. `zeros` counts those of its weights that a pass put in, which are 0 and no
+    """A leaf: one operator with its numbers. `zeros` is the number of weights that a pass added, which are 0 and do not count as
     parameters."""
 
     name: str
@@ -66,9 +66,9 @@ class Survival:
 
 @dataclass(frozen=True, slots=True)
 class Parallel:
-    """Branches on the same input; with `split` each has its own of as many equal ranges of the input's channels, in order.
-    `residual` marks branch + shortcut; with merge gate the branches are (branch, gate, shortcut) and the value is
-    gate * branch + (1 - gate) * shortcut. Neither is ever split. Of copies of one branch, `hints` has the expression for their
+    """Branches on the same input; with `split` each has one of as many equal ranges of the input's channels, in order.
+    `residual` marks branch + shortcut. With merge gate the branches are (branch, gate, shortcut) and the value is
+    gate * branch + (1 - gate) * shortcut. Neither is ever split. For copies of one branch, `hints` has the expression of their
     number under `copies`."""
 
     name: str
@@ -85,7 +85,7 @@ class Parallel:
 
     @property
     def given(self) -> Shape:
-        """The shape that each branch is given."""
+        """The input shape of each branch."""
         return share(self.input, len(self.branches)) if self.split else self.input
 
 
@@ -102,7 +102,7 @@ class Side:
 
     @property
     def output(self) -> Shape:
-        """What comes after: the input, untouched."""
+        """The shape after the node, which is that of its input."""
         return self.input
 
 
@@ -111,9 +111,9 @@ Node = Op | Series | Parallel | Side
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network: its tree, and the canonical spec it came from as text with its SHA-256, so that nothing below needs a
-    Spec. `passes` names what was applied since, in order; `parameters` are those of the
-    network's own whose every mention is a hint in the tree."""
+    """A network: its tree, and the canonical spec that it came from as text with its SHA-256, so that backends need no Spec.
+    `passes` are those applied since, in order; `parameters` are the network's own parameters whose every mention is a hint in
+    the tree."""
 
     name: str
     root: Series
@@ -153,7 +153,7 @@ def scope_of(full: str) -> str:
 
 
 def name_of(node: Node) -> str | None:
-    """What a node adds to the names of those inside it, and is called itself."""
+    """The node's own name, which prefixes those inside it; None for a node without a name."""
     return None if isinstance(node, Side) else node.name
 
 
@@ -171,7 +171,7 @@ def children(node: Node) -> tuple[Node, ...]:
 
 
 def scope(path: str, node: Node) -> str:
-    """The dotted name of the scope that the node's children live in: a merge is no scope, so its name adds nothing."""
+    """The dotted name of the scope that the node's children live in: a merge is not a scope, so its name adds nothing."""
     return join(path, node.name) if isinstance(node, Series) else path
 
 
@@ -203,7 +203,7 @@ def parameters(network: Network) -> Iterator[tuple[str, Parameter]]:
 
 
 def share(shape: Shape, count: int) -> Shape:
-    """The shape of an equal part of the channels. Raises ShapeError where they cannot be divided so."""
+    """The shape of one of `count` equal ranges of the channels. Raises ShapeError where they cannot be divided."""
     if shape[0] % count:
         raise ShapeError("E0203", f"cannot split {shape[0]} channels among {count} branches", "copies")
     return shape[0] // count, *shape[1:]

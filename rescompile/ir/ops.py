@@ -1,4 +1,4 @@
-"""The closed list of operators. Each declares once what it takes, what comes out, what it owns and what it costs.
+"""The closed list of operators. Each declares its input, output, parameters and cost, once.
 
 Shapes leave out the batch: `(channels, height, width)` for maps, `(features,)` for vectors.
 MACs are multiply-adds of convolution and linear layers; biases, norms, activations, pools and merges count as none.
@@ -23,7 +23,7 @@ ACTIVATIONS = (
 BOUNDED = ("sigmoid",)
 INIT_RULES = ("he_normal_fan_out", "he_normal_fan_in", "torch_default")
 DEFAULT_INIT = "he_normal_fan_out"
-#: Positions along one side of an input, or of a map that was made larger.
+#: Positions along one side of an input, or of an upsampled map.
 MAX_SIDE = 1 << 16
 
 
@@ -70,7 +70,7 @@ def attribute(type: str, doc: str, default: Any = MISSING, **facts: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What an op makes of the size of one axis: floor((times * n + plus) / by), for every n from `least` on."""
+    """The size of one axis after an op: floor((times * n + plus) / by), for every n from `least` on."""
 
     times: int = 1
     plus: int = 0
@@ -83,19 +83,19 @@ class Axis:
 
 
 Axes = tuple[Axis, Axis]
-#: Of an op that leaves height and width as they are, whatever they are.
+#: The axes of an op that keeps height and width.
 SAME: Axes = (Axis(), Axis())
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Base of the operators: an identity without parameters or cost, until a subclass says otherwise."""
+    """Base of the operators: an identity without parameters or cost, unless a subclass overrides it."""
 
     word: ClassVar[str]
 
     def axes(self, shape: Shape) -> Axes | None:
-        """What becomes of height and width, of any size, where the input is otherwise of this shape; None where the op takes
-        maps of one size only, as is assumed of every op until it says better."""
+        """What becomes of any height and width, where the input otherwise has this shape; None where the op takes maps of one
+        size only, which is the default."""
         return None
 
     def output(self, shape: Shape) -> Shape:
@@ -118,7 +118,7 @@ def _map(shape: Shape) -> tuple[int, int, int]:
 
 
 def _axis(kernel: int, stride: int, pad: int, dilation: int = 1, ceil: bool = False) -> Axis:
-    """What a sliding window makes of an axis: torch's rule, ceil rounding included."""
+    """The axis after a sliding window: torch's rule, ceil rounding included."""
     reach = dilation * (kernel - 1) + 1
     plus = 2 * pad - reach + stride
     if ceil:  # the last window must start inside the map or its first padding
@@ -135,7 +135,7 @@ def _window(sizes: Size, kernel: Size, stride: Size, pads: Size, dilation: Size 
     """The output size of a sliding window."""
     out = []
     for n, k, s, p, d in zip(sizes, kernel, stride, pads, dilation, strict=True):
-        if s > n > 1:  # a map of 1x1 loses nothing, any other would shrink to less than the stride says
+        if s > n > 1:  # a map of 1x1 loses nothing, any other would shrink by more than the stride
             raise ShapeError("E0202", f"has stride {s} on a map of {sizes[0]}x{sizes[1]}", "stride")
         size = _axis(k, s, p, d, ceil)(n)
         if size < 1:

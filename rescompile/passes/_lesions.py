@@ -1,4 +1,4 @@
-"""What the lesions of Veit et al. 2016 share: the parts that a user names, their residuals and layers, and why one will not do."""
+"""What the lesions of Veit et al. 2016 share: the parts that a user names, their residuals and layers, and the errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rescompile.ir.ops import Act, Conv, Dropout, Linear, Norm
 from rescompile.ir.traversal import FoldRules, fold, rewrite
 
 UNKNOWN, NO_RESIDUAL, UNLIKE = "E0806", "E0807", "E0808"
-#: A message lists so many names, and says how many more there are.
+#: The number of names that a message lists before it counts the others.
 LISTED = 6
 
 
@@ -174,7 +174,7 @@ def residual_of(network: Network, part: Part) -> str:
 
 
 def _why_not(node: Node) -> str:
-    """Why a part cannot be left out."""
+    """Why a part cannot be dropped."""
     if any(isinstance(inner.node, Parallel) and inner.node.merge == "concat" for inner in parts(node)):
         return "its branches are put side by side, not added to a shortcut, and what comes later reads them as channels"
     if node.input != node.output:

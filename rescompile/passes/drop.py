@@ -1,14 +1,14 @@
-"""Parts left out: the lesions of Veit et al. 2016, sections 4.1 and 4.2.
+"""`--drop`: the lesions of Veit et al. 2016, sections 4.1 and 4.2.
 
-A residual block f(x) + s(x) becomes s(x): the branch is gone, and its shortcut stays, be it the identity, a projection or
-padding. So does what stands around the addition, as the relu after it. A highway layer g f(x) + (1 - g) s(x) becomes s(x)
-too, as if its gate were closed, as in Srivastava et al. 2015.
+A residual block f(x) + s(x) becomes s(x): the branch is removed, and its shortcut stays, whether it is the identity, a
+projection or padding. So does what surrounds the addition, such as the relu after it. A highway layer g f(x) + (1 - g) s(x)
+becomes s(x) too, as if its gate were closed (Srivastava et al. 2015).
 
-A plain layer has no shortcut, so it is left out whole, as the paper does with those of VGG: a convolution or linear layer
-with the norm, activation and dropout right after it, or a named part of such layers. What is left out keeps the shape.
+A plain layer has no shortcut, so it is removed as a whole, as the paper does with those of VGG: a convolution or linear layer
+with the norm, activation and dropout right after it, or a named part of such layers. It must keep the shape.
 
-The parameters of what is dropped leave the weights; all else keeps its names and values. A dense layer cannot be dropped: its
-features are channels that later layers read, so without them those would be other layers.
+The parameters of dropped parts are removed from the weights; all others keep their names and values. A dense layer cannot be
+dropped: later layers read its features as channels, so without them those would be other layers.
 """
 
 from __future__ import annotations

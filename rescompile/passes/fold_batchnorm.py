@@ -1,8 +1,8 @@
-"""Batch norm that reads a convolution or linear layer which nothing else reads, and test-time survival factors, folded
-into that layer's weights.
+"""BatchNorm that is the only reader of a convolution or linear layer, and test-time survival factors, folded into the weights
+of that layer.
 
 Exact up to rounding: norm(conv(x)) = s * conv(x) + (bias - s * mean), s = scale / sqrt(var + eps), computed in float64.
-The convolution keeps its name and gains a bias; the norm goes.
+The convolution keeps its name and gains a bias; the norm is removed.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class _Folder:
         return node
 
     def fold(self, op: Op, norm: Norm, name: str, norm_name: str) -> None:
-        """Put the norm `norm_name` into the layer `name`, which comes before it in the walk."""
+        """Fold the norm `norm_name` into the layer `name`, which was rewritten before it."""
         had_bias = self.had_bias[name]
         self.dropped += [f"{norm_name}.{parameter.name}" for parameter in norm.parameters(op.input)]
         read = self.before
@@ -108,7 +108,7 @@ class _Folder:
         self.makers |= {f"{name}.weight": weight, f"{name}.bias": bias}
 
     def before(self, name: str) -> Callable[[], Array]:
-        """Makes a tensor as it is now, before what comes next is folded into it, in float64."""
+        """A function that computes a tensor as it is now, before the next fold, in float64."""
         made, weights = self.makers.get(name), self.weights
 
         def read() -> Array:

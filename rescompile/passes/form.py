@@ -4,14 +4,13 @@
     b   early concatenation:  n paths of (conv - norm - act - conv - norm - act), concatenated, then the last conv
     a   aggregated:           n paths of (conv - norm - act - conv - norm - act - conv), added
 
-A path owns an n-th of the channels, the same contiguous range all along. Everything between convolutions looks at one channel
-at a time, so it is split by channels too, exactly, in training as in evaluation. The first convolution is split by its output
-channels, the last one of form a by its input channels: it is linear, so the sum of its parts is its value, and what follows,
-its norm first, stays behind the addition. Its bias, if it has one, goes with path 0.
+A path has an n-th of the channels, the same contiguous range in every layer. Everything between convolutions acts on each
+channel alone, so it is split by channels too, exactly, in training as in evaluation. The first convolution is split by its
+output channels, the last one of form a by its input channels: it is linear, so the sum of its parts is its value, and what
+follows, its norm first, stays after the addition. Its bias, if it has one, belongs to path 0.
 
-Where there is no convolution before the grouped one to be split so, each path takes its range of the channels that are there:
-that is what a grouped convolution is. Where there is none behind it, nothing can be added, and the paths of form a are
-concatenated as those of form b.
+Where no convolution before the grouped one can be split, each path takes its range of the input's channels, as the grouped
+convolution does. Where none follows it, nothing can be added, and the paths of form a are concatenated as those of form b.
 
 The paths are the scopes `paths.0`, `paths.1`, ... where the first of these ops was (`paths2` for the next ones in a scope that
 has some); inside, every op keeps its name: `layer1.0.conv2` becomes `layer1.0.paths.0.conv2` and so on.
@@ -58,7 +57,7 @@ from rescompile.ir.traversal import branches, in_series, with_branches
 from rescompile.weights import Array, Weights
 
 SCOPE = "paths"
-#: Ops that look at one channel at a time, so that a range of channels can be taken through them alone.
+#: Ops that act on each channel alone, so that a range of channels can pass through them.
 PER_CHANNEL = (Act, AdaptiveAvgPool, AvgPool, Dropout, GlobalAvgPool, Identity, MaxPool, Scale, Subsample, Upsample)
 
 
@@ -116,7 +115,7 @@ def _nested(atoms: Sequence[_Atom], depth: int = 0) -> Iterator[Node]:
 
 
 def _common(atoms: Sequence[_Atom]) -> int:
-    """How many of the Series around these atoms are around all of them."""
+    """The number of Series that are around all of these atoms."""
     depth = 0
     for level in zip(*(atom.around for atom in atoms), strict=False):
         if len({place for place, _ in level}) > 1:
@@ -199,8 +198,8 @@ class _Splitter:
     # --- where paths begin and end
 
     def runs(self, atoms: Sequence[_Atom]) -> Iterator[_Run]:
-        """What becomes paths, in order: grouped convolutions that follow one another, with what is split beside them."""
-        ended = 0  # where the last paths ended; a convolution that was added up there is in parts already
+        """The runs of a line, in order: grouped convolutions that follow one another, with what is split beside them."""
+        ended = 0  # where the last paths ended; the convolution that they add is split already
         at = 0
         while at < len(atoms):
             count = _groups(atoms[at].node)
@@ -220,7 +219,7 @@ class _Splitter:
             added = self.aggregated and at < len(atoms) and _dense(atoms[at].node)
             if added:
                 ended = at + 1
-            else:  # what follows on single channels comes along, as far as the block reaches that the rest is in
+            else:  # what follows on single channels is included, up to the end of the block around the rest
                 inside, ended = _common(atoms[start : last + 1]), at
                 while _common([atoms[start], atoms[ended - 1]]) < inside:
                     ended -= 1
@@ -300,20 +299,20 @@ class _Splitter:
 
 
 def _names() -> Iterator[str]:
-    """What a scope of paths may be called."""
+    """Names for a scope of paths."""
     yield SCOPE
     for again in itertools.count(2):
         yield f"{SCOPE}{again}"
 
 
 class _Whole:
-    """A tensor that several parts are cut from: made once for all of them, and let go when each has had its own."""
+    """A tensor that several parts are cut from: computed once for all of them, and released when each has its own."""
 
     def __init__(self, make: Callable[[], Array], count: int) -> None:
         self.make, self.count = make, count
         self.waiting = set(range(count))
         self.made: Array | None = None
-        self.lock = threading.Lock()  # weights are made on several threads
+        self.lock = threading.Lock()  # weights are computed on several threads
 
     def part(self, at: int, axis: int) -> Array:
         """Part `at` along an axis."""

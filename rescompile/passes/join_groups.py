@@ -1,19 +1,19 @@
 """Neighbouring groups of a convolution joined until each has at least so many channels, with zeros between what they were.
 
-A runtime that multiplies one small matrix for each group spends more on handing out the work than on multiplying. k groups
-of c channels are one of k * c whose weights are block-diagonal (Xie et al. 2016 read figure 3c so): k times the
-multiplications in fewer, larger matrices, and the same sums but for their order and terms of zero.
+A runtime that multiplies one small matrix for each group spends more time on dispatch than on multiplication. k groups of c
+channels equal one group of k * c channels whose weights are block-diagonal (Xie et al. 2016, figure 3c): k times the
+multiplications in fewer, larger matrices, and the same sums up to their order and terms of zero.
 
-What it brings depends on the runtime, the precision and the processor (benchmarks/recipes.py measures it):
+The gain depends on the runtime, the precision and the CPU (benchmarks/recipes.py measures it):
 
 - ONNX Runtime's int8 kernels multiply group by group: with 32 channels ResNeXt-50 32x4d takes a third less time, and nothing was
-  slower; 64 gave less than 32. OpenVINO's lose by it.
-- Its float32 kernels keep a grouped convolution in their blocked layout only where its groups are multiples of the
-  processor's block: 16 channels with AVX-512, 8 without. 16 made ResNeXts of narrow groups 2 to 5% faster with AVX-512. A
-  file does not know its processor, so that no recipe has it for float32.
+  slower; 64 gained less than 32. OpenVINO's int8 kernels become slower.
+- Its float32 kernels keep a grouped convolution in their blocked layout only where its groups are multiples of the CPU's
+  block: 16 channels with AVX-512, 8 without. 16 made ResNeXts of narrow groups 2 to 5% faster with AVX-512. A file is not tied
+  to a CPU, so no recipe uses this for float32.
 
-Names stay. A depthwise convolution stays as it is, since runtimes have kernels for it; so does one whose groups would have too
-few channels even if they were one.
+Names stay. A depthwise convolution is not changed, since runtimes have kernels for it; neither is one whose groups together
+would have too few channels.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def join_groups(network: Network, weights: Weights | None, least: int) -> tuple[
 
 
 def _together(groups: int, entering: int, leaving: int, least: int) -> int:
-    """How many neighbouring groups become one: the fewest that give `least` channels; 1 where none do, and for depthwise
-    convolutions."""
+    """The number of neighbouring groups that become one: the fewest with `least` channels; 1 where there are none, and for
+    depthwise convolutions."""
     if entering == 1:
         return 1
     counts = (count for count in range(1, groups + 1) if groups % count == 0)

@@ -1,9 +1,8 @@
-"""Residual blocks in each other's place: the reordering of Veit et al. 2016, section 4.3.
+"""`--swap`: the reordering of Veit et al. 2016, section 4.3.
 
-Two blocks of the same shapes change places, with all that they hold: their weights go along, and so do their names. The
-network computes layer2.5 where layer2.3 was, and layer2.3 where layer2.5 was; its parameters are called as before, so the
-checkpoint of the network as it was is the checkpoint of the reordered one. A name begins with the scope that it is in;
-so blocks change places within one scope, such as a stage.
+Two blocks of the same shapes are exchanged, with their weights and names. The network computes layer2.5 where layer2.3 was,
+and layer2.3 where layer2.5 was; its parameters keep their names, so a checkpoint of the original network fits the reordered
+one. A name begins with the scope that it is in, so blocks are exchanged within one scope, such as a stage.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def swap(network: Network, weights: Weights | None, value: str) -> tuple[Network
 
 
 def _unlike(first: Part, second: Part) -> str | None:
-    """Why two parts cannot change places; None where they can."""
+    """Why two parts cannot be swapped; None where they can."""
     both = f"'{first.path}' and '{second.path}' cannot change places"
     if first.path == second.path:
         return f"'{first.path}' cannot change places with itself"
@@ -43,10 +42,10 @@ def _unlike(first: Part, second: Part) -> str | None:
     if (first.node.input, first.node.output) != (second.node.input, second.node.output):
         turns = [f"{list(part.node.input)} into {list(part.node.output)}" for part in (first, second)]
         return f"{both}: the one turns {turns[0]}, the other {turns[1]}"
-    if _holds(first, second) or _holds(second, first):
+    if _contains(first, second) or _contains(second, first):
         return f"{both}: one is inside the other"
     return None
 
 
-def _holds(outer: Part, inner: Part) -> bool:
+def _contains(outer: Part, inner: Part) -> bool:
     return any(part.path == inner.path for part in _lesions.parts(outer.node, outer.scope))
