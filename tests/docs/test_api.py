@@ -221,7 +221,7 @@ def test_docstrings() -> None:
 
 def test_every_op_has_a_rule_in_onnx() -> None:
     """An op that a backend forgot would be found by the first user who needs it."""
-    rules = load_backend("onnx").RULES  # type: ignore[attr-defined]
+    rules = importlib.import_module("rescompile.backends.onnx.ops").RULES
     assert set(rules) == set(ops.KINDS)
 
 
