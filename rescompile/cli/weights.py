@@ -79,7 +79,8 @@ def inspect(
 ) -> None:
     """List the tensors of a file; with a SPEC, what does not fit it."""
     from rescompile.diagnostics.errors import UsageError
-    from rescompile.weights import checkpoints, misfits
+    from rescompile.weights import checkpoints
+    from rescompile.weights.key_matching import misfits
 
     _in_order("weights inspect", file, *(() if spec is None else (spec,)))
     if spec is None:
@@ -97,7 +98,7 @@ def inspect(
     rows = misfits(tensors, network)
     if as_json:
         data = [
-            {"name": row.name, "status": row.status, "found": row.found, "wanted": row.wanted, "dtype": row.kind}
+            {"name": row.name, "status": row.status, "found": row.found, "wanted": row.wanted, "dtype": row.dtype}
             for row in rows
         ]
         print_json({**_listed(checkpoint), "network": network.name, "fits": not rows, "misfits": data})
@@ -157,7 +158,8 @@ def transfer(
     format: FormatOption = Format.text,
 ) -> None:
     """Write the weights of one spec for an edited one: what its blocks share is kept, the rest is new."""
-    from rescompile.weights import checkpoints, misfits, safetensors_file
+    from rescompile.weights import checkpoints, safetensors_file
+    from rescompile.weights.key_matching import misfits
     from rescompile.weights.transfer import transfer
 
     safetensors_file.check_name(output)
@@ -212,12 +214,12 @@ def _profile(name: str) -> Profile:
 
 
 def _listed(checkpoint: Checkpoint) -> dict[str, Any]:
-    tensors = [{"name": n, "shape": t.shape, "dtype": t.kind} for n, t in checkpoint.tensors.items()]
+    tensors = [{"name": n, "shape": t.shape, "dtype": t.dtype} for n, t in checkpoint.tensors.items()]
     return {"file": checkpoint.path, "notes": checkpoint.notes, "tensors": tensors}
 
 
 def _print_tensors(checkpoint: Checkpoint) -> None:
-    rows = [(name, str(list(tensor.shape)), tensor.kind) for name, tensor in checkpoint.tensors.items()]
+    rows = [(name, str(list(tensor.shape)), tensor.dtype) for name, tensor in checkpoint.tensors.items()]
     for line in text_table(rows):
         print(line)
 
@@ -227,7 +229,8 @@ def _write(
 ) -> None:
     from rescompile.ir.network import parameters
     from rescompile.weights import safetensors_file
-    from rescompile.weights.transfer import STATUSES, report
+    from rescompile.weights.adaptation import STATUSES
+    from rescompile.weights.transfer_report import report
 
     arrays = done.weights
     kinds = {name: (parameter.dtype, parameter.shape) for name, parameter in parameters(network)}

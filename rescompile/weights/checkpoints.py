@@ -16,7 +16,10 @@ from typing import Any
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, clipped, nearest, one_of
 from rescompile.files import file_types
 from rescompile.ir.network import Network, parameters
-from rescompile.weights import Tensor, Weights, fitted, hdf5, misfits, profiles, read_safetensors, refuse
+from rescompile.weights import hdf5, profiles, safetensors_file
+from rescompile.weights.key_matching import fitted, misfits, refuse
+from rescompile.weights.mapping import Weights
+from rescompile.weights.tensors import Tensor
 
 #: The endings of files that `torch.save` writes; keras' are `hdf5.SUFFIXES`; anything else is read as safetensors.
 TORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")
@@ -52,7 +55,7 @@ def read(path: str | os.PathLike[str], entry: str | None = None, known: Collecti
     elif shown.lower().endswith(hdf5.SUFFIXES):
         tensors = hdf5.read(shown, notes)
     else:
-        tensors = read_safetensors(shown)
+        tensors = safetensors_file.read(shown)
     return Checkpoint(shown, _without_prefix(tensors, known, notes), tuple(f"{shown}: {note}" for note in notes))
 
 

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, clipped
-from rescompile.weights import KINDS, Array, Tensor
+from rescompile.weights.mapping import Array
+from rescompile.weights.tensors import DTYPES, Tensor
 
 #: The endings of these files.
 SUFFIXES = (".h5", ".hdf5")
@@ -143,7 +144,7 @@ def _tensor(name: str, dataset: Any, path: str) -> Tensor:
     elsewhere = dataset.is_virtual or dataset.external or dataset.chunks or start is None
     if elsewhere or size != dataset.nbytes or start + size > os.path.getsize(path):
         raise _Unfit(f"the values of {clipped(name)} are not in the file as they are")
-    kind = KINDS.get(dataset.dtype.name, dataset.dtype.name)
+    kind = DTYPES.get(dataset.dtype.name, dataset.dtype.name)
     return Tensor(dataset.shape, kind, partial(_values, path, start, dataset.dtype, dataset.shape))
 
 

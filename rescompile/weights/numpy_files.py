@@ -12,7 +12,7 @@ import numpy as np
 from rescompile.diagnostics.errors import Diagnostic, OutputError, UsageError
 from rescompile.files.checksum import GENERATOR
 from rescompile.files.output import check_ours, write_bytes
-from rescompile.weights import Array
+from rescompile.weights.mapping import Array
 
 SUFFIX = ".npz"
 #: How files begin: one array, an archive of arrays, and one that holds none.

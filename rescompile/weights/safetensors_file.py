@@ -1,12 +1,14 @@
-"""Writes weights as a safetensors file."""
+"""Reads and writes safetensors files."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import math
+import os
 import struct
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,53 @@ from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.files.output import Chunk, File, check_folder, write_files
 from rescompile.ir.network import Network
 from rescompile.ir.ops import Shape
-from rescompile.weights import Array
+from rescompile.weights.mapping import Array
+from rescompile.weights.tensors import Tensor
 
 SUFFIX = ".safetensors"
 #: By the type of a parameter: what safetensors calls it, and how its values are written.
-KINDS: dict[str, tuple[str, np.dtype[Any]]] = {"float32": ("F32", np.dtype("<f4")), "int64": ("I64", np.dtype("<i8"))}
+DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {"float32": ("F32", np.dtype("<f4")), "int64": ("I64", np.dtype("<i8"))}
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name; values are read when asked for. Raises UsageError for another file."""
+    shown = os.fspath(path)
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        handle: Any = safe_open(shown, framework="np")
+        slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118
+        facts = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+    except (SafetensorError, OSError) as error:
+        raise UsageError(Diagnostic("E0803", f"{shown} is not a safetensors file: {error}")) from None
+    starts = _starts(shown) if any(kind == "BF16" for _, kind in facts.values()) else {}
+    return {
+        name: Tensor(
+            shape,
+            kind,
+            partial(_halves, shown, starts[name], shape) if kind == "BF16" else partial(_stored, handle, name),
+        )
+        for name, (shape, kind) in facts.items()
+    }
+
+
+def _stored(handle: Any, name: str) -> Array:
+    value: Array = handle.get_tensor(name)
+    return value.astype(np.float32) if value.dtype == np.float16 else value
+
+
+def _starts(path: str) -> dict[str, int]:
+    """Where the values of each tensor begin in a safetensors file."""
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    return {name: 8 + size + facts["data_offsets"][0] for name, facts in header.items() if name != "__metadata__"}
+
+
+def _halves(path: str, start: int, shape: tuple[int, ...]) -> Array:
+    """A tensor of bfloat16, which numpy does not know: its values are the upper halves of float32."""
+    halves = np.fromfile(path, "<u2", math.prod(shape), offset=start)
+    return (halves.astype(np.uint32) << 16).view(np.float32).reshape(shape)
 
 
 def check_name(path: Path) -> None:
@@ -53,7 +97,7 @@ def file(arrays: Mapping[str, Array], kinds: Mapping[str, tuple[str, Shape]], ne
         for key, (dtype, shape) in kinds.items():
             array = arrays[key]
             assert array.size == math.prod(shape), f"{key} is {array.shape}, not {shape}"
-            yield array.astype(KINDS[dtype][1], order="C", copy=False).reshape(-1).view(np.uint8).data
+            yield array.astype(DTYPES[dtype][1], order="C", copy=False).reshape(-1).view(np.uint8).data
 
     return File(name, lambda: itertools.chain([header], values()), size)
 
@@ -65,7 +109,7 @@ def _header(kinds: Mapping[str, tuple[str, Shape]], network: Network) -> tuple[b
     entries: dict[str, object] = {"__metadata__": facts}
     end = 0
     for name, (dtype, shape) in kinds.items():
-        word, form = KINDS[dtype]
+        word, form = DTYPES[dtype]
         start, end = end, end + form.itemsize * math.prod(shape)
         entries[name] = {"dtype": word, "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(entries, separators=(",", ":")).encode()

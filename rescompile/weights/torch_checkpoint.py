@@ -15,10 +15,11 @@ from typing import Any
 import torch
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped
-from rescompile.weights import Array, Tensor
+from rescompile.weights.mapping import Array
+from rescompile.weights.tensors import Tensor
 
 #: Types by the names that safetensors has for them; others keep torch's.
-KINDS = {
+DTYPES = {
     torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
@@ -58,7 +59,7 @@ def _plain(value: Any, depth: int) -> Any:
     if isinstance(value, torch.Tensor):
         value = value.detach()
         # What has a type of its own fits no network, and is no array of numpy: it is never made.
-        kind = KINDS.get(value.dtype, str(value.dtype)) if value.layout is torch.strided else str(value.layout)
+        kind = DTYPES.get(value.dtype, str(value.dtype)) if value.layout is torch.strided else str(value.layout)
         kind = "meta" if value.is_meta else kind
         return Tensor(tuple(value.shape), kind, partial(_array, value))
     if isinstance(value, Mapping) and depth > 0:

@@ -5,33 +5,22 @@ Everything that is done to a tensor is a Line of the report, and nothing is done
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain, groupby
-from typing import Literal
 
-import numpy as np
-
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError
-from rescompile.ir.network import Network, Op, Parallel, Series, Side, parameters, walk
-from rescompile.ir.ops import Conv, Linear, Parameter, Shape
-from rescompile.ir.traversal import FoldRules, ThreadRules, fold, thread
-from rescompile.weights import FLOATS, Array, Misfit, Tensor, Weights, checkpoints, draw, misfits
-
-Status = Literal["kept", "adapted", "new"]
-STATUSES: tuple[Status, ...] = ("kept", "adapted", "new")
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """What became of one tensor of the network: `source` is its name in the old weights, `how` what was done to it."""
-
-    name: str
-    status: Status
-    source: str | None = None
-    how: str = ""
+from rescompile.analysis.alignment import align
+from rescompile.ir.network import Network, Op, Series, parameters
+from rescompile.ir.ops import Shape
+from rescompile.ir.traversal import FoldRules, fold
+from rescompile.weights import checkpoints
+from rescompile.weights.adaptation import Line, adapted, entries, heads
+from rescompile.weights.drawing import draw
+from rescompile.weights.key_matching import Misfit, misfits
+from rescompile.weights.mapping import Array, Weights
+from rescompile.weights.tensors import FLOATS, Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,138 +89,13 @@ def _completed(
     report: list[Line] = []
     for name, parameter in parameters(network):
         if name in made:
-            makers[name] = partial(_typed, made[name], parameter)
+            makers[name] = partial(made[name].array, parameter.dtype)
             report.append(lines.get(name) or Line(name, "kept", name))
         else:
             makers[name] = partial(fresh.__getitem__, name)
             report.append(Line(name, "new", None, why.get(name, "")))
-    widened = Counter(tensor.kind for tensor in made.values() if tensor.kind in FLOATS and tensor.kind != "F32")
+    widened = Counter(tensor.dtype for tensor in made.values() if tensor.dtype in FLOATS and tensor.dtype != "F32")
     return Transferred(Weights(makers), tuple(report), widened)
-
-
-def _typed(tensor: Tensor, parameter: Parameter) -> Array:
-    return np.ascontiguousarray(tensor.make(), parameter.dtype).reshape(parameter.shape)
-
-
-# --- adapting ---------------------------------------------------------------------------------------------------------
-
-
-def adapted(
-    tensors: Mapping[str, Tensor], network: Network, classes: str | None, in_channels: str | None, seed: int
-) -> tuple[dict[str, Tensor], dict[str, Line]]:
-    """The tensors with those of classifiers and of the first convolutions adapted, and a line for each of these.
-
-    `classes` is `new` (a new classifier) or `keep` (classes keep their numbers, any further ones are new); `in_channels` is
-    `sum` or `repeat`, as timm does. Raises UsageError for an option that finds nothing to adapt, and CheckFailed for an
-    adaptation that cannot be made.
-    """
-    made, lines = dict(tensors), dict[str, Line]()
-    ways: tuple[tuple[str, str | None, Adapter, Iterable[tuple[str, Op]]], ...] = (
-        ("classes", classes, partial(_classes, fresh=draw(network, seed)), heads(network)),
-        ("in-channels", in_channels, _channels, entries(network)),
-    )
-    for option, word, adapt, ops in ways:
-        if word is None:
-            continue
-        before = len(lines)
-        for path, op in ops:
-            own = {f"{path}.{parameter.name}": parameter for parameter in op.kind.parameters(op.input)}
-            for name, parameter in own.items():
-                if name in made and (done := adapt(name, made[name], parameter.shape, word)):
-                    made[name], lines[name] = done
-        if len(lines) == before:
-            message = (
-                f"--{option} {word} finds nothing to adapt: the shapes are those of {network.name}, or differ otherwise"
-            )
-            raise UsageError(Diagnostic("E0802", message))
-    return made, lines
-
-
-#: From name, old tensor, wanted shape and the option's word to the new tensor and its line; None where they differ
-#: otherwise, or not at all.
-Adapter = Callable[[str, Tensor, Shape, str], "tuple[Tensor, Line] | None"]
-
-
-def _classes(name: str, old: Tensor, wanted: Shape, word: str, fresh: Weights) -> tuple[Tensor, Line] | None:
-    if old.shape == wanted or not old.shape or old.shape[1:] != wanted[1:]:
-        return None
-    were, are = old.shape[0], wanted[0]
-    new = partial(fresh.__getitem__, name)
-    if word == "new":
-        return Tensor(wanted, "F32", new), Line(name, "new", None, f"{were} classes before, {are} now")
-    kept = min(were, are)
-    rest = f", the other {are - kept} new" if are > kept else ""
-    make = partial(_rows, old, new, kept)
-    return replace(old, shape=wanted, make=make), Line(
-        name, "adapted", name, f"the first {kept} of {were} classes{rest}"
-    )
-
-
-def _channels(name: str, old: Tensor, wanted: Shape, word: str) -> tuple[Tensor, Line] | None:
-    if len(old.shape) != 4 or len(wanted) != 4 or old.shape == wanted or _beside(old.shape) != _beside(wanted):
-        return None
-    were, are = old.shape[1], wanted[1]
-    if word == "sum" and are != 1:
-        message = f"{name} has {were} input channels, and the network {are}: 'sum' makes one of them"
-        raise CheckFailed(Diagnostic("E0702", message, help="--in-channels repeat"))
-    how = f"{were} input channels summed" if word == "sum" else f"{were} input channels repeated to {are}"
-    make = partial(_summed, old) if word == "sum" else partial(_repeated, old, are)
-    return replace(old, shape=wanted, make=make), Line(name, "adapted", name, how)
-
-
-def _beside(shape: Shape) -> Shape:
-    return (shape[0], *shape[2:])
-
-
-def _rows(old: Tensor, fresh: Callable[[], Array], kept: int) -> Array:
-    value = fresh().copy()
-    value[:kept] = old.make()[:kept]
-    return value
-
-
-def _summed(old: Tensor) -> Array:
-    """For a grey image: the same answer as for that image in every channel."""
-    return np.asarray(old.make().sum(axis=1, keepdims=True))
-
-
-def _repeated(old: Tensor, channels: int) -> Array:
-    """The channels over and over, scaled so that inputs of the same size give outputs of the same size."""
-    value = old.make()
-    repeated: Array = value[:, np.arange(channels) % value.shape[1]] * np.float32(value.shape[1] / channels)
-    return repeated
-
-
-def heads(network: Network) -> Iterator[tuple[str, Op]]:
-    """The classifiers: the last op with parameters, if it is a linear layer or a convolution, of the network itself and of
-    each side branch."""
-    owners = [("", network.root), *((p, n.child) for p, n in walk(network.root) if isinstance(n, Side))]
-    for path, node in owners:
-        inside = walk(node, path, into=Series | Parallel)
-        ops = [(name, op) for name, op in inside if isinstance(op, Op) and op.kind.parameters(op.input)]
-        if ops and isinstance(ops[-1][1].kind, Conv | Linear):
-            yield ops[-1]
-
-
-def entries(network: Network) -> list[tuple[str, Op]]:
-    """The convolutions that see the image: those before which there is nothing that owns parameters, and no merge."""
-    found: list[tuple[str, Op]] = []
-
-    def op(name: str, node: Op, sees: bool) -> bool:
-        if sees and isinstance(node.kind, Conv) and node.kind.groups == 1:
-            found.append((name, node))
-        return sees and not node.kind.parameters(node.input)
-
-    def split(_: str, node: Parallel, sees: bool) -> list[bool]:
-        return [sees and not node.split] * len(node.branches)  # a range of the image's channels is not the image
-
-    def side(_: str, __: Side, sees: bool, through: Callable[[bool], bool]) -> None:
-        through(sees)
-
-    thread(network.root, True, ThreadRules[bool](op, lambda *_: False, side, split))
-    return found
-
-
-# --- the identity of blocks -------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -264,20 +128,19 @@ def pairs(old: Network, new: Network) -> tuple[dict[str, str], Counter[tuple[str
 
 
 def _parts(network: Network) -> list[Part]:
-    """The parts directly inside a network."""
+    """The outermost parts of a network."""
 
     def op(path: str, node: Op) -> list[Part]:
         shapes = {parameter.name: parameter.shape for parameter in node.kind.parameters(node.input)}
         return [Part(node.name, path, node.kind.word, shapes)] if shapes else []
 
     def series(path: str, node: Series, inside: Sequence[list[Part]]) -> list[Part]:
-        inner = list(chain.from_iterable(inside))
-        if node.name is None or not inner:
-            return inner
-        return [Part(node.name, path, node.call.block if node.call else "", parts=inner)]
+        parts = [part for each in inside for part in each]
+        named = node.name is not None and parts
+        return [Part(str(node.name), path, node.call.block if node.call else "", parts=parts)] if named else parts
 
-    rules = FoldRules[list[Part]](
-        op, series, lambda _, __, inside: list(chain.from_iterable(inside)), lambda _, __, inside: inside
+    rules = FoldRules(
+        op, series, lambda _, __, branches: [part for each in branches for part in each], lambda _, __, inside: inside
     )
     return fold(network.root, rules)
 
@@ -305,86 +168,8 @@ def _namesakes(old: Sequence[Part], new: Sequence[Part]) -> list[tuple[Part, Par
 
 
 def _alike(old: Sequence[Part], new: Sequence[Part]) -> list[tuple[Part, Part]]:
-    """The longest common subsequence of signatures, the first of several."""
+    """The most parts with equal signatures that come in the same order, the first of several."""
     numbers: dict[tuple[object, ...], int] = {}
     a, b = ([numbers.setdefault(part.signature, len(numbers)) for part in parts] for parts in (old, new))
-    best = np.zeros((len(a) + 1, len(b) + 1), np.int64)  # of what comes after i and j
-    for i in reversed(range(len(a))):
-        for j in reversed(range(len(b))):
-            best[i, j] = best[i + 1, j + 1] + 1 if a[i] == b[j] else max(best[i + 1, j], best[i, j + 1])
-    found, i, j = [], 0, 0
-    while i < len(a) and j < len(b):
-        if a[i] == b[j]:
-            found.append((old[i], new[j]))
-            i, j = i + 1, j + 1
-        elif best[i + 1, j] >= best[i, j + 1]:
-            i += 1
-        else:
-            j += 1
-    return found
-
-
-# --- the report -------------------------------------------------------------------------------------------------------
-
-
-def report(done: Transferred, limit: int = 40) -> Iterator[str]:
-    """What became of the tensors, for people; those that are kept under their names are only counted."""
-    kept = [line for line in done.lines if line.status == "kept" and line.source == line.name]
-    yield f"kept     {_count(kept)}"
-    yield from (f"widened  {number} tensors from {kind} to float32" for kind, number in done.widened.items())
-    for (old, new), number in done.changed.items():
-        places = "1 place" if number == 1 else f"{number} places"
-        yield f"changed  {old or 'no block'} to {new or 'no block'} in {places}: ops with one name and kind are kept"
-    told = [line for line in done.lines if line.status != "kept" or line.source != line.name]
-    counters = [line for line in told if line.status == "new" and line.name.endswith(".num_batches_tracked")]
-    if counters and len(counters) == sum(line.name.endswith(".num_batches_tracked") for line in done.lines):
-        yield f"new      all {len(counters)} counters of norms (num_batches_tracked)"
-        told = [line for line in told if line not in counters]
-    names = [line.name for line in done.lines]
-    rows = [row for status in STATUSES for row in _rows_of([line for line in told if line.status == status], names)]
-    every = [*done.left, *(line.source for line in done.lines if line.source)]
-    rows += [f"left     {scope}  {count}" for scope, count in _scopes(done.left, every)]
-    yield from rows[:limit]
-    if len(rows) > limit:
-        yield f"and {len(rows) - limit} more lines; --json has them all"
-
-
-def _rows_of(lines: Sequence[Line], names: Sequence[str]) -> Iterator[str]:
-    """A row for each tensor of which there is something to say, for each scope that moved, for each that met one fate."""
-    for (how, new, old), group in groupby(lines, lambda line: (line.how and (line.name, line.how), *_moved(line))):
-        some = list(group)
-        head = f"{some[0].status:<8} "
-        if how:
-            moved = f"from {some[0].source}" if old else ""
-            yield f"{head}{some[0].name}  {', '.join(filter(None, (moved, some[0].how)))}"
-        elif old:
-            yield f"{head}{new}.*  from {old}.*, {_count(some)}"
-        else:
-            yield from (f"{head}{scope}  {count}" for scope, count in _scopes([line.name for line in some], names))
-
-
-def _moved(line: Line) -> tuple[str, str]:
-    """The scopes by which the name of a tensor and that of its source differ."""
-    if line.source in (None, line.name):
-        return "", ""
-    new, old = line.name.split("."), str(line.source).split(".")
-    while new[-1] == old[-1]:
-        new, old = new[:-1], old[:-1]
-    return ".".join(new), ".".join(old)
-
-
-def _scopes(names: Iterable[str], every: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Names, gathered under the largest scopes that hold no other of `every`."""
-    names, others = list(names), {*every} - {*names}
-    mixed = {prefix for name in others for prefix in _prefixes(name)}
-    for scope, inside in groupby(names, lambda name: next((p for p in _prefixes(name) if p not in mixed), name)):
-        yield scope if scope in names else f"{scope}.*", _count(list(inside))
-
-
-def _prefixes(name: str) -> list[str]:
-    parts = name.split(".")
-    return [".".join(parts[:length]) for length in range(1, len(parts))]
-
-
-def _count(some: Sequence[object]) -> str:
-    return "1 tensor" if len(some) == 1 else f"{len(some)} tensors"
+    _, steps = align(a, b, lambda one, other: 0 if one == other else math.inf, lambda _: 1)
+    return [(old[i], new[j]) for i, j in steps if i is not None and j is not None]

@@ -44,7 +44,8 @@ from rescompile.diagnostics.errors import OutputError, UsageError
 from rescompile.files import checksum
 from rescompile.ir.network import LOGITS, Network, parameters
 from rescompile.ir.ops import Parameter
-from rescompile.weights import RULES, draw
+from rescompile.weights import draw
+from rescompile.weights.drawing import RULES
 
 Tensors = dict[str, peers.Array]
 

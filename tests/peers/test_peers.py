@@ -35,10 +35,8 @@ from rescompile.analysis.cost import cost
 from rescompile.ir.network import Network, Op, Parallel, Series, walk
 from rescompile.ir.ops import Act
 from rescompile.lang import library
-from rescompile.weights import (
-    Tensor,
-    profiles,
-)
+from rescompile.weights import profiles
+from rescompile.weights.tensors import Tensor
 
 Tensors = dict[str, peers.Array]
 Renamed = Callable[[str, Tensors], Tensors]

@@ -25,9 +25,10 @@ from rescompile.elaboration import elaborate
 from rescompile.files import checksum, file_types
 from rescompile.ir.network import Network
 from rescompile.lang.load import load
-from rescompile.weights import Array, Tensor, checkpoints, draw, hdf5, profiles, transfer
+from rescompile.weights import Array, adaptation, checkpoints, draw, hdf5, profiles, transfer
 from rescompile.weights.checkpoints import read
 from rescompile.weights.profiles import Rule
+from rescompile.weights.tensors import Tensor
 
 HEAD = {"rescompile": 1, "name": "tiny", "input": [3, 8, 8], "parameters": {"classes": 10}}
 LAST = ["global_avgpool", "flatten", {"fc": {"linear": "classes"}}]
@@ -469,7 +470,7 @@ def test_no_convolution_that_sees_the_whole_image() -> None:
     for row, expected in (("", ["c"]), (f"  - paths: {branches}\n", [])):
         head, first = text.split("network:\n")
         Path("split.yaml").write_text(f"{head}network:\n{row}{first}")
-        assert [name for name, _ in transfer.entries(elaborate(load("split.yaml")))] == expected
+        assert [name for name, _ in adaptation.entries(elaborate(load("split.yaml")))] == expected
 
 
 def test_sum_makes_one_channel() -> None:
@@ -496,7 +497,7 @@ def test_classes(classes: int) -> None:
 def test_classes_of_an_auxiliary_head() -> None:
     """The head of a side branch is one, too."""
     network = facts.network("googlenet", "parameters.classes=7")
-    assert [path for path, _ in transfer.heads(network)] == ["fc", "aux1.fc2", "aux2.fc2"]
+    assert [path for path, _ in adaptation.heads(network)] == ["fc", "aux1.fc2", "aux2.fc2"]
 
 
 @pytest.mark.parametrize(
@@ -511,7 +512,7 @@ def test_classes_of_an_auxiliary_head() -> None:
 )
 def test_the_first_convolutions(name: str, first: list[str]) -> None:
     """Those that see the image."""
-    assert [path for path, _ in transfer.entries(facts.network(name))] == first
+    assert [path for path, _ in adaptation.entries(facts.network(name))] == first
 
 
 def test_nothing_is_adapted_unasked() -> None:
@@ -584,7 +585,7 @@ def test_depth() -> None:
     found, fresh = load_file("y.safetensors"), dict(draw(facts.network("resnet34"), 4))
     assert same(found, {name: arrays.get(name, fresh[name]) for name in fresh})
     told = json.loads(result.stdout)
-    names = {status: [row["name"] for row in told[status]] for status in transfer.STATUSES}
+    names = {status: [row["name"] for row in told[status]] for status in adaptation.STATUSES}
     assert sorted(name for some in names.values() for name in some) == sorted(fresh)
     assert (sorted(names["kept"]), told["left"], names["adapted"]) == (sorted(arrays), [], [])
 

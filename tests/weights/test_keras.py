@@ -332,7 +332,7 @@ def test_narrow_floats() -> None:
     model = small("float16")
     model.save_weights("x.weights.h5")
     tensor = read("x.weights.h5").tensors["head/kernel"]
-    assert (tensor.kind, tensor.make().dtype) == ("F16", np.float32)
+    assert (tensor.dtype, tensor.make().dtype) == ("F16", np.float32)
     small("bfloat16").save_weights("y.weights.h5")
     assert "is of bfloat16" in weights("inspect", "y.weights.h5", code=2).stderr
 

@@ -40,7 +40,9 @@ from rescompile.diagnostics.errors import CheckFailed, Diagnostic, Source, Usage
 from rescompile.ir.network import Network, Op, parameters, walk
 from rescompile.ir.ops import Conv, Kind, Norm
 from rescompile.lang.yaml_reader import plain, read
-from rescompile.weights import FLOATS, Array, Tensor, Weights, misfits
+from rescompile.weights.key_matching import misfits
+from rescompile.weights.mapping import Array, Weights
+from rescompile.weights.tensors import FLOATS, Tensor
 
 Shape = tuple[int, ...]
 
@@ -173,7 +175,7 @@ def _first(theirs: Tensor, maps: int) -> Tensor:
 
 def _sum(a: Tensor, b: Tensor, sign: int) -> Tensor:
     """A tensor plus or minus another; of the type of the one that float32 does not hold, if there is one."""
-    return replace(a if b.kind in FLOATS else b, shape=a.shape, make=lambda: _shifted(a.make(), sign * b.make()))
+    return replace(a if b.dtype in FLOATS else b, shape=a.shape, make=lambda: _shifted(a.make(), sign * b.make()))
 
 
 def _shifted(array: Array, by: Array | float) -> Array:

@@ -1,0 +1,62 @@
+"""New weights, drawn by the initialisation rules of the network.
+
+Every tensor is drawn from the seed and its own name, so it is the same in every backend, in any order, on any number of
+threads, and adding a block does not change the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.ir.network import Network, parameters
+from rescompile.ir.ops import Parameter
+from rescompile.weights.mapping import Array, Weights
+
+
+def draw(network: Network, seed: int = 0) -> Weights:
+    """New weights by the init rules of the network. `seed` is a whole number from 0. Raises UsageError for another."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 64:
+        raise UsageError(Diagnostic("E0802", f"a seed is a whole number from 0 to 2^64 - 1, and this is {seed!r}"))
+
+    return Weights({name: partial(_draw, name, parameter, seed) for name, parameter in parameters(network)}, seed)
+
+
+def _draw(name: str, parameter: Parameter, seed: int) -> Array:
+    if not isinstance(parameter.fill, str):
+        return np.full(parameter.shape, parameter.fill, parameter.dtype)
+    words = np.frombuffer(hashlib.sha256(name.encode()).digest(), "<u4").tolist()
+    entropy = [seed & 0xFFFFFFFF, seed >> 32, *words]
+    return RULES[parameter.fill](np.random.Generator(np.random.SFC64(np.random.SeedSequence(entropy))), parameter)
+
+
+def _normal(fan: Callable[[Parameter], int]) -> Callable[[np.random.Generator, Parameter], Array]:
+    """He et al. 2015b: a normal distribution of variance 2 / fan."""
+
+    def rule(generator: np.random.Generator, parameter: Parameter) -> Array:
+        values = generator.standard_normal(parameter.shape, np.float32)
+        values *= np.float32(math.sqrt(2 / fan(parameter)))
+        return values
+
+    return rule
+
+
+def _torch_default(generator: np.random.Generator, parameter: Parameter) -> Array:
+    """torch's own rule for weights and biases: uniform within 1 / sqrt(fan_in)."""
+    bound = np.float32(1 / math.sqrt(parameter.fan_in))
+    values = generator.random(parameter.shape, np.float32)
+    values *= 2 * bound
+    values -= bound
+    return values
+
+
+RULES: dict[str, Callable[[np.random.Generator, Parameter], Array]] = {
+    "he_normal_fan_out": _normal(lambda parameter: parameter.fan_out),
+    "he_normal_fan_in": _normal(lambda parameter: parameter.fan_in),
+    "torch_default": _torch_default,
+}
