@@ -29,7 +29,8 @@ def align(
     start, ends = 0, (len(first), len(second))
     while start < min(ends) and first[start] == second[start]:
         start += 1
-    while min(ends) > start and first[ends[0] - 1] == second[ends[1] - 1]:
+    too_long = limit is not None and (ends[0] - start) * (ends[1] - start) > limit
+    while too_long and min(ends) > start and first[ends[0] - 1] == second[ends[1] - 1]:
         ends = ends[0] - 1, ends[1] - 1
     a, b = first[start : ends[0]], second[start : ends[1]]
     if limit is not None and len(a) * len(b) > limit:

@@ -39,6 +39,7 @@ def explain(
     """Say in words what a network is and where it departs from others, with what each difference costs."""
     from rescompile.explain import explain as explained
     from rescompile.explain import prose
+    from rescompile.explain.report import report
     from rescompile.passes import PASSES, apply
 
     for step in PASSES:
@@ -52,7 +53,7 @@ def explain(
     found = explained(network, against or ())
     about = {key: getattr(loaded, key) for key in ("family", "description", "reference", "notes", "unverified")}
     if as_json:
-        print_json(prose.data(found, about))
+        print_json(report(found, about))
         return
     for line in prose.lines(found, about, _width()):
         print(line)

@@ -9,13 +9,15 @@ implementations, or from the closest network of the zoo.
     distances     how unlike parts of two networks are
     differences   what differs, and what each difference costs alone
     references    what a network is held against
-    prose         the text, and the data
+    words         ops in words
+    report        all of it as data
+    prose         the text of that
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rescompile.explain.differences import Comparison, compare
 from rescompile.explain.references import Reference, closest, is_of_zoo, of_spec, references_of
@@ -24,7 +26,7 @@ from rescompile.ir.network import Network, parameters
 
 
 @dataclass(frozen=True)
-class Held:
+class Against:
     """A network held against a reference. `closest` says that the reference was found, not chosen."""
 
     reference: Reference
@@ -39,7 +41,7 @@ class Explanation:
 
     network: Network
     structure: Structure
-    held: tuple[Held, ...]
+    against: tuple[Against, ...]
 
 
 def explain(network: Network, against: Sequence[str] = ()) -> Explanation:
@@ -51,14 +53,14 @@ def explain(network: Network, against: Sequence[str] = ()) -> Explanation:
     subject = structure(network)
     known = is_of_zoo(network)
     chosen = [of_spec(spec) for spec in against] or (references_of(network.name) if known else [])
-    held = [Held(each, compare(each.structure, subject)) for each in chosen]
+    others = [Against(each, compare(each.structure, subject)) for each in chosen]
     if not chosen:
         found = closest(subject, network.name if known else None)
-        held.append(Held(found, compare(found.structure, subject), closest=True))
-    return Explanation(network, subject, tuple(_named(each, network) for each in held))
+        others.append(Against(found, compare(found.structure, subject), closest=True))
+    return Explanation(network, subject, tuple(_named(each, network) for each in others))
 
 
-def _named(held: Held, network: Network) -> Held:
+def _named(other: Against, network: Network) -> Against:
     """With whether the parameters are called otherwise than those of the reference."""
-    old, new = ({name for name, _ in parameters(each)} for each in (held.reference.network, network))
-    return Held(held.reference, held.comparison, held.closest, old != new)
+    old, new = ({name for name, _ in parameters(each)} for each in (other.reference.network, network))
+    return replace(other, renamed=old != new)

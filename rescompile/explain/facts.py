@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import groupby
 from typing import TypeVar
 
 from rescompile.explain.stages import (
@@ -24,30 +23,21 @@ from rescompile.explain.stages import (
     steps,
     stride,
 )
+from rescompile.explain.words import act, item, listed, shown, size, times
 from rescompile.ir.network import Op, Parallel
 from rescompile.ir.ops import (
     Act,
-    AdaptiveAvgPool,
     AvgPool,
     Conv,
     Dropout,
-    Flatten,
-    GlobalAvgPool,
     Kind,
     Linear,
     MaxPool,
     Norm,
-    PadChannels,
-    Scale,
-    Shape,
-    Size,
     Subsample,
-    Upsample,
 )
 
 K = TypeVar("K", bound=Kind)
-#: A list tells so many steps; the rest is counted.
-STEPS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,96 +52,6 @@ class Fact:
         """The difference in words, or None where both are told alike."""
         new, old = self.read(subject), self.read(reference)
         return None if new == old else self.sentence.format(new, old)
-
-
-# --- ops --------------------------------------------------------------------------------------------------------------
-
-
-def size(sizes: Size) -> str:
-    """`3x3`"""
-    return f"{sizes[0]}x{sizes[1]}"
-
-
-def shown(shape: Shape) -> str:
-    """`3x224x224`"""
-    return "x".join(map(str, shape))
-
-
-def _conv(kind: Conv) -> str:
-    words = [f"{size(kind.kernel)} convolution of {kind.channels}"]
-    if kind.stride != (1, 1):
-        words.append(f"stride {_number(kind.stride)}")
-    if kind.groups > 1:
-        words.append(f"{kind.groups} groups")
-    if kind.dilation != (1, 1):
-        words.append(f"dilation {_number(kind.dilation)}")
-    return " with ".join([words[0], " and ".join(words[1:])]) if words[1:] else words[0]
-
-
-def _pool(kind: MaxPool) -> str:
-    what = "average" if isinstance(kind, AvgPool) else "max"
-    beside = ([f"stride {_number(kind.steps)}"] if kind.steps != kind.kernel else []) + (
-        ["sizes rounded up"] if kind.ceil else []
-    )
-    return f"{size(kind.kernel)} {what} pool" + (f" with {' and '.join(beside)}" if beside else "")
-
-
-def _act(kind: Act) -> str:
-    words = {
-        "leaky_relu": f"leaky relu of slope {kind.slope:.6g}",
-        "elu": "elu" if kind.alpha == 1 else f"elu of alpha {kind.alpha:.6g}",
-        "gelu_tanh": "gelu by tanh",
-    }
-    return words.get(kind.kind, kind.kind)
-
-
-#: How an op is called in a list of them.
-WORDS: dict[type[Kind], Callable[..., str]] = {
-    Conv: _conv,
-    MaxPool: _pool,
-    AvgPool: _pool,
-    Act: _act,
-    Linear: lambda kind: f"linear layer of {kind.features}",
-    Norm: lambda kind: (
-        f"norm of {kind.groups} group{'s' if kind.groups > 1 else ''}" if kind.kind == "group" else f"{kind.kind} norm"
-    ),
-    GlobalAvgPool: lambda kind: "global average pool",
-    AdaptiveAvgPool: lambda kind: f"average pool to {size(kind.size)}",
-    Flatten: lambda kind: "flattening",
-    Dropout: lambda kind: f"dropout {kind.rate:.6g}",
-    Scale: lambda kind: f"factor {kind.factor:.6g}",
-    Subsample: lambda kind: f"every {_number(kind.stride)}th position" if max(kind.stride) > 3 else "subsampling",
-    Upsample: lambda kind: f"{kind.kind} upsampling by {_number(kind.factor)}",
-    PadChannels: lambda kind: "channels of zeros",
-}
-
-
-def item(step: Step) -> str:
-    """A step in words."""
-    if isinstance(step, Op):
-        say = next((WORDS[kind] for kind in type(step.kind).__mro__ if kind in WORDS), None)
-        return say(step.kind) if say else step.kind.word.replace("_", " ")
-    if isinstance(step, Parallel):
-        if has_shortcut(step):
-            return "a residual branch" if step.residual else "a gate"
-        return f"branches{' on parts of the channels' if step.split else ''}, merged by {step.merge}"
-    return f"an auxiliary branch ({step.mode})"
-
-
-def listed(inside: Steps) -> str:
-    """A list of steps in words; what comes several times is told once."""
-    groups = [(word, len(list(group))) for word, group in groupby(item(step) for step in inside)]
-    words = [f"{number} x {word}" if number > 1 else word for word, number in groups]
-    if len(words) > STEPS:
-        words[STEPS:] = [f"and {len(words) - STEPS} more"]
-    return ", ".join(words) or "nothing"
-
-
-def _number(pair: Size) -> str:
-    return str(pair[0]) if pair[0] == pair[1] else size(pair)
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def of_kind(network: Structure, kind: type[K]) -> list[K]:
@@ -172,15 +72,19 @@ def values(things: Iterable[str]) -> str:
     return ", ".join(f"{value} ({times(count)})" for value, count in found.most_common())
 
 
-def times(number: int) -> str:
-    """`once`, `twice`, `3 times`"""
-    return {1: "once", 2: "twice"}.get(number, f"{number} times")
+def by_stage(read: Callable[[Steps], str]) -> Callable[[Structure], str]:
+    """A value of the blocks of each stage: the last one's, and the first one's where that is another. One that all stages have
+    stands alone."""
 
+    def of(stage: Segment) -> str:
+        first, last = read(stage.units[0]), read(stage.units[-1])
+        return last if first == last else f"{first} then {last}"
 
-def by_stage(network: Structure, read: Callable[[Segment], str]) -> str:
-    """A value of each stage; one that all have stands alone."""
-    found = [read(stage) for stage in network.stages]
-    return found[0] if len(set(found)) == 1 else ", ".join(found) or "no stages"
+    def read_stages(network: Structure) -> str:
+        found = [of(stage) for stage in network.stages]
+        return found[0] if len(set(found)) == 1 else ", ".join(found) or "no stages"
+
+    return read_stages
 
 
 def layers(inside: Steps) -> list[Conv | Linear]:
@@ -200,14 +104,14 @@ def longest(merge: Parallel) -> Steps:
     return branches[0] if has_shortcut(merge) else max(branches, key=lambda branch: len(layers(branch)))
 
 
-def kind_of(items: Steps) -> str:
+def kind_of(block: Steps) -> str:
     """A block by the kernels of its main path: `1x1-3x3-1x1`."""
-    return "-".join(size(kind.kernel) if isinstance(kind, Conv) else "linear" for kind in layers(items)) or "no layers"
+    return "-".join(size(kind.kernel) if isinstance(kind, Conv) else "linear" for kind in layers(block)) or "no layers"
 
 
-def channels(items: Steps) -> str:
+def channels(block: Steps) -> str:
     """The channels of the layers of a block: `64-64-256`."""
-    return "-".join(str(kind.channels if isinstance(kind, Conv) else kind.features) for kind in layers(items))
+    return "-".join(str(kind.channels if isinstance(kind, Conv) else kind.features) for kind in layers(block))
 
 
 def stride_place(network: Structure) -> str:
@@ -356,23 +260,14 @@ def biases(network: Structure) -> str:
     return " and ".join(said)
 
 
-def _first_and_last(read: Callable[[Steps], str]) -> Callable[[Segment], str]:
-    """A value of a stage: its last block's, and its first one's where that is another."""
-
-    def of(stage: Segment) -> str:
-        first, last = read(stage.units[0]), read(stage.units[-1])
-        return last if first == last else f"{first} then {last}"
-
-    return of
-
-
-def _attribute(name: str) -> Callable[[Steps], str]:
+def largest(attribute: str) -> Callable[[Steps], str]:
     """The largest value of an attribute of the layers of a block."""
-    return lambda items: str(max((_one(getattr(kind, name, 1)) for kind in layers(items)), default=1))
 
+    def read(block: Steps) -> str:
+        own = [getattr(kind, attribute, 1) for kind in layers(block)]
+        return str(max((value if isinstance(value, int) else max(value) for value in own), default=1))
 
-def _one(value: int | Size) -> int:
-    return value if isinstance(value, int) else max(value)
+    return read
 
 
 FACTS: dict[str, Fact] = {
@@ -382,13 +277,13 @@ FACTS: dict[str, Fact] = {
         Fact("stem", "the stem is {}; not {}", lambda a: listed(a.stem)),
         Fact("depth", "the stages have {} blocks, not {}", lambda a: ", ".join(str(len(s.units)) for s in a.stages)),
         Fact("stages", "the number of stages is {}, not {}", lambda a: str(len(a.stages))),
-        Fact("block", "a block is {}, not {}", lambda a: by_stage(a, _first_and_last(kind_of))),
-        Fact("kernel", "a block is {}, not {}", lambda a: by_stage(a, _first_and_last(kind_of))),
-        Fact("width", "the channels in blocks are {}, not {}", lambda a: by_stage(a, _first_and_last(channels))),
-        Fact("groups", "the convolutions of a block have up to {} groups, not {}", lambda a: by_stage(a, _first_and_last(_attribute("groups")))),
+        Fact("block", "a block is {}, not {}", by_stage(kind_of)),
+        Fact("kernel", "a block is {}, not {}", by_stage(kind_of)),
+        Fact("width", "the channels in blocks are {}, not {}", by_stage(channels)),
+        Fact("groups", "the convolutions of a block have up to {} groups, not {}", by_stage(largest("groups"))),
         Fact("stride", "the stride of a block is in {}, not in {}", stride_place),
         Fact("downsampling", "the maps of the stages are {}, not {}", maps),
-        Fact("dilation", "the dilation of blocks is {}, not {}", lambda a: by_stage(a, _first_and_last(_attribute("dilation")))),
+        Fact("dilation", "the dilation of blocks is {}, not {}", by_stage(largest("dilation"))),
         Fact("shortcut", "the shortcuts are: {}; not: {}", shortcuts),
         Fact("order", "the steps of a block are {}; not {}", order),
         Fact("gate", "the number of gated shortcuts is {}, not {}", lambda a: str(sum(merge.merge == "gate" for merge in skips(a)))),
@@ -396,23 +291,11 @@ FACTS: dict[str, Fact] = {
         Fact("classes", "the number of outputs is {}, not {}", classes),
         Fact("eps", "the eps of norms is {}, not {}", lambda a: values(f"{n.eps:.6g}" for n in of_kind(a, Norm))),
         Fact("momentum", "the momentum of norms is {}, not {}", lambda a: values(f"{n.momentum:.6g}" for n in of_kind(a, Norm))),
-        Fact("activation", "the activation is {}, not {}", lambda a: values(_act(act) for act in of_kind(a, Act))),
+        Fact("activation", "the activation is {}, not {}", lambda a: values(act(kind) for kind in of_kind(a, Act))),
         Fact("bias", "a bias is in {}; not in {}", biases),
         Fact("scale-init", "the scale of norms starts {}, not {}", zero_init),
         Fact("init", "new weights are drawn by {}, not {}", lambda a: values([*(c.init for c in of_kind(a, Conv)), *(x.init for x in of_kind(a, Linear))])),
         Fact("dropout", "dropout: {}; not: {}", dropout),
         Fact("survival", "in training a residual branch survives {}, not {}", survival),
     )
-}  # fmt: skip
-
-#: What the other topics are called, and those whose facts agree.
-TITLES = {
-    "input": "the input", "stem": "the stem", "stages": "the stages", "depth": "the number of blocks", "block": "the blocks",
-    "kernel": "kernels", "width": "channels in blocks", "groups": "groups", "stride": "the place of strides",
-    "downsampling": "the sizes of maps", "dilation": "dilation", "padding": "padding", "shortcut": "shortcuts", "order":
-    "norms and activations in blocks", "gate": "gates", "attention": "factors on maps", "pooling": "pools in blocks",
-    "between": "what stands between the stages", "head": "the head", "classes": "the outputs", "side": "side branches",
-    "norm": "the kind of norm", "eps": "the eps of norms", "momentum": "the momentum of norms", "activation": "activations", "bias": "biases",
-    "scale-init": "the initial scale of norms", "init": "how weights are drawn", "scale": "constant factors", "dropout": "dropout",
-    "survival": "survival in training",
 }  # fmt: skip

@@ -12,16 +12,11 @@ from dataclasses import dataclass, replace
 
 from rescompile.analysis.alignment import NotAligned, align
 from rescompile.explain.distances import ALONE, Distances
-from rescompile.explain.facts import listed, shown
 from rescompile.explain.merger import VERBS, Edit, Everywhere, Merger, Origin, count_layers
-from rescompile.explain.stages import Segment, Steps, Structure
-from rescompile.explain.topics import TOPICS, Role
+from rescompile.explain.stages import Role, Segment, Steps, Structure
+from rescompile.explain.topics import TOPICS
+from rescompile.explain.words import listed, shown
 from rescompile.ir.ops import Shape
-
-#: What a segment without a name is called.
-_ROLES: dict[Role, str] = {
-    "stem": "the stem", "head": "the head", "between": "between the stages", "stage": "the stage", "all": "the network",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +71,16 @@ class Overlay:
 def overlay(reference: Structure, subject: Structure, distances: Distances) -> Overlay:
     """Lay two networks over one another. Raises NotAligned where they have too little in common."""
     merger = Merger(distances, TOPICS, {})
-    rows = [_row(reference, subject, *pair) for pair in _segments(reference, subject, distances)]
-    units = [
-        merger.unit(a, b, role) for _, role, firsts, seconds in rows for a, b in zip(firsts, seconds, strict=False)
-    ]
-    known = {edit.topic for _, edits in units for edit in edits}
+    pairs = list(_segments(reference, subject, distances))
+    known = {
+        edit.topic
+        for first, second in pairs
+        if first is not None and second is not None
+        for units in zip(first.units, second.units, strict=False)
+        for edit in merger.unit(*units, first.role)[1]
+    }
     everywhere = merger.everywhere()
-    slots = tuple(slot for row in rows for slot in _slots(*row, merger, known))
+    slots = tuple(slot for pair in pairs for slot in _slots(*pair, merger, known))
     edits = tuple(edit for slot in slots for edit in _edits(slot, merger))
     deeper = sum(edit.layers for edit in edits if edit.topic == "depth")  # of a kind that both have: not foreign
     alone = sum(edit.layers for edit in edits) - deeper
@@ -105,46 +103,28 @@ def _segments(
     return ((None if i is None else firsts[i], None if j is None else seconds[j]) for i, j in pairs)
 
 
-def _row(
-    reference: Structure, subject: Structure, first: Segment | None, second: Segment | None
-) -> tuple[str, Role, tuple[Steps, ...], tuple[Steps, ...]]:
-    """The name of a pair of segments, its role, and the units of both."""
-    role = _role(reference, first) if first is not None else _role(subject, second)
-    name = (second.name if second else "") or (first.name if first else "") or _ROLES[role]
-    return name, role, first.units if first else (), second.units if second else ()
-
-
-def _role(structure: Structure, segment: Segment | None) -> Role:
-    assert segment is not None
-    if segment.is_stage:
-        return "stage"
-    if not structure.stages:
-        return "all"
-    ends: dict[int, Role] = {0: "stem", len(structure.segments) - 1: "head"}
-    return ends.get(next(at for at, each in enumerate(structure.segments) if each is segment), "between")
-
-
-def _slots(
-    name: str, role: Role, firsts: tuple[Steps, ...], seconds: tuple[Steps, ...], merger: Merger, known: Collection[str]
-) -> Iterator[Slot]:
+def _slots(first: Segment | None, second: Segment | None, merger: Merger, known: set[str]) -> Iterator[Slot]:
     """The slots of a pair of segments. A block that only one of the two has is laid over the last one of the other, if that
     differs only in what is `known` to differ: so a deeper stage alone is one of blocks as the reference has them."""
+    segment = first or second
+    assert segment is not None
+    name = second.name if second is not None and second.is_stage else segment.name
+    firsts, seconds = (each.units if each is not None else () for each in (first, second))
     shared, of = sorted((len(firsts), len(seconds)))
+    alone = "depth" if shared else {"stage": "stages", "all": "block"}.get(segment.role, segment.role)
     for at in range(of):
-        first, second = (units[min(at, len(units) - 1)] if units else None for units in (firsts, seconds))
-        slot = Slot(name, at, of, role, first, second)
-        if at < shared:
-            yield slot
-            continue
-        origin: Origin = "subject" if at >= len(firsts) else "reference"
-        topic = "depth" if shared else {"stage": "stages", "all": "block"}.get(role, role)
-        slot = replace(slot, topic=topic, origin=origin)
-        if shared > 1 and first is not None and second is not None:
-            _, edits = merger.unit(first, second, "stage")
-            if {edit.topic for edit in edits} <= set(known):
-                yield slot
-                continue
-        yield replace(slot, first=None) if origin == "subject" else replace(slot, second=None)
+        one, other = (units[min(at, len(units) - 1)] if units else None for units in (firsts, seconds))
+        slot = Slot(name, at, of, segment.role, one, other)
+        if at >= shared:
+            slot = replace(slot, topic=alone, origin="subject" if at >= len(firsts) else "reference")
+            if (
+                one is None
+                or other is None
+                or shared < 2
+                or not {edit.topic for edit in merger.unit(one, other, "stage")[1]} <= known
+            ):
+                slot = replace(slot, first=None) if slot.origin == "subject" else replace(slot, second=None)
+        yield slot
 
 
 def _edits(slot: Slot, merger: Merger) -> Iterator[Edit]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, join, walk
 from rescompile.ir.ops import Conv, Identity, Kind, MaxPool, Shape, Size, Subsample
@@ -67,22 +67,33 @@ def stride(inside: Steps) -> Size:
     return high, wide
 
 
+#: What a segment is in its network; and what it is called, unless it is a stage.
+Role: TypeAlias = Literal["stem", "stage", "between", "head", "all"]
+NAMES: dict[Role, str] = {
+    "stem": "the stem",
+    "between": "between the stages",
+    "head": "the head",
+    "all": "the network",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A part of a network: the blocks of a stage, or whatever stands before, between and behind stages as one unit.
+    """A part of a network: a stage with its blocks, or whatever stands before, between and behind stages as one unit.
 
-    `name` is the full name of the row, or empty; `block` the block of a stage, `output` the shape behind it.
+    `name` of a stage is the full name of its row, `block` the block that it repeats, `output` the shape behind it.
     """
 
     name: str
     block: str
     units: tuple[Steps, ...]
     output: Shape
+    role: Role = "stage"
 
     @property
     def is_stage(self) -> bool:
         """Whether it is made of blocks."""
-        return bool(self.block)
+        return self.role == "stage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,39 +127,37 @@ class Structure:
     @property
     def stem(self) -> Steps:
         """What stands before the first stage; everything, where there are no stages."""
-        first = self.segments[0]
-        return () if first.is_stage else first.units[0]
+        return self.segments[0].units[0] if self.segments[0].role in ("stem", "all") else ()
 
     @property
     def head(self) -> Steps:
         """What stands behind the last stage."""
-        last = self.segments[-1]
-        return () if last.is_stage or not self.stages else last.units[0]
+        return self.segments[-1].units[0] if self.segments[-1].role == "head" else ()
 
 
 def structure(network: Network) -> Structure:
     """The segments of a network.
 
-    A stage is a row of copies of a block; or blocks of one kind that hold a merge, one after the other on maps of one size, as
+    A stage is a row of copies of a block; or blocks of one kind that have a merge, one after the other on maps of one size, as
     Inception's are.
     """
     segments: list[Segment] = []
     begun = False  # whether the last row has its first copy, before which a swap may have put another
     for node, row in _parts(network.root, ""):
         call, unit = _block(node), steps(node)
-        last = segments[-1] if segments else None
-        if call is None and unit and last is not None and not last.is_stage:
+        last = segments[-1] if segments else Segment("", "", (), ())
+        if call is None and unit and last.units and not last.block:
             segments[-1] = replace(last, units=((*last.units[0], *unit),), output=node.output)
         elif call is None and unit:
             segments.append(Segment("", "", (unit,), node.output))
         elif call is not None:
-            continues = last is not None and last.block == call.block and (
-                last.output[1:] == node.output[1:] if call.index is None
-                else call.index > 0 or (last.name == row and not begun)
-            )  # fmt: skip
+            if call.index is None:
+                continues, name = last.output[1:] == node.output[1:], f"{last.name.split(' to ')[0]} to {row}"
+            else:
+                continues, name = call.index > 0 or (last.name == row and not begun), last.name
+            continues = continues and last.block == call.block
             begun = call.index == 0 or (continues and begun)
-            if continues and last is not None:
-                name = last.name if call.index is not None else f"{last.name.split(' to ')[0]} to {row}"
+            if continues:
                 segments[-1] = Segment(name, call.block, (*last.units, unit), node.output)
             else:
                 segments.append(Segment(row, call.block, (unit,), node.output))
@@ -156,13 +165,18 @@ def structure(network: Network) -> Structure:
 
 
 def _named(segments: Sequence[Segment]) -> Iterator[Segment]:
-    """The segments; stages that have no name of their own, or share one, are numbered."""
-    counts = Counter(segment.name for segment in segments if segment.is_stage)
+    """The segments with their roles; stages that have no name of their own, or share one, are numbered."""
+    names = Counter(segment.name for segment in segments if segment.block)
+    ends: dict[int, Role] = {0: "stem", len(segments) - 1: "head"}
     number = 0
-    for segment in segments:
-        number += segment.is_stage
-        unique = segment.name and counts[segment.name] == 1
-        yield segment if unique or not segment.is_stage else replace(segment, name=f"stage {number}")
+    for at, segment in enumerate(segments):
+        if segment.block:
+            number += 1
+            unique = segment.name and names[segment.name] == 1
+            yield segment if unique else replace(segment, name=f"stage {number}")
+        else:
+            role: Role = ends.get(at, "between") if names else "all"
+            yield replace(segment, name=NAMES[role], role=role)
 
 
 def _parts(series: Series, path: str) -> Iterator[tuple[Node, str]]:

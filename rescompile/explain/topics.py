@@ -5,16 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from rescompile.explain.stages import Step
+from rescompile.explain.stages import Role, Step
 from rescompile.ir.network import Op, Parallel, Side
 from rescompile.ir.ops import Act, AvgPool, Conv, Dropout, Kind, Linear, MaxPool, Norm, Scale
 
-#: The order in which topics are told.
-TOPICS = (
-    "input", "stem", "stages", "depth", "block", "width", "kernel", "groups", "stride", "downsampling", "dilation",
-    "padding", "shortcut", "gate", "order", "attention", "pooling", "between", "head", "classes", "side", "norm", "eps",
-    "momentum", "activation", "bias", "scale-init", "init", "scale", "dropout", "survival",
-)  # fmt: skip
+#: The topics in the order in which they are told, with what they are called where their facts agree, or where they have none.
+TITLES = {
+    "input": "the input", "stem": "the stem", "stages": "the stages", "depth": "the number of blocks", "block": "the blocks",
+    "width": "channels in blocks", "kernel": "kernels", "groups": "groups", "stride": "the place of strides",
+    "downsampling": "the sizes of maps", "dilation": "dilation", "padding": "padding", "shortcut": "shortcuts",
+    "gate": "gates", "order": "norms and activations in blocks", "attention": "factors on maps", "pooling": "pools in blocks",
+    "between": "what stands between the stages", "head": "the head", "classes": "the outputs", "side": "side branches",
+    "norm": "the kind of norm", "eps": "the eps of norms", "momentum": "the momentum of norms", "activation": "activations",
+    "bias": "biases", "scale-init": "the initial scale of norms", "init": "how weights are drawn", "scale": "constant factors",
+    "dropout": "dropout", "survival": "survival in training",
+}  # fmt: skip
+TOPICS = tuple(TITLES)
+#: Topics that are of the whole network, or name their place themselves.
+NETWORK_WIDE = {
+    "input", "stem", "stages", "depth", "downsampling", "head", "classes", "eps", "momentum", "activation", "bias", "init",
+    "scale-init", "survival",
+}  # fmt: skip
 #: Attributes whose change is the same topic wherever it stands: of any op, or of one kind.
 ANYWHERE: dict[tuple[type[Kind], str], str] = {
     (Norm, "eps"): "eps", (Norm, "momentum"): "momentum", (Norm, "kind"): "norm", (Norm, "scale_init"): "scale-init",
@@ -36,8 +47,7 @@ OPS: tuple[tuple[tuple[type[Kind], ...], str], ...] = (
 )
 
 
-#: What a segment is in its network, and a branch in its merge.
-Role: TypeAlias = Literal["stem", "head", "between", "stage", "all"]
+#: What a branch is in its merge.
 BranchRole: TypeAlias = Literal["main", "shortcut", "gate", "side"]
 
 

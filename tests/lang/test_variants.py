@@ -20,6 +20,7 @@ from ort import ran
 import rescompile
 from rescompile.analysis.cost import cost
 from rescompile.explain import explain, prose
+from rescompile.explain.report import report
 from rescompile.ir import ops
 from rescompile.ir.network import Network, Op, walk
 from rescompile.weights import draw
@@ -215,4 +216,4 @@ def test_unet_is_explained(network: Network) -> None:
     """In words, and without a figure for what no figure fits: behind `upsample` positions do not see alike."""
     found = explain(network, ["resnet18"])
     assert "norm of 8 groups, silu" in " ".join(prose.lines(found, {}, 100))
-    assert prose.data(found, {})["last_map"] is None
+    assert report(found, {})["last_map"] is None
