@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 import rescompile
 from rescompile.analysis.cost import cost
 from rescompile.bench import documents, predicting, probing
-from rescompile.bench.predicting import Device, Predictor, Step, Timed, steps
+from rescompile.bench.predicting import Device, Predictor, Timed
+from rescompile.bench.steps import Step, steps
 from rescompile.cli import app
 from rescompile.diagnostics.errors import UsageError
 from rescompile.ir.network import Network, Parallel, walk
