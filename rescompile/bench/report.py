@@ -105,15 +105,7 @@ def _throughput(result: Result) -> Iterator[str]:
             continue
         order = sorted(found, key=lambda row: -row.summary.throughput)
         # Batches are measured one after the other, so what is compared is the time of one image with its own interval.
-        spans = [
-            Interval(
-                *(
-                    bound / row.batch
-                    for bound in (row.summary.median.value, row.summary.median.low, row.summary.median.high)
-                )
-            )
-            for row in order
-        ]
+        spans = [row.summary.median.scaled(1 / row.batch) for row in order]
         listed = ", ".join(f"{row.batch}: {_digits(row.summary.throughput)}" for row in order)
         equal = spans[0].overlaps(spans[1])
         verdict = (

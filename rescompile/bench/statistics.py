@@ -57,6 +57,10 @@ class Interval:
         """Half the distance between the bounds."""
         return (self.high - self.low) / 2
 
+    def scaled(self, factor: float) -> Interval:
+        """The interval of a positive multiple."""
+        return Interval(factor * self.value, factor * self.low, factor * self.high)
+
     def overlaps(self, other: Interval) -> bool:
         """Whether some value is within both; touching counts."""
         return self.low <= other.high and other.low <= self.high
