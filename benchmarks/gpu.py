@@ -68,7 +68,7 @@ def parts(quick: bool) -> Iterator[Part]:
     """All parts, the most valuable first."""
     yield Part("doctor", None, ("doctor", "--json"), 180)
     small = ("--set", "input=[3, 64, 64]") if quick else ()
-    rounds = ("--rounds", "5", "--turn", "0") if quick else ()
+    rounds = ("--rounds", "5", "--slot-ms", "0") if quick else ()
     for network in PEERS:
         for base, runtimes in (("ort-cuda", f"ort-cuda,{ORT}"), ("torch-cuda", "torch-cuda,torch-cuda:channels_last")):
             words = ("verify", network, "--runtime", runtimes, "--precision", "fp32,tf32,fp16,bf16", "--json", *small)

@@ -174,13 +174,13 @@ def unmeasured(promise: str, why: str) -> Row:
 # --- reporting
 
 
-def arguments(description: str, pairs: int, sittings: int | None = None, parts: bool = True) -> argparse.Namespace:
-    """The command line of these benchmarks; `sittings` where a benchmark has them, `--only` where it has `parts`."""
+def arguments(description: str, pairs: int, sessions: int | None = None, parts: bool = True) -> argparse.Namespace:
+    """The command line of these benchmarks; `sessions` where a benchmark has them, `--only` where it has `parts`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=pairs, metavar="N", help=f"rounds of a timing ({pairs})")
-    if sittings is not None:
-        more = f"in how many sittings, each with all contenders prepared anew ({sittings})"
-        parser.add_argument("--sittings", type=int, default=sittings, metavar="N", help=more)
+    if sessions is not None:
+        more = f"in how many sessions, each with all contenders prepared anew ({sessions})"
+        parser.add_argument("--sessions", type=int, default=sessions, metavar="N", help=more)
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of torch (1)")
     parser.add_argument("--cpu-time", action="store_true", help="not wall time: for a machine that others use as well")
     if parts:
@@ -192,12 +192,12 @@ def arguments(description: str, pairs: int, sittings: int | None = None, parts: 
     options.clock = time.process_time if options.cpu_time else time.perf_counter
     if options.pairs < LEAST_PAIRS:
         parser.error(f"an interval takes at least {LEAST_PAIRS} pairs (to see that everything runs: --quick)")
-    if sittings is not None and not 1 <= options.sittings <= options.pairs // LEAST_ROUNDS:
-        parser.error(f"a sitting has at least {LEAST_ROUNDS} rounds")
+    if sessions is not None and not 1 <= options.sessions <= options.pairs // LEAST_ROUNDS:
+        parser.error(f"a session has at least {LEAST_ROUNDS} rounds")
     if options.threads < 1 or (options.cpu_time and options.threads > 1):
         parser.error("there must be at least one thread, and only one for --cpu-time, which adds up those of all")
     if options.quick:
-        options.pairs, options.sittings = 2, 1
+        options.pairs, options.sessions = 2, 1
     return options
 
 
@@ -228,7 +228,7 @@ def record(
     """Write the JSON file, if one was asked for."""
     if not options.json:
         return
-    told = ("pairs", "sittings", "threads", "cpu_time", "quick", "only")
+    told = ("pairs", "sessions", "threads", "cpu_time", "quick", "only")
     made = {
         "machine": {**described, "load_average_after": list(os.getloadavg())},
         "options": {key: getattr(options, key) for key in told if hasattr(options, key)},

@@ -114,7 +114,7 @@ def timed(networks: Sequence[tuple[str, Network]], options: Any, folder: Path) -
     from rescompile.runtimes.verify import trial
 
     runtime, timing = RUNTIMES["ort-cpu"], Timing()
-    plan = Plan(options.pairs, turn=0.0, warm_up=WarmUp(window=2, runs=10, seconds=1.0))
+    plan = Plan(options.pairs, slot=0.0, warm_up=WarmUp(window=2, runs=10, seconds=1.0))
     with ExitStack() as stack:
         contenders = {}
         for title, network in networks:

@@ -7,12 +7,12 @@
   processors with AMX.
 
 Contenders take turns in at least 30 interleaved rounds, beside a control: a second copy of the first of them. The rounds are parted
-into sittings, for each of which all are prepared anew, since one and the same program differs by up to 1% from one preparation to
+into sessions, for each of which all are prepared anew, since one and the same program differs by up to 1% from one preparation to
 the next. Where the control is wider than 2%, the row is undecided.
 
 A ratio of times keeps its promise, not to be slower, if the upper end of its 95% interval is at most 1.01, or 1 plus the half-width of
 the control's interval where that is more; it is missed if the lower end is above that, and an interval that holds the bound leaves
-its row undecided: more sittings are wanted. Two programs that are the same have a ratio of 1 give or take the half-width of the
+its row undecided: more sessions are wanted. Two programs that are the same have a ratio of 1 give or take the half-width of the
 control: a bound of exactly that is missed every second time, however precisely one measures, so what counts as equal is fixed at
 1%. Where ONNX Runtime makes the same kernels of both files, with the same attributes and weights of the same shapes, it is told
 (`same program`) instead of left undecided. Speed-ups and their mean must keep their bounds with the lower ends of their intervals.
@@ -43,8 +43,7 @@ from compile import chosen, machine, say
 from pairs import LEAST_ROUNDS, Interval, Row, Times, arguments, judged, record, report, unmeasured
 
 if TYPE_CHECKING:
-    from rescompile.bench.results import Result
-    from rescompile.bench.results import Row as Measured
+    from rescompile.bench.results import BenchRow, Result
 
 #: Peers with the same parameters and multiply-adds. timm's darknet53 has another slope, which takes the same time.
 PEERS = {
@@ -65,7 +64,7 @@ BOUNDS: Mapping[str, tuple[float, float | None]] = {"plan": (1.7, 1.5), "reduced
 ACCURACY = 5e-2
 #: The least difference that counts as one.
 EQUAL = 0.01
-TURN = 0.05
+SLOT = 0.05
 
 
 def names() -> list[str]:
@@ -83,9 +82,9 @@ def measured(network: str, kind: str, batch: int, options: Any, folder: Path) ->
 
     changed = ["input=[3, 64, 64]"] if options.quick else []
     tree = rescompile.elaborate(rescompile.load(network, set=changed))
-    sittings = options.sittings if kind in BESIDE_PEERS else 1  # a speed-up of 2 does not hang on 1%
-    rounds = LEAST_ROUNDS if options.quick else math.ceil(options.pairs / sittings)
-    plan = Plan(rounds, turn=0.0 if options.quick else TURN, sittings=sittings)
+    sessions = options.sessions if kind in BESIDE_PEERS else 1  # a speed-up of 2 does not hang on 1%
+    rounds = LEAST_ROUNDS if options.quick else math.ceil(options.pairs / sessions)
+    plan = Plan(rounds, slot=0.0 if options.quick else SLOT, sessions=sessions)
     if kind in BESIDE_PEERS:
         request = Request([tree], {}, PEERS[network], [BESIDE_PEERS[kind]], ["fp32"], [batch], plan)
     else:
@@ -159,7 +158,7 @@ def speed_up(name: str, result: Result, bound: float | None) -> Row:
     return row if bound is None else judged(row, bound)
 
 
-def fastest(result: Result) -> Measured:
+def fastest(result: Result) -> BenchRow:
     """The row of the smallest median."""
     return min(result.rows, key=lambda row: row.summary.p50)
 
@@ -243,7 +242,7 @@ def means(sped: Mapping[str, Sequence[Row]], has_amx: bool) -> list[Row]:
 
 def main() -> int:
     """Measure, print both tables, write the JSON file; the exit code says whether the promises hold."""
-    options = arguments(__doc__ or "", pairs=50, sittings=10)
+    options = arguments(__doc__ or "", pairs=50, sessions=10)
     described = machine()
     needed = ("rescompile", "torch", "torchvision", "timm", "onnxruntime", "scipy")
     missing = [package for package in needed if not importlib.util.find_spec(package)]

@@ -1,4 +1,4 @@
-"""Two result files: which rows became slower, and whether that is more than noise."""
+"""The comparison of two result files: which rows became slower, and whether that is more than noise."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from rescompile.bench import statistics
-from rescompile.bench.results import Result, Row
+from rescompile.bench.results import BenchRow, Result
 from rescompile.bench.statistics import Interval
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 
-#: What two machines must share for their times to be compared, in the description of a machine.
+#: What must be equal in the descriptions of two machines for their times to be comparable.
 HARDWARE: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
-    "processor": lambda machine: (machine.get("processor") or {}).get("name"),
+    "CPU": lambda machine: (machine.get("processor") or {}).get("name"),
     "threads": lambda machine: (machine.get("processor") or {}).get("usable"),
     "GPU": lambda machine: [gpu.get("name") for gpu in machine.get("gpus") or []],
 }
@@ -22,11 +22,11 @@ HARDWARE: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A row of both files: the ratio of its medians, new over old, and what may be said of it: slower, faster, or nothing,
-    since the intervals of the two medians overlap."""
+    """A row of both files: the ratio of its medians, new over old, and the verdict: slower, faster, or `~` where the intervals of
+    the medians overlap."""
 
-    old: Row
-    new: Row
+    old: BenchRow
+    new: BenchRow
     ratio: Interval
     verdict: str
 
@@ -37,7 +37,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What became of the rows of one file in another: those of both, and the titles of those that only one has."""
+    """The rows that both files have, and the titles of those that only one has."""
 
     changes: Sequence[Change]
     gone: Sequence[str]
@@ -52,7 +52,7 @@ def compare(old: Result, new: Result) -> Comparison:
     after = {row.key: row for row in new.rows}
     common = [key for key in before if key in after]
     if not common:
-        message = f"the two files have no row in common, of {len(before)} and {len(after)}"
+        message = f"the two files, with {len(before)} and {len(after)} rows, have none in common"
         raise UsageError(
             Diagnostic("E0821", message, help="measure the same networks, runtimes, precisions and batches")
         )
@@ -63,7 +63,7 @@ def compare(old: Result, new: Result) -> Comparison:
     )
 
 
-def _change(old: Row, new: Row) -> Change:
+def _change(old: BenchRow, new: BenchRow) -> Change:
     first, second = statistics.median(old.times), statistics.median(new.times)
     found = statistics.unpaired_ratio(new.times, old.times)
     verdict = "~" if first.overlaps(second) else "slower" if found.value > 1 else "faster"
@@ -71,7 +71,7 @@ def _change(old: Row, new: Row) -> Change:
 
 
 def differences(old: Result, new: Result) -> Iterator[str]:
-    """In what the hardware of two results differs, as sentences."""
+    """The differences between the hardware of two results, in words."""
     for name, fact in HARDWARE.items():
         first, second = fact(old.machine), fact(new.machine)
         if first != second:
@@ -79,17 +79,17 @@ def differences(old: Result, new: Result) -> Iterator[str]:
 
 
 def notes(comparison: Comparison) -> Iterator[str]:
-    """What else changed between the rows of two results: versions of libraries, threads, exporters of peers, specs, passes."""
-    told = set()
+    """The other differences between the rows of two results: library versions, threads, exporters of peers, specs, passes."""
+    reported = set()
     for change in comparison.changes:
         for name in ("versions", "threads", "exporter", "exported_with"):
             first, second = change.old.facts.get(name), change.new.facts.get(name)
             sentence = f"{change.new.runtime}: {name.replace('_', ' ')} {_short(first)} became {_short(second)}"
-            if first != second and sentence not in told:
-                told.add(sentence)
+            if first != second and sentence not in reported:
+                reported.add(sentence)
                 yield sentence
         if change.old.sha256 != change.new.sha256:
-            yield f"{change.new.title}: the spec is another one"
+            yield f"{change.new.title}: the spec changed"
         if list(change.old.passes) != list(change.new.passes):
             was, now = (", ".join(row.passes) or "none" for row in (change.old, change.new))
             yield f"{change.new.title}: passes {was} became {now}"
@@ -104,12 +104,12 @@ def _short(value: Any) -> str:
 
 
 def limit(text: str) -> float:
-    """`5%` or `0.05` as a share. Raises UsageError for anything else."""
+    """The share that `5%` or `0.05` means. Raises UsageError for anything else."""
     digits, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
     try:
         value = float(digits) / (100 if percent else 1)
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise UsageError(Diagnostic("E0802", f"--max-regression {text}: write a share, such as 5% or 0.05"))
+        raise UsageError(Diagnostic("E0802", f"--max-regression {text} must be a share, such as 5% or 0.05"))
     return value

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rescompile.bench.measuring import Clock, Plan
-from rescompile.bench.models import Model
+from rescompile.bench.models import BenchModel
 from rescompile.bench.reference import Reference
 from rescompile.bench.results import Missing
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, one_of
@@ -96,7 +96,7 @@ class Contender:
     of the first preparation and the first run, `error` is the largest error so far, and `bound` the largest allowed.
     """
 
-    model: Model
+    model: BenchModel
     configuration: Configuration
     prepared: Prepared
     reference: Reference
@@ -159,7 +159,7 @@ def configurations(request: Request) -> tuple[list[Configuration], list[Missing]
             if precision in runtime.precisions:
                 fit.append(Configuration(text, runtime, options, precision))
             elif precision in request.precisions:
-                missing.append(Missing(text, precision, f"{runtime.name} has {one_of(runtime.precisions)}"))
+                missing.append(Missing(text, precision, f"{runtime.name} supports {one_of(runtime.precisions)}"))
     for name in _without_rows(request, fit):
         why = next(each.why for each in missing if name in (each.runtime, each.precision))
         raise Unavailable(Diagnostic("E0901", f"nothing can be measured for {name}: {why}"))
@@ -169,7 +169,7 @@ def configurations(request: Request) -> tuple[list[Configuration], list[Missing]
 def _check_names(request: Request, precisions: Sequence[str]) -> None:
     for precision in precisions:
         if precision not in PRECISIONS:
-            message = f"there is no precision '{precision}'"
+            message = f"unknown precision '{precision}'"
             raise UsageError(Diagnostic("E0802", message, help=f"the precisions are {one_of(PRECISIONS)}"))
     for items, what in ((request.runtimes, "runtime"), (request.precisions, "precision"), (request.batches, "batch")):
         for item in items:

@@ -30,7 +30,7 @@ Wrong = Callable[[Location, str], None]
 
 
 def write(document: Any, path: Path, force: bool = False) -> None:
-    """Write a dataclass to a JSON file. Raises OutputError where that fails, or where the file there is not ours."""
+    """Write a dataclass to a JSON file. Raises OutputError where that fails, or where rescompile did not write the existing file."""
     write_text(text(document), path, force)
 
 
@@ -40,7 +40,7 @@ def text(document: Any) -> str:
 
 
 def _layout(value: Any, indent: str = "") -> str:
-    """JSON in which each list of numbers is one line: thousands of samples are not read one below the other."""
+    """JSON in which each list of numbers is one line: a file has thousands of samples."""
     inner = f"{indent}  "
     if isinstance(value, Mapping) and value:
         items = (f"{inner}{json.dumps(key)}: {_layout(item, inner)}" for key, item in value.items())
@@ -53,18 +53,16 @@ def _layout(value: Any, indent: str = "") -> str:
 def read(
     path: Path, kind: type[T], key: str, format: int, what: str, help: str, check: Callable[[T, Wrong], None]
 ) -> T:  # fmt: skip
-    """Read a JSON file of a dataclass whose `key` is the version of its format; `what` names the file in messages, and `check`
-    reports values that cannot be. Raises UsageError with every place that is wrong."""
+    """Read a JSON file of a dataclass whose `key` is the version of its format. `what` names the file in messages, `check` reports
+    impossible values. Raises UsageError with the place of every mistake."""
     from pydantic import TypeAdapter, ValidationError
 
     source = Source(str(path), _content(path, what, help))
     data = _parse(source, what)
     if not isinstance(data, dict) or data.get(key) != format:
-        found = data.get(key) if isinstance(data, dict) else None
-        why = (
-            f"it has no key '{key}'" if found is None else f"it is of format {str(found)[:20]}, and this reads {format}"
-        )
-        raise UsageError(Diagnostic("E0820", f"{path} is no {what} that can be read: {why}", help=help))
+        version = data.get(key) if isinstance(data, dict) else None
+        why = f"it has no key '{key}'" if version is None else f"its format is {str(version)[:20]}, not {format}"
+        raise UsageError(Diagnostic("E0820", f"{path} is not a readable {what}: {why}", help=help))
     data.pop("$comment", None)
     problems: list[Diagnostic] = []
 
@@ -75,7 +73,8 @@ def read(
     try:
         document = adapter.validate_json(json.dumps(data))  # in JSON mode a mapping is strictly a dataclass
     except ValidationError as error:
-        known = {key for each in _records(schema(kind)) for key in each["properties"]}
+        parts = schema(kind)
+        known = {key for part in (parts, *parts["definitions"].values()) for key in part["properties"]}
         for item in sorted(error.errors(include_url=False), key=lambda item: item["type"] == "missing")[:MOST]:
             _report(item, known, wrong)  # a misspelt key first, then that it is missing
     else:
@@ -88,11 +87,11 @@ def read(
 def _content(path: Path, what: str, help: str) -> str:
     file_types.check_file(path)
     if path.stat().st_size > LARGEST:
-        raise UsageError(Diagnostic("E0820", f"{path} has more than {LARGEST >> 20} MiB"))
+        raise UsageError(Diagnostic("E0820", f"{path} is larger than {LARGEST >> 20} MiB"))
     try:
         return path.read_text("utf-8")
     except UnicodeDecodeError:
-        raise UsageError(Diagnostic("E0820", f"{path} is no {what}, which is text", help=help)) from None
+        raise UsageError(Diagnostic("E0820", f"{path} is not a {what}: it is not text", help=help)) from None
     except OSError as error:
         raise UsageError(Diagnostic("E0820", f"{path} cannot be read: {error.strerror}")) from None
 
@@ -103,37 +102,36 @@ def _parse(source: Source, what: str) -> Any:
         return json.loads(source.text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twins)
     except json.JSONDecodeError as error:
         place = Place.at(source, min(error.pos, max(len(source.text) - 1, 0)))
-        raise UsageError(Diagnostic("E0820", f"this is not JSON: {error.msg.lower()}", place)) from None
+        raise UsageError(Diagnostic("E0820", f"invalid JSON: {error.msg.lower()}", place)) from None
     except (ValueError, RecursionError) as error:
         brief = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise UsageError(Diagnostic("E0820", f"{source.name} is no {what}: {brief}")) from None
+        raise UsageError(Diagnostic("E0820", f"{source.name} is not a {what}: {brief}")) from None
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"it holds {name}, which is no number of JSON")
+    raise ValueError(f"it contains {name}, which is not a number in JSON")
 
 
 def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        names = [name for name, _ in pairs]
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
         raise ValueError(f"the key '{next(name for name in names if names.count(name) > 1)}' is given twice")
-    return made
+    return dict(pairs)
 
 
-#: What pydantic's kinds of errors want.
-_WANTED = {
-    "string_type": "text", "int_type": "a whole number", "float_type": "a number", "finite_number": "a number",
+#: What each type of pydantic's errors expects.
+_EXPECTED = {
+    "string_type": "text", "int_type": "an integer", "float_type": "a number", "finite_number": "a finite number",
     "bool_type": "true or false", "list_type": "a list", "dict_type": "a mapping", "dataclass_type": "a mapping",
 }  # fmt: skip
-_WORDS = {
-    str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list", dict: "a mapping",
+_GIVEN = {
+    str: "text", int: "an integer", float: "a float", bool: "a Boolean", list: "a list", dict: "a mapping",
     type(None): "null",
 }  # fmt: skip
 
 
 def _report(item: Any, known: set[str], wrong: Callable[..., None]) -> None:
-    """Report an error of pydantic in our words."""
+    """Report an error of pydantic."""
     where = item["loc"]
     match item["type"]:
         case "unexpected_keyword_argument":
@@ -141,11 +139,11 @@ def _report(item: Any, known: set[str], wrong: Callable[..., None]) -> None:
         case "missing":
             wrong(where[:-1], f"the key '{where[-1]}' is missing")
         case kind:
-            wrong(where, f"this is {_WORDS[type(item['input'])]}, and {_WANTED.get(kind, item['msg'])} is wanted")
+            wrong(where, f"must be {_EXPECTED.get(kind, item['msg'])}, but is {_GIVEN[type(item['input'])]}")
 
 
 def _place(source: Source, path: Location) -> Place:
-    """The place of a value, found by reading the text up to it again: only a mistake needs that."""
+    """The place of a value, found by reading the text up to it again, since only mistakes need places."""
     text, decoder = source.text, json.JSONDecoder()
 
     def skip(at: int) -> int:
@@ -172,20 +170,15 @@ def _place(source: Source, path: Location) -> Place:
 
 
 def schema(kind: type[Any]) -> dict[str, Any]:
-    """The JSON Schema of a dataclass, whose parts are under `definitions`."""
+    """The JSON Schema of a dataclass; the dataclasses inside it are under `definitions`."""
     from pydantic import TypeAdapter
     from pydantic.json_schema import GenerateJsonSchema
 
     class Untitled(GenerateJsonSchema):
-        """Fields have names already."""
+        """A generator that adds no titles to fields."""
 
         def field_title_should_be_set(self, schema: Any) -> bool:
             return False
 
-    made = TypeAdapter(kind).json_schema(ref_template="#/definitions/{model}", schema_generator=Untitled)
-    return made | {"definitions": made.pop("$defs", {})}
-
-
-def _records(schema: dict[str, Any]) -> list[dict[str, Any]]:
-    """The schemas of a file's dataclasses."""
-    return [schema, *schema["definitions"].values()]
+    schema = TypeAdapter(kind).json_schema(ref_template="#/definitions/{model}", schema_generator=Untitled)
+    return schema | {"definitions": schema.pop("$defs", {})}

@@ -1,4 +1,4 @@
-"""The same measurement by the tools that runtimes bring, as command lines to copy: numbers that others can take without us."""
+"""The same measurement as command lines for the runtimes' own tools, which reproduce a figure without rescompile."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 from rescompile.runtimes.openvino import HINTS
 
-#: How many times those tools run a network.
+#: The number of runs in those tools.
 TIMES = 200
 
 Facts = Mapping[str, Any]
 
 
 def lines(runtime: str, precision: str, model: Path | None, facts: Facts) -> list[str]:
-    """The command lines for a row; none where its runtime brings no such tool."""
+    """The command lines for a row; none where its runtime has no such tool."""
     make = _TOOLS.get(runtime)
     if make is None or model is None:
         return []
@@ -41,7 +41,7 @@ def _perf_test(provider: str) -> Callable[[str, str, Facts], list[Sequence[str]]
 
 
 def _trtexec(precision: str, model: str, facts: Facts) -> list[Sequence[str]]:
-    # The precision is that of the file. TensorRT 11 knows nothing else, and takes the word all the same.
+    # The precision is that of the file. TensorRT 11 has no other mode and still accepts the option.
     words = ["trtexec", f"--onnx={model}", "--stronglyTyped"]
     words += ["--noDataTransfers", "--useSpinWait", f"--iterations={TIMES}"]
     words += [] if precision == "tf32" else ["--noTF32"]
@@ -50,7 +50,7 @@ def _trtexec(precision: str, model: str, facts: Facts) -> list[Sequence[str]]:
 
 
 def _benchmark_app(precision: str, model: str, facts: Facts) -> list[Sequence[str]]:
-    # Without -infer_precision it computes in bfloat16 where the processor has it, and without -ip it converts from bytes.
+    # Without -infer_precision it computes in bfloat16 where the CPU supports it, and without -ip it converts from bytes.
     words = ["benchmark_app", "-m", model, "-d", "CPU", "-hint", "none", "-nstreams", "1", "-api", "sync"]
     words += ["-niter", str(TIMES), "-infer_precision", HINTS[precision], "-ip", "f32"]
     words += ["-nthreads", str(facts["threads"])] if facts.get("threads") else []

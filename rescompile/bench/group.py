@@ -1,6 +1,6 @@
 """The contenders that share their rounds: one network with its peers, at one batch, in all configurations.
 
-They are timed in sittings, for each of which they are prepared again in another order. Each then has its row, unless its
+They are timed in sessions, for each of which they are prepared again in another order. Each then has its row, unless its
 outputs went wrong on the way.
 """
 
@@ -17,7 +17,7 @@ from rescompile.bench.contenders import Contender
 from rescompile.bench.measuring import Runs, Timing, measure
 from rescompile.bench.preparing import Preparer, check
 from rescompile.bench.recorder import Recorder
-from rescompile.bench.results import Control, Roofline, Row
+from rescompile.bench.results import BenchRow, Control, Roofline
 from rescompile.diagnostics.errors import CheckFailed, RescompileError, Unavailable
 from rescompile.runtimes import device
 
@@ -36,11 +36,11 @@ class Group:
     timing: Timing = field(default_factory=Timing)
 
     def run(self, preparer: Preparer, stack: ExitStack) -> Iterator[str]:
-        """Time the contenders and record their rows, those of whole sittings after an interruption; yields the progress."""
+        """Time the contenders and record their rows, those of complete sessions after an interruption; yields the progress."""
         limits = {title: preparer.limit(each, self.batch) for title, each in self.contenders.items()}
         before = device.state()
         try:
-            yield from self._sittings(stack)
+            yield from self._sessions(stack)
         except (KeyboardInterrupt, GeneratorExit):
             self._record(limits, before)
             raise
@@ -63,24 +63,24 @@ class Group:
                 continue
             self.recorder.add_profile(at, profiling.shares(contender.model.network, nodes))
 
-    def _sittings(self, stack: ExitStack) -> Iterator[str]:
-        """Time the contenders, which are prepared for the first sitting already; `stack` closes what is prepared."""
+    def _sessions(self, stack: ExitStack) -> Iterator[str]:
+        """Time the contenders, which are prepared for the first session already; `stack` closes what is prepared."""
         plan = self.recorder.request.plan
         titles = [*self.contenders, *([_CONTROL] if self.recorder.request.control else [])]
         draw = random.Random(plan.seed)
         prepared: dict[str, Runs] = {title: each.prepared for title, each in self.contenders.items()}
-        for sitting in range(plan.sittings):
-            if sitting:
+        for session in range(plan.sessions):
+            if session:
                 stack.close()
                 prepared.clear()
                 draw.shuffle(titles)
             self._prepare(titles, prepared, stack)
             if not self.contenders:
                 return
-            which = f"sitting {sitting + 1} of {plan.sittings}, " if plan.sittings > 1 else ""
-            turns = {title: prepared[title] for title in titles}
+            which = f"session {session + 1} of {plan.sessions}, " if plan.sessions > 1 else ""
+            timed = {title: prepared[title] for title in titles}
             try:
-                for done in measure(turns, plan, self.timing, self.recorder.request.clock):
+                for done in measure(timed, plan, self.timing, self.recorder.request.clock):
                     yield f"{which}round {done} of {plan.rounds}"
             except (KeyboardInterrupt, GeneratorExit):
                 self._check_outputs()
@@ -95,15 +95,15 @@ class Group:
             contender = self.contenders.get(title) or next(iter(self.contenders.values()))
             configuration = contender.configuration
             try:
-                session = stack.enter_context(
+                again = stack.enter_context(
                     closing(configuration.runtime.prepare(contender.job, configuration.options))
                 )
             except (CheckFailed, Unavailable) as problem:
                 self._leave(title, problem, titles)
                 continue
-            prepared[title] = session
+            prepared[title] = again
             if title in self.contenders:
-                contender.prepared = session
+                contender.prepared = again
 
     def _leave(self, title: str, problem: RescompileError, titles: list[str]) -> None:
         """Remove a contender that could not be prepared again. Without one of its two copies there is no control."""
@@ -112,9 +112,9 @@ class Group:
         gone = {title, *([_CONTROL] if title == next(iter(self.contenders)) else [])}
         titles[:] = [each for each in titles if each not in gone]
         self.contenders.pop(title, None)
-        for turns in self.timing.rounds:
+        for slots in self.timing.rounds:
             for each in gone:
-                turns.pop(each, None)
+                slots.pop(each, None)
 
     def _check_outputs(self) -> None:
         """Compare the outputs of the last timed run of each contender with the reference."""
@@ -123,7 +123,7 @@ class Group:
 
     def _record(self, limits: dict[str, Roofline | None], before: dict[str, Any]) -> None:
         """Record the rows of contenders whose outputs stayed right; none where there are too few rounds for an interval."""
-        sittings = self.timing.whole(self.recorder.request.plan)
+        sessions = self.timing.complete_sessions(self.recorder.request.plan)
         if len(self.timing.rounds) < statistics.LEAST_ROUNDS:
             return
         after, seed = device.state(), self.recorder.request.plan.seed
@@ -133,21 +133,21 @@ class Group:
             except CheckFailed as wrong:
                 self.recorder.refuse(wrong, [contender.configuration])
             else:
-                self.recorder.rows.append(self._row(title, sittings, limits[title], before, after))
+                self.recorder.rows.append(self._row(title, sessions, limits[title], before, after))
         if _CONTROL in self.timing.rounds[0]:
             name = next(iter(self.contenders))
-            first, second = (statistics.table(self.timing.samples(each), sittings) for each in (name, _CONTROL))
+            first, second = (statistics.table(self.timing.samples(each), sessions) for each in (name, _CONTROL))
             ratio = statistics.ratio(second, first, seed)
             self.recorder.controls.append(Control(self.name, self.batch, name, ratio, self.timing.samples(_CONTROL)))
 
     def _row(
-        self, title: str, sittings: int, limit: Roofline | None, before: dict[str, Any], after: dict[str, Any]
-    ) -> Row:
+        self, title: str, sessions: int, limit: Roofline | None, before: dict[str, Any], after: dict[str, Any]
+    ) -> BenchRow:
         contender, samples = self.contenders[title], self.timing.samples(title)
         model, configuration = contender.model, contender.configuration
-        summary = statistics.summarise(samples, self.batch, self.recorder.request.plan.seed, sittings)
+        summary = statistics.summarise(samples, self.batch, self.recorder.request.plan.seed, sessions)
         facts = {**model.facts, **contender.prepared.facts}
-        return Row(
+        return BenchRow(
             group=self.name,
             model=model.name,
             runtime=configuration.text,
@@ -171,5 +171,5 @@ class Group:
             after=after,
             roofline=None if limit is None else replace(limit, fraction=limit.limit / summary.p50),
             again=equivalent.lines(configuration.runtime.name, configuration.precision, contender.file, facts),
-            sittings=sittings,
+            sittings=sessions,
         )

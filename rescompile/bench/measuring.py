@@ -1,8 +1,8 @@
-"""Timing contenders against one another: warm-up, then rounds in which each has its turn, in an order that changes.
+"""Timing contenders against one another: warm-up, then rounds in which each has one slot, in an order that changes.
 
-Whatever drifts (clock speed, temperature, neighbours) then meets all of them alike, as it would not if one were timed after
-the other. A turn begins with a run that is not timed, after which caches hold this contender's weights and no longer those
-of the one before; then follow as many timed runs as fill the turn, equally many in each round.
+Drift (clock speed, temperature, other processes) then affects all contenders alike, which it would not if they were timed one
+after the other. A slot begins with an untimed run, which fills the caches with the weights of this contender; timed runs
+follow until the slot is full, the same number in every round.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ Clock = Callable[[], float]
 
 
 class Runs(Protocol):
-    """What can be timed."""
+    """Something that can be timed."""
 
     def run(self) -> None:
-        """Do it once; it is done when this returns."""
+        """Run once, to completion."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to measure: so many rounds, in an order drawn from `seed`, with turns of about `turn` seconds and at most `runs`
-    timed runs each. All of it as often as there are `sittings`, for each of which contenders are prepared anew."""
+    """How to measure: the number of rounds in each session, whose order is drawn from `seed`, with slots of about `slot`
+    seconds and at most `runs` timed runs each. Contenders are prepared again for each of the `sessions`."""
 
     rounds: int = 30
-    turn: float = 0.05
+    slot: float = 0.05
     runs: int = 20
     seed: int = 0
     warm_up: WarmUp = field(default_factory=WarmUp)
-    sittings: int = 1
+    sessions: int = 1
 
 
 @dataclass(slots=True)
 class Timing:
-    """The times of several contenders, in seconds, by name, of one sitting or of several. `rounds` holds whole rounds only, so
-    what is here after an interruption can be used. `runs` are those of a turn, as many in every sitting."""
+    """The times of contenders in seconds, by name, from one session or more. `rounds` has complete rounds only, so that it can be
+    used after an interruption. `runs` is the number of runs in a slot, the same in every session."""
 
     warm_up: dict[str, list[float]] = field(default_factory=dict)
     settled: dict[str, bool] = field(default_factory=dict)
@@ -53,11 +53,11 @@ class Timing:
 
     def samples(self, name: str) -> list[list[float]]:
         """The times of one contender, round by round."""
-        return [turns[name] for turns in self.rounds]
+        return [slots[name] for slots in self.rounds]
 
-    def whole(self, plan: Plan) -> int:
-        """How many sittings are whole, after dropping the rounds of one that was interrupted; the rounds of a first one are
-        all kept."""
+    def complete_sessions(self, plan: Plan) -> int:
+        """The number of complete sessions, after dropping the rounds of an interrupted one. An interrupted first session counts as
+        complete with the rounds that it has."""
         count = len(self.rounds) // plan.rounds
         if count:
             del self.rounds[count * plan.rounds :]
@@ -67,7 +67,7 @@ class Timing:
 def measure(
     contenders: Mapping[str, Runs], plan: Plan, timing: Timing, clock: Clock = time.perf_counter
 ) -> Iterator[int]:
-    """Warm all contenders up and time one sitting of them into `timing`; yields how many rounds are done, from 0."""
+    """Warm up all contenders and time one session into `timing`; yields the number of rounds done, from 0."""
     draw = random.Random(plan.seed + len(timing.rounds))
     with _no_collection():
         for name, contender in contenders.items():
@@ -79,15 +79,15 @@ def measure(
         order: Sequence[str] = list(contenders)
         for number in range(plan.rounds):
             order = order[::-1] if number % 2 else draw.sample(list(order), len(order))
-            timing.rounds.append({name: _turn(contenders[name], timing.runs[name], clock) for name in order})
+            timing.rounds.append({name: _slot(contenders[name], timing.runs[name], clock) for name in order})
             gc.collect()
             yield number + 1
 
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """No garbage is collected within, as timeit does it: a pause would be put down to whoever runs then. What is there
-    already is left out of the collections between rounds, which would take longer than a turn."""
+    """Disable garbage collection, as timeit does: a pause would be charged to the contender that runs. Existing objects are
+    frozen, since the collections between rounds would otherwise take longer than a slot."""
     enabled = gc.isenabled()
     gc.collect()
     gc.freeze()
@@ -101,7 +101,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def _warm_up(contender: Runs, until: WarmUp, clock: Clock) -> tuple[list[float], bool]:
-    """The times of runs until they are stable, and whether they became so."""
+    """The times of runs until they are stable, and whether they became stable."""
     times: list[float] = []
     while not until.over(times):
         times.append(_timed(contender, clock))
@@ -109,13 +109,13 @@ def _warm_up(contender: Runs, until: WarmUp, clock: Clock) -> tuple[list[float],
 
 
 def _runs(warm_up: Sequence[float], plan: Plan) -> int:
-    """How many runs fill a turn, by how long they took at the end of the warm-up."""
+    """The number of runs that fill a slot, from their times at the end of the warm-up."""
     last = sorted(warm_up[-plan.warm_up.window :])
     typical = last[len(last) // 2]
-    return max(1, min(plan.runs, math.ceil(plan.turn / typical))) if typical > 0 else plan.runs
+    return max(1, min(plan.runs, math.ceil(plan.slot / typical))) if typical > 0 else plan.runs
 
 
-def _turn(contender: Runs, runs: int, clock: Clock) -> list[float]:
+def _slot(contender: Runs, runs: int, clock: Clock) -> list[float]:
     contender.run()
     return [_timed(contender, clock) for _ in range(runs)]
 

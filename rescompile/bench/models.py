@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,15 @@ from rescompile.runtimes import recipes
 from rescompile.runtimes.verify import trial
 from rescompile.weights import Array, Weights
 
-#: An input repeats after so many images: outputs of one image do not depend on the others, and float64 takes its time.
+#: An input repeats after this many images: the outputs of an image do not depend on the others, and float64 is slow.
 DISTINCT = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """A network that can be timed. `base` is the module that the reference is computed with, `timed` the one that is timed:
-    the same, but for the passes of ours. `write` makes the ONNX file for an input in a form (`form_of`) in a folder, where this
-    model has none there yet, and returns its path."""
+class BenchModel:
+    """A network that can be timed. `base` is the module that computes the reference, `timed` the one that is timed: the same
+    network after exact passes. `write` writes the ONNX file for an input in a form (`form_of`) to a folder, once, and returns
+    its path."""
 
     name: str
     base: Any
@@ -47,28 +47,28 @@ class Model:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def module(self) -> Any:
-        """A new module of its own, in evaluation mode: runtimes change what they are given."""
+        """A copy of the timed module in evaluation mode, since runtimes change the module that they get."""
         return copy.deepcopy(self.timed)
 
 
-def of_spec(network: Network, options: Mapping[str, Any], seed: int, label: str = "") -> Model:
-    """The network of a spec after passes, with weights under which nothing overflows or vanishes. `label` tells it from
+def of_spec(network: Network, options: Mapping[str, Any], seed: int, label: str = "") -> BenchModel:
+    """The network of a spec after passes, with weights under which nothing overflows or vanishes. `label` distinguishes it from
     others of the same spec.
 
-    Passes that make another function (`--drop`) are applied before the reference is taken, the others only to what is timed.
+    Passes that change the function (`--drop`) apply to the reference too, exact passes only to the timed network.
     """
     other = {step.keyword: options[step.keyword] for step in PASSES if not step.exact and step.keyword in options}
     network, _ = apply(network, None, other)
     weights = trial(network, seed)
     exact = {key: value for key, value in options.items() if key not in other}
-    compiled, its = apply(network, weights, exact)
-    assert its is not None
+    compiled, folded = apply(network, weights, exact)
+    assert folded is not None
     torch: Any = door.load("torch")
     base = torch.make(network, weights).eval()
     total = cost(compiled)
     name = f"{compiled.name} {label}".rstrip()
-    return Model(
-        name, base, torch.make(compiled, its).eval() if exact else base, _writer(name, compiled, its, exact, seed),
+    return BenchModel(
+        name, base, torch.make(compiled, folded).eval() if exact else base, _writer(name, compiled, folded, exact, seed),
         compiled.input, total.parameters, total.macs, compiled.sha256, compiled.passes, compiled,
     )  # fmt: skip
 
@@ -88,11 +88,11 @@ def _writer(
             wanted = {**recipes.options(form, "int8"), **given, "fold_batchnorm": True}
             done = passes_of(network.passes)
             more = {step.keyword for step in PASSES if step.keyword in wanted} - set(done)
-            compiled, its = apply(network, weights, {key: wanted[key] for key in more})
-            assert its is not None
+            compiled, folded = apply(network, weights, {key: wanted[key] for key in more})
+            assert folded is not None
             data = calibration.drawn(network.input, calibration.COUNT, seed)
             options = door.checked(onnx, "onnx", {"batch": len(x), "precision": "int8"})
-            quantizer.artifact(compiled, its, data, recipes.scheme(form), **options).write(path)
+            quantizer.artifact(compiled, folded, data, recipes.scheme(form), **options).write(path)
         else:
             options = door.checked(onnx, "onnx", {"batch": len(x), "precision": form})
             onnx.emit(network, weights, **options).write(path)
@@ -100,19 +100,19 @@ def _writer(
     return _once(name, make)
 
 
-def of_peer(text: str, shape: Shape, seed: int, exporter: str) -> Model:
-    """A network of torchvision or timm, for input of a shape. Its ONNX file is what torch.onnx.export makes of it."""
+def of_peer(text: str, shape: Shape, seed: int, exporter: str) -> BenchModel:
+    """A network of torchvision or timm for inputs of a shape; torch.onnx.export writes its ONNX file."""
     module = peers.make(text, shape, seed)
     x = inputs(shape, 1, seed)
     parameters, macs = modules.counts(module, x)
 
     def export(path: Path, x: Array, form: str) -> None:
-        if form in recipes.RECIPES:  # by the same quantiser and on the same data as ours
+        if form in recipes.RECIPES:  # by the same quantiser and on the same data as compiled networks
             drawn = calibration.drawn(shape, calibration.COUNT, seed).fit
-            turns = -(-len(drawn) // len(x))
+            count = -(-len(drawn) // len(x))
             batches = (
-                np.concatenate([drawn[(turn * len(x) + at) % len(drawn)]() for at in range(len(x))])
-                for turn in range(turns)
+                np.concatenate([drawn[(number * len(x) + at) % len(drawn)]() for at in range(len(x))])
+                for number in range(count)
             )
             model = quantizer.convert(
                 write(path.parent, x, "fp32"), batches, quantizer.SCHEMES[recipes.scheme(form)], text
@@ -127,21 +127,21 @@ def of_peer(text: str, shape: Shape, seed: int, exporter: str) -> Model:
         "exporter": f"torch.onnx.export, {exporter}, opset {modules.EXPORTERS[exporter]}",
         "exported_with": versions,
     }
-    return Model(text, module, module, write, shape, parameters, macs, facts=facts)
+    return BenchModel(text, module, module, write, shape, parameters, macs, facts=facts)
 
 
 def _once(name: str, make: Callable[[Path, Array, str], None]) -> Callable[[Path, Array, str], Path]:
-    """Makes each file of a model where it is asked for first, under a name that nothing in the folder has: a peer has other files
-    for specs of other inputs, and the names of two models may differ by what no file is called."""
+    """Write each file of a model on its first use, under a free name in the folder: a peer has different files for different
+    input sizes, and the names of two models may differ only in characters that file names cannot have."""
     files: dict[tuple[Path, int, str], Path] = {}
 
     def write(folder: Path, x: Array, form: str) -> Path:
         key = folder, len(x), form
         if key not in files:
-            wished = folder / _file(name, x, form)
-            path, others = wished, count(2)
+            wanted = folder / _file(name, x, form)
+            path, numbers = wanted, itertools.count(2)
             while path.exists():
-                path = wished.with_stem(f"{wished.stem}_{next(others)}")
+                path = wanted.with_stem(f"{wanted.stem}_{next(numbers)}")
             make(path, x, form)
             files[key] = path
         return files[key]

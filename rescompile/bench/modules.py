@@ -1,5 +1,4 @@
-"""What is asked of a module of torch before and after it is timed: the outputs that are right, and activations that are
-ordinary numbers. Networks of ours and of peers go through the same functions."""
+"""PyTorch modules of compiled networks and of peers: reference outputs, checks of activations, calibration, counts, export."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ from rescompile.ir.network import INPUT, LOGITS
 from rescompile.runtimes.ort_session import brief
 from rescompile.weights import Array
 
-#: The exporters of torch by name on the command line, and the opset that each writes: that of our own files, or the least that it has.
+#: The exporters of torch by option value, with the opset that each writes: that of our own files, or the lowest that it supports.
 EXPORTERS = {"legacy": 17, "dynamo": 18}
 
 
@@ -26,13 +25,13 @@ def library() -> Any:
     try:
         import torch
     except ImportError as error:
-        message = f"what is timed is held to float64 by torch, which cannot be loaded: {error}"
+        message = f"timed networks are checked against float64 by torch, which cannot be loaded: {error}"
         raise Unavailable(Diagnostic("E0902", message, help="pip install 'rescompile[torch]'")) from None
     return torch
 
 
 def outputs(module: Any, x: Array, double: bool = False) -> dict[str, Array]:
-    """What a module gives for an input, by name; in float64 if `double`, and the module stays as it is."""
+    """The outputs of a module for an input, by name; with `double` those of a copy in float64."""
     torch = library()
     value = torch.from_numpy(x)
     with torch.inference_mode():
@@ -41,7 +40,7 @@ def outputs(module: Any, x: Array, double: bool = False) -> dict[str, Array]:
 
 
 def named(given: Any) -> dict[str, Any]:
-    """The outputs of a module by name: peers give a tensor, a mapping or a tuple."""
+    """The outputs of a module by name: peers return a tensor, a mapping or a tuple."""
     if isinstance(given, Mapping):
         return dict(given)
     if isinstance(given, tuple | list):
@@ -50,10 +49,10 @@ def named(given: Any) -> dict[str, Any]:
 
 
 def irregular(module: Any, x: Array, largest: float) -> str | None:
-    """The first part whose parameters or activations hold a number that is not finite, is larger than `largest`, or is a
-    denormal of float32, and what it holds; None where all is well.
+    """The first part whose parameters or activations have a number that is not finite, is larger than `largest`, or is a denormal
+    of float32, with the kind of number; None if there is none.
 
-    Processors take many times as long for denormals, and an infinity spreads until all that is computed is the same number.
+    CPUs take many times as long for denormals, and an infinity spreads through the activations.
     """
     torch = library()
     smallest = torch.finfo(torch.float32).tiny
@@ -67,7 +66,7 @@ def irregular(module: Any, x: Array, largest: float) -> str | None:
             ("a denormal", (size > 0) & (size < smallest)),
         ):
             if bool(wrong.any()):
-                found.append(f"{part} holds {what}")
+                found.append(f"{part} has {what}")
                 return
 
     def hook(part: str) -> Any:
@@ -92,12 +91,12 @@ def irregular(module: Any, x: Array, largest: float) -> str | None:
 
 
 def calibrate(module: Any, shape: tuple[int, ...], seed: int) -> None:
-    """Give the norms of a peer the statistics of one seeded batch, as `rescompile.verification.trial` gives them to ours:
-    with those of a new module a deep network overflows, and what is timed is infinity.
+    """Give the norms of a peer the statistics of one seeded batch, as `trial` does for compiled networks: with those of a new
+    module, a deep network overflows.
 
-    Shifts become ones, for the reason that those of ours are positive: rounding is then enlarged no more than in trained networks.
-    A norm that begins with scales of zero gets ones. Folded into the convolution before it, as exporters do, zeros are equal
-    tensors, which they write once: such a file is smaller than any trained one, and 3% faster (timm's darknet53).
+    Shifts become ones, since positive shifts amplify rounding errors no more than trained networks do. A norm whose scales are
+    zero gets ones: when exporters fold zeros into the convolution before them, they write the equal tensors once, and the file
+    is smaller than a trained one and 3% faster (timm's darknet53).
     """
     torch = library()
     norms = [part for part in module.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)]
@@ -119,8 +118,8 @@ def calibrate(module: Any, shape: tuple[int, ...], seed: int) -> None:
 
 
 def counts(module: Any, x: Array) -> tuple[int, int]:
-    """The trainable values of a module, and the multiply-adds of its convolutions and linear layers for one input: what
-    `rescompile.cost` counts of ours."""
+    """The trainable values of a module, and the multiply-adds of its convolutions and linear layers for one input, counted like
+    those of compiled networks."""
     torch = library()
     total = 0
 
@@ -141,12 +140,12 @@ def counts(module: Any, x: Array) -> tuple[int, int]:
 
 
 def export(module: Any, name: str, x: Array, path: Path, exporter: str, precision: str = "fp32") -> None:
-    """Write a module as an ONNX file by torch.onnx.export, with the batch of `x`, and in float16 for fp16. Raises Unavailable where the exporter
-    lacks a library or refuses the module."""
+    """Write a module to an ONNX file with torch.onnx.export, for the batch of `x`, in float16 for fp16. Raises Unavailable where the
+    exporter lacks a library or refuses the module."""
     torch = library()
     value = torch.from_numpy(np.ascontiguousarray(x))
     if precision == "fp16":
-        # To trace is to run, and processors take seconds for an image in float16.
+        # Tracing runs the module, and CPUs take seconds for an image in float16.
         where = "cuda" if torch.cuda.is_available() else "cpu"
         module, value = copy.deepcopy(module).to(where, torch.float16), value.to(where, torch.float16)
     try:
@@ -161,4 +160,4 @@ def export(module: Any, name: str, x: Array, path: Path, exporter: str, precisio
         message = f"the {exporter} exporter of torch cannot be used: {error}"
         raise Unavailable(Diagnostic("E0902", message, help="pip install onnx onnxscript")) from None
     except Exception as error:  # somebody else's code
-        raise Unavailable(Diagnostic("E0901", f"torch.onnx.export does not take {name}: {brief(error)}")) from None
+        raise Unavailable(Diagnostic("E0901", f"torch.onnx.export cannot export {name}: {brief(error)}")) from None

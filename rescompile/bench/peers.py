@@ -1,5 +1,4 @@
-"""Networks of torchvision and timm, to be timed beside ours: built without pretrained weights, so that nothing is
-downloaded."""
+"""Networks of torchvision and timm to compare with, built without pretrained weights, so that nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -19,9 +18,9 @@ from rescompile.runtimes.ort_session import brief
 def make(text: str, shape: Shape, seed: int) -> Any:
     """The module that `torchvision:resnet50` names, in evaluation mode, with seeded weights and calibrated norms.
 
-    Raises what `found` does, and UsageError where the network is one for other input.
+    Raises what `constructor` raises, and UsageError where the network does not take this input.
     """
-    build = found(text)
+    build = constructor(text)
     torch = modules.library()
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -32,26 +31,26 @@ def make(text: str, shape: Shape, seed: int) -> Any:
         except Exception as error:  # somebody else's code
             listed = "x".join(map(str, shape))
             raise UsageError(
-                Diagnostic("E0802", f"{text} does not take an input of {listed}: {brief(error)[:200]}")
+                Diagnostic("E0802", f"{text} does not accept an input of {listed}: {brief(error)[:200]}")
             ) from None
     return module
 
 
-def found(text: str) -> Callable[[], Any]:
-    """What makes the network that `torchvision:resnet50` names. Raises Unavailable where the library is missing, UsageError where
-    it has no such network."""
-    library, name = parted(text)
+def constructor(text: str) -> Callable[[], Any]:
+    """The constructor of the network that `torchvision:resnet50` names. Raises Unavailable where the library is missing, and
+    UsageError where it has no such network."""
+    library, name = parse(text)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return _LIBRARIES[library](name, text)
 
 
-def parted(text: str) -> tuple[str, str]:
-    """The library and the name of `torchvision:resnet50`. Raises UsageError for another form."""
+def parse(text: str) -> tuple[str, str]:
+    """The library and the name in `torchvision:resnet50`. Raises UsageError for another form."""
     library, colon, name = text.partition(":")
     if not colon or not name or library not in _LIBRARIES:
         help = nearest(library, _LIBRARIES) if colon else f"write {one_of(f'{known}:NAME' for known in _LIBRARIES)}"
-        message = f"--compare {text}: peers are those of {one_of(_LIBRARIES)}"
+        message = f"--compare {text}: a peer is a network of {one_of(_LIBRARIES)}"
         raise UsageError(Diagnostic("E0802", message, help=help))
     return library, name
 
@@ -71,7 +70,7 @@ def _timm(name: str, text: str) -> Callable[[], Any]:
 
 
 def _imported(module: str, text: str) -> Any:
-    """A library of networks, whether torchvision's own operators load or not. Raises Unavailable where it is missing."""
+    """A library of networks, even where torchvision's operators do not load. Raises Unavailable where it is missing."""
     package = module.partition(".")[0]
     try:
         try:
@@ -84,7 +83,7 @@ def _imported(module: str, text: str) -> Any:
         operators.declare()
         return import_module(module)
     except (ImportError, RuntimeError) as error:
-        message = f"{text} is of {package}, which cannot be loaded: {error}"
+        message = f"{text} needs {package}, which cannot be loaded: {error}"
         raise Unavailable(Diagnostic("E0902", message, help=f"pip install {package}")) from None
 
 

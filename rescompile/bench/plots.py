@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rescompile.bench.results import Result, Row
+from rescompile.bench.results import BenchRow, Result
 from rescompile.files import plotting
 from rescompile.files.plotting import Axes, Line
 
 
 def draw(result: Result, path: Path, force: bool = False) -> None:
-    """Write the figure of a result: one panel for each of the three that the rows can fill. A panel takes at least two
-    batches or two networks; without any, latency by batch is drawn with the one that there is.
+    """Write the figure of a result: those of the three panels that the rows can fill. A panel needs two batches or two networks;
+    without either, it shows latency at the only batch.
 
     Raises OutputError, and Unavailable where matplotlib is missing.
     """
@@ -30,7 +30,7 @@ def _latency(result: Result) -> Axes:
 
 
 def _by_size(result: Result) -> Iterator[Axes]:
-    """Latency of several networks at the smallest batch, against what they cost."""
+    """Latency of several networks at the smallest batch, against their cost."""
     batch = min((row.batch for row in result.rows), default=1)
     rows = [row for row in result.rows if row.batch == batch]
     if len({row.model for row in rows}) < 2:
@@ -45,9 +45,9 @@ def _by_size(result: Result) -> Iterator[Axes]:
         yield Axes(f"latency by {label.split(',')[0]}, batch {batch}", label, "median latency, ms", lines)
 
 
-def _series(result: Result) -> list[tuple[str, list[Row]]]:
-    """The rows that differ in their batch alone."""
-    found: dict[tuple[str, str, str, str], list[Row]] = {}
+def _series(result: Result) -> list[tuple[str, list[BenchRow]]]:
+    """The rows that differ only in their batch."""
+    found: dict[tuple[str, str, str, str], list[BenchRow]] = {}
     for row in result.rows:
         found.setdefault((row.group, row.model, row.runtime, row.precision), []).append(row)
     return [
@@ -56,7 +56,7 @@ def _series(result: Result) -> list[tuple[str, list[Row]]]:
     ]
 
 
-def _line(label: str, points: list[tuple[float, Row]], joined: bool = True) -> Line:
+def _line(label: str, points: list[tuple[float, BenchRow]], joined: bool = True) -> Line:
     """A line of medians in milliseconds, with their intervals as bars."""
     rows = [row for _, row in points]
     medians = [row.summary.median for row in rows]

@@ -24,15 +24,15 @@ from rescompile.ir.network import Network
 
 Vector = NDArray[np.float64]
 FORMAT = 1
-#: A linear layer of fewer bytes takes its time for other things than to read them.
+#: The time of a linear layer with fewer bytes than this is not dominated by reading them.
 STREAM = 1 << 20
-#: How many measured ops near by have a say, and how far away they must be for the terms alone to have as much.
+#: The number of similar measured ops in the interpolation, and the distance at which the terms alone weigh as much.
 NEAREST, REACH = 6, 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """A step, and the seconds that it took."""
+    """A step with its time in seconds."""
 
     step: Step
     seconds: float
@@ -40,7 +40,7 @@ class Timed:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Times of single ops on one machine, by one runtime with so many threads: what a device file holds."""
+    """Times of single ops on one machine with one runtime and number of threads: the content of a device file."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = documents.CONFIG
 
@@ -56,43 +56,44 @@ class Device:
 def read(path: Path) -> Device:
     """Read a device file. Raises UsageError with every place that is wrong."""
     help = f"rescompile predict --measure --device-file {path} measures this machine"
-    return documents.read(path, Device, "predict", FORMAT, "device file", help, _possible)
+    return documents.read(path, Device, "predict", FORMAT, "device file", help, _check_values)
 
 
-def _possible(device: Device, wrong: Wrong) -> None:
-    """Sizes and times that an op can have."""
+def _check_values(device: Device, wrong: Wrong) -> None:
+    """Report impossible sizes and times."""
     for number, timed in enumerate(device.ops):
         if not timed.seconds > 0:
-            wrong(("ops", number, "seconds"), "a time is positive")
+            wrong(("ops", number, "seconds"), "must be positive")
         for name in ("inner", "outer", "groups", "side", "kernel", "stride", "maps"):
             if getattr(timed.step, name) < 1:
-                wrong(("ops", number, "step", name), f"{name} is a number from 1")
+                wrong(("ops", number, "step", name), "must be at least 1")
         for name in ("macs", "weights", "columns"):
             if getattr(timed.step, name) < 0:
-                wrong(("ops", number, "step", name), f"{name} is a number from 0")
+                wrong(("ops", number, "step", name), "must be at least 0")
 
 
 @dataclass(frozen=True, slots=True)
 class _Regime:
-    """Seconds for each term, and what these leave of the logarithms of measured times, by place."""
+    """Seconds for each term, and the residuals of the logarithms of measured times by place."""
 
     rates: Vector
     places: Vector
-    rest: Vector
+    residuals: Vector
 
     def seconds(self, step: Step) -> float:
-        found = float(np.dot(self.rates, step.terms))
+        """The terms of a step, corrected by the residuals of similar ops."""
+        fit = float(np.dot(self.rates, step.terms))
         distance = ((self.places - step.place) ** 2).sum(axis=1)
         near = np.argsort(distance, kind="stable")[:NEAREST]
         weight = 1 / (distance[near] + 1e-3)
-        return found * math.exp(float((weight * self.rest[near]).sum() / (weight.sum() + 1 / REACH**2)))
+        return fit * math.exp(float((weight * self.residuals[near]).sum() / (weight.sum() + 1 / REACH**2)))
 
 
 class Predictor:
     """Times of steps on a device.
 
-    An op that is measured alone finds its weights in a cache, and in a network whose weights are larger than that it does not.
-    How long a byte of weights takes is seen from linear layers, which do nothing but read them: large ones tell of memory.
+    An op that is measured alone has its weights in a cache; in a network with more weights than the cache it does not. The
+    time per byte of weights comes from linear layers, which only read them: the large ones show the rate of memory.
     """
 
     def __init__(self, device: Device) -> None:
@@ -102,10 +103,10 @@ class Predictor:
         for timed in device.ops:
             regimes.setdefault(timed.step.regime, []).append(timed)
         if not regimes:
-            raise UsageError(Diagnostic("E0820", "the device file holds no measured op"))
-        self._regimes = {name: _fitted(ops) for name, ops in regimes.items()}
-        #: Of what was measured in no regime: all that moves maps is alike.
-        self._other = _fitted([timed for timed in device.ops if timed.step.macs == 0] or device.ops)
+            raise UsageError(Diagnostic("E0820", "the device file contains no measured op"))
+        self._regimes = {name: _fit(ops) for name, ops in regimes.items()}
+        #: For regimes that were not measured: ops that only move feature maps are alike.
+        self._other = _fit([timed for timed in device.ops if timed.step.macs == 0] or device.ops)
         streams = sorted(
             (BYTES * timed.step.weights, timed.seconds / (BYTES * timed.step.weights))
             for timed in regimes.get("linear", ())
@@ -115,29 +116,29 @@ class Predictor:
         self._rates = np.maximum.accumulate([rate for _, rate in streams]) if streams else np.zeros(0)
 
     def seconds(self, step: Step, weights: int | None = None) -> float:
-        """The seconds of one step in a network of so many weights; None: of its own alone."""
-        found = self._regimes.get(step.regime, self._other).seconds(step)
+        """The seconds of one step in a network with this number of weights; without it, of the step alone."""
+        seconds = self._regimes.get(step.regime, self._other).seconds(step)
         if not weights or not len(self._sizes):
-            return found
+            return seconds
         whole, own = (self._stream(BYTES * count) for count in (weights, step.weights))
-        return found + BYTES * step.weights * max(0.0, whole - own)
+        return seconds + BYTES * step.weights * max(0.0, whole - own)
 
     def _stream(self, size: int) -> float:
-        """The seconds that a byte of weights takes where there are so many of them."""
+        """The seconds per byte of weights in a network with `size` bytes of them."""
         return float(np.interp(math.log2(max(size, 1)), self._sizes, self._rates))
 
     def network(self, network: Network) -> dict[str, float]:
         """The seconds of a network for one input, by regime."""
         listed = steps(network)
         weights = sum(step.weights for step in listed)
-        found: dict[str, float] = {}
+        seconds: dict[str, float] = {}
         for step in listed:
-            found[step.regime] = found.get(step.regime, 0.0) + self.seconds(step, weights)
-        return found
+            seconds[step.regime] = seconds.get(step.regime, 0.0) + self.seconds(step, weights)
+        return seconds
 
 
-def _fitted(ops: Sequence[Timed]) -> _Regime:
-    """Rates with the least relative errors: short ops count as much as long ones."""
+def _fit(ops: Sequence[Timed]) -> _Regime:
+    """The rates with the least squares of relative errors, so that short ops count as much as long ones."""
     from scipy.optimize import nnls
 
     terms = np.array([timed.step.terms for timed in ops])

@@ -1,4 +1,4 @@
-"""From a model and a configuration to a contender: its file, its session, and outputs that agree with the reference."""
+"""From a model and a configuration to a contender: its file, what the runtime prepares, and outputs that match the reference."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rescompile import backend
 from rescompile.bench.contenders import Configuration, Contender
-from rescompile.bench.models import Model, form_of
+from rescompile.bench.models import BenchModel, form_of
 from rescompile.bench.reference import Reference
 from rescompile.bench.results import Roofline
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic
@@ -26,12 +26,12 @@ class Preparer:
         self._roofs: dict[tuple[str, str, int | None], roofline.Roofline] = {}
 
     def contender(
-        self, model: Model, configuration: Configuration, x: Array, reference: Reference, stack: ExitStack
+        self, model: BenchModel, configuration: Configuration, x: Array, reference: Reference, stack: ExitStack
     ) -> Contender:
-        """A contender whose outputs agree with the reference; `stack` closes its session. Raises CheckFailed where they do not
-        agree, and Unavailable where it does not run as requested."""
+        """A contender whose outputs match the reference; `stack` closes it. Raises CheckFailed where they do not match, and
+        Unavailable where it does not run as requested."""
         runtime, precision = configuration.runtime, configuration.precision
-        reference.hold(precision)
+        reference.check_range(precision)
         file = model.write(self._folder, x, form_of(runtime.name, precision)) if runtime.takes == "onnx" else None
         job = Job(model.name, file, model.module, x, precision, self._threads)
         _learn_expected_error(precision, runtime.device, reference, job)
@@ -67,10 +67,10 @@ def check(contender: Contender) -> None:
         return
     configuration = contender.configuration
     message = (
-        f"{contender.model.name} on {configuration} computes something else: its error against float64 is "
-        f"{contender.error:.2g}, and at most {contender.bound:.2g} is rounding"
+        f"{contender.model.name} on {configuration} has wrong outputs: the relative error against float64 is "
+        f"{contender.error:.2g}, and rounding explains at most {contender.bound:.2g}"
     )
-    help = "its time says nothing"
+    help = "its time is meaningless"
     if configuration.precision in FLOATS:
         help += "; 'rescompile verify' finds the first part that differs"
     raise CheckFailed(Diagnostic("E0721", message, help=help))
@@ -88,11 +88,11 @@ def digest(path: Path) -> str:
 def _learn_expected_error(precision: str, device: str, reference: Reference, job: Job) -> None:
     """Run once what shows which error to expect in a precision: eager torch, where it supports the precision, or an int8 file
     whose sums are taken in floats."""
-    if precision == "int8" and not reference.knows(precision):
+    if precision == "int8" and not reference.has_expected_error(precision):
         assert job.model is not None
-        reference.known(precision, quantizer.simulated(job.model, job.input))
+        reference.expect(precision, quantizer.simulated(job.model, job.input))
     eager = RUNTIMES[f"torch-{device}"]
-    if reference.knows(precision) or precision not in eager.precisions or eager.missing() is not None:
+    if reference.has_expected_error(precision) or precision not in eager.precisions or eager.missing() is not None:
         return
     with closing(eager.prepare(job, {})) as prepared:
-        reference.known(precision, prepared.outputs())
+        reference.expect(precision, prepared.outputs())

@@ -1,7 +1,7 @@
-"""Times of single ops on this machine: each stands in a network of a few layers, and its time is read from the profile.
+"""Times of single ops on this machine: each is part of a small network, and its time is read from the profile.
 
-Before the op is a convolution with a rectifier, which takes nothing of it along, after it another one; what ran between the
-two is the op with all that it makes the runtime do, changes of layout too.
+A convolution with a rectifier precedes the op, so that nothing of the op is fused into it, and another one follows. What runs
+between the two is the op with everything that it causes, layout changes included.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from rescompile.runtimes.jobs import job
 from rescompile.version import __version__
 from rescompile.weights import draw
 
-#: What profiles of these runtimes are known to mean.
+#: The runtime whose profiles are understood.
 RUNTIME = "ort-cpu"
 RUNS = 15
-#: Ops of more multiply-adds take long and tell nothing new.
+#: Ops with more multiply-adds take long and add nothing.
 MOST = 400_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """An op as rows of a spec, for maps of so many channels and such a side."""
+    """An op as rows of a spec, for feature maps with this number of channels and side."""
 
     rows: Sequence[str]
     channels: int
@@ -45,7 +45,7 @@ class Probe:
 
     @property
     def network(self) -> Network:
-        """The network in which it is measured."""
+        """The network that measures it."""
         before = [f"lead: {{conv: {{channels: {self.channels}, kernel: 1}}}}", "lead_act: act"] if self.lead else []
         after = ["tail: {conv: {channels: 16, kernel: 1}}", "global_avgpool", "flatten"] if self.tail else []
         given = 16 if self.lead else self.channels
@@ -57,13 +57,13 @@ class Probe:
 
     @property
     def step(self) -> Step:
-        """What a predictor takes it for."""
+        """Its step, as a predictor sees it."""
         (found,) = steps(self.network)[self.lead :][: -2 if self.tail else None]
         return found
 
 
 def design() -> list[Probe]:
-    """The ops to measure: every regime over the channels, sides, kernels and strides that networks of this family have."""
+    """The ops to measure: every regime over the channels, sides, kernels and strides that occur in networks of this family."""
     found = [
         _conv(inner, outer, 1, side)
         for side in (56, 28, 14, 7)
@@ -136,7 +136,7 @@ def measure(probes: Sequence[Probe], threads: int | None) -> Iterator[Timed]:
 
 
 def between(nodes: Sequence[tuple[str, float]], lead: bool, tail: bool) -> float:
-    """The seconds of the nodes after the leading convolution and before the last one; of all where there is none."""
+    """The seconds of the nodes after the leading convolution and before the last one; of all nodes where there is none."""
     names = [name for name, _ in nodes]
     first = max(at for at, name in enumerate(names) if name.startswith("lead")) + 1 if lead else 0
     end = next(at for at, name in enumerate(names) if name.startswith("tail")) if tail else len(names)
@@ -144,6 +144,6 @@ def between(nodes: Sequence[tuple[str, float]], lead: bool, tail: bool) -> float
 
 
 def described(ops: Sequence[Timed], threads: int | None) -> Device:
-    """Measured ops as a device."""
+    """The device of measured ops."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return Device(FORMAT, __version__, now, device.describe(), RUNTIME, threads, list(ops))

@@ -1,9 +1,9 @@
-"""Whose time it is: the nodes of a profiled run, given to the rows of the spec that they came from.
+"""The attribution of time: the nodes of a profiled run, assigned to the rows of the spec that they come from.
 
-Names are one spelling everywhere, so a node of a runtime is found in the tree by its name. What ONNX Runtime fuses keeps the
-name of the last node, with endings of its own (`layer1.0.act_nchwc`), or that of the first behind
-`fused `. What gives an output may have the name of that. What is in no row is shown apart: changes of layout that
-a runtime adds, and in torch what the network itself does between its parts. Profiled runs are slower than timed ones, so the shares are what counts.
+Names are the same everywhere, so the name of a runtime's node finds its row in the tree. ONNX Runtime names a fused node
+after its last node with a suffix (`layer1.0.act_nchwc`), or after its first with the prefix `fused `; a node that produces
+an output may have the output's name. Nodes of no row are listed apart: layout changes that a runtime adds, and in torch what
+the network does between its parts. Profiled runs are slower than timed ones, so only the shares are meaningful.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rescompile.bench.results import Share
 from rescompile.ir.network import LOGITS, Network, Node, Op, Parallel, Series, Side, walk
 from rescompile.ir.ops import Dropout
 
-#: What is shown for nodes that are in no row of the spec.
+#: The name of the part for nodes that belong to no row of the spec.
 OTHER = "(other)"
 
 
@@ -36,13 +36,11 @@ def shares(network: Network, nodes: Iterable[tuple[str, float]]) -> list[Share]:
 
 
 def owners(network: Network) -> tuple[dict[str, str], dict[str, int]]:
-    """The row of the spec that each name of the tree and each output is in, and the multiply-adds of each row. What only makes an
-    output of a map that is there anyway is no row: nothing runs for it."""
+    """The row of each name of the tree and of each output, and the multiply-adds of each row. A side branch that only names an
+    existing feature map is not a row, since nothing runs for it."""
     shown = list(rows(network, 1))
     levels = [*(row.level for row in shown[1:]), 0]
-    listed = [
-        row for row, after in zip(shown, levels, strict=True) if after <= row.level
-    ]  # lists are those of their rows
+    listed = [row for row, after in zip(shown, levels, strict=True) if after <= row.level]  # a list is its rows
     every = list(walk(network.root))
     parts: dict[str, str] = {}
     outputs: dict[str, str] = {}
@@ -70,12 +68,12 @@ def owners(network: Network) -> tuple[dict[str, str], dict[str, int]]:
 
 
 def _runs(node: Node) -> bool:
-    """Whether anything runs for a node by itself."""
+    """Whether a node is executed by itself."""
     return isinstance(node, Parallel) or (isinstance(node, Op) and not isinstance(node.kind, Dropout))
 
 
 def owner(name: str, parts: Mapping[str, str]) -> str | None:
-    """The row of a node: its name is in the tree, or begins with one that is and goes on with an ending."""
+    """The row of a node, whose name is one of the tree's, or one with a suffix."""
     name = name.removeprefix("fused ")
     while name:
         if name in parts:

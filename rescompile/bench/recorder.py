@@ -1,4 +1,4 @@
-"""What a benchmark has found so far. A `Result` is taken from it at any time, after an interruption too."""
+"""What a benchmark has measured so far: a `Result` can be taken at any time, after an interruption too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from rescompile.bench import statistics
 from rescompile.bench.contenders import Configuration, Request
-from rescompile.bench.results import FORMAT, Control, Missing, Result, Row, Share, Tuning
+from rescompile.bench.results import FORMAT, BenchRow, Control, Missing, Result, Share, Tuning
 from rescompile.diagnostics.errors import RescompileError
 from rescompile.runtimes import device
 from rescompile.version import __version__
@@ -23,7 +23,7 @@ class Recorder:
     missing: list[Missing]
     measured: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     machine: dict[str, Any] = field(default_factory=device.describe)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[BenchRow] = field(default_factory=list)
     controls: list[Control] = field(default_factory=list)
     tunings: list[Tuning] = field(default_factory=list)
     problems: list[RescompileError] = field(default_factory=list)
@@ -40,10 +40,10 @@ class Recorder:
         self.rows[at] = replace(self.rows[at], profile=profile)
 
     def result(self) -> Result:
-        """All that is finished."""
+        """The rows that are finished."""
         request, plan = self.request, self.request.plan
         options = {
-            "sittings": plan.sittings, "rounds": plan.rounds, "turn_seconds": plan.turn, "most_runs": plan.runs,
+            "sessions": plan.sessions, "rounds": plan.rounds, "slot_seconds": plan.slot, "most_runs": plan.runs,
             "seed": plan.seed, "threads": request.threads, "level": statistics.LEVEL, "resamples": statistics.RESAMPLES,
             "clock": request.clock.__name__,
         }  # fmt: skip

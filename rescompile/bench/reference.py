@@ -1,4 +1,4 @@
-"""The outputs that a timed run must reproduce: those of float64, with a bound on the error for each precision."""
+"""The outputs that a timed run must reproduce, computed in float64, with a bound on the error for each precision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from rescompile.bench import modules
-from rescompile.bench.models import DISTINCT, Model
+from rescompile.bench.models import DISTINCT, BenchModel
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic
 from rescompile.ir.precision import PRECISIONS
 from rescompile.runtimes.verify import TIMES, floor, relative_error
@@ -16,14 +16,14 @@ from rescompile.weights import Array
 
 
 class Reference:
-    """The outputs of a model in float64 for one input, and how far from them a timed run may be."""
+    """The outputs of a model in float64 for one input, and the errors to expect of timed runs."""
 
-    def __init__(self, model: Model, x: Array) -> None:
-        """Raises CheckFailed where activations are no ordinary numbers: the time of such a run says nothing."""
+    def __init__(self, model: BenchModel, x: Array) -> None:
+        """Raises CheckFailed where an activation is not a normal number: the time of such a run is meaningless."""
         self.model, self._batch = model, len(x)
         self._distinct = x[:DISTINCT]
-        self._held: set[str] = set()
-        self.hold("fp32")
+        self._in_range: set[str] = set()
+        self.check_range("fp32")
         self._exact = modules.outputs(model.base, self._distinct, double=True)
         self._plain = relative_error(modules.outputs(model.base, self._distinct), self._exact)
         self._eager: dict[str, float] = {"fp32": self._plain}
@@ -32,29 +32,29 @@ class Reference:
         """The relative error of outputs of the whole batch."""
         whole = {name: np.resize(array, (self._batch, *array.shape[1:])) for name, array in self._exact.items()}
         given = dict(outputs)
-        if len(whole) == 1 and len(given) == 1:  # exporters of others call it otherwise
+        if len(whole) == 1 and len(given) == 1:  # other exporters name it differently
             given = dict(zip(whole, given.values(), strict=True))
         return relative_error(given, whole)
 
-    def hold(self, precision: str) -> None:
-        """Raise CheckFailed where an activation is larger than any number of a precision."""
-        if precision not in self._held:
+    def check_range(self, precision: str) -> None:
+        """Raise CheckFailed where an activation is larger than the largest number of a precision."""
+        if precision not in self._in_range:
             strange = modules.irregular(self.model.base, self._distinct, PRECISIONS[precision].largest)
             if strange is not None:
                 raise CheckFailed(Diagnostic("E0720", f"{self.model.name} cannot be timed in {precision}: {strange}"))
-            self._held.add(precision)
+            self._in_range.add(precision)
 
-    def knows(self, precision: str) -> bool:
-        """Whether there is a measure for a precision."""
+    def has_expected_error(self, precision: str) -> bool:
+        """Whether `expect` was called for a precision."""
         return precision in self._eager
 
-    def known(self, precision: str, outputs: Mapping[str, Array]) -> None:
-        """Take the outputs of what is known to be right in a precision as the measure for it."""
+    def expect(self, precision: str, outputs: Mapping[str, Array]) -> None:
+        """Take the error of outputs that are known to be right as the one to expect in a precision."""
         self._eager[precision] = self.error(outputs)
 
     def bound(self, precision: str) -> float:
-        """How large an error may be: three times that of eager torch in the same precision, and for int8 of the same file with
-        its sums taken in floats. Where neither has run, the error of torch in float32 is scaled by the bits that numbers keep."""
+        """The largest error allowed: three times that of eager torch in the same precision, or, for int8, of the same file with its
+        sums in floats. Where neither has run, the error of torch in float32 is scaled by the bits of the precision."""
         bits = PRECISIONS[precision].bits
         eager = self._eager.get(precision, self._plain * 2.0 ** (PRECISIONS["fp32"].bits - bits))
         least = floor(self.model.network, bits)

@@ -1,4 +1,4 @@
-"""A result as people read it: a Markdown table per group, in which a speed-up stands only where it is one."""
+"""The report of a result: a Markdown table for each group, in which a speed-up is shown only where it is significant."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rescompile.bench import profiling, statistics
 from rescompile.bench.comparing import Comparison
-from rescompile.bench.results import Candidate, Missing, Result, Row, Tuning, groups, rows_of
+from rescompile.bench.results import BenchRow, Candidate, Missing, Result, Tuning, groups, rows_of
 from rescompile.bench.statistics import WORST_CONTROL, Interval
 from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest
 from rescompile.diagnostics.text_table import markdown_table
@@ -15,13 +15,13 @@ COLUMNS = (
     "network", "runtime", "precision", "P50 ms", "95% interval", "P90", "P95", "P99", "images/s", "speed-up", "of roofline",
     "error", "build s", "first ms",
 )  # fmt: skip
-#: What stands where nothing can be said.
+#: What a table shows in place of a difference that is not significant.
 NOTHING = "~"
 
 
 def markdown(result: Result, baseline: str | None = None) -> str:
-    """The tables of a result. `baseline` names the row that speed-ups are over, as `resnet50@torch-cpu`; without it, or where it
-    was not measured to the end, it is the first peer of a group on its first runtime, or else the first row."""
+    """The tables of a result. `baseline` names the row that speed-ups are relative to, as `resnet50@torch-cpu`; without it, or where it
+    was not measured to the end, that is the first peer of a group on its first runtime, or else the first row."""
     parts = [_machine(result)]
     for group, batch in groups(result):
         parts.append(_group(result, group, batch, baseline))
@@ -30,19 +30,19 @@ def markdown(result: Result, baseline: str | None = None) -> str:
     if result.missing:
         parts.append("\n".join(["Not measured:", "", *(f"- {_left_out(each)}" for each in result.missing)]))
     if result.interrupted:
-        parts.append("Interrupted: what is above was finished.")
+        parts.append("Interrupted: the rows above are complete.")
     return "\n\n".join(parts) + "\n"
 
 
 def check_baseline(baseline: str, titles: Mapping[str, Sequence[str]]) -> None:
-    """Raise UsageError where a baseline is none of the titles of a group: before anything is measured, which takes long."""
+    """Raise UsageError where a baseline is not a title of a group; checked before measuring, which takes long."""
     for group, names in titles.items():
         if baseline not in names:
             help = nearest(baseline, names) or f"the rows are {', '.join(sorted(names))}"
-            raise UsageError(Diagnostic("E0802", f"--baseline {clipped(baseline)} names no row of {group}", help=help))
+            raise UsageError(Diagnostic("E0802", f"--baseline {clipped(baseline)} is not a row of {group}", help=help))
 
 
-def _base_of(result: Result, rows: Sequence[Row], baseline: str | None) -> Row:
+def _base_of(result: Result, rows: Sequence[BenchRow], baseline: str | None) -> BenchRow:
     """The row that the others of its group are compared with."""
     names = {f"{row.model}@{row.runtime}": row for row in reversed(rows)}
     peers = [row for row in rows if row.sha256 is None]
@@ -51,7 +51,7 @@ def _base_of(result: Result, rows: Sequence[Row], baseline: str | None) -> Row:
 
 
 def _eager(result: Result, group: str, batch: int) -> str | None:
-    """In a search for the fastest way, speed-ups are over eager torch in fp32, where that was tried."""
+    """The baseline of a search: eager torch in fp32, where that was tried."""
     bases = (
         f"{group}@{each.base}" for each in result.tunings if each.base and (each.group, each.batch) == (group, batch)
     )
@@ -62,9 +62,9 @@ def _eager(result: Result, group: str, batch: int) -> str | None:
 def _tuning(result: Result, tuning: Tuning) -> str:
     """The ranking of a search, and the command for its best."""
     lines = [
-        f"### Fastest way for {tuning.group}, batch {tuning.batch}",
+        f"### Fastest configuration for {tuning.group}, batch {tuning.batch}",
         "",
-        f"Of those with a relative error of at most {tuning.accuracy:g} against float64:",
+        f"Among those with a relative error of at most {tuning.accuracy:g} against float64:",
         "",
     ]
     table: list[Sequence[str]] = [("", "runtime", "precision", "ms", "rounds", "error", "")]
@@ -72,9 +72,9 @@ def _tuning(result: Result, tuning: Tuning) -> str:
     lines += markdown_table(table, "><<>>><")
     rows = rows_of(result, tuning.group, tuning.batch)
     if not rows:
-        return "\n".join([*lines, "", "No way was measured to the end."])
+        return "\n".join([*lines, "", "No configuration was measured to the end."])
     first = tuning.candidates[0]
-    equal = [each for each in tuning.candidates[: len(rows)] if each.fate.startswith("cannot")]
+    equal = [each for each in tuning.candidates[: len(rows)] if each.fate.startswith("no significant")]
     said = f"{first.runtime} in {first.precision}"
     if tuning.best is None:
         listed = ", ".join(f"{each.runtime} in {each.precision}" for each in equal)
@@ -94,7 +94,7 @@ def _candidate(at: int, each: Candidate) -> list[str]:
 
 
 def _throughput(result: Result) -> Iterator[str]:
-    """For networks that were tuned at several batches: which one gives the most images per second."""
+    """For networks that were tuned at several batches, the batch with the most images per second."""
     for group in dict.fromkeys(tuning.group for tuning in result.tunings):
         found = [
             min(rows_of(result, group, batch), key=lambda row: row.summary.p50)
@@ -104,16 +104,16 @@ def _throughput(result: Result) -> Iterator[str]:
         if len(found) < 2:
             continue
         order = sorted(found, key=lambda row: -row.summary.throughput)
-        # Batches are measured one after the other, so what is compared is the time of one image with its own interval.
+        # Batches are measured one after the other, so the times per image are compared with their own intervals.
         spans = [row.summary.median.scaled(1 / row.batch) for row in order]
         listed = ", ".join(f"{row.batch}: {_digits(row.summary.throughput)}" for row in order)
         equal = spans[0].overlaps(spans[1])
         verdict = (
-            f"batches {order[0].batch} and {order[1].batch} cannot be told apart"
+            f"no significant difference between batches {order[0].batch} and {order[1].batch}"
             if equal
             else f"most at batch {order[0].batch}"
         )
-        yield f"Images per second of {group} by batch, each in its fastest way: {listed}; {verdict}."
+        yield f"Images per second of {group} by batch, each in its fastest configuration: {listed}; {verdict}."
 
 
 def _machine(result: Result) -> str:
@@ -121,7 +121,7 @@ def _machine(result: Result) -> str:
     gpus = [gpu.get("name", "?") for gpu in result.machine.get("gpus") or []]
     libraries = ", ".join(f"{name} {version}" for name, version in (result.machine.get("libraries") or {}).items())
     threads = processor.get("usable", "?")
-    named = f"{processor.get('name', 'unknown processor')}, {threads} thread{'' if threads == 1 else 's'}"
+    named = f"{processor.get('name', 'unknown CPU')}, {threads} thread{'' if threads == 1 else 's'}"
     where = ", ".join([named, *gpus])
     return f"{where}\n{libraries}"
 
@@ -134,11 +134,11 @@ def _group(result: Result, group: str, batch: int, baseline: str | None) -> str:
     lines = [
         f"### {group}, batch {batch}",
         "",
-        f"{why} are over {base.model} on {base.runtime} in {base.precision}.",
+        f"{why} are relative to {base.model} on {base.runtime} in {base.precision}.",
     ]
     if rows[0].sittings > 1:
         rounds = len(rows[0].samples) // rows[0].sittings
-        lines.append(f"Each was prepared {rows[0].sittings} times, and timed in {rounds} rounds each time.")
+        lines.append(f"Each was prepared in {rows[0].sittings} sessions and timed in {rounds} rounds of each.")
     if control is not None:
         lines.append(_control(control))
     lines += ["", *markdown_table([COLUMNS, *(_row(row, base, control) for row in rows)], "<<<>")]
@@ -150,19 +150,19 @@ def _group(result: Result, group: str, batch: int, baseline: str | None) -> str:
         lines += ["", f"Not stable after the warm-up: {', '.join(dict.fromkeys(unsettled))}."]
     above = [f"{row.model} on {row.runtime}" for row in rows if row.roofline is not None and row.roofline.fraction > 1]
     if above:
-        why = "its rates were measured on a busy machine, or kernels did several layers at once"
-        lines += ["", f"More than the roofline allows: {', '.join(dict.fromkeys(above))}: {why}."]
+        why = "its rates were measured on a busy machine, or kernels compute several layers at once"
+        lines += ["", f"Faster than the roofline allows: {', '.join(dict.fromkeys(above))}: {why}."]
     for row in rows:
         if row.profile:
             lines += ["", f"{row.title}:", "", *(f"    {line}" for line in profiling.table(row.profile))]
     again = list(dict.fromkeys(line for row in rows for line in row.again))
     if again:
-        lines += ["", "The same by the tools of the runtimes (`--keep FOLDER` leaves the files there):", ""]
+        lines += ["", "The same measurements with the tools of the runtimes (`--keep FOLDER` keeps the files):", ""]
         lines += [f"    {line}" for line in again]
     return "\n".join(lines)
 
 
-def _row(row: Row, base: Row, control: Interval | None) -> list[str]:
+def _row(row: BenchRow, base: BenchRow, control: Interval | None) -> list[str]:
     summary = row.summary
     return [
         row.model, row.runtime, row.precision, _ms(summary.p50), f"{_ms(summary.median.low)}-{_ms(summary.median.high)}",
@@ -172,22 +172,22 @@ def _row(row: Row, base: Row, control: Interval | None) -> list[str]:
     ]  # fmt: skip
 
 
-def speed_up(row: Row, base: Row, control: Interval | None) -> str:
-    """`1.91x`, or NOTHING where the intervals overlap or the control does not decide."""
+def speed_up(row: BenchRow, base: BenchRow, control: Interval | None) -> str:
+    """`1.91x`, or NOTHING where the difference is not significant."""
     found = statistics.speed_up(row.times, base.times, control)
     return NOTHING if found is None else f"{found:.2f}x"
 
 
-def _pairs(rows: Sequence[Row], control: Interval | None) -> Iterator[str]:
-    """Ours beside each peer on the same runtime in the same precision: the same work, the same kernels."""
+def _pairs(rows: Sequence[BenchRow], control: Interval | None) -> Iterator[str]:
+    """Each compiled network against each peer on the same runtime in the same precision: the same work, the same kernels."""
     for ours in (row for row in rows if row.sha256 is not None):
         for peer in (row for row in rows if row.sha256 is None):
             if (ours.runtime, ours.precision) == (peer.runtime, peer.precision):
                 found = statistics.ratio(ours.times, peer.times)
                 said = speed_up(ours, peer, control)
-                verdict = "no difference that can be told" if said == NOTHING else f"{said} as fast"
+                verdict = "no significant difference" if said == NOTHING else f"{said} as fast"
                 yield (
-                    f"{ours.model} beside {peer.model} on {ours.runtime} in {ours.precision}: {verdict} "
+                    f"{ours.model} and {peer.model} on {ours.runtime} in {ours.precision}: {verdict} "
                     f"(time ratio {found.value:.3f}, {found.low:.3f}-{found.high:.3f})."
                 )
 
@@ -196,7 +196,7 @@ def _control(control: Interval) -> str:
     text = f"Control, a second copy of the first row: {control.value:.3f} ({control.low:.3f}-{control.high:.3f})"
     if statistics.decides(control):
         return f"{text}."
-    return f"{text}, which is not within {WORST_CONTROL:.0%}: nothing is decided here."
+    return f"{text}, which is not within {WORST_CONTROL:.0%}: this group is inconclusive."
 
 
 def _left_out(each: Missing) -> str:
@@ -225,5 +225,5 @@ def _ms(seconds: float) -> str:
 
 
 def _digits(value: float) -> str:
-    """Three digits or all that stand before the point."""
+    """Three significant digits, or all digits before the point."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""The result file: JSON with every sample, and with all that is needed to doubt a figure or to measure it again.
+"""The result file: JSON with every sample, and with everything needed to check a figure or to measure it again.
 
 The dataclasses below are the format: pydantic reads files by them and makes the schema from them (docs/bench.schema.json).
 """
@@ -20,7 +20,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one part of the network takes: of the time of a profiled run, and of all multiply-adds."""
+    """The share of one part of the network in the time of a profiled run, and in all multiply-adds."""
 
     part: str
     seconds: float
@@ -30,9 +30,8 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """The least time that the device allows for the layers of a network, in seconds, and how much of it the median reaches;
-    by its measured bandwidth for large copies in bytes per second, and its rate of matrix products in operations per second.
-    """
+    """The least time that the device allows for the layers of a network in seconds, the fraction of it that the median reaches, and
+    the measured rates behind it: bytes per second of large copies, and operations per second of matrix products."""
 
     limit: float
     fraction: float
@@ -41,12 +40,12 @@ class Roofline:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BenchRow:
     """One network on one runtime, in one precision and batch. Times are in seconds.
 
-    `sha256` is that of the spec, `artifact` that of the ONNX file which ran, if one did. `samples` are rounds of runs, in
-    the order in which they were measured, of one sitting after the other; rows of one group shared these rounds. `error` is the relative error of what
-    was timed against float64, and `bound` what it may be. `before` and `after` are the state of the device.
+    `sha256` is the digest of the spec, `artifact` that of the ONNX file, if one ran. `samples` are rounds of runs in the order
+    of measurement, through all `sittings` (sessions); the rows of a group share these rounds. `error` is the relative error of
+    the outputs against float64, and `bound` the largest allowed. `before` and `after` are states of the device.
     """
 
     group: str
@@ -77,7 +76,7 @@ class Row:
 
     @property
     def key(self) -> tuple[str, str, str, str, int]:
-        """What a row is of: rows of two files with one key are of the same work."""
+        """The key of the row: rows of two files with the same key measure the same work."""
         return self.group, self.model, self.runtime, self.precision, self.batch
 
     @property
@@ -94,7 +93,7 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class Control:
     """A contender against a second copy of itself, prepared and timed like any other: the ratio of their medians, which
-    nothing but noise moves from 1."""
+    only noise moves away from 1."""
 
     group: str
     batch: int
@@ -105,7 +104,7 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """What was asked for and has no row, and why."""
+    """A requested configuration without a row, and the reason."""
 
     runtime: str
     precision: str
@@ -114,8 +113,8 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One way to run a network that was tried. `fate` says what became of it, `seconds` is the median of its last rounds, or
-    the shortest of a few runs where it had none; `command` measures it again."""
+    """A configuration that the search tried. `fate` is its outcome, `seconds` the median of its last rounds, or the shortest of a
+    few runs where it had no rounds; `command` measures it again."""
 
     runtime: str
     precision: str
@@ -128,9 +127,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """The search for the fastest way of a group, whose relative error against float64 is at most `accuracy`. `base` is the
-    runtime whose eager run in fp32 speed-ups are over. `best` is None where several cannot be told apart. The candidates
-    that were measured to the end come first, the fastest before all."""
+    """The search for the fastest configuration of a group with a relative error of at most `accuracy` against float64.
+
+    `base` is the runtime whose eager fp32 run is the baseline of speed-ups. `best` is None where the difference between the
+    fastest is not significant. The candidates that were measured to the end come first, in the order of their medians.
+    """
 
     group: str
     batch: int
@@ -142,7 +143,7 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one command measured. `interrupted` says that it was stopped before its end; the rows that it had are here."""
+    """What one command measured; after an interruption, the rows that were finished."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = documents.CONFIG
 
@@ -152,16 +153,16 @@ class Result:
     command: list[str]
     machine: dict[str, Any]
     options: dict[str, Any]
-    rows: list[Row]
+    rows: list[BenchRow]
     controls: list[Control] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
     interrupted: bool = False
     tunings: list[Tuning] = field(default_factory=list)
 
-    def control(self, row: Row) -> Interval | None:
-        """The control of the group that a row belongs to."""
-        found = (c.ratio for c in self.controls if (c.group, c.batch) == (row.group, row.batch))
-        return next(found, None)
+    def control(self, row: BenchRow) -> Interval | None:
+        """The control of a row's group."""
+        ratios = (c.ratio for c in self.controls if (c.group, c.batch) == (row.group, row.batch))
+        return next(ratios, None)
 
 
 def read(path: Path) -> Result:
@@ -196,11 +197,11 @@ def schema_text() -> str:
     return json.dumps(schema(), indent=2) + "\n"
 
 
-def rows_of(result: Result, group: str, batch: int) -> Sequence[Row]:
+def rows_of(result: Result, group: str, batch: int) -> Sequence[BenchRow]:
     """The rows that were measured in the same rounds."""
     return [row for row in result.rows if (row.group, row.batch) == (group, batch)]
 
 
 def groups(result: Result) -> list[tuple[str, int]]:
-    """The groups of a result, in order: what was compiled, and the batch."""
+    """The groups of a result in order, each a network and a batch."""
     return list(dict.fromkeys((row.group, row.batch) for row in result.rows))

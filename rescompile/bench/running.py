@@ -1,7 +1,6 @@
-"""From a request to a result: prepare, check against float64, time in interleaved rounds, and record what a row needs to be
-believed.
+"""From a request to a result: prepare, check against float64, time in interleaved rounds, and record the facts of each row.
 
-A row whose outputs are wrong is not recorded; what was refused is reported at the end, after the rows that are right.
+A row whose outputs are wrong is not recorded; refused configurations are reported at the end, after the valid rows.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from rescompile.bench.contenders import (
     with_fewer_threads,
 )  # fmt: skip
 from rescompile.bench.group import Group
-from rescompile.bench.models import Model, inputs, of_peer, of_spec
+from rescompile.bench.models import BenchModel, inputs, of_peer, of_spec
 from rescompile.bench.preparing import Preparer
 from rescompile.bench.recorder import Recorder
 from rescompile.bench.reference import Reference
@@ -45,11 +44,11 @@ class Bench:
         for each in missing:
             say(f"{each.runtime} in {each.precision} is left out: {each.why}")
         self._recorder = Recorder(request, missing)
-        self._peers: dict[tuple[str, Shape], Model] = {}
+        self._peers: dict[tuple[str, Shape], BenchModel] = {}
 
     @property
     def result(self) -> Result:
-        """All that is finished."""
+        """The rows that are finished."""
         return self._recorder.result()
 
     @property
@@ -75,7 +74,7 @@ class Bench:
         are finished."""
         request = self._request
         for peer in request.peers:
-            peers.found(peer)
+            peers.constructor(peer)
         try:
             with ExitStack() as stack:
                 folder = request.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -89,7 +88,7 @@ class Bench:
             self._recorder.interrupted = True
             raise
 
-    def _models(self, network: Network) -> list[Model]:
+    def _models(self, network: Network) -> list[BenchModel]:
         """A network, its variants, and its peers."""
         request, seed = self._request, self._request.plan.seed
         models = [of_spec(network, request.passes, seed)]
@@ -106,7 +105,7 @@ class Bench:
                 self._recorder.refuse(problem, self._configurations)
         return models
 
-    def _group(self, models: Sequence[Model], batch: int, preparer: Preparer) -> Iterator[str]:
+    def _group(self, models: Sequence[BenchModel], batch: int, preparer: Preparer) -> Iterator[str]:
         """Measure all contenders of a group in the same rounds."""
         name, tune = models[0].name, self._request.tune
         x = inputs(models[0].input, batch, self._request.plan.seed)
@@ -139,7 +138,7 @@ class Bench:
                 group.profile()
 
     def _prepare(
-        self, model: Model, x: Array, reference: Reference, preparer: Preparer, stack: ExitStack,
+        self, model: BenchModel, x: Array, reference: Reference, preparer: Preparer, stack: ExitStack,
         contenders: dict[str, Contender],
     ) -> Iterator[str]:  # fmt: skip
         """Add the contenders of a model; yields what is prepared."""
@@ -151,7 +150,7 @@ class Bench:
             except (CheckFailed, Unavailable) as problem:
                 self._recorder.refuse(problem, [configuration])
 
-    def _reference(self, model: Model, x: Array) -> Reference | None:
+    def _reference(self, model: BenchModel, x: Array) -> Reference | None:
         try:
             return Reference(model, x)
         except CheckFailed as error:
@@ -159,7 +158,7 @@ class Bench:
             return None
 
     def _race(
-        self, tune: TuneRequest, model: Model, x: Array, reference: Reference, preparer: Preparer, stack: ExitStack
+        self, tune: TuneRequest, model: BenchModel, x: Array, reference: Reference, preparer: Preparer, stack: ExitStack
     ) -> tuning.Race:
         """The search for the fastest configuration of a network."""
 
@@ -184,7 +183,7 @@ class Bench:
         self._recorder.tunings.append(Tuning(name, batch, tune.accuracy, race.base, best, [*finished, *race.dropped]))
 
 
-def _title(model: Model, configuration: Configuration) -> str:
+def _title(model: BenchModel, configuration: Configuration) -> str:
     return f"{model.name} on {configuration.text}, {configuration.precision}"
 
 

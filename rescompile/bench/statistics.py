@@ -1,13 +1,12 @@
-"""What may be said of measured times: percentiles, intervals by the bootstrap, ratios, when a warm-up is over.
+"""The statistics of measured times: percentiles, bootstrap intervals, ratios, and the end of a warm-up.
 
-The unit that repeats is a round, in which every contender had its turn; the samples of one turn belong together. Rounds are
-resampled in blocks (Kunsch 1989; circular, Politis and Romano 1992), since neighbouring rounds share whatever the machine
-was doing: with rounds drawn one by one, intervals on a machine that drifts are too narrow. Everything is seeded: the same
-samples give the same intervals.
+The unit of resampling is a round, in which every contender had one slot. Rounds are resampled in blocks (Kunsch 1989;
+circular, Politis and Romano 1992), since neighbouring rounds share the state of the machine: resampling single rounds gives
+intervals that are too narrow on a machine that drifts. Everything is seeded: the same samples give the same intervals.
 
-Where contenders were prepared several times, the unit is a sitting: what one and the same program takes differs from one
-preparation to the next, by where its memory lies, and no number of rounds shows that (Kalibera and Jones 2013). The
-interval is then Student's, over the logarithms of the sittings' medians.
+Where contenders were prepared several times, the unit is a session: the time of a program differs from one preparation to
+the next with its memory layout, which no number of rounds shows (Kalibera and Jones 2013). The interval is then Student's,
+over the logarithms of the medians of the sessions.
 """
 
 from __future__ import annotations
@@ -22,31 +21,31 @@ from numpy.typing import NDArray
 
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
 
-#: The probability that an interval holds the true value.
+#: The probability that an interval contains the true value.
 LEVEL = 0.95
 RESAMPLES = 2000
 PERCENTILES = (50, 90, 95, 99)
-#: A control's half-width, and its distance from 1, beyond which its group decides nothing.
+#: The largest half-width of a control, and its largest distance from 1, with which its group is conclusive.
 WORST_CONTROL = 0.02
-#: Fewer rounds than this have no interval.
+#: The least number of rounds that an interval needs.
 LEAST_ROUNDS = 5
 
-#: Times of [rounds, runs], or of [sittings, rounds, runs].
+#: Times of [rounds, runs], or of [sessions, rounds, runs].
 Samples = NDArray[np.float64]
 
 
 def require() -> None:
-    """Raise Unavailable where SciPy is missing, of which intervals and fits are made."""
+    """Raise Unavailable where SciPy is missing, which intervals and fits need."""
     try:
         import scipy  # noqa: F401
     except ImportError:
-        message = "the statistics of bench need SciPy, which is not installed"
+        message = "intervals and fits need SciPy, which is not installed"
         raise Unavailable(Diagnostic("E0902", message, help="pip install 'rescompile[bench]'")) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate and the bounds of its interval."""
+    """An estimate with the bounds of its interval."""
 
     value: float
     low: float
@@ -62,13 +61,13 @@ class Interval:
         return Interval(factor * self.value, factor * self.low, factor * self.high)
 
     def overlaps(self, other: Interval) -> bool:
-        """Whether some value is within both; touching counts."""
+        """Whether a value is within both; bounds belong to the interval."""
         return self.low <= other.high and other.low <= self.high
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The times of one contender, in seconds: the median with its interval, the tail, and inputs per second at the median."""
+    """The times of one contender in seconds: the median with its interval, the tail, and inputs per second at the median."""
 
     count: int
     median: Interval
@@ -81,25 +80,26 @@ class Summary:
     throughput: float
 
 
-def table(samples: Sequence[Sequence[float]], sittings: int = 1) -> Samples:
-    """Rounds of runs as an array of [rounds, runs], or of [sittings, rounds, runs] where there are several sittings of equally
-    many rounds. Raises ValueError where there are too few rounds for an interval, where they have other numbers of runs or
-    do not make up the sittings, or where a time is not positive and finite."""
+def table(samples: Sequence[Sequence[float]], sessions: int = 1) -> Samples:
+    """The samples as an array of [rounds, runs], or of [sessions, rounds, runs] where there is more than one session.
+
+    Raises ValueError where there are too few rounds for an interval, where rounds differ in their number of runs or cannot be
+    divided evenly among the sessions, and where a time is not positive and finite."""
     if len(samples) < LEAST_ROUNDS:
-        raise ValueError(f"there are {len(samples)} rounds, and an interval takes at least {LEAST_ROUNDS}")
-    if sittings < 1 or len(samples) % sittings:
-        raise ValueError(f"{len(samples)} rounds are not {sittings} sittings of equally many")
-    if len({len(turn) for turn in samples}) != 1 or not samples[0]:
-        raise ValueError("the rounds are of different numbers of runs, or of none")
-    made = np.asarray(samples, np.float64)
-    if not (np.isfinite(made).all() and (made > 0).all()):
-        raise ValueError("a time is positive and finite")
-    return made if sittings == 1 else made.reshape(sittings, -1, made.shape[1])
+        raise ValueError(f"an interval needs at least {LEAST_ROUNDS} rounds, but there are {len(samples)}")
+    if sessions < 1 or len(samples) % sessions:
+        raise ValueError(f"{len(samples)} rounds cannot be divided into {sessions} equal sessions")
+    if len({len(slot) for slot in samples}) != 1 or not samples[0]:
+        raise ValueError("every round must have the same number of runs, at least one")
+    times = np.asarray(samples, np.float64)
+    if not (np.isfinite(times).all() and (times > 0).all()):
+        raise ValueError("every time must be positive and finite")
+    return times if sessions == 1 else times.reshape(sessions, -1, times.shape[1])
 
 
-def summarise(samples: Sequence[Sequence[float]], batch: int, seed: int = 0, sittings: int = 1) -> Summary:
-    """What the samples of a contender say. Percentiles interpolate linearly between order statistics, as numpy's do."""
-    times = table(samples, sittings)
+def summarise(samples: Sequence[Sequence[float]], batch: int, seed: int = 0, sessions: int = 1) -> Summary:
+    """The summary of a contender's samples. Percentiles interpolate linearly between order statistics, as numpy's do."""
+    times = table(samples, sessions)
     p50, p90, p95, p99 = (float(value) for value in np.percentile(times, PERCENTILES))
     return Summary(
         times.size, median(times, seed), p50, p90, p95, p99, float(times.min()), float(times.mean()), batch / p50
@@ -107,79 +107,76 @@ def summarise(samples: Sequence[Sequence[float]], batch: int, seed: int = 0, sit
 
 
 def median(samples: Samples, seed: int = 0) -> Interval:
-    """The median of all samples, with the interval of the block bootstrap over rounds, which is nowhere beyond all samples; or
-    the geometric mean of the sittings' medians, with Student's."""
+    """The median of all samples, with the interval of the block bootstrap over rounds, clipped to the range of the samples. With
+    several sessions, the geometric mean of their medians with Student's interval."""
     if samples.ndim == 3:
-        return _mean_of_sittings(_logarithms(samples))
+        return _student_interval(_logarithms(samples))
     drawn = _medians(samples, _rounds(len(samples), seed))
-    found = _interval(float(np.median(samples)), drawn, len(samples))
-    return Interval(found.value, max(found.low, float(samples.min())), min(found.high, float(samples.max())))
+    interval = _interval(float(np.median(samples)), drawn, len(samples))
+    return _clipped(interval, float(samples.min()), float(samples.max()))
 
 
 def ratio(ours: Samples, base: Samples, seed: int = 0) -> Interval:
-    """The ratio of two medians that were measured in the same rounds: both times of a round are drawn together, so that what
-    slowed down a whole round cancels. The interval is nowhere beyond the ratios of all samples. Of several sittings it is the
-    geometric mean of the ratios of each, with Student's interval."""
+    """The ratio of two medians measured in the same rounds. Both times of a round are drawn together, so that a slow round
+    cancels; the interval is clipped to the ratios of single samples. With several sessions, the geometric mean of their ratios
+    with Student's interval."""
     if ours.shape[:-1] != base.shape[:-1]:
-        raise ValueError("a paired ratio takes equally many rounds of both")
+        raise ValueError("a paired ratio needs the same number of rounds of both")
     if ours.ndim == 3:
-        return _mean_of_sittings(_logarithms(ours) - _logarithms(base))
+        return _student_interval(_logarithms(ours) - _logarithms(base))
     rounds = _rounds(len(ours), seed)
-    drawn = _medians(ours, rounds) / _medians(base, rounds)
-    return _within(_interval(float(np.median(ours) / np.median(base)), drawn, len(ours)), ours, base)
+    return _ratio_interval(ours, base, _medians(ours, rounds) / _medians(base, rounds))
 
 
 def unpaired_ratio(ours: Samples, base: Samples, seed: int = 0) -> Interval:
-    """The ratio of two medians from different runs: rounds of each are drawn on their own. The interval is nowhere beyond
-    the ratios of all samples. Where both had several sittings it is Welch's (1947)."""
+    """The ratio of two medians from different runs, whose rounds are drawn independently. The interval is clipped to the ratios of
+    single samples. Where both have several sessions, it is Welch's (1947)."""
     if ours.ndim == base.ndim == 3:
         return _welch(_logarithms(ours), _logarithms(base))
-    ours, base = _one_sitting(ours), _one_sitting(base)
+    ours, base = (samples.reshape(-1, samples.shape[-1]) for samples in (ours, base))
     drawn = _medians(ours, _rounds(len(ours), seed)) / _medians(base, _rounds(len(base), seed + 1))
-    found = _interval(float(np.median(ours) / np.median(base)), drawn, min(len(ours), len(base)))
-    return _within(found, ours, base)
+    return _ratio_interval(ours, base, drawn)
 
 
 def decides(control: Interval) -> bool:
-    """Whether a control, the ratio of a contender to a second copy of itself, is good enough for its group to say
-    anything: narrow, and near 1."""
+    """Whether a control, the ratio of a contender to a second copy of itself, makes its group conclusive: narrow, and near 1."""
     return control.half_width <= WORST_CONTROL and abs(control.value - 1) <= WORST_CONTROL
 
 
 def speed_up(ours: Samples, base: Samples, control: Interval | None = None, seed: int = 0) -> float | None:
-    """How many times as fast, as base over ours; None where nothing can be said.
+    """The speed-up, as base over ours; None where the difference is not significant.
 
-    Something can be said where the intervals of both medians do not overlap, that of their paired ratio does not hold 1,
-    and the control of the group, if there is one, decides. Medians of several sittings may overlap: their intervals hold how
-    far the machine drifted from one sitting to the next, which met both alike, and that of the ratio is over the sittings.
+    It is significant where the intervals of the medians do not overlap, the interval of their paired ratio does not contain 1,
+    and the control of the group, if any, is conclusive. With several sessions the intervals of the medians may overlap: they
+    include the drift between sessions, which affected both alike, while the interval of the ratio is over sessions.
     """
     if control is not None and not decides(control):
         return None
     if ours.ndim == 2 and median(ours, seed).overlaps(median(base, seed)):
         return None
-    found = ratio(base, ours, seed)
+    faster = ratio(base, ours, seed)
     slack = 0.0 if control is None else control.half_width
-    return found.value if found.low > 1 + slack or found.high < 1 - slack else None
+    return faster.value if faster.low > 1 + slack or faster.high < 1 - slack else None
 
 
-# --- sittings ---------------------------------------------------------------------------------------------------------
+# --- sessions ---------------------------------------------------------------------------------------------------------
 
 
 def _logarithms(samples: Samples) -> Samples:
-    """The logarithm of the median of each sitting: on that scale a ratio and its inverse are alike."""
-    made: Samples = np.log(np.median(samples, axis=(1, 2)))
-    return made
+    """The logarithm of the median of each session: on that scale a ratio and its inverse are symmetric."""
+    logarithms: Samples = np.log(np.median(samples, axis=(1, 2)))
+    return logarithms
 
 
-def _mean_of_sittings(logarithms: Samples) -> Interval:
-    """The mean over sittings, with Student's interval."""
+def _student_interval(logarithms: Samples) -> Interval:
+    """The geometric mean over sessions, with Student's interval."""
     count = len(logarithms)
     middle, error = float(logarithms.mean()), float(logarithms.std(ddof=1)) / math.sqrt(count)
     return _around(middle, error, count - 1)
 
 
 def _welch(ours: Samples, base: Samples) -> Interval:
-    """The difference of two means over sittings, whose variances need not be equal, with the degrees of freedom of Welch and
+    """The ratio of two geometric means over sessions with unequal variances, with the degrees of freedom of Welch and
     Satterthwaite."""
     parts = [(float(each.var(ddof=1)) / len(each), len(each) - 1) for each in (ours, base)]
     total = sum(variance for variance, _ in parts)
@@ -189,21 +186,16 @@ def _welch(ours: Samples, base: Samples) -> Interval:
 
 
 def _around(middle: float, error: float, freedom: float) -> Interval:
-    """The interval of a logarithm with a standard error, as one of the ratio."""
+    """The interval of a ratio from its logarithm and the standard error of that."""
     wide = _student(freedom) * error
     return Interval(math.exp(middle), math.exp(middle - wide), math.exp(middle + wide))
-
-
-def _one_sitting(samples: Samples) -> Samples:
-    """All rounds as those of one sitting."""
-    return samples.reshape(-1, samples.shape[-1])
 
 
 # --- the bootstrap ----------------------------------------------------------------------------------------------------
 
 
 def _rounds(count: int, seed: int) -> NDArray[np.int64]:
-    """Numbers of rounds, [resamples, count]: circular blocks of about the cube root of `count` (Hall et al. 1995)."""
+    """The rounds of each resample, [resamples, count]: circular blocks of about the cube root of `count` (Hall et al. 1995)."""
     length = _block(count)
     generator = np.random.default_rng(seed)
     starts = generator.integers(0, count, (RESAMPLES, math.ceil(count / length)))
@@ -212,12 +204,12 @@ def _rounds(count: int, seed: int) -> NDArray[np.int64]:
 
 
 def _block(count: int) -> int:
-    """How many neighbouring rounds are drawn together."""
+    """The number of neighbouring rounds that are drawn together."""
     return max(1, round(math.cbrt(count)))
 
 
 def _medians(samples: Samples, rounds: NDArray[np.int64]) -> Samples:
-    """The median of each resample, a slice of them at a time: thousands of resamples of thousands of samples are many."""
+    """The median of each resample, a slice of them at a time to bound the memory."""
     step = max(1, (1 << 22) // samples.size)
     slices = (rounds[at : at + step] for at in range(0, len(rounds), step))
     return np.concatenate([np.median(samples[part].reshape(len(part), -1), axis=1) for part in slices])
@@ -225,20 +217,26 @@ def _medians(samples: Samples, rounds: NDArray[np.int64]) -> Samples:
 
 def _interval(value: float, drawn: Samples, count: int) -> Interval:
     """The percentile interval, widened about the estimate for small numbers of rounds: there are only count / block blocks,
-    so the quantile is Student's instead of the normal one, and the bootstrap leaves out the share of a block. Without
-    that, 95% intervals of 20 independent rounds hold the true value in 89% of cases."""
+    so Student's quantile replaces the normal one, and the bootstrap misses one block's share of the variance. Without
+    that, 95% intervals of 20 independent rounds contain the true value in 89% of cases."""
     rest = (1 - LEVEL) / 2
     low, high = (float(bound) for bound in np.quantile(drawn, (rest, 1 - rest)))
     block = _block(count)
     wider = _student(max(count / block - 1, 1)) / _student(math.inf) * math.sqrt(count / max(count - block, 1))
-    # On the scale of logarithms, on which a ratio and its inverse are alike and no bound is negative.
+    # On the scale of logarithms, where a ratio and its inverse are symmetric and no bound is negative.
     return Interval(value, value * (min(low, value) / value) ** wider, value * (max(high, value) / value) ** wider)
 
 
-def _within(found: Interval, ours: Samples, base: Samples) -> Interval:
-    """An interval cut where no ratio of two samples is: of five rounds with an outlier, widening alone says 700 times."""
-    least, most = float(ours.min() / base.max()), float(ours.max() / base.min())
-    return Interval(found.value, max(found.low, least), min(found.high, most))
+def _ratio_interval(ours: Samples, base: Samples, drawn: Samples) -> Interval:
+    """The interval of a ratio of medians, clipped to the ratios of single samples: for five rounds with an outlier, widening
+    alone gives a bound of 700."""
+    count = min(len(ours), len(base))
+    interval = _interval(float(np.median(ours) / np.median(base)), drawn, count)
+    return _clipped(interval, float(ours.min() / base.max()), float(ours.max() / base.min()))
+
+
+def _clipped(interval: Interval, least: float, most: float) -> Interval:
+    return Interval(interval.value, max(interval.low, least), min(interval.high, most))
 
 
 def _student(freedom: float) -> float:
@@ -253,8 +251,8 @@ def _student(freedom: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class WarmUp:
-    """When a warm-up is over: once the medians of two neighbouring windows agree, within `tolerance` or within what
-    single runs scatter; given up after `runs` or `seconds`."""
+    """When a warm-up ends: once the medians of two neighbouring windows agree within `tolerance`, or within the scatter of
+    single runs; at the latest after `runs` or `seconds`."""
 
     window: int = 5
     tolerance: float = 0.02
@@ -271,7 +269,7 @@ class WarmUp:
         return abs(second - first) <= max(self.tolerance * first, min(spread, 0.1 * first))
 
     def over(self, times: Sequence[float]) -> bool:
-        """Whether to stop: stable, or given up."""
+        """Whether to stop: stable, or too long."""
         return self.stable(times) or len(times) >= self.runs or sum(times) >= self.seconds
 
 

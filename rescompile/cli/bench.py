@@ -40,82 +40,65 @@ class Options:
 
     runtime: Annotated[
         str | None,
-        typer.Option(
-            help="What runs them, separated by commas, with options after a colon: ort-cpu,torch-cpu:compile. "
-            "Default: ort-cpu,torch-cpu; with --tune all that are here."
-        ),
+        typer.Option(help="Measure on these runtimes, such as ort-cpu,torch-cpu:compile. Default: ort-cpu,torch-cpu."),
     ] = None
     precision: Annotated[
-        str | None,
-        typer.Option(help="fp32, tf32, fp16, bf16 or int8, separated by commas. Default: fp32; with --tune all."),
+        str | None, typer.Option(help="Measure in these of fp32, tf32, fp16, bf16 and int8. Default: fp32.")
     ] = None
-    batch: Annotated[str, typer.Option(help="Sizes of the batch, separated by commas.")] = "1"
+    batch: Annotated[str, typer.Option(help="Measure at these batch sizes, such as 1,8.")] = "1"
     compare: Annotated[
         list[str] | None,
-        typer.Option(
-            "--compare", metavar="PEER", help="A network to measure beside, such as torchvision:resnet50. Repeatable."
-        ),
+        typer.Option(metavar="PEER", help="Measure a peer as well, such as torchvision:resnet50. Repeatable."),
     ] = None
-    beside: Annotated[
+    variant: Annotated[
         list[str] | None,
-        typer.Option(
-            "--beside", metavar="PASS", help="Measure the same networks after another pass too: form=a. Repeatable."
-        ),
+        typer.Option(metavar="PASS", help="Measure the networks after a pass as well, such as form=a. Repeatable."),
     ] = None
     output: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="FILE", help="Write all samples and facts into a JSON file.")
+        str | None, typer.Option("-o", "--output", metavar="FILE", help="Write all samples and facts to a JSON file.")
     ] = None
     plot: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Draw latencies into a .svg or .png file (takes matplotlib).")
+        str | None, typer.Option(metavar="FILE", help="Draw latencies to a .svg or .png file (needs matplotlib).")
     ] = None
-    rounds: Annotated[int, typer.Option(min=5, max=100_000, help="Rounds in which every contender has its turn.")] = 30
-    sittings: Annotated[
-        int,
-        typer.Option(
-            min=1, max=1000, help="Sittings of so many rounds, for each of which all contenders are prepared anew."
-        ),
+    rounds: Annotated[
+        int, typer.Option(min=5, max=100_000, help="Time this many rounds, in which each contender has one slot.")
+    ] = 30
+    sessions: Annotated[
+        int, typer.Option(min=1, max=1000, help="Prepare all contenders again for each of this many sessions.")
     ] = 1
-    turn: Annotated[
+    slot_ms: Annotated[
         float,
-        typer.Option(
-            min=0.0, max=60_000.0, metavar="MS", help="A turn has at least one run, and as many as fill this."
-        ),
+        typer.Option(min=0.0, max=60_000.0, metavar="MS", help="Fill slots of this length with runs, at least one."),
     ] = 50.0
     control: Annotated[
-        bool,
-        typer.Option("--control", help="Measure the first contender twice: what differs between the two is noise."),
+        bool, typer.Option("--control", help="Measure a second copy of the first contender, to show the noise.")
     ] = False
     baseline: Annotated[
         str | None,
         typer.Option(
-            metavar="MODEL@RUNTIME", help="What speed-ups are over. Default: the first peer, or the first row."
+            metavar="MODEL@RUNTIME", help="Baseline for speed-ups. Default: the first peer, or the first row."
         ),
     ] = None
     tune: Annotated[
-        bool, typer.Option("--tune", help="Try runtimes, precisions, layouts and threads, and tell the fastest.")
+        bool, typer.Option("--tune", help="Search runtimes, precisions, layouts and threads for the fastest.")
     ] = False
     accuracy: Annotated[
         float | None,
-        typer.Option(
-            min=0.0,
-            metavar="ERROR",
-            help="With --tune: the relative error against float64 that is allowed. Default: 0.01.",
-        ),
+        typer.Option(min=0.0, metavar="ERROR", help="With --tune, allow this error against float64. Default: 0.01."),
     ] = None
     profile: Annotated[
-        bool, typer.Option("--profile", help="Tell which rows of the spec take how much of the time.")
+        bool, typer.Option("--profile", help="Report the share of each row of the spec in the time.")
     ] = False
     threads: Annotated[
-        int | None,
-        typer.Option(min=1, max=65_535, help="Threads of the processor. Default: each runtime's own choice."),
+        int | None, typer.Option(min=1, max=65_535, help="Use this many CPU threads. Default: the runtime's choice.")
     ] = None
     exporter: Annotated[
-        str, typer.Option(help="How torch.onnx.export makes ONNX files of peers: legacy or dynamo.")
+        str, typer.Option(help="Export peers to ONNX with this exporter of torch, legacy or dynamo.")
     ] = "legacy"
     keep: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Leave the ONNX files that were measured in this empty folder.")
+        str | None, typer.Option(metavar="FOLDER", help="Keep the measured ONNX files in this empty folder.")
     ] = None
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, input and the order of turns.")] = 0
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, inputs and the order of slots.")] = 0
 
 
 @with_passes
@@ -134,7 +117,7 @@ def bench(
     *,
     passes: dict[str, Any],
 ) -> None:
-    """Measure networks on runtimes: interleaved rounds, intervals, and what was really run."""
+    """Measure the latency of networks on runtimes, in interleaved rounds and with intervals."""
     from rescompile.bench import documents, report
     from rescompile.bench.running import Bench
 
@@ -171,39 +154,41 @@ def _follow(running: Bench) -> None:
 
 
 def _outputs(options: Options, force: bool) -> tuple[Path | None, Path | None]:
-    """The files for the result and for the figure. Raises an error where one cannot be written: measuring takes long."""
+    """The files of the result and the figure. Raises an error where one cannot be written, before measuring, which takes long."""
     from rescompile.files import plotting
     from rescompile.files.output import check_folder, check_ours
 
     if options.output == "-":
-        raise UsageError(Diagnostic("E0802", "-o names a file", help="--json writes the result to standard output"))
+        raise UsageError(Diagnostic("E0802", "-o takes a file", help="--json writes the result to standard output"))
     path = None if options.output is None else Path(options.output)
     if path is not None:
         check_folder(path)
         check_ours(path, force)
     if path is not None and options.plot is not None and path.resolve() == Path(options.plot).resolve():
-        message = f"-o and --plot both name {path}: the figure would take the place of the samples"
+        message = f"-o and --plot both name {path}: the figure would replace the samples"
         raise UsageError(Diagnostic("E0802", message))
     return path, None if options.plot is None else plotting.checked(options.plot, force)
 
 
 def _request(specs: Sequence[str], options: Options, settings: list[str], passes: dict[str, Any]) -> Request:
-    """What the command line asks for. Raises UsageError for what cannot be."""
+    """The request of a command line. Raises UsageError for invalid or conflicting options."""
     from rescompile.bench import modules, peers
     from rescompile.bench.contenders import Request
     from rescompile.bench.measuring import Plan
 
     compared = words("compare", ",".join(options.compare)) if options.compare else []
     for text in compared:
-        peers.parted(text)
+        peers.parse(text)
     if options.exporter not in modules.EXPORTERS:
         help = nearest(options.exporter, modules.EXPORTERS) or "the exporters are legacy and dynamo"
-        raise UsageError(Diagnostic("E0802", f"--exporter {options.exporter}: there is no such exporter", help=help))
+        raise UsageError(Diagnostic("E0802", f"--exporter {options.exporter} is not an exporter", help=help))
     networks = [elaborated(spec, settings)[1] for spec in specs]
     names = [network.name for network in networks]
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(Diagnostic("E0802", f"two of the specs are called {name}, and rows have that name"))
+            raise UsageError(
+                Diagnostic("E0802", f"two of the specs are named {name}, so their rows could not be distinguished")
+            )
     runtimes = [] if options.runtime is None else words("runtime", options.runtime)
     precisions = [] if options.precision is None else words("precision", options.precision)
     tune = _tune_request(dict(zip(names, specs, strict=True)), options, settings, passes)
@@ -216,7 +201,7 @@ def _request(specs: Sequence[str], options: Options, settings: list[str], passes
         runtimes,
         precisions,
         _batches(options.batch),
-        Plan(options.rounds, options.turn / 1e3, seed=options.seed, sittings=options.sittings),
+        Plan(options.rounds, options.slot_ms / 1e3, seed=options.seed, sessions=options.sessions),
         control=options.control,
         profile=options.profile,
         threads=options.threads,
@@ -224,29 +209,29 @@ def _request(specs: Sequence[str], options: Options, settings: list[str], passes
         keep=_folder(options.keep),
         command=["rescompile", *sys.argv[1:]],
         tune=tune,
-        variants=_variants(options.beside or ()),
+        variants=_variants(options.variant or ()),
     )
 
 
 def _tune_request(
     specs: Mapping[str, str], options: Options, settings: Sequence[str], passes: Mapping[str, Any]
 ) -> TuneRequest | None:
-    """The search that --tune asks for; `specs` are by the names of their networks."""
+    """The search of --tune, None without it; `specs` are by the names of their networks."""
     from rescompile.bench import tuning
     from rescompile.bench.contenders import TuneRequest
 
     accuracy = options.accuracy
     if accuracy is not None and not math.isfinite(accuracy):
-        raise UsageError(Diagnostic("E0802", f"--accuracy is a finite error, and this is {accuracy}"))
+        raise UsageError(Diagnostic("E0802", f"--accuracy must be finite, but is {accuracy}"))
     if not options.tune:
         if accuracy is not None:
-            raise UsageError(Diagnostic("E0802", "--accuracy is that of --tune, which is not given"))
+            raise UsageError(Diagnostic("E0802", "--accuracy needs --tune"))
         return None
-    if options.beside:
-        raise UsageError(Diagnostic("E0802", "--tune looks for a way to run one network, and takes no --beside"))
+    if options.variant:
+        raise UsageError(Diagnostic("E0802", "--tune and --variant exclude each other"))
     if options.compare:
-        help = "measure a peer beside the way that --tune finds, in a command of its own"
-        raise UsageError(Diagnostic("E0802", "--tune looks for a way to run a spec, and takes no --compare", help=help))
+        help = "compare with the command that --tune recommends"
+        raise UsageError(Diagnostic("E0802", "--tune and --compare exclude each other", help=help))
     given = [f"--set={text}" for text in settings] + _pass_options(passes)
     given += [f"--seed={options.seed}"] * (options.seed != 0)
     given += [f"--threads={options.threads}"] * (options.threads is not None)
@@ -255,17 +240,17 @@ def _tune_request(
 
 
 def _variants(given: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The passes of `form=a` and `fold-batchnorm`, by what was written. Raises UsageError for what is no pass."""
+    """The passes of `form=a` and `fold-batchnorm`, by the text that names them. Raises UsageError for what is not a pass."""
     from rescompile.passes import options
 
     for text in given:
         if given.count(text) > 1:
-            raise UsageError(Diagnostic("E0802", f"--beside {clipped(text)} is given twice"))
-    return {text: options([text], "--beside") for text in given}
+            raise UsageError(Diagnostic("E0802", f"--variant {clipped(text)} is given twice"))
+    return {text: options([text], "--variant") for text in given}
 
 
 def _pass_options(passes: Mapping[str, Any]) -> list[str]:
-    """The options that turn passes on."""
+    """The options that enable passes, as typed."""
     from rescompile.passes import PASSES
 
     on = [step for step in PASSES if passes.get(step.keyword)]
@@ -273,25 +258,23 @@ def _pass_options(passes: Mapping[str, Any]) -> list[str]:
 
 
 def _folder(keep: str | None) -> Path | None:
-    """The folder to keep files in. Raises OutputError where there is none, or it has something in it."""
+    """The folder to keep files in. Raises OutputError where it does not exist or is not empty."""
     if keep is None:
         return None
     folder = Path(keep)
     if not folder.is_dir():
-        what = "is no folder" if folder.exists() else "does not exist"
+        what = "is not a folder" if folder.exists() else "does not exist"
         raise OutputError(Diagnostic("E1002", f"--keep {folder} {what}"))
     if any(folder.iterdir()):
-        raise OutputError(
-            Diagnostic("E1001", f"the folder {folder} is not empty", help="name an empty folder with --keep")
-        )
+        raise OutputError(Diagnostic("E1001", f"--keep {folder} is not empty", help="name an empty folder"))
     return folder
 
 
 def _batches(text: str) -> list[int]:
-    """The sizes of `1,8,32`. Raises UsageError for anything else."""
+    """The sizes in `1,8,32`. Raises UsageError for anything else."""
     sizes = words("batch", text)
     if not all(size.isascii() and size.isdecimal() and len(size) < 10 and 0 < int(size) <= 1 << 16 for size in sizes):
         raise UsageError(
-            Diagnostic("E0802", f"--batch {clipped(text)}: write sizes from 1 to 65536, such as --batch 1,8,32")
+            Diagnostic("E0802", f"--batch {clipped(text)} must be sizes from 1 to 65536, such as --batch 1,8,32")
         )
     return [int(size) for size in sizes]

@@ -16,18 +16,18 @@ from rescompile.diagnostics.errors import Diagnostic, UsageError
 @command
 def compare(
     old: Annotated[Path, typer.Argument(metavar="OLD", help="A result file of rescompile bench.")],
-    new: Annotated[Path, typer.Argument(metavar="NEW", help="Another one, of the same networks.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="A later result file of the same networks.")],
     max_regression: Annotated[
         str,
-        typer.Option("--max-regression", metavar="SHARE", help="Exit 1 where a row is slower by more, such as 5%."),
+        typer.Option("--max-regression", metavar="SHARE", help="Exit 1 if a row is slower by more than this."),
     ] = "5%",
     across_machines: Annotated[
-        bool, typer.Option("--across-machines", help="Compare results of different hardware all the same.")
+        bool, typer.Option("--across-machines", help="Compare results of different hardware.")
     ] = False,
     as_json: JsonOption = False,
     format: FormatOption = Format.text,
 ) -> None:
-    """Compare two result files: exit 1 where a row became slower, and the intervals do not overlap."""
+    """Compare two result files; exit 1 if a row became significantly slower."""
     from dataclasses import asdict
 
     from rescompile.bench import comparing, report, results
@@ -37,9 +37,9 @@ def compare(
     first, second = results.read(old), results.read(new)
     other = list(comparing.differences(first, second))
     if other:
-        message = f"the results are of different machines: {'; '.join(other)}"
+        message = f"the results are from different machines: {'; '.join(other)}"
         if not across_machines:
-            raise UsageError(Diagnostic("E0821", message, help="--across-machines compares them all the same"))
+            raise UsageError(Diagnostic("E0821", message, help="--across-machines compares them anyway"))
         say(f"warning: {message}")
     comparison = comparing.compare(first, second)
     for note in comparing.notes(comparison):

@@ -1,4 +1,4 @@
-"""`predict`: how long networks will take on a device, from times of single ops."""
+"""`predict`: how long networks take on a device, from times of single ops."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def predict(
         typer.Argument(metavar="SPEC...", help="Spec files (with a / or .yaml), or names of the zoo."),
     ] = None,
     device_file: Annotated[
-        str | None, typer.Option("--device-file", metavar="FILE", help="Times of single ops on a device.")
+        str | None, typer.Option("--device-file", metavar="FILE", help="Predict for the device of this file.")
     ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Measure single ops here first, into the device file; some 20 seconds.")
+        bool, typer.Option("--measure", help="Measure this machine into the device file first (about 20 seconds).")
     ] = False,
     threads: Annotated[
         int | None,
         typer.Option(
-            min=1, max=65_535, help="With --measure: threads of the processor. Default: the runtime's choice."
+            min=1, max=65_535, help="With --measure, use this many CPU threads. Default: the runtime's choice."
         ),
     ] = None,
     set: SetOption = None,
@@ -43,17 +43,17 @@ def predict(
     as_json: JsonOption = False,
     format: FormatOption = Format.text,
 ) -> None:
-    """Predict how long networks take for one input in ONNX Runtime on a processor; none of them is run."""
+    """Predict the time of networks for one input in ONNX Runtime on a CPU, without running them."""
     from rescompile.analysis.cost import cost
     from rescompile.bench import predicting, statistics
 
     if device_file is None:
         help = "rescompile predict --measure --device-file FILE measures this machine"
-        raise UsageError(Diagnostic("E0802", "the device is missing: name its file with --device-file", help=help))
+        raise UsageError(Diagnostic("E0802", "--device-file is missing", help=help))
     if not specs and not measure:
-        raise UsageError(Diagnostic("E0802", "there is no SPEC to predict, and no --measure"))
+        raise UsageError(Diagnostic("E0802", "neither a SPEC nor --measure is given"))
     if threads is not None and not measure:
-        raise UsageError(Diagnostic("E0802", "--threads is that of --measure: a device file has its own"))
+        raise UsageError(Diagnostic("E0802", "--threads needs --measure: a device file has its own number of threads"))
     networks = [elaborated(spec, set)[1] for spec in specs or ()]
     statistics.require()
     path = Path(device_file)
@@ -73,8 +73,8 @@ def predict(
 
 
 def _table(device: Device, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The predictions as a Markdown table, with the regimes that take most."""
-    name = (device.machine.get("processor") or {}).get("name", "unknown processor")
+    """The predictions as a Markdown table, with the regimes that take the most time."""
+    name = (device.machine.get("processor") or {}).get("name", "unknown CPU")
     threads = "" if device.threads is None else f", {device.threads} thread{'s' if device.threads > 1 else ''}"
     lines = [f"{device.runtime} on {name}{threads}, one input; ops measured {device.measured[:10]}", ""]
     table = [["network", "predicted ms", "MACs", "parameters", "most of it"]]
@@ -87,7 +87,7 @@ def _table(device: Device, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _measured(path: Path, threads: int | None, force: bool) -> Device:
-    """Measure single ops into a file, which is looked at before: it may not be ours to overwrite."""
+    """Measure single ops into a file, after checking that it can be written."""
     from rescompile.bench import documents, probing
     from rescompile.files.output import check_folder, check_ours
 

@@ -31,6 +31,10 @@ class Pass(Option):
     exact: bool = True
     made_of_weights: bool = False
 
+    def _read(self, value: Any) -> Any:
+        """The meaning of a value, which a pass that is not on or off needs: `form` alone does not mean `form=a`."""
+        return None if value is None and self.type is not bool else Option._read(self, value)
+
     @property
     def keyword(self) -> str:
         """The option's name in Python."""

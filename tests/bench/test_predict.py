@@ -285,10 +285,10 @@ def test_between() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["resnet50"], "name its file with --device-file"),
-        (["--device-file", "x.json"], "there is no SPEC"),
+        (["resnet50"], "--device-file is missing"),
+        (["--device-file", "x.json"], "neither a SPEC nor --measure"),
         (["resnet50", "--device-file", "x.json"], "does not exist"),
-        (["resnet50", "--device-file", "x.json", "--threads", "2"], "--threads is that of --measure"),
+        (["resnet50", "--device-file", "x.json", "--threads", "2"], "--threads needs --measure"),
     ],
 )
 def test_wrong_usage(arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,9 +302,9 @@ def test_wrong_usage(arguments: list[str], message: str, tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"predict": 1', '"predict": 2', "of format 2"), ('"macs"', '"mcas"', "unknown key 'mcas'"),
-        ('"seconds": [^,\\s]+', '"seconds": "x"', "a number is wanted"), ('"inner": [0-9]+', '"inner": 0', "from 1"),
-        ('"seconds": [^,\\s]+', '"seconds": -1.0', "positive"), ('"columns": 0', '"columns": -1', "from 0"),
+        ('"predict": 1', '"predict": 2', "its format is 2, not 1"), ('"macs"', '"mcas"', "unknown key 'mcas'"),
+        ('"seconds": [^,\\s]+', '"seconds": "x"', "must be a number"), ('"inner": [0-9]+', '"inner": 0', "at least 1"),
+        ('"seconds": [^,\\s]+', '"seconds": -1.0', "must be positive"), ('"columns": 0', '"columns": -1', "at least 0"),
     ],
 )  # fmt: skip
 def test_broken_device_files(old: str, new: str, message: str, device: Device, tmp_path: Path) -> None:
@@ -342,5 +342,5 @@ def test_without_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "measure", lambda *_: pytest.fail("it measures"))
     done = run("resnet50", "--measure", "--device-file", str(tmp_path / "device.json"))
     assert (done.exit_code, list(tmp_path.iterdir())) == (4, [])
-    assert "error[E0902]: the statistics of bench need SciPy" in done.stderr
+    assert "error[E0902]: intervals and fits need SciPy" in done.stderr
     assert "pip install 'rescompile[bench]'" in done.stderr

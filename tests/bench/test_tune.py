@@ -141,7 +141,7 @@ def tuned(machine: Machine, accuracy: float = 1e-2, **facts: Any) -> tuple[Resul
     """The result of a search on the machine, and what would be told as errors."""
     network = rescompile.elaborate(rescompile.load(NET))
     request = Request(
-        [network], {}, (), (), (), [1], Plan(rounds=12, turn=0.0), tune=TuneRequest(accuracy, {NET: AGAIN}), clock=machine.clock,
+        [network], {}, (), (), (), [1], Plan(rounds=12, slot=0.0), tune=TuneRequest(accuracy, {NET: AGAIN}), clock=machine.clock,
     )  # fmt: skip
     bench = Bench(dataclasses.replace(request, **facts), lambda text: None)
     for _ in bench.run():
@@ -173,7 +173,7 @@ def test_the_fastest_is_found(machine: Machine) -> None:
     text = report.markdown(result)
     assert "Best: quick:threads=2 in bf16." in text
     assert f"    {found.best.command}\n" in text
-    assert "Speed-ups are over resnet20_cifar on torch-cpu in fp32." in text
+    assert "Speed-ups are relative to resnet20_cifar on torch-cpu in fp32." in text
     line = next(line for line in text.splitlines() if line.startswith(f"| {NET} | quick:threads=2 | bf16"))
     assert any(f"| {speed} |" in line for speed in ("3.33x", "3.34x", "3.32x"))
 
@@ -187,7 +187,7 @@ def test_what_cannot_be_told_apart_is_no_best(machine: Machine) -> None:
     (found,) = result.tunings
     assert found.best is None
     said = fates(found)
-    assert {said["rigid fp32"], said["quick bf16"]} == {"smallest median", "cannot be told apart from the fastest"}
+    assert {said["rigid fp32"], said["quick bf16"]} == {"smallest median", "no significant difference from the fastest"}
     assert said["torch-cpu fp32"] == "slower"
     assert "No best: " in report.markdown(result)
 
@@ -262,11 +262,11 @@ def test_accuracy_comes_first(machine: Machine) -> None:
     assert problem.exit_code == 1
     assert problem.diagnostics[0].code == "E0723"
     assert problem.diagnostics[0].message.startswith(
-        f"no way to run {NET} at batch 1 keeps a relative error of 1e-12: "
+        f"no configuration of {NET} at batch 1 has a relative error of at most 1e-12: "
     )
     assert not result.rows
     assert result.tunings[0].best is None
-    assert "No way was measured to the end." in report.markdown(result)
+    assert "No configuration was measured to the end." in report.markdown(result)
 
 
 def test_what_does_not_run_is_told(machine: Machine) -> None:
@@ -287,7 +287,7 @@ def test_what_was_asked_for_is_the_frame(machine: Machine) -> None:
     said = fates(result.tunings[0])
     assert set(said) == {"torch-cpu:compile fp32", "quick fp32"}
     assert result.tunings[0].base is None
-    assert "Speed-ups are over resnet20_cifar on torch-cpu:compile in fp32." in report.markdown(result)
+    assert "Speed-ups are relative to resnet20_cifar on torch-cpu:compile in fp32." in report.markdown(result)
 
 
 @pytest.mark.slow
@@ -297,7 +297,7 @@ def test_batches(machine: Machine) -> None:
     assert [found.batch for found in result.tunings] == [1, 2]
     text = report.markdown(result)
     assert "Images per second of resnet20_cifar by batch" in text
-    assert re.search(r"batches \d and \d cannot be told apart", text), "a run takes twice as long for two"
+    assert re.search(r"no significant difference between batches \d and \d", text), "a run takes twice as long for two"
     machine.fixed = 0.002
     text = report.markdown(tuned(machine, batches=[1, 2])[0])
     assert "; most at batch 2." in text, "what a run costs whatever its batch is shared by two"
@@ -332,16 +332,16 @@ def test_a_search_without_an_end_is_told() -> None:
     )
     done = run(*given, "--accuracy", "0", "--set", "parameters.n=1", "--set", "input=[3, 8, 8]")
     assert done.exit_code == 1
-    assert "error[E0723]: no way to run resnet20_cifar at batch 1 keeps" in done.stderr
-    assert re.findall(r"### Fastest way for resnet20_cifar, batch (\d)", done.stdout) == ["1", "2"]
-    assert done.stdout.count("| error above 0 |") == done.stdout.count("No way was measured to the end.") == 2
+    assert "error[E0723]: no configuration of resnet20_cifar at batch 1 has" in done.stderr
+    assert re.findall(r"### Fastest configuration for resnet20_cifar, batch (\d)", done.stdout) == ["1", "2"]
+    assert done.stdout.count("| error above 0 |") == done.stdout.count("No configuration was measured to the end.") == 2
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--accuracy", "0.1"], "--accuracy is that of --tune"),
-        (["--tune", "--compare", "timm:resnet18"], "takes no --compare"),
+        (["--accuracy", "0.1"], "--accuracy needs --tune"),
+        (["--tune", "--compare", "timm:resnet18"], "--tune and --compare exclude each other"),
         (["--tune", "--accuracy", "-1"], "greater than or equal to 0"),
     ],
 )
@@ -360,13 +360,13 @@ def test_the_command_gives_the_row(
     path, again = tmp_path / "result.json", tmp_path / "again.json"
     given = ["--set", "parameters.n=1", "--fold-batchnorm", "--seed", "3", "--threads", "1"]
     runtimes = ["--runtime", "ort-cpu,torch-cpu:channels_last", "--precision", "fp32"]
-    done = run("--tune", *runtimes, *given, "--rounds", "5", "--turn", "0", "-o", str(path))
+    done = run("--tune", *runtimes, *given, "--rounds", "5", "--slot-ms", "0", "-o", str(path))
     assert done.exit_code == 0, done.output
     found = results.read(path)
     first = found.tunings[0].candidates[0]
     program, *words = shlex.split(first.command)
     assert program == "rescompile"
-    done = CliRunner().invoke(app, [*words, "--rounds", "5", "--turn", "0", "-o", str(again)])
+    done = CliRunner().invoke(app, [*words, "--rounds", "5", "--slot-ms", "0", "-o", str(again)])
     assert done.exit_code == 0, done.output
     (row,) = results.read(again).rows
     wanted = next(each for each in found.rows if each.runtime == first.runtime)

@@ -515,7 +515,7 @@ def test_bench_holds_int8_to_the_file_itself(small: Network, tmp_path: Path) -> 
     file = made.write(tmp_path, x, models.form_of("ort-cpu", "int8"))
     assert file.name == "small_int8_ort-cpu_batch3.onnx"
     reference = Reference(made, x)
-    reference.known("int8", quantizer.simulated(file, x))
+    reference.expect("int8", quantizer.simulated(file, x))
     prepared = RUNTIMES["ort-cpu"].prepare(Job("small", file, None, x, "int8"), {})
     assert sum(prepared.facts["multiplied"].get(kind, 0) for kind in ("int8", "uint8")) >= 3
     assert reference.bound("fp32") < reference.error(prepared.outputs()) <= reference.bound("int8")
@@ -571,7 +571,7 @@ def test_rows_of_bench_name_the_passes_of_what_ran(tmp_path: Path, monkeypatch: 
         "1",
         "--rounds",
         "5",
-        "--turn",
+        "--slot-ms",
         "0",
         "--json",
     ]
@@ -600,7 +600,7 @@ def test_bench_in_int8(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     nothing = roofline.Roofline("cpu", "fp32", {1: roofline.Measured(1.0, 1.0, 0.0, 1)}, None)
     monkeypatch.setattr(roofline, "measure", lambda *_: nothing)  # which takes seconds
     monkeypatch.chdir(tmp_path)
-    words = ["bench", str(path), "--runtime", "ort-cpu", "--precision", "fp32,int8", "--rounds", "5", "--turn", "0"]
+    words = ["bench", str(path), "--runtime", "ort-cpu", "--precision", "fp32,int8", "--rounds", "5", "--slot-ms", "0"]
     done = CliRunner().invoke(app, [*words, "--threads", "1", "-o", "result.json"])
     assert done.exit_code == 0, done.output
     rows = {row["precision"]: row for row in json.loads(Path("result.json").read_text("utf-8"))["rows"]}
@@ -621,6 +621,6 @@ def test_peers_in_int8(small: Network, tmp_path: Path) -> None:
     x = models.inputs((3, 64, 64), 5, 0)
     file = made.write(tmp_path, x, models.form_of("ort-cpu", "int8"))
     reference = Reference(made, x)
-    reference.known("int8", quantizer.simulated(file, x))
+    reference.expect("int8", quantizer.simulated(file, x))
     prepared = RUNTIMES["ort-cpu"].prepare(Job("peer", file, None, x, "int8"), {})
     assert 1e-3 < reference.error(prepared.outputs()) <= reference.bound("int8")

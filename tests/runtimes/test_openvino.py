@@ -274,7 +274,7 @@ def test_bench_and_what_checks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ",".join(precisions),
         "--rounds",
         "5",
-        "--turn",
+        "--slot-ms",
         "0",
     ]
     found = json.loads(ran("bench", NET, "--set", SMALL, *words, "--keep", str(tmp_path / "kept"), "--json"))
