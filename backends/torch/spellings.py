@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rescompile.backend import rule
 from rescompile.codegen.class_plan import Layer
-from rescompile.codegen.dialect import PythonDialect
-from rescompile.codegen.program import Apply, Beside, Expr, Merged
 from rescompile.codegen.terms import literal, python
 from rescompile.ir import ops
-from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op
 from rescompile.ir.ops import Kind
-
-from .allowed import ALLOWED
 
 Arguments = tuple[Sequence[str], Mapping[str, str]]
 Texts = Mapping[str, str]
@@ -70,12 +64,12 @@ def _norm(layer: Layer, a: Texts) -> Arguments:
 
 def norm_class(op: Op) -> str:
     """The class of a normalisation."""
-    if _variant(op) == "group":
+    if variant(op) == "group":
         return "nn.GroupNorm"
     return "nn.BatchNorm2d" if len(op.input) == 3 else "nn.BatchNorm1d"
 
 
-def _variant(op: Op) -> str:
+def variant(op: Op) -> str:
     """The `kind` of an op that has several."""
     return str(getattr(op.kind, "kind"))  # noqa: B009
 
@@ -109,21 +103,21 @@ ACT_ARGUMENTS: dict[str, Callable[[Texts], Arguments]] = {
 
 
 def _act(layer: Layer, a: Texts) -> Arguments:
-    variant = _variant(layer.sample)
-    return ACT_ARGUMENTS[variant](a) if variant in ACT_ARGUMENTS else given()
+    name = variant(layer.sample)
+    return ACT_ARGUMENTS[name](a) if name in ACT_ARGUMENTS else given()
 
 
 def _acts_in_place(layer: Layer) -> bool:
     """Whether the result of an activation gives its backward what it needs: for that a slope must keep the sign. That of elu
     does so as a difference, which loses what is small."""
-    variant, slope = _variant(layer.sample), layer.attributes.get("slope")
-    if variant == "leaky_relu":
+    name, slope = variant(layer.sample), layer.attributes.get("slope")
+    if name == "leaky_relu":
         return slope is not None and slope.head == "constant" and slope.value > 0
-    return variant in ("relu", "relu6")
+    return name in ("relu", "relu6")
 
 
 def _upsample(layer: Layer, a: Texts) -> Arguments:
-    return given(scale_factor=a["factor"], mode=f'"{_variant(layer.sample)}"')
+    return given(scale_factor=a["factor"], mode=f'"{variant(layer.sample)}"')
 
 
 def _interpolate(layer: Layer, a: Texts) -> Arguments:
@@ -144,9 +138,7 @@ TABLE: dict[type[Kind], Spelling] = {
         "nn.Linear", arguments=lambda layer, a: given(python(layer.channels), a["features"], bias=a["bias"]), fresh=True
     ),
     ops.Norm: Spelling(norm_class, arguments=_norm, fresh=True),
-    ops.Act: Spelling(
-        lambda op: ACTS[_variant(op)][0], lambda op: ACTS[_variant(op)][1], _act, in_place=_acts_in_place
-    ),
+    ops.Act: Spelling(lambda op: ACTS[variant(op)][0], lambda op: ACTS[variant(op)][1], _act, in_place=_acts_in_place),
     ops.MaxPool: Spelling("nn.MaxPool2d", "F.max_pool2d", _pool),
     ops.AvgPool: Spelling("nn.AvgPool2d", "F.avg_pool2d", _pool),
     ops.GlobalAvgPool: Spelling("nn.AdaptiveAvgPool2d", "F.adaptive_avg_pool2d", lambda layer, a: given("1")),
@@ -159,64 +151,3 @@ TABLE: dict[type[Kind], Spelling] = {
     ops.PadChannels: Spelling("PadChannels", arguments=lambda layer, a: given(a["channels"])),
     ops.Identity: Spelling("nn.Identity"),
 }
-
-
-class Torch(PythonDialect):
-    """PyTorch's words for what lowering asks, and for expressions."""
-
-    reserved = ALLOWED.imported | {"PadChannels", "Scale", "Subsample", "drop_samples", "recomputed"}
-    enough = 60
-    identity = "nn.Identity()"
-
-    def is_fresh(self, kind: type[Kind]) -> bool:
-        """Whether what follows an op may work in place."""
-        return TABLE[kind].fresh
-
-    def applies(self, layer: Layer) -> bool:
-        """Whether a function does an op, with arguments that mention nothing of the class."""
-        function = rule(TABLE, layer.kind, "source").function
-        return function is not None and layer.when is None and all(map(_is_literal, layer.attributes.values()))
-
-    def is_tensor(self, value: Expr) -> bool:
-        """Whether a value is one call of a function of torch, whose result a type checker knows."""
-        return isinstance(value, Apply | Beside) or (isinstance(value, Merged) and value.how == "concat")
-
-    def module(self, layer: Layer, in_place: bool) -> str:
-        """The call that makes the module of an op."""
-        spelling = rule(TABLE, layer.kind, "source")
-        return self._call(layer, spelling.module, spelling.arguments, (), in_place)
-
-    def function(self, layer: Layer, value: str, in_place: bool) -> str:
-        """The call that applies an op."""
-        spelling = TABLE[layer.kind]
-        assert spelling.function is not None
-        return self._call(layer, spelling.function, spelling.applied or spelling.arguments, (value,), in_place)
-
-    def _call(
-        self,
-        layer: Layer,
-        name: str | Callable[[Op], str],
-        arguments: Callable[[Layer, Texts], Arguments],
-        values: Sequence[str],
-        in_place: bool,
-    ) -> str:
-        positional, keywords = arguments(layer, {key: python(term) for key, term in layer.attributes.items()})
-        if in_place and TABLE[layer.kind].in_place(layer):
-            keywords = {**keywords, "inplace": "True"}
-        return call(name if isinstance(name, str) else name(layer.sample), *values, *positional, **keywords)
-
-    def concat(self, values: str) -> str:
-        """The concatenation of the values inside a pair of square brackets."""
-        return f"torch.cat([{values}], 1)"
-
-    def sequence(self, pairs: Sequence[tuple[str, str]], numbered: bool) -> str:
-        """Modules one after the other, by name; a name that is empty stands for the copies that a stage makes."""
-        if numbered:
-            return f"nn.Sequential({', '.join(text if name else f'*{text}' for name, text in pairs)})"
-        items = ", ".join(f'("{name}", {text})' if name else f"*{text}.named_children()" for name, text in pairs)
-        return f"nn.Sequential(OrderedDict([{items}]))"
-
-
-def _is_literal(term: Term) -> bool:
-    """Whether a value is a number, a truth or a tuple, and mentions nothing."""
-    return (term.operands[0] if term.head == "negative" else term).head == "constant"

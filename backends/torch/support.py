@@ -1,13 +1,45 @@
-"""What a file needs that PyTorch lacks: modules for some ops, and functions for what training does."""
+"""What a file needs that PyTorch lacks: functions for what training does, and modules for some ops."""
 
 from __future__ import annotations
 
-from rescompile.codegen.program import Recomputed, Statement, Thinned
+from rescompile.codegen.program import Recomputed, Thinned
 from rescompile.ir import ops
-from rescompile.ir.ops import Kind
 
-#: Modules, by the op that they are.
-SUPPORT: dict[type[Kind], str] = {
+#: By what needs it: a statement, or an op as a module.
+SUPPORT: dict[type[object], str] = {
+    Thinned: '''
+def drop_samples(x: Tensor, survival: float) -> Tensor:
+    """Keeps each sample of a batch with the probability `survival`; the others are zero."""
+    kept = torch.rand([x.shape[0]] + [1] * (x.dim() - 1), device=x.device) < survival
+    return x * kept
+''',
+    Recomputed: '''
+@torch.jit.unused
+def recomputed(
+    owner: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor
+) -> Tensor:
+    """Calls a method of `owner` without keeping what happens inside; backward calls it again."""
+    norms = [
+        (module, module.momentum, module.num_batches_tracked)
+        for module in owner.modules()
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))
+    ]
+
+    @contextmanager
+    def again() -> Iterator[None]:
+        for norm, _, _ in norms:  # a batch counts once
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        try:
+            yield
+        finally:
+            for norm, momentum, count in norms:
+                norm.momentum, norm.num_batches_tracked = momentum, count
+
+    y: Tensor = checkpoint(
+        function, x, use_reentrant=False, context_fn=lambda: (nullcontext(), again())
+    )
+    return y
+''',
     ops.Scale: '''
 class Scale(nn.Module):
     """Multiplies by a constant."""
@@ -41,42 +73,5 @@ class PadChannels(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pad(x, (0, 0, 0, 0, 0, self.channels - x.shape[1]))
-''',
-}
-
-#: Functions, by the statement that calls them.
-HELPERS: dict[type[Statement], str] = {
-    Thinned: '''
-def drop_samples(x: Tensor, survival: float) -> Tensor:
-    """Keeps each sample of a batch with the probability `survival`; the others are zero."""
-    kept = torch.rand([x.shape[0]] + [1] * (x.dim() - 1), device=x.device) < survival
-    return x * kept
-''',
-    Recomputed: '''
-@torch.jit.unused
-def recomputed(
-    owner: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor
-) -> Tensor:
-    """Calls a method of `owner` without keeping what happens inside; backward calls it again."""
-    norms = [
-        (module, module.momentum, module.num_batches_tracked)
-        for module in owner.modules()
-        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))
-    ]
-
-    @contextmanager
-    def again() -> Iterator[None]:
-        for norm, _, _ in norms:  # a batch counts once
-            norm.momentum, norm.num_batches_tracked = 0.0, None
-        try:
-            yield
-        finally:
-            for norm, momentum, count in norms:
-                norm.momentum, norm.num_batches_tracked = momentum, count
-
-    y: Tensor = checkpoint(
-        function, x, use_reentrant=False, context_fn=lambda: (nullcontext(), again())
-    )
-    return y
 ''',
 }

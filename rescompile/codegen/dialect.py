@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
-from rescompile.codegen.class_plan import IN, Argument, Layer, Stage
+from rescompile.codegen.allow_list import Allowed
+from rescompile.codegen.class_plan import IN, Argument, ClassPlan, Layer, Stage
+from rescompile.codegen.initial import Modules
 from rescompile.codegen.naming import Counted
 from rescompile.codegen.program import (
     Apply,
@@ -27,6 +29,8 @@ from rescompile.codegen.terms import mentioned, operation, python
 from rescompile.ir.expressions import Term
 from rescompile.ir.ops import Kind
 
+#: The name that each import defines and its line; groups are apart by an empty line.
+Imports = Sequence[Sequence[tuple[str, str]]]
 #: So many arguments are given by their place, the others by name.
 BY_PLACE = 3
 
@@ -56,8 +60,23 @@ class Dialect(Protocol):
         """The text that makes a module of a list; what is made alike has one text."""
 
 
-class PythonDialect:
-    """The part of a dialect that frameworks of one style share; a subclass adds the framework's words."""
+class PythonDialect(Dialect):
+    """The part of a dialect that frameworks share; a subclass adds the framework's words."""
+
+    #: The package with the template, and filters that it needs beside those of all.
+    package: str
+    filters: Sequence[tuple[str, Callable[[Any], str]]] = ()
+    imports: Imports
+    #: What a file may contain.
+    allowed: Allowed
+    #: Text that a file needs, by the type of the statement or the op that needs it.
+    support: Mapping[type[object], str]
+    #: How modules are initialised.
+    modules: Modules
+
+    def training(self, plan: ClassPlan) -> Iterator[str]:
+        """What a user must know before training a network, in paragraphs."""
+        raise NotImplementedError
 
     def function(self, layer: Layer, value: str, in_place: bool) -> str:
         """The call that applies an op."""

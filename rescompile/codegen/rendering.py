@@ -1,4 +1,4 @@
-"""Program -> text: a template of the backend, and the filters through which every name and value goes into it."""
+"""Network -> text: by a program and the template of a framework, with the filters through which names and values go into it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,40 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from rescompile.codegen import allow_list, dialect, layout, prose
-from rescompile.codegen.program import New
+from rescompile.codegen import layout, prose
+from rescompile.codegen.allow_list import Refused, check
+from rescompile.codegen.dialect import Imports, PythonDialect, counts, growth, numbered_name, parameters
+from rescompile.codegen.initial import initialisation
+from rescompile.codegen.lowering import lower
+from rescompile.codegen.planner import plan_classes
+from rescompile.codegen.program import New, layers, parts
 from rescompile.codegen.terms import python
+from rescompile.ir.network import Network
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-#: The name that each import defines and its line; groups are apart by an empty line.
-Imports = Sequence[Sequence[tuple[str, str]]]
 
-
-def template(package: str, name: str, words: dialect.PythonDialect, imports: Imports) -> Template:
-    """A template of a package, with the filters of a dialect."""
-    return _compiled(package, name, words, tuple(map(tuple, imports)))
+def written(network: Network, words: PythonDialect, flat: bool = False, notes: Sequence[str] = ()) -> str:
+    """The source of a network in a framework's words, held to what that may contain; `flat`, with a class for each block.
+    `notes` are told of the network beside what the dialect does."""
+    plan = plan_classes(network, words.reserved, unrolled=flat)
+    program = lower(plan, words, rolls=not flat)
+    needed = {type(part) for part in parts(program.classes)} | set(layers(program))
+    text = _template(words).render(
+        program=program,
+        head=list(prose.head(network)),
+        docs={of.name: prose.class_doc(of, plan, [*notes, *words.training(plan)]) for of in plan.classes},
+        support=[text for part, text in words.support.items() if part in needed],
+        initial=initialisation(plan, words.modules),
+    )
+    check(text, words.allowed)
+    return text
 
 
 @cache
-def _compiled(package: str, name: str, words: dialect.PythonDialect, imports: Imports) -> Template:
+def _template(words: PythonDialect) -> Template:
+    """The template of a framework, with its filters."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
@@ -37,33 +53,35 @@ def _compiled(package: str, name: str, words: dialect.PythonDialect, imports: Im
         "listed": words.listed,
         "copy": lambda stage: words.made(New(stage.of, stage.passed)),
         "python": python,
-        "parameters": dialect.parameters,
-        "numbered_name": dialect.numbered_name,
-        "growth": dialect.growth,
-        "counts": dialect.counts,
+        "parameters": parameters,
+        "numbered_name": numbered_name,
+        "growth": growth,
+        "counts": counts,
         "ident": ident,
         "quoted": quoted,
         "docstring": prose.docstring,
         "block": block,
         "laid_out": lambda text: "\n".join(layout.laid_out(text.split("\n"))),
-        "imports": lambda text: _imports(text, imports),
+        "imports": lambda text: _imports(text, words.imports),
     }
-    environment.filters.update(filters)
+    environment.filters.update({**filters, **dict(words.filters)})
     environment.tests["a"] = lambda node, kind: type(node).__name__ == kind
-    return environment.from_string(resources.files(package).joinpath(name).read_text(encoding="utf-8"))
+    return environment.from_string(
+        resources.files(words.package).joinpath("template.py.jinja").read_text(encoding="utf-8")
+    )
 
 
 def ident(name: str) -> str:
     """A name, as Python takes it."""
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or keyword.iskeyword(name):
-        raise allow_list.Refused(f"{name!r} is not a name")
+        raise Refused(f"{name!r} is not a name")
     return name
 
 
 def quoted(text: str) -> str:
     """Text between quotes, which it may not end."""
     if not text.isprintable() or '"' in text or "\\" in text:
-        raise allow_list.Refused(f"{text!r} cannot stand between quotes")
+        raise Refused(f"{text!r} cannot stand between quotes")
     return f'"{text}"'
 
 

@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from rescompile.codegen import class_plan, class_scope, forward, lowering, program, registry, stages, terms
+from rescompile.codegen import class_plan, class_scope, forward, lowering, program, registry, rendering, stages, terms
 from rescompile.codegen.program import Add, Apply, Entry, Listed, Merged, Scaled, Thinned, Unpack
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 
-_source: Any = import_module("rescompile.backends.source")
 _ops: Any = import_module("rescompile.backends.torch.spellings")
 _support: Any = import_module("rescompile.backends.torch.support")
 Patch = pytest.MonkeyPatch
@@ -168,6 +167,7 @@ def gelu_always_exact(patch: Patch) -> None:
 @planted
 def group_norm_as_batch_norm(patch: Patch) -> None:
     patch.setattr(_ops, "norm_class", lambda op: "nn.BatchNorm2d")
+    patch.setitem(_ops.TABLE, ops.Norm, replace(_ops.TABLE[ops.Norm], module="nn.BatchNorm2d"))
 
 
 @planted
@@ -218,8 +218,8 @@ def program_mutant(name: str, change: Callable[[Any], Any]) -> None:
             made = right(*given, **keywords)
             return replace(made, classes=rewritten(made.classes, change))
 
-        patch.setattr(lowering, "lower", wrong)
-        patch.setattr(_source, "lower", wrong)
+        for module in (lowering, rendering):
+            patch.setattr(module, "lower", wrong)
 
     MUTANTS[name] = OF_PROGRAMS[name] = plant
 

@@ -1,0 +1,114 @@
+"""PyTorch for the code generator: its words for values and modules, and what its files need and may contain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from rescompile.backend import rule
+from rescompile.codegen.class_plan import ClassPlan, Layer
+from rescompile.codegen.dialect import PythonDialect
+from rescompile.codegen.program import Apply, Beside, Expr, Merged
+from rescompile.codegen.terms import python
+from rescompile.ir.expressions import Term
+from rescompile.ir.network import Op
+from rescompile.ir.ops import Kind
+
+from .allowed import ALLOWED
+from .initial import MODULES, drawn
+from .spellings import TABLE, Arguments, Texts, call
+from .support import SUPPORT
+
+_IMPORTS = (
+    (
+        ("OrderedDict", "from collections import OrderedDict"),
+        ("Callable", "from collections.abc import Callable, Iterator"),
+        ("nullcontext", "from contextlib import contextmanager, nullcontext"),
+    ),
+    (
+        ("torch", "import torch"),
+        ("F", "import torch.nn.functional as F"),
+        ("nn", "from torch import Tensor, nn"),
+        ("checkpoint", "from torch.utils.checkpoint import checkpoint"),
+    ),
+)
+
+
+class Torch(PythonDialect):
+    """PyTorch's words."""
+
+    package = "rescompile.backends.torch"
+    imports = _IMPORTS
+    allowed = ALLOWED
+    reserved = ALLOWED.imported | {"PadChannels", "Scale", "Subsample", "drop_samples", "recomputed"}
+    support = SUPPORT
+    modules = MODULES
+    filters = (("drawn", drawn),)
+    enough = 60
+    identity = "nn.Identity()"
+
+    def is_fresh(self, kind: type[Kind]) -> bool:
+        """Whether what follows an op may work in place."""
+        return TABLE[kind].fresh
+
+    def applies(self, layer: Layer) -> bool:
+        """Whether a function does an op, with arguments that mention nothing of the class."""
+        function = rule(TABLE, layer.kind, "source").function
+        return function is not None and layer.when is None and all(map(_is_literal, layer.attributes.values()))
+
+    def is_tensor(self, value: Expr) -> bool:
+        """Whether a value is one call of a function of torch, whose result a type checker knows."""
+        return isinstance(value, Apply | Beside) or (isinstance(value, Merged) and value.how == "concat")
+
+    def module(self, layer: Layer, in_place: bool) -> str:
+        """The call that makes the module of an op."""
+        spelling = rule(TABLE, layer.kind, "source")
+        return self._call(layer, spelling.module, spelling.arguments, (), in_place)
+
+    def function(self, layer: Layer, value: str, in_place: bool) -> str:
+        """The call that applies an op."""
+        spelling = TABLE[layer.kind]
+        assert spelling.function is not None
+        return self._call(layer, spelling.function, spelling.applied or spelling.arguments, (value,), in_place)
+
+    def _call(
+        self,
+        layer: Layer,
+        name: str | Callable[[Op], str],
+        arguments: Callable[[Layer, Texts], Arguments],
+        values: Sequence[str],
+        in_place: bool,
+    ) -> str:
+        positional, keywords = arguments(layer, {key: python(term) for key, term in layer.attributes.items()})
+        if in_place and TABLE[layer.kind].in_place(layer):
+            keywords = {**keywords, "inplace": "True"}
+        return call(name if isinstance(name, str) else name(layer.sample), *values, *positional, **keywords)
+
+    def concat(self, values: str) -> str:
+        """The concatenation of the values inside a pair of square brackets."""
+        return f"torch.cat([{values}], 1)"
+
+    def sequence(self, pairs: Sequence[tuple[str, str]], numbered: bool) -> str:
+        """Modules one after the other, by name; a name that is empty stands for the copies that a stage makes."""
+        if numbered:
+            return f"nn.Sequential({', '.join(text if name else f'*{text}' for name, text in pairs)})"
+        items = ", ".join(f'("{name}", {text})' if name else f"*{text}.named_children()" for name, text in pairs)
+        return f"nn.Sequential(OrderedDict([{items}]))"
+
+    def training(self, plan: ClassPlan) -> Iterator[str]:
+        """What a user must know before training this network."""
+        survivals = {node.survival.unit for node in plan.residuals() if node.survival}
+        if "batch" in survivals:
+            yield (
+                "In training a dropped residual is not computed: nothing runs forward or backward, and its parameters get no "
+                "gradient in that step. So training cannot be one graph (torch.compile without fullgraph), and "
+                "DistributedDataParallel needs find_unused_parameters=True. A shortcut that changes the shape is always computed."
+            )
+        if "sample" in survivals:
+            yield "In training each sample drops residuals of its own; all of them are computed."
+        if plan.network.checkpoint:
+            yield "In training the inside of each block is computed again for backward instead of being kept."
+
+
+def _is_literal(term: Term) -> bool:
+    """Whether a value is a number, a truth or a tuple, and mentions nothing."""
+    return (term.operands[0] if term.head == "negative" else term).head == "constant"
