@@ -16,7 +16,7 @@ PAGE = Path(__file__).parent / "language.md"
 BEGIN = "<!-- made by docs/make_ops.py: begin -->"
 END = "<!-- made by docs/make_ops.py: end -->"
 
-TYPES = {"int": "whole number", "real": "number", "bool": "true or false", "size": "number or [height, width]"}
+TYPES = {"int": "integer", "real": "number", "bool": "true or false", "size": "number or [height, width]"}
 
 
 def section() -> str:

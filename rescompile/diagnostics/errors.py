@@ -130,10 +130,10 @@ def clipped(word: str, length: int = 60) -> str:
     return word if len(word) <= length else f"{word[: length - 3]}..."
 
 
-def one_of(words: Iterable[str]) -> str:
-    """`a, b or c`: alternatives as a person would say them."""
+def one_of(words: Iterable[str], conjunction: str = "or") -> str:
+    """`a, b or c`: a list of alternatives, or of everything with the conjunction `and`."""
     *head, last = words
-    return f"{', '.join(head)} or {last}" if head else last
+    return f"{', '.join(head)} {conjunction} {last}" if head else last
 
 
 def _position(diagnostic: Diagnostic) -> tuple[str, int, int]:

@@ -148,7 +148,7 @@ class Elaborator:
     def _check_size(self, root: Series) -> None:
         """The network has an op, and not too many parameters."""
         if not any(isinstance(node, Op) for _, node in tree.walk(root)):
-            self._note(self.report.problem("E0603", "the network does nothing: it has no op", ("network",), key=True))
+            self._note(self.report.problem("E0603", "the network does not contain any op", ("network",), key=True))
         if (count := self.context.parameters) > MAX_PARAMETERS:
             message = f"the network has {count:,} parameters, more than {MAX_PARAMETERS:,}"
             self._note(self.report.problem("E0208", message, ("network",), key=True))
@@ -161,8 +161,8 @@ class Elaborator:
             if isinstance(node, tree.Side) and (name := node.output_name) is not None:
                 if name in taken:
                     path = where.get(name, ("features",))
-                    message = f"'{name}' is the name of {taken[name]} already"
-                    self._note(self.report.problem("E0604", message, path, "give each output a name of its own"))
+                    message = f"'{name}' is already the name of {taken[name]}"
+                    self._note(self.report.problem("E0604", message, path, "give each output a different name"))
                 taken[name] = "another output"
 
     def _check_defaults(self) -> None:
@@ -174,4 +174,4 @@ class Elaborator:
             path = (key, word) if key == "defaults" else (key,)
             document = self.spec.document
             if locate(document, path, key=True).source == document.place.source:
-                self._note(self.report.problem("E0410", f"nothing in the network uses '{word}'", path, key=True))
+                self._note(self.report.problem("E0410", f"the network does not use '{word}'", path, key=True))

@@ -48,12 +48,12 @@ class BlockBuilder:
                 return [], shape
         assert word is not None
         if word == "none" or word not in self.spec.blocks:
-            message = f"there is no block '{word}'"
+            message = f"unknown block '{word}'"
             if word == "none":
-                message = "'none' has a meaning only as the shortcut of a residual"
+                message = "'none' is only allowed as the shortcut of a residual"
             raise self.report.blamed("E0401", message, site, raw=use.block)
         if frame.nesting >= MAX_CALLS:
-            message = f"blocks are nested more than {MAX_CALLS} deep; '{word}' seems to contain itself"
+            message = f"blocks are nested more than {MAX_CALLS} levels deep; '{word}' seems to contain itself"
             raise self.report.blamed("E0408", message, site)
         self.context.used.add(word)
         if use.depth is None and use.when is not None and not self.evaluator.condition(use.when, site.at("when")):
@@ -172,7 +172,10 @@ class BlockBuilder:
             self._words[word], block, word, site.frame, nesting=site.frame.nesting + 1,
         )  # fmt: skip
         for unknown in use.arguments.keys() - block.parameters.keys():
-            help = nearest(unknown, block.parameters) or f"{word} takes {one_of(sorted(block.parameters) or ['none'])}"
+            help = (
+                nearest(unknown, block.parameters)
+                or f"{word} takes {one_of(sorted(block.parameters) or ['no arguments'], 'and')}"
+            )
             message = f"{word} has no argument '{unknown}'"
             raise self.report.blamed("E0402", message, site.at(unknown), help)
         inside = Site(inner.path, inner, site.shape, site.names)
@@ -202,7 +205,7 @@ class BlockBuilder:
             elif name in defaults:
                 written = defaults[name], self.context.defaults(word, name, site, copy)
             elif definition.default is None:
-                raise self.report.blamed("E0403", f"block '{word}' needs {name}", site)
+                raise self.report.blamed("E0403", f"block '{word}' needs '{name}'", site)
             later = definition.only == "first" and copy.get("index")
             if written is not None and later and not isinstance(written[0], Each | FirstRest):
                 written = None

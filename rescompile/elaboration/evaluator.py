@@ -21,7 +21,7 @@ MAX_NODES = 300_000
 MAX_ENTRIES = 4096
 #: Values of an attribute, so that every count of parameters and positions stays exact.
 MAX_VALUE = 1 << 24
-_PER_BLOCK = "one value per block is written {each: [...]}, and needs 'depth'"
+_PER_BLOCK = "for one value per block, write {each: [...]} in a row with 'depth'"
 
 
 class Evaluator:
@@ -35,7 +35,7 @@ class Evaluator:
         if isinstance(raw, list):
             values = [self.evaluate(item, site.at(at), words) for at, item in enumerate(raw)]
             if _entries(values) > MAX_ENTRIES:
-                message = f"a list has at most {MAX_ENTRIES:,} entries, those of lists in it included"
+                message = f"a list can have at most {MAX_ENTRIES:,} entries, nested lists included"
                 raise self.report.blamed("E0208", message, site)
             return values
         if not isinstance(raw, str):
@@ -50,7 +50,7 @@ class Evaluator:
             name = raw[error.offset : error.offset + error.length]
             help = WHERE_KNOWN.get(name) if error.code == "E0302" else error.help
             if frame.block is not None:
-                raise self.report.blamed(error.code, f"{error.message}, in {raw}", site, help, raw) from None
+                raise self.report.blamed(error.code, f"{error.message} (in {raw})", site, help, raw) from None
             place = inside(self.report.document, site.path, error.offset, error.length)
             raise Problem(Diagnostic(error.code, error.message, place, help=help)) from None
 
@@ -59,7 +59,7 @@ class Evaluator:
         if not isinstance(raw, Each | FirstRest):
             return raw, site
         if not copy:
-            message = f"{what} gives a value per block, and nothing is repeated here"
+            message = f"{what} has one value per block, but nothing is repeated here"
             raise self.report.problem("E0308", message, site.path, "per-block values need 'depth'")
         depth = copy["depth"]
         if isinstance(raw, Each) and len(raw.each) != depth:
@@ -73,7 +73,7 @@ class Evaluator:
         """The value of a condition."""
         value = self.evaluate(raw, site)
         if not isinstance(value, bool):
-            message = f"a condition is true or false, and this is {show(value)}"
+            message = f"a condition must be true or false, got {show(value)}"
             raise self.report.blamed("E0304", message, site, raw=raw)
         return value
 
@@ -82,10 +82,10 @@ class Evaluator:
         value = self.evaluate(raw, site)
         code = "E0304"
         if isinstance(value, bool) or not isinstance(value, int):
-            message = f"{what} is a whole number, and this is {show(value)}"
+            message = f"{what} must be an integer, got {show(value)}"
         elif value < minimum:
             code = "E0405" if what == "depth" else "E0309"
-            message = f"{what} is at least {minimum}, and this is {value}"
+            message = f"{what} must be at least {minimum}, got {value}"
         elif value > MAX_NODES:
             code, message = "E0208", f"{what} is {value:,}, more than the limit of {MAX_NODES:,}"
         else:
@@ -104,8 +104,8 @@ class Evaluator:
         """An evaluated value as the op needs it. Raises a located problem if it is of another type or out of range;
         `fit` returns the help for a count that is not whole."""
 
-        def refuse(code: str, wanted: str, help: str | None = None) -> Problem:
-            return self.report.blamed(code, _mismatch(what, value, raw, wanted), site, help, raw)
+        def refuse(code: str, wanted: str, help: str | None = None, why: str = "") -> Problem:
+            return self.report.blamed(code, _mismatch(what, value, raw, wanted) + why, site, help, raw)
 
         def in_range(number: float) -> float:
             if facts.minimum is not None and number < facts.minimum:
@@ -120,14 +120,14 @@ class Evaluator:
         if isinstance(value, str):
             if value in facts.words:
                 return value
-            words = one_of(facts.words) if facts.words else f"{wanted}, not a word"
+            words = one_of(facts.words) if facts.words else f"{wanted}, not a name"
             raise refuse("E0305", words, nearest(value, facts.words))
         if isinstance(value, list) and facts.type != "size":
             raise refuse("E0306", wanted, _PER_BLOCK)
         if facts.type == "int" and isinstance(value, float):
-            divided = ", and a division left a rest" if value.is_integer() and not isinstance(raw, float) else ""
+            why = ": a division left a remainder" if value.is_integer() and not isinstance(raw, float) else ""
             floor = "use // or floor() where the paper rounds down" if "/" in str(raw) else None
-            raise refuse("E0304", wanted + divided, fit() or floor)
+            raise refuse("E0304", wanted, fit() or floor, why)
         if not fits(value):
             raise refuse("E0304", wanted)
         if facts.type == "size":
@@ -148,9 +148,9 @@ class Evaluator:
 
 
 def _mismatch(what: str, value: Value, raw: Any, wanted: str) -> str:
-    """`conv1.channels is 4.5 (from width / 2): it must be a whole number`."""
+    """`conv1.channels must be an integer, got 4.5 (from width / 2)`."""
     derived = f" (from {raw})" if isinstance(raw, str) and raw != show(value) else ""
-    return f"{what} is {show(value)}{derived}: it must be {wanted}"
+    return f"{what} must be {wanted}, got {show(value)}{derived}"
 
 
 def _entries(values: list[Value]) -> int:

@@ -24,11 +24,11 @@ def unmet(spec: Spec, network: Network) -> list[Diagnostic]:
     for key, wanted, actual in (("parameters", expect.parameters, found.parameters), ("macs", expect.macs, found.macs)):
         if wanted is not None and not agrees(wanted, actual):
             message = (
-                f"expected {wanted if isinstance(wanted, str) else f'{wanted:,}'} {key}, and the network has {actual:,}"
+                f"expected {wanted if isinstance(wanted, str) else f'{wanted:,}'} {key}, but the network has {actual:,}"
             )
             problems.append(Diagnostic("E0701", message, locate(spec.document, ("expect", key))))
     if expect.output is not None and tuple(expect.output) != network.root.output:
-        message = f"expected an output of {expect.output}, and the network gives {list(network.root.output)}"
+        message = f"expected an output of {expect.output}, but the network produces {list(network.root.output)}"
         problems.append(Diagnostic("E0701", message, locate(spec.document, ("expect", "output"))))
     return problems
 

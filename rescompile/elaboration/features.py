@@ -20,7 +20,7 @@ def add_features(root: Series, paths: Sequence[str]) -> Series:
             raise ShapeError("E0602", *_why_not(root, path))
     if len(set(paths)) != len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
-        raise ShapeError("E0602", f"the feature '{twice}' is asked for twice", twice)
+        raise ShapeError("E0602", f"the feature '{twice}' is listed twice", twice)
 
     def tap(path: str, node: Node) -> Node | tuple[Node, Node]:
         if path not in paths or name_of(node) is None:
@@ -38,7 +38,11 @@ def _why_not(root: Series, path: str) -> tuple[str, str, str | None]:
         while "." in outer:
             outer = outer.rpartition(".")[0]
             if outer in names:
-                return f"'{path}' is inside a merge, so its map is no map of the network", path, f"'{outer}' is outside"
-        return f"'{path}' is inside a merge, so its map is no map of the network", path, None
+                return (
+                    f"'{path}' is inside a merge, so it cannot be an output",
+                    path,
+                    f"use '{outer}', which is outside the merge",
+                )
+        return f"'{path}' is inside a merge, so it cannot be an output", path, None
     top = [name for name in names if "." not in name]
-    return f"the network has no part '{path}'", path, nearest(path, names) or f"its parts are {', '.join(top[:12])}"
+    return f"the network has no part '{path}'", path, nearest(path, names) or f"the parts are {', '.join(top[:12])}"

@@ -52,7 +52,7 @@ class MergeBuilder:
     def check_gate(self, gate: Series, site: Site) -> None:
         """Raise a problem where a gate does not end between 0 and 1."""
         if not bounded(gate):
-            message = "a gate must lie between 0 and 1, and this one ends in no sigmoid"
+            message = "the output of a gate must lie between 0 and 1, but this gate does not end in a sigmoid"
             raise self.report.blamed("E0207", message, site, f"end it with {one_of(ops.BOUNDED)}")
 
     def _misfit(self, error: ShapeError, branches: list[Series], merge: Merge, site: Site, residual: bool) -> Problem:
@@ -60,14 +60,16 @@ class MergeBuilder:
         frame, made, kept = site.frame, branches[0].output, branches[-1].output
         message, help, where = error.message, error.help, site
         if residual and made != kept:
-            verb = "added" if merge == "add" else "weighed against one another"
-            message = f"the branch gives {list(made)} and its shortcut {list(kept)}, so they cannot be {verb}"
+            verb = "added" if merge == "add" else "mixed by a gate"
+            message = f"the branch produces {list(made)} and its shortcut {list(kept)}, so they cannot be {verb}"
             help = _fitting_shortcut(made, site)
         elif merge == "gate":
-            message = f"the gate gives {list(branches[1].output)} and weighs maps of {list(made)}; they must agree"
+            message = (
+                f"the gate produces {list(branches[1].output)}, but the branch that it scales produces {list(made)}"
+            )
             where = site.at("gate")
         elif any(isinstance(n, Op) and isinstance(n.kind, ops.Upsample) for b in branches for _, n in walk(b)):
-            help = "a side that a stride does not divide is not made whole again by upsample: change the input's size"
+            help = "upsample cannot restore a side that a stride did not divide evenly: change the input size"
         blame = "stride" if "stride" in frame.given else "width"
         return self.report.blamed(error.code, message, where, help, blame, by_shape=True)
 
@@ -81,9 +83,9 @@ def _fitting_shortcut(made: Shape, site: Site) -> str | None:
         (s for s in range(1, 9) if all(-(-n // s) == m for n, m in zip(shape[1:], made[1:], strict=True))), None
     )
     if stride is None:
-        return f"the branch changes the map from {shape[1]}x{shape[2]} to {made[1]}x{made[2]}; 'padding: same' keeps its size"
+        return f"the branch changes the map from {shape[1]}x{shape[2]} to {made[1]}x{made[2]}; 'padding: same' keeps the size"
     if block is not None and block.parameters.get("shortcut"):
-        taken = f" and takes the stride {stride}" if stride > 1 else ""
-        return f"'shortcut: projection' makes {made[0]} channels of {shape[0]}{taken}"
+        strided = f" with stride {stride}" if stride > 1 else ""
+        return f"'shortcut: projection' maps {shape[0]} channels to {made[0]}{strided}"
     strided = f", stride: {stride}" if stride > 1 else ""
     return f"write shortcut: {{block: projection, channels: out_channels{strided}}}"

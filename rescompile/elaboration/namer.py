@@ -37,12 +37,12 @@ class Namer:
         for at in range(1, len(parts), 2):
             value = self.evaluator.evaluate(parts[at], site)
             if isinstance(value, bool) or not isinstance(value, int | str):
-                message = f"a name holds whole numbers and words, and {{{parts[at]}}} is {show(value)}"
+                message = f"a name can contain only integers and words, but {{{parts[at]}}} is {show(value)}"
                 raise self.report.blamed("E0304", message, site, key=True)
             parts[at] = str(value)
         name = "".join(parts)
         if reason := naming.refusal(name):
-            raise self.report.blamed("E0109", f"'{name}' cannot be a name: {reason}", site, key=True)
+            raise self.report.blamed("E0109", f"'{name}' is not a valid name: {reason}", site, key=True)
         return name
 
     def explicit(self, template: str, site: Site) -> str:
@@ -78,12 +78,12 @@ class Namer:
             document = self.report.document
             other = locate(document, taken[name], key=True)
             own = other.source == document.place.source
-            where = f"on line {other.line}" if own else f"{other.source.name}:{other.line}"
-            message = f"two steps are called '{name}' in one scope; the other is {where}"
-            help = "give one of them another name"
+            where = f"on line {other.line}" if own else f"at {other.source.name}:{other.line}"
+            message = f"two steps in one scope are named '{name}'; the other is {where}"
+            help = "rename one of them"
             if other == locate(document, site.path, key=True):
-                message = f"all copies are called '{name}'"
-                help = "put {index} into the name"
+                message = f"all copies would be named '{name}'"
+                help = "include {index} in the name"
             raise self.report.blamed("E0406", message, site, help, key=True)
         taken[name] = site.path
 
@@ -92,10 +92,10 @@ class Namer:
         if not names.numbered or names.mixed or not (names.has_named and names.has_unnamed):
             return
         names.mixed = True  # reported once for a list
-        help = "name all of its steps, or none: a step added later would shift the numbers"
+        help = "name all of its steps or none, since a step added later would shift the numbers"
         if frame.block is not None and frame.block.inline:
-            help = f"{frame.word} gives its steps names: use it without a name of its own"
-        message = "this list mixes steps with names and steps that are numbered"
+            help = f"'{frame.word}' names its own steps: use it without a name"
+        message = "this list mixes named and numbered steps"
         raise self.report.blamed("E0407", message, site, help, key=True)
 
 

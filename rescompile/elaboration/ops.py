@@ -66,11 +66,11 @@ class OpBuilder:
         idle = {name for name, kinds in limited.items() if kind not in kinds}
         for name in given:
             if name in idle:
-                message = f"{word} of kind {kind} has no {name}; only {one_of(limited[name])} has"
+                message = f"'{name}' has no effect on {word} of kind {kind}; it applies only to {one_of(limited[name])}"
                 raise self.report.blamed("E0402", message, site.at(name), key=True)
         if "bias_init" in given and values.get("bias", word == "linear") is False:
-            message = f"this {word} has no bias to be initialised"
-            raise self.report.blamed("E0402", message, site.at("bias_init"), "write 'bias: true'", key=True)
+            message = f"'bias_init' has no effect, because this {word} has no bias"
+            raise self.report.blamed("E0402", message, site.at("bias_init"), "add 'bias: true'", key=True)
         return idle
 
     def _misfit(self, error: ShapeError, word: str, subject: str, given: Mapping[str, Any], site: Site) -> Problem:

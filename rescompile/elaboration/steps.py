@@ -45,7 +45,7 @@ class StepBuilder:
         """The nodes of one step."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise self.report.blamed("E0208", f"steps and blocks are nested more than {MAX_DEPTH} deep", site)
+            raise self.report.blamed("E0208", f"steps and blocks are nested more than {MAX_DEPTH} levels deep", site)
         try:
             return self._form(step, site)
         finally:
@@ -116,7 +116,7 @@ class StepBuilder:
         nodes, output = self.step(parts.branch, site.at("branch"))
         if self._is_none(parts.shortcut, site.frame):
             if parts.gate is not None:
-                message = "a gate needs a shortcut to weigh against, and this residual has none"
+                message = "a gate needs a shortcut, but this residual has none"
                 raise self.report.blamed("E0207", message, site.at("gate"))
             return nodes, output
         branches = [Series(tuple(nodes), shape, output)]

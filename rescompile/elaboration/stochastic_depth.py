@@ -23,7 +23,7 @@ def probabilities(schedule: Schedule, count: int) -> list[float]:
         if len(listed) != count:
             raise ShapeError(
                 "E0601",
-                f"the schedule lists {_number(len(listed), 'probability', 'probabilities')}, and the network has "
+                f"the schedule lists {_number(len(listed), 'probability', 'probabilities')}, but the network has "
                 f"{_number(count, 'residual', 'residuals')}",
                 "schedule",
             )
@@ -49,7 +49,9 @@ def add_survival(root: Series, schedule: Schedule) -> Series:
     """
     names = residuals(root)
     if not names:
-        raise ShapeError("E0601", "the network has no residual that could survive or not", help="remove 'survival'")
+        raise ShapeError(
+            "E0601", "'survival' has no effect, because the network has no residual", help="remove 'survival'"
+        )
     values = dict(zip(names, probabilities(schedule, len(names)), strict=True))
 
     def survive(path: str, node: Node) -> Node:

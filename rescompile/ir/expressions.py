@@ -78,11 +78,11 @@ class Term:
 def parse(text: str) -> Term:
     """Read an expression. Raises ExpressionError."""
     if len(text) > MAX_LENGTH:
-        raise ExpressionError("E0301", f"an expression has at most {MAX_LENGTH} characters", 0, MAX_LENGTH)
+        raise ExpressionError("E0301", f"the expression is longer than {MAX_LENGTH} characters", 0, MAX_LENGTH)
     parser = _Parser(_tokens(text))
     term = parser.ternary()
     if parser.token.kind != "end":
-        parser.fail(f"'{parser.token.text}' is not expected here")
+        parser.fail(f"unexpected '{parser.token.text}'")
     return term
 
 
@@ -98,7 +98,7 @@ def _tokens(text: str) -> list[Token]:
         match = _TOKEN.match(text, at)
         if match is None or match.lastgroup is None:
             start = len(text) - len(text[at:].lstrip())
-            raise ExpressionError("E0301", f"'{text[start]}' cannot stand in an expression", start)
+            raise ExpressionError("E0301", f"'{text[start]}' is not allowed in an expression", start)
         tokens.append(Token(match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)))
         at = match.end()
     tokens.append(Token("end", "", max(end - 1, 0)))
@@ -128,7 +128,7 @@ class _Parser:
 
     def expect(self, text: str) -> None:
         if not self.take(text):
-            self.fail(f"'{text}' is missing" + (f" before '{self.token.text}'" if self.token.text else " at the end"))
+            self.fail(f"missing '{text}'" + (f" before '{self.token.text}'" if self.token.text else " at the end"))
 
     def fail(self, message: str) -> None:
         raise ExpressionError("E0301", message, self.token.offset, max(len(self.token.text), 1))
@@ -136,7 +136,7 @@ class _Parser:
     def ternary(self) -> Term:
         self.depth += 1
         if self.depth > MAX_NESTING:
-            self.fail(f"an expression is nested at most {MAX_NESTING} deep")
+            self.fail(f"the expression is nested more than {MAX_NESTING} levels deep")
         value = self.disjunction()
         if token := self.take("if"):
             condition = self.disjunction()
@@ -185,7 +185,7 @@ class _Parser:
             return otherwise()
         self.depth += 1
         if self.depth > MAX_NESTING:
-            self.fail(f"an expression is nested at most {MAX_NESTING} deep")
+            self.fail(f"the expression is nested more than {MAX_NESTING} levels deep")
         term = Term("negative" if text == "-" else "not", (again(),), token)
         self.depth -= 1
         return term
@@ -200,7 +200,7 @@ class _Parser:
             self.expect(")")
             return inner
         if token.kind != "name" or token.text in KEYWORDS - {"true", "false"}:
-            self.fail(f"a value is missing before '{token.text}'" if token.text else "a value is missing at the end")
+            self.fail(f"missing value before '{token.text}'" if token.text else "missing value at the end")
         self.at += 1
         if token.text in ("true", "false"):
             return Term("constant", (), token, token.text == "true")
@@ -214,10 +214,10 @@ class _Parser:
 
     def call(self, token: Token) -> Term:
         if token.text not in FUNCTIONS:
-            known = ", ".join(FUNCTIONS)
+            known = f"{', '.join(FUNCTIONS[:-1])} and {FUNCTIONS[-1]}"
             raise ExpressionError(
                 "E0301",
-                f"there is no function '{token.text}'",
+                f"unknown function '{token.text}'",
                 token.offset,
                 len(token.text),
                 f"the functions are {known}",
@@ -227,14 +227,14 @@ class _Parser:
             operands.append(self.ternary())
         self.expect(")")
         if token.text in ("floor", "length") and len(operands) != 1:
-            raise ExpressionError("E0301", f"{token.text}() takes one value", token.offset, len(token.text))
+            raise ExpressionError("E0301", f"{token.text}() takes one argument", token.offset, len(token.text))
         return Term("call", tuple(operands), token)
 
 
 def _number(token: Token) -> int | float:
     if re.match(r"0\d", token.text):
         raise ExpressionError(
-            "E0301", f"{token.text} is octal to some and decimal to others", token.offset, len(token.text)
+            "E0301", f"{token.text} is ambiguous: remove the leading zero", token.offset, len(token.text)
         )
     value: int | float = int(token.text) if re.fullmatch(r"[\d_]+", token.text) else float(token.text)
     _bounded(value, token)
@@ -243,7 +243,7 @@ def _number(token: Token) -> int | float:
 
 def _bounded(value: Value, token: Token) -> Value:
     if abs(value) > MAX_MAGNITUDE:
-        raise ExpressionError("E0303", f"the value is larger than {MAX_MAGNITUDE:.0e}", token.offset, len(token.text))
+        raise ExpressionError("E0303", f"the value exceeds {MAX_MAGNITUDE:.0e}", token.offset, len(token.text))
     return value
 
 
@@ -275,7 +275,7 @@ def _evaluate(term: Term, scope: Mapping[str, Value], words: Container[str]) -> 
 
     def truth(value: Value) -> bool:
         if not isinstance(value, bool):
-            raise fail(f"'{term.token.text}' needs a condition, not {show(value)}")
+            raise fail(f"'{term.token.text}' needs true or false, not {show(value)}")
         return value
 
     head = term.head
@@ -307,14 +307,14 @@ def _evaluate(term: Term, scope: Mapping[str, Value], words: Container[str]) -> 
         return _ORDER[head](number(values[0]), number(values[1]))
     if head in ("==", "!="):
         if len({_kind(value) for value in values} - {"list"}) > 1:
-            raise fail(f"'{head}' compares {show(values[0])} with {show(values[1])}, which are never equal")
+            raise fail(f"'{head}' compares {show(values[0])} with {show(values[1])}, which can never be equal")
         return (values[0] == values[1]) is (head == "==")
     if head == "index":
         items, at = values
         if not isinstance(items, list) or isinstance(at, bool) or not isinstance(at, int):
-            raise fail(f"'{term.token.text}' is {show(items)}; only a list can be indexed, and by a whole number")
+            raise fail(f"'{term.token.text}' is {show(items)}; only lists can be indexed, and only by an integer")
         if not 0 <= at < len(items):
-            raise fail(f"'{term.token.text}' has {len(items)} entries, numbered from 0; there is no entry {at}")
+            raise fail(f"index {at} is out of range: '{term.token.text}' has {len(items)} entries, numbered from 0")
         return items[at]
     return _call(term, values, fail, number)
 

@@ -18,10 +18,10 @@ RESERVED = frozenset(
 BUILTINS = frozenset({"in_channels", "out_channels", "index", "copy"})
 #: Where the names that are not always defined are defined.
 WHERE_KNOWN = {
-    "index": "'index' is known where a block is repeated with 'depth'",
-    "depth": "'depth' is known where a block is repeated with 'depth'",
-    "out_channels": "'out_channels' is known in the shortcut and the gate of a residual",
-    "copy": "'copy' is known in the branch of a parallel with 'copies'",
+    "index": "'index' is only defined where 'depth' repeats a block",
+    "depth": "'depth' is only defined where 'depth' repeats a block",
+    "out_channels": "'out_channels' is only defined in the shortcut and the gate of a residual",
+    "copy": "'copy' is only defined in the branch of a parallel with 'copies'",
 }
 
 #: Truth as YAML 1.1 and other languages write it, which is a name here.
@@ -98,13 +98,13 @@ def refusal(name: str) -> str | None:
     if len(name) > 64:
         return "a name has at most 64 characters"
     if not NAME.fullmatch(name):
-        return "a name is made of a-z, A-Z, 0-9 and _, and begins with no digit unless it is a number"
+        return "use a-z, A-Z, 0-9 and _, and do not start with a digit unless the whole name is a number"
     if keyword.iskeyword(name):
-        return "it is a keyword of Python, so it could not be an attribute"
+        return "it is a Python keyword, so it cannot be an attribute"
     if name.startswith("_"):
-        return "names that begin with _ belong to torch modules themselves"
+        return "names that start with _ are reserved for torch modules"
     if name in MODULE_ATTRIBUTES:
-        return "it is an attribute of torch modules, which a step would shadow"
+        return "it would shadow an attribute of torch modules"
     return None
 
 

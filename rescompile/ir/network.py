@@ -215,18 +215,19 @@ def merge_shape(merge: Merge, shapes: Sequence[Shape]) -> Shape:
     listed = " and ".join(str(list(shape)) for shape in shapes)
     if merge == "concat":
         if any(len(shape) != len(first) or shape[1:] != first[1:] for shape in shapes):
-            raise ShapeError("E0201", f"concat needs maps of one size, and its branches give {listed}")
+            raise ShapeError("E0201", f"concat needs feature maps of equal size, but its branches produce {listed}")
         return sum(shape[0] for shape in shapes), *first[1:]
     if merge == "mul":
         full = max(shapes, key=lambda shape: shape[1:])
         if any(shape != full and shape != (full[0], *(1 for _ in full[1:])) for shape in shapes):
             raise ShapeError(
-                "E0201", f"mul needs equal shapes or 1x1 maps of as many channels, and its branches give {listed}"
+                "E0201",
+                f"mul needs equal shapes, or 1x1 maps with the same number of channels, but its branches produce {listed}",
             )
         return full
     if any(shape != first for shape in shapes):
         raise ShapeError(
             "E0201",
-            f"the branches of {'a gate' if merge == 'gate' else 'an addition'} must agree, and they give {listed}",
+            f"the branches of {'a gate' if merge == 'gate' else 'an addition'} must have equal shapes, but they produce {listed}",
         )
     return first

@@ -113,7 +113,7 @@ class Kind:
 
 def _map(shape: Shape) -> tuple[int, int, int]:
     if len(shape) != 3:
-        raise ShapeError("E0204", f"needs a map of [channels, height, width], and its input is {list(shape)}")
+        raise ShapeError("E0204", f"needs an input of [channels, height, width], got {list(shape)}")
     return shape[0], shape[1], shape[2]
 
 
@@ -136,13 +136,13 @@ def _window(sizes: Size, kernel: Size, stride: Size, pads: Size, dilation: Size 
     out = []
     for n, k, s, p, d in zip(sizes, kernel, stride, pads, dilation, strict=True):
         if s > n > 1:  # a map of 1x1 loses nothing, any other would shrink by more than the stride
-            raise ShapeError("E0202", f"has stride {s} on a map of {sizes[0]}x{sizes[1]}", "stride")
+            raise ShapeError("E0202", f"has stride {s}, but its input is only {sizes[0]}x{sizes[1]}", "stride")
         size = _axis(k, s, p, d, ceil)(n)
         if size < 1:
             dilated = f" (kernel {k}, dilation {d})" if d > 1 else ""
             raise ShapeError(
                 "E0202",
-                f"looks at {d * (k - 1) + 1} positions{dilated}, and its map with its padding has {n + 2 * p}",
+                f"has a window of {d * (k - 1) + 1} positions{dilated}, but its padded input has only {n + 2 * p}",
                 "dilation" if d > 1 else "kernel",
             )
         out.append(size)
@@ -161,17 +161,17 @@ class Conv(Kind):
         "size", "padding; same = (kernel - 1) * dilation / 2", "same", minimum=0, words=("same",)
     )
     dilation: Size = attribute("size", "dilation", (1, 1), minimum=1)
-    groups: int = attribute("int", "groups of channels that do not see one another", 1, minimum=1)
-    bias: bool = attribute("bool", "whether a bias is added", False)
+    groups: int = attribute("int", "number of channel groups", 1, minimum=1)
+    bias: bool = attribute("bool", "add a bias", False)
     bias_init: float | str = attribute("real", "initial value of the bias", 0.0, words=("torch_default",))
-    init: str = attribute("word", "how new weights are drawn", DEFAULT_INIT, words=INIT_RULES)
+    init: str = attribute("word", "initialisation of the weights", DEFAULT_INIT, words=INIT_RULES)
 
     def __post_init__(self) -> None:
         if self.padding == "same":
             if any(k % 2 == 0 for k in self.kernel):
                 raise ShapeError(
                     "E0205",
-                    f"has padding same, which needs an odd kernel, and its kernel is {_size(self.kernel)}",
+                    f"has padding 'same', which needs an odd kernel, but its kernel is {_size(self.kernel)}",
                     "kernel",
                     "give the padding as a number",
                 )
@@ -190,9 +190,11 @@ class Conv(Kind):
     def output(self, shape: Shape) -> Shape:
         channels, height, width = _map(shape)
         if self.channels % self.groups:
-            raise ShapeError("E0203", f"cannot have {self.channels} channels in {self.groups} groups", "channels")
+            raise ShapeError(
+                "E0203", f"cannot divide {self.channels} output channels into {self.groups} groups", "channels"
+            )
         if channels % self.groups:
-            raise ShapeError("E0203", f"cannot split {channels} input channels into {self.groups} groups", "groups")
+            raise ShapeError("E0203", f"cannot divide {channels} input channels into {self.groups} groups", "groups")
         size = _window((height, width), self.kernel, self.stride, self.pads, self.dilation)
         return self.channels, *size
 
@@ -211,16 +213,16 @@ class Linear(Kind):
 
     word = "linear"
     features: int = attribute("int", "output features", minimum=1, main=True)
-    bias: bool = attribute("bool", "whether a bias is added", True)
+    bias: bool = attribute("bool", "add a bias", True)
     bias_init: float | str = attribute("real", "initial value of the bias", 0.0, words=("torch_default",))
-    init: str = attribute("word", "how new weights are drawn", DEFAULT_INIT, words=INIT_RULES)
+    init: str = attribute("word", "initialisation of the weights", DEFAULT_INIT, words=INIT_RULES)
 
     def output(self, shape: Shape) -> Shape:
         if len(shape) != 1:
             raise ShapeError(
                 "E0204",
-                f"needs a vector of features, and its input is {list(shape)}",
-                help="put 'flatten' before it",
+                f"needs an input of [features], got {list(shape)}",
+                help="add 'flatten' before it",
             )
         return (self.features,)
 
@@ -250,10 +252,14 @@ class Norm(Kind):
     """
 
     word = "norm"
-    kind: str = attribute("word", "which normalisation", "batch", words=("batch", "group"))
-    groups: int = attribute("int", "groups of channels, each normalised as one", 32, minimum=1, only=("group",))
+    kind: str = attribute("word", "type of normalisation", "batch", words=("batch", "group"))
+    groups: int = attribute(
+        "int", "number of channel groups, each normalised as a whole", 32, minimum=1, only=("group",)
+    )
     eps: float = attribute("real", "added to the variance", 1e-5, minimum=0.0, maximum=1.0)
-    momentum: float = attribute("real", "share of the new statistics", 0.1, minimum=0.0, maximum=1.0, only=("batch",))
+    momentum: float = attribute(
+        "real", "weight of new batch statistics", 0.1, minimum=0.0, maximum=1.0, only=("batch",)
+    )
     scale_init: float = attribute("real", "initial scale", 1.0)
 
     def axes(self, shape: Shape) -> Axes:
@@ -263,13 +269,11 @@ class Norm(Kind):
     def output(self, shape: Shape) -> Shape:
         if self.kind == "group":
             if shape[0] % self.groups:
-                message = f"cannot split {shape[0]} channels into {self.groups} groups"
+                message = f"cannot divide {shape[0]} channels into {self.groups} groups"
                 raise ShapeError("E0203", message, "groups", _fitting(shape[0], self.groups))
             if math.prod(shape) == self.groups:
-                message = (
-                    f"has {self.groups} groups on {list(shape)}: each value would be its own mean, and all become 0"
-                )
-                raise ShapeError("E0203", message, "groups", "take fewer groups")
+                message = f"has {self.groups} groups for an input of {list(shape)}: each group would be a single value, and every output 0"
+                raise ShapeError("E0203", message, "groups", "use fewer groups")
         return shape
 
     def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
@@ -295,9 +299,9 @@ class Act(Kind):
     """
 
     word = "act"
-    kind: str = attribute("word", "which function", "relu", words=ACTIVATIONS, main=True)
+    kind: str = attribute("word", "activation function", "relu", words=ACTIVATIONS, main=True)
     slope: float = attribute("real", "slope below zero", 0.01, only=("leaky_relu",))
-    alpha: float = attribute("real", "minus the value far below zero", 1.0, minimum=0.0, only=("elu",))
+    alpha: float = attribute("real", "the output approaches -alpha far below zero", 1.0, minimum=0.0, only=("elu",))
 
     def axes(self, shape: Shape) -> Axes:
         return SAME
@@ -343,12 +347,12 @@ class AvgPool(MaxPool):
     """Mean over a window. `count_pad` says whether padding counts as zeros in the mean."""
 
     word = "avgpool"
-    count_pad: bool = attribute("bool", "whether padded zeros count", True)
+    count_pad: bool = attribute("bool", "count padded zeros in the mean", True)
 
 
 @dataclass(frozen=True)
 class GlobalAvgPool(Kind):
-    """Mean over the whole map: a map of 1x1."""
+    """Mean over the whole feature map, which gives a map of 1x1."""
 
     word = "global_avgpool"
 
@@ -361,7 +365,7 @@ class GlobalAvgPool(Kind):
 
 @dataclass(frozen=True)
 class AdaptiveAvgPool(Kind):
-    """Means over as many windows as the output size asks for (torch's adaptive_avg_pool2d)."""
+    """Mean over windows, one for each position of the output (torch's adaptive_avg_pool2d)."""
 
     word = "adaptive_avgpool"
     size: Size = attribute("size", "output size", minimum=1, main=True)
@@ -375,7 +379,7 @@ class AdaptiveAvgPool(Kind):
 
 @dataclass(frozen=True)
 class Flatten(Kind):
-    """A map as one vector, channels first."""
+    """Feature map to vector, channels first."""
 
     word = "flatten"
 
@@ -385,7 +389,7 @@ class Flatten(Kind):
 
 @dataclass(frozen=True)
 class Dropout(Kind):
-    """Dropout of single values in training (Srivastava et al. 2014); the identity otherwise."""
+    """Dropout of individual values in training (Srivastava et al. 2014); the identity in evaluation."""
 
     word = "dropout"
     rate: float = attribute("real", "probability of dropping a value", minimum=0.0, maximum=1.0, main=True)
@@ -396,10 +400,10 @@ class Dropout(Kind):
 
 @dataclass(frozen=True)
 class Scale(Kind):
-    """Multiplication by a constant."""
+    """Multiplies by a constant."""
 
     word = "scale"
-    factor: float = attribute("real", "the constant", main=True)
+    factor: float = attribute("real", "constant factor", main=True)
 
     def axes(self, shape: Shape) -> Axes:
         return SAME
@@ -407,7 +411,7 @@ class Scale(Kind):
 
 @dataclass(frozen=True)
 class Subsample(Kind):
-    """Every stride-th position of the map, the first one included: x[:, :, ::s, ::s]."""
+    """Every stride-th position of the feature map, starting with the first: x[:, :, ::s, ::s]."""
 
     word = "subsample"
     stride: Size = attribute("size", "distance between positions", minimum=1, main=True)
@@ -422,14 +426,14 @@ class Subsample(Kind):
 
 @dataclass(frozen=True)
 class Upsample(Kind):
-    """A larger map: the value of the nearest position, or bilinear between the centres of positions.
+    """Larger feature map, by nearest or bilinear interpolation.
 
     As torch's interpolate, bilinear with align_corners=False.
     """
 
     word = "upsample"
-    factor: Size = attribute("size", "how many times as high and as wide", minimum=1, maximum=32, main=True)
-    kind: str = attribute("word", "which interpolation", "nearest", words=("nearest", "bilinear"))
+    factor: Size = attribute("size", "scale factor of height and width", minimum=1, maximum=32, main=True)
+    kind: str = attribute("word", "interpolation method", "nearest", words=("nearest", "bilinear"))
 
     def axes(self, shape: Shape) -> Axes:
         return Axis(self.factor[0]), Axis(self.factor[1])
@@ -438,17 +442,17 @@ class Upsample(Kind):
         channels, height, width = _map(shape)
         larger = height * self.factor[0], width * self.factor[1]
         if max(larger) > MAX_SIDE:
-            message = f"makes a map of {_size(larger)}, and a side has at most {MAX_SIDE:,} positions"
+            message = f"would produce a map of {_size(larger)}, but a side can have at most {MAX_SIDE:,} positions"
             raise ShapeError("E0208", message, "factor")
         return channels, *larger
 
 
 @dataclass(frozen=True)
 class PadChannels(Kind):
-    """Channels of zeros appended after the given ones."""
+    """Appends channels of zeros."""
 
     word = "pad_channels"
-    channels: int = attribute("int", "channels afterwards", minimum=1, main=True)
+    channels: int = attribute("int", "output channels", minimum=1, main=True)
 
     def axes(self, shape: Shape) -> Axes:
         return SAME
@@ -462,7 +466,7 @@ class PadChannels(Kind):
 
 @dataclass(frozen=True)
 class Identity(Kind):
-    """The empty step."""
+    """Step that does nothing."""
 
     word = "identity"
 
@@ -510,7 +514,7 @@ def _fitting(channels: int, groups: int) -> str:
     divisors = [n for n in range(1, channels + 1) if channels % n == 0]
     lower = max(n for n in divisors if n <= groups)
     upper = next((n for n in divisors if n > groups), None)
-    return f"{lower} groups would do" if upper is None else f"{lower} or {upper} groups would do"
+    return f"use {lower} groups" if upper is None else f"use {lower} or {upper} groups"
 
 
 def _size(size: Size) -> str:

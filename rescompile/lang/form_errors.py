@@ -44,31 +44,31 @@ def _diagnostic(item: Any, document: Mapping) -> Diagnostic:
         return _own(kind, loc, context, document)
     if kind == "extra_forbidden":
         known = _keys(loc)
-        listed = f"the keys here are {one_of(sorted(known))}" if 0 < len(known) < 14 else None
+        listed = f"the valid keys are {one_of(sorted(known), 'and')}" if 0 < len(known) < 14 else None
         message = f"unknown key '{clipped(last)}'"
         return Diagnostic("E0102", message, locate(document, loc, key=True), help=nearest(last, known) or listed)
     if kind == "missing":
-        return Diagnostic("E0103", f"the key '{last}' is missing", locate(document, loc[:-1], key=True))
+        return Diagnostic("E0103", f"missing key '{last}'", locate(document, loc[:-1], key=True))
     if kind == "literal_error":
         words = re.findall(r"'([^']*)'", context["expected"]) or [context["expected"]]
-        message = f"{what} must be {one_of(words)}, and this is {clipped(show(given))}"
+        message = f"{what} must be {one_of(words)}, got {clipped(show(given))}"
         return Diagnostic("E0104", message, locate(document, loc), help=nearest(str(given), words))
     message = f"{what} must be {_FORMS.get(kind, kind).format(**context)}"
     if not isinstance(given, dict | list):
-        message += f", and this is {clipped(show(given))}"
+        message += f", got {clipped(show(given))}"
     return Diagnostic("E0104", message, locate(document, loc), help=_form_help(kind, loc, given))
 
 
 _FORMS = {
     "string_type": "text",
     "bool_type": "true or false",
-    "int_type": "a whole number",
+    "int_type": "an integer",
     "float_type": "a number",
     "list_type": "a list",
     "dict_type": "a mapping",
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
-    "too_short": "a list with something in it",
+    "too_short": "a non-empty list",
     "too_long": "a list of at most {max_length} entries",
     "string_too_long": "text of at most {max_length} characters",
     "greater_than_equal": "at least {ge}",
@@ -78,9 +78,9 @@ _FORMS = {
 
 def _form_help(kind: str, loc: Sequence[str | int], given: Any) -> str | None:
     if kind == "list_type" and isinstance(given, dict):
-        return "put '- ' before each step"
+        return "start each step with '- '"
     if loc[:1] == ("input",) and kind == "too_long":
-        return "leave the batch out: [channels, height, width]"
+        return "omit the batch dimension: [channels, height, width]"
     if loc[:1] == ("defaults",) and len(loc) == 2 and (main := _main(str(loc[1]))):
         return f"write {{{main}: {show(given)}}}"
     return None
@@ -103,11 +103,11 @@ def _own(code: str, loc: Sequence[str | int], context: Any, document: Mapping) -
         word = named[-1]
         if _is_block(word, document):
             message, help = (
-                f"'{word}' is the word of a block, and stands here as a name",
+                f"'{word}' is a block, but it is used as the name of a step here",
                 f"write {{block: {word}, ...}}",
             )
         elif hint := nearest(word, [*ops.WORDS, *COMBINATORS]):
-            message, help = f"there is no op '{word}'", hint
+            message, help = f"unknown op '{word}'", hint
         else:
             return Diagnostic(code, message, place, help=help)
         place = locate(document, loc, key=True)

@@ -38,11 +38,13 @@ def _setting(document: Mapping, setting: str) -> Mapping:
     """The document with one `--set path=value` applied."""
     name, equals, value = setting.partition("=")
     if not equals or not name.strip():
-        raise UsageError(Diagnostic("E0802", f"--set {setting}: write --set path=value, such as parameters.classes=10"))
+        raise UsageError(
+            Diagnostic("E0802", f"--set {setting} is not of the form path=value, such as parameters.classes=10")
+        )
     source = Source("--set", setting)
     place = Place(source, 1, 1, len(name) + 1)
     if not value.strip():
-        raise problem("E0506", f"no value follows '{name}='", place, "null takes a setting away")
+        raise problem("E0506", f"'{name}=' has no value", place, "to remove a value, write null")
     return apply(document, name.strip(), read(source, skip=len(name) + 1), place)
 
 
@@ -50,21 +52,23 @@ def _file(path: Path, children: tuple[Path, ...]) -> Mapping:
     document = read(library.source(path))
     if isinstance(document, Scalar) and document.value is None:
         place = Place(document.place.source, 1, 1, 2)
-        raise problem("E0104", "there is nothing here", place, "a spec begins with 'rescompile: 1'")
+        raise problem("E0104", "the spec is empty", place, "a spec starts with 'rescompile: 1'")
     if not isinstance(document, Mapping):
-        raise problem("E0104", "a spec is a mapping that begins with 'rescompile: 1'", document.place)
+        raise problem("E0104", "a spec must be a mapping that starts with 'rescompile: 1'", document.place)
     version = document.get("rescompile")
     if version is None:
         raise problem(
             "E0108",
-            "the spec format version is missing",
+            "missing spec format version",
             Place(document.place.source, 1, 1, 2),
-            "write 'rescompile: 1' first",
+            "add 'rescompile: 1' as the first line",
         )
     if not isinstance(version, Scalar) or type(version.value) is not int or version.value != 1:  # 1.0 has another hash
         quoted = isinstance(version, Scalar) and version.value == "1"
         help = "write 'rescompile: 1', without quotes" if quoted else "write 'rescompile: 1'"
-        raise problem("E0108", "this version of rescompile reads spec format 1", version.place, help)
+        raise problem(
+            "E0108", "unsupported spec format: this version of rescompile reads format 1", version.place, help
+        )
     base = document.get("extends")
     if base is not None:
         document = _merge(_base(base, path, (*children, path)), document)
@@ -72,7 +76,7 @@ def _file(path: Path, children: tuple[Path, ...]) -> Mapping:
     if settings is None:
         return document
     if not isinstance(settings, Mapping):
-        raise problem("E0104", "'set' is a mapping from paths to values", settings.place)
+        raise problem("E0104", "'set' must be a mapping from paths to values", settings.place)
     problems: list[Diagnostic] = []
     for name, (place, value) in settings.entries.items():
         try:
@@ -86,26 +90,26 @@ def _file(path: Path, children: tuple[Path, ...]) -> Mapping:
 
 def _base(node: Located, path: Path, children: tuple[Path, ...]) -> Mapping:
     if not isinstance(node, Scalar) or not isinstance(node.value, str):
-        raise problem("E0104", "'extends' is the name of one spec", node.place)
+        raise problem("E0104", "'extends' must be the name or path of a single spec", node.place)
     base = node.value
     if library.is_file(base):
         target = path.parent / base
         if not target.resolve().is_relative_to(path.parent.resolve()):
             raise problem("E0503", f"'{base}' is outside the folder of the spec that extends it", node.place)
         if not target.is_file():
-            raise problem("E0501", f"there is no file '{base}' beside the spec", node.place)
+            raise problem("E0501", f"the base '{base}' does not exist in the folder of the spec", node.place)
     elif base in library.zoo():
         target = library.zoo()[base]
     else:
-        hint = nearest(base, library.zoo()) or "a file is written with its ending, such as base.yaml"
-        raise problem("E0501", f"there is no network '{base}' in the zoo", node.place, hint)
+        hint = nearest(base, library.zoo()) or "to extend a file, include its suffix, such as base.yaml"
+        raise problem("E0501", f"unknown network '{base}': it is not in the zoo", node.place, hint)
     if target.resolve() in {child.resolve() for child in children}:
         if len(children) == 1:
             raise problem("E0502", "a spec cannot extend itself", node.place)
         circle = " -> ".join(library.shown(child) for child in (*children, target))
-        raise problem("E0502", f"'{base}' extends this spec in turn", node.place, f"the circle is {circle}")
+        raise problem("E0502", f"circular 'extends': '{base}' extends this spec", node.place, f"the cycle is {circle}")
     if len(children) > MAX_BASES:
-        raise problem("E0502", f"specs extend one another more than {MAX_BASES} deep", node.place)
+        raise problem("E0502", f"more than {MAX_BASES} specs extend one another", node.place)
     return _file(target, children)
 
 

@@ -33,7 +33,7 @@ def is_file(argument: str) -> bool:
 
 def spec_path(argument: str) -> Path:
     """The file that `argument` means. Raises UsageError if there is none, or its ending is that of something else."""
-    file_types.refuse(argument, "a spec is a .yaml file or a name of the zoo", file_types.SPEC)
+    file_types.refuse(argument, "a spec is a .yaml file or the name of a zoo network", file_types.SPEC)
     if is_file(argument):
         path = Path(argument)
         if os.path.isdir(path) or not os.path.exists(path):  # a pipe will do: it is read once
@@ -42,10 +42,13 @@ def spec_path(argument: str) -> Path:
     if argument in zoo():
         return zoo()[argument]
     if os.path.isfile(argument):
-        hint = f"the file of this name is written ./{argument}"
+        hint = f"to use the file of this name, write ./{argument}"
     else:
-        hint = nearest(argument, zoo()) or "see 'rescompile list'; a file is named with a / or with .yaml"
-    raise UsageError(Diagnostic("E0801", f"there is no network '{argument}' in the zoo", help=hint))
+        hint = (
+            nearest(argument, zoo())
+            or "run 'rescompile list' to see all networks; the name of a file contains a / or ends in .yaml"
+        )
+    raise UsageError(Diagnostic("E0801", f"unknown network '{argument}': it is not in the zoo", help=hint))
 
 
 def source(path: Path) -> Source:
@@ -66,7 +69,7 @@ def source(path: Path) -> Source:
     except UnicodeDecodeError as error:
         readable = data[: error.start].decode("utf-8-sig")
         whole = Source(shown(path), readable + data[error.start :].decode("utf-8", "replace"))
-        message = f"the file is not UTF-8 text: byte {data[error.start]:#04x} stands here"
+        message = f"the file is not UTF-8 text: invalid byte {data[error.start]:#04x}"
         raise SpecError(Diagnostic("E0111", message, Place.at(whole, len(readable)))) from None
 
 

@@ -41,9 +41,9 @@ class _NameChecker:
         spec = self.spec
         for key in ("input", "network"):
             if getattr(spec, key) is None:
-                self.report("E0103", f"the key '{key}' is missing", (), "give it, or a base with 'extends'")
+                self.report("E0103", f"missing key '{key}'", (), "add it, or extend a spec that has it")
         if spec.preprocess and spec.input and len(spec.preprocess.mean) != spec.input[0] and not spec.changed:
-            message = f"'mean' has {len(spec.preprocess.mean)} numbers, and the input {spec.input[0]} channels"
+            message = f"'mean' has {len(spec.preprocess.mean)} values, but the input has {spec.input[0]} channels"
             self.report("E0104", message, ("preprocess", "mean"))
         for word in spec.blocks:
             self.block(word)
@@ -63,7 +63,7 @@ class _NameChecker:
             if nearest(name, self.values.unknown_names):
                 continue  # what is misspelt or missing was perhaps to use it
             if name not in self.values.mentioned and self.written_here(("parameters", name)):
-                message = f"nothing in the network uses the parameter '{name}'"
+                message = f"the network does not use the parameter '{name}'"
                 self.report("E0410", message, ("parameters", name), key=True)
 
     def written_here(self, path: Path) -> bool:
@@ -84,7 +84,7 @@ class _NameChecker:
                 self.arguments(word, given, path, scope.plus(*REPEATED))
             elif word in library.blocks():
                 if self.written_here(path) and not self.spec.changed:
-                    self.report("E0410", f"nothing in the network uses '{word}'", path, key=True)
+                    self.report("E0410", f"the network does not use '{word}'", path, key=True)
             else:
                 self.unknown_word(word, path, key=True)
 
@@ -93,7 +93,7 @@ class _NameChecker:
     def block(self, word: str) -> None:
         block, path = self.spec.blocks[word], ("blocks", word)
         if word in ops.WORDS or word in names.RESERVED or word == "none":
-            self.report("E0409", f"'{word}' is a word of the language, so no block can be called so", path, key=True)
+            self.report("E0409", f"'{word}' is a reserved word and cannot be the name of a block", path, key=True)
         words = block.words(self.block_words)
         known: set[str] = {"in_channels", *REPEATED}
         later = {*block.parameters, *block.let}
@@ -103,13 +103,18 @@ class _NameChecker:
             if definition.default is not None:
                 self.default(definition, here, Scope(frozenset(known), words, None, frozenset(later)))
             if name in words:
-                self.report("E0409", f"'{name}' is both a parameter and a word of this block", here, key=True)
+                self.report(
+                    "E0409",
+                    f"'{name}' is the name of a parameter of this block and also the value of one",
+                    here,
+                    key=True,
+                )
             known.add(name)
         for name, value in block.let.items():
             here = (*path, "let", name)
             later.discard(name)
             if name in known or name in words:
-                self.report("E0409", f"'{name}' already has a meaning in this block", here, key=True)
+                self.report("E0409", f"'{name}' is already defined in this block", here, key=True)
             here_known = Scope(frozenset(known), words, None, frozenset(later), block.parameters)
             self.value(value, here, here_known)
             known.add(name)
@@ -124,7 +129,7 @@ class _NameChecker:
         self.value(definition.default, where, scope, definition.words(self.block_words))
         literal = not isinstance(definition.default, str | list)
         if literal and not definition.fits(definition.default, frozenset()):
-            self.report("E0304", f"the default is {show(definition.default)}, and must be {definition.wanted}", where)
+            self.report("E0304", f"the default must be {definition.wanted}, got {show(definition.default)}", where)
 
     def recursion(self) -> None:
         """Blocks that contain themselves, through literal words; through parameters the elaborator sees it."""
@@ -140,7 +145,7 @@ class _NameChecker:
                     todo.extend(inside_of[inner])
             if word in seen:
                 through = sorted(inner for inner in inside_of[word] if inner != word and inner in seen)
-                by = f", through {one_of(through)}" if word not in inside_of[word] and through else ""
+                by = f" through {_quoted(through)}" if word not in inside_of[word] and through else ""
                 self.report("E0408", f"block '{word}' contains itself{by}", ("blocks", word, "body"), key=True)
 
     # --- steps ---
@@ -196,10 +201,10 @@ class _NameChecker:
         self.template(step.name, path, scope, key=True)
         inner = step.step
         if isinstance(inner, Use) and inner.name is not None:
-            message = f"this step is called '{step.name}' already"
+            message = f"this step already has the name '{step.name}'"
             self.report("E0404", message, (*path, "name"), "remove one of the names")
         if isinstance(inner, NamedStep) and isinstance(inner.step, Use) and self.meant_as_block(inner):
-            message = f"'{inner.name}' is the word of a block, and stands here as a name"
+            message = f"'{inner.name}' is a block, but it is used as the name of a step here"
             help = f"write {{block: {inner.name}, ...}}"
             self.report("E0411", message, (*path, inner.name), help, key=True)
         else:
@@ -216,7 +221,7 @@ class _NameChecker:
         missing = [name for name in ops.required(word) if name not in given and name not in defaults]
         misspelt = any(nearest(attribute, missing) for attribute in given if attribute not in facts)
         if missing and not misspelt:
-            self.report("E0403", f"{word} needs {' and '.join(missing)}", path)
+            self.report("E0403", f"{word} needs {_quoted(missing)}", path)
 
     def meant_as_block(self, step: NamedStep) -> bool:
         """Whether a name is the word of a block that the step itself does not say."""
@@ -225,15 +230,15 @@ class _NameChecker:
     def use(self, use: Use, path: Path, scope: Scope) -> None:
         word = use.block or (self.spec.block if scope.block is None else None)
         if word is None:
-            help = "write 'block: ...'"
+            help = "add 'block: ...'"
             if scope.block is None:
-                help += " in the row, or give the spec a 'block' for all rows"
-            self.report("E0103", "this row does not say which block it repeats", path, help, key=True)
+                help += " to the row, or a 'block' for all rows to the spec"
+            self.report("E0103", "this row does not name the block that it repeats", path, help, key=True)
             return
         if use.block is None and word not in self.spec.blocks:
             return  # said once, where the spec names its block
         if use.members is not None and use.depth is None:
-            message = "'members' names the copies of a repeated block, and this one has no depth"
+            message = "'members' names the copies of a repeated block, but this one has no 'depth'"
             self.report("E0405", message, (*path, "members"))
         self.value(use.depth, (*path, "depth"), scope)
         outer = scope
@@ -252,7 +257,7 @@ class _NameChecker:
             if use.depth is None:
                 self.repeated(word, path, scope)
         elif scope.block is not None and word in scope.block.parameters:
-            message = f"'{word}' is a parameter of this block, not the word of a block"
+            message = f"'{word}' is a parameter of this block, not a block"
             self.report("E0401", message, (*path, "block"), "rename the parameter")
         else:
             self.not_a_block(word, (*path, "block"))
@@ -271,18 +276,18 @@ class _NameChecker:
             self.values.unknown_names.update(missing)
             misspelt = any(nearest(argument, missing) for argument in given if argument not in parameters)
             if missing and not misspelt:
-                self.report("E0403", f"block '{word}' needs {' and '.join(missing)}", path, key=True)
+                self.report("E0403", f"block '{word}' needs {_quoted(missing)}", path, key=True)
 
     def repeated(self, word: str, path: Path, scope: Scope) -> None:
         """Refuse a row that forgets the depth: its names would lose their numbers, and checkpoints no longer load."""
         if self.spec.blocks[word].stage and scope.block is None:
-            message = f"block '{word}' is made to be repeated, and this row gives no depth"
-            help = "write 'depth: 1' for one block, which is then called '0' inside the row"
+            message = f"block '{word}' is meant to be repeated, but this row has no 'depth'"
+            help = "write 'depth: 1' for a single block, which is then named '0' in the row"
             self.report("E0405", message, path, help, key=True)
 
     def not_a_block(self, word: str, path: Path) -> None:
         if word == "none":
-            self.report("E0401", "'none' has a meaning only as the shortcut of a residual", path)
+            self.report("E0401", "'none' is only allowed as the shortcut of a residual", path)
         elif word in ops.WORDS:
             self.report("E0401", f"'{word}' is an op, not a block", path, f"write {{{word}: {{...}}}}")
         else:
@@ -296,14 +301,16 @@ class _NameChecker:
         self, what: str, name: str, word: str, known: Iterable[str], path: Path, also: Iterable[str] = ()
     ) -> None:
         listed = sorted(known)
-        hint = nearest(name, [*listed, *also]) or (f"{word} takes {one_of(listed)}" if listed else f"{word} takes none")
+        hint = nearest(name, [*listed, *also]) or (
+            f"{word} takes {one_of(listed, 'and')}" if listed else f"{word} takes no {what}s"
+        )
         self.report("E0402", f"{word} has no {what} '{name}'", path, hint, key=True)
 
     def unknown_word(self, word: str, path: Path, blocks_only: bool = False, key: bool = False) -> None:
         known = {*self.spec.blocks, *library.blocks(), *(() if blocks_only else ops.WORDS)}
         what = "block" if blocks_only else "op or block"
-        help = nearest(word, known) or "docs/blocks.md lists the blocks"
-        self.report("E0401", f"there is no {what} '{word}'", path, help, key)
+        help = nearest(word, known) or "see docs/blocks.md for all blocks"
+        self.report("E0401", f"unknown {what} '{word}'", path, help, key)
 
 
 _FORMS = {
@@ -312,6 +319,10 @@ _FORMS = {
     "side": "write {side: {body: ..., output: ..., mode: ...}}",
     "if": "write {if: ..., then: ...}",
 }
+
+
+def _quoted(missing: Iterable[str]) -> str:
+    return one_of([f"'{name}'" for name in missing], "and")
 
 
 def _block_words(step: Any) -> Iterator[str]:

@@ -12,10 +12,10 @@ def empties(node: Located) -> Iterator[Diagnostic]:
     """Keys and dashes that nothing follows: YAML reads them as null, which means nothing in a spec."""
     for name, place, value in _entries(node):
         if _is_null(value) and name is None:
-            yield Diagnostic("E0104", "an entry of this list is empty", place, help="the empty step is 'identity'")
+            yield Diagnostic("E0104", "empty list entry", place, help="for a step that does nothing, write 'identity'")
         elif name is not None and _is_null(value):
-            help = "give it a value, or leave the key out"
-            yield Diagnostic("E0104", f"nothing follows '{clipped(name)}'", place, help=help)
+            help = "give it a value, or remove the key"
+            yield Diagnostic("E0104", f"'{clipped(name)}' has no value", place, help=help)
         yield from empties(value)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from rescompile.diagnostics.errors import Diagnostic, Place, Source, SpecError, nearest
+from rescompile.diagnostics.errors import Diagnostic, Place, Source, SpecError, nearest, one_of
 from rescompile.ir import ops
 from rescompile.ir.names import COMBINATORS
 from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar
@@ -51,21 +51,21 @@ def apply(document: Mapping, name: str, value: Located, place: Place) -> Mapping
     if len(found) > 1:
         raise problem(
             "E0505",
-            f"{len(found)} rows are called '{found[0].address}', so '{name}' names no single one",
+            f"'{name}' is ambiguous: {len(found)} rows are named '{found[0].address}'",
             place,
-            "give the rows names",
+            "give the rows different names",
         )
     if not found:
         from rescompile.lang.spec.spec import Spec  # only a mistake needs it
 
         if head in Spec.model_fields and not in_a_list:
-            raise problem("E0504", f"'{head}' cannot be set", place, f"what can be: a row, {', '.join(SETTABLE)}")
+            raise problem("E0504", f"'{head}' cannot be set", place, f"you can set a row, {one_of(SETTABLE)}")
         known = sorted({row.address for row in rows})
         hint = nearest(name, known)
         if parent and (row_hint := nearest(parent, known)) and (not hint or hint == row_hint):
             hint = f"{row_hint[:-2]}.{attribute}'?"
         listed = f"the rows are {', '.join(known[:12])}" if known else None
-        raise problem("E0504", f"'{name}' names no row of the network", place, hint or listed)
+        raise problem("E0504", f"'{name}' does not match any row of the network", place, hint or listed)
     row = found[0]
     if not whole:
         return _update(document, row.path, lambda step: _with_attribute(step, row, attribute, new, place))
@@ -86,13 +86,16 @@ def _renewed(step: Located | None, name: str | None, new: Located, place: Place)
 def _set_key(document: Mapping, head: str, rest: list[str], new: Located | None, place: Place) -> Mapping:
     deepest = {"parameters": 1, "defaults": 2, "survival": 1, "preprocess": 1}.get(head, 0)
     if len(rest) > deepest:
-        raise problem("E0504", f"'{'.'.join([head, *rest])}' reaches deeper than '{head}' goes", place)
+        limit = f"'{head}' can only be set as a whole"
+        if deepest:
+            limit = f"paths into '{head}' have at most {deepest + 1} parts"
+        raise problem("E0504", f"'{'.'.join([head, *rest])}' cannot be set: {limit}", place)
     if head == "parameters" and rest:
         parameters = document.get("parameters")
         known = list(parameters.entries) if isinstance(parameters, Mapping) else []
         if rest[0] not in known:
             hint = nearest(rest[0], known) or (
-                f"the parameters are {', '.join(known)}" if known else "the network has none"
+                f"the parameters are {', '.join(known)}" if known else "the network has no parameters"
             )
             raise problem("E0504", f"the network has no parameter '{rest[0]}'", place, hint)
     return _update(document, (head, *rest), lambda _: new, place)
@@ -139,7 +142,7 @@ def _with_attribute(step: Located | None, row: Row, attribute: str, new: Located
         raise problem("E0506", f"'{row.address}' is a list of steps and has no attributes", place)
     word = next(iter(step.entries)) if len(step.entries) == 1 else None
     if word in COMBINATORS or "if" in step.entries:
-        message = f"'{row.address}' is no block and no op, so it has no '{attribute}'"
+        message = f"'{row.address}' is neither a block nor an op, so it has no '{attribute}'"
         raise problem("E0506", message, place, "set the whole row")
     if word not in ops.WORDS:
         return step.put(attribute, new, place)
@@ -170,7 +173,7 @@ def _updated(node: Located | None, path: tuple[Step, ...], change: Change, place
         if node is not None or place is None:
             raise problem(
                 "E0506",
-                f"'{step}' cannot be set here, since this is no mapping",
+                f"'{step}' cannot be set here, because this is not a mapping",
                 (node or Scalar(None, Place(Source("--set", ""), 1, 1, 2))).place,
             )
         node = Mapping({}, place)

@@ -74,12 +74,15 @@ class ValueChecker:
             alone = expression.word is not None
             blocks = words >= self.block_words
             if words and alone and not blocks:
-                code, message = "E0305", f"'{name}' is not allowed here; it is {one_of(sorted(words))}"
+                code, message = "E0305", f"'{name}' is not allowed here; expected {one_of(sorted(words))}"
                 hint = nearest(name, words)
             elif blocks and alone and name not in scope.later and path[0] != "parameters":
-                code, message, hint = "E0401", f"there is no block '{name}'", nearest(name, {*words, *library.blocks()})
+                code, message, hint = "E0401", f"unknown block '{name}'", nearest(name, {*words, *library.blocks()})
                 if name in ops.WORDS:
-                    message, hint = f"'{name}' is an op, not a block", "a block of your own can hold it"
+                    message, hint = (
+                        f"'{name}' is an op, not a block",
+                        "to use an op here, wrap it in a block of your own",
+                    )
             else:
                 code, message, hint = "E0302", f"unknown name '{name}'", self._help(name, scope, words, path)
             self._report_name(code, message, path, token, hint)
@@ -94,7 +97,7 @@ class ValueChecker:
             definition = scope.definitions.get(one.value)
             allowed = definition.one_of if definition else None
             if allowed and definition and definition.kind != "block" and other.value not in (*allowed, *scope.names):
-                message = f"'{one.value}' is never '{other.value}': it is {one_of(allowed)}"
+                message = f"'{one.value}' is never '{other.value}': its values are {one_of(allowed, 'and')}"
                 self._report_name("E0305", message, path, other.token, nearest(other.value, allowed))
 
     def _report_name(
@@ -109,16 +112,16 @@ class ValueChecker:
         if name in names.WHERE_KNOWN:
             return names.WHERE_KNOWN[name]
         if name in scope.later:
-            return f"'{name}' is defined further below; what stands above it cannot use it"
+            return f"'{name}' is defined further down; move its definition above this line"
         if scope.block is not None and name in self.spec.parameters:
-            return "blocks do not see the network's parameters; hand it on as an argument"
+            return "blocks cannot use the parameters of the network; pass it as an argument"
         if path[-1] == "default" and (typo := nearest(name, TYPES)):
             return f"{typo[:-1]}, the type?"
         if name.lower() in names.OTHER_TRUTHS:
-            return f"write {names.OTHER_TRUTHS[name.lower()]}: '{name}' is text"
+            return f"write {names.OTHER_TRUTHS[name.lower()]}: '{name}' is text, not a boolean"
         known = scope.names - names.BUILTINS - REPEATED
         return nearest(name, {*known, *words, "true", "false"}) or (
-            f"known here: {', '.join(sorted(known))}" if known else None
+            f"names defined here: {', '.join(sorted(known))}" if known else None
         )
 
     def template(self, text: str | None, path: Path, scope: Scope, key: bool = False) -> None:

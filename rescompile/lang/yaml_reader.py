@@ -109,7 +109,7 @@ def read(source: Source, skip: int = 0) -> Located:
         _refuse(source, None, "E0107", f"the text is longer than {MAX_BYTES:,} characters")
     if wrong := yaml.reader.Reader.NON_PRINTABLE.search(source.text):
         character = f"U+{ord(wrong[0]):04X}"
-        _refuse(source, Place.at(source, wrong.start()), "E0111", f"the character {character} cannot stand in YAML")
+        _refuse(source, Place.at(source, wrong.start()), "E0111", f"the character {character} is not allowed in YAML")
     reader = _Reader(source, _events(source, " " * skip + source.text[skip:]))
     node = reader.document()
     if reader.problems:
@@ -137,20 +137,20 @@ def _syntax(source: Source, error: yaml.YAMLError) -> None:
     opened = source.text[context.index : context.index + 1] if context else ""
     help: str | None = None
     if "'\\t'" in problem:
-        message = "a tab cannot indent"
-        help = "use spaces"
+        message = "tabs are not allowed as indentation"
+        help = "indent with spaces"
     elif opened in ("[", "{") and ("<stream end>" in problem or "<document" in problem):
-        message, mark = f"this {opened} is never closed", context
+        message, mark = f"'{opened}' is never closed", context
     elif (
         "but found '<block" in problem
         or "mapping values are not allowed" in problem
         or "could not find expected ':'" in problem
     ):
-        message = "this line does not fit the indentation or the form of those around it"
-        help = "text that holds ': ' needs quotes" if "mapping values" in problem else None
+        message = "this line does not match the indentation or structure of the lines around it"
+        help = "quote text that contains ': '" if "mapping values" in problem else None
     else:
         message = f"not valid YAML: {problem}"
-        help = "values that hold [ ] { } , : or # need quotes"
+        help = "quote values that contain [ ] { } , : or #"
     place = Place.at(source, min(mark.index, max(len(source.text.rstrip()) - 1, 0))) if mark else None
     _refuse(source, place, "E0101", message, help)
 
@@ -171,32 +171,37 @@ class _Reader:
         next(self.events)  # stream start
         start = next(self.events)
         if not isinstance(start, yaml.DocumentStartEvent):
-            _refuse(self.source, None, "E0104", "there is nothing here", "a spec begins with 'rescompile: 1'")
+            _refuse(self.source, None, "E0104", "the spec is empty", "a spec starts with 'rescompile: 1'")
         if getattr(start, "version", None) or getattr(start, "tags", None):
-            self.problem(start, "E0106", "YAML directives are not used in specs")
+            self.problem(start, "E0106", "YAML directives are not supported in specs")
         node = self.node(next(self.events), 0)
         next(self.events)  # document end
         after = next(self.events)
         if not isinstance(after, yaml.StreamEndEvent):
-            self.problem(after, "E0106", "a spec is one YAML document; a second one begins here")
+            self.problem(after, "E0106", "a spec must be a single YAML document, but a second one starts here")
         return node
 
     def node(self, event: yaml.Event, depth: int) -> Located:
         self.nodes += 1
         place = self.place(event)
         if depth > MAX_DEPTH:
-            _refuse(self.source, place, "E0107", f"values are nested more than {MAX_DEPTH} deep")
+            _refuse(self.source, place, "E0107", f"values are nested more than {MAX_DEPTH} levels deep")
         if self.nodes > MAX_NODES:
-            _refuse(self.source, place, "E0107", f"more than {MAX_NODES:,} values in one file")
+            _refuse(self.source, place, "E0107", f"the file contains more than {MAX_NODES:,} values")
         if getattr(event, "anchor", None):
             kind = "aliases" if isinstance(event, yaml.AliasEvent) else "anchors"
             self.problem(
-                event, "E0106", f"YAML {kind} are not used in specs", "write the value again, or use 'parameters'"
+                event,
+                "E0106",
+                f"YAML {kind} are not supported in specs",
+                "repeat the value, or define it under 'parameters'",
             )
         if isinstance(event, yaml.AliasEvent):
             return Scalar(None, place)
         if (tag := getattr(event, "tag", None)) is not None:
-            self.problem(event, "E0106", f"YAML tags are not used in specs: {tag.replace('tag:yaml.org,2002:', '!!')}")
+            self.problem(
+                event, "E0106", f"YAML tags are not supported in specs: {tag.replace('tag:yaml.org,2002:', '!!')}"
+            )
         if isinstance(event, yaml.ScalarEvent):
             unquoted = not event.style
             return Scalar(self.scalar(event.value, place) if unquoted else event.value, place, unquoted)
@@ -216,14 +221,16 @@ class _Reader:
             key = self.node(event, depth + 1)
             value = self.node(next(self.events), depth + 1)
             if not isinstance(key, Scalar):
-                self.problem(event, "E0104", "a key must be one word")
+                self.problem(event, "E0104", "a key must be a single word")
                 continue
             text = event.value if isinstance(event, yaml.ScalarEvent) else ""
             if text == "<<" and key.plain:
-                self.problem(event, "E0106", "YAML merge keys are not used in specs", "use 'extends' or 'defaults'")
+                self.problem(
+                    event, "E0106", "YAML merge keys are not supported in specs", "use 'extends' or 'defaults'"
+                )
             elif text in entries:
                 first = entries[text][0]
-                self.problem(event, "E0105", f"'{text}' is given twice; first on line {first.line}")
+                self.problem(event, "E0105", f"duplicate key '{text}'; it was first given on line {first.line}")
             else:
                 entries[text] = (key.place, value)
         return Mapping(entries, place)
@@ -233,14 +240,16 @@ class _Reader:
         if text in _CONSTANTS:
             return _CONSTANTS[text]
         if _NOT_FINITE.fullmatch(text):
-            return self.bad_number(place, f"{text} is not a number that a network can use")
+            return self.bad_number(place, f"{text} is not a finite number")
         if _INTEGER.fullmatch(text):
             digits = text.lstrip("+-")
             if len(digits.replace("_", "")) > MAX_DIGITS:
-                return self.bad_number(place, f"an integer of more than {MAX_DIGITS} digits", "E0107")
+                return self.bad_number(place, f"the integer has more than {MAX_DIGITS} digits", "E0107")
             if len(digits) > 1 and digits[0] == "0":
                 return self.bad_number(
-                    place, f"{text} is octal in some YAML and decimal in other", help=f"write {digits.lstrip('0') or 0}"
+                    place,
+                    f"{text} is ambiguous: YAML 1.1 reads it as octal, YAML 1.2 as decimal",
+                    help=f"write {digits.lstrip('0') or 0}",
                 )
             return int(text)
         if _FLOAT.fullmatch(text):

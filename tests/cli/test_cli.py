@@ -816,7 +816,7 @@ def test_colours_on_a_terminal_only(env: dict[str, str], coloured: bool) -> None
     """NO_COLOR turns them off unless it is empty, as no-color.org has it; the text is the same."""
     code, said = on_terminal([PROGRAM, "show", "no_such_network"], **env)
     assert code == 2
-    assert re.sub(r"\x1b\[[\d;]*m", "", said).startswith("error[E0801]: there is no network 'no_such_network'")
+    assert re.sub(r"\x1b\[[\d;]*m", "", said).startswith("error[E0801]: unknown network 'no_such_network'")
     assert (ESCAPE in said) is coloured
 
 

@@ -40,8 +40,8 @@ SCHEDULES = ("linear", "linear_zero_based", "uniform")
 
 def _schedule(raw: Any) -> Any:
     if raw not in SCHEDULES:
-        wanted = f"{one_of(SCHEDULES)}, or {{each: [...]}}"
-        raise refuse("E0104", f"'schedule' must be {wanted}, and this is {show(raw)}", nearest(str(raw), SCHEDULES))
+        wanted = one_of([*SCHEDULES, "{each: [...]}"])
+        raise refuse("E0104", f"'schedule' must be {wanted}, got {show(raw)}", nearest(str(raw), SCHEDULES))
     return raw
 
 
@@ -65,7 +65,7 @@ class Survival(SpecModel):
     def _probabilities(self) -> Survival:
         if isinstance(self.schedule, ProbabilityList):
             if self.last is not None:
-                raise refuse("E0601", "'last' has no meaning beside a list of probabilities", at=("last",))
+                raise refuse("E0601", "'last' cannot be combined with a list of probabilities", at=("last",))
             listed = self.schedule.each
             given: dict[tuple[str | int, ...], Any] = {("schedule", "each", at): p for at, p in enumerate(listed)}
         elif self.last is None:
@@ -74,18 +74,16 @@ class Survival(SpecModel):
             given = {("last",): self.last}
         for at, p in given.items():
             if not 0 < p <= 1:
-                raise refuse("E0601", f"a survival probability is above 0 and at most 1, and this one is {p}", at=at)
+                raise refuse("E0601", f"a survival probability must be greater than 0 and at most 1, got {p}", at=at)
         return self
 
 
 def _figure(raw: Any) -> Any:
     if isinstance(raw, bool) or not isinstance(raw, int | str):
-        raise refuse(
-            "E0104", f"a figure is a whole number or text, and this is {show(raw)}", f'write "{show(raw)}", in quotes'
-        )
+        raise refuse("E0104", f"a figure must be an integer or text, got {show(raw)}", f'quote it: "{show(raw)}"')
     if isinstance(raw, str) and not names.FIGURE.fullmatch(raw):
         raise refuse(
-            "E0104", f"'{clipped(raw)}' is not a figure", 'write a whole number, or text such as "25.6M" or "4.1e9"'
+            "E0104", f"'{clipped(raw)}' is not a valid figure", 'write an integer, or text such as "25.6M" or "4.1e9"'
         )
     return raw
 
@@ -116,12 +114,14 @@ class Preprocess(SpecModel):
         if len(self.mean) != len(self.std):
             raise refuse(
                 "E0104",
-                f"'mean' has {len(self.mean)} numbers and 'std' {len(self.std)}: one each per channel",
+                f"'mean' has {len(self.mean)} values, but 'std' has {len(self.std)}: give one per channel",
                 at=("std",),
             )
         for at, deviation in enumerate(self.std):
             if deviation <= 0:
-                raise refuse("E0104", f"a standard deviation is above 0, and this is {show(deviation)}", at=("std", at))
+                raise refuse(
+                    "E0104", f"a standard deviation must be greater than 0, got {show(deviation)}", at=("std", at)
+                )
         return self
 
 
@@ -139,10 +139,12 @@ def _pattern(pattern: str, what: str) -> AfterValidator:
 _NOT_TWO: dict[str, Any] = {"not": {"minItems": 2, "maxItems": 2}}
 Dimension = Annotated[StrictInt, Field(ge=1, le=ops.MAX_SIDE)]
 Text = Annotated[StrictStr, Field(max_length=4000)]
-Family = Annotated[StrictStr, _pattern("[a-z0-9-]+", "a family: lower-case letters, digits and -")]
+Family = Annotated[StrictStr, _pattern("[a-z0-9-]+", "a valid family: use lower-case letters, digits and -")]
 Path = Annotated[
     StrictStr,
-    _pattern(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*", "the name of a part, such as layer2 or features.denseblock1"),
+    _pattern(
+        r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*", "a valid part: write its full name, such as layer2 or features.denseblock1"
+    ),
 ]
 
 
@@ -190,7 +192,7 @@ class Spec(SpecModel):
         """The text that this was read from, with the place of every key and value."""
         if self._document is None:
             raise UsageError(
-                Diagnostic("E0802", "this Spec was not read from a text", help="make one with rescompile.load()")
+                Diagnostic("E0802", "this Spec was not read from a file", help="create it with rescompile.load()")
             )
         return self._document
 
@@ -202,11 +204,11 @@ class Spec(SpecModel):
     def model_copy(self, **options: Any) -> Spec:
         """Refused: a changed copy would no longer be what its text says."""
         raise UsageError(
-            Diagnostic("E0802", "a Spec does not change", help='use rescompile.load(..., set=["path=value"])')
+            Diagnostic("E0802", "a Spec cannot be changed", help='use rescompile.load(..., set=["path=value"])')
         )
 
     @model_validator(mode="after")
     def _input_rank(self) -> Spec:
         if self.input is not None and len(self.input) == 2:
-            raise refuse("E0104", "an input is [channels, height, width] or [features]", at=("input",))
+            raise refuse("E0104", "'input' must be [channels, height, width] or [features]", at=("input",))
         return self

@@ -40,8 +40,8 @@ class Attributes(SpecModel):
 def _op_as_name(word: str) -> PydanticCustomError:
     return refuse(
         "E0411",
-        f"'{word}' is the word of an op, so it cannot name a step this way",
-        f"choose another name, or write {{name: {word}, block: ...}} for a block of that name",
+        f"'{word}' is an op, so it cannot be the name of a step here",
+        f"choose another name, or write {{name: {word}, block: ...}} for a block with this name",
     )
 
 
@@ -63,10 +63,10 @@ class OpStep(RootModel[dict[str, Attributes]]):
             raise _op_as_name(word)
         if main is None:
             if not known:
-                raise refuse("E0104", f"{word} has no attributes", f"write '{word}' alone")
+                raise refuse("E0104", f"{word} takes no attributes", f"write '{word}' alone")
             first = next(iter(ops.required(word) or known))
             raise refuse(
-                "E0104", f"the attributes of {word} are a mapping", f"write {{{word}: {{{first}: {show(body)}}}}}"
+                "E0104", f"the attributes of {word} must be a mapping", f"write {{{word}: {{{first}: {show(body)}}}}}"
             )
         return {word: {main: body}}
 
@@ -159,9 +159,9 @@ class Side(SpecModel):
     @model_validator(mode="after")
     def _output(self) -> Side:
         if (self.output is None) != (self.mode == "never"):
-            what = "has no output" if self.output else "needs a name for its 'output'"
+            what = "cannot have an 'output'" if self.output else "needs an 'output' name"
             at = ("output",) if self.output else ("mode",)
-            raise refuse("E0104", f"a side branch of mode {self.mode} {what}", at=at)
+            raise refuse("E0104", f"a side branch with mode '{self.mode}' {what}", at=at)
         return self
 
 
@@ -217,25 +217,26 @@ def _named_tag(raw: Any) -> str:
     return "<use>" if isinstance(raw, dict) and any(key in raw for key in ROW_KEYS) else _step_tag(raw)
 
 
+DO_NOTHING = "for a step that does nothing, write 'identity'"
+
+
 def _wrong_step(raw: Any) -> Any:
     if not isinstance(raw, dict):
-        raise refuse("E0110", "a step is a word, a list of steps, or a mapping", "the empty step is 'identity'")
+        raise refuse("E0110", "a step must be a word, a list of steps, or a mapping", DO_NOTHING)
     listed = ", ".join(str(key) for key in raw)
     if not raw:
-        raise refuse("E0110", "a step has one word, and this mapping is empty", "the empty step is 'identity'")
+        raise refuse("E0110", "expected a step, got an empty mapping", DO_NOTHING)
     if listed in ROW_KEYS:
-        raise refuse("E0110", f"'{listed}' alone is not a step", "a row has a name: '- layer1: {depth: ..., ...}'")
+        raise refuse("E0110", f"'{listed}' alone is not a step", "give the row a name: '- layer1: {depth: ..., ...}'")
     if len(raw) == 1:
-        other = f"a row is {{depth: ..., {listed}: ...}}, another block {{block: ..., {listed}: ...}}"
+        other = f"for a row write {{depth: ..., {listed}: ...}}, for another block {{block: ..., {listed}: ...}}"
         raise refuse("E0110", f"'{clipped(listed)}' alone is not a step", other)
-    message = f"a step has one word, and this has {len(raw)} keys: {clipped(listed)}"
+    message = f"a step must have one key, but this one has {len(raw)}: {clipped(listed)}"
     if "when" in raw:
-        raise refuse(
-            "E0110", message, "'when' stands inside an op or a use of a block; elsewhere write {if: ..., then: ...}"
-        )
+        raise refuse("E0110", message, "put 'when' inside an op or a block; elsewhere write {if: ..., then: ...}")
     for key in raw:
         if key in names.COMBINATORS:
-            raise refuse("E0110", message, f"what belongs to '{key}' stands inside it")
+            raise refuse("E0110", message, f"put the other keys inside '{key}'")
         if hint := nearest(str(key), [*ROW_KEYS, *names.COMBINATORS]):
             raise refuse("E0110", message, f"'{key}': {hint}")
     raise refuse("E0110", message, "write {block: ..., argument: value}, or - name: step")
@@ -245,7 +246,7 @@ def _check_word(raw: str) -> str:
     if not names.IDENTIFIER.fullmatch(raw) or len(raw) > 64:
         raise refuse(
             "E0401",
-            f"there is no op or block '{clipped(raw)}'",
+            f"unknown op or block '{clipped(raw)}'",
             "a step is one word, or a mapping such as {conv: {...}}",
         )
     return raw

@@ -24,12 +24,12 @@ from rescompile.ir.expressions import FUNCTIONS, KEYWORDS, ExpressionError, pars
 
 #: The types of parameters and attributes: each in words, and whether an evaluated value that is not a word is of it.
 TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "int": ("a whole number", lambda value: type(value) is int),
+    "int": ("an integer", lambda value: type(value) is int),
     "real": ("a number", lambda value: type(value) in (int, float)),
     "bool": ("true or false", lambda value: type(value) is bool),
     "list": ("a list", lambda value: type(value) is list),
-    "block": ("the word of a block", lambda value: False),
-    "size": ("a whole number or [height, width]", lambda value: [type(n) for n in as_pair(value)] == [int, int]),
+    "block": ("the name of a block", lambda value: False),
+    "size": ("an integer or [height, width]", lambda value: [type(n) for n in as_pair(value)] == [int, int]),
 }
 #: Values of a parameter of type block beside the words of blocks: no shortcut at all, and nothing in its place.
 BLOCKLESS = ("none", "identity")
@@ -60,7 +60,7 @@ class SpecModel(BaseModel):
 def _expression(raw: Any) -> Any:
     """A scalar that is a value or the text of an expression."""
     if isinstance(raw, dict | list):
-        raise refuse("E0104", f"one value is wanted here, not a {'mapping' if isinstance(raw, dict) else 'list'}")
+        raise refuse("E0104", f"expected a single value, got a {'mapping' if isinstance(raw, dict) else 'list'}")
     if isinstance(raw, str):
         try:
             parse(raw)
@@ -80,7 +80,7 @@ def _scalar(raw: Any) -> Any:
 
 def _number(raw: Any) -> Any:
     if isinstance(raw, bool) or not isinstance(raw, int | float):
-        raise refuse("E0104", f"a number is wanted here, and this is {clipped(str(raw))}")
+        raise refuse("E0104", f"expected a number, got {clipped(str(raw))}")
     return raw
 
 
@@ -123,9 +123,9 @@ def _value_tag(raw: Any) -> str:
 
 def _no_mapping(raw: Any) -> Any:
     if "each" in raw:
-        raise refuse("E0104", "'each' stands alone; 'first' and 'rest' belong together")
-    help = "a value per block is {each: [a, b, ...]} or {first: a, rest: b}"
-    raise refuse("E0104", "a value is wanted here, not a mapping", help)
+        raise refuse("E0104", "use either 'each' alone, or 'first' and 'rest' together")
+    help = "for one value per block, write {each: [a, b, ...]} or {first: a, rest: b}"
+    raise refuse("E0104", "expected a value, got a mapping", help)
 
 
 Value = Annotated[
@@ -139,16 +139,16 @@ Value = Annotated[
 
 def _name(raw: str) -> str:
     if reason := names.refusal(raw):
-        raise refuse("E0109", f"'{clipped(raw)}' cannot be a name: {reason}")
+        raise refuse("E0109", f"'{clipped(raw)}' is not a valid name: {reason}")
     return raw
 
 
 def _identifier(raw: str) -> str:
     if len(raw) > 64 or not names.IDENTIFIER.fullmatch(raw):
-        reason = "it is made of a-z, A-Z, 0-9 and _, and begins with no digit"
+        reason = "use a-z, A-Z, 0-9 and _, and do not start with a digit"
         if len(raw) > 64:
             reason = "a name has at most 64 characters"
-        raise refuse("E0109", f"'{clipped(raw)}' cannot be a name: {reason}")
+        raise refuse("E0109", f"'{clipped(raw)}' is not a valid name: {reason}")
     return raw
 
 
@@ -164,14 +164,14 @@ TAKEN = frozenset(
 def _parameter_name(raw: str) -> str:
     _identifier(raw)
     if raw in TAKEN:
-        raise refuse("E0409", f"'{raw}' has a meaning of its own in the language, so no parameter can be called so")
+        raise refuse("E0409", f"'{raw}' is a reserved word and cannot be the name of a parameter")
     return raw
 
 
 def _template(raw: str) -> str:
     if not names.TEMPLATE.fullmatch(raw) or len(raw) > 100:
-        reason = "a-z, A-Z, 0-9, _ and {expressions} are allowed"
-        raise refuse("E0109", f"'{clipped(raw)}' cannot be a name: {reason}")
+        reason = "use a-z, A-Z, 0-9, _ and {expressions}"
+        raise refuse("E0109", f"'{clipped(raw)}' is not a valid name: {reason}")
     if "{" not in raw:
         return _name(raw)
     for match in names.BRACES.finditer(raw):
