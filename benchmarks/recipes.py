@@ -77,7 +77,7 @@ def written(name: str, folder: Path) -> dict[str, Path]:
         rescompile.build(network, "onnx", weights, **given).write(files[title])
     data = calibration.drawn(network.input, INPUTS, 0)
     for title, scheme in OTHERS.items():
-        model = quantizer.convert(files["folded"], (make() for make in data.fit), scheme, name)
+        model = quantizer.convert(files["folded"], (make() for make in data.calibration), scheme, name)
         files[title] = folder / f"{name}_{title}.onnx"
         files[title].write_bytes(model.SerializeToString())
     return files

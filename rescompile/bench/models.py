@@ -108,7 +108,7 @@ def of_peer(text: str, shape: Shape, seed: int, exporter: str) -> BenchModel:
 
     def export(path: Path, x: Array, form: str) -> None:
         if form in recipes.RECIPES:  # by the same quantiser and on the same data as compiled networks
-            drawn = calibration.drawn(shape, calibration.COUNT, seed).fit
+            drawn = calibration.drawn(shape, calibration.COUNT, seed).calibration
             count = -(-len(drawn) // len(x))
             batches = (
                 np.concatenate([drawn[(number * len(x) + at) % len(drawn)]() for at in range(len(x))])

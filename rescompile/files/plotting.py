@@ -18,7 +18,7 @@ METADATA = {".svg": {"Date": None, "Description": GENERATOR}, ".png": {"Software
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Values at 0, 1, 2, ... and what they are."""
+    """Values at 0, 1, 2, ... with their label."""
 
     label: str
     values: Sequence[float]
@@ -26,7 +26,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Points with bars of how far they may be below and above, `joined` or not."""
+    """Points with error bars below and above, joined by a line or not."""
 
     label: str
     x: Sequence[float]
@@ -38,7 +38,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """One panel of a figure: lines over labelled axes, on scales of powers of two and ten if `log`."""
+    """One panel of a figure: lines over labelled axes. With `log`, x is on a scale of powers of two and y of ten."""
 
     title: str
     x: str
@@ -48,10 +48,10 @@ class Axes:
 
 
 def checked(name: str, force: bool) -> Path:
-    """The path of a figure to write. Raises UsageError, OutputError or Unavailable before anything else is done."""
+    """The path of a figure that can be written. Raises UsageError, OutputError or Unavailable where it cannot."""
     path = Path(name)
     if path.suffix not in METADATA:
-        raise UsageError(Diagnostic("E0802", f"--plot {name}: a figure is a file that ends in .svg or .png"))
+        raise UsageError(Diagnostic("E0802", f"--plot {name} must end in .svg or .png"))
     check_folder(path)
     check_ours(path, force)
     _matplotlib()
@@ -62,7 +62,7 @@ def histogram(
     path: Path, bars: Curve, line: Curve | None, marked: tuple[int, int] | None, title: str, axes: tuple[str, str],
     force: bool = False,
 ) -> None:  # fmt: skip
-    """Write a histogram, with a line above it, and the bars of the interval `marked` in a colour of their own.
+    """Write a histogram with a line over it; the bars of the interval `marked` have another colour.
 
     Raises OutputError, and Unavailable where matplotlib is not installed.
     """
@@ -85,7 +85,7 @@ def histogram(
 
 
 def panels(path: Path, axes: Sequence[Axes], force: bool = False) -> None:
-    """Write a figure of panels beside one another. Raises OutputError, and Unavailable where matplotlib is not installed."""
+    """Write a figure of adjacent panels. Raises OutputError, and Unavailable where matplotlib is not installed."""
     matplotlib = _matplotlib()
     from matplotlib.figure import Figure
 
@@ -110,7 +110,7 @@ def panels(path: Path, axes: Sequence[Axes], force: bool = False) -> None:
 
 
 def _context(title: str) -> dict[str, Any]:
-    """Settings under which the same figure is the same bytes, and text stays text."""
+    """Settings with which the same figure is the same bytes, and text stays text."""
     return {"svg.hashsalt": title, "svg.fonttype": "none"}
 
 
@@ -124,6 +124,6 @@ def _matplotlib() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        message = f"figures are drawn by matplotlib, which cannot be loaded: {error}"
+        message = f"figures need matplotlib, which cannot be loaded: {error}"
         raise Unavailable(Diagnostic("E0902", message, help="pip install 'rescompile[plot]'")) from None
     return matplotlib

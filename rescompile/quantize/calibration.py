@@ -1,7 +1,8 @@
-"""Data to calibrate with: inputs that show how large the activations of a network become, and others to check the result on.
+"""Calibration data: the inputs that set the ranges of activations, and others to validate the result.
 
-A folder of images, prepared as the spec says; a folder of `.npy` files, each an input of [channels, height, width] or several of
-them, prepared already; arrays in memory; or standard-normal values drawn from a seed, which any network takes and which stand for no task.
+The source is a folder of images, prepared as the spec says; a folder of `.npy` files with prepared inputs of
+[channels, height, width] or batches of them; arrays in memory; or standard-normal values drawn from a seed, which fit any
+network but represent no task.
 """
 
 from __future__ import annotations
@@ -20,81 +21,80 @@ from rescompile.ir.network import Network
 from rescompile.ir.ops import Shape
 from rescompile.weights import Array, numpy_files
 
-#: How many inputs are drawn where nobody says.
+#: The default number of drawn inputs.
 COUNT = 32
-#: As many are drawn beside them to check with.
-_CHECKED = 32
-#: Of inputs that are given, each fifth is kept apart to check with.
+#: The number of drawn inputs for validation.
+_VALIDATED = 32
+#: Every fifth of the given inputs is for validation.
 _EVERY = 5
 _MOST = 100_000
 SUFFIX = ".npy"
-_HELP = f"name a folder of images or of {SUFFIX} files, or how many inputs to draw"
+_HELP = f"name a folder of images or of {SUFFIX} files, or the number of inputs to draw"
+
+Input = Callable[[], Array]
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Inputs, each made anew when it is asked for, as float32 of [1, channels, height, width]: those to calibrate with, and
-    those kept apart, of which there may be none. `kind` says in words what they are, `seed` what they were drawn from."""
+    """Inputs, each a function that makes a float32 array of [1, channels, height, width]: those for calibration, and those for
+    validation, possibly none. `description` is recorded in artifacts, as is the `seed` of drawn inputs."""
 
-    kind: str
-    fit: Sequence[Callable[[], Array]]
-    held: Sequence[Callable[[], Array]]
+    description: str
+    calibration: Sequence[Input]
+    validation: Sequence[Input]
     seed: int | None = None
 
     def digest(self) -> str:
-        """The SHA-256 of the values that are calibrated with, in order."""
-        found = hashlib.sha256()
-        for make in self.fit:
-            found.update(np.ascontiguousarray(make(), "<f4").data)
-        return found.hexdigest()
+        """The SHA-256 of the calibration inputs, in order."""
+        sha256 = hashlib.sha256()
+        for make in self.calibration:
+            sha256.update(np.ascontiguousarray(make(), "<f4").data)
+        return sha256.hexdigest()
 
 
 def data(source: str | int | os.PathLike[str] | Array | None, network: Network, seed: int) -> Data:
-    """What a user names: a folder, how many inputs to draw (also as text of digits), or an array of inputs; None draws COUNT
-    of them. Raises UsageError where it cannot be used, and Unavailable where images cannot be read."""
+    """The inputs of a source: a folder, an array of inputs, or the number of inputs to draw, also as text; None draws COUNT.
+    Raises UsageError where it cannot be used, and Unavailable where images cannot be read."""
     shape = network.input
     if isinstance(source, np.ndarray):
         array: Array = source
-        return _split("arrays", _parts(array, shape, "the calibration data", lambda: array))
+        return _split("arrays", _inputs(array, shape, "the calibration data", lambda: array))
     if isinstance(source, str) and source.isascii() and source.isdecimal() and len(source) < 20:
         source = int(source)
     if source is None or isinstance(source, int):
         return drawn(shape, COUNT if source is None else source, seed)
     if not isinstance(source, str | os.PathLike):
-        message = f"calibration data are a folder, a number or an array of numpy, and this is a {type(source).__name__}"
+        message = f"calibration data must be a folder, a number or a numpy array, not a {type(source).__name__}"
         raise UsageError(Diagnostic("E0840", message))
-    if not os.fspath(source):  # the path of nothing would be this folder
+    if not os.fspath(source):  # the path of an empty text would be the current folder
         raise UsageError(Diagnostic("E0840", "the calibration data have no name", help=_HELP))
     return _folder(Path(source), network)
 
 
 def drawn(shape: Shape, count: int, seed: int) -> Data:
-    """Standard-normal inputs of a shape. Each has a stream of its own, so that more of them begin with the same ones."""
+    """Standard-normal inputs of a shape. Each has its own random stream, so that a larger count begins with the same inputs."""
     if isinstance(count, bool) or not 0 < count <= _MOST:
-        raise UsageError(Diagnostic("E0840", f"a calibration draws 1 to {_MOST} inputs, and this is {count}"))
+        raise UsageError(
+            Diagnostic("E0840", f"the number of calibration inputs must be from 1 to {_MOST}, not {count}")
+        )
 
     def make(at: int) -> Array:
         return np.random.default_rng([seed, at]).standard_normal((1, *shape), np.float32)
 
-    return Data(
-        f"standard-normal values, seed {seed}",
-        [partial(make, at) for at in range(count)],
-        [partial(make, _MOST + at) for at in range(_CHECKED)],
-        seed,
-    )
+    calibration = [partial(make, at) for at in range(count)]
+    validation = [partial(make, at) for at in range(_MOST, _MOST + _VALIDATED)]
+    return Data(f"standard-normal values, seed {seed}", calibration, validation, seed)
 
 
 def _folder(path: Path, network: Network) -> Data:
     if not os.path.isdir(path):
-        what = "is no folder" if os.path.exists(path) else "does not exist"
+        what = "is not a folder" if os.path.exists(path) else "does not exist"
         raise UsageError(Diagnostic("E0840", f"{path} {what}", help=_HELP))
     files = sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names if name.endswith(SUFFIX))
     if not files:
         return _images(path, network)
-    makers: list[Callable[[], Array]] = []
-    for file in files:
-        makers += _parts(_read(file), network.input, str(file), partial(_read, file))
-    return _split(f"inputs of {len(files)} file{'' if len(files) == 1 else 's'}", makers)
+    made = [each for file in files for each in _inputs(_read(file), network.input, str(file), partial(_read, file))]
+    return _split(f"inputs of {len(files)} file{'' if len(files) == 1 else 's'}", made)
 
 
 def _images(path: Path, network: Network) -> Data:
@@ -105,9 +105,9 @@ def _images(path: Path, network: Network) -> Data:
         files = images.find([path])
         how = images.preparation(network.preprocess or {}, (1, *network.input), network.name)
     except UsageError as error:
-        (found,) = error.diagnostics
-        help = f"or a folder of {SUFFIX} files" if found.code == "E0801" else "its key is 'preprocess', in the spec"
-        raise UsageError(Diagnostic("E0840", found.message, help=help)) from None
+        (problem,) = error.diagnostics
+        help = f"or a folder of {SUFFIX} files" if problem.code == "E0801" else "its key is 'preprocess', in the spec"
+        raise UsageError(Diagnostic("E0840", problem.message, help=help)) from None
 
     def make(file: Path) -> Array:
         try:
@@ -115,45 +115,47 @@ def _images(path: Path, network: Network) -> Data:
         except images.Broken as error:
             raise UsageError(Diagnostic("E0840", f"{file}: {error}")) from None
         if value.shape != network.input:
-            found, wanted = ("x".join(map(str, sizes)) for sizes in (value.shape[1:], network.input[1:]))
-            help = "say 'resize' and 'crop' under 'preprocess' of the spec"
-            raise UsageError(Diagnostic("E0840", f"{file} is {found}, and {network.name} takes {wanted}", help=help))
+            size, wanted = ("x".join(map(str, sizes)) for sizes in (value.shape[1:], network.input[1:]))
+            help = "add 'resize' and 'crop' under 'preprocess' in the spec"
+            raise UsageError(Diagnostic("E0840", f"{file} is {size}, but {network.name} takes {wanted}", help=help))
         return value[None]
 
     return _split(f"{len(files)} image{'' if len(files) == 1 else 's'}", [partial(make, file) for file in files])
 
 
 def _read(path: Path) -> Array:
-    """The array of a file, mapped and not read. Raises UsageError for another file."""
+    """The memory-mapped array of a file. Raises UsageError for another file."""
     try:
         return numpy_files.read(path, mapped=True)
     except numpy_files.Unreadable as error:
         raise UsageError(Diagnostic("E0840", f"{path}: {error}", help=error.help)) from None
 
 
-def _parts(array: Array, shape: Shape, name: str, again: Callable[[], Array]) -> Iterator[Callable[[], Array]]:
-    """What makes each input of an array. Raises UsageError for one of another form, here or when it is made."""
+def _inputs(array: Array, shape: Shape, name: str, read: Callable[[], Array]) -> Iterator[Input]:
+    """The inputs in an array, which `read` reads again for each. Raises UsageError for the wrong shape or type here, and for
+    values that are not finite when the input is made."""
     if array.dtype.kind != "f":
-        help = "prepare the inputs as the network takes them: scaled, and mean and deviation taken out"
-        raise UsageError(Diagnostic("E0840", f"{name} holds values of {array.dtype}, and inputs are floats", help=help))
+        help = "prepare the inputs as the network takes them: scaled, then normalised by mean and deviation"
+        raise UsageError(Diagnostic("E0840", f"{name}: inputs must be floats, not {array.dtype}", help=help))
     one = array.shape == shape
     if not one and (array.shape[1:] != shape or not len(array)):
-        found, wanted = (list(map(int, sizes)) for sizes in (array.shape, shape))
-        message = f"{name} is of {found}, and the network takes {wanted}, or several of those"
-        raise UsageError(Diagnostic("E0840", message))
+        given, wanted = (list(map(int, sizes)) for sizes in (array.shape, shape))
+        raise UsageError(
+            Diagnostic("E0840", f"{name} has the shape {given}, but the network takes {wanted}, or a batch of it")
+        )
 
     def make(at: int) -> Array:
-        values = again()
+        values = read()
         value = np.array(values if one else values[at], np.float32)[None]
         if not np.isfinite(value).all():
-            raise UsageError(Diagnostic("E0840", f"{name} holds a value that is not finite"))
+            raise UsageError(Diagnostic("E0840", f"{name} has a value that is not finite"))
         return value
 
     return (partial(make, at) for at in range(1 if one else len(array)))
 
 
-def _split(kind: str, makers: Iterator[Callable[[], Array]] | Sequence[Callable[[], Array]]) -> Data:
-    """Each fifth input is kept apart: with folders of classes, from all of them."""
-    listed = list(makers)
-    held = listed[_EVERY - 1 :: _EVERY]
-    return Data(kind, [make for at, make in enumerate(listed) if at % _EVERY != _EVERY - 1], held)
+def _split(description: str, inputs: Iterator[Input] | Sequence[Input]) -> Data:
+    """The data with every fifth input for validation: in folders of classes, from all of them."""
+    made = list(inputs)
+    calibration = [make for at, make in enumerate(made, 1) if at % _EVERY]
+    return Data(description, calibration, made[_EVERY - 1 :: _EVERY])

@@ -1,11 +1,11 @@
-"""How fast a network could be on a device: the roofline (Williams, Waterman, Patterson 2009) of its layers, in a row.
+"""The least time of a network on a device: the roofline (Williams, Waterman, Patterson 2009) of its layers, in sequence.
 
-A layer takes at least as long as its bytes at the bandwidth of a copy, and as its multiply-adds at the rate of a large
-product of matrices; both are measured on the device itself, in the precision of the network. The limit of a network is the sum over its
-layers. What is done to values one by one (norms, activations, merges that add or multiply) is counted as done by the layer
-that makes them, so it moves no bytes, but for the other branches that a merge reads; a concatenation costs nothing.
+A layer takes at least the time of its bytes at the bandwidth of a copy, and of its multiply-adds at the rate of a large matrix
+product; both rates are measured on the device, in the precision of the network. The limit of a network is the sum over its
+layers. Elementwise ops (norms, activations, merges that add or multiply) are part of the layer that produces their values, so
+they move no bytes, except for the other branches that a merge reads; a concatenation is free.
 
-It is a limit for kernels of one layer each. Who fuses several layers, or multiplies by fewer products (Winograd), can pass it.
+The limit holds for kernels of one layer each: kernels that fuse several layers, or need fewer products (Winograd), can exceed it.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from rescompile.runtimes.device import usable
 from rescompile.runtimes.torch import copies, products, settings
 from rescompile.weights import Array
 
-#: The ops that are layers: they read maps from memory and write maps to it. All others are done where values are made.
+#: The ops that are layers: they read feature maps from memory and write them. All others are part of the layer before.
 LAYERS = (Conv, Linear, MaxPool, AvgPool, GlobalAvgPool, AdaptiveAvgPool)
-#: Sizes of copies in bytes: what fits into a cache is copied faster than what does not.
+#: Sizes of copies in bytes: those that fit into a cache are faster.
 _COPIES = {"cpu": (1 << 20, 4 << 20, 16 << 20, 64 << 20, 256 << 20), "cuda": (4 << 20, 16 << 20, 64 << 20, 1 << 30)}
-#: Rows and columns of the matrices that are multiplied.
+#: Rows and columns of the multiplied matrices.
 _SIDE = {"cpu": 2048, "cuda": 8192}
-#: Rounds of a measurement at least, and those without a better one that end it.
+#: The least number of rounds in a measurement, which ends after as many without a better one.
 _ROUNDS = 15
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What one layer does: `maps` are values read and written for each input, `weights` values read once for all."""
+    """The work of one layer: `maps` are values read and written for each input, `weights` values read once per batch."""
 
     name: str
     maps: int
@@ -51,8 +51,8 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A rate per second: the best of several rounds, which is what a roof is, and how they spread: the distance of their
-    quartiles over their median."""
+    """A rate per second: the best of several rounds, which is the roof, with their median and their spread, the interquartile
+    range over the median."""
 
     best: float
     median: float
@@ -62,7 +62,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """A device in one precision. `copies` is the bandwidth in bytes per second (read and written) of copies of so many bytes,
+    """A device in one precision. `copies` is the bandwidth in bytes per second (read and written) by the size of the copy,
     `product` the floating-point operations per second of the fastest of several large products, which `by` names; None where
     none could be measured."""
 
@@ -73,7 +73,7 @@ class Roofline:
     by: str | None = None
 
     def bandwidth(self, size: float) -> float:
-        """The bandwidth for `size` bytes: that of the fastest copy which is not smaller, or else of the largest."""
+        """The bandwidth for `size` bytes: that of the fastest copy of at least this size, or else of the largest."""
         return max((copy.best for length, copy in self.copies.items() if length >= size), default=self._largest)
 
     @property
@@ -83,15 +83,14 @@ class Roofline:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The least time of a network on a device, and of each of its layers; `bounds` says of each whether `memory` or
-    `compute` sets it."""
+    """The least time of a network on a device, and of each of its layers; `bounds` is `memory` or `compute` for each."""
 
     seconds: float
     layers: Mapping[str, float]
     bounds: Mapping[str, str]
 
     def fraction(self, seconds: float) -> float:
-        """How much of the limit a measured time reaches: 1 is the limit itself."""
+        """The fraction of the limit that a measured time reaches: 1 is the limit itself."""
         return self.seconds / seconds
 
 
@@ -129,7 +128,7 @@ def _series(_: str, __: Series, parts: Sequence[tuple[Layer, ...]]) -> tuple[Lay
 
 
 def _parallel(_: str, node: Parallel, parts: Sequence[tuple[Layer, ...]]) -> tuple[Layer, ...]:
-    """A merge is done by the last layer of the first branch that has one, which then reads the other branches."""
+    """A merge is part of the last layer of the first branch that has one, which then reads the other branches."""
     main = next((index for index, part in enumerate(parts) if part), None)
     if node.merge == "concat" or main is None:
         return tuple(layer for part in parts for layer in part)
@@ -150,8 +149,8 @@ _LAYERS: FoldRules[tuple[Layer, ...]] = FoldRules(_op, _series, _parallel, _side
 
 
 def measure(device: str, precision: str, threads: int | None = None, quick: bool = False) -> Roofline:
-    """Measure a device: `cpu`, or `cuda` through torch. `threads` of the processor are all that this process has by default.
-    `quick` takes smaller copies and matrices, for a first look. Some seconds. A GPU that torch does not see has no rates."""
+    """Measure a device in some seconds: `cpu`, or `cuda` through torch. `threads` defaults to all CPU threads of this process;
+    `quick` uses smaller copies and matrices. A GPU that torch does not support has no rates."""
     if RUNTIMES[f"torch-{device}"].missing() is not None and device == "cuda":
         return Roofline(device, precision, {}, None)
     workers = threads or usable()
@@ -159,7 +158,7 @@ def measure(device: str, precision: str, threads: int | None = None, quick: bool
     if quick:
         sizes, side = sizes[:3], side // 4
     found = _torch_products(device, precision, side, workers)
-    if not found and device == "cpu" and precision == "fp32":  # without torch; numpy takes all threads that there are
+    if not found and device == "cpu" and precision == "fp32":  # without torch; numpy uses all threads
         found["matrix product of numpy"] = _numpy_product(side)
     by = max(found, key=lambda name: found[name].best, default=None)
     copied = {size: _cuda_copy(size) if device == "cuda" else _copy(size, workers) for size in sizes}
@@ -167,8 +166,8 @@ def measure(device: str, precision: str, threads: int | None = None, quick: bool
 
 
 def _rated(work: float, run: Callable[[], Any], least: float = 5e-3, patience: float = 2.0) -> Measured:
-    """The rate of a run that does so much work. A round lasts at least some milliseconds, or the clock would be measured;
-    rounds go on while they still find a better one, for some seconds at most: others may be using the machine."""
+    """The rate of a run with an amount of work. A round lasts at least some milliseconds, beyond the resolution of the clock;
+    rounds continue while they improve, for some seconds at most, since other processes may use the machine."""
     run()
     started = time.perf_counter()
     run()
@@ -187,11 +186,11 @@ def _rated(work: float, run: Callable[[], Any], least: float = 5e-3, patience: f
 
 
 def _copy(size: int, threads: int) -> Measured:
-    """Copies in main memory, each thread its part: numpy lets go of the interpreter while it copies."""
+    """The rate of copies in main memory, a part for each thread: numpy releases the interpreter lock while it copies."""
     source, target = np.ones(size, np.uint8), np.empty(size, np.uint8)
     parts = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
     with ThreadPoolExecutor(threads) as pool:
-        # A thread copies its part several times in a row, so that handing it out does not count.
+        # A thread copies its part several times in a row, so that scheduling does not count.
         times = max(1, (64 << 20) // size)
 
         def work(pair: tuple[Array, Array]) -> None:
@@ -208,7 +207,7 @@ def _numpy_product(side: int) -> Measured:
 
 
 def _torch_products(device: str, precision: str, side: int, threads: int) -> dict[str, Measured]:
-    """The rates of torch's products by name; none where torch is missing, or has no such numbers on the device."""
+    """The rates of torch's products by name; none where torch is missing, or lacks the precision on the device."""
     try:
         import torch
     except ImportError:

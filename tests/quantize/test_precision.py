@@ -276,9 +276,9 @@ def test_folders_and_arrays_are_the_same_data(
     assert records[1]["data"] == "inputs of 9 files"
     assert str(tmp_path) not in json.dumps(records)
     few, many = (calibration.drawn((3, 4, 4), count, 7) for count in (2, 5))
-    assert all(np.array_equal(one(), other()) for one, other in zip(few.fit, many.fit, strict=False))
+    assert all(np.array_equal(one(), other()) for one, other in zip(few.calibration, many.calibration, strict=False))
     assert calibration.drawn((3, 4, 4), 2, 8).digest() != few.digest()
-    assert not any(np.array_equal(one(), other()) for one in many.fit for other in many.held)
+    assert not any(np.array_equal(one(), other()) for one in many.calibration for other in many.validation)
 
 
 def test_images_are_prepared_as_the_spec_says(
@@ -332,7 +332,7 @@ def test_what_the_quantiser_says_is_told(
         raise RuntimeError("no such tensor\nat all")
 
     monkeypatch.setattr(onnxruntime.quantization, "quantize_static", refuse)
-    with pytest.raises(CheckFailed, match=r"E0740: the quantiser of ONNX Runtime does not take small: no such tensor$"):
+    with pytest.raises(CheckFailed, match=r"E0740: ONNX Runtime cannot quantise small: no such tensor$"):
         rescompile.build(small, "onnx", weights, precision="int8", calibrate=images)
 
 
@@ -379,21 +379,21 @@ def refused(*words: object) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("bytes", "bytes/x.npy holds values of uint8, and inputs are floats"),
-        ("shape", "shape/x.npy is of [12, 10, 3], and the network takes [3, 12, 10], or several of those"),
-        ("none", "none/x.npy is of [0, 3, 12, 10]"),
-        ("nan", "nan/x.npy holds a value that is not finite"),
+        ("bytes", "bytes/x.npy: inputs must be floats, not uint8"),
+        ("shape", "shape/x.npy has the shape [12, 10, 3], but the network takes [3, 12, 10], or a batch of it"),
+        ("none", "none/x.npy has the shape [0, 3, 12, 10]"),
+        ("nan", "nan/x.npy has a value that is not finite"),
         ("objects", "objects/x.npy: its array holds objects, and no numbers"),
         ("text", "text/x.npy: this is no .npy file, by how it begins"),
         ("archive", "archive/x.npy: an archive holds several arrays, and a .npy file one"),
         ("short", "short/x.npy: the .npy file is broken: "),
         ("empty", "empty is a folder without images"),
         ("broken", "broken/x.png: it is no image of a known format"),
-        ("small", "small/x.png is 4x5, and small takes 12x10"),
-        ("file", "file is no folder"),
+        ("small", "small/x.png is 4x5, but small takes 12x10"),
+        ("file", "file is not a folder"),
         ("nowhere", "nowhere does not exist"),
-        ("0", "a calibration draws 1 to 100000 inputs, and this is 0"),
-        ("100001", "this is 100001"),
+        ("0", "the number of calibration inputs must be from 1 to 100000, not 0"),
+        ("100001", "not 100001"),
     ],
 )
 def test_calibration_data_are_checked(
@@ -418,7 +418,7 @@ def test_calibration_data_are_checked(
         (["--target", "onnx", "--precision", "int8", "--no-fold-batchnorm"], "norms are folded in an int8 file"),
         (["--target", "onnx", "--precision", "int9"], "did you mean 'int8'?"),
         (["--target", "onnx", "--for", "ort-cuda", "--precision", "int8"], "ort-cuda has no kernels for int8"),
-        (["--target", "onnx", "--for", "ort-tensorrt"], "did you mean 'tensorrt'?"),
+        (["--target", "onnx", "--for", "tensorrt"], "did you mean 'ort-tensorrt'?"),
         (["--target", "onnx", "--for", "gpu"], "there are ort-cpu, openvino, ort-cuda or ort-tensorrt"),
         (["--target", "source", "--for", "ort-cpu"], "recipes are for ONNX files, and the target is 'source'"),
     ],
@@ -457,11 +457,11 @@ def test_the_backend_alone_makes_no_int8(small: Network) -> None:
 
 
 def test_there_is_a_recipe_for_every_runtime_of_files() -> None:
-    """Under the name of the runtime; TensorRT is reached by others than ONNX Runtime too. Schemes go with precisions."""
+    """Under the name of the runtime. Schemes go with precisions."""
     takers = {name: runtime for name, runtime in RUNTIMES.items() if runtime.takes == "onnx"}
-    assert set(recipes.RECIPES) == {"tensorrt" if name == "ort-tensorrt" else name for name in takers}
+    assert set(recipes.RECIPES) == set(takers)
     for name, runtime in takers.items():
-        recipe = recipes.RECIPES["tensorrt" if name == "ort-tensorrt" else name]
+        recipe = recipes.RECIPES[name]
         assert (recipe.scheme is not None) == ("int8" in runtime.precisions)
         assert recipe.options.get("precision", "fp32") in runtime.precisions
 
