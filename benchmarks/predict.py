@@ -111,7 +111,7 @@ def timed(networks: Sequence[tuple[str, Network]], options: Any, folder: Path) -
     from rescompile.bench.statistics import WarmUp
     from rescompile.runtimes import RUNTIMES
     from rescompile.runtimes.jobs import job
-    from rescompile.runtimes.verify import trial
+    from rescompile.weights.statistics import trial
 
     runtime, timing = RUNTIMES["ort-cpu"], Timing()
     plan = Plan(options.pairs, slot=0.0, warm_up=WarmUp(window=2, runs=10, seconds=1.0))

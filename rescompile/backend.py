@@ -1,13 +1,11 @@
-"""The door to the backends: the only way in which the core reaches a target.
+"""The way to the backends, and all that a backend needs from rescompile.
 
 A backend is a module `rescompile.backends.<target>`, or an object that a third party names in the entry-point group
-`rescompile.backends`. It has
+`rescompile.backends`. `Backend` lists what the core asks of one, and DEFAULTS what need not be declared. The core knows no
+target by name: it reads these declarations.
 
-    SUFFIX    the ending of its files, such as ".onnx"
-    OPTIONS   the options that it takes, a tuple of Option
-    emit      (network, weights or None, **options) -> Artifact
-
-and, where its files record the spec they came from, `extract` (path) -> Recorded or None.
+This module is the whole surface for third parties: everything in `__all__` keeps its name. What is heavy is imported when it is
+first asked for, so that a command imports only what it uses.
 """
 
 from __future__ import annotations
@@ -19,15 +17,124 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from rescompile.diagnostics.errors import Diagnostic, OutputError, Unavailable, UsageError, nearest, one_of
-from rescompile.files.output import File, check_folder, write_files
-from rescompile.ir.network import Network
-from rescompile.ir.ops import Kind
-from rescompile.options import Option as Option
-from rescompile.options import read
-from rescompile.weights import Weights
+from rescompile.diagnostics.errors import (
+    CheckFailed,
+    Diagnostic,
+    OutputError,
+    RescompileError,
+    Unavailable,
+    UsageError,
+    nearest,
+    one_of,
+)
+from rescompile.options import Option, read
+
+if TYPE_CHECKING:
+    from rescompile.analysis.dynamic_shapes import sizes
+    from rescompile.analysis.tree_table import describe
+    from rescompile.files.checksum import GENERATOR, with_checksum
+    from rescompile.files.output import File
+    from rescompile.ir import ops
+    from rescompile.ir.interpreter import interpret
+    from rescompile.ir.network import (
+        INPUT,
+        LOGITS,
+        Network,
+        Node,
+        Op,
+        Parallel,
+        Series,
+        Side,
+        join,
+        name_of,
+        parameters,
+        scope,
+        walk,
+    )
+    from rescompile.ir.traversal import FoldRules, ThreadRules, fold, rewrite, thread
+    from rescompile.weights import Array, Weights
+
+__all__ = [
+    "GENERATOR",
+    "INPUT",
+    "LOGITS",
+    "Array",
+    "Artifact",
+    "Backend",
+    "CheckFailed",
+    "Diagnostic",
+    "File",
+    "FoldRules",
+    "Network",
+    "Node",
+    "Op",
+    "Option",
+    "OutputError",
+    "Parallel",
+    "Recorded",
+    "RescompileError",
+    "Series",
+    "Side",
+    "ThreadRules",
+    "Unavailable",
+    "UsageError",
+    "Weights",
+    "describe",
+    "fold",
+    "interpret",
+    "join",
+    "lazily",
+    "name_of",
+    "nearest",
+    "one_of",
+    "ops",
+    "origin",
+    "parameters",
+    "rewrite",
+    "rule",
+    "scope",
+    "sizes",
+    "thread",
+    "walk",
+    "with_checksum",
+]  # fmt: skip
+
+#: The module of each name that is imported when it is first asked for; `ops` is a module itself.
+_HOMES: Mapping[str, str] = {
+    "describe": "analysis.tree_table",
+    "interpret": "ir.interpreter",
+    "ops": "ir",
+    "sizes": "analysis.dynamic_shapes",
+    "File": "files.output",
+    **dict.fromkeys(("GENERATOR", "with_checksum"), "files.checksum"),
+    **dict.fromkeys(("Array", "Weights"), "weights"),
+    **dict.fromkeys(("FoldRules", "ThreadRules", "fold", "rewrite", "thread"), "ir.traversal"),
+    **dict.fromkeys(("INPUT", "LOGITS", "Network", "Node", "Op", "Parallel", "Series", "Side"), "ir.network"),
+    **dict.fromkeys(("join", "name_of", "parameters", "scope", "walk"), "ir.network"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    home = f"rescompile.{_HOMES[name]}"
+    value = importlib.import_module(f"{home}.ops") if name == "ops" else getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def lazily(module: str) -> Callable[[str], Any]:
+    """A `__getattr__` for a module that only declares a target: it gets all else from another one, imported when needed."""
+
+    def get(name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(importlib.import_module(module), name)
+
+    return get
+
 
 GROUP = "rescompile.backends"
 Rule = TypeVar("Rule")
@@ -65,17 +172,21 @@ def origin(weights: Weights | None) -> str | None:
 class Artifact:
     """What a backend makes. `files` gives the files for a main file of some name; the main file is the last.
 
-    `facts` are short statements about the artifact, for people and for --json.
+    `facts` are short statements about the artifact, for people and for --json; `module` is the live network, in evaluation mode,
+    of a target that makes one.
     """
 
     network: Network
     suffix: str
     files: Callable[[str], Iterable[File]]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    module: Any = None
 
     def write(self, path: str | Path, force: bool = False, progress: Callable[[int], None] | None = None) -> list[Path]:
         """Write the artifact. A file that rescompile did not write, or that was changed since, is only overwritten with
         `force`. Raises OutputError; the previous file then stays as it was."""
+        from rescompile.files.output import check_folder, write_files
+
         path = Path(path)
         check_folder(path)
         return write_files(self.files(path.name), path.parent, force, progress)
@@ -92,13 +203,53 @@ class Artifact:
 
 
 class Backend(Protocol):
-    """What a target must have."""
+    """What the core asks of a target. Only `SUFFIX`, `OPTIONS` and `emit` must be declared; the rest has DEFAULTS."""
 
+    #: The ending of its files, such as ".onnx".
     SUFFIX: str
+    #: The options of `emit` and `evaluate`.
     OPTIONS: tuple[Option, ...]
+    #: The packages that `emit` imports, and those that only `evaluate` does, each with how to install it.
+    REQUIRES: Mapping[str, str]
+    EVALUATION_REQUIRES: Mapping[str, str]
+    #: Why weights that are given would be lost, and why zeros that a pass puts among them would not stay zeros; "" where not.
+    IGNORES_WEIGHTS: str
+    FILLS_ZEROS: str
+    #: The options that a recipe (`build --for`) may set; none where recipes do not apply.
+    RECIPE_OPTIONS: tuple[str, ...]
 
     def emit(self, network: Network, weights: Weights | None, **options: Any) -> Artifact:
         """Make the artifact; `weights` is None where only the structure is wanted."""
+
+    #: (network, weights, x, **options) -> outputs by name: what the artifact computes for a batch, for `verify`.
+    evaluate: Callable[..., Mapping[str, Array]] | None
+    #: (path) -> what a file records of its origin; None for one that records nothing.
+    extract: Callable[[Path], Recorded | None] | None
+    #: (network, weights, model, nodes, calibration, facts, **options) -> the artifact of a model that the quantiser made of one of
+    #: its files: what the value int8 of its option `precision` takes.
+    rewritten: Callable[..., Artifact] | None
+
+
+DEFAULTS: Mapping[str, Any] = {
+    "REQUIRES": {},
+    "EVALUATION_REQUIRES": {},
+    "IGNORES_WEIGHTS": "",
+    "FILLS_ZEROS": "",
+    "RECIPE_OPTIONS": (),
+    "evaluate": None,
+    "extract": None,
+    "rewritten": None,
+}
+
+
+class _Completed:
+    """A backend with DEFAULTS for what it does not declare."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name, DEFAULTS[name]) if name in DEFAULTS else getattr(self._backend, name)
 
 
 @cache
@@ -121,31 +272,52 @@ def targets() -> Iterator[str]:
 def load(target: str) -> Backend:
     """The backend of a target, with its framework. Raises Unavailable for an unknown one or a missing package."""
     if target in built_in():
-        try:
-            own: Backend = importlib.import_module(f"rescompile.backends.{target}")
-            for package in getattr(own, "REQUIRES", ()):
-                importlib.import_module(package)
-        except ImportError as error:
-            raise Unavailable(
-                Diagnostic(
-                    "E0902",
-                    f"the target '{target}' cannot be loaded: {error}",
-                    help=f"pip install 'rescompile[{target}]'",
-                )
-            ) from None
-        return own
-    found = _third_parties().get(target)
-    if found is None:
+        backend: Backend = importlib.import_module(f"{GROUP}.{target}")
+        _import(backend.REQUIRES, f"the target '{target}' cannot be loaded")
+        return backend
+    point = _third_parties().get(target)
+    if point is None:
         known = list(targets())
         hint = nearest(target, known) or f"the targets are {one_of(known)}"
         raise Unavailable(Diagnostic("E0901", f"there is no target '{target}'", help=hint))
+    whose = f" of {point.dist.name}" if point.dist else ""
+    message = f"the target '{target}'{whose} cannot be loaded"
     try:
-        backend: Backend = found.load()
+        backend = cast(Backend, _Completed(point.load()))
     except Exception as error:  # somebody else's code
-        whose = f" of {found.dist.name}" if found.dist else ""
-        message = f"the target '{target}'{whose} cannot be loaded: {error}"
-        raise Unavailable(Diagnostic("E0902", message)) from None
+        raise Unavailable(Diagnostic("E0902", f"{message}: {error}")) from None
+    _import(backend.REQUIRES, message)
     return backend
+
+
+def evaluator(target: str) -> Backend:
+    """The backend of a target whose artifacts can be evaluated here. Raises UsageError for one that has no `evaluate`, and
+    Unavailable where a package is missing."""
+    backend = load(target)
+    if backend.evaluate is None:
+        raise UsageError(Diagnostic("E0802", f"'{target}' cannot be verified", help="its backend has no 'evaluate'"))
+    _import(backend.EVALUATION_REQUIRES, f"the target '{target}' cannot be evaluated")
+    return backend
+
+
+def missing(target: str, evaluation: bool = False) -> Diagnostic | None:
+    """Why a target cannot be loaded here, or with `evaluation` why its artifacts cannot be evaluated; None where they can."""
+    try:
+        evaluator(target) if evaluation else load(target)
+    except (Unavailable, UsageError) as error:
+        return error.diagnostics[0]
+    except Exception as error:  # a framework that is installed and broken
+        return Diagnostic("E0902", f"{type(error).__name__}: {str(error)[:300]}")
+    return None
+
+
+def _import(packages: Mapping[str, str], message: str) -> None:
+    """Raises Unavailable for the first of some packages that is missing."""
+    for package, how in packages.items():
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise Unavailable(Diagnostic("E0902", f"{message}: {error}", help=how)) from None
 
 
 def extract(path: Path) -> Recorded | None:
@@ -158,16 +330,15 @@ def extract(path: Path) -> Recorded | None:
         except Unavailable as error:
             missing += error.diagnostics
             continue
-        if path.suffix.lower() == backend.SUFFIX and hasattr(backend, "extract"):
-            recorded: Recorded | None = backend.extract(path)
-            return recorded
+        if path.suffix.lower() == backend.SUFFIX and backend.extract is not None:
+            return backend.extract(path)
     if missing:
         message = f"no target that works here reads files that end in '{path.suffix}': {missing[0].message}"
         raise Unavailable(replace(missing[0], message=message))
     raise UsageError(Diagnostic("E0802", f"no target reads files that end in '{path.suffix}'"))
 
 
-def rule(table: Mapping[type[Kind], Rule], kind: type[Kind], target: str) -> Rule:
+def rule(table: Mapping[type[ops.Kind], Rule], kind: type[ops.Kind], target: str) -> Rule:
     """How a target writes an op. Raises Unavailable for an op that its table lacks, as one of somebody else's may be."""
     if kind not in table:
         raise Unavailable(Diagnostic("E0901", f"the target '{target}' has no rule for the op '{kind.word}'"))

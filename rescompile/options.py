@@ -16,7 +16,7 @@ _NAMES = {int: "an integer", float: "a number", str: "text", bool: "true or fals
 @dataclass(frozen=True, slots=True)
 class Option:
     """An option: its type, its default, what it does, and the values that it may have. One with `choices` has the first of them
-    where it is given without a value."""
+    where it is given without a value. `metavar` and `flag` are for the command line, where it is `--name` otherwise."""
 
     name: str
     type: type[Any]
@@ -25,6 +25,8 @@ class Option:
     minimum: int | None = None
     maximum: int | None = None
     choices: tuple[str, ...] = ()
+    metavar: str | None = None
+    flag: str | None = None
 
     @property
     def values(self) -> str:

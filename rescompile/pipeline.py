@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from rescompile import backend as door
@@ -20,8 +21,19 @@ from rescompile.weights import Array, Weights, draw, from_arrays
 
 WeightSource = Mapping[str, Array] | str | os.PathLike[str] | None
 
-#: The targets in which zeros that a pass puts among weights would not stay zeros, and why.
-_FILLED = {"source": "the source draws its own weights", "torch": "a module that is trained fills them"}
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be compiled, to which target, with which weights; `build` has the meaning of each."""
+
+    spec: Spec | Network | str | os.PathLike[str]
+    target: str
+    weights: WeightSource = None
+    seed: int = 0
+    structure_only: bool = False
+    calibrate: str | int | os.PathLike[str] | Array | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    say: Callable[[str], None] = warnings.warn
 
 
 def build(
@@ -47,61 +59,86 @@ def build(
     Raises SpecError, CheckFailed where weights do not fit, UsageError for wrong options or calibration data, Unavailable
     for the target or the quantiser.
     """
-    if structure_only and weights is not None:
-        raise UsageError(Diagnostic("E0802", "weights are given, and 'structure_only' leaves weights out"))
-    backend = door.load(target)
-    if target == "source" and weights is not None:
-        help = "leave them out here; the module of the source takes them by load_state_dict"
-        raise UsageError(Diagnostic("E0802", f"weights are given, and {_FILLED[target]}", help=help))
-    made_for = options.get("made_for")
-    if made_for is not None:
-        if all(option.name != "made_for" for option in backend.OPTIONS):
-            raise UsageError(Diagnostic("E0802", f"recipes are for ONNX files, and the target is '{target}'"))
-        options = {**recipes.options(made_for, options.get("precision")), **options}
-    keywords = {step.keyword for step in PASSES}
-    for_passes = {key: value for key, value in options.items() if key in keywords}
-    for_backend = door.checked(backend, target, {key: value for key, value in options.items() if key not in keywords})
-    int8 = target == "onnx" and for_backend["precision"] == "int8"
-    if calibrate is not None and not int8:
-        raise UsageError(
-            Diagnostic("E0802", "calibration data are for an ONNX file in int8", help="add --precision int8")
-        )
-    if int8:
-        if structure_only:
-            raise UsageError(Diagnostic("E0802", "an int8 file has weights: their scales are in it"))
-        if for_passes.get("fold_batchnorm") is False:
-            raise UsageError(
-                Diagnostic("E0802", "norms are folded in an int8 file", help="leave --no-fold-batchnorm out")
-            )
-        for_passes["fold_batchnorm"] = True  # a norm between two convolutions would be computed in floats
-        scheme = recipes.scheme(made_for)
-    for step in PASSES:
-        if step.made_of_weights and for_passes.get(step.keyword) and (structure_only or target in _FILLED):
-            what = _FILLED.get(target, "there are none without weights")
-            message = f"--{step.name} puts zeros among the weights, and {what}"
-            raise UsageError(Diagnostic("E0802", message, help=f"leave --{step.name} out"))
-    if isinstance(spec, str | os.PathLike):
-        spec = load(spec)
+    return compile(Request(spec, target, weights, seed, structure_only, calibrate, options, say))
+
+
+def compile(request: Request) -> door.Artifact:
+    """The artifact that was asked for. Raises as `build` does."""
+    backend = door.load(request.target)
+    _check_weights(request, backend)
+    options = _with_recipe(request, backend)
+    for_passes = {step.keyword: options[step.keyword] for step in PASSES if step.keyword in options}
+    for_backend = {name: value for name, value in options.items() if name not in for_passes}
+    for_backend = door.checked(backend, request.target, for_backend)
+    int8 = backend.rewritten is not None and for_backend.get("precision") == "int8"
+    if request.calibrate is not None and not int8:
+        message = "calibration data are for an ONNX file in int8"
+        raise UsageError(Diagnostic("E0802", message, help="add --precision int8"))
+    scheme = _scheme(request, for_passes) if int8 else ""
+    _check_zeros(request, backend, for_passes)
+    spec = load(request.spec) if isinstance(request.spec, str | os.PathLike) else request.spec
     network = spec if isinstance(spec, Network) else elaborate(spec)
-    data = calibration.data(calibrate, network, seed) if int8 else None
-    given: Weights | None = None
-    if not structure_only:
-        given = _weights(weights, network, seed, say)
-    network, given = apply(network, given, for_passes)
-    if data is not None and given is not None:
+    data = calibration.data(request.calibrate, network, request.seed) if int8 else None
+    weights = None if request.structure_only else _weights(request, network)
+    network, weights = apply(network, weights, {**for_passes, **({"fold_batchnorm": True} if int8 else {})})
+    if data is not None and weights is not None:
         from rescompile.quantize import quantizer  # only this needs it
 
-        return quantizer.artifact(network, given, data, scheme, **for_backend)
-    return backend.emit(network, given, **for_backend)
+        return quantizer.artifact(backend, network, weights, data, scheme, **for_backend)
+    return backend.emit(network, weights, **for_backend)
 
 
-def _weights(weights: WeightSource, network: Network, seed: int, say: Callable[[str], None]) -> Weights:
+def _check_weights(request: Request, backend: door.Backend) -> None:
+    """Raises UsageError for weights that would be lost."""
+    if request.weights is None:
+        return
+    if request.structure_only:
+        raise UsageError(Diagnostic("E0802", "weights are given, and 'structure_only' leaves weights out"))
+    if backend.IGNORES_WEIGHTS:
+        help = "leave them out here; the module of the source takes them by load_state_dict"
+        raise UsageError(Diagnostic("E0802", f"weights are given, and {backend.IGNORES_WEIGHTS}", help=help))
+
+
+def _with_recipe(request: Request, backend: door.Backend) -> Mapping[str, Any]:
+    """The options of a request, with those of its recipe where others are not given."""
+    made_for = request.options.get("made_for")
+    if made_for is None:
+        return request.options
+    if not backend.RECIPE_OPTIONS:
+        message = f"recipes are for ONNX files, and the target is '{request.target}'"
+        raise UsageError(Diagnostic("E0802", message))
+    allowed = {*backend.RECIPE_OPTIONS, *(step.keyword for step in PASSES)}
+    recipe = recipes.options(made_for, request.options.get("precision"))
+    return {**{name: value for name, value in recipe.items() if name in allowed}, **request.options}
+
+
+def _scheme(request: Request, for_passes: Mapping[str, Any]) -> str:
+    """The scheme of an int8 file. Raises UsageError for what such a file cannot be."""
+    if request.structure_only:
+        raise UsageError(Diagnostic("E0802", "an int8 file has weights: their scales are in it"))
+    if for_passes.get("fold_batchnorm") is False:  # a norm between two convolutions would be computed in floats
+        message = "norms are folded in an int8 file"
+        raise UsageError(Diagnostic("E0802", message, help="leave --no-fold-batchnorm out"))
+    return recipes.scheme(request.options.get("made_for"))
+
+
+def _check_zeros(request: Request, backend: door.Backend, for_passes: Mapping[str, Any]) -> None:
+    """Raises UsageError for a pass that puts zeros among weights which would not stay zeros."""
+    reason = backend.FILLS_ZEROS or ("there are none without weights" if request.structure_only else "")
+    for step in PASSES:
+        if reason and step.made_of_weights and for_passes.get(step.keyword):
+            message = f"--{step.name} puts zeros among the weights, and {reason}"
+            raise UsageError(Diagnostic("E0802", message, help=f"leave --{step.name} out"))
+
+
+def _weights(request: Request, network: Network) -> Weights:
+    weights = request.weights
     if weights is None:
-        return draw(network, seed)
+        return draw(network, request.seed)
     if isinstance(weights, str | os.PathLike):
         from rescompile.weights import checkpoints  # only this needs it
 
-        return checkpoints.load(weights, network, say)
+        return checkpoints.load(weights, network, request.say)
     if not isinstance(weights, Mapping):
         message = f"weights are a file or a mapping from names to arrays, and this is a {type(weights).__name__}"
         help = "give its state_dict()" if hasattr(weights, "state_dict") else None

@@ -1,15 +1,23 @@
 """PyTorch: how its source is spelled, live modules, and programs that load without rescompile.
 
-The package imports no torch, so that the target `source` needs none; what the target `torch` has comes with `module`.
+The package itself only declares the target `torch`, so that the options of `build` are known without torch, and the target
+`source`, whose spellings are here, needs none.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from rescompile.backend import Option, lazily
 
-REQUIRES = ("torch",)
+SUFFIX = ".pt2"
+OPTIONS = (
+    Option("batch", int, None, "Fix the batch to this size. Default: free.", 1, 1 << 16),
+    Option("dynamic", str, None, "Axes of the image to leave free: height,width, or one of them.", metavar="AXES"),
+)
+REQUIRES = {"torch": "pip install 'rescompile[torch]'"}
+EVALUATION_REQUIRES: dict[str, str] = {}
+IGNORES_WEIGHTS = ""
+FILLS_ZEROS = "a module that is trained fills them"
+RECIPE_OPTIONS: tuple[str, ...] = ()
+rewritten = None
 
-
-def __getattr__(name: str) -> Any:
-    return getattr(import_module(".module", __name__), name)
+__getattr__ = lazily(f"{__name__}.module")

@@ -16,7 +16,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,33 +26,22 @@ import torch
 from torch import nn
 
 from rescompile.analysis.dynamic_shapes import AXES, Free, sizes
-from rescompile.backend import Artifact, Option, Recorded, origin
+from rescompile.backend import Artifact, Recorded, origin
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
 from rescompile.files import checksum
 from rescompile.files.output import File
 from rescompile.ir.network import LOGITS, Network, parameters
 from rescompile.weights import Weights, safetensors_file
 
-from ..source import source
+from . import SUFFIX
+from .source_file import source
 
-SUFFIX = ".pt2"
-OPTIONS = (
-    Option("batch", int, None, "a fixed batch size (default: dynamic)", 1, 1 << 16),
-    Option("dynamic", str, None, "axes of the image to leave free: height,width"),
-)
 _EXTRA = "rescompile.json"
-
-
-@dataclass(frozen=True, slots=True)
-class ModuleArtifact(Artifact):
-    """An artifact whose `module` is the live network, in evaluation mode."""
-
-    module: nn.Module | None = None
 
 
 def emit(
     network: Network, weights: Weights | None, *, batch: int | None = None, dynamic: str | None = None
-) -> ModuleArtifact:
+) -> Artifact:
     """The module of a network, with these weights; without any it is on the meta device, where it costs nothing.
 
     With `dynamic` the program is exported at once: which sizes it takes is only known then. Raises UsageError where an axis
@@ -79,7 +68,7 @@ def emit(
     )
     options = [option for option in told if option is not None]
     record = {"text": network.text, "sha256": network.sha256, "passes": list(network.passes), "options": options}
-    return ModuleArtifact(network, SUFFIX, lambda name: _files(network, module, name, program, record), facts, module)
+    return Artifact(network, SUFFIX, lambda name: _files(network, module, name, program, record), facts, module)
 
 
 def make(network: Network, weights: Weights | None = None) -> nn.Module:
@@ -233,30 +222,15 @@ def extract(path: Path) -> Recorded | None:
         raise UsageError(Diagnostic("E0801", f"what {path} records beside its program cannot be read")) from None
 
 
-# --- for `verify` -----------------------------------------------------------------------------------------------------
+# --- for `verify`, and for gradients ----------------------------------------------------------------------------------
 
 
 def evaluate(
-    network: Network, weights: Weights, x: np.ndarray[Any, Any], double: bool = False
+    network: Network, weights: Weights, x: np.ndarray[Any, Any], **options: Any
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """The outputs in evaluation mode, by name; in float64 if `double`."""
+    """The outputs of the module in evaluation mode, by name. A module takes any batch and size, so `options` change nothing."""
     module = make(network, weights).eval()
-    value = torch.from_numpy(x)
     with torch.no_grad():
-        outputs = module.double()(value.double()) if double else module(value)
+        outputs = module(torch.from_numpy(x))
     named = outputs if isinstance(outputs, dict) else {LOGITS: outputs}
     return {name: output.numpy() for name, output in named.items()}
-
-
-def calibrated(network: Network, weights: Weights, seed: int = 0, batch: int = 8) -> dict[str, np.ndarray[Any, Any]]:
-    """The weights, with the statistics of norms taken from one seeded batch: what comes out of each is of size one."""
-    module = make(network, weights).double().eval()
-    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
-    for norm in norms:
-        norm.train()  # all else stays as it is: nothing is dropped
-        norm.momentum = 1.0
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        module(torch.randn(batch, *network.input, generator=generator, dtype=torch.float64))
-    state = module.state_dict()
-    return {key: state[key].numpy().astype(parameter.dtype) for key, parameter in parameters(network) if key in state}

@@ -7,6 +7,7 @@ import itertools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ import numpy as np
 from rescompile import backend as door
 from rescompile.analysis.cost import cost
 from rescompile.bench import modules, peers
+from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import Network
 from rescompile.ir.ops import Shape
 from rescompile.passes import PASSES, apply
 from rescompile.passes import options as passes_of
 from rescompile.quantize import calibration, quantizer
 from rescompile.runtimes import recipes
-from rescompile.runtimes.verify import trial
 from rescompile.weights import Array, Weights
+from rescompile.weights.statistics import trial
 
 #: An input repeats after this many images: the outputs of an image do not depend on the others, and float64 is slow.
 DISTINCT = 4
@@ -30,11 +32,12 @@ DISTINCT = 4
 
 @dataclass(frozen=True, slots=True)
 class BenchModel:
-    """A network that can be timed. `base` is the module that computes the reference, `timed` the one that is timed: the same
-    network after exact passes. `write` writes the ONNX file for an input in a form (`form_of`) to a folder, once, and returns
+    """A network that can be timed. `exact` returns the outputs in float64, `base` is the module in float32, `timed` the one that
+    is timed: the same network after exact passes. `write` writes the ONNX file for an input in a form (`form_of`) to a folder, once, and returns
     its path."""
 
     name: str
+    exact: Callable[[Array], Mapping[str, Array]]
     base: Any
     timed: Any
     write: Callable[[Path, Array, str], Path]
@@ -68,7 +71,8 @@ def of_spec(network: Network, options: Mapping[str, Any], seed: int, label: str 
     total = cost(compiled)
     name = f"{compiled.name} {label}".rstrip()
     return BenchModel(
-        name, base, torch.make(compiled, folded).eval() if exact else base, _writer(name, compiled, folded, exact, seed),
+        name, lambda x: interpret(network, weights, x), base, torch.make(compiled, folded).eval() if exact else base,
+        _writer(name, compiled, folded, exact, seed),
         compiled.input, total.parameters, total.macs, compiled.sha256, compiled.passes, compiled,
     )  # fmt: skip
 
@@ -92,7 +96,7 @@ def _writer(
             assert folded is not None
             data = calibration.drawn(network.input, calibration.COUNT, seed)
             options = door.checked(onnx, "onnx", {"batch": len(x), "precision": "int8"})
-            quantizer.artifact(compiled, folded, data, recipes.scheme(form), **options).write(path)
+            quantizer.artifact(onnx, compiled, folded, data, recipes.scheme(form), **options).write(path)
         else:
             options = door.checked(onnx, "onnx", {"batch": len(x), "precision": form})
             onnx.emit(network, weights, **options).write(path)
@@ -127,7 +131,8 @@ def of_peer(text: str, shape: Shape, seed: int, exporter: str) -> BenchModel:
         "exporter": f"torch.onnx.export, {exporter}, opset {modules.EXPORTERS[exporter]}",
         "exported_with": versions,
     }
-    return BenchModel(text, module, module, write, shape, parameters, macs, facts=facts)
+    exact = partial(modules.outputs, module, double=True)
+    return BenchModel(text, exact, module, module, write, shape, parameters, macs, facts=facts)
 
 
 def _once(name: str, make: Callable[[Path, Array, str], None]) -> Callable[[Path, Array, str], Path]:

@@ -11,7 +11,7 @@ from rescompile.bench import modules
 from rescompile.bench.models import DISTINCT, BenchModel
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic
 from rescompile.ir.precision import PRECISIONS
-from rescompile.runtimes.verify import TIMES, floor, relative_error
+from rescompile.runtimes.accuracy import TIMES, floor, relative_error
 from rescompile.weights import Array
 
 
@@ -24,7 +24,7 @@ class Reference:
         self._distinct = x[:DISTINCT]
         self._in_range: set[str] = set()
         self.check_range("fp32")
-        self._exact = modules.outputs(model.base, self._distinct, double=True)
+        self._exact = model.exact(self._distinct)
         self._plain = relative_error(modules.outputs(model.base, self._distinct), self._exact)
         self._eager: dict[str, float] = {"fp32": self._plain}
 

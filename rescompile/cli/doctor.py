@@ -60,17 +60,11 @@ def _tried(runtime: Any) -> dict[str, Any]:
 def _targets() -> list[dict[str, Any]]:
     """The targets of `build`, and whether they can be loaded."""
     from rescompile import backend
-    from rescompile.diagnostics.errors import Unavailable
 
     found = []
     for name in backend.targets():
-        reason = needs = None
-        try:
-            backend.load(name)
-        except Unavailable as error:
-            reason, needs = error.diagnostics[0].message, error.diagnostics[0].help
-        except Exception as error:  # a framework that is installed and broken
-            reason = f"{type(error).__name__}: {str(error)[:300]}"
+        problem = backend.missing(name)
+        reason, needs = (problem.message, problem.help) if problem else (None, None)
         found.append({"name": name, "works": reason is None, "reason": reason, "needs": needs, "precisions": []})
     return found
 

@@ -180,9 +180,10 @@ def _weights(network: Network, file: str | None, seed: int) -> Weights:
         from rescompile.weights import checkpoints
 
         return checkpoints.load(file, network, say)
-    from rescompile.runtimes.path_gradients import calibrated
+    from rescompile.weights import draw
+    from rescompile.weights.statistics import calibrated
 
-    return calibrated(network, seed)
+    return calibrated(network, draw(network, seed), seed)
 
 
 def _array(option: str, name: str) -> Array:

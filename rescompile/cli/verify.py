@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,7 +19,10 @@ from rescompile.cli.options import (
 )
 from rescompile.cli.reporting import print_json, say
 from rescompile.cli.specs import elaborated
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
+
+if TYPE_CHECKING:
+    from rescompile.runtimes.verify import Verdict
 
 
 @with_passes
@@ -63,52 +66,67 @@ def verify(
 
     With --dynamic the targets leave these axes free, and are compared at another size than the spec's.
     """
-    from rescompile.runtimes.verify import TARGETS, other_size
-    from rescompile.runtimes.verify import verify as verdicts
+    from rescompile.runtimes.verify import Request, verify
 
-    chosen = words("runtime", runtime) if runtime is not None else []
-    names = words("targets", targets) if targets is not None else [] if runtime is not None else TARGETS
+    runtimes = words("runtime", runtime) if runtime is not None else []
     precisions = words("precision", "fp32" if precision is None else precision)
+    chosen = words("targets", targets) if targets is not None else [] if runtimes else _installed()
     _, network = elaborated(spec, set, features)
     loaded = None
     if weights is not None:
         from rescompile.weights import checkpoints
 
         loaded = checkpoints.load(weights, network, say)
-    if precision is not None and runtime is None:
+    if precision is not None and not runtimes:
         raise UsageError(Diagnostic("E0802", "--precision is that of runtimes", help="say which: --runtime ort-cpu"))
-    if dynamic is not None and runtime is not None:
+    if dynamic is not None and runtimes:
         message = "--dynamic and --runtime exclude one another: a runtime is given a file of one size"
         raise UsageError(Diagnostic("E0802", message))
-    shape = [batch, *(network.input if dynamic is None else other_size(network, dynamic))]
+    request = Request(network, chosen, seed, batch, loaded, passes, runtimes, precisions, dynamic)
+    shape = list(request.shape)
     if dynamic is not None and not as_json:
         print(f"input {shape}")
-    found: list[Any] = []
-    widths = max(map(len, ("runtime", *chosen))), len("precision")
-
-    def shown(target: str, runtime: str, precision: str, rest: str) -> None:
-        where = f"{runtime:<{widths[0]}}  {precision:<{widths[1]}}  " if chosen else ""
-        print(f"{target:<8}  {where}{rest}")
-
-    for verdict in verdicts(network, names, seed, batch, loaded, passes, chosen, precisions, dynamic):
-        if not as_json and not found:
-            shown("target", "runtime", "precision", f"{'error':>9}  {'bound':>9}")
-        found.append(verdict)
+    verdicts: list[Verdict] = []
+    for verdict in verify(request):
         if not as_json:
-            ending = ("ok" if verdict.passed else "differs") + (f"  first in {verdict.first}" if verdict.first else "")
-            figures = f"{verdict.error:9.2e}  {verdict.bound:9.2e}  {ending}"
-            shown(verdict.target, verdict.runtime or "", verdict.precision, figures)
-    passed = all(verdict.passed for verdict in found)
+            _print(verdict, runtimes, first=not verdicts)
+        verdicts.append(verdict)
+    passed = all(verdict.passed for verdict in verdicts)
     if as_json:
         listed = [
             {
                 "target": v.target, "runtime": v.runtime, "precision": v.precision, "error": v.error, "bound": v.bound,
                 "passed": v.passed, "first": v.first, "facts": v.facts,
             }
-            for v in found
+            for v in verdicts
         ]  # fmt: skip
         print_json({"name": network.name, "input": shape, "passed": passed, "targets": listed})
     else:
         print("PASSED" if passed else "FAILED")
     if not passed:
         raise typer.Exit(1)
+
+
+def _installed() -> list[str]:
+    """Every target that can be verified here; what others lack is reported. Raises Unavailable where there is none."""
+    from rescompile import backend
+
+    found = {target: backend.missing(target, evaluation=True) for target in backend.targets()}
+    lacking = {target: reason for target, reason in found.items() if reason is not None}
+    for target, reason in lacking.items():
+        say(f"{target} is not verified: {reason.message}" + (f" ({reason.help})" if reason.help else ""))
+    if len(lacking) == len(found):
+        raise Unavailable(Diagnostic("E0901", "no target can be verified here", help="pip install 'rescompile[run]'"))
+    return [target for target in found if target not in lacking]
+
+
+def _print(verdict: Verdict, runtimes: list[str], first: bool) -> None:
+    """One row of the table, below its head if it is the first."""
+    ending = ("ok" if verdict.passed else "differs") + (f"  first in {verdict.first}" if verdict.first else "")
+    figures = f"{verdict.error:9.2e}  {verdict.bound:9.2e}  {ending}"
+    rows = [("target", "runtime", "precision", f"{'error':>9}  {'bound':>9}")] if first else []
+    rows.append((verdict.target, verdict.runtime or "", verdict.precision, figures))
+    width = max(map(len, ("runtime", *runtimes)))
+    for target, runtime, precision, rest in rows:
+        where = f"{runtime:<{width}}  {precision:<{len('precision')}}  " if runtimes else ""
+        print(f"{target:<8}  {where}{rest}")

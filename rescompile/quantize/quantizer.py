@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from rescompile import backend as door
+from rescompile.backend import Artifact, Backend
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic, RescompileError, Unavailable
 from rescompile.ir.network import INPUT, LOGITS, Network
 from rescompile.quantize.calibration import Data
 from rescompile.runtimes.ort_session import PROVIDERS, brief, evaluate, library, opened
+from rescompile.version import __version__
 from rescompile.weights import Array, Weights
 
 EXTRA = "pip install 'rescompile[quantize]'"
@@ -62,11 +63,11 @@ class QuantizationError:
     agreed: int | None
 
 
-def artifact(network: Network, weights: Weights, data: Data, scheme: str, **options: Any) -> door.Artifact:
-    """The int8 ONNX file of a network whose norms are folded already. `options` are those of the target onnx.
+def artifact(backend: Backend, network: Network, weights: Weights, data: Data, scheme: str, **options: Any) -> Artifact:
+    """The int8 ONNX file of a network whose norms are folded already. `options` are those of the backend, which writes ONNX files.
 
     Raises Unavailable where the quantiser is missing, CheckFailed for activations that are not finite."""
-    backend: Any = door.load("onnx")
+    assert backend.rewritten is not None
     _quantiser()
     with tempfile.TemporaryDirectory() as folder:
         plain, path = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
@@ -79,7 +80,7 @@ def artifact(network: Network, weights: Weights, data: Data, scheme: str, **opti
     if validation.error is not None and not math.isfinite(validation.error):
         raise _not_finite(network.name)
     fix(model, options["batch"] or "batch")
-    model.producer_name, model.producer_version = backend.PRODUCER
+    model.producer_name, model.producer_version = "rescompile", __version__
     record = {
         "data": data.description,
         "inputs": len(data.calibration),
@@ -90,10 +91,7 @@ def artifact(network: Network, weights: Weights, data: Data, scheme: str, **opti
     }
     facts = {"calibration": record, "int8": asdict(validation)}
     content = model.SerializeToString(deterministic=True)
-    written: door.Artifact = backend.rewritten(
-        network, weights, content, len(model.graph.node), record, facts, **options
-    )
-    return written
+    return backend.rewritten(network, weights, content, len(model.graph.node), record, facts, **options)
 
 
 def convert(model: Path, inputs: Iterable[Array], scheme: Scheme, name: str) -> Any:

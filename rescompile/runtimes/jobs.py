@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
-from typing import Any
 
 from rescompile import backend as door
 from rescompile.ir.network import Network
@@ -14,14 +14,16 @@ from rescompile.weights import Array, Weights
 def job(
     runtime: Runtime, network: Network, weights: Weights, x: Array, precision: str, folder: Path, threads: int | None = None
 ) -> Job:  # fmt: skip
-    """The job of running a network on an input: an ONNX file in `folder`, of fixed batch and in float16 where that is the
-    precision, or what makes the module. Raises Unavailable where the target that it needs is not there."""
-    model = None
-    if runtime.takes == "onnx":
-        model = folder / f"{network.name}.onnx"
-        onnx = door.load("onnx")
-        given = {"batch": len(x), "precision": "fp16" if precision == "fp16" else "fp32"}
-        onnx.emit(network, weights, **door.checked(onnx, "onnx", given)).write(model)
-        return Job(network.name, model, None, x, precision, threads)
-    torch: Any = door.load("torch")
-    return Job(network.name, None, lambda: torch.make(network, weights).eval(), x, precision, threads)
+    """The job of running a network on an input: a live module where the runtime's target makes one, else a file in `folder`, of
+    fixed batch and in float16 where that is the precision. Raises Unavailable where the target is missing."""
+    backend = door.load(runtime.takes)
+    wanted = {"batch": len(x), "precision": "fp16" if precision == "fp16" else "fp32"}
+    known = {option.name for option in backend.OPTIONS}
+    given = {name: value for name, value in wanted.items() if name in known}
+    options = door.checked(backend, runtime.takes, given)
+    artifact = backend.emit(network, weights, **options)
+    if artifact.module is not None:  # a runtime may change in place what it is given
+        return Job(network.name, None, lambda: copy.deepcopy(artifact.module), x, precision, threads)
+    model = folder / (network.name + backend.SUFFIX)
+    artifact.write(model)
+    return Job(network.name, model, None, x, precision, threads)

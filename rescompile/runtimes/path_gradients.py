@@ -21,12 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from rescompile import backend
 from rescompile.analysis.paths import Paths, Unit, entered, paths
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
 from rescompile.ir.network import Network, Op, Parallel, Series, walk
 from rescompile.ir.traversal import FoldRules, fold
-from rescompile.weights import Array, Weights, draw, from_arrays
+from rescompile.weights import Array, Weights
 
 #: How many paths of a length are measured; the paper measures 1000.
 SAMPLES = 32
@@ -96,13 +95,6 @@ def unravelling() -> Any:
     except ImportError as error:
         message = f"gradients are computed by torch, which cannot be loaded: {error}"
         raise Unavailable(Diagnostic("E0902", message, help="pip install 'rescompile[torch]'")) from None
-
-
-def calibrated(network: Network, seed: int = 0) -> Weights:
-    """New weights with the statistics of norms taken from one seeded batch: an untrained network that neither fades nor
-    overflows. Raises Unavailable where torch is missing."""
-    torch: Any = backend.load("torch")
-    return from_arrays(torch.calibrated(network, draw(network, seed), seed), network)
 
 
 def path_gradients(

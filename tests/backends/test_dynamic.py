@@ -31,8 +31,10 @@ from rescompile.analysis.dynamic_shapes import Extent, Free, Sizes, _agreement, 
 from rescompile.diagnostics.errors import ShapeError, SpecError, Unavailable, UsageError
 from rescompile.ir.network import Network, Op, walk
 from rescompile.ir.ops import Axis, Conv, Kind, MaxPool
-from rescompile.runtimes.verify import FLOOR, TIMES, relative_error, tap_all, trial
+from rescompile.runtimes.accuracy import FLOOR, TIMES, relative_error
+from rescompile.runtimes.verify import tap_all
 from rescompile.weights import from_arrays
+from rescompile.weights.statistics import trial
 
 Array = NDArray[Any]
 BOTH = "height,width"

@@ -11,6 +11,7 @@ import pickle
 import pkgutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -27,7 +28,7 @@ import pytest
 import yaml
 
 import rescompile
-from rescompile.backend import Artifact, built_in
+from rescompile.backend import DEFAULTS, Artifact, built_in
 from rescompile.backend import load as load_backend
 from rescompile.diagnostics.errors import CheckFailed, SpecError, Unavailable, UsageError
 from rescompile.ir import ops
@@ -298,9 +299,7 @@ def test_every_built_in_backend_keeps_the_protocol() -> None:
 BACKEND = '''
 """A target that lists the ops of a network with the sum of each weight."""
 
-from rescompile.backend import Artifact, Option, Recorded
-from rescompile.ir.network import Op, walk
-from rescompile.files.output import File
+from rescompile.backend import Artifact, File, Op, Option, Recorded, interpret, walk
 
 SUFFIX = ".txt"
 OPTIONS = (Option("width", int, 20, "columns of a name", 1, 80), Option("upper", bool, False, "in capitals"))
@@ -320,6 +319,11 @@ def emit(network, weights, **options):
     return Artifact(network, SUFFIX, lambda name: [File(name, lambda: [text.encode()])], {"lines": len(lines)})
 
 
+def evaluate(network, weights, x, **options):
+    """What the interpreter computes in float32: a target that is right."""
+    return interpret(network, weights, x, "fp32")
+
+
 def extract(path):
     """The comments at its end."""
     sha256, *lines = [line.removeprefix("# ") for line in path.read_text().splitlines() if line.startswith("#")]
@@ -327,18 +331,34 @@ def extract(path):
 '''
 
 
+#: Backends that differ from this one in `evaluate` alone.
+OTHERS = {
+    "rescompile_doubling": """
+        def evaluate(network, weights, x, **options):
+            return {name: 2 * value for name, value in interpret(network, weights, x, "fp32").items()}
+    """,
+    "rescompile_forgetful": "def evaluate(network, weights, x, **options):\n    return {}\n",
+    "rescompile_failing": "def evaluate(network, weights, x, **options):\n    raise KeyError('conv1')\n",
+    "rescompile_lacking": "EVALUATION_REQUIRES = {'a_runtime_that_is_not_here': 'pip install a-runtime'}\n",
+}
+
+
 @pytest.fixture
 def foreign(tmp_path: Path) -> Path:
-    """A folder as pip would leave it: two modules, and a distribution that names them as backends."""
+    """A folder as pip would leave it: modules, and a distribution that names them as backends."""
     folder = tmp_path / "site"
     distribution = folder / "rescompile_listing-1.0.dist-info"
     distribution.mkdir(parents=True)
     (folder / "rescompile_listing.py").write_text(BACKEND)
     (folder / "rescompile_broken.py").write_text("import a_framework_that_is_not_here\n")
     (distribution / "METADATA").write_text("Metadata-Version: 2.1\nName: rescompile-listing\nVersion: 1.0\n")
-    (distribution / "entry_points.txt").write_text(
-        "[rescompile.backends]\nlisting = rescompile_listing\nbroken = rescompile_broken\n"
-    )
+    for name, text in OTHERS.items():
+        (folder / f"{name}.py").write_text(
+            f"from rescompile_listing import *\nfrom rescompile.backend import interpret\n{textwrap.dedent(text)}"
+        )
+    names = ["listing", "broken", *(name.removeprefix("rescompile_") for name in OTHERS)]
+    lines = [f"{name} = rescompile_{name}" for name in names]
+    (distribution / "entry_points.txt").write_text("\n".join(["[rescompile.backends]", *lines, ""]))
     return folder
 
 
@@ -440,3 +460,94 @@ def test_no_import_circle() -> None:
         sorter.prepare()
     except CycleError as error:
         pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+# --- its verification -------------------------------------------------------------------------------------------------
+
+
+def test_a_third_party_is_verified(foreign: Path) -> None:
+    """By its `evaluate`, with no word of it in rescompile."""
+    done = command(foreign, "verify", "resnet20_cifar", "--targets", "listing,onnx", "--json")
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    assert [(each["target"], each["passed"]) for each in data["targets"]] == [("listing", True), ("onnx", True)]
+
+
+@pytest.mark.parametrize("target", ["doubling", "forgetful"])
+def test_a_wrong_third_party_fails_by_name(foreign: Path, target: str) -> None:
+    """One that computes something else, or leaves an output out; the first part that differs is named too."""
+    done = command(foreign, "verify", "resnet20_cifar", "--targets", f"listing,{target}")
+    assert done.returncode == 1, done.stderr
+    rows = {line.split()[0]: line for line in done.stdout.splitlines() if line}
+    assert rows["listing"].split()[-1] == "ok"
+    assert "differs  first in conv1" in rows[target]
+    assert done.stdout.splitlines()[-1] == "FAILED"
+
+
+def test_by_default_all_that_can_be_evaluated_are_verified(foreign: Path) -> None:
+    """Those of third parties too; what keeps the others from it is said."""
+    (foreign / "rescompile_doubling.py").unlink()
+    (foreign / "rescompile_forgetful.py").unlink()
+    (foreign / "rescompile_failing.py").unlink()
+    done = command(foreign, "verify", "plain_mnist_fc_10", "--json")
+    assert done.returncode == 0, done.stderr
+    verified = [each["target"] for each in json.loads(done.stdout)["targets"]]
+    assert verified[-1] == "listing"
+    assert set(verified[:-1]) <= set(built_in())
+    assert "lacking is not verified" in done.stderr
+    assert "pip install a-runtime" in done.stderr
+    assert "broken is not verified" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "told"),
+    [
+        ("failing", 2, "the target 'failing' cannot be evaluated: KeyError: 'conv1'"),
+        ("lacking", 4, "pip install a-runtime"),
+        ("listings", 2, "did you mean 'listing'?"),
+    ],
+)
+def test_mistakes_in_verification_of_a_third_party(foreign: Path, target: str, code: int, told: str) -> None:
+    """Each is a diagnostic, and none a traceback."""
+    done = command(foreign, "verify", "plain_mnist_fc_10", "--targets", target)
+    assert done.returncode == code, done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- the surface of backends ------------------------------------------------------------------------------------------
+
+
+def test_the_surface_of_backends() -> None:
+    """Every name of `rescompile.backend` that is promised is there, is documented, and is the one that rescompile uses."""
+    surface = importlib.import_module("rescompile.backend")
+    assert len(set(surface.__all__)) == len(surface.__all__)
+    for name in surface.__all__:
+        thing = getattr(surface, name)
+        assert name in ("INPUT", "LOGITS", "GENERATOR", "Array", "Node") or inspect.getdoc(thing), name
+    assert surface.Network is Network
+    assert surface.ops is ops
+    with pytest.raises(AttributeError, match="Netwrok"):
+        surface.Netwrok  # noqa: B018
+
+
+def test_declarations_of_backends_import_no_numpy() -> None:
+    """`build --help` lists the options of all targets, and must not take longer for it."""
+    script = """
+import importlib, sys
+import rescompile.backend as backend
+for name in backend.built_in():
+    assert importlib.import_module(f"rescompile.backends.{name}").OPTIONS
+heavy = {"numpy", "torch", "onnxruntime", "pydantic", "jinja2", "rescompile.codegen", "rescompile.ir.network"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_built_in_backends_declare_everything() -> None:
+    """Nothing is left to a default: what the core asks is answered where the target is."""
+    for target in built_in():
+        backend = importlib.import_module(f"rescompile.backends.{target}")
+        for name in DEFAULTS:
+            assert hasattr(backend, name), f"{target}: {name}"

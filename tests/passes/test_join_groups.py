@@ -26,7 +26,7 @@ from rescompile.ir.ops import Conv
 from rescompile.passes import apply, options
 from rescompile.passes import join_groups as joining
 from rescompile.runtimes import recipes
-from rescompile.runtimes.verify import verify
+from rescompile.runtimes.verify import Request, verify
 from rescompile.weights import Weights, from_arrays
 
 Array = NDArray[Any]
@@ -139,7 +139,9 @@ def test_resnext() -> None:
 def test_verified(path: Path) -> None:
     """Against the network without the pass, in every target."""
     network = rescompile.elaborate(rescompile.load(str(path)))
-    assert all(verdict.passed for verdict in verify(network, ["onnx", "torch", "source"], passes={"join_groups": 8}))
+    assert all(
+        verdict.passed for verdict in verify(Request(network, ["onnx", "torch", "source"], passes={"join_groups": 8}))
+    )
 
 
 def test_a_mistake_would_be_seen(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +149,7 @@ def test_a_mistake_would_be_seen(path: Path, monkeypatch: pytest.MonkeyPatch) ->
     right = joining._joined
     monkeypatch.setattr(joining, "_joined", lambda *given: np.roll(right(*given), 1, axis=1))
     network = rescompile.elaborate(rescompile.load(str(path)))
-    assert not any(verdict.passed for verdict in verify(network, ["onnx"], passes={"join_groups": 8}))
+    assert not any(verdict.passed for verdict in verify(Request(network, ["onnx"], passes={"join_groups": 8})))
 
 
 def test_with_forms() -> None:

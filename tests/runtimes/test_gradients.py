@@ -32,7 +32,8 @@ from rescompile.diagnostics.errors import UsageError
 from rescompile.ir.network import LOGITS, Network, Parallel, walk
 from rescompile.runtimes import path_gradients as module
 from rescompile.runtimes.path_gradients import Magnitude, PathGradients, path_gradients
-from rescompile.weights import Weights, from_arrays
+from rescompile.weights import Weights, draw, from_arrays
+from rescompile.weights.statistics import calibrated
 
 Array = NDArray[Any]
 #: Sums of at most so many paths are taken, so that a test takes seconds.
@@ -293,7 +294,7 @@ def test_measured_is_the_mean_of_all(tmp_path: Path) -> None:
 def test_seeds() -> None:
     """The same again for one seed, and another draw for another."""
     network = network_of("resnet20_cifar", "input=[3, 8, 8]")
-    weights = module.calibrated(network)
+    weights = calibrated(network, draw(network))
     first, again, other = (path_gradients(network, weights, samples=2, seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert first != other

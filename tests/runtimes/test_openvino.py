@@ -11,7 +11,6 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,16 +18,17 @@ from test_differential import Case, prepared, rms
 from typer.testing import CliRunner
 
 import rescompile
-from rescompile import backend
 from rescompile.bench import equivalent
 from rescompile.bench.models import inputs
 from rescompile.cli import app
 from rescompile.diagnostics.errors import Unavailable, UsageError
+from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import LOGITS, Network
 from rescompile.quantize import quantizer
-from rescompile.runtimes import RUNTIMES, Job, roofline, verify
+from rescompile.runtimes import RUNTIMES, Job, accuracy, roofline, verify
 from rescompile.runtimes.trial import trials
 from rescompile.weights import Weights
+from rescompile.weights.statistics import trial
 
 openvino = pytest.importorskip("openvino", reason="an optional runtime: pip install 'rescompile[openvino]'")
 pytest.importorskip("torch", reason="what bfloat16 and the commands are compared with")
@@ -163,7 +163,7 @@ def test_a_wrong_weight_would_be_seen(tmp_path: Path) -> None:
 def small() -> tuple[Network, Weights]:
     """A small network of the zoo with calibrated weights."""
     network = rescompile.elaborate(rescompile.load(NET, [SMALL]))
-    return network, verify.trial(network, 0)
+    return network, trial(network, 0)
 
 
 @pytest.mark.skipif("BF16" not in NATIVE, reason="this processor has no instructions for bfloat16")
@@ -172,7 +172,8 @@ def small() -> tuple[Network, Weights]:
 def test_bfloat16(batch: int, small: tuple[Network, Weights]) -> None:
     """As exact as torch in bfloat16 with some room, and no more exact than its bits can be: all that multiplies is bfloat16."""
     network, weights = small
-    (found,) = verify.verify(network, (), 0, batch, weights, runtimes=["openvino:threads=1"], precisions=["bf16"])
+    request = verify.Request(network, (), 0, batch, weights, runtimes=["openvino:threads=1"], precisions=["bf16"])
+    (found,) = verify.verify(request)
     assert found.passed
     assert found.error > 2.0**-12
     assert found.facts is not None
@@ -183,8 +184,9 @@ def test_bfloat16(batch: int, small: tuple[Network, Weights]) -> None:
 def test_bfloat16_is_not_made_up(small: tuple[Network, Weights]) -> None:
     """Where the processor has none, OpenVINO computes in float32 under that name, and that is refused."""
     network, weights = small
+    request = verify.Request(network, (), 0, 1, weights, runtimes=["openvino"], precisions=["bf16"])
     with pytest.raises(Unavailable, match=f"asked for bf16, and .* ran {LAYERS} in f32"):
-        list(verify.verify(network, (), 0, 1, weights, runtimes=["openvino"], precisions=["bf16"]))
+        list(verify.verify(request))
 
 
 @pytest.mark.skipif("INT8" not in NATIVE, reason="this processor has no instructions for int8")
@@ -195,13 +197,12 @@ def test_int8(small: tuple[Network, Weights], tmp_path: Path) -> None:
     network, weights = small
     path = tmp_path / "int8.onnx"
     rescompile.build(network, "onnx", weights, made_for="openvino", precision="int8", calibrate=8).write(path)
-    torch: Any = backend.load("torch")
     for batch in (1, 8):
         x = inputs(network.input, batch, 0)
-        exact = torch.evaluate(network, weights, x, double=True)
+        exact = interpret(network, weights, x)
         ready = ROW.prepare(Job(NET, path, None, x, "int8", 1), {})
-        rounding = verify.relative_error(quantizer.simulated(path, x), exact)
-        assert verify.relative_error(ready.outputs(), exact) <= 3 * rounding
+        rounding = accuracy.relative_error(quantizer.simulated(path, x), exact)
+        assert accuracy.relative_error(ready.outputs(), exact) <= 3 * rounding
         multiplied = ready.facts["multiplied"]
         assert sum(multiplied.values()) == LAYERS
         assert multiplied.get("u8", 0) + multiplied.get("i8", 0) >= LAYERS - 1

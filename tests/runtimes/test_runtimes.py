@@ -24,12 +24,14 @@ import pytest
 import rescompile
 from rescompile import backend
 from rescompile.diagnostics.errors import Unavailable, UsageError
+from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import LOGITS, Network
 from rescompile.ir.precision import PRECISIONS
 from rescompile.runtimes import RUNTIMES, Job, apart, device, find, jobs, ort_session, roofline
 from rescompile.runtimes import onnxruntime as ort_runtime
 from rescompile.runtimes import openvino as openvino_runtime
 from rescompile.weights import Array, Weights, draw
+from rescompile.weights.statistics import calibrated
 
 TORCH = pytest.importorskip("torch", reason="one of the runtimes, and the reference, is torch")
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -38,10 +40,8 @@ CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "Tensorrt
 @pytest.fixture(scope="module")
 def small() -> tuple[Network, Weights]:
     """A small network of the zoo with calibrated weights."""
-    torch: Any = backend.load("torch")
     network = rescompile.elaborate(rescompile.load("resnet20_cifar"))
-    arrays = torch.calibrated(network, draw(network))
-    return network, Weights({name: (lambda value=value: value) for name, value in arrays.items()})
+    return network, calibrated(network, draw(network))
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +61,8 @@ def job(small: tuple[Network, Weights], tmp_path_factory: pytest.TempPathFactory
 
 
 def exact(small: tuple[Network, Weights], x: Array) -> Array:
-    """The logits of torch in float64."""
-    torch: Any = backend.load("torch")
-    logits: Array = torch.evaluate(*small, x, double=True)[LOGITS]
+    """The logits of the interpreter in float64."""
+    logits: Array = interpret(*small, x)[LOGITS]
     return logits
 
 

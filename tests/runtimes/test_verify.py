@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,18 @@ import rescompile
 from rescompile import backend
 from rescompile.cli import app
 from rescompile.ir import ops
+from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import Network, Op, Series, Side, walk
 from rescompile.ir.precision import FLOATS
-from rescompile.runtimes.verify import FLOOR, floor, relative_error, tap_all, trial, verify
+from rescompile.runtimes.accuracy import FLOOR, floor, relative_error
+from rescompile.runtimes.verify import Request, tap_all, verify
+from rescompile.weights.statistics import trial
 
-pytest.importorskip("torch", reason="the reference is float64 torch")
+pytest.importorskip("torch", reason="one of the targets, and what another is run in")
 pytest.importorskip("onnxruntime", reason="one of the targets is run in ONNX Runtime")
 
 SMALL = "resnet20_cifar"
+TARGETS = ["onnx", "torch", "source"]
 
 
 def network(**settings: str) -> Network:
@@ -52,17 +58,16 @@ def changed(node: Any, path: tuple[str, ...], eps: float) -> Any:
 def test_rounding_is_not_enlarged() -> None:
     """The weights that are tried leave float32 its seven digits in fifty layers: shifts about zero, as new networks have them,
     make an error of 3e-5, under which a small mistake would hide."""
-    torch: Any = backend.load("torch")
     deep = rescompile.elaborate(rescompile.load("resnet50", ["input=[3, 64, 64]"]))
     weights, x = trial(deep, 0), np.random.default_rng(0).standard_normal((2, 3, 64, 64), np.float32)
-    exact = torch.evaluate(deep, weights, x, double=True)
-    assert relative_error(torch.evaluate(deep, weights, x), exact) < 3e-6
+    exact = interpret(deep, weights, x)
+    assert relative_error(interpret(deep, weights, x, "fp32"), exact) < 3e-6
 
 
 def test_every_target_passes() -> None:
     """A correct compiler is within the bound, which is above nothing but rounding."""
-    verdicts = list(verify(network()))
-    assert [verdict.target for verdict in verdicts] == ["onnx", "torch", "source"]
+    verdicts = list(verify(Request(network(), TARGETS)))
+    assert [verdict.target for verdict in verdicts] == TARGETS
     for verdict in verdicts:
         assert verdict.passed
         assert verdict.first is None
@@ -92,7 +97,7 @@ def long_mean(tmp_path: Path) -> Network:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_sum_of_many_values_is_no_mistake(seed: int, tmp_path: Path) -> None:
     """ONNX Runtime adds a map up value by value, and torch by pairs: three times torch's error was too little for a right file."""
-    (verdict,) = verify(long_mean(tmp_path), ["onnx"], seed=seed)
+    (verdict,) = verify(Request(long_mean(tmp_path), ["onnx"], seed=seed))
     assert verdict.passed
 
 
@@ -111,28 +116,27 @@ def test_what_a_sum_value_by_value_may_be_off() -> None:
 @pytest.mark.parametrize("options", [{"fold_batchnorm": True}, {"drop": "layer2.1"}, {"swap": "layer2.1,layer2.2"}])
 def test_passes_are_verified(options: dict[str, Any]) -> None:
     """An exact pass is held to the network without it; a lesion is another network, in every target alike."""
-    assert all(verdict.passed for verdict in verify(network(), ["onnx", "torch"], passes=options))
+    assert all(verdict.passed for verdict in verify(Request(network(), ["onnx", "torch"], passes=options)))
 
 
 @pytest.mark.parametrize("part", ["layer1.1", "layer3.0"])
 def test_the_first_wrong_part_is_named(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A backend that computes one part wrong is found out, and the part is named."""
     onnx = backend.load("onnx")
-    right = onnx.emit
+    right: Any = onnx.evaluate
     path = tuple(part.split("."))
 
-    def wrong(network: Network, weights: Any, **options: Any) -> Any:
+    def wrong(network: Network, weights: Any, x: Any, **options: Any) -> Any:
         root = network.root
         children = tuple(
             changed(child, path, 0.5) if isinstance(child, Series) and child.name == path[0] else child
             for child in root.children
         )
-        return right(
-            dataclasses.replace(network, root=dataclasses.replace(root, children=children)), weights, **options
-        )
+        other = dataclasses.replace(network, root=dataclasses.replace(root, children=children))
+        return right(other, weights, x, **options)
 
-    monkeypatch.setattr(onnx, "emit", wrong)
-    (verdict,) = verify(network(), ["onnx"])
+    monkeypatch.setattr(onnx, "evaluate", wrong)
+    (verdict,) = verify(Request(network(), ["onnx"]))
     assert not verdict.passed
     assert verdict.first == f"{part}.add"  # where the wrong branch comes out
 
@@ -140,14 +144,14 @@ def test_the_first_wrong_part_is_named(part: str, monkeypatch: pytest.MonkeyPatc
 def test_what_is_not_finite_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """An output that is no number is no small error."""
     torch = backend.load("torch")
-    right = torch.evaluate  # type: ignore[attr-defined]
+    right: Any = torch.evaluate
 
-    def wrong(network: Network, weights: Any, x: Any, double: bool = False) -> Any:
-        outputs = right(network, weights, x, double)
-        return outputs if double else {name: np.full_like(value, math.nan) for name, value in outputs.items()}
+    def wrong(network: Network, weights: Any, x: Any, **options: Any) -> Any:
+        outputs = right(network, weights, x, **options)
+        return {name: np.full_like(value, math.nan) for name, value in outputs.items()}
 
     monkeypatch.setattr(torch, "evaluate", wrong)
-    assert not all(verdict.passed for verdict in verify(network(), ["torch"]))
+    assert not all(verdict.passed for verdict in verify(Request(network(), ["torch"])))
 
 
 def test_every_part_is_tapped() -> None:
@@ -167,11 +171,60 @@ def test_command() -> None:
     assert [target["target"] for target in data["targets"]] == ["torch", "onnx"]
 
 
+WITHOUT_TORCH = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ImportError("No module named 'torch'", name="torch")
+
+sys.meta_path.insert(0, Blocked())
+from rescompile.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("words", [["--targets", "onnx"], []], ids=["onnx", "what is installed"])
+def test_without_torch(words: list[str]) -> None:
+    """An ONNX file is verified where torch is not installed, by the same reference and bound; other targets are told of."""
+    here = CliRunner().invoke(app, ["verify", SMALL, "--targets", "onnx,torch", "--json"])
+    wanted, by_torch = json.loads(here.stdout)["targets"]
+    command = [sys.executable, "-c", WITHOUT_TORCH, "verify", SMALL, *words, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)["targets"]
+    assert found == wanted
+    assert by_torch["passed"]
+    assert by_torch["bound"] == wanted["bound"]
+    assert ("source is not verified" in done.stderr) == (not words)
+
+
+def test_every_installed_target_is_verified_by_default() -> None:
+    """No list of targets is written down: it is that of the backends that can be evaluated here."""
+    data = json.loads(CliRunner().invoke(app, ["verify", SMALL, "--json"]).stdout)
+    assert [target["target"] for target in data["targets"]] == list(backend.built_in())
+
+
+def test_interpreter_agrees_with_torch_in_float64() -> None:
+    """The reference of this command is what torch computes in double precision, to rounding."""
+    import torch
+
+    maker: Any = backend.load("torch")
+    for name, size in (("resnet50", 64), ("densenet121", 64), ("inception_v3", 299)):
+        net = rescompile.elaborate(rescompile.load(name, [f"input=[3, {size}, {size}]"]))
+        weights, x = trial(net, 0), np.random.default_rng(1).standard_normal((1, *net.input))
+        with torch.no_grad():
+            wanted = maker.make(net, weights).eval().double()(torch.tensor(x))
+        wanted = wanted if isinstance(wanted, dict) else {"logits": wanted}
+        assert relative_error(interpret(net, weights, x), {key: value.numpy() for key, value in wanted.items()}) < 1e-12
+
+
 def test_command_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A difference is exit code 1, and FAILED."""
-    monkeypatch.setattr("rescompile.runtimes.verify.TIMES", 0)
-    monkeypatch.setattr("rescompile.runtimes.verify.FLOOR", 0.0)
-    monkeypatch.setattr("rescompile.runtimes.verify.UNIT", 0.0)
+    monkeypatch.setattr("rescompile.runtimes.accuracy.TIMES", 0)
+    monkeypatch.setattr("rescompile.runtimes.accuracy.FLOOR", 0.0)
+    monkeypatch.setattr("rescompile.runtimes.accuracy.UNIT", 0.0)
     done = CliRunner().invoke(app, ["verify", SMALL, "--targets", "onnx"])
     assert done.exit_code == 1
     assert done.output.splitlines()[-1] == "FAILED"
@@ -179,7 +232,7 @@ def test_command_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_error_that_is_infinite_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
     """JSON has no infinity, and an output that is missing is infinitely far off."""
-    monkeypatch.setattr("rescompile.runtimes.verify.relative_error", lambda outputs, exact: float("inf"))
+    monkeypatch.setattr("rescompile.runtimes.accuracy.relative_error", lambda outputs, exact: float("inf"))
     done = CliRunner().invoke(app, ["verify", SMALL, "--targets", "onnx", "--json"])
     assert done.exit_code == 1
     data = json.loads(done.stdout, parse_constant=pytest.fail)
@@ -197,8 +250,10 @@ def test_an_unknown_target_is_refused() -> None:
 
 
 def test_runtimes_and_precisions_pass() -> None:
-    """Each runtime in each precision that it has, held to plain torch in the same: bfloat16 may be further off."""
-    verdicts = list(verify(network(), [], runtimes=["ort-cpu", "torch-cpu:channels_last"], precisions=["fp32", "bf16"]))
+    """Each runtime in each precision that it has, compared with the interpreter in the same: bfloat16 may be further off."""
+    verdicts = list(
+        verify(Request(network(), [], runtimes=["ort-cpu", "torch-cpu:channels_last"], precisions=["fp32", "bf16"]))
+    )
     assert [(verdict.target, verdict.runtime, verdict.precision) for verdict in verdicts] == [
         ("onnx", "ort-cpu", "fp32"),
         ("torch", "torch-cpu:channels_last", "fp32"),
@@ -219,7 +274,7 @@ def test_another_precision_is_no_excuse(monkeypatch: pytest.MonkeyPatch) -> None
 
     wrong = {"fp32": dataclasses.replace(FLOATS["fp32"], dtype="bfloat16")}
     monkeypatch.setattr(torch_runtime, "PRECISIONS", wrong)
-    (verdict,) = verify(network(), [], runtimes=["torch-cpu"])
+    (verdict,) = verify(Request(network(), [], runtimes=["torch-cpu"]))
     assert not verdict.passed
     assert verdict.first == "conv1"
     done = CliRunner().invoke(app, ["verify", SMALL, "--runtime", "torch-cpu"])
@@ -249,7 +304,7 @@ def test_command_with_runtimes() -> None:
         (["--runtime", "ort-cup"], 4, "did you mean 'ort-cpu'?"),
         (["--runtime", "ort-cpu", "--precision", "bf16"], 4, "it does not run bf16"),
         (["--runtime", "ort-cpu", "--precision", "fp23"], 2, "did you mean 'fp32'?"),
-        (["--runtime", "ort-cpu", "--precision", "int8"], 2, "torch has no eager int8"),
+        (["--runtime", "ort-cpu", "--precision", "int8"], 2, "int8 cannot be verified"),
         (["--runtime", "ort-cpu", "--precision", ","], 2, "--precision ',' has an empty entry"),
         (["--runtime", "torch-cpu:fast"], 2, "no option 'fast'"),
         (["--precision", "bf16"], 2, "--runtime"),

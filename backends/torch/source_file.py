@@ -1,0 +1,89 @@
+"""The source file of a network, and what it computes on its own: in a process that has torch and no rescompile.
+
+The text follows from the class plan of the network; lines do not grow with depth. What is written is parsed again and compared
+with a short list of what such a file may contain, so nothing in a spec can put code of its own into it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from rescompile.analysis.dynamic_shapes import describe_sizes, sizes
+from rescompile.backend import Artifact
+from rescompile.codegen.rendering import written
+from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.files import checksum
+from rescompile.files.output import File
+from rescompile.ir.network import Network, parameters
+from rescompile.weights import Array, Weights
+
+from .dialect import Torch
+
+_TORCH = Torch()
+
+
+def emit(network: Network, weights: Weights | None, *, style: str = "classes", dynamic: str | None = None) -> Artifact:
+    """The source of a network; it draws its own weights, so `weights` are not used.
+
+    A module takes every size that its network does, so with `dynamic` only the docstring says more.
+    """
+    free = sizes(network, dynamic, training=True).data() if dynamic is not None else {}
+    text = source(network, flat=style == "flat", free=free)
+    sealed = b"".join(bytes(chunk) for chunk in checksum.with_checksum([text.encode() + b"\n\n"], b"# ", b": ", b"\n"))
+    return Artifact(
+        network,
+        ".py",
+        lambda name: [File(name, lambda: [sealed], len(sealed))],
+        {"lines": text.count("\n") + 3, **({"free": free} if free else {})},
+    )
+
+
+def source(network: Network, flat: bool = False, free: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """The text of the file, without its seal; `free` are the axes of the image whose sizes its docstring tells."""
+    return written(network, _TORCH, flat, [f"Takes {describe_sizes(free)}."] if free else [])
+
+
+_SCRIPT = """
+import types
+import numpy, torch, network_source
+assert "rescompile" not in __import__("sys").modules
+torch.manual_seed(0)
+make = [value for value in vars(network_source).values() if isinstance(value, types.FunctionType)][-1]
+module = make()
+state = {name: torch.from_numpy(array) for name, array in numpy.load("weights.npz").items()}
+missing, unexpected = module.load_state_dict(state, strict=False)
+assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing), (missing, unexpected)
+with torch.no_grad():
+    outputs = module.eval()(torch.from_numpy(numpy.load("input.npy")))
+outputs = outputs if isinstance(outputs, dict) else {"logits": outputs}
+numpy.savez("outputs.npz", **{name: value.numpy() for name, value in outputs.items()})
+"""
+
+
+def evaluate(network: Network, weights: Weights, x: Array, **options: Any) -> dict[str, Array]:
+    """The outputs of the written module with these weights, by name. Raises UsageError where the file fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        emit(network, None, **options).write(here / "network_source.py")
+        arrays = {name: weights[name] for name, _ in parameters(network) if name in weights}
+        np.savez(str(here / "weights.npz"), allow_pickle=False, **arrays)
+        np.save(here / "input.npy", x)
+        environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONSTARTUP")}
+        done = subprocess.run(
+            [sys.executable, "-c", _SCRIPT], cwd=here, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            lines = done.stderr.strip().splitlines()
+            message = f"the source cannot be run: {lines[-1] if lines else 'it said nothing'}"
+            raise UsageError(Diagnostic("E0801", message))
+        with np.load(here / "outputs.npz") as outputs:
+            return {name: outputs[name] for name in outputs.files}
