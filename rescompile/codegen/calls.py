@@ -66,6 +66,7 @@ def row(column: Column[Series], when: Term | None, here: Here, scope: ClassScope
         return None
     registry = scope.registry
     pieces = column.map(registry.segments)
+    alike = column.share(registry.pattern)
     here = here.of(column)
     parts: list[Repeated | Use] = []
     for number in range(pieces.only(len)):
@@ -77,7 +78,7 @@ def row(column: Column[Series], when: Term | None, here: Here, scope: ClassScope
             terms = _arguments(stage, firsts, here, scope)
             parts.append(Repeated(stage.plan, _shown(stage.plan.arguments, terms, column, scope)))
             out = substitute(stage.out, terms)
-        elif column.share(registry.pattern) and all(len(copies) == 1 for _, copies in segment.values()):
+        elif alike and all(len(copies) == 1 for _, copies in segment.values()):
             single, out = use(firsts, None, here, scope)
             parts.append(single)
         else:
