@@ -96,7 +96,7 @@ class Torch(PythonDialect):
 
     def training(self, plan: ClassPlan) -> Iterator[str]:
         """What a user must know before training this network."""
-        survivals = {node.survival.unit for node in plan.residuals() if node.survival}
+        survivals = {node.survival.unit for node in plan.merges() if node.survival}
         if "batch" in survivals:
             yield (
                 "In training a dropped residual is not computed: nothing runs forward or backward, and its parameters get no "

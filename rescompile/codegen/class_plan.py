@@ -1,12 +1,12 @@
-"""What a class plan consists of: classes, the items of their bodies, and the stages that repeat them.
+"""The data of a class plan: classes, the items of their bodies, and the stages that repeat them. No framework in here.
 
-Nothing here knows a framework. Every `Term` is checked for every instance; `terms.python` prints it.
+Every value is a `Term` that gives the tree's number for every instance; `terms.python` prints it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rescompile.codegen.naming import Counted
 from rescompile.ir.expressions import Term
@@ -17,18 +17,18 @@ from rescompile.ir.ops import Kind
 IN = "in_channels"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Argument:
-    """An argument of a class or a stage: its Python type, and its default, a constant."""
+    """An argument of a class or a stage, with its Python type and its default, a constant."""
 
     name: str
     type: str
     default: Term | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Layer:
-    """An op: its attributes, the channels that come in, and the condition under which it is there at all."""
+    """An op with its attributes, its input channels, and the condition under which it exists (None: always)."""
 
     name: str
     kind: type[Kind]
@@ -38,25 +38,25 @@ class Layer:
     when: Term | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Group:
-    """A named list of modules, one after the other."""
+    """A named sequence of modules."""
 
     name: str
     items: list[Item]
     when: Term | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
-    """Modules without a name of their own that are there under one condition, and own nothing: option A's shortcut."""
+    """Modules without a name and without parameters that exist under one condition, such as the option A shortcut."""
 
     name: str
     items: list[Item]
     when: Term
 
 
-@dataclass
+@dataclass(frozen=True)
 class Use:
     """An instance of a class."""
 
@@ -66,27 +66,27 @@ class Use:
     when: Term | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Repeated:
-    """Copies made by a stage; `depth` of them."""
+    """Copies of a class that a stage builds."""
 
     stage: Stage
     arguments: Mapping[str, Term]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Row:
-    """A named list of copies: stages, and single copies that are of another class than their neighbours."""
+    """A named sequence of copies: stages, and single copies whose class differs from that of their neighbours."""
 
     name: str
     parts: list[Repeated | Use]
     when: Term | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Copies:
-    """Copies of one part side by side, `count` of them, and their sum or concat: on the same value, or with `split` each on its
-    range of the channels."""
+    """Parallel copies of one part, `count` of them, and their sum or concatenation. All take the same value or, with
+    `split`, each takes its own range of the channels."""
 
     name: str
     use: Use
@@ -95,9 +95,10 @@ class Copies:
     split: bool
 
 
-@dataclass
+@dataclass(frozen=True)
 class Join:
-    """Branches on the same value, or as the sample says on parts of it, merged. `survival` is the probability with which the first one is kept."""
+    """Merged branches of one value or, if the sample is split, of its ranges of channels. `survival` is the probability
+    with which training keeps the first branch."""
 
     name: str
     merge: Merge
@@ -106,9 +107,9 @@ class Join:
     survival: Term | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Tap:
-    """A branch that does not rejoin."""
+    """A side branch, which does not rejoin."""
 
     items: list[Item]
     output: str | None
@@ -118,26 +119,31 @@ class Tap:
 Item = Layer | Group | Run | Use | Row | Copies | Join | Tap
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Class:
-    """A kind of block: all its instances have this one text."""
+    """A class, with the text that all instances of a block share; `sample` is the first of them, `count` their number.
+
+    `taps` is true where outputs come from inside and are returned beside the result.
+    """
 
     name: str
     doc: str
     reference: str
     sample: Series
-    arguments: list[Argument] = field(default_factory=list)
-    lets: list[tuple[str, Term]] = field(default_factory=list)
-    items: list[Item] = field(default_factory=list)
-    count: int = 1
-    #: Whether outputs come from inside, so that they are carried out beside the result.
-    taps: bool = False
+    arguments: list[Argument]
+    lets: list[tuple[str, Term]]
+    items: list[Item]
+    count: int
+    taps: bool
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Stage:
-    """A loop over copies of a class, `depth` of them. `arguments` are the stage's own, `passed` what each copy gets (in
-    which `index` counts), `then` the channels after a copy, and `member` its name, with `index`, where not a number."""
+    """A loop that builds `depth` copies of a class.
+
+    `arguments` are those of the stage, `passed` those of each copy, in terms of the former and `index`; `then` is the
+    number of channels after a copy (None: unchanged), `member` the rule for its name (None: its index).
+    """
 
     name: str
     of: Class
@@ -147,26 +153,19 @@ class Stage:
     member: Counted | None
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class ClassPlan:
-    """A network as classes, in the order in which they need one another; the last one is the network itself, which
-    `function` makes."""
+    """The classes of a network, each before those that use it, and its stages. The last class is the network itself;
+    `function` is the name of the function that builds it."""
 
     network: Network
     function: str
     classes: list[Class]
     stages: list[Stage]
 
-    def residuals(self) -> Iterator[Parallel]:
-        """The merges of all classes, one for each place in the text."""
-        todo: list[Item] = [item for of in self.classes for item in of.items]
-        while todo:
-            item = todo.pop()
-            if isinstance(item, Join):
-                yield item.sample
-                todo.extend(inner for branch in item.branches for inner in branch)
-            elif isinstance(item, Group | Run | Tap):
-                todo.extend(item.items)
+    def merges(self) -> Iterator[Parallel]:
+        """The merges of all classes, each once."""
+        return (item.sample for of in self.classes for item in body_items(of.items) if isinstance(item, Join))
 
     @property
     def root(self) -> Class:
@@ -174,29 +173,26 @@ class ClassPlan:
         return self.classes[-1]
 
 
-def scope_names(items: Sequence[Item]) -> Iterator[str]:
-    """The names in the scope of a class."""
+def body_items(items: Sequence[Item]) -> Iterator[Item]:
+    """The items in the body of a class, in order; those inside groups and runs have no merge and are not entered."""
     for item in items:
-        match item:
-            case Join():
-                for branch in item.branches:
-                    yield from scope_names(branch)
-            case Tap():
-                yield from scope_names(item.items)
-            case Layer() | Group() | Use() | Row() | Copies():
-                yield item.name
+        yield item
+        if isinstance(item, Join):
+            for branch in item.branches:
+                yield from body_items(branch)
+        elif isinstance(item, Tap):
+            yield from body_items(item.items)
+
+
+def scope_names(items: Sequence[Item]) -> Iterator[str]:
+    """The names of the modules in the scope of a class."""
+    return (item.name for item in body_items(items) if isinstance(item, Layer | Group | Use | Row | Copies))
 
 
 def gives_output(items: Sequence[Item]) -> bool:
     """Whether an output comes from inside of items."""
-    for item in items:
-        match item:
-            case Tap() if item.output is not None and item.mode != "never":
-                return True
-            case Join() if any(gives_output(branch) for branch in item.branches):
-                return True
-            case Use() if item.of.taps:
-                return True
-            case Group() | Run() | Tap() if gives_output(item.items):
-                return True
-    return False
+    return any(
+        (isinstance(item, Tap) and item.output is not None and item.mode != "never")
+        or (isinstance(item, Use) and item.of.taps)
+        for item in body_items(items)
+    )

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from rescompile.codegen.class_plan import Class, Copies, Group, Item, Join, Layer, Row, Run, Tap, Use, scope_names
+from rescompile.codegen.class_plan import (
+    Class,
+    Copies,
+    Group,
+    Item,
+    Join,
+    Layer,
+    Row,
+    Run,
+    Use,
+    body_items,
+    scope_names,
+)
 from rescompile.codegen.dialect import Dialect
 from rescompile.codegen.naming import Counted, counted
 from rescompile.codegen.program import (
@@ -43,7 +55,7 @@ class Names:
 
 def attributes(of: Class, dialect: Dialect) -> Names:
     """The names of the attributes of a class."""
-    made = [item for item in walk(of.items) if not isinstance(item, Layer) or is_module(item, dialect)]
+    made = [item for item in body_items(of.items) if not isinstance(item, Layer) or is_module(item, dialect)]
     modules = {item.name for item in made if isinstance(item, Layer | Group | Use | Row | Copies)}
     numbers = set(scope_names(of.items))
     chosen: dict[int, str] = {}
@@ -66,22 +78,11 @@ def is_module(layer: Layer, dialect: Dialect) -> bool:
     return not dialect.applies(layer) and layer.kind is not ops.Identity
 
 
-def walk(items: Sequence[Item]) -> Iterator[Item]:
-    """The items in the body of a class, in order; those in lists of modules are not entered."""
-    for item in items:
-        yield item
-        if isinstance(item, Join):
-            for branch in item.branches:
-                yield from walk(branch)
-        elif isinstance(item, Tap):
-            yield from walk(item.items)
-
-
 def constructed(of: Class, names: Names, dialect: Dialect, rolls: bool) -> tuple[Constructed, ...]:
     """What the constructor of a class makes, numbers first; `rolls`, with modules that repeat in a list made by a loop."""
     numbers: list[Constructed] = []
     entries: list[Constructed] = []
-    for item in walk(of.items):
+    for item in body_items(of.items):
         match item:
             case Layer() if is_module(item, dialect):
                 entries.append(Entry(item.name, MakeLayer(item), item.when))

@@ -25,7 +25,7 @@ from rescompile.codegen.program import (
     Part,
     Var,
 )
-from rescompile.codegen.terms import mentioned, operation, python
+from rescompile.codegen.terms import operation, python
 from rescompile.ir.expressions import Term
 from rescompile.ir.ops import Kind
 
@@ -183,7 +183,7 @@ def numbered_name(rule: Counted) -> str:
 def counts(stage: Stage) -> bool:
     """Whether what a stage gives a copy depends on its place."""
     terms = [*stage.passed.values(), *([stage.then] if stage.then else [])]
-    return stage.member is not None or any("index" in mentioned(term) for term in terms)
+    return stage.member is not None or any("index" in term.names for term in terms)
 
 
 def growth(term: Term) -> Term | None:

@@ -90,11 +90,6 @@ def substitute(term: Term, names: Mapping[str, Term]) -> Term:
     return Term(term.head, operands, term.token, term.value)
 
 
-def mentioned(term: Term) -> set[str]:
-    """The names in a term."""
-    return set(term.names)
-
-
 def simplified(term: Term, scopes: Sequence[Scope]) -> Term:
     """The term without choices that are the same in every scope, and with arithmetic on integers done."""
     if term.operands and not term.names and type(value := evaluate(term, {})) in (int, bool):
