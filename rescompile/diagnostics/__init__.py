@@ -1,1 +1,1 @@
-"""What went wrong, where, and what to write instead; how it is rendered, and the exit code of each failure."""
+"""Diagnostics with their codes and places, the exceptions that carry them, and how they are rendered."""

@@ -1,4 +1,4 @@
-"""Diagnostics: where, which stable code, what is wrong, what to write instead; and the exceptions that carry them."""
+"""Diagnostics, each with a place, a stable code, a message and a remedy, and the exceptions that carry them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from rescompile.diagnostics import codes
 
-#: What ends a line in YAML 1.1, which PyYAML counts by.
+#: Line breaks of YAML 1.1, by which PyYAML counts lines.
 _BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 
 
@@ -52,7 +52,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One message for one mistake."""
+    """A message about one mistake."""
 
     code: str
     message: str
@@ -62,7 +62,7 @@ class Diagnostic:
 
 
 class RescompileError(Exception):
-    """Base of every error that rescompile raises on purpose; `diagnostics` says all of it, `exit_code` is the command's."""
+    """Base of all errors that rescompile raises on purpose, with their diagnostics and the exit code of the command."""
 
     exit_code = codes.CHECK_FAILED
 
@@ -72,19 +72,19 @@ class RescompileError(Exception):
 
 
 class CheckFailed(RescompileError):
-    """A check did not hold: an expectation, weights that do not fit. Exit code 1."""
+    """A check failed, such as an expectation, or weights that do not match. Exit code 1."""
 
     exit_code = codes.CHECK_FAILED
 
 
 class UsageError(RescompileError):
-    """The command was called wrongly, or there is no such input file. Exit code 2."""
+    """Wrong usage, or an input file that does not exist. Exit code 2."""
 
     exit_code = codes.WRONG_USAGE
 
 
 class SpecError(RescompileError):
-    """The spec is wrong. Exit code 3. `rest` is the spec without its wrong rows, where one could be made of it."""
+    """The spec is invalid. Exit code 3. `rest` is the spec without its invalid rows, if the rest is valid."""
 
     exit_code = codes.INVALID_SPEC
 
@@ -95,19 +95,19 @@ class SpecError(RescompileError):
 
 
 class Unavailable(RescompileError):
-    """A target, runtime, device or extra is not there. Exit code 4."""
+    """A target, runtime, device or extra is not available. Exit code 4."""
 
     exit_code = codes.NOT_AVAILABLE
 
 
 class OutputError(RescompileError):
-    """An output could not be written, or is not ours to overwrite. Exit code 5."""
+    """An output cannot be written, or must not be overwritten. Exit code 5."""
 
     exit_code = codes.NOT_WRITTEN
 
 
 class ShapeError(Exception):
-    """Raised by an op or a merge whose input does not fit. The elaborator turns it into a located diagnostic."""
+    """The input of an op or a merge does not fit. The elaborator turns it into a located diagnostic."""
 
     def __init__(self, code: str, message: str, attribute: str | None = None, help: str | None = None) -> None:
         super().__init__(message)
@@ -115,7 +115,7 @@ class ShapeError(Exception):
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """`did you mean 'width'?` for a misspelt word, or None."""
+    """`did you mean 'width'?` if a known word is similar, or None."""
     if len(word) > 64:
         return None
     import difflib  # only a mistake needs it
@@ -125,7 +125,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def clipped(word: str, length: int = 60) -> str:
-    """A user's word as a message may quote it: on one line, and not endless."""
+    """A word of the user as messages quote it: on one line and of limited length."""
     word = word if word.isprintable() else repr(word)[1:-1]
     return word if len(word) <= length else f"{word[: length - 3]}..."
 

@@ -13,7 +13,7 @@ _LINE, _MESSAGE = 110, 4000
 
 
 def render(diagnostics: Sequence[Diagnostic], form: str, colour: bool = False) -> str:
-    """All diagnostics in one of FORMS."""
+    """All diagnostics in one of the formats of FORMS, or as text."""
     return FORMS[form](diagnostics) if form != "text" else "\n".join(_text(d, colour) for d in diagnostics)
 
 
@@ -34,7 +34,7 @@ def _text(diagnostic: Diagnostic, colour: bool) -> str:
 
 
 def _excerpt(place: Place, paint: Callable[[str, str], str]) -> list[str]:
-    """The line with carets under what is meant; a long line is cut around it. Tabs stay tabs, so that carets align."""
+    """The line with carets under the place; a long line is cut around it. Tabs stay tabs, so that the carets align."""
     text, column = place.source.line(place.line), place.column - 1
     width = max(min(place.end - 1, len(text)) - column, 1)
     before, after = "", ""
@@ -50,14 +50,14 @@ def _excerpt(place: Place, paint: Callable[[str, str], str]) -> list[str]:
 
 
 def _printable(text: str, keep: str = "", one_column: bool = False) -> str:
-    """Text without characters that a terminal would obey."""
+    """Text without control characters for the terminal."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else "?" if one_column else repr(c)[1:-1] for c in text)
 
 
 def as_data(diagnostic: Diagnostic) -> dict[str, Any]:
-    """One diagnostic as JSON has it."""
+    """A diagnostic as data for JSON."""
     place = diagnostic.place
     data: dict[str, Any] = {"code": diagnostic.code, "message": diagnostic.message}
     if place is not None:
@@ -76,7 +76,7 @@ def _paragraph(diagnostic: Diagnostic) -> str:
 
 
 def _github(diagnostics: Sequence[Diagnostic]) -> str:
-    """Workflow commands; their values may hold no newline, colon, comma or percent sign as such."""
+    """Workflow commands of GitHub; newlines, colons, commas and percent signs in their values are escaped."""
 
     def data(text: str) -> str:
         return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")

@@ -1,6 +1,6 @@
 """Spec -> Network: evaluates the expressions of rows and blocks and builds the tree, with shapes.
 
-The only part that knows both. The numbers are the truth; the expressions they came from ride along as hints.
+The only part that knows both. The numbers are the truth; the expressions that produced them accompany them as hints.
 
     site         where something is elaborated: path, frame, shape, scope of names, name
     context      the members that all parts share
@@ -35,7 +35,7 @@ MAX_PARAMETERS = 1 << 36
 
 
 def elaborate(spec: Spec) -> Network:
-    """Build the tree of a spec. Raises SpecError with every mistake found, located where the user wrote its cause."""
+    """Build the tree of a spec. Raises SpecError with every mistake, located where the user wrote its cause."""
     elaborator = Elaborator(spec)
     root = elaborator.network()
     if elaborator.problems:
@@ -52,13 +52,13 @@ def elaborate(spec: Spec) -> Network:
 
 
 def _open_parameters(spec: Spec, values: dict[str, Any]) -> dict[str, Any]:
-    """The network's own parameters whose every mention is beside a number of the tree: none in defaults or in another."""
+    """The parameters of the network that only rows mention, so that each use is a hint beside a number of the tree."""
     mentioned = set(mentions([*spec.defaults.values(), *spec.parameters.values()]))
     return {name: value for name, value in values.items() if name not in mentioned}
 
 
 def _definitions(spec: Spec, used: Collection[str]) -> dict[str, Definition]:
-    """The blocks that a network uses, as they were written."""
+    """The definitions of the blocks that a network uses, as written."""
     return {
         word: Definition(
             {name: parameter.default for name, parameter in block.parameters.items()},
@@ -73,15 +73,15 @@ def _definitions(spec: Spec, used: Collection[str]) -> dict[str, Definition]:
 
 
 def more_problems(spec: Spec) -> list[Diagnostic]:
-    """What else is wrong with a spec that has lost its wrong rows: problems that do not depend on shapes."""
+    """The problems of a spec whose invalid rows were removed, except those that may follow from shapes."""
     elaborator = Elaborator(spec, poisoned=True)
     elaborator.network()
     return elaborator.problems
 
 
 class Elaborator:
-    """The rows of a network. A wrong row is noted and passed over; after one, problems that only follow from shapes are
-    left out (`poisoned`)."""
+    """Elaborates the rows of a network. It notes a problem, skips its row, and from then on ignores problems that may only
+    follow from shapes (`poisoned`)."""
 
     def __init__(self, spec: Spec, poisoned: bool = False) -> None:
         self.spec, self.poisoned = spec, poisoned
@@ -91,7 +91,7 @@ class Elaborator:
         self.problems: list[Diagnostic] = []
 
     def network(self) -> Series:
-        """The tree of the whole network; `problems` then has every mistake."""
+        """The tree of the whole network; `problems` then contains every mistake."""
         spec, top = self.spec, self.context.top
         assert spec.input is not None
         assert spec.network is not None
@@ -124,7 +124,7 @@ class Elaborator:
         return root
 
     def _rows(self, steps: Sequence[Any], site: Site) -> list[Node]:
-        """The rows of the network. A wrong row is noted and passed over, so that later rows are checked too."""
+        """The nodes of the rows. A row with a problem is skipped, so that later rows are checked too."""
         nodes: list[Node] = []
         for at, step in enumerate(steps):
             here = site.at(at).after(nodes[-1].output if nodes else site.shape)
@@ -146,7 +146,7 @@ class Elaborator:
         self.poisoned = True
 
     def _check_size(self, root: Series) -> None:
-        """The network has an op, and not too many parameters."""
+        """Check that the network has an op, and not too many parameters."""
         if not any(isinstance(node, Op) for _, node in tree.walk(root)):
             self._note(self.report.problem("E0603", "the network does not contain any op", ("network",), key=True))
         if (count := self.context.parameters) > MAX_PARAMETERS:
@@ -154,7 +154,7 @@ class Elaborator:
             self._note(self.report.problem("E0208", message, ("network",), key=True))
 
     def _check_outputs(self, root: Series) -> None:
-        """No two outputs have one name; a repeated block gives its output once for each copy."""
+        """Check that outputs have different names; a repeated block produces its output once for each copy."""
         where = dict(self.context.outputs)
         taken = {tree.INPUT: "the network's input", tree.LOGITS: "the network's own output"}
         for _, node in tree.walk(root):
@@ -166,7 +166,7 @@ class Elaborator:
                 taken[name] = "another output"
 
     def _check_defaults(self) -> None:
-        """What nothing uses is an error in the file that has it, and left out where inherited."""
+        """Report unused defaults in the file that contains them; unused inherited defaults are ignored."""
         unused = [("defaults", word) for word in self.spec.defaults if word not in self.context.used]
         if self.spec.block is not None and not self.builder.blocks.spec_block_used:
             unused.append(("block", self.spec.block))

@@ -1,4 +1,4 @@
-"""`expect`: published figures in a spec, held to the network that it describes."""
+"""`expect`: compares the published figures in a spec with its network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FIGURE = re.compile(r"(\d+)(?:\.(\d+))?([kKMGB]|e\d+)?")
 
 
 def unmet(spec: Spec, network: Network) -> list[Diagnostic]:
-    """Every expectation that the network does not meet."""
+    """A diagnostic for each expectation that the network does not meet."""
     expect = spec.expect
     if expect is None:
         return []
@@ -34,7 +34,7 @@ def unmet(spec: Spec, network: Network) -> list[Diagnostic]:
 
 
 def agrees(wanted: int | str, actual: int) -> bool:
-    """Whether a figure fits: an integer exactly, text such as "25.6M" within one unit of its last digit."""
+    """Whether a figure matches: an integer exactly, text such as "25.6M" within one unit of its last digit."""
     if isinstance(wanted, int):
         return wanted == actual
     match = _FIGURE.fullmatch(wanted)

@@ -1,8 +1,8 @@
-"""The canonical text of a spec: self-contained, and written in one way only.
+"""The canonical text of a spec: self-contained and unique.
 
-It leaves out what does not change the network (reference, family, description, notes, unverified, expect) and what the
-network does not use (inherited defaults, blocks that nothing can reach). Keys whose order means nothing are put into one.
-Reading it back gives the same text; its SHA-256 is the network's identity.
+It omits keys that do not change the network (reference, family, description, notes, unverified, expect) and what the
+network does not use (inherited defaults, unreachable blocks). Keys whose order has no meaning are sorted. Reading the
+text and writing it again gives the same text; its SHA-256 is the network's identity.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rescompile.lang.spec.spec import Preprocess, Spec, Survival
 from rescompile.lang.yaml_reader import plain, reads_as_text
 
 LEFT_OUT = ("reference", "family", "description", "notes", "unverified", "expect", "extends", "set")
-#: Keys that come first in a step; all others follow by name.
+#: Keys that come first in a step; all others follow in alphabetical order.
 FIRST = (
     "block",
     "name",
@@ -52,13 +52,13 @@ def canonical(spec: Spec, used: Collection[str]) -> tuple[str, str]:
 
 
 def _block(block: dict[str, Any]) -> dict[str, Any]:
-    """A block in the order of the grammar; the order of its parameters and lets has a meaning."""
+    """A block with its keys in the order of the grammar. The order of its parameters and lets has a meaning and stays."""
     kept = {key: block[key] for key in Block.model_fields if key in block and key not in LEFT_OUT}
     return {key: _step(value) if key == "body" else value for key, value in kept.items() if value != {}}
 
 
 def _step(step: Any) -> Any:
-    """Steps, arguments and attributes with their keys in one order."""
+    """Steps, arguments and attributes with sorted keys."""
     if isinstance(step, list):
         return [_step(item) for item in step]
     if not isinstance(step, dict):
@@ -68,7 +68,7 @@ def _step(step: Any) -> Any:
 
 
 def dump(value: dict[str, Any]) -> str:
-    """YAML in block style for mappings and lists of mappings, flow style for short lists of scalars."""
+    """YAML text, in block style for mappings and lists of mappings, in flow style for lists of scalars."""
     return "".join(f"{line}\n" for line in _mapping(value, 0))
 
 
@@ -78,7 +78,7 @@ def _mapping(value: dict[str, Any], indent: int) -> Iterator[str]:
 
 
 def _entry(head: str, item: Any, indent: int) -> Iterator[str]:
-    """The lines of `head` followed by a value that is nested `indent` deep."""
+    """The lines of `head` and its value, which is indented by `indent`."""
     if isinstance(item, dict) and item:
         yield head
         yield from _mapping(item, indent)
@@ -123,7 +123,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_(][A-Za-z0-9_ .+*/%()<>=!-]*")
 
 
 def _text(text: str) -> str:
-    """Text without quotes where it reads back as itself, else in double quotes with JSON's escapes."""
+    """Text without quotes if it is read as the same text, otherwise in double quotes with escapes."""
     if _PLAIN.fullmatch(text) and reads_as_text(text) and text == text.strip():
         return text
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')

@@ -1,4 +1,4 @@
-"""Errors of form: what pydantic found wrong with a document, located and in the language's own words."""
+"""Errors of form: pydantic's errors as located diagnostics in the terms of the language."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rescompile.lang.yaml_reader import Mapping, inside, locate
 
 
 def diagnostics(error: ValidationError, document: Mapping) -> Iterator[Diagnostic]:
-    """Every error, once."""
+    """A diagnostic for each error, without duplicates."""
     seen = set()
     for item in error.errors(include_url=False):
         diagnostic = _diagnostic(item, document)
@@ -91,7 +91,7 @@ def _main(word: str) -> str | None:
 
 
 def _own(code: str, loc: Sequence[str | int], context: Any, document: Mapping) -> Diagnostic:
-    """An error of our own models, located, with the help that only the whole spec can give."""
+    """The diagnostic of an error that our models raise; its help may depend on the whole spec."""
     is_key = loc[-1:] == ("[key]",)
     path = (*loc, *context.get("at", ()))
     place = locate(document, path, key=is_key)
@@ -99,7 +99,7 @@ def _own(code: str, loc: Sequence[str | int], context: Any, document: Mapping) -
         place = inside(document, path, context["offset"], context["length"], key=is_key)
     message, help = context["message"], context.get("help")
     named = [str(step) for step in loc if isinstance(step, str) and not step.startswith(("<", "["))]
-    if code == "E0110" and "<named>" in loc[:-1] and named:  # the name is often meant as a word
+    if code == "E0110" and "<named>" in loc[:-1] and named:  # the user often means the name as an op or a block
         word = named[-1]
         if _is_block(word, document):
             message, help = (
@@ -120,7 +120,7 @@ def _is_block(word: str, document: Mapping) -> bool:
 
 
 def _keys(loc: Sequence[str | int]) -> set[str]:
-    """The keys allowed where an unknown one was found."""
+    """The valid keys at the location of an unknown one."""
     models: dict[str, type[BaseModel]] = {
         "residual": Residual, "parallel": Parallel, "side": Side, "survival": Survival,
         "expect": Expect, "preprocess": Preprocess,

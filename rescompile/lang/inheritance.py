@@ -1,4 +1,4 @@
-"""`extends`, `set` and `--set`: several texts become one located document, before anything is validated.
+"""`extends`, `set` and `--set`: merges several files into one located document, before validation.
 
 Merge order: the base with its own `set`; then parameters, defaults and blocks key by key; then `set`; then `--set`.
 """
@@ -14,9 +14,9 @@ from rescompile.lang.setting import apply, problem
 from rescompile.lang.yaml_reader import Located, Mapping, Scalar, read
 
 MAX_BASES = 16
-#: Keys that say something about one file only.
+#: Keys that describe a single file only.
 NOT_INHERITED = ("name", "reference", "description", "notes", "unverified", "expect", "extends", "set")
-#: Keys whose entries are merged, and how deep.
+#: Keys whose entries are merged, with the number of levels.
 MERGED = {"parameters": 1, "blocks": 1, "defaults": 2}
 
 

@@ -1,4 +1,4 @@
-"""The JSON Schema of spec format 1, in draft 7, which editors speak; made from the models."""
+"""The JSON Schema of spec format 1, generated from the models, in draft 7, which editors support."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ def schema() -> dict[str, Any]:
 
 
 def _whole(pattern: re.Pattern[str]) -> str:
-    """A pattern that all of a text has to match, in words that JavaScript shares."""
+    """A pattern that must match the whole text, in syntax that JavaScript shares."""
     return f"^(?:{pattern.pattern})$"
 
 
 def _only_with(union: dict[str, Any], model: str, keys: list[str]) -> None:
-    """Let a step be this model only where it has one of these keys, as the compiler does: any mapping would be one."""
+    """Restrict this model to steps with one of these keys, as the compiler does; otherwise any mapping would match."""
     found = union["anyOf"].index({"$ref": f"#/definitions/{model}"})
     union["anyOf"][found] = {"allOf": [union["anyOf"][found], {"anyOf": [{"required": [key]} for key in keys]}]}
 
 
 def _op_step(word: str, value: Any) -> dict[str, Any]:
-    """An op with the attributes that its word takes, from the table of ops."""
+    """The schema of an op with its attributes, from the table of ops."""
     facts = ops.attributes(word)
     properties = {name: value | {"description": attribute.doc} for name, attribute in facts.items()}
     attributes = {
@@ -76,8 +76,8 @@ def _op_step(word: str, value: Any) -> dict[str, Any]:
 
 
 def _draft_7(node: Any) -> Any:
-    """Keywords of later drafts as draft 7 has them; the titles that pydantic makes up are left out, and so are defaults
-    of null, which specs cannot write."""
+    """The schema in draft 7. Titles that pydantic generates are removed, and so are defaults of null, which a spec cannot
+    contain."""
     if isinstance(node, list):
         return [_draft_7(item) for item in node]
     if not isinstance(node, dict):
@@ -95,7 +95,7 @@ def _draft_7(node: Any) -> Any:
             if len(value) == 1:
                 out |= _draft_7(value[0])
                 continue
-        if key == "oneOf":  # the first key decides, which a schema cannot say; the forms overlap in editors
+        if key == "oneOf":  # the first key decides, which a schema cannot express: the forms overlap
             out["anyOf"] = _draft_7([option for option in value if option != {"not": {}}])
             continue
         if key == "discriminator":

@@ -1,4 +1,4 @@
-"""Where specs and blocks are found: the zoo and the block library shipped with the package, and users' own files."""
+"""Finds specs and blocks: the zoo and the block library in the package, and the files of users."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ SUFFIXES = (".yaml", ".yml")
 
 @cache
 def zoo() -> dict[str, Path]:
-    """Every network shipped with rescompile: its name -> its file, sub-folders included."""
+    """The file of every network in the package, by name, including sub-folders."""
     return {path.stem: path for path in sorted(_folder("rescompile.specs").rglob("*.yaml"))}
 
 
 @cache
 def blocks() -> dict[str, Path]:
-    """Every block of the library: its word -> its file."""
+    """The file of every block of the library, by name."""
     return {path.stem: path for path in sorted(_folder("rescompile.blocks").glob("*.yaml"))}
 
 
 def is_file(argument: str) -> bool:
-    """Whether an argument means a file: it has a / or ends in .yaml or .yml. Anything else is a name of the zoo."""
+    """Whether an argument is a file, which contains a / or ends in .yaml or .yml, rather than a name of the zoo."""
     return "/" in argument or "\\" in argument or argument.endswith(SUFFIXES)
 
 
 def spec_path(argument: str) -> Path:
-    """The file that `argument` means. Raises UsageError if there is none, or its ending is that of something else."""
+    """The file for an argument. Raises UsageError if it does not exist, or if its suffix belongs to another type of file."""
     file_types.refuse(argument, "a spec is a .yaml file or the name of a zoo network", file_types.SPEC)
     if is_file(argument):
         path = Path(argument)
-        if os.path.isdir(path) or not os.path.exists(path):  # a pipe will do: it is read once
+        if os.path.isdir(path) or not os.path.exists(path):  # a pipe is fine: it is read once
             file_types.check_file(path)
         return path
     if argument in zoo():
@@ -52,9 +52,9 @@ def spec_path(argument: str) -> Path:
 
 
 def source(path: Path) -> Source:
-    """The text of a file, under the name that messages show; no more than a spec may have and one byte.
+    """The text of a file, with the name that messages show. Reads at most one byte more than the limit of a spec.
 
-    Raises UsageError if it cannot be read, and SpecError if it is no text.
+    Raises UsageError if the file cannot be read, and SpecError if it is not text.
     """
     try:
         with path.open("rb") as file:
@@ -74,7 +74,7 @@ def source(path: Path) -> Source:
 
 
 def shown(path: Path) -> str:
-    """A path as messages show it: `blocks/bottleneck.yaml` for the library, relative where that is shorter."""
+    """A path as messages show it: `blocks/bottleneck.yaml` for the library, otherwise as given."""
     for folder, name in ((_folder("rescompile.blocks"), "blocks"), (_folder("rescompile.specs"), "specs")):
         if path.is_relative_to(folder):
             return f"{name}/{path.relative_to(folder).as_posix()}"

@@ -1,4 +1,4 @@
-"""From a file or a zoo name to a Spec: read, merge, inline the library's blocks, validate, check every name."""
+"""File or zoo name -> Spec: reads, merges, adds the library's blocks, validates, checks every name."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ PathLike = str | os.PathLike[str]
 def load(path_or_name: PathLike, set: Sequence[str] = ()) -> Spec:
     """Read and validate a spec.
 
-    `path_or_name` is a file if it has a `/` or ends in .yaml or .yml, else a name of the zoo. `set` holds settings such
-    as `"layer3.depth=23"`, as on the command line. The Spec that comes back is resolved: `extends` and `set` are
-    applied, and the blocks it uses are in its `blocks`.
+    `path_or_name` is a file if it contains a `/` or ends in .yaml or .yml, otherwise a name of the zoo. `set` lists
+    settings such as `"layer3.depth=23"`, as on the command line. The returned Spec is resolved: `extends` and `set` are
+    applied, and its `blocks` contain the library blocks that it uses.
 
-    Raises SpecError with every mistake found, located, and UsageError if there is no such spec.
+    Raises SpecError with every mistake and its place, and UsageError if there is no such spec.
     """
     document = resolve(library.spec_path(os.fspath(path_or_name)), set)
     return from_document(document, changed=bool(set))
 
 
 def from_document(document: Mapping, changed: bool = False) -> Spec:
-    """The Spec of a merged document, `changed` by settings from outside the file or not.
+    """The Spec of a merged document; `changed` is true if settings from outside the file were applied.
 
     Raises SpecError with every mistake; its `rest` is the Spec without the wrong rows.
     """
@@ -60,10 +60,10 @@ def from_document(document: Mapping, changed: bool = False) -> Spec:
 
 
 def _names_of_the_rest(document: Mapping, error: ValidationError) -> list[Diagnostic]:
-    """Unknown names and words in the rows whose form is right."""
+    """Unknown names in the rows of correct form."""
     wrong = [item["loc"] for item in error.errors(include_url=False)]
     if any(loc[:1] in (("blocks",), ("parameters",)) for loc in wrong):
-        return []  # what they define would be missed everywhere
+        return []  # every use of what they define would be reported
     try:
         rest = Spec.resolved(recovery.without_forms(document, wrong), False)
     except ValidationError:
@@ -72,7 +72,7 @@ def _names_of_the_rest(document: Mapping, error: ValidationError) -> list[Diagno
 
 
 def _rest(document: Mapping, problems: Sequence[Diagnostic]) -> Spec | None:
-    """The Spec without the rows that hold a wrong word, if the rest is right."""
+    """The Spec without the rows that contain an unknown name, or None if the rest is invalid too."""
     remaining = recovery.without_places(document, {problem.place for problem in problems if problem.place is not None})
     if remaining is None:
         return None
@@ -87,7 +87,7 @@ def _rest(document: Mapping, problems: Sequence[Diagnostic]) -> Spec | None:
 
 
 def _with_library(document: Mapping) -> Mapping:
-    """The document with every block of the library that its text can mean."""
+    """The document with every block of the library that it may refer to."""
     own = document.get("blocks")
     if own is not None and not isinstance(own, Mapping):
         return document

@@ -1,6 +1,6 @@
-"""Static checks of a resolved spec: every word, name and argument is known before anything is evaluated.
+"""Static checks of a resolved spec: every op, block, name and argument is known before anything is evaluated.
 
-So a mistake in a branch that this network does not take is found as well, and all mistakes are found at once.
+They also cover branches that this network does not take, and report all mistakes at once.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class _NameChecker:
         self.steps(spec.network or [], ("network",), network)
         for name in () if spec.changed else spec.parameters:
             if nearest(name, self.values.unknown_names):
-                continue  # what is misspelt or missing was perhaps to use it
+                continue  # a misspelt or missing name may have been meant to use it
             if name not in self.values.mentioned and self.written_here(("parameters", name)):
                 message = f"the network does not use the parameter '{name}'"
                 self.report("E0410", message, ("parameters", name), key=True)
@@ -124,7 +124,7 @@ class _NameChecker:
         self.steps(block.body, (*path, "body"), scope)
 
     def default(self, definition: ParameterDefinition, path: Path, scope: Scope) -> None:
-        """A parameter's default: its names, and its type where it is no expression."""
+        """Check a parameter's default: its names, and its type unless it is an expression."""
         where = (*path, "default")
         self.value(definition.default, where, scope, definition.words(self.block_words))
         literal = not isinstance(definition.default, str | list)
@@ -132,7 +132,7 @@ class _NameChecker:
             self.report("E0304", f"the default must be {definition.wanted}, got {show(definition.default)}", where)
 
     def recursion(self) -> None:
-        """Blocks that contain themselves, through literal words; through parameters the elaborator sees it."""
+        """Report blocks that contain themselves by name. The elaborator detects recursion through parameters."""
         inside_of = {
             word: set(_block_words(block.body)) & self.spec.blocks.keys() for word, block in self.spec.blocks.items()
         }
@@ -224,7 +224,7 @@ class _NameChecker:
             self.report("E0403", f"{word} needs {_quoted(missing)}", path)
 
     def meant_as_block(self, step: NamedStep) -> bool:
-        """Whether a name is the word of a block that the step itself does not say."""
+        """Whether a name is a block, while the step has no `block`."""
         return step.step.block is None and (step.name in self.spec.blocks or step.name in library.blocks())
 
     def use(self, use: Use, path: Path, scope: Scope) -> None:
@@ -236,7 +236,7 @@ class _NameChecker:
             self.report("E0103", "this row does not name the block that it repeats", path, help, key=True)
             return
         if use.block is None and word not in self.spec.blocks:
-            return  # said once, where the spec names its block
+            return  # reported once, at the `block` of the spec
         if use.members is not None and use.depth is None:
             message = "'members' names the copies of a repeated block, but this one has no 'depth'"
             self.report("E0405", message, (*path, "members"))
@@ -279,7 +279,7 @@ class _NameChecker:
                 self.report("E0403", f"block '{word}' needs {_quoted(missing)}", path, key=True)
 
     def repeated(self, word: str, path: Path, scope: Scope) -> None:
-        """Refuse a row that forgets the depth: its names would lose their numbers, and checkpoints no longer load."""
+        """Report a row without depth: its names would lose their numbers, and checkpoints would not load."""
         if self.spec.blocks[word].stage and scope.block is None:
             message = f"block '{word}' is meant to be repeated, but this row has no 'depth'"
             help = "write 'depth: 1' for a single block, which is then named '0' in the row"
@@ -326,7 +326,7 @@ def _quoted(missing: Iterable[str]) -> str:
 
 
 def _block_words(step: Any) -> Iterator[str]:
-    """Every literal word of a block that a step may use."""
+    """The name of every block that a step may use."""
     word = step.block if isinstance(step, Use) else step
     if isinstance(word, str):
         yield word

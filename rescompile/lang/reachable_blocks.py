@@ -1,4 +1,4 @@
-"""Which blocks a text can mean: more than those that its network uses, and never fewer."""
+"""The blocks that a document may refer to: at least all those that its network uses."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-#: Keys of a spec whose words can be those of blocks.
+#: Keys of a spec whose values may name blocks.
 ROOTS = ("network", "block", "defaults", "parameters")
-#: Keys of a block whose words mean nothing.
+#: Keys of a block that are text for readers.
 PROSE = ("description", "reference")
 
 
 def reached(document: dict[str, Any], block: Callable[[str], Any]) -> dict[str, Any]:
-    """The definitions of all blocks that a document can mean, by word; `block` gives a definition, or None."""
+    """The definitions of all blocks that a document may refer to, by name; `block` returns a definition or None."""
     wanted = [word for key in ROOTS if key in document for word in _words(document[key])]
     found: dict[str, Any] = {}
     while wanted:
@@ -26,7 +26,7 @@ def reached(document: dict[str, Any], block: Callable[[str], Any]) -> dict[str, 
 
 
 def _meant(definition: Any) -> Iterator[str]:
-    """The words of a block's definition, without its own parameters and lets: those hide blocks of their name."""
+    """The words in a block's definition, without its parameters and lets, which hide blocks of the same name."""
     if not isinstance(definition, dict):
         return iter(())
     parts = [definition.get(key) for key in ("parameters", "let")]
@@ -36,7 +36,7 @@ def _meant(definition: Any) -> Iterator[str]:
 
 
 def _words(value: Any) -> Iterator[str]:
-    """Every word that stands where a value or a step stands."""
+    """Every word in the values and steps."""
     if isinstance(value, dict):
         for item in value.values():
             yield from _words(item)

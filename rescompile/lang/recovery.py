@@ -1,4 +1,4 @@
-"""What remains of a document without its mistakes, so that one run finds those behind them too."""
+"""Removes invalid parts of a document, so that a single run also reports the mistakes in the rest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar
 
 
 def empties(node: Located) -> Iterator[Diagnostic]:
-    """Keys and dashes that nothing follows: YAML reads them as null, which means nothing in a spec."""
+    """A diagnostic for each key and list entry without a value, which YAML reads as null."""
     for name, place, value in _entries(node):
         if _is_null(value) and name is None:
             yield Diagnostic("E0104", "empty list entry", place, help="for a step that does nothing, write 'identity'")
@@ -20,7 +20,7 @@ def empties(node: Located) -> Iterator[Diagnostic]:
 
 
 def _entries(node: Located) -> Iterator[tuple[str | None, Place, Located]]:
-    """What a mapping or a list contains, each with its key (None in a list) and its place."""
+    """The values of a mapping or list, each with its key (None in a list) and place."""
     match node:
         case Mapping():
             yield from ((name, key, value) for name, (key, value) in node.entries.items())
@@ -29,7 +29,7 @@ def _entries(node: Located) -> Iterator[tuple[str | None, Place, Located]]:
 
 
 def without_empties(node: Located) -> Located:
-    """The same without keys and entries that are empty."""
+    """A copy without the keys and entries that have no value."""
     match node:
         case Mapping():
             kept = {
@@ -48,7 +48,7 @@ def _is_null(node: Located) -> bool:
 
 
 def without_forms(document: Mapping, wrong: Sequence[Sequence[str | int]]) -> Mapping:
-    """The document without the rows (or, elsewhere, the keys) that hold wrong forms."""
+    """The document without the rows (or, outside the network, the keys) that have errors of form."""
     rows = {loc[1] for loc in wrong if loc[:1] == ("network",) and len(loc) > 1}
     for loc in wrong:
         if loc and loc[0] != "network" and loc[0] in document.entries:
@@ -61,7 +61,7 @@ def without_forms(document: Mapping, wrong: Sequence[Sequence[str | int]]) -> Ma
 
 
 def without_places(document: Mapping, wrong: Collection[Place]) -> Mapping | None:
-    """The document without the rows that hold one of these places; None where none is left."""
+    """The document without the rows that contain one of these places, or None if no row remains."""
     network = document.get("network")
     if not isinstance(network, Items):
         return None

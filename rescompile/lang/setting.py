@@ -1,7 +1,7 @@
-"""`set` and `--set`: which row, attribute or key of a document a path means, and the document with it changed.
+"""`set` and `--set`: finds the row, attribute or key that a path addresses, and changes it.
 
 A path is row.attribute, row, defaults.word.attribute, parameters.name, or another key of the spec. A row is addressed by
-its full name in the tree, a macro row without a name by its block's word; null removes.
+its full name in the tree, a macro row without a name by its block; null removes.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Row:
     """A step of the network list that `set` can address."""
 
     address: str
-    path: tuple[Step, ...]  # where the whole step stands in the document
+    path: tuple[Step, ...]  # of the whole step in the document
     name: str | None  # the key, where the step is `name: ...`
 
 
 def apply(document: Mapping, name: str, value: Located, place: Place) -> Mapping:
-    """The document with the value at the path `name` changed, or taken away by null. Raises SpecError."""
+    """The document with the value at the path `name` changed, or removed by null. Raises SpecError."""
     new = None if isinstance(value, Scalar) and value.value is None and value.plain else value
     head, *rest = name.split(".")
     rows = list(_rows(document.get("network"), ("network",), ""))
@@ -77,7 +77,7 @@ def apply(document: Mapping, name: str, value: Located, place: Place) -> Mapping
 
 
 def _renewed(step: Located | None, name: str | None, new: Located, place: Place) -> Mapping:
-    """A row with another step under its name. What is wrong with that is wrong in the setting, not where the name came from."""
+    """A row with another step under its name. Its place is that of the setting, which causes any mistake in it."""
     assert isinstance(step, Mapping)
     assert name is not None
     return step.put(name, new, place)
@@ -161,7 +161,7 @@ def _update(node: Located | None, path: tuple[Step, ...], change: Change, place:
 
 
 def _updated(node: Located | None, path: tuple[Step, ...], change: Change, place: Place | None) -> Located | None:
-    """A copy of `node` with the value at `path` changed; mappings on the way are made where `place` is given."""
+    """A copy of `node` with the value at `path` changed; missing mappings are created if `place` is given."""
     if not path:
         return change(node)
     step, *rest = path

@@ -1,4 +1,4 @@
-"""Checks the names that values mention: every name of an expression, a word or a template is known where it stands."""
+"""Checks that every name in an expression or a template is defined at its position."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REPEATED = frozenset({"index", "depth"})
 
 @dataclass(frozen=True)
 class Scope:
-    """What expressions may mention at some place."""
+    """The names that expressions may use at some position."""
 
     names: frozenset[str]
     words: frozenset[str] = frozenset()
@@ -34,7 +34,7 @@ class Scope:
 
 
 class ValueChecker:
-    """Checks values, and collects every mistake and the names that were mentioned."""
+    """Checks values; collects the mistakes and the names that are mentioned."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
@@ -49,7 +49,7 @@ class ValueChecker:
             self.problems.append(diagnostic)
 
     def value(self, value: Any, path: Path, scope: Scope, words: Iterable[str] = ()) -> None:
-        """Check the names of an expression; `words` are those that the attribute or parameter takes."""
+        """Check the names in a value; `words` are those that the attribute or parameter takes."""
         match value:
             case str():
                 self._expression(value, path, scope, frozenset(words))
@@ -88,7 +88,7 @@ class ValueChecker:
             self._report_name(code, message, path, token, hint)
 
     def _comparisons(self, term: Term, path: Path, scope: Scope) -> None:
-        """A parameter that takes words is compared with one of them: any other comparison never holds."""
+        """Check that a parameter with `one_of` is compared with one of its words; any other comparison is never true."""
         for operand in term.operands:
             self._comparisons(operand, path, scope)
         if term.head not in ("==", "!=") or not all(operand.head == "name" for operand in term.operands):

@@ -1,7 +1,7 @@
-"""YAML text -> a tree of plain values that know where they stand.
+"""YAML text -> a tree of plain values with their places.
 
-Strict on purpose: one document, no aliases, merge keys, tags or duplicate keys, scalars of YAML 1.2. The event stream is
-walked with bounds on bytes, depth and nodes, so hostile text is refused before anything is built from it.
+Strict on purpose: one document, no aliases, merge keys, tags or duplicate keys, scalars of YAML 1.2. The reader walks the
+event stream with limits on bytes, depth and nodes, so that it refuses hostile text before it builds anything from it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Scalar:
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """A list."""
+    """A list with its place."""
 
     items: tuple[Located, ...]
     place: Place
@@ -42,7 +42,7 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """Keys in their order; each with the place of the key and its value."""
+    """A mapping: for each key, in order, its place and its value."""
 
     entries: dict[str, tuple[Place, Located]]
     place: Place
@@ -77,8 +77,8 @@ def plain(node: Located) -> Any:
 
 
 def locate(document: Mapping, path: Sequence[str | int], key: bool = False) -> Place:
-    """The place that a message about the value at `path` points to: a value itself, but a mapping's key, since it may
-    stand on other lines; with `key`, always the key. Elements that name no part of the text are passed over."""
+    """The place for a message about the value at `path`: that of the value, but for a mapping that of its key, because it may
+    start on another line; with `key`, always the key. Elements of the path that are not in the text are skipped."""
     node: Located = document
     key_place = place = document.place
     for step in path:
@@ -94,16 +94,16 @@ def locate(document: Mapping, path: Sequence[str | int], key: bool = False) -> P
 
 
 def inside(document: Mapping, loc: Sequence[str | int], offset: int, length: int, key: bool = False) -> Place:
-    """The part of a scalar's place (or of its key's) that an expression error is about; past the quote where it is quoted."""
+    """The part of a scalar's place (or of its key's) that an error in an expression refers to, without an opening quote."""
     place = locate(document, loc, key)
     quoted = place.source.line(place.line)[place.column - 1 : place.column] in ("'", '"')
     return place.part(offset + quoted, length)
 
 
 def read(source: Source, skip: int = 0) -> Located:
-    """The one document of the text, without its first `skip` characters.
+    """The document of the text, without the first `skip` characters.
 
-    Raises SpecError with every mistake that leaves the rest readable.
+    Raises SpecError with every mistake, up to the first one that makes the rest unreadable.
     """
     if len(source.text) > MAX_BYTES:
         _refuse(source, None, "E0107", f"the text is longer than {MAX_BYTES:,} characters")
@@ -118,7 +118,8 @@ def read(source: Source, skip: int = 0) -> Located:
 
 
 def _events(source: Source, text: str) -> Iterator[yaml.Event]:
-    """The event stream of libyaml where PyYAML has it; on a syntax error of the pure Python parser, for one wording."""
+    """The events of libyaml if PyYAML has it. Syntax errors come from the pure Python parser, so that their wording is the
+    same everywhere."""
     try:
         yield from yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as fast:
@@ -131,7 +132,7 @@ def _events(source: Source, text: str) -> Iterator[yaml.Event]:
 
 
 def _syntax(source: Source, error: yaml.YAMLError) -> None:
-    """Refuse text that is no YAML; the usual mistakes in our words."""
+    """Refuse text that is not YAML, with messages of ours for common mistakes."""
     problem = str(getattr(error, "problem", None) or "it cannot be read")
     mark, context = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
     opened = source.text[context.index : context.index + 1] if context else ""
@@ -236,7 +237,7 @@ class _Reader:
         return Mapping(entries, place)
 
     def scalar(self, text: str, place: Place) -> Atom:
-        """A plain scalar by the core schema of YAML 1.2; `_` may stand between the digits of an integer."""
+        """The value of a plain scalar in the core schema of YAML 1.2; `_` may separate the digits of an integer."""
         if text in _CONSTANTS:
             return _CONSTANTS[text]
         if _NOT_FINITE.fullmatch(text):
@@ -286,5 +287,5 @@ _OTHER_BASE = re.compile(r"0[xob][0-9a-fA-F]+")
 
 
 def reads_as_text(text: str) -> bool:
-    """Whether a plain scalar of these characters would be read back as this very text."""
+    """Whether a plain scalar with these characters is read as the same text."""
     return text not in _CONSTANTS and not any(p.fullmatch(text) for p in (_INTEGER, _FLOAT, _NOT_FINITE, _OTHER_BASE))

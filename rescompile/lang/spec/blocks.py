@@ -21,7 +21,7 @@ from rescompile.lang.spec.values import (
 
 
 class ParameterDefinition(SpecModel):
-    """A parameter of a block: its type, or its default, which gives the type; and what may be said to it."""
+    """A parameter of a block: its type, its default, which implies a type, and the words that it takes."""
 
     type: Literal["int", "real", "bool", "list", "block", "size"] | None = None
     default: Scalar | None = None
@@ -38,7 +38,7 @@ class ParameterDefinition(SpecModel):
 
     @property
     def kind(self) -> str:
-        """The type: as given, or as the default has it; `any` where the default is an expression, `word` of one_of."""
+        """The type, declared or implied by the default: `any` for an expression, `word` with `one_of`."""
         if self.type is not None:
             return self.type
         if isinstance(self.default, bool):
@@ -59,7 +59,7 @@ class ParameterDefinition(SpecModel):
 
     @property
     def wanted(self) -> str:
-        """What a value must be, in words."""
+        """A description of the values that the parameter takes."""
         words = one_of(self.one_of) if self.one_of else ""
         typed = TYPES[self.kind][0] if self.kind in TYPES else ""
         return " or ".join(part for part in (typed, words) if part)
@@ -72,7 +72,7 @@ def _definition(raw: Any) -> Any:
 
 
 class Block(SpecModel):
-    """A block: data in the language itself, so that it works at once in every backend and analysis."""
+    """A block, defined in the language itself, so that it works in every backend and analysis."""
 
     description: StrictStr | None = None
     reference: StrictStr | None = None

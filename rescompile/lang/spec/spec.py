@@ -50,7 +50,7 @@ def _schedule_tag(raw: Any) -> str:
 
 
 class Survival(SpecModel):
-    """Stochastic depth (Huang et al. 2016): how likely each residual branch is kept in training."""
+    """Stochastic depth (Huang et al. 2016): the probability that training keeps each residual branch."""
 
     schedule: Annotated[
         Annotated[Any, BeforeValidator(_schedule), WithJsonSchema({"enum": list(SCHEDULES)}), Tag("<scalar>")]
@@ -82,9 +82,8 @@ def _figure(raw: Any) -> Any:
     if isinstance(raw, bool) or not isinstance(raw, int | str):
         raise refuse("E0104", f"a figure must be an integer or text, got {show(raw)}", f'quote it: "{show(raw)}"')
     if isinstance(raw, str) and not names.FIGURE.fullmatch(raw):
-        raise refuse(
-            "E0104", f"'{clipped(raw)}' is not a valid figure", 'write an integer, or text such as "25.6M" or "4.1e9"'
-        )
+        help = 'write an integer, or text such as "25.6M" or "4.1e9"'
+        raise refuse("E0104", f"'{clipped(raw)}' is not a valid figure", help)
     return raw
 
 
@@ -101,7 +100,7 @@ class Expect(SpecModel):
 
 class Preprocess(SpecModel):
     """How images become inputs: the shorter side resized to `resize`, centre-cropped to `crop`, scaled to 0..1, then
-    (x - mean) / std. `interpolation` is that of the resizing, bilinear if it is not said; all but nearest are antialiased."""
+    (x - mean) / std. `interpolation` is that of the resizing, by default bilinear; all but nearest are antialiased."""
 
     mean: Annotated[list[Number], Field(min_length=1)]
     std: Annotated[list[Number], Field(min_length=1)]
@@ -112,21 +111,17 @@ class Preprocess(SpecModel):
     @model_validator(mode="after")
     def _channels(self) -> Preprocess:
         if len(self.mean) != len(self.std):
-            raise refuse(
-                "E0104",
-                f"'mean' has {len(self.mean)} values, but 'std' has {len(self.std)}: give one per channel",
-                at=("std",),
-            )
+            message = f"'mean' has {len(self.mean)} values, but 'std' has {len(self.std)}: give one per channel"
+            raise refuse("E0104", message, at=("std",))
         for at, deviation in enumerate(self.std):
             if deviation <= 0:
-                raise refuse(
-                    "E0104", f"a standard deviation must be greater than 0, got {show(deviation)}", at=("std", at)
-                )
+                message = f"a standard deviation must be greater than 0, got {show(deviation)}"
+                raise refuse("E0104", message, at=("std", at))
         return self
 
 
-def _pattern(pattern: str, what: str) -> AfterValidator:
-    """Text of a certain form, described in words."""
+def _form(pattern: str, what: str) -> AfterValidator:
+    """Refuses text that does not match a pattern; `what` describes it."""
 
     def check(raw: str) -> str:
         if not re.fullmatch(pattern, raw):
@@ -139,19 +134,15 @@ def _pattern(pattern: str, what: str) -> AfterValidator:
 _NOT_TWO: dict[str, Any] = {"not": {"minItems": 2, "maxItems": 2}}
 Dimension = Annotated[StrictInt, Field(ge=1, le=ops.MAX_SIDE)]
 Text = Annotated[StrictStr, Field(max_length=4000)]
-Family = Annotated[StrictStr, _pattern("[a-z0-9-]+", "a valid family: use lower-case letters, digits and -")]
-Path = Annotated[
-    StrictStr,
-    _pattern(
-        r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*", "a valid part: write its full name, such as layer2 or features.denseblock1"
-    ),
-]
+Family = Annotated[StrictStr, _form("[a-z0-9-]+", "a valid family: use lower-case letters, digits and -")]
+_PART = "a valid part: write its full name, such as layer2 or features.denseblock1"
+Path = Annotated[StrictStr, _form(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*", _PART)]
 
 
 class Spec(SpecModel):
-    """A network as its paper's table says it.
+    """A network as the table of its paper describes it.
 
-    `rescompile.load` returns one with `extends`, `set` and the library's blocks resolved.
+    `rescompile.load` returns one in which `extends`, `set` and the library's blocks are resolved.
     """
 
     rescompile: Literal[1]
@@ -181,15 +172,15 @@ class Spec(SpecModel):
 
     @classmethod
     def resolved(cls, document: LocatedMapping, changed: bool) -> Spec:
-        """The Spec of a merged document. `changed` says that `--set` was at work, so what the file says may go unused.
-        Raises pydantic's ValidationError."""
+        """The Spec of a merged document. `changed` is true after `--set`, which may leave parts of the file unused. Raises
+        pydantic's ValidationError."""
         spec = cls.model_validate(plain(document))
         spec._document, spec._changed = document, changed
         return spec
 
     @property
     def document(self) -> LocatedMapping:
-        """The text that this was read from, with the place of every key and value."""
+        """The text that the spec was read from, with the place of every key and value."""
         if self._document is None:
             raise UsageError(
                 Diagnostic("E0802", "this Spec was not read from a file", help="create it with rescompile.load()")
@@ -202,7 +193,7 @@ class Spec(SpecModel):
         return self._changed
 
     def model_copy(self, **options: Any) -> Spec:
-        """Refused: a changed copy would no longer be what its text says."""
+        """Raise UsageError, because a changed copy would no longer match its text."""
         raise UsageError(
             Diagnostic("E0802", "a Spec cannot be changed", help='use rescompile.load(..., set=["path=value"])')
         )

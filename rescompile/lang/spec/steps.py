@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -29,7 +31,7 @@ from rescompile.lang.spec.values import NEVER, Expression, SpecModel, Template, 
 
 
 class Attributes(SpecModel):
-    """The attributes of an op, unevaluated. Which ones an op has is checked where all words are (scoping)."""
+    """The attributes of an op, unevaluated. The name checker compares them with those that the op has."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, defer_build=True)
     __pydantic_extra__: dict[str, Value] = Field(init=False)
@@ -38,15 +40,12 @@ class Attributes(SpecModel):
 
 
 def _op_as_name(word: str) -> PydanticCustomError:
-    return refuse(
-        "E0411",
-        f"'{word}' is an op, so it cannot be the name of a step here",
-        f"choose another name, or write {{name: {word}, block: ...}} for a block with this name",
-    )
+    help = f"choose another name, or write {{name: {word}, block: ...}} for a block with this name"
+    return refuse("E0411", f"'{word}' is an op, so it cannot be the name of a step here", help)
 
 
 class OpStep(RootModel[dict[str, Attributes]]):
-    """An op with attributes: a word of the closed list, and a mapping or the value of its main attribute."""
+    """An op with a mapping of attributes, or with the value of its main attribute."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -65,9 +64,8 @@ class OpStep(RootModel[dict[str, Attributes]]):
             if not known:
                 raise refuse("E0104", f"{word} takes no attributes", f"write '{word}' alone")
             first = next(iter(ops.required(word) or known))
-            raise refuse(
-                "E0104", f"the attributes of {word} must be a mapping", f"write {{{word}: {{{first}: {show(body)}}}}}"
-            )
+            help = f"write {{{word}: {{{first}: {show(body)}}}}}"
+            raise refuse("E0104", f"the attributes of {word} must be a mapping", help)
         return {word: {main: body}}
 
     @property
@@ -87,7 +85,7 @@ class OpStep(RootModel[dict[str, Attributes]]):
 
 
 class If(SpecModel):
-    """Steps that depend on a condition."""
+    """One of two steps, selected by a condition."""
 
     if_: Expression = Field(alias="if")
     then: Step
@@ -172,7 +170,7 @@ class SideStep(SpecModel):
 
 
 class NamedStep(RootModel[dict[Template, "Named"]]):
-    """`name: step`: a step or a row with a name."""
+    """A step or a row with a name: `name: step`."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -183,7 +181,7 @@ class NamedStep(RootModel[dict[Template, "Named"]]):
 
     @property
     def step(self) -> Any:
-        """What is named."""
+        """The step that has the name."""
         return self.root[self.name]
 
 
@@ -191,7 +189,7 @@ _STEPS: dict[str, type[BaseModel]] = {"residual": ResidualStep, "parallel": Para
 
 
 def _step_tag(raw: Any) -> str:
-    """Which construct a step is, from its keys alone; so errors are about that construct only."""
+    """The construct that a step is, decided by its keys alone, so that errors refer to this construct only."""
     if isinstance(raw, str):
         return "<word>"
     if isinstance(raw, list):
@@ -244,11 +242,8 @@ def _wrong_step(raw: Any) -> Any:
 
 def _check_word(raw: str) -> str:
     if not names.IDENTIFIER.fullmatch(raw) or len(raw) > 64:
-        raise refuse(
-            "E0401",
-            f"unknown op or block '{clipped(raw)}'",
-            "a step is one word, or a mapping such as {conv: {...}}",
-        )
+        help = "a step is one word, or a mapping such as {conv: {...}}"
+        raise refuse("E0401", f"unknown op or block '{clipped(raw)}'", help)
     return raw
 
 
@@ -265,23 +260,18 @@ _STEP_FORMS: tuple[Any, ...] = (
 )
 
 
-def _union(forms: tuple[Any, ...]) -> Any:
-    union = forms[0]
-    for form in forms[1:]:
-        union = union | form
-    return union
-
+_ANY_FORM: Any = reduce(or_, _STEP_FORMS)
 
 if TYPE_CHECKING:
     Step = Any
     Named = Any
 else:
-    Step = TypeAliasType("Step", Annotated[_union(_STEP_FORMS), Discriminator(_step_tag)])
-    Named = TypeAliasType("Named", Annotated[_union(_STEP_FORMS), Discriminator(_named_tag)])
+    Step = TypeAliasType("Step", Annotated[_ANY_FORM, Discriminator(_step_tag)])
+    Named = TypeAliasType("Named", Annotated[_ANY_FORM, Discriminator(_named_tag)])
 
 
 def parts(step: Any) -> tuple[Any, ...]:
-    """The steps directly inside a step; None where an optional one is left out."""
+    """The steps directly inside a step; None for an optional one that is omitted."""
     match step:
         case list():
             return tuple(step)

@@ -43,8 +43,8 @@ def as_pair(value: Any) -> list[Any]:
 def refuse(
     code: str, message: str, help: str | None = None, at: tuple[str | int, ...] = (), **place: int
 ) -> PydanticCustomError:
-    """An error with a code of our own. Its context holds the help, where below the value it stands (`at`), and for
-    expressions which part of the text is meant (`offset`, `length`)."""
+    """An error with a code of ours. Its context has the help, the path below the value (`at`), and for expressions the part
+    of the text (`offset`, `length`)."""
     return PydanticCustomError(code, "{message}", {"message": message, "help": help, "at": at, **place})
 
 
@@ -62,11 +62,17 @@ def _expression(raw: Any) -> Any:
     if isinstance(raw, dict | list):
         raise refuse("E0104", f"expected a single value, got a {'mapping' if isinstance(raw, dict) else 'list'}")
     if isinstance(raw, str):
-        try:
-            parse(raw)
-        except ExpressionError as error:
-            raise refuse(error.code, error.message, error.help, offset=error.offset, length=error.length) from None
+        _parse(raw)
     return raw
+
+
+def _parse(text: str, start: int = 0) -> None:
+    """Refuse text that is not an expression; it begins at `start` in the value."""
+    try:
+        parse(text)
+    except ExpressionError as error:
+        offset = start + error.offset
+        raise refuse(error.code, error.message, error.help, offset=offset, length=error.length) from None
 
 
 def _scalar(raw: Any) -> Any:
@@ -99,7 +105,7 @@ class Each(SpecModel):
     each: Annotated[list[Scalar], Field(min_length=1)]
 
     def at(self, index: int) -> tuple[Any, tuple[str | int, ...]]:
-        """The value of copy `index`, and where it stands below this one."""
+        """The value of copy `index` and its path below this one."""
         return self.each[index], ("each", index)
 
 
@@ -110,7 +116,7 @@ class FirstRest(SpecModel):
     rest: Scalar
 
     def at(self, index: int) -> tuple[Any, tuple[str | int, ...]]:
-        """The value of copy `index`, and where it stands below this one."""
+        """The value of copy `index` and its path below this one."""
         return (self.first, ("first",)) if index == 0 else (self.rest, ("rest",))
 
 
@@ -145,14 +151,15 @@ def _name(raw: str) -> str:
 
 def _identifier(raw: str) -> str:
     if len(raw) > 64 or not names.IDENTIFIER.fullmatch(raw):
-        reason = "use a-z, A-Z, 0-9 and _, and do not start with a digit"
-        if len(raw) > 64:
-            reason = "a name has at most 64 characters"
+        too_long = len(raw) > 64
+        reason = (
+            "a name has at most 64 characters" if too_long else "use a-z, A-Z, 0-9 and _, and do not start with a digit"
+        )
         raise refuse("E0109", f"'{clipped(raw)}' is not a valid name: {reason}")
     return raw
 
 
-#: Words with a meaning of their own in values, which a parameter of that name would hide.
+#: Reserved words in values: a parameter with such a name would hide them.
 TAKEN = frozenset(
     {
         *names.RESERVED, *names.BUILTINS, *KEYWORDS, *FUNCTIONS, "none",
@@ -175,11 +182,7 @@ def _template(raw: str) -> str:
     if "{" not in raw:
         return _name(raw)
     for match in names.BRACES.finditer(raw):
-        try:
-            parse(match[1])
-        except ExpressionError as error:
-            offset = match.start(1) + error.offset
-            raise refuse(error.code, error.message, error.help, offset=offset, length=error.length) from None
+        _parse(match[1], match.start(1))
     return raw
 
 
