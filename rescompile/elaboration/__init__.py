@@ -104,7 +104,7 @@ class Elaborator:
                 self._note(problem)
         children = self._rows(spec.network, site)
         root = Series(tuple(children), site.shape, children[-1].output if children else site.shape)
-        if self.poisoned:  # rows are missing: what holds of the whole network would not hold with them
+        if self.poisoned:  # rows are missing, so checks of the whole network would be wrong
             return root
         if not spec.changed:
             self._check_defaults()

@@ -31,7 +31,7 @@ class Evaluator:
         self.report, self.block_words = reporter, block_words
 
     def evaluate(self, raw: Any, site: Site, words: Iterable[str] = ()) -> Value:
-        """The value of a scalar or a list as written; `words` are those that stand for themselves."""
+        """The value of a scalar or a list as written; a name in `words` evaluates to itself."""
         if isinstance(raw, list):
             values = [self.evaluate(item, site.at(at), words) for at, item in enumerate(raw)]
             if _entries(values) > MAX_ENTRIES:
@@ -104,8 +104,8 @@ class Evaluator:
         """An evaluated value as the op needs it. Raises a located problem if it is of another type or out of range;
         `fit` returns the help for a count that is not whole."""
 
-        def refuse(code: str, wanted: str, help: str | None = None, why: str = "") -> Problem:
-            return self.report.blamed(code, _mismatch(what, value, raw, wanted) + why, site, help, raw)
+        def refuse(code: str, expected: str, help: str | None = None, why: str = "") -> Problem:
+            return self.report.blamed(code, _mismatch(what, value, raw, expected) + why, site, help, raw)
 
         def in_range(number: float) -> float:
             if facts.minimum is not None and number < facts.minimum:
@@ -116,20 +116,20 @@ class Evaluator:
                 raise refuse("E0309", f"at most {MAX_VALUE:,}")
             return number
 
-        wanted, fits = TYPES.get(facts.type) or (one_of(facts.words), lambda _: False)
+        expected, fits = TYPES.get(facts.type) or (one_of(facts.words), lambda _: False)
         if isinstance(value, str):
             if value in facts.words:
                 return value
-            words = one_of(facts.words) if facts.words else f"{wanted}, not a name"
+            words = one_of(facts.words) if facts.words else f"{expected}, not a name"
             raise refuse("E0305", words, nearest(value, facts.words))
         if isinstance(value, list) and facts.type != "size":
-            raise refuse("E0306", wanted, _PER_BLOCK)
+            raise refuse("E0306", expected, _PER_BLOCK)
         if facts.type == "int" and isinstance(value, float):
             why = ": a division left a remainder" if value.is_integer() and not isinstance(raw, float) else ""
             floor = "use // or floor() where the paper rounds down" if "/" in str(raw) else None
-            raise refuse("E0304", wanted, fit() or floor, why)
+            raise refuse("E0304", expected, fit() or floor, why)
         if not fits(value):
-            raise refuse("E0304", wanted)
+            raise refuse("E0304", expected)
         if facts.type == "size":
             return tuple(in_range(n) for n in as_pair(value))
         return value if facts.type == "bool" else in_range(float(value) if facts.type == "real" else value)
@@ -143,14 +143,14 @@ class Evaluator:
             code, help = "E0305", nearest(value, definition.one_of or ())
         elif isinstance(value, list) and definition.kind != "size":
             code, help = "E0306", _PER_BLOCK
-        message = _mismatch(name, value, raw, definition.wanted or "a number")
+        message = _mismatch(name, value, raw, definition.expected or "a number")
         raise self.report.blamed(code, message, site, help, raw)
 
 
-def _mismatch(what: str, value: Value, raw: Any, wanted: str) -> str:
+def _mismatch(what: str, value: Value, raw: Any, expected: str) -> str:
     """`conv1.channels must be an integer, got 4.5 (from width / 2)`."""
     derived = f" (from {raw})" if isinstance(raw, str) and raw != show(value) else ""
-    return f"{what} must be {wanted}, got {show(value)}{derived}"
+    return f"{what} must be {expected}, got {show(value)}{derived}"
 
 
 def _entries(values: list[Value]) -> int:

@@ -19,13 +19,14 @@ def unmet(spec: Spec, network: Network) -> list[Diagnostic]:
     expect = spec.expect
     if expect is None:
         return []
-    found = cost(network)
+    computed = cost(network)
     problems = []
-    for key, wanted, actual in (("parameters", expect.parameters, found.parameters), ("macs", expect.macs, found.macs)):
-        if wanted is not None and not agrees(wanted, actual):
-            message = (
-                f"expected {wanted if isinstance(wanted, str) else f'{wanted:,}'} {key}, but the network has {actual:,}"
-            )
+    for key, expected, actual in (
+        ("parameters", expect.parameters, computed.parameters),
+        ("macs", expect.macs, computed.macs),
+    ):
+        if expected is not None and not agrees(expected, actual):
+            message = f"expected {expected if isinstance(expected, str) else f'{expected:,}'} {key}, but the network has {actual:,}"
             problems.append(Diagnostic("E0701", message, locate(spec.document, ("expect", key))))
     if expect.output is not None and tuple(expect.output) != network.root.output:
         message = f"expected an output of {expect.output}, but the network produces {list(network.root.output)}"
@@ -33,11 +34,11 @@ def unmet(spec: Spec, network: Network) -> list[Diagnostic]:
     return problems
 
 
-def agrees(wanted: int | str, actual: int) -> bool:
+def agrees(expected: int | str, actual: int) -> bool:
     """Whether a figure matches: an integer exactly, text such as "25.6M" within one unit of its last digit."""
-    if isinstance(wanted, int):
-        return wanted == actual
-    match = _FIGURE.fullmatch(wanted)
+    if isinstance(expected, int):
+        return expected == actual
+    match = _FIGURE.fullmatch(expected)
     assert match is not None, "the model has checked the form"
     whole, fraction, unit = match[1], match[2] or "", match[3] or ""
     scale = 10.0 ** int(unit[1:]) if unit.startswith("e") else _UNITS.get(unit, 1.0)

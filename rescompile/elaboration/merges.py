@@ -41,7 +41,7 @@ class MergeBuilder:
         return [node], output
 
     def share(self, site: Site, branches: int, copies: str | int | None) -> Shape:
-        """The shape that each branch of a split is given."""
+        """The shape of the input of each branch of a split."""
         try:
             return share(site.shape, branches)
         except ShapeError as error:

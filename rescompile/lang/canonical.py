@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from rescompile.lang.reachable_blocks import reached
+from rescompile.lang.reachable_blocks import reachable_blocks
 from rescompile.lang.spec.blocks import Block
 from rescompile.lang.spec.spec import Preprocess, Spec, Survival
 from rescompile.lang.yaml_reader import plain, reads_as_text
@@ -42,7 +42,7 @@ def canonical(spec: Spec, used: Collection[str]) -> tuple[str, str]:
     kept = {key: document[key] for key in Spec.model_fields if key in document and key not in LEFT_OUT}
     defaults = kept.get("defaults", {})
     kept["defaults"] = {word: _step(defaults[word]) for word in sorted(defaults) if word in used and defaults[word]}
-    kept["blocks"] = {word: _block(block) for word, block in sorted(reached(kept, kept["blocks"].get).items())}
+    kept["blocks"] = {word: _block(block) for word, block in sorted(reachable_blocks(kept, kept["blocks"].get).items())}
     kept["network"] = _step(kept["network"])
     for key, model in (("survival", Survival), ("preprocess", Preprocess)):
         if key in kept:

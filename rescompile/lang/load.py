@@ -14,7 +14,7 @@ from rescompile.lang import library, recovery
 from rescompile.lang.form_errors import diagnostics
 from rescompile.lang.inheritance import resolve
 from rescompile.lang.name_checker import check
-from rescompile.lang.reachable_blocks import reached
+from rescompile.lang.reachable_blocks import reachable_blocks
 from rescompile.lang.spec.spec import Spec
 from rescompile.lang.yaml_reader import Mapping, plain, read
 
@@ -101,6 +101,6 @@ def _with_library(document: Mapping) -> Mapping:
             entries[word] = (node.place, node)
         return plain(entries[word][1])
 
-    reached(plain(document), block)
+    reachable_blocks(plain(document), block)
     blocks = Mapping(dict(sorted(entries.items())), own.place if own is not None else document.place)
     return document.put("blocks", blocks)

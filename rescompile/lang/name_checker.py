@@ -129,7 +129,7 @@ class _NameChecker:
         self.value(definition.default, where, scope, definition.words(self.block_words))
         literal = not isinstance(definition.default, str | list)
         if literal and not definition.fits(definition.default, frozenset()):
-            self.report("E0304", f"the default must be {definition.wanted}, got {show(definition.default)}", where)
+            self.report("E0304", f"the default must be {definition.expected}, got {show(definition.default)}", where)
 
     def recursion(self) -> None:
         """Report blocks that contain themselves by name. The elaborator detects recursion through parameters."""

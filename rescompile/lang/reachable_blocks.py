@@ -13,26 +13,26 @@ ROOTS = ("network", "block", "defaults", "parameters")
 PROSE = ("description", "reference")
 
 
-def reached(document: dict[str, Any], block: Callable[[str], Any]) -> dict[str, Any]:
+def reachable_blocks(document: dict[str, Any], block: Callable[[str], Any]) -> dict[str, Any]:
     """The definitions of all blocks that a document may refer to, by name; `block` returns a definition or None."""
-    wanted = [word for key in ROOTS if key in document for word in _words(document[key])]
-    found: dict[str, Any] = {}
-    while wanted:
-        word = wanted.pop()
-        if word not in found and (definition := block(word)) is not None:
-            found[word] = definition
-            wanted.extend(_meant(definition))
-    return found
+    pending = [word for key in ROOTS if key in document for word in _words(document[key])]
+    reachable: dict[str, Any] = {}
+    while pending:
+        word = pending.pop()
+        if word not in reachable and (definition := block(word)) is not None:
+            reachable[word] = definition
+            pending.extend(_words_of(definition))
+    return reachable
 
 
-def _meant(definition: Any) -> Iterator[str]:
+def _words_of(definition: Any) -> Iterator[str]:
     """The words in a block's definition, without its parameters and lets, which hide blocks of the same name."""
     if not isinstance(definition, dict):
         return iter(())
     parts = [definition.get(key) for key in ("parameters", "let")]
     own = {name for part in parts if isinstance(part, dict) for name in part}
-    said = [value for key, value in definition.items() if key not in PROSE]
-    return (word for word in _words(said) if word not in own)
+    texts = [value for key, value in definition.items() if key not in PROSE]
+    return (word for word in _words(texts) if word not in own)
 
 
 def _words(value: Any) -> Iterator[str]:

@@ -44,18 +44,18 @@ def apply(document: Mapping, name: str, value: Located, place: Place) -> Mapping
     whole = [row for row in rows if row.address == name]
     parent, _, attribute = name.rpartition(".")
     inside = [row for row in rows if parent and row.address == parent]
-    found = whole or inside
+    matches = whole or inside
     in_a_list = any(row.address.startswith(f"{head}.") for row in rows)
-    if head in SETTABLE and (not rest or not (found or in_a_list)):
+    if head in SETTABLE and (not rest or not (matches or in_a_list)):
         return _set_key(document, head, rest, new, place)
-    if len(found) > 1:
+    if len(matches) > 1:
         raise problem(
             "E0505",
-            f"'{name}' is ambiguous: {len(found)} rows are named '{found[0].address}'",
+            f"'{name}' is ambiguous: {len(matches)} rows are named '{matches[0].address}'",
             place,
             "give the rows different names",
         )
-    if not found:
+    if not matches:
         from rescompile.lang.spec.spec import Spec  # only a mistake needs it
 
         if head in Spec.model_fields and not in_a_list:
@@ -66,7 +66,7 @@ def apply(document: Mapping, name: str, value: Located, place: Place) -> Mapping
             hint = f"{row_hint[:-2]}.{attribute}'?"
         listed = f"the rows are {', '.join(known[:12])}" if known else None
         raise problem("E0504", f"'{name}' does not match any row of the network", place, hint or listed)
-    row = found[0]
+    row = matches[0]
     if not whole:
         return _update(document, row.path, lambda step: _with_attribute(step, row, attribute, new, place))
     if new is None:

@@ -361,7 +361,7 @@ def test_every_key_of_a_block_and_of_a_row_is_explained() -> None:
 
 def test_reserved_words_are_the_enforced_ones() -> None:
     """The words that cannot name a step: all of them, and none besides."""
-    listed = re.search(r"The words of \[ops\]\(#ops\) and the words (.*?) are\s+reserved", LANGUAGE, re.DOTALL)
+    listed = re.search(r"The names of \[ops\]\(#ops\) and the words (.*?) are\s+reserved", LANGUAGE, re.DOTALL)
     assert listed is not None
     assert set(re.findall(r"`(\w+)`", listed[1])) == names.RESERVED
 

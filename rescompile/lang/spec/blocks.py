@@ -58,7 +58,7 @@ class ParameterDefinition(SpecModel):
         return frozenset(self.one_of or ()) | (blocks if self.type == "block" else frozenset())
 
     @property
-    def wanted(self) -> str:
+    def expected(self) -> str:
         """A description of the values that the parameter takes."""
         words = one_of(self.one_of) if self.one_of else ""
         typed = TYPES[self.kind][0] if self.kind in TYPES else ""

@@ -13,7 +13,7 @@ ROW_KEYS = ("block", "depth", "members")
 
 
 class Use(SpecModel):
-    """A block with arguments, once or `depth` times. In a row without `block`, the spec's own `block` is meant."""
+    """A block with arguments, once or `depth` times. A row without `block` uses that of the spec."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, defer_build=True)
     __pydantic_extra__: dict[str, Value] = Field(init=False)

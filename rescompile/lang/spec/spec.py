@@ -40,8 +40,8 @@ SCHEDULES = ("linear", "linear_zero_based", "uniform")
 
 def _schedule(raw: Any) -> Any:
     if raw not in SCHEDULES:
-        wanted = one_of([*SCHEDULES, "{each: [...]}"])
-        raise refuse("E0104", f"'schedule' must be {wanted}, got {show(raw)}", nearest(str(raw), SCHEDULES))
+        expected = one_of([*SCHEDULES, "{each: [...]}"])
+        raise refuse("E0104", f"'schedule' must be {expected}, got {show(raw)}", nearest(str(raw), SCHEDULES))
     return raw
 
 

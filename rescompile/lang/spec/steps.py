@@ -70,7 +70,7 @@ class OpStep(RootModel[dict[str, Attributes]]):
 
     @property
     def word(self) -> str:
-        """The word of the op."""
+        """The name of the op."""
         return next(iter(self.root))
 
     @property
