@@ -1,4 +1,4 @@
-"""What is measured, and what may be said of it: interleaved rounds, intervals, result files, tables, figures, comparisons.
+"""Benchmarks: interleaved rounds, intervals, result files, tables, figures, comparisons, the search, predictions.
 
-Nothing here knows a library that runs networks: `rescompile.runtimes` prepares them, and this package times what it is given.
+This package times what `rescompile.runtimes` prepares; it calls no library that runs networks except torch, for references.
 """

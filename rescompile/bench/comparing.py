@@ -65,9 +65,9 @@ def compare(old: Result, new: Result) -> Comparison:
 
 def _change(old: BenchRow, new: BenchRow) -> Change:
     first, second = statistics.median(old.times), statistics.median(new.times)
-    found = statistics.unpaired_ratio(new.times, old.times)
-    verdict = "~" if first.overlaps(second) else "slower" if found.value > 1 else "faster"
-    return Change(old, new, found, verdict)
+    ratio = statistics.unpaired_ratio(new.times, old.times)
+    verdict = "~" if first.overlaps(second) else "slower" if ratio.value > 1 else "faster"
+    return Change(old, new, ratio, verdict)
 
 
 def differences(old: Result, new: Result) -> Iterator[str]:

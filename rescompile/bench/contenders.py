@@ -1,4 +1,4 @@
-"""What takes part in a benchmark: the request, the configurations that can run here, and the contenders made of them."""
+"""The participants of a benchmark: the request, the configurations that can run here, and the contenders."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ MOST = 20
 
 T = TypeVar("T")
 Location = tuple[str | int, ...]
-#: Reports what is wrong at a path, with a message.
+#: Reports a mistake: its location and a message.
 Wrong = Callable[[Location, str], None]
 
 

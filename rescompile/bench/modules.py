@@ -56,7 +56,7 @@ def irregular(module: Any, x: Array, largest: float) -> str | None:
     """
     torch = library()
     smallest = torch.finfo(torch.float32).tiny
-    found: list[str] = []
+    problems: list[str] = []
 
     def look(part: str, value: Any) -> None:
         size = value.detach().abs()
@@ -66,19 +66,19 @@ def irregular(module: Any, x: Array, largest: float) -> str | None:
             ("a denormal", (size > 0) & (size < smallest)),
         ):
             if bool(wrong.any()):
-                found.append(f"{part} has {what}")
+                problems.append(f"{part} has {what}")
                 return
 
     def hook(part: str) -> Any:
         def after(_: Any, __: Any, given: Any) -> None:
             for value in named(given).values():
-                if not found and isinstance(value, torch.Tensor) and value.is_floating_point():
+                if not problems and isinstance(value, torch.Tensor) and value.is_floating_point():
                     look(f"the output of {part}", value)
 
         return after
 
     for name, value in module.state_dict().items():
-        if value.is_floating_point() and not found:
+        if value.is_floating_point() and not problems:
             look(name, value)
     handles = [part.register_forward_hook(hook(name or "the network")) for name, part in module.named_modules()]
     try:
@@ -87,7 +87,7 @@ def irregular(module: Any, x: Array, largest: float) -> str | None:
     finally:
         for handle in handles:
             handle.remove()
-    return found[0] if found else None
+    return problems[0] if problems else None
 
 
 def calibrate(module: Any, shape: tuple[int, ...], seed: int) -> None:

@@ -39,20 +39,20 @@ def _by_size(result: Result) -> Iterator[Axes]:
     for label, scale, count in (("multiply-adds, G", 1e9, "macs"), ("parameters, M", 1e6, "parameters")):
         lines = []
         for runtime, precision in ways:
-            found = [row for row in rows if (row.runtime, row.precision) == (runtime, precision)]
-            points = sorted(((getattr(row, count) / scale, row) for row in found), key=lambda point: point[0])
+            chosen = [row for row in rows if (row.runtime, row.precision) == (runtime, precision)]
+            points = sorted(((getattr(row, count) / scale, row) for row in chosen), key=lambda point: point[0])
             lines.append(_line(f"{runtime} {precision}", points, joined=False))
         yield Axes(f"latency by {label.split(',')[0]}, batch {batch}", label, "median latency, ms", lines)
 
 
 def _series(result: Result) -> list[tuple[str, list[BenchRow]]]:
     """The rows that differ only in their batch."""
-    found: dict[tuple[str, str, str, str], list[BenchRow]] = {}
+    series: dict[tuple[str, str, str, str], list[BenchRow]] = {}
     for row in result.rows:
-        found.setdefault((row.group, row.model, row.runtime, row.precision), []).append(row)
+        series.setdefault((row.group, row.model, row.runtime, row.precision), []).append(row)
     return [
         (f"{model} {runtime} {precision}", sorted(rows, key=lambda row: row.batch))
-        for (_, model, runtime, precision), rows in found.items()
+        for (_, model, runtime, precision), rows in series.items()
     ]
 
 
@@ -63,8 +63,8 @@ def _line(label: str, points: list[tuple[float, BenchRow]], joined: bool = True)
     return Line(
         label,
         [x for x, _ in points],
-        [1e3 * found.value for found in medians],
-        [1e3 * (found.value - found.low) for found in medians],
-        [1e3 * (found.high - found.value) for found in medians],
+        [1e3 * median.value for median in medians],
+        [1e3 * (median.value - median.low) for median in medians],
+        [1e3 * (median.high - median.value) for median in medians],
         joined,
     )

@@ -86,8 +86,8 @@ def digest(path: Path) -> str:
 
 
 def _learn_expected_error(precision: str, device: str, reference: Reference, job: Job) -> None:
-    """Run once what shows which error to expect in a precision: eager torch, where it supports the precision, or an int8 file
-    whose sums are taken in floats."""
+    """Learn the error to expect in a precision from one run of eager torch, where it supports the precision, or, for int8, of
+    the file with its sums in floats."""
     if precision == "int8" and not reference.has_expected_error(precision):
         assert job.model is not None
         reference.expect(precision, quantizer.simulated(job.model, job.input))

@@ -58,58 +58,58 @@ class Probe:
     @property
     def step(self) -> Step:
         """Its step, as a predictor sees it."""
-        (found,) = steps(self.network)[self.lead :][: -2 if self.tail else None]
-        return found
+        (step,) = steps(self.network)[self.lead :][: -2 if self.tail else None]
+        return step
 
 
 def design() -> list[Probe]:
     """The ops to measure: every regime over the channels, sides, kernels and strides that occur in networks of this family."""
-    found = [
+    probes = [
         _conv(inner, outer, 1, side)
         for side in (56, 28, 14, 7)
         for inner in (16, 64, 160, 512, 2048)
         for outer in (16, 64, 160, 512, 2048)
     ]
-    found += [_conv(inner, 2 * inner, 1, side, stride=2) for side in (56, 28, 14) for inner in (64, 256, 1024)]
-    found += [
+    probes += [_conv(inner, 2 * inner, 1, side, stride=2) for side in (56, 28, 14) for inner in (64, 256, 1024)]
+    probes += [
         _conv(inner, outer, 3, side)
         for side in (112, 56, 28, 14, 7)
         for inner in (16, 48, 128, 320, 512)
         for outer in dict.fromkeys((32, inner))
     ]
-    found += [_conv(width, width, 3, side, stride=2) for side in (56, 28, 14) for width in (32, 128, 256, 512)]
-    found += [_conv(width, width, kernel, side) for kernel in (5, 7) for side in (28, 14) for width in (16, 64, 160)]
-    found += [
+    probes += [_conv(width, width, 3, side, stride=2) for side in (56, 28, 14) for width in (32, 128, 256, 512)]
+    probes += [_conv(width, width, kernel, side) for kernel in (5, 7) for side in (28, 14) for width in (16, 64, 160)]
+    probes += [
         _conv(groups * width, groups * width, kernel, side, groups=groups, stride=stride)
         for width in (4, 8, 16, 32)
         for groups in (2, 8, 32)
         for side, kernel, stride in ((56, 3, 1), (28, 3, 1), (28, 3, 2), (14, 3, 1), (7, 3, 1), (14, 5, 1))
     ]
-    found += [
+    probes += [
         _conv(width, width, kernel, side, groups=width, stride=stride)
         for width in (32, 128, 512)
         for side, kernel, stride in ((56, 3, 1), (28, 3, 2), (14, 3, 1), (7, 3, 1), (28, 5, 1), (14, 7, 1))
     ]
-    found += [
+    probes += [
         _conv(3, width, kernel, side, stride=stride, lead=False)
         for width in (16, 32, 64, 96)
         for side, kernel, stride in ((224, 7, 2), (128, 7, 2), (64, 3, 1), (224, 3, 2), (128, 3, 1))
     ]
     for width in (32, 128, 512, 1024):
         for side in (56, 28, 14, 7):
-            found.append(Probe(["probe: norm", "act"], width, side))
-            found.append(Probe(["parallel: {merge: concat, branches: [identity, identity]}"], width, side))
+            probes.append(Probe(["probe: norm", "act"], width, side))
+            probes.append(Probe(["parallel: {merge: concat, branches: [identity, identity]}"], width, side))
             if side > 7:
-                found.append(Probe(["probe: {maxpool: {kernel: 3, stride: 2, padding: 1}}"], width, side))
-                found.append(Probe(["probe: {avgpool: {kernel: 2}}"], width, side))
-    found += [Probe(["probe: global_avgpool", "flatten"], w, s, tail=False) for w in (64, 512, 2048) for s in (14, 7)]
-    found += [
+                probes.append(Probe(["probe: {maxpool: {kernel: 3, stride: 2, padding: 1}}"], width, side))
+                probes.append(Probe(["probe: {avgpool: {kernel: 2}}"], width, side))
+    probes += [Probe(["probe: global_avgpool", "flatten"], w, s, tail=False) for w in (64, 512, 2048) for s in (14, 7)]
+    probes += [
         Probe(["flatten", f"probe: {{linear: {features}}}"], width, 1, lead=False, tail=False)
         for width in (64, 256, 1024, 4096)
         for features in (10, 100, 1000, 4096)
     ]
-    found += [_conv(w, w, kernel, side, sums=True) for w in (64, 256) for kernel in (1, 3) for side in (28, 14)]
-    return [probe for probe in found if probe.step.macs <= MOST]
+    probes += [_conv(w, w, kernel, side, sums=True) for w in (64, 256) for kernel in (1, 3) for side in (28, 14)]
+    return [probe for probe in probes if probe.step.macs <= MOST]
 
 
 def _conv(

@@ -75,15 +75,15 @@ def _tuning(result: Result, tuning: Tuning) -> str:
         return "\n".join([*lines, "", "No configuration was measured to the end."])
     first = tuning.candidates[0]
     equal = [each for each in tuning.candidates[: len(rows)] if each.fate.startswith("no significant")]
-    said = f"{first.runtime} in {first.precision}"
+    best = f"{first.runtime} in {first.precision}"
     if tuning.best is None:
         listed = ", ".join(f"{each.runtime} in {each.precision}" for each in equal)
         lines += [
             "",
-            f"No best: {said} has the smallest median, and cannot be told apart from {listed}. It is measured again by",
+            f"No best: {best} has the smallest median, without a significant difference from {listed}. Measure it again with",
         ]
     else:
-        lines += ["", f"Best: {said}. It is measured again by"]
+        lines += ["", f"Best: {best}. Measure it again with"]
     return "\n".join([*lines, "", f"    {first.command}"])
 
 
@@ -96,14 +96,14 @@ def _candidate(at: int, each: Candidate) -> list[str]:
 def _throughput(result: Result) -> Iterator[str]:
     """For networks that were tuned at several batches, the batch with the most images per second."""
     for group in dict.fromkeys(tuning.group for tuning in result.tunings):
-        found = [
+        fastest = [
             min(rows_of(result, group, batch), key=lambda row: row.summary.p50)
             for name, batch in groups(result)
             if name == group
         ]
-        if len(found) < 2:
+        if len(fastest) < 2:
             continue
-        order = sorted(found, key=lambda row: -row.summary.throughput)
+        order = sorted(fastest, key=lambda row: -row.summary.throughput)
         # Batches are measured one after the other, so the times per image are compared with their own intervals.
         spans = [row.summary.median.scaled(1 / row.batch) for row in order]
         listed = ", ".join(f"{row.batch}: {_digits(row.summary.throughput)}" for row in order)
@@ -117,11 +117,11 @@ def _throughput(result: Result) -> Iterator[str]:
 
 
 def _machine(result: Result) -> str:
-    processor = result.machine.get("processor") or {}
+    cpu = result.machine.get("processor") or {}
     gpus = [gpu.get("name", "?") for gpu in result.machine.get("gpus") or []]
     libraries = ", ".join(f"{name} {version}" for name, version in (result.machine.get("libraries") or {}).items())
-    threads = processor.get("usable", "?")
-    named = f"{processor.get('name', 'unknown CPU')}, {threads} thread{'' if threads == 1 else 's'}"
+    threads = cpu.get("usable", "?")
+    named = f"{cpu.get('name', 'unknown CPU')}, {threads} thread{'' if threads == 1 else 's'}"
     where = ", ".join([named, *gpus])
     return f"{where}\n{libraries}"
 
@@ -174,8 +174,8 @@ def _row(row: BenchRow, base: BenchRow, control: Interval | None) -> list[str]:
 
 def speed_up(row: BenchRow, base: BenchRow, control: Interval | None) -> str:
     """`1.91x`, or NOTHING where the difference is not significant."""
-    found = statistics.speed_up(row.times, base.times, control)
-    return NOTHING if found is None else f"{found:.2f}x"
+    factor = statistics.speed_up(row.times, base.times, control)
+    return NOTHING if factor is None else f"{factor:.2f}x"
 
 
 def _pairs(rows: Sequence[BenchRow], control: Interval | None) -> Iterator[str]:
@@ -183,12 +183,12 @@ def _pairs(rows: Sequence[BenchRow], control: Interval | None) -> Iterator[str]:
     for ours in (row for row in rows if row.sha256 is not None):
         for peer in (row for row in rows if row.sha256 is None):
             if (ours.runtime, ours.precision) == (peer.runtime, peer.precision):
-                found = statistics.ratio(ours.times, peer.times)
-                said = speed_up(ours, peer, control)
-                verdict = "no significant difference" if said == NOTHING else f"{said} as fast"
+                ratio = statistics.ratio(ours.times, peer.times)
+                factor = speed_up(ours, peer, control)
+                verdict = "no significant difference" if factor == NOTHING else f"{factor} as fast"
                 yield (
                     f"{ours.model} and {peer.model} on {ours.runtime} in {ours.precision}: {verdict} "
-                    f"(time ratio {found.value:.3f}, {found.low:.3f}-{found.high:.3f})."
+                    f"(time ratio {ratio.value:.3f}, {ratio.low:.3f}-{ratio.high:.3f})."
                 )
 
 

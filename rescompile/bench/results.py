@@ -182,12 +182,12 @@ def _check_samples(result: Result, wrong: Wrong) -> None:
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of result files, in draft 7."""
-    made = documents.schema(Result)
-    made["properties"]["bench"] = {"const": FORMAT, "description": "the version of this format"}
-    made["properties"]["$comment"] = {"type": "string"}
+    schema = documents.schema(Result)
+    schema["properties"]["bench"] = {"const": FORMAT, "description": "the version of this format"}
+    schema["properties"]["$comment"] = {"type": "string"}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
-        **made,
+        **schema,
         "title": f"result of rescompile bench, format {FORMAT}",
     }
 

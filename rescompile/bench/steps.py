@@ -79,14 +79,14 @@ class _Producer:
 
 def steps(network: Network) -> list[Step]:
     """The steps of a network in evaluation mode, in order, for one input."""
-    made = _Steps([])
-    thread(network.root, None, ThreadRules(made.op, made.merge, made.side, made.split))
-    return made.steps
+    rules = _Rules([])
+    thread(network.root, None, ThreadRules(rules.op, rules.merge, rules.side, rules.split))
+    return rules.steps
 
 
 @dataclass(frozen=True, slots=True)
-class _Steps:
-    """The rules of the thread; what it carries is the producer of the value, if that can still fuse something."""
+class _Rules:
+    """The rules of the thread, which carries the producer of the value while that can still fuse something."""
 
     steps: list[Step]
 

@@ -1,4 +1,4 @@
-"""The search for the fastest configuration of a network: what is tried, what is dropped early, and what the result means.
+"""The search for the fastest configuration of a network: the candidates, the early drops, and the final ranking.
 
 Configurations are dropped by successive halving (Jamieson and Talwalkar 2016): all get a few rounds, the faster half gets
 more. A slower configuration stays if its interval overlaps that of the fastest, so that none is lost to noise. Numbers of

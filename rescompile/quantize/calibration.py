@@ -93,8 +93,8 @@ def _folder(path: Path, network: Network) -> Data:
     files = sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names if name.endswith(SUFFIX))
     if not files:
         return _images(path, network)
-    made = [each for file in files for each in _inputs(_read(file), network.input, str(file), partial(_read, file))]
-    return _split(f"inputs of {len(files)} file{'' if len(files) == 1 else 's'}", made)
+    inputs = [each for file in files for each in _inputs(_read(file), network.input, str(file), partial(_read, file))]
+    return _split(f"inputs of {len(files)} file{'' if len(files) == 1 else 's'}", inputs)
 
 
 def _images(path: Path, network: Network) -> Data:
@@ -156,6 +156,6 @@ def _inputs(array: Array, shape: Shape, name: str, read: Callable[[], Array]) ->
 
 def _split(description: str, inputs: Iterator[Input] | Sequence[Input]) -> Data:
     """The data with every fifth input for validation: in folders of classes, from all of them."""
-    made = list(inputs)
-    calibration = [make for at, make in enumerate(made, 1) if at % _EVERY]
-    return Data(description, calibration, made[_EVERY - 1 :: _EVERY])
+    listed = list(inputs)
+    calibration = [make for at, make in enumerate(listed, 1) if at % _EVERY]
+    return Data(description, calibration, listed[_EVERY - 1 :: _EVERY])

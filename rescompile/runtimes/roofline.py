@@ -157,12 +157,12 @@ def measure(device: str, precision: str, threads: int | None = None, quick: bool
     sizes, side = _COPIES[device], _SIDE[device]
     if quick:
         sizes, side = sizes[:3], side // 4
-    found = _torch_products(device, precision, side, workers)
-    if not found and device == "cpu" and precision == "fp32":  # without torch; numpy uses all threads
-        found["matrix product of numpy"] = _numpy_product(side)
-    by = max(found, key=lambda name: found[name].best, default=None)
+    rates = _torch_products(device, precision, side, workers)
+    if not rates and device == "cpu" and precision == "fp32":  # without torch; numpy uses all threads
+        rates["matrix product of numpy"] = _numpy_product(side)
+    by = max(rates, key=lambda name: rates[name].best, default=None)
     copied = {size: _cuda_copy(size) if device == "cuda" else _copy(size, workers) for size in sizes}
-    return Roofline(device, precision, copied, found[by] if by else None, by)
+    return Roofline(device, precision, copied, rates[by] if by else None, by)
 
 
 def _rated(work: float, run: Callable[[], Any], least: float = 5e-3, patience: float = 2.0) -> Measured:
