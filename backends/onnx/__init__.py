@@ -25,7 +25,7 @@ OPTIONS = (
         str,
         "fp32",
         "fp16: weights and nodes of an ONNX file in float16, input and outputs in float32. "
-        "int8: convolutions and matrix products in whole numbers. Default: fp32.",
+        "int8: convolutions and matrix products in integers. Default: fp32.",
         choices=("fp32", "fp16", "int8"),
     ),
     Option(

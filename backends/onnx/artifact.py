@@ -37,7 +37,7 @@ def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
     float32 one. Raises CheckFailed, when it is written, for a weight that float16 cannot represent. Raises UsageError for
     int8, which needs calibration data: use `rescompile.build`."""
     if options["precision"] == "int8":
-        raise UsageError(Diagnostic("E0802", "a network becomes int8 by data", help="use rescompile.build"))
+        raise UsageError(Diagnostic("E0802", "int8 needs calibration data", help="use rescompile.build"))
     sizes = _sizes(network, options["dynamic"])
     graph = graph_of(network, sizes)
     if options["precision"] == "fp16":

@@ -81,7 +81,7 @@ def extract(path: Path) -> Recorded | None:
         passes = tuple(json.loads(entries.get(PASSES, "[]")))
         return Recorded(entries[SPEC], entries.get(SHA256, ""), passes, tuple(_options(entries)))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise UsageError(Diagnostic("E0801", f"what {path} records beside its spec cannot be read")) from None
+        raise UsageError(Diagnostic("E0801", f"the metadata of {path} cannot be read")) from None
 
 
 def _options(entries: Mapping[str, str]) -> Iterator[str]:

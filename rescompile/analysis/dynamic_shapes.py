@@ -119,8 +119,8 @@ class Free:
     def check(self, n: int) -> None:
         """Raises UsageError for a size that the network does not take."""
         if not self.takes(n):
-            message = f"this model takes any {self.name} {self.words}, and this is {n}"
-            raise UsageError(Diagnostic("E0802", message, help=f"the next that it takes is {self.after(n)}"))
+            message = f"this model takes any {self.name} {self.words}, not {n}"
+            raise UsageError(Diagnostic("E0802", message, help=f"the next valid {self.name} is {self.after(n)}"))
 
     def after(self, n: int) -> int:
         """The least valid size from `n` on."""
@@ -178,7 +178,7 @@ def sizes(network: Network, wanted: str, training: bool = False) -> Sizes:
     source = Source("--dynamic", wanted)
     names = _named(source)
     if len(network.input) != 3:
-        message = f"the input of {network.name} is {list(network.input)}: it has no height and no width"
+        message = f"the input of {network.name} is {list(network.input)}, which has no height and width"
         raise UsageError(Diagnostic(FIXED, message, Place(source, 1, 1, 1 + len(wanted))))
     walk = _Walk(training, network.input[1:], tuple(name in names for name in AXES), source)
     start = tuple(
@@ -202,7 +202,7 @@ def _named(source: Source) -> list[str]:
         if name not in AXES:
             help = nearest(name, AXES) or f"write {','.join(AXES)}, or one of them; the batch is free already"
             raise UsageError(
-                Diagnostic("E0802", f"--dynamic names axes of the image, and this is '{name}'", place, help=help)
+                Diagnostic("E0802", f"--dynamic takes the axes height and width, not '{name}'", place, help=help)
             )
         if name in names:
             raise UsageError(Diagnostic("E0802", f"--dynamic names '{name}' twice", place))
@@ -240,9 +240,7 @@ class _Walk:
                 self.minimum[at] = max(self.minimum[at], extent.least(axis.least))
                 self.two[at] = max(self.two[at], extent.least(2))
                 if self.sizes[at] < self.minimum[at]:
-                    message = (
-                        f"{name} takes a map of {node.input[1 + at]}, and of others only those from {axis.least} on"
-                    )
+                    message = f"{name} has an input of size {node.input[1 + at]}, but other sizes are possible from {axis.least} on only"
                     raise self.refusal((at == 0, at == 1), message, None, node)
             after.append(_after(extent, axis))
             self.stride[at] = math.lcm(self.stride[at], after[-1].period)
@@ -260,7 +258,7 @@ class _Walk:
             for at in range(2):
                 if not self.agree(at, merged[at], value[at]):
                     one, other = (extent.text(AXES[at]) for extent in (merged[at], value[at]))
-                    message = f"{name} joins branches of {one} and {other}, which agree at {self.sizes[at]} and hardly elsewhere"
+                    message = f"{name} joins branches of {one} and {other}, which match at {self.sizes[at]} but not at other sizes"
                     help = "give the branches equal strides, and paddings that fit their kernels"
                     raise self.refusal((at == 0, at == 1), message, help, node)
                 merged[at] = min(merged[at], value[at], key=lambda extent: len(extent.steps))
@@ -310,10 +308,10 @@ def _why(node: Op, name: str) -> tuple[str, str | None]:
     """Why an op fixes the size, and what to use instead."""
     size = "x".join(map(str, node.input[1:]))
     if not isinstance(node.kind, Flatten):
-        return f"{name} ({node.kind.word}) takes no other map than {size}", None
-    message = f"{name} makes {node.output[0]:,} features of a map of {size}, and what follows is made for as many"
+        return f"{name} ({node.kind.word}) takes maps of {size} only", None
+    message = f"{name} turns a map of {size} into {node.output[0]:,} features, and the next layer needs as many"
     if node.input[1:] == (1, 1):
-        pool = "global_avgpool in place of the pool before it, whose window covers one map only"
+        pool = "global_avgpool instead of the pool before it, whose window fits one size only"
         return message, f"use {pool}"
     return message, f"put global_avgpool before it, or adaptive_avgpool: [{node.input[1]}, {node.input[2]}]"
 

@@ -50,22 +50,22 @@ class Pass(Option):
 PASSES: tuple[Pass, ...] = (
     Pass(
         "drop", str, None,
-        "Leave out the residual branches of these blocks, such as layer2.5,layer3.1, or these plain layers.",
+        "Drop the residual branches of these blocks, or these layers: layer2.5,layer3.1.",
         exact=False,
     ),
-    Pass("swap", str, None, "Let residual blocks change places, two by two, such as layer2.3,layer2.5.", exact=False),
+    Pass("swap", str, None, "Swap residual blocks, in pairs: layer2.3,layer2.5.", exact=False),
     Pass(
         "fold-batchnorm", bool, None,
-        "Fold norms and test-time survival factors into the convolutions before them, where that is exact.",
+        "Fold norms and test-time survival factors into convolutions, where exact.",
     ),
     Pass(
         "form", str, None,
-        "Grouped convolutions as in ResNeXt's figure 3: a (a sum of paths), b (a concatenation), c (as they are).",
+        "Rewrite grouped convolutions as in ResNeXt's figure 3: a sums, b concatenates.",
         choices=("a", "b", "c"),
     ),
     Pass(
         "join-groups", int, None,
-        "Join groups of convolutions, zeros between them, until each has so many channels: 32 for int8 on processors.",
+        "Join groups of convolutions up to this many channels: 32 for int8 on CPUs.",
         0, 1 << 24, made_of_weights=True,
     ),
 )  # fmt: skip
@@ -87,7 +87,7 @@ def apply(
         if isinstance(value, str):
             value = "".join(value.split())  # the record can be typed again without quotes
             if not value:
-                raise UsageError(Diagnostic("E0802", f"the pass '{step.name}' is given nothing"))
+                raise UsageError(Diagnostic("E0802", f"{step.name} needs a value: {step.values}"))
         if value:
             network, weights = step.apply(network, weights, value)
             record = step.name if value is True else f"{step.name}={value}"

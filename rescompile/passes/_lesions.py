@@ -167,21 +167,21 @@ def residual_of(network: Network, part: Part) -> str:
         return inside[0]
     if inside:
         blocks = [name for name in residual_blocks(network) if name.startswith(f"{part.path}.")] or inside
-        message = f"'{part.path}' has {len(inside)} residual branches, so it does not say which one is meant"
+        message = f"'{part.path}' is ambiguous: it has {len(inside)} residual branches"
         raise UsageError(Diagnostic(NO_RESIDUAL, message, part.place, help=f"name one of {listed(blocks)}"))
-    message = f"'{part.path}' is no residual block: {_why_not(part.node)}"
+    message = f"'{part.path}' is not a residual block: {_why_not(part.node)}"
     raise UsageError(Diagnostic(NO_RESIDUAL, message, part.place, _origin(part.node), help=_around(network, part.path)))
 
 
 def _why_not(node: Node) -> str:
     """Why a part cannot be dropped."""
     if any(isinstance(inner.node, Parallel) and inner.node.merge == "concat" for inner in parts(node)):
-        return "its branches are put side by side, not added to a shortcut, and what comes later reads them as channels"
+        return "its branches are concatenated, not added to a shortcut, and later layers read them as channels"
     if node.input != node.output:
-        return f"it turns {list(node.input)} into {list(node.output)}, and has no shortcut that would do so without it"
+        return f"it maps {list(node.input)} to {list(node.output)}, and has no shortcut that could do so in its place"
     if isinstance(node, Op) and not isinstance(node.kind, Conv | Linear):
-        return "it is no layer either, which is a convolution or linear layer with the norm and activation after it"
-    return "it has no shortcut, so without it no path would be left"
+        return "nor is it a layer, which is a convolution or linear layer with the norm and activation after it"
+    return "it has no shortcut, so no path would be left"
 
 
 def _around(network: Network, path: str) -> str:
@@ -189,15 +189,11 @@ def _around(network: Network, path: str) -> str:
     blocks = residual_blocks(network)
     for block in blocks:
         if path.startswith(f"{block}."):
-            return f"'{block}', which it is in, is one"
+            return f"it is inside the residual block '{block}'"
     if blocks:
         return f"the residual blocks are {listed(blocks)}"
     plain = plain_layers(network)
-    what = (
-        f"the layers that keep the shape, and so can be dropped, are {listed(plain)}"
-        if plain
-        else "nothing can be left out"
-    )
+    what = f"the layers that keep the shape can be dropped: {listed(plain)}" if plain else "nothing can be dropped"
     return f"this network has no residual blocks; {what}"
 
 

@@ -30,7 +30,7 @@ def drop(network: Network, weights: Weights | None, value: str) -> tuple[Network
     for part, lesion in zip(named, lesions, strict=True):
         others = [other for other in lesions if other is not lesion]
         if put.keys() & lesion.put.keys() or any(lesion.put.keys() & other.inside for other in others):
-            message = f"'{part.path}' is dropped already, with another part that is named here"
+            message = f"'{part.path}' is already dropped with another part of this list"
             raise UsageError(Diagnostic(_lesions.UNKNOWN, message, part.place))
         put.update(lesion.put)
     changed = _lesions.replaced(network, put)

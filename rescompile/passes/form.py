@@ -64,8 +64,8 @@ PER_CHANNEL = (Act, AdaptiveAvgPool, AvgPool, Dropout, GlobalAvgPool, Identity, 
 def form(network: Network, weights: Weights | None, value: Any) -> tuple[Network, Weights | None]:
     """The network with its grouped convolutions in one form. Raises UsageError where it has none."""
     if not any(_groups(node) > 1 for _, node in walk(network.root)):
-        message = f"{network.name} has no grouped convolution, and only those have forms"
-        help = "groups are an attribute of conv, and 'cardinality' of the block bottleneck: see resnext50_32x4d"
+        message = f"{network.name} has no grouped convolution that --form could rewrite"
+        help = "set 'groups' of a conv, or 'cardinality' of the block bottleneck: see resnext50_32x4d"
         raise UsageError(Diagnostic("E0804", message, help=help))
     if value == "c":
         return network, weights

@@ -35,7 +35,7 @@ def join_groups(network: Network, weights: Weights | None, least: int) -> tuple[
     """The network with at least `least` channels, in and out, in each group of its convolutions. Raises UsageError for a
     number below 1."""
     if least < 1:
-        raise UsageError(Diagnostic("E0802", f"groups have at least 1 channel, and join-groups is {least}"))
+        raise UsageError(Diagnostic("E0802", f"join-groups must be an integer from 1, not {least}"))
     makers: dict[str, Callable[[], Array]] = {}
 
     def join(name: str, node: Node) -> Node:

@@ -18,7 +18,7 @@ def swap(network: Network, weights: Weights | None, value: str) -> tuple[Network
     """The network with the parts in `value` exchanged, two by two, in order. Raises UsageError."""
     count = len(_lesions.named(network, "swap", value))
     if count % 2:
-        message = f"--swap {value} names {count} of what changes places two by two"
+        message = f"--swap takes an even number of blocks, but {value} lists {count}"
         raise UsageError(Diagnostic("E0802", message))
     for pair in range(0, count, 2):
         # They are looked up again: a swap moves nodes, and never their names.
@@ -33,15 +33,15 @@ def swap(network: Network, weights: Weights | None, value: str) -> tuple[Network
 
 def _unlike(first: Part, second: Part) -> str | None:
     """Why two parts cannot be swapped; None where they can."""
-    both = f"'{first.path}' and '{second.path}' cannot change places"
+    both = f"'{first.path}' and '{second.path}' cannot be swapped"
     if first.path == second.path:
-        return f"'{first.path}' cannot change places with itself"
+        return f"'{first.path}' cannot be swapped with itself"
     if first.scope != second.scope:
         scopes = f"'{first.scope}' and '{second.scope}'" if first.scope and second.scope else "different scopes"
-        return f"{both}: they are in {scopes}, and would lose their names"
+        return f"{both}: they are in {scopes}, so their names would change"
     if (first.node.input, first.node.output) != (second.node.input, second.node.output):
-        turns = [f"{list(part.node.input)} into {list(part.node.output)}" for part in (first, second)]
-        return f"{both}: the one turns {turns[0]}, the other {turns[1]}"
+        maps = [f"{list(part.node.input)} to {list(part.node.output)}" for part in (first, second)]
+        return f"{both}: the first maps {maps[0]}, the second {maps[1]}"
     if _contains(first, second) or _contains(second, first):
         return f"{both}: one is inside the other"
     return None

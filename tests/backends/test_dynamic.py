@@ -274,7 +274,7 @@ def test_agreement_is_found_where_it_is() -> None:
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 FLATTENED = """\
---dynamic:1:1: error[E0809]: height and width cannot be free: flatten makes 288 features of a map of 3x3, and what follows is made for as many
+--dynamic:1:1: error[E0809]: height and width cannot be free: flatten turns a map of 3x3 into 288 features, and the next layer needs as many
     1 | height,width
       | ^^^^^^
    defined by network.12 in specs/highway_mnist_conv_32.yaml:25
@@ -284,20 +284,20 @@ WRONG = {
     "a window as large as the map": (
         "[{conv: {channels: 4, kernel: 3}}, {avgpool: {kernel: 16}}, flatten, {linear: 5}]",
         BOTH,
-        "flatten makes 4 features of a map of 1x1",
+        "flatten turns a map of 1x1 into 4 features",
         "use global_avgpool in place of the pool",
     ),
-    "only the width": ("[flatten, {linear: 5}]", "width", "width cannot be free: flatten makes 768 features", "global_avgpool"),
+    "only the width": ("[flatten, {linear: 5}]", "width", "width cannot be free: flatten turns a map of 16x16 into 768 features", "global_avgpool"),
     "branches of unlike strides": (
         "[{parallel: {merge: concat, branches: [{conv: {channels: 4, kernel: 9, padding: 0}}, {avgpool: {kernel: 2}}]}}]",
         BOTH,
-        "joins branches of height - 8 and height//2, which agree at 16 and hardly elsewhere",
+        "joins branches of height - 8 and height//2, which match at 16 but not at other sizes",
         "strides",
     ),
     "a stride that a map of 1x1 does not mind": (
         "[{maxpool: {kernel: 16}}, {maxpool: {kernel: 1, stride: 3}}]",
         "height",
-        "takes a map of 1, and of others only those from 3 on",
+        "has an input of size 1, but other sizes are possible from 3 on only",
         "defined by",
     ),
 }  # fmt: skip
@@ -488,7 +488,7 @@ def test_build_run_extract(tmp_path: Path) -> None:
     assert "any height and width from 4 on, in steps of 4" in built.stderr
     assert "input [1, 3, 32, 32]" in command("run", path, "--repeats", "1").stdout
     assert "input [2, 3, 20, 48]" in command("run", path, "--repeats", "1", "--size", "20x48", "--batch", "2").stdout
-    for size, why in (("20x30", "the next that it takes is 32"), ("20", "such as 320x256"), ("0x8", "such as 320x256")):
+    for size, why in (("20x30", "the next valid height is 32"), ("20", "such as 320x256"), ("0x8", "such as 320x256")):
         done = command("run", path, "--size", size)
         assert (done.exit_code, why in done.stderr) == (2, True), done.output
     spec = tmp_path / "again.yaml"
@@ -550,7 +550,7 @@ def test_images_of_other_sizes(tmp_path: Path) -> None:
     done = command(*shown, "--preprocess", "crop=20,48")
     assert done.exit_code == 0, done.output
     done = command(*shown, "--preprocess", "crop=20,46")
-    assert (done.exit_code, "any width from 4 on, in steps of 4, and this is 46" in done.stderr) == (2, True), (
+    assert (done.exit_code, "any width from 4 on, in steps of 4, not 46" in done.stderr) == (2, True), (
         done.output
     )
     done = command(*shown, "--size", "20x48")

@@ -992,7 +992,7 @@ def test_extract_of_a_record_that_somebody_edited(key: str, value: str, here: Pa
     onnx.save(model, here / "edited.onnx")
     done = invoke("extract", "edited.onnx")
     assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr == "error[E0801]: what edited.onnx records beside its spec cannot be read\n"
+    assert done.stderr == "error[E0801]: the metadata of edited.onnx cannot be read\n"
 
 
 REBUILT = {

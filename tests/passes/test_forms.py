@@ -631,7 +631,7 @@ def refused(rows: list[str], form: str, folder: Path) -> UsageError:
 def test_no_groups(form: str, tmp_path: Path) -> None:
     """Only a grouped convolution has forms; the groups of a norm are none."""
     rows = [BEFORE, "norm: {kind: group, groups: 2}"]
-    assert str(refused(rows, form, tmp_path)) == "E0804: my_net has no grouped convolution, and only those have forms"
+    assert str(refused(rows, form, tmp_path)) == "E0804: my_net has no grouped convolution that --form could rewrite"
 
 
 @pytest.mark.parametrize("value", ["d", "A", "ab"])

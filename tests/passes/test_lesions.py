@@ -304,46 +304,58 @@ WRONG = [
     ("resnet20_cifar", {"drop": "xyz"}, "E0806", "no part 'xyz'", "the residual blocks are layer1.0,"),
     ("resnet20_cifar", {"drop": "layer2.1,,layer1.1"}, "E0806", "a name is missing", "the residual blocks are"),
     ("resnet20_cifar", {"drop": "layer2.1,layer2.1"}, "E0806", "named twice", None),
-    ("resnet20_cifar", {"drop": "layer2.1,layer2.1.add"}, "E0806", "dropped already", None),
+    ("resnet20_cifar", {"drop": "layer2.1,layer2.1.add"}, "E0806", "already dropped", None),
     ("resnet20_cifar", {"drop": "layer2"}, "E0807", "3 residual branches", "name one of layer2.0, layer2.1, layer2.2"),
     (
         "resnet20_cifar",
         {"drop": "conv1"},
         "E0807",
-        "[3, 32, 32] into [16, 32, 32]",
+        "[3, 32, 32] to [16, 32, 32]",
         "the residual blocks are layer1.0,",
     ),
-    ("resnet20_cifar", {"drop": "layer2.0.conv1"}, "E0807", "no residual block", "'layer2.0', which it is in, is one"),
+    (
+        "resnet20_cifar",
+        {"drop": "layer2.0.conv1"},
+        "E0807",
+        "not a residual block",
+        "it is inside the residual block 'layer2.0'",
+    ),
     (
         "resnet20_cifar",
         {"drop": "layer2.1.conv1"},
         "E0807",
         "no path would be left",
-        "'layer2.1', which it is in, is one",
+        "it is inside the residual block 'layer2.1'",
     ),
-    ("plain20_cifar", {"drop": "layer2.0"}, "E0807", "into [32, 16, 16], and has no shortcut", "no residual blocks"),
+    ("plain20_cifar", {"drop": "layer2.0"}, "E0807", "to [32, 16, 16], and has no shortcut", "no residual blocks"),
     (
         "plain20_cifar",
         {"drop": "layer2"},
         "E0807",
-        "into [32, 16, 16], and has no shortcut",
-        "dropped, are layer1.0.conv1,",
+        "to [32, 16, 16], and has no shortcut",
+        "can be dropped: layer1.0.conv1,",
     ),
-    ("plain20_cifar", {"drop": "layer2.1.bn1"}, "E0807", "it is no layer either", "dropped, are layer1.0.conv1,"),
-    ("plain20_cifar", {"drop": "layer2.1.conv1,layer2.1"}, "E0806", "'layer2.1.conv1' is dropped already", None),
-    ("plain20_cifar", {"drop": "layer2.1,layer2.1.conv1"}, "E0806", "'layer2.1.conv1' is dropped already", None),
+    ("plain20_cifar", {"drop": "layer2.1.bn1"}, "E0807", "nor is it a layer", "can be dropped: layer1.0.conv1,"),
+    ("plain20_cifar", {"drop": "layer2.1.conv1,layer2.1"}, "E0806", "'layer2.1.conv1' is already dropped", None),
+    ("plain20_cifar", {"drop": "layer2.1,layer2.1.conv1"}, "E0806", "'layer2.1.conv1' is already dropped", None),
     ("plain20_cifar", {"drop": "layer2.1.conv9"}, "E0806", "no part", "did you mean 'layer2.1.conv"),
-    ("densenet121", {"drop": "features.denseblock1.denselayer3"}, "E0807", "side by side", "no residual blocks"),
-    ("resnet20_cifar", {"swap": "layer2.1,layer2.0"}, "E0808", "[16, 32, 32] into [32, 16, 16]", None),
-    ("resnet20_cifar", {"swap": "layer2.1,layer1.1"}, "E0808", "would lose their names", None),
+    (
+        "densenet121",
+        {"drop": "features.denseblock1.denselayer3"},
+        "E0807",
+        "its branches are concatenated",
+        "no residual blocks",
+    ),
+    ("resnet20_cifar", {"swap": "layer2.1,layer2.0"}, "E0808", "[16, 32, 32] to [32, 16, 16]", None),
+    ("resnet20_cifar", {"swap": "layer2.1,layer1.1"}, "E0808", "so their names would change", None),
     ("resnet20_cifar", {"swap": "layer2.1,layer2.1"}, "E0808", "with itself", None),
-    ("resnet20_cifar", {"swap": "layer2.1"}, "E0802", "names 1 of", None),
-    ("resnet20_cifar", {"swap": "layer1.0,layer1.1,layer1.2"}, "E0802", "names 3 of", None),
+    ("resnet20_cifar", {"swap": "layer2.1"}, "E0802", "lists 1", None),
+    ("resnet20_cifar", {"swap": "layer1.0,layer1.1,layer1.2"}, "E0802", "lists 3", None),
     ("resnet20_cifar", {"swap": "layer2.1,layer9"}, "E0806", "no part 'layer9'", "did you mean"),
-    ("plain20_cifar", {"swap": "layer2.1,layer2.2"}, "E0807", "no residual block", "no residual blocks"),
-    ("resnet20_cifar", {"drop": "layer2.1", "swap": "layer2.1,layer2.2"}, "E0807", "no residual block", None),
-    ("resnet20_cifar", {"drop": ""}, "E0802", "nothing", None),
-    ("resnet20_cifar", {"drop": ["layer2.1"]}, "E0802", "is text", None),
+    ("plain20_cifar", {"swap": "layer2.1,layer2.2"}, "E0807", "not a residual block", "no residual blocks"),
+    ("resnet20_cifar", {"drop": "layer2.1", "swap": "layer2.1,layer2.2"}, "E0807", "not a residual block", None),
+    ("resnet20_cifar", {"drop": ""}, "E0802", "drop needs a value: text", None),
+    ("resnet20_cifar", {"drop": ["layer2.1"]}, "E0802", "drop must be text, not", None),
 ]
 
 
@@ -368,7 +380,7 @@ def test_all_unknown_names_at_once() -> None:
 
 
 def test_blocks_inside_one_another(tmp_path: Path) -> None:
-    """A residual in the branch of another can be dropped by its own name, and cannot change places with the outer one."""
+    """A residual in the branch of another can be dropped by its own name, and cannot be swapped with the outer one."""
     inner = {"residual": {"branch": {"conv": {"channels": 4, "kernel": 3}}}}
     rows = [{"residual": {"branch": [inner, "relu"]}}]
     path = tmp_path / "nested.yaml"
