@@ -285,7 +285,7 @@ WRONG = {
         "[{conv: {channels: 4, kernel: 3}}, {avgpool: {kernel: 16}}, flatten, {linear: 5}]",
         BOTH,
         "flatten turns a map of 1x1 into 4 features",
-        "use global_avgpool in place of the pool",
+        "use global_avgpool instead of the pool",
     ),
     "only the width": ("[flatten, {linear: 5}]", "width", "width cannot be free: flatten turns a map of 16x16 into 768 features", "global_avgpool"),
     "branches of unlike strides": (
