@@ -550,9 +550,7 @@ def test_images_of_other_sizes(tmp_path: Path) -> None:
     done = command(*shown, "--preprocess", "crop=20,48")
     assert done.exit_code == 0, done.output
     done = command(*shown, "--preprocess", "crop=20,46")
-    assert (done.exit_code, "any width from 4 on, in steps of 4, not 46" in done.stderr) == (2, True), (
-        done.output
-    )
+    assert (done.exit_code, "any width from 4 on, in steps of 4, not 46" in done.stderr) == (2, True), done.output
     done = command(*shown, "--size", "20x48")
     assert (done.exit_code, "exclude one another" in done.stderr) == (2, True)
 
