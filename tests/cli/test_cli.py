@@ -287,7 +287,7 @@ def test_a_spec_of_another_ending_is_named_as_a_file(here: Path) -> None:
     write_spec(here / "tiny.json")
     refused = invoke("show", "tiny.json")
     assert refused.exit_code == 2
-    assert "the file of this name is written ./tiny.json" in refused.stderr
+    assert "to use the file of this name, write ./tiny.json" in refused.stderr
     assert invoke("show", "./tiny.json").exit_code == 0
 
 
