@@ -1,4 +1,5 @@
-"""`bench` and `compare`: the statistics on data whose answers are known, and every way in which a number must not appear."""
+"""`bench` and `compare`: statistics of data with known answers, and every case in which a figure must not be
+reported."""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ pytest.importorskip("scipy", reason="intervals are made by it: pip install 'resc
 
 
 def times(median: float, seed: int = 0, rounds: int = 30, runs: int = 3, noise: float = 0.01) -> list[list[float]]:
-    """Samples around a median."""
+    """Random samples around a median."""
     drawn = np.random.default_rng(seed).normal(0, noise, (rounds, runs))
     return [[float(value) for value in row] for row in median * np.exp(drawn)]
 
@@ -57,7 +58,7 @@ def times(median: float, seed: int = 0, rounds: int = 30, runs: int = 3, noise: 
 
 
 def test_percentiles_are_those_of_numpy() -> None:
-    """And the throughput is the batch over the median."""
+    """Percentiles are numpy's, and the throughput is the batch over the median."""
     samples = np.random.default_rng(1).lognormal(size=(40, 5))
     found = statistics.summarise(samples.tolist(), 8)
     assert [found.p50, found.p90, found.p95, found.p99] == pytest.approx(np.percentile(samples, (50, 90, 95, 99)))
@@ -67,7 +68,7 @@ def test_percentiles_are_those_of_numpy() -> None:
 
 
 def test_quantiles_of_student() -> None:
-    """As tables have them."""
+    """The quantiles match published tables."""
     for freedom, quantile in (
         (1, 12.706),
         (2, 4.303),
@@ -81,7 +82,8 @@ def test_quantiles_of_student() -> None:
 
 
 def coverage(monkeypatch: pytest.MonkeyPatch, rounds: int, correlation: float) -> tuple[float, float]:
-    """How often the intervals of a median and of a ratio hold the true value, 1, when rounds depend on the one before."""
+    """The fractions of intervals of a median and of a ratio that contain the true value, 1, when each round depends
+    on the previous one."""
     monkeypatch.setattr(statistics, "RESAMPLES", 300)
     generator = np.random.default_rng(7)
     trials = 200
@@ -105,7 +107,7 @@ def coverage(monkeypatch: pytest.MonkeyPatch, rounds: int, correlation: float) -
 def test_intervals_hold_the_true_value(
     rounds: int, correlation: float, least: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """About as often as they claim; and not always, for an interval that is endless says nothing."""
+    """Intervals contain the true value about as often as they claim, and are not too wide to be useful."""
     for share in coverage(monkeypatch, rounds, correlation):
         assert least <= share
     if rounds == 30:
@@ -113,8 +115,8 @@ def test_intervals_hold_the_true_value(
 
 
 def test_intervals_of_sessions_contain_the_true_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where every preparation moves a contender by 1% or so, the intervals over five sessions hold the true values as often as
-    they claim, and those of the same rounds as of one session do not."""
+    """Where each preparation shifts a contender by about 1%, intervals over five sessions contain the true values as
+    often as they claim, and intervals of the same rounds in one session do not."""
     monkeypatch.setattr(statistics, "RESAMPLES", 200)
     generator = np.random.default_rng(5)
     trials, hits = 300, np.zeros(4)
@@ -140,7 +142,8 @@ def test_intervals_of_sessions_contain_the_true_value(monkeypatch: pytest.Monkey
 
 
 def test_a_speed_up_of_sessions_that_drift() -> None:
-    """2% are told where each session has them, however far the sessions are apart; and not where only some have them."""
+    """A difference of 2% is reported where each session shows it, however far the sessions drift apart, and not where
+    only some do."""
     generator = np.random.default_rng(11)
     together = generator.normal(0, 0.05, (5, 1, 1))
     ours, base = (m * np.exp(together + generator.normal(0, 0.002, (5, 8, 2))) for m in (1.0, 1.02))
@@ -151,7 +154,7 @@ def test_a_speed_up_of_sessions_that_drift() -> None:
 
 
 def test_sessions_that_are_none() -> None:
-    """Rounds must make up the sessions, and ratios are of equally many."""
+    """Rounds must be divisible among the sessions, and a paired ratio needs the same number of rounds."""
     made = times(1.0, rounds=30)
     assert statistics.table(made, 5).shape == (5, 6, 3)
     assert (statistics.table(made, 5).reshape(30, 3) == statistics.table(made)).all()
@@ -164,7 +167,8 @@ def test_sessions_that_are_none() -> None:
 
 
 def test_a_paired_ratio_cancels_what_slows_down_a_round() -> None:
-    """Rounds that differ by half leave a ratio of 1.1 exact to a percent; unpaired, nothing could be said."""
+    """Rounds that differ by half leave a paired ratio of 1.1 accurate to a percent; the unpaired interval is far
+    wider."""
     generator = np.random.default_rng(3)
     slow = np.exp(generator.normal(0, 0.5, (30, 1)))
     ours, base = (m * slow * np.exp(generator.normal(0, 0.005, (30, 2))) for m in (1.1, 1.0))
@@ -177,7 +181,7 @@ def test_a_paired_ratio_cancels_what_slows_down_a_round() -> None:
 
 
 def test_an_interval_of_a_ratio_is_nowhere_beyond_the_ratios_of_all_samples() -> None:
-    """Five rounds, one of them six times as fast: the ratio of a run to itself is at most six."""
+    """With five rounds, one of them six times as fast, the ratio of a run to itself is at most six."""
     times = np.array([[14.36], [14.73], [14.43], [14.49], [2.38]])
     for found in (statistics.unpaired_ratio(times, times), statistics.unpaired_ratio(times[::-1], times)):
         assert 2.38 / 14.73 <= found.low <= found.value == 1 <= found.high <= 14.73 / 2.38
@@ -186,7 +190,7 @@ def test_an_interval_of_a_ratio_is_nowhere_beyond_the_ratios_of_all_samples() ->
 
 
 def test_the_same_samples_give_the_same_interval() -> None:
-    """And another seed another one."""
+    """The same seed gives the same interval, and different seeds give different ones."""
     made = statistics.table(times(1.0))
     assert statistics.median(made, 3) == statistics.median(made, 3)
     assert len({statistics.median(made, seed) for seed in range(8)}) > 1
@@ -204,7 +208,7 @@ def test_the_same_samples_give_the_same_interval() -> None:
     ],
 )
 def test_a_speed_up_is_told_only_where_there_is_one(ours: float, control: Any, wanted: float | None) -> None:
-    """Overlapping intervals and poor controls say nothing."""
+    """No speed-up is reported where intervals overlap or the control is poor."""
     found = statistics.speed_up(statistics.table(times(ours, 1)), statistics.table(times(2.0, 2)), control)
     assert found == (None if wanted is None else pytest.approx(wanted, rel=0.02))
 
@@ -220,13 +224,13 @@ def test_a_speed_up_is_told_only_where_there_is_one(ours: float, control: Any, w
     ],
 )
 def test_samples_that_are_none(samples: Sequence[Sequence[float]], message: str) -> None:
-    """What cannot be summarised is refused."""
+    """Samples without statistics are refused."""
     with pytest.raises(ValueError, match=message):
         statistics.table(samples)
 
 
 def test_a_warm_up_ends_when_it_is_stable() -> None:
-    """A falling curve is followed to its end, and one that never settles is given up."""
+    """A warm-up follows a falling curve to its end, and gives up one that never becomes stable."""
     until = WarmUp(window=5, tolerance=0.02, runs=100)
     falling = [1 + 0.5 ** (at / 3) for at in range(100)]
     end = next(count for count in range(100) if until.stable(falling[:count]))
@@ -243,7 +247,7 @@ def test_a_warm_up_ends_when_it_is_stable() -> None:
 
 
 class Scripted:
-    """Contenders of given lengths under a clock that only they move; the order of their runs is kept."""
+    """Contenders with given times under a clock that only they advance; `log` has the order of their runs."""
 
     def __init__(self, lengths: Mapping[str, float]) -> None:
         self.now, self.log = 0.0, []  # type: float, list[str]
@@ -257,12 +261,12 @@ class Scripted:
         return run
 
     def clock(self) -> float:
-        """The time that the runs so far have taken."""
+        """The total time of the runs so far."""
         return self.now
 
 
 def test_rounds() -> None:
-    """Every contender has its turn in each round, in an order that changes, of one run that is not timed and some that are."""
+    """Every contender has one slot in each round, in a changing order, with one untimed run and some timed ones."""
     made, timing = Scripted({"a": 0.001, "b": 0.003, "c": 0.1}), Timing()
     plan = Plan(rounds=20, slot=0.01, runs=8)
     steps = measure(made.contenders, plan, timing, made.clock)
@@ -284,7 +288,7 @@ def test_rounds() -> None:
 
 
 def test_an_interruption_leaves_whole_rounds() -> None:
-    """Whatever a round was stopped in is not in the samples."""
+    """The samples contain no times of the interrupted round."""
     made, timing = Scripted({"a": 0.001, "b": 0.001}), Timing()
     right, left = made.contenders["b"].run, 60
 
@@ -309,7 +313,7 @@ def test_an_interruption_leaves_whole_rounds() -> None:
 
 
 def row(runtime: str = "ort-cpu", median: float = 0.01, seed: int = 0, **facts: Any) -> BenchRow:
-    """A row of samples around a median."""
+    """A row with samples around a median."""
     samples = times(median, seed)
     made = BenchRow(
         NET, NET, runtime, "fp32", 8, "0" * 64, None, [], 269722, 40551040, 0.1, 0.02, 10, True, samples,
@@ -320,7 +324,7 @@ def row(runtime: str = "ort-cpu", median: float = 0.01, seed: int = 0, **facts: 
 
 
 def result(*rows: BenchRow, name: str = "CPU 9000", **facts: Any) -> Result:
-    """A result of these rows."""
+    """A result with these rows."""
     machine = {"processor": {"name": name, "usable": 8}, "gpus": [], "libraries": {"numpy": "2"}}
     return Result(1, "0.1.0", "2026-01-01T00:00:00Z", ["rescompile", "bench"], machine, {}, list(rows), **facts)
 
@@ -332,14 +336,14 @@ WHOLE = result(
 
 
 def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
-    """All of it, bit for bit."""
+    """Reading a written result gives the same result, bit for bit."""
     path = tmp_path / "result.json"
     documents.write(WHOLE, path)
     assert results.read(path) == WHOLE
 
 
 def test_the_schema_describes_result_files(tmp_path: Path) -> None:
-    """It is up to date, takes what is written, and refuses what the reader refuses."""
+    """The schema is up to date, accepts what is written, and rejects what the reader rejects."""
     jsonschema = pytest.importorskip("jsonschema", reason="a dependency for development")
     spec = importlib.util.spec_from_file_location("make_bench_schema", ROOT / "docs" / "make_bench_schema.py")
     assert spec is not None
@@ -375,7 +379,7 @@ def test_the_schema_describes_result_files(tmp_path: Path) -> None:
     ],
 )
 def test_broken_result_files(old: str, new: str, message: str, line: bool, tmp_path: Path) -> None:
-    """Each mistake is told with its place, and none ends in a traceback."""
+    """Each mistake is reported with its place, and none ends in a traceback."""
     if not message:  # not a mistake of one key, but of the whole
         text = "[" * 100_000
     else:
@@ -397,7 +401,7 @@ def test_broken_result_files(old: str, new: str, message: str, line: bool, tmp_p
 
 
 def test_samples_of_a_file_are_checked(tmp_path: Path) -> None:
-    """A file may be edited by hand: too few rounds, or times that are none, are found where they stand."""
+    """Too few rounds and impossible times in an edited file are reported with their place."""
     path = tmp_path / "few.json"
     documents.write(result(row(samples=[[1.0]] * 3)), path)
     with pytest.raises(UsageError, match="at least 5") as caught:
@@ -409,7 +413,7 @@ def test_samples_of_a_file_are_checked(tmp_path: Path) -> None:
 
 
 def compared(tmp_path: Path, old: Result, new: Result, *options: str) -> Any:
-    """What the command says of two results."""
+    """The outcome of `compare` for two results."""
     for name, each in (("old.json", old), ("new.json", new)):
         documents.write(each, tmp_path / name, force=True)
     return CliRunner().invoke(app, ["compare", str(tmp_path / "old.json"), str(tmp_path / "new.json"), *options])
@@ -427,7 +431,7 @@ def compared(tmp_path: Path, old: Result, new: Result, *options: str) -> Any:
     ],
 )
 def test_a_regression(median: float, limit: str, code: int, verdict: str, tmp_path: Path) -> None:
-    """Exit 1 where a row is slower by more than the limit, and where intervals do not overlap."""
+    """The exit code is 1 where a row is slower by more than the limit and the intervals do not overlap."""
     done = compared(tmp_path, result(row()), result(row(median=median, seed=5)), "--max-regression", limit)
     assert done.exit_code == code, done.output
     assert verdict in done.stdout
@@ -435,7 +439,7 @@ def test_a_regression(median: float, limit: str, code: int, verdict: str, tmp_pa
 
 
 def test_a_large_difference_within_the_noise_is_none(tmp_path: Path) -> None:
-    """Medians far apart, and intervals that overlap: no regression."""
+    """Distant medians with overlapping intervals are not a regression."""
     noisy = [row(samples=times(median, seed, noise=1.0)) for median, seed in ((0.01, 0), (0.014, 3))]
     assert statistics.unpaired_ratio(noisy[1].times, noisy[0].times).value > 1.05
     done = compared(tmp_path, result(noisy[0]), result(noisy[1]))
@@ -443,7 +447,8 @@ def test_a_large_difference_within_the_noise_is_none(tmp_path: Path) -> None:
 
 
 def test_results_of_different_machines(tmp_path: Path) -> None:
-    """They are refused, or compared with a warning; other versions are told, and compared."""
+    """Results of different machines are refused, or compared with a warning; different versions are reported and
+    compared."""
     old, new = result(row()), result(row(facts={"versions": {"x": "2"}}), name="CPU 1")
     done = compared(tmp_path, old, new)
     assert done.exit_code == 2
@@ -456,7 +461,8 @@ def test_results_of_different_machines(tmp_path: Path) -> None:
 
 
 def test_what_else_changed_is_told(tmp_path: Path) -> None:
-    """Rows of one key may be of other work: of a network without a block, or a peer that another exporter wrote."""
+    """Rows with the same key may measure different work: a network without a block, or a peer from another
+    exporter."""
     old = row(
         passes=["drop=layer1.0"], facts={"exporter": "legacy", "exported_with": {"torch": "1"}, "versions": {"x": "1"}}
     )
@@ -475,7 +481,7 @@ def test_what_else_changed_is_told(tmp_path: Path) -> None:
 
 
 def test_rows_of_one_file_only(tmp_path: Path) -> None:
-    """They are told; without a common row there is nothing to compare."""
+    """Rows of one file only are reported; without a common row the command fails."""
     done = compared(tmp_path, result(row(), row("openvino")), result(row(), row("torch-cpu")), "--json")
     data = json.loads(done.stdout)
     assert data["passed"]
@@ -487,7 +493,7 @@ def test_rows_of_one_file_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "-5%", "nan", "inf"])
 def test_limits_that_are_none(text: str) -> None:
-    """A share is 0 or more."""
+    """A limit must be a share of at least 0."""
     with pytest.raises(UsageError):
         comparing.limit(text)
 
@@ -496,7 +502,7 @@ def test_limits_that_are_none(text: str) -> None:
 
 
 def test_a_table_has_speed_ups_only_where_they_are() -> None:
-    """And says over what, and what the control says."""
+    """The table names the baseline and the control, and shows only significant speed-ups."""
     alone = dataclasses.replace(result(row()), machine={"processor": {"name": "CPU 9000", "usable": 1}})
     assert report.markdown(alone).startswith("CPU 9000, 1 thread\n")
     text = report.markdown(result(row(), row("torch-cpu", 0.02, 1), row("openvino", 0.02, 2)), f"{NET}@torch-cpu")
@@ -515,7 +521,7 @@ def test_a_table_has_speed_ups_only_where_they_are() -> None:
 
 @pytest.mark.slow
 def test_other_forms_beside(tmp_path: Path, fake: Any) -> None:
-    """One row for each form, of one function; what is no pass is refused."""
+    """Each variant has a row and computes the same function; an unknown pass is refused."""
     fake("good")
     given = [
         "--set",
@@ -546,7 +552,8 @@ def test_other_forms_beside(tmp_path: Path, fake: Any) -> None:
 
 
 def test_a_peer_has_no_silent_branches() -> None:
-    """timm begins the last norm of each block with zeros; its exported file would have one tensor of them for all."""
+    """timm initialises the last norm of each block with zeros; an exported file would store them as one shared
+    tensor."""
     torch = pytest.importorskip("torch", reason="the peer is a module of torch")
     found = peers.make("timm:resnet18", (3, 32, 32), 0)
 
@@ -559,7 +566,7 @@ def test_a_peer_has_no_silent_branches() -> None:
 
 
 def test_more_than_a_roofline_is_told() -> None:
-    """A network faster than its limit says more about the limit."""
+    """A network faster than its limit is named, since the limit is then doubtful."""
     roofs = [Roofline(limit=0.01 * share, fraction=share, bandwidth=1e10, rate=1e10) for share in (0.9, 1.2)]
     slow, fast = (
         dataclasses.replace(row(runtime), roofline=roof) for runtime, roof in zip(("a", "b"), roofs, strict=True)
@@ -569,7 +576,7 @@ def test_more_than_a_roofline_is_told() -> None:
 
 
 def test_every_name_has_its_row() -> None:
-    """The parts of a profile are the rows of the spec, and their shares add up to one."""
+    """The parts of a profile are the rows of the spec, and their shares sum to one."""
     network = rescompile.elaborate(rescompile.load("densenet121"))
     parts, macs = profiling.owners(network)
     assert {"features.transition2", "features.denseblock1", "dense_head"} <= set(macs)
@@ -595,7 +602,7 @@ def test_every_name_has_its_row() -> None:
 
 @pytest.mark.parametrize("runtime", ["ort-cpu", "openvino"])
 def test_every_node_of_a_profile_is_in_its_row(runtime: str, tmp_path: Path) -> None:
-    """In a runtime: what fuses a product with its activation, what gives an output, of the middle too. No row is told twice."""
+    """Fused products and nodes of outputs, intermediate ones too, belong to their row, and no row appears twice."""
     pytest.importorskip("torch", reason="calibrates the norms of what is profiled")
     if RUNTIMES[runtime].missing():
         pytest.skip(f"{runtime} is not here")
@@ -643,7 +650,7 @@ def test_every_node_of_a_profile_is_in_its_row(runtime: str, tmp_path: Path) -> 
     ],
 )  # fmt: skip
 def test_equivalent_lines(runtime: str, precision: str, facts: dict[str, Any], wanted: str) -> None:
-    """Lines that can be pasted, whatever the file is called."""
+    """The command lines can be pasted, whatever the name of the file."""
     assert equivalent.lines(runtime, precision, Path("/x/a b.onnx"), facts)[0] == wanted
     assert equivalent.lines("torch-cpu", precision, None, facts) == []
 
@@ -652,8 +659,8 @@ def test_equivalent_lines(runtime: str, precision: str, facts: dict[str, Any], w
 
 
 class Fake:
-    """A runtime that computes with torch what it is given, and does one thing wrong, if that is an end, with run `after` of the
-    inputs of `batch` images, of what was prepared as `number`; None counts all."""
+    """A runtime that computes with torch, with one fault, possibly in run `after` of the inputs of `batch` images of
+    preparation `number`; None counts all."""
 
     def __init__(self, wrong: str = "") -> None:
         self.wrong, self.runs, self.after, self.prepared, self.refused = wrong, 0, 10**9, 0, 0
@@ -679,7 +686,7 @@ class Fake:
 
 
 class Prepared:
-    """A module of torch that is run once; after that its runs are counted."""
+    """A module of torch that runs once; later runs are only counted."""
 
     facts: Mapping[str, Any] = {"device": "cpu", "versions": {"fake": "1"}, "threads": 1}
     build_seconds, first_seconds = 0.1, 0.01
@@ -712,8 +719,8 @@ class Prepared:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], Fake]]:
-    """Puts a fake runtime into the table; the machine is as it is, but for its roofline, which takes seconds. torch has one
-    thread: networks are small, and two would wait for one another wherever others use the machine."""
+    """Adds a fake runtime to the table, without the roofline, which takes seconds. torch has one thread: the networks
+    are small, and two threads would wait for each other on a busy machine."""
     torch = pytest.importorskip("torch", reason="what is timed is held to float64 torch")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -734,18 +741,18 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], Fake]
 
 
 def bench(tmp_path: Path, *arguments: str, rounds: int = 6) -> Any:
-    """The command on a small network, with a result file."""
+    """Run the command on a small network, with a result file."""
     path = str(tmp_path / "result.json")
     return CliRunner().invoke(app, ["bench", NET, "--rounds", str(rounds), "--slot-ms", "0", "-o", path, *arguments])
 
 
 def rows_of(tmp_path: Path) -> list[BenchRow]:
-    """The rows of its result file."""
+    """The rows of the result file."""
     return results.read(tmp_path / "result.json").rows
 
 
 def test_bench_writes_rows(tmp_path: Path, fake: Any) -> None:
-    """One for each runtime and batch, with all that makes it believable."""
+    """Each runtime and batch has a row with all its facts."""
     fake("good")
     done = bench(tmp_path, "--runtime", "good", "--batch", "1,6", "--profile", "--control", "--threads", "1")
     assert done.exit_code == 0, done.output
@@ -768,7 +775,7 @@ def test_bench_writes_rows(tmp_path: Path, fake: Any) -> None:
 
 
 def test_a_row_outlives_its_profile(tmp_path: Path, fake: Any) -> None:
-    """Exit 4 where a runtime cannot say whose time it is, with every row that was measured."""
+    """Where a runtime cannot profile, the exit code is 4 and all measured rows are kept."""
     from rescompile.diagnostics.errors import Diagnostic, Unavailable
 
     def profile(*_: Any) -> Any:
@@ -782,7 +789,7 @@ def test_a_row_outlives_its_profile(tmp_path: Path, fake: Any) -> None:
 
 
 def test_a_runtime_that_fell_back_has_no_number(tmp_path: Path, fake: Any) -> None:
-    """Exit 4; what is right is still measured and written, and the other is named with its reason."""
+    """A runtime with another provider is reported with exit code 4; the others are measured and written."""
     fake("good")
     fake("lost", "provider")
     done = bench(tmp_path, "--runtime", "lost,good")
@@ -794,7 +801,7 @@ def test_a_runtime_that_fell_back_has_no_number(tmp_path: Path, fake: Any) -> No
 
 
 def test_a_runtime_that_is_missing_is_told_before_anything_is_done(tmp_path: Path, fake: Any) -> None:
-    """Exit 4, and no file."""
+    """A missing runtime gives exit code 4 and no file."""
     fake("good")
     fake("gone").absent = "it is not installed"
     done = bench(tmp_path, "--runtime", "good,gone")
@@ -806,7 +813,7 @@ def test_a_runtime_that_is_missing_is_told_before_anything_is_done(tmp_path: Pat
 
 @pytest.mark.parametrize("wrong", ["outputs", "later"])
 def test_wrong_outputs_are_no_number(wrong: str, tmp_path: Path, fake: Any) -> None:
-    """Whether they are wrong from the start, or only once the runs are timed: exit 1, and no row."""
+    """Outputs that are wrong from the start, or only once runs are timed, give exit code 1 and no row."""
     fake("good")
     fake("bad", wrong)
     done = bench(tmp_path, "--runtime", "good,bad", rounds=20)
@@ -817,7 +824,7 @@ def test_wrong_outputs_are_no_number(wrong: str, tmp_path: Path, fake: Any) -> N
 
 
 def test_an_interruption_keeps_what_was_finished(tmp_path: Path, fake: Any) -> None:
-    """Ctrl-C in the second group: the rows of the first are in the file, and it says that it is not all."""
+    """After Ctrl-C in the second group, the file has the rows of the first and is marked as interrupted."""
     made = fake("good", "interrupt")
     made.batch, made.after = 2, 6  # too few rounds for a row
     done = bench(tmp_path, "--runtime", "good", "--batch", "1,2")
@@ -829,7 +836,7 @@ def test_an_interruption_keeps_what_was_finished(tmp_path: Path, fake: Any) -> N
 
 
 def test_a_baseline_that_is_not_measured(tmp_path: Path, fake: Any) -> None:
-    """Its row is refused after all: the others are told all the same, and over what."""
+    """If the row of the baseline is refused, the report names the baseline that it uses instead."""
     fake("good")
     fake("bad", "outputs")
     done = bench(tmp_path, "--runtime", "good,bad", "--baseline", f"{NET}@bad")
@@ -852,7 +859,7 @@ main()
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM for one process")
 def test_a_terminated_benchmark_keeps_what_was_finished(tmp_path: Path) -> None:
-    """A scheduler ends what takes too long by SIGTERM: as after Ctrl-C, the rows are in the file."""
+    """After the SIGTERM of a scheduler, as after Ctrl-C, the rows are in the file."""
     pytest.importorskip("torch", reason="what is timed is held to float64 torch")
     path = tmp_path / "result.json"
     words = ["bench", NET, "--set", "parameters.n=1", "--runtime", "torch-cpu", "--threads", "1", "--rounds", "100000"]
@@ -877,7 +884,7 @@ def test_a_terminated_benchmark_keeps_what_was_finished(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_group_keeps_whole_rounds(tmp_path: Path, fake: Any) -> None:
-    """Enough of them for an interval are rows, with the rounds that there were."""
+    """Complete rounds become rows if there are enough for an interval."""
     fake("good", "interrupt").after = 600  # a warm-up is over after 200 runs, stable or not
     done = bench(tmp_path, "--runtime", "good", rounds=1000)
     assert done.exit_code == 130
@@ -887,7 +894,7 @@ def test_an_interrupted_group_keeps_whole_rounds(tmp_path: Path, fake: Any) -> N
 
 @pytest.mark.slow
 def test_sessions_prepare_all_anew(tmp_path: Path, fake: Any) -> None:
-    """Each contender and the control in every session, and no time of the last preparation is left out or in twice."""
+    """Each session prepares every contender and the control again, and every time is recorded once."""
     made = fake("good")
     done = bench(tmp_path, "--runtime", "good", "--sessions", "3", "--control")
     assert done.exit_code == 0, done.output
@@ -902,7 +909,7 @@ def test_sessions_prepare_all_anew(tmp_path: Path, fake: Any) -> None:
 
 @pytest.mark.parametrize("after", [1, 600], ids=["in its warm-up", "in its rounds"])
 def test_an_interrupted_session_is_left_out(after: int, tmp_path: Path, fake: Any) -> None:
-    """The whole ones before it are kept. A warm-up is over after 200 runs, and 300 rounds have at least 600."""
+    """Complete sessions are kept. A warm-up ends after at most 200 runs, and 300 rounds have at least 600."""
     made = fake("good", "interrupt")
     made.number, made.after = 3, after
     done = bench(tmp_path, "--runtime", "good", "--sessions", "4", rounds=300)
@@ -912,7 +919,7 @@ def test_an_interrupted_session_is_left_out(after: int, tmp_path: Path, fake: An
 
 
 def test_outputs_that_go_wrong_in_a_later_session(tmp_path: Path, fake: Any) -> None:
-    """What was prepared anew is held to float64 too."""
+    """Contenders that are prepared again are checked against float64 too."""
     made = fake("good", "anew")
     done = bench(tmp_path, "--runtime", "good", "--sessions", "2")
     assert (done.exit_code, rows_of(tmp_path)) == (1, [])
@@ -922,8 +929,9 @@ def test_outputs_that_go_wrong_in_a_later_session(tmp_path: Path, fake: Any) -> 
 @pytest.mark.parametrize(("refused", "rows"), [(2, ["flaky", "good"]), (3, ["good"]), (4, ["flaky", "good"])])
 @pytest.mark.slow
 def test_who_is_refused_in_a_later_session(refused: int, rows: list[str], tmp_path: Path, fake: Any) -> None:
-    """It has no row, and the others and the groups after it have theirs. Where it was one of the copies of the control, there is
-    none: the second is prepared in the first session (2), and in the drawn order of the next one after the first (3, 4)."""
+    """A refused contender has no row; the others and later groups have theirs. If it was a copy of the control, there
+    is no control: the second copy is prepared in the first session (2), and after the first in the drawn order of the
+    next (3, 4)."""
     fake("flaky").refused = refused
     fake("good")
     done = bench(tmp_path, "--runtime", "flaky,good", "--sessions", "3", "--batch", "1,2", "--control")
@@ -938,7 +946,7 @@ def test_who_is_refused_in_a_later_session(refused: int, rows: list[str], tmp_pa
 
 
 def test_a_device_that_is_lost_in_the_middle(tmp_path: Path, fake: Any) -> None:
-    """Exit 4, no traceback, and the rows of the groups before."""
+    """A lost device gives exit code 4 without a traceback, and the rows of earlier groups are kept."""
     made = fake("good")
     made.batch, made.after = 2, 6
     done = bench(tmp_path, "--runtime", "good", "--batch", "1,2")
@@ -978,7 +986,7 @@ def test_a_device_that_is_lost_in_the_middle(tmp_path: Path, fake: Any) -> None:
     ],
 )  # fmt: skip
 def test_wrong_usage(arguments: list[str], code: int, message: str, tmp_path: Path, fake: Any) -> None:
-    """Every mistake is found before anything is measured."""
+    """Wrong options are reported before anything is measured."""
     made = fake("good")
     done = bench(tmp_path, *arguments)
     assert done.exit_code == code, done.output
@@ -987,7 +995,7 @@ def test_wrong_usage(arguments: list[str], code: int, message: str, tmp_path: Pa
 
 
 def test_without_scipy(tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """bench and compare name the extra; bench does so before anything is measured."""
+    """Both commands name the extra to install, and bench does so before anything is measured."""
     made = fake("good")
     assert bench(tmp_path, "--runtime", "good").exit_code == 0
     runs = made.runs
@@ -1001,7 +1009,7 @@ def test_without_scipy(tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_file_that_is_not_ours_stays(tmp_path: Path, fake: Any) -> None:
-    """It is found out before the measurement, which may take hours."""
+    """An existing file of others is refused before the measurement, which may take hours."""
     made = fake("good")
     (tmp_path / "result.json").write_text('{"mine": true}\n')
     done = bench(tmp_path, "--runtime", "good")
@@ -1017,7 +1025,7 @@ def test_a_file_that_is_not_ours_stays(tmp_path: Path, fake: Any) -> None:
 def test_activations_that_say_nothing_are_not_timed(
     scale: float, message: str, tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A network whose maps overflow or vanish is refused: no norm brings them back."""
+    """A network whose feature maps overflow or vanish, without a norm to correct them, is refused."""
     fake("good")
     spec = tmp_path / "deep.yaml"
     layers = "".join(f"  - conv{at}: {{conv: {{channels: 4, kernel: 1, bias: false}}}}\n" for at in range(2))
@@ -1040,7 +1048,8 @@ def test_activations_that_say_nothing_are_not_timed(
 
 @pytest.mark.slow
 def test_ours_beside_a_peer(tmp_path: Path, fake: Any) -> None:
-    """ONNX Runtime and torch on ours and on torchvision's: right outputs, a profile by blocks, a figure, files to keep."""
+    """ONNX Runtime and torch measure a compiled network and peers: outputs, profile, figure and kept files are
+    right."""
     pytest.importorskip("onnxruntime", reason="one of the runtimes")
     pytest.importorskip("peers", reason="torchvision, whose network is the peer")
     pytest.importorskip("matplotlib", reason="draws the figure")
@@ -1078,7 +1087,7 @@ def test_ours_beside_a_peer(tmp_path: Path, fake: Any) -> None:
 
 @pytest.mark.slow
 def test_a_peer_beside_specs_of_other_inputs(tmp_path: Path, fake: Any) -> None:
-    """A file for each size, in which it was exported; one peer that cannot be beside a spec leaves the other rows."""
+    """A peer is exported for each input size, and one that does not accept an input does not affect other rows."""
     pytest.importorskip("onnxruntime", reason="one of the runtimes")
     pytest.importorskip("peers", reason="torchvision, whose network is the peer")
     small, grey, kept = tmp_path / "small.yaml", tmp_path / "grey.yaml", tmp_path / "kept"
@@ -1101,7 +1110,7 @@ def test_a_peer_beside_specs_of_other_inputs(tmp_path: Path, fake: Any) -> None:
 
 
 def test_a_peer_that_is_not_there(tmp_path: Path, fake: Any) -> None:
-    """A name is looked up before anything is measured, though its turn would come with the second spec."""
+    """An unknown peer is reported before anything is measured, even if a later spec needs it."""
     pytest.importorskip("peers", reason="torchvision, which has no such network")
     made = fake("good")
     spec = tmp_path / "resnet188.yaml"
@@ -1113,7 +1122,7 @@ def test_a_peer_that_is_not_there(tmp_path: Path, fake: Any) -> None:
 
 
 def test_what_an_exporter_refuses(tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit 4, with the rows of all others."""
+    """A failed export gives exit code 4 and keeps the rows of all others."""
     torch = pytest.importorskip("torch", reason="exports the peer")
     pytest.importorskip("onnxruntime", reason="one of the runtimes")
     pytest.importorskip("peers", reason="torchvision, whose network is the peer")
@@ -1137,7 +1146,7 @@ def test_what_an_exporter_refuses(tmp_path: Path, fake: Any, monkeypatch: pytest
 @pytest.mark.parametrize("exporter", ["legacy", "dynamo"])
 @pytest.mark.slow
 def test_exporters(exporter: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Each writes the opset that the row says, computes the right outputs, and says nothing."""
+    """Each exporter writes the opset that the row records, computes the right outputs, and prints nothing."""
     onnx = pytest.importorskip("onnx", reason="reads the file")
     onnxruntime = pytest.importorskip("onnxruntime", reason="runs the file")
     pytest.importorskip("peers", reason="torchvision, whose network is the peer")
@@ -1159,7 +1168,7 @@ def test_exporters(exporter: str, tmp_path: Path, capfd: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("model", [NET, "torchvision:squeezenet1_1"])
 def test_files_in_float16(model: str, tmp_path: Path) -> None:
-    """Of ours and of peers; only GPUs run them fast, but what they compute is the same anywhere."""
+    """float16 files of compiled networks and of peers compute the right outputs, on CPUs too."""
     pytest.importorskip("torch", reason="exports the peer, and is the reference")
     pytest.importorskip("peers", reason="torchvision, whose network is the peer")
     onnxruntime = pytest.importorskip("onnxruntime", reason="runs the files")

@@ -20,7 +20,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture(scope="module")
 def gpu() -> Iterator[ModuleType]:
-    """The benchmark as a module, whose neighbours are found as when it is run."""
+    """The benchmark as a module, imported with its neighbours on the path."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
         import gpu
@@ -31,7 +31,7 @@ def gpu() -> Iterator[ModuleType]:
 
 
 def test_every_part_asks_for_what_there_is(gpu: ModuleType) -> None:
-    """Runtimes with their options, and on a processor only its own."""
+    """Each part requests existing runtimes and options, and on a CPU only its own."""
     wanted = list(gpu.parts(quick=False))
     assert len({part.name for part in wanted}) == len(wanted)
     for part in wanted:
@@ -44,7 +44,7 @@ def test_every_part_asks_for_what_there_is(gpu: ModuleType) -> None:
 
 
 def test_without_a_gpu_it_refuses(tmp_path: Path) -> None:
-    """Exit 4, a reason, and no file."""
+    """Without a GPU the exit code is 4, with a reason and without a file."""
     if any(row.missing() is None for row in RUNTIMES.values() if row.device == "cuda"):
         pytest.skip("there is a GPU here")
     words = [sys.executable, str(BENCHMARKS / "gpu.py"), "--json", str(tmp_path / "gpu.json")]

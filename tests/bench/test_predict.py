@@ -1,4 +1,4 @@
-"""`predict`: steps of trees as ONNX Runtime takes them, times on a device that is made up and known, and what must be refused."""
+"""`predict`: networks as steps of ONNX Runtime, times on an invented device with known rates, and refused input."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rescompile.passes import apply
 
 pytest.importorskip("scipy", reason="times are fitted by it: pip install 'rescompile[bench]'")
 
-#: Seconds of a made-up device: each regime a fixed time, and times for a thousand multiply-adds, bytes of maps and of weights.
+#: Seconds on an invented device: for each regime a fixed time, and the times of a thousand multiply-adds, bytes of maps and of weights.
 RATES = {
     "pointwise": (2e-6, 8e-9, 5e-9, 1e-9), "dense": (3e-6, 9e-9, 2e-9, 1e-9), "stem": (5e-6, 8e-9, 5e-9, 0.0),
     "grouped": (3e-6, 1e-8, 1e-8, 0.0), "unfolded": (5e-6, 9e-9, 7e-8, 0.0), "depthwise": (2e-6, 9e-9, 8e-9, 0.0),
@@ -36,19 +36,19 @@ RATES = {
 
 
 def true(step: Step) -> float:
-    """The seconds of a step on the made-up device."""
+    """The seconds of a step on the invented device."""
     return float(np.dot(RATES[step.regime], step.terms[:4]))
 
 
 @pytest.fixture(scope="module")
 def probed() -> list[Step]:
-    """The designed ops."""
+    """The steps of the designed ops."""
     return [probe.step for probe in probing.design()]
 
 
 @pytest.fixture(scope="module")
 def device(probed: list[Step]) -> Device:
-    """The made-up device, as a file would have it."""
+    """The invented device, as in a file."""
     machine = {"processor": {"name": "CPU 9000"}}
     ops = [Timed(step, true(step)) for step in probed]
     return Device(1, "0.1.0", "2026-01-01T00:00:00Z", machine, "ort-cpu", 1, ops)
@@ -64,7 +64,8 @@ def network(name: str, *settings: str) -> Network:
 
 @pytest.mark.parametrize("name", ["resnet50", "densenet121", "preact_resnet50", "mobilenet_v1", "resnet20_cifar"])
 def test_steps_have_the_weights_of_the_network(name: str) -> None:
-    """Nothing is left out, and nothing counts twice: weights but those of norms, and multiply-adds but for whole vectors."""
+    """Steps count everything once: all weights except those of norms, and all multiply-adds, rounded up to whole
+    vectors."""
     tree = network(name)
     found, total = steps(tree), cost(tree)
     norms = total.parameters - sum(step.weights for step in found)
@@ -74,8 +75,8 @@ def test_steps_have_the_weights_of_the_network(name: str) -> None:
 
 
 def test_what_a_convolution_takes_along() -> None:
-    """Of a residual network convolutions, pools and the head are left; of one with norms first, those norms; of DenseNet also
-    its concatenations. These are the nodes that ONNX Runtime's profile has."""
+    """Steps match the nodes of ONNX Runtime's profile: convolutions, pools and the head of a residual network,
+    leading norms of a pre-activation network, and concatenations of DenseNet."""
     counted = {
         name: {regime: sum(step.regime == regime for step in steps(network(name))) for regime in RATES}
         for name in ("resnet50", "preact_resnet50", "densenet121", "mobilenet_v1")
@@ -92,7 +93,8 @@ def test_what_a_convolution_takes_along() -> None:
 
 
 def test_forms_of_one_network() -> None:
-    """ResNeXt as a concatenation of paths: every split and concatenation moves maps, and the multiply-adds are at least its own."""
+    """In ResNeXt as concatenated paths, every split and concatenation moves feature maps, and the multiply-adds do
+    not decrease."""
     tree, _ = apply(network("resnext50_32x4d", "input=[3, 64, 64]"), None, {"form": "b"})
     parallels = [node for _, node in walk(tree.root) if isinstance(node, Parallel)]
     moves = sum(node.split + (node.merge == "concat") for node in parallels)
@@ -104,7 +106,7 @@ def test_forms_of_one_network() -> None:
 
 @pytest.mark.slow
 def test_the_profile_has_as_many_nodes() -> None:
-    """The real runtime agrees on what is one step, but for changes of layout."""
+    """The profile of the real runtime has as many nodes, without layout changes."""
     pytest.importorskip("onnxruntime", reason="the runtime whose profile it is")
     import tempfile
 
@@ -131,7 +133,7 @@ def test_the_profile_has_as_many_nodes() -> None:
     ],
 )  # fmt: skip
 def test_regimes(rows: str, regime: str) -> None:
-    """By kernel and groups."""
+    """The regime of a convolution follows from its kernel and groups."""
     assert probing.Probe([f"probe: {{conv: {rows}}}"], 64, 14).step.regime == regime
 
 
@@ -139,21 +141,21 @@ def test_regimes(rows: str, regime: str) -> None:
 
 
 def test_the_design_covers_every_regime(probed: list[Step]) -> None:
-    """With more ops than terms."""
+    """Every regime has more ops than terms."""
     for regime in RATES:
         assert sum(step.regime == regime for step in probed) >= 6, regime
 
 
 @pytest.mark.parametrize("name", ["resnet50", "resnext50_32x4d", "densenet121", "preact_resnet50", "mobilenet_v1"])
 def test_a_device_whose_times_are_known(name: str, device: Device) -> None:
-    """What was made of the terms is found again, in networks whose ops were not measured."""
+    """The known rates are recovered in networks whose ops were not measured."""
     tree = network(name)
     found = sum(Predictor(device).network(tree).values())
     assert found == pytest.approx(sum(true(step) for step in steps(tree)), rel=0.03)
 
 
 def test_noise_of_measurements_averages_out(device: Device) -> None:
-    """Ops measured with errors of a fifth give a network within a twentieth."""
+    """With errors of 20% per op, the time of a network is accurate to 5%."""
     draw = np.random.default_rng(0)
     ops = [Timed(each.step, each.seconds * math.exp(draw.normal(0, 0.2))) for each in device.ops]
     tree = network("resnet50")
@@ -162,7 +164,8 @@ def test_noise_of_measurements_averages_out(device: Device) -> None:
 
 
 def test_what_the_terms_do_not_say_is_interpolated(probed: list[Step]) -> None:
-    """A device on which small maps take twice as long: a measured op comes out as measured, and one between as between."""
+    """On a device where small feature maps take twice as long, measured ops are reproduced and others
+    interpolated."""
 
     def strange(step: Step) -> float:
         return true(step) * (2 if step.side < 10 and step.regime == "dense" else 1)
@@ -176,7 +179,8 @@ def test_what_the_terms_do_not_say_is_interpolated(probed: list[Step]) -> None:
 
 
 def test_weights_that_fit_no_cache(probed: list[Step]) -> None:
-    """Where bytes of large layers take longer, weights of large networks do; those of small ones do not."""
+    """Where bytes of large layers take longer, the weights of large networks do too, and those of small ones do
+    not."""
 
     def cached(step: Step) -> float:
         return true(step) * (10 if step.regime == "linear" and step.weights > 1 << 20 else 1)
@@ -193,7 +197,7 @@ def test_weights_that_fit_no_cache(probed: list[Step]) -> None:
 
 @pytest.fixture(scope="module")
 def spearman() -> Iterator[Any]:
-    """That of benchmarks/predict.py, whose neighbours are found as when it is run."""
+    """The function of benchmarks/predict.py, imported with its neighbours on the path."""
     folder = str(Path(__file__).parents[2] / "benchmarks")
     sys.path.insert(0, folder)
     try:
@@ -205,7 +209,8 @@ def spearman() -> Iterator[Any]:
 
 
 def test_ranks(spearman: Any) -> None:
-    """Spearman's correlation on textbook cases, one resample a row; ties share their mean, and a constant has none."""
+    """Spearman's correlation is right on textbook cases, for each resample; ties share the mean of their ranks, and
+    constants give NaN."""
 
     def of(first: list[float], second: list[float]) -> float:
         return float(spearman(first, second, np.arange(len(first))[None])[0])
@@ -230,12 +235,12 @@ def test_ranks(spearman: Any) -> None:
 
 
 def run(*arguments: str) -> Any:
-    """The command."""
+    """Run the command."""
     return CliRunner().invoke(app, ["predict", *arguments])
 
 
 def test_predict(device: Device, tmp_path: Path) -> None:
-    """Networks in a table, or as data; nothing is run."""
+    """Networks are listed in a table or as data, and nothing runs."""
     path = tmp_path / "device.json"
     documents.write(device, path)
     assert predicting.read(path) == device
@@ -252,7 +257,7 @@ def test_predict(device: Device, tmp_path: Path) -> None:
 
 
 def test_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few real ops, in a file that is ours."""
+    """A few real ops are measured into a device file."""
     pytest.importorskip("onnxruntime", reason="what is measured")
     some = [probe for probe in probing.design() if probe.side <= 14 and probe.channels <= 128]
     few = list({probe.step.regime: probe for probe in some}.values())
@@ -269,7 +274,7 @@ def test_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_between() -> None:
-    """The nodes of an op are those between the convolutions around it, changes of layout too."""
+    """The nodes of an op are those between the surrounding convolutions, layout changes included."""
     nodes = [
         ("ReorderInput", 1.0),
         ("lead_act_nchwc", 2.0),
@@ -292,7 +297,7 @@ def test_between() -> None:
     ],
 )
 def test_wrong_usage(arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told before anything is measured."""
+    """Wrong options are reported before anything is measured."""
     monkeypatch.chdir(tmp_path)
     done = run(*arguments)
     assert done.exit_code == 2
@@ -308,7 +313,7 @@ def test_wrong_usage(arguments: list[str], message: str, tmp_path: Path, monkeyp
     ],
 )  # fmt: skip
 def test_broken_device_files(old: str, new: str, message: str, device: Device, tmp_path: Path) -> None:
-    """Refused with the place of the mistake, never with a traceback."""
+    """Mistakes are reported with their place, never with a traceback."""
     path = tmp_path / "device.json"
     documents.write(Device(1, "", "", {}, "ort-cpu", 1, device.ops[:3]), path)
     text, count = re.subn(old, new, path.read_text(), count=1)
@@ -320,7 +325,7 @@ def test_broken_device_files(old: str, new: str, message: str, device: Device, t
 
 
 def test_a_device_without_ops(tmp_path: Path) -> None:
-    """Nothing can be predicted from it."""
+    """A device without ops predicts nothing."""
     documents.write(Device(1, "", "", {}, "ort-cpu", 1, []), tmp_path / "device.json")
     done = run("resnet50", "--device-file", str(tmp_path / "device.json"))
     assert done.exit_code == 2
@@ -337,7 +342,7 @@ def test_a_file_that_is_not_ours_stays(tmp_path: Path) -> None:
 
 
 def test_without_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told before anything is measured, with the command that installs it."""
+    """A missing SciPy is reported before anything is measured, with the command that installs it."""
     monkeypatch.setitem(sys.modules, "scipy", None)
     monkeypatch.setattr(probing, "measure", lambda *_: pytest.fail("it measures"))
     done = run("resnet50", "--measure", "--device-file", str(tmp_path / "device.json"))

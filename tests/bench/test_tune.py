@@ -1,4 +1,4 @@
-"""`bench --tune`: what is tried, what is dropped, and what is said, on runtimes whose times are known under a clock of their own."""
+"""`bench --tune`: the candidates, the drops and the ranking, on runtimes with known times under their own clock."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ AGAIN = ("rescompile", "bench", NET)
 
 
 class Clock:
-    """A clock that only runs move."""
+    """A clock that only runs advance."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -45,8 +45,8 @@ class Clock:
 
 
 class Machine:
-    """A library of runtimes: `times` of an image in seconds by way and precision, with `noise`, and what a run takes beside;
-    `errors` are added to right outputs."""
+    """A library of runtimes: `times` per image in seconds by configuration, with `noise` and a `fixed` time per run;
+    `errors` are added to the right outputs."""
 
     def __init__(self) -> None:
         self.clock, self.draw = Clock(), np.random.default_rng(0)
@@ -74,7 +74,7 @@ class Machine:
 
 
 class Prepared:
-    """A run takes what the table says, on the table's clock."""
+    """A prepared network whose runs take the time of the table on the machine's clock."""
 
     build_seconds, first_seconds = 0.1, 0.01
 
@@ -105,7 +105,7 @@ class Prepared:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    """Two runtimes in place of all others, and four cores; the roofline takes seconds, and is left out."""
+    """Two runtimes in place of all others, on four cores, without the roofline, which takes seconds."""
     import torch
 
     made = Machine()
@@ -138,7 +138,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
 
 
 def tuned(machine: Machine, accuracy: float = 1e-2, **facts: Any) -> tuple[Result, list[RescompileError]]:
-    """The result of a search on the machine, and what would be told as errors."""
+    """The result of a search on the machine, and its problems."""
     network = rescompile.elaborate(rescompile.load(NET))
     request = Request(
         [network], {}, (), (), (), [1], Plan(rounds=12, slot=0.0), tune=TuneRequest(accuracy, {NET: AGAIN}), clock=machine.clock,
@@ -150,12 +150,12 @@ def tuned(machine: Machine, accuracy: float = 1e-2, **facts: Any) -> tuple[Resul
 
 
 def fates(found: Tuning) -> dict[str, str]:
-    """What became of each way."""
+    """The fate of each candidate."""
     return {f"{each.runtime} {each.precision}": each.fate for each in found.candidates}
 
 
 def test_the_fastest_is_found(machine: Machine) -> None:
-    """With the command that measures it again, and rows for those that were measured to the end."""
+    """The fastest configuration is named with the command that measures it, and the finalists have rows."""
     machine.times["quick bf16"] = 0.004
     machine.times["quick:threads=2 bf16"] = 0.003  # more threads are not always better
     result, problems = tuned(machine)
@@ -180,7 +180,7 @@ def test_the_fastest_is_found(machine: Machine) -> None:
 
 @pytest.mark.slow
 def test_what_cannot_be_told_apart_is_no_best(machine: Machine) -> None:
-    """Two ways of the same time: neither is the fastest, and both are named."""
+    """Of two configurations with the same time neither is the best, and both are named."""
     machine.times["rigid fp32"] = machine.times["quick bf16"] = 0.004
     machine.times["quick fp32"] = 0.006
     result, _ = tuned(machine)
@@ -194,7 +194,7 @@ def test_what_cannot_be_told_apart_is_no_best(machine: Machine) -> None:
 
 @pytest.mark.slow
 def test_a_poor_control_decides_nothing(machine: Machine) -> None:
-    """Times that scatter by half: all that was measured to the end stays equal."""
+    """With times that scatter by half, no finalist is the best."""
     machine.times = dict.fromkeys(machine.times, 0.01) | {"quick fp32": 0.0095}
     machine.noise = dict.fromkeys(machine.times, 0.5)
     result, _ = tuned(machine, control=True)
@@ -205,8 +205,8 @@ def test_a_poor_control_decides_nothing(machine: Machine) -> None:
 
 @pytest.mark.slow
 def test_the_hopeless_are_dropped_early(machine: Machine) -> None:
-    """Who takes more than three times as long at first sight has no rounds, and costs few runs; eager torch, which speed-ups
-    are over, is measured to the end all the same."""
+    """A candidate that takes more than three times as long in its first runs has no rounds; eager torch, the
+    baseline, is measured to the end."""
     machine.times |= {"rigid fp32": 0.05, "torch-cpu fp32": 0.05}
     result, _ = tuned(machine)
     (found,) = result.tunings
@@ -218,7 +218,7 @@ def test_the_hopeless_are_dropped_early(machine: Machine) -> None:
 
 
 def test_halving(machine: Machine) -> None:
-    """The slower half goes after a few rounds, but not who may be the fastest after all."""
+    """The slower half is dropped after a few rounds, except candidates that may still be the fastest."""
     ways = {f"way{at}": 0.010 + 0.001 * at for at in range(8)}
     from rescompile.bench.measuring import Timing
 
@@ -235,7 +235,8 @@ def test_halving(machine: Machine) -> None:
 
 @pytest.mark.slow
 def test_a_hopeless_precision_is_tried_once(machine: Machine) -> None:
-    """Far off in one way, it is off in all: the others are not even prepared. A little off, it says nothing of them."""
+    """Once a precision is far too inaccurate, its other configurations are not prepared; a smaller error does not
+    exclude them."""
     machine.errors = {title: 4e-2 for title in machine.times if title.endswith("bf16")}
     result, _ = tuned(machine)
     said = {title: fate for title, fate in fates(result.tunings[0]).items() if title.endswith("bf16")}
@@ -248,7 +249,8 @@ def test_a_hopeless_precision_is_tried_once(machine: Machine) -> None:
 
 
 def test_accuracy_comes_first(machine: Machine) -> None:
-    """The fastest way is none where its error is too large; and where no error is small enough, nothing is recommended."""
+    """The fastest configuration is not the best if its error is too large, and if no error is small enough nothing is
+    recommended."""
     machine.times["quick bf16"] = 0.002
     machine.errors = {title: 1e-3 for title in machine.times if title.endswith("bf16")}
     result, _ = tuned(machine, accuracy=5e-4)
@@ -270,7 +272,7 @@ def test_accuracy_comes_first(machine: Machine) -> None:
 
 
 def test_what_does_not_run_is_told(machine: Machine) -> None:
-    """A way that is refused is no error of the search, which goes on with the others."""
+    """A refused configuration does not stop the search."""
     machine.broken = {"quick fp32", "torch-cpu:compile fp32"}
     result, problems = tuned(machine)
     assert not problems
@@ -282,7 +284,7 @@ def test_what_does_not_run_is_told(machine: Machine) -> None:
 
 
 def test_what_was_asked_for_is_the_frame(machine: Machine) -> None:
-    """Runtimes with options, precisions and threads that were given are not varied."""
+    """Given runtimes with options, precisions and threads are not varied."""
     result, _ = tuned(machine, runtimes=["torch-cpu:compile", "quick"], precisions=["fp32"], threads=1)
     said = fates(result.tunings[0])
     assert set(said) == {"torch-cpu:compile fp32", "quick fp32"}
@@ -292,7 +294,8 @@ def test_what_was_asked_for_is_the_frame(machine: Machine) -> None:
 
 @pytest.mark.slow
 def test_batches(machine: Machine) -> None:
-    """Each batch has its own search, and the most images per second are told only where they can be told apart."""
+    """Each batch has its own search, and the batch with the most images per second is named only if the difference is
+    significant."""
     result, _ = tuned(machine, batches=[1, 2])
     assert [found.batch for found in result.tunings] == [1, 2]
     text = report.markdown(result)
@@ -304,7 +307,7 @@ def test_batches(machine: Machine) -> None:
 
 
 def test_the_search_is_in_the_result_file(machine: Machine, tmp_path: Path) -> None:
-    """All of it, as it was."""
+    """The result file contains the whole search."""
     result, _ = tuned(machine)
     path = tmp_path / "result.json"
     documents.write(result, path)
@@ -313,12 +316,12 @@ def test_the_search_is_in_the_result_file(machine: Machine, tmp_path: Path) -> N
 
 
 def run(*arguments: str) -> Any:
-    """The command."""
+    """Run the command."""
     return CliRunner().invoke(app, ["bench", NET, *arguments])
 
 
 def test_a_search_without_an_end_is_told() -> None:
-    """Each of its ways with what became of it, though none has a row."""
+    """Each candidate is listed with its fate though none has a row."""
     given = (
         "--tune",
         "--runtime",
@@ -346,7 +349,7 @@ def test_a_search_without_an_end_is_told() -> None:
     ],
 )
 def test_wrong_usage(arguments: list[str], message: str) -> None:
-    """Found before anything is measured."""
+    """Wrong options are reported before anything is measured."""
     done = run(*arguments)
     assert done.exit_code == 2
     assert message in done.stderr
@@ -355,7 +358,7 @@ def test_wrong_usage(arguments: list[str], message: str) -> None:
 def test_the_command_gives_the_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unrated: Callable[[], None]
 ) -> None:
-    """With the passes, settings, seed and threads of the search."""
+    """The recommended command has the passes, settings, seed and threads of the search."""
     pytest.importorskip("onnxruntime", reason="one of the runtimes")
     path, again = tmp_path / "result.json", tmp_path / "again.json"
     given = ["--set", "parameters.n=1", "--fold-batchnorm", "--seed", "3", "--threads", "1"]
@@ -377,7 +380,7 @@ def test_the_command_gives_the_row(
 
 @pytest.fixture
 def unrated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The roofline of the machine takes seconds."""
+    """Replaces the roofline of the machine, which takes seconds."""
     copies = {1 << 20: roofline.Measured(1e10, 1e10, 0.0, 7)}
     monkeypatch.setattr(
         roofline, "measure", lambda device, precision, threads: roofline.Roofline(device, precision, copies, copies[1 << 20])

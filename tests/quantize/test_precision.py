@@ -1,7 +1,6 @@
-"""Files in other numbers than float32, and files made for a runtime: what is in them, what it costs, and what is refused.
-
-The quantiser is ONNX Runtime's; what it made is held to first principles (ranges, scales, roundings) and to float64.
-"""
+"""Files in precisions other than float32, and files for a runtime: their content, their error, and refused options.
+The output of ONNX Runtime's quantiser is checked against first principles (ranges, scales, roundings) and against
+float64."""
 
 from __future__ import annotations
 
@@ -59,7 +58,8 @@ FLOAT = onnx.TensorProto.FLOAT
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small network, which has what the quantiser treats apart: groups, a norm that nothing folds, two kinds of merges."""
+    """A small network with what the quantiser treats specially: groups, a norm that cannot be folded, two kinds of
+    merges."""
     found = tmp_path_factory.mktemp("spec") / "small.yaml"
     found.write_text(SPEC, encoding="utf-8")
     return found
@@ -67,13 +67,13 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def small(path: Path) -> Network:
-    """Its tree."""
+    """The tree of the small network."""
     return rescompile.elaborate(rescompile.load(path))
 
 
 @pytest.fixture(scope="module")
 def weights(small: Network) -> dict[str, Array]:
-    """Weights unlike any defaults, each channel of another size, as those of trained networks are."""
+    """Weights whose channels differ in size, as in trained networks."""
     generator = np.random.default_rng(3)
     made = {}
     for name, parameter in parameters(small):
@@ -89,7 +89,7 @@ def weights(small: Network) -> dict[str, Array]:
 
 @pytest.fixture(scope="module")
 def images() -> Array:
-    """Inputs that are not centred, so that ranges are not symmetric."""
+    """Inputs that are not centred, so that ranges are asymmetric."""
     return (1 + np.random.default_rng(4).standard_normal((20, 3, 12, 10))).astype(np.float32)
 
 
@@ -99,7 +99,7 @@ def off(found: Array, exact: Array) -> float:
 
 
 def int8(network: Network, weights: Any, images: Any, **options: Any) -> onnx.ModelProto:
-    """The network as an int8 model, checked."""
+    """The network as a checked int8 model."""
     made = rescompile.build(network, "onnx", weights, precision="int8", calibrate=images, **options)
     model = onnx.load_from_string(made.to_bytes())
     onnx.checker.check_model(model, full_check=True)
@@ -107,17 +107,17 @@ def int8(network: Network, weights: Any, images: Any, **options: Any) -> onnx.Mo
 
 
 def metadata(model: onnx.ModelProto) -> dict[str, str]:
-    """What a model records."""
+    """The metadata of a model."""
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def tensors(model: onnx.ModelProto) -> dict[str, Array]:
-    """The initializers by name."""
+    """The initialisers by name."""
     return {tensor.name: to_array(tensor) for tensor in model.graph.initializer}
 
 
 def folded(small: Network, weights: dict[str, Array]) -> dict[str, Array]:
-    """The weights of the network with its norms folded, in float32."""
+    """The weights of the network with folded norms, in float32."""
     model = rescompile.build(small, "onnx", weights, fold_batchnorm=True).to_bytes()
     return tensors(onnx.load_from_string(model))
 
@@ -126,7 +126,7 @@ def folded(small: Network, weights: dict[str, Array]) -> dict[str, Array]:
 
 
 def test_float16_is_as_exact_as_torch_in_float16(small: Network, weights: dict[str, Array], images: Array) -> None:
-    """The rule for every precision: at most three times the error of plain torch in the same one."""
+    """The error is at most three times that of plain torch in the same precision."""
     torch: Any = pytest.importorskip("torch", reason="its float16 is the measure")
     exact = interpret(small, weights, images)["logits"]
     given = {name: (lambda value=value: value) for name, value in weights.items()}
@@ -152,7 +152,8 @@ def test_float16_is_as_exact_as_torch_in_float16(small: Network, weights: dict[s
 def test_int8_weights_are_rounded_by_channel(
     small: Network, weights: dict[str, Array], images: Array, opset: int
 ) -> None:
-    """Whole numbers from -127 to 127, the largest of each channel at the end: no weight moves by more than half a step."""
+    """Weights are integers from -127 to 127 with the largest of each channel at the end, each within half a step of
+    its float."""
     model = int8(small, weights, images, opset=opset)
     assert [(each.domain, each.version) for each in model.opset_import] == [("", opset)]
     found, floats = tensors(model), folded(small, weights)
@@ -172,7 +173,7 @@ def test_int8_weights_are_rounded_by_channel(
 
 
 def test_int8_ranges_are_those_of_the_data(small: Network, weights: dict[str, Array], images: Array) -> None:
-    """The scale of the input is its range over 255 steps, of the inputs that were calibrated with: all but each fifth."""
+    """The scale of the input is its range over 255 steps, from the calibration inputs: all but every fifth."""
     images = images.copy()
     images[4] *= 100  # kept apart
     found = tensors(int8(small, weights, images))
@@ -184,7 +185,8 @@ def test_int8_ranges_are_those_of_the_data(small: Network, weights: dict[str, Ar
 
 
 def test_int8_costs_what_is_told(small: Network, weights: dict[str, Array], images: Array) -> None:
-    """The error on inputs that were kept apart, against float64 here; and data of another size make another, larger one."""
+    """The reported error is that on the validation inputs against float64, and data of another size give a larger
+    one."""
     made = rescompile.build(small, "onnx", weights, precision="int8", calibrate=images)
     held = images[4::5]
     exact = interpret(small, weights, held)["logits"]
@@ -203,7 +205,8 @@ def test_int8_costs_what_is_told(small: Network, weights: dict[str, Array], imag
 def test_an_int8_file_takes_the_place_of_the_other(
     small: Network, weights: dict[str, Array], images: Array, batch: int | None, tmp_path: Path
 ) -> None:
-    """The same names, shapes and types outside, the batch free or fixed; the origin recorded, and the file known as ours."""
+    """The file has the same names, shapes and types, a free or fixed batch, a recorded origin, and is known as
+    ours."""
     model = int8(small, weights, images, batch=batch)
     plain = onnx.load_from_string(rescompile.build(small, "onnx", weights, batch=batch).to_bytes())
     assert list(model.graph.input) == list(plain.graph.input)
@@ -233,7 +236,7 @@ def test_an_int8_file_takes_the_place_of_the_other(
 
 
 def test_int8_with_free_sizes(small: Network, weights: dict[str, Array], images: Array) -> None:
-    """Calibrated at the size of the spec, and run at another."""
+    """A file calibrated at the size of the spec runs at another size."""
     model = int8(small, weights, images, dynamic="height,width")
     sizes = [size.dim_param or size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim]
     assert sizes == ["batch", 3, "height", "width"]
@@ -244,7 +247,7 @@ def test_int8_with_free_sizes(small: Network, weights: dict[str, Array], images:
 
 
 def test_every_scheme_computes_the_network(small: Network, weights: dict[str, Array], images: Array) -> None:
-    """That of TensorRT has zero points of 0 alone, and biases in floats."""
+    """The scheme of TensorRT has zero points of 0 and float biases."""
     model = int8(small, weights, images, made_for="ort-tensorrt", batch=None)
     found = tensors(model)
     points = {name: value for name, value in found.items() if name.endswith("_zero_point")}
@@ -262,7 +265,7 @@ def test_every_scheme_computes_the_network(small: Network, weights: dict[str, Ar
 def test_folders_and_arrays_are_the_same_data(
     small: Network, weights: dict[str, Array], images: Array, tmp_path: Path
 ) -> None:
-    """Files of one input and of several, in folders, in the order of their paths; drawn ones begin alike."""
+    """Files of one input or several give the same data in the order of their paths; drawn inputs begin alike."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     np.save(tmp_path / "a" / "first.npy", images[:12].astype(np.float64))
@@ -284,7 +287,7 @@ def test_folders_and_arrays_are_the_same_data(
 def test_images_are_prepared_as_the_spec_says(
     small: Network, weights: dict[str, Array], tmp_path: Path, path: Path
 ) -> None:
-    """(x / 255 - mean) / std, channels first; a spec that does not say is told where to."""
+    """Images become (x / 255 - mean) / std, channels first; a spec without these values is refused with a hint."""
     pillow = pytest.importorskip("PIL.Image", reason="reads images: pip install 'rescompile[image]'")
     pixels = np.random.default_rng(0).integers(0, 256, (10, 12, 10, 3), np.uint8)
     for at, each in enumerate(pixels):
@@ -304,7 +307,7 @@ def test_images_are_prepared_as_the_spec_says(
 
 
 def test_without_inputs_to_check_with(small: Network, weights: dict[str, Array], images: Array) -> None:
-    """Four inputs are all calibrated with, and no figure is made up."""
+    """With four inputs, all are for calibration and no error is reported."""
     made = rescompile.build(small, "onnx", weights, precision="int8", calibrate=images[:4])
     assert made.facts["calibration"]["inputs"] == 4
     assert made.facts["int8"]["inputs"] == 0
@@ -312,7 +315,7 @@ def test_without_inputs_to_check_with(small: Network, weights: dict[str, Array],
 
 
 def test_activations_that_are_not_finite(small: Network, weights: dict[str, Array], images: Array) -> None:
-    """They have no range; nor is there an error where those of an input that was kept apart are not."""
+    """Activations that are not finite are refused, in calibration and in validation."""
     message = "E0740: small cannot be quantised: it has activations that are not finite"
     large = {**weights, **{f"{name}.weight": np.full(16, 1e25, np.float32) for name in ("bn1", "body.bn2")}}
     apart = images.copy()
@@ -325,7 +328,7 @@ def test_activations_that_are_not_finite(small: Network, weights: dict[str, Arra
 def test_what_the_quantiser_says_is_told(
     small: Network, weights: dict[str, Array], images: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In its first line, and not as a traceback."""
+    """An error of the quantiser is reported by its first line, not as a traceback."""
     import onnxruntime.quantization
 
     def refuse(*_: Any, **__: Any) -> None:
@@ -341,7 +344,7 @@ def test_what_the_quantiser_says_is_told(
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Folders that cannot be calibrated with, each in its way."""
+    """Folders that are unusable as calibration data, each for another reason."""
     pillow = pytest.importorskip("PIL.Image", reason="reads images: pip install 'rescompile[image]'")
     arrays = {
         "bytes": np.zeros((3, 12, 10), np.uint8),
@@ -370,7 +373,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def refused(*words: object) -> tuple[int, str]:
-    """The exit code and the message of a build that must not work, and leaves nothing behind."""
+    """The exit code and message of a build that must fail without writing a file."""
     done = CliRunner().invoke(app, ["build", *map(str, words)])
     assert not Path("x.onnx").exists()
     return done.exit_code, done.stderr
@@ -399,7 +402,7 @@ def refused(*words: object) -> tuple[int, str]:
 def test_calibration_data_are_checked(
     source: str, message: str, data: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Told by their names, before anything is written."""
+    """Unusable data are reported by name before anything is written."""
     monkeypatch.chdir(data)
     code, said = refused(path, "--target", "onnx", "--precision", "int8", "--calibrate", source, "-o", "x.onnx")
     assert code == 2
@@ -426,7 +429,7 @@ def test_calibration_data_are_checked(
 def test_combinations_that_make_no_sense(
     words: list[str], message: str, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Refused with what is wrong."""
+    """Conflicting options are refused with the reason."""
     monkeypatch.chdir(tmp_path)
     code, said = refused(path, *words, "-o", "x.onnx")
     assert code == 2
@@ -436,7 +439,7 @@ def test_combinations_that_make_no_sense(
 
 @pytest.mark.parametrize("absent", ["onnx", "onnxruntime", "onnxruntime.quantization"])
 def test_without_the_quantiser(absent: str, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """int8 says what to install; fp32 and fp16 need none of it."""
+    """int8 names the package to install; fp32 and fp16 do not need it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, absent, None)
     code, said = refused(path, "--target", "onnx", "--precision", "int8", "-o", "x.onnx")
@@ -447,7 +450,7 @@ def test_without_the_quantiser(absent: str, path: Path, tmp_path: Path, monkeypa
 
 
 def test_the_backend_alone_makes_no_int8(small: Network) -> None:
-    """It has no data."""
+    """The backend alone refuses int8, since it has no data."""
     onnx_backend = backend.load("onnx")
     with pytest.raises(UsageError, match="int8 needs calibration data"):
         onnx_backend.emit(small, None, **backend.checked(onnx_backend, "onnx", {"precision": "int8"}))
@@ -457,7 +460,7 @@ def test_the_backend_alone_makes_no_int8(small: Network) -> None:
 
 
 def test_there_is_a_recipe_for_every_runtime_of_files() -> None:
-    """Under the name of the runtime. Schemes go with precisions."""
+    """Each runtime of files has a recipe of its name, with a scheme if it runs int8."""
     takers = {name: runtime for name, runtime in RUNTIMES.items() if runtime.takes == "onnx"}
     assert set(recipes.RECIPES) == set(takers)
     for name, runtime in takers.items():
@@ -468,7 +471,7 @@ def test_there_is_a_recipe_for_every_runtime_of_files() -> None:
 
 @pytest.mark.parametrize("runtime", recipes.RECIPES)
 def test_a_recipe_is_its_options(runtime: str, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same graph as with the options typed, one more record, and a line that can be typed again."""
+    """A recipe gives the same graph as its options, one more record, and a line that can be typed."""
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["build", str(path), "--target", "onnx", "--for", runtime])
     assert done.exit_code == 0, done.output
@@ -489,7 +492,7 @@ def test_a_recipe_is_its_options(runtime: str, path: Path, tmp_path: Path, monke
 
 
 def test_what_is_given_takes_the_place_of_a_recipe(small: Network, weights: dict[str, Array]) -> None:
-    """Each option on its own; none is lost."""
+    """Each given option replaces that of the recipe, and none is lost."""
     given = {"precision": "fp32", "batch": 4, "fold_batchnorm": False}
     model = onnx.load_from_string(rescompile.build(small, "onnx", weights, made_for="ort-cuda", **given).to_bytes())
     plain = onnx.load_from_string(rescompile.build(small, "onnx", weights, batch=4).to_bytes())
@@ -504,7 +507,7 @@ def test_what_is_given_takes_the_place_of_a_recipe(small: Network, weights: dict
 
 
 def test_bench_holds_int8_to_the_file_itself(small: Network, tmp_path: Path) -> None:
-    """Its bound is three times the error of the file with its sums in floats: another file is past it."""
+    """The bound is three times the error of the file with sums in floats, which another file exceeds."""
     pytest.importorskip("torch", reason="is the reference of bench")
     from rescompile.bench import models
     from rescompile.bench.reference import Reference
@@ -537,7 +540,7 @@ def grouped(folder: Path) -> Path:
 
 
 def test_bench_measures_the_int8_file_that_build_makes(tmp_path: Path) -> None:
-    """With the passes of the recipe for its runtime, and without those that were turned off."""
+    """The file has the passes of the runtime's recipe, without those that were disabled."""
     pytest.importorskip("torch", reason="is the reference of bench")
     from rescompile.bench import models
 
@@ -556,7 +559,7 @@ def test_bench_measures_the_int8_file_that_build_makes(tmp_path: Path) -> None:
 
 
 def test_rows_of_bench_name_the_passes_of_what_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of the recipe are in an int8 file, and in no other."""
+    """An int8 row names the passes of the recipe, and no other row does."""
     pytest.importorskip("torch", reason="is the reference of bench")
     from rescompile.runtimes import roofline
 
@@ -582,7 +585,7 @@ def test_rows_of_bench_name_the_passes_of_what_ran(tmp_path: Path, monkeypatch: 
 
 
 def test_forms_of_files() -> None:
-    """Which file a runtime is given for a precision."""
+    """Each runtime and precision has its form of file."""
     from rescompile.bench.models import form_of
 
     assert form_of("openvino", "bf16") == form_of("ort-cuda", "tf32") == "fp32"
@@ -593,7 +596,7 @@ def test_forms_of_files() -> None:
 
 
 def test_bench_in_int8(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row, with an error that is one of int8."""
+    """bench reports a row with an error typical of int8."""
     pytest.importorskip("torch", reason="is the reference of bench")
     from rescompile.runtimes import roofline
 
@@ -610,7 +613,7 @@ def test_bench_in_int8(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_peers_in_int8(small: Network, tmp_path: Path) -> None:
-    """What torch exports goes through the same quantiser, on the same data, in batches of the file."""
+    """An exported peer goes through the same quantiser on the same data, in batches of the file's size."""
     pytest.importorskip("torch", reason="exports the peer")
     pytest.importorskip("peers", reason="torchvision, whose network is the peer")
     from rescompile.bench import models
