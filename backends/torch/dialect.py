@@ -48,7 +48,7 @@ class Torch(PythonDialect):
 
     def is_fresh(self, kind: type[Kind]) -> bool:
         """Whether what follows an op may work in place."""
-        return TABLE[kind].fresh
+        return rule(TABLE, kind, "source").fresh
 
     def applies(self, layer: Layer) -> bool:
         """Whether a function does an op, with arguments that mention nothing of the class."""

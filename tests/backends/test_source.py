@@ -62,7 +62,7 @@ from rescompile.weights import draw, from_arrays
 
 Array = NDArray[Any]
 checking: Any = import_module("rescompile.codegen.allow_list")
-ALLOWED: Any = import_module("rescompile.backends.torch.allowed").ALLOWED
+OF_TORCH: Any = import_module("rescompile.backends.torch.allowed").ALLOWED
 
 #: Networks with more tensors are left out where every block has a text of its own.
 FLAT = 130
@@ -988,7 +988,7 @@ HEAD = "import torch\nimport torch.nn.functional as F\nfrom torch import Tensor,
 def test_check_refuses(attack: str) -> None:
     """Whatever generated source has no need of."""
     with pytest.raises(checking.Refused):
-        checking.check(HEAD + attack, ALLOWED)
+        checking.check(HEAD + attack, OF_TORCH)
 
 
 def test_everything_written_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
