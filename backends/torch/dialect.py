@@ -36,6 +36,7 @@ _IMPORTS = (
 class Torch(PythonDialect):
     """PyTorch's words."""
 
+    title = "PyTorch"
     package = "rescompile.backends.torch"
     imports = _IMPORTS
     allowed = ALLOWED
@@ -99,14 +100,14 @@ class Torch(PythonDialect):
         survivals = {node.survival.unit for node in plan.merges() if node.survival}
         if "batch" in survivals:
             yield (
-                "In training a dropped residual is not computed: nothing runs forward or backward, and its parameters get no "
-                "gradient in that step. So training cannot be one graph (torch.compile without fullgraph), and "
-                "DistributedDataParallel needs find_unused_parameters=True. A shortcut that changes the shape is always computed."
+                "In training, a dropped residual branch is skipped: it runs neither forward nor backward, and its parameters "
+                "get no gradient in that step. Training therefore needs torch.compile without fullgraph, and "
+                "DistributedDataParallel with find_unused_parameters=True. A shortcut that changes the shape is always computed."
             )
         if "sample" in survivals:
-            yield "In training each sample drops residuals of its own; all of them are computed."
+            yield "In training, each sample drops residual branches independently; all branches are computed."
         if plan.network.checkpoint:
-            yield "In training the inside of each block is computed again for backward instead of being kept."
+            yield "In training, the activations inside each block are recomputed for backward instead of stored."
 
 
 def _is_literal(term: Term) -> bool:

@@ -9,7 +9,7 @@ from rescompile.ir import ops
 SUPPORT: dict[type[object], str] = {
     Thinned: '''
 def drop_samples(x: Tensor, survival: float) -> Tensor:
-    """Keeps each sample of a batch with the probability `survival`; the others are zero."""
+    """Keep each sample of a batch with probability `survival`; set the others to zero."""
     kept = torch.rand([x.shape[0]] + [1] * (x.dim() - 1), device=x.device) < survival
     return x * kept
 ''',
@@ -18,7 +18,7 @@ def drop_samples(x: Tensor, survival: float) -> Tensor:
 def recomputed(
     owner: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor
 ) -> Tensor:
-    """Calls a method of `owner` without keeping what happens inside; backward calls it again."""
+    """Call a method of `owner` without storing its activations; backward calls it again."""
     norms = [
         (module, module.momentum, module.num_batches_tracked)
         for module in owner.modules()
@@ -27,7 +27,7 @@ def recomputed(
 
     @contextmanager
     def again() -> Iterator[None]:
-        for norm, _, _ in norms:  # a batch counts once
+        for norm, _, _ in norms:  # running statistics count a batch once
             norm.momentum, norm.num_batches_tracked = 0.0, None
         try:
             yield
@@ -42,7 +42,7 @@ def recomputed(
 ''',
     ops.Scale: '''
 class Scale(nn.Module):
-    """Multiplies by a constant."""
+    """Multiplies its input by a constant."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Scale(nn.Module):
 ''',
     ops.Subsample: '''
 class Subsample(nn.Module):
-    """Keeps every stride-th row and column of a map, the first ones included."""
+    """Keeps the first of every `height` rows and of every `width` columns."""
 
     def __init__(self, height: int, width: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Subsample(nn.Module):
 ''',
     ops.PadChannels: '''
 class PadChannels(nn.Module):
-    """Appends channels of zeros until there are `channels`."""
+    """Appends channels of zeros up to a total of `channels`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -63,7 +63,9 @@ class Dialect(Protocol):
 class PythonDialect(Dialect):
     """The part of a dialect that frameworks share; a subclass adds the framework's words."""
 
-    #: The package with the template, and filters that it needs beside those of all.
+    #: The framework's name.
+    title: str
+    #: The package with the template, and the filters that this template alone needs.
     package: str
     filters: Sequence[tuple[str, Callable[[Any], str]]] = ()
     imports: Imports

@@ -28,6 +28,13 @@ def _split(line: str, indent: int) -> Iterator[str]:
             yield from _split(" " * (indent + 4) + operand, indent + 4)
         yield " " * indent + "):"
         return
+    statement = re.fullmatch(r" *((?:\w+ = |return ))(.*)", line)
+    if statement is not None and len(operands := _operands(statement[2])) > 2:
+        yield f"{' ' * indent}{statement[1]}("
+        for operand in operands:
+            yield from _split(" " * (indent + 4) + operand, indent + 4)
+        yield " " * indent + ")"
+        return
     found = _last_bracket(line)
     if found is None:
         yield line
