@@ -119,12 +119,16 @@ def form(name: str, kind: type[ops.Kind], **changes: Callable[[Any], Any]) -> No
     def plant(patch: Patch) -> None:
         right = _ops.TABLE[kind]
 
-        def wrong(layer: Any, texts: Any) -> Any:
-            changed = {**layer.attributes, **{k: term(new(layer)) for k, new in changes.items()}}
-            texts = {key: terms.python(value) for key, value in changed.items()}
-            return right.arguments(replace(layer, attributes=changed), texts)
+        def wrong(arguments: Any) -> Any:
+            def other(layer: Any, texts: Any) -> Any:
+                changed = {**layer.attributes, **{k: term(new(layer)) for k, new in changes.items()}}
+                texts = {key: terms.python(value) for key, value in changed.items()}
+                return arguments(replace(layer, attributes=changed), texts)
 
-        patch.setitem(_ops.TABLE, kind, replace(right, arguments=wrong))
+            return arguments and other
+
+        spelling = replace(right, arguments=wrong(right.arguments), applied=wrong(right.applied))
+        patch.setitem(_ops.TABLE, kind, spelling)
 
     MUTANTS[name] = plant
 
@@ -264,7 +268,6 @@ def one_local_for_all(patch: Patch) -> None:
     patch.setattr(forward.Body, "variable", lambda self: "y")
 
 
-@lowering_plants
 def side_branches_free_what_follows(patch: Patch) -> None:
     """A fault that there was: variables of what follows counted as passing after a side branch."""
     right = forward.Forward.tap
@@ -275,3 +278,7 @@ def side_branches_free_what_follows(patch: Patch) -> None:
             return right(self, body, *given)
 
     patch.setattr(forward.Forward, "tap", wrong)
+
+
+#: A random network rarely shows it; `test_program.py` has one that does.
+OF_PROGRAMS["side_branches_free_what_follows"] = side_branches_free_what_follows
