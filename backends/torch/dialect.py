@@ -44,7 +44,7 @@ class Torch(PythonDialect):
     support = SUPPORT
     modules = MODULES
     filters = (("drawn", drawn),)
-    enough = 60
+    longest = 60
     identity = "nn.Identity()"
 
     def is_fresh(self, kind: type[Kind]) -> bool:

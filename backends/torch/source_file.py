@@ -19,7 +19,7 @@ import numpy as np
 
 from rescompile.analysis.dynamic_shapes import describe_sizes, sizes
 from rescompile.backend import Artifact
-from rescompile.codegen.rendering import written
+from rescompile.codegen.rendering import render_source
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.files import checksum
 from rescompile.files.output import File
@@ -49,7 +49,7 @@ def emit(network: Network, weights: Weights | None, *, style: str = "classes", d
 
 def source(network: Network, flat: bool = False, free: Mapping[str, Any] = MappingProxyType({})) -> str:
     """The text of the file, without its seal; `free` are the axes of the image whose sizes its docstring tells."""
-    return written(network, _TORCH, flat, [f"Takes {describe_sizes(free)}."] if free else [])
+    return render_source(network, _TORCH, flat, [f"Takes {describe_sizes(free)}."] if free else [])
 
 
 _SCRIPT = """

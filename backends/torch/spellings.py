@@ -23,11 +23,11 @@ DEFAULTS = {
 
 def call(name: str, *positional: str, **keywords: str) -> str:
     """`name(positional, keyword=...)`, without keywords at torch's default."""
-    given = [f"{key}={value}" for key, value in keywords.items() if DEFAULTS.get(key) != value]
-    return f"{name}({', '.join([*positional, *given])})"
+    listed = [f"{key}={value}" for key, value in keywords.items() if DEFAULTS.get(key) != value]
+    return f"{name}({', '.join([*positional, *listed])})"
 
 
-def given(*positional: str, **keywords: str) -> Arguments:
+def args(*positional: str, **keywords: str) -> Arguments:
     """Arguments of a call."""
     return positional, keywords
 
@@ -39,7 +39,7 @@ class Spelling:
 
     module: str | Callable[[Op], str]
     function: str | Callable[[Op], str] | None = None
-    arguments: Callable[[Layer, Texts], Arguments] = lambda layer, a: given()
+    arguments: Callable[[Layer, Texts], Arguments] = lambda layer, a: args()
     #: What the function is given where that is something else.
     applied: Callable[[Layer, Texts], Arguments] | None = None
     #: Whether nothing else holds the result, and no backward needs it: then what follows may work in place.
@@ -53,13 +53,13 @@ class Spelling:
 
 def _conv(layer: Layer, a: Texts) -> Arguments:
     rest = {name: a[name] for name in ("stride", "padding", "dilation", "groups", "bias")}
-    return given(python(layer.channels), a["channels"], a["kernel"], **rest)
+    return args(python(layer.channels), a["channels"], a["kernel"], **rest)
 
 
 def _norm(layer: Layer, a: Texts) -> Arguments:
     if norm_class(layer.sample) == "nn.GroupNorm":
-        return given(a["groups"], python(layer.channels), eps=a["eps"])
-    return given(python(layer.channels), eps=a["eps"], momentum=a["momentum"])
+        return args(a["groups"], python(layer.channels), eps=a["eps"])
+    return args(python(layer.channels), eps=a["eps"], momentum=a["momentum"])
 
 
 def norm_class(op: Op) -> str:
@@ -96,15 +96,15 @@ ACTS: dict[str, tuple[str, str]] = {
 }
 #: What else an activation is given, by its attributes as texts.
 ACT_ARGUMENTS: dict[str, Callable[[Texts], Arguments]] = {
-    "leaky_relu": lambda a: given(negative_slope=a["slope"]),
-    "elu": lambda a: given(alpha=a["alpha"]),
-    "gelu_tanh": lambda a: given(approximate='"tanh"'),
+    "leaky_relu": lambda a: args(negative_slope=a["slope"]),
+    "elu": lambda a: args(alpha=a["alpha"]),
+    "gelu_tanh": lambda a: args(approximate='"tanh"'),
 }
 
 
 def _act(layer: Layer, a: Texts) -> Arguments:
     name = variant(layer.sample)
-    return ACT_ARGUMENTS[name](a) if name in ACT_ARGUMENTS else given()
+    return ACT_ARGUMENTS[name](a) if name in ACT_ARGUMENTS else args()
 
 
 def _acts_in_place(layer: Layer) -> bool:
@@ -117,7 +117,7 @@ def _acts_in_place(layer: Layer) -> bool:
 
 
 def _upsample(layer: Layer, a: Texts) -> Arguments:
-    return given(scale_factor=a["factor"], mode=f'"{variant(layer.sample)}"')
+    return args(scale_factor=a["factor"], mode=f'"{variant(layer.sample)}"')
 
 
 def _interpolate(layer: Layer, a: Texts) -> Arguments:
@@ -129,25 +129,25 @@ def _interpolate(layer: Layer, a: Texts) -> Arguments:
 
 def _stride(layer: Layer, a: Texts) -> Arguments:
     value = layer.attributes["stride"].value
-    return given(*map(literal, value)) if isinstance(value, tuple) else given(a["stride"], a["stride"])
+    return args(*map(literal, value)) if isinstance(value, tuple) else args(a["stride"], a["stride"])
 
 
 TABLE: dict[type[Kind], Spelling] = {
     ops.Conv: Spelling("nn.Conv2d", arguments=_conv, fresh=True),
     ops.Linear: Spelling(
-        "nn.Linear", arguments=lambda layer, a: given(python(layer.channels), a["features"], bias=a["bias"]), fresh=True
+        "nn.Linear", arguments=lambda layer, a: args(python(layer.channels), a["features"], bias=a["bias"]), fresh=True
     ),
     ops.Norm: Spelling(norm_class, arguments=_norm, fresh=True),
     ops.Act: Spelling(lambda op: ACTS[variant(op)][0], lambda op: ACTS[variant(op)][1], _act, in_place=_acts_in_place),
     ops.MaxPool: Spelling("nn.MaxPool2d", "F.max_pool2d", _pool),
     ops.AvgPool: Spelling("nn.AvgPool2d", "F.avg_pool2d", _pool),
-    ops.GlobalAvgPool: Spelling("nn.AdaptiveAvgPool2d", "F.adaptive_avg_pool2d", lambda layer, a: given("1")),
-    ops.AdaptiveAvgPool: Spelling("nn.AdaptiveAvgPool2d", "F.adaptive_avg_pool2d", lambda layer, a: given(a["size"])),
-    ops.Flatten: Spelling("nn.Flatten", "torch.flatten", applied=lambda layer, a: given("1")),
-    ops.Dropout: Spelling("nn.Dropout", arguments=lambda layer, a: given(a["rate"])),
-    ops.Scale: Spelling("Scale", arguments=lambda layer, a: given(a["factor"])),
+    ops.GlobalAvgPool: Spelling("nn.AdaptiveAvgPool2d", "F.adaptive_avg_pool2d", lambda layer, a: args("1")),
+    ops.AdaptiveAvgPool: Spelling("nn.AdaptiveAvgPool2d", "F.adaptive_avg_pool2d", lambda layer, a: args(a["size"])),
+    ops.Flatten: Spelling("nn.Flatten", "torch.flatten", applied=lambda layer, a: args("1")),
+    ops.Dropout: Spelling("nn.Dropout", arguments=lambda layer, a: args(a["rate"])),
+    ops.Scale: Spelling("Scale", arguments=lambda layer, a: args(a["factor"])),
     ops.Subsample: Spelling("Subsample", arguments=_stride),
     ops.Upsample: Spelling("nn.Upsample", "F.interpolate", _upsample, applied=_interpolate),
-    ops.PadChannels: Spelling("PadChannels", arguments=lambda layer, a: given(a["channels"])),
+    ops.PadChannels: Spelling("PadChannels", arguments=lambda layer, a: args(a["channels"])),
     ops.Identity: Spelling("nn.Identity"),
 }

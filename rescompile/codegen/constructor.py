@@ -90,8 +90,8 @@ def constructed(of: Class, names: Names, dialect: Dialect, rolls: bool) -> tuple
                 entries.append(_group_entry(item, dialect, rolls))
             case Run():
                 alone = len(item.items) == 1 and isinstance(item.items[0], Layer)
-                made = _nameless(item, dialect)
-                entries.append(Entry(names.of(item), made.parts[0].made if alone else made, item.when))
+                make = _nameless(item, dialect)
+                entries.append(Entry(names.of(item), make.parts[0].make if alone else make, item.when))
             case Use():
                 entries.append(Entry(item.name, _new(item), item.when))
             case Row():
@@ -109,14 +109,14 @@ def _new(use: Use) -> New:
 
 def _group_entry(group: Group, dialect: Dialect, rolls: bool) -> Constructed:
     """A list of modules: one whose modules are called by words is filled one by one, or by a loop where they count."""
-    made = _listing(group.items, dialect)
+    make = _listing(group.items, dialect)
     if group.when is None and group.name.isidentifier():
-        if rolls and (loop := _loop(made.parts, dialect)):
+        if rolls and (loop := _loop(make.parts, dialect)):
             depth, parts = loop
             return Looped(group.name, depth, parts)
-        if made.parts and all(part.name.isidentifier() for part in made.parts):
-            return Filled(group.name, made.parts)
-    return Entry(group.name, made, group.when)
+        if make.parts and all(part.name.isidentifier() for part in make.parts):
+            return Filled(group.name, make.parts)
+    return Entry(group.name, make, group.when)
 
 
 def _listing(items: Sequence[Item], dialect: Dialect) -> Listing:
@@ -124,22 +124,22 @@ def _listing(items: Sequence[Item], dialect: Dialect) -> Listing:
     parts: list[Listed] = []
     fresh = False
     for item in items:
-        made: Make
+        make: Make
         match item:
             case Layer():
-                made = MakeLayer(item, fresh)
+                make = MakeLayer(item, fresh)
             case Use():
-                made = _new(item)
+                make = _new(item)
             case Row():
-                made = _row(item)
+                make = _row(item)
             case Group():
-                made = _listing(item.items, dialect)
+                make = _listing(item.items, dialect)
             case Run():
-                made = _nameless(item, dialect)
+                make = _nameless(item, dialect)
             case _:
                 raise AssertionError(f"{item} stands in a list of modules")
         fresh = isinstance(item, Layer) and dialect.is_fresh(item.kind) and item.when is None
-        parts.append(Listed(item.name, made, item.when))
+        parts.append(Listed(item.name, make, item.when))
     return Listing(tuple(parts))
 
 
@@ -161,7 +161,7 @@ def _row(row: Row) -> Make:
 
 def _loop(parts: Sequence[Listed], dialect: Dialect) -> tuple[int, tuple[tuple[Counted, Listed], ...]] | None:
     """A whole list of modules as copies of the first few: how many, and each of the few with how its names count."""
-    texts = [dialect.listed(part) for part in parts]
+    texts = [dialect.conditional(part) for part in parts]
     for period in range(1, len(parts) // LOOP + 1):
         depth, rest = divmod(len(parts), period)
         if rest or any(text != texts[at % period] for at, text in enumerate(texts)):

@@ -41,7 +41,7 @@ class Dialect(Protocol):
     #: Names to which the framework or its files give a meaning.
     reserved: frozenset[str]
     #: So long may an expression be before it is put into a variable.
-    enough: int
+    longest: int
 
     def is_fresh(self, kind: type[Kind]) -> bool:
         """Whether nothing else holds the result of an op, and no backward needs it: then what follows may work in place."""
@@ -56,7 +56,7 @@ class Dialect(Protocol):
     def is_tensor(self, value: Expr) -> bool:
         """Whether a type checker knows what a value is, so that it may be returned as it stands."""
 
-    def listed(self, part: Listed) -> str:
+    def conditional(self, part: Listed) -> str:
         """The text that makes a module of a list; what is made alike has one text."""
 
 
@@ -132,24 +132,27 @@ class PythonDialect(Dialect):
                 return f"{old} - {gate} * {old}"
         return " + ".join(texts)
 
-    def made(self, make: Make) -> str:
+    def construction(self, make: Make) -> str:
         """The text that makes a module."""
         match make:
             case MakeLayer(layer, in_place):
                 return self.module(layer, in_place)
             case New(of, arguments):
-                return f"{of.name}({', '.join(given(arguments, of.arguments))})"
+                return f"{of.name}({', '.join(call_arguments(arguments, of.arguments))})"
             case NewStage(stage, arguments):
-                return f"{stage.name}({', '.join(given(arguments, stage.arguments))})"
+                return f"{stage.name}({', '.join(call_arguments(arguments, stage.arguments))})"
             case Listing(parts):
-                return self.sequence([(part.name, self.listed(part)) for part in parts], make.numbered)
+                return self.sequence([(part.name, self.conditional(part)) for part in parts], make.numbered)
             case Joined(parts, numbered):
-                pairs = [("", self.made(p)) if isinstance(p, NewStage) else (p[0], self.made(p[1])) for p in parts]
+                pairs = [
+                    ("", self.construction(p)) if isinstance(p, NewStage) else (p[0], self.construction(p[1]))
+                    for p in parts
+                ]
                 return self.sequence(pairs, numbered)
 
-    def listed(self, part: Listed) -> str:
+    def conditional(self, part: Listed) -> str:
         """The text that makes a module of a list."""
-        text = self.made(part.made)
+        text = self.construction(part.make)
         return text if part.when is None else f"{text} if {python(part.when)} else {self.identity}"
 
 
@@ -164,7 +167,7 @@ def parameters(arguments: Sequence[Argument]) -> str:
     return ", ".join(listed)
 
 
-def given(arguments: Mapping[str, Term], order: Sequence[Argument]) -> Iterator[str]:
+def call_arguments(arguments: Mapping[str, Term], order: Sequence[Argument]) -> Iterator[str]:
     """Arguments at a call: those without a default in their place, the others by name."""
     by_name = False
     for place, argument in enumerate(order):

@@ -149,7 +149,7 @@ class Forward:
 
     def short(self, body: Body, value: Value, own: str) -> Value:
         """The value, in a variable where its expression has become long."""
-        return body.keep(value, own) if len(self.dialect.expression(value.expr)) > self.dialect.enough else value
+        return body.keep(value, own) if len(self.dialect.expression(value.expr)) > self.dialect.longest else value
 
     def part(self, body: Body, item: Group | Row | Use | Run, value: Value, own: str) -> Value:
         """A named part."""
@@ -160,7 +160,7 @@ class Forward:
 
     def copies(self, body: Body, copies: Copies, value: Value, own: str) -> Value:
         """Copies side by side on one value or its parts."""
-        given = self.held(body, value, own)
+        given = self.in_variable(body, value, own)
         # A variable of the loop in which copies are called may not be one of a comprehension too: TorchScript unrolls both.
         parts = self.parts(body, given, copies.name) if copies.split else None
         if copies.merge == "concat":
@@ -169,7 +169,7 @@ class Forward:
         body.add(Sum(total, copies.name, given, parts))
         return Value(Var(total), fresh=True)
 
-    def held(self, body: Body, value: Value, own: str) -> Var:
+    def in_variable(self, body: Body, value: Value, own: str) -> Var:
         """The variable of a value, which is set if there is none."""
         expr = value.expr if value.is_variable else body.keep(value, own).expr
         assert isinstance(expr, Var)
@@ -185,7 +185,7 @@ class Forward:
 
     def join(self, body: Body, join: Join, value: Value, own: str, act: Layer | None) -> Value:
         """A merge, and the activation after it where both are written together."""
-        source = self.held(body, value, own)
+        source = self.in_variable(body, value, own)
         inner = body.branch()
         inner.busy.add(source.name)
         inner.passing.discard(source.name)
@@ -310,7 +310,7 @@ class Forward:
         """A side branch: an output of its own, or parameters that nothing computes with."""
         if tap.mode == "never" or tap.output is None:
             return value
-        given = self.held(body, value, own)
+        given = self.in_variable(body, value, own)
         inner = body.branch()
         if tap.mode == "training":
             inner.statements = []

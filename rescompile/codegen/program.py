@@ -213,7 +213,7 @@ class Listed:
     """A module in a list; without `when` it is always there, else the identity may stand for it."""
 
     name: str
-    made: Make
+    make: Make
     when: Term | None = None
 
 
@@ -253,7 +253,7 @@ class Entry:
     """A module by its name; with `when`, the identity where that is false."""
 
     name: str
-    made: Make
+    make: Make
     when: Term | None = None
 
 
@@ -279,7 +279,7 @@ class Copied:
     """Copies side by side, `count` of them."""
 
     name: str
-    made: New
+    make: New
     count: Term
 
 

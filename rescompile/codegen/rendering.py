@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 
-def written(network: Network, words: PythonDialect, flat: bool = False, notes: Sequence[str] = ()) -> str:
+def render_source(network: Network, words: PythonDialect, flat: bool = False, notes: Sequence[str] = ()) -> str:
     """The source of a network in a framework's words, held to what that may contain; `flat`, with a class for each block.
     `notes` are told of the network beside what the dialect does."""
     plan = plan_classes(network, words.reserved, unrolled=flat)
@@ -49,9 +49,9 @@ def _template(words: PythonDialect) -> Template:
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     filters: dict[str, Callable[..., Any]] = {
         "expression": words.expression,
-        "made": words.made,
-        "listed": words.listed,
-        "copy": lambda stage: words.made(New(stage.of, stage.passed)),
+        "construction": words.construction,
+        "conditional": words.conditional,
+        "copy": lambda stage: words.construction(New(stage.of, stage.passed)),
         "python": python,
         "parameters": parameters,
         "numbered_name": numbered_name,

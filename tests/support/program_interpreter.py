@@ -67,7 +67,7 @@ class Plain(PythonDialect):
 
     identity = "identity"
     reserved = frozenset[str]()
-    enough = 60
+    longest = 60
 
     def is_fresh(self, kind: type[ops.Kind]) -> bool:
         return kind in (ops.Conv, ops.Linear, ops.Norm)
@@ -96,7 +96,7 @@ class Plain(PythonDialect):
 class Stress(Plain):
     """Every line ends after one op, and nothing may be overwritten."""
 
-    enough = -1
+    longest = -1
 
     def is_fresh(self, kind: type[ops.Kind]) -> bool:
         return False
@@ -112,7 +112,7 @@ class Modules(Plain):
 class Greedy(Plain):
     """Lines as long as can be."""
 
-    enough = 10**9
+    longest = 10**9
 
 
 def value_of(term: Term, scope: Scope) -> Any:
@@ -278,7 +278,7 @@ class Runner:
         """A module, or the identity where its condition is false."""
         if part.when is not None and not value_of(part.when, scope):
             return lambda x: x
-        return self.made(part.made, scope, f"{path}{part.name}.")
+        return self.made(part.make, scope, f"{path}{part.name}.")
 
     def made(self, make: Make, scope: Scope, path: str) -> Module:
         """A module."""
