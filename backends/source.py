@@ -1,4 +1,4 @@
-"""PyTorch source: one file that imports torch alone, with one class per kind of block, for other projects to own.
+"""PyTorch source: one standalone file that imports only torch, with one class per kind of block.
 
 This module only declares the target, so that the options of `build` are known at once; `torch.source_file` writes the file.
 """

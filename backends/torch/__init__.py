@@ -1,4 +1,4 @@
-"""PyTorch: how its source is spelled, live modules, and programs that load without rescompile.
+"""PyTorch: the spellings of its source, live modules, and programs that load without rescompile.
 
 The package itself only declares the target `torch`, so that the options of `build` are known without torch, and the target
 `source`, whose spellings are here, needs none.

@@ -1,4 +1,4 @@
-"""What generated PyTorch source may take from torch and from Python's own modules."""
+"""The allow-list of generated PyTorch source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PyTorch for the code generator: its words for values and modules, and what its files need and may contain."""
+"""PyTorch for the code generator: how it writes values and modules, and what its files need and may contain."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _IMPORTS = (
 
 
 class Torch(PythonDialect):
-    """PyTorch's words."""
+    """The dialect of PyTorch."""
 
     title = "PyTorch"
     package = "rescompile.backends.torch"
@@ -48,20 +48,20 @@ class Torch(PythonDialect):
     identity = "nn.Identity()"
 
     def is_fresh(self, kind: type[Kind]) -> bool:
-        """Whether what follows an op may work in place."""
+        """Whether the next op may overwrite the result of an op."""
         return rule(TABLE, kind, "source").fresh
 
     def applies(self, layer: Layer) -> bool:
-        """Whether a function does an op, with arguments that mention nothing of the class."""
+        """Whether an op is applied as a function: it has one, and its arguments are literals."""
         function = rule(TABLE, layer.kind, "source").function
         return function is not None and layer.when is None and all(map(_is_literal, layer.attributes.values()))
 
     def is_tensor(self, value: Expr) -> bool:
-        """Whether a value is one call of a function of torch, whose result a type checker knows."""
+        """Whether a value is the call of a function of torch, whose result type is known to a type checker."""
         return isinstance(value, Apply | Beside) or (isinstance(value, Merged) and value.how == "concat")
 
     def module(self, layer: Layer, in_place: bool) -> str:
-        """The call that makes the module of an op."""
+        """The call that builds the module of an op."""
         spelling = rule(TABLE, layer.kind, "source")
         return self._call(layer, spelling.module, spelling.arguments, (), in_place)
 
@@ -89,14 +89,14 @@ class Torch(PythonDialect):
         return f"torch.cat([{values}], 1)"
 
     def sequence(self, pairs: Sequence[tuple[str, str]], numbered: bool) -> str:
-        """Modules one after the other, by name; a name that is empty stands for the copies that a stage makes."""
+        """Modules in sequence, from names and texts; an empty name marks the copies of a stage."""
         if numbered:
             return f"nn.Sequential({', '.join(text if name else f'*{text}' for name, text in pairs)})"
         items = ", ".join(f'("{name}", {text})' if name else f"*{text}.named_children()" for name, text in pairs)
         return f"nn.Sequential(OrderedDict([{items}]))"
 
     def training(self, plan: ClassPlan) -> Iterator[str]:
-        """What a user must know before training this network."""
+        """Yield paragraphs about training for the docstring of a network."""
         survivals = {node.survival.unit for node in plan.merges() if node.survival}
         if "batch" in survivals:
             yield (
@@ -111,5 +111,5 @@ class Torch(PythonDialect):
 
 
 def _is_literal(term: Term) -> bool:
-    """Whether a value is a number, a truth or a tuple, and mentions nothing."""
+    """Whether a value is a literal."""
     return (term.operands[0] if term.head == "negative" else term).head == "constant"

@@ -1,4 +1,4 @@
-"""What torch does with new modules by itself, and how it draws tensors."""
+"""The initial values that torch gives new modules, and the calls that set others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def drawn(setting: Set) -> str:
 
 
 def _class(layer: Layer) -> str | None:
-    """The class of the module of an op that owns tensors."""
+    """The class of the module of an op with tensors; None for other ops."""
     if layer.kind is ops.Norm:
         return norm_class(layer.sample)
     return {ops.Conv: "nn.Conv2d", ops.Linear: "nn.Linear"}.get(layer.kind)

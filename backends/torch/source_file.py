@@ -1,7 +1,7 @@
-"""The source file of a network, and what it computes on its own: in a process that has torch and no rescompile.
+"""The source file of a network, and its outputs in a process of its own, which has torch and no rescompile.
 
-The text follows from the class plan of the network; lines do not grow with depth. What is written is parsed again and compared
-with a short list of what such a file may contain, so nothing in a spec can put code of its own into it.
+The number of lines does not grow with depth. The finished text is parsed and checked against an allow-list, so a spec cannot
+inject code into it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _TORCH = Torch()
 
 
 def emit(network: Network, weights: Weights | None, *, style: str = "classes", dynamic: str | None = None) -> Artifact:
-    """The source of a network; it draws its own weights, so `weights` are not used.
+    """The source of a network as an artifact. The file initialises itself, so `weights` are not used.
 
-    A module takes every size that its network does, so with `dynamic` only the docstring says more.
+    Generated modules take all sizes that the network does, so `dynamic` only adds to the docstring.
     """
     free = sizes(network, dynamic, training=True).data() if dynamic is not None else {}
     text = source(network, flat=style == "flat", free=free)
@@ -48,7 +48,7 @@ def emit(network: Network, weights: Weights | None, *, style: str = "classes", d
 
 
 def source(network: Network, flat: bool = False, free: Mapping[str, Any] = MappingProxyType({})) -> str:
-    """The text of the file, without its seal; `free` are the axes of the image whose sizes its docstring tells."""
+    """The text of the file without its checksum trailer; its docstring describes the `free` axes of the image."""
     return render_source(network, _TORCH, flat, [f"Takes {describe_sizes(free)}."] if free else [])
 
 
@@ -70,7 +70,7 @@ numpy.savez("outputs.npz", **{name: value.numpy() for name, value in outputs.ite
 
 
 def evaluate(network: Network, weights: Weights, x: Array, **options: Any) -> dict[str, Array]:
-    """The outputs of the written module with these weights, by name. Raises UsageError where the file fails."""
+    """The outputs of the generated module with these weights, by name. Raises UsageError if the file fails to run."""
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
         emit(network, None, **options).write(here / "network_source.py")
@@ -83,7 +83,7 @@ def evaluate(network: Network, weights: Weights, x: Array, **options: Any) -> di
         )
         if done.returncode:
             lines = done.stderr.strip().splitlines()
-            message = f"the source cannot be run: {lines[-1] if lines else 'it said nothing'}"
+            message = f"the source cannot be run: {lines[-1] if lines else 'there is no message'}"
             raise UsageError(Diagnostic("E0801", message))
         with np.load(here / "outputs.npz") as outputs:
             return {name: outputs[name] for name in outputs.files}

@@ -1,4 +1,4 @@
-"""How PyTorch spells each op: as a module, as a function where it owns nothing, and what may be done with its result."""
+"""The table of ops in PyTorch: module, function, arguments, and what may work in place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rescompile.ir.ops import Kind
 Arguments = tuple[Sequence[str], Mapping[str, str]]
 Texts = Mapping[str, str]
 
-#: What torch takes for an argument that is not given; such an argument is left out.
+#: Defaults of torch; arguments at their default are left out.
 DEFAULTS = {
     "stride": "1", "padding": "0", "dilation": "1", "groups": "1", "bias": "True", "eps": "1e-05", "momentum": "0.1",
     "ceil_mode": "False", "count_include_pad": "True", "negative_slope": "0.01", "alpha": "1.0",
@@ -22,7 +22,7 @@ DEFAULTS = {
 
 
 def call(name: str, *positional: str, **keywords: str) -> str:
-    """`name(positional, keyword=...)`, without keywords at torch's default."""
+    """`name(positional, keyword=...)`, without keywords at their default."""
     listed = [f"{key}={value}" for key, value in keywords.items() if DEFAULTS.get(key) != value]
     return f"{name}({', '.join([*positional, *listed])})"
 
@@ -34,21 +34,20 @@ def args(*positional: str, **keywords: str) -> Arguments:
 
 @dataclass(frozen=True)
 class Spelling:
-    """The class of a module, the function that does the same after its input, and what both are given: by the layer and
-    its attributes as texts."""
+    """An op as a module and as a function, and the arguments of both, from the layer and the texts of its attributes."""
 
     module: str | Callable[[Op], str]
     function: str | Callable[[Op], str] | None = None
     arguments: Callable[[Layer, Texts], Arguments] = lambda layer, a: args()
-    #: What the function is given where that is something else.
+    #: The arguments of the function after its input, where they differ from those of the module.
     applied: Callable[[Layer, Texts], Arguments] | None = None
-    #: Whether nothing else holds the result, and no backward needs it: then what follows may work in place.
+    #: Whether the next op may overwrite the result: nothing else refers to it and no backward needs it.
     fresh: bool = False
-    #: Whether it can work in place itself.
+    #: Whether the op can work in place.
     in_place: Callable[[Layer], bool] = lambda layer: False
 
 
-# --- what each op is given --------------------------------------------------------------------------------------------
+# --- arguments --------------------------------------------------------------------------------------------------------
 
 
 def _conv(layer: Layer, a: Texts) -> Arguments:
@@ -70,18 +69,18 @@ def norm_class(op: Op) -> str:
 
 
 def variant(op: Op) -> str:
-    """The `kind` of an op that has several."""
+    """The `kind` of an op."""
     return str(getattr(op.kind, "kind"))  # noqa: B009
 
 
 def _pool(layer: Layer, a: Texts) -> Arguments:
     stride = {} if a["stride"] == a["kernel"] else {"stride": a["stride"]}
     counted = {"count_include_pad": a["count_pad"]} if "count_pad" in a else {}
-    window = [a["kernel"], *(f"{name}={value}" for name, value in stride.items())]  # whose default is the kernel
+    window = [a["kernel"], *(f"{name}={value}" for name, value in stride.items())]  # the default stride is the kernel
     return window, {"padding": a["padding"], "ceil_mode": a["ceil"], **counted}
 
 
-#: Activations as modules and as functions.
+#: Module and function of each activation.
 ACTS: dict[str, tuple[str, str]] = {
     "relu": ("nn.ReLU", "F.relu"),
     "sigmoid": ("nn.Sigmoid", "torch.sigmoid"),
@@ -94,7 +93,7 @@ ACTS: dict[str, tuple[str, str]] = {
     "gelu_tanh": ("nn.GELU", "F.gelu"),
     "hardswish": ("nn.Hardswish", "F.hardswish"),
 }
-#: What else an activation is given, by its attributes as texts.
+#: Further arguments of activations.
 ACT_ARGUMENTS: dict[str, Callable[[Texts], Arguments]] = {
     "leaky_relu": lambda a: args(negative_slope=a["slope"]),
     "elu": lambda a: args(alpha=a["alpha"]),
@@ -108,8 +107,8 @@ def _act(layer: Layer, a: Texts) -> Arguments:
 
 
 def _acts_in_place(layer: Layer) -> bool:
-    """Whether the result of an activation gives its backward what it needs: for that a slope must keep the sign. That of elu
-    does so as a difference, which loses what is small."""
+    """Whether an activation can overwrite its input: backward must follow from the result, so a slope must keep the sign.
+    For elu it does, but as a difference that cancels small values."""
     name, slope = variant(layer.sample), layer.attributes.get("slope")
     if name == "leaky_relu":
         return slope is not None and slope.head == "constant" and slope.value > 0
@@ -121,7 +120,7 @@ def _upsample(layer: Layer, a: Texts) -> Arguments:
 
 
 def _interpolate(layer: Layer, a: Texts) -> Arguments:
-    """Unlike the module, the function turns no integer into the float that torch.jit.script wants."""
+    """torch.jit.script needs floats here; unlike the module, the function does not convert integers."""
     value = layer.attributes["factor"].value
     floats = tuple(map(float, value)) if isinstance(value, tuple) else float(value)
     return _upsample(layer, {"factor": literal(floats)})

@@ -1,11 +1,11 @@
-"""What a file needs that PyTorch lacks: functions for what training does, and modules for some ops."""
+"""Functions and modules that a file needs and PyTorch lacks."""
 
 from __future__ import annotations
 
 from rescompile.codegen.program import Recomputed, Thinned
 from rescompile.ir import ops
 
-#: By what needs it: a statement, or an op as a module.
+#: By the type of the statement or op that needs them.
 SUPPORT: dict[type[object], str] = {
     Thinned: '''
 def drop_samples(x: Tensor, survival: float) -> Tensor:

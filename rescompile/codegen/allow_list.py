@@ -1,4 +1,4 @@
-"""Holds generated source to what such a file may contain: an allow-list, so that what nobody thought of is refused."""
+"""Checks generated source against an allow-list, so that a construct that nobody thought of is refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NODES = (
     ast.Starred, ast.Attribute, ast.Subscript, ast.Slice, ast.Name, ast.Load, ast.Store, ast.Constant, ast.Tuple, ast.List,
     ast.Dict, ast.ListComp, ast.GeneratorExp, ast.comprehension, ast.JoinedStr, ast.FormattedValue, ast.Yield,
 )  # fmt: skip
-#: Names of Python itself that may be used: called, in annotations, or as a value.
+#: Builtins that a file may use.
 _BUILTINS = {
     "any", "bool", "dict", "enumerate", "float", "getattr", "int", "isinstance", "len", "list", "max", "min", "range", "str", "super", "tuple",
 }  # fmt: skip
@@ -24,8 +24,8 @@ _BUILTINS = {
 
 @dataclass(frozen=True)
 class Allowed:
-    """What a file may take from a framework: modules with the names they are imported as, names imported from modules,
-    dotted names, and decorators."""
+    """What a file of a framework may contain: imported modules with their aliases, names imported from modules, dotted names,
+    and decorators."""
 
     modules: Mapping[str, str | None]
     imports: Mapping[str, Collection[str]]
@@ -40,23 +40,23 @@ class Allowed:
 
     @cached_property
     def roots(self) -> frozenset[str]:
-        """What stands in front of the first dot of a name."""
+        """The first components of the dotted names."""
         return frozenset(name.partition(".")[0] for name in self.names)
 
 
 class Refused(AssertionError):
-    """Generated source contains what it never should: a mistake of this program, or an attack on it."""
+    """Generated source contains something that is not allowed: a bug of the code generator, or an attack on it."""
 
 
 def check(text: str, allowed: Allowed) -> None:
-    """Raises Refused unless the text is made of the allowed parts only."""
+    """Check a file. Raises Refused for anything that is not allowed."""
     tree = ast.parse(text)
     bound = {name for node in ast.walk(tree) if (name := _bound(node)) is not None}
-    # What means something already, in Python or here, may not be called again.
+    # Builtins and imported names may not be redefined.
     if shadowing := sorted(bound & {*dir(builtins), *allowed.imported}):
-        raise Refused(f"{shadowing[0]} is given a meaning of its own")
+        raise Refused(f"{shadowing[0]} is redefined")
     known = bound | _BUILTINS | allowed.imported
-    # A generator stands only where `any` asks it.
+    # A generator is allowed only as the argument of `any`.
     asked = {
         id(node.args[0])
         for node in ast.walk(tree)
@@ -69,7 +69,7 @@ def check(text: str, allowed: Allowed) -> None:
 
 
 def _bound(node: ast.AST) -> str | None:
-    """The name that a node gives a meaning to."""
+    """The name that a node defines."""
     match node:
         case ast.ClassDef() | ast.FunctionDef():
             return node.name
@@ -96,7 +96,7 @@ def _check_node(node: ast.AST, known: set[str], table: Allowed) -> None:
         case ast.Name():
             allowed = node.id in known and not node.id.startswith("__")
         case ast.Call(func=ast.Name(id="getattr")):
-            # Only for modules that are called by a number.
+            # Only for modules whose names are numbers.
             second = node.args[1] if len(node.args) == 2 else None
             allowed = isinstance(second, ast.Constant) and isinstance(second.value, str) and second.value.isdigit()
         case ast.ClassDef() | ast.FunctionDef():
@@ -113,7 +113,7 @@ def _check_node(node: ast.AST, known: set[str], table: Allowed) -> None:
 
 
 def _allowed_attribute(node: ast.Attribute, table: Allowed) -> bool:
-    """Whether an attribute may be read, or set: of a framework only what files need, of text nothing."""
+    """Whether an attribute may be read or set: those of a framework only if listed, those of strings never."""
     if node.attr.startswith("_") and node.attr != "__init__":
         return False
     root: ast.expr = node

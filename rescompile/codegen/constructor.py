@@ -1,4 +1,4 @@
-"""Class plan -> what a constructor makes: modules, lists of them, rows of copies and the loops for both."""
+"""Class plan -> the entries of constructors: modules, sequences, rows of copies and the loops for both."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ from rescompile.codegen.program import (
 )
 from rescompile.ir import ops
 
-#: So many copies in a list of modules are made by a loop.
+#: The number of repetitions from which a loop builds a sequence.
 LOOP = 3
 
 
 @dataclass(frozen=True)
 class Names:
-    """The attributes of a class: those that the plan left open, by the id of their item, and all that modules have."""
+    """The attributes of a class: names chosen for items that the plan leaves without one, by id, and the names of all modules."""
 
     chosen: Mapping[int, str]
     taken: frozenset[str]
 
     def of(self, item: Group | Row | Use | Run | Join) -> str:
-        """The attribute of an item: the module of a part, the number of a merge that drops its branch."""
+        """The attribute of an item: its module, or the survival probability of a merge."""
         return self.chosen.get(id(item)) or item.name or ""
 
 
@@ -74,12 +74,12 @@ def _free(name: str, taken: set[str]) -> str:
 
 
 def is_module(layer: Layer, dialect: Dialect) -> bool:
-    """Whether an op in the body of a class becomes a module of it."""
+    """Whether an op in the body of a class becomes a module."""
     return not dialect.applies(layer) and layer.kind is not ops.Identity
 
 
 def constructed(of: Class, names: Names, dialect: Dialect, rolls: bool) -> tuple[Constructed, ...]:
-    """What the constructor of a class makes, numbers first; `rolls`, with modules that repeat in a list made by a loop."""
+    """The entries of the constructor of a class, numbers first. With `rolls`, loops build sequences that repeat themselves."""
     numbers: list[Constructed] = []
     entries: list[Constructed] = []
     for item in body_items(of.items):
@@ -108,7 +108,7 @@ def _new(use: Use) -> New:
 
 
 def _group_entry(group: Group, dialect: Dialect, rolls: bool) -> Constructed:
-    """A list of modules: one whose modules are called by words is filled one by one, or by a loop where they count."""
+    """The entry of a sequence: filled by a loop where it repeats itself, one by one where its names are words."""
     make = _listing(group.items, dialect)
     if group.when is None and group.name.isidentifier():
         if rolls and (loop := _loop(make.parts, dialect)):
@@ -120,7 +120,7 @@ def _group_entry(group: Group, dialect: Dialect, rolls: bool) -> Constructed:
 
 
 def _listing(items: Sequence[Item], dialect: Dialect) -> Listing:
-    """Modules one after the other, each of which may work in place on what the one before it gives."""
+    """Modules in sequence; an activation may work in place on a fresh result of the module before it."""
     parts: list[Listed] = []
     fresh = False
     for item in items:
@@ -144,12 +144,12 @@ def _listing(items: Sequence[Item], dialect: Dialect) -> Listing:
 
 
 def _nameless(run: Run, dialect: Dialect) -> Listing:
-    """Modules that own nothing, so that their places may be their names."""
+    """The modules of a run under their positions: they have no parameters, so their names do not matter."""
     return Listing(tuple(replace(part, name=str(at)) for at, part in enumerate(_listing(run.items, dialect).parts)))
 
 
 def _row(row: Row) -> Make:
-    """A row of copies."""
+    """The module of a row of copies."""
     parts = tuple(
         (part.name, _new(part)) if isinstance(part, Use) else NewStage(part.stage, part.arguments) for part in row.parts
     )
@@ -160,7 +160,7 @@ def _row(row: Row) -> Make:
 
 
 def _loop(parts: Sequence[Listed], dialect: Dialect) -> tuple[int, tuple[tuple[Counted, Listed], ...]] | None:
-    """A whole list of modules as copies of the first few: how many, and each of the few with how its names count."""
+    """A sequence as repetitions of its first modules: the depth, and each of them with the rule by which its names count."""
     texts = [dialect.conditional(part) for part in parts]
     for period in range(1, len(parts) // LOOP + 1):
         depth, rest = divmod(len(parts), period)

@@ -1,4 +1,4 @@
-"""What lowering asks of a framework, and what the source of all frameworks that Python calls shares: expressions and calls."""
+"""What the code generator asks of a framework, and the expressions and calls that the source of all frameworks shares."""
 
 from __future__ import annotations
 
@@ -29,35 +29,35 @@ from rescompile.codegen.terms import operation, python
 from rescompile.ir.expressions import Term
 from rescompile.ir.ops import Kind
 
-#: The name that each import defines and its line; groups are apart by an empty line.
+#: Imports in groups, each with a name that it defines.
 Imports = Sequence[Sequence[tuple[str, str]]]
-#: So many arguments are given by their place, the others by name.
+#: The number of positional arguments of a call; others are passed by keyword.
 BY_PLACE = 3
 
 
 class Dialect(Protocol):
-    """A framework, as far as it decides what a program is. A line ends where its text is long, so lowering asks for that."""
+    """A framework as lowering sees it. Lowering asks for texts, because an expression is assigned when its text is long."""
 
-    #: Names to which the framework or its files give a meaning.
+    #: Names with a meaning in the framework or in its files.
     reserved: frozenset[str]
-    #: So long may an expression be before it is put into a variable.
+    #: The length above which an expression is assigned to a variable.
     longest: int
 
     def is_fresh(self, kind: type[Kind]) -> bool:
-        """Whether nothing else holds the result of an op, and no backward needs it: then what follows may work in place."""
+        """Whether the next op may overwrite the result of an op: nothing else refers to it and no backward needs it."""
 
     def applies(self, layer: Layer) -> bool:
-        """Whether an op in the body of a class is applied as a function, and needs no module. Raises Unavailable for an op
-        that the framework lacks."""
+        """Whether an op in the body of a class is applied as a function instead of as a module. Raises Unavailable for an op
+        without a spelling."""
 
     def expression(self, value: Expr) -> str:
         """The text of a value."""
 
     def is_tensor(self, value: Expr) -> bool:
-        """Whether a type checker knows what a value is, so that it may be returned as it stands."""
+        """Whether a value is a tensor to a type checker, so that it can be returned without an assignment."""
 
     def conditional(self, part: Listed) -> str:
-        """The text that makes a module of a list; what is made alike has one text."""
+        """The expression that builds a module of a sequence; equal modules have equal texts."""
 
 
 class PythonDialect(Dialect):
@@ -71,13 +71,13 @@ class PythonDialect(Dialect):
     imports: Imports
     #: What a file may contain.
     allowed: Allowed
-    #: Text that a file needs, by the type of the statement or the op that needs it.
+    #: Functions and classes for a file, by the type of the statement or op that needs them.
     support: Mapping[type[object], str]
     #: How modules are initialised.
     modules: Modules
 
     def training(self, plan: ClassPlan) -> Iterator[str]:
-        """What a user must know before training a network, in paragraphs."""
+        """Yield paragraphs about training for the docstring of a network."""
         raise NotImplementedError
 
     def function(self, layer: Layer, value: str, in_place: bool) -> str:
@@ -85,7 +85,7 @@ class PythonDialect(Dialect):
         raise NotImplementedError
 
     def module(self, layer: Layer, in_place: bool) -> str:
-        """The call that makes the module of an op."""
+        """The call that builds the module of an op."""
         raise NotImplementedError
 
     def concat(self, values: str) -> str:
@@ -93,10 +93,10 @@ class PythonDialect(Dialect):
         raise NotImplementedError
 
     def sequence(self, pairs: Sequence[tuple[str, str]], numbered: bool) -> str:
-        """Modules one after the other, by name; a name that is empty stands for the copies that a stage makes."""
+        """Modules in sequence, from names and texts; an empty name marks the copies of a stage."""
         raise NotImplementedError
 
-    #: What does nothing.
+    #: The expression that builds the identity.
     identity: str
 
     def expression(self, value: Expr) -> str:
@@ -133,7 +133,7 @@ class PythonDialect(Dialect):
         return " + ".join(texts)
 
     def construction(self, make: Make) -> str:
-        """The text that makes a module."""
+        """The expression that builds a module."""
         match make:
             case MakeLayer(layer, in_place):
                 return self.module(layer, in_place)
@@ -151,13 +151,13 @@ class PythonDialect(Dialect):
                 return self.sequence(pairs, numbered)
 
     def conditional(self, part: Listed) -> str:
-        """The text that makes a module of a list."""
+        """The expression that builds a module of a sequence."""
         text = self.construction(part.make)
         return text if part.when is None else f"{text} if {python(part.when)} else {self.identity}"
 
 
 def attribute(name: str) -> str:
-    """How a method reaches a module; one that is called by a number is no attribute in Python."""
+    """The expression of a module in a method; a number is not an identifier in Python."""
     return f"self.{name}" if name.isidentifier() else f'getattr(self, "{name}")'
 
 
@@ -168,7 +168,7 @@ def parameters(arguments: Sequence[Argument]) -> str:
 
 
 def call_arguments(arguments: Mapping[str, Term], order: Sequence[Argument]) -> Iterator[str]:
-    """Arguments at a call: those without a default in their place, the others by name."""
+    """Yield the arguments of a call: those without a default by position, the others by keyword."""
     by_name = False
     for place, argument in enumerate(order):
         if argument.name not in arguments:
@@ -180,19 +180,19 @@ def call_arguments(arguments: Mapping[str, Term], order: Sequence[Argument]) -> 
 
 
 def numbered_name(rule: Counted) -> str:
-    """Names that count, as the inside of an f-string of `index`."""
+    """Counting names as the inside of an f-string of `index`."""
     number = "index" if rule.step == 1 else f"{rule.step} * index"
     return f"{rule.prefix}{{{number} + {rule.first}}}" if rule.first else f"{rule.prefix}{{{number}}}"
 
 
 def counts(stage: Stage) -> bool:
-    """Whether what a stage gives a copy depends on its place."""
+    """Whether a copy in a stage depends on its position."""
     terms = [*stage.passed.values(), *([stage.then] if stage.then else [])]
     return stage.member is not None or any("index" in term.names for term in terms)
 
 
 def growth(term: Term) -> Term | None:
-    """What the channels after a copy are more than those before it; None where they are no such sum."""
+    """The channels that a copy adds to its input; None where the term is not such a sum."""
     if term.head not in ("+", "-"):
         return None
     left, right = term.operands

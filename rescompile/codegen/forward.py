@@ -1,7 +1,7 @@
-"""Class plan -> the statements of forward: a value is threaded through the items, in variables where it must be.
+"""Class plan -> the statements of forward: a value is threaded through the items, and assigned to variables where needed.
 
-A variable is taken while a statement or the value at hand still needs it. `Body.passing` are those that the value at hand
-alone mentions: once it is in a variable itself, they are free.
+A variable is busy while a later statement or the current value needs it. `Body.passing` are the variables that only the
+current value reads: they are free once that value is assigned.
 """
 
 from __future__ import annotations
@@ -41,32 +41,32 @@ from rescompile.codegen.program import (
 from rescompile.ir import ops
 from rescompile.ir.network import LOGITS
 
-#: Variables in the order in which they are taken; `x` is what a body is given.
+#: Variables in order of preference, after `x`, the input of a body.
 LOCALS = ("y", "z", "u", "v", "w")
 
 
 @dataclass(frozen=True)
 class Value:
-    """The value at some point, and whether it may be overwritten: nothing else holds it, and no backward needs it."""
+    """The current value; `fresh` where it may be overwritten, because nothing else refers to it and no backward needs it."""
 
     expr: Expr
     fresh: bool = False
 
     @property
     def is_variable(self) -> bool:
-        """Whether the value is in a variable already."""
+        """Whether the value is a variable."""
         return isinstance(self.expr, Var)
 
 
 @dataclass
 class Body:
-    """Statements, and the variables that are taken. A branch has the same statements and variables of its own."""
+    """Statements under construction, and the variables in use."""
 
     statements: list[Statement] = field(default_factory=list)
-    seen: set[str] = field(default_factory=set)  # variables in the statements so far
+    seen: set[str] = field(default_factory=set)  # variables that a statement reads or sets
     busy: set[str] = field(default_factory=lambda: {"x"})
     passing: set[str] = field(default_factory=set)
-    again: bool = False  # computed again for backward as a whole
+    again: bool = False  # recomputed for backward as a whole
 
     def add(self, statement: Statement) -> None:
         """Add a statement."""
@@ -74,7 +74,7 @@ class Body:
         self.seen |= mentions(statement)
 
     def keep(self, value: Value, name: str) -> Value:
-        """The value in a variable; what only it mentioned is free."""
+        """Assign a value; the variables that only it read are free."""
         if value.expr != Var(name):
             self.add(Let(name, value.expr))
             free = self.passing & mentions(value.expr)
@@ -83,19 +83,19 @@ class Body:
         return Value(Var(name), value.fresh)
 
     def variable(self) -> str:
-        """A variable that holds nothing, taken from now on."""
+        """Take a free variable."""
         more = (f"y{number}" for number in itertools.count(len(self.busy)))
         name = next(name for name in itertools.chain(LOCALS, more) if name not in self.busy)
         self.busy.add(name)
         return name
 
     def branch(self) -> Body:
-        """The same statements; variables that the branch takes are free after it."""
+        """A branch: it adds to the same statements, and its variables are free afterwards."""
         return replace(self, busy=set(self.busy), passing=set(self.passing))
 
 
 class Forward:
-    """Lowers the body of one class."""
+    """Lowering of the body of one class."""
 
     def __init__(self, of: Class, names: Names, dialect: Dialect, checkpoint: bool, is_root: bool) -> None:
         self.names, self.dialect, self.checkpoint = names, dialect, checkpoint
@@ -114,7 +114,7 @@ class Forward:
         self.statements = tuple(body.statements)
 
     def run(self, body: Body, items: Sequence[Item], value: Value, own: str) -> Value:
-        """Thread a value through items; `own` is the variable that may be set on the way."""
+        """Thread a value through items; `own` is the variable that they may assign."""
         left = list(reversed(items))
         while left:
             item = left.pop()
@@ -126,7 +126,7 @@ class Forward:
                 case Copies():
                     value = self.copies(body, item, value, own)
                 case Join():
-                    # What follows a residual that may be dropped is there once for each case.
+                    # The activation after a residual that may be dropped is written in both cases.
                     follows = left.pop() if _skips(item) and left and self.is_function(left[-1]) else None
                     value = self.join(body, item, value, own, follows if isinstance(follows, Layer) else None)
                 case Tap():
@@ -134,11 +134,11 @@ class Forward:
         return value
 
     def is_function(self, item: Item) -> bool:
-        """Whether an item is an activation that a function does."""
+        """Whether an item is an activation that is applied as a function."""
         return isinstance(item, Layer) and item.kind is ops.Act and self.dialect.applies(item)
 
     def layer(self, body: Body, layer: Layer, value: Value, own: str) -> Value:
-        """One op."""
+        """Lower one op."""
         if layer.kind is ops.Identity:
             return value
         if not self.dialect.applies(layer):
@@ -148,20 +148,20 @@ class Forward:
         return body.keep(new, own) if layer.kind is ops.Act else self.short(body, new, own)
 
     def short(self, body: Body, value: Value, own: str) -> Value:
-        """The value, in a variable where its expression has become long."""
+        """Assign the value if its expression has become long."""
         return body.keep(value, own) if len(self.dialect.expression(value.expr)) > self.dialect.longest else value
 
     def part(self, body: Body, item: Group | Row | Use | Run, value: Value, own: str) -> Value:
-        """A named part."""
+        """Lower the call of a named part."""
         last = item.items[-1] if isinstance(item, Group) and item.items and item.when is None else None
         fresh = isinstance(last, Layer) and self.dialect.is_fresh(last.kind) and last.when is None
         outputs = isinstance(item, Use) and item.of.taps
         return self.short(body, Value(Call(self.names.of(item), value.expr, outputs), fresh), own)
 
     def copies(self, body: Body, copies: Copies, value: Value, own: str) -> Value:
-        """Copies side by side on one value or its parts."""
+        """Lower parallel copies on one value or its parts."""
         given = self.in_variable(body, value, own)
-        # A variable of the loop in which copies are called may not be one of a comprehension too: TorchScript unrolls both.
+        # Loops and comprehensions over copies use different variables, because TorchScript unrolls both.
         parts = self.parts(body, given, copies.name) if copies.split else None
         if copies.merge == "concat":
             return Value(Beside(copies.name, parts or given, copies.split), fresh=True)
@@ -170,21 +170,21 @@ class Forward:
         return Value(Var(total), fresh=True)
 
     def in_variable(self, body: Body, value: Value, own: str) -> Var:
-        """The variable of a value, which is set if there is none."""
+        """The variable of a value, assigned if the value is not one."""
         expr = value.expr if value.is_variable else body.keep(value, own).expr
         assert isinstance(expr, Var)
         return expr
 
     def parts(self, body: Body, value: Expr, count: int | str) -> Var:
-        """A variable with the equal parts of a value's channels. It is none of the others, which hold one tensor each:
-        TorchScript and type checkers let a variable keep its type only."""
+        """A variable with the list of equal parts of a value's channels. It has a name of its own, because for TorchScript and
+        type checkers a variable has one type."""
         self.splits += 1
         name = f"parts{self.splits}" if self.splits > 1 else "parts"
         body.add(Parts(name, value, count))
         return Var(name)
 
     def join(self, body: Body, join: Join, value: Value, own: str, act: Layer | None) -> Value:
-        """A merge, and the activation after it where both are written together."""
+        """Lower a merge, with the activation after it where that is part of it."""
         source = self.in_variable(body, value, own)
         inner = body.branch()
         inner.busy.add(source.name)
@@ -195,18 +195,18 @@ class Forward:
             result = self.thinned(inner, join, source, own)
         else:
             result = self.skipped(inner, join, source, own, act)
-        # What the result mentions is still needed, all else is free again.
+        # The variables that the result reads are still needed; all others of the branch are free.
         needed = mentions(result.expr) & inner.busy
-        body.passing |= needed - body.busy  # in place, as a branch that may be dropped shares them
+        body.passing |= needed - body.busy  # in place, because the body of `Survives` shares these sets
         body.passing.discard(own)
         body.busy |= needed
         return result
 
     def merged(self, body: Body, join: Join, source: Var) -> Value:
-        """A merge of branches on a variable."""
+        """Lower a merge of branches that are always computed."""
         results: list[Value] = []
         count = len(join.branches)
-        # A part of one is the value itself.
+        # A split into one part is the value itself.
         own_locals = [body.variable() for _ in range(count)] if join.sample.split and count > 1 else []
         given: list[Expr] = [source] * count
         if own_locals and count <= len(LOCALS):
@@ -228,9 +228,9 @@ class Forward:
             results.append(result)
             if local not in body.seen and not any(local in mentions(result.expr) for result in results):
                 body.busy.discard(local)
-        if join.merge == "gate" and not results[2].is_variable:  # which is mentioned twice
+        if join.merge == "gate" and not results[2].is_variable:  # a gate reads it twice
             results[2] = body.keep(results[2], body.variable())
-        if count == 1 and join.merge in ("add", "mul"):  # of one value, that is it
+        if count == 1 and join.merge in ("add", "mul"):  # of one value, which does not become fresh
             return results[0]
         exprs = tuple(result.expr for result in results)
         first = exprs[0]
@@ -241,7 +241,7 @@ class Forward:
         return Value(Merged(join.merge, exprs), fresh=join.merge != "mul")
 
     def thinned(self, body: Body, join: Join, source: Var, own: str) -> Value:
-        """A residual of which each sample may be dropped in training."""
+        """Lower a residual whose samples are dropped independently in training."""
         kept = self.names.of(join)
         local = body.variable()
         branch = self.named(body, join.branches[0], source, local)
@@ -250,21 +250,21 @@ class Forward:
         return Value(Merged(join.merge, (branch, *others)), fresh=True)
 
     def skipped(self, body: Body, join: Join, source: Var, own: str, act: Layer | None) -> Value:
-        """A residual that may be dropped in training: then its branch is not computed at all."""
+        """Lower a residual whose branch is skipped in training when it is dropped."""
         kept = self.names.of(join)
         local = body.variable()
-        waiting = [body.variable() for _ in join.branches[1:]]  # which the branch must not overwrite
+        waiting = [body.variable() for _ in join.branches[1:]]  # the branch must not overwrite them
         inner = replace(body, statements=[], seen=set())
         result = inner.keep(self.run(inner, join.branches[0], Value(source), local), local)
         assert isinstance(result.expr, Var)
         branch = result.expr
-        # `busy` and `passing` are the same sets there and here.
+        # `inner` shares the sets `busy` and `passing`.
         others = [
             self.named(body, items, source, name, own) for items, name in zip(join.branches[1:], waiting, strict=True)
         ]
         inner.add(Scaled(branch.name, kept, _rescale(join)))
         total = Value(Merged(join.merge, (branch, *others)), fresh=True)
-        if join.merge == "add" and result.fresh:  # nothing else holds the branch
+        if join.merge == "add" and result.fresh:  # nothing else refers to the branch
             inner.add(Add(branch.name, others[0]))
             total = Value(branch, fresh=True)
         inner.add(Let(own, _acted(act, total)))
@@ -274,21 +274,21 @@ class Forward:
         return Value(Var(own))
 
     def named(self, body: Body, items: Sequence[Item], source: Var, local: str, own: str | None = None) -> Var:
-        """What items make of a variable, in a variable: `own` if it stands there already, else the local."""
+        """Run items on a variable; the result is in `own` if it is there already, else in the local."""
         value = self.run(body, items, Value(source), local)
         expr = value.expr if own is not None and value.expr == Var(own) else body.keep(value, local).expr
         assert isinstance(expr, Var)
         return expr
 
     def new_branch(self, join: Join) -> int | None:
-        """The branch that holds what a residual or a concatenation adds; the other one is the old value."""
+        """The branch with the new features of a residual or a concatenation; the other one is the old value."""
         if join.sample.residual:
             return 0
         owners = [at for at, items in enumerate(join.branches) if items and not _is_identity(items)]
         return owners[0] if len(join.branches) == 2 and len(owners) == 1 else None
 
     def recomputed(self, body: Body, join: Join, items: Sequence[Item], source: Expr) -> Value:
-        """A branch whose inside is not kept for backward, but computed again."""
+        """Lower a branch to a method whose activations are recomputed for backward."""
         name = "new_features" if join.merge == "concat" else "residual"
         while name in self.names.taken or any(method.name == name for method in self.methods):
             name += "_"
@@ -300,14 +300,14 @@ class Forward:
         return Value(Var(target))
 
     def give(self, body: Body, value: Value) -> None:
-        """Return a value. What a module gives is Any to a type checker; `x` is known to be a tensor."""
+        """Return a value. To a type checker the result of a module is Any, while `x` is a tensor."""
         if not self.dialect.is_tensor(value.expr) and value.expr != Var("x"):
             body.add(Let("x", value.expr))
             value = Value(Var("x"))
         body.add(Return(value.expr))
 
     def tap(self, body: Body, tap: Tap, value: Value, own: str) -> Value:
-        """A side branch: an output of its own, or parameters that nothing computes with."""
+        """Lower a side branch: an output, or parameters that forward does not use."""
         if tap.mode == "never" or tap.output is None:
             return value
         given = self.in_variable(body, value, own)
@@ -321,12 +321,12 @@ class Forward:
 
 
 def _acted(act: Layer | None, value: Value) -> Expr:
-    """A value after an activation, if there is one."""
+    """The value after the activation, if there is one."""
     return Apply(act, value.expr, value.fresh) if act is not None else value.expr
 
 
 def _rescale(join: Join) -> Literal["train", "test"]:
-    """When a branch that may be dropped is scaled."""
+    """The mode in which a residual that may be dropped is scaled."""
     assert join.sample.survival is not None
     return join.sample.survival.rescale
 
@@ -336,5 +336,5 @@ def _is_identity(items: Sequence[Item]) -> bool:
 
 
 def _skips(item: Item) -> bool:
-    """Whether a merge may leave its branch out."""
+    """Whether an item is a merge that may skip its branch."""
     return isinstance(item, Join) and item.sample.survival is not None and item.sample.survival.unit == "batch"

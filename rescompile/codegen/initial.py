@@ -1,6 +1,6 @@
-"""How a file initialises itself: the rule that most layers of a kind share once, and each exception by its class.
+"""Class plan -> how a file initialises its modules: one rule for most layers of a kind, and the exceptions of each class.
 
-For frameworks that set the tensors of modules which exist already; others name a rule wherever they make a module.
+For frameworks that set the tensors of existing modules; others pass an initialiser to each constructor.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from rescompile.codegen.class_plan import ClassPlan, Group, Item, Join, Layer, R
 from rescompile.ir import ops
 
 Draw = float | str  # a constant, or the name of a distribution
-OWN = "torch_default"  # the distribution of the framework that the names of the language are those of
+OWN = "torch_default"  # the default distribution of torch
 
 
 class Rule(NamedTuple):
-    """What the tensors of a layer are first; None for a bias that is not there."""
+    """The initial values of a layer's tensors; None for a missing bias."""
 
     weight: Draw
     bias: Draw | None
@@ -26,7 +26,7 @@ class Rule(NamedTuple):
 
 @dataclass(frozen=True)
 class Set:
-    """A tensor is set; with `optional`, where it is there at all."""
+    """A tensor is set; with `optional`, only if it exists."""
 
     target: str
     tensor: Literal["weight", "bias"]
@@ -36,14 +36,14 @@ class Set:
 
 @dataclass(frozen=True)
 class Reset:
-    """Both tensors are drawn as the framework does by itself."""
+    """Both tensors are reset to the framework's own initial values."""
 
     target: str
 
 
 @dataclass(frozen=True)
 class Below:
-    """What is done with a module inside that may be absent, or that a type checker does not know: found by its name."""
+    """Settings of an inner module, found by name because it may be absent or because its class is unknown to a type checker."""
 
     name: str
     module: str
@@ -55,7 +55,7 @@ Setting = Set | Reset | Below
 
 @dataclass(frozen=True)
 class Case:
-    """What is done with modules of some classes."""
+    """Settings for all modules of some classes."""
 
     modules: tuple[str, ...]
     settings: tuple[Setting, ...]
@@ -63,8 +63,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Modules:
-    """The modules of a framework that own tensors: the class of a layer's, what each class does by itself, and those whose
-    bias is optional to a type checker."""
+    """The modules of a framework that have tensors: the class of a layer's module, the initial values that each class sets by
+    itself, and the classes whose bias is optional to a type checker."""
 
     of: Callable[[Layer], str | None]
     own: Mapping[str, Rule]
@@ -73,7 +73,7 @@ class Modules:
 
 @dataclass(frozen=True)
 class _Place:
-    """A layer with tensors: the class around it, how that reaches it, and whether it may be absent."""
+    """A layer with tensors: its class, its path in that class, and whether it may be absent."""
 
     owner: str
     count: int
@@ -84,7 +84,7 @@ class _Place:
 
 
 def initialisation(plan: ClassPlan, modules: Modules) -> list[Case]:
-    """What a network does to its modules when it is made, first those of the framework; nothing where that does it all."""
+    """The cases of a network's initialisation, common ones first; empty if the framework's own initial values are right."""
     places = [
         _Place(of.name, of.count, path, module, _rule(layer), absent)
         for of in plan.classes
@@ -95,7 +95,7 @@ def initialisation(plan: ClassPlan, modules: Modules) -> list[Case]:
     cases: dict[tuple[Setting, ...], list[str]] = {}
     for module, rule in common.items():
         without = any(place.rule.bias is None for place in places if place.module == module)
-        # Where convolutions only have biases to set, which may be absent, linear layers are asked alike.
+        # A case that convolutions with an optional bias share with linear layers checks the bias of both.
         alike = any(common[other].weight == OWN for other in modules.optional & common.keys())
         settings = tuple(_changes(rule, modules.own[module], "module", without or alike or module in modules.optional))
         cases.setdefault(settings, []).append(module)
@@ -112,7 +112,7 @@ def initialisation(plan: ClassPlan, modules: Modules) -> list[Case]:
 
 
 def _rule(layer: Layer) -> Rule:
-    """What the tensors of a layer are first."""
+    """The initial values of a layer's tensors."""
     kind: Any = layer.sample.kind
     return (
         Rule(float(kind.scale_init), 0.0)
@@ -124,7 +124,7 @@ def _rule(layer: Layer) -> Rule:
 def _layers(
     items: Sequence[Item], path: tuple[str, ...], absent: bool
 ) -> Iterator[tuple[tuple[str, ...], Layer, bool]]:
-    """The layers in the body of a class, lists included: how the class reaches each, and whether it may be absent."""
+    """Yield the layers in the body of a class with their paths, and whether they may be absent."""
     for item in items:
         match item:
             case Layer():
@@ -139,7 +139,7 @@ def _layers(
 
 
 def _common(places: Sequence[_Place]) -> dict[str, Rule]:
-    """The rule that most layers of each class of modules share; a layer without a bias has no say about biases."""
+    """The most common rule of each class of modules; layers without a bias do not count for biases."""
     weights: dict[str, Counter[Draw]] = {}
     biases: dict[str, Counter[Draw]] = {}
     for place in places:
@@ -157,7 +157,7 @@ def _most(found: Counter[Draw]) -> Draw:
 
 
 def _changes(rule: Rule, other: Rule, target: str, optional: bool, again: bool = False) -> Iterator[Set | Reset]:
-    """What makes a module follow a rule that so far follows the other one; all of it where it is drawn `again`."""
+    """Yield the settings that turn the initial values of `other` into those of `rule`; `again`, of a module after its reset."""
     if rule.weight != OWN and (again or rule.weight != other.weight):
         yield Set(target, "weight", rule.weight, False)
     if rule.bias not in (None, OWN) and (again or rule.bias != other.bias):
@@ -165,7 +165,7 @@ def _changes(rule: Rule, other: Rule, target: str, optional: bool, again: bool =
 
 
 def _exception(place: _Place, common: Rule) -> Iterator[Setting]:
-    """One layer that follows a rule of its own."""
+    """Yield the settings of one layer with a rule of its own."""
     name = ".".join(place.path)
     known = len(place.path) == 1 and name.isidentifier() and not place.absent
     target = f"module.{name}" if known else "layer"

@@ -1,4 +1,4 @@
-"""Lays out lines of Python the way `ruff format` does, for the few shapes that generated source has."""
+"""Breaks long lines of Python as `ruff format` does, for the few shapes of line in generated source."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _OPEN, _CLOSE = "([{", ")]}"
 
 
 def laid_out(lines: Iterable[str]) -> Iterator[str]:
-    """Logical lines, each with its indent, as physical lines that fit."""
+    """Yield indented logical lines as physical lines that fit."""
     for line in lines:
         indent = len(line) - len(line.lstrip(" "))
         yield from _split(line, indent)
 
 
 def _split(line: str, indent: int) -> Iterator[str]:
-    """A line, broken at its last bracket where it is too long: the inside on a line of its own, else part by part."""
+    """Yield a line, broken at its last bracket if it is too long: the inside on one line, else part by part."""
     if len(line) <= WIDTH or line.lstrip().startswith(("#", '"""')):
         yield line
         return
@@ -49,7 +49,7 @@ def _split(line: str, indent: int) -> Iterator[str]:
     deeper = " " * (indent + 4)
     comprehension = len(parts) == 1 and line[start] != "("
     alone = len(parts) == 1 and line[start] == "(" and line[start - 1 : start] in (" ", "(", "")
-    grouped = alone and not inside.endswith(",")  # a term in brackets, of which a comma would make a tuple
+    grouped = alone and not inside.endswith(",")  # a term in brackets, which a comma would turn into a tuple
     if len(deeper + inside) <= WIDTH and not inside.startswith("*") and (grouped or not alone):
         yield deeper + inside
     else:
@@ -63,7 +63,7 @@ def _split(line: str, indent: int) -> Iterator[str]:
 
 
 def _operands(part: str) -> list[str]:
-    """An argument before each operator of its outermost level that binds least: a choice, else a sum."""
+    """An argument split before each operator of the lowest precedence at its outermost level."""
     depth, cuts = 0, []
     for at, character in _code(part):
         depth += (character in _OPEN) - (character in _CLOSE)
@@ -91,7 +91,7 @@ def _last_bracket(line: str) -> tuple[int, int] | None:
 
 
 def _parts(inside: str) -> list[str]:
-    """What stands between the commas of the outermost level."""
+    """The texts between the commas of the outermost level."""
     parts, depth, begin = [], 0, 0
     for at, character in _code(inside):
         if character in _OPEN:

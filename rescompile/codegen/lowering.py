@@ -10,7 +10,7 @@ from rescompile.codegen.program import Code, Program
 
 
 def lower(plan: ClassPlan, dialect: Dialect, rolls: bool = True) -> Program:
-    """The program of a plan; `rolls`, with modules that repeat in a list made by a loop."""
+    """The program of a plan. With `rolls`, loops build sequences that repeat themselves."""
     return Program(plan, tuple(_code(of, plan, dialect, rolls) for of in plan.classes))
 
 

@@ -1,4 +1,4 @@
-"""Names in generated code: what Python, a framework or the file itself gives a meaning to is never another thing's name."""
+"""Names in generated code, which never collide with those of Python, of a framework or of the file itself."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import re
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-#: Words of Python, and those that generated files give a meaning to, whatever their framework.
+#: Keywords and builtins of Python, and names that generated files use in every framework.
 PYTHON = frozenset(
     [*keyword.kwlist, *dir(builtins), "self", "stage", "index", "depth", "position", "outputs", "initialise"]
 )
 
 
 class Counted(NamedTuple):
-    """Names that are a prefix and numbers at equal distances."""
+    """Names made of a prefix and equally spaced numbers."""
 
     prefix: str
     first: int
@@ -23,7 +23,7 @@ class Counted(NamedTuple):
 
 
 def counted(names: Sequence[str]) -> Counted | None:
-    """How names count: layer1, layer2 with the prefix `layer`, from 1 in steps of 1; None where they do not."""
+    """The rule by which names count: layer1, layer2 have the prefix `layer`, from 1 in steps of 1; None if there is none."""
     prefix = names[0].rstrip("0123456789")
     numbers = [name.removeprefix(prefix) for name in names]
     if not all(number.isdecimal() and str(int(number)) == number for number in numbers):
@@ -36,7 +36,7 @@ def counted(names: Sequence[str]) -> Counted | None:
 
 
 def python_name(name: str, others: Collection[str], reserved: Collection[str]) -> str:
-    """The name of an argument or a variable: its own, or with _ behind it where that means something else already."""
+    """The name of an argument or variable: the name in the spec, with _ appended where it is reserved."""
     if name not in reserved and not name.startswith("_"):
         return name
     free = (name.lstrip("_") or "p") + "_"
@@ -51,13 +51,13 @@ def snake(name: str) -> str:
 
 
 class Allocator:
-    """Gives classes, functions and stages names that no two share, and that neither a variable nor the framework has."""
+    """Allocates unique names for classes, functions and stages, apart from variables and reserved names."""
 
     def __init__(self, variables: Collection[str], reserved: Collection[str]) -> None:
         self.taken = {*reserved, *variables}
 
     def name(self, wanted: str) -> str:
-        """This name, or with a number behind it."""
+        """The wanted name, with a number appended where it is taken."""
         wanted = wanted.lstrip("_") or "part"
         name, again = wanted, 1
         while name in self.taken:

@@ -1,7 +1,7 @@
-"""A network as a program of Python classes, before any framework's words: what constructors make, and what forward does.
+"""A network as a program of classes, before any framework's words: what constructors make, and what forward computes.
 
-A program is data. Which variables a value mentions is asked of it, never of its text, and it can be run without a framework
-(`tests/support/program_interpreter.py`), so that lowering is tested apart from printing.
+A program is data: liveness is computed from values, never from text, and numpy can run a program without a framework
+(`tests/support/program_interpreter.py`), so that tests check lowering apart from printing.
 
     class plan --constructor--> entries       --|
                --forward------> statements    --+--> Program --template of a backend--> text
@@ -32,7 +32,7 @@ class Var:
 
 @dataclass(frozen=True)
 class Part:
-    """One of the equal parts of a value's channels: by its number, or by the variable of a loop."""
+    """One of the equal parts of a value's channels, by its number."""
 
     of: Var
     at: int
@@ -40,7 +40,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Call:
-    """A module of the class called with a value, and with the outputs where some come from inside."""
+    """A call of a module of the class; `outputs` is passed on where outputs come from inside the module."""
 
     module: str
     value: Expr
@@ -49,7 +49,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Apply:
-    """An op that owns nothing, applied as a function; `in_place` where it may overwrite the value."""
+    """An op without parameters applied as a function; `in_place` where it may overwrite the value."""
 
     layer: Layer
     value: Expr
@@ -58,7 +58,7 @@ class Apply:
 
 @dataclass(frozen=True)
 class Merged:
-    """Values merged. `carry` is what a gate leaves of the old value: of (gate, old), old - gate * old."""
+    """A merge of values. `carry` is the part of the old value that a gate passes: old - gate * old, for (gate, old)."""
 
     how: Literal["add", "concat", "mul", "gate", "carry"]
     values: tuple[Expr, ...]
@@ -66,7 +66,7 @@ class Merged:
 
 @dataclass(frozen=True)
 class Beside:
-    """The concatenated results of copies side by side, each on the value, or on its part of it where it was split."""
+    """The concatenated results of parallel copies, each applied to the value, or to its part where the value is split."""
 
     copies: str
     value: Var
@@ -80,7 +80,7 @@ Expr = Var | Part | Call | Apply | Merged | Beside
 
 @dataclass(frozen=True)
 class Let:
-    """A variable is set."""
+    """An assignment."""
 
     target: str
     value: Expr
@@ -88,7 +88,7 @@ class Let:
 
 @dataclass(frozen=True)
 class Add:
-    """A value is added to a variable in place."""
+    """An in-place addition to a variable."""
 
     target: str
     value: Expr
@@ -96,7 +96,7 @@ class Add:
 
 @dataclass(frozen=True)
 class Unpack:
-    """Variables are set to the equal parts of a value's channels."""
+    """An assignment of the equal parts of a value's channels to variables."""
 
     targets: tuple[str, ...]
     value: Expr
@@ -104,7 +104,7 @@ class Unpack:
 
 @dataclass(frozen=True)
 class Parts:
-    """A variable is set to the list of the equal parts of a value's channels: so many, or one for each of the copies."""
+    """An assignment of the list of equal parts of a value's channels: `count` of them, or one for each of the named copies."""
 
     target: str
     value: Expr
@@ -113,7 +113,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Sum:
-    """A variable is set to the sum of copies side by side, each on the value, or on its part of it where it was split."""
+    """An assignment of the sum of parallel copies, each applied to the value, or to its own part where the value is split."""
 
     target: str
     copies: str
@@ -123,7 +123,7 @@ class Sum:
 
 @dataclass(frozen=True)
 class Output:
-    """A value is given out beside the result."""
+    """An output beside the result."""
 
     name: str
     value: Expr
@@ -131,21 +131,21 @@ class Output:
 
 @dataclass(frozen=True)
 class Return:
-    """The result; None where the outputs are."""
+    """The result of a body; None for the dict of outputs."""
 
     value: Expr | None
 
 
 @dataclass(frozen=True)
 class Training:
-    """What is done in training alone."""
+    """Statements that run in training only."""
 
     body: tuple[Statement, ...]
 
 
 @dataclass(frozen=True)
 class Survives:
-    """In evaluation, or in training with the probability `kept`, the body; the other statements where it is dropped."""
+    """A residual that may be dropped: `body` in evaluation, and in training with the probability `kept`; else `otherwise`."""
 
     kept: str
     body: tuple[Statement, ...]
@@ -154,7 +154,7 @@ class Survives:
 
 @dataclass(frozen=True)
 class Scaled:
-    """A branch that survived is multiplied by its probability in evaluation, or divided by it in training."""
+    """A kept branch multiplied by its survival probability in evaluation, or divided by it in training."""
 
     target: str
     kept: str
@@ -163,7 +163,7 @@ class Scaled:
 
 @dataclass(frozen=True)
 class Thinned:
-    """In training each sample of a variable is dropped by itself, and the variable scaled as for `Scaled`."""
+    """In training, samples of a variable dropped independently of each other; the variable is scaled as by `Scaled`."""
 
     target: str
     kept: str
@@ -172,7 +172,7 @@ class Thinned:
 
 @dataclass(frozen=True)
 class Recomputed:
-    """A variable is set by a method of the class, whose inside training computes again for backward."""
+    """An assignment of the result of a method whose activations training recomputes for backward."""
 
     target: str
     method: str
@@ -181,12 +181,12 @@ class Recomputed:
 
 Statement = Let | Add | Unpack | Parts | Sum | Output | Return | Training | Survives | Scaled | Thinned | Recomputed
 
-# --- what a constructor makes -----------------------------------------------------------------------------------------
+# --- entries of a constructor -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class MakeLayer:
-    """An op as a module; `in_place` where it may overwrite what it is given."""
+    """An op as a module; `in_place` where it may overwrite its input."""
 
     layer: Layer
     in_place: bool = False
@@ -202,7 +202,7 @@ class New:
 
 @dataclass(frozen=True)
 class NewStage:
-    """The copies that a stage makes."""
+    """The copies that a stage builds."""
 
     stage: Stage
     arguments: Mapping[str, Term]
@@ -210,7 +210,7 @@ class NewStage:
 
 @dataclass(frozen=True)
 class Listed:
-    """A module in a list; without `when` it is always there, else the identity may stand for it."""
+    """A module in a list; where `when` is false, the identity takes its place."""
 
     name: str
     make: Make
@@ -219,19 +219,19 @@ class Listed:
 
 @dataclass(frozen=True)
 class Listing:
-    """A list of modules, one after the other."""
+    """Modules in sequence."""
 
     parts: tuple[Listed, ...]
 
     @property
     def numbered(self) -> bool:
-        """Whether modules are called by their places."""
+        """Whether the names are the positions."""
         return [part.name for part in self.parts] == [str(at) for at in range(len(self.parts))]
 
 
 @dataclass(frozen=True)
 class Joined:
-    """A list of modules made of stages and single instances, which by their names are numbered or not."""
+    """Modules in sequence that come from stages and single instances; `numbered` where their names are the positions."""
 
     parts: tuple[tuple[str, New] | NewStage, ...]
     numbered: bool
@@ -242,7 +242,7 @@ Make = MakeLayer | New | NewStage | Listing | Joined
 
 @dataclass(frozen=True)
 class Number:
-    """A number that forward needs."""
+    """A number that forward reads."""
 
     name: str
     value: Term
@@ -250,7 +250,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Entry:
-    """A module by its name; with `when`, the identity where that is false."""
+    """A named module; where `when` is false, the identity."""
 
     name: str
     make: Make
@@ -259,7 +259,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Filled:
-    """A list of modules that is filled one by one, by their names."""
+    """A sequence filled module by module, each under its name."""
 
     name: str
     parts: tuple[Listed, ...]
@@ -267,7 +267,7 @@ class Filled:
 
 @dataclass(frozen=True)
 class Looped:
-    """A list of modules that are `depth` times the same few, with names that count."""
+    """A sequence that repeats a few modules `depth` times under counting names."""
 
     name: str
     depth: int
@@ -276,7 +276,7 @@ class Looped:
 
 @dataclass(frozen=True)
 class Copied:
-    """Copies side by side, `count` of them."""
+    """`count` parallel copies of a module."""
 
     name: str
     make: New
@@ -297,7 +297,7 @@ class Method(NamedTuple):
 
 @dataclass(frozen=True)
 class Code:
-    """A class: what its constructor makes, and what it does with `x`."""
+    """A class: the entries of its constructor, and the body of its forward on `x`."""
 
     of: Class
     is_root: bool
@@ -313,7 +313,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Program:
-    """A network: its classes, each before those that use it, the last one being the network itself."""
+    """The classes of a network, each before those that use it; the last one is the network itself."""
 
     plan: ClassPlan
     classes: tuple[Code, ...]
@@ -323,7 +323,7 @@ class Program:
 
 
 def parts(node: object) -> Iterator[object]:
-    """A value, statement or entry, and all others inside it; the plan's own items are not entered."""
+    """Yield a part of a program and all parts inside it; items of the plan are not entered."""
     yield node
     if isinstance(node, tuple):
         for item in node:
@@ -348,7 +348,7 @@ def _targets(node: object) -> Iterable[str]:
 
 
 def layers(program: Program) -> Iterator[type[Kind]]:
-    """The kinds of the ops that constructors make as modules, once for each place in the text."""
+    """The kinds of all ops that constructors make as modules, with repetitions."""
     for part in parts(program.classes):
         if isinstance(part, MakeLayer):
             yield part.layer.kind

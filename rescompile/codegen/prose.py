@@ -52,7 +52,7 @@ def docstring(paragraphs: Sequence[str]) -> str:
 
 
 def prose(text: str) -> str:
-    """Text of a user inside a docstring: printable, on one line, with nothing that could end the string."""
+    """Text of a user made safe for a docstring: printable, on one line, and without characters that could end the string."""
     plain = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(plain.replace("\\", "/").replace('"', "'").split())
 
@@ -62,6 +62,6 @@ def _shape(shape: Iterable[int]) -> str:
 
 
 def _sentences(text: str) -> list[str]:
-    """The first sentence, with its full stop, and the rest."""
+    """The first sentence with its full stop, and the rest."""
     first, *rest = re.split(r"(?<!\bal)\. (?=[A-Z])", text, maxsplit=1)
     return [part if part.endswith(".") else f"{part}." for part in (first, *rest)]

@@ -1,4 +1,4 @@
-"""Network -> text: by a program and the template of a framework, with the filters through which names and values go into it."""
+"""Network -> text: renders the template of a framework. Every name and value passes a filter."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 def render_source(network: Network, words: PythonDialect, flat: bool = False, notes: Sequence[str] = ()) -> str:
-    """The source of a network in a framework's words, held to what that may contain; `flat`, with a class for each block.
-    `notes` are told of the network beside what the dialect does."""
+    """The source of a network in a framework. With `flat`, each block has its own class. `notes` are paragraphs for the
+    docstring of the network. Raises Refused if the text contains anything that is not on the framework's allow-list."""
     plan = plan_classes(network, words.reserved, unrolled=flat)
     program = lower(plan, words, rolls=not flat)
     needed = {type(part) for part in parts(program.classes)} | set(layers(program))
@@ -43,7 +43,7 @@ def render_source(network: Network, words: PythonDialect, flat: bool = False, no
 
 @cache
 def _template(words: PythonDialect) -> Template:
-    """The template of a framework, with its filters."""
+    """The compiled template of a framework."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
@@ -72,27 +72,27 @@ def _template(words: PythonDialect) -> Template:
 
 
 def ident(name: str) -> str:
-    """A name, as Python takes it."""
+    """A name, checked to be an identifier."""
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or keyword.iskeyword(name):
-        raise Refused(f"{name!r} is not a name")
+        raise Refused(f"{name!r} is not an identifier")
     return name
 
 
 def quoted(text: str) -> str:
-    """Text between quotes, which it may not end."""
+    """A string literal, checked to need no escapes."""
     if not text.isprintable() or '"' in text or "\\" in text:
-        raise Refused(f"{text!r} cannot stand between quotes")
+        raise Refused(f"{text!r} would need escapes in a string literal")
     return f'"{text}"'
 
 
 def block(text: str, width: int = 0) -> str:
-    """Lines at an indent, without empty ones around them; the first line stands where it is put."""
+    """Text without surrounding empty lines, indented from its second line on."""
     first, *more = text.strip("\n").split("\n")
     return "\n".join([first, *(" " * width + line if line else line for line in more)])
 
 
 def _imports(text: str, table: Imports) -> str:
-    """The imports of what a file uses."""
+    """The imports that a file needs."""
     used = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
     groups = ["\n".join(line for name, line in group if name in used) for group in table]
     return "\n\n".join(group for group in groups if group)
