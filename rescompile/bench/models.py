@@ -22,7 +22,8 @@ from rescompile.ir.ops import Shape
 from rescompile.passes import PASSES, apply
 from rescompile.passes import options as passes_of
 from rescompile.quantize import calibration, quantizer
-from rescompile.runtimes import recipes
+from rescompile.runtimes import FILE_TARGET, recipes
+from rescompile.runtimes.jobs import live_module
 from rescompile.weights import Array, Weights
 from rescompile.weights.statistics import trial
 
@@ -66,12 +67,11 @@ def of_spec(network: Network, options: Mapping[str, Any], seed: int, label: str 
     exact = {key: value for key, value in options.items() if key not in other}
     compiled, folded = apply(network, weights, exact)
     assert folded is not None
-    torch: Any = door.load("torch")
-    base = torch.make(network, weights).eval()
+    base = live_module(network, weights)
     total = cost(compiled)
     name = f"{compiled.name} {label}".rstrip()
     return BenchModel(
-        name, lambda x: interpret(network, weights, x), base, torch.make(compiled, folded).eval() if exact else base,
+        name, lambda x: interpret(network, weights, x), base, live_module(compiled, folded) if exact else base,
         _writer(name, compiled, folded, exact, seed),
         compiled.input, total.parameters, total.macs, compiled.sha256, compiled.passes, compiled,
     )  # fmt: skip
@@ -87,7 +87,7 @@ def _writer(
     name: str, network: Network, weights: Weights, given: Mapping[str, Any], seed: int
 ) -> Callable[[Path, Array, str], Path]:
     def make(path: Path, x: Array, form: str) -> None:
-        onnx = door.load("onnx")
+        backend = door.load(FILE_TARGET)
         if form in recipes.RECIPES:
             wanted = {**recipes.options(form, "int8"), **given, "fold_batchnorm": True}
             done = passes_of(network.passes)
@@ -95,11 +95,11 @@ def _writer(
             compiled, folded = apply(network, weights, {key: wanted[key] for key in more})
             assert folded is not None
             data = calibration.drawn(network.input, calibration.COUNT, seed)
-            options = door.checked(onnx, "onnx", {"batch": len(x), "precision": "int8"})
-            quantizer.artifact(onnx, compiled, folded, data, recipes.scheme(form), **options).write(path)
+            options = door.checked(backend, FILE_TARGET, {"batch": len(x), "precision": "int8"})
+            quantizer.artifact(backend, compiled, folded, data, recipes.scheme(form), **options).write(path)
         else:
-            options = door.checked(onnx, "onnx", {"batch": len(x), "precision": form})
-            onnx.emit(network, weights, **options).write(path)
+            options = door.checked(backend, FILE_TARGET, {"batch": len(x), "precision": form})
+            backend.emit(network, weights, **options).write(path)
 
     return _once(name, make)
 

@@ -14,7 +14,7 @@ from rescompile.bench.results import Roofline
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic
 from rescompile.ir.precision import FLOATS
 from rescompile.quantize import quantizer
-from rescompile.runtimes import RUNTIMES, Job, roofline
+from rescompile.runtimes import FILE_TARGET, RUNTIMES, Job, roofline
 from rescompile.weights import Array
 
 
@@ -32,7 +32,7 @@ class Preparer:
         Unavailable where it does not run as requested."""
         runtime, precision = configuration.runtime, configuration.precision
         reference.check_range(precision)
-        file = model.write(self._folder, x, form_of(runtime.name, precision)) if runtime.takes == "onnx" else None
+        file = model.write(self._folder, x, form_of(runtime.name, precision)) if runtime.takes == FILE_TARGET else None
         job = Job(model.name, file, model.module, x, precision, self._threads)
         _learn_expected_error(precision, runtime.device, reference, job)
         prepared = stack.enter_context(closing(runtime.prepare(job, configuration.options)))

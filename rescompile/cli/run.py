@@ -203,11 +203,12 @@ def _compiled(model: str, compilation: Compilation, seed: int) -> Iterator[Path]
         return
     from rescompile.files import file_types
     from rescompile.pipeline import build
+    from rescompile.runtimes import FILE_TARGET
 
     file_types.refuse(model, "'run' takes an ONNX model, a spec or a name of the zoo", file_types.SPEC)
     _, network = elaborated(model, compilation.set, compilation.features)
     options = {"dynamic": compilation.dynamic, **compilation.passes}
-    artifact = build(network, "onnx", compilation.weights, seed=seed, say=say, **options)
+    artifact = build(network, FILE_TARGET, compilation.weights, seed=seed, say=say, **options)
     with tempfile.TemporaryDirectory(prefix="rescompile-") as folder:
         path = Path(folder) / f"{network.name}.onnx"
         artifact.write(path)

@@ -18,6 +18,9 @@ from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, n
 from rescompile.options import Option, assignment, read
 from rescompile.weights import Array
 
+#: The targets whose artifacts runtimes run: files, or live modules. The core has the name of no target elsewhere.
+FILE_TARGET, MODULE_TARGET = "onnx", "torch"
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -68,7 +71,7 @@ class Library(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A row of the table. `device` is cpu or cuda; `takes` is onnx or torch: what of a job it runs; `extra` is the optional
+    """A row of the table. `device` is cpu or cuda; `takes` is the target whose artifacts it runs; `extra` is the optional
     part of rescompile that installs its library, and `beside` what it needs beside that; `options` say what may follow its
     name after a colon; `apart` marks a library that has been seen to end the process that it ran in, so that each network is
     tried in another process first."""
@@ -99,8 +102,8 @@ class Runtime:
         if job.precision not in self.precisions:
             help = f"it has {one_of(self.precisions)}"
             raise Unavailable(Diagnostic("E0901", f"{self.name} does not run {job.precision}", help=help))
-        if (job.model if self.takes == "onnx" else job.module) is None:
-            kind = "a module of torch" if self.takes == "torch" else "an ONNX file"
+        if (job.model if self.takes == FILE_TARGET else job.module) is None:
+            kind = "a module of torch" if self.takes == MODULE_TARGET else "an ONNX file"
             raise UsageError(Diagnostic("E0802", f"{self.name} runs {kind}, and {job.name} is none"))
         reason = self.missing()
         if reason is not None:
@@ -153,10 +156,10 @@ RUNTIMES: Mapping[str, Runtime] = {
     runtime.name: runtime
     for runtime in (
         Runtime(
-            "ort-cpu", "ONNX Runtime on the processor", "cpu", "onnx", ("fp32", "int8"), "run", "onnxruntime", (_THREADS,),
+            "ort-cpu", "ONNX Runtime on the processor", "cpu", FILE_TARGET, ("fp32", "int8"), "run", "onnxruntime", (_THREADS,),
         ),
         Runtime(
-            "ort-cuda", "ONNX Runtime on an NVIDIA GPU", "cuda", "onnx", ("fp32", "tf32", "fp16"), "run", "onnxruntime",
+            "ort-cuda", "ONNX Runtime on an NVIDIA GPU", "cuda", FILE_TARGET, ("fp32", "tf32", "fp16"), "run", "onnxruntime",
             (
                 _GRAPH,
                 Option("nhwc", bool, False, "convolutions on maps whose channels come last"),
@@ -168,20 +171,20 @@ RUNTIMES: Mapping[str, Runtime] = {
             _CUDA,
         ),
         Runtime(
-            "ort-tensorrt", "TensorRT through ONNX Runtime", "cuda", "onnx", ("fp32", "tf32", "fp16", "int8"), "run",
+            "ort-tensorrt", "TensorRT through ONNX Runtime", "cuda", FILE_TARGET, ("fp32", "tf32", "fp16", "int8"), "run",
             "onnxruntime", (_GRAPH,),
             f"{_CUDA}, and the TensorRT that ONNX Runtime was built with (pip install 'tensorrt-cu13<11' for 1.31)",
         ),
         Runtime(
-            "openvino", "OpenVINO on the processor", "cpu", "onnx", ("fp32", "bf16", "int8"), "openvino", "openvino",
+            "openvino", "OpenVINO on the processor", "cpu", FILE_TARGET, ("fp32", "bf16", "int8"), "openvino", "openvino",
             (_THREADS,), apart=True,
         ),
         Runtime(
-            "torch-cpu", "PyTorch on the processor", "cpu", "torch", ("fp32", "bf16"), "torch", "torch",
+            "torch-cpu", "PyTorch on the processor", "cpu", MODULE_TARGET, ("fp32", "bf16"), "torch", "torch",
             (_THREADS, _CHANNELS_LAST, _COMPILE),
         ),
         Runtime(
-            "torch-cuda", "PyTorch on an NVIDIA GPU", "cuda", "torch", ("fp32", "tf32", "fp16", "bf16"), "torch", "torch",
+            "torch-cuda", "PyTorch on an NVIDIA GPU", "cuda", MODULE_TARGET, ("fp32", "tf32", "fp16", "bf16"), "torch", "torch",
             (_CHANNELS_LAST, _COMPILE), f"{_DRIVER}, and the PyTorch built for it",
         ),
     )

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 from rescompile import backend as door
 from rescompile.ir.network import Network
-from rescompile.runtimes import Job, Runtime
+from rescompile.runtimes import MODULE_TARGET, Job, Runtime
 from rescompile.weights import Array, Weights
+
+
+def live_module(network: Network, weights: Weights | None) -> Any:
+    """The live module of a network in evaluation mode; without weights it has no values. Raises Unavailable where the target that makes
+    one is missing."""
+    backend = door.load(MODULE_TARGET)
+    return backend.emit(network, weights, **door.checked(backend, MODULE_TARGET, {})).module
 
 
 def job(

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from rescompile import backend
 from rescompile.ir.network import Network, Op, Parallel, Series
 from rescompile.ir.ops import Kind, Shape
 from rescompile.ir.provenance import NO_HINTS
 from rescompile.ir.traversal import ThreadRules, thread
+from rescompile.runtimes.jobs import live_module
 from rescompile.weights import Weights
 
 Array = np.ndarray[Any, Any]
@@ -65,8 +65,7 @@ class Unravelled:
         module = self._modules.get((op.kind, op.input))
         if module is None:
             alone = replace(op, name="layer", hints=NO_HINTS, origin=None, when=None)
-            torch_backend: Any = backend.load("torch")
-            module = torch_backend.make(Network("layer", Series((alone,), op.input, op.output))).eval()
+            module = live_module(Network("layer", Series((alone,), op.input, op.output)), None)
             self._modules[op.kind, op.input] = module
         state = {}
         for parameter in op.kind.parameters(op.input):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import importlib
 import inspect
@@ -543,6 +544,27 @@ assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+#: Where a word is the same as the name of a target and means something else, or is data about what runtimes run.
+NAMES = {
+    "runtimes/__init__.py": "the two targets whose artifacts runtimes run; extras of pip",
+    "runtimes/device.py": "packages whose versions are reported",
+    "runtimes/torch.py": "the version of a library",
+    "bench/models.py": "the version of a library",
+}
+
+
+def test_the_core_knows_no_target_by_name() -> None:
+    """A target is reached through its declarations; `if target == "onnx"` is a backend that cannot be replaced."""
+    root = Path(str(files("rescompile")))
+    found = {
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in built_in()
+    }
+    assert found == set(NAMES)
 
 
 def test_built_in_backends_declare_everything() -> None:
