@@ -269,6 +269,15 @@ def targets() -> Iterator[str]:
     yield from (name for name in _third_parties() if name not in built_in())
 
 
+def declared_options() -> list[Option]:
+    """The options of the targets of this package, each name once: as the first target declares it that has it."""
+    options: dict[str, Option] = {}
+    for target in built_in():
+        for option in importlib.import_module(f"{GROUP}.{target}").OPTIONS:
+            options.setdefault(option.name, option)
+    return list(options.values())
+
+
 def load(target: str) -> Backend:
     """The backend of a target, with its framework. Raises Unavailable for an unknown one or a missing package."""
     if target in built_in():

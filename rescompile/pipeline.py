@@ -59,10 +59,10 @@ def build(
     Raises SpecError, CheckFailed where weights do not fit, UsageError for wrong options or calibration data, Unavailable
     for the target or the quantiser.
     """
-    return compile(Request(spec, target, weights, seed, structure_only, calibrate, options, say))
+    return execute(Request(spec, target, weights, seed, structure_only, calibrate, options, say))
 
 
-def compile(request: Request) -> door.Artifact:
+def execute(request: Request) -> door.Artifact:
     """The artifact that was asked for. Raises as `build` does."""
     backend = door.load(request.target)
     _check_weights(request, backend)

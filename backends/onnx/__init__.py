@@ -32,7 +32,7 @@ OPTIONS = (
         "made_for",
         str,
         None,
-        "The options that fit a runtime, where others are not given: ort-cpu, openvino, ort-cuda or tensorrt.",
+        "The options that fit a runtime, where others are not given: ort-cpu, openvino, ort-cuda or ort-tensorrt.",
         metavar="RUNTIME",
         flag="--for",
     ),

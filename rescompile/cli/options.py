@@ -67,6 +67,25 @@ def with_passes(function: Callable[..., None]) -> Callable[..., None]:
     return _expanded(function, "passes", added, lambda values: {k: v for k, v in values.items() if v is not None})
 
 
+def with_target_options(function: Callable[..., None]) -> Callable[..., None]:
+    """A command that takes the options which targets declare; those that are given arrive as its `target_options`."""
+    from rescompile.backend import declared_options
+
+    added = [
+        inspect.Parameter(
+            option.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None,
+            annotation=Annotated[
+                option.type | None,
+                typer.Option(option.flag or f"--{option.name.replace('_', '-')}", metavar=option.metavar, help=option.help),
+            ],
+        )
+        for option in declared_options()
+    ]  # fmt: skip
+    return _expanded(
+        function, "target_options", added, lambda values: {k: v for k, v in values.items() if v is not None}
+    )
+
+
 def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A command that takes the fields of a dataclass as options; they arrive as its `options`."""
     hints = get_type_hints(kind, include_extras=True)

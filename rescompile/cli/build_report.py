@@ -1,0 +1,89 @@
+"""What `build` reports: the artifact that was written, or how the files on disk differ from it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic
+
+if TYPE_CHECKING:
+    from rescompile.backend import Artifact
+
+
+def as_data(artifact: Artifact, written: list[Path]) -> dict[str, Any]:
+    """What was built, for --json."""
+    from rescompile.analysis.cost import cost
+
+    network = artifact.network
+    total, size = cost(network), sum(path.stat().st_size for path in written)
+    return {
+        "name": network.name, "files": [str(path) for path in written], "bytes": size, "sha256": network.sha256,
+        "passes": list(network.passes), "parameters": total.parameters, "macs": total.macs, **artifact.facts,
+    }  # fmt: skip
+
+
+def describe(artifact: Artifact, written: list[Path], seconds: float, new_weights: bool) -> Iterator[str]:
+    """What was built, in lines for people."""
+    data = as_data(artifact, written)
+    lines = artifact.facts.get("lines")
+    how_much = f"{lines} lines" if lines else f"{data['bytes'] / 2**20:.1f} MiB"
+    counts = f"{data['parameters']:,} parameters, {data['macs'] / 1e9:.3f} GMACs"
+    yield f"{written[-1]}: {how_much}, {counts}, written in {seconds:.2f} s"
+    for name, sizes in {"input": artifact.facts.get("input"), **artifact.facts.get("outputs", {})}.items():
+        if sizes:
+            yield f"  {name} [{', '.join(map(str, sizes))}]"
+    if free := artifact.facts.get("free"):
+        from rescompile.analysis.dynamic_shapes import describe_sizes
+
+        yield f"  {describe_sizes(free)}"
+    yield from (f"  {line}" for line in _recipe_and_int8(artifact, new_weights))
+    if len(written) > 1:
+        yield f"  weights in {', '.join(str(path) for path in written[:-1])}"
+
+
+def _recipe_and_int8(artifact: Artifact, new_weights: bool) -> Iterator[str]:
+    """The options of a recipe, and the error of int8."""
+    facts = artifact.facts
+    if "for" in facts:
+        from rescompile.runtimes.recipes import told
+
+        size = facts["input"][0]
+        chosen = {"precision": facts["precision"], "batch": size if isinstance(size, int) else None}
+        yield told(facts["for"], chosen, artifact.network.passes)
+    if "int8" not in facts:
+        return
+    cost, calibrated = facts["int8"], facts["calibration"]
+    yield f"int8, calibrated with {calibrated['inputs']} inputs: {calibrated['data']}"
+    if not cost["inputs"]:
+        yield "nothing was kept apart to check it with: give at least 5 inputs"
+        return
+    same = "" if cost["agreed"] is None else f", and the same first class for {cost['agreed']} of them"
+    yield f"off by {cost['error']:.2g} from float32 on {cost['inputs']} other inputs{same}"
+    if new_weights:
+        yield "with new weights this says nothing about the accuracy on a task"
+
+
+def compare(artifact: Artifact, path: Path) -> None:
+    """Compare the files on disk with those that would be written. Raises CheckFailed, after printing how a text differs."""
+    for file in artifact.files(path.name):
+        there = path.parent / file.name
+        expected = b"".join(bytes(chunk) for chunk in file.chunks())
+        if not there.is_file():
+            raise CheckFailed(Diagnostic("E0705", f"{there} does not exist"))
+        actual = there.read_bytes()
+        if actual != expected:
+            if there.suffix == ".py":
+                _show_difference(actual, expected, there)
+            raise CheckFailed(
+                Diagnostic("E0705", f"{there} is not what its spec gives", help="build it again without --check")
+            )
+
+
+def _show_difference(actual: bytes, expected: bytes, path: Path) -> None:
+    import difflib
+
+    old, new = (text.decode("utf-8", "replace").splitlines(keepends=True) for text in (actual, expected))
+    sys.stdout.writelines(difflib.unified_diff(old, new, str(path), "what the spec gives"))
