@@ -1,4 +1,4 @@
-"""`weights inspect`, `weights convert`, `weights transfer`: checkpoints of others, and for other networks."""
+"""`weights inspect`, `weights convert`, `weights transfer`: checkpoints under other names or for other networks."""
 
 from __future__ import annotations
 
@@ -25,43 +25,42 @@ if TYPE_CHECKING:
 
 
 class Classes(StrEnum):
-    """What becomes of a classifier for another number of classes."""
+    """How to adapt a classifier to another number of classes."""
 
     new = "new"
     keep = "keep"
 
 
 class InChannels(StrEnum):
-    """What becomes of the first convolution for another number of input channels."""
+    """How to adapt the first convolution to another number of input channels."""
 
     sum = "sum"
     repeat = "repeat"
 
 
 FileArgument = Annotated[
-    str, typer.Argument(metavar="FILE", help="Weights: safetensors, a .pth, .pt or .bin of torch, or a .h5 of keras.")
+    str, typer.Argument(metavar="FILE", help="Weights: safetensors, torch (.pth, .pt, .bin) or Keras (.h5).")
 ]
 OutputOption = Annotated[
-    Path, typer.Option("-o", "--output", metavar="PATH", help="Where to write, a file that ends in .safetensors.")
+    Path, typer.Option("-o", "--output", metavar="PATH", help="File to write; its name must end in .safetensors.")
 ]
 EntryOption = Annotated[
     str | None,
-    typer.Option("--entry", metavar="NAME", help="Which set of tensors to take, where a file of torch holds several."),
+    typer.Option("--entry", metavar="NAME", help="State dict to read from a torch file that contains several."),
 ]
 FromOption = Annotated[
-    str | None, typer.Option("--from", metavar="PROFILE", help="The naming profile of FILE. Default: the spec's names.")
+    str | None,
+    typer.Option("--from", metavar="PROFILE", help="Naming profile of FILE. Default: the names of the spec."),
 ]
 ClassesOption = Annotated[
     Classes | None,
-    typer.Option(
-        "--classes", help="For another number of classes: a new classifier, or keep the classes that both have."
-    ),
+    typer.Option("--classes", help="For another number of classes: a new classifier, or keep shared classes."),
 ]
 InChannelsOption = Annotated[
     InChannels | None,
     typer.Option("--in-channels", help="For another number of input channels: sum them to one, or repeat them."),
 ]
-SeedOption = Annotated[int, typer.Option(help="Seed of what is new.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of new tensors.")]
 
 
 @command
@@ -69,7 +68,7 @@ def inspect(
     file: FileArgument,
     spec: Annotated[
         str | None,
-        typer.Argument(metavar="[SPEC]", help="A spec or a name of the zoo, to compare with.", show_default=False),
+        typer.Argument(metavar="[SPEC]", help="Spec file or zoo network to compare with.", show_default=False),
     ] = None,
     source: FromOption = None,
     entry: EntryOption = None,
@@ -77,7 +76,7 @@ def inspect(
     as_json: JsonOption = False,
     format: FormatOption = Format.text,
 ) -> None:
-    """List the tensors of a file; with a SPEC, what does not fit it."""
+    """List the tensors of a file, or with SPEC those that do not fit it."""
     from rescompile.diagnostics.errors import UsageError
     from rescompile.weights import checkpoints
     from rescompile.weights.key_matching import misfits
@@ -85,7 +84,7 @@ def inspect(
     _in_order("weights inspect", file, *(() if spec is None else (spec,)))
     if spec is None:
         if source is not None or set:
-            raise UsageError(Diagnostic("E0802", "--from and --set take a SPEC"))
+            raise UsageError(Diagnostic("E0802", "--from and --set apply only with a SPEC"))
         checkpoint = _read(file, entry)
         if as_json:
             print_json(_listed(checkpoint))
@@ -117,7 +116,7 @@ def convert(
     source: FromOption = None,
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="PROFILE", help="The naming profile to write. Default: the spec's names."),
+        typer.Option("--to", metavar="PROFILE", help="Naming profile to write. Default: the names of the spec."),
     ] = None,
     classes: ClassesOption = None,
     in_channels: InChannelsOption = None,
@@ -128,7 +127,7 @@ def convert(
     as_json: JsonOption = False,
     format: FormatOption = Format.text,
 ) -> None:
-    """Write weights as safetensors that fit a spec: other names, another number of classes or input channels."""
+    """Write weights that fit a spec: other names, classes or input channels."""
     from rescompile.weights import safetensors_file
     from rescompile.weights.transfer import convert
 
@@ -137,16 +136,16 @@ def convert(
     _not_over(file, output, force)
     _, network = elaborated(spec, set)
     checkpoint = _read(file, entry, network)
-    held = _profile(source).to_ours(checkpoint.tensors, network) if source else checkpoint.tensors
-    done = convert(held, network, file, classes, in_channels, seed)
+    tensors = _profile(source).to_ours(checkpoint.tensors, network) if source else checkpoint.tensors
+    done = convert(tensors, network, file, classes, in_channels, seed)
     _write(done, network, _profile(to) if to else None, output, force, as_json)
 
 
 @command
 def transfer(
     file: FileArgument,
-    old: Annotated[str, typer.Argument(metavar="OLD", help="The spec or the name of the zoo that FILE is of.")],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="The edited spec, to which --set applies.")],
+    old: Annotated[str, typer.Argument(metavar="OLD", help="Spec file or zoo network that FILE belongs to.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Edited spec; --set applies to it.")],
     output: OutputOption,
     classes: ClassesOption = None,
     in_channels: InChannelsOption = None,
@@ -157,7 +156,7 @@ def transfer(
     as_json: JsonOption = False,
     format: FormatOption = Format.text,
 ) -> None:
-    """Write the weights of one spec for an edited one: what its blocks share is kept, the rest is new."""
+    """Write the weights of one spec for an edited one; what both share is kept."""
     from rescompile.weights import checkpoints, safetensors_file
     from rescompile.weights.key_matching import misfits
     from rescompile.weights.transfer import transfer
@@ -168,28 +167,28 @@ def transfer(
     (_, before), (_, after) = elaborated(old, None), elaborated(new, set)
     checkpoint = _read(file, entry, before)
     swapped = misfits(checkpoint.tensors, before) and not misfits(checkpoint.tensors, after)
-    advice = f"it fits {after.name}, and the spec that FILE is of comes before the edited one" if swapped else None
+    advice = f"it fits {after.name}; OLD, the spec of FILE, comes before NEW" if swapped else None
     checkpoints.check(checkpoint.tensors, before, file, advice)
     done = transfer(checkpoint.tensors, before, after, classes, in_channels, seed)
     _write(done, after, None, output, force, as_json)
 
 
 def _in_order(command: str, *given: str) -> None:
-    """Raises UsageError where weights are not named first. Specs in the wrong order show in weights that do not fit."""
+    """Raise UsageError if FILE does not come first. Specs in the wrong order show up as weights that do not fit."""
     from rescompile.diagnostics.errors import UsageError
     from rescompile.files import file_types
 
     files = [name for name in given if file_types.kind(name) is file_types.WEIGHTS]
     if len(files) == 1 and given[0] != files[0] and file_types.kind(given[0]) in (file_types.SPEC, None):
         words = [*files, *(name for name in given if name != files[0])]
-        help = f"rescompile {command} {shlex.join(words)}"
-        raise UsageError(Diagnostic("E0802", f"{files[0]} is a file of weights, which come first", help=help))
+        help = f"use rescompile {command} {shlex.join(words)}"
+        raise UsageError(Diagnostic("E0802", f"{files[0]} contains weights and must be the first argument", help=help))
 
 
 def _not_over(file: str, output: Path, force: bool) -> None:
-    """Raises OutputError where what is read would be written over, which a file of ours would be without a word."""
+    """Raise OutputError if the output is the input, which would be overwritten without asking if rescompile wrote it."""
     if not force and output.exists() and Path(file).exists() and output.samefile(file):
-        message = f"-o {output} is the file of weights itself"
+        message = f"-o {output} is the input file"
         raise OutputError(Diagnostic("E1001", message, help="use --force to overwrite it, or -o for another file"))
 
 
@@ -204,7 +203,7 @@ def _read(file: str, entry: str | None, network: Network | None = None) -> Check
 
 
 def _profile(name: str) -> Profile:
-    """The profile of a name; what else one should know of it is said."""
+    """Return the profile of a name, after printing its note."""
     from rescompile.weights import profiles
 
     profile = profiles.load(name)

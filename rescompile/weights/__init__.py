@@ -3,10 +3,10 @@ weights are written.
 
     mapping            the mapping
     drawing            new weights by the initialisation rules
-    checkpoints        reads a checkpoint of any format, and takes off what wrappers add
-    tensors            a tensor of a checkpoint, read when asked for
+    checkpoints        a checkpoint of any format, without the prefixes of wrappers
+    tensors            a tensor of a checkpoint, read on demand
     *_file, *_checkpoint, hdf5, numpy_files     one file format each
-    key_matching       matches checkpoint keys to parameters
+    key_matching       checkpoint keys and the parameters of a network
     profiles           the names of other libraries
     adaptation         another number of classes or of input channels
     transfer           weights of one spec for an edited one

@@ -1,4 +1,4 @@
-"""Weights adapted to another number of classes or of input channels; nothing is done that was not asked for."""
+"""Weights adapted to another number of classes or of input channels, as far as options ask for it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STATUSES: tuple[Status, ...] = ("kept", "adapted", "new")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What became of one tensor of the network: `source` is its name in the old weights, `how` what was done to it."""
+    """The origin of one tensor of the network: `source` is its name in the old weights, `how` what changed."""
 
     name: str
     status: Status
@@ -34,36 +34,33 @@ class Line:
 def adapted(
     tensors: Mapping[str, Tensor], network: Network, classes: str | None, in_channels: str | None, seed: int
 ) -> tuple[dict[str, Tensor], dict[str, Line]]:
-    """The tensors with those of classifiers and of the first convolutions adapted, and a line for each of these.
+    """Return the tensors with those of classifiers and first convolutions adapted, and a line for each of these.
 
-    `classes` is `new` (a new classifier) or `keep` (classes keep their numbers, any further ones are new); `in_channels` is
-    `sum` or `repeat`, as timm does. Raises UsageError for an option that finds nothing to adapt, and CheckFailed for an
-    adaptation that cannot be made.
+    `classes` is `new` (a new classifier) or `keep` (classes keep their indices, further ones are new); `in_channels` is `sum`
+    or `repeat`, as in timm. Raises UsageError for an option without effect, and CheckFailed for an impossible adaptation.
     """
-    made, lines = dict(tensors), dict[str, Line]()
+    result, lines = dict(tensors), dict[str, Line]()
     ways: tuple[tuple[str, str | None, Adapter, Iterable[tuple[str, Op]]], ...] = (
         ("classes", classes, partial(_classes, fresh=draw(network, seed)), heads(network)),
         ("in-channels", in_channels, _channels, entries(network)),
     )
-    for option, word, adapt, ops in ways:
-        if word is None:
+    for option, value, adapt, ops in ways:
+        if value is None:
             continue
-        before = len(lines)
+        adapted_before = len(lines)
         for path, op in ops:
             own = {f"{path}.{parameter.name}": parameter for parameter in op.kind.parameters(op.input)}
             for name, parameter in own.items():
-                if name in made and (done := adapt(name, made[name], parameter.shape, word)):
-                    made[name], lines[name] = done
-        if len(lines) == before:
-            message = (
-                f"--{option} {word} finds nothing to adapt: the shapes are those of {network.name}, or differ otherwise"
-            )
+                if name in result and (change := adapt(name, result[name], parameter.shape, value)):
+                    result[name], lines[name] = change
+        if len(lines) == adapted_before:
+            message = f"--{option} {value} has nothing to adapt: shapes equal those of {network.name} or differ in another way"
             raise UsageError(Diagnostic("E0802", message))
-    return made, lines
+    return result, lines
 
 
-#: From name, old tensor, wanted shape and the option's word to the new tensor and its line; None where they differ
-#: otherwise, or not at all.
+#: Returns the new tensor and its line from a name, the old tensor, the wanted shape and the value of the option; None if the
+#: shapes are equal, or differ in another way.
 Adapter = Callable[[str, Tensor, Shape, str], "tuple[Tensor, Line] | None"]
 
 
@@ -87,8 +84,8 @@ def _channels(name: str, old: Tensor, wanted: Shape, word: str) -> tuple[Tensor,
         return None
     were, are = old.shape[1], wanted[1]
     if word == "sum" and are != 1:
-        message = f"{name} has {were} input channels, and the network {are}: 'sum' makes one of them"
-        raise CheckFailed(Diagnostic("E0702", message, help="--in-channels repeat"))
+        message = f"--in-channels sum gives one input channel, but {name} needs {are} (it has {were})"
+        raise CheckFailed(Diagnostic("E0702", message, help="use --in-channels repeat"))
     how = f"{were} input channels summed" if word == "sum" else f"{were} input channels repeated to {are}"
     make = partial(_summed, old) if word == "sum" else partial(_repeated, old, are)
     return replace(old, shape=wanted, make=make), Line(name, "adapted", name, how)
@@ -105,20 +102,20 @@ def _rows(old: Tensor, fresh: Callable[[], Array], kept: int) -> Array:
 
 
 def _summed(old: Tensor) -> Array:
-    """For a grey image: the same answer as for that image in every channel."""
+    """Return one input channel, which gives for a grey image what the old ones gave for its copies."""
     return np.asarray(old.make().sum(axis=1, keepdims=True))
 
 
 def _repeated(old: Tensor, channels: int) -> Array:
-    """The channels over and over, scaled so that inputs of the same size give outputs of the same size."""
+    """Return the channels repeated in order, scaled so that outputs keep their magnitude."""
     value = old.make()
     repeated: Array = value[:, np.arange(channels) % value.shape[1]] * np.float32(value.shape[1] / channels)
     return repeated
 
 
 def heads(network: Network) -> Iterator[tuple[str, Op]]:
-    """The classifiers: the last op with parameters, if it is a linear layer or a convolution, of the network itself and of
-    each side branch."""
+    """Yield the classifiers of the network and of each side branch: the last op with parameters, if it is a linear layer or a
+    convolution."""
     owners = [("", network.root), *((p, n.child) for p, n in walk(network.root) if isinstance(n, Side))]
     for path, node in owners:
         ops = [(name, op) for name, op in _ops(node, path) if op.kind.parameters(op.input)]
@@ -127,14 +124,14 @@ def heads(network: Network) -> Iterator[tuple[str, Op]]:
 
 
 def _ops(node: Node, path: str) -> list[tuple[str, Op]]:
-    """The ops of a node, but for those of its side branches."""
+    """Return the ops of a node without those of its side branches."""
     ops: list[tuple[str, Op]] = []
     thread(node, None, ThreadRules(lambda name, op, _: ops.append((name, op)), merge=lambda *_: None), path)
     return ops
 
 
 def entries(network: Network) -> list[tuple[str, Op]]:
-    """The convolutions that see the image: those before which there is nothing that owns parameters."""
+    """Return the convolutions that see the image: those without a merge or an op with parameters before them."""
     found: list[tuple[str, Op]] = []
 
     def op(path: str, op: Op, is_image: bool) -> bool:
@@ -149,7 +146,9 @@ def entries(network: Network) -> list[tuple[str, Op]]:
         op,
         merge=lambda *_: False,
         side=side,
-        split=lambda _, node, is_image: [is_image and not node.split] * len(node.branches),  # else some channels only
+        split=lambda _, node, is_image: (
+            [is_image and not node.split] * len(node.branches)
+        ),  # a branch of a split sees only some channels
     )
     thread(network.root, True, rules)
     return found

@@ -20,9 +20,10 @@ from rescompile.weights.mapping import Array, Weights
 
 
 def draw(network: Network, seed: int = 0) -> Weights:
-    """New weights by the init rules of the network. `seed` is a whole number from 0. Raises UsageError for another."""
+    """Return new weights by the initialisation rules of the network. Raises UsageError if `seed` is not an integer from 0 to
+    2^64 - 1."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 64:
-        raise UsageError(Diagnostic("E0802", f"a seed is a whole number from 0 to 2^64 - 1, and this is {seed!r}"))
+        raise UsageError(Diagnostic("E0802", f"seed must be an integer from 0 to 2^64 - 1, but is {seed!r}"))
 
     return Weights({name: partial(_draw, name, parameter, seed) for name, parameter in parameters(network)}, seed)
 
@@ -47,7 +48,7 @@ def _normal(fan: Callable[[Parameter], int]) -> Callable[[np.random.Generator, P
 
 
 def _torch_default(generator: np.random.Generator, parameter: Parameter) -> Array:
-    """torch's own rule for weights and biases: uniform within 1 / sqrt(fan_in)."""
+    """PyTorch's own rule for weights and biases: uniform within 1 / sqrt(fan_in)."""
     bound = np.float32(1 / math.sqrt(parameter.fan_in))
     values = generator.random(parameter.shape, np.float32)
     values *= 2 * bound

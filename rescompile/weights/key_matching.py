@@ -19,7 +19,7 @@ STATUSES = ("differs", "missing", "unexpected", "other type")
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """A tensor that a checkpoint and a network do not agree on; `found` and `wanted` are its shapes there and here."""
+    """A tensor in which a checkpoint and a network differ; `found` and `wanted` are its shapes in the file and in the network."""
 
     name: str
     status: Literal["differs", "missing", "unexpected", "other type"]
@@ -29,32 +29,35 @@ class Misfit:
 
     def __str__(self) -> str:
         shape = list((self.wanted if self.found is None else self.found) or ())
-        more = {"differs": f" instead of {list(self.wanted or ())}", "other type": f" of {self.dtype}"}
+        more = {"differs": f" instead of {list(self.wanted or ())}", "other type": f" with type {self.dtype}"}
         return f"{self.status:<10}  {self.name}  {shape}{more.get(self.status, '')}"
 
 
 def from_arrays(arrays: Mapping[str, Any], network: Network) -> Weights:
-    """Weights from arrays in memory, such as a state_dict, wherever its tensors are. Raises CheckFailed with every name, shape
-    or type that does not fit, by the rules of `fitted`, and UsageError for what is no array."""
-    made = {name: _in_memory(name, array) for name, array in arrays.items()}
-    return fitted({name: Tensor.of(array) for name, array in made.items()}, network, "what was given")
+    """Return weights from arrays in memory, such as a state dict on any device.
+
+    Raises CheckFailed with every name, shape or type that does not fit, by the rules of `fitted`, and UsageError for a value
+    that is not an array.
+    """
+    tensors = {name: Tensor.of(_array(name, value)) for name, value in arrays.items()}
+    return fitted(tensors, network, "the mapping of weights")
 
 
-def _in_memory(name: str, value: Any) -> Array:
-    """The array that somebody gave, who may have tensors of torch: numpy takes none that are trained or on another device,
-    and none of bfloat16."""
+def _array(name: str, value: Any) -> Array:
+    """Return a value as an array. numpy does not convert torch tensors that require gradients, are on another device, or are
+    bfloat16, so these are converted first."""
     try:
         if hasattr(value, "detach"):
             value = value.detach().cpu()
             value = value.float() if str(value.dtype) == "torch.bfloat16" else value
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        message = f"the weight '{clipped(name)}' is no array: {str(error).splitlines()[0]}"
+        message = f"the weight '{clipped(name)}' is not an array: {str(error).splitlines()[0]}"
         raise UsageError(Diagnostic("E0802", message)) from None
 
 
 def fitted(tensors: Mapping[str, Tensor], network: Network, what: str) -> Weights:
-    """The weights that a network is given by tensors, which must be all of its own and nothing else.
+    """Return the tensors as the weights of a network: they must be all its parameters and nothing else.
 
     Counters (`num_batches_tracked`) may be missing. Raises CheckFailed with every name, shape or type that does not fit;
     `what` is the subject of that message.
@@ -65,7 +68,7 @@ def fitted(tensors: Mapping[str, Tensor], network: Network, what: str) -> Weight
 
 
 def misfits(tensors: Mapping[str, Tensor], network: Network) -> list[Misfit]:
-    """What does not fit: tensors of another shape, missing, not of the network, of a type that float32 cannot hold."""
+    """Return what does not fit: tensors with another shape, missing or unexpected ones, and types that float32 cannot represent."""
     wanted = dict(parameters(network))
     both = [(name, tensor, wanted[name]) for name, tensor in tensors.items() if name in wanted]
     return [
@@ -81,7 +84,7 @@ def misfits(tensors: Mapping[str, Tensor], network: Network) -> list[Misfit]:
 
 
 def refuse(rows: list[Misfit], network: Network, what: str, help: str | None = None) -> None:
-    """Raise CheckFailed with misfits in one table, if there are any."""
+    """Raise CheckFailed with all misfits in one table, if there are any."""
     if not rows:
         return
     listed = "".join(f"\n  {row}" for row in rows[:20]) + (f"\n  and {len(rows) - 20} more" if len(rows) > 20 else "")
@@ -90,15 +93,15 @@ def refuse(rows: list[Misfit], network: Network, what: str, help: str | None = N
 
 
 def counted(rows: list[Misfit]) -> str:
-    """How many misfits there are of each kind, as a sentence has it."""
+    """Return the number of misfits by status as a phrase: `2 differ, 12 unexpected`."""
     numbers = {status: sum(row.status == status for row in rows) for status in STATUSES}
-    words = {"differs": "differ", "other type": "of another type"}
+    words = {"differs": "differ", "other type": "with another type"}
     return ", ".join(f"{number} {words.get(status, status)}" for status, number in numbers.items() if number)
 
 
 def _near(rows: list[Misfit]) -> str | None:
-    """What may be meant by a name that is not wanted; or what to do about types."""
+    """Return the help for misfits: the missing name closest to an unexpected one, or what to do about types."""
     if all(row.status == "other type" for row in rows):
-        return f"convert them to float32 first: only {one_of(FLOATS)} are taken as they are"
+        return f"convert them to float32 first; a parameter must be {one_of(FLOATS)}"
     missing = [row.name for row in rows if row.status == "missing"]
     return next((nearest(row.name, missing) for row in rows if row.status == "unexpected" and missing), None)

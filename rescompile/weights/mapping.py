@@ -11,15 +11,15 @@ from typing import Any
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-#: Arrays that are drawn ahead of the one being written hold at most so many bytes.
+#: The most bytes in arrays that are made ahead of the one being written.
 AHEAD = 32 << 20
-#: An array of fewer bytes is made where it is used: handing it to a thread would take longer.
+#: An array with fewer bytes is made by the caller: handing it to a thread would take longer.
 SMALL = 16 << 10
 
 
 class Weights(Mapping[str, Array]):
-    """Arrays by parameter name, each made anew when asked for. `seed` is the one that they were drawn from, None where they
-    were given."""
+    """Arrays by parameter name, each computed anew on access. `seed` is the one that they were drawn from, or None for weights
+    that were given."""
 
     def __init__(self, makers: Mapping[str, Callable[[], Array]], seed: int | None = None) -> None:
         self._makers = dict(makers)
@@ -38,7 +38,7 @@ class Weights(Mapping[str, Array]):
         return len(self._makers)
 
     def replaced(self, makers: Mapping[str, Callable[[], Array]], dropped: Iterable[str] = ()) -> Weights:
-        """These weights with some made differently and some left out; what a pass does to them."""
+        """Return these weights with some makers replaced and some names dropped, as a pass changes them."""
         gone = set(dropped)
         kept = {name: make for name, make in self._makers.items() if name not in gone}
         return Weights({**kept, **makers}, self.seed)
@@ -46,7 +46,7 @@ class Weights(Mapping[str, Array]):
     def in_order(
         self, names: Iterable[str], sizes: Callable[[str], int], threads: int | None = None
     ) -> Iterator[Array]:
-        """The arrays of `names` in order, made on several threads but never far ahead of their use."""
+        """Yield the arrays of `names` in order; several threads make them, but never far ahead of their use."""
         workers = threads or os.cpu_count() or 1
         pending: deque[tuple[int, Callable[[], Array]]] = deque()
         ahead = 0

@@ -1,4 +1,4 @@
-"""Reads an array of one of numpy's .npy files, and writes several as an .npz."""
+"""Arrays in files of numpy: one is read from a .npy file, several are written to an .npz archive."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rescompile.files.output import check_ours, write_bytes
 from rescompile.weights.mapping import Array
 
 SUFFIX = ".npz"
-#: How files begin: one array, an archive of arrays, and one that holds none.
+#: The first bytes of a file with one array, and of an archive with arrays or without any.
 _ONE, _SEVERAL = b"\x93NUMPY", (b"PK\x03\x04", b"PK\x05\x06")
 
 
 class Unreadable(Exception):
-    """A file that is no array; the message says why, without naming it, and `help` what to do."""
+    """A file is not an array. The message gives the reason without the name of the file, `help` what to do."""
 
     def __init__(self, message: str, help: str | None = None) -> None:
         super().__init__(message)
@@ -28,34 +28,34 @@ class Unreadable(Exception):
 
 
 def read(path: Path, mapped: bool = False) -> Array:
-    """The array of a .npy file, mapped where one wants it a piece at a time; such a file can run no code. Raises Unreadable."""
+    """Return the array of a .npy file, memory-mapped on request. Pickled objects are refused. Raises Unreadable."""
     try:
         with path.open("rb") as file:
             start = file.read(len(_ONE))
     except OSError as error:
         raise Unreadable(f"it cannot be read: {error.strerror}") from None
     if start.startswith(_SEVERAL):
-        help = "numpy.save writes one of them into a .npy file"
-        raise Unreadable("an archive holds several arrays, and a .npy file one", help)
+        help = "save one of its arrays with numpy.save"
+        raise Unreadable("this is an archive of arrays, not a .npy file", help)
     if start != _ONE:
-        what = "an empty file" if not start else "no .npy file, by how it begins"
-        raise Unreadable(f"this is {what}", "numpy.save writes an array into a .npy file")
+        what = "is an empty file" if not start else "does not begin like a .npy file"
+        raise Unreadable(f"it {what}", "save an array with numpy.save")
     try:
         array: Array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except MemoryError:
         raise
-    except Exception as error:  # the header is a literal of Python, and what parses it raises nearly anything
+    except Exception as error:  # the header is a Python literal, and its parser raises nearly anything
         if "object" in str(error).lower():
-            raise Unreadable("its array holds objects, and no numbers") from None
+            raise Unreadable("its array contains objects, not numbers") from None
         first, _, _ = str(error).partition("\n")
         raise Unreadable(f"the .npy file is broken: {first}") from None
     return array
 
 
 def check(path: Path, force: bool = False) -> None:
-    """Refuse at once what could not be written after all the work. Raises UsageError and OutputError."""
+    """Refuse early a path that could not be written after all the work. Raises UsageError and OutputError."""
     if path.suffix != SUFFIX:
-        raise UsageError(Diagnostic("E0802", f"{path}: arrays are written to a file that ends in {SUFFIX}"))
+        raise UsageError(Diagnostic("E0802", f"{path}: the name of a file of arrays must end in {SUFFIX}"))
     if not path.parent.is_dir():
         raise OutputError(Diagnostic("E1002", f"the folder {path.parent} does not exist"))
     check_ours(path, force)

@@ -22,12 +22,12 @@ from rescompile.weights.mapping import Array
 from rescompile.weights.tensors import Tensor
 
 SUFFIX = ".safetensors"
-#: By the type of a parameter: what safetensors calls it, and how its values are written.
+#: By the type of a parameter: its name in safetensors, and how its values are written.
 DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {"float32": ("F32", np.dtype("<f4")), "int64": ("I64", np.dtype("<i8"))}
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name; values are read when asked for. Raises UsageError for another file."""
+    """Return the tensors of a safetensors file by name; their values are read on demand. Raises UsageError for another file."""
     shown = os.fspath(path)
     from safetensors import SafetensorError, safe_open
 
@@ -54,7 +54,7 @@ def _stored(handle: Any, name: str) -> Array:
 
 
 def _starts(path: str) -> dict[str, int]:
-    """Where the values of each tensor begin in a safetensors file."""
+    """Return the offset of the values of each tensor in a safetensors file."""
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
@@ -62,15 +62,15 @@ def _starts(path: str) -> dict[str, int]:
 
 
 def _halves(path: str, start: int, shape: tuple[int, ...]) -> Array:
-    """A tensor of bfloat16, which numpy does not know: its values are the upper halves of float32."""
+    """Return a bfloat16 tensor as float32. numpy has no bfloat16; its values are the upper halves of float32."""
     halves = np.fromfile(path, "<u2", math.prod(shape), offset=start)
     return (halves.astype(np.uint32) << 16).view(np.float32).reshape(shape)
 
 
 def check_name(path: Path) -> None:
-    """Raise UsageError for an output that is not called a safetensors file: every reader goes by the ending."""
+    """Raise UsageError for an output without the suffix of safetensors files, by which every reader recognises them."""
     if path.suffix != SUFFIX:
-        raise UsageError(Diagnostic("E0802", f"-o {path}: weights are written to a file that ends in {SUFFIX}"))
+        raise UsageError(Diagnostic("E0802", f"-o {path}: the name of a file of weights must end in {SUFFIX}"))
 
 
 def write(
@@ -80,7 +80,8 @@ def write(
     path: Path,
     force: bool = False,
 ) -> int:
-    """Write arrays (see `file`), and say how many bytes that took. Raises OutputError; the previous file then stays."""
+    """Write arrays (see `file`) and return the size of the file in bytes. Raises OutputError and leaves the previous file
+    unchanged."""
     check_name(path)
     check_folder(path)
     made = file(arrays, kinds, network, path.name)
@@ -89,8 +90,8 @@ def write(
 
 
 def file(arrays: Mapping[str, Array], kinds: Mapping[str, tuple[str, Shape]], network: Network, name: str) -> File:
-    """A safetensors file of arrays, which are made while it is written; `kinds` says of each, by its name in the file, the
-    type and the shape that it has there. The file records the network that they are of."""
+    """Return a safetensors file of arrays, which are made while it is written; `kinds` maps each name in the file to the type
+    and the shape there. The metadata records the network."""
     header, size = _header(kinds, network)
 
     def values() -> Iterator[Chunk]:
@@ -103,8 +104,8 @@ def file(arrays: Mapping[str, Array], kinds: Mapping[str, tuple[str, Shape]], ne
 
 
 def _header(kinds: Mapping[str, tuple[str, Shape]], network: Network) -> tuple[bytes, int]:
-    """The bytes before the values, and the size of the whole file."""
-    # `format` is asked for by libraries that load tensors for torch; without it, some refuse the file.
+    """Return the bytes before the values, and the size of the whole file."""
+    # Some libraries that load tensors for torch refuse a file without `format`.
     facts = {"generator": "rescompile", "format": "pt", "network": network.name, "sha256": network.sha256}
     entries: dict[str, object] = {"__metadata__": facts}
     end = 0
@@ -113,5 +114,5 @@ def _header(kinds: Mapping[str, tuple[str, Shape]], network: Network) -> tuple[b
         start, end = end, end + form.itemsize * math.prod(shape)
         entries[name] = {"dtype": word, "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # so that the values are aligned, as safetensors itself does
+    text += b" " * (-len(text) % 8)  # aligns the values, as safetensors itself does
     return struct.pack("<Q", len(text)) + text, 8 + len(text) + end

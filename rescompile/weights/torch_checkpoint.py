@@ -1,6 +1,6 @@
-"""Reads what `torch.save` wrote, through `weights_only=True`: a checkpoint can run no code.
+"""Torch checkpoints, read with `weights_only=True`, so that a file cannot run code.
 
-Imports torch, so `checkpoints` loads it only for such a file.
+This module imports torch, so `checkpoints` imports it for torch files only.
 """
 
 from __future__ import annotations
@@ -18,50 +18,50 @@ from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped
 from rescompile.weights.mapping import Array
 from rescompile.weights.tensors import Tensor
 
-#: Types by the names that safetensors has for them; others keep torch's.
+#: The types of safetensors by those of torch; other types keep torch's name.
 DTYPES = {
     torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
-#: How deep mappings are looked into: a checkpoint, its wrapper, and what a wrapper holds.
+#: The depth to which mappings are searched: a checkpoint, its wrapper, and the entries of a wrapper.
 DEPTH = 3
-#: What in torch's messages says which object was refused.
+#: The part of torch's messages that names the refused object.
 _REFUSED = re.compile(r"(?:GLOBAL|[Uu]nsupported (?:operand|class)) (\S+)")
 
 
 def read(path: Path) -> Any:
-    """What a checkpoint holds, with a Tensor for each of torch's. Raises UsageError if it is refused."""
+    """Return the content of a checkpoint with a Tensor for each tensor of torch. Raises UsageError if torch refuses it."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the pickle protocol, which is either read or refused
-            held = torch.load(path, map_location="cpu", weights_only=True)
+            warnings.simplefilter("ignore")  # the pickle protocol is either read or refused
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile or broken pickle raises anything
         raise UsageError(_refusal(path, str(error))) from None
-    return _plain(held, DEPTH)
+    return _plain(content, DEPTH)
 
 
 def _refusal(path: Path, message: str) -> Diagnostic:
-    """What torch says in many lines, among them the advice to load the file without protection."""
+    """Return a short refusal: torch's own message has many lines, among them the advice to load the file unsafely."""
     refused = _REFUSED.search(message)
     if "TorchScript" in message:
-        why = "is a TorchScript program, no checkpoint"
+        why = "is a TorchScript program, not a checkpoint"
     elif refused is None:
-        return Diagnostic("E0803", f"{path} is no checkpoint of torch, or a damaged one")
+        return Diagnostic("E0803", f"{path} is not a torch checkpoint, or is damaged")
     elif refused[1].isdigit():
-        why = "is a pickle that torch did not write, and weights_only=True refuses it"
+        why = "is a pickle that torch did not write; weights_only=True refuses it"
     else:
-        why = f"holds more than tensors, and weights_only=True refuses it: {clipped(refused[1])}"
-    help = "save the tensors alone, torch.save(model.state_dict(), path), where you trust the file; or use safetensors"
+        why = f"contains more than tensors, which weights_only=True refuses: {clipped(refused[1])}"
+    help = "if you trust the file, save its tensors alone with torch.save(model.state_dict(), path), or use safetensors"
     return Diagnostic("E0803", f"{path} {why}", help=help)
 
 
 def _plain(value: Any, depth: int) -> Any:
     if isinstance(value, torch.Tensor):
         value = value.detach()
-        # What has a type of its own fits no network, and is no array of numpy: it is never made.
-        kind = DTYPES.get(value.dtype, str(value.dtype)) if value.layout is torch.strided else str(value.layout)
-        kind = "meta" if value.is_meta else kind
-        return Tensor(tuple(value.shape), kind, partial(_array, value))
+        # A tensor with another layout or on the meta device fits no network and is never converted.
+        dtype = DTYPES.get(value.dtype, str(value.dtype)) if value.layout is torch.strided else str(value.layout)
+        dtype = "meta" if value.is_meta else dtype
+        return Tensor(tuple(value.shape), dtype, partial(_array, value))
     if isinstance(value, Mapping) and depth > 0:
         return {key: _plain(inner, depth - 1) for key, inner in value.items()}
     return value

@@ -1,6 +1,6 @@
-"""Weights for a network that they were not made for: another number of classes, other input channels, an edited spec.
+"""Weights for a network that they were not trained for: another number of classes, other input channels, an edited spec.
 
-Everything that is done to a tensor is a Line of the report, and nothing is done that was not asked for.
+Every change of a tensor is a Line of the result, and nothing changes that options do not ask for.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from rescompile.weights.tensors import FLOATS, Tensor
 
 @dataclass(frozen=True, slots=True)
 class Transferred:
-    """All weights of a network and what became of each; how many were widened to float32, by their type; the old tensors
-    that found no place; and how many blocks became another one, by the names of both."""
+    """All weights of a network with a line for each; the number of tensors widened to float32 by type; the old tensors that are
+    not used; and the number of blocks that became another one, by the names of both."""
 
     weights: Weights
     lines: tuple[Line, ...]
@@ -38,29 +38,29 @@ class Transferred:
 def convert(
     tensors: Mapping[str, Tensor], network: Network, what: str, classes: str | None, in_channels: str | None, seed: int
 ) -> Transferred:
-    """Weights from tensors that are named as the network's, adapted as far as was asked for.
+    """Return weights from tensors with the names of the network, adapted as far as options ask for it.
 
-    Raises CheckFailed with all that does not fit then; `what` is the subject of that message.
+    Raises CheckFailed with everything that still does not fit; `what` is the subject of that message.
     """
-    made, lines = adapted(tensors, network, classes, in_channels, seed)
-    checkpoints.check(made, network, what, _advice(misfits(made, network), network))
-    return _completed(made, lines, network, seed, {})
+    result, lines = adapted(tensors, network, classes, in_channels, seed)
+    checkpoints.check(result, network, what, _advice(misfits(result, network), network))
+    return _completed(result, lines, network, seed, {})
 
 
 def transfer(
     tensors: Mapping[str, Tensor], old: Network, new: Network, classes: str | None, in_channels: str | None, seed: int
 ) -> Transferred:
-    """Weights of one network for another by the identity of blocks (see `pairs`). What has no counterpart, or one of
-    another shape that nobody asked to adapt, is new. The tensors must fit the old network."""
+    """Return weights of one network for another by the identity of blocks (see `pairs`). A tensor is new if it has no
+    counterpart, or one with another shape that no option adapts. The tensors must fit the old network."""
     sources, changed = pairs(old, new)
     moved = {name: tensors[source] for name, source in sources.items() if source in tensors}
-    made, lines = adapted(moved, new, classes, in_channels, seed)
+    result, lines = adapted(moved, new, classes, in_channels, seed)
     other = {
         row.name: f"{_shape(row.found)} before, {_shape(row.wanted)} now"
-        for row in misfits(made, new)
+        for row in misfits(result, new)
         if row.found is not None
     }
-    kept = {name: tensor for name, tensor in made.items() if name not in other}
+    kept = {name: tensor for name, tensor in result.items() if name not in other}
     done = _completed(kept, lines, new, seed, other)
     named = tuple(replace(line, source=line.source and sources[line.name]) for line in done.lines)
     used = {line.source for line in named}
@@ -73,34 +73,34 @@ def _shape(shape: Shape | None) -> str:
 
 
 def _advice(rows: Sequence[Misfit], network: Network) -> str | None:
-    """The option that would adapt what does not fit, where one would."""
+    """Return the options that would adapt what does not fit, or None."""
     differing = {row.name.rpartition(".")[0] for row in rows if row.status == "differs"}
     options = (("--classes new or --classes keep", heads), ("--in-channels sum or --in-channels repeat", entries))
     helpful = [words for words, ops in options if differing & {path for path, _ in ops(network)}]
-    return f"{', and '.join(helpful)} adapts it" if helpful else None
+    return f"use {', and '.join(helpful)}" if helpful else None
 
 
 def _completed(
-    made: Mapping[str, Tensor], lines: Mapping[str, Line], network: Network, seed: int, why: Mapping[str, str]
+    given: Mapping[str, Tensor], lines: Mapping[str, Line], network: Network, seed: int, why: Mapping[str, str]
 ) -> Transferred:
-    """All tensors of a network: those that are made, in its types, and new ones for the rest."""
+    """Return all tensors of a network: the given ones in its types, and new ones for the rest."""
     fresh = draw(network, seed)
     makers: dict[str, Callable[[], Array]] = {}
     report: list[Line] = []
     for name, parameter in parameters(network):
-        if name in made:
-            makers[name] = partial(made[name].array, parameter.dtype)
+        if name in given:
+            makers[name] = partial(given[name].array, parameter.dtype)
             report.append(lines.get(name) or Line(name, "kept", name))
         else:
             makers[name] = partial(fresh.__getitem__, name)
             report.append(Line(name, "new", None, why.get(name, "")))
-    widened = Counter(tensor.dtype for tensor in made.values() if tensor.dtype in FLOATS and tensor.dtype != "F32")
+    widened = Counter(tensor.dtype for tensor in given.values() if tensor.dtype in FLOATS and tensor.dtype != "F32")
     return Transferred(Weights(makers), tuple(report), widened)
 
 
 @dataclass(slots=True)
 class Part:
-    """A scope of names that owns parameters: a row, a block, an op. Merges and what has no name are no scopes."""
+    """A scope of names with parameters: a row, a block, an op. Merges and nodes without names are not scopes."""
 
     name: str
     path: str
@@ -110,25 +110,25 @@ class Part:
 
     @property
     def signature(self) -> tuple[object, ...]:
-        """What two parts of different names must share to be the same."""
+        """The properties that two parts with different names share if they are the same."""
         own = tuple(self.shapes.items())
         return (self.kind, own, *((part.name, part.signature) for part in self.parts))
 
 
 def pairs(old: Network, new: Network) -> tuple[dict[str, str], Counter[tuple[str, str]]]:
-    """The tensors of two networks that belong together, names in the new one with their names in the old one; and how
-    many blocks with one name are another block in the new one.
+    """Return the tensors of two networks that correspond, as a mapping from new to old names; and how many blocks became
+    another block under the same name.
 
-    Named parts are the same if they have one name; those left over on both sides, if they are alike (one block, all shapes)
-    and come in the same order. Numbered ones the other way round: a block that is inserted moves the numbers of all that
-    follow. An op is only the same as one of its own kind.
+    Named parts correspond if their names are equal; the remaining ones, if they are alike (the same block and shapes) and in
+    the same order. For numbered parts likeness comes first, since an inserted block changes the numbers of all that follow.
+    Ops correspond only to ops of the same kind.
     """
     changed: Counter[tuple[str, str]] = Counter()
     return dict(_paired(_parts(old), _parts(new), changed)), changed
 
 
 def _parts(network: Network) -> list[Part]:
-    """The outermost parts of a network."""
+    """Return the outermost parts of a network."""
 
     def op(path: str, node: Op) -> list[Part]:
         shapes = {parameter.name: parameter.shape for parameter in node.kind.parameters(node.input)}
@@ -151,14 +151,14 @@ def _paired(old: Sequence[Part], new: Sequence[Part], changed: Counter[tuple[str
         after = [part for part in new if part.name.isdigit() is numbered]
         ways = (_alike, _namesakes) if numbered else (_namesakes, _alike)
         for way in ways:
-            found = way(before, after)
-            for a, b in found:
+            matches = way(before, after)
+            for a, b in matches:
                 yield from ((f"{b.path}.{name}", f"{a.path}.{name}") for name in b.shapes if name in a.shapes)
                 yield from _paired(a.parts, b.parts, changed)
                 if a.kind != b.kind:
                     changed[a.kind, b.kind] += 1
-            before = [part for part in before if not any(part is a for a, _ in found)]
-            after = [part for part in after if not any(part is b for _, b in found)]
+            before = [part for part in before if not any(part is a for a, _ in matches)]
+            after = [part for part in after if not any(part is b for _, b in matches)]
 
 
 def _namesakes(old: Sequence[Part], new: Sequence[Part]) -> list[tuple[Part, Part]]:
@@ -168,7 +168,7 @@ def _namesakes(old: Sequence[Part], new: Sequence[Part]) -> list[tuple[Part, Par
 
 
 def _alike(old: Sequence[Part], new: Sequence[Part]) -> list[tuple[Part, Part]]:
-    """The most parts with equal signatures that come in the same order, the first of several."""
+    """Return the longest common subsequence of parts by their signatures, the first if there are several."""
     numbers: dict[tuple[object, ...], int] = {}
     a, b = ([numbers.setdefault(part.signature, len(numbers)) for part in parts] for parts in (old, new))
     _, steps = align(a, b, lambda one, other: 0 if one == other else math.inf, lambda _: 1)

@@ -1,4 +1,4 @@
-"""What became of the tensors of a checkpoint, as lines of text."""
+"""The result of a conversion or a transfer as lines of text."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from rescompile.weights.transfer import Transferred
 
 
 def report(done: Transferred, limit: int = 40) -> Iterator[str]:
-    """What became of the tensors, for people; those that are kept under their names are only counted."""
+    """Yield the lines of the report. Tensors that are kept under their names are only counted."""
     kept = [line for line in done.lines if line.status == "kept" and line.source == line.name]
     yield f"kept     {_count(kept)}"
     yield from (f"widened  {number} tensors from {kind} to float32" for kind, number in done.widened.items())
     for (old, new), number in done.changed.items():
         places = "1 place" if number == 1 else f"{number} places"
-        yield f"changed  {old or 'no block'} to {new or 'no block'} in {places}: ops with one name and kind are kept"
-    told = [line for line in done.lines if line.status != "kept" or line.source != line.name]
-    counters = [line for line in told if line.status == "new" and line.name.endswith(".num_batches_tracked")]
+        yield f"changed  {old or 'no block'} to {new or 'no block'} in {places}: ops of equal name and kind are kept"
+    listed = [line for line in done.lines if line.status != "kept" or line.source != line.name]
+    counters = [line for line in listed if line.status == "new" and line.name.endswith(".num_batches_tracked")]
     if counters and len(counters) == sum(line.name.endswith(".num_batches_tracked") for line in done.lines):
         yield f"new      all {len(counters)} counters of norms (num_batches_tracked)"
-        told = [line for line in told if line not in counters]
+        listed = [line for line in listed if line not in counters]
     names = [line.name for line in done.lines]
-    rows = [row for status in STATUSES for row in _rows_of([line for line in told if line.status == status], names)]
+    rows = [row for status in STATUSES for row in _rows_of([line for line in listed if line.status == status], names)]
     every = [*done.left, *(line.source for line in done.lines if line.source)]
     rows += [f"left     {scope}  {count}" for scope, count in _scopes(done.left, every)]
     yield from rows[:limit]
     if len(rows) > limit:
-        yield f"and {len(rows) - limit} more lines; --json has them all"
+        yield f"and {len(rows) - limit} more lines (use --json for all)"
 
 
 def _rows_of(lines: Sequence[Line], names: Sequence[str]) -> Iterator[str]:
-    """A row for each tensor of which there is something to say, for each scope that moved, for each that met one fate."""
+    """Yield a row for each tensor with a remark, for each scope under another name, and for each other scope."""
     for (how, new, old), group in groupby(lines, lambda line: (line.how and (line.name, line.how), *_moved(line))):
         some = list(group)
         head = f"{some[0].status:<8} "
@@ -46,7 +46,7 @@ def _rows_of(lines: Sequence[Line], names: Sequence[str]) -> Iterator[str]:
 
 
 def _moved(line: Line) -> tuple[str, str]:
-    """The scopes by which the name of a tensor and that of its source differ."""
+    """Return the scopes in which the name of a tensor and that of its source differ."""
     if line.source in (None, line.name):
         return "", ""
     new, old = line.name.split("."), str(line.source).split(".")
@@ -56,7 +56,7 @@ def _moved(line: Line) -> tuple[str, str]:
 
 
 def _scopes(names: Iterable[str], every: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Names, gathered under the largest scopes that hold no other of `every`."""
+    """Yield names grouped under the largest scopes that contain no other name of `every`, with their number."""
     names, others = list(names), {*every} - {*names}
     mixed = {prefix for name in others for prefix in _prefixes(name)}
     for scope, inside in groupby(names, lambda name: next((p for p in _prefixes(name) if p not in mixed), name)):

@@ -164,8 +164,8 @@ def test_inspect_says_all_that_does_not_fit() -> None:
     }
     assert found["fits"] is False
     said = weights("inspect", "x.safetensors", path, code=1).stderr
-    assert "1 differ, 1 missing, 1 unexpected, 1 of another type" in said
-    assert "other type  fc.weight  [10, 4] of F64" in said
+    assert "1 differ, 1 missing, 1 unexpected, 1 with another type" in said
+    assert "other type  fc.weight  [10, 4] with type F64" in said
 
 
 def test_inspect_of_what_fits() -> None:
@@ -233,10 +233,10 @@ def test_wrappers_are_taken_off_and_named(wrapper: str, prefix: str) -> None:
     file = saved({"epoch": 3, wrapper: arrays, "optimizer": state}, "x.pth")
     result = weights("convert", file, path, "-o", "y.safetensors")
     assert same(load_file("y.safetensors"), drawn(path))
-    assert f"x.pth: the tensors are those of its '{wrapper}'; left out: epoch, optimizer" in result.stderr
+    assert f"x.pth: reading the entry '{wrapper}'; ignored: epoch, optimizer" in result.stderr
     for part in filter(None, prefix.split(".")):
-        assert f"'{part}.' is taken off all 3 names" in result.stderr
-    assert result.stderr.count("taken off") == prefix.count(".")
+        assert f"removed the prefix '{part}.' of" in result.stderr
+    assert result.stderr.count("from all 3 keys") == prefix.count(".")
 
 
 def test_a_network_whose_names_begin_so() -> None:
@@ -244,7 +244,7 @@ def test_a_network_whose_names_begin_so() -> None:
     path = spec(network=[{"module": [{"conv1": CONV}, {"pool": LAST[0]}, {"flat": LAST[1]}, LAST[2]]}])
     assert all(name.startswith("module.") for name in drawn(path))
     result = weights("inspect", saved(drawn(path)), path)
-    assert "taken off" not in result.stderr
+    assert "removed" not in result.stderr
 
 
 def test_several_sets_of_tensors() -> None:
@@ -263,7 +263,7 @@ def test_what_is_no_tensor_is_left_out_with_a_word() -> None:
     """A number beside the tensors is not one of them."""
     path = spec()
     result = weights("inspect", saved({**drawn(path), "epoch": 3}), path)
-    assert "left out, since they are no tensors: epoch (int)" in result.stderr
+    assert "ignored, since they are not tensors: epoch (int)" in result.stderr
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
@@ -312,7 +312,7 @@ def test_other_types_are_told_as_what_they_are(kind: str, name: str) -> None:
     for command in (["inspect", "x.pth", path], ["convert", "x.pth", path, "-o", "y.safetensors"]):
         said = weights(*command, code=1).stderr
         assert "does not fit" in said
-        assert ": 1 of another type" in said
+        assert ": 1 with another type" in said
         word = {"int8": "I8", "sparse": "torch.sparse_coo"}.get(kind, kind)
         assert re.search(rf"other type  {re.escape(name)}  \[.*\] of (torch\.)?{re.escape(word)}$", said, re.MULTILINE)
     assert kind in weights("inspect", "x.pth").stdout or word in weights("inspect", "x.pth").stdout
@@ -417,8 +417,8 @@ def test_build_says_what_it_did() -> None:
     file = saved({"model": {f"module.{name}": array for name, array in drawn(path, 7).items()}})
     result = invoke("build", path, "-t", "onnx", "--weights", file, "-o", "a.onnx")
     assert result.exit_code == 0
-    assert "the tensors are those of its 'model'" in result.stderr
-    with pytest.warns(UserWarning, match="of its 'model'"), pytest.warns(UserWarning, match="taken off"):
+    assert "reading the entry 'model'" in result.stderr
+    with pytest.warns(UserWarning, match="the entry 'model'"), pytest.warns(UserWarning, match="removed the prefix"):
         again = build(path, "onnx", file).to_bytes()
     assert Path("a.onnx").read_bytes() == again == build(path, "onnx", drawn(path, 7)).to_bytes()
 
@@ -426,7 +426,7 @@ def test_build_says_what_it_did() -> None:
 def test_entries_are_of_torch() -> None:
     """A safetensors file has one set of tensors."""
     save_file(drawn(spec()), "x.safetensors")
-    with pytest.raises(UsageError, match="one set"):
+    with pytest.raises(UsageError, match="torch checkpoints only"):
         read("x.safetensors", "ema")
 
 
@@ -476,7 +476,7 @@ def test_no_convolution_that_sees_the_whole_image() -> None:
 def test_sum_makes_one_channel() -> None:
     """For two it would have to guess."""
     _, result = converted("--in-channels", "sum", new=spec("new", input=[2, 8, 8]), code=1)
-    assert "help: --in-channels repeat" in result.stderr
+    assert "help: use --in-channels repeat" in result.stderr
 
 
 @pytest.mark.parametrize("classes", [4, 13])
@@ -522,7 +522,7 @@ def test_nothing_is_adapted_unasked() -> None:
         ({"input": [1, 8, 8]}, "--in-channels sum or --in-channels repeat"),
     ):
         _, result = converted(new=spec("new", **changes), code=1)
-        assert f"help: {option} adapts it" in result.stderr
+        assert f"help: use {option}" in result.stderr
         assert not Path("y.safetensors").exists()
 
 
@@ -530,7 +530,7 @@ def test_an_option_that_does_nothing_is_refused() -> None:
     """The user meant something else."""
     for option, word in (("--classes", "new"), ("--in-channels", "repeat")):
         _, result = converted(option, word, new=spec("new"), code=2)
-        assert "finds nothing to adapt" in result.stderr
+        assert "has nothing to adapt" in result.stderr
 
 
 def test_other_differences_are_not_a_matter_of_classes() -> None:
@@ -538,7 +538,7 @@ def test_other_differences_are_not_a_matter_of_classes() -> None:
     _, result = converted(
         "--classes", "keep", new=spec("new", network=[{"conv1": {"conv": {"channels": 5, "kernel": 3}}}, *LAST]), code=2
     )
-    assert "finds nothing to adapt" in result.stderr or "E0702" in result.stderr
+    assert "has nothing to adapt" in result.stderr or "E0702" in result.stderr
 
 
 # --- transfer ---------------------------------------------------------------------------------------------------------
@@ -666,8 +666,8 @@ def test_the_file_must_be_of_the_old_spec() -> None:
 def test_the_weights_come_first(given: tuple[str, ...], ordered: str) -> None:
     """In another order the words are given back in the right one."""
     said = weights(*given, code=2).stderr.splitlines()
-    assert said[0].endswith("is a file of weights, which come first")
-    assert said[1] == f"   help: rescompile weights {ordered}"
+    assert said[0].endswith("contains weights and must be the first argument")
+    assert said[1] == f"   help: use rescompile weights {ordered}"
 
 
 @pytest.mark.parametrize(
@@ -685,7 +685,7 @@ def test_a_file_that_is_no_checkpoint(name: str, what: str, use: str) -> None:
     for arguments in (("weights", "inspect", name), ("build", "resnet18", "-t", "onnx", "--weights", name)):
         result = invoke(*arguments)
         assert result.exit_code == 2
-        assert result.stderr.startswith(f"error[E0801]: {name} is {what} by its ending, and weights are")
+        assert result.stderr.startswith(f"error[E0801]: {name} is {what} by its ending, and weights must be")
         assert use in result.stderr.splitlines()[1]
 
 
@@ -738,7 +738,7 @@ def test_a_profile_of_other_networks(profile: str) -> None:
     save_file(drawn(spec(network=[{"begin": CONV}, *LAST])), "x.safetensors")
     said = weights("convert", "x.safetensors", "./tiny.yaml", "--to", profile, "-o", "y.safetensors", code=1).stderr
     named = profile == "keras_inception_v3"  # whose convolutions have numbers for names
-    why = "is of keras.applications' InceptionV3" if named else "has no name for 'begin.weight' of tiny"
+    why = "is for keras.applications' InceptionV3" if named else "has no name for 'begin.weight' of tiny"
     assert f"error[E0704]: the profile {profile} {why}" in said
     assert not Path("y.safetensors").exists()
 
@@ -758,7 +758,7 @@ def test_to_a_profile_and_back() -> None:
     weights("convert", "x.safetensors", "mobilenet_v1", "--to", "timm_mobilenetv1", "-o", "theirs.safetensors")
     assert "blocks.4.1.conv_pw.weight" in load_file("theirs.safetensors")
     said = weights("inspect", "theirs.safetensors", "mobilenet_v1", code=1).stderr
-    assert "help: the names are those of the profile timm_mobilenetv1" in said
+    assert "help: the keys follow the naming profile timm_mobilenetv1" in said
     back = ("convert", "theirs.safetensors", "mobilenet_v1", "--from", "timm_mobilenetv1", "-o", "ours.safetensors")
     assert "relu6" in weights(*back).stderr, "what else differs is said"
     assert same(load_file("ours.safetensors"), arrays)
