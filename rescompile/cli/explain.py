@@ -1,4 +1,4 @@
-"""`explain`: what a network is, in words, and where it departs from others."""
+"""`explain`: a network in words, and its differences to others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rescompile.cli.reporting import print_json
 from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 
-#: Longer lines are hard to read, however wide the terminal.
+#: The longest line, since longer ones are hard to read.
 WIDTH = 100
 
 
@@ -26,8 +26,7 @@ def explain(
         list[str] | None,
         typer.Option(
             metavar="SPEC",
-            help="What to compare with: a spec file or a name of the zoo. Repeatable. Default: the form of its paper and of the "
-            "common implementations, or the closest network of the zoo.",
+            help="Spec file or zoo network to compare with; repeatable. Default: its references.",
         ),
     ] = None,
     set: SetOption = None,
@@ -36,7 +35,7 @@ def explain(
     *,
     passes: dict[str, Any],
 ) -> None:
-    """Say in words what a network is and where it departs from others, with what each difference costs."""
+    """Describe a network in words, and its differences to others with their costs."""
     from rescompile.explain import explain as explained
     from rescompile.explain import prose
     from rescompile.explain.report import report
@@ -44,22 +43,20 @@ def explain(
 
     for step in PASSES:
         if step.made_of_weights and passes.get(step.keyword):
-            message = (
-                f"--{step.name} puts zeros among the weights, and those are nothing of the network that is explained"
-            )
-            raise UsageError(Diagnostic("E0802", message, help=f"leave --{step.name} out"))
+            message = f"explain does not take --{step.name}, which only adds zeros to weights"
+            raise UsageError(Diagnostic("E0802", message, help=f"omit --{step.name}"))
     loaded, network = elaborated(spec, set)
     network, _ = apply(network, None, passes)
-    found = explained(network, against or ())
+    explanation = explained(network, against or ())
     about = {key: getattr(loaded, key) for key in ("family", "description", "reference", "notes", "unverified")}
     if as_json:
-        print_json(report(found, about))
+        print_json(report(explanation, about))
         return
-    for line in prose.lines(found, about, _width()):
+    for line in prose.lines(explanation, about, _width()):
         print(line)
 
 
 def _width() -> int:
-    """How long lines may be: as wide as the terminal, as far as there is one."""
+    """Return the width of lines: that of the terminal within limits."""
     columns = shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
     return max(40, min(WIDTH, columns))

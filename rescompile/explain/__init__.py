@@ -1,17 +1,17 @@
-"""What a network is, in words, and where it departs from another one: from the form of its paper, from that of the common
-implementations, or from the closest network of the zoo.
+"""A network in words, and its differences to another one: to the form of its paper, to the common implementations, or to the
+closest network of the zoo.
 
-    stages        a network as stages of blocks
-    facts         the table of what is said of a network
+    stages        the structure of a network: stages of blocks
+    facts         the table of facts about a network
     overlay       two networks laid over one another
-    merger        the same for two blocks, step by step
-    topics        what a difference between them is about
-    distances     how unlike parts of two networks are
-    differences   what differs, and what each difference costs alone
-    references    what a network is held against
+    merger        two units merged step by step
+    topics        the topics of differences
+    distances     the distance and the alignment of parts of two networks
+    differences   the differences by topic, with the cost of each alone
+    references    the references that a network is compared with
     words         ops in words
-    report        all of it as data
-    prose         the text of that
+    report        the explanation as data
+    prose         the explanation as text
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rescompile.ir.network import Network, parameters
 
 @dataclass(frozen=True)
 class Against:
-    """A network held against a reference. `closest` says that the reference was found, not chosen."""
+    """A network compared with a reference. `closest`: the reference was found, not given. `renamed`: parameter names differ."""
 
     reference: Reference
     comparison: Comparison
@@ -37,7 +37,7 @@ class Against:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A network, and what it was held against."""
+    """A network, its structure, and the comparisons with references."""
 
     network: Network
     structure: Structure
@@ -61,6 +61,6 @@ def explain(network: Network, against: Sequence[str] = ()) -> Explanation:
 
 
 def _named(other: Against, network: Network) -> Against:
-    """With whether the parameters are called otherwise than those of the reference."""
+    """Return the comparison with `renamed`."""
     old, new = ({name for name, _ in parameters(each)} for each in (other.reference.network, network))
     return replace(other, renamed=old != new)

@@ -1,9 +1,8 @@
-"""What one network does otherwise than another, by topic, with what each difference alone costs.
+"""The differences of two networks by topic, with the cost of each alone.
 
-A difference alone is the reference with that one change, built and counted. Where such a network cannot be, since its shapes
-would not fit, the subject without that one change is counted instead; where that cannot be either, the topic is joined with
-another that makes it possible, and the two are counted as one. What the differences cost beyond their sum is told as well:
-a wider layer costs more in a network that is also deeper.
+The cost of a difference alone is that of the reference with this single change. If its shapes would not fit, the subject
+without this change is counted instead; if that is not valid either, the topic is joined with one or two others that make it
+valid. The remaining cost is the interaction of differences: a wider layer costs more in a network that is also deeper.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ Figure = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What differs in one topic, or in several that cannot be taken apart, and its cost alone: parameters and MACs of
-    the subject's way less those of the reference's. None where no network has it alone."""
+    """The edits of one topic, or of several that cannot be separated, and their cost alone in parameters and MACs, subject minus
+    reference; None if no valid network has them alone."""
 
     topics: tuple[str, ...]
     edits: tuple[Edit, ...]
@@ -40,7 +39,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All differences, or None where the two cannot be aligned; the totals hold in any case, subject less reference."""
+    """All differences, or None if the two cannot be aligned; and the total costs, subject minus reference."""
 
     differences: tuple[Difference, ...] | None
     parameters: int
@@ -48,7 +47,7 @@ class Comparison:
 
     @property
     def beyond(self) -> tuple[int, int] | None:
-        """What the differences cost together beyond the sum of each alone; None where one has no figure."""
+        """The total cost minus the sum of the costs alone; None if a difference has no cost alone."""
         if self.differences is None:
             return None
         parameters, macs = self.parameters, self.macs
@@ -60,7 +59,7 @@ class Comparison:
 
 
 def compare(reference: Structure, subject: Structure) -> Comparison:
-    """What `subject` does otherwise than `reference`."""
+    """Return the differences of `subject` to `reference`."""
     distances = Distances()
     counts = Counts(distances)
     old, new = (counts.total(each.units, each.input) for each in (reference, subject))
@@ -71,7 +70,7 @@ def compare(reference: Structure, subject: Structure) -> Comparison:
         return Comparison(None, *total)
 
     def figure(topics: Collection[str]) -> Figure | None:
-        """The cost of these changes alone: added to the reference, else taken back from the subject."""
+        """Return the cost of these changes alone: added to the reference, else removed from the subject."""
         without = [topic for topic in both.topics if topic not in topics]
         for taken, sign, base in ((topics, 1, old), (without, -1, new)):
             try:
@@ -91,7 +90,7 @@ def compare(reference: Structure, subject: Structure) -> Comparison:
 def _taken_apart(
     topics: Sequence[str], figure: Callable[[Collection[str]], Figure | None]
 ) -> list[tuple[tuple[str, ...], Figure | None]]:
-    """The topics with their figures, in order; one that has none alone is joined with one or two others, if they have together."""
+    """Return the topics with their costs, in order. A topic without a cost alone is joined with one or two others if possible."""
     figures: dict[tuple[str, ...], Figure | None] = {(topic,): figure((topic,)) for topic in topics}
     for others in (1, 2):
         for topic in [key[0] for key, cost in figures.items() if len(key) == 1 and cost is None]:
@@ -106,14 +105,14 @@ def _taken_apart(
 
 
 class Counts:
-    """Counts units; each once for each shape of its input, since those of a stage are mostly one and the same."""
+    """Cached costs of units by the shape of their input, since most units of a stage are equal."""
 
     def __init__(self, distances: Distances) -> None:
         self._distances = distances
         self._known: dict[tuple[tuple[int, ...], Shape], tuple[int, int, Shape]] = {}
 
     def total(self, units: Iterable[Steps], shape: Shape) -> Figure:
-        """Parameters and MACs of units one after the other. Raises ShapeError where a step does not fit what it is given."""
+        """Return parameters and MACs of units in series. Raises ShapeError if a step does not fit its input."""
         parameters = macs = 0
         for unit in units:
             key = (self._distances.keys(unit), shape)
@@ -125,7 +124,7 @@ class Counts:
 
 
 def _count(unit: Steps, shape: Shape) -> tuple[int, int, Shape]:
-    """Parameters and MACs of a unit on an input of this shape, and the shape behind it."""
+    """Return parameters and MACs of a unit on an input of this shape, and the shape of its output."""
     parameters = macs = 0
 
     def op(_: str, node: Op, shape: Shape) -> Shape:

@@ -1,6 +1,6 @@
-"""How unlike parts of two networks are: what it costs to turn one into the other.
+"""The distance of parts of two networks: the cost of turning one into the other.
 
-Equal ops cost nothing, ops of one kind their differing attributes, and what only one of the two has its number of ops.
+Equal ops cost nothing, ops of the same kind cost their differing attributes, and steps without a counterpart their ops.
 """
 
 from __future__ import annotations
@@ -16,33 +16,30 @@ from rescompile.explain.topics import BranchRole
 from rescompile.ir.network import Op, Parallel, Side
 from rescompile.ir.ops import Conv, Kind, Linear
 
-#: What a differing attribute costs when ops are aligned; any other costs 1. A conv of another kernel is rather another conv.
+#: The cost of a differing attribute; others cost 1. A convolution with another kernel is rather another convolution.
 ATTRIBUTES = {"kernel": 9, "stride": 3, "groups": 2, "channels": 3, "features": 3, "dilation": 2}
-#: What two ops of one kind, or two merges, cost if they differ at all, and the most that ops cost.
+#: The least cost of two ops of the same kind, or of two merges, if they differ at all; and the most that two ops cost.
 DIFFERENT, MOST = 1, 15
-#: What it costs to leave an op out: layers most, so that they are paired before the norms around them are.
+#: The cost of an op without a counterpart: highest for layers, so that they are paired before the norms around them.
 LAYER, OTHER = 30, 10
-#: What a segment that only one of the two has costs, where two unlike ones cost 1.
+#: The cost of a segment without a counterpart; two unlike segments cost 1.
 ALONE = 0.6
-#: Lists of which one has more than this by the other are not aligned: it would take too long.
+#: The largest product of the lengths of two lists: to align more takes too long.
 MOST_PAIRS = 400_000
 
 
 class Distances:
-    """Distances of steps and lists of two networks, and their alignments. Both are remembered: blocks of a stage are mostly
-    alike. Equal steps have equal keys, whatever their names and shapes."""
+    """Cached distances and alignments of steps and lists. Steps have equal keys if they are equal but for names and shapes."""
 
     def __init__(self) -> None:
         self._keys: dict[Hashable, int] = {}
-        self._steps: list[Step] = []  # one for each key
-        self._seen: dict[
-            int, tuple[Step, int]
-        ] = {}  # the key of each node by its identity, and the node, to keep it alive
+        self._steps: list[Step] = []  # one step for each key
+        self._seen: dict[int, tuple[Step, int]] = {}  # keys by the identity of nodes, which are kept alive
         self._known: dict[tuple[int, int], float] = {}
         self._aligned: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[float, Pairs]] = {}
 
     def key(self, step: Step) -> int:
-        """A number that equal steps share."""
+        """Return a number that equal steps share."""
         if id(step) not in self._seen:
             self._seen[id(step)] = step, self._number(step)
         return self._seen[id(step)][1]
@@ -63,15 +60,15 @@ class Distances:
         return self._keys[value]
 
     def keys(self, inside: Steps) -> tuple[int, ...]:
-        """The keys of a list."""
+        """Return the keys of a list."""
         return tuple(self.key(step) for step in inside)
 
     def pairs(self, first: Steps, second: Steps) -> Pairs:
-        """The alignment of two lists. Raises NotAligned where they are too long."""
+        """Return the alignment of two lists. Raises NotAligned if they are too long."""
         return self._align(self.keys(first), self.keys(second))[1]
 
     def segments(self, first: Segment, second: Segment) -> float:
-        """How unlike two segments are by their first and last units, from 0 to 1; infinite where one alone is a stage."""
+        """Return the distance of two segments by their first and last units, from 0 to 1; infinite if only one is a stage."""
         if first.is_stage != second.is_stage:
             return math.inf
         ends = ((first.units[0], second.units[0]), (first.units[-1], second.units[-1]))
@@ -87,7 +84,7 @@ class Distances:
         return self._align(self.keys(first), self.keys(second))[0]
 
     def _cost(self, first: int, second: int) -> float:
-        """How unlike two steps are by their keys; infinite where one cannot have become the other."""
+        """Return the distance of two steps by their keys; infinite if they cannot correspond."""
         if first == second:
             return 0
         if (first, second) not in self._known:
@@ -107,7 +104,7 @@ class Distances:
 
 
 def _comparable(first: Parallel, second: Parallel) -> bool:
-    """Whether both merges have a shortcut, or neither has and they merge as many branches alike."""
+    """Return whether both merges have a shortcut, or neither has one and both merge as many branches in the same way."""
     if has_shortcut(first) or has_shortcut(second):
         return has_shortcut(first) and has_shortcut(second)
     return (first.merge, first.split, len(first.branches)) == (second.merge, second.split, len(second.branches))
@@ -123,7 +120,7 @@ def _size_of_list(inside: Sequence[Step]) -> int:
 
 
 def counterparts(first: Parallel, second: Parallel) -> Iterator[tuple[BranchRole | None, Steps, Steps]]:
-    """The branches of two merges that stand for one another, with their roles; None keeps that of the list around."""
+    """Yield the corresponding branches of two merges with their role, or None for the role of the list around them."""
     ones, others = ([steps(branch) for branch in merge.branches] for merge in (first, second))
     if not has_shortcut(first):
         yield from ((None, one, other) for one, other in zip(ones, others, strict=True))
@@ -135,7 +132,7 @@ def counterparts(first: Parallel, second: Parallel) -> Iterator[tuple[BranchRole
 
 
 def differing(first: Kind, second: Kind) -> Iterator[tuple[str, Any, Any]]:
-    """The attributes of two ops of one kind that differ, with both values."""
+    """Yield the attributes in which two ops of the same kind differ, with both values."""
     for each in fields(first):
         old, new = getattr(first, each.name), getattr(second, each.name)
         if old != new:

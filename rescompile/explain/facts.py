@@ -1,7 +1,7 @@
-"""What is said of a network, fact by fact: each row reads one thing off its anatomy and puts it into words.
+"""The facts about a network: each row of FACTS reads one property of its structure and puts it into words.
 
-The words are comparable: two networks agree in a fact if they are told in the same words. A row of `FACTS` also has the
-sentence that tells a difference. A topic without a row, or whose words agree, is told by its edits.
+The words are comparable: two networks agree in a fact if their words are equal. A row also has the sentence for a difference.
+For a topic without a row, or with equal words, the edits are listed.
 """
 
 from __future__ import annotations
@@ -42,30 +42,30 @@ K = TypeVar("K", bound=Kind)
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing said of a network. `sentence` tells a difference; its fields are the subject's words and the reference's."""
+    """A property of a network. `sentence` describes a difference; its fields are the words of the subject and the reference."""
 
     topic: str
     sentence: str
     read: Callable[[Structure], str]
 
     def difference(self, subject: Structure, reference: Structure) -> str | None:
-        """The difference in words, or None where both are told alike."""
+        """Return the difference in words, or None if the words are equal."""
         new, old = self.read(subject), self.read(reference)
         return None if new == old else self.sentence.format(new, old)
 
 
 def of_kind(network: Structure, kind: type[K]) -> list[K]:
-    """The ops of one kind, in order."""
+    """Return the ops of one kind, in order."""
     return [each for each in kinds(network.whole) if isinstance(each, kind)]
 
 
 def skips(network: Structure) -> list[Parallel]:
-    """The merges with a shortcut, in order."""
+    """Return the merges with a shortcut, in order."""
     return [merge for merge in merges(network.whole) if has_shortcut(merge)]
 
 
 def values(things: Iterable[str]) -> str:
-    """Values with how many have each, the most frequent first; a value that all have stands alone."""
+    """Return the values with their counts, the most frequent first; a single value stands alone."""
     found = Counter(things)
     if len(found) < 2:
         return next(iter(found), "none")
@@ -73,8 +73,8 @@ def values(things: Iterable[str]) -> str:
 
 
 def by_stage(read: Callable[[Steps], str]) -> Callable[[Structure], str]:
-    """A value of the blocks of each stage: the last one's, and the first one's where that is another. One that all stages have
-    stands alone."""
+    """Return a reader of one value per stage: that of its last block, and of its first one if it differs. A value that all stages
+    share stands alone."""
 
     def of(stage: Segment) -> str:
         first, last = read(stage.units[0]), read(stage.units[-1])
@@ -88,7 +88,7 @@ def by_stage(read: Callable[[Steps], str]) -> Callable[[Structure], str]:
 
 
 def layers(inside: Steps) -> list[Conv | Linear]:
-    """The layers on the main path of a block: through branches, not shortcuts; of a concatenation the longest branch."""
+    """Return the layers on the main path of a block: through branches instead of shortcuts, and through the longest branch."""
     found: list[Conv | Linear] = []
     for step in inside:
         if isinstance(step, Op) and isinstance(step.kind, Conv | Linear):
@@ -99,23 +99,23 @@ def layers(inside: Steps) -> list[Conv | Linear]:
 
 
 def longest(merge: Parallel) -> Steps:
-    """The branch on the main path: beside a shortcut the first, of others the one with the most layers."""
+    """Return the branch on the main path: the first one of a merge with a shortcut, else the one with the most layers."""
     branches = [steps(branch) for branch in merge.branches]
     return branches[0] if has_shortcut(merge) else max(branches, key=lambda branch: len(layers(branch)))
 
 
 def kind_of(block: Steps) -> str:
-    """A block by the kernels of its main path: `1x1-3x3-1x1`."""
+    """Return the kernels on the main path of a block: `1x1-3x3-1x1`."""
     return "-".join(size(kind.kernel) if isinstance(kind, Conv) else "linear" for kind in layers(block)) or "no layers"
 
 
 def channels(block: Steps) -> str:
-    """The channels of the layers of a block: `64-64-256`."""
+    """Return the output channels on the main path of a block: `64-64-256`."""
     return "-".join(str(kind.channels if isinstance(kind, Conv) else kind.features) for kind in layers(block))
 
 
 def stride_place(network: Structure) -> str:
-    """Which op of a block that makes the map smaller does so; of ResNet's bottleneck with the name that this has."""
+    """Return the op that has the stride in downsampling blocks; for ResNet's bottleneck with the name of the variant."""
     strided = [block for block in network.blocks if stride(block)[0] > 1]
     where = values(_strided(block) for block in strided)
     bottlenecks = {kind_of(block) for block in strided} == {"1x1-3x3-1x1"}
@@ -137,22 +137,22 @@ def _strided(block: Steps) -> str:
 
 
 def shortcuts(network: Structure) -> str:
-    """What the shortcuts are, and how many of each."""
+    """Return the kinds of shortcuts and their counts."""
     found = Counter(_shortcut(merge) for merge in skips(network))
     if not found:
         return "none"
     total = found.total()
-    said = [f"{words} in {count} of {total}" for words, count in found.most_common()]
+    words = [f"{words} in {count} of {total}" for words, count in found.most_common()]
     option = _option(found)
-    return "; ".join(said) + (f" ({option})" if option else "")
+    return "; ".join(words) + (f" ({option})" if option else "")
 
 
 def _shortcut(merge: Parallel) -> str:
-    return ", ".join(_plain(step) for step in steps(merge.branches[-1])) or "the identity"
+    return ", ".join(_plain(step) for step in steps(merge.branches[-1])) or "identity"
 
 
 def _plain(step: Step) -> str:
-    """An op of a shortcut without its numbers."""
+    """Return an op of a shortcut without its numbers."""
     if isinstance(step, Op) and isinstance(step.kind, Conv):
         return f"{size(step.kind.kernel)} convolution"
     if isinstance(step, Op) and isinstance(step.kind, AvgPool):
@@ -161,12 +161,12 @@ def _plain(step: Step) -> str:
 
 
 def _option(found: Counter[str]) -> str | None:
-    """The paper's name for shortcuts: He et al. 2015, section 3.3; He et al. 2018, figure 2c."""
+    """Return the name of the shortcuts in the papers: He et al. 2015, section 3.3; He et al. 2018, figure 2c."""
     projection = "1x1 convolution, batch norm"
-    kinds = set(found) - {"the identity"}
+    kinds = set(found) - {"identity"}
     if kinds == {projection}:
-        return "option B" if "the identity" in found else "option C"
-    if kinds and kinds <= {"subsampling, channels of zeros", "subsampling", "channels of zeros"}:
+        return "option B" if "identity" in found else "option C"
+    if kinds and kinds <= {"subsampling, zero channels", "subsampling", "zero channels"}:
         return "option A"
     if kinds and kinds <= {f"average pool, {projection}", projection}:
         return "as in ResNet-D"
@@ -174,7 +174,7 @@ def _option(found: Counter[str]) -> str | None:
 
 
 def order(network: Structure) -> str:
-    """The order of convolution, norm and activation in blocks, most frequent first; the merge with a shortcut is a +."""
+    """Return the order of convolutions, norms and activations in blocks, most frequent first; + is a merge with a shortcut."""
     return values(_order(block) for block in network.blocks)
 
 
@@ -189,7 +189,7 @@ def _order(inside: Steps) -> str:
 
 
 def activation_style(network: Structure) -> str | None:
-    """`in post-activation`, `in pre-activation`, ..., as far as most blocks with a residual branch have one of them."""
+    """Return `post-activation`, `pre-activation`, ... by the order in most blocks with a residual branch, or None."""
     found = Counter(
         _order(block) for block in network.blocks if any(isinstance(step, Parallel) and step.residual for step in block)
     )
@@ -198,20 +198,20 @@ def activation_style(network: Structure) -> str | None:
     inside, _, after = found.most_common(1)[0][0].rpartition("] +")
     before, _, branch = inside.rpartition("[")
     if "norm" in after:
-        return "in post-activation with the norm after the addition"
+        return "post-activation with the norm after the addition"
     if "act" in after:
-        return "in post-activation"
+        return "post-activation"
     starts = (before + branch).split()[:1]
-    return "in pre-activation" if starts in (["norm"], ["act"]) else "without an activation after the addition"
+    return "pre-activation" if starts in (["norm"], ["act"]) else "without an activation after the addition"
 
 
 def maps(network: Structure) -> str:
-    """The map sizes of the stages."""
+    """Return the feature map sizes of the stages."""
     return ", ".join(shown(stage.output[1:]) or str(stage.output[0]) for stage in network.stages)
 
 
 def zero_init(network: Structure) -> str:
-    """How norms start; the last one of a residual branch is told apart."""
+    """Return the initial scale of norms, with zero-init of residual branches as such."""
     lasts = [
         norms[-1] for merge in skips(network)
         if (norms := [kind for kind in kinds(steps(merge.branches[0])) if isinstance(kind, Norm)])
@@ -224,44 +224,44 @@ def zero_init(network: Structure) -> str:
 
 
 def survival(network: Structure) -> str:
-    """The survival schedule."""
+    """Return the survival schedule of residual branches."""
     found = [merge.survival for merge in skips(network) if merge.survival]
     if not found:
         return "always"
     first, last = found[0], found[-1]
     return (
-        f"with a probability of {first.probability:.4g} (the first) to {last.probability:.4g} (the last), drawn per "
+        f"with probability {first.probability:.4g} (first) to {last.probability:.4g} (last), drawn per "
         f"{first.unit} and rescaled at {first.rescale}"
     )
 
 
 def dropout(network: Structure) -> str:
-    """The rates of dropout, and how often."""
+    """Return the rates of dropout and their counts."""
     found = Counter(kind.rate for kind in of_kind(network, Dropout))
-    said = [f"{rate:.6g} in {count} place{'s' if count > 1 else ''}" for rate, count in found.items()]
-    return ", ".join(said) or "nowhere"
+    words = [f"{rate:.6g} in {count} place{'s' if count > 1 else ''}" for rate, count in found.items()]
+    return ", ".join(words) or "nowhere"
 
 
 def classes(network: Structure) -> str:
-    """The outputs of the last layer."""
+    """Return the number of outputs of the last layer."""
     last = [kind for unit in network.segments[-1].units for kind in kinds(unit) if isinstance(kind, Conv | Linear)]
     return str(last[-1].features if isinstance(last[-1], Linear) else last[-1].channels) if last else "none"
 
 
 def biases(network: Structure) -> str:
-    """How many convolutions and how many linear layers have a bias."""
-    said = []
-    for kind, name in ((Conv, "convolution"), (Linear, "linear layer")):
+    """Return how many convolutions and linear layers have a bias."""
+    words = []
+    for kind, name in ((Conv, "convolutions"), (Linear, "linear layers")):
         found: list[bool] = [each.bias for each in of_kind(network, kind)]  # type: ignore[attr-defined]
         if found:
-            said.append(
-                f"{'every' if all(found) else 'no' if not any(found) else f'{sum(found)} of {len(found)}'} {name}"
+            words.append(
+                f"{'all' if all(found) else 'no' if not any(found) else f'{sum(found)} of {len(found)}'} {name}"
             )
-    return " and ".join(said)
+    return " and ".join(words)
 
 
 def largest(attribute: str) -> Callable[[Steps], str]:
-    """The largest value of an attribute of the layers of a block."""
+    """Return a reader of the largest value of an attribute of the layers of a block."""
 
     def read(block: Steps) -> str:
         own = [getattr(kind, attribute, 1) for kind in layers(block)]
@@ -274,28 +274,28 @@ FACTS: dict[str, Fact] = {
     fact.topic: fact
     for fact in (
         Fact("input", "the input is {}, not {}", lambda a: shown(a.input)),
-        Fact("stem", "the stem is {}; not {}", lambda a: listed(a.stem)),
+        Fact("stem", "the stem is: {}; not: {}", lambda a: listed(a.stem)),
         Fact("depth", "the stages have {} blocks, not {}", lambda a: ", ".join(str(len(s.units)) for s in a.stages)),
         Fact("stages", "the number of stages is {}, not {}", lambda a: str(len(a.stages))),
-        Fact("block", "a block is {}, not {}", by_stage(kind_of)),
-        Fact("kernel", "a block is {}, not {}", by_stage(kind_of)),
-        Fact("width", "the channels in blocks are {}, not {}", by_stage(channels)),
+        Fact("block", "the kernels of blocks are {}, not {}", by_stage(kind_of)),
+        Fact("kernel", "the kernels of blocks are {}, not {}", by_stage(kind_of)),
+        Fact("width", "the channels of blocks are {}, not {}", by_stage(channels)),
         Fact("groups", "the convolutions of a block have up to {} groups, not {}", by_stage(largest("groups"))),
         Fact("stride", "the stride of a block is in {}, not in {}", stride_place),
-        Fact("downsampling", "the maps of the stages are {}, not {}", maps),
+        Fact("downsampling", "the feature maps of the stages are {}, not {}", maps),
         Fact("dilation", "the dilation of blocks is {}, not {}", by_stage(largest("dilation"))),
         Fact("shortcut", "the shortcuts are: {}; not: {}", shortcuts),
-        Fact("order", "the steps of a block are {}; not {}", order),
+        Fact("order", "the order of ops in a block is {}; not {}", order),
         Fact("gate", "the number of gated shortcuts is {}, not {}", lambda a: str(sum(merge.merge == "gate" for merge in skips(a)))),
-        Fact("head", "the head is {}; not {}", lambda a: listed(a.head)),
+        Fact("head", "the head is: {}; not: {}", lambda a: listed(a.head)),
         Fact("classes", "the number of outputs is {}, not {}", classes),
         Fact("eps", "the eps of norms is {}, not {}", lambda a: values(f"{n.eps:.6g}" for n in of_kind(a, Norm))),
         Fact("momentum", "the momentum of norms is {}, not {}", lambda a: values(f"{n.momentum:.6g}" for n in of_kind(a, Norm))),
         Fact("activation", "the activation is {}, not {}", lambda a: values(act(kind) for kind in of_kind(a, Act))),
-        Fact("bias", "a bias is in {}; not in {}", biases),
+        Fact("bias", "the layers with a bias are {}; not {}", biases),
         Fact("scale-init", "the scale of norms starts {}, not {}", zero_init),
-        Fact("init", "new weights are drawn by {}, not {}", lambda a: values([*(c.init for c in of_kind(a, Conv)), *(x.init for x in of_kind(a, Linear))])),
+        Fact("init", "weights are initialised by {}, not {}", lambda a: values([*(c.init for c in of_kind(a, Conv)), *(x.init for x in of_kind(a, Linear))])),
         Fact("dropout", "dropout: {}; not: {}", dropout),
-        Fact("survival", "in training a residual branch survives {}, not {}", survival),
+        Fact("survival", "in training, residual branches survive {}, not {}", survival),
     )
 }  # fmt: skip

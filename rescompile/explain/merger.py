@@ -1,4 +1,4 @@
-"""Two lists of steps merged into one: what both have, and of what differs the form that was chosen, topic by topic."""
+"""Two lists of steps merged into one: the common steps, and for each difference the form of one of the two, by its topic."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from rescompile.ir.ops import Conv, Kind, Linear
 from rescompile.ir.traversal import rewrite
 
 Origin: TypeAlias = Literal["reference", "subject"]
-#: What the subject does with what only one of the two has.
+#: What the subject does with a step that only one of the two has.
 VERBS: dict[Origin, str] = {"reference": "without", "subject": "added"}
-#: Attributes that all ops of a kind change alike: both values and the topic. What only one of the networks has follows them,
-#: so that a stem is not counted with the biases that the subject has everywhere.
+#: Attributes that differ in all ops of a kind in the same way: both values and the topic. Steps that only one of the networks
+#: has follow them, so that the cost of a stem does not include biases that the subject has everywhere.
 Everywhere: TypeAlias = Mapping[tuple[type[Kind], str], tuple[Any, Any, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One difference: its topic, what was done in words, and where: the row's name as the subject has it (the reference's, if
-    it has none), the block, and how many there are. `layers` counts those that only one of the networks has."""
+    """One difference: its topic, its description, and its place: the name of the segment in the subject (or in the reference, if
+    only that has it), the index of the unit, and the number of units. `layers` counts those that only one network has."""
 
     topic: str
     text: str
@@ -36,8 +36,8 @@ class Edit:
 
 
 class Merger:
-    """Merges units of a reference and of a subject into ones that have the subject's form in `topics`, else the reference's.
-    What it has merged it remembers: units of a stage are mostly alike."""
+    """Merges units of a reference and a subject: differences in `topics` take the form of the subject, others that of the
+    reference. Results are cached, since most units of a stage are equal."""
 
     def __init__(self, distances: Distances, topics: Collection[str], everywhere: Everywhere) -> None:
         self.distances, self.topics, self._everywhere = distances, topics, everywhere
@@ -46,7 +46,7 @@ class Merger:
         self._values: dict[tuple[type[Kind], str], set[tuple[Any, Any, str]]] = {}
 
     def unit(self, first: Steps, second: Steps, role: Role) -> tuple[Steps, tuple[Edit, ...]]:
-        """The merged unit, and all its differences. Raises NotAligned where the two are too long."""
+        """Return the merged unit and all its differences. Raises NotAligned if the two are too long."""
         key = (self.distances.keys(first), self.distances.keys(second), role)
         if key not in self._units:
             self._edits = []
@@ -56,15 +56,15 @@ class Merger:
         return self._units[key]
 
     def everywhere(self) -> Everywhere:
-        """The attributes of ANYWHERE that changed in all units so far, and always from one value to one other."""
+        """Return the attributes of ANYWHERE that changed from one value to one other in all units so far."""
         return {key: next(iter(values)) for key, values in self._values.items() if len(values) == 1}
 
     def has(self, topic: str, origin: Origin) -> bool:
-        """Whether the merged network has what only one of the two has."""
+        """Return whether the merged network has the steps that only `origin` has."""
         return (topic in self.topics) == (origin == "subject")
 
     def followed(self, inside: Steps, origin: Origin) -> Steps:
-        """What only one network has, with the attributes that all ops of its kind have as far as these topics are taken."""
+        """Return steps that only one network has, with the attributes of `everywhere` in the form of these topics."""
 
         def follow(_: str, node: Node) -> Node:
             if not isinstance(node, Op):
@@ -78,11 +78,11 @@ class Merger:
 
         return steps(rewrite(series(inside), follow)) if self._everywhere else inside
 
-    def _note(self, topic: str, text: str, layers: int = 0) -> None:
+    def _add(self, topic: str, text: str, layers: int = 0) -> None:
         self._edits.append(Edit(topic, text, layers))
 
     def _lists(self, first: Steps, second: Steps, where: Where) -> Steps:
-        """Two lists merged. A residual branch that is in a merge in one of them only is merged with the other list as it is."""
+        """Return two lists merged. If only one of them has its residual branch in a merge, this branch is merged with the other list."""
         ones, others = ([step for step in inside if isinstance(step, Parallel)] for inside in (first, second))
         if where.branch == "main" and len(ones) + len(others) == 1 and (ones or others)[0].residual:
             return self._unwrapped(first, second, "reference" if ones else "subject", where)
@@ -93,7 +93,7 @@ class Merger:
         own = first if origin == "reference" else second
         at, merge = next((at, step) for at, step in enumerate(own) if isinstance(step, Parallel))
         branch, *rest = (steps(each) for each in merge.branches)
-        self._note("shortcut", f"{VERBS[origin]} shortcut", sum(map(count_layers, rest)))
+        self._add("shortcut", f"{VERBS[origin]} shortcut", sum(map(count_layers, rest)))
         flat = (*own[:at], *branch, *own[at + 1 :])
         a, b = (flat, second) if origin == "reference" else (first, flat)
         parts: tuple[list[Step], list[Step], list[Step]] = ([], [], [])  # before the branch, in it, behind it
@@ -116,7 +116,7 @@ class Merger:
             step = one or other
             assert step is not None
             topic = where.item(step)
-            self._note(topic, f"{VERBS[origin]} {item(step)}", count_layers((step,)))
+            self._add(topic, f"{VERBS[origin]} {item(step)}", count_layers((step,)))
             return self.followed((step,), origin) if self.has(topic, origin) else ()
         if self.distances.key(one) == self.distances.key(other):
             return (other,)
@@ -132,10 +132,12 @@ class Merger:
     def _op(self, one: Op, other: Op, where: Where, last: bool) -> Op:
         differences = {name: (old, new) for name, old, new in differing(one.kind, other.kind)}
         topics = {name: where.attribute(one.kind, name, last) for name in differences}
-        if "padding" in topics and _keeps_size(one.kind) and _keeps_size(other.kind):  # it only follows
+        if (
+            "padding" in topics and _keeps_size(one.kind) and _keeps_size(other.kind)
+        ):  # it follows from the kernel or the dilation
             topics["padding"] = topics.get("kernel") or topics["dilation"]
         for name, (old, new) in differences.items():
-            self._note(topics[name], f"{other.name}: {name} {_value(new)}, not {_value(old)}")
+            self._add(topics[name], f"{other.name}: {name} {_value(new)}, not {_value(old)}")
             for of, attribute in ANYWHERE:
                 if attribute == name and isinstance(one.kind, of):
                     self._values.setdefault((of, name), set()).add((old, new, topics[name]))
@@ -146,11 +148,11 @@ class Merger:
         like, gate = one, None
         if (one.merge == "gate") != (other.merge == "gate"):
             origin: Origin = "reference" if one.merge == "gate" else "subject"
-            self._note("gate", f"{VERBS[origin]} gate")
+            self._add("gate", f"{VERBS[origin]} gate")
             like = other if "gate" in self.topics else one
             gate = like.branches[1] if self.has("gate", origin) else None
         if one.survival != other.survival:
-            self._note("survival", f"{_survival(other)}, not {_survival(one)}")
+            self._add("survival", f"{_survival(other)}, not {_survival(one)}")
         branches = [
             series(self._lists(a, b, replace(where, branch=role) if role else where))
             for role, a, b in counterparts(one, other)
@@ -162,18 +164,18 @@ class Merger:
 
     def _side(self, one: Side, other: Side, where: Where) -> Side:
         if (one.mode, one.output_name) != (other.mode, other.output_name):
-            self._note("side", f"{_describe(other)}, not {_describe(one)}")
+            self._add("side", f"{_describe(other)}, not {_describe(one)}")
         inside = self._lists(steps(one.child), steps(other.child), replace(where, branch="side"))
         return replace(other if "side" in self.topics else one, child=series(inside))
 
 
 def count_layers(inside: Steps) -> int:
-    """The number of convolutions and linear layers."""
+    """Return the number of convolutions and linear layers."""
     return sum(isinstance(kind, Conv | Linear) for kind in kinds(inside))
 
 
 def _layers(inside: Steps) -> int:
-    """How many layers a block has beside those of its shortcut, its gate and its side branches."""
+    """Return the number of layers of a block without those of shortcuts, gates and side branches."""
     count = 0
     for step in inside:
         if isinstance(step, Op):
@@ -184,7 +186,7 @@ def _layers(inside: Steps) -> int:
 
 
 def _keeps_size(kind: Kind) -> bool:
-    """Whether the padding is the one that keeps the size at stride 1."""
+    """Return whether the padding keeps the size at stride 1."""
     return isinstance(kind, Conv) and kind.pads == tuple(
         (k - 1) * d // 2 for k, d in zip(kind.kernel, kind.dilation, strict=True)
     )
@@ -196,15 +198,11 @@ def _last_layer(inside: Steps) -> int | None:
 
 
 def _survival(merge: Parallel) -> str:
-    return f"survival {merge.survival.probability:.6g}" if merge.survival else "always"
+    return f"survival {merge.survival.probability:.6g}" if merge.survival else "no stochastic depth"
 
 
 def _describe(side: Side) -> str:
-    return (
-        f"an output {side.output_name} computed {side.mode}"
-        if side.output_name
-        else f"a side branch computed {side.mode}"
-    )
+    return f"an output {side.output_name} ({side.mode})" if side.output_name else f"a side branch ({side.mode})"
 
 
 def _value(value: Any) -> str:

@@ -1,8 +1,8 @@
-"""Two networks laid over one another, unit by unit: stages are aligned in order, their blocks in order; a stage's further
-blocks are its depth.
+"""Two networks laid over one another: stages and their blocks are paired in order; further blocks of a stage are its depth.
 
-Each difference belongs to a topic, such as the place of a stride. `taken` makes a network: of no topic it is the reference, of
-all topics the subject, and of one topic the reference with that one change, whose cost is then a fact like any other.
+Each difference belongs to a topic, such as the position of a stride. `taken` returns a network with the differences of some
+topics: without any it is the reference, with all of them the subject. With one topic it is the reference with that single
+change, whose cost can be counted like that of any network.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from rescompile.ir.ops import Shape
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A unit of both networks; or, with a topic, one that only `origin` has. Such a unit may be laid over one of the other, too:
-    it then has the form of these as far as topics are not taken."""
+    """A unit of both networks, or with a topic one that only `origin` has. Such a unit may also be merged with one of the other
+    network, whose form it has for all topics that are not taken."""
 
     segment: str
     unit: int
@@ -35,13 +35,13 @@ class Slot:
 
     @property
     def own(self) -> Steps:
-        """The unit of `origin`."""
+        """The unit in `origin`."""
         return (self.second if self.origin == "subject" else self.first) or ()
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """Two networks laid over one another, and all their differences in order."""
+    """Two networks laid over one another, with all their differences in order."""
 
     inputs: tuple[Shape, Shape]
     slots: tuple[Slot, ...]
@@ -51,12 +51,12 @@ class Overlay:
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """The topics that the two differ in, in the order of TOPICS."""
+        """The topics of the differences, in the order of TOPICS."""
         differing = {edit.topic for edit in self.edits}
         return tuple(topic for topic in TOPICS if topic in differing)
 
     def taken(self, topics: Collection[str]) -> tuple[tuple[Steps, ...], Shape]:
-        """The reference with the changes of these topics, unit by unit, and its input."""
+        """Return the reference with the changes of these topics as units, and its input."""
         merger = Merger(self.distances, topics, self.everywhere)
         units = [
             merger.unit(slot.first, slot.second, slot.role)[0]
@@ -69,7 +69,7 @@ class Overlay:
 
 
 def overlay(reference: Structure, subject: Structure, distances: Distances) -> Overlay:
-    """Lay two networks over one another. Raises NotAligned where they have too little in common."""
+    """Lay two networks over one another. Raises NotAligned if they have too little in common."""
     merger = Merger(distances, TOPICS, {})
     pairs = list(_segments(reference, subject, distances))
     known = {
@@ -82,7 +82,9 @@ def overlay(reference: Structure, subject: Structure, distances: Distances) -> O
     everywhere = merger.everywhere()
     slots = tuple(slot for pair in pairs for slot in _slots(*pair, merger, known))
     edits = tuple(edit for slot in slots for edit in _edits(slot, merger))
-    deeper = sum(edit.layers for edit in edits if edit.topic == "depth")  # of a kind that both have: not foreign
+    deeper = sum(
+        edit.layers for edit in edits if edit.topic == "depth"
+    )  # more blocks of a stage that both have: not foreign
     alone = sum(edit.layers for edit in edits) - deeper
     if 2 * alone > count_layers(reference.whole) + count_layers(subject.whole) - deeper:
         raise NotAligned(f"{reference.name} and {subject.name} have too little in common")
@@ -95,7 +97,7 @@ def overlay(reference: Structure, subject: Structure, distances: Distances) -> O
 def _segments(
     reference: Structure, subject: Structure, distances: Distances
 ) -> Iterator[tuple[Segment | None, Segment | None]]:
-    """The segments that stand for one another; None where only one network has one."""
+    """Return pairs of corresponding segments; None if only one network has a segment."""
     firsts, seconds = reference.segments, subject.segments
     if [s.is_stage for s in firsts] == [s.is_stage for s in seconds]:
         return zip(firsts, seconds, strict=True)
@@ -104,8 +106,8 @@ def _segments(
 
 
 def _slots(first: Segment | None, second: Segment | None, merger: Merger, known: set[str]) -> Iterator[Slot]:
-    """The slots of a pair of segments. A block that only one of the two has is laid over the last one of the other, if that
-    differs only in what is `known` to differ: so a deeper stage alone is one of blocks as the reference has them."""
+    """Yield the slots of a pair of segments. A block that only one of them has is merged with the last block of the other if the
+    two differ only in `known` topics: then depth alone means more blocks in the form of the reference."""
     segment = first or second
     assert segment is not None
     name = second.name if second is not None and second.is_stage else segment.name
@@ -128,7 +130,7 @@ def _slots(first: Segment | None, second: Segment | None, merger: Merger, known:
 
 
 def _edits(slot: Slot, merger: Merger) -> Iterator[Edit]:
-    """The differences in a slot, with their place."""
+    """Yield the differences in a slot with their place."""
     if slot.topic is not None:
         text = f"{VERBS[slot.origin]} {listed(slot.own)}"
         yield Edit(slot.topic, text, count_layers(slot.own), slot.segment, slot.unit, slot.of)

@@ -1,4 +1,4 @@
-"""An explanation as text."""
+"""The explanation as text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rescompile.ir.network import LOGITS
 
 
 def lines(explanation: Explanation, about: Mapping[str, Any], width: int) -> Iterator[str]:
-    """The text, in lines of at most `width` characters where words allow. `about` is that of `report`."""
+    """Yield the text in lines of at most `width` characters, if words allow. `about` is that of `report`."""
     wrap = partial(textwrap.wrap, width=width, break_long_words=False, break_on_hyphens=False)
     indented = partial(wrap, initial_indent="  ", subsequent_indent="    ")
     data = report(explanation, about)
@@ -41,14 +41,14 @@ def lines(explanation: Explanation, about: Mapping[str, Any], width: int) -> Ite
         if other["aligned"] and not other["differences"]:
             continue
         if not other["aligned"]:
-            yield "  The two have too little in common to be compared part by part."
+            yield "  The two networks have too little in common for a comparison part by part."
         for difference in other["differences"]:
             yield from indented(f"- {difference['words']}")
             yield f"    {_figures(difference)}"
         if other["beyond_sum"] and any(other["beyond_sum"].values()):
-            yield from indented(f"- all of these together, beyond their sum: {_figures(other['beyond_sum'])}")
-        yield f"  in all {_figures(other)}"
-    for key, title in (("notes", "what no tree says"), ("unverified", "unverified")):
+            yield from indented(f"- interaction of these differences: {_figures(other['beyond_sum'])}")
+        yield f"  total: {_figures(other)}"
+    for key, title in (("notes", "notes"), ("unverified", "unverified")):
         if data[key]:
             yield from ("", f"{title}:")
             for note in data[key]:
@@ -61,25 +61,25 @@ def _sentences(data: Mapping[str, Any], explanation: Explanation) -> Iterator[st
     if data["stages"]:
         yield from _stages(data, explanation)
     else:
-        yield f"It has no stages of blocks: {facts['stem']}."
+        yield f"There are no stages of blocks: {facts['stem']}."
     others = [f"{name} ({shown(sizes)})" for name, sizes in network.outputs.items() if name != LOGITS]
     if others:
-        yield f"Outputs beside the last one: {', '.join(others)}."
+        yield f"Additional outputs: {', '.join(others)}."
     if facts["dropout"] != "nowhere":
         yield f"Dropout: {facts['dropout']}."
     if schedule := survival(network):
         average = f"{schedule['expected']:.6g} of {schedule['count']} on average"
-        yield f"In training a residual branch survives {facts['survival']}: {average}."
+        yield f"In training, residual branches survive {facts['survival']}: {average}."
     longest, shortest = data["layers"]["longest"], data["layers"]["shortest"]
     yield f"{data['parameters']:,} parameters, {count(data['macs'])} multiply-adds;"
     yield f"{longest} layer{'s' * (longest != 1)} with weights on the longest path and {shortest} on the shortest,"
     yield f"{_paths(int(data['paths']))}."
     last = data["last_map"]
     if last is not None and len(last["shape"]) == 3:
-        at = f"A position of the last map ({shown(last['shape'][1:])}, stride {_pair(last['output_stride'])})"
+        last_map = f"the last feature map ({shown(last['shape'][1:])}, stride {_pair(last['output_stride'])})"
         seen = [min(size, 10**9) for size in last["receptive_field"]]
         whole = all(size >= side for size, side in zip(seen, data["input_shape"][1:], strict=True))
-        yield f"{at} sees {shown(seen)} of the input, {'more than' if whole else 'not'} all of it."
+        yield f"The receptive field of {last_map} is {shown(seen)}, which covers {'the whole' if whole else 'a part of the'} input."
 
 
 def _stages(data: Mapping[str, Any], explanation: Explanation) -> Iterator[str]:
@@ -114,11 +114,13 @@ def _pair(pair: Sequence[int] | None) -> str:
 
 
 def _table(stages: Sequence[Mapping[str, Any]]) -> list[str]:
-    rows = [("stage", "blocks", "kind", "channels", "stride", "map", "output stride", "sees")]
+    rows = [("stage", "blocks", "kernels", "channels", "stride", "output", "output stride", "receptive field")]
     for stage in stages:
         numbers = "-".join(map(str, stage["channels"])), str(stage["stride"]), shown(stage["output_shape"])
-        sees = "all" if stage["receptive_field"] is None else shown(stage["receptive_field"])
-        rows.append((stage["name"], str(stage["blocks"]), stage["kind"], *numbers, _pair(stage["output_stride"]), sees))
+        field = "all" if stage["receptive_field"] is None else shown(stage["receptive_field"])
+        rows.append(
+            (stage["name"], str(stage["blocks"]), stage["kind"], *numbers, _pair(stage["output_stride"]), field)
+        )
     return text_table(rows)
 
 
@@ -128,21 +130,21 @@ def _heading(other: Mapping[str, Any]) -> str:
     if not other["closest"]:
         name += f", {other['what']}" if other["what"] else ""
     if not other["aligned"]:
-        return f"Of the zoo, {name} has the most ops in common with it." if other["closest"] else f"Against {name}:"
-    if other["closest"]:
         return (
-            f"Closest to {name} of the zoo. It departs from it in:"
-            if other["differences"]
-            else f"The same network as {name} of the zoo."
+            f"Network of the zoo with the most ops in common: {name}." if other["closest"] else f"Compared with {name}:"
         )
-    same = f"The same network as {name}{', under other names' if other['renamed'] else ''}."
-    return f"Against {name}:" if other["differences"] else same
+    if other["closest"] and other["differences"]:
+        return f"Closest network of the zoo: {name}. Differences:"
+    if other["differences"]:
+        return f"Compared with {name}:"
+    zoo = " of the zoo" if other["closest"] else ", but for parameter names" if other["renamed"] else ""
+    return f"Identical to {name}{zoo}."
 
 
 def _figures(costs: Mapping[str, int | None]) -> str:
     parameters, macs = costs["parameters"], costs["macs"]
     if parameters is None or macs is None:
-        return "alone it makes no valid network, so it has no figures of its own"
+        return "no cost of its own: no valid network has this difference alone"
     if parameters == macs == 0:
-        return "no parameters and no MACs more or less"
+        return "no change in parameters and MACs"
     return f"{parameters:+,} parameters, {macs:+,} MACs"

@@ -1,4 +1,4 @@
-"""What a network is held against: references of the zoo by a table, and for any other network the closest of the zoo."""
+"""The references that a network is compared with: by a table for the zoo, else the closest network of the zoo."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from rescompile.lang import library
 from rescompile.lang.load import load
 from rescompile.lang.yaml_reader import plain, read
 
-#: So many networks of the zoo, those with the most ops in common, are compared op by op to find the closest; and the one of the
-#: same name, which a setting or a pass may have changed much.
+#: The number of networks, those with the most ops in common, that are compared op by op to find the closest one. The network of
+#: the same name, which a setting or a pass may have changed much, is compared too.
 CANDIDATES = 6
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A network that another is held against: its name, what was set on it, and what it is, in words."""
+    """A network that another is compared with: its name, its description, and the settings on it."""
 
     name: str
     what: str
@@ -39,7 +39,7 @@ class Reference:
 
 
 def of_spec(spec: str, what: str = "", settings: Sequence[str] = (), zero_init: bool = False) -> Reference:
-    """The reference that a spec is, a file or a name of the zoo. Raises SpecError and UsageError."""
+    """Return the reference of a spec, a file or a zoo network. Raises SpecError and UsageError."""
     network = elaborate(load(spec, settings))
     if zero_init:
         network = replace(network, root=rewrite(network.root, _starting_at_zero))
@@ -48,22 +48,22 @@ def of_spec(spec: str, what: str = "", settings: Sequence[str] = (), zero_init: 
 
 @cache
 def of_zoo(name: str) -> Reference:
-    """A network of the zoo as it is; made once, since all of them are asked for the closest."""
+    """Return a zoo network without settings; cached, since every search for the closest one needs all of them."""
     return of_spec(name)
 
 
 @cache
 def table() -> tuple[dict[str, object], ...]:
-    """The rows of references.yaml."""
+    """Return the rows of references.yaml."""
     path = Path(__file__).parent / "references.yaml"
-    rows: list[dict[str, object]] = plain(read(Source(f"explanation/{path.name}", path.read_text(encoding="utf-8"))))[
+    rows: list[dict[str, object]] = plain(read(Source(f"explain/{path.name}", path.read_text(encoding="utf-8"))))[
         "references"
     ]
     return tuple(rows)
 
 
 def references_of(name: str) -> list[Reference]:
-    """What the table says of a network of the zoo."""
+    """Return the references of a zoo network in the table."""
     found = []
     for row in table():
         networks, settings = row["networks"], row.get("set", [])
@@ -80,15 +80,15 @@ def references_of(name: str) -> list[Reference]:
 
 
 def is_of_zoo(network: Network) -> bool:
-    """Whether a network is one of the zoo, unchanged."""
+    """Return whether a network is one of the zoo, unchanged."""
     return (
         network.name in library.zoo() and not network.passes and of_zoo(network.name).network.sha256 == network.sha256
     )
 
 
 def closest(subject: Structure, but: str | None = None) -> Reference:
-    """The network of the zoo, other than `but`, that differs in the fewest topics, and of those has the most ops in common;
-    where none can be aligned, the one with the most ops in common."""
+    """Return the zoo network, other than `but`, that differs in the fewest topics, and among equals has the most ops in common;
+    if none can be aligned, the one with the most ops in common."""
     own = _ops(subject)
     far = sorted((_unlike(own, _ops_of_zoo(name)), len(name), name) for name in library.zoo() if name != but)
     distances = Distances()
@@ -111,7 +111,7 @@ def _ops_of_zoo(name: str) -> Counter[Hashable]:
 
 
 def _ops(network: Structure) -> Counter[Hashable]:
-    """What a network is made of: its ops as they are, and once more without their channels; its merges."""
+    """Return the counts of the ops of a network, with all attributes and again without channels, and of its merges."""
     found = Counter[Hashable]((merge.merge, merge.residual, len(merge.branches)) for merge in merges(network.whole))
     for kind in kinds(network.whole):
         found.update((kind, (kind.word, getattr(kind, "kernel", None))))
@@ -119,13 +119,13 @@ def _ops(network: Structure) -> Counter[Hashable]:
 
 
 def _unlike(one: Counter[Hashable], other: Counter[Hashable]) -> float:
-    """The share of ops that only one of two networks has."""
+    """Return the share of ops that only one of two networks has."""
     return ((one - other) + (other - one)).total() / max(1, one.total() + other.total())
 
 
 def _starting_at_zero(_: str, node: Node) -> Node:
-    """A residual merge whose branch starts at 0: the scale of its last norm, where no convolution follows it (Goyal et al.
-    2017, section 5.1)."""
+    """Return a residual merge with zero-init: the scale of the last norm of its branch starts at 0, unless a convolution follows it
+    (Goyal et al. 2017, section 5.1)."""
     if not isinstance(node, Parallel) or not node.residual:
         return node
     last = next(

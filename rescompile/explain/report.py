@@ -1,4 +1,4 @@
-"""An explanation as data, from which the text is written too. `docs/explain.md` documents the keys."""
+"""The explanation as data, from which the text is written too. `docs/explain.md` documents the keys."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from rescompile.explain.topics import NETWORK_WIDE, TITLES
 from rescompile.explain.words import times
 from rescompile.ir.ops import Shape
 
-#: So many different edits of a topic are listed, and so many numbers of blocks; the rest is counted.
+#: The most edits of a topic, and the most block numbers, that are listed; the rest is counted.
 LISTED = 4
 
 
 def report(explanation: Explanation, about: Mapping[str, Any]) -> dict[str, Any]:
-    """The explanation as data. `about` is what the spec says of itself: its family, description, reference, notes and
-    unverified."""
+    """Return the explanation as data. `about` has the keys family, description, reference, notes and unverified of the spec."""
     network, structure = explanation.network, explanation.structure
     total, layers = cost(network), paths(network, "layers")
     stages, last_map = _stages(structure)
@@ -42,7 +41,7 @@ def report(explanation: Explanation, about: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _stages(network: Structure) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
-    """A row for each stage; and the last map whose positions do not see all, with what one of them sees."""
+    """Return a row for each stage, and the last feature map with a receptive field that is not the whole input."""
     rows: list[dict[str, Any]] = []
     seen = of_input(network.input)
     last: tuple[Shape, View] | None = None
@@ -52,7 +51,7 @@ def _stages(network: Structure) -> tuple[list[dict[str, Any]], dict[str, Any] | 
             if seen is not None:
                 last = step.output, seen
             elif len(step.output) == 3 and max(step.output[1:]) > 1:
-                last = None  # a map whose positions do not see alike: none to tell of, whatever head follows
+                last = None  # the receptive field depends on the position, whatever follows
         if segment.is_stage:
             rows.append({**_stage(segment), **_field(seen)})
     return rows, last and {"shape": list(last[0]), **_field(last[1])}
@@ -67,7 +66,7 @@ def _stage(stage: Segment) -> dict[str, Any]:
 
 
 def _field(seen: View) -> dict[str, Any]:
-    """The receptive field and the stride of it, of height and width."""
+    """Return the receptive field and its stride, of height and width."""
     return {
         "output_stride": None if seen is None else [seen[0].jump, seen[1].jump],
         "receptive_field": None if seen is None else [seen[0].size, seen[1].size],
@@ -93,7 +92,7 @@ def _against(other: Against, subject: Structure) -> dict[str, Any]:
 
 
 def describe(difference: Difference, subject: Structure, reference: Structure) -> str:
-    """A difference in words: a sentence for each topic, and where."""
+    """Return a difference in words: a sentence for each topic, and the places."""
     sentences = []
     for topic in difference.topics:
         sentence = FACTS[topic].difference(subject, reference) if topic in FACTS else None
@@ -109,7 +108,7 @@ def describe(difference: Difference, subject: Structure, reference: Structure) -
 
 
 def places(edits: Sequence[Edit]) -> str:
-    """Where edits are: rows, and which of their blocks."""
+    """Return the places of edits: rows and, unless all are meant, their blocks."""
     blocks: dict[tuple[str, int], set[int]] = {}
     for edit in edits:
         blocks.setdefault((edit.segment, edit.of), set()).add(edit.unit)

@@ -1,6 +1,6 @@
-"""A network as people speak of it: a stem, stages of blocks, what stands between them, a head.
+"""The structure of a network as papers describe it: a stem, stages of blocks, layers between them, a head.
 
-Nodes are those of the tree. A list of `Steps` leaves out the scopes around them, and identities.
+Steps are nodes of the tree, in lists without the scopes around them and without identities.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Steps: TypeAlias = tuple[Step, ...]
 
 
 def steps(node: Node) -> Steps:
-    """The ops, merges and side branches of a node in order. Identities are left out, and what `features` makes an output."""
+    """Return the ops, merges and side branches of a node in order, without identities and the outputs of `features`."""
     if isinstance(node, Series):
         return tuple(step for child in node.children for step in steps(child))
     if isinstance(node, Side):
@@ -28,28 +28,28 @@ def steps(node: Node) -> Steps:
 
 
 def series(inside: Iterable[Step]) -> Series:
-    """A Series of these steps, without shapes."""
+    """Return a Series of steps, without shapes."""
     return Series(tuple(inside), (), ())
 
 
 def has_shortcut(merge: Parallel) -> bool:
-    """Whether the last branch is a shortcut around the first."""
+    """Return whether the last branch is a shortcut around the first."""
     return merge.residual or merge.merge == "gate"
 
 
 def kinds(inside: Steps) -> Iterator[Kind]:
-    """The kind of every op, those inside merges and side branches too, in execution order."""
+    """Yield the kind of every op in execution order, including those inside merges and side branches."""
     nodes = (node for step in inside for _, node in walk(step))
     return (node.kind for node in nodes if isinstance(node, Op) and not isinstance(node.kind, Identity))
 
 
 def merges(inside: Steps) -> Iterator[Parallel]:
-    """Every merge, outer ones first."""
+    """Yield every merge, outer ones first."""
     return (node for step in inside for _, node in walk(step) if isinstance(node, Parallel))
 
 
 def main_path(inside: Steps) -> Iterator[Kind]:
-    """The kinds of the ops on the way through first branches: through the residual branch of a block, not its shortcut."""
+    """Yield the kinds of the ops on the main path, which takes first branches: residual branches, not shortcuts."""
     for step in inside:
         if isinstance(step, Op):
             yield step.kind
@@ -58,7 +58,7 @@ def main_path(inside: Steps) -> Iterator[Kind]:
 
 
 def stride(inside: Steps) -> Size:
-    """The stride along the main path."""
+    """Return the stride along the main path."""
     high, wide = 1, 1
     for kind in main_path(inside):
         if isinstance(kind, Conv | MaxPool | Subsample):
@@ -67,7 +67,7 @@ def stride(inside: Steps) -> Size:
     return high, wide
 
 
-#: What a segment is in its network; and what it is called, unless it is a stage.
+#: The role of a segment in its network, and the names of those that are not stages.
 Role: TypeAlias = Literal["stem", "stage", "between", "head", "all"]
 NAMES: dict[Role, str] = {
     "stem": "the stem",
@@ -79,9 +79,9 @@ NAMES: dict[Role, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A part of a network: a stage with its blocks, or whatever stands before, between and behind stages as one unit.
+    """A part of a network: a stage with its blocks, or as a single unit what comes before, between and after stages.
 
-    `name` of a stage is the full name of its row, `block` the block that it repeats, `output` the shape behind it.
+    The `name` of a stage is the full name of its row, `block` the block that it repeats, `output` the shape after it.
     """
 
     name: str
@@ -92,13 +92,13 @@ class Segment:
 
     @property
     def is_stage(self) -> bool:
-        """Whether it is made of blocks."""
+        """Whether it consists of blocks."""
         return self.role == "stage"
 
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """The segments of a network in order, and its input."""
+    """The segments of a network in order, and the shape of its input."""
 
     name: str
     input: Shape
@@ -106,7 +106,7 @@ class Structure:
 
     @property
     def stages(self) -> tuple[Segment, ...]:
-        """The segments made of blocks."""
+        """The segments that consist of blocks."""
         return tuple(segment for segment in self.segments if segment.is_stage)
 
     @property
@@ -126,23 +126,23 @@ class Structure:
 
     @property
     def stem(self) -> Steps:
-        """What stands before the first stage; everything, where there are no stages."""
+        """The steps before the first stage; all steps if there are no stages."""
         return self.segments[0].units[0] if self.segments[0].role in ("stem", "all") else ()
 
     @property
     def head(self) -> Steps:
-        """What stands behind the last stage."""
+        """The steps after the last stage."""
         return self.segments[-1].units[0] if self.segments[-1].role == "head" else ()
 
 
 def structure(network: Network) -> Structure:
-    """The segments of a network.
+    """Return the structure of a network.
 
-    A stage is a row of copies of a block; or blocks of one kind that have a merge, one after the other on maps of one size, as
-    Inception's are.
+    A stage is a row of copies of a block, or consecutive blocks of one kind with a merge on feature maps of equal size, as in
+    Inception.
     """
     segments: list[Segment] = []
-    begun = False  # whether the last row has its first copy, before which a swap may have put another
+    begun = False  # whether the last row has its first copy; a swap may have put another before it
     for node, row in _parts(network.root, ""):
         call, unit = _block(node), steps(node)
         last = segments[-1] if segments else Segment("", "", (), ())
@@ -165,7 +165,7 @@ def structure(network: Network) -> Structure:
 
 
 def _named(segments: Sequence[Segment]) -> Iterator[Segment]:
-    """The segments with their roles; stages that have no name of their own, or share one, are numbered."""
+    """Yield the segments with their roles; stages without a unique name are numbered."""
     names = Counter(segment.name for segment in segments if segment.block)
     ends: dict[int, Role] = {0: "stem", len(segments) - 1: "head"}
     number = 0
@@ -180,7 +180,7 @@ def _named(segments: Sequence[Segment]) -> Iterator[Segment]:
 
 
 def _parts(series: Series, path: str) -> Iterator[tuple[Node, str]]:
-    """The blocks of a tree with the names of their rows, and the nodes between them."""
+    """Yield the blocks of a tree with the names of their rows, and the nodes between them."""
     for child in series.children:
         if not isinstance(child, Series):
             yield child, path
@@ -191,7 +191,7 @@ def _parts(series: Series, path: str) -> Iterator[tuple[Node, str]]:
 
 
 def _block(node: Node) -> Call | None:
-    """The call of a block: a copy, or a call whose own steps have a merge."""
+    """Return the call of a block, which is a copy in a row or has a merge among its own steps, or None."""
     call = node.call if isinstance(node, Series) else None
     if call is None or call.index is not None:
         return call

@@ -1,4 +1,4 @@
-"""What a difference is about: its topic, by the attribute or the op that differs and the place where it stands."""
+"""The topic of a difference, by the attribute or the op that differs and by its position in the network."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from rescompile.explain.stages import Role, Step
 from rescompile.ir.network import Op, Parallel, Side
 from rescompile.ir.ops import Act, AvgPool, Conv, Dropout, Kind, Linear, MaxPool, Norm, Scale
 
-#: The topics in the order in which they are told, with what they are called where their facts agree, or where they have none.
+#: The topics in the order of the report, with their titles, which are used where facts agree or there is none.
 TITLES = {
     "input": "the input", "stem": "the stem", "stages": "the stages", "depth": "the number of blocks", "block": "the blocks",
-    "width": "channels in blocks", "kernel": "kernels", "groups": "groups", "stride": "the place of strides",
-    "downsampling": "the sizes of maps", "dilation": "dilation", "padding": "padding", "shortcut": "shortcuts",
-    "gate": "gates", "order": "norms and activations in blocks", "attention": "factors on maps", "pooling": "pools in blocks",
-    "between": "what stands between the stages", "head": "the head", "classes": "the outputs", "side": "side branches",
-    "norm": "the kind of norm", "eps": "the eps of norms", "momentum": "the momentum of norms", "activation": "activations",
-    "bias": "biases", "scale-init": "the initial scale of norms", "init": "how weights are drawn", "scale": "constant factors",
-    "dropout": "dropout", "survival": "survival in training",
+    "width": "channels in blocks", "kernel": "kernels", "groups": "groups", "stride": "the position of strides",
+    "downsampling": "feature map sizes", "dilation": "dilation", "padding": "padding", "shortcut": "shortcuts",
+    "gate": "gates", "order": "norms and activations in blocks", "attention": "attention", "pooling": "pools in blocks",
+    "between": "the layers between stages", "head": "the head", "classes": "the outputs", "side": "side branches",
+    "norm": "the type of norm", "eps": "the eps of norms", "momentum": "the momentum of norms", "activation": "activations",
+    "bias": "biases", "scale-init": "the initial scale of norms", "init": "weight initialisation", "scale": "constant factors",
+    "dropout": "dropout", "survival": "stochastic depth",
 }  # fmt: skip
 TOPICS = tuple(TITLES)
-#: Topics that are of the whole network, or name their place themselves.
+#: Topics that concern the whole network, or whose sentence contains the place.
 NETWORK_WIDE = {
     "input", "stem", "stages", "depth", "downsampling", "head", "classes", "eps", "momentum", "activation", "bias", "init",
     "scale-init", "survival",
 }  # fmt: skip
-#: Attributes whose change is the same topic wherever it stands: of any op, or of one kind.
+#: Attributes with the same topic everywhere in a network.
 ANYWHERE: dict[tuple[type[Kind], str], str] = {
     (Norm, "eps"): "eps", (Norm, "momentum"): "momentum", (Norm, "kind"): "norm", (Norm, "scale_init"): "scale-init",
     (Conv, "bias"): "bias", (Conv, "bias_init"): "init", (Conv, "init"): "init", (Linear, "bias"): "bias",
     (Linear, "bias_init"): "init", (Linear, "init"): "init", (Act, "kind"): "activation", (Act, "slope"): "activation",
     (Dropout, "rate"): "dropout", (Scale, "factor"): "scale",
 }  # fmt: skip
-#: Attributes in the blocks of stages, by name; those of strides are decided by the whole block.
+#: Topics of attributes in the blocks of stages; for strides, the whole block decides.
 IN_BLOCKS = {
     "channels": "width", "features": "width", "groups": "groups", "kernel": "kernel", "dilation": "dilation",
     "padding": "padding", "stride": "stride", "ceil": "padding", "count_pad": "padding", "size": "pooling",
 }  # fmt: skip
-#: What is only in one of two blocks, by the kind of op.
+#: Topics of an op that only one of two blocks has.
 OPS: tuple[tuple[tuple[type[Kind], ...], str], ...] = (
     ((Norm, Act), "order"),
     ((Dropout,), "dropout"),
@@ -47,14 +47,14 @@ OPS: tuple[tuple[tuple[type[Kind], ...], str], ...] = (
 )
 
 
-#: What a branch is in its merge.
+#: The role of a branch in its merge.
 BranchRole: TypeAlias = Literal["main", "shortcut", "gate", "side"]
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Where a list stands, as far as topics depend on it: the role of the segment and of the branch, and what the
-    block around does as a whole."""
+    """The position of a list as far as topics depend on it: the role of the segment and of the branch, the topic of strides in
+    the block, and whether the block has another number of layers."""
 
     segment: Role
     branch: BranchRole = "main"
@@ -62,7 +62,7 @@ class Where:
     rebuilt: bool = False
 
     def attribute(self, kind: Kind, name: str, last: bool) -> str:
-        """The topic of an attribute that differs."""
+        """Return the topic of an attribute that differs."""
         anywhere = next((topic for (of, a), topic in ANYWHERE.items() if a == name and isinstance(kind, of)), None)
         if anywhere is not None:
             return anywhere
@@ -79,7 +79,7 @@ class Where:
         return IN_BLOCKS.get(name, "block")
 
     def item(self, step: Step) -> str:
-        """The topic of something that only one has."""
+        """Return the topic of a step that only one of the two networks has."""
         if isinstance(step, Op) and isinstance(step.kind, Dropout):
             return "dropout"
         if isinstance(step, Side) or self.branch == "side":

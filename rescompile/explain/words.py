@@ -1,4 +1,4 @@
-"""Ops, merges and lists of them in words."""
+"""Ops, merges and lists of steps in words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from rescompile.ir.ops import (
     AvgPool,
     Conv,
     Dropout,
-    Flatten,
     GlobalAvgPool,
     Kind,
     Linear,
@@ -26,7 +25,7 @@ from rescompile.ir.ops import (
     Upsample,
 )
 
-#: A list tells so many steps; the rest is counted.
+#: The most steps in a list; the rest is counted.
 STEPS = 30
 
 
@@ -40,58 +39,65 @@ def shown(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
+def _with(name: str, *numbers: str | None) -> str:
+    """Return a name with its numbers, as far as there are any: `3x3 max pool (stride 2)`."""
+    given = ", ".join(number for number in numbers if number is not None)
+    return f"{name} ({given})" if given else name
+
+
 def _conv(kind: Conv) -> str:
-    words = [f"{size(kind.kernel)} convolution of {kind.channels}"]
-    if kind.stride != (1, 1):
-        words.append(f"stride {_number(kind.stride)}")
-    if kind.groups > 1:
-        words.append(f"{kind.groups} groups")
-    if kind.dilation != (1, 1):
-        words.append(f"dilation {_number(kind.dilation)}")
-    return " with ".join([words[0], " and ".join(words[1:])]) if words[1:] else words[0]
+    return _with(
+        f"{size(kind.kernel)} convolution",
+        f"{kind.channels} channels",
+        f"stride {_number(kind.stride)}" if kind.stride != (1, 1) else None,
+        f"{kind.groups} groups" if kind.groups > 1 else None,
+        f"dilation {_number(kind.dilation)}" if kind.dilation != (1, 1) else None,
+    )
 
 
 def _pool(kind: MaxPool) -> str:
-    what = "average" if isinstance(kind, AvgPool) else "max"
-    beside = ([f"stride {_number(kind.steps)}"] if kind.steps != kind.kernel else []) + (
-        ["sizes rounded up"] if kind.ceil else []
+    return _with(
+        f"{size(kind.kernel)} {'average' if isinstance(kind, AvgPool) else 'max'} pool",
+        f"stride {_number(kind.steps)}" if kind.steps != kind.kernel else None,
+        "sizes rounded up" if kind.ceil else None,
     )
-    return f"{size(kind.kernel)} {what} pool" + (f" with {' and '.join(beside)}" if beside else "")
 
 
 def act(kind: Act) -> str:
-    """An activation with its constant."""
+    """Return an activation with its constant."""
     words = {
-        "leaky_relu": f"leaky relu of slope {kind.slope:.6g}",
-        "elu": "elu" if kind.alpha == 1 else f"elu of alpha {kind.alpha:.6g}",
-        "gelu_tanh": "gelu by tanh",
+        "leaky_relu": f"leaky relu (slope {kind.slope:.6g})",
+        "elu": "elu" if kind.alpha == 1 else f"elu (alpha {kind.alpha:.6g})",
+        "gelu_tanh": "gelu (tanh)",
     }
     return words.get(kind.kind, kind.kind)
 
 
-#: How an op is called in a list of them.
+def _norm(kind: Norm) -> str:
+    groups = f"{kind.groups} group{'s' * (kind.groups > 1)}" if kind.kind == "group" else None
+    return _with(f"{kind.kind} norm", groups)
+
+
+#: The words for an op in a list.
 WORDS: dict[type[Kind], Callable[..., str]] = {
     Conv: _conv,
     MaxPool: _pool,
     AvgPool: _pool,
     Act: act,
-    Linear: lambda kind: f"linear layer of {kind.features}",
-    Norm: lambda kind: (
-        f"norm of {kind.groups} group{'s' if kind.groups > 1 else ''}" if kind.kind == "group" else f"{kind.kind} norm"
-    ),
+    Norm: _norm,
+    Linear: lambda kind: f"linear layer ({kind.features} outputs)",
     GlobalAvgPool: lambda kind: "global average pool",
-    AdaptiveAvgPool: lambda kind: f"average pool to {size(kind.size)}",
-    Flatten: lambda kind: "flattening",
+    AdaptiveAvgPool: lambda kind: f"adaptive average pool ({size(kind.size)})",
     Dropout: lambda kind: f"dropout {kind.rate:.6g}",
-    Scale: lambda kind: f"factor {kind.factor:.6g}",
-    Subsample: lambda kind: f"every {_number(kind.stride)}th position" if max(kind.stride) > 3 else "subsampling",
-    Upsample: lambda kind: f"{kind.kind} upsampling by {_number(kind.factor)}",
-    PadChannels: lambda kind: "channels of zeros",
+    Scale: lambda kind: f"scale by {kind.factor:.6g}",
+    Subsample: lambda kind: _with("subsampling", f"stride {_number(kind.stride)}" if max(kind.stride) > 3 else None),
+    Upsample: lambda kind: f"{kind.kind} upsampling ({_number(kind.factor)}x)",
+    PadChannels: lambda kind: "zero channels",
 }
 
 
 def item(step: Step) -> str:
-    """A step in words."""
+    """Return a step in words."""
     if isinstance(step, Op):
         say = next((WORDS[kind] for kind in type(step.kind).__mro__ if kind in WORDS), None)
         return say(step.kind) if say else step.kind.word.replace("_", " ")
@@ -103,7 +109,7 @@ def item(step: Step) -> str:
 
 
 def listed(inside: Steps) -> str:
-    """A list of steps in words; what comes several times is told once."""
+    """Return a list of steps in words; equal neighbours are counted."""
     groups = [(word, len(list(group))) for word, group in groupby(item(step) for step in inside)]
     words = [f"{number} x {word}" if number > 1 else word for word, number in groups]
     if len(words) > STEPS:

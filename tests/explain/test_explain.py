@@ -236,7 +236,7 @@ def test_random_networks(seed: int) -> None:
 SINGLE = [
     ("resnet50", "resnet50_v1", "stride", "in the 3x3 convolution (v1.5), not in the first 1x1 convolution (v1)"),
     ("resnet152_v1", "resnet152", "stride", "in the first 1x1 convolution (v1), not in the 3x3 convolution (v1.5)"),
-    ("resnet50_C", "resnet50_B", "stem", "3x3 convolution of 32 with stride 2"),
+    ("resnet50_C", "resnet50_B", "stem", "3x3 convolution (32 channels, stride 2)"),
     ("resnet50_D", "resnet50_C", "shortcut", "average pool, 1x1 convolution, batch norm in 3 of 16"),
     ("resnet18_A", "resnet18", "shortcut", "(option A)"),
     ("resnet34", "resnet34_A", "shortcut", "1x1 convolution, batch norm in 3 of 16 (option B)"),
@@ -252,7 +252,7 @@ SINGLE = [
     ("wrn_28_10_dropout", "wrn_28_10", "dropout", "0.3 in 12 places"),
     ("wrn_40_2_B131", "wrn_40_2", "block", "1x1-3x3-1x1, not 3x3-3x3"),
     ("wrn_40_2_B31", "wrn_40_2", "kernel", "3x3-1x1, not 3x3-3x3"),
-    ("stochastic_depth_152_imagenet", "resnet152", "survival", "0.99 (the first) to 0.5 (the last), drawn per batch"),
+    ("stochastic_depth_152_imagenet", "resnet152", "survival", "0.99 (first) to 0.5 (last), drawn per batch"),
     ("vgg16_bn", "vgg16", "order", "are conv norm act; not conv act"),
     ("preact_resnet110_cifar", "he2016_activation_full_preact", "order", "norm act [conv norm act conv] + (3 times)"),
     ("densenet_bc_190_k40_cifar", "densenet_bc_190_k40_cifar", None, ""),
@@ -422,7 +422,7 @@ def test_a_variant_is_held_against_its_relative(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_same_network_is_known(tmp_path: Path) -> None:
     text = text_of(explain(network_of(str(written(tmp_path, extends="densenet121")))))
-    assert "The same network as densenet121 of the zoo." in text
+    assert "Identical to densenet121 of the zoo." in text
 
 
 @pytest.mark.parametrize(
@@ -529,10 +529,10 @@ def test_command() -> None:
     said = flat(done.stdout)
     assert "the stride of a block is in the 3x3 convolution (v1.5), not in the first 1x1 convolution (v1)" in said
     assert "(in layer2, layer3, layer4: first block) +0 parameters, +231,211,008 MACs" in said
-    assert "4 stages of 3, 4, 6 and 3 blocks of 1x1-3x3-1x1, in post-activation" in said
+    assert "4 stages of 3, 4, 6 and 3 blocks of 1x1-3x3-1x1, post-activation" in said
     assert "50 layers with weights on the longest path" in said
     assert "65,536 = 2^16 paths" in said
-    assert "427x427 of the input" in said
+    assert "is 427x427, which covers the whole input" in said
 
 
 def test_json() -> None:
@@ -551,21 +551,21 @@ def test_json() -> None:
 
 def test_passes_and_settings_change_the_subject() -> None:
     """`explain` takes what other commands take, and compares with the network as it was."""
-    assert "Closest to resnext50_32x4d of the zoo" in flat(
+    assert "Closest network of the zoo: resnext50_32x4d." in flat(
         invoke("explain", "resnext50_32x4d", "--fold-batchnorm").stdout
     )
     said = flat(invoke("explain", "resnet50", "--drop", "layer3.5").stdout)
     assert "passes: drop=layer3.5" in said
-    assert "Closest to resnet50 of the zoo" in said
-    assert "The same network as resnet101 of the zoo." in flat(
+    assert "Closest network of the zoo: resnet50." in said
+    assert "Identical to resnet101 of the zoo." in flat(
         invoke("explain", "resnet50", "--set", "layer3.depth=23").stdout
     )
 
 
 def test_what_cannot_be_aligned_says_so() -> None:
     said = flat(invoke("explain", "resnet50", "--against", "densenet121").stdout)
-    assert "too little in common to be compared part by part" in said
-    assert "in all +17,578,176 parameters, +1,255,022,592 MACs" in said
+    assert "too little in common for a comparison part by part" in said
+    assert "total: +17,578,176 parameters, +1,255,022,592 MACs" in said
     data = json.loads(invoke("explain", "resnet50", "--against", "densenet121", "--json").stdout)
     assert data["against"][0]["aligned"] is False
     assert data["against"][0]["differences"] == []
@@ -608,12 +608,12 @@ def test_the_last_map_is_not_one_before_an_upsampling(tmp_path: Path) -> None:
             tmp_path, input=[3, 16, 16], network=[*steps, *more, "global_avgpool", "flatten", {"linear": 10}]
         )
         text = flat(text_of(explain(network_of(str(path)))))
-        assert ("A position of the last map" in text) == told
+        assert ("The receptive field of the last feature map" in text) == told
 
 
 def test_the_input_is_no_last_map() -> None:
     """A fully connected network has none, and nothing is told of what a position of one sees."""
-    assert "last map" not in flat(text_of(explain(network_of("highway_mnist_fc_10"))))
+    assert "last feature map" not in flat(text_of(explain(network_of("highway_mnist_fc_10"))))
 
 
 def test_a_swap_leaves_the_stages() -> None:
@@ -633,6 +633,6 @@ def test_features_leave_the_stages(tmp_path: Path) -> None:
     found, plain = explain(network_of(str(path))), explain(network_of("resnet20_cifar"))
     assert found.structure.segments == plain.structure.segments
     text = flat(text_of(found))
-    assert "Outputs beside the last one: layer1 (16x32x32), layer2.0 (32x16x16)." in text
+    assert "Additional outputs: layer1 (16x32x32), layer2.0 (32x16x16)." in text
     assert "auxiliary" not in text
-    assert "Outputs beside" not in flat(text_of(plain))
+    assert "Additional outputs" not in flat(text_of(plain))

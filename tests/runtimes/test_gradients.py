@@ -372,7 +372,7 @@ def test_plot(tmp_path: Path) -> None:
         (("--gradients", "--data", "."), "E0801", ". is a folder"),
         (("--gradients", "--data", "objects.npy"), "E0801", "contains objects, not numbers"),
         (("--gradients", "--data", "nan.npy"), "E0802", "the data holds a value that is not finite"),
-        (("--gradients", "--data", "several.npz"), "E0801", "several arrays"),
+        (("--gradients", "--data", "several.npz"), "E0801", "an archive of arrays"),
         (("--gradients", "--data", "small.npy"), "E0802", "shape [examples, 3, 8, 8]"),
         (("--gradients", "--data", "empty.npy"), "E0802", "shape [examples, 3, 8, 8]"),
         (("--gradients", "--data", "x.npy", "--labels", "small.npy"), "E0802", "from 0 to 9 of shape [2]"),
