@@ -55,8 +55,8 @@ def explain(network: Network, against: Sequence[str] = ()) -> Explanation:
     chosen = [of_spec(spec) for spec in against] or (references_of(network.name) if known else [])
     others = [Against(each, compare(each.structure, subject)) for each in chosen]
     if not chosen:
-        found = closest(subject, network.name if known else None)
-        others.append(Against(found, compare(found.structure, subject), closest=True))
+        reference = closest(subject, network.name if known else None)
+        others.append(Against(reference, compare(reference.structure, subject), closest=True))
     return Explanation(network, subject, tuple(_named(each, network) for each in others))
 
 

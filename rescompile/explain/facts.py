@@ -66,10 +66,10 @@ def skips(network: Structure) -> list[Parallel]:
 
 def values(things: Iterable[str]) -> str:
     """Return the values with their counts, the most frequent first; a single value stands alone."""
-    found = Counter(things)
-    if len(found) < 2:
-        return next(iter(found), "none")
-    return ", ".join(f"{value} ({times(count)})" for value, count in found.most_common())
+    counts = Counter(things)
+    if len(counts) < 2:
+        return next(iter(counts), "none")
+    return ", ".join(f"{value} ({times(count)})" for value, count in counts.most_common())
 
 
 def by_stage(read: Callable[[Steps], str]) -> Callable[[Structure], str]:
@@ -81,21 +81,21 @@ def by_stage(read: Callable[[Steps], str]) -> Callable[[Structure], str]:
         return last if first == last else f"{first} then {last}"
 
     def read_stages(network: Structure) -> str:
-        found = [of(stage) for stage in network.stages]
-        return found[0] if len(set(found)) == 1 else ", ".join(found) or "no stages"
+        each = [of(stage) for stage in network.stages]
+        return each[0] if len(set(each)) == 1 else ", ".join(each) or "no stages"
 
     return read_stages
 
 
 def layers(inside: Steps) -> list[Conv | Linear]:
     """Return the layers on the main path of a block: through branches instead of shortcuts, and through the longest branch."""
-    found: list[Conv | Linear] = []
+    path: list[Conv | Linear] = []
     for step in inside:
         if isinstance(step, Op) and isinstance(step.kind, Conv | Linear):
-            found.append(step.kind)
+            path.append(step.kind)
         elif isinstance(step, Parallel):
-            found += layers(longest(step))
-    return found
+            path += layers(longest(step))
+    return path
 
 
 def longest(merge: Parallel) -> Steps:
@@ -138,12 +138,12 @@ def _strided(block: Steps) -> str:
 
 def shortcuts(network: Structure) -> str:
     """Return the kinds of shortcuts and their counts."""
-    found = Counter(_shortcut(merge) for merge in skips(network))
-    if not found:
+    counts = Counter(_shortcut(merge) for merge in skips(network))
+    if not counts:
         return "none"
-    total = found.total()
-    words = [f"{words} in {count} of {total}" for words, count in found.most_common()]
-    option = _option(found)
+    total = counts.total()
+    words = [f"{words} in {count} of {total}" for words, count in counts.most_common()]
+    option = _option(counts)
     return "; ".join(words) + (f" ({option})" if option else "")
 
 
@@ -160,12 +160,12 @@ def _plain(step: Step) -> str:
     return item(step)
 
 
-def _option(found: Counter[str]) -> str | None:
+def _option(counts: Counter[str]) -> str | None:
     """Return the name of the shortcuts in the papers: He et al. 2015, section 3.3; He et al. 2018, figure 2c."""
     projection = "1x1 convolution, batch norm"
-    kinds = set(found) - {"identity"}
+    kinds = set(counts) - {"identity"}
     if kinds == {projection}:
-        return "option B" if "identity" in found else "option C"
+        return "option B" if "identity" in counts else "option C"
     if kinds and kinds <= {"subsampling, zero channels", "subsampling", "zero channels"}:
         return "option A"
     if kinds and kinds <= {f"average pool, {projection}", projection}:
@@ -190,12 +190,12 @@ def _order(inside: Steps) -> str:
 
 def activation_style(network: Structure) -> str | None:
     """Return `post-activation`, `pre-activation`, ... by the order in most blocks with a residual branch, or None."""
-    found = Counter(
+    orders = Counter(
         _order(block) for block in network.blocks if any(isinstance(step, Parallel) and step.residual for step in block)
     )
-    if not found:
+    if not orders:
         return None
-    inside, _, after = found.most_common(1)[0][0].rpartition("] +")
+    inside, _, after = orders.most_common(1)[0][0].rpartition("] +")
     before, _, branch = inside.rpartition("[")
     if "norm" in after:
         return "post-activation with the norm after the addition"
@@ -225,10 +225,10 @@ def zero_init(network: Structure) -> str:
 
 def survival(network: Structure) -> str:
     """Return the survival schedule of residual branches."""
-    found = [merge.survival for merge in skips(network) if merge.survival]
-    if not found:
+    schedule = [merge.survival for merge in skips(network) if merge.survival]
+    if not schedule:
         return "always"
-    first, last = found[0], found[-1]
+    first, last = schedule[0], schedule[-1]
     return (
         f"with probability {first.probability:.4g} (first) to {last.probability:.4g} (last), drawn per "
         f"{first.unit} and rescaled at {first.rescale}"
@@ -237,8 +237,8 @@ def survival(network: Structure) -> str:
 
 def dropout(network: Structure) -> str:
     """Return the rates of dropout and their counts."""
-    found = Counter(kind.rate for kind in of_kind(network, Dropout))
-    words = [f"{rate:.6g} in {count} place{'s' if count > 1 else ''}" for rate, count in found.items()]
+    rates = Counter(kind.rate for kind in of_kind(network, Dropout))
+    words = [f"{rate:.6g} in {count} place{'s' if count > 1 else ''}" for rate, count in rates.items()]
     return ", ".join(words) or "nowhere"
 
 
@@ -252,10 +252,10 @@ def biases(network: Structure) -> str:
     """Return how many convolutions and linear layers have a bias."""
     words = []
     for kind, name in ((Conv, "convolutions"), (Linear, "linear layers")):
-        found: list[bool] = [each.bias for each in of_kind(network, kind)]  # type: ignore[attr-defined]
-        if found:
+        given: list[bool] = [each.bias for each in of_kind(network, kind)]  # type: ignore[attr-defined]
+        if given:
             words.append(
-                f"{'all' if all(found) else 'no' if not any(found) else f'{sum(found)} of {len(found)}'} {name}"
+                f"{'all' if all(given) else 'no' if not any(given) else f'{sum(given)} of {len(given)}'} {name}"
             )
     return " and ".join(words)
 

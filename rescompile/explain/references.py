@@ -64,19 +64,19 @@ def table() -> tuple[dict[str, object], ...]:
 
 def references_of(name: str) -> list[Reference]:
     """Return the references of a zoo network in the table."""
-    found = []
+    references = []
     for row in table():
         networks, settings = row["networks"], row.get("set", [])
         assert isinstance(networks, dict)
         assert isinstance(settings, list)
         if name in networks:
             against, what = networks[name], str(row["as"])
-            found.append(
+            references.append(
                 of_spec(against, what, settings, bool(row.get("zero_init")))
                 if settings or "zero_init" in row
                 else replace(of_zoo(against), what=what)
             )
-    return found
+    return references
 
 
 def is_of_zoo(network: Network) -> bool:
@@ -90,19 +90,19 @@ def closest(subject: Structure, but: str | None = None) -> Reference:
     """Return the zoo network, other than `but`, that differs in the fewest topics, and among equals has the most ops in common;
     if none can be aligned, the one with the most ops in common."""
     own = _ops(subject)
-    far = sorted((_unlike(own, _ops_of_zoo(name)), len(name), name) for name in library.zoo() if name != but)
+    by_distance = sorted((_unlike(own, _ops_of_zoo(name)), len(name), name) for name in library.zoo() if name != but)
     distances = Distances()
-    found: list[tuple[int, float, int, str]] = []
-    likely = [entry for at, entry in enumerate(far) if at < CANDIDATES or entry[2] == subject.name]
+    candidates: list[tuple[int, float, int, str]] = []
+    likely = [entry for at, entry in enumerate(by_distance) if at < CANDIDATES or entry[2] == subject.name]
     for distance, length, name in likely:
         try:
             topics = len(overlay(of_zoo(name).structure, subject, distances).topics)
         except NotAligned:
             continue
-        found.append((topics, distance, length, name))
+        candidates.append((topics, distance, length, name))
         if not topics:
             break
-    return of_zoo(min(found)[3] if found else far[0][2])
+    return of_zoo(min(candidates)[3] if candidates else by_distance[0][2])
 
 
 @cache
@@ -112,10 +112,10 @@ def _ops_of_zoo(name: str) -> Counter[Hashable]:
 
 def _ops(network: Structure) -> Counter[Hashable]:
     """Return the counts of the ops of a network, with all attributes and again without channels, and of its merges."""
-    found = Counter[Hashable]((merge.merge, merge.residual, len(merge.branches)) for merge in merges(network.whole))
+    counts = Counter[Hashable]((merge.merge, merge.residual, len(merge.branches)) for merge in merges(network.whole))
     for kind in kinds(network.whole):
-        found.update((kind, (kind.word, getattr(kind, "kernel", None))))
-    return found
+        counts.update((kind, (kind.word, getattr(kind, "kernel", None))))
+    return counts
 
 
 def _unlike(one: Counter[Hashable], other: Counter[Hashable]) -> float:

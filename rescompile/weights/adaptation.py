@@ -132,11 +132,11 @@ def _ops(node: Node, path: str) -> list[tuple[str, Op]]:
 
 def entries(network: Network) -> list[tuple[str, Op]]:
     """Return the convolutions that see the image: those without a merge or an op with parameters before them."""
-    found: list[tuple[str, Op]] = []
+    convolutions: list[tuple[str, Op]] = []
 
     def op(path: str, op: Op, is_image: bool) -> bool:
         if is_image and isinstance(op.kind, Conv) and op.kind.groups == 1:
-            found.append((path, op))
+            convolutions.append((path, op))
         return is_image and not op.kind.parameters(op.input)
 
     def side(_: str, __: Side, is_image: bool, through: Callable[[bool], bool]) -> None:
@@ -151,4 +151,4 @@ def entries(network: Network) -> list[tuple[str, Op]]:
         ),  # a branch of a split sees only some channels
     )
     thread(network.root, True, rules)
-    return found
+    return convolutions

@@ -84,9 +84,9 @@ def write(
     unchanged."""
     check_name(path)
     check_folder(path)
-    made = file(arrays, kinds, network, path.name)
-    write_files([made], path.parent, force)
-    return made.size
+    content = file(arrays, kinds, network, path.name)
+    write_files([content], path.parent, force)
+    return content.size
 
 
 def file(arrays: Mapping[str, Array], kinds: Mapping[str, tuple[str, Shape]], network: Network, name: str) -> File:

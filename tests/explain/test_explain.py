@@ -253,7 +253,7 @@ SINGLE = [
     ("wrn_40_2_B131", "wrn_40_2", "block", "1x1-3x3-1x1, not 3x3-3x3"),
     ("wrn_40_2_B31", "wrn_40_2", "kernel", "3x3-1x1, not 3x3-3x3"),
     ("stochastic_depth_152_imagenet", "resnet152", "survival", "0.99 (first) to 0.5 (last), drawn per batch"),
-    ("vgg16_bn", "vgg16", "order", "are conv norm act; not conv act"),
+    ("vgg16_bn", "vgg16", "order", "is conv norm act; not conv act"),
     ("preact_resnet110_cifar", "he2016_activation_full_preact", "order", "norm act [conv norm act conv] + (3 times)"),
     ("densenet_bc_190_k40_cifar", "densenet_bc_190_k40_cifar", None, ""),
     ("resnet50_B", "resnet50", None, ""),

@@ -179,7 +179,7 @@ def test_inspect_of_what_fits() -> None:
 def test_options_that_take_a_spec() -> None:
     """They would do nothing without one."""
     save_file(drawn(spec()), "x.safetensors")
-    assert "take a SPEC" in weights("inspect", "x.safetensors", "--from", "timm_vgg", code=2).stderr
+    assert "apply only with a SPEC" in weights("inspect", "x.safetensors", "--from", "timm_vgg", code=2).stderr
 
 
 @pytest.mark.parametrize("content", [b"", b"no tensors", b"\xff" * 100], ids=["empty", "text", "long header"])
@@ -314,7 +314,9 @@ def test_other_types_are_told_as_what_they_are(kind: str, name: str) -> None:
         assert "does not fit" in said
         assert ": 1 with another type" in said
         word = {"int8": "I8", "sparse": "torch.sparse_coo"}.get(kind, kind)
-        assert re.search(rf"other type  {re.escape(name)}  \[.*\] of (torch\.)?{re.escape(word)}$", said, re.MULTILINE)
+        assert re.search(
+            rf"other type  {re.escape(name)}  \[.*\] with type (torch\.)?{re.escape(word)}$", said, re.MULTILINE
+        )
     assert kind in weights("inspect", "x.pth").stdout or word in weights("inspect", "x.pth").stdout
 
 
@@ -322,7 +324,7 @@ def test_float64_is_not_narrowed() -> None:
     """That would lose something silently."""
     path = spec()
     wide = {name: array.astype(np.float64) for name, array in drawn(path).items()}
-    assert "3 of another type" in weights("convert", saved(wide), path, "-o", "y.safetensors", code=1).stderr
+    assert "3 with another type" in weights("convert", saved(wide), path, "-o", "y.safetensors", code=1).stderr
     assert not Path("y.safetensors").exists()
 
 
@@ -760,7 +762,7 @@ def test_to_a_profile_and_back() -> None:
     said = weights("inspect", "theirs.safetensors", "mobilenet_v1", code=1).stderr
     assert "help: the keys follow the naming profile timm_mobilenetv1" in said
     back = ("convert", "theirs.safetensors", "mobilenet_v1", "--from", "timm_mobilenetv1", "-o", "ours.safetensors")
-    assert "relu6" in weights(*back).stderr, "what else differs is said"
+    assert "ReLU6" in weights(*back).stderr, "what else differs is said"
     assert same(load_file("ours.safetensors"), arrays)
 
 
