@@ -226,7 +226,7 @@ def extract(path: Path) -> Recorded | None:
 def evaluate(
     network: Network, weights: Weights, x: np.ndarray[Any, Any], **options: Any
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """The outputs of the module in evaluation mode, by name. A module takes any batch and size, so `options` change nothing."""
+    """The outputs of the module in evaluation mode, by name. A module takes any batch and size, so `options` are unused."""
     module = make(network, weights).eval()
     with torch.no_grad():
         outputs = module(torch.from_numpy(x))

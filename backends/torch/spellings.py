@@ -34,7 +34,7 @@ def args(*positional: str, **keywords: str) -> Arguments:
 
 @dataclass(frozen=True)
 class Spelling:
-    """An op as a module and as a function, and the arguments of both, from the layer and the texts of its attributes."""
+    """An op as a module and as a function, and the arguments of both, from a layer and the texts of its attributes."""
 
     module: str | Callable[[Op], str]
     function: str | Callable[[Op], str] | None = None

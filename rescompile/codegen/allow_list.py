@@ -18,14 +18,15 @@ _NODES = (
 )  # fmt: skip
 #: Builtins that a file may use.
 _BUILTINS = {
-    "any", "bool", "dict", "enumerate", "float", "getattr", "int", "isinstance", "len", "list", "max", "min", "range", "str", "super", "tuple",
+    "any", "bool", "dict", "enumerate", "float", "getattr", "int", "isinstance", "len", "list", "max", "min", "range",
+    "str", "super", "tuple",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Allowed:
-    """What a file of a framework may contain: imported modules with their aliases, names imported from modules, dotted names,
-    and decorators."""
+    """What a file of a framework may contain: imported modules with their aliases, names imported from modules, dotted
+    names, and decorators."""
 
     modules: Mapping[str, str | None]
     imports: Mapping[str, Collection[str]]

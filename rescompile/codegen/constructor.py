@@ -43,7 +43,7 @@ LOOP = 3
 
 @dataclass(frozen=True)
 class Names:
-    """The attributes of a class: names chosen for items that the plan leaves without one, by id, and the names of all modules."""
+    """The attributes of a class: names for items that the plan leaves without one, by id, and the names of all modules."""
 
     chosen: Mapping[int, str]
     taken: frozenset[str]
@@ -79,7 +79,7 @@ def is_module(layer: Layer, dialect: Dialect) -> bool:
 
 
 def constructed(of: Class, names: Names, dialect: Dialect, rolls: bool) -> tuple[Constructed, ...]:
-    """The entries of the constructor of a class, numbers first. With `rolls`, loops build sequences that repeat themselves."""
+    """The entries of a class's constructor, numbers first. With `rolls`, loops build sequences that repeat themselves."""
     numbers: list[Constructed] = []
     entries: list[Constructed] = []
     for item in body_items(of.items):
@@ -160,7 +160,7 @@ def _row(row: Row) -> Make:
 
 
 def _loop(parts: Sequence[Listed], dialect: Dialect) -> tuple[int, tuple[tuple[Counted, Listed], ...]] | None:
-    """A sequence as repetitions of its first modules: the depth, and each of them with the rule by which its names count."""
+    """A sequence as repetitions of its first modules: the depth, and each module with the rule of its names."""
     texts = [dialect.conditional(part) for part in parts]
     for period in range(1, len(parts) // LOOP + 1):
         depth, rest = divmod(len(parts), period)

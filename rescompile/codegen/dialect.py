@@ -1,4 +1,4 @@
-"""What the code generator asks of a framework, and the expressions and calls that the source of all frameworks shares."""
+"""What the code generator asks of a framework, and the expressions and calls that all frameworks share."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BY_PLACE = 3
 
 
 class Dialect(Protocol):
-    """A framework as lowering sees it. Lowering asks for texts, because an expression is assigned when its text is long."""
+    """A framework as lowering sees it, which assigns an expression to a variable when its text is long."""
 
     #: Names with a meaning in the framework or in its files.
     reserved: frozenset[str]
@@ -47,8 +47,8 @@ class Dialect(Protocol):
         """Whether the next op may overwrite the result of an op: nothing else refers to it and no backward needs it."""
 
     def applies(self, layer: Layer) -> bool:
-        """Whether an op in the body of a class is applied as a function instead of as a module. Raises Unavailable for an op
-        without a spelling."""
+        """Whether an op in the body of a class is applied as a function, not as a module. Raises Unavailable for an op without
+        a spelling."""
 
     def expression(self, value: Expr) -> str:
         """The text of a value."""

@@ -1,4 +1,4 @@
-"""Class plan -> the statements of forward: a value is threaded through the items, and assigned to variables where needed.
+"""Class plan -> the statements of forward: a value is threaded through the items, by way of variables where needed.
 
 A variable is busy while a later statement or the current value needs it. `Body.passing` are the variables that only the
 current value reads: they are free once that value is assigned.
@@ -47,7 +47,7 @@ LOCALS = ("y", "z", "u", "v", "w")
 
 @dataclass(frozen=True)
 class Value:
-    """The current value; `fresh` where it may be overwritten, because nothing else refers to it and no backward needs it."""
+    """The current value; `fresh` if it may be overwritten: nothing else refers to it and no backward needs it."""
 
     expr: Expr
     fresh: bool = False
@@ -176,8 +176,8 @@ class Forward:
         return expr
 
     def parts(self, body: Body, value: Expr, count: int | str) -> Var:
-        """A variable with the list of equal parts of a value's channels. It has a name of its own, because for TorchScript and
-        type checkers a variable has one type."""
+        """A variable with the list of equal parts of a value's channels. It has a name of its own, because TorchScript and
+        type checkers give a variable one type."""
         self.splits += 1
         name = f"parts{self.splits}" if self.splits > 1 else "parts"
         body.add(Parts(name, value, count))

@@ -1,4 +1,4 @@
-"""Class plan -> how a file initialises its modules: one rule for most layers of a kind, and the exceptions of each class.
+"""Class plan -> how a file initialises its modules: one rule for most layers of a kind, and the exceptions.
 
 For frameworks that set the tensors of existing modules; others pass an initialiser to each constructor.
 """
@@ -43,7 +43,7 @@ class Reset:
 
 @dataclass(frozen=True)
 class Below:
-    """Settings of an inner module, found by name because it may be absent or because its class is unknown to a type checker."""
+    """Settings of an inner module, found by name because it may be absent or is not typed for a type checker."""
 
     name: str
     module: str
@@ -63,8 +63,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Modules:
-    """The modules of a framework that have tensors: the class of a layer's module, the initial values that each class sets by
-    itself, and the classes whose bias is optional to a type checker."""
+    """The modules of a framework that have tensors: the class of a layer's module, the initial values that each class sets
+    by itself, and the classes whose bias is optional to a type checker."""
 
     of: Callable[[Layer], str | None]
     own: Mapping[str, Rule]
@@ -84,7 +84,7 @@ class _Place:
 
 
 def initialisation(plan: ClassPlan, modules: Modules) -> list[Case]:
-    """The cases of a network's initialisation, common ones first; empty if the framework's own initial values are right."""
+    """The cases of a network's initialisation, common ones first; empty where the framework's own values are right."""
     places = [
         _Place(of.name, of.count, path, module, _rule(layer), absent)
         for of in plan.classes
@@ -157,7 +157,7 @@ def _most(found: Counter[Draw]) -> Draw:
 
 
 def _changes(rule: Rule, other: Rule, target: str, optional: bool, again: bool = False) -> Iterator[Set | Reset]:
-    """Yield the settings that turn the initial values of `other` into those of `rule`; `again`, of a module after its reset."""
+    """Yield the settings that turn values by the rule `other` into those by `rule`; `again`, of a module after its reset."""
     if rule.weight != OWN and (again or rule.weight != other.weight):
         yield Set(target, "weight", rule.weight, False)
     if rule.bias not in (None, OWN) and (again or rule.bias != other.bias):

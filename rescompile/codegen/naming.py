@@ -23,7 +23,7 @@ class Counted(NamedTuple):
 
 
 def counted(names: Sequence[str]) -> Counted | None:
-    """The rule by which names count: layer1, layer2 have the prefix `layer`, from 1 in steps of 1; None if there is none."""
+    """The rule by which names count: layer1, layer2 are `layer` from 1 in steps of 1; None if there is none."""
     prefix = names[0].rstrip("0123456789")
     numbers = [name.removeprefix(prefix) for name in names]
     if not all(number.isdecimal() and str(int(number)) == number for number in numbers):

@@ -66,7 +66,7 @@ class Merged:
 
 @dataclass(frozen=True)
 class Beside:
-    """The concatenated results of parallel copies, each applied to the value, or to its part where the value is split."""
+    """The concatenated results of parallel copies, each applied to the value, or with `split` to its part of it."""
 
     copies: str
     value: Var
@@ -104,7 +104,7 @@ class Unpack:
 
 @dataclass(frozen=True)
 class Parts:
-    """An assignment of the list of equal parts of a value's channels: `count` of them, or one for each of the named copies."""
+    """An assignment of the list of a value's equal parts by channels: `count` of them, or one for each of the named copies."""
 
     target: str
     value: Expr
@@ -113,7 +113,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Sum:
-    """An assignment of the sum of parallel copies, each applied to the value, or to its own part where the value is split."""
+    """An assignment of the sum of parallel copies, each applied to the value, or to its own one of the parts."""
 
     target: str
     copies: str
@@ -145,7 +145,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Survives:
-    """A residual that may be dropped: `body` in evaluation, and in training with the probability `kept`; else `otherwise`."""
+    """A residual that may be dropped: `body` in evaluation, and in training with probability `kept`; else `otherwise`."""
 
     kept: str
     body: tuple[Statement, ...]
@@ -231,7 +231,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Joined:
-    """Modules in sequence that come from stages and single instances; `numbered` where their names are the positions."""
+    """Modules in sequence from stages and single instances; `numbered` where their names are the positions."""
 
     parts: tuple[tuple[str, New] | NewStage, ...]
     numbered: bool

@@ -27,8 +27,7 @@ def head(network: Network, framework: str) -> Iterator[str]:
 
 
 def class_doc(of: Class, plan: ClassPlan, notes: Iterable[str]) -> list[str]:
-    """The paragraphs of a class's docstring: its description, its reference and its shapes. `notes` follow for the network
-    itself."""
+    """The paragraphs of a class's docstring: description, reference and shapes; for the network itself, `notes` follow."""
     network, is_root = plan.network, of is plan.root
     words = f"The {prose(network.name)} network" if is_root else prose(of.doc)
     paragraphs = [*(_sentences(words) if words else ()), *([prose(of.reference)] if of.reference else ())]
@@ -52,7 +51,7 @@ def docstring(paragraphs: Sequence[str]) -> str:
 
 
 def prose(text: str) -> str:
-    """Text of a user made safe for a docstring: printable, on one line, and without characters that could end the string."""
+    """Text of a user made safe for a docstring: printable, on one line, without characters that could end the string."""
     plain = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(plain.replace("\\", "/").replace('"', "'").split())
 
