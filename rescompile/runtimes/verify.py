@@ -18,8 +18,9 @@ import numpy as np
 from rescompile import backend as door
 from rescompile.analysis.dynamic_shapes import AXES, sizes
 from rescompile.diagnostics.errors import Diagnostic, RescompileError, Unavailable, UsageError, nearest, one_of
-from rescompile.ir.network import LOGITS, Network, Node, Parallel, Series, Side, join, name_of, walk
+from rescompile.ir.network import LOGITS, Network, Node, Op, Series, Side, name_of, scope_of, walk
 from rescompile.ir.precision import FLOATS, PRECISIONS
+from rescompile.ir.traversal import rewrite
 from rescompile.passes import PASSES, apply
 from rescompile.runtimes import Runtime, find
 from rescompile.runtimes.accuracy import Arrays, Reference
@@ -209,14 +210,11 @@ def tap_all(network: Network) -> Network:
     their names, and parts with such a name get none."""
     taken = {node.output_name for _, node in walk(network.root) if isinstance(node, Side)}
 
-    def visit(series: Series, path: str) -> Series:
-        children: list[Node] = []
-        for child in series.children:
-            full = join(path, name_of(child))
-            children.append(visit(child, full) if isinstance(child, Series) else child)
-            part = not isinstance(child, Side) and (isinstance(child, Series | Parallel) or path == "")
-            if part and name_of(child) is not None and full not in taken:
-                children.append(Side(Series((), child.output, child.output), full, "always", child.output))
-        return replace(series, children=tuple(children))
+    outside = {path for path, node in walk(network.root, into=Series) if name_of(node) is not None} - taken
 
-    return replace(network, root=visit(network.root, ""))
+    def tap(path: str, node: Node) -> Node | tuple[Node, Node]:
+        if path not in outside or name_of(node) is None or (isinstance(node, Op) and scope_of(path)):
+            return node
+        return node, Side(Series((), node.output, node.output), path, "always", node.output)
+
+    return replace(network, root=rewrite(network.root, tap))

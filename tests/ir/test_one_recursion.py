@@ -16,7 +16,6 @@ REASONS = {
     "rescompile/explain": "two trees are followed at a time",
     "rescompile/analysis/tree_table.py": "the level of a row, counted from the root, decides which rows below it are shown",
     "rescompile/passes/form.py": "a Series is taken apart and put together again with nodes of several levels side by side",
-    "rescompile/runtimes/verify.py": "the reference in torch is a walk of its own, so that it shares no code with a backend",
 }
 
 
