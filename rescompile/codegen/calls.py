@@ -27,7 +27,7 @@ def use(column: Column[Series], when: Term | None, here: Here, scope: ClassScope
 def _arguments(
     of: PlannedClass | PlannedStage, column: Column[Series], here: Here, scope: ClassScope
 ) -> dict[str, Term]:
-    """What an instance of another class, or a stage, is given."""
+    """The arguments of an instance of another class, or of a stage."""
     given = column.map(lambda node: of.values[id(node)])
     terms = {}
     for name in (argument.name for argument in of.plan.arguments):
@@ -38,7 +38,7 @@ def _arguments(
 
 
 def _argument_hints(name: str, sample: Series, here: Here, scope: ClassScope) -> list[Term | None]:
-    """What may be given for an argument, by the call in the spec, else by the names around."""
+    """Candidates for an argument: from the call in the spec, else from the names around."""
     python_name = scope.registry.python_name
     if name == IN:
         return [here.flow.term]
@@ -50,7 +50,7 @@ def _argument_hints(name: str, sample: Series, here: Here, scope: ClassScope) ->
 def _shown(
     arguments: Sequence[Argument], terms: Mapping[str, Term], at: Iterable[int], scope: ClassScope
 ) -> dict[str, Term]:
-    """The arguments at a call as they are printed, without those at their default."""
+    """The printed arguments of a call, without those at their default."""
     at = list(at)
     shown = {argument.name: scope.printed(terms[argument.name], at) for argument in arguments}
     return {
@@ -95,7 +95,7 @@ def _keeps_names(rows: Iterable[Series]) -> bool:
 
 
 def bundle(column: Column[Series], here: Here, scope: ClassScope) -> tuple[Copies, Term]:
-    """Copies side by side, and their output channels. Raises Misfit."""
+    """Parallel copies, and their output channels. Raises Misfit."""
     merge, split = column.only(lambda node: (bundle_merge(node).merge, bundle_merge(node).split))
     sample = column.first
     counts = column.map(lambda node: len(bundled(node)))
@@ -140,5 +140,5 @@ def macro(column: Column[Series], here: Here, scope: ClassScope) -> dict[str, Te
 
 
 def _written(value: Value) -> Any:
-    """What two values that are written alike have in common; mappings are not written."""
+    """The text by which values are compared; mappings have none."""
     return "" if isinstance(value, dict) else literal(value)

@@ -1,7 +1,7 @@
 """The scope of a class under construction: its names, their values in each instance, and how it expresses other values.
 
-Every value in a class is decided here. A hint is taken where it gives each instance its number; else a number that all
-instances share is written as a literal; else the class gets a new argument.
+Every value in a class is chosen here. A hint is used if it gives each instance its number; else a number that all instances
+share becomes a literal; else the class gets a new argument.
 """
 
 from __future__ import annotations
@@ -61,9 +61,10 @@ class Here:
 
 
 class ClassScope:
-    """The names of a class, and which of them its text uses.
+    """The names of a class, and those among them that its text uses.
 
-    `values` are those of the names in each instance, new arguments included; `locals` are what the class computes first.
+    `values` are the values of all names in each instance, new arguments included; `locals` are the names that the constructor
+    computes first.
     """
 
     def __init__(self, definition: Definition | None, names: Sequence[Mapping[str, Value]], registry: Registry) -> None:
@@ -80,7 +81,7 @@ class ClassScope:
     # --- terms
 
     def hint(self, raw: Any, here: Here) -> Term | None:
-        """An expression of the definition in the names of this class; a name that has no value anywhere is a word."""
+        """An expression of the definition in the names of this class; a name without a value anywhere is a word."""
         term = read(raw)
         if term is None:
             return None
@@ -91,7 +92,7 @@ class ClassScope:
         return substitute(term, {**words, **here.env, IN: here.flow.term})
 
     def express(self, values: Column[Value], hints: Iterable[Term | None], name: str) -> Term:
-        """The term that gives each instance its value: a hint that does, else the value that all share, else a new argument."""
+        """The term that gives each instance its value: a hint, else the value that all share, else a new argument."""
         for term in self._matching(values, hints):
             if self._is_plain(term) and all(evaluate(term, self.values[at]) is not None for at in values):
                 self.mention(term)
@@ -101,7 +102,7 @@ class ClassScope:
         return self._new_argument(values, name)
 
     def condition(self, present: Column[bool], hints: Iterable[Term | None]) -> Term | None:
-        """The condition under which something is there; None where it always is. Raises Misfit where no hint gives it."""
+        """The condition under which something is present (None: always). Raises Misfit if no hint gives it."""
         if all(present.values()):
             return None
         for term in self._matching(present, hints):
@@ -110,11 +111,11 @@ class ClassScope:
         raise Misfit
 
     def has_condition(self, present: Column[bool], hints: Iterable[Term | None]) -> bool:
-        """Whether something is always there, or a hint gives the condition."""
+        """Whether something is always present, or a hint gives the condition."""
         return all(present.values()) or any(True for _ in self._matching(present, hints))
 
     def _matching(self, values: Column[Value], hints: Iterable[Term | None]) -> Iterator[Term]:
-        """The hints, simplified, that as Python give each instance its value."""
+        """The simplified hints that Python evaluates to the value of each instance."""
         scopes = [self.values[at] for at in values]
         for hint in hints:
             term = None if hint is None else simplified(hint, scopes)
@@ -125,7 +126,7 @@ class ClassScope:
                 yield term
 
     def _new_argument(self, values: Column[Value], name: str) -> Term:
-        """A new argument; an instance that has no value for it is given the first one."""
+        """A new argument; an instance without a value for it gets the first one."""
         first = values.first
         new = self.registry.python_name(name)
         while any(new in scope for scope in self.values):
@@ -136,7 +137,7 @@ class ClassScope:
         return named(new)
 
     def _is_plain(self, term: Term) -> bool:
-        """Whether every name in an operation has values of one type: Python and the language compute alike with those."""
+        """Whether every name in an operation has values of one type: only then Python and the language agree."""
         for name in term.names if term.operands else ():
             types = {type(scope[name]) for scope in self.values if name in scope}
             default = self.defaults.get(name)
@@ -147,7 +148,7 @@ class ClassScope:
         return True
 
     def mention(self, term: Term) -> None:
-        """Note the names in a term as used."""
+        """Mark the names in a term as used."""
         self.used |= term.names.keys()
 
     def printed(self, term: Term, at: Iterable[int]) -> Term:
@@ -157,7 +158,7 @@ class ClassScope:
     # --- channels
 
     def flow(self, numbers: Column[int], guesses: Iterable[Term]) -> Flow:
-        """The channels after something; a guess is taken if it is right for all."""
+        """The channels after something; a guess is used if it is right for all instances."""
         return Flow(self.express(numbers, guesses, "channels"), numbers)
 
     def shared(self, flow: Flow, count: Term, counts: Column[int]) -> Flow:
@@ -168,20 +169,20 @@ class ClassScope:
     # --- the head of the class
 
     def lets(self) -> list[tuple[str, Term]]:
-        """What the class computes first, as far as its text uses it."""
+        """The names that the constructor computes first, as far as the class uses them."""
         for name in reversed(self.locals):
             if name in self.used:
                 self.mention(self.locals[name])
         return [(name, resolved(term, self.values)) for name, term in self.locals.items() if name in self.used]
 
     def arguments(self) -> list[Argument]:
-        """The arguments that the text uses: those of the definition in its order, then the new ones; defaults last."""
+        """The arguments that the class uses: first those of the definition, then new ones; defaults last."""
         order = dict.fromkeys([IN, *self.defaults, *self.values[0]])
         listed = [self._argument(name) for name in order if name in self.used and name not in self.locals]
         return sorted(listed, key=lambda argument: argument.default is not None)
 
     def _argument(self, name: str) -> Argument:
-        """One argument. A default that is an expression or a word is kept only where some instance has it."""
+        """One argument. A default that is text is kept only if some instance has it: it may be an expression."""
         values = [scope[name] for scope in self.values]
         default = self.defaults.get(name)
         if isinstance(default, list):

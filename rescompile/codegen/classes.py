@@ -1,8 +1,8 @@
-"""From the instances of a block to one class: what they share is written once, what differs becomes an argument.
+"""The instances of a block -> one class: what they share is written once, what differs becomes an argument.
 
-One recursion runs over columns: corresponding nodes of all instances. The number is the truth, and an expression of the
-definition is only a hint: it is printed where Python finds the tree's own number with it, for every instance. So a pass
-that changed the tree can at worst make a class less pretty.
+One recursion runs over columns: corresponding nodes of all instances. Numbers of the tree are authoritative, and expressions
+of the definition are hints: one is printed only if Python evaluates it to the tree's number for every instance. So after a
+pass that changed the tree, a class can become less readable, but not wrong.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def plan_class(
     start = _start(instances, definition, names, scope)
     items, end = ClassBuilder(scope).items(instances.map(lambda node: node.children), start, [])
     listed = list(scope_names(items))
-    if len(set(listed)) < len(listed):  # one place in some instances, and another in others
+    if len(set(listed)) < len(listed):  # a module has different places in different instances
         raise Misfit
     lets = scope.lets()
     out = substitute(end.term, scope.locals)
@@ -58,7 +58,7 @@ def plan_class(
 def _start(
     instances: Column[Series], definition: Definition | None, names: Sequence[Mapping[str, Value]], scope: ClassScope
 ) -> Here:
-    """The beginning of a class: the names that all instances have, and the channels that come in."""
+    """The start of a class: the names that all instances have, and the input channels."""
     common = [name for name in names[0] if all(name in each for each in names)]
     channels = named(IN) if IN in common else constant(instances.first.input[0])
     flow = Flow(channels, instances.map(lambda node: node.input[0]))
@@ -88,7 +88,7 @@ class ClassBuilder:
     def item(
         self, column: Column[Node], present: Column[bool], here: Here, conditions: Hints
     ) -> tuple[list[Item], Flow]:
-        """The items of a column of nodes; `conditions` may give where it is present."""
+        """The items of a column of nodes; one of `conditions` may hold exactly where it is present."""
         column.only(type)
         sample = column.first
         own = None if isinstance(sample, Side) or not sample.when else self.scope.hint(sample.when, here)
@@ -137,7 +137,7 @@ class ClassBuilder:
         """A named part: an instance of a class, a row of copies, a bundle of them, or a list of modules."""
         name = column.only(lambda node: node.name)
         assert name is not None
-        # Copies side by side may differ in one instance alone, by their survival: there they are not a bundle.
+        # The parallel copies in one instance may differ by their survival: then they are not a bundle.
         is_class, is_bundle = column.only(lambda node: (self.roles.is_class(node), self.roles.is_bundle(node)))
         is_row = column.only(self.roles.is_row)
         item: Item

@@ -1,4 +1,4 @@
-"""One op of all instances -> a layer of their class: its attributes and the channels around it."""
+"""An op of all instances -> a layer of their class, with its attributes and channels."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def layer(column: Column[Op], when: Term | None, here: Here, scope: ClassScope) 
 
 
 def _attributes(column: Column[Op], here: Here, scope: ClassScope) -> dict[str, Term]:
-    """The attributes of an op as terms: by its definition, else as they follow from what is known there."""
+    """The attributes of an op as terms: from its definition, else derived from other attributes and the channels."""
     sample = column.first
     kind = type(sample.kind)
     terms: dict[str, Term] = {}
@@ -71,7 +71,7 @@ def _flat(values: Column[Value]) -> Column[Value]:
 
 
 def _same_padding(terms: Mapping[str, Term]) -> list[Term]:
-    """The padding that keeps the size of a map, from kernel and dilation as they are written."""
+    """Terms for the padding that keeps the size of a feature map, from kernel and dilation."""
     kernel, dilation = terms["kernel"], terms.get("dilation", constant(1))
     if kernel.head == "constant" and isinstance(kernel.value, int):
         half = constant(kernel.value // 2)

@@ -24,7 +24,7 @@ Instance = tuple[Series, Mapping[str, Any]]  # a part, and the values of the nam
 
 @dataclass
 class InstanceGroup:
-    """The instances that belong into one class, by id; the word for it, and the groups that they contain."""
+    """The instances of one class by id, the word that names it, and the keys of the groups inside."""
 
     word: str
     instances: dict[int, Instance] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class _Planner:
         return all(id(child) in self.registry.classes for child in row.children)
 
     def plan_group(self, instances: list[Instance], word: str) -> None:
-        """Plan the class of some instances; several where they are too different for one."""
+        """Plan the class of some instances, or several classes if they differ too much for one."""
         nodes, names = zip(*instances, strict=True)
         call = nodes[0].call
         name = self.allocate.class_name(word)
@@ -123,7 +123,7 @@ class _Planner:
         network = self.network
         values = {**network.parameters, IN: network.input[0]}
         planned = plan_class(name, "", [network.root], [values], self.registry)
-        # Only what the outputs are counted by is left open: other parameters shape the network in ways a class does not know.
+        # Only the input channels and the number of outputs stay arguments: other parameters may change the structure.
         kept = () if self.unrolled else (planned.out.value, IN)
         names = {name: value for name, value in values.items() if self.registry.python_name(name) in kept}
         planned = plan_class(name, "", [network.root], [names], self.registry)
@@ -163,7 +163,7 @@ class _Gathering:
             self.visit(child, names, owner, path)
 
     def key(self, series: Series) -> Key:
-        """What instances of one class have in common: their block, and how deep a block is that contains itself."""
+        """What all instances of one class share: their block, and the height of a block that contains itself."""
         part = self.roles.members.get(id(series), series.name)
         block = series.call.block if series.call else (series.origin.path if series.origin else "", part)
         if self.roles.unrolled:
@@ -179,7 +179,7 @@ class _Gathering:
 
 
 def _names(series: Series, definition: Definition | None) -> dict[str, Any]:
-    """What the expressions of a block may mention, with the values that they have in one use of it."""
+    """The names that the expressions of a block may mention, with their values in one use of it."""
     assert series.call is not None
     names: dict[str, Any] = {**series.call.arguments, IN: series.input[0]}
     for name, raw in (definition.lets if definition else {}).items():

@@ -8,7 +8,7 @@ from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, chi
 
 
 class Roles:
-    """What the parts of one network become; `unrolled`, each block has a class of its own and nothing is a bundle."""
+    """The roles of the parts of one network; `unrolled`, each block has a class of its own and there are no bundles."""
 
     def __init__(self, network: Network, unrolled: bool) -> None:
         self.network, self.unrolled = network, unrolled
@@ -47,11 +47,11 @@ class Roles:
         )
 
     def is_bundle(self, series: Series) -> bool:
-        """Whether a part is copies of one part side by side, which are written once."""
+        """Whether a part is parallel copies of one part, which are printed once."""
         return id(series) in self.bundles
 
     def once(self, node: Node) -> tuple[Node, ...]:
-        """The nodes directly inside that have text of their own: in a bundle, the first of the copies."""
+        """The child nodes that are printed: in a bundle, only the first copy."""
         return tuple(bundled(node)[:1]) if isinstance(node, Series) and self.is_bundle(node) else children(node)
 
     def has_taps(self, node: Node) -> bool:
@@ -60,8 +60,8 @@ class Roles:
 
     @cached_property
     def bundles(self) -> dict[int, Series]:
-        """The parts that are copies of one part side by side, by id."""
-        # Copies whose activations are recomputed in training are written out: there the merge itself is recomputed.
+        """The parts that are parallel copies of one part, by id."""
+        # With recomputation in training, the branches of a merge are printed one by one.
         return {} if self.unrolled or self.network.checkpoint else self._alike
 
     @cached_property

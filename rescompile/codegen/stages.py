@@ -1,4 +1,4 @@
-"""From the rows of a network to one loop per class: how the arguments of a copy follow from its place."""
+"""The rows of a network -> one loop per class: how the arguments of a copy follow from its index."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class _Loop:
         return {id(row[0]): scope for row, scope in zip(self.rows, self.scopes, strict=True)}
 
     def passed(self, argument: Argument) -> Term:
-        """What a copy is given for one argument."""
+        """The value of one argument for a copy."""
         values = self.matrix(argument.name)
         if argument.name == IN:
             return self.own_argument(IN, None, [row[0] for row in values])
@@ -165,14 +165,14 @@ class _Loop:
         return True
 
     def printed(self, term: Term) -> Term:
-        """The term as it is printed in the loop, where it is evaluated for every copy."""
+        """The term as printed in the loop, where Python evaluates it for every copy."""
         last = 1 if "index" not in term.names else None
         scopes = zip(self.scopes, self.rows, strict=True)
         return resolved(term, [{**own, "index": at} for own, row in scopes for at in range(len(row))[:last]])
 
 
 def _is_default(argument: Argument, term: Term) -> bool:
-    """Whether a copy need not be given this argument."""
+    """Whether the call of a copy can omit this argument."""
     return argument.default is not None and term.head == "constant" and python(term) == python(argument.default)
 
 
@@ -233,7 +233,7 @@ def survival_schedules(roles: Roles) -> list[Schedule]:
 
 
 def member_rule(copies: Sequence[Series]) -> Counted | None:
-    """How the copies of a row are named where they count by one; plain numbers are one rule wherever they begin."""
+    """The rule for the names of copies that count by one (None: there is not one); plain numbers may start anywhere."""
     rule = counted([copy.name or "" for copy in copies])
     if rule is None or rule.step != 1:
         return None

@@ -1,7 +1,7 @@
 """Expressions in the names of a class under construction, and how Python writes them.
 
-A term comes from the spec's little language: a hint beside a number. It is substituted, simplified and evaluated here, and
-never believed: what is printed was evaluated as Python for every instance first, and gave the number of the tree.
+A term is a hint: an expression of the spec beside a number of the tree. It is substituted, simplified and checked here. It is
+printed only if Python evaluates it to the tree's number for every instance.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from rescompile.ir.expressions import ExpressionError, Term, Token, parse
 Value = Any
 Scope = Mapping[str, Value]
 _NOWHERE = Token("end", "", 0)
-#: In front of a name that is unknown: no name of the language begins so.
+#: The prefix of unknown names; no name of the language starts with it.
 _UNKNOWN = "?"
 
 
 class _EveryWord:
-    """The words of an expression: every name that stands for no value is one."""
+    """A set that contains every name: one without a value means itself, as a word."""
 
     def __contains__(self, name: object) -> bool:
         return True
@@ -38,17 +38,17 @@ def named(name: str) -> Term:
 
 
 def unknown(name: str) -> Term:
-    """A name of a macro for whose value the class around has no words: a term that mentions it is never printed."""
+    """A name of a macro whose value the surrounding class cannot express; a term that mentions it is never printed."""
     return named(f"{_UNKNOWN}{name}")
 
 
 def is_known(term: Term) -> bool:
-    """Whether there are words for all that a term mentions."""
+    """Whether the class can express every name that a term mentions."""
     return not any(name.startswith(_UNKNOWN) for name in term.names)
 
 
 def operation(head: str, *operands: Term) -> Term:
-    """Operands joined by an operator of the language; integers are folded."""
+    """An operation of the language; constant integers are folded."""
     token = Token("symbol", head, 0)
     values = [operand.value for operand in operands if operand.head == "constant" and type(operand.value) is int]
     if head == "*" and 1 in values:
@@ -61,7 +61,7 @@ def operation(head: str, *operands: Term) -> Term:
 
 
 def evaluate(term: Term, scope: Scope) -> Value | None:
-    """The value of a term; None where the language gives it none."""
+    """The value of a term; None where evaluation fails."""
     try:
         return term.evaluate(scope, _EveryWord())
     except ExpressionError:
@@ -69,7 +69,7 @@ def evaluate(term: Term, scope: Scope) -> Value | None:
 
 
 def read(text: Any) -> Term | None:
-    """The term of a value as written: an expression, or a literal; None for text that is not an expression."""
+    """The term of a value in a spec, an expression or a literal; None for text that is not an expression."""
     if isinstance(text, str):
         try:
             return parse(text)
@@ -81,7 +81,7 @@ def read(text: Any) -> Term | None:
 
 
 def substitute(term: Term, names: Mapping[str, Term]) -> Term:
-    """The term with names replaced; those that `names` lacks stay."""
+    """The term with the names in `names` replaced."""
     if term.head == "name":
         return names.get(term.value, term)
     operands = tuple(substitute(operand, names) for operand in term.operands)
@@ -91,7 +91,7 @@ def substitute(term: Term, names: Mapping[str, Term]) -> Term:
 
 
 def simplified(term: Term, scopes: Sequence[Scope]) -> Term:
-    """The term without choices that are the same in every scope, and with arithmetic on integers done."""
+    """The term with constant integers folded, and without conditions that have the same value in every scope."""
     if term.operands and not term.names and type(value := evaluate(term, {})) in (int, bool):
         return constant(value)
     if term.head in ("if", "and", "or"):
@@ -117,7 +117,7 @@ _CALLABLE = {"len": len, "max": max, "min": min, "int": int}
 
 
 def literal(value: Value) -> str:
-    """A number, truth, word or tuple of them as Python writes it."""
+    """A number, boolean, word or tuple of them as Python source."""
     if isinstance(value, tuple | list):
         inside = ", ".join(literal(item) for item in value)
         return f"({inside},)" if len(value) == 1 else f"({inside})"
@@ -134,7 +134,7 @@ def resolved(term: Term, scopes: Sequence[Scope]) -> Term:
 
 
 def python(term: Term) -> str:
-    """The term as Python."""
+    """The term as Python source."""
     return _python(term)[0]
 
 
@@ -174,7 +174,7 @@ def _negative(value: Value) -> bool:
 
 
 def means(text: str, scope: Scope, value: Value) -> bool:
-    """Whether Python gives this very value, of this very type, for a text in a scope."""
+    """Whether Python evaluates a text to this value, of this type, in a scope."""
     names = {name: tuple(item) if isinstance(item, list) else item for name, item in scope.items()}
     try:
         result = eval(_compiled(text), {"__builtins__": {}, **_CALLABLE}, names)
@@ -185,12 +185,12 @@ def means(text: str, scope: Scope, value: Value) -> bool:
 
 @lru_cache(maxsize=256)
 def _compiled(text: str) -> CodeType:
-    """The code of a text, which is evaluated for every instance."""
+    """The compiled text, which is evaluated once for each instance."""
     return compile(text, "<term>", "eval")
 
 
 def has_value(term: Term, scope: Scope, value: Value) -> bool:
-    """Whether the language gives this very value, of this very type, for a term in a scope."""
+    """Whether the language evaluates a term to this value, of this type, in a scope."""
     return same(evaluate(term, scope), value)
 
 

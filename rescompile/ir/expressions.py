@@ -2,7 +2,7 @@
 
     or | and | not | < <= > >= == != | + - | * / // % | unary - | name  number  name[i]  f(x)  (e)
 
-`/` is whole where it divides and a real otherwise, and no channel count accepts a real; `//` and floor() round down.
+`/` of integers is an integer where it leaves no remainder, else a float; `//` and floor() round down.
 Nothing here can loop, call or reach an attribute; text, nesting and magnitude are bounded.
 """
 
@@ -306,7 +306,7 @@ def _evaluate(term: Term, scope: Mapping[str, Value], words: Container[str]) -> 
     if head in _ORDER:
         return _ORDER[head](number(values[0]), number(values[1]))
     if head in ("==", "!="):
-        if len({_kind(value) for value in values} - {"list"}) > 1:
+        if len({_compared_type(value) for value in values} - {"list"}) > 1:
             raise fail(f"'{head}' compares {show(values[0])} with {show(values[1])}, which can never be equal")
         return (values[0] == values[1]) is (head == "==")
     if head == "index":
@@ -335,8 +335,8 @@ def _call(
     return min(numbers) if name == "min" else max(numbers)
 
 
-def _kind(value: Value) -> str:
-    """What a value can be equal to: truths, numbers and words are never one another; a size may be a number or a list."""
+def _compared_type(value: Value) -> str:
+    """The type that `==` compares by: a condition, a number and a word are never equal; a size is a number or a list."""
     return (
         "truth"
         if isinstance(value, bool)
