@@ -1,15 +1,15 @@
-"""Proves, or disproves, what rescompile promises about the time and memory of compiling.
+"""Check the promises about the time and memory of compiling.
 
 Whole processes are measured, from their start until they have been waited for: imports, weights and the written file
-are all in the figure, for rescompile as for its peers. The processes take turns within one run, in rounds that go
+are all in the figure, for rescompile as for its peers. The processes run in interleaved rounds, alternately
 forwards and backwards, after a warm-up; a figure is the median of its rounds, and a ratio is one of such medians:
 
 - `rescompile build` against both exporters of torch.onnx on the same network, and against floor.py;
 - `rescompile build` of 10,001 layers against 1,001, which shows how compiling grows with depth;
 - `rescompile validate` and `show` against a process that only imports the libraries they need.
 
-Exit code: 0 when every promise that was measured is kept; 1 when one is missed or a command failed; 4 when something
-that was asked for could not be measured because a package is missing.
+Exit code: 0 if every measured promise is kept; 1 if one is missed or a command failed; 4 if something could not be measured
+because a package is missing.
 
     python benchmarks/compile.py --rounds 5 --json compile.json
 """

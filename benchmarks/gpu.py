@@ -1,17 +1,17 @@
-"""What half an hour on a machine with an NVIDIA GPU should measure: the most valuable first, each part within a time of its own.
+"""Measure an NVIDIA GPU in half an hour: the most valuable parts first, each with its own time limit.
 
-- `doctor`: what works there; what does not is measured no further;
-- `verify`: every network in ONNX Runtime's CUDA provider and in torch, held to float64;
-- `table`: ONNX Runtime in fp16 and torch.compile in bf16 with channels last, batch 1 and 256, each with its share of the limit;
-- `peers`: the same beside torchvision's networks;
-- `sweep`: layouts and searches of ONNX Runtime, compilers' modes of torch, and the shares of the blocks, for resnet50.
+- `doctor`: what works there; the rest is not measured;
+- `verify`: every network in ONNX Runtime's CUDA provider and in torch, compared with float64;
+- `table`: ONNX Runtime in fp16 and torch.compile in bf16 with channels last, batch 1 and 256, each with its fraction of the limit;
+- `peers`: the same for torchvision's networks;
+- `sweep`: layouts and searches of ONNX Runtime, compiler modes of torch, and the shares of the blocks, for resnet50.
 
-A part is a command of rescompile in a process of its own, so that one which fails or hangs leaves the others alone. The JSON file is
-written anew after each, with all samples; where it is there already, the parts that ended well are not run again. A part whose time is
-over is interrupted, and keeps the rows that it had.
+A part is a command of rescompile in its own process, so that a failure does not affect the others. The JSON file is rewritten after
+each part, with all samples; parts that it already has are not run again. A part that exceeds its time is interrupted and keeps its
+rows.
 
-Nothing is judged but `verify`. Exit code: 0 when every part ended well; 1 when an output was wrong; 4 when a part was refused, cut
-off or left out, or no GPU is here.
+Only `verify` has a verdict. Exit code: 0 if every part succeeded; 1 if an output was wrong; 4 if a part was refused, cut off or
+left out, or there is no GPU.
 
     python benchmarks/gpu.py --json gpu.json --minutes 25
 """
@@ -51,7 +51,7 @@ LEAST = 45
 
 @dataclass(frozen=True)
 class Part:
-    """A command of rescompile, the runtime that it takes, and the seconds that it may take."""
+    """A command of rescompile, the runtime that it needs, and its time limit in seconds."""
 
     name: str
     runtime: str | None

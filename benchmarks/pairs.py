@@ -1,10 +1,10 @@
-"""What the benchmarks of running times share: interleaved timing, the interval of a ratio, rows with verdicts, and the report.
+"""Shared by the run-time benchmarks: interleaved timing, the interval of a ratio, rows with verdicts, and the report.
 
-Contenders take turns within one process, in an order that changes from round to round, so that whatever drifts (clock
-speed, neighbours, caches) meets all of them. One of them is a control: a second copy of a contender, for which every
-difference from 1 is noise. A ratio whose control is poor, or whose interval holds its bound, is reported as undecided, not as
-kept or missed. torch gets one thread: with one for every core, each of them waits whenever a neighbour takes one core. The CPU time of one thread is its
-wall time on an idle machine; on a busy one it leaves out the time that others had the core.
+Contenders are timed in one process, in an order that changes from round to round, so that drift (clock speed, other processes,
+caches) affects all of them. One of them is a control: a second copy of a contender, so that any difference from 1 is noise. A ratio
+is undecided if its control is poor or its interval contains the bound. torch gets one thread: with a thread for every core, each waits
+whenever another process takes one core. The CPU time of one thread is its wall time on an idle machine; on a busy one it excludes
+the time of other processes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MIB = 2**20
 LEAST_PAIRS = 30
 LEAST_ROUNDS = 5
 RESAMPLES = 4000
-WORST_CONTROL = 0.02  # a control's half-width, and its distance from 1, beyond which nothing is decided
+WORST_CONTROL = 0.02  # the largest half-width of a control, and its largest distance from 1
 
 Times = dict[str, list[float]]
 Clock = Callable[[], float]
@@ -47,7 +47,8 @@ SIGNS: Mapping[str, Callable[[float, float], bool]] = {
 def interleave(
     contenders: Mapping[str, Callable[[], object]], rounds: int, label: str, clock: Clock, warm_up: int = 2
 ) -> Times:
-    """The seconds of every call: each round calls all contenders once, in a drawn order, and the next one in its reverse."""
+    """The seconds of every call: each round calls all contenders once, in a random order, and the next round in
+    reverse."""
     order = list(contenders)
     draw = random.Random(0)
     times: Times = {name: [] for name in order}
@@ -69,7 +70,8 @@ def interleave(
 
 
 def median_of_ratios(ours: Sequence[float], base: Sequence[float]) -> float:
-    """For calls of equal work: robust against a neighbour who takes the machine for a while."""
+    """The median of the ratios, for calls of equal work: robust against other processes that use the machine for a
+    while."""
     return statistics.median(map(operator.truediv, ours, base))
 
 
@@ -97,7 +99,7 @@ class Interval:
 
 
 def interval(ours: Sequence[float], base: Sequence[float], statistic: Statistic = median_of_ratios) -> Interval:
-    """Rounds are drawn with replacement, both times of a round together: they are what repeats."""
+    """The interval of a statistic: rounds are drawn with replacement, both times of a round together."""
     draw = random.Random(0)
     pairs = list(zip(ours, base, strict=True))
     values = sorted(
@@ -113,7 +115,7 @@ def interval(ours: Sequence[float], base: Sequence[float], statistic: Statistic 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table of promises; without a bound it is shown beside the others, and nothing is promised."""
+    """One line of the table of promises; a row without a bound is shown and promises nothing."""
 
     promise: str
     measured: float | None
@@ -126,7 +128,7 @@ class Row:
 
 
 def exact(promise: str, measured: float, bound: float | None = None, sign: str = "<=", unit: str = "x") -> Row:
-    """A row for a figure that is counted, or that has no control."""
+    """The row of a figure that is counted or has no control."""
     kept = bound is None or SIGNS[sign](measured, bound)
     return Row(promise, measured, sign, bound, unit, verdict="shown" if bound is None else "ok" if kept else "MISSED")
 
@@ -143,7 +145,7 @@ def timed(
     slack: float = 1.0,
     statistic: Statistic = median_of_ratios,
 ) -> Row:
-    """A row for a ratio of times, whose bound is widened by `slack` half-widths of the control."""
+    """The row of a ratio of times, whose bound is widened by `slack` half-widths of the control."""
     found = interval(times[ours], times[base], statistic)
     noise = interval(times[control[0]], times[control[1]], statistic)
     row = Row(promise, found.value, sign, bound, "x", found, noise)
@@ -154,8 +156,8 @@ def timed(
 
 
 def judged(row: Row, limit: float) -> Row:
-    """A row with its verdict: kept where its whole interval is on the right side of a limit, missed where all of it is beyond, and undecided
-    where it holds the limit, or where the control is poor."""
+    """A row with its verdict: kept if its whole interval is on the right side of a limit, missed if all of it is
+    beyond, and undecided if it contains the limit or the control is poor."""
     assert row.interval is not None
     if row.control is not None and not row.control.good:
         return replace(row, verdict="UNDECIDED")
@@ -167,7 +169,7 @@ def judged(row: Row, limit: float) -> Row:
 
 
 def unmeasured(promise: str, why: str) -> Row:
-    """A row for a promise that could not be looked at."""
+    """The row of a promise that could not be measured."""
     return Row(promise, None, verdict=why)
 
 
@@ -175,34 +177,39 @@ def unmeasured(promise: str, why: str) -> Row:
 
 
 def arguments(description: str, pairs: int, sessions: int | None = None, parts: bool = True) -> argparse.Namespace:
-    """The command line of these benchmarks; `sessions` where a benchmark has them, `--only` where it has `parts`."""
+    """The command line of these benchmarks, with `--sessions` if a default is given, and `--only` if the benchmark
+    has `parts`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=pairs, metavar="N", help=f"rounds of a timing ({pairs})")
     if sessions is not None:
-        more = f"in how many sessions, each with all contenders prepared anew ({sessions})"
+        more = f"sessions, for each of which all contenders are prepared again ({sessions})"
         parser.add_argument("--sessions", type=int, default=sessions, metavar="N", help=more)
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of torch (1)")
-    parser.add_argument("--cpu-time", action="store_true", help="not wall time: for a machine that others use as well")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="measure CPU time instead of wall time, for busy machines"
+    )
     if parts:
-        parser.add_argument("--only", action="append", metavar="TEXT", help="only measurements with TEXT in their name")
-    parser.add_argument("--quick", action="store_true", help="see that everything runs: few rounds, nothing is judged")
+        parser.add_argument(
+            "--only", action="append", metavar="TEXT", help="run only measurements with TEXT in their name"
+        )
+    parser.add_argument("--quick", action="store_true", help="check that everything runs: few rounds, no verdicts")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples and the machine to FILE")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)  # be a measured process
     options = parser.parse_args()
     options.clock = time.process_time if options.cpu_time else time.perf_counter
     if options.pairs < LEAST_PAIRS:
-        parser.error(f"an interval takes at least {LEAST_PAIRS} pairs (to see that everything runs: --quick)")
+        parser.error(f"an interval needs at least {LEAST_PAIRS} pairs (--quick only checks that everything runs)")
     if sessions is not None and not 1 <= options.sessions <= options.pairs // LEAST_ROUNDS:
-        parser.error(f"a session has at least {LEAST_ROUNDS} rounds")
+        parser.error(f"a session needs at least {LEAST_ROUNDS} rounds")
     if options.threads < 1 or (options.cpu_time and options.threads > 1):
-        parser.error("there must be at least one thread, and only one for --cpu-time, which adds up those of all")
+        parser.error("--threads must be at least 1, and 1 with --cpu-time, which sums over threads")
     if options.quick:
         options.pairs, options.sessions = 2, 1
     return options
 
 
 def time_table(samples: Mapping[str, Times]) -> str:
-    """What was timed: one line per contender."""
+    """The table of times: one line per contender."""
     lines = [f"{'timing':<58}{'rounds':>7}{'median':>12}{'mean':>12}{'lowest':>12}{'highest':>12}"]
     for label, times in samples.items():
         for name, row in times.items():
@@ -212,7 +219,7 @@ def time_table(samples: Mapping[str, Times]) -> str:
 
 
 def promise_table(rows: Sequence[Row]) -> str:
-    """What was promised: one line per promise, with the 95% interval of the figure and of its control."""
+    """The table of promises: one line each, with the 95% intervals of the figure and its control."""
     lines = [f"{'promise':<66}{'measured':>13}{'interval':>15}{'control':>15}{'bound':>15}  verdict"]
     for row in rows:
         measured = "-" if row.measured is None else f"{row.measured:.3f}{row.unit}"
@@ -225,13 +232,13 @@ def promise_table(rows: Sequence[Row]) -> str:
 def record(
     options: argparse.Namespace, described: dict[str, Any], samples: Mapping[str, Times], rows: Sequence[Row]
 ) -> None:
-    """Write the JSON file, if one was asked for."""
+    """Write the JSON file, if requested."""
     if not options.json:
         return
-    told = ("pairs", "sessions", "threads", "cpu_time", "quick", "only")
+    recorded = ("pairs", "sessions", "threads", "cpu_time", "quick", "only")
     made = {
         "machine": {**described, "load_average_after": list(os.getloadavg())},
-        "options": {key: getattr(options, key) for key in told if hasattr(options, key)},
+        "options": {key: getattr(options, key) for key in recorded if hasattr(options, key)},
         "promises": [asdict(row) for row in rows],
         "seconds": samples,
     }
@@ -241,7 +248,7 @@ def record(
 def report(
     options: argparse.Namespace, described: dict[str, Any], samples: Mapping[str, Times], rows: list[Row]
 ) -> int:
-    """Print both tables and write the JSON file. 1 for a promise missed, 4 for one that was not decided, else 0."""
+    """Print both tables, write the JSON file, and return 1 for a missed promise, 4 for an undecided one, else 0."""
     if options.quick:
         rows = [row if row.measured is None else replace(row, verdict="not judged") for row in rows]
     print(time_table(samples), promise_table(rows), sep="\n\n")

@@ -1,14 +1,13 @@
-"""Proves, or disproves, what rescompile promises about `rescompile predict`: that it ranks networks by their time.
+"""Check the promise of `rescompile predict`: that it ranks networks by their time.
 
-Single ops of this machine are measured, as `rescompile predict --measure` does. Then specs are drawn at random whose multiply-adds
-lie within a factor of four: blocks of the zoo, with other depths, widths, cardinalities, kernels, bottleneck ratios and resolutions. They are
-timed in ONNX Runtime in interleaved rounds, and their order by predicted time, by multiply-adds and by parameters is held to it.
+Single ops are measured on this machine, as by `rescompile predict --measure`. Then random specs are drawn whose multiply-adds are
+within a factor of four: blocks of the zoo with other depths, widths, cardinalities, kernels, bottleneck ratios and resolutions. They
+are timed in ONNX Runtime in interleaved rounds, and their order is compared with that by predicted time, multiply-adds and parameters.
 
 - Spearman's correlation of predicted and measured time is at least 0.9;
-- it is larger than that of multiply-adds, and than that of parameters: intervals are those of the bootstrap over specs, of the
-  differences too.
+- it is larger than those of multiply-adds and of parameters; the intervals, of the differences too, are bootstrap intervals over specs.
 
-Exit code: 0 when every promise is kept; 1 when one is missed; 4 when a package is missing.
+Exit code: 0 if every promise is kept; 1 if one is missed; 4 if a package is missing.
 
     python benchmarks/predict.py --json predict.json
 """
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from rescompile.ir.network import Network
 
 SPECS, LEAST_MACS, FACTOR, SEED = 50, 4e8, 4, 0
-#: A block whose kernel is a parameter, as none of the zoo has it.
+#: A block whose kernel is a parameter, which the zoo does not have.
 KERNELS = """\
 rescompile: 1
 name: kernels
@@ -57,7 +56,7 @@ network:
 
 
 def settings(draw: random.Random) -> tuple[str, list[str]]:
-    """A spec of the zoo, or KERNELS, and what to change in it."""
+    """The name of a spec of the zoo, or of KERNELS, and random settings for it."""
     kind = draw.choice(("bottleneck", "grouped", "basic", "preact", "dense", "kernels", "separable"))
     side = draw.choice((96, 128, 160, 192, 224, 256))
     changed = [f"input=[3, {side}, {side}]"]
@@ -86,7 +85,7 @@ def settings(draw: random.Random) -> tuple[str, list[str]]:
 
 
 def drawn(count: int, folder: Path) -> list[tuple[str, Network]]:
-    """Specs whose multiply-adds lie within the factor, and what each was made of."""
+    """Random networks whose multiply-adds are within the factor, each with its spec and settings as a title."""
     import rescompile
     from rescompile.analysis.cost import cost
 
@@ -105,7 +104,7 @@ def drawn(count: int, folder: Path) -> list[tuple[str, Network]]:
 
 
 def timed(networks: Sequence[tuple[str, Network]], options: Any, folder: Path) -> Times:
-    """The seconds of each network, in interleaved rounds."""
+    """The seconds of each network, from interleaved rounds."""
     from rescompile.bench.measuring import Plan, Timing, measure
     from rescompile.bench.models import inputs
     from rescompile.bench.statistics import WarmUp
@@ -127,7 +126,8 @@ def timed(networks: Sequence[tuple[str, Network]], options: Any, folder: Path) -
 
 
 def spearman(first: Any, second: Any, samples: Any) -> Any:
-    """The correlation of ranks (Spearman 1904) in each resample, a row of indices; NaN where all values of one are equal."""
+    """Spearman's rank correlation (1904) for each resample, a row of indices; NaN where all values of one variable
+    are equal."""
     import numpy as np
     from scipy.stats import rankdata
 
@@ -138,7 +138,7 @@ def spearman(first: Any, second: Any, samples: Any) -> Any:
 
 
 def ranking(times: Times, networks: Sequence[tuple[str, Network]], predicted: Sequence[float]) -> list[Row]:
-    """All three correlations, and by how much the first is larger than the others, with intervals of the bootstrap over specs."""
+    """The rows of the three correlations and of the two differences, with bootstrap intervals over specs."""
     import numpy as np
 
     from rescompile.analysis.cost import cost
@@ -170,7 +170,7 @@ def ranking(times: Times, networks: Sequence[tuple[str, Network]], predicted: Se
 
 
 def main() -> int:
-    """Measure ops and networks, print the tables, write the JSON file; the exit code says whether the promises hold."""
+    """Measure ops and networks, print the tables, write the JSON file, and return the exit code."""
     options = arguments(__doc__ or "", pairs=30, parts=False)
     described = machine()
     missing = [

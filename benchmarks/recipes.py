@@ -1,14 +1,14 @@
-"""Measures what the recipes of `--for` and the schemes of int8 are made of, on a processor: which options of an ONNX file make
-it load or run faster, and which do not.
+"""Measure the options behind the recipes of `--for` and the schemes of int8 on a CPU: which options of an ONNX file make it load
+or run faster.
 
-Files of one network with the same weights take turns in one process, beside a control: a second copy of the plain file. Loading
-is making a session; running is one inference of batch 1 on one thread. What else was tried for int8 is shown beside what was
-taken: merges, pools, concatenations and norms in whole numbers too (`everything`), and signed activations (`signed`).
+Files of one network with the same weights are timed in one process, with a control: a second copy of the plain file. Loading
+is the creation of a session; running is one inference of batch 1 on one thread. Rejected int8 schemes are shown as well: merges,
+pools, concatenations and norms quantised too (`everything`), and signed activations (`signed`).
 
-Networks of grouped convolutions have the pass `--join-groups` beside them: 16 channels in a group, the block of ONNX Runtime's
-blocked layout with AVX-512, in float32, and 32 in int8, by the time of the int8 file whose groups are those of the spec.
+Networks with grouped convolutions are measured with the pass `--join-groups` too: 16 channels in a group in float32, the block of ONNX
+Runtime's blocked layout with AVX-512, and 32 in int8, relative to the int8 file with the groups of the spec.
 
-Exit code: 0 when every promise is kept; 1 when one is missed; 4 when one was left undecided.
+Exit code: 0 if every promise is kept; 1 if one is missed; 4 if one is undecided.
 
     python benchmarks/recipes.py --cpu-time --json recipes.json
 """

@@ -1,26 +1,25 @@
-"""Proves, or disproves, what rescompile promises about the time that its networks take to run, by `rescompile.bench`.
+"""Check the promises about the run time of compiled networks, measured by `rescompile.bench`.
 
-- `onnx`: our ONNX files beside those that torch.onnx.export makes of torchvision's and timm's networks, in ONNX Runtime;
-- `compile`: our modules beside torchvision's and timm's own, all under torch.compile;
-- `plan`: the way that `rescompile bench --tune` finds in fp32, beside eager torch in fp32;
-- `reduced`: the same where other precisions are allowed, with an error of at most 5% against float64. Promised only for
-  processors with AMX.
+- `onnx`: our ONNX files against those that torch.onnx.export writes for torchvision's and timm's networks, in ONNX Runtime;
+- `compile`: our modules against torchvision's and timm's own, all under torch.compile;
+- `plan`: the configuration that `rescompile bench --tune` finds in fp32, against eager torch in fp32;
+- `reduced`: the same in any precision with an error of at most 5% against float64, promised only for CPUs with AMX.
 
-Contenders take turns in at least 30 interleaved rounds, beside a control: a second copy of the first of them. The rounds are parted
-into sessions, for each of which all are prepared anew, since one and the same program differs by up to 1% from one preparation to
-the next. Where the control is wider than 2%, the row is undecided.
+Contenders are timed in at least 30 interleaved rounds, with a control: a second copy of the first of them. The rounds are divided
+into sessions, for each of which all are prepared again, since the same program differs by up to 1% from one preparation to
+the next. If the control is wider than 2%, the row is undecided.
 
-A ratio of times keeps its promise, not to be slower, if the upper end of its 95% interval is at most 1.01, or 1 plus the half-width of
-the control's interval where that is more; it is missed if the lower end is above that, and an interval that holds the bound leaves
-its row undecided: more sessions are wanted. Two programs that are the same have a ratio of 1 give or take the half-width of the
-control: a bound of exactly that is missed every second time, however precisely one measures, so what counts as equal is fixed at
-1%. Where ONNX Runtime makes the same kernels of both files, with the same attributes and weights of the same shapes, it is told
-(`same program`) instead of left undecided. Speed-ups and their mean must keep their bounds with the lower ends of their intervals.
+A ratio of times keeps its promise of not being slower if the upper end of its 95% interval is at most 1.01, or 1 plus the
+half-width of the control's interval if that is more. It misses the promise if the lower end is above that bound, and is undecided if
+the interval contains the bound: it then needs more sessions. The ratio of two equal programs is 1 within the half-width of the
+control, so a bound of exactly that would be missed every second time, however precise the measurement; equality therefore means
+within 1%. If ONNX Runtime makes the same kernels of both files, with the same attributes and weight shapes, the row reads
+`same program` instead of undecided. Speed-ups and their mean must keep their bounds with the lower ends of their intervals.
 
-A file as its exporter wrote it is what a user of torchvision has; both have a fixed batch.
+A file as its exporter writes it is what a user of torchvision has; both have a fixed batch.
 
-Exit code: 0 when every promise that was measured is kept; 1 when one is missed; 4 when one was left undecided, or could
-not be measured because a package is missing; 130 when it was interrupted, with what was finished in the file.
+Exit code: 0 if every measured promise is kept; 1 if one is missed; 4 if one is undecided or could not be measured because a
+package is missing. 130 after an interruption, with the finished rows in the file.
 
     python benchmarks/runtime.py --json runtime.json
 """
@@ -55,26 +54,27 @@ PEERS = {
     "darknet53": ("timm:darknet53",),
 }
 BATCHES = (1, 8)
-#: What a kind of measurement runs on.
-BESIDE_PEERS = {"onnx": "ort-cpu", "compile": "torch-cpu:compile"}
-#: What a search may choose from; and the bounds at batch 1: of the geometric mean, and of each network.
+#: The runtime of each kind of measurement.
+AGAINST_PEERS = {"onnx": "ort-cpu", "compile": "torch-cpu:compile"}
+#: The precisions of each search, and its bounds at batch 1: for the geometric mean, and for each network.
 SEARCHES = {"plan": ("fp32",), "reduced": ()}
 BOUNDS: Mapping[str, tuple[float, float | None]] = {"plan": (1.7, 1.5), "reduced": (6.0, None)}
-#: bfloat16 keeps eight bits, which is 0.5% to 3% of the outputs of these networks.
+#: bfloat16 has eight bits, and an error of 0.5% to 3% in these networks.
 ACCURACY = 5e-2
-#: The least difference that counts as one.
+#: Differences up to this count as equal.
 EQUAL = 0.01
 SLOT = 0.05
 
 
 def names() -> list[str]:
-    """Every measurement, in its order: batch 1, of which most is promised, first."""
-    kinds = (*BESIDE_PEERS, *SEARCHES)
+    """The names of all measurements in order: batch 1, which has most promises, first."""
+    kinds = (*AGAINST_PEERS, *SEARCHES)
     return [f"{network} {kind}, batch {batch}" for batch in BATCHES for kind in kinds for network in PEERS]
 
 
 def measured(network: str, kind: str, batch: int, options: Any, folder: Path) -> Result:
-    """What bench measures of a network: beside its peers, or in the fastest way that it finds. ONNX files are left in a folder."""
+    """The result of bench for a network: against its peers, or in the fastest configuration. ONNX files are kept in a
+    folder."""
     import rescompile
     from rescompile.bench.contenders import Request, TuneRequest
     from rescompile.bench.measuring import Plan
@@ -82,11 +82,11 @@ def measured(network: str, kind: str, batch: int, options: Any, folder: Path) ->
 
     changed = ["input=[3, 64, 64]"] if options.quick else []
     tree = rescompile.elaborate(rescompile.load(network, set=changed))
-    sessions = options.sessions if kind in BESIDE_PEERS else 1  # a speed-up of 2 does not hang on 1%
+    sessions = options.sessions if kind in AGAINST_PEERS else 1  # a speed-up of 2 does not hang on 1%
     rounds = LEAST_ROUNDS if options.quick else math.ceil(options.pairs / sessions)
     plan = Plan(rounds, slot=0.0 if options.quick else SLOT, sessions=sessions)
-    if kind in BESIDE_PEERS:
-        request = Request([tree], {}, PEERS[network], [BESIDE_PEERS[kind]], ["fp32"], [batch], plan)
+    if kind in AGAINST_PEERS:
+        request = Request([tree], {}, PEERS[network], [AGAINST_PEERS[kind]], ["fp32"], [batch], plan)
     else:
         tune = TuneRequest(ACCURACY, {network: ["rescompile", "bench", network]})
         request = Request([tree], {}, (), _cpu_runtimes(), SEARCHES[kind], [batch], plan, tune=tune)
@@ -100,7 +100,8 @@ def measured(network: str, kind: str, batch: int, options: Any, folder: Path) ->
 
 
 def kernels(path: Path) -> Counter[str]:
-    """What ONNX Runtime makes of a file: for each of its kernels the operator, the attributes and the shapes of its weights."""
+    """The kernels that ONNX Runtime makes of a file: for each the operator, the attributes and the shapes of its
+    weights."""
     import onnx
     import onnxruntime
 
@@ -128,8 +129,8 @@ def _cpu_runtimes() -> list[str]:
     return [name for name in available_runtimes() if RUNTIMES[name].device == "cpu"]
 
 
-def beside(name: str, result: Result, folder: Path) -> list[Row]:
-    """Ours beside each peer."""
+def against_peers(name: str, result: Result, folder: Path) -> list[Row]:
+    """The ratios of our times to those of each peer."""
     from rescompile.bench import statistics
     from rescompile.bench.preparing import digest
 
@@ -147,7 +148,7 @@ def beside(name: str, result: Result, folder: Path) -> list[Row]:
 
 
 def speed_up(name: str, result: Result, bound: float | None) -> Row:
-    """The way with the smallest median beside eager torch in fp32."""
+    """The speed-up of the configuration with the smallest median over eager torch in fp32."""
     from rescompile.bench import statistics
 
     (base,) = (row for row in result.rows if (row.runtime, row.precision) == ("torch-cpu", "fp32"))
@@ -159,7 +160,7 @@ def speed_up(name: str, result: Result, bound: float | None) -> Row:
 
 
 def fastest(result: Result) -> BenchRow:
-    """The row of the smallest median."""
+    """The row with the smallest median."""
     return min(result.rows, key=lambda row: row.summary.p50)
 
 
@@ -170,13 +171,13 @@ def control(result: Result) -> Interval:
 
 
 def plain(found: Any) -> Interval:
-    """An interval of bench as one of these tables."""
+    """An interval of bench as an interval of these tables."""
     return Interval(found.value, found.low, found.high)
 
 
 def mean(kind: str, rows: Sequence[Row]) -> Row:
-    """The geometric mean of speed-ups at batch 1. Networks are measured apart from one another, so the half-widths of their
-    logarithms add up as squares."""
+    """The geometric mean of speed-ups at batch 1. Networks are measured independently, so the squared half-widths of
+    their logarithms add up."""
     title = f"{kind}, batch 1: geometric mean of {len(rows)} networks"
     spans = [row.interval for row in rows if row.interval is not None]
     value = math.exp(sum(math.log(span.value) for span in spans) / len(spans))
@@ -189,15 +190,15 @@ def mean(kind: str, rows: Sequence[Row]) -> Row:
 
 
 def amx() -> bool:
-    """Whether this processor multiplies matrices of reduced precision in one instruction."""
+    """Whether this CPU multiplies matrices of reduced precision in one instruction."""
     from rescompile.runtimes.device import describe
 
     return any(feature.startswith("amx_") for feature in describe()["processor"]["features"])
 
 
 def measure(options: Any, described: dict[str, Any]) -> tuple[dict[str, Times], list[Row], bool]:
-    """Everything that was asked for, one group after the other, and whether all of it was measured. After each group the file is
-    written, and Ctrl-C leaves what was finished."""
+    """Run all requested measurements; returns samples, rows, and whether all were measured. The file is written after
+    each group, so that Ctrl-C keeps what is finished."""
     from rescompile.diagnostics.errors import RescompileError
 
     samples: dict[str, Times] = {}
@@ -216,8 +217,8 @@ def measure(options: Any, described: dict[str, Any]) -> tuple[dict[str, Times], 
                 continue
             except KeyboardInterrupt:
                 return samples, rows + means(sped, has_amx), False
-            if kind in BESIDE_PEERS:
-                rows += beside(name, result, Path(folder))
+            if kind in AGAINST_PEERS:
+                rows += against_peers(name, result, Path(folder))
         samples[name] = {
             f"{row.model} on {row.runtime}, {row.precision}": [second for turn in row.samples for second in turn]
             for row in result.rows
@@ -232,7 +233,7 @@ def measure(options: Any, described: dict[str, Any]) -> tuple[dict[str, Times], 
 
 
 def means(sped: Mapping[str, Sequence[Row]], has_amx: bool) -> list[Row]:
-    """The mean of each search that was made."""
+    """The mean of each search that was run."""
     made = {kind: mean(kind, rows) for kind, rows in sped.items() if rows}
     return [
         row if kind != "reduced" or has_amx else replace(row, bound=None, verdict="no AMX")
@@ -241,7 +242,7 @@ def means(sped: Mapping[str, Sequence[Row]], has_amx: bool) -> list[Row]:
 
 
 def main() -> int:
-    """Measure, print both tables, write the JSON file; the exit code says whether the promises hold."""
+    """Measure, print both tables, write the JSON file, and return the exit code."""
     options = arguments(__doc__ or "", pairs=50, sessions=10)
     described = machine()
     needed = ("rescompile", "torch", "torchvision", "timm", "onnxruntime", "scipy")

@@ -1,7 +1,6 @@
-"""Proves, or disproves, what rescompile promises about the speed and memory of the modules that it makes for torch.
+"""Check the promises about the speed and memory of torch modules.
 
-Our modules, torchvision's own and timm's own, with equal weights, take turns in one process, beside a control: a copy of
-ours.
+Our modules, torchvision's own and timm's own, with equal weights, are timed in one process, with a control: a copy of ours.
 
 - forward in evaluation mode, and a training step (forward, loss, backward, SGD);
 - the bytes that autograd keeps for backward, without the weights and the input, which stay alive anyway;
@@ -10,8 +9,8 @@ ours.
 A ratio of times is the median over pairs; it keeps its promise if the upper end of its 95% interval is at most the bound
 plus the half-width of the control's interval. Where the control is wider than 2%, the row is undecided.
 
-Exit code: 0 when every promise that was measured is kept; 1 when one is missed; 4 when one was left undecided, or could
-not be measured because a package is missing.
+Exit code: 0 if every measured promise is kept; 1 if one is missed; 4 if one is undecided or could not be measured because a
+package is missing.
 
     python benchmarks/torch_module.py --json torch_module.json
 """

@@ -1,4 +1,4 @@
-"""Proves, or disproves, what rescompile promises about training: blocks that are dropped cost nothing, and memory is saved.
+"""Check the promises about training: dropped blocks cost nothing, and checkpointing saves memory.
 
 - ResNet-110 for CIFAR with the paper's stochastic depth: the mean cost of a training step against the same network of
   constant depth. Beside it the masks of timm's DropPath and torchvision's StochasticDepth (`unit: sample, rescale: train`),
@@ -6,12 +6,12 @@
 - DenseNet-BC (100 layers, growth 12) with `checkpoint: true`: the bytes that autograd keeps for backward against those
   without, the cost of a step, and the peak memory of a process that takes two steps.
 
-Contenders take turns in one process, beside a control: a copy of the network of constant depth. What a step costs
-depends on the blocks that it draws, so the ratio is one of means over all rounds; a promise is kept if the whole 95% interval
-keeps the bound. Where the control is wider than 2%, the row is undecided.
+Contenders are timed in one process, with a control: a copy of the network of constant depth. The cost of a step depends on the
+blocks that it draws, so the ratio is one of means over all rounds; a promise is kept if the whole 95% interval keeps the bound.
+If the control is wider than 2%, the row is undecided.
 
-Exit code: 0 when every promise that was measured is kept; 1 when one is missed; 4 when one was left undecided, or could
-not be measured because a package is missing.
+Exit code: 0 if every measured promise is kept; 1 if one is missed; 4 if one is undecided or could not be measured because a
+package is missing.
 
     python benchmarks/train.py --json train.json
 """
