@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -26,31 +26,30 @@ class Format(StrEnum):
     sarif = "sarif"
 
 
-SpecArgument = Annotated[
-    str, typer.Argument(metavar="SPEC", help="A spec file (with a / or .yaml), or a name of the zoo.")
-]
+SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="Spec file (with a / or .yaml) or zoo name.")]
 SpecsArgument = Annotated[
-    list[str], typer.Argument(metavar="SPEC...", help="Spec files, folders of them, or names of the zoo.")
+    list[str], typer.Argument(metavar="SPEC...", help="Spec files, folders of spec files, or zoo names.")
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Change the spec, such as layer3.depth=23. Repeatable."),
+    typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the spec: layer3.depth=23. Repeatable."),
 ]
 FeaturesOption = Annotated[
-    str | None,
-    typer.Option(
-        "--features", metavar="PARTS", help="Parts whose maps become outputs too, such as layer2,layer3,layer4."
-    ),
+    str | None, typer.Option("--features", metavar="PARTS", help="Add outputs for these parts, such as layer2,layer3.")
 ]
 DynamicOption = Annotated[
-    str | None,
-    typer.Option(metavar="AXES", help="Axes of the image to leave free: height,width, or one of them."),
+    str | None, typer.Option(metavar="AXES", help="Leave image axes free: height, width, or height,width.")
 ]
-FormatOption = Annotated[Format, typer.Option("--format", help="How diagnostics are written.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the command's data as JSON; implies --format json.")]
+FormatOption = Annotated[Format, typer.Option("--format", help="Format of diagnostics.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON; implies --format json.")]
 ForceOption = Annotated[
-    bool, typer.Option("--force", help="Overwrite a file that rescompile did not write, or that was changed since.")
+    bool, typer.Option("--force", help="Overwrite a file that rescompile did not write, or that was edited.")
 ]
+
+
+def option(help: str, default: Any = None, *names: str, **settings: Any) -> Any:
+    """A field of a dataclass of options: its help, its default, its flags if they are not its name, and what else typer takes."""
+    return field(default=default, metadata={"option": typer.Option(*names, help=help, **settings)})
 
 
 def with_passes(function: Callable[..., None]) -> Callable[..., None]:
@@ -90,9 +89,12 @@ def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..
     """A command that takes the fields of a dataclass as options; they arrive as its `options`."""
     hints = get_type_hints(kind, include_extras=True)
     added = [
-        inspect.Parameter(f.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=f.default, annotation=hints[f.name])
+        inspect.Parameter(
+            f.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=f.default,
+            annotation=Annotated[hints[f.name], f.metadata["option"]] if f.metadata else hints[f.name],
+        )
         for f in fields(kind)
-    ]
+    ]  # fmt: skip
     return lambda function: _expanded(function, "options", added, lambda values: kind(**values))
 
 

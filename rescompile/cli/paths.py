@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from rescompile.cli.command import command
 from rescompile.cli.options import (
@@ -21,6 +19,7 @@ from rescompile.cli.options import (
     JsonOption,
     SetOption,
     SpecArgument,
+    option,
     with_options,
     with_passes,
 )
@@ -52,36 +51,17 @@ class LengthUnit(StrEnum):
 class Options:
     """The options of `paths` that no other command has."""
 
-    unit: Annotated[
-        LengthUnit,
-        typer.Option(
-            help="What the length counts: residual branches and branches of new features, or convolutions and linear layers."
-        ),
-    ] = LengthUnit.blocks
-    interval: Annotated[
-        str | None, typer.Option(metavar="FIRST:LAST", help="Lengths, both included, whose share is told.")
-    ] = None
-    plot: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Draw the distribution into a .svg or .png file (takes matplotlib)."),
-    ] = None
-    gradients: Annotated[
-        bool, typer.Option("--gradients", help="Measure the gradient along paths of each length (takes torch).")
-    ] = False
-    weights: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Weights for --gradients. Default: new ones, norms calibrated.")
-    ] = None
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Inputs for --gradients, a .npy file. Default: standard-normal noise."),
-    ] = None
-    labels: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Classes of the inputs, a .npy file. Default: drawn at random.")
-    ] = None
-    samples: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000, help="Paths measured of each length. Default: 32.")
-    ] = None
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of what is drawn for --gradients. Default: 0.")] = None
+    unit: LengthUnit = option(
+        "What a path length counts: branches of blocks, or convolutions and linear layers.", LengthUnit.blocks
+    )
+    interval: str | None = option("Report the share of paths with these lengths, inclusive.", metavar="FIRST:LAST")
+    plot: str | None = option("Draw the distribution to a .svg or .png file (needs matplotlib).", metavar="FILE")
+    gradients: bool = option("Measure the gradient along paths of each length (needs torch).", False, "--gradients")
+    weights: str | None = option("Weights for --gradients. Default: random, norms calibrated.", metavar="FILE")
+    data: str | None = option("Inputs for --gradients, a .npy file. Default: random normal.", metavar="FILE")
+    labels: str | None = option("Classes of the inputs, a .npy file. Default: random.", metavar="FILE")
+    samples: int | None = option("Number of paths to measure of each length. Default: 32.", min=1, max=1_000_000)
+    seed: int | None = option("Seed of the random values for --gradients. Default: 0.", min=0)
 
     def measuring(self) -> dict[str, Any]:
         """The options that only a measurement has, where they are given."""
@@ -114,15 +94,15 @@ def paths(
     *,
     passes: dict[str, Any],
 ) -> None:
-    """Count the paths from input to output by length: the unravelled view of residual networks."""
+    """Count the paths from input to output by length, the unravelled view of a network."""
     from rescompile.analysis import paths as counting
     from rescompile.files import plotting
     from rescompile.passes import apply
 
     bounds = _interval(options.interval)
     if not options.gradients:
-        for option in options.measuring():
-            raise UsageError(Diagnostic("E0802", f"--{option} is for --gradients, which is not asked for"))
+        for name in options.measuring():
+            raise UsageError(Diagnostic("E0802", f"--{name} is for --gradients, which is not asked for"))
     file = None if options.plot is None else plotting.checked(options.plot, force)
     if options.gradients:
         from rescompile.runtimes.path_gradients import unravelling
@@ -133,7 +113,7 @@ def paths(
     arrays: list[Array | None] = []
     if options.gradients:
         files = {"data": options.data, "labels": options.labels}
-        arrays = [None if name is None else _array(option, name) for option, name in files.items()]
+        arrays = [None if name is None else _array(key, name) for key, name in files.items()]
         weights = _weights(network, options.weights, options.seed or 0)
     network, weights = apply(network, weights, passes)
     found = counting.paths(network, options.unit.value)

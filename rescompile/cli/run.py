@@ -24,6 +24,7 @@ from rescompile.cli.options import (
     FormatOption,
     JsonOption,
     SetOption,
+    option,
     with_options,
     with_passes,
 )
@@ -52,46 +53,22 @@ class RuntimeName(StrEnum):
 class Options:
     """The options of `run` that no other command has."""
 
-    image: Annotated[
-        list[Path] | None,
-        typer.Option("--image", metavar="PATH", help="Say what is on an image, or on those of a folder. Repeatable."),
-    ] = None
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="What classes are called: lines, JSON, or 'imagenet'. Default: their numbers."
-        ),
-    ] = None
-    top: Annotated[int | None, typer.Option(min=1, help="How many classes to print per image. Default: 5.")] = None
-    preprocess: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="How images become inputs, where the model does not record it or otherwise: mean=0.5,0.5,0.5, std, resize=256, crop=224, interpolation. Repeatable.",
-        ),
-    ] = None
-    runtime: Annotated[RuntimeName, typer.Option(help="Where to run; auto takes a GPU if ONNX Runtime has one.")] = (
-        RuntimeName.auto
+    image: list[Path] | None = option("Classify an image, or the images of a folder. Repeatable.", metavar="PATH")
+    labels: str | None = option(
+        "Class names: a text or JSON file, or imagenet. Default: class numbers.", metavar="FILE"
     )
-    batch: Annotated[
-        int | None, typer.Option(min=1, help="Size of a free batch axis; with --image, so many at a time. Default: 1.")
-    ] = None
-    size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HEIGHTxWIDTH",
-            help="Size of the seeded input where that is free, as by --dynamic. Default: that of the spec.",
-        ),
-    ] = None
-    repeats: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000, help="Timed runs after the first. Default: 5.")
-    ] = None
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of new weights, and of the input without --image. Default: 0.")
-    ] = None
-    save: Annotated[
-        Path | None, typer.Option(metavar="FILE.npz", help="Write the outputs to a file of numpy arrays.")
-    ] = None
+    top: int | None = option("Number of classes to print per image. Default: 5.", min=1)
+    preprocess: list[str] | None = option(
+        "Set mean, std, resize, crop or interpolation, such as crop=224. Repeatable.", metavar="NAME=VALUE"
+    )
+    runtime: RuntimeName = option("Runtime to use; auto takes a GPU if ONNX Runtime has one.", RuntimeName.auto)
+    batch: int | None = option("Batch size, where the model leaves it free. Default: 1.", min=1)
+    size: str | None = option(
+        "Input size, where the model leaves it free. Default: that of the spec.", metavar="HEIGHTxWIDTH"
+    )
+    repeats: int | None = option("Number of timed runs after the first. Default: 5.", min=1, max=1_000_000)
+    seed: int | None = option("Seed of random weights and random input. Default: 0.", min=0)
+    save: Path | None = option("Write the outputs to a NumPy archive.", metavar="FILE.npz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +106,10 @@ class Request:
 @command
 def run_model(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="An ONNX model; or a spec file or a name of the zoo, compiled first.")
+        str, typer.Argument(metavar="MODEL", help="ONNX model; or spec file or zoo name, compiled first.")
     ],
     options: Options,
-    weights: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Weights of a spec. Default: new ones by the spec's init.")
-    ] = None,
+    weights: Annotated[str | None, typer.Option(metavar="FILE", help="Weights of the spec. Default: random.")] = None,
     dynamic: DynamicOption = None,
     set: SetOption = None,
     features: FeaturesOption = None,
@@ -144,7 +119,7 @@ def run_model(
     *,
     passes: dict[str, Any],
 ) -> None:
-    """Run a model or a spec in ONNX Runtime: on images, the likeliest classes of each; else on seeded input, shapes and time."""
+    """Run a model or a spec in ONNX Runtime: classify images, or time a random input."""
     _check_combination(options)
     if options.save is not None:
         from rescompile.weights import numpy_files
@@ -197,8 +172,8 @@ def _size(text: str) -> tuple[int, int]:
 def _compiled(model: str, compilation: Compilation, seed: int) -> Iterator[Path]:
     """The ONNX file of what the user named: the file itself, or one that is compiled for this run and removed after it."""
     if _is_model(model):
-        for option in compilation.given():
-            raise UsageError(Diagnostic("E0802", f"{option} is about specs, and {model} is a model already"))
+        for name in compilation.given():
+            raise UsageError(Diagnostic("E0802", f"{name} is about specs, and {model} is a model already"))
         yield Path(model)
         return
     from rescompile.files import file_types
