@@ -1,9 +1,9 @@
 """The command line. Data goes to standard output, everything else to standard error; exit codes are stable:
 
 0 done; 1 a check failed; 2 wrong usage or no such input; 3 invalid spec; 4 target, runtime or extra not available;
-5 output could not be written or is not ours to overwrite; 129 hung up; 130 interrupted; 143 terminated.
+5 output not written or not ours to overwrite; 129 terminal closed; 130 interrupted; 143 terminated.
 
-Imports of more than words stay inside the commands, so that each one loads only what it uses.
+Commands import what they use when they run, so that each one loads only that.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typer.core import TyperGroup
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a check failed; 2 wrong usage or no such input; 3 invalid spec; "
-    "4 target, runtime or extra not available; 5 output not written; 129 hung up; 130 interrupted; 143 terminated."
+    "4 target, runtime or extra not available; 5 output not written; 129 terminal closed; 130 interrupted; 143 terminated."
 )
 
 
 class Commands(TyperGroup):
-    """Commands that are loaded and made when they are asked for: making all of them takes longer than most take to run."""
+    """Commands that are imported and made when they are asked for: making all of them takes longer than most take to run."""
 
-    #: Where each command is, by the name that users type, in the order of the help: a function, or a class of commands.
+    #: The function or the class of commands behind each name that users type, in the order of the help.
     table: ClassVar[Mapping[str, str]]
 
     def __init__(self, **options: Any) -> None:
@@ -42,11 +42,11 @@ class Commands(TyperGroup):
         if cmd_name not in self.table:
             return None
         module, _, attribute = self.table[cmd_name].rpartition(".")
-        return _made(cmd_name, getattr(import_module(module), attribute))
+        return _command(cmd_name, getattr(import_module(module), attribute))
 
 
 class WeightsCommands(Commands):
-    """Look into checkpoints, convert and transfer them."""
+    """Inspect, convert and transfer checkpoints."""
 
     table: ClassVar = {
         "inspect": "rescompile.cli.weights.inspect",
@@ -56,7 +56,7 @@ class WeightsCommands(Commands):
 
 
 class AllCommands(Commands):
-    """What `rescompile` does."""
+    """The commands of rescompile."""
 
     table: ClassVar = {
         "build": "rescompile.cli.build.build",
@@ -80,8 +80,8 @@ class AllCommands(Commands):
 _PLAIN: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
 
 
-def _made(name: str, thing: Any) -> Any:
-    """typer's command of a function, or of a class of commands."""
+def _command(name: str, thing: Any) -> Any:
+    """The command of a function, or of a class of commands."""
     if isinstance(thing, type):
         group = typer.Typer(name=name, cls=thing, no_args_is_help=True, help=thing.__doc__, epilog=EXIT_CODES, **_PLAIN)
         group.callback()(lambda: None)  # which makes it a group
@@ -93,7 +93,7 @@ def _made(name: str, thing: Any) -> Any:
 
 app = typer.Typer(
     name="rescompile", cls=AllCommands, no_args_is_help=True, epilog=EXIT_CODES,
-    help="A spec compiler for residual-family networks: a YAML table becomes ONNX graphs and PyTorch.", **_PLAIN,
+    help="Compile specs of residual networks (YAML) to ONNX graphs and PyTorch.", **_PLAIN,
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""How every command ends: errors become diagnostics and exit codes, never tracebacks."""
+"""The end of every command: errors become diagnostics and exit codes, never tracebacks."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             say(word)
             raise typer.Exit(128 + number) from None
         except BrokenPipeError:
-            discard(sys.stdout)  # the reader went away, as in `rescompile list | head`: nothing is wrong
+            discard(sys.stdout)  # the reader has gone, as in `rescompile list | head`
             raise typer.Exit(0) from None
         except MemoryError:
-            report([Diagnostic("E0901", "there is not enough memory for this")], "text")
+            report([Diagnostic("E0901", "out of memory")], "text")
             raise typer.Exit(4) from None
         except OSError as error:
             discard(sys.stdout)

@@ -1,4 +1,4 @@
-"""`extract`: what a model that was built records of its spec."""
+"""`extract`: the spec that a model was built from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import ForceOption, Format, FormatOption, JsonOption
+from rescompile.cli.options import ForceOption, Format, FormatOption, JsonOption, OutputOption
 from rescompile.cli.reporting import print_json, say
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 
@@ -17,17 +17,14 @@ from rescompile.diagnostics.errors import Diagnostic, UsageError
 @command
 def extract(
     model: Annotated[
-        Path,
-        typer.Argument(metavar="MODEL", help="What rescompile built: an ONNX model, or a program of torch.export."),
+        Path, typer.Argument(metavar="MODEL", help="ONNX model or torch.export program, built by rescompile.")
     ],
-    output: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="PATH", help="Where to write. Default: standard output.")
-    ] = None,
+    output: OutputOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
     format: FormatOption = Format.text,
 ) -> None:
-    """Get back the spec that a model was built from; the options that build it again are told on standard error."""
+    """Recover the spec of a built model; the options that rebuild it go to standard error."""
     import hashlib
 
     from rescompile import backend
@@ -37,25 +34,20 @@ def extract(
     from rescompile.files.output import write_text
     from rescompile.runtimes import recipes
 
-    file_types.refuse(
-        str(model),
-        "a spec is recorded in ONNX models and programs of torch.export",
-        file_types.ONNX,
-        file_types.PROGRAM,
-    )
+    wanted = "only ONNX models and torch.export programs record their spec"
+    file_types.refuse(str(model), wanted, file_types.ONNX, file_types.PROGRAM)
     file_types.check_file(model)
     if output not in (None, "-") and Path(str(output)).exists() and Path(str(output)).samefile(model):
-        raise UsageError(Diagnostic("E0802", f"-o {output} is the model itself"))
+        raise UsageError(Diagnostic("E0802", f"-o {output} would overwrite the model itself"))
     recorded = backend.extract(model)
     if recorded is None:
-        raise UsageError(Diagnostic("E0801", f"{model} records no spec: rescompile did not build it"))
+        raise UsageError(Diagnostic("E0801", f"{model} does not record a spec: rescompile did not build it"))
     if hashlib.sha256(recorded.text.encode()).hexdigest() != recorded.sha256:
-        raise CheckFailed(
-            Diagnostic("E0703", f"the spec recorded in {model} does not have the SHA-256 recorded beside it")
-        )
+        message = f"the spec in {model} does not match the SHA-256 recorded with it"
+        raise CheckFailed(Diagnostic("E0703", message))
     options = list(recorded.options)
     given = dict(option.split("=", 1) for option in options if "=" in option)
-    if "for" in given:  # a recipe would turn on again what was turned off
+    if "for" in given:  # the recipe would turn these passes on again
         options += recipes.turned_off(given["for"], given["precision"], recorded.passes)
     if as_json:
         facts = {"passes": list(recorded.passes), "options": options}

@@ -15,7 +15,7 @@ from rescompile.diagnostics.text_table import text_table
 
 @command
 def list_zoo(
-    family: Annotated[str | None, typer.Option(help="Only networks of this family.")] = None,
+    family: Annotated[str | None, typer.Option(help="List this family only.")] = None,
     as_json: JsonOption = False,
     format: FormatOption = Format.text,
 ) -> None:
@@ -42,7 +42,7 @@ def list_zoo(
             raise UsageError(
                 Diagnostic(
                     "E0801",
-                    f"there is no family '{family}'",
+                    f"there is no family '{family}' in the zoo",
                     help=nearest(family, families) or f"the families are {', '.join(sorted(families))}",
                 )
             )

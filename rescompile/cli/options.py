@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """How diagnostics are written."""
+    """The format of diagnostics."""
 
     text = "text"
     json = "json"
@@ -39,6 +39,9 @@ FeaturesOption = Annotated[
 ]
 DynamicOption = Annotated[
     str | None, typer.Option(metavar="AXES", help="Leave image axes free: height, width, or height,width.")
+]
+OutputOption = Annotated[
+    str | None, typer.Option("-o", "--output", metavar="PATH", help="Output file. Default: standard output.")
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="Format of diagnostics.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON; implies --format json.")]
@@ -117,17 +120,17 @@ def _expanded(
 
 
 def _flags(step: Pass) -> str:
-    """The option of a pass; one that is on or off can be turned off where a recipe turns it on."""
+    """The flags of a pass; a boolean one can be turned off where a recipe turns it on."""
     return f"--{step.name}/--no-{step.name}" if step.type is bool else f"--{step.name}"
 
 
 def words(option: str, text: str) -> list[str]:
-    """The words of an option's list with commas. Raises UsageError where one is empty or stands there twice."""
-    found = [word.strip() for word in text.split(",")]
+    """The entries of a comma-separated list. Raises UsageError for an empty or repeated entry."""
+    entries = [entry.strip() for entry in text.split(",")]
     shown = clipped(text)
-    if not all(found):
+    if not all(entries):
         raise UsageError(Diagnostic("E0802", f"--{option} '{shown}' has an empty entry"))
-    for word in found:
-        if found.count(word) > 1:
-            raise UsageError(Diagnostic("E0802", f"--{option} '{shown}' names {clipped(word)} twice"))
-    return found
+    for entry in entries:
+        if entries.count(entry) > 1:
+            raise UsageError(Diagnostic("E0802", f"--{option} '{shown}' contains {clipped(entry)} twice"))
+    return entries

@@ -1,4 +1,4 @@
-"""`paths`: a network as the collection of its paths."""
+"""`paths`: the distribution of the paths of a network."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from rescompile.runtimes.path_gradients import PathGradients
     from rescompile.weights import Array, Weights
 
-#: A table shows the lengths of at least this share of all paths.
+#: The table leaves out lengths with a smaller share of all paths.
 SHOWN = Fraction(1, 1000)
-#: A number of more digits is shown as a power of ten.
+#: A number with more digits is printed as a power of ten.
 DIGITS = 21
 
 
 class LengthUnit(StrEnum):
-    """What the length of a path counts."""
+    """What a path length counts."""
 
     blocks = "blocks"
     layers = "layers"
@@ -64,14 +64,14 @@ class Options:
     seed: int | None = option("Seed of the random values for --gradients. Default: 0.", min=0)
 
     def measuring(self) -> dict[str, Any]:
-        """The options that only a measurement has, where they are given."""
+        """The given options that only a measurement uses."""
         values = {name: getattr(self, name) for name in ("weights", "data", "labels", "samples", "seed")}
         return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What is known of the paths of a network: `surviving` where blocks are dropped in training, `measured` with --gradients."""
+    """The paths of a network: `surviving` with stochastic depth, `measured` with --gradients."""
 
     network: Network
     options: Options
@@ -102,12 +102,12 @@ def paths(
     bounds = _interval(options.interval)
     if not options.gradients:
         for name in options.measuring():
-            raise UsageError(Diagnostic("E0802", f"--{name} is for --gradients, which is not asked for"))
+            raise UsageError(Diagnostic("E0802", f"--{name} needs --gradients"))
     file = None if options.plot is None else plotting.checked(options.plot, force)
     if options.gradients:
         from rescompile.runtimes.path_gradients import unravelling
 
-        unravelling()  # if torch is missing, that is said before anything is read
+        unravelling()  # fails early where torch is missing
     _, network = elaborated(spec, set)
     weights: Weights | None = None
     arrays: list[Array | None] = []
@@ -116,10 +116,10 @@ def paths(
         arrays = [None if name is None else _array(key, name) for key, name in files.items()]
         weights = _weights(network, options.weights, options.seed or 0)
     network, weights = apply(network, weights, passes)
-    found = counting.paths(network, options.unit.value)
+    distribution = counting.paths(network, options.unit.value)
     surviving = counting.surviving(network, options.unit.value)
     measured = None if weights is None else _measured(network, weights, arrays, options)
-    results = Results(network, options, found, surviving, bounds, measured)
+    results = Results(network, options, distribution, surviving, bounds, measured)
     if file is not None:
         _plot(results, file, force)
         say(f"{file}: written")
@@ -138,24 +138,26 @@ def _measured(network: Network, weights: Weights, arrays: Sequence[Array | None]
 
 
 def _plot(results: Results, file: Path, force: bool) -> None:
-    """Draw the distribution of lengths, and of what else is known of them."""
+    """Draw the distribution of lengths, and that of the gradient or of training."""
     from rescompile.files import plotting
 
-    found, left, measured, bounds = results.paths, results.surviving, results.measured, results.bounds
-    all_paths = plotting.Curve("all paths", [float(Fraction(count, found.total)) for count in found.counts])
+    distribution, surviving, measured, bounds = results.paths, results.surviving, results.measured, results.bounds
+    all_paths = plotting.Curve(
+        "all paths", [float(Fraction(count, distribution.total)) for count in distribution.counts]
+    )
     bars, line, what = all_paths, None, "paths"
     if measured is not None:
         bars, line, what = plotting.Curve("gradient", measured.shares), all_paths, "the gradient"
-    elif left is not None:
-        line = plotting.Curve("expected in training", left.shares)
+    elif surviving is not None:
+        line = plotting.Curve("expected in training", surviving.shares)
     marked = measured.effective if bounds is None and measured is not None else bounds
-    title = f"{results.network.name}: {_count(found.total)} paths"
+    title = f"{results.network.name}: {_count(distribution.total)} paths"
     labels = f"length in {_UNITS[results.options.unit]}", f"share of {what}"
     plotting.histogram(file, bars, line, marked, title, labels, force)
 
 
 def _weights(network: Network, file: str | None, seed: int) -> Weights:
-    """The weights to measure with, those of the whole network."""
+    """The weights to measure with, before any pass."""
     if file is not None:
         from rescompile.weights import checkpoints
 
@@ -167,7 +169,7 @@ def _weights(network: Network, file: str | None, seed: int) -> Weights:
 
 
 def _array(option: str, name: str) -> Array:
-    """An array of a .npy file; such a file can run no code."""
+    """The array of a .npy file, which cannot run code."""
     from rescompile.files import file_types
     from rescompile.weights import numpy_files
 
@@ -191,7 +193,7 @@ def _interval(text: str | None) -> tuple[int, int] | None:
     first, last = map(int, parts)
     if first > last:
         raise UsageError(
-            Diagnostic("E0802", f"--interval {text} is empty", help=f"the smaller comes first: {last}:{first}")
+            Diagnostic("E0802", f"--interval {text} is empty", help=f"write the smaller length first: {last}:{first}")
         )
     return first, last
 
@@ -200,33 +202,33 @@ def _interval(text: str | None) -> tuple[int, int] | None:
 
 
 def _lines(results: Results) -> Iterator[str]:
-    found, left, bounds, measured = results.paths, results.surviving, results.bounds, results.measured
-    total = found.total
+    distribution, surviving, bounds, measured = results.paths, results.surviving, results.bounds, results.measured
+    total = distribution.total
     power = f" = 2^{total.bit_length() - 1}" if total > 2 and total & (total - 1) == 0 else ""
     yield f"{results.network.name}: {_count(total)} path{'s' if total > 1 else ''}{power}"
-    yield f"length in {_UNITS[results.options.unit]}: {found.shortest} to {found.longest}, {_moments(found)}"
+    yield f"length in {_UNITS[results.options.unit]}: {distribution.shortest} to {distribution.longest}, {_moments(distribution)}"
     if bounds is not None:
-        yield f"{_percent(found.share(*bounds))} have length {bounds[0]} to {bounds[1]}"
-    if left is not None:
+        yield f"{_percent(distribution.share(*bounds))} have length {bounds[0]} to {bounds[1]}"
+    if surviving is not None:
         yield (
-            f"in training {left.branches:.6g} residual branches and {_power(left.log2_total)} paths on average, "
-            f"of mean length {left.mean:.6g}"
+            f"in training {surviving.branches:.6g} residual branches and {_power(surviving.log2_total)} paths on average, "
+            f"of mean length {surviving.mean:.6g}"
         )
         if bounds is not None:
-            yield f"  {_percent(Fraction(left.share(*bounds)))} of those have length {bounds[0]} to {bounds[1]}"
+            yield f"  {_percent(Fraction(surviving.share(*bounds)))} of those have length {bounds[0]} to {bounds[1]}"
     if measured is not None:
         yield from _gradient_lines(measured, bounds, results.options)
     yield ""
-    yield from _table(found, measured)
+    yield from _table(distribution, measured)
 
 
-def _table(found: Paths, measured: PathGradients | None) -> Iterator[str]:
-    """The lengths that have a share worth showing."""
-    total = found.total
+def _table(distribution: Paths, measured: PathGradients | None) -> Iterator[str]:
+    """The lengths with a share of at least SHOWN, as a table."""
+    total = distribution.total
     rows: list[tuple[str, ...]] = [("length", "paths", "share")]
     if measured is not None:
         rows = [(*rows[0], "gradient of one", "standard error", "share of gradient")]
-    for length, count in enumerate(found.counts):
+    for length, count in enumerate(distribution.counts):
         of_gradient = measured.shares[length] if measured is not None else 0
         if count >= SHOWN * total or of_gradient >= SHOWN:
             row: tuple[str, ...] = (str(length), _count(count), _percent(Fraction(count, total)))
@@ -234,9 +236,9 @@ def _table(found: Paths, measured: PathGradients | None) -> Iterator[str]:
             more = (f"{along.mean:.3e}", _error(along.error), _percent(Fraction(of_gradient))) if along else ()
             rows.append((*row, *more))
     yield from text_table(rows, ">")
-    shown = sum(found.counts[int(length)] for length, *_ in rows[1:])
-    if shown < total:
-        yield f"and {_percent(Fraction(total - shown, total))} at lengths of less than {_percent(SHOWN)} each"
+    listed = sum(distribution.counts[int(length)] for length, *_ in rows[1:])
+    if listed < total:
+        yield f"and {_percent(Fraction(total - listed, total))} at lengths of less than {_percent(SHOWN)} each"
 
 
 def _error(error: float | None) -> str:
@@ -244,12 +246,12 @@ def _error(error: float | None) -> str:
 
 
 def _gradient_lines(measured: PathGradients, bounds: tuple[int, int] | None, options: Options) -> Iterator[str]:
-    """What was measured, on what, and which lengths carry the gradient."""
-    weights = options.weights or "new weights with calibrated norms, so not those of a trained network"
+    """The measurement, its data, and the lengths that carry the gradient."""
+    weights = options.weights or "random weights with calibrated norms, not a trained network"
     data, labels = options.data or "noise", options.labels or "random labels"
     yield f"gradient of the loss at the input along {measured.samples} path{'' if measured.samples == 1 else 's'} of each length: {weights}; {data} and {labels}"
     if measured.effective is None:
-        yield "  nothing arrives at the input"
+        yield "  the gradient at the input is zero"
         return
     for first, last in dict.fromkeys([measured.effective, *([bounds] if bounds else [])]):
         share, of_paths = Fraction(measured.share(first, last)), measured.found.share(first, last)
@@ -258,12 +260,12 @@ def _gradient_lines(measured: PathGradients, bounds: tuple[int, int] | None, opt
         )
 
 
-def _moments(found: Paths) -> str:
-    return f"mean {float(found.mean):.6g}, standard deviation {math.sqrt(found.variance):.4g}"
+def _moments(distribution: Paths) -> str:
+    return f"mean {float(distribution.mean):.6g}, standard deviation {math.sqrt(distribution.variance):.4g}"
 
 
 def _count(number: int) -> str:
-    """`18,014,398,509,481,984`, or `4.1495e180` where nobody would count the digits."""
+    """`18,014,398,509,481,984`, or `4.1495e180` for more than DIGITS digits."""
     return f"{number:,}" if number < 10**DIGITS else _power(math.log2(number))
 
 
@@ -278,7 +280,7 @@ def _power(log2: float) -> str:
 
 
 def _percent(share: Fraction) -> str:
-    """With two decimals, and neither none nor all where it is not."""
+    """A percentage with two decimals, never rounded to 0% or 100%."""
     if 0 < share < Fraction(1, 20000):
         return "<0.01%"
     if 1 - Fraction(1, 20000) < share < 1:
@@ -290,26 +292,26 @@ def _percent(share: Fraction) -> str:
 
 
 def _data(results: Results) -> dict[str, Any]:
-    """Numbers of paths are text, since few readers of JSON keep more than 53 bits."""
-    # The text of an exact number may be long, and nothing that comes in is read after this.
+    """The results as data; numbers of paths are text, since few JSON readers keep more than 53 bits."""
+    # The text of an exact number may be long; no input is parsed after this.
     sys.set_int_max_str_digits(0)
-    network, options, found, left = results.network, results.options, results.paths, results.surviving
-    bounds, measured, total = results.bounds, results.measured, found.total
+    network, options, distribution, surviving = results.network, results.options, results.paths, results.surviving
+    bounds, measured, total = results.bounds, results.measured, distribution.total
     origin = {"weights": options.weights, "data": options.data, "labels": options.labels, "seed": options.seed or 0}
-    shares = None if left is None else list(left.shares)
+    shares = None if surviving is None else list(surviving.shares)
     return {
         "name": network.name, "sha256": network.sha256, "passes": list(network.passes), "unit": options.unit.value,
         "paths": str(total), "log2_paths": math.log2(total),
-        "shortest": found.shortest, "longest": found.longest,
-        "mean": float(found.mean), "standard_deviation": math.sqrt(found.variance),
-        "distribution": [str(count) for count in found.counts],
+        "shortest": distribution.shortest, "longest": distribution.longest,
+        "mean": float(distribution.mean), "standard_deviation": math.sqrt(distribution.variance),
+        "distribution": [str(count) for count in distribution.counts],
         "interval": None if bounds is None else {
             "first": bounds[0], "last": bounds[1],
-            "paths": str(found.within(*bounds)), "share": float(found.share(*bounds)),
+            "paths": str(distribution.within(*bounds)), "share": float(distribution.share(*bounds)),
         },
-        "survival": None if left is None else {
-            "residual_branches": left.branches, "log2_paths": left.log2_total, "mean": left.mean,
-            "share_of_interval": None if bounds is None else left.share(*bounds), "distribution": shares,
+        "survival": None if surviving is None else {
+            "residual_branches": surviving.branches, "log2_paths": surviving.log2_total, "mean": surviving.mean,
+            "share_of_interval": None if bounds is None else surviving.share(*bounds), "distribution": shares,
         },
         "gradients": None if measured is None else {
             **origin, "samples": measured.samples, "effective": measured.effective,

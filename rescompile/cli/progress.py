@@ -45,7 +45,7 @@ class Progress:
 
 
 def _bar(total: int | None) -> Bar:
-    """A bar that is drawn only when it is told to: no thread of it runs beside what may be measured."""
+    """A bar that is drawn only on request: a drawing thread would disturb measurements."""
     from rich.console import Console  # takes longer to import than most commands run
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar

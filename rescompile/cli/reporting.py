@@ -1,4 +1,4 @@
-"""What a command writes: data to standard output, everything else to standard error."""
+"""The output of a command: data on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rescompile.diagnostics.errors import Diagnostic
 
 
 def report(diagnostics: Sequence[Diagnostic], form: str) -> None:
-    """Write diagnostics where their form belongs: text is for people, the rest is data."""
+    """Write diagnostics: text to standard error, the other formats to standard output."""
     from rescompile.diagnostics.rendering import render
 
     if form == "text":
@@ -30,8 +30,7 @@ def _colour(stream: Any) -> bool:
 
 
 def say(text: str) -> None:
-    """Tell people something: on standard error, where it is in no program's way. Where nobody can be told, as after a terminal
-    was closed, the work goes on."""
+    """Print a message to standard error. If that fails, as after a terminal was closed, the work goes on."""
     if sys.stderr is not None:
         try:
             print(text, file=sys.stderr)
@@ -40,12 +39,12 @@ def say(text: str) -> None:
 
 
 def print_json(data: Any) -> None:
-    """Print the data of a command with --json. JSON has no infinity, which an error is where an output is missing: it is null."""
+    """Print the data of a command with --json. JSON has no infinity and no NaN: they become null."""
     print(json.dumps(_finite(data), indent=2, allow_nan=False))
 
 
 def _finite(data: Any) -> Any:
-    """Data with null in place of numbers that are none."""
+    """The data with None in place of numbers that are not finite."""
     if isinstance(data, Mapping):
         return {key: _finite(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
@@ -54,6 +53,6 @@ def _finite(data: Any) -> Any:
 
 
 def discard(stream: Any) -> None:
-    """Send what is still buffered for a stream nowhere: the interpreter would fail on it again at exit."""
+    """Discard what is still buffered for a stream: the interpreter would fail on it again at exit."""
     with contextlib.suppress(AttributeError, OSError):  # closed, or no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,4 +1,4 @@
-"""`run`: a model, or a spec that becomes one, in ONNX Runtime: on seeded input, or on images."""
+"""`run`: a model, or a spec that is compiled first, in ONNX Runtime, on random input or on images."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class RuntimeName(StrEnum):
-    """Where a model runs."""
+    """The runtimes of `run`."""
 
     auto = "auto"
     ort_cpu = "ort-cpu"
@@ -73,7 +73,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Compilation:
-    """What makes a model of a spec; None of it applies to a file that is a model already."""
+    """How a spec becomes a model; a MODEL that is an ONNX file takes none of these options."""
 
     weights: str | None
     dynamic: str | None
@@ -83,7 +83,7 @@ class Compilation:
     passes: Mapping[str, Any]
 
     def given(self) -> Iterator[str]:
-        """The options that a user gave."""
+        """The given options, as they are typed."""
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "passes"}
         for name, value in {**values, **self.passes}.items():
             if value is not None:
@@ -92,7 +92,7 @@ class Compilation:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to run, and how to write the results."""
+    """What to run, and how to report the results."""
 
     model: str
     options: Options
@@ -151,36 +151,38 @@ def _check_combination(options: Options) -> None:
         of_images = {"--labels": options.labels, "--top": options.top, "--preprocess": options.preprocess}
         for name, value in of_images.items():
             if value is not None:
-                raise UsageError(Diagnostic("E0802", f"{name} is about images", help="say which: --image PATH"))
+                raise UsageError(
+                    Diagnostic("E0802", f"{name} needs --image", help="name an image or a folder: --image PATH")
+                )
     elif options.repeats is not None:
-        raise UsageError(Diagnostic("E0802", "--repeats and --image exclude one another: each image is run once"))
+        raise UsageError(Diagnostic("E0802", "--repeats and --image exclude each other: each image runs once"))
     elif options.size is not None:
-        message = "--size and --image exclude one another: images are prepared"
-        raise UsageError(Diagnostic("E0802", message, help="say how: --preprocess crop=320,256"))
+        message = "--size and --image exclude each other"
+        raise UsageError(Diagnostic("E0802", message, help="set the size of images: --preprocess crop=320,256"))
 
 
 def _size(text: str) -> tuple[int, int]:
     """Height and width, written `320x256`. Raises UsageError."""
     match = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", text, re.ASCII)
     if match is None:
-        message = f"--size is height and width, such as 320x256, and this is '{clipped(text)}'"
+        message = f"--size must be HEIGHTxWIDTH, such as 320x256, not '{clipped(text)}'"
         raise UsageError(Diagnostic("E0802", message))
     return int(match[1]), int(match[2])
 
 
 @contextlib.contextmanager
 def _compiled(model: str, compilation: Compilation, seed: int) -> Iterator[Path]:
-    """The ONNX file of what the user named: the file itself, or one that is compiled for this run and removed after it."""
+    """The ONNX file to run: the one that the user named, or a temporary one compiled from the spec."""
     if _is_model(model):
         for name in compilation.given():
-            raise UsageError(Diagnostic("E0802", f"{name} is about specs, and {model} is a model already"))
+            raise UsageError(Diagnostic("E0802", f"{name} applies to specs only, and {model} is a model"))
         yield Path(model)
         return
     from rescompile.files import file_types
     from rescompile.pipeline import build
     from rescompile.runtimes import FILE_TARGET
 
-    file_types.refuse(model, "'run' takes an ONNX model, a spec or a name of the zoo", file_types.SPEC)
+    file_types.refuse(model, "'run' needs an ONNX model, a spec or a zoo name", file_types.SPEC)
     _, network = elaborated(model, compilation.set, compilation.features)
     options = {"dynamic": compilation.dynamic, **compilation.passes}
     artifact = build(network, FILE_TARGET, compilation.weights, seed=seed, say=say, **options)
@@ -188,17 +190,19 @@ def _compiled(model: str, compilation: Compilation, seed: int) -> Iterator[Path]
         path = Path(folder) / f"{network.name}.onnx"
         artifact.write(path)
         if compilation.weights is None:
-            say(f"{network.name} has new weights, drawn from seed {seed}: it has learnt nothing (--weights FILE)")
+            say(
+                f"{network.name} has randomly initialised weights (seed {seed}): predictions are meaningless (use --weights FILE)"
+            )
         yield path
 
 
 def _is_model(argument: str) -> bool:
-    """Whether a model is named and not a spec: by its ending; or it is a file by the rule for specs, and its
-    first byte is the tag of ModelProto.ir_version, which no text begins with."""
+    """Whether an argument names a model, not a spec: by its suffix, or by the first byte of the file, the tag of
+    ModelProto.ir_version, with which no text begins."""
     path = Path(argument)
     if path.suffix in (".onnx", ".ort"):
         return True
-    from rescompile.lang.library import is_file  # a spec is worth loading the reader for
+    from rescompile.lang.library import is_file  # only a spec needs the YAML reader
 
     if not is_file(argument) or not path.is_file():
         return False
@@ -236,7 +240,7 @@ def _run_seeded(request: Request, path: Path, seed: int, size: tuple[int, int] |
 
 
 def _summary(outputs: dict[str, Array]) -> dict[str, Any]:
-    """Shapes and statistics; an array without values, as of a detector that found nothing, has none."""
+    """Shapes and statistics; an empty array has no statistics."""
     return {
         name: {
             "shape": list(array.shape),
@@ -259,7 +263,7 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _run_images(request: Request, path: Path, paths: Sequence[Path], words: list[str] | None) -> None:
-    """Run the model on images. Those that cannot be used are reported, the others done, and the exit code is 1 in the end."""
+    """Run the model on images. An unusable image is reported, the others are run, and the exit code is 1 at the end."""
     from rescompile.runtimes.ort_session import Model
     from rescompile.vision.recognition import Classes, look, preparation_of
     from rescompile.weights import numpy_files
@@ -283,13 +287,13 @@ def _run_images(request: Request, path: Path, paths: Sequence[Path], words: list
         numpy_files.write(_stacked(results.kept), options.save, request.force)
     results.finish(interrupted=False)
     if results.problems:
-        if not request.as_json and request.form in ("json", "sarif"):  # one document, so not one by one
+        if not request.as_json and request.form in ("json", "sarif"):  # one document for all of them
             raise CheckFailed(results.problems)
         raise typer.Exit(1)
 
 
 class _Results:
-    """The results of images: printed as they come, so that a long run can be watched, or all of them as JSON."""
+    """The results for images: printed one by one, or all together as JSON."""
 
     def __init__(self, request: Request, model: Model, how: Preparation, classes: Classes, total: int) -> None:
         self.request, self.model, self.how, self.classes, self.total = request, model, how, classes, total
@@ -299,7 +303,7 @@ class _Results:
         self.started = time.perf_counter()
 
     def add(self, seen: Seen) -> None:
-        """Take the result of an image: its classes, or the shapes of outputs that are not classes, or why there is none."""
+        """Add the result for one image: its classes, or the shapes of outputs that are not classes, or what is wrong."""
         from rescompile.diagnostics.rendering import as_data
 
         problem = seen.problem or self.classes.problem(seen)
@@ -322,7 +326,7 @@ class _Results:
         self.listed.append(entry)
 
     def finish(self, interrupted: bool) -> None:
-        """Print what all images have in common."""
+        """Print the summary."""
         seconds = time.perf_counter() - self.started
         if self.request.as_json:
             print_json(
@@ -338,7 +342,7 @@ class _Results:
 
 
 def _show(entry: Mapping[str, Any]) -> None:
-    """Print one image as a small table."""
+    """Print the result for one image as a small table."""
     print(clipped(entry["image"], 1000))
     for row in entry.get("top", ()):
         label = f"  {clipped(row['label'], 100)}" if row["label"] is not None else ""

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import ForceOption
+from rescompile.cli.options import ForceOption, OutputOption
 
 
 @command
 def print_schema(
-    output: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="PATH", help="Where to write. Default: standard output.")
-    ] = None,
+    output: OutputOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Print the JSON Schema of spec files (draft 7), for editors."""
+    """Print the JSON Schema (draft 7) of spec files, for editors."""
     from rescompile.files.output import write_text
     from rescompile.lang.json_schema import text
 

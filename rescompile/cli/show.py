@@ -25,7 +25,7 @@ from rescompile.cli.specs import elaborated
 def show(
     spec: SpecArgument,
     depth: Annotated[
-        int, typer.Option(min=1, help="Levels of the tree: 1 rows, 2 their blocks, 3 the steps of blocks, and so on.")
+        int, typer.Option(min=1, help="Levels of the tree to print: 1 rows, 2 blocks, 3 steps of blocks, ...")
     ] = 1,
     set: SetOption = None,
     features: FeaturesOption = None,
@@ -34,7 +34,7 @@ def show(
     *,
     passes: dict[str, Any],
 ) -> None:
-    """Show the tree of a network: shapes, parameters and MACs of every stage and block."""
+    """Show the tree of a network: shapes, parameters and MACs of each part."""
     from rescompile.analysis import tree_table
     from rescompile.passes import apply
 

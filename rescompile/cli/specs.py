@@ -1,4 +1,4 @@
-"""From what users type to specs and networks."""
+"""Arguments of commands to specs and networks."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
 
 def spec_files(arguments: list[str]) -> Iterator[str]:
-    """The specs that arguments name, those of a folder in the order of their names. Raises UsageError for an empty folder."""
+    """The specs that arguments name; those of a folder are sorted. Raises UsageError for a folder without specs."""
     for argument in arguments:
         if os.path.isdir(argument):
-            found = sorted(path for pattern in ("*.yaml", "*.yml") for path in Path(argument).rglob(pattern))
-            if not found:
-                raise UsageError(Diagnostic("E0801", f"the folder {argument} holds no .yaml file"))
-            yield from (str(path) if "/" in str(path) else f"./{path}" for path in found)
+            files = sorted(path for pattern in ("*.yaml", "*.yml") for path in Path(argument).rglob(pattern))
+            if not files:
+                raise UsageError(Diagnostic("E0801", f"the folder {argument} contains no .yaml file"))
+            yield from (str(path) if "/" in str(path) else f"./{path}" for path in files)
         else:
             yield argument
 
 
 def elaborated(spec: str, settings: list[str] | None, features: str | None = None) -> tuple[Spec, Network]:
-    """A spec and its tree, with settings from the command line and parts whose maps become outputs."""
+    """A spec and its network, with the values of --set and --features."""
     from rescompile.elaboration import elaborate, more_problems
     from rescompile.lang.load import load
 
     if features is not None and not features.strip():
         raise UsageError(
-            Diagnostic("E0802", "--features names no part", help="write one or more, such as layer2,layer3")
+            Diagnostic("E0802", "--features is empty", help="name one or more parts, such as layer2,layer3")
         )
     setting = f"features=[{features}]" if features else None
     try:
@@ -42,12 +42,12 @@ def elaborated(spec: str, settings: list[str] | None, features: str | None = Non
         return loaded, elaborate(loaded)
     except SpecError as error:
         more = [] if error.rest is None else more_problems(error.rest)
-        found = dict.fromkeys([*error.diagnostics, *more])
-        raise SpecError([_of_features(diagnostic, setting, features) for diagnostic in found]) from None
+        diagnostics = dict.fromkeys([*error.diagnostics, *more])
+        raise SpecError([_of_features(diagnostic, setting, features) for diagnostic in diagnostics]) from None
 
 
 def _of_features(diagnostic: Diagnostic, setting: str | None, features: str | None) -> Diagnostic:
-    """A diagnostic that points into what --features became, pointing into what the user wrote."""
+    """The diagnostic, with a place in the setting that --features became moved to what the user typed."""
     place = diagnostic.place
     if place is None or features is None or place.source != Source("--set", setting or ""):
         return diagnostic

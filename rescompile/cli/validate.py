@@ -1,4 +1,4 @@
-"""`validate`: whether specs are valid, and meet the figures that they expect."""
+"""`validate`: whether specs are valid and meet their expectations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def validate(
     as_json: JsonOption = False,
     format: FormatOption = Format.text,
 ) -> None:
-    """Check specs: their language, their shapes, and the figures that they expect."""
+    """Check the language, the shapes and the expected figures of specs."""
     from rescompile.analysis.cost import cost
     from rescompile.diagnostics.rendering import as_data
     from rescompile.elaboration.expect import unmet
@@ -30,28 +30,28 @@ def validate(
     problems: list[Diagnostic] = []
     invalid = failed = missing = 0
     for path in spec_files(specs):
-        found: Sequence[Diagnostic] = ()
+        diagnostics: Sequence[Diagnostic] = ()
         entry: dict[str, Any] = {"spec": path, "ok": False}
         try:
             spec, network = elaborated(path, set)
         except (SpecError, UsageError) as error:
             invalid += isinstance(error, SpecError)
             missing += isinstance(error, UsageError)
-            found = error.diagnostics
+            diagnostics = error.diagnostics
         else:
             total = cost(network)
-            found = [] if set else unmet(spec, network)
-            failed += bool(found)
+            diagnostics = [] if set else unmet(spec, network)
+            failed += bool(diagnostics)
             entry |= {
-                "ok": not found,
+                "ok": not diagnostics,
                 "name": network.name,
                 "parameters": total.parameters,
                 "macs": total.macs,
                 "sha256": network.sha256,
             }
-        problems += [diagnostic for diagnostic in found if diagnostic not in problems]
-        results.append(entry | {"diagnostics": [as_data(diagnostic) for diagnostic in found]})
-        if format is Format.text and not as_json and not found:
+        problems += [diagnostic for diagnostic in diagnostics if diagnostic not in problems]
+        results.append(entry | {"diagnostics": [as_data(diagnostic) for diagnostic in diagnostics]})
+        if format is Format.text and not as_json and not diagnostics:
             print(f"{path}: ok, {entry['parameters']:,} parameters, {entry['macs'] / 1e9:.4g} GMACs")
     if as_json:
         print_json({"specs": results})
@@ -59,6 +59,6 @@ def validate(
         report(problems, format.value)
     if format is Format.text and not as_json and len(results) > 1:
         not_there = f", {missing} not found" if missing else ""
-        say(f"{len(results)} specs, {invalid} invalid, {failed} unlike their figures{not_there}")
+        say(f"{len(results)} specs, {invalid} invalid, {failed} with failed expectations{not_there}")
     if invalid or failed or missing:
         raise typer.Exit(SpecError.exit_code if invalid else UsageError.exit_code if missing else 1)

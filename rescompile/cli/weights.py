@@ -178,8 +178,8 @@ def _in_order(command: str, *given: str) -> None:
     from rescompile.diagnostics.errors import UsageError
     from rescompile.files import file_types
 
-    files = [name for name in given if file_types.kind(name) is file_types.WEIGHTS]
-    if len(files) == 1 and given[0] != files[0] and file_types.kind(given[0]) in (file_types.SPEC, None):
+    files = [name for name in given if file_types.file_type(name) is file_types.WEIGHTS]
+    if len(files) == 1 and given[0] != files[0] and file_types.file_type(given[0]) in (file_types.SPEC, None):
         words = [*files, *(name for name in given if name != files[0])]
         help = f"use rescompile {command} {shlex.join(words)}"
         raise UsageError(Diagnostic("E0802", f"{files[0]} contains weights and must be the first argument", help=help))

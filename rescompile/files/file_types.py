@@ -1,5 +1,4 @@
-"""What a file is by its ending: for messages, where another kind of file is wanted, and its contents could only be misread.
-And whether it is a file at all."""
+"""The type of a file by its suffix, for messages where another type is needed; and whether there is a file at all."""
 
 from __future__ import annotations
 
@@ -11,72 +10,75 @@ from rescompile.diagnostics.errors import Diagnostic, UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of files: their endings, what one of them is called, and what can be done with it."""
+class FileType:
+    """A type of files: their suffixes, what one of them is called, and how it is used."""
 
-    endings: tuple[str, ...]
+    suffixes: tuple[str, ...]
     name: str
     use: str
 
 
-WEIGHTS = Kind(
+WEIGHTS = FileType(
     (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".h5", ".hdf5"),
-    "a file of weights",
-    "weights go with a spec, as in rescompile build SPEC --weights FILE; 'rescompile weights inspect' lists them",
+    "a weights file",
+    "use it with a spec: rescompile build SPEC --weights FILE; 'rescompile weights inspect' lists its tensors",
 )
-SPEC = Kind((".yaml", ".yml"), "a spec", "'rescompile show' shows it, 'rescompile build' compiles it")
-ONNX = Kind(
+SPEC = FileType((".yaml", ".yml"), "a spec", "'rescompile show' prints it, 'rescompile build' compiles it")
+ONNX = FileType(
     (".onnx", ".ort"),
     "an ONNX model",
-    "'rescompile run' runs it, and 'rescompile extract' gives back the spec of one that rescompile wrote",
+    "'rescompile run' runs it, 'rescompile extract' recovers the spec of one that rescompile built",
 )
-PROGRAM = Kind(
+PROGRAM = FileType(
     (".pt2",),
-    "a program of torch.export",
-    "torch.export.load reads it; 'rescompile extract' gives back the spec of one that rescompile wrote, to build ONNX from",
+    "a torch.export program",
+    "torch.export.load reads it, 'rescompile extract' recovers the spec of one that rescompile built",
 )
-KINDS = (
+FILE_TYPES = (
     WEIGHTS,
     SPEC,
     ONNX,
     PROGRAM,
-    Kind(
+    FileType(
         (".py",),
         "Python source",
-        "Python imports it; rescompile reads the spec that it was built from, and builds ONNX with --target onnx",
+        "import it in Python; to get ONNX, build its spec with --target onnx",
     ),
-    Kind(
+    FileType(
         (".keras",),
-        "a model of keras",
-        "model.save_weights('it.weights.h5') writes the weights alone, which can be read",
+        "a Keras model",
+        "model.save_weights('model.weights.h5') writes a weights file that rescompile reads",
     ),
-    Kind((".npy", ".npz"), "a file of numpy arrays", "numpy.load reads it"),
-    Kind(
+    FileType((".npy", ".npz"), "a NumPy file", "numpy.load reads it"),
+    FileType(
         (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
         "an image",
-        "rescompile run MODEL --image FILE says what is on it",
+        "rescompile run MODEL --image FILE classifies it",
     ),
 )
 
 
-def kind(name: str) -> Kind | None:
-    """The kind of a file by its name, or None where that says nothing."""
+def file_type(name: str) -> FileType | None:
+    """The type of a file by its suffix, or None where it is unknown."""
     suffix = Path(name).suffix.lower()
-    return next((each for each in KINDS if suffix in each.endings), None)
+    return next((each for each in FILE_TYPES if suffix in each.suffixes), None)
 
 
-def refuse(name: str, wanted: str, *fitting: Kind) -> None:
-    """Raise UsageError where a file is of a known kind, and that is none of `fitting`; `wanted` says what fits."""
-    found = kind(name)
+def refuse(name: str, wanted: str, *fitting: FileType) -> None:
+    """Raise UsageError where a file is of a known type that is not in `fitting`; `wanted` describes what is needed."""
+    found = file_type(name)
     if found is not None and found not in fitting:
-        raise UsageError(Diagnostic("E0801", f"{name} is {found.name} by its ending, and {wanted}", help=found.use))
+        raise UsageError(Diagnostic("E0801", f"{name} is {found.name} by its suffix, but {wanted}", help=found.use))
 
 
 def check_file(name: str | os.PathLike[str], help: str | None = None) -> None:
-    """Raise UsageError unless there is a regular file of a name: what is read is looked at more than once, and a pipe has gone
-    by then."""
+    """Raise UsageError unless a regular file has this name: files are read more than once, which a pipe does not allow."""
     if not os.path.isfile(name):
         what = (
-            "is a folder" if os.path.isdir(name) else "is no regular file" if os.path.exists(name) else "does not exist"
+            "is a folder"
+            if os.path.isdir(name)
+            else "is not a regular file"
+            if os.path.exists(name)
+            else "does not exist"
         )
         raise UsageError(Diagnostic("E0801", f"{os.fspath(name) or repr('')} {what}", help=help))

@@ -1,5 +1,5 @@
-"""Writing files: to a temporary file beside the target, then renamed, so that a failed or interrupted build leaves the
-previous file as it was; and never over a file that is not ours."""
+"""Write files atomically: to a temporary file that is then renamed, so that a failure or an interruption leaves the previous file
+unchanged; and never over a file that is not ours."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _OVERWRITE = "use --force to overwrite it, or -o for another file"
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file of an artifact: its name, its contents in pieces, and how many bytes they will be, for a progress bar.
+    """One file of an artifact: its name, its contents in chunks, and its size, for a progress bar.
 
-    `name` may hold `{checksum}`, that of the file itself; `named` is then told the final name, for files that come after.
+    `name` may contain `{checksum}`, that of the file itself; `named` is then called with the final name, which later files need.
     """
 
     name: str
@@ -37,8 +37,8 @@ def write_files(
 ) -> list[Path]:
     """Write all files, or none: the last one is the artifact itself and is renamed last.
 
-    A file beside it is named after its contents, so the artifact that stood there before keeps its own until it is
-    replaced; then what it alone needed is removed. Raises OutputError.
+    The name of a file beside it depends on its contents, so the previous artifact stays complete until it is replaced; then the
+    files that only it needed are removed. Raises OutputError.
     """
     files = list(files)
     check_ours(folder / files[-1].name, force)
@@ -49,7 +49,7 @@ def write_files(
             name, checksum = _temporary(file, folder, progress)
             names.append(file.name.replace("{checksum}", checksum))
             file.named(names[-1])
-            # What a link points to is written, not the link.
+            # A link stays; the file that it points to is replaced.
             temporary.append((name, Path(os.path.realpath(folder / names[-1]))))
         for _, target in temporary:
             check_ours(target, force)
@@ -69,7 +69,7 @@ def write_files(
 
 
 def _remove_stale(name: str, folder: Path, kept: Sequence[Path]) -> None:
-    """Remove the files of weights that earlier artifacts of this name left behind, if they are ours."""
+    """Remove the data files of earlier artifacts of this name, if they are ours."""
     for path in folder.glob(f"{glob.escape(name)}.????????.data"):
         if path not in kept and checksum.state(path) == "ours":
             with contextlib.suppress(OSError):
@@ -80,7 +80,9 @@ def write_text(text: str, path: Path, force: bool = False) -> None:
     """Write a text file. Raises OutputError."""
     check_folder(path)
     if not force and path.is_file() and _is_binary(path):
-        raise OutputError(Diagnostic("E1001", f"{path} is no text, and this would replace it by one", help=_OVERWRITE))
+        raise OutputError(
+            Diagnostic("E1001", f"{path} is a binary file; refusing to overwrite it with text", help=_OVERWRITE)
+        )
     write_bytes(text.encode(), path, force)
 
 
@@ -90,21 +92,21 @@ def write_bytes(data: bytes, path: Path, force: bool = False) -> None:
 
 
 def _is_binary(path: Path) -> bool:
-    """Whether a file begins with bytes that no text has."""
+    """Whether a file begins with bytes that text does not contain."""
     with path.open("rb") as file:
         return any(byte < 9 for byte in file.read(1 << 10))
 
 
 def check_folder(path: Path) -> None:
-    """Raise OutputError unless the folder that a file goes into is there."""
+    """Raise OutputError unless the folder of a file exists."""
     if not path.parent.is_dir():
         raise OutputError(Diagnostic("E1002", f"the folder {path.parent} does not exist"))
 
 
 def check_ours(path: Path, force: bool) -> None:
-    """Raise OutputError unless the path is free, or holds a file that rescompile wrote and nobody changed."""
+    """Raise OutputError unless there is no file yet, or rescompile wrote it and nobody edited it."""
     if path.is_dir():
-        raise OutputError(Diagnostic("E1002", f"{path} is a folder", help="name a file with -o"))
+        raise OutputError(Diagnostic("E1002", f"{path} is a folder", help="name a file"))
     if path.exists() and not path.is_file():
         raise OutputError(Diagnostic("E1001", f"{path} is not a regular file", help="-o - writes to standard output"))
     if force:
@@ -114,12 +116,12 @@ def check_ours(path: Path, force: bool) -> None:
     except OSError as error:
         raise OutputError(Diagnostic("E1002", f"cannot read {path} before writing: {error.strerror}")) from None
     if whose in ("foreign", "edited"):
-        why = "was not written by rescompile" if whose == "foreign" else "was changed since rescompile wrote it"
+        why = "was not written by rescompile" if whose == "foreign" else "was edited since rescompile wrote it"
         raise OutputError(Diagnostic("E1001", f"{path} {why}", help=_OVERWRITE))
 
 
 def _temporary(file: File, folder: Path, progress: Callable[[int], None] | None) -> tuple[str, str]:
-    """The file's contents under a temporary name, and their checksum; nothing is left behind on failure."""
+    """The temporary file with the contents, and their checksum; a failure leaves no file behind."""
     folder = Path(os.path.realpath(folder / file.name)).parent
     name = str(folder / f".rescompile-{os.getpid()}-{os.urandom(4).hex()}")
     handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
@@ -140,13 +142,13 @@ def _temporary(file: File, folder: Path, progress: Callable[[int], None] | None)
 
 
 def write_stdout(files: Iterable[File]) -> None:
-    """Write the one file of an artifact to standard output. Raises OutputError where there are several."""
+    """Write an artifact of one file to standard output. Raises OutputError for several files."""
     files = list(files)
     if len(files) > 1:
         raise OutputError(
             Diagnostic(
                 "E1002",
-                "this artifact is several files, so it cannot go to standard output",
+                "this artifact has several files, which cannot go to standard output",
                 help="write to a file with -o",
             )
         )

@@ -1,9 +1,9 @@
-"""What can run a network, and what each of them says about itself: asked for and obtained, where its nodes ran, how exactly.
+"""Runtimes: what can run a network, in which precisions, and with which options.
 
-A runtime is a row of a table here, and a module beside it that imports its library when it is asked to. `missing` says why a
-runtime cannot be used on this machine; `prepare` loads a network, puts its input where the runtime computes, and runs it
-once. Whatever is prepared is what was asked for: a provider that was silently replaced, a node that went to the processor,
-or a network that computes in another precision is refused, and no number can be taken from it.
+A runtime is a row of a table here, and a module beside it that imports its library on demand. `missing` gives the reason why a
+runtime cannot be used on this machine; `prepare` loads a network, puts its input on the device, and runs it once. A prepared
+network is what was requested: a provider that was silently replaced, a node that fell back to the CPU, and another precision are
+errors, so that no measurement can be taken of them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ FILE_TARGET, MODULE_TARGET = "onnx", "torch"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a runtime is asked to run: an ONNX file for those that take one, or what makes a module, for torch.
+    """A network to run: an ONNX file, or a function that makes a module, for torch.
 
-    `module` makes a new torch.nn.Module in evaluation mode at each call: a runtime may change it in place. The file of a
-    job in fp16 or int8 is in that precision already; torch's modules are converted by the runtime. `input` is float32 of
-    [batch, channels, height, width]. `threads` are those of the processor; None leaves their number to the runtime.
+    `module` makes a new torch.nn.Module in evaluation mode at each call, since a runtime may change it in place. The file of a job
+    in fp16 or int8 is in that precision already; the runtime converts torch modules. `input` is float32 of [batch, channels,
+    height, width]. `threads` is the number of CPU threads; None leaves it to the runtime.
     """
 
     name: str
@@ -40,11 +40,11 @@ class Job:
 
 
 class Prepared(Protocol):
-    """A network in a runtime's hands: loaded, its input on the device, run once.
+    """A network that a runtime has loaded and run once, with its input on the device.
 
-    `facts` say how it runs: among them `device`, `precision`, `tf32`, `options`, `versions`, and for runtimes that place
-    nodes `requested` and `obtained` (providers) and `placement` (how many nodes ran on each). `build_seconds` is loading
-    and compiling, `first_seconds` the first run.
+    `facts` describe how it runs: `device`, `precision`, `tf32`, `options`, `versions`, and for runtimes that place nodes the
+    `requested` and `obtained` providers and their `placement` (number of nodes on each). `build_seconds` is the time to load and
+    compile, `first_seconds` that of the first run.
     """
 
     facts: Mapping[str, Any]
@@ -52,13 +52,13 @@ class Prepared(Protocol):
     first_seconds: float
 
     def run(self) -> None:
-        """One inference; the device has finished when this returns."""
+        """Run one inference, and wait until the device has finished."""
 
     def outputs(self) -> Mapping[str, Array]:
-        """What the last run gave, by name: float32 on the host."""
+        """The outputs of the last run by name: float32 on the host."""
 
     def close(self) -> None:
-        """Let go of the network and its memory."""
+        """Release the network and its memory."""
 
 
 class Library(Protocol):
@@ -71,10 +71,9 @@ class Library(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A row of the table. `device` is cpu or cuda; `takes` is the target whose artifacts it runs; `extra` is the optional
-    part of rescompile that installs its library, and `beside` what it needs beside that; `options` say what may follow its
-    name after a colon; `apart` marks a library that has been seen to end the process that it ran in, so that each network is
-    tried in another process first."""
+    """A runtime. `device` is cpu or cuda; `takes` is the target whose artifacts it runs; `extra` is the extra of
+    rescompile that installs its library, `beside` describes its other requirements; `options` may follow its name after a colon;
+    `apart` marks a library that is known to crash its process, so that each network is tried in a child process first."""
 
     name: str
     summary: str
@@ -88,23 +87,23 @@ class Runtime:
     apart: bool = False
 
     def missing(self) -> str | None:
-        """Why this runtime cannot be used here, in words; None if nothing is known to be missing."""
+        """The reason why this runtime cannot be used here; None if nothing is known to be missing."""
         try:
             return self.library().missing(self)
-        except Exception as error:  # what is installed and broken raises anything when it is imported
+        except Exception as error:  # a broken installation raises anything on import
             return f"its library cannot be loaded ({type(error).__name__}: {str(error)[:300]})"
 
     def prepare(self, job: Job, options: Mapping[str, Any]) -> Prepared:
-        """Load a network, and run it once. Raises Unavailable where a library or device is missing, where the runtime
-        gave another provider or placed nodes elsewhere, where it computes in another precision, and where it would have ended
-        this process; UsageError where the options or the job are not its own."""
+        """Load a network and run it once. Raises Unavailable where a library or device is missing, where the provider, the placement
+        or the precision is not the requested one, and where the library would crash; UsageError where the options or the job do not
+        suit this runtime."""
         options = read(options.items(), self.options, self.name)
         if job.precision not in self.precisions:
             help = f"it has {one_of(self.precisions)}"
             raise Unavailable(Diagnostic("E0901", f"{self.name} does not run {job.precision}", help=help))
         if (job.model if self.takes == FILE_TARGET else job.module) is None:
-            kind = "a module of torch" if self.takes == MODULE_TARGET else "an ONNX file"
-            raise UsageError(Diagnostic("E0802", f"{self.name} runs {kind}, and {job.name} is none"))
+            kind = "a torch module" if self.takes == MODULE_TARGET else "an ONNX file"
+            raise UsageError(Diagnostic("E0802", f"{self.name} runs {kind}, which {job.name} is not"))
         reason = self.missing()
         if reason is not None:
             raise Unavailable(Diagnostic("E0901", f"{self.name} cannot run here: {reason}", help=self.how()))
@@ -115,22 +114,22 @@ class Runtime:
         return self.library().prepare(self, job, options)
 
     def profile(self, job: Job, options: Mapping[str, Any], runs: int = 5) -> list[tuple[str, float]]:
-        """The nodes or modules of a network by their names, in the order in which they ran, with the median of their seconds
-        in instrumented runs, or the mean where the runtime tells no more. Those are slower than others, so the shares are what counts. Raises as `prepare` does."""
-        return self.library().profile(self, job, options, runs)
+        """The nodes or modules of a network in execution order: names and median seconds in instrumented runs, or means where the
+        runtime reports no more. Instrumented runs are slower, so only the shares matter. Raises as `prepare` does."""
+        return self.library().profile(self, job, read(options.items(), self.options, self.name), runs)
 
     def how(self) -> str:
-        """How to get what this runtime needs."""
+        """How to install this runtime."""
         return f"pip install 'rescompile[{self.extra}]'" + (f", and {self.beside}" if self.beside else "")
 
     def library(self) -> Library:
-        """The module behind it, which imports what it needs when it is asked to do something."""
+        """The module behind it, which imports its library on demand."""
         library: Any = import_module(f"rescompile.runtimes.{self.module}")
         return library  # type: ignore[no-any-return]
 
 
 def find(text: str) -> tuple[Runtime, dict[str, Any]]:
-    """The runtime and its options of what a user wrote: `ort-cpu`, `ort-cpu:threads=1`, `torch-cpu:compile:channels_last`.
+    """The runtime and the options of `ort-cpu`, `ort-cpu:threads=1` or `torch-cpu:compile:channels_last`.
 
     Raises Unavailable for an unknown runtime, UsageError for an unknown option or a wrong value.
     """
@@ -142,29 +141,42 @@ def find(text: str) -> tuple[Runtime, dict[str, Any]]:
     return runtime, read(map(assignment, parts), runtime.options, name)
 
 
+def check_precision(
+    library: str, job: Job, multiplied: Mapping[str, int], types: tuple[str, ...], help: str | None = None
+) -> None:
+    """Raise Unavailable unless the multiplying nodes of a network, counted by type, ran in the types of the requested precision.
+    A quantised network may keep many layers in floats, which its facts show."""
+    right, total = sum(multiplied.get(kind, 0) for kind in types), sum(multiplied.values())
+    if right if job.precision == "int8" else right == total:
+        return
+    counts = " and ".join(f"{count} as {kind}" for kind, count in multiplied.items()) or "none at all"
+    message = f"{job.precision} requested, but of the multiplying nodes of {job.name} {library} ran {counts}"
+    raise Unavailable(Diagnostic("E0901", message, help=help))
+
+
 _DRIVER = "an NVIDIA GPU with its driver"
 _CUDA = f"{_DRIVER}, CUDA and cuDNN (pip install 'onnxruntime-gpu[cuda,cudnn]')"
-_THREADS = Option("threads", int, None, "CPU threads that one inference uses", 1, (1 << 16) - 1)
-_CHANNELS_LAST = Option("channels_last", bool, False, "maps whose channels come last")
+_THREADS = Option("threads", int, None, "CPU threads of one inference", 1, (1 << 16) - 1)
+_CHANNELS_LAST = Option("channels_last", bool, False, "feature maps with channels last")
 _COMPILE = Option(
     "compile", str, None, "torch.compile in this mode; on a GPU the last two replay a CUDA graph",
     choices=("default", "reduce-overhead", "max-autotune"),
 )  # fmt: skip
-_GRAPH = Option("graph", bool, False, "capture the inference as a CUDA graph, and replay it")
+_GRAPH = Option("graph", bool, False, "capture the inference as a CUDA graph and replay it")
 
 RUNTIMES: Mapping[str, Runtime] = {
     runtime.name: runtime
     for runtime in (
         Runtime(
-            "ort-cpu", "ONNX Runtime on the processor", "cpu", FILE_TARGET, ("fp32", "int8"), "run", "onnxruntime", (_THREADS,),
+            "ort-cpu", "ONNX Runtime on the CPU", "cpu", FILE_TARGET, ("fp32", "int8"), "run", "onnxruntime", (_THREADS,),
         ),
         Runtime(
             "ort-cuda", "ONNX Runtime on an NVIDIA GPU", "cuda", FILE_TARGET, ("fp32", "tf32", "fp16"), "run", "onnxruntime",
             (
                 _GRAPH,
-                Option("nhwc", bool, False, "convolutions on maps whose channels come last"),
+                Option("nhwc", bool, False, "convolutions with channels last"),
                 Option(
-                    "search", str, "exhaustive", "how the algorithm of a convolution is chosen",
+                    "search", str, "exhaustive", "how convolution algorithms are selected",
                     choices=("exhaustive", "heuristic", "default"),
                 ),
             ),
@@ -176,11 +188,11 @@ RUNTIMES: Mapping[str, Runtime] = {
             f"{_CUDA}, and the TensorRT that ONNX Runtime was built with (pip install 'tensorrt-cu13<11' for 1.31)",
         ),
         Runtime(
-            "openvino", "OpenVINO on the processor", "cpu", FILE_TARGET, ("fp32", "bf16", "int8"), "openvino", "openvino",
+            "openvino", "OpenVINO on the CPU", "cpu", FILE_TARGET, ("fp32", "bf16", "int8"), "openvino", "openvino",
             (_THREADS,), apart=True,
         ),
         Runtime(
-            "torch-cpu", "PyTorch on the processor", "cpu", MODULE_TARGET, ("fp32", "bf16"), "torch", "torch",
+            "torch-cpu", "PyTorch on the CPU", "cpu", MODULE_TARGET, ("fp32", "bf16"), "torch", "torch",
             (_THREADS, _CHANNELS_LAST, _COMPILE),
         ),
         Runtime(

@@ -1,9 +1,8 @@
-"""A network in a process of its own: for libraries that have been seen to end the process that they run in, and for what a
-process is told once, when it starts.
+"""Run a network in a child process: for libraries that are known to crash their process, and for environment variables that are
+read once a process.
 
-A library that writes where it must not takes all of Python with it: no error can be caught, and what was measured before is
-lost. Whoever runs a network in a child first loses the child alone. It costs one more start of Python, one more load of the
-library and one more compilation of the network.
+A native crash ends Python without an exception, and with it all earlier measurements; in a child it ends the child alone. The
+price is one more start of Python, one more import of the library and one more compilation of the network.
 """
 
 from __future__ import annotations
@@ -26,34 +25,34 @@ from rescompile.runtimes.device import libraries
 if TYPE_CHECKING:
     from rescompile.runtimes import Job, Runtime
 
-#: The child has the parent's path and nothing before it: it must import the very libraries that the parent would.
+#: The child has exactly the import path of the parent, so that it imports the same libraries.
 _CHILD = "import json, sys; sys.path[:] = json.load(sys.stdin); from rescompile.runtimes.child import main; main(sys.argv[1])"
 
 
 def survive(runtime: Runtime, job: Job, options: Mapping[str, Any]) -> None:
-    """Run an ONNX job once in a child. Raises Unavailable where the child was ended by a signal.
+    """Run an ONNX job once in a child. Raises Unavailable where a signal ended the child.
 
-    A child that fails with an error says nothing here: the parent will meet the same error, and can tell it.
+    An ordinary error of the child is ignored: the parent will raise and report the same error.
     """
     how = ending(_ran(runtime, job, options, None, {}).returncode)
     if how is not None:
-        message = f"{runtime.name} ended its process ({how}) when it ran {job.name} in {job.precision}"
+        message = f"{runtime.name} crashed its process ({how}) while it ran {job.name} in {job.precision}"
         version = libraries().get(runtime.extra)
-        fault = f"a fault in {runtime.extra}{f' {version}' if version else ''}: another precision or version may run it"
-        help = "a system that runs out of memory does that" if how == "SIGKILL" else fault
+        fault = f"a bug in {runtime.extra}{f' {version}' if version else ''}: another precision or version may run it"
+        help = "the system may have run out of memory" if how == "SIGKILL" else fault
         raise Unavailable(Diagnostic("E0901", message, help=help))
 
 
 def profile(
     runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int, environment: Mapping[str, str]
 ) -> list[tuple[str, float]]:
-    """What `Runtime.profile` finds of an ONNX job in a child with these variables in its environment. Raises Unavailable
-    with what the child said where it found nothing."""
+    """The result of `Runtime.profile` for an ONNX job, from a child with these environment variables. Raises Unavailable with the
+    error of the child where it failed."""
     done = _ran(runtime, job, options, runs, environment)
     if done.returncode:
         how = ending(done.returncode)
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1][:300]
-        why = last if how is None else f"its process was ended ({how})"
+        last = (done.stderr.strip().splitlines() or ["no error message"])[-1][:300]
+        why = last if how is None else f"its process crashed ({how})"
         raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot profile {job.name}: {why}"))
     return [(name, seconds) for name, seconds in json.loads(done.stdout.splitlines()[-1])]
 
@@ -61,20 +60,20 @@ def profile(
 def _ran(
     runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int | None, environment: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """A child that ran a job, or profiled so many runs of it."""
+    """A child that has run a job once, or has profiled this many runs of it."""
     assert job.model is not None
     with tempfile.TemporaryDirectory() as folder:
         x = Path(folder) / "input.npy"
         np.save(x, job.input)
-        told = [runtime.name, job.name, str(job.model), str(x), job.precision, job.threads, dict(options), runs]
+        arguments = [runtime.name, job.name, str(job.model), str(x), job.precision, job.threads, dict(options), runs]
         return subprocess.run(
-            [sys.executable, "-P", "-c", _CHILD, json.dumps(told)], input=json.dumps(sys.path), text=True,
+            [sys.executable, "-P", "-c", _CHILD, json.dumps(arguments)], input=json.dumps(sys.path), text=True,
             env={**os.environ, **environment}, capture_output=True, errors="replace", check=False,
         )  # fmt: skip
 
 
 def ending(code: int) -> str | None:
-    """What ended a process from outside of Python, in words; None where it left by itself, with an error or without."""
+    """The signal or status that ended a process from outside Python; None where it exited by itself."""
     if code < 0:
         known = {int(each): each.name for each in signal.Signals}
         return known.get(-code, f"signal {-code}")

@@ -1,4 +1,4 @@
-"""The machine that numbers were taken on: what it is, and what it was doing. No names of hosts or users, and no paths."""
+"""The machine that measurements were taken on: its hardware, software and state. No host names, user names or paths."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-#: Libraries that a number depends on, by the names of their packages.
+#: Packages that a measurement depends on.
 LIBRARIES = (
     "rescompile", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "torch", "torchvision", "timm", "triton",
 )  # fmt: skip
-#: Instructions that decide in which precisions a processor is fast, as Linux calls them.
+#: Instruction sets that decide in which precisions a CPU is fast, by their Linux names.
 FEATURES = (
     "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8", "amx_fp16",
     "asimddp", "bf16", "i8mm", "sve",
@@ -25,7 +25,7 @@ _GPU_STATE = ("clocks.sm", "clocks.mem", "temperature.gpu", "power.draw", "utili
 
 
 def describe() -> dict[str, Any]:
-    """What this machine is: `processor`, `memory` in bytes, `gpus`, `system`, and the versions of `libraries`."""
+    """The machine: `processor`, `memory` in bytes, `gpus`, `system`, and the versions of `libraries`."""
     return {
         "processor": _processor(),
         "memory": _memory(),
@@ -37,7 +37,7 @@ def describe() -> dict[str, Any]:
 
 
 def state() -> dict[str, Any]:
-    """What this machine does at the moment: clocks in MHz and temperatures in degrees Celsius, as far as it tells them."""
+    """The current state of the machine: clocks in MHz and temperatures in degrees Celsius, where they can be read."""
     return {
         "processor_mhz": _mhz(),
         "processor_celsius": _celsius(),
@@ -58,7 +58,7 @@ def libraries() -> dict[str, str]:
 
 
 def usable() -> int:
-    """How many threads of the processor this process may run on."""
+    """The number of CPU threads that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -68,7 +68,7 @@ def _processor() -> dict[str, Any]:
     first = fields[0] if fields else {}
     cores = {(part.get("physical id"), part.get("core id")) for part in fields} - {(None, None)}
     known = set((first.get("flags") or first.get("Features") or "").split())
-    name = first.get("model name") or _told("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor()
+    name = first.get("model name") or _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor()
     return {
         "name": name.strip() or platform.machine(),
         "cores": len(cores) or None,
@@ -89,25 +89,25 @@ def _memory() -> int | None:
 
 
 def _mhz() -> float | None:
-    """The mean clock of all threads."""
+    """The mean clock of all CPU threads."""
     found = [float(value) for value in re.findall(r"^cpu MHz\s*: ([\d.]+)$", _read("/proc/cpuinfo"), re.MULTILINE)]
     return round(sum(found) / len(found), 1) if found else None
 
 
 def _celsius() -> float | None:
-    """The hottest zone that the system reports."""
+    """The temperature of the hottest thermal zone."""
     found = [_read(str(path)).strip() for path in Path("/sys/class/thermal").glob("thermal_zone*/temp")]
     return max((int(value) / 1000 for value in found if value.lstrip("-").isdigit()), default=None)
 
 
-def _smi(fields: tuple[str, ...], told: Callable[..., str | None] | None = None) -> list[Mapping[str, str]]:
-    """What NVIDIA's tool says of each GPU; nothing where it is not there."""
-    text = (told or _told)("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader")
+def _smi(fields: tuple[str, ...], run: Callable[..., str | None] | None = None) -> list[Mapping[str, str]]:
+    """These fields of each GPU, from nvidia-smi; an empty list without it."""
+    text = (run or _output)("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader")
     rows = [[value.strip() for value in line.split(",")] for line in (text or "").splitlines()]
     return [dict(zip(fields, row, strict=True)) for row in rows if len(row) == len(fields)]
 
 
-def _told(*command: str) -> str | None:
+def _output(*command: str) -> str | None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):

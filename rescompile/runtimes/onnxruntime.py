@@ -1,8 +1,8 @@
-"""ONNX Runtime as a runtime: on the processor, on CUDA, and through TensorRT.
+"""ONNX Runtime as a runtime: on the CPU, on CUDA, and through TensorRT.
 
-The input and the outputs are bound to the device, so that what is timed is the network and no copies. Where the nodes ran, and
-in which type they multiplied, is read from the profile of a second session with the same options: the session that is timed
-carries no profiler. Options of providers are those of the ONNX Runtime documentation of its execution providers.
+The input and the outputs are bound to the device, so that timings include no copies. The placement of nodes and the types that
+they multiply come from the profile of a second session with the same options: the timed session has no profiler. Provider options
+are those of ONNX Runtime's documentation of execution providers.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from typing import Any
 import numpy as np
 
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
-from rescompile.runtimes import Job, Runtime, apart
+from rescompile.runtimes import Job, Runtime, apart, check_precision
 from rescompile.runtimes.ort_session import PROVIDERS, brief, lacking, library, opened
 from rescompile.version import __version__
 from rescompile.weights import Array
 
-#: What the multiplying nodes of a network in some precision take in. Without a row, a profile shows no such nodes.
+#: The input types of multiplying nodes in each precision; profiles of other precisions show no such nodes.
 _TYPES = {"fp32": ("float",), "tf32": ("float",), "fp16": ("float16",), "int8": ("int8", "uint8")}
-#: Types of numbers that networks compute with; nodes on all else keep account of shapes, which belongs on the processor.
+#: The types that networks compute with. Nodes on other types compute shapes, which belongs on the CPU.
 _NUMBERS = {"float", "float16", "bfloat16", "double", "int8", "uint8"}
-#: What tells CUDA to wait for each launch.
+#: The environment variable with which CUDA waits for each launch.
 _BLOCKING = "CUDA_LAUNCH_BLOCKING"
 _ARRAYS = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 
 
 def missing(runtime: Runtime) -> str | None:
-    """Why the provider of this runtime cannot be used here."""
+    """The reason why the provider of this runtime cannot be used here."""
     try:
         ort = library()
     except Unavailable:
@@ -47,7 +47,7 @@ def missing(runtime: Runtime) -> str | None:
 
 
 def prepare(runtime: Runtime, job: Job, options: Mapping[str, Any]) -> Session:
-    """The model of a job in a session, run once, and proven to run where and how it was asked to."""
+    """The model of a job in a session, run once, with placement and precision checked."""
     provider = PROVIDERS[runtime.name]
     _tf32_allowed(runtime, job)
     with _device_errors(runtime, job):
@@ -56,13 +56,13 @@ def prepare(runtime: Runtime, job: Job, options: Mapping[str, Any]) -> Session:
 
 @contextlib.contextmanager
 def _device_errors(runtime: Runtime, job: Job) -> Iterator[None]:
-    """What fails on a GPU is not available there: memory that does not suffice, a graph that cannot be captured, a kernel
-    that the provider lacks. On the processor such an error is one of the file."""
+    """Report errors of a GPU as Unavailable: too little memory, a graph that cannot be captured, a missing kernel. On the CPU such
+    an error is one of the file."""
     try:
         yield
     except Unavailable:
         raise
-    except Exception as error:  # its exceptions share no base class but Exception
+    except Exception as error:  # its exceptions have no other common base class
         if runtime.device == "cpu" or (isinstance(error, UsageError) and error.diagnostics[0].code != "E0801"):
             raise
         why = error.diagnostics[0].message if isinstance(error, UsageError) else brief(error)
@@ -70,7 +70,7 @@ def _device_errors(runtime: Runtime, job: Job) -> Iterator[None]:
 
 
 class Session:
-    """A session whose input and outputs lie on its device."""
+    """A session whose input and outputs are on its device."""
 
     def __init__(self, ort: Any, runtime: Runtime, job: Job, provider: str, options: Mapping[str, Any]) -> None:
         assert job.model is not None
@@ -78,7 +78,7 @@ class Session:
         given = _provider_options(ort, runtime, job, options)
         if runtime.name == "ort-tensorrt":
             with contextlib.suppress(ImportError):
-                import_module("tensorrt_libs")  # loads the libraries of the package, which the loader does not look for
+                import_module("tensorrt_libs")  # loads the libraries of the package, which the loader does not search
         started = time.perf_counter()
         self._session: Any = opened(ort, job.model, _session_options(ort, threads), provider, given)
         self._session.disable_fallback()
@@ -94,7 +94,7 @@ class Session:
         self.first_seconds = time.perf_counter() - started
         nodes = _profiled(ort, job, _session_options(ort, threads), provider, given)
         placement, multiplied = placed(nodes, provider), types(nodes)
-        _hold(runtime, job, provider, nodes, multiplied)
+        _check(runtime, job, provider, nodes, multiplied)
         self.facts: Mapping[str, Any] = {
             "device": runtime.device,
             "precision": job.precision,
@@ -110,27 +110,27 @@ class Session:
         }
 
     def run(self) -> None:
-        """One inference; the device has finished when this returns."""
+        """Run one inference, and wait until the device has finished."""
         self._session.run_with_iobinding(self._binding)
         self._binding.synchronize_outputs()
 
     def outputs(self) -> Mapping[str, Array]:
-        """What the last run gave, by name."""
+        """The outputs of the last run by name."""
         names = (value.name for value in self._session.get_outputs())
         arrays = (value.numpy() for value in self._binding.get_outputs())
         return {name: array.astype(np.float32) for name, array in zip(names, arrays, strict=True)}
 
     def close(self) -> None:
-        """Let go of the session and what is bound to it."""
-        self._binding = self._bound = self._session = None  # what is bound was allocated by the session
+        """Release the session and the bound tensors."""
+        self._binding = self._bound = self._session = None  # the session allocated the bound tensors
 
     def _bind(self, ort: Any, runtime: Runtime, job: Job, graph: bool) -> None:
-        """Put the input on the device, and say where the outputs shall be: at fixed addresses for a graph of CUDA, which
-        holds the addresses that it was captured with."""
+        """Put the input on the device, and bind the outputs: to fixed addresses for a CUDA graph, which replays with the addresses
+        that it was captured with."""
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type not in _ARRAYS:
             listed = ", ".join(f"{value.name}: {value.type}" for value in inputs[:3])
-            raise UsageError(Diagnostic("E0802", f"{job.name} does not take one tensor of numbers, but {listed}"))
+            raise UsageError(Diagnostic("E0802", f"{job.name} must have one numeric input, but has {listed}"))
         self._input = job.input.astype(_ARRAYS[inputs[0].type])
         value = ort.OrtValue.ortvalue_from_numpy(self._input, runtime.device, 0)
         self._bound = [value]
@@ -143,7 +143,7 @@ class Session:
             shape = [len(job.input), *output.shape[1:]]
             if not all(isinstance(size, int) for size in shape) or output.type not in _ARRAYS:
                 raise UsageError(
-                    Diagnostic("E0802", f"a CUDA graph needs fixed shapes, and output {output.name} is {output.shape}")
+                    Diagnostic("E0802", f"a CUDA graph needs fixed shapes, but output {output.name} is {output.shape}")
                 )
             kind = np.dtype(_ARRAYS[output.type]).type
             value = ort.OrtValue.ortvalue_from_shape_and_type(shape, kind, runtime.device, 0)
@@ -159,7 +159,7 @@ def _session_options(ort: Any, threads: int | None) -> Any:
     options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads = threads
-    # Threads that go on spinning after a run would take the processor from whatever is measured next.
+    # Threads that spin after a run would disturb the next measurement.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
@@ -187,10 +187,9 @@ def _provider_options(ort: Any, runtime: Runtime, job: Job, options: Mapping[str
 
 
 def _tf32_allowed(runtime: Runtime, job: Job) -> None:
-    """Raise Unavailable where the environment decides about TF32 otherwise than the job.
+    """Raise Unavailable where the environment contradicts the TF32 setting of the job.
 
-    NVIDIA's libraries read NVIDIA_TF32_OVERRIDE once a process. TensorRT multiplies in TF32 unless it is 0, and its
-    provider has no option for it.
+    NVIDIA's libraries read NVIDIA_TF32_OVERRIDE once a process. TensorRT uses TF32 unless it is 0; its provider has no option.
     """
     override = os.environ.get("NVIDIA_TF32_OVERRIDE")
     if runtime.device == "cpu" or job.precision not in ("fp32", "tf32"):
@@ -198,18 +197,18 @@ def _tf32_allowed(runtime: Runtime, job: Job) -> None:
     if job.precision == "tf32" and override == "0":
         raise Unavailable(Diagnostic("E0901", "NVIDIA_TF32_OVERRIDE=0 turns TF32 off", help="unset it to run tf32"))
     if job.precision == "fp32" and (override == "1" or (override != "0" and runtime.name == "ort-tensorrt")):
-        message = f"{runtime.name} would multiply in TF32, and fp32 was asked for"
+        message = f"fp32 requested, but {runtime.name} would multiply in TF32"
         raise Unavailable(Diagnostic("E0901", message, help="set NVIDIA_TF32_OVERRIDE=0 in the environment"))
 
 
 def _cache(ort: Any, job: Job) -> Path:
-    """The folder of a model's engines. An engine holds weights, and ONNX Runtime's own key does not: ours is the content of
-    the model, its batch and precision, and all versions."""
+    """The folder of a model's engines. An engine contains weights, which ONNX Runtime's cache key ignores: this key covers the
+    contents of the model, its batch and precision, and all versions."""
     assert job.model is not None
     digest = hashlib.sha256(
         json.dumps([__version__, ort.__version__, _tensorrt(), job.precision, job.input.shape]).encode()
     )
-    for path in sorted(job.model.parent.glob(f"{job.model.name}*")):  # the model, and the data beside it
+    for path in sorted(job.model.parent.glob(f"{job.model.name}*")):  # the model and its external data
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     home = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
@@ -219,7 +218,7 @@ def _cache(ort: Any, job: Job) -> Path:
 
 
 def _tensorrt() -> str | None:
-    """The version of the TensorRT package, where there is one."""
+    """The version of the TensorRT package, or None."""
     from importlib.metadata import PackageNotFoundError, version
 
     for name in ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"):
@@ -230,7 +229,7 @@ def _tensorrt() -> str | None:
     return None
 
 
-# --- where nodes ran ---------------------------------------------------------------------------------------------------
+# --- placement ---------------------------------------------------------------------------------------------------------
 
 Node = Mapping[str, Any]
 
@@ -238,8 +237,8 @@ Node = Mapping[str, Any]
 def _profiled(
     ort: Any, job: Job, options: Any, provider: str, given: Mapping[str, str], runs: int = 1
 ) -> Sequence[Node]:
-    """What the profile of some runs says of each node, run after run, in a session of its own: the facts of ONNX Runtime,
-    its `name` and its `seconds`. Nodes of a captured graph are not profiled, so it captures none."""
+    """The profile of some runs in a separate session, node by node and run after run: ONNX Runtime's facts, `name` and `seconds`.
+    It captures no CUDA graph, since nodes of a graph are not profiled."""
     assert job.model is not None
     plain = {
         key: "0" if key in ("enable_cuda_graph", "trt_cuda_graph_enable") else value for key, value in given.items()
@@ -262,16 +261,15 @@ def _profiled(
 
 
 def profile(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -> list[tuple[str, float]]:
-    """The nodes of a model by name, with the median of their seconds. Each run has the same nodes in the same order; the
-    first run also finds memory and kernels, so it does not count.
+    """The nodes of a model with their median seconds. Each run has the same nodes in the same order; the first run, which also
+    allocates memory and selects kernels, is left out.
 
-    A profile knows when a node was launched and not when a GPU had done it, unless each launch waits for its end: CUDA is told
-    so by the environment, once a process, so a process of its own profiles. Raises Unavailable for TensorRT, which makes one
-    node of a network.
+    On a GPU a profile records launches, not execution, unless each launch waits. CUDA reads that setting from the environment once
+    a process, so a child process profiles. Raises Unavailable for TensorRT, which runs a network as one node.
     """
     if runtime.name == "ort-tensorrt":
-        message = f"TensorRT runs {job.name} as one node, so there are no parts to tell the time of"
-        raise Unavailable(Diagnostic("E0901", message, help="--profile with ort-cuda or torch-cuda"))
+        message = f"TensorRT runs {job.name} as one node, so it has no profile"
+        raise Unavailable(Diagnostic("E0901", message, help="use --profile with ort-cuda or torch-cuda"))
     if runtime.device == "cuda" and os.environ.get(_BLOCKING) != "1":
         return apart.profile(runtime, job, options, runs, {_BLOCKING: "1"})
     with _device_errors(runtime, job):
@@ -291,13 +289,13 @@ def _medians(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) 
 
 
 def placed(nodes: Iterable[Node], provider: str) -> dict[str, int]:
-    """How many nodes ran on each provider, that which was asked for first."""
+    """The number of nodes on each provider, the requested one first."""
     counts = Counter(node["provider"] for node in nodes)
     return {name: counts[name] for name in sorted(counts, key=lambda name: (name != provider, name))}
 
 
 def types(nodes: Iterable[Node]) -> dict[str, int]:
-    """How many of the nodes that multiply (convolutions and matrix products) took their input in each type."""
+    """The number of multiplying nodes (convolutions and matrix products) for each input type."""
     counts: Counter[str] = Counter()
     for node in nodes:
         if any(part in node["op_name"] for part in ("Conv", "Gemm", "MatMul")):
@@ -306,7 +304,7 @@ def types(nodes: Iterable[Node]) -> dict[str, int]:
 
 
 def elsewhere(nodes: Iterable[Node], provider: str) -> list[str]:
-    """The operators of nodes that compute and ran on another provider than the one asked for."""
+    """The operators of computing nodes that ran on another provider than the requested one."""
     return sorted(
         {
             node["op_name"]
@@ -317,21 +315,14 @@ def elsewhere(nodes: Iterable[Node], provider: str) -> list[str]:
     )
 
 
-def _hold(runtime: Runtime, job: Job, provider: str, nodes: Sequence[Node], multiplied: Mapping[str, int]) -> None:
-    """Raise Unavailable unless all that computes ran on the provider asked for, in the precision asked for."""
+def _check(runtime: Runtime, job: Job, provider: str, nodes: Sequence[Node], multiplied: Mapping[str, int]) -> None:
+    """Raise Unavailable unless all computing nodes ran on the requested provider in the requested precision."""
     if not nodes:
-        raise Unavailable(
-            Diagnostic("E0901", f"the profile of {job.name} shows no node, so nothing proves where it ran")
-        )
-    strange = elsewhere(nodes, provider)
-    if strange:
-        listed = ", ".join(strange[:5]) + (", ..." if len(strange) > 5 else "")
-        message = f"asked for {provider}, and nodes of {job.name} ran elsewhere: {listed}"
+        raise Unavailable(Diagnostic("E0901", f"the profile of {job.name} has no nodes, so their placement is unknown"))
+    others = elsewhere(nodes, provider)
+    if others:
+        listed = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
+        message = f"{provider} requested, but nodes of {job.name} ran elsewhere: {listed}"
         raise Unavailable(Diagnostic("E0901", message))
-    wanted = _TYPES[job.precision]
-    right, total = sum(multiplied.get(kind, 0) for kind in wanted), sum(multiplied.values())
-    # A quantised network may keep many layers in floats, and its facts say how many; any other precision is that of all.
-    if multiplied and (not right if job.precision == "int8" else right != total):
-        found = " and ".join(f"{count} in {kind}" for kind, count in multiplied.items())
-        message = f"asked for {job.precision}, and of the multiplying nodes of {job.name} {runtime.name} ran {found}"
-        raise Unavailable(Diagnostic("E0901", message))
+    if multiplied:  # a profile of TensorRT shows no multiplying nodes
+        check_precision(runtime.name, job, multiplied, _TYPES[job.precision])

@@ -1,4 +1,4 @@
-"""Running a model in ONNX Runtime: which provider was really obtained, the shapes that came out, and how long it took."""
+"""Sessions of ONNX Runtime: models on the provider that was really obtained, their outputs and times."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROVIDERS = {
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run gave."""
+    """The result of a timed run."""
 
     provider: str
     inputs: dict[str, list[int]]
@@ -44,12 +44,12 @@ def run(
     repeats: int = 5,
     size: tuple[int, int] | None = None,
 ) -> Run:
-    """Run a model on seeded standard-normal input; `seconds` is the median of `repeats` runs after the first.
+    """Run a model on random normal input; `seconds` is the median of `repeats` runs after the first.
 
-    `size` is height and width where those are free; without it, a model of ours runs at the size of its spec.
+    `size` is height and width where they are free; without it, a model of ours runs at the size of its spec.
 
-    `runtime` is ort-cpu, ort-cuda, ort-tensorrt, or auto: the fastest that is there. Raises Unavailable where ONNX Runtime or the
-    provider is missing or the session silently fell back to another one, and UsageError where the model cannot be run.
+    `runtime` is ort-cpu, ort-cuda, ort-tensorrt, or auto, the fastest one present. Raises Unavailable where ONNX Runtime or the
+    provider is missing or the session fell back to another provider, and UsageError where the model cannot run.
     """
     model = Model(path, runtime)
     free = model.free
@@ -73,8 +73,8 @@ def run(
 class Model:
     """A model in a session, on the provider that was obtained.
 
-    `inputs` and `outputs` are ONNX Runtime's own descriptions (`name`, `type`, `shape`), `metadata` what the file records.
-    Raises what `run` does.
+    `inputs` and `outputs` are ONNX Runtime's descriptions (`name`, `type`, `shape`), `metadata` are the entries of the file. Raises
+    as `run` does.
     """
 
     def __init__(self, path: str | os.PathLike[str], runtime: str = "auto") -> None:
@@ -89,32 +89,32 @@ class Model:
         self.outputs: Sequence[Any] = self._session.get_outputs()
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         if len(self.inputs) > 1 and "rescompile.spec" in self.metadata:
-            raise UsageError(Diagnostic("E0802", f"{self.path} holds no weights, only the structure of the network"))
+            raise UsageError(Diagnostic("E0802", f"{self.path} has no weights, only the structure of the network"))
         for value in self.outputs:
             if value.type == "tensor(string)" or not value.type.startswith("tensor("):
                 message = (
-                    f"output '{value.name}' of {self.path} is a {value.type}, and only tensors of numbers are shown"
+                    f"output '{value.name}' of {self.path} is a {value.type}, but only numeric tensors are supported"
                 )
                 raise UsageError(Diagnostic("E0801", message))
 
     @property
     def sizes(self) -> list[int | str]:
-        """The sizes of the first input; those that are free are text."""
+        """The shape of the first input; free axes are text."""
         return list(self.inputs[0].shape)
 
     @property
     def free(self) -> dict[str, Free]:
-        """What the file records of free axes of the image, by their names."""
+        """The free axes of the image that the file records, by name."""
         try:
             recorded = json.loads(self.metadata.get("rescompile.dynamic", "{}"))
             return {name: Free.of(name, facts) for name, facts in recorded.items()}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            message = f"what {self.path} records under rescompile.dynamic cannot be read"
+            message = f"the metadata entry rescompile.dynamic of {self.path} is not valid"
             raise UsageError(Diagnostic("E0801", message)) from None
 
     @property
     def batch(self) -> int | None:
-        """The size that the batch is fixed to, or None where it is free."""
+        """The fixed batch size, or None where it is free."""
         return _fixed(self.inputs[0])
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -140,18 +140,16 @@ def library() -> Any:
         import onnxruntime
     except ImportError:
         help = "pip install 'rescompile[run]'"
-        raise Unavailable(
-            Diagnostic("E0902", "running a model needs ONNX Runtime, which is not installed", help=help)
-        ) from None
+        raise Unavailable(Diagnostic("E0902", "this needs ONNX Runtime, which is not installed", help=help)) from None
     return onnxruntime
 
 
 def lacking(ort: Any, provider: str) -> str | None:
-    """Why a provider cannot be used here, as far as can be known without trying; None if nothing speaks against it."""
+    """The reason why a provider cannot be used here, as far as is known without trying it; None if there is none."""
     if provider not in ort.get_available_providers():
         return f"this ONNX Runtime has no {provider}"
     if provider != PROVIDERS["ort-cpu"] and not has_gpu():
-        return f"{provider} needs an NVIDIA GPU, and none is here"
+        return f"{provider} needs an NVIDIA GPU, and this machine has none"
     return None
 
 
@@ -159,43 +157,43 @@ def opened(
     ort: Any, path: str | os.PathLike[str], options: Any, provider: str,
     provider_options: Mapping[str, str] | None = None, strict: bool = True,
 ) -> Any:  # fmt: skip
-    """A session on a provider, with the processor behind it. Raises UsageError where the model cannot be loaded, and with
-    `strict` Unavailable where the session fell back to another provider, which ONNX Runtime does without an error."""
+    """A session on a provider, with the CPU as fallback. Raises UsageError where the model cannot be loaded, and with `strict`
+    Unavailable where ONNX Runtime silently fell back to another provider."""
     shown = os.fspath(path)
     file_types.check_file(path)
     options.log_severity_level = 3
     chosen: list[Any] = [(provider, dict(provider_options or {}))]
     if provider != PROVIDERS["ort-cpu"]:
         chosen.append(PROVIDERS["ort-cpu"])
-    said = io.StringIO()  # it prints why it falls back, and where CUDA is not, into what may be a command's data
+    printed = io.StringIO()  # it prints the reason of a fallback to standard output, which is for data
     try:
-        with contextlib.redirect_stdout(said):
+        with contextlib.redirect_stdout(printed):
             if provider != PROVIDERS["ort-cpu"] and hasattr(ort, "preload_dlls"):
-                ort.preload_dlls()  # CUDA and cuDNN of the packages beside it, which the loader does not look for
+                ort.preload_dlls()  # CUDA and cuDNN from packages, which the loader does not search
             session = ort.InferenceSession(shown, options, providers=chosen)
-    except Exception as error:  # its exceptions share no base class but Exception
+    except Exception as error:  # its exceptions have no other common base class
         raise UsageError(Diagnostic("E0801", f"{shown} cannot be loaded by ONNX Runtime: {brief(error)}")) from None
     obtained = session.get_providers()[0]
     if strict and obtained != provider:
-        why = next((line for line in said.getvalue().splitlines() if line.startswith("EP Error")), None)
-        message = f"asked for {provider}, and ONNX Runtime gave {obtained}"
+        why = next((line for line in printed.getvalue().splitlines() if line.startswith("EP Error")), None)
+        message = f"{provider} requested, but ONNX Runtime uses {obtained}"
         raise Unavailable(Diagnostic("E0901", message, notes=(why[:300],) if why else ()))
     return session
 
 
 def has_gpu() -> bool:
-    """Whether a CUDA device can be there at all: ONNX Runtime itself falls back to the CPU without saying so."""
+    """Whether there can be a CUDA device at all: ONNX Runtime falls back to the CPU without an error."""
     return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/dxg") or os.name == "nt"
 
 
 def brief(error: Exception) -> str:
-    """The first line of somebody else's error."""
+    """The first line of an error of another library."""
     return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
 
 
 def _provider(ort: Any, name: str) -> str:
     if name == "auto":
-        # TensorRT compiles for minutes, so it is only used when asked for.
+        # TensorRT compiles for minutes, so it is used only on request.
         fast = lacking(ort, PROVIDERS["ort-cuda"]) is None and ort.get_device() == "GPU"
         return PROVIDERS["ort-cuda" if fast else "ort-cpu"]
     reason = lacking(ort, PROVIDERS[name])
@@ -207,21 +205,21 @@ def _provider(ort: Any, name: str) -> str:
 
 
 def _sizes(value: Any, batch: int | None, size: tuple[int, int] | None, free: Mapping[str, Free]) -> list[int]:
-    """The sizes of an input: a free first dimension is the batch, the last two of four are height and width."""
+    """The shape of an input: a free first axis is the batch, the last two of four axes are height and width."""
     if value.type != "tensor(float)":
         raise UsageError(
-            Diagnostic("E0801", f"input '{value.name}' is a {value.type}, and only float32 inputs are drawn")
+            Diagnostic("E0801", f"input '{value.name}' is a {value.type}, but only float32 inputs are supported")
         )
     fixed = _fixed(value)
     if batch is not None and fixed is not None and fixed != batch:
-        raise UsageError(Diagnostic("E0802", f"the batch of this model is fixed to {fixed}"))
+        raise UsageError(Diagnostic("E0802", f"the batch size of this model is fixed to {fixed}"))
     shape = [n if isinstance(n, int) else batch or 1 for n in value.shape]
     if size is not None and len(shape) != 4:
-        raise UsageError(Diagnostic("E0802", f"input '{value.name}' is {value.shape}: it has no height and no width"))
+        raise UsageError(Diagnostic("E0802", f"input '{value.name}' is {value.shape}, without height and width"))
     for at, name in enumerate(AXES if len(shape) == 4 else ()):
         if isinstance(value.shape[2 + at], int):
             if size is not None and size[at] != shape[2 + at]:
-                help = "a model that was built with --dynamic takes other sizes, and so does a spec that is run with --dynamic"
+                help = "build the model, or run the spec, with --dynamic"
                 raise UsageError(
                     Diagnostic("E0802", f"the {name} of this model is fixed to {shape[2 + at]}", help=help)
                 )
@@ -233,5 +231,5 @@ def _sizes(value: Any, batch: int | None, size: tuple[int, int] | None, free: Ma
 
 
 def _fixed(value: Any) -> int | None:
-    """The size of an input's batch axis, where it is fixed."""
+    """The fixed size of the batch axis of an input, or None."""
     return value.shape[0] if value.shape and isinstance(value.shape[0], int) else None

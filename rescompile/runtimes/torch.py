@@ -1,4 +1,4 @@
-"""PyTorch as a runtime: eager or compiled, in inference mode, with every global flag that changes numbers set and restored."""
+"""PyTorch as a runtime: eager or compiled, in inference mode, with every global flag that affects results set and restored."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rescompile.runtimes import Job, Runtime
 from rescompile.runtimes.ort_session import brief
 from rescompile.weights import Array
 
-#: Those that capture graphs of CUDA, and replay them.
+#: The modes of torch.compile that replay CUDA graphs.
 REPLAYING = ("reduce-overhead", "max-autotune")
 
 
 def missing(runtime: Runtime) -> str | None:
-    """Why torch cannot run on this device here."""
+    """The reason why torch cannot run on this device."""
     try:
         import torch
     except ImportError as error:
@@ -36,7 +36,7 @@ def prepare(runtime: Runtime, job: Job, options: Mapping[str, Any]) -> Module:
 
 
 class Module:
-    """A module of torch, with its input, in one precision and memory format."""
+    """A torch module with its input, in one precision and memory format."""
 
     def __init__(self, runtime: Runtime, job: Job, options: Mapping[str, Any]) -> None:
         import torch
@@ -62,7 +62,7 @@ class Module:
             started = time.perf_counter()
             with _every_compilation(torch) if mode else contextlib.nullcontext():
                 self.run()
-        except Exception as error:  # a compiler that is not there, memory that does not suffice
+        except Exception as error:  # a missing compiler, too little memory
             self.close()
             raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot run {job.name}: {brief(error)}")) from None
         self.first_seconds = time.perf_counter() - started
@@ -78,25 +78,24 @@ class Module:
             }
 
     def run(self) -> None:
-        """One inference; the device has finished when this returns."""
+        """Run one inference, and wait until the device has finished."""
         with settings(self._torch, self._cuda, self._tf32, self._threads), self._torch.inference_mode():
             self._given = self._module(self._input)
             self._wait()
 
     def outputs(self) -> Mapping[str, Array]:
-        """What the last run gave, by name. Graphs of CUDA share their memory, so what another module ran since may have
-        overwritten it ("CUDAGraph Trees" in torch's documentation); such a module runs once more."""
+        """The outputs of the last run by name. CUDA graphs share their memory, so another module may have overwritten them since
+        ("CUDAGraph Trees" in torch's documentation); such a module runs once more."""
         if self._replays:
             self.run()
         named = self._given if isinstance(self._given, Mapping) else {LOGITS: self._given}
         return {name: value.float().cpu().numpy() for name, value in named.items()}
 
     def profile(self, runs: int) -> list[tuple[str, float]]:
-        """The modules by name, in the order in which they began, with the median of their own seconds over some runs."""
+        """The modules in the order of their start: names and median seconds, without their submodules."""
         times: dict[str, list[float]] = {}
-        open_: list[
-            tuple[str, float, list[float]]
-        ] = []  # of the modules under way: name, start, seconds of those inside
+        #: Name, start and seconds of the submodules of each running module.
+        open_: list[tuple[str, float, list[float]]] = []
 
         def before(name: str) -> Callable[..., None]:
             def hook(*_: Any) -> None:
@@ -123,15 +122,15 @@ class Module:
         finally:
             for handle in handles:
                 handle.remove()
-        # A module may be called several times in a run, and all its calls count.
-        calls = {name: len(found) // runs for name, found in times.items()}
+        # A module may be called several times in a run, and all calls count.
+        calls = {name: len(taken) // runs for name, taken in times.items()}
         return [
-            (name, statistics.median(sum(found[at : at + calls[name]]) for at in range(0, len(found), calls[name])))
-            for name, found in times.items()
+            (name, statistics.median(sum(taken[at : at + calls[name]]) for at in range(0, len(taken), calls[name])))
+            for name, taken in times.items()
         ]
 
     def close(self) -> None:
-        """Let go of the module, and of the memory of the GPU that torch would keep."""
+        """Release the module, and the GPU memory that torch caches."""
         self._module = self._input = self._given = None
         if self._cuda:
             self._torch.cuda.empty_cache()
@@ -143,11 +142,11 @@ class Module:
 
 @contextlib.contextmanager
 def settings(torch: Any, cuda: bool, tf32: bool, threads: int | None) -> Iterator[None]:
-    """torch's global state as one job wants it, and as it was afterwards: others run in between."""
+    """Set torch's global state for one job, and restore it: jobs of others run in between."""
     wanted = [
         (torch.backends.cuda.matmul, "allow_tf32", tf32),
         (torch.backends.cudnn, "allow_tf32", tf32),
-        (torch.backends.cudnn, "benchmark", True),  # shapes are fixed: the fastest algorithm is found by trying
+        (torch.backends.cudnn, "benchmark", True),  # shapes are fixed, so algorithms can be tried
     ]
     before, used = [], torch.get_num_threads()
     try:
@@ -166,8 +165,8 @@ def settings(torch: Any, cuda: bool, tf32: bool, threads: int | None) -> Iterato
 
 
 def _every_compilation(torch: Any) -> Any:
-    """torch.compile leaves a ninth module of a class eager, with nothing but a warning: its limit is meant for one module that
-    sees ever new shapes. Here each is compiled once, and a limit that is reached all the same is an error."""
+    """Raise torch.compile's recompilation limit, beyond which it silently runs modules eagerly: the limit is meant for one module
+    with changing shapes, and here each module is compiled once. A limit that is reached all the same is an error."""
     return torch._dynamo.config.patch(
         recompile_limit=1 << 16, accumulated_recompile_limit=1 << 16, fail_on_recompile_limit_hit=True
     )
@@ -177,20 +176,20 @@ def _every_compilation(torch: Any) -> Any:
 
 
 def products(device: str, precision: str, side: int) -> dict[str, tuple[float, Callable[[], None]]]:
-    """What multiplies on a device, by name, with its floating-point operations: a product of square matrices, and on the
-    processor convolutions too, for which torch takes another library. Nothing where torch has no such numbers there."""
+    """Kernels that multiply on a device, by name, each with its floating-point operations: products of square matrices, and on the
+    CPU convolutions too, for which torch uses another library. Empty where torch lacks the precision there."""
     import torch
 
     if precision not in FLOATS or (device == "cpu" and precision not in ("fp32", "bf16")):
         return {}
     kind = getattr(torch, PRECISIONS[precision].dtype)
     generator = torch.Generator(device).manual_seed(0)
-    found: dict[str, tuple[float, Callable[[], None]]] = {}
-    # A large product keeps many cores busy; a smaller one finds the moment in which nobody disturbs a few.
+    taken: dict[str, tuple[float, Callable[[], None]]] = {}
+    # A large product keeps many cores busy; a small one is more often undisturbed.
     for rows in (side, side // 2) if device == "cpu" else (side,):
-        found[f"matrix product of {rows}"] = (
+        taken[f"matrix product of {rows}"] = (
             2 * rows**3,
-            # Of numbers like those in a network: a GPU multiplies equal ones with less power, and so by a higher clock.
+            # Random values as in a network: equal ones take less power, and a GPU then raises its clock.
             _product(torch, torch.randn(rows, rows, generator=generator, device=device).to(kind)),
         )
     if device == "cpu":
@@ -199,8 +198,8 @@ def products(device: str, precision: str, side: int) -> dict[str, tuple[float, C
         for kernel in (1, 3):
             weight = torch.ones(channels, channels, kernel, kernel, dtype=kind).to(memory_format=torch.channels_last)
             work = 2 * maps.numel() * channels * kernel**2
-            found[f"{kernel}x{kernel} convolution"] = work, _convolution(torch, maps, weight)
-    return found
+            taken[f"{kernel}x{kernel} convolution"] = work, _convolution(torch, maps, weight)
+    return taken
 
 
 def _product(torch: Any, a: Any) -> Callable[[], None]:
@@ -223,7 +222,7 @@ def _convolution(torch: Any, maps: Any, weight: Any) -> Callable[[], None]:
 
 
 def copies(size: int, times: int) -> Callable[[], None]:
-    """What copies so many bytes in the memory of the GPU, so many times."""
+    """A function that copies `size` bytes in GPU memory `times` times."""
     import torch
 
     source = torch.ones(size, dtype=torch.uint8, device="cuda")
@@ -237,12 +236,12 @@ def copies(size: int, times: int) -> Callable[[], None]:
     return run
 
 
-# --- whose time it is ---------------------------------------------------------------------------------------------------
+# --- profile ---------------------------------------------------------------------------------------------------
 
 
 def profile(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -> list[tuple[str, float]]:
-    """The modules of a network by name, with the median of the seconds that each takes without those inside of it: functions
-    that a module calls are its own. A compiled network has no modules left, so it is the eager one that is profiled."""
+    """The modules of a network with their median seconds, without their submodules; the functions that a module calls count as its
+    own. A compiled network has no modules, so the eager one is profiled."""
     prepared = prepare(runtime, job, {key: value for key, value in options.items() if key != "compile"})
     try:
         return prepared.profile(runs)

@@ -1,10 +1,8 @@
-"""Images as inputs of networks: found, decoded, and prepared exactly as torchvision's reference transforms prepare them.
+"""Images as network inputs: found, decoded, and preprocessed bit for bit as torchvision's reference transforms do.
 
-`Resize(resize)`, `CenterCrop(crop)`, `ToTensor()`, `Normalize(mean, std)` of torchvision on the decoded image give the same
-bits. What becomes of an image before that is written down here, once: EXIF orientation is applied, transparent pixels lie on
-white, sixteen bits become eight by rounding, CMYK and palettes become RGB, and a network of one channel sees grey.
-Profiles of colour are not applied, and of an animation the first frame counts, as in the pipelines that networks are
-trained with.
+Those are `Resize(resize)`, `CenterCrop(crop)`, `ToTensor()` and `Normalize(mean, std)` on the decoded image. Decoding applies the
+EXIF orientation, puts transparent pixels on white, rounds 16 bits to 8, and converts CMYK and palettes to RGB, or to grey for a
+network with one channel. Colour profiles are ignored, and an animation is its first frame, as in training pipelines.
 """
 
 from __future__ import annotations
@@ -28,10 +26,10 @@ from rescompile.weights import Array
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: Half a gigabyte once decoded. A file of kilobytes can say that it has more.
+#: Half a gigabyte once decoded, which a file of kilobytes can claim to be.
 MAX_PIXELS = 1 << 27
-#: Formats that hold photographs, by Pillow's name, and the endings by which their files are found in folders. Pillow reads
-#: more, some of them by starting other programs on the file (EPS).
+#: Formats of photographs by Pillow's name, with the suffixes by which their files are found in folders. Pillow reads more, some
+#: of them (EPS) by starting another program.
 FORMATS: Mapping[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg"),
     "PNG": (".png",),
@@ -51,13 +49,13 @@ _WHITE = (255, 255, 255, 255)
 
 
 class Broken(Exception):
-    """An image that cannot be used; the message says why, without naming it."""
+    """An unusable image; the message gives the reason without the name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """How images become inputs. `resize` is the length of the shorter side, or a height and a width; `crop` a height and a
-    width; None leaves the image as it is. `mean` and `std` are of values scaled to 0..1, one each per channel."""
+    """The preprocessing of images. `resize` is the length of the shorter side, or height and width; `crop` is height and width; None
+    leaves the image unchanged. `mean` and `std` are per channel, of values scaled to 0..1."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -66,7 +64,7 @@ class Preparation:
     interpolation: str = "bilinear"
 
     def as_data(self) -> dict[str, Any]:
-        """What --json prints of it."""
+        """The preprocessing as data, for --json."""
         return asdict(self)
 
     def apply(self, image: Image) -> Array:
@@ -94,14 +92,14 @@ class Preparation:
             long = int(short * max(width, height) / min(width, height))
             new_width, new_height = (short, long) if width <= height else (long, short)
         if new_width * new_height > MAX_PIXELS:
-            raise Broken(f"resized, its {width}x{height} pixels would be {new_width}x{new_height}")
+            raise Broken(f"resizing {width}x{height} pixels would give {new_width}x{new_height}")
         if (new_width, new_height) == (width, height):
             return image
         return image.resize((new_width, new_height), Resampling[self.interpolation.upper()])
 
 
 def _cropped(pixels: Array, height: int, width: int) -> Array:
-    """The middle of an image; black around one that is smaller, the odd row or column at its end."""
+    """The centre of an image; a smaller image is padded with black, an odd row or column at the end."""
     missing = [max(wanted - there, 0) for wanted, there in zip((height, width), pixels.shape, strict=False)]
     if any(missing):
         pixels = np.pad(pixels, [*((n // 2, n - n // 2) for n in missing), (0, 0)])
@@ -110,41 +108,41 @@ def _cropped(pixels: Array, height: int, width: int) -> Array:
 
 
 def preparation(values: Mapping[str, Any], sizes: Sequence[Any], shown: str) -> Preparation:
-    """The preparation that recorded or given `values` say, for a network of one input of `sizes` (batch, channels, height,
-    width; a free one is text). Raises UsageError where they are not usable, or fit no image to that input."""
+    """The preprocessing with these recorded or given values, for an input of `sizes` (batch, channels, height, width; a free one is
+    text). Raises UsageError for unusable values, and where no image would fit the input."""
     if len(sizes) != 4 or sizes[1] not in _MODES:
         listed = ", ".join(map(str, sizes))
-        message = f"{shown} takes [{listed}], and an image is [batch, 1 or 3 channels, height, width]"
+        message = f"the input of {shown} is [{listed}], but images need [batch, 1 or 3 channels, height, width]"
         raise UsageError(Diagnostic("E0830", message))
     fields = Preparation.__dataclass_fields__
     for name in values:
         if name not in fields:
             help = nearest(name, fields) or f"it has {one_of(fields)}"
-            raise UsageError(Diagnostic("E0830", f"preprocess has no '{clipped(str(name))}'", help=help))
+            raise UsageError(Diagnostic("E0830", f"preprocessing has no value '{clipped(str(name))}'", help=help))
     channels = sizes[1]
     example = ",".join(["0.5"] * channels)
     absent = [name for name in ("mean", "std") if name not in values]
     if absent:
-        message = f"{shown} does not record how images become its input: no {' and no '.join(absent)}"
-        help = f"say it with {' '.join(f'--preprocess {name}={example}' for name in absent)}"
+        message = f"{shown} does not record its preprocessing: {' and '.join(absent)} missing"
+        help = f"add {' '.join(f'--preprocess {name}={example}' for name in absent)}"
         raise UsageError(Diagnostic("E0830", message, help=help))
     mean, std = (_numbers(name, values[name], channels) for name in ("mean", "std"))
     if min(std) <= 0:
-        raise UsageError(Diagnostic("E0830", f"a standard deviation is above 0, and this is {min(std):g}"))
+        raise UsageError(Diagnostic("E0830", f"std must be greater than 0, not {min(std):g}"))
     resize, crop = (_lengths(name, values.get(name)) for name in ("resize", "crop"))
     crop = (crop[0], crop[-1]) if crop else None
     interpolation = str(values.get("interpolation", "bilinear"))
     if interpolation not in INTERPOLATIONS:
-        message = f"interpolation is {one_of(INTERPOLATIONS)}, and this is '{clipped(interpolation)}'"
+        message = f"interpolation must be {one_of(INTERPOLATIONS)}, not '{clipped(interpolation)}'"
         raise UsageError(Diagnostic("E0830", message, help=nearest(interpolation, INTERPOLATIONS)))
     free = [not isinstance(size, int) for size in sizes[2:]]
     fixed = crop or (resize if resize and len(resize) == 2 else None)
     if fixed is None and any(free):
-        message = f"{shown} takes images of any size, and one batch holds images of one size"
-        raise UsageError(Diagnostic("E0830", message, help="say --preprocess crop=224"))
+        message = f"{shown} takes images of any size, but all images of a batch need one size"
+        raise UsageError(Diagnostic("E0830", message, help="set it: --preprocess crop=224"))
     if fixed and any(not any_size and got != size for any_size, got, size in zip(free, fixed, sizes[2:], strict=True)):
-        message = f"images are made {fixed[0]}x{fixed[1]}, and {shown} takes {sizes[2]}x{sizes[3]}"
-        raise UsageError(Diagnostic("E0830", message, help=f"say --preprocess crop={_side(sizes[2:])}"))
+        message = f"preprocessing gives images of {fixed[0]}x{fixed[1]}, but {shown} needs {sizes[2]}x{sizes[3]}"
+        raise UsageError(Diagnostic("E0830", message, help=f"set it: --preprocess crop={_side(sizes[2:])}"))
     return Preparation(mean, std, resize, crop, interpolation)
 
 
@@ -153,7 +151,7 @@ def _side(sizes: Sequence[Any]) -> str:
 
 
 def _numbers(name: str, value: Any, channels: int) -> tuple[float, ...]:
-    """Finite numbers, one per channel, of a list or of text with commas."""
+    """One finite number per channel, from a list or comma-separated text."""
     given = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
     try:
         numbers = tuple(float(number) for number in given)
@@ -161,12 +159,12 @@ def _numbers(name: str, value: Any, channels: int) -> tuple[float, ...]:
         numbers = ()
     if len(numbers) != channels or not all(map(math.isfinite, numbers)):
         how = "one number" if channels == 1 else f"{channels} numbers"
-        raise UsageError(Diagnostic("E0830", f"{name} is {how}, one per channel, and this is {clipped(str(value))}"))
+        raise UsageError(Diagnostic("E0830", f"{name} must be {how}, one per channel, not {clipped(str(value))}"))
     return numbers
 
 
 def _lengths(name: str, value: Any) -> tuple[int, ...] | None:
-    """One or two whole numbers from 1, of a number, a list, or of text with commas."""
+    """One or two integers from 1, from a number, a list or comma-separated text."""
     if value is None:
         return None
     given = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
@@ -174,7 +172,7 @@ def _lengths(name: str, value: Any) -> tuple[int, ...] | None:
     if len(texts) not in (1, 2) or not all(
         text.isascii() and text.isdigit() and 0 < int(text) < 1 << 16 for text in texts
     ):
-        message = f"{name} is a whole number from 1, or a height and a width, and this is {clipped(str(value))}"
+        message = f"{name} must be an integer from 1 to 65535, or height,width, not {clipped(str(value))}"
         raise UsageError(Diagnostic("E0830", message))
     return tuple(map(int, texts))
 
@@ -183,10 +181,10 @@ def _lengths(name: str, value: Any) -> tuple[int, ...] | None:
 
 
 def find(paths: Iterable[Path]) -> list[Path]:
-    """The files that are named, and the images in folders that are, those below them too, sorted by their paths. Raises
-    UsageError where a path does not exist, or a folder holds no image."""
+    """The named files, and all images below the named folders, sorted by path. Raises UsageError where a path does not exist or a
+    folder contains no image."""
     endings = {ending for listed in FORMATS.values() for ending in listed}
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if os.path.isdir(path):
             inside = sorted(
@@ -196,18 +194,18 @@ def find(paths: Iterable[Path]) -> list[Path]:
                 if not name.startswith(".") and os.path.splitext(name)[1].lower() in endings
             )
             if not inside:
-                help = f"images are found by their endings: {' '.join(sorted(endings))}"
-                raise UsageError(Diagnostic("E0801", f"{path} is a folder without images", help=help))
-            found += inside
+                help = f"images are found by their suffixes: {' '.join(sorted(endings))}"
+                raise UsageError(Diagnostic("E0801", f"the folder {path} contains no images", help=help))
+            files += inside
         elif os.path.exists(path):
-            found.append(path)
+            files.append(path)
         else:
             raise UsageError(Diagnostic("E0801", f"{path} does not exist"))
-    return found
+    return files
 
 
 def require() -> None:
-    """Raise Unavailable where Pillow is missing, which decodes images."""
+    """Raise Unavailable unless Pillow, which decodes images, is installed."""
     try:
         import PIL  # noqa: F401
     except ImportError:
@@ -218,11 +216,11 @@ def require() -> None:
 
 
 def decode(path: Path, channels: int) -> Image:
-    """The image of a file, upright, of 8 bits: grey for one channel, RGB for three. Raises Broken."""
+    """The upright 8-bit image of a file: grey for one channel, RGB for three. Raises Broken."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    if not path.is_file():  # a pipe would be waited for
-        raise Broken("it is no regular file")
+    if not path.is_file():  # reading a pipe would block
+        raise Broken("it is not a regular file")
     Image.init()
     try:
         with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
@@ -231,21 +229,19 @@ def decode(path: Path, channels: int) -> Image:
                 raise Broken(f"it has {width}x{height} pixels, more than {MAX_PIXELS:,}")
             return _eight_bits(ImageOps.exif_transpose(image), image.format).convert(_MODES[channels])
     except UnidentifiedImageError:
-        raise Broken("it is no image of a known format") from None
+        raise Broken("it is not an image of a known format") from None
     except Image.DecompressionBombError:
         raise Broken(f"it has more than {MAX_PIXELS:,} pixels") from None
     except OSError as error:
         raise Broken(error.strerror or str(error) or "it cannot be read") from None
     except (Broken, MemoryError):
         raise
-    except (
-        Exception
-    ) as error:  # a decoder met bytes that its author did not think of: SyntaxError, struct.error, KeyError
+    except Exception as error:  # decoders raise nearly anything on broken files: SyntaxError, struct.error, KeyError
         raise Broken(f"it cannot be decoded: {error}") from None
 
 
 def _eight_bits(image: Image, format: str | None) -> Image:
-    """The image without transparency, and with values that convert() does not cut off at 255."""
+    """The image without transparency, with values scaled to 8 bits, where convert() would clip at 255."""
     from PIL import Image
 
     if image.mode.startswith("I;16") or (image.mode == "I" and format in ("PNG", "PPM")):
@@ -253,7 +249,7 @@ def _eight_bits(image: Image, format: str | None) -> Image:
         return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
     if image.mode in ("I", "F"):
         kind = "real" if image.mode == "F" else "32-bit"
-        raise Broken(f"nothing says which of its {kind} values is black, and which white")
+        raise Broken(f"its {kind} values have no defined black and white")
     if image.has_transparency_data:
         ground = Image.new("RGBA", image.size, _WHITE)
         return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
@@ -261,7 +257,7 @@ def _eight_bits(image: Image, format: str | None) -> Image:
 
 
 def stream(paths: Sequence[Path], how: Preparation, ahead: int) -> Iterator[tuple[Path, Array | Diagnostic]]:
-    """Each image as an input, or what is wrong with it, in order; `ahead` or more are prepared on other threads meanwhile."""
+    """Each image as an input, or what is wrong with it, in order; other threads prepare at least `ahead` more."""
 
     def prepared(path: Path) -> Array | Diagnostic:
         try:
@@ -285,7 +281,7 @@ def stream(paths: Sequence[Path], how: Preparation, ahead: int) -> Iterator[tupl
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Pillow warns of bombs, which are refused here, and of metadata that nobody reads."""
+    """Silence Pillow's warnings about decompression bombs, which are refused here, and about metadata, which is not used."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\b")
         yield

@@ -1,7 +1,7 @@
-"""What classes are called: a file of labels, or those of ImageNet as an installed library lists them.
+"""Class names: a file of labels, or the labels of ImageNet from an installed library.
 
-No labels are shipped. The thousand of ImageNet are read from the files of torchvision or timm, without importing either:
-that would take seconds, and torch.
+No labels are shipped. Those of ImageNet are read from the files of torchvision or timm, without importing either, which would
+take seconds.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ _MAX_BYTES = 1 << 24
 
 
 def read(name: str) -> list[str]:
-    """The labels of classes in their order: of a text file (one in each line), of a JSON file (a list, or a mapping from
-    numbers of classes to labels, or to lists that end in one), or `imagenet`, in the order of torchvision and timm.
+    """The class labels in order: from a text file (one a line), from a JSON file (a list, or a mapping from class numbers to labels
+    or to lists that end in one), or `imagenet`, in the order of torchvision and timm.
 
-    Raises UsageError where the file holds something else, and Unavailable where no library lists those of ImageNet.
+    Raises UsageError where the file contains something else, and Unavailable where no library lists those of ImageNet.
     """
     if name == IMAGENET:
         return _imagenet()
     path = Path(name)
-    file_types.check_file(name, nearest(name, [IMAGENET]) or "name a file, or say --labels imagenet")
+    file_types.check_file(name, nearest(name, [IMAGENET]) or "name a file, or use --labels imagenet")
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise UsageError(Diagnostic("E0831", f"{path} is no file of labels: it has more than {_MAX_BYTES:,} bytes"))
+            raise UsageError(Diagnostic("E0831", f"{path} is not a label file: it has more than {_MAX_BYTES:,} bytes"))
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError:
-        help = "a line for each class, or JSON"
-        raise UsageError(Diagnostic("E0831", f"{path} is no file of labels: it is not UTF-8 text", help=help)) from None
+        help = "write one label a line, or JSON"
+        raise UsageError(Diagnostic("E0831", f"{path} is not a label file: it is not UTF-8 text", help=help)) from None
     except OSError as error:
         raise UsageError(Diagnostic("E0831", f"{path} cannot be read: {error.strerror}")) from None
     return _of_json(text, path) if path.suffix.lower() == ".json" else _of_lines(text, path)
@@ -47,7 +47,7 @@ def read(name: str) -> list[str]:
 def fit(labels: list[str], classes: int, shown: str) -> None:
     """Raise UsageError unless there is one label for each class of the network."""
     if len(labels) != classes:
-        message = f"there are {len(labels):,} labels, and {shown} gives {classes:,} numbers"
+        message = f"there are {len(labels):,} labels, but {shown} has {classes:,} classes"
         raise UsageError(Diagnostic("E0831", message))
 
 
@@ -56,28 +56,30 @@ def _of_lines(text: str, path: Path) -> list[str]:
     for number, label in enumerate(labels, 1):
         if not label:
             place = Place(Source(str(path), text), number, 1, 2)
-            raise UsageError(Diagnostic("E0831", "an empty line has no label", place))
+            raise UsageError(Diagnostic("E0831", "empty line in a label file", place))
     return labels
 
 
 def _of_json(text: str, path: Path) -> list[str]:
     try:
-        found = json.loads(text)
+        data = json.loads(text)
     except json.JSONDecodeError as error:
         place = Place(Source(str(path), text), error.lineno, error.colno, error.colno + 1)
-        raise UsageError(Diagnostic("E0831", f"this is no JSON: {error.msg}", place)) from None
+        raise UsageError(Diagnostic("E0831", f"this is not JSON: {error.msg}", place)) from None
     except RecursionError:
         raise UsageError(Diagnostic("E0831", f"{path} is nested too deeply")) from None
-    if isinstance(found, dict):
-        if set(found) != {str(at) for at in range(len(found))}:
-            message = f"{path} maps other keys than the numbers of classes, 0 to {len(found) - 1}"
+    if isinstance(data, dict):
+        if set(data) != {str(at) for at in range(len(data))}:
+            message = f"the keys of {path} must be the class numbers 0 to {len(data) - 1}"
             raise UsageError(Diagnostic("E0831", message))
-        found = [found[str(at)] for at in range(len(found))]
+        data = [data[str(at)] for at in range(len(data))]
         # {"0": ["n01440764", "tench"], ...}, as Keras has them
-        found = [label[-1] if isinstance(label, list) and label else label for label in found]
-    if not isinstance(found, list) or not found or not all(isinstance(label, str) for label in found):
-        raise UsageError(Diagnostic("E0831", f"{path} holds no list of labels and no mapping to them"))
-    return found
+        data = [label[-1] if isinstance(label, list) and label else label for label in data]
+    if not isinstance(data, list) or not data or not all(isinstance(label, str) for label in data):
+        raise UsageError(
+            Diagnostic("E0831", f"{path} must contain a list of labels, or a mapping from class numbers to labels")
+        )
+    return data
 
 
 # --- ImageNet ---------------------------------------------------------------------------------------------------------
@@ -90,12 +92,12 @@ def _imagenet() -> list[str]:
             try:
                 labels = labels_of(Path(folder))
             except (OSError, SyntaxError, ValueError, KeyError):
-                continue  # a release that keeps them elsewhere
+                continue  # this release has them elsewhere
             if len(labels) == _CLASSES:
                 return labels
     raise Unavailable(
         Diagnostic(
-            "E0902", "the labels of ImageNet are read from torchvision or timm, and neither with them is installed",
+            "E0902", "the labels of ImageNet come from torchvision or timm, and neither is installed",
             help="pip install torchvision, or name a file with --labels",
         )
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a network says of images: batches of them through a session, and the classes that it finds likeliest."""
+"""Classify images: run them through a session in batches, and rank the classes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rescompile.weights import Array
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the network gave for one image, by output and without the batch, or why there is nothing."""
+    """The outputs for one image, without the batch axis, or what is wrong with it."""
 
     path: Path
     outputs: dict[str, Array] | None = None
@@ -30,36 +30,36 @@ class Seen:
 
 
 def look(model: Model, paths: Sequence[Path], how: Preparation, batch: int) -> Iterator[Seen]:
-    """Run the model on images, `batch` at a time, and give what it said of each in order. A last batch that is not full is
-    filled up with zeros where the model's batch is fixed, and what comes of those is left out."""
-    held: list[Seen] = []
+    """Run the model on images, `batch` at a time, and yield the results in order. Where the batch of the model is fixed, the last
+    batch is padded with zeros, and their outputs are dropped."""
+    waiting: list[Seen] = []
     arrays: list[Array] = []
     for path, prepared in stream(paths, how, 2 * batch):
         if isinstance(prepared, Diagnostic):
-            held.append(Seen(path, problem=prepared))
+            waiting.append(Seen(path, problem=prepared))
         elif problem := _unlike(path, prepared, model.sizes):
-            held.append(Seen(path, problem=problem))
+            waiting.append(Seen(path, problem=problem))
         else:
-            held.append(Seen(path))
+            waiting.append(Seen(path))
             arrays.append(prepared)
         if len(arrays) == batch or not arrays:
-            yield from _seen(model, held, arrays)
-            held, arrays = [], []
-    yield from _seen(model, held, arrays)
+            yield from _seen(model, waiting, arrays)
+            waiting, arrays = [], []
+    yield from _seen(model, waiting, arrays)
 
 
 def _unlike(path: Path, prepared: Array, sizes: Sequence[int | str]) -> Diagnostic | None:
-    """What is wrong with the size of an image, where nothing made it the network's."""
+    """What is wrong with the size of a prepared image, or None."""
     got, wanted = prepared.shape[1:], tuple(sizes[2:])
     if all(isinstance(size, str) or size == n for n, size in zip(got, wanted, strict=True)):
         return None
-    message = f"{path}: it has {got[0]}x{got[1]} pixels (height x width), and the network takes {wanted[0]}x{wanted[1]}"
-    help = "say how to make it so: --preprocess resize=..., --preprocess crop=..."
+    message = f"{path}: the image is {got[0]}x{got[1]} (height x width), but the network needs {wanted[0]}x{wanted[1]}"
+    help = "resize or crop it: --preprocess resize=..., --preprocess crop=..."
     return Diagnostic("E0730", message, help=help)
 
 
-def _seen(model: Model, held: Sequence[Seen], arrays: list[Array]) -> Iterator[Seen]:
-    """The images of a batch with what the model gave for them; those with problems as they are."""
+def _seen(model: Model, waiting: Sequence[Seen], arrays: list[Array]) -> Iterator[Seen]:
+    """The images of a batch with their outputs; those with problems unchanged."""
     outputs: dict[str, Array] = {}
     if arrays:
         fixed = model.batch
@@ -67,12 +67,12 @@ def _seen(model: Model, held: Sequence[Seen], arrays: list[Array]) -> Iterator[S
         outputs = model.run({model.inputs[0].name: np.stack(filled)})
         for name, array in outputs.items():
             if array.shape[:1] != (len(filled),):
-                message = f"output '{name}' of {model.path} has no axis of images: it is {list(array.shape)} for {len(filled)}"
+                message = f"output '{name}' of {model.path} has no batch axis: its shape is {list(array.shape)} for {len(filled)} images"
                 raise UsageError(
-                    Diagnostic("E0801", message, help="'rescompile run' without --image shows what it gives")
+                    Diagnostic("E0801", message, help="'rescompile run' without --image prints all outputs")
                 )
     at = 0
-    for seen in held:
+    for seen in waiting:
         if seen.problem is not None:
             yield seen
             continue
@@ -81,16 +81,16 @@ def _seen(model: Model, held: Sequence[Seen], arrays: list[Array]) -> Iterator[S
 
 
 def preparation_of(model: Model, shown: str, given: Sequence[str]) -> Preparation:
-    """How images become the input of this model: what it records, and what `given` (`name=value`) changes. Raises UsageError."""
+    """The preprocessing for a model: what the file records, with the changes of `given` (`name=value`). Raises UsageError."""
     if len(model.inputs) != 1 or model.inputs[0].type != "tensor(float)":
         kinds = ", ".join(value.type for value in model.inputs[:3])
-        raise UsageError(Diagnostic("E0830", f"{shown} does not take one tensor of float32, but {kinds}"))
+        raise UsageError(Diagnostic("E0830", f"{shown} must have one float32 input to run on images, but has {kinds}"))
     try:
         recorded = json.loads(model.metadata.get("rescompile.preprocess", "{}"))
     except (ValueError, RecursionError):
         recorded = None
     if not isinstance(recorded, dict):
-        raise UsageError(Diagnostic("E0830", f"what {shown} records under rescompile.preprocess cannot be read"))
+        raise UsageError(Diagnostic("E0830", f"the metadata entry rescompile.preprocess of {shown} is not valid"))
     values: dict[str, str] = {}
     for name, value in map(assignment, given):
         if value is None:
@@ -106,8 +106,8 @@ def preparation_of(model: Model, shown: str, given: Sequence[str]) -> Preparatio
 
 
 class Classes:
-    """The classes of a model: `output` has one number for each, or is None where the model is not a classifier; `labels` are
-    their names, if there are any."""
+    """The classes of a model: `output` is the name of the logits, or None if the model is not a classifier; `labels` are the names
+    of the classes, if they are known."""
 
     def __init__(self, model: Model, shown: str, labels: list[str] | None) -> None:
         shapes = {output.name: output.shape for output in model.outputs}
@@ -117,20 +117,20 @@ class Classes:
         if labels is None:
             return
         if self.output is None:
-            raise UsageError(Diagnostic("E0831", f"{shown} gives no classes that labels could be of"))
+            raise UsageError(Diagnostic("E0831", f"{shown} is not a classifier, so --labels does not apply"))
         count = shapes[self.output][1]
-        if isinstance(count, int):  # before any work; else when the first image shows it
+        if isinstance(count, int):  # else the first image shows it
             fit(labels, count, shown)
 
     def problem(self, seen: Seen) -> Diagnostic | None:
-        """Infinities have no probabilities. Deep networks with new weights give them: their norms have seen no data."""
+        """What is wrong with outputs that are not finite, as of deep networks with random weights; None for others."""
         assert seen.outputs is not None
         if self.output is None or np.isfinite(seen.outputs[self.output]).all():
             return None
-        return Diagnostic("E0730", f"{seen.path}: what the network gives for it is not finite")
+        return Diagnostic("E0730", f"{seen.path}: the logits are not finite")
 
     def top(self, outputs: Mapping[str, Array], count: int) -> list[dict[str, Any]]:
-        """The likeliest classes of a classifier with their labels and probabilities."""
+        """The most likely classes with their labels and probabilities."""
         assert self.output is not None
         logits = outputs[self.output]
         if self.labels is not None:
@@ -142,7 +142,7 @@ class Classes:
 
 
 def best(logits: Array, count: int) -> list[tuple[int, float]]:
-    """The likeliest classes with their probabilities, the softmax of the logits; of equal ones the first class comes first."""
+    """The most likely classes with their probabilities, the softmax of the logits; ties are in the order of the classes."""
     shifted = np.exp(logits.astype(np.float64) - logits.max())
     probabilities = shifted / shifted.sum()
     order = np.argsort(-probabilities, kind="stable")[:count]

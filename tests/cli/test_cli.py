@@ -244,20 +244,20 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("name", "what", "use"),
     [
-        ("net.pt2", "a program of torch.export", "torch.export.load reads it"),
-        ("./net.py", "Python source", "Python imports it"),
-        ("net.safetensors", "a file of weights", "--weights FILE"),
-        ("net.npy", "a file of numpy arrays", "numpy.load reads it"),
+        ("net.pt2", "a torch.export program", "torch.export.load reads it"),
+        ("./net.py", "Python source", "import it in Python"),
+        ("net.safetensors", "a weights file", "--weights FILE"),
+        ("net.npy", "a NumPy file", "numpy.load reads it"),
         ("cat.JPG", "an image", "rescompile run MODEL --image FILE"),
     ],
 )
 @pytest.mark.usefixtures("here")
 def test_a_file_of_another_kind_is_told_what_it_is(name: str, what: str, use: str) -> None:
     """Read as a spec it would be wrong YAML, and as a name of the zoo nothing; whether it exists does not matter."""
-    for command, wanted in (("run", "'run' takes an ONNX model"), ("show", "a spec is a .yaml file")):
+    for command, wanted in (("run", "'run' needs an ONNX model"), ("show", "a spec is a .yaml file")):
         result = invoke(command, name)
         assert (result.exit_code, result.stdout) == (2, "")
-        assert result.stderr.startswith(f"error[E0801]: {name} is {what} by its ending, and {wanted}")
+        assert result.stderr.startswith(f"error[E0801]: {name} is {what} by its suffix, but {wanted}")
         assert use in result.stderr.splitlines()[1]
     assert "rescompile extract" in invoke("show", "net.onnx").stderr
 
@@ -278,7 +278,7 @@ def test_what_is_there_is_not_said_to_be_missing(command: list[str], here: Path)
     """A pipe of the shell, as of `<(...)`, is there, and cannot be used all the same."""
     result = invoke(*command)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "error[E0801]: /dev/null is no regular file" in result.stderr
+    assert "error[E0801]: /dev/null is not a regular file" in result.stderr
     assert list(here.iterdir()) == []
 
 
@@ -1073,10 +1073,10 @@ def test_validate_of_several_specs(here: Path) -> None:
     assert re.fullmatch(r"folder/good\.yaml: ok, .*\n", printed.stdout)
     assert "folder/bad.yaml:1:" in printed.stderr
     assert "folder/inner/unlike.yml:1:" in printed.stderr
-    assert printed.stderr.endswith("\n3 specs, 1 invalid, 1 unlike their figures\n")
+    assert printed.stderr.endswith("\n3 specs, 1 invalid, 1 with failed expectations\n")
     missing = invoke("validate", "folder/good.yaml", "no_such")
     assert missing.exit_code == 2
-    assert missing.stderr.endswith("\n2 specs, 0 invalid, 0 unlike their figures, 1 not found\n")
+    assert missing.stderr.endswith("\n2 specs, 0 invalid, 0 with failed expectations, 1 not found\n")
 
 
 @pytest.mark.slow

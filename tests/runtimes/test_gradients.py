@@ -327,7 +327,7 @@ def test_text_and_json(tmp_path: Path) -> None:
     products = [int(n) * m for n, m in zip(data["distribution"], found["magnitude"], strict=True)]
     assert found["distribution"] == pytest.approx([product / math.fsum(products) for product in products])
     lines = invoke(*SMALL, "--gradients", "--samples", "3").stdout.splitlines()
-    assert "not those of a trained network; noise and random labels" in lines[2]
+    assert "not a trained network; noise and random labels" in lines[2]
     assert f"{found['magnitude'][2]:.3e}" in next(line for line in lines if line.startswith("     2"))
     assert " along 1 path of each length: " in invoke(*SMALL, "--gradients", "--samples", "1").stdout
     lesion = json.loads(invoke(*SMALL, "--gradients", "--samples", "3", "--drop", "layer2.0", "--json").stdout)
@@ -361,9 +361,9 @@ def test_plot(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--samples", "3"), "E0802", "--samples is for --gradients"),
-        (("--seed", "0"), "E0802", "--seed is for --gradients"),
-        (("--weights", "w.pth"), "E0802", "--weights is for --gradients"),
+        (("--samples", "3"), "E0802", "--samples needs --gradients"),
+        (("--seed", "0"), "E0802", "--seed needs --gradients"),
+        (("--weights", "w.pth"), "E0802", "--weights needs --gradients"),
         (("--gradients", "--data", "missing.npy"), "E0801", "missing.npy does not exist"),
         (("--gradients", "--data", "text.npy"), "E0801", "text.npy: it does not begin like a .npy file"),
         (("--gradients", "--data", "none.npy"), "E0801", "none.npy: it is an empty file"),

@@ -27,7 +27,7 @@ from rescompile.diagnostics.errors import Unavailable, UsageError
 from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import LOGITS, Network
 from rescompile.ir.precision import PRECISIONS
-from rescompile.runtimes import RUNTIMES, Job, apart, device, find, jobs, ort_session, roofline
+from rescompile.runtimes import RUNTIMES, Job, apart, check_precision, device, find, jobs, ort_session, roofline
 from rescompile.runtimes import onnxruntime as ort_runtime
 from rescompile.runtimes import openvino as openvino_runtime
 from rescompile.weights import Array, Weights, draw
@@ -265,7 +265,7 @@ def test_int8_must_multiply_int8(job: Callable[..., Job], tmp_path: Path) -> Non
     """A file of floats is no int8 network; one that onnxruntime's own quantizer made is, and is no float32 one."""
     quantization = pytest.importorskip("onnxruntime.quantization", reason="its quantizer makes the int8 file")
     pytest.importorskip("onnx", reason="the quantizer needs it")
-    with pytest.raises(Unavailable, match=r"asked for int8, and .* ran 20 in float"):
+    with pytest.raises(Unavailable, match=r"int8 requested, but .* ran 20 as float"):
         RUNTIMES["ort-cpu"].prepare(job("int8"), {})
     x = job().input
     batches = iter([{"input": x}])
@@ -275,7 +275,7 @@ def test_int8_must_multiply_int8(job: Callable[..., Job], tmp_path: Path) -> Non
     facts = RUNTIMES["ort-cpu"].prepare(job("int8", model=tmp_path / "int8.onnx"), {}).facts
     assert sum(facts["multiplied"].values()) == 20
     assert sum(facts["multiplied"].get(kind, 0) for kind in ("int8", "uint8")) >= 10
-    with pytest.raises(Unavailable, match="asked for fp32"):
+    with pytest.raises(Unavailable, match="fp32 requested"):
         RUNTIMES["ort-cpu"].prepare(job("fp32", model=tmp_path / "int8.onnx"), {})
 
 
@@ -336,12 +336,16 @@ def test_openvino_takes_a_precision_as_a_hint(job: Callable[..., Job]) -> None:
     assert counted == {"f32": 2}
     fused = [*nodes, node("Subgraph", "bf16", "fc1,act,fc2"), node("Subgraph", "bf16", "mul,add")]
     assert openvino_runtime.counted(fused, "runtimePrecision", {"fc1", "fc2"}) == {"f32": 2, "bf16": 1}
-    openvino_runtime._hold(job("fp32"), counted, ("FP32",))
-    with pytest.raises(Unavailable, match=r"asked for bf16, .* OpenVINO ran 2 in f32"):
-        openvino_runtime._hold(job("bf16"), counted, ("FP32",))
-    openvino_runtime._hold(job("int8"), {"u8": 3, "f32": 1}, ())
-    with pytest.raises(Unavailable, match="asked for int8"):
-        openvino_runtime._hold(job("int8"), {"f32": 4}, ())
+
+    def check(precision: str, multiplied: Mapping[str, int]) -> None:
+        check_precision("OpenVINO", job(precision), multiplied, openvino_runtime._TYPES[precision])
+
+    check("fp32", counted)
+    with pytest.raises(Unavailable, match=r"bf16 requested, .* OpenVINO ran 2 as f32"):
+        check("bf16", counted)
+    check("int8", {"u8": 3, "f32": 1})
+    with pytest.raises(Unavailable, match="int8 requested"):
+        check("int8", {"f32": 4})
 
 
 # --- a library that ends its process ----------------------------------------------------------------------------------
@@ -371,7 +375,7 @@ def fatal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], No
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 @pytest.mark.parametrize(
-    ("name", "help"), [("SIGSEGV", "a fault in openvino"), ("SIGABRT", "a fault in openvino"), ("SIGKILL", "memory")]
+    ("name", "help"), [("SIGSEGV", "a bug in openvino"), ("SIGABRT", "a bug in openvino"), ("SIGKILL", "memory")]
 )
 def test_what_ends_its_process_does_not_end_ours(
     name: str, help: str, fatal: Callable[[str], None], job: Callable[..., Job]
@@ -379,7 +383,7 @@ def test_what_ends_its_process_does_not_end_ours(
     """It is an error as any other, with the signal's name."""
     fatal(f"os.kill(os.getpid(), signal.{name})")
     with pytest.raises(
-        Unavailable, match=rf"openvino ended its process \({name}\) when it ran small in fp32"
+        Unavailable, match=rf"openvino crashed its process \({name}\) while it ran small in fp32"
     ) as caught:
         RUNTIMES["openvino"].prepare(job(), {})
     assert help in (caught.value.diagnostics[0].help or "")
@@ -495,7 +499,7 @@ GOOD = [ran("Conv", CUDA), ran("Gemm", CUDA), ran("Shape", CPU, made="int64")]
 def test_a_session_that_lost_its_gpu_is_refused(faked: Callable[..., Fake], job: Callable[..., Job]) -> None:
     """ONNX Runtime falls back to the processor without an error; no number may come of it."""
     faked(GOOD, lost=True)
-    with pytest.raises(Unavailable, match=f"asked for {CUDA}, and ONNX Runtime gave {CPU}") as caught:
+    with pytest.raises(Unavailable, match=f"{CUDA} requested, but ONNX Runtime uses {CPU}") as caught:
         RUNTIMES["ort-cuda"].prepare(job(), {})
     assert caught.value.exit_code == 4
 
@@ -560,7 +564,7 @@ def test_nodes_elsewhere_are_refused(name: str, faked: Callable[..., Fake], job:
     with pytest.raises(Unavailable, match="nodes of small ran elsewhere: Resize"):
         RUNTIMES[name].prepare(job("tf32"), {})
     faked([])
-    with pytest.raises(Unavailable, match="shows no node"):
+    with pytest.raises(Unavailable, match="has no nodes"):
         RUNTIMES[name].prepare(job("tf32"), {})
 
 
@@ -575,7 +579,7 @@ def test_keeping_account_of_shapes_is_no_computing(faked: Callable[..., Fake], j
 def test_cuda_is_told_everything(faked: Callable[..., Fake], job: Callable[..., Job]) -> None:
     """TF32 off for fp32, a graph with fixed addresses, and a profile without the graph."""
     fake = faked(GOOD)
-    RUNTIMES["ort-cuda"].prepare(job(), {"graph": "", "nhwc": "", "search": "heuristic"})
+    RUNTIMES["ort-cuda"].prepare(job(), {"graph": True, "nhwc": True, "search": "heuristic"})
     timed, profiled = fake.sessions
     assert timed["options"] == {
         "cudnn_conv_algo_search": "HEURISTIC",
@@ -597,7 +601,7 @@ def test_cuda_is_told_everything(faked: Callable[..., Fake], job: Callable[..., 
 def test_fp16_must_multiply_fp16(faked: Callable[..., Fake], job: Callable[..., Job]) -> None:
     """All of it: a cast in the middle is another network."""
     faked([ran("Conv", CUDA, "float16"), ran("Gemm", CUDA, "float")])
-    with pytest.raises(Unavailable, match=r"asked for fp16, .* ran 1 in float16 and 1 in float"):
+    with pytest.raises(Unavailable, match=r"fp16 requested, .* ran 1 as float16 and 1 as float"):
         RUNTIMES["ort-cuda"].prepare(job("fp16"), {})
     faked([ran("NhwcConv", CUDA, "float16"), ran("Gemm", CUDA, "float16"), ran("Cast", CUDA)])
     assert RUNTIMES["ort-cuda"].prepare(job("fp16"), {}).facts["multiplied"] == {"float16": 2}

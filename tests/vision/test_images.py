@@ -250,13 +250,13 @@ def _torn(ending: str) -> bytes:
 BROKEN = {
     "bomb": (_png(60_000, 60_000), "pixels"),
     "bomb that Pillow only warns of": (_png(15_000, 10_000), "pixels"),
-    "bomb once resized": (None, "resized"),
-    "empty": (b"", "no image"),
-    "text": (b"no image", "no image"),
+    "bomb once resized": (None, "resizing"),
+    "empty": (b"", "not an image"),
+    "text": (b"no image", "not an image"),
     "torn PNG": (_torn("PNG"), ""),
     "torn JPEG": (_torn("JPEG"), ""),
     "bytes of no pixels": (_png(8, 8)[:45], ""),
-    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n", "no image"),
+    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n", "not an image"),
 }
 
 
@@ -331,7 +331,7 @@ def test_folders_are_walked_in_order(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     assert images.find([folder / "odd", folder]) == [folder / "odd", *(folder / name for name in listed)]
     (tmp_path / "empty").mkdir()
-    for wrong, why in ((tmp_path / "no.png", "does not exist"), (tmp_path / "empty", "without images")):
+    for wrong, why in ((tmp_path / "no.png", "does not exist"), (tmp_path / "empty", "contains no images")):
         with pytest.raises(UsageError, match=why):
             images.find([folder, wrong])
 
@@ -502,11 +502,11 @@ def test_a_network_that_records_nothing(tmp_path: Path) -> None:
         ("mean=0.5", "3 numbers"),
         ("mean=a,b,c", "3 numbers"),
         ("mean=nan,0,0", "3 numbers"),
-        ("std=0,1,1", "above 0"),
-        ("crop=32", "takes 24x24"),
-        ("crop=0", "whole number"),
-        ("crop=1,2,3", "whole number"),
-        ("resize=²", "whole number"),
+        ("std=0,1,1", "greater than 0"),
+        ("crop=32", "needs 24x24"),
+        ("crop=0", "integer from 1"),
+        ("crop=1,2,3", "integer from 1"),
+        ("resize=²", "integer from 1"),
         ("interpolation=cubic", "did you mean 'bicubic'?"),
         ("men=1,2,3", "did you mean 'mean'?"),
         ("crop", "name=value"),
@@ -522,8 +522,8 @@ def test_a_preparation_that_cannot_be(given: str, why: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("recorded", "why"),
     [
-        ("[", "cannot be read"),
-        ("[]", "cannot be read"),
+        ("[", "is not valid"),
+        ("[]", "is not valid"),
         ('{"mean": "x", "std": [1,1,1]}', "3 numbers"),
         ('{"a": 1}', "'a'"),
     ],
@@ -628,7 +628,7 @@ def test_an_output_that_is_of_no_image(images: int, tmp_path: Path) -> None:
     photos = [arg for at in range(images) for arg in ("--image", saved(tmp_path / f"{at}.png", noise(8, 8)))]
     refused = invoke("run", path, *photos, *known, "--batch", "4")
     assert refused.exit_code == 2, refused.output
-    assert f"has no axis of images: it is [3, 8, 8] for {images}" in refused.stderr
+    assert f"has no batch axis: its shape is [3, 8, 8] for {images} images" in refused.stderr
 
 
 def test_a_network_of_features_takes_no_images(tmp_path: Path) -> None:
@@ -685,10 +685,10 @@ def test_there_is_a_label_for_each_class(tmp_path: Path) -> None:
     photo = saved(tmp_path / "a.png", noise(30, 40))
     refused = invoke("run", model(tmp_path), "--image", photo, "--labels", tmp_path / "six.txt")
     assert refused.exit_code == 2
-    assert "there are 6 labels, and" in refused.stderr
+    assert "there are 6 labels, but" in refused.stderr
     maps = model(tmp_path, network=[{"conv": {"channels": 6, "kernel": 3}}])
     refused = invoke("run", maps, "--image", photo, "--labels", tmp_path / "six.txt")
-    assert (refused.exit_code, "no classes" in refused.stderr) == (2, True)
+    assert (refused.exit_code, "not a classifier" in refused.stderr) == (2, True)
     refused = invoke("run", maps, "--image", photo, "--labels", "imagnet")
     assert (refused.exit_code, "did you mean 'imagenet'?" in refused.stderr) == (2, True)
 
@@ -725,7 +725,7 @@ def test_a_spec_runs_as_its_model_does(tmp_path: Path) -> None:
     seeded = [data(x, "--seed", "3", *more)["outputs"] for x, more in ((spec(tmp_path), options[2:]), (path, []))]
     assert seeded[0] == seeded[1]
     result = invoke("run", spec(tmp_path), "--fold-batchnorm")
-    assert (result.exit_code, "drawn from seed 0" in result.stderr) == (0, True)
+    assert (result.exit_code, "randomly initialised weights (seed 0)" in result.stderr) == (0, True)
 
 
 def test_weights_of_a_spec(tmp_path: Path) -> None:

@@ -676,9 +676,9 @@ def test_the_weights_come_first(given: tuple[str, ...], ordered: str) -> None:
     ("name", "what", "use"),
     [
         ("model.onnx", "an ONNX model", "rescompile extract"),
-        ("model.pt2", "a program of torch.export", "torch.export.load"),
+        ("model.pt2", "a torch.export program", "torch.export.load"),
         ("model.PY", "Python source", "--target onnx"),
-        ("model.keras", "a model of keras", "save_weights"),
+        ("model.keras", "a Keras model", "save_weights"),
         ("model.yaml", "a spec", "rescompile build"),
     ],
 )
@@ -693,7 +693,7 @@ def test_a_file_that_is_no_checkpoint(name: str, what: str, use: str) -> None:
 
 def test_the_kind_of_each_checkpoint() -> None:
     """What is read as weights is called so."""
-    assert set(file_types.WEIGHTS.endings) == {".safetensors", *checkpoints.TORCH, *hdf5.SUFFIXES}
+    assert set(file_types.WEIGHTS.suffixes) == {".safetensors", *checkpoints.TORCH, *hdf5.SUFFIXES}
 
 
 @pytest.mark.parametrize(
