@@ -59,11 +59,7 @@ def _op_step(word: str, value: Any) -> dict[str, Any]:
     """The schema of an op with its attributes, from the table of ops."""
     facts = ops.attributes(word)
     properties = {name: value | {"description": attribute.doc} for name, attribute in facts.items()}
-    attributes = {
-        "type": "object",
-        "properties": {**properties, "when": EXPRESSION},
-        "additionalProperties": False,
-    }
+    attributes = {"type": "object", "properties": {**properties, "when": EXPRESSION}, "additionalProperties": False}
     body = {"anyOf": [attributes, SCALAR]} if ops.main_attribute(word) else attributes
     description = (ops.WORDS[word][0].__doc__ or "").split("\n")[0]
     return {

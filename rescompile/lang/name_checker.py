@@ -5,7 +5,7 @@ They also cover branches that this network does not take, and report all mistake
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rescompile.diagnostics.errors import Diagnostic, nearest, one_of
@@ -74,12 +74,8 @@ class _NameChecker:
         for word, given in self.spec.defaults.items():
             path: Path = ("defaults", word)
             if word in ops.WORDS:
-                facts = ops.attributes(word)
-                for attribute, value in given.items():
-                    if attribute not in facts:
-                        self.unknown("attribute", attribute, word, facts, (*path, attribute))
-                        continue
-                    self.value(value, (*path, attribute), scope.plus(*REPEATED), facts[attribute].words)
+                takes = {name: facts.words for name, facts in ops.attributes(word).items()}
+                self.given("attribute", word, given, takes, path, scope.plus(*REPEATED))
             elif word in self.spec.blocks:
                 self.arguments(word, given, path, scope.plus(*REPEATED))
             elif word in library.blocks():
@@ -103,12 +99,8 @@ class _NameChecker:
             if definition.default is not None:
                 self.default(definition, here, Scope(frozenset(known), words, None, frozenset(later)))
             if name in words:
-                self.report(
-                    "E0409",
-                    f"'{name}' is the name of a parameter of this block and also the value of one",
-                    here,
-                    key=True,
-                )
+                message = f"'{name}' is the name of a parameter of this block and also the value of one"
+                self.report("E0409", message, here, key=True)
             known.add(name)
         for name, value in block.let.items():
             here = (*path, "let", name)
@@ -133,10 +125,9 @@ class _NameChecker:
 
     def recursion(self) -> None:
         """Report blocks that contain themselves by name. The elaborator detects recursion through parameters."""
-        inside_of = {
-            word: set(_block_words(block.body)) & self.spec.blocks.keys() for word, block in self.spec.blocks.items()
-        }
-        for word in self.spec.blocks:
+        blocks = self.spec.blocks
+        inside_of = {word: set(_block_words(block.body)) & blocks.keys() for word, block in blocks.items()}
+        for word in blocks:
             seen: set[str] = set()
             todo = list(inside_of[word])
             while todo:
@@ -211,16 +202,9 @@ class _NameChecker:
             self.step(inner, path, scope)
 
     def op(self, word: str, given: dict[str, Any], path: Path, scope: Scope) -> None:
-        facts = ops.attributes(word)
-        for attribute, value in given.items():
-            if attribute in facts:
-                self.value(value, (*path, attribute), scope, facts[attribute].words)
-            else:
-                self.unknown("attribute", attribute, word, facts, (*path, attribute))
-        defaults = self.spec.defaults.get(word, {})
-        missing = [name for name in ops.required(word) if name not in given and name not in defaults]
-        misspelt = any(nearest(attribute, missing) for attribute in given if attribute not in facts)
-        if missing and not misspelt:
+        takes = {name: facts.words for name, facts in ops.attributes(word).items()}
+        self.given("attribute", word, given, takes, path, scope)
+        if missing := self.missing(word, given, takes, ops.required(word)):
             self.report("E0403", f"{word} needs {_quoted(missing)}", path)
 
     def meant_as_block(self, step: NamedStep) -> bool:
@@ -264,19 +248,33 @@ class _NameChecker:
 
     def arguments(self, word: str, given: dict[str, Any], path: Path, scope: Scope, complete: bool = False) -> None:
         parameters = self.spec.blocks[word].parameters
-        for argument, value in given.items():
-            if argument not in parameters:
-                also = ("depth", "members", "when", "name")
-                self.unknown("argument", argument, word, parameters, (*path, argument), also)
-            else:
-                self.value(value, (*path, argument), scope, parameters[argument].words(self.block_words))
-        if complete:
-            defaults = self.spec.defaults.get(word, {})
-            missing = [n for n, d in parameters.items() if d.default is None and n not in given and n not in defaults]
-            self.values.unknown_names.update(missing)
-            misspelt = any(nearest(argument, missing) for argument in given if argument not in parameters)
-            if missing and not misspelt:
-                self.report("E0403", f"block '{word}' needs {_quoted(missing)}", path, key=True)
+        takes = {name: definition.words(self.block_words) for name, definition in parameters.items()}
+        self.given("argument", word, given, takes, path, scope)
+        required = [name for name, definition in parameters.items() if complete and definition.default is None]
+        if missing := self.missing(word, given, takes, required):
+            self.report("E0403", f"block '{word}' needs {_quoted(missing)}", path, key=True)
+
+    def given(
+        self, what: str, word: str, given: dict[str, Any], takes: Mapping[str, Collection[str]], path: Path, scope: Scope
+    ) -> None:
+        """Check the attributes or arguments of an op or block; `takes` has the words of each that there is."""
+        also = ("depth", "members", "when", "name") if what == "argument" else ()
+        for name, value in given.items():
+            if name in takes:
+                self.value(value, (*path, name), scope, takes[name])
+                continue
+            help = nearest(name, [*sorted(takes), *also])
+            listed = one_of(sorted(takes), "and") if takes else f"no {what}s"
+            self.report(
+                "E0402", f"{word} has no {what} '{name}'", (*path, name), help or f"{word} takes {listed}", key=True
+            )
+
+    def missing(self, word: str, given: Collection[str], takes: Collection[str], required: Iterable[str]) -> list[str]:
+        """The required names that nothing sets; none where one of those given is a misspelt one of them."""
+        defaults = self.spec.defaults.get(word, {})
+        missing = [name for name in required if name not in given and name not in defaults]
+        self.values.unknown_names.update(missing)
+        return [] if any(nearest(name, missing) for name in given if name not in takes) else missing
 
     def repeated(self, word: str, path: Path, scope: Scope) -> None:
         """Report a row without depth: its names would lose their numbers, and checkpoints would not load."""
@@ -296,15 +294,6 @@ class _NameChecker:
     def is_block_parameter(self, word: str, scope: Scope) -> bool:
         definition = scope.block.parameters.get(word) if scope.block else None
         return definition is not None and (definition.type == "block" or bool(definition.one_of))
-
-    def unknown(
-        self, what: str, name: str, word: str, known: Iterable[str], path: Path, also: Iterable[str] = ()
-    ) -> None:
-        listed = sorted(known)
-        hint = nearest(name, [*listed, *also]) or (
-            f"{word} takes {one_of(listed, 'and')}" if listed else f"{word} takes no {what}s"
-        )
-        self.report("E0402", f"{word} has no {what} '{name}'", path, hint, key=True)
 
     def unknown_word(self, word: str, path: Path, blocks_only: bool = False, key: bool = False) -> None:
         known = {*self.spec.blocks, *library.blocks(), *(() if blocks_only else ops.WORDS)}

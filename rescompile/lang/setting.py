@@ -49,12 +49,8 @@ def apply(document: Mapping, name: str, value: Located, place: Place) -> Mapping
     if head in SETTABLE and (not rest or not (matches or in_a_list)):
         return _set_key(document, head, rest, new, place)
     if len(matches) > 1:
-        raise problem(
-            "E0505",
-            f"'{name}' is ambiguous: {len(matches)} rows are named '{matches[0].address}'",
-            place,
-            "give the rows different names",
-        )
+        message = f"'{name}' is ambiguous: {len(matches)} rows are named '{matches[0].address}'"
+        raise problem("E0505", message, place, "give the rows different names")
     if not matches:
         from rescompile.lang.spec.spec import Spec  # only a mistake needs it
 
@@ -94,10 +90,9 @@ def _set_key(document: Mapping, head: str, rest: list[str], new: Located | None,
         parameters = document.get("parameters")
         known = list(parameters.entries) if isinstance(parameters, Mapping) else []
         if rest[0] not in known:
-            hint = nearest(rest[0], known) or (
-                f"the parameters are {', '.join(known)}" if known else "the network has no parameters"
-            )
-            raise problem("E0504", f"the network has no parameter '{rest[0]}'", place, hint)
+            listed = f"the parameters are {', '.join(known)}" if known else "the network has no parameters"
+            message = f"the network has no parameter '{rest[0]}'"
+            raise problem("E0504", message, place, nearest(rest[0], known) or listed)
     return _update(document, (head, *rest), lambda _: new, place)
 
 

@@ -8,16 +8,7 @@ from pydantic import BeforeValidator, Field, StrictBool, StrictStr, model_valida
 
 from rescompile.diagnostics.errors import one_of
 from rescompile.lang.spec.steps import Step
-from rescompile.lang.spec.values import (
-    TYPES,
-    Expression,
-    ParameterName,
-    Scalar,
-    SpecModel,
-    Template,
-    Word,
-    refuse,
-)
+from rescompile.lang.spec.values import TYPES, Expression, ParameterName, Scalar, SpecModel, Template, Word, refuse
 
 
 class ParameterDefinition(SpecModel):
