@@ -12,7 +12,7 @@ from rescompile.ir import ops
 from rescompile.ir.network import Node, Series
 from rescompile.ir.ops import Shape
 from rescompile.ir.provenance import Call
-from rescompile.lang.spec.blocks import ParameterDefinition
+from rescompile.lang.spec.blocks import Block, ParameterDefinition
 from rescompile.lang.spec.mentions import mentions
 from rescompile.lang.spec.rows import Use
 from rescompile.lang.spec.values import Each, FirstRest
@@ -32,9 +32,19 @@ class BlockBuilder:
         self._shared: dict[Any, tuple[Built, int, int]] = {}  # with the numbers of nodes and parameters
         self._varying: dict[str, bool] = {}
         self._words = {word: block.words(context.block_words) for word, block in self.spec.blocks.items()}
+        self._literals = {word: self._literal_defaults(block) for word, block in self.spec.blocks.items()}
         # Defaults of ops that differ among copies make every block differ.
         given = [values for word, values in self.spec.defaults.items() if word in ops.WORDS]
         self._defaults_vary = _differs_among_copies(given)
+
+    def _literal_defaults(self, block: Block) -> dict[str, Any]:
+        """The defaults of a block's parameters that are not expressions."""
+        return {
+            name: parameter.default
+            for name, parameter in block.parameters.items()
+            if not isinstance(parameter.default, str | None)
+            or parameter.default in {*(parameter.one_of or ()), *self.context.block_words}
+        }
 
     def build(self, use: Use, site: Site) -> Built:
         """The nodes of one use of a block."""
@@ -116,20 +126,9 @@ class BlockBuilder:
         """The nodes of one copy, with the call that they came from."""
         assert inner.word is not None
         assert inner.block is not None
-        parameters = inner.block.parameters
-        defaults = {
-            key: d.default
-            for key, d in parameters.items()
-            if not isinstance(d.default, str | None) or d.default in {*(d.one_of or ()), *self.context.block_words}
-        }
-        call = Call(
-            inner.word,
-            {key: inner.values[key] for key in parameters},
-            defaults,
-            self.context.hints(site.path, {**use.arguments, "depth": use.depth}),
-            inner.values.get("index"),
-            inner.values.get("depth"),
-        )
+        values, hints = inner.values, self.context.hints(site.path, {**use.arguments, "depth": use.depth})
+        arguments = {name: values[name] for name in inner.block.parameters}
+        call = Call(inner.word, arguments, self._literals[inner.word], hints, values.get("index"), values.get("depth"))
         when = None if use.when is None else str(use.when)
         return Series(tuple(nodes), site.shape, output, name, call, self.context.origin(site.path), when)
 

@@ -75,7 +75,7 @@ class _NameChecker:
             path: Path = ("defaults", word)
             if word in ops.WORDS:
                 takes = {name: facts.words for name, facts in ops.attributes(word).items()}
-                self.given("attribute", word, given, takes, path, scope.plus(*REPEATED))
+                self.given(word, given, takes, path, scope.plus(*REPEATED))
             elif word in self.spec.blocks:
                 self.arguments(word, given, path, scope.plus(*REPEATED))
             elif word in library.blocks():
@@ -203,7 +203,7 @@ class _NameChecker:
 
     def op(self, word: str, given: dict[str, Any], path: Path, scope: Scope) -> None:
         takes = {name: facts.words for name, facts in ops.attributes(word).items()}
-        self.given("attribute", word, given, takes, path, scope)
+        self.given(word, given, takes, path, scope)
         if missing := self.missing(word, given, takes, ops.required(word)):
             self.report("E0403", f"{word} needs {_quoted(missing)}", path)
 
@@ -249,28 +249,26 @@ class _NameChecker:
     def arguments(self, word: str, given: dict[str, Any], path: Path, scope: Scope, complete: bool = False) -> None:
         parameters = self.spec.blocks[word].parameters
         takes = {name: definition.words(self.block_words) for name, definition in parameters.items()}
-        self.given("argument", word, given, takes, path, scope)
+        self.given(word, given, takes, path, scope)
         required = [name for name, definition in parameters.items() if complete and definition.default is None]
         if missing := self.missing(word, given, takes, required):
             self.report("E0403", f"block '{word}' needs {_quoted(missing)}", path, key=True)
 
     def given(
-        self, what: str, word: str, given: dict[str, Any], takes: Mapping[str, Collection[str]], path: Path, scope: Scope
+        self, word: str, given: dict[str, Any], takes: Mapping[str, Collection[str]], path: Path, scope: Scope
     ) -> None:
-        """Check the attributes or arguments of an op or block; `takes` has the words of each that there is."""
-        also = ("depth", "members", "when", "name") if what == "argument" else ()
+        """Check the attributes of an op or the arguments of a block; `takes` has the words of each that exists."""
+        what, also = ("attribute", ()) if word in ops.WORDS else ("argument", ("depth", "members", "when", "name"))
         for name, value in given.items():
             if name in takes:
                 self.value(value, (*path, name), scope, takes[name])
                 continue
-            help = nearest(name, [*sorted(takes), *also])
             listed = one_of(sorted(takes), "and") if takes else f"no {what}s"
-            self.report(
-                "E0402", f"{word} has no {what} '{name}'", (*path, name), help or f"{word} takes {listed}", key=True
-            )
+            help = nearest(name, [*sorted(takes), *also]) or f"{word} takes {listed}"
+            self.report("E0402", f"{word} has no {what} '{name}'", (*path, name), help, key=True)
 
     def missing(self, word: str, given: Collection[str], takes: Collection[str], required: Iterable[str]) -> list[str]:
-        """The required names that nothing sets; none where one of those given is a misspelt one of them."""
+        """The required names that are not set, or none if a given name is a misspelt one of them."""
         defaults = self.spec.defaults.get(word, {})
         missing = [name for name in required if name not in given and name not in defaults]
         self.values.unknown_names.update(missing)
