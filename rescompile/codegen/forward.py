@@ -63,7 +63,6 @@ class Body:
     """Statements under construction, and the variables in use."""
 
     statements: list[Statement] = field(default_factory=list)
-    seen: set[str] = field(default_factory=set)  # variables that a statement reads or sets
     busy: set[str] = field(default_factory=lambda: {"x"})
     passing: set[str] = field(default_factory=set)
     again: bool = False  # recomputed for backward as a whole
@@ -71,7 +70,6 @@ class Body:
     def add(self, statement: Statement) -> None:
         """Add a statement."""
         self.statements.append(statement)
-        self.seen |= mentions(statement)
 
     def keep(self, value: Value, name: str) -> Value:
         """Assign a value; the variables that only it read are free."""
@@ -226,7 +224,7 @@ class Forward:
             if infix or (at == 0 and join.merge == "add" and result.fresh):
                 result = body.keep(result, local)
             results.append(result)
-            if local not in body.seen and not any(local in mentions(result.expr) for result in results):
+            if not any(local in mentions(result.expr) for result in results):
                 body.busy.discard(local)
         if join.merge == "gate" and not results[2].is_variable:  # a gate reads it twice
             results[2] = body.keep(results[2], body.variable())
@@ -254,7 +252,7 @@ class Forward:
         kept = self.names.of(join)
         local = body.variable()
         waiting = [body.variable() for _ in join.branches[1:]]  # the branch must not overwrite them
-        inner = replace(body, statements=[], seen=set())
+        inner = replace(body, statements=[])
         result = inner.keep(self.run(inner, join.branches[0], Value(source), local), local)
         assert isinstance(result.expr, Var)
         branch = result.expr
