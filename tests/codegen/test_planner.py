@@ -41,5 +41,5 @@ def test_a_row_is_taken_apart_equally_often_whatever_its_depth(
     for depth in (5, 50):
         path = tmp_path / f"deep{depth}.yaml"
         path.write_text(SPEC.format(depth=depth), encoding="utf-8")
-        plan_classes(rescompile.elaborate(rescompile.load(str(path))), unrolled)
+        plan_classes(rescompile.elaborate(rescompile.load(str(path))), (), unrolled)
     assert calls[5] == calls[50] > 0
