@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from rescompile.backend import rule
-from rescompile.codegen.class_plan import ClassPlan, Layer
-from rescompile.codegen.dialect import PythonDialect
+from rescompile.codegen.class_plan import ClassPlan
 from rescompile.codegen.program import Apply, Beside, Expr, Merged
-from rescompile.codegen.terms import python
-from rescompile.ir.expressions import Term
-from rescompile.ir.network import Op
+from rescompile.codegen.spelling import Spelling, TableDialect
 from rescompile.ir.ops import Kind
 
 from .allowed import ALLOWED
 from .initial import MODULES, drawn
-from .spellings import TABLE, Arguments, Texts, call
+from .spellings import DEFAULTS, TABLE
 from .support import SUPPORT
 
 _IMPORTS = (
@@ -33,7 +30,7 @@ _IMPORTS = (
 )
 
 
-class Torch(PythonDialect):
+class Torch(TableDialect):
     """The dialect of PyTorch."""
 
     title = "PyTorch"
@@ -44,45 +41,17 @@ class Torch(PythonDialect):
     support = SUPPORT
     modules = MODULES
     filters = (("drawn", drawn),)
+    defaults = DEFAULTS
     longest = 60
     identity = "nn.Identity()"
 
-    def is_fresh(self, kind: type[Kind]) -> bool:
-        """Whether the next op may overwrite the result of an op."""
-        return rule(TABLE, kind, "source").fresh
-
-    def applies(self, layer: Layer) -> bool:
-        """Whether an op is applied as a function: it has one, and its arguments are literals."""
-        function = rule(TABLE, layer.kind, "source").function
-        return function is not None and layer.when is None and all(map(_is_literal, layer.attributes.values()))
+    def spelling(self, kind: type[Kind]) -> Spelling:
+        """The row of an op. Raises Unavailable for an op without one."""
+        return rule(TABLE, kind, "source")
 
     def is_tensor(self, value: Expr) -> bool:
         """Whether a value is the call of a function of torch, whose result type is known to a type checker."""
         return isinstance(value, Apply | Beside) or (isinstance(value, Merged) and value.how == "concat")
-
-    def module(self, layer: Layer, in_place: bool) -> str:
-        """The call that builds the module of an op."""
-        spelling = rule(TABLE, layer.kind, "source")
-        return self._call(layer, spelling.module, spelling.arguments, (), in_place)
-
-    def function(self, layer: Layer, value: str, in_place: bool) -> str:
-        """The call that applies an op."""
-        spelling = TABLE[layer.kind]
-        assert spelling.function is not None
-        return self._call(layer, spelling.function, spelling.applied or spelling.arguments, (value,), in_place)
-
-    def _call(
-        self,
-        layer: Layer,
-        name: str | Callable[[Op], str],
-        arguments: Callable[[Layer, Texts], Arguments],
-        values: Sequence[str],
-        in_place: bool,
-    ) -> str:
-        positional, keywords = arguments(layer, {key: python(term) for key, term in layer.attributes.items()})
-        if in_place and TABLE[layer.kind].in_place(layer):
-            keywords = {**keywords, "inplace": "True"}
-        return call(name if isinstance(name, str) else name(layer.sample), *values, *positional, **keywords)
 
     def concat(self, values: str) -> str:
         """The concatenation of the values inside a pair of square brackets."""
@@ -108,8 +77,3 @@ class Torch(PythonDialect):
             yield "In training, each sample drops residual branches independently; all branches are computed."
         if plan.network.checkpoint:
             yield "In training, the activations inside each block are recomputed for backward instead of stored."
-
-
-def _is_literal(term: Term) -> bool:
-    """Whether a value is a literal."""
-    return (term.operands[0] if term.head == "negative" else term).head == "constant"

@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 from rescompile.codegen.class_plan import Layer
+from rescompile.codegen.spelling import Arguments, Spelling, Texts, args
 from rescompile.codegen.terms import literal, python
 from rescompile.ir import ops
 from rescompile.ir.network import Op
 from rescompile.ir.ops import Kind
-
-Arguments = tuple[Sequence[str], Mapping[str, str]]
-Texts = Mapping[str, str]
 
 #: Defaults of torch; arguments at their default are left out.
 DEFAULTS = {
     "stride": "1", "padding": "0", "dilation": "1", "groups": "1", "bias": "True", "eps": "1e-05", "momentum": "0.1",
     "ceil_mode": "False", "count_include_pad": "True", "negative_slope": "0.01", "alpha": "1.0",
 }  # fmt: skip
-
-
-def call(name: str, *positional: str, **keywords: str) -> str:
-    """`name(positional, keyword=...)`, without keywords at their default."""
-    listed = [f"{key}={value}" for key, value in keywords.items() if DEFAULTS.get(key) != value]
-    return f"{name}({', '.join([*positional, *listed])})"
-
-
-def args(*positional: str, **keywords: str) -> Arguments:
-    """Arguments of a call."""
-    return positional, keywords
-
-
-@dataclass(frozen=True)
-class Spelling:
-    """An op as a module and as a function, and the arguments of both, from a layer and the texts of its attributes."""
-
-    module: str | Callable[[Op], str]
-    function: str | Callable[[Op], str] | None = None
-    arguments: Callable[[Layer, Texts], Arguments] = lambda layer, a: args()
-    #: The arguments of the function after its input, where they differ from those of the module.
-    applied: Callable[[Layer, Texts], Arguments] | None = None
-    #: Whether the next op may overwrite the result: nothing else refers to it and no backward needs it.
-    fresh: bool = False
-    #: Whether the op can work in place.
-    in_place: Callable[[Layer], bool] = lambda layer: False
 
 
 # --- arguments --------------------------------------------------------------------------------------------------------
@@ -106,13 +77,12 @@ def _act(layer: Layer, a: Texts) -> Arguments:
     return ACT_ARGUMENTS[name](a) if name in ACT_ARGUMENTS else args()
 
 
-def _acts_in_place(layer: Layer) -> bool:
-    """Whether an activation can overwrite its input: backward must follow from the result, so a slope must keep the sign.
-    For elu it does, but as a difference that cancels small values."""
+def _acts_in_place(layer: Layer) -> Mapping[str, str]:
+    """An activation can overwrite its input if backward follows from the result: a slope must keep the sign. That of elu
+    does follow, but as a difference that cancels small values."""
     name, slope = variant(layer.sample), layer.attributes.get("slope")
-    if name == "leaky_relu":
-        return slope is not None and slope.head == "constant" and slope.value > 0
-    return name in ("relu", "relu6")
+    keeps_sign = slope is not None and slope.head == "constant" and slope.value > 0
+    return {"inplace": "True"} if name in ("relu", "relu6") or (name == "leaky_relu" and keeps_sign) else {}
 
 
 def _upsample(layer: Layer, a: Texts) -> Arguments:

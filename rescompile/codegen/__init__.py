@@ -17,6 +17,7 @@ constructor class plan -> what constructors make
 forward     class plan -> the statements of forward
 lowering    both, for all classes
 dialect     what lowering asks of a framework, and expressions as Python
+spelling    the part of a dialect that is a table of ops
 rendering   the template of a backend, and its filters
 prose       docstrings
 layout      line breaks

@@ -1,0 +1,47 @@
+"""Rendering: what passes into a template, and how its lines are broken."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from rescompile.codegen.allow_list import Refused
+from rescompile.codegen.layout import laid_out
+from rescompile.codegen.rendering import block, ident, quoted
+
+
+def test_templates_are_read_where_source_is_written() -> None:
+    """Other targets need no template engine, and start without it."""
+    code = (
+        "import sys, rescompile; from rescompile import backend\n"
+        "network = rescompile.elaborate(rescompile.load('resnet20_cifar'))\n"
+        "rescompile.build(network, 'onnx'); source = backend.load('source'); assert 'jinja2' not in sys.modules\n"
+        "source.source(network); assert 'jinja2' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "1", "class", "x\ny", "é", "a.b", "x=1"])
+def test_what_is_not_an_identifier_is_refused(name: str) -> None:
+    with pytest.raises(Refused):
+        ident(name)
+
+
+@pytest.mark.parametrize("text", ['"', "\\", "x\ny", "\0"])
+def test_what_could_end_a_string_is_refused(text: str) -> None:
+    with pytest.raises(Refused):
+        quoted(text)
+
+
+def test_a_block_is_indented_from_its_second_line() -> None:
+    assert block("\na\n\nb\n", 4) == "a\n\n    b"
+
+
+def test_a_long_sum_is_split_at_its_operators() -> None:
+    """As `ruff format` does where there are several operators."""
+    call = f"self.{'n' * 30}(x)"
+    assert list(laid_out([f"    x = {call} + {call} + {call}"])) == [
+        "    x = (", f"        {call}", f"        + {call}", f"        + {call}", "    )",
+    ]  # fmt: skip
