@@ -1,7 +1,8 @@
-"""`verify`: whether what is compiled computes what it should."""
+"""`verify`: whether targets and runtimes compute what the spec means."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from rescompile.cli.options import (
     JsonOption,
     SetOption,
     SpecArgument,
+    with_options,
     with_passes,
     words,
 )
@@ -25,36 +27,53 @@ if TYPE_CHECKING:
     from rescompile.runtimes.verify import Verdict
 
 
-@with_passes
-@command
-def verify(
-    spec: SpecArgument,
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of `verify` that no other command has."""
+
     targets: Annotated[
         str | None,
         typer.Option(
-            help="Which targets to compare, separated by commas. Default: onnx,torch,source without --runtime."
+            help="Targets to compare, separated by commas. Default: all that can be evaluated here, none with --runtime."
         ),
-    ] = None,
+    ] = None
     runtime: Annotated[
         str | None,
         typer.Option(
             help="Runtimes to compare, separated by commas, such as ort-cpu,torch-cpu:compile. Not with --dynamic."
         ),
-    ] = None,
+    ] = None
     precision: Annotated[
         str | None, typer.Option(help="Precisions of the runtimes, separated by commas. Default: fp32.")
-    ] = None,
+    ] = None
     weights: Annotated[
         str | None, typer.Option(metavar="FILE", help="Weights to verify with. Default: seeded ones, calibrated.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and input.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Size of the batch.")] = 2,
+    ] = None
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and input.")] = 0
+    batch: Annotated[int, typer.Option(min=1, help="Size of the batch.")] = 2
     dynamic: Annotated[
         str | None,
         typer.Option(
             metavar="AXES", help="Axes of the image to leave free: height,width, or one of them. Not with --runtime."
         ),
-    ] = None,
+    ] = None
+
+    def check(self) -> None:
+        """Raises UsageError for options that do not go together."""
+        if self.precision is not None and self.runtime is None:
+            message = "--precision needs --runtime: targets are compared in fp32"
+            raise UsageError(Diagnostic("E0802", message, help="add a runtime, such as --runtime ort-cpu"))
+        if self.dynamic is not None and self.runtime is not None:
+            message = "--dynamic and --runtime exclude one another: the file for a runtime has one image size"
+            raise UsageError(Diagnostic("E0802", message))
+
+
+@with_passes
+@with_options(Options)
+@command
+def verify(
+    spec: SpecArgument,
+    options: Options,
     set: SetOption = None,
     features: FeaturesOption = None,
     as_json: JsonOption = False,
@@ -62,29 +81,28 @@ def verify(
     *,
     passes: dict[str, Any],
 ) -> None:
-    """Compare targets and runtimes with float64: an error may be three times that of plain torch in the same precision.
+    """Compare what targets and runtimes compute with the interpreter in float64, on the same weights.
 
-    With --dynamic the targets leave these axes free, and are compared at another size than the spec's.
+    An error may be three times that of the interpreter in the same precision. With --dynamic the targets leave these axes free,
+    and are compared at another size than the spec's.
     """
     from rescompile.runtimes.verify import Request, verify
 
-    runtimes = words("runtime", runtime) if runtime is not None else []
-    precisions = words("precision", "fp32" if precision is None else precision)
-    chosen = words("targets", targets) if targets is not None else [] if runtimes else _installed()
+    runtimes = words("runtime", options.runtime) if options.runtime is not None else []
+    precisions = words("precision", "fp32" if options.precision is None else options.precision)
+    targets = words("targets", options.targets) if options.targets is not None else [] if runtimes else _evaluable()
     _, network = elaborated(spec, set, features)
-    loaded = None
-    if weights is not None:
+    weights = None
+    if options.weights is not None:
         from rescompile.weights import checkpoints
 
-        loaded = checkpoints.load(weights, network, say)
-    if precision is not None and not runtimes:
-        raise UsageError(Diagnostic("E0802", "--precision is that of runtimes", help="say which: --runtime ort-cpu"))
-    if dynamic is not None and runtimes:
-        message = "--dynamic and --runtime exclude one another: a runtime is given a file of one size"
-        raise UsageError(Diagnostic("E0802", message))
-    request = Request(network, chosen, seed, batch, loaded, passes, runtimes, precisions, dynamic)
+        weights = checkpoints.load(options.weights, network, say)
+    options.check()
+    request = Request(
+        network, targets, options.seed, options.batch, weights, passes, runtimes, precisions, options.dynamic
+    )
     shape = list(request.shape)
-    if dynamic is not None and not as_json:
+    if options.dynamic is not None and not as_json:
         print(f"input {shape}")
     verdicts: list[Verdict] = []
     for verdict in verify(request):
@@ -93,22 +111,23 @@ def verify(
         verdicts.append(verdict)
     passed = all(verdict.passed for verdict in verdicts)
     if as_json:
-        listed = [
-            {
-                "target": v.target, "runtime": v.runtime, "precision": v.precision, "error": v.error, "bound": v.bound,
-                "passed": v.passed, "first": v.first, "facts": v.facts,
-            }
-            for v in verdicts
-        ]  # fmt: skip
-        print_json({"name": network.name, "input": shape, "passed": passed, "targets": listed})
+        rows = [_row(verdict) for verdict in verdicts]
+        print_json({"name": network.name, "input": shape, "passed": passed, "targets": rows})
     else:
         print("PASSED" if passed else "FAILED")
     if not passed:
         raise typer.Exit(1)
 
 
-def _installed() -> list[str]:
-    """Every target that can be verified here; what others lack is reported. Raises Unavailable where there is none."""
+def _row(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as data."""
+    names = ("target", "runtime", "precision", "error", "bound", "passed", "first", "facts")
+    return {name: getattr(verdict, name) for name in names}
+
+
+def _evaluable() -> list[str]:
+    """Every target whose artifacts can be evaluated here; people are told why the others cannot. Raises Unavailable where
+    there is none."""
     from rescompile import backend
 
     found = {target: backend.missing(target, evaluation=True) for target in backend.targets()}
@@ -116,7 +135,7 @@ def _installed() -> list[str]:
     for target, reason in lacking.items():
         say(f"{target} is not verified: {reason.message}" + (f" ({reason.help})" if reason.help else ""))
     if len(lacking) == len(found):
-        raise Unavailable(Diagnostic("E0901", "no target can be verified here", help="pip install 'rescompile[run]'"))
+        raise Unavailable(Diagnostic("E0901", "no target can be evaluated here", help="pip install 'rescompile[run]'"))
     return [target for target in found if target not in lacking]
 
 
