@@ -13,14 +13,15 @@ OPTIONS = (
         "style",
         str,
         "classes",
-        "Style of source: classes (default), or flat: one class per block.",
+        "Style of source: classes, or flat: one class per block. Default: classes.",
         choices=("classes", "flat"),
     ),
-    Option("dynamic", str, None, "Axes of the image to leave free: height,width, or one of them.", metavar="AXES"),
+    Option("dynamic", str, None, "Leave image axes free: height, width, or height,width.", metavar="AXES"),
 )
 REQUIRES: dict[str, str] = {}
 EVALUATION_REQUIRES = {"torch": "pip install 'rescompile[torch]'"}
-IGNORES_WEIGHTS = FILLS_ZEROS = "the source draws its own weights"
+FILLS_ZEROS = "the source initialises its own weights"
+IGNORES_WEIGHTS = f"{FILLS_ZEROS}; load yours into its module by load_state_dict"
 RECIPE_OPTIONS: tuple[str, ...] = ()
 extract = rewritten = None
 

@@ -142,9 +142,9 @@ Rule = TypeVar("Rule")
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What an artifact says of its origin: the canonical spec, its SHA-256, the passes applied, in order, and the other
-    options that give the same file again, such as `dynamic=height,width`. Of what was read from elsewhere only that is known:
-    `weights=FILE`. Raises ValueError for what no artifact of ours records."""
+    """The recorded origin of an artifact: the canonical spec, its SHA-256, the passes applied, in order, and the other options that
+    build the same file again, such as `dynamic=height,width`. Weights from a file are recorded as `weights=FILE` only. Raises
+    ValueError for values that rescompile does not record."""
 
     text: str
     sha256: str
@@ -152,15 +152,15 @@ class Recorded:
     options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Whoever edited the file may have put anything there."""
+        """The file may have been edited."""
         if not all(isinstance(value, str) for value in (self.text, self.sha256, *self.passes, *self.options)):
-            raise ValueError("what it records is no text")
+            raise ValueError("what it records is not text")
         if not all(value.isprintable() for value in (*self.passes, *self.options)):
             raise ValueError("what it records cannot be printed")
 
 
 def origin(weights: Weights | None) -> str | None:
-    """The option that says where the weights of an artifact came from; None where that is the default."""
+    """The option that reproduces the weights of an artifact; None where that is the default."""
     if weights is None:
         return "no-weights"
     if weights.seed is None:
@@ -170,7 +170,7 @@ def origin(weights: Weights | None) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """What a backend makes. `files` gives the files for a main file of some name; the main file is the last.
+    """The output of a backend. `files` returns the files for a main file of the given name; the main file is the last.
 
     `facts` are short statements about the artifact, for people and for --json; `module` is the live network, in evaluation mode,
     of a target that makes one.
@@ -183,8 +183,8 @@ class Artifact:
     module: Any = None
 
     def write(self, path: str | Path, force: bool = False, progress: Callable[[int], None] | None = None) -> list[Path]:
-        """Write the artifact. A file that rescompile did not write, or that was changed since, is only overwritten with
-        `force`. Raises OutputError; the previous file then stays as it was."""
+        """Write the artifact. A file that rescompile did not write, or that was edited since, is overwritten only with `force`.
+        Raises OutputError; the previous file is then unchanged."""
         from rescompile.files.output import check_folder, write_files
 
         path = Path(path)
@@ -195,7 +195,7 @@ class Artifact:
         """The main file as bytes; refused where the artifact needs several files."""
         files = list(self.files(self.network.name + self.suffix))
         if len(files) != 1:
-            raise OutputError(Diagnostic("E1002", "this artifact is several files", help="use write()"))
+            raise OutputError(Diagnostic("E1002", "this artifact consists of several files", help="use write()"))
         buffer = io.BytesIO()
         for chunk in files[0].chunks():
             buffer.write(chunk)
@@ -293,7 +293,7 @@ def load(target: str) -> Backend:
     message = f"the target '{target}'{whose} cannot be loaded"
     try:
         backend = cast(Backend, _Completed(point.load()))
-    except Exception as error:  # somebody else's code
+    except Exception as error:  # code of a third party
         raise Unavailable(Diagnostic("E0902", f"{message}: {error}")) from None
     _import(backend.REQUIRES, message)
     return backend
@@ -330,8 +330,8 @@ def _import(packages: Mapping[str, str], message: str) -> None:
 
 
 def extract(path: Path) -> Recorded | None:
-    """What a file records of its origin, asked of the backend whose files end so. Raises UsageError if there is none, and
-    Unavailable if one that cannot be loaded might be it."""
+    """The recorded origin of a file, read by the backend with its suffix. Raises UsageError if there is no such backend, and
+    Unavailable if a backend that cannot be loaded might be it."""
     missing: list[Diagnostic] = []
     for target in targets():
         try:
@@ -342,13 +342,13 @@ def extract(path: Path) -> Recorded | None:
         if path.suffix.lower() == backend.SUFFIX and backend.extract is not None:
             return backend.extract(path)
     if missing:
-        message = f"no target that works here reads files that end in '{path.suffix}': {missing[0].message}"
+        message = f"no target that can be loaded here reads files that end in '{path.suffix}': {missing[0].message}"
         raise Unavailable(replace(missing[0], message=message))
     raise UsageError(Diagnostic("E0802", f"no target reads files that end in '{path.suffix}'"))
 
 
 def rule(table: Mapping[type[ops.Kind], Rule], kind: type[ops.Kind], target: str) -> Rule:
-    """How a target writes an op. Raises Unavailable for an op that its table lacks, as one of somebody else's may be."""
+    """The rule of a target for an op. Raises Unavailable for an op that its table lacks, such as one that was added from outside."""
     if kind not in table:
         raise Unavailable(Diagnostic("E0901", f"the target '{target}' has no rule for the op '{kind.word}'"))
     return table[kind]

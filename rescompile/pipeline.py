@@ -24,7 +24,7 @@ WeightSource = Mapping[str, Array] | str | os.PathLike[str] | None
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be compiled, to which target, with which weights; `build` has the meaning of each."""
+    """A network to compile, its target and its weights; `build` documents each field."""
 
     spec: Spec | Network | str | os.PathLike[str]
     target: str
@@ -53,8 +53,8 @@ def build(
     drawn from `seed` by the spec's `init`. `structure_only` leaves the weights out. `options` are those of the passes
     (`fold_batchnorm=True`) and of the target (`opset=18`, `batch=8`); `made_for="ort-cuda"` stands for those of a recipe, where
     others are not given. `calibrate` is what an int8 file is calibrated with: a folder of images or .npy files, an array of inputs, or
-    how many to draw from `seed`. `say` is told what is done to a checkpoint, such as
-    to take the `module.` of DataParallel off its names.
+    how many to draw from `seed`. `say` is called with what is done to a checkpoint, such as
+    removing the `module.` of DataParallel from its names.
 
     Raises SpecError, CheckFailed where weights do not fit, UsageError for wrong options or calibration data, Unavailable
     for the target or the quantiser.
@@ -63,7 +63,7 @@ def build(
 
 
 def execute(request: Request) -> door.Artifact:
-    """The artifact that was asked for. Raises as `build` does."""
+    """Compile as requested. Raises as `build` does."""
     backend = door.load(request.target)
     _check_weights(request, backend)
     options = _with_recipe(request, backend)
@@ -72,7 +72,7 @@ def execute(request: Request) -> door.Artifact:
     for_backend = door.checked(backend, request.target, for_backend)
     int8 = backend.rewritten is not None and for_backend.get("precision") == "int8"
     if request.calibrate is not None and not int8:
-        message = "calibration data are for an ONNX file in int8"
+        message = "only a file in int8 is calibrated"
         raise UsageError(Diagnostic("E0802", message, help="add --precision int8"))
     scheme = _scheme(request, for_passes) if int8 else ""
     _check_zeros(request, backend, for_passes)
@@ -93,10 +93,10 @@ def _check_weights(request: Request, backend: door.Backend) -> None:
     if request.weights is None:
         return
     if request.structure_only:
-        raise UsageError(Diagnostic("E0802", "weights are given, and 'structure_only' leaves weights out"))
+        raise UsageError(Diagnostic("E0802", "'weights' and 'structure_only' exclude one another"))
     if backend.IGNORES_WEIGHTS:
-        help = "leave them out here; the module of the source takes them by load_state_dict"
-        raise UsageError(Diagnostic("E0802", f"weights are given, and {backend.IGNORES_WEIGHTS}", help=help))
+        message = f"the target '{request.target}' does not take weights: {backend.IGNORES_WEIGHTS}"
+        raise UsageError(Diagnostic("E0802", message))
 
 
 def _with_recipe(request: Request, backend: door.Backend) -> Mapping[str, Any]:
@@ -105,7 +105,7 @@ def _with_recipe(request: Request, backend: door.Backend) -> Mapping[str, Any]:
     if made_for is None:
         return request.options
     if not backend.RECIPE_OPTIONS:
-        message = f"recipes are for ONNX files, and the target is '{request.target}'"
+        message = f"the target '{request.target}' has no recipes: --for does not apply to it"
         raise UsageError(Diagnostic("E0802", message))
     allowed = {*backend.RECIPE_OPTIONS, *(step.keyword for step in PASSES)}
     recipe = recipes.options(made_for, request.options.get("precision"))
@@ -115,9 +115,9 @@ def _with_recipe(request: Request, backend: door.Backend) -> Mapping[str, Any]:
 def _scheme(request: Request, for_passes: Mapping[str, Any]) -> str:
     """The scheme of an int8 file. Raises UsageError for what such a file cannot be."""
     if request.structure_only:
-        raise UsageError(Diagnostic("E0802", "an int8 file has weights: their scales are in it"))
+        raise UsageError(Diagnostic("E0802", "an int8 file needs weights: it contains their scales"))
     if for_passes.get("fold_batchnorm") is False:  # a norm between two convolutions would be computed in floats
-        message = "norms are folded in an int8 file"
+        message = "an int8 file always has its norms folded"
         raise UsageError(Diagnostic("E0802", message, help="leave --no-fold-batchnorm out"))
     return recipes.scheme(request.options.get("made_for"))
 
@@ -127,7 +127,7 @@ def _check_zeros(request: Request, backend: door.Backend, for_passes: Mapping[st
     reason = backend.FILLS_ZEROS or ("there are none without weights" if request.structure_only else "")
     for step in PASSES:
         if reason and step.made_of_weights and for_passes.get(step.keyword):
-            message = f"--{step.name} puts zeros among the weights, and {reason}"
+            message = f"--{step.name} puts zeros among the weights, but {reason}"
             raise UsageError(Diagnostic("E0802", message, help=f"leave --{step.name} out"))
 
 
@@ -140,7 +140,7 @@ def _weights(request: Request, network: Network) -> Weights:
 
         return checkpoints.load(weights, network, request.say)
     if not isinstance(weights, Mapping):
-        message = f"weights are a file or a mapping from names to arrays, and this is a {type(weights).__name__}"
+        message = f"weights must be a file or a mapping from names to arrays, not a {type(weights).__name__}"
         help = "give its state_dict()" if hasattr(weights, "state_dict") else None
         raise UsageError(Diagnostic("E0802", message, help=help))
     return from_arrays(weights, network)

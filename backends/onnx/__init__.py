@@ -32,11 +32,11 @@ OPTIONS = (
         "made_for",
         str,
         None,
-        "The options that fit a runtime, where others are not given: ort-cpu, openvino, ort-cuda or ort-tensorrt.",
+        "Use the options that fit a runtime, unless given: ort-cpu, openvino, ort-cuda, ort-tensorrt.",
         metavar="RUNTIME",
         flag="--for",
     ),
-    Option("dynamic", str, None, "Axes of the image to leave free: height,width, or one of them.", metavar="AXES"),
+    Option("dynamic", str, None, "Leave image axes free: height, width, or height,width.", metavar="AXES"),
 )
 REQUIRES: dict[str, str] = {}
 EVALUATION_REQUIRES = {"onnxruntime": "pip install 'rescompile[run]'"}

@@ -11,12 +11,12 @@ from rescompile.backend import Option, lazily
 SUFFIX = ".pt2"
 OPTIONS = (
     Option("batch", int, None, "Fix the batch to this size. Default: free.", 1, 1 << 16),
-    Option("dynamic", str, None, "Axes of the image to leave free: height,width, or one of them.", metavar="AXES"),
+    Option("dynamic", str, None, "Leave image axes free: height, width, or height,width.", metavar="AXES"),
 )
 REQUIRES = {"torch": "pip install 'rescompile[torch]'"}
 EVALUATION_REQUIRES: dict[str, str] = {}
 IGNORES_WEIGHTS = ""
-FILLS_ZEROS = "a module that is trained fills them"
+FILLS_ZEROS = "training changes them"
 RECIPE_OPTIONS: tuple[str, ...] = ()
 rewritten = None
 

@@ -43,7 +43,7 @@ class Options:
             "-o",
             "--output",
             metavar="PATH",
-            help="Where to write: a file, a folder, or - for standard output. Default: the network's name in this folder.",
+            help="Output: a file, a folder, or - for standard output. Default: the network's name.",
         ),
     ] = None
     weights: Annotated[
@@ -51,20 +51,20 @@ class Options:
         typer.Option(
             "--weights",
             metavar="FILE",
-            help="Weights to use: safetensors, or a .pth, .pt or .bin of torch. Default: new ones by the spec's init.",
+            help="Weights: safetensors, or .pth, .pt or .bin of torch. Default: random, by the spec's init.",
         ),
     ] = None
-    seed: Annotated[int, typer.Option(help="Seed of new weights.")] = 0
-    no_weights: Annotated[bool, typer.Option("--no-weights", help="Leave the weights out: structure only.")] = False
+    seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0
+    no_weights: Annotated[bool, typer.Option("--no-weights", help="Write the graph only, without weights.")] = False
     compare: Annotated[
         bool,
-        typer.Option("--check", help="Write nothing; exit 1, and show how, if the file is not what would be written."),
+        typer.Option("--check", help="Write nothing; exit 1 and print a diff if the file differs."),
     ] = False
     calibrate: Annotated[
         str | None,
         typer.Option(
             metavar="FOLDER|N",
-            help="What int8 is calibrated with: a folder of images or of .npy files, or N inputs drawn from the seed. Default: 32.",
+            help="Calibration data of int8: a folder of images or .npy files, or N random inputs. Default: 32.",
         ),
     ] = None
 
@@ -73,9 +73,9 @@ class Options:
         if self.no_weights and self.weights:
             raise UsageError(Diagnostic("E0802", "--weights and --no-weights exclude one another"))
         if self.compare and self.output == "-":
-            raise UsageError(Diagnostic("E0802", "--check compares with a file, and -o - is none"))
+            raise UsageError(Diagnostic("E0802", "--check compares with a file, but -o - is standard output"))
         if self.output == "":
-            raise UsageError(Diagnostic("E0802", "-o names no file"))
+            raise UsageError(Diagnostic("E0802", "-o needs the name of a file"))
 
 
 @with_passes
@@ -86,15 +86,13 @@ def build(
     specs: SpecsArgument,
     target: Annotated[
         str,
-        typer.Option(
-            "--target", "-t", help="What to make: onnx, source, torch, or the target of an installed backend."
-        ),
+        typer.Option("--target", "-t", help="Target: onnx, source, torch, or that of an installed backend."),
     ],
     options: Options,
     target_options: dict[str, Any],
     option: Annotated[
         list[str] | None,
-        typer.Option("--option", metavar="NAME=VALUE", help="An option of another target. Repeatable."),
+        typer.Option("--option", metavar="NAME=VALUE", help="An option of an installed backend. Repeatable."),
     ] = None,
     set: SetOption = None,
     features: FeaturesOption = None,
@@ -129,10 +127,10 @@ def _check_several(files: Sequence[str], options: Options) -> None:
     """Raises UsageError for options that fit one spec only."""
     output = options.output
     if output is not None and not (Path(output).is_dir() or output.endswith("/")):
-        message = f"{len(files)} specs go into a folder, and -o {output} is no folder that exists"
+        message = f"{len(files)} specs need a folder, but -o {output} is not an existing folder"
         raise UsageError(Diagnostic("E0802", message))
     if options.weights:
-        message = f"--weights are those of one network, and there are {len(files)} specs"
+        message = f"--weights takes one spec, but {len(files)} were given"
         raise UsageError(Diagnostic("E0802", message))
 
 
@@ -155,7 +153,7 @@ def _build_all(builder: _Builder, files: Sequence[str], format: Format) -> None:
     elif problems or format is not Format.text:
         report(problems, format.value)
     if format is Format.text and not builder.as_json:
-        say(f"{len(files)} specs, {sum(not entry['ok'] for entry in entries)} not built")
+        say(f"{len(files)} specs, {sum(not entry['ok'] for entry in entries)} failed")
     if worst:
         raise typer.Exit(worst)
 
@@ -192,7 +190,7 @@ class _Builder:
         loaded, network = elaborated(spec, self.set, self.features)
         path = self.path(network)
         if path in self.written:
-            raise UsageError(Diagnostic("E0802", f"{spec} and {self.written[path]} both make {path}"))
+            raise UsageError(Diagnostic("E0802", f"{spec} and {self.written[path]} would both be written to {path}"))
         self.written[path] = spec
         if not self.set:
             _expect(loaded, network)

@@ -48,22 +48,22 @@ def _recipe_and_int8(artifact: Artifact, new_weights: bool) -> Iterator[str]:
     """The options of a recipe, and the error of int8."""
     facts = artifact.facts
     if "for" in facts:
-        from rescompile.runtimes.recipes import told
+        from rescompile.runtimes.recipes import describe as describe_recipe
 
         size = facts["input"][0]
         chosen = {"precision": facts["precision"], "batch": size if isinstance(size, int) else None}
-        yield told(facts["for"], chosen, artifact.network.passes)
+        yield describe_recipe(facts["for"], chosen, artifact.network.passes)
     if "int8" not in facts:
         return
     cost, calibrated = facts["int8"], facts["calibration"]
     yield f"int8, calibrated with {calibrated['inputs']} inputs: {calibrated['data']}"
     if not cost["inputs"]:
-        yield "nothing was kept apart to check it with: give at least 5 inputs"
+        yield "no inputs were left to validate it: give at least 5"
         return
-    same = "" if cost["agreed"] is None else f", and the same first class for {cost['agreed']} of them"
-    yield f"off by {cost['error']:.2g} from float32 on {cost['inputs']} other inputs{same}"
+    same = "" if cost["agreed"] is None else f", the same top-1 class for {cost['agreed']} of them"
+    yield f"relative error {cost['error']:.2g} against float32 on {cost['inputs']} other inputs{same}"
     if new_weights:
-        yield "with new weights this says nothing about the accuracy on a task"
+        yield "the weights are random: this error does not predict the accuracy on a task"
 
 
 def compare(artifact: Artifact, path: Path) -> None:
@@ -78,7 +78,7 @@ def compare(artifact: Artifact, path: Path) -> None:
             if there.suffix == ".py":
                 _show_difference(actual, expected, there)
             raise CheckFailed(
-                Diagnostic("E0705", f"{there} is not what its spec gives", help="build it again without --check")
+                Diagnostic("E0705", f"{there} differs from what its spec builds", help="build it again without --check")
             )
 
 
@@ -86,4 +86,4 @@ def _show_difference(actual: bytes, expected: bytes, path: Path) -> None:
     import difflib
 
     old, new = (text.decode("utf-8", "replace").splitlines(keepends=True) for text in (actual, expected))
-    sys.stdout.writelines(difflib.unified_diff(old, new, str(path), "what the spec gives"))
+    sys.stdout.writelines(difflib.unified_diff(old, new, str(path), "expected"))

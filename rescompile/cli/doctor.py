@@ -1,4 +1,4 @@
-"""`doctor`: what this machine has, and which runtimes work on it."""
+"""`doctor`: the hardware of this machine, and the targets and runtimes that work on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rescompile.cli.reporting import print_json
 
 @command
 def doctor(as_json: JsonOption = False, format: FormatOption = Format.text) -> None:
-    """Try every runtime with a tiny network, and say what works and what the others would need."""
+    """Run a tiny network in every runtime; report what works and what is missing."""
     from rescompile.runtimes import RUNTIMES, device
 
     machine = device.describe()
@@ -23,7 +23,7 @@ def doctor(as_json: JsonOption = False, format: FormatOption = Format.text) -> N
             print(f"{'target':<13} {target['name']:<12}  {_state(target)}")
     listed = []
     for runtime in RUNTIMES.values():
-        listed.append(_tried(runtime))
+        listed.append(_try(runtime))
         if not as_json:
             print(f"{'runtime':<13} {runtime.name:<12}  {_state(listed[-1])}")
             for trial in listed[-1]["precisions"]:
@@ -33,8 +33,8 @@ def doctor(as_json: JsonOption = False, format: FormatOption = Format.text) -> N
         print_json({"machine": machine, "targets": targets, "runtimes": listed})
 
 
-def _tried(runtime: Any) -> dict[str, Any]:
-    """What is known of a runtime after trying it."""
+def _try(runtime: Any) -> dict[str, Any]:
+    """The result of trying a runtime."""
     from rescompile.runtimes.trial import trials
 
     reason = runtime.missing()

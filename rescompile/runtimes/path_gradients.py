@@ -3,10 +3,10 @@
 The forward pass is that of the whole network. In the backward pass one path is taken: at each merge the gradient goes into
 one branch only, so in a residual network through the branch of some blocks and through the shortcut of all others. What
 arrives at the input is the gradient along this path. It is linear, so the gradients along all paths add up to the gradient
-(with gates held constant: `paths` says what is no path).
+(with gates held constant: `paths` defines what is not a path).
 
-Paths of a length are drawn with equal probability, each by its number: there are so many ways in the first half of a network
-for every length, and so many in the second, and the number says which one is meant.
+Paths of one length are drawn with equal probability. Each has a number: the counts of paths through the halves of a network, by
+length, turn a number into a path.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ EFFECTIVE = 0.95
 @dataclass(frozen=True, slots=True)
 class Magnitude:
     """The gradient along paths of one length: its L2 norm at the input, mean over samples and examples, and the standard
-    error of that mean; None where one sample tells nothing of it."""
+    error of that mean; None for a single sample."""
 
     mean: float
     error: float | None
@@ -46,8 +46,8 @@ class Magnitude:
 
 @dataclass(frozen=True)
 class PathGradients:
-    """`magnitudes[k]` is for paths of length k, None where there are none; `found` says how many there are, and `samples`
-    how many of each length were measured."""
+    """`magnitudes[k]` is for paths of length k, None where there are none; `found` has their counts, and `samples`
+    is the number of paths of each length that were measured."""
 
     found: Paths
     samples: int
@@ -166,24 +166,24 @@ def _examples(network: Network, data: Array | None, labels: Array | None, seed: 
     classes, *positions = network.root.output
     if data is None:
         if labels is not None:
-            raise UsageError(Diagnostic("E0802", "labels belong to data, and there is none"))
+            raise UsageError(Diagnostic("E0802", "labels need data"))
         x = generator.standard_normal((BATCH * BATCHES, *network.input), np.float32)
     else:
         if data.ndim == 0 or data.shape[1:] != network.input or not len(data) or data.dtype.kind not in "fiu":
             wanted = f"numbers of shape [examples, {', '.join(map(str, network.input))}]"
-            raise UsageError(Diagnostic("E0802", f"the data is {wanted}, and this is {data.dtype} {list(data.shape)}"))
+            raise UsageError(Diagnostic("E0802", f"the data must be {wanted}, not {data.dtype} {list(data.shape)}"))
         if not np.isfinite(data).all():
-            raise UsageError(Diagnostic("E0802", "the data holds a value that is not finite"))
+            raise UsageError(Diagnostic("E0802", "the data contains a value that is not finite"))
         x = data
     if labels is None:
         y = generator.integers(0, classes, (len(x), *positions))
     else:
-        wanted = f"whole numbers from 0 to {classes - 1} of shape {[len(x), *positions]}"
+        wanted = f"integers from 0 to {classes - 1} of shape {[len(x), *positions]}"
         if labels.shape != (len(x), *positions) or labels.dtype.kind not in "iu":
-            message = f"the labels are {wanted}, and these are {labels.dtype} {list(labels.shape)}"
+            message = f"the labels must be {wanted}, not {labels.dtype} {list(labels.shape)}"
             raise UsageError(Diagnostic("E0802", message))
         if labels.min() < 0 or labels.max() >= classes:
-            message = f"the labels are {wanted}, and these go from {labels.min()} to {labels.max()}"
+            message = f"the labels must be {wanted}, not from {labels.min()} to {labels.max()}"
             raise UsageError(Diagnostic("E0802", message))
         y = labels.astype(np.int64)
     order = generator.permutation(len(x))

@@ -1,7 +1,7 @@
-"""What `--for` means: the options that make an ONNX file fit the runtime it is for, one row each.
+"""The meaning of `--for`: the options that fit an ONNX file to a runtime, one row each.
 
-A row holds what was measured to pay, or what the vendor's documentation asks for, and says which. Every option that is given
-beside it takes its place.
+A row contains options that paid in measurements, or that the vendor's documentation asks for, and states which. Options that
+are given replace those of the recipe.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from rescompile.passes import PASSES
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The options of passes and of the target onnx for a runtime, why, and the scheme of `rescompile.quantization` that its
-    int8 files have; None where it runs none. `int8` are the options that only those have."""
+    """The options of passes and targets for a runtime, the reason, and the scheme of `rescompile.quantize` of its int8 files; None
+    where it does not run int8. `int8` are options of int8 files only."""
 
     why: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -25,17 +25,17 @@ class Recipe:
     int8: Mapping[str, Any] = field(default_factory=dict)
 
 
-_MEASURED = "measured on a processor: the file loads faster, and runs no slower"
+_MEASURED = "measured on CPUs: the file loads faster and runs no slower"
 _VENDOR = "by the vendor's documentation, not measured"
 
 RECIPES: Mapping[str, Recipe] = {
     # ONNX Runtime folds norms itself whenever it loads a file, OpenVINO too; docs/runtimes.md has the times. A fixed batch
-    # gave neither anything, and float16 has no kernels there. ONNX Runtime's int8 kernels lose much time between narrow groups.
+    # changed nothing for either, and float16 has no kernels there. ONNX Runtime's int8 kernels lose much time between narrow groups.
     "ort-cpu": Recipe(_MEASURED, {"fold_batchnorm": True}, int8={"join_groups": 32}),
     "openvino": Recipe(_MEASURED, {"fold_batchnorm": True}),
     # Tensor cores take float16, and a CUDA graph replays one shape ("CUDA Execution Provider" in ONNX Runtime's documentation).
     "ort-cuda": Recipe(_VENDOR, {"fold_batchnorm": True, "precision": "fp16", "batch": 1}, None),
-    # TensorRT 11 has no flag for float16 any more: it is that of the file. A free batch would need a profile of shapes.
+    # TensorRT 11 has no flag for float16: the file decides. A free batch would need a profile of shapes.
     "ort-tensorrt": Recipe(_VENDOR, {"fold_batchnorm": True, "precision": "fp16", "batch": 1}, "s8s8"),
 }
 
@@ -55,7 +55,8 @@ def options(runtime: str, precision: str | None) -> Mapping[str, Any]:
 
 
 def turned_off(runtime: str, precision: str, passes: Iterable[str]) -> Iterator[str]:
-    """What turns off the passes that a recipe has and a file does not, as it is typed. A runtime without one has none."""
+    """The options that turn off the passes of a recipe which a file does not have, as they are typed. A runtime without a recipe
+    has none."""
     had = {record.partition("=")[0] for record in passes}
     given = options(runtime, precision) if runtime in RECIPES else {}
     for step in PASSES:
@@ -64,17 +65,17 @@ def turned_off(runtime: str, precision: str, passes: Iterable[str]) -> Iterator[
 
 
 def scheme(runtime: str | None) -> str:
-    """The scheme of int8 files for a runtime; without one, that of processors. Raises UsageError where it runs none."""
+    """The scheme of int8 files for a runtime; without one, that of CPUs. Raises UsageError where it does not run int8."""
     found = "u8s8" if runtime is None else find(runtime).scheme
     if found is None:
         having = [name for name, recipe in RECIPES.items() if recipe.scheme is not None]
         message = f"{runtime} has no kernels for int8"
-        raise UsageError(Diagnostic("E0802", message, help=f"{one_of(having)} have"))
+        raise UsageError(Diagnostic("E0802", message, help=f"use {one_of(having)}"))
     return found
 
 
-def told(runtime: str, options: Mapping[str, Any], passes: tuple[str, ...]) -> str:
-    """One line that says what a recipe came to, as options to type."""
+def describe(runtime: str, options: Mapping[str, Any], passes: tuple[str, ...]) -> str:
+    """The options of a recipe as they are typed, and the reason for them, in one line."""
     recipe = find(runtime)
     words = [f"--{each}" for each in passes]
     words += [f"--{name} {options[name]}" for name in ("precision", "batch") if options.get(name) is not None]

@@ -2,8 +2,8 @@
 back into one of its branches only (Veit et al. 2016, section 4.3).
 
 Imports torch, so `path_gradients` loads it when gradients are asked for. The tree is evaluated
-node by node, since the text of a module has no place where a merge could be told what to do; what an op computes is still
-what the text of it says, as the module of a network of this one op.
+node by node, since a module has no place to control a merge; each op is still computed by its generated module,
+as a network of this one op.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Path = Mapping[str, int]
 class Unravelled:
     """A network in evaluation mode, and the gradient of its loss with respect to its input along any of its paths.
 
-    `ways` says for each merge, by its full name, which of its branches are paths. Nothing goes back through the others, such
+    `ways` lists for each merge, by its full name, which of its branches are paths. Nothing goes back through the others, such
     as gates, in any case: they count as constants.
     """
 

@@ -103,7 +103,7 @@ def test_a_state_dict_is_taken_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weights": [1]}, "and this is a list"),
+        ({"weights": [1]}, "not a list"),
         ({"weights": SimpleNamespace(state_dict=None)}, "give its state_dict()"),
         ({"weights": {"conv0.weight": [[1.0], [2.0, 3.0]]}}, "the weight 'conv0.weight' is not an array"),
         ({"seed": "4"}, "this is '4'"),
@@ -129,7 +129,7 @@ def test_none_is_the_default() -> None:
 def test_source_takes_no_weights() -> None:
     """It draws its own, so those that are given would be lost without a word."""
     network = facts.network("wrn_22_2_B313")
-    with pytest.raises(UsageError, match="the source draws its own weights"):
+    with pytest.raises(UsageError, match="the source initialises its own weights"):
         rescompile.build(network, "source", dict(draw(network)))
 
 

@@ -167,9 +167,9 @@ def test_with_forms() -> None:
     [
         (["onnx", "--join-groups", "-1"], "groups have at least 1 channel"),
         (["onnx", "--join-groups", "32", "--no-weights"], "there are none without weights"),
-        (["onnx", "--for", "ort-cpu", "--precision", "int8", "--no-weights"], "an int8 file has weights"),
-        (["source", "--join-groups", "32"], "the source draws its own weights"),
-        (["torch", "--join-groups", "32"], "a module that is trained fills them"),
+        (["onnx", "--for", "ort-cpu", "--precision", "int8", "--no-weights"], "an int8 file needs weights"),
+        (["source", "--join-groups", "32"], "the source initialises its own weights"),
+        (["torch", "--join-groups", "32"], "training changes them"),
     ],
 )
 def test_refusals(words: list[str], message: str, path: Path, tmp_path: Path) -> None:

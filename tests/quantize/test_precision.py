@@ -413,17 +413,17 @@ def test_calibration_data_are_checked(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--target", "onnx", "--calibrate", "3"], "calibration data are for an ONNX file in int8"),
-        (["--target", "onnx", "--precision", "fp16", "--calibrate", "3"], "calibration data are for an ONNX file in int8"),
-        (["--target", "source", "--calibrate", "3"], "calibration data are for an ONNX file in int8"),
+        (["--target", "onnx", "--calibrate", "3"], "only a file in int8 is calibrated"),
+        (["--target", "onnx", "--precision", "fp16", "--calibrate", "3"], "only a file in int8 is calibrated"),
+        (["--target", "source", "--calibrate", "3"], "only a file in int8 is calibrated"),
         (["--target", "torch", "--precision", "int8"], "the target 'torch' has no option 'precision'"),
-        (["--target", "onnx", "--precision", "int8", "--no-weights"], "an int8 file has weights"),
-        (["--target", "onnx", "--precision", "int8", "--no-fold-batchnorm"], "norms are folded in an int8 file"),
+        (["--target", "onnx", "--precision", "int8", "--no-weights"], "an int8 file needs weights"),
+        (["--target", "onnx", "--precision", "int8", "--no-fold-batchnorm"], "an int8 file always has its norms folded"),
         (["--target", "onnx", "--precision", "int9"], "did you mean 'int8'?"),
         (["--target", "onnx", "--for", "ort-cuda", "--precision", "int8"], "ort-cuda has no kernels for int8"),
         (["--target", "onnx", "--for", "tensorrt"], "did you mean 'ort-tensorrt'?"),
         (["--target", "onnx", "--for", "gpu"], "there are ort-cpu, openvino, ort-cuda or ort-tensorrt"),
-        (["--target", "source", "--for", "ort-cpu"], "recipes are for ONNX files, and the target is 'source'"),
+        (["--target", "source", "--for", "ort-cpu"], "the target 'source' has no recipes"),
     ],
 )  # fmt: skip
 def test_combinations_that_make_no_sense(

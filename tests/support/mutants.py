@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rescompile import backend, elaboration
+from rescompile import elaboration
 from rescompile.diagnostics.errors import Source
 from rescompile.elaboration import stochastic_depth
 from rescompile.elaboration.blocks import BlockBuilder
@@ -52,7 +52,7 @@ from rescompile.lang.spec.values import Each, FirstRest
 from rescompile.passes import fold_batchnorm as folding
 
 Array = NDArray[Any]
-onnx: Any = backend.load("onnx")
+onnx: Any = import_module("rescompile.backends.onnx.artifact")
 onnx_graph: Any = import_module("rescompile.backends.onnx.graph")
 onnx_ops: Any = import_module("rescompile.backends.onnx.ops")
 Patch = pytest.MonkeyPatch
@@ -288,8 +288,8 @@ def bilinear_with_aligned_corners(patch: Patch) -> None:
 def weights_of_two_convs_swapped(patch: Patch) -> None:
     right = onnx.graph_of
 
-    def wrong(network: Any) -> Any:
-        graph = right(network)
+    def wrong(network: Any, sizes: Any = None) -> Any:
+        graph = right(network, sizes)
         shapes = {tensor.name: tensor.shape for tensor in graph.tensors}
         first: dict[Any, Any] = {}
         for call in graph.calls:
