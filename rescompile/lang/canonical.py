@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 from typing import Any
 
 from rescompile.lang.reachable_blocks import reachable_blocks
@@ -20,20 +21,9 @@ from rescompile.lang.yaml_reader import plain, reads_as_text
 LEFT_OUT = ("reference", "family", "description", "notes", "unverified", "expect", "extends", "set")
 #: Keys that come first in a step; all others follow in alphabetical order.
 FIRST = (
-    "block",
-    "name",
-    "depth",
-    "members",
-    "if",
-    "when",
-    "then",
-    "else",
-    "branch",
-    "gate",
-    "shortcut",
-    "merge",
-    "copies",
-)
+    "block", "name", "depth", "members", "if", "when", "then", "else", "branch", "gate", "shortcut", "merge", "copies",
+)  # fmt: skip
+_RANK = {key: rank for rank, key in enumerate(FIRST)}
 
 
 def canonical(spec: Spec, used: Collection[str]) -> tuple[str, str]:
@@ -63,8 +53,7 @@ def _step(step: Any) -> Any:
         return [_step(item) for item in step]
     if not isinstance(step, dict):
         return step
-    rank = {key: at for at, key in enumerate(FIRST)}
-    return {key: _step(step[key]) for key in sorted(step, key=lambda key: (rank.get(key, len(FIRST)), key))}
+    return {key: _step(step[key]) for key in sorted(step, key=lambda key: (_RANK.get(key, len(FIRST)), key))}
 
 
 def dump(value: dict[str, Any]) -> str:
@@ -122,6 +111,7 @@ def _flow(value: Any) -> str:
 _PLAIN = re.compile(r"[A-Za-z0-9_(][A-Za-z0-9_ .+*/%()<>=!-]*")
 
 
+@lru_cache(maxsize=1024)  # few texts, many times
 def _text(text: str) -> str:
     """Text without quotes if it is read as the same text, otherwise in double quotes with escapes."""
     if _PLAIN.fullmatch(text) and reads_as_text(text) and text == text.strip():
