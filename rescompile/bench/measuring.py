@@ -104,7 +104,7 @@ def _warm_up(contender: Runs, until: WarmUp, clock: Clock) -> tuple[list[float],
     """The times of runs until they are stable, and whether they became stable."""
     times: list[float] = []
     while not until.over(times):
-        times.append(_timed(contender, clock))
+        times.append(timed(contender, clock))
     return times, until.stable(times)
 
 
@@ -117,10 +117,11 @@ def _runs(warm_up: Sequence[float], plan: Plan) -> int:
 
 def _slot(contender: Runs, runs: int, clock: Clock) -> list[float]:
     contender.run()
-    return [_timed(contender, clock) for _ in range(runs)]
+    return [timed(contender, clock) for _ in range(runs)]
 
 
-def _timed(contender: Runs, clock: Clock) -> float:
+def timed(contender: Runs, clock: Clock) -> float:
+    """The seconds of one run."""
     start = clock()
     contender.run()
     return clock() - start

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rescompile.bench import profiling, statistics
 from rescompile.bench.comparing import Comparison
-from rescompile.bench.results import BenchRow, Candidate, Missing, Result, Tuning, groups, rows_of
+from rescompile.bench.results import BenchRow, Candidate, Result, Tuning, groups, rows_of
 from rescompile.bench.statistics import WORST_CONTROL, Interval
 from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest
 from rescompile.diagnostics.text_table import markdown_table
@@ -28,7 +28,7 @@ def markdown(result: Result, baseline: str | None = None) -> str:
     parts += [_tuning(result, tuning) for tuning in result.tunings]
     parts += _throughput(result)
     if result.missing:
-        parts.append("\n".join(["Not measured:", "", *(f"- {_left_out(each)}" for each in result.missing)]))
+        parts.append("\n".join(["Not measured:", "", *(f"- {each}" for each in result.missing)]))
     if result.interrupted:
         parts.append("Interrupted: the rows above are complete.")
     return "\n\n".join(parts) + "\n"
@@ -197,10 +197,6 @@ def _control(control: Interval) -> str:
     if statistics.decides(control):
         return f"{text}."
     return f"{text}, which is not within {WORST_CONTROL:.0%}: this group is inconclusive."
-
-
-def _left_out(each: Missing) -> str:
-    return f"{each.runtime} in {each.precision}: {each.why}"
 
 
 def changes(comparison: Comparison, limit: float) -> str:

@@ -110,6 +110,9 @@ class Missing:
     precision: str
     why: str
 
+    def __str__(self) -> str:
+        return f"{self.runtime} in {self.precision}: {self.why}"
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from rescompile.bench import statistics
 from rescompile.bench.contenders import Configuration, Contender, Request, with_fewer_threads
-from rescompile.bench.measuring import Clock, Runs, Timing, measure
+from rescompile.bench.measuring import Timing, measure, timed
 from rescompile.bench.results import BenchRow, Candidate
 from rescompile.bench.statistics import Interval, WarmUp
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic, RescompileError, Unavailable
@@ -29,6 +29,8 @@ FINALISTS = 3
 #: The error in a lower precision is mostly that of its numbers, whatever computes them: once the smallest is this many times the
 #: allowed one, the precision is not tried again. torch and OpenVINO in bfloat16 differed by at most 2.1 in 16 networks.
 FAR = 3.0
+#: Runs of a candidate before the rounds; the shortest counts.
+FIRST_RUNS = 5
 #: Drop candidates this many times slower than the fastest first run: far beyond any noise.
 HOPELESS = 3.0
 #: A halving needs no stable clock speed, since its rounds are interleaved.
@@ -38,17 +40,6 @@ WARM_UP = WarmUp(window=2, tolerance=0.05, runs=20, seconds=2.0)
 def base(runtimes: Sequence[str]) -> str | None:
     """The runtime whose eager fp32 run is the baseline of speed-ups."""
     return next((name for name in BASES if name in runtimes), None)
-
-
-def first_time(contender: Runs, clock: Clock) -> float:
-    """The shortest of a few runs, in seconds."""
-
-    def run() -> float:
-        start = clock()
-        contender.run()
-        return clock() - start
-
-    return min(run() for _ in range(5))
 
 
 def hopeless(first_times: Mapping[Configuration, float], spared: Configuration | None) -> list[Configuration]:
@@ -121,7 +112,7 @@ class Race:
             if not contender.error <= self._accuracy:  # of the baseline too: it could not be the best
                 self._drop(each, f"error above {self._accuracy:g}")
                 continue
-            self._first_times[each] = first_time(contender.prepared, self._clock)
+            self._first_times[each] = min(timed(contender.prepared, self._clock) for _ in range(FIRST_RUNS))
             for slow in hopeless(self._first_times, self._spared):
                 times = self._first_times[slow] / min(self._first_times.values())
                 self._drop(slow, f"hopeless: {times:.1f} times the shortest first run", self._first_times[slow])
@@ -132,10 +123,10 @@ class Race:
             if len([each for each in self.contenders if each != self._spared]) <= FINALISTS:
                 break
             titles = {f"{each.text}, {each.precision}": each for each in self.contenders}
-            timed = {title: self.contenders[each].prepared for title, each in titles.items()}
+            raced = {title: self.contenders[each].prepared for title, each in titles.items()}
             timing, plan = Timing(), replace(self._plan, rounds=rounds, warm_up=WARM_UP)
-            for done in measure(timed, plan, timing, self._clock):
-                yield f"{len(timed)} configurations, round {done} of {rounds}"
+            for done in measure(raced, plan, timing, self._clock):
+                yield f"{len(raced)} configurations, round {done} of {rounds}"
             spared = next((title for title, each in titles.items() if each == self._spared), None)
             kept, medians = halved(timing, titles, spared)
             for title in (title for title in sorted(titles, key=medians.__getitem__) if title not in kept):

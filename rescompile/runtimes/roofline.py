@@ -89,10 +89,6 @@ class Limit:
     layers: Mapping[str, float]
     bounds: Mapping[str, str]
 
-    def fraction(self, seconds: float) -> float:
-        """The fraction of the limit that a measured time reaches: 1 is the limit itself."""
-        return self.seconds / seconds
-
 
 def layers(network: Network) -> tuple[Layer, ...]:
     """The layers of a network in evaluation mode, in the order of execution."""
