@@ -5,14 +5,18 @@ from __future__ import annotations
 import ast
 import types
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import facts
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from test_differential import Wrong, random_weights
 from torch import Tensor, nn
 
+import rescompile
 from rescompile import backend
 from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import Network, parameters
@@ -23,6 +27,9 @@ Array = NDArray[Any]
 #: shortcuts can magnify rounding far more; there, by as much as it magnifies a change of its input in the last place.
 BOUND = 1e-9
 EPSILON = 1e-15
+
+# So that numbers can be compared bit for bit; small networks are no faster with more threads.
+torch.set_num_threads(1)
 
 _backend: Any = backend.load("source")
 
@@ -116,6 +123,19 @@ def drawn(network: Network, seed: int, batch: int = 3) -> tuple[dict[str, Array]
     """Weights under which every mistake shows, and an input in float64."""
     x = np.random.default_rng([seed, 2]).standard_normal((batch, *network.input))
     return random_weights(network, x, seed), x
+
+
+def elaborated(text: str, folder: Path, name: str = "spec") -> Network:
+    """The network of a spec's text."""
+    path = folder / f"{name}.yaml"
+    path.write_text(text, encoding="utf-8")
+    return rescompile.elaborate(rescompile.load(path))
+
+
+@cache
+def text_of(name: str) -> str:
+    """The source of a network of the zoo."""
+    return source(facts.network(name))
 
 
 # --- the text as a tree -----------------------------------------------------------------------------------------------
