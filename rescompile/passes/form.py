@@ -26,39 +26,18 @@ from functools import partial
 from typing import Any
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError
-from rescompile.ir.network import (
-    Merge,
-    Network,
-    Node,
-    Op,
-    Parallel,
-    Series,
-    join,
-    name_of,
-    scope,
-    share,
-    walk,
-)
-from rescompile.ir.ops import (
-    Act,
-    AdaptiveAvgPool,
-    AvgPool,
-    Conv,
-    Dropout,
-    GlobalAvgPool,
-    Identity,
-    MaxPool,
-    Norm,
-    Scale,
-    Subsample,
-    Upsample,
-)
+from rescompile.ir import ops
+from rescompile.ir.network import Merge, Network, Node, Op, Parallel, Series, join, name_of, scope, share, walk
+from rescompile.ir.ops import Conv, Norm
 from rescompile.ir.traversal import branches, in_series, with_branches
 from rescompile.weights import Array, Weights
 
 SCOPE = "paths"
 #: Ops that act on each channel alone, so that a range of channels can pass through them.
-PER_CHANNEL = (Act, AdaptiveAvgPool, AvgPool, Dropout, GlobalAvgPool, Identity, MaxPool, Scale, Subsample, Upsample)
+PER_CHANNEL = (
+    ops.Act, ops.AdaptiveAvgPool, ops.AvgPool, ops.Dropout, ops.GlobalAvgPool, ops.Identity, ops.MaxPool, ops.Scale,
+    ops.Subsample, ops.Upsample,
+)  # fmt: skip
 
 
 def form(network: Network, weights: Weights | None, value: Any) -> tuple[Network, Weights | None]:
@@ -132,13 +111,9 @@ def _groups(node: Node) -> int:
 
 
 def _per_channel(node: Node) -> bool:
-    match node:
-        case Op(kind=Norm(kind="batch")):
-            return True
-        case Op():
-            return isinstance(node.kind, PER_CHANNEL)
-        case _:
-            return isinstance(node, Series)  # an empty one
+    if isinstance(node, Op):
+        return isinstance(node.kind, PER_CHANNEL) or (isinstance(node.kind, Norm) and node.kind.kind == "batch")
+    return isinstance(node, Series)  # an empty one
 
 
 def _dense(node: Node) -> bool:
