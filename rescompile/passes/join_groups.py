@@ -24,7 +24,6 @@ from functools import partial
 
 import numpy as np
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.ir.network import Network, Node, Op
 from rescompile.ir.ops import Conv
 from rescompile.ir.traversal import rewrite
@@ -32,10 +31,7 @@ from rescompile.weights import Array, Weights
 
 
 def join_groups(network: Network, weights: Weights | None, least: int) -> tuple[Network, Weights | None]:
-    """The network with at least `least` channels, in and out, in each group of its convolutions. Raises UsageError for a
-    number below 1."""
-    if least < 1:
-        raise UsageError(Diagnostic("E0802", f"join-groups must be an integer from 1, not {least}"))
+    """The network with at least `least` channels, in and out, in each group of its convolutions."""
     makers: dict[str, Callable[[], Array]] = {}
 
     def join(name: str, node: Node) -> Node:

@@ -637,6 +637,5 @@ def test_no_groups(form: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["d", "A", "ab"])
 def test_no_such_form(value: str, tmp_path: Path) -> None:
     """The option takes three words."""
-    assert (
-        str(refused([BEFORE, GROUPED, BEHIND], value, tmp_path)) == f"E0802: form is a, b or c, and this is '{value}'"
-    )
+    message = str(refused([BEFORE, GROUPED, BEHIND], value, tmp_path))
+    assert message == f"E0802: form must be a, b or c, not '{value}'"
