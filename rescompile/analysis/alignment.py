@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
-#: Indices of what was paired; None where an element of the other sequence stays alone.
+#: The indices of paired elements; None if an element of the other sequence has no partner.
 Pairs = list[tuple[int | None, int | None]]
 
 
 class NotAligned(Exception):
-    """Two sequences are too long, or two networks have too little in common, to align them."""
+    """Two sequences are too long, or two networks have too little in common, to be aligned."""
 
 
 def align(
@@ -21,10 +21,10 @@ def align(
     alone: Callable[[T], float],
     limit: int | None = None,
 ) -> tuple[float, Pairs]:
-    """The least cost of turning one sequence into the other, and the pairs of indices in order.
+    """Return the least cost of turning one sequence into the other, and the pairs of indices in order.
 
-    `cost` is that of a pair, `alone` that of an element without a partner. Equal elements at both ends are paired first.
-    Raises NotAligned if the product of the remaining lengths exceeds `limit`.
+    `cost` is that of a pair, `alone` that of an element without a partner. Equal elements at the start are paired first. If the
+    product of the remaining lengths exceeds `limit`, equal elements at the end are paired too; raises NotAligned if it still does.
     """
     start, ends = 0, (len(first), len(second))
     while start < min(ends) and first[start] == second[start]:
