@@ -1,5 +1,5 @@
-"""What a network is said to be, and to do otherwise than others: held to independent counts, to elaborated specs, to published
-receptive fields, and to perturbed inputs."""
+"""Explanations of networks and their differences, compared with independent counts, elaborated specs, published receptive
+fields and perturbed inputs."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def text_of(found: Explanation, width: int = 100) -> str:
 
 
 def flat(text: str) -> str:
-    """A text without its line breaks."""
+    """Return a text without its line breaks."""
     return " ".join(text.split())
 
 
@@ -77,13 +77,13 @@ def flat(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def zoo() -> dict[str, Explanation]:
-    """Every network of the zoo, explained."""
+    """Return the explanation of every network of the zoo."""
     return {name: explain(references.of_zoo(name).network) for name in library.zoo()}
 
 
 @pytest.mark.slow
 def test_every_network_is_explained(zoo: dict[str, Explanation]) -> None:
-    """With its totals, which are those of the facts table, and the differences to something else."""
+    """Totals equal the facts table, and every network is compared with a reference."""
     for name, found in zoo.items():
         text, data = text_of(found), json.loads(json.dumps(report(found, {})))
         figures = rows.figures(name)
@@ -99,7 +99,7 @@ def test_every_network_is_explained(zoo: dict[str, Explanation]) -> None:
 
 @pytest.mark.slow
 def test_every_stage_is_counted(zoo: dict[str, Explanation]) -> None:
-    """The stages of a network are its rows of repeated blocks, whatever the way it is written in."""
+    """The stages of a network are its rows of repeated blocks, in every way of writing a spec."""
     blocks = {name: [len(stage.units) for stage in found.structure.stages] for name, found in zoo.items()}
     assert blocks["resnet152"] == [3, 8, 36, 3]
     assert blocks["darknet53"] == [1, 2, 8, 8, 4]
@@ -128,7 +128,7 @@ PAIRS = sorted({(of, to) for row in references.table() for of, to in row["networ
 
 
 def test_the_table_names_networks_that_differ(zoo: dict[str, Explanation]) -> None:
-    """Both ends of every row exist, and there is something to say: a row whose networks became equal is out of date."""
+    """Both networks of every row exist and differ: a row whose networks became equal is out of date."""
     assert {name for pair in PAIRS for name in pair} <= set(library.zoo())
     for name in {of for of, _ in PAIRS}:
         assert not any(other.closest for other in zoo[name].against)
@@ -142,14 +142,14 @@ def test_every_fact_is_about_a_topic() -> None:
 
 
 def test_keras() -> None:
-    """The trainable parameters of keras.applications.ResNet50, as its summary prints them."""
+    """The number of trainable parameters equals the one in the summary of keras.applications.ResNet50."""
     other = next(other for other in explain(network_of("resnet50")).against if "keras" in other.reference.what)
     assert cost(other.reference.network).parameters == 25_583_592
     assert topics(other.comparison) == ["stride", "eps", "momentum", "bias"]
 
 
 def test_zero_init_is_what_timm_does() -> None:
-    """The norms that the reference starts at 0 are those of timm's model, and torchvision's with zero_init_residual."""
+    """The reference starts the same norms at 0 as timm, and as torchvision with zero_init_residual."""
     pytest.importorskip("torch")
     import peers  # noqa: F401  # before torchvision: it declares the operators whose library may not load
 
@@ -174,12 +174,12 @@ def topics(found: Comparison) -> list[str]:
 
 
 def check_exact(reference: Structure, subject: Structure) -> None:
-    """No change gives the reference, all changes the subject, and every change is named."""
+    """No change gives the reference, all changes give the subject, and every change has a topic."""
     distances = Distances()
     found = overlay(reference, subject, distances)
 
     def known(units: tuple[Steps, ...], size: Shape) -> tuple[list[tuple[int, ...]], Shape]:
-        """Equal for equal networks, whatever the names in them."""
+        """Return a value that is equal for networks that are equal but for names."""
         return [distances.keys(unit) for unit in units], size
 
     first, second = (known(each.units, each.input) for each in (reference, subject))
@@ -200,7 +200,7 @@ def test_references_are_aligned_exactly(subject: str, reference: str) -> None:
 
 @pytest.mark.slow
 def test_neighbours_in_the_zoo_are_aligned_exactly() -> None:
-    """Any two networks, or they are told not to be alike."""
+    """Any two networks are aligned exactly, or reported as not aligned."""
     known = 0
     for one, other in list(pairwise(library.zoo()))[::2]:
         try:
@@ -213,7 +213,7 @@ def test_neighbours_in_the_zoo_are_aligned_exactly() -> None:
 
 @pytest.mark.parametrize("seed", range(60))
 def test_random_networks(seed: int) -> None:
-    """A random network is told from itself by nothing, and from another one exactly or not at all."""
+    """A random network has no differences to itself, and is aligned with another one exactly or not at all."""
     network, other = generated(seed), generated(seed + 1)
     one, two = structure(network), structure(other)
     assert compare(one, one) == Comparison((), 0, 0)
@@ -232,7 +232,7 @@ def test_random_networks(seed: int) -> None:
 
 # --- single differences -----------------------------------------------------------------------------------------------
 
-#: The subject, the reference, the one topic that tells them apart, and words that must be in its sentence.
+#: The subject, the reference, their only topic, and words of its sentence.
 SINGLE = [
     ("resnet50", "resnet50_v1", "stride", "in the 3x3 convolution (v1.5), not in the first 1x1 convolution (v1)"),
     ("resnet152_v1", "resnet152", "stride", "in the first 1x1 convolution (v1), not in the 3x3 convolution (v1.5)"),
@@ -262,7 +262,7 @@ SINGLE = [
 
 @pytest.mark.parametrize(("subject", "reference", "topic", "words"), SINGLE)
 def test_single_difference(subject: str, reference: str, topic: str | None, words: str) -> None:
-    """Named exactly, and its cost alone is all the difference between two rows that others have counted."""
+    """The cost of the only difference equals the difference of two independently counted rows."""
     found = compare(body(reference), body(subject))
     assert topics(found) == ([] if topic is None else [topic])
     if topic is None:
@@ -277,7 +277,7 @@ def test_single_difference(subject: str, reference: str, topic: str | None, word
 
 
 def test_differences_of_several_steps_are_told_apart() -> None:
-    """B, C and D of He et al. 2018 against the first ResNet: each step alone costs what the row of that step costs more."""
+    """For B, C and D of He et al. 2018, the cost of each step alone equals the difference of its rows."""
     found = compare(body("resnet50_v1"), body("resnet50_D"))
     assert found.differences is not None
     figures = {name: rows.figures(name) for name in ("resnet50_v1", "resnet50_B", "resnet50_C", "resnet50_D")}
@@ -323,7 +323,7 @@ def more(*settings: str) -> tuple[int, int]:
 
 @pytest.mark.parametrize("topic", SETTINGS)
 def test_a_setting_is_named(topic: str) -> None:
-    """By its topic and no other, and the sentence says something."""
+    """A setting gives its topic and no other, and the words of the fact differ."""
     found = compare(body("resnet50"), body("resnet50", SETTINGS[topic]))
     assert topics(found) == [topic]
     assert found.differences is not None
@@ -335,7 +335,7 @@ def test_a_setting_is_named(topic: str) -> None:
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.slow
 def test_several_settings_are_counted_alone(seed: int) -> None:
-    """Each costs alone what the elaborated spec with that setting alone costs more, and the sum with the rest is exact."""
+    """Each cost alone equals that of the elaborated spec with this setting alone, and the sum with the interaction is exact."""
     chosen = random.Random(seed).sample(sorted(SETTINGS), 4)
     if {"order", "shortcut"} <= set(chosen) or {"downsampling", "shortcut"} <= set(chosen):
         chosen.remove("shortcut")
@@ -351,7 +351,7 @@ def test_several_settings_are_counted_alone(seed: int) -> None:
 
 
 def test_what_cannot_be_alone_is_counted_together() -> None:
-    """Wider blocks of ResNet-18 need projections where its identities were; WRN-34-2 has both or neither."""
+    """Wider blocks of ResNet-18 need projections instead of identity shortcuts, so the two are counted together."""
     found = compare(body("resnet18"), body("wrn18_2_imagenet"))
     assert found.differences is not None
     assert [d.topics for d in found.differences] == [("width", "shortcut")]
@@ -360,7 +360,7 @@ def test_what_cannot_be_alone_is_counted_together() -> None:
 
 
 def test_attributes_of_every_op_are_told(tmp_path: Path) -> None:
-    """Changing any one number of a network is seen."""
+    """A change of any single attribute is found."""
     rows: list[Any] = [
         {"a": {"conv": {"channels": 8, "kernel": 3, "stride": 2, "groups": 2}}},
         "norm",
@@ -402,8 +402,8 @@ def test_attributes_of_every_op_are_told(tmp_path: Path) -> None:
 # --- a user's own spec ------------------------------------------------------------------------------------------------
 
 
-def test_a_variant_is_held_against_its_relative(tmp_path: Path) -> None:
-    """Whatever it is called and extends: the closest is found by structure."""
+def test_a_variant_is_compared_with_the_closest_network(tmp_path: Path) -> None:
+    """The closest network is found by structure, not by names."""
     path = written(tmp_path, extends="resnet50", set={"layer3.depth": 7}, defaults={"bottleneck": {"stride_at": 1}})
     (other,) = explain(network_of(str(path))).against
     assert other.closest
@@ -436,7 +436,7 @@ def test_the_same_network_is_known(tmp_path: Path) -> None:
 )
 @pytest.mark.slow
 def test_odd_networks(size: list[int], rows: list[Any], tmp_path: Path) -> None:
-    """What resembles nothing is told so, in a text that can be read."""
+    """A network that resembles no other is reported as such, in a text of reasonable length."""
     network = network_of(str(written(tmp_path, input=size, network=rows)))
     text = text_of(explain(network))
     assert "too little in common" in text
@@ -445,7 +445,7 @@ def test_odd_networks(size: list[int], rows: list[Any], tmp_path: Path) -> None:
 
 
 def test_zero_init_of_a_spec_is_told(tmp_path: Path) -> None:
-    """A block whose last norm starts at 0 is told as that, not as a number."""
+    """A block whose last norm starts at 0 is described as zero-init, not by a number."""
     block = yaml.safe_load(library.blocks()["basic"].read_text())
     norm = next(step["bn2"] for step in block["body"][0]["residual"]["branch"] if "bn2" in step)
     norm["norm"]["scale_init"] = 0.0
@@ -496,8 +496,8 @@ FIELDS: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_receptive_field_is_what_an_output_reacts_to(name: str, tmp_path: Path) -> None:
-    """Every position of the input is lit alone, with positive weights so that nothing cancels: the first and the last that
-    a position in the middle of the output sees are those of the closed form."""
+    """With positive weights, so that nothing cancels, each input position is perturbed alone: the first and the last that change
+    an output position in the middle are those of the closed form."""
     length = 96
     network = network_of(str(written(tmp_path, input=[1, length, 8], network=FIELDS[name])))
     weights = {key: np.abs(value) for key, value in draw(network).items()}
@@ -514,7 +514,7 @@ def test_receptive_field_is_what_an_output_reacts_to(name: str, tmp_path: Path) 
 
 
 def test_what_sees_everything_says_so() -> None:
-    """Behind the global pool there is no field but the whole input."""
+    """After the global pool there is no receptive field but the whole input."""
     network = network_of("resnet18")
     assert view(network.root, of_input(network.input)) is None
     assert any(isinstance(node, Op) and isinstance(node.kind, GlobalAvgPool) for _, node in walk(network.root))
@@ -526,13 +526,13 @@ def test_what_sees_everything_says_so() -> None:
 def test_command() -> None:
     done = invoke("explain", "resnet50", "--against", "resnet50_v1")
     assert done.exit_code == 0
-    said = flat(done.stdout)
-    assert "the stride of a block is in the 3x3 convolution (v1.5), not in the first 1x1 convolution (v1)" in said
-    assert "(in layer2, layer3, layer4: first block) +0 parameters, +231,211,008 MACs" in said
-    assert "4 stages of 3, 4, 6 and 3 blocks of 1x1-3x3-1x1, post-activation" in said
-    assert "50 layers with weights on the longest path" in said
-    assert "65,536 = 2^16 paths" in said
-    assert "is 427x427, which covers the whole input" in said
+    output = flat(done.stdout)
+    assert "the stride of a block is in the 3x3 convolution (v1.5), not in the first 1x1 convolution (v1)" in output
+    assert "(in layer2, layer3, layer4: first block) +0 parameters, +231,211,008 MACs" in output
+    assert "4 stages of 3, 4, 6 and 3 blocks of 1x1-3x3-1x1, post-activation" in output
+    assert "50 layers with weights on the longest path" in output
+    assert "65,536 = 2^16 paths" in output
+    assert "is 427x427, which covers the whole input" in output
 
 
 def test_json() -> None:
@@ -550,22 +550,22 @@ def test_json() -> None:
 
 
 def test_passes_and_settings_change_the_subject() -> None:
-    """`explain` takes what other commands take, and compares with the network as it was."""
+    """`explain` takes settings and passes like other commands, and compares with the unchanged network."""
     assert "Closest network of the zoo: resnext50_32x4d." in flat(
         invoke("explain", "resnext50_32x4d", "--fold-batchnorm").stdout
     )
-    said = flat(invoke("explain", "resnet50", "--drop", "layer3.5").stdout)
-    assert "passes: drop=layer3.5" in said
-    assert "Closest network of the zoo: resnet50." in said
+    output = flat(invoke("explain", "resnet50", "--drop", "layer3.5").stdout)
+    assert "passes: drop=layer3.5" in output
+    assert "Closest network of the zoo: resnet50." in output
     assert "Identical to resnet101 of the zoo." in flat(
         invoke("explain", "resnet50", "--set", "layer3.depth=23").stdout
     )
 
 
 def test_what_cannot_be_aligned_says_so() -> None:
-    said = flat(invoke("explain", "resnet50", "--against", "densenet121").stdout)
-    assert "too little in common for a comparison part by part" in said
-    assert "total: +17,578,176 parameters, +1,255,022,592 MACs" in said
+    output = flat(invoke("explain", "resnet50", "--against", "densenet121").stdout)
+    assert "too little in common for a comparison part by part" in output
+    assert "total: +17,578,176 parameters, +1,255,022,592 MACs" in output
     data = json.loads(invoke("explain", "resnet50", "--against", "densenet121", "--json").stdout)
     assert data["against"][0]["aligned"] is False
     assert data["against"][0]["differences"] == []
@@ -579,7 +579,7 @@ def test_wrong_use() -> None:
 
 
 def test_parts_of_the_channels(tmp_path: Path) -> None:
-    """Branches on parts of the channels are no branches on all of them; and what is grown again is what was read."""
+    """Branches on parts of the channels differ from branches on all of them, and are counted exactly."""
     conv = {"conv": {"channels": 4, "kernel": 3}}
     made = {}
     for split in (True, False):
@@ -593,31 +593,31 @@ def test_parts_of_the_channels(tmp_path: Path) -> None:
         total = cost(network)
         assert Counts(distances).total(bodies[split].units, network.input) == (total.parameters, total.macs)
     assert cost(made[True]).parameters * 2 == cost(made[False]).parameters
-    said = invoke("explain", written(tmp_path, input=[4, 8, 8], network=named)).stdout
-    assert "branches, merged by add" in " ".join(said.split())
+    output = invoke("explain", written(tmp_path, input=[4, 8, 8], network=named)).stdout
+    assert "branches, merged by add" in " ".join(output.split())
     named[0]["paths"]["parallel"]["split"] = True  # type: ignore[index]
-    said = invoke("explain", written(tmp_path, input=[4, 8, 8], network=named)).stdout
-    assert "branches on parts of the channels, merged by add" in " ".join(said.split())
+    output = invoke("explain", written(tmp_path, input=[4, 8, 8], network=named)).stdout
+    assert "branches on parts of the channels, merged by add" in " ".join(output.split())
 
 
 def test_the_last_map_is_not_one_before_an_upsampling(tmp_path: Path) -> None:
-    """Behind it positions do not see alike, so nothing is told of them, nor of an earlier map as if it were the last."""
+    """After it the receptive field depends on the position, so none is reported, nor that of an earlier feature map."""
     steps: list[Any] = [{"conv": {"channels": 4, "kernel": 3, "stride": 2}}]
-    for more, told in (([], True), ([{"upsample": 2}], False)):
+    for more, reported in (([], True), ([{"upsample": 2}], False)):
         path = written(
             tmp_path, input=[3, 16, 16], network=[*steps, *more, "global_avgpool", "flatten", {"linear": 10}]
         )
         text = flat(text_of(explain(network_of(str(path)))))
-        assert ("The receptive field of the last feature map" in text) == told
+        assert ("The receptive field of the last feature map" in text) == reported
 
 
 def test_the_input_is_no_last_map() -> None:
-    """A fully connected network has none, and nothing is told of what a position of one sees."""
+    """A fully connected network has no feature map, so no receptive field is reported."""
     assert "last feature map" not in flat(text_of(explain(network_of("highway_mnist_fc_10"))))
 
 
 def test_a_swap_leaves_the_stages() -> None:
-    """The first block of a stage is still of it behind another: the table and the closest network are those of the zoo."""
+    """A stage keeps its blocks if its first one is swapped with another."""
     network = rescompile.elaborate(rescompile.load("resnet20_cifar"))
     for swap in ("layer1.0,layer1.1", "layer1.0,layer1.2", "layer2.1,layer2.2"):
         swapped, _ = apply(network, None, {"swap": swap})
@@ -627,7 +627,7 @@ def test_a_swap_leaves_the_stages() -> None:
 
 
 def test_features_leave_the_stages(tmp_path: Path) -> None:
-    """What becomes an output is the same network: it is told as an output, and neither parts a stage nor departs."""
+    """`features` only add outputs: they neither split a stage nor count as a difference."""
     path = tmp_path / "backbone.yaml"
     path.write_text("rescompile: 1\nname: backbone\nextends: resnet20_cifar\nfeatures: [layer1, layer2.0]\n")
     found, plain = explain(network_of(str(path))), explain(network_of("resnet20_cifar"))

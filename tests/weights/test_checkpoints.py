@@ -1,4 +1,4 @@
-"""Checkpoints in and out: reading what others wrote, saying what does not fit, and changing only what was asked for."""
+"""Checkpoints: reading every format, reporting what does not fit, and changing only what options ask for."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ CONV = {"conv": {"channels": 4, "kernel": 3}}
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test has a folder of its own."""
+    """Every test runs in its own folder."""
     monkeypatch.chdir(tmp_path)
 
 
 def invoke(*arguments: str | Path) -> Result:
-    """The command in this process; whatever it raises but SystemExit fails the test."""
+    """Run a command in this process; any exception but SystemExit fails the test."""
     return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
 
 
 def weights(*arguments: str | Path, code: int = 0) -> Result:
-    """One of the commands about weights, with the exit code that it should have."""
+    """Run one of the weights commands and check its exit code."""
     result = invoke("weights", *arguments)
     assert result.exit_code == code, result.output
     return result
 
 
 def spec(name: str = "tiny", **changes: Any) -> str:
-    """A small spec on disk; JSON is YAML."""
+    """Write a small spec to a file; JSON is YAML."""
     text = json.dumps({**HEAD, "network": [{"conv1": CONV}, *LAST], **changes, "name": name})
     Path(f"{name}.yaml").write_text(text, "utf-8")
     return f"./{name}.yaml"
@@ -71,7 +71,7 @@ def drawn(path: str, seed: int = 0) -> dict[str, Array]:
 
 
 def same(found: dict[str, Array], wanted: dict[str, Array]) -> bool:
-    """Whether two sets of tensors are equal, down to the last bit."""
+    """Return whether two sets of tensors are bit-identical."""
     return found.keys() == wanted.keys() and all(
         found[n].dtype == wanted[n].dtype and np.array_equal(found[n], wanted[n]) for n in wanted
     )
@@ -81,7 +81,7 @@ def same(found: dict[str, Array], wanted: dict[str, Array]) -> bool:
 
 
 def test_the_output_is_a_safetensors_file_that_is_ours() -> None:
-    """The library reads it, torch's users see `format`, it names its network and its generator."""
+    """The safetensors library reads the file; its metadata has `format`, the network and the generator."""
     network, path = facts.network("resnet20_cifar"), Path("out.safetensors")
     arrays = dict(draw(network, 3))
     save_file(arrays, "in.safetensors")
@@ -97,7 +97,7 @@ def test_the_output_is_a_safetensors_file_that_is_ours() -> None:
 
 
 def test_same_bytes_again() -> None:
-    """What was written is ours to write again, and comes out the same; of another file that is not so."""
+    """A file that rescompile wrote is overwritten with the same bytes; another file is not."""
     path, out = spec(), Path("out.safetensors")
     save_file(drawn(path), "in.safetensors")
     weights("convert", "in.safetensors", path, "-o", out)
@@ -109,7 +109,7 @@ def test_same_bytes_again() -> None:
 
 
 def test_a_file_of_another_program_is_not_overwritten() -> None:
-    """What somebody saved in place of ours names no generator; it stays unless it is forced."""
+    """A file without the generator in its metadata is only overwritten with --force."""
     path, out = spec(), Path("out.safetensors")
     save_file(drawn(path), "in.safetensors")
     weights("convert", "in.safetensors", path, "-o", out)
@@ -124,7 +124,7 @@ def test_a_file_of_another_program_is_not_overwritten() -> None:
 
 @pytest.mark.parametrize("name", ["out.pth", "out", "out.onnx", "-"])
 def test_the_output_is_called_what_it_is(name: str) -> None:
-    """A reader goes by the ending."""
+    """Readers recognise the file by its suffix."""
     path = spec()
     save_file(drawn(path), "in.safetensors")
     assert "E0802" in weights("convert", "in.safetensors", path, "-o", name, code=2).stderr
@@ -134,7 +134,7 @@ def test_the_output_is_called_what_it_is(name: str) -> None:
 
 
 def test_inspect_lists_names_shapes_and_types() -> None:
-    """In the file's own words."""
+    """Types are those of the file."""
     save_file({"a": np.zeros((2, 3), np.float16), "b.c": np.zeros((), np.int64)}, "x.safetensors")
     lines = weights("inspect", "x.safetensors").stdout.splitlines()
     assert [line.split("  ")[0] for line in lines] == ["a", "b.c"]
@@ -146,7 +146,7 @@ def test_inspect_lists_names_shapes_and_types() -> None:
 
 
 def test_inspect_says_all_that_does_not_fit() -> None:
-    """Four ways not to fit, each in its row, and exit code 1."""
+    """The four statuses each have a row, and the exit code is 1."""
     path = spec(network=[{"conv1": CONV}, {"bn1": "norm"}, {"conv2": CONV}, *LAST])
     arrays = drawn(path)
     arrays["conv1.weight"] = arrays["conv1.weight"][:, :1].copy()
@@ -177,7 +177,7 @@ def test_inspect_of_what_fits() -> None:
 
 
 def test_options_that_take_a_spec() -> None:
-    """They would do nothing without one."""
+    """They have no effect without a spec."""
     save_file(drawn(spec()), "x.safetensors")
     assert "apply only with a SPEC" in weights("inspect", "x.safetensors", "--from", "timm_vgg", code=2).stderr
 
@@ -209,7 +209,7 @@ def saved(held: Any, path: str = "x.pth", **options: Any) -> str:
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".PTH"])
 def test_a_state_dict(suffix: str) -> None:
-    """Read as it is, without a word."""
+    """A plain state dict is read without a note."""
     path = spec()
     result = weights("convert", saved(drawn(path), f"x{suffix}"), path, "-o", "y.safetensors")
     assert same(load_file("y.safetensors"), drawn(path))
@@ -217,7 +217,7 @@ def test_a_state_dict(suffix: str) -> None:
 
 
 def test_the_old_format_of_torch() -> None:
-    """Files from before 1.6, which no zip archive holds."""
+    """Files from before torch 1.6 are not zip archives."""
     path = spec()
     weights("convert", saved(drawn(path), _use_new_zipfile_serialization=False), path, "-o", "y.safetensors")
     assert same(load_file("y.safetensors"), drawn(path))
@@ -226,7 +226,7 @@ def test_the_old_format_of_torch() -> None:
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "anything"])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."])
 def test_wrappers_are_taken_off_and_named(wrapper: str, prefix: str) -> None:
-    """Whatever is done to get at the tensors is said, and what is left out too."""
+    """Everything that is unwrapped or ignored has a note."""
     path = spec()
     arrays = {prefix + name: array for name, array in drawn(path).items()}
     state = {"state": {0: {"momentum": np.ones(3)}}, "param_groups": []}
@@ -240,7 +240,7 @@ def test_wrappers_are_taken_off_and_named(wrapper: str, prefix: str) -> None:
 
 
 def test_a_network_whose_names_begin_so() -> None:
-    """A row may itself be called `module`."""
+    """A row of a spec may be called `module`."""
     path = spec(network=[{"module": [{"conv1": CONV}, {"pool": LAST[0]}, {"flat": LAST[1]}, LAST[2]]}])
     assert all(name.startswith("module.") for name in drawn(path))
     result = weights("inspect", saved(drawn(path)), path)
@@ -248,7 +248,7 @@ def test_a_network_whose_names_begin_so() -> None:
 
 
 def test_several_sets_of_tensors() -> None:
-    """Nothing is guessed: the user says which."""
+    """Nothing is guessed: the user chooses one."""
     path = spec()
     file = saved({"state_dict": drawn(path), "ema": drawn(path, 1)})
     said = weights("inspect", file, path, code=2).stderr
@@ -260,7 +260,7 @@ def test_several_sets_of_tensors() -> None:
 
 
 def test_what_is_no_tensor_is_left_out_with_a_word() -> None:
-    """A number beside the tensors is not one of them."""
+    """A number beside tensors is ignored with a note."""
     path = spec()
     result = weights("inspect", saved({**drawn(path), "epoch": 3}), path)
     assert "ignored, since they are not tensors: epoch (int)" in result.stderr
@@ -269,7 +269,7 @@ def test_what_is_no_tensor_is_left_out_with_a_word() -> None:
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_narrow_floats_are_widened(kind: str, suffix: str) -> None:
-    """To float32, which holds them exactly, and with a word."""
+    """They are widened to float32, which is exact, with a note."""
     torch = pytest.importorskip("torch", reason="numpy has no bfloat16: pip install torch")
     from safetensors.torch import save_file as save
 
@@ -282,7 +282,7 @@ def test_narrow_floats_are_widened(kind: str, suffix: str) -> None:
 
 
 def test_what_is_read_is_written_over_by_force_alone() -> None:
-    """A file of ours too: it may be the only one of its weights."""
+    """The input is not overwritten even if rescompile wrote it: it may be the only copy."""
     path = spec()
     save_file(drawn(path, 1), "new.safetensors")
     weights("convert", "new.safetensors", path, "-o", "x.safetensors")
@@ -297,7 +297,7 @@ def test_what_is_read_is_written_over_by_force_alone() -> None:
 @pytest.mark.parametrize("kind", ["int8", "complex64", "float8_e4m3fn", "sparse", "meta"])
 @pytest.mark.parametrize("name", ["fc.weight", "bn1.num_batches_tracked"])
 def test_other_types_are_told_as_what_they_are(kind: str, name: str) -> None:
-    """An int8 is not too wide for float32, and a sparse tensor is one: such a file is refused for what it holds."""
+    """The message names the type of the file: int8 is not too wide, and a sparse tensor is a tensor."""
     torch = pytest.importorskip("torch", reason="makes such tensors: pip install 'rescompile[torch]'")
     path = spec(network=[{"conv1": CONV}, {"bn1": "norm"}, *LAST])
     held = {key: torch.from_numpy(array) for key, array in drawn(path).items()}
@@ -321,7 +321,7 @@ def test_other_types_are_told_as_what_they_are(kind: str, name: str) -> None:
 
 
 def test_float64_is_not_narrowed() -> None:
-    """That would lose something silently."""
+    """Narrowing would lose precision silently."""
     path = spec()
     wide = {name: array.astype(np.float64) for name, array in drawn(path).items()}
     assert "3 with another type" in weights("convert", saved(wide), path, "-o", "y.safetensors", code=1).stderr
@@ -332,12 +332,12 @@ class Evil:
     """A pickle that would write a file."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """What unpickling does."""
+        """Unpickling would write a file."""
         return exec, ("open('ran', 'w').close()",)
 
 
 def write_bad(kind: str) -> None:
-    """A file x.pth that must not be read."""
+    """Write a file x.pth that must be refused."""
     torch = pytest.importorskip("torch", reason="it writes the checkpoints: pip install torch")
     path = Path("x.pth")
     match kind:
@@ -394,7 +394,7 @@ def test_what_weights_only_refuses(kind: str) -> None:
 
 
 def test_without_torch() -> None:
-    """Exit code 4, and the command that installs it."""
+    """The exit code is 4, and the help is the command that installs the package."""
     Path("x.pth").touch()
     start = "import sys; sys.modules['torch'] = None; from rescompile.cli import main; main()"
     line = [sys.executable, "-c", start, "weights", "inspect", "x.pth"]
@@ -405,7 +405,7 @@ def test_without_torch() -> None:
 
 
 def test_safetensors_take_no_torch() -> None:
-    """The commands about safetensors load no framework."""
+    """Commands on safetensors files import no framework."""
     path = spec()
     save_file(drawn(path), "x.safetensors")
     code = "import sys; from rescompile.cli import app; app(sys.argv[1:], standalone_mode=False); print('torch' in sys.modules)"
@@ -414,7 +414,7 @@ def test_safetensors_take_no_torch() -> None:
 
 
 def test_build_says_what_it_did() -> None:
-    """`--weights` reads the same files by the same rules, and Python's users are warned."""
+    """`--weights` reads the same files by the same rules; in Python, notes are warnings."""
     path = spec()
     file = saved({"model": {f"module.{name}": array for name, array in drawn(path, 7).items()}})
     result = invoke("build", path, "-t", "onnx", "--weights", file, "-o", "a.onnx")
@@ -436,7 +436,7 @@ def test_entries_are_of_torch() -> None:
 
 
 def converted(*options: str, new: str, code: int = 0) -> tuple[dict[str, Array], Result]:
-    """What becomes of the drawn weights of the small spec for another one."""
+    """Convert the weights of the small spec for another one."""
     save_file(drawn(spec("old"), 1), "x.safetensors")
     result = weights("convert", "x.safetensors", new, "-o", "y.safetensors", *options, code=code)
     return (load_file("y.safetensors") if code == 0 else {}), result
@@ -466,7 +466,7 @@ def test_input_channels_as_timm_does(channels: int, way: str) -> None:
 
 
 def test_no_convolution_that_sees_the_whole_image() -> None:
-    """Where the image's channels are split, no convolution could be adapted to another number of them."""
+    """If the channels of the image are split, no convolution can be adapted to another number of them."""
     text = "rescompile: 1\nname: split\ninput: [3, 8, 8]\nnetwork:\n  - c: {conv: {channels: 3, kernel: 3}}\n"
     branches = "{parallel: {merge: concat, split: true, copies: 3, branch: {conv: {channels: 2, kernel: 3}}}}"
     for row, expected in (("", ["c"]), (f"  - paths: {branches}\n", [])):
@@ -476,14 +476,14 @@ def test_no_convolution_that_sees_the_whole_image() -> None:
 
 
 def test_sum_makes_one_channel() -> None:
-    """For two it would have to guess."""
+    """For two channels, rescompile would have to guess."""
     _, result = converted("--in-channels", "sum", new=spec("new", input=[2, 8, 8]), code=1)
     assert "help: use --in-channels repeat" in result.stderr
 
 
 @pytest.mark.parametrize("classes", [4, 13])
 def test_classes(classes: int) -> None:
-    """`new` are those that `build --seed` draws; `keep` keeps the numbers that both have."""
+    """`new` rows equal those of `build --seed`; `keep` keeps the classes that both have."""
     new = spec("new", parameters={"classes": classes})
     old, fresh, both = drawn(spec("old"), 1), drawn(new, 5), min(classes, 10)
     found, result = converted("--classes", "new", "--seed", "5", new=new)
@@ -497,7 +497,7 @@ def test_classes(classes: int) -> None:
 
 
 def test_classes_of_an_auxiliary_head() -> None:
-    """The head of a side branch is one, too."""
+    """The head of a side branch is a classifier too."""
     network = facts.network("googlenet", "parameters.classes=7")
     assert [path for path, _ in adaptation.heads(network)] == ["fc", "aux1.fc2", "aux2.fc2"]
 
@@ -513,12 +513,12 @@ def test_classes_of_an_auxiliary_head() -> None:
     ],
 )
 def test_the_first_convolutions(name: str, first: list[str]) -> None:
-    """Those that see the image."""
+    """Only the convolutions that see the image are adapted."""
     assert [path for path, _ in adaptation.entries(facts.network(name))] == first
 
 
 def test_nothing_is_adapted_unasked() -> None:
-    """Refused with the option that would."""
+    """The error names the option that would adapt the tensor."""
     for changes, option in (
         ({"parameters": {"classes": 4}}, "--classes new or --classes keep"),
         ({"input": [1, 8, 8]}, "--in-channels sum or --in-channels repeat"),
@@ -529,7 +529,7 @@ def test_nothing_is_adapted_unasked() -> None:
 
 
 def test_an_option_that_does_nothing_is_refused() -> None:
-    """The user meant something else."""
+    """An option without effect is an error."""
     for option, word in (("--classes", "new"), ("--in-channels", "repeat")):
         _, result = converted(option, word, new=spec("new"), code=2)
         assert "has nothing to adapt" in result.stderr
@@ -547,12 +547,12 @@ def test_other_differences_are_not_a_matter_of_classes() -> None:
 
 
 def sources(old: str, new: str, *settings: str) -> dict[str, str]:
-    """Names in the new network and in the old one."""
+    """Return the corresponding names in the new network and in the old one."""
     return transfer.pairs(elaborate(load(old)), elaborate(load(new, settings)))[0]
 
 
 def rows(*kinds: str) -> list[Any]:
-    """Numbered convolutions: `a` and `b` have shapes of their own."""
+    """Return rows of numbered convolutions; `a` and `b` have different shapes."""
     kernel = {"a": 1, "b": 3, "c": 5}
     return [{"body": [{"conv": {"channels": 3, "kernel": kernel[kind]}} for kind in kinds]}, *LAST]
 
@@ -570,7 +570,7 @@ def rows(*kinds: str) -> list[Any]:
     ],
 )
 def test_numbered_parts_are_found_by_what_they_are(before: str, after: str, wanted: dict[int, int]) -> None:
-    """An insertion moves the numbers of all that follow, not the weights."""
+    """An inserted block changes the numbers of all that follow, not their weights."""
     old = spec("old", network=rows(*before))
     new = spec("new", network=rows(*after))
     found = {n: s for n, s in sources(old, new).items() if n.startswith("body.") and "bias" not in n}
@@ -578,7 +578,7 @@ def test_numbered_parts_are_found_by_what_they_are(before: str, after: str, want
 
 
 def test_depth() -> None:
-    """Blocks keep their place, further ones are new, and the report says so for each tensor once."""
+    """Blocks keep their place, further ones are new, and the report lists each tensor once."""
     arrays = dict(draw(facts.network("resnet18"), 1))
     save_file(arrays, "x.safetensors")
     result = weights(
@@ -593,7 +593,7 @@ def test_depth() -> None:
 
 
 def test_back() -> None:
-    """From the deeper network to the other, and what is left over is told."""
+    """From a deeper network to a shallower one, the report lists the unused tensors."""
     arrays = dict(draw(facts.network("resnet34"), 1))
     save_file(arrays, "x.safetensors")
     result = weights("transfer", "x.safetensors", "resnet34", "resnet18", "-o", "y.safetensors")
@@ -602,7 +602,7 @@ def test_back() -> None:
 
 
 def test_a_row_of_another_name() -> None:
-    """Found by its block and its shapes, and told."""
+    """A renamed row is found by its block and its shapes, and reported."""
     old = spec("old", network=[{"one": {"block": "basic", "depth": 2, "width": 8}}, *LAST])
     new = spec("new", network=[{"two": {"block": "basic", "depth": 2, "width": 8}}, *LAST])
     save_file(drawn(old, 1), "x.safetensors")
@@ -613,7 +613,7 @@ def test_a_row_of_another_name() -> None:
 
 
 def test_another_block() -> None:
-    """Ops of one name, kind and shape are kept where the block was edited, and the report says that it was."""
+    """Ops with equal names, kinds and shapes are kept in an edited block, which is reported."""
     old = spec("old", network=[{"body": {"block": "basic", "depth": 2, "width": 8}}, *LAST])
     new = spec("new", network=[{"body": {"block": "preact_basic", "depth": 2, "width": 8}}, *LAST])
     save_file(drawn(old, 1), "x.safetensors")
@@ -628,7 +628,7 @@ def test_another_block() -> None:
 
 
 def test_another_width_is_new_or_adapted_on_request() -> None:
-    """What changed its shape is drawn anew and told with both shapes."""
+    """A tensor with another shape is initialised anew and reported with both shapes."""
     old, new = spec("old"), spec("new", parameters={"classes": 4}, input=[1, 8, 8])
     save_file(drawn(old, 1), "x.safetensors")
     result = weights("transfer", "x.safetensors", old, new, "-o", "y.safetensors", "--seed", "3")
@@ -648,7 +648,7 @@ def test_the_edit_may_be_a_setting() -> None:
 
 
 def test_the_file_must_be_of_the_old_spec() -> None:
-    """Otherwise the blocks of OLD say nothing about it."""
+    """Otherwise the blocks of OLD would not describe it."""
     save_file(dict(draw(facts.network("resnet34"))), "x.safetensors")
     said = weights("transfer", "x.safetensors", "resnet18", "resnet34", "-o", "y.safetensors", code=1).stderr
     assert "does not fit resnet18" in said
@@ -666,7 +666,7 @@ def test_the_file_must_be_of_the_old_spec() -> None:
     ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
 )
 def test_the_weights_come_first(given: tuple[str, ...], ordered: str) -> None:
-    """In another order the words are given back in the right one."""
+    """The help for a wrong order is the command in the right order."""
     said = weights(*given, code=2).stderr.splitlines()
     assert said[0].endswith("contains weights and must be the first argument")
     assert said[1] == f"   help: use rescompile weights {ordered}"
@@ -683,7 +683,7 @@ def test_the_weights_come_first(given: tuple[str, ...], ordered: str) -> None:
     ],
 )
 def test_a_file_that_is_no_checkpoint(name: str, what: str, use: str) -> None:
-    """It is told what it is, whether it is there or not: as safetensors it could only be misread."""
+    """The message names the type of the file, whether it exists or not, since reading it as safetensors would only fail."""
     for arguments in (("weights", "inspect", name), ("build", "resnet18", "-t", "onnx", "--weights", name)):
         result = invoke(*arguments)
         assert result.exit_code == 2
@@ -692,7 +692,7 @@ def test_a_file_that_is_no_checkpoint(name: str, what: str, use: str) -> None:
 
 
 def test_the_kind_of_each_checkpoint() -> None:
-    """What is read as weights is called so."""
+    """The file type of weights has all suffixes that can be read."""
     assert set(file_types.WEIGHTS.suffixes) == {".safetensors", *checkpoints.TORCH, *hdf5.SUFFIXES}
 
 
@@ -730,13 +730,13 @@ def test_the_identity(name: str) -> None:
     ],
 )
 def test_rules(theirs: str, ours: str, name: str, wanted: str | None) -> None:
-    """What the head of rescompile/profiles promises."""
+    """Rules work as the docstring of rescompile.weights.profiles describes them."""
     assert Rule(theirs, ours).renamed(name) == wanted
 
 
 @pytest.mark.parametrize("profile", profiles.files())
 def test_a_profile_of_other_networks(profile: str) -> None:
-    """It says so, and writes nothing half-named."""
+    """A profile for other networks is refused, and nothing is written."""
     save_file(drawn(spec(network=[{"begin": CONV}, *LAST])), "x.safetensors")
     said = weights("convert", "x.safetensors", "./tiny.yaml", "--to", profile, "-o", "y.safetensors", code=1).stderr
     named = profile == "keras_inception_v3"  # whose convolutions have numbers for names
@@ -753,7 +753,7 @@ def test_an_unknown_profile() -> None:
 
 
 def test_to_a_profile_and_back() -> None:
-    """Reshaped where the library's layer is of another kind; the file is proposed the profile that it is named by."""
+    """Tensors are reshaped if the layer of the library has another kind, and the help names the fitting profile."""
     network = facts.network("mobilenet_v1")
     arrays = dict(draw(network, 1))
     save_file(arrays, "x.safetensors")
@@ -767,7 +767,7 @@ def test_to_a_profile_and_back() -> None:
 
 
 def test_reshaped_for_the_library() -> None:
-    """A linear layer of ours that is a convolution of theirs, and the other way round, with another number of classes."""
+    """A linear layer here is a convolution there, and the reverse, with another number of classes."""
     shapes = {name: known.shape for name, known in profiles.load("timm_vgg").names(facts.network("vgg11")).items()}
     assert shapes["classifier.0.weight"] == (4096, 512, 7, 7)
     assert shapes["classifier.0.bias"] == (4096,)
@@ -781,7 +781,7 @@ def test_reshaped_for_the_library() -> None:
 
 
 def test_their_names_are_not_taken_for_ours() -> None:
-    """timm's mobilenet has a `classifier`, ours `features`: a tensor that no rule knows never fills one of ours by chance."""
+    """A tensor of theirs without a rule is never used for one of ours that has the same name."""
     network = facts.network("mobilenet_v1")
     stray = {"fc.weight": Tensor.of(np.ones((1000, 1024), np.float32))}
     assert "fc.weight" not in profiles.load("timm_mobilenetv1").to_ours(stray, network)

@@ -1,4 +1,4 @@
-"""Weights of keras: the profiles of keras.applications held to its own models, and the files that keras writes.
+"""Weights of Keras: profiles compared with the models of keras.applications, and the files that Keras writes.
 
 The models run on keras' torch backend. Both ways are proved by outputs: random weights of theirs in our network, and other
 weights of ours in theirs.
@@ -38,18 +38,18 @@ from rescompile.weights import (
 from rescompile.weights.checkpoints import read
 
 Arrays = dict[str, peers.Array]
-#: `make keras` compares the outputs of all models, which takes minutes; otherwise the deep ones are held to their names.
+#: `make keras` compares the outputs of all models, which takes minutes; otherwise only the names of the deep ones are.
 FULL = "RESCOMPILE_KERAS" in os.environ
 
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test has a folder of its own."""
+    """Every test runs in its own folder."""
     monkeypatch.chdir(tmp_path)
 
 
 def weights(*arguments: str, code: int = 0) -> Result:
-    """One of the commands about weights, with the exit code that it should have."""
+    """Run one of the weights commands and check its exit code."""
     result = CliRunner().invoke(app, ["weights", *arguments], catch_exceptions=False)
     assert result.exit_code == code, result.output
     return result
@@ -60,7 +60,7 @@ def weights(*arguments: str, code: int = 0) -> Result:
 
 @dataclass(frozen=True)
 class Model:
-    """A model of keras.applications and what is the same here."""
+    """A model of keras.applications and its counterpart here."""
 
     theirs: str
     ours: str
@@ -70,7 +70,7 @@ class Model:
 
     @property
     def sets(self) -> list[str]:
-        """The settings as the command line has them."""
+        """The settings as options of the command line."""
         return [word for setting in self.settings for word in ("--set", setting)]
 
     def make(self, dtype: str = "float32") -> Any:
@@ -105,12 +105,12 @@ DEEPEST = OTHERS[:2]
 
 
 def values(model: Any) -> Arrays:
-    """The tensors of a model by what keras calls them."""
+    """Return the tensors of a model by their names in Keras."""
     return {variable.path: variable.value.detach().numpy() for variable in model.weights}
 
 
 def assign(model: Any, arrays: Mapping[str, peers.Array]) -> None:
-    """Give a model all of its tensors, and no other."""
+    """Assign all tensors of a model; no others may be given."""
     assert {variable.path for variable in model.weights} == set(arrays)
     for variable in model.weights:
         variable.assign(arrays[variable.path])
@@ -138,7 +138,7 @@ def randomise(model: Any, size: int) -> None:
 
 
 def moved(arrays: Arrays) -> Arrays:
-    """Weights of ours that none of keras' came from: everything changed, scales and their signs too."""
+    """Return weights that do not come from Keras: all values are changed, including scales and their signs."""
     random = np.random.default_rng(5)
     made = {}
     for name, array in arrays.items():
@@ -154,8 +154,8 @@ def moved(arrays: Arrays) -> Arrays:
 
 
 def compare(model: Model, theirs: Any, double: Any, arrays: Arrays) -> None:
-    """Hold our network with our weights to a model of keras with its own, within the bound of `peers`; `double` is that
-    model in float64."""
+    """Compare our network and weights with a model of Keras and its own, within the bound of `peers`; `double` is that model in
+    float64."""
     assign(double, values(theirs))
     x = np.random.default_rng(1).standard_normal((2, model.size, model.size, 3), np.float32)
     single, exact = (m(np.asarray(x, t), training=False).detach().numpy() for m, t in ((theirs, "f4"), (double, "f8")))
@@ -167,14 +167,14 @@ def compare(model: Model, theirs: Any, double: Any, arrays: Arrays) -> None:
 
 
 def test_every_profile_is_met() -> None:
-    """A profile that nobody compares may be wrong."""
+    """Every profile of Keras is compared by a test."""
     assert {model.profile for model in COMPARED + OTHERS} == {name for name in profiles.files() if "keras" in name}
 
 
 @pytest.mark.parametrize("model", DEEPEST, ids=lambda model: model.theirs)
 @pytest.mark.slow
 def test_names(model: Model) -> None:
-    """Every variable of keras' model by its path and shape, and nothing else."""
+    """The result has every variable of the model in Keras by its path and shape, and nothing else."""
     network = facts.network(model.ours, "parameters.classes=7", *model.settings)
     kinds = profiles.load(model.profile).to_theirs(Weights({}), network)[1]
     assert {name: shape for name, (_, shape) in kinds.items()} == {
@@ -185,7 +185,7 @@ def test_names(model: Model) -> None:
 @pytest.mark.parametrize("model", COMPARED + (OTHERS if FULL else []), ids=lambda model: model.theirs)
 @pytest.mark.slow
 def test_outputs(model: Model) -> None:
-    """From keras' file to ours, and from other weights of ours to keras: each time both compute the same."""
+    """Converted in either direction, both models compute the same outputs."""
     theirs = model.make()
     randomise(theirs, model.size)
     theirs.save_weights("theirs.weights.h5")
@@ -215,7 +215,7 @@ def test_the_way_back_multiplies_what_keras_has_no_scale_for() -> None:
 
 @pytest.mark.slow
 def test_a_linear_layer_on_maps() -> None:
-    """First principles: keras flattens [height, width, channels], torch [channels, height, width]. Whole numbers as small
+    """First principles: keras flattens [height, width, channels], torch [channels, height, width]. Integers as small
     as these add up exactly."""
     network = facts.network("vgg16")
     random = np.random.default_rng(0)
@@ -227,7 +227,7 @@ def test_a_linear_layer_on_maps() -> None:
 
 
 def test_another_network_of_the_same_names() -> None:
-    """resnet50 has all names and shapes of resnet50_v1, with its strides elsewhere: the outputs would be wrong, silently."""
+    """resnet50 has the names and shapes of resnet50_v1 but other strides, so outputs would be silently wrong."""
     network = facts.network("resnet50")
     save_file({name: np.zeros(shape, np.float32) for name, shape in facts.shapes(network).items()}, "x.safetensors")
     said = weights("convert", "x.safetensors", "resnet50", "--to", "keras_resnet", "-o", "y.safetensors", code=1).stderr
@@ -238,7 +238,7 @@ def test_another_network_of_the_same_names() -> None:
 
 @pytest.mark.parametrize("variance", [0.0, 1e-9, 1e-5, 1.0])
 def test_epsilon(variance: float) -> None:
-    """What a norm divides by is the same on both sides, for the variance of a dead channel too."""
+    """The divisor of a norm is equal on both sides, even for the variance of a dead channel."""
     theirs = profiles.load("keras_resnet")
     network = facts.network("resnet50_v1")
     held = {name: np.full(shape, variance, np.float32) for name, shape in facts.shapes(network).items()}
@@ -258,7 +258,7 @@ def test_epsilon(variance: float) -> None:
 
 
 def small(dtype: str = "float32") -> Any:
-    """A model with every kind of layer that the profiles know, inside another one, as transfer learning has it."""
+    """Return a model with every kind of layer in the profiles, nested in another one as in transfer learning."""
     keras.utils.clear_session()
     layers, image = keras.layers, keras.Input((8, 8, 3))
     x = layers.Conv2D(4, 3, name="first", dtype=dtype)(image)
@@ -328,7 +328,7 @@ def test_the_state_of_an_optimizer_is_left_out_with_a_word() -> None:
 
 
 def test_narrow_floats() -> None:
-    """float16 is widened, which is exact; bfloat16, for which HDF5 has no word, is refused by name."""
+    """float16 is widened, which is exact; bfloat16, which HDF5 does not have, is refused by name."""
     model = small("float16")
     model.save_weights("x.weights.h5")
     tensor = read("x.weights.h5").tensors["head/kernel"]
@@ -344,7 +344,7 @@ def external(group: Any) -> None:
 
 
 def soft(group: Any) -> None:
-    """A path that leads elsewhere."""
+    """A path to another place."""
     del group["0"]
     group["0"] = h5py.SoftLink("/")
 
@@ -383,12 +383,12 @@ def text(group: Any) -> None:
 
 
 def circle(group: Any) -> None:
-    """A group that holds itself."""
+    """A group that contains itself."""
     group.file["layers/again"] = group.file["layers"]
 
 
 def twins(group: Any) -> None:
-    """Two layers of one name."""
+    """Two layers with the same name."""
     group.file.copy(group.parent, "layers/copy")
 
 
@@ -428,7 +428,7 @@ def test_not_hdf5(content: bytes) -> None:
 
 
 def test_a_file_that_was_cut() -> None:
-    """Said when it is opened."""
+    """The error is raised when the file is opened."""
     small().save_weights("x.weights.h5")
     content = Path("x.weights.h5").read_bytes()
     Path("x.weights.h5").write_bytes(content[: len(content) // 2])
@@ -436,7 +436,7 @@ def test_a_file_that_was_cut() -> None:
 
 
 def test_without_h5py(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit code 4, and the command that installs it."""
+    """The exit code is 4, and the help is the command that installs the package."""
     Path("x.h5").touch()
     monkeypatch.setitem(sys.modules, "h5py", None)
     said = weights("inspect", "x.h5", code=4).stderr
