@@ -17,7 +17,7 @@ closest network of the zoo.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rescompile.explain.differences import Comparison, compare
 from rescompile.explain.references import Reference, closest, is_of_zoo, of_spec, references_of
@@ -31,8 +31,8 @@ class Against:
 
     reference: Reference
     comparison: Comparison
-    closest: bool = False
-    renamed: bool = False
+    closest: bool
+    renamed: bool
 
 
 @dataclass(frozen=True)
@@ -45,22 +45,20 @@ class Explanation:
 
 
 def explain(network: Network, against: Sequence[str] = ()) -> Explanation:
-    """Explain a network: against the specs that `against` names (files, or names of the zoo); without any, against the references
-    of its row in references.yaml; where it has none, against the closest network of the zoo.
+    """Compare a network with the specs in `against`, which are files or zoo networks; by default with its references in
+    references.yaml, or if there are none with the closest network of the zoo.
 
     Raises SpecError and UsageError for a wrong `against`.
     """
-    subject = structure(network)
+    subject, names = structure(network), _names(network)
     known = is_of_zoo(network)
-    chosen = [of_spec(spec) for spec in against] or (references_of(network.name) if known else [])
-    others = [Against(each, compare(each.structure, subject)) for each in chosen]
-    if not chosen:
-        reference = closest(subject, network.name if known else None)
-        others.append(Against(reference, compare(reference.structure, subject), closest=True))
-    return Explanation(network, subject, tuple(_named(each, network) for each in others))
+    given = [of_spec(spec) for spec in against] or (references_of(network.name) if known else [])
+    references = given or [closest(subject, network.name if known else None)]
+    comparisons = tuple(
+        Against(each, compare(each.structure, subject), not given, _names(each.network) != names) for each in references
+    )
+    return Explanation(network, subject, comparisons)
 
 
-def _named(other: Against, network: Network) -> Against:
-    """Return the comparison with `renamed`."""
-    old, new = ({name for name, _ in parameters(each)} for each in (other.reference.network, network))
-    return replace(other, renamed=old != new)
+def _names(network: Network) -> set[str]:
+    return {name for name, _ in parameters(network)}

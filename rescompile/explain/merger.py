@@ -132,9 +132,8 @@ class Merger:
     def _op(self, one: Op, other: Op, where: Where, last: bool) -> Op:
         differences = {name: (old, new) for name, old, new in differing(one.kind, other.kind)}
         topics = {name: where.attribute(one.kind, name, last) for name in differences}
-        if (
-            "padding" in topics and _keeps_size(one.kind) and _keeps_size(other.kind)
-        ):  # it follows from the kernel or the dilation
+        if "padding" in topics and _keeps_size(one.kind) and _keeps_size(other.kind):
+            # it follows from the kernel or the dilation
             topics["padding"] = topics.get("kernel") or topics["dilation"]
         for name, (old, new) in differences.items():
             self._add(topics[name], f"{other.name}: {name} {_value(new)}, not {_value(old)}")

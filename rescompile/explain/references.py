@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from rescompile.analysis.alignment import NotAligned
 from rescompile.diagnostics.errors import Source
@@ -28,55 +29,47 @@ CANDIDATES = 6
 
 @dataclass(frozen=True)
 class Reference:
-    """A network that another is compared with: its name, its description, and the settings on it."""
+    """A network that another is compared with: its name, the settings on it, and its description."""
 
     name: str
-    what: str
     network: Network
     structure: Structure
     set: tuple[str, ...] = ()
     zero_init: bool = False
+    what: str = ""
 
 
-def of_spec(spec: str, what: str = "", settings: Sequence[str] = (), zero_init: bool = False) -> Reference:
+def of_spec(spec: str, settings: tuple[str, ...] = (), zero_init: bool = False) -> Reference:
     """Return the reference of a spec, a file or a zoo network. Raises SpecError and UsageError."""
     network = elaborate(load(spec, settings))
     if zero_init:
         network = replace(network, root=rewrite(network.root, _starting_at_zero))
-    return Reference(network.name, what, network, structure(network), tuple(settings), zero_init)
+    return Reference(network.name, network, structure(network), settings, zero_init)
 
 
 @cache
-def of_zoo(name: str) -> Reference:
-    """Return a zoo network without settings; cached, since every search for the closest one needs all of them."""
-    return of_spec(name)
+def of_zoo(name: str, settings: tuple[str, ...] = (), zero_init: bool = False) -> Reference:
+    """Return the reference of a zoo network; cached, since every search for the closest one needs all of them."""
+    return of_spec(name, settings, zero_init)
 
 
 @cache
-def table() -> tuple[dict[str, object], ...]:
+def table() -> tuple[dict[str, Any], ...]:
     """Return the rows of references.yaml."""
     path = Path(__file__).parent / "references.yaml"
-    rows: list[dict[str, object]] = plain(read(Source(f"explain/{path.name}", path.read_text(encoding="utf-8"))))[
-        "references"
-    ]
-    return tuple(rows)
+    return tuple(plain(read(Source(f"explain/{path.name}", path.read_text(encoding="utf-8"))))["references"])
 
 
 def references_of(name: str) -> list[Reference]:
     """Return the references of a zoo network in the table."""
-    references = []
-    for row in table():
-        networks, settings = row["networks"], row.get("set", [])
-        assert isinstance(networks, dict)
-        assert isinstance(settings, list)
-        if name in networks:
-            against, what = networks[name], str(row["as"])
-            references.append(
-                of_spec(against, what, settings, bool(row.get("zero_init")))
-                if settings or "zero_init" in row
-                else replace(of_zoo(against), what=what)
-            )
-    return references
+    return [
+        replace(
+            of_zoo(row["networks"][name], tuple(row.get("set", ())), row.get("zero_init", False)),
+            what=row["as"],
+        )
+        for row in table()
+        if name in row["networks"]
+    ]
 
 
 def is_of_zoo(network: Network) -> bool:
@@ -128,18 +121,13 @@ def _starting_at_zero(_: str, node: Node) -> Node:
     (Goyal et al. 2017, section 5.1)."""
     if not isinstance(node, Parallel) or not node.residual:
         return node
-    last = next(
-        (
-            step
-            for step in reversed(steps(node.branches[0]))
-            if isinstance(step, Op) and isinstance(step.kind, Conv | Norm)
-        ),
-        None,
-    )
+    branch = node.branches[0]
+    layers = [step for step in steps(branch) if isinstance(step, Op) and isinstance(step.kind, Conv | Norm)]
+    last = layers[-1] if layers else None
 
     def start(_: str, inner: Node) -> Node:
-        if inner is last and isinstance(inner, Op) and isinstance(inner.kind, Norm):
+        if isinstance(inner, Op) and isinstance(inner.kind, Norm) and inner is last:
             return replace(inner, kind=replace(inner.kind, scale_init=0.0))
         return inner
 
-    return replace(node, branches=(rewrite(node.branches[0], start), *node.branches[1:]))
+    return replace(node, branches=(rewrite(branch, start), *node.branches[1:]))

@@ -124,7 +124,7 @@ def test_lines_fit_the_terminal(zoo: dict[str, Explanation]) -> None:
 
 # --- the table of references ------------------------------------------------------------------------------------------
 
-PAIRS = sorted({(of, to) for row in references.table() for of, to in row["networks"].items()})  # type: ignore[attr-defined]
+PAIRS = sorted({(of, to) for row in references.table() for of, to in row["networks"].items()})
 
 
 def test_the_table_names_networks_that_differ(zoo: dict[str, Explanation]) -> None:
