@@ -7,7 +7,10 @@ The only part that knows both. The numbers are the truth; the expressions that p
     reporter     problems, located at what the user wrote to cause them
     evaluator    values and their types
     namer        names of steps
-    steps        groups, conditions, residuals, side branches; the leaves in ops, merges in merges, uses of blocks in blocks
+    steps        groups, conditions, residuals, side branches
+    ops          the leaves of the tree
+    merges       additions, concatenations, products and gates of branches
+    blocks       uses of blocks, once or per copy
 """
 
 from __future__ import annotations

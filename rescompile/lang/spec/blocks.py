@@ -42,7 +42,8 @@ class ParameterDefinition(SpecModel):
         """Whether an evaluated value is of the type, or one of the words, where `blocks` are those of blocks."""
         if isinstance(value, str):
             return value in self.words(blocks)
-        return self.kind == "any" or (self.kind in TYPES and TYPES[self.kind][1](value))
+        kind = self.kind
+        return kind == "any" or (kind in TYPES and TYPES[kind][1](value))
 
     def words(self, blocks: frozenset[str]) -> frozenset[str]:
         """The words that a value may be, where `blocks` are those of blocks."""
