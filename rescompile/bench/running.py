@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,9 @@ class Bench:
                     yield f"{network.name}: weights and references"
                     models = self._models(network)
                     for batch in request.batches:
-                        yield from self._group(models, batch, preparer)
+                        # A group records its rows when it is closed.
+                        with closing(self._group(models, batch, preparer)) as steps:
+                            yield from (f"{network.name}, batch {batch}: {step}" for step in steps)
         except (KeyboardInterrupt, GeneratorExit):
             self._recorder.interrupted = True
             raise
@@ -105,36 +107,32 @@ class Bench:
                 self._recorder.refuse(problem, self._configurations)
         return models
 
-    def _group(self, models: Sequence[BenchModel], batch: int, preparer: Preparer) -> Iterator[str]:
-        """Measure all contenders of a group in the same rounds."""
+    def _group(self, models: Sequence[BenchModel], batch: int, preparer: Preparer) -> Generator[str, None, None]:
+        """Measure all contenders of a group in the same rounds; yields the progress."""
         name, tune = models[0].name, self._request.tune
         x = inputs(models[0].input, batch, self._request.plan.seed)
         contenders: dict[str, Contender] = {}
         race = None
-
-        def prefixed(steps: Iterator[str]) -> Iterator[str]:
-            return (f"{name}, batch {batch}: {step}" for step in steps)
-
         with ExitStack() as stack:
             for model in models:
                 reference = self._reference(model, x)
                 if reference is None:
                     continue
                 if tune is None:
-                    yield from prefixed(self._prepare(model, x, reference, preparer, stack, contenders))
+                    yield from self._prepare(model, x, reference, preparer, stack, contenders)
                     continue
                 race = self._race(tune, model, x, reference, preparer, stack)
-                yield from prefixed(_guarded(race.run(), name, batch))
+                yield from _guarded(race.run(), name, batch)
                 contenders = {_title(model, each): contender for each, contender in race.contenders.items()}
             if contenders:
                 group = Group(name, batch, contenders, self._recorder)
-                yield from prefixed(_guarded(group.run(preparer, stack), name, batch))
+                yield from _guarded(group.run(preparer, stack), name, batch)
             elif race is not None:
                 self.problems.extend(race.problems[:1])
             if race is not None and tune is not None:
                 self._record_tuning(tune, race, name, batch)
             if contenders and self._request.profile:
-                yield from prefixed(iter(["profiles"]))
+                yield "profiles"
                 group.profile()
 
     def _prepare(

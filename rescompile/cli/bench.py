@@ -40,7 +40,7 @@ class Options:
 
     runtime: Annotated[
         str | None,
-        typer.Option(help="Measure on these runtimes, such as ort-cpu,torch-cpu:compile. Default: ort-cpu,torch-cpu."),
+        typer.Option(help="Measure on these, such as torch-cpu:compile. Default: ort-cpu,torch-cpu."),
     ] = None
     precision: Annotated[
         str | None, typer.Option(help="Measure in these of fp32, tf32, fp16, bf16 and int8. Default: fp32.")

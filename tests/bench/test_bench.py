@@ -33,9 +33,11 @@ from rescompile.bench import (
     results,
     statistics,
 )
+from rescompile.bench.contenders import Request
 from rescompile.bench.measuring import Plan, Timing, measure
 from rescompile.bench.reference import Reference
 from rescompile.bench.results import BenchRow, Control, Missing, Result, Roofline, Share
+from rescompile.bench.running import Bench
 from rescompile.bench.statistics import Interval, WarmUp
 from rescompile.cli import app
 from rescompile.diagnostics.errors import UsageError
@@ -833,6 +835,18 @@ def test_an_interruption_keeps_what_was_finished(tmp_path: Path, fake: Any) -> N
     assert found.interrupted
     assert [each.batch for each in found.rows] == [1]
     assert "Interrupted" in done.stdout
+
+
+def test_a_benchmark_that_is_closed_keeps_whole_rounds(fake: Any) -> None:
+    """Closing the steps, as an interruption between two of them does, records the complete rounds."""
+    fake("good")
+    network = rescompile.elaborate(rescompile.load(NET))
+    running = Bench(Request([network], {}, (), ["good"], ["fp32"], [1], Plan(rounds=12, slot=0.0)), lambda text: None)
+    steps = running.run()
+    assert next(step for step in steps if "round 7 of 12" in step) == f"{NET}, batch 1: round 7 of 12"
+    steps.close()
+    (only,) = running.result.rows
+    assert (running.result.interrupted, len(only.samples)) == (True, 7)
 
 
 def test_a_baseline_that_is_not_measured(tmp_path: Path, fake: Any) -> None:
