@@ -3,6 +3,7 @@ weights are written.
 
     mapping            the mapping
     drawing            new weights by the initialisation rules
+    statistics         new weights with the statistics of a batch in their norms
     checkpoints        a checkpoint of any format, without the prefixes of wrappers
     tensors            a tensor of a checkpoint, read on demand
     *_file, *_checkpoint, hdf5, numpy_files     one file format each

@@ -687,7 +687,7 @@ def test_a_file_that_is_no_checkpoint(name: str, what: str, use: str) -> None:
     for arguments in (("weights", "inspect", name), ("build", "resnet18", "-t", "onnx", "--weights", name)):
         result = invoke(*arguments)
         assert result.exit_code == 2
-        assert result.stderr.startswith(f"error[E0801]: {name} is {what} by its ending, and weights must be")
+        assert result.stderr.startswith(f"error[E0801]: {name} is {what} by its suffix, but weights must be")
         assert use in result.stderr.splitlines()[1]
 
 
