@@ -53,6 +53,7 @@ from rescompile.passes import fold_batchnorm as folding
 
 Array = NDArray[Any]
 onnx: Any = import_module("rescompile.backends.onnx.artifact")
+onnx_artifact: Any = import_module("rescompile.backends.onnx.artifact")
 onnx_graph: Any = import_module("rescompile.backends.onnx.graph")
 onnx_ops: Any = import_module("rescompile.backends.onnx.ops")
 Patch = pytest.MonkeyPatch
@@ -286,7 +287,7 @@ def bilinear_with_aligned_corners(patch: Patch) -> None:
 
 @planted(OF_BACKENDS)
 def weights_of_two_convs_swapped(patch: Patch) -> None:
-    right = onnx.graph_of
+    right = onnx_artifact.graph_of
 
     def wrong(network: Any, sizes: Any = None) -> Any:
         graph = right(network, sizes)
@@ -300,7 +301,7 @@ def weights_of_two_convs_swapped(patch: Patch) -> None:
                     break
         return graph
 
-    patch.setattr(onnx, "graph_of", wrong)
+    patch.setattr(onnx_artifact, "graph_of", wrong)
 
 
 @planted(OF_BACKENDS)
