@@ -24,15 +24,14 @@ OPTIONS = (
         "precision",
         str,
         "fp32",
-        "fp16: weights and nodes of an ONNX file in float16, input and outputs in float32. "
-        "int8: convolutions and matrix products in integers. Default: fp32.",
+        "Precision of the file: fp32, fp16, or int8, which is calibrated. Default: fp32.",
         choices=("fp32", "fp16", "int8"),
     ),
     Option(
         "made_for",
         str,
         None,
-        "Use the options that fit a runtime, unless given: ort-cpu, openvino, ort-cuda, ort-tensorrt.",
+        "Use the recipe for a runtime: ort-cpu, openvino, ort-cuda or ort-tensorrt.",
         metavar="RUNTIME",
         flag="--for",
     ),

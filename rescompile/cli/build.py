@@ -43,7 +43,7 @@ class Options:
             "-o",
             "--output",
             metavar="PATH",
-            help="Output: a file, a folder, or - for standard output. Default: the network's name.",
+            help="Output file, folder, or - for standard output. Default: the network's name.",
         ),
     ] = None
     weights: Annotated[
@@ -51,7 +51,7 @@ class Options:
         typer.Option(
             "--weights",
             metavar="FILE",
-            help="Weights: safetensors, or .pth, .pt or .bin of torch. Default: random, by the spec's init.",
+            help="Weights: .safetensors, .pth, .pt or .bin. Default: random, by the spec's init.",
         ),
     ] = None
     seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0
@@ -64,7 +64,7 @@ class Options:
         str | None,
         typer.Option(
             metavar="FOLDER|N",
-            help="Calibration data of int8: a folder of images or .npy files, or N random inputs. Default: 32.",
+            help="Data for int8: a folder of images or .npy files, or N random inputs. Default: 32.",
         ),
     ] = None
 
@@ -225,7 +225,7 @@ class _Builder:
 
 
 def _no_input(path: Path, inputs: Mapping[str, str | Path | None], what_is_written: str) -> None:
-    """Raises UsageError where a file to write is one that is read: it would be overwritten, if it is ours without a warning."""
+    """Raises UsageError where a file to write is one that is read."""
     for what, file in inputs.items():
         if file is not None and path.exists() and Path(file).exists() and path.samefile(file):
             raise UsageError(Diagnostic("E0802", f"{what_is_written} is {what} itself"))

@@ -33,29 +33,23 @@ class Options:
 
     targets: Annotated[
         str | None,
-        typer.Option(
-            help="Targets to compare, separated by commas. Default: all that can be evaluated here, none with --runtime."
-        ),
+        typer.Option(help="Targets, comma-separated. Default: all available, or none with --runtime."),
     ] = None
     runtime: Annotated[
         str | None,
-        typer.Option(
-            help="Runtimes to compare, separated by commas, such as ort-cpu,torch-cpu:compile. Not with --dynamic."
-        ),
+        typer.Option(help="Runtimes, comma-separated, such as ort-cpu,torch-cpu:compile."),
     ] = None
     precision: Annotated[
-        str | None, typer.Option(help="Precisions of the runtimes, separated by commas. Default: fp32.")
+        str | None, typer.Option(help="Precisions of the runtimes, comma-separated. Default: fp32.")
     ] = None
     weights: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Weights to verify with. Default: seeded ones, calibrated.")
+        str | None, typer.Option(metavar="FILE", help="Weights to verify with. Default: random ones, calibrated.")
     ] = None
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and input.")] = 0
-    batch: Annotated[int, typer.Option(min=1, help="Size of the batch.")] = 2
+    batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 2
     dynamic: Annotated[
         str | None,
-        typer.Option(
-            metavar="AXES", help="Axes of the image to leave free: height,width, or one of them. Not with --runtime."
-        ),
+        typer.Option(metavar="AXES", help="Leave image axes free: height, width, or height,width."),
     ] = None
 
     def check(self) -> None:

@@ -62,7 +62,7 @@ MERGES: dict[str, Callable[[Sequence[Array]], Array]] = {
 def conv(op: Conv, x: Array, tensors: Tensors) -> Array:
     """y[o, h, w] = bias[o] + sum over c, i, j of weight[o, c, i, j] * padded[c, h * stride + i * dilation, w * ...].
 
-    A group of output channels sees its own group of input channels only. The sum over c, i and j is one matrix product per
+    A group of output channels reads its own group of input channels only. The sum over c, i and j is one matrix product per
     group, by BLAS: its rows are copies of what the windows see, made for a band of output rows at a time.
     """
     padded = _padded(x, op.pads)
@@ -141,8 +141,7 @@ def maxpool(op: MaxPool, x: Array, tensors: Tensors) -> Array:
 def avgpool(op: AvgPool, x: Array, tensors: Tensors) -> Array:
     """The sum over each window, divided by how many of its positions count.
 
-    Positions of the map count; those of its padding if `count_pad` says so; those that only rounding up has added never
-    do. Some always count: a window starts at most half its size before the map, and none starts after it.
+    Positions of the map count; those of its padding with `count_pad`; those added by rounding up never do. Some always count: a window starts at most half its size before the map, and none starts after it.
     """
     total = functools.reduce(np.add, _positions(op, x, padding=0, overhang=0))
     ones = np.ones((1, 1, *x.shape[2:]), x.dtype)
@@ -187,7 +186,7 @@ def adaptive_avgpool(op: AdaptiveAvgPool, x: Array, tensors: Tensors) -> Array:
 def _mean(x: Array) -> Array:
     """The mean of each map, added up one position after the other, as frameworks do.
 
-    numpy would add in pairs, which makes no difference in float64, and in float32 sets a standard that no one else meets.
+    numpy adds in pairs. In float64 that makes no difference, and in float32 it is more exact than any runtime.
     """
     values = x.reshape(*x.shape[:2], -1)
     return np.asarray(np.cumsum(values, axis=2)[:, :, -1] / values.shape[2])
@@ -230,7 +229,7 @@ def act(op: Act, x: Array, tensors: Tensors) -> Array:
 
 
 def _erfc(x: Array) -> Array:
-    """1 - erf(x), which numpy has not."""
+    """1 - erf(x), which numpy does not have."""
     return np.asarray(np.vectorize(math.erfc, otypes=[x.dtype])(x))
 
 
@@ -252,7 +251,7 @@ def subsample(op: Subsample, x: Array, tensors: Tensors) -> Array:
 def upsample(op: Upsample, x: Array, tensors: Tensors) -> Array:
     """Position i of a side stands at (i + 0.5) / factor - 0.5 of the old one, between the first position and the last.
 
-    The nearest old position is the one whose share of the side holds it; bilinear weighs the two beside it, by axes.
+    The nearest old position is the one whose share of the side contains it; bilinear weighs the two beside it, by axes.
     """
     for axis, factor in zip((2, 3), op.factor, strict=True):
         size = x.shape[axis]

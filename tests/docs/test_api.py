@@ -532,6 +532,17 @@ def test_the_surface_of_backends() -> None:
         surface.Netwrok  # noqa: B018
 
 
+def test_the_documented_backend_uses_the_surface_alone() -> None:
+    """The example of the documentation, which is built outside of the checkout, imports only what is promised."""
+    page = (Path(__file__).parents[2] / "docs" / "add-a-backend.md").read_text(encoding="utf-8")
+    example = page.partition("```python file: rescompile_dot.py\n")[2].partition("```")[0]
+    imported = [node for node in ast.walk(ast.parse(example)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert [node.module for node in imported if isinstance(node, ast.ImportFrom)] == ["rescompile.backend"]
+    assert len(imported) == 1
+    surface = importlib.import_module("rescompile.backend")
+    assert {alias.name for alias in imported[0].names} <= set(surface.__all__)
+
+
 def test_declarations_of_backends_import_no_numpy() -> None:
     """`build --help` lists the options of all targets, and must not take longer for it."""
     script = """
