@@ -41,7 +41,7 @@ class Reference:
 
     def __init__(self, network: Network, weights: Weights, x: Array) -> None:
         self.network, self.weights, self.x = network, weights, x
-        self.exact: Arrays = interpret(network, weights, x)
+        self.exact = self._interpreted(weights, x, "fp64")
         self._rounded: dict[str, list[Arrays]] = {}
 
     def bound(self, precision: str, output: str | None = None) -> float:
@@ -49,9 +49,14 @@ class Reference:
         if precision not in self._rounded:
             runs = RUNS if min(value.size for value in self.exact.values()) < FEW else 1
             given = [(self.weights, self.x), *(self._moved(FLOATS[precision].unit, seed) for seed in range(1, runs))]
-            self._rounded[precision] = [interpret(self.network, *each, precision) for each in given]
+            self._rounded[precision] = [self._interpreted(*each, precision) for each in given]
         error = max(self.error(rounded, output) for rounded in self._rounded[precision])
         return max(TIMES * error, floor(self.network, FLOATS[precision].bits))
+
+    def _interpreted(self, weights: Weights, x: Array, precision: str) -> Arrays:
+        """The outputs of the interpreter. Weights that are given may overflow, which the errors then show."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return interpret(self.network, weights, x, precision)
 
     def _moved(self, unit: float, seed: int) -> tuple[Weights, Array]:
         """The weights and the input with every number moved by less than one unit of its last place."""
