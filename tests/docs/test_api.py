@@ -106,7 +106,7 @@ def test_a_state_dict_is_taken_as_it_is() -> None:
         ({"weights": [1]}, "not a list"),
         ({"weights": SimpleNamespace(state_dict=None)}, "give its state_dict()"),
         ({"weights": {"conv0.weight": [[1.0], [2.0, 3.0]]}}, "the weight 'conv0.weight' is not an array"),
-        ({"seed": "4"}, "this is '4'"),
+        ({"seed": "4"}, "but is '4'"),
         ({"precision": "int8", "calibrate": [1]}, "not a list"),
     ],
 )

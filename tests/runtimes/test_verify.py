@@ -310,11 +310,11 @@ def test_command_with_runtimes() -> None:
         (["--precision", "bf16"], 2, "--runtime"),
         (["--targets", "onnx,,torch"], 2, "--targets 'onnx,,torch' has an empty entry"),
         (["--targets", ""], 2, "has an empty entry"),
-        (["--targets", "onnx,torch,onnx"], 2, "names onnx twice"),
+        (["--targets", "onnx,torch,onnx"], 2, "contains onnx twice"),
         (["--runtime", "ort-cpu,"], 2, "--runtime 'ort-cpu,' has an empty entry"),
         (["--runtime", ""], 2, "has an empty entry"),
         (["--runtime", "ort-cpu", "--precision", ""], 2, "has an empty entry"),
-        (["--runtime", "ort-cpu", "--precision", "fp32,fp32"], 2, "names fp32 twice"),
+        (["--runtime", "ort-cpu", "--precision", "fp32,fp32"], 2, "contains fp32 twice"),
     ],
 )
 def test_what_cannot_be_verified_is_refused(words: list[str], code: int, message: str) -> None:
