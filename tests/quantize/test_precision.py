@@ -300,9 +300,7 @@ def test_images_are_prepared_as_the_spec_says(
     assert (record["data"], record["inputs"]) == ("10 images", 8)
     silent = tmp_path / "silent.yaml"
     silent.write_text(re.sub("preprocess.*\n", "", SPEC), encoding="utf-8")
-    with pytest.raises(
-        UsageError, match="E0840: small does not record how images become its input: no mean and no std"
-    ):
+    with pytest.raises(UsageError, match="E0840: small does not record its preprocessing: mean and std missing"):
         rescompile.build(silent, "onnx", weights, precision="int8", calibrate=tmp_path)
 
 
@@ -390,8 +388,8 @@ def refused(*words: object) -> tuple[int, str]:
         ("text", "text/x.npy: it does not begin like a .npy file"),
         ("archive", "archive/x.npy: this is an archive of arrays, not a .npy file"),
         ("short", "short/x.npy: the .npy file is broken: "),
-        ("empty", "empty is a folder without images"),
-        ("broken", "broken/x.png: it is no image of a known format"),
+        ("empty", "the folder empty contains no images"),
+        ("broken", "broken/x.png: it is not an image of a known format"),
         ("small", "small/x.png is 4x5, but small takes 12x10"),
         ("file", "file is not a folder"),
         ("nowhere", "nowhere does not exist"),
