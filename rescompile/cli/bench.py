@@ -20,6 +20,7 @@ from rescompile.cli.options import (
     FormatOption,
     JsonOption,
     SetOption,
+    option,
     with_options,
     with_passes,
     words,
@@ -38,67 +39,35 @@ if TYPE_CHECKING:
 class Options:
     """The options of `bench` that no other command has."""
 
-    runtime: Annotated[
-        str | None,
-        typer.Option(help="Measure on these, such as torch-cpu:compile. Default: ort-cpu,torch-cpu."),
-    ] = None
-    precision: Annotated[
-        str | None, typer.Option(help="Measure in these of fp32, tf32, fp16, bf16 and int8. Default: fp32.")
-    ] = None
-    batch: Annotated[str, typer.Option(help="Measure at these batch sizes, such as 1,8.")] = "1"
-    compare: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PEER", help="Measure a peer as well, such as torchvision:resnet50. Repeatable."),
-    ] = None
-    variant: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PASS", help="Measure the networks after a pass as well, such as form=a. Repeatable."),
-    ] = None
-    output: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="FILE", help="Write all samples and facts to a JSON file.")
-    ] = None
-    plot: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Draw latencies to a .svg or .png file (needs matplotlib).")
-    ] = None
-    rounds: Annotated[
-        int, typer.Option(min=5, max=100_000, help="Time this many rounds, in which each contender has one slot.")
-    ] = 30
-    sessions: Annotated[
-        int, typer.Option(min=1, max=1000, help="Prepare all contenders again for each of this many sessions.")
-    ] = 1
-    slot_ms: Annotated[
-        float,
-        typer.Option(min=0.0, max=60_000.0, metavar="MS", help="Fill slots of this length with runs, at least one."),
-    ] = 50.0
-    control: Annotated[
-        bool, typer.Option("--control", help="Measure a second copy of the first contender, to show the noise.")
-    ] = False
-    baseline: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL@RUNTIME", help="Baseline for speed-ups. Default: the first peer, or the first row."
-        ),
-    ] = None
-    tune: Annotated[
-        bool, typer.Option("--tune", help="Search runtimes, precisions, layouts and threads for the fastest.")
-    ] = False
-    accuracy: Annotated[
-        float | None,
-        typer.Option(min=0.0, metavar="ERROR", help="With --tune, allow this error against float64. Default: 0.01."),
-    ] = None
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Report the share of each row of the spec in the time.")
-    ] = False
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=65_535, help="Use this many CPU threads. Default: the runtime's choice.")
-    ] = None
-    exporter: Annotated[
-        str, typer.Option(help="Export peers to ONNX with this exporter of torch, legacy or dynamo.")
-    ] = "legacy"
-    keep: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Keep the measured ONNX files in this empty folder.")
-    ] = None
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, inputs and the order of slots.")] = 0
+    runtime: str | None = option("Measure on these, such as torch-cpu:compile. Default: ort-cpu,torch-cpu.")
+    precision: str | None = option("Measure in these of fp32, tf32, fp16, bf16 and int8. Default: fp32.")
+    batch: str = option("Measure at these batch sizes, such as 1,8.", "1")
+    compare: list[str] | None = option(
+        "Measure a peer as well, such as torchvision:resnet50. Repeatable.", metavar="PEER"
+    )
+    variant: list[str] | None = option(
+        "Measure the networks after a pass as well, such as form=a. Repeatable.", metavar="PASS"
+    )
+    output: str | None = option("Write all samples and facts to a JSON file.", None, "-o", "--output", metavar="FILE")
+    plot: str | None = option("Draw latencies to a .svg or .png file (needs matplotlib).", metavar="FILE")
+    rounds: int = option("Time this many rounds, in which each contender has one slot.", 30, min=5, max=100_000)
+    sessions: int = option("Prepare all contenders again for each of this many sessions.", 1, min=1, max=1000)
+    slot_ms: float = option(
+        "Fill slots of this length with runs, at least one.", 50.0, min=0.0, max=60_000.0, metavar="MS"
+    )
+    control: bool = option("Measure a second copy of the first contender, to show the noise.", False, "--control")
+    baseline: str | None = option(
+        "Baseline for speed-ups. Default: the first peer, or the first row.", metavar="MODEL@RUNTIME"
+    )
+    tune: bool = option("Search runtimes, precisions, layouts and threads for the fastest.", False, "--tune")
+    accuracy: float | None = option(
+        "With --tune, allow this error against float64. Default: 0.01.", min=0.0, metavar="ERROR"
+    )
+    profile: bool = option("Report the share of each row of the spec in the time.", False, "--profile")
+    threads: int | None = option("Use this many CPU threads. Default: the runtime's choice.", min=1, max=65_535)
+    exporter: str = option("Export peers to ONNX with this exporter of torch, legacy or dynamo.", "legacy")
+    keep: str | None = option("Keep the measured ONNX files in this empty folder.", metavar="FOLDER")
+    seed: int = option("Seed of weights, inputs and the order of slots.", 0, min=0)
 
 
 @with_passes
@@ -107,7 +76,7 @@ class Options:
 def bench(
     specs: Annotated[
         list[str],
-        typer.Argument(metavar="SPEC...", help="Spec files (with a / or .yaml), or names of the zoo."),
+        typer.Argument(metavar="SPEC...", help="Spec files (with a / or .yaml) or zoo names."),
     ],
     options: Options,
     set: SetOption = None,

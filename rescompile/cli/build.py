@@ -19,6 +19,7 @@ from rescompile.cli.options import (
     JsonOption,
     SetOption,
     SpecsArgument,
+    option,
     with_options,
     with_passes,
     with_target_options,
@@ -27,6 +28,7 @@ from rescompile.cli.progress import Progress
 from rescompile.cli.reporting import print_json, report, say
 from rescompile.cli.specs import elaborated, spec_files
 from rescompile.diagnostics.errors import Diagnostic, RescompileError, UsageError
+from rescompile.options import assignment
 
 if TYPE_CHECKING:
     from rescompile.ir.network import Network
@@ -37,36 +39,22 @@ if TYPE_CHECKING:
 class Options:
     """The options of `build` that no other command has and no target declares."""
 
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="PATH",
-            help="Output file, folder, or - for standard output. Default: the network's name.",
-        ),
-    ] = None
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            "--weights",
-            metavar="FILE",
-            help="Weights: .safetensors, .pth, .pt or .bin. Default: random, by the spec's init.",
-        ),
-    ] = None
-    seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0
-    no_weights: Annotated[bool, typer.Option("--no-weights", help="Write the graph only, without weights.")] = False
-    compare: Annotated[
-        bool,
-        typer.Option("--check", help="Write nothing; exit 1 and print a diff if the file differs."),
-    ] = False
-    calibrate: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FOLDER|N",
-            help="Data for int8: a folder of images or .npy files, or N random inputs. Default: 32.",
-        ),
-    ] = None
+    output: str | None = option(
+        "Output: a file, a folder, or - for standard output. Default: the network's name.",
+        None,
+        "-o",
+        "--output",
+        metavar="PATH",
+    )
+    weights: str | None = option(
+        "Weights: safetensors, or .pth, .pt or .bin of torch. Default: random.", None, "--weights", metavar="FILE"
+    )
+    seed: int = option("Seed of random weights.", 0)
+    no_weights: bool = option("Write the graph only, without weights.", False, "--no-weights")
+    compare: bool = option("Write nothing; exit 1 and print a diff if the file differs.", False, "--check")
+    calibrate: str | None = option(
+        "Calibration data of int8: images, .npy files, or N random inputs. Default: 32.", metavar="FOLDER|N"
+    )
 
     def check(self) -> None:
         """Raises UsageError for options that exclude one another."""
@@ -90,7 +78,7 @@ def build(
     ],
     options: Options,
     target_options: dict[str, Any],
-    option: Annotated[
+    others: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="NAME=VALUE", help="An option of an installed backend. Repeatable."),
     ] = None,
@@ -108,7 +96,7 @@ def build(
     options.check()
     if options.output == "-" and as_json:
         raise UsageError(Diagnostic("E0802", "-o - and --json exclude one another: both write to standard output"))
-    given = _once([*_assignments(option), *target_options.items()])
+    given = _once([*_assignments(others), *target_options.items()])
     suffix = backend.load(target).SUFFIX
     files = list(spec_files(specs))
     several = files != specs or len(files) > 1
@@ -232,10 +220,10 @@ def _no_input(path: Path, inputs: Mapping[str, str | Path | None], what_is_writt
 
 
 def _assignments(options: list[str] | None) -> Iterator[tuple[str, str]]:
-    for text in options or ():
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(Diagnostic("E0802", f"--option {text}: write --option name=value"))
+    """The names and values of --option NAME=VALUE."""
+    for name, value in map(assignment, options or ()):
+        if value is None:
+            raise UsageError(Diagnostic("E0802", f"--option {name}: write --option {name}=VALUE"))
         yield name, value
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def predict(
     specs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="SPEC...", help="Spec files (with a / or .yaml), or names of the zoo."),
+        typer.Argument(metavar="SPEC...", help="Spec files (with a / or .yaml) or zoo names."),
     ] = None,
     device_file: Annotated[
         str | None, typer.Option("--device-file", metavar="FILE", help="Predict for the device of this file.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from rescompile.cli.options import (
     JsonOption,
     SetOption,
     SpecArgument,
+    option,
     with_options,
     with_passes,
     words,
@@ -31,34 +32,21 @@ if TYPE_CHECKING:
 class Options:
     """The options of `verify` that no other command has."""
 
-    targets: Annotated[
-        str | None,
-        typer.Option(help="Targets, comma-separated. Default: all available, or none with --runtime."),
-    ] = None
-    runtime: Annotated[
-        str | None,
-        typer.Option(help="Runtimes, comma-separated, such as ort-cpu,torch-cpu:compile."),
-    ] = None
-    precision: Annotated[
-        str | None, typer.Option(help="Precisions of the runtimes, comma-separated. Default: fp32.")
-    ] = None
-    weights: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Weights to verify with. Default: random ones, calibrated.")
-    ] = None
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and input.")] = 0
-    batch: Annotated[int, typer.Option(min=1, help="Batch size.")] = 2
-    dynamic: Annotated[
-        str | None,
-        typer.Option(metavar="AXES", help="Leave image axes free: height, width, or height,width."),
-    ] = None
+    targets: str | None = option("Targets to verify, such as onnx,torch. Default: all; none with --runtime.")
+    runtime: str | None = option("Runtimes to verify, such as ort-cpu,torch-cpu:compile. Not with --dynamic.")
+    precision: str | None = option("Precisions of the runtimes, such as fp32,bf16. Default: fp32.")
+    weights: str | None = option("Weights to verify with. Default: random, norms calibrated.", metavar="FILE")
+    seed: int = option("Seed of random weights and of the input.", 0, min=0)
+    batch: int = option("Batch size.", 2, min=1)
+    dynamic: str | None = option("Leave image axes free: height,width or one. Not with --runtime.", metavar="AXES")
 
     def check(self) -> None:
-        """Raises UsageError for options that do not go together."""
+        """Raise UsageError where options exclude each other."""
         if self.precision is not None and self.runtime is None:
             message = "--precision needs --runtime: targets are compared in fp32"
             raise UsageError(Diagnostic("E0802", message, help="add a runtime, such as --runtime ort-cpu"))
         if self.dynamic is not None and self.runtime is not None:
-            message = "--dynamic and --runtime exclude one another: the file for a runtime has one image size"
+            message = "--dynamic and --runtime exclude each other: the file for a runtime has one image size"
             raise UsageError(Diagnostic("E0802", message))
 
 

@@ -488,7 +488,7 @@ def test_build_run_extract(tmp_path: Path) -> None:
     assert "any height and width from 4 on, in steps of 4" in built.stderr
     assert "input [1, 3, 32, 32]" in command("run", path, "--repeats", "1").stdout
     assert "input [2, 3, 20, 48]" in command("run", path, "--repeats", "1", "--size", "20x48", "--batch", "2").stdout
-    for size, why in (("20x30", "the next valid height is 32"), ("20", "such as 320x256"), ("0x8", "such as 320x256")):
+    for size, why in (("20x30", "the next valid width is 32"), ("20", "such as 320x256"), ("0x8", "such as 320x256")):
         done = command("run", path, "--size", size)
         assert (done.exit_code, why in done.stderr) == (2, True), done.output
     spec = tmp_path / "again.yaml"
@@ -512,7 +512,7 @@ def test_a_file_of_one_size_takes_no_other(tmp_path: Path) -> None:
     assert "the width of this model is fixed to 32" in done.stderr
     assert "--dynamic" in done.stderr
     done = command("run", path, "--dynamic", BOTH)
-    assert (done.exit_code, "--dynamic is about specs" in done.stderr) == (2, True)
+    assert (done.exit_code, "--dynamic applies to specs only" in done.stderr) == (2, True)
 
 
 def test_a_spec_is_run_at_another_size() -> None:
@@ -552,7 +552,7 @@ def test_images_of_other_sizes(tmp_path: Path) -> None:
     done = command(*shown, "--preprocess", "crop=20,46")
     assert (done.exit_code, "any width from 4 on, in steps of 4, not 46" in done.stderr) == (2, True), done.output
     done = command(*shown, "--size", "20x48")
-    assert (done.exit_code, "exclude one another" in done.stderr) == (2, True)
+    assert (done.exit_code, "exclude each other" in done.stderr) == (2, True)
 
 
 def test_one_axis(tmp_path: Path) -> None:

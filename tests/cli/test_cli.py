@@ -907,16 +907,16 @@ def test_build_of_several_specs(here: Path) -> None:
     assert (here / "alone.onnx").read_bytes() == (here / "models/two.onnx").read_bytes()
     (here / "specs/wrong.yaml").unlink()
     result = invoke("build", "specs", "-t", "onnx", "-o", "models/")
-    assert (result.exit_code, result.stderr.splitlines()[-1]) == (0, "2 specs, 0 not built")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (0, "2 specs, 0 failed")
 
 
 def test_several_specs_go_into_a_folder(here: Path) -> None:
     """Not into one file, not from one checkpoint, and no two of them into the same file."""
     specs = write_spec(here / "tiny.yaml"), write_spec(here / "same.yaml")
     for options, message in (
-        (["-o", "model.onnx"], "2 specs go into a folder"),
-        (["-o", "-"], "2 specs go into a folder"),
-        (["--weights", "tiny.safetensors"], "those of one network"),
+        (["-o", "model.onnx"], "2 specs need a folder"),
+        (["-o", "-"], "2 specs need a folder"),
+        (["--weights", "tiny.safetensors"], "takes one spec, but 2 were given"),
         ([], "would both be written to tiny.onnx"),
     ):
         result = invoke("build", *specs, "-t", "onnx", *options)
