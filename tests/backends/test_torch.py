@@ -570,7 +570,7 @@ def test_a_record_that_somebody_edited(record: str, tmp_path: Path) -> None:
         archive.writestr("archive/extra/rescompile.json", record)
     done = command("extract", tmp_path / "net.pt2")
     assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr.startswith("error[E0801]: what ")
+    assert done.stderr.startswith("error[E0801]: the record of the spec in ")
 
 
 def test_a_program_of_somebody_else(written: tuple[Path, Path], tmp_path: Path) -> None:
