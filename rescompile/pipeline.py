@@ -15,7 +15,6 @@ from rescompile.ir.network import Network
 from rescompile.lang.load import load
 from rescompile.lang.spec.spec import Spec
 from rescompile.passes import PASSES, apply
-from rescompile.quantize import calibration
 from rescompile.runtimes import recipes
 from rescompile.weights import Array, Weights, draw, from_arrays
 
@@ -78,7 +77,11 @@ def execute(request: Request) -> door.Artifact:
     _check_zeros(request, backend, for_passes)
     spec = load(request.spec) if isinstance(request.spec, str | os.PathLike) else request.spec
     network = spec if isinstance(spec, Network) else elaborate(spec)
-    data = calibration.data(request.calibrate, network, request.seed) if int8 else None
+    data = None
+    if int8:
+        from rescompile.quantize import calibration  # only this needs it
+
+        data = calibration.data(request.calibrate, network, request.seed)
     weights = None if request.structure_only else _weights(request, network)
     network, weights = apply(network, weights, {**for_passes, **({"fold_batchnorm": True} if int8 else {})})
     if data is not None and weights is not None:

@@ -15,8 +15,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from rescompile.analysis.dynamic_shapes import describe_sizes, sizes
 from rescompile.backend import Artifact
 from rescompile.codegen.rendering import render_source
@@ -71,6 +69,8 @@ numpy.savez("outputs.npz", **{name: value.numpy() for name, value in outputs.ite
 
 def evaluate(network: Network, weights: Weights, x: Array, **options: Any) -> dict[str, Array]:
     """The outputs of the generated module with these weights, by name. Raises UsageError if the file fails to run."""
+    import numpy as np
+
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
         emit(network, None, **options).write(here / "network_source.py")

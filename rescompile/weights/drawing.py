@@ -10,13 +10,15 @@ import hashlib
 import math
 from collections.abc import Callable
 from functools import partial
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.ir.network import Network, parameters
 from rescompile.ir.ops import Parameter
 from rescompile.weights.mapping import Array, Weights
+
+if TYPE_CHECKING:  # imported when something is drawn
+    import numpy as np
 
 
 def draw(network: Network, seed: int = 0) -> Weights:
@@ -29,6 +31,8 @@ def draw(network: Network, seed: int = 0) -> Weights:
 
 
 def _draw(name: str, parameter: Parameter, seed: int) -> Array:
+    import numpy as np
+
     if not isinstance(parameter.fill, str):
         return np.full(parameter.shape, parameter.fill, parameter.dtype)
     words = np.frombuffer(hashlib.sha256(name.encode()).digest(), "<u4").tolist()
@@ -40,6 +44,8 @@ def _normal(fan: Callable[[Parameter], int]) -> Callable[[np.random.Generator, P
     """He et al. 2015b: a normal distribution of variance 2 / fan."""
 
     def rule(generator: np.random.Generator, parameter: Parameter) -> Array:
+        import numpy as np
+
         values = generator.standard_normal(parameter.shape, np.float32)
         values *= np.float32(math.sqrt(2 / fan(parameter)))
         return values
@@ -49,6 +55,8 @@ def _normal(fan: Callable[[Parameter], int]) -> Callable[[np.random.Generator, P
 
 def _torch_default(generator: np.random.Generator, parameter: Parameter) -> Array:
     """PyTorch's own rule for weights and biases: uniform within 1 / sqrt(fan_in)."""
+    import numpy as np
+
     bound = np.float32(1 / math.sqrt(parameter.fan_in))
     values = generator.random(parameter.shape, np.float32)
     values *= 2 * bound

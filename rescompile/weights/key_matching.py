@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-import numpy as np
-
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError, clipped, nearest, one_of
 from rescompile.ir.network import Network, parameters
 from rescompile.weights.mapping import Array, Weights
@@ -50,6 +48,8 @@ def _array(name: str, value: Any) -> Array:
         if hasattr(value, "detach"):
             value = value.detach().cpu()
             value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+        import numpy as np
+
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         message = f"the weight '{clipped(name)}' is not an array: {str(error).splitlines()[0]}"

@@ -6,11 +6,14 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # numpy takes longer to import than the rest of `build -t source`, which writes no weights
+    from numpy.typing import NDArray
 
-Array = NDArray[Any]
+    Array = NDArray[Any]
+else:
+    Array = Any
 #: The most bytes in arrays that are made ahead of the one being written.
 AHEAD = 32 << 20
 #: An array with fewer bytes is made by the caller: handing it to a thread would take longer.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from rescompile.weights.mapping import Array
 
 
@@ -29,6 +27,8 @@ class Tensor:
 
     def array(self, dtype: str) -> Array:
         """Return the values as a contiguous array of a type."""
+        import numpy as np
+
         return np.ascontiguousarray(self.make(), dtype).reshape(self.shape)  # ascontiguousarray gives a scalar an axis
 
 

@@ -1252,6 +1252,7 @@ HEAVY = ["numpy", "onnx", "google", "torch", "onnxruntime", "safetensors", "rich
         (["validate", "resnet18"], HEAVY),
         (["schema"], HEAVY),
         (["build", "tiny.yaml", "-t", "onnx"], [name for name in HEAVY if name != "numpy"]),
+        (["build", "tiny.yaml", "-t", "source"], HEAVY),
         (["extract", "tiny.onnx"], ["torch", "onnxruntime", "safetensors", "rich", "yaml"]),
         (["run", "tiny.onnx"], ["torch", "onnx", "google", "safetensors", "rich", "yaml", "PIL"]),
     ],
