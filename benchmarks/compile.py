@@ -255,7 +255,9 @@ def missing_packages() -> tuple[dict[str, str], bool]:
     }
     declare = found["torchvision"] is not None and found["rescompile"] is None
     if declare and found["torch"] is None:
-        found["torchvision"] = probe("from rescompile.bench import operators; operators.declare(); import torchvision")
+        found["torchvision"] = probe(
+            "from rescompile.bench import torchvision_operators; torchvision_operators.declare(); import torchvision"
+        )
     return {package: reason for package, reason in found.items() if reason}, declare
 
 
@@ -295,9 +297,9 @@ def export(network: str, exporter: str, path: str, declare: bool) -> None:
     import torch
 
     if declare:
-        from rescompile.bench import operators  # which loads nothing else into the process that is measured
+        from rescompile.bench import torchvision_operators  # which loads nothing else into the process that is measured
 
-        operators.declare()
+        torchvision_operators.declare()
     model, example = peer(network)
     start = time.perf_counter()
     torch.onnx.export(model.eval(), (example,), path, dynamo=exporter == "default")

@@ -106,11 +106,11 @@ def drawn(count: int, folder: Path) -> list[tuple[str, Network]]:
 def timed(networks: Sequence[tuple[str, Network]], options: Any, folder: Path) -> Times:
     """The seconds of each network, from interleaved rounds."""
     from rescompile.bench.measuring import Plan, Timing, measure
-    from rescompile.bench.models import inputs
     from rescompile.bench.statistics import WarmUp
+    from rescompile.bench.timed_models import inputs
     from rescompile.runtimes import RUNTIMES
     from rescompile.runtimes.jobs import job
-    from rescompile.weights.statistics import trial
+    from rescompile.weights.calibrated import trial
 
     runtime, timing = RUNTIMES["ort-cpu"], Timing()
     plan = Plan(options.pairs, slot=0.0, warm_up=WarmUp(window=2, runs=10, seconds=1.0))

@@ -30,7 +30,7 @@ from rescompile.diagnostics.errors import RescompileError
 from rescompile.quantize import calibration, quantizer
 from rescompile.quantize.quantizer import Scheme
 from rescompile.runtimes import RUNTIMES, Job
-from rescompile.weights.statistics import trial
+from rescompile.weights.calibrated import trial
 
 NETWORKS = ("resnet50", "densenet121", "darknet53")
 #: Those with groups of 2 to 16 channels, and one whose groups do not come out even; the channels to join to, by precision.

@@ -238,9 +238,9 @@ def main() -> int:
         rows = [unmeasured(name, f"not measured: no {missing[0]}") for name in chosen(names(), options.only)]
         return report(options, described, {}, rows)
     if probe("import torchvision"):
-        from rescompile.bench import operators
+        from rescompile.bench import torchvision_operators
 
-        operators.declare()
+        torchvision_operators.declare()
     import torch
 
     torch.set_num_threads(options.threads)

@@ -34,8 +34,8 @@ from rescompile.options import Option, read
 if TYPE_CHECKING:
     from rescompile.analysis.dynamic_shapes import sizes
     from rescompile.analysis.tree_table import describe
+    from rescompile.files.atomic_write import File
     from rescompile.files.checksum import GENERATOR, with_checksum
-    from rescompile.files.output import File
     from rescompile.ir import ops
     from rescompile.ir.interpreter import interpret
     from rescompile.ir.network import (
@@ -185,7 +185,7 @@ class Artifact:
     def write(self, path: str | Path, force: bool = False, progress: Callable[[int], None] | None = None) -> list[Path]:
         """Write the artifact. A file that rescompile did not write, or that was edited since, is overwritten only with `force`.
         Raises OutputError; the previous file is then unchanged."""
-        from rescompile.files.output import check_folder, write_files
+        from rescompile.files.atomic_write import check_folder, write_files
 
         path = Path(path)
         check_folder(path)

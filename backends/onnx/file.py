@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from rescompile.files.atomic_write import Chunk, File
 from rescompile.files.checksum import MARK, with_checksum
-from rescompile.files.output import Chunk, File
 from rescompile.weights import Array, Weights
 
 from .model import Call, Model, Tensor, Value

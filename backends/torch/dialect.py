@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from rescompile.backend import rule
 from rescompile.codegen.class_plan import ClassPlan
 from rescompile.codegen.program import Apply, Beside, Expr, Merged
-from rescompile.codegen.spelling import Spelling, TableDialect
+from rescompile.codegen.table_dialect import Spelling, TableDialect
 from rescompile.ir.ops import Kind
 
 from .allowed import ALLOWED
-from .initial import MODULES, drawn
+from .initialisation import MODULES, drawn
 from .spellings import DEFAULTS, TABLE
 from .support import SUPPORT
 

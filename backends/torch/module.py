@@ -28,7 +28,7 @@ from rescompile.analysis.dynamic_shapes import AXES, Free, sizes
 from rescompile.backend import Artifact, Recorded, origin
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
 from rescompile.files import checksum
-from rescompile.files.output import File
+from rescompile.files.atomic_write import File
 from rescompile.ir.network import LOGITS, Network, parameters
 from rescompile.weights import Weights, safetensors_file
 

@@ -17,10 +17,10 @@ from typing import Any
 
 from rescompile.analysis.dynamic_shapes import describe_sizes, sizes
 from rescompile.backend import Artifact
-from rescompile.codegen.rendering import render_source
+from rescompile.codegen.source_text import render_source
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.files import checksum
-from rescompile.files.output import File
+from rescompile.files.atomic_write import File
 from rescompile.ir.network import Network, parameters
 from rescompile.weights import Array, Weights
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from rescompile.codegen.class_plan import Layer
-from rescompile.codegen.spelling import Arguments, Spelling, Texts, args
+from rescompile.codegen.table_dialect import Arguments, Spelling, Texts, args
 from rescompile.codegen.terms import literal, python
 from rescompile.ir import ops
 from rescompile.ir.network import Op

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from rescompile.bench.measuring import Clock, Plan
-from rescompile.bench.models import BenchModel
 from rescompile.bench.reference import Reference
 from rescompile.bench.results import Missing
+from rescompile.bench.timed_models import BenchModel
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, one_of
 from rescompile.ir.network import Network
 from rescompile.ir.precision import PRECISIONS

@@ -9,7 +9,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from rescompile.bench import modules, operators
+from rescompile.bench import torch_modules, torchvision_operators
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, nearest, one_of
 from rescompile.ir.ops import Shape
 from rescompile.runtimes.ort_session import brief
@@ -21,13 +21,13 @@ def make(text: str, shape: Shape, seed: int) -> Any:
     Raises what `constructor` raises, and UsageError where the network does not take this input.
     """
     build = constructor(text)
-    torch = modules.library()
+    torch = torch_modules.library()
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         module = build().eval()
         try:
-            modules.calibrate(module, shape, seed)
+            torch_modules.calibrate(module, shape, seed)
         except Exception as error:  # somebody else's code
             listed = "x".join(map(str, shape))
             raise UsageError(
@@ -80,7 +80,7 @@ def _imported(module: str, text: str) -> Any:
                 raise
         for name in [name for name in sys.modules if name.partition(".")[0] in _LIBRARIES]:
             del sys.modules[name]
-        operators.declare()
+        torchvision_operators.declare()
         return import_module(module)
     except (ImportError, RuntimeError) as error:
         message = f"{text} needs {package}, which cannot be loaded: {error}"

@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rescompile.bench import documents, statistics
-from rescompile.bench.documents import Wrong
-from rescompile.bench.steps import BYTES, Step, steps
+from rescompile.bench import json_files, statistics
+from rescompile.bench.execution_steps import BYTES, Step, steps
+from rescompile.bench.json_files import Wrong
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.ir.network import Network
 
@@ -42,7 +42,7 @@ class Timed:
 class Device:
     """Times of single ops on one machine with one runtime and number of threads: the content of a device file."""
 
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = documents.CONFIG
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = json_files.CONFIG
 
     predict: int
     version: str
@@ -56,7 +56,7 @@ class Device:
 def read(path: Path) -> Device:
     """Read a device file. Raises UsageError with every place that is wrong."""
     help = f"rescompile predict --measure --device-file {path} measures this machine"
-    return documents.read(path, Device, "predict", FORMAT, "device file", help, _check_values)
+    return json_files.read(path, Device, "predict", FORMAT, "device file", help, _check_values)
 
 
 def _check_values(device: Device, wrong: Wrong) -> None:

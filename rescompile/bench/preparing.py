@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rescompile import backend
 from rescompile.bench.contenders import Configuration, Contender
-from rescompile.bench.models import BenchModel, form_of
 from rescompile.bench.reference import Reference
 from rescompile.bench.results import Roofline
+from rescompile.bench.timed_models import BenchModel, form_of
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic
 from rescompile.ir.precision import FLOATS
 from rescompile.quantize import quantizer

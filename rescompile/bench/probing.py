@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rescompile.bench.execution_steps import Step, steps
 from rescompile.bench.predicting import FORMAT, Device, Timed
-from rescompile.bench.steps import Step, steps
 from rescompile.diagnostics.errors import Diagnostic, Source, Unavailable
 from rescompile.elaboration import elaborate
 from rescompile.ir.network import Network

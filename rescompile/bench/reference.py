@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rescompile.bench import modules
-from rescompile.bench.models import DISTINCT, BenchModel
+from rescompile.bench import torch_modules
+from rescompile.bench.timed_models import DISTINCT, BenchModel
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic
 from rescompile.ir.precision import PRECISIONS
 from rescompile.runtimes.accuracy import TIMES, floor, relative_error
@@ -25,7 +25,7 @@ class Reference:
         self._in_range: set[str] = set()
         self.check_range("fp32")
         self._exact = model.exact(self._distinct)
-        self._plain = relative_error(modules.outputs(model.base, self._distinct), self._exact)
+        self._plain = relative_error(torch_modules.outputs(model.base, self._distinct), self._exact)
         self._eager: dict[str, float] = {"fp32": self._plain}
 
     def error(self, outputs: Mapping[str, Array]) -> float:
@@ -39,7 +39,7 @@ class Reference:
     def check_range(self, precision: str) -> None:
         """Raise CheckFailed where an activation is larger than the largest number of a precision."""
         if precision not in self._in_range:
-            strange = modules.irregular(self.model.base, self._distinct, PRECISIONS[precision].largest)
+            strange = torch_modules.irregular(self.model.base, self._distinct, PRECISIONS[precision].largest)
             if strange is not None:
                 raise CheckFailed(Diagnostic("E0720", f"{self.model.name} cannot be timed in {precision}: {strange}"))
             self._in_range.add(precision)

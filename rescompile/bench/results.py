@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rescompile.bench import documents, statistics
-from rescompile.bench.documents import Wrong
+from rescompile.bench import json_files, statistics
+from rescompile.bench.json_files import Wrong
 from rescompile.bench.statistics import Interval, Samples, Summary
 
 FORMAT = 1
@@ -148,7 +148,7 @@ class Tuning:
 class Result:
     """What one command measured; after an interruption, the rows that were finished."""
 
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = documents.CONFIG
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = json_files.CONFIG
 
     bench: int
     version: str
@@ -171,7 +171,7 @@ class Result:
 def read(path: Path) -> Result:
     """Read a result file. Raises UsageError with every place that is wrong."""
     help = "rescompile bench -o FILE writes result files"
-    return documents.read(path, Result, "bench", FORMAT, "result file", help, _check_samples)
+    return json_files.read(path, Result, "bench", FORMAT, "result file", help, _check_samples)
 
 
 def _check_samples(result: Result, wrong: Wrong) -> None:
@@ -185,7 +185,7 @@ def _check_samples(result: Result, wrong: Wrong) -> None:
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of result files, in draft 7."""
-    schema = documents.schema(Result)
+    schema = json_files.schema(Result)
     schema["properties"]["bench"] = {"const": FORMAT, "description": "the version of this format"}
     schema["properties"]["$comment"] = {"type": "string"}
     return {

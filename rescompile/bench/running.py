@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rescompile.bench import peers, statistics, tuning
+from rescompile.bench.contender_group import Group
 from rescompile.bench.contenders import (
     Configuration,
     Contender,
@@ -20,12 +21,11 @@ from rescompile.bench.contenders import (
     configurations,
     with_fewer_threads,
 )  # fmt: skip
-from rescompile.bench.group import Group
-from rescompile.bench.models import BenchModel, inputs, of_peer, of_spec
 from rescompile.bench.preparing import Preparer
 from rescompile.bench.recorder import Recorder
 from rescompile.bench.reference import Reference
 from rescompile.bench.results import Result, Tuning, rows_of
+from rescompile.bench.timed_models import BenchModel, inputs, of_peer, of_spec
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic, RescompileError, Unavailable, UsageError
 from rescompile.ir.network import Network
 from rescompile.ir.ops import Shape

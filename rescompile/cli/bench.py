@@ -87,7 +87,7 @@ def bench(
     passes: dict[str, Any],
 ) -> None:
     """Measure the latency of networks on runtimes, in interleaved rounds and with intervals."""
-    from rescompile.bench import documents, report
+    from rescompile.bench import json_files, report
     from rescompile.bench.running import Bench
 
     path, figure = _outputs(options, force)
@@ -100,7 +100,7 @@ def bench(
         result = running.result
         something = bool(result.rows or result.missing or result.tunings)
         if path is not None and something:
-            documents.write(result, path, force)
+            json_files.write(result, path, force)
             say(f"{path}: {len(result.rows)} row{'' if len(result.rows) == 1 else 's'} written")
         if something and not as_json:
             print(report.markdown(result, options.baseline), end="")
@@ -125,7 +125,7 @@ def _follow(running: Bench) -> None:
 def _outputs(options: Options, force: bool) -> tuple[Path | None, Path | None]:
     """The files of the result and the figure. Raises an error where one cannot be written, before measuring, which takes long."""
     from rescompile.files import plotting
-    from rescompile.files.output import check_folder, check_ours
+    from rescompile.files.atomic_write import check_folder, check_ours
 
     if options.output == "-":
         raise UsageError(Diagnostic("E0802", "-o takes a file", help="--json writes the result to standard output"))
@@ -141,15 +141,15 @@ def _outputs(options: Options, force: bool) -> tuple[Path | None, Path | None]:
 
 def _request(specs: Sequence[str], options: Options, settings: list[str], passes: dict[str, Any]) -> Request:
     """The request of a command line. Raises UsageError for invalid or conflicting options."""
-    from rescompile.bench import modules, peers
+    from rescompile.bench import peers, torch_modules
     from rescompile.bench.contenders import Request
     from rescompile.bench.measuring import Plan
 
     compared = words("compare", ",".join(options.compare)) if options.compare else []
     for text in compared:
         peers.parse(text)
-    if options.exporter not in modules.EXPORTERS:
-        help = nearest(options.exporter, modules.EXPORTERS) or "the exporters are legacy and dynamo"
+    if options.exporter not in torch_modules.EXPORTERS:
+        help = nearest(options.exporter, torch_modules.EXPORTERS) or "the exporters are legacy and dynamo"
         raise UsageError(Diagnostic("E0802", f"--exporter {options.exporter} is not an exporter", help=help))
     networks = [elaborated(spec, settings)[1] for spec in specs]
     names = [network.name for network in networks]

@@ -170,7 +170,7 @@ class _Builder:
     def build(self, spec: str) -> dict[str, Any] | None:
         """Build one spec. Returns what was written, as data, if anything was; people are told at once."""
         from rescompile.cli import build_report
-        from rescompile.files.output import check_ours, write_stdout
+        from rescompile.files.atomic_write import check_ours, write_stdout
         from rescompile.lang import library
         from rescompile.pipeline import Request, execute
 

@@ -37,7 +37,7 @@ def explain(
 ) -> None:
     """Describe a network in words, and its differences to others with their costs."""
     from rescompile.explain import explain as explained
-    from rescompile.explain import prose
+    from rescompile.explain import text_report
     from rescompile.explain.report import report
     from rescompile.passes import PASSES, apply
 
@@ -52,7 +52,7 @@ def explain(
     if as_json:
         print_json(report(explanation, about))
         return
-    for line in prose.lines(explanation, about, _width()):
+    for line in text_report.lines(explanation, about, _width()):
         print(line)
 
 

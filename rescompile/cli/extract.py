@@ -30,8 +30,8 @@ def extract(
     from rescompile import backend
     from rescompile.diagnostics.errors import CheckFailed
     from rescompile.files import file_types
+    from rescompile.files.atomic_write import write_text
     from rescompile.files.checksum import with_checksum
-    from rescompile.files.output import write_text
     from rescompile.runtimes import recipes
 
     wanted = "only ONNX models and torch.export programs record their spec"

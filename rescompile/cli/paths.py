@@ -163,7 +163,7 @@ def _weights(network: Network, file: str | None, seed: int) -> Weights:
 
         return checkpoints.load(file, network, say)
     from rescompile.weights import draw
-    from rescompile.weights.statistics import calibrated
+    from rescompile.weights.calibrated import calibrated
 
     return calibrated(network, draw(network, seed), seed)
 

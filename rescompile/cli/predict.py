@@ -88,8 +88,8 @@ def _table(device: Device, rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _measured(path: Path, threads: int | None, force: bool) -> Device:
     """Measure single ops into a file, after checking that it can be written."""
-    from rescompile.bench import documents, probing
-    from rescompile.files.output import check_folder, check_ours
+    from rescompile.bench import json_files, probing
+    from rescompile.files.atomic_write import check_folder, check_ours
 
     check_folder(path)
     check_ours(path, force)
@@ -99,6 +99,6 @@ def _measured(path: Path, threads: int | None, force: bool) -> Device:
             ops.append(timed)
             progress.advance()
     device = probing.described(ops, threads)
-    documents.write(device, path, force)
+    json_files.write(device, path, force)
     say(f"{path}: {len(ops)} ops written")
     return device

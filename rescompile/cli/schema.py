@@ -15,7 +15,7 @@ def print_schema(
     force: ForceOption = False,
 ) -> None:
     """Print the JSON Schema (draft 7) of spec files, for editors."""
-    from rescompile.files.output import write_text
+    from rescompile.files.atomic_write import write_text
     from rescompile.lang.json_schema import text
 
     if output in (None, "-"):

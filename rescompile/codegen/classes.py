@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from rescompile.codegen import calls
+from rescompile.codegen import nested_classes
 from rescompile.codegen.class_plan import IN, Class, Group, Item, Join, Run, Tap, gives_output, scope_names
 from rescompile.codegen.class_scope import ClassScope, Flow, Here
 from rescompile.codegen.columns import Column, Misfit, aligned
@@ -115,7 +115,7 @@ class ClassBuilder:
         """A part without a name of its own: a macro, or a branch."""
         call = column.first.call
         if call is not None:
-            here = here.inside(calls.macro(column, here, self.scope))
+            here = here.inside(nested_classes.macro(column, here, self.scope))
             definition = self.scope.registry.network.definitions.get(call.block)
             if definition is not None and definition.when is not None:
                 hints = [self.scope.hint(definition.when, here), *hints]
@@ -142,15 +142,15 @@ class ClassBuilder:
         is_row = column.only(self.roles.is_row)
         item: Item
         if is_class:
-            item, out = calls.use(column, when, here, self.scope)
+            item, out = nested_classes.use(column, when, here, self.scope)
         elif is_bundle:
             if when is not None:
                 raise Misfit
-            item, out = calls.bundle(column, here, self.scope)
-        elif is_row and (row := calls.row(column, when, here, self.scope)) is not None:
+            item, out = nested_classes.bundle(column, here, self.scope)
+        elif is_row and (row := nested_classes.row(column, when, here, self.scope)) is not None:
             item, out = row
         else:
-            inner = calls.macro(column, here, self.scope)
+            inner = nested_classes.macro(column, here, self.scope)
             lists = column.map(lambda node: node.children)
             items, after = self.items(lists, here.inside(inner).of(column), [])
             item, out = Group(name, items, when), after.term

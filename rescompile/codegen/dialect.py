@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from rescompile.codegen.allow_list import Allowed
 from rescompile.codegen.class_plan import IN, Argument, ClassPlan, Layer, Stage
-from rescompile.codegen.initial import Modules
+from rescompile.codegen.initialisation import Modules
 from rescompile.codegen.naming import Counted
 from rescompile.codegen.program import (
     Apply,

@@ -13,7 +13,7 @@ from rescompile.codegen.columns import Misfit
 from rescompile.codegen.naming import PYTHON, Allocator, snake
 from rescompile.codegen.registry import PlannedClass, Registry
 from rescompile.codegen.roles import Roles
-from rescompile.codegen.stages import Schedule, member_rule, plan_stage, survival_schedules
+from rescompile.codegen.row_loops import Schedule, member_rule, plan_stage, survival_schedules
 from rescompile.codegen.terms import constant, evaluate, read
 from rescompile.ir.network import Network, Node, Series, children, walk
 from rescompile.ir.provenance import Definition

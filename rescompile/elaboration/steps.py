@@ -9,7 +9,7 @@ from typing import Any
 from rescompile.elaboration.blocks import BlockBuilder
 from rescompile.elaboration.context import Context
 from rescompile.elaboration.merges import MergeBuilder
-from rescompile.elaboration.ops import OpBuilder
+from rescompile.elaboration.op_builder import OpBuilder
 from rescompile.elaboration.site import Built, Frame, Path, Site
 from rescompile.ir import ops
 from rescompile.ir.network import Merge, Node, Series, Side

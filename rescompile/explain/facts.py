@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from rescompile.explain.op_wording import act, item, listed, shown, size, times
 from rescompile.explain.stages import (
     Segment,
     Step,
@@ -23,7 +24,6 @@ from rescompile.explain.stages import (
     steps,
     stride,
 )
-from rescompile.explain.words import act, item, listed, shown, size, times
 from rescompile.ir.network import Op, Parallel
 from rescompile.ir.ops import (
     Act,

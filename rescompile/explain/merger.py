@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from rescompile.explain.distances import Distances, counterparts, differing
+from rescompile.explain.op_wording import item
 from rescompile.explain.stages import Role, Step, Steps, has_shortcut, kinds, series, steps, stride
 from rescompile.explain.topics import ANYWHERE, Where
-from rescompile.explain.words import item
 from rescompile.ir.network import Node, Op, Parallel, Side
 from rescompile.ir.ops import Conv, Kind, Linear
 from rescompile.ir.traversal import rewrite

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from rescompile.analysis.alignment import NotAligned, align
 from rescompile.explain.distances import ALONE, Distances
 from rescompile.explain.merger import VERBS, Edit, Everywhere, Merger, Origin, count_layers
+from rescompile.explain.op_wording import listed, shown
 from rescompile.explain.stages import Role, Segment, Steps, Structure
 from rescompile.explain.topics import TOPICS
-from rescompile.explain.words import listed, shown
 from rescompile.ir.ops import Shape
 
 

@@ -14,9 +14,9 @@ from rescompile.explain import Against, Explanation
 from rescompile.explain.differences import Difference
 from rescompile.explain.facts import FACTS, channels, kind_of
 from rescompile.explain.merger import Edit
+from rescompile.explain.op_wording import times
 from rescompile.explain.stages import Segment, Structure, stride
 from rescompile.explain.topics import NETWORK_WIDE, TITLES
-from rescompile.explain.words import times
 from rescompile.ir.ops import Shape
 
 #: The most edits of a topic, and the most block numbers, that are listed; the rest is counted.

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
+from rescompile.files.atomic_write import check_folder, check_ours, write_bytes
 from rescompile.files.checksum import GENERATOR
-from rescompile.files.output import check_folder, check_ours, write_bytes
 
 #: The metadata of each format: by them we know a figure of ours, and without matplotlib's date the same figure is the same bytes.
 METADATA = {".svg": {"Date": None, "Description": GENERATOR}, ".png": {"Software": None, "Description": GENERATOR}}

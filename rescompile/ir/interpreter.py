@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rescompile.ir.network import LOGITS, Network, Op, Parallel, Side
-from rescompile.ir.op_semantics import MERGES, OPS, Array, Tensors
+from rescompile.ir.op_evaluation import MERGES, OPS, Array, Tensors
 from rescompile.ir.ops import Conv, Linear, Norm, Shape
 from rescompile.ir.traversal import ThreadRules, thread
 

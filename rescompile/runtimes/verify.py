@@ -26,7 +26,7 @@ from rescompile.runtimes import Runtime, find
 from rescompile.runtimes.accuracy import Arrays, Reference
 from rescompile.runtimes.jobs import job
 from rescompile.weights import Array, Weights
-from rescompile.weights.statistics import trial
+from rescompile.weights.calibrated import trial
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from rescompile.diagnostics.errors import Diagnostic, OutputError, UsageError
+from rescompile.files.atomic_write import check_ours, write_bytes
 from rescompile.files.checksum import GENERATOR
-from rescompile.files.output import check_ours, write_bytes
 from rescompile.weights.mapping import Array
 
 SUFFIX = ".npz"

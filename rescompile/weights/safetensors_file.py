@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError
-from rescompile.files.output import Chunk, File, check_folder, write_files
+from rescompile.files.atomic_write import Chunk, File, check_folder, write_files
 from rescompile.ir.network import Network
 from rescompile.ir.ops import Shape
 from rescompile.weights.mapping import Array

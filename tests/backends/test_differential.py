@@ -34,7 +34,7 @@ from rescompile import backend
 from rescompile.ir import ops
 from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import Mode, Network, Node, Op, Parallel, Series, Side, parameters, walk
-from rescompile.ir.op_semantics import OPS
+from rescompile.ir.op_evaluation import OPS
 from rescompile.ir.ops import KINDS, Norm
 
 Array = NDArray[Any]

@@ -34,7 +34,7 @@ from rescompile.ir.ops import Axis, Conv, Kind, MaxPool
 from rescompile.runtimes.accuracy import FLOOR, TIMES, relative_error
 from rescompile.runtimes.verify import tap_all
 from rescompile.weights import from_arrays
-from rescompile.weights.statistics import trial
+from rescompile.weights.calibrated import trial
 
 Array = NDArray[Any]
 BOTH = "height,width"

@@ -15,7 +15,7 @@ from test_differential import INPUTS, OPSETS, SAMPLE, Case, Wrong, compare, prep
 
 import rescompile
 from rescompile.diagnostics.errors import SpecError
-from rescompile.ir.verifier import MalformedNetwork
+from rescompile.ir.tree_contract import MalformedNetwork
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ from sources import (
 from variants import STALE, shallow, without_hints
 
 from rescompile.ir.network import Network, Series
-from rescompile.ir.verifier import verify
+from rescompile.ir.tree_contract import verify
 from rescompile.passes import apply
 from rescompile.weights import from_arrays
 

@@ -233,7 +233,7 @@ def test_check_refuses(attack: str) -> None:
 def test_everything_written_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check sees the very text that is handed out, whatever the style; that of the whole zoo passes elsewhere here."""
     seen: list[str] = []
-    monkeypatch.setattr(import_module("rescompile.codegen.rendering"), "check", lambda text, _: seen.append(text))
+    monkeypatch.setattr(import_module("rescompile.codegen.source_text"), "check", lambda text, _: seen.append(text))
     network = facts.network("resnet20_cifar")
     texts = [source(network), source(network, flat=True)]
     assert seen == texts

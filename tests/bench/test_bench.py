@@ -23,15 +23,15 @@ from typer.testing import CliRunner
 import rescompile
 from rescompile.bench import (
     comparing,
-    documents,
-    equivalent,
-    models,
+    equivalent_commands,
+    json_files,
     peers,
     preparing,
     profiling,
     report,
     results,
     statistics,
+    timed_models,
 )
 from rescompile.bench.contenders import Request
 from rescompile.bench.measuring import Plan, Timing, measure
@@ -340,7 +340,7 @@ WHOLE = result(
 def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     """Reading a written result gives the same result, bit for bit."""
     path = tmp_path / "result.json"
-    documents.write(WHOLE, path)
+    json_files.write(WHOLE, path)
     assert results.read(path) == WHOLE
 
 
@@ -355,7 +355,7 @@ def test_the_schema_describes_result_files(tmp_path: Path) -> None:
     text = module.PAGE.read_text("utf-8")
     assert text == results.schema_text(), "run python docs/make_bench_schema.py"
     validator = jsonschema.Draft7Validator(json.loads(text))
-    documents.write(WHOLE, tmp_path / "result.json")
+    json_files.write(WHOLE, tmp_path / "result.json")
     data = json.loads((tmp_path / "result.json").read_text())
     validator.validate(data)
     for change in ({"rows": [{}]}, {"bench": 2}, {"extra": 1}, {"interrupted": "no"}):
@@ -385,7 +385,7 @@ def test_broken_result_files(old: str, new: str, message: str, line: bool, tmp_p
     if not message:  # not a mistake of one key, but of the whole
         text = "[" * 100_000
     else:
-        text = documents.text(WHOLE)
+        text = json_files.text(WHOLE)
         assert old in text
         text = text.replace(old, new, 1)
     path = tmp_path / "broken.json"
@@ -405,7 +405,7 @@ def test_broken_result_files(old: str, new: str, message: str, line: bool, tmp_p
 def test_samples_of_a_file_are_checked(tmp_path: Path) -> None:
     """Too few rounds and impossible times in an edited file are reported with their place."""
     path = tmp_path / "few.json"
-    documents.write(result(row(samples=[[1.0]] * 3)), path)
+    json_files.write(result(row(samples=[[1.0]] * 3)), path)
     with pytest.raises(UsageError, match="at least 5") as caught:
         results.read(path)
     assert caught.value.diagnostics[0].place is not None
@@ -417,7 +417,7 @@ def test_samples_of_a_file_are_checked(tmp_path: Path) -> None:
 def compared(tmp_path: Path, old: Result, new: Result, *options: str) -> Any:
     """The outcome of `compare` for two results."""
     for name, each in (("old.json", old), ("new.json", new)):
-        documents.write(each, tmp_path / name, force=True)
+        json_files.write(each, tmp_path / name, force=True)
     return CliRunner().invoke(app, ["compare", str(tmp_path / "old.json"), str(tmp_path / "new.json"), *options])
 
 
@@ -617,8 +617,8 @@ def test_every_node_of_a_profile_is_in_its_row(runtime: str, tmp_path: Path) -> 
     listed = "".join(f"  - {row}\n" for row in rows)
     spec.write_text(f"rescompile: 1\nname: net\ninput: [8, 20, 20]\nfeatures: [stem]\nnetwork:\n{listed}")
     network = rescompile.elaborate(rescompile.load(str(spec)))
-    made = models.of_spec(network, {}, 0)
-    x = models.inputs(network.input, 1, 0)
+    made = timed_models.of_spec(network, {}, 0)
+    x = timed_models.inputs(network.input, 1, 0)
     job = Job("net", made.write(tmp_path, x, "fp32"), made.module, x, "fp32", 1)
     nodes = RUNTIMES[runtime].profile(job, {})
     parts, macs = profiling.owners(network)
@@ -653,8 +653,8 @@ def test_every_node_of_a_profile_is_in_its_row(runtime: str, tmp_path: Path) -> 
 )  # fmt: skip
 def test_equivalent_lines(runtime: str, precision: str, facts: dict[str, Any], wanted: str) -> None:
     """The command lines can be pasted, whatever the name of the file."""
-    assert equivalent.lines(runtime, precision, Path("/x/a b.onnx"), facts)[0] == wanted
-    assert equivalent.lines("torch-cpu", precision, None, facts) == []
+    assert equivalent_commands.lines(runtime, precision, Path("/x/a b.onnx"), facts)[0] == wanted
+    assert equivalent_commands.lines("torch-cpu", precision, None, facts) == []
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -694,10 +694,10 @@ class Prepared:
     build_seconds, first_seconds = 0.1, 0.01
 
     def __init__(self, fake: Fake, job: Job) -> None:
-        from rescompile.bench import modules
+        from rescompile.bench import torch_modules
 
         assert job.module is not None
-        self.fake, self.given = fake, modules.outputs(job.module(), job.input)
+        self.fake, self.given = fake, torch_modules.outputs(job.module(), job.input)
         self.counts = fake.batch in (None, len(job.input)) and fake.number in (None, fake.prepared)
 
     def run(self) -> None:
@@ -1045,9 +1045,9 @@ def test_activations_that_say_nothing_are_not_timed(
     layers = "".join(f"  - conv{at}: {{conv: {{channels: 4, kernel: 1, bias: false}}}}\n" for at in range(2))
     spec.write_text(f"rescompile: 1\nname: deep\ninput: [4, 4, 4]\nnetwork:\n{layers}  - global_avgpool\n  - flatten\n")
 
-    right = models.trial
+    right = timed_models.trial
     monkeypatch.setattr(
-        models, "trial", lambda network, seed: right(network, seed).replaced(
+        timed_models, "trial", lambda network, seed: right(network, seed).replaced(
             {name: (lambda array=array: array * np.float32(scale)) for name, array in right(network, seed).items()}
         ),
     )  # fmt: skip
@@ -1166,8 +1166,8 @@ def test_exporters(exporter: str, tmp_path: Path, capfd: pytest.CaptureFixture[s
     pytest.importorskip("peers", reason="torchvision, whose network is the peer")
     pytest.importorskip("onnxscript", reason="what dynamo writes with")
 
-    made = models.of_peer("torchvision:squeezenet1_1", (3, 64, 64), 0, exporter)
-    x = models.inputs((3, 64, 64), 2, 0)
+    made = timed_models.of_peer("torchvision:squeezenet1_1", (3, 64, 64), 0, exporter)
+    x = timed_models.inputs((3, 64, 64), 2, 0)
     path = made.write(tmp_path, x, "fp32")
     assert capfd.readouterr() == ("", "")
     (opset,) = (each.version for each in onnx.load(path).opset_import if not each.domain)
@@ -1188,8 +1188,12 @@ def test_files_in_float16(model: str, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="runs the files")
 
     network = rescompile.elaborate(rescompile.load(NET, set=["input=[3, 64, 64]"]))
-    made = models.of_spec(network, {}, 0) if model == NET else models.of_peer(model, network.input, 0, "legacy")
-    x = models.inputs(network.input, 6, 0)
+    made = (
+        timed_models.of_spec(network, {}, 0)
+        if model == NET
+        else timed_models.of_peer(model, network.input, 0, "legacy")
+    )
+    x = timed_models.inputs(network.input, 6, 0)
     assert np.array_equal(x[4:], x[:2])
     reference = Reference(made, x)
     path = made.write(tmp_path, x, "fp16")

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 import rescompile
 from rescompile.analysis.cost import cost
-from rescompile.bench import documents, predicting, probing
+from rescompile.bench import json_files, predicting, probing
+from rescompile.bench.execution_steps import Step, steps
 from rescompile.bench.predicting import Device, Predictor, Timed
-from rescompile.bench.steps import Step, steps
 from rescompile.cli import app
 from rescompile.diagnostics.errors import UsageError
 from rescompile.ir.network import Network, Parallel, walk
@@ -242,7 +242,7 @@ def run(*arguments: str) -> Any:
 def test_predict(device: Device, tmp_path: Path) -> None:
     """Networks are listed in a table or as data, and nothing runs."""
     path = tmp_path / "device.json"
-    documents.write(device, path)
+    json_files.write(device, path)
     assert predicting.read(path) == device
     done = run("resnet50", "densenet121", "--device-file", str(path))
     assert done.exit_code == 0, done.output
@@ -315,7 +315,7 @@ def test_wrong_usage(arguments: list[str], message: str, tmp_path: Path, monkeyp
 def test_broken_device_files(old: str, new: str, message: str, device: Device, tmp_path: Path) -> None:
     """Mistakes are reported with their place, never with a traceback."""
     path = tmp_path / "device.json"
-    documents.write(Device(1, "", "", {}, "ort-cpu", 1, device.ops[:3]), path)
+    json_files.write(Device(1, "", "", {}, "ort-cpu", 1, device.ops[:3]), path)
     text, count = re.subn(old, new, path.read_text(), count=1)
     assert count == 1
     path.write_text(text)
@@ -326,7 +326,7 @@ def test_broken_device_files(old: str, new: str, message: str, device: Device, t
 
 def test_a_device_without_ops(tmp_path: Path) -> None:
     """A device without ops predicts nothing."""
-    documents.write(Device(1, "", "", {}, "ort-cpu", 1, []), tmp_path / "device.json")
+    json_files.write(Device(1, "", "", {}, "ort-cpu", 1, []), tmp_path / "device.json")
     done = run("resnet50", "--device-file", str(tmp_path / "device.json"))
     assert done.exit_code == 2
     assert "no measured op" in done.stderr

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 import rescompile
-from rescompile.bench import contenders, documents, report, results, tuning
+from rescompile.bench import contenders, json_files, report, results, tuning
 from rescompile.bench.contenders import Request, TuneRequest
 from rescompile.bench.measuring import Plan
 from rescompile.bench.results import Result, Tuning
@@ -79,12 +79,12 @@ class Prepared:
     build_seconds, first_seconds = 0.1, 0.01
 
     def __init__(self, machine: Machine, title: str, job: Job) -> None:
-        from rescompile.bench import modules
+        from rescompile.bench import torch_modules
 
         assert job.module is not None
         self.machine, self.title, self.batch = machine, title, len(job.input)
         self.facts: Mapping[str, Any] = {"threads": job.threads}
-        (name, right), *_ = modules.outputs(job.module(), job.input).items()
+        (name, right), *_ = torch_modules.outputs(job.module(), job.input).items()
         self.given = {name: right * np.float32(1 + machine.errors.get(title, 0.0))}
         machine.open += 1
 
@@ -310,7 +310,7 @@ def test_the_search_is_in_the_result_file(machine: Machine, tmp_path: Path) -> N
     """The result file contains the whole search."""
     result, _ = tuned(machine)
     path = tmp_path / "result.json"
-    documents.write(result, path)
+    json_files.write(result, path)
     assert results.read(path) == result
     assert json.loads(path.read_text())["tunings"][0]["candidates"][0]["runtime"].startswith("quick")
 

@@ -9,7 +9,7 @@ import pytest
 
 from rescompile.codegen.allow_list import Refused
 from rescompile.codegen.layout import laid_out
-from rescompile.codegen.rendering import block, ident, quoted
+from rescompile.codegen.source_text import block, ident, quoted
 
 
 def test_templates_are_read_where_source_is_written() -> None:

@@ -23,7 +23,7 @@ from rescompile.analysis.cost import cost
 from rescompile.analysis.receptive_field import of_input, view
 from rescompile.cli import app
 from rescompile.diagnostics.errors import ShapeError, Source
-from rescompile.explain import Explanation, explain, prose, references
+from rescompile.explain import Explanation, explain, references, text_report
 from rescompile.explain.differences import Comparison, Counts, compare
 from rescompile.explain.distances import Distances
 from rescompile.explain.facts import FACTS
@@ -64,7 +64,7 @@ def invoke(*arguments: str | Path) -> Result:
 
 
 def text_of(found: Explanation, width: int = 100) -> str:
-    return "\n".join(prose.lines(found, {}, width))
+    return "\n".join(text_report.lines(found, {}, width))
 
 
 def flat(text: str) -> str:

@@ -25,7 +25,7 @@ from rescompile.ir.network import (
     merge_shape,
     parameters,
 )
-from rescompile.ir.op_semantics import MERGES, OPS, Array
+from rescompile.ir.op_evaluation import MERGES, OPS, Array
 from rescompile.ir.ops import (
     ACTIVATIONS,
     KINDS,

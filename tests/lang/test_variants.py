@@ -19,7 +19,7 @@ from ort import ran
 
 import rescompile
 from rescompile.analysis.cost import cost
-from rescompile.explain import explain, prose
+from rescompile.explain import explain, text_report
 from rescompile.explain.report import report
 from rescompile.ir import ops
 from rescompile.ir.network import Network, Op, walk
@@ -215,5 +215,5 @@ def test_gradients_of_activations(kind: str, tmp_path: Path) -> None:
 def test_unet_is_explained(network: Network) -> None:
     """In words, and without a figure for what no figure fits: behind `upsample` positions do not see alike."""
     found = explain(network, ["resnet18"])
-    assert "group norm (8 groups), silu" in " ".join(prose.lines(found, {}, 100))
+    assert "group norm (8 groups), silu" in " ".join(text_report.lines(found, {}, 100))
     assert report(found, {})["last_map"] is None

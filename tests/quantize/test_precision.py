@@ -507,20 +507,20 @@ def test_what_is_given_takes_the_place_of_a_recipe(small: Network, weights: dict
 def test_bench_holds_int8_to_the_file_itself(small: Network, tmp_path: Path) -> None:
     """The bound is three times the error of the file with sums in floats, which another file exceeds."""
     pytest.importorskip("torch", reason="is the reference of bench")
-    from rescompile.bench import models
+    from rescompile.bench import timed_models
     from rescompile.bench.reference import Reference
     from rescompile.quantize import quantizer
 
-    made = models.of_spec(small, {}, 0)
-    x = models.inputs(small.input, 3, 0)
-    file = made.write(tmp_path, x, models.form_of("ort-cpu", "int8"))
+    made = timed_models.of_spec(small, {}, 0)
+    x = timed_models.inputs(small.input, 3, 0)
+    file = made.write(tmp_path, x, timed_models.form_of("ort-cpu", "int8"))
     assert file.name == "small_int8_ort-cpu_batch3.onnx"
     reference = Reference(made, x)
     reference.expect("int8", quantizer.simulated(file, x))
     prepared = RUNTIMES["ort-cpu"].prepare(Job("small", file, None, x, "int8"), {})
     assert sum(prepared.facts["multiplied"].get(kind, 0) for kind in ("int8", "uint8")) >= 3
     assert reference.bound("fp32") < reference.error(prepared.outputs()) <= reference.bound("int8")
-    other = models.of_spec(small, {}, 1).write(tmp_path / "..", x, "ort-cpu")
+    other = timed_models.of_spec(small, {}, 1).write(tmp_path / "..", x, "ort-cpu")
     prepared = RUNTIMES["ort-cpu"].prepare(Job("small", other, None, x, "int8"), {})
     other.unlink()
     assert reference.error(prepared.outputs()) > reference.bound("int8")
@@ -540,13 +540,15 @@ def grouped(folder: Path) -> Path:
 def test_bench_measures_the_int8_file_that_build_makes(tmp_path: Path) -> None:
     """The file has the passes of the runtime's recipe, without those that were disabled."""
     pytest.importorskip("torch", reason="is the reference of bench")
-    from rescompile.bench import models
+    from rescompile.bench import timed_models
 
     network = rescompile.elaborate(rescompile.load(str(grouped(tmp_path))))
-    x = models.inputs(network.input, 2, 0)
+    x = timed_models.inputs(network.input, 2, 0)
 
     def groups(given: dict[str, Any], runtime: str) -> set[int]:
-        file = models.of_spec(network, given, 0).write(tmp_path / str(len(given)), x, models.form_of(runtime, "int8"))
+        file = timed_models.of_spec(network, given, 0).write(
+            tmp_path / str(len(given)), x, timed_models.form_of(runtime, "int8")
+        )
         convs = (node for node in onnx.load(file).graph.node if node.op_type == "Conv")
         return {attribute.i for node in convs for attribute in node.attribute if attribute.name == "group"}
 
@@ -584,7 +586,7 @@ def test_rows_of_bench_name_the_passes_of_what_ran(tmp_path: Path, monkeypatch: 
 
 def test_forms_of_files() -> None:
     """Each runtime and precision has its form of file."""
-    from rescompile.bench.models import form_of
+    from rescompile.bench.timed_models import form_of
 
     assert form_of("openvino", "bf16") == form_of("ort-cuda", "tf32") == "fp32"
     assert form_of("ort-tensorrt", "fp16") == "fp16"
@@ -614,13 +616,13 @@ def test_peers_in_int8(small: Network, tmp_path: Path) -> None:
     """An exported peer goes through the same quantiser on the same data, in batches of the file's size."""
     pytest.importorskip("torch", reason="exports the peer")
     pytest.importorskip("peers", reason="torchvision, whose network is the peer")
-    from rescompile.bench import models
+    from rescompile.bench import timed_models
     from rescompile.bench.reference import Reference
     from rescompile.quantize import quantizer
 
-    made = models.of_peer("torchvision:squeezenet1_1", (3, 64, 64), 0, "legacy")
-    x = models.inputs((3, 64, 64), 5, 0)
-    file = made.write(tmp_path, x, models.form_of("ort-cpu", "int8"))
+    made = timed_models.of_peer("torchvision:squeezenet1_1", (3, 64, 64), 0, "legacy")
+    x = timed_models.inputs((3, 64, 64), 5, 0)
+    file = made.write(tmp_path, x, timed_models.form_of("ort-cpu", "int8"))
     reference = Reference(made, x)
     reference.expect("int8", quantizer.simulated(file, x))
     prepared = RUNTIMES["ort-cpu"].prepare(Job("peer", file, None, x, "int8"), {})

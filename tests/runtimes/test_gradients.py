@@ -33,7 +33,7 @@ from rescompile.ir.network import LOGITS, Network, Parallel, walk
 from rescompile.runtimes import path_gradients as module
 from rescompile.runtimes.path_gradients import Magnitude, PathGradients, path_gradients
 from rescompile.weights import Weights, draw, from_arrays
-from rescompile.weights.statistics import calibrated
+from rescompile.weights.calibrated import calibrated
 
 Array = NDArray[Any]
 #: Sums of at most so many paths are taken, so that a test takes seconds.

@@ -18,8 +18,8 @@ from test_differential import Case, prepared, rms
 from typer.testing import CliRunner
 
 import rescompile
-from rescompile.bench import equivalent
-from rescompile.bench.models import inputs
+from rescompile.bench import equivalent_commands
+from rescompile.bench.timed_models import inputs
 from rescompile.cli import app
 from rescompile.diagnostics.errors import Unavailable, UsageError
 from rescompile.ir.interpreter import interpret
@@ -28,7 +28,7 @@ from rescompile.quantize import quantizer
 from rescompile.runtimes import RUNTIMES, Job, accuracy, roofline, verify
 from rescompile.runtimes.trial import trials
 from rescompile.weights import Weights
-from rescompile.weights.statistics import trial
+from rescompile.weights.calibrated import trial
 
 openvino = pytest.importorskip("openvino", reason="an optional runtime: pip install 'rescompile[openvino]'")
 pytest.importorskip("torch", reason="what bfloat16 and the commands are compared with")
@@ -263,7 +263,7 @@ def test_bench_and_what_checks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         pytest.skip("this OpenVINO came without its benchmark_app")
     copies = {1 << 20: roofline.Measured(1e10, 1e10, 0.0, 7)}
     monkeypatch.setattr(roofline, "measure", lambda *key: roofline.Roofline(*key[:2], copies, copies[1 << 20]))
-    monkeypatch.setattr(equivalent, "TIMES", 5)
+    monkeypatch.setattr(equivalent_commands, "TIMES", 5)
     (tmp_path / "kept").mkdir()
     precisions = [name for name, has in (("fp32", "FP32"), ("int8", "INT8")) if has in NATIVE]
     words = [

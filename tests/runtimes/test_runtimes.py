@@ -31,7 +31,7 @@ from rescompile.runtimes import RUNTIMES, Job, apart, check_precision, device, f
 from rescompile.runtimes import onnxruntime as ort_runtime
 from rescompile.runtimes import openvino as openvino_runtime
 from rescompile.weights import Array, Weights, draw
-from rescompile.weights.statistics import calibrated
+from rescompile.weights.calibrated import calibrated
 
 TORCH = pytest.importorskip("torch", reason="one of the runtimes, and the reference, is torch")
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"

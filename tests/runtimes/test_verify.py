@@ -23,7 +23,7 @@ from rescompile.ir.network import Network, Op, Series, Side, walk
 from rescompile.ir.precision import FLOATS
 from rescompile.runtimes.accuracy import FLOOR, floor, relative_error
 from rescompile.runtimes.verify import Request, tap_all, verify
-from rescompile.weights.statistics import trial
+from rescompile.weights.calibrated import trial
 
 pytest.importorskip("torch", reason="one of the targets, and what another is run in")
 pytest.importorskip("onnxruntime", reason="one of the targets is run in ONNX Runtime")

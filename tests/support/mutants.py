@@ -28,7 +28,7 @@ from rescompile.elaboration.site import Site
 from rescompile.elaboration.steps import StepBuilder
 from rescompile.ir import ops
 from rescompile.ir.network import Node, Op, Parallel, Series, Side
-from rescompile.ir.op_semantics import OPS
+from rescompile.ir.op_evaluation import OPS
 from rescompile.ir.ops import (
     Act,
     AdaptiveAvgPool,

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from rescompile.bench import operators
+from rescompile.bench import torchvision_operators
 
 Array = NDArray[Any]
 
-operators.declare()
+torchvision_operators.declare()
 
 
 def randomised(model: nn.Module, size: tuple[int, ...], seed: int = 0, positive: str = "") -> nn.Module:

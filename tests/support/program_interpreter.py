@@ -54,7 +54,7 @@ from rescompile.codegen.terms import python
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import LOGITS
-from rescompile.ir.op_semantics import OPS
+from rescompile.ir.op_evaluation import OPS
 
 Array = NDArray[Any]
 Scope = Mapping[str, Any]

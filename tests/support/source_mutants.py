@@ -11,7 +11,16 @@ from typing import Any
 
 import pytest
 
-from rescompile.codegen import class_plan, class_scope, forward, lowering, program, registry, rendering, stages, terms
+from rescompile.codegen import (
+    class_plan,
+    class_scope,
+    forward,
+    lowering,
+    program,
+    registry,
+    row_loops,
+    terms,
+)
 from rescompile.codegen.program import Add, Apply, Entry, Listed, Merged, Scaled, Thinned, Unpack
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
@@ -58,27 +67,27 @@ def nothing_is_conditional(patch: Patch) -> None:
 
 @planted
 def every_copy_like_the_first(patch: Patch) -> None:
-    right = stages._Loop.matrix
+    right = row_loops._Loop.matrix
 
     def wrong(self: Any, name: str) -> Any:
         return [[row[0] for _ in row] for row in right(self, name)]
 
-    patch.setattr(stages._Loop, "matrix", wrong)
+    patch.setattr(row_loops._Loop, "matrix", wrong)
 
 
 @planted
 def a_row_begins_like_the_first_row(patch: Patch) -> None:
-    right = stages._Loop.own_argument
+    right = row_loops._Loop.own_argument
 
     def wrong(self: Any, name: str, default: str | None, values: Any, *also: Any) -> Any:
         return right(self, name, default, [values[0] for _ in values], *also)
 
-    patch.setattr(stages._Loop, "own_argument", wrong)
+    patch.setattr(row_loops._Loop, "own_argument", wrong)
 
 
 @planted
 def channels_stay_along_a_row(patch: Patch) -> None:
-    patch.setattr(stages, "Stage", lambda *given: replace(class_plan.Stage(*given), then=None))
+    patch.setattr(row_loops, "Stage", lambda *given: replace(class_plan.Stage(*given), then=None))
 
 
 @planted
@@ -222,7 +231,7 @@ def program_mutant(name: str, change: Callable[[Any], Any]) -> None:
             made = right(*given, **keywords)
             return replace(made, classes=rewritten(made.classes, change))
 
-        for module in (lowering, rendering):
+        for module in (lowering, source_text):
             patch.setattr(module, "lower", wrong)
 
     MUTANTS[name] = OF_PROGRAMS[name] = plant

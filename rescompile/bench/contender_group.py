@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rescompile.bench import equivalent, profiling, statistics
+from rescompile.bench import equivalent_commands, profiling, statistics
 from rescompile.bench.contenders import Contender
 from rescompile.bench.measuring import Runs, Timing, measure
 from rescompile.bench.preparing import Preparer, check
@@ -170,6 +170,6 @@ class Group:
             before=before,
             after=after,
             roofline=None if limit is None else replace(limit, fraction=limit.limit / summary.p50),
-            again=equivalent.lines(configuration.runtime.name, configuration.precision, contender.file, facts),
+            again=equivalent_commands.lines(configuration.runtime.name, configuration.precision, contender.file, facts),
             sittings=sessions,
         )

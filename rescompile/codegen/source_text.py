@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rescompile.codegen import layout, prose
 from rescompile.codegen.allow_list import Refused, check
 from rescompile.codegen.dialect import Imports, PythonDialect, counts, growth, numbered_name, parameters
-from rescompile.codegen.initial import initialisation
+from rescompile.codegen.initialisation import initialisation
 from rescompile.codegen.lowering import lower
 from rescompile.codegen.planner import plan_classes
 from rescompile.codegen.program import New, layers, parts

@@ -15,7 +15,7 @@ import numpy as np
 
 from rescompile import backend as door
 from rescompile.analysis.cost import cost
-from rescompile.bench import modules, peers
+from rescompile.bench import peers, torch_modules
 from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import Network
 from rescompile.ir.ops import Shape
@@ -25,7 +25,7 @@ from rescompile.quantize import calibration, quantizer
 from rescompile.runtimes import FILE_TARGET, recipes
 from rescompile.runtimes.jobs import live_module
 from rescompile.weights import Array, Weights
-from rescompile.weights.statistics import trial
+from rescompile.weights.calibrated import trial
 
 #: An input repeats after this many images: the outputs of an image do not depend on the others, and float64 is slow.
 DISTINCT = 4
@@ -108,7 +108,7 @@ def of_peer(text: str, shape: Shape, seed: int, exporter: str) -> BenchModel:
     """A network of torchvision or timm for inputs of a shape; torch.onnx.export writes its ONNX file."""
     module = peers.make(text, shape, seed)
     x = inputs(shape, 1, seed)
-    parameters, macs = modules.counts(module, x)
+    parameters, macs = torch_modules.counts(module, x)
 
     def export(path: Path, x: Array, form: str) -> None:
         if form in recipes.RECIPES:  # by the same quantiser and on the same data as compiled networks
@@ -123,15 +123,15 @@ def of_peer(text: str, shape: Shape, seed: int, exporter: str) -> BenchModel:
             )
             path.write_bytes(model.SerializeToString(deterministic=True))
         else:
-            modules.export(module, text, x, path, exporter, form)
+            torch_modules.export(module, text, x, path, exporter, form)
 
     write = _once(text, export)
-    versions = {"torch": modules.library().__version__}
+    versions = {"torch": torch_modules.library().__version__}
     facts = {
-        "exporter": f"torch.onnx.export, {exporter}, opset {modules.EXPORTERS[exporter]}",
+        "exporter": f"torch.onnx.export, {exporter}, opset {torch_modules.EXPORTERS[exporter]}",
         "exported_with": versions,
     }
-    exact = partial(modules.outputs, module, double=True)
+    exact = partial(torch_modules.outputs, module, double=True)
     return BenchModel(text, exact, module, module, write, shape, parameters, macs, facts=facts)
 
 

@@ -13,9 +13,9 @@ from rescompile.analysis.tree_table import count, survival
 from rescompile.diagnostics.text_table import text_table
 from rescompile.explain import Explanation
 from rescompile.explain.facts import activation_style
+from rescompile.explain.op_wording import shown
 from rescompile.explain.report import report
 from rescompile.explain.stages import merges
-from rescompile.explain.words import shown
 from rescompile.ir.network import LOGITS
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rescompile.codegen.class_plan import Layer
-from rescompile.codegen.initial import OWN, Modules, Rule, Set
+from rescompile.codegen.initialisation import OWN, Modules, Rule, Set
 from rescompile.ir import ops
 
 from .spellings import norm_class

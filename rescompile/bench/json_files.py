@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from rescompile.diagnostics.errors import Diagnostic, Place, Source, UsageError, nearest
 from rescompile.files import file_types
+from rescompile.files.atomic_write import write_text
 from rescompile.files.checksum import GENERATOR
-from rescompile.files.output import write_text
 
 #: What the outermost dataclass of a file declares as its `__pydantic_config__`; those inside inherit it.
 CONFIG: Mapping[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
