@@ -107,7 +107,7 @@ _HOMES: Mapping[str, str] = {
     "interpret": "ir.interpreter",
     "ops": "ir",
     "sizes": "analysis.dynamic_shapes",
-    "File": "files.output",
+    "File": "files.atomic_write",
     **dict.fromkeys(("GENERATOR", "with_checksum"), "files.checksum"),
     **dict.fromkeys(("Array", "Weights"), "weights"),
     **dict.fromkeys(("FoldRules", "ThreadRules", "fold", "rewrite", "thread"), "ir.traversal"),

@@ -19,6 +19,7 @@ from rescompile.codegen import (
     program,
     registry,
     row_loops,
+    source_text,
     terms,
 )
 from rescompile.codegen.program import Add, Apply, Entry, Listed, Merged, Scaled, Thinned, Unpack

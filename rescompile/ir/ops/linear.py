@@ -1,0 +1,46 @@
+"""The fully connected layer, and the parameters of every layer with a weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rescompile.diagnostics.errors import ShapeError
+from rescompile.ir.ops.op import Kind, Parameter, Shape, attribute
+
+INIT_RULES = ("he_normal_fan_out", "he_normal_fan_in", "torch_default")
+DEFAULT_INIT = "he_normal_fan_out"
+
+
+@dataclass(frozen=True)
+class Linear(Kind):
+    """Fully connected layer."""
+
+    word = "linear"
+    features: int = attribute("int", "output features", minimum=1, main=True)
+    bias: bool = attribute("bool", "add a bias", True)
+    bias_init: float | str = attribute("real", "initial value of the bias", 0.0, words=("torch_default",))
+    init: str = attribute("word", "initialisation of the weights", DEFAULT_INIT, words=INIT_RULES)
+
+    def output(self, shape: Shape) -> Shape:
+        if len(shape) != 1:
+            raise ShapeError(
+                "E0204",
+                f"needs an input of [features], got {list(shape)}",
+                help="add 'flatten' before it",
+            )
+        return (self.features,)
+
+    def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
+        weight = (self.features, shape[0])
+        return weight_and_bias(weight, self.init, self.bias, self.bias_init, shape[0], self.features)
+
+    def macs(self, shape: Shape) -> int:
+        return shape[0] * self.features
+
+
+def weight_and_bias(
+    shape: Shape, init: str, bias: bool, bias_init: float | str, fan_in: int, fan_out: int
+) -> tuple[Parameter, ...]:
+    """The parameters of a layer: a weight of this shape, and a bias if it has one."""
+    weight = Parameter("weight", shape, init, fan_in, fan_out)
+    return (weight, Parameter("bias", shape[:1], bias_init, fan_in, fan_out)) if bias else (weight,)

@@ -1,0 +1,79 @@
+"""Pooling: over windows, over the whole map, and to a given size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rescompile.diagnostics.errors import ShapeError
+from rescompile.ir.ops.op import Axes, Axis, Kind, Shape, Size, attribute, feature_map, size_text
+from rescompile.ir.ops.window import window_axes, window_size
+
+
+@dataclass(frozen=True)
+class MaxPool(Kind):
+    """Maximum over a window. The stride defaults to the kernel."""
+
+    word = "maxpool"
+    kernel: Size = attribute("size", "window size", minimum=1)
+    stride: Size | None = attribute("size", "stride (default: the kernel)", None, minimum=1)
+    padding: Size = attribute("size", "padding, at most half the kernel", (0, 0), minimum=0)
+    ceil: bool = attribute("bool", "round the output size up", False)
+
+    def __post_init__(self) -> None:
+        if self.stride is None:
+            object.__setattr__(self, "stride", self.kernel)
+        if any(2 * p > k for p, k in zip(self.padding, self.kernel, strict=True)):
+            raise ShapeError(
+                "E0205",
+                f"has padding {size_text(self.padding)}, more than half of its kernel {size_text(self.kernel)}",
+                "padding",
+            )
+
+    @property
+    def steps(self) -> Size:
+        """The stride as numbers."""
+        assert self.stride is not None
+        return self.stride
+
+    def axes(self, shape: Shape) -> Axes:
+        return window_axes(self.kernel, self.steps, self.padding, ceil=self.ceil)
+
+    def output(self, shape: Shape) -> Shape:
+        channels, *sizes = feature_map(shape)
+        size = window_size((sizes[0], sizes[1]), self.kernel, self.steps, self.padding, ceil=self.ceil)
+        return channels, *size
+
+
+@dataclass(frozen=True)
+class AvgPool(MaxPool):
+    """Mean over a window. `count_pad` says whether padding counts as zeros in the mean."""
+
+    word = "avgpool"
+    count_pad: bool = attribute("bool", "count padded zeros in the mean", True)
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool(Kind):
+    """Mean over the whole feature map, which gives a map of 1x1."""
+
+    word = "global_avgpool"
+
+    def axes(self, shape: Shape) -> Axes:
+        return Axis(0, 1), Axis(0, 1)
+
+    def output(self, shape: Shape) -> Shape:
+        return feature_map(shape)[0], 1, 1
+
+
+@dataclass(frozen=True)
+class AdaptiveAvgPool(Kind):
+    """Mean over windows, one for each position of the output (torch's adaptive_avg_pool2d)."""
+
+    word = "adaptive_avgpool"
+    size: Size = attribute("size", "output size", minimum=1, main=True)
+
+    def axes(self, shape: Shape) -> Axes:
+        return Axis(0, self.size[0]), Axis(0, self.size[1])
+
+    def output(self, shape: Shape) -> Shape:
+        return feature_map(shape)[0], *self.size

@@ -1,0 +1,41 @@
+"""The shape rule of sliding windows, which convolutions, pools and subsampling share."""
+
+from __future__ import annotations
+
+from rescompile.diagnostics.errors import ShapeError
+from rescompile.ir.ops.op import Axes, Axis, Size
+
+
+def window_axis(kernel: int, stride: int, pad: int, dilation: int = 1, ceil: bool = False) -> Axis:
+    """The axis after a sliding window: torch's rule, ceil rounding included."""
+    reach = dilation * (kernel - 1) + 1
+    plus = 2 * pad - reach + stride
+    if ceil:  # the last window must start inside the map or its first padding
+        plus = min(plus, pad) + stride - 1
+    return Axis(1, plus, stride, max(stride - plus, stride if stride > 2 else 1))
+
+
+def window_axes(kernel: Size, stride: Size, pads: Size, dilation: Size = (1, 1), ceil: bool = False) -> Axes:
+    """Both axes after a sliding window."""
+    height, width = (window_axis(k, s, p, d, ceil) for k, s, p, d in zip(kernel, stride, pads, dilation, strict=True))
+    return height, width
+
+
+def window_size(
+    sizes: Size, kernel: Size, stride: Size, pads: Size, dilation: Size = (1, 1), ceil: bool = False
+) -> Size:
+    """The output size of a sliding window."""
+    out = []
+    for n, k, s, p, d in zip(sizes, kernel, stride, pads, dilation, strict=True):
+        if s > n > 1:  # a map of 1x1 loses nothing, any other would shrink by more than the stride
+            raise ShapeError("E0202", f"has stride {s}, but its input is only {sizes[0]}x{sizes[1]}", "stride")
+        size = window_axis(k, s, p, d, ceil)(n)
+        if size < 1:
+            dilated = f" (kernel {k}, dilation {d})" if d > 1 else ""
+            raise ShapeError(
+                "E0202",
+                f"has a window of {d * (k - 1) + 1} positions{dilated}, but its padded input has only {n + 2 * p}",
+                "dilation" if d > 1 else "kernel",
+            )
+        out.append(size)
+    return out[0], out[1]
