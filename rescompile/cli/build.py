@@ -168,7 +168,7 @@ class _Builder:
         return Path(output or "") / (network.name + self.suffix) if folder else Path(output or "")
 
     def build(self, spec: str) -> dict[str, Any] | None:
-        """Build one spec. Returns what was written, as data, if anything was; people are told at once."""
+        """Build one spec and print a report. Returns the report as data, or None where no file was written."""
         from rescompile.cli import build_report
         from rescompile.files.atomic_write import check_ours, write_stdout
         from rescompile.lang import library

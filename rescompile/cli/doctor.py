@@ -89,9 +89,9 @@ def _machine(machine: dict[str, Any]) -> dict[str, str]:
     gpus = [f"{gpu['name']}, {gpu['memory.total']}, driver {gpu['driver_version']}" for gpu in machine["gpus"]]
     libraries = ", ".join(f"{name} {number}" for name, number in machine["libraries"].items())
     return {
-        "processor": ", ".join(parts),
-        "instructions": " ".join(processor["features"]) or "not known",
-        "gpu": "; ".join(gpus) or "none",
+        "CPU": ", ".join(parts),
+        "instructions": " ".join(processor["features"]) or "unknown",
+        "GPU": "; ".join(gpus) or "none",
         "system": f"{machine['system']}, Python {machine['python']}",
         "libraries": libraries,
     }

@@ -12,9 +12,9 @@ from rescompile.diagnostics.errors import RescompileError
 from rescompile.runtimes import RUNTIMES, Job
 
 
-def main(told: str) -> None:
-    """Run a job, and say nothing: that this process is still there is the answer. Or profile it, and print what was found."""
-    name, title, model, x, precision, threads, options, runs = json.loads(told)
+def main(arguments: str) -> None:
+    """Run a job and print nothing: that this process survives is the answer. Or profile it, and print the profile."""
+    name, title, model, x, precision, threads, options, runs = json.loads(arguments)
     runtime, job = RUNTIMES[name], Job(title, Path(model), None, np.load(x), precision, threads)
     try:
         if runs is None:
