@@ -14,7 +14,8 @@ demo: $(VENV)/.run  ## Compile DenseNet-121 and run it once.
 	$(BIN)/rescompile build specs/densenet121.yaml --target onnx -o build/
 	$(BIN)/rescompile run build/densenet121.onnx
 
-PYTEST := $(BIN)/pytest -n auto --dist loadgroup
+# A file's tests share its fixtures and caches, so one worker runs them all.
+PYTEST := $(BIN)/pytest -n auto --dist loadfile
 
 test: $(VENV)/.dev  ## Run the tests that take little time, in parallel; ARGS are pytest's.
 	$(PYTEST) -m "not slow" $(ARGS)

@@ -38,7 +38,7 @@ def update_golden(request: pytest.FixtureRequest) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow, what needs torch, other processes or peers; and group the tests of a network, which share caches."""
+    """Mark what is slow, and what needs torch, other processes or peers."""
     for item in items:
         parameters = getattr(item, "callspec").params if hasattr(item, "callspec") else {}  # noqa: B009
         name = next((value for key, value in parameters.items() if key in ("name", "network")), None)
@@ -51,5 +51,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("torch")
         if "subprocess" in module:
             item.add_marker("process")
-        if isinstance(name, str) and name in SAMPLE:
-            item.add_marker(pytest.mark.xdist_group(name))

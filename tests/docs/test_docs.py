@@ -27,7 +27,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import jsonschema
 import pytest
@@ -231,13 +230,10 @@ def matches(shown: list[str], printed: list[str]) -> bool:
     return re.fullmatch(pattern, "".join(f"{line.rstrip()}\n" for line in printed)) is not None
 
 
-def on_its_page(fence: Fence) -> Any:
-    """The commands of a page use the files of those before them, so one worker runs them all."""
-    marks = [pytest.mark.xdist_group(fence.page.name), *([pytest.mark.slow] if fence.page.name in SLOW else [])]
-    return pytest.param(fence, marks=marks, id=fence.id)
-
-
-@pytest.mark.parametrize("fence", [on_its_page(fence) for fence in CONSOLE])
+@pytest.mark.parametrize(
+    "fence",
+    [pytest.param(f, id=f.id, marks=[pytest.mark.slow] if f.page.name in SLOW else []) for f in CONSOLE],
+)
 def test_console(fence: Fence, folders: dict[Path, Path]) -> None:
     """A reader will type the command: it must print what the page shows, and fail only where the page shows an error."""
     folder = folders[fence.page]

@@ -26,7 +26,6 @@ from rescompile.elaboration.evaluator import Evaluator
 from rescompile.elaboration.merges import MergeBuilder
 from rescompile.elaboration.site import Site
 from rescompile.elaboration.steps import StepBuilder
-from rescompile.ir import ops
 from rescompile.ir.network import Node, Op, Parallel, Series, Side
 from rescompile.ir.op_evaluation import OPS
 from rescompile.ir.ops import (
@@ -45,6 +44,9 @@ from rescompile.ir.ops import (
     Scale,
     Subsample,
     Upsample,
+    convolution,
+    pooling,
+    window,
 )
 from rescompile.ir.traversal import ThreadRules
 from rescompile.lang import library
@@ -610,7 +612,7 @@ def pool_stride_defaults_to_one(patch: Patch) -> None:
 
 @planted(OF_THE_TREE)
 def last_window_may_start_in_padding(patch: Patch) -> None:
-    right = ops._window
+    right = window.window_size
 
     def wrong(sizes: Any, kernel: Any, stride: Any, pads: Any, dilation: Any = (1, 1), ceil: bool = False) -> Any:
         if not ceil:
@@ -620,7 +622,8 @@ def last_window_may_start_in_padding(patch: Patch) -> None:
             for n, k, s, p, d in zip(sizes, kernel, stride, pads, dilation, strict=True)
         )
 
-    patch.setattr(ops, "_window", wrong)
+    for module in (convolution, pooling):
+        patch.setattr(module, "window_size", wrong)
 
 
 @planted(OF_THE_TREE)
