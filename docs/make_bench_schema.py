@@ -1,6 +1,6 @@
-"""Writes docs/bench.schema.json, the JSON Schema of result files, from the dataclasses in rescompile/bench/results.py.
+"""Write docs/bench.schema.json, the JSON Schema of result files, from the dataclasses in rescompile/bench/results.py.
 
-Run `python docs/make_bench_schema.py` after a change to them; tests/bench/test_bench.py fails until you do.
+Run `python docs/make_bench_schema.py` after a change to these dataclasses; tests/bench/test_bench.py fails until you do.
 """
 
 from __future__ import annotations

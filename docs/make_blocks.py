@@ -21,11 +21,10 @@ HEAD = """\
 
 # The block library
 
-These blocks come with rescompile. Use one with `block: <name>`; see [the language](language.md#blocks) for how, and
-[how to add a block](add-a-block.md) for writing your own. A block of the same name in a spec's `blocks:` replaces the
-library's.
+These blocks come with rescompile. Use one with `block: <name>`, as described in [the language](language.md#blocks). To write
+your own, see [how to add a block](add-a-block.md). A block of the same name in a spec's `blocks:` replaces the library's.
 
-Columns and lines:
+Columns and terms:
 
 - **value** is a type, a default, or the allowed words. A parameter whose value is a type is required.
 - **first only**: the argument applies to the first block of a repeated row; the others get the default.
@@ -36,7 +35,7 @@ Columns and lines:
 
 
 def page() -> str:
-    """The whole text of docs/blocks.md."""
+    """Return the whole text of docs/blocks.md."""
     blocks = library.blocks()
     index = ", ".join(f"[`{word}`](#{word})" for word in blocks)
     return f"{HEAD}\nThe blocks: {index}.\n" + "".join(f"\n{_block(word, path)}" for word, path in blocks.items())
@@ -103,7 +102,7 @@ def _shown(value: Any) -> str:
 
 
 def _notes(text: str) -> dict[str, str]:
-    """The comment beside each parameter, or on the line above it."""
+    """Return the comment beside each parameter, or on the line above it."""
     notes: dict[str, str] = {}
     above = ""
     for line in text.splitlines():

@@ -19,25 +19,25 @@ HEAD = """\
 
 # The zoo
 
-Networks that `rescompile build NAME --target onnx` finds by name. Parameters are exact; MACs are multiply-adds of
-convolution and linear layers for one input of the given size. `rescompile show NAME` prints more, and the spec itself
-([specs](../specs)) cites its paper and notes where sources disagree.
+These networks come with rescompile; `rescompile build NAME --target onnx` finds them by name. Parameter counts are exact;
+MACs are multiply-adds of convolutions and linear layers for one input of the given size. `rescompile show NAME` prints more
+details. The spec itself ([specs](../specs)) cites its paper and notes where sources disagree.
 
-Specs of networks without an independent implementation to count are marked `unverified`.
+If there is no independent implementation with which counts could be compared, the spec has a note under `unverified`.
 
-Not included, because no source we found defines them completely:
+The following networks are not included, because no source that we found defines them completely:
 
 | network | what is missing |
 |---|---|
 | PReLU-net (He et al. 2015b) | results are published, but not the table of layers |
-| BN-Inception (Ioffe & Szegedy 2015) | the same: no table of layers that could be checked |
+| BN-Inception (Ioffe & Szegedy 2015) | likewise: there is no table of layers that could be checked |
 | Highway A for CIFAR-10, 11 layers (Srivastava et al. 2015) | the widths of its layers |
 | Highway C for CIFAR-10, 32 layers (Srivastava et al. 2015) | the widths of its layers (alternating 3x3 and 1x1 convolutions) |
 """
 
 
 def page() -> str:
-    """The whole text of docs/zoo.md."""
+    """Return the whole text of docs/zoo.md."""
     families: dict[str, list[str]] = {}
     for name in library.zoo():
         spec = load(name)

@@ -1,20 +1,20 @@
-"""Reproduces the lesion study of Veit et al. 2016, sections 4.1 to 4.3, on the digits that come with scikit-learn.
+"""Reproduce the lesion study of Veit et al. 2016, sections 4.1 to 4.3, on the digits that come with scikit-learn.
 
 A ResNet of 26 layers (digits_resnet.yaml) and the same layers without shortcuts (digits_plain.yaml) are trained on the CPU.
-Then parts of the trained networks are left out, or put into another order, and the test error is measured again:
+Then parts of the trained networks are removed or reordered, and the test error is measured again:
 
-1. each residual block on its own, and each layer of the plain network that keeps the shape of its input;
-2. several of them at once, drawn at random;
-3. residual blocks in another order: those of a stage that have the same shapes change places at random.
+1. without a single residual block, or a single layer of the plain network that keeps the shape of its input;
+2. without several of them, chosen at random;
+3. with residual blocks of equal shapes swapped at random within their stage.
 
-Every network that is measured is a real one, made by the passes `drop` and `swap`. All is repeated with several seeds; each
-seed draws the weights, the order of the training examples, and the lesions. The digits for testing are the same for all.
+Every measured network is actually built, with the passes `drop` and `swap`. The study is repeated with several seeds; each
+seed determines the weights, the order of the training examples, and the lesions. The test digits are the same for all seeds.
 
     pip install 'rescompile[examples]'
     python examples/lesions.py --json docs/lesions.json --figure docs/lesions.svg
 
-takes less than ten minutes. `--again` measures nothing and draws what the JSON file holds; `--save FOLDER` keeps the weights of
-the first seed and the test digits, for `rescompile paths --gradients`.
+takes less than ten minutes. `--again` skips the measurement and draws the figure from the JSON file. `--save FOLDER` writes the
+weights of the first seed and the test digits, for `rescompile paths --gradients`.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from rescompile.passes.drop import droppable
 
 FOLDER = Path(__file__).parent
 RESNET, PLAIN = "digits_resnet", "digits_plain"
-#: Of 1797 digits these many, the same for every seed, are for testing.
+#: Number of test digits (of 1797), which are the same for every seed.
 TEST = 597
 BATCH, RATE, MOMENTUM, DECAY = 64, 0.1, 0.9, 5e-4
-#: Student's t for a two-sided 95% interval, by the number of seeds less one.
+#: Student's t for a two-sided 95% interval, indexed by the number of seeds minus two.
 STUDENT = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 Weights = dict[str, np.ndarray[Any, Any]]
@@ -51,7 +51,7 @@ Digits = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def digits() -> Digits:
-    """Images [1, 8, 8] between -1 and 1 and their classes, for training and for testing."""
+    """Return images [1, 8, 8] between -1 and 1 and their classes, for training and for testing."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -63,14 +63,14 @@ def digits() -> Digits:
 
 
 def module(network: Network, weights: Weights | None = None, seed: int = 0, **lesion: str) -> nn.Module:
-    """The network as a module: with new weights, or with those of the whole network and a lesion."""
+    """Build the network as a module, with initialised weights, or with those of the whole network and a lesion."""
     built: Any = rescompile.build(network, "torch", weights, seed=seed, **lesion)
     found: nn.Module = built.module
     return found
 
 
 def trained(network: Network, data: Digits, epochs: int, seed: int) -> Weights:
-    """The weights after training: SGD whose rate falls to zero, on images moved by up to one pixel."""
+    """Return the weights after SGD with a learning rate that decays to zero, on images shifted by up to one pixel."""
     images, classes, _, _ = data
     model = module(network, seed=seed).train()
     optimizer = torch.optim.SGD(model.parameters(), RATE, MOMENTUM, weight_decay=DECAY, nesterov=True)
@@ -92,7 +92,7 @@ def trained(network: Network, data: Digits, epochs: int, seed: int) -> Weights:
 
 
 def error(network: Network, weights: Weights, data: Digits, **lesion: str) -> float:
-    """The share of the test digits that the network takes for others, with a lesion or without."""
+    """Return the fraction of test digits that the network misclassifies, with or without a lesion."""
     _, _, images, classes = data
     with torch.no_grad():
         found = module(network, weights, **lesion)(images).argmax(1)
@@ -100,7 +100,7 @@ def error(network: Network, weights: Weights, data: Digits, **lesion: str) -> fl
 
 
 def lesions(network: Network, weights: Weights, data: Digits, draws: int, seed: int) -> dict[str, Any]:
-    """The test errors of one trained network without parts of it."""
+    """Return the test errors of one trained network without some of its parts."""
     generator = random.Random(seed)
     parts = droppable(network)
     single = {part: error(network, weights, data, drop=part) for part in parts}
@@ -112,7 +112,7 @@ def lesions(network: Network, weights: Weights, data: Digits, draws: int, seed: 
 
 
 def reordered(network: Network, weights: Weights, data: Digits, draws: int, seed: int) -> list[dict[str, float]]:
-    """The test errors with blocks in another order, and how much of the order is kept: Kendall's tau."""
+    """Return test errors with reordered blocks, each with Kendall's tau between the new and the trained order."""
     generator = random.Random(seed)
     stages: dict[str, list[str]] = {}
     for block in droppable(network):
@@ -137,7 +137,7 @@ def reordered(network: Network, weights: Weights, data: Digits, draws: int, seed
 
 
 def study(seeds: int, epochs: int, draws: int, say: Callable[[str], None], save: Path | None = None) -> dict[str, Any]:
-    """Train and measure, once for each seed."""
+    """Train and measure once for each seed, and return all results."""
     data = digits()
     networks = {name: rescompile.elaborate(rescompile.load(FOLDER / f"{name}.yaml")) for name in (RESNET, PLAIN)}
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in networks}
@@ -150,7 +150,7 @@ def study(seeds: int, epochs: int, draws: int, say: Callable[[str], None], save:
                 run["reordered"] = reordered(network, weights, data, 4 * draws, seed)
             runs[name].append(run)
             worst = max(run["without"].values())
-            say(f"{name}, seed {seed}: error {run['whole']:.1%}, {worst:.1%} without the worst part "
+            say(f"{name}, seed {seed}: error {run['whole']:.1%}, {worst:.1%} without the most important part "
                 f"({time.perf_counter() - started:.0f} s)")  # fmt: skip
             if save is not None and seed == 0:
                 _save(save, name, weights, data)
@@ -168,11 +168,11 @@ def _save(folder: Path, name: str, weights: Weights, data: Digits) -> None:
     np.save(folder / "classes.npy", data[3].numpy())
 
 
-# --- what is told -----------------------------------------------------------------------------------------------------
+# --- report -----------------------------------------------------------------------------------------------------------
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The mean over seeds, and half of its 95% interval; with one seed nothing is known of that."""
+    """Return the mean over seeds and the half-width of its 95% interval, which is NaN for a single seed."""
     if len(values) < 2:
         return statistics.mean(values), float("nan")
     t = STUDENT[min(len(values) - 2, len(STUDENT) - 1)]
@@ -180,7 +180,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def over_seeds(runs: Sequence[dict[str, Any]], key: str) -> dict[str, tuple[float, float]]:
-    """For each lesion the mean error over the seeds and its interval; the draws of one seed count as one value."""
+    """Return for each lesion the mean error over seeds and its interval; the draws of one seed count as one value."""
     found = {}
     for lesion in runs[0][key]:
         values = [run[key][lesion] for run in runs]
@@ -191,7 +191,7 @@ def over_seeds(runs: Sequence[dict[str, Any]], key: str) -> dict[str, tuple[floa
 
 
 def summary(results: dict[str, Any]) -> Iterator[str]:
-    """What the study found, in a few lines."""
+    """Yield the results of the study as a few lines of text."""
     for name, runs in results["runs"].items():
         whole, half = interval([run["whole"] for run in runs])
         known = f" +- {half:.1%}, over {len(runs)} seeds" if len(runs) > 1 else ", with one seed"
@@ -208,7 +208,7 @@ def summary(results: dict[str, Any]) -> Iterator[str]:
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """The three figures of the paper side by side."""
+    """Draw the three figures of the paper side by side."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -237,7 +237,9 @@ def draw(results: dict[str, Any], path: Path) -> None:
             color=labels[RESNET][1],
         )
         order.invert_xaxis()
-        one.set(title="one left out", xlabel="place of the block or layer, from input to output", ylabel="test error")
+        one.set(
+            title="one left out", xlabel="position of the block or layer, from input to output", ylabel="test error"
+        )
         several.set(title="several left out at random", xlabel="number of blocks or layers left out")
         order.set(title="ResNet, blocks reordered", xlabel="Kendall's tau with the trained order")
         for plot in (one, several, order):
@@ -249,17 +251,17 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Run the study from the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--draws", type=int, default=5, help="random lesions of each size, for each seed")
-    parser.add_argument("--json", type=Path, help="where the results go; with --again, where they come from")
-    parser.add_argument("--figure", type=Path, help="a .svg or .png file (takes matplotlib)")
+    parser.add_argument("--draws", type=int, default=5, help="random lesions of each size per seed")
+    parser.add_argument("--json", type=Path, help="write the results to this file; with --again, read them from it")
+    parser.add_argument("--figure", type=Path, help="draw the results as .svg or .png (requires matplotlib)")
     parser.add_argument(
-        "--save", type=Path, metavar="FOLDER", help="keep weights of the first seed, and the test digits"
+        "--save", type=Path, metavar="FOLDER", help="save the weights of the first seed and the test digits"
     )
-    parser.add_argument("--again", action="store_true", help="do not measure: draw what --json holds")
+    parser.add_argument("--again", action="store_true", help="skip the measurement and use the results in --json")
     options = parser.parse_args(arguments)
     if min(options.seeds, options.epochs, options.draws) < 1:
         parser.error("there must be at least one seed, one epoch and one draw")

@@ -13,10 +13,9 @@ from rescompile.ir.ops.op import SAME, Axes, Axis, Kind, Parameter, Shape, attri
 class Norm(Kind):
     """Normalisation, then a scale and a shift for each channel.
 
-    With kind `batch`, of each channel over the batch (Ioffe & Szegedy 2015); running statistics take the batch's place in
-    evaluation. With kind `group`, of each sample over every group of neighbouring channels (Wu & He 2018), in evaluation
-    too, so what it computes never depends on the batch; one group is layer normalisation, a group for each channel instance
-    normalisation.
+    Kind `batch` normalises each channel over the batch, and uses running statistics in evaluation (Ioffe & Szegedy 2015).
+    Kind `group` normalises every group of neighbouring channels of each sample (Wu & He 2018), in evaluation too, so its
+    result never depends on the batch. One group is layer normalisation; one group per channel is instance normalisation.
     """
 
     word = "norm"

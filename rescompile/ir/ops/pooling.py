@@ -46,7 +46,7 @@ class MaxPool(Kind):
 
 @dataclass(frozen=True)
 class AvgPool(MaxPool):
-    """Mean over a window. `count_pad` says whether padding counts as zeros in the mean."""
+    """Mean over a window. `count_pad` determines whether padding counts as zeros in the mean."""
 
     word = "avgpool"
     count_pad: bool = attribute("bool", "count padded zeros in the mean", True)

@@ -40,9 +40,9 @@ class Subsample(Kind):
 
 @dataclass(frozen=True)
 class Upsample(Kind):
-    """Larger feature map, by nearest or bilinear interpolation.
+    """Upsampling of the feature map by nearest or bilinear interpolation.
 
-    As torch's interpolate, bilinear with align_corners=False.
+    The result is that of torch's interpolate; bilinear corresponds to align_corners=False.
     """
 
     word = "upsample"
