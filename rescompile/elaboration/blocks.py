@@ -111,7 +111,7 @@ class BlockBuilder:
                 else:
                     named_in = inner if template is block.members else frame
                     member = self.namer.spelled(template or "{index}", here.within(named_in, members))
-                    self.namer.claim(member, Site(members, site.frame, shape, scope))
+                    self.namer.claim(member, Site(members, frame, shape, scope), template or "{index}")
             names = scope if member is None else self.namer.scope(block.body, numbered=block.inline)
             inside, output = self._body(inner, shape, names, shared=member is not None)
             nodes.append(self._series(use, inside, output, member, inner, here))

@@ -48,7 +48,7 @@ class Namer:
     def explicit(self, template: str, site: Site) -> str:
         """A name that the spec gives, claimed."""
         name = self.spelled(template, site)
-        self.claim(name, site)
+        self.claim(name, site, template)
         site.names.has_named = True
         self._refuse_mixed(site)
         return name
@@ -71,8 +71,8 @@ class Namer:
         self.claim(name, site)
         return name
 
-    def claim(self, name: str, site: Site) -> None:
-        """Take a name in the scope of the site. Raises a problem where it is taken."""
+    def claim(self, name: str, site: Site, template: str = "") -> None:
+        """Take a name, spelled from a template if it has one, in the scope of the site. Raises a problem where it is taken."""
         taken = site.names.taken
         if name in taken:
             document = self.report.document
@@ -82,8 +82,10 @@ class Namer:
             message = f"two steps in one scope are named '{name}'; the other is {where}"
             help = "rename one of them"
             if other == locate(document, site.path, key=True):
-                message = f"all copies would be named '{name}'"
-                help = "include {index} in the name"
+                message = f"several steps in this scope would be named '{name}'"
+                help = "use the block in a named step"
+                if site.frame.copy and not any("index" in part for part in template_parts(template)[1::2]):
+                    help = "include {index} in the name"
             raise self.report.blamed("E0406", message, site, help, key=True)
         taken[name] = site.path
 
