@@ -13,15 +13,15 @@ OPTIONS = (
         "style",
         str,
         "classes",
-        "Style of source: classes, or flat: one class per block. Default: classes.",
+        "Source style: classes, or flat (one class per block). Default: classes.",
         choices=("classes", "flat"),
     ),
-    Option("dynamic", str, None, "Leave image axes free: height, width, or height,width.", metavar="AXES"),
+    Option("dynamic", str, None, "Make image axes dynamic: height, width, or height,width.", metavar="AXES"),
 )
 REQUIRES: dict[str, str] = {}
 EVALUATION_REQUIRES = {"torch": "pip install 'rescompile[torch]'"}
-FILLS_ZEROS = "the source initialises its own weights"
-IGNORES_WEIGHTS = f"{FILLS_ZEROS}; load yours into its module by load_state_dict"
+IGNORES_WEIGHTS = "the source initialises its own weights; load yours into the module with load_state_dict"
+FILLS_ZEROS = "but the source initialises its own weights"
 RECIPE_OPTIONS: tuple[str, ...] = ()
 extract = rewritten = None
 

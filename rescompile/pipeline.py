@@ -96,7 +96,7 @@ def _check_weights(request: Request, backend: door.Backend) -> None:
     if request.weights is None:
         return
     if request.structure_only:
-        raise UsageError(Diagnostic("E0802", "'weights' and 'structure_only' exclude one another"))
+        raise UsageError(Diagnostic("E0802", "'weights' and 'structure_only' cannot be used together"))
     if backend.IGNORES_WEIGHTS:
         message = f"the target '{request.target}' does not take weights: {backend.IGNORES_WEIGHTS}"
         raise UsageError(Diagnostic("E0802", message))
@@ -126,11 +126,11 @@ def _scheme(request: Request, for_passes: Mapping[str, Any]) -> str:
 
 
 def _check_zeros(request: Request, backend: door.Backend, for_passes: Mapping[str, Any]) -> None:
-    """Raises UsageError for a pass that puts zeros among weights which would not stay zeros."""
-    reason = backend.FILLS_ZEROS or ("there are none without weights" if request.structure_only else "")
+    """Raises UsageError for a pass that pads weights with zeros where these would not stay zeros."""
+    reason = backend.FILLS_ZEROS or ("so it cannot be used with --no-weights" if request.structure_only else "")
     for step in PASSES:
         if reason and step.made_of_weights and for_passes.get(step.keyword):
-            message = f"--{step.name} puts zeros among the weights, but {reason}"
+            message = f"--{step.name} pads the weights with zeros, {reason}"
             raise UsageError(Diagnostic("E0802", message, help=f"leave --{step.name} out"))
 
 

@@ -19,7 +19,7 @@ SUFFIX = ".onnx"
 LEAST = 17
 OPTIONS = (
     Option("opset", int, LEAST, "ONNX opset, 17 to 21. Default: 17.", LEAST, 21),
-    Option("batch", int, None, "Fix the batch to this size. Default: free.", 1, 1 << 20),
+    Option("batch", int, None, "Fix the batch to this size. Default: dynamic.", 1, 1 << 20),
     Option(
         "precision",
         str,
@@ -35,7 +35,7 @@ OPTIONS = (
         metavar="RUNTIME",
         flag="--for",
     ),
-    Option("dynamic", str, None, "Leave image axes free: height, width, or height,width.", metavar="AXES"),
+    Option("dynamic", str, None, "Make image axes dynamic: height, width, or height,width.", metavar="AXES"),
 )
 REQUIRES: dict[str, str] = {}
 EVALUATION_REQUIRES = {"onnxruntime": "pip install 'rescompile[run]'"}

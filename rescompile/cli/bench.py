@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 class Options:
     """The options of `bench` that no other command has."""
 
-    runtime: str | None = option("Measure on these, such as torch-cpu:compile. Default: ort-cpu,torch-cpu.")
-    precision: str | None = option("Measure in these of fp32, tf32, fp16, bf16 and int8. Default: fp32.")
-    batch: str = option("Measure at these batch sizes, such as 1,8.", "1")
+    runtime: str | None = option("Runtimes to measure, such as torch-cpu:compile. Default: ort-cpu,torch-cpu.")
+    precision: str | None = option("Precisions to measure: fp32, tf32, fp16, bf16 or int8. Default: fp32.")
+    batch: str = option("Batch sizes to measure, such as 1,8.", "1")
     compare: list[str] | None = option(
         "Measure a peer as well, such as torchvision:resnet50. Repeatable.", metavar="PEER"
     )
@@ -50,10 +50,10 @@ class Options:
     )
     output: str | None = option("Write all samples and facts to a JSON file.", None, "-o", "--output", metavar="FILE")
     plot: str | None = option("Draw latencies to a .svg or .png file (needs matplotlib).", metavar="FILE")
-    rounds: int = option("Time this many rounds, in which each contender has one slot.", 30, min=5, max=100_000)
-    sessions: int = option("Prepare all contenders again for each of this many sessions.", 1, min=1, max=1000)
+    rounds: int = option("Number of rounds; each contender gets one slot per round.", 30, min=5, max=100_000)
+    sessions: int = option("Number of sessions; contenders are prepared again in each.", 1, min=1, max=1000)
     slot_ms: float = option(
-        "Fill slots of this length with runs, at least one.", 50.0, min=0.0, max=60_000.0, metavar="MS"
+        "Length of a slot in ms; each slot has at least one run.", 50.0, min=0.0, max=60_000.0, metavar="MS"
     )
     control: bool = option("Measure a second copy of the first contender, to show the noise.", False, "--control")
     baseline: str | None = option(
@@ -63,9 +63,9 @@ class Options:
     accuracy: float | None = option(
         "With --tune, allow this error against float64. Default: 0.01.", min=0.0, metavar="ERROR"
     )
-    profile: bool = option("Report the share of each row of the spec in the time.", False, "--profile")
+    profile: bool = option("Report the share of time spent in each row of the spec.", False, "--profile")
     threads: int | None = option("Use this many CPU threads. Default: the runtime's choice.", min=1, max=65_535)
-    exporter: str = option("Export peers to ONNX with this exporter of torch, legacy or dynamo.", "legacy")
+    exporter: str = option("torch ONNX exporter for peers: legacy or dynamo.", "legacy")
     keep: str | None = option("Keep the measured ONNX files in this empty folder.", metavar="FOLDER")
     seed: int = option("Seed of weights, inputs and the order of slots.", 0, min=0)
 
@@ -86,7 +86,7 @@ def bench(
     *,
     passes: dict[str, Any],
 ) -> None:
-    """Measure the latency of networks on runtimes, in interleaved rounds and with intervals."""
+    """Measure network latency on each runtime, in interleaved rounds, with confidence intervals."""
     from rescompile.bench import json_files, report
     from rescompile.bench.running import Bench
 
@@ -197,10 +197,10 @@ def _tune_request(
             raise UsageError(Diagnostic("E0802", "--accuracy needs --tune"))
         return None
     if options.variant:
-        raise UsageError(Diagnostic("E0802", "--tune and --variant exclude each other"))
+        raise UsageError(Diagnostic("E0802", "--tune and --variant cannot be used together"))
     if options.compare:
         help = "compare with the command that --tune recommends"
-        raise UsageError(Diagnostic("E0802", "--tune and --compare exclude each other", help=help))
+        raise UsageError(Diagnostic("E0802", "--tune and --compare cannot be used together", help=help))
     given = [f"--set={text}" for text in settings] + _pass_options(passes)
     given += [f"--seed={options.seed}"] * (options.seed != 0)
     given += [f"--threads={options.threads}"] * (options.threads is not None)

@@ -47,19 +47,19 @@ class Options:
         metavar="PATH",
     )
     weights: str | None = option(
-        "Weights: safetensors, or .pth, .pt or .bin of torch. Default: random.", None, "--weights", metavar="FILE"
+        "Weights: safetensors or torch (.pth, .pt, .bin). Default: random.", None, "--weights", metavar="FILE"
     )
     seed: int = option("Seed of random weights.", 0)
     no_weights: bool = option("Write the graph only, without weights.", False, "--no-weights")
     compare: bool = option("Write nothing; exit 1 and print a diff if the file differs.", False, "--check")
     calibrate: str | None = option(
-        "Calibration data of int8: images, .npy files, or N random inputs. Default: 32.", metavar="FOLDER|N"
+        "Calibration data for int8: images, .npy files, or N random inputs. Default: 32.", metavar="FOLDER|N"
     )
 
     def check(self) -> None:
-        """Raises UsageError for options that exclude one another."""
+        """Raises UsageError for options that cannot be used together."""
         if self.no_weights and self.weights:
-            raise UsageError(Diagnostic("E0802", "--weights and --no-weights exclude one another"))
+            raise UsageError(Diagnostic("E0802", "--weights and --no-weights cannot be used together"))
         if self.compare and self.output == "-":
             raise UsageError(Diagnostic("E0802", "--check compares with a file, but -o - is standard output"))
         if self.output == "":
@@ -74,7 +74,7 @@ def build(
     specs: SpecsArgument,
     target: Annotated[
         str,
-        typer.Option("--target", "-t", help="Target: onnx, source, torch, or that of an installed backend."),
+        typer.Option("--target", "-t", help="Target: onnx, source, torch, or one from an installed backend."),
     ],
     options: Options,
     target_options: dict[str, Any],
@@ -95,7 +95,7 @@ def build(
 
     options.check()
     if options.output == "-" and as_json:
-        raise UsageError(Diagnostic("E0802", "-o - and --json exclude one another: both write to standard output"))
+        raise UsageError(Diagnostic("E0802", "-o - and --json cannot be used together: both write to standard output"))
     given = _once([*_assignments(others), *target_options.items()])
     suffix = backend.load(target).SUFFIX
     files = list(spec_files(specs))
@@ -182,9 +182,9 @@ class _Builder:
         self.written[path] = spec
         if not self.set:
             _expect(loaded, network)
-        inputs = {"the spec": library.spec_path(spec), "the file of --weights": options.weights}
+        inputs = {"the spec": library.spec_path(spec), f"the --weights file {options.weights}": options.weights}
         if options.output != "-" and not options.compare:
-            _no_input(path, inputs, f"-o {path}")
+            _no_input(path, inputs, path)
             check_ours(path, self.force)
         artifact = execute(
             Request(
@@ -201,7 +201,7 @@ class _Builder:
         started = time.perf_counter()
         planned = list(artifact.files(path.name))
         for file in planned:
-            _no_input(path.parent / file.name, inputs, f"{path.parent / file.name}, which goes with -o {path},")
+            _no_input(path.parent / file.name, inputs, path)
         with Progress(sum(file.size for file in planned)) as progress:
             written = artifact.write(path, self.force, progress.advance)
         if not self.as_json:
@@ -212,11 +212,11 @@ class _Builder:
         return build_report.as_data(artifact, written)
 
 
-def _no_input(path: Path, inputs: Mapping[str, str | Path | None], what_is_written: str) -> None:
-    """Raises UsageError where a file to write is one that is read."""
+def _no_input(path: Path, inputs: Mapping[str, str | Path | None], output: Path) -> None:
+    """Raises UsageError where a file to write, which is `output` or belongs to it, is one that is read."""
     for what, file in inputs.items():
         if file is not None and path.exists() and Path(file).exists() and path.samefile(file):
-            raise UsageError(Diagnostic("E0802", f"{what_is_written} is {what} itself"))
+            raise UsageError(Diagnostic("E0802", f"-o {output} would overwrite {what}"))
 
 
 def _assignments(options: list[str] | None) -> Iterator[tuple[str, str]]:

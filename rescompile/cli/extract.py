@@ -24,7 +24,7 @@ def extract(
     as_json: JsonOption = False,
     format: FormatOption = Format.text,
 ) -> None:
-    """Recover the spec of a built model; the options that rebuild it go to standard error."""
+    """Print the spec that a model was built from; its build options go to standard error."""
     import hashlib
 
     from rescompile import backend

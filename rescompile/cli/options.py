@@ -38,7 +38,7 @@ FeaturesOption = Annotated[
     str | None, typer.Option("--features", metavar="PARTS", help="Add outputs for these parts, such as layer2,layer3.")
 ]
 DynamicOption = Annotated[
-    str | None, typer.Option(metavar="AXES", help="Leave image axes free: height, width, or height,width.")
+    str | None, typer.Option(metavar="AXES", help="Make image axes dynamic: height, width, or height,width.")
 ]
 OutputOption = Annotated[
     str | None, typer.Option("-o", "--output", metavar="PATH", help="Output file. Default: standard output.")

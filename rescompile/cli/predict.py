@@ -27,10 +27,10 @@ def predict(
         typer.Argument(metavar="SPEC...", help="Spec files (with a / or .yaml) or zoo names."),
     ] = None,
     device_file: Annotated[
-        str | None, typer.Option("--device-file", metavar="FILE", help="Predict for the device of this file.")
+        str | None, typer.Option("--device-file", metavar="FILE", help="Device file to predict for.")
     ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Measure this machine into the device file first (about 20 seconds).")
+        bool, typer.Option("--measure", help="Measure this machine and write the device file first (about 20 s).")
     ] = False,
     threads: Annotated[
         int | None,
@@ -43,7 +43,7 @@ def predict(
     as_json: JsonOption = False,
     format: FormatOption = Format.text,
 ) -> None:
-    """Predict the time of networks for one input in ONNX Runtime on a CPU, without running them."""
+    """Predict single-input latency in ONNX Runtime on a CPU, without running the networks."""
     from rescompile.analysis.cost import cost
     from rescompile.bench import predicting, statistics
 
@@ -77,7 +77,7 @@ def _table(device: Device, rows: Sequence[Mapping[str, Any]]) -> str:
     name = (device.machine.get("processor") or {}).get("name", "unknown CPU")
     threads = "" if device.threads is None else f", {device.threads} thread{'s' if device.threads > 1 else ''}"
     lines = [f"{device.runtime} on {name}{threads}, one input; ops measured {device.measured[:10]}", ""]
-    table = [["network", "predicted ms", "MACs", "parameters", "most of it"]]
+    table = [["network", "predicted ms", "MACs", "parameters", "dominated by"]]
     for row in rows:
         parts, total = row["parts"], row["milliseconds"]
         most = sorted(parts, key=lambda part: -parts[part])[:3]

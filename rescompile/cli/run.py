@@ -62,9 +62,9 @@ class Options:
         "Set mean, std, resize, crop or interpolation, such as crop=224. Repeatable.", metavar="NAME=VALUE"
     )
     runtime: RuntimeName = option("Runtime to use; auto takes a GPU if ONNX Runtime has one.", RuntimeName.auto)
-    batch: int | None = option("Batch size, where the model leaves it free. Default: 1.", min=1)
+    batch: int | None = option("Batch size, where it is dynamic in the model. Default: 1.", min=1)
     size: str | None = option(
-        "Input size, where the model leaves it free. Default: that of the spec.", metavar="HEIGHTxWIDTH"
+        "Input size, where it is dynamic in the model. Default: that of the spec.", metavar="HEIGHTxWIDTH"
     )
     repeats: int | None = option("Number of timed runs after the first. Default: 5.", min=1, max=1_000_000)
     seed: int | None = option("Seed of random weights and random input. Default: 0.", min=0)
@@ -146,7 +146,7 @@ def run_model(
 
 
 def _check_combination(options: Options) -> None:
-    """Raise UsageError where options exclude one another."""
+    """Raise UsageError where options cannot be used together."""
     if not options.image:
         of_images = {"--labels": options.labels, "--top": options.top, "--preprocess": options.preprocess}
         for name, value in of_images.items():
@@ -155,9 +155,9 @@ def _check_combination(options: Options) -> None:
                     Diagnostic("E0802", f"{name} needs --image", help="name an image or a folder: --image PATH")
                 )
     elif options.repeats is not None:
-        raise UsageError(Diagnostic("E0802", "--repeats and --image exclude each other: each image runs once"))
+        raise UsageError(Diagnostic("E0802", "--repeats and --image cannot be used together: each image runs once"))
     elif options.size is not None:
-        message = "--size and --image exclude each other"
+        message = "--size and --image cannot be used together"
         raise UsageError(Diagnostic("E0802", message, help="set the size of images: --preprocess crop=320,256"))
 
 

@@ -21,7 +21,7 @@ def validate(
     as_json: JsonOption = False,
     format: FormatOption = Format.text,
 ) -> None:
-    """Check the language, the shapes and the expected figures of specs."""
+    """Check the syntax, shapes and expected figures of specs."""
     from rescompile.analysis.cost import cost
     from rescompile.diagnostics.rendering import as_data
     from rescompile.elaboration.expect import unmet

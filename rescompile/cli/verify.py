@@ -38,15 +38,15 @@ class Options:
     weights: str | None = option("Weights to verify with. Default: random, norms calibrated.", metavar="FILE")
     seed: int = option("Seed of random weights and of the input.", 0, min=0)
     batch: int = option("Batch size.", 2, min=1)
-    dynamic: str | None = option("Leave image axes free: height,width or one. Not with --runtime.", metavar="AXES")
+    dynamic: str | None = option("Make image axes dynamic: height,width or one. Not with --runtime.", metavar="AXES")
 
     def check(self) -> None:
-        """Raise UsageError where options exclude each other."""
+        """Raise UsageError where options cannot be used together."""
         if self.precision is not None and self.runtime is None:
             message = "--precision needs --runtime: targets are compared in fp32"
             raise UsageError(Diagnostic("E0802", message, help="add a runtime, such as --runtime ort-cpu"))
         if self.dynamic is not None and self.runtime is not None:
-            message = "--dynamic and --runtime exclude each other: the file for a runtime has one image size"
+            message = "--dynamic and --runtime cannot be used together: the file for a runtime has one image size"
             raise UsageError(Diagnostic("E0802", message))
 
 
@@ -63,10 +63,10 @@ def verify(
     *,
     passes: dict[str, Any],
 ) -> None:
-    """Compare what targets and runtimes compute with the interpreter in float64, on the same weights.
+    """Compare the outputs of targets and runtimes with the float64 interpreter, on the same weights.
 
-    An error may be three times that of the interpreter in the same precision. With --dynamic the targets leave these axes free,
-    and are compared at another size than the spec's.
+    The tolerance is three times the interpreter's error in the same precision. With --dynamic, these axes are dynamic and targets
+    are tested at a size other than the spec's.
     """
     from rescompile.runtimes.verify import Request, verify
 

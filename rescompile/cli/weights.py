@@ -54,11 +54,11 @@ FromOption = Annotated[
 ]
 ClassesOption = Annotated[
     Classes | None,
-    typer.Option("--classes", help="For another number of classes: a new classifier, or keep shared classes."),
+    typer.Option("--classes", help="If the class count differs: create a new classifier, or keep the shared classes."),
 ]
 InChannelsOption = Annotated[
     InChannels | None,
-    typer.Option("--in-channels", help="For another number of input channels: sum them to one, or repeat them."),
+    typer.Option("--in-channels", help="If the input channels differ: sum them into one, or repeat them."),
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of new tensors.")]
 
@@ -76,7 +76,7 @@ def inspect(
     as_json: JsonOption = False,
     format: FormatOption = Format.text,
 ) -> None:
-    """List the tensors of a file, or with SPEC those that do not fit it."""
+    """List the tensors of a file; with SPEC, list the mismatches."""
     from rescompile.diagnostics.errors import UsageError
     from rescompile.weights import checkpoints
     from rescompile.weights.key_matching import misfits
@@ -156,7 +156,7 @@ def transfer(
     as_json: JsonOption = False,
     format: FormatOption = Format.text,
 ) -> None:
-    """Write the weights of one spec for an edited one; what both share is kept."""
+    """Transfer weights to an edited spec, keeping what both specs share."""
     from rescompile.weights import checkpoints, safetensors_file
     from rescompile.weights.key_matching import misfits
     from rescompile.weights.transfer import transfer

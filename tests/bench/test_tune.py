@@ -344,7 +344,7 @@ def test_a_search_without_an_end_is_told() -> None:
     ("arguments", "message"),
     [
         (["--accuracy", "0.1"], "--accuracy needs --tune"),
-        (["--tune", "--compare", "timm:resnet18"], "--tune and --compare exclude each other"),
+        (["--tune", "--compare", "timm:resnet18"], "--tune and --compare cannot be used together"),
         (["--tune", "--accuracy", "-1"], "greater than or equal to 0"),
     ],
 )

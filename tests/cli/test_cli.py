@@ -439,10 +439,10 @@ def test_what_a_build_reads_is_never_what_it_writes(here: Path) -> None:
     spec, weights = write_spec(here / "tiny.yaml"), here / "tiny.safetensors"
     save_file({"conv.weight": np.zeros((4, 3, 5, 5), np.float32)}, weights)
     kept = {file: file.read_bytes() for file in (spec, weights)}
-    for output, what in ((spec, "the spec"), (weights, "the file of --weights")):
+    for output, what in ((spec, "the spec"), (weights, f"the --weights file {weights}")):
         result = invoke("build", spec, "-t", "onnx", "--weights", weights, "-o", output, "--force")
         assert (result.exit_code, result.stdout) == (2, "")
-        assert f"error[E0802]: -o {output} is {what} itself" in result.stderr
+        assert f"error[E0802]: -o {output} would overwrite {what}" in result.stderr
     assert {file: file.read_bytes() for file in kept} == kept
 
 
@@ -456,9 +456,7 @@ def test_nor_is_what_it_writes_beside_its_output(force: list[str], here: Path) -
     kept = (here / "tiny.safetensors").read_bytes()
     result = invoke("build", spec, "-t", "torch", "--weights", "tiny.safetensors", "--fold-batchnorm", *force)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert (
-        "error[E0802]: tiny.safetensors, which goes with -o tiny.pt2, is the file of --weights itself" in result.stderr
-    )
+    assert "error[E0802]: -o tiny.pt2 would overwrite the --weights file tiny.safetensors" in result.stderr
     assert (here / "tiny.safetensors").read_bytes() == kept
     assert not (here / "tiny.pt2").exists()
 

@@ -166,10 +166,13 @@ def test_with_forms() -> None:
     ("words", "message"),
     [
         (["onnx", "--join-groups", "-1"], "join-groups must be an integer from 0 to 16777216, not -1"),
-        (["onnx", "--join-groups", "32", "--no-weights"], "there are none without weights"),
+        (
+            ["onnx", "--join-groups", "32", "--no-weights"],
+            "pads the weights with zeros, so it cannot be used with --no-weights",
+        ),
         (["onnx", "--for", "ort-cpu", "--precision", "int8", "--no-weights"], "an int8 file needs weights"),
         (["source", "--join-groups", "32"], "the source initialises its own weights"),
-        (["torch", "--join-groups", "32"], "training changes them"),
+        (["torch", "--join-groups", "32"], "which training would overwrite"),
     ],
 )
 def test_refusals(words: list[str], message: str, path: Path, tmp_path: Path) -> None:
