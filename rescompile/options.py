@@ -10,7 +10,7 @@ from typing import Any
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of
 
-_NAMES = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
+_NAMES = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
 
 
 @dataclass(frozen=True, slots=True)

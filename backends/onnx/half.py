@@ -57,7 +57,7 @@ def _halved(weights: Weights, name: str) -> Callable[[], Array]:
         with np.errstate(over="ignore"):
             half = value.astype(np.float16)
         if np.isinf(half).any() and not np.isinf(value).any():
-            message = f"{name} has values up to {np.abs(value).max():.3g}, but float16 ends at 65504"
+            message = f"{name} has values up to {np.abs(value).max():.3g}, but the largest float16 value is 65504"
             raise CheckFailed(Diagnostic("E0702", message, help="fold norms, or build in fp32"))
         return half
 

@@ -79,13 +79,13 @@ def fields(file: BinaryIO, wanted: int | None = None) -> Iterator[tuple[int, byt
         elif wire == 2:
             length = _read_varint(file) or 0
             if size is not None and file.tell() + length > size:
-                raise ValueError("a field reaches past the end")
+                raise ValueError("a field extends past the end of the file")
             if wanted in (None, field):
                 value = file.read(length)
             else:
                 file.seek(length, 1)
         else:
-            raise ValueError(f"there is no wire type {wire}")
+            raise ValueError(f"unknown wire type {wire}")
         yield field, value
 
 
@@ -96,9 +96,9 @@ def _read_varint(file: BinaryIO) -> int | None:
         byte = file.read(1)
         if not byte:
             if shift:
-                raise ValueError("a number is cut off")
+                raise ValueError("truncated varint")
             return None
         value |= (byte[0] & 127) << shift
         if byte[0] < 128:
             return value
-    raise ValueError("a number is too long")
+    raise ValueError("varint too long")

@@ -174,7 +174,7 @@ def _exported_freely(
                     reason = f": {str(error).strip().splitlines()[0][:160]}"
     finally:
         logger.setLevel(level)
-    message = f"torch.export cannot leave {' and '.join(axis.name for axis in free)} free in this network{reason}"
+    message = f"torch.export cannot make {' and '.join(axis.name for axis in free)} dynamic in this network{reason}"
     help = "use the target 'onnx' or 'source'"
     raise Unavailable(Diagnostic("E0901", message, help=help))
 

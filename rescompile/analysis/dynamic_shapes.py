@@ -15,7 +15,7 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from rescompile.diagnostics.errors import Diagnostic, Place, Source, UsageError, nearest
+from rescompile.diagnostics.errors import Diagnostic, Place, Source, UsageError, nearest, one_of
 from rescompile.ir.network import LOGITS, Network, Node, Op, Parallel, Side
 from rescompile.ir.ops import Axis, Flatten, Shape
 from rescompile.ir.traversal import ThreadRules, thread
@@ -119,7 +119,8 @@ class Free:
     def check(self, n: int) -> None:
         """Raises UsageError for a size that the network does not take."""
         if not self.takes(n):
-            message = f"this model takes any {self.name} {self.words}, not {n}"
+            modulo = f" and equal {self.remainders}" if self.every > 1 else ""
+            message = f"invalid {self.name} {n}: it must be at least {self.minimum}{modulo}"
             raise UsageError(Diagnostic("E0802", message, help=f"the next valid {self.name} is {self.after(n)}"))
 
     def after(self, n: int) -> int:
@@ -131,10 +132,14 @@ class Free:
     def words(self) -> str:
         """The valid sizes in words."""
         if len(self.rests) > 1:
-            rests = ", ".join(map(str, self.rests))
-            return f"from {self.minimum} on that leaves one of {rests} when divided by {self.every}"
+            return f"of at least {self.minimum} and equal to {self.remainders}"
         steps = f", in steps of {self.every}" if self.every > 1 else ""
-        return f"from {self.minimum} on{steps}"
+        return f"of at least {self.minimum}{steps}"
+
+    @property
+    def remainders(self) -> str:
+        """The remainders of valid sizes: `0 or 1 modulo 32`."""
+        return f"{one_of(map(str, self.rests))} modulo {self.every}"
 
     def data(self) -> dict[str, Any]:
         """What a file records of the axis."""
@@ -162,7 +167,7 @@ class Sizes:
 
 
 def describe_sizes(data: Mapping[str, Any]) -> str:
-    """The valid sizes in words: `any height and width from 33 on`."""
+    """The valid sizes in words: `any height and width of at least 33`."""
     listed: dict[str, list[str]] = {}
     for name, facts in data.items():
         listed.setdefault(Free.of(name, facts).words, []).append(name)
@@ -200,7 +205,7 @@ def _named(source: Source) -> list[str]:
         name, place = word.strip(), Place(source, 1, at, at + max(len(word), 1))
         at += len(word) + 1
         if name not in AXES:
-            help = nearest(name, AXES) or f"write {','.join(AXES)}, or one of them; the batch is free already"
+            help = nearest(name, AXES) or f"write {','.join(AXES)}, or one of them; the batch is dynamic already"
             raise UsageError(
                 Diagnostic("E0802", f"--dynamic takes the axes height and width, not '{name}'", place, help=help)
             )
@@ -240,7 +245,7 @@ class _Walk:
                 self.minimum[at] = max(self.minimum[at], extent.least(axis.least))
                 self.two[at] = max(self.two[at], extent.least(2))
                 if self.sizes[at] < self.minimum[at]:
-                    message = f"{name} has an input of size {node.input[1 + at]}, but other sizes are possible from {axis.least} on only"
+                    message = f"{name} has an input of size {node.input[1 + at]}, but a dynamic input must be at least {axis.least} here"
                     raise self.refusal((at == 0, at == 1), message, None, node)
             after.append(_after(extent, axis))
             self.stride[at] = math.lcm(self.stride[at], after[-1].period)
@@ -295,13 +300,13 @@ class _Walk:
         return shape[0], value[0].text(AXES[0]), value[1].text(AXES[1])
 
     def refusal(self, axes: tuple[bool, bool], why: str, help: str | None, node: Node) -> UsageError:
-        """The error for axes that cannot be free, at the first of them in the option."""
+        """The error for axes that cannot be dynamic, at the first of them in the option."""
         names = [name for name, wanted in zip(AXES, axes, strict=True) if wanted]
         at = min(self.source.text.index(name) for name in names)
         place = Place(self.source, 1, at + 1, at + 1 + len(names[0]))
         origin = node.origin
         notes = (f"defined by {origin.path} in {origin.file}:{origin.line}",) if origin else ()
-        return UsageError(Diagnostic(FIXED, f"{' and '.join(names)} cannot be free: {why}", place, notes, help))
+        return UsageError(Diagnostic(FIXED, f"{' and '.join(names)} cannot be dynamic: {why}", place, notes, help))
 
 
 def _why(node: Op, name: str) -> tuple[str, str | None]:

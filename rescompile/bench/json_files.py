@@ -121,11 +121,11 @@ def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 #: What each type of pydantic's errors expects.
 _EXPECTED = {
-    "string_type": "text", "int_type": "an integer", "float_type": "a number", "finite_number": "a finite number",
+    "string_type": "a string", "int_type": "an integer", "float_type": "a number", "finite_number": "a finite number",
     "bool_type": "true or false", "list_type": "a list", "dict_type": "a mapping", "dataclass_type": "a mapping",
 }  # fmt: skip
 _GIVEN = {
-    str: "text", int: "an integer", float: "a float", bool: "a Boolean", list: "a list", dict: "a mapping",
+    str: "a string", int: "an integer", float: "a float", bool: "a Boolean", list: "a list", dict: "a mapping",
     type(None): "null",
 }  # fmt: skip
 

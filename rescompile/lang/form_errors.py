@@ -60,7 +60,7 @@ def _diagnostic(item: Any, document: Mapping) -> Diagnostic:
 
 
 _FORMS = {
-    "string_type": "text",
+    "string_type": "a string",
     "bool_type": "true or false",
     "int_type": "an integer",
     "float_type": "a number",
@@ -70,7 +70,7 @@ _FORMS = {
     "model_attributes_type": "a mapping",
     "too_short": "a non-empty list",
     "too_long": "a list of at most {max_length} entries",
-    "string_too_long": "text of at most {max_length} characters",
+    "string_too_long": "a string of at most {max_length} characters",
     "greater_than_equal": "at least {ge}",
     "less_than_equal": "at most {le}",
 }

@@ -118,7 +118,7 @@ class ValueChecker:
         if path[-1] == "default" and (typo := nearest(name, TYPES)):
             return f"{typo[:-1]}, the type?"
         if name.lower() in names.OTHER_TRUTHS:
-            return f"write {names.OTHER_TRUTHS[name.lower()]}: '{name}' is text, not a boolean"
+            return f"write {names.OTHER_TRUTHS[name.lower()]}: '{name}' is a string, not a boolean"
         known = scope.names - names.BUILTINS - REPEATED
         return nearest(name, {*known, *words, "true", "false"}) or (
             f"names defined here: {', '.join(sorted(known))}" if known else None

@@ -25,6 +25,7 @@ from rescompile.ir.ops import Act, Conv, Dropout, Linear, Norm
 from rescompile.ir.traversal import FoldRules, fold, rewrite
 
 UNKNOWN, NO_RESIDUAL, UNLIKE = "E0806", "E0807", "E0808"
+_NO_BLOCK = "not a residual block"
 #: The number of names that a message lists before it counts the others.
 LISTED = 6
 
@@ -169,19 +170,20 @@ def residual_of(network: Network, part: Part) -> str:
         blocks = [name for name in residual_blocks(network) if name.startswith(f"{part.path}.")] or inside
         message = f"'{part.path}' is ambiguous: it has {len(inside)} residual branches"
         raise UsageError(Diagnostic(NO_RESIDUAL, message, part.place, help=f"name one of {listed(blocks)}"))
-    message = f"'{part.path}' is not a residual block: {_why_not(part.node)}"
+    message = f"'{part.path}' is {_why_not(part.node)}"
     raise UsageError(Diagnostic(NO_RESIDUAL, message, part.place, _origin(part.node), help=_around(network, part.path)))
 
 
 def _why_not(node: Node) -> str:
-    """Why a part cannot be dropped."""
+    """What a part is that cannot be dropped."""
     if any(isinstance(inner.node, Parallel) and inner.node.merge == "concat" for inner in parts(node)):
-        return "its branches are concatenated, not added to a shortcut, and later layers read them as channels"
+        return f"{_NO_BLOCK}: its branches are concatenated, not added to a shortcut, and later layers read them as channels"
     if node.input != node.output:
-        return f"it maps {list(node.input)} to {list(node.output)}, and has no shortcut that could do so in its place"
+        change = f"maps {list(node.input)} to {list(node.output)}"
+        return f"{_NO_BLOCK}: it {change}, and has no shortcut that could do so in its place"
     if isinstance(node, Op) and not isinstance(node.kind, Conv | Linear):
-        return "nor is it a layer, which is a convolution or linear layer with the norm and activation after it"
-    return "it has no shortcut, so no path would be left"
+        return "neither a residual block nor a convolution or linear layer"
+    return f"{_NO_BLOCK}: it has no shortcut, so no path would be left"
 
 
 def _around(network: Network, path: str) -> str:

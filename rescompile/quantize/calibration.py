@@ -67,7 +67,7 @@ def data(source: str | int | os.PathLike[str] | Array | None, network: Network, 
         message = f"calibration data must be a folder, a number or a numpy array, not a {type(source).__name__}"
         raise UsageError(Diagnostic("E0840", message))
     if not os.fspath(source):  # the path of an empty text would be the current folder
-        raise UsageError(Diagnostic("E0840", "the calibration data have no name", help=_HELP))
+        raise UsageError(Diagnostic("E0840", "--calibrate is empty", help=_HELP))
     return _folder(Path(source), network)
 
 

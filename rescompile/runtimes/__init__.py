@@ -103,7 +103,7 @@ class Runtime:
             raise Unavailable(Diagnostic("E0901", f"{self.name} does not run {job.precision}", help=help))
         if (job.model if self.takes == FILE_TARGET else job.module) is None:
             kind = "a torch module" if self.takes == MODULE_TARGET else "an ONNX file"
-            raise UsageError(Diagnostic("E0802", f"{self.name} runs {kind}, which {job.name} is not"))
+            raise UsageError(Diagnostic("E0802", f"{self.name} needs {kind}, but {job.name} has none"))
         reason = self.missing()
         if reason is not None:
             raise Unavailable(Diagnostic("E0901", f"{self.name} cannot run here: {reason}", help=self.how()))
@@ -149,8 +149,10 @@ def check_precision(
     right, total = sum(multiplied.get(kind, 0) for kind in types), sum(multiplied.values())
     if right if job.precision == "int8" else right == total:
         return
-    counts = " and ".join(f"{count} as {kind}" for kind, count in multiplied.items()) or "none at all"
-    message = f"{job.precision} requested, but of the multiplying nodes of {job.name} {library} ran {counts}"
+    nodes = f"convolution and matmul nodes of {job.name}"
+    others = " and ".join(f"{count} as {kind}" for kind, count in multiplied.items() if kind not in types)
+    ran = f"ran the {nodes} in other types: {others}" if others else f"ran no {nodes}"
+    message = f"{job.precision} was requested, but {library} {ran}"
     raise Unavailable(Diagnostic("E0901", message, help=help))
 
 

@@ -197,7 +197,7 @@ def _tf32_allowed(runtime: Runtime, job: Job) -> None:
     if job.precision == "tf32" and override == "0":
         raise Unavailable(Diagnostic("E0901", "NVIDIA_TF32_OVERRIDE=0 turns TF32 off", help="unset it to run tf32"))
     if job.precision == "fp32" and (override == "1" or (override != "0" and runtime.name == "ort-tensorrt")):
-        message = f"fp32 requested, but {runtime.name} would multiply in TF32"
+        message = f"fp32 was requested, but {runtime.name} would multiply in TF32"
         raise Unavailable(Diagnostic("E0901", message, help="set NVIDIA_TF32_OVERRIDE=0 in the environment"))
 
 
@@ -322,7 +322,7 @@ def _check(runtime: Runtime, job: Job, provider: str, nodes: Sequence[Node], mul
     others = elsewhere(nodes, provider)
     if others:
         listed = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
-        message = f"{provider} requested, but nodes of {job.name} ran elsewhere: {listed}"
+        message = f"{provider} was requested, but nodes of {job.name} ran elsewhere: {listed}"
         raise Unavailable(Diagnostic("E0901", message))
     if multiplied:  # a profile of TensorRT shows no multiplying nodes
         check_precision(runtime.name, job, multiplied, _TYPES[job.precision])

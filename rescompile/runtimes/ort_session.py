@@ -147,7 +147,7 @@ def library() -> Any:
 def lacking(ort: Any, provider: str) -> str | None:
     """The reason why a provider cannot be used here, as far as is known without trying it; None if there is none."""
     if provider not in ort.get_available_providers():
-        return f"this ONNX Runtime has no {provider}"
+        return f"ONNX Runtime was built without {provider}"
     if provider != PROVIDERS["ort-cpu"] and not has_gpu():
         return f"{provider} needs an NVIDIA GPU, and this machine has none"
     return None
@@ -176,7 +176,7 @@ def opened(
     obtained = session.get_providers()[0]
     if strict and obtained != provider:
         why = next((line for line in printed.getvalue().splitlines() if line.startswith("EP Error")), None)
-        message = f"{provider} requested, but ONNX Runtime uses {obtained}"
+        message = f"{provider} was requested, but ONNX Runtime uses {obtained}"
         raise Unavailable(Diagnostic("E0901", message, notes=(why[:300],) if why else ()))
     return session
 
@@ -199,7 +199,11 @@ def _provider(ort: Any, name: str) -> str:
     reason = lacking(ort, PROVIDERS[name])
     if reason is not None:
         there = ", ".join(ort.get_available_providers())
-        help = f"see 'pip install rescompile[run]'; it has {there}" if PROVIDERS[name] not in there else None
+        help = (
+            f"available providers: {there}; to install ONNX Runtime, see rescompile[run]"
+            if PROVIDERS[name] not in there
+            else None
+        )
         raise Unavailable(Diagnostic("E0901", reason, help=help))
     return PROVIDERS[name]
 

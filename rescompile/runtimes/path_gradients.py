@@ -166,24 +166,24 @@ def _examples(network: Network, data: Array | None, labels: Array | None, seed: 
     classes, *positions = network.root.output
     if data is None:
         if labels is not None:
-            raise UsageError(Diagnostic("E0802", "labels need data"))
+            raise UsageError(Diagnostic("E0802", "--labels needs --data"))
         x = generator.standard_normal((BATCH * BATCHES, *network.input), np.float32)
     else:
         if data.ndim == 0 or data.shape[1:] != network.input or not len(data) or data.dtype.kind not in "fiu":
             wanted = f"numbers of shape [examples, {', '.join(map(str, network.input))}]"
-            raise UsageError(Diagnostic("E0802", f"the data must be {wanted}, not {data.dtype} {list(data.shape)}"))
+            raise UsageError(Diagnostic("E0802", f"--data must be {wanted}, not {data.dtype} {list(data.shape)}"))
         if not np.isfinite(data).all():
-            raise UsageError(Diagnostic("E0802", "the data contains a value that is not finite"))
+            raise UsageError(Diagnostic("E0802", "--data contains a value that is not finite"))
         x = data
     if labels is None:
         y = generator.integers(0, classes, (len(x), *positions))
     else:
         wanted = f"integers from 0 to {classes - 1} of shape {[len(x), *positions]}"
         if labels.shape != (len(x), *positions) or labels.dtype.kind not in "iu":
-            message = f"the labels must be {wanted}, not {labels.dtype} {list(labels.shape)}"
+            message = f"--labels must be {wanted}, not {labels.dtype} {list(labels.shape)}"
             raise UsageError(Diagnostic("E0802", message))
         if labels.min() < 0 or labels.max() >= classes:
-            message = f"the labels must be {wanted}, not from {labels.min()} to {labels.max()}"
+            message = f"--labels must be {wanted}, not from {labels.min()} to {labels.max()}"
             raise UsageError(Diagnostic("E0802", message))
         y = labels.astype(np.int64)
     order = generator.permutation(len(x))

@@ -248,8 +248,8 @@ def _eight_bits(image: Image, format: str | None) -> Image:
         values = np.asarray(image).astype(np.int64)
         return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
     if image.mode in ("I", "F"):
-        kind = "real" if image.mode == "F" else "32-bit"
-        raise Broken(f"its {kind} values have no defined black and white")
+        kind = "floating-point" if image.mode == "F" else "32-bit integer"
+        raise Broken(f"its {kind} pixels have no defined value range; convert it to 8 or 16 bits")
     if image.has_transparency_data:
         ground = Image.new("RGBA", image.size, _WHITE)
         return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")

@@ -40,11 +40,11 @@ def adapted(
     or `repeat`, as in timm. Raises UsageError for an option without effect, and CheckFailed for an impossible adaptation.
     """
     result, lines = dict(tensors), dict[str, Line]()
-    ways: tuple[tuple[str, str | None, Adapter, Iterable[tuple[str, Op]]], ...] = (
-        ("classes", classes, partial(_classes, fresh=draw(network, seed)), heads(network)),
-        ("in-channels", in_channels, _channels, entries(network)),
+    ways: tuple[tuple[str, str, str | None, Adapter, Iterable[tuple[str, Op]]], ...] = (
+        ("classes", "classes", classes, partial(_classes, fresh=draw(network, seed)), heads(network)),
+        ("in-channels", "input channels", in_channels, _channels, entries(network)),
     )
-    for option, value, adapt, ops in ways:
+    for option, what, value, adapt, ops in ways:
         if value is None:
             continue
         adapted_before = len(lines)
@@ -54,8 +54,8 @@ def adapted(
                 if name in result and (change := adapt(name, result[name], parameter.shape, value)):
                     result[name], lines[name] = change
         if len(lines) == adapted_before:
-            message = f"--{option} {value} has nothing to adapt: shapes equal those of {network.name} or differ in another way"
-            raise UsageError(Diagnostic("E0802", message))
+            reason = f"the checkpoint does not differ from {network.name} in its number of {what} alone"
+            raise UsageError(Diagnostic("E0802", f"--{option} {value} does not apply: {reason}"))
     return result, lines
 
 

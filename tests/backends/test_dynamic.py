@@ -204,7 +204,7 @@ def test_training_may_need_larger_images() -> None:
     (least_in_training,) = {axis.minimum for axis in sizes(net, BOTH, training=True).free}
     assert (least, least_in_training) == (75, 299)  # torchvision says 75, and trains at 299
     text = build("inception_v3", "source", dynamic=BOTH).to_bytes().decode()
-    assert "Takes any height and width from 299 on." in text
+    assert "Takes any height and width of at least 299." in text
 
 
 def test_where_a_window_begins_to_fit() -> None:
@@ -274,7 +274,7 @@ def test_agreement_is_found_where_it_is() -> None:
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 FLATTENED = """\
---dynamic:1:1: error[E0809]: height and width cannot be free: flatten turns a map of 3x3 into 288 features, and the next layer needs as many
+--dynamic:1:1: error[E0809]: height and width cannot be dynamic: flatten turns a map of 3x3 into 288 features, and the next layer needs as many
     1 | height,width
       | ^^^^^^
    defined by network.12 in specs/highway_mnist_conv_32.yaml:25
@@ -287,7 +287,7 @@ WRONG = {
         "flatten turns a map of 1x1 into 4 features",
         "use global_avgpool instead of the pool",
     ),
-    "only the width": ("[flatten, {linear: 5}]", "width", "width cannot be free: flatten turns a map of 16x16 into 768 features", "global_avgpool"),
+    "only the width": ("[flatten, {linear: 5}]", "width", "width cannot be dynamic: flatten turns a map of 16x16 into 768 features", "global_avgpool"),
     "branches of unlike strides": (
         "[{parallel: {merge: concat, branches: [{conv: {channels: 4, kernel: 9, padding: 0}}, {avgpool: {kernel: 2}}]}}]",
         BOTH,
@@ -297,7 +297,7 @@ WRONG = {
     "a stride that a map of 1x1 does not mind": (
         "[{maxpool: {kernel: 16}}, {maxpool: {kernel: 1, stride: 3}}]",
         "height",
-        "has an input of size 1, but other sizes are possible from 3 on only",
+        "has an input of size 1, but a dynamic input must be at least 3 here",
         "defined by",
     ),
 }  # fmt: skip
@@ -329,7 +329,7 @@ def test_what_fixes_the_size(case: str, target: str, tmp_path: Path) -> None:
     ("value", "why"),
     [
         ("heigth", "did you mean 'height'?"),
-        ("batch", "the batch is free already"),
+        ("batch", "the batch is dynamic already"),
         ("height,height", "twice"),
         ("", "''"),
     ],
@@ -485,7 +485,7 @@ def test_build_run_extract(tmp_path: Path) -> None:
     built = command("build", "stochastic_depth_110", "--target", "onnx", "--dynamic", BOTH, "-o", path)
     assert built.exit_code == 0, built.output
     assert "input [batch, 3, height, width]" in built.stderr
-    assert "any height and width from 4 on, in steps of 4" in built.stderr
+    assert "any height and width of at least 4, in steps of 4" in built.stderr
     assert "input [1, 3, 32, 32]" in command("run", path, "--repeats", "1").stdout
     assert "input [2, 3, 20, 48]" in command("run", path, "--repeats", "1", "--size", "20x48", "--batch", "2").stdout
     for size, why in (("20x30", "the next valid width is 32"), ("20", "such as 320x256"), ("0x8", "such as 320x256")):
@@ -550,9 +550,12 @@ def test_images_of_other_sizes(tmp_path: Path) -> None:
     done = command(*shown, "--preprocess", "crop=20,48")
     assert done.exit_code == 0, done.output
     done = command(*shown, "--preprocess", "crop=20,46")
-    assert (done.exit_code, "any width from 4 on, in steps of 4, not 46" in done.stderr) == (2, True), done.output
+    assert (done.exit_code, "invalid width 46: it must be at least 4 and equal 0 modulo 4" in done.stderr) == (
+        2,
+        True,
+    ), done.output
     done = command(*shown, "--size", "20x48")
-    assert (done.exit_code, "exclude each other" in done.stderr) == (2, True)
+    assert (done.exit_code, "cannot be used together" in done.stderr) == (2, True)
 
 
 def test_one_axis(tmp_path: Path) -> None:
@@ -608,5 +611,5 @@ def test_programs_that_torch_cannot_prove(monkeypatch: pytest.MonkeyPatch, tmp_p
         raise AssertionError("cannot compare")
 
     monkeypatch.setattr(torch.export, "export", gives_up)
-    with pytest.raises(Unavailable, match="cannot leave height and width free in this network: cannot compare"):
+    with pytest.raises(Unavailable, match="cannot make height and width dynamic in this network: cannot compare"):
         build("resnet20_cifar", "torch", dynamic=BOTH)

@@ -368,7 +368,7 @@ def test_the_schema_describes_result_files(tmp_path: Path) -> None:
         ('"bench": 1,', '"bench": 1', "invalid JSON", True),
         ('"bench": 1,', '"bench": 2,', "its format is 2, not 1", False),
         ('"bench": 1,', "", "no key 'bench'", False),
-        ('"batch": 8', '"batch": "8"', "must be an integer, but is text", True),
+        ('"batch": 8', '"batch": "8"', "must be an integer, but is a string", True),
         ('"batch": 8', '"bacth": 8', "unknown key 'bacth'", True),
         ('"batch": 8,', "", "the key 'batch' is missing", True),
         ('"batch": 8', '"batch": true', "must be an integer, but is a Boolean", True),
@@ -396,7 +396,7 @@ def test_broken_result_files(old: str, new: str, message: str, line: bool, tmp_p
     assert first.code == "E0820"
     assert message in first.message
     assert (first.place is not None) == line
-    if line and "is text" in message:
+    if line and "is a string" in message:
         assert first.place is not None
         assert first.place.source.line(first.place.line).strip() == '"batch": "8",'
         assert first.place.column == 7 + len('"batch": ')

@@ -335,7 +335,13 @@ WRONG = [
         "to [32, 16, 16], and has no shortcut",
         "can be dropped: layer1.0.conv1,",
     ),
-    ("plain20_cifar", {"drop": "layer2.1.bn1"}, "E0807", "nor is it a layer", "can be dropped: layer1.0.conv1,"),
+    (
+        "plain20_cifar",
+        {"drop": "layer2.1.bn1"},
+        "E0807",
+        "neither a residual block nor a convolution or linear layer",
+        "can be dropped: layer1.0.conv1,",
+    ),
     ("plain20_cifar", {"drop": "layer2.1.conv1,layer2.1"}, "E0806", "'layer2.1.conv1' is already dropped", None),
     ("plain20_cifar", {"drop": "layer2.1,layer2.1.conv1"}, "E0806", "'layer2.1.conv1' is already dropped", None),
     ("plain20_cifar", {"drop": "layer2.1.conv9"}, "E0806", "no part", "did you mean 'layer2.1.conv"),
@@ -354,8 +360,8 @@ WRONG = [
     ("resnet20_cifar", {"swap": "layer2.1,layer9"}, "E0806", "no part 'layer9'", "did you mean"),
     ("plain20_cifar", {"swap": "layer2.1,layer2.2"}, "E0807", "not a residual block", "no residual blocks"),
     ("resnet20_cifar", {"drop": "layer2.1", "swap": "layer2.1,layer2.2"}, "E0807", "not a residual block", None),
-    ("resnet20_cifar", {"drop": ""}, "E0802", "drop needs a value: text", None),
-    ("resnet20_cifar", {"drop": ["layer2.1"]}, "E0802", "drop must be text, not", None),
+    ("resnet20_cifar", {"drop": ""}, "E0802", "drop needs a value: a string", None),
+    ("resnet20_cifar", {"drop": ["layer2.1"]}, "E0802", "drop must be a string, not", None),
 ]
 
 

@@ -530,9 +530,10 @@ def test_nothing_is_adapted_unasked() -> None:
 
 def test_an_option_that_does_nothing_is_refused() -> None:
     """An option without effect is an error."""
-    for option, word in (("--classes", "new"), ("--in-channels", "repeat")):
+    for option, word, what in (("--classes", "new", "classes"), ("--in-channels", "repeat", "input channels")):
         _, result = converted(option, word, new=spec("new"), code=2)
-        assert "has nothing to adapt" in result.stderr
+        reason = f"the checkpoint does not differ from new in its number of {what} alone"
+        assert f"{option} {word} does not apply: {reason}" in result.stderr
 
 
 def test_other_differences_are_not_a_matter_of_classes() -> None:
@@ -540,7 +541,7 @@ def test_other_differences_are_not_a_matter_of_classes() -> None:
     _, result = converted(
         "--classes", "keep", new=spec("new", network=[{"conv1": {"conv": {"channels": 5, "kernel": 3}}}, *LAST]), code=2
     )
-    assert "has nothing to adapt" in result.stderr or "E0702" in result.stderr
+    assert "--classes keep does not apply" in result.stderr or "E0702" in result.stderr
 
 
 # --- transfer ---------------------------------------------------------------------------------------------------------
@@ -740,8 +741,10 @@ def test_a_profile_of_other_networks(profile: str) -> None:
     save_file(drawn(spec(network=[{"begin": CONV}, *LAST])), "x.safetensors")
     said = weights("convert", "x.safetensors", "./tiny.yaml", "--to", profile, "-o", "y.safetensors", code=1).stderr
     named = profile == "keras_inception_v3"  # whose convolutions have numbers for names
-    why = "is for keras.applications' InceptionV3" if named else "has no name for 'begin.weight' of tiny"
-    assert f"error[E0704]: the profile {profile} {why}" in said
+    why = "(it is for keras.applications' InceptionV3), but tiny has no such part"
+    why = why if named else "does not map 'begin.weight' of tiny; it is for "
+    assert f"error[E0704]: profile {profile} " in said
+    assert why in said
     assert not Path("y.safetensors").exists()
 
 

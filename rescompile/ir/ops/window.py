@@ -31,10 +31,14 @@ def window_size(
             raise ShapeError("E0202", f"has stride {s}, but its input is only {sizes[0]}x{sizes[1]}", "stride")
         size = window_axis(k, s, p, d, ceil)(n)
         if size < 1:
-            dilated = f" (kernel {k}, dilation {d})" if d > 1 else ""
+            span = (
+                f"an effective kernel size of {d * (k - 1) + 1} (kernel {k}, dilation {d})"
+                if d > 1
+                else f"a kernel size of {k}"
+            )
             raise ShapeError(
                 "E0202",
-                f"has a window of {d * (k - 1) + 1} positions{dilated}, but its padded input has only {n + 2 * p}",
+                f"has {span}, larger than its padded input of {n + 2 * p}",
                 "dilation" if d > 1 else "kernel",
             )
         out.append(size)

@@ -242,8 +242,9 @@ class Profile:
             if rule and shape and self.tensors:
                 shape = _channels_last(shape, rule.maps)
             if rule is None or shape is None or theirs in whose:
-                why = f"'{theirs}' is also '{whose[theirs]}'" if theirs in whose else f"it is for {self.library}"
-                self._refuse(f"has no name for '{name}' of {network.name}: {why}")
+                taken = f": '{theirs}' is already mapped to '{whose.get(theirs)}'"
+                why = taken if theirs in whose else f"; it is for {self.library}"
+                self._refuse(f"does not map '{name}' of {network.name}{why}")
             shift = self._shift(kind) if parameter.name == "running_var" else 0.0
             known[name] = Counterpart(theirs, shape, rule, rule.taken_in(name), shift, scales.get(name))
             whose[theirs] = name
@@ -273,7 +274,7 @@ class Profile:
         for ours, facts in self.only.items():
             paths = list(filter(_compiled(ours)[0].fullmatch, ops))
             if not paths:
-                self._refuse(f"is for {self.library}, which have '{ours}'; {network.name} does not")
+                self._refuse(f"expects '{ours}' (it is for {self.library}), but {network.name} has no such part")
             for path, (attribute, wanted) in product(paths, facts.items()):
                 found: Any = getattr(ops[path], attribute, None)
                 if found not in (wanted, (wanted, wanted)):
@@ -284,7 +285,7 @@ class Profile:
                     )
 
     def _refuse(self, why: str) -> NoReturn:
-        message = f"the profile {self.name} {why}"
+        message = f"profile {self.name} {why}"
         raise CheckFailed(Diagnostic("E0704", message, help=f"the profiles are {one_of(files())}"))
 
     def _shift(self, kind: Kind) -> float:
