@@ -52,7 +52,7 @@ def compare(old: Result, new: Result) -> Comparison:
     after = {row.key: row for row in new.rows}
     common = [key for key in before if key in after]
     if not common:
-        message = f"the two files, with {len(before)} and {len(after)} rows, have none in common"
+        message = f"the two files ({len(before)} and {len(after)} rows) have no rows in common"
         raise UsageError(
             Diagnostic("E0821", message, help="measure the same networks, runtimes, precisions and batches")
         )
@@ -111,5 +111,7 @@ def limit(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise UsageError(Diagnostic("E0802", f"--max-regression {text} must be a share, such as 5% or 0.05"))
+        raise UsageError(
+            Diagnostic("E0802", f"--max-regression {text} must be a percentage or a fraction, such as 5% or 0.05")
+        )
     return value

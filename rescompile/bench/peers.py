@@ -49,8 +49,12 @@ def parse(text: str) -> tuple[str, str]:
     """The library and the name in `torchvision:resnet50`. Raises UsageError for another form."""
     library, colon, name = text.partition(":")
     if not colon or not name or library not in _LIBRARIES:
-        help = nearest(library, _LIBRARIES) if colon else f"write {one_of(f'{known}:NAME' for known in _LIBRARIES)}"
-        message = f"--compare {text}: a peer is a network of {one_of(_LIBRARIES)}"
+        help = (
+            nearest(library, _LIBRARIES)
+            if colon and name
+            else f"write {one_of(f'{known}:NAME' for known in _LIBRARIES)}"
+        )
+        message = f"--compare {text}: peers must come from {one_of(_LIBRARIES)}"
         raise UsageError(Diagnostic("E0802", message, help=help))
     return library, name
 

@@ -68,9 +68,9 @@ def check(contender: Contender) -> None:
     configuration = contender.configuration
     message = (
         f"{contender.model.name} on {configuration} has wrong outputs: the relative error against float64 is "
-        f"{contender.error:.2g}, and rounding explains at most {contender.bound:.2g}"
+        f"{contender.error:.2g}, above the rounding bound {contender.bound:.2g}"
     )
-    help = "its time is meaningless"
+    help = "its time would be meaningless"
     if configuration.precision in FLOATS:
         help += "; 'rescompile verify' finds the first part that differs"
     raise CheckFailed(Diagnostic("E0721", message, help=help))

@@ -72,7 +72,7 @@ def _tuning(result: Result, tuning: Tuning) -> str:
     lines += markdown_table(table, "><<>>><")
     rows = rows_of(result, tuning.group, tuning.batch)
     if not rows:
-        return "\n".join([*lines, "", "No configuration was measured to the end."])
+        return "\n".join([*lines, "", "No configuration completed all rounds."])
     first = tuning.candidates[0]
     equal = [each for each in tuning.candidates[: len(rows)] if each.fate.startswith("no significant")]
     best = f"{first.runtime} in {first.precision}"
@@ -111,7 +111,7 @@ def _throughput(result: Result) -> Iterator[str]:
         verdict = (
             f"no significant difference between batches {order[0].batch} and {order[1].batch}"
             if equal
-            else f"most at batch {order[0].batch}"
+            else f"highest at batch {order[0].batch}"
         )
         yield f"Images per second of {group} by batch, each in its fastest configuration: {listed}; {verdict}."
 
@@ -130,7 +130,7 @@ def _group(result: Result, group: str, batch: int, baseline: str | None) -> str:
     rows = rows_of(result, group, batch)
     base, control = _base_of(result, rows, baseline), result.control(rows[0])
     gone = baseline is not None and baseline != f"{base.model}@{base.runtime}"
-    why = f"{baseline} was not measured to the end, so speed-ups" if gone else "Speed-ups"
+    why = f"{baseline} did not finish, so speed-ups" if gone else "Speed-ups"
     lines = [
         f"### {group}, batch {batch}",
         "",
@@ -138,7 +138,7 @@ def _group(result: Result, group: str, batch: int, baseline: str | None) -> str:
     ]
     if rows[0].sittings > 1:
         rounds = len(rows[0].samples) // rows[0].sittings
-        lines.append(f"Each was prepared in {rows[0].sittings} sessions and timed in {rounds} rounds of each.")
+        lines.append(f"Each row was timed in {rows[0].sittings} sessions of {rounds} rounds.")
     if control is not None:
         lines.append(_control(control))
     lines += ["", *markdown_table([COLUMNS, *(_row(row, base, control) for row in rows)], "<<<>")]
@@ -157,7 +157,7 @@ def _group(result: Result, group: str, batch: int, baseline: str | None) -> str:
             lines += ["", f"{row.title}:", "", *(f"    {line}" for line in profiling.table(row.profile))]
     again = list(dict.fromkeys(line for row in rows for line in row.again))
     if again:
-        lines += ["", "The same measurements with the tools of the runtimes (`--keep FOLDER` keeps the files):", ""]
+        lines += ["", "Equivalent commands using the runtimes' own tools (`--keep FOLDER` keeps the files):", ""]
         lines += [f"    {line}" for line in again]
     return "\n".join(lines)
 
@@ -196,7 +196,8 @@ def _control(control: Interval) -> str:
     text = f"Control, a second copy of the first row: {control.value:.3f} ({control.low:.3f}-{control.high:.3f})"
     if statistics.decides(control):
         return f"{text}."
-    return f"{text}, which is not within {WORST_CONTROL:.0%}: this group is inconclusive."
+    what = "from 1" if abs(control.value - 1) > WORST_CONTROL else "of uncertainty"
+    return f"{text}, more than {WORST_CONTROL:.0%} {what}: this group is inconclusive."
 
 
 def changes(comparison: Comparison, limit: float) -> str:

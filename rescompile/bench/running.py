@@ -42,7 +42,7 @@ class Bench:
         self._request = request
         self._configurations, missing = configurations(request)
         for each in missing:
-            say(f"{each.runtime} in {each.precision} is left out: {each.why}")
+            say(f"skipping {each.runtime} in {each.precision}: {each.why}")
         self._recorder = Recorder(request, missing)
         self._peers: dict[tuple[str, Shape], BenchModel] = {}
 
@@ -192,5 +192,5 @@ def _guarded(steps: Iterator[Any], name: str, batch: int) -> Iterator[Any]:
     except (RescompileError, MemoryError):
         raise
     except Exception as error:  # a device that is gone, a kernel that fails
-        message = f"a runtime failed while {name} was timed at batch {batch}: {brief(error)}"
+        message = f"a runtime failed while timing {name} at batch {batch}: {brief(error)}"
         raise Unavailable(Diagnostic("E0901", message)) from None

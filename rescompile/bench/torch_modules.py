@@ -61,12 +61,12 @@ def irregular(module: Any, x: Array, largest: float) -> str | None:
     def look(part: str, value: Any) -> None:
         size = value.detach().abs()
         for what, wrong in (
-            ("a number that is not finite", ~torch.isfinite(size)),
-            (f"a number above {largest:.3g}", size > largest),
-            ("a denormal", (size > 0) & (size < smallest)),
+            ("non-finite values", ~torch.isfinite(size)),
+            (f"values above {largest:.3g}", size > largest),
+            ("denormals", (size > 0) & (size < smallest)),
         ):
             if bool(wrong.any()):
-                problems.append(f"{part} has {what}")
+                problems.append(f"{part} contains {what}")
                 return
 
     def hook(part: str) -> Any:

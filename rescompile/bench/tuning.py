@@ -98,14 +98,14 @@ class Race:
         for each in configurations:
             least = self._least_errors.get(each.precision, 0.0)
             if each.precision != "fp32" and least > FAR * self._accuracy:
-                self._drop(each, f"not tried: {each.precision} had an error of {least:.1e}")
+                self._drop(each, f"skipped: {each.precision} error is {least:.1e}")
                 continue
             yield f"trying {each}"
             try:
                 contender = self._prepare(each)
             except (CheckFailed, Unavailable) as problem:
                 self.problems.append(problem)
-                self._drop(each, f"refused: {problem.diagnostics[0].message}")
+                self._drop(each, f"failed: {problem.diagnostics[0].message}")
                 continue
             self.contenders[each] = contender
             self._least_errors[each.precision] = min(contender.error, self._least_errors.get(each.precision, math.inf))
@@ -115,7 +115,7 @@ class Race:
             self._first_times[each] = min(timed(contender.prepared, self._clock) for _ in range(FIRST_RUNS))
             for slow in hopeless(self._first_times, self._spared):
                 times = self._first_times[slow] / min(self._first_times.values())
-                self._drop(slow, f"hopeless: {times:.1f} times the shortest first run", self._first_times[slow])
+                self._drop(slow, f"dropped: first run {times:.1f}x slower than the fastest", self._first_times[slow])
 
     def _halve(self) -> Generator[str, None, None]:
         """Halve the remaining configurations until there are few."""

@@ -211,7 +211,7 @@ def test_the_hopeless_are_dropped_early(machine: Machine) -> None:
     result, _ = tuned(machine)
     (found,) = result.tunings
     said = fates(found)
-    assert said["rigid fp32"].startswith("hopeless: 10.")
+    assert said["rigid fp32"].startswith("dropped: first run 10.")
     assert machine.runs["rigid fp32"] == 5
     assert said["torch-cpu fp32"] == "slower"
     assert machine.runs["torch-cpu fp32"] > 12
@@ -241,7 +241,7 @@ def test_a_hopeless_precision_is_tried_once(machine: Machine) -> None:
     result, _ = tuned(machine)
     said = {title: fate for title, fate in fates(result.tunings[0]).items() if title.endswith("bf16")}
     assert said.pop("torch-cpu bf16") == "error above 0.01"
-    assert set(said.values()) == {"not tried: bf16 had an error of 4.0e-02"}
+    assert set(said.values()) == {"skipped: bf16 error is 4.0e-02"}
     assert not machine.prepared & set(said)
     machine.errors |= {"torch-cpu bf16": 2e-2, "quick bf16": 5e-3}
     result, _ = tuned(machine)
@@ -268,7 +268,7 @@ def test_accuracy_comes_first(machine: Machine) -> None:
     )
     assert not result.rows
     assert result.tunings[0].best is None
-    assert "No configuration was measured to the end." in report.markdown(result)
+    assert "No configuration completed all rounds." in report.markdown(result)
 
 
 def test_what_does_not_run_is_told(machine: Machine) -> None:
@@ -276,7 +276,7 @@ def test_what_does_not_run_is_told(machine: Machine) -> None:
     machine.broken = {"quick fp32", "torch-cpu:compile fp32"}
     result, problems = tuned(machine)
     assert not problems
-    assert fates(result.tunings[0])["quick fp32"] == "refused: quick is broken"
+    assert fates(result.tunings[0])["quick fp32"] == "failed: quick is broken"
     machine.broken = set(machine.times)
     result, (problem,) = tuned(machine)
     assert problem.exit_code == 4
@@ -303,7 +303,7 @@ def test_batches(machine: Machine) -> None:
     assert re.search(r"no significant difference between batches \d and \d", text), "a run takes twice as long for two"
     machine.fixed = 0.002
     text = report.markdown(tuned(machine, batches=[1, 2])[0])
-    assert "; most at batch 2." in text, "what a run costs whatever its batch is shared by two"
+    assert "; highest at batch 2." in text, "what a run costs whatever its batch is shared by two"
 
 
 def test_the_search_is_in_the_result_file(machine: Machine, tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_a_search_without_an_end_is_told() -> None:
     assert done.exit_code == 1
     assert "error[E0723]: no configuration of resnet20_cifar at batch 1 has" in done.stderr
     assert re.findall(r"### Fastest configuration for resnet20_cifar, batch (\d)", done.stdout) == ["1", "2"]
-    assert done.stdout.count("| error above 0 |") == done.stdout.count("No configuration was measured to the end.") == 2
+    assert done.stdout.count("| error above 0 |") == done.stdout.count("No configuration completed all rounds.") == 2
 
 
 @pytest.mark.parametrize(
