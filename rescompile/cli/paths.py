@@ -227,7 +227,7 @@ def _table(distribution: Paths, measured: PathGradients | None) -> Iterator[str]
     total = distribution.total
     rows: list[tuple[str, ...]] = [("length", "paths", "share")]
     if measured is not None:
-        rows = [(*rows[0], "gradient of one", "standard error", "share of gradient")]
+        rows = [(*rows[0], "gradient per path", "standard error", "share of gradient")]
     for length, count in enumerate(distribution.counts):
         of_gradient = measured.shares[length] if measured is not None else 0
         if count >= SHOWN * total or of_gradient >= SHOWN:
@@ -238,7 +238,7 @@ def _table(distribution: Paths, measured: PathGradients | None) -> Iterator[str]
     yield from text_table(rows, ">")
     listed = sum(distribution.counts[int(length)] for length, *_ in rows[1:])
     if listed < total:
-        yield f"and {_percent(Fraction(total - listed, total))} at lengths of less than {_percent(SHOWN)} each"
+        yield f"the other {_percent(Fraction(total - listed, total))} are at lengths with less than {_percent(SHOWN)} each"
 
 
 def _error(error: float | None) -> str:
@@ -256,7 +256,7 @@ def _gradient_lines(measured: PathGradients, bounds: tuple[int, int] | None, opt
     for first, last in dict.fromkeys([measured.effective, *([bounds] if bounds else [])]):
         share, of_paths = Fraction(measured.share(first, last)), measured.found.share(first, last)
         yield (
-            f"  {_percent(share)} of it comes through lengths {first} to {last}, which are {_percent(of_paths)} of all paths"
+            f"  {_percent(share)} of it flows through paths of length {first} to {last} ({_percent(of_paths)} of all paths)"
         )
 
 

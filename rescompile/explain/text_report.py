@@ -61,7 +61,7 @@ def _sentences(data: Mapping[str, Any], explanation: Explanation) -> Iterator[st
     if data["stages"]:
         yield from _stages(data, explanation)
     else:
-        yield f"There are no stages of blocks: {facts['stem']}."
+        yield f"No block stages: {facts['stem']}."
     others = [f"{name} ({shown(sizes)})" for name, sizes in network.outputs.items() if name != LOGITS]
     if others:
         yield f"Additional outputs: {', '.join(others)}."
@@ -79,7 +79,7 @@ def _sentences(data: Mapping[str, Any], explanation: Explanation) -> Iterator[st
         last_map = f"the last feature map ({shown(last['shape'][1:])}, stride {_pair(last['output_stride'])})"
         seen = [min(size, 10**9) for size in last["receptive_field"]]
         whole = all(size >= side for size, side in zip(seen, data["input_shape"][1:], strict=True))
-        yield f"The receptive field of {last_map} is {shown(seen)}, which covers {'the whole' if whole else 'a part of the'} input."
+        yield f"The receptive field of {last_map} is {shown(seen)}, which covers {'the whole' if whole else 'part of the'} input."
 
 
 def _stages(data: Mapping[str, Any], explanation: Explanation) -> Iterator[str]:
@@ -95,7 +95,8 @@ def _stages(data: Mapping[str, Any], explanation: Explanation) -> Iterator[str]:
         yield f"Shortcuts: {facts['shortcut']}."
     else:
         numbers = Counter(merge.merge for block in structure.blocks for merge in merges(block))
-        yield f"No shortcuts{''.join(f'; {number} merges by {kind}' for kind, number in numbers.items())}."
+        counted = [(kind, number, "s" * (number != 1)) for kind, number in numbers.items()]
+        yield f"No shortcuts{''.join(f'; {number} {kind} merge{plural}' for kind, number, plural in counted)}."
     if facts["stride"] != "none":
         yield f"The stride of a block is in {facts['stride']}."
     if structure.head:
@@ -134,7 +135,7 @@ def _heading(other: Mapping[str, Any]) -> str:
             f"Network of the zoo with the most ops in common: {name}." if other["closest"] else f"Compared with {name}:"
         )
     if other["closest"] and other["differences"]:
-        return f"Closest network of the zoo: {name}. Differences:"
+        return f"Closest zoo network: {name}. Differences:"
     if other["differences"]:
         return f"Compared with {name}:"
     zoo = " of the zoo" if other["closest"] else ", but for parameter names" if other["renamed"] else ""
@@ -144,7 +145,7 @@ def _heading(other: Mapping[str, Any]) -> str:
 def _figures(costs: Mapping[str, int | None]) -> str:
     parameters, macs = costs["parameters"], costs["macs"]
     if parameters is None or macs is None:
-        return "no cost of its own: no valid network has this difference alone"
+        return "no separate cost: this difference alone does not give a valid network"
     if parameters == macs == 0:
         return "no change in parameters and MACs"
     return f"{parameters:+,} parameters, {macs:+,} MACs"

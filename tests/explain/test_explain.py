@@ -551,12 +551,12 @@ def test_json() -> None:
 
 def test_passes_and_settings_change_the_subject() -> None:
     """`explain` takes settings and passes like other commands, and compares with the unchanged network."""
-    assert "Closest network of the zoo: resnext50_32x4d." in flat(
+    assert "Closest zoo network: resnext50_32x4d." in flat(
         invoke("explain", "resnext50_32x4d", "--fold-batchnorm").stdout
     )
     output = flat(invoke("explain", "resnet50", "--drop", "layer3.5").stdout)
     assert "passes: drop=layer3.5" in output
-    assert "Closest network of the zoo: resnet50." in output
+    assert "Closest zoo network: resnet50." in output
     assert "Identical to resnet101 of the zoo." in flat(
         invoke("explain", "resnet50", "--set", "layer3.depth=23").stdout
     )
