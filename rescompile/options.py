@@ -84,9 +84,9 @@ def read(given: Iterable[tuple[str, Any]], table: Iterable[Option], owner: str, 
     values: dict[str, Any] = {}
     for name, value in given:
         if name not in known:
-            help = nearest(name, known) or f"it takes {one_of(sorted(known)) if known else 'none'}"
+            help = nearest(name, known) or f"it takes {one_of(sorted(known)) if known else f'no {what}s'}"
             raise UsageError(Diagnostic("E0802", f"{owner} has no {what} '{clipped(name)}'", help=help))
         if name in values:
-            raise UsageError(Diagnostic("E0802", f"{owner} is given '{name}' twice"))
+            raise UsageError(Diagnostic("E0802", f"'{name}' is given twice for {owner}"))
         values[name] = known[name].parse(value)
     return values

@@ -118,10 +118,12 @@ def _with_recipe(request: Request, backend: door.Backend) -> Mapping[str, Any]:
 def _scheme(request: Request, for_passes: Mapping[str, Any]) -> str:
     """The scheme of an int8 file. Raises UsageError for what such a file cannot be."""
     if request.structure_only:
-        raise UsageError(Diagnostic("E0802", "an int8 file needs weights: it contains their scales"))
+        raise UsageError(
+            Diagnostic("E0802", "--precision int8 cannot be used with --no-weights: its scales depend on the weights")
+        )
     if for_passes.get("fold_batchnorm") is False:  # a norm between two convolutions would be computed in floats
-        message = "an int8 file always has its norms folded"
-        raise UsageError(Diagnostic("E0802", message, help="leave --no-fold-batchnorm out"))
+        message = "--precision int8 always folds norms"
+        raise UsageError(Diagnostic("E0802", message, help="remove --no-fold-batchnorm"))
     return recipes.scheme(request.options.get("made_for"))
 
 
@@ -131,7 +133,7 @@ def _check_zeros(request: Request, backend: door.Backend, for_passes: Mapping[st
     for step in PASSES:
         if reason and step.made_of_weights and for_passes.get(step.keyword):
             message = f"--{step.name} pads the weights with zeros, {reason}"
-            raise UsageError(Diagnostic("E0802", message, help=f"leave --{step.name} out"))
+            raise UsageError(Diagnostic("E0802", message, help=f"remove --{step.name}"))
 
 
 def _weights(request: Request, network: Network) -> Weights:

@@ -119,7 +119,7 @@ def _files(
 ) -> list[File]:
     """The files of a program: its weights, then the program."""
     if any(parameter.is_meta for parameter in module.parameters()):
-        message = "a .pt2 program contains weights, and --no-weights leaves them out"
+        message = "--no-weights does not apply to target torch: a .pt2 program contains its weights"
         raise UsageError(Diagnostic("E0802", message, help="remove --no-weights"))
     stem = name.removesuffix(SUFFIX)
     return [

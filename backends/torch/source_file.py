@@ -83,7 +83,7 @@ def evaluate(network: Network, weights: Weights, x: Array, **options: Any) -> di
         )
         if done.returncode:
             lines = done.stderr.strip().splitlines()
-            message = f"the source file fails: {lines[-1] if lines else 'there is no message'}"
+            message = f"the generated source failed to run: {lines[-1] if lines else 'no error message'}"
             raise UsageError(Diagnostic("E0801", message))
         with np.load(here / "outputs.npz") as outputs:
             return {name: outputs[name] for name in outputs.files}

@@ -150,7 +150,7 @@ def _request(specs: Sequence[str], options: Options, settings: list[str], passes
         peers.parse(text)
     if options.exporter not in torch_modules.EXPORTERS:
         help = nearest(options.exporter, torch_modules.EXPORTERS) or "the exporters are legacy and dynamo"
-        raise UsageError(Diagnostic("E0802", f"--exporter {options.exporter} is not an exporter", help=help))
+        raise UsageError(Diagnostic("E0802", f"unknown exporter '{options.exporter}'", help=help))
     networks = [elaborated(spec, settings)[1] for spec in specs]
     names = [network.name for network in networks]
     for name in names:

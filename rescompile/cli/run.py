@@ -175,7 +175,7 @@ def _compiled(model: str, compilation: Compilation, seed: int) -> Iterator[Path]
     """The ONNX file to run: the one that the user named, or a temporary one compiled from the spec."""
     if _is_model(model):
         for name in compilation.given():
-            raise UsageError(Diagnostic("E0802", f"{name} applies to specs only, and {model} is a model"))
+            raise UsageError(Diagnostic("E0802", f"{name} applies only to specs, but {model} is an ONNX model"))
         yield Path(model)
         return
     from rescompile.files import file_types

@@ -81,7 +81,7 @@ CODES: dict[str, str] = {
     "E0701": "expectation not met",
     "E0702": "weights that do not match the network",
     "E0703": "recorded spec that cannot be trusted",
-    "E0704": "naming profile of other networks",
+    "E0704": "naming profile for a different network",
     "E0705": "file that differs from its spec",
     "E0720": "activations that cannot be timed",
     "E0721": "timed network with wrong outputs",

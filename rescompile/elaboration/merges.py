@@ -60,8 +60,8 @@ class MergeBuilder:
         frame, made, kept = site.frame, branches[0].output, branches[-1].output
         message, help, where = error.message, error.help, site
         if residual and made != kept:
-            verb = "added" if merge == "add" else "mixed by a gate"
-            message = f"the branch produces {list(made)} and its shortcut {list(kept)}, so they cannot be {verb}"
+            verb, link = ("add", "to") if merge == "add" else ("blend", "with")
+            message = f"cannot {verb} the branch output {list(made)} {link} the shortcut output {list(kept)}"
             help = _fitting_shortcut(made, site)
         elif merge == "gate":
             message = (

@@ -68,7 +68,7 @@ def refuse(name: str, wanted: str, *fitting: FileType) -> None:
     """Raise UsageError where a file is of a known type that is not in `fitting`; `wanted` describes what is needed."""
     found = file_type(name)
     if found is not None and found not in fitting:
-        raise UsageError(Diagnostic("E0801", f"{name} is {found.name} by its suffix, but {wanted}", help=found.use))
+        raise UsageError(Diagnostic("E0801", f"{name} has the suffix of {found.name}, but {wanted}", help=found.use))
 
 
 def check_file(name: str | os.PathLike[str], help: str | None = None) -> None:

@@ -99,7 +99,7 @@ class _NameChecker:
             if definition.default is not None:
                 self.default(definition, here, Scope(frozenset(known), words, None, frozenset(later)))
             if name in words:
-                message = f"'{name}' is the name of a parameter of this block and also the value of one"
+                message = f"'{name}' cannot name a parameter: it is also an allowed value of a parameter of this block"
                 self.report("E0409", message, here, key=True)
             known.add(name)
         for name, value in block.let.items():

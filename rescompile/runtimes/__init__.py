@@ -99,7 +99,7 @@ class Runtime:
         suit this runtime."""
         options = read(options.items(), self.options, self.name)
         if job.precision not in self.precisions:
-            help = f"it has {one_of(self.precisions)}"
+            help = f"supported precisions: {', '.join(self.precisions)}"
             raise Unavailable(Diagnostic("E0901", f"{self.name} does not run {job.precision}", help=help))
         if (job.model if self.takes == FILE_TARGET else job.module) is None:
             kind = "a torch module" if self.takes == MODULE_TARGET else "an ONNX file"

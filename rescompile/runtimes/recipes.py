@@ -43,7 +43,7 @@ RECIPES: Mapping[str, Recipe] = {
 def find(runtime: str) -> Recipe:
     """The recipe for a runtime. Raises UsageError where there is none."""
     if runtime not in RECIPES:
-        help = nearest(runtime, RECIPES) or f"there are {one_of(RECIPES)}"
+        help = nearest(runtime, RECIPES) or f"recipes exist for {one_of(RECIPES)}"
         raise UsageError(Diagnostic("E0802", f"there is no recipe for the runtime '{runtime}'", help=help))
     return RECIPES[runtime]
 

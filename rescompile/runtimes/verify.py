@@ -125,7 +125,7 @@ def _target_case(target: str, dynamic: str | None) -> _Case:
     known = list(door.targets())
     if target not in known:
         help = nearest(target, known) or f"the targets are {', '.join(known)}"
-        raise UsageError(Diagnostic("E0802", f"'{target}' cannot be verified", help=help))
+        raise UsageError(Diagnostic("E0802", f"unknown target '{target}'", help=help))
     backend = door.evaluator(target)
     options = door.checked(backend, target, {} if dynamic is None else {"dynamic": dynamic})
 
@@ -148,20 +148,20 @@ def _runtime_cases(runtimes: Sequence[str], precisions: Sequence[str]) -> list[_
     """Every runtime in every precision that it supports, before anything is computed."""
     if runtimes and not precisions:
         message = "runtimes are verified in a precision"
-        raise UsageError(Diagnostic("E0802", message, help=f"there are {one_of(FLOATS)}"))
+        raise UsageError(Diagnostic("E0802", message, help=f"use {one_of(FLOATS)}"))
     for precision in precisions:
         if precision not in FLOATS:
-            message, help = f"there is no precision '{precision}'", nearest(precision, FLOATS)
+            message, help = f"unknown precision '{precision}'", nearest(precision, FLOATS)
             if precision in PRECISIONS:
-                message, help = f"{precision} cannot be verified: what it rounds depends on its calibration", None
-            raise UsageError(Diagnostic("E0802", message, help=help or f"there are {one_of(FLOATS)}"))
+                message, help = f"{precision} cannot be verified: its rounding depends on calibration", None
+            raise UsageError(Diagnostic("E0802", message, help=help or f"use {one_of(FLOATS)}"))
     cases: list[_Case] = []
     for text in runtimes:
         runtime, options = find(text)
         supported = [precision for precision in precisions if precision in runtime.precisions]
         reason = runtime.missing() if supported else f"it does not run {one_of(precisions)}"
         if reason is not None:
-            help = runtime.how() if supported else f"it has {one_of(runtime.precisions)}"
+            help = runtime.how() if supported else f"supported precisions: {', '.join(runtime.precisions)}"
             raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot run here: {reason}", help=help))
         cases += [_Case(runtime.takes, _in_runtime(runtime, options, each), text.strip(), each) for each in supported]
     return cases

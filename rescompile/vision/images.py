@@ -117,8 +117,8 @@ def preparation(values: Mapping[str, Any], sizes: Sequence[Any], shown: str) -> 
     fields = Preparation.__dataclass_fields__
     for name in values:
         if name not in fields:
-            help = nearest(name, fields) or f"it has {one_of(fields)}"
-            raise UsageError(Diagnostic("E0830", f"preprocessing has no value '{clipped(str(name))}'", help=help))
+            help = nearest(name, fields) or f"valid keys: {', '.join(fields)}"
+            raise UsageError(Diagnostic("E0830", f"unknown preprocessing key '{clipped(str(name))}'", help=help))
     channels = sizes[1]
     example = ",".join(["0.5"] * channels)
     absent = [name for name in ("mean", "std") if name not in values]

@@ -45,7 +45,7 @@ def read(path: str | os.PathLike[str], entry: str | None = None, known: Collecti
     shown = os.fspath(path)
     file_types.refuse(
         shown,
-        "weights must be a safetensors file, a torch checkpoint (.pth, .pt, .bin) or an HDF5 file of Keras (.h5)",
+        "weights must be a safetensors file, a torch checkpoint (.pth, .pt, .bin) or a Keras HDF5 file (.h5)",
         file_types.WEIGHTS,
     )
     file_types.check_file(shown)

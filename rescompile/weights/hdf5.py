@@ -55,11 +55,9 @@ def read(path: str | os.PathLike[str], notes: list[str]) -> dict[str, Tensor]:
                 tensors[name] = _tensor(name, dataset, shown)
             beside = sorted({"optimizer", "optimizer_weights"} & set(root))
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(Diagnostic("E0803", f"{shown} is not a weights file of Keras: {error}")) from None
+        raise UsageError(Diagnostic("E0803", f"{shown} is not a Keras weights file: {error}")) from None
     if not tensors:
-        raise UsageError(
-            Diagnostic("E0803", f"{shown} is not a weights file of Keras: it contains no tensors of layers")
-        )
+        raise UsageError(Diagnostic("E0803", f"{shown} is not a Keras weights file: it contains no tensors of layers"))
     if beside:
         notes.append(f"ignored: {', '.join(beside)}")
     return tensors
@@ -139,7 +137,7 @@ def _tensor(name: str, dataset: Any, path: str) -> Tensor:
         raise _Unfit(f"{clipped(name)} is not a tensor")
     if dataset.dtype.kind not in "fiu":
         raise _Unfit(
-            f"{clipped(name)} has the type {dataset.attrs.get('dtype', dataset.dtype)}, which numpy does not have"
+            f"{clipped(name)} has dtype {dataset.attrs.get('dtype', dataset.dtype)}, which numpy does not support"
         )
     start, size = dataset.id.get_offset(), dataset.id.get_storage_size()
     elsewhere = dataset.is_virtual or dataset.external or dataset.chunks or start is None

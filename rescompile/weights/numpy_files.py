@@ -38,7 +38,7 @@ def read(path: Path, mapped: bool = False) -> Array:
         help = "save one of its arrays with numpy.save"
         raise Unreadable("this is an archive of arrays, not a .npy file", help)
     if start != _ONE:
-        what = "is an empty file" if not start else "does not begin like a .npy file"
+        what = "is an empty file" if not start else "is not in .npy format"
         raise Unreadable(f"it {what}", "save an array with numpy.save")
     try:
         array: Array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
@@ -55,7 +55,7 @@ def read(path: Path, mapped: bool = False) -> Array:
 def check(path: Path, force: bool = False) -> None:
     """Refuse early a path that could not be written after all the work. Raises UsageError and OutputError."""
     if path.suffix != SUFFIX:
-        raise UsageError(Diagnostic("E0802", f"{path}: the name of a file of arrays must end in {SUFFIX}"))
+        raise UsageError(Diagnostic("E0802", f"--save {path} must end in {SUFFIX}"))
     if not path.parent.is_dir():
         raise OutputError(Diagnostic("E1002", f"the folder {path.parent} does not exist"))
     check_ours(path, force)

@@ -70,7 +70,7 @@ def _halves(path: str, start: int, shape: tuple[int, ...]) -> Array:
 def check_name(path: Path) -> None:
     """Raise UsageError for an output without the suffix of safetensors files, by which every reader recognises them."""
     if path.suffix != SUFFIX:
-        raise UsageError(Diagnostic("E0802", f"-o {path}: the name of a file of weights must end in {SUFFIX}"))
+        raise UsageError(Diagnostic("E0802", f"-o {path} must end in {SUFFIX}"))
 
 
 def write(

@@ -16,7 +16,7 @@ def report(done: Transferred, limit: int = 40) -> Iterator[str]:
     yield from (f"widened  {number} tensors from {kind} to float32" for kind, number in done.widened.items())
     for (old, new), number in done.changed.items():
         places = "1 place" if number == 1 else f"{number} places"
-        yield f"changed  {old or 'no block'} to {new or 'no block'} in {places}: ops of equal name and kind are kept"
+        yield f"changed  {old or 'no block'} to {new or 'no block'} in {places}: ops with the same name and type keep their weights"
     listed = [line for line in done.lines if line.status != "kept" or line.source != line.name]
     counters = [line for line in listed if line.status == "new" and line.name.endswith(".num_batches_tracked")]
     if counters and len(counters) == sum(line.name.endswith(".num_batches_tracked") for line in done.lines):
@@ -25,7 +25,7 @@ def report(done: Transferred, limit: int = 40) -> Iterator[str]:
     names = [line.name for line in done.lines]
     rows = [row for status in STATUSES for row in _rows_of([line for line in listed if line.status == status], names)]
     every = [*done.left, *(line.source for line in done.lines if line.source)]
-    rows += [f"left     {scope}  {count}" for scope, count in _scopes(done.left, every)]
+    rows += [f"unused   {scope}  {count}" for scope, count in _scopes(done.left, every)]
     yield from rows[:limit]
     if len(rows) > limit:
         yield f"and {len(rows) - limit} more lines (use --json for all)"

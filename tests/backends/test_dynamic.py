@@ -512,7 +512,7 @@ def test_a_file_of_one_size_takes_no_other(tmp_path: Path) -> None:
     assert "the width of this model is fixed to 32" in done.stderr
     assert "--dynamic" in done.stderr
     done = command("run", path, "--dynamic", BOTH)
-    assert (done.exit_code, "--dynamic applies to specs only" in done.stderr) == (2, True)
+    assert (done.exit_code, "--dynamic applies only to specs" in done.stderr) == (2, True)
 
 
 def test_a_spec_is_run_at_another_size() -> None:

@@ -257,7 +257,7 @@ def test_a_file_of_another_kind_is_told_what_it_is(name: str, what: str, use: st
     for command, wanted in (("run", "'run' needs an ONNX model"), ("show", "a spec is a .yaml file")):
         result = invoke(command, name)
         assert (result.exit_code, result.stdout) == (2, "")
-        assert result.stderr.startswith(f"error[E0801]: {name} is {what} by its suffix, but {wanted}")
+        assert result.stderr.startswith(f"error[E0801]: {name} has the suffix of {what}, but {wanted}")
         assert use in result.stderr.splitlines()[1]
     assert "rescompile extract" in invoke("show", "net.onnx").stderr
 

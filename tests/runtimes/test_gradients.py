@@ -365,7 +365,7 @@ def test_plot(tmp_path: Path) -> None:
         (("--seed", "0"), "E0802", "--seed needs --gradients"),
         (("--weights", "w.pth"), "E0802", "--weights needs --gradients"),
         (("--gradients", "--data", "missing.npy"), "E0801", "missing.npy does not exist"),
-        (("--gradients", "--data", "text.npy"), "E0801", "text.npy: it does not begin like a .npy file"),
+        (("--gradients", "--data", "text.npy"), "E0801", "text.npy: it is not in .npy format"),
         (("--gradients", "--data", "none.npy"), "E0801", "none.npy: it is an empty file"),
         (("--gradients", "--data", "short.npy"), "E0801", "short.npy: the .npy file is broken"),
         (("--gradients", "--data", "head.npy"), "E0801", "head.npy: the .npy file is broken"),

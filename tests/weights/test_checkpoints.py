@@ -599,7 +599,7 @@ def test_back() -> None:
     save_file(arrays, "x.safetensors")
     result = weights("transfer", "x.safetensors", "resnet34", "resnet18", "-o", "y.safetensors")
     assert same(load_file("y.safetensors"), {name: arrays[name] for name in facts.shapes(facts.network("resnet18"))})
-    assert "left     layer3.5.*  12 tensors" in result.stderr
+    assert "unused   layer3.5.*  12 tensors" in result.stderr
 
 
 def test_a_row_of_another_name() -> None:
@@ -688,7 +688,7 @@ def test_a_file_that_is_no_checkpoint(name: str, what: str, use: str) -> None:
     for arguments in (("weights", "inspect", name), ("build", "resnet18", "-t", "onnx", "--weights", name)):
         result = invoke(*arguments)
         assert result.exit_code == 2
-        assert result.stderr.startswith(f"error[E0801]: {name} is {what} by its suffix, but weights must be")
+        assert result.stderr.startswith(f"error[E0801]: {name} has the suffix of {what}, but weights must be")
         assert use in result.stderr.splitlines()[1]
 
 

@@ -412,7 +412,7 @@ def test_what_keras_does_not_write(change: Callable[[Any], None]) -> None:
     with h5py.File("x.weights.h5", "a") as file:
         change(file["layers/dense/vars"])
     said = weights("inspect", "x.weights.h5", code=2).stderr
-    assert said.startswith("error[E0803]: x.weights.h5 is not a weights file of Keras: ")
+    assert said.startswith("error[E0803]: x.weights.h5 is not a Keras weights file: ")
     assert len(said.splitlines()) == 1
 
 
@@ -423,7 +423,7 @@ def test_not_hdf5(content: bytes) -> None:
     """Wrong usage, in one line."""
     Path("x.h5").write_bytes(content)
     said = weights("inspect", "x.h5", code=2).stderr
-    assert said.startswith("error[E0803]: x.h5 is not a weights file of Keras")
+    assert said.startswith("error[E0803]: x.h5 is not a Keras weights file")
     assert len(said.splitlines()) == 1
 
 

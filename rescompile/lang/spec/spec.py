@@ -80,7 +80,7 @@ class Survival(SpecModel):
 
 def _figure(raw: Any) -> Any:
     if isinstance(raw, bool) or not isinstance(raw, int | str):
-        raise refuse("E0104", f"a figure must be an integer or text, got {show(raw)}", f'quote it: "{show(raw)}"')
+        raise refuse("E0104", f"expected an integer or a quoted figure, got {show(raw)}", f'quote it: "{show(raw)}"')
     if isinstance(raw, str) and not names.FIGURE.fullmatch(raw):
         help = 'write an integer, or text such as "25.6M" or "4.1e9"'
         raise refuse("E0104", f"'{clipped(raw)}' is not a valid figure", help)
@@ -135,7 +135,7 @@ _NOT_TWO: dict[str, Any] = {"not": {"minItems": 2, "maxItems": 2}}
 Dimension = Annotated[StrictInt, Field(ge=1, le=ops.MAX_SIDE)]
 Text = Annotated[StrictStr, Field(max_length=4000)]
 Family = Annotated[StrictStr, _form("[a-z0-9-]+", "a valid family: use lower-case letters, digits and -")]
-_PART = "a valid part: write its full name, such as layer2 or features.denseblock1"
+_PART = "a valid part name: use the full name, such as layer2 or features.denseblock1"
 Path = Annotated[StrictStr, _form(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*", _PART)]
 
 
