@@ -27,7 +27,7 @@ def recomputed(
 
     @contextmanager
     def again() -> Iterator[None]:
-        for norm, _, _ in norms:  # running statistics count a batch once
+        for norm, _, _ in norms:  # update running statistics only once per batch
             norm.momentum, norm.num_batches_tracked = 0.0, None
         try:
             yield
@@ -42,7 +42,7 @@ def recomputed(
 ''',
     ops.Scale: '''
 class Scale(nn.Module):
-    """Multiplies its input by a constant."""
+    """Multiply the input by a constant."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Scale(nn.Module):
 ''',
     ops.Subsample: '''
 class Subsample(nn.Module):
-    """Keeps the first of every `height` rows and of every `width` columns."""
+    """Keep every `height`-th row and every `width`-th column."""
 
     def __init__(self, height: int, width: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Subsample(nn.Module):
 ''',
     ops.PadChannels: '''
 class PadChannels(nn.Module):
-    """Appends channels of zeros up to a total of `channels`."""
+    """Zero-pad the channels to a total of `channels`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -21,9 +21,9 @@ def head(network: Network, framework: str) -> Iterator[str]:
             yield ""
             yield from textwrap.wrap(paragraph, WIDTH)
     yield ""
-    yield f"spec sha256 {prose(network.sha256)}"
+    yield f"Spec SHA-256: {prose(network.sha256)}"
     if network.passes:
-        yield from textwrap.wrap(prose(f"passes {', '.join(network.passes)}"), WIDTH)
+        yield from textwrap.wrap(prose(f"Passes: {', '.join(network.passes)}"), WIDTH)
 
 
 def class_doc(of: Class, plan: ClassPlan, notes: Iterable[str]) -> list[str]:
@@ -32,8 +32,8 @@ def class_doc(of: Class, plan: ClassPlan, notes: Iterable[str]) -> list[str]:
     words = f"The {prose(network.name)} network" if is_root else prose(of.doc)
     paragraphs = [*(_sentences(words) if words else ()), *([prose(of.reference)] if of.reference else ())]
     if not is_root:
-        where = "" if of.count == 1 else " in its first use"
-        return [*paragraphs, f"Maps {_shape(of.sample.input)} to {_shape(of.sample.output)}{where}."]
+        maps = "Maps" if of.count == 1 else "Where first used, maps"
+        return [*paragraphs, f"{maps} {_shape(of.sample.input)} to {_shape(of.sample.output)}."]
     outputs = "a dict with " + ", ".join(f"{name} {_shape(shape)}" for name, shape in network.outputs.items())
     if list(network.outputs) == [LOGITS] and not of.taps:
         outputs = _shape(network.outputs[LOGITS])
