@@ -334,7 +334,7 @@ def test_narrow_floats() -> None:
     tensor = read("x.weights.h5").tensors["head/kernel"]
     assert (tensor.dtype, tensor.make().dtype) == ("F16", np.float32)
     small("bfloat16").save_weights("y.weights.h5")
-    assert "has the type bfloat16" in weights("inspect", "y.weights.h5", code=2).stderr
+    assert "has dtype bfloat16" in weights("inspect", "y.weights.h5", code=2).stderr
 
 
 def external(group: Any) -> None:
