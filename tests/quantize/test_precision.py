@@ -415,7 +415,7 @@ def test_calibration_data_are_checked(
         (["--target", "onnx", "--precision", "fp16", "--calibrate", "3"], "only a file in int8 is calibrated"),
         (["--target", "source", "--calibrate", "3"], "only a file in int8 is calibrated"),
         (["--target", "torch", "--precision", "int8"], "the target 'torch' has no option 'precision'"),
-        (["--target", "onnx", "--precision", "int8", "--no-weights"], "an int8 file needs weights"),
+        (["--target", "onnx", "--precision", "int8", "--no-weights"], "--precision int8 cannot be used with --no-weights"),
         (["--target", "onnx", "--precision", "int8", "--no-fold-batchnorm"], "--precision int8 always folds norms"),
         (["--target", "onnx", "--precision", "int9"], "did you mean 'int8'?"),
         (["--target", "onnx", "--for", "ort-cuda", "--precision", "int8"], "ort-cuda has no kernels for int8"),

@@ -118,7 +118,7 @@ def test_wrong_options_are_refused(name: str, options: dict[str, str], message: 
 
 def test_a_job_must_have_what_the_runtime_takes(job: Callable[..., Job]) -> None:
     """A file for ONNX Runtime, a module for torch, and a precision that the runtime has."""
-    with pytest.raises(UsageError, match="ort-cpu runs an ONNX file"):
+    with pytest.raises(UsageError, match="ort-cpu needs an ONNX file"):
         RUNTIMES["ort-cpu"].prepare(job(model=None), {})
     with pytest.raises(Unavailable, match="ort-cpu does not run bf16"):
         RUNTIMES["ort-cpu"].prepare(job("bf16"), {})
