@@ -121,7 +121,7 @@ def test_every_network_is_classified() -> None:
             hold(problem)
             (diagnostic,) = problem.diagnostics
             assert diagnostic.code == "E0809"
-            assert "flatten makes" in diagnostic.message
+            assert "flatten turns" in diagnostic.message
             assert diagnostic.place is not None
             assert "pool" in str(diagnostic.help)
             refused.add(name)
