@@ -170,7 +170,10 @@ def test_with_forms() -> None:
             ["onnx", "--join-groups", "32", "--no-weights"],
             "pads the weights with zeros, so it cannot be used with --no-weights",
         ),
-        (["onnx", "--for", "ort-cpu", "--precision", "int8", "--no-weights"], "--precision int8 cannot be used with --no-weights"),
+        (
+            ["onnx", "--for", "ort-cpu", "--precision", "int8", "--no-weights"],
+            "--precision int8 cannot be used with --no-weights",
+        ),
         (["source", "--join-groups", "32"], "the source initialises its own weights"),
         (["torch", "--join-groups", "32"], "which training would overwrite"),
     ],
