@@ -1,1 +1,1 @@
-"""Diagnostics with their codes and places, the exceptions that carry them, and how they are rendered."""
+"""Diagnostics with their codes and places, the exceptions that carry them, and their rendering."""

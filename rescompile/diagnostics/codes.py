@@ -1,11 +1,11 @@
-"""The table of error codes, and the exit code that each group of them gives a command."""
+"""The table of error codes, and the exit code of each group."""
 
 from __future__ import annotations
 
-#: Exit codes of the command, beside 0 (done) and 130 (interrupted).
+#: Exit codes of commands, in addition to 0 (done) and 130 (interrupted).
 CHECK_FAILED, WRONG_USAGE, INVALID_SPEC, NOT_AVAILABLE, NOT_WRITTEN = 1, 2, 3, 4, 5
 
-#: The first digits of a code: what its group is about, and the exit code of the command.
+#: The first two digits of a code, with the title of the group and the exit code of the command.
 GROUPS: dict[str, tuple[str, int]] = {
     "E01": ("Reading", INVALID_SPEC),
     "E02": ("Shapes", INVALID_SPEC),
@@ -19,7 +19,7 @@ GROUPS: dict[str, tuple[str, int]] = {
     "E10": ("Output", NOT_WRITTEN),
 }
 
-#: Every code with its title. A code is never given another meaning.
+#: Every code with its title. The meaning of a code never changes.
 CODES: dict[str, str] = {
     # reading
     "E0101": "invalid YAML",
@@ -53,6 +53,7 @@ CODES: dict[str, str] = {
     "E0307": "list of the wrong length",
     "E0308": "per-block value without repeated blocks",
     "E0309": "value out of range",
+    "E0310": "name that is also a word of an attribute",
     # blocks and rows
     "E0401": "unknown op or block",
     "E0402": "unknown argument or attribute",
@@ -65,6 +66,9 @@ CODES: dict[str, str] = {
     "E0409": "invalid block definition",
     "E0410": "unused default or parameter",
     "E0411": "op or block used as the name of a step",
+    "E0412": "value used where it is not known",
+    "E0413": "value that cannot be kept here",
+    "E0414": "step that cannot be used again here",
     # inheritance
     "E0501": "base spec not found",
     "E0502": "circular or too long chain of base specs",
@@ -83,6 +87,9 @@ CODES: dict[str, str] = {
     "E0703": "recorded spec that cannot be trusted",
     "E0704": "naming profile for a different network",
     "E0705": "file that differs from its spec",
+    "E0706": "weights with impossible values",
+    "E0707": "values that overflow",
+    "E0708": "written file with wrong outputs",
     "E0720": "activations that cannot be timed",
     "E0721": "timed network with wrong outputs",
     "E0722": "performance regression",
@@ -97,6 +104,8 @@ CODES: dict[str, str] = {
     "E0807": "lesion of a part that cannot be removed",
     "E0808": "blocks that cannot be swapped",
     "E0809": "image axis that cannot be dynamic",
+    "E0810": "network too large to draw",
+    "E0811": "result file of another network",
     "E0820": "unreadable result file",
     "E0821": "results that cannot be compared",
     "E0830": "images that do not match the network",

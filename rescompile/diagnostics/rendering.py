@@ -7,14 +7,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rescompile.diagnostics.codes import CODES
-from rescompile.diagnostics.errors import Diagnostic, Place
+from rescompile.diagnostics.errors import MAX_SHOWN, Diagnostic, Place, not_shown, printable
 
 _LINE, _MESSAGE = 110, 4000
 
 
 def render(diagnostics: Sequence[Diagnostic], form: str, colour: bool = False) -> str:
-    """All diagnostics in one of the formats of FORMS, or as text."""
-    return FORMS[form](diagnostics) if form != "text" else "\n".join(_text(d, colour) for d in diagnostics)
+    """Return diagnostics in one of the formats of FORMS, or the first of them as text."""
+    if form != "text":
+        return FORMS[form](diagnostics)
+    return "\n".join([*(_text(each, colour) for each in diagnostics[:MAX_SHOWN]), *not_shown(diagnostics)])
 
 
 def _text(diagnostic: Diagnostic, colour: bool) -> str:
@@ -22,19 +24,18 @@ def _text(diagnostic: Diagnostic, colour: bool) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if colour else text
 
     place = diagnostic.place
-    where = f"{_printable(str(place))}: " if place else ""
-    message = _printable(diagnostic.message, keep="\n")[:_MESSAGE]
-    lines = [f"{where}{paint('1;31', f'error[{diagnostic.code}]')}: {paint('1', message)}"]
+    where = f"{printable(str(place))}: " if place else ""
+    lines = [f"{where}{paint('1;31', f'error[{diagnostic.code}]')}: {paint('1', diagnostic.message[:_MESSAGE])}"]
     if place is not None and place.source.line(place.line).strip():
         lines += _excerpt(place, paint)
-    lines += [f"   {_printable(note)}" for note in diagnostic.notes]
+    lines += [f"   {note}" for note in diagnostic.notes]
     if diagnostic.help:
-        lines.append(f"   {paint('36', 'help')}: {_printable(diagnostic.help)}")
+        lines.append(f"   {paint('36', 'help')}: {diagnostic.help}")
     return "\n".join(lines)
 
 
 def _excerpt(place: Place, paint: Callable[[str, str], str]) -> list[str]:
-    """The line with carets under the place; a long line is cut around it. Tabs stay tabs, so that the carets align."""
+    """Return the line with carets under the place; a long line is cut around it. Tabs are kept, so that the carets align."""
     text, column = place.source.line(place.line), place.column - 1
     width = max(min(place.end - 1, len(text)) - column, 1)
     before, after = "", ""
@@ -45,19 +46,12 @@ def _excerpt(place: Place, paint: Callable[[str, str], str]) -> list[str]:
         width = min(width, _LINE - column)
     indent = "".join("\t" if c == "\t" else " " for c in before + text[:column])
     number = f"{place.line:>5}"
-    shown = _printable(text, keep="\t", one_column=True)
+    shown = "".join(c if c.isprintable() or c == "\t" else "?" for c in text)
     return [f"{number} | {before}{shown}{after}", f"{' ' * len(number)} | {indent}{paint('31', '^' * width)}"]
 
 
-def _printable(text: str, keep: str = "", one_column: bool = False) -> str:
-    """Text without control characters for the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in keep else "?" if one_column else repr(c)[1:-1] for c in text)
-
-
 def as_data(diagnostic: Diagnostic) -> dict[str, Any]:
-    """A diagnostic as data for JSON."""
+    """Return a diagnostic as data for JSON."""
     place = diagnostic.place
     data: dict[str, Any] = {"code": diagnostic.code, "message": diagnostic.message}
     if place is not None:
@@ -69,14 +63,14 @@ def _json(diagnostics: Sequence[Diagnostic]) -> str:
     return json.dumps({"diagnostics": [as_data(diagnostic) for diagnostic in diagnostics]}, indent=2)
 
 
-def _paragraph(diagnostic: Diagnostic) -> str:
-    """The message with its notes and help, a line each."""
+def paragraph(diagnostic: Diagnostic) -> str:
+    """Return the message with its notes and help, a line each."""
     help = [f"help: {diagnostic.help}"] if diagnostic.help else []
     return "\n".join([diagnostic.message, *diagnostic.notes, *help])
 
 
 def _github(diagnostics: Sequence[Diagnostic]) -> str:
-    """Workflow commands of GitHub; newlines, colons, commas and percent signs in their values are escaped."""
+    """Return workflow commands of GitHub; newlines, colons, commas and percent signs in their values are escaped."""
 
     def data(text: str) -> str:
         return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
@@ -88,8 +82,8 @@ def _github(diagnostics: Sequence[Diagnostic]) -> str:
     for diagnostic in diagnostics:
         place, where = diagnostic.place, ""
         if place is not None:
-            where = f"file={value(place.source.name)},line={place.line},col={place.column},endColumn={place.end},"
-        lines.append(f"::error {where}title={value(diagnostic.code)}::{data(_paragraph(diagnostic))}")
+            where = f"file={value(printable(place.source.name))},line={place.line},col={place.column},endColumn={place.end},"
+        lines.append(f"::error {where}title={value(diagnostic.code)}::{data(paragraph(diagnostic))}")
     return "\n".join(lines)
 
 
@@ -98,7 +92,7 @@ def _sarif(diagnostics: Sequence[Diagnostic]) -> str:
     rules = [{"id": code, "shortDescription": {"text": CODES[code]}} for code in codes]
     results = []
     for diagnostic in diagnostics:
-        message = {"text": _paragraph(diagnostic)}
+        message = {"text": paragraph(diagnostic)}
         result: dict[str, Any] = {"ruleId": diagnostic.code, "level": "error", "message": message}
         place = diagnostic.place
         if place is not None:

@@ -1,8 +1,9 @@
-"""The little language of values: numbers, names, arithmetic, comparisons, `a if c else b`, `list[i]`, four functions.
+"""The little language of values: numbers, names, arithmetic, comparisons, `a if c else b`, `list[i]`, five functions.
 
     or | and | not | < <= > >= == != | + - | * / // % | unary - | name  number  name[i]  f(x)  (e)
 
-`/` of integers is an integer where it leaves no remainder, else a float; `//` and floor() round down.
+`/` of integers is an integer where it leaves no remainder, else a float; `//` and floor() round down, and round() rounds
+to the nearest integer, halves to the even one.
 Nothing here can loop, call or reach an attribute; text, nesting and magnitude are bounded.
 """
 
@@ -23,7 +24,8 @@ MAX_NESTING = 30
 MAX_MAGNITUDE = 1e12
 
 KEYWORDS = frozenset({"and", "or", "not", "if", "else", "true", "false"})
-FUNCTIONS = ("floor", "length", "max", "min")
+FUNCTIONS = ("floor", "length", "max", "min", "round")
+_OF_ONE = ("floor", "length", "round")
 
 
 class ExpressionError(Exception):
@@ -87,7 +89,7 @@ def parse(text: str) -> Term:
 
 
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>\d+(?:_\d+)*(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<symbol>//|<=|>=|==|!=|[-+*/%<>()\[\],]))"
+    r"\s*(?:(?P<number>[0-9]+(?:_[0-9]+)*(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<symbol>//|<=|>=|==|!=|[-+*/%<>()\[\],]))"
 )
 
 
@@ -226,7 +228,7 @@ class _Parser:
         while self.take(","):
             operands.append(self.ternary())
         self.expect(")")
-        if token.text in ("floor", "length") and len(operands) != 1:
+        if token.text in _OF_ONE and len(operands) != 1:
             raise ExpressionError("E0301", f"{token.text}() takes one argument", token.offset, len(token.text))
         return Term("call", tuple(operands), token)
 
@@ -265,6 +267,16 @@ _ORDER: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def _evaluate(term: Term, scope: Mapping[str, Value], words: Container[str]) -> Value:
+    head = term.head
+    if head == "constant":
+        return term.value
+    if head == "name":
+        if term.value in scope:
+            return scope[term.value]
+        if term.value in words:
+            return term.value
+        raise ExpressionError("E0302", f"unknown name '{term.value}'", term.token.offset, len(term.token.text))
+
     def fail(message: str) -> ExpressionError:
         return ExpressionError("E0303", message, term.token.offset, len(term.token.text))
 
@@ -278,15 +290,6 @@ def _evaluate(term: Term, scope: Mapping[str, Value], words: Container[str]) -> 
             raise fail(f"'{term.token.text}' needs true or false, not {show(value)}")
         return value
 
-    head = term.head
-    if head == "constant":
-        return term.value
-    if head == "name":
-        if term.value in scope:
-            return scope[term.value]
-        if term.value in words:
-            return term.value
-        raise ExpressionError("E0302", f"unknown name '{term.value}'", term.token.offset, len(term.token.text))
     if head == "if":
         condition, then, otherwise = term.operands
         return _evaluate(then if truth(_evaluate(condition, scope, words)) else otherwise, scope, words)
@@ -327,8 +330,8 @@ def _call(
         if not isinstance(values[0], list):
             raise fail(f"length() needs a list, not {show(values[0])}")
         return len(values[0])
-    if name == "floor":
-        return math.floor(number(values[0]))
+    if name in ("floor", "round"):
+        return (math.floor if name == "floor" else round)(number(values[0]))
     if len(values) == 1 and isinstance(values[0], list) and values[0]:
         values = values[0]
     numbers = [number(value) for value in values]

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rescompile.ir.network import LOGITS, Network, Op, Parallel, Side
-from rescompile.ir.op_evaluation import MERGES, OPS, Array, Tensors
-from rescompile.ir.ops import Conv, Linear, Norm, Shape
+from rescompile.ir.op_evaluation import MERGES, OPS, Array, Tensors, with_plain_weights
+from rescompile.ir.ops import WEIGHTED, Conv, Norm, Shape
 from rescompile.ir.traversal import ThreadRules, thread
 
 Round = Callable[[Array], Array]
@@ -37,26 +37,50 @@ def interpret(
     """
     arithmetic = ARITHMETIC[precision]
 
-    def read(name: str, op: Op, x: Array) -> Tensors:
-        tensors = _tensors(name, op, weights, arithmetic.dtype)
-        return {key: arithmetic.store(value) for key, value in tensors.items()}
+    return _evaluate(network, x, arithmetic, lambda name, op, _: _stored(name, op, weights, arithmetic))
 
-    return _evaluate(network, x, arithmetic, read)
+
+def first_not_finite(
+    network: Network, weights: Mapping[str, NDArray[Any]], x: NDArray[Any], precision: str = "fp64"
+) -> str | None:
+    """The first value in execution order that is NaN or infinite: `the input`, `the weight conv1.weight` or `the output of
+    layer1.0.add`; None where all are finite."""
+    arithmetic = ARITHMETIC[precision]
+
+    def watch(what: str, value: Array) -> None:
+        if not np.isfinite(value).all():
+            raise _NotFiniteError(what)
+
+    def read(name: str, op: Op, x: Array) -> Tensors:
+        tensors = _stored(name, op, weights, arithmetic)
+        for key, value in tensors.items():
+            watch(f"the weight {name}.{key}", value)
+        return tensors
+
+    try:
+        with np.errstate(all="ignore"):
+            _evaluate(network, x, arithmetic, read, watch)
+    except _NotFiniteError as found:
+        return str(found)
+    return None
+
+
+class _NotFiniteError(Exception):
+    """The value that ends an evaluation."""
 
 
 def calibrated(network: Network, weights: Mapping[str, NDArray[Any]], x: NDArray[Any]) -> dict[str, Array]:
     """The running statistics, by full name, of all batch norms that evaluation computes, taken from the batch `x`.
 
-    Before its scale and shift, each channel of a norm's output then has mean 0 and variance 1 over this batch. In float32:
-    whatever statistics come out are the weights from then on.
+    Before its scale and shift, each channel of a norm's output then has mean 0 and variance 1 over this batch, or less for a
+    channel that hardly varies (see `alive`). In float32: whatever statistics come out are the weights from then on.
     """
     statistics: dict[str, Array] = {}
 
     def read(name: str, op: Op, x: Array) -> Tensors:
         tensors = dict(_tensors(name, op, weights, np.float32))
         if isinstance(op.kind, Norm) and op.kind.kind == "batch":
-            others = tuple(axis for axis in range(x.ndim) if axis != 1)
-            tensors |= {"running_mean": x.mean(others), "running_var": x.var(others)}
+            tensors |= dict(zip(("running_mean", "running_var"), _statistics(x), strict=True))
             statistics.update({f"{name}.{key}": tensors[key] for key in ("running_mean", "running_var")})
         return tensors
 
@@ -64,14 +88,41 @@ def calibrated(network: Network, weights: Mapping[str, NDArray[Any]], x: NDArray
     return statistics
 
 
+#: The least variance of a channel, as a share of the mean over the channels of its norm.
+ALIVE = 0.25
+#: Channels whose variance is a smaller share of their mean square are constant: the rest is rounding.
+CONSTANT = 1e-10
+
+
+def _statistics(x: Array) -> tuple[Array, Array]:
+    """The mean and the variance of each channel over a batch, the latter as `alive` has it."""
+    others = tuple(axis for axis in range(x.ndim) if axis != 1)
+    mean = x.mean(others)
+    return mean, alive(x.var(others), mean)
+
+
+def alive(variance: Array, mean: Array) -> Array:
+    """The variances of the channels of one norm, ALIVE times their mean at least; where all channels are constant, their mean
+    square.
+
+    A channel that a ReLU leaves dead in the batch of the statistics has variance 0, and would be multiplied by 1 / sqrt(eps)
+    where it is alive: a few such norms in a row enlarge rounding errors without limit, and overflow in another batch.
+    """
+    typical, square = float(variance.mean(dtype=np.float64)), float(np.square(mean, dtype=np.float64).mean())
+    if typical <= CONSTANT * square or not typical:
+        return np.full_like(variance, square or 1)
+    return np.maximum(variance, np.asarray(ALIVE * typical, variance.dtype))
+
+
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
     """The numbers of a precision: the type that numpy computes with, and how values are rounded when they are stored
-    and when convolutions and linear layers read them to multiply."""
+    and when convolutions and linear layers read them, and their weights, to multiply."""
 
     dtype: DTypeLike
     store: Round = lambda values: values
     multiply: Round = lambda values: values
+    weigh: Round | None = None
 
 
 def _to_bits(bits: int) -> Round:
@@ -90,35 +141,63 @@ def _to_half(values: Array) -> Array:
         return values.astype(np.float16).astype(np.float32)
 
 
-#: What each precision does, by its name. Sums are taken in float32 in all but the first, as runtimes take them.
+def _to_levels(values: Array) -> Array:
+    """Values rounded to the 256 levels between their least and their largest, zero among them."""
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    step = np.asarray((high - low) / 255 or 1, values.dtype)
+    return np.asarray(np.round(values / step) * step)
+
+
+def _weights_to_levels(weight: Array) -> Array:
+    """Weights rounded to 255 levels about zero, for each output channel."""
+    step = np.abs(weight).max(tuple(range(1, weight.ndim)), keepdims=True) / weight.dtype.type(127)
+    step[step == 0] = 1
+    return np.asarray(np.round(weight / step) * step)
+
+
+#: What each precision does, by its name. Sums are taken in float32 in all but the first, as runtimes take them; int8 takes the
+#: range of an activation from the batch itself.
 ARITHMETIC: dict[str, Arithmetic] = {
     "fp64": Arithmetic(np.float64),
     "fp32": Arithmetic(np.float32),
     "tf32": Arithmetic(np.float32, multiply=_to_bits(11)),
     "fp16": Arithmetic(np.float32, store=_to_half),
     "bf16": Arithmetic(np.float32, store=_to_bits(8)),
+    "int8": Arithmetic(np.float32, multiply=_to_levels, weigh=_weights_to_levels),
 }
 
 
 def _evaluate(
-    network: Network, x: NDArray[Any], arithmetic: Arithmetic, read: Callable[[str, Op, Array], Tensors]
+    network: Network,
+    x: NDArray[Any],
+    arithmetic: Arithmetic,
+    read: Callable[[str, Op, Array], Tensors],
+    watch: Callable[[str, Array], None] = lambda what, value: None,
 ) -> dict[str, Array]:
-    """The outputs of a network by name. `read` gives the tensors of an op by its full name; it may look at the op's input."""
+    """The outputs of a network by name. `read` gives the tensors of an op by its full name; it may look at the op's input.
+    `watch` sees each value, with words for what it is."""
     sides: dict[str, Array] = {}
     declared_size = x.shape[1:] == network.input
 
     def op(name: str, node: Op, x: Array) -> Array:
         check(name, "input", node.input, x)
         tensors = read(name, node, x)
-        if isinstance(node.kind, Conv | Linear):
-            x, tensors = arithmetic.multiply(x), {**tensors, "weight": arithmetic.multiply(tensors["weight"])}
-        y = arithmetic.store(OPS[type(node.kind)](node.kind, x, tensors))
+        kind = node.kind
+        if isinstance(kind, Conv):
+            kind, tensors = with_plain_weights(kind, tensors)
+        if isinstance(kind, WEIGHTED):
+            weigh = arithmetic.weigh or arithmetic.multiply
+            x, tensors = arithmetic.multiply(x), {**tensors, "weight": weigh(tensors["weight"])}
+        y = arithmetic.store(OPS[type(kind)](kind, x, tensors))
         check(name, "output", node.output, y)
+        watch(f"the output of {name}", y)
         return y
 
     def split(_: str, node: Parallel, x: Array) -> Sequence[Array]:
-        count = len(node.branches)
-        return np.split(x, count, axis=1) if node.split else [x] * count  # the first branch sees the first channels
+        if not node.split:
+            return [x] * len(node.branches)
+        ends = np.cumsum([shape[0] for shape in node.given])
+        return np.split(x, ends[:-1], axis=1)  # the first branch sees the first channels
 
     def merge(name: str, node: Parallel, values: list[Array]) -> Array:
         if node.survival and node.survival.rescale == "test":
@@ -127,6 +206,7 @@ def _evaluate(
             values[0] = node.survival.probability * values[0]
         y = arithmetic.store(MERGES[node.merge](values))
         check(name, "output", node.output, y)
+        watch(f"the output of {name}", y)
         return y
 
     def side(path: str, node: Side, x: Array, carry: Callable[[Array], Array]) -> None:
@@ -141,10 +221,16 @@ def _evaluate(
             assert value.shape == (len(x), *shape), f"{name}: declared {which} {shape}, computed {value.shape[1:]}"
 
     start = arithmetic.store(np.asarray(x, arithmetic.dtype))
+    watch("the input", start)
     logits = thread(network.root, start, ThreadRules(op, merge, side, split))
     check(network.name, "output", network.root.output, logits)
     assert LOGITS not in sides, f"a side branch may not be called {LOGITS}"
     return {LOGITS: logits, **sides}
+
+
+def _stored(name: str, op: Op, weights: Mapping[str, NDArray[Any]], arithmetic: Arithmetic) -> Tensors:
+    """The tensors of one op as a precision stores them."""
+    return {key: arithmetic.store(value) for key, value in _tensors(name, op, weights, arithmetic.dtype).items()}
 
 
 def _tensors(name: str, op: Op, weights: Mapping[str, NDArray[Any]], dtype: DTypeLike) -> Tensors:

@@ -11,13 +11,19 @@ TEMPLATE = re.compile(r"(?:[A-Za-z0-9_]|\{[^{}]*\})+")
 
 #: Words with a meaning in steps and rows; no parameter and no op attribute may have such a name.
 COMBINATORS = ("residual", "parallel", "side", "if")
-RESERVED = frozenset(
-    {*COMBINATORS, "block", "name", "depth", "members", "when", "then", "else", "each", "first", "rest"}
-)
+RESERVED = frozenset({*COMBINATORS, "block", "name", "depth", "members", "when", "then", "else"})
+#: Steps that keep a value under a name and go on with it, and that run a step of that name again. The first release did not have
+#: them, so they are not reserved: a step or block of that name stays one.
+VALUES = ("keep", "use")
+REFERENCES = (*VALUES, "again")
 #: Names that the elaborator gives to expressions.
 BUILTINS = frozenset({"in_channels", "out_channels", "index", "copy"})
+#: Names of the size of a feature map. Unlike the others, a parameter or let may have one, and then hides it. The depth of a map of
+#: three axes has no name in expressions, where `depth` is the number of copies of a block.
+SIZES = ("height", "width", "length")
 #: Where the names that are not always defined are defined.
 WHERE_KNOWN = {
+    **{name: f"'{name}' is only defined where the map is: in rows, defaults and blocks" for name in SIZES},
     "index": "'index' is only defined where 'depth' repeats a block",
     "depth": "'depth' is only defined where 'depth' repeats a block",
     "out_channels": "'out_channels' is only defined in the shortcut and the gate of a residual",

@@ -10,6 +10,7 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,19 +20,31 @@ from numpy.typing import NDArray
 from rescompile.ir.ops import (
     Act,
     AdaptiveAvgPool,
+    Affine,
     AvgPool,
+    Border,
     Conv,
+    ConvTranspose,
+    DepthToSpace,
     Dropout,
     Flatten,
     GlobalAvgPool,
+    GlobalMaxPool,
     Identity,
     Kind,
     Linear,
+    Lrn,
     MaxPool,
     Norm,
     PadChannels,
+    Part,
+    Reduce,
     Scale,
+    Shuffle,
+    Softmax,
+    SpaceToDepth,
     Subsample,
+    Unflatten,
     Upsample,
 )
 
@@ -48,11 +61,17 @@ def _gate(values: Sequence[Array]) -> Array:
     return gate * branch + (1 - gate) * shortcut
 
 
+def _mean_of_branches(values: Sequence[Array]) -> Array:
+    return functools.reduce(operator.add, values) / len(values)
+
+
 MERGES: dict[str, Callable[[Sequence[Array]], Array]] = {
     "add": lambda values: functools.reduce(operator.add, values),
     "concat": lambda values: np.concatenate(values, axis=1),
-    "mul": lambda values: functools.reduce(operator.mul, values),  # a 1x1 map is broadcast over a full one
+    "mul": lambda values: functools.reduce(operator.mul, values),  # a map of one position is broadcast over a full one
     "gate": _gate,
+    "mean": _mean_of_branches,
+    "shake": _mean_of_branches,
 }
 
 
@@ -60,41 +79,88 @@ MERGES: dict[str, Callable[[Sequence[Array]], Array]] = {
 
 
 def conv(op: Conv, x: Array, tensors: Tensors) -> Array:
-    """y[o, h, w] = bias[o] + sum over c, i, j of weight[o, c, i, j] * padded[c, h * stride + i * dilation, w * ...].
+    """y[o, h, w] = bias[o] + sum over c, i, j of weight[o, c, i, j] * padded[c, h * stride + i * dilation, w * ...], and likewise on
+    maps of one and three axes.
 
     A group of output channels reads its own group of input channels only. The sum over c, i and j is one matrix product per
-    group, by BLAS: its rows are copies of what the windows see, made for a band of output rows at a time.
+    group, by BLAS: its rows are copies of what the windows see, made for a band of the first axis of the output at a time.
     """
+    op, tensors = with_plain_weights(op, tensors)
     padded = _padded(x, op.pads)
     reach = [dilation * (kernel - 1) + 1 for kernel, dilation in zip(op.kernel, op.dilation, strict=True)]
-    windows = sliding_window_view(padded, reach, axis=(2, 3))  # [batch, channels, rows, columns, i, j], and no copy yet
-    windows = windows[:, :, :: op.stride[0], :: op.stride[1], :: op.dilation[0], :: op.dilation[1]]
-    batch, _, height, width = windows.shape[:4]
+    axes = len(op.kernel)
+    windows = sliding_window_view(
+        padded, reach, tuple(range(2, 2 + axes))
+    )  # [batch, channels, h, w, i, j], and no copy yet
+    windows = windows[:, :, *(slice(None, None, step) for step in (*op.stride, *op.dilation))]
+    batch, _, *size = windows.shape[: 2 + axes]
     weight = tensors["weight"].reshape(op.groups, op.channels // op.groups, -1)
     seen = weight.shape[2]  # how many values of its group each output sees
-    y = np.empty((batch, op.groups, op.channels // op.groups, height * width), x.dtype)
-    rows = max(1, BAND // (op.groups * seen * width * x.itemsize))
-    for at, start in itertools.product(range(batch), range(0, height, rows)):
-        band = windows[at, :, start : start + rows].transpose(0, 3, 4, 1, 2).reshape(op.groups, seen, -1)
-        place = slice(start * width, start * width + band.shape[2])
+    row = math.prod(size[1:])
+    y = np.empty((batch, op.groups, op.channels // op.groups, size[0] * row), x.dtype)
+    rows = max(1, BAND // (op.groups * seen * row * x.itemsize))
+    order = (
+        0,
+        *range(1 + axes, 1 + 2 * axes),
+        *range(1, 1 + axes),
+    )  # of [channels, h, w, i, j]: the places of a window first
+    for at, start in itertools.product(range(batch), range(0, size[0], rows)):
+        band = windows[at, :, start : start + rows].transpose(order).reshape(op.groups, seen, -1)
+        place = slice(start * row, start * row + band.shape[2])
         np.matmul(weight, band, out=y[at, :, :, place])
-    y = y.reshape(batch, op.channels, height, width)
+    y = y.reshape(batch, op.channels, *size)
     if op.bias:
-        y += _per_channel(tensors["bias"])
+        y += _per_channel(tensors["bias"], y.ndim)
     return y
+
+
+def with_plain_weights(op: Conv, tensors: Tensors) -> tuple[Conv, Tensors]:
+    """The same convolution with the weights that it multiplies with: standardised ones, each output channel by itself."""
+    if op.is_plain:
+        return op, tensors
+    weight = tensors["weight"]
+    axes = tuple(range(1, weight.ndim))
+    centred = weight - weight.mean(axes, keepdims=True)
+    weight = centred / np.sqrt(np.square(centred).mean(axes, keepdims=True) + weight.dtype.type(op.eps))
+    if op.is_scaled:
+        weight = weight * (tensors["gain"] * weight.dtype.type(op.gamma / math.sqrt(weight[0].size)))
+    plain = replace(op, weights="plain", eps=Conv.eps, gamma=Conv.gamma)
+    return plain, {**{name: value for name, value in tensors.items() if name != "gain"}, "weight": weight}
 
 
 #: A convolution copies at most so many bytes of windows at a time (one row of its output at least): they stay in the cache.
 BAND = 16 << 20
 
 
-def _padded(x: Array, pads: Sequence[int], ends: Sequence[int] = (0, 0), value: float = 0) -> Array:
-    """A map with so many rows and columns of a value on each side, and `ends` more after the last."""
-    (pad_h, pad_w), (end_h, end_w) = pads, ends
-    if not any((pad_h, pad_w, end_h, end_w)):
+def _padded(x: Array, pads: Sequence[int], ends: Sequence[int] = (), value: float = 0) -> Array:
+    """A map with this many positions of a value on each side of each axis, and `ends` more after the last."""
+    if not any((*pads, *ends)):
         return x
-    widths = ((0, 0), (0, 0), (pad_h, pad_h + end_h), (pad_w, pad_w + end_w))
-    return np.pad(x, widths, constant_values=value)
+    added = ((pad, pad + end) for pad, end in zip(pads, ends or (0,) * len(pads), strict=True))
+    return np.pad(x, ((0, 0), (0, 0), *added), constant_values=value)
+
+
+def conv_transpose(op: ConvTranspose, x: Array, tensors: Tensors) -> Array:
+    """Each input position adds its multiple of the kernel at `stride` times its place; then the padding is cut off.
+
+    A kernel position is added to all places that it falls on at once.
+    """
+    batch, channels, *given = x.shape
+    size = [axis(n) for axis, n in zip(op.axes(x.shape[1:]), given, strict=True)]
+    kernel = tensors["weight"].reshape(op.groups, channels // op.groups, -1, *op.kernel)
+    grouped = x.reshape(batch, op.groups, channels // op.groups, -1)
+    full = [n + 2 * p for n, p in zip(size, op.padding, strict=True)]
+    y = np.zeros((batch, op.channels, *full), x.dtype)
+    for place in itertools.product(*map(range, op.kernel)):
+        part = np.matmul(kernel[(slice(None),) * 3 + place].transpose(0, 2, 1), grouped).reshape(
+            batch, op.channels, *given
+        )
+        starts = (at * step for at, step in zip(place, op.dilation, strict=True))
+        falls = [slice(start, start + s * n, s) for start, s, n in zip(starts, op.stride, given, strict=True)]
+        reached = (slice(len(range(n)[fall])) for n, fall in zip(full, falls, strict=True))
+        y[:, :, *falls] += part[:, :, *reached]
+    y = y[:, :, *(slice(cut, cut + n) for cut, n in zip(op.padding, size, strict=True))]
+    return y + _per_channel(tensors["bias"], y.ndim) if op.bias else y
 
 
 def linear(op: Linear, x: Array, tensors: Tensors) -> Array:
@@ -106,28 +172,50 @@ def linear(op: Linear, x: Array, tensors: Tensors) -> Array:
 def norm(op: Norm, x: Array, tensors: Tensors) -> Array:
     """Values less their mean, over their standard deviation, then scaled and shifted for each channel.
 
-    Running statistics of each channel; or, with kind group, those of the sample itself over neighbouring channels and the
-    whole map. Multiplied out, as frameworks do, so that in float32 the mean is taken off with their rounding.
+    Running statistics of each channel; or those of the sample itself: with kinds group and instance over neighbouring
+    channels and the whole map, with kind layer over the channels of each position. Multiplied out, as frameworks do, so that
+    in float32 the mean is taken off with their rounding.
     """
-    if op.kind == "group":
-        groups = x.reshape(len(x), op.groups, -1)
-        mean = groups.mean(axis=2, keepdims=True)
-        spread = np.sqrt(np.square(groups - mean).mean(axis=2, keepdims=True) + op.eps)
-        normal = ((groups - mean) / spread).astype(x.dtype).reshape(x.shape)
+    if op.kind == "layer":
+        centred = x - x.mean(axis=1, keepdims=True)
+        normal = (centred / np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + op.eps)).astype(x.dtype)
         return np.asarray(normal * _per_channel(tensors["weight"], x.ndim) + _per_channel(tensors["bias"], x.ndim))
-    assert op.kind == "batch"
-    mean, variance, weight, bias = (
-        _per_channel(tensors[name], x.ndim) for name in ("running_mean", "running_var", "weight", "bias")
-    )
-    factor = weight / np.sqrt(variance + op.eps)
+    if op.kind in ("group", "instance"):
+        groups = x.reshape(len(x), op.groups_of(x.shape[1:]), -1)
+        mean = groups.mean(axis=2, keepdims=True)
+        variance = np.square(groups - mean).mean(axis=2, keepdims=True)
+        mean, variance = (_per_group(value.astype(x.dtype), x) for value in (mean, variance))
+    else:
+        mean, variance = (_per_channel(tensors[name], x.ndim) for name in ("running_mean", "running_var"))
+    factor = _per_channel(tensors["weight"], x.ndim) / np.sqrt(variance + op.eps)
     y = np.asarray(x * factor)
-    y += bias - mean * factor
+    y += _per_channel(tensors["bias"], x.ndim) - mean * factor
     return y
 
 
-def _per_channel(values: Array, rank: int = 4) -> Array:
-    """One value for each channel, shaped to be broadcast over an array [batch, channels, ...]."""
-    return values.reshape(1, -1, *(1,) * (rank - 2))
+def _per_group(values: Array, x: Array) -> Array:
+    """One value for each group of channels of each sample, shaped to be broadcast over x."""
+    each = np.repeat(values, x.shape[1] // values.shape[1], axis=1)
+    return each.reshape(*x.shape[:2], *(1,) * (x.ndim - 2))
+
+
+def _per_channel(values: Array, dimensions: int) -> Array:
+    """One value for each channel, shaped to be broadcast over an array [batch, channels, ...] with this many dimensions."""
+    return values.reshape(1, -1, *(1,) * (dimensions - 2))
+
+
+def lrn(op: Lrn, x: Array, tensors: Tensors) -> Array:
+    """x / (k + alpha * mean of the squares of neighbouring channels)^beta; beyond the ends squares are 0."""
+    half = op.size // 2
+    squares = np.pad(np.square(x), ((0, 0), (half, half), *((0, 0),) * (x.ndim - 2)))
+    total = functools.reduce(np.add, (squares[:, at : at + x.shape[1]] for at in range(op.size)))
+    return np.asarray(x / (op.k + op.alpha * total / op.size) ** op.beta)
+
+
+def affine(op: Affine, x: Array, tensors: Tensors) -> Array:
+    """weight * x + bias, of each channel or of all; what is not learned is left out."""
+    y = x * _per_channel(tensors["weight"], x.ndim) if op.scale else x
+    return y + _per_channel(tensors["bias"], x.ndim) if op.shift else y
 
 
 # Pools
@@ -150,7 +238,7 @@ def avgpool(op: AvgPool, x: Array, tensors: Tensors) -> Array:
 
 
 def _positions(op: MaxPool, x: Array, padding: float, overhang: float) -> Iterator[Array]:
-    """For each position of a pool's window, what all windows see there: [batch, channels, rows, columns], views of one map.
+    """For each position of a pool's window, what all windows see there: maps [batch, channels, ...], views of one.
 
     `padding` fills what the op pads on all sides, `overhang` what windows see past even that when sizes are rounded up.
     """
@@ -163,24 +251,40 @@ def _positions(op: MaxPool, x: Array, padding: float, overhang: float) -> Iterat
             ends.append(following)
         counts.append(len(ends))
         past.append(max(0, ends[-1] - (size + 2 * pad)))
-    padded = _padded(_padded(x, op.padding, value=padding), (0, 0), past, overhang)
-    (rows, columns), (stride_h, stride_w) = counts, op.steps
-    for i, j in itertools.product(*map(range, op.kernel)):
-        yield padded[:, :, i : i + rows * stride_h : stride_h, j : j + columns * stride_w : stride_w]
+    padded = _padded(_padded(x, op.padding, value=padding), (0,) * len(past), past, overhang)
+    for place in itertools.product(*map(range, op.kernel)):
+        seen = (slice(at, at + n * step, step) for at, n, step in zip(place, counts, op.steps, strict=True))
+        yield padded[:, :, *seen]
 
 
 def global_avgpool(op: GlobalAvgPool, x: Array, tensors: Tensors) -> Array:
-    """The mean of each channel, as a map of 1x1."""
-    return _mean(x)[:, :, None, None]
+    """The mean of each channel, as a map of one position."""
+    return _mean(x).reshape(*x.shape[:2], *(1,) * (x.ndim - 2))
+
+
+def global_maxpool(op: GlobalMaxPool, x: Array, tensors: Tensors) -> Array:
+    """The maximum of each channel, as a map of one position."""
+    return np.asarray(x.max(axis=tuple(range(2, x.ndim)), keepdims=True))
+
+
+def reduce(op: Reduce, x: Array, tensors: Tensors) -> Array:
+    """The mean or the maximum of the channels of each position, as one channel."""
+    return np.asarray(x.max(axis=1, keepdims=True) if op.by == "max" else x.mean(axis=1, keepdims=True))
 
 
 def adaptive_avgpool(op: AdaptiveAvgPool, x: Array, tensors: Tensors) -> Array:
     """The means over `size` bins, which overlap where the map cannot be divided evenly."""
     y = np.empty((*x.shape[:2], *op.size), x.dtype)
-    for i, rows in enumerate(_bins(x.shape[2], op.size[0])):
-        for j, columns in enumerate(_bins(x.shape[3], op.size[1])):
-            y[:, :, i, j] = _mean(x[:, :, rows, columns])
+    bins = [list(_bins(n, count)) for n, count in zip(x.shape[2:], op.size, strict=True)]
+    for place in itertools.product(*map(range, op.size)):
+        seen = tuple(axis[at] for axis, at in zip(bins, place, strict=True))
+        y[_maps(place)] = _mean(x[_maps(seen)])
     return y
+
+
+def _maps(index: tuple[Any, ...]) -> Any:
+    """The index that takes these positions of all maps."""
+    return (slice(None), slice(None), *index)
 
 
 def _mean(x: Array) -> Array:
@@ -225,6 +329,10 @@ def act(op: Act, x: Array, tensors: Tensors) -> Array:
             return np.asarray(x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2)
         case "hardswish":
             return x * np.clip(x + 3, 0, 6) / 6
+        case "hardsigmoid":
+            return np.clip(x + 3, 0, 6) / 6
+        case "prelu":
+            return np.where(x > 0, x, _per_channel(tensors["weight"], x.ndim) * x)
     raise NotImplementedError(f"activation {op.kind}")
 
 
@@ -233,8 +341,15 @@ def _erfc(x: Array) -> Array:
     return np.asarray(np.vectorize(math.erfc, otypes=[x.dtype])(x))
 
 
+def softmax(op: Softmax, x: Array, tensors: Tensors) -> Array:
+    """exp(x) over its sum: over all channels, or over the channels at the same place of each range."""
+    ranges = x.reshape(len(x), op.ranges or x.shape[1], -1)
+    powers = np.exp(ranges - ranges.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True)).reshape(x.shape)
+
+
 def flatten(op: Flatten, x: Array, tensors: Tensors) -> Array:
-    """All values of an input as one vector: channels, then rows, then columns."""
+    """All values of an input as one vector: channels, then the axes in order."""
     return x.reshape(len(x), -1)
 
 
@@ -245,15 +360,15 @@ def scale(op: Scale, x: Array, tensors: Tensors) -> Array:
 
 def subsample(op: Subsample, x: Array, tensors: Tensors) -> Array:
     """Every stride-th position, the first included."""
-    return x[:, :, :: op.stride[0], :: op.stride[1]]
+    return x[:, :, *(slice(None, None, step) for step in op.stride)]
 
 
 def upsample(op: Upsample, x: Array, tensors: Tensors) -> Array:
     """Position i of a side stands at (i + 0.5) / factor - 0.5 of the old one, between the first position and the last.
 
-    The nearest old position is the one whose share of the side contains it; bilinear weighs the two beside it, by axes.
+    The nearest old position is the one whose share of the side contains it; bilinear weighs the two beside it, axis by axis.
     """
-    for axis, factor in zip((2, 3), op.factor, strict=True):
+    for axis, factor in enumerate(op.factor, 2):
         size = x.shape[axis]
         if op.kind == "nearest":
             x = x.take(np.arange(size * factor) // factor, axis)
@@ -261,14 +376,55 @@ def upsample(op: Upsample, x: Array, tensors: Tensors) -> Array:
         assert op.kind == "bilinear"
         place = np.clip((np.arange(size * factor) + 0.5) / factor - 0.5, 0, size - 1)
         before = np.floor(place).astype(int)
-        share = (place - before).astype(x.dtype).reshape(-1, *(1,) * (3 - axis))
+        share = (place - before).astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 1 - axis))
         x = x.take(before, axis) * (1 - share) + x.take(np.minimum(before + 1, size - 1), axis) * share
     return x
 
 
 def pad_channels(op: PadChannels, x: Array, tensors: Tensors) -> Array:
     """Zeros after the last channel."""
-    return np.pad(x, ((0, 0), (0, op.channels - x.shape[1]), (0, 0), (0, 0)))
+    return np.pad(x, ((0, 0), (0, op.channels - x.shape[1]), *((0, 0),) * (x.ndim - 2)))
+
+
+def unflatten(op: Unflatten, x: Array, tensors: Tensors) -> Array:
+    """Each value as a map of one position, or as a position on the first axis of one channel."""
+    ends = (1,) * (op.rank - 1)
+    return x.reshape(len(x), 1, -1, *ends) if op.to == "rows" else x.reshape(*x.shape, 1, *ends)
+
+
+def border(op: Border, x: Array, tensors: Tensors) -> Array:
+    """Rows and columns added on each side; negative numbers remove them."""
+    pairs = list(zip(op.before, op.after, strict=True))
+    kept = (slice(max(0, -before), n - max(0, -after)) for n, (before, after) in zip(x.shape[2:], pairs, strict=True))
+    added = [(0, 0), (0, 0), *((max(0, before), max(0, after)) for before, after in pairs)]
+    mode = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}[op.kind]
+    return np.asarray(np.pad(x[:, :, *kept], added, mode=mode))  # type: ignore[call-overload]
+
+
+def shuffle(op: Shuffle, x: Array, tensors: Tensors) -> Array:
+    """The first channel of each group, then the second of each, ..."""
+    return x[:, np.arange(x.shape[1]).reshape(op.groups, -1).T.ravel()]
+
+
+def part(op: Part, x: Array, tensors: Tensors) -> Array:
+    """The channels from one border to the next."""
+    size = x.shape[1] // op.of
+    return x[:, op.number * size : (op.number + 1) * size]
+
+
+def depth_to_space(op: DepthToSpace, x: Array, tensors: Tensors) -> Array:
+    """Channel (c, i, j) goes to row i and column j of the block in channel c."""
+    batch, channels, height, width = x.shape
+    blocks = x.reshape(batch, channels // op.size**2, op.size, op.size, height, width)
+    return blocks.transpose(0, 1, 4, 2, 5, 3).reshape(batch, -1, height * op.size, width * op.size)
+
+
+def space_to_depth(op: SpaceToDepth, x: Array, tensors: Tensors) -> Array:
+    """Row i and column j of the block in channel c go to channel (c, i, j)."""
+    batch, channels, height, width = x.shape
+    high, wide = height // op.size, width // op.size
+    blocks = x.reshape(batch, channels, high, op.size, wide, op.size)
+    return blocks.transpose(0, 1, 3, 5, 2, 4).reshape(batch, -1, high, wide)
 
 
 def identity(op: Kind, x: Array, tensors: Tensors) -> Array:
@@ -293,4 +449,16 @@ OPS: dict[type[Kind], Callable[[Any, Array, Tensors], Array]] = {
     Upsample: upsample,
     PadChannels: pad_channels,
     Identity: identity,
+    ConvTranspose: conv_transpose,
+    Lrn: lrn,
+    Softmax: softmax,
+    GlobalMaxPool: global_maxpool,
+    Reduce: reduce,
+    Affine: affine,
+    Border: border,
+    Shuffle: shuffle,
+    Part: part,
+    Unflatten: unflatten,
+    DepthToSpace: depth_to_space,
+    SpaceToDepth: space_to_depth,
 }

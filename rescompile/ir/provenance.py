@@ -38,7 +38,7 @@ class Definition:
 @dataclass(frozen=True, slots=True)
 class Call:
     """The block that a Series came from, with all its arguments and the literal defaults of its parameters; `index` is
-    its place among `depth` copies, if repeated.
+    its place among `depth` copies, if repeated; `values` are the names of kept values that it shares with its user.
 
     `hints` are in the names of the block around, those of the ops inside in the names of this one.
     """
@@ -49,3 +49,4 @@ class Call:
     hints: Hints = field(default_factory=dict, compare=False)
     index: int | None = None
     depth: int | None = None
+    values: tuple[str, ...] = ()

@@ -11,23 +11,52 @@ without a name has that of the scope around it.
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
-from rescompile.ir.network import Node, Op, Parallel, Series, Side, join, merge_shape, name_of, scope
+from rescompile.ir.network import (
+    Again,
+    Keep,
+    Key,
+    Node,
+    Op,
+    Parallel,
+    Recall,
+    Series,
+    Side,
+    join,
+    merge_shape,
+    name_of,
+    scope,
+    unequal,
+    value_name,
+)
+from rescompile.ir.refitting import refitted
+from rescompile.ir.values import shared
 
 T = TypeVar("T")
 
 
+def _same_value(_: str, __: Keep | Again, value: T) -> T:
+    """A value is kept as it is, and a step has the same value where it is run again."""
+    return value
+
+
 @dataclass(frozen=True)
 class FoldRules(Generic[T]):
-    """The value of an op, and how the values of children combine. Each rule gets the full name and the node first."""
+    """The value of an op, and how the values of children combine. Each rule gets the full name and the node first.
+
+    Leaves that keep and recall a value count as an empty Series: a rule that follows values is one of `thread`. `again` gets
+    the value of a step that is run once more, which it returns where there is no such rule.
+    """
 
     op: Callable[[str, Op], T]
     series: Callable[[str, Series, Sequence[T]], T]
     parallel: Callable[[str, Parallel, Sequence[T]], T]
     side: Callable[[str, Side, T], T]
+    again: Callable[[str, Again, T], T] = _same_value
 
 
 def fold(node: Node, rules: FoldRules[T], path: str = "") -> T:
@@ -42,6 +71,10 @@ def fold(node: Node, rules: FoldRules[T], path: str = "") -> T:
             return rules.parallel(full, node, [fold(branch, rules, inner) for branch in node.branches])
         case Side():
             return rules.side(full, node, fold(node.child, rules, inner))
+        case Again():
+            return rules.again(full, node, fold(node.child, rules, inner))
+        case Keep() | Recall():
+            return rules.series(full, Series((), node.input, node.output), ())
 
 
 def _same(_: str, node: Parallel, value: T) -> list[T]:
@@ -53,51 +86,121 @@ def _pass_by(_: str, __: Side, ___: T, ____: Callable[[T], T]) -> None:
     """A side branch that is not entered."""
 
 
+class NotKept(Exception):
+    """A value is recalled that was not kept before, or only in another branch or block."""
+
+
+def _not_kept(full: str, node: Recall) -> NoReturn:
+    """Every value is kept in the part that is threaded."""
+    raise NotKept(f"{value_name(node.key)} is used in {full or 'the network'}, but was not kept before")
+
+
 @dataclass(frozen=True)
 class ThreadRules(Generic[T]):
     """What becomes of a value on its way. Each rule gets the full name and the node first.
 
     `op` and `merge` return the value after an op and after the branches of a Parallel; `split` returns what each branch is
     given. `side` gets the value that passes by, and a function that carries a value through the side branch and returns the
-    one at its end; without this rule, side branches are left out.
+    one at its end; without this rule, side branches are left out. `keep` returns what a Keep remembers, which is also the value
+    after it; `outside` the value of a Recall whose Keep is not in the part that is threaded, which raises NotKept without it.
     """
 
     op: Callable[[str, Op, T], T]
     merge: Callable[[str, Parallel, list[T]], T]
     side: Callable[[str, Side, T, Callable[[T], T]], None] = _pass_by
     split: Callable[[str, Parallel, T], Sequence[T]] = _same
+    keep: Callable[[str, Keep, T], T] = _same_value
+    outside: Callable[[str, Recall], T] = _not_kept
 
 
 def thread(node: Node, value: T, rules: ThreadRules[T], path: str = "") -> T:
     """The value after a node that lives in the scope `path`, where `value` is the one before it."""
+    return _threaded(node, value, rules, path, {})
+
+
+def _threaded(node: Node, value: T, rules: ThreadRules[T], path: str, kept: dict[Key, T]) -> T:
+    """The value after a node; `kept` are the values that it may recall, to which it adds those that it keeps."""
     full, inner = join(path, name_of(node)), scope(path, node)
     match node:
         case Op():
             return rules.op(full, node, value)
         case Series():
+            known = shared(node, kept)
             for child in node.children:
-                value = thread(child, value, rules, inner)
+                value = _threaded(child, value, rules, inner, known)
+            if known is not kept:
+                kept.update(shared(node, known))
         case Parallel():
             given = zip(node.branches, rules.split(full, node, value), strict=True)
-            return rules.merge(full, node, [thread(branch, part, rules, inner) for branch, part in given])
+            ends = [_threaded(branch, part, rules, inner, dict(kept)) for branch, part in given]
+            return rules.merge(full, node, ends)
         case Side():
-            rules.side(full, node, value, lambda start: thread(node.child, start, rules, inner))
+            rules.side(full, node, value, lambda start: _threaded(node.child, start, rules, inner, dict(kept)))
+        case Again():
+            value = _threaded(node.child, value, rules, inner, {})
+        case Keep():
+            kept[node.key] = value = rules.keep(full, node, value)
+        case Recall():
+            return kept[node.key] if node.key in kept else rules.outside(full, node)
     return value
+
+
+def runs(root: Node) -> Counter[str]:
+    """How often each op and each merge runs, by full name: once, unless it is in a step that runs again."""
+    times: Counter[str] = Counter()
+
+    def count(name: str, _: Node, __: object) -> None:
+        times[name] += 1
+
+    def side(_: str, __: Side, ___: None, through: Callable[[None], None]) -> None:
+        through(None)
+
+    thread(root, None, ThreadRules[None](count, count, side))
+    return times
 
 
 def rewrite(root: Series, fn: Callable[[str, Node], Node | Iterable[Node]], path: str = "") -> Series:
     """The tree with each node that stands in a Series replaced by what `fn` returns for its full name and itself: a node,
-    or any number of them. `fn` sees a node after those inside it. Parts in which nothing changes stay the same objects."""
+    or any number of them. `fn` sees a node after those inside it. Parts in which nothing changes stay the same objects.
+
+    A step that is run again is replaced there by what replaced it where it stands, so `fn` sees it once.
+    """
+    return _rewritten(root, fn, path, {})
+
+
+def _rewritten(
+    root: Series,
+    fn: Callable[[str, Node], Node | Iterable[Node]],
+    path: str,
+    done: dict[str, tuple[Node, Sequence[Node]]],
+) -> Series:
+    """The tree rewritten; `done` are the named nodes so far, before and after."""
     inner = scope(path, root)
     nodes: list[Node] = []
     for child in root.children:
+        before = child
         if isinstance(child, Series):
-            child = rewrite(child, fn, inner)
-        else:
-            child = with_branches(child, [rewrite(each, fn, inner) for each in branches(child)])
-        new = fn(join(inner, name_of(child)), child)
-        nodes.extend([new] if isinstance(new, Node) else new)
+            child = _rewritten(child, fn, inner, done)
+        elif isinstance(child, Again):
+            child = _once_more(child, *done.get(join(inner, child.name), (None, ())))
+            if not child.child.children:
+                continue  # the step is gone
+        elif isinstance(child, Op | Parallel | Side):
+            child = with_branches(child, [_rewritten(each, fn, inner, done) for each in branches(child)])
+        name = name_of(child)
+        new = fn(join(inner, name), child)
+        listed = (new,) if isinstance(new, Node) else tuple(new)
+        if name is not None:
+            done[join(inner, name)] = before, listed
+        nodes.extend(listed)
     return in_series(nodes, root)
+
+
+def _once_more(again: Again, before: Node | None, after: Sequence[Node]) -> Again:
+    """The same step once more after it became other nodes; unchanged where it stands outside of what is rewritten."""
+    if before is None or _same_objects(after, (before,)):
+        return again
+    return replace(again, child=refitted(after, again.input))
 
 
 def branches(node: Op | Parallel | Side) -> tuple[Series, ...]:
@@ -119,8 +222,10 @@ def with_branches(node: Op | Parallel | Side, new: Sequence[Series]) -> Op | Par
         case Parallel():
             first = new[0].input
             output = merge_shape(node.merge, [branch.output for branch in new])
-            given = (first[0] * len(new), *first[1:]) if node.split else first
-            return replace(node, branches=tuple(new), input=given, output=output)
+            widths = [branch.input[0] for branch in new]
+            given = (sum(widths), *first[1:]) if node.split else first
+            sizes = unequal(widths) if node.split else ()
+            return replace(node, branches=tuple(new), input=given, output=output, sizes=sizes)
         case Side():
             (child,) = new
             return replace(node, child=child, input=child.input)

@@ -1,4 +1,4 @@
-"""Normalisation over the batch or over groups of channels."""
+"""Normalisation: over the batch, over groups of channels, over the channels of a position; and of responses by their neighbours."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from rescompile.diagnostics.errors import ShapeError
-from rescompile.ir.ops.op import SAME, Axes, Axis, Kind, Parameter, Shape, attribute
+from rescompile.ir.ops.op import Axes, Axis, Kind, Parameter, Shape, attribute, feature_map, rank, same
 
 
 @dataclass(frozen=True)
@@ -15,11 +15,12 @@ class Norm(Kind):
 
     Kind `batch` normalises each channel over the batch, and uses running statistics in evaluation (Ioffe & Szegedy 2015).
     Kind `group` normalises every group of neighbouring channels of each sample (Wu & He 2018), in evaluation too, so its
-    result never depends on the batch. One group is layer normalisation; one group per channel is instance normalisation.
+    result never depends on the batch. Kind `instance` has one group for each channel (Ulyanov et al. 2016). Kind `layer`
+    normalises the channels of each position alone, as ConvNeXt does (Ba et al. 2016).
     """
 
     word = "norm"
-    kind: str = attribute("word", "type of normalisation", "batch", words=("batch", "group"))
+    kind: str = attribute("word", "type of normalisation", "batch", words=("batch", "group", "instance", "layer"))
     groups: int = attribute(
         "int", "number of channel groups, each normalised as a whole", 32, minimum=1, only=("group",)
     )
@@ -29,31 +30,63 @@ class Norm(Kind):
     )
     scale_init: float = attribute("real", "initial scale", 1.0)
 
+    def groups_of(self, shape: Shape) -> int:
+        """The number of channel groups that are normalised apart, for kinds that normalise over the map."""
+        return shape[0] if self.kind == "instance" else self.groups
+
     def axes(self, shape: Shape) -> Axes:
-        apart = self.kind == "group" and shape[0] == self.groups  # a map of 1x1 would be its own mean
-        return (Axis(least=2), Axis(least=2)) if apart else SAME
+        apart = self.kind in ("group", "instance") and shape[0] == self.groups_of(shape)
+        # A map of one position would be its own mean.
+        return (Axis(least=2),) * rank(shape) if apart else same(shape)
 
     def output(self, shape: Shape) -> Shape:
-        if self.kind == "group":
-            if shape[0] % self.groups:
-                message = f"cannot divide {shape[0]} channels into {self.groups} groups"
-                raise ShapeError("E0203", message, "groups", _fitting(shape[0], self.groups))
-            if math.prod(shape) == self.groups:
-                message = f"has {self.groups} groups for an input of {list(shape)}: each group would be a single value, and every output 0"
-                raise ShapeError("E0203", message, "groups", "use fewer groups")
+        if self.kind == "group" and shape[0] % self.groups:
+            message = f"cannot divide {shape[0]} channels into {self.groups} groups"
+            raise ShapeError("E0203", message, "groups", _fitting(shape[0], self.groups))
+        alone = "each group would be a single value, and every output 0"
+        if self.kind == "group" and math.prod(shape) == self.groups:
+            message = f"has {self.groups} groups for an input of {list(shape)}: {alone}"
+            raise ShapeError("E0203", message, "groups", "use fewer groups")
+        if (self.kind == "instance" and math.prod(shape) == shape[0]) or (self.kind == "layer" and shape[0] == 1):
+            raise ShapeError("E0203", f"of kind {self.kind} has an input of {list(shape)}: {alone}", "kind")
         return shape
 
     def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
         channels = shape[:1]
         affine = Parameter("weight", channels, self.scale_init), Parameter("bias", channels, 0.0)
-        if self.kind == "group":
+        if self.kind != "batch":
             return affine
+        least = 0.0 if self.eps else math.ulp(0)  # their square root is divided by
         return (
             *affine,
             Parameter("running_mean", channels, 0.0, trainable=False),
-            Parameter("running_var", channels, 1.0, trainable=False),
+            Parameter("running_var", channels, 1.0, trainable=False, least=least),
             Parameter("num_batches_tracked", (), 0.0, trainable=False, dtype="int64"),
         )
+
+
+@dataclass(frozen=True)
+class Lrn(Kind):
+    """Local response normalisation: x / (k + alpha * mean of the squares of `size` neighbouring channels)^beta.
+
+    As in AlexNet (Krizhevsky et al. 2012, section 3.3), whose sum over 5 channels with alpha 1e-4 is the mean with alpha 5e-4.
+    Beyond the first and the last channel squares are 0.
+    """
+
+    word = "lrn"
+    size: int = attribute("int", "number of channels, odd", 5, minimum=1)
+    alpha: float = attribute("real", "factor of the mean square", 1e-4)
+    beta: float = attribute("real", "exponent", 0.75)
+    k: float = attribute("real", "added to the scaled mean square", 1.0)
+
+    def axes(self, shape: Shape) -> Axes:
+        return same(shape)
+
+    def output(self, shape: Shape) -> Shape:
+        feature_map(shape)
+        if self.size % 2 == 0:
+            raise ShapeError("E0309", f"needs an odd number of channels, got {self.size}", "size")
+        return shape
 
 
 def _fitting(channels: int, groups: int) -> str:

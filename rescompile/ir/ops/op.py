@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field
 from typing import Any, ClassVar
 
 from rescompile.diagnostics.errors import ShapeError
 
 Shape = tuple[int, ...]
-Size = tuple[int, int]
+#: One number for each axis of a map, so as many as its shape has entries after the channels.
+Size = tuple[int, ...]
+#: Positions along one side of an input, or of an enlarged map.
+MAX_SIDE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A tensor that an op owns. `fill` is a constant, or the rule that draws new values from the fans."""
+    """A tensor that an op owns. `fill` is a constant, or the rule that draws new values from the fans; no value is below
+    `least`."""
 
     name: str
     shape: Shape
@@ -23,6 +28,7 @@ class Parameter:
     fan_out: int = 0
     trainable: bool = True
     dtype: str = "float32"
+    least: float = -math.inf
 
     @property
     def size(self) -> int:
@@ -34,9 +40,9 @@ class Parameter:
 class Attribute:
     """What a spec may write for one attribute of an op.
 
-    `type` is `int`, `real`, `bool` or `size` (a number or [height, width]); `words` are allowed beside it.
+    `type` is `int`, `real`, `bool` or `size` (a number for all axes of the map, or one for each); `words` are allowed beside it.
     `main` marks the attribute that is meant when the value is not a mapping (`dropout: 0.5`). `only` are the values of the
-    op's `kind` with which the attribute has a meaning; none listed: all.
+    op's attribute `Kind.chooser` with which the attribute has a meaning; none listed: all.
     """
 
     type: str
@@ -67,9 +73,19 @@ class Axis:
         return (self.times * n + self.plus) // self.by
 
 
-Axes = tuple[Axis, Axis]
-#: The axes of an op that keeps height and width.
-SAME: Axes = (Axis(), Axis())
+Axes = tuple[Axis, ...]
+#: The names of the axes of a map, by how many it has: a series, an image, a volume or video.
+AXIS_NAMES: dict[int, tuple[str, ...]] = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+
+
+def rank(shape: Shape) -> int:
+    """The number of axes of a map; 0 for a vector."""
+    return len(shape) - 1
+
+
+def same(shape: Shape) -> Axes:
+    """The axes of an op that keeps the size of its map."""
+    return (Axis(),) * rank(shape)
 
 
 @dataclass(frozen=True)
@@ -77,9 +93,11 @@ class Kind:
     """Base of the operators: an identity without parameters or cost, unless a subclass overrides it."""
 
     word: ClassVar[str]
+    #: The attribute that decides which others have a meaning.
+    chooser: ClassVar[str] = "kind"
 
     def axes(self, shape: Shape) -> Axes | None:
-        """What becomes of any height and width, where the input otherwise has this shape; None where the op takes maps of one
+        """What becomes of each axis of any size, where the input otherwise has this shape; None where the op takes maps of one
         size only, which is the default."""
         return None
 
@@ -96,13 +114,34 @@ class Kind:
         return 0
 
 
-def feature_map(shape: Shape) -> tuple[int, int, int]:
-    """The channels, height and width of a feature map. Raises ShapeError for any other shape."""
-    if len(shape) != 3:
+def feature_map(shape: Shape, size: Size = ()) -> Shape:
+    """The shape of a feature map: its channels, then its size. Raises ShapeError for a vector, and for a map whose axes are not
+    those of a `size` that the op has."""
+    if rank(shape) not in AXIS_NAMES:
+        raise ShapeError("E0204", f"needs a feature map as its input, got {list(shape)}")
+    if size and len(size) != rank(shape):
+        raise ShapeError("E0204", f"has sizes for {len(size)} axes, but its input is {list(shape)}")
+    return shape
+
+
+def image_map(shape: Shape) -> tuple[int, int, int]:
+    """The channels, height and width of a map of two axes. Raises ShapeError for any other shape."""
+    if rank(shape) != 2:
         raise ShapeError("E0204", f"needs an input of [channels, height, width], got {list(shape)}")
     return shape[0], shape[1], shape[2]
 
 
-def size_text(size: Size) -> str:
+def size_text(size: Sequence[int]) -> str:
     """A size as messages print it: `3x3`."""
-    return f"{size[0]}x{size[1]}"
+    return "x".join(map(str, size))
+
+
+def enlarged(axes: Axes, sizes: Sequence[int], attribute: str) -> Size:
+    """The size of a map after an op that makes it larger. Raises ShapeError where a side is too long or empty."""
+    size = tuple(axis(n) for axis, n in zip(axes, sizes, strict=True))
+    if min(size) < 1:
+        raise ShapeError("E0202", f"would produce a map of {size_text(size)}", attribute)
+    if max(size) > MAX_SIDE:
+        message = f"would produce a map of {size_text(size)}, but a side can have at most {MAX_SIDE:,} positions"
+        raise ShapeError("E0208", message, attribute)
+    return size

@@ -1,10 +1,11 @@
-"""Ops on single values: dropout, a constant factor, the identity."""
+"""Ops on single values: dropout, a constant or learned factor, the identity."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rescompile.ir.ops.op import SAME, Axes, Kind, Shape, attribute
+from rescompile.diagnostics.errors import ShapeError
+from rescompile.ir.ops.op import Axes, Kind, Parameter, Shape, attribute, same
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Dropout(Kind):
     rate: float = attribute("real", "probability of dropping a value", minimum=0.0, maximum=1.0, main=True)
 
     def axes(self, shape: Shape) -> Axes:
-        return SAME
+        return same(shape)
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,37 @@ class Scale(Kind):
     factor: float = attribute("real", "constant factor", main=True)
 
     def axes(self, shape: Shape) -> Axes:
-        return SAME
+        return same(shape)
+
+
+@dataclass(frozen=True)
+class Affine(Kind):
+    """Learned scale and shift, for each channel or one for all: LayerScale (Touvron et al. 2021), SkipInit (De & Smith 2020),
+    ReZero (Bachlechner et al. 2021), the scalars of Fixup (Zhang et al. 2019)."""
+
+    word = "affine"
+    per: str = attribute("word", "one value for each channel, or one for all", "channel", words=("channel", "one"))
+    scale: bool = attribute("bool", "learn a scale", True)
+    shift: bool = attribute("bool", "learn a shift", True)
+    scale_init: float = attribute("real", "initial scale", 1.0)
+
+    def axes(self, shape: Shape) -> Axes:
+        return same(shape)
+
+    def output(self, shape: Shape) -> Shape:
+        if not (self.scale or self.shift):
+            raise ShapeError(
+                "E0309", "learns neither a scale nor a shift", "scale", "write 'identity', or remove the step"
+            )
+        return shape
+
+    def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
+        values = shape[:1] if self.per == "channel" else (1,)
+        learned = (
+            (self.scale, Parameter("weight", values, self.scale_init)),
+            (self.shift, Parameter("bias", values, 0.0)),
+        )
+        return tuple(parameter for wanted, parameter in learned if wanted)
 
 
 @dataclass(frozen=True)
@@ -36,4 +67,4 @@ class Identity(Kind):
     word = "identity"
 
     def axes(self, shape: Shape) -> Axes:
-        return SAME
+        return same(shape)

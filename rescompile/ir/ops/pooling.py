@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rescompile.diagnostics.errors import ShapeError
-from rescompile.ir.ops.op import Axes, Axis, Kind, Shape, Size, attribute, feature_map, size_text
+from rescompile.ir.ops.op import Axes, Axis, Kind, Shape, Size, attribute, feature_map, rank, same, size_text
 from rescompile.ir.ops.window import window_axes, window_size
 
 
@@ -39,9 +39,8 @@ class MaxPool(Kind):
         return window_axes(self.kernel, self.steps, self.padding, ceil=self.ceil)
 
     def output(self, shape: Shape) -> Shape:
-        channels, *sizes = feature_map(shape)
-        size = window_size((sizes[0], sizes[1]), self.kernel, self.steps, self.padding, ceil=self.ceil)
-        return channels, *size
+        channels, *sizes = feature_map(shape, self.kernel)
+        return channels, *window_size(sizes, self.kernel, self.steps, self.padding, ceil=self.ceil)
 
 
 @dataclass(frozen=True)
@@ -54,15 +53,36 @@ class AvgPool(MaxPool):
 
 @dataclass(frozen=True)
 class GlobalAvgPool(Kind):
-    """Mean over the whole feature map, which gives a map of 1x1."""
+    """Mean over the whole feature map, which gives a map of one position."""
 
     word = "global_avgpool"
 
     def axes(self, shape: Shape) -> Axes:
-        return Axis(0, 1), Axis(0, 1)
+        return (Axis(0, 1),) * rank(shape)
 
     def output(self, shape: Shape) -> Shape:
-        return feature_map(shape)[0], 1, 1
+        return feature_map(shape)[0], *(1 for _ in shape[1:])
+
+
+@dataclass(frozen=True)
+class GlobalMaxPool(GlobalAvgPool):
+    """Maximum over the whole feature map, which gives a map of one position."""
+
+    word = "global_maxpool"
+
+
+@dataclass(frozen=True)
+class Reduce(Kind):
+    """Mean or maximum over the channels of each position, which gives a map of one channel (Woo et al. 2018, CBAM)."""
+
+    word = "reduce"
+    by: str = attribute("word", "what becomes of the channels", words=("mean", "max"), main=True)
+
+    def axes(self, shape: Shape) -> Axes:
+        return same(shape)
+
+    def output(self, shape: Shape) -> Shape:
+        return 1, *feature_map(shape)[1:]
 
 
 @dataclass(frozen=True)
@@ -73,7 +93,7 @@ class AdaptiveAvgPool(Kind):
     size: Size = attribute("size", "output size", minimum=1, main=True)
 
     def axes(self, shape: Shape) -> Axes:
-        return Axis(0, self.size[0]), Axis(0, self.size[1])
+        return tuple(Axis(0, n) for n in self.size)
 
     def output(self, shape: Shape) -> Shape:
-        return feature_map(shape)[0], *self.size
+        return feature_map(shape, self.size)[0], *self.size

@@ -1,4 +1,4 @@
-"""Ops that change the shape without parameters: flattening, subsampling, upsampling, padding of channels."""
+"""Ops that change the shape without parameters: flattening, subsampling, upsampling, borders, and what moves channels."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ import math
 from dataclasses import dataclass
 
 from rescompile.diagnostics.errors import ShapeError
-from rescompile.ir.ops.op import SAME, Axes, Axis, Kind, Shape, Size, attribute, feature_map, size_text
-from rescompile.ir.ops.window import window_axes, window_size
-
-#: Positions along one side of an input, or of an upsampled map.
-MAX_SIDE = 1 << 16
+from rescompile.ir.ops.op import (
+    MAX_SIDE,
+    Axes,
+    Axis,
+    Kind,
+    Shape,
+    Size,
+    attribute,
+    enlarged,
+    feature_map,
+    image_map,
+    same,
+    size_text,
+)
+from rescompile.ir.ops.window import ones, window_axes, window_size
 
 
 @dataclass(frozen=True)
@@ -25,40 +35,38 @@ class Flatten(Kind):
 
 @dataclass(frozen=True)
 class Subsample(Kind):
-    """Every stride-th position of the feature map, starting with the first: x[:, :, ::s, ::s]."""
+    """Every stride-th position of the feature map, starting with the first: x[:, :, ::s, ::s] on maps of two axes."""
 
     word = "subsample"
     stride: Size = attribute("size", "distance between positions", minimum=1, main=True)
 
     def axes(self, shape: Shape) -> Axes:
-        return window_axes((1, 1), self.stride, (0, 0))
+        one, none = ones(self.stride), (0,) * len(self.stride)
+        return window_axes(one, self.stride, none)
 
     def output(self, shape: Shape) -> Shape:
-        channels, *sizes = feature_map(shape)
-        return channels, *window_size((sizes[0], sizes[1]), (1, 1), self.stride, (0, 0))
+        channels, *sizes = feature_map(shape, self.stride)
+        return channels, *window_size(sizes, ones(self.stride), self.stride, (0,) * len(self.stride))
 
 
 @dataclass(frozen=True)
 class Upsample(Kind):
     """Upsampling of the feature map by nearest or bilinear interpolation.
 
-    The result is that of torch's interpolate; bilinear corresponds to align_corners=False.
+    The result is that of torch's interpolate; bilinear corresponds to align_corners=False, and interpolates along each axis: on
+    maps of one and three axes it is torch's linear and trilinear.
     """
 
     word = "upsample"
-    factor: Size = attribute("size", "scale factor of height and width", minimum=1, maximum=32, main=True)
+    factor: Size = attribute("size", "scale factor of each axis", minimum=1, maximum=32, main=True)
     kind: str = attribute("word", "interpolation method", "nearest", words=("nearest", "bilinear"))
 
     def axes(self, shape: Shape) -> Axes:
-        return Axis(self.factor[0]), Axis(self.factor[1])
+        return tuple(map(Axis, self.factor))
 
     def output(self, shape: Shape) -> Shape:
-        channels, height, width = feature_map(shape)
-        larger = height * self.factor[0], width * self.factor[1]
-        if max(larger) > MAX_SIDE:
-            message = f"would produce a map of {size_text(larger)}, but a side can have at most {MAX_SIDE:,} positions"
-            raise ShapeError("E0208", message, "factor")
-        return channels, *larger
+        channels, *sizes = feature_map(shape, self.factor)
+        return channels, *enlarged(self.axes(shape), sizes, "factor")
 
 
 @dataclass(frozen=True)
@@ -69,10 +77,145 @@ class PadChannels(Kind):
     channels: int = attribute("int", "output channels", minimum=1, main=True)
 
     def axes(self, shape: Shape) -> Axes:
-        return SAME
+        return same(shape)
 
     def output(self, shape: Shape) -> Shape:
-        channels, height, width = feature_map(shape)
+        channels, *size = feature_map(shape)
         if self.channels < channels:
             raise ShapeError("E0206", f"cannot pad {channels} channels to {self.channels}", "channels")
-        return self.channels, height, width
+        return self.channels, *size
+
+
+@dataclass(frozen=True)
+class Unflatten(Kind):
+    """Vector to a map of one position, so that a factor computed by linear layers can scale a map; or to the rows of one channel, so that
+    a convolution relates neighbouring features (Wang et al. 2020, ECA-Net)."""
+
+    word = "unflatten"
+    to: str = attribute("word", "what becomes of the features", "map", words=("map", "rows"), main=True)
+    rank: int = attribute("int", "number of axes of the map", 2, minimum=1, maximum=3)
+
+    def output(self, shape: Shape) -> Shape:
+        if len(shape) != 1:
+            raise ShapeError("E0204", f"needs an input of [features], got {list(shape)}")
+        ends = (1,) * self.rank
+        if self.to == "rows":
+            return 1, *enlarged(same((1, *ends)), (*shape, *ends[1:]), "to")
+        return shape[0], *ends
+
+
+@dataclass(frozen=True)
+class Border(Kind):
+    """Positions added around a map, or with negative sizes removed from it: rows and columns, on maps of two axes.
+
+    `zeros` adds zeros, `reflect` mirrors at the outermost position without repeating it, `replicate` repeats it.
+    """
+
+    word = "border"
+    before: Size = attribute(
+        "size",
+        "positions before the first: rows above, columns to the left",
+        (0, 0),
+        minimum=-MAX_SIDE,
+        maximum=MAX_SIDE,
+    )
+    after: Size = attribute(
+        "size",
+        "positions after the last: rows below, columns to the right",
+        (0, 0),
+        minimum=-MAX_SIDE,
+        maximum=MAX_SIDE,
+    )
+    kind: str = attribute("word", "what is added", "zeros", words=("zeros", "reflect", "replicate"))
+
+    def axes(self, shape: Shape) -> Axes:
+        return tuple(
+            Axis(1, before + after, 1, self._least(before, after))
+            for before, after in zip(self.before, self.after, strict=True)
+        )
+
+    def _least(self, before: int, after: int) -> int:
+        """The smallest side that can be cut and mirrored so."""
+        cut = -min(before, 0) - min(after, 0)
+        return max(cut + 1, max(before, after) + 1 if self.kind == "reflect" else 1)
+
+    def output(self, shape: Shape) -> Shape:
+        channels, *sizes = feature_map(shape, self.before)
+        for name, pair in (("before", self.before), ("after", self.after)):
+            if self.kind != "zeros" and min(pair) < 0:
+                message = f"of kind {self.kind} cannot remove rows or columns"
+                raise ShapeError("E0205", message, name, "remove them in a border of their own")
+        for axis, size, before, after in zip(self.axes(shape), sizes, self.before, self.after, strict=True):
+            if size < axis.least:
+                message = f"needs a side of at least {axis.least} positions, got {size_text(sizes)}"
+                raise ShapeError("E0202", message, "before" if abs(before) >= abs(after) else "after")
+        return channels, *enlarged(self.axes(shape), sizes, "after")
+
+
+@dataclass(frozen=True)
+class Shuffle(Kind):
+    """Channels in another order: the first of each group, then the second of each, ... (Zhang et al. 2018, ShuffleNet)."""
+
+    word = "shuffle"
+    groups: int = attribute("int", "number of channel groups", minimum=1, main=True)
+
+    def axes(self, shape: Shape) -> Axes:
+        return same(shape)
+
+    def output(self, shape: Shape) -> Shape:
+        feature_map(shape)
+        if shape[0] % self.groups:
+            raise ShapeError("E0203", f"cannot divide {shape[0]} channels into {self.groups} groups", "groups")
+        return shape
+
+
+@dataclass(frozen=True)
+class Part(Kind):
+    """One of equal ranges of the channels, counted from 0."""
+
+    word = "part"
+    number: int = attribute("int", "number of the range, from 0", minimum=0)
+    of: int = attribute("int", "number of ranges", minimum=1)
+
+    def axes(self, shape: Shape) -> Axes:
+        return same(shape)
+
+    def output(self, shape: Shape) -> Shape:
+        if shape[0] % self.of:
+            raise ShapeError("E0203", f"cannot divide {shape[0]} channels into {self.of} ranges", "of")
+        if self.number >= self.of:
+            raise ShapeError("E0309", f"takes range {self.number} of {self.of}, but they count from 0", "number")
+        return shape[0] // self.of, *shape[1:]
+
+
+@dataclass(frozen=True)
+class DepthToSpace(Kind):
+    """Every block^2 channels to a block of positions, row by row (torch's pixel_shuffle). On maps of two axes only."""
+
+    word = "depth_to_space"
+    size: int = attribute("int", "side of the block", minimum=1, maximum=32, main=True)
+
+    def axes(self, shape: Shape) -> Axes:
+        return Axis(self.size), Axis(self.size)
+
+    def output(self, shape: Shape) -> Shape:
+        channels, *sizes = image_map(shape)
+        if channels % self.size**2:
+            message = f"cannot divide {channels} channels into blocks of {self.size**2}"
+            raise ShapeError("E0203", message, "size")
+        return channels // self.size**2, *enlarged(self.axes(shape), sizes, "size")
+
+
+@dataclass(frozen=True)
+class SpaceToDepth(Kind):
+    """Every block of positions to block^2 channels, row by row (torch's pixel_unshuffle). On maps of two axes only."""
+
+    word = "space_to_depth"
+    size: int = attribute("int", "side of the block", minimum=1, maximum=32, main=True)
+
+    def output(self, shape: Shape) -> Shape:
+        channels, height, width = image_map(shape)
+        if height % self.size or width % self.size:
+            message = f"cannot divide a map of {size_text((height, width))} into blocks of {self.size}x{self.size}"
+            raise ShapeError("E0202", message, "size")
+        return channels * self.size**2, height // self.size, width // self.size

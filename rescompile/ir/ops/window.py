@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rescompile.diagnostics.errors import ShapeError
-from rescompile.ir.ops.op import Axes, Axis, Size
+from rescompile.ir.ops.op import Axes, Axis, Size, size_text
+
+
+def ones(size: Size) -> Size:
+    """1 for each axis of a size."""
+    return (1,) * len(size)
 
 
 def window_axis(kernel: int, stride: int, pad: int, dilation: int = 1, ceil: bool = False) -> Axis:
@@ -15,20 +22,20 @@ def window_axis(kernel: int, stride: int, pad: int, dilation: int = 1, ceil: boo
     return Axis(1, plus, stride, max(stride - plus, stride if stride > 2 else 1))
 
 
-def window_axes(kernel: Size, stride: Size, pads: Size, dilation: Size = (1, 1), ceil: bool = False) -> Axes:
-    """Both axes after a sliding window."""
-    height, width = (window_axis(k, s, p, d, ceil) for k, s, p, d in zip(kernel, stride, pads, dilation, strict=True))
-    return height, width
+def window_axes(kernel: Size, stride: Size, pads: Size, dilation: Size | None = None, ceil: bool = False) -> Axes:
+    """The axes after a sliding window."""
+    rules = zip(kernel, stride, pads, dilation or ones(kernel), strict=True)
+    return tuple(window_axis(k, s, p, d, ceil) for k, s, p, d in rules)
 
 
 def window_size(
-    sizes: Size, kernel: Size, stride: Size, pads: Size, dilation: Size = (1, 1), ceil: bool = False
+    sizes: Sequence[int], kernel: Size, stride: Size, pads: Size, dilation: Size | None = None, ceil: bool = False
 ) -> Size:
     """The output size of a sliding window."""
     out = []
-    for n, k, s, p, d in zip(sizes, kernel, stride, pads, dilation, strict=True):
-        if s > n > 1:  # a map of 1x1 loses nothing, any other would shrink by more than the stride
-            raise ShapeError("E0202", f"has stride {s}, but its input is only {sizes[0]}x{sizes[1]}", "stride")
+    for n, k, s, p, d in zip(sizes, kernel, stride, pads, dilation or ones(kernel), strict=True):
+        if s > n > 1:  # a side of 1 loses nothing, any other would shrink by more than the stride
+            raise ShapeError("E0202", f"has stride {s}, but its input is only {size_text(sizes)}", "stride")
         size = window_axis(k, s, p, d, ceil)(n)
         if size < 1:
             span = (
@@ -42,4 +49,4 @@ def window_size(
                 "dilation" if d > 1 else "kernel",
             )
         out.append(size)
-    return out[0], out[1]
+    return tuple(out)
