@@ -2,25 +2,19 @@
 
 The only part that knows both. The numbers are the truth; the expressions that produced them accompany them as hints.
 
-    site         where something is elaborated: path, frame, shape, scope of names, name
-    context      the members that all parts share
-    reporter     problems, located at what the user wrote to cause them
-    evaluator    values and their types
-    namer        names of steps
-    steps        groups, conditions, residuals, side branches
-    ops          the leaves of the tree
-    merges       additions, concatenations, products and gates of branches
-    blocks       uses of blocks, once or per copy
+`steps` and `blocks` walk over a spec; `evaluator`, `namer` and `reporter` serve them, and a `Site` says where they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import Any
 
-from rescompile.diagnostics.errors import Diagnostic, ShapeError, SpecError
+from rescompile.diagnostics.errors import MAX_FOUND, Diagnostic, ShapeError, SpecError
 from rescompile.elaboration.context import Context
-from rescompile.elaboration.features import add_features
+from rescompile.elaboration.feature_outputs import add_features
+from rescompile.elaboration.kept import Kept
 from rescompile.elaboration.site import Path, Problem, Site
 from rescompile.elaboration.steps import StepBuilder
 from rescompile.elaboration.stochastic_depth import add_survival
@@ -49,6 +43,7 @@ def elaborate(spec: Spec) -> Network:
         spec.name, root, text, sha256, checkpoint=spec.checkpoint,
         preprocess=spec.preprocess.model_dump(exclude_none=True) if spec.preprocess else None, reference=spec.reference or "",
         parameters=_open_parameters(spec, elaborator.context.top.values), definitions=_definitions(spec, used),
+        sizes={name: elaborator.context.origin(path) for name, path in elaborator.context.evaluator.sizes.items()},
     )  # fmt: skip
     verify(network)
     return network
@@ -75,11 +70,14 @@ def _definitions(spec: Spec, used: Collection[str]) -> dict[str, Definition]:
     }
 
 
-def more_problems(spec: Spec) -> list[Diagnostic]:
-    """The problems of a spec whose invalid rows were removed, except those that may follow from shapes."""
-    elaborator = Elaborator(spec, poisoned=True)
-    elaborator.network()
-    return elaborator.problems
+def every_problem(error: SpecError) -> list[Diagnostic]:
+    """The mistakes of a refused spec, and those of its rest without the invalid rows, except what may follow from shapes."""
+    if error.rest is None:
+        return list(error.diagnostics)
+    elaborator = Elaborator(error.rest, poisoned=True)
+    with suppress(SpecError):  # there are very many
+        elaborator.network()
+    return list(dict.fromkeys([*error.diagnostics, *elaborator.problems]))
 
 
 class Elaborator:
@@ -98,7 +96,7 @@ class Elaborator:
         spec, top = self.spec, self.context.top
         assert spec.input is not None
         assert spec.network is not None
-        site = Site(("network",), top, tuple(spec.input), self.namer.scope(spec.network))
+        site = Site(("network",), top, tuple(spec.input), self.namer.scope(spec.network), Kept())
         for name, raw in spec.parameters.items():
             try:
                 where = site.within(top, ("parameters", name))
@@ -136,7 +134,8 @@ class Elaborator:
                     here = here.at(step.name)
                     name = self.namer.explicit(step.name, here)
                     inner = self._rows(step.step, here.scoped(self.namer.scope(step.step, numbered=True)))
-                    nodes.append(Series(tuple(inner), here.shape, inner[-1].output if inner else here.shape, name))
+                    output = inner[-1].output if inner else here.shape
+                    nodes += site.names.remember(name, ([Series(tuple(inner), here.shape, output, name)], output))[0]
                 else:
                     nodes += self.builder.step(step, here)[0]
             except Problem as problem:
@@ -146,6 +145,8 @@ class Elaborator:
     def _note(self, problem: Problem) -> None:
         if not (self.poisoned and problem.by_shape) and problem.diagnostic not in self.problems:
             self.problems.append(problem.diagnostic)
+        if len(self.problems) >= MAX_FOUND or self.context.full:
+            raise SpecError(self.problems)
         self.poisoned = True
 
     def _check_size(self, root: Series) -> None:
@@ -171,7 +172,7 @@ class Elaborator:
     def _check_defaults(self) -> None:
         """Report unused defaults in the file that contains them; unused inherited defaults are ignored."""
         unused = [("defaults", word) for word in self.spec.defaults if word not in self.context.used]
-        if self.spec.block is not None and not self.builder.blocks.spec_block_used:
+        if self.spec.block is not None and self.spec.block not in self.context.used:
             unused.append(("block", self.spec.block))
         for key, word in unused:
             path = (key, word) if key == "defaults" else (key,)

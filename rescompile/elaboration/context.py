@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rescompile.elaboration.evaluator import MAX_NODES, Evaluator
+from rescompile.elaboration.evaluator import MAX_BUILT, MAX_NODES, Evaluator
 from rescompile.elaboration.namer import Namer
 from rescompile.elaboration.reporter import Reporter
 from rescompile.elaboration.site import Frame, Path, Site
@@ -14,6 +14,9 @@ from rescompile.ir.provenance import NO_HINTS, Hints, Origin
 from rescompile.lang.spec.spec import Spec
 from rescompile.lang.spec.values import BLOCKLESS
 from rescompile.lang.yaml_reader import locate
+
+#: Nodes, parameters, and parts that were elaborated.
+Counted = tuple[int, int, int]
 
 
 class Context:
@@ -28,7 +31,8 @@ class Context:
         self.top = Frame({}, (), ("network",))
         self.used: set[str] = set()  # words of ops and blocks
         self.outputs: list[tuple[str, Path]] = []  # of side branches, and where they were named
-        self.nodes = self.parameters = 0
+        self.nodes = self.parameters = self.built = 0
+        self.full = False  # past a limit, so that there is no use in going on
         self._origins: dict[Path, Origin] = {}
         self._hints: dict[Path, Hints] = {}
 
@@ -36,12 +40,44 @@ class Context:
         """Where the spec gives the default of an attribute or argument; it sees the network's parameters."""
         return site.within(self.top.with_values(**copy) if copy else self.top, ("defaults", word, name))
 
+    def build(self, site: Site) -> None:
+        """Count one more part that is elaborated."""
+        self.built += 1
+        self.check_limits(site, built=self.built)
+
     def grow(self, site: Site, nodes: int = 1, parameters: int = 0) -> None:
-        """Count nodes and parameters, those that copies share too. Raises a problem past the limit of nodes."""
+        """Count nodes and parameters, those that copies share too."""
         self.nodes += nodes
         self.parameters += parameters
-        if self.nodes > MAX_NODES:
-            raise self.report.blamed("E0208", f"the network has more than {MAX_NODES:,} nodes", site)
+        self.check_limits(site, self.nodes)
+
+    @property
+    def counted(self) -> Counted:
+        """What has been counted so far."""
+        return self.nodes, self.parameters, self.built
+
+    def foresee(self, site: Site, depth: Any, before: Counted, times: int, shared: bool) -> None:
+        """Check the limits as if what was counted since came some times more, so that no time is spent on too many copies."""
+        nodes, _, built = before
+        self.check_limits(site, self.nodes + (self.nodes - nodes) * times, raw=depth)
+        if not shared:
+            self.check_limits(site, built=self.built + (self.built - built) * times, raw=depth)
+
+    def repeat(self, before: Counted, times: int) -> None:
+        """Count the nodes and parameters since then some times more."""
+        self.nodes += (self.nodes - before[0]) * times
+        self.parameters += (self.parameters - before[1]) * times
+
+    def check_limits(self, site: Site, nodes: int = 0, built: int = 0, raw: Any = None) -> None:
+        """Raise a problem past a limit, caused by `raw`; the second limit bounds the time that a spec takes."""
+        message, help = f"the network has more than {MAX_NODES:,} nodes", None
+        if built > MAX_BUILT:
+            message = f"the network has more than {MAX_BUILT:,} different ops, merges and copies of blocks"
+            help = "copies of a block with equal arguments and equal inputs count once"
+        elif nodes <= MAX_NODES:
+            return
+        self.full = True
+        raise self.report.blamed("E0208", message, site, help, raw)
 
     def origin(self, path: Path) -> Origin:
         """The step of a definition at a path, made once."""
@@ -50,11 +86,19 @@ class Context:
             self._origins[path] = Origin(place.source.name, place.line, ".".join(str(step) for step in path))
         return self._origins[path]
 
-    def hints(self, path: Path, written: Mapping[str, Any], facts: Mapping[str, Attribute] | None = None) -> Hints:
-        """The expressions among the values written at a path, made once; the words of an attribute are not expressions."""
+    def hints(
+        self,
+        path: Path,
+        written: Mapping[str, Any],
+        facts: Mapping[str, Attribute] | None = None,
+        frame: Frame | None = None,
+    ) -> Hints:
+        """The expressions among the values written at a path, made once; a word of an attribute is an expression only where
+        the frame has a value of that name."""
         if path not in self._hints:
             texts = {key: raw for key, raw in written.items() if isinstance(raw, str)}
             if facts is not None:
-                texts = {key: raw for key, raw in texts.items() if raw not in facts[key].words}
+                names = frame.values if frame is not None else {}
+                texts = {key: raw for key, raw in texts.items() if raw in names or raw not in facts[key].words}
             self._hints[path] = texts or NO_HINTS
         return self._hints[path]

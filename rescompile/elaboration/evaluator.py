@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from rescompile.diagnostics.errors import Diagnostic, nearest, one_of
 from rescompile.elaboration.reporter import Reporter
-from rescompile.elaboration.site import Problem, Site, Value
+from rescompile.elaboration.site import Path, Problem, Site, Value
 from rescompile.ir.expressions import ExpressionError, parse, show
-from rescompile.ir.names import WHERE_KNOWN
-from rescompile.ir.ops import Attribute
+from rescompile.ir.names import SIZES, WHERE_KNOWN
+from rescompile.ir.ops import AXIS_NAMES, Attribute, Shape, similar
 from rescompile.lang.spec.blocks import ParameterDefinition
-from rescompile.lang.spec.values import TYPES, Each, FirstRest, as_pair
+from rescompile.lang.spec.values import TYPES, Each, FirstRest
 from rescompile.lang.yaml_reader import inside
 
 #: Neither a depth nor a number of copies, nor all nodes of a network together, may pass this.
 MAX_NODES = 300_000
+#: Ops, merges and copies that are elaborated one by one.
+MAX_BUILT = 8_000
 #: Entries of one list, those of the lists in it included: lists of lists would double with each `let`.
 MAX_ENTRIES = 4096
 #: Values of an attribute, so that every count of parameters and positions stays exact.
 MAX_VALUE = 1 << 24
+#: The types that take a float which is an integer.
+WHOLE = ("int", "size")
 _PER_BLOCK = "for one value per block, write {each: [...]} in a row with 'depth'"
 
 
@@ -29,6 +34,7 @@ class Evaluator:
 
     def __init__(self, reporter: Reporter, block_words: frozenset[str]) -> None:
         self.report, self.block_words = reporter, block_words
+        self.sizes: dict[str, Path] = {}  # of maps that a value depends on, each with the first place that mentions it
 
     def evaluate(self, raw: Any, site: Site, words: Iterable[str] = ()) -> Value:
         """The value of a scalar or a list as written; a name in `words` evaluates to itself."""
@@ -44,8 +50,11 @@ class Evaluator:
         scope, channels = frame.values, site.shape[0]
         if scope.get("in_channels") != channels:
             scope = scope | {"in_channels": channels}
+        known = frame.words | frozenset(words) if words else frame.words
+        if mentioned := [name for name in _sizes_in(raw) if name not in scope and name not in known]:
+            scope = scope | self._size(mentioned, site)
         try:
-            return parse(raw).evaluate(scope, frame.words | frozenset(words) if words else frame.words)
+            return parse(raw).evaluate(scope, known)
         except ExpressionError as error:
             name = raw[error.offset : error.offset + error.length]
             help = WHERE_KNOWN.get(name) if error.code == "E0302" else error.help
@@ -53,6 +62,17 @@ class Evaluator:
                 raise self.report.blamed(error.code, f"{error.message} (in {raw})", site, help, raw) from None
             place = inside(self.report.document, site.path, error.offset, error.length)
             raise Problem(Diagnostic(error.code, error.message, place, help=help)) from None
+
+    def _size(self, mentioned: Sequence[str], site: Site) -> dict[str, int]:
+        """The size of the feature map at a site. Raises a problem where it has no such axis."""
+        known = sizes_of(site.shape)
+        for name in mentioned:
+            if name not in known:
+                message = f"'{name}' is the size of a feature map, but here the value is {list(site.shape)}"
+                help = f"the map here has {one_of(known)}" if known else "use it before 'flatten'"
+                raise self.report.blamed("E0303", message, site, help)
+            self.sizes.setdefault(name, site.path)
+        return known
 
     def for_copy(self, raw: Any, site: Site, copy: Mapping[str, int], what: str) -> tuple[Any, Site]:
         """The value for one copy of a block and where it is written: `each` and `first`/`rest` are taken apart."""
@@ -79,7 +99,7 @@ class Evaluator:
 
     def count(self, raw: Any, site: Site, what: str, minimum: int) -> int:
         """The value of a depth or a number of copies."""
-        value = self.evaluate(raw, site)
+        value = whole(self.evaluate(raw, site))
         code = "E0304"
         if isinstance(value, bool) or not isinstance(value, int):
             message = f"{what} must be an integer, got {show(value)}"
@@ -99,13 +119,21 @@ class Evaluator:
         what: str,
         site: Site,
         raw: Any,
+        shape: Shape,
         fit: Callable[[], str | None] = lambda: None,
     ) -> Value:
-        """An evaluated value as the op needs it. Raises a located problem if it is of another type or out of range;
-        `fit` returns the help for a count that is not whole."""
+        """An evaluated value as an op with an input of this shape needs it. Raises a located problem if it is of another type or
+        out of range; `fit` returns the help for a count that is not whole."""
 
-        def refuse(code: str, expected: str, help: str | None = None, why: str = "") -> Problem:
-            return self.report.blamed(code, _mismatch(what, value, raw, expected) + why, site, help, raw)
+        if (
+            type(value) is int
+            and facts.type == "int"
+            and (facts.minimum or 0) <= value <= min(facts.maximum or MAX_VALUE, MAX_VALUE)
+        ):
+            return value  # most values
+
+        def refuse(code: str, expected: str, help: str | None = None) -> Problem:
+            return self.report.blamed(code, _mismatch(what, value, raw, expected), site, help, raw)
 
         def in_range(number: float) -> float:
             if facts.minimum is not None and number < facts.minimum:
@@ -116,35 +144,74 @@ class Evaluator:
                 raise refuse("E0309", f"at most {MAX_VALUE:,}")
             return number
 
+        if facts.type in WHOLE:
+            value = whole(value)
         expected, fits = TYPES.get(facts.type) or (one_of(facts.words), lambda _: False)
+        axes = AXIS_NAMES.get(len(shape) - 1, AXIS_NAMES[2])  # what takes maps only refuses a vector itself
+        if facts.type == "size":
+            expected = f"an integer or [{', '.join(axes)}]"
         if isinstance(value, str):
             if value in facts.words:
                 return value
             words = one_of(facts.words) if facts.words else f"{expected}, not a name"
-            raise refuse("E0305", words, nearest(value, facts.words))
+            raise refuse("E0305", words, similar(value, facts.words))
         if isinstance(value, list) and facts.type != "size":
-            raise refuse("E0306", expected, _PER_BLOCK)
+            raise refuse("E0306", expected, _per_block(value, fits, facts.words))
         if facts.type == "int" and isinstance(value, float):
-            why = ": a division left a remainder" if value.is_integer() and not isinstance(raw, float) else ""
             floor = "use // or floor() where the paper rounds down" if "/" in str(raw) else None
-            raise refuse("E0304", expected, fit() or floor, why)
+            raise refuse("E0304", expected, fit() or floor)
+        if facts.type == "size":
+            each = value if isinstance(value, list) else [value] * len(axes)
+            if not fits(value) or len(each) != len(axes):
+                raise refuse("E0304", expected)
+            return tuple(map(in_range, each))
         if not fits(value):
             raise refuse("E0304", expected)
-        if facts.type == "size":
-            return tuple(in_range(n) for n in as_pair(value))
         return value if facts.type == "bool" else in_range(float(value) if facts.type == "real" else value)
 
-    def check_argument(self, value: Value, definition: ParameterDefinition, name: str, site: Site, raw: Any) -> None:
-        """Raise a problem where a value is not of the type of a parameter."""
+    def argument(self, value: Value, definition: ParameterDefinition, name: str, site: Site, raw: Any) -> Value:
+        """An evaluated value as the parameter takes it. Raises a problem where it is of another type."""
+        kind = definition.kind
+        if kind in WHOLE:
+            value = whole(value)
         if definition.fits(value, self.block_words):
-            return
-        code, help = "E0304", None
+            return value
+        code, help, default = "E0304", None, definition.default
+        if kind == "int" and definition.type is None and isinstance(value, float):
+            help = f"its default {show(default)} makes it an integer; for any number write {{default: {show(default)}, type: real}}"
         if isinstance(value, str):
             code, help = "E0305", nearest(value, definition.one_of or ())
         elif isinstance(value, list) and definition.kind != "size":
-            code, help = "E0306", _PER_BLOCK
+            fits = TYPES[kind][1] if kind in TYPES else lambda _: False
+            code, help = "E0306", _per_block(value, fits, definition.words(self.block_words))
         message = _mismatch(name, value, raw, definition.expected or "a number")
         raise self.report.blamed(code, message, site, help, raw)
+
+
+def sizes_of(shape: Shape) -> dict[str, int]:
+    """The sizes of a map by the names that expressions have for them; none for a vector."""
+    named = zip(AXIS_NAMES.get(len(shape) - 1, ()), shape[1:], strict=True)
+    return {name: size for name, size in named if name in SIZES}
+
+
+@lru_cache(maxsize=4096)
+def _sizes_in(text: str) -> tuple[str, ...]:
+    """The names of sizes that an expression mentions."""
+    return tuple(name for name in parse(text).names if name in SIZES)
+
+
+def _per_block(values: list[Value], fits: Callable[[Any], bool], words: Collection[str]) -> str | None:
+    """The help for a list where one value is expected: one per block, if each of them would be right."""
+    each_fits = all(value in words if isinstance(value, str) else fits(value) for value in values)
+    return _PER_BLOCK if each_fits else None
+
+
+def whole(value: Value) -> Value:
+    """An integer in place of a float of the same value, such as the 8.0 of `16 * 0.5`; in a list too."""
+    if isinstance(value, list):
+        return [whole(item) for item in value]
+    exact = isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53
+    return int(value) if exact else value
 
 
 def _mismatch(what: str, value: Value, raw: Any, expected: str) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from rescompile.analysis.paths import bounded
+from collections.abc import Sequence
+
 from rescompile.diagnostics.errors import ShapeError, one_of
 from rescompile.elaboration.context import Context
-from rescompile.elaboration.site import Built, Problem, Site
+from rescompile.elaboration.evaluator import whole
+from rescompile.elaboration.site import Built, Problem, Site, Value
 from rescompile.ir import ops
-from rescompile.ir.network import Merge, Op, Parallel, Series, merge_shape, share, walk
+from rescompile.ir.expressions import show
+from rescompile.ir.network import Merge, Op, Parallel, Series, Unit, merge_shape, ranges, share, unequal, walk
 from rescompile.ir.ops import Shape
 from rescompile.ir.provenance import NO_HINTS, Hints
 
@@ -17,6 +20,7 @@ class MergeBuilder:
 
     def __init__(self, context: Context) -> None:
         self.context, self.report, self.namer = context, context.report, context.namer
+        self.evaluator = context.evaluator
 
     def build(
         self,
@@ -24,11 +28,14 @@ class MergeBuilder:
         merge: Merge,
         site: Site,
         residual: bool = False,
-        split: bool = False,
+        split: Sequence[Shape] = (),
         hints: Hints = NO_HINTS,
+        unit: Unit | None = None,
     ) -> Built:
-        """The node of a merge."""
+        """The node of a merge; `split` are the shapes of the ranges of channels that the branches have got, `unit` is what a random
+        merge draws for."""
         self.context.grow(site)
+        self.context.build(site)
         try:
             output = merge_shape(merge, [branch.output for branch in branches])
         except ShapeError as error:
@@ -36,12 +43,41 @@ class MergeBuilder:
         name = self.namer.automatic(merge, site, merge=True)
         origin = self.context.origin(site.path)
         node = Parallel(
-            name, tuple(branches), merge, site.shape, output, residual, split=split, origin=origin, hints=hints
-        )
+            name, tuple(branches), merge, site.shape, output, residual, split=bool(split), origin=origin, hints=hints,
+            sizes=unequal([shape[0] for shape in split]), unit=unit,
+        )  # fmt: skip
         return [node], output
 
-    def share(self, site: Site, branches: int, copies: str | int | None) -> Shape:
-        """The shape of the input of each branch of a split."""
+    def split(self, raw: Value, site: Site, count: int, copies: str | int | None) -> list[Shape]:
+        """The shape of the input of each of `count` branches of a split; none where branches share their input."""
+        at = site.at("split")
+        value = whole(self.evaluator.evaluate(raw, at))
+        if isinstance(value, list):
+            return self._ranges(value, at, count, raw)
+        if not isinstance(value, bool):
+            message = f"'split' must be true, false or a list of channels, got {show(value)}"
+            raise self.report.blamed("E0304", message, at, raw=raw)
+        return [self._share(site, count, copies)] * count if value else []
+
+    def _ranges(self, sizes: list[Value], site: Site, count: int, raw: Value) -> list[Shape]:
+        """The ranges of the listed sizes."""
+        if len(sizes) != count:
+            message = f"'split' has {len(sizes)} sizes for {count} branches"
+            raise self.report.blamed("E0307", message, site, "give the channels of each branch", raw)
+        for at, size in enumerate(sizes):
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                message = f"the channels of a branch must be an integer of at least 1, got {show(size)}"
+                where, own = (site.at(at), raw[at]) if isinstance(raw, list) else (site, raw)
+                raise self.report.blamed("E0304", message, where, raw=own)
+        try:
+            return list(ranges(site.shape, sizes))
+        except ShapeError as error:
+            raise self.report.blamed(
+                error.code, f"this parallel {error.message}", site, raw=raw, by_shape=True
+            ) from None
+
+    def _share(self, site: Site, branches: int, copies: str | int | None) -> Shape:
+        """The shape of each of as many equal ranges."""
         try:
             return share(site.shape, branches)
         except ShapeError as error:
@@ -51,6 +87,8 @@ class MergeBuilder:
 
     def check_gate(self, gate: Series, site: Site) -> None:
         """Raise a problem where a gate does not end between 0 and 1."""
+        from rescompile.analysis.paths import bounded
+
         if not bounded(gate):
             message = "the output of a gate must lie between 0 and 1, but this gate does not end in a sigmoid"
             raise self.report.blamed("E0207", message, site, f"end it with {one_of(ops.BOUNDED)}")
@@ -77,15 +115,19 @@ class MergeBuilder:
 def _fitting_shortcut(made: Shape, site: Site) -> str | None:
     """The shortcut of the library that would fit, as one would write it there."""
     shape, block = site.shape, site.frame.block
-    if len(made) != 3 or len(shape) != 3:
+    if len(made) != len(shape) or len(shape) == 1:
         return None
     stride = next(
         (s for s in range(1, 9) if all(-(-n // s) == m for n, m in zip(shape[1:], made[1:], strict=True))), None
     )
     if stride is None:
-        return f"the branch changes the map from {shape[1]}x{shape[2]} to {made[1]}x{made[2]}; 'padding: same' keeps the size"
+        return f"the branch changes the map from {_size(shape)} to {_size(made)}; 'padding: same' keeps the size"
     if block is not None and block.parameters.get("shortcut"):
         strided = f" with stride {stride}" if stride > 1 else ""
         return f"'shortcut: projection' maps {shape[0]} channels to {made[0]}{strided}"
     strided = f", stride: {stride}" if stride > 1 else ""
     return f"write shortcut: {{block: projection, channels: out_channels{strided}}}"
+
+
+def _size(shape: Shape) -> str:
+    return "x".join(map(str, shape[1:]))

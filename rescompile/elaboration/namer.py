@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rescompile.elaboration.evaluator import Evaluator
@@ -10,7 +10,17 @@ from rescompile.elaboration.site import Names, Site
 from rescompile.ir import names as naming
 from rescompile.ir.expressions import show
 from rescompile.lang.spec.rows import Use
-from rescompile.lang.spec.steps import NamedStep, ParallelStep, parts
+from rescompile.lang.spec.steps import (
+    AgainStep,
+    If,
+    KeepStep,
+    NamedStep,
+    ParallelStep,
+    RecallStep,
+    ResidualStep,
+    SideStep,
+    parts,
+)
 from rescompile.lang.spec.values import template_parts
 from rescompile.lang.yaml_reader import locate
 
@@ -28,6 +38,16 @@ class Namer:
         if key not in self.given:
             self.given[key] = frozenset(_given_names(step))
         return Names(numbered, self.given[key])
+
+    def of_macro(self, body: Sequence[Any], site: Site) -> Names:
+        """The scope for the steps of a macro without a name: the one around it. In a numbered list, a macro that names some of
+        its steps keeps these names, and its other ops are called by their word, as elsewhere."""
+        names = site.names
+        if not names.numbered or all(_names_itself(step) for step in body) or not any(_given_names(body)):
+            return names
+        names.has_named = True
+        self._refuse_mixed(site)
+        return names.unnumbered(merges=names)
 
     def spelled(self, template: str, site: Site) -> str:
         """A name with its {expressions} filled in."""
@@ -55,7 +75,7 @@ class Namer:
 
     def automatic(self, word: str, site: Site, owns: bool = False, merge: bool = False) -> str:
         """The name of a step without one, claimed: the next number in a numbered list, else its word."""
-        names = site.names
+        names = (site.names.merges if merge else None) or site.names
         if names.numbered:
             name = str(names.count)
             names.count += 1
@@ -86,6 +106,8 @@ class Namer:
                 help = "use the block in a named step"
                 if site.frame.copy and not any("index" in part for part in template_parts(template)[1::2]):
                     help = "include {index} in the name"
+            if ("copies",) in (site.path[-1:], taken[name][-1:]):
+                help = "give the parallel a name, which makes a scope for its copies: 'name: {parallel: ...}'"
             raise self.report.blamed("E0406", message, site, help, key=True)
         taken[name] = site.path
 
@@ -99,6 +121,20 @@ class Namer:
             help = f"'{frame.word}' names its own steps: use it without a name"
         message = "this list mixes named and numbered steps"
         raise self.report.blamed("E0407", message, site, help, key=True)
+
+
+def _names_itself(step: Any) -> bool:
+    """Whether nothing in a step takes a number in a list, except for merges."""
+    match step:
+        case NamedStep() | SideStep() | KeepStep() | RecallStep() | AgainStep():
+            return True
+        case Use():
+            return step.name is not None
+        case ParallelStep() if step.parallel.copies is not None:
+            return True  # each copy is a scope of its own
+        case list() | If() | ResidualStep() | ParallelStep():
+            return all(_names_itself(part) for part in parts(step) if part is not None)
+    return False
 
 
 def _given_names(step: Any) -> Iterator[str]:

@@ -24,6 +24,7 @@ class OpBuilder:
         """The node of an op with these attributes."""
         self.context.used.add(word)
         self.context.grow(site)
+        self.context.build(site)
         kind, fixed = ops.WORDS[word]
         subject, facts, copy = site.name or word, ops.attributes(word), site.frame.copy
         values: dict[str, Value] = dict(fixed)
@@ -32,17 +33,18 @@ class OpBuilder:
             raw, where = self.evaluator.for_copy(raw, where, copy, what)
             value = self.evaluator.evaluate(raw, where, facts[attribute].words)
             fit = (lambda: self._nearest_fit(given, site)) if attribute == "channels" else lambda: None
-            values[attribute] = self.evaluator.typed(value, facts[attribute], what, where, raw, fit)
+            values[attribute] = self.evaluator.typed(value, facts[attribute], what, where, raw, site.shape, fit)
         idle = self._idle(word, given, values, site)
         try:
-            made = kind(**{name: value for name, value in values.items() if name not in idle})
+            used = {name: value for name, value in values.items() if name not in idle}
+            made = kind(**(ops.default_sizes(word, ops.rank(site.shape)) | used))
             output = made.output(site.shape)
         except ShapeError as error:
             raise self._misfit(error, word, subject, given, site) from None
         owned = made.parameters(site.shape)
         self.context.parameters += sum(parameter.size for parameter in owned)
         name = site.name or self.namer.automatic(word, site, owns=bool(owned))
-        hints, origin = self.context.hints(site.path, given, facts), self.context.origin(site.path)
+        hints, origin = self.context.hints(site.path, given, facts, site.frame), self.context.origin(site.path)
         return [Op(name, made, site.shape, output, hints, origin, None if when is None else str(when))], output
 
     def _written(
@@ -61,12 +63,14 @@ class OpBuilder:
     def _idle(self, word: str, given: Mapping[str, Any], values: Mapping[str, Value], site: Site) -> set[str]:
         """The attributes without effect beside the others, which defaults may give, being for all steps of a word. Raises a
         problem where the step itself gives one."""
-        kind = values.get("kind", getattr(ops.WORDS[word][0], "kind", None))
-        limited = {name: facts.only for name, facts in ops.attributes(word).items() if facts.only}
+        chooser = ops.WORDS[word][0].chooser
+        kind = values.get(chooser, getattr(ops.WORDS[word][0], chooser, None))
+        limited = ops.limited(word)
         idle = {name for name, kinds in limited.items() if kind not in kinds}
         for name in given:
             if name in idle:
-                message = f"'{name}' has no effect on {word} of kind {kind}; it applies only to {one_of(limited[name])}"
+                which = f"of kind {kind}" if chooser == "kind" else f"with {kind} {chooser}"
+                message = f"'{name}' has no effect on {word} {which}; it applies only to {one_of(limited[name])}"
                 raise self.report.blamed("E0402", message, site.at(name), key=True)
         if "bias_init" in given and values.get("bias", word == "linear") is False:
             message = f"'bias_init' has no effect, because this {word} has no bias"

@@ -10,9 +10,9 @@ from typing import Any
 
 from rescompile.diagnostics.errors import Diagnostic, Place
 from rescompile.elaboration.site import Frame, Path, Problem, Site
-from rescompile.ir import ops
 from rescompile.ir.expressions import parse
-from rescompile.ir.names import RESERVED
+from rescompile.lang.spec.blocks import Block
+from rescompile.lang.spec.steps import NamedStep
 from rescompile.lang.yaml_reader import Mapping, locate
 
 
@@ -86,7 +86,9 @@ class Reporter:
         frame: Frame | None = site.frame
         while frame is not None and frame.block is not None:
             place = locate(self.document, path, key=True)
-            note = f"in block {frame.word}{_step_of(path[len(frame.path) :])} ({place.source.name}:{place.line})"
+            note = (
+                f"in block {frame.word}{_part(frame.block, path[len(frame.path) :])} ({place.source.name}:{place.line})"
+            )
             for text in _texts(raw):
                 if (word := parse(text).word) and word in frame.block.let:
                     note += f", from {word} = {frame.block.let[word]}"
@@ -113,17 +115,19 @@ def _collapsed(notes: list[str]) -> Iterator[str]:
         yield note if times == 1 else f"{note}, {times} times"
 
 
-def _step_of(path: Path) -> str:
-    """The step of a block that a path below its definition leads to, in words."""
+def _part(block: Block, path: Path) -> str:
+    """The let or the named step of a block that a path below its definition leads to, in words."""
     if path[:1] == ("let",):
         return f", let {path[1]}"
-    step = next((name for name in reversed(path) if isinstance(name, str) and name not in _NOT_STEPS), None)
-    return f", step {step}" if step else ""
+    name: str | int | None = None
+    part: Any = block
+    for key in path:
+        if isinstance(part, NamedStep):
+            name, part = key, part.step
+        else:
+            part = part[int(key)] if isinstance(part, list) else getattr(part, _FIELDS.get(key, str(key)), None)
+    return f", step {name}" if name else ""
 
 
-_NOT_STEPS = frozenset(
-    {
-        "body", "branch", "branches", "shortcut", "gate", "then", "else", "parameters", "default", "copies", "merge",
-        *RESERVED, *ops.WORDS, *(name for word in ops.WORDS for name in ops.attributes(word)),
-    }
-)  # fmt: skip
+#: The fields of models whose keys are words of Python.
+_FIELDS: dict[str | int, str] = {"if": "if_", "else": "else_"}

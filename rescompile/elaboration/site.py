@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from rescompile.diagnostics.errors import Diagnostic
+from rescompile.elaboration.kept import Kept
 from rescompile.ir.network import Node
 from rescompile.ir.ops import Shape
 from rescompile.lang.spec.blocks import Block
@@ -64,43 +65,59 @@ class Names:
         self.count = 0
         self.again: dict[str, int] = {}  # how often a word has named a step
         self.taken: dict[str, Path] = {}
+        self.built: dict[str, tuple[Node, ...]] = {}  # what steps with names of their own became, to be run again
+        self.unsure: dict[str, str] = {}  # those that may not run, with the reason
         self.has_named = self.has_unnamed = self.mixed = False
+        self.merges: Names | None = None
 
-    def unnumbered(self) -> Names:
-        """The same scope for a shortcut or a gate, whose steps take no number."""
+    def unnumbered(self, merges: Names | None = None) -> Names:
+        """The same scope for a shortcut or a gate, whose steps take no number, or for a macro whose merges alone take one from
+        the list that `merges` is."""
         names = Names(given=self.given)
-        names.taken, names.again = self.taken, self.again
+        names.taken, names.again, names.merges = self.taken, self.again, merges
+        names.built, names.unsure = self.built, self.unsure
         return names
+
+    def remember(self, name: str, built: Built) -> Built:
+        """Remember what the step of a name became, and return it."""
+        self.built[name] = tuple(built[0])
+        return built
 
 
 class Site(NamedTuple):  # made for every value: half the time of a frozen dataclass
-    """Where a step or a value is elaborated. `name` is the one that the step was given, already claimed in `names`."""
+    """Where a step or a value is elaborated. `name` is the one that the step was given, already claimed in `names`;
+    `kept` are the values that steps may use here."""
 
     path: Path
     frame: Frame
     shape: Shape
     names: Names
+    kept: Kept
     name: str | None = None
 
     def at(self, *below: str | int) -> Site:
         """The part of the step at a path below it."""
-        return Site((*self.path, *below), self.frame, self.shape, self.names, self.name)
+        return Site((*self.path, *below), self.frame, self.shape, self.names, self.kept, self.name)
 
     def after(self, shape: Shape) -> Site:
         """The same site with another shape before it."""
-        return Site(self.path, self.frame, shape, self.names, self.name)
+        return Site(self.path, self.frame, shape, self.names, self.kept, self.name)
+
+    def branch(self) -> Site:
+        """The same site at the start of a branch, which keeps values of its own."""
+        return Site(self.path, self.frame, self.shape, self.names, self.kept.branch(), self.name)
 
     def called(self, name: str | None) -> Site:
         """The same site with a name claimed."""
-        return Site(self.path, self.frame, self.shape, self.names, name)
+        return Site(self.path, self.frame, self.shape, self.names, self.kept, name)
 
     def scoped(self, names: Names) -> Site:
         """The same site in another scope of names, in which it has none."""
-        return Site(self.path, self.frame, self.shape, names)
+        return Site(self.path, self.frame, self.shape, names, self.kept)
 
     def within(self, frame: Frame, path: Path | None = None) -> Site:
         """The same site with another frame, and at another place of the document if one is given."""
-        return Site(self.path if path is None else path, frame, self.shape, self.names, self.name)
+        return Site(self.path if path is None else path, frame, self.shape, self.names, self.kept, self.name)
 
 
 class Problem(Exception):

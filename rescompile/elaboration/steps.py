@@ -6,17 +6,29 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from rescompile.elaboration.again_builder import AgainBuilder
 from rescompile.elaboration.blocks import BlockBuilder
 from rescompile.elaboration.context import Context
 from rescompile.elaboration.merges import MergeBuilder
 from rescompile.elaboration.op_builder import OpBuilder
-from rescompile.elaboration.site import Built, Frame, Path, Site
-from rescompile.ir import ops
+from rescompile.elaboration.site import Built, Path, Site
+from rescompile.elaboration.value_builder import ValueBuilder
 from rescompile.ir.network import Merge, Node, Series, Side
 from rescompile.ir.ops import Shape
-from rescompile.ir.provenance import NO_HINTS
+from rescompile.ir.provenance import NO_HINTS, Hints
 from rescompile.lang.spec.rows import Use
-from rescompile.lang.spec.steps import If, NamedStep, OpStep, ParallelStep, ResidualStep, SideStep
+from rescompile.lang.spec.steps import (
+    AgainStep,
+    If,
+    KeepStep,
+    NamedStep,
+    OpStep,
+    Parallel,
+    ParallelStep,
+    RecallStep,
+    ResidualStep,
+    SideStep,
+)
 
 #: Steps and blocks inside one another; all that walks the tree later goes as deep.
 MAX_DEPTH = 100
@@ -28,7 +40,8 @@ class StepBuilder:
     def __init__(self, context: Context) -> None:
         self.context, self.report = context, context.report
         self.evaluator, self.namer = context.evaluator, context.namer
-        self.ops, self.merges = OpBuilder(context), MergeBuilder(context)
+        self.ops, self.merges, self.values = OpBuilder(context), MergeBuilder(context), ValueBuilder(context)
+        self.again = AgainBuilder(context)
         self.blocks = BlockBuilder(context, self.steps)
         self.depth = 0
 
@@ -37,7 +50,7 @@ class StepBuilder:
         nodes: list[Node] = []
         shape = site.shape
         for at, step in enumerate(steps):
-            new, shape = self.step(step, Site((*site.path, at), site.frame, shape, site.names))
+            new, shape = self.step(step, Site((*site.path, at), site.frame, shape, site.names, site.kept))
             nodes += new
         return nodes, shape
 
@@ -53,7 +66,7 @@ class StepBuilder:
 
     def _form(self, step: Any, site: Site) -> Built:
         match step:
-            case str() if step in ops.WORDS:
+            case str() if self.context.spec.is_op(step, site.frame.block):
                 return self.ops.build(step, {}, site)
             case str():
                 return self.blocks.build(Use(block=step), site)
@@ -69,7 +82,8 @@ class StepBuilder:
                 inner = site.at(step.name)
                 if not self.is_there(step.step, inner):
                     return [], site.shape
-                return self.step(step.step, inner.called(self.namer.explicit(step.name, inner)))
+                name = self.namer.explicit(step.name, inner)
+                return site.names.remember(name, self.step(step.step, inner.called(name)))
             case OpStep():
                 if site.name is None and not self.is_there(step, site):
                     return [], site.shape
@@ -82,6 +96,12 @@ class StepBuilder:
                 return self.parallel(step, site.at("parallel"))
             case SideStep():
                 return self._side(step, site.at("side"))
+            case KeepStep():
+                return self.values.keep(step, site.at("keep"))
+            case RecallStep():
+                return self.values.recall(step, site.at("use"))
+            case AgainStep():
+                return self.again.build(step, site.at("again"))
             case Use():
                 return self.blocks.build(step, site)
         raise AssertionError(step)
@@ -113,59 +133,75 @@ class StepBuilder:
     def residual(self, step: ResidualStep, site: Site) -> Built:
         """A branch with its shortcut, and its gate if it has one."""
         parts, shape = step.residual, site.shape
-        nodes, output = self.step(parts.branch, site.at("branch"))
-        if self._is_none(parts.shortcut, site.frame):
+        nodes, output = self.step(parts.branch, site.at("branch").branch())
+        around = site.within(site.frame.with_values(out_channels=output[0])).scoped(site.names.unnumbered())
+        if self._is_none(parts.shortcut, around.at("shortcut")):
             if parts.gate is not None:
                 message = "a gate needs a shortcut, but this residual has none"
                 raise self.report.blamed("E0207", message, site.at("gate"))
             return nodes, output
         branches = [Series(tuple(nodes), shape, output)]
-        around = site.within(site.frame.with_values(out_channels=output[0])).scoped(site.names.unnumbered())
         merge: Merge = "add"
         if parts.gate is not None:
             merge = "gate"
-            nodes, output = self.step(parts.gate, around.at("gate"))
+            nodes, output = self.step(parts.gate, around.at("gate").branch())
             branches.append(Series(tuple(nodes), shape, output))
             self.merges.check_gate(branches[1], site.at("gate"))
         nodes, output = [], shape
         if parts.shortcut is not None:
-            nodes, output = self.step(parts.shortcut, around.at("shortcut"))
+            nodes, output = self.step(parts.shortcut, around.at("shortcut").branch())
         branches.append(Series(tuple(nodes), shape, output))
         return self.merges.build(branches, merge, site, residual=True)
 
-    def _is_none(self, shortcut: Any, frame: Frame) -> bool:
-        """Whether a shortcut is the word `none`: written there, or the value of a parameter."""
+    def _is_none(self, shortcut: Any, site: Site) -> bool:
+        """Whether a shortcut is the word `none`: written there, the value of a parameter, or chosen by a condition."""
+        if isinstance(shortcut, If):
+            key = "then" if self.evaluator.condition(shortcut.if_, site.at("if")) else "else"
+            return self._is_none(shortcut.then if key == "then" else shortcut.else_, site.at(key))
         word = shortcut.block if isinstance(shortcut, Use) else shortcut if isinstance(shortcut, str) else None
-        return word is not None and frame.values.get(word, word) == "none"
+        return word is not None and site.frame.values.get(word, word) == "none"
 
     def parallel(self, step: ParallelStep, site: Site) -> Built:
         """Listed branches, or copies of one, each copy in a scope of its own."""
-        parts, copies, given = step.parallel, 0, site.shape
+        parts, copies = step.parallel, 0
         if parts.copies is not None:
             copies = self.evaluator.count(parts.copies, site.at("copies"), "copies", 1)
-        if parts.split:
-            given = self.merges.share(site, copies or len(parts.branches or ()), parts.copies)
+        count = copies or len(parts.branches or ())
+        split = self.merges.split(parts.split, site, count, parts.copies)
+        shapes = split or [site.shape] * count
         branches = []
         for at, branch in enumerate(parts.branches or ()):
-            nodes, output = self.step(branch, site.at("branches", at).after(given))
-            branches.append(Series(tuple(nodes), given, output))
+            nodes, output = self.step(branch, site.at("branches", at).after(shapes[at]).branch())
+            branches.append(Series(tuple(nodes), shapes[at], output))
         for copy in range(copies):
             self.namer.claim(str(copy), site.at("copies"))
-            own = site.at("branch").after(given).within(site.frame.with_values(copy=copy))
+            given = shapes[copy]
+            own = site.at("branch").after(given).branch().within(site.frame.with_values(copy=copy))
             nodes, output = self.step(parts.branch, own.scoped(self.namer.scope(parts.branch)))
             named = Series(tuple(nodes), given, output, str(copy), origin=self.context.origin(own.path))
             branches.append(Series((named,), given, output))
-        hints = {"copies": parts.copies} if isinstance(parts.copies, str) else NO_HINTS
-        return self.merges.build(branches, parts.merge, site, split=parts.split, hints=hints)
+        unit = (parts.unit or "sample") if parts.merge == "shake" else None
+        return self.merges.build(branches, parts.merge, site, split=split, hints=_hints(parts), unit=unit)
 
     def _side(self, step: SideStep, site: Site) -> Built:
         parts, shape = step.side, site.shape
-        body = site.at("body")
+        body = site.at("body").branch()
+        known = set(site.names.built)
         nodes, output = self.step(parts.body, body if site.name else body.scoped(site.names.unnumbered()))
+        if parts.mode != "always":
+            why = f"is in a side branch of mode '{parts.mode}', which evaluation does not compute"
+            site.names.unsure |= dict.fromkeys(site.names.built.keys() - known, why)
         if parts.output is not None:
             self.context.outputs.append((parts.output, (*site.path, "output")))
         child = Series(tuple(nodes), shape, output)
         return [Side(child, parts.output, parts.mode, shape, self.context.origin(site.path))], shape
+
+
+def _hints(parts: Parallel) -> Hints:
+    """The expressions among the numbers of a parallel."""
+    sizes = parts.split if isinstance(parts.split, list) else []
+    written = {"copies": parts.copies, **{f"split.{at}": size for at, size in enumerate(sizes)}}
+    return {key: raw for key, raw in written.items() if isinstance(raw, str)} or NO_HINTS
 
 
 def _because(node: Node, when: str) -> Node:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator
 from functools import lru_cache
 from typing import Any
 
+from rescompile.lang import library
 from rescompile.lang.reachable_blocks import reachable_blocks
 from rescompile.lang.spec.blocks import Block
 from rescompile.lang.spec.spec import Preprocess, Spec, Survival
@@ -32,7 +33,12 @@ def canonical(spec: Spec, used: Collection[str]) -> tuple[str, str]:
     kept = {key: document[key] for key in Spec.model_fields if key in document and key not in LEFT_OUT}
     defaults = kept.get("defaults", {})
     kept["defaults"] = {word: _step(defaults[word]) for word in sorted(defaults) if word in used and defaults[word]}
-    kept["blocks"] = {word: _block(block) for word, block in sorted(reachable_blocks(kept, kept["blocks"].get).items())}
+    blocks = {
+        word: block
+        for word, block in kept["blocks"].items()
+        if word in used or not library.is_later(word, spec.document)
+    }
+    kept["blocks"] = {word: _block(block) for word, block in sorted(reachable_blocks(kept, blocks.get).items())}
     kept["network"] = _step(kept["network"])
     for key, model in (("survival", Survival), ("preprocess", Preprocess)):
         if key in kept:

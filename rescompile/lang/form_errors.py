@@ -15,7 +15,7 @@ from rescompile.ir.names import COMBINATORS
 from rescompile.lang import library
 from rescompile.lang.spec.blocks import Block, ParameterDefinition
 from rescompile.lang.spec.spec import Expect, Preprocess, Spec, Survival
-from rescompile.lang.spec.steps import Parallel, Residual, Side
+from rescompile.lang.spec.steps import ATTRIBUTES, Parallel, Residual, Side
 from rescompile.lang.yaml_reader import Mapping, inside, locate
 
 
@@ -41,7 +41,7 @@ def _diagnostic(item: Any, document: Mapping) -> Diagnostic:
         else "the spec"
     )
     if kind.startswith("E0"):
-        return _own(kind, loc, context, document)
+        return _own(kind, loc, context, given, document)
     if kind == "extra_forbidden":
         known = _keys(loc)
         listed = f"the valid keys are {one_of(sorted(known), 'and')}" if 0 < len(known) < 14 else None
@@ -56,7 +56,7 @@ def _diagnostic(item: Any, document: Mapping) -> Diagnostic:
     message = f"{what} must be {_FORMS.get(kind, kind).format(**context)}"
     if not isinstance(given, dict | list):
         message += f", got {clipped(show(given))}"
-    return Diagnostic("E0104", message, locate(document, loc), help=_form_help(kind, loc, given))
+    return Diagnostic("E0104", message, locate(document, loc), help=_form_help(kind, loc, given, document))
 
 
 _FORMS = {
@@ -76,21 +76,21 @@ _FORMS = {
 }
 
 
-def _form_help(kind: str, loc: Sequence[str | int], given: Any) -> str | None:
+def _form_help(kind: str, loc: Sequence[str | int], given: Any, document: Mapping) -> str | None:
     if kind == "list_type" and isinstance(given, dict):
         return "start each step with '- '"
     if loc[:1] == ("input",) and kind == "too_long":
-        return "omit the batch dimension: [channels, height, width]"
-    if loc[:1] == ("defaults",) and len(loc) == 2 and (main := _main(str(loc[1]))):
+        return "omit the batch dimension: [channels, height, width], or [channels, depth, height, width]"
+    if loc[:1] == ("defaults",) and len(loc) == 2 and (main := _main(str(loc[1]), document)):
         return f"write {{{main}: {show(given)}}}"
     return None
 
 
-def _main(word: str) -> str | None:
-    return ops.main_attribute(word) if word in ops.WORDS else None
+def _main(word: str, document: Mapping) -> str | None:
+    return ops.main_attribute(word) if word in ops.WORDS and not _is_block(word, document) else None
 
 
-def _own(code: str, loc: Sequence[str | int], context: Any, document: Mapping) -> Diagnostic:
+def _own(code: str, loc: Sequence[str | int], context: Any, given: Any, document: Mapping) -> Diagnostic:
     """The diagnostic of an error that our models raise; its help may depend on the whole spec."""
     is_key = loc[-1:] == ("[key]",)
     path = (*loc, *context.get("at", ()))
@@ -102,16 +102,19 @@ def _own(code: str, loc: Sequence[str | int], context: Any, document: Mapping) -
     if code == "E0110" and "<named>" in loc[:-1] and named:  # the user often means the name as an op or a block
         word = named[-1]
         if _is_block(word, document):
-            message, help = (
-                f"'{word}' is a block, but it is used as the name of a step here",
-                f"write {{block: {word}, ...}}",
-            )
-        elif hint := nearest(word, [*ops.WORDS, *COMBINATORS]):
-            message, help = f"unknown op '{word}'", hint
+            message = f"'{word}' is a block, but it is used as the name of a step here"
+            help = f"write {{block: {word}, ...}}"
+        elif (hint := ops.similar(word, [*ops.WORDS, *COMBINATORS])) or _attributes_alone(given):
+            message, help = f"unknown op '{word}'", hint or "docs/language.md lists all ops"
         else:
             return Diagnostic(code, message, place, help=help)
         place = locate(document, loc, key=True)
     return Diagnostic(code, message, place, help=help)
+
+
+def _attributes_alone(given: Any) -> bool:
+    """Whether a mapping has attributes of ops and nothing else."""
+    return isinstance(given, dict) and bool(given) and given.keys() <= ATTRIBUTES
 
 
 def _is_block(word: str, document: Mapping) -> bool:

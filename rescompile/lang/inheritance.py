@@ -5,24 +5,39 @@ Merge order: the base with its own `set`; then parameters, defaults and blocks k
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
-from rescompile.diagnostics.errors import Diagnostic, Place, Source, SpecError, UsageError, nearest
+from rescompile.diagnostics.errors import Diagnostic, Place, Source, SpecError, UsageError, clipped
 from rescompile.lang import library
 from rescompile.lang.setting import apply, problem
 from rescompile.lang.yaml_reader import Located, Mapping, Scalar, read
 
 MAX_BASES = 16
+MAX_SETTINGS = 256
 #: Keys that describe a single file only.
 NOT_INHERITED = ("name", "reference", "description", "notes", "unverified", "expect", "extends", "set")
 #: Keys whose entries are merged, with the number of levels.
 MERGED = {"parameters": 1, "blocks": 1, "defaults": 2}
 
+#: Gives the text of a file: that on disk, or what an editor has not saved yet.
+Texts = Callable[[Path], Source]
 
-def resolve(path: Path, settings: Sequence[str]) -> Mapping:
-    """The document of a spec file with its bases and settings applied. Raises SpecError or UsageError."""
-    document = _file(path, ())
+
+def resolve(path: Path, settings: Sequence[str], texts: Texts = library.source) -> Mapping:
+    """The document of a spec file with its bases and settings applied; `texts` gives the text of each file. Raises SpecError
+    or UsageError."""
+    return _with_settings(_file(path, (), texts), settings)
+
+
+def resolve_text(source: Source, settings: Sequence[str]) -> Mapping:
+    """The document of a spec that is no file, with settings applied; such a text is canonical and extends nothing. Raises
+    SpecError or UsageError."""
+    return _with_settings(_document(source, Path(), (), library.source), settings)
+
+
+def _with_settings(document: Mapping, settings: Sequence[str]) -> Mapping:
     problems: list[Diagnostic] = []
     for setting in settings:
         try:
@@ -39,17 +54,30 @@ def _setting(document: Mapping, setting: str) -> Mapping:
     name, equals, value = setting.partition("=")
     if not equals or not name.strip():
         raise UsageError(
-            Diagnostic("E0802", f"--set {setting} is not of the form path=value, such as parameters.classes=10")
+            Diagnostic(
+                "E0802", f"--set {clipped(setting)} is not of the form path=value, such as parameters.classes=10"
+            )
         )
     source = Source("--set", setting)
     place = Place(source, 1, 1, len(name) + 1)
     if not value.strip():
-        raise problem("E0506", f"'{name}=' has no value", place, "to remove a value, write null")
+        raise problem("E0506", f"'{clipped(name)}=' has no value", place, "to remove a value, write null")
     return apply(document, name.strip(), read(source, skip=len(name) + 1), place)
 
 
-def _file(path: Path, children: tuple[Path, ...]) -> Mapping:
-    document = read(library.source(path))
+def base_of(document: Mapping, path: Path, texts: Texts = library.source) -> Mapping | None:
+    """The resolved document of the spec that the document of a file extends, or None if it extends nothing. Raises SpecError or
+    UsageError."""
+    base = document.get("extends")
+    return None if base is None else _base(base, path, (path,), texts)
+
+
+def _file(path: Path, children: tuple[Path, ...], texts: Texts) -> Mapping:
+    return _document(texts(path), path, children, texts)
+
+
+def _document(source: Source, path: Path, children: tuple[Path, ...], texts: Texts) -> Mapping:
+    document = read(source)
     if isinstance(document, Scalar) and document.value is None:
         place = Place(document.place.source, 1, 1, 2)
         raise problem("E0104", "the spec is empty", place, "a spec starts with 'rescompile: 1'")
@@ -71,12 +99,14 @@ def _file(path: Path, children: tuple[Path, ...]) -> Mapping:
         )
     base = document.get("extends")
     if base is not None:
-        document = _merge(_base(base, path, (*children, path)), document)
+        document = _merge(_base(base, path, (*children, path), texts), document)
     settings = document.get("set")
     if settings is None:
         return document
     if not isinstance(settings, Mapping):
         raise problem("E0104", "'set' must be a mapping from paths to values", settings.place)
+    if len(settings.entries) > MAX_SETTINGS:
+        raise problem("E0107", f"'set' has more than {MAX_SETTINGS} entries", settings.place)
     problems: list[Diagnostic] = []
     for name, (place, value) in settings.entries.items():
         try:
@@ -88,29 +118,39 @@ def _file(path: Path, children: tuple[Path, ...]) -> Mapping:
     return document.put("set", None)
 
 
-def _base(node: Located, path: Path, children: tuple[Path, ...]) -> Mapping:
+@cache
+def _zoo(path: Path) -> Mapping:
+    """The resolved document of a zoo network, which many others extend."""
+    return _file(path, (), library.source)
+
+
+def _base(node: Located, path: Path, children: tuple[Path, ...], texts: Texts) -> Mapping:
     if not isinstance(node, Scalar) or not isinstance(node.value, str):
         raise problem("E0104", "'extends' must be the name or path of a single spec", node.place)
     base = node.value
     if library.is_file(base):
         target = path.parent / base
         if not target.resolve().is_relative_to(path.parent.resolve()):
-            raise problem("E0503", f"'{base}' is outside the folder of the spec that extends it", node.place)
+            raise problem("E0503", f"'{clipped(base)}' is outside the folder of the spec that extends it", node.place)
         if not target.is_file():
-            raise problem("E0501", f"the base '{base}' does not exist in the folder of the spec", node.place)
-    elif base in library.zoo():
-        target = library.zoo()[base]
+            raise problem("E0501", f"the base '{clipped(base)}' does not exist in the folder of the spec", node.place)
+    elif (file := library.zoo_file(base)) is not None:
+        if file != path and texts is library.source:
+            return _zoo(file)
+        target = file
     else:
-        hint = nearest(base, library.zoo()) or "to extend a file, include its suffix, such as base.yaml"
-        raise problem("E0501", f"unknown network '{base}': it is not in the zoo", node.place, hint)
+        hint = library.nearest_in_zoo(base) or "to extend a file, include its suffix, such as base.yaml"
+        raise problem("E0501", f"unknown network '{clipped(base)}': it is not in the zoo", node.place, hint)
     if target.resolve() in {child.resolve() for child in children}:
         if len(children) == 1:
             raise problem("E0502", "a spec cannot extend itself", node.place)
         circle = " -> ".join(library.shown(child) for child in (*children, target))
-        raise problem("E0502", f"circular 'extends': '{base}' extends this spec", node.place, f"the cycle is {circle}")
+        raise problem(
+            "E0502", f"circular 'extends': '{clipped(base)}' extends this spec", node.place, f"the cycle is {circle}"
+        )
     if len(children) > MAX_BASES:
         raise problem("E0502", f"more than {MAX_BASES} specs extend one another", node.place)
-    return _file(target, children)
+    return _file(target, children, texts)
 
 
 def _merge(base: Mapping, child: Mapping) -> Mapping:

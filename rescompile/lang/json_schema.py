@@ -9,6 +9,7 @@ from typing import Any
 from rescompile.files.checksum import GENERATOR
 from rescompile.ir import ops
 from rescompile.ir.names import IDENTIFIER, RESERVED, TEMPLATE
+from rescompile.lang.key_docs import KEY_DOCS
 from rescompile.lang.spec.rows import ROW_KEYS
 from rescompile.lang.spec.spec import Spec
 from rescompile.lang.spec.values import EXPRESSION, SCALAR
@@ -28,7 +29,10 @@ def schema() -> dict[str, Any]:
     definitions["NamedStep"] |= {
         "minProperties": 1,
         "maxProperties": 1,
-        "propertyNames": {"pattern": _whole(TEMPLATE), "not": {"enum": sorted([*ops.WORDS, *RESERVED])}},
+        "propertyNames": {
+            "pattern": _whole(TEMPLATE),
+            "not": {"enum": sorted([*(word for word in ops.WORDS if not ops.may_be_name(word)), *RESERVED])},
+        },
     }
     definitions["OpStep"] = {"anyOf": [_op_step(word, value) for word in ops.WORDS]}
     for step, keys in (("Step", ["block"]), ("Named", list(ROW_KEYS))):
@@ -36,12 +40,22 @@ def schema() -> dict[str, Any]:
     definitions["Use"]["propertyNames"] = {"not": {"enum": sorted(RESERVED - set(definitions["Use"]["properties"]))}}
     for owner, key in ((made, "name"), (definitions["Use"], "block"), (definitions["Side"], "output")):
         owner["properties"][key]["pattern"] = _whole(IDENTIFIER)
+    for model, owner in _OWNERS.items():
+        for key, facts in (definitions[model] if model else made)["properties"].items():
+            facts.setdefault("description", KEY_DOCS[owner][key])
     title = "rescompile spec, format 1"
     made["required"] = ["rescompile", "name"]
     made["anyOf"] = [{"required": ["extends"]}, {"required": ["input", "network"]}]
     return {"$schema": "http://json-schema.org/draft-07/schema#", "title": title} | {
         k: v for k, v in made.items() if k != "title"
     }
+
+
+#: The models, and what docs of their keys go by; the spec itself has no name among the definitions.
+_OWNERS = {
+    "": "spec", "Block": "block", "ParameterDefinition": "parameter", "Use": "row", "Residual": "residual",
+    "Parallel": "parallel", "Side": "side", "If": "if", "Survival": "survival", "Preprocess": "preprocess", "Expect": "expect",
+}  # fmt: skip
 
 
 def _whole(pattern: re.Pattern[str]) -> str:

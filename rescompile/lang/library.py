@@ -9,7 +9,9 @@ from pathlib import Path
 
 from rescompile.diagnostics.errors import Diagnostic, Place, Source, SpecError, UsageError, nearest
 from rescompile.files import file_types
-from rescompile.lang.yaml_reader import MAX_BYTES
+from rescompile.ir import ops
+from rescompile.lang.yaml_reader import MAX_BYTES, Located, Mapping, read
+from rescompile.lang.zoo_aliases import ALIASES
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -20,10 +22,33 @@ def zoo() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_folder("rescompile.specs").rglob("*.yaml"))}
 
 
+def zoo_file(name: str) -> Path | None:
+    """The file of a network of the zoo by its name or another library's, or None."""
+    return zoo().get(ALIASES.get(name, name))
+
+
+def nearest_in_zoo(name: str) -> str | None:
+    """The question whether a similar name of the zoo was meant, or None."""
+    return nearest(name, [*zoo(), *ALIASES])
+
+
 @cache
 def blocks() -> dict[str, Path]:
     """The file of every block of the library, by name."""
     return {path.stem: path for path in sorted(_folder("rescompile.blocks").glob("*.yaml"))}
+
+
+def is_later(word: str, document: Mapping) -> bool:
+    """Whether a block of a document is one that the library gained after the first release. A spec of that release may
+    mention the word with another meaning."""
+    return word in ops.LATER and word in blocks() and not is_own(word, document)
+
+
+def is_own(word: str, document: Mapping) -> bool:
+    """Whether a document, in which the blocks of the library may be by now, defines a block itself."""
+    own = document.get("blocks")
+    key, node = own.entries.get(word, (None, None)) if isinstance(own, Mapping) else (None, None)
+    return node is not None and key != node.place  # before a block of the spec itself is its word
 
 
 def is_file(argument: str) -> bool:
@@ -39,13 +64,13 @@ def spec_path(argument: str) -> Path:
         if os.path.isdir(path) or not os.path.exists(path):  # a pipe is fine: it is read once
             file_types.check_file(path)
         return path
-    if argument in zoo():
-        return zoo()[argument]
+    if (file := zoo_file(argument)) is not None:
+        return file
     if os.path.isfile(argument):
         hint = f"to use the file of this name, write ./{argument}"
     else:
         hint = (
-            nearest(argument, zoo())
+            nearest_in_zoo(argument)
             or "run 'rescompile list' to see all networks; the name of a file contains a / or ends in .yaml"
         )
     raise UsageError(Diagnostic("E0801", f"unknown network '{argument}': it is not in the zoo", help=hint))
@@ -61,24 +86,50 @@ def source(path: Path) -> Source:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(Diagnostic("E0801", f"{shown(path)} cannot be read: {error.strerror}")) from None
+    return decoded(shown(path), data)
+
+
+def decoded(name: str, data: bytes) -> Source:
+    """The text of the bytes of a file with this name. Raises SpecError if they are not text."""
     if len(data) > MAX_BYTES:
-        place = Place(Source(shown(path), ""), 1, 1, 2)
+        place = Place(Source(name, ""), 1, 1, 2)
         raise SpecError(Diagnostic("E0107", f"the file is longer than {MAX_BYTES:,} bytes", place))
     try:
-        return Source(shown(path), data.decode("utf-8-sig"))
+        return Source(name, data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         readable = data[: error.start].decode("utf-8-sig")
-        whole = Source(shown(path), readable + data[error.start :].decode("utf-8", "replace"))
+        whole = Source(name, readable + data[error.start :].decode("utf-8", "replace"))
         message = f"the file is not UTF-8 text: invalid byte {data[error.start]:#04x}"
         raise SpecError(Diagnostic("E0111", message, Place.at(whole, len(readable)))) from None
 
 
+@cache
+def block(word: str) -> Located:
+    """The definition of a block of the library, read once."""
+    return read(source(blocks()[word]))
+
+
+#: The packages of the library, by the folder that messages show.
+_SHOWN = {"blocks": "rescompile.blocks", "specs": "rescompile.specs"}
+
+
 def shown(path: Path) -> str:
     """A path as messages show it: `blocks/bottleneck.yaml` for the library, otherwise as given."""
-    for folder, name in ((_folder("rescompile.blocks"), "blocks"), (_folder("rescompile.specs"), "specs")):
-        if path.is_relative_to(folder):
+    for name, package in _SHOWN.items():
+        if path.is_relative_to(folder := _folder(package)):
             return f"{name}/{path.relative_to(folder).as_posix()}"
     return path.as_posix()
+
+
+def folders() -> set[Path]:
+    """Return the folders of the library, whose files are not those of users."""
+    return {_folder(package) for package in _SHOWN.values()}
+
+
+def path_of(name: str) -> Path:
+    """The file that messages show by this name. A relative path that starts like one of the library's means the library's file."""
+    head, _, rest = name.partition("/")
+    return _folder(_SHOWN[head]) / rest if head in _SHOWN else Path(name)
 
 
 @cache

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
 
-from rescompile.diagnostics.errors import Diagnostic, SpecError
+from rescompile.diagnostics.errors import MAX_FOUND, Diagnostic, Source, SpecError
 from rescompile.ir import ops
 from rescompile.lang import library, recovery
 from rescompile.lang.form_errors import diagnostics
-from rescompile.lang.inheritance import resolve
+from rescompile.lang.inheritance import resolve, resolve_text
+from rescompile.lang.later_parameters import settings, without_unset
 from rescompile.lang.name_checker import check
 from rescompile.lang.reachable_blocks import reachable_blocks
 from rescompile.lang.spec.spec import Spec
-from rescompile.lang.yaml_reader import Mapping, plain, read
+from rescompile.lang.yaml_reader import Mapping, plain
 
 PathLike = str | os.PathLike[str]
 
@@ -34,21 +36,25 @@ def load(path_or_name: PathLike, set: Sequence[str] = ()) -> Spec:
     return from_document(document, changed=bool(set))
 
 
+def load_text(source: Source, set: Sequence[str] = ()) -> Spec:
+    """Read and validate the canonical text of a spec, as an artifact records it. Raises SpecError as `load` does."""
+    return from_document(resolve_text(source, set), changed=bool(set))
+
+
 def from_document(document: Mapping, changed: bool = False) -> Spec:
     """The Spec of a merged document; `changed` is true if settings from outside the file were applied.
 
     Raises SpecError with every mistake; its `rest` is the Spec without the wrong rows.
     """
-    empty = list(recovery.empties(document))
+    empty = list(islice(recovery.empties(document), MAX_FOUND))
     if empty:
         document = recovery.without_empties(document)  # type: ignore[assignment]
     document = _with_library(document)
     try:
         result = Spec.resolved(document, changed)
     except ValidationError as error:
-        forms = [
-            diagnostic for diagnostic in diagnostics(error, document) if not (empty and diagnostic.code == "E0103")
-        ]
+        found = islice(diagnostics(error, document), MAX_FOUND)
+        forms = [diagnostic for diagnostic in found if not (empty and diagnostic.code == "E0103")]
         names = [] if empty else _names_of_the_rest(document, error)
         raise SpecError([*empty, *forms, *names]) from None
     if empty:
@@ -92,12 +98,13 @@ def _with_library(document: Mapping) -> Mapping:
     if own is not None and not isinstance(own, Mapping):
         return document
     entries = dict(own.entries) if own is not None else {}
+    is_set = settings(document)
 
     def block(word: str) -> Any:
         if word not in entries:
             if word not in library.blocks() or word in ops.WORDS:
                 return None
-            node = read(library.source(library.blocks()[word]))
+            node = without_unset(word, library.block(word), is_set)
             entries[word] = (node.place, node)
         return plain(entries[word][1])
 

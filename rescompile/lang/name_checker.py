@@ -6,16 +6,31 @@ They also cover branches that this network does not take, and report all mistake
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from rescompile.diagnostics.errors import Diagnostic, nearest, one_of
+from rescompile.diagnostics.errors import Diagnostic, SpecError, nearest, one_of
 from rescompile.ir import names, ops
 from rescompile.ir.expressions import show
 from rescompile.lang import library
+from rescompile.lang.later_parameters import LATER
 from rescompile.lang.spec.blocks import ParameterDefinition
 from rescompile.lang.spec.rows import Use
 from rescompile.lang.spec.spec import Spec
-from rescompile.lang.spec.steps import If, NamedStep, OpStep, ParallelStep, ResidualStep, SideStep, parts
+from rescompile.lang.spec.steps import (
+    AgainStep,
+    If,
+    KeepStep,
+    NamedStep,
+    OpStep,
+    ParallelStep,
+    RecallStep,
+    ResidualStep,
+    SideStep,
+    parts,
+    step_value,
+)
 from rescompile.lang.value_checker import REPEATED, Path, Scope, ValueChecker
 from rescompile.lang.yaml_reader import locate
 
@@ -23,7 +38,8 @@ from rescompile.lang.yaml_reader import locate
 def check(spec: Spec) -> list[Diagnostic]:
     """Every mistake that needs no evaluation, in the order of the text."""
     checker = _NameChecker(spec)
-    checker.spec_as_a_whole()
+    with suppress(SpecError):  # there are very many
+        checker.spec_as_a_whole()
     return checker.values.problems
 
 
@@ -50,19 +66,20 @@ class _NameChecker:
         self.recursion()
         self.values.mentioned.clear()  # blocks do not see the network's parameters
         network = Scope(frozenset(spec.parameters) | {"in_channels"})
-        known: frozenset[str] = frozenset()
+        known: set[str] = set()
+        later = set(spec.parameters)
         for name, value in spec.parameters.items():
-            scope = Scope(known, later=frozenset(spec.parameters) - known)
-            self.value(value, ("parameters", name), scope, self.block_words)
-            known |= {name}
+            self.value(value, ("parameters", name), Scope(known, later=later), self.block_words)
+            known.add(name)
+            later.discard(name)
         if spec.block is not None and spec.block not in spec.blocks:
             self.not_a_block(spec.block, ("block",))
         self.defaults(network)
         self.steps(spec.network or [], ("network",), network)
         for name in () if spec.changed else spec.parameters:
-            if nearest(name, self.values.unknown_names):
+            if name in self.values.mentioned or nearest(name, self.values.unknown_names):
                 continue  # a misspelt or missing name may have been meant to use it
-            if name not in self.values.mentioned and self.written_here(("parameters", name)):
+            if self.written_here(("parameters", name)):
                 message = f"the network does not use the parameter '{name}'"
                 self.report("E0410", message, ("parameters", name), key=True)
 
@@ -73,7 +90,7 @@ class _NameChecker:
     def defaults(self, scope: Scope) -> None:
         for word, given in self.spec.defaults.items():
             path: Path = ("defaults", word)
-            if word in ops.WORDS:
+            if self.spec.is_op(word):
                 takes = {name: facts.words for name, facts in ops.attributes(word).items()}
                 self.given(word, given, takes, path, scope.plus(*REPEATED))
             elif word in self.spec.blocks:
@@ -88,7 +105,7 @@ class _NameChecker:
 
     def block(self, word: str) -> None:
         block, path = self.spec.blocks[word], ("blocks", word)
-        if word in ops.WORDS or word in names.RESERVED or word == "none":
+        if word in ops.WORDS.keys() - ops.LATER or word in names.RESERVED or word == "none":
             self.report("E0409", f"'{word}' is a reserved word and cannot be the name of a block", path, key=True)
         words = block.words(self.block_words)
         known: set[str] = {"in_channels", *REPEATED}
@@ -97,18 +114,17 @@ class _NameChecker:
             here: Path = (*path, "parameters", name)
             later.discard(name)
             if definition.default is not None:
-                self.default(definition, here, Scope(frozenset(known), words, None, frozenset(later)))
-            if name in words:
+                self.default(definition, here, Scope(known, words, None, later))
+            if name in words and not library.is_later(name, self.spec.document):
                 message = f"'{name}' cannot name a parameter: it is also an allowed value of a parameter of this block"
                 self.report("E0409", message, here, key=True)
             known.add(name)
         for name, value in block.let.items():
             here = (*path, "let", name)
             later.discard(name)
-            if name in known or name in words:
+            if name in known or (name in words and not library.is_later(name, self.spec.document)):
                 self.report("E0409", f"'{name}' is already defined in this block", here, key=True)
-            here_known = Scope(frozenset(known), words, None, frozenset(later), block.parameters)
-            self.value(value, here, here_known)
+            self.value(value, here, Scope(known, words, None, later, block.parameters))
             known.add(name)
         scope = Scope(frozenset(known), words, block, definitions=block.parameters)
         self.value(block.when, (*path, "when"), scope)
@@ -124,20 +140,23 @@ class _NameChecker:
             self.report("E0304", f"the default must be {definition.expected}, got {show(definition.default)}", where)
 
     def recursion(self) -> None:
-        """Report blocks that contain themselves by name. The elaborator detects recursion through parameters."""
+        """Report blocks that contain themselves by name and under no condition. The elaborator detects recursion that does not
+        end, through parameters too."""
         blocks = self.spec.blocks
-        inside_of = {word: set(_block_words(block.body)) & blocks.keys() for word, block in blocks.items()}
-        for word in blocks:
-            seen: set[str] = set()
-            todo = list(inside_of[word])
-            while todo:
-                if (inner := todo.pop()) not in seen:
-                    seen.add(inner)
-                    todo.extend(inside_of[inner])
-            if word in seen:
-                through = sorted(inner for inner in inside_of[word] if inner != word and inner in seen)
-                by = f" through {_quoted(through)}" if word not in inside_of[word] and through else ""
+        inside_of = {
+            word: set(_block_words(block.body)) & blocks.keys() if block.when is None else set[str]()
+            for word, block in blocks.items()
+        }
+        while True:
+            try:
+                TopologicalSorter(inside_of).prepare()
+                return
+            except CycleError as error:
+                *circle, _ = error.args[1][::-1]  # each contains the next
+            for word, inner in zip(circle, [*circle[1:], circle[0]], strict=True):
+                by = f" through '{inner}'" if inner != word else ""
                 self.report("E0408", f"block '{word}' contains itself{by}", ("blocks", word, "body"), key=True)
+                del inside_of[word]
 
     # --- steps ---
 
@@ -168,16 +187,21 @@ class _NameChecker:
             case ParallelStep():
                 here = (*path, "parallel")
                 self.steps(step.parallel.branches or (), (*here, "branches"), scope)
+                self.value(step.parallel.split, (*here, "split"), scope)
                 self.value(step.parallel.copies, (*here, "copies"), scope)
                 self.step(step.parallel.branch, (*here, "branch"), scope.plus("copy"))
             case SideStep():
                 self.step(step.side.body, (*path, "side", "body"), scope)
+            case KeepStep() | RecallStep():
+                self.values.kept(step_value(step), (*path, "keep" if isinstance(step, KeepStep) else "use"), scope)
+            case AgainStep():
+                self.template(step.again, (*path, "again"), scope)
             case Use():
                 self.use(step, path, scope)
 
     def word(self, word: str, path: Path, scope: Scope) -> None:
         """A step that is one word."""
-        if word in ops.WORDS:
+        if self.spec.is_op(word, scope.block):
             self.op(word, {}, path, scope)
         elif word in names.COMBINATORS:
             self.report("E0110", f"'{word}' is not a step by itself", path, _FORMS[word])
@@ -191,6 +215,13 @@ class _NameChecker:
     def named(self, step: NamedStep, path: Path, scope: Scope) -> None:
         self.template(step.name, path, scope, key=True)
         inner = step.step
+        if isinstance(inner, KeepStep | RecallStep):
+            help = f"write {{keep: {step_value(inner)}}}" if isinstance(inner, KeepStep) else None
+            message = "a step that keeps or uses a value computes nothing, so it cannot have a name"
+            self.report("E0110", message, path, help or f"write {{use: {step_value(inner)}}}", key=True)
+        if isinstance(inner, AgainStep):
+            message = f"a step that is run again has the name '{inner.again}' already"
+            self.report("E0110", message, path, f"write {{again: {inner.again}}}", key=True)
         if isinstance(inner, Use) and inner.name is not None:
             message = f"this step already has the name '{step.name}'"
             self.report("E0404", message, (*path, "name"), "remove one of the names")
@@ -209,7 +240,8 @@ class _NameChecker:
 
     def meant_as_block(self, step: NamedStep) -> bool:
         """Whether a name is a block, while the step has no `block`."""
-        return step.step.block is None and (step.name in self.spec.blocks or step.name in library.blocks())
+        known = step.name in self.spec.blocks or step.name in library.blocks()
+        return step.step.block is None and known and not library.is_later(step.name, self.spec.document)
 
     def use(self, use: Use, path: Path, scope: Scope) -> None:
         word = use.block or (self.spec.block if scope.block is None else None)
@@ -258,13 +290,15 @@ class _NameChecker:
         self, word: str, given: dict[str, Any], takes: Mapping[str, Collection[str]], path: Path, scope: Scope
     ) -> None:
         """Check the attributes of an op or the arguments of a block; `takes` has the words of each that exists."""
-        what, also = ("attribute", ()) if word in ops.WORDS else ("argument", ("depth", "members", "when", "name"))
+        op = self.spec.is_op(word)
+        what, also = ("attribute", ()) if op else ("argument", ("depth", "members", "when", "name"))
         for name, value in given.items():
             if name in takes:
-                self.value(value, (*path, name), scope, takes[name])
+                self.value(value, (*path, name), scope, takes[name], f"{word}.{name}" if op else None)
                 continue
-            listed = one_of(sorted(takes), "and") if takes else f"no {what}s"
-            help = nearest(name, [*sorted(takes), *also]) or f"{word} takes {listed}"
+            known = sorted({*takes, *(() if op or library.is_own(word, self.spec.document) else LATER.get(word, ()))})
+            listed = one_of(known, "and") if known else f"no {what}s"
+            help = nearest(name, [*known, *also]) or f"{word} takes {listed}"
             self.report("E0402", f"{word} has no {what} '{name}'", (*path, name), help, key=True)
 
     def missing(self, word: str, given: Collection[str], takes: Collection[str], required: Iterable[str]) -> list[str]:
@@ -290,13 +324,13 @@ class _NameChecker:
             self.unknown_word(word, path, blocks_only=True)
 
     def is_block_parameter(self, word: str, scope: Scope) -> bool:
-        definition = scope.block.parameters.get(word) if scope.block else None
-        return definition is not None and (definition.type == "block" or bool(definition.one_of))
+        return scope.block is not None and scope.block.takes_block(word)
 
     def unknown_word(self, word: str, path: Path, blocks_only: bool = False, key: bool = False) -> None:
         known = {*self.spec.blocks, *library.blocks(), *(() if blocks_only else ops.WORDS)}
         what = "block" if blocks_only else "op or block"
-        help = nearest(word, known) or "see docs/blocks.md for all blocks"
+        ops_too = "" if blocks_only else "docs/language.md lists all ops, "
+        help = ops.similar(word, known) or f"{ops_too}docs/blocks.md lists all blocks"
         self.report("E0401", f"unknown {what} '{word}'", path, help, key)
 
 
@@ -313,9 +347,10 @@ def _quoted(missing: Iterable[str]) -> str:
 
 
 def _block_words(step: Any) -> Iterator[str]:
-    """The name of every block that a step may use."""
+    """The name of every block that a step uses under no condition."""
     word = step.block if isinstance(step, Use) else step
-    if isinstance(word, str):
+    conditional = isinstance(step, If) or (isinstance(step, Use) and (step.when is not None or step.depth is not None))
+    if isinstance(word, str) and not conditional:
         yield word
-    for part in parts(step):
+    for part in () if conditional else parts(step):
         yield from _block_words(part)

@@ -50,9 +50,8 @@ def _is_null(node: Located) -> bool:
 def without_forms(document: Mapping, wrong: Sequence[Sequence[str | int]]) -> Mapping:
     """The document without the rows (or, outside the network, the keys) that have errors of form."""
     rows = {loc[1] for loc in wrong if loc[:1] == ("network",) and len(loc) > 1}
-    for loc in wrong:
-        if loc and loc[0] != "network" and loc[0] in document.entries:
-            document = document.put(str(loc[0]), None)
+    keys = {loc[0] for loc in wrong if loc} - {"network"}
+    document = Mapping({key: entry for key, entry in document.entries.items() if key not in keys}, document.place)
     network = document.get("network")
     if isinstance(network, Items):
         kept = tuple(item for at, item in enumerate(network.items) if at not in rows)

@@ -6,13 +6,15 @@ its full name in the tree, a macro row without a name by its block; null removes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from rescompile.diagnostics.errors import Diagnostic, Place, Source, SpecError, nearest, one_of
+from rescompile.diagnostics.errors import Diagnostic, Place, Source, SpecError, clipped, nearest, one_of
 from rescompile.ir import ops
 from rescompile.ir.names import COMBINATORS
-from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar
+from rescompile.lang import library
+from rescompile.lang.spec.later_ops import is_name
+from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar, plain
 
 #: Keys of a spec, beside rows, that `set` may reach into.
 SETTABLE = ("input", "parameters", "defaults", "block", "survival", "init", "features", "checkpoint", "preprocess")
@@ -40,7 +42,7 @@ def apply(document: Mapping, name: str, value: Located, place: Place) -> Mapping
     """The document with the value at the path `name` changed, or removed by null. Raises SpecError."""
     new = None if isinstance(value, Scalar) and value.value is None and value.plain else value
     head, *rest = name.split(".")
-    rows = list(_rows(document.get("network"), ("network",), ""))
+    words, rows = _words(document), rows_of(document)
     whole = [row for row in rows if row.address == name]
     parent, _, attribute = name.rpartition(".")
     inside = [row for row in rows if parent and row.address == parent]
@@ -49,27 +51,46 @@ def apply(document: Mapping, name: str, value: Located, place: Place) -> Mapping
     if head in SETTABLE and (not rest or not (matches or in_a_list)):
         return _set_key(document, head, rest, new, place)
     if len(matches) > 1:
-        message = f"'{name}' is ambiguous: {len(matches)} rows are named '{matches[0].address}'"
+        message = f"'{clipped(name)}' is ambiguous: {len(matches)} rows are named '{clipped(matches[0].address)}'"
         raise problem("E0505", message, place, "give the rows different names")
     if not matches:
         from rescompile.lang.spec.spec import Spec  # only a mistake needs it
 
         if head in Spec.model_fields and not in_a_list:
-            raise problem("E0504", f"'{head}' cannot be set", place, f"you can set a row, {one_of(SETTABLE)}")
+            raise problem("E0504", f"'{clipped(head)}' cannot be set", place, f"you can set a row, {one_of(SETTABLE)}")
         known = sorted({row.address for row in rows})
-        hint = nearest(name, known)
+        hint = _nearest(name, known, document)
         if parent and (row_hint := nearest(parent, known)) and (not hint or hint == row_hint):
             hint = f"{row_hint[:-2]}.{attribute}'?"
         listed = f"the rows are {', '.join(known[:12])}" if known else None
-        raise problem("E0504", f"'{name}' does not match any row of the network", place, hint or listed)
+        raise problem("E0504", f"'{clipped(name)}' does not match any row of the network", place, hint or listed)
     row = matches[0]
     if not whole:
-        return _update(document, row.path, lambda step: _with_attribute(step, row, attribute, new, place))
+        return _update(document, row.path, lambda step: _with_attribute(step, row, attribute, new, place, words))
     if new is None:
         return _update(document, row.path, lambda _: None)
     if row.name is None:
         return _update(document, row.path, lambda _: new)
     return _update(document, row.path, lambda step: _renewed(step, row.name, new, place))
+
+
+def rows_of(document: Mapping) -> list[Row]:
+    """The rows of a document, the lists in the network included, in order."""
+    return list(_rows(document.get("network"), ("network",), "", _words(document)))
+
+
+def _words(document: Mapping) -> _Words:
+    own = document.get("blocks")
+    return _Words({*library.blocks(), *(own.entries if isinstance(own, Mapping) else ())})
+
+
+def _nearest(name: str, rows: Collection[str], document: Mapping) -> str | None:
+    """The question whether a similar row was meant, or a parameter: `classes` or `num_classes` for `parameters.classes`."""
+    own = document.get("parameters")
+    parameters = list(own.entries) if isinstance(own, Mapping) else []
+    hint = nearest(name, [*rows, *parameters])
+    meant = hint and hint.removeprefix("did you mean '").removesuffix("'?")
+    return f"did you mean 'parameters.{meant}'?" if meant in parameters else hint
 
 
 def _renewed(step: Located | None, name: str | None, new: Located, place: Place) -> Mapping:
@@ -82,21 +103,50 @@ def _renewed(step: Located | None, name: str | None, new: Located, place: Place)
 def _set_key(document: Mapping, head: str, rest: list[str], new: Located | None, place: Place) -> Mapping:
     deepest = {"parameters": 1, "defaults": 2, "survival": 1, "preprocess": 1}.get(head, 0)
     if len(rest) > deepest:
-        limit = f"'{head}' can only be set as a whole"
+        limit = f"'{clipped(head)}' can only be set as a whole"
         if deepest:
-            limit = f"paths into '{head}' have at most {deepest + 1} parts"
-        raise problem("E0504", f"'{'.'.join([head, *rest])}' cannot be set: {limit}", place)
+            limit = f"paths into '{clipped(head)}' have at most {deepest + 1} parts"
+        raise problem("E0504", f"'{clipped('.'.join([head, *rest]))}' cannot be set: {limit}", place)
     if head == "parameters" and rest:
         parameters = document.get("parameters")
         known = list(parameters.entries) if isinstance(parameters, Mapping) else []
         if rest[0] not in known:
             listed = f"the parameters are {', '.join(known)}" if known else "the network has no parameters"
-            message = f"the network has no parameter '{rest[0]}'"
+            message = f"the network has no parameter '{clipped(rest[0])}'"
             raise problem("E0504", message, place, nearest(rest[0], known) or listed)
+    if head == "input":
+        _keep_axes(document.get("input"), new, place)
     return _update(document, (head, *rest), lambda _: new, place)
 
 
-def _rows(node: Located | None, path: tuple[Step, ...], scope: str) -> Iterator[Row]:
+def _keep_axes(old: Located | None, new: Located | None, place: Place) -> None:
+    """Refuse a size in place of a shape, or a shape with the batch, which would make other maps of the same network."""
+    counts = [len(each.items) if isinstance(each, Items) else 0 for each in (old, new)]
+    if min(counts) > 1 and counts[0] != counts[1]:
+        names = one_of(ops.AXIS_NAMES.get(counts[0] - 1, ()), "and")
+        message = f"'input' cannot be set to {counts[1]} numbers: the maps of the network have the axes {names}"
+        help = "write [channels, ...] without the batch; for other axes, write a spec that extends this one"
+        raise problem("E0504", message, place, help)
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """The names of blocks, which win over later ops."""
+
+    blocks: Collection[str]
+
+    def op_of(self, step: Located | None) -> str | None:
+        """The op that a step is: a bare word, or a mapping with one key."""
+        if isinstance(step, Scalar) and isinstance(step.value, str):
+            hidden = step.value in ops.LATER and step.value in self.blocks
+            return step.value if step.value in ops.WORDS and not hidden else None
+        if not isinstance(step, Mapping) or len(step.entries) != 1:
+            return None
+        ((word, (_, value)),) = step.entries.items()
+        return word if word in ops.WORDS and not is_name(word, plain(value), self.blocks) else None
+
+
+def _rows(node: Located | None, path: tuple[Step, ...], scope: str, words: _Words) -> Iterator[Row]:
     if not isinstance(node, Items):
         return
     for at, item in enumerate(node.items):
@@ -104,7 +154,7 @@ def _rows(node: Located | None, path: tuple[Step, ...], scope: str) -> Iterator[
         if isinstance(item, Scalar) and isinstance(item.value, str):
             yield Row(_join(scope, item.value), here, None)
         elif isinstance(item, Items):
-            yield from _rows(item, here, scope)
+            yield from _rows(item, here, scope, words)
         elif isinstance(item, Mapping):
             named, block = item.get("name"), item.get("block")
             if isinstance(block, Scalar):
@@ -113,15 +163,17 @@ def _rows(node: Located | None, path: tuple[Step, ...], scope: str) -> Iterator[
             elif len(item.entries) == 1:
                 ((key, (_, value)),) = item.entries.items()
                 if key not in COMBINATORS:
-                    yield Row(_join(scope, key), here, None if key in ops.WORDS else key)
-                    yield from _rows(value, (*here, key), _join(scope, key))
+                    yield Row(_join(scope, key), here, None if words.op_of(item) else key)
+                    yield from _rows(value, (*here, key), _join(scope, key), words)
 
 
 def _join(scope: str, name: str) -> str:
     return f"{scope}.{name}" if scope else name
 
 
-def _with_attribute(step: Located | None, row: Row, attribute: str, new: Located | None, place: Place) -> Located:
+def _with_attribute(
+    step: Located | None, row: Row, attribute: str, new: Located | None, place: Place, words: _Words
+) -> Located:
     """The step with one attribute changed: in the arguments of its block, or in the attributes of its op."""
     if row.name is not None:
         assert isinstance(step, Mapping)
@@ -129,24 +181,24 @@ def _with_attribute(step: Located | None, row: Row, attribute: str, new: Located
         key_place = (
             step.entries[row.name][0] if new is not None else place
         )  # what is missed then, is missed by the setting
-        return step.put(row.name, _with_attribute(step.get(row.name), inner, attribute, new, place), key_place)
+        return step.put(row.name, _with_attribute(step.get(row.name), inner, attribute, new, place, words), key_place)
     if isinstance(step, Scalar) and isinstance(step.value, str):
-        key = step.value if step.value in ops.WORDS else "block"
+        key = words.op_of(step) or "block"
         step = Mapping({}, step.place).put(key, Mapping({}, step.place) if key != "block" else step)
     if not isinstance(step, Mapping):
-        raise problem("E0506", f"'{row.address}' is a list of steps and has no attributes", place)
+        raise problem("E0506", f"'{clipped(row.address)}' is a list of steps and has no attributes", place)
     word = next(iter(step.entries)) if len(step.entries) == 1 else None
+    op = words.op_of(step)
     if word in COMBINATORS or "if" in step.entries:
-        message = f"'{row.address}' is neither a block nor an op, so it has no '{attribute}'"
+        message = f"'{clipped(row.address)}' is neither a block nor an op, so it has no '{clipped(attribute)}'"
         raise problem("E0506", message, place, "set the whole row")
-    if word not in ops.WORDS:
+    if op is None:
         return step.put(attribute, new, place)
-    assert word is not None
-    attributes, main = step.get(word), ops.main_attribute(word)
+    attributes, main = step.get(op), ops.main_attribute(op)
     if not isinstance(attributes, Mapping):
         given = Mapping({}, step.place)
         attributes = given if main is None or attributes is None else given.put(main, attributes)
-    return step.put(word, attributes.put(attribute, new, place))
+    return step.put(op, attributes.put(attribute, new, place))
 
 
 def _update(node: Located | None, path: tuple[Step, ...], change: Change, place: Place | None = None) -> Mapping:
@@ -168,7 +220,7 @@ def _updated(node: Located | None, path: tuple[Step, ...], change: Change, place
         if node is not None or place is None:
             raise problem(
                 "E0506",
-                f"'{step}' cannot be set here, because this is not a mapping",
+                f"'{clipped(str(step))}' cannot be set here, because this is not a mapping",
                 (node or Scalar(None, Place(Source("--set", ""), 1, 1, 2))).place,
             )
         node = Mapping({}, place)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rescompile.diagnostics.errors import Diagnostic, nearest, one_of
+from rescompile.diagnostics.errors import MAX_FOUND, Diagnostic, SpecError, nearest, one_of
 from rescompile.ir import names, ops
 from rescompile.ir.expressions import Term, Token, parse
 from rescompile.lang import library
 from rescompile.lang.spec.blocks import Block, ParameterDefinition
 from rescompile.lang.spec.spec import Spec
-from rescompile.lang.spec.values import BLOCKLESS, TYPES, Each, FirstRest
+from rescompile.lang.spec.values import BLOCKLESS, TYPES, Each, FirstRest, kept_name
 from rescompile.lang.yaml_reader import inside, locate
 
 Path = tuple[str | int, ...]
@@ -23,14 +23,22 @@ REPEATED = frozenset({"index", "depth"})
 class Scope:
     """The names that expressions may use at some position."""
 
-    names: frozenset[str]
+    names: Set[str]
     words: frozenset[str] = frozenset()
     block: Block | None = None
-    later: frozenset[str] = frozenset()  # defined below, so not known yet
+    later: Set[str] = frozenset()  # defined below, so not known yet
     definitions: Mapping[str, ParameterDefinition] = field(default_factory=dict)
+    wider: dict[tuple[str, ...], Scope] = field(default_factory=dict, compare=False)
+
+    def knows(self, name: str) -> bool:
+        """Whether an expression may use a name; the sizes of the map are known wherever its channels are."""
+        return name in self.names or (name in names.SIZES and "in_channels" in self.names)
 
     def plus(self, *more: str) -> Scope:
-        return replace(self, names=self.names | set(more))
+        """The scope with these names too, made once."""
+        if more not in self.wider:
+            self.wider[more] = replace(self, names=self.names | set(more), wider={})
+        return self.wider[more]
 
 
 class ValueChecker:
@@ -44,38 +52,46 @@ class ValueChecker:
         self.block_words = frozenset({*spec.blocks, *BLOCKLESS})
 
     def report(self, code: str, message: str, path: Path, help: str | None = None, key: bool = False) -> None:
-        diagnostic = Diagnostic(code, message, locate(self.spec.document, path, key), help=help)
-        if diagnostic not in self.problems:
-            self.problems.append(diagnostic)
+        self._note(Diagnostic(code, message, locate(self.spec.document, path, key), help=help))
 
-    def value(self, value: Any, path: Path, scope: Scope, words: Iterable[str] = ()) -> None:
-        """Check the names in a value; `words` are those that the attribute or parameter takes."""
+    def _note(self, problem: Diagnostic) -> None:
+        """Note a mistake and go on, unless there are very many."""
+        if problem not in self.problems:
+            self.problems.append(problem)
+        if len(self.problems) >= MAX_FOUND:
+            raise SpecError(self.problems)
+
+    def value(self, value: Any, path: Path, scope: Scope, words: Iterable[str] = (), of: str | None = None) -> None:
+        """Check the names in a value; `words` are those that the attribute `of` an op, or a parameter, takes."""
         match value:
             case str():
-                self._expression(value, path, scope, frozenset(words))
+                self._expression(value, path, scope, frozenset(words), of)
             case list():
                 for at, item in enumerate(value):
-                    self.value(item, (*path, at), scope, words)
+                    self.value(item, (*path, at), scope, words, of)
             case Each():
                 for at, item in enumerate(value.each):
-                    self.value(item, (*path, "each", at), scope, words)
+                    self.value(item, (*path, "each", at), scope, words, of)
             case FirstRest():
-                self.value(value.first, (*path, "first"), scope, words)
-                self.value(value.rest, (*path, "rest"), scope, words)
+                self.value(value.first, (*path, "first"), scope, words, of)
+                self.value(value.rest, (*path, "rest"), scope, words, of)
 
-    def _expression(self, text: str, path: Path, scope: Scope, words: frozenset[str]) -> None:
+    def _expression(self, text: str, path: Path, scope: Scope, words: frozenset[str], of: str | None) -> None:
         expression = parse(text)
         self.mentioned |= expression.names.keys()
         self._comparisons(expression, path, scope)
         for name, token in expression.names.items():
-            if name in scope.names or name in scope.words or name in words:
+            if of and name in words and name in scope.names and name not in ops.LATER:
+                message = f"'{name}' is ambiguous: it is a name that is defined here, and a word that {of} takes"
+                self._report_name("E0310", message, path, token, f"rename the parameter or let '{name}'")
+            if scope.knows(name) or name in scope.words or name in words:
                 continue
             self.unknown_names.add(name)
             alone = expression.word is not None
             blocks = words >= self.block_words
             if words and alone and not blocks:
                 code, message = "E0305", f"'{name}' is not allowed here; expected {one_of(sorted(words))}"
-                hint = nearest(name, words)
+                hint = ops.similar(name, words)
             elif blocks and alone and name not in scope.later and path[0] != "parameters":
                 code, message, hint = "E0401", f"unknown block '{name}'", nearest(name, {*words, *library.blocks()})
                 if name in ops.WORDS:
@@ -105,7 +121,7 @@ class ValueChecker:
     ) -> None:
         """Report a mistake at a name inside a value, or inside a key; `offset` is where its expression begins."""
         place = inside(self.spec.document, path, offset + name.offset, len(name.text), key)
-        self.problems.append(Diagnostic(code, message, place, help=help))
+        self._note(Diagnostic(code, message, place, help=help))
 
     def _help(self, name: str, scope: Scope, words: frozenset[str], path: Path) -> str | None:
         """What an unknown name could mean."""
@@ -124,11 +140,20 @@ class ValueChecker:
             f"names defined here: {', '.join(sorted(known))}" if known else None
         )
 
+    def kept(self, text: str, path: Path, scope: Scope) -> None:
+        """Check the names in the index of a kept value."""
+        _, index = kept_name(text)
+        for name, token in parse(index).names.items() if index is not None else ():
+            self.mentioned.add(name)
+            if not scope.knows(name):
+                help = self._help(name, scope, frozenset(), path)
+                self._report_name("E0302", f"unknown name '{name}'", path, token, help, text.index("[") + 1)
+
     def template(self, text: str | None, path: Path, scope: Scope, key: bool = False) -> None:
         """Check the names in the {expressions} of a name."""
         for match in names.BRACES.finditer(text or ""):
             for name, token in parse(match[1]).names.items():
                 self.mentioned.add(name)
-                if name not in scope.names:
+                if not scope.knows(name):
                     help = self._help(name, scope, frozenset(), path)
                     self._report_name("E0302", f"unknown name '{name}'", path, token, help, match.start(1), key)

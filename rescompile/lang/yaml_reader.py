@@ -13,12 +13,14 @@ from typing import Any
 
 import yaml
 
-from rescompile.diagnostics.errors import Diagnostic, Place, Source, SpecError
+from rescompile.diagnostics.errors import BREAK, MAX_FOUND, Diagnostic, Place, Source, SpecError
+from rescompile.diagnostics.lookalikes import explained
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 48
 MAX_NODES = 50_000
 MAX_DIGITS = 18
+MAX_REREAD = 8_000
 
 Atom = str | int | float | bool | None
 
@@ -105,30 +107,61 @@ def read(source: Source, skip: int = 0) -> Located:
 
     Raises SpecError with every mistake, up to the first one that makes the rest unreadable.
     """
-    if len(source.text) > MAX_BYTES:
-        _refuse(source, None, "E0107", f"the text is longer than {MAX_BYTES:,} characters")
-    if wrong := yaml.reader.Reader.NON_PRINTABLE.search(source.text):
-        character = f"U+{ord(wrong[0]):04X}"
-        _refuse(source, Place.at(source, wrong.start()), "E0111", f"the character {character} is not allowed in YAML")
-    reader = _Reader(source, _events(source, " " * skip + source.text[skip:]))
+    reader = _reader(source, skip)
     node = reader.document()
     if reader.problems:
         raise SpecError(reader.problems)
     return node
 
 
+def read_whatever(source: Source, cuts: int = 4) -> Located | None:
+    """The values of a text that is still being written, whatever they are. Where it is not YAML, those of the lines above the
+    mistake, which may be cut off so often; None if nothing can be read."""
+    text = source.text
+    for _ in range(cuts + 1):
+        try:
+            return _reader(Source(source.name, text)).document()
+        except SpecError as error:
+            place = error.diagnostics[0].place
+            if place is None or place.line < 2:
+                return None
+            text = text[: [match.end() for match in BREAK.finditer(text)][place.line - 2]]
+    return None
+
+
+def _reader(source: Source, skip: int = 0) -> _Reader:
+    """A reader of the text without its first `skip` characters. Raises SpecError for text that no reader takes."""
+    if len(source.text) > MAX_BYTES:
+        _refuse(source, None, "E0107", f"the text is longer than {MAX_BYTES:,} characters")
+    if wrong := yaml.reader.Reader.NON_PRINTABLE.search(source.text):
+        character = f"U+{ord(wrong[0]):04X}"
+        _refuse(source, Place.at(source, wrong.start()), "E0111", f"the character {character} is not allowed in YAML")
+    return _Reader(source, _events(source, " " * skip + source.text[skip:]))
+
+
 def _events(source: Source, text: str) -> Iterator[yaml.Event]:
-    """The events of libyaml if PyYAML has it. Syntax errors come from the pure Python parser, so that their wording is the
-    same everywhere."""
+    """The events of libyaml if PyYAML has it. Syntax errors near the start come from the pure Python parser, so that their
+    wording is the same everywhere; in longer text it takes seconds."""
     try:
         yield from yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as fast:
-        try:
-            for _ in yaml.parse(text, Loader=yaml.SafeLoader):
-                pass
-        except yaml.YAMLError as slow:
-            _syntax(source, slow)
-        _syntax(source, fast)
+        _syntax(source, _same_error(text, fast))
+
+
+def _same_error(text: str, fast: yaml.YAMLError) -> yaml.YAMLError:
+    """The error of the pure Python parser for text that libyaml refuses, or that of libyaml."""
+    mark = getattr(fast, "problem_mark", None)
+    if mark is None or mark.index > MAX_REREAD:
+        return fast
+    looked_at = text[: mark.index + 1100]  # for one key, the scanner reads this far ahead
+    if looked_at.count("[") + looked_at.count("{") - looked_at.count("]") - looked_at.count("}") > MAX_DEPTH:
+        return fast
+    try:
+        for _ in yaml.parse(text, Loader=yaml.SafeLoader):
+            pass
+    except yaml.YAMLError as slow:
+        return slow
+    return fast
 
 
 def _syntax(source: Source, error: yaml.YAMLError) -> None:
@@ -136,14 +169,18 @@ def _syntax(source: Source, error: yaml.YAMLError) -> None:
     problem = str(getattr(error, "problem", None) or "it cannot be read")
     mark, context = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
     opened = source.text[context.index : context.index + 1] if context else ""
+    rest = source.text[mark.index :] if mark else ""
     help: str | None = None
-    if "'\\t'" in problem:
+    if odd := _lookalike(source, mark):
+        _refuse(source, odd, "E0101", "this line is not valid YAML")
+    if "'\\t'" in problem or ("start any token" in problem and rest.startswith("\t")):
         message = "tabs are not allowed as indentation"
         help = "indent with spaces"
-    elif opened in ("[", "{") and ("<stream end>" in problem or "<document" in problem):
+    elif opened in ("[", "{") and ("<document" in problem or not rest.strip()):
         message, mark = f"'{opened}' is never closed", context
     elif (
         "but found '<block" in problem
+        or "did not find expected" in problem
         or "mapping values are not allowed" in problem
         or "could not find expected ':'" in problem
     ):
@@ -154,6 +191,23 @@ def _syntax(source: Source, error: yaml.YAMLError) -> None:
         help = "quote values that contain [ ] { } , : or #"
     place = Place.at(source, min(mark.index, max(len(source.text.rstrip()) - 1, 0))) if mark else None
     _refuse(source, place, "E0101", message, help)
+
+
+def _lookalike(source: Source, mark: Any) -> Place | None:
+    """The place of the nearest character at or before a syntax error that only looks like one of YAML's: outside comments and
+    quotes, on the line of the error or on the one before."""
+    if mark is None:
+        return None
+    for line in (mark.line + 1, mark.line):
+        text = _ASIDE.sub(lambda aside: " " * len(aside[0]), source.line(line))
+        found = [at for at, character in enumerate(text, start=1) if explained(character)] if not text.isascii() else []
+        if found:
+            return Place(source, line, found[-1], found[-1] + 1)
+    return None
+
+
+#: Comments and quoted text, in which every character is right.
+_ASIDE = re.compile(r"(?:^|\s)#.*|\"[^\"]*\"|'[^']*'")
 
 
 def _refuse(source: Source, place: Place | None, code: str, message: str, help: str | None = None) -> None:
@@ -261,7 +315,7 @@ class _Reader:
         return text
 
     def bad_number(self, place: Place, message: str, code: str = "E0112", help: str | None = None) -> Atom:
-        self.problems.append(Diagnostic(code, message, place, help=help))
+        self.note(Diagnostic(code, message, place, help=help))
         return 0
 
     def place(self, event: yaml.Event) -> Place:
@@ -272,7 +326,13 @@ class _Reader:
         return Place(self.source, start.line + 1, start.column + 1, last)
 
     def problem(self, event: yaml.Event, code: str, message: str, help: str | None = None) -> None:
-        self.problems.append(Diagnostic(code, message, self.place(event), help=help))
+        self.note(Diagnostic(code, message, self.place(event), help=help))
+
+    def note(self, problem: Diagnostic) -> None:
+        """Note a mistake and read on, unless there are very many."""
+        self.problems.append(problem)
+        if len(self.problems) >= MAX_FOUND:
+            raise SpecError(self.problems)
 
 
 _CONSTANTS: dict[str, Atom] = {

@@ -8,7 +8,17 @@ from pydantic import BeforeValidator, Field, StrictBool, StrictStr, model_valida
 
 from rescompile.diagnostics.errors import one_of
 from rescompile.lang.spec.steps import Step
-from rescompile.lang.spec.values import TYPES, Expression, ParameterName, Scalar, SpecModel, Template, Word, refuse
+from rescompile.lang.spec.values import (
+    TYPES,
+    Expression,
+    ParameterName,
+    Scalar,
+    SpecModel,
+    Template,
+    ValueName,
+    Word,
+    refuse,
+)
 
 
 class ParameterDefinition(SpecModel):
@@ -79,7 +89,13 @@ class Block(SpecModel):
     inline: StrictBool = False
     stage: StrictBool = False
     members: Template | None = None
+    values: Annotated[list[ValueName], Field(min_length=1)] = []
     body: list[Step]
+
+    def takes_block(self, name: str) -> bool:
+        """Whether a name is a parameter whose value may be the word of a block."""
+        definition = self.parameters.get(name)
+        return definition is not None and (definition.type == "block" or bool(definition.one_of))
 
     def words(self, blocks: frozenset[str]) -> frozenset[str]:
         """The words that expressions in the block may mention, where `blocks` are those of blocks."""

@@ -7,8 +7,18 @@ from typing import Any
 
 from rescompile.ir.expressions import parse
 from rescompile.lang.spec.rows import Use
-from rescompile.lang.spec.steps import If, NamedStep, OpStep, ParallelStep, parts
-from rescompile.lang.spec.values import Each, FirstRest, template_parts
+from rescompile.lang.spec.steps import (
+    AgainStep,
+    If,
+    KeepStep,
+    NamedStep,
+    OpStep,
+    ParallelStep,
+    RecallStep,
+    parts,
+    step_value,
+)
+from rescompile.lang.spec.values import Each, FirstRest, kept_name, template_parts
 
 
 def mentions(item: Any) -> Iterator[str]:
@@ -30,12 +40,23 @@ def mentions(item: Any) -> Iterator[str]:
                 yield from mentions(part)
         case NamedStep():
             yield from mentions([*_in_name(item.name), item.step])
+        case KeepStep() | RecallStep():
+            _, index = kept_name(step_value(item))
+            yield from mentions(index)
+        case AgainStep():
+            yield from mentions(_in_name(item.again))
         case If():
             yield from mentions([item.if_, item.then, item.else_])
         case ParallelStep():
-            yield from mentions([item.parallel.copies, *parts(item)])
+            yield from mentions([item.parallel.copies, item.parallel.split, *parts(item)])
         case _:
             yield from mentions(list(parts(item)))
+
+
+def strides(step: Any) -> set[str]:
+    """The names that the strides of a step, or of the steps inside it, mention."""
+    given = step.given if isinstance(step, OpStep) else step.arguments if isinstance(step, Use) else {}
+    return {*mentions(given.get("stride")), *(name for part in parts(step) for name in strides(part))}
 
 
 def _in_name(template: str | None) -> list[str]:

@@ -23,6 +23,7 @@ from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, neare
 from rescompile.ir import names, ops
 from rescompile.ir.expressions import show
 from rescompile.lang.spec.blocks import Block
+from rescompile.lang.spec.later_ops import mark_names
 from rescompile.lang.spec.steps import Step
 from rescompile.lang.spec.values import Number, ParameterName, Scalar, SpecModel, Value, Word, refuse
 from rescompile.lang.yaml_reader import Mapping as LocatedMapping
@@ -100,13 +101,15 @@ class Expect(SpecModel):
 
 class Preprocess(SpecModel):
     """How images become inputs: the shorter side resized to `resize`, centre-cropped to `crop`, scaled to 0..1, then
-    (x - mean) / std. `interpolation` is that of the resizing, by default bilinear; all but nearest are antialiased."""
+    (x - mean) / std. `interpolation` is that of the resizing, by default bilinear; all but nearest are antialiased.
+    `channel_order` is that of the network's input, by default rgb; `mean` and `std` are in the same order."""
 
     mean: Annotated[list[Number], Field(min_length=1)]
     std: Annotated[list[Number], Field(min_length=1)]
     resize: Annotated[StrictInt, Field(ge=1)] | None = None
     crop: Annotated[StrictInt, Field(ge=1)] | None = None
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
+    channel_order: Literal["rgb", "bgr"] | None = None
 
     @model_validator(mode="after")
     def _channels(self) -> Preprocess:
@@ -131,7 +134,6 @@ def _form(pattern: str, what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-_NOT_TWO: dict[str, Any] = {"not": {"minItems": 2, "maxItems": 2}}
 Dimension = Annotated[StrictInt, Field(ge=1, le=ops.MAX_SIDE)]
 Text = Annotated[StrictStr, Field(max_length=4000)]
 Family = Annotated[StrictStr, _form("[a-z0-9-]+", "a valid family: use lower-case letters, digits and -")]
@@ -153,7 +155,7 @@ class Spec(SpecModel):
     notes: list[Text] = []
     unverified: list[Text] = []
     extends: StrictStr | None = None
-    input: Annotated[list[Dimension], Field(min_length=1, max_length=3, json_schema_extra=_NOT_TWO)] | None = None
+    input: Annotated[list[Dimension], Field(min_length=1, max_length=4)] | None = None
     preprocess: Preprocess | None = None
     parameters: dict[ParameterName, Scalar] = {}
     init: Literal["he_normal_fan_out", "he_normal_fan_in", "torch_default"] | None = None
@@ -174,7 +176,7 @@ class Spec(SpecModel):
     def resolved(cls, document: LocatedMapping, changed: bool) -> Spec:
         """The Spec of a merged document. `changed` is true after `--set`, which may leave parts of the file unused. Raises
         pydantic's ValidationError."""
-        spec = cls.model_validate(plain(document))
+        spec = cls.model_validate(mark_names(plain(document)))
         spec._document, spec._changed = document, changed
         return spec
 
@@ -192,14 +194,14 @@ class Spec(SpecModel):
         """Whether settings from outside the file were applied."""
         return self._changed
 
+    def is_op(self, word: str, within: Block | None = None) -> bool:
+        """Whether a word means an op; a block of the spec, or a parameter of the block around it, wins over a later op."""
+        if word not in ops.LATER:
+            return word in ops.WORDS
+        return word in ops.WORDS and word not in self.blocks and not (within and within.takes_block(word))
+
     def model_copy(self, **options: Any) -> Spec:
         """Raise UsageError, because a changed copy would no longer match its text."""
         raise UsageError(
             Diagnostic("E0802", "a Spec cannot be changed", help='use rescompile.load(..., set=["path=value"])')
         )
-
-    @model_validator(mode="after")
-    def _input_rank(self) -> Spec:
-        if self.input is not None and len(self.input) == 2:
-            raise refuse("E0104", "'input' must be [channels, height, width] or [features]", at=("input",))
-        return self

@@ -14,7 +14,6 @@ from pydantic import (
     Discriminator,
     Field,
     RootModel,
-    StrictBool,
     StrictStr,
     Tag,
     WithJsonSchema,
@@ -26,8 +25,9 @@ from typing_extensions import TypeAliasType
 from rescompile.diagnostics.errors import clipped, nearest
 from rescompile.ir import names, ops
 from rescompile.ir.expressions import show
+from rescompile.lang.spec.later_ops import NamedMapping
 from rescompile.lang.spec.rows import ROW_KEYS, Use
-from rescompile.lang.spec.values import NEVER, Expression, SpecModel, Template, Value, Word, refuse
+from rescompile.lang.spec.values import NEVER, Expression, KeptValue, Scalar, SpecModel, Template, Value, Word, refuse
 
 
 class Attributes(SpecModel):
@@ -59,6 +59,9 @@ class OpStep(RootModel[dict[str, Attributes]]):
                 raise _op_as_name(word)
             return raw
         if isinstance(body, list) and (main is None or known[main].type != "size"):
+            raise _op_as_name(word)
+        known_first = ops.WORDS.keys() - ops.LATER  # a later word may be the name of a parameter
+        if isinstance(body, str) and body in known_first and (main is None or body not in known[main].words):
             raise _op_as_name(word)
         if main is None:
             if not known:
@@ -107,7 +110,8 @@ class ResidualStep(SpecModel):
 
 
 class Parallel(SpecModel):
-    """Branches on the same input, or `copies` of one branch; with `split`, each on its own range of the channels."""
+    """Branches on the same input, or `copies` of one branch; with `split`, each on its own range of the channels: equal ones,
+    or of the sizes in a list."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -118,8 +122,9 @@ class Parallel(SpecModel):
         }
     )
 
-    merge: Literal["add", "concat", "mul"]
-    split: StrictBool = False
+    merge: Literal["add", "concat", "mul", "mean", "shake"]
+    unit: Literal["batch", "sample"] | None = None
+    split: Scalar = False
     branches: Annotated[list[Step], Field(min_length=1)] | None = None
     copies: Expression | None = None
     branch: Step | None = None
@@ -129,6 +134,8 @@ class Parallel(SpecModel):
         listed, copied = self.branches is not None, self.copies is not None and self.branch is not None
         if listed == copied or (listed and (self.copies is not None or self.branch is not None)):
             raise refuse("E0104", "parallel takes either 'branches', or 'copies' and 'branch'")
+        if self.unit is not None and self.merge != "shake":
+            raise refuse("E0104", f"merge '{self.merge}' draws nothing, so it has no 'unit'", at=("unit",))
         return self
 
 
@@ -169,6 +176,24 @@ class SideStep(SpecModel):
     side: Side
 
 
+class KeepStep(SpecModel):
+    """Gives the value at this place a name."""
+
+    keep: KeptValue
+
+
+class RecallStep(SpecModel):
+    """Goes on with a value that was kept, instead of the one before."""
+
+    use: KeptValue
+
+
+class AgainStep(SpecModel):
+    """Runs the step of this name once more, with the same parameters."""
+
+    again: Template
+
+
 class NamedStep(RootModel[dict[Template, "Named"]]):
     """A step or a row with a name: `name: step`."""
 
@@ -186,6 +211,7 @@ class NamedStep(RootModel[dict[Template, "Named"]]):
 
 
 _STEPS: dict[str, type[BaseModel]] = {"residual": ResidualStep, "parallel": ParallelStep, "side": SideStep}
+_REFERENCES: dict[str, type[BaseModel]] = {"keep": KeepStep, "use": RecallStep, "again": AgainStep}
 
 
 def _step_tag(raw: Any) -> str:
@@ -205,7 +231,9 @@ def _step_tag(raw: Any) -> str:
     ((key, value),) = raw.items()
     if key in _STEPS:
         return f"<{key}>"
-    if key in ops.WORDS:
+    if key in names.REFERENCES and not isinstance(raw, NamedMapping):
+        return f"<{key} name>"
+    if key in ops.WORDS and not isinstance(raw, NamedMapping):
         return "<op>"
     nameable = key not in names.RESERVED and isinstance(value, str | list | dict)
     return "<named>" if nameable else "<wrong>"
@@ -215,6 +243,7 @@ def _named_tag(raw: Any) -> str:
     return "<use>" if isinstance(raw, dict) and any(key in raw for key in ROW_KEYS) else _step_tag(raw)
 
 
+ATTRIBUTES = frozenset(attribute for word in ops.WORDS for attribute in ops.attributes(word))
 DO_NOTHING = "for a step that does nothing, write 'identity'"
 
 
@@ -226,6 +255,9 @@ def _wrong_step(raw: Any) -> Any:
         raise refuse("E0110", "expected a step, got an empty mapping", DO_NOTHING)
     if listed in ROW_KEYS:
         raise refuse("E0110", f"'{listed}' alone is not a step", "give the row a name: '- layer1: {depth: ..., ...}'")
+    if len(raw) == 1 and isinstance(raw[listed], bool | int | float):
+        help = ops.similar(listed, ops.WORDS) or "docs/language.md lists all ops"
+        raise refuse("E0110", f"unknown op '{clipped(listed)}'", help)
     if len(raw) == 1:
         other = f"for a row write {{depth: ..., {listed}: ...}}, for another block {{block: ..., {listed}: ...}}"
         raise refuse("E0110", f"'{clipped(listed)}' alone is not a step", other)
@@ -235,7 +267,7 @@ def _wrong_step(raw: Any) -> Any:
     for key in raw:
         if key in names.COMBINATORS:
             raise refuse("E0110", message, f"put the other keys inside '{key}'")
-        if hint := nearest(str(key), [*ROW_KEYS, *names.COMBINATORS]):
+        if key not in ATTRIBUTES and (hint := nearest(str(key), [*ROW_KEYS, *names.COMBINATORS])):
             raise refuse("E0110", message, f"'{key}': {hint}")
     raise refuse("E0110", message, "write {block: ..., argument: value}, or - name: step")
 
@@ -257,6 +289,7 @@ _STEP_FORMS: tuple[Any, ...] = (
     Annotated[_Wrong, Tag("<wrong>")],
     Annotated[OpStep, Tag("<op>")],
     *(Annotated[model, Tag(f"<{word}>")] for word, model in _STEPS.items()),
+    *(Annotated[model, Tag(f"<{word} name>")] for word, model in _REFERENCES.items()),
 )
 
 
@@ -268,6 +301,11 @@ if TYPE_CHECKING:
 else:
     Step = TypeAliasType("Step", Annotated[_ANY_FORM, Discriminator(_step_tag)])
     Named = TypeAliasType("Named", Annotated[_ANY_FORM, Discriminator(_named_tag)])
+
+
+def step_value(step: KeepStep | RecallStep) -> str:
+    """The mention of the value that a step keeps or recalls."""
+    return step.keep if isinstance(step, KeepStep) else step.use
 
 
 def parts(step: Any) -> tuple[Any, ...]:

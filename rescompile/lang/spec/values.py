@@ -19,8 +19,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from rescompile.diagnostics.errors import clipped
-from rescompile.ir import names, ops
-from rescompile.ir.expressions import FUNCTIONS, KEYWORDS, ExpressionError, parse
+from rescompile.ir import names
+from rescompile.ir.expressions import KEYWORDS, ExpressionError, parse
+from rescompile.ir.ops import AXIS_NAMES
 
 #: The types of parameters and attributes: each in words, and whether an evaluated value that is not a word is of it.
 TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -29,15 +30,15 @@ TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "bool": ("true or false", lambda value: type(value) is bool),
     "list": ("a list", lambda value: type(value) is list),
     "block": ("the name of a block", lambda value: False),
-    "size": ("an integer or [height, width]", lambda value: [type(n) for n in as_pair(value)] == [int, int]),
+    "size": ("an integer or a list of one for each axis", lambda value: type(value) is int or is_per_axis(value)),
 }
 #: Values of a parameter of type block beside the words of blocks: no shortcut at all, and nothing in its place.
 BLOCKLESS = ("none", "identity")
 
 
-def as_pair(value: Any) -> list[Any]:
-    """The height and width that a size means."""
-    return value if isinstance(value, list) else [value, value]
+def is_per_axis(value: Any) -> bool:
+    """Whether a value has an integer for each axis of a map."""
+    return isinstance(value, list) and len(value) in AXIS_NAMES and {type(n) for n in value} == {int}
 
 
 def refuse(
@@ -160,12 +161,7 @@ def _identifier(raw: str) -> str:
 
 
 #: Reserved words in values: a parameter with such a name would hide them.
-TAKEN = frozenset(
-    {
-        *names.RESERVED, *names.BUILTINS, *KEYWORDS, *FUNCTIONS, "none",
-        *(word for op in ops.WORDS for attribute in ops.attributes(op).values() for word in attribute.words),
-    }
-)  # fmt: skip
+TAKEN = frozenset({*names.RESERVED, *names.BUILTINS, *KEYWORDS, "none"})
 
 
 def _parameter_name(raw: str) -> str:
@@ -191,6 +187,32 @@ def template_parts(text: str) -> list[str]:
     return names.BRACES.split(text)
 
 
+def kept_name(text: str) -> tuple[str, str | None]:
+    """The name of a kept value, and the expression of its index: `y[i - 1]` -> ('y', 'i - 1')."""
+    name, bracket, index = text.strip().partition("[")
+    return name.strip(), index[:-1] if bracket else None
+
+
+def _kept_value(raw: str) -> str:
+    name, index = kept_name(raw)
+    if index is not None and not (raw.rstrip().endswith("]") and index.strip()):
+        raise refuse("E0109", f"'{clipped(raw)}' is not the name of a value", "write 'y' or 'y[index]'")
+    _value_name(name)
+    if index is not None:
+        _parse(index, raw.index("[") + 1)
+    return raw
+
+
+def _value_name(raw: str) -> str:
+    _identifier(raw)
+    if raw in TAKEN:
+        raise refuse("E0409", f"'{raw}' is a reserved word and cannot be the name of a value")
+    return raw
+
+
 Word = Annotated[StrictStr, AfterValidator(_identifier)]
 ParameterName = Annotated[StrictStr, AfterValidator(_parameter_name)]
 Template = Annotated[StrictStr, AfterValidator(_template)]
+#: The name of a kept value, and a mention of one, with an index or without.
+ValueName = Annotated[StrictStr, AfterValidator(_value_name)]
+KeptValue = Annotated[StrictStr, AfterValidator(_kept_value)]
