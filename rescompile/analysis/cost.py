@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side
+from rescompile.ir.network import Again, Network, Node, Op, Parallel, Series, Side
 from rescompile.ir.traversal import FoldRules, fold
 
 
@@ -43,7 +43,12 @@ def _side(_: str, node: Side, cost: Cost) -> Cost:
     return cost if node.mode == "always" else Cost(cost.parameters)
 
 
-COST = FoldRules(_op, _series, _parallel, _side)
+def _again(_: str, __: Again, cost: Cost) -> Cost:
+    """Parameters count where they stand."""
+    return Cost(0, cost.macs, cost.activations)
+
+
+COST = FoldRules(_op, _series, _parallel, _side, _again)
 
 
 def cost(node: Network | Node) -> Cost:

@@ -16,11 +16,11 @@ from functools import cache
 from typing import Any
 
 from rescompile.diagnostics.errors import Diagnostic, Place, Source, UsageError, nearest, one_of
-from rescompile.ir.network import LOGITS, Network, Node, Op, Parallel, Side
-from rescompile.ir.ops import Axis, Flatten, Shape
+from rescompile.ir.network import LOGITS, Network, Op, Parallel, Side
+from rescompile.ir.ops import AXIS_NAMES, Axis, Flatten, Shape, rank
+from rescompile.ir.provenance import Origin
 from rescompile.ir.traversal import ThreadRules, thread
 
-AXES = ("height", "width")
 FIXED = "E0809"
 #: Longer periods than this are not searched: their branches count as agreeing at one size only.
 LONGEST = 1 << 14
@@ -92,7 +92,7 @@ class Extent:
         return text
 
 
-Extents = tuple[Extent, Extent]
+Extents = tuple[Extent, ...]
 Through = Callable[[Extents | None], Extents | None]
 
 
@@ -154,12 +154,12 @@ class Free:
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """The free axes of a network, the sizes of its input and outputs (text where they are free), and for every op by its
-    full name whether height and width of its input are free."""
+    full name which axes of its input are free."""
 
     free: tuple[Free, ...]
     input: tuple[int | str, ...]
     outputs: Mapping[str, tuple[int | str, ...]]
-    ops: Mapping[str, tuple[bool, bool]]
+    ops: Mapping[str, tuple[bool, ...]]
 
     def data(self) -> dict[str, Any]:
         """What a file records of the free axes."""
@@ -175,43 +175,59 @@ def describe_sizes(data: Mapping[str, Any]) -> str:
 
 
 def sizes(network: Network, wanted: str, training: bool = False) -> Sizes:
-    """The sizes in a network for images whose axes in `wanted`, such as "height,width", are free.
+    """The sizes in a network for inputs whose axes in `wanted`, such as "height,width", are free.
 
     With `training`, side branches of mode `training` count too. Raises UsageError where there is no such axis, and where an op
     or a join fixes its size.
     """
     source = Source("--dynamic", wanted)
-    names = _named(source)
-    if len(network.input) != 3:
-        message = f"the input of {network.name} is {list(network.input)}, which has no height and width"
-        raise UsageError(Diagnostic(FIXED, message, Place(source, 1, 1, 1 + len(wanted))))
-    walk = _Walk(training, network.input[1:], tuple(name in names for name in AXES), source)
+    axes = axis_names(network.input)
+    names = _named(source, network)
+    walk = _Walk(training, axes, network.input[1:], tuple(name in names for name in axes), source)
+    for at, name in enumerate(axes):
+        if walk.free[at] and name in network.sizes:
+            message = f"the spec computes values from '{name}', which are those of one input size"
+            raise walk.refusal([at], message, None, network.sizes[name])
     start = tuple(
         Extent() if free else Extent((Axis(0, n),)) for free, n in zip(walk.free, network.input[1:], strict=True)
     )
-    end = thread(network.root, (start[0], start[1]), ThreadRules[Extents | None](walk.op, walk.joined, walk.side))
+    end = thread(network.root, start, ThreadRules[Extents | None](walk.op, walk.joined, walk.side))
     walk.shapes[LOGITS] = walk.dimensions(network.root.output, end)
-    free = [axis for at, axis in enumerate(walk.axes()) if walk.free[at]]
+    free = [axis for at, axis in enumerate(walk.listed()) if walk.free[at]]
     outputs = {name: walk.shapes[name] for name in network.outputs}
-    shape = (network.input[0], *(name if name in names else n for name, n in zip(AXES, network.input[1:], strict=True)))
+    shape = (network.input[0], *(name if name in names else n for name, n in zip(axes, network.input[1:], strict=True)))
     return Sizes(tuple(free), shape, outputs, walk.ops)
 
 
-def _named(source: Source) -> list[str]:
-    """The axes that the option names. Raises UsageError for others."""
+def axis_names(shape: Shape) -> tuple[str, ...]:
+    """The names of the axes of a map; none for a vector."""
+    return AXIS_NAMES.get(rank(shape), ())
+
+
+def _named(source: Source, network: Network) -> list[str]:
+    """The axes that the option names. Raises UsageError for others, and where the network has no such axis."""
     names: list[str] = []
+    known = {name for axes in AXIS_NAMES.values() for name in axes}
+    axes = axis_names(network.input)
     at = 1
     for word in source.text.split(","):
         name, place = word.strip(), Place(source, 1, at, at + max(len(word), 1))
         at += len(word) + 1
-        if name not in AXES:
-            help = nearest(name, AXES) or f"write {','.join(AXES)}, or one of them; the batch is dynamic already"
-            raise UsageError(
-                Diagnostic("E0802", f"--dynamic takes the axes height and width, not '{name}'", place, help=help)
+        if name not in known:
+            listed = axes or AXIS_NAMES[2]
+            several = f"{','.join(listed)}, or {'one' if len(listed) == 2 else 'some'} of them"
+            other = f"write {several if len(listed) > 1 else listed[0]}; the batch is dynamic already"
+            message = (
+                f"--dynamic takes the {'axes' if len(listed) > 1 else 'axis'} {one_of(listed, 'and')}, not '{name}'"
             )
+            raise UsageError(Diagnostic("E0802", message, place, help=nearest(name, listed) or other))
         if name in names:
             raise UsageError(Diagnostic("E0802", f"--dynamic names '{name}' twice", place))
         names.append(name)
+    if absent := [name for name in names if name not in axes]:
+        message = f"the input of {network.name} is {list(network.input)}, which has no {one_of(absent, 'and')}"
+        has = f"its {'axes are' if len(axes) > 1 else 'only axis is'} {one_of(axes, 'and')}" if axes else None
+        raise UsageError(Diagnostic(FIXED, message, Place(source, 1, 1, 1 + len(source.text)), help=has))
     return names
 
 
@@ -220,25 +236,33 @@ class _Walk:
     """The state of the walk, per axis: the least input, and the inputs at which all joins agree."""
 
     training: bool
+    axes: tuple[str, ...]
     sizes: tuple[int, ...]
     free: tuple[bool, ...]
     source: Source
-    minimum: list[int] = field(default_factory=lambda: [1, 1])
-    two: list[int] = field(default_factory=lambda: [1, 1])
-    stride: list[int] = field(default_factory=lambda: [1, 1])
-    rests: list[tuple[int, frozenset[int]]] = field(default_factory=lambda: [(1, frozenset({0}))] * 2)
-    ops: dict[str, tuple[bool, bool]] = field(default_factory=dict)
+    minimum: list[int] = field(init=False)
+    two: list[int] = field(init=False)
+    stride: list[int] = field(init=False)
+    rests: list[tuple[int, frozenset[int]]] = field(init=False)
+    ops: dict[str, tuple[bool, ...]] = field(default_factory=dict)
     shapes: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        count = len(self.axes)
+        self.minimum, self.two, self.stride = [1] * count, [1] * count, [1] * count
+        self.rests = [(1, frozenset({0}))] * count
 
     def op(self, name: str, node: Op, value: Extents | None) -> Extents | None:
         """The sizes after an op."""
         if value is None or all(extent.constant is not None for extent in value):
-            self.ops[name] = False, False
+            self.ops.setdefault(name, (False,) * rank(node.input))
             return _constant(node.output)
-        self.ops[name] = value[0].constant is None, value[1].constant is None
+        own = [extent.constant is None for extent in value]
+        was = self.ops.get(name, own)  # where the same step ran before
+        self.ops[name] = tuple(either or before for either, before in zip(own, was, strict=True))
         axes = node.kind.axes(node.input)
         if axes is None:
-            raise self.refusal(self.ops[name], *_why(node, name), node)
+            raise self.refusal([at for at, free in enumerate(own) if free], *_why(node, name), node.origin)
         after = []
         for at, (extent, axis) in enumerate(zip(value, axes, strict=True)):
             if extent.constant is None:
@@ -246,28 +270,29 @@ class _Walk:
                 self.two[at] = max(self.two[at], extent.least(2))
                 if self.sizes[at] < self.minimum[at]:
                     message = f"{name} has an input of size {node.input[1 + at]}, but a dynamic input must be at least {axis.least} here"
-                    raise self.refusal((at == 0, at == 1), message, None, node)
+                    raise self.refusal([at], message, None, node.origin)
             after.append(_after(extent, axis))
             self.stride[at] = math.lcm(self.stride[at], after[-1].period)
-        return after[0], after[1]
+        return tuple(after)
 
-    def joined(self, name: str, node: Parallel, values: list[Extents | None]) -> Extents | None:
-        """The sizes after a merge: those of all branches must be one function, except factors of 1x1."""
+    def joined(self, path: str, node: Parallel, values: list[Extents | None]) -> Extents | None:
+        """The sizes after a merge: those of all branches must be one function, except factors of one position."""
         maps = [value for value in values if value is not None]
         if len(maps) < len(values):
             return None
         if node.merge == "mul":
-            maps = [value for value in maps if [extent.constant for extent in value] != [1, 1]] or maps[:1]
+            maps = [value for value in maps if any(extent.constant != 1 for extent in value)] or maps[:1]
         merged = list(maps[0])
         for value in maps[1:]:
-            for at in range(2):
-                if not self.agree(at, merged[at], value[at]):
-                    one, other = (extent.text(AXES[at]) for extent in (merged[at], value[at]))
-                    message = f"{name} joins branches of {one} and {other}, which match at {self.sizes[at]} but not at other sizes"
+            for at, name in enumerate(self.axes[: len(value)]):  # a map of another rank has constant sizes
+                both = merged[at], value[at]
+                if not self.agree(at, *both):
+                    one, other = (extent.text(name) for extent in both)
+                    message = f"{path} joins branches of {one} and {other}, which match at {self.sizes[at]} but not at other sizes"
                     help = "give the branches equal strides, and paddings that fit their kernels"
-                    raise self.refusal((at == 0, at == 1), message, help, node)
-                merged[at] = min(merged[at], value[at], key=lambda extent: len(extent.steps))
-        return merged[0], merged[1]
+                    raise self.refusal([at], message, help, node.origin)
+                merged[at] = min(both, key=lambda extent: len(extent.steps))
+        return tuple(merged)
 
     def side(self, path: str, node: Side, value: Extents | None, through: Through) -> None:
         """Note the sizes at the end of a side branch."""
@@ -285,9 +310,9 @@ class _Walk:
         self.rests[at] = _both((every, rests), found)
         return True
 
-    def axes(self) -> Iterable[Free]:
-        """The free axes, with their valid sizes."""
-        for at, name in enumerate(AXES):
+    def listed(self) -> Iterable[Free]:
+        """The axes, each with its valid sizes."""
+        for at, name in enumerate(self.axes):
             every, rests = self.rests[at]
             free = Free(name, self.sizes[at], self.minimum[at], every, tuple(sorted(rests)))
             stride = math.lcm(self.stride[at], every)
@@ -295,18 +320,17 @@ class _Walk:
 
     def dimensions(self, shape: Shape, value: Extents | None) -> tuple[int | str, ...]:
         """A shape with expressions where it is free."""
-        if value is None:
+        if value is None or all(extent.constant is not None for extent in value):
             return shape
-        return shape[0], value[0].text(AXES[0]), value[1].text(AXES[1])
+        return shape[0], *(extent.text(name) for extent, name in zip(value, self.axes, strict=True))
 
-    def refusal(self, axes: tuple[bool, bool], why: str, help: str | None, node: Node) -> UsageError:
+    def refusal(self, axes: Iterable[int], why: str, help: str | None, origin: Origin | None) -> UsageError:
         """The error for axes that cannot be dynamic, at the first of them in the option."""
-        names = [name for name, wanted in zip(AXES, axes, strict=True) if wanted]
+        names = [self.axes[at] for at in axes]
         at = min(self.source.text.index(name) for name in names)
         place = Place(self.source, 1, at + 1, at + 1 + len(names[0]))
-        origin = node.origin
         notes = (f"defined by {origin.path} in {origin.file}:{origin.line}",) if origin else ()
-        return UsageError(Diagnostic(FIXED, f"{' and '.join(names)} cannot be dynamic: {why}", place, notes, help))
+        return UsageError(Diagnostic(FIXED, f"{one_of(names, 'and')} cannot be dynamic: {why}", place, notes, help))
 
 
 def _why(node: Op, name: str) -> tuple[str, str | None]:
@@ -315,15 +339,15 @@ def _why(node: Op, name: str) -> tuple[str, str | None]:
     if not isinstance(node.kind, Flatten):
         return f"{name} ({node.kind.word}) takes maps of {size} only", None
     message = f"{name} turns a map of {size} into {node.output[0]:,} features, and the next layer needs as many"
-    if node.input[1:] == (1, 1):
+    if set(node.input[1:]) == {1}:
         pool = "global_avgpool instead of the pool before it, whose window fits one size only"
         return message, f"use {pool}"
-    return message, f"put global_avgpool before it, or adaptive_avgpool: [{node.input[1]}, {node.input[2]}]"
+    return message, f"put global_avgpool before it, or adaptive_avgpool: {list(node.input[1:])}"
 
 
 def _constant(shape: Shape) -> Extents | None:
     """The sizes of a map that do not depend on the input; None for a vector."""
-    return (Extent((Axis(0, shape[1]),)), Extent((Axis(0, shape[2]),))) if len(shape) == 3 else None
+    return tuple(Extent((Axis(0, n),)) for n in shape[1:]) if rank(shape) in AXIS_NAMES else None
 
 
 @cache

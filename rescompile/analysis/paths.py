@@ -8,13 +8,17 @@ series multiply, and paths in parallel add. `entered` alone defines what a branc
     add         0: branches without a shortcut are parallel, as the 32 paths of ResNeXt
     mul, gate   as above; a branch that only scales another value (a gate, the 1x1 factor of squeeze-and-excite) is not a path
 
+A value that is used again continues the paths that lead to its `keep`.
+
+A value multiplied by `scale: 0` ends every path that leads to it.
+
 A split merge counts as its kind does. Ranges of channels are not followed, so a path may lead from one range into another,
 where no value flows.
 
 In layers, a convolution or linear layer adds 1 and a merge nothing. Side branches do not rejoin, so no path uses them.
 
 The distribution is a polynomial whose coefficient of x^k is the number of paths of length k. It is never built: the tree is
-folded with integers in place of x. At x = 1 the value is the number of all paths; at a power of two above that number
+evaluated with integers in place of x. At x = 1 the value is the number of all paths; at a power of two above that number
 no two coefficients overlap, so the bits of the value are the coefficients (Kronecker's substitution).
 """
 
@@ -27,9 +31,10 @@ from fractions import Fraction
 from functools import cached_property, reduce
 from typing import Literal, get_args
 
+from rescompile.analysis.path_algebra import PathRules, through
 from rescompile.ir.network import Network, Node, Op, Parallel, Series, walk
-from rescompile.ir.ops import BOUNDED, Act, Conv, Dropout, Identity, Linear
-from rescompile.ir.traversal import FoldRules, ThreadRules, fold, thread
+from rescompile.ir.ops import BOUNDED, WEIGHTED, Act, Dropout, Identity, Part, Scale, Shuffle, Softmax, Unflatten
+from rescompile.ir.traversal import ThreadRules, thread
 
 Unit = Literal["blocks", "layers"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
@@ -37,7 +42,8 @@ UNITS: tuple[Unit, ...] = get_args(Unit)
 
 @dataclass(frozen=True)
 class Paths:
-    """How many paths there are of each length: `counts[k]` have length k. Everything is exact."""
+    """How many paths there are of each length: `counts[k]` have length k. Everything is exact. There are none where all of
+    them are multiplied by 0; then only `total` has a meaning."""
 
     counts: tuple[int, ...]
 
@@ -101,12 +107,12 @@ class Surviving:
 def paths(network: Network | Node, unit: Unit = "blocks") -> Paths:
     """The paths of a network, or of a part of it, by length."""
     root = network.root if isinstance(network, Network) else network
-    total = fold(root, _counting(unit, 1))
+    total = through(root, _counting(unit, 1))
     width = total.bit_length() // 8 + 1  # bytes of a coefficient, so that they can be cut apart
-    packed = fold(root, _counting(unit, 1 << 8 * width))
+    packed = through(root, _counting(unit, 1 << 8 * width))
     digits = packed.to_bytes(packed.bit_length() // 8 + 1, "little")
     counts = [int.from_bytes(digits[at : at + width], "little") for at in range(0, len(digits), width)]
-    while not counts[-1]:
+    while counts and not counts[-1]:
         counts.pop()
     return Paths(tuple(counts))
 
@@ -115,9 +121,9 @@ def surviving(network: Network | Node, unit: Unit = "blocks") -> Surviving | Non
     """What the survival schedule leaves of the paths; None where nothing is ever dropped."""
     root = network.root if isinstance(network, Network) else network
     residuals = [node for _, node in walk(root) if isinstance(node, Parallel) and node.residual]
-    if not any(node.survival for node in residuals):
+    if not any(node.survival for node in residuals) or not through(root, _counting(unit, 1)):
         return None
-    found = fold(root, _expecting(unit))
+    found = through(root, _expecting(unit))
     return Surviving(math.fsum(_probability(node) for node in residuals), found.log2_total, tuple(found.shares))
 
 
@@ -139,6 +145,11 @@ def entered(node: Parallel) -> tuple[int | None, ...]:
     return (0,) * len(node.branches)
 
 
+def _ends_paths(node: Op) -> bool:
+    """Whether a node multiplies by 0."""
+    return isinstance(node.kind, Scale) and node.kind.factor == 0
+
+
 def _computes(branch: Series) -> bool:
     """Whether anything is computed on the way; in evaluation a dropout is the identity."""
     inside = walk(branch, into=Series | Parallel)
@@ -151,12 +162,12 @@ def bounded(branch: Series) -> bool:
 
 
 def _bounded(_: str, node: Op, before: bool) -> bool:
-    if isinstance(node.kind, Identity | Dropout):
+    if isinstance(node.kind, Identity | Dropout | Part | Shuffle | Unflatten):
         return before
-    return isinstance(node.kind, Act) and node.kind.kind in BOUNDED
+    return isinstance(node.kind, Softmax) or (isinstance(node.kind, Act) and node.kind.kind in BOUNDED)
 
 
-_BOUNDED = ThreadRules[bool](_bounded, lambda *_: False)
+_BOUNDED = ThreadRules[bool](_bounded, lambda *_: False, outside=lambda *_: False)
 
 
 def _probability(node: Parallel) -> float:
@@ -166,17 +177,19 @@ def _probability(node: Parallel) -> float:
 # --- counting: the polynomial at an integer ---------------------------------------------------------------------------
 
 
-def _counting(unit: Unit, x: int) -> FoldRules[int]:
+def _counting(unit: Unit, x: int) -> PathRules[int]:
     in_layers = unit == "layers"
 
     def op(_: str, node: Op) -> int:
-        return x if in_layers and isinstance(node.kind, Conv | Linear) else 1
+        if _ends_paths(node):
+            return 0
+        return x if in_layers and isinstance(node.kind, WEIGHTED) else 1
 
     def parallel(_: str, node: Parallel, values: Sequence[int]) -> int:
         added = zip(entered(node), values, strict=True)
         return sum(value * (1 if in_layers else x**length) for length, value in added if length is not None)
 
-    return FoldRules(op, lambda *given: _product(given[-1]), parallel, lambda *_: 1)
+    return PathRules(1, op, _product, parallel)
 
 
 def _product(values: Sequence[int]) -> int:
@@ -198,20 +211,27 @@ class _Spread:
     shares: list[float]
 
 
-def _expecting(unit: Unit) -> FoldRules[_Spread]:
+_NO_PATH = _Spread(-math.inf, [])
+
+
+def _expecting(unit: Unit) -> PathRules[_Spread]:
     in_layers = unit == "layers"
     one = _Spread(0.0, [1.0])
 
     def op(_: str, node: Op) -> _Spread:
-        return _Spread(0.0, [0.0, 1.0]) if in_layers and isinstance(node.kind, Conv | Linear) else one
+        if _ends_paths(node):
+            return _NO_PATH
+        return _Spread(0.0, [0.0, 1.0]) if in_layers and isinstance(node.kind, WEIGHTED) else one
 
     def parallel(_: str, node: Parallel, spreads: Sequence[_Spread]) -> _Spread:
         kept: list[tuple[float, list[float]]] = []
         for at, (length, spread) in enumerate(zip(entered(node), spreads, strict=True)):
             probability = _probability(node) if at == 0 else 1.0
-            if length is not None and probability > 0:
+            if length is not None and probability > 0 and spread is not _NO_PATH:
                 shares = spread.shares if in_layers else [0.0] * length + spread.shares
                 kept.append((spread.log2_total + math.log2(probability), shares))
+        if not kept:
+            return _NO_PATH
         most = max(log2 for log2, _ in kept)
         sums = [0.0] * max(len(shares) for _, shares in kept)
         for log2, shares in kept:
@@ -220,11 +240,13 @@ def _expecting(unit: Unit) -> FoldRules[_Spread]:
         total = math.fsum(sums)
         return _Spread(most + math.log2(total), [share / total for share in sums])
 
-    return FoldRules(op, lambda *given: reduce(_after, given[-1], one), parallel, lambda *_: one)
+    return PathRules(one, op, lambda parts: reduce(_after, parts, one), parallel)
 
 
 def _after(first: _Spread, second: _Spread) -> _Spread:
     """Paths through two parts, one after the other."""
+    if _NO_PATH in (first, second):
+        return _NO_PATH
     if second.shares == [1.0]:
         return _Spread(first.log2_total + second.log2_total, first.shares)
     shares = [0.0] * (len(first.shares) + len(second.shares) - 1)

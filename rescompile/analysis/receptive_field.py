@@ -5,7 +5,7 @@ stride s, padding p and dilation d makes of that `jump * s`, `first - jump * p` 
 see together what each of them sees (Araujo et al. 2019, Computing Receptive Fields of Convolutional Neural Networks).
 
 The statistics of a group norm come from the whole map, but carry no position; so it counts as seeing one position, as other
-norms do.
+norms do. A mirrored border counts as one of zeros.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rescompile.ir.network import Node, Op, Parallel
-from rescompile.ir.ops import Conv, MaxPool, Shape, Size, Subsample
+from rescompile.ir.ops import Border, Conv, MaxPool, Shape, Size, Subsample, rank
 from rescompile.ir.traversal import ThreadRules, thread
 
 
@@ -36,13 +36,14 @@ class Span:
         return Span(self.first - self.jump * padding, last, self.jump * stride)
 
 
-#: Height and width; None where a position sees the whole map, or where positions have different fields.
-View = tuple[Span, Span] | None
+#: By the axes of the map; None where a position sees the whole map, where positions have different fields, and after
+#: a value that was kept before the part.
+View = tuple[Span, ...] | None
 
 
 def of_input(shape: Shape) -> View:
     """What a position of the input sees: itself. None for an input that is not a map."""
-    return (Span(), Span()) if len(shape) == 3 else None
+    return (Span(),) * rank(shape) or None
 
 
 def view(node: Node, given: View) -> View:
@@ -53,32 +54,32 @@ def view(node: Node, given: View) -> View:
 def _op(_: str, node: Op, given: View) -> View:
     if given is None:
         return None
+    one, none = (1,) * len(given), (0,) * len(given)
     match node.kind:
         case Conv() as conv:
             return _window(given, conv.kernel, conv.stride, conv.pads, conv.dilation)
         case MaxPool() as pool:
-            return _window(given, pool.kernel, pool.steps, pool.padding)
+            return _window(given, pool.kernel, pool.steps, pool.padding, one)
         case Subsample() as kind:
-            return _window(given, (1, 1), kind.stride, (0, 0))
+            return _window(given, one, kind.stride, none, one)
+        case Border() as border:
+            return _window(given, one, one, border.before, one)
     return given if node.input[1:] == node.output[1:] else None  # every position is computed from the same one
 
 
-def _window(given: tuple[Span, Span], kernel: Size, stride: Size, padding: Size, dilation: Size = (1, 1)) -> View:
-    high, wide = (
-        span.through(k, s, p, d) for span, k, s, p, d in zip(given, kernel, stride, padding, dilation, strict=True)
-    )
-    return high, wide
+def _window(given: tuple[Span, ...], kernel: Size, stride: Size, padding: Size, dilation: Size) -> View:
+    windows = zip(given, kernel, stride, padding, dilation, strict=True)
+    return tuple(span.through(k, s, p, d) for span, k, s, p, d in windows)
 
 
 def _merge(_: str, __: Parallel, views: list[View]) -> View:
     spans = [each for each in views if each is not None]
-    if len(spans) < len(views) or len({(high.jump, wide.jump) for high, wide in spans}) > 1:
+    if len(spans) < len(views) or len({tuple(span.jump for span in each) for each in spans}) > 1:
         return None
-    high, wide = (
+    return tuple(
         Span(min(span.first for span in axis), max(span.last for span in axis), axis[0].jump)
         for axis in zip(*spans, strict=True)
     )
-    return high, wide
 
 
-_RULES = ThreadRules[View](_op, _merge)
+_RULES = ThreadRules[View](_op, _merge, outside=lambda *_: None)

@@ -11,7 +11,7 @@ from rescompile.ir.traversal import FoldRules, fold
 
 def residuals(node: Node, path: str = "") -> list[str]:
     """The full names of the residuals in a node that lives in the scope `path`, in execution order: without those inside
-    another residual or in a side branch."""
+    another residual or in a side branch. One that is run again counts once."""
     return fold(node, _RULES, path)
 
 
@@ -23,4 +23,4 @@ def _joined(inside: Sequence[list[str]]) -> list[str]:
     return list(chain.from_iterable(inside))
 
 
-_RULES = FoldRules[list[str]](lambda *_: [], lambda *given: _joined(given[-1]), _parallel, lambda *_: [])
+_RULES = FoldRules[list[str]](lambda *_: [], lambda *given: _joined(given[-1]), _parallel, lambda *_: [], lambda *_: [])

@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields
+from itertools import chain
 from typing import Any
 
 from rescompile.analysis.cost import Cost, cost
-from rescompile.diagnostics.text_table import text_table
+from rescompile.analysis.strides import strides
+from rescompile.diagnostics.text_table import table_rows
 from rescompile.ir.expressions import show
-from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, children, join, scope, walk
+from rescompile.ir.network import (
+    Again,
+    Keep,
+    Network,
+    Node,
+    Op,
+    Parallel,
+    Recall,
+    Series,
+    Side,
+    children,
+    join,
+    name_of,
+    scope,
+    value_name,
+    walk,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +54,7 @@ def _rows(node: Node, path: str, level: int, depth: int) -> Iterator[Row]:
             yield from _rows(child, inner, level, depth)
         return
     is_list = isinstance(node, Series) and node.call is None and not _repeats(node)
-    own = node.output_name if isinstance(node, Side) else node.name
+    own = node.output_name if isinstance(node, Side) else name_of(node)
     name = join(path, own) if own and not isinstance(node, Side) else own or ""
     yield Row(name, describe(node), node, level, cost(node))
     if level + 1 < depth or is_list:  # a list of rows is not a level of its own
@@ -65,19 +83,27 @@ def describe(node: Node) -> str:
         case Series():
             if _repeats(node):
                 copies = [child for child in node.children if isinstance(child, Series) and child.call]
-                return f"{len(copies)} x {_called(copies[0])}"
+                return f"{len(copies)} x {_called(*copies)}"
             if not node.children:
                 return f"{_called(node)}: identity" if node.call else "identity"
             return _called(node) if node.call else "scope" if isinstance(node.children[0], Parallel) else "list"
         case Parallel():
             words: list[str] = [node.merge]
             if node.split:
-                words.append("split")
+                words.append(f"split={'+'.join(map(str, node.sizes))}" if node.sizes else "split")
+            if node.unit:
+                words.append(f"unit={node.unit}")
             if node.residual:
                 words.append("residual")
             if node.survival:
                 words.append(f"survival={node.survival.probability:.6g}")
             return " ".join(words)
+        case Again():
+            return f"again {node.name}"
+        case Keep():
+            return f"keep {value_name(node.key)}"
+        case Recall():
+            return f"use {value_name(node.key)}"
         case Side():
             return {"always": "output", "training": "output in training only", "never": "unused"}[node.mode]
 
@@ -87,19 +113,26 @@ def _is_shown(node: Op, field: Any) -> bool:
     return field.name != "init" and (field.default is MISSING or value != field.default)
 
 
-def _called(node: Series) -> str:
-    assert node.call is not None
-    defaults = node.call.defaults
-    given = {
-        name: value for name, value in node.call.arguments.items() if name not in defaults or value != defaults[name]
-    }
-    arguments = ", ".join(f"{name}={show(value)}" for name, value in given.items())
-    return f"{node.call.block}({arguments})" if arguments else node.call.block
+def _called(*copies: Series) -> str:
+    """A block with its arguments, except those that are its defaults. One that differs among the copies has all of its values,
+    unless only the first copy gets it."""
+    calls = [copy.call for copy in copies if copy.call is not None]
+    defaults, given = calls[0].defaults, []
+    for name, first in calls[0].arguments.items():
+        others = [call.arguments[name] for call in calls[1:]]
+        default = defaults.get(name, first)
+        if any(value != default for value in others) and any(value != first for value in others):
+            listed = list(map(show, [first, *others]))
+            shown = listed if len(listed) < 6 else [*listed[:2], "...", listed[-1]]
+            given.append(f"{name}={{each: [{', '.join(shown)}]}}")
+        elif name not in defaults or first != default:
+            given.append(f"{name}={show(first)}")
+    return f"{calls[0].block}({', '.join(given)})" if given else calls[0].block
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, tuple):
-        return str(value[0]) if value[0] == value[1] else "x".join(str(n) for n in value)
+        return str(value[0]) if len(set(value)) == 1 else "x".join(str(n) for n in value)
     return show(value)
 
 
@@ -116,8 +149,8 @@ def count(number: int) -> str:
     return str(number)
 
 
-def table(network: Network, depth: int) -> str:
-    """The tree as a table, with totals."""
+def table(network: Network, depth: int, width: int | None = None) -> str:
+    """The tree as a table, with totals; its lines are at most `width` long."""
     lines = [("name", "what", "output", "parameters", "MACs")]
     for row in rows(network, depth):
         output = shape(row.node.child.output) if isinstance(row.node, Side) else shape(row.node.output)
@@ -126,9 +159,9 @@ def table(network: Network, depth: int) -> str:
         lines.append((label, what, output, f"{row.cost.parameters:,}", count(row.cost.macs)))
     total = cost(network)
     lines.append(("total", "", shape(network.root.output), f"{total.parameters:,}", count(total.macs)))
-    head, *body, last = text_table(lines, "<<>")
-    rule = "-" * len(head)
-    return "\n".join([head, rule, *body, rule, last])
+    head, *body, last = table_rows(lines, "<<>", width)
+    rule = ["-" * max(map(len, chain(head, *body, last)))]
+    return "\n".join(chain(head, rule, *body, rule, last))
 
 
 def summary(network: Network) -> str:
@@ -146,26 +179,27 @@ def summary(network: Network) -> str:
             f"expected {facts['expected']:.6g}; drawn per {facts['unit']}, rescaled at {facts['rescale']}"
         )
     if maps := features(network):
-        listed = "; ".join(
-            f"{name} {facts['channels']} channels, stride {_by(facts['stride'])}" for name, facts in maps.items()
-        )
+        listed = "; ".join(f"{name} {facts['channels']} channels{_by(facts['stride'])}" for name, facts in maps.items())
         lines.append(f"features: {listed}")
     return "\n".join(lines)
 
 
 def _by(stride: Any) -> str:
-    """`2` or `1x2`."""
-    return "x".join(map(str, stride)) if isinstance(stride, list) else str(stride)
+    """`, stride 2` or `, stride 1x2`; nothing for a map without a stride."""
+    if stride is None:
+        return ""
+    return f", stride {'x'.join(map(str, stride)) if isinstance(stride, list) else stride}"
 
 
 def features(network: Network) -> dict[str, dict[str, Any]]:
-    """The outputs that are maps: their channels and their stride, as one number or, where they differ, as height and width."""
-    found = {}
+    """The outputs that are maps: their channels and their stride, as one number or, where the axes differ, as one for each;
+    None where there is no stride."""
+    found, by = {}, strides(network)
     for name, sizes in network.outputs.items():
-        if len(sizes) == len(network.input) == 3:
-            ratios = [n / m for n, m in zip(network.input[1:], sizes[1:], strict=True)]
-            strides = [int(stride) if stride.is_integer() else round(stride, 4) for stride in ratios]
-            found[name] = {"channels": sizes[0], "stride": strides if len(set(strides)) > 1 else strides[0]}
+        if len(sizes) == len(network.input) > 1:
+            stride = by[name]
+            exact = stride and [int(side) if side.denominator == 1 else float(side) for side in stride]
+            found[name] = {"channels": sizes[0], "stride": exact[0] if exact and len(set(exact)) == 1 else exact}
     return found
 
 

@@ -1,26 +1,14 @@
-"""A network in words, and its differences to another one: to the form of its paper, to the common implementations, or to the
-closest network of the zoo.
-
-    stages        the structure of a network: stages of blocks
-    facts         the table of facts about a network
-    overlay       two networks laid over one another
-    merger        two units merged step by step
-    topics        the topics of differences
-    distances     the distance and the alignment of parts of two networks
-    differences   the differences by topic, with the cost of each alone
-    references    the references that a network is compared with
-    words         ops in words
-    report        the explanation as data
-    prose         the explanation as text
-"""
+"""Describes a network in words, and its differences from another one: the version of its paper, common implementations, or
+the closest network of the zoo."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.explain.differences import Comparison, compare
-from rescompile.explain.references import Reference, closest, is_of_zoo, of_spec, references_of
+from rescompile.explain.references import Reference, are_comparable, closest, is_of_zoo, of_spec, references_of
 from rescompile.explain.stages import Structure, structure
 from rescompile.ir.network import Network, parameters
 
@@ -53,7 +41,12 @@ def explain(network: Network, against: Sequence[str] = ()) -> Explanation:
     subject, names = structure(network), _names(network)
     known = is_of_zoo(network)
     given = [of_spec(spec) for spec in against] or (references_of(network.name) if known else [])
-    references = given or [closest(subject, network.name if known else None)]
+    for each in given:
+        if not are_comparable(each.structure, subject):
+            inputs = f"{each.structure.name} has an input of {list(each.structure.input)}, {network.name} one of {list(network.input)}"
+            message = f"{inputs}: only networks whose maps have equally many axes can be compared"
+            raise UsageError(Diagnostic("E0802", message))
+    references = given or [each for each in [closest(subject, network.name if known else None)] if each]
     comparisons = tuple(
         Against(each, compare(each.structure, subject), not given, _names(each.network) != names) for each in references
     )

@@ -1,8 +1,8 @@
 """The differences of two networks by topic, with the cost of each alone.
 
-The cost of a difference alone is that of the reference with this single change. If its shapes would not fit, the subject
-without this change is counted instead; if that is not valid either, the topic is joined with one or two others that make it
-valid. The remaining cost is the interaction of differences: a wider layer costs more in a network that is also deeper.
+The individual cost of a difference is computed on the reference with this single change. If the shapes do not fit, it is
+computed on the subject without this change; if that is not valid either, the topic is joined with one or two others that make
+it valid. The remaining cost is the interaction of differences: a wider layer costs more in a network that is also deeper.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rescompile.explain.merger import Edit
 from rescompile.explain.overlay import overlay
 from rescompile.explain.stages import Steps, Structure, series
 from rescompile.explain.topics import TOPICS
-from rescompile.ir.network import Op, Side, merge_shape, share
+from rescompile.ir.network import Op, Side, merge_shape
 from rescompile.ir.ops import Shape
 from rescompile.ir.traversal import ThreadRules, thread
 
@@ -143,7 +143,8 @@ def _count(unit: Steps, shape: Shape) -> tuple[int, int, Shape]:
         op,
         merge=lambda _, node, shapes: merge_shape(node.merge, shapes),
         side=side,
-        split=lambda _, node, shape: [share(shape, len(node.branches)) if node.split else shape] * len(node.branches),
+        split=lambda _, node, shape: node.given_of(shape),
+        outside=lambda _, node: node.output,
     )
     output = thread(series(unit), shape, rules)
     return parameters, macs, output

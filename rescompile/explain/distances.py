@@ -13,27 +13,27 @@ from typing import Any
 from rescompile.analysis.alignment import Pairs, align
 from rescompile.explain.stages import Segment, Step, Steps, has_shortcut, kinds, steps
 from rescompile.explain.topics import BranchRole
-from rescompile.ir.network import Op, Parallel, Side
-from rescompile.ir.ops import Conv, Kind, Linear
+from rescompile.ir.network import Again, Keep, Op, Parallel, Recall, Side
+from rescompile.ir.ops import WEIGHTED, Kind
 
-#: The cost of a differing attribute; others cost 1. A convolution with another kernel is rather another convolution.
+#: The cost of a differing attribute; others cost 1. A convolution with another kernel is more likely to be another convolution.
 ATTRIBUTES = {"kernel": 9, "stride": 3, "groups": 2, "channels": 3, "features": 3, "dilation": 2}
-#: The least cost of two ops of the same kind, or of two merges, if they differ at all; and the most that two ops cost.
+#: The minimum cost of two ops of the same kind, or of two merges, if they differ; and the maximum cost of two ops.
 DIFFERENT, MOST = 1, 15
 #: The cost of an op without a counterpart: highest for layers, so that they are paired before the norms around them.
 LAYER, OTHER = 30, 10
 #: The cost of a segment without a counterpart; two unlike segments cost 1.
 ALONE = 0.6
-#: The largest product of the lengths of two lists: to align more takes too long.
+#: The maximum product of the lengths of two lists, since aligning longer ones takes too long.
 MOST_PAIRS = 400_000
 
 
 class Distances:
-    """Cached distances and alignments of steps and lists. Steps have equal keys if they are equal but for names and shapes."""
+    """Cached distances and alignments of steps and lists. Steps that differ only in names and shapes have equal keys."""
 
     def __init__(self) -> None:
         self._keys: dict[Hashable, int] = {}
-        self._steps: list[Step] = []  # one step for each key
+        self._steps: list[Step] = []  # one step per key
         self._seen: dict[int, tuple[Step, int]] = {}  # keys by the identity of nodes, which are kept alive
         self._known: dict[tuple[int, int], float] = {}
         self._aligned: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[float, Pairs]] = {}
@@ -51,7 +51,11 @@ class Distances:
                 value = step.kind
             case Parallel():
                 branches = tuple(self.keys(steps(branch)) for branch in step.branches)
-                value = step.merge, step.residual, step.survival, step.split, branches
+                value = step.merge, step.unit, step.residual, step.survival, step.split, branches
+            case Again():
+                value = type(step), self.keys(steps(step.child))
+            case Keep() | Recall():
+                value = type(step), step.key
             case Side():
                 value = step.mode, step.output_name, self.keys(steps(step.child))
         if value not in self._keys:
@@ -98,6 +102,8 @@ class Distances:
                 return min(MOST, DIFFERENT + sum(ATTRIBUTES.get(name, 1) for name in names))
             case Side(), Side():
                 return self._lists(steps(first.child), steps(second.child))
+            case Again(), Again():
+                return self._lists(steps(first.child), steps(second.child))
             case Parallel(), Parallel() if _comparable(first, second):
                 return DIFFERENT + sum(self._lists(a, b) for _, a, b in counterparts(first, second))
         return math.inf
@@ -111,7 +117,7 @@ def _comparable(first: Parallel, second: Parallel) -> bool:
 
 
 def _size(step: Step) -> int:
-    layers = [LAYER if isinstance(kind, Conv | Linear) else OTHER for kind in kinds((step,))]
+    layers = [LAYER if isinstance(kind, WEIGHTED) else OTHER for kind in kinds((step,))]
     return sum(layers) if isinstance(step, Op) else OTHER + sum(layers)
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from rescompile.explain.op_wording import act, item, listed, shown, size, times
+from rescompile.analysis.paths import entered
+from rescompile.explain.op_wording import act, item, listed, shown, size, times, window
 from rescompile.explain.stages import (
     Segment,
     Step,
@@ -65,7 +66,7 @@ def skips(network: Structure) -> list[Parallel]:
 
 
 def values(things: Iterable[str]) -> str:
-    """Return the values with their counts, the most frequent first; a single value stands alone."""
+    """Return the values with their counts, the most frequent first; a single value has no count."""
     counts = Counter(things)
     if len(counts) < 2:
         return next(iter(counts), "none")
@@ -73,8 +74,8 @@ def values(things: Iterable[str]) -> str:
 
 
 def by_stage(read: Callable[[Steps], str]) -> Callable[[Structure], str]:
-    """Return a reader of one value per stage: that of its last block, and of its first one if it differs. A value that all stages
-    share stands alone."""
+    """Return a reader of one value per stage: that of its last block, and of its first one if it differs. A value that all
+    stages share is given once."""
 
     def of(stage: Segment) -> str:
         first, last = read(stage.units[0]), read(stage.units[-1])
@@ -100,7 +101,9 @@ def layers(inside: Steps) -> list[Conv | Linear]:
 
 def longest(merge: Parallel) -> Steps:
     """Return the branch on the main path: the first one of a merge with a shortcut, else the one with the most layers."""
-    branches = [steps(branch) for branch in merge.branches]
+    branches = [
+        steps(branch) for branch, added in zip(merge.branches, entered(merge), strict=True) if added is not None
+    ]  # a branch that only scales another value is not on the path
     return branches[0] if has_shortcut(merge) else max(branches, key=lambda branch: len(layers(branch)))
 
 
@@ -116,7 +119,7 @@ def channels(block: Steps) -> str:
 
 def stride_place(network: Structure) -> str:
     """Return the op that has the stride in downsampling blocks; for ResNet's bottleneck with the name of the variant."""
-    strided = [block for block in network.blocks if stride(block)[0] > 1]
+    strided = [block for block in network.blocks if stride(block)]
     where = values(_strided(block) for block in strided)
     bottlenecks = {kind_of(block) for block in strided} == {"1x1-3x3-1x1"}
     versions = {"the first 1x1 convolution": " (v1)", "the 3x3 convolution": " (v1.5)"}
@@ -127,10 +130,10 @@ def _strided(block: Steps) -> str:
     path = list(main_path(block))
     places = []
     for at, kind in enumerate(path):
-        if isinstance(kind, Conv) and kind.stride != (1, 1):
+        if isinstance(kind, Conv) and max(kind.stride) > 1:
             alike = [i for i, conv in enumerate(path) if isinstance(conv, Conv) and conv.kernel == kind.kernel]
             which = ("first ", "second ", "third ", "")[min(alike.index(at), 3)] if len(alike) > 1 else ""
-            places.append(f"the {which}{size(kind.kernel)} convolution")
+            places.append(f"the {which}{window(kind.kernel)} convolution")
         elif isinstance(kind, MaxPool | Subsample):
             places.append("a pool" if isinstance(kind, MaxPool) else "a subsampling")
     return " and ".join(places)
@@ -154,7 +157,7 @@ def _shortcut(merge: Parallel) -> str:
 def _plain(step: Step) -> str:
     """Return an op of a shortcut without its numbers."""
     if isinstance(step, Op) and isinstance(step.kind, Conv):
-        return f"{size(step.kind.kernel)} convolution"
+        return f"{window(step.kind.kernel)} convolution"
     if isinstance(step, Op) and isinstance(step.kind, AvgPool):
         return "average pool"
     return item(step)

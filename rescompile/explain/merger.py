@@ -1,4 +1,5 @@
-"""Two lists of steps merged into one: the common steps, and for each difference the form of one of the two, by its topic."""
+"""Merges two lists of steps into one: the common steps and, for each difference, the version of one of the two, chosen by
+topic."""
 
 from __future__ import annotations
 
@@ -11,11 +12,11 @@ from rescompile.explain.op_wording import item
 from rescompile.explain.stages import Role, Step, Steps, has_shortcut, kinds, series, steps, stride
 from rescompile.explain.topics import ANYWHERE, Where
 from rescompile.ir.network import Node, Op, Parallel, Side
-from rescompile.ir.ops import Conv, Kind, Linear
+from rescompile.ir.ops import WEIGHTED, Conv, Kind
 from rescompile.ir.traversal import rewrite
 
 Origin: TypeAlias = Literal["reference", "subject"]
-#: What the subject does with a step that only one of the two has.
+#: The verb for a step that only the subject or only the reference has.
 VERBS: dict[Origin, str] = {"reference": "without", "subject": "added"}
 #: Attributes that differ in all ops of a kind in the same way: both values and the topic. Steps that only one of the networks
 #: has follow them, so that the cost of a stem does not include biases that the subject has everywhere.
@@ -96,7 +97,7 @@ class Merger:
         self._add("shortcut", f"{VERBS[origin]} shortcut", sum(map(count_layers, rest)))
         flat = (*own[:at], *branch, *own[at + 1 :])
         a, b = (flat, second) if origin == "reference" else (first, flat)
-        parts: tuple[list[Step], list[Step], list[Step]] = ([], [], [])  # before the branch, in it, behind it
+        parts: tuple[list[Step], list[Step], list[Step]] = ([], [], [])  # before, inside and after the branch
         part = 0
         for i, j in self.distances.pairs(a, b):
             place = i if origin == "reference" else j
@@ -133,7 +134,7 @@ class Merger:
         differences = {name: (old, new) for name, old, new in differing(one.kind, other.kind)}
         topics = {name: where.attribute(one.kind, name, last) for name in differences}
         if "padding" in topics and _keeps_size(one.kind) and _keeps_size(other.kind):
-            # it follows from the kernel or the dilation
+            # implied by the kernel or the dilation
             topics["padding"] = topics.get("kernel") or topics["dilation"]
         for name, (old, new) in differences.items():
             self._add(topics[name], f"{other.name}: {name} {_value(new)}, not {_value(old)}")
@@ -170,7 +171,7 @@ class Merger:
 
 def count_layers(inside: Steps) -> int:
     """Return the number of convolutions and linear layers."""
-    return sum(isinstance(kind, Conv | Linear) for kind in kinds(inside))
+    return sum(isinstance(kind, WEIGHTED) for kind in kinds(inside))
 
 
 def _layers(inside: Steps) -> int:
@@ -178,7 +179,7 @@ def _layers(inside: Steps) -> int:
     count = 0
     for step in inside:
         if isinstance(step, Op):
-            count += isinstance(step.kind, Conv | Linear)
+            count += isinstance(step.kind, WEIGHTED)
         elif isinstance(step, Parallel):
             count += sum(_layers(steps(each)) for each in step.branches[: 1 if has_shortcut(step) else None])
     return count
@@ -192,7 +193,7 @@ def _keeps_size(kind: Kind) -> bool:
 
 
 def _last_layer(inside: Steps) -> int | None:
-    layers = [at for at, step in enumerate(inside) if isinstance(step, Op) and isinstance(step.kind, Conv | Linear)]
+    layers = [at for at, step in enumerate(inside) if isinstance(step, Op) and isinstance(step.kind, WEIGHTED)]
     return layers[-1] if layers else None
 
 
@@ -206,5 +207,5 @@ def _describe(side: Side) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, tuple):
-        return str(value[0]) if value[0] == value[1] else f"{value[0]}x{value[1]}"
+        return str(value[0]) if len(set(value)) == 1 else "x".join(map(str, value))
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""Ops, merges and lists of steps in words."""
+"""Descriptions of ops, merges and lists of steps in words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from rescompile.explain.stages import Step, Steps, has_shortcut
-from rescompile.ir.network import Op, Parallel
+from rescompile.ir.network import Again, Keep, Op, Parallel, Recall, value_name
 from rescompile.ir.ops import (
     Act,
     AdaptiveAvgPool,
@@ -25,17 +25,22 @@ from rescompile.ir.ops import (
     Upsample,
 )
 
-#: The most steps in a list; the rest is counted.
+#: The maximum number of steps listed; the rest is counted.
 STEPS = 30
 
 
 def size(sizes: Size) -> str:
-    """`3x3`"""
-    return f"{sizes[0]}x{sizes[1]}"
+    """Return `3x3`"""
+    return "x".join(map(str, sizes))
+
+
+def window(sizes: Size) -> str:
+    """Return `3x3`, or `3-wide` on maps of one axis."""
+    return size(sizes) if len(sizes) > 1 else f"{sizes[0]}-wide"
 
 
 def shown(shape: Sequence[int]) -> str:
-    """`3x224x224`"""
+    """Return `3x224x224`"""
     return "x".join(map(str, shape))
 
 
@@ -47,17 +52,18 @@ def _with(name: str, *numbers: str | None) -> str:
 
 def _conv(kind: Conv) -> str:
     return _with(
-        f"{size(kind.kernel)} convolution",
+        f"{window(kind.kernel)} convolution",
         f"{kind.channels} channels",
-        f"stride {_number(kind.stride)}" if kind.stride != (1, 1) else None,
+        f"stride {_number(kind.stride)}" if max(kind.stride) > 1 else None,
         f"{kind.groups} groups" if kind.groups > 1 else None,
-        f"dilation {_number(kind.dilation)}" if kind.dilation != (1, 1) else None,
+        f"dilation {_number(kind.dilation)}" if max(kind.dilation) > 1 else None,
+        None if kind.is_plain else f"{kind.weights} weights",
     )
 
 
 def _pool(kind: MaxPool) -> str:
     return _with(
-        f"{size(kind.kernel)} {'average' if isinstance(kind, AvgPool) else 'max'} pool",
+        f"{window(kind.kernel)} {'average' if isinstance(kind, AvgPool) else 'max'} pool",
         f"stride {_number(kind.steps)}" if kind.steps != kind.kernel else None,
         "sizes rounded up" if kind.ceil else None,
     )
@@ -105,6 +111,10 @@ def item(step: Step) -> str:
         if has_shortcut(step):
             return "a residual branch" if step.residual else "a gate"
         return f"branches{' on parts of the channels' if step.split else ''}, merged by {step.merge}"
+    if isinstance(step, Again):
+        return f"'{step.name}' again, with the same parameters"
+    if isinstance(step, Keep | Recall):
+        return f"{'a mark on' if isinstance(step, Keep) else 'a return to'} the value {value_name(step.key)}"
     return f"an auxiliary branch ({step.mode})"
 
 
@@ -117,10 +127,10 @@ def listed(inside: Steps) -> str:
     return ", ".join(words) or "nothing"
 
 
-def _number(pair: Size) -> str:
-    return str(pair[0]) if pair[0] == pair[1] else size(pair)
+def _number(sizes: Size) -> str:
+    return str(sizes[0]) if len(set(sizes)) == 1 else size(sizes)
 
 
 def times(number: int) -> str:
-    """`once`, `twice`, `3 times`"""
+    """Return `once`, `twice`, `3 times`"""
     return {1: "once", 2: "twice"}.get(number, f"{number} times")

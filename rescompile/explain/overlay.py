@@ -1,4 +1,4 @@
-"""Two networks laid over one another: stages and their blocks are paired in order; further blocks of a stage are its depth.
+"""Two networks overlaid: stages and their blocks are paired in order; additional blocks of a stage are its depth.
 
 Each difference belongs to a topic, such as the position of a stride. `taken` returns a network with the differences of some
 topics: without any it is the reference, with all of them the subject. With one topic it is the reference with that single
@@ -41,7 +41,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Overlay:
-    """Two networks laid over one another, with all their differences in order."""
+    """Two overlaid networks, with all their differences in order."""
 
     inputs: tuple[Shape, Shape]
     slots: tuple[Slot, ...]
@@ -69,7 +69,7 @@ class Overlay:
 
 
 def overlay(reference: Structure, subject: Structure, distances: Distances) -> Overlay:
-    """Lay two networks over one another. Raises NotAligned if they have too little in common."""
+    """Overlay two networks. Raises NotAligned if they have too little in common."""
     merger = Merger(distances, TOPICS, {})
     pairs = list(_segments(reference, subject, distances))
     known = {
@@ -84,7 +84,7 @@ def overlay(reference: Structure, subject: Structure, distances: Distances) -> O
     edits = tuple(edit for slot in slots for edit in _edits(slot, merger))
     deeper = sum(
         edit.layers for edit in edits if edit.topic == "depth"
-    )  # more blocks of a stage that both have: not foreign
+    )  # additional blocks of a common stage do not count as foreign
     alone = sum(edit.layers for edit in edits) - deeper
     if 2 * alone > count_layers(reference.whole) + count_layers(subject.whole) - deeper:
         raise NotAligned(f"{reference.name} and {subject.name} have too little in common")

@@ -1,4 +1,4 @@
-"""The references that a network is compared with: by a table for the zoo, else the closest network of the zoo."""
+"""The references that a network is compared with: from a table for zoo networks, otherwise the closest network of the zoo."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rescompile.explain.distances import Distances
 from rescompile.explain.overlay import overlay
 from rescompile.explain.stages import Structure, kinds, merges, steps, structure
 from rescompile.ir.network import Network, Node, Op, Parallel
-from rescompile.ir.ops import Conv, Norm
+from rescompile.ir.ops import Conv, Norm, rank
 from rescompile.ir.traversal import rewrite
 from rescompile.lang import library
 from rescompile.lang.load import load
@@ -79,11 +79,20 @@ def is_of_zoo(network: Network) -> bool:
     )
 
 
-def closest(subject: Structure, but: str | None = None) -> Reference:
+def are_comparable(one: Structure, other: Structure) -> bool:
+    """Return whether the maps of two networks have equally many axes, so that their kernels can be compared. A network whose input
+    is a vector can be compared with any."""
+    return len({rank(each.input) for each in (one, other)} - {0}) < 2
+
+
+def closest(subject: Structure, but: str | None = None) -> Reference | None:
     """Return the zoo network, other than `but`, that differs in the fewest topics, and among equals has the most ops in common;
-    if none can be aligned, the one with the most ops in common."""
+    if none can be aligned, the one with the most ops in common. Return None if the zoo has no network of this kind of maps."""
     own = _ops(subject)
-    by_distance = sorted((_unlike(own, _ops_of_zoo(name)), len(name), name) for name in library.zoo() if name != but)
+    others = [name for name in library.zoo() if name != but and are_comparable(of_zoo(name).structure, subject)]
+    if not others:
+        return None
+    by_distance = sorted((_unlike(own, _ops_of_zoo(name)), len(name), name) for name in others)
     distances = Distances()
     candidates: list[tuple[int, float, int, str]] = []
     likely = [entry for at, entry in enumerate(by_distance) if at < CANDIDATES or entry[2] == subject.name]

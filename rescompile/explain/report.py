@@ -1,4 +1,4 @@
-"""The explanation as data, from which the text is written too. `docs/explain.md` documents the keys."""
+"""The explanation as data, from which the text is written as well. `docs/explain.md` documents the keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rescompile.explain.stages import Segment, Structure, stride
 from rescompile.explain.topics import NETWORK_WIDE, TITLES
 from rescompile.ir.ops import Shape
 
-#: The most edits of a topic, and the most block numbers, that are listed; the rest is counted.
+#: The maximum number of edits of a topic, and of block numbers, that are listed; the rest is counted.
 LISTED = 4
 
 
@@ -50,8 +50,8 @@ def _stages(network: Structure) -> tuple[list[dict[str, Any]], dict[str, Any] | 
             seen = view(step, seen)
             if seen is not None:
                 last = step.output, seen
-            elif len(step.output) == 3 and max(step.output[1:]) > 1:
-                last = None  # the receptive field depends on the position, whatever follows
+            elif len(step.output) > 1 and max(step.output[1:]) > 1:
+                last = None  # from here on the receptive field depends on the position
         if segment.is_stage:
             rows.append({**_stage(segment), **_field(seen)})
     return rows, last and {"shape": list(last[0]), **_field(last[1])}
@@ -61,15 +61,15 @@ def _stage(stage: Segment) -> dict[str, Any]:
     return {
         "name": stage.name, "block": stage.block, "blocks": len(stage.units), "kind": kind_of(stage.units[-1]),
         "channels": [int(number) for number in channels(stage.units[-1]).split("-") if number],
-        "stride": math.prod(stride(block)[0] for block in stage.units), "output_shape": list(stage.output),
+        "stride": math.prod(max(stride(block), default=1) for block in stage.units), "output_shape": list(stage.output),
     }  # fmt: skip
 
 
 def _field(seen: View) -> dict[str, Any]:
-    """Return the receptive field and its stride, of height and width."""
+    """Return the receptive field and its stride, of each axis."""
     return {
-        "output_stride": None if seen is None else [seen[0].jump, seen[1].jump],
-        "receptive_field": None if seen is None else [seen[0].size, seen[1].size],
+        "output_stride": None if seen is None else [span.jump for span in seen],
+        "receptive_field": None if seen is None else [span.size for span in seen],
     }
 
 

@@ -5,21 +5,23 @@ Steps are nodes of the tree, in lists without the scopes around them and without
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Literal, TypeAlias
 
-from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, join, walk
+from rescompile.ir.network import Again, Keep, Key, Network, Node, Op, Parallel, Recall, Series, Side, join, walk
 from rescompile.ir.ops import Conv, Identity, Kind, MaxPool, Shape, Size, Subsample
 from rescompile.ir.provenance import Call
 
-Step: TypeAlias = Op | Parallel | Side
+Step: TypeAlias = Op | Parallel | Side | Keep | Recall | Again
 Steps: TypeAlias = tuple[Step, ...]
 
 
 def steps(node: Node) -> Steps:
-    """Return the ops, merges and side branches of a node in order, without identities and the outputs of `features`."""
+    """Return the ops, merges, side branches, kept values and steps that run again of a node in order, without identities and the outputs of `features`."""
     if isinstance(node, Series):
         return tuple(step for child in node.children for step in steps(child))
     if isinstance(node, Side):
@@ -39,32 +41,44 @@ def has_shortcut(merge: Parallel) -> bool:
 
 def kinds(inside: Steps) -> Iterator[Kind]:
     """Yield the kind of every op in execution order, including those inside merges and side branches."""
-    nodes = (node for step in inside for _, node in walk(step))
+    nodes = (node for step in inside for _, node in walk(step, again=True))
     return (node.kind for node in nodes if isinstance(node, Op) and not isinstance(node.kind, Identity))
 
 
 def merges(inside: Steps) -> Iterator[Parallel]:
     """Yield every merge, outer ones first."""
-    return (node for step in inside for _, node in walk(step) if isinstance(node, Parallel))
+    return (node for step in inside for _, node in walk(step, again=True) if isinstance(node, Parallel))
 
 
 def main_path(inside: Steps) -> Iterator[Kind]:
-    """Yield the kinds of the ops on the main path, which takes first branches: residual branches, not shortcuts."""
+    """Yield the kinds of the ops on the main path, which takes first branches: residual branches, not shortcuts. A value that is
+    used again is on the path that led to it, or begins one if it was kept before these steps."""
+    path: list[Kind] = []
+    _follow(inside, path, {})
+    return iter(path)
+
+
+def _follow(inside: Steps, path: list[Kind], kept: dict[Key, list[Kind]]) -> None:
+    """Extend a path by these steps; `kept` has the path to each value."""
     for step in inside:
         if isinstance(step, Op):
-            yield step.kind
+            path.append(step.kind)
+        elif isinstance(step, Again):
+            _follow(steps(step.child), path, {})
+        elif isinstance(step, Keep):
+            kept[step.key] = list(path)
+        elif isinstance(step, Recall):
+            path[:] = kept.get(step.key, [])
         elif isinstance(step, Parallel):
-            yield from main_path(steps(step.branches[0]))
+            _follow(steps(step.branches[0]), path, dict(kept))
 
 
 def stride(inside: Steps) -> Size:
-    """Return the stride along the main path."""
-    high, wide = 1, 1
-    for kind in main_path(inside):
-        if isinstance(kind, Conv | MaxPool | Subsample):
-            own = kind.steps if isinstance(kind, MaxPool) else kind.stride
-            high, wide = high * own[0], wide * own[1]
-    return high, wide
+    """Return the stride along the main path, by axes; nothing where it is 1."""
+    windows = [kind for kind in main_path(inside) if isinstance(kind, Conv | MaxPool | Subsample)]
+    own = [kind.steps if isinstance(kind, MaxPool) else kind.stride for kind in windows]
+    size = tuple(map(math.prod, zip_longest(*own, fillvalue=1)))
+    return size if set(size) != {1} else ()
 
 
 #: The role of a segment in its network, and the names of those that are not stages.
@@ -142,7 +156,7 @@ def structure(network: Network) -> Structure:
     Inception.
     """
     segments: list[Segment] = []
-    begun = False  # whether the last row has its first copy; a swap may have put another before it
+    begun = False  # whether the last row contains its first copy; a swap may have put another one before it
     for node, row in _parts(network.root, ""):
         call, unit = _block(node), steps(node)
         last = segments[-1] if segments else Segment("", "", (), ())

@@ -19,8 +19,9 @@ from rescompile.explain.stages import merges
 from rescompile.ir.network import LOGITS
 
 
-def lines(explanation: Explanation, about: Mapping[str, Any], width: int) -> Iterator[str]:
-    """Yield the text in lines of at most `width` characters, if words allow. `about` is that of `report`."""
+def lines(explanation: Explanation, about: Mapping[str, Any], width: int, window: int | None = None) -> Iterator[str]:
+    """Yield the text in lines of at most `width` characters, if words allow, and its table in lines of at most `window`. `about`
+    is that of `report`."""
     wrap = partial(textwrap.wrap, width=width, break_long_words=False, break_on_hyphens=False)
     indented = partial(wrap, initial_indent="  ", subsequent_indent="    ")
     data = report(explanation, about)
@@ -32,22 +33,22 @@ def lines(explanation: Explanation, about: Mapping[str, Any], width: int) -> Ite
     if data["passes"]:
         yield from wrap(f"passes: {' '.join(data['passes'])}")
     yield ""
-    yield from wrap(" ".join(_sentences(data, explanation)))
+    yield from wrap(" ".join(sentences(data, explanation)))
     if data["stages"]:
-        yield from ("", *_table(data["stages"]))
+        yield from ("", *_table(data["stages"], window))
     for other in data["against"]:
         yield ""
-        yield from wrap(_heading(other))
+        yield from wrap(heading(other))
         if other["aligned"] and not other["differences"]:
             continue
         if not other["aligned"]:
             yield "  The two networks have too little in common for a comparison part by part."
         for difference in other["differences"]:
             yield from indented(f"- {difference['words']}")
-            yield f"    {_figures(difference)}"
+            yield f"    {figures(difference)}"
         if other["beyond_sum"] and any(other["beyond_sum"].values()):
-            yield from indented(f"- interaction of these differences: {_figures(other['beyond_sum'])}")
-        yield f"  total: {_figures(other)}"
+            yield from indented(f"- interaction of these differences: {figures(other['beyond_sum'])}")
+        yield f"  total: {figures(other)}"
     for key, title in (("notes", "notes"), ("unverified", "unverified")):
         if data[key]:
             yield from ("", f"{title}:")
@@ -55,7 +56,8 @@ def lines(explanation: Explanation, about: Mapping[str, Any], width: int) -> Ite
                 yield from indented(f"- {note}")
 
 
-def _sentences(data: Mapping[str, Any], explanation: Explanation) -> Iterator[str]:
+def sentences(data: Mapping[str, Any], explanation: Explanation) -> Iterator[str]:
+    """Yield the description of a network, sentence by sentence. `data` is the explanation as `report` returns it."""
     facts, network = data["facts"], explanation.network
     yield f"The input is {facts['input']}."
     if data["stages"]:
@@ -111,10 +113,10 @@ def _paths(total: int) -> str:
 
 
 def _pair(pair: Sequence[int] | None) -> str:
-    return "-" if pair is None else str(pair[0]) if pair[0] == pair[1] else shown(pair)
+    return "-" if pair is None else str(pair[0]) if len(set(pair)) == 1 else shown(pair)
 
 
-def _table(stages: Sequence[Mapping[str, Any]]) -> list[str]:
+def _table(stages: Sequence[Mapping[str, Any]], window: int | None) -> list[str]:
     rows = [("stage", "blocks", "kernels", "channels", "stride", "output", "output stride", "receptive field")]
     for stage in stages:
         numbers = "-".join(map(str, stage["channels"])), str(stage["stride"]), shown(stage["output_shape"])
@@ -122,10 +124,11 @@ def _table(stages: Sequence[Mapping[str, Any]]) -> list[str]:
         rows.append(
             (stage["name"], str(stage["blocks"]), stage["kind"], *numbers, _pair(stage["output_stride"]), field)
         )
-    return text_table(rows)
+    return text_table(rows, width=window)
 
 
-def _heading(other: Mapping[str, Any]) -> str:
+def heading(other: Mapping[str, Any]) -> str:
+    """Return the line above the differences from a reference; `other` is an entry of `against`."""
     name = other["name"] + "".join(f" --set {text}" for text in other["set"])
     name += " with zero-init" if other["zero_init"] else ""
     if not other["closest"]:
@@ -142,7 +145,8 @@ def _heading(other: Mapping[str, Any]) -> str:
     return f"Identical to {name}{zoo}."
 
 
-def _figures(costs: Mapping[str, int | None]) -> str:
+def figures(costs: Mapping[str, int | None]) -> str:
+    """Return the parameters and MACs of a difference."""
     parameters, macs = costs["parameters"], costs["macs"]
     if parameters is None or macs is None:
         return "no separate cost: this difference alone does not give a valid network"

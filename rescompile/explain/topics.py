@@ -1,4 +1,4 @@
-"""The topic of a difference, by the attribute or the op that differs and by its position in the network."""
+"""The topic of a difference, determined by the attribute or op that differs and by its position in the network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rescompile.explain.stages import Role, Step
 from rescompile.ir.network import Op, Parallel, Side
 from rescompile.ir.ops import Act, AvgPool, Conv, Dropout, Kind, Linear, MaxPool, Norm, Scale
 
-#: The topics in the order of the report, with their titles, which are used where facts agree or there is none.
+#: The topics in the order of the report, with their titles, which are used if the facts are equal or missing.
 TITLES = {
     "input": "the input", "stem": "the stem", "stages": "the stages", "depth": "the number of blocks", "block": "the blocks",
     "width": "channels in blocks", "kernel": "kernels", "groups": "groups", "stride": "the position of strides",
@@ -17,19 +17,20 @@ TITLES = {
     "gate": "gates", "order": "norms and activations in blocks", "attention": "attention", "pooling": "pools in blocks",
     "between": "the layers between stages", "head": "the head", "classes": "the outputs", "side": "side branches",
     "norm": "the type of norm", "eps": "the eps of norms", "momentum": "the momentum of norms", "activation": "activations",
-    "bias": "biases", "scale-init": "the initial scale of norms", "init": "weight initialisation", "scale": "constant factors",
+    "bias": "biases", "weights": "standardised weights", "scale-init": "the initial scale of norms", "init": "weight initialisation", "scale": "constant factors",
     "dropout": "dropout", "survival": "stochastic depth",
 }  # fmt: skip
 TOPICS = tuple(TITLES)
 #: Topics that concern the whole network, or whose sentence contains the place.
 NETWORK_WIDE = {
     "input", "stem", "stages", "depth", "downsampling", "head", "classes", "eps", "momentum", "activation", "bias", "init",
-    "scale-init", "survival",
+    "scale-init", "survival", "weights",
 }  # fmt: skip
 #: Attributes with the same topic everywhere in a network.
 ANYWHERE: dict[tuple[type[Kind], str], str] = {
     (Norm, "eps"): "eps", (Norm, "momentum"): "momentum", (Norm, "kind"): "norm", (Norm, "scale_init"): "scale-init",
-    (Conv, "bias"): "bias", (Conv, "bias_init"): "init", (Conv, "init"): "init", (Linear, "bias"): "bias",
+    (Conv, "bias"): "bias", (Conv, "bias_init"): "init", (Conv, "init"): "init", (Conv, "weights"): "weights",
+    (Conv, "eps"): "weights", (Conv, "gamma"): "weights", (Linear, "bias"): "bias",
     (Linear, "bias_init"): "init", (Linear, "init"): "init", (Act, "kind"): "activation", (Act, "slope"): "activation",
     (Dropout, "rate"): "dropout", (Scale, "factor"): "scale",
 }  # fmt: skip
@@ -92,5 +93,7 @@ class Where:
             return "shortcut" if self.stride != "downsampling" else "downsampling"
         if isinstance(step, Parallel):
             return "attention" if step.merge == "mul" else "block"
+        if not isinstance(step, Op):
+            return "block"
         kind = next((topic for kinds, topic in OPS if isinstance(step.kind, kinds)), "block")
         return "block" if kind == "order" and self.rebuilt else kind

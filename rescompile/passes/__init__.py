@@ -21,18 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Pass(Option):
-    """One pass, which is an option: `exact` where the network stays the same function. One that is `made_of_weights` changes
-    nothing in a network without them.
-
-    The function of its name, in the module of its name that is loaded when it is used, gets the network, its weights (None where
-    there are none) and the option's value, and returns network and weights.
+    """One pass, which is an option. `exact` means that the network stays the same function; `made_of_weights` means that the
+    pass changes nothing in a network without weights. The pass is the function of this name in the module of this name, which
+    is imported when it is used. It takes the network, its weights (or None) and the option's value, and returns network and
+    weights.
     """
 
     exact: bool = True
     made_of_weights: bool = False
 
     def _read(self, value: Any) -> Any:
-        """The meaning of a value, which a pass that is not on or off needs: `form` alone does not mean `form=a`."""
+        """Return the parsed value. Passes that are not booleans require one: `form` alone does not mean `form=a`."""
         return None if value is None and self.type is not bool else Option._read(self, value)
 
     @property
@@ -41,7 +40,7 @@ class Pass(Option):
         return self.name.replace("-", "_")
 
     def apply(self, network: Network, weights: Weights | None, value: Any) -> tuple[Network, Weights | None]:
-        """The network and its weights after the pass."""
+        """Return the network and its weights after the pass."""
         function = getattr(import_module(f"rescompile.passes.{self.keyword}"), self.keyword)
         changed: tuple[Network, Weights | None] = function(network, weights, value)
         return changed
@@ -56,7 +55,11 @@ PASSES: tuple[Pass, ...] = (
     Pass("swap", str, None, "Swap residual blocks, in pairs: layer2.3,layer2.5.", exact=False),
     Pass(
         "fold-batchnorm", bool, None,
-        "Fold norms and test-time survival factors into convolutions, where exact.",
+        "Fold norms, test-time survival factors and standardised weights, where exact.",
+    ),
+    Pass(
+        "fuse-branches", bool, None,
+        "Fuse convolutions and norms whose results are added into one convolution.",
     ),
     Pass(
         "form", str, None,
@@ -85,7 +88,7 @@ def apply(
         if value is not None:
             value = step.parse(value)
         if isinstance(value, str):
-            value = "".join(value.split())  # the record can be typed again without quotes
+            value = "".join(value.split())  # so that the record can be typed again without quotes
             if not value:
                 raise UsageError(Diagnostic("E0802", f"{step.name} needs a value: {step.values}"))
         if value:
@@ -97,7 +100,7 @@ def apply(
 
 
 def options(records: Iterable[str], owner: str = "this version") -> dict[str, Any]:
-    """The options that records of passes stand for: `apply` with them does the same again. Raises UsageError for one that
-    `owner` does not take."""
+    """Return the options that records of passes denote, with which `apply` repeats them. Raises UsageError for one that
+    `owner` does not accept."""
     values = read(map(assignment, records), PASSES, owner, "pass")
     return {step.keyword: values[step.name] for step in PASSES if step.name in values}

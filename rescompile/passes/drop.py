@@ -1,45 +1,45 @@
 """`--drop`: the lesions of Veit et al. 2016, sections 4.1 and 4.2.
 
 A residual block f(x) + s(x) becomes s(x): the branch is removed, and its shortcut stays, whether it is the identity, a
-projection or padding. So does what surrounds the addition, such as the relu after it. A highway layer g f(x) + (1 - g) s(x)
+projection or padding. The ops around the addition stay too, such as the relu after it. A highway layer g f(x) + (1 - g) s(x)
 becomes s(x) too, as if its gate were closed (Srivastava et al. 2015).
 
 A plain layer has no shortcut, so it is removed as a whole, as the paper does with those of VGG: a convolution or linear layer
 with the norm, activation and dropout right after it, or a named part of such layers. It must keep the shape.
 
 The parameters of dropped parts are removed from the weights; all others keep their names and values. A dense layer cannot be
-dropped: later layers read its features as channels, so without them those would be other layers.
+dropped: later layers read its features as channels, and would be different layers without them.
 """
 
 from __future__ import annotations
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.ir.network import Network, Node, parameters
-from rescompile.passes import _lesions
+from rescompile.passes import lesions
 from rescompile.weights import Weights
 
 
 def drop(network: Network, weights: Weights | None, value: str) -> tuple[Network, Weights | None]:
-    """The network without the residual branches, or plain layers, of the parts in `value`, separated by commas.
+    """Return the network without the residual branches, or plain layers, of the parts in `value`, separated by commas.
 
-    Raises UsageError for a part that is neither, and for one that is dropped with another.
+    Raises UsageError for a part that is neither, and for one that another part contains.
     """
-    named = _lesions.named(network, "drop", value)
-    lesions = [_lesions.lesion_of(network, part) for part in named]
+    named = lesions.named(network, "drop", value)
+    removed = [lesions.lesion_of(network, part) for part in named]
     put: dict[str, tuple[Node, ...]] = {}
-    for part, lesion in zip(named, lesions, strict=True):
-        others = [other for other in lesions if other is not lesion]
+    for part, lesion in zip(named, removed, strict=True):
+        others = [other for other in removed if other is not lesion]
         if put.keys() & lesion.put.keys() or any(lesion.put.keys() & other.inside for other in others):
             message = f"'{part.path}' is already dropped with another part of this list"
-            raise UsageError(Diagnostic(_lesions.UNKNOWN, message, part.place))
+            raise UsageError(Diagnostic(lesions.UNKNOWN, message, part.place))
         put.update(lesion.put)
-    changed = _lesions.replaced(network, put)
+    changed = lesions.replaced(network, put)
     left = {name for name, _ in parameters(changed)}
     gone = [name for name, _ in parameters(network) if name not in left]
     return changed, None if weights is None else weights.replaced({}, gone)
 
 
 def droppable(network: Network) -> list[str]:
-    """What `drop` takes, in execution order: the residual blocks; in a network without any, each plain layer that keeps
-    the shape of its input. They can be dropped together, in any number; joined by commas they are the value of `drop`."""
-    return _lesions.residual_blocks(network) or _lesions.plain_layers(network)
+    """Return what `drop` accepts, in execution order: the residual blocks; in a network without any, each plain layer that
+    keeps the shape of its input. They can be dropped together, in any number; joined by commas they are the value of `drop`."""
+    return lesions.residual_blocks(network) or lesions.plain_layers(network)

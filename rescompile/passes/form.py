@@ -27,27 +27,29 @@ from typing import Any
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.ir import ops
-from rescompile.ir.network import Merge, Network, Node, Op, Parallel, Series, join, name_of, scope, share, walk
+from rescompile.ir.network import Merge, Network, Node, Op, Parallel, Series, Side, join, name_of, scope, share, walk
 from rescompile.ir.ops import Conv, Norm
 from rescompile.ir.traversal import branches, in_series, with_branches
+from rescompile.passes.plain_weights import plain_weights
 from rescompile.weights import Array, Weights
 
 SCOPE = "paths"
-#: Ops that act on each channel alone, so that a range of channels can pass through them.
+#: Ops that act on each channel separately, so that a range of channels can pass through them.
 PER_CHANNEL = (
-    ops.Act, ops.AdaptiveAvgPool, ops.AvgPool, ops.Dropout, ops.GlobalAvgPool, ops.Identity, ops.MaxPool, ops.Scale,
+    ops.Act, ops.AdaptiveAvgPool, ops.Affine, ops.AvgPool, ops.Border, ops.Dropout, ops.GlobalAvgPool, ops.Identity, ops.MaxPool, ops.Scale,
     ops.Subsample, ops.Upsample,
 )  # fmt: skip
 
 
 def form(network: Network, weights: Weights | None, value: Any) -> tuple[Network, Weights | None]:
-    """The network with its grouped convolutions in one form. Raises UsageError where it has none."""
+    """Return the network with its grouped convolutions in one form. Raises UsageError if it has none."""
     if not any(_groups(node) > 1 for _, node in walk(network.root)):
         message = f"{network.name} has no grouped convolution that --form could rewrite"
         help = "set 'groups' of a conv, or 'cardinality' of the block bottleneck: see resnext50_32x4d"
         raise UsageError(Diagnostic("E0804", message, help=help))
     if value == "c":
         return network, weights
+    network, weights = plain_weights(network, weights)
     splitter = _Splitter(network, weights, aggregated=value == "a")
     root = splitter.series(network.root, "")
     changed = None if weights is None else weights.replaced(splitter.makers, splitter.dropped)
@@ -73,7 +75,7 @@ class _Atom:
 
 
 def _atoms(series: Series, inner: str, around: tuple[tuple[int, Series], ...] = ()) -> Iterator[_Atom]:
-    """The atoms of a Series whose children live in the scope `inner`."""
+    """Yield the atoms of a Series whose children are in the scope `inner`."""
     for at, child in enumerate(series.children):
         if isinstance(child, Series) and child.children:
             yield from _atoms(child, scope(inner, child), (*around, (at, child)))
@@ -82,7 +84,8 @@ def _atoms(series: Series, inner: str, around: tuple[tuple[int, Series], ...] = 
 
 
 def _nested(atoms: Sequence[_Atom], depth: int = 0) -> Iterator[Node]:
-    """The nodes of atoms, in the Series around them from `depth` on; what was taken out of a Series changes its shapes."""
+    """Yield the nodes of atoms, in the Series around them from `depth` on. The shapes of a Series change if nodes were taken
+    out."""
     for place, found in itertools.groupby(
         atoms, lambda atom: atom.around[depth][0] if len(atom.around) > depth else None
     ):
@@ -94,7 +97,7 @@ def _nested(atoms: Sequence[_Atom], depth: int = 0) -> Iterator[Node]:
 
 
 def _common(atoms: Sequence[_Atom]) -> int:
-    """The number of Series that are around all of these atoms."""
+    """Return the number of Series that are around all of these atoms."""
     depth = 0
     for level in zip(*(atom.around for atom in atoms), strict=False):
         if len({place for place, _ in level}) > 1:
@@ -112,7 +115,10 @@ def _groups(node: Node) -> int:
 
 def _per_channel(node: Node) -> bool:
     if isinstance(node, Op):
-        return isinstance(node.kind, PER_CHANNEL) or (isinstance(node.kind, Norm) and node.kind.kind == "batch")
+        kind = node.kind
+        if isinstance(kind, Norm):
+            return kind.kind in ("batch", "instance")
+        return isinstance(kind, PER_CHANNEL) and getattr(kind, "per", "channel") == "channel"
     return isinstance(node, Series)  # an empty one
 
 
@@ -152,7 +158,7 @@ class _Splitter:
         self.wholes: dict[str, _Whole] = {}
 
     def series(self, series: Series, path: str) -> Series:
-        """A Series on its own: the network, a branch, or what stands aside."""
+        """Return a Series on its own: the network, a branch, or a side branch."""
         inner = scope(path, series)
         atoms = list(_atoms(series, inner))
         made: list[_Atom] = []
@@ -164,8 +170,8 @@ class _Splitter:
         return in_series(list(_nested(made)), series)
 
     def inside(self, atom: _Atom) -> _Atom:
-        """An atom that is in no path, with paths in the Series inside it."""
-        if isinstance(atom.node, Series):
+        """Return an atom that is in no path, with paths in the Series inside it."""
+        if not isinstance(atom.node, Parallel | Side):
             return atom
         inner = [self.series(branch, atom.path) for branch in branches(atom.node)]
         return replace(atom, node=with_branches(atom.node, inner))
@@ -173,15 +179,16 @@ class _Splitter:
     # --- where paths begin and end
 
     def runs(self, atoms: Sequence[_Atom]) -> Iterator[_Run]:
-        """The runs of a line, in order: grouped convolutions that follow one another, with what is split beside them."""
-        ended = 0  # where the last paths ended; the convolution that they add is split already
+        """Yield the runs of a line, in order: consecutive grouped convolutions, with the neighbours that are split with
+        them."""
+        ended = 0  # where the last paths ended; a convolution that sums them is already split
         at = 0
         while at < len(atoms):
             count = _groups(atoms[at].node)
             if count < 2:
                 at += 1
                 continue
-            first = last = at  # of the grouped convolutions that follow one another
+            first = last = at  # of the consecutive grouped convolutions
             while at < len(atoms) and (_per_channel(atoms[at].node) or _groups(atoms[at].node) == count):
                 last = at if _groups(atoms[at].node) else last
                 at += 1
@@ -203,7 +210,7 @@ class _Splitter:
     # --- paths
 
     def paths(self, run: _Run, inner: str) -> _Atom:
-        """The paths that a run in the scope `inner` becomes, as one atom."""
+        """Return the paths that a run in the scope `inner` becomes, as one atom."""
         depth = _common(run.atoms)
         around = run.atoms[0].around[:depth]
         for _, series in around:
@@ -230,9 +237,10 @@ class _Splitter:
         return _Atom(Series((merged,), first.input, last.output, name, origin=first.origin), inner, around)
 
     def part(self, run: _Run, atom: _Atom, at: int, depth: int, path: str) -> _Atom:
-        """What path `at`, whose scope is `path`, has of an atom of a run, which has `depth` Series around all of it: the first
-        atom sees all that comes in unless it is shared, the last one gives all of the output where paths are added."""
-        # A part of a block is no longer what its call describes.
+        """Return the part of an atom that belongs to path `at`, whose scope is `path`; `depth` Series enclose the whole run:
+        the first atom sees all that comes in unless it is shared, the last one gives all of the output where paths are
+        added."""
+        # The call of a block does not describe a part of it.
         around = tuple((place, replace(series, call=None)) for place, series in atom.around[depth:])
         for _, series in around:
             path = scope(path, series)
@@ -274,7 +282,7 @@ class _Splitter:
 
 
 def _names() -> Iterator[str]:
-    """Names for a scope of paths."""
+    """Yield names for scopes of paths."""
     yield SCOPE
     for again in itertools.count(2):
         yield f"{SCOPE}{again}"

@@ -1,4 +1,5 @@
-"""Neighbouring groups of a convolution joined until each has at least so many channels, with zeros between what they were.
+"""Joins neighbouring groups of a convolution until each has at least the given number of channels, with zeros between the
+original groups.
 
 A runtime that multiplies one small matrix for each group spends more time on dispatch than on multiplication. k groups of c
 channels equal one group of k * c channels whose weights are block-diagonal (Xie et al. 2016, figure 3c): k times the
@@ -6,14 +7,13 @@ multiplications in fewer, larger matrices, and the same sums up to their order a
 
 The gain depends on the runtime, the precision and the CPU (benchmarks/recipes.py measures it):
 
-- ONNX Runtime's int8 kernels multiply group by group: with 32 channels ResNeXt-50 32x4d takes a third less time, and nothing was
-  slower; 64 gained less than 32. OpenVINO's int8 kernels become slower.
-- Its float32 kernels keep a grouped convolution in their blocked layout only where its groups are multiples of the CPU's
-  block: 16 channels with AVX-512, 8 without. 16 made ResNeXts of narrow groups 2 to 5% faster with AVX-512. A file is not tied
-  to a CPU, so no recipe uses this for float32.
+- ONNX Runtime's int8 kernels multiply group by group: with 32 channels ResNeXt-50 32x4d takes a third less time, and no network
+was slower; 64 gained less than 32. OpenVINO's int8 kernels become slower. - Its float32 kernels keep a grouped convolution in
+their blocked layout only where its groups are multiples of the CPU's block: 16 channels with AVX-512, 8 without. 16 made
+ResNeXts with narrow groups 2 to 5% faster with AVX-512. A file is not tied to a CPU, so no recipe uses this for float32.
 
-Names stay. A depthwise convolution is not changed, since runtimes have kernels for it; neither is one whose groups together
-would have too few channels.
+Names do not change. A depthwise convolution is not changed, since runtimes have kernels for it; neither is one whose groups
+together would have too few channels.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ import numpy as np
 from rescompile.ir.network import Network, Node, Op
 from rescompile.ir.ops import Conv
 from rescompile.ir.traversal import rewrite
+from rescompile.passes.plain_weights import plain_weights
 from rescompile.weights import Array, Weights
 
 
 def join_groups(network: Network, weights: Weights | None, least: int) -> tuple[Network, Weights | None]:
-    """The network with at least `least` channels, in and out, in each group of its convolutions."""
+    """Return the network with at least `least` channels, in and out, in each group of its convolutions."""
+    network, weights = plain_weights(network, weights)
     makers: dict[str, Callable[[], Array]] = {}
 
     def join(name: str, node: Node) -> Node:
@@ -53,8 +55,8 @@ def join_groups(network: Network, weights: Weights | None, least: int) -> tuple[
 
 
 def _together(groups: int, entering: int, leaving: int, least: int) -> int:
-    """The number of neighbouring groups that become one: the fewest with `least` channels; 1 where there are none, and for
-    depthwise convolutions."""
+    """Return the number of neighbouring groups that become one: the smallest number with `least` channels; 1 if there is
+    none, and for depthwise convolutions."""
     if entering == 1:
         return 1
     counts = (count for count in range(1, groups + 1) if groups % count == 0)
@@ -62,7 +64,7 @@ def _together(groups: int, entering: int, leaving: int, least: int) -> int:
 
 
 def _joined(make: Callable[[], Array], groups: int, count: int) -> Array:
-    """A kernel of [out, in / groups, height, width] as one of groups / count groups: block-diagonal in each of them."""
+    """Return a kernel of [out, in / groups, ...] as one of groups / count groups: block-diagonal in each of them."""
     kernel = make()
     leaving, (entering, *size) = kernel.shape[0] // groups, kernel.shape[1:]
     parts = kernel.reshape(groups // count, count, leaving, entering, *size)

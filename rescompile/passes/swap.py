@@ -8,31 +8,33 @@ one. A name begins with the scope that it is in, so blocks are exchanged within 
 from __future__ import annotations
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError
-from rescompile.ir.network import Network
-from rescompile.passes import _lesions
-from rescompile.passes._lesions import Part
+from rescompile.ir.network import Again, Network, walk
+from rescompile.ir.refitting import runs_again
+from rescompile.ir.values import Crossings
+from rescompile.passes import lesions
+from rescompile.passes.lesions import Part
 from rescompile.weights import Weights
 
 
 def swap(network: Network, weights: Weights | None, value: str) -> tuple[Network, Weights | None]:
-    """The network with the parts in `value` exchanged, two by two, in order. Raises UsageError."""
-    count = len(_lesions.named(network, "swap", value))
+    """Return the network with the parts in `value` exchanged, two by two, in order. Raises UsageError."""
+    count = len(lesions.named(network, "swap", value))
     if count % 2:
         message = f"--swap takes an even number of blocks, but {value} lists {count}"
         raise UsageError(Diagnostic("E0802", message))
     for pair in range(0, count, 2):
-        # They are looked up again: a swap moves nodes, and never their names.
-        first, second = _lesions.named(network, "swap", value)[pair : pair + 2]
+        # The parts are looked up again, since a swap moves nodes.
+        first, second = lesions.named(network, "swap", value)[pair : pair + 2]
         for part in (first, second):
-            _lesions.residual_of(network, part)
-        if why := _unlike(first, second):
-            raise UsageError(Diagnostic(_lesions.UNLIKE, why, second.place))
-        network = _lesions.replaced(network, {first.path: (second.node,), second.path: (first.node,)})
+            lesions.residual_of(network, part)
+        if why := _unlike(network, first, second):
+            raise UsageError(Diagnostic(lesions.UNLIKE, why, second.place))
+        network = lesions.replaced(network, {first.path: (second.node,), second.path: (first.node,)})
     return network, weights
 
 
-def _unlike(first: Part, second: Part) -> str | None:
-    """Why two parts cannot be swapped; None where they can."""
+def _unlike(network: Network, first: Part, second: Part) -> str | None:
+    """Return why two parts cannot be swapped; None if they can."""
     both = f"'{first.path}' and '{second.path}' cannot be swapped"
     if first.path == second.path:
         return f"'{first.path}' cannot be swapped with itself"
@@ -44,8 +46,16 @@ def _unlike(first: Part, second: Part) -> str | None:
         return f"{both}: the first maps {maps[0]}, the second {maps[1]}"
     if _contains(first, second) or _contains(second, first):
         return f"{both}: one is inside the other"
+    values = [Crossings().of(part.node) for part in (first, second)]
+    if any(values):
+        names = sorted({name for crossing in values for name in crossing.names})
+        return f"{both}: they keep or use '{names[0]}', a value of the network around them, in this order"
+    twice = runs_again(network.root)
+    for part in (first, second):
+        if twice(part.path) or any(isinstance(node, Again) for _, node in walk(part.node)):
+            return f"{both}: '{part.path}' has steps that run again"
     return None
 
 
 def _contains(outer: Part, inner: Part) -> bool:
-    return any(part.path == inner.path for part in _lesions.parts(outer.node, outer.scope))
+    return any(part.path == inner.path for part in lesions.parts(outer.node, outer.scope))

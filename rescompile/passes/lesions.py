@@ -1,4 +1,4 @@
-"""What the lesions of Veit et al. 2016 share: the parts that a user names, their residuals and layers, and the errors."""
+"""Code that the lesions of Veit et al. 2016 share: the parts that a user names, their residuals and layers, and the errors."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from itertools import islice, takewhile
 from rescompile.analysis.residuals import residuals
 from rescompile.diagnostics.errors import Diagnostic, Place, Source, UsageError, nearest
 from rescompile.ir.network import (
+    Again,
+    Keep,
     Network,
     Node,
     Op,
     Parallel,
+    Recall,
     Series,
     Side,
     children,
@@ -21,7 +24,8 @@ from rescompile.ir.network import (
     scope_of,
     walk,
 )
-from rescompile.ir.ops import Act, Conv, Dropout, Linear, Norm
+from rescompile.ir.ops import WEIGHTED, Act, Dropout, Norm
+from rescompile.ir.refitting import parts_of, runs_again
 from rescompile.ir.traversal import FoldRules, fold, rewrite
 
 UNKNOWN, NO_RESIDUAL, UNLIKE = "E0806", "E0807", "E0808"
@@ -32,7 +36,7 @@ LISTED = 6
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A node that has a name: its full one, and where the user wrote it."""
+    """A named node: its full name, and where the user typed it."""
 
     path: str
     node: Node
@@ -40,26 +44,26 @@ class Part:
 
     @property
     def scope(self) -> str:
-        """The scope that the node lives in."""
+        """The scope that contains the node."""
         return scope_of(self.path)
 
 
 @dataclass(frozen=True, slots=True)
 class Lesion:
-    """What a part loses: `put` maps the full names of the nodes that are removed to the nodes in their place; `inside` are
-    the names inside them."""
+    """The change of a lesion: `put` maps the full names of removed nodes to the nodes that replace them; `inside` contains
+    the names inside these nodes."""
 
     put: dict[str, tuple[Node, ...]]
     inside: frozenset[str]
 
 
 def parts(node: Node, path: str = "") -> Iterator[Part]:
-    """Every named node in a node that lives in the scope `path`, parents first."""
+    """Return every named node in a node that lives in the scope `path`, parents first."""
     return (Part(full, inner) for full, inner in walk(node, path) if name_of(inner) is not None)
 
 
 def residual_blocks(network: Network) -> list[str]:
-    """What can be dropped, by the names that users know: the innermost part around each residual and no other one."""
+    """Return what can be dropped, by the names that users know: the innermost part that contains exactly this residual."""
     blocks = {}
     for part in parts(network.root):
         inside = residuals(part.node, part.scope)
@@ -69,8 +73,8 @@ def residual_blocks(network: Network) -> list[str]:
 
 
 def layers(network: Network) -> dict[str, list[Node]]:
-    """The plain layers by the names that drop them, in execution order: each convolution or linear layer outside of merges
-    with the norm, activation and dropout right after it, and each part that consists of such layers."""
+    """Return the plain layers by the names that drop them, in execution order: each convolution or linear layer outside of
+    merges with the norm, activation and dropout right after it, and each part that consists of such layers."""
     listed: Layers = fold(network.root, _LAYERS)
     return dict(listed)
 
@@ -84,7 +88,7 @@ def _layers(path: str, series: Series, inside: Sequence[Layers]) -> Layers:
         if _weighted(child):
             following = (
                 node for node in series.children[at + 1 :] if not isinstance(node, Side)
-            )  # a tap ends no layer
+            )  # an output does not end a layer
             listed.append((join(path, name_of(child)), [child, *takewhile(_completes, islice(following, 3))]))
         elif isinstance(child, Series) and child.name and _plain(child):
             listed.append((join(path, child.name), [child]))
@@ -92,37 +96,42 @@ def _layers(path: str, series: Series, inside: Sequence[Layers]) -> Layers:
     return listed
 
 
-_LAYERS = FoldRules[Layers](lambda *_: [], _layers, lambda *_: [], lambda *_: [])
+_LAYERS = FoldRules[Layers](lambda *_: [], _layers, lambda *_: [], lambda *_: [], lambda *_: [])
 
 
 def _weighted(node: Node) -> bool:
-    return isinstance(node, Op) and isinstance(node.kind, Conv | Linear)
+    return isinstance(node, Op) and isinstance(node.kind, WEIGHTED)
 
 
 def _completes(node: Node) -> bool:
-    """Whether a node belongs to the layer before it."""
+    """Return whether a node belongs to the layer before it."""
     return isinstance(node, Op) and isinstance(node.kind, Norm | Act | Dropout)
 
 
 def _plain(series: Series) -> bool:
-    """Whether a series consists of layers one after the other."""
+    """Return whether a series consists of layers one after the other."""
     inside = [node for _, node in walk(series)]
-    return any(map(_weighted, inside)) and not any(isinstance(node, Parallel | Side) for node in inside)
+    return any(map(_weighted, inside)) and not any(
+        isinstance(node, Parallel | Side | Keep | Recall | Again) for node in inside
+    )
 
 
 def plain_layers(network: Network) -> list[str]:
-    """The single layers that can be dropped: those that keep the shape."""
+    """Return the single layers that can be dropped: those that keep the shape."""
     listed = layers(network).items()
     return [name for name, nodes in listed if isinstance(nodes[0], Op) and nodes[0].input == nodes[-1].output]
 
 
 def lesion_of(network: Network, part: Part) -> Lesion:
-    """What dropping a part removes: its residual branch, or all of it where it is a plain layer that keeps the shape.
+    """Return what dropping a part removes: its residual branch, or all of it if it is a plain layer that keeps the shape.
 
     Raises UsageError for any other part.
     """
     nodes = layers(network).get(part.path)
     if nodes is not None and nodes[0].input == nodes[-1].output:
+        if len(nodes) > 1 and any(map(runs_again(network.root), (join(part.scope, name_of(node)) for node in nodes))):
+            message = f"'{part.path}' or what completes it runs again elsewhere, so it is not one layer"
+            raise UsageError(Diagnostic(NO_RESIDUAL, message, part.place, _origin(part.node)))
         inside = {path for node in nodes for path, _ in walk(node, part.scope)}
         names = [join(part.scope, name_of(node)) for node in nodes]
         return Lesion(dict.fromkeys(names, ()), frozenset(inside - set(names)))
@@ -134,13 +143,29 @@ def lesion_of(network: Network, part: Part) -> Lesion:
 
 
 def replaced(network: Network, put: Mapping[str, Sequence[Node]]) -> Network:
-    """The network with other nodes in place of those that `put` names."""
+    """Return the network with other nodes in place of those that `put` names."""
     root = rewrite(network.root, lambda path, node: put.get(path, (node,)) if name_of(node) is not None else node)
-    return replace(network, root=root)
+    return replace(network, root=_owned(root))
+
+
+def _owned(root: Series) -> Series:
+    """Return the tree with each step that runs again, but no longer stands anywhere, in the first place where it runs."""
+    present = {path for path, _ in walk(root)}
+
+    def own(path: str, node: Node) -> Node | tuple[Node, ...]:
+        if not isinstance(node, Again):
+            return node
+        names = {join(path, name_of(part)) for part in parts_of(node)}
+        if names <= present:
+            return node
+        present.update(names)
+        return node.child.children
+
+    return rewrite(root, own)
 
 
 def named(network: Network, option: str, value: str) -> list[Part]:
-    """The parts that the value of an option lists. Raises UsageError for unknown names, all of them at once."""
+    """Return the parts that the value of an option lists. Raises UsageError for unknown names, all of them at once."""
     source = Source(f"--{option}", value)
     known = {part.path: part for part in parts(network.root)}
     found: list[Part] = []
@@ -162,7 +187,7 @@ def named(network: Network, option: str, value: str) -> list[Part]:
 
 
 def residual_of(network: Network, part: Part) -> str:
-    """The full name of the one residual in a part. Raises UsageError where there is none, or several."""
+    """Return the full name of the one residual in a part. Raises UsageError if there is none, or several."""
     inside = residuals(part.node, part.scope)
     if len(inside) == 1:
         return inside[0]
@@ -175,19 +200,21 @@ def residual_of(network: Network, part: Part) -> str:
 
 
 def _why_not(node: Node) -> str:
-    """What a part is that cannot be dropped."""
+    """Return what a part is, for the error that it cannot be dropped."""
     if any(isinstance(inner.node, Parallel) and inner.node.merge == "concat" for inner in parts(node)):
         return f"{_NO_BLOCK}: its branches are concatenated, not added to a shortcut, and later layers read them as channels"
     if node.input != node.output:
         change = f"maps {list(node.input)} to {list(node.output)}"
         return f"{_NO_BLOCK}: it {change}, and has no shortcut that could do so in its place"
-    if isinstance(node, Op) and not isinstance(node.kind, Conv | Linear):
+    if any(isinstance(inner, Keep | Recall) for _, inner in walk(node)):
+        return f"{_NO_BLOCK}: it has no shortcut, and it keeps or uses a value"
+    if isinstance(node, Op) and not isinstance(node.kind, WEIGHTED):
         return "neither a residual block nor a convolution or linear layer"
     return f"{_NO_BLOCK}: it has no shortcut, so no path would be left"
 
 
 def _around(network: Network, path: str) -> str:
-    """What could be named instead of a part without a residual: the block that it is in, or any."""
+    """Return the help for a part without a residual: the block that contains it, or any block."""
     blocks = residual_blocks(network)
     for block in blocks:
         if path.startswith(f"{block}."):
@@ -206,13 +233,13 @@ def _instead(network: Network, name: str) -> str:
 
 
 def _origin(node: Node) -> tuple[str, ...]:
-    """Where a part was defined, as a note."""
+    """Return where a part was defined, as a note."""
     if isinstance(node, Side) or node.origin is None:
         return ()
     return (f"defined by {node.origin.path} in {node.origin.file}:{node.origin.line}",)
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first of the names, and how many more there are."""
+    """Return the first of the names, and how many more there are."""
     shown = ", ".join(names[:LISTED])
     return f"{shown} and {len(names) - LISTED} more" if len(names) > LISTED else shown
