@@ -19,19 +19,22 @@ _NODES = (
 #: Builtins that a file may use.
 _BUILTINS = {
     "any", "bool", "dict", "enumerate", "float", "getattr", "int", "isinstance", "len", "list", "max", "min", "range",
-    "str", "super", "tuple",
+    "round", "str", "super", "tuple",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Allowed:
     """What a file of a framework may contain: imported modules with their aliases, names imported from modules, dotted
-    names, and decorators."""
+    names, decorators, and beyond what all files may contain: builtins, special methods and nodes."""
 
     modules: Mapping[str, str | None]
     imports: Mapping[str, Collection[str]]
     names: Collection[str]
     decorators: Collection[str]
+    builtins: Collection[str] = ()
+    methods: Collection[str] = ()
+    nodes: tuple[type[ast.AST], ...] = ()
 
     @cached_property
     def imported(self) -> frozenset[str]:
@@ -56,7 +59,7 @@ def check(text: str, allowed: Allowed) -> None:
     # Builtins and imported names may not be redefined.
     if shadowing := sorted(bound & {*dir(builtins), *allowed.imported}):
         raise Refused(f"{shadowing[0]} is redefined")
-    known = bound | _BUILTINS | allowed.imported
+    known = bound | _BUILTINS | {*allowed.builtins} | allowed.imported
     # A generator is allowed only as the argument of `any`.
     asked = {
         id(node.args[0])
@@ -82,7 +85,7 @@ def _bound(node: ast.AST) -> str | None:
 
 
 def _check_node(node: ast.AST, known: set[str], table: Allowed) -> None:
-    if not isinstance(node, _NODES):
+    if not isinstance(node, (*_NODES, *table.nodes)):
         raise Refused(f"line {getattr(node, 'lineno', '?')}: {type(node).__name__} is not allowed")
     match node:
         case ast.Import():
@@ -96,12 +99,12 @@ def _check_node(node: ast.AST, known: set[str], table: Allowed) -> None:
             allowed = _allowed_attribute(node, table)
         case ast.Name():
             allowed = node.id in known and not node.id.startswith("__")
-        case ast.Call(func=ast.Name(id="getattr")):
+        case ast.Call(func=ast.Name(id="getattr" | "setattr" as function)):
             # Only for modules whose names are numbers.
-            second = node.args[1] if len(node.args) == 2 else None
+            second = node.args[1] if len(node.args) == (2 if function == "getattr" else 3) else None
             allowed = isinstance(second, ast.Constant) and isinstance(second.value, str) and second.value.isdigit()
         case ast.ClassDef() | ast.FunctionDef():
-            allowed = not node.name.startswith("_") or node.name == "__init__"
+            allowed = not node.name.startswith("_") or node.name in ("__init__", *table.methods)
             allowed = allowed and all(ast.unparse(decorator) in table.decorators for decorator in node.decorator_list)
         case ast.arg():
             allowed = not node.arg.startswith("_")
@@ -115,7 +118,7 @@ def _check_node(node: ast.AST, known: set[str], table: Allowed) -> None:
 
 def _allowed_attribute(node: ast.Attribute, table: Allowed) -> bool:
     """Whether an attribute may be read or set: those of a framework only if listed, those of strings never."""
-    if node.attr.startswith("_") and node.attr != "__init__":
+    if node.attr.startswith("_") and node.attr not in ("__init__", *table.methods):
         return False
     root: ast.expr = node
     while isinstance(root, ast.Attribute):

@@ -6,12 +6,13 @@ Every value is a `Term` that gives the tree's number for every instance; `terms.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rescompile.codegen.naming import Counted
+from rescompile.codegen.terms import python
+from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Merge, Mode, Network, Op, Parallel, Series
-from rescompile.ir.ops import Kind
 
 #: The name of the argument that takes the input channels.
 IN = "in_channels"
@@ -26,16 +27,58 @@ class Argument:
     default: Term | None = None
 
 
-@dataclass(frozen=True)
-class Layer:
-    """An op with its attributes, its input channels, and the condition under which it exists (None: always)."""
+@dataclass(eq=False)
+class Held:
+    """The kept values of one name in a class: its variable, the word of the spec, and whether they are `many` in a dict by their
+    index. Without an index, a value in a dict has the index ALONE."""
 
     name: str
-    kind: type[Kind]
+    word: str
+    many: bool
+
+
+#: The index of a value without one in a dict of values.
+ALONE = -1
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """The value at this place, kept under a name and an index, if it has one."""
+
+    held: Held
+    index: Term | None
+
+    @property
+    def index_text(self) -> str:
+        """The index as text, empty without one."""
+        return "" if self.index is None else python(self.index)
+
+
+@dataclass(frozen=True)
+class Recalling:
+    """A kept value in place of the one before."""
+
+    held: Held
+    index: Term | None
+
+    @property
+    def index_text(self) -> str:
+        """The index as text, empty without one."""
+        return "" if self.index is None else python(self.index)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An op with its attributes, its input channels, which are for ops with parameters, and the condition under which it exists
+    (None: always). `as_module` where it is a module even if a function would do."""
+
+    name: str
+    kind: type[ops.Kind]
     attributes: Mapping[str, Term]
     channels: Term
     sample: Op
     when: Term | None = None
+    as_module: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,12 +101,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Use:
-    """An instance of a class."""
+    """An instance of a class; `values` are those that it is given, in the order of the class."""
 
     name: str
     of: Class
     arguments: Mapping[str, Term]
     when: Term | None = None
+    values: tuple[Held, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,12 +119,31 @@ class Repeated:
 
 
 @dataclass(frozen=True)
+class Scan:
+    """The copies from `start` up to `stop` of the row at a path, which are equal: one scan may run them. `names` are those of all
+    copies of the row."""
+
+    path: str
+    names: tuple[str, ...]
+    start: int
+    stop: int
+
+    @property
+    def at_end(self) -> bool:
+        """Whether no copy follows."""
+        return self.stop == len(self.names)
+
+
+@dataclass(frozen=True)
 class Row:
-    """A named sequence of copies: stages, and single copies whose class differs from that of their neighbours."""
+    """A named sequence of copies: stages, and single copies whose class differs from that of their neighbours. Each is given the
+    same `values`; the copies of `scan` are run in one scan."""
 
     name: str
     parts: list[Repeated | Use]
     when: Term | None = None
+    values: tuple[Held, ...] = ()
+    scan: Scan | None = None
 
 
 @dataclass(frozen=True)
@@ -97,14 +160,15 @@ class Copies:
 
 @dataclass(frozen=True)
 class Join:
-    """Merged branches of one value or, if the sample is split, of its ranges of channels. `survival` is the probability
-    with which training keeps the first branch."""
+    """Merged branches of one value or, if the sample is split, of its ranges of channels: equal ones, or of these `sizes`.
+    `survival` is the probability with which training keeps the first branch."""
 
     name: str
     merge: Merge
     branches: list[list[Item]]
     sample: Parallel
     survival: Term | None = None
+    sizes: tuple[Term, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,14 +180,22 @@ class Tap:
     mode: Mode
 
 
-Item = Layer | Group | Run | Use | Row | Copies | Join | Tap
+@dataclass(frozen=True)
+class Rerun:
+    """Items of the same class once more: the modules are called again, not made again."""
+
+    items: tuple[Item, ...]
+
+
+Item = Layer | Group | Run | Use | Row | Copies | Join | Tap | Keeping | Recalling | Rerun
 
 
 @dataclass(frozen=True, eq=False)
 class Class:
     """A class, with the text that all instances of a block share; `sample` is the first of them, `count` their number.
 
-    `taps` is true where outputs come from inside and are returned beside the result.
+    `taps` is true where outputs come from inside and are returned beside the result; `values` are kept values that the classes
+    around hand on.
     """
 
     name: str
@@ -135,6 +207,7 @@ class Class:
     items: list[Item]
     count: int
     taps: bool
+    values: tuple[Held, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +247,8 @@ class ClassPlan:
 
 
 def body_items(items: Sequence[Item]) -> Iterator[Item]:
-    """The items in the body of a class, in order; those inside groups and runs have no merge and are not entered."""
+    """The items in the body of a class, in order; those inside groups and runs have no merge and are not entered, and those that run
+    again stand before."""
     for item in items:
         yield item
         if isinstance(item, Join):
@@ -184,9 +258,28 @@ def body_items(items: Sequence[Item]) -> Iterator[Item]:
             yield from body_items(item.items)
 
 
+def with_modules(of: Class) -> Class:
+    """A class whose activations and pools are modules, if its body is a chain; flattening stays a function, so that all modules
+    but the last compute a feature map. Otherwise the class itself."""
+    if any(isinstance(item, Join | Rerun) or keeps_values([item]) for item in of.items):
+        return of
+    items: list[Item] = [
+        replace(item, as_module=item.kind is not ops.Flatten) if isinstance(item, Layer) else item for item in of.items
+    ]
+    return replace(of, items=items)
+
+
 def scope_names(items: Sequence[Item]) -> Iterator[str]:
     """The names of the modules in the scope of a class."""
     return (item.name for item in body_items(items) if isinstance(item, Layer | Group | Use | Row | Copies))
+
+
+def keeps_values(items: Sequence[Item]) -> bool:
+    """Whether items keep or use values."""
+    return any(
+        isinstance(item, Keeping | Recalling) or (isinstance(item, Use | Row) and bool(item.values))
+        for item in body_items(items)
+    )
 
 
 def gives_output(items: Sequence[Item]) -> bool:

@@ -6,14 +6,17 @@ share becomes a literal; else the class gets a new argument.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rescompile.codegen.class_plan import IN, Argument
 from rescompile.codegen.columns import Column, Misfit
-from rescompile.codegen.registry import Registry
+from rescompile.codegen.planned_classes import Registry
 from rescompile.codegen.terms import (
+    LONG,
+    VERY_LONG,
     Value,
     constant,
     evaluate,
@@ -26,7 +29,9 @@ from rescompile.codegen.terms import (
     resolved,
     same,
     simplified,
+    size,
     substitute,
+    unknown,
 )
 from rescompile.ir.expressions import Term
 from rescompile.ir.provenance import Definition
@@ -73,6 +78,7 @@ class ClassScope:
             {registry.python_name(name): value for name, value in each.items()} for each in names
         ]
         self.locals: dict[str, Term] = {}
+        self.shortened: dict[str, str] = {}  # the locals for long terms, by the text of the term
         self.used: set[str] = set()
         self.defaults: dict[str, Value] = {}
         if definition is not None:
@@ -85,21 +91,26 @@ class ClassScope:
         term = read(raw)
         if term is None:
             return None
-        unknown = set(term.names) - set(here.env) - {IN}
-        if unknown & self.registry.variables:
+        others = set(term.names) - set(here.env) - {IN}
+        if others & self.registry.variables:
             return None
-        words = {name: constant(name) for name in unknown}
+        words = {name: constant(name) for name in others}
         return substitute(term, {**words, **here.env, IN: here.flow.term})
 
     def express(self, values: Column[Value], hints: Iterable[Term | None], name: str) -> Term:
+        """The term that gives each instance its value, for the text of the class."""
+        term = self._chosen(values, hints, name)
+        self.mention(term)
+        return term
+
+    def _chosen(self, values: Column[Value], hints: Iterable[Term | None], name: str) -> Term:
         """The term that gives each instance its value: a hint, else the value that all share, else a new argument."""
         for term in self._matching(values, hints):
             if self._is_plain(term) and all(evaluate(term, self.values[at]) is not None for at in values):
-                self.mention(term)
                 return term
         if all(same(value, values.first) for value in values.values()):
             return constant(values.first)
-        return self._new_argument(values, name)
+        return named(self._new_name(values, name))
 
     def condition(self, present: Column[bool], hints: Iterable[Term | None]) -> Term | None:
         """The condition under which something is present (None: always). Raises Misfit if no hint gives it."""
@@ -125,16 +136,16 @@ class ClassScope:
             if all(means(text, self.values[at], value) for at, value in values.items()):
                 yield term
 
-    def _new_argument(self, values: Column[Value], name: str) -> Term:
-        """A new argument; an instance without a value for it gets the first one."""
+    def _new_name(self, values: Column[Value], name: str) -> str:
+        """A new name with these values; an instance without a value gets the first one."""
         first = values.first
-        new = self.registry.python_name(name)
+        wanted = new = self.registry.python_name(name)
+        again = itertools.count(2)
         while any(new in scope for scope in self.values):
-            new += "_"
+            new = f"{wanted}{next(again)}"
         for at, scope in enumerate(self.values):
             scope[new] = values.get(at, first)
-        self.used.add(new)
-        return named(new)
+        return new
 
     def _is_plain(self, term: Term) -> bool:
         """Whether every name in an operation has values of one type: only then Python and the language agree."""
@@ -155,11 +166,38 @@ class ClassScope:
         """The term as it is printed for some instances."""
         return resolved(term, [self.values[i] for i in at])
 
+    # --- long terms
+
+    def short(self, term: Term, name: str) -> Term:
+        """The term, or a local variable for a long one, since terms in which later ones mention it several times would grow
+        exponentially; an unknown name where not all instances have a value."""
+        if size(term) <= LONG:
+            return term
+        values = Column({at: evaluate(term, scope) for at, scope in enumerate(self.values)})
+        found = next(self._matching(values, [term]), None)
+        if found is None or not self._is_plain(found):
+            return unknown(name)
+        text = python(found)
+        if text not in self.shortened:
+            self.shortened[text] = self._new_name(values, name)
+            self.locals[self.shortened[text]] = found
+        return named(self.shortened[text])
+
+    def outside(self, term: Term) -> Term | None:
+        """The term in the names of the arguments alone, for the classes around; None where it is very long."""
+        for name in reversed(self.locals):  # each may mention those before it
+            if name in term.names:
+                term = substitute(term, {name: self.locals[name]})
+            if size(term) > VERY_LONG:
+                return None
+        return term
+
     # --- channels
 
     def flow(self, numbers: Column[int], guesses: Iterable[Term]) -> Flow:
         """The channels after something; a guess is used if it is right for all instances."""
-        return Flow(self.express(numbers, guesses, "channels"), numbers)
+        term = self.short(self._chosen(numbers, guesses, "channels"), "channels")
+        return Flow(term if is_known(term) else self._chosen(numbers, (), "channels"), numbers)
 
     def shared(self, flow: Flow, count: Term, counts: Column[int]) -> Flow:
         """The channels of each of `count` equal ranges; 1 where every channel is a range."""

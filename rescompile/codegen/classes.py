@@ -7,19 +7,22 @@ pass that changed the tree, a class can become less readable, but not wrong.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from rescompile.codegen import nested_classes
-from rescompile.codegen.class_plan import IN, Class, Group, Item, Join, Run, Tap, gives_output, scope_names
+from rescompile.codegen.class_plan import IN, Class, Group, Item, Join, Rerun, Run, Tap, gives_output, scope_names
 from rescompile.codegen.class_scope import ClassScope, Flow, Here
 from rescompile.codegen.columns import Column, Misfit, aligned
+from rescompile.codegen.kept_values import ValueScope
 from rescompile.codegen.layers import layer
-from rescompile.codegen.registry import PlannedClass, Registry
-from rescompile.codegen.terms import Value, constant, has_value, named, operation, substitute
+from rescompile.codegen.planned_classes import PlannedClass, Registry
+from rescompile.codegen.roles import is_bare
+from rescompile.codegen.terms import Value, constant, has_value, named, total
 from rescompile.ir.expressions import Term
-from rescompile.ir.network import Node, Op, Parallel, Series, Side
+from rescompile.ir.network import Again, Keep, Node, Op, Parallel, Recall, Series, Side, name_of
 from rescompile.ir.provenance import Definition
+from rescompile.ir.refitting import parts_of
 
 Hints = Sequence[Term | None]
 
@@ -32,13 +35,14 @@ def plan_class(
     scope = ClassScope(definition, names, registry)
     instances = Column(enumerate(nodes))
     start = _start(instances, definition, names, scope)
-    items, end = ClassBuilder(scope).items(instances.map(lambda node: node.children), start, [])
+    values = ValueScope(registry, instances)
+    items, end = ClassBuilder(scope, values).items(instances.map(lambda node: node.children), start, [])
     listed = list(scope_names(items))
     if len(set(listed)) < len(listed):  # a module has different places in different instances
         raise Misfit
     lets = scope.lets()
-    out = substitute(end.term, scope.locals)
-    if not all(has_value(out, scope.values[at], node.output[0]) for at, node in instances.items()):
+    out = scope.outside(end.term)
+    if out is None or not all(has_value(out, scope.values[at], node.output[0]) for at, node in instances.items()):
         out = constant(None)
     scope.used |= out.names.keys() - scope.locals.keys()
     plan = Class(
@@ -51,6 +55,7 @@ def plan_class(
         items,
         len(nodes),
         gives_output(items),
+        tuple(values.arguments),
     )
     return PlannedClass(plan, {id(node): scope.values[at] for at, node in instances.items()}, out)
 
@@ -73,8 +78,9 @@ def _start(
 class ClassBuilder:
     """The recursion over the columns of one class. Every method returns items and the channels after them."""
 
-    def __init__(self, scope: ClassScope) -> None:
-        self.scope, self.roles = scope, scope.registry.roles
+    def __init__(self, scope: ClassScope, values: ValueScope) -> None:
+        self.scope, self.values, self.roles = scope, values, scope.registry.roles
+        self.built: dict[str, tuple[Item, Flow]] = {}  # the item of each name, and the channels after it
 
     def items(self, lists: Column[tuple[Node, ...]], here: Here, conditions: Hints) -> tuple[list[Item], Flow]:
         """The items of corresponding lists of nodes. Raises Misfit."""
@@ -97,6 +103,7 @@ class ClassBuilder:
             case Op():
                 when = self.scope.condition(present, hints)
                 item, flow = layer(cast(Column[Op], column), when, here, self.scope)
+                self.built[sample.name] = item, flow
                 return [item], flow
             case Parallel():
                 self.scope.condition(present, ())
@@ -104,15 +111,49 @@ class ClassBuilder:
             case Side():
                 self.scope.condition(present, ())
                 return self.tap(cast(Column[Side], column), here)
-            case Series(name=None):
+            case Keep():
+                self.scope.condition(present, ())
+                return [self.values.keeping(cast(Column[Keep], column), here, self.scope)], here.flow
+            case Recall():
+                self.scope.condition(present, ())
+                recalling, flow = self.values.recalling(cast(Column[Recall], column), here, self.scope)
+                return [recalling], flow
+            case Again():
+                self.scope.condition(present, ())
+                return self.rerun(cast(Column[Again], column), here)
+            case Series() if sample.name is None or column.only(
+                lambda node: isinstance(node, Series) and is_bare(node)
+            ):
                 return self.spliced(cast(Column[Series], column), present, here, hints)
             case Series():
-                return self.part(cast(Column[Series], column), self.scope.condition(present, hints), here)
+                items, flow = self.part(cast(Column[Series], column), self.scope.condition(present, hints), here)
+                self.built[sample.name] = items[0], flow
+                return items, flow
+
+    def rerun(self, column: Column[Again], here: Here) -> tuple[list[Item], Flow]:
+        """Steps of this class once more. Raises Misfit."""
+        names = column.only(lambda node: [name_of(part) for part in parts_of(node)])
+        if not all(name in self.built for name in names):
+            raise Misfit
+        found = [self.built[str(name)] for name in names]
+        flow = self.scope.flow(column.map(lambda node: node.output[0]), [found[-1][1].term, here.flow.term])
+        return [Rerun(tuple(item for item, _ in found))], flow
 
     def spliced(
         self, column: Column[Series], present: Column[bool], here: Here, hints: Hints
     ) -> tuple[list[Item], Flow]:
         """A part without a name of its own: a macro, or a branch."""
+        call = column.first.call
+        before = self.values.inside(call)
+        try:
+            return self.spliced_items(column, present, here, hints)
+        finally:
+            self.values.known = before
+
+    def spliced_items(
+        self, column: Column[Series], present: Column[bool], here: Here, hints: Hints
+    ) -> tuple[list[Item], Flow]:
+        """The items of a macro or a branch, where the values that it knows are set."""
         call = column.first.call
         if call is not None:
             here = here.inside(nested_classes.macro(column, here, self.scope))
@@ -142,13 +183,14 @@ class ClassBuilder:
         is_row = column.only(self.roles.is_row)
         item: Item
         if is_class:
-            item, out = nested_classes.use(column, when, here, self.scope)
+            used, out = nested_classes.use(column, when, here, self.scope)
+            item = self.values.passed(used)
         elif is_bundle:
             if when is not None:
                 raise Misfit
             item, out = nested_classes.bundle(column, here, self.scope)
         elif is_row and (row := nested_classes.row(column, when, here, self.scope)) is not None:
-            item, out = row
+            item, out = self.values.passed_on(row[0]), row[1]
         else:
             inner = nested_classes.macro(column, here, self.scope)
             lists = column.map(lambda node: node.children)
@@ -161,24 +203,43 @@ class ClassBuilder:
         """A merge."""
         column.only(_join_key)
         sample = column.first
-        if sample.split:
-            count = len(sample.branches)
-            here = here.after(self.scope.shared(here.flow, constant(count), column.map(lambda _: count)))
+        starts, sizes = self.ranges(column, here)
         branches: list[list[Item]] = []
         outs: list[Term] = []
-        for number in range(len(sample.branches)):
+        for number, start in enumerate(starts):
             lists = Column({at: node.branches[number].children for at, node in column.items()})
             names = {**here.env, "out_channels": outs[0]} if outs else here.env
-            items, out = self.items(lists, here.inside(names), [])
+            items, out = self.items(lists, start.inside(names), [])
             branches.append(items)
             outs.append(out.term)
         survival = None
         if sample.survival is not None:
             values = column.map(lambda node: node.survival and node.survival.probability)
             survival = self.scope.printed(self.scope.express(values, (), "survival"), column)
-        guesses = [_sum(outs)] if sample.merge == "concat" else outs
+        guesses = [total(outs)] if sample.merge == "concat" else outs
+        if sample.merge == "concat" and sizes == tuple(outs):  # what was split comes together again
+            guesses.insert(0, here.flow.term)
         flow = self.scope.flow(column.map(lambda node: node.output[0]), guesses)
-        return [Join(sample.name, sample.merge, branches, sample, survival)], flow
+        item = Join(sample.name, sample.merge, branches, sample, survival, sizes)
+        self.built[sample.name] = item, flow
+        return [item], flow
+
+    def ranges(self, column: Column[Parallel], here: Here) -> tuple[list[Here], tuple[Term, ...]]:
+        """The starts of the branches of a merge, and the sizes of ranges of channels that are not equal."""
+        sample = column.first
+        count = len(sample.branches)
+        if not sample.sizes:
+            if sample.split:
+                here = here.after(self.scope.shared(here.flow, constant(count), column.map(lambda _: count)))
+            return [here] * count, ()
+        starts, sizes = [], []
+        for at in range(count):
+            numbers = Column({instance: node.sizes[at] for instance, node in column.items()})
+            raw = sample.hints.get(f"split.{at}")
+            hints = [] if raw is None else [self.scope.hint(raw, here)]
+            sizes.append(self.scope.printed(self.scope.express(numbers, hints, f"channels{at}"), column))
+            starts.append(here.after(self.scope.flow(numbers, [sizes[-1]])))
+        return starts, tuple(sizes)
 
     def tap(self, column: Column[Side], here: Here) -> tuple[list[Item], Flow]:
         """A side branch."""
@@ -190,12 +251,4 @@ class ClassBuilder:
 def _join_key(node: Parallel) -> tuple[Any, ...]:
     """Everything of a merge that no argument can express, its branches aside."""
     how = (node.survival.unit, node.survival.rescale) if node.survival else None
-    return node.merge, node.residual, node.split, len(node.branches), how
-
-
-def _sum(terms: Iterable[Term]) -> Term:
-    """The sum of terms."""
-    total, *rest = terms
-    for term in rest:
-        total = operation("+", total, term)
-    return total
+    return node.merge, node.unit, node.residual, node.split, bool(node.sizes), len(node.branches), how

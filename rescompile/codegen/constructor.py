@@ -11,7 +11,9 @@ from rescompile.codegen.class_plan import (
     Group,
     Item,
     Join,
+    Keeping,
     Layer,
+    Recalling,
     Row,
     Run,
     Use,
@@ -34,8 +36,11 @@ from rescompile.codegen.program import (
     New,
     NewStage,
     Number,
+    Scanned,
+    Separate,
 )
 from rescompile.ir import ops
+from rescompile.ir.expressions import Term
 
 #: The number of repetitions from which a loop builds a sequence.
 LOOP = 3
@@ -43,14 +48,16 @@ LOOP = 3
 
 @dataclass(frozen=True)
 class Names:
-    """The attributes of a class: names for items that the plan leaves without one, by id, and the names of all modules."""
+    """The attributes of a class: names for items that the plan leaves without one, by id, the names of all modules, and for
+    merges by id the sizes of unequal ranges of channels: numbers, or attributes with numbers."""
 
     chosen: Mapping[int, str]
     taken: frozenset[str]
+    sizes: Mapping[int, tuple[int | str, ...]]
 
-    def of(self, item: Group | Row | Use | Run | Join) -> str:
-        """The attribute of an item: its module, or the survival probability of a merge."""
-        return self.chosen.get(id(item)) or item.name or ""
+    def of(self, item: Group | Row | Use | Run | Join | Keeping | Recalling) -> str:
+        """The attribute of an item: its module, the survival probability of a merge, or the index of a value."""
+        return self.chosen.get(id(item)) or getattr(item, "name", None) or ""
 
 
 def attributes(of: Class, dialect: Dialect) -> Names:
@@ -59,12 +66,35 @@ def attributes(of: Class, dialect: Dialect) -> Names:
     modules = {item.name for item in made if isinstance(item, Layer | Group | Use | Row | Copies)}
     numbers = set(scope_names(of.items))
     chosen: dict[int, str] = {}
+    sizes: dict[int, tuple[int | str, ...]] = {}
+    indices: dict[str, str] = {}
     for item in made:
         if isinstance(item, Run):
             modules.add(chosen.setdefault(id(item), _free(item.name, modules)))
         elif isinstance(item, Join) and item.survival is not None:
             numbers.add(chosen.setdefault(id(item), _free("survival", numbers)))
-    return Names(chosen, frozenset(modules))
+        elif isinstance(item, Join) and item.sizes:
+            sizes[id(item)] = tuple(_size(term, at, numbers) for at, term in enumerate(item.sizes))
+        elif isinstance(item, Keeping | Recalling) and (text := computed_index(item)) is not None:
+            if text not in indices:
+                indices[text] = _free(f"{item.held.name}_index", numbers)
+                numbers.add(indices[text])
+            chosen[id(item)] = indices[text]
+    return Names(chosen, frozenset(modules), sizes)
+
+
+def _size(size: Term, at: int, taken: set[str]) -> int | str:
+    """A number, or the name of the attribute for one that is an argument of the class."""
+    if size.head == "constant":
+        assert isinstance(size.value, int)
+        return size.value
+    taken.add(name := _free(f"channels{at}", taken))
+    return name
+
+
+def computed_index(item: Keeping | Recalling) -> str | None:
+    """The text of an index that the constructor computes; None for a number."""
+    return None if item.index is None or item.index.head == "constant" else item.index_text
 
 
 def _free(name: str, taken: set[str]) -> str:
@@ -81,6 +111,7 @@ def is_module(layer: Layer, dialect: Dialect) -> bool:
 def constructed(of: Class, names: Names, dialect: Dialect, rolls: bool) -> tuple[Constructed, ...]:
     """The entries of a class's constructor, numbers first. With `rolls`, loops build sequences that repeat themselves."""
     numbers: list[Constructed] = []
+    indices: dict[str, Number] = {}
     entries: list[Constructed] = []
     for item in body_items(of.items):
         match item:
@@ -99,8 +130,13 @@ def constructed(of: Class, names: Names, dialect: Dialect, rolls: bool) -> tuple
             case Copies():
                 entries.append(Copied(item.name, _new(item.use), item.count))
             case Join() if item.survival is not None:
-                numbers.append(Number(names.of(item), item.survival))
-    return (*numbers, *entries)
+                numbers.append(Number(names.of(item), item.survival, differs=True))
+            case Join() if item.sizes:
+                pairs = zip(names.sizes[id(item)], item.sizes, strict=True)
+                numbers += [Number(name, size) for name, size in pairs if isinstance(name, str)]
+            case Keeping(index=Term() as index) | Recalling(index=Term() as index) if computed_index(item) is not None:
+                indices.setdefault(names.of(item), Number(names.of(item), index))
+    return (*numbers, *indices.values(), *entries)
 
 
 def _new(use: Use) -> New:
@@ -150,6 +186,16 @@ def _nameless(run: Run, dialect: Dialect) -> Listing:
 
 def _row(row: Row) -> Make:
     """The module of a row of copies."""
+    made = _sequence(row)
+    return Scanned(made, row.scan) if row.scan is not None and not isinstance(made, Separate) else made
+
+
+def _sequence(row: Row) -> Joined | NewStage | Separate:
+    """The modules of a row of copies."""
+    if row.values:
+        return Separate(
+            tuple(_new(part) if isinstance(part, Use) else NewStage(part.stage, part.arguments) for part in row.parts)
+        )
     parts = tuple(
         (part.name, _new(part)) if isinstance(part, Use) else NewStage(part.stage, part.arguments) for part in row.parts
     )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from rescompile.codegen.allow_list import Allowed
-from rescompile.codegen.class_plan import IN, Argument, ClassPlan, Layer, Stage
+from rescompile.codegen.class_plan import IN, Argument, ClassPlan, Held, Layer, Stage
 from rescompile.codegen.initialisation import Modules
 from rescompile.codegen.naming import Counted
 from rescompile.codegen.program import (
     Apply,
     Beside,
     Call,
+    Element,
     Expr,
     Joined,
     Listed,
@@ -23,9 +24,12 @@ from rescompile.codegen.program import (
     New,
     NewStage,
     Part,
+    Scanned,
+    Separate,
     Var,
 )
 from rescompile.codegen.terms import operation, python
+from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir.expressions import Term
 from rescompile.ir.ops import Kind
 
@@ -42,6 +46,10 @@ class Dialect(Protocol):
     reserved: frozenset[str]
     #: The length above which an expression is assigned to a variable.
     longest: int
+    #: Ops that are written as one call with the op after them.
+    pairs: Collection[tuple[type[Kind], type[Kind]]]
+    #: Whether residuals that may be dropped are computed always and set to zero, because a program cannot skip statements.
+    masks: bool
 
     def is_fresh(self, kind: type[Kind]) -> bool:
         """Whether the next op may overwrite the result of an op: nothing else refers to it and no backward needs it."""
@@ -63,18 +71,27 @@ class Dialect(Protocol):
 class PythonDialect(Dialect):
     """The part of a dialect that frameworks share; a subclass adds the framework's words."""
 
-    #: The framework's name.
+    #: The framework's name, and its type of arrays.
     title: str
+    array: str
     #: The package with the template, and the filters that this template alone needs.
     package: str
-    filters: Sequence[tuple[str, Callable[[Any], str]]] = ()
+    filters: Sequence[tuple[str, Callable[..., Any]]] = ()
     imports: Imports
     #: What a file may contain.
     allowed: Allowed
-    #: Functions and classes for a file, by the type of the statement or op that needs them.
-    support: Mapping[type[object], str]
-    #: How modules are initialised.
-    modules: Modules
+    #: Functions, classes and constants for the files that use them, by name; each after those that it uses itself.
+    support: Mapping[str, str]
+    #: How existing modules are initialised; None for a framework whose constructors take initialisers.
+    modules: Modules | None = None
+    #: Whether channels are the last axis of a feature map.
+    channels_last = False
+    #: Whether one scan runs the equal copies of a row.
+    scans = False
+    masks = False
+    pairs: Collection[tuple[type[Kind], type[Kind]]] = ()
+    #: Arguments that every constructor passes on.
+    passed: Sequence[str] = ()
 
     def training(self, plan: ClassPlan) -> Iterator[str]:
         """Yield paragraphs about training for the docstring of a network."""
@@ -92,8 +109,24 @@ class PythonDialect(Dialect):
         """The concatenation of the values inside a pair of square brackets."""
         raise NotImplementedError
 
+    #: The list of modules of a class, from a Python list or the function of a stage.
+    listing = "{}"
+
     def sequence(self, pairs: Sequence[tuple[str, str]], numbered: bool) -> str:
         """Modules in sequence, from names and texts; an empty name marks the copies of a stage."""
+        if numbered:
+            return f"Sequential([{', '.join(text if name else f'*{text}' for name, text in pairs)}])"
+        items = ", ".join(f'"{name}": {text}' if name else f"**{text}" for name, text in pairs)
+        return f"Chain({{{items}}})"
+
+    def separate(self, texts: Sequence[tuple[str, bool]]) -> str:
+        """Modules in a list, from texts, each with whether it is that of the copies of a stage."""
+        if len(texts) == 1 and texts[0][1]:
+            return self.listing.format(texts[0][0])
+        return self.listing.format(f"[{', '.join(f'*{text}' if several else text for text, several in texts)}]")
+
+    def scanned(self, make: Scanned, row: str) -> str:
+        """The modules of a row, from their text, as one scan and those around it."""
         raise NotImplementedError
 
     #: The expression that builds the identity.
@@ -106,14 +139,19 @@ class PythonDialect(Dialect):
                 return name
             case Part(of, at):
                 return f"{of.name}[{at}]"
-            case Call(module, inner, outputs):
-                return f"{attribute(module)}({self.expression(inner)}{', outputs' if outputs else ''})"
+            case Call(module, inner, outputs, kept):
+                given = [self.expression(inner), *(["outputs"] if outputs else []), *map(self.expression, kept)]
+                return f"{attribute(module)}({', '.join(given)})"
+            case Element(of, index):
+                return f"{of.name}[{index if isinstance(index, int) else f'self.{index}'}]"
             case Apply(layer, inner, in_place):
                 return self.function(layer, self.expression(inner), in_place)
             case Beside(copies, given, split):
                 if split:
                     return self.concat(f"branch({given.name}[at]) for at, branch in enumerate(self.{copies})")
                 return self.concat(f"branch({given.name}) for branch in self.{copies}")
+            case Merged("shake", values, unit):
+                return self.shaken([self.expression(item) for item in values], unit == "sample")
             case Merged(how, values):
                 return self.merged(how, [self.expression(item) for item in values])
 
@@ -127,10 +165,17 @@ class PythonDialect(Dialect):
             case "gate":
                 new, gate, old = texts
                 return f"{old} + {gate} * ({new} - {old})"
+            case "mean":
+                return f"({' + '.join(texts)}) / {len(texts)}"
             case "carry":
                 gate, old = texts
                 return f"{old} - {gate} * {old}"
         return " + ".join(texts)
+
+    def shaken(self, texts: Sequence[str], per_sample: bool) -> str:
+        """The text of a random merge of values. Raises Unavailable where the framework has none."""
+        message = f"source of {self.title} has no merge 'shake'"
+        raise Unavailable(Diagnostic("E0901", message, help="for evaluation alone, write 'merge: mean'"))
 
     def construction(self, make: Make) -> str:
         """The expression that builds a module."""
@@ -138,9 +183,11 @@ class PythonDialect(Dialect):
             case MakeLayer(layer, in_place):
                 return self.module(layer, in_place)
             case New(of, arguments):
-                return f"{of.name}({', '.join(call_arguments(arguments, of.arguments))})"
+                return f"{of.name}({', '.join([*call_arguments(arguments, of.arguments), *self.passed])})"
             case NewStage(stage, arguments):
-                return f"{stage.name}({', '.join(call_arguments(arguments, stage.arguments))})"
+                return f"{stage.name}({', '.join([*call_arguments(arguments, stage.arguments), *self.passed])})"
+            case Separate(parts):
+                return self.separate([(self.construction(part), isinstance(part, NewStage)) for part in parts])
             case Listing(parts):
                 return self.sequence([(part.name, self.conditional(part)) for part in parts], make.numbered)
             case Joined(parts, numbered):
@@ -149,6 +196,13 @@ class PythonDialect(Dialect):
                     for p in parts
                 ]
                 return self.sequence(pairs, numbered)
+            case Scanned(row):
+                return self.scanned(make, self.construction(row))
+
+    def held(self, values: Sequence[Held]) -> str:
+        """The parameters of a forward for kept values, after those before them."""
+        types = {True: f"dict[int, {self.array}]", False: self.array}
+        return "".join(f", {value.name}: {types[value.many]}" for value in values)
 
     def conditional(self, part: Listed) -> str:
         """The expression that builds a module of a sequence."""

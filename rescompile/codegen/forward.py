@@ -9,16 +9,35 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import cast
 
-from rescompile.codegen.class_plan import Class, Copies, Group, Item, Join, Layer, Row, Run, Tap, Use, gives_output
+from rescompile.codegen.class_plan import (
+    Class,
+    Copies,
+    Group,
+    Item,
+    Join,
+    Keeping,
+    Layer,
+    Recalling,
+    Rerun,
+    Row,
+    Run,
+    Tap,
+    Use,
+    gives_output,
+    keeps_values,
+)
 from rescompile.codegen.constructor import Names
 from rescompile.codegen.dialect import Dialect
+from rescompile.codegen.held_values import Values
 from rescompile.codegen.program import (
     Add,
     Apply,
     Beside,
     Call,
+    Collection,
+    Element,
     Expr,
     Let,
     Merged,
@@ -30,16 +49,18 @@ from rescompile.codegen.program import (
     Return,
     Scaled,
     Statement,
+    Store,
     Sum,
     Survives,
     Thinned,
+    Through,
     Training,
     Unpack,
     Var,
     mentions,
 )
 from rescompile.ir import ops
-from rescompile.ir.network import LOGITS
+from rescompile.ir.network import LOGITS, Survival
 
 #: Variables in order of preference, after `x`, the input of a body.
 LOCALS = ("y", "z", "u", "v", "w")
@@ -99,7 +120,10 @@ class Forward:
         self.names, self.dialect, self.checkpoint = names, dialect, checkpoint
         self.methods: list[Method] = []
         self.splits = 0  # values that were taken apart
-        body = Body()
+        self.values = Values(of, names)
+        body = self.body()
+        for held in self.values.owned:
+            body.add(Collection(held))
         value = self.run(body, of.items, Value(Var("x")), "x")
         last = body.statements[-1] if body.statements else None
         if of.taps and is_root:
@@ -118,31 +142,66 @@ class Forward:
             item = left.pop()
             match item:
                 case Layer():
-                    value = self.layer(body, item, value, own)
+                    target = self.values.next_variable(left) or own
+                    value = self.layer(body, item, value, target, left[-1] if left else None)
                 case Group() | Row() | Use() | Run():
                     value = self.part(body, item, value, own)
                 case Copies():
                     value = self.copies(body, item, value, own)
                 case Join():
                     # The activation after a residual that may be dropped is written in both cases.
-                    follows = left.pop() if _skips(item) and left and self.is_function(left[-1]) else None
+                    follows = left.pop() if self.skips(item) and left and self.is_function(left[-1]) else None
                     value = self.join(body, item, value, own, follows if isinstance(follows, Layer) else None)
                 case Tap():
                     value = self.tap(body, item, value, own)
+                case Rerun():
+                    value = self.run(body, item.items, value, self.values.next_variable(left) or own)
+                case Keeping():
+                    value = self.kept(body, item, value, own)
+                case Recalling():
+                    value = self.recalled(body, item, value, own)
         return value
+
+    def body(self, again: bool = False) -> Body:
+        """An empty body, in which the names of kept values are taken."""
+        return Body(busy={"x", *self.values.taken}, again=again)
+
+    def kept(self, body: Body, item: Keeping, value: Value, own: str) -> Value:
+        """Lower the naming of a value, which may not be overwritten from there on."""
+        target = self.values.place(item)
+        if isinstance(target, Element):
+            named = self.in_variable(body, value, own)
+            body.add(Store(target, named))
+            return Value(named)
+        self.values.now[item.held, item.index_text] = target
+        return body.keep(Value(value.expr), target.name)
+
+    def recalled(self, body: Body, item: Recalling, value: Value, own: str) -> Value:
+        """Lower a kept value in place of the one before, which is computed all the same."""
+        if not value.is_variable:
+            body.keep(value, own)
+        found = self.values.read(item)
+        return body.keep(Value(found), own) if isinstance(found, Element) else Value(found)
 
     def is_function(self, item: Item) -> bool:
         """Whether an item is an activation that is applied as a function."""
         return isinstance(item, Layer) and item.kind is ops.Act and self.dialect.applies(item)
 
-    def layer(self, body: Body, layer: Layer, value: Value, own: str) -> Value:
-        """Lower one op."""
+    def skips(self, join: Join) -> bool:
+        """Whether a merge may skip its branch."""
+        survival = join.sample.survival
+        return survival is not None and survival.unit == "batch" and not self.dialect.masks
+
+    def layer(self, body: Body, layer: Layer, value: Value, own: str, following: Item | None) -> Value:
+        """Lower one op; the item after it may be written as one call with it."""
         if layer.kind is ops.Identity:
             return value
         if not self.dialect.applies(layer):
             fresh = self.dialect.is_fresh(layer.kind) and layer.when is None
             return self.short(body, Value(Call(layer.name, value.expr), fresh), own)
         new = Value(Apply(layer, value.expr, value.fresh))
+        if isinstance(following, Layer) and (layer.kind, following.kind) in self.dialect.pairs:
+            return new
         return body.keep(new, own) if layer.kind is ops.Act else self.short(body, new, own)
 
     def short(self, body: Body, value: Value, own: str) -> Value:
@@ -153,6 +212,14 @@ class Forward:
         """Lower the call of a named part."""
         last = item.items[-1] if isinstance(item, Group) and item.items and item.when is None else None
         fresh = isinstance(last, Layer) and self.dialect.is_fresh(last.kind) and last.when is None
+        if isinstance(item, Row) and item.values:
+            variable = body.keep(value, own)
+            body.add(Through(own, self.names.of(item), tuple(Var(held.name) for held in item.values)))
+            return Value(variable.expr)
+        if isinstance(item, Use) and item.values:
+            kept = tuple(self.values.passed(*pair) for pair in zip(item.of.values, item.values, strict=True))
+            # Called at once: what it keeps is known from here on.
+            return body.keep(Value(Call(self.names.of(item), value.expr, item.of.taps, kept)), own)
         outputs = isinstance(item, Use) and item.of.taps
         return self.short(body, Value(Call(self.names.of(item), value.expr, outputs), fresh), own)
 
@@ -169,16 +236,14 @@ class Forward:
 
     def in_variable(self, body: Body, value: Value, own: str) -> Var:
         """The variable of a value, assigned if the value is not one."""
-        expr = value.expr if value.is_variable else body.keep(value, own).expr
-        assert isinstance(expr, Var)
-        return expr
+        return cast(Var, (value if value.is_variable else body.keep(value, own)).expr)
 
-    def parts(self, body: Body, value: Expr, count: int | str) -> Var:
-        """A variable with the list of equal parts of a value's channels. It has a name of its own, because TorchScript and
+    def parts(self, body: Body, value: Expr, count: int | str, sizes: tuple[int | str, ...] = ()) -> Var:
+        """A variable with the list of parts of a value's channels. It has a name of its own, because TorchScript and
         type checkers give a variable one type."""
         self.splits += 1
         name = f"parts{self.splits}" if self.splits > 1 else "parts"
-        body.add(Parts(name, value, count))
+        body.add(Parts(name, value, count, sizes))
         return Var(name)
 
     def join(self, body: Body, join: Join, value: Value, own: str, act: Layer | None) -> Value:
@@ -189,10 +254,10 @@ class Forward:
         inner.passing.discard(source.name)
         if join.survival is None:
             result = self.merged(inner, join, source)
-        elif join.sample.survival and join.sample.survival.unit == "sample":
-            result = self.thinned(inner, join, source, own)
-        else:
+        elif self.skips(join):
             result = self.skipped(inner, join, source, own, act)
+        else:
+            result = self.thinned(inner, join, source, own)
         # The variables that the result reads are still needed; all others of the branch are free.
         needed = mentions(result.expr) & inner.busy
         body.passing |= needed - body.busy  # in place, because the body of `Survives` shares these sets
@@ -207,28 +272,29 @@ class Forward:
         # A split into one part is the value itself.
         own_locals = [body.variable() for _ in range(count)] if join.sample.split and count > 1 else []
         given: list[Expr] = [source] * count
+        sizes = self.names.sizes.get(id(join), ())
         if own_locals and count <= len(LOCALS):
-            body.add(Unpack(tuple(own_locals), source))
+            body.add(Unpack(tuple(own_locals), source, sizes))
             given = [Var(name) for name in own_locals]
         elif own_locals:
-            listed = self.parts(body, source, count)
+            listed = self.parts(body, source, count, sizes)
             given = [Part(listed, at) for at in range(count)]
         again = self.new_branch(join) if self.checkpoint and not body.again else None
         for at, items in enumerate(join.branches):
             local = own_locals[at] if own_locals else body.variable()
-            if at == again and not gives_output(items):
+            if at == again and not gives_output(items) and not keeps_values(items):
                 result = self.recomputed(body, join, items, given[at])
             else:
                 result = self.run(body, items, Value(given[at]), local)
-            infix = isinstance(result.expr, Merged) and result.expr.how != "concat"
+            infix = isinstance(result.expr, Merged) and result.expr.how not in ("concat", "shake")
             if infix or (at == 0 and join.merge == "add" and result.fresh):
                 result = body.keep(result, local)
             results.append(result)
-            if not any(local in mentions(result.expr) for result in results):
+            if local not in mentions(result.expr):
                 body.busy.discard(local)
         if join.merge == "gate" and not results[2].is_variable:  # a gate reads it twice
             results[2] = body.keep(results[2], body.variable())
-        if count == 1 and join.merge in ("add", "mul"):  # of one value, which does not become fresh
+        if count == 1 and join.merge in ("add", "mul", "mean", "shake"):  # of one value, which does not become fresh
             return results[0]
         exprs = tuple(result.expr for result in results)
         first = exprs[0]
@@ -236,14 +302,14 @@ class Forward:
             for expr in exprs[1:]:
                 body.add(Add(first.name, expr))
             return Value(first, fresh=True)
-        return Value(Merged(join.merge, exprs), fresh=join.merge != "mul")
+        return Value(Merged(join.merge, exprs, join.sample.unit), fresh=join.merge != "mul")
 
     def thinned(self, body: Body, join: Join, source: Var, own: str) -> Value:
-        """Lower a residual whose samples are dropped independently in training."""
-        kept = self.names.of(join)
+        """Lower a residual whose branch is computed always, and set to zero in training where it is dropped."""
+        kept, survival = self.names.of(join), _survival(join)
         local = body.variable()
         branch = self.named(body, join.branches[0], source, local)
-        body.add(Thinned(branch.name, kept, _rescale(join)))
+        body.add(Thinned(branch.name, kept, survival.rescale, survival.unit))
         others = [self.named(body, items, source, body.variable(), own) for items in join.branches[1:]]
         return Value(Merged(join.merge, (branch, *others)), fresh=True)
 
@@ -260,7 +326,7 @@ class Forward:
         others = [
             self.named(body, items, source, name, own) for items, name in zip(join.branches[1:], waiting, strict=True)
         ]
-        inner.add(Scaled(branch.name, kept, _rescale(join)))
+        inner.add(Scaled(branch.name, kept, _survival(join).rescale))
         total = Value(Merged(join.merge, (branch, *others)), fresh=True)
         if join.merge == "add" and result.fresh:  # nothing else refers to the branch
             inner.add(Add(branch.name, others[0]))
@@ -290,7 +356,7 @@ class Forward:
         name = "new_features" if join.merge == "concat" else "residual"
         while name in self.names.taken or any(method.name == name for method in self.methods):
             name += "_"
-        inner = Body(again=True)
+        inner = self.body(again=True)
         self.give(inner, self.run(inner, items, Value(Var("x")), "x"))
         self.methods.append(Method(name, tuple(inner.statements)))
         target = body.variable()
@@ -323,16 +389,11 @@ def _acted(act: Layer | None, value: Value) -> Expr:
     return Apply(act, value.expr, value.fresh) if act is not None else value.expr
 
 
-def _rescale(join: Join) -> Literal["train", "test"]:
-    """The mode in which a residual that may be dropped is scaled."""
+def _survival(join: Join) -> Survival:
+    """How a residual that may be dropped is dropped."""
     assert join.sample.survival is not None
-    return join.sample.survival.rescale
+    return join.sample.survival
 
 
 def _is_identity(items: Sequence[Item]) -> bool:
     return all(isinstance(item, Layer) and item.kind is ops.Identity for item in items)
-
-
-def _skips(item: Item) -> bool:
-    """Whether an item is a merge that may skip its branch."""
-    return isinstance(item, Join) and item.sample.survival is not None and item.sample.survival.unit == "batch"

@@ -64,11 +64,12 @@ class Case:
 @dataclass(frozen=True)
 class Modules:
     """The modules of a framework that have tensors: the class of a layer's module, the initial values that each class sets
-    by itself, and the classes whose bias is optional to a type checker."""
+    by itself, the classes whose bias is optional to a type checker, and whether a module can be reset to PyTorch's own values."""
 
     of: Callable[[Layer], str | None]
     own: Mapping[str, Rule]
     optional: frozenset[str]
+    resets: bool = True
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def initialisation(plan: ClassPlan, modules: Modules) -> list[Case]:
     for place in places:
         rule = common[place.module]
         if place.rule.weight != rule.weight or place.rule.bias not in (None, rule.bias):
-            exceptions.setdefault(place.owner, []).extend(_exception(place, rule))
+            exceptions.setdefault(place.owner, []).extend(_exception(place, rule, modules.resets))
     owners: dict[tuple[Setting, ...], list[str]] = {}
     for owner, found in exceptions.items():
         owners.setdefault(tuple(found), []).append(owner)
@@ -156,21 +157,22 @@ def _most(found: Counter[Draw]) -> Draw:
     return found.most_common(1)[0][0]
 
 
-def _changes(rule: Rule, other: Rule, target: str, optional: bool, again: bool = False) -> Iterator[Set | Reset]:
-    """Yield the settings that turn values by the rule `other` into those by `rule`; `again`, of a module after its reset."""
-    if rule.weight != OWN and (again or rule.weight != other.weight):
+def _changes(rule: Rule, other: Rule, target: str, optional: bool) -> Iterator[Set | Reset]:
+    """Yield the settings that turn values by the rule `other` into those by `rule`."""
+    if rule.weight != other.weight:
         yield Set(target, "weight", rule.weight, False)
-    if rule.bias not in (None, OWN) and (again or rule.bias != other.bias):
+    if rule.bias not in (None, other.bias):
         yield Set(target, "bias", rule.bias, optional)
 
 
-def _exception(place: _Place, common: Rule) -> Iterator[Setting]:
+def _exception(place: _Place, common: Rule, resets: bool) -> Iterator[Setting]:
     """Yield the settings of one layer with a rule of its own."""
     name = ".".join(place.path)
     known = len(place.path) == 1 and name.isidentifier() and not place.absent
     target = f"module.{name}" if known else "layer"
-    again = any(value == OWN != other for value, other in zip(place.rule, common, strict=True))
-    settings = ([Reset(target)] if again else []) + [*_changes(place.rule, common, target, True, again)]
+    again = resets and any(value == OWN != other for value, other in zip(place.rule, common, strict=True))
+    before = Rule(OWN, OWN) if again else common
+    settings = ([Reset(target)] if again else []) + [*_changes(place.rule, before, target, True)]
     if known:
         yield from settings
     else:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 
 from rescompile.codegen.class_plan import Layer
 from rescompile.codegen.class_scope import ClassScope, Flow, Here
 from rescompile.codegen.columns import Column
-from rescompile.codegen.terms import Value, constant, operation
+from rescompile.codegen.terms import Value, constant, divided, operation
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op, Parallel, Series
 
 #: Attributes for how weights are initialised: backends read them from the sample.
-INITIAL = frozenset({"init", "bias_init", "scale_init"})
+INITIAL = frozenset({"init", "bias_init", "scale_init", "slope_init"})
 #: Attributes that are the channels after an op, by the ops where they are.
-_OUT: Mapping[str, tuple[type[ops.Kind], ...]] = {"channels": (ops.Conv, ops.PadChannels), "features": (ops.Linear,)}
+_OUT: Mapping[str, tuple[type[ops.Kind], ...]] = {
+    "channels": (ops.Conv, ops.ConvTranspose, ops.PadChannels),
+    "features": (ops.Linear,),
+}
 
 
 def layer(column: Column[Op], when: Term | None, here: Here, scope: ClassScope) -> tuple[Layer, Flow]:
@@ -26,12 +30,15 @@ def layer(column: Column[Op], when: Term | None, here: Here, scope: ClassScope) 
     kind = type(sample.kind)
     terms = _attributes(column, here, scope)
     shown = {name: scope.printed(term, column) for name, term in terms.items()}
-    scope.mention(flow.term)
+    if sample.kind.parameters(sample.input):
+        scope.mention(flow.term)
     item = Layer(sample.name, kind, shown, scope.printed(flow.term, column), sample, when)
     after = Column({**flow.numbers, **column.map(lambda op: op.output[0])})
     guesses = [terms[name] for name in _OUT if name in terms and issubclass(kind, _OUT[name])]
-    if kind is ops.Flatten and column.share(_positions):
-        guesses = [operation("*", flow.term, constant(_positions(sample)))]
+    if issubclass(kind, ops.Part):
+        guesses = [divided(flow.term, terms["of"])]
+    if column.share(_factor) and _factor(sample) != (1, 1):
+        guesses = [_scaled(flow.term, *_factor(sample))]
     return item, scope.flow(after, [*guesses, flow.term])
 
 
@@ -42,30 +49,44 @@ def _attributes(column: Column[Op], here: Here, scope: ClassScope) -> dict[str, 
     terms: dict[str, Term] = {}
     for attribute in sorted(fields(kind), key=lambda f: f.name == "padding"):  # which follows from the others
         name = attribute.name
-        if name in INITIAL or name == "kind":  # which is part of what the op is
+        facts = attribute.metadata["attribute"]
+        if name in INITIAL or facts.type == "word":  # which is part of what the op is
             continue
         values = Column({at: getattr(op.kind, name) for at, op in column.items()})
-        if attribute.metadata["attribute"].type == "size":
+        if facts.type == "size":
             values = _flat(values)
         hints = [scope.hint(sample.hints[name], here)] if name in sample.hints else []
         if kind is ops.Conv and name == "padding":
             hints += _same_padding(terms)
         if issubclass(kind, ops.MaxPool) and name == "stride":
             hints.append(terms["kernel"])
-        if kind in (ops.Conv, ops.PadChannels) and name == "channels":
+        if issubclass(kind, _OUT.get(name, ())) and name == "channels":
             hints.append(here.flow.term)
         terms[name] = scope.express(values, hints, new_name(sample, name))
     return terms
 
 
-def _positions(op: Op) -> int:
-    """The height times the width of the map that an op takes."""
-    return op.input[1] * op.input[2] if len(op.input) == 3 else 1
+def _factor(op: Op) -> tuple[int, int]:
+    """How many times as many channels an op gives as it takes, as a fraction."""
+    match op.kind:
+        case ops.Flatten():
+            return math.prod(op.input[1:]), 1
+        case ops.SpaceToDepth(block):
+            return block**2, 1
+        case ops.DepthToSpace(block):
+            return 1, block**2
+    return 1, 1
+
+
+def _scaled(channels: Term, times: int, by: int) -> Term:
+    """A number of channels times a fraction, which divides it."""
+    scaled = channels if times == 1 else operation("*", channels, constant(times))
+    return scaled if by == 1 else operation("//", scaled, constant(by))
 
 
 def _flat(values: Column[Value]) -> Column[Value]:
-    """Sizes as one number where height and width are equal in all instances."""
-    if all(isinstance(value, tuple) and value[0] == value[1] for value in values.values()):
+    """Sizes as one number where those of all axes are equal in all instances."""
+    if all(isinstance(value, tuple) and len(set(value)) == 1 for value in values.values()):
         return values.map(lambda value: value[0])
     return values
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from rescompile.codegen.class_plan import Class, ClassPlan
+from rescompile.codegen.class_plan import Class, ClassPlan, with_modules
 from rescompile.codegen.constructor import attributes, constructed
 from rescompile.codegen.dialect import Dialect
 from rescompile.codegen.forward import Forward
 from rescompile.codegen.program import Code, Program
 
-
-def lower(plan: ClassPlan, dialect: Dialect, rolls: bool = True) -> Program:
-    """The program of a plan. With `rolls`, loops build sequences that repeat themselves."""
-    return Program(plan, tuple(_code(of, plan, dialect, rolls) for of in plan.classes))
+#: One class per block, with loops for what repeats; the same with modules for activations and pools; all written out.
+STYLES = ("classes", "modules", "flat")
 
 
-def _code(of: Class, plan: ClassPlan, dialect: Dialect, rolls: bool) -> Code:
-    names = attributes(of, dialect)
+def lower(plan: ClassPlan, dialect: Dialect, style: str = "classes") -> Program:
+    """The program of a plan in one of `STYLES`."""
+    return Program(plan, tuple(_code(of, plan, dialect, style) for of in plan.classes))
+
+
+def _code(of: Class, plan: ClassPlan, dialect: Dialect, style: str) -> Code:
+    body = with_modules(of) if style == "modules" else of
+    names = attributes(body, dialect)
     is_root = of is plan.root
-    forward = Forward(of, names, dialect, plan.network.checkpoint, is_root)
-    entries = constructed(of, names, dialect, rolls)
+    forward = Forward(body, names, dialect, plan.network.checkpoint, is_root)
+    entries = constructed(body, names, dialect, rolls=style != "flat")
     return Code(of, is_root, entries, tuple(forward.methods), forward.statements)

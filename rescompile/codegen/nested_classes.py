@@ -9,9 +9,9 @@ from rescompile.codegen.class_plan import IN, Argument, Copies, Repeated, Row, U
 from rescompile.codegen.class_scope import ClassScope, Here
 from rescompile.codegen.columns import Column
 from rescompile.codegen.layers import new_name
-from rescompile.codegen.registry import PlannedClass, PlannedStage
+from rescompile.codegen.planned_classes import PlannedClass, PlannedStage
 from rescompile.codegen.roles import bundle_merge, bundled
-from rescompile.codegen.terms import Value, constant, has_value, literal, operation, python, substitute, unknown
+from rescompile.codegen.terms import Value, constant, has_value, literal, python, substitute, times, unknown
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Series
 
@@ -108,10 +108,7 @@ def bundle(column: Column[Series], here: Here, scope: ClassScope) -> tuple[Copie
     item = Copies(str(sample.name), copy, scope.printed(count, column), merge, split)
     if merge == "add":
         return item, out
-    # Concatenated, the copies of a count-th part are the whole again.
-    if out.head == "/" and python(scope.printed(out.operands[1], column)) == python(item.count):
-        return item, out.operands[0]
-    return item, operation("*", count, out)
+    return item, times(count, out)
 
 
 def macro(column: Column[Series], here: Here, scope: ClassScope) -> dict[str, Term]:
@@ -127,15 +124,15 @@ def macro(column: Column[Series], here: Here, scope: ClassScope) -> dict[str, Te
         values = Column({at: call.arguments[name] for at, call in calls.items() if name in call.arguments})
         hint = scope.hint(sample.hints[name], here) if name in sample.hints else None
         if hint is not None and all(has_value(hint, scope.values[at], value) for at, value in values.items()):
-            inner[name] = hint
+            inner[name] = scope.short(hint, name)
         elif values.share(_written):
             inner[name] = constant(values.first)
         else:
             default = definition.parameters.get(name) if definition else None
             own = scope.hint(default, here.inside(inner)) if isinstance(default, str) else None
-            inner[name] = own or unknown(name)
+            inner[name] = scope.short(own or unknown(name), name)
     for name, raw in (definition.lets if definition else {}).items():
-        inner[name] = scope.hint(raw, here.inside(inner)) or unknown(name)
+        inner[name] = scope.short(scope.hint(raw, here.inside(inner)) or unknown(name), name)
     return inner
 
 

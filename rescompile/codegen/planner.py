@@ -11,7 +11,7 @@ from rescompile.codegen.class_plan import IN, Class, ClassPlan, Stage
 from rescompile.codegen.classes import plan_class
 from rescompile.codegen.columns import Misfit
 from rescompile.codegen.naming import PYTHON, Allocator, snake
-from rescompile.codegen.registry import PlannedClass, Registry
+from rescompile.codegen.planned_classes import PlannedClass, Registry
 from rescompile.codegen.roles import Roles
 from rescompile.codegen.row_loops import Schedule, member_rule, plan_stage, survival_schedules
 from rescompile.codegen.terms import constant, evaluate, read

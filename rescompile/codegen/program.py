@@ -13,12 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
 
-from rescompile.codegen.class_plan import Class, ClassPlan, Layer, Stage
+from rescompile.codegen.class_plan import Class, ClassPlan, Layer, Scan, Stage
 from rescompile.codegen.naming import Counted
 from rescompile.ir.expressions import Term
-from rescompile.ir.ops import Kind
 
 Rescale = Literal["train", "test"]
+Unit = Literal["batch", "sample"]
 
 # --- values -----------------------------------------------------------------------------------------------------------
 
@@ -32,7 +32,7 @@ class Var:
 
 @dataclass(frozen=True)
 class Part:
-    """One of the equal parts of a value's channels, by its number."""
+    """One of the parts of a value's channels, by its number."""
 
     of: Var
     at: int
@@ -40,11 +40,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Call:
-    """A call of a module of the class; `outputs` is passed on where outputs come from inside the module."""
+    """A call of a module of the class; `outputs` is passed on where outputs come from inside the module, and `kept` are kept
+    values, or dicts of them, that the module reads or changes."""
 
     module: str
     value: Expr
     outputs: bool = False
+    kept: tuple[Expr, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,12 @@ class Apply:
 
 @dataclass(frozen=True)
 class Merged:
-    """A merge of values. `carry` is the part of the old value that a gate passes: old - gate * old, for (gate, old)."""
+    """A merge of values. `carry` is the part of the old value that a gate passes: old - gate * old, for (gate, old); `unit` is what
+    `shake` draws for."""
 
-    how: Literal["add", "concat", "mul", "gate", "carry"]
+    how: Literal["add", "concat", "mul", "gate", "mean", "shake", "carry"]
     values: tuple[Expr, ...]
+    unit: Literal["batch", "sample"] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,15 @@ class Beside:
     split: bool
 
 
-Expr = Var | Part | Call | Apply | Merged | Beside
+@dataclass(frozen=True)
+class Element:
+    """A kept value in a dict, by its index or the attribute that has it."""
+
+    of: Var
+    index: int | str
+
+
+Expr = Var | Part | Call | Apply | Merged | Beside | Element
 
 # --- statements -------------------------------------------------------------------------------------------------------
 
@@ -96,19 +108,23 @@ class Add:
 
 @dataclass(frozen=True)
 class Unpack:
-    """An assignment of the equal parts of a value's channels to variables."""
+    """An assignment of the parts of a value's channels to variables: equal ones, or of these sizes, each a number or an
+    attribute with one."""
 
     targets: tuple[str, ...]
     value: Expr
+    sizes: tuple[int | str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Parts:
-    """An assignment of the list of a value's equal parts by channels: `count` of them, or one for each of the named copies."""
+    """An assignment of the list of a value's parts by channels: `count` of them, or one for each of the named copies; equal
+    ones, or of these sizes."""
 
     target: str
     value: Expr
     count: int | str
+    sizes: tuple[int | str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,6 +135,30 @@ class Sum:
     copies: str
     value: Var
     parts: Var | None
+
+
+@dataclass(frozen=True)
+class Collection:
+    """An empty dict for kept values."""
+
+    target: str
+
+
+@dataclass(frozen=True)
+class Through:
+    """A variable taken through the modules of a sequence, each of which is given `kept` values."""
+
+    target: str
+    module: str
+    kept: tuple[Var, ...]
+
+
+@dataclass(frozen=True)
+class Store:
+    """An assignment to a kept value in a dict."""
+
+    target: Element
+    value: Expr
 
 
 @dataclass(frozen=True)
@@ -163,11 +203,13 @@ class Scaled:
 
 @dataclass(frozen=True)
 class Thinned:
-    """In training, samples of a variable dropped independently of each other; the variable is scaled as by `Scaled`."""
+    """In training, a variable set to zero: samples of it independently of each other, or the whole batch. It is scaled as by
+    `Scaled`."""
 
     target: str
     kept: str
     rescale: Rescale
+    unit: Unit = "sample"
 
 
 @dataclass(frozen=True)
@@ -179,7 +221,23 @@ class Recomputed:
     value: Expr
 
 
-Statement = Let | Add | Unpack | Parts | Sum | Output | Return | Training | Survives | Scaled | Thinned | Recomputed
+Statement = (
+    Let
+    | Add
+    | Unpack
+    | Parts
+    | Sum
+    | Collection
+    | Through
+    | Store
+    | Output
+    | Return
+    | Training
+    | Survives
+    | Scaled
+    | Thinned
+    | Recomputed
+)
 
 # --- entries of a constructor -----------------------------------------------------------------------------------------
 
@@ -237,15 +295,36 @@ class Joined:
     numbered: bool
 
 
-Make = MakeLayer | New | NewStage | Listing | Joined
+@dataclass(frozen=True)
+class Scanned:
+    """Modules in sequence, of which the equal ones of a scan are one module with stacked weights."""
+
+    row: Joined | NewStage
+    scan: Scan
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the names of the modules are their positions."""
+        return self.row.numbered if isinstance(self.row, Joined) else self.row.stage.member is None
+
+
+@dataclass(frozen=True)
+class Separate:
+    """Modules in a list, numbered from 0, from stages and single instances: forward calls each of them."""
+
+    parts: tuple[New | NewStage, ...]
+
+
+Make = MakeLayer | New | NewStage | Listing | Joined | Scanned | Separate
 
 
 @dataclass(frozen=True)
 class Number:
-    """A number that forward reads."""
+    """A number that forward reads; `differs` where it may be another one in each of several equal copies."""
 
     name: str
     value: Term
+    differs: bool = False
 
 
 @dataclass(frozen=True)
@@ -342,13 +421,24 @@ def mentions(node: object) -> set[str]:
 def _targets(node: object) -> Iterable[str]:
     if isinstance(node, Unpack):
         return node.targets
-    if isinstance(node, Let | Add | Parts | Sum | Scaled | Thinned | Recomputed):
+    if isinstance(node, Let | Add | Parts | Sum | Collection | Through | Scaled | Thinned | Recomputed):
         return (node.target,)
     return ()
 
 
-def layers(program: Program) -> Iterator[type[Kind]]:
-    """The kinds of all ops that constructors make as modules, with repetitions."""
-    for part in parts(program.classes):
-        if isinstance(part, MakeLayer):
-            yield part.layer.kind
+def free_variables(body: Iterable[Statement]) -> set[str]:
+    """The variables that statements read and do not set before."""
+    found: set[str] = set()
+    bound: set[str] = set()
+    for statement in body:
+        match statement:
+            case Training(inner):
+                read = free_variables(inner)
+            case Survives(_, inner, otherwise):
+                read = free_variables(inner) | (free_variables(otherwise) if otherwise else {*_targets(inner[-1])})
+            case _:
+                read = {part.name for part in parts(statement) if isinstance(part, Var)}
+                read |= {*_targets(statement)} if isinstance(statement, Add | Scaled | Thinned) else set()
+        found |= read - bound
+        bound.update(_targets(statement.body[-1] if isinstance(statement, Survives) else statement))
+    return found

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, children, walk
+from rescompile.ir.network import Keep, Network, Node, Op, Parallel, Recall, Series, Side, children, walk
+from rescompile.ir.values import Crossings, live_names
 
 
 class Roles:
@@ -15,7 +16,7 @@ class Roles:
 
     def is_class(self, series: Series) -> bool:
         """Whether a part becomes an instance of a class."""
-        if series.name is None or self.is_bundle(series):
+        if series.name is None or self.is_bundle(series) or is_bare(series):
             return False
         if id(series) in self.members:
             return True
@@ -29,7 +30,8 @@ class Roles:
         return (
             series.call is None
             and len(copies) == len(series.children) > 0
-            and not self.has_taps(series)
+            and id(series) not in self._tapped
+            and (is_numbered(series) or not any(map(self.crossings.of, series.children)))
             and [copy.call.index for copy in copies if copy.call] == list(range(len(copies)))
             and len({copy.origin for copy in copies}) == 1
         )
@@ -55,8 +57,29 @@ class Roles:
         return tuple(bundled(node)[:1]) if isinstance(node, Series) and self.is_bundle(node) else children(node)
 
     def has_taps(self, node: Node) -> bool:
-        """Whether a node contains a side branch."""
-        return id(node) in self._tapped
+        """Whether a node contains a side branch, or is handed kept values, or has a child that is."""
+        return id(node) in self._tapped or any(map(self.crossings.of, (node, *children(node))))
+
+    @cached_property
+    def shared(self) -> dict[str, dict[str, bool]]:
+        """The names of the values that cross the border of any use of a block, by its word, and whether they are handed on in a
+        dict: so all of its classes, and the copies of a row, take the same."""
+        found: dict[str, dict[str, bool]] = {}
+        seen: set[int] = set()
+        for _, node in walk(self.network.root):
+            if not isinstance(node, Series) or node.call is None or id(node) in seen:
+                continue
+            seen.add(id(node))
+            crossing = self.crossings.of(node)
+            own = found.setdefault(node.call.block, {}) if crossing else {}
+            for name in crossing.names:
+                own[name] = own.get(name, False) or crossing.is_changed(name) or node.call.index is not None
+        return found
+
+    @cached_property
+    def crossings(self) -> Crossings:
+        """The kept values that cross the borders of parts, as far as they are used there."""
+        return Crossings(live_names(self.network.root))
 
     @cached_property
     def bundles(self) -> dict[int, Series]:
@@ -101,7 +124,16 @@ def _are_alike_copies(series: Series) -> bool:
     copies = [branch.children[0] for branch in merge.branches if len(branch.children) == 1]
     parts = [copy for copy in copies if isinstance(copy, Series)]
     return [part.name for part in parts] == [str(at) for at in range(len(merge.branches))] and all(
-        part.children == parts[0].children for part in parts
+        part.children == parts[0].children and part.input == parts[0].input for part in parts
+    )
+
+
+def is_bare(series: Series) -> bool:
+    """Whether a part only keeps and uses values, so that it owns no module and its name is not written."""
+    return (
+        series.call is None
+        and bool(series.children)
+        and all(isinstance(each, Keep | Recall) for each in series.children)
     )
 
 

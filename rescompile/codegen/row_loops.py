@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rescompile.codegen.class_plan import IN, Argument, Stage
 from rescompile.codegen.class_scope import python_type
 from rescompile.codegen.naming import Counted, counted
-from rescompile.codegen.registry import PlannedClass, PlannedStage
+from rescompile.codegen.planned_classes import PlannedClass, PlannedStage
 from rescompile.codegen.roles import Roles
 from rescompile.codegen.terms import (
     Value,

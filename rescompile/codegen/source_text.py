@@ -5,40 +5,49 @@ from __future__ import annotations
 import ast
 import keyword
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from rescompile.codegen import layout, prose
+from rescompile.codegen import docstrings, line_breaking
 from rescompile.codegen.allow_list import Refused, check
-from rescompile.codegen.dialect import Imports, PythonDialect, counts, growth, numbered_name, parameters
+from rescompile.codegen.dialect import Imports, PythonDialect, attribute, counts, growth, numbered_name, parameters
 from rescompile.codegen.initialisation import initialisation
 from rescompile.codegen.lowering import lower
 from rescompile.codegen.planner import plan_classes
-from rescompile.codegen.program import New, layers, parts
+from rescompile.codegen.program import New
+from rescompile.codegen.scanned_rows import with_scans
 from rescompile.codegen.terms import python
+from rescompile.files import checksum
 from rescompile.ir.network import Network
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
 
-def render_source(network: Network, words: PythonDialect, flat: bool = False, notes: Sequence[str] = ()) -> str:
-    """The source of a network in a framework. With `flat`, each block has its own class. `notes` are paragraphs for the
+def render_source(network: Network, words: PythonDialect, style: str = "classes", notes: Sequence[str] = ()) -> str:
+    """The source of a network in a framework, in one of `lowering.STYLES`. `notes` are paragraphs for the
     docstring of the network. Raises Refused if the text contains anything that is not on the framework's allow-list."""
-    plan = plan_classes(network, words.reserved, unrolled=flat)
-    program = lower(plan, words, rolls=not flat)
-    needed = {type(part) for part in parts(program.classes)} | set(layers(program))
+    plan = plan_classes(network, words.reserved, unrolled=style == "flat")
+    plan = with_scans(plan) if words.scans else plan
+    program = lower(plan, words, style)
     text = _template(words).render(
         program=program,
-        head=list(prose.head(network, words.title)),
-        docs={of.name: prose.class_doc(of, plan, [*notes, *words.training(plan)]) for of in plan.classes},
-        support=[text for part, text in words.support.items() if part in needed],
-        initial=initialisation(plan, words.modules),
+        head=list(docstrings.head(network, words.title)),
+        docs={
+            of.name: docstrings.class_doc(of, plan, [*notes, *words.training(plan)], words.channels_last)
+            for of in plan.classes
+        },
+        initial=initialisation(plan, words.modules) if words.modules else [],
     )
     check(text, words.allowed)
     return text
+
+
+def sealed(text: str) -> bytes:
+    """The contents of a source file: the text, and a checksum trailer as a comment."""
+    return b"".join(bytes(chunk) for chunk in checksum.with_checksum([text.encode() + b"\n\n"], b"# ", b": ", b"\n"))
 
 
 @cache
@@ -53,15 +62,20 @@ def _template(words: PythonDialect) -> Template:
         "conditional": words.conditional,
         "copy": lambda stage: words.construction(New(stage.of, stage.passed)),
         "python": python,
+        "held": words.held,
+        "sizes": sizes,
+        "ends": ends,
         "parameters": parameters,
         "numbered_name": numbered_name,
         "growth": growth,
         "counts": counts,
+        "attribute": attribute,
         "ident": ident,
         "quoted": quoted,
-        "docstring": prose.docstring,
+        "docstring": docstrings.docstring,
         "block": block,
-        "laid_out": lambda text: "\n".join(layout.laid_out(text.split("\n"))),
+        "laid_out": lambda text: "\n".join(line_breaking.laid_out(text.split("\n"))),
+        "support": lambda text: _support(text, words.support),
         "imports": lambda text: _imports(text, words.imports),
     }
     environment.filters.update({**filters, **dict(words.filters)})
@@ -78,6 +92,24 @@ def ident(name: str) -> str:
     return name
 
 
+def sizes(listed: Sequence[int | str]) -> str:
+    """A list of numbers, and of attributes with numbers."""
+    return f"[{', '.join(f'self.{ident(size)}' if isinstance(size, str) else str(size) for size in listed)}]"
+
+
+def ends(listed: Sequence[int | str]) -> str:
+    """The places where ranges of these sizes end, all but the last; a size is a number, or an attribute with one."""
+    places: list[str] = []
+    total, names = 0, []
+    for size in listed[:-1]:
+        if isinstance(size, str):
+            names.append(f"self.{ident(size)}")
+        else:
+            total += size
+        places.append(" + ".join([*names, *([str(total)] if total else [])]))
+    return f"[{', '.join(places)}]"
+
+
 def quoted(text: str) -> str:
     """A string literal, checked to need no escapes."""
     if not text.isprintable() or '"' in text or "\\" in text:
@@ -91,8 +123,23 @@ def block(text: str, width: int = 0) -> str:
     return "\n".join([first, *(" " * width + line if line else line for line in more)])
 
 
+def names_in(text: str) -> set[str]:
+    """The names in a text."""
+    return {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+
+
+def _support(text: str, table: Mapping[str, str]) -> list[str]:
+    """What a file needs of a table of functions, classes and constants."""
+    used, found = names_in(text), []
+    for name in reversed(list(table)):
+        if name in used:
+            found.append(table[name])
+            used |= names_in(table[name])
+    return found[::-1]
+
+
 def _imports(text: str, table: Imports) -> str:
     """The imports that a file needs."""
-    used = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+    used = names_in(text)
     groups = ["\n".join(line for name, line in group if name in used) for group in table]
     return "\n\n".join(group for group in groups if group)

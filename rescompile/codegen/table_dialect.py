@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rescompile.codegen.class_plan import Layer
 from rescompile.codegen.dialect import PythonDialect
@@ -21,12 +22,27 @@ def args(*positional: str, **keywords: str) -> Arguments:
     return positional, keywords
 
 
+def attribute(layer: Layer, name: str) -> Any:
+    """An attribute that all instances share."""
+    return getattr(layer.sample.kind, name)
+
+
+def variant(op: Op) -> str:
+    """The `kind` of an op."""
+    return str(getattr(op.kind, "kind"))  # noqa: B009
+
+
+def conv_weights(op: Op) -> str:
+    """What is done to the weights of a convolution."""
+    return str(getattr(op.kind, "weights"))  # noqa: B009
+
+
 @dataclass(frozen=True)
 class Spelling:
     """An op as a module and as a function, and the arguments of both, from a layer and the texts of its attributes."""
 
     module: str | Callable[[Op], str]
-    function: str | Callable[[Op], str] | None = None
+    function: str | Callable[[Op], str | None] | None = None
     arguments: Callable[[Layer, Texts], Arguments] = lambda layer, texts: args()
     #: The arguments of the function after its input, where they differ from those of the module.
     applied: Callable[[Layer, Texts], Arguments] | None = None
@@ -49,26 +65,39 @@ class TableDialect(PythonDialect):
         """Whether the next op may overwrite the result of an op."""
         return self.spelling(kind).fresh
 
+    def function_name(self, layer: Layer) -> str | None:
+        """The name of the function of an op; None for one without."""
+        return _name(self.spelling(layer.kind).function, layer)
+
+    def module_name(self, layer: Layer) -> str:
+        """The name of the class of the module of an op; empty for one without."""
+        return _name(self.spelling(layer.kind).module, layer) or ""
+
     def applies(self, layer: Layer) -> bool:
         """Whether an op is applied as a function: it has one, and its arguments are literals."""
-        has_function = self.spelling(layer.kind).function is not None
+        has_function = self.function_name(layer) is not None and not layer.as_module
         return has_function and layer.when is None and all(map(_is_literal, layer.attributes.values()))
 
     def module(self, layer: Layer, in_place: bool) -> str:
-        """The call that builds the module of an op."""
+        """The call that builds the module of an op; without one, its function with all arguments but the first."""
         spelling = self.spelling(layer.kind)
-        return self._call(layer, spelling.module, (), spelling.arguments, in_place)
+        if name := self.module_name(layer):
+            return self._call(layer, name, (), spelling.arguments, in_place)
+        function = self.function_name(layer)
+        assert function is not None
+        text = self._call(layer, "partial", (function,), spelling.arguments, in_place)
+        return text if "," in text else function
 
     def function(self, layer: Layer, value: str, in_place: bool) -> str:
         """The call that applies an op."""
-        spelling = self.spelling(layer.kind)
-        assert spelling.function is not None
-        return self._call(layer, spelling.function, (value,), spelling.applied or spelling.arguments, in_place)
+        spelling, name = self.spelling(layer.kind), self.function_name(layer)
+        assert name is not None
+        return self._call(layer, name, (value,), spelling.applied or spelling.arguments, in_place)
 
     def _call(
         self,
         layer: Layer,
-        name: str | Callable[[Op], str],
+        name: str,
         values: Sequence[str],
         arguments: Callable[[Layer, Texts], Arguments],
         in_place: bool,
@@ -77,8 +106,12 @@ class TableDialect(PythonDialect):
         if in_place:
             keywords = {**keywords, **self.spelling(layer.kind).in_place(layer)}
         given = [f"{key}={value}" for key, value in keywords.items() if self.defaults.get(key) != value]
-        text = name if isinstance(name, str) else name(layer.sample)
-        return f"{text}({', '.join([*values, *positional, *given])})"
+        return f"{name}({', '.join([*values, *positional, *given])})"
+
+
+def _name(given: str | Callable[[Op], str | None] | None, layer: Layer) -> str | None:
+    """The name of a module or function, which may depend on the op."""
+    return given(layer.sample) if callable(given) else given
 
 
 def _is_literal(term: Term) -> bool:

@@ -6,8 +6,8 @@ printed only if Python evaluates it to the tree's number for every instance.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache, partial, reduce
 from types import CodeType
 from typing import Any
 
@@ -16,6 +16,10 @@ from rescompile.ir.expressions import ExpressionError, Term, Token, parse
 Value = Any
 Scope = Mapping[str, Value]
 _NOWHERE = Token("end", "", 0)
+#: The size above which a term gets a name; no network of the zoo has a longer one.
+LONG = 16
+#: The size above which a term is not used: the values take its place.
+VERY_LONG = 64
 #: The prefix of unknown names; no name of the language starts with it.
 _UNKNOWN = "?"
 
@@ -60,6 +64,39 @@ def operation(head: str, *operands: Term) -> Term:
     return term
 
 
+def times(count: Term, term: Term) -> Term:
+    """A multiple of a term; that of a `count`-th part is the whole again."""
+    if term.head == "/" and python(term.operands[1]) == python(count):
+        return term.operands[0]
+    return operation("*", count, term)
+
+
+def divided(term: Term, count: Term) -> Term:
+    """A `count`-th part of a term, which it divides; that of a multiple is the factor."""
+    if term.head == "*":
+        first, second = term.operands
+        for factor, other in ((first, second), (second, first)):
+            if python(factor) == python(count):
+                return other
+    return operation("//", term, count)
+
+
+def total(terms: Iterable[Term]) -> Term:
+    """The sum of terms, with equal ones collected; unknown where they are very many."""
+    counts: dict[str, list[Term]] = {}
+    for term in terms:
+        counts.setdefault(python(term), []).append(term)
+    if len(counts) > VERY_LONG:
+        return unknown("sum")
+    first, *rest = (times(constant(len(equal)), equal[0]) for equal in counts.values())
+    return reduce(partial(operation, "+"), rest, first)
+
+
+def size(term: Term) -> int:
+    """The number of operations, names and constants in a term."""
+    return 1 + sum(map(size, term.operands))
+
+
 def evaluate(term: Term, scope: Scope) -> Value | None:
     """The value of a term; None where evaluation fails."""
     try:
@@ -92,7 +129,7 @@ def substitute(term: Term, names: Mapping[str, Term]) -> Term:
 
 def simplified(term: Term, scopes: Sequence[Scope]) -> Term:
     """The term with constant integers folded, and without conditions that have the same value in every scope."""
-    if term.operands and not term.names and type(value := evaluate(term, {})) in (int, bool):
+    if term.operands and not _mentions_names(term) and type(value := evaluate(term, {})) in (int, bool):
         return constant(value)
     if term.head in ("if", "and", "or"):
         truths = {evaluate(term.operands[0], scope) for scope in scopes}
@@ -105,6 +142,10 @@ def simplified(term: Term, scopes: Sequence[Scope]) -> Term:
     return Term(term.head, operands, term.token, term.value)
 
 
+def _mentions_names(term: Term) -> bool:
+    return term.head == "name" or any(map(_mentions_names, reversed(term.operands)))  # sums are deep on the left
+
+
 # --- Python -----------------------------------------------------------------------------------------------------------
 
 _BINDING = {
@@ -112,8 +153,8 @@ _BINDING = {
     "+": 6, "-": 6, "*": 7, "/": 7, "//": 7, "%": 7, "negative": 8,
 }  # fmt: skip
 _OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
-_FUNCTIONS = {"length": "len", "max": "max", "min": "min"}
-_CALLABLE = {"len": len, "max": max, "min": min, "int": int}
+_FUNCTIONS = {"length": "len", "max": "max", "min": "min", "round": "round"}
+_CALLABLE = {"len": len, "max": max, "min": min, "int": int, "round": round}
 
 
 def literal(value: Value) -> str:

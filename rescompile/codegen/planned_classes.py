@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import Field, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -12,10 +12,12 @@ from rescompile.codegen.naming import python_name
 from rescompile.codegen.roles import Roles, bundled
 from rescompile.ir.expressions import Term
 from rescompile.ir.names import BUILTINS
-from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side
+from rescompile.ir.network import Again, Keep, Network, Node, Op, Parallel, Recall, Series, Side
 
 #: Attributes of ops that belong to what an op is, and so are never an argument of a class.
-FIXED = ("kind", "init", "bias_init", "scale_init", "bias")
+FIXED = frozenset(
+    {"init", "bias_init", "scale_init", "slope_init", "bias", "scale", "shift", "ranges", "before", "after"}
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,13 +74,25 @@ class Registry:
         """Everything of a node that no argument can express: nodes with equal skeletons fit into one class."""
         match node:
             case Op():
-                fixed = [getattr(node.kind, name) for name in FIXED if hasattr(node.kind, name)]
+                fixed = [getattr(node.kind, each.name) for each in fields(node.kind) if _is_fixed(each)]
                 return type(node.kind), node.name, len(node.input), tuple(fixed)
             case Parallel():
                 how = (node.survival.unit, node.survival.rescale) if node.survival else None
-                return node.merge, node.residual, node.split, how, self.skeletons(node.branches)
+                return (
+                    node.merge,
+                    node.unit,
+                    node.residual,
+                    node.split,
+                    bool(node.sizes),
+                    how,
+                    self.skeletons(node.branches),
+                )
             case Side():
                 return node.mode, node.output_name, self.skeleton(node.child)
+            case Again():
+                return type(node), node.name
+            case Keep() | Recall():
+                return type(node), node.key[0], node.key[1] is None
             case Series() if self.roles.is_bundle(node):
                 copies = bundled(node)
                 return node.name, type(node), len(copies), self.skeleton(copies[0])
@@ -96,3 +110,8 @@ class Registry:
     def pattern(self, row: Series) -> tuple[Any, ...]:
         """The classes of the segments of a row, and which of them are single copies."""
         return tuple((id(planned), len(copies) > 1) for planned, copies in self.segments(row))
+
+
+def _is_fixed(attribute: Field[Any]) -> bool:
+    """Whether an attribute of an op is never an argument: one of FIXED, or a word."""
+    return attribute.name in FIXED or attribute.metadata["attribute"].type == "word"

@@ -40,6 +40,8 @@ def _split(line: str, indent: int) -> Iterator[str]:
         yield line
         return
     start, end = found
+    if start >= WIDTH and line[start - 1] == ")":  # the call of what a call gives: only the first of them is broken
+        start, end = _last_bracket(line[:start]) or found
     inside = line[start + 1 : end]
     parts = _parts(inside)
     if not parts:
@@ -48,9 +50,10 @@ def _split(line: str, indent: int) -> Iterator[str]:
     yield line[: start + 1]
     deeper = " " * (indent + 4)
     comprehension = len(parts) == 1 and line[start] != "("
+    collection = len(parts) > 1 and not re.search(r"[\w)\]]$", line[:start])  # not the arguments of a call
     alone = len(parts) == 1 and line[start] == "(" and line[start - 1 : start] in (" ", "(", "")
     grouped = alone and not inside.endswith(",")  # a term in brackets, which a comma would turn into a tuple
-    if len(deeper + inside) <= WIDTH and not inside.startswith("*") and (grouped or not alone):
+    if len(deeper + inside) <= WIDTH and not inside.startswith("*") and (grouped or not (alone or collection)):
         yield deeper + inside
     else:
         for part in parts:

@@ -1,0 +1,79 @@
+"""The kept values of one class in its forward: a variable for each, or the elements of a dict."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+from rescompile.codegen.class_plan import ALONE, Class, Held, Item, Keeping, Recalling, Row, Use, body_items
+from rescompile.codegen.constructor import Names, computed_index
+from rescompile.codegen.program import Element, Expr, Var
+
+
+class Values:
+    """`now` are the variables of the values that were kept last, `owned` the dicts that this class makes, `taken` the names that
+    no other variable may have."""
+
+    def __init__(self, of: Class, names: Names) -> None:
+        self.names = names
+        self.now: dict[tuple[Held, str], Var] = {}
+        mentioned = dict.fromkeys(_mentioned(of))
+        self.owned = [held.name for held in mentioned if held.many and held not in of.values]
+        self.taken = {held.name for held in mentioned}
+        self.variables: dict[int, Var] = {}
+        for held in of.values:
+            if not held.many:
+                self.now[held, ""] = Var(held.name)
+        for item in body_items(of.items):
+            if isinstance(item, Keeping) and not item.held.many:
+                self.variables[id(item)] = Var(self._variable(item, item.held in of.values))
+
+    def _variable(self, item: Keeping, is_argument: bool) -> str:
+        """A variable for one value: `y` or `y2`, with a letter where that is taken."""
+        wanted = f"{item.held.name}{item.index_text}"
+        if wanted not in self.taken or (wanted == item.held.name and not is_argument and wanted not in self._used()):
+            name = wanted
+        else:
+            name = next(new for n in itertools.count(2) if (new := f"{wanted}_{n}") not in self.taken)
+        self.taken.add(name)
+        return name
+
+    def _used(self) -> set[str]:
+        return {var.name for var in self.variables.values()}
+
+    def next_variable(self, left: Sequence[Item]) -> str | None:
+        """The variable of the value that the next item keeps, the last of those left, if it has one."""
+        item = left[-1] if left else None
+        return self.variables[id(item)].name if isinstance(item, Keeping) and not item.held.many else None
+
+    def place(self, item: Keeping) -> Var | Element:
+        """Where a value is kept."""
+        if not item.held.many:
+            return self.variables[id(item)]
+        return self._element(item.held, item.index_text, self.names.of(item) if computed_index(item) else "")
+
+    def read(self, item: Recalling) -> Var | Element:
+        """Where a value was kept."""
+        if not item.held.many:
+            return self.now[item.held, item.index_text]
+        return self._element(item.held, item.index_text, self.names.of(item) if computed_index(item) else "")
+
+    def passed(self, inner: Held, own: Held) -> Expr:
+        """What a class is given for a name of its own."""
+        if inner.many:
+            return Var(own.name)
+        return Element(Var(own.name), ALONE) if own.many else self.now[own, ""]
+
+    def _element(self, held: Held, text: str, attribute: str) -> Element:
+        """An element of a dict."""
+        return Element(Var(held.name), attribute or (int(text) if text else ALONE))
+
+
+def _mentioned(of: Class) -> Iterator[Held]:
+    """The names of kept values in a class."""
+    yield from of.values
+    for item in body_items(of.items):
+        if isinstance(item, Keeping | Recalling):
+            yield item.held
+        elif isinstance(item, Use | Row):
+            yield from item.values

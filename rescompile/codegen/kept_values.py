@@ -1,0 +1,120 @@
+"""Kept values in classes: each name is one variable per value, or a dict of values where it is handed on to be changed.
+
+A class that only reads a value gets it as a tensor. Where a class keeps values for the classes around, or an index differs
+among its instances, the values of the name are in a dict, which the class that owns it makes and hands on.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from rescompile.codegen.class_plan import Class, Held, Keeping, Recalling, Row, Use
+from rescompile.codegen.class_scope import ClassScope, Flow, Here
+from rescompile.codegen.columns import Column, Misfit
+from rescompile.codegen.planned_classes import Registry
+from rescompile.codegen.terms import constant, python
+from rescompile.ir.expressions import Term
+from rescompile.ir.network import Keep, Recall, Series
+from rescompile.ir.provenance import Call
+
+#: Variables of a forward that no value may be called.
+_TAKEN = re.compile(r"x|part|parts[0-9]*|branch|at")
+
+
+class ValueScope:
+    """The kept values of one class by their names in the spec, where they are known; `arguments` come from the classes around."""
+
+    def __init__(self, registry: Registry, instances: Column[Series]) -> None:
+        self.registry = registry
+        self.taken: set[str] = set()
+        self.channels: dict[tuple[int, str], Term] = {}  # of a value when it was kept last
+        self.known = {name: self._new(name, many) for name, many in sorted(_crossing(registry, instances).items())}
+        self.arguments = list(self.known.values())
+
+    def _new(self, name: str, many: bool = False) -> Held:
+        """A name for values of their own."""
+        wanted = self.registry.python_name(name)
+        while _TAKEN.fullmatch(wanted) or wanted in self.taken or wanted in self.registry.reserved:
+            wanted += "_"
+        self.taken.add(wanted)
+        return Held(wanted, name, many)
+
+    def held(self, name: str) -> Held:
+        """The values of a name where it is kept or used."""
+        if name not in self.known:
+            self.known[name] = self._new(name)
+        return self.known[name]
+
+    def inside(self, call: Call | None) -> dict[str, Held]:
+        """Enter a macro, which knows the values that it names and no others; returns what was known, to be set again after it."""
+        before = self.known
+        if call is not None:
+            self.known = {name: self.held(name) for name in call.values}
+        return before
+
+    # --- items
+
+    def keeping(self, column: Column[Keep], here: Here, scope: ClassScope) -> Keeping:
+        """The item of a column of Keeps. Raises Misfit."""
+        held, index = self._value(column, here, scope)
+        self.channels[id(held), _text(index)] = here.flow.term
+        return Keeping(held, index)
+
+    def recalling(self, column: Column[Recall], here: Here, scope: ClassScope) -> tuple[Recalling, Flow]:
+        """The item of a column of Recalls, and the channels after it. Raises Misfit."""
+        held, index = self._value(column, here, scope)
+        guess = self.channels.get((id(held), _text(index)))
+        numbers = Column({**here.flow.numbers, **column.map(lambda node: node.output[0])})
+        return Recalling(held, index), scope.flow(numbers, [] if guess is None else [guess])
+
+    def _value(self, column: Column[Keep] | Column[Recall], here: Here, scope: ClassScope) -> tuple[Held, Term | None]:
+        """The name that a column means, and the index in it."""
+        held = self.held(column.only(lambda node: node.key[0]))
+        indices = column.map(lambda node: node.key[1])
+        if not column.share(lambda node: node.key[1] is None):
+            raise Misfit
+        if indices.first is None:
+            return held, None
+        if indices.share(lambda index: index):
+            return held, constant(indices.first)
+        held.many = True
+        hints = [scope.hint(column.first.hints["index"], here)] if "index" in column.first.hints else []
+        return held, scope.printed(scope.express(indices, hints, f"{held.name}_index"), column)
+
+    def passed(self, use: Use) -> Use:
+        """The use of a class with the values that it is given."""
+        return replace(use, values=self._given(use.of)) if use.of.values else use
+
+    def passed_on(self, row: Row) -> Row:
+        """A row with the values that each of its copies is given. Raises Misfit for one that may not be there."""
+        first = row.parts[0]
+        of = first.of if isinstance(first, Use) else first.stage.of
+        if of.values and row.when is not None:
+            raise Misfit
+        return replace(row, values=self._given(of)) if of.values else row
+
+    def _given(self, of: Class) -> tuple[Held, ...]:
+        """The values for a class, in its order."""
+        given = []
+        for inner in of.values:
+            own = self.held(inner.word)
+            own.many = own.many or inner.many
+            given.append(own)
+        return tuple(given)
+
+
+def _crossing(registry: Registry, instances: Column[Series]) -> dict[str, bool]:
+    """The names that cross the border of a class, and whether they are handed on in a dict."""
+    call = instances.first.call
+    if instances.first is registry.network.root:
+        return {}
+    if call is not None:
+        return registry.roles.shared.get(call.block, {})
+    crossings = [registry.roles.crossings.of(node) for node in instances.values()]
+    names = {name for crossing in crossings for name in crossing.names}
+    return {name: any(crossing.is_changed(name) for crossing in crossings) for name in names}
+
+
+def _text(index: Term | None) -> str:
+    return "" if index is None else python(index)
