@@ -13,16 +13,16 @@ OPTIONS = (
         "style",
         str,
         "classes",
-        "Source style: classes, or flat (one class per block). Default: classes.",
-        choices=("classes", "flat"),
+        "Source style: classes, modules, or flat (one class per block). Default: classes.",
+        choices=("classes", "modules", "flat"),
     ),
-    Option("dynamic", str, None, "Make image axes dynamic: height, width, or height,width.", metavar="AXES"),
+    Option("dynamic", str, None, "Make axes dynamic: height,width or one; length; depth.", metavar="AXES"),
 )
 REQUIRES: dict[str, str] = {}
 EVALUATION_REQUIRES = {"torch": "pip install 'rescompile[torch]'"}
 IGNORES_WEIGHTS = "the source initialises its own weights; load yours into the module with load_state_dict"
 FILLS_ZEROS = "but the source initialises its own weights"
 RECIPE_OPTIONS: tuple[str, ...] = ()
-extract = rewritten = None
+wrapping = extract = rewritten = None
 
 __getattr__ = lazily("rescompile.backends.torch.source_file")

@@ -1,12 +1,5 @@
 """Network -> ONNX, written directly: no framework, no tracing, a batch axis that stays free.
 
-artifact   the model of a network, and what ONNX Runtime computes with it
-ops        which nodes each op and each merge becomes: one table row each
-graph      the tree threaded into a graph
-half       the graph and its weights in float16
-metadata   what a file records of its origin, and how it is read back
-file       the model as bytes, written as a stream; protobuf is the wire format below it
-
 The package itself only declares the target, so that the options of `build` are known without numpy.
 """
 
@@ -14,11 +7,26 @@ from __future__ import annotations
 
 from rescompile.backend import Option, lazily
 
+from .versions import DEFAULT_OPSET, FIRST_IR, FIRST_OPSET, LAST_IR, LAST_OPSET
+
 SUFFIX = ".onnx"
-#: The first opset that has all operators used here, which most runtimes read.
-LEAST = 17
 OPTIONS = (
-    Option("opset", int, LEAST, "ONNX opset, 17 to 21. Default: 17.", LEAST, 21),
+    Option(
+        "opset",
+        int,
+        DEFAULT_OPSET,
+        f"ONNX opset, {FIRST_OPSET} to {LAST_OPSET}. Default: {DEFAULT_OPSET}.",
+        FIRST_OPSET,
+        LAST_OPSET,
+    ),
+    Option(
+        "ir",
+        int,
+        None,
+        f"ONNX IR version, {FIRST_IR} to {LAST_IR}. Default: the lowest for the opset.",
+        FIRST_IR,
+        LAST_IR,
+    ),
     Option("batch", int, None, "Fix the batch to this size. Default: dynamic.", 1, 1 << 20),
     Option(
         "precision",
@@ -35,7 +43,25 @@ OPTIONS = (
         metavar="RUNTIME",
         flag="--for",
     ),
-    Option("dynamic", str, None, "Make image axes dynamic: height, width, or height,width.", metavar="AXES"),
+    Option("normalize", bool, False, "Apply mean and std in the graph, whose input is an image of floats from 0 to 1."),
+    Option(
+        "input",
+        str,
+        "float",
+        "Input of the graph: float, or uint8 or uint8-nhwc, which imply --normalize.",
+        choices=("float", "uint8", "uint8-nhwc"),
+        metavar="TYPE",
+    ),
+    Option("softmax", bool, False, "End the graph in a softmax; its output is then 'probabilities'."),
+    Option(
+        "training",
+        str,
+        None,
+        "Write the training form, with running variances that are biased (ONNX) or unbiased (PyTorch).",
+        choices=("biased", "unbiased"),
+        metavar="VARIANCE",
+    ),
+    Option("dynamic", str, None, "Make axes dynamic: height,width or one; length; depth.", metavar="AXES"),
 )
 REQUIRES: dict[str, str] = {}
 EVALUATION_REQUIRES = {"onnxruntime": "pip install 'rescompile[run]'"}

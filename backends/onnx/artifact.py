@@ -4,49 +4,56 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rescompile.backend import Artifact
+from rescompile.backend import Artifact, Wrapping
 from rescompile.diagnostics.errors import Diagnostic, UsageError
-from rescompile.ir.network import INPUT, Network
+from rescompile.ir.network import INPUT, TRAINING, Network
 from rescompile.version import __version__
 from rescompile.weights import Array, Weights
 
-from . import OPTIONS, SUFFIX
+from . import OPTIONS, SUFFIX, deployment, training
 from .file import described, files
 from .graph import graph_of
 from .half import half_graph, half_weights
 from .metadata import CALIBRATION, extract, facts, metadata
 from .model import Model, Value
+from .versions import lowest_ir
 
 if TYPE_CHECKING:
     from rescompile.analysis.dynamic_shapes import Sizes
 
-__all__ = ["PRODUCER", "emit", "evaluate", "extract", "graph_of", "rewritten"]
+__all__ = ["PRODUCER", "emit", "evaluate", "evaluate_file", "extract", "graph_of", "rewritten", "wrapping"]
 
 PRODUCER = ("rescompile", __version__)
 
 
 def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
     """The network as an ONNX model: input `input`, output `logits`, then the outputs of side branches that are always
-    computed. Without weights the parameters are inputs of the graph.
+    computed. Without weights the parameters are inputs of the graph. In the training form, new running statistics are outputs
+    behind those, called as the old ones with `.new` appended.
 
     In fp16 weights and nodes are float16, and the input and the outputs stay float32, so that the file can replace the
     float32 one. Raises CheckFailed, when it is written, for a weight that float16 cannot represent. Raises UsageError for
     int8, which needs calibration data: use `rescompile.build`."""
     if options["precision"] == "int8":
         raise UsageError(Diagnostic("E0802", "int8 needs calibration data", help="use rescompile.build"))
+    if options["training"]:
+        training.check(network, options)
     sizes = _sizes(network, options["dynamic"])
-    graph = graph_of(network, sizes)
+    graph = graph_of(network, sizes, options["opset"], options["training"])
     if options["precision"] == "fp16":
         half_graph(graph, network)
-        weights = None if weights is None else half_weights(weights)
+        weights = None if weights is None else half_weights(weights, network)
+    deployment.add(graph, network, options)
     batch = options["batch"] or "batch"
-    inputs = [Value(INPUT, (batch, *(sizes.input if sizes else network.input)))]
-    outputs = sizes.outputs if sizes else network.outputs
-    tensors = graph.tensors
+    inputs = [deployment.input_value(sizes.input if sizes else network.input, batch, options)]
+    outputs = {
+        deployment.output_name(name, options): shape for name, shape in _outputs(network, sizes, options).items()
+    }
+    updates, tensors = training.updates(graph), graph.tensors
     if weights is None:
         inputs += [Value(tensor.name, tensor.shape, tensor.dtype) for tensor in tensors if tensor.constant is None]
         tensors = [tensor for tensor in tensors if tensor.constant is not None]
@@ -55,26 +62,53 @@ def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
         graph.calls,
         tensors,
         inputs,
-        [Value(name, (batch, *shape)) for name, shape in outputs.items()],
+        [Value(name, (batch, *shape)) for name, shape in outputs.items()]
+        + [Value(name, shape) for name, shape in updates.items()],
         options["opset"],
+        options["ir"] or lowest_ir(options["opset"]),
         PRODUCER,
         metadata(network, weights, sizes, _changed(options)),
     )
     return Artifact(
-        network, SUFFIX, lambda name: files(model, weights, name), facts(network, sizes, len(graph.calls), options)
+        network,
+        SUFFIX,
+        lambda name: files(model, weights, name),
+        facts(network, sizes, outputs, len(graph.calls), options)
+        | ({"updates": list(graph.updates.values())} if updates else {}),
     )
 
 
 def evaluate(network: Network, weights: Weights, x: Array, **options: Any) -> dict[str, Array]:
     """The outputs of the model in ONNX Runtime on the CPU, by name."""
-    import onnxruntime
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         emit(network, weights, **options).write(path)
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        names = [output.name for output in session.get_outputs()]
-        return dict(zip(names, session.run(names, {INPUT: x}), strict=True))
+        return evaluate_file(path, network, weights, x, **options)
+
+
+def evaluate_file(path: Path, network: Network, weights: Weights, x: Array, **options: Any) -> dict[str, Array]:
+    """The outputs of a file in ONNX Runtime on the CPU, by name.
+
+    An int8 file is evaluated node by node, with sums in floats: on CPUs without VNNI, the integer kernels saturate."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    if options["precision"] == "int8":
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {INPUT: deployment.pixels(x, network, options)}), strict=True))
+
+
+def wrapping(network: Network, **options: Any) -> Wrapping:
+    """The normalisation and the softmax that the options put around the network. Raises UsageError for the training form."""
+    if options["training"]:
+        message = "--verify and --training cannot be used together: the interpreter evaluates networks"
+        raise UsageError(Diagnostic("E0802", message, help="verify the file without --training"))
+    return Wrapping(
+        lambda x: deployment.nearest(x, network, options), lambda outputs: deployment.outputs(outputs, options)
+    )
 
 
 def rewritten(
@@ -90,8 +124,15 @@ def rewritten(
         network,
         SUFFIX,
         lambda name: [described(model, entries, name)],
-        {**facts(network, sizes, nodes, options), **more},
+        {**facts(network, sizes, _outputs(network, sizes, options), nodes, options), **more},
     )
+
+
+def _outputs(network: Network, sizes: Sizes | None, options: Mapping[str, Any]) -> Mapping[str, Sequence[int | str]]:
+    """The outputs of the network in this form, with their shapes."""
+    if options["training"]:
+        return network.outputs_of(TRAINING)
+    return sizes.outputs if sizes else network.outputs
 
 
 def _changed(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,11 +18,10 @@ from rescompile.weights import Array, Weights
 from .model import Call, Model, Tensor, Value
 from .protobuf import data, head, number, numbers, real, text, texts
 
-IR_VERSION = 10
 #: Protobuf cannot hold 2 GiB in one message; above this, weights go to a file beside the model.
 EXTERNAL_ABOVE = 3 << 29
 _ALIGNMENT = 4096
-TYPES = {"float32": 1, "int64": 7, "float16": 10}  # TensorProto.DataType
+TYPES = {"float32": 1, "uint8": 2, "int64": 7, "bool": 9, "float16": 10}  # TensorProto.DataType
 _EXTERNAL = 1  # TensorProto.DataLocation
 
 
@@ -61,7 +60,7 @@ def _pieces(model: Model, weights: Weights | None, file: str | None) -> Iterator
     heads = [_initializer(tensor, file, offsets.get(tensor.name)) for tensor in model.tensors]
     inline = [tensor for tensor in model.tensors if tensor.name not in offsets]
     size = len(before) + sum(map(len, heads)) + sum(tensor.nbytes for tensor in inline) + len(after)
-    yield number(1, IR_VERSION) + text(2, model.producer[0]) + text(3, model.producer[1])
+    yield number(1, model.ir) + text(2, model.producer[0]) + text(3, model.producer[1])
     yield head(7, size) + before
     arrays = _arrays(inline, weights)
     for start, tensor in zip(heads, model.tensors, strict=True):

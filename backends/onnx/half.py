@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic
-from rescompile.ir.network import INPUT, Network
+from rescompile.ir.network import INPUT, Network, Op, walk
+from rescompile.ir.ops import Norm
 from rescompile.weights import Array, Weights
 
 from .file import TYPES
@@ -40,25 +41,40 @@ def half_graph(graph: Graph, network: Network) -> None:
 def _half_tensor(tensor: Tensor) -> Tensor:
     if tensor.dtype != "float32":
         return tensor
-    constant = None if tensor.constant is None else tensor.constant.astype(np.float16)
+    constant = None if tensor.constant is None else _halved(tensor.name, tensor.constant, zeros=False)
     return replace(tensor, dtype="float16", constant=constant)
 
 
-def half_weights(weights: Weights) -> Weights:
+def half_weights(weights: Weights, network: Network) -> Weights:
     """The weights in float16; CheckFailed is raised when one is read that float16 cannot represent."""
-    return weights.replaced({name: _halved(weights, name) for name in weights})
+    # Without eps, a variance that became zero would be divided by.
+    divided = {
+        f"{name}.running_var"
+        for name, node in walk(network.root)
+        if isinstance(node, Op) and isinstance(node.kind, Norm) and node.kind.eps < _SMALLEST
+    }
+    return weights.replaced({name: _reader(weights, name, name not in divided) for name in weights})
 
 
-def _halved(weights: Weights, name: str) -> Callable[[], Array]:
-    def make() -> Array:
-        value = weights[name]
-        if value.dtype != np.float32:
-            return value
-        with np.errstate(over="ignore"):
-            half = value.astype(np.float16)
-        if np.isinf(half).any() and not np.isinf(value).any():
-            message = f"{name} has values up to {np.abs(value).max():.3g}, but the largest float16 value is 65504"
-            raise CheckFailed(Diagnostic("E0702", message, help="fold norms, or build in fp32"))
-        return half
+def _reader(weights: Weights, name: str, zeros: bool) -> Callable[[], Array]:
+    return lambda: _halved(name, weights[name], zeros)
 
-    return make
+
+def _halved(name: str, value: Array, zeros: bool) -> Array:
+    """Values in float16. Raises CheckFailed where one becomes infinite, and unless `zeros` may appear, where one becomes zero."""
+    if value.dtype != np.float32:
+        return value
+    with np.errstate(over="ignore", under="ignore"):
+        half = value.astype(np.float16)
+    if np.isinf(half).any():
+        message = f"{name} has values up to {np.abs(value).max():.3g}, but the largest float16 value is 65504"
+        raise CheckFailed(Diagnostic("E0707", message, help="fold norms, or build in fp32"))
+    lost = (half == 0) & (value != 0)
+    if not zeros and lost.any():
+        message = f"{name} has values down to {np.abs(value[lost]).min():.3g}, which float16 rounds to 0"
+        raise CheckFailed(Diagnostic("E0707", message, help="fold norms, or build in fp32"))
+    return half
+
+
+#: The smallest positive float16 number.
+_SMALLEST = 2.0**-24

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rescompile.backend import Recorded, origin
 from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.files.protobuf_reader import entry, fields
 from rescompile.ir.network import Network
 from rescompile.weights import Weights
 
-from .protobuf import fields
+from .deployment import input_value
 
 if TYPE_CHECKING:
     from rescompile.analysis.dynamic_shapes import Sizes
@@ -26,7 +27,12 @@ OPTION_KEYS = {
     "precision": "rescompile.precision",
     "made_for": "rescompile.for",
     "opset": "rescompile.opset",
+    "ir": "rescompile.ir",
     "batch": "rescompile.batch",
+    "normalize": "rescompile.normalize",
+    "input": "rescompile.input",
+    "softmax": "rescompile.softmax",
+    "training": "rescompile.training",
 }
 
 
@@ -45,16 +51,24 @@ def metadata(
     return entries
 
 
-def facts(network: Network, sizes: Sizes | None, nodes: int, options: Mapping[str, Any]) -> dict[str, Any]:
+def facts(
+    network: Network,
+    sizes: Sizes | None,
+    outputs: Mapping[str, Sequence[int | str]],
+    nodes: int,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
     """Statements about a model, for people and for --json."""
     batch = options["batch"] or "batch"
-    outputs = sizes.outputs if sizes else network.outputs
+    taken = input_value(sizes.input if sizes else network.input, batch, options)
     return {
-        "input": [batch, *(sizes.input if sizes else network.input)],
+        "input": list(taken.shape),
+        **({"input_type": taken.dtype} if taken.dtype != "float32" else {}),
         "outputs": {name: [batch, *shape] for name, shape in outputs.items()},
         "nodes": nodes,
         "opset": options["opset"],
         "precision": options["precision"],
+        **({"preprocess": network.preprocess} if network.preprocess else {}),
         **({"for": options["made_for"]} if options["made_for"] is not None else {}),
         **({"free": sizes.data()} if sizes else {}),
     }
@@ -66,10 +80,10 @@ def extract(path: Path) -> Recorded | None:
     numbers = set()
     try:
         with path.open("rb") as file:
-            for number, value in fields(file, wanted=14):
-                numbers.add(number)
-                if number == 14:
-                    key, text = (part.decode() for _, part in fields(io.BytesIO(value)))
+            for part in fields(file, 0, os.fstat(file.fileno()).st_size):
+                numbers.add(part.number)
+                if part.number == 14:
+                    key, text = entry(file, part)
                     entries[key] = text
         if not {1, 7} <= numbers:
             raise ValueError("it has no version or no graph")
@@ -92,13 +106,14 @@ def _options(entries: Mapping[str, str]) -> Iterator[str]:
         yield f"for={entries[keys['made_for']]}"
     if keys["precision"] in entries or keys["made_for"] in entries:
         yield f"precision={entries.get(keys['precision'], 'fp32')}"
-    for option in ("opset", "batch"):
+    for option in ("opset", "ir", "batch", "input", "training"):
         if keys[option] in entries:
             yield f"{option}={entries[keys[option]]}"
+    yield from (flag for flag in ("normalize", "softmax") if keys[flag] in entries)
     if DYNAMIC in entries:
         yield f"dynamic={','.join(json.loads(entries[DYNAMIC]))}"
     if WEIGHTS in entries:
-        yield entries[WEIGHTS]
+        yield from entries[WEIGHTS].split()
     if CALIBRATION in entries:
         calibration = json.loads(entries[CALIBRATION])
         seed = calibration.get("seed")  # of inputs that were drawn

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +12,12 @@ from rescompile.ir.network import Op
 from rescompile.ir.ops import Shape
 from rescompile.weights import Array
 
+from .versions import DEFAULT_OPSET
+
 if TYPE_CHECKING:
     from rescompile.analysis.dynamic_shapes import Sizes
 
-WIDTHS = {"float32": 4, "int64": 8, "float16": 2}
+WIDTHS = {"float32": 4, "int64": 8, "float16": 2, "bool": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,17 @@ class Tensor:
         return size
 
 
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are one weight, or constants with equal values."""
+    if one.constant is None or other.constant is None:
+        return one.constant is other.constant and one.shape == other.shape
+    return one.dtype == other.dtype and np.array_equal(one.constant, other.constant)
+
+
 @dataclass(slots=True)
 class Call:
-    """A node of the graph. `shape` is that of its output and of each of the `others`, if it has more: without the batch, and
-    for maps and vectors of features at the size that the spec gives."""
+    """A node of the graph. `shape` is that of its output, and `others` has those of its further outputs by their names: without
+    the batch, and for maps and vectors of features at the size that the spec gives."""
 
     name: str
     operator: str
@@ -47,7 +56,7 @@ class Call:
     output: str
     shape: tuple[int, ...]
     attributes: dict[str, Any]
-    others: list[str] = field(default_factory=list)
+    others: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,7 @@ class Model:
     inputs: Sequence[Value]
     outputs: Sequence[Value]
     opset: int
+    ir: int
     producer: tuple[str, str]
     metadata: Mapping[str, str]
 
@@ -80,16 +90,25 @@ class Graph:
     calls: list[Call] = field(default_factory=list)
     tensors: list[Tensor] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)  # names of values, those of inputs and outputs from the start
+    nodes: set[str] = field(default_factory=set)  # names of nodes
     sizes: Sizes | None = None
+    opset: int = DEFAULT_OPSET
+    updates: dict[str, str] = field(
+        default_factory=dict
+    )  # parameters that training changes, and the values that are new
+    begun: dict[str, dict[str, str]] = field(default_factory=dict)  # the updates before a merge, by its name
+    known: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # the initializers by name; steps that run again share theirs
 
-    def free(self, name: str) -> tuple[bool, bool]:
-        """Whether height and width are free at this op. A rule must not use a size that is free."""
-        return self.sizes.ops[name] if self.sizes else (False, False)
+    def free(self, name: str) -> tuple[bool, ...]:
+        """Whether each axis is free at this op; nothing where all sizes are fixed. A rule must not use a size that is free."""
+        return self.sizes.ops[name] if self.sizes else ()
 
     def call(self, name: str, operator: str, inputs: Iterable[str], shape: Shape, **attributes: Any) -> str:
         """Add a node and return the name of its value."""
         value = self.value(name)
-        self.calls.append(Call(name, operator, list(inputs), value, shape, attributes))
+        self.calls.append(Call(self.node(name), operator, list(inputs), value, shape, attributes))
         return value
 
     def value(self, name: str) -> str:
@@ -99,26 +118,41 @@ class Graph:
         self.taken.add(name)
         return name
 
-    def split(self, name: str, value: str, count: int, shape: Shape) -> list[str]:
-        """Add a node that splits a value into `count` ranges of its channels, and return the names of these values.
+    def node(self, name: str) -> str:
+        """Return a name for a new node: this one, with underscores appended where a step that runs again has it."""
+        while name in self.nodes:
+            name += "_"
+        self.nodes.add(name)
+        return name
+
+    def split(self, name: str, value: str, shapes: Sequence[Shape]) -> list[str]:
+        """Add a node that splits a value into ranges of its channels of these shapes, and return the names of these values.
 
         Sizes are an input: opsets before 18 have no `num_outputs`, and from it on one of the two is needed."""
-        sizes = self.constant(f"{name}.sizes", np.full(count, shape[0], np.int64))
-        first, *others = [self.value(f"{name}.{at}") for at in range(count)]
-        self.calls.append(Call(name, "Split", [value, sizes], first, shape, {"axis": 1}, others))
+        sizes = self.constant(f"{name}.sizes", np.array([shape[0] for shape in shapes], np.int64))
+        first, *others = [self.value(f"{name}.{at}") for at in range(len(shapes))]
+        more = dict(zip(others, shapes[1:], strict=True))
+        self.calls.append(Call(self.node(name), "Split", [value, sizes], first, shapes[0], {"axis": 1}, more))
         return [first, *others]
 
     def weights(self, name: str, op: Op, *parts: str) -> list[str]:
         """Add the named parameters of an op as initializers and return their names."""
         owned = {parameter.name: parameter for parameter in op.kind.parameters(op.input)}
-        for part in parts:
-            self.tensors.append(Tensor(f"{name}.{part}", owned[part].shape))
-        return [f"{name}.{part}" for part in parts]
+        return [self.tensor(Tensor(f"{name}.{part}", owned[part].shape)) for part in parts]
+
+    def tensor(self, tensor: Tensor) -> str:
+        """Add an initializer, unless the same step has added it where it ran before, and return its name."""
+        while (known := self.known.get(tensor.name)) is not None:
+            if _is_same(known, tensor):
+                return tensor.name
+            tensor = replace(tensor, name=f"{tensor.name}_")
+        self.known[tensor.name] = tensor
+        self.tensors.append(tensor)
+        return tensor.name
 
     def constant(self, name: str, value: Array) -> str:
         """Add a constant as an initializer and return its name."""
-        self.tensors.append(Tensor(name, value.shape, value.dtype.name, value))
-        return name
+        return self.tensor(Tensor(name, value.shape, value.dtype.name, value))
 
     def number(self, name: str, value: float) -> str:
         """Add a single number as a constant and return its name."""
@@ -132,5 +166,5 @@ class Graph:
         """Rename values, where they are computed and where they are used."""
         for call in self.calls:
             call.output = names.get(call.output, call.output)
-            call.others = [names.get(value, value) for value in call.others]
+            call.others = {names.get(value, value): shape for value, shape in call.others.items()}
             call.inputs = [names.get(value, value) for value in call.inputs]

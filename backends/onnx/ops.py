@@ -13,23 +13,14 @@ import numpy as np
 
 from rescompile.ir import ops
 from rescompile.ir.network import Op, Parallel
-from rescompile.ir.ops import Shape
 from rescompile.weights import Array
 
+from .convolutions import conv, conv_transpose
 from .model import Graph
+from .norms import batch_norm, group_norm, layer_norm, scaled
+from .rearranging import border, depth_to_space, lrn, part, reduce, shuffle, softmax, space_to_depth, unflatten
 
 Rule = Callable[[Graph, str, Op, Any, str], str]
-#: ONNX Runtime sums up an instance in one pass. Beyond this many values the rounding of that sum shows: at 2^19 it is about
-#: fifty times torch's. Means of rows, and then means of these, avoid it, in twice the time.
-LONG_SUM = 1 << 15
-
-
-def _conv(graph: Graph, name: str, op: Op, kind: ops.Conv, value: str) -> str:
-    weights = graph.weights(name, op, "weight", *(("bias",) if kind.bias else ()))
-    return graph.call(
-        name, "Conv", [value, *weights], op.output,
-        kernel_shape=kind.kernel, strides=kind.stride, pads=(*kind.pads, *kind.pads), dilations=kind.dilation, group=kind.groups,
-    )  # fmt: skip
 
 
 def _linear(graph: Graph, name: str, op: Op, kind: ops.Linear, value: str) -> str:
@@ -37,52 +28,17 @@ def _linear(graph: Graph, name: str, op: Op, kind: ops.Linear, value: str) -> st
     return graph.call(name, "Gemm", [value, *weights], op.output, transB=1)
 
 
-def _batch_norm(graph: Graph, name: str, op: Op, kind: ops.Norm, value: str) -> str:
-    weights = graph.weights(name, op, "weight", "bias", "running_mean", "running_var")
-    return graph.call(name, "BatchNormalization", [value, *weights], op.output, epsilon=kind.eps)
-
-
-def _group_norm(graph: Graph, name: str, op: Op, kind: ops.Norm, value: str) -> str:
-    """Instance normalisation of whole groups, then a scale and a shift for each channel in one pass over the map.
-
-    GroupNormalization of opset 18 differs from that of 21, and ONNX Runtime has a kernel for neither. The shapes leave height
-    and width open: 0 keeps a size, -1 infers it. A free size may be large, so it counts as inexact.
-    """
-    channels, groups, width = op.input[0], kind.groups, op.input[2:]
-    scale, shift = graph.weights(name, op, "weight", "bias")
-    exact = len(op.input) == 1 or (math.prod(op.input) // groups <= LONG_SUM and not any(graph.free(name)))
-    if groups == channels and exact:
-        return graph.call(name, "InstanceNormalization", [value, scale, shift], op.output, epsilon=kind.eps)
-    grouped = (groups, math.prod(op.input[:2]) // groups, *width)
-    apart = graph.constant(f"{name}.apart", np.array([0, groups, -1, *(0 for _ in width)], np.int64))
-    together = [0, channels, *(-1 for _ in op.input[1:2]), *(0 for _ in width)]
-    back = graph.constant(f"{name}.together", np.array(together, np.int64))
-    value = graph.call(f"{name}.groups", "Reshape", [value, apart], grouped)
-    if exact:
-        unit = graph.numbers(f"{name}.ones", groups, 1), graph.numbers(f"{name}.zeros", groups, 0)
-        value = graph.call(f"{name}.normal", "InstanceNormalization", [value, *unit], grouped, epsilon=kind.eps)
-    else:
-        mean = _mean_by_rows(graph, f"{name}.mean", value, grouped)
-        value = graph.call(f"{name}.centered", "Sub", [value, mean], grouped)
-        square = graph.call(f"{name}.square", "Mul", [value, value], grouped)
-        spread = _mean_by_rows(graph, f"{name}.variance", square, grouped)
-        spread = graph.call(f"{name}.positive", "Add", [spread, graph.number(f"{name}.eps", kind.eps)], (groups, 1, 1))
-        spread = graph.call(f"{name}.deviation", "Sqrt", [spread], (groups, 1, 1))
-        value = graph.call(f"{name}.normal", "Div", [value, spread], grouped)
-    value = graph.call(f"{name}.channels", "Reshape", [value, back], op.output)
-    unit = graph.numbers(f"{name}.no_mean", channels, 0), graph.numbers(f"{name}.no_variance", channels, 1)
-    return graph.call(name, "BatchNormalization", [value, scale, shift, *unit], op.output, epsilon=0.0)
-
-
-def _mean_by_rows(graph: Graph, name: str, value: str, shape: Shape) -> str:
-    """The mean of each group of a map [groups, rows, width], as a map of 1x1."""
-    groups, rows, width = shape
-    apart = graph.constant(f"{name}.apart", np.array([0, -1, 1, 0], np.int64))
-    together = graph.constant(f"{name}.together", np.array([0, groups, -1, 1], np.int64))
-    value = graph.call(f"{name}.rows", "Reshape", [value, apart], (groups * rows, 1, width))
-    value = graph.call(f"{name}.of_rows", "GlobalAveragePool", [value], (groups * rows, 1, 1))
-    value = graph.call(f"{name}.column", "Reshape", [value, together], (groups, rows, 1))
-    return graph.call(name, "GlobalAveragePool", [value], (groups, 1, 1))
+def _affine(graph: Graph, name: str, op: Op, kind: ops.Affine, value: str) -> str:
+    """Per channel one node, which ONNX Runtime folds into a convolution before it; of one value for all, a product and a sum."""
+    names = [part for part, learned in (("weight", kind.scale), ("bias", kind.shift)) if learned]
+    own = dict(zip(names, graph.weights(name, op, *names), strict=True))
+    if kind.per == "channel":
+        scale = own.get("weight") or graph.numbers(f"{name}.no_scale", op.input[0], 1)
+        shift = own.get("bias") or graph.numbers(f"{name}.no_shift", op.input[0], 0)
+        return scaled(graph, name, op, value, scale, shift)
+    if kind.scale:
+        value = graph.call(f"{name}.scaled" if kind.shift else name, "Mul", [value, own["weight"]], op.output)
+    return graph.call(name, "Add", [value, own["bias"]], op.output) if kind.shift else value
 
 
 def _by_kind(table: Mapping[str, Rule]) -> Rule:
@@ -103,6 +59,27 @@ def _operator(operator: str, **attributes: str) -> Rule:
 def _relu6(graph: Graph, name: str, op: Op, kind: ops.Act, value: str) -> str:
     limits = [graph.number(f"{name}.{key}", number) for key, number in (("min", 0), ("max", 6))]
     return graph.call(name, "Clip", [value, *limits], op.output)
+
+
+def _hard_sigmoid(graph: Graph, name: str, op: Op, kind: ops.Act, value: str) -> str:
+    return graph.call(name, "HardSigmoid", [value], op.output, alpha=1 / 6, beta=0.5)
+
+
+def _prelu(graph: Graph, name: str, op: Op, kind: ops.Act, value: str) -> str:
+    (slopes,) = graph.weights(name, op, "weight")
+    if kind.per == "channel" and len(op.input) > 1:
+        inner = range(1, len(op.input))
+        axes = graph.constant(f"{name}.axes", np.array(inner, np.int64))
+        slopes = graph.call(f"{name}.slopes", "Unsqueeze", [slopes, axes], (op.input[0], *(1 for _ in inner)))
+    return graph.call(name, "PRelu", [value, slopes], op.output)
+
+
+def _hardswish(graph: Graph, name: str, op: Op, kind: ops.Act, value: str) -> str:
+    """x min(max(x / 6 + 1/2, 0), 1), which is an operator from opset 14 on."""
+    if graph.opset >= 14:
+        return graph.call(name, "HardSwish", [value], op.output)
+    gate = graph.call(f"{name}.hardsigmoid", "HardSigmoid", [value], op.output, alpha=1 / 6, beta=0.5)
+    return graph.call(name, "Mul", [value, gate], op.output)
 
 
 def _silu(graph: Graph, name: str, op: Op, kind: ops.Act, value: str) -> str:
@@ -146,6 +123,11 @@ def _end_pads(op: Op, kind: ops.MaxPool) -> tuple[int, ...]:
 
 
 def _maxpool(graph: Graph, name: str, op: Op, kind: ops.MaxPool, value: str) -> str:
+    """One node. ONNX Runtime would move a Pad of zeros into it, where padding is minus infinity, unless the zeros are negative:
+    it compares bytes."""
+    before = graph.calls[-1] if graph.calls else None
+    if before is not None and before.output == value and before.operator == "Pad" and len(before.inputs) == 2:
+        before.inputs.append(graph.number(f"{before.name}.zero", -0.0))
     return graph.call(
         name, "MaxPool", [value], op.output,
         kernel_shape=kind.kernel, strides=kind.steps, pads=(*kind.padding, *_end_pads(op, kind)),
@@ -159,7 +141,7 @@ def _avgpool(graph: Graph, name: str, op: Op, kind: ops.AvgPool, value: str) -> 
         padded = (op.input[0], *(n + 2 * p for n, p in zip(op.input[1:], pads, strict=True)))
         amounts = graph.constant(f"{name}.pads", np.array([0, 0, *pads, 0, 0, *pads], np.int64))
         value = graph.call(f"{name}.padding", "Pad", [value, amounts], padded)
-        end, pads, counted = tuple(e - p for e, p in zip(end, pads, strict=True)), (0, 0), False
+        end, pads, counted = tuple(e - p for e, p in zip(end, pads, strict=True)), (0,) * len(pads), False
     return graph.call(
         name, "AveragePool", [value], op.output,
         kernel_shape=kind.kernel, strides=kind.steps, pads=(*pads, *end), count_include_pad=int(counted),
@@ -169,26 +151,46 @@ def _avgpool(graph: Graph, name: str, op: Op, kind: ops.AvgPool, value: str) -> 
 def _adaptive_avgpool(graph: Graph, name: str, op: Op, kind: ops.AdaptiveAvgPool, value: str) -> str:
     """An average pool where the bins are equal; otherwise one matrix product per axis, since means are linear."""
     sizes, free = op.input[1:], graph.free(name)
-    if any(free) and kind.size == (1, 1):
+    if any(free) and set(kind.size) == {1}:
         return graph.call(name, "GlobalAveragePool", [value], op.output)
     if any(free):
-        rows, columns = (
+        matrices = [
             _bins_at_run_time(graph, f"{name}.{word}", value, 2 + at, out) if free[at]
             else graph.constant(f"{name}.{word}", _bins(sizes[at], out))
-            for at, (word, out) in enumerate(zip(("rows", "columns"), kind.size, strict=True))
-        )  # fmt: skip
-        columns = graph.call(f"{name}.columns.turned", "Transpose", [columns], (sizes[1], kind.size[1]), perm=(1, 0))
-        half = graph.call(f"{name}.height", "MatMul", [rows, value], (op.input[0], kind.size[0], sizes[1]))
-        return graph.call(name, "MatMul", [half, columns], op.output)
+            for at, (word, out) in enumerate(zip(_BINS[-len(sizes) :], kind.size, strict=True))
+        ]  # fmt: skip
+        turned = (sizes[-1], kind.size[-1])
+        matrices[-1] = graph.call(f"{name}.columns.turned", "Transpose", [matrices[-1]], turned, perm=(1, 0))
+        return _means(graph, name, op, kind, value, matrices)
     if kind.size == sizes:
         return value
     if all(n % out == 0 for n, out in zip(sizes, kind.size, strict=True)):
         window = tuple(n // out for n, out in zip(sizes, kind.size, strict=True))
         return graph.call(name, "AveragePool", [value], op.output, kernel_shape=window, strides=window)
-    rows = graph.constant(f"{name}.rows", _bins(sizes[0], kind.size[0]))
-    columns = graph.constant(f"{name}.columns", np.ascontiguousarray(_bins(sizes[1], kind.size[1]).T))
-    half = graph.call(f"{name}.height", "MatMul", [rows, value], (op.input[0], kind.size[0], sizes[1]))
-    return graph.call(name, "MatMul", [half, columns], op.output)
+    bins = [_bins(n, out) for n, out in zip(sizes, kind.size, strict=True)]
+    bins[-1] = np.ascontiguousarray(bins[-1].T)
+    named = zip(_BINS[-len(sizes) :], bins, strict=True)
+    return _means(graph, name, op, kind, value, [graph.constant(f"{name}.{word}", bin) for word, bin in named])
+
+
+#: The names of the matrices of bins, by axes.
+_BINS = ("slices", "rows", "columns")
+
+
+def _means(graph: Graph, name: str, op: Op, kind: ops.AdaptiveAvgPool, value: str, matrices: list[str]) -> str:
+    """The products of a map with a matrix for each axis; a matrix product takes the last two, so a first of three is turned."""
+    channels, *sizes = op.input
+    *others, columns = matrices
+    *slices, rows = others or [""]
+    if slices:
+        (depth, high, wide), order = sizes, (0, 1, 3, 2, 4)
+        value = graph.call(f"{name}.turned", "Transpose", [value], (channels, high, depth, wide), perm=order)
+        shape = (channels, high, kind.size[0], wide)
+        value = graph.call(f"{name}.depth", "MatMul", [slices[0], value], shape)
+        value = graph.call(f"{name}.back", "Transpose", [value], (channels, kind.size[0], high, wide), perm=order)
+    if rows:
+        value = graph.call(f"{name}.height", "MatMul", [rows, value], (channels, *kind.size[:-1], sizes[-1]))
+    return graph.call(name, "MatMul", [value, columns], op.output)
 
 
 def _bins(n: int, out: int) -> Array:
@@ -209,7 +211,10 @@ def _bins_at_run_time(graph: Graph, name: str, value: str, axis: int, out: int) 
     def call(key: str, operator: str, *inputs: str, **attributes: int) -> str:
         return graph.call(f"{name}.{key}", operator, inputs, (), **attributes)
 
-    size = call("size", "Shape", value, start=axis, end=axis + 1)
+    if graph.opset >= 15:
+        size = call("size", "Shape", value, start=axis, end=axis + 1)
+    else:
+        size = call("size", "Gather", call("shape", "Shape", value), number("axis", [axis]))
     count = number("count", [out])
     limit = call("limit", "Squeeze", call("scaled", "Mul", size, count))
     positions = call("positions", "Range", number("first", 0), limit, number("step", out))
@@ -235,13 +240,14 @@ def _scale(graph: Graph, name: str, op: Op, kind: ops.Scale, value: str) -> str:
 
 
 def _subsample(graph: Graph, name: str, op: Op, kind: ops.Subsample, value: str) -> str:
-    limits = {"starts": [0, 0], "ends": [2**62, 2**62], "axes": [2, 3], "steps": list(kind.stride)}
+    axes = [2 + at for at in range(len(kind.stride))]
+    limits = {"starts": [0 for _ in axes], "ends": [2**62 for _ in axes], "axes": axes, "steps": list(kind.stride)}
     constants = [graph.constant(f"{name}.{key}", np.array(numbers, np.int64)) for key, numbers in limits.items()]
     return graph.call(name, "Slice", [value, *constants], op.output)
 
 
 def _upsample(graph: Graph, name: str, op: Op, kind: ops.Upsample, value: str) -> str:
-    """By scales rather than sizes, so that height and width can stay open."""
+    """By scales rather than sizes, so that the size of the map can stay open."""
     scales = graph.constant(f"{name}.scales", np.array([1, 1, *kind.factor], np.float32))
     return graph.call(name, "Resize", [value, "", scales], op.output, **_UPSAMPLES[kind.kind])
 
@@ -249,11 +255,12 @@ def _upsample(graph: Graph, name: str, op: Op, kind: ops.Upsample, value: str) -
 def _pad_channels(graph: Graph, name: str, op: Op, kind: ops.PadChannels, value: str) -> str:
     if op.input == op.output:
         return value
-    pads = np.array([0, 0, 0, 0, 0, kind.channels - op.input[0], 0, 0], np.int64)
+    none = [0 for _ in op.input[1:]]
+    pads = np.array([0, 0, *none, 0, kind.channels - op.input[0], *none], np.int64)
     return graph.call(name, "Pad", [value, graph.constant(f"{name}.pads", pads)], op.output)
 
 
-_NORMS: dict[str, Rule] = {"batch": _batch_norm, "group": _group_norm}
+_NORMS: dict[str, Rule] = {"batch": batch_norm, "group": group_norm, "instance": group_norm, "layer": layer_norm}
 _ACTS: dict[str, Rule] = {
     "relu": _operator("Relu"),
     "sigmoid": _operator("Sigmoid"),
@@ -264,7 +271,9 @@ _ACTS: dict[str, Rule] = {
     "silu": _silu,
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
-    "hardswish": _operator("HardSwish"),
+    "hardswish": _hardswish,
+    "hardsigmoid": _hard_sigmoid,
+    "prelu": _prelu,
 }
 #: Attributes of Resize that make it torch's interpolate.
 _UPSAMPLES = {
@@ -272,7 +281,7 @@ _UPSAMPLES = {
     "bilinear": {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
 }
 RULES: dict[type[ops.Kind], Rule] = {
-    ops.Conv: _conv,
+    ops.Conv: conv,
     ops.Linear: _linear,
     ops.Norm: _by_kind(_NORMS),
     ops.Act: _by_kind(_ACTS),
@@ -287,6 +296,18 @@ RULES: dict[type[ops.Kind], Rule] = {
     ops.Upsample: _upsample,
     ops.PadChannels: _pad_channels,
     ops.Identity: _pass_by,
+    ops.ConvTranspose: conv_transpose,
+    ops.Lrn: lrn,
+    ops.Softmax: softmax,
+    ops.GlobalMaxPool: _operator("GlobalMaxPool"),
+    ops.Reduce: reduce,
+    ops.Affine: _affine,
+    ops.Border: border,
+    ops.Shuffle: shuffle,
+    ops.Part: part,
+    ops.Unflatten: unflatten,
+    ops.DepthToSpace: depth_to_space,
+    ops.SpaceToDepth: space_to_depth,
 }
 
 
@@ -328,4 +349,19 @@ def _pairwise(operator: str) -> MergeRule:
     return rule
 
 
-MERGES: dict[str, MergeRule] = {"add": _pairwise("Add"), "mul": _pairwise("Mul"), "concat": _concat, "gate": _gate}
+def _mean(graph: Graph, name: str, node: Parallel, branches: list[str]) -> str:
+    """The sum over the number of branches."""
+    if len(branches) == 1:
+        return branches[0]
+    total = _pairwise("Add")(graph, f"{name}.sum", node, branches)
+    return graph.call(name, "Div", [total, graph.number(f"{name}.count", len(branches))], node.output)
+
+
+MERGES: dict[str, MergeRule] = {
+    "add": _pairwise("Add"),
+    "mul": _pairwise("Mul"),
+    "concat": _concat,
+    "gate": _gate,
+    "mean": _mean,
+    "shake": _mean,
+}

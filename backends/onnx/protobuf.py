@@ -1,4 +1,4 @@
-"""The wire format of protocol buffers, as far as ONNX needs it: tags, varints and length-delimited fields.
+"""Writes the wire format of protocol buffers, as far as ONNX needs it: tags, varints and length-delimited fields.
 
 Not written with the onnx package, whose import takes as long as compiling DenseNet-121; tests compare every byte with what
 that package writes.
@@ -6,10 +6,8 @@ that package writes.
 
 from __future__ import annotations
 
-import os
 import struct
-from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from collections.abc import Iterable
 
 
 def varint(value: int) -> bytes:
@@ -63,42 +61,3 @@ def numbers(field: int, values: Iterable[int]) -> bytes:
 def real(field: int, value: float) -> bytes:
     """A field with a 32-bit float."""
     return varint(field << 3 | 5) + struct.pack("<f", value)
-
-
-def fields(file: BinaryIO, wanted: int | None = None) -> Iterator[tuple[int, bytes]]:
-    """The fields of a message: number, and contents of those that are length-delimited. With `wanted`, only contents of that
-    number are read. Raises ValueError where the file is not a message."""
-    size = os.fstat(file.fileno()).st_size if hasattr(file, "fileno") and not hasattr(file, "getbuffer") else None
-    while (tag := _read_varint(file)) is not None:
-        field, wire = tag >> 3, tag & 7
-        value = b""
-        if wire == 0:
-            _read_varint(file)
-        elif wire in (1, 5):
-            file.seek(8 if wire == 1 else 4, 1)
-        elif wire == 2:
-            length = _read_varint(file) or 0
-            if size is not None and file.tell() + length > size:
-                raise ValueError("a field extends past the end of the file")
-            if wanted in (None, field):
-                value = file.read(length)
-            else:
-                file.seek(length, 1)
-        else:
-            raise ValueError(f"unknown wire type {wire}")
-        yield field, value
-
-
-def _read_varint(file: BinaryIO) -> int | None:
-    """The next number, or None at the end. Raises ValueError where it is cut off or too long."""
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = file.read(1)
-        if not byte:
-            if shift:
-                raise ValueError("truncated varint")
-            return None
-        value |= (byte[0] & 127) << shift
-        if byte[0] < 128:
-            return value
-    raise ValueError("varint too long")

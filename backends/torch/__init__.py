@@ -11,13 +11,13 @@ from rescompile.backend import Option, lazily
 SUFFIX = ".pt2"
 OPTIONS = (
     Option("batch", int, None, "Fix the batch to this size. Default: dynamic.", 1, 1 << 16),
-    Option("dynamic", str, None, "Make image axes dynamic: height, width, or height,width.", metavar="AXES"),
+    Option("dynamic", str, None, "Make axes dynamic: height,width or one; length; depth.", metavar="AXES"),
 )
 REQUIRES = {"torch": "pip install 'rescompile[torch]'"}
 EVALUATION_REQUIRES: dict[str, str] = {}
 IGNORES_WEIGHTS = ""
 FILLS_ZEROS = "which training would overwrite"
 RECIPE_OPTIONS: tuple[str, ...] = ()
-rewritten = None
+wrapping = rewritten = None
 
 __getattr__ = lazily(f"{__name__}.module")

@@ -5,14 +5,22 @@ from __future__ import annotations
 from rescompile.codegen.allow_list import Allowed
 
 _NAMES = {
-    "torch": "cat flatten is_grad_enabled jit.unused rand sigmoid tanh",
-    "F": "adaptive_avg_pool2d avg_pool2d elu gelu hardswish interpolate leaky_relu max_pool2d pad relu relu6 silu",
-    "nn": "AdaptiveAvgPool2d AvgPool2d BatchNorm1d BatchNorm2d Conv2d Dropout ELU Flatten GELU GroupNorm Hardswish Identity "
-    "LeakyReLU Linear MaxPool2d Module ModuleList ReLU ReLU6 Sequential SiLU Sigmoid Tanh Upsample",
+    "torch": "amax cat flatten full is_grad_enabled jit.unused log mean rand sigmoid softmax split sqrt stack tanh unflatten var_mean zeros",
+    "F": "channel_shuffle elu gelu hardsigmoid hardswish interpolate layer_norm leaky_relu local_response_norm pad pixel_shuffle pixel_unshuffle relu relu6 silu",
+    "nn": "ChannelShuffle Dropout ELU Flatten GELU GroupNorm Hardsigmoid Hardswish Identity LayerNorm LeakyReLU Linear "
+    "LocalResponseNorm Module ModuleList PReLU Parameter PixelShuffle PixelUnshuffle ReLU ReLU6 Sequential SiLU Sigmoid Softmax "
+    "Tanh Unflatten Upsample",
+    "math": "sqrt",
     "nn.init": "constant_ kaiming_normal_ zeros_",
 }
+#: Names that torch has for maps of one, two and three axes: `conv1d`, `conv2d`, `conv3d`.
+_BY_AXES = {
+    "F": "adaptive_avg_pool adaptive_max_pool avg_pool conv max_pool",
+    "nn": "AdaptiveAvgPool AdaptiveMaxPool AvgPool BatchNorm Conv ConvTranspose InstanceNorm MaxPool ReflectionPad ReplicationPad "
+    "ZeroPad",
+}
 ALLOWED = Allowed(
-    modules={"torch": None, "torch.nn.functional": "F"},
+    modules={"math": None, "torch": None, "torch.nn.functional": "F"},
     imports={
         "collections": {"OrderedDict"},
         "collections.abc": {"Callable", "Iterator"},
@@ -20,6 +28,7 @@ ALLOWED = Allowed(
         "torch": {"Tensor", "nn"},
         "torch.utils.checkpoint": {"checkpoint"},
     },
-    names={f"{root}.{name}" for root, names in _NAMES.items() for name in names.split()},
+    names={f"{root}.{name}" for root, names in _NAMES.items() for name in names.split()}
+    | {f"{root}.{name}{axes}d" for root, names in _BY_AXES.items() for name in names.split() for axes in (1, 2, 3)},
     decorators={"contextmanager", "torch.jit.unused"},
 )

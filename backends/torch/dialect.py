@@ -17,6 +17,7 @@ from .support import SUPPORT
 
 _IMPORTS = (
     (
+        ("math", "import math"),
         ("OrderedDict", "from collections import OrderedDict"),
         ("Callable", "from collections.abc import Callable, Iterator"),
         ("nullcontext", "from contextlib import contextmanager, nullcontext"),
@@ -34,10 +35,11 @@ class Torch(TableDialect):
     """The dialect of PyTorch."""
 
     title = "PyTorch"
+    array = "Tensor"
     package = "rescompile.backends.torch"
     imports = _IMPORTS
     allowed = ALLOWED
-    reserved = ALLOWED.imported | {"PadChannels", "Scale", "Subsample", "drop_samples", "recomputed"}
+    reserved = ALLOWED.imported | SUPPORT.keys()
     support = SUPPORT
     modules = MODULES
     filters = (("drawn", drawn),)
@@ -51,11 +53,15 @@ class Torch(TableDialect):
 
     def is_tensor(self, value: Expr) -> bool:
         """Whether a value is the call of a function of torch, whose result type is known to a type checker."""
-        return isinstance(value, Apply | Beside) or (isinstance(value, Merged) and value.how == "concat")
+        return isinstance(value, Apply | Beside) or (isinstance(value, Merged) and value.how in ("concat", "shake"))
 
     def concat(self, values: str) -> str:
         """The concatenation of the values inside a pair of square brackets."""
         return f"torch.cat([{values}], 1)"
+
+    def shaken(self, texts: Sequence[str], per_sample: bool) -> str:
+        """The call of the function that mixes values."""
+        return f"shake([{', '.join(texts)}], self.training, per_sample={per_sample})"
 
     def sequence(self, pairs: Sequence[tuple[str, str]], numbered: bool) -> str:
         """Modules in sequence, from names and texts; an empty name marks the copies of a stage."""
@@ -63,6 +69,12 @@ class Torch(TableDialect):
             return f"nn.Sequential({', '.join(text if name else f'*{text}' for name, text in pairs)})"
         items = ", ".join(f'("{name}", {text})' if name else f"*{text}.named_children()" for name, text in pairs)
         return f"nn.Sequential(OrderedDict([{items}]))"
+
+    def separate(self, texts: Sequence[tuple[str, bool]]) -> str:
+        """Modules in a list, from texts, each with whether it is that of the copies of a stage."""
+        if len(texts) == 1 and texts[0][1]:
+            return f"nn.ModuleList({texts[0][0]})"
+        return f"nn.ModuleList([{', '.join(f'*{text}' if several else text for text, several in texts)}])"
 
     def training(self, plan: ClassPlan) -> Iterator[str]:
         """Yield paragraphs about training for the docstring of a network."""
@@ -75,5 +87,15 @@ class Torch(TableDialect):
             )
         if "sample" in survivals:
             yield "In training, each sample drops residual branches independently; all branches are computed."
+        units = {node.unit for node in plan.merges() if node.unit}
+        if units:
+            for_each = (
+                "each sample"
+                if units == {"sample"}
+                else "the batch"
+                if units == {"batch"}
+                else "a batch or each sample"
+            )
+            yield f"In training, some branches are mixed by random shares, drawn for {for_each}, and their gradients by others."
         if plan.network.checkpoint:
             yield "In training, the activations inside each block are recomputed for backward instead of stored."

@@ -25,12 +25,22 @@ def _class(layer: Layer) -> str | None:
     """The class of the module of an op with tensors; None for other ops."""
     if layer.kind is ops.Norm:
         return norm_class(layer.sample)
-    return {ops.Conv: "nn.Conv2d", ops.Linear: "nn.Linear"}.get(layer.kind)
+    if layer.kind is ops.Linear:
+        return "nn.Linear"
+    name = {ops.Conv: "nn.Conv", ops.ConvTranspose: "nn.ConvTranspose"}.get(layer.kind)
+    return name and f"{name}{ops.rank(layer.sample.input)}d"
 
 
-_NORMS = ("nn.BatchNorm2d", "nn.BatchNorm1d", "nn.GroupNorm")
+def _at_ranks(*names: str) -> tuple[str, ...]:
+    """The names of classes that exist for each number of axes."""
+    return tuple(f"{name}{axes}d" for axes in ops.AXIS_NAMES for name in names)
+
+
+_CONVOLUTIONS = _at_ranks("nn.Conv", "nn.ConvTranspose")
+_LAYERS = (*_CONVOLUTIONS, "nn.Linear")
+_NORMS = (*_at_ranks("nn.BatchNorm", "nn.InstanceNorm", "LayerNorm"), "nn.GroupNorm", "nn.LayerNorm")
 MODULES = Modules(
     of=_class,
-    own={"nn.Conv2d": Rule(OWN, OWN), "nn.Linear": Rule(OWN, OWN), **dict.fromkeys(_NORMS, Rule(1.0, 0.0))},
-    optional=frozenset({"nn.Conv2d"}),
+    own={**dict.fromkeys(_LAYERS, Rule(OWN, OWN)), **dict.fromkeys(_NORMS, Rule(1.0, 0.0))},
+    optional=frozenset(_CONVOLUTIONS),
 )

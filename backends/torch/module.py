@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import io
 import json
-import linecache
 import logging
-import sys
-import types
+import struct
 import warnings
 import zipfile
 import zlib
@@ -24,9 +22,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from rescompile.analysis.dynamic_shapes import AXES, Free, sizes
+from rescompile.analysis.dynamic_shapes import Free, axis_names, sizes
 from rescompile.backend import Artifact, Recorded, origin
-from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
+from rescompile.codegen.execution import executed
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic, Unavailable, UsageError
 from rescompile.files import checksum
 from rescompile.files.atomic_write import File
 from rescompile.ir.network import LOGITS, Network, parameters
@@ -35,7 +34,8 @@ from rescompile.weights import Weights, safetensors_file
 from . import SUFFIX
 from .source_file import source
 
-_EXTRA = "rescompile.json"
+#: The member of a program with the record of its origin, and how many bytes of it are read: a spec is at most 1 MiB.
+_EXTRA, _LARGEST = "rescompile.json", 16 << 20
 
 
 def emit(
@@ -66,31 +66,17 @@ def emit(
     listed = (
         None if batch is None else f"batch={batch}",
         f"dynamic={','.join(axis.name for axis in free)}" if free else None,
-        origin(weights),
+        *(origin(weights) or "").split(),
     )
     options = [option for option in listed if option is not None]
     record = {"text": network.text, "sha256": network.sha256, "passes": list(network.passes), "options": options}
-    return Artifact(network, SUFFIX, lambda name: _files(network, module, name, program, record), facts, module)
+    return Artifact(network, SUFFIX, lambda name: _files(network, module, name, program, record), facts, lambda: module)
 
 
 def make(network: Network, weights: Weights | None = None) -> nn.Module:
     """A new instance of the generated class, in training mode. The class is in a Python module of its own, so that tracebacks,
     `inspect` and torch.jit.script find its source, and its instances can be pickled."""
-    text = source(network)
-    name = f"rescompile_{network.name}_{network.sha256[:12]}_{len(_texts)}"
-    for other, known in _texts.items():
-        if known == text:
-            name = other
-    if name not in _texts:
-        _texts[name] = text
-        home = types.ModuleType(name)
-        home.__file__ = f"<{name}>"
-        linecache.cache[home.__file__] = len(text), None, text.splitlines(keepends=True), home.__file__
-        sys.modules[name] = home
-        exec(compile(text, home.__file__, "exec", dont_inherit=True), home.__dict__)
-        # The last function of the file builds the network. Code that runs later may add more functions.
-        _factories[name] = [value for value in vars(home).values() if isinstance(value, types.FunctionType)][-1]
-    factory = _factories[name]
+    _, factory = executed(network, source(network))
     # On the meta device nothing is drawn: the weights are assigned below.
     with torch.device("meta"):
         module: nn.Module = factory()
@@ -102,11 +88,6 @@ def make(network: Network, weights: Weights | None = None) -> nn.Module:
             state[key] = torch.zeros(parameter.shape, dtype=torch.int64)
     module.load_state_dict(state, strict=True, assign=True)
     return module.requires_grad_(True)
-
-
-#: The executed texts and the functions that build their networks, by the name of the Python module.
-_texts: dict[str, str] = {}
-_factories: dict[str, Callable[[], nn.Module]] = {}
 
 
 def _tensor(array: np.ndarray[Any, Any]) -> torch.Tensor:
@@ -138,11 +119,11 @@ def _saved(program: Any, record: Mapping[str, Any]) -> bytes:
 
 
 def _exported(network: Network, module: nn.Module, batch: int | None, free: Sequence[Free] = ()) -> Any:
-    """The program of a module, with these axes of the image free."""
-    own = {axis.name: axis.after(axis.size) for axis in free}
-    shape = [own.get(name, n) for name, n in zip(("", *AXES), network.input, strict=False)]
+    """The program of a module, with these axes of the input free."""
+    own, names = {axis.name: axis.after(axis.size) for axis in free}, axis_names(network.input)
+    shape = [own.get(name, n) for name, n in zip(("", *names), network.input, strict=True)]
     dynamic: dict[int, Any] = {0: torch.export.Dim("batch", min=1)} if batch is None else {}
-    dynamic |= {2 + AXES.index(axis.name): _dimension(axis) for axis in free}
+    dynamic |= {2 + names.index(axis.name): _dimension(axis) for axis in free}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.export.export(
@@ -207,17 +188,28 @@ def extract(path: Path) -> Recorded | None:
     """The record of a program's origin. Raises UsageError if the file is not an exported program."""
     try:
         with zipfile.ZipFile(path) as archive:
-            name = next((name for name in archive.namelist() if name.endswith(f"extra/{_EXTRA}")), None)
-            if name is None:
+            member = next((each for each in archive.infolist() if each.filename.endswith(f"extra/{_EXTRA}")), None)
+            if member is None:
                 return None
-            text = archive.read(name)
-    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError) as error:  # RuntimeError for encrypted archives
+            text = _member(archive, member)
+    # Any of these for an archive that is damaged, cut off, encrypted or in another format.
+    except (zipfile.BadZipFile, zlib.error, struct.error, OSError, RuntimeError, EOFError, ValueError) as error:
         raise UsageError(Diagnostic("E0801", f"{path} is not an exported program: {error}")) from None
     try:
         record = json.loads(text)
         return Recorded(record["text"], record["sha256"], tuple(record["passes"]), tuple(record.get("options", ())))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise UsageError(Diagnostic("E0801", f"the record of the spec in {path} cannot be read")) from None
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """The contents of a member. Only the methods whose memory zipfile bounds are read; torch stores without compression."""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError("its record is compressed by another method than deflate")
+    if member.file_size > _LARGEST:
+        raise ValueError(f"its record is larger than {_LARGEST >> 20} MiB")
+    with archive.open(member) as stream:
+        return stream.read(member.file_size)  # `archive.read` would unpack all of it, whatever size is stated
 
 
 # --- for `verify`, and for gradients ----------------------------------------------------------------------------------
@@ -227,7 +219,21 @@ def evaluate(
     network: Network, weights: Weights, x: np.ndarray[Any, Any], **options: Any
 ) -> dict[str, np.ndarray[Any, Any]]:
     """The outputs of the module in evaluation mode, by name. A module takes any batch and size, so `options` are unused."""
-    module = make(network, weights).eval()
+    return _run(make(network, weights).eval(), x)
+
+
+def evaluate_file(
+    path: Path, network: Network, weights: Weights, x: np.ndarray[Any, Any], **options: Any
+) -> dict[str, np.ndarray[Any, Any]]:
+    """The outputs of a program by name. Raises CheckFailed where the file of weights beside it does not contain these weights."""
+    beside = path.with_suffix(safetensors_file.SUFFIX)
+    for name, tensor in safetensors_file.read(str(beside)).items():
+        if name in weights and not np.array_equal(tensor.make(), weights[name]):
+            raise CheckFailed(Diagnostic("E0708", f"{beside.name} contains other values for {name}"))
+    return _run(torch.export.load(path).module(), x)
+
+
+def _run(module: nn.Module, x: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
     with torch.no_grad():
         outputs = module(torch.from_numpy(x))
     named = outputs if isinstance(outputs, dict) else {LOGITS: outputs}

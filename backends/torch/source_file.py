@@ -6,20 +6,16 @@ inject code into it.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from rescompile import source_target
 from rescompile.analysis.dynamic_shapes import describe_sizes, sizes
 from rescompile.backend import Artifact
-from rescompile.codegen.source_text import render_source
-from rescompile.diagnostics.errors import Diagnostic, UsageError
-from rescompile.files import checksum
+from rescompile.codegen.execution import run_alone
+from rescompile.codegen.source_text import render_source, sealed
 from rescompile.files.atomic_write import File
 from rescompile.ir.network import Network, parameters
 from rescompile.weights import Array, Weights
@@ -35,19 +31,19 @@ def emit(network: Network, weights: Weights | None, *, style: str = "classes", d
     Generated modules take all sizes that the network does, so `dynamic` only adds to the docstring.
     """
     free = sizes(network, dynamic, training=True).data() if dynamic is not None else {}
-    text = source(network, flat=style == "flat", free=free)
-    sealed = b"".join(bytes(chunk) for chunk in checksum.with_checksum([text.encode() + b"\n\n"], b"# ", b": ", b"\n"))
+    text = source(network, style, free)
+    content = sealed(text)
     return Artifact(
         network,
         ".py",
-        lambda name: [File(name, lambda: [sealed], len(sealed))],
+        lambda name: [File(name, lambda: [content], len(content))],
         {"lines": text.count("\n") + 3, **({"free": free} if free else {})},
     )
 
 
-def source(network: Network, flat: bool = False, free: Mapping[str, Any] = MappingProxyType({})) -> str:
+def source(network: Network, style: str = "classes", free: Mapping[str, Any] = MappingProxyType({})) -> str:
     """The text of the file without its checksum trailer; its docstring describes the `free` axes of the image."""
-    return render_source(network, _TORCH, flat, [f"Takes {describe_sizes(free)}."] if free else [])
+    return render_source(network, _TORCH, style, [f"Takes {describe_sizes(free)}."] if free else [])
 
 
 _SCRIPT = """
@@ -67,23 +63,15 @@ numpy.savez("outputs.npz", **{name: value.numpy() for name, value in outputs.ite
 """
 
 
-def evaluate(network: Network, weights: Weights, x: Array, **options: Any) -> dict[str, Array]:
-    """The outputs of the generated module with these weights, by name. Raises UsageError if the file fails to run."""
+def evaluate_file(path: Path, network: Network, weights: Weights, x: Array, **options: Any) -> dict[str, Array]:
+    """The outputs of a source file with these weights, by name. Raises UsageError if the file fails to run."""
     import numpy as np
 
-    with tempfile.TemporaryDirectory() as folder:
-        here = Path(folder)
-        emit(network, None, **options).write(here / "network_source.py")
+    def write(folder: Path) -> None:
         arrays = {name: weights[name] for name, _ in parameters(network) if name in weights}
-        np.savez(str(here / "weights.npz"), allow_pickle=False, **arrays)
-        np.save(here / "input.npy", x)
-        environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONSTARTUP")}
-        done = subprocess.run(
-            [sys.executable, "-c", _SCRIPT], cwd=here, env=environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            lines = done.stderr.strip().splitlines()
-            message = f"the generated source failed to run: {lines[-1] if lines else 'no error message'}"
-            raise UsageError(Diagnostic("E0801", message))
-        with np.load(here / "outputs.npz") as outputs:
-            return {name: outputs[name] for name in outputs.files}
+        np.savez(str(folder / "weights.npz"), allow_pickle=False, **arrays)
+
+    return run_alone(path, _SCRIPT, write, x)
+
+
+evaluate = source_target.evaluation(emit, evaluate_file)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from rescompile.codegen.class_plan import Layer
-from rescompile.codegen.table_dialect import Arguments, Spelling, Texts, args
+from rescompile.codegen.table_dialect import Arguments, Spelling, Texts, args, conv_weights, variant
 from rescompile.codegen.terms import literal, python
 from rescompile.ir import ops
 from rescompile.ir.network import Op
-from rescompile.ir.ops import Kind
+from rescompile.ir.ops import Kind, rank
 
 #: Defaults of torch; arguments at their default are left out.
 DEFAULTS = {
     "stride": "1", "padding": "0", "dilation": "1", "groups": "1", "bias": "True", "eps": "1e-05", "momentum": "0.1",
-    "ceil_mode": "False", "count_include_pad": "True", "negative_slope": "0.01", "alpha": "1.0",
+    "output_padding": "0", "scale": "True", "shift": "True", "mode": '"constant"',
+    "init": "0.25", "gamma": "1.0", "scale_init": "1.0", "ceil_mode": "False", "count_include_pad": "True", "negative_slope": "0.01", "alpha": "1.0",
 }  # fmt: skip
 
 
@@ -22,26 +24,57 @@ DEFAULTS = {
 
 
 def _conv(layer: Layer, a: Texts) -> Arguments:
-    rest = {name: a[name] for name in ("stride", "padding", "dilation", "groups", "bias")}
+    rest = {
+        name: a[name]
+        for name in ("stride", "padding", "dilation", "groups", "bias", *_WEIGHTS[conv_weights(layer.sample)][1])
+    }
     return args(python(layer.channels), a["channels"], a["kernel"], **rest)
 
 
+#: Module of a convolution by what is done to its weights, and its further arguments.
+_WEIGHTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "plain": ("nn.Conv", ()),
+    "standardised": ("StandardisedConv", ("eps",)),
+    "scaled": ("ScaledConv", ("eps", "gamma")),
+}
+
+
+def _ranked(name: str | Callable[[Op], str]) -> Callable[[Op], str]:
+    """The name of a module or function that torch has for each number of axes: `nn.MaxPool` -> `nn.MaxPool2d`."""
+    return lambda op: f"{name if isinstance(name, str) else name(op)}{rank(op.input)}d"
+
+
+def _named(name: str, op: Op) -> str:
+    """The name of a module of ours, to which one or three axes are added."""
+    axes = rank(op.input)
+    return name if axes == 2 else f"{name}{axes}d"
+
+
+def _conv_transpose(layer: Layer, a: Texts) -> Arguments:
+    names = ("stride", "padding", "output_padding", "groups", "bias", "dilation")
+    return args(python(layer.channels), a["channels"], a["kernel"], **{name: a[name] for name in names})
+
+
 def _norm(layer: Layer, a: Texts) -> Arguments:
-    if norm_class(layer.sample) == "nn.GroupNorm":
-        return args(a["groups"], python(layer.channels), eps=a["eps"])
+    match variant(layer.sample):
+        case "group":
+            return args(a["groups"], python(layer.channels), eps=a["eps"])
+        case "instance":
+            return args(python(layer.channels), eps=a["eps"], affine="True")
+        case "layer":
+            return args(python(layer.channels), eps=a["eps"])
     return args(python(layer.channels), eps=a["eps"], momentum=a["momentum"])
 
 
 def norm_class(op: Op) -> str:
     """The class of a normalisation."""
-    if variant(op) == "group":
-        return "nn.GroupNorm"
-    return "nn.BatchNorm2d" if len(op.input) == 3 else "nn.BatchNorm1d"
-
-
-def variant(op: Op) -> str:
-    """The `kind` of an op."""
-    return str(getattr(op.kind, "kind"))  # noqa: B009
+    axes = rank(op.input)
+    return {
+        "batch": f"nn.BatchNorm{axes or 1}d",
+        "group": "nn.GroupNorm",
+        "instance": f"nn.InstanceNorm{axes}d",
+        "layer": f"LayerNorm{axes}d" if axes else "nn.LayerNorm",
+    }[variant(op)]
 
 
 def _pool(layer: Layer, a: Texts) -> Arguments:
@@ -52,7 +85,7 @@ def _pool(layer: Layer, a: Texts) -> Arguments:
 
 
 #: Module and function of each activation.
-ACTS: dict[str, tuple[str, str]] = {
+ACTS: dict[str, tuple[str, str | None]] = {
     "relu": ("nn.ReLU", "F.relu"),
     "sigmoid": ("nn.Sigmoid", "torch.sigmoid"),
     "tanh": ("nn.Tanh", "torch.tanh"),
@@ -63,6 +96,8 @@ ACTS: dict[str, tuple[str, str]] = {
     "gelu": ("nn.GELU", "F.gelu"),
     "gelu_tanh": ("nn.GELU", "F.gelu"),
     "hardswish": ("nn.Hardswish", "F.hardswish"),
+    "hardsigmoid": ("nn.Hardsigmoid", "F.hardsigmoid"),
+    "prelu": ("nn.PReLU", None),
 }
 #: Further arguments of activations.
 ACT_ARGUMENTS: dict[str, Callable[[Texts], Arguments]] = {
@@ -74,7 +109,41 @@ ACT_ARGUMENTS: dict[str, Callable[[Texts], Arguments]] = {
 
 def _act(layer: Layer, a: Texts) -> Arguments:
     name = variant(layer.sample)
+    if name == "prelu":
+        return _per_channel(layer), {"init": literal(_attribute(layer, "slope_init"))}
     return ACT_ARGUMENTS[name](a) if name in ACT_ARGUMENTS else args()
+
+
+def _attribute(layer: Layer, name: str) -> Any:
+    """An attribute that all instances share."""
+    return getattr(layer.sample.kind, name)
+
+
+def _per_channel(layer: Layer) -> list[str]:
+    """The number of learned values, which is 1 by default."""
+    return [python(layer.channels)] if _attribute(layer, "per") == "channel" else []
+
+
+def _affine(layer: Layer, a: Texts) -> Arguments:
+    given = {name: literal(_attribute(layer, name)) for name in ("scale", "shift", "scale_init")}
+    return _per_channel(layer) or ["1"], given
+
+
+def _unflattened(layer: Layer, a: Texts) -> Arguments:
+    """The shape that a vector gets."""
+    ends = (1,) * (rank(layer.sample.output) - 1)
+    return args("1", literal((1, -1, *ends) if _attribute(layer, "to") == "rows" else (-1, 1, *ends)))
+
+
+def _border(layer: Layer, a: Texts) -> Arguments:
+    """Torch has the last axis first."""
+    pairs = zip(reversed(_attribute(layer, "before")), reversed(_attribute(layer, "after")), strict=True)
+    return args(literal(tuple(n for pair in pairs for n in pair)))
+
+
+def _pad(layer: Layer, a: Texts) -> Arguments:
+    mode = {"zeros": '"constant"', "reflect": '"reflect"', "replicate": '"replicate"'}[variant(layer.sample)]
+    return _border(layer, a)[0], {"mode": mode}
 
 
 def _acts_in_place(layer: Layer) -> Mapping[str, str]:
@@ -85,8 +154,13 @@ def _acts_in_place(layer: Layer) -> Mapping[str, str]:
     return {"inplace": "True"} if name in ("relu", "relu6") or (name == "leaky_relu" and keeps_sign) else {}
 
 
+#: Linear interpolation by the number of axes.
+_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
 def _upsample(layer: Layer, a: Texts) -> Arguments:
-    return args(scale_factor=a["factor"], mode=f'"{variant(layer.sample)}"')
+    mode = _LINEAR[rank(layer.sample.input)] if variant(layer.sample) == "bilinear" else variant(layer.sample)
+    return args(scale_factor=a["factor"], mode=f'"{mode}"')
 
 
 def _interpolate(layer: Layer, a: Texts) -> Arguments:
@@ -98,25 +172,60 @@ def _interpolate(layer: Layer, a: Texts) -> Arguments:
 
 def _stride(layer: Layer, a: Texts) -> Arguments:
     value = layer.attributes["stride"].value
-    return args(*map(literal, value)) if isinstance(value, tuple) else args(a["stride"], a["stride"])
+    return args(*map(literal, value)) if isinstance(value, tuple) else args(*[a["stride"]] * rank(layer.sample.input))
 
+
+_BORDERS = {"zeros": "nn.ZeroPad", "reflect": "nn.ReflectionPad", "replicate": "nn.ReplicationPad"}
 
 TABLE: dict[type[Kind], Spelling] = {
-    ops.Conv: Spelling("nn.Conv2d", arguments=_conv, fresh=True),
+    ops.Conv: Spelling(_ranked(lambda op: _WEIGHTS[conv_weights(op)][0]), arguments=_conv, fresh=True),
     ops.Linear: Spelling(
         "nn.Linear", arguments=lambda layer, a: args(python(layer.channels), a["features"], bias=a["bias"]), fresh=True
     ),
     ops.Norm: Spelling(norm_class, arguments=_norm, fresh=True),
     ops.Act: Spelling(lambda op: ACTS[variant(op)][0], lambda op: ACTS[variant(op)][1], _act, in_place=_acts_in_place),
-    ops.MaxPool: Spelling("nn.MaxPool2d", "F.max_pool2d", _pool),
-    ops.AvgPool: Spelling("nn.AvgPool2d", "F.avg_pool2d", _pool),
-    ops.GlobalAvgPool: Spelling("nn.AdaptiveAvgPool2d", "F.adaptive_avg_pool2d", lambda layer, a: args("1")),
-    ops.AdaptiveAvgPool: Spelling("nn.AdaptiveAvgPool2d", "F.adaptive_avg_pool2d", lambda layer, a: args(a["size"])),
+    ops.MaxPool: Spelling(_ranked("nn.MaxPool"), _ranked("F.max_pool"), _pool),
+    ops.AvgPool: Spelling(_ranked("nn.AvgPool"), _ranked("F.avg_pool"), _pool),
+    ops.GlobalAvgPool: Spelling(
+        _ranked("nn.AdaptiveAvgPool"), _ranked("F.adaptive_avg_pool"), lambda layer, a: args("1")
+    ),
+    ops.AdaptiveAvgPool: Spelling(
+        _ranked("nn.AdaptiveAvgPool"), _ranked("F.adaptive_avg_pool"), lambda layer, a: args(a["size"])
+    ),
     ops.Flatten: Spelling("nn.Flatten", "torch.flatten", applied=lambda layer, a: args("1")),
     ops.Dropout: Spelling("nn.Dropout", arguments=lambda layer, a: args(a["rate"])),
     ops.Scale: Spelling("Scale", arguments=lambda layer, a: args(a["factor"])),
-    ops.Subsample: Spelling("Subsample", arguments=_stride),
+    ops.Subsample: Spelling(lambda op: _named("Subsample", op), arguments=_stride),
     ops.Upsample: Spelling("nn.Upsample", "F.interpolate", _upsample, applied=_interpolate),
-    ops.PadChannels: Spelling("PadChannels", arguments=lambda layer, a: args(a["channels"])),
+    ops.PadChannels: Spelling(lambda op: _named("PadChannels", op), arguments=lambda layer, a: args(a["channels"])),
     ops.Identity: Spelling("nn.Identity"),
+    ops.ConvTranspose: Spelling(_ranked("nn.ConvTranspose"), arguments=_conv_transpose, fresh=True),
+    ops.Lrn: Spelling(
+        "nn.LocalResponseNorm", "F.local_response_norm", lambda layer, a: args(a["size"], a["alpha"], a["beta"], a["k"])
+    ),
+    ops.Softmax: Spelling(
+        lambda op: "nn.Softmax" if getattr(op.kind, "ranges") is None else "RangeSoftmax",  # noqa: B009
+        lambda op: "torch.softmax" if getattr(op.kind, "ranges") is None else None,  # noqa: B009
+        lambda layer, a: args("1" if _attribute(layer, "ranges") is None else a["ranges"]),
+    ),
+    ops.GlobalMaxPool: Spelling(
+        _ranked("nn.AdaptiveMaxPool"), _ranked("F.adaptive_max_pool"), lambda layer, a: args("1")
+    ),
+    ops.Reduce: Spelling(
+        lambda op: {"mean": "ChannelMean", "max": "ChannelMax"}[getattr(op.kind, "by")],  # noqa: B009
+        lambda op: {"mean": "torch.mean", "max": "torch.amax"}[getattr(op.kind, "by")],  # noqa: B009
+        applied=lambda layer, a: args("1", keepdim="True"),
+    ),
+    ops.Affine: Spelling("Affine", arguments=_affine, fresh=True),
+    ops.Border: Spelling(
+        _ranked(lambda op: _BORDERS[variant(op)]),
+        "F.pad",
+        _border,
+        applied=_pad,
+    ),
+    ops.Shuffle: Spelling("nn.ChannelShuffle", "F.channel_shuffle", lambda layer, a: args(a["groups"])),
+    ops.Part: Spelling("Part", arguments=lambda layer, a: args(a["number"], a["of"])),
+    ops.Unflatten: Spelling("nn.Unflatten", "torch.unflatten", _unflattened),
+    ops.DepthToSpace: Spelling("nn.PixelShuffle", "F.pixel_shuffle", lambda layer, a: args(a["size"])),
+    ops.SpaceToDepth: Spelling("nn.PixelUnshuffle", "F.pixel_unshuffle", lambda layer, a: args(a["size"])),
 }

@@ -2,18 +2,143 @@
 
 from __future__ import annotations
 
-from rescompile.codegen.program import Recomputed, Thinned
-from rescompile.ir import ops
+from string import Template
 
-#: By the type of the statement or op that needs them.
-SUPPORT: dict[type[object], str] = {
-    Thinned: '''
+#: Modules whose text depends on the number of axes of the map, by name; those of two axes are listed first.
+_BY_AXES: dict[str, str] = {
+    "PadChannels$suffix": '''
+class PadChannels$suffix(nn.Module):
+    """Zero-pad the channels to a total of `channels`."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x, ($none, 0, self.channels - x.shape[1]))
+''',
+    "StandardisedConv${axes}d": '''
+class StandardisedConv${axes}d(nn.Conv${axes}d):
+    """Convolve with weights of mean 0 and variance 1 in each output channel."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | $size,
+        stride: int | $size = 1,
+        padding: int | $size = 0,
+        dilation: int | $size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        eps: float = 1e-05,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+        )
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(self.weight, [1, $inner], correction=0, keepdim=True)
+        weight = (self.weight - mean) / torch.sqrt(variance + self.eps)
+        return F.conv${axes}d(
+            x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+        )
+''',
+    "ScaledConv${axes}d": '''
+class ScaledConv${axes}d(nn.Conv${axes}d):
+    """Convolve with weights of mean 0 and variance 1 over fan-in, times a learned gain."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | $size,
+        stride: int | $size = 1,
+        padding: int | $size = 0,
+        dilation: int | $size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        eps: float = 1e-05,
+        gamma: float = 1.0,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+        )
+        self.gain = nn.Parameter(torch.full((out_channels, 1, $ones), 1.0))
+        self.scale = gamma / math.sqrt(self.weight[0].numel())
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(self.weight, [1, $inner], correction=0, keepdim=True)
+        weight = (self.weight - mean) / torch.sqrt(variance + self.eps)
+        weight = weight * (self.gain * self.scale)
+        return F.conv${axes}d(
+            x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+        )
+''',
+    "LayerNorm${axes}d": '''
+class LayerNorm${axes}d(nn.LayerNorm):
+    """Normalise the channels of each position of a feature map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, $inner, 1)
+        x = F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        return x.permute(0, $back)
+''',
+}
+
+
+def _at(axes: int) -> dict[str, str]:
+    """The modules for maps with this many axes."""
+    inner = range(2, 2 + axes)
+    values = {
+        "axes": str(axes),
+        "suffix": "" if axes == 2 else f"{axes}d",
+        "size": f"tuple[{', '.join(['int'] * axes)}]",
+        "inner": ", ".join(map(str, inner)),
+        "ones": ", ".join("1" for _ in inner),
+        "back": ", ".join(map(str, (1 + axes, *range(1, 1 + axes)))),
+        "none": ", ".join("0, 0" for _ in inner),
+    }
+    return {Template(name).substitute(values): Template(text).substitute(values) for name, text in _BY_AXES.items()}
+
+
+#: By name.
+SUPPORT: dict[str, str] = {
+    "drop_samples": '''
 def drop_samples(x: Tensor, survival: float) -> Tensor:
     """Keep each sample of a batch with probability `survival`; set the others to zero."""
     kept = torch.rand([x.shape[0]] + [1] * (x.dim() - 1), device=x.device) < survival
     return x * kept
 ''',
-    Recomputed: '''
+    "shake": '''
+def shake(branches: list[Tensor], training: bool, per_sample: bool) -> Tensor:
+    """Compute the mean; in training a random one, and for gradients another."""
+    x = torch.stack(branches)
+    if not training:
+        return x.mean(0)
+    samples = x.shape[1] if per_sample else 1
+    draws = torch.rand([2, x.shape[0], samples] + [1] * (x.dim() - 2), device=x.device)
+    draws = -torch.log(1 - draws)  # shares of all sizes are then equally likely
+    forward, backward = (draws / draws.sum(1, keepdim=True)).to(x.dtype).unbind(0)
+    return (backward * x + (forward - backward) * x.detach()).sum(0)
+''',
+    "recomputed": '''
 @torch.jit.unused
 def recomputed(
     owner: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor
@@ -22,7 +147,7 @@ def recomputed(
     norms = [
         (module, module.momentum, module.num_batches_tracked)
         for module in owner.modules()
-        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d))
     ]
 
     @contextmanager
@@ -40,7 +165,7 @@ def recomputed(
     )
     return y
 ''',
-    ops.Scale: '''
+    "Scale": '''
 class Scale(nn.Module):
     """Multiply the input by a constant."""
 
@@ -51,7 +176,19 @@ class Scale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * self.factor
 ''',
-    ops.Subsample: '''
+    "Part": '''
+class Part(nn.Module):
+    """Take the `number`-th of `of` equal ranges of the channels."""
+
+    def __init__(self, number: int, of: int) -> None:
+        super().__init__()
+        self.number = number
+        self.of = of
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.chunk(self.of, 1)[self.number]
+''',
+    "Subsample": '''
 class Subsample(nn.Module):
     """Keep every `height`-th row and every `width`-th column."""
 
@@ -63,15 +200,81 @@ class Subsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x[:, :, :: self.height, :: self.width]
 ''',
-    ops.PadChannels: '''
-class PadChannels(nn.Module):
-    """Zero-pad the channels to a total of `channels`."""
+    "Subsample1d": '''
+class Subsample1d(nn.Module):
+    """Keep every `length`-th position."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, length: int) -> None:
         super().__init__()
-        self.channels = channels
+        self.length = length
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x, (0, 0, 0, 0, 0, self.channels - x.shape[1]))
+        return x[:, :, :: self.length]
+''',
+    "Subsample3d": '''
+class Subsample3d(nn.Module):
+    """Keep every `depth`-th slice, every `height`-th row and every `width`-th column."""
+
+    def __init__(self, depth: int, height: int, width: int) -> None:
+        super().__init__()
+        self.depth = depth
+        self.height = height
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, :: self.depth, :: self.height, :: self.width]
+''',
+    **_at(2),
+    **_at(1),
+    **_at(3),
+    "Affine": '''
+class Affine(nn.Module):
+    """Multiply channels by learned factors and add learned offsets; one value serves all channels."""
+
+    def __init__(
+        self,
+        channels: int,
+        scale: bool = True,
+        shift: bool = True,
+        scale_init: float = 1.0,
+    ) -> None:
+        super().__init__()
+        factors = torch.full((channels,), scale_init)
+        self.weight = nn.Parameter(factors) if scale else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if shift else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = [-1] + [1] * (x.dim() - 2)
+        if self.weight is not None:
+            x = x * self.weight.view(shape)
+        if self.bias is not None:
+            x = x + self.bias.view(shape)
+        return x
+''',
+    "RangeSoftmax": '''
+class RangeSoftmax(nn.Module):
+    """Softmax over equal ranges of the channels, channel by channel."""
+
+    def __init__(self, ranges: int) -> None:
+        super().__init__()
+        self.ranges = ranges
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.softmax(torch.unflatten(x, 1, (self.ranges, -1)), 1)
+        return torch.flatten(y, 1, 2)
+''',
+    "ChannelMean": '''
+class ChannelMean(nn.Module):
+    """Take the mean over the channels of each position."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.mean(x, 1, keepdim=True)
+''',
+    "ChannelMax": '''
+class ChannelMax(nn.Module):
+    """Take the maximum over the channels of each position."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.amax(x, 1, keepdim=True)
 ''',
 }

@@ -1,0 +1,50 @@
+"""The nodes of convolutions, standardised weights among them."""
+
+from __future__ import annotations
+
+import math
+
+from rescompile.ir import ops
+from rescompile.ir.network import Op
+
+from .model import Graph
+from .rearranging import reduced
+
+
+def conv(graph: Graph, name: str, op: Op, kind: ops.Conv, value: str) -> str:
+    """One node; standardised weights are computed by nodes of their own, so that a file has the weights of the network. Runtimes
+    compute them once, when they load it."""
+    weight, *bias = graph.weights(name, op, "weight", *(("bias",) if kind.bias else ()))
+    if not kind.is_plain:
+        weight = _standardised(graph, name, op, kind, weight)
+    return graph.call(
+        name, "Conv", [value, weight, *bias], op.output,
+        kernel_shape=kind.kernel, strides=kind.stride, pads=(*kind.pads, *kind.pads), dilations=kind.dilation, group=kind.groups,
+    )  # fmt: skip
+
+
+def _standardised(graph: Graph, name: str, op: Op, kind: ops.Conv, weight: str) -> str:
+    """(weight - mean) / sqrt(variance + eps) for each output channel, and with a gain times gain * gamma / sqrt(fan-in)."""
+    shape = kind.parameters(op.input)[0].shape
+    one, axes = (1, *(1 for _ in shape[2:])), tuple(range(1, len(shape)))
+    mean = reduced(graph, f"{name}.weight.mean", "ReduceMean", weight, one, axes)
+    weight = graph.call(f"{name}.weight.centered", "Sub", [weight, mean], shape[1:])
+    square = graph.call(f"{name}.weight.square", "Mul", [weight, weight], shape[1:])
+    spread = reduced(graph, f"{name}.weight.variance", "ReduceMean", square, one, axes)
+    spread = graph.call(f"{name}.weight.positive", "Add", [spread, graph.number(f"{name}.weight.eps", kind.eps)], one)
+    spread = graph.call(f"{name}.weight.deviation", "Sqrt", [spread], one)
+    if kind.is_scaled:
+        (gain,) = graph.weights(name, op, "gain")
+        factor = graph.number(f"{name}.weight.gamma", kind.gamma / math.sqrt(math.prod(shape[1:])))
+        factor = graph.call(f"{name}.weight.gain", "Mul", [gain, factor], one)
+        weight = graph.call(f"{name}.weight.scaled", "Mul", [weight, factor], shape[1:])
+    return graph.call(f"{name}.weight.standardised", "Div", [weight, spread], shape[1:])
+
+
+def conv_transpose(graph: Graph, name: str, op: Op, kind: ops.ConvTranspose, value: str) -> str:
+    """One node."""
+    weights = graph.weights(name, op, "weight", *(("bias",) if kind.bias else ()))
+    return graph.call(
+        name, "ConvTranspose", [value, *weights], op.output, kernel_shape=kind.kernel, strides=kind.stride,
+        pads=(*kind.padding, *kind.padding), output_padding=kind.output_padding, dilations=kind.dilation, group=kind.groups,
+    )  # fmt: skip

@@ -1,0 +1,97 @@
+"""The nodes of ops that move values without changing them, and of those that relate the channels of a position."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from rescompile.ir import ops
+from rescompile.ir.network import Op
+from rescompile.ir.ops import Shape
+
+from .model import Graph
+
+
+def unflatten(graph: Graph, name: str, op: Op, kind: ops.Unflatten, value: str) -> str:
+    """Axes of size 1 behind the channels; or one before, and the others behind the rows."""
+    last = range(2, 2 + kind.rank)
+    axes = graph.constant(f"{name}.axes", np.array([1, *last[1:]] if kind.to == "rows" else last, np.int64))
+    return graph.call(name, "Unsqueeze", [value, axes], op.output)
+
+
+def border(graph: Graph, name: str, op: Op, kind: ops.Border, value: str) -> str:
+    """One Pad, whose negative amounts remove rows and columns."""
+    pads = np.array([0, 0, *kind.before, 0, 0, *kind.after], np.int64)
+    mode = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}[kind.kind]
+    return graph.call(name, "Pad", [value, graph.constant(f"{name}.pads", pads)], op.output, mode=mode)
+
+
+def shuffle(graph: Graph, name: str, op: Op, kind: ops.Shuffle, value: str) -> str:
+    """Channels gathered in their new order, which leaves the size of the map open."""
+    order = np.arange(op.input[0], dtype=np.int64).reshape(kind.groups, -1).T.ravel()
+    return graph.call(name, "Gather", [value, graph.constant(f"{name}.order", order)], op.output, axis=1)
+
+
+def part(graph: Graph, name: str, op: Op, kind: ops.Part, value: str) -> str:
+    """A slice of the channels."""
+    bounds = {"starts": kind.number * op.output[0], "ends": (kind.number + 1) * op.output[0], "axes": 1}
+    given = [graph.constant(f"{name}.{key}", np.array([number], np.int64)) for key, number in bounds.items()]
+    return graph.call(name, "Slice", [value, *given], op.output)
+
+
+def depth_to_space(graph: Graph, name: str, op: Op, kind: ops.DepthToSpace, value: str) -> str:
+    """One node, with channels in the order of torch."""
+    return graph.call(name, "DepthToSpace", [value], op.output, blocksize=kind.size, mode="CRD")
+
+
+def space_to_depth(graph: Graph, name: str, op: Op, kind: ops.SpaceToDepth, value: str) -> str:
+    """SpaceToDepth has the channels of each position of a block together; torch has those of each channel together."""
+    value = graph.call(f"{name}.blocks", "SpaceToDepth", [value], op.output, blocksize=kind.size)
+    order = np.arange(op.output[0], dtype=np.int64).reshape(kind.size**2, -1).T.ravel()
+    return graph.call(name, "Gather", [value, graph.constant(f"{name}.order", order)], op.output, axis=1)
+
+
+def softmax(graph: Graph, name: str, op: Op, kind: ops.Softmax, value: str) -> str:
+    """One node over the channels, or over an axis of ranges that is taken out of them and put back."""
+    if kind.ranges is None:
+        return graph.call(name, "Softmax", [value], op.output, axis=1)
+    inside = (kind.ranges, math.prod(op.input) // kind.ranges)
+    apart = graph.constant(f"{name}.apart", np.array([0, kind.ranges, -1], np.int64))
+    shape = _own_shape(graph, name, op, value)
+    ranges = graph.call(f"{name}.ranges", "Reshape", [value, apart], inside)
+    ranges = graph.call(f"{name}.shares", "Softmax", [ranges], inside, axis=1)
+    return graph.call(name, "Reshape", [ranges, shape], op.output)
+
+
+def _own_shape(graph: Graph, name: str, op: Op, value: str) -> str:
+    """The shape of a value, to which another can be put back."""
+    if any(graph.free(name)):
+        return graph.call(f"{name}.shape", "Shape", [value], ())
+    sizes = [0, op.input[0], *op.input[1:-1], -1][: 1 + len(op.input)]
+    return graph.constant(f"{name}.together", np.array(sizes, np.int64))
+
+
+def lrn(graph: Graph, name: str, op: Op, kind: ops.Lrn, value: str) -> str:
+    """One node. ONNX Runtime takes maps of two axes, so all positions of others are on the first of two."""
+    facts = {"size": kind.size, "alpha": kind.alpha, "beta": kind.beta, "bias": kind.k}
+    if len(op.input) == 3:
+        return graph.call(name, "LRN", [value], op.output, **facts)
+    shape, image = _own_shape(graph, name, op, value), (op.input[0], math.prod(op.input[1:]), 1)
+    apart = graph.constant(f"{name}.apart", np.array([0, op.input[0], -1, 1], np.int64))
+    value = graph.call(f"{name}.image", "Reshape", [value, apart], image)
+    value = graph.call(f"{name}.normal", "LRN", [value], image, **facts)
+    return graph.call(name, "Reshape", [value, shape], op.output)
+
+
+def reduce(graph: Graph, name: str, op: Op, kind: ops.Reduce, value: str) -> str:
+    """The mean or maximum over the channel axis."""
+    return reduced(graph, name, "ReduceMax" if kind.by == "max" else "ReduceMean", value, op.output)
+
+
+def reduced(graph: Graph, name: str, operator: str, value: str, shape: Shape, axes: tuple[int, ...] = (1,)) -> str:
+    """A reduction over axes, which are kept; the axes are an input from opset 18 on, and an attribute before."""
+    if graph.opset < 18:
+        return graph.call(name, operator, [value], shape, axes=axes, keepdims=1)
+    given = graph.constant(f"{name}.axes", np.array(axes, np.int64))
+    return graph.call(name, operator, [value, given], shape, keepdims=1)

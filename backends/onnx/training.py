@@ -1,0 +1,185 @@
+"""The training form of a graph: batch statistics in norms, dropout, and residual branches that do not always survive.
+
+Each run draws anew. ONNX defines BatchNormalization with the biased variance of a batch; with `unbiased`, running variances are
+updated with n / (n - 1) times that, for n values of a channel, as PyTorch does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.ir import ops
+from rescompile.ir.network import TRAINING, Network, Op, Parallel, scope_of, walk
+from rescompile.ir.traversal import FoldRules, fold
+
+from . import ops as inference
+from .file import TYPES
+from .model import Call, Graph
+
+#: The opset that gave BatchNormalization its training mode.
+FIRST_OPSET = 14
+_STATISTICS = ("running_mean", "running_var")
+
+
+def check(network: Network, options: Mapping[str, Any]) -> None:
+    """Raise UsageError for options that do not apply to the training form."""
+    others = {
+        f"--precision {options['precision']}": options["precision"] != "fp32",
+        "--softmax": options["softmax"],
+        "--fold-batchnorm": "fold-batchnorm" in network.passes,
+        f"--opset {options['opset']}": options["opset"] < FIRST_OPSET,
+        "--dynamic": options["dynamic"] is not None and network.outputs_of(TRAINING).keys() != network.outputs.keys(),
+        "a merge 'shake', whose gradient ONNX cannot express": any(
+            isinstance(node, Parallel) and node.merge == "shake" for _, node in walk(network.root)
+        ),
+    }
+    for other, given in others.items():
+        if given:
+            message = f"--training and {other} cannot be used together"
+            raise UsageError(Diagnostic("E0802", message, help=_HELP.get(other.split()[0])))
+
+
+_HELP = {
+    "--opset": f"norms have a training mode from opset {FIRST_OPSET} on",
+    "--fold-batchnorm": "a folded network has no norms to train: fold after training",
+    "--softmax": "losses take logits",
+    "--dynamic": "heads that only training computes have one size",
+}
+
+
+def updates(graph: Graph) -> dict[str, ops.Shape]:
+    """Return the outputs that are new running statistics, with their shapes, and behind them those that norms gave to nodes that
+    computed these. ONNX Runtime would write what is not an output over the old statistics, and over every weight that has the
+    same values (microsoft/onnxruntime#29878)."""
+    shapes = {tensor.name: tensor.shape for tensor in graph.tensors}
+    given = {value: shape for call in graph.calls if _is_norm(call) for value, shape in call.others.items()}
+    return {value: shapes[name] for name, value in graph.updates.items()} | given
+
+
+def _is_norm(call: Call) -> bool:
+    return call.operator == "BatchNormalization" and "training_mode" in call.attributes
+
+
+def name_updates(graph: Graph) -> None:
+    """Rename the new running statistics: as the old ones, with `.new` appended."""
+    names = {value: graph.value(f"{name}.new") for name, value in graph.updates.items()}
+    graph.rename(names)
+    graph.updates = {name: names[value] for name, value in graph.updates.items()}
+
+
+def _norm(graph: Graph, name: str, op: Op, kind: ops.Norm, value: str, unbiased: bool = False) -> str:
+    """Batch statistics, and new running ones, which are the old ones at a share of 1 - momentum. Where the norm runs again, the old
+    ones are those that it computed before."""
+    output = inference.RULES[ops.Norm](graph, name, op, kind, value)
+    if kind.kind != "batch":
+        return output
+    node, share = graph.calls[-1], 1 - kind.momentum
+    node.attributes |= {"momentum": share, "training_mode": 1}
+    node.inputs = [graph.updates.get(each, each) for each in node.inputs]
+    old = node.inputs[-1]
+    for part in _STATISTICS:
+        new = graph.value(f"{name}.{part}.computed")
+        node.others[new] = op.input[:1]
+        graph.updates[f"{name}.{part}"] = new
+    if unbiased:
+        variance = f"{name}.running_var"
+        graph.updates[variance] = _unbiased(graph, variance, old, op.input[0], share, value)
+    return output
+
+
+def _unbiased(graph: Graph, name: str, before: str, channels: int, share: float, value: str) -> str:
+    """Add what makes the batch's part of a new running variance unbiased; `before` is the old one."""
+    shape = (channels,)
+    values = graph.call(f"{name}.values", "Size", [value], ())
+    size = graph.call(f"{name}.size", "Cast", [values], (), to=TYPES["float32"])
+    count = graph.call(f"{name}.count", "Div", [size, graph.number(f"{name}.channels", channels)], ())
+    others = graph.call(f"{name}.others", "Sub", [count, graph.number(f"{name}.one", 1)], ())
+    ratio = graph.call(f"{name}.ratio", "Div", [count, others], ())
+    old = graph.call(f"{name}.old", "Mul", [before, graph.number(f"{name}.share", share)], shape)
+    batch = graph.call(f"{name}.batch", "Sub", [graph.updates[name], old], shape)
+    return graph.call(
+        f"{name}.unbiased", "Add", [old, graph.call(f"{name}.scaled", "Mul", [batch, ratio], shape)], shape
+    )
+
+
+def _dropout(graph: Graph, name: str, op: Op, kind: ops.Dropout, value: str) -> str:
+    rate = graph.number(f"{name}.rate", kind.rate)
+    always = graph.constant(f"{name}.training", np.array(True))
+    return graph.call(name, "Dropout", [value, rate, always], op.output)
+
+
+def _all(_: str, __: object, parts: Sequence[dict[str, None]]) -> dict[str, None]:
+    return dict.fromkeys(name for part in parts for name in part)
+
+
+#: The batch norms that a part runs, each once, in execution order.
+_NORMS = FoldRules[dict[str, None]](
+    lambda name, op: {name: None} if isinstance(op.kind, ops.Norm) and op.kind.kind == "batch" else {},
+    _all,
+    _all,
+    lambda _, __, inside: inside,
+)
+
+
+def rules(unbiased: bool) -> dict[type[ops.Kind], inference.Rule]:
+    """Return the rule of each op in training."""
+    return {**inference.RULES, ops.Norm: partial(_norm, unbiased=unbiased), ops.Dropout: _dropout}
+
+
+def begin(graph: Graph, name: str, node: Parallel) -> None:
+    """Note the running statistics before a branch that the whole batch may drop: they stay where it is dropped."""
+    if node.survival is not None and node.survival.unit == "batch":
+        graph.begun[name] = dict(graph.updates)
+
+
+def merge(graph: Graph, name: str, node: Parallel, branches: list[str]) -> str:
+    """Add what merges the branches of a node. The first one survives with its probability, drawn once or for each sample; norms in
+    a branch that the whole batch drops keep their statistics, as if it had not been computed."""
+    if node.survival is None:
+        return inference.MERGES[node.merge](graph, name, node, branches)
+    survival, shape = node.survival, node.branches[0].output
+    kept = _drawn(graph, f"{name}.survival", node, branches[0])
+    branch = branches[0]
+    if survival.rescale == "train" and survival.probability > 0:
+        share = graph.number(f"{name}.survival.share", survival.probability)
+        branch = graph.call(f"{name}.survival.rescaled", "Div", [branch, share], shape)
+    zero = graph.number(f"{name}.survival.zero", 0)
+    branch = graph.call(f"{name}.survival", "Where", [kept, branch, zero], shape)
+    if survival.unit == "batch":
+        before = graph.begun[name]
+        dropped, *others = (fold(branch, _NORMS, scope_of(name)) for branch in node.branches)
+        for path in dropped:
+            if any(path in other for other in others):
+                message = (
+                    f"--training cannot be used with {path}, which runs in a branch that {name} may drop and in another"
+                )
+                raise UsageError(
+                    Diagnostic("E0802", message, help="draw per sample, with 'unit: sample' in 'survival'")
+                )
+            for parameter in (f"{path}.{part}" for part in _STATISTICS):
+                old, new = before.get(parameter, parameter), graph.updates[parameter]
+                shape = graph.known[parameter].shape
+                graph.updates[parameter] = graph.call(f"{parameter}.kept", "Where", [kept, new, old], shape)
+    return inference.MERGES[node.merge](graph, name, node, [branch, *branches[1:]])
+
+
+def _drawn(graph: Graph, name: str, node: Parallel, branch: str) -> str:
+    """Add the draw of what survives: one value of type bool, or one for each sample."""
+    assert node.survival is not None
+    limit = graph.number(f"{name}.probability", node.survival.probability)
+    if node.survival.unit == "batch":
+        blank = graph.numbers(f"{name}.blank", 1, 0)
+    else:
+        size = graph.call(f"{name}.size", "Shape", [branch], ())
+        first = graph.constant(f"{name}.first", np.array([0], np.int64))
+        batch = graph.call(f"{name}.batch", "Gather", [size, first], ())
+        ones = graph.constant(f"{name}.ones", np.ones(len(node.output), np.int64))
+        samples = graph.call(f"{name}.samples", "Concat", [batch, ones], (), axis=0)
+        blank = graph.call(f"{name}.blank", "ConstantOfShape", [samples], ())
+    drawn = graph.call(f"{name}.drawn", "RandomUniformLike", [blank], (), low=0.0, high=1.0)
+    return graph.call(f"{name}.kept", "Less", [drawn, limit], ())
