@@ -1,0 +1,32 @@
+"""The allow-list of generated Flax source."""
+
+from __future__ import annotations
+
+import ast
+
+from rescompile.codegen.allow_list import Allowed
+
+_NAMES = {
+    "jax": "Array image.resize tree.map lax.add lax.conv_general_dilated lax.pad lax.reduce_window lax.slice_in_dim random.bernoulli random.uniform",
+    "jnp": "array bfloat16 concatenate dtype expand_dims float32 max mean moveaxis pad split sqrt stack swapaxes where zeros",
+    "np": "float16 float32 memmap stack",
+    "nnx": "Any BatchNorm BatchStat Carry Conv Dict Dropout GroupNorm InstanceNorm LayerNorm Linear List Module Param Rngs Variable avg_pool "
+    "cond elu from_flat_state gelu hard_sigmoid hard_swish identity initializers.constant initializers.variance_scaling "
+    "initializers.zeros leaky_relu max_pool merge relu relu6 remat scan sigmoid silu softmax split state tanh to_flat_state "
+    "update",
+    "json": "loads",
+    "math": "prod sqrt",
+}
+ALLOWED = Allowed(
+    modules={"jax": None, "jax.numpy": "jnp", "json": None, "math": None, "numpy": "np"},
+    imports={
+        "collections.abc": {"Callable"},
+        "flax": {"nnx"},
+        "functools": {"partial"},
+    },
+    names={f"{root}.{name}" for root, names in _NAMES.items() for name in names.split()},
+    decorators=(),
+    builtins={"ValueError", "setattr", "sorted", "zip"},
+    methods={"__call__", "__iter__"},
+    nodes=(ast.In, ast.NotIn, ast.Pass, ast.Pow, ast.Raise, ast.YieldFrom),
+)

@@ -1,0 +1,149 @@
+"""Flax NNX for the code generator: how it writes values and modules, and what its files need and may contain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from rescompile.backend import rule
+from rescompile.codegen.class_plan import ClassPlan, Layer
+from rescompile.codegen.dialect import Imports
+from rescompile.codegen.program import (
+    Apply,
+    Expr,
+    Number,
+    Scaled,
+    Scanned,
+    Survives,
+    Thinned,
+    Training,
+    free_variables,
+    parts,
+)
+from rescompile.codegen.scanned_rows import scans
+from rescompile.codegen.source_text import ident
+from rescompile.codegen.table_dialect import Spelling, TableDialect
+from rescompile.codegen.terms import python
+from rescompile.ir import ops
+from rescompile.ir.network import Op, walk
+from rescompile.ir.ops import Kind
+
+from .allowed import ALLOWED
+from .spellings import DEFAULTS, TABLE, pool_function
+from .support import SUPPORT, load
+
+_IMPORTS: Imports = (
+    (
+        ("json", "import json"),
+        ("math", "import math"),
+        ("Callable", "from collections.abc import Callable"),
+        ("partial", "from functools import partial"),
+    ),
+    (
+        ("jax", "import jax"),
+        ("jnp", "import jax.numpy as jnp"),
+        ("np", "import numpy as np"),
+        ("nnx", "from flax import nnx"),
+    ),
+)
+
+
+#: Attributes that the classes of a file give to themselves, among them `Chain` and `Scanned`.
+OWN = frozenset({"append", "deterministic", "order", "rngs"})
+
+
+class Flax(TableDialect):
+    """The dialect of Flax NNX; `unbiased` running variances are those of PyTorch, and `scans` run the equal copies of a row."""
+
+    title = "Flax NNX"
+    array = "jax.Array"
+    package = "rescompile.backends.flax"
+    imports = _IMPORTS
+    allowed = ALLOWED
+    reserved = ALLOWED.imported | SUPPORT.keys() | {"load", "rngs", "kept", "dropped", "model"}
+    support = SUPPORT
+    channels_last = True
+    passed = ("rngs=rngs",)
+    defaults = DEFAULTS
+    longest = 60
+    pairs = ((ops.GlobalAvgPool, ops.Flatten),)
+    identity = "nnx.identity"
+    listing = "nnx.List({})"
+    _filters: Sequence[tuple[str, Callable[[Any], Any]]] = (
+        ("read", lambda survives: sorted(free_variables((survives,)))),
+        ("trains", lambda code: any(isinstance(part, Survives | Thinned | Scaled | Training) for part in parts(code))),
+        ("draws", lambda code: any(isinstance(part, Survives | Thinned) for part in parts(code))),
+    )
+
+    def __init__(self, unbiased: bool, scans: bool) -> None:
+        self.unbiased, self.scans = unbiased, scans
+        self.filters = (
+            *self._filters,
+            ("number", self.number),
+            ("kept", self.kept),
+            ("load", lambda text: load(scans)),
+        )
+
+    def number(self, number: Number) -> str:
+        """The text of a number of a class: a variable where the copies of a scan may differ in it."""
+        text = python(number.value)
+        return f"Probability(jnp.array({text}))" if self.scans and number.differs else text
+
+    def kept(self, name: str, scaled: str | None = None) -> str:
+        """The text of the probability with which a branch is kept, of the type of the variable that it scales."""
+        if not self.scans:
+            return f"self.{ident(name)}"
+        return f"self.{ident(name)}[...]" + (f".astype({ident(scaled)}.dtype)" if scaled else "")
+
+    def spelling(self, kind: type[Kind]) -> Spelling:
+        """The row of an op. Raises Unavailable for an op without one."""
+        return rule(TABLE, kind, "flax")
+
+    def is_tensor(self, value: Expr) -> bool:
+        """Every value may be returned as it is."""
+        return True
+
+    def module(self, layer: Layer, in_place: bool) -> str:
+        """The module of an op, or the function with its arguments: NNX calls both alike."""
+        text = super().module(layer, in_place)
+        return text.replace("nnx.BatchNorm(", "BatchNorm(") if self.unbiased and layer.kind is ops.Norm else text
+
+    def function_name(self, layer: Layer) -> str | None:
+        """The name of the function of an op; that of a pool depends on its sizes."""
+        return pool_function(layer) if layer.kind in (ops.MaxPool, ops.AvgPool) else super().function_name(layer)
+
+    def expression(self, value: Expr) -> str:
+        """The text of a value. The mean of a map as a vector is one call."""
+        match value:
+            case Apply(flatten, Apply(mean, inner)) if flatten.kind is ops.Flatten and mean.kind is ops.GlobalAvgPool:
+                return f"jnp.mean({self.expression(inner)}, axis=(1, 2))"
+        return super().expression(value)
+
+    def concat(self, values: str) -> str:
+        """The concatenation of the values inside a pair of square brackets."""
+        return f"jnp.concatenate([{values}], axis=-1)"
+
+    def scanned(self, make: Scanned, row: str) -> str:
+        """The modules of a row, from their text, as one scan and those around it."""
+        modules = f"dict({f'enumerate({row})' if make.numbered else f'{row}.items()'})"
+        ends = f"start={make.scan.start}" + ("" if make.scan.at_end else f", stop={make.scan.stop}")
+        return f"Scanned({modules}, {ends})"
+
+    def training(self, plan: ClassPlan) -> Iterator[str]:
+        """Yield paragraphs about training for the docstring of a network."""
+        yield "New models are in training mode: call eval() for inference, and train() to go back."
+        if rows := [scan.path for scan in scans(plan)]:
+            yield f"One scan runs the equal blocks of each of {', '.join(rows)}; `rest` has their weights, stacked."
+        survivals = {node.survival.unit for node in plan.merges() if node.survival}
+        if "batch" in survivals:
+            yield (
+                "In training, a dropped residual branch is skipped by nnx.cond: it runs neither forward nor backward, and its "
+                "running statistics do not move. Its gradients are zero in that step."
+            )
+        if "sample" in survivals:
+            yield "In training, each sample drops residual branches independently; all branches are computed."
+        if plan.network.checkpoint:
+            yield "The activations inside each block are recomputed for backward instead of stored."
+        kinds = (node.kind for _, node in walk(plan.network.root) if isinstance(node, Op))
+        if any(isinstance(kind, ops.Norm) and kind.kind == "batch" for kind in kinds) and not self.unbiased:
+            yield "Running variances move towards the biased variance of each batch, as Flax has it."

@@ -1,0 +1,231 @@
+"""The table of ops in Flax: module or function, and arguments by the names that Flax and JAX give them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from rescompile.codegen.class_plan import Layer
+from rescompile.codegen.table_dialect import Arguments, Spelling, Texts, args, attribute, conv_weights, variant
+from rescompile.codegen.terms import constant, literal, operation, python
+from rescompile.ir import ops
+from rescompile.ir.expressions import Term
+from rescompile.ir.network import Op
+from rescompile.ir.ops import Kind
+
+#: Defaults of Flax and of the functions in support.py; arguments at their default are left out. Padding has none: that of Flax
+#: depends on the size of the map.
+DEFAULTS = {
+    "strides": "1", "kernel_dilation": "1", "feature_group_count": "1", "use_bias": "True", "use_scale": "True",
+    "output_padding": "0", "ceil": "False", "count_pad": "True", "negative_slope": "0.01", "alpha": "1.0", "mode": '"constant"',
+    "init": "0.25", "scale_init": "1.0", "eps": "1e-05", "gamma": "1.0",
+}  # fmt: skip
+_INITIALISERS = {"he_normal_fan_out": "HE_FAN_OUT", "he_normal_fan_in": "HE_FAN_IN", "torch_default": "TORCH_DEFAULT"}
+_RNGS = {"rngs": "rngs"}
+
+
+def pairs(term: Term) -> str:
+    """A size as a pair."""
+    if term.head != "constant":
+        return f"pair({python(term)})"
+    return literal(term.value if isinstance(term.value, tuple) else (term.value, term.value))
+
+
+def _constant_init(value: float) -> str:
+    return "nnx.initializers.zeros" if value == 0 else f"nnx.initializers.constant({literal(value)})"
+
+
+def _bias_init(layer: Layer, fan: str) -> dict[str, str]:
+    """The initialiser of a bias, if it is not that of Flax; `fan` are the arguments for one that depends on the weights."""
+    value = attribute(layer, "bias_init")
+    if not attribute(layer, "bias") or value == 0:
+        return {}
+    return {"bias_init": f"bias_uniform({fan})" if value == "torch_default" else _constant_init(value)}
+
+
+def _per_group(channels: Term, groups: Term) -> str:
+    """The channels of a group."""
+    return python(operation("//", channels, groups)) if python(groups) != "1" else python(channels)
+
+
+#: Class of a convolution by what is done to its weights, and its further arguments.
+_WEIGHTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "plain": ("nnx.Conv", ()),
+    "standardised": ("StandardisedConv", ("eps",)),
+    "scaled": ("ScaledConv", ("eps", "gamma")),
+}
+
+
+def _conv(layer: Layer, a: Texts) -> Arguments:
+    kernel = pairs(layer.attributes["kernel"])
+    fan = f"{_per_group(layer.channels, layer.attributes['groups'])}, {kernel}"
+    return args(
+        python(layer.channels), a["channels"],
+        kernel_size=kernel, strides=a["stride"], padding=a["padding"], kernel_dilation=a["dilation"],
+        feature_group_count=a["groups"], use_bias=a["bias"], **{name: a[name] for name in _WEIGHTS[conv_weights(layer.sample)][1]},
+        kernel_init=_INITIALISERS[attribute(layer, "init")], **_bias_init(layer, fan), **_RNGS,
+    )  # fmt: skip
+
+
+def _conv_transpose(layer: Layer, a: Texts) -> Arguments:
+    kernel = pairs(layer.attributes["kernel"])
+    fan = f"{_per_group(layer.attributes['channels'], layer.attributes['groups'])}, {kernel}"
+    return args(
+        python(layer.channels), a["channels"],
+        kernel_size=kernel, strides=a["stride"], padding=a["padding"], output_padding=a["output_padding"],
+        kernel_dilation=a["dilation"], feature_group_count=a["groups"], use_bias=a["bias"],
+        kernel_init=_INITIALISERS[attribute(layer, "init")], **_bias_init(layer, fan), **_RNGS,
+    )  # fmt: skip
+
+
+def _linear(layer: Layer, a: Texts) -> Arguments:
+    return args(
+        python(layer.channels), a["features"],
+        use_bias=a["bias"], kernel_init=_INITIALISERS[attribute(layer, "init")],
+        **_bias_init(layer, python(layer.channels)), **_RNGS,
+    )  # fmt: skip
+
+
+def norm_class(op: Op) -> str:
+    """The class of a normalisation."""
+    return {
+        "batch": "nnx.BatchNorm", "group": "nnx.GroupNorm", "instance": "nnx.InstanceNorm", "layer": "nnx.LayerNorm",
+    }[variant(op)]  # fmt: skip
+
+
+def _norm(layer: Layer, a: Texts) -> Arguments:
+    """The fast variance of Flax cancels where the mean is large; all but batch normalisation have another `epsilon`."""
+    kind = variant(layer.sample)
+    given = {"num_groups": a["groups"]} if kind == "group" else {}
+    if kind == "batch":
+        given["momentum"] = _rest(layer.attributes["momentum"])
+    if kind != "batch" or a["eps"] != "1e-05":
+        given["epsilon"] = a["eps"]
+    scale = attribute(layer, "scale_init")
+    start = {} if scale == 1 else {"scale_init": _constant_init(scale)}
+    return args(python(layer.channels), **given, use_fast_variance="False", **start, **_RNGS)
+
+
+def _rest(share: Term) -> str:
+    """The share of the old statistics that a norm keeps, from that of the new ones."""
+    if share.head == "constant":
+        return repr(float(1 - Decimal(repr(share.value))))
+    return python(operation("-", constant(1), share))
+
+
+def _pool(layer: Layer, a: Texts) -> Arguments:
+    """Arguments of the functions of Flax, or of those in support.py that round up and take numbers for sizes."""
+    rest = {"count_include_pad": a["count_pad"]} if a.get("count_pad", "True") != "True" else {}
+    if pool_function(layer).startswith("nnx."):
+        kernel, stride, padding = (pairs(layer.attributes[name]) for name in ("kernel", "stride", "padding"))
+        high, wide = literal_pair(layer.attributes["padding"])
+        pads = {} if padding == "(0, 0)" else {"padding": literal(((high, high), (wide, wide)))}
+        return args(window_shape=kernel, strides=stride, **pads, **rest)
+    counted = {"count_pad": a["count_pad"]} if "count_pad" in a else {}
+    pads = {} if a["padding"] == "0" else {"padding": a["padding"]}
+    return args(kernel=a["kernel"], stride=a["stride"], **pads, ceil=a["ceil"], **counted)
+
+
+def literal_pair(term: Term) -> tuple[Any, Any]:
+    """The height and width of a literal size."""
+    return term.value if isinstance(term.value, tuple) else (term.value, term.value)
+
+
+def pool_function(layer: Layer) -> str:
+    """The function of a pool: that of Flax unless it rounds up, or its sizes are not literals."""
+    name = "avg_pool" if layer.kind is ops.AvgPool else "max_pool"
+    sizes = [layer.attributes[each] for each in ("kernel", "stride", "padding", "ceil")]
+    return f"nnx.{name}" if all(term.head == "constant" for term in sizes) and not sizes[-1].value else name
+
+
+#: Function of each activation without parameters.
+ACTS: dict[str, str] = {
+    "relu": "nnx.relu",
+    "sigmoid": "nnx.sigmoid",
+    "tanh": "nnx.tanh",
+    "leaky_relu": "nnx.leaky_relu",
+    "elu": "nnx.elu",
+    "relu6": "nnx.relu6",
+    "silu": "nnx.silu",
+    "gelu": "nnx.gelu",
+    "gelu_tanh": "nnx.gelu",
+    "hardswish": "nnx.hard_swish",
+    "hardsigmoid": "nnx.hard_sigmoid",
+}
+
+
+def _act(layer: Layer, a: Texts) -> Arguments:
+    match variant(layer.sample):
+        case "prelu":
+            return _per_channel(layer), {"init": literal(attribute(layer, "slope_init"))}
+        case "leaky_relu":
+            return args(negative_slope=a["slope"])
+        case "elu":
+            return args(alpha=a["alpha"])
+        case "gelu" | "gelu_tanh" as name:
+            return args(approximate=literal(name == "gelu_tanh"))
+    return args()
+
+
+def _per_channel(layer: Layer) -> list[str]:
+    """The number of learned values, which is 1 by default."""
+    return [python(layer.channels)] if attribute(layer, "per") == "channel" else []
+
+
+def _affine(layer: Layer, a: Texts) -> Arguments:
+    names = {"use_scale": "scale", "use_bias": "shift", "scale_init": "scale_init"}
+    return _per_channel(layer), {word: literal(attribute(layer, name)) for word, name in names.items()}
+
+
+def _border(layer: Layer, a: Texts) -> Arguments:
+    mode = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}[variant(layer.sample)]
+    return args(before=a["before"], after=a["after"], mode=literal(mode))
+
+
+#: The axes that a vector gets, as a map of 1x1 or as the rows of one channel.
+_UNFLATTENED = {"map": "(1, 2)", "rows": "(2, 3)"}
+
+TABLE: dict[type[Kind], Spelling] = {
+    ops.Conv: Spelling(lambda op: _WEIGHTS[conv_weights(op)][0], arguments=_conv),
+    ops.Linear: Spelling("nnx.Linear", arguments=_linear),
+    ops.Norm: Spelling(norm_class, arguments=_norm),
+    ops.Act: Spelling(
+        lambda op: "PReLU" if variant(op) == "prelu" else "", lambda op: ACTS.get(variant(op)), arguments=_act
+    ),
+    ops.MaxPool: Spelling("", "", _pool),
+    ops.AvgPool: Spelling("", "", _pool),
+    ops.GlobalAvgPool: Spelling("", "jnp.mean", lambda layer, a: args(axis="(1, 2)", keepdims="True")),
+    ops.GlobalMaxPool: Spelling("", "jnp.max", lambda layer, a: args(axis="(1, 2)", keepdims="True")),
+    ops.AdaptiveAvgPool: Spelling("", "adaptive_avg_pool", lambda layer, a: args(size=a["size"])),
+    ops.Flatten: Spelling("", "flatten"),
+    ops.Dropout: Spelling("nnx.Dropout", arguments=lambda layer, a: args(a["rate"], **_RNGS)),
+    ops.Scale: Spelling("", "scale", lambda layer, a: args(factor=a["factor"])),
+    ops.Subsample: Spelling("", "subsample", lambda layer, a: args(stride=a["stride"])),
+    ops.Upsample: Spelling(
+        "", "upsample", lambda layer, a: args(factor=a["factor"], method=literal(variant(layer.sample)))
+    ),
+    ops.PadChannels: Spelling("", "pad_channels", lambda layer, a: args(channels=a["channels"])),
+    ops.Identity: Spelling("", "nnx.identity"),
+    ops.ConvTranspose: Spelling("ConvTranspose", arguments=_conv_transpose),
+    ops.Lrn: Spelling(
+        "", "local_response_norm",
+        lambda layer, a: args(size=a["size"], alpha=a["alpha"], beta=a["beta"], k=a["k"]),
+    ),
+    ops.Softmax: Spelling(
+        "",
+        lambda op: "nnx.softmax" if getattr(op.kind, "ranges") is None else "range_softmax",  # noqa: B009
+        lambda layer, a: args() if attribute(layer, "ranges") is None else args(ranges=a["ranges"]),
+    ),
+    ops.Reduce: Spelling(
+        "",
+        lambda op: f"jnp.{getattr(op.kind, 'by')}",  # noqa: B009
+        lambda layer, a: args(axis="-1", keepdims="True"),
+    ),
+    ops.Affine: Spelling("Affine", arguments=_affine),
+    ops.Border: Spelling("", "border", _border),
+    ops.Part: Spelling("", "channel_part", lambda layer, a: args(number=a["number"], of=a["of"])),
+    ops.Shuffle: Spelling("", "channel_shuffle", lambda layer, a: args(groups=a["groups"])),
+    ops.Unflatten: Spelling("", "jnp.expand_dims", lambda layer, a: args(axis=_UNFLATTENED[attribute(layer, "to")])),
+    ops.DepthToSpace: Spelling("", "depth_to_space", lambda layer, a: args(size=a["size"])),
+    ops.SpaceToDepth: Spelling("", "space_to_depth", lambda layer, a: args(size=a["size"])),
+}  # fmt: skip

@@ -1,0 +1,459 @@
+"""Constants, functions and modules that a file needs and Flax lacks. Values are channels-last; vectors have no other axis."""
+
+from __future__ import annotations
+
+#: By name; each after those that it uses itself. Constants are of one line.
+SUPPORT: dict[str, str] = {
+    "HE_FAN_OUT": 'HE_FAN_OUT = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")',
+    "HE_FAN_IN": 'HE_FAN_IN = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")',
+    "TORCH_DEFAULT": 'TORCH_DEFAULT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")',
+    "bias_uniform": '''
+def bias_uniform(
+    channels: int, kernel_size: tuple[int, ...] = ()
+) -> Callable[..., jax.Array]:
+    """Initialise biases uniformly within 1 / sqrt(fan_in), as PyTorch does."""
+    bound = (channels * math.prod(kernel_size)) ** -0.5
+    return lambda key, shape, dtype: jax.random.uniform(
+        key, shape, dtype, -bound, bound
+    )
+''',
+    "Sequential": '''
+class Sequential(nnx.List):
+    """Modules called in sequence; their positions are their names."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for module in self:
+            x = module(x)
+        return x
+''',
+    "Chain": '''
+class Chain(nnx.Dict):
+    """Modules called in sequence, each with a name; nnx.Dict alone forgets their order."""
+
+    def __init__(
+        self, modules: dict[str, Callable[..., jax.Array]] | None = None
+    ) -> None:
+        self.order = ()
+        for name, module in (modules or {}).items():
+            self.append(name, module)
+
+    def append(self, name: str, module: Callable[..., jax.Array]) -> None:
+        """Add a module at the end."""
+        self[name] = module
+        self.order = (*self.order, name)
+
+    def __iter__(self):
+        yield from self.order
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for name in self.order:
+            x = self[name](x)
+        return x
+''',
+    "call": '''
+def call(block: nnx.Module, x: jax.Array) -> jax.Array:
+    """Call a block: one step of a scan."""
+    return block(x)
+''',
+    "Scanned": '''
+class Scanned(nnx.Dict):
+    """Modules called in sequence. Those from `start` up to `stop` are equal: one module,
+    `rest`, has their weights, stacked along a new first axis, and one scan runs them."""
+
+    def __init__(
+        self,
+        modules: dict[int | str, nnx.Module],
+        start: int,
+        stop: int | None = None,
+    ) -> None:
+        named = [*modules.items()]
+        equal = [module for _, module in named[start:stop]]
+        graph, _ = nnx.split(equal[0])
+        states = [nnx.state(module) for module in equal]
+        weights = jax.tree.map(lambda *each: jnp.stack(each), *states)
+        named[start:stop] = [("rest", nnx.merge(graph, weights))]
+        self.order = ()
+        for name, module in named:
+            self[f"{name}"] = module
+            self.order = (*self.order, f"{name}")
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scan = nnx.scan(call, in_axes=(0, nnx.Carry), out_axes=nnx.Carry)
+        for name in self.order:
+            x = scan(self[name], x) if name == "rest" else self[name](x)
+        return x
+''',
+    "Probability": '''
+class Probability(nnx.Variable):
+    """A probability that the blocks of a scan may differ in."""
+''',
+    "stacked": '''
+def stacked(
+    name: str,
+    header: dict[str, dict],
+    variables: dict[str, nnx.Variable],
+    read: Callable[[str], jax.Array],
+) -> jax.Array:
+    """Read a tensor; that of a scan may be in the file block by block. None if it lacks it."""
+    if name in header:
+        return read(name)
+    row, _, inner = name.partition(".rest.")
+    blocks = []
+    for other in header:
+        block = other[len(row) + 1 :].partition(".")[0]
+        if other not in variables and other == f"{row}.{block}.{inner}":
+            blocks.append(other)
+    return np.stack([read(block) for block in blocks]) if blocks else None
+''',
+    "survive": '''
+def survive(
+    block: nnx.Module,
+    survival: float,
+    kept: Callable[..., jax.Array],
+    dropped: Callable[..., jax.Array],
+    *values: jax.Array,
+) -> jax.Array:
+    """Call `kept`; in training only with probability `survival`, else `dropped`."""
+    if block.deterministic:
+        return kept(block, *values)
+    coin = jax.random.bernoulli(block.rngs(), survival)
+    return nnx.cond(coin, kept, dropped, block, *values)
+''',
+    "drop_samples": '''
+def drop_samples(x: jax.Array, survival: float, key: jax.Array) -> jax.Array:
+    """Keep each sample of a batch with probability `survival`; set the others to zero."""
+    shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+    return jnp.where(jax.random.bernoulli(key, survival, shape), x, 0)
+''',
+    "pair": '''
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """The height and width of a size, which may be one number for both."""
+    return (size, size) if isinstance(size, int) else size
+''',
+    "pool_padding": '''
+def pool_padding(
+    x: jax.Array,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    ceil: bool,
+) -> list[tuple[int, int]]:
+    """The padding before and after each axis of a pool; `ceil` rounds the output size up."""
+    pads = []
+    for size, k, s, p in zip(x.shape[1:-1], kernel, stride, padding):
+        steps = -((k - size - 2 * p) // s)
+        if steps * s >= size + p:  # the last window would start in the far padding
+            steps = steps - 1
+        pads.append((p, max(p, steps * s + k - size - p) if ceil else p))
+    return pads
+''',
+    "max_pool": '''
+def max_pool(
+    x: jax.Array,
+    kernel: int | tuple[int, int],
+    stride: int | tuple[int, int],
+    padding: int | tuple[int, int] = 0,
+    ceil: bool = False,
+) -> jax.Array:
+    """Take the maximum over windows, as torch.nn.functional.max_pool2d does."""
+    pads = pool_padding(x, pair(kernel), pair(stride), pair(padding), ceil)
+    return nnx.max_pool(x, pair(kernel), pair(stride), pads)
+''',
+    "avg_pool": '''
+def avg_pool(
+    x: jax.Array,
+    kernel: int | tuple[int, int],
+    stride: int | tuple[int, int],
+    padding: int | tuple[int, int] = 0,
+    ceil: bool = False,
+    count_pad: bool = True,
+) -> jax.Array:
+    """Take the mean over windows, as torch.nn.functional.avg_pool2d does."""
+    pads = pool_padding(x, pair(kernel), pair(stride), pair(padding), ceil)
+    if count_pad:  # what rounding up adds does not count
+        height, width = pair(padding)
+        x = jnp.pad(x, ((0, 0), (height, height), (width, width), (0, 0)))
+        pads = [(0, pads[0][1] - height), (0, pads[1][1] - width)]
+    # An axis of one value is its own mean: XLA on CPUs (jax 0.10) adds wrongly in a window beyond it.
+    alone = [n == 1 and before == 0 for n, (before, _) in zip(x.shape[1:-1], pads)]
+    height, width = [1 if single else k for single, k in zip(alone, pair(kernel))]
+    pads = [(0, 0) if single else pad for single, pad in zip(alone, pads)]
+    return nnx.avg_pool(x, (height, width), pair(stride), pads, count_include_pad=False)
+''',
+    "adaptive_avg_pool": '''
+def adaptive_avg_pool(x: jax.Array, size: int | tuple[int, int]) -> jax.Array:
+    """Take the means over windows, one for each position of the output."""
+    for axis, count in zip((1, 2), pair(size)):
+        n = x.shape[axis]
+        if n != count:
+            ends = [(at * n // count, -(-(at + 1) * n // count)) for at in range(count)]
+            bins = [jax.lax.slice_in_dim(x, a, b, axis=axis) for a, b in ends]
+            means = [jnp.mean(part, axis=axis, keepdims=True) for part in bins]
+            x = jnp.concatenate(means, axis=axis)
+    return x
+''',
+    "flatten": '''
+def flatten(x: jax.Array) -> jax.Array:
+    """Flatten feature maps channel by channel, as PyTorch does."""
+    return jnp.moveaxis(x, -1, 1).reshape(x.shape[0], -1)
+''',
+    "scale": '''
+def scale(x: jax.Array, factor: float) -> jax.Array:
+    """Multiply by a constant."""
+    return x * factor
+''',
+    "subsample": '''
+def subsample(x: jax.Array, stride: int | tuple[int, int]) -> jax.Array:
+    """Keep every `stride`-th row and column."""
+    height, width = pair(stride)
+    return x[:, ::height, ::width]
+''',
+    "upsample": '''
+def upsample(x: jax.Array, factor: int | tuple[int, int], method: str) -> jax.Array:
+    """Enlarge feature maps."""
+    height, width = pair(factor)
+    shape = (x.shape[0], x.shape[1] * height, x.shape[2] * width, x.shape[3])
+    return jax.image.resize(x, shape, method)
+''',
+    "pad_channels": '''
+def pad_channels(x: jax.Array, channels: int) -> jax.Array:
+    """Zero-pad the channels to a total of `channels`."""
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, channels - x.shape[-1])])
+''',
+    "local_response_norm": '''
+def local_response_norm(
+    x: jax.Array, size: int, beta: float, k: float, alpha: float = 1.0
+) -> jax.Array:
+    """Normalise by the mean square of `size` neighbouring channels."""
+    window, ones = (1,) * (x.ndim - 1) + (size,), (1,) * x.ndim
+    pads = [(0, 0)] * (x.ndim - 1) + [(size // 2, size // 2)]
+    total = jax.lax.reduce_window(x * x, 0.0, jax.lax.add, window, ones, pads)
+    return x / (k + alpha * total / size) ** beta
+''',
+    "range_softmax": '''
+def range_softmax(x: jax.Array, ranges: int) -> jax.Array:
+    """Softmax over equal ranges of the channels, channel by channel."""
+    y = x.reshape(*x.shape[:-1], ranges, -1)
+    return nnx.softmax(y, axis=-2).reshape(x.shape)
+''',
+    "border": '''
+def border(
+    x: jax.Array,
+    before: int | tuple[int, int],
+    after: int | tuple[int, int],
+    mode: str = "constant",
+) -> jax.Array:
+    """Add rows and columns around feature maps; negative numbers of zeros remove them."""
+    pads = [(0, 0), *zip(pair(before), pair(after)), (0, 0)]
+    if mode != "constant":
+        return jnp.pad(x, pads, mode=mode)
+    lows_and_highs = [(low, high, 0) for low, high in pads]
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), lows_and_highs)
+''',
+    "channel_part": '''
+def channel_part(x: jax.Array, number: int, of: int) -> jax.Array:
+    """Take the `number`-th of `of` equal ranges of the channels."""
+    return jnp.split(x, of, axis=-1)[number]
+''',
+    "channel_shuffle": '''
+def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:
+    """Take the first channel of each group, then the second of each, and so on."""
+    y = x.reshape(*x.shape[:-1], groups, -1)
+    return jnp.swapaxes(y, -1, -2).reshape(x.shape)
+''',
+    "depth_to_space": '''
+def depth_to_space(x: jax.Array, size: int) -> jax.Array:
+    """Move channels to blocks of positions, as torch.nn.PixelShuffle does."""
+    n, height, width, channels = x.shape
+    y = x.reshape(n, height, width, channels // size**2, size, size)
+    return y.transpose(0, 1, 4, 2, 5, 3).reshape(n, height * size, width * size, -1)
+''',
+    "space_to_depth": '''
+def space_to_depth(x: jax.Array, size: int) -> jax.Array:
+    """Move blocks of positions to channels, as torch.nn.PixelUnshuffle does."""
+    n, height, width, channels = x.shape
+    y = x.reshape(n, height // size, size, width // size, size, channels)
+    return y.transpose(0, 1, 3, 5, 2, 4).reshape(n, height // size, width // size, -1)
+''',
+    "StandardisedConv": '''
+class StandardisedConv(nnx.Conv):
+    """Convolve with weights of mean 0 and variance 1 in each output channel."""
+
+    def __init__(self, *sizes: int, eps: float = 1e-05, **arguments) -> None:
+        super().__init__(*sizes, **arguments)
+        self.eps = eps
+
+    def weights(self) -> jax.Array:
+        """The kernel that is used."""
+        kernel = self.kernel[...]
+        kernel = kernel - jnp.mean(kernel, axis=(0, 1, 2), keepdims=True)
+        variance = jnp.mean(kernel**2, axis=(0, 1, 2), keepdims=True)
+        return kernel / jnp.sqrt(variance + self.eps)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = jax.lax.conv_general_dilated(
+            x,
+            self.weights(),
+            pair(self.strides),
+            [(size, size) for size in pair(self.padding)],
+            rhs_dilation=pair(self.kernel_dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.feature_group_count,
+        )
+        return y + self.bias[...] if self.use_bias else y
+''',
+    "ScaledConv": '''
+class ScaledConv(StandardisedConv):
+    """Convolve with weights of mean 0 and variance 1 over fan-in, times a learned gain."""
+
+    def __init__(self, *sizes: int, gamma: float = 1.0, **arguments) -> None:
+        super().__init__(*sizes, **arguments)
+        height, width, channels, out = self.kernel_shape
+        self.gain = nnx.Param(jnp.zeros((1, 1, 1, out)) + 1)
+        self.factor = gamma / math.sqrt(height * width * channels)
+
+    def weights(self) -> jax.Array:
+        """The kernel that is used."""
+        return super().weights() * (self.gain[...] * self.factor)
+''',
+    "ConvTranspose": '''
+class ConvTranspose(nnx.Module):
+    """Transposed convolution with the sizes of torch.nn.ConvTranspose2d; the kernel is [height, width, out, in]."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: tuple[int, int],
+        strides: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        output_padding: int | tuple[int, int] = 0,
+        kernel_dilation: int | tuple[int, int] = 1,
+        feature_group_count: int = 1,
+        use_bias: bool = True,
+        *,
+        kernel_init: Callable[..., jax.Array],
+        bias_init: Callable[..., jax.Array] = nnx.initializers.zeros,
+        rngs: nnx.Rngs,
+    ) -> None:
+        shape = (*kernel_size, out_features // feature_group_count, in_features)
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
+        self.use_bias = use_bias
+        if use_bias:
+            bias = bias_init(rngs.params(), (out_features,), jnp.float32)
+            self.bias = nnx.Param(bias)
+        self.strides = pair(strides)
+        self.kernel_dilation = pair(kernel_dilation)
+        self.groups = feature_group_count
+        rules = zip(
+            kernel_size, pair(kernel_dilation), pair(padding), pair(output_padding)
+        )
+        self.padding = tuple(
+            [(d * (k - 1) - p, d * (k - 1) - p + end) for k, d, p, end in rules]
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        height, width, out, _ = self.kernel.shape
+        kernel = self.kernel[::-1, ::-1]
+        kernel = kernel.reshape(height, width, out, self.groups, -1)
+        kernel = kernel.transpose(0, 1, 4, 3, 2)
+        y = jax.lax.conv_general_dilated(
+            x,
+            kernel.reshape(height, width, -1, out * self.groups),
+            (1, 1),
+            self.padding,
+            lhs_dilation=self.strides,
+            rhs_dilation=self.kernel_dilation,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.groups,
+        )
+        return y + self.bias[...] if self.use_bias else y
+''',
+    "BatchNorm": '''
+class BatchNorm(nnx.BatchNorm):
+    """Batch normalisation whose running variance is unbiased, as in PyTorch."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        before = self.var[...]
+        y = super().__call__(x)
+        if not self.use_running_average:
+            biased = self.var[...] - self.momentum * before
+            self.var[...] += biased / max(x.size // x.shape[-1] - 1, 1)
+        return y
+''',
+    "PReLU": '''
+class PReLU(nnx.Module):
+    """Multiply negative values by a learned slope, one for each channel or one for all."""
+
+    def __init__(self, channels: int = 1, init: float = 0.25) -> None:
+        self.negative_slope = nnx.Param(jnp.zeros((channels,)) + init)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jnp.where(x > 0, x, self.negative_slope[...] * x)
+''',
+    "Affine": '''
+class Affine(nnx.Module):
+    """Multiply channels by learned factors and add learned offsets; one value serves all channels."""
+
+    def __init__(
+        self,
+        channels: int = 1,
+        use_scale: bool = True,
+        use_bias: bool = True,
+        scale_init: float = 1.0,
+    ) -> None:
+        self.use_scale, self.use_bias = use_scale, use_bias
+        if use_scale:
+            self.scale = nnx.Param(jnp.zeros((channels,)) + scale_init)
+        if use_bias:
+            self.bias = nnx.Param(jnp.zeros((channels,)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if self.use_scale:
+            x = x * self.scale[...]
+        return x + self.bias[...] if self.use_bias else x
+''',
+}
+
+#: Reads the weights of a file. A state of NNX does not contain numbers of steps or random keys here.
+_LOAD = '''
+def load(model: nnx.Module, path: str) -> None:
+    """Fill a model with the weights of a safetensors file."""
+    data = np.memmap(path, mode="r")
+    start = 8 + int.from_bytes(data[:8].tobytes(), "little")
+    header = json.loads(data[8:start].tobytes())
+    header.pop("__metadata__", None)
+    types = {"F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16}
+
+    def read(name: str) -> jax.Array:
+        entry = header.pop(name)
+        first, last = entry["data_offsets"]
+        values = data[start + first : start + last].view(types[entry["dtype"]])
+        return values.reshape(entry["shape"])
+
+    state = nnx.to_flat_state(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
+    variables = {}
+    for keys, variable in state:
+        name = ""
+        for key in keys:
+            name = f"{name}.{key}" if name else f"{key}"
+        variables[name] = variable
+    for name, variable in variables.items():
+        values = READ
+        if values is None or values.shape != variable.shape:
+            raise ValueError(f"{path} lacks {name} with shape {variable.shape}")
+        variable[...] = jnp.array(values, variable.dtype)
+    for name in header:
+        raise ValueError(f"{path} has {name}, which the model lacks")
+    nnx.update(model, nnx.from_flat_state(state))
+'''
+#: What it reads for a variable.
+_READ = {
+    False: "read(name) if name in header else None",
+    True: "stacked(name, header, variables, read)",
+}
+
+
+def load(scans: bool) -> str:
+    """The function that reads weights, for a file with scans or without."""
+    return _LOAD.strip().replace("READ", _READ[scans])

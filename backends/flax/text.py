@@ -1,0 +1,69 @@
+"""The text of a file in Flax NNX, and what Flax cannot have; neither JAX nor Flax is needed to write it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from rescompile import source_target
+from rescompile.analysis.dynamic_shapes import describe_sizes
+from rescompile.codegen.class_plan import Scan
+from rescompile.codegen.planner import plan_classes
+from rescompile.codegen.scanned_rows import scans, with_scans
+from rescompile.codegen.source_text import render_source
+from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
+from rescompile.ir.network import Network, Node, Parallel, Side, children, walk
+
+from .dialect import OWN, Flax
+
+_DIALECTS = {
+    (variance, scan): Flax(variance == "unbiased", scan)
+    for variance in ("biased", "unbiased")
+    for scan in (False, True)
+}
+#: Attributes of nnx.Module.
+_MODULE = frozenset({"eval", "iter_children", "iter_modules", "perturb", "set_attributes", "sow", "train"})
+
+
+def check(network: Network) -> None:
+    """Raises Unavailable for what Flax cannot do: the shape of the results of nnx.cond is fixed, and NNX gives attributes of its
+    own to modules."""
+    source_target.refuse_names(network, OWN | _MODULE, Flax.title)
+    source_target.refuse_ranks(network, "flax")
+    for path, node in walk(network.root):
+        skipped = isinstance(node, Parallel) and node.survival is not None and node.survival.unit == "batch"
+        if skipped and (inside := _output_inside(children(node)[0])) is not None:
+            message = f"{path} may be dropped in training, so Flax cannot give the output '{inside}' from inside it"
+            raise Unavailable(Diagnostic("E0901", message, help="use 'unit: sample', or another target"))
+
+
+def _output_inside(node: Node) -> str | None:
+    """An output from inside a branch."""
+    sides = (side for _, side in walk(node) if isinstance(side, Side) and side.mode != "never")
+    return next((side.output_name for side in sides if side.output_name), None)
+
+
+def source(
+    network: Network,
+    style: str = "classes",
+    free: Mapping[str, Any] = MappingProxyType({}),
+    running_variance: str = "biased",
+    scan: bool = False,
+) -> str:
+    """The text of the file without its checksum trailer; its docstring describes the `free` axes of the image."""
+    notes = [f"Takes {describe_sizes(free)}."] if free else []
+    return render_source(network, _DIALECTS[running_variance, scan], style, notes)
+
+
+def scans_of(network: Network, style: str = "classes") -> tuple[Scan, ...]:
+    """The scans that the option `scan` asks for. Raises UsageError in a style that writes every block out, and Unavailable if no
+    row has equal copies."""
+    if style == "flat":
+        message = "the style 'flat' has one class per block, but one scan runs several blocks of one class"
+        raise UsageError(Diagnostic("E0802", message, help="use 'classes' or 'modules'"))
+    found = scans(with_scans(plan_classes(network, Flax.reserved)))
+    if not found:
+        message = f"no row of {network.name} has neighbouring blocks that are equal, so there is nothing to scan"
+        raise Unavailable(Diagnostic("E0901", message, help="build it without the option 'scan'"))
+    return found

@@ -1,0 +1,38 @@
+"""Keras 3: source that imports only Keras, with one function per kind of block, and live functional models.
+
+The package itself only declares the target, so that the options of `build` are known at once; `source_file` writes the file,
+which does not take Keras.
+"""
+
+from __future__ import annotations
+
+from rescompile.backend import Option, lazily
+
+SUFFIX = "_keras.py"
+OPTIONS = (
+    Option(
+        "style",
+        str,
+        "classes",
+        "Source style: classes (one function per kind of block), or flat (one per block). Default: classes.",
+        choices=("classes", "flat"),
+    ),
+    Option("dynamic", str, None, "Make image axes dynamic: height, width, or height,width.", metavar="AXES"),
+    Option(
+        "running_variance",
+        str,
+        "biased",
+        "Running variance of norms: biased (Flax, Keras) or unbiased (PyTorch, MLX).",
+        choices=("biased", "unbiased"),
+    ),
+)
+REQUIRES: dict[str, str] = {}
+EVALUATION_REQUIRES = {
+    "rescompile.backends.keras.engine": "pip install 'rescompile[keras]' and jax, torch or tensorflow; KERAS_BACKEND names one"
+}
+IGNORES_WEIGHTS = ""
+FILLS_ZEROS = "which training would overwrite"
+RECIPE_OPTIONS: tuple[str, ...] = ()
+wrapping = extract = rewritten = None
+
+__getattr__ = lazily(f"{__name__}.source_file")

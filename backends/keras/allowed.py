@@ -1,0 +1,28 @@
+"""The allow-list of generated Keras source."""
+
+from __future__ import annotations
+
+import ast
+
+from rescompile.codegen.allow_list import Allowed
+
+_NAMES = {
+    "keras": "Initializer Input KerasTensor Model config.image_data_format initializers.Constant initializers.RandomUniform "
+    "initializers.VarianceScaling saving.register_keras_serializable",
+    "layers": "AveragePooling2D BatchNormalization Conv2D Conv2DTranspose Cropping2D Dense Dropout Flatten "
+    "GlobalAveragePooling2D GlobalMaxPooling2D GroupNormalization Layer LayerNormalization MaxPooling2D PReLU Permute "
+    "UpSampling2D ZeroPadding2D",
+    "ops": "cast concatenate depth_to_space elu expand_dims flip gelu hard_sigmoid hard_swish leaky_relu max maximum mean "
+    "ones_like pad relu relu6 repeat sigmoid silu size softmax space_to_depth split sqrt square stack take tanh transpose",
+    "json": "loads",
+    "math": "inf prod sqrt",
+    "np": "float16 float32 float64 memmap",
+}
+ALLOWED = Allowed(
+    modules={"json": None, "keras": None, "math": None, "numpy": "np"},
+    imports={"collections.abc": {"Callable"}, "keras": {"KerasTensor", "layers", "ops"}},
+    names={f"{root}.{name}" for root, names in _NAMES.items() for name in names.split()},
+    decorators=("keras.saving.register_keras_serializable()",),
+    builtins={"ValueError", "zip"},
+    nodes=(ast.NotIn, ast.Pow, ast.Raise, ast.Dict),
+)

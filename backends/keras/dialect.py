@@ -1,0 +1,220 @@
+"""Keras for the code generator: how it writes values and layers, and what its files need and may contain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from rescompile.backend import rule
+from rescompile.codegen.class_plan import IN, Class, ClassPlan, Layer, Stage
+from rescompile.codegen.dialect import Imports, call_arguments, numbered_name
+from rescompile.codegen.program import Apply, Element, Expr, MakeLayer, New, NewStage, Program
+from rescompile.codegen.source_text import ident, names_in, quoted
+from rescompile.codegen.table_dialect import Spelling, TableDialect
+from rescompile.codegen.terms import python
+from rescompile.ir import ops
+from rescompile.ir.expressions import Term
+from rescompile.ir.network import Op, walk
+from rescompile.ir.ops import Kind
+
+from .allowed import ALLOWED
+from .functions import Built, BuiltBeside, Function, function_names, functions
+from .spellings import DEFAULTS, TABLE, function_name, module_name
+from .support import LOAD, SUPPORT
+
+_IMPORTS: Imports = (
+    (("json", "import json"), ("math", "import math"), ("Callable", "from collections.abc import Callable")),
+    (("keras", "import keras"), ("np", "import numpy as np")),
+)
+#: Names of variables and arguments that functions have for themselves; bodies with more variables than this are unheard of.
+_OWN = frozenset(
+    {"name", "x", "y", "z", "u", "v", "w", "part", "at", "branch", "inputs", "image_size", "first", "load"}
+)
+_LOCALS = frozenset(f"{prefix}{number}" for prefix in ("y", "parts") for number in range(1000)) | {"parts"}
+
+
+def _ends(sizes: Sequence[int | str]) -> str:
+    """The places where ranges of these sizes end, all but the last; a size is a number, or the text of one."""
+    ends: list[str] = []
+    total, texts = 0, []
+    for size in sizes[:-1]:
+        if isinstance(size, str):
+            texts.append(size if size.isidentifier() else f"({size})")
+        else:
+            total += size
+        ends.append(" + ".join([*texts, *([str(total)] if total else [])]))
+    return f"[{', '.join(ends)}]"
+
+
+class Keras(TableDialect):
+    """The dialect of Keras; `unbiased` running variances are those of PyTorch. `free` are the axes of the image whose size is
+    open."""
+
+    title = "Keras"
+    array = "KerasTensor"
+    package = "rescompile.backends.keras"
+    allowed = ALLOWED
+    imports = _IMPORTS
+    reserved = ALLOWED.imported | SUPPORT.keys() | _OWN | _LOCALS
+    support = SUPPORT
+    channels_last = True
+    masks = True
+    defaults = DEFAULTS
+    longest = -1  # one op a line
+    pairs = ((ops.GlobalAvgPool, ops.Flatten),)
+    identity = "None"
+    filters: Sequence[tuple[str, Callable[..., Any]]]
+
+    def __init__(self, unbiased: bool, free: frozenset[str] = frozenset()) -> None:
+        self.unbiased, self.free = unbiased, free
+        self.names: dict[str, str] = {}
+        self.filters = (
+            ("functions", self.functions),
+            ("ends", _ends),
+            ("own_arguments", _own_arguments),
+            ("first_line", lambda text: IN in names_in(text)),
+            ("copy_of", self.copy),
+            ("image", self.image),
+            ("framework", _framework),
+            ("load", lambda text: LOAD.strip()),
+        )
+
+    def spelling(self, kind: type[Kind]) -> Spelling:
+        """The row of an op. Raises Unavailable for an op without one."""
+        return rule(TABLE, kind, "keras")
+
+    def functions(self, program: Program) -> list[Function]:
+        """The functions of a program, whose names are those of the expressions from here on."""
+        self.names = function_names(program, self.reserved)
+        return functions(program, self.names)
+
+    def is_tensor(self, value: Expr) -> bool:
+        """Every value may be returned as it is."""
+        return True
+
+    # --- layers
+
+    def module(self, layer: Layer, in_place: bool) -> str:
+        """The call that builds a layer, without its name; equal layers have equal texts."""
+        return self._call(layer, module_name(layer), (), self.spelling(layer.kind).arguments, in_place)
+
+    def function(self, layer: Layer, value: str, in_place: bool) -> str:
+        """The call that applies an op without parameters; the identity gives the value itself."""
+        name = function_name(layer)
+        return self._applied(layer, name, value, "") if name else value
+
+    def layer(self, layer: Layer, value: str, label: str) -> str:
+        """The call that builds a layer of this name and applies it; an op without parameters needs no name."""
+        name = module_name(layer)
+        if name == "layers.BatchNormalization" and self.unbiased:
+            name = "BatchNormalization"
+        return self._applied(layer, name, value, label) if name else self.function(layer, value, False)
+
+    def _applied(self, layer: Layer, name: str, value: str, label: str) -> str:
+        """A layer that is built and called, or a function that is called."""
+        is_layer = name.startswith("layers.") or name[0].isupper()
+        text = self._call(layer, name, () if is_layer else (value,), self.spelling(layer.kind).arguments, False)
+        if label:
+            text = f"{text[:-1]}{'' if text[-2] == '(' else ', '}name={label})"
+        return f"{text}({value})" if is_layer else text
+
+    # --- values
+
+    def expression(self, value: Any) -> str:
+        """The text of a value. The mean of a map as a vector is one layer."""
+        match value:
+            case Built(MakeLayer(layer), inner, label):
+                return self.layer(layer, self.expression(inner), _label(label))
+            case Built():
+                return self.built(value)
+            case BuiltBeside(built, count):
+                return self.concat(f"{self.built(built)} for index in range({python(count)})")
+            case Element(of, index):
+                return f"{of.name}[{index}]"
+            case Apply(flatten, Apply(mean, inner)) if flatten.kind is ops.Flatten and mean.kind is ops.GlobalAvgPool:
+                return f"layers.GlobalAveragePooling2D()({self.expression(inner)})"
+        return super().expression(value)
+
+    def built(self, built: Built) -> str:
+        """The call of a function that builds several layers. Input channels are those of the value, and never an argument."""
+        assert isinstance(built.make, New | NewStage)
+        made = built.make
+        name, of = (
+            (made.stage.name, made.stage.arguments)
+            if isinstance(made, NewStage)
+            else (self.names[made.of.name], made.of.arguments)
+        )
+        given = {name: term for name, term in made.arguments.items() if name != IN}
+        listed = [argument for argument in of if argument.name != IN]
+        texts = [
+            self.expression(built.value), *(["outputs"] if built.outputs else []), *map(self.expression, built.kept),
+            *call_arguments(given, listed), *([f"first={python(built.first)}"] if built.first else []),
+            f"name={_label(built.label)}",
+        ]  # fmt: skip
+        return f"{ident(name)}({', '.join(texts)})"
+
+    def copy(self, stage: Stage, function: Function) -> str:
+        """The call that takes `x` through one copy of a stage."""
+        number = "{first + index}" if stage.name in function.later else "{index}"
+        number = numbered_name(stage.member) if stage.member else number
+        given: Mapping[str, Term] = {name: term for name, term in stage.passed.items() if name != IN}
+        listed = [argument for argument in stage.of.arguments if argument.name != IN]
+        kept = [name for name, _ in function.values]
+        texts = ["x", *kept, *call_arguments(given, listed), f'name=f"{{name}}_{number}"']
+        return f"{function.name}({', '.join(texts)})"
+
+    def concat(self, values: str) -> str:
+        """The concatenation of the values inside a pair of square brackets."""
+        return f"ops.concatenate([{values}], axis=-1)"
+
+    def sequence(self, pairs: Sequence[tuple[str, str]], numbered: bool) -> str:
+        """Modules in sequence: only compared, never written."""
+        return f"[{', '.join(text for _, text in pairs)}]"
+
+    def separate(self, texts: Sequence[tuple[str, bool]]) -> str:
+        """Modules in a list: only compared, never written."""
+        return f"[{', '.join(text for text, _ in texts)}]"
+
+    # --- the whole
+
+    def image(self, plan: ClassPlan) -> str:
+        """The default height and width of the image; None for an axis that is open."""
+        axes = zip(("height", "width"), plan.network.input[1:], strict=True)
+        return f"({', '.join('None' if axis in self.free else str(size) for axis, size in axes)})"
+
+    def training(self, plan: ClassPlan) -> Iterator[str]:
+        """Yield paragraphs about training for the docstring of a network."""
+        kinds = [node.kind for _, node in walk(plan.network.root) if isinstance(node, Op)]
+        norms = any(isinstance(kind, ops.Norm) and kind.kind == "batch" for kind in kinds)
+        survivals = {node.survival.unit for node in plan.merges() if node.survival}
+        if survivals:
+            units = {"batch": "the batch", "sample": "each sample independently"}
+            which = " or ".join(units[unit] for unit in sorted(survivals))
+            moves = " and the running statistics in them move" if norms else ""
+            yield f"In training, residual branches are dropped by a mask for {which}: dropped branches are computed{moves}."
+        if norms and not self.unbiased:
+            yield "Running variances move towards the biased variance of each batch, as Keras has it."
+
+
+def _own_arguments(of: Class | Stage) -> list[Any]:
+    """The arguments of a class or a stage; input channels are those of the value."""
+    return [argument for argument in of.arguments if argument.name != IN]
+
+
+def _framework(text: str) -> str:
+    """The import of what a file uses of Keras."""
+    used = names_in(text)
+    listed = [name for name in ("KerasTensor", "layers", "ops") if name in used]
+    return f"from keras import {', '.join(listed)}" if listed else ""
+
+
+def _label(label: str) -> str:
+    """The name of a layer as a string literal, an f-string where it has names in it."""
+    return f"f{quoted(label)}" if "{" in label else quoted(label)
+
+
+@cache
+def dialect(unbiased: bool, free: frozenset[str] = frozenset()) -> Keras:
+    """The dialect of these options."""
+    return Keras(unbiased, free)

@@ -1,0 +1,319 @@
+"""Program of classes -> functions: where forward calls a module of the constructor, a function builds that layer and calls it.
+
+Arguments and variables of a class have scopes of their own, those of a function share one: `renamed` keeps them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from rescompile.codegen.class_plan import Class, Stage
+from rescompile.codegen.dialect import numbered_name
+from rescompile.codegen.naming import PYTHON, Allocator, snake
+from rescompile.codegen.program import (
+    Beside,
+    Call,
+    Code,
+    Copied,
+    Element,
+    Entry,
+    Expr,
+    Filled,
+    Joined,
+    Let,
+    Listed,
+    Listing,
+    Looped,
+    MakeLayer,
+    New,
+    NewStage,
+    Number,
+    Parts,
+    Program,
+    Return,
+    Separate,
+    Statement,
+    Sum,
+    Thinned,
+    Through,
+    Training,
+    Unpack,
+    Var,
+    mentions,
+)
+from rescompile.codegen.terms import constant, operation, python
+from rescompile.ir import ops
+from rescompile.ir.expressions import Term
+
+# --- what functions have beside the values and statements of a program ------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Built:
+    """A value taken through a layer, or a function with several. `label` is the name of the layer, in an f-string of the `name` of
+    the function that builds it; `first` is the number of the first copy of a stage."""
+
+    make: MakeLayer | New | NewStage
+    value: Expr
+    label: str
+    outputs: bool = False
+    kept: tuple[Expr, ...] = ()
+    first: Term | None = None
+
+
+@dataclass(frozen=True)
+class BuiltBeside:
+    """The concatenated results of `count` copies that are built side by side, each applied to the value or to its part."""
+
+    built: Built
+    count: Term
+
+
+@dataclass(frozen=True)
+class BuiltSum:
+    """An assignment of the sum of `count` copies that are built side by side, each applied to the value or to its part."""
+
+    target: str
+    built: Built
+    count: Term
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Statements under a condition, and those that run otherwise."""
+
+    when: Term
+    body: tuple[Any, ...]
+    otherwise: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Statements that run `depth` times, for `index` from 0."""
+
+    depth: int
+    body: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function that takes a value through the layers of a class, which it builds. `values` are the names of kept values, each
+    with whether it is a dict of them; `stages` repeat the function, and `later` are the names of those that anywhere continue the
+    numbers of copies before them."""
+
+    of: Class
+    name: str
+    is_root: bool
+    values: tuple[tuple[str, bool], ...]
+    body: tuple[Any, ...]
+    stages: tuple[Stage, ...]
+    later: frozenset[str]
+
+
+def functions(program: Program, names: Mapping[str, str]) -> list[Function]:
+    """The functions of a program, with `names` by those of the classes; each before those that use it."""
+    free = {code.name: free_names(code) for code in program.classes}
+    bodies = {code.name: _Body(code, free[code.name]).statements for code in program.classes}
+    later = frozenset(built.make.stage.name for built in _built(tuple(bodies.values())) if built.first is not None)
+    return [
+        Function(
+            of=code.of,
+            name=names[code.name],
+            is_root=code.is_root,
+            values=tuple((free[code.name].get(held.name, held.name), held.many) for held in code.of.values),
+            body=bodies[code.name],
+            stages=tuple(stage for stage in program.plan.stages if stage.of is code.of),
+            later=later,
+        )
+        for code in program.classes
+    ]
+
+
+def _built(node: Any) -> Iterator[Any]:
+    """Yield the layers in statements."""
+    if isinstance(node, Built):
+        yield node
+    elif isinstance(node, tuple):
+        for item in node:
+            yield from _built(item)
+    elif isinstance(node, Let | Return):
+        yield from _built(node.value)
+    elif isinstance(node, Choice | Repeat):
+        yield from _built(node.body)
+
+
+def function_names(program: Program, reserved: frozenset[str]) -> dict[str, str]:
+    """The names of functions by those of the classes; the function of the network itself is that of the plan."""
+    plan = program.plan
+    taken = {plan.function, *(stage.name for stage in plan.stages)}
+    for code in program.classes:
+        taken |= scope(code.of) | {name for statement in code.body for name in mentions(statement)}
+    allocate = Allocator(taken, PYTHON | reserved)
+    return {of.name: plan.function if of is plan.root else allocate.name(snake(of.name)) for of in plan.classes}
+
+
+def scope(of: Class) -> set[str]:
+    """The arguments and constants of a class."""
+    return {*(argument.name for argument in of.arguments), *(name for name, _ in of.lets)}
+
+
+# --- names of variables -----------------------------------------------------------------------------------------------
+
+
+def renamed(node: Any, names: Mapping[str, str]) -> Any:
+    """A part of a program with other names of variables."""
+    if isinstance(node, tuple):
+        return tuple(renamed(item, names) for item in node)
+    if isinstance(node, Var):
+        return Var(names.get(node.name, node.name))
+    if not isinstance(node, Expr | Statement):
+        return node
+    values = {field.name: renamed(getattr(node, field.name), names) for field in fields(node)}
+    if isinstance(values.get("target"), str):
+        values["target"] = names.get(values["target"], values["target"])
+    if "targets" in values:
+        values["targets"] = tuple(names.get(name, name) for name in values["targets"])
+    return type(node)(**values)
+
+
+def free_names(code: Code) -> dict[str, str]:
+    """New names for the variables of a class that are called as one of its arguments."""
+    taken = scope(code.of)
+    used = set().union(*(mentions(statement) for statement in code.body)) | {held.name for held in code.of.values}
+    names = {}
+    for name in sorted(used & taken):
+        new = f"{name}_"
+        while new in taken | used:
+            new += "_"
+        names[name] = new
+        taken.add(new)
+    return names
+
+
+# --- bodies -----------------------------------------------------------------------------------------------------------
+
+
+class _Body:
+    """The statements of one function; numbers that forward would read from attributes are written where they are used."""
+
+    def __init__(self, code: Code, names: Mapping[str, str]) -> None:
+        self.numbers = {entry.name: entry.value for entry in code.constructor if isinstance(entry, Number)}
+        self.entries = {entry.name: entry for entry in code.constructor if not isinstance(entry, Number)}
+        self.prefix = "" if code.is_root else "{name}_"
+        self.statements = tuple(self.run(renamed(code.body, names)))
+
+    def run(self, body: Sequence[Statement]) -> Iterator[Any]:
+        """Yield statements with the layers that they need."""
+        for statement in body:
+            match statement:
+                case Let(target, Call() as call):
+                    yield from self.called(target, call)
+                case Return(Call() as call):
+                    steps = list(self.called("x", call))
+                    last = steps.pop() if steps and isinstance(steps[-1], Let) else None
+                    yield from steps
+                    yield Return(last.value if last is not None else Var("x"))
+                case Through(target, module, kept):
+                    label = f"{self.prefix}{module}"
+                    yield from self.made(self.entries[module], target, Var(target), label, False, kept)
+                case Sum(target, copies, value, listed):
+                    yield BuiltSum(target, *self.copies(copies, Element(listed, "index") if listed else value))
+                case Training(inner):
+                    yield from self.run(inner)
+                case _:
+                    yield self.resolved(statement)
+
+    def called(self, target: str, call: Call) -> Iterator[Any]:
+        """Yield the statements that assign the result of a module."""
+        entry = self.entries[call.module]
+        label = f"{self.prefix}{entry.name}"
+        yield from self.made(entry, target, self.resolved(call.value), label, call.outputs, self.resolved(call.kept))
+
+    def made(
+        self, made: Any, target: str, value: Expr, label: str, outputs: bool = False, kept: tuple[Expr, ...] = ()
+    ) -> Iterator[Any]:
+        """Yield the statements that take a value through what an entry of a constructor, or a module in a list, builds."""
+        unchanged = () if value == Var(target) else (Let(target, value),)
+        match made:
+            case Entry(when=Term() as when) | Listed(when=Term() as when):
+                body = tuple(self.made(made.make, target, value, label, outputs, kept))
+                yield from (Choice(when, body, unchanged),) if body != unchanged else unchanged
+            case Entry() | Listed():
+                yield from self.made(made.make, target, value, label, outputs, kept)
+            case Looped(_, depth, rows):
+                yield from unchanged
+                steps = [(part, f"{label}_{numbered_name(rule)}") for rule, part in rows]
+                if body := tuple(self.sequence(steps, target, Var(target), kept)):
+                    yield Repeat(depth, body)
+            case Listing(listed) | Filled(_, listed):
+                yield from self.sequence([(part, f"{label}_{part.name}") for part in listed], target, value, kept)
+            case Joined(joined) | Separate(joined):
+                yield from self.row(joined, target, value, label, kept)
+            case MakeLayer(layer) if layer.kind is ops.Identity:
+                yield from unchanged
+            case MakeLayer() | New() | NewStage():
+                yield Let(target, Built(made, value, label, outputs, kept))  # type: ignore[arg-type]
+
+    def sequence(
+        self, steps: Sequence[tuple[Listed, str]], target: str, value: Expr, kept: tuple[Expr, ...]
+    ) -> Iterator[Any]:
+        """Yield the statements that take a value through modules with these labels in sequence."""
+        for part, label in steps:
+            yield from self.made(part, target, value, label, False, kept)
+            value = Var(target)
+        if not steps and value != Var(target):
+            yield Let(target, value)
+
+    def row(self, listed: Sequence[Any], target: str, value: Expr, label: str, kept: tuple[Expr, ...]) -> Iterator[Any]:
+        """Yield the statements that take a value through a row of copies; a stage numbers its copies from their place on."""
+        place = constant(0)
+        for part in listed:
+            if isinstance(part, NewStage):
+                first = None if part.stage.member is not None or place == constant(0) else place
+                built = Built(part, value, label, False, kept, first)
+                place = operation("+", place, part.arguments["depth"])
+            else:
+                name, make = part if isinstance(part, tuple) else (python(place), part)
+                built = Built(make, value, f"{label}_{name}", False, kept)
+                place = operation("+", place, constant(1))
+            yield Let(target, built)  # type: ignore[arg-type]
+            value = Var(target)
+
+    def copies(self, name: str, value: Expr) -> tuple[Built, Term]:
+        """A copy that is built side by side with others, and their number."""
+        copied = self.entries[name]
+        assert isinstance(copied, Copied)
+        return Built(copied.make, value, f"{self.prefix}{name}_{{index}}"), copied.count
+
+    def resolved(self, node: Any) -> Any:
+        """A value or a statement in which numbers stand in place of attributes, and copies are built."""
+        match node:
+            case tuple():
+                return tuple(self.resolved(item) for item in node)
+            case Beside(copies, given, split):
+                return BuiltBeside(*self.copies(copies, Element(given, "index") if split else given))
+            case Element(of, str() as index):
+                return Element(of, self.number(index))
+            case Parts(target, value, str() as count, sizes):
+                copied = self.entries[count]
+                assert isinstance(copied, Copied)
+                return Parts(target, self.resolved(value), python(copied.count), self.sizes(sizes))
+            case Unpack(targets, value, sizes):
+                return Unpack(targets, self.resolved(value), self.sizes(sizes))
+            case Parts(target, value, count, sizes):
+                return Parts(target, self.resolved(value), count, self.sizes(sizes))
+            case Thinned(target, kept, rescale, unit):
+                return Thinned(target, self.number(kept), rescale, unit)
+        if not isinstance(node, Expr | Statement):
+            return node
+        return type(node)(*(self.resolved(getattr(node, field.name)) for field in fields(node)))
+
+    def number(self, name: str) -> str:
+        """The text of a number that forward reads."""
+        return python(self.numbers[name])
+
+    def sizes(self, sizes: Sequence[int | str]) -> tuple[int | str, ...]:
+        """Sizes of ranges of channels, each a number or a text."""
+        return tuple(self.number(size) if isinstance(size, str) else size for size in sizes)

@@ -1,0 +1,59 @@
+"""Live models of Keras: the generated source is executed, and its model filled with weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from rescompile.codegen.execution import executed
+from rescompile.ir.network import LOGITS, Network
+from rescompile.weights import Weights
+
+from . import engine  # noqa: F401  (sets the backend of Keras)
+from .tensors import places
+from .text import source
+
+Array = np.ndarray[Any, Any]
+#: What initialises kernels in a file.
+INITIALISERS = ("he_fan_out", "he_fan_in", "torch_default")
+
+
+def make(network: Network, weights: Weights | None = None, running_variance: str = "biased") -> Any:
+    """A new model of the generated file with these weights; without any, it draws its own."""
+    home, factory = executed(network, source(network, running_variance=running_variance))
+    if weights is None:
+        return factory()
+    with _without_drawing(vars(home)):
+        model = factory()
+    fill(model, network, weights)
+    return model
+
+
+@contextmanager
+def _without_drawing(names: dict[str, Any]) -> Iterator[None]:
+    """Replace what initialises kernels, which may be compiled for each shape, by zeros."""
+    own = {name: names[name] for name in INITIALISERS if name in names}
+    names.update(dict.fromkeys(own, lambda: "zeros"))
+    try:
+        yield
+    finally:
+        names.update(own)
+
+
+def fill(model: Any, network: Network, weights: Weights) -> None:
+    """Give a model copies of these weights, in the types that its variables have."""
+    variables = {variable.path: variable for variable in model.weights}
+    for place in places(network):
+        variables[place.path].assign(np.array(place.moved(np.asarray(weights[place.name])), order="C"))
+
+
+def outputs(model: Any, x: Array, training: bool = False) -> dict[str, Array]:
+    """The outputs of a model for a batch by name, with channels first; auxiliary ones are there in either mode."""
+    import keras
+
+    found = model(np.moveaxis(x, 1, -1), training=training)
+    named = found if isinstance(found, dict) else {LOGITS: found}
+    return {name: np.moveaxis(np.asarray(keras.ops.convert_to_numpy(value)), -1, 1) for name, value in named.items()}

@@ -1,0 +1,254 @@
+"""The table of ops in Keras: layer or function, and arguments by the names that Keras gives them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from rescompile.codegen.class_plan import Layer
+from rescompile.codegen.table_dialect import Arguments, Spelling, Texts, args
+from rescompile.codegen.terms import constant, literal, operation, python
+from rescompile.ir import ops
+from rescompile.ir.expressions import Term
+from rescompile.ir.network import Op
+from rescompile.ir.ops import Kind
+
+#: Defaults of Keras and of the functions in support.py; arguments at their default are left out.
+DEFAULTS = {
+    "strides": "1", "padding": "0", "dilation_rate": "1", "groups": "1", "use_bias": "True", "use_scale": "True",
+    "output_padding": "0", "ceil": "False", "count_pad": "True", "negative_slope": "0.2", "alpha": "1.0",
+    "mode": '"zeros"', "scale_init": "1.0", "eps": "1e-05", "gamma": "1.0", "interpolation": '"nearest"',
+}  # fmt: skip
+_INITIALISERS = {
+    "he_normal_fan_out": "he_fan_out()",
+    "he_normal_fan_in": "he_fan_in()",
+    "torch_default": "torch_default()",
+}
+
+
+def attribute(layer: Layer, name: str) -> Any:
+    """An attribute that all instances share."""
+    return getattr(layer.sample.kind, name)
+
+
+def variant(op: Op) -> str:
+    """The `kind` of an op."""
+    return str(getattr(op.kind, "kind"))  # noqa: B009
+
+
+def module_name(layer: Layer) -> str:
+    """The class of a layer with parameters or with a state, or the function that builds it; "" for any other op."""
+    name = TABLE[layer.kind].module
+    text = name(layer.sample) if callable(name) else name
+    if text == "conv" and _needs_no_help(layer):
+        return "layers.Conv2D"
+    return text
+
+
+def function_name(layer: Layer) -> str:
+    """The function of an op without parameters, or the class of its layer."""
+    name = TABLE[layer.kind].function
+    text = str(name(layer.sample) if callable(name) else name)
+    if (
+        layer.kind in (ops.MaxPool, ops.AvgPool)
+        and _is_plain(layer, "padding", "0")
+        and _is_plain(layer, "ceil", "False")
+    ):
+        return {"max_pool": "layers.MaxPooling2D", "avg_pool": "layers.AveragePooling2D"}[text]
+    return text
+
+
+def _is_plain(layer: Layer, name: str, text: str) -> bool:
+    """Whether an attribute is a literal with this text."""
+    return python(layer.attributes[name]) in (text, f"({text}, {text})")
+
+
+def _needs_no_help(layer: Layer) -> bool:
+    """Whether a convolution is one layer: without padding, and without a stride together with dilation, which Keras refuses."""
+    alone = _is_plain(layer, "stride", "1") or _is_plain(layer, "dilation", "1")
+    return _weights(layer.sample) == "plain" and alone and _is_plain(layer, "padding", "0")
+
+
+def _constant_init(value: float) -> str:
+    """An initialiser that fills with a constant."""
+    words = {0.0: '"zeros"', 1.0: '"ones"'}
+    return words.get(float(value)) or f"keras.initializers.Constant({literal(value)})"
+
+
+def _bias_init(layer: Layer, fan: str) -> dict[str, str]:
+    """The initialiser of a bias, if it is not that of Keras; `fan` are the arguments for one that depends on the weights."""
+    value = attribute(layer, "bias_init")
+    if not attribute(layer, "bias") or value == 0:
+        return {}
+    return {"bias_initializer": f"bias_uniform({fan})" if value == "torch_default" else _constant_init(value)}
+
+
+def _per_group(channels: Term, groups: Term) -> str:
+    """The channels of a group."""
+    return python(operation("//", channels, groups)) if python(groups) != "1" else python(channels)
+
+
+#: Class of a convolution by what is done to its weights, and its further arguments.
+_WEIGHTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "plain": ("", ()),
+    "standardised": ("StandardisedConv2D", ("eps",)),
+    "scaled": ("ScaledConv2D", ("eps", "gamma")),
+}
+
+
+def _weights(op: Op) -> str:
+    """What is done to the weights of a convolution."""
+    return str(getattr(op.kind, "weights"))  # noqa: B009
+
+
+def _conv(layer: Layer, a: Texts) -> Arguments:
+    name, further = _WEIGHTS[_weights(layer.sample)]
+    fan = f"{_per_group(layer.channels, layer.attributes['groups'])}, {a['kernel']}"
+    return args(
+        a["channels"], a["kernel"],
+        strides=a["stride"], padding="0" if _is_plain(layer, "padding", "0") else a["padding"], dilation_rate=a["dilation"],
+        groups=a["groups"], use_bias=a["bias"], **({"layer": name} if name else {}), **{each: a[each] for each in further},
+        kernel_initializer=_INITIALISERS[attribute(layer, "init")], **_bias_init(layer, fan),
+    )  # fmt: skip
+
+
+def _conv_transpose(layer: Layer, a: Texts) -> Arguments:
+    fan = f"{_per_group(layer.attributes['channels'], layer.attributes['groups'])}, {a['kernel']}"
+    return args(
+        a["channels"], a["kernel"],
+        strides=a["stride"], padding=a["padding"], output_padding=a["output_padding"], dilation_rate=a["dilation"],
+        use_bias=a["bias"], kernel_initializer=_INITIALISERS[attribute(layer, "init")], **_bias_init(layer, fan),
+    )  # fmt: skip
+
+
+def _linear(layer: Layer, a: Texts) -> Arguments:
+    return args(
+        a["features"],
+        use_bias=a["bias"], kernel_initializer=_INITIALISERS[attribute(layer, "init")],
+        **_bias_init(layer, python(layer.channels)),
+    )  # fmt: skip
+
+
+def _norm_class(op: Op) -> str:
+    """The class of a normalisation."""
+    return {
+        "batch": "layers.BatchNormalization", "group": "layers.GroupNormalization", "instance": "layers.GroupNormalization",
+        "layer": "layers.LayerNormalization",
+    }[variant(op)]  # fmt: skip
+
+
+def _norm(layer: Layer, a: Texts) -> Arguments:
+    """`epsilon` is 1e-3 in Keras by default; -1 groups are as many as channels."""
+    kind = variant(layer.sample)
+    groups = {"group": (a.get("groups", ""),), "instance": ("-1",)}.get(kind, ())
+    given = {"momentum": _rest(layer.attributes["momentum"])} if kind == "batch" else {}
+    scale = attribute(layer, "scale_init")
+    start = {} if scale == 1 else {"gamma_initializer": _constant_init(scale)}
+    return args(*groups, **given, epsilon=a["eps"], **start)
+
+
+def _rest(share: Term) -> str:
+    """The share of the old statistics that a norm keeps, from that of the new ones."""
+    if share.head == "constant":
+        return repr(float(1 - Decimal(repr(share.value))))
+    return python(operation("-", constant(1), share))
+
+
+def _pool(layer: Layer, a: Texts) -> Arguments:
+    if function_name(layer).startswith("layers."):
+        # Without strides, those of a Keras pool are its size.
+        return args(a["kernel"], a["stride"]) if a["stride"] == "1" else args(a["kernel"], strides=a["stride"])
+    counted = {"count_pad": a["count_pad"]} if "count_pad" in a else {}
+    return args(a["kernel"], a["stride"], padding=a["padding"], ceil=a["ceil"], **counted)
+
+
+#: Function of each activation without parameters.
+_ACTS: dict[str, str] = {
+    "relu": "ops.relu",
+    "sigmoid": "ops.sigmoid",
+    "tanh": "ops.tanh",
+    "leaky_relu": "ops.leaky_relu",
+    "elu": "ops.elu",
+    "relu6": "ops.relu6",
+    "silu": "ops.silu",
+    "gelu": "ops.gelu",
+    "gelu_tanh": "ops.gelu",
+    "hardswish": "ops.hard_swish",
+    "hardsigmoid": "ops.hard_sigmoid",
+}
+
+
+def _act(layer: Layer, a: Texts) -> Arguments:
+    match variant(layer.sample):
+        case "prelu":
+            rank = len(layer.sample.input)
+            shared = tuple(range(1, rank + (attribute(layer, "per") == "one")))
+            return args(
+                alpha_initializer=_constant_init(attribute(layer, "slope_init")),
+                **({"shared_axes": f"[{', '.join(map(str, shared))}]"} if shared else {}),
+            )
+        case "leaky_relu":
+            return args(negative_slope=a["slope"])
+        case "elu":
+            return args(alpha=a["alpha"])
+        case "gelu" | "gelu_tanh" as name:
+            return args(approximate=literal(name == "gelu_tanh"))
+    return args()
+
+
+def _affine(layer: Layer, a: Texts) -> Arguments:
+    words = {"use_scale": "scale", "use_bias": "shift"}
+    one = {"per_channel": "False"} if attribute(layer, "per") == "one" else {}
+    start = {} if attribute(layer, "scale_init") == 1 else {"scale_init": literal(attribute(layer, "scale_init"))}
+    return args(**one, **{word: literal(attribute(layer, name)) for word, name in words.items()}, **start)
+
+
+#: The axes that a vector gets, as a map of 1x1 or as the rows of one channel.
+_UNFLATTENED = {"map": "(1, 2)", "rows": "(2, 3)"}
+
+TABLE: dict[type[Kind], Spelling] = {
+    ops.Conv: Spelling("conv", arguments=_conv),
+    ops.Linear: Spelling("layers.Dense", arguments=_linear),
+    ops.Norm: Spelling(_norm_class, arguments=_norm),
+    ops.Act: Spelling(
+        lambda op: "layers.PReLU" if variant(op) == "prelu" else "", lambda op: _ACTS.get(variant(op)), arguments=_act
+    ),
+    ops.MaxPool: Spelling("", "max_pool", _pool),
+    ops.AvgPool: Spelling("", "avg_pool", _pool),
+    ops.GlobalAvgPool: Spelling("", "layers.GlobalAveragePooling2D", lambda layer, a: args(keepdims="True")),
+    ops.GlobalMaxPool: Spelling("", "layers.GlobalMaxPooling2D", lambda layer, a: args(keepdims="True")),
+    ops.AdaptiveAvgPool: Spelling("", "adaptive_avg_pool", lambda layer, a: args(a["size"])),
+    ops.Flatten: Spelling("", "flatten"),
+    ops.Dropout: Spelling("", "layers.Dropout", lambda layer, a: args(a["rate"])),
+    ops.Scale: Spelling("", "scale", lambda layer, a: args(a["factor"])),
+    ops.Subsample: Spelling("", "subsample", lambda layer, a: args(a["stride"])),
+    ops.Upsample: Spelling(
+        "", "layers.UpSampling2D", lambda layer, a: args(a["factor"], interpolation=literal(variant(layer.sample)))
+    ),
+    ops.PadChannels: Spelling("", "pad_channels", lambda layer, a: args(a["channels"])),
+    ops.Identity: Spelling("", ""),
+    ops.ConvTranspose: Spelling("conv_transpose", arguments=_conv_transpose),
+    ops.Lrn: Spelling(
+        "", "local_response_norm",
+        lambda layer, a: args(a["size"], a["alpha"], a["beta"], a["k"]),
+    ),
+    ops.Softmax: Spelling(
+        "",
+        lambda op: "ops.softmax" if getattr(op.kind, "ranges") is None else "range_softmax",  # noqa: B009
+        lambda layer, a: args() if attribute(layer, "ranges") is None else args(a["ranges"]),
+    ),
+    ops.Reduce: Spelling(
+        "",
+        lambda op: f"ops.{getattr(op.kind, 'by')}",  # noqa: B009
+        lambda layer, a: args(axis="-1", keepdims="True"),
+    ),
+    ops.Affine: Spelling("Affine", arguments=_affine),
+    ops.Border: Spelling(
+        "", "border", lambda layer, a: args(a["before"], a["after"], mode=literal(variant(layer.sample)))
+    ),
+    ops.Part: Spelling("", "channel_part", lambda layer, a: args(number=a["number"], of=a["of"])),
+    ops.Shuffle: Spelling("", "channel_shuffle", lambda layer, a: args(a["groups"])),
+    ops.Unflatten: Spelling("", "ops.expand_dims", lambda layer, a: args(axis=_UNFLATTENED[attribute(layer, "to")])),
+    ops.DepthToSpace: Spelling("", "depth_to_space", lambda layer, a: args(a["size"])),
+    ops.SpaceToDepth: Spelling("", "space_to_depth", lambda layer, a: args(a["size"])),
+}  # fmt: skip

@@ -1,0 +1,379 @@
+"""Functions and layers that a file needs and Keras lacks. Values are channels-last; vectors have no other axis."""
+
+from __future__ import annotations
+
+#: By name; each after those that it uses itself. An initialiser is made anew for each layer, because one that is shared draws
+#: the same values for all of them.
+SUPPORT: dict[str, str] = {
+    "he_fan_out": '''
+def he_fan_out() -> keras.Initializer:
+    """Initialise kernels for ReLU by their fan-out (He et al. 2015)."""
+    return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+''',
+    "he_fan_in": '''
+def he_fan_in() -> keras.Initializer:
+    """Initialise kernels for ReLU by their fan-in (He et al. 2015)."""
+    return keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
+''',
+    "torch_default": '''
+def torch_default() -> keras.Initializer:
+    """Initialise kernels uniformly within 1 / sqrt(fan_in), as PyTorch does."""
+    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+''',
+    "pair": '''
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """The height and width of a size, which may be one number for both."""
+    return (size, size) if isinstance(size, int) else size
+''',
+    "bias_uniform": '''
+def bias_uniform(
+    channels: int, kernel_size: int | tuple[int, int] = 1
+) -> keras.Initializer:
+    """Initialise biases uniformly within 1 / sqrt(fan_in), as PyTorch does."""
+    bound = (channels * math.prod(pair(kernel_size))) ** -0.5
+    return keras.initializers.RandomUniform(-bound, bound)
+''',
+    "StandardisedConv2D": '''
+@keras.saving.register_keras_serializable()
+class StandardisedConv2D(layers.Conv2D):
+    """Convolve with weights of mean 0 and variance 1 in each output channel."""
+
+    def __init__(self, *sizes: int, eps: float = 1e-05, **arguments) -> None:
+        super().__init__(*sizes, **arguments)
+        self.eps = eps
+
+    def standardised(self, kernel: KerasTensor) -> KerasTensor:
+        """The kernel that is used."""
+        kernel = kernel - ops.mean(kernel, axis=(0, 1, 2), keepdims=True)
+        variance = ops.mean(ops.square(kernel), axis=(0, 1, 2), keepdims=True)
+        return kernel / ops.sqrt(variance + self.eps)
+
+    def convolution_op(self, inputs: KerasTensor, kernel: KerasTensor) -> KerasTensor:
+        return super().convolution_op(inputs, self.standardised(kernel))
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "eps": self.eps}
+''',
+    "ScaledConv2D": '''
+@keras.saving.register_keras_serializable()
+class ScaledConv2D(StandardisedConv2D):
+    """Convolve with weights of mean 0 and variance 1 over fan-in, times a learned gain."""
+
+    def __init__(self, *sizes: int, gamma: float = 1.0, **arguments) -> None:
+        super().__init__(*sizes, **arguments)
+        self.gamma = gamma
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        super().build(input_shape)
+        self.gain = self.add_weight(
+            shape=(1, 1, 1, self.filters), initializer="ones", name="gain"
+        )
+
+    def standardised(self, kernel: KerasTensor) -> KerasTensor:
+        factor = self.gamma / math.sqrt(math.prod(kernel.shape[:-1]))
+        return super().standardised(kernel) * (self.gain * factor)
+
+    def save_own_variables(self, store: dict) -> None:
+        super().save_own_variables(store)  # the kernel and the bias alone
+        store["gain"] = self.gain
+
+    def load_own_variables(self, store: dict) -> None:
+        super().load_own_variables(store)
+        self.gain.assign(store["gain"])
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "gamma": self.gamma}
+''',
+    "subsample": '''
+def subsample(x: KerasTensor, stride: int | tuple[int, int]) -> KerasTensor:
+    """Keep every `stride`-th row and column."""
+    height, width = pair(stride)
+    return x[:, ::height, ::width]
+''',
+    "conv": '''
+def conv(
+    x: KerasTensor,
+    filters: int,
+    kernel_size: int | tuple[int, int],
+    strides: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation_rate: int | tuple[int, int] = 1,
+    layer: Callable[..., layers.Layer] = layers.Conv2D,
+    **arguments,
+) -> KerasTensor:
+    """Convolve with explicit padding: `same` pads other sides than PyTorch at stride 2."""
+    if pair(padding) != (0, 0):
+        x = layers.ZeroPadding2D(padding)(x)
+    dilated = pair(dilation_rate) != (1, 1)  # Keras refuses strides with dilation
+    build = layer(
+        filters,
+        kernel_size,
+        strides=1 if dilated else strides,
+        dilation_rate=dilation_rate,
+        **arguments,
+    )
+    return subsample(build(x), strides) if dilated else build(x)
+''',
+    "conv_transpose": '''
+def conv_transpose(
+    x: KerasTensor,
+    filters: int,
+    kernel_size: int | tuple[int, int],
+    strides: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    output_padding: int | tuple[int, int] = 0,
+    **arguments,
+) -> KerasTensor:
+    """Apply a transposed convolution with the sizes of torch.nn.ConvTranspose2d."""
+    build = layers.Conv2DTranspose(
+        filters,
+        kernel_size,
+        strides=strides,
+        output_padding=pair(output_padding),
+        **arguments,
+    )
+    return layers.Cropping2D(pair(padding))(build(x))
+''',
+    "drop_branch": '''
+def drop_branch(
+    x: KerasTensor,
+    survival: float,
+    each_sample: bool = False,
+    rescale: str = "train",
+) -> KerasTensor:
+    """Set a branch to zero in training, except with probability `survival`."""
+    shape = (None if each_sample else 1,) + (1,) * (len(x.shape) - 1)
+    x = layers.Dropout(1 - survival, noise_shape=shape)(x)  # divides by `survival`
+    return x * survival if rescale == "test" else x
+''',
+    "pool_padding": '''
+def pool_padding(
+    x: KerasTensor,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    ceil: bool,
+) -> list[tuple[int, int]]:
+    """The padding before and after each axis of a pool; `ceil` rounds the output size up."""
+    pads = []
+    for size, k, s, p in zip(x.shape[1:3], kernel, stride, padding):
+        far = p + s - 1 if ceil else p  # of an axis of any size
+        if ceil and size is not None:
+            steps = -((k - size - 2 * p) // s)
+            if steps * s >= size + p:  # the last window would start in the far padding
+                steps = steps - 1
+            far = max(p, steps * s + k - size - p)
+        pads.append((p, far))
+    return pads
+''',
+    "max_pool": '''
+def max_pool(
+    x: KerasTensor,
+    kernel: int | tuple[int, int],
+    stride: int | tuple[int, int],
+    padding: int | tuple[int, int] = 0,
+    ceil: bool = False,
+) -> KerasTensor:
+    """Take the maximum over windows; what is padded is minus infinity."""
+    pads = pool_padding(x, pair(kernel), pair(stride), pair(padding), ceil)
+    x = ops.pad(x, [(0, 0), *pads, (0, 0)], constant_values=-math.inf)
+    return layers.MaxPooling2D(kernel, strides=stride)(x)
+''',
+    "avg_pool": '''
+def avg_pool(
+    x: KerasTensor,
+    kernel: int | tuple[int, int],
+    stride: int | tuple[int, int],
+    padding: int | tuple[int, int] = 0,
+    ceil: bool = False,
+    count_pad: bool = True,
+) -> KerasTensor:
+    """Take the mean over windows, as torch.nn.functional.avg_pool2d does."""
+    pads = pool_padding(x, pair(kernel), pair(stride), pair(padding), ceil)
+    pool = layers.AveragePooling2D(kernel, strides=stride)
+    means = pool(layers.ZeroPadding2D(pads)(x))
+    if count_pad and not ceil:
+        return means
+    counted = ops.ones_like(x[:, :, :, :1])
+    if count_pad:  # what rounding up adds does not count
+        own = [(size, size) for size in pair(padding)]
+        counted = ops.pad(counted, [(0, 0), *own, (0, 0)], constant_values=1)
+        pads = [(0, far - size) for (_, far), (size, _) in zip(pads, own)]
+    return means / pool(layers.ZeroPadding2D(pads)(counted))
+''',
+    "adaptive_avg_pool": '''
+def adaptive_avg_pool(x: KerasTensor, size: int | tuple[int, int]) -> KerasTensor:
+    """Take the means over windows, one for each position of the output."""
+    for axis, count in zip((1, 2), pair(size)):
+        n = x.shape[axis]
+        if n != count:
+            ends = [(at * n // count, -(-(at + 1) * n // count)) for at in range(count)]
+            bins = [x[:, a:b] if axis == 1 else x[:, :, a:b] for a, b in ends]
+            means = [ops.mean(part, axis=axis, keepdims=True) for part in bins]
+            x = ops.concatenate(means, axis=axis)
+    return x
+''',
+    "flatten": '''
+def flatten(x: KerasTensor) -> KerasTensor:
+    """Flatten feature maps channel by channel, as PyTorch does."""
+    return layers.Flatten()(layers.Permute((3, 1, 2))(x) if len(x.shape) == 4 else x)
+''',
+    "scale": '''
+def scale(x: KerasTensor, factor: float) -> KerasTensor:
+    """Multiply by a constant."""
+    return x * factor
+''',
+    "pad_channels": '''
+def pad_channels(x: KerasTensor, channels: int) -> KerasTensor:
+    """Zero-pad the channels to a total of `channels`."""
+    return ops.pad(x, [(0, 0)] * (len(x.shape) - 1) + [(0, channels - x.shape[-1])])
+''',
+    "local_response_norm": '''
+def local_response_norm(
+    x: KerasTensor, size: int, alpha: float, beta: float, k: float
+) -> KerasTensor:
+    """Normalise by the mean square of `size` neighbouring channels."""
+    own = [(0, 0)] * (len(x.shape) - 1)
+    squares = ops.pad(ops.square(x), [*own, (size // 2, size // 2)])
+    windows = [squares[..., at : at + x.shape[-1]] for at in range(size)]
+    mean = ops.mean(ops.stack(windows, axis=-1), axis=-1)
+    return x / (k + alpha * mean) ** beta
+''',
+    "range_softmax": '''
+def range_softmax(x: KerasTensor, ranges: int) -> KerasTensor:
+    """Softmax over equal ranges of the channels, channel by channel."""
+    y = ops.softmax(ops.stack(ops.split(x, ranges, axis=-1), axis=-1), axis=-1)
+    return ops.concatenate([y[..., at] for at in range(ranges)], axis=-1)
+''',
+    "border": '''
+def border(
+    x: KerasTensor,
+    before: int | tuple[int, int],
+    after: int | tuple[int, int],
+    mode: str = "zeros",
+) -> KerasTensor:
+    """Add rows and columns around feature maps; negative numbers of zeros remove them."""
+    ends = [(low, high) for low, high in zip(pair(before), pair(after))]
+    if mode == "zeros":
+        cut = [(max(-low, 0), max(-high, 0)) for low, high in ends]
+        more = [(max(low, 0), max(high, 0)) for low, high in ends]
+        return layers.ZeroPadding2D(more)(layers.Cropping2D(cut)(x))
+    for axis, (low, high) in zip((1, 2), ends):
+        y = x if axis == 1 else ops.transpose(x, (0, 2, 1, 3))
+        if mode == "reflect":
+            first = ops.flip(y[:, 1 : low + 1], axis=1)
+            last = ops.flip(y[:, -high - 1 : -1], axis=1)
+        else:
+            first = ops.repeat(y[:, :1], low, axis=1)
+            last = ops.repeat(y[:, -1:], high, axis=1)
+        y = ops.concatenate([first] * (low > 0) + [y] + [last] * (high > 0), axis=1)
+        x = y if axis == 1 else ops.transpose(y, (0, 2, 1, 3))
+    return x
+''',
+    "channel_part": '''
+def channel_part(x: KerasTensor, number: int, of: int) -> KerasTensor:
+    """Take the `number`-th of `of` equal ranges of the channels."""
+    return ops.split(x, of, axis=-1)[number]
+''',
+    "channel_shuffle": '''
+def channel_shuffle(x: KerasTensor, groups: int) -> KerasTensor:
+    """Take the first channel of each group, then the second of each, and so on."""
+    channels = x.shape[-1]
+    size = channels // groups
+    order = [at % groups * size + at // groups for at in range(channels)]
+    return ops.take(x, order, axis=-1)
+''',
+    "depth_to_space": '''
+def depth_to_space(x: KerasTensor, size: int) -> KerasTensor:
+    """Move channels to blocks of positions, as torch.nn.PixelShuffle does."""
+    blocks = size * size
+    channels = x.shape[-1] // blocks
+    order = [channel * blocks + at for at in range(blocks) for channel in range(channels)]
+    return ops.depth_to_space(ops.take(x, order, axis=-1), size) if size > 1 else x
+''',
+    "space_to_depth": '''
+def space_to_depth(x: KerasTensor, size: int) -> KerasTensor:
+    """Move blocks of positions to channels, as torch.nn.PixelUnshuffle does."""
+    blocks = [x[:, row::size, col::size] for row in range(size) for col in range(size)]
+    channels = x.shape[-1]
+    order = [range(start, channels * size**2, channels) for start in range(channels)]
+    order = [at for places in order for at in places]
+    return ops.take(ops.concatenate(blocks, axis=-1), order, axis=-1)
+''',
+    "BatchNormalization": '''
+@keras.saving.register_keras_serializable()
+class BatchNormalization(layers.BatchNormalization):
+    """Batch normalisation whose running variance is unbiased, as in PyTorch."""
+
+    def call(
+        self, inputs: KerasTensor, training: bool | None = None, mask: None = None
+    ) -> KerasTensor:
+        before = self.moving_variance * self.momentum
+        y = super().call(inputs, training=training, mask=mask)
+        if training and self.trainable:
+            count = ops.cast(ops.size(inputs) // inputs.shape[-1], before.dtype)
+            biased = self.moving_variance - before
+            more = biased / ops.maximum(count - 1, 1)
+            self.moving_variance.assign(self.moving_variance + more)
+        return y
+''',
+    "Affine": '''
+@keras.saving.register_keras_serializable()
+class Affine(layers.Layer):
+    """Multiply channels by learned factors and add learned offsets; or one for all channels."""
+
+    def __init__(
+        self,
+        use_scale: bool = True,
+        use_bias: bool = True,
+        per_channel: bool = True,
+        scale_init: float = 1.0,
+        **arguments,
+    ) -> None:
+        super().__init__(**arguments)
+        self.use_scale, self.use_bias = use_scale, use_bias
+        self.per_channel, self.scale_init = per_channel, scale_init
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        shape = (input_shape[-1] if self.per_channel else 1,)
+        if self.use_scale:
+            start = keras.initializers.Constant(self.scale_init)
+            self.scale = self.add_weight(shape=shape, initializer=start, name="scale")
+        if self.use_bias:
+            self.bias = self.add_weight(shape=shape, initializer="zeros", name="bias")
+
+    def call(self, x: KerasTensor) -> KerasTensor:
+        if self.use_scale:
+            x = x * self.scale
+        return x + self.bias if self.use_bias else x
+
+    def get_config(self) -> dict:
+        own = {"use_scale": self.use_scale, "use_bias": self.use_bias}
+        own.update(per_channel=self.per_channel, scale_init=self.scale_init)
+        return {**super().get_config(), **own}
+''',
+}
+
+#: Reads the weights of a file.
+LOAD = '''
+def load(model: keras.Model, path: str) -> None:
+    """Fill a model with the weights of a safetensors file."""
+    data = np.memmap(path, mode="r")
+    start = 8 + int.from_bytes(data[:8].tobytes(), "little")
+    header = json.loads(data[8:start].tobytes())
+    types = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
+    names = {"__metadata__": None}
+    for variable in model.weights:
+        name, shape = variable.path, list(variable.shape)
+        names[name] = variable
+        if name not in header or header[name]["shape"] != shape:
+            raise ValueError(f"{path} lacks {name} with shape {shape}")
+    for name in header:
+        if name not in names:
+            raise ValueError(f"{path} has {name}, which the model lacks")
+    for variable in model.weights:
+        first, last = header[variable.path]["data_offsets"]
+        dtype = types[header[variable.path]["dtype"]]
+        values = data[start + first : start + last].view(dtype)
+        variable.assign(values.reshape(variable.shape))
+'''

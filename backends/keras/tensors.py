@@ -1,0 +1,86 @@
+"""The tensors of a network by their names and with their axes in Keras: `layer1_0_conv1/kernel` as [height, width, in, out]."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from rescompile.ir import ops
+from rescompile.ir.network import INPUT, Network, Op, Parallel, Side, join, walk
+from rescompile.ir.ops import Shape
+from rescompile.ir.traversal import ThreadRules, thread
+from rescompile.weights.places import Move, Place, Words
+
+#: The words of Keras for the tensors of an op; None for one that it does not have.
+_LAYER = {"weight": "kernel"}
+_NORM = {
+    "weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance",
+    "num_batches_tracked": None,
+}  # fmt: skip
+WORDS: Words = {
+    ops.Conv: _LAYER, ops.ConvTranspose: _LAYER, ops.Linear: _LAYER,
+    ops.Norm: _NORM, ops.Affine: {"weight": "scale"}, ops.Act: {"weight": "alpha"},
+}  # fmt: skip
+#: The names that Keras gives to layers and functions without one: that of a class, and a number.
+AUTOMATIC = re.compile(
+    r"(add|average_pooling2d|concatenate|cropping2d|depth_to_space|divide|dropout|elu|expand_dims|flatten|flip|gelu|"
+    r"get_item|global_average_pooling2d|global_max_pooling2d|hard_sigmoid|hard_swish|input_layer|leaky_relu|max|"
+    r"max_pooling2d|mean|multiply|ones_like|pad|permute|power|relu|relu6|repeat|sigmoid|silu|softmax|space_to_depth|split|"
+    r"sqrt|square|stack|subtract|take|tanh|transpose|true_divide|up_sampling2d|zero_padding2d)(_[0-9]+)?"
+)
+
+
+def layer_name(path: str) -> str:
+    """The name of the layer of an op: dots would make it invalid in PyTorch, on which Keras may compute."""
+    return path.replace(".", "_")
+
+
+def connected(network: Network) -> Iterator[tuple[str, Op]]:
+    """Yield the ops of a network that a functional model has: those on which an output depends, be it of training alone."""
+    sources: dict[str, list[str]] = {}
+    ends: list[str] = []
+
+    def op(name: str, node: Op, value: str) -> str:
+        sources[name] = [value]
+        return name
+
+    def merge(name: str, node: Parallel, values: Sequence[str]) -> str:
+        sources[name] = list(values)
+        return name
+
+    def side(name: str, node: Side, value: str, carry: Callable[[str], str]) -> None:
+        if node.mode != "never":
+            ends.append(carry(value))
+
+    ends.append(thread(network.root, INPUT, ThreadRules(op, merge=merge, side=side)))
+    found: set[str] = set()
+    while ends:
+        if (name := ends.pop()) not in found:
+            found.add(name)
+            ends += sources.get(name, [])
+    for path, node in walk(network.root):
+        if isinstance(node, Op) and path in found:
+            yield path, node
+
+
+def places(network: Network) -> Iterator[Place]:
+    """Yield the tensors that Keras has, in the order of the tree."""
+    for path, node in connected(network):
+        words = WORDS.get(type(node.kind), {})
+        for parameter in node.kind.parameters(node.input):
+            word = words.get(parameter.name, parameter.name)
+            if word is not None:
+                shape = tuple(parameter.shape[axis] for axis in _axes(len(parameter.shape)))
+                if isinstance(node.kind, ops.Act):  # a slope has the axes of a map
+                    shape = (*(1 for _ in node.input[1:]), *shape)
+                yield Place(join(path, parameter.name), f"{layer_name(path)}/{word}", shape, node.kind, _to(shape))
+
+
+def _axes(rank: int) -> tuple[int, ...]:
+    """The axes of a tensor of the tree in the order of Keras: [height, width, in, out]."""
+    return (*range(2, rank), 1, 0) if rank > 1 else tuple(range(rank))
+
+
+def _to(shape: Shape) -> Move:
+    """How an array of the tree becomes one of this shape."""
+    return lambda kind, array: array.transpose(_axes(array.ndim)).reshape(shape)

@@ -1,0 +1,84 @@
+"""The text of a file in Keras 3, and what Keras cannot have; Keras is not needed to write it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from rescompile.analysis.dynamic_shapes import describe_sizes
+from rescompile.codegen.source_text import render_source
+from rescompile.diagnostics.errors import Diagnostic, Unavailable
+from rescompile.ir import ops
+from rescompile.ir.network import Network, Op
+from rescompile.ir.traversal import runs
+from rescompile.source_target import refuse_ranks
+
+from .dialect import dialect
+from .tensors import AUTOMATIC, connected, layer_name
+
+
+def check(network: Network, free: Collection[str] = ()) -> None:
+    """Raises Unavailable for what Keras cannot do, and for names of layers that would be the same."""
+    if network.checkpoint:
+        message = "activations cannot be recomputed for backward in a functional model of Keras"
+        raise Unavailable(Diagnostic("E0901", message, help="build with --set checkpoint=false, or for another target"))
+    refuse_ranks(network, "keras")
+    if (again := next((name for name, times in runs(network.root).items() if times > 1), None)) is not None:
+        message = (
+            f"{again} runs again with the same parameters, but a file for Keras builds each layer where it calls it"
+        )
+        raise Unavailable(Diagnostic("E0901", message, help="use the target 'source', 'flax' or 'mlx'"))
+    names: dict[str, str] = {}
+    for path, node in connected(network):
+        if (reason := _refusal(path, node, free)) is not None:
+            message, help = reason
+            raise Unavailable(Diagnostic("E0901", message, help=help))
+        if _is_named(node):
+            name = layer_name(path)
+            if AUTOMATIC.fullmatch(name):
+                message = f"{path} cannot be called '{name}' in Keras, which names other layers so"
+                raise Unavailable(Diagnostic("E0901", message, help="give the step another name"))
+            if name in names:
+                message = f"{names[name]} and {path} would both be the layer '{name}' in Keras"
+                raise Unavailable(Diagnostic("E0901", message, help="give one of the steps another name"))
+            names[name] = path
+
+
+def _is_named(node: Op) -> bool:
+    """Whether the layer of an op has a name of its own: it has parameters."""
+    return bool(node.kind.parameters(node.input))
+
+
+def _refusal(path: str, node: Op, free: Collection[str]) -> tuple[str, str] | None:
+    """Why Keras cannot have an op, and what helps; None if it can."""
+    match node.kind:
+        case ops.ConvTranspose(groups=groups) if groups > 1:
+            return f"{path} is a transposed convolution in groups, which Keras does not have", "use another target"
+        case ops.ConvTranspose(stride=stride, dilation=dilation) if max(stride) > 1 and max(dilation) > 1:
+            return (
+                f"{path} is a transposed convolution with stride and dilation, which Keras refuses",
+                "use another target",
+            )
+        case ops.AdaptiveAvgPool() if free:
+            return (
+                f"{path} pools to a given size, which takes an image of known size in Keras",
+                "build without --dynamic",
+            )
+        case (ops.MaxPool() | ops.AvgPool()) as pool if free and pool.ceil:
+            sides = zip(pool.kernel, pool.stride or pool.kernel, pool.padding, strict=True)
+            if any(k < s + p for k, s, p in sides):
+                message = f"{path} rounds up its size, which takes an image of known size in Keras"
+                return message, "build without --dynamic"
+    return None
+
+
+def source(
+    network: Network,
+    style: str = "classes",
+    free: Mapping[str, Any] = MappingProxyType({}),
+    running_variance: str = "biased",
+) -> str:
+    """The text of the file without its checksum trailer; its model leaves the `free` axes of the image open."""
+    notes = [f"Takes {describe_sizes(free)}."] if free else []
+    return render_source(network, dialect(running_variance == "unbiased", frozenset(free)), style, notes)

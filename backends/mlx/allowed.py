@@ -1,0 +1,25 @@
+"""The allow-list of generated MLX source."""
+
+from __future__ import annotations
+
+import ast
+
+from rescompile.codegen.allow_list import Allowed
+
+_NAMES = {
+    "mx": "array checkpoint clip concatenate conv2d conv_transpose2d expand_dims full max mean moveaxis ones pad "
+    "random.bernoulli random.state random.uniform sigmoid softmax split sqrt swapaxes tanh var where zeros",
+    "nn": "AvgPool2d BatchNorm Conv2d Dropout ELU GELU GroupNorm Hardswish Identity InstanceNorm LayerNorm LeakyReLU Linear "
+    "MaxPool2d Module PReLU ReLU ReLU6 SiLU Sigmoid Tanh Upsample elu gelu gelu_approx hardswish init.he_normal leaky_relu "
+    "relu relu6 silu",
+    "math": "sqrt",
+}
+ALLOWED = Allowed(
+    modules={"math": None, "mlx.core": "mx"},
+    imports={"collections.abc": {"Callable"}, "functools": {"partial"}, "mlx": {"nn"}},
+    names={f"{root}.{name}" for root, names in _NAMES.items() for name in names.split()},
+    decorators=(),
+    builtins={"reversed", "setattr", "zip"},
+    methods={"__call__", "__getitem__", "__len__"},
+    nodes=(ast.In, ast.Pass, ast.Pow),
+)

@@ -1,0 +1,151 @@
+"""MLX for the code generator: how it writes values and modules, and what its files need and may contain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from rescompile.backend import rule
+from rescompile.codegen.class_plan import ClassPlan, Layer
+from rescompile.codegen.dialect import Imports, attribute
+from rescompile.codegen.program import Apply, Code, Entry, Expr, Filled, Joined, Listing, Looped, Make, NewStage
+from rescompile.codegen.table_dialect import Spelling, TableDialect, variant
+from rescompile.ir import ops
+from rescompile.ir.network import Op, walk
+from rescompile.ir.ops import Kind
+
+from .allowed import ALLOWED
+from .initialisation import MODULES, drawn
+from .spellings import DEFAULTS, TABLE, plain_pool
+from .support import SUPPORT
+
+_IMPORTS: Imports = (
+    (
+        ("math", "import math"),
+        ("Callable", "from collections.abc import Callable"),
+        ("partial", "from functools import partial"),
+    ),
+    (
+        ("mx", "import mlx.core as mx"),
+        ("nn", "from mlx import nn"),
+    ),
+)
+#: The function of a pool that MLX has not.
+_POOLS: dict[type[Kind], str] = {ops.MaxPool: "max_pool", ops.AvgPool: "avg_pool"}
+
+
+def _numbers(names: Iterable[str]) -> bool:
+    """Whether some names are numbers, which MLX takes for places in a list."""
+    return any(name.isdigit() for name in names)
+
+
+def _names(make: Make) -> list[str] | None:
+    """Names of the modules of a sequence, or of one of several that count; None for any other module, or where they are
+    positions."""
+    match make:
+        case Listing(parts) if not make.numbered:
+            return [part.name for part in parts]
+        case Joined(parts, numbered) if not numbered:
+            return [
+                name for part in parts for name in (_names(part) or [] if isinstance(part, NewStage) else [part[0]])
+            ]
+        case NewStage(stage) if stage.member:
+            return [f"{stage.member.prefix}0"]
+    return None
+
+
+def _chain(names: Iterable[str]) -> str:
+    """The class of a sequence of modules with names."""
+    return "NumberedChain" if _numbers(names) else "Chain"
+
+
+def _through(name: str, code: Code) -> str:
+    """The expression of the modules of a sequence of a class, in order."""
+    made = next((entry for entry in code.constructor if getattr(entry, "name", None) == name), None)
+    named = isinstance(made, Filled | Looped) or (isinstance(made, Entry) and _names(made.make) is not None)
+    return f"{attribute(name)}.values()" if named else attribute(name)
+
+
+class Mlx(TableDialect):
+    """The dialect of MLX; running variances that are not `unbiased` are those of Flax."""
+
+    title = "MLX"
+    array = "mx.array"
+    package = "rescompile.backends.mlx"
+    imports = _IMPORTS
+    allowed = ALLOWED
+    reserved = ALLOWED.imported | SUPPORT.keys() | {"model"}
+    support = SUPPORT
+    modules = MODULES
+    channels_last = True
+    defaults = DEFAULTS
+    longest = 60
+    pairs = ((ops.GlobalAvgPool, ops.Flatten),)
+    identity = "nn.Identity()"
+    filters: Sequence[tuple[str, Callable[[Any], Any]]] = (
+        ("drawn", drawn),
+        ("chain", _chain),
+        ("looped", lambda parts: [f"{rule.prefix}0" for rule, _ in parts]),
+        ("through", lambda through: _through(*through)),
+        (
+            "base",
+            lambda code: "Numbered" if _numbers(getattr(e, "name", "") for e in code.constructor) else "nn.Module",
+        ),
+    )
+
+    def __init__(self, unbiased: bool) -> None:
+        self.unbiased = unbiased
+
+    def spelling(self, kind: type[Kind]) -> Spelling:
+        """The row of an op. Raises Unavailable for an op without one."""
+        return rule(TABLE, kind, "mlx")
+
+    def is_tensor(self, value: Expr) -> bool:
+        """Every value may be returned as it is."""
+        return True
+
+    def module_name(self, layer: Layer) -> str:
+        """The name of the class of the module of an op; empty for one without."""
+        if layer.kind in _POOLS and not plain_pool(layer):
+            return ""
+        if layer.kind is ops.Norm and variant(layer.sample) == "batch" and not self.unbiased:
+            return "BatchNorm"
+        return super().module_name(layer)
+
+    def function_name(self, layer: Layer) -> str | None:
+        """The name of the function of an op; None for one without."""
+        return None if layer.kind in _POOLS and plain_pool(layer) else super().function_name(layer)
+
+    def construction(self, make: Make) -> str:
+        """The expression that builds a module."""
+        text = super().construction(make)
+        return f"Numbered{text}" if text.startswith("Chain(") and _numbers(_names(make) or []) else text
+
+    def expression(self, value: Expr) -> str:
+        """The text of a value. The mean of a map as a vector is one call."""
+        match value:
+            case Apply(flatten, Apply(mean, inner)) if flatten.kind is ops.Flatten and mean.kind is ops.GlobalAvgPool:
+                return f"mx.mean({self.expression(inner)}, axis=(1, 2))"
+        return super().expression(value)
+
+    def concat(self, values: str) -> str:
+        """The concatenation of the values inside a pair of square brackets."""
+        return f"mx.concatenate([{values}], axis=-1)"
+
+    def training(self, plan: ClassPlan) -> Iterator[str]:
+        """Yield paragraphs about training for the docstring of a network."""
+        yield "New models are in training mode: call eval() for inference, and train() to go back."
+        survivals = {node.survival.unit for node in plan.merges() if node.survival}
+        if "batch" in survivals:
+            yield (
+                "In training, a dropped residual branch is skipped: it runs neither forward nor backward, and its running "
+                "statistics do not move. Its gradients are zero in that step. The choice is made in Python, so mx.compile "
+                "cannot compile a training step. A shortcut that changes the shape is always computed."
+            )
+        if "sample" in survivals:
+            yield "In training, each sample drops residual branches independently; all branches are computed."
+        if plan.network.checkpoint:
+            yield "In training, the activations inside each block are recomputed for backward instead of stored."
+        kinds = (node.kind for _, node in walk(plan.network.root) if isinstance(node, Op))
+        if any(isinstance(kind, ops.Norm) and kind.kind == "batch" for kind in kinds) and not self.unbiased:
+            yield "Running variances move towards the biased variance of each batch, as in Flax and Keras."

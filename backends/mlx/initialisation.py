@@ -1,0 +1,44 @@
+"""The initial values that MLX gives new modules, and the assignments that set others."""
+
+from __future__ import annotations
+
+from rescompile.codegen.class_plan import Layer
+from rescompile.codegen.initialisation import OWN, Modules, Rule, Set
+from rescompile.ir import ops
+
+from .spellings import norm_class
+
+_DRAWN = {
+    "he_normal_fan_out": 'nn.init.he_normal()({0}.{1}, "fan_out", math.sqrt(2))',
+    "he_normal_fan_in": 'nn.init.he_normal()({0}.{1}, "fan_in", math.sqrt(2))',
+    OWN: "torch_default({0}.{1}.shape, {0}.weight)",
+    0.0: "mx.zeros({0}.{1}.shape)",
+    1.0: "mx.ones({0}.{1}.shape)",
+}
+
+
+def drawn(setting: Set) -> str:
+    """The assignment that sets a tensor."""
+    form = _DRAWN.get(setting.value) or f"mx.full({{0}}.{{1}}.shape, {float(setting.value)!r})"
+    return f"{setting.target}.{setting.tensor} = {form.format(setting.target, setting.tensor)}"
+
+
+def _class(layer: Layer) -> str | None:
+    """The class of the module of an op with tensors that may start with other values; None for other ops."""
+    if layer.kind is ops.Norm:
+        return norm_class(layer.sample)
+    return {ops.Conv: "nn.Conv2d", ops.ConvTranspose: "ConvTranspose2d", ops.Linear: "nn.Linear"}.get(layer.kind)
+
+
+_CONVS = ("nn.Conv2d", "ConvTranspose2d")
+_NORMS = ("nn.BatchNorm", "nn.GroupNorm", "nn.InstanceNorm", "nn.LayerNorm")
+MODULES = Modules(
+    of=_class,
+    own={
+        **dict.fromkeys(_CONVS, Rule(OWN, 0.0)),
+        "nn.Linear": Rule(OWN, OWN),
+        **dict.fromkeys(_NORMS, Rule(1.0, 0.0)),
+    },
+    optional=frozenset(_CONVS),
+    resets=False,
+)

@@ -1,0 +1,170 @@
+"""The table of ops in MLX: module or function, and arguments by the names that MLX gives them."""
+
+from __future__ import annotations
+
+from rescompile.codegen.class_plan import Layer
+from rescompile.codegen.table_dialect import Arguments, Spelling, Texts, args, attribute, conv_weights, variant
+from rescompile.codegen.terms import literal, python
+from rescompile.ir import ops
+from rescompile.ir.network import Op
+from rescompile.ir.ops import Kind
+
+#: Defaults of MLX and of the functions in support.py; arguments at their default are left out.
+DEFAULTS = {
+    "stride": "1", "padding": "0", "dilation": "1", "groups": "1", "bias": "True", "eps": "1e-05", "momentum": "0.1",
+    "output_padding": "0", "scale": "True", "shift": "True", "mode": '"constant"', "init": "0.25", "gamma": "1.0",
+    "scale_init": "1.0", "ceil": "False", "count_pad": "True", "negative_slope": "0.01", "alpha": "1.0",
+}  # fmt: skip
+
+#: Class of a convolution by what is done to its weights, and its further arguments.
+_WEIGHTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "plain": ("nn.Conv2d", ()),
+    "standardised": ("StandardisedConv2d", ("eps",)),
+    "scaled": ("ScaledConv2d", ("eps", "gamma")),
+}
+
+
+def _conv(layer: Layer, a: Texts) -> Arguments:
+    names = ("stride", "padding", "dilation", "groups", "bias", *_WEIGHTS[conv_weights(layer.sample)][1])
+    return args(python(layer.channels), a["channels"], a["kernel"], **{name: a[name] for name in names})
+
+
+def _conv_transpose(layer: Layer, a: Texts) -> Arguments:
+    names = ("stride", "padding", "dilation", "output_padding", "groups", "bias")
+    return args(python(layer.channels), a["channels"], a["kernel"], **{name: a[name] for name in names})
+
+
+def norm_class(op: Op) -> str:
+    """The class of a normalisation."""
+    return {"batch": "nn.BatchNorm", "group": "nn.GroupNorm", "instance": "nn.InstanceNorm", "layer": "nn.LayerNorm"}[
+        variant(op)
+    ]
+
+
+def _norm(layer: Layer, a: Texts) -> Arguments:
+    match variant(layer.sample):
+        case "batch":
+            return args(python(layer.channels), eps=a["eps"], momentum=a["momentum"])
+        case "group":
+            return args(a["groups"], python(layer.channels), eps=a["eps"], pytorch_compatible="True")
+        case "instance":
+            return args(python(layer.channels), eps=a["eps"], affine="True")
+    return args(python(layer.channels), eps=a["eps"])
+
+
+def _pool(layer: Layer, a: Texts) -> Arguments:
+    """Arguments of the modules of MLX, whose stride is the kernel by default, or of the functions in support.py."""
+    if plain_pool(layer):
+        stride = [] if a["stride"] == a["kernel"] else [a["stride"]]
+        return [a["kernel"], *stride], {"padding": a["padding"]}
+    rest = {name: a[name] for name in ("ceil", "count_pad") if name in a}
+    return args(kernel=a["kernel"], stride=a["stride"], padding=a["padding"], **rest)
+
+
+def plain_pool(layer: Layer) -> bool:
+    """Whether MLX has a pool: it rounds down, and an average counts the padding."""
+    ceil, padding = python(layer.attributes["ceil"]), python(layer.attributes["padding"])
+    counts = "count_pad" not in layer.attributes or python(layer.attributes["count_pad"]) == "True" or padding == "0"
+    return ceil == "False" and counts
+
+
+#: Module and function of each activation without parameters.
+ACTS: dict[str, tuple[str, str]] = {
+    "relu": ("nn.ReLU", "nn.relu"),
+    "sigmoid": ("nn.Sigmoid", "mx.sigmoid"),
+    "tanh": ("nn.Tanh", "mx.tanh"),
+    "leaky_relu": ("nn.LeakyReLU", "nn.leaky_relu"),
+    "elu": ("nn.ELU", "nn.elu"),
+    "relu6": ("nn.ReLU6", "nn.relu6"),
+    "silu": ("nn.SiLU", "nn.silu"),
+    "gelu": ("nn.GELU", "nn.gelu"),
+    "gelu_tanh": ("nn.GELU", "nn.gelu_approx"),
+    "hardswish": ("nn.Hardswish", "nn.hardswish"),
+    "hardsigmoid": ("", "hard_sigmoid"),
+}
+
+
+def _act(layer: Layer, a: Texts) -> Arguments:
+    match variant(layer.sample):
+        case "prelu":
+            return _per_channel(layer), {"init": literal(attribute(layer, "slope_init"))}
+        case "leaky_relu":
+            return args(negative_slope=a["slope"])
+        case "elu":
+            return args(alpha=a["alpha"])
+        case "gelu_tanh":
+            return args('"tanh"')
+    return args()
+
+
+def _applied_act(layer: Layer, a: Texts) -> Arguments:
+    return args() if variant(layer.sample) == "gelu_tanh" else _act(layer, a)
+
+
+def _per_channel(layer: Layer) -> list[str]:
+    """The number of learned values, which is 1 by default."""
+    return [python(layer.channels)] if attribute(layer, "per") == "channel" else []
+
+
+def _affine(layer: Layer, a: Texts) -> Arguments:
+    names = ("scale", "shift", "scale_init")
+    return _per_channel(layer), {name: literal(attribute(layer, name)) for name in names}
+
+
+def _border(layer: Layer, a: Texts) -> Arguments:
+    mode = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}[variant(layer.sample)]
+    return args(before=a["before"], after=a["after"], mode=literal(mode))
+
+
+def _upsample(layer: Layer, a: Texts) -> Arguments:
+    mode = {"nearest": "nearest", "bilinear": "linear"}[variant(layer.sample)]
+    return args(a["factor"], mode=literal(mode))
+
+
+#: The axes that a vector gets, as a map of 1x1 or as the rows of one channel.
+_UNFLATTENED = {"map": "(1, 2)", "rows": "(2, 3)"}
+
+TABLE: dict[type[Kind], Spelling] = {
+    ops.Conv: Spelling(lambda op: _WEIGHTS[conv_weights(op)][0], arguments=_conv),
+    ops.Linear: Spelling("nn.Linear", arguments=lambda layer, a: args(python(layer.channels), a["features"], bias=a["bias"])),
+    ops.Norm: Spelling(norm_class, arguments=_norm),
+    ops.Act: Spelling(
+        lambda op: "nn.PReLU" if variant(op) == "prelu" else ACTS[variant(op)][0],
+        lambda op: None if variant(op) == "prelu" else ACTS[variant(op)][1],
+        _act, _applied_act,
+    ),
+    ops.MaxPool: Spelling("nn.MaxPool2d", "max_pool", _pool),
+    ops.AvgPool: Spelling("nn.AvgPool2d", "avg_pool", _pool),
+    ops.GlobalAvgPool: Spelling("", "mx.mean", lambda layer, a: args(axis="(1, 2)", keepdims="True")),
+    ops.GlobalMaxPool: Spelling("", "mx.max", lambda layer, a: args(axis="(1, 2)", keepdims="True")),
+    ops.AdaptiveAvgPool: Spelling("", "adaptive_avg_pool", lambda layer, a: args(size=a["size"])),
+    ops.Flatten: Spelling("", "flatten"),
+    ops.Dropout: Spelling("nn.Dropout", arguments=lambda layer, a: args(a["rate"])),
+    ops.Scale: Spelling("", "scale", lambda layer, a: args(factor=a["factor"])),
+    ops.Subsample: Spelling("", "subsample", lambda layer, a: args(stride=a["stride"])),
+    ops.Upsample: Spelling("nn.Upsample", arguments=_upsample),
+    ops.PadChannels: Spelling("", "pad_channels", lambda layer, a: args(channels=a["channels"])),
+    ops.Identity: Spelling("nn.Identity"),
+    ops.ConvTranspose: Spelling("ConvTranspose2d", arguments=_conv_transpose),
+    ops.Lrn: Spelling(
+        "", "local_response_norm",
+        lambda layer, a: args(size=a["size"], alpha=a["alpha"], beta=a["beta"], k=a["k"]),
+    ),
+    ops.Softmax: Spelling(
+        "",
+        lambda op: "mx.softmax" if getattr(op.kind, "ranges") is None else "range_softmax",  # noqa: B009
+        lambda layer, a: args(axis="-1") if attribute(layer, "ranges") is None else args(ranges=a["ranges"]),
+    ),
+    ops.Reduce: Spelling(
+        "",
+        lambda op: f"mx.{getattr(op.kind, 'by')}",  # noqa: B009
+        lambda layer, a: args(axis="-1", keepdims="True"),
+    ),
+    ops.Affine: Spelling("Affine", arguments=_affine),
+    ops.Border: Spelling("", "border", _border),
+    ops.Part: Spelling("", "channel_part", lambda layer, a: args(number=a["number"], of=a["of"])),
+    ops.Shuffle: Spelling("", "channel_shuffle", lambda layer, a: args(groups=a["groups"])),
+    ops.Unflatten: Spelling("", "mx.expand_dims", lambda layer, a: args(axis=_UNFLATTENED[attribute(layer, "to")])),
+    ops.DepthToSpace: Spelling("", "depth_to_space", lambda layer, a: args(size=a["size"])),
+    ops.SpaceToDepth: Spelling("", "space_to_depth", lambda layer, a: args(size=a["size"])),
+}  # fmt: skip

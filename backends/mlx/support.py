@@ -1,0 +1,340 @@
+"""Functions and modules that a file needs and MLX lacks. Values are channels-last; vectors have no other axis."""
+
+from __future__ import annotations
+
+#: By name; each after those that it uses itself.
+SUPPORT: dict[str, str] = {
+    "torch_default": '''
+def torch_default(shape: tuple[int, ...], weight: mx.array) -> mx.array:
+    """Draw values of a layer with this weight uniformly within 1 / sqrt(fan_in), as PyTorch does."""
+    bound = (weight.size // weight.shape[0]) ** -0.5
+    return mx.random.uniform(-bound, bound, shape)
+''',
+    "Sequential": '''
+class Sequential(list):
+    """Modules called in sequence; their positions are their names."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        for module in self:
+            x = module(x)
+        return x
+''',
+    "Chain": '''
+class Chain(nn.Module):
+    """Modules called in sequence, each with a name."""
+
+    def __init__(
+        self, modules: dict[str, Callable[[mx.array], mx.array]] | None = None
+    ) -> None:
+        super().__init__()
+        for name, module in (modules or {}).items():
+            self[name] = module
+
+    def __call__(self, x: mx.array) -> mx.array:
+        for module in self.values():
+            x = module(x)
+        return x
+''',
+    "Numbered": '''
+class Numbered(nn.Module):
+    """A module with numbers as names, which `load_weights` takes for places in a list."""
+
+    def __getitem__(self, key):
+        if isinstance(key, int):
+            return self.get(str(key), {})
+        return super().__getitem__(key)
+
+    def __len__(self) -> int:
+        return max([int(key) + 1 for key in self.keys() if key.isdigit()], default=0)
+''',
+    "NumberedChain": '''
+class NumberedChain(Numbered, Chain):
+    """Modules called in sequence, with numbers that are not their positions as names."""
+''',
+    "recomputed": '''
+def recomputed(
+    module: nn.Module, method: Callable[[mx.array], mx.array], x: mx.array
+) -> mx.array:
+    """Call a method without storing its activations; backward calls it again.
+
+    The second call draws the same random numbers and leaves running statistics alone.
+    """
+    parameters = module.trainable_parameters()
+    key = mx.array(mx.random.state[0])
+    calls = []
+
+    def call(inner: dict, x: mx.array) -> mx.array:
+        outer = module.parameters() if calls else parameters
+        later = mx.array(mx.random.state[0])
+        if calls:
+            mx.random.state[0][:] = key
+        module.update(inner)
+        y = method(x)
+        module.update(outer)
+        if calls:
+            mx.random.state[0][:] = later
+        calls.append(method)
+        return y
+
+    return mx.checkpoint(call)(parameters, x)
+''',
+    "drop_samples": '''
+def drop_samples(x: mx.array, survival: float) -> mx.array:
+    """Keep each sample of a batch with probability `survival`; set the others to zero."""
+    shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+    return mx.where(mx.random.bernoulli(survival, shape), x, 0)
+''',
+    "pair": '''
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """The height and width of a size, which may be one number for both."""
+    return (size, size) if isinstance(size, int) else size
+''',
+    "pool_padding": '''
+def pool_padding(
+    x: mx.array,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    ceil: bool,
+) -> list[tuple[int, int]]:
+    """The padding before and after each axis of a pool; `ceil` rounds the output size up."""
+    pads = []
+    for size, k, s, p in zip(x.shape[1:-1], kernel, stride, padding):
+        steps = -((k - size - 2 * p) // s)
+        if steps * s >= size + p:  # the last window would start in the far padding
+            steps = steps - 1
+        pads.append((p, max(p, steps * s + k - size - p) if ceil else p))
+    return pads
+''',
+    "max_pool": '''
+def max_pool(
+    x: mx.array,
+    kernel: int | tuple[int, int],
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    ceil: bool = False,
+) -> mx.array:
+    """Take the maximum over windows, as torch.nn.functional.max_pool2d does."""
+    pads = pool_padding(x, pair(kernel), pair(stride), pair(padding), ceil)
+    x = mx.pad(x, [(0, 0), *pads, (0, 0)], constant_values=-float("inf"))
+    return nn.MaxPool2d(kernel, stride)(x)
+''',
+    "avg_pool": '''
+def avg_pool(
+    x: mx.array,
+    kernel: int | tuple[int, int],
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    ceil: bool = False,
+    count_pad: bool = True,
+) -> mx.array:
+    """Take the mean over windows, as torch.nn.functional.avg_pool2d does."""
+    pads = pool_padding(x, pair(kernel), pair(stride), pair(padding), ceil)
+    counted = mx.ones((1, *x.shape[1:-1], 1), x.dtype)
+    if count_pad:  # what rounding up adds does not count
+        height, width = pair(padding)
+        inner = [(0, 0), (height, height), (width, width), (0, 0)]
+        x, counted = mx.pad(x, inner), mx.pad(counted, inner, constant_values=1)
+        pads = [(0, pads[0][1] - height), (0, pads[1][1] - width)]
+    pool = nn.AvgPool2d(kernel, stride)
+    pads = [(0, 0), *pads, (0, 0)]
+    return pool(mx.pad(x, pads)) / pool(mx.pad(counted, pads))
+''',
+    "adaptive_avg_pool": '''
+def adaptive_avg_pool(x: mx.array, size: int | tuple[int, int]) -> mx.array:
+    """Take the means over windows, one for each position of the output."""
+    for axis, count in zip((1, 2), pair(size)):
+        n = x.shape[axis]
+        if n != count:
+            x = mx.moveaxis(x, axis, 0)
+            ends = [(at * n // count, -(-(at + 1) * n // count)) for at in range(count)]
+            means = [mx.mean(x[a:b], axis=0, keepdims=True) for a, b in ends]
+            x = mx.moveaxis(mx.concatenate(means, axis=0), 0, axis)
+    return x
+''',
+    "flatten": '''
+def flatten(x: mx.array) -> mx.array:
+    """Flatten feature maps channel by channel, as PyTorch does."""
+    return mx.moveaxis(x, -1, 1).reshape(x.shape[0], -1)
+''',
+    "scale": '''
+def scale(x: mx.array, factor: float) -> mx.array:
+    """Multiply by a constant."""
+    return x * factor
+''',
+    "subsample": '''
+def subsample(x: mx.array, stride: int | tuple[int, int] = 1) -> mx.array:
+    """Keep every `stride`-th row and column."""
+    height, width = pair(stride)
+    return x[:, ::height, ::width]
+''',
+    "pad_channels": '''
+def pad_channels(x: mx.array, channels: int) -> mx.array:
+    """Zero-pad the channels to a total of `channels`."""
+    return mx.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, channels - x.shape[-1])])
+''',
+    "hard_sigmoid": '''
+def hard_sigmoid(x: mx.array) -> mx.array:
+    """A sigmoid of three straight lines: 0 below -3, 1 above 3."""
+    return mx.clip(x + 3, 0, 6) / 6
+''',
+    "local_response_norm": '''
+def local_response_norm(
+    x: mx.array, size: int, beta: float, k: float, alpha: float = 1.0
+) -> mx.array:
+    """Normalise by the mean square of `size` neighbouring channels."""
+    channels = x.shape[-1]
+    pads = [(0, 0)] * (x.ndim - 1) + [(size // 2, size // 2)]
+    squares = mx.pad(x * x, pads)
+    total = squares[..., :channels]
+    for at in range(1, size):
+        total = total + squares[..., at : at + channels]
+    return x / (k + alpha * total / size) ** beta
+''',
+    "range_softmax": '''
+def range_softmax(x: mx.array, ranges: int) -> mx.array:
+    """Softmax over equal ranges of the channels, channel by channel."""
+    y = x.reshape(*x.shape[:-1], ranges, -1)
+    return mx.softmax(y, axis=-2).reshape(x.shape)
+''',
+    "border": '''
+def border(
+    x: mx.array,
+    before: int | tuple[int, int],
+    after: int | tuple[int, int],
+    mode: str = "constant",
+) -> mx.array:
+    """Add rows and columns around feature maps; negative numbers of zeros remove them."""
+    (above, left), (below, right) = pair(before), pair(after)
+    height, width = x.shape[1:3]
+    x = x[:, max(-above, 0) : height + min(below, 0)]
+    x = x[:, :, max(-left, 0) : width + min(right, 0)]
+    rows, columns = (max(above, 0), max(below, 0)), (max(left, 0), max(right, 0))
+    return mx.pad(x, [(0, 0), rows, columns, (0, 0)], mode=mode)
+''',
+    "channel_part": '''
+def channel_part(x: mx.array, number: int, of: int) -> mx.array:
+    """Take the `number`-th of `of` equal ranges of the channels."""
+    return mx.split(x, of, axis=-1)[number]
+''',
+    "channel_shuffle": '''
+def channel_shuffle(x: mx.array, groups: int = 1) -> mx.array:
+    """Take the first channel of each group, then the second of each, and so on."""
+    y = x.reshape(*x.shape[:-1], groups, -1)
+    return mx.swapaxes(y, -1, -2).reshape(x.shape)
+''',
+    "depth_to_space": '''
+def depth_to_space(x: mx.array, size: int) -> mx.array:
+    """Move channels to blocks of positions, as torch.nn.PixelShuffle does."""
+    n, height, width, channels = x.shape
+    y = x.reshape(n, height, width, channels // size**2, size, size)
+    return y.transpose(0, 1, 4, 2, 5, 3).reshape(n, height * size, width * size, -1)
+''',
+    "space_to_depth": '''
+def space_to_depth(x: mx.array, size: int) -> mx.array:
+    """Move blocks of positions to channels, as torch.nn.PixelUnshuffle does."""
+    n, height, width, channels = x.shape
+    y = x.reshape(n, height // size, size, width // size, size, channels)
+    return y.transpose(0, 1, 3, 5, 2, 4).reshape(n, height // size, width // size, -1)
+''',
+    "StandardisedConv2d": '''
+class StandardisedConv2d(nn.Conv2d):
+    """Convolve with weights of mean 0 and variance 1 in each output channel."""
+
+    def __init__(self, *sizes: int, eps: float = 1e-05, **arguments) -> None:
+        super().__init__(*sizes, **arguments)
+        self.eps = eps
+
+    def kernel(self) -> mx.array:
+        """The weights that are used."""
+        mean = mx.mean(self.weight, axis=(1, 2, 3), keepdims=True)
+        variance = mx.var(self.weight, axis=(1, 2, 3), keepdims=True)
+        return (self.weight - mean) / mx.sqrt(variance + self.eps)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        y = mx.conv2d(
+            x, self.kernel(), self.stride, self.padding, self.dilation, self.groups
+        )
+        return y + self.bias if "bias" in self else y
+''',
+    "ScaledConv2d": '''
+class ScaledConv2d(StandardisedConv2d):
+    """Convolve with weights of mean 0 and variance 1 over fan-in, times a learned gain."""
+
+    def __init__(self, *sizes: int, gamma: float = 1.0, **arguments) -> None:
+        super().__init__(*sizes, **arguments)
+        out = self.weight.shape[0]
+        self.gain = mx.ones((out, 1, 1, 1))
+        self.factor = gamma / math.sqrt(self.weight.size // out)
+
+    def kernel(self) -> mx.array:
+        """The weights that are used."""
+        return super().kernel() * (self.gain * self.factor)
+''',
+    "ConvTranspose2d": '''
+class ConvTranspose2d(nn.Module):
+    """Transposed convolution; its weight is that of the convolution from its output to its input: [in, height, width, out / groups]."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        output_padding: int | tuple[int, int] = 0,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        shape = (in_channels, *pair(kernel_size), out_channels // groups)
+        self.weight = torch_default(shape, mx.zeros(shape))
+        if bias:
+            self.bias = mx.zeros((out_channels,))
+        self.arguments = (stride, padding, dilation, output_padding)
+        self.groups = groups
+
+    def __call__(self, x: mx.array) -> mx.array:
+        values = mx.split(x, self.groups, axis=-1)
+        weights = mx.split(mx.swapaxes(self.weight, 0, 3), self.groups, axis=3)
+        pairs = zip(values, weights)
+        parts = [mx.conv_transpose2d(x, w, *self.arguments) for x, w in pairs]
+        y = mx.concatenate(parts, axis=-1)
+        return y + self.bias if "bias" in self else y
+''',
+    "BatchNorm": '''
+class BatchNorm(nn.BatchNorm):
+    """Batch normalisation whose running variance is biased, as in Flax and Keras."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        kept = (1 - self.momentum) * self.running_var
+        y = super().__call__(x)
+        if self.training:
+            n = x.size // x.shape[-1]
+            self.running_var = kept + (self.running_var - kept) * ((n - 1) / n)
+        return y
+''',
+    "Affine": '''
+class Affine(nn.Module):
+    """Multiply channels by learned factors and add learned offsets; one value serves all channels."""
+
+    def __init__(
+        self,
+        channels: int = 1,
+        scale: bool = True,
+        shift: bool = True,
+        scale_init: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if scale:
+            self.weight = mx.full((channels,), scale_init)
+        if shift:
+            self.bias = mx.zeros((channels,))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        if "weight" in self:
+            x = x * self.weight
+        return x + self.bias if "bias" in self else x
+''',
+}

@@ -1,0 +1,23 @@
+"""The tensors of a network by their names and with their axes in MLX: `layer1.0.conv1.weight` as [out, height, width, in]."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rescompile.ir import ops
+from rescompile.ir.network import Network
+from rescompile.ir.ops import Kind
+from rescompile.weights import places as of_framework
+from rescompile.weights.places import Array, Place, Words
+
+WORDS: Words = {ops.Norm: {"num_batches_tracked": None}}
+
+
+def places(network: Network) -> Iterator[Place]:
+    """Yield the tensors that MLX has, in the order of the tree."""
+    return of_framework.places(network, WORDS, _moved)
+
+
+def _moved(kind: Kind, array: Array) -> Array:
+    """The input channels of a kernel are its last axis."""
+    return array.transpose(0, *range(2, array.ndim), 1) if array.ndim > 2 else array

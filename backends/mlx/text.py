@@ -1,0 +1,59 @@
+"""The text of a file in MLX, and what MLX cannot have; MLX is not needed to write it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from rescompile import source_target
+from rescompile.analysis.dynamic_shapes import describe_sizes
+from rescompile.codegen.source_text import render_source
+from rescompile.diagnostics.errors import Diagnostic, Unavailable
+from rescompile.ir import ops
+from rescompile.ir.network import Network, Op, walk
+from rescompile.ir.ops import Kind
+
+from .dialect import Mlx
+
+_DIALECTS = {name: Mlx(name == "unbiased") for name in ("biased", "unbiased")}
+#: Attributes of nn.Module, which is a dict.
+_MODULE = frozenset(
+    {
+        "apply", "apply_to_modules", "children", "clear", "copy", "eval", "filter_and_map", "freeze", "fromkeys", "get",
+        "is_module", "items", "keys", "leaf_modules", "load_weights", "modules", "named_modules", "parameters", "pop", "popitem",
+        "save_weights", "set_dtype", "setdefault", "state", "train", "trainable_parameter_filter", "trainable_parameters",
+        "training", "unfreeze", "update", "update_modules", "valid_child_filter", "valid_parameter_filter", "values",
+    }
+)  # fmt: skip
+
+
+#: What modules of MLX do not take: when, and why.
+_LACKS: dict[type[Kind], tuple[Callable[[Any], bool], str]] = {
+    ops.Norm: (lambda kind: kind.eps <= 0, "whose norms need an eps above 0"),
+    ops.Dropout: (lambda kind: kind.rate >= 1, "whose dropout needs a rate below 1"),
+    ops.Act: (lambda kind: kind.kind == "leaky_relu" and kind.slope > 1, "whose leaky ReLU needs a slope of at most 1"),
+}
+
+
+def check(network: Network) -> None:
+    """Raises Unavailable for what MLX cannot do: it has attributes of its own in modules, and bounds for some arguments."""
+    source_target.refuse_names(network, _MODULE, Mlx.title)
+    source_target.refuse_ranks(network, "mlx")
+    for path, node in walk(network.root):
+        if not isinstance(node, Op):
+            continue
+        lacks, why = _LACKS.get(type(node.kind), (lambda kind: False, ""))
+        if lacks(node.kind):
+            raise Unavailable(Diagnostic("E0901", f"{path} cannot be written in MLX, {why}", help="use another target"))
+
+
+def source(
+    network: Network,
+    style: str = "classes",
+    free: Mapping[str, Any] = MappingProxyType({}),
+    running_variance: str = "unbiased",
+) -> str:
+    """The text of the file without its checksum trailer; its docstring describes the `free` axes of the image."""
+    notes = [f"Takes {describe_sizes(free)}."] if free else []
+    return render_source(network, _DIALECTS[running_variance], style, notes)
