@@ -1,16 +1,7 @@
-"""Weights: a mapping from parameter name to array, apart from the tree and made on demand. A network costs kilobytes until its
-weights are written.
+"""Weights: a mapping from parameter name to array, separate from the tree and computed on demand. A network needs only
+kilobytes until its weights are written.
 
-    mapping            the mapping
-    drawing            new weights by the initialisation rules
-    statistics         new weights with the statistics of a batch in their norms
-    checkpoints        a checkpoint of any format, without the prefixes of wrappers
-    tensors            a tensor of a checkpoint, read on demand
-    *_file, *_checkpoint, hdf5, numpy_files     one file format each
-    key_matching       checkpoint keys and the parameters of a network
-    profiles           the names of other libraries
-    adaptation         another number of classes or of input channels
-    transfer           weights of one spec for an edited one
+A checkpoint passes through `file_formats`, the file of its format, `key_prefixes` and `key_matching`.
 """
 
 from rescompile.weights.drawing import draw

@@ -1,4 +1,4 @@
-"""Weights adapted to another number of classes or of input channels, as far as options ask for it."""
+"""Weights adapted to another number of classes or of input channels, as requested by options."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rescompile.ir.network import Network, Node, Op, Side, walk
 from rescompile.ir.ops import Conv, Linear, Shape
 from rescompile.ir.traversal import ThreadRules, thread
 from rescompile.weights.drawing import draw
+from rescompile.weights.key_matching import unread
 from rescompile.weights.mapping import Array, Weights
 from rescompile.weights.tensors import Tensor
 
@@ -40,6 +41,8 @@ def adapted(
     or `repeat`, as in timm. Raises UsageError for an option without effect, and CheckFailed for an impossible adaptation.
     """
     result, lines = dict(tensors), dict[str, Line]()
+    sides = unread(network)
+    absent = sides.keys() - {name for name, side in sides.items() if side in {sides.get(key) for key in tensors}}
     ways: tuple[tuple[str, str, str | None, Adapter, Iterable[tuple[str, Op]]], ...] = (
         ("classes", "classes", classes, partial(_classes, fresh=draw(network, seed)), heads(network)),
         ("in-channels", "input channels", in_channels, _channels, entries(network)),
@@ -51,7 +54,9 @@ def adapted(
         for path, op in ops:
             own = {f"{path}.{parameter.name}": parameter for parameter in op.kind.parameters(op.input)}
             for name, parameter in own.items():
-                if name in result and (change := adapt(name, result[name], parameter.shape, value)):
+                if name in absent:
+                    continue  # a missing auxiliary head is reported elsewhere
+                if change := adapt(name, result.get(name), parameter.shape, value):
                     result[name], lines[name] = change
         if len(lines) == adapted_before:
             reason = f"the checkpoint does not differ from {network.name} in its number of {what} alone"
@@ -59,16 +64,18 @@ def adapted(
     return result, lines
 
 
-#: Returns the new tensor and its line from a name, the old tensor, the wanted shape and the value of the option; None if the
-#: shapes are equal, or differ in another way.
-Adapter = Callable[[str, Tensor, Shape, str], "tuple[Tensor, Line] | None"]
+#: A function from a name, the old tensor or None, the wanted shape and the value of the option to the new tensor and its line;
+#: None if the shapes are equal or differ in another way.
+Adapter = Callable[[str, Tensor | None, Shape, str], "tuple[Tensor, Line] | None"]
 
 
-def _classes(name: str, old: Tensor, wanted: Shape, word: str, fresh: Weights) -> tuple[Tensor, Line] | None:
+def _classes(name: str, old: Tensor | None, wanted: Shape, word: str, fresh: Weights) -> tuple[Tensor, Line] | None:
+    new = partial(fresh.__getitem__, name)
+    if old is None:
+        return (Tensor(wanted, "F32", new), Line(name, "new", None, "not in the file")) if word == "new" else None
     if old.shape == wanted or not old.shape or old.shape[1:] != wanted[1:]:
         return None
     were, are = old.shape[0], wanted[0]
-    new = partial(fresh.__getitem__, name)
     if word == "new":
         return Tensor(wanted, "F32", new), Line(name, "new", None, f"{were} classes before, {are} now")
     kept = min(were, are)
@@ -79,19 +86,25 @@ def _classes(name: str, old: Tensor, wanted: Shape, word: str, fresh: Weights) -
     )
 
 
-def _channels(name: str, old: Tensor, wanted: Shape, word: str) -> tuple[Tensor, Line] | None:
-    if len(old.shape) != 4 or len(wanted) != 4 or old.shape == wanted or _beside(old.shape) != _beside(wanted):
+def _channels(name: str, old: Tensor | None, wanted: Shape, word: str) -> tuple[Tensor, Line] | None:
+    if (
+        old is None
+        or len(old.shape) != 4
+        or len(wanted) != 4
+        or old.shape == wanted
+        or _without_channels(old.shape) != _without_channels(wanted)
+    ):
         return None
     were, are = old.shape[1], wanted[1]
     if word == "sum" and are != 1:
-        message = f"--in-channels sum gives one input channel, but {name} needs {are} (it has {were})"
+        message = f"--in-channels sum produces one input channel, but {name} needs {are} (the file has {were})"
         raise CheckFailed(Diagnostic("E0702", message, help="use --in-channels repeat"))
     how = f"{were} input channels summed" if word == "sum" else f"{were} input channels repeated to {are}"
     make = partial(_summed, old) if word == "sum" else partial(_repeated, old, are)
     return replace(old, shape=wanted, make=make), Line(name, "adapted", name, how)
 
 
-def _beside(shape: Shape) -> Shape:
+def _without_channels(shape: Shape) -> Shape:
     return (shape[0], *shape[2:])
 
 
@@ -102,7 +115,7 @@ def _rows(old: Tensor, fresh: Callable[[], Array], kept: int) -> Array:
 
 
 def _summed(old: Tensor) -> Array:
-    """Return one input channel, which gives for a grey image what the old ones gave for its copies."""
+    """Return one input channel, whose result for a grey image equals that of the old channels for its copies."""
     return np.asarray(old.make().sum(axis=1, keepdims=True))
 
 
@@ -126,16 +139,18 @@ def heads(network: Network) -> Iterator[tuple[str, Op]]:
 def _ops(node: Node, path: str) -> list[tuple[str, Op]]:
     """Return the ops of a node without those of its side branches."""
     ops: list[tuple[str, Op]] = []
-    thread(node, None, ThreadRules(lambda name, op, _: ops.append((name, op)), merge=lambda *_: None), path)
+    rules = ThreadRules(lambda name, op, _: ops.append((name, op)), lambda *_: None, outside=lambda *_: None)
+    thread(node, None, rules, path)
     return ops
 
 
 def entries(network: Network) -> list[tuple[str, Op]]:
-    """Return the convolutions that see the image: those without a merge or an op with parameters before them."""
+    """Return the convolutions that read the image: those without a merge or an op with parameters before them."""
     convolutions: list[tuple[str, Op]] = []
 
     def op(path: str, op: Op, is_image: bool) -> bool:
-        if is_image and isinstance(op.kind, Conv) and op.kind.groups == 1:
+        # Standardised weights would change with the number of channels.
+        if is_image and isinstance(op.kind, Conv) and op.kind.groups == 1 and op.kind.is_plain:
             convolutions.append((path, op))
         return is_image and not op.kind.parameters(op.input)
 
@@ -148,7 +163,7 @@ def entries(network: Network) -> list[tuple[str, Op]]:
         side=side,
         split=lambda _, node, is_image: (
             [is_image and not node.split] * len(node.branches)
-        ),  # a branch of a split sees only some channels
+        ),  # a branch of a split reads only some channels
     )
     thread(network.root, True, rules)
     return convolutions

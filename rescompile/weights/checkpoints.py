@@ -1,138 +1,196 @@
-"""Checkpoints of every format: safetensors, HDF5 of Keras, and `torch.save`, wrapped in one of the usual ways.
+"""Checkpoints of every format, without the entries and the prefixes around the tensors of a network.
 
-Nothing about a file is guessed silently: `notes` list whatever is done to its keys before they are matched.
+Nothing is guessed silently: `notes` list every change to the keys before they are matched.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, clipped, nearest, one_of
+from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of
 from rescompile.files import file_types
 from rescompile.ir.network import Network, parameters
-from rescompile.weights import hdf5, profiles, safetensors_file
-from rescompile.weights.key_matching import fitted, misfits, refuse
+from rescompile.ir.ops import Shape
+from rescompile.weights import file_formats, profiles, zoo_index
+from rescompile.weights.adaptation import heads
+from rescompile.weights.key_matching import Misfit, fitted, misfits, notes, refuse, required
+from rescompile.weights.key_prefixes import Placed, placed
 from rescompile.weights.mapping import Weights
 from rescompile.weights.tensors import Tensor
 
-#: The suffixes of files that `torch.save` writes; those of Keras are `hdf5.SUFFIXES`; any other file is read as safetensors.
-TORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar")
-#: The prefixes that wrappers of modules add to every key.
-PREFIXES = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
+
+@dataclass(frozen=True, slots=True)
+class WeightsFile(os.PathLike[str]):
+    """A weights file and what to read of it: the state dict under `entry`, and the tensors whose keys begin with `prefix`."""
+
+    path: str
+    entry: str | None = None
+    prefix: str | None = None
+
+    def __fspath__(self) -> str:
+        """Return the path."""
+        return self.path
+
+    def __str__(self) -> str:
+        """Return the path as messages show it."""
+        return self.path
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The tensors of a file by key, and notes on what was unwrapped to get them."""
+    """The tensors of a file by key, notes on how they were unwrapped, and the preprocessing that the file records."""
 
     path: str
     tensors: dict[str, Tensor]
     notes: tuple[str, ...]
+    preprocess: Mapping[str, Any] | None = None
 
 
-def read(path: str | os.PathLike[str], entry: str | None = None, known: Collection[str] = ()) -> Checkpoint:
-    """Read a checkpoint. `entry` selects one of several state dicts in a torch file; `known` are the names of the network, which
-    may themselves begin with the prefix of a wrapper.
+def read(path: str | os.PathLike[str], wanted: Mapping[str, Shape] | None = None) -> Checkpoint:
+    """Read a checkpoint. `wanted` contains the shapes of a network's parameters, which determine the state dict and the key
+    prefix.
 
-    Raises UsageError if the file cannot be read, and Unavailable if that needs torch or h5py and it is not installed.
+    Raises UsageError if the file cannot be read, and Unavailable if it needs h5py, which is not installed.
     """
-    shown = os.fspath(path)
-    file_types.refuse(
-        shown,
-        "weights must be a safetensors file, a torch checkpoint (.pth, .pt, .bin) or a Keras HDF5 file (.h5)",
-        file_types.WEIGHTS,
-    )
-    file_types.check_file(shown)
+    file = path if isinstance(path, WeightsFile) else WeightsFile(os.fspath(path))
+    if not os.path.exists(file.path):
+        file_types.refuse(file.path, file_formats.WANTED, file_types.WEIGHTS)
+    file_types.check_file(file.path)
     notes: list[str] = []
-    if shown.lower().endswith(TORCH):
-        tensors = _unwrapped(_torch_reader(shown).read(Path(shown)), shown, entry, notes)
-    elif entry is not None:
-        raise UsageError(Diagnostic("E0802", f"--entry applies to torch checkpoints only, and {shown} is not one"))
-    elif shown.lower().endswith(hdf5.SUFFIXES):
-        tensors = hdf5.read(shown, notes)
-    else:
-        tensors = safetensors_file.read(shown)
-    return Checkpoint(shown, _without_prefix(tensors, known, notes), tuple(f"{shown}: {note}" for note in notes))
+    content = file_formats.read(file.path, notes)
+    entries, others = content.entries, content.others
+    entry, found = _chosen(file, entries, dict(wanted or {}))
+    if entry:
+        ignored = [key for key in others if key != entry.partition(".")[0]]
+        ignored += [key for key in entries.get("", ()) if key not in others]
+        notes.append(f"reading the entry '{entry}'" + (f"; ignored: {_listed(ignored)}" if ignored else ""))
+    elif others:
+        rest = [f"{clipped(key)} ({kind})" for key, kind in others.items()]
+        notes.append(f"ignored, since they are not tensors: {_listed(rest)}")
+    notes += found.notes
+    if found.ignored:
+        notes.append(f"ignored, since they have other prefixes: {_listed(found.ignored)}")
+    return Checkpoint(file.path, found.tensors, tuple(f"{file.path}: {note}" for note in notes), content.preprocess)
 
 
-def _torch_reader(shown: str) -> Any:
-    """Return the module that reads torch checkpoints. Raises Unavailable if torch is not installed."""
-    try:
-        return import_module("rescompile.weights.torch_checkpoint")
-    except ImportError as error:
-        message = f"{shown} is a torch checkpoint, and torch cannot be imported: {error}"
-        raise Unavailable(Diagnostic("E0902", message, help="pip install 'rescompile[torch]'")) from None
+def _listed(names: Mapping[str, object] | list[str], limit: int = 8) -> str:
+    """Return the first names of a list, and the number of the others."""
+    shown = [clipped(name) for name in names][:limit]
+    return ", ".join(shown) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _chosen(
+    file: WeightsFile, entries: dict[str, dict[str, Tensor]], wanted: Mapping[str, Shape]
+) -> tuple[str, Placed]:
+    """Return the state dict of a file that belongs to the network, with its entry. Raises UsageError unless there is one."""
+    if not entries:
+        raise UsageError(Diagnostic("E0803", f"{file.path} contains no state dict"))
+    if file.entry is not None:
+        if file.entry not in entries:
+            inner = [name for name in entries if name]
+            hint = nearest(file.entry, inner) or (f"use --entry with {one_of(inner)}" if inner else None)
+            message = f"{file.path} has no state dict under '{clipped(file.entry)}'"
+            raise UsageError(Diagnostic("E0802", message, help=hint))
+        entries = {file.entry: entries[file.entry]}
+    elif len(entries) > 1:  # a single number next to state dicts, such as an accuracy, is not a state dict
+        entries = {
+            name: tensors
+            for name, tensors in entries.items()
+            if name or any(t.shape not in ((), (1,)) for t in tensors.values())
+        }
+    if len(entries) == 1:
+        ((name, tensors),) = entries.items()
+        return name, placed(tensors, wanted, file.prefix, file.path)
+    found: dict[str, Placed] = {}
+    for name, tensors in entries.items():
+        try:
+            found[name] = placed(tensors, wanted, file.prefix, file.path)
+        except UsageError:
+            if not found and name == [*entries][-1]:
+                raise
+    most = max(each.matches for each in found.values())
+    best = [name for name, each in found.items() if each.matches == most]
+    if len(best) == 1 or best[0] == "":
+        return best[0], found[best[0]]
+    message = f"{file.path} contains several state dicts: {', '.join(repr(clipped(name)) for name in best)}"
+    raise UsageError(Diagnostic("E0803", message, help=f"choose one with --entry {best[0]}"))
 
 
 def load(path: str | os.PathLike[str], network: Network, say: Callable[[str], None] = warnings.warn) -> Weights:
-    """Return the weights of a network from a file, which must contain all its tensors and nothing else.
+    """Return the weights of a network from a file, which must contain all its tensors. `say` is called with each note.
 
-    `say` gets each note. Raises what `read` raises, and CheckFailed with everything that does not fit.
+    Raises what `read` raises, and CheckFailed with all tensors that do not fit.
     """
-    checkpoint = read(path, None, dict(parameters(network)))
+    checkpoint = read(path, shapes(network))
     for note in checkpoint.notes:
         say(note)
-    check(checkpoint.tensors, network, checkpoint.path)
-    return fitted(checkpoint.tensors, network, checkpoint.path)
+    weights = fitted(check(checkpoint.tensors, network, checkpoint.path, say), network, checkpoint.path)
+    weights.preprocess = checkpoint.preprocess
+    return weights
 
 
-def check(tensors: Mapping[str, Tensor], network: Network, what: str, advice: str | None = None) -> None:
-    """Raise CheckFailed with all tensors that do not fit, and with the naming profile under which they would, if there is one."""
-    if rows := misfits(tensors, network):
-        profile = profiles.fitting(tensors, network)
-        if profile is not None:
-            advice = f"the keys follow the naming profile {profile}; convert them with rescompile weights convert --from {profile}"
-        refuse(rows, network, what, advice)
+def shapes(network: Network) -> dict[str, Shape]:
+    """Return the shapes of the parameters of a network by name."""
+    return {name: parameter.shape for name, parameter in parameters(network)}
 
 
-def _unwrapped(content: Any, path: str, entry: str | None, notes: list[str]) -> dict[str, Tensor]:
-    """Return the tensors in the content of a torch file: the content itself, or the one entry that is a state dict."""
-    if not isinstance(content, Mapping):
-        raise UsageError(Diagnostic("E0803", f"{path} contains a {type(content).__name__}, not a state dict"))
-    wrappers = [key for key, value in content.items() if isinstance(value, Mapping) and _tensors(value)]
-    if entry is not None and entry not in wrappers:
-        hint = (
-            nearest(entry, map(str, wrappers))
-            or (wrappers and f"use --entry with {one_of(map(str, wrappers))}")
-            or None
-        )
-        raise UsageError(Diagnostic("E0802", f"{path} has no state dict under '{entry}'", help=hint))
-    if entry is None and not _tensors(content):
-        if not wrappers:
-            raise UsageError(Diagnostic("E0803", f"{path} contains no state dict"))
-        if len(wrappers) > 1:
-            message = f"{path} contains several state dicts: {', '.join(map(repr, wrappers))}"
-            help = f"choose one with rescompile weights convert --entry {wrappers[0]}"
-            raise UsageError(Diagnostic("E0803", message, help=help))
-        entry = wrappers[0]
-    if entry is not None:
-        beside = [clipped(str(key)) for key in content if key != entry]
-        notes.append(f"reading the entry '{entry}'" + (f"; ignored: {', '.join(beside)}" if beside else ""))
-        content = content[entry]
-    tensors = _tensors(content)
-    if others := [f"{clipped(str(key))} ({type(content[key]).__name__})" for key in content if key not in tensors]:
-        notes.append(f"ignored, since they are not tensors: {', '.join(others)}")
-    return tensors
+def check(
+    tensors: Mapping[str, Tensor],
+    network: Network,
+    what: str,
+    say: Callable[[str], None],
+    advice: Callable[[list[Misfit]], str | None] = lambda _: None,
+    settable: bool = True,
+) -> dict[str, Tensor]:
+    """Return the tensors of a network from those of a file; `say` is called with notes on additional tensors and on missing
+    ones that inference does not read. `settable` is false if --set does not apply to the network.
+
+    Raises CheckFailed with all tensors that do not fit, and with what they fit instead: another naming profile, number of
+    classes, or network of the zoo.
+    """
+    names = shapes(network)
+    rows = required(misfits(tensors, network), tensors, network)
+    if rows:
+        refuse(rows, network, what, _instead(tensors, network, rows, advice(rows), settable))
+    for note in notes(tensors, network):
+        say(f"{what}: {note}")
+    return {name: tensor for name, tensor in tensors.items() if name in names}
 
 
-def _tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
-    return {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+def _instead(
+    tensors: Mapping[str, Tensor], network: Network, rows: list[Misfit], advice: str | None, settable: bool
+) -> str | None:
+    """Return the help for tensors that do not fit, or None if there is none."""
+    if (profile := profiles.fitting(tensors, network)) is not None:
+        return f"the keys follow the naming profile {profile}; convert them with rescompile weights convert --from {profile}"
+    if advice is None and all(
+        row.status == "missing" and row.name.rpartition(".")[0] in dict(heads(network)) for row in rows
+    ):
+        return "the classifier is missing; rescompile weights convert --classes new makes a new one"
+    setting = _setting(network, rows)
+    if setting is not None and not settable:
+        setting = f"a spec of {network.name} with set: {{{setting.removeprefix('--set ').replace('=', ': ')}}}"
+    if advice is not None or setting is not None:
+        return ", or ".join(filter(None, (advice, setting and f"use {setting}")))
+    fits = zoo_index.fitting({name: tensor.shape for name, tensor in tensors.items()})
+    if not fits:
+        return None
+    classes = next(iter(fits.values()))
+    settings = f" with --set parameters.classes={classes}" if classes else ""
+    return f"these tensors fit {_listed([name for name, each in fits.items() if each == classes], 4)}{settings}"
 
 
-def _without_prefix(tensors: dict[str, Tensor], known: Collection[str], notes: list[str]) -> dict[str, Tensor]:
-    """Return the tensors without the prefixes that wrappers of modules add to all keys."""
-    for prefix, wrapper in [*PREFIXES.items()] * 2:  # either may be around the other
-        if (
-            tensors
-            and all(name.startswith(prefix) for name in tensors)
-            and not any(n.startswith(prefix) for n in known)
-        ):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-            notes.append(f"removed the prefix '{prefix}' of {wrapper} from all {len(tensors)} keys")
-    return tensors
+def _setting(network: Network, rows: list[Misfit]) -> str | None:
+    """Return the setting of the number of classes with which tensors fit that differ only there, or None."""
+    ends = dict(heads(network))
+    if any(row.status != "differs" or row.name.rpartition(".")[0] not in ends for row in rows):
+        return None
+    classes = {row.found[0] for row in rows if row.found}
+    hints = {value for row in rows for value in ends[row.name.rpartition(".")[0]].hints.values()}
+    named = [hint for hint in hints if hint in network.parameters]
+    same = all(row.found and row.wanted and row.found[1:] == row.wanted[1:] for row in rows)
+    return f"--set parameters.{named[0]}={classes.pop()}" if same and len(named) == len(classes) == 1 else None

@@ -54,7 +54,7 @@ def _normal(fan: Callable[[Parameter], int]) -> Callable[[np.random.Generator, P
 
 
 def _torch_default(generator: np.random.Generator, parameter: Parameter) -> Array:
-    """PyTorch's own rule for weights and biases: uniform within 1 / sqrt(fan_in)."""
+    """Return PyTorch's own rule for weights and biases: uniform within 1 / sqrt(fan_in)."""
     import numpy as np
 
     bound = np.float32(1 / math.sqrt(parameter.fan_in))

@@ -1,10 +1,10 @@
-"""HDF5 files of Keras: those of `save_weights`, and the older ones that Keras still reads and distributes.
+"""HDF5 files of Keras: those of `save_weights`, and the older formats that Keras still reads and distributes.
 
 Every tensor is called `layer/variable`, which is the `path` of a variable in a Keras model. `save_weights` numbers the variables
 of a layer, and the oldest files use other names, so the position identifies them there, as it does in Keras itself.
 
-An HDF5 dataset can be in another file, be compressed, or have a size without values. Keras writes none of these, and they are
-refused: a tensor that is read is in the file, and takes as much memory as it takes there.
+An HDF5 dataset can be external, compressed, or declared without values. Keras writes none of these, and they are refused, so a
+tensor needs as much memory as it takes in the file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rescompile.weights.tensors import DTYPES, Tensor
 
 #: The suffixes of these files.
 SUFFIXES = (".h5", ".hdf5")
-#: The variables of a layer by their number: a layer without bias, one with bias, a norm without scale, and a norm.
+#: The variables of a layer by their count: a layer without bias, one with bias, a norm without scale, and a norm.
 VARIABLES = {
     1: ("kernel",),
     2: ("kernel", "bias"),
@@ -34,7 +34,7 @@ _WORDS = {word for words in VARIABLES.values() for word in words}
 
 
 def read(path: str | os.PathLike[str], notes: list[str]) -> dict[str, Tensor]:
-    """Return the tensors of a file by name; their values are read on demand. `notes` gets what is ignored.
+    """Return the tensors of a file by name; their values are read on demand. `notes` receives what is ignored.
 
     Raises UsageError for any other file, and Unavailable if h5py is not installed.
     """
@@ -42,7 +42,7 @@ def read(path: str | os.PathLike[str], notes: list[str]) -> dict[str, Tensor]:
     try:
         import h5py
     except ImportError as error:
-        message = f"{shown} is an HDF5 file, and h5py cannot be imported: {error}"
+        message = f"{shown} is an HDF5 file; reading it needs h5py, which cannot be imported: {error}"
         raise Unavailable(Diagnostic("E0902", message, help="pip install 'rescompile[keras]'")) from None
     tensors: dict[str, Tensor] = {}
     try:
@@ -64,7 +64,7 @@ def read(path: str | os.PathLike[str], notes: list[str]) -> dict[str, Tensor]:
 
 
 class _Unfit(ValueError):
-    """A file has something that Keras does not write."""
+    """The file contains something that Keras does not write."""
 
 
 def _member(group: Any, name: str) -> Any:

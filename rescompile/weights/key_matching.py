@@ -1,23 +1,28 @@
-"""The keys of a checkpoint matched to the parameters of a network: what fits, and a table of everything that does not."""
+"""Matches the keys of a checkpoint with the parameters of a network, and lists everything that does not fit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError, clipped, nearest, one_of
-from rescompile.ir.network import Network, parameters
+from rescompile.ir.network import Network, Op, Side, parameters, walk
+from rescompile.weights.drawing import draw
 from rescompile.weights.mapping import Array, Weights
 from rescompile.weights.tensors import ACCEPTED, FLOATS, Tensor
+from rescompile.weights.value_check import checked
 
 STATUSES = ("differs", "missing", "unexpected", "other type")
 
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """A tensor in which a checkpoint and a network differ; `found` and `wanted` are its shapes in the file and in the network."""
+    """A tensor in which a checkpoint and a network differ; `found` and `wanted` are its shapes in the file and in the
+    network."""
 
     name: str
     status: Literal["differs", "missing", "unexpected", "other type"]
@@ -31,13 +36,18 @@ class Misfit:
         return f"{self.status:<10}  {self.name}  {shape}{more.get(self.status, '')}"
 
 
-def from_arrays(arrays: Mapping[str, Any], network: Network) -> Weights:
-    """Return weights from arrays in memory, such as a state dict on any device.
+def from_arrays(arrays: Mapping[str, Any], network: Network, say: Callable[[str], None] = warnings.warn) -> Weights:
+    """Return weights from arrays in memory, such as a state dict on any device. `say` is called with notes on missing tensors
+    that inference does not read.
 
     Raises CheckFailed with every name, shape or type that does not fit, by the rules of `fitted`, and UsageError for a value
     that is not an array.
     """
     tensors = {name: Tensor.of(_array(name, value)) for name, value in arrays.items()}
+    what = "the mapping of weights"
+    refuse(required(misfits(tensors, network), tensors, network), network, what)
+    for note in notes(tensors, network):
+        say(f"{what}: {note}")
     return fitted(tensors, network, "the mapping of weights")
 
 
@@ -57,14 +67,63 @@ def _array(name: str, value: Any) -> Array:
 
 
 def fitted(tensors: Mapping[str, Tensor], network: Network, what: str) -> Weights:
-    """Return the tensors as the weights of a network: they must be all its parameters and nothing else.
-
-    Counters (`num_batches_tracked`) may be missing. Raises CheckFailed with every name, shape or type that does not fit;
-    `what` is the subject of that message.
-    """
-    refuse(misfits(tensors, network), network, what)
+    """Return tensors that fit a network as its weights. Counters (`num_batches_tracked`) may be missing; missing parameters
+    that inference does not read are drawn. Invalid values (NaN, infinities, negative variances) are refused when they are
+    read; `what` names the file."""
     wanted = dict(parameters(network))
-    return Weights({name: partial(tensor.array, wanted[name].dtype) for name, tensor in tensors.items()})
+    given = {
+        name: checked(name, wanted[name], partial(each.array, wanted[name].dtype), what)
+        for name, each in tensors.items()
+        if name in wanted
+    }
+    missing = [name for name in unread(network) if name not in given] if len(given) < len(wanted) else []
+    fresh = draw(network)
+    return Weights({**given, **{name: partial(fresh.__getitem__, name) for name in missing}})
+
+
+def unread(network: Network) -> dict[str, str]:
+    """Return the parameters that inference does not read, each with the name of its side branch: auxiliary heads."""
+    sides = [(path, node) for path, node in walk(network.root) if isinstance(node, Side) and node.mode != "always"]
+    names = [
+        (f"{path}.{parameter.name}", outer)
+        for outer, side in sides
+        for path, op in walk(side.child, outer)
+        if isinstance(op, Op)
+        for parameter in op.kind.parameters(op.input)
+    ]
+    return {name: ".".join(name.split(".")[: len(outer.split(".")) + 1 if outer else 1]) for name, outer in names}
+
+
+def required(rows: list[Misfit], tensors: Mapping[str, Tensor], network: Network) -> list[Misfit]:
+    """Return the misfits that matter: side branches that inference does not read may be missing as a whole, and a complete
+    network may be accompanied by tensors that belong to none of its rows."""
+    sides = unread(network)
+    partial_sides = {side for name, side in sides.items() if name in tensors}
+    rows = [row for row in rows if row.status != "missing" or sides.get(row.name, "") in {"", *partial_sides}]
+    if all(row.status == "unexpected" for row in rows):
+        own = {_stem(name) for name, _ in parameters(network)}
+        return [row for row in rows if _stem(row.name) in own]
+    return rows
+
+
+def _stem(name: str) -> str:
+    """Return the first part of a name without digits: `layer5` and `layer4` have the same stem, so `layer5` is another stage
+    rather than another module."""
+    return re.sub(r"[0-9]+", "", name.partition(".")[0])
+
+
+def notes(tensors: Mapping[str, Tensor], network: Network) -> list[str]:
+    """Return notes on the misfits that do not matter (see `required`)."""
+    names = {name for name, _ in parameters(network)}
+    beside = dict.fromkeys(name.partition(".")[0] for name in tensors if name not in names)
+    sides = unread(network)
+    missing = sorted({*sides.values()} - {side for name, side in sides.items() if name in tensors})
+    found = []
+    if beside:
+        found.append(f"ignored, since they are not part of {network.name}: {', '.join(map(clipped, beside))}")
+    if missing:
+        found.append(f"without {one_of(missing, 'and')}: drawn from seed 0, since inference does not read them")
+    return found
 
 
 def misfits(tensors: Mapping[str, Tensor], network: Network) -> list[Misfit]:

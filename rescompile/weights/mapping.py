@@ -1,4 +1,4 @@
-"""Weights as a mapping from parameter name to array, apart from the tree; an array is made when it is asked for."""
+"""Weights as a mapping from parameter name to array, separate from the tree; an array is computed on access."""
 
 from __future__ import annotations
 
@@ -8,25 +8,34 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # numpy takes longer to import than the rest of `build -t source`, which writes no weights
+if TYPE_CHECKING:  # importing numpy takes longer than the rest of `build -t source`, which does not need weights
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
 else:
     Array = Any
-#: The most bytes in arrays that are made ahead of the one being written.
+#: The maximum number of bytes in arrays that are computed ahead of the one being written.
 AHEAD = 32 << 20
-#: An array with fewer bytes is made by the caller: handing it to a thread would take longer.
+#: An array with fewer bytes is computed by the caller, since handing it to a thread would take longer.
 SMALL = 16 << 10
 
 
 class Weights(Mapping[str, Array]):
-    """Arrays by parameter name, each computed anew on access. `seed` is the one that they were drawn from, or None for weights
-    that were given."""
+    """Arrays by parameter name, each computed anew on access. `seed` is the one that they were drawn from, or None for
+    weights that were given; `calibrated` are drawn ones whose norms have the statistics of a batch. `preprocess` is the
+    preprocessing of images in their training, if the file records it."""
 
-    def __init__(self, makers: Mapping[str, Callable[[], Array]], seed: int | None = None) -> None:
+    def __init__(
+        self,
+        makers: Mapping[str, Callable[[], Array]],
+        seed: int | None = None,
+        preprocess: Mapping[str, Any] | None = None,
+        calibrated: bool = False,
+    ) -> None:
         self._makers = dict(makers)
         self.seed = seed
+        self.preprocess = preprocess
+        self.calibrated = calibrated
 
     def __getitem__(self, name: str) -> Array:
         return self._makers[name]()
@@ -44,12 +53,12 @@ class Weights(Mapping[str, Array]):
         """Return these weights with some makers replaced and some names dropped, as a pass changes them."""
         gone = set(dropped)
         kept = {name: make for name, make in self._makers.items() if name not in gone}
-        return Weights({**kept, **makers}, self.seed)
+        return Weights({**kept, **makers}, self.seed, self.preprocess, self.calibrated)
 
     def in_order(
         self, names: Iterable[str], sizes: Callable[[str], int], threads: int | None = None
     ) -> Iterator[Array]:
-        """Yield the arrays of `names` in order; several threads make them, but never far ahead of their use."""
+        """Yield the arrays of `names` in order; several threads compute them, but never far ahead of their use."""
         workers = threads or os.cpu_count() or 1
         pending: deque[tuple[int, Callable[[], Array]]] = deque()
         ahead = 0

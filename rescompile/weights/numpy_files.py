@@ -1,18 +1,21 @@
-"""Arrays in files of numpy: one is read from a .npy file, several are written to an .npz archive."""
+"""NumPy files: reads one array from a .npy file, and reads or writes several in an .npz archive."""
 
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from rescompile.diagnostics.errors import Diagnostic, OutputError, UsageError
+from rescompile.diagnostics.errors import Diagnostic, OutputError, UsageError, clipped
 from rescompile.files.atomic_write import check_ours, write_bytes
 from rescompile.files.checksum import GENERATOR
 from rescompile.weights.mapping import Array
+from rescompile.weights.tensors import DTYPES, Tensor
 
 SUFFIX = ".npz"
 #: The first bytes of a file with one array, and of an archive with arrays or without any.
@@ -20,7 +23,7 @@ _ONE, _SEVERAL = b"\x93NUMPY", (b"PK\x03\x04", b"PK\x05\x06")
 
 
 class Unreadable(Exception):
-    """A file is not an array. The message gives the reason without the name of the file, `help` what to do."""
+    """The file does not contain an array. The message gives the reason without the name of the file, `help` what to do."""
 
     def __init__(self, message: str, help: str | None = None) -> None:
         super().__init__(message)
@@ -29,6 +32,8 @@ class Unreadable(Exception):
 
 def read(path: Path, mapped: bool = False) -> Array:
     """Return the array of a .npy file, memory-mapped on request. Pickled objects are refused. Raises Unreadable."""
+    if not path.is_file():  # reading a pipe would block
+        raise Unreadable("it is not a regular file")
     try:
         with path.open("rb") as file:
             start = file.read(len(_ONE))
@@ -44,7 +49,7 @@ def read(path: Path, mapped: bool = False) -> Array:
         array: Array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except MemoryError:
         raise
-    except Exception as error:  # the header is a Python literal, and its parser raises nearly anything
+    except Exception as error:  # the header is a Python literal, whose parser raises arbitrary exceptions
         if "object" in str(error).lower():
             raise Unreadable("its array contains objects, not numbers") from None
         first, _, _ = str(error).partition("\n")
@@ -53,7 +58,7 @@ def read(path: Path, mapped: bool = False) -> Array:
 
 
 def check(path: Path, force: bool = False) -> None:
-    """Refuse early a path that could not be written after all the work. Raises UsageError and OutputError."""
+    """Raise UsageError or OutputError early if a path could not be written later."""
     if path.suffix != SUFFIX:
         raise UsageError(Diagnostic("E0802", f"--save {path} must end in {SUFFIX}"))
     if not path.parent.is_dir():
@@ -69,3 +74,28 @@ def write(arrays: Mapping[str, Array], path: Path, force: bool = False) -> None:
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.comment = GENERATOR.encode()
     write_bytes(buffer.getvalue(), path, force)
+
+
+def read_all(path: Path, archive: zipfile.ZipFile) -> dict[str, Tensor]:
+    """Return the arrays of an .npz archive by name; their values are read on demand. Those of objects are left out."""
+    tensors: dict[str, Tensor] = {}
+    for member in archive.infolist():
+        with archive.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+            whole = file.tell() + math.prod(shape) * dtype.itemsize == member.file_size
+        if dtype.hasobject:
+            continue
+        if not whole:
+            raise ValueError(f"{clipped(member.filename)} does not contain as many values as its shape has")
+        word = DTYPES.get(dtype.name, dtype.name)
+        tensors[member.filename.removesuffix(".npy")] = Tensor(shape, word, partial(_member, path, member.filename))
+    return tensors
+
+
+def _member(path: Path, name: str) -> Array:
+    """Return one array of an archive, at least as wide as float32."""
+    with zipfile.ZipFile(path) as archive, archive.open(name) as file:
+        array: Array = np.lib.format.read_array(file, allow_pickle=False)
+    return array.astype(np.float32) if array.dtype.name == "float16" else array

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from rescompile.weights.mapping import Array
 from rescompile.weights.tensors import Tensor
 
 SUFFIX = ".safetensors"
-#: By the type of a parameter: its name in safetensors, and how its values are written.
+#: The metadata entry with the preprocessing of images for these weights, as JSON; ONNX files use the same entry.
+PREPROCESS = "rescompile.preprocess"
+#: The safetensors name and the NumPy format of each type of a parameter.
 DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {"float32": ("F32", np.dtype("<f4")), "int64": ("I64", np.dtype("<i8"))}
 
 
@@ -48,6 +50,20 @@ def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     }
 
 
+def preprocess(path: str | os.PathLike[str]) -> Mapping[str, Any] | None:
+    """Return the preprocessing that a safetensors file records, or None. Raises UsageError if it cannot be read."""
+    from safetensors import safe_open
+
+    handle: Any = safe_open(os.fspath(path), framework="np")
+    try:
+        recorded = json.loads((handle.metadata() or {}).get(PREPROCESS, "null"))
+    except (ValueError, RecursionError):
+        recorded = ()
+    if recorded is not None and not isinstance(recorded, dict):
+        raise UsageError(Diagnostic("E0803", f"the metadata entry {PREPROCESS} of {os.fspath(path)} is not valid"))
+    return recorded
+
+
 def _stored(handle: Any, name: str) -> Array:
     value: Array = handle.get_tensor(name)
     return value.astype(np.float32) if value.dtype == np.float16 else value
@@ -68,31 +84,32 @@ def _halves(path: str, start: int, shape: tuple[int, ...]) -> Array:
 
 
 def check_name(path: Path) -> None:
-    """Raise UsageError for an output without the suffix of safetensors files, by which every reader recognises them."""
+    """Raise UsageError for an output without the suffix of safetensors files, by which readers recognise them."""
     if path.suffix != SUFFIX:
         raise UsageError(Diagnostic("E0802", f"-o {path} must end in {SUFFIX}"))
 
 
-def write(
-    arrays: Mapping[str, Array],
-    kinds: Mapping[str, tuple[str, Shape]],
-    network: Network,
-    path: Path,
-    force: bool = False,
-) -> int:
-    """Write arrays (see `file`) and return the size of the file in bytes. Raises OutputError and leaves the previous file
-    unchanged."""
+def write(content: File, path: Path, force: bool = False, progress: Callable[[int], None] | None = None) -> int:
+    """Write a file (see `file`) and return its size in bytes; `progress` is called with the size of each piece. Raises OutputError
+    and leaves the previous file unchanged."""
     check_name(path)
     check_folder(path)
-    content = file(arrays, kinds, network, path.name)
-    write_files([content], path.parent, force)
+    write_files([content], path.parent, force, progress)
     return content.size
 
 
-def file(arrays: Mapping[str, Array], kinds: Mapping[str, tuple[str, Shape]], network: Network, name: str) -> File:
-    """Return a safetensors file of arrays, which are made while it is written; `kinds` maps each name in the file to the type
-    and the shape there. The metadata records the network."""
-    header, size = _header(kinds, network)
+def file(
+    arrays: Mapping[str, Array],
+    kinds: Mapping[str, tuple[str, Shape]],
+    network: Network,
+    name: str,
+    preprocess: Mapping[str, Any] | None = None,
+    framework: str = "pt",
+) -> File:
+    """Return a safetensors file of arrays, which are computed while it is written; `kinds` maps each name in the file to the
+    type and the shape there. The metadata records the network, and the preprocessing of the weights if it is known;
+    `framework` is the one whose names and axes they have, in the notation of safetensors."""
+    header, size = _header(kinds, network, preprocess, framework)
 
     def values() -> Iterator[Chunk]:
         for key, (dtype, shape) in kinds.items():
@@ -103,10 +120,14 @@ def file(arrays: Mapping[str, Array], kinds: Mapping[str, tuple[str, Shape]], ne
     return File(name, lambda: itertools.chain([header], values()), size)
 
 
-def _header(kinds: Mapping[str, tuple[str, Shape]], network: Network) -> tuple[bytes, int]:
+def _header(
+    kinds: Mapping[str, tuple[str, Shape]], network: Network, preprocess: Mapping[str, Any] | None, framework: str
+) -> tuple[bytes, int]:
     """Return the bytes before the values, and the size of the whole file."""
     # Some libraries that load tensors for torch refuse a file without `format`.
-    facts = {"generator": "rescompile", "format": "pt", "network": network.name, "sha256": network.sha256}
+    facts = {"generator": "rescompile", "format": framework, "network": network.name, "sha256": network.sha256}
+    if preprocess:
+        facts[PREPROCESS] = json.dumps(preprocess, sort_keys=True)
     entries: dict[str, object] = {"__metadata__": facts}
     end = 0
     for name, (dtype, shape) in kinds.items():

@@ -1,4 +1,4 @@
-"""A tensor of a checkpoint, whatever the format of its file; values are read when they are asked for."""
+"""A tensor of a checkpoint, whatever the format of its file; values are read on demand."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ class Tensor:
         """Return the values as a contiguous array of a type."""
         import numpy as np
 
-        return np.ascontiguousarray(self.make(), dtype).reshape(self.shape)  # ascontiguousarray gives a scalar an axis
+        return np.ascontiguousarray(self.make(), dtype).reshape(
+            self.shape
+        )  # ascontiguousarray adds an axis to a scalar
 
 
 #: The types of safetensors by their names in numpy; `bfloat16` comes from ml_dtypes.
@@ -37,7 +39,7 @@ DTYPES = {
     "float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64",
     "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8",
 }  # fmt: skip
-#: The types that float32 represents exactly: nothing is narrowed silently.
+#: The types that float32 represents exactly; values are never narrowed silently.
 FLOATS = ("F32", "F16", "BF16")
 #: The accepted types for a parameter of each type; a counter may have any of them.
 ACCEPTED = {"float32": FLOATS, "int64": tuple(DTYPES.values())}

@@ -1,6 +1,6 @@
-"""Weights for a network that they were not trained for: another number of classes, other input channels, an edited spec.
+"""Weights for another network than they were trained for: another number of classes, other input channels, an edited spec.
 
-Every change of a tensor is a Line of the result, and nothing changes that options do not ask for.
+The result has a Line for every change of a tensor, and tensors change only as options request.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from rescompile.analysis.alignment import align
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic
 from rescompile.ir.network import Network, Op, Series, parameters
 from rescompile.ir.ops import Shape
 from rescompile.ir.traversal import FoldRules, fold
@@ -21,6 +22,7 @@ from rescompile.weights.drawing import draw
 from rescompile.weights.key_matching import Misfit, misfits
 from rescompile.weights.mapping import Array, Weights
 from rescompile.weights.tensors import FLOATS, Tensor
+from rescompile.weights.value_check import checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +38,20 @@ class Transferred:
 
 
 def convert(
-    tensors: Mapping[str, Tensor], network: Network, what: str, classes: str | None, in_channels: str | None, seed: int
+    tensors: Mapping[str, Tensor],
+    network: Network,
+    what: str,
+    classes: str | None,
+    in_channels: str | None,
+    seed: int,
+    say: Callable[[str], None],
 ) -> Transferred:
-    """Return weights from tensors with the names of the network, adapted as far as options ask for it.
-
-    Raises CheckFailed with everything that still does not fit; `what` is the subject of that message.
+    """Return weights from tensors with the names of the network, adapted as requested by options. `say` is called with the
+    notes of `checkpoints.check`. Raises CheckFailed with everything that still does not fit; `what` is the subject of that
+    message.
     """
     result, lines = adapted(tensors, network, classes, in_channels, seed)
-    checkpoints.check(result, network, what, _advice(misfits(result, network), network))
+    result = checkpoints.check(result, network, what, say, lambda rows: _advice(rows, network))
     return _completed(result, lines, network, seed, {})
 
 
@@ -51,7 +59,9 @@ def transfer(
     tensors: Mapping[str, Tensor], old: Network, new: Network, classes: str | None, in_channels: str | None, seed: int
 ) -> Transferred:
     """Return weights of one network for another by the identity of blocks (see `pairs`). A tensor is new if it has no
-    counterpart, or one with another shape that no option adapts. The tensors must fit the old network."""
+    counterpart, or one with another shape that no option adapts. The tensors must fit the old network.
+
+    Raises CheckFailed if no tensor is kept: the result would be a file of new weights."""
     sources, changed = pairs(old, new)
     moved = {name: tensors[source] for name, source in sources.items() if source in tensors}
     result, lines = adapted(moved, new, classes, in_channels, seed)
@@ -61,6 +71,11 @@ def transfer(
         if row.found is not None
     }
     kept = {name: tensor for name, tensor in result.items() if name not in other}
+    if all(name in lines and lines[name].status == "new" for name in kept):
+        message = (
+            f"nothing to transfer: no part of {new.name} matches one of {old.name} in names or block, and in shapes"
+        )
+        raise CheckFailed(Diagnostic("E0702", message, help=_advice(misfits(result, new), new)))
     done = _completed(kept, lines, new, seed, other)
     named = tuple(replace(line, source=line.source and sources[line.name]) for line in done.lines)
     used = {line.source for line in named}
@@ -75,8 +90,11 @@ def _shape(shape: Shape | None) -> str:
 def _advice(rows: Sequence[Misfit], network: Network) -> str | None:
     """Return the options that would adapt what does not fit, or None."""
     differing = {row.name.rpartition(".")[0] for row in rows if row.status == "differs"}
+    missing = {row.name.rpartition(".")[0] for row in rows if row.status == "missing"}
     options = (("--classes new or --classes keep", heads), ("--in-channels sum or --in-channels repeat", entries))
     helpful = [words for words, ops in options if differing & {path for path, _ in ops(network)}]
+    if missing and missing <= {path for path, _ in heads(network)}:
+        helpful.append("--classes new")
     return f"use {', and '.join(helpful)}" if helpful else None
 
 
@@ -89,7 +107,8 @@ def _completed(
     report: list[Line] = []
     for name, parameter in parameters(network):
         if name in given:
-            makers[name] = partial(given[name].array, parameter.dtype)
+            make = partial(given[name].array, parameter.dtype)
+            makers[name] = checked(name, parameter, make, "the checkpoint")
             report.append(lines.get(name) or Line(name, "kept", name))
         else:
             makers[name] = partial(fresh.__getitem__, name)
@@ -110,7 +129,7 @@ class Part:
 
     @property
     def signature(self) -> tuple[object, ...]:
-        """The properties that two parts with different names share if they are the same."""
+        """The properties that two parts with different names share if they correspond."""
         own = tuple(self.shapes.items())
         return (self.kind, own, *((part.name, part.signature) for part in self.parts))
 
@@ -120,11 +139,34 @@ def pairs(old: Network, new: Network) -> tuple[dict[str, str], Counter[tuple[str
     another block under the same name.
 
     Named parts correspond if their names are equal; the remaining ones, if they are alike (the same block and shapes) and in
-    the same order. For numbered parts likeness comes first, since an inserted block changes the numbers of all that follow.
-    Ops correspond only to ops of the same kind.
+    the same order. For numbered parts similarity takes precedence, since an inserted block changes the numbers of all that
+    follow. Ops correspond only to ops of the same kind. One of the networks may be inside scopes that the other does not have.
     """
-    changed: Counter[tuple[str, str]] = Counter()
-    return dict(_paired(_parts(old), _parts(new), changed)), changed
+    before, after = _parts(old), _parts(new)
+    all_tensors = min(_size(before), _size(after))
+    best: tuple[dict[str, str], Counter[tuple[str, str]]] = {}, Counter()
+    for a, b in [(before, after), *((a, after) for a in _unwrapped(before)), *((before, b) for b in _unwrapped(after))]:
+        changed: Counter[tuple[str, str]] = Counter()
+        found = dict(_paired(a, b, changed))
+        if len(found) > len(best[0]):
+            best = found, changed
+        if len(found) == all_tensors:
+            break
+    return best
+
+
+def _size(parts: Sequence[Part]) -> int:
+    """Return the number of tensors in parts."""
+    return sum(len(part.shapes) + _size(part.parts) for part in parts)
+
+
+def _unwrapped(parts: Sequence[Part], depth: int = 2) -> Iterator[Sequence[Part]]:
+    """Yield the parts with one scope replaced by its contents: one network may have an additional enclosing scope."""
+    for part in parts:
+        if part.parts and not all(each.name.isdigit() for each in part.parts):
+            yield (flat := [*(each for each in parts if each is not part), *part.parts])
+            if depth > 1:
+                yield from _unwrapped(flat, depth - 1)
 
 
 def _parts(network: Network) -> list[Part]:
@@ -140,7 +182,11 @@ def _parts(network: Network) -> list[Part]:
         return [Part(str(node.name), path, node.call.block if node.call else "", parts=parts)] if named else parts
 
     rules = FoldRules(
-        op, series, lambda _, __, branches: [part for each in branches for part in each], lambda _, __, inside: inside
+        op,
+        series,
+        lambda _, __, branches: [part for each in branches for part in each],
+        lambda _, __, inside: inside,
+        lambda *_: [],
     )
     return fold(network.root, rules)
 

@@ -12,7 +12,8 @@ from rescompile.weights.transfer import Transferred
 def report(done: Transferred, limit: int = 40) -> Iterator[str]:
     """Yield the lines of the report. Tensors that are kept under their names are only counted."""
     kept = [line for line in done.lines if line.status == "kept" and line.source == line.name]
-    yield f"kept     {_count(kept)}"
+    if kept or not any(line.source for line in done.lines):
+        yield f"kept     {_count(kept)}"
     yield from (f"widened  {number} tensors from {kind} to float32" for kind, number in done.widened.items())
     for (old, new), number in done.changed.items():
         places = "1 place" if number == 1 else f"{number} places"
@@ -37,10 +38,10 @@ def _rows_of(lines: Sequence[Line], names: Sequence[str]) -> Iterator[str]:
         some = list(group)
         head = f"{some[0].status:<8} "
         if how:
-            moved = f"from {some[0].source}" if old else ""
+            moved = f"from {some[0].source}" if old or new else ""
             yield f"{head}{some[0].name}  {', '.join(filter(None, (moved, some[0].how)))}"
-        elif old:
-            yield f"{head}{new}.*  from {old}.*, {_count(some)}"
+        elif old or new:
+            yield f"{head}{_all(new)}  from {_all(old)}, {_count(some)}"
         else:
             yield from (f"{head}{scope}  {count}" for scope, count in _scopes([line.name for line in some], names))
 
@@ -50,9 +51,13 @@ def _moved(line: Line) -> tuple[str, str]:
     if line.source in (None, line.name):
         return "", ""
     new, old = line.name.split("."), str(line.source).split(".")
-    while new[-1] == old[-1]:
+    while new and old and new[-1] == old[-1]:
         new, old = new[:-1], old[:-1]
     return ".".join(new), ".".join(old)
+
+
+def _all(scope: str) -> str:
+    return f"{scope}.*" if scope else "*"
 
 
 def _scopes(names: Iterable[str], every: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -5,12 +5,13 @@ folder:
 
     library    the library and those of its networks that have these names
     note       what else a user should know before trusting the outputs (optional)
+    preprocess  the preprocessing of images that the weights of the library want: keys and values of a spec's `preprocess`
     counters   false if their files have no counters of norms (`num_batches_tracked`)
     tensors    names and layouts of the tensors of a layer where these differ from torch's, one of `TENSORS`
     epsilon    the epsilon of all their norms; the running variance absorbs the difference to ours
-    scale      false if their norms have none: ours is 1, and on the way back it is folded into the convolution before
+    scale      false if their norms have none: ours is 1, and in the reverse direction it is folded into the convolution before
     numbered   op: their name of the first op that no rule matches; the next is `<that>_1`, in execution order, counted in a
-               file from whatever number their process had reached
+               file from its first number
     only       our name of an op: the attributes that it has in the networks of the library
     names      their name: our name; the first rule that matches our name gives theirs
 
@@ -19,9 +20,10 @@ ours. In their names `{b<3}` and `{b+1<3}` are integers below 3. `their name: {o
 
     kernel: 7    our linear layer is their convolution
     flat: true   our 1x1 convolution is their linear layer
+    line: true   our convolution along rows is their convolution of one dimension
     maps: 7      our linear layer on flattened 7x7 maps, which they flatten with the channels last
     bias: name   our norm follows a convolution that has a bias of this name in the library, and none here: the running mean
-                 absorbs it, and on the way back it is 0
+                 absorbs it, and in the reverse direction it is 0
 """
 
 from __future__ import annotations
@@ -97,6 +99,7 @@ class Rule:
     ours: str
     kernel: int = 0
     flat: bool = False
+    line: bool = False
     maps: int = 0
     bias: str = ""
 
@@ -132,6 +135,8 @@ class Rule:
             return None if rest else (ours[0], channels, self.kernel, self.kernel)
         if self.flat and len(ours) == 4:
             return ours[:2] if ours[2:] == (1, 1) else None
+        if self.line and len(ours) == 4:
+            return ours[:3] if ours[3] == 1 else None
         return ours
 
     def shaped(self, theirs: Tensor) -> Tensor:
@@ -141,6 +146,8 @@ class Rule:
             shape = (shape[0], shape[1] * self.kernel**2)
         elif self.flat and len(shape) == 2:
             shape = (*shape, 1, 1)
+        elif self.line and len(shape) == 3:
+            shape = (*shape, 1)
         return replace(theirs, shape=shape, make=lambda: theirs.make().reshape(shape))
 
 
@@ -214,6 +221,7 @@ class Profile:
     library: str
     rules: tuple[Rule, ...]
     note: str | None = None
+    preprocess: Mapping[str, Any] = field(default_factory=dict)
     counters: bool = True
     tensors: str | None = None
     epsilon: float | None = None
@@ -364,12 +372,13 @@ def load(name: str) -> Profile:
 
 
 def fitting(tensors: Mapping[str, Tensor], network: Network) -> str | None:
-    """Return the profile under which tensors fit a network, to suggest it where they do not fit as they are, or None."""
+    """Return the profile under which tensors fit a network better than as they are, to suggest it, or None."""
+    before = len(misfits(tensors, network))
     for name in files():
         try:
-            named = load(name).to_ours(tensors, network)
+            rows = misfits(load(name).to_ours(tensors, network), network)
         except CheckFailed:
             continue
-        if not any(row.status in ("missing", "unexpected") for row in misfits(named, network)):
+        if len(rows) < before and not any(row.status in ("missing", "unexpected") for row in rows):
             return name
     return None

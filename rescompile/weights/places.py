@@ -1,0 +1,93 @@
+"""The tensors of a network by the names, and with the axes, that a framework gives them: what the target of the framework writes
+to a safetensors file and fills its live modules with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from rescompile.files.atomic_write import File
+from rescompile.ir.network import Network, Op, join, walk
+from rescompile.ir.ops import Kind, Shape
+from rescompile.weights import Weights, safetensors_file
+
+Array = np.ndarray[Any, Any]
+#: An array of an op as the tree has it -> as the framework has it. Shapes are found by moving an array without values.
+Move = Callable[[Kind, Array], Array]
+#: The words of a framework for the tensors of an op, where they differ from those of the tree; None for one that it lacks.
+Words = Mapping[type[Kind], Mapping[str, str | None]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor: its name in the tree, its name and shape in a framework, its op, and how its array is moved."""
+
+    name: str
+    path: str
+    shape: Shape
+    kind: Kind
+    move: Move
+
+    def moved(self, array: Array) -> Array:
+        """The array of the tree with the axes of the framework."""
+        return self.move(self.kind, array)
+
+    def value(self, weights: Mapping[str, Any]) -> Array:
+        """Its value in the framework, from weights by the names of the tree."""
+        return self.moved(np.asarray(weights[self.name]))
+
+
+class Tensor(Protocol):
+    """A tensor of a framework, from one or several tensors of the tree."""
+
+    @property
+    def path(self) -> str:
+        """Its name in the framework."""
+
+    @property
+    def shape(self) -> Shape:
+        """Its shape there."""
+
+    def value(self, weights: Mapping[str, Any]) -> Array:
+        """Its value there, from weights by the names of the tree."""
+
+
+def places(network: Network, words: Words, move: Move) -> Iterator[Place]:
+    """Yield the tensors that a framework has, in the order of the tree."""
+    for path, node in walk(network.root):
+        if not isinstance(node, Op):
+            continue
+        own = words.get(type(node.kind), {})
+        for parameter in node.kind.parameters(node.input):
+            word = own.get(parameter.name, parameter.name)
+            if word is not None:
+                empty = np.broadcast_to(np.float32(0), parameter.shape)
+                shape = move(node.kind, empty).shape
+                yield Place(join(path, parameter.name), join(path, word), shape, node.kind, move)
+
+
+class Moved(Mapping[str, Any]):
+    """Weights by the names of a framework and with its axes; arrays are made when they are asked for."""
+
+    def __init__(self, listed: Iterable[Tensor], weights: Weights) -> None:
+        self.weights = weights
+        self.places = {place.path: place for place in listed}
+
+    def __getitem__(self, path: str) -> Array:
+        return self.places[path].value(self.weights)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+def weights_file(network: Network, weights: Weights, listed: Iterable[Tensor], name: str, framework: str) -> File:
+    """The safetensors file of weights by the names of a framework and with its axes."""
+    moved = Moved(listed, weights)
+    kinds = {path: ("float32", place.shape) for path, place in moved.places.items()}
+    return safetensors_file.file(moved, kinds, network, name, weights.preprocess, framework)
