@@ -1,1 +1,1 @@
-"""Writing files that are never torn: atomic writes, checksum trailers, file types."""
+"""Output files that are never left partially written: atomic writes, checksum trailers, file types."""

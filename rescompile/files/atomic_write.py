@@ -1,5 +1,5 @@
-"""Write files atomically: to a temporary file that is then renamed, so that a failure or an interruption leaves the previous file
-unchanged; and never over a file that is not ours."""
+"""Write files atomically: to a temporary file that is then renamed, so that a failure or an interruption leaves the previous
+file unchanged. Files that rescompile did not write are never overwritten."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import glob
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rescompile.diagnostics.errors import Diagnostic, OutputError
 from rescompile.files import checksum
+from rescompile.files.temporary_file import TemporaryFile, locked, remove_abandoned
 
 Chunk = bytes | memoryview
 _OVERWRITE = "use --force to overwrite it, or -o for another file"
@@ -23,7 +24,8 @@ _OVERWRITE = "use --force to overwrite it, or -o for another file"
 class File:
     """One file of an artifact: its name, its contents in chunks, and its size, for a progress bar.
 
-    `name` may contain `{checksum}`, that of the file itself; `named` is then called with the final name, which later files need.
+    `name` may contain `{checksum}`, the checksum of the file itself; `named` is then called with the final name, which later
+    files need.
     """
 
     name: str
@@ -33,46 +35,68 @@ class File:
 
 
 def write_files(
-    files: Iterable[File], folder: Path, force: bool = False, progress: Callable[[int], None] | None = None
+    files: Iterable[File],
+    folder: Path,
+    force: bool = False,
+    progress: Callable[[int], None] | None = None,
+    check: Callable[[Mapping[str, Path]], None] | None = None,
 ) -> list[Path]:
     """Write all files, or none: the last one is the artifact itself and is renamed last.
 
-    The name of a file beside it depends on its contents, so the previous artifact stays complete until it is replaced; then the
-    files that only it needed are removed. Raises OutputError.
+    The names of other files depend on their contents, so the previous artifact stays complete until it is replaced; files that
+    only it needed are then removed. `check` is called with the complete files by name before any is renamed; if it raises an
+    error, none is renamed. Raises OutputError.
     """
     files = list(files)
-    check_ours(folder / files[-1].name, force)
-    temporary: list[tuple[str, Path]] = []
-    names: list[str] = []
+    last = folder / files[-1].name
+    temporaries: list[TemporaryFile] = []
+    written: list[Path] = []
     try:
+        check_ours(last, force)
         for file in files:
-            name, checksum = _temporary(file, folder, progress)
-            names.append(file.name.replace("{checksum}", checksum))
-            file.named(names[-1])
-            # A link stays; the file that it points to is replaced.
-            temporary.append((name, Path(os.path.realpath(folder / names[-1]))))
-        for _, target in temporary:
-            check_ours(target, force)
-        for name, target in temporary:
-            os.replace(name, target)
+            # A symbolic link stays; the file that it points to is replaced.
+            temporary = TemporaryFile(Path(os.path.realpath(folder / file.name)).parent)
+            temporaries.append(temporary)
+            checksum = _write(file, temporary, progress)
+            written.append(folder / file.name.replace("{checksum}", checksum))
+            file.named(written[-1].name)
+        if check is not None:
+            check({path.name: each.path for path, each in zip(written, temporaries, strict=True)})
+        with locked(folder):
+            targets = [Path(os.path.realpath(path)) for path in written]
+            for target in targets:
+                check_ours(target, force)
+            for temporary, target in zip(temporaries, targets, strict=True):
+                temporary.rename(target)
+            _remove_stale(files[-1].name, folder, written)
     except OSError as error:
-        raise OutputError(
-            Diagnostic("E1002", f"cannot write {folder / files[-1].name}: {error.strerror or error}")
-        ) from None
+        raise OutputError(Diagnostic("E1002", f"cannot write {last}: {error.strerror or error}")) from None
     finally:
-        for name, _ in temporary:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-    written = [folder / name for name in names]
-    _remove_stale(files[-1].name, folder, written)
+        for temporary in temporaries:
+            temporary.remove()
     return written
 
 
+def _write(file: File, temporary: TemporaryFile, progress: Callable[[int], None] | None) -> str:
+    """Write the contents of a file and return their checksum."""
+    remove_abandoned(temporary.folder)
+    checksum = 0
+    with temporary.create() as stream:
+        for chunk in file.chunks():
+            stream.write(chunk)
+            if "{checksum}" in file.name:
+                checksum = zlib.crc32(chunk, checksum)
+            if progress is not None:
+                progress(len(chunk))
+    return f"{checksum:08x}"
+
+
 def _remove_stale(name: str, folder: Path, kept: Sequence[Path]) -> None:
-    """Remove the data files of earlier artifacts of this name, if they are ours."""
-    for path in folder.glob(f"{glob.escape(name)}.????????.data"):
-        if path not in kept and checksum.state(path) == "ours":
-            with contextlib.suppress(OSError):
+    """Remove the data files of earlier artifacts of this name, if they are ours. The artifact is complete by then, so a file
+    that cannot be removed is left for the next build."""
+    with contextlib.suppress(OSError):
+        for path in folder.glob(f"{glob.escape(name)}.????????.data"):
+            if path not in kept and checksum.state(path) == "ours":
                 path.unlink()
 
 
@@ -92,7 +116,7 @@ def write_bytes(data: bytes, path: Path, force: bool = False) -> None:
 
 
 def _is_binary(path: Path) -> bool:
-    """Whether a file begins with bytes that text does not contain."""
+    """Return whether a file begins with bytes that do not occur in text."""
     with path.open("rb") as file:
         return any(byte < 9 for byte in file.read(1 << 10))
 
@@ -104,7 +128,7 @@ def check_folder(path: Path) -> None:
 
 
 def check_ours(path: Path, force: bool) -> None:
-    """Raise OutputError unless there is no file yet, or rescompile wrote it and nobody edited it."""
+    """Raise OutputError unless there is no file yet, or rescompile wrote it and it was not edited since."""
     if path.is_dir():
         raise OutputError(Diagnostic("E1002", f"{path} is a folder", help="name a file"))
     if path.exists() and not path.is_file():
@@ -118,27 +142,6 @@ def check_ours(path: Path, force: bool) -> None:
     if whose in ("foreign", "edited"):
         why = "was not written by rescompile" if whose == "foreign" else "was edited since rescompile wrote it"
         raise OutputError(Diagnostic("E1001", f"{path} {why}", help=_OVERWRITE))
-
-
-def _temporary(file: File, folder: Path, progress: Callable[[int], None] | None) -> tuple[str, str]:
-    """The temporary file with the contents, and their checksum; a failure leaves no file behind."""
-    folder = Path(os.path.realpath(folder / file.name)).parent
-    name = str(folder / f".rescompile-{os.getpid()}-{os.urandom(4).hex()}")
-    handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    checksum = 0
-    try:
-        with os.fdopen(handle, "wb", buffering=1 << 16) as stream:
-            for chunk in file.chunks():
-                stream.write(chunk)
-                if "{checksum}" in file.name:
-                    checksum = zlib.crc32(chunk, checksum)
-                if progress is not None:
-                    progress(len(chunk))
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
-    return name, f"{checksum:08x}"
 
 
 def write_stdout(files: Iterable[File]) -> None:

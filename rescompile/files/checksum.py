@@ -1,8 +1,9 @@
-"""Which files are ours to overwrite.
+"""Detects which files rescompile wrote, so that it may overwrite them.
 
-A file that `build --check` compares ends in a checksum trailer: a mark, two bytes that fit the format around it, and the CRC-32 of
-all the rest as eight hex digits. It shows that a file is ours, and whether somebody edited it since. Other files only name
-rescompile as their generator, in a metadata field or a comment at their beginning or end.
+A file that `build --check` compares ends in a checksum trailer: a mark, two bytes that fit the format around it, and the CRC-32
+of all the rest as eight hex digits. It shows that rescompile wrote the file, and whether it was edited since. In text, where
+the trailer is a line, LF and CRLF are equivalent, since Git and editors convert them. Other files only name rescompile as their
+generator, in a metadata field or a comment at their beginning or end.
 """
 
 from __future__ import annotations
@@ -14,19 +15,20 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 MARK = b"rescompile.seal"
-#: What a metadata field or a comment of a file without a trailer contains.
+#: The content of a metadata field or comment in a file without a trailer.
 GENERATOR = "generator: rescompile"
 _GENERATOR = re.compile(rb"generator\W{1,16}rescompile")
-#: How much of the beginning and of the end of a file is searched.
+#: The number of bytes at the beginning and the end of a file that are searched.
 _HEAD, _TAIL = 1 << 12, 64
 _DIGITS = 8
+_TEXT_TRAILER = re.compile(MARK + rb": [0-9a-f]{8}\r?\n\Z")
 _SMALL = 1 << 16
 
 
 def with_checksum(
     chunks: Iterable[bytes | memoryview], before: bytes, between: bytes, after: bytes = b""
 ) -> Iterator[bytes | memoryview]:
-    """The chunks, then `before` + mark + `between` (two bytes) + checksum + `after`."""
+    """Yield the chunks, then `before` + mark + `between` (two bytes) + checksum + `after`."""
     assert len(between) == 2
     checksum = 0
     for chunk in _coalesced(chunks):
@@ -37,7 +39,7 @@ def with_checksum(
 
 
 def _coalesced(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    """The same bytes in fewer pieces: small chunks are gathered, large ones pass uncopied."""
+    """Yield the same bytes in fewer chunks: small ones are joined, large ones are passed on without a copy."""
     gathered = bytearray()
     for chunk in chunks:
         if len(chunk) < _SMALL:
@@ -54,7 +56,7 @@ def _coalesced(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryv
 
 
 def state(path: Path) -> Literal["absent", "ours", "edited", "foreign"]:
-    """Whether a file is ours to overwrite; an edited one has a trailer that does not match its contents."""
+    """Return whether rescompile wrote a file; an edited one has a trailer that does not match its contents."""
     try:
         size = path.stat().st_size
     except FileNotFoundError:
@@ -70,15 +72,31 @@ def state(path: Path) -> Literal["absent", "ours", "edited", "foreign"]:
         if at < 0:
             return "ours" if _GENERATOR.search(head) or _GENERATOR.search(tail) else "foreign"
         end = at + len(MARK) + 2 + _DIGITS
-        checksum = zlib.crc32(tail[end:], _sum(file, start + at))
+        text = is_text(tail)
+        checksum = zlib.crc32(b"\n" if text else tail[end:], _sum(file, start + at, text))
     return "ours" if tail[end - _DIGITS : end] == b"%08x" % checksum else "edited"
 
 
-def _sum(file: BinaryIO, size: int) -> int:
-    """The checksum of so many first bytes of a file."""
+def is_text(content: bytes) -> bool:
+    """Return whether a file with this content, or this end of it, is text: its trailer is a line."""
+    return _TEXT_TRAILER.search(content[-_TAIL:]) is not None
+
+
+def _sum(file: BinaryIO, size: int, text: bool) -> int:
+    """Return the checksum of the first `size` bytes of a file."""
     checksum = 0
     file.seek(0)
     while size and (chunk := file.read(min(1 << 20, size))):
-        checksum = zlib.crc32(chunk, checksum)
         size -= len(chunk)
+        if text:
+            if size and chunk.endswith(b"\r"):  # so that CRLF is not split
+                chunk += file.read(1)
+                size -= 1
+            chunk = with_unix_line_ends(chunk)
+        checksum = zlib.crc32(chunk, checksum)
     return checksum
+
+
+def with_unix_line_ends(text: bytes) -> bytes:
+    """Return text whose lines end as rescompile writes them."""
+    return text.replace(b"\r\n", b"\n")

@@ -1,4 +1,4 @@
-"""The type of a file by its suffix, for messages where another type is needed; and whether there is a file at all."""
+"""The type of a file by its suffix, for errors about files of the wrong type; and a check that a file exists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rescompile.diagnostics.errors import Diagnostic, UsageError
 
 @dataclass(frozen=True, slots=True)
 class FileType:
-    """A type of files: their suffixes, what one of them is called, and how it is used."""
+    """A type of files: their suffixes, its name, and how such a file is used."""
 
     suffixes: tuple[str, ...]
     name: str
@@ -19,7 +19,7 @@ class FileType:
 
 
 WEIGHTS = FileType(
-    (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".h5", ".hdf5"),
+    (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".th", ".pyth", ".pkl", ".h5", ".hdf5", ".npz"),
     "a weights file",
     "use it with a spec: rescompile build SPEC --weights FILE; 'rescompile weights inspect' lists its tensors",
 )
@@ -49,7 +49,7 @@ FILE_TYPES = (
         "a Keras model",
         "model.save_weights('model.weights.h5') writes a weights file that rescompile reads",
     ),
-    FileType((".npy", ".npz"), "a NumPy file", "numpy.load reads it"),
+    FileType((".npy",), "a NumPy file", "numpy.load reads it"),
     FileType(
         (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
         "an image",
@@ -59,13 +59,13 @@ FILE_TYPES = (
 
 
 def file_type(name: str) -> FileType | None:
-    """The type of a file by its suffix, or None where it is unknown."""
+    """Return the type of a file by its suffix, or None if it is unknown."""
     suffix = Path(name).suffix.lower()
     return next((each for each in FILE_TYPES if suffix in each.suffixes), None)
 
 
 def refuse(name: str, wanted: str, *fitting: FileType) -> None:
-    """Raise UsageError where a file is of a known type that is not in `fitting`; `wanted` describes what is needed."""
+    """Raise UsageError if a file is of a known type that is not in `fitting`; `wanted` describes what is needed."""
     found = file_type(name)
     if found is not None and found not in fitting:
         raise UsageError(Diagnostic("E0801", f"{name} has the suffix of {found.name}, but {wanted}", help=found.use))

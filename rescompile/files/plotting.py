@@ -1,4 +1,4 @@
-"""Figures as files, drawn by matplotlib; the same figure is the same bytes."""
+"""Figures drawn by matplotlib and written to files; the same figure gives the same bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
 from rescompile.files.atomic_write import check_folder, check_ours, write_bytes
 from rescompile.files.checksum import GENERATOR
 
-#: The metadata of each format: by them we know a figure of ours, and without matplotlib's date the same figure is the same bytes.
+#: The metadata of each format: it identifies figures that rescompile wrote, and omits matplotlib's date, so that the same
+#: figure gives the same bytes.
 METADATA = {".svg": {"Date": None, "Description": GENERATOR}, ".png": {"Software": None, "Description": GENERATOR}}
 
 
@@ -48,13 +49,13 @@ class Axes:
 
 
 def checked(name: str, force: bool) -> Path:
-    """The path of a figure that can be written. Raises UsageError, OutputError or Unavailable where it cannot."""
+    """Return the path of a figure that can be written. Raises UsageError, OutputError or Unavailable if it cannot."""
     path = Path(name)
     if path.suffix not in METADATA:
         raise UsageError(Diagnostic("E0802", f"--plot {name} must end in .svg or .png"))
     check_folder(path)
     check_ours(path, force)
-    _matplotlib()
+    matplotlib_or_error()
     return path
 
 
@@ -64,10 +65,10 @@ def histogram(
 ) -> None:  # fmt: skip
     """Write a histogram with a line over it; the bars of the interval `marked` have another colour.
 
-    Raises OutputError, and Unavailable where matplotlib is not installed.
+    Raises OutputError, and Unavailable if matplotlib is not installed.
     """
-    matplotlib = _matplotlib()
-    from matplotlib.figure import Figure  # without pyplot: no display, no state
+    matplotlib = matplotlib_or_error()
+    from matplotlib.figure import Figure  # not pyplot, which needs a display and global state
 
     with matplotlib.rc_context(_context(title)):
         figure = Figure(figsize=(7, 4), layout="constrained")
@@ -81,12 +82,12 @@ def histogram(
         plot.set(title=title, xlabel=axes[0], ylabel=axes[1])
         plot.spines[["top", "right"]].set_visible(False)
         plot.xaxis.get_major_locator().set_params(integer=True)
-        _save(figure, path, force)
+        write_bytes(_bytes(figure, path.suffix), path, force)
 
 
-def panels(path: Path, axes: Sequence[Axes], force: bool = False) -> None:
-    """Write a figure of adjacent panels. Raises OutputError, and Unavailable where matplotlib is not installed."""
-    matplotlib = _matplotlib()
+def panels(axes: Sequence[Axes], suffix: str) -> bytes:
+    """Return a figure of adjacent panels as a file with this suffix. Raises Unavailable if matplotlib is not installed."""
+    matplotlib = matplotlib_or_error()
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_context(axes[0].title)):
@@ -106,21 +107,23 @@ def panels(path: Path, axes: Sequence[Axes], force: bool = False) -> None:
             plot.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
             plot.spines[["top", "right"]].set_visible(False)
             plot.legend(frameon=False, fontsize="small")
-        _save(figure, path, force)
+        return _bytes(figure, suffix)
 
 
 def _context(title: str) -> dict[str, Any]:
-    """Settings with which the same figure is the same bytes, and text stays text."""
+    """Return matplotlib settings under which the same figure gives the same bytes, and text remains text."""
     return {"svg.hashsalt": title, "svg.fonttype": "none"}
 
 
-def _save(figure: Any, path: Path, force: bool) -> None:
+def _bytes(figure: Any, suffix: str) -> bytes:
+    """Return a figure as a file with this suffix."""
     stream = io.BytesIO()
-    figure.savefig(stream, format=path.suffix[1:], dpi=150, metadata=METADATA[path.suffix])
-    write_bytes(stream.getvalue(), path, force)
+    figure.savefig(stream, format=suffix[1:], dpi=150, metadata=METADATA[suffix])
+    return stream.getvalue()
 
 
-def _matplotlib() -> Any:
+def matplotlib_or_error() -> Any:
+    """Return the module matplotlib. Raises Unavailable if it is missing."""
     try:
         import matplotlib
     except ImportError as error:

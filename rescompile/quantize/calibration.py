@@ -1,6 +1,6 @@
-"""Calibration data: the inputs that set the ranges of activations, and others to validate the result.
+"""Calibration data: the inputs that determine the ranges of activations, and further ones to validate the result.
 
-The source is a folder of images, prepared as the spec says; a folder of `.npy` files with prepared inputs of
+The source is a folder of images, preprocessed as the spec specifies; a folder of `.npy` files with prepared inputs of
 [channels, height, width] or batches of them; arrays in memory; or standard-normal values drawn from a seed, which fit any
 network but represent no task.
 """
@@ -21,11 +21,11 @@ from rescompile.ir.network import Network
 from rescompile.ir.ops import Shape
 from rescompile.weights import Array, numpy_files
 
-#: The default number of drawn inputs.
+#: The default number of random inputs.
 COUNT = 32
-#: The number of drawn inputs for validation.
+#: The number of random inputs for validation.
 _VALIDATED = 32
-#: Every fifth of the given inputs is for validation.
+#: Every fifth given input is used for validation.
 _EVERY = 5
 _MOST = 100_000
 SUFFIX = ".npy"
@@ -45,7 +45,7 @@ class Data:
     seed: int | None = None
 
     def digest(self) -> str:
-        """The SHA-256 of the calibration inputs, in order."""
+        """Return the SHA-256 of the calibration inputs, in order."""
         sha256 = hashlib.sha256()
         for make in self.calibration:
             sha256.update(np.ascontiguousarray(make(), "<f4").data)
@@ -53,8 +53,8 @@ class Data:
 
 
 def data(source: str | int | os.PathLike[str] | Array | None, network: Network, seed: int) -> Data:
-    """The inputs of a source: a folder, an array of inputs, or the number of inputs to draw, also as text; None draws COUNT.
-    Raises UsageError where it cannot be used, and Unavailable where images cannot be read."""
+    """Return the inputs of a source: a folder, an array of inputs, or the number of inputs to draw, also as text; None draws
+    COUNT. Raises UsageError if it cannot be used, and Unavailable if images cannot be read."""
     shape = network.input
     if isinstance(source, np.ndarray):
         array: Array = source
@@ -66,13 +66,14 @@ def data(source: str | int | os.PathLike[str] | Array | None, network: Network, 
     if not isinstance(source, str | os.PathLike):
         message = f"calibration data must be a folder, a number or a numpy array, not a {type(source).__name__}"
         raise UsageError(Diagnostic("E0840", message))
-    if not os.fspath(source):  # the path of an empty text would be the current folder
+    if not os.fspath(source):  # an empty path would be the current folder
         raise UsageError(Diagnostic("E0840", "--calibrate is empty", help=_HELP))
     return _folder(Path(source), network)
 
 
 def drawn(shape: Shape, count: int, seed: int) -> Data:
-    """Standard-normal inputs of a shape. Each has its own random stream, so that a larger count begins with the same inputs."""
+    """Return standard-normal inputs of a shape. Each has its own random stream, so that a larger count begins with the same
+    inputs."""
     if isinstance(count, bool) or not 0 < count <= _MOST:
         raise UsageError(
             Diagnostic("E0840", f"the number of calibration inputs must be from 1 to {_MOST}, not {count}")
@@ -98,12 +99,12 @@ def _folder(path: Path, network: Network) -> Data:
 
 
 def _images(path: Path, network: Network) -> Data:
-    from rescompile.vision import images
+    from rescompile.vision import images, preprocessing
 
     images.require()
     try:
         files = images.find([path])
-        how = images.preparation(network.preprocess or {}, (1, *network.input), network.name)
+        how = preprocessing.preparation(network.preprocess or {}, (1, *network.input), network.name)
     except UsageError as error:
         (problem,) = error.diagnostics
         help = f"or a folder of {SUFFIX} files" if problem.code == "E0801" else "its key is 'preprocess', in the spec"
@@ -111,8 +112,8 @@ def _images(path: Path, network: Network) -> Data:
 
     def make(file: Path) -> Array:
         try:
-            value = how.apply(images.decode(file, len(how.mean)))
-        except images.Broken as error:
+            value = images.prepare(file, how)
+        except preprocessing.UnusableImage as error:
             raise UsageError(Diagnostic("E0840", f"{file}: {error}")) from None
         if value.shape != network.input:
             size, wanted = ("x".join(map(str, sizes)) for sizes in (value.shape[1:], network.input[1:]))
@@ -124,7 +125,7 @@ def _images(path: Path, network: Network) -> Data:
 
 
 def _read(path: Path) -> Array:
-    """The memory-mapped array of a file. Raises UsageError for another file."""
+    """Return the memory-mapped array of a file. Raises UsageError for another file."""
     try:
         return numpy_files.read(path, mapped=True)
     except numpy_files.Unreadable as error:
@@ -132,10 +133,10 @@ def _read(path: Path) -> Array:
 
 
 def _inputs(array: Array, shape: Shape, name: str, read: Callable[[], Array]) -> Iterator[Input]:
-    """The inputs in an array, which `read` reads again for each. Raises UsageError for the wrong shape or type here, and for
-    values that are not finite when the input is made."""
+    """Return the inputs in an array, which `read` reads again for each. Raises UsageError for the wrong shape or type here,
+    and for values that are not finite when the input is made."""
     if array.dtype.kind != "f":
-        help = "prepare the inputs as the network takes them: scaled, then normalised by mean and deviation"
+        help = "preprocess the inputs as for the network: scale them, then normalise with mean and standard deviation"
         raise UsageError(Diagnostic("E0840", f"{name}: inputs must be floats, not {array.dtype}", help=help))
     one = array.shape == shape
     if not one and (array.shape[1:] != shape or not len(array)):
@@ -155,7 +156,7 @@ def _inputs(array: Array, shape: Shape, name: str, read: Callable[[], Array]) ->
 
 
 def _split(description: str, inputs: Iterator[Input] | Sequence[Input]) -> Data:
-    """The data with every fifth input for validation: in folders of classes, from all of them."""
+    """Return the data with every fifth input for validation, so that folders of classes contribute from every class."""
     listed = list(inputs)
     calibration = [make for at, make in enumerate(listed, 1) if at % _EVERY]
     return Data(description, calibration, listed[_EVERY - 1 :: _EVERY])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,16 @@ from typing import Any
 import numpy as np
 
 from rescompile.backend import Artifact, Backend
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic, RescompileError, Unavailable
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic, RescompileError, Unavailable, UsageError
+from rescompile.ir.interpreter import first_not_finite
 from rescompile.ir.network import INPUT, LOGITS, Network
-from rescompile.quantize.calibration import Data
+from rescompile.quantize.calibration import Data, Input
 from rescompile.runtimes.ort_session import PROVIDERS, brief, evaluate, library, opened
 from rescompile.version import __version__
 from rescompile.weights import Array, Weights
 
+#: Yields items, given their number and their name.
+Track = Callable[[Iterable[Any], int, str], Iterable[Any]]
 EXTRA = "pip install 'rescompile[quantize]'"
 
 
@@ -39,7 +42,7 @@ class Scheme:
 
 
 _MULTIPLYING = ("Conv", "Gemm", "MatMul")
-#: With 256 levels, many of a thousand classes would share one.
+#: With 256 levels, many of a thousand classes would share a value.
 _LOGITS = {"OpTypesToExcludeOutputQuantization": ["Gemm"]}
 #: Schemes by name. Only products are quantised: with merges, pools, concatenations and norms too, DenseNet-121 took 1.5 times as
 #: long with twice the error, ResNet-50 was slower, and DarkNet-53 was 4% faster (benchmarks/recipes.py).
@@ -56,29 +59,46 @@ SCHEMES: Mapping[str, Scheme] = {
 @dataclass(frozen=True, slots=True)
 class QuantizationError:
     """The error on the validation inputs: the largest relative error of an output by root mean square, None without such inputs;
-    and the number of inputs with the same first class as in float32, None where the main output is not a vector of classes."""
+    and the number of inputs with the same first class as in float32, None if the main output is not a vector of classes."""
 
     inputs: int
     error: float | None
     agreed: int | None
 
 
-def artifact(backend: Backend, network: Network, weights: Weights, data: Data, scheme: str, **options: Any) -> Artifact:
-    """The int8 ONNX file of a network whose norms are folded already. `options` are those of the backend, which writes ONNX files.
+def artifact(
+    backend: Backend,
+    network: Network,
+    weights: Weights,
+    data: Data,
+    scheme: str,
+    track: Track = lambda items, total, unit: items,
+    **options: Any,
+) -> Artifact:
+    """Return the int8 ONNX file of a network whose norms are already folded. `options` are those of the backend, which writes
+    ONNX files; `track` shows how many inputs were run.
 
-    Raises Unavailable where the quantiser is missing, CheckFailed for activations that are not finite."""
+    Raises Unavailable if the quantiser is missing, CheckFailed for activations that are not finite."""
     assert backend.rewritten is not None
+    for flag in ("--training", "--normalize", "--softmax"):
+        given = options[flag[2:]]
+        if given or options["input"] != "float":  # calibration data are inputs of the network
+            message = f"{flag if given else '--input'} and --precision int8 cannot be used together"
+            raise UsageError(
+                Diagnostic("E0802", message, help="normalise images before the file, or use --precision fp16")
+            )
     _quantiser()
     with tempfile.TemporaryDirectory() as folder:
         plain, path = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
         backend.emit(network, weights, **{**options, "precision": "fp32", "batch": None}).write(plain)
         if not all(np.isfinite(value).all() for value in evaluate(plain, data.calibration[0]()).values()):
-            raise _not_finite(network.name)
-        model = convert(plain, (make() for make in data.calibration), SCHEMES[scheme], network.name)
+            raise _not_finite(network, weights, data.calibration[:1])
+        inputs = track(data.calibration, len(data.calibration), "calibration inputs")
+        model = convert(plain, (make() for make in inputs), SCHEMES[scheme], network.name)
         path.write_bytes(model.SerializeToString(deterministic=True))
         validation = validate(plain, path, data)
     if validation.error is not None and not math.isfinite(validation.error):
-        raise _not_finite(network.name)
+        raise _not_finite(network, weights, data.validation)
     fix(model, options["batch"] or "batch")
     model.producer_name, model.producer_version = "rescompile", __version__
     record = {
@@ -95,12 +115,12 @@ def artifact(backend: Backend, network: Network, weights: Weights, data: Data, s
 
 
 def convert(model: Path, inputs: Iterable[Array], scheme: Scheme, name: str) -> Any:
-    """The quantised ModelProto of an ONNX file whose input has our name, without metadata. Each of `inputs` is a batch of the
-    file's size. `name` is for messages."""
+    """Return the quantised ModelProto of an ONNX file whose input has our name, without metadata. Each of `inputs` is a
+    batch of the file's size. `name` is for messages."""
     onnx, quantiser = _quantiser()
     proto = onnx.load(str(model))
     del proto.metadata_props[:]
-    # The quantiser would advise preprocessing otherwise, which has happened.
+    # Otherwise the quantiser would recommend preprocessing, which is already done.
     proto.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"
@@ -113,7 +133,7 @@ def convert(model: Path, inputs: Iterable[Array], scheme: Scheme, name: str) -> 
             quantised = onnx.load(str(path))
         except RescompileError:
             raise
-        except Exception as error:  # its exceptions share no base class but Exception
+        except Exception as error:  # its exceptions have no common base class except Exception
             message = f"ONNX Runtime cannot quantise {name}: {brief(error)}"
             raise CheckFailed(Diagnostic("E0740", message)) from None
     del quantised.metadata_props[:], quantised.graph.value_info[:]
@@ -131,7 +151,7 @@ def fix(model: Any, batch: int | str) -> None:
 
 
 def validate(plain: Path, quantised: Path, data: Data) -> QuantizationError:
-    """The error of a quantised file against the float32 file on the validation inputs."""
+    """Return the error of a quantised file against the float32 file on the validation inputs."""
     if not data.validation:
         return QuantizationError(0, None, None)
     ort = library()
@@ -153,7 +173,7 @@ def validate(plain: Path, quantised: Path, data: Data) -> QuantizationError:
 
 
 def simulated(path: Path, x: Array) -> dict[str, Array]:
-    """The outputs of an int8 file evaluated node by node: values rounded to integers, and sums in floats."""
+    """Return the outputs of an int8 file evaluated node by node: values rounded to integers, and sums in floats."""
     ort = library()
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -163,7 +183,7 @@ def simulated(path: Path, x: Array) -> dict[str, Array]:
 
 
 def version() -> str:
-    """The name and version of the quantiser."""
+    """Return the name and version of the quantiser."""
     return f"onnxruntime {library().__version__}"
 
 
@@ -174,13 +194,13 @@ class _Reader:
         self._inputs: Iterator[Array] = iter(inputs)
 
     def get_next(self) -> dict[str, Array] | None:
-        """The next input, or None after the last."""
+        """Return the next input, or None after the last."""
         value = next(self._inputs, None)
         return None if value is None else {INPUT: value}
 
 
 def _quantiser() -> tuple[Any, Any]:
-    """The modules onnx and onnxruntime.quantization. Raises Unavailable where one is missing."""
+    """Return the modules onnx and onnxruntime.quantization. Raises Unavailable if one is missing."""
     try:
         import onnx
         import onnxruntime.quantization as quantiser
@@ -190,6 +210,9 @@ def _quantiser() -> tuple[Any, Any]:
     return onnx, quantiser
 
 
-def _not_finite(name: str) -> CheckFailed:
-    message = f"{name} cannot be quantised: it has activations that are not finite"
+def _not_finite(network: Network, weights: Weights, inputs: Iterable[Input]) -> CheckFailed:
+    """Return the error, with the first value that is not finite for any of the inputs."""
+    values = (first_not_finite(network, weights, make(), "fp32") for make in inputs)
+    first = next((value for value in values if value is not None), "an activation of the int8 file")
+    message = f"{network.name} cannot be quantised: {first} is not finite"
     return CheckFailed(Diagnostic("E0740", message, help="quantise trained weights: --weights FILE"))

@@ -2,8 +2,8 @@
 
 A runtime is a row of a table here, and a module beside it that imports its library on demand. `missing` gives the reason why a
 runtime cannot be used on this machine; `prepare` loads a network, puts its input on the device, and runs it once. A prepared
-network is what was requested: a provider that was silently replaced, a node that fell back to the CPU, and another precision are
-errors, so that no measurement can be taken of them.
+network is what was requested: a provider that was silently replaced, a node that fell back to the CPU, and another precision
+are errors, so that they cannot be measured.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, n
 from rescompile.options import Option, assignment, read
 from rescompile.weights import Array
 
-#: The targets whose artifacts runtimes run: files, or live modules. The core has the name of no target elsewhere.
-FILE_TARGET, MODULE_TARGET = "onnx", "torch"
+#: The targets whose artifacts runtimes run: files, or live modules of one framework each; MODULE_TARGET is that of the modules that
+#: peers are, too. Nothing else in the core names a target.
+FILE_TARGET, MODULE_TARGET, JAX_TARGET = "onnx", "torch", "flax"
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A network to run: an ONNX file, or a function that makes a module, for torch.
+    """A network to run: an ONNX file, or a function that returns a live module of the runtime's target.
 
-    `module` makes a new torch.nn.Module in evaluation mode at each call, since a runtime may change it in place. The file of a job
-    in fp16 or int8 is in that precision already; the runtime converts torch modules. `input` is float32 of [batch, channels,
-    height, width]. `threads` is the number of CPU threads; None leaves it to the runtime.
+    `module` returns a new module in evaluation mode at each call, since a runtime may change it in place. The file of
+    a job in fp16 or int8 is in that precision already; the runtime converts modules. `input` is float32 of [batch,
+    channels, height, width]. `threads` is the number of CPU threads; None leaves it to the runtime.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Prepared(Protocol):
         """Run one inference, and wait until the device has finished."""
 
     def outputs(self) -> Mapping[str, Array]:
-        """The outputs of the last run by name: float32 on the host."""
+        """Return the outputs of the last run by name: float32 on the host."""
 
     def close(self) -> None:
         """Release the network and its memory."""
@@ -71,9 +72,10 @@ class Library(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A runtime. `device` is cpu or cuda; `takes` is the target whose artifacts it runs; `extra` is the extra of
-    rescompile that installs its library, `beside` describes its other requirements; `options` may follow its name after a colon;
-    `apart` marks a library that is known to crash its process, so that each network is tried in a child process first."""
+    """A runtime and its properties. `device` is cpu or cuda; `takes` is the target whose artifacts it runs; `extra` is the
+    extra of rescompile that installs its library, `requires` describes further requirements; `options` may follow its name
+    after a colon; `isolated` marks a library that is known to crash its process, so that each network is tried in a child
+    process first."""
 
     name: str
     summary: str
@@ -83,53 +85,54 @@ class Runtime:
     extra: str
     module: str
     options: tuple[Option, ...]
-    beside: str = ""
-    apart: bool = False
+    requires: str = ""
+    isolated: bool = False
 
     def missing(self) -> str | None:
-        """The reason why this runtime cannot be used here; None if nothing is known to be missing."""
+        """Return the reason why this runtime cannot be used here; None if nothing is known to be missing."""
         try:
             return self.library().missing(self)
         except Exception as error:  # a broken installation raises anything on import
             return f"its library cannot be loaded ({type(error).__name__}: {str(error)[:300]})"
 
     def prepare(self, job: Job, options: Mapping[str, Any]) -> Prepared:
-        """Load a network and run it once. Raises Unavailable where a library or device is missing, where the provider, the placement
-        or the precision is not the requested one, and where the library would crash; UsageError where the options or the job do not
+        """Load a network and run it once. Raises Unavailable if a library or device is missing, if the provider, the placement
+        or the precision is not the requested one, and if the library would crash; UsageError if the options or the job do not
         suit this runtime."""
         options = read(options.items(), self.options, self.name)
         if job.precision not in self.precisions:
             help = f"supported precisions: {', '.join(self.precisions)}"
-            raise Unavailable(Diagnostic("E0901", f"{self.name} does not run {job.precision}", help=help))
+            raise Unavailable(Diagnostic("E0901", f"{self.name} does not support {job.precision}", help=help))
         if (job.model if self.takes == FILE_TARGET else job.module) is None:
-            kind = "a torch module" if self.takes == MODULE_TARGET else "an ONNX file"
+            kind = "an ONNX file" if self.takes == FILE_TARGET else f"a live module of the target {self.takes}"
             raise UsageError(Diagnostic("E0802", f"{self.name} needs {kind}, but {job.name} has none"))
         reason = self.missing()
         if reason is not None:
             raise Unavailable(Diagnostic("E0901", f"{self.name} cannot run here: {reason}", help=self.how()))
-        if self.apart:
-            from rescompile.runtimes import apart
+        if self.isolated:
+            from rescompile.runtimes import child_process
 
-            apart.survive(self, job, options)
+            child_process.survive(self, job, options)
         return self.library().prepare(self, job, options)
 
     def profile(self, job: Job, options: Mapping[str, Any], runs: int = 5) -> list[tuple[str, float]]:
-        """The nodes or modules of a network in execution order: names and median seconds in instrumented runs, or means where the
-        runtime reports no more. Instrumented runs are slower, so only the shares matter. Raises as `prepare` does."""
+        """Return the nodes or modules of a network in execution order: names and median seconds in instrumented runs, or
+        means where the runtime reports no more. Instrumented runs are slower, so only the shares matter. Raises as `prepare`
+        does."""
         return self.library().profile(self, job, read(options.items(), self.options, self.name), runs)
 
     def how(self) -> str:
-        """How to install this runtime."""
-        return f"pip install 'rescompile[{self.extra}]'" + (f", and {self.beside}" if self.beside else "")
+        """Return how to install this runtime."""
+        return f"pip install 'rescompile[{self.extra}]'" + (f", and {self.requires}" if self.requires else "")
 
     def library(self) -> Library:
-        """The module behind it, which imports its library on demand."""
+        """Return the module behind it, which imports its library on demand."""
         library: Any = import_module(f"rescompile.runtimes.{self.module}")
         return library  # type: ignore[no-any-return]
 
 
 def find(text: str) -> tuple[Runtime, dict[str, Any]]:
-    """The runtime and the options of `ort-cpu`, `ort-cpu:threads=1` or `torch-cpu:compile:channels_last`.
+    """Return the runtime and the options of `ort-cpu`, `ort-cpu:threads=1` or `torch-cpu:compile:channels_last`.
 
     Raises Unavailable for an unknown runtime, UsageError for an unknown option or a wrong value.
     """
@@ -191,7 +194,7 @@ RUNTIMES: Mapping[str, Runtime] = {
         ),
         Runtime(
             "openvino", "OpenVINO on the CPU", "cpu", FILE_TARGET, ("fp32", "bf16", "int8"), "openvino", "openvino",
-            (_THREADS,), apart=True,
+            (_THREADS,), isolated=True,
         ),
         Runtime(
             "torch-cpu", "PyTorch on the CPU", "cpu", MODULE_TARGET, ("fp32", "bf16"), "torch", "torch",
@@ -200,6 +203,11 @@ RUNTIMES: Mapping[str, Runtime] = {
         Runtime(
             "torch-cuda", "PyTorch on an NVIDIA GPU", "cuda", MODULE_TARGET, ("fp32", "tf32", "fp16", "bf16"), "torch", "torch",
             (_CHANNELS_LAST, _COMPILE), f"{_DRIVER}, and the PyTorch built for it",
+        ),
+        Runtime("jax-cpu", "JAX on the CPU, a Flax module under jit", "cpu", JAX_TARGET, ("fp32",), "flax", "jax", ()),
+        Runtime(
+            "jax-cuda", "JAX on an NVIDIA GPU, a Flax module under jit", "cuda", JAX_TARGET, ("fp32", "tf32"), "flax", "jax", (),
+            f"{_DRIVER} (pip install 'jax[cuda13]')",
         ),
     )
 }  # fmt: skip

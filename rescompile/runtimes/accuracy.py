@@ -1,11 +1,11 @@
-"""How far the outputs of a runtime may be from the exact ones: the interpreter in float64 is exact, and the interpreter in the
-runtime's own precision shows what rounding does.
+"""The largest allowed error of a runtime's outputs: float64 in the interpreter is the reference, and the interpreter in the
+runtime's own precision shows the effect of rounding.
 
-The bound is relative to rounding because rounding differs so much between networks: a deep one without norms enlarges it a
-thousandfold. The interpreter in a narrow precision stores every value in that precision and adds in float32, one rule after
-the other, as a plain runtime does. It needs no framework and supports every precision on every machine. A correct runtime
-adds in another order and fuses ops, which changes an error by less than TIMES; a mistake of the compiler changes it by orders
-of magnitude.
+The bound is relative to rounding errors because these differ widely between networks: a deep network without norms amplifies
+them a thousandfold. In a narrow precision, the interpreter stores every value in that precision and accumulates in float32, one
+op after the other, as a simple runtime does. It needs no framework and supports every precision on every machine. A correct
+runtime sums in another order and fuses ops, which changes the error by a factor of less than TIMES; a bug in the compiler
+changes it by orders of magnitude.
 """
 
 from __future__ import annotations
@@ -15,51 +15,79 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from rescompile.ir.interpreter import interpret
+from rescompile.ir.interpreter import first_not_finite, interpret
 from rescompile.ir.network import Network, Op, walk
 from rescompile.ir.ops import AdaptiveAvgPool, AvgPool, GlobalAvgPool, Linear
-from rescompile.ir.precision import FLOATS
+from rescompile.ir.precision import FLOATS, PRECISIONS
 from rescompile.weights import Array, Weights
 
-#: An output may be this many times as far from float64 as that of the interpreter in the same precision ...
+#: The error of an output may be this many times that of the interpreter in the same precision ...
 TIMES = 3
-#: ... or as the worst of so many evaluations, where an output has few values: luck may leave those without an error. All but the
-#: first have weights and inputs that are moved by less than the precision resolves ...
+#: ... or, if an output has few values, the largest error in this many evaluations, since a single one may have almost no error
+#: by chance. All but the first use weights and inputs perturbed by less than the precision resolves ...
 RUNS, FEW = 3, 512
-#: ... or this far: the rounding of one operation in float32, scaled to the bits of other precisions ...
+#: ... and, if an error exceeds that by a factor of less than NEAR, in this many evaluations: three may all have small errors by
+#: chance if the outputs depend on one number. These are perturbed by up to two units in the last place, since most smaller
+#: perturbations are rounded away ...
+MANY, NEAR = 30, 16
+#: ... or this large: the rounding error of one operation in float32, scaled to the bits of other precisions ...
 FLOOR = 2e-7
-#: ... or this far, times the square root of how many values the longest mean or linear layer of the network adds: the error of
-#: adding them one after the other in float32, in which runtimes add in any precision (Higham and Mary 2019). BLAS adds in blocks,
-#: and a mean removes the rounding that came before it, so the interpreter's own error may be far less than that.
+#: ... or this large, times the square root of the number of values that the largest mean or linear layer sums: the error of
+#: summing them sequentially in float32, in which runtimes accumulate in any precision (Higham and Mary 2019). BLAS sums in
+#: blocks, and a mean averages out earlier rounding errors, so the interpreter's own error may be much smaller.
 UNIT = FLOATS["fp32"].unit
 
 Arrays = Mapping[str, Array]
 
 
 class Reference:
-    """The exact outputs of a network for one input, and the bound on the error of each in each precision."""
+    """The exact outputs of a network for one input, and the bound on the error of each output in each precision. `after`
+    converts the outputs of the network, for example logits to probabilities, before they are compared."""
 
-    def __init__(self, network: Network, weights: Weights, x: Array) -> None:
-        self.network, self.weights, self.x = network, weights, x
+    def __init__(
+        self, network: Network, weights: Weights, x: Array, after: Callable[[Arrays], Arrays] = lambda outputs: outputs
+    ) -> None:
+        self.network, self.weights, self.x, self.after = network, weights, x, after
         self.exact = self._interpreted(weights, x, "fp64")
         self._rounded: dict[str, list[Arrays]] = {}
 
-    def bound(self, precision: str, output: str | None = None) -> float:
-        """The largest error that is still rounding, of one output or of the worst of all."""
+    def overflow(self, precision: str) -> str | None:
+        """Return the first value that is not finite in float64 or in a precision, and in which of them; such outputs cannot
+        be compared. None if all outputs are finite."""
+        for name, outputs in (("fp64", self.exact), (precision, self._evaluations(precision)[0])):
+            if not all(np.isfinite(value).all() for value in outputs.values()):
+                return f"{first_not_finite(self.network, self.weights, self.x, name)} in {name}"
+        return None
+
+    def bound(self, precision: str, output: str | None = None, error: float = 0.0) -> float:
+        """Return the largest error that rounding explains, of one output or of the worst of all. If a measured `error` is
+        slightly larger, more evaluations are made."""
+        evaluations = self._evaluations(precision)
+        worst = max(self.error(rounded, output) for rounded in evaluations)
+        bound = max(TIMES * worst, floor(self.network, PRECISIONS[precision].bits))
+        if len(evaluations) == 1 or not bound < error < NEAR * bound:
+            return bound
+        moved = (self._moved(2 * PRECISIONS[precision].unit, seed) for seed in range(1, MANY))
+        return max(bound, TIMES * max(self.error(self._interpreted(*each, precision), output) for each in moved))
+
+    def _evaluations(self, precision: str) -> list[Arrays]:
+        """Return the outputs of the interpreter in a precision, and those for perturbed weights if there are few values."""
         if precision not in self._rounded:
             runs = RUNS if min(value.size for value in self.exact.values()) < FEW else 1
-            given = [(self.weights, self.x), *(self._moved(FLOATS[precision].unit, seed) for seed in range(1, runs))]
+            given = [
+                (self.weights, self.x),
+                *(self._moved(PRECISIONS[precision].unit, seed) for seed in range(1, runs)),
+            ]
             self._rounded[precision] = [self._interpreted(*each, precision) for each in given]
-        error = max(self.error(rounded, output) for rounded in self._rounded[precision])
-        return max(TIMES * error, floor(self.network, FLOATS[precision].bits))
+        return self._rounded[precision]
 
     def _interpreted(self, weights: Weights, x: Array, precision: str) -> Arrays:
-        """The outputs of the interpreter. Weights that are given may overflow, which the errors then show."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            return interpret(self.network, weights, x, precision)
+        """Return the outputs of the interpreter. Weights from a file may overflow; the errors then show it."""
+        with np.errstate(all="ignore"):
+            return self.after(interpret(self.network, weights, x, precision))
 
     def _moved(self, unit: float, seed: int) -> tuple[Weights, Array]:
-        """The weights and the input with every number moved by less than one unit of its last place."""
+        """Return the weights and the input with every number perturbed by less than one unit in its last place."""
         generator = np.random.default_rng(seed)
 
         def moved(value: Array) -> Array:
@@ -72,13 +100,13 @@ class Reference:
         return self.weights.replaced({name: maker(name) for name in self.weights}), moved(self.x)
 
     def error(self, outputs: Arrays, output: str | None = None) -> float:
-        """The relative error of one output, or of the worst of all."""
+        """Return the relative error of one output, or of the worst of all."""
         return relative_error(outputs, self.exact if output is None else {output: self.exact[output]})
 
 
 def relative_error(outputs: Arrays, exact: Arrays) -> float:
-    """The worst relative error of all outputs, each by root mean square; infinite for an output that is missing, of another
-    shape, or not finite."""
+    """Return the worst relative error of all outputs, each by root mean square; infinite if an output is missing, has
+    another shape, or is not finite."""
     worst = 0.0
     for name, expected in exact.items():
         output = outputs.get(name)
@@ -92,15 +120,16 @@ def relative_error(outputs: Arrays, exact: Arrays) -> float:
 
 
 def floor(network: Network | None, bits: int) -> float:
-    """The error that is allowed in any case in a precision of so many bits; None is a network of unknown structure."""
+    """Return the error that is always allowed in a precision with this number of bits; `network` is None if its structure is
+    unknown."""
     longest = 1 if network is None else _longest_sum(network)
     return max(FLOOR * 2.0 ** (FLOATS["fp32"].bits - bits), UNIT * math.sqrt(longest))
 
 
 def _longest_sum(network: Network) -> int:
-    """The largest number of values that a mean over positions of a map or a linear layer adds; 1 where there is neither."""
+    """Return the largest number of values that a mean over positions of a map or a linear layer sums; 1 if there is neither."""
     longest = 1
-    for _, node in walk(network.root):
+    for _, node in walk(network.root, again=True):
         if isinstance(node, Op) and isinstance(node.kind, AvgPool):
             longest = max(longest, math.prod(node.kind.kernel))
         elif isinstance(node, Op) and isinstance(node.kind, Linear):

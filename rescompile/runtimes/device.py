@@ -25,7 +25,8 @@ _GPU_STATE = ("clocks.sm", "clocks.mem", "temperature.gpu", "power.draw", "utili
 
 
 def describe() -> dict[str, Any]:
-    """The machine: `processor`, `memory` in bytes, `gpus`, `system`, and the versions of `libraries`."""
+    """Return a description of the machine: `processor`, `memory` in bytes, `gpus`, `system`, and the versions of
+    `libraries`."""
     return {
         "processor": _processor(),
         "memory": _memory(),
@@ -37,7 +38,7 @@ def describe() -> dict[str, Any]:
 
 
 def state() -> dict[str, Any]:
-    """The current state of the machine: clocks in MHz and temperatures in degrees Celsius, where they can be read."""
+    """Return the current state of the machine: clocks in MHz and temperatures in degrees Celsius, if they can be read."""
     return {
         "processor_mhz": _mhz(),
         "processor_celsius": _celsius(),
@@ -47,7 +48,7 @@ def state() -> dict[str, Any]:
 
 
 def libraries() -> dict[str, str]:
-    """The installed ones of LIBRARIES, with their versions."""
+    """Return the versions of those packages of LIBRARIES that are installed."""
     found = {}
     for name in LIBRARIES:
         try:
@@ -58,7 +59,7 @@ def libraries() -> dict[str, str]:
 
 
 def usable() -> int:
-    """The number of CPU threads that this process may use."""
+    """Return the number of CPU threads that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -89,19 +90,19 @@ def _memory() -> int | None:
 
 
 def _mhz() -> float | None:
-    """The mean clock of all CPU threads."""
+    """Return the mean clock of all CPU threads."""
     found = [float(value) for value in re.findall(r"^cpu MHz\s*: ([\d.]+)$", _read("/proc/cpuinfo"), re.MULTILINE)]
     return round(sum(found) / len(found), 1) if found else None
 
 
 def _celsius() -> float | None:
-    """The temperature of the hottest thermal zone."""
+    """Return the temperature of the hottest thermal zone."""
     found = [_read(str(path)).strip() for path in Path("/sys/class/thermal").glob("thermal_zone*/temp")]
     return max((int(value) / 1000 for value in found if value.lstrip("-").isdigit()), default=None)
 
 
 def _smi(fields: tuple[str, ...], run: Callable[..., str | None] | None = None) -> list[Mapping[str, str]]:
-    """These fields of each GPU, from nvidia-smi; an empty list without it."""
+    """Return these fields of each GPU, from nvidia-smi; an empty list without it."""
     text = (run or _output)("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader")
     rows = [[value.strip() for value in line.split(",")] for line in (text or "").splitlines()]
     return [dict(zip(fields, row, strict=True)) for row in rows if len(row) == len(fields)]

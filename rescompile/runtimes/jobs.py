@@ -1,4 +1,4 @@
-"""From a network with weights to what a runtime is asked to run."""
+"""Jobs: what a runtime needs to run a network with weights, a live module or a file."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from rescompile import backend as door
+from rescompile import backend as backend_api
 from rescompile.ir.network import Network
 from rescompile.runtimes import MODULE_TARGET, Job, Runtime
 from rescompile.weights import Array, Weights
 
 
-def live_module(network: Network, weights: Weights | None) -> Any:
-    """The live module of a network in evaluation mode; without weights it has no values. Raises Unavailable where the target that makes
-    one is missing."""
-    backend = door.load(MODULE_TARGET)
-    return backend.emit(network, weights, **door.checked(backend, MODULE_TARGET, {})).module
+def live_module(network: Network, weights: Weights | None, target: str = MODULE_TARGET) -> Any:
+    """Return the live module of a network in evaluation mode; without weights, its tensors have no values. Raises
+    Unavailable if the target that builds modules is missing."""
+    backend = backend_api.load(target)
+    return backend.emit(network, weights, **backend_api.checked(backend, target, {})).module
 
 
 def job(
     runtime: Runtime, network: Network, weights: Weights, x: Array, precision: str, folder: Path, threads: int | None = None
 ) -> Job:  # fmt: skip
-    """The job of running a network on an input: a live module where the runtime's target makes one, else a file in `folder`, of
-    fixed batch and in float16 where that is the precision. Raises Unavailable where the target is missing."""
-    backend = door.load(runtime.takes)
+    """Return the job of running a network on an input: a live module if the runtime's target builds modules, else a file in
+    `folder`, with a fixed batch, and in float16 if that is the precision. Raises Unavailable if the target is missing."""
+    backend = backend_api.load(runtime.takes)
     wanted = {"batch": len(x), "precision": "fp16" if precision == "fp16" else "fp32"}
     known = {option.name for option in backend.OPTIONS}
     given = {name: value for name, value in wanted.items() if name in known}
-    options = door.checked(backend, runtime.takes, given)
+    options = backend_api.checked(backend, runtime.takes, given)
     artifact = backend.emit(network, weights, **options)
-    if artifact.module is not None:  # a runtime may change in place what it is given
-        return Job(network.name, None, lambda: copy.deepcopy(artifact.module), x, precision, threads)
+    if (module := artifact.module) is not None:  # a runtime may change its module in place
+        return Job(network.name, None, lambda: copy.deepcopy(module), x, precision, threads)
     model = folder / (network.name + backend.SUFFIX)
     artifact.write(model)
     return Job(network.name, model, None, x, precision, threads)

@@ -23,22 +23,22 @@ from typing import Any
 import numpy as np
 
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
-from rescompile.runtimes import Job, Runtime, apart, check_precision
+from rescompile.runtimes import Job, Runtime, check_precision, child_process
 from rescompile.runtimes.ort_session import PROVIDERS, brief, lacking, library, opened
 from rescompile.version import __version__
 from rescompile.weights import Array
 
-#: The input types of multiplying nodes in each precision; profiles of other precisions show no such nodes.
+#: The input types of multiplying nodes in each precision; profiles in other precisions contain no such nodes.
 _TYPES = {"fp32": ("float",), "tf32": ("float",), "fp16": ("float16",), "int8": ("int8", "uint8")}
-#: The types that networks compute with. Nodes on other types compute shapes, which belongs on the CPU.
+#: The types of feature maps. Nodes with other types compute shapes and belong on the CPU.
 _NUMBERS = {"float", "float16", "bfloat16", "double", "int8", "uint8"}
-#: The environment variable with which CUDA waits for each launch.
+#: The environment variable that makes CUDA wait for each launch.
 _BLOCKING = "CUDA_LAUNCH_BLOCKING"
 _ARRAYS = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 
 
 def missing(runtime: Runtime) -> str | None:
-    """The reason why the provider of this runtime cannot be used here."""
+    """Return the reason why the provider of this runtime cannot be used here."""
     try:
         ort = library()
     except Unavailable:
@@ -47,7 +47,7 @@ def missing(runtime: Runtime) -> str | None:
 
 
 def prepare(runtime: Runtime, job: Job, options: Mapping[str, Any]) -> Session:
-    """The model of a job in a session, run once, with placement and precision checked."""
+    """Return the model of a job in a session, run once, with placement and precision checked."""
     provider = PROVIDERS[runtime.name]
     _tf32_allowed(runtime, job)
     with _device_errors(runtime, job):
@@ -78,7 +78,7 @@ class Session:
         given = _provider_options(ort, runtime, job, options)
         if runtime.name == "ort-tensorrt":
             with contextlib.suppress(ImportError):
-                import_module("tensorrt_libs")  # loads the libraries of the package, which the loader does not search
+                import_module("tensorrt_libs")  # loads the libraries of the package, where the loader does not search
         started = time.perf_counter()
         self._session: Any = opened(ort, job.model, _session_options(ort, threads), provider, given)
         self._session.disable_fallback()
@@ -115,7 +115,7 @@ class Session:
         self._binding.synchronize_outputs()
 
     def outputs(self) -> Mapping[str, Array]:
-        """The outputs of the last run by name."""
+        """Return the outputs of the last run by name."""
         names = (value.name for value in self._session.get_outputs())
         arrays = (value.numpy() for value in self._binding.get_outputs())
         return {name: array.astype(np.float32) for name, array in zip(names, arrays, strict=True)}
@@ -187,7 +187,7 @@ def _provider_options(ort: Any, runtime: Runtime, job: Job, options: Mapping[str
 
 
 def _tf32_allowed(runtime: Runtime, job: Job) -> None:
-    """Raise Unavailable where the environment contradicts the TF32 setting of the job.
+    """Raise Unavailable if the environment contradicts the TF32 setting of the job.
 
     NVIDIA's libraries read NVIDIA_TF32_OVERRIDE once a process. TensorRT uses TF32 unless it is 0; its provider has no option.
     """
@@ -202,8 +202,7 @@ def _tf32_allowed(runtime: Runtime, job: Job) -> None:
 
 
 def _cache(ort: Any, job: Job) -> Path:
-    """The folder of a model's engines. An engine contains weights, which ONNX Runtime's cache key ignores: this key covers the
-    contents of the model, its batch and precision, and all versions."""
+    """Return the folder of a model's TensorRT engines."""
     assert job.model is not None
     digest = hashlib.sha256(
         json.dumps([__version__, ort.__version__, _tensorrt(), job.precision, job.input.shape]).encode()
@@ -218,7 +217,7 @@ def _cache(ort: Any, job: Job) -> Path:
 
 
 def _tensorrt() -> str | None:
-    """The version of the TensorRT package, or None."""
+    """Return the version of the TensorRT package, or None."""
     from importlib.metadata import PackageNotFoundError, version
 
     for name in ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"):
@@ -237,8 +236,8 @@ Node = Mapping[str, Any]
 def _profiled(
     ort: Any, job: Job, options: Any, provider: str, given: Mapping[str, str], runs: int = 1
 ) -> Sequence[Node]:
-    """The profile of some runs in a separate session, node by node and run after run: ONNX Runtime's facts, `name` and `seconds`.
-    It captures no CUDA graph, since nodes of a graph are not profiled."""
+    """Return the profile of some runs in a separate session, node by node and run after run: ONNX Runtime's facts, `name`
+    and `seconds`. It does not capture a CUDA graph, since the profiler does not report its nodes."""
     assert job.model is not None
     plain = {
         key: "0" if key in ("enable_cuda_graph", "trt_cuda_graph_enable") else value for key, value in given.items()
@@ -261,8 +260,8 @@ def _profiled(
 
 
 def profile(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -> list[tuple[str, float]]:
-    """The nodes of a model with their median seconds. Each run has the same nodes in the same order; the first run, which also
-    allocates memory and selects kernels, is left out.
+    """Return the nodes of a model with their median seconds. Each run has the same nodes in the same order; the first run,
+    which also allocates memory and selects kernels, is left out.
 
     On a GPU a profile records launches, not execution, unless each launch waits. CUDA reads that setting from the environment once
     a process, so a child process profiles. Raises Unavailable for TensorRT, which runs a network as one node.
@@ -271,7 +270,7 @@ def profile(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -
         message = f"TensorRT runs {job.name} as one node, so it has no profile"
         raise Unavailable(Diagnostic("E0901", message, help="use --profile with ort-cuda or torch-cuda"))
     if runtime.device == "cuda" and os.environ.get(_BLOCKING) != "1":
-        return apart.profile(runtime, job, options, runs, {_BLOCKING: "1"})
+        return child_process.profile(runtime, job, options, runs, {_BLOCKING: "1"})
     with _device_errors(runtime, job):
         return _medians(runtime, job, options, runs)
 
@@ -289,13 +288,13 @@ def _medians(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) 
 
 
 def placed(nodes: Iterable[Node], provider: str) -> dict[str, int]:
-    """The number of nodes on each provider, the requested one first."""
+    """Return the number of nodes on each provider, the requested one first."""
     counts = Counter(node["provider"] for node in nodes)
     return {name: counts[name] for name in sorted(counts, key=lambda name: (name != provider, name))}
 
 
 def types(nodes: Iterable[Node]) -> dict[str, int]:
-    """The number of multiplying nodes (convolutions and matrix products) for each input type."""
+    """Return the number of multiplying nodes (convolutions and matrix products) for each input type."""
     counts: Counter[str] = Counter()
     for node in nodes:
         if any(part in node["op_name"] for part in ("Conv", "Gemm", "MatMul")):
@@ -304,7 +303,7 @@ def types(nodes: Iterable[Node]) -> dict[str, int]:
 
 
 def elsewhere(nodes: Iterable[Node], provider: str) -> list[str]:
-    """The operators of computing nodes that ran on another provider than the requested one."""
+    """Return the operators of computing nodes that ran on a provider other than the requested one."""
     return sorted(
         {
             node["op_name"]

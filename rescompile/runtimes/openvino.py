@@ -13,8 +13,8 @@ from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
 from rescompile.runtimes import Job, Runtime, check_precision
 from rescompile.weights import Array
 
-#: OpenVINO's names of the types that float networks compute in. A quantised network computes the rest in float32: by default
-#: OpenVINO would use bfloat16 for it where the CPU supports that.
+#: OpenVINO's names of the types in which float networks compute. The other ops of a quantised network compute in float32; by
+#: default OpenVINO would use bfloat16 if the CPU supports it.
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 _TYPES = {"fp32": ("f32",), "bf16": ("bf16",), "int8": ("i8", "u8")}
 _MULTIPLYING = ("Convolution", "FullyConnected", "MatMul")
@@ -24,7 +24,7 @@ _FACTS = ("layerType", "originalLayersNames", "primitiveType", "runtimePrecision
 
 
 def missing(runtime: Runtime) -> str | None:
-    """The reason why OpenVINO cannot run on this CPU."""
+    """Return the reason why OpenVINO cannot run on this CPU."""
     try:
         import openvino
     except ImportError:
@@ -33,12 +33,13 @@ def missing(runtime: Runtime) -> str | None:
 
 
 def prepare(runtime: Runtime, job: Job, options: Mapping[str, Any]) -> Request:
-    """The model of a job, compiled for the CPU and run once."""
+    """Return the model of a job, compiled for the CPU and run once."""
     return Request(runtime, job, options, options.get("threads", job.threads))
 
 
 def profile(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -> list[tuple[str, float]]:
-    """The nodes of a model with their mean seconds, by the name of the last original node in each, or "" for an added layout change.
+    """Return the nodes of a model with their mean seconds, by the name of the last original node in each, or "" for an added
+    layout change.
 
     OpenVINO reports the mean of all runs so far. The first run also generates kernels, which takes milliseconds, so its share is
     removed from the mean; medians are not available.
@@ -68,7 +69,7 @@ def profile(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -
     for _ in range(runs):
         request.infer()
     ran = {name: mean for name, mean in means().items() if mean > 0}
-    # Means are whole microseconds, so a short node after a long first run could have a negative time.
+    # Means are rounded to microseconds, so a short node after a long first run could have a negative time.
     return [(origins.get(name, name), max(0.0, (1 + runs) * mean - first[name]) / runs) for name, mean in ran.items()]
 
 
@@ -89,7 +90,7 @@ class Request:
         try:
             model.reshape(list(job.input.shape))
             products = {op.get_friendly_name() for op in model.get_ops() if op.get_type_name() in _PRODUCTS}
-            # The compiled model gives an output the additional name of an op that it removed.
+            # The compiled model adds the names of removed ops to an output.
             self._names = [output.get_any_name() for output in model.outputs]
             compiled = core.compile_model(model, "CPU", config)
             self._request: Any = compiled.create_infer_request()
@@ -98,7 +99,7 @@ class Request:
             self.build_seconds = time.perf_counter() - started
             started = time.perf_counter()
             self.run()
-        except RuntimeError as error:  # it reads this network but cannot run it; others may still be measured
+        except RuntimeError as error:  # OpenVINO reads this network but cannot run it; others may still be measured
             raise Unavailable(Diagnostic("E0901", f"openvino cannot run {job.name}: {_last(error)}")) from None
         self.first_seconds = time.perf_counter() - started
         nodes = compiled.get_runtime_model().get_ops()
@@ -121,7 +122,7 @@ class Request:
         self._request.infer()
 
     def outputs(self) -> Mapping[str, Array]:
-        """The outputs of the last run by name."""
+        """Return the outputs of the last run by name."""
         tensors = (self._request.get_output_tensor(index) for index in range(len(self._names)))
         return {name: tensor.data.astype(np.float32) for name, tensor in zip(self._names, tensors, strict=True)}
 
@@ -142,9 +143,9 @@ def _config(job: Job, threads: int | None) -> dict[str, Any]:
 
 
 def counted(nodes: Any, fact: str, products: Set[str]) -> dict[str, int]:
-    """The number of multiplying nodes for each value of a fact of the compiled model: `runtimePrecision` is the type that a node
-    computes in, `primitiveType` its kernel, whose name contains the instruction set. `products` are the names of the original
-    multiplying ops, which identify fused nodes."""
+    """Return the number of multiplying nodes for each value of a fact of the compiled model: `runtimePrecision` is the type
+    that a node computes in, `primitiveType` its kernel, whose name contains the instruction set. `products` are the names of
+    the original multiplying ops, which identify fused nodes."""
     counts: Counter[str] = Counter()
     for node in nodes:
         facts = {key: value.astype(str) for key, value in node.get_rt_info().items() if key in _FACTS}
@@ -155,5 +156,5 @@ def counted(nodes: Any, fact: str, products: Set[str]) -> dict[str, int]:
 
 
 def _last(error: Exception) -> str:
-    """The last line of an error of OpenVINO, which is the message; the first lines are its source location."""
+    """Return the last line of an error of OpenVINO, which is the message; the first lines are its source location."""
     return ([line for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1][:300]

@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime: models on the provider that was really obtained, their outputs and times."""
+"""Sessions of ONNX Runtime: models on the provider that was actually obtained, their outputs and times."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from rescompile.analysis.dynamic_shapes import AXES, Free
-from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
+from rescompile.analysis.dynamic_shapes import Free
+from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, clipped, one_of
 from rescompile.files import file_types
+from rescompile.ir.ops import AXIS_NAMES, Size
+from rescompile.runtimes import memory, onnx_graph
 from rescompile.weights import Array
 
 #: The execution provider behind each runtime.
@@ -23,12 +25,16 @@ PROVIDERS = {
     "ort-cpu": "CPUExecutionProvider", "ort-cuda": "CUDAExecutionProvider", "ort-tensorrt": "TensorrtExecutionProvider",
 }  # fmt: skip
 
+#: The supported types of model inputs, by their NumPy names.
+TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The result of a timed run."""
+    """The result of a timed run; `drawn` is copied from the model."""
 
     provider: str
+    drawn: str | None
     inputs: dict[str, list[int]]
     outputs: dict[str, Array]
     load_seconds: float
@@ -42,20 +48,20 @@ def run(
     seed: int = 0,
     batch: int | None = None,
     repeats: int = 5,
-    size: tuple[int, int] | None = None,
+    size: Size | None = None,
 ) -> Run:
     """Run a model on random normal input; `seconds` is the median of `repeats` runs after the first.
 
-    `size` is height and width where they are free; without it, a model of ours runs at the size of its spec.
+    `size` has the size of each axis if they are dynamic; by default a model built by rescompile runs at the size of its spec.
 
-    `runtime` is ort-cpu, ort-cuda, ort-tensorrt, or auto, the fastest one present. Raises Unavailable where ONNX Runtime or the
-    provider is missing or the session fell back to another provider, and UsageError where the model cannot run.
+    `runtime` is ort-cpu, ort-cuda, ort-tensorrt, or auto, the fastest one present. Raises Unavailable if ONNX Runtime or the
+    provider is missing or the session fell back to another provider, and UsageError if the model cannot run.
     """
     model = Model(path, runtime)
     free = model.free
     generator = np.random.default_rng(seed)
     feeds = {
-        value.name: generator.standard_normal(_sizes(value, batch, size, free), np.float32) for value in model.inputs
+        value.name: _drawn(generator, _sizes(value, batch, size, free), TYPES[value.type]) for value in model.inputs
     }
     times = []
     outputs: dict[str, Array] = {}
@@ -65,7 +71,7 @@ def run(
         times.append(time.perf_counter() - started)
     rest = sorted(times[1:]) or times
     return Run(
-        model.provider, {name: list(array.shape) for name, array in feeds.items()}, outputs,
+        model.provider, model.drawn, {name: list(array.shape) for name, array in feeds.items()}, outputs,
         model.load_seconds, times[0], rest[len(rest) // 2],
     )  # fmt: skip
 
@@ -73,8 +79,8 @@ def run(
 class Model:
     """A model in a session, on the provider that was obtained.
 
-    `inputs` and `outputs` are ONNX Runtime's descriptions (`name`, `type`, `shape`), `metadata` are the entries of the file. Raises
-    as `run` does.
+    `inputs` and `outputs` are ONNX Runtime's descriptions (`name`, `type`, `shape`), `metadata` are the entries of the file.
+    Raises the same errors as `run`.
     """
 
     def __init__(self, path: str | os.PathLike[str], runtime: str = "auto") -> None:
@@ -87,7 +93,10 @@ class Model:
         self.provider: str = self._session.get_providers()[0]
         self.inputs: Sequence[Any] = self._session.get_inputs()
         self.outputs: Sequence[Any] = self._session.get_outputs()
-        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        try:
+            self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError:
+            raise UsageError(Diagnostic("E0801", f"the metadata of {self.path} is not UTF-8 text")) from None
         if len(self.inputs) > 1 and "rescompile.spec" in self.metadata:
             raise UsageError(Diagnostic("E0802", f"{self.path} has no weights, only the structure of the network"))
         for value in self.outputs:
@@ -99,12 +108,12 @@ class Model:
 
     @property
     def sizes(self) -> list[int | str]:
-        """The shape of the first input; free axes are text."""
+        """The shape of the first input; dynamic axes are strings."""
         return list(self.inputs[0].shape)
 
     @property
     def free(self) -> dict[str, Free]:
-        """The free axes of the image that the file records, by name."""
+        """The dynamic axes of the image that the file records, by name."""
         try:
             recorded = json.loads(self.metadata.get("rescompile.dynamic", "{}"))
             return {name: Free.of(name, facts) for name, facts in recorded.items()}
@@ -113,12 +122,21 @@ class Model:
             raise UsageError(Diagnostic("E0801", message)) from None
 
     @property
+    def drawn(self) -> str | None:
+        """How the weights of a model built by rescompile were drawn, such as `seed 0`; None if they were given."""
+        options = self.metadata.get("rescompile.weights", "").split()
+        if "rescompile.spec" not in self.metadata or "weights=FILE" in options:
+            return None
+        seed = next((each.removeprefix("seed=") for each in options if each.startswith("seed=")), "0")
+        return f"seed {seed}" + (", norms calibrated" if "calibrate-norms" in options else "")
+
+    @property
     def batch(self) -> int | None:
-        """The fixed batch size, or None where it is free."""
+        """The fixed batch size, or None if it is dynamic."""
         return _fixed(self.inputs[0])
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """The outputs by name. Raises UsageError where the model does not run on these inputs."""
+        """Return the outputs by name. Raises UsageError if the model does not run on these inputs."""
         try:
             outputs = self._session.run(None, dict(feeds))
         except Exception as error:
@@ -127,7 +145,7 @@ class Model:
 
 
 def evaluate(path: str | os.PathLike[str], x: Array) -> dict[str, Array]:
-    """The outputs of a model for one input, by name, on the CPU. Raises Unavailable where ONNX Runtime is missing."""
+    """Return the outputs of a model for one input, by name, on the CPU. Raises Unavailable if ONNX Runtime is missing."""
     ort = library()
     session = opened(ort, path, ort.SessionOptions(), PROVIDERS["ort-cpu"])
     outputs = session.run(None, {session.get_inputs()[0].name: x})
@@ -135,7 +153,7 @@ def evaluate(path: str | os.PathLike[str], x: Array) -> dict[str, Array]:
 
 
 def library() -> Any:
-    """ONNX Runtime. Raises Unavailable where it is missing."""
+    """Return ONNX Runtime. Raises Unavailable if it is missing."""
     try:
         import onnxruntime
     except ImportError:
@@ -145,7 +163,7 @@ def library() -> Any:
 
 
 def lacking(ort: Any, provider: str) -> str | None:
-    """The reason why a provider cannot be used here, as far as is known without trying it; None if there is none."""
+    """Return the reason why a provider cannot be used here, as far as is known without trying it; None if there is none."""
     if provider not in ort.get_available_providers():
         return f"ONNX Runtime was built without {provider}"
     if provider != PROVIDERS["ort-cpu"] and not has_gpu():
@@ -157,19 +175,20 @@ def opened(
     ort: Any, path: str | os.PathLike[str], options: Any, provider: str,
     provider_options: Mapping[str, str] | None = None, strict: bool = True,
 ) -> Any:  # fmt: skip
-    """A session on a provider, with the CPU as fallback. Raises UsageError where the model cannot be loaded, and with `strict`
-    Unavailable where ONNX Runtime silently fell back to another provider."""
+    """Return a session on a provider, with the CPU as fallback. Raises UsageError if the model cannot be loaded, and with
+    `strict` Unavailable if ONNX Runtime silently fell back to another provider."""
     shown = os.fspath(path)
     file_types.check_file(path)
+    onnx_graph.check_files(path, onnx_graph.read(path))
     options.log_severity_level = 3
     chosen: list[Any] = [(provider, dict(provider_options or {}))]
     if provider != PROVIDERS["ort-cpu"]:
         chosen.append(PROVIDERS["ort-cpu"])
-    printed = io.StringIO()  # it prints the reason of a fallback to standard output, which is for data
+    printed = io.StringIO()  # it prints the reason for a fallback to standard output, which is reserved for data
     try:
         with contextlib.redirect_stdout(printed):
             if provider != PROVIDERS["ort-cpu"] and hasattr(ort, "preload_dlls"):
-                ort.preload_dlls()  # CUDA and cuDNN from packages, which the loader does not search
+                ort.preload_dlls()  # CUDA and cuDNN from packages, where the loader does not search
             session = ort.InferenceSession(shown, options, providers=chosen)
     except Exception as error:  # its exceptions have no other common base class
         raise UsageError(Diagnostic("E0801", f"{shown} cannot be loaded by ONNX Runtime: {brief(error)}")) from None
@@ -182,12 +201,12 @@ def opened(
 
 
 def has_gpu() -> bool:
-    """Whether there can be a CUDA device at all: ONNX Runtime falls back to the CPU without an error."""
+    """Return whether a CUDA device may exist at all: without one, ONNX Runtime falls back to the CPU without an error."""
     return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/dxg") or os.name == "nt"
 
 
 def brief(error: Exception) -> str:
-    """The first line of an error of another library."""
+    """Return the first line of an error of another library."""
     return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
 
 
@@ -208,32 +227,45 @@ def _provider(ort: Any, name: str) -> str:
     return PROVIDERS[name]
 
 
-def _sizes(value: Any, batch: int | None, size: tuple[int, int] | None, free: Mapping[str, Free]) -> list[int]:
-    """The shape of an input: a free first axis is the batch, the last two of four axes are height and width."""
-    if value.type != "tensor(float)":
-        raise UsageError(
-            Diagnostic("E0801", f"input '{value.name}' is a {value.type}, but only float32 inputs are supported")
-        )
+def _drawn(generator: np.random.Generator, shape: Sequence[int], dtype: str) -> Array:
+    """Return random input: normal values, or bytes for uint8."""
+    if dtype == "uint8":
+        return generator.integers(0, 256, shape, np.uint8)
+    return generator.standard_normal(shape, np.float32)
+
+
+def _sizes(value: Any, batch: int | None, size: Size | None, free: Mapping[str, Free]) -> list[int]:
+    """Return the shape of an input: a dynamic first axis is the batch, and those after the channels are the axes of a map."""
+    if value.type not in TYPES:
+        message = f"input '{value.name}' is a {value.type}, but only float32 and uint8 inputs are supported"
+        raise UsageError(Diagnostic("E0801", message))
     fixed = _fixed(value)
     if batch is not None and fixed is not None and fixed != batch:
         raise UsageError(Diagnostic("E0802", f"the batch size of this model is fixed to {fixed}"))
     shape = [n if isinstance(n, int) else batch or 1 for n in value.shape]
-    if size is not None and len(shape) != 4:
-        raise UsageError(Diagnostic("E0802", f"input '{value.name}' is {value.shape}, without height and width"))
-    for at, name in enumerate(AXES if len(shape) == 4 else ()):
-        if isinstance(value.shape[2 + at], int):
-            if size is not None and size[at] != shape[2 + at]:
+    axes = AXIS_NAMES.get(len(shape) - 2, ())
+    if size is not None and len(size) != len(axes):
+        given, has = "x".join(map(str, size)), one_of(axes, "and") if axes else "no map"
+        help = (
+            f"write {'x'.join(axes).upper()}, such as {'x'.join(['16', '320', '256'][-len(axes) :])}" if axes else None
+        )
+        raise UsageError(Diagnostic("E0802", f"--size is {given}, but input '{value.name}' has {has}", help=help))
+    first = 1 if len(shape) == 4 and value.shape[3] in (1, 3) and value.shape[1] not in (1, 3) else 2  # channels last
+    for at, name in enumerate(axes):
+        if isinstance(value.shape[first + at], int):
+            if size is not None and size[at] != shape[first + at]:
                 help = "build the model, or run the spec, with --dynamic"
                 raise UsageError(
-                    Diagnostic("E0802", f"the {name} of this model is fixed to {shape[2 + at]}", help=help)
+                    Diagnostic("E0802", f"the {name} of this model is fixed to {shape[first + at]}", help=help)
                 )
         elif size is not None or name in free:
-            shape[2 + at] = free[name].size if size is None else size[at]
+            shape[first + at] = free[name].size if size is None else size[at]
             if name in free:
-                free[name].check(shape[2 + at])
+                free[name].check(shape[first + at])
+    memory.check_array(shape, f"input '{clipped(value.name)}'")
     return shape
 
 
 def _fixed(value: Any) -> int | None:
-    """The fixed size of the batch axis of an input, or None."""
+    """Return the fixed size of the batch axis of an input, or None."""
     return value.shape[0] if value.shape and isinstance(value.shape[0], int) else None

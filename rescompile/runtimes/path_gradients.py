@@ -1,12 +1,12 @@
-"""How much gradient comes through paths of each length: Veit et al. 2016, section 4.3 and figure 6.
+"""How much gradient flows through paths of each length: Veit et al. 2016, section 4.3 and figure 6.
 
-The forward pass is that of the whole network. In the backward pass one path is taken: at each merge the gradient goes into
-one branch only, so in a residual network through the branch of some blocks and through the shortcut of all others. What
-arrives at the input is the gradient along this path. It is linear, so the gradients along all paths add up to the gradient
-(with gates held constant: `paths` defines what is not a path).
+The forward pass runs the whole network. The backward pass follows one path: at each merge the gradient enters one branch only,
+so in a residual network it takes the branch of some blocks and the shortcut of all others. The gradient at the input is the
+gradient along this path. Backpropagation is linear, so the gradients along all paths add up to the full gradient (with gates
+held constant; `analysis.paths` defines what is not a path).
 
-Paths of one length are drawn with equal probability. Each has a number: the counts of paths through the halves of a network, by
-length, turn a number into a path.
+Paths of one length are sampled uniformly: each has a rank, and the counts of paths by length through the halves of a network
+turn a rank into a path ("unranking").
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from typing import Any
 
 import numpy as np
 
+from rescompile.analysis.path_algebra import PathRules, through
 from rescompile.analysis.paths import Paths, Unit, entered, paths
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
-from rescompile.ir.network import Network, Op, Parallel, Series, walk
-from rescompile.ir.traversal import FoldRules, fold
+from rescompile.ir.network import Network, Op, Parallel, walk
 from rescompile.weights import Array, Weights
 
-#: How many paths of a length are measured; the paper measures 1000.
+#: The number of paths measured for each length; the paper measures 1000.
 SAMPLES = 32
-#: Examples of a batch, and how many batches the samples of a length are spread over.
+#: The number of examples in a batch, and the number of batches among which the samples of a length are divided.
 BATCH, BATCHES = 8, 4
-#: The effective paths are those of the shortest interval of lengths with this share of the gradient.
+#: The effective paths are those in the shortest interval of lengths with this share of the gradient.
 EFFECTIVE = 0.95
 
 
@@ -46,20 +46,20 @@ class Magnitude:
 
 @dataclass(frozen=True)
 class PathGradients:
-    """`magnitudes[k]` is for paths of length k, None where there are none; `found` has their counts, and `samples`
-    is the number of paths of each length that were measured."""
+    """`magnitudes[k]` is for paths of length k, None if there are none; `paths` contains their counts, and `samples` is the
+    number of measured paths of each length."""
 
-    found: Paths
+    paths: Paths
     samples: int
     magnitudes: tuple[Magnitude | None, ...]
 
     @cached_property
     def shares(self) -> tuple[float, ...]:
-        """The share of each length in the total: its number of paths times the mean magnitude along one. All 0 where
-        nothing arrives at the input."""
+        """The share of each length in the total: its number of paths times the mean magnitude along one. All 0 if no
+        gradient arrives at the input."""
         logs = [
             math.log2(count) + math.log2(along.mean) if along is not None and along.mean > 0 else -math.inf
-            for count, along in zip(self.found.counts, self.magnitudes, strict=True)
+            for count, along in zip(self.paths.counts, self.magnitudes, strict=True)
         ]
         most = max(logs)
         if most == -math.inf:
@@ -69,13 +69,13 @@ class PathGradients:
         return tuple(part / total for part in parts)
 
     def share(self, first: int, last: int) -> float:
-        """The share of the lengths `first` to `last`, both included."""
+        """Return the share of the lengths `first` to `last`, both included."""
         return math.fsum(self.shares[max(first, 0) : last + 1]) if last >= 0 else 0.0
 
     @cached_property
     def effective(self) -> tuple[int, int] | None:
-        """The shortest interval of lengths with at least `EFFECTIVE` of the total, the one of most where several are as
-        short; None where nothing arrives at the input."""
+        """The shortest interval of lengths with at least `EFFECTIVE` of the total; among equally short ones, that with the
+        largest share. None if no gradient arrives at the input."""
         best: tuple[int, float, int] | None = None
         for first in range(len(self.shares)):
             sums = 0.0
@@ -88,8 +88,8 @@ class PathGradients:
         return None if best is None else (best[2], best[2] + best[0])
 
 
-def unravelling() -> Any:
-    """The module with `Unravelled`, gradients along single paths of a network. Raises Unavailable where torch is missing."""
+def torch_module() -> Any:
+    """Return the module that computes gradients along single paths with torch. Raises Unavailable if torch is missing."""
     try:
         return import_module("rescompile.runtimes.torch_paths")
     except ImportError as error:
@@ -110,22 +110,22 @@ def path_gradients(
 ) -> PathGradients:
     """Measure `samples` paths of each length, each on a batch of examples.
 
-    The loss of an example is its cross-entropy, in evaluation mode. `data` has shape [examples, *input], `labels` the
-    classes [examples] (where the logits are maps, [examples, *positions]); without data it is standard-normal noise, and
-    without labels they are drawn, all from `seed`. `double` computes in float64.
+    The loss of an example is its cross-entropy, in evaluation mode. `data` has shape [examples, *input], `labels` the classes
+    [examples] (or [examples, *positions] if the logits are feature maps). Without data, inputs are standard-normal noise, and
+    without labels, labels are random, both drawn from `seed`. `double` computes in float64.
 
-    Raises UsageError for data that does not fit and for a network that overflows, and Unavailable where torch is missing.
+    Raises UsageError for data that does not fit and for a network that overflows, and Unavailable if torch is missing.
     """
     x, y = _examples(network, data, labels, seed)
-    tree = numbered(network, unit)
+    tree = ranked_paths(network, unit)
     found = paths(network, unit)
     assert tree.counts == found.counts
-    ways = {
+    is_path = {
         path: [added is not None for added in entered(node)]
-        for path, node in walk(network.root)
+        for path, node in walk(network.root, again=True)
         if isinstance(node, Parallel)
     }
-    unravelled = unravelling().Unravelled(network, weights, ways, double)
+    unravelled = torch_module().Unravelled(network, weights, is_path, double)
     ranks = _ranks(found, samples, seed)
     norms: dict[int, list[float]] = {length: [] for length in ranks}
     batches = min(samples, BATCHES)
@@ -134,7 +134,7 @@ def path_gradients(
         unravelled.forward(x[at], y[at])
         for length, chosen in ranks.items():
             for rank in chosen[batch::batches]:
-                gradient = unravelled.backward(tree.way(length, rank)).reshape(len(at), -1)
+                gradient = unravelled.backward(tree.unrank(length, rank)).reshape(len(at), -1)
                 norm = float(np.linalg.norm(gradient.astype(np.float64), axis=1).mean())
                 if not math.isfinite(norm):
                     message = f"the gradient along a path of length {length} is {norm}: the network overflows"
@@ -144,7 +144,8 @@ def path_gradients(
 
 
 def _ranks(found: Paths, samples: int, seed: int) -> dict[int, list[int]]:
-    """The numbers of the paths that are measured, by length: all in turn where there are few of a length, else drawn."""
+    """Return the ranks of the measured paths by length: all in turn if there are at most `samples` of a length, else random
+    ones."""
     generator = random.Random(seed)
     return {
         length: [at % count if count <= samples else generator.randrange(count) for at in range(samples)]
@@ -161,7 +162,7 @@ def _magnitude(norms: Sequence[float] | None) -> Magnitude | None:
 
 
 def _examples(network: Network, data: Array | None, labels: Array | None, seed: int) -> tuple[Array, Array]:
-    """Inputs and labels in the order in which they are used. Raises UsageError where they do not fit."""
+    """Return inputs and labels in the order in which they are used. Raises UsageError if they do not fit."""
     generator = np.random.default_rng(seed)
     classes, *positions = network.root.output
     if data is None:
@@ -194,86 +195,86 @@ def _examples(network: Network, data: Array | None, labels: Array | None, seed: 
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """Paths through a part of the tree: `counts[k]` of length k, each with a number from 0."""
+class _PathSet:
+    """The paths through a part of the tree: `counts[k]` have length k, each with a rank from 0."""
 
     counts: tuple[int, ...]
 
-    def way(self, length: int, rank: int) -> Mapping[str, int]:
-        """The branch that the path of this number takes at every merge that it meets."""
+    def unrank(self, length: int, rank: int) -> Mapping[str, int]:
+        """Return the branch that the path of this rank takes at each merge on it, by the merge's full name."""
         return {}
 
 
 @dataclass(frozen=True, slots=True)
-class _Pair(_Part):
-    """One after the other."""
+class _InSeries(_PathSet):
+    """Paths through one part and then through another."""
 
-    first: _Part
-    second: _Part
+    first: _PathSet
+    second: _PathSet
 
-    def way(self, length: int, rank: int) -> Mapping[str, int]:
+    def unrank(self, length: int, rank: int) -> Mapping[str, int]:
         for before, count in enumerate(self.first.counts):
             if 0 <= length - before < len(self.second.counts):
                 after = self.second.counts[length - before]
                 if rank < count * after:
                     one, other = divmod(rank, after)
-                    return {**self.first.way(before, one), **self.second.way(length - before, other)}
+                    return {**self.first.unrank(before, one), **self.second.unrank(length - before, other)}
                 rank -= count * after
         raise IndexError(length)
 
 
 @dataclass(frozen=True, slots=True)
-class _Fork(_Part):
-    """One of several: which branch, what it adds to the length, and what is inside."""
+class _AtMerge(_PathSet):
+    """Paths through one of the branches of a merge: for each, its index, its contribution to the length, and its paths."""
 
     name: str
-    ways: tuple[tuple[int, int, _Part], ...]
+    branches: tuple[tuple[int, int, _PathSet], ...]
 
-    def way(self, length: int, rank: int) -> Mapping[str, int]:
-        for at, added, part in self.ways:
+    def unrank(self, length: int, rank: int) -> Mapping[str, int]:
+        for at, added, part in self.branches:
             if 0 <= length - added < len(part.counts):
                 count = part.counts[length - added]
                 if rank < count:
-                    return {self.name: at, **part.way(length - added, rank)}
+                    return {self.name: at, **part.unrank(length - added, rank)}
                 rank -= count
         raise IndexError(length)
 
 
-_THROUGH = _Part((1,))
+_SINGLE_PATH = _PathSet((1,))
 
 
-def numbered(network: Network, unit: Unit) -> _Part:
-    """The paths of a network, each with its number."""
+def ranked_paths(network: Network, unit: Unit) -> _PathSet:
+    """Return the paths of a network, each with its rank."""
 
-    def op(_: str, node: Op) -> _Part:
+    def op(_: str, node: Op) -> _PathSet:
         counts = paths(node, unit).counts
-        return _THROUGH if counts == (1,) else _Part(counts)
+        return _SINGLE_PATH if counts == (1,) else _PathSet(counts)
 
-    def series(_: str, __: Series, parts: Sequence[_Part]) -> _Part:
-        return _chain([part for part in parts if part is not _THROUGH])
+    def product(parts: Sequence[_PathSet]) -> _PathSet:
+        return _in_series([part for part in parts if part is not _SINGLE_PATH])
 
-    def parallel(name: str, node: Parallel, parts: Sequence[_Part]) -> _Part:
-        ways = tuple(
+    def parallel(name: str, node: Parallel, parts: Sequence[_PathSet]) -> _PathSet:
+        branches = tuple(
             (at, 0 if unit == "layers" else added, part)
             for at, (added, part) in enumerate(zip(entered(node), parts, strict=True))
             if added is not None
         )
-        counts = [0] * max(added + len(part.counts) for _, added, part in ways)
-        for _, added, part in ways:
+        counts = [0] * max(added + len(part.counts) for _, added, part in branches)
+        for _, added, part in branches:
             for length, count in enumerate(part.counts):
                 counts[added + length] += count
-        return _Fork(tuple(counts), name, ways)
+        return _AtMerge(tuple(counts), name, branches)
 
-    return fold(network.root, FoldRules(op, series, parallel, lambda *_: _THROUGH))
+    return through(network.root, PathRules(_SINGLE_PATH, op, product, parallel))
 
 
-def _chain(parts: Sequence[_Part]) -> _Part:
-    """Parts one after the other, by halves: a number is then split in few steps."""
+def _in_series(parts: Sequence[_PathSet]) -> _PathSet:
+    """Return the paths through parts in series, combined in halves so that unranking takes few steps."""
     if len(parts) < 2:
-        return parts[0] if parts else _THROUGH
-    first, second = _chain(parts[: len(parts) // 2]), _chain(parts[len(parts) // 2 :])
+        return parts[0] if parts else _SINGLE_PATH
+    first, second = _in_series(parts[: len(parts) // 2]), _in_series(parts[len(parts) // 2 :])
     counts = [0] * (len(first.counts) + len(second.counts) - 1)
     for before, count in enumerate(first.counts):
         for after, more in enumerate(second.counts):
             counts[before + after] += count * more
-    return _Pair(tuple(counts), first, second)
+    return _InSeries(tuple(counts), first, second)

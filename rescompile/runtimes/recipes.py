@@ -1,7 +1,7 @@
-"""The meaning of `--for`: the options that fit an ONNX file to a runtime, one row each.
+"""The meaning of `--for`: the options that suit an ONNX file to a runtime, one row each.
 
-A row contains options that paid in measurements, or that the vendor's documentation asks for, and states which. Options that
-are given replace those of the recipe.
+A row contains options that were faster in measurements or that the vendor's documentation recommends, and records which.
+Options on the command line override those of the recipe.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from rescompile.passes import PASSES
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The options of passes and targets for a runtime, the reason, and the scheme of `rescompile.quantize` of its int8 files; None
-    where it does not run int8. `int8` are options of int8 files only."""
+    """The options of passes and targets for a runtime, the reason for them, and the quantisation scheme of its int8 files
+    (see `rescompile.quantize`), or None if it does not run int8. `int8` are options of int8 files only."""
 
     why: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -29,19 +29,21 @@ _MEASURED = "measured on CPUs: the file loads faster and runs no slower"
 _VENDOR = "by the vendor's documentation, not measured"
 
 RECIPES: Mapping[str, Recipe] = {
-    # ONNX Runtime folds norms itself whenever it loads a file, OpenVINO too; docs/runtimes.md has the times. A fixed batch
-    # changed nothing for either, and float16 has no kernels there. ONNX Runtime's int8 kernels lose much time between narrow groups.
+    # ONNX Runtime and OpenVINO fold norms themselves whenever they load a file; docs/runtimes.md lists the times. A fixed batch
+    # made no difference to either, and neither has float16 kernels for CPUs. ONNX Runtime's int8 kernels are slow for narrow
+    # groups.
     "ort-cpu": Recipe(_MEASURED, {"fold_batchnorm": True}, int8={"join_groups": 32}),
     "openvino": Recipe(_MEASURED, {"fold_batchnorm": True}),
-    # Tensor cores take float16, and a CUDA graph replays one shape ("CUDA Execution Provider" in ONNX Runtime's documentation).
+    # Tensor cores compute in float16, and a CUDA graph replays one shape ("CUDA Execution Provider" in ONNX Runtime's
+    # documentation).
     "ort-cuda": Recipe(_VENDOR, {"fold_batchnorm": True, "precision": "fp16", "batch": 1}, None),
-    # TensorRT 11 has no flag for float16: the file decides. A free batch would need a profile of shapes.
+    # TensorRT 11 has no flag for float16: the file decides. A dynamic batch would need an optimisation profile.
     "ort-tensorrt": Recipe(_VENDOR, {"fold_batchnorm": True, "precision": "fp16", "batch": 1}, "s8s8"),
 }
 
 
 def find(runtime: str) -> Recipe:
-    """The recipe for a runtime. Raises UsageError where there is none."""
+    """Return the recipe for a runtime. Raises UsageError if there is none."""
     if runtime not in RECIPES:
         help = nearest(runtime, RECIPES) or f"recipes exist for {one_of(RECIPES)}"
         raise UsageError(Diagnostic("E0802", f"there is no recipe for the runtime '{runtime}'", help=help))
@@ -49,14 +51,14 @@ def find(runtime: str) -> Recipe:
 
 
 def options(runtime: str, precision: str | None) -> Mapping[str, Any]:
-    """The options for a runtime, of files in a precision if one is asked for. Raises UsageError where there is no recipe."""
+    """Return the options for a runtime, for files in `precision` if it is given. Raises UsageError if there is no recipe."""
     recipe = find(runtime)
     return {**recipe.options, **(recipe.int8 if precision == "int8" else {})}
 
 
-def turned_off(runtime: str, precision: str, passes: Iterable[str]) -> Iterator[str]:
-    """The options that turn off the passes of a recipe which a file does not have, as they are typed. A runtime without a recipe
-    has none."""
+def turned_off(runtime: str, precision: str | None, passes: Iterable[str]) -> Iterator[str]:
+    """Return, as they are typed, the options that turn off passes of the recipe that were not applied to a file; none for a
+    runtime without a recipe."""
     had = {record.partition("=")[0] for record in passes}
     given = options(runtime, precision) if runtime in RECIPES else {}
     for step in PASSES:
@@ -65,7 +67,8 @@ def turned_off(runtime: str, precision: str, passes: Iterable[str]) -> Iterator[
 
 
 def scheme(runtime: str | None) -> str:
-    """The scheme of int8 files for a runtime; without one, that of CPUs. Raises UsageError where it does not run int8."""
+    """Return the quantisation scheme for a runtime; by default that of CPUs. Raises UsageError if the runtime does not run
+    int8."""
     found = "u8s8" if runtime is None else find(runtime).scheme
     if found is None:
         having = [name for name, recipe in RECIPES.items() if recipe.scheme is not None]
@@ -75,7 +78,7 @@ def scheme(runtime: str | None) -> str:
 
 
 def describe(runtime: str, options: Mapping[str, Any], passes: tuple[str, ...]) -> str:
-    """The options of a recipe as they are typed, and the reason for them, in one line."""
+    """Return the options of a recipe as they are typed, and the reason for them, in one line."""
     recipe = find(runtime)
     words = [f"--{each}" for each in passes]
     words += [f"--{name} {options[name]}" for name in ("precision", "batch") if options.get(name) is not None]

@@ -1,11 +1,12 @@
-"""The least time of a network on a device: the roofline (Williams, Waterman, Patterson 2009) of its layers, in sequence.
+"""The minimum time of a network on a device: the roofline (Williams, Waterman, Patterson 2009) of its layers, in sequence.
 
 A layer takes at least the time of its bytes at the bandwidth of a copy, and of its multiply-adds at the rate of a large matrix
 product; both rates are measured on the device, in the precision of the network. The limit of a network is the sum over its
 layers. Elementwise ops (norms, activations, merges that add or multiply) are part of the layer that produces their values, so
 they move no bytes, except for the other branches that a merge reads; a concatenation is free.
 
-The limit holds for kernels of one layer each: kernels that fuse several layers, or need fewer products (Winograd), can exceed it.
+The limit applies to kernels of one layer each: kernels that fuse several layers, or need fewer products (Winograd), can exceed
+it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ LAYERS = (Conv, Linear, MaxPool, AvgPool, GlobalAvgPool, AdaptiveAvgPool)
 _COPIES = {"cpu": (1 << 20, 4 << 20, 16 << 20, 64 << 20, 256 << 20), "cuda": (4 << 20, 16 << 20, 64 << 20, 1 << 30)}
 #: Rows and columns of the multiplied matrices.
 _SIDE = {"cpu": 2048, "cuda": 8192}
-#: The least number of rounds in a measurement, which ends after as many without a better one.
+#: The minimum number of rounds in a measurement, which ends after the same number without an improvement.
 _ROUNDS = 15
 
 
@@ -63,7 +64,7 @@ class Measured:
 @dataclass(frozen=True, slots=True)
 class Roofline:
     """A device in one precision. `copies` is the bandwidth in bytes per second (read and written) by the size of the copy,
-    `product` the floating-point operations per second of the fastest of several large products, which `by` names; None where
+    `product` the floating-point operations per second of the fastest of several large products, which `by` names; None if
     none could be measured."""
 
     device: str
@@ -73,7 +74,7 @@ class Roofline:
     by: str | None = None
 
     def bandwidth(self, size: float) -> float:
-        """The bandwidth for `size` bytes: that of the fastest copy of at least this size, or else of the largest."""
+        """Return the bandwidth for `size` bytes: that of the fastest copy of at least this size, or else of the largest."""
         return max((copy.best for length, copy in self.copies.items() if length >= size), default=self._largest)
 
     @property
@@ -83,7 +84,7 @@ class Roofline:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The least time of a network on a device, and of each of its layers; `bounds` is `memory` or `compute` for each."""
+    """The minimum time of a network on a device, and of each of its layers; `bounds` is `memory` or `compute` for each."""
 
     seconds: float
     layers: Mapping[str, float]
@@ -91,12 +92,12 @@ class Limit:
 
 
 def layers(network: Network) -> tuple[Layer, ...]:
-    """The layers of a network in evaluation mode, in the order of execution."""
+    """Return the layers of a network in evaluation mode, in the order of execution."""
     return fold(network.root, _LAYERS)
 
 
 def limit(network: Network, batch: int, roofline: Roofline) -> Limit | None:
-    """The limit of a network for a batch; None where the device's rate could not be measured in this precision."""
+    """Return the limit of a network for a batch; None if the device's rate could not be measured in this precision."""
     if roofline.product is None:
         return None
     rate, width = roofline.product.best, PRECISIONS[roofline.precision].bytes
@@ -124,7 +125,7 @@ def _series(_: str, __: Series, parts: Sequence[tuple[Layer, ...]]) -> tuple[Lay
 
 
 def _parallel(_: str, node: Parallel, parts: Sequence[tuple[Layer, ...]]) -> tuple[Layer, ...]:
-    """A merge is part of the last layer of the first branch that has one, which then reads the other branches."""
+    """Return a merge is part of the last layer of the first branch that has one, which then reads the other branches."""
     main = next((index for index, part in enumerate(parts) if part), None)
     if node.merge == "concat" or main is None:
         return tuple(layer for part in parts for layer in part)
@@ -154,7 +155,7 @@ def measure(device: str, precision: str, threads: int | None = None, quick: bool
     if quick:
         sizes, side = sizes[:3], side // 4
     rates = _torch_products(device, precision, side, workers)
-    if not rates and device == "cpu" and precision == "fp32":  # without torch; numpy uses all threads
+    if not rates and device == "cpu" and precision == "fp32":  # torch is not needed; numpy uses all threads
         rates["matrix product of numpy"] = _numpy_product(side)
     by = max(rates, key=lambda name: rates[name].best, default=None)
     copied = {size: _cuda_copy(size) if device == "cuda" else _copy(size, workers) for size in sizes}
@@ -162,8 +163,8 @@ def measure(device: str, precision: str, threads: int | None = None, quick: bool
 
 
 def _rated(work: float, run: Callable[[], Any], least: float = 5e-3, patience: float = 2.0) -> Measured:
-    """The rate of a run with an amount of work. A round lasts at least some milliseconds, beyond the resolution of the clock;
-    rounds continue while they improve, for some seconds at most, since other processes may use the machine."""
+    """Return the rate of a run with an amount of work. A round lasts at least some milliseconds, well above the resolution
+    of the clock; rounds continue while they improve, for some seconds at most, since other processes may use the machine."""
     run()
     started = time.perf_counter()
     run()
@@ -182,7 +183,7 @@ def _rated(work: float, run: Callable[[], Any], least: float = 5e-3, patience: f
 
 
 def _copy(size: int, threads: int) -> Measured:
-    """The rate of copies in main memory, a part for each thread: numpy releases the interpreter lock while it copies."""
+    """Return the rate of copies in main memory, a part for each thread: numpy releases the interpreter lock while it copies."""
     source, target = np.ones(size, np.uint8), np.empty(size, np.uint8)
     parts = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
     with ThreadPoolExecutor(threads) as pool:
@@ -203,7 +204,7 @@ def _numpy_product(side: int) -> Measured:
 
 
 def _torch_products(device: str, precision: str, side: int, threads: int) -> dict[str, Measured]:
-    """The rates of torch's products by name; none where torch is missing, or lacks the precision on the device."""
+    """Return the rates of torch's products by name; none if torch is missing, or lacks the precision on the device."""
     try:
         import torch
     except ImportError:

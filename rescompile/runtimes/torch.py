@@ -20,7 +20,7 @@ REPLAYING = ("reduce-overhead", "max-autotune")
 
 
 def missing(runtime: Runtime) -> str | None:
-    """The reason why torch cannot run on this device."""
+    """Return the reason why torch cannot run on this device."""
     try:
         import torch
     except ImportError as error:
@@ -31,7 +31,7 @@ def missing(runtime: Runtime) -> str | None:
 
 
 def prepare(runtime: Runtime, job: Job, options: Mapping[str, Any]) -> Module:
-    """The module of a job on the device, run once. Raises Unavailable where it cannot be compiled or run."""
+    """Return the module of a job on the device, run once. Raises Unavailable if it cannot be compiled or run."""
     return Module(runtime, job, options)
 
 
@@ -62,7 +62,7 @@ class Module:
             started = time.perf_counter()
             with _every_compilation(torch) if mode else contextlib.nullcontext():
                 self.run()
-        except Exception as error:  # a missing compiler, too little memory
+        except Exception as error:  # such as a missing compiler or too little memory
             self.close()
             raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot run {job.name}: {brief(error)}")) from None
         self.first_seconds = time.perf_counter() - started
@@ -84,15 +84,15 @@ class Module:
             self._wait()
 
     def outputs(self) -> Mapping[str, Array]:
-        """The outputs of the last run by name. CUDA graphs share their memory, so another module may have overwritten them since
-        ("CUDAGraph Trees" in torch's documentation); such a module runs once more."""
+        """Return the outputs of the last run by name. CUDA graphs share memory, so another module may have overwritten the
+        outputs since ("CUDAGraph Trees" in torch's documentation); such a module runs once more."""
         if self._replays:
             self.run()
         named = self._given if isinstance(self._given, Mapping) else {LOGITS: self._given}
         return {name: value.float().cpu().numpy() for name, value in named.items()}
 
     def profile(self, runs: int) -> list[tuple[str, float]]:
-        """The modules in the order of their start: names and median seconds, without their submodules."""
+        """Return the modules in the order of their start: names and median seconds, without their submodules."""
         times: dict[str, list[float]] = {}
         #: Name, start and seconds of the submodules of each running module.
         open_: list[tuple[str, float, list[float]]] = []
@@ -142,11 +142,11 @@ class Module:
 
 @contextlib.contextmanager
 def settings(torch: Any, cuda: bool, tf32: bool, threads: int | None) -> Iterator[None]:
-    """Set torch's global state for one job, and restore it: jobs of others run in between."""
+    """Set torch's global state for one job and restore it afterwards, since other jobs run in between."""
     wanted = [
         (torch.backends.cuda.matmul, "allow_tf32", tf32),
         (torch.backends.cudnn, "allow_tf32", tf32),
-        (torch.backends.cudnn, "benchmark", True),  # shapes are fixed, so algorithms can be tried
+        (torch.backends.cudnn, "benchmark", True),  # shapes are fixed, so algorithms can be benchmarked
     ]
     before, used = [], torch.get_num_threads()
     try:
@@ -165,8 +165,8 @@ def settings(torch: Any, cuda: bool, tf32: bool, threads: int | None) -> Iterato
 
 
 def _every_compilation(torch: Any) -> Any:
-    """Raise torch.compile's recompilation limit, beyond which it silently runs modules eagerly: the limit is meant for one module
-    with changing shapes, and here each module is compiled once. A limit that is reached all the same is an error."""
+    """Raise torch.compile's recompilation limit, beyond which it silently runs modules eagerly: the limit is meant for one
+    module with changing shapes, and here each module is compiled once. Reaching the raised limit is an error."""
     return torch._dynamo.config.patch(
         recompile_limit=1 << 16, accumulated_recompile_limit=1 << 16, fail_on_recompile_limit_hit=True
     )
@@ -176,8 +176,9 @@ def _every_compilation(torch: Any) -> Any:
 
 
 def products(device: str, precision: str, side: int) -> dict[str, tuple[float, Callable[[], None]]]:
-    """Kernels that multiply on a device, by name, each with its floating-point operations: products of square matrices, and on the
-    CPU convolutions too, for which torch uses another library. Empty where torch lacks the precision there."""
+    """Return kernels that multiply on a device, by name, each with its floating-point operations: products of square
+    matrices, and on the CPU convolutions too, for which torch uses another library. Empty where torch lacks the precision
+    there."""
     import torch
 
     if precision not in FLOATS or (device == "cpu" and precision not in ("fp32", "bf16")):
@@ -185,11 +186,11 @@ def products(device: str, precision: str, side: int) -> dict[str, tuple[float, C
     kind = getattr(torch, PRECISIONS[precision].dtype)
     generator = torch.Generator(device).manual_seed(0)
     taken: dict[str, tuple[float, Callable[[], None]]] = {}
-    # A large product keeps many cores busy; a small one is more often undisturbed.
+    # A large product keeps many cores busy; a small one is less often interrupted.
     for rows in (side, side // 2) if device == "cpu" else (side,):
         taken[f"matrix product of {rows}"] = (
             2 * rows**3,
-            # Random values as in a network: equal ones take less power, and a GPU then raises its clock.
+            # Random values as in a network: with equal values a GPU needs less power and raises its clock.
             _product(torch, torch.randn(rows, rows, generator=generator, device=device).to(kind)),
         )
     if device == "cpu":
@@ -222,7 +223,7 @@ def _convolution(torch: Any, maps: Any, weight: Any) -> Callable[[], None]:
 
 
 def copies(size: int, times: int) -> Callable[[], None]:
-    """A function that copies `size` bytes in GPU memory `times` times."""
+    """Return a function that copies `size` bytes in GPU memory `times` times."""
     import torch
 
     source = torch.ones(size, dtype=torch.uint8, device="cuda")
@@ -240,8 +241,8 @@ def copies(size: int, times: int) -> Callable[[], None]:
 
 
 def profile(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -> list[tuple[str, float]]:
-    """The modules of a network with their median seconds, without their submodules; the functions that a module calls count as its
-    own. A compiled network has no modules, so the eager one is profiled."""
+    """Return the modules of a network with their median seconds, without their submodules; the functions that a module calls
+    count as its own. A compiled network has no modules, so the eager one is profiled."""
     prepared = prepare(runtime, job, {key: value for key, value in options.items() if key != "compile"})
     try:
         return prepared.profile(runs)

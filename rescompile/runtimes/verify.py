@@ -1,41 +1,46 @@
-"""Whether what was compiled computes what its spec means: every target and runtime against the interpreter, on the same weights.
+"""Checks whether compiled networks compute what their specs mean: every target and runtime is compared with the interpreter, on
+the same weights.
 
-`accuracy` has the rule of what is rounding and what is a mistake. Statistics of norms are calibrated first: a deep network with
-fresh norms overflows, and one infinity would be compared with another.
+`accuracy` distinguishes rounding errors from bugs. The statistics of norms are calibrated first: a deep network with freshly
+initialised norms overflows, and infinities would be compared with each other.
 """
 
 from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from rescompile import backend as door
-from rescompile.analysis.dynamic_shapes import AXES, sizes
+from rescompile import backend as backend_api
+from rescompile.analysis.dynamic_shapes import Free, axis_names, sizes
 from rescompile.diagnostics.errors import Diagnostic, RescompileError, Unavailable, UsageError, nearest, one_of
+from rescompile.diagnostics.text_table import html_table
 from rescompile.ir.network import LOGITS, Network, Node, Op, Series, Side, name_of, scope_of, walk
 from rescompile.ir.precision import FLOATS, PRECISIONS
+from rescompile.ir.refitting import runs_again
 from rescompile.ir.traversal import rewrite
 from rescompile.passes import PASSES, apply
-from rescompile.runtimes import Runtime, find
-from rescompile.runtimes.accuracy import Arrays, Reference
+from rescompile.runtimes import Runtime, find, memory
+from rescompile.runtimes.accuracy import Arrays, Reference, relative_error
 from rescompile.runtimes.jobs import job
 from rescompile.weights import Array, Weights
-from rescompile.weights.calibrated import trial
+from rescompile.weights.batch_statistics import trial
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be verified, and with what.
+    """A request to verify targets and runtimes.
 
-    `targets` are compared, then each of `runtimes` in those of `precisions` that it supports. Without `weights` seeded ones are
-    taken, with calibrated statistics. `passes` are applied to what is compiled, and not to the reference. With `dynamic` the
-    targets leave these axes of the image free, and are compared at another size than the spec's.
+    `targets` are compared, then each of `runtimes` in those of `precisions` that it supports. Without `weights`, seeded ones
+    with calibrated statistics are used. `passes` are applied to the compiled network, not to the reference. With `dynamic`,
+    these axes of the image are dynamic, and the targets are compared at a size other than that of the spec. With `parts`, the
+    error of each part is measured too. With `refused`, a target that cannot have the network is reported to it, with the reason,
+    and left out.
     """
 
     network: Network
@@ -47,38 +52,67 @@ class Request:
     runtimes: Sequence[str] = ()
     precisions: Sequence[str] = ("fp32",)
     dynamic: str | None = None
+    parts: bool = False
+    refused: Callable[[str, Diagnostic], None] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the input. Raises UsageError where an axis cannot be free."""
-        own = self.network.input
-        return self.batch, *(own if self.dynamic is None else other_size(self.network, self.dynamic))
+        """The shape of the input. Raises UsageError if an axis cannot be dynamic."""
+        free = () if self.dynamic is None else sizes(self.network, self.dynamic).free
+        return self.batch, *other_size(self.network, free)
+
+
+Status = Literal["ok", "differs", "not finite", "not compared"]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The result of one target: the worst error of its outputs, the bound, and the first part that is past it. `runtime` is the
-    one that it ran in, with its options, if one was asked for; `facts` are what the runtime reports of itself."""
+    """The result of one target: the largest error of its outputs, the bound, and the first part whose error exceeds it.
+
+    `status` is `not finite` if only the target's outputs are NaN or infinite, and `not compared` if the interpreter's own are;
+    `first` is then the first such value. `like` is an earlier target with the same wrong outputs, `at_fault` the pass after
+    which the interpreter itself computes something else. `runtime` is the requested runtime with its options, or None; `facts`
+    are reported by the runtime. `parts` contains the errors of parts by name, in order, if they were requested.
+    """
 
     target: str
     error: float
     bound: float
+    status: Status
     first: str | None = None
     runtime: str | None = None
     precision: str = "fp32"
     facts: Mapping[str, Any] | None = None
+    like: str | None = None
+    at_fault: str | None = None
+    parts: Mapping[str, float] | None = None
 
     @property
     def passed(self) -> bool:
-        """Whether the error is within the bound; one that is not a number is not."""
-        return math.isfinite(self.error) and self.error <= self.bound
+        """Whether the outputs equal those of the interpreter, up to rounding."""
+        return self.status == "ok"
+
+    @property
+    def name(self) -> str:
+        """The target, or the runtime in which it ran."""
+        return self.runtime or self.target
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a table of the verdict, and the errors of its parts if they were requested."""
+        rows = [("", "precision", "error", "bound", "", "first difference")]
+        rows.append(
+            (self.name, self.precision, f"{self.error:.2e}", f"{self.bound:.2e}", self.status, self.first or "")
+        )
+        shown = html_table(rows, "<<>><")
+        parts = [(name, f"{error:.2e}") for name, error in (self.parts or {}).items()]
+        return shown + (html_table([("part", "error"), *parts], "<>") if parts else "")
 
 
 def verify(request: Request) -> Iterator[Verdict]:
     """Compare targets and runtimes with the interpreter, one verdict after the other.
 
-    Raises UsageError for an unknown target or precision and for an axis that cannot be free, and Unavailable where a target or
-    runtime is missing or does not do what was asked.
+    Raises UsageError for an unknown target or precision and for an axis that cannot be dynamic, and Unavailable if a target or
+    runtime is missing or does not run as requested, or, without `refused`, if a target cannot have the network.
     """
     cases = [_target_case(target, request.dynamic) for target in request.targets]
     cases += _runtime_cases(request.runtimes, request.precisions)
@@ -87,24 +121,87 @@ def verify(request: Request) -> Iterator[Verdict]:
     passes = dict(request.passes)
     other = {step.keyword: passes.pop(step.keyword) for step in PASSES if not step.exact and step.keyword in passes}
     network, weights = request.network, request.weights
-    if other:  # passes that make another function: the reference is that one too
+    if other:  # passes that change the function also apply to the reference
         network, weights = apply(network, weights, other)
+    memory.check_interpreter(network, request.batch)
     x = np.random.default_rng(request.seed).standard_normal(request.shape, np.float32)
-    weights = trial(network, request.seed) if weights is None else weights
+    weights = trial(network, request.seed, x) if weights is None else weights
     reference = Reference(network, weights, x)
+    tapped = Reference(tap_all(network), weights, x) if request.parts else None
+    wrong: dict[str, Arrays] = {}
     for case in cases:
-        bound = reference.bound(case.precision)
-        outputs, facts = _outputs(case, network, weights, x, passes)
-        error = reference.error(outputs)
-        first = None
-        if not error <= bound:
-            first = _first_difference(case, Reference(tap_all(network), weights, x), passes)
-        yield Verdict(case.target, error, bound, first, case.runtime, case.precision, facts)
+        try:
+            verdict, outputs = _compared(case, reference, passes)
+        except Unavailable as error:
+            if request.refused is None or case.runtime is not None:
+                raise
+            request.refused(case.target, error.diagnostics[0])
+            continue
+        if not verdict.passed and outputs:
+            like = next((name for name, each in wrong.items() if relative_error(outputs, each) <= verdict.bound), None)
+            verdict = replace(verdict, like=like, at_fault=_wrong_pass(reference, passes, verdict.precision))
+            wrong[verdict.name] = outputs
+        if tapped is not None and verdict.status != "not compared":
+            verdict = replace(verdict, parts=dict(_errors(case, tapped, passes)))
+        yield verdict
+
+
+def _compared(case: _Case, reference: Reference, passes: Mapping[str, Any]) -> tuple[Verdict, Arrays]:
+    """Return the verdict on one case, and its outputs, which are empty if there is nothing to compare them with."""
+    verdict = Verdict(case.target, math.inf, math.inf, "not compared", None, case.runtime, case.precision)
+    if (first := reference.overflow(case.precision)) is not None:
+        return replace(verdict, first=first), {}
+    network, weights, x = reference.network, reference.weights, reference.x
+    outputs, facts = _outputs(case, network, weights, x, passes)
+    error = reference.error(outputs)
+    bound = reference.bound(case.precision, error=error)
+    verdict = replace(verdict, error=error, bound=bound, facts=facts)
+    if error <= bound < math.inf:
+        return replace(verdict, status="ok"), outputs
+    finite = all(np.isfinite(value).all() for value in outputs.values())
+    first = _first_difference(case, Reference(tap_all(network), weights, x), passes)
+    return replace(verdict, status="differs" if finite else "not finite", first=first), outputs
+
+
+def _wrong_pass(reference: Reference, passes: Mapping[str, Any], precision: str) -> str | None:
+    """Return the first pass after which the interpreter computes something else, in which case no target is at fault."""
+    for at in range(1, len(PASSES) + 1):
+        options = {step.keyword: passes[step.keyword] for step in PASSES[:at] if step.keyword in passes}
+        network, weights = apply(reference.network, reference.weights, options)
+        if not options or PASSES[at - 1].keyword not in options:
+            continue
+        assert weights is not None
+        if not reference.error(Reference(network, weights, reference.x).exact) <= reference.bound(precision):
+            return PASSES[at - 1].name
+    return None
+
+
+def conclusion(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """Return lines that name what is at fault: a pass, single targets or runtimes, code that several of them share, or the
+    weights."""
+    right = [verdict.name for verdict in verdicts if verdict.passed]
+    for first in dict.fromkeys(verdict.first for verdict in verdicts if verdict.status == "not compared"):
+        yield f"the network itself is not finite with these weights, from {first} on: no target can be compared"
+    for verdict in verdicts:
+        if verdict.status not in ("differs", "not finite"):
+            continue
+        same = [other.name for other in verdicts if other.like == verdict.name]
+        names = one_of([verdict.name, *same], "and")
+        if verdict.at_fault is not None:
+            yield f"the pass {verdict.at_fault} is at fault: after it the interpreter, too, computes something else"
+            return
+        if verdict.like is not None:
+            continue
+        if same and not right:
+            yield f"{names} compute the same: what they share is at fault, or the interpreter"
+        else:
+            others = f": {one_of(right, 'and')} agree{'s' * (len(right) == 1)} with the interpreter" if right else ""
+            yield f"{names} {'share one mistake' if same else 'is at fault'}{others}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """What is compared: how to run a target, where, and in which precision."""
+    """One comparison: how to run a target, in which runtime, and in which precision."""
 
     target: str
     run: Callable[[Network, Weights, Array], tuple[Arrays, Mapping[str, Any] | None]]
@@ -121,13 +218,14 @@ def _outputs(
 
 
 def _target_case(target: str, dynamic: str | None) -> _Case:
-    """A target that evaluates its own artifacts. Raises UsageError where it does not, Unavailable where it cannot here."""
-    known = list(door.targets())
+    """Return the case of a target that evaluates its own artifacts. Raises UsageError if it cannot evaluate them, and
+    Unavailable if it cannot on this machine."""
+    known = list(backend_api.targets())
     if target not in known:
         help = nearest(target, known) or f"the targets are {', '.join(known)}"
         raise UsageError(Diagnostic("E0802", f"unknown target '{target}'", help=help))
-    backend = door.evaluator(target)
-    options = door.checked(backend, target, {} if dynamic is None else {"dynamic": dynamic})
+    backend = backend_api.evaluator(target)
+    options = backend_api.checked(backend, target, {} if dynamic is None else {"dynamic": dynamic})
 
     def run(network: Network, weights: Weights, x: Array) -> tuple[Arrays, None]:
         assert backend.evaluate is not None
@@ -136,7 +234,7 @@ def _target_case(target: str, dynamic: str | None) -> _Case:
         except RescompileError:
             raise
         except Exception as error:
-            if target in door.built_in():
+            if target in backend_api.built_in():
                 raise
             message = f"the target '{target}' cannot be evaluated: {type(error).__name__}: {error}"
             raise UsageError(Diagnostic("E0801", message)) from error
@@ -145,7 +243,7 @@ def _target_case(target: str, dynamic: str | None) -> _Case:
 
 
 def _runtime_cases(runtimes: Sequence[str], precisions: Sequence[str]) -> list[_Case]:
-    """Every runtime in every precision that it supports, before anything is computed."""
+    """Return every runtime in every precision that it supports, before anything is computed."""
     if runtimes and not precisions:
         message = "runtimes are verified in a precision"
         raise UsageError(Diagnostic("E0802", message, help=f"use {one_of(FLOATS)}"))
@@ -153,13 +251,13 @@ def _runtime_cases(runtimes: Sequence[str], precisions: Sequence[str]) -> list[_
         if precision not in FLOATS:
             message, help = f"unknown precision '{precision}'", nearest(precision, FLOATS)
             if precision in PRECISIONS:
-                message, help = f"{precision} cannot be verified: its rounding depends on calibration", None
+                message, help = f"{precision} cannot be verified: its rounding depends on calibration data", None
             raise UsageError(Diagnostic("E0802", message, help=help or f"use {one_of(FLOATS)}"))
     cases: list[_Case] = []
     for text in runtimes:
         runtime, options = find(text)
         supported = [precision for precision in precisions if precision in runtime.precisions]
-        reason = runtime.missing() if supported else f"it does not run {one_of(precisions)}"
+        reason = runtime.missing() if supported else f"it does not support {one_of(precisions)}"
         if reason is not None:
             help = runtime.how() if supported else f"supported precisions: {', '.join(runtime.precisions)}"
             raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot run here: {reason}", help=help))
@@ -170,7 +268,7 @@ def _runtime_cases(runtimes: Sequence[str], precisions: Sequence[str]) -> list[_
 def _in_runtime(
     runtime: Runtime, options: Mapping[str, Any], precision: str
 ) -> Callable[[Network, Weights, Array], tuple[Arrays, Mapping[str, Any]]]:
-    """Runs a network in a runtime, which reports facts of itself."""
+    """Return a function that runs a network in a runtime and returns its outputs and the facts that the runtime reports."""
 
     def run(network: Network, weights: Weights, x: Array) -> tuple[Arrays, Mapping[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:
@@ -183,13 +281,16 @@ def _in_runtime(
     return run
 
 
-def other_size(network: Network, dynamic: str) -> tuple[int, ...]:
-    """The shape of an image whose free axes are not those of the spec: higher by half, and narrower where it may be. Raises
-    UsageError where an axis cannot be free."""
-    free = {axis.name: axis for axis in sizes(network, dynamic).free}
-    channels, height, width = network.input
-    wished = {"height": height + height // 2 + 1, "width": width - width // 4 - 1}
-    own = zip(AXES, (height, width), strict=True)
+def other_size(network: Network, axes: Iterable[Free]) -> tuple[int, ...]:
+    """Return the shape of an input that differs from that of the spec in the dynamic axes: 1.5 times as large, and narrower if
+    possible."""
+    free = {axis.name: axis for axis in axes}
+    if not free:
+        return network.input
+    channels, *sizes = network.input
+    own = zip(axis_names(network.input), sizes, strict=True)
+    wished = {name: n - n // 4 - 1 if name == "width" else n + n // 2 + 1 for name, n in own}
+    own = zip(wished, sizes, strict=True)
     return channels, *(free[name].after(wished[name]) if name in free else n for name, n in own)
 
 
@@ -197,20 +298,28 @@ def other_size(network: Network, dynamic: str) -> tuple[int, ...]:
 
 
 def _first_difference(case: _Case, reference: Reference, passes: Mapping[str, Any]) -> str | None:
-    """The first part whose map is past the bound; `reference` is that of the network with all parts as outputs."""
+    """Return the first part whose feature map exceeds the bound; `reference` is that of the network with all parts as
+    outputs."""
+    errors = _errors(case, reference, passes)
+    return next((name for name, error in errors if not error <= reference.bound(case.precision, name)), None)
+
+
+def _errors(case: _Case, reference: Reference, passes: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield the error of each part in order, the logits last; `reference` is that of the network with all parts as outputs."""
     outputs, _ = _outputs(case, reference.network, reference.weights, reference.x, passes)
     for name in [*(name for name in reference.exact if name != LOGITS), LOGITS]:
-        if not reference.error(outputs, name) <= reference.bound(case.precision, name):
-            return name
-    return None
+        yield name, reference.error(outputs, name)
 
 
 def tap_all(network: Network) -> Network:
-    """The network with an output after each of its parts outside of merges, called as the part. The network's own outputs keep
-    their names, and parts with such a name get none."""
+    """Return the network with an output after each of its parts outside of merges, named like the part. The network's own
+    outputs keep their names, and parts with such a name get no output, nor do those that run again."""
     taken = {node.output_name for _, node in walk(network.root) if isinstance(node, Side)}
 
-    outside = {path for path, node in walk(network.root, into=Series) if name_of(node) is not None} - taken
+    twice = runs_again(network.root)
+    outside = {
+        path for path, node in walk(network.root, into=Series) if name_of(node) is not None and not twice(path)
+    } - taken
 
     def tap(path: str, node: Node) -> Node | tuple[Node, Node]:
         if path not in outside or name_of(node) is None or (isinstance(node, Op) and scope_of(path)):

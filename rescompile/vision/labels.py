@@ -23,10 +23,10 @@ _MAX_BYTES = 1 << 24
 
 
 def read(name: str) -> list[str]:
-    """The class labels in order: from a text file (one a line), from a JSON file (a list, or a mapping from class numbers to labels
-    or to lists that end in one), or `imagenet`, in the order of torchvision and timm.
+    """Return the class labels in order: from a text file (one a line), from a JSON file (a list, or a mapping from class
+    numbers to labels or to lists that end in one), or `imagenet`, in the order of torchvision and timm.
 
-    Raises UsageError where the file contains something else, and Unavailable where no library lists those of ImageNet.
+    Raises UsageError if the file contains anything else, and Unavailable if no installed library lists those of ImageNet.
     """
     if name == IMAGENET:
         return _imagenet()
@@ -37,7 +37,7 @@ def read(name: str) -> list[str]:
             raise UsageError(Diagnostic("E0831", f"{path} is not a label file: it has more than {_MAX_BYTES:,} bytes"))
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError:
-        help = "write one label a line, or JSON"
+        help = "write one label per line, or JSON"
         raise UsageError(Diagnostic("E0831", f"{path} is not a label file: it is not UTF-8 text", help=help)) from None
     except OSError as error:
         raise UsageError(Diagnostic("E0831", f"{path} cannot be read: {error.strerror}")) from None
@@ -68,6 +68,8 @@ def _of_json(text: str, path: Path) -> list[str]:
         raise UsageError(Diagnostic("E0831", f"this is not JSON: {error.msg}", place)) from None
     except RecursionError:
         raise UsageError(Diagnostic("E0831", f"{path} is nested too deeply")) from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise UsageError(Diagnostic("E0831", f"{path} cannot be read: {str(error).partition(';')[0]}")) from None
     if isinstance(data, dict):
         if set(data) != {str(at) for at in range(len(data))}:
             message = f"the keys of {path} must be the class numbers 0 to {len(data) - 1}"
@@ -92,7 +94,7 @@ def _imagenet() -> list[str]:
             try:
                 labels = labels_of(Path(folder))
             except (OSError, SyntaxError, ValueError, KeyError):
-                continue  # this release has them elsewhere
+                continue  # this release stores them elsewhere
             if len(labels) == _CLASSES:
                 return labels
     raise Unavailable(

@@ -1,8 +1,8 @@
-"""Run a network in a child process: for libraries that are known to crash their process, and for environment variables that are
-read once a process.
+"""Run a network in a child process, for libraries that can crash their process and for environment variables that are read once
+per process.
 
-A native crash ends Python without an exception, and with it all earlier measurements; in a child it ends the child alone. The
-price is one more start of Python, one more import of the library and one more compilation of the network.
+A native crash ends Python without an exception, and with it all earlier measurements; in a child it ends only the child. The
+cost is one more start of Python, one more import of the library and one more compilation of the network.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from rescompile.runtimes import Job, Runtime
 
 #: The child has exactly the import path of the parent, so that it imports the same libraries.
-_CHILD = "import json, sys; sys.path[:] = json.load(sys.stdin); from rescompile.runtimes.child import main; main(sys.argv[1])"
+_CHILD = "import json, sys; sys.path[:] = json.load(sys.stdin); from rescompile.runtimes.child_main import main; main(sys.argv[1])"
 
 
 def survive(runtime: Runtime, job: Job, options: Mapping[str, Any]) -> None:
-    """Run an ONNX job once in a child. Raises Unavailable where a signal ended the child.
+    """Run an ONNX job once in a child. Raises Unavailable if a signal ended the child.
 
     An ordinary error of the child is ignored: the parent will raise and report the same error.
     """
-    how = ending(_ran(runtime, job, options, None, {}).returncode)
+    how = crash_cause(_ran(runtime, job, options, None, {}).returncode)
     if how is not None:
         message = f"{runtime.name} crashed its process ({how}) while it ran {job.name} in {job.precision}"
         version = libraries().get(runtime.extra)
@@ -46,11 +46,11 @@ def survive(runtime: Runtime, job: Job, options: Mapping[str, Any]) -> None:
 def profile(
     runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int, environment: Mapping[str, str]
 ) -> list[tuple[str, float]]:
-    """The result of `Runtime.profile` for an ONNX job, from a child with these environment variables. Raises Unavailable with the
-    error of the child where it failed."""
+    """Return the result of `Runtime.profile` for an ONNX job, from a child with these environment variables. Raises
+    Unavailable with the error of the child if it failed."""
     done = _ran(runtime, job, options, runs, environment)
     if done.returncode:
-        how = ending(done.returncode)
+        how = crash_cause(done.returncode)
         last = (done.stderr.strip().splitlines() or ["no error message"])[-1][:300]
         why = last if how is None else f"its process crashed ({how})"
         raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot profile {job.name}: {why}"))
@@ -60,7 +60,7 @@ def profile(
 def _ran(
     runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int | None, environment: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """A child that has run a job once, or has profiled this many runs of it."""
+    """Return a child process that has run a job once, or has profiled this many runs of it."""
     assert job.model is not None
     with tempfile.TemporaryDirectory() as folder:
         x = Path(folder) / "input.npy"
@@ -72,11 +72,11 @@ def _ran(
         )  # fmt: skip
 
 
-def ending(code: int) -> str | None:
-    """The signal or status that ended a process from outside Python; None where it exited by itself."""
+def crash_cause(code: int) -> str | None:
+    """Return the signal or status with which a process was ended from outside Python; None if it exited by itself."""
     if code < 0:
         known = {int(each): each.name for each in signal.Signals}
         return known.get(-code, f"signal {-code}")
-    if os.name == "nt" and code >= 1 << 30:  # statuses of Windows: 0xC0000005 is an access violation
+    if os.name == "nt" and code >= 1 << 30:  # exit statuses of Windows, such as 0xC0000005, an access violation
         return f"status {code:#010x}"
     return None

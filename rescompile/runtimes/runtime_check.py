@@ -1,4 +1,5 @@
-"""Whether a runtime works: a network of four layers is run in it, and compared with the interpreter."""
+"""Checks whether a runtime works: it runs a network of four layers, whose outputs are compared with those of the
+interpreter."""
 
 from __future__ import annotations
 
@@ -33,13 +34,13 @@ network:
   - flatten
   - fc: {linear: 4}
 """
-#: An output of the trial may be off by the rounding of so many operations.
+#: The error allowed in the check: the rounding errors of this many operations.
 _UNITS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One runtime in one precision: its relative error and the bound, or why there is none and what it would need."""
+    """One runtime in one precision: its relative error and the bound, or the reason why there is none and what to install."""
 
     precision: str
     error: float | None
@@ -50,12 +51,12 @@ class Trial:
 
     @property
     def passed(self) -> bool:
-        """Whether the output was right."""
+        """Whether the output was correct."""
         return self.error is not None and self.error <= self.bound
 
 
 def trials(runtime: Runtime) -> Iterator[Trial]:
-    """Run the network in each precision of the runtime but int8, which would need a file that was quantised."""
+    """Run the network in each precision of the runtime except int8, which needs a quantised file."""
     document = read(Source("trial", _SPEC))
     assert isinstance(document, Document)
     network = elaborate(from_document(document))
@@ -72,7 +73,7 @@ def trials(runtime: Runtime) -> Iterator[Trial]:
             first = error.diagnostics[0]
             yield Trial(precision, None, bound, first.message, first.help)
             continue
-        except Exception as error:  # a library that is installed and broken
+        except Exception as error:  # an installed but broken library
             yield Trial(precision, None, bound, f"{type(error).__name__}: {str(error)[:300]}")
             continue
         off = float(np.linalg.norm(output - exact) / np.linalg.norm(exact))

@@ -1,4 +1,4 @@
-"""The child's side of `apart`: runs or profiles one job in this process."""
+"""The child process of `child_process`: it runs or profiles one job."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rescompile.runtimes import RUNTIMES, Job
 
 
 def main(arguments: str) -> None:
-    """Run a job and print nothing: that this process survives is the answer. Or profile it, and print the profile."""
+    """Run a job and print nothing, since only the survival of this process matters; or profile it and print the profile."""
     name, title, model, x, precision, threads, options, runs = json.loads(arguments)
     runtime, job = RUNTIMES[name], Job(title, Path(model), None, np.load(x), precision, threads)
     try:
