@@ -1,0 +1,65 @@
+"""Specs and sources as HTML with their syntax in colour: one element for each line, so that a page can mark lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rescompile.drawing.svg import escaped
+
+#: The class of a token by the first part of its type's name that is listed; tokens of other types are plain text.
+_CLASSES = {
+    "Token.Comment": "c", "Token.Keyword": "k", "Token.Literal.String.Doc": "c", "Token.Literal.String": "s", "Token.Literal.Number": "m",
+    "Token.Literal.Scalar.Plain": "s", "Token.Name.Tag": "t", "Token.Name.Class": "t", "Token.Name.Function": "t",
+    "Token.Name.Decorator": "k", "Token.Operator.Word": "k",
+}  # fmt: skip
+
+
+def yaml(text: str) -> str:
+    """A spec, whose numbers have a colour of their own."""
+    from pygments.lexers.data import YamlLexer  # most commands need no lexer
+
+    return _marked(text, YamlLexer())
+
+
+def python(text: str) -> str:
+    """Python source."""
+    from pygments.lexers.python import PythonLexer
+
+    return _marked(text, PythonLexer())
+
+
+def _marked(text: str, lexer: Any) -> str:
+    """The lines of a text, each an element."""
+    lines: list[list[str]] = [[]]
+    for word, value in _tokens(text, lexer):
+        for at, part in enumerate(value.split("\n")):
+            if at:
+                lines.append([])
+            if part:
+                lines[-1].append(f"<i class={word}>{escaped(part)}</i>" if word else escaped(part))
+    while lines and not lines[-1]:
+        lines.pop()
+    return "".join(f"<span>{''.join(line)}\n</span>" for line in lines)
+
+
+def _tokens(text: str, lexer: Any) -> Iterator[tuple[str, str]]:
+    """The tokens of a text with their classes; neighbours of one class are one."""
+    before, gathered = "", ""
+    for kind, value in lexer.get_tokens(text.expandtabs()):
+        word = next((_CLASSES[name] for name in _names(kind) if name in _CLASSES), "")
+        if word == "s" and value.replace(".", "", 1).lstrip("-").isdigit():
+            word = "m"
+        if word != before:
+            yield before, gathered
+            before, gathered = word, ""
+        gathered += value
+    yield before, gathered
+
+
+def _names(kind: Any) -> Iterator[str]:
+    """The name of a type of tokens and those of the types that it belongs to, from the most special one on."""
+    name = str(kind)
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
