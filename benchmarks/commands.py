@@ -1,14 +1,15 @@
-"""Time the commands of this checkout beside those of another one: whole processes, in interleaved rounds.
+"""Time the commands of this checkout and of another one: whole processes, in interleaved rounds.
 
     git worktree add ../before COMMIT && (cd ../before && make .venv/.dev)
     python benchmarks/commands.py --baseline ../before/.venv/bin/rescompile --cpu-time
 
-No command may be more than 3% slower than before. The control is the other checkout a second time.
+No command may be more than 3% slower than before. The control is a second copy of the other checkout.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from pathlib import Path
 from compile import machine
 from pairs import Row, Times, interleave, promise_table, time_table, timed, write
 
-#: What is timed, by what it stands for; `{folder}` is an empty folder for each contender.
+#: The timed commands by name; `{folder}` is an empty folder for each contender.
 COMMANDS = {
     "start-up": "--version",
     "list": "list",
@@ -39,22 +40,24 @@ COMMANDS = {
     "onnx, folded": "build resnet50 -t onnx --fold-batchnorm -o {folder}/folded.onnx",
 }
 SLOWER = 1.03
+#: Without a bytecode cache, every process would compile all packages again.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def children() -> float:
-    """The CPU time of all processes that ended, in seconds."""
+    """Return the CPU time of all finished child processes in seconds."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def call(program: str, command: str, folder: Path) -> None:
-    """Run one command to its end. Raises CalledProcessError where it fails."""
+    """Run one command to its end. Raises CalledProcessError if it fails."""
     words = [word.format(folder=folder) for word in command.split()]
-    subprocess.run([program, *words], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run([program, *words], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
 
 
 def contender(program: str, command: str, folder: Path) -> Callable[[], None]:
-    """One command of one checkout in a folder of its own, with what it reads already there."""
+    """Prepare a folder with the input files of one command, and return a function that runs the command there."""
     folder.mkdir()
     if "weights.safetensors" in command:
         call(program, "build resnet18 -t torch -o {folder}/weights.pt2", folder)
@@ -62,7 +65,7 @@ def contender(program: str, command: str, folder: Path) -> Callable[[], None]:
 
 
 def main() -> int:
-    """Print both tables. The exit code is 1 for a command that became slower, 4 for one that is undecided."""
+    """Print both tables. Return 1 if a command became slower, 4 if one is undecided, else 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--baseline", required=True, metavar="PROGRAM", help="rescompile of the other checkout")
     parser.add_argument("--ours", default=str(Path(sys.executable).with_name("rescompile")), metavar="PROGRAM")

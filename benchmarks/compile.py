@@ -1,21 +1,21 @@
 """Check the promises about the time and memory of compiling.
 
-Whole processes are measured, from their start until they have been waited for: imports, weights and the written file
-are all in the figure, for rescompile as for its peers. The processes run in interleaved rounds, alternately
-forwards and backwards, after a warm-up; a figure is the median of its rounds, and a ratio is one of such medians:
+Whole processes are measured from start to exit, so that imports, weights and the written file count for every
+contender. The processes run in interleaved rounds, alternately forwards and backwards, after a warm-up; a figure
+is the median over rounds, and a ratio is one of medians:
 
 - `rescompile build` against both exporters of torch.onnx on the same network, and against floor.py;
-- `rescompile build` of 10,001 layers against 1,001, which shows how compiling grows with depth;
+- `rescompile build` of 10,001 layers against 1,001, which shows how compiling scales with depth;
 - `rescompile validate` and `show` against a process that only imports the libraries they need.
 
-Exit code: 0 if every measured promise is kept; 1 if one is missed or a command failed; 4 if something could not be measured
-because a package is missing.
+Exit code: 0 if every measured promise is kept; 1 if one is missed or a command failed; 4 if something could not
+be measured because a package is missing.
 
     python benchmarks/compile.py --rounds 5 --json compile.json
 """
 
-# This process imports nothing heavy: on Linux the peak memory of a child starts from that of the process it was
-# forked from, so a big parent would be counted as memory of `rescompile show`.
+# This process imports nothing heavy: on Linux a child's peak memory starts from that of its parent at the fork, so a
+# large parent would count as memory of `rescompile show`.
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 MIB = 2**20
 HERE = Path(__file__).resolve().parent
-FILE = "{file}"  # stands for the output file in the command of a case
+FILE = "{file}"  # replaced by the output file in the command of a case
 EXPORTED = "seconds in torch.onnx.export: "
 
 RESNET50, DENSENET121, RESNET1001 = "resnet50", "densenet121", "preact_resnet1001_cifar"
@@ -59,7 +59,7 @@ LIBRARIES = (
 
 @dataclass(frozen=True)
 class Case:
-    """One command to measure: arguments for this Python, the packages it needs, and the weights its file must hold."""
+    """A command to measure: arguments for this Python, required packages, and the weights its file must contain."""
 
     name: str
     arguments: tuple[str, ...]
@@ -70,7 +70,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Sample:
-    """One run of a case; `export_seconds` is the part spent inside torch.onnx.export, for those who care only for that."""
+    """One run of a case; `export_seconds` is the part spent in torch.onnx.export."""
 
     seconds: float
     peak_bytes: int
@@ -82,14 +82,14 @@ Samples = dict[str, list[Sample]]
 
 
 class CaseError(Exception):
-    """A command failed, or did not leave what it should."""
+    """A command failed or did not write what it should."""
 
 
-# --- what is measured
+# --- cases
 
 
 def cases(declare_operators: bool) -> Iterator[Case]:
-    """Every command, in the order of a round."""
+    """Yield all commands in the order of a round."""
     for network, parameters in PARAMETERS.items():
         yield build(network, network, (), parameters)
         for exporter in ("default", "legacy"):
@@ -102,7 +102,7 @@ def cases(declare_operators: bool) -> Iterator[Case]:
     yield build(RESNET10001, RESNET1001, DEEPER, PARAMETERS_10001)
     yield Case("densenet201 validate", ("-m", "rescompile", "validate", "densenet201"), ("rescompile",))
     yield Case("densenet201 show", ("-m", "rescompile", "show", "densenet201"), ("rescompile",))
-    # Bare `import pydantic` loads nothing yet: the models of rescompile.spec need these names of it.
+    # `import pydantic` alone is lazy; these are the names that rescompile's models import.
     yield Case(
         "imports",
         ("-c", "import typer, yaml; from pydantic import BaseModel, RootModel, ValidationError, WithJsonSchema"),
@@ -110,14 +110,14 @@ def cases(declare_operators: bool) -> Iterator[Case]:
 
 
 def build(name: str, spec: str, options: tuple[str, ...], parameters: int) -> Case:
-    """The case of `rescompile build` for one spec."""
+    """Return the case of `rescompile build` for one spec."""
     command = ("-m", "rescompile", "build", spec, *options, "--target", "onnx", "-o", FILE)
     return Case(f"{name} build", command, ("rescompile",), parameters)
 
 
 @dataclass(frozen=True)
 class Promise:
-    """A figure worked out from the samples of two cases, and the bound that it must keep."""
+    """A figure computed from the samples of two cases, and its bound."""
 
     text: str
     case: str
@@ -128,32 +128,32 @@ class Promise:
     unit: str = "x"
 
     def kept(self, measured: float) -> bool:
-        """Whether this figure keeps the bound."""
+        """Return whether a figure is within the bound."""
         return bool({">=": operator.ge, "<=": operator.le, "<": operator.lt}[self.sign](measured, self.bound))
 
 
 def seconds(samples: list[Sample]) -> float:
-    """The median wall time."""
+    """Return the median wall time."""
     return statistics.median(sample.seconds for sample in samples)
 
 
 def peak_mib(samples: list[Sample], _: list[Sample] | None = None) -> float:
-    """The highest peak of all rounds: a bound on memory is for every run."""
+    """Return the highest peak of all rounds, since a bound on memory applies to every run."""
     return max(sample.peak_bytes for sample in samples) / MIB
 
 
 def speedup(ours: list[Sample], theirs: list[Sample]) -> float:
-    """How many times faster ours is."""
+    """Return how many times faster ours is."""
     return seconds(theirs) / seconds(ours)
 
 
 def cost(ours: list[Sample], base: list[Sample]) -> float:
-    """How many times longer ours takes."""
+    """Return how many times longer ours takes."""
     return seconds(ours) / seconds(base)
 
 
 def faster(network: str, bound: float) -> Promise:
-    """The promise of being this many times faster than the default exporter."""
+    """Return the promise to be this many times faster than the default exporter."""
     text = f"{network}: faster than the default exporter"
     return Promise(text, f"{network} build", f"{network} default exporter", speedup, ">=", bound)
 
@@ -175,7 +175,7 @@ PROMISES = (
 
 
 def measure(case: Case) -> Sample:
-    """Run a case once, in an empty folder of its own, so that only installed packages and no older file can play a part."""
+    """Run a case once, in a new empty folder, so that only installed packages and no old files are used."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     with tempfile.TemporaryDirectory(prefix="compile-benchmark-") as name, tempfile.TemporaryFile() as log:
         folder = Path(name)
@@ -192,7 +192,7 @@ def measure(case: Case) -> Sample:
         if process.returncode:
             raise CaseError("\n    ".join([f"exit code {process.returncode}", *output[-8:]]))
         written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    # An exporter may fold batch norm into convolutions (1.5% of the values of ResNet-1001); nobody may leave weights out.
+    # Exporters may fold batch norm into convolutions (1.5% of the values of ResNet-1001), but must not omit weights.
     if written < 0.95 * 4 * case.parameters:
         raise CaseError(f"wrote {written:,} bytes, fewer than {case.parameters:,} float32 weights take")
     peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -201,7 +201,7 @@ def measure(case: Case) -> Sample:
 
 
 def run(chosen: list[Case], rounds: int, slow_rounds: int) -> tuple[Samples, dict[str, str]]:
-    """Measure all cases in interleaved rounds; slow ones have no warm-up. A case that fails once is not run again."""
+    """Measure all cases in interleaved rounds, without a warm-up for slow ones. A case that fails is not run again."""
     samples: Samples = {}
     failed: dict[str, str] = {}
     for turn in range(-1, max(rounds, slow_rounds)):
@@ -224,22 +224,22 @@ def run(chosen: list[Case], rounds: int, slow_rounds: int) -> tuple[Samples, dic
 
 
 def say(text: str) -> None:
-    """Progress goes to stderr, so that stdout holds the tables alone."""
+    """Print progress to stderr, so that stdout contains only the tables."""
     print(text, file=sys.stderr, flush=True)
 
 
 def write(path: Path, record: Mapping[str, Any]) -> None:
-    """Put a JSON file in its place at once, so that whoever is cut off has the one before or this one."""
+    """Replace a JSON file atomically, so that an interruption leaves either the old or the new one."""
     beside = path.with_name(f".{path.name}.part")
     beside.write_text(json.dumps(record, indent=1) + "\n")
     beside.replace(path)
 
 
-# --- what this machine has
+# --- the machine
 
 
 def probe(code: str) -> str | None:
-    """Run a line of Python in a process of its own; None when it works, else the last line of its complaint."""
+    """Run a line of Python in a separate process; return None if it works, else the last line of its error output."""
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
     lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
@@ -247,7 +247,7 @@ def probe(code: str) -> str | None:
 
 
 def missing_packages() -> tuple[dict[str, str], bool]:
-    """The packages that cannot be used, each with the reason; and whether torchvision needs its operators declared."""
+    """Return the unusable packages with the reasons, and whether torchvision needs its operators declared."""
     found = {
         "rescompile": probe("import rescompile.cli, rescompile.backends"),
         "torch": probe("import torch.onnx, onnxscript"),
@@ -262,7 +262,7 @@ def missing_packages() -> tuple[dict[str, str], bool]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
+    """Describe the machine."""
     info = Path("/proc/cpuinfo")
     models = [line.partition(":")[2].strip() for line in read_lines(info) if line.startswith("model name")]
     return {
@@ -277,27 +277,27 @@ def machine() -> dict[str, Any]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a file; none when this system does not have it."""
+    """Return the lines of a file, or none if it does not exist."""
     return path.read_text().splitlines() if path.exists() else []
 
 
 def version(library: str) -> str | None:
-    """The installed version, or None."""
+    """Return the installed version, or None."""
     try:
         return metadata.version(library)
     except metadata.PackageNotFoundError:
         return None
 
 
-# --- the exporters: this part runs in the process that is measured
+# --- the exporters, which run in the measured process
 
 
 def export(network: str, exporter: str, path: str, declare: bool) -> None:
-    """Export one network to `path` with the default or the legacy exporter, as their documentation shows."""
+    """Export a network to `path` with the default or the legacy exporter, as torch documents it."""
     import torch
 
     if declare:
-        from rescompile.bench import torchvision_operators  # which loads nothing else into the process that is measured
+        from rescompile.bench import torchvision_operators  # imports nothing else into the measured process
 
         torchvision_operators.declare()
     model, example = peer(network)
@@ -307,7 +307,7 @@ def export(network: str, exporter: str, path: str, declare: bool) -> None:
 
 
 def peer(network: str) -> tuple[nn.Module, torch.Tensor]:
-    """The network as a torch user has it, with fresh weights, and an example input."""
+    """Return the network as a torch user would build it, with random weights, and an example input."""
     import torch
 
     if network == RESNET1001:
@@ -318,7 +318,7 @@ def peer(network: str) -> tuple[nn.Module, torch.Tensor]:
 
 
 def preact_resnet(units: int) -> nn.Module:
-    """Pre-activation ResNet for CIFAR-10 (He et al. 2016) with 9 * units + 2 layers, written as one would by hand."""
+    """Build the pre-activation ResNet for CIFAR-10 (He et al. 2016) with 9 * units + 2 layers, as written by hand."""
     import torch
     from torch import nn
 
@@ -362,7 +362,7 @@ def preact_resnet(units: int) -> nn.Module:
 
 
 def verdicts(samples: Samples, failed: dict[str, str], unmeasured: dict[str, str]) -> list[dict[str, Any]]:
-    """Every promise with its figure, its bound and one of: ok, MISSED, FAILED, or why it was not measured."""
+    """Return each promise with its figure, bound and verdict: ok, MISSED, FAILED, or why it was not measured."""
     rows = []
     for promise in PROMISES:
         names = (promise.case, promise.against)
@@ -380,7 +380,7 @@ def verdicts(samples: Samples, failed: dict[str, str], unmeasured: dict[str, str
 
 
 def sample_table(samples: Samples) -> str:
-    """What was measured: one line per case."""
+    """Return the table of measurements, one line per case."""
     lines = [
         f"{'process':<41}{'rounds':>6}{'median':>11}{'lowest':>11}{'highest':>11}{'peak memory':>15}{'export alone':>14}"
     ]
@@ -394,7 +394,7 @@ def sample_table(samples: Samples) -> str:
 
 
 def promise_table(rows: list[dict[str, Any]]) -> str:
-    """What was promised: one line per promise."""
+    """Return the table of promises, one line each."""
     lines = [f"{'promise':<60}{'measured':>12}{'bound':>15}  verdict"]
     for row in rows:
         measured = "-" if row["measured"] is None else f"{row['measured']:.2f}{row['unit']}"
@@ -404,8 +404,7 @@ def promise_table(rows: list[dict[str, Any]]) -> str:
 
 
 def chosen(names: Sequence[str], only: Sequence[str] | None) -> list[str]:
-    """The measurements that were asked for. Ends the process with 2 where that is none: one that measures nothing would keep
-    every promise."""
+    """Return the requested measurements. Exit with 2 if there are none, as a run of none would keep every promise."""
     found = [name for name in names if not only or any(text in name for text in only)]
     if not found:
         say(f"error: --only {' --only '.join(only or ())} is in the name of none of: {', '.join(names)}")
@@ -414,14 +413,14 @@ def chosen(names: Sequence[str], only: Sequence[str] | None) -> list[str]:
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds after the warm-up (5)")
     parser.add_argument("--slow-rounds", type=int, default=1, metavar="N", help="rounds of what takes minutes (1)")
     parser.add_argument("--skip-slow", action="store_true", help="leave out what takes minutes")
     parser.add_argument("--only", action="append", metavar="TEXT", help="only processes with TEXT in their name")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples and the machine to FILE")
-    parser.add_argument("--export", nargs=3, help=argparse.SUPPRESS)  # NETWORK EXPORTER FILE: be the measured process
+    parser.add_argument("--export", nargs=3, help=argparse.SUPPRESS)  # NETWORK EXPORTER FILE: measured process
     parser.add_argument("--declare-operators", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.rounds < 1 or options.slow_rounds < 1:
@@ -430,7 +429,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Measure, print both tables, write the JSON file; the exit code says whether the promises hold."""
+    """Measure, print both tables, write the JSON file, and return the exit code."""
     options = arguments()
     if options.export:
         export(*options.export, declare=options.declare_operators)

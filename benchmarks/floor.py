@@ -1,8 +1,8 @@
-"""The floor under `rescompile build`: the least that a Python process can do and still leave N random weights in a file.
+"""A lower bound for `rescompile build`: the least that a Python process can do to write N random weights to a file.
 
-It imports the libraries that the compiler is made of, draws N float32 standard normals with SFC64 on one thread and
-writes their bytes once, without fsync. There is no spec, no tree and no graph: what `rescompile build` takes beyond
-this is what compiling costs. This script is a fixed yardstick: changing it changes the promises of compile.py.
+It imports the libraries that the compiler uses, draws N float32 standard normals with SFC64 on one thread and
+writes their bytes once, without fsync. Whatever `rescompile build` takes beyond this is the cost of compiling.
+The promises of compile.py are relative to this script, so it must not change.
 
     python benchmarks/floor.py N FILE
 """

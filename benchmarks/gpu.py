@@ -1,17 +1,18 @@
 """Measure an NVIDIA GPU in half an hour: the most valuable parts first, each with its own time limit.
 
-- `doctor`: what works there; the rest is not measured;
+- `doctor`: which runtimes work; the others are not measured;
 - `verify`: every network in ONNX Runtime's CUDA provider and in torch, compared with float64;
-- `table`: ONNX Runtime in fp16 and torch.compile in bf16 with channels last, batch 1 and 256, each with its fraction of the limit;
+- `table`: ONNX Runtime in fp16 and torch.compile in bf16 with channels last, batch 1 and 256, each with its fraction of
+  the roofline;
 - `peers`: the same for torchvision's networks;
-- `sweep`: layouts and searches of ONNX Runtime, compiler modes of torch, and the shares of the blocks, for resnet50.
+- `sweep`: layouts and searches of ONNX Runtime, compiler modes of torch, and the times of the blocks, for resnet50.
 
-A part is a command of rescompile in its own process, so that a failure does not affect the others. The JSON file is rewritten after
-each part, with all samples; parts that it already has are not run again. A part that exceeds its time is interrupted and keeps its
-rows.
+A part is a command of rescompile in its own process, so that a failure does not affect the others. The JSON file
+is rewritten after each part, with all samples; parts that it already has are not run again. A part that exceeds
+its time is interrupted and keeps its rows.
 
-Only `verify` has a verdict. Exit code: 0 if every part succeeded; 1 if an output was wrong; 4 if a part was refused, cut off or
-left out, or there is no GPU.
+Only `verify` has a verdict. Exit code: 0 if every part succeeded; 1 if an output was wrong; 4 if a part was
+refused, cut off or left out, or there is no GPU.
 
     python benchmarks/gpu.py --json gpu.json --minutes 25
 """
@@ -35,7 +36,7 @@ from typing import Any
 from compile import chosen, machine, say, write
 from runtime import PEERS
 
-#: What each part runs on. On the processor stands the nearest that there is, to see that everything runs.
+#: The runtimes of the parts, and their nearest CPU equivalents, with which `--quick` checks that everything runs.
 ORT, TORCH = "ort-cuda:graph:nhwc", "torch-cuda:compile=reduce-overhead:channels_last"
 ON_CPU = {ORT: "ort-cpu", TORCH: "torch-cpu:compile:channels_last", "ort-cuda": "ort-cpu", "torch-cuda": "torch-cpu"}
 BATCHES = "1,256"
@@ -43,9 +44,9 @@ SWEEP = (
     "ort-cuda,ort-cuda:graph,ort-cuda:graph:nhwc,ort-cuda:graph:search=heuristic,ort-cuda:graph:nhwc:search=heuristic"
 )
 MODES = "torch-cuda:channels_last,torch-cuda:compile:channels_last,torch-cuda:compile=max-autotune:channels_last"
-#: Seconds that a part has to end after it was interrupted.
+#: Seconds that an interrupted part gets to end.
 GRACE = 20
-#: Less than this is not worth the start of a part.
+#: A part is not started with fewer seconds left.
 LEAST = 45
 
 
@@ -60,12 +61,12 @@ class Part:
 
     @property
     def bench(self) -> bool:
-        """Whether it writes a result file."""
+        """Whether the part writes a result file."""
         return self.words[0] == "bench"
 
 
 def parts(quick: bool) -> Iterator[Part]:
-    """All parts, the most valuable first."""
+    """Yield all parts, the most valuable first."""
     yield Part("doctor", None, ("doctor", "--json"), 180)
     small = ("--set", "input=[3, 64, 64]") if quick else ()
     rounds = ("--rounds", "5", "--slot-ms", "0") if quick else ()
@@ -122,12 +123,12 @@ def parts(quick: bool) -> Iterator[Part]:
 
 
 def on_cpu(part: Part) -> Part:
-    """The part with the processor in the place of the GPU, to see that everything runs."""
+    """Return the part with CPU runtimes instead of GPU ones, to check that everything runs."""
 
     def changed(word: str) -> str:
         if word == BATCHES or word == "256":
             return "1,2" if word == BATCHES else "2"
-        if word == "fp16":  # no kernels on processors
+        if word == "fp16":  # no kernels on CPUs
             return "fp32"
         if word == "fp32,tf32,fp16,bf16":
             return "fp32,bf16"
@@ -140,12 +141,12 @@ def on_cpu(part: Part) -> Part:
 
 
 def run(part: Part, seconds: float) -> dict[str, Any]:
-    """Run a part for so many seconds at most: how it ended, and what it printed or wrote."""
+    """Run a part for at most this many seconds; return how it ended and what it printed or wrote."""
     with tempfile.TemporaryDirectory() as folder:
         path, said, told = (Path(folder) / name for name in ("result.json", "stdout", "stderr"))
         words = [sys.executable, "-m", "rescompile", *part.words, *(("-o", str(path)) if part.bench else ())]
         started = time.monotonic()
-        # A process that was started in the background ignores Ctrl-C, and so would what it starts.
+        # A background process ignores SIGINT, and its children would inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with said.open("w") as out, told.open("w") as errors:
             process = subprocess.Popen(words, stdout=out, stderr=errors, start_new_session=True)
@@ -159,7 +160,7 @@ def run(part: Part, seconds: float) -> dict[str, Any]:
 
 
 def _ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Wait for a process; one that takes too long is interrupted as by Ctrl-C, and then killed with all that it started."""
+    """Wait for a process and return whether it ended in time; if not, interrupt it. Kill what it leaves running."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -168,7 +169,7 @@ def _ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
             process.wait(GRACE)
         return False
     finally:
-        with contextlib.suppress(ProcessLookupError):  # compilers that it started and did not wait for
+        with contextlib.suppress(ProcessLookupError):  # compilers that it started
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     return True
@@ -182,13 +183,13 @@ def _json(path: Path) -> Any:
 
 
 def working(doctor: Mapping[str, Any] | None) -> dict[str, str | None]:
-    """Of each runtime why it does not work, or None, by what `doctor` found."""
+    """Return for each runtime why it does not work according to `doctor`, or None."""
     listed = (doctor or {}).get("runtimes", ())
     return {each["name"]: None if each["works"] else each["reason"] or "it fails in every precision" for each in listed}
 
 
 def table(record: Mapping[str, Any]) -> str:
-    """What came out, as Markdown: one row for each that was timed, then how the parts ended."""
+    """Return a Markdown table with one row per timing, and a list of how the parts ended."""
     lines = [
         "| part | model | runtime | precision | batch | ms | images/s | of the limit | memory sets | error |",
         "|---" * 10 + "|",
@@ -210,7 +211,7 @@ def table(record: Mapping[str, Any]) -> str:
 
 
 def memory(row: Mapping[str, Any]) -> str:
-    """The share of the limit in layers that memory bounds, by the rates of the row."""
+    """Return the fraction of the limit that memory-bound layers take, by the rates of the row."""
     if row["roofline"] is None or row["sha256"] is None:
         return "-"
     import rescompile
@@ -229,7 +230,7 @@ def memory(row: Mapping[str, Any]) -> str:
 
 
 def ending(part: Mapping[str, Any]) -> str:
-    """How a part ended, in words."""
+    """Describe how a part ended."""
     if part["code"] is None:
         return f"not run: {part['said'][0]}"
     how = "cut off" if part["cut"] else {0: "done", 1: "WRONG"}.get(part["code"], f"exit code {part['code']}")
@@ -245,7 +246,7 @@ def ending(part: Mapping[str, Any]) -> str:
 
 
 def measure(record: dict[str, Any], wanted: Sequence[Part], minutes: float, path: Path | None) -> None:
-    """Run all parts that can be run and are not done, into `record` and its file."""
+    """Run all parts that can run and are not done, and add them to `record` and its file."""
     until = time.monotonic() + 60 * minutes
     done = record["parts"]
     for part in wanted:
@@ -272,7 +273,7 @@ def measure(record: dict[str, Any], wanted: Sequence[Part], minutes: float, path
 
 
 def here() -> str | None:
-    """Why no GPU can be measured, or None."""
+    """Return why no GPU can be measured, or None."""
     from rescompile.runtimes import RUNTIMES
 
     reasons = {name: row.missing() for name, row in RUNTIMES.items() if row.device == "cuda"}
@@ -282,7 +283,7 @@ def here() -> str | None:
 
 
 def main() -> int:
-    """Measure, print the table, write the JSON file."""
+    """Measure, print the table, write the JSON file, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write everything to FILE, and go on from what is there"

@@ -1,10 +1,10 @@
-"""Shared by the run-time benchmarks: interleaved timing, the interval of a ratio, rows with verdicts, and the report.
+"""Shared by the run-time benchmarks: interleaved timing, intervals of ratios, rows with verdicts, and the report.
 
-Contenders are timed in one process, in an order that changes from round to round, so that drift (clock speed, other processes,
-caches) affects all of them. One of them is a control: a second copy of a contender, so that any difference from 1 is noise. A ratio
-is undecided if its control is poor or its interval contains the bound. torch gets one thread: with a thread for every core, each waits
-whenever another process takes one core. The CPU time of one thread is its wall time on an idle machine; on a busy one it excludes
-the time of other processes.
+Contenders are timed in one process, in an order that changes from round to round, so that drift (clock speed,
+other processes, caches) affects all of them. One of them is a control: a second copy of a contender, so that any
+difference from 1 is noise. A ratio is undecided if its control is poor or its interval contains the bound. torch
+gets one thread, since with one thread per core all of them wait whenever another process takes one core. The CPU
+time of one thread is its wall time on an idle machine; on a busy one it excludes the time of other processes.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ SIGNS: Mapping[str, Callable[[float, float], bool]] = {
 def interleave(
     contenders: Mapping[str, Callable[[], object]], rounds: int, label: str, clock: Clock, warm_up: int = 2
 ) -> Times:
-    """The seconds of every call: each round calls all contenders once, in a random order, and the next round in
-    reverse."""
+    """Return the seconds of every call: each round calls all contenders once, in a random order, and the next round
+    in reverse."""
     order = list(contenders)
     draw = random.Random(0)
     times: Times = {name: [] for name in order}
     say(f"{label}: {rounds} rounds of {', '.join(order)}")
-    gc.disable()  # as timeit does; between rounds it is made up for
+    gc.disable()  # as timeit does; garbage is collected between rounds
     try:
         for turn in range(-warm_up, rounds):
             gc.collect()
@@ -70,19 +70,18 @@ def interleave(
 
 
 def median_of_ratios(ours: Sequence[float], base: Sequence[float]) -> float:
-    """The median of the ratios, for calls of equal work: robust against other processes that use the machine for a
-    while."""
+    """Return the median of the ratios, for calls of equal work: robust against processes that slow down some rounds."""
     return statistics.median(map(operator.truediv, ours, base))
 
 
 def ratio_of_means(ours: Sequence[float], base: Sequence[float]) -> float:
-    """For calls whose work is drawn at random, where the mean is what training costs."""
+    """Return the ratio of the means, for calls whose work is random: the mean is what training costs."""
     return sum(ours) / sum(base)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A ratio and the 95% interval of the bootstrap over rounds."""
+    """A ratio and its 95% bootstrap interval over rounds."""
 
     value: float
     low: float
@@ -94,12 +93,12 @@ class Interval:
 
     @property
     def good(self) -> bool:
-        """Whether this, as a control, decides anything."""
+        """Whether this control is precise enough for a verdict."""
         return self.half_width <= WORST_CONTROL and abs(self.value - 1) <= WORST_CONTROL
 
 
 def interval(ours: Sequence[float], base: Sequence[float], statistic: Statistic = median_of_ratios) -> Interval:
-    """The interval of a statistic: rounds are drawn with replacement, both times of a round together."""
+    """Return the bootstrap interval of a statistic; resampling keeps both times of a round together."""
     draw = random.Random(0)
     pairs = list(zip(ours, base, strict=True))
     values = sorted(
@@ -115,7 +114,7 @@ def interval(ours: Sequence[float], base: Sequence[float], statistic: Statistic 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table of promises; a row without a bound is shown and promises nothing."""
+    """A row of the table of promises; a row without a bound is shown and promises nothing."""
 
     promise: str
     measured: float | None
@@ -128,7 +127,7 @@ class Row:
 
 
 def exact(promise: str, measured: float, bound: float | None = None, sign: str = "<=", unit: str = "x") -> Row:
-    """The row of a figure that is counted or has no control."""
+    """Return the row of a figure that is counted or has no control."""
     kept = bound is None or SIGNS[sign](measured, bound)
     return Row(promise, measured, sign, bound, unit, verdict="shown" if bound is None else "ok" if kept else "MISSED")
 
@@ -145,7 +144,7 @@ def timed(
     slack: float = 1.0,
     statistic: Statistic = median_of_ratios,
 ) -> Row:
-    """The row of a ratio of times, whose bound is widened by `slack` half-widths of the control."""
+    """Return the row of a ratio of times, whose bound is widened by `slack` half-widths of the control."""
     found = interval(times[ours], times[base], statistic)
     noise = interval(times[control[0]], times[control[1]], statistic)
     row = Row(promise, found.value, sign, bound, "x", found, noise)
@@ -156,8 +155,8 @@ def timed(
 
 
 def judged(row: Row, limit: float) -> Row:
-    """A row with its verdict: kept if its whole interval is on the right side of a limit, missed if all of it is
-    beyond, and undecided if it contains the limit or the control is poor."""
+    """Return a row with its verdict: kept if its whole interval is on the right side of a limit, missed if all of it
+    is beyond, and undecided if it contains the limit or the control is poor."""
     assert row.interval is not None
     if row.control is not None and not row.control.good:
         return replace(row, verdict="UNDECIDED")
@@ -169,7 +168,7 @@ def judged(row: Row, limit: float) -> Row:
 
 
 def unmeasured(promise: str, why: str) -> Row:
-    """The row of a promise that could not be measured."""
+    """Return the row of a promise that could not be measured."""
     return Row(promise, None, verdict=why)
 
 
@@ -177,8 +176,8 @@ def unmeasured(promise: str, why: str) -> Row:
 
 
 def arguments(description: str, pairs: int, sessions: int | None = None, parts: bool = True) -> argparse.Namespace:
-    """The command line of these benchmarks, with `--sessions` if a default is given, and `--only` if the benchmark
-    has `parts`."""
+    """Parse the command line of these benchmarks, with `--sessions` if a default is given, and `--only` if the
+    benchmark has `parts`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=pairs, metavar="N", help=f"rounds of a timing ({pairs})")
     if sessions is not None:
@@ -194,7 +193,7 @@ def arguments(description: str, pairs: int, sessions: int | None = None, parts: 
         )
     parser.add_argument("--quick", action="store_true", help="check that everything runs: few rounds, no verdicts")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples and the machine to FILE")
-    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)  # be a measured process
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)  # run as a measured process
     options = parser.parse_args()
     options.clock = time.process_time if options.cpu_time else time.perf_counter
     if options.pairs < LEAST_PAIRS:
@@ -209,7 +208,7 @@ def arguments(description: str, pairs: int, sessions: int | None = None, parts: 
 
 
 def time_table(samples: Mapping[str, Times]) -> str:
-    """The table of times: one line per contender."""
+    """Return the table of times, one line per contender."""
     lines = [f"{'timing':<58}{'rounds':>7}{'median':>12}{'mean':>12}{'lowest':>12}{'highest':>12}"]
     for label, times in samples.items():
         for name, row in times.items():
@@ -219,7 +218,7 @@ def time_table(samples: Mapping[str, Times]) -> str:
 
 
 def promise_table(rows: Sequence[Row]) -> str:
-    """The table of promises: one line each, with the 95% intervals of the figure and its control."""
+    """Return the table of promises, one line each, with the 95% intervals of the figure and its control."""
     lines = [f"{'promise':<66}{'measured':>13}{'interval':>15}{'control':>15}{'bound':>15}  verdict"]
     for row in rows:
         measured = "-" if row.measured is None else f"{row.measured:.3f}{row.unit}"

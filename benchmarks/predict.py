@@ -1,11 +1,12 @@
 """Check the promise of `rescompile predict`: that it ranks networks by their time.
 
-Single ops are measured on this machine, as by `rescompile predict --measure`. Then random specs are drawn whose multiply-adds are
-within a factor of four: blocks of the zoo with other depths, widths, cardinalities, kernels, bottleneck ratios and resolutions. They
-are timed in ONNX Runtime in interleaved rounds, and their order is compared with that by predicted time, multiply-adds and parameters.
+Single ops are measured on this machine, as by `rescompile predict --measure`. Then random specs are drawn whose
+multiply-adds are within a factor of four: blocks of the zoo with other depths, widths, cardinalities, kernels,
+bottleneck ratios and resolutions. They are timed in ONNX Runtime in interleaved rounds, and their order is
+compared with that by predicted time, multiply-adds and parameters.
 
 - Spearman's correlation of predicted and measured time is at least 0.9;
-- it is larger than those of multiply-adds and of parameters; the intervals, of the differences too, are bootstrap intervals over specs.
+- it is larger than those of multiply-adds and of parameters; all intervals are bootstrap intervals over specs.
 
 Exit code: 0 if every promise is kept; 1 if one is missed; 4 if a package is missing.
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from rescompile.ir.network import Network
 
 SPECS, LEAST_MACS, FACTOR, SEED = 50, 4e8, 4, 0
-#: A block whose kernel is a parameter, which the zoo does not have.
+#: A block with its kernel size as a parameter, which the zoo lacks.
 KERNELS = """\
 rescompile: 1
 name: kernels
@@ -56,7 +57,7 @@ network:
 
 
 def settings(draw: random.Random) -> tuple[str, list[str]]:
-    """The name of a spec of the zoo, or of KERNELS, and random settings for it."""
+    """Return the name of a zoo spec, or of KERNELS, and random settings for it."""
     kind = draw.choice(("bottleneck", "grouped", "basic", "preact", "dense", "kernels", "separable"))
     side = draw.choice((96, 128, 160, 192, 224, 256))
     changed = [f"input=[3, {side}, {side}]"]
@@ -85,7 +86,7 @@ def settings(draw: random.Random) -> tuple[str, list[str]]:
 
 
 def drawn(count: int, folder: Path) -> list[tuple[str, Network]]:
-    """Random networks whose multiply-adds are within the factor, each with its spec and settings as a title."""
+    """Draw random networks with multiply-adds in the range, each with its spec and settings as a title."""
     import rescompile
     from rescompile.analysis.cost import cost
 
@@ -104,13 +105,13 @@ def drawn(count: int, folder: Path) -> list[tuple[str, Network]]:
 
 
 def timed(networks: Sequence[tuple[str, Network]], options: Any, folder: Path) -> Times:
-    """The seconds of each network, from interleaved rounds."""
+    """Return the seconds of each network from interleaved rounds."""
     from rescompile.bench.measuring import Plan, Timing, measure
     from rescompile.bench.statistics import WarmUp
     from rescompile.bench.timed_models import inputs
     from rescompile.runtimes import RUNTIMES
     from rescompile.runtimes.jobs import job
-    from rescompile.weights.calibrated import trial
+    from rescompile.weights.batch_statistics import trial
 
     runtime, timing = RUNTIMES["ort-cpu"], Timing()
     plan = Plan(options.pairs, slot=0.0, warm_up=WarmUp(window=2, runs=10, seconds=1.0))
@@ -126,8 +127,8 @@ def timed(networks: Sequence[tuple[str, Network]], options: Any, folder: Path) -
 
 
 def spearman(first: Any, second: Any, samples: Any) -> Any:
-    """Spearman's rank correlation (1904) for each resample, a row of indices; NaN where all values of one variable
-    are equal."""
+    """Return Spearman's rank correlation (1904) for each resample, a row of indices; NaN where all values of one
+    variable are equal."""
     import numpy as np
     from scipy.stats import rankdata
 
@@ -138,7 +139,7 @@ def spearman(first: Any, second: Any, samples: Any) -> Any:
 
 
 def ranking(times: Times, networks: Sequence[tuple[str, Network]], predicted: Sequence[float]) -> list[Row]:
-    """The rows of the three correlations and of the two differences, with bootstrap intervals over specs."""
+    """Return the rows of the three correlations and of the two differences, with bootstrap intervals over specs."""
     import numpy as np
 
     from rescompile.analysis.cost import cost
@@ -178,12 +179,12 @@ def main() -> int:
     ]
     if missing:
         return report(options, described, {}, [unmeasured("ranking", f"not measured: no {missing[0]}")])
-    from rescompile.bench import probing
+    from rescompile.bench import op_times
     from rescompile.bench.predicting import Predictor
 
     say("single ops")
-    probes = probing.design()
-    device = probing.described(list(probing.measure(probes, options.threads)), options.threads)
+    probes = op_times.design()
+    device = op_times.described(list(op_times.measure(probes, options.threads)), options.threads)
     predictor = Predictor(device)
     with tempfile.TemporaryDirectory(prefix="predict-benchmark-") as name:
         networks = drawn(6 if options.quick else SPECS, Path(name))

@@ -1,12 +1,14 @@
-"""Measure the options behind the recipes of `--for` and the schemes of int8 on a CPU: which options of an ONNX file make it load
-or run faster.
+"""Measure the options behind the recipes of `--for` and the int8 schemes on a CPU: which options make an ONNX file
+load or run faster.
 
-Files of one network with the same weights are timed in one process, with a control: a second copy of the plain file. Loading
-is the creation of a session; running is one inference of batch 1 on one thread. Rejected int8 schemes are shown as well: merges,
-pools, concatenations and norms quantised too (`everything`), and signed activations (`signed`).
+Files of one network with the same weights are timed in one process, with a control: a second copy of the plain
+file. Loading is the creation of a session; running is one inference of batch 1 on one thread. Rejected int8
+schemes are shown as well: merges, pools, concatenations and norms quantised too (`everything`), and signed
+activations (`signed`).
 
-Networks with grouped convolutions are measured with the pass `--join-groups` too: 16 channels in a group in float32, the block of ONNX
-Runtime's blocked layout with AVX-512, and 32 in int8, relative to the int8 file with the groups of the spec.
+Networks with grouped convolutions are measured with the pass `--join-groups` too: 16 channels per group in
+float32, the block of ONNX Runtime's blocked layout with AVX-512, and 32 in int8, relative to the int8 file with
+the spec's groups.
 
 Exit code: 0 if every promise is kept; 1 if one is missed; 4 if one is undecided.
 
@@ -30,14 +32,14 @@ from rescompile.diagnostics.errors import RescompileError
 from rescompile.quantize import calibration, quantizer
 from rescompile.quantize.quantizer import Scheme
 from rescompile.runtimes import RUNTIMES, Job
-from rescompile.weights.calibrated import trial
+from rescompile.weights.batch_statistics import trial
 
 NETWORKS = ("resnet50", "densenet121", "darknet53")
-#: Those with groups of 2 to 16 channels, and one whose groups do not come out even; the channels to join to, by precision.
+#: Networks with groups of 2 to 16 channels, one of which does not divide evenly, and the channels to join groups to.
 GROUPED = ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "resnext50_8x14d", "darknet_resnext50")
 CHANNELS = {"fp32": 16, "int8": 32}
 ON = ("ort-cpu", "openvino")
-INPUTS = 4  # to calibrate with: times do not depend on them
+INPUTS = 4  # for calibration, which does not affect times
 EVERYTHING = (
     "Conv",
     "Gemm",
@@ -50,13 +52,13 @@ EVERYTHING = (
     "BatchNormalization",
 )
 OTHERS = {"everything": Scheme("QUInt8", EVERYTHING), "signed": Scheme("QInt8", ("Conv", "Gemm", "MatMul"))}
-#: Ratios to the plain file that are promised. Loading varies too much from one time to the next for a control within 2%, so
-#: that it is shown beside its control, and no more. Running no slower means by no more than what a control may be off.
+#: Promised ratios to the plain file. Loading times vary too much for a control within 2%, so they are shown without a
+#: promise. Running is promised to be no slower, within the deviation allowed to a control.
 LOADING: Mapping[str, float | None] = {"folded": None, "batch 1": None}
 RUNNING: Mapping[str, float | None] = {
     "folded": 1 + WORST_CONTROL, "batch 1": None, "int8": 0.7, "everything": None, "signed": None,
 }  # fmt: skip
-#: Joined beside not joined: with --for ort-cpu int8 files are, for which no loss is promised.
+#: Joined groups relative to separate ones; `--for ort-cpu` joins them in int8 files, for which no loss is promised.
 JOINING: Mapping[str, tuple[str, str, float | None]] = {
     "16 channels in a group": ("joined", "folded", None),
     "int8, 32 channels in a group": ("joined int8", "int8", 1 + WORST_CONTROL),
@@ -64,7 +66,7 @@ JOINING: Mapping[str, tuple[str, str, float | None]] = {
 
 
 def written(name: str, folder: Path) -> dict[str, Path]:
-    """The files of a network, by what is special about them."""
+    """Write the variants of a network's file, and return their paths by variant."""
     network = rescompile.elaborate(rescompile.load(name))
     weights = trial(network, 0)
     options: dict[str, dict[str, Any]] = {
@@ -84,7 +86,7 @@ def written(name: str, folder: Path) -> dict[str, Path]:
 
 
 def written_joined(name: str, folder: Path) -> dict[str, Path]:
-    """The files of a network with grouped convolutions, joined and not; norms are folded in all of them."""
+    """Write the files of a network with grouped convolutions, joined and not, all with folded norms."""
     network = rescompile.elaborate(rescompile.load(name))
     weights = trial(network, 0)
     int8 = {"precision": "int8", "calibrate": INPUTS}
@@ -99,7 +101,7 @@ def written_joined(name: str, folder: Path) -> dict[str, Path]:
 
 
 def loader(runtime: str, path: Path) -> Callable[[], object]:
-    """What makes a session of a file, as the runtime's own library has it."""
+    """Return a function that creates a session of a file with the runtime's own library."""
     if runtime == "openvino":
         import openvino
 
@@ -120,7 +122,7 @@ def loader(runtime: str, path: Path) -> Callable[[], object]:
 
 
 def runners(name: str, runtime: str, files: Mapping[str, Path]) -> dict[str, Callable[[], object]]:
-    """One inference of each file, whose outputs are proven to be of the precision that the file is in."""
+    """Return one inference of each file, after checking that it runs in the file's precision."""
     size = rescompile.elaborate(rescompile.load(name)).input
     x = np.random.default_rng(0).standard_normal((1, *size), np.float32)
     found: dict[str, Callable[[], object]] = {}
@@ -131,7 +133,7 @@ def runners(name: str, runtime: str, files: Mapping[str, Path]) -> dict[str, Cal
 
 
 def measured(name: str, runtime: str, rounds: int, clock: Clock, samples: dict[str, Times]) -> list[Row]:
-    """The rows of one network in one runtime."""
+    """Measure one network in one runtime, and return its rows."""
     label = f"{name} in {runtime}"
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -149,8 +151,8 @@ def measured(name: str, runtime: str, rounds: int, clock: Clock, samples: dict[s
 
 
 def measured_joined(name: str, runtime: str, rounds: int, clock: Clock, samples: dict[str, Times]) -> list[Row]:
-    """The rows of one network with grouped convolutions in one runtime. Only ONNX Runtime on a processor has the pass in its
-    recipe."""
+    """Measure one network with grouped convolutions in one runtime, and return its rows. The bounds apply to ONNX
+    Runtime on CPUs only, whose recipe includes the pass."""
     label = f"{name} in {runtime}, running"
     with tempfile.TemporaryDirectory() as folder:
         contenders = runners(name, runtime, written_joined(name, Path(folder)))
@@ -162,7 +164,7 @@ def measured_joined(name: str, runtime: str, rounds: int, clock: Clock, samples:
 
 
 def main() -> int:
-    """Measure what was asked for, and report."""
+    """Run the requested measurements, and report."""
     options = arguments(__doc__ or "", 30)
     samples: dict[str, Times] = {}
     rows: list[Row] = []

@@ -1,25 +1,27 @@
 """Check the promises about the run time of compiled networks, measured by `rescompile.bench`.
 
-- `onnx`: our ONNX files against those that torch.onnx.export writes for torchvision's and timm's networks, in ONNX Runtime;
+- `onnx`: our ONNX files against those that torch.onnx.export writes for torchvision's and timm's networks, in ONNX
+  Runtime;
 - `compile`: our modules against torchvision's and timm's own, all under torch.compile;
 - `plan`: the configuration that `rescompile bench --tune` finds in fp32, against eager torch in fp32;
 - `reduced`: the same in any precision with an error of at most 5% against float64, promised only for CPUs with AMX.
 
-Contenders are timed in at least 30 interleaved rounds, with a control: a second copy of the first of them. The rounds are divided
-into sessions, for each of which all are prepared again, since the same program differs by up to 1% from one preparation to
-the next. If the control is wider than 2%, the row is undecided.
+Contenders are timed in at least 30 interleaved rounds, with a control: a second copy of the first of them. The
+rounds are divided into sessions, for each of which all are prepared again, since the same program differs by up
+to 1% from one preparation to the next. If the control is wider than 2%, the row is undecided.
 
-A ratio of times keeps its promise of not being slower if the upper end of its 95% interval is at most 1.01, or 1 plus the
-half-width of the control's interval if that is more. It misses the promise if the lower end is above that bound, and is undecided if
-the interval contains the bound: it then needs more sessions. The ratio of two equal programs is 1 within the half-width of the
-control, so a bound of exactly that would be missed every second time, however precise the measurement; equality therefore means
-within 1%. If ONNX Runtime makes the same kernels of both files, with the same attributes and weight shapes, the row reads
-`same program` instead of undecided. Speed-ups and their mean must keep their bounds with the lower ends of their intervals.
+A ratio of times keeps its promise of not being slower if the upper end of its 95% interval is at most 1.01, or 1
+plus the half-width of the control's interval if that is more. It misses the promise if the lower end is above
+that bound, and is undecided if the interval contains the bound: it then needs more sessions. The ratio of two
+equal programs is 1 within the half-width of the control, so a bound of exactly that would be missed every second
+time, however precise the measurement; equality therefore means within 1%. If ONNX Runtime makes the same kernels
+of both files, with the same attributes and weight shapes, the row reads `same program` instead of undecided.
+Speed-ups and their mean must keep their bounds with the lower ends of their intervals.
 
-A file as its exporter writes it is what a user of torchvision has; both have a fixed batch.
+Peers' files are as their exporter writes them, which is what torchvision's users have; both have a fixed batch.
 
-Exit code: 0 if every measured promise is kept; 1 if one is missed; 4 if one is undecided or could not be measured because a
-package is missing. 130 after an interruption, with the finished rows in the file.
+Exit code: 0 if every measured promise is kept; 1 if one is missed; 4 if one is undecided or could not be measured
+because a package is missing. 130 after an interruption, with the finished rows in the file.
 
     python benchmarks/runtime.py --json runtime.json
 """
@@ -59,7 +61,7 @@ AGAINST_PEERS = {"onnx": "ort-cpu", "compile": "torch-cpu:compile"}
 #: The precisions of each search, and its bounds at batch 1: for the geometric mean, and for each network.
 SEARCHES = {"plan": ("fp32",), "reduced": ()}
 BOUNDS: Mapping[str, tuple[float, float | None]] = {"plan": (1.7, 1.5), "reduced": (6.0, None)}
-#: bfloat16 has eight bits, and an error of 0.5% to 3% in these networks.
+#: The accepted error: bfloat16 has eight bits and an error of 0.5% to 3% in these networks.
 ACCURACY = 5e-2
 #: Differences up to this count as equal.
 EQUAL = 0.01
@@ -67,22 +69,22 @@ SLOT = 0.05
 
 
 def names() -> list[str]:
-    """The names of all measurements in order: batch 1, which has most promises, first."""
+    """Return the names of all measurements in order: batch 1, which has most promises, first."""
     kinds = (*AGAINST_PEERS, *SEARCHES)
     return [f"{network} {kind}, batch {batch}" for batch in BATCHES for kind in kinds for network in PEERS]
 
 
 def measured(network: str, kind: str, batch: int, options: Any, folder: Path) -> Result:
-    """The result of bench for a network: against its peers, or in the fastest configuration. ONNX files are kept in a
-    folder."""
+    """Run bench for a network, against its peers or as a search for the fastest configuration. ONNX files are kept
+    in `folder`."""
     import rescompile
+    from rescompile.bench.benchmark import Bench
     from rescompile.bench.contenders import Request, TuneRequest
     from rescompile.bench.measuring import Plan
-    from rescompile.bench.running import Bench
 
     changed = ["input=[3, 64, 64]"] if options.quick else []
     tree = rescompile.elaborate(rescompile.load(network, set=changed))
-    sessions = options.sessions if kind in AGAINST_PEERS else 1  # a speed-up of 2 does not hang on 1%
+    sessions = options.sessions if kind in AGAINST_PEERS else 1  # 1% does not matter to a speed-up of 2
     rounds = LEAST_ROUNDS if options.quick else math.ceil(options.pairs / sessions)
     plan = Plan(rounds, slot=0.0 if options.quick else SLOT, sessions=sessions)
     if kind in AGAINST_PEERS:
@@ -100,8 +102,7 @@ def measured(network: str, kind: str, batch: int, options: Any, folder: Path) ->
 
 
 def kernels(path: Path) -> Counter[str]:
-    """The kernels that ONNX Runtime makes of a file: for each the operator, the attributes and the shapes of its
-    weights."""
+    """Return the kernels that ONNX Runtime makes of a file: operator, attributes and weight shapes of each."""
     import onnx
     import onnxruntime
 
@@ -115,7 +116,7 @@ def kernels(path: Path) -> Counter[str]:
     found: Counter[str] = Counter()
     for node in graph.node:
         given = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
-        if given.get("dilations") == [1, 1]:  # which is what it is by itself
+        if given.get("dilations") == [1, 1]:  # the default
             del given["dilations"]
         weights = [shapes[name] for name in node.input if name in shapes]
         found[f"{node.domain} {node.op_type} {sorted(given.items())} {weights}"] += 1
@@ -130,7 +131,7 @@ def _cpu_runtimes() -> list[str]:
 
 
 def against_peers(name: str, result: Result, folder: Path) -> list[Row]:
-    """The ratios of our times to those of each peer."""
+    """Return the ratios of our times to those of each peer."""
     from rescompile.bench import statistics
     from rescompile.bench.preparing import digest
 
@@ -148,7 +149,7 @@ def against_peers(name: str, result: Result, folder: Path) -> list[Row]:
 
 
 def speed_up(name: str, result: Result, bound: float | None) -> Row:
-    """The speed-up of the configuration with the smallest median over eager torch in fp32."""
+    """Return the speed-up of the configuration with the smallest median over eager torch in fp32."""
     from rescompile.bench import statistics
 
     (base,) = (row for row in result.rows if (row.runtime, row.precision) == ("torch-cpu", "fp32"))
@@ -160,24 +161,24 @@ def speed_up(name: str, result: Result, bound: float | None) -> Row:
 
 
 def fastest(result: Result) -> BenchRow:
-    """The row with the smallest median."""
+    """Return the row with the smallest median."""
     return min(result.rows, key=lambda row: row.summary.p50)
 
 
 def control(result: Result) -> Interval:
-    """The ratio of the first contender to its second copy."""
+    """Return the ratio of the first contender to its second copy."""
     (found,) = result.controls
     return plain(found.ratio)
 
 
 def plain(found: Any) -> Interval:
-    """An interval of bench as an interval of these tables."""
+    """Convert an interval of bench to one of these tables."""
     return Interval(found.value, found.low, found.high)
 
 
 def mean(kind: str, rows: Sequence[Row]) -> Row:
-    """The geometric mean of speed-ups at batch 1. Networks are measured independently, so the squared half-widths of
-    their logarithms add up."""
+    """Return the geometric mean of speed-ups at batch 1. Networks are measured independently, so the squared
+    half-widths of their logarithms add up."""
     title = f"{kind}, batch 1: geometric mean of {len(rows)} networks"
     spans = [row.interval for row in rows if row.interval is not None]
     value = math.exp(sum(math.log(span.value) for span in spans) / len(spans))
@@ -190,14 +191,14 @@ def mean(kind: str, rows: Sequence[Row]) -> Row:
 
 
 def amx() -> bool:
-    """Whether this CPU multiplies matrices of reduced precision in one instruction."""
+    """Return whether this CPU has AMX, instructions that multiply matrices of reduced precision."""
     from rescompile.runtimes.device import describe
 
     return any(feature.startswith("amx_") for feature in describe()["processor"]["features"])
 
 
 def measure(options: Any, described: dict[str, Any]) -> tuple[dict[str, Times], list[Row], bool]:
-    """Run all requested measurements; returns samples, rows, and whether all were measured. The file is written after
+    """Run all requested measurements; return samples, rows, and whether all were measured. The file is written after
     each group, so that Ctrl-C keeps what is finished."""
     from rescompile.diagnostics.errors import RescompileError
 
@@ -212,7 +213,7 @@ def measure(options: Any, described: dict[str, Any]) -> tuple[dict[str, Times], 
         with tempfile.TemporaryDirectory() as folder:
             try:
                 result = measured(network, kind, int(batch), options, Path(folder))
-            except RescompileError as error:  # the rest of an hour is measured all the same
+            except RescompileError as error:  # the other measurements still run
                 rows.append(unmeasured(name, f"not measured: {error.diagnostics[0].message}"))
                 continue
             except KeyboardInterrupt:
@@ -233,7 +234,7 @@ def measure(options: Any, described: dict[str, Any]) -> tuple[dict[str, Times], 
 
 
 def means(sped: Mapping[str, Sequence[Row]], has_amx: bool) -> list[Row]:
-    """The mean of each search that was run."""
+    """Return the mean of each search that was run."""
     made = {kind: mean(kind, rows) for kind, rows in sped.items() if rows}
     return [
         row if kind != "reduced" or has_amx else replace(row, bound=None, verdict="no AMX")

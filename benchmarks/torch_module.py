@@ -1,16 +1,16 @@
 """Check the promises about the speed and memory of torch modules.
 
-Our modules, torchvision's own and timm's own, with equal weights, are timed in one process, with a control: a copy of ours.
+Our modules, torchvision's and timm's, with equal weights, are timed in one process, with a copy of ours as control.
 
 - forward in evaluation mode, and a training step (forward, loss, backward, SGD);
 - the bytes that autograd keeps for backward, without the weights and the input, which stay alive anyway;
-- making the resnet50 module, with its first weights, and on the meta device.
+- construction of the resnet50 module, with initialised weights, and on the meta device.
 
-A ratio of times is the median over pairs; it keeps its promise if the upper end of its 95% interval is at most the bound
-plus the half-width of the control's interval. Where the control is wider than 2%, the row is undecided.
+A ratio of times is the median over pairs; it keeps its promise if the upper end of its 95% interval is at most
+the bound plus the half-width of the control's interval. If the control is wider than 2%, the row is undecided.
 
-Exit code: 0 if every measured promise is kept; 1 if one is missed; 4 if one is undecided or could not be measured because a
-package is missing.
+Exit code: 0 if every measured promise is kept; 1 if one is missed; 4 if one is undecided or could not be measured
+because a package is missing.
 
     python benchmarks/torch_module.py --json torch_module.json
 """
@@ -40,7 +40,7 @@ FORWARD_BATCH, STEP_BATCH, SIDE, CLASSES = 1, 2, 224, 1000
 CONSTRUCTION, META = "resnet50 construction", "resnet50 on the meta device"
 FRESH = 5  # processes that construct once each
 
-#: One construction in a new process, after the imports: nothing that a first call has to load is left out.
+#: One construction in a new process, after the imports; it includes everything that a first call loads.
 META_CODE = """
 import importlib.util, time, torch, torch.nn.functional
 spec = importlib.util.spec_from_file_location("generated", {path!r})
@@ -54,7 +54,7 @@ print(time.perf_counter() - start)
 
 
 def names() -> list[str]:
-    """Every measurement, in its order."""
+    """Return the names of all measurements in order."""
     kinds = ("forward", "training step", "saved for backward")
     return [f"{network} {kind}" for network in NETWORKS for kind in kinds] + [CONSTRUCTION, META]
 
@@ -89,7 +89,7 @@ class Twins:
         return torch.randn(batch, 3, self.side, self.side, generator=torch.Generator().manual_seed(1))
 
     def forward(self, rounds: int, label: str, clock: Clock) -> Times:
-        """Inference, as a user runs it."""
+        """Time inference."""
         import torch
 
         x = self.input(FORWARD_BATCH)
@@ -99,18 +99,18 @@ class Twins:
             return interleave({key: (lambda m=m: m(x)) for key, m in self.modules.items()}, rounds, label, clock)
 
     def step(self, rounds: int, label: str, clock: Clock) -> Times:
-        """Training; every module trains on its own from the same weights."""
+        """Time training steps; every module trains from the same weights."""
         x = self.input(STEP_BATCH)
         return interleave({key: stepper(m, x, CLASSES) for key, m in self.modules.items()}, rounds, label, clock)
 
     def saved(self) -> dict[str, int]:
-        """The bytes kept between forward and backward."""
+        """Return the bytes that each module keeps between forward and backward."""
         x = self.input(STEP_BATCH)
         return {key: saved_bytes(module, x) for key, module in self.modules.items()}
 
 
 def stepper(module: nn.Module, x: torch.Tensor, classes: int) -> Callable[[], None]:
-    """A training step of this module on one batch."""
+    """Return a function that takes one training step on one batch."""
     import torch
 
     module.train()
@@ -127,7 +127,7 @@ def stepper(module: nn.Module, x: torch.Tensor, classes: int) -> Callable[[], No
 
 
 def saved_bytes(module: nn.Module, x: torch.Tensor) -> int:
-    """The bytes of all storages that autograd holds after a training forward: each counts once, weights and input never."""
+    """Return the bytes of all storages that autograd keeps after a training forward, without weights and input."""
     import torch
 
     module.train()
@@ -138,7 +138,7 @@ def saved_bytes(module: nn.Module, x: torch.Tensor) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in alive:
             found[storage.data_ptr()] = storage.nbytes()
-        return tensor  # which keeps it alive, so that no other storage takes its address
+        return tensor  # which keeps it alive, so that its address is not reused
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = module(x)
@@ -147,7 +147,7 @@ def saved_bytes(module: nn.Module, x: torch.Tensor) -> int:
 
 
 def construction(rounds: int, clock: Clock) -> Times:
-    """Making the module with its first weights, ours and torchvision's; the control is torchvision a second time."""
+    """Time the construction of initialised modules, ours and torchvision's, with torchvision again as the control."""
     import torchvision
 
     peer = torchvision.models.resnet50
@@ -155,7 +155,7 @@ def construction(rounds: int, clock: Clock) -> Times:
 
 
 def factory() -> Callable[[], nn.Module]:
-    """The function resnet50 of the generated file."""
+    """Return the function resnet50 of the generated file."""
     import rescompile
 
     module = rescompile.build("resnet50", "torch", structure_only=True).module
@@ -163,7 +163,7 @@ def factory() -> Callable[[], nn.Module]:
 
 
 def on_meta(quick: bool, clock: Clock) -> tuple[Times, list[Row]]:
-    """The first construction of a process, then what `build` takes in one that has built before, the text included."""
+    """Time the first construction in a process, and repeated constructions and builds in another one."""
 
     import torch
 
@@ -197,12 +197,12 @@ def on_meta(quick: bool, clock: Clock) -> tuple[Times, list[Row]]:
 
 
 def judged(name: str, times: Times) -> list[Row]:
-    """The rows of a forward or a training step."""
+    """Return the rows of a forward or a training step."""
     return [timed(f"{name}: time of {peer}'s", times, "ours", peer, ("copy of ours", "ours"), 1.02) for peer in PEERS]
 
 
 def measure(options: Any) -> tuple[dict[str, Times], list[Row]]:
-    """Everything that was asked for, one network after the other."""
+    """Run all requested measurements, one network after the other."""
     samples: dict[str, Times] = {}
     rows: list[Row] = []
     wanted = chosen(names(), options.only)
@@ -230,7 +230,7 @@ def measure(options: Any) -> tuple[dict[str, Times], list[Row]]:
 
 
 def main() -> int:
-    """Measure, print both tables, write the JSON file; the exit code says whether the promises hold."""
+    """Measure, print both tables, write the JSON file, and return the exit code."""
     options = arguments(__doc__ or "", pairs=60)
     described = machine()
     missing = [package for package in ("rescompile", "torch", *PEERS) if not importlib.util.find_spec(package)]

@@ -1,22 +1,23 @@
 """Check the promises about training: dropped blocks cost nothing, and checkpointing saves memory.
 
-- ResNet-110 for CIFAR with the paper's stochastic depth: the mean cost of a training step against the same network of
-  constant depth. Beside it the masks of timm's DropPath and torchvision's StochasticDepth (`unit: sample, rescale: train`),
-  which compute every block, and stochastic_depth_110 of the zoo, whose convolutions have the biases of the paper's code;
-- DenseNet-BC (100 layers, growth 12) with `checkpoint: true`: the bytes that autograd keeps for backward against those
-  without, the cost of a step, and the peak memory of a process that takes two steps.
+- ResNet-110 for CIFAR with the paper's stochastic depth: the mean cost of a training step relative to the same network
+  of constant depth. For comparison, masks as in timm's DropPath and torchvision's StochasticDepth (`unit: sample,
+  rescale: train`), which compute every block, and the zoo's stochastic_depth_110, whose convolutions have the biases of
+  the paper's code;
+- DenseNet-BC (100 layers, growth 12) with `checkpoint: true`: the bytes that autograd keeps for backward and the cost
+  of a step, relative to the network without it, and the peak memory of a process that takes two steps.
 
-Contenders are timed in one process, with a control: a copy of the network of constant depth. The cost of a step depends on the
-blocks that it draws, so the ratio is one of means over all rounds; a promise is kept if the whole 95% interval keeps the bound.
-If the control is wider than 2%, the row is undecided.
+Contenders are timed in one process, with a control: a copy of the network of constant depth. The cost of a step
+depends on the blocks that it draws, so the ratio is one of means over all rounds; a promise is kept if the whole
+95% interval keeps the bound. If the control is wider than 2%, the row is undecided.
 
-Exit code: 0 if every measured promise is kept; 1 if one is missed; 4 if one is undecided or could not be measured because a
-package is missing.
+Exit code: 0 if every measured promise is kept; 1 if one is missed; 4 if one is undecided or could not be measured
+because a package is missing.
 
     python benchmarks/train.py --json train.json
 """
 
-# Peak memory is taken first, before this process imports torch: on Linux that of a child starts from its parent's.
+# Peak memory is measured before this process imports torch: on Linux a child's peak starts from its parent's.
 
 from __future__ import annotations
 
@@ -55,7 +56,7 @@ EXPECTED = sum(1 - position / BLOCKS * (1 - LAST) for position in range(1, BLOCK
 PAPER = f"survival={{schedule: linear, last: {LAST}, unit: batch, rescale: test}}"
 MASKS = f"survival={{schedule: linear, last: {LAST}, unit: sample, rescale: train}}"
 SKIPPED, MASKED, CONSTANT, ZOO = "blocks skipped", "masks", "constant depth", "stochastic_depth_110"
-#: The contenders of stochastic depth: a spec of the zoo, and what is set in it.
+#: The contenders of stochastic depth: a spec of the zoo, and its settings.
 CONTENDERS: dict[str, tuple[str, tuple[str, ...]]] = {
     CONSTANT: ("resnet110_cifar", ()),
     SKIPPED: ("resnet110_cifar", (PAPER,)),
@@ -69,14 +70,14 @@ CLASSES, BATCH, QUICK_BATCH = 10, 32, 2
 
 
 def network(spec: str, changes: tuple[str, ...]) -> nn.Module:
-    """The module of a spec in training mode."""
+    """Return the module of a spec in training mode."""
     import rescompile
 
     return rescompile.build(rescompile.load(spec, set=changes), "torch").module.train()
 
 
 def images(batch: int) -> torch.Tensor:
-    """A batch of the size of CIFAR."""
+    """Return a batch of CIFAR-sized images."""
     import torch
 
     return torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -86,7 +87,7 @@ def images(batch: int) -> torch.Tensor:
 
 
 def stochastic_depth(rounds: int, batch: int, clock: Clock) -> tuple[Times, list[Row]]:
-    """Training steps of all contenders in turn, and how many blocks they really computed."""
+    """Time training steps of all contenders in turn, and count the blocks that each computed."""
     import torch
 
     modules = {name: network(*how) for name, how in CONTENDERS.items()}
@@ -103,7 +104,7 @@ def stochastic_depth(rounds: int, batch: int, clock: Clock) -> tuple[Times, list
             counts.append(sum(weight.grad is not None for weight in firsts))
 
         steps[name] = step
-    torch.manual_seed(0)  # the draws of which blocks are dropped
+    torch.manual_seed(0)  # for the draws of dropped blocks
     times = interleave(steps, rounds, DEPTH, clock)
     counts = {name: statistics.mean(values[-rounds:]) for name, values in ran.items()}
     for name in modules:
@@ -125,14 +126,14 @@ def stochastic_depth(rounds: int, batch: int, clock: Clock) -> tuple[Times, list
 
 
 def child(kind: str, steps: str, batch: str) -> None:
-    """Be the process whose memory is measured: build the network and take this many training steps."""
+    """Run as the measured process: build the network and take this many training steps."""
     step = stepper(network(DENSENET, KINDS[kind]), images(int(batch)), CLASSES)
     for _ in range(int(steps)):
         step()
 
 
 def peak_bytes(*words: str) -> int:
-    """The peak memory of a child."""
+    """Return the peak memory of a child process."""
     process = subprocess.Popen([sys.executable, str(Path(__file__).resolve()), "--child", *words])
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -141,7 +142,7 @@ def peak_bytes(*words: str) -> int:
 
 
 def peaks(batch: int) -> list[Row]:
-    """Rows of whole processes; the first one takes no step, so that one sees what training adds to it."""
+    """Return the rows of peak memory; the first process takes no step, which shows what training adds."""
     say(f"{CHECKPOINT}: peak memory of three processes")
     asked = {"no step": ("without", "0"), **{kind: (kind, "2") for kind in KINDS}}
     found = {name: peak_bytes(*words, str(batch)) / MIB for name, words in asked.items()}
@@ -156,7 +157,7 @@ def peaks(batch: int) -> list[Row]:
 
 
 def checkpoint(rounds: int, batch: int, clock: Clock) -> tuple[Times, list[Row]]:
-    """Bytes kept for backward, and what they cost in time."""
+    """Measure the bytes kept for backward, and the cost in time."""
     modules = {kind: network(DENSENET, changes) for kind, changes in KINDS.items()}
     modules["copy of without"] = copy.deepcopy(modules["without"])
     x = images(batch)
@@ -173,7 +174,7 @@ def checkpoint(rounds: int, batch: int, clock: Clock) -> tuple[Times, list[Row]]
 
 
 def main() -> int:
-    """Measure, print both tables, write the JSON file; the exit code says whether the promises hold."""
+    """Measure, print both tables, write the JSON file, and return the exit code."""
     options = arguments(__doc__ or "", pairs=120)
     if options.child:
         child(*options.child)

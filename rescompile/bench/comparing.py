@@ -1,4 +1,4 @@
-"""The comparison of two result files: which rows became slower, and whether that is more than noise."""
+"""Compares two result files: which rows became slower, and whether the difference exceeds the noise."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from rescompile.bench import statistics
 from rescompile.bench.results import BenchRow, Result
 from rescompile.bench.statistics import Interval
 from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.notebook_views import NotebookView
 
-#: What must be equal in the descriptions of two machines for their times to be comparable.
+#: The parts of two machine descriptions that must be equal for times to be comparable.
 HARDWARE: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "CPU": lambda machine: (machine.get("processor") or {}).get("name"),
     "threads": lambda machine: (machine.get("processor") or {}).get("usable"),
@@ -22,8 +23,8 @@ HARDWARE: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A row of both files: the ratio of its medians, new over old, and the verdict: slower, faster, or `~` where the intervals of
-    the medians overlap."""
+    """A row of both files: the ratio of its medians, new over old, and the verdict: slower, faster, or `~` if the intervals
+    of the medians overlap."""
 
     old: BenchRow
     new: BenchRow
@@ -31,12 +32,12 @@ class Change:
     verdict: str
 
     def regressed(self, limit: float) -> bool:
-        """Whether it is slower by more than `limit` (0.05 is 5%)."""
+        """Return whether the row is slower by more than `limit` (0.05 is 5%)."""
         return self.verdict == "slower" and self.ratio.value > 1 + limit
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(NotebookView):
     """The rows that both files have, and the titles of those that only one has."""
 
     changes: Sequence[Change]
@@ -45,8 +46,8 @@ class Comparison:
 
 
 def compare(old: Result, new: Result) -> Comparison:
-    """Compare two results, row by row. Raises UsageError where they have no row in common, and Unavailable
-    where SciPy is missing."""
+    """Compare two results, row by row. Raises UsageError if they have no row in common, and Unavailable
+    if SciPy is missing."""
     statistics.require()
     before = {row.key: row for row in old.rows}
     after = {row.key: row for row in new.rows}
@@ -71,7 +72,7 @@ def _change(old: BenchRow, new: BenchRow) -> Change:
 
 
 def differences(old: Result, new: Result) -> Iterator[str]:
-    """The differences between the hardware of two results, in words."""
+    """Yield the differences between the hardware of two results, in words."""
     for name, fact in HARDWARE.items():
         first, second = fact(old.machine), fact(new.machine)
         if first != second:
@@ -79,7 +80,8 @@ def differences(old: Result, new: Result) -> Iterator[str]:
 
 
 def notes(comparison: Comparison) -> Iterator[str]:
-    """The other differences between the rows of two results: library versions, threads, exporters of peers, specs, passes."""
+    """Yield the other differences between the rows of two results: library versions, threads, exporters of peers, specs,
+    passes."""
     reported = set()
     for change in comparison.changes:
         for name in ("versions", "threads", "exporter", "exported_with"):
@@ -104,7 +106,7 @@ def _short(value: Any) -> str:
 
 
 def limit(text: str) -> float:
-    """The share that `5%` or `0.05` means. Raises UsageError for anything else."""
+    """Return the fraction that `5%` or `0.05` denotes. Raises UsageError for anything else."""
     digits, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
     try:
         value = float(digits) / (100 if percent else 1)

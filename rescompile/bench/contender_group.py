@@ -1,7 +1,7 @@
-"""The contenders that share their rounds: one network with its peers, at one batch, in all configurations.
+"""A group of contenders that share their rounds: one network with its peers, at one batch, in all configurations.
 
-They are timed in sessions, for each of which they are prepared again in another order. Each then has its row, unless its
-outputs went wrong on the way.
+They are timed in sessions, and prepared again in another order for each session. Each contender then has a row, unless its
+outputs became wrong.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from rescompile.bench import equivalent_commands, profiling, statistics
 from rescompile.bench.contenders import Contender
-from rescompile.bench.measuring import Runs, Timing, measure
+from rescompile.bench.measuring import Runs, Step, Timing, measure
 from rescompile.bench.preparing import Preparer, check
 from rescompile.bench.recorder import Recorder
 from rescompile.bench.results import BenchRow, Control, Roofline
@@ -27,7 +27,7 @@ _CONTROL = "the control"
 
 @dataclass(slots=True)
 class Group:
-    """A group under way; its rows go to `recorder`. `contenders` are by title, and lose those that are refused."""
+    """A running group, whose rows go to `recorder`. `contenders` maps titles to contenders; refused ones are removed."""
 
     name: str
     batch: int
@@ -35,8 +35,8 @@ class Group:
     recorder: Recorder
     timing: Timing = field(default_factory=Timing)
 
-    def run(self, preparer: Preparer, stack: ExitStack) -> Iterator[str]:
-        """Time the contenders and record their rows, those of complete sessions after an interruption; yields the progress."""
+    def run(self, preparer: Preparer, stack: ExitStack) -> Iterator[Step]:
+        """Time the contenders and record their rows, after an interruption those of complete sessions; yields the progress."""
         limits = {title: preparer.limit(each, self.batch) for title, each in self.contenders.items()}
         before = device.state()
         try:
@@ -58,13 +58,13 @@ class Group:
                 continue
             try:
                 nodes = contender.configuration.runtime.profile(contender.job, contender.configuration.options)
-            except Unavailable as problem:  # the row is right without its shares
+            except Unavailable as problem:  # the row is valid without its shares
                 self.recorder.problems.append(problem)
                 continue
             self.recorder.add_profile(at, profiling.shares(contender.model.network, nodes))
 
-    def _sessions(self, stack: ExitStack) -> Iterator[str]:
-        """Time the contenders, which are prepared for the first session already; `stack` closes what is prepared."""
+    def _sessions(self, stack: ExitStack) -> Iterator[Step]:
+        """Time the contenders, which are already prepared for the first session; `stack` closes them."""
         plan = self.recorder.request.plan
         titles = [*self.contenders, *([_CONTROL] if self.recorder.request.control else [])]
         draw = random.Random(plan.seed)
@@ -81,14 +81,18 @@ class Group:
             timed = {title: prepared[title] for title in titles}
             try:
                 for done in measure(timed, plan, self.timing, self.recorder.request.clock):
-                    yield f"{which}round {done} of {plan.rounds}"
+                    yield Step(
+                        f"{which}round {done} of {plan.rounds}",
+                        session * plan.rounds + done,
+                        plan.sessions * plan.rounds,
+                    )
             except (KeyboardInterrupt, GeneratorExit):
                 self._check_outputs()
                 raise
             self._check_outputs()
 
     def _prepare(self, titles: list[str], prepared: dict[str, Runs], stack: ExitStack) -> None:
-        """Prepare the contenders that are not; those that are refused leave `titles`."""
+        """Prepare the remaining contenders; refused ones are removed from `titles`."""
         for title in [title for title in titles if title not in prepared]:
             if title not in titles:  # a control whose first copy was refused
                 continue
@@ -106,7 +110,7 @@ class Group:
                 contender.prepared = again
 
     def _leave(self, title: str, problem: RescompileError, titles: list[str]) -> None:
-        """Remove a contender that could not be prepared again. Without one of its two copies there is no control."""
+        """Remove a contender that could not be prepared again. The control needs both of its copies."""
         refused = [self.contenders[title].configuration] if title in self.contenders else []
         self.recorder.refuse(problem, refused)
         gone = {title, *([_CONTROL] if title == next(iter(self.contenders)) else [])}
@@ -122,7 +126,7 @@ class Group:
             contender.check_outputs()
 
     def _record(self, limits: dict[str, Roofline | None], before: dict[str, Any]) -> None:
-        """Record the rows of contenders whose outputs stayed right; none where there are too few rounds for an interval."""
+        """Record the rows of contenders whose outputs stayed correct; none if there are too few rounds for an interval."""
         sessions = self.timing.complete_sessions(self.recorder.request.plan)
         if len(self.timing.rounds) < statistics.LEAST_ROUNDS:
             return

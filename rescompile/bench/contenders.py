@@ -19,7 +19,7 @@ from rescompile.ir.precision import PRECISIONS
 from rescompile.runtimes import RUNTIMES, Job, Prepared, Runtime, find
 from rescompile.runtimes.device import usable
 
-#: Options of a runtime worth trying besides none: memory layout, compilation, CUDA graphs.
+#: Options of a runtime that a search tries besides none: memory layout, compilation, CUDA graphs.
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "ort-cuda": ("graph", "nhwc", "graph:nhwc"),
     "ort-tensorrt": ("graph",),
@@ -39,7 +39,7 @@ class TuneRequest:
     again: Mapping[str, Sequence[str]]
 
     def command(self, network: str, runtime: str, precision: str, batch: int) -> str:
-        """The command that measures a network in one configuration."""
+        """Return the command that measures a network in one configuration."""
         words = ["--runtime", runtime, "--precision", precision, "--batch", str(batch)]
         return shlex.join([*self.again[network], *words])
 
@@ -49,7 +49,7 @@ class Request:
     """What to measure: networks after passes, and peers, on runtimes, in precisions and batches.
 
     `variants` are further sets of passes for the same networks, by label. With `tune`, runtimes and precisions restrict the
-    search; where they are empty, it tries all of them.
+    search; if they are empty, it tries all of them.
     """
 
     networks: Sequence[Network]
@@ -70,7 +70,7 @@ class Request:
     clock: Clock = time.perf_counter
 
     def peers_of(self, network: Network) -> list[str]:
-        """The peers of a network: those with its name, and those whose name is not that of another requested network."""
+        """Return the peers of a network: those with its name, and those whose name is not that of another requested network."""
         others = {each.name for each in self.networks} - {network.name}
         return [peer for peer in self.peers if peer.partition(":")[2] not in others]
 
@@ -92,8 +92,8 @@ class Configuration:
 class Contender:
     """A model prepared to run in a configuration.
 
-    `passes` are those of the artifact that runs: an int8 file adds those of its recipe. `build` and `first` are the seconds
-    of the first preparation and the first run, `error` is the largest error so far, and `bound` the largest allowed.
+    `passes` are those of the executed artifact: an int8 file adds those of its recipe. `build` and `first` are the seconds of
+    the first preparation and the first run, `error` is the largest error so far, and `bound` the largest allowed one.
     """
 
     model: BenchModel
@@ -115,12 +115,13 @@ class Contender:
 
 
 def available_runtimes() -> list[str]:
-    """The runtimes that can be used on this machine."""
+    """Return the runtimes that can be used on this machine."""
     return [name for name, runtime in RUNTIMES.items() if runtime.missing() is None]
 
 
 def with_options(runtimes: Iterable[str]) -> list[str]:
-    """Runtimes, each followed by itself with every set of options worth trying; a runtime given with options stays as it is."""
+    """Return runtimes, each followed by itself with every set of options worth trying; a runtime given with options stays as
+    it is."""
     return list(
         dict.fromkeys(
             text
@@ -131,7 +132,7 @@ def with_options(runtimes: Iterable[str]) -> list[str]:
 
 
 def with_fewer_threads(configuration: Configuration) -> list[Configuration]:
-    """A configuration limited to one thread and to half of the cores; all cores are the default of every runtime."""
+    """Return a configuration limited to one thread and to half of the cores; all cores are the default of every runtime."""
     if all(option.name != "threads" for option in configuration.runtime.options) or "threads" in configuration.options:
         return []
     cores = usable()
@@ -140,9 +141,9 @@ def with_fewer_threads(configuration: Configuration) -> list[Configuration]:
 
 
 def configurations(request: Request) -> tuple[list[Configuration], list[Missing]]:
-    """The configurations that can be measured, and those that cannot, with the reason.
+    """Return the configurations that can be measured, and those that cannot, with the reason.
 
-    Raises UsageError for unknown or repeated names, and Unavailable where a runtime cannot be used here, or where a requested
+    Raises UsageError for unknown or repeated names, and Unavailable if a runtime cannot be used here, or if a requested
     runtime or precision would be left without a row.
     """
     runtimes, precisions = request.runtimes, request.precisions

@@ -1,4 +1,4 @@
-"""The same measurement as command lines for the runtimes' own tools, which reproduce a figure without rescompile."""
+"""The same measurement as command lines for the runtimes' own tools, so that a result can be reproduced without rescompile."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Facts = Mapping[str, Any]
 
 
 def lines(runtime: str, precision: str, model: Path | None, facts: Facts) -> list[str]:
-    """The command lines for a row; none where its runtime has no such tool."""
+    """Return the command lines for a row; none if its runtime has no such tool."""
     make = _TOOLS.get(runtime)
     if make is None or model is None:
         return []

@@ -1,8 +1,8 @@
 """A network as the steps in which ONNX Runtime executes it on a CPU.
 
-Batch normalisation, rectifiers and sums are part of the convolution that produces their values; a normalisation without one
-takes the activation after it along; everything else is a step of its own. Channels are counted in whole vectors, since half
-of a vector takes as long as one.
+Batch normalisation, ReLUs and additions are part of the convolution that produces their values; a normalisation without a
+convolution includes the activation after it; every other op is a separate step. Channels are counted in whole vectors, since
+half a vector takes as long as a whole one.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from rescompile.ir.ops import (
 )  # fmt: skip
 from rescompile.ir.traversal import ThreadRules, thread
 
-#: Channels that are computed together.
+#: The number of channels in a vector.
 VECTOR = 16
-#: Activations that a convolution applies without a step of their own.
+#: Activations that are fused into a convolution.
 FUSED = ("relu", "leaky_relu")
-#: Bytes of a value.
+#: The bytes of a value.
 BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a runtime executes at once.
+    """A step that a runtime executes as one.
 
     `inner` and `outer` are the input and output channels of each of `groups`, `side` is the square root of the output's area
     and `kernel` the area of the kernel. `maps`, `weights` and `columns` count values; a step has columns only where a
@@ -59,34 +59,34 @@ class Step:
 
     @property
     def terms(self) -> list[float]:
-        """The terms of its time: one fixed part, and thousands of each of the others."""
+        """The terms of its time: a fixed part, and the others in thousands."""
         bytes = (BYTES * values for values in (self.maps, self.weights, self.columns))
         return [1.0, self.macs / 1e3, *(count / 1e3 for count in bytes)]
 
     @property
     def place(self) -> list[float]:
-        """Its position among the steps of its regime, on scales of doublings."""
+        """Its position among the steps of its regime, on logarithmic scales of base 2."""
         return [math.log2(v) for v in (self.inner, self.outer, self.groups, self.side**2, self.kernel, self.stride**2)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Producer:
-    """The step that produces a value, and what else it can still compute."""
+    """The step that produces a value, and what can still be fused into it."""
 
     step: int
     fuses: frozenset[str]
 
 
 def steps(network: Network) -> list[Step]:
-    """The steps of a network in evaluation mode, in order, for one input."""
+    """Return the steps of a network in evaluation mode, in order, for one input."""
     rules = _Rules([])
-    thread(network.root, None, ThreadRules(rules.op, rules.merge, rules.side, rules.split))
+    thread(network.root, None, ThreadRules(rules.op, rules.merge, rules.side, rules.split, lambda *_: None))
     return rules.steps
 
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """The rules of the thread, which carries the producer of the value while that can still fuse something."""
+    """The rules of the traversal, which carries the producer of the value as long as something can be fused into it."""
 
     steps: list[Step]
 
@@ -121,13 +121,13 @@ class _Rules:
         return None
 
     def split(self, _: str, node: Parallel, __: _Producer | None) -> list[_Producer | None]:
-        """No branch continues the producer. To split channels is to move them, as a concatenation does."""
+        """Return no producers, since no branch continues one. Splitting channels moves them, as a concatenation does."""
         if node.split:
             self._add(_moved("concat", math.prod(node.input), node.input))
         return [None] * len(node.branches)
 
     def merge(self, _: str, node: Parallel, ends: list[_Producer | None]) -> _Producer | None:
-        """A sum is part of the first convolution that ends a branch, which then reads the other branches."""
+        """Fuse an addition into the first convolution that ends a branch, which then reads the other branches."""
         last = next((end for end in ends if end is not None and "sum" in end.fuses), None)
         read = sum(math.prod(branch.output) for branch in node.branches)
         if node.merge == "add" and last is not None:
@@ -149,8 +149,8 @@ class _Rules:
 
 
 def convolution(kind: Conv, given: Shape, output: Shape) -> Step:
-    """The step of a convolution. Kernels compute whole vectors of channels; a convolution whose groups have fewer channels is
-    computed as a product of unfolded feature maps, and one with few input channels is a regime of its own."""
+    """Return the step of a convolution. Kernels compute whole vectors of channels; a convolution whose groups have fewer
+    channels is computed as a product of unfolded feature maps, and one with few input channels is a regime of its own."""
     groups, kernel, area = kind.groups, math.prod(kind.kernel), math.prod(output[1:])
     inner, outer, columns = given[0] // groups, output[0] // groups, 0
     if groups > 1 and inner == outer == 1:
@@ -166,11 +166,11 @@ def convolution(kind: Conv, given: Shape, output: Shape) -> Step:
 
 
 def _moved(regime: str, read: int, output: Shape) -> Step:
-    """A step that reads and writes values and computes little."""
+    """Return a step that reads and writes values and computes little."""
     side = math.sqrt(math.prod(output[1:]))
     return Step(regime, output[0], output[0], 1, side, 1, 1, 0, read + math.prod(output), 0)
 
 
 def _whole_vectors(channels: int) -> int:
-    """Channels, rounded up to whole vectors."""
+    """Return channels, rounded up to whole vectors."""
     return -(-channels // VECTOR) * VECTOR

@@ -1,4 +1,4 @@
-"""JSON files of dataclasses: written, and read with the place of every mistake.
+"""JSON files of dataclasses: written, and read with the location of every error.
 
 pydantic reads them and makes their schema; it is imported when a file is read.
 """
@@ -16,31 +16,32 @@ from rescompile.files import file_types
 from rescompile.files.atomic_write import write_text
 from rescompile.files.checksum import GENERATOR
 
-#: What the outermost dataclass of a file declares as its `__pydantic_config__`; those inside inherit it.
+#: The `__pydantic_config__` that the outermost dataclass of a file declares; nested ones inherit it.
 CONFIG: Mapping[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
-#: A larger file is not read: a result with a million samples takes a fifth of this.
-LARGEST = 100 << 20
-#: At most this many mistakes of a file are reported.
+#: A larger file is refused, as is one with more lists, mappings and keys: each takes many times the memory of its text. A
+#: result with 300,000 samples is smaller.
+LARGEST, MOST_PARTS = 8 << 20, 200_000
+#: The maximum number of errors reported for a file.
 MOST = 20
 
 T = TypeVar("T")
 Location = tuple[str | int, ...]
-#: Reports a mistake: its location and a message.
+#: Reports an error: its location and a message.
 Wrong = Callable[[Location, str], None]
 
 
 def write(document: Any, path: Path, force: bool = False) -> None:
-    """Write a dataclass to a JSON file. Raises OutputError where that fails, or where rescompile did not write the existing file."""
+    """Write a dataclass to a JSON file. Raises OutputError if that fails, or if rescompile did not write the existing file."""
     write_text(text(document), path, force)
 
 
 def text(document: Any) -> str:
-    """A dataclass as JSON."""
+    """Return a dataclass as JSON."""
     return _layout({**dataclasses.asdict(document), "$comment": GENERATOR}) + "\n"
 
 
 def _layout(value: Any, indent: str = "") -> str:
-    """JSON in which each list of numbers is one line: a file has thousands of samples."""
+    """Return JSON in which each list of numbers is one line: a file has thousands of samples."""
     inner = f"{indent}  "
     if isinstance(value, Mapping) and value:
         items = (f"{inner}{json.dumps(key)}: {_layout(item, inner)}" for key, item in value.items())
@@ -53,9 +54,10 @@ def _layout(value: Any, indent: str = "") -> str:
 def read(
     path: Path, kind: type[T], key: str, format: int, what: str, help: str, check: Callable[[T, Wrong], None]
 ) -> T:  # fmt: skip
-    """Read a JSON file of a dataclass whose `key` is the version of its format. `what` names the file in messages, `check` reports
-    impossible values. Raises UsageError with the place of every mistake."""
+    """Read a JSON file of a dataclass whose `key` is the version of its format. `what` names the file in messages, `check`
+    reports impossible values. Raises UsageError with the location of every error."""
     from pydantic import TypeAdapter, ValidationError
+    from pydantic_core import SchemaValidator
 
     source = Source(str(path), _content(path, what, help))
     data = _parse(source, what)
@@ -69,14 +71,18 @@ def read(
     def wrong(where: Location, message: str, help: str | None = None) -> None:
         problems.append(Diagnostic("E0820", message, _place(source, where), help=help))
 
-    adapter = TypeAdapter(kind)
+    validator = SchemaValidator(_failing_fast(TypeAdapter(kind).core_schema))
     try:
-        document = adapter.validate_json(json.dumps(data))  # in JSON mode a mapping is strictly a dataclass
+        again = json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UsageError(Diagnostic("E0820", f"{path} is not a {what}: it contains an unpaired surrogate")) from None
+    try:
+        document: T = validator.validate_json(again)  # in JSON mode, strict mode accepts a mapping for a dataclass
     except ValidationError as error:
         parts = schema(kind)
         known = {key for part in (parts, *parts["definitions"].values()) for key in part["properties"]}
         for item in sorted(error.errors(include_url=False), key=lambda item: item["type"] == "missing")[:MOST]:
-            _report(item, known, wrong)  # a misspelt key first, then that it is missing
+            _report(item, known, wrong)  # a misspelt key first, then the missing key
     else:
         check(document, wrong)
     if problems:
@@ -84,20 +90,31 @@ def read(
     return document
 
 
+def _failing_fast(schema: Any) -> Any:
+    """Return a schema of pydantic that stops at the first error of a list, which may have a million."""
+    if isinstance(schema, Mapping):
+        fast = {"fail_fast": True} if schema.get("type") == "list" else {}
+        return {key: _failing_fast(part) for key, part in schema.items()} | fast
+    return [_failing_fast(part) for part in schema] if isinstance(schema, list) else schema
+
+
 def _content(path: Path, what: str, help: str) -> str:
     file_types.check_file(path)
     if path.stat().st_size > LARGEST:
         raise UsageError(Diagnostic("E0820", f"{path} is larger than {LARGEST >> 20} MiB"))
     try:
-        return path.read_text("utf-8")
+        text = path.read_text("utf-8")
     except UnicodeDecodeError:
         raise UsageError(Diagnostic("E0820", f"{path} is not a {what}: it is not text", help=help)) from None
     except OSError as error:
         raise UsageError(Diagnostic("E0820", f"{path} cannot be read: {error.strerror}")) from None
+    if sum(map(text.count, "[{:")) > MOST_PARTS:
+        raise UsageError(Diagnostic("E0820", f"{path} has more than {MOST_PARTS:,} lists, mappings and keys"))
+    return text
 
 
 def _parse(source: Source, what: str) -> Any:
-    """The JSON of a file. pydantic's own parser accepts NaN and takes the last of two equal keys."""
+    """Return the JSON of a file. pydantic's own parser accepts NaN and takes the last of two equal keys."""
     try:
         return json.loads(source.text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twins)
     except json.JSONDecodeError as error:
@@ -143,7 +160,7 @@ def _report(item: Any, known: set[str], wrong: Callable[..., None]) -> None:
 
 
 def _place(source: Source, path: Location) -> Place:
-    """The place of a value, found by reading the text up to it again, since only mistakes need places."""
+    """Return the place of a value, found by reading the text up to it again, since only errors need locations."""
     text, decoder = source.text, json.JSONDecoder()
 
     def skip(at: int) -> int:
@@ -153,7 +170,7 @@ def _place(source: Source, path: Location) -> Place:
 
     at = skip(0)
     for step in path:
-        at = skip(at + 1)  # past the bracket
+        at = skip(at + 1)  # after the bracket
         number = 0
         while text[at] not in "]}":
             if isinstance(step, str):
@@ -170,7 +187,7 @@ def _place(source: Source, path: Location) -> Place:
 
 
 def schema(kind: type[Any]) -> dict[str, Any]:
-    """The JSON Schema of a dataclass; the dataclasses inside it are under `definitions`."""
+    """Return the JSON Schema of a dataclass; the dataclasses inside it are under `definitions`."""
     from pydantic import TypeAdapter
     from pydantic.json_schema import GenerateJsonSchema
 

@@ -1,8 +1,8 @@
 """Timing contenders against one another: warm-up, then rounds in which each has one slot, in an order that changes.
 
-Drift (clock speed, temperature, other processes) then affects all contenders alike, which it would not if they were timed one
-after the other. A slot begins with an untimed run, which fills the caches with the weights of this contender; timed runs
-follow until the slot is full, the same number in every round.
+Drift (clock speed, temperature, other processes) then affects all contenders alike, unlike in consecutive measurements. A slot
+begins with an untimed run, which fills the caches with the weights of this contender; timed runs follow until the slot is full,
+the same number in every round.
 """
 
 from __future__ import annotations
@@ -21,6 +21,23 @@ from rescompile.bench.statistics import WarmUp
 Clock = Callable[[], float]
 
 
+class Step(str):
+    """What a benchmark does now, in words, and how much of this part is done: `done` of `total`, which is 0 if unknown."""
+
+    done: int
+    total: int
+
+    def __new__(cls, text: str, done: int = 0, total: int = 0) -> Step:
+        """Return a step."""
+        step = super().__new__(cls, text)
+        step.done, step.total = done, total
+        return step
+
+    def of(self, whole: str) -> Step:
+        """Return the step as a part of something."""
+        return Step(f"{whole}: {self}", self.done, self.total)
+
+
 class Runs(Protocol):
     """Something that can be timed."""
 
@@ -30,8 +47,8 @@ class Runs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to measure: the number of rounds in each session, whose order is drawn from `seed`, with slots of about `slot`
-    seconds and at most `runs` timed runs each. Contenders are prepared again for each of the `sessions`."""
+    """The plan of a measurement: the number of rounds in each session, whose order is drawn from `seed`, with slots of about
+    `slot` seconds and at most `runs` timed runs each. Contenders are prepared again for each of the `sessions`."""
 
     rounds: int = 30
     slot: float = 0.05
@@ -52,12 +69,12 @@ class Timing:
     rounds: list[dict[str, list[float]]] = field(default_factory=list)
 
     def samples(self, name: str) -> list[list[float]]:
-        """The times of one contender, round by round."""
+        """Return the times of one contender, round by round."""
         return [slots[name] for slots in self.rounds]
 
     def complete_sessions(self, plan: Plan) -> int:
-        """The number of complete sessions, after dropping the rounds of an interrupted one. An interrupted first session counts as
-        complete with the rounds that it has."""
+        """Return the number of complete sessions, after dropping the rounds of an interrupted one. An interrupted first
+        session counts as complete with the rounds that it has."""
         count = len(self.rounds) // plan.rounds
         if count:
             del self.rounds[count * plan.rounds :]
@@ -87,7 +104,7 @@ def measure(
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
     """Disable garbage collection, as timeit does: a pause would be charged to the contender that runs. Existing objects are
-    frozen, since the collections between rounds would otherwise take longer than a slot."""
+    frozen, since collections between rounds would otherwise take longer than a slot."""
     enabled = gc.isenabled()
     gc.collect()
     gc.freeze()
@@ -101,7 +118,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def _warm_up(contender: Runs, until: WarmUp, clock: Clock) -> tuple[list[float], bool]:
-    """The times of runs until they are stable, and whether they became stable."""
+    """Return the times of runs until they are stable, and whether they became stable."""
     times: list[float] = []
     while not until.over(times):
         times.append(timed(contender, clock))
@@ -109,7 +126,7 @@ def _warm_up(contender: Runs, until: WarmUp, clock: Clock) -> tuple[list[float],
 
 
 def _runs(warm_up: Sequence[float], plan: Plan) -> int:
-    """The number of runs that fill a slot, from their times at the end of the warm-up."""
+    """Return the number of runs that fill a slot, from their times at the end of the warm-up."""
     last = sorted(warm_up[-plan.warm_up.window :])
     typical = last[len(last) // 2]
     return max(1, min(plan.runs, math.ceil(plan.slot / typical))) if typical > 0 else plan.runs
@@ -121,7 +138,7 @@ def _slot(contender: Runs, runs: int, clock: Clock) -> list[float]:
 
 
 def timed(contender: Runs, clock: Clock) -> float:
-    """The seconds of one run."""
+    """Return the seconds of one run."""
     start = clock()
     contender.run()
     return clock() - start

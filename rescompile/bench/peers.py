@@ -16,9 +16,9 @@ from rescompile.runtimes.ort_session import brief
 
 
 def make(text: str, shape: Shape, seed: int) -> Any:
-    """The module that `torchvision:resnet50` names, in evaluation mode, with seeded weights and calibrated norms.
+    """Return the module that `torchvision:resnet50` names, in evaluation mode, with seeded weights and calibrated norms.
 
-    Raises what `constructor` raises, and UsageError where the network does not take this input.
+    Raises what `constructor` raises, and UsageError if the network does not take this input.
     """
     build = constructor(text)
     torch = torch_modules.library()
@@ -28,7 +28,7 @@ def make(text: str, shape: Shape, seed: int) -> Any:
         module = build().eval()
         try:
             torch_modules.calibrate(module, shape, seed)
-        except Exception as error:  # somebody else's code
+        except Exception as error:  # third-party code
             listed = "x".join(map(str, shape))
             raise UsageError(
                 Diagnostic("E0802", f"{text} does not accept an input of {listed}: {brief(error)[:200]}")
@@ -37,8 +37,8 @@ def make(text: str, shape: Shape, seed: int) -> Any:
 
 
 def constructor(text: str) -> Callable[[], Any]:
-    """The constructor of the network that `torchvision:resnet50` names. Raises Unavailable where the library is missing, and
-    UsageError where it has no such network."""
+    """Return the constructor of the network that `torchvision:resnet50` names. Raises Unavailable if the library is
+    missing, and UsageError if it has no such network."""
     library, name = parse(text)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -46,7 +46,7 @@ def constructor(text: str) -> Callable[[], Any]:
 
 
 def parse(text: str) -> tuple[str, str]:
-    """The library and the name in `torchvision:resnet50`. Raises UsageError for another form."""
+    """Return the library and the name in `torchvision:resnet50`. Raises UsageError for another form."""
     library, colon, name = text.partition(":")
     if not colon or not name or library not in _LIBRARIES:
         help = (
@@ -74,7 +74,7 @@ def _timm(name: str, text: str) -> Callable[[], Any]:
 
 
 def _imported(module: str, text: str) -> Any:
-    """A library of networks, even where torchvision's operators do not load. Raises Unavailable where it is missing."""
+    """Return a library of networks, even if torchvision's operators cannot be loaded. Raises Unavailable if it is missing."""
     package = module.partition(".")[0]
     try:
         try:

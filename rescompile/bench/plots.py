@@ -7,17 +7,23 @@ from pathlib import Path
 
 from rescompile.bench.results import BenchRow, Result
 from rescompile.files import plotting
+from rescompile.files.atomic_write import write_bytes
 from rescompile.files.plotting import Axes, Line
 
 
 def draw(result: Result, path: Path, force: bool = False) -> None:
-    """Write the figure of a result: those of the three panels that the rows can fill. A panel needs two batches or two networks;
-    without either, it shows latency at the only batch.
+    """Write the figure of a result: those of its three panels for which there are rows. A panel needs two batches or two
+    networks; with neither, the figure shows latency at the only batch.
 
-    Raises OutputError, and Unavailable where matplotlib is missing.
+    Raises OutputError, and Unavailable if matplotlib is missing.
     """
+    write_bytes(figure(result, path.suffix), path, force)
+
+
+def figure(result: Result, suffix: str) -> bytes:
+    """Return the figure of a result (see `draw`) as a file with this suffix. Raises Unavailable if matplotlib is missing."""
     panels = [panel for panel in (_by_batch(result), *_by_size(result)) if panel is not None]
-    plotting.panels(path, panels or [_latency(result)], force)
+    return plotting.panels(panels or [_latency(result)], suffix)
 
 
 def _by_batch(result: Result) -> Axes | None:
@@ -46,7 +52,7 @@ def _by_size(result: Result) -> Iterator[Axes]:
 
 
 def _series(result: Result) -> list[tuple[str, list[BenchRow]]]:
-    """The rows that differ only in their batch."""
+    """Return the rows that differ only in their batch."""
     series: dict[tuple[str, str, str, str], list[BenchRow]] = {}
     for row in result.rows:
         series.setdefault((row.group, row.model, row.runtime, row.precision), []).append(row)
@@ -57,7 +63,7 @@ def _series(result: Result) -> list[tuple[str, list[BenchRow]]]:
 
 
 def _line(label: str, points: list[tuple[float, BenchRow]], joined: bool = True) -> Line:
-    """A line of medians in milliseconds, with their intervals as bars."""
+    """Return a line of medians in milliseconds, with their intervals as bars."""
     rows = [row for _, row in points]
     medians = [row.summary.median for row in rows]
     return Line(

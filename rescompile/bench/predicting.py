@@ -1,8 +1,8 @@
-"""How long a network takes on a device, from times of single ops there: no network is run, and nothing is trained.
+"""Predicts how long a network takes on a device from times of single ops there; no network is run, and nothing is trained.
 
 The time of a step is a sum of non-negative terms within each regime, as in a roofline (Williams, Waterman, Patterson 2009)
-whose parts do not overlap: a fixed part, multiply-adds, bytes of feature maps, bytes of weights, columns. What the terms
-leave unexplained is interpolated from similar measured ops (Shepard 1968).
+whose parts do not overlap: a fixed part, multiply-adds, bytes of feature maps, bytes of weights, columns. The residual is
+interpolated from similar measured ops (Shepard 1968).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from rescompile.ir.network import Network
 
 Vector = NDArray[np.float64]
 FORMAT = 1
-#: The time of a linear layer with fewer bytes than this is not dominated by reading them.
+#: The time of a linear layer with fewer bytes of weights is not dominated by reading them.
 STREAM = 1 << 20
-#: The number of similar measured ops in the interpolation, and the distance at which the terms alone weigh as much.
+#: The number of similar measured ops in the interpolation, and the distance at which the terms alone have the same weight.
 NEAREST, REACH = 6, 2.0
 
 
@@ -54,7 +54,7 @@ class Device:
 
 
 def read(path: Path) -> Device:
-    """Read a device file. Raises UsageError with every place that is wrong."""
+    """Read a device file. Raises UsageError with the location of every error."""
     help = f"rescompile predict --measure --device-file {path} measures this machine"
     return json_files.read(path, Device, "predict", FORMAT, "device file", help, _check_values)
 
@@ -81,7 +81,7 @@ class _Regime:
     residuals: Vector
 
     def seconds(self, step: Step) -> float:
-        """The terms of a step, corrected by the residuals of similar ops."""
+        """Return the terms of a step, corrected by the residuals of similar ops."""
         fit = float(np.dot(self.rates, step.terms))
         distance = ((self.places - step.place) ** 2).sum(axis=1)
         near = np.argsort(distance, kind="stable")[:NEAREST]
@@ -92,12 +92,13 @@ class _Regime:
 class Predictor:
     """Times of steps on a device.
 
-    An op that is measured alone has its weights in a cache; in a network with more weights than the cache it does not. The
-    time per byte of weights comes from linear layers, which only read them: the large ones show the rate of memory.
+    The weights of an op that is measured alone are in a cache; in a network whose weights exceed the cache they are not. The
+    time per byte of weights comes from linear layers, which do little else than read them; large ones are limited by memory
+    bandwidth.
     """
 
     def __init__(self, device: Device) -> None:
-        """Raises UsageError where the device has no measured ops, and Unavailable where SciPy is missing."""
+        """Raise UsageError if the device has no measured ops, and Unavailable if SciPy is missing."""
         statistics.require()
         regimes: dict[str, list[Timed]] = {}
         for timed in device.ops:
@@ -105,7 +106,7 @@ class Predictor:
         if not regimes:
             raise UsageError(Diagnostic("E0820", "the device file contains no measured op"))
         self._regimes = {name: _fit(ops) for name, ops in regimes.items()}
-        #: For regimes that were not measured: ops that only move feature maps are alike.
+        #: For regimes that were not measured, since all ops that only move feature maps are similar.
         self._other = _fit([timed for timed in device.ops if timed.step.macs == 0] or device.ops)
         streams = sorted(
             (BYTES * timed.step.weights, timed.seconds / (BYTES * timed.step.weights))
@@ -116,7 +117,7 @@ class Predictor:
         self._rates = np.maximum.accumulate([rate for _, rate in streams]) if streams else np.zeros(0)
 
     def seconds(self, step: Step, weights: int | None = None) -> float:
-        """The seconds of one step in a network with this number of weights; without it, of the step alone."""
+        """Return the seconds of one step in a network with this number of weights; without it, of the step measured alone."""
         seconds = self._regimes.get(step.regime, self._other).seconds(step)
         if not weights or not len(self._sizes):
             return seconds
@@ -124,11 +125,11 @@ class Predictor:
         return seconds + BYTES * step.weights * max(0.0, whole - own)
 
     def _stream(self, size: int) -> float:
-        """The seconds per byte of weights in a network with `size` bytes of them."""
+        """Return the seconds per byte of weights in a network with `size` bytes of them."""
         return float(np.interp(math.log2(max(size, 1)), self._sizes, self._rates))
 
     def network(self, network: Network) -> dict[str, float]:
-        """The seconds of a network for one input, by regime."""
+        """Return the seconds of a network for one input, by regime."""
         listed = steps(network)
         weights = sum(step.weights for step in listed)
         seconds: dict[str, float] = {}
@@ -138,7 +139,7 @@ class Predictor:
 
 
 def _fit(ops: Sequence[Timed]) -> _Regime:
-    """The rates with the least squares of relative errors, so that short ops count as much as long ones."""
+    """Return the rates with the least squares of relative errors, so that short ops count as much as long ones."""
     from scipy.optimize import nnls
 
     terms = np.array([timed.step.terms for timed in ops])

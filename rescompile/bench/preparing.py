@@ -1,9 +1,12 @@
-"""From a model and a configuration to a contender: its file, what the runtime prepares, and outputs that match the reference."""
+"""Prepares contenders: the file of a model in a configuration, the prepared runtime, and a check of its outputs against the
+reference."""
 
 from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack, closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rescompile import backend
@@ -28,13 +31,13 @@ class Preparer:
     def contender(
         self, model: BenchModel, configuration: Configuration, x: Array, reference: Reference, stack: ExitStack
     ) -> Contender:
-        """A contender whose outputs match the reference; `stack` closes it. Raises CheckFailed where they do not match, and
-        Unavailable where it does not run as requested."""
+        """Return a contender whose outputs match the reference; `stack` closes it. Raises CheckFailed if they do not
+        match, and Unavailable if it does not run as requested."""
         runtime, precision = configuration.runtime, configuration.precision
         reference.check_range(precision)
         file = model.write(self._folder, x, form_of(runtime.name, precision)) if runtime.takes == FILE_TARGET else None
-        job = Job(model.name, file, model.module, x, precision, self._threads)
-        _learn_expected_error(precision, runtime.device, reference, job)
+        job = Job(model.name, file, partial(model.module, runtime.takes), x, precision, self._threads)
+        _learn_expected_error(precision, runtime.device, reference, replace(job, module=model.module))
         prepared = stack.enter_context(closing(runtime.prepare(job, configuration.options)))
         error, bound = reference.error(prepared.outputs()), reference.bound(precision)
         recorded = None if file is None else backend.extract(file)
@@ -47,7 +50,7 @@ class Preparer:
         return contender
 
     def limit(self, contender: Contender, batch: int) -> Roofline | None:
-        """The least time of a compiled network on its device; None for a peer."""
+        """Return the least time of a compiled network on its device; None for a peer."""
         if contender.model.network is None:
             return None
         configuration = contender.configuration
@@ -62,7 +65,7 @@ class Preparer:
 
 
 def check(contender: Contender) -> None:
-    """Raise CheckFailed where the error of a contender is above its bound."""
+    """Raise CheckFailed if the error of a contender is above its bound."""
     if contender.error <= contender.bound:
         return
     configuration = contender.configuration
@@ -77,7 +80,7 @@ def check(contender: Contender) -> None:
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of an artifact, including its external data."""
+    """Return the SHA-256 of an artifact, including its external data."""
     sha256 = hashlib.sha256()
     for part in sorted(path.parent.glob(f"{path.name}*")):
         with part.open("rb") as file:
@@ -86,7 +89,7 @@ def digest(path: Path) -> str:
 
 
 def _learn_expected_error(precision: str, device: str, reference: Reference, job: Job) -> None:
-    """Learn the error to expect in a precision from one run of eager torch, where it supports the precision, or, for int8, of
+    """Learn the error to expect in a precision from one run of eager torch, if it supports the precision, or, for int8, of
     the file with its sums in floats."""
     if precision == "int8" and not reference.has_expected_error(precision):
         assert job.model is not None

@@ -1,9 +1,9 @@
-"""The attribution of time: the nodes of a profiled run, assigned to the rows of the spec that they come from.
+"""Attributes time to rows of the spec: the nodes of a profiled run are assigned to the rows that they come from.
 
-Names are the same everywhere, so the name of a runtime's node finds its row in the tree. ONNX Runtime names a fused node
-after its last node with a suffix (`layer1.0.act_nchwc`), or after its first with the prefix `fused `; a node that produces
-an output may have the output's name. Nodes of no row are listed apart: layout changes that a runtime adds, and in torch what
-the network does between its parts. Profiled runs are slower than timed ones, so only the shares are meaningful.
+Names are the same everywhere, so the name of a runtime's node finds its row in the tree. ONNX Runtime names a fused node after
+its last node with a suffix (`layer1.0.act_nchwc`), or after its first with the prefix `fused `; a node that produces an output
+may have the output's name. Nodes that belong to no row are listed separately: layout changes that a runtime adds, and in torch
+what the network does between its parts. Profiled runs are slower than timed ones, so only the shares are meaningful.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ OTHER = "(other)"
 
 
 def shares(network: Network, nodes: Iterable[tuple[str, float]]) -> list[Share]:
-    """The share of each row of the spec in the time of profiled nodes, and in the multiply-adds, in the order of the spec."""
+    """Return the share of each row of the spec in the time of profiled nodes, and in the multiply-adds, in the order of the
+    spec."""
     parts, macs = owners(network)
     seconds = dict.fromkeys([*macs, OTHER], 0.0)
     for name, time in nodes:
@@ -36,11 +37,13 @@ def shares(network: Network, nodes: Iterable[tuple[str, float]]) -> list[Share]:
 
 
 def owners(network: Network) -> tuple[dict[str, str], dict[str, int]]:
-    """The row of each name of the tree and of each output, and the multiply-adds of each row. A side branch that only names an
-    existing feature map is not a row, since nothing runs for it."""
+    """Return the row of each name of the tree and of each output, and the multiply-adds of each row. A side branch that only
+    names an existing feature map is not a row, since nothing runs for it."""
     shown = list(rows(network, 1))
     levels = [*(row.level for row in shown[1:]), 0]
-    listed = [row for row, after in zip(shown, levels, strict=True) if after <= row.level]  # a list is its rows
+    listed = [
+        row for row, after in zip(shown, levels, strict=True) if after <= row.level
+    ]  # a list consists of its rows
     every = list(walk(network.root))
     parts: dict[str, str] = {}
     outputs: dict[str, str] = {}
@@ -68,12 +71,12 @@ def owners(network: Network) -> tuple[dict[str, str], dict[str, int]]:
 
 
 def _runs(node: Node) -> bool:
-    """Whether a node is executed by itself."""
+    """Return whether a node is executed by itself."""
     return isinstance(node, Parallel) or (isinstance(node, Op) and not isinstance(node.kind, Dropout))
 
 
 def owner(name: str, parts: Mapping[str, str]) -> str | None:
-    """The row of a node, whose name is one of the tree's, or one with a suffix."""
+    """Return the row of a node, whose name is one of the tree's, or one with a suffix."""
     name = name.removeprefix("fused ")
     while name:
         if name in parts:
@@ -83,7 +86,7 @@ def owner(name: str, parts: Mapping[str, str]) -> str | None:
 
 
 def table(profile: Sequence[Share]) -> list[str]:
-    """Lines such as `transition2: 11% of time, 3% of MACs`."""
+    """Return lines such as `transition2: 11% of time, 3% of MACs`."""
     width = max((len(share.part) for share in profile), default=0)
     return [
         f"{share.part + ':':<{width + 1}} {share.time:5.1%} of time, {share.macs:5.1%} of MACs" for share in profile

@@ -1,4 +1,4 @@
-"""What a benchmark has measured so far: a `Result` can be taken at any time, after an interruption too."""
+"""The results of a benchmark so far: a `Result` can be taken at any time, also after an interruption."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rescompile.version import __version__
 
 @dataclass(slots=True)
 class Recorder:
-    """Rows as they are finished, and `problems`: the errors behind missing ones."""
+    """The finished rows, and `problems`, the errors behind missing ones."""
 
     request: Request
     missing: list[Missing]
@@ -35,12 +35,16 @@ class Recorder:
         why = error.diagnostics[0].message
         self.missing.extend(Missing(each.text, each.precision, why) for each in configurations)
 
+    def leave_out(self, configuration: Configuration, why: str) -> None:
+        """Record that a model has no row in a configuration, and why that is no error."""
+        self.missing.append(Missing(configuration.text, configuration.precision, why))
+
     def add_profile(self, at: int, profile: list[Share]) -> None:
         """Add the shares of its blocks to a row."""
         self.rows[at] = replace(self.rows[at], profile=profile)
 
     def result(self) -> Result:
-        """The rows that are finished."""
+        """Return the rows that are finished."""
         request, plan = self.request, self.request.plan
         options = {
             "sessions": plan.sessions, "rounds": plan.rounds, "slot_seconds": plan.slot, "most_runs": plan.runs,

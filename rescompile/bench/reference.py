@@ -19,7 +19,7 @@ class Reference:
     """The outputs of a model in float64 for one input, and the errors to expect of timed runs."""
 
     def __init__(self, model: BenchModel, x: Array) -> None:
-        """Raises CheckFailed where an activation is not a normal number: the time of such a run is meaningless."""
+        """Raise CheckFailed if an activation is not a normal number: the time of such a run is meaningless."""
         self.model, self._batch = model, len(x)
         self._distinct = x[:DISTINCT]
         self._in_range: set[str] = set()
@@ -29,15 +29,15 @@ class Reference:
         self._eager: dict[str, float] = {"fp32": self._plain}
 
     def error(self, outputs: Mapping[str, Array]) -> float:
-        """The relative error of outputs of the whole batch."""
+        """Return the relative error of outputs of the whole batch."""
         whole = {name: np.resize(array, (self._batch, *array.shape[1:])) for name, array in self._exact.items()}
         given = dict(outputs)
-        if len(whole) == 1 and len(given) == 1:  # other exporters name it differently
+        if len(whole) == 1 and len(given) == 1:  # other exporters use other names
             given = dict(zip(whole, given.values(), strict=True))
         return relative_error(given, whole)
 
     def check_range(self, precision: str) -> None:
-        """Raise CheckFailed where an activation is larger than the largest number of a precision."""
+        """Raise CheckFailed if an activation is larger than the largest number of a precision."""
         if precision not in self._in_range:
             strange = torch_modules.irregular(self.model.base, self._distinct, PRECISIONS[precision].largest)
             if strange is not None:
@@ -45,16 +45,17 @@ class Reference:
             self._in_range.add(precision)
 
     def has_expected_error(self, precision: str) -> bool:
-        """Whether `expect` was called for a precision."""
+        """Return whether `expect` was called for a precision."""
         return precision in self._eager
 
     def expect(self, precision: str, outputs: Mapping[str, Array]) -> None:
-        """Take the error of outputs that are known to be right as the one to expect in a precision."""
+        """Take the error of outputs that are known to be correct as the one to expect in a precision."""
         self._eager[precision] = self.error(outputs)
 
     def bound(self, precision: str) -> float:
-        """The largest error allowed: three times that of eager torch in the same precision, or, for int8, of the same file with its
-        sums in floats. Where neither has run, the error of torch in float32 is scaled by the bits of the precision."""
+        """Return the largest error allowed: three times that of eager torch in the same precision, or, for int8, of the same
+        file with its sums in floats. If neither has run, the error of torch in float32 is scaled to the bits of the
+        precision."""
         bits = PRECISIONS[precision].bits
         eager = self._eager.get(precision, self._plain * 2.0 ** (PRECISIONS["fp32"].bits - bits))
         least = floor(self.model.network, bits)

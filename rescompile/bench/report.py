@@ -1,4 +1,4 @@
-"""The report of a result: a Markdown table for each group, in which a speed-up is shown only where it is significant."""
+"""The report of a result: a Markdown table for each group, in which a speed-up is shown only if it is significant."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from rescompile.bench.comparing import Comparison
 from rescompile.bench.results import BenchRow, Candidate, Result, Tuning, groups, rows_of
 from rescompile.bench.statistics import WORST_CONTROL, Interval
 from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest
-from rescompile.diagnostics.text_table import markdown_table
+from rescompile.diagnostics.text_table import Table, markdown_table
 
 COLUMNS = (
     "network", "runtime", "precision", "P50 ms", "95% interval", "P90", "P95", "P99", "images/s", "speed-up", "of roofline",
     "error", "build s", "first ms",
 )  # fmt: skip
-#: What a table shows in place of a difference that is not significant.
+#: The text for a difference that is not significant.
 NOTHING = "~"
 
 
-def markdown(result: Result, baseline: str | None = None) -> str:
-    """The tables of a result. `baseline` names the row that speed-ups are relative to, as `resnet50@torch-cpu`; without it, or where it
-    was not measured to the end, that is the first peer of a group on its first runtime, or else the first row."""
+def markdown(result: Result, baseline: str | None = None, table: Table = markdown_table) -> str:
+    """Return the tables of a result, each printed by `table`. `baseline` names the row that speed-ups are relative to, as `resnet50@torch-cpu`;
+    without it, or if it was not measured to the end, this is the first peer of a group on its first runtime, or else the
+    first row."""
     parts = [_machine(result)]
     for group, batch in groups(result):
-        parts.append(_group(result, group, batch, baseline))
-    parts += [_tuning(result, tuning) for tuning in result.tunings]
+        parts.append(_group(result, group, batch, baseline, table))
+    parts += [_tuning(result, tuning, table) for tuning in result.tunings]
     parts += _throughput(result)
     if result.missing:
         parts.append("\n".join(["Not measured:", "", *(f"- {each}" for each in result.missing)]))
@@ -35,7 +36,7 @@ def markdown(result: Result, baseline: str | None = None) -> str:
 
 
 def check_baseline(baseline: str, titles: Mapping[str, Sequence[str]]) -> None:
-    """Raise UsageError where a baseline is not a title of a group; checked before measuring, which takes long."""
+    """Raise UsageError if a baseline is not a title of a group; checked before measuring, which takes long."""
     for group, names in titles.items():
         if baseline not in names:
             help = nearest(baseline, names) or f"the rows are {', '.join(sorted(names))}"
@@ -43,7 +44,7 @@ def check_baseline(baseline: str, titles: Mapping[str, Sequence[str]]) -> None:
 
 
 def _base_of(result: Result, rows: Sequence[BenchRow], baseline: str | None) -> BenchRow:
-    """The row that the others of its group are compared with."""
+    """Return the row with which the others of its group are compared."""
     names = {f"{row.model}@{row.runtime}": row for row in reversed(rows)}
     peers = [row for row in rows if row.sha256 is None]
     wanted = (baseline, _eager(result, rows[0].group, rows[0].batch))
@@ -51,7 +52,7 @@ def _base_of(result: Result, rows: Sequence[BenchRow], baseline: str | None) -> 
 
 
 def _eager(result: Result, group: str, batch: int) -> str | None:
-    """The baseline of a search: eager torch in fp32, where that was tried."""
+    """Return the baseline of a search: eager torch in fp32, if it was tried."""
     bases = (
         f"{group}@{each.base}" for each in result.tunings if each.base and (each.group, each.batch) == (group, batch)
     )
@@ -59,17 +60,17 @@ def _eager(result: Result, group: str, batch: int) -> str | None:
     return next((base for base in bases if base in names), None)
 
 
-def _tuning(result: Result, tuning: Tuning) -> str:
-    """The ranking of a search, and the command for its best."""
+def _tuning(result: Result, tuning: Tuning, table: Table) -> str:
+    """Return the ranking of a search, and the command for its best."""
     lines = [
         f"### Fastest configuration for {tuning.group}, batch {tuning.batch}",
         "",
         f"Among those with a relative error of at most {tuning.accuracy:g} against float64:",
         "",
     ]
-    table: list[Sequence[str]] = [("", "runtime", "precision", "ms", "rounds", "error", "")]
-    table += [_candidate(at, each) for at, each in enumerate(tuning.candidates, 1)]
-    lines += markdown_table(table, "><<>>><")
+    tried: list[Sequence[str]] = [("", "runtime", "precision", "ms", "rounds", "error", "")]
+    tried += [_candidate(at, each) for at, each in enumerate(tuning.candidates, 1)]
+    lines += table(tried, "><<>>><")
     rows = rows_of(result, tuning.group, tuning.batch)
     if not rows:
         return "\n".join([*lines, "", "No configuration completed all rounds."])
@@ -126,7 +127,7 @@ def _machine(result: Result) -> str:
     return f"{where}\n{libraries}"
 
 
-def _group(result: Result, group: str, batch: int, baseline: str | None) -> str:
+def _group(result: Result, group: str, batch: int, baseline: str | None, table: Table) -> str:
     rows = rows_of(result, group, batch)
     base, control = _base_of(result, rows, baseline), result.control(rows[0])
     gone = baseline is not None and baseline != f"{base.model}@{base.runtime}"
@@ -141,7 +142,7 @@ def _group(result: Result, group: str, batch: int, baseline: str | None) -> str:
         lines.append(f"Each row was timed in {rows[0].sittings} sessions of {rounds} rounds.")
     if control is not None:
         lines.append(_control(control))
-    lines += ["", *markdown_table([COLUMNS, *(_row(row, base, control) for row in rows)], "<<<>")]
+    lines += ["", *table([COLUMNS, *(_row(row, base, control) for row in rows)], "<<<>")]
     pairs = list(_pairs(rows, control))
     if pairs:
         lines += ["", *pairs]
@@ -173,13 +174,14 @@ def _row(row: BenchRow, base: BenchRow, control: Interval | None) -> list[str]:
 
 
 def speed_up(row: BenchRow, base: BenchRow, control: Interval | None) -> str:
-    """`1.91x`, or NOTHING where the difference is not significant."""
+    """Return `1.91x`, or NOTHING if the difference is not significant."""
     factor = statistics.speed_up(row.times, base.times, control)
     return NOTHING if factor is None else f"{factor:.2f}x"
 
 
 def _pairs(rows: Sequence[BenchRow], control: Interval | None) -> Iterator[str]:
-    """Each compiled network against each peer on the same runtime in the same precision: the same work, the same kernels."""
+    """Yield a line for each compiled network and each peer on the same runtime in the same precision: the same work with the
+    same kernels."""
     for ours in (row for row in rows if row.sha256 is not None):
         for peer in (row for row in rows if row.sha256 is None):
             if (ours.runtime, ours.precision) == (peer.runtime, peer.precision):
@@ -200,8 +202,8 @@ def _control(control: Interval) -> str:
     return f"{text}, more than {WORST_CONTROL:.0%} {what}: this group is inconclusive."
 
 
-def changes(comparison: Comparison, limit: float) -> str:
-    """A comparison of two results as a Markdown table."""
+def changes(comparison: Comparison, limit: float, table: Table = markdown_table) -> str:
+    """Return a comparison of two results as a table, printed by `table`."""
     head = ("network", "runtime", "precision", "batch", "old ms", "new ms", "new / old", "95% interval", "verdict")
     rows: list[Sequence[str]] = [head]
     for change in comparison.changes:
@@ -211,7 +213,7 @@ def changes(comparison: Comparison, limit: float) -> str:
             [new.model, new.runtime, new.precision, str(new.batch), _ms(change.old.summary.p50), _ms(new.summary.p50),
              f"{ratio.value:.3f}", f"{ratio.low:.3f}-{ratio.high:.3f}", verdict]
         )  # fmt: skip
-    lines = markdown_table(rows, "<<<<>>>><")
+    lines = table(rows, "<<<<>>>><")
     lines += [f"\nOnly in the old file: {title}" for title in comparison.gone]
     lines += [f"\nOnly in the new file: {title}" for title in comparison.added]
     return "\n".join(lines)
@@ -222,5 +224,5 @@ def _ms(seconds: float) -> str:
 
 
 def _digits(value: float) -> str:
-    """Three significant digits, or all digits before the point."""
+    """Return three significant digits, or all digits before the point."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from rescompile.bench import json_files, statistics
 from rescompile.bench.json_files import Wrong
 from rescompile.bench.statistics import Interval, Samples, Summary
+from rescompile.diagnostics.notebook_views import NotebookView
 
 FORMAT = 1
 
@@ -132,7 +133,7 @@ class Candidate:
 class Tuning:
     """The search for the fastest configuration of a group with a relative error of at most `accuracy` against float64.
 
-    `base` is the runtime whose eager fp32 run is the baseline of speed-ups. `best` is None where the difference between the
+    `base` is the runtime whose eager fp32 run is the baseline of speed-ups. `best` is None if the difference between the
     fastest is not significant. The candidates that were measured to the end come first, in the order of their medians.
     """
 
@@ -145,7 +146,7 @@ class Tuning:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class Result(NotebookView):
     """What one command measured; after an interruption, the rows that were finished."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = json_files.CONFIG
@@ -163,19 +164,19 @@ class Result:
     tunings: list[Tuning] = field(default_factory=list)
 
     def control(self, row: BenchRow) -> Interval | None:
-        """The control of a row's group."""
+        """Return the control of a row's group."""
         ratios = (c.ratio for c in self.controls if (c.group, c.batch) == (row.group, row.batch))
         return next(ratios, None)
 
 
 def read(path: Path) -> Result:
-    """Read a result file. Raises UsageError with every place that is wrong."""
+    """Read a result file. Raises UsageError with the location of every error."""
     help = "rescompile bench -o FILE writes result files"
     return json_files.read(path, Result, "bench", FORMAT, "result file", help, _check_samples)
 
 
 def _check_samples(result: Result, wrong: Wrong) -> None:
-    """Report samples that have no statistics."""
+    """Report samples for which no statistics can be computed."""
     for number, row in enumerate(result.rows):
         try:
             statistics.table(row.samples, row.sittings)
@@ -184,7 +185,7 @@ def _check_samples(result: Result, wrong: Wrong) -> None:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of result files, in draft 7."""
+    """Return the JSON Schema of result files, in draft 7."""
     schema = json_files.schema(Result)
     schema["properties"]["bench"] = {"const": FORMAT, "description": "the version of this format"}
     schema["properties"]["$comment"] = {"type": "string"}
@@ -196,15 +197,15 @@ def schema() -> dict[str, Any]:
 
 
 def schema_text() -> str:
-    """The text of the schema file."""
+    """Return the text of the schema file."""
     return json.dumps(schema(), indent=2) + "\n"
 
 
 def rows_of(result: Result, group: str, batch: int) -> Sequence[BenchRow]:
-    """The rows that were measured in the same rounds."""
+    """Return the rows that were measured in the same rounds."""
     return [row for row in result.rows if (row.group, row.batch) == (group, batch)]
 
 
 def groups(result: Result) -> list[tuple[str, int]]:
-    """The groups of a result in order, each a network and a batch."""
+    """Return the groups of a result in order, each a network and a batch."""
     return list(dict.fromkeys((row.group, row.batch) for row in result.rows))

@@ -4,9 +4,9 @@ The unit of resampling is a round, in which every contender had one slot. Rounds
 circular, Politis and Romano 1992), since neighbouring rounds share the state of the machine: resampling single rounds gives
 intervals that are too narrow on a machine that drifts. Everything is seeded: the same samples give the same intervals.
 
-Where contenders were prepared several times, the unit is a session: the time of a program differs from one preparation to
-the next with its memory layout, which no number of rounds shows (Kalibera and Jones 2013). The interval is then Student's,
-over the logarithms of the medians of the sessions.
+Where contenders were prepared several times, the unit is a session: the time of a program differs from one preparation to the
+next with its memory layout, which more rounds do not reveal (Kalibera and Jones 2013). The interval is then Student's, over the
+logarithms of the medians of the sessions.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ RESAMPLES = 2000
 PERCENTILES = (50, 90, 95, 99)
 #: The largest half-width of a control, and its largest distance from 1, with which its group is conclusive.
 WORST_CONTROL = 0.02
-#: The least number of rounds that an interval needs.
+#: The minimum number of rounds for an interval.
 LEAST_ROUNDS = 5
 
-#: Times of [rounds, runs], or of [sessions, rounds, runs].
+#: Times as [rounds, runs], or as [sessions, rounds, runs].
 Samples = NDArray[np.float64]
 
 
 def require() -> None:
-    """Raise Unavailable where SciPy is missing, which intervals and fits need."""
+    """Raise Unavailable if SciPy is missing, which intervals and fits need."""
     try:
         import scipy  # noqa: F401
     except ImportError:
@@ -57,11 +57,11 @@ class Interval:
         return (self.high - self.low) / 2
 
     def scaled(self, factor: float) -> Interval:
-        """The interval of a positive multiple."""
+        """Return the interval of a positive multiple."""
         return Interval(factor * self.value, factor * self.low, factor * self.high)
 
     def overlaps(self, other: Interval) -> bool:
-        """Whether a value is within both; bounds belong to the interval."""
+        """Return whether a value is within both; bounds belong to the interval."""
         return self.low <= other.high and other.low <= self.high
 
 
@@ -81,10 +81,10 @@ class Summary:
 
 
 def table(samples: Sequence[Sequence[float]], sessions: int = 1) -> Samples:
-    """The samples as an array of [rounds, runs], or of [sessions, rounds, runs] where there is more than one session.
+    """Return the samples as an array of [rounds, runs], or of [sessions, rounds, runs] if there is more than one session.
 
-    Raises ValueError where there are too few rounds for an interval, where rounds differ in their number of runs or cannot be
-    divided evenly among the sessions, and where a time is not positive and finite."""
+    Raises ValueError if there are too few rounds for an interval, if rounds differ in their number of runs or cannot be
+    divided evenly among the sessions, and if a time is not positive and finite."""
     if len(samples) < LEAST_ROUNDS:
         raise ValueError(f"an interval needs at least {LEAST_ROUNDS} rounds, but there are {len(samples)}")
     if sessions < 1 or len(samples) % sessions:
@@ -98,7 +98,7 @@ def table(samples: Sequence[Sequence[float]], sessions: int = 1) -> Samples:
 
 
 def summarise(samples: Sequence[Sequence[float]], batch: int, seed: int = 0, sessions: int = 1) -> Summary:
-    """The summary of a contender's samples. Percentiles interpolate linearly between order statistics, as numpy's do."""
+    """Return the summary of a contender's samples. Percentiles interpolate linearly between order statistics, as numpy's do."""
     times = table(samples, sessions)
     p50, p90, p95, p99 = (float(value) for value in np.percentile(times, PERCENTILES))
     return Summary(
@@ -107,8 +107,8 @@ def summarise(samples: Sequence[Sequence[float]], batch: int, seed: int = 0, ses
 
 
 def median(samples: Samples, seed: int = 0) -> Interval:
-    """The median of all samples, with the interval of the block bootstrap over rounds, clipped to the range of the samples. With
-    several sessions, the geometric mean of their medians with Student's interval."""
+    """Return the median of all samples, with the interval of the block bootstrap over rounds, clipped to the range of the
+    samples. With several sessions, the geometric mean of their medians with Student's interval."""
     if samples.ndim == 3:
         return _student_interval(_logarithms(samples))
     drawn = _medians(samples, _rounds(len(samples), seed))
@@ -117,9 +117,9 @@ def median(samples: Samples, seed: int = 0) -> Interval:
 
 
 def ratio(ours: Samples, base: Samples, seed: int = 0) -> Interval:
-    """The ratio of two medians measured in the same rounds. Both times of a round are drawn together, so that a slow round
-    cancels; the interval is clipped to the ratios of single samples. With several sessions, the geometric mean of their ratios
-    with Student's interval."""
+    """Return the ratio of two medians measured in the same rounds. Both times of a round are drawn together, so that a slow
+    round cancels; the interval is clipped to the ratios of single samples. With several sessions, the geometric mean of
+    their ratios with Student's interval."""
     if ours.shape[:-1] != base.shape[:-1]:
         raise ValueError("a paired ratio needs the same number of rounds of both")
     if ours.ndim == 3:
@@ -129,8 +129,8 @@ def ratio(ours: Samples, base: Samples, seed: int = 0) -> Interval:
 
 
 def unpaired_ratio(ours: Samples, base: Samples, seed: int = 0) -> Interval:
-    """The ratio of two medians from different runs, whose rounds are drawn independently. The interval is clipped to the ratios of
-    single samples. Where both have several sessions, it is Welch's (1947)."""
+    """Return the ratio of two medians from different runs, whose rounds are drawn independently. The interval is clipped to
+    the ratios of single samples. Where both have several sessions, it is Welch's (1947)."""
     if ours.ndim == base.ndim == 3:
         return _welch(_logarithms(ours), _logarithms(base))
     ours, base = (samples.reshape(-1, samples.shape[-1]) for samples in (ours, base))
@@ -139,12 +139,13 @@ def unpaired_ratio(ours: Samples, base: Samples, seed: int = 0) -> Interval:
 
 
 def decides(control: Interval) -> bool:
-    """Whether a control, the ratio of a contender to a second copy of itself, makes its group conclusive: narrow, and near 1."""
+    """Return whether a control, the ratio of a contender to a second copy of itself, makes its group conclusive: narrow, and
+    near 1."""
     return control.half_width <= WORST_CONTROL and abs(control.value - 1) <= WORST_CONTROL
 
 
 def speed_up(ours: Samples, base: Samples, control: Interval | None = None, seed: int = 0) -> float | None:
-    """The speed-up, as base over ours; None where the difference is not significant.
+    """Return the speed-up, as base over ours; None if the difference is not significant.
 
     It is significant where the intervals of the medians do not overlap, the interval of their paired ratio does not contain 1,
     and the control of the group, if any, is conclusive. With several sessions the intervals of the medians may overlap: they
@@ -163,20 +164,20 @@ def speed_up(ours: Samples, base: Samples, control: Interval | None = None, seed
 
 
 def _logarithms(samples: Samples) -> Samples:
-    """The logarithm of the median of each session: on that scale a ratio and its inverse are symmetric."""
+    """Return the logarithm of the median of each session: on that scale a ratio and its inverse are symmetric."""
     logarithms: Samples = np.log(np.median(samples, axis=(1, 2)))
     return logarithms
 
 
 def _student_interval(logarithms: Samples) -> Interval:
-    """The geometric mean over sessions, with Student's interval."""
+    """Return the geometric mean over sessions, with Student's interval."""
     count = len(logarithms)
     middle, error = float(logarithms.mean()), float(logarithms.std(ddof=1)) / math.sqrt(count)
     return _around(middle, error, count - 1)
 
 
 def _welch(ours: Samples, base: Samples) -> Interval:
-    """The ratio of two geometric means over sessions with unequal variances, with the degrees of freedom of Welch and
+    """Return the ratio of two geometric means over sessions with unequal variances, with the degrees of freedom of Welch and
     Satterthwaite."""
     parts = [(float(each.var(ddof=1)) / len(each), len(each) - 1) for each in (ours, base)]
     total = sum(variance for variance, _ in parts)
@@ -186,7 +187,7 @@ def _welch(ours: Samples, base: Samples) -> Interval:
 
 
 def _around(middle: float, error: float, freedom: float) -> Interval:
-    """The interval of a ratio from its logarithm and the standard error of that."""
+    """Return the interval of a ratio from its logarithm and the standard error of that."""
     wide = _student(freedom) * error
     return Interval(math.exp(middle), math.exp(middle - wide), math.exp(middle + wide))
 
@@ -195,7 +196,8 @@ def _around(middle: float, error: float, freedom: float) -> Interval:
 
 
 def _rounds(count: int, seed: int) -> NDArray[np.int64]:
-    """The rounds of each resample, [resamples, count]: circular blocks of about the cube root of `count` (Hall et al. 1995)."""
+    """Return the rounds of each resample, [resamples, count]: circular blocks of about the cube root of `count` (Hall et al.
+    1995)."""
     length = _block(count)
     generator = np.random.default_rng(seed)
     starts = generator.integers(0, count, (RESAMPLES, math.ceil(count / length)))
@@ -204,21 +206,21 @@ def _rounds(count: int, seed: int) -> NDArray[np.int64]:
 
 
 def _block(count: int) -> int:
-    """The number of neighbouring rounds that are drawn together."""
+    """Return the number of neighbouring rounds that are drawn together."""
     return max(1, round(math.cbrt(count)))
 
 
 def _medians(samples: Samples, rounds: NDArray[np.int64]) -> Samples:
-    """The median of each resample, a slice of them at a time to bound the memory."""
+    """Return the median of each resample, a slice of them at a time to bound the memory."""
     step = max(1, (1 << 22) // samples.size)
     slices = (rounds[at : at + step] for at in range(0, len(rounds), step))
     return np.concatenate([np.median(samples[part].reshape(len(part), -1), axis=1) for part in slices])
 
 
 def _interval(value: float, drawn: Samples, count: int) -> Interval:
-    """The percentile interval, widened about the estimate for small numbers of rounds: there are only count / block blocks,
-    so Student's quantile replaces the normal one, and the bootstrap misses one block's share of the variance. Without
-    that, 95% intervals of 20 independent rounds contain the true value in 89% of cases."""
+    """Return the percentile interval, widened about the estimate for small numbers of rounds: there are only count / block
+    blocks, so Student's quantile replaces the normal one, and the bootstrap misses one block's share of the variance.
+    Without that, 95% intervals of 20 independent rounds contain the true value in 89% of cases."""
     rest = (1 - LEVEL) / 2
     low, high = (float(bound) for bound in np.quantile(drawn, (rest, 1 - rest)))
     block = _block(count)
@@ -228,8 +230,8 @@ def _interval(value: float, drawn: Samples, count: int) -> Interval:
 
 
 def _ratio_interval(ours: Samples, base: Samples, drawn: Samples) -> Interval:
-    """The interval of a ratio of medians, clipped to the ratios of single samples: for five rounds with an outlier, widening
-    alone gives a bound of 700."""
+    """Return the interval of a ratio of medians, clipped to the ratios of single samples: for five rounds with an outlier,
+    widening alone gives a bound of 700."""
     count = min(len(ours), len(base))
     interval = _interval(float(np.median(ours) / np.median(base)), drawn, count)
     return _clipped(interval, float(ours.min() / base.max()), float(ours.max() / base.min()))
@@ -240,7 +242,7 @@ def _clipped(interval: Interval, least: float, most: float) -> Interval:
 
 
 def _student(freedom: float) -> float:
-    """The quantile of Student's distribution for LEVEL."""
+    """Return the quantile of Student's distribution for LEVEL."""
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1 + LEVEL) / 2))
@@ -260,7 +262,7 @@ class WarmUp:
     seconds: float = 10.0
 
     def stable(self, times: Sequence[float]) -> bool:
-        """Whether the last two windows agree."""
+        """Return whether the last two windows agree."""
         if len(times) < 2 * self.window:
             return False
         early, late = np.asarray(times[-2 * self.window :]).reshape(2, self.window)
@@ -269,11 +271,11 @@ class WarmUp:
         return abs(second - first) <= max(self.tolerance * first, min(spread, 0.1 * first))
 
     def over(self, times: Sequence[float]) -> bool:
-        """Whether to stop: stable, or too long."""
+        """Return whether to stop: stable, or too long."""
         return self.stable(times) or len(times) >= self.runs or sum(times) >= self.seconds
 
 
 def _quartiles(values: Any) -> float:
-    """The distance between the quartiles."""
+    """Return the distance between the quartiles."""
     low, high = np.percentile(values, (25, 75))
     return float(high - low)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
+from rescompile.ir.interpreter import alive
 from rescompile.ir.network import INPUT, LOGITS
 from rescompile.runtimes.ort_session import brief
 from rescompile.weights import Array
@@ -21,7 +22,7 @@ EXPORTERS = {"legacy": 17, "dynamo": 18}
 
 
 def library() -> Any:
-    """torch. Raises Unavailable where it is missing."""
+    """Return torch. Raises Unavailable if it is missing."""
     try:
         import torch
     except ImportError as error:
@@ -31,7 +32,7 @@ def library() -> Any:
 
 
 def outputs(module: Any, x: Array, double: bool = False) -> dict[str, Array]:
-    """The outputs of a module for an input, by name; with `double` those of a copy in float64."""
+    """Return the outputs of a module for an input, by name; with `double` those of a copy in float64."""
     torch = library()
     value = torch.from_numpy(x)
     with torch.inference_mode():
@@ -40,7 +41,7 @@ def outputs(module: Any, x: Array, double: bool = False) -> dict[str, Array]:
 
 
 def named(given: Any) -> dict[str, Any]:
-    """The outputs of a module by name: peers return a tensor, a mapping or a tuple."""
+    """Return the outputs of a module by name: peers return a tensor, a mapping or a tuple."""
     if isinstance(given, Mapping):
         return dict(given)
     if isinstance(given, tuple | list):
@@ -49,8 +50,8 @@ def named(given: Any) -> dict[str, Any]:
 
 
 def irregular(module: Any, x: Array, largest: float) -> str | None:
-    """The first part whose parameters or activations have a number that is not finite, is larger than `largest`, or is a denormal
-    of float32, with the kind of number; None if there is none.
+    """Return the first part whose parameters or activations have a number that is not finite, is larger than `largest`, or is a
+    denormal of float32, with the kind of number; None if there is none.
 
     CPUs take many times as long for denormals, and an infinity spreads through the activations.
     """
@@ -104,7 +105,7 @@ def calibrate(module: Any, shape: tuple[int, ...], seed: int) -> None:
     module.eval()
     for norm in norms:
         norm.train()
-        norm.momentum = 1.0  # the statistics of this batch alone
+        norm.momentum = 1.0  # so that the statistics are those of this batch alone
         if norm.affine and not norm.weight.any():
             torch.nn.init.ones_(norm.weight)
         if norm.affine:
@@ -114,18 +115,20 @@ def calibrate(module: Any, shape: tuple[int, ...], seed: int) -> None:
         module(torch.randn(8, *shape, generator=generator))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+        if norm.running_var is not None:
+            norm.running_var.copy_(torch.from_numpy(alive(norm.running_var.numpy(), norm.running_mean.numpy())))
     module.eval()
 
 
 def counts(module: Any, x: Array) -> tuple[int, int]:
-    """The trainable values of a module, and the multiply-adds of its convolutions and linear layers for one input, counted like
-    those of compiled networks."""
+    """Return the trainable values of a module, and the multiply-adds of its convolutions and linear layers for one input,
+    counted like those of compiled networks."""
     torch = library()
     total = 0
 
     def after(part: Any, _: Any, given: Any) -> None:
         nonlocal total
-        per_value = math.prod(part.weight.shape[1:])  # of one value of the output
+        per_value = math.prod(part.weight.shape[1:])  # for one value of the output
         total += per_value * given[0].numel()
 
     kinds = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.Linear)
@@ -140,12 +143,12 @@ def counts(module: Any, x: Array) -> tuple[int, int]:
 
 
 def export(module: Any, name: str, x: Array, path: Path, exporter: str, precision: str = "fp32") -> None:
-    """Write a module to an ONNX file with torch.onnx.export, for the batch of `x`, in float16 for fp16. Raises Unavailable where the
+    """Write a module to an ONNX file with torch.onnx.export, for the batch of `x`, in float16 for fp16. Raises Unavailable if the
     exporter lacks a library or refuses the module."""
     torch = library()
     value = torch.from_numpy(np.ascontiguousarray(x))
     if precision == "fp16":
-        # Tracing runs the module, and CPUs take seconds for an image in float16.
+        # Tracing runs the module, which takes CPUs seconds for an image in float16.
         where = "cuda" if torch.cuda.is_available() else "cpu"
         module, value = copy.deepcopy(module).to(where, torch.float16), value.to(where, torch.float16)
     try:
@@ -159,5 +162,5 @@ def export(module: Any, name: str, x: Array, path: Path, exporter: str, precisio
     except ImportError as error:
         message = f"the {exporter} exporter of torch cannot be used: {error}"
         raise Unavailable(Diagnostic("E0902", message, help="pip install onnx onnxscript")) from None
-    except Exception as error:  # somebody else's code
+    except Exception as error:  # third-party code
         raise Unavailable(Diagnostic("E0901", f"torch.onnx.export cannot export {name}: {brief(error)}")) from None

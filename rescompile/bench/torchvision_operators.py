@@ -1,4 +1,4 @@
-"""torchvision's operators, for a torch that cannot load them.
+"""Declares torchvision's operators for a torch that cannot load them.
 
 torchvision's wheels are linked against CUDA, so its operators do not load into a CPU-only torch, and neither torchvision nor
 timm can be imported. Classifiers use none of its operators; declaring the two that it registers is enough.
@@ -9,16 +9,16 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-#: Keeps the operators declared.
+#: Keeps the declarations alive.
 _declared: list[Any] = []
 
 
 def declare() -> None:
-    """Make torchvision and timm importable without torchvision's operators. Does nothing where these are loaded."""
+    """Make torchvision and timm importable without torchvision's operators. Does nothing if these are loaded."""
     import torch
 
-    library: Any = torch.library  # which has no types
-    with contextlib.suppress(RuntimeError):  # declared already, by the real library or by this function
+    library: Any = torch.library  # it has no type annotations
+    with contextlib.suppress(RuntimeError):  # already declared, by the library itself or by this function
         declared = library.Library("torchvision", "DEF")
         declared.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         declared.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

@@ -1,8 +1,8 @@
-"""The search for the fastest configuration of a network: the candidates, the early drops, and the final ranking.
+"""Searches for the fastest configuration of a network: the candidates, the elimination of slow ones, and the final ranking.
 
-Configurations are dropped by successive halving (Jamieson and Talwalkar 2016): all get a few rounds, the faster half gets
-more. A slower configuration stays if its interval overlaps that of the fastest, so that none is lost to noise. Numbers of
-threads are tried for the remaining ones, since the best kernels of a network hardly depend on them.
+Configurations are dropped by successive halving (Jamieson and Talwalkar 2016): all get a few rounds, the faster half gets more.
+A slower configuration remains if its interval overlaps that of the fastest, so that noise eliminates none. Numbers of threads
+are tried for the remaining ones only, since they hardly affect which kernels are best.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import replace
 
 from rescompile.bench import statistics
 from rescompile.bench.contenders import Configuration, Contender, Request, with_fewer_threads
-from rescompile.bench.measuring import Timing, measure, timed
+from rescompile.bench.measuring import Step, Timing, measure, timed
 from rescompile.bench.results import BenchRow, Candidate
 from rescompile.bench.statistics import Interval, WarmUp
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic, RescompileError, Unavailable
 
-#: The default of the largest relative error against float64: bfloat16 stays below it in most networks.
+#: The default limit of the relative error against float64; bfloat16 stays below it in most networks.
 ACCURACY = 1e-2
 #: Runtimes whose eager fp32 run is the baseline of speed-ups, the preferred one first.
 BASES = ("torch-cuda", "torch-cpu")
@@ -26,31 +26,31 @@ BASES = ("torch-cuda", "torch-cpu")
 RUNGS = (statistics.LEAST_ROUNDS, 2 * statistics.LEAST_ROUNDS, 4 * statistics.LEAST_ROUNDS)
 #: The number of configurations that are measured to the end.
 FINALISTS = 3
-#: The error in a lower precision is mostly that of its numbers, whatever computes them: once the smallest is this many times the
-#: allowed one, the precision is not tried again. torch and OpenVINO in bfloat16 differed by at most 2.1 in 16 networks.
+#: The error in a lower precision comes mostly from the precision itself: once the smallest error is this many times the allowed
+#: one, the precision is not tried again. torch and OpenVINO in bfloat16 differed by at most 2.1 in 16 networks.
 FAR = 3.0
-#: Runs of a candidate before the rounds; the shortest counts.
+#: The number of runs of a candidate before the rounds; the shortest one counts.
 FIRST_RUNS = 5
-#: Drop candidates this many times slower than the fastest first run: far beyond any noise.
+#: Drop candidates this many times slower than the fastest first run: far more than any noise.
 HOPELESS = 3.0
-#: A halving needs no stable clock speed, since its rounds are interleaved.
+#: Halving does not need a stable clock speed, since its rounds are interleaved.
 WARM_UP = WarmUp(window=2, tolerance=0.05, runs=20, seconds=2.0)
 
 
 def base(runtimes: Sequence[str]) -> str | None:
-    """The runtime whose eager fp32 run is the baseline of speed-ups."""
+    """Return the runtime whose eager fp32 run is the baseline of speed-ups."""
     return next((name for name in BASES if name in runtimes), None)
 
 
 def hopeless(first_times: Mapping[Configuration, float], spared: Configuration | None) -> list[Configuration]:
-    """The configurations that took HOPELESS times as long as the shortest, without the baseline."""
+    """Return the configurations that took HOPELESS times as long as the fastest, except the baseline."""
     least = min(first_times.values(), default=0.0)
     return [each for each, seconds in first_times.items() if seconds > HOPELESS * least and each != spared]
 
 
 def halved(timing: Timing, titles: Iterable[str], spared: str | None) -> tuple[list[str], dict[str, float]]:
-    """The titles that continue after a halving, the fastest first: the faster half, those whose interval overlaps that of the
-    fastest, and the baseline. With the medians of all."""
+    """Return the titles that continue after a halving, the fastest first: the faster half, those whose interval overlaps
+    that of the fastest, and the baseline. The medians of all titles are returned as well."""
     medians = {title: statistics.median(statistics.table(timing.samples(title))) for title in titles}
     order = sorted(medians, key=lambda title: medians[title].value)
     raced = [title for title in order if title != spared]
@@ -60,7 +60,8 @@ def halved(timing: Timing, titles: Iterable[str], spared: str | None) -> tuple[l
 
 
 class Race:
-    """The configurations of one network at one batch, from all candidates to the few that are measured to the end."""
+    """The search among the configurations of one network at one batch, from all candidates to the few that are measured to
+    the end."""
 
     def __init__(
         self, title: str, request: Request, accuracy: float, configurations: Sequence[Configuration],
@@ -80,7 +81,7 @@ class Race:
         self.dropped: list[Candidate] = []
         self.problems: list[RescompileError] = []
 
-    def run(self) -> Generator[str, None, None]:
+    def run(self) -> Generator[Step, None, None]:
         """Leave the best configurations in `contenders` and the others in `dropped`; yields the progress."""
         yield from self._try(self._configurations)
         if not self.contenders:
@@ -93,14 +94,14 @@ class Race:
                 yield from self._try(more)
                 yield from self._halve()
 
-    def _try(self, configurations: Sequence[Configuration]) -> Generator[str, None, None]:
+    def _try(self, configurations: Sequence[Configuration]) -> Generator[Step, None, None]:
         """Prepare configurations, and drop those that are refused, not accurate, or hopeless."""
-        for each in configurations:
+        for at, each in enumerate(configurations):
             least = self._least_errors.get(each.precision, 0.0)
             if each.precision != "fp32" and least > FAR * self._accuracy:
                 self._drop(each, f"skipped: {each.precision} error is {least:.1e}")
                 continue
-            yield f"trying {each}"
+            yield Step(f"trying {each}", at, len(configurations))
             try:
                 contender = self._prepare(each)
             except (CheckFailed, Unavailable) as problem:
@@ -109,7 +110,7 @@ class Race:
                 continue
             self.contenders[each] = contender
             self._least_errors[each.precision] = min(contender.error, self._least_errors.get(each.precision, math.inf))
-            if not contender.error <= self._accuracy:  # of the baseline too: it could not be the best
+            if not contender.error <= self._accuracy:  # also for the baseline, which could not be the best
                 self._drop(each, f"error above {self._accuracy:g}")
                 continue
             self._first_times[each] = min(timed(contender.prepared, self._clock) for _ in range(FIRST_RUNS))
@@ -117,7 +118,7 @@ class Race:
                 times = self._first_times[slow] / min(self._first_times.values())
                 self._drop(slow, f"dropped: first run {times:.1f}x slower than the fastest", self._first_times[slow])
 
-    def _halve(self) -> Generator[str, None, None]:
+    def _halve(self) -> Generator[Step, None, None]:
         """Halve the remaining configurations until there are few."""
         for rounds in RUNGS:
             if len([each for each in self.contenders if each != self._spared]) <= FINALISTS:
@@ -126,7 +127,7 @@ class Race:
             raced = {title: self.contenders[each].prepared for title, each in titles.items()}
             timing, plan = Timing(), replace(self._plan, rounds=rounds, warm_up=WARM_UP)
             for done in measure(raced, plan, timing, self._clock):
-                yield f"{len(raced)} configurations, round {done} of {rounds}"
+                yield Step(f"{len(raced)} configurations, round {done} of {rounds}", done, rounds)
             spared = next((title for title, each in titles.items() if each == self._spared), None)
             kept, medians = halved(timing, titles, spared)
             for title in (title for title in sorted(titles, key=medians.__getitem__) if title not in kept):
@@ -134,7 +135,8 @@ class Race:
             self.contenders = {titles[title]: self.contenders[titles[title]] for title in kept}
 
     def _explain(self) -> None:
-        """Add the reason why no configuration is left, where that is accuracy; other reasons are among the problems already."""
+        """Report that no configuration is accurate enough, if this is why none is left; other reasons are already among the
+        problems."""
         errors = [each.error for each in self.dropped if each.error is not None]
         if errors:
             message = (
@@ -155,7 +157,8 @@ class Race:
 
 
 def fastest(rows: Sequence[BenchRow], control: Interval | None) -> list[BenchRow]:
-    """The row with the smallest median, and those whose difference from it is not significant, in the order of their medians."""
+    """Return the row with the smallest median, and those whose difference from it is not significant, in the order of their
+    medians."""
     order = sorted(rows, key=lambda row: row.summary.p50)
     if not order:
         return []
@@ -164,7 +167,7 @@ def fastest(rows: Sequence[BenchRow], control: Interval | None) -> list[BenchRow
 
 
 def finished(rows: Sequence[BenchRow], control: Interval | None, command: Callable[[BenchRow], str]) -> list[Candidate]:
-    """The candidates that were measured to the end, the fastest first."""
+    """Return the candidates that were measured to the end, the fastest first."""
     best = fastest(rows, control)
     fates = {id(row): "no significant difference from the fastest" for row in best[1:]}
     if best:

@@ -1,7 +1,7 @@
-"""Times of single ops on this machine: each is part of a small network, and its time is read from the profile.
+"""Times of single ops on this machine: each op is part of a small network, and its time is read from the runtime's profile.
 
-A convolution with a rectifier precedes the op, so that nothing of the op is fused into it, and another one follows. What runs
-between the two is the op with everything that it causes, layout changes included.
+A convolution with a ReLU precedes the op, so that the op is not fused into it, and another one follows. The nodes between the
+two are the op with everything that it causes, including layout changes.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from rescompile.runtimes.jobs import job
 from rescompile.version import __version__
 from rescompile.weights import draw
 
-#: The runtime whose profiles are understood.
+#: The runtime whose profiles are supported.
 RUNTIME = "ort-cpu"
 RUNS = 15
-#: Ops with more multiply-adds take long and add nothing.
+#: Ops with more multiply-adds take long and add no information.
 MOST = 400_000_000
 
 
@@ -57,13 +57,14 @@ class Probe:
 
     @property
     def step(self) -> Step:
-        """Its step, as a predictor sees it."""
+        """Its step, the input of a predictor."""
         (step,) = steps(self.network)[self.lead :][: -2 if self.tail else None]
         return step
 
 
 def design() -> list[Probe]:
-    """The ops to measure: every regime over the channels, sides, kernels and strides that occur in networks of this family."""
+    """Return the ops to measure: every regime over the channels, sides, kernels and strides that occur in networks of this
+    family."""
     probes = [
         _conv(inner, outer, 1, side)
         for side in (56, 28, 14, 7)
@@ -122,7 +123,7 @@ def _conv(
 
 
 def measure(probes: Sequence[Probe], threads: int | None) -> Iterator[Timed]:
-    """Measure probes one after the other. Raises Unavailable where ONNX Runtime is missing."""
+    """Measure probes one after the other. Raises Unavailable if ONNX Runtime is missing."""
     runtime = RUNTIMES[RUNTIME]
     reason = runtime.missing()
     if reason is not None:
@@ -136,7 +137,7 @@ def measure(probes: Sequence[Probe], threads: int | None) -> Iterator[Timed]:
 
 
 def between(nodes: Sequence[tuple[str, float]], lead: bool, tail: bool) -> float:
-    """The seconds of the nodes after the leading convolution and before the last one; of all nodes where there is none."""
+    """Return the seconds of the nodes after the leading convolution and before the last one; of all nodes if there is none."""
     names = [name for name, _ in nodes]
     first = max(at for at, name in enumerate(names) if name.startswith("lead")) + 1 if lead else 0
     end = next(at for at, name in enumerate(names) if name.startswith("tail")) if tail else len(names)
@@ -144,6 +145,6 @@ def between(nodes: Sequence[tuple[str, float]], lead: bool, tail: bool) -> float
 
 
 def described(ops: Sequence[Timed], threads: int | None) -> Device:
-    """The device of measured ops."""
+    """Return the device with these measured ops."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return Device(FORMAT, __version__, now, device.describe(), RUNTIME, threads, list(ops))

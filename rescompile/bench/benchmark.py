@@ -1,6 +1,6 @@
-"""From a request to a result: prepare, check against float64, time in interleaved rounds, and record the facts of each row.
+"""Runs a benchmark: prepares contenders, checks them against float64, times them in interleaved rounds, and records each row.
 
-A row whose outputs are wrong is not recorded; refused configurations are reported at the end, after the valid rows.
+A row with wrong outputs is not recorded; refused configurations are reported at the end, after the valid rows.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from rescompile.bench.contenders import (
     configurations,
     with_fewer_threads,
 )  # fmt: skip
+from rescompile.bench.measuring import Step
 from rescompile.bench.preparing import Preparer
 from rescompile.bench.recorder import Recorder
 from rescompile.bench.reference import Reference
@@ -34,10 +35,11 @@ from rescompile.weights import Array
 
 
 class Bench:
-    """A benchmark under way. `result` contains the rows so far at any time; `problems` are the errors behind missing ones."""
+    """A running benchmark. `result` contains the rows so far at any time; `problems` contains the errors behind missing
+    ones."""
 
     def __init__(self, request: Request, say: Callable[[str], None]) -> None:
-        """Raises what `configurations` raises, and Unavailable where SciPy is missing."""
+        """Raises what `configurations` raises, and Unavailable if SciPy is missing."""
         statistics.require()
         self._request = request
         self._configurations, missing = configurations(request)
@@ -57,7 +59,8 @@ class Bench:
         return self._recorder.problems
 
     def titles(self) -> dict[str, list[str]]:
-        """The possible names of the rows of each network, as MODEL@RUNTIME; with `tune`, those of everything that is tried."""
+        """Return the possible names of the rows of each network, as MODEL@RUNTIME; with `tune`, those of all configurations
+        that are tried."""
         request, tried = self._request, list(self._configurations)
         if request.tune is not None and request.threads is None:
             tried += [fewer for each in self._configurations for fewer in with_fewer_threads(each)]
@@ -69,9 +72,9 @@ class Bench:
             titles[network.name] = [f"{model}@{runtime}" for model in models for runtime in runtimes]
         return titles
 
-    def run(self) -> Generator[str, None, None]:
-        """Measure group by group; yields the progress. When this ends, by an interruption too, `result` contains the rows that
-        are finished."""
+    def run(self) -> Generator[Step, None, None]:
+        """Measure group by group and yield the progress. When this ends, also by an interruption, `result` contains the
+        finished rows."""
         request = self._request
         for peer in request.peers:
             peers.constructor(peer)
@@ -80,18 +83,18 @@ class Bench:
                 folder = request.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
                 preparer = Preparer(folder, request.threads)
                 for network in request.networks:
-                    yield f"{network.name}: weights and references"
+                    yield Step(f"{network.name}: weights and references")
                     models = self._models(network)
                     for batch in request.batches:
                         # A group records its rows when it is closed.
                         with closing(self._group(models, batch, preparer)) as steps:
-                            yield from (f"{network.name}, batch {batch}: {step}" for step in steps)
+                            yield from (step.of(f"{network.name}, batch {batch}") for step in steps)
         except (KeyboardInterrupt, GeneratorExit):
             self._recorder.interrupted = True
             raise
 
     def _models(self, network: Network) -> list[BenchModel]:
-        """A network, its variants, and its peers."""
+        """Return a network, its variants, and its peers."""
         request, seed = self._request, self._request.plan.seed
         models = [of_spec(network, request.passes, seed)]
         models += [
@@ -103,12 +106,12 @@ class Bench:
                 if key not in self._peers:
                     self._peers[key] = of_peer(peer, network.input, seed, request.exporter)
                 models.append(self._peers[key])
-            except UsageError as problem:  # the peer takes other inputs; the other specs may be for them
+            except UsageError as problem:  # the peer needs other inputs, which may be those of the other specs
                 self._recorder.refuse(problem, self._configurations)
         return models
 
-    def _group(self, models: Sequence[BenchModel], batch: int, preparer: Preparer) -> Generator[str, None, None]:
-        """Measure all contenders of a group in the same rounds; yields the progress."""
+    def _group(self, models: Sequence[BenchModel], batch: int, preparer: Preparer) -> Generator[Step, None, None]:
+        """Measure all contenders of a group in the same rounds and yield the progress."""
         name, tune = models[0].name, self._request.tune
         x = inputs(models[0].input, batch, self._request.plan.seed)
         contenders: dict[str, Contender] = {}
@@ -132,17 +135,20 @@ class Bench:
             if race is not None and tune is not None:
                 self._record_tuning(tune, race, name, batch)
             if contenders and self._request.profile:
-                yield "profiles"
+                yield Step("profiles")
                 group.profile()
 
     def _prepare(
         self, model: BenchModel, x: Array, reference: Reference, preparer: Preparer, stack: ExitStack,
         contenders: dict[str, Contender],
-    ) -> Iterator[str]:  # fmt: skip
-        """Add the contenders of a model; yields what is prepared."""
-        for configuration in self._configurations:
+    ) -> Iterator[Step]:  # fmt: skip
+        """Add the contenders of a model and yield the one being prepared."""
+        for at, configuration in enumerate(self._configurations):
             title = _title(model, configuration)
-            yield title
+            if (why := model.lacks(configuration.runtime.takes)) is not None:
+                self._recorder.leave_out(configuration, why)
+                continue
+            yield Step(title, at, len(self._configurations))
             try:
                 contenders[title] = preparer.contender(model, configuration, x, reference, stack)
             except (CheckFailed, Unavailable) as problem:
@@ -158,7 +164,7 @@ class Bench:
     def _race(
         self, tune: TuneRequest, model: BenchModel, x: Array, reference: Reference, preparer: Preparer, stack: ExitStack
     ) -> tuning.Race:
-        """The search for the fastest configuration of a network."""
+        """Search for the fastest configuration of a network."""
 
         def prepare(configuration: Configuration) -> Contender:
             return preparer.contender(model, configuration, x, reference, stack)
@@ -186,11 +192,11 @@ def _title(model: BenchModel, configuration: Configuration) -> str:
 
 
 def _guarded(steps: Iterator[Any], name: str, batch: int) -> Iterator[Any]:
-    """Steps that time other people's code: raises Unavailable where that fails."""
+    """Run steps that time third-party code. Raises Unavailable if they fail."""
     try:
         yield from steps
     except (RescompileError, MemoryError):
         raise
-    except Exception as error:  # a device that is gone, a kernel that fails
+    except Exception as error:  # such as a lost device or a failing kernel
         message = f"a runtime failed while timing {name} at batch {batch}: {brief(error)}"
         raise Unavailable(Diagnostic("E0901", message)) from None
