@@ -28,7 +28,28 @@ def __getattr__(name: str) -> Any:
 
     value = getattr(import_module(f"rescompile.{_HOMES[name]}"), name)
     globals()[name] = value
+    if name in ("elaborate", "load"):
+        from rescompile.diagnostics.notebook_views import NOTEBOOK_VIEWS
+
+        NOTEBOOK_VIEWS["Network"] = _shown_in_a_notebook
     return value
+
+
+def _shown_in_a_notebook(network: Any) -> str:
+    """The picture of a network with its table; the table alone where it has too many parts to draw."""
+    from html import escape
+
+    from rescompile.analysis import tree_table
+    from rescompile.diagnostics.errors import UsageError
+    from rescompile.drawing import picture
+    from rescompile.drawing.svg import svg
+
+    try:
+        drawn = svg(picture(network).scene)
+    except UsageError:
+        drawn = ""
+    table = escape(f"{tree_table.summary(network)}\n\n{tree_table.table(network, 1)}")
+    return f"{drawn}<details{'' if drawn else ' open'}><summary>Table</summary><pre>{table}</pre></details>"
 
 
 def __dir__() -> list[str]:

@@ -1,11 +1,11 @@
-"""The way to the backends, and all that a backend needs from rescompile.
+"""The backend API: finds and loads backends, and re-exports everything that a backend needs from rescompile.
 
 A backend is a module `rescompile.backends.<target>`, or an object that a third party names in the entry-point group
-`rescompile.backends`. `Backend` lists what the core asks of one, and DEFAULTS what need not be declared. The core knows no
-target by name: it reads these declarations.
+`rescompile.backends`. `Backend` lists what the core uses, and DEFAULTS what need not be declared. The core does not contain any
+target names: it reads these declarations.
 
-This module is the whole surface for third parties: everything in `__all__` keeps its name. What is heavy is imported when it is
-first asked for, so that a command imports only what it uses.
+This module is the complete API for third parties: everything in `__all__` keeps its name. Heavy modules are imported on first
+use, so that a command imports only what it needs.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ __all__ = [
     "Unavailable",
     "UsageError",
     "Weights",
+    "Wrapping",
     "describe",
     "fold",
     "interpret",
@@ -101,7 +102,7 @@ __all__ = [
     "with_checksum",
 ]  # fmt: skip
 
-#: The module of each name that is imported when it is first asked for; `ops` is a module itself.
+#: The module of each name that is imported on first use; `ops` is a module itself.
 _HOMES: Mapping[str, str] = {
     "describe": "analysis.tree_table",
     "interpret": "ir.interpreter",
@@ -126,7 +127,8 @@ def __getattr__(name: str) -> Any:
 
 
 def lazily(module: str) -> Callable[[str], Any]:
-    """A `__getattr__` for a module that only declares a target: it gets all else from another one, imported when needed."""
+    """Return a `__getattr__` for a module that only declares a target: all other names come from another module, imported on
+    first use."""
 
     def get(name: str) -> Any:
         if name.startswith("__"):
@@ -142,9 +144,9 @@ Rule = TypeVar("Rule")
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """The recorded origin of an artifact: the canonical spec, its SHA-256, the passes applied, in order, and the other options that
-    build the same file again, such as `dynamic=height,width`. Weights from a file are recorded as `weights=FILE` only. Raises
-    ValueError for values that rescompile does not record."""
+    """The recorded origin of an artifact: the canonical spec, its SHA-256, the passes applied, in order, and the other
+    options that build the same file again, such as `dynamic=height,width`. Weights from a file are recorded only as
+    `weights=FILE`. Raises ValueError for values that rescompile does not record."""
 
     text: str
     sha256: str
@@ -152,35 +154,55 @@ class Recorded:
     options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """The file may have been edited."""
+        """Validate the values, since the file may have been edited."""
         if not all(isinstance(value, str) for value in (self.text, self.sha256, *self.passes, *self.options)):
-            raise ValueError("what it records is not text")
-        if not all(value.isprintable() for value in (*self.passes, *self.options)):
-            raise ValueError("what it records cannot be printed")
+            raise ValueError("the recorded values are not text")
+        # Canonical text escapes control characters, so it contains none.
+        if not all(value.isprintable() for value in (self.text.replace("\n", ""), *self.passes, *self.options)):
+            raise ValueError("the recorded values contain control characters")
 
 
 def origin(weights: Weights | None) -> str | None:
-    """The option that reproduces the weights of an artifact; None where that is the default."""
+    """Return the options that reproduce the weights of an artifact, separated by spaces; None if these are the defaults."""
     if weights is None:
         return "no-weights"
     if weights.seed is None:
         return "weights=FILE"
-    return f"seed={weights.seed}" if weights.seed else None
+    options = (f"seed={weights.seed}" if weights.seed else "", "calibrate-norms" if weights.calibrated else "")
+    return " ".join(filter(None, options)) or None
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapping:
+    """What an artifact computes around its network, such as a softmax at its end. `nearest` maps an input of the network to the
+    nearest one that the artifact accepts, such as uint8 pixels. `outputs` maps the outputs of the network to those of the
+    artifact.
+    """
+
+    nearest: Callable[[Array], Array] = field(default=lambda x: x)
+    outputs: Callable[[Mapping[str, Array]], Mapping[str, Array]] = field(default=lambda outputs: outputs)
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """The output of a backend. `files` returns the files for a main file of the given name; the main file is the last.
 
-    `facts` are short statements about the artifact, for people and for --json; `module` is the live network, in evaluation mode,
-    of a target that makes one.
+    `facts` are short facts about the artifact, for the report and for --json; `make` returns the live network, in evaluation mode,
+    of a target that makes one. `check` is called with the written files by name before they replace earlier ones, and raises
+    CheckFailed to prevent that.
     """
 
     network: Network
     suffix: str
     files: Callable[[str], Iterable[File]]
     facts: Mapping[str, Any] = field(default_factory=dict)
-    module: Any = None
+    make: Callable[[], Any] | None = None
+    check: Callable[[Mapping[str, Path]], None] | None = None
+
+    @property
+    def module(self) -> Any:
+        """The live network, in evaluation mode; None where the target makes none."""
+        return None if self.make is None else self.make()
 
     def write(self, path: str | Path, force: bool = False, progress: Callable[[int], None] | None = None) -> list[Path]:
         """Write the artifact. A file that rescompile did not write, or that was edited since, is overwritten only with `force`.
@@ -189,10 +211,10 @@ class Artifact:
 
         path = Path(path)
         check_folder(path)
-        return write_files(self.files(path.name), path.parent, force, progress)
+        return write_files(self.files(path.name), path.parent, force, progress, self.check)
 
     def to_bytes(self) -> bytes:
-        """The main file as bytes; refused where the artifact needs several files."""
+        """Return the main file as bytes; raises an error if the artifact needs several files."""
         files = list(self.files(self.network.name + self.suffix))
         if len(files) != 1:
             raise OutputError(Diagnostic("E1002", "this artifact consists of several files", help="use write()"))
@@ -203,26 +225,32 @@ class Artifact:
 
 
 class Backend(Protocol):
-    """What the core asks of a target. Only `SUFFIX`, `OPTIONS` and `emit` must be declared; the rest has DEFAULTS."""
+    """The attributes of a target that the core uses. Only `SUFFIX`, `OPTIONS` and `emit` must be declared; the rest has
+    DEFAULTS."""
 
-    #: The ending of its files, such as ".onnx".
+    #: The suffix of its files, such as ".onnx".
     SUFFIX: str
     #: The options of `emit` and `evaluate`.
     OPTIONS: tuple[Option, ...]
     #: The packages that `emit` imports, and those that only `evaluate` does, each with how to install it.
     REQUIRES: Mapping[str, str]
     EVALUATION_REQUIRES: Mapping[str, str]
-    #: Why weights that are given would be lost, and why zeros that a pass puts among them would not stay zeros; "" where not.
+    #: Why given weights would be ignored, and why zeros that a pass inserts would not stay zero; "" if neither applies.
     IGNORES_WEIGHTS: str
     FILLS_ZEROS: str
     #: The options that a recipe (`build --for`) may set; none where recipes do not apply.
     RECIPE_OPTIONS: tuple[str, ...]
 
     def emit(self, network: Network, weights: Weights | None, **options: Any) -> Artifact:
-        """Make the artifact; `weights` is None where only the structure is wanted."""
+        """Return the artifact; `weights` is None if only the structure is built."""
 
     #: (network, weights, x, **options) -> outputs by name: what the artifact computes for a batch, for `verify`.
     evaluate: Callable[..., Mapping[str, Array]] | None
+    #: (path, network, weights, x, **options) -> outputs by name: what a written file computes for a batch, for `build --verify`. The weights
+    #: are those of the file already, unless it IGNORES_WEIGHTS.
+    evaluate_file: Callable[..., Mapping[str, Array]] | None
+    #: (network, **options) -> what such a file computes around the network; None if it computes the network alone.
+    wrapping: Callable[..., Wrapping] | None
     #: (path) -> what a file records of its origin; None for one that records nothing.
     extract: Callable[[Path], Recorded | None] | None
     #: (network, weights, model, nodes, calibration, facts, **options) -> the artifact of a model that the quantiser made of one of
@@ -237,13 +265,15 @@ DEFAULTS: Mapping[str, Any] = {
     "FILLS_ZEROS": "",
     "RECIPE_OPTIONS": (),
     "evaluate": None,
+    "evaluate_file": None,
+    "wrapping": None,
     "extract": None,
     "rewritten": None,
 }
 
 
 class _Completed:
-    """A backend with DEFAULTS for what it does not declare."""
+    """A backend with DEFAULTS for attributes that it does not declare."""
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
@@ -254,7 +284,7 @@ class _Completed:
 
 @cache
 def built_in() -> tuple[str, ...]:
-    """The targets of this package, found by listing its folder, without importing any."""
+    """Return the targets of this package, found by listing its folder, without importing any."""
     spec = find_spec("rescompile.backends")
     assert spec is not None
     assert spec.submodule_search_locations
@@ -264,13 +294,14 @@ def built_in() -> tuple[str, ...]:
 
 
 def targets() -> Iterator[str]:
-    """All targets, without importing any: those of this package, then those of third parties, which take longer to find."""
+    """Return all targets without importing any: those of this package, then those of third parties, which take longer to
+    find."""
     yield from built_in()
     yield from (name for name in _third_parties() if name not in built_in())
 
 
 def declared_options() -> list[Option]:
-    """The options of the targets of this package, each name once: as the first target declares it that has it."""
+    """Return the options of the targets of this package; if several targets declare a name, that of the first."""
     options: dict[str, Option] = {}
     for target in built_in():
         for option in importlib.import_module(f"{GROUP}.{target}").OPTIONS:
@@ -279,7 +310,7 @@ def declared_options() -> list[Option]:
 
 
 def load(target: str) -> Backend:
-    """The backend of a target, with its framework. Raises Unavailable for an unknown one or a missing package."""
+    """Return the backend of a target, with its framework. Raises Unavailable for an unknown one or a missing package."""
     if target in built_in():
         backend: Backend = importlib.import_module(f"{GROUP}.{target}")
         _import(backend.REQUIRES, f"the target '{target}' cannot be loaded")
@@ -293,15 +324,15 @@ def load(target: str) -> Backend:
     message = f"the target '{target}'{whose} cannot be loaded"
     try:
         backend = cast(Backend, _Completed(point.load()))
-    except Exception as error:  # code of a third party
+    except Exception as error:  # third-party code
         raise Unavailable(Diagnostic("E0902", f"{message}: {error}")) from None
     _import(backend.REQUIRES, message)
     return backend
 
 
 def evaluator(target: str) -> Backend:
-    """The backend of a target whose artifacts can be evaluated here. Raises UsageError for one that has no `evaluate`, and
-    Unavailable where a package is missing."""
+    """Return the backend of a target whose artifacts can be evaluated here. Raises UsageError for one that has no
+    `evaluate`, and Unavailable if a package is missing."""
     backend = load(target)
     if backend.evaluate is None:
         raise UsageError(Diagnostic("E0802", f"'{target}' cannot be verified", help="its backend has no 'evaluate'"))
@@ -310,18 +341,19 @@ def evaluator(target: str) -> Backend:
 
 
 def missing(target: str, evaluation: bool = False) -> Diagnostic | None:
-    """Why a target cannot be loaded here, or with `evaluation` why its artifacts cannot be evaluated; None where they can."""
+    """Return why a target cannot be loaded here, or with `evaluation` why its artifacts cannot be evaluated; None if they
+    can."""
     try:
         evaluator(target) if evaluation else load(target)
     except (Unavailable, UsageError) as error:
         return error.diagnostics[0]
-    except Exception as error:  # a framework that is installed and broken
+    except Exception as error:  # an installed but broken framework
         return Diagnostic("E0902", f"{type(error).__name__}: {str(error)[:300]}")
     return None
 
 
 def _import(packages: Mapping[str, str], message: str) -> None:
-    """Raises Unavailable for the first of some packages that is missing."""
+    """Raise Unavailable for the first of some packages that is missing."""
     for package, how in packages.items():
         try:
             importlib.import_module(package)
@@ -330,8 +362,8 @@ def _import(packages: Mapping[str, str], message: str) -> None:
 
 
 def extract(path: Path) -> Recorded | None:
-    """The recorded origin of a file, read by the backend with its suffix. Raises UsageError if there is no such backend, and
-    Unavailable if a backend that cannot be loaded might be it."""
+    """Return the recorded origin of a file, read by the backend with its suffix. Raises UsageError if there is no such
+    backend, and Unavailable if a backend that cannot be loaded might be it."""
     missing: list[Diagnostic] = []
     for target in targets():
         try:
@@ -348,7 +380,8 @@ def extract(path: Path) -> Recorded | None:
 
 
 def rule(table: Mapping[type[ops.Kind], Rule], kind: type[ops.Kind], target: str) -> Rule:
-    """The rule of a target for an op. Raises Unavailable for an op that its table lacks, such as one that was added from outside."""
+    """Return the rule of a target for an op. Raises Unavailable for an op that is not in the table, such as one that
+    third-party code added."""
     if kind not in table:
         raise Unavailable(Diagnostic("E0901", f"the target '{target}' has no rule for the op '{kind.word}'"))
     return table[kind]
@@ -361,8 +394,8 @@ def _third_parties() -> dict[str, Any]:
 
 
 def checked(backend: Backend, target: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options for `emit`, with the default of each that is missing or None. Raises UsageError for unknown ones and values
-    out of range."""
+    """Return the options for `emit`, with the default of each that is missing or None. Raises UsageError for unknown ones
+    and values out of range."""
     defaults = {option.name: option.default for option in backend.OPTIONS}
     given = ((name, value) for name, value in options.items() if value is not None or name not in defaults)
     return defaults | read(given, backend.OPTIONS, f"the target '{target}'")

@@ -1,4 +1,5 @@
-"""Options of passes, targets and runtimes: a table declares each one, one parser reads all values, with one wording."""
+"""Options of passes, targets and runtimes: each is declared in a table, and one parser reads all values with the same
+messages."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ _NAMES = {int: "an integer", float: "a number", str: "a string", bool: "true or 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option: its type, its default, what it does, and the values that it may have. One with `choices` has the first of them
-    where it is given without a value. `metavar` and `flag` are for the command line, where it is `--name` otherwise."""
+    """An option: its type, default, help and valid values. Given without a value, one with `choices` takes the first of
+    them. `metavar` and `flag` are for the command line; the flag defaults to `--name`."""
 
     name: str
     type: type[Any]
@@ -30,14 +31,15 @@ class Option:
 
     @property
     def values(self) -> str:
-        """The values that it may have, such as `an integer from 1 to 65535`."""
+        """The valid values in words, such as `an integer from 1 to 65535`."""
         if self.choices:
             return one_of(self.choices)
         bounds = [f" {word} {n}" for word, n in (("from", self.minimum), ("to", self.maximum)) if n is not None]
         return _NAMES.get(self.type, self.type.__name__) + "".join(bounds)
 
     def parse(self, value: Any) -> Any:
-        """The value of a text, of None where there is no text, or of a value of Python. Raises UsageError for any other."""
+        """Return the value of a text, of None if there is no text, or of a value of Python. Raises UsageError for any
+        other."""
         found = self._read(value)
         if type(found) is not self.type or not self._allows(found):
             if value is None:
@@ -49,13 +51,13 @@ class Option:
         return found
 
     def _allows(self, value: Any) -> bool:
-        """Whether a value of the right type is in the range, and one of the choices."""
+        """Return whether a value of the right type is in the range, and one of the choices."""
         above = self.minimum is None or value >= self.minimum
         below = self.maximum is None or value <= self.maximum
         return above and below and (not self.choices or value in self.choices)
 
     def _read(self, value: Any) -> Any:
-        """What a value means; None where it means nothing."""
+        """Return what a value means; None if it means nothing."""
         if value is None:
             return self.choices[0] if self.choices else True
         if isinstance(value, str) and self.type is int:
@@ -72,14 +74,14 @@ class Option:
 
 
 def assignment(text: str) -> tuple[str, str | None]:
-    """The name and the value of `name=value`; None where there is no `=`."""
+    """Return the name and the value of `name=value`; None if there is no `=`."""
     name, equals, value = text.partition("=")
     return name, value if equals else None
 
 
 def read(given: Iterable[tuple[str, Any]], table: Iterable[Option], owner: str, what: str = "option") -> dict[str, Any]:
-    """The values of options by name; messages call them `what` and name the `owner` that takes them. Raises UsageError for an
-    unknown option, one that is given twice, and a wrong value."""
+    """Return the values of options by name; `what` and `owner` are their name and their owner in messages. Raises UsageError
+    for an unknown option, one that is given twice, and a wrong value."""
     known = {option.name: option for option in table}
     values: dict[str, Any] = {}
     for name, value in given:

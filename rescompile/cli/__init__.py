@@ -1,16 +1,20 @@
-"""The command line. Data goes to standard output, everything else to standard error; exit codes are stable:
+"""The command line: a file per command.
+
+Data goes to standard output, everything else to standard error; exit codes are stable:
 
 0 done; 1 a check failed; 2 wrong usage or no such input; 3 invalid spec; 4 target, runtime or extra not available;
 5 output not written or not ours to overwrite; 129 terminal closed; 130 interrupted; 143 terminated.
 
-Commands import what they use when they run, so that each one loads only that.
+Commands import what they use when they run, so that each loads only what it needs.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Mapping
+from enum import StrEnum
 from importlib import import_module
 from typing import Annotated, Any, ClassVar
 
@@ -23,10 +27,14 @@ EXIT_CODES = (
 )
 
 
-class Commands(TyperGroup):
-    """Commands that are imported and made when they are asked for: making all of them takes longer than most take to run."""
+#: A script of `--show-completion` puts the command line here, and `rescompile` prints what may stand at its end.
+COMPLETE = "_RESCOMPILE_COMPLETE"
 
-    #: The function or the class of commands behind each name that users type, in the order of the help.
+
+class Commands(TyperGroup):
+    """Commands that are imported and built on demand, since building all of them takes longer than most take to run."""
+
+    #: The function or the group of each command, in the order of the help.
     table: ClassVar[Mapping[str, str]]
 
     def __init__(self, **options: Any) -> None:
@@ -34,11 +42,11 @@ class Commands(TyperGroup):
         self.commands = dict.fromkeys(self.table)  # type: ignore[assignment]  # for "did you mean"
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The names of all commands."""
-        return [*self.table]  # the module `list` of this package hides the built-in function here
+        """Return the names of all commands."""
+        return [*self.table]  # the module `list` of this package shadows the built-in function here
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of a name, or None."""
+        """Return the command of a name, or None."""
         if cmd_name not in self.table:
             return None
         module, _, attribute = self.table[cmd_name].rpartition(".")
@@ -63,11 +71,14 @@ class AllCommands(Commands):
         "verify": "rescompile.cli.verify.verify",
         "validate": "rescompile.cli.validate.validate",
         "show": "rescompile.cli.show.show",
+        "draw": "rescompile.cli.draw.draw",
+        "report": "rescompile.cli.report.report",
         "explain": "rescompile.cli.explain.explain",
         "paths": "rescompile.cli.paths.paths",
         "list": "rescompile.cli.list.list_zoo",
         "schema": "rescompile.cli.schema.print_schema",
         "extract": "rescompile.cli.extract.extract",
+        "lsp": "rescompile.cli.lsp.lsp",
         "run": "rescompile.cli.run.run_model",
         "bench": "rescompile.cli.bench.bench",
         "compare": "rescompile.cli.compare.compare",
@@ -81,10 +92,10 @@ _PLAIN: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pr
 
 
 def _command(name: str, thing: Any) -> Any:
-    """The command of a function, or of a class of commands."""
+    """Return the command of a function, or of a class of commands."""
     if isinstance(thing, type):
         group = typer.Typer(name=name, cls=thing, no_args_is_help=True, help=thing.__doc__, epilog=EXIT_CODES, **_PLAIN)
-        group.callback()(lambda: None)  # which makes it a group
+        group.callback()(lambda: None)  # a callback makes it a group
         return typer.main.get_command(group)
     alone = typer.Typer(**_PLAIN)
     alone.command(name, epilog=EXIT_CODES)(thing)
@@ -102,6 +113,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if COMPLETE in os.environ:
+        from rescompile.cli import completion
+
+        sys.exit(completion.answer(os.environ[COMPLETE], typer.main.get_command(app)))
     app()
 
 
@@ -113,10 +128,35 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+class Shell(StrEnum):
+    """The shells that have a completion script."""
+
+    bash = "bash"
+    zsh = "zsh"
+    fish = "fish"
+
+
+def _show_completion(shell: Shell | None) -> None:
+    if shell is not None:
+        from rescompile.cli.completion_scripts import SCRIPTS
+
+        print(SCRIPTS[shell], end="")
+        raise typer.Exit
+
+
 @app.callback()
 def _global(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    shell: Annotated[
+        Shell | None,
+        typer.Option(
+            "--show-completion",
+            callback=_show_completion,
+            is_eager=True,
+            help="Print the completion script of a shell.",
+        ),
+    ] = None,
 ) -> None:
     pass

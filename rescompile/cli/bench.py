@@ -1,4 +1,4 @@
-"""`bench`: how long networks take on each runtime."""
+"""`bench`: measures the latency of networks on each runtime."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from rescompile.cli.options import (
     words,
 )
 from rescompile.cli.progress import Progress
-from rescompile.cli.reporting import print_json, say
+from rescompile.cli.reporting import print_json, say, table
 from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import Diagnostic, OutputError, UsageError, clipped, nearest
 
 if TYPE_CHECKING:
+    from rescompile.bench.benchmark import Bench
     from rescompile.bench.contenders import Request, TuneRequest
-    from rescompile.bench.running import Bench
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Options:
     slot_ms: float = option(
         "Length of a slot in ms; each slot has at least one run.", 50.0, min=0.0, max=60_000.0, metavar="MS"
     )
-    control: bool = option("Measure a second copy of the first contender, to show the noise.", False, "--control")
+    control: bool = option("Measure a second copy of the first contender, to estimate the noise.", False, "--control")
     baseline: str | None = option(
         "Baseline for speed-ups. Default: the first peer, or the first row.", metavar="MODEL@RUNTIME"
     )
@@ -88,7 +88,7 @@ def bench(
 ) -> None:
     """Measure network latency on each runtime, in interleaved rounds, with confidence intervals."""
     from rescompile.bench import json_files, report
-    from rescompile.bench.running import Bench
+    from rescompile.bench.benchmark import Bench
 
     path, figure = _outputs(options, force)
     running = Bench(_request(specs, options, set or [], passes), say)
@@ -103,7 +103,7 @@ def bench(
             json_files.write(result, path, force)
             say(f"{path}: {len(result.rows)} row{'' if len(result.rows) == 1 else 's'} written")
         if something and not as_json:
-            print(report.markdown(result, options.baseline), end="")
+            print(report.markdown(result, options.baseline, table), end="")
     if as_json:
         print_json(dataclasses.asdict(result))
     if figure is not None and result.rows:
@@ -117,13 +117,14 @@ def bench(
 
 def _follow(running: Bench) -> None:
     """Measure, and show the progress on a terminal."""
-    with Progress() as progress, contextlib.closing(running.run()) as steps:  # which has its rows when it is closed
+    with Progress(unit="steps") as progress, contextlib.closing(running.run()) as steps:  # closing it records its rows
         for step in steps:
-            progress.advance(text=step)
+            progress.at(step.done, step.total, step)
 
 
 def _outputs(options: Options, force: bool) -> tuple[Path | None, Path | None]:
-    """The files of the result and the figure. Raises an error where one cannot be written, before measuring, which takes long."""
+    """Return the files of the result and the figure. Raises an error if one cannot be written; called before measuring,
+    which takes long."""
     from rescompile.files import plotting
     from rescompile.files.atomic_write import check_folder, check_ours
 
@@ -140,7 +141,7 @@ def _outputs(options: Options, force: bool) -> tuple[Path | None, Path | None]:
 
 
 def _request(specs: Sequence[str], options: Options, settings: list[str], passes: dict[str, Any]) -> Request:
-    """The request of a command line. Raises UsageError for invalid or conflicting options."""
+    """Return the request of a command line. Raises UsageError for invalid or conflicting options."""
     from rescompile.bench import peers, torch_modules
     from rescompile.bench.contenders import Request
     from rescompile.bench.measuring import Plan
@@ -185,7 +186,7 @@ def _request(specs: Sequence[str], options: Options, settings: list[str], passes
 def _tune_request(
     specs: Mapping[str, str], options: Options, settings: Sequence[str], passes: Mapping[str, Any]
 ) -> TuneRequest | None:
-    """The search of --tune, None without it; `specs` are by the names of their networks."""
+    """Return the search of --tune, or None; `specs` maps the names of networks to specs."""
     from rescompile.bench import tuning
     from rescompile.bench.contenders import TuneRequest
 
@@ -209,7 +210,7 @@ def _tune_request(
 
 
 def _variants(given: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The passes of `form=a` and `fold-batchnorm`, by the text that names them. Raises UsageError for what is not a pass."""
+    """Return the passes of `form=a` and `fold-batchnorm`, by their text. Raises UsageError for an unknown pass."""
     from rescompile.passes import options
 
     for text in given:
@@ -219,7 +220,7 @@ def _variants(given: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _pass_options(passes: Mapping[str, Any]) -> list[str]:
-    """The options that enable passes, as typed."""
+    """Return the options that enable passes, as typed."""
     from rescompile.passes import PASSES
 
     on = [step for step in PASSES if passes.get(step.keyword)]
@@ -227,7 +228,7 @@ def _pass_options(passes: Mapping[str, Any]) -> list[str]:
 
 
 def _folder(keep: str | None) -> Path | None:
-    """The folder to keep files in. Raises OutputError where it does not exist or is not empty."""
+    """Return the folder to keep files in. Raises OutputError if it does not exist or is not empty."""
     if keep is None:
         return None
     folder = Path(keep)
@@ -240,7 +241,7 @@ def _folder(keep: str | None) -> Path | None:
 
 
 def _batches(text: str) -> list[int]:
-    """The sizes in `1,8,32`. Raises UsageError for anything else."""
+    """Return the sizes in `1,8,32`. Raises UsageError for anything else."""
     sizes = words("batch", text)
     if not all(size.isascii() and size.isdecimal() and len(size) < 10 and 0 < int(size) <= 1 << 16 for size in sizes):
         raise UsageError(

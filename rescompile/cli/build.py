@@ -1,4 +1,4 @@
-"""`build`: a spec becomes an artifact of a target."""
+"""`build`: compiles specs to a target."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rescompile.cli.options import (
     Format,
     FormatOption,
     JsonOption,
+    Selection,
     SetOption,
     SpecsArgument,
     option,
@@ -24,7 +25,7 @@ from rescompile.cli.options import (
     with_passes,
     with_target_options,
 )
-from rescompile.cli.progress import Progress
+from rescompile.cli.progress import Progress, track
 from rescompile.cli.reporting import print_json, report, say
 from rescompile.cli.specs import elaborated, spec_files
 from rescompile.diagnostics.errors import Diagnostic, RescompileError, UsageError
@@ -33,6 +34,7 @@ from rescompile.options import assignment
 if TYPE_CHECKING:
     from rescompile.ir.network import Network
     from rescompile.lang.spec.spec import Spec
+    from rescompile.weights.checkpoints import WeightsFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,36 +49,47 @@ class Options:
         metavar="PATH",
     )
     weights: str | None = option(
-        "Weights: safetensors or torch (.pth, .pt, .bin). Default: random.", None, "--weights", metavar="FILE"
+        "Weights file: safetensors, torch, Keras or NumPy. Default: random.", None, "--weights", metavar="FILE"
     )
     seed: int = option("Seed of random weights.", 0)
     no_weights: bool = option("Write the graph only, without weights.", False, "--no-weights")
+    calibrate_norms: bool = option(
+        "Set the norm statistics of random weights from a seeded batch.", False, "--calibrate-norms"
+    )
+    verify: bool = option("Run the file and compare its outputs before it replaces one.", False, "--verify")
     compare: bool = option("Write nothing; exit 1 and print a diff if the file differs.", False, "--check")
     calibrate: str | None = option(
         "Calibration data for int8: images, .npy files, or N random inputs. Default: 32.", metavar="FOLDER|N"
     )
 
     def check(self) -> None:
-        """Raises UsageError for options that cannot be used together."""
+        """Raise UsageError for options that cannot be used together."""
         if self.no_weights and self.weights:
             raise UsageError(Diagnostic("E0802", "--weights and --no-weights cannot be used together"))
         if self.compare and self.output == "-":
             raise UsageError(Diagnostic("E0802", "--check compares with a file, but -o - is standard output"))
+        if self.verify and (self.compare or self.output == "-"):
+            other = "--check" if self.compare else "-o -"
+            raise UsageError(Diagnostic("E0802", f"--verify needs a file to write, so {other} cannot be used with it"))
         if self.output == "":
             raise UsageError(Diagnostic("E0802", "-o needs the name of a file"))
 
 
 @with_passes
 @with_options(Options)
+@with_options(Selection, "selection")
 @with_target_options
 @command
 def build(
     specs: SpecsArgument,
     target: Annotated[
         str,
-        typer.Option("--target", "-t", help="Target: onnx, source, torch, or one from an installed backend."),
+        typer.Option(
+            "--target", "-t", help="Target: flax, keras, mlx, onnx, source, torch, or one from an installed backend."
+        ),
     ],
     options: Options,
+    selection: Selection,
     target_options: dict[str, Any],
     others: Annotated[
         list[str] | None,
@@ -102,7 +115,18 @@ def build(
     several = files != specs or len(files) > 1
     if several:
         _check_several(files, options)
-    builder = _Builder(target, options, {**given, **passes}, set, features, force, as_json, suffix, several)
+    builder = _Builder(
+        target,
+        options,
+        selection.of(options.weights),
+        {**given, **passes},
+        set,
+        features,
+        force,
+        as_json,
+        suffix,
+        several,
+    )
     if several:
         _build_all(builder, files, format)
         return
@@ -112,7 +136,7 @@ def build(
 
 
 def _check_several(files: Sequence[str], options: Options) -> None:
-    """Raises UsageError for options that fit one spec only."""
+    """Raise UsageError for options that apply to a single spec only."""
     output = options.output
     if output is not None and not (Path(output).is_dir() or output.endswith("/")):
         message = f"{len(files)} specs need a folder, but -o {output} is not an existing folder"
@@ -123,35 +147,43 @@ def _check_several(files: Sequence[str], options: Options) -> None:
 
 
 def _build_all(builder: _Builder, files: Sequence[str], format: Format) -> None:
-    """Build several specs; what is wrong with one keeps none of the others from being built."""
+    """Build several specs; an error in one does not stop the others. After an interruption, the files built so far are
+    reported too."""
     from rescompile.diagnostics.rendering import as_data
 
     entries: list[dict[str, Any]] = []
     problems: list[Diagnostic] = []
     worst = 0
-    for spec in files:
-        try:
-            entries.append({"spec": spec, "ok": True, **(builder.build(spec) or {}), "diagnostics": []})
-        except RescompileError as error:
-            entries.append({"spec": spec, "ok": False, "diagnostics": [as_data(each) for each in error.diagnostics]})
-            problems += [each for each in error.diagnostics if each not in problems]
-            worst = max(worst, error.exit_code)
-    if builder.as_json:
-        print_json({"specs": entries})
-    elif problems or format is not Format.text:
-        report(problems, format.value)
-    if format is Format.text and not builder.as_json:
-        say(f"{len(files)} specs, {sum(not entry['ok'] for entry in entries)} failed")
+    try:
+        for spec in track(files, len(files), "specs"):
+            try:
+                entries.append({"spec": spec, "ok": True, **(builder.build(spec) or {}), "diagnostics": []})
+            except RescompileError as error:
+                entries.append(
+                    {"spec": spec, "ok": False, "diagnostics": [as_data(each) for each in error.diagnostics]}
+                )
+                problems += [each for each in error.diagnostics if each not in problems]
+                worst = max(worst, error.exit_code)
+    finally:
+        left = len(files) - len(entries)
+        if builder.as_json:
+            print_json({"specs": entries, "interrupted": left > 0})
+        elif problems or format is not Format.text:
+            report(problems, format.value)
+        if format is Format.text and not builder.as_json:
+            failed = sum(not entry["ok"] for entry in entries)
+            say(f"{len(files)} specs, {failed} failed{f', {left} not reached' if left else ''}")
     if worst:
         raise typer.Exit(worst)
 
 
 @dataclass(slots=True)
 class _Builder:
-    """Builds one spec after the other. `written` has the spec that each file was made of."""
+    """Builds specs one after the other. `written` maps each file to the spec that it was built from."""
 
     target: str
     options: Options
+    weights: WeightsFile | None
     compiler_options: Mapping[str, Any]
     set: list[str] | None
     features: str | None
@@ -162,13 +194,13 @@ class _Builder:
     written: dict[Path, str] = field(default_factory=dict)
 
     def path(self, network: Network) -> Path:
-        """The file of a network: the one that is named, or one in a folder after the network's name."""
+        """Return the file of a network: the given one, or one in a folder with the network's name."""
         output = self.options.output
         folder = self.several or output is None or Path(output).is_dir() or output.endswith("/")
         return Path(output or "") / (network.name + self.suffix) if folder else Path(output or "")
 
     def build(self, spec: str) -> dict[str, Any] | None:
-        """Build one spec and print a report. Returns the report as data, or None where no file was written."""
+        """Build one spec and print a report. Returns the report as data, or None if no file was written."""
         from rescompile.cli import build_report
         from rescompile.files.atomic_write import check_ours, write_stdout
         from rescompile.lang import library
@@ -188,8 +220,9 @@ class _Builder:
             check_ours(path, self.force)
         artifact = execute(
             Request(
-                network, self.target, options.weights, options.seed, options.no_weights, options.calibrate,
-                self.compiler_options, say,
+                network, self.target, self.weights, options.seed, options.no_weights, options.calibrate,
+                options.calibrate_norms, options.verify,
+                self.compiler_options, say, track,
             )
         )  # fmt: skip
         if options.compare:
@@ -202,25 +235,27 @@ class _Builder:
         planned = list(artifact.files(path.name))
         for file in planned:
             _no_input(path.parent / file.name, inputs, path)
-        with Progress(sum(file.size for file in planned)) as progress:
+        with Progress(sum(file.size for file in planned), "MiB", 1 << 20) as progress:
             written = artifact.write(path, self.force, progress.advance)
         if not self.as_json:
             for line in build_report.describe(
                 artifact, written, time.perf_counter() - started, options.weights is None
             ):
                 say(line)
+            if options.weights is not None and "preprocess" in artifact.facts:
+                say(f"  {build_report.images(artifact, network, options.weights)}")
         return build_report.as_data(artifact, written)
 
 
 def _no_input(path: Path, inputs: Mapping[str, str | Path | None], output: Path) -> None:
-    """Raises UsageError where a file to write, which is `output` or belongs to it, is one that is read."""
+    """Raise UsageError if a file to write, which is `output` or belongs to it, is also an input."""
     for what, file in inputs.items():
         if file is not None and path.exists() and Path(file).exists() and path.samefile(file):
             raise UsageError(Diagnostic("E0802", f"-o {output} would overwrite {what}"))
 
 
 def _assignments(options: list[str] | None) -> Iterator[tuple[str, str]]:
-    """The names and values of --option NAME=VALUE."""
+    """Return the names and values of --option NAME=VALUE."""
     for name, value in map(assignment, options or ()):
         if value is None:
             raise UsageError(Diagnostic("E0802", f"--option {name}: write --option {name}=VALUE"))
@@ -228,7 +263,7 @@ def _assignments(options: list[str] | None) -> Iterator[tuple[str, str]]:
 
 
 def _once(given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Options by name. Raises UsageError for one that is given twice."""
+    """Return options by name. Raises UsageError for one that is given twice."""
     names = [name for name, _ in given]
     for name in names:
         if names.count(name) > 1:

@@ -1,4 +1,4 @@
-"""The end of every command: errors become diagnostics and exit codes, never tracebacks."""
+"""Turns errors of commands into diagnostics and exit codes, never tracebacks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from rescompile.cli import reporting
 from rescompile.cli.options import Format
 from rescompile.cli.reporting import discard, report, say
 from rescompile.cli.signals import Stopped, interruption_restored, stoppable
@@ -17,10 +18,11 @@ from rescompile.diagnostics.errors import Diagnostic, OutputError, RescompileErr
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """A command whose errors become diagnostics and exit codes, never tracebacks."""
+    """Return a command whose errors become diagnostics and exit codes, never tracebacks."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> None:
+        reporting.shows_progress = not kwargs.get("as_json")
         try:
             with stoppable(), interruption_restored():
                 function(*args, **kwargs)
@@ -36,7 +38,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             say(word)
             raise typer.Exit(128 + number) from None
         except BrokenPipeError:
-            discard(sys.stdout)  # the reader has gone, as in `rescompile list | head`
+            discard(sys.stdout)  # the reader closed the pipe, as in `rescompile list | head`
             raise typer.Exit(0) from None
         except MemoryError:
             report([Diagnostic("E0901", "out of memory")], "text")

@@ -1,4 +1,4 @@
-"""`compare`: whether networks became slower between two result files of `bench`."""
+"""`compare`: checks two result files of `bench` for networks that became slower."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from rescompile.cli.command import command
 from rescompile.cli.options import Format, FormatOption, JsonOption
-from rescompile.cli.reporting import print_json, say
+from rescompile.cli.reporting import print_json, say, table
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 
 
@@ -58,7 +58,7 @@ def compare(
         if slower:
             raise typer.Exit(CheckFailed.exit_code)
         return
-    print(report.changes(comparison, limit))
+    print(report.changes(comparison, limit, table))
     if slower:
         listed = "; ".join(change.new.title for change in slower)
         message = f"{len(slower)} of {len(comparison.changes)} rows are slower by more than {max_regression}: {listed}"

@@ -1,4 +1,4 @@
-"""`doctor`: the hardware of this machine, and the targets and runtimes that work on it."""
+"""`doctor`: reports the hardware of this machine, and the targets and runtimes that work on it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 from rescompile.cli.command import command
 from rescompile.cli.options import Format, FormatOption, JsonOption
-from rescompile.cli.reporting import print_json
+from rescompile.cli.reporting import columns, print_json
+from rescompile.diagnostics.text_table import table_rows
 
 
 @command
@@ -18,24 +19,24 @@ def doctor(as_json: JsonOption = False, format: FormatOption = Format.text) -> N
     targets = _targets()
     if not as_json:
         for label, text in _machine(machine).items():
-            print(f"{label:<13} {text}")
+            _print(label, text)
         for target in targets:
-            print(f"{'target':<13} {target['name']:<12}  {_state(target)}")
+            _print_state("target", target)
     listed = []
     for runtime in RUNTIMES.values():
         listed.append(_try(runtime))
         if not as_json:
-            print(f"{'runtime':<13} {runtime.name:<12}  {_state(listed[-1])}")
+            _print_state("runtime", listed[-1])
             for trial in listed[-1]["precisions"]:
                 if trial["reason"]:
-                    print(f"{'':<28}{trial['precision']}: {trial['reason']}{_help(trial)}")
+                    _print("", "", f"{trial['precision']}: {trial['reason']}{_help(trial)}")
     if as_json:
         print_json({"machine": machine, "targets": targets, "runtimes": listed})
 
 
 def _try(runtime: Any) -> dict[str, Any]:
-    """The result of trying a runtime."""
-    from rescompile.runtimes.trial import trials
+    """Return the result of trying a runtime."""
+    from rescompile.runtimes.runtime_check import trials
 
     reason = runtime.missing()
     tried = list(trials(runtime)) if reason is None else []
@@ -58,7 +59,7 @@ def _try(runtime: Any) -> dict[str, Any]:
 
 
 def _targets() -> list[dict[str, Any]]:
-    """The targets of `build`, and whether they can be loaded."""
+    """Return the targets of `build`, and whether they can be loaded."""
     from rescompile import backend
 
     found = []
@@ -69,9 +70,22 @@ def _targets() -> list[dict[str, Any]]:
     return found
 
 
+def _print(*cells: str) -> None:
+    """Print a row of the report: a label and a text, or a label, a name and a text, wrapped within the window of a terminal."""
+    ((*lines,),) = table_rows([cells], "<", columns(), head=False, least=(12, 12)[: len(cells) - 1])
+    print("\n".join(lines))
+
+
+def _print_state(label: str, row: dict[str, Any]) -> None:
+    """Print whether a target or a runtime works, and what it needs."""
+    _print(label, row["name"], _state(row))
+    if row["reason"] and row["needs"]:
+        _print("", "", f"needs {row['needs']}")
+
+
 def _state(row: dict[str, Any]) -> str:
     if row["reason"]:
-        return f"missing  {row['reason']}" + (f"\n{'':<28}needs {row['needs']}" if row["needs"] else "")
+        return f"missing  {row['reason']}"
     errors = [f"{trial['error']:.1e} in {trial['precision']}" for trial in row["precisions"] if trial["works"]]
     if not row["works"]:
         return "fails"

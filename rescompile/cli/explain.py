@@ -1,16 +1,14 @@
-"""`explain`: a network in words, and its differences to others."""
+"""`explain`: describes a network in words, and its differences from others."""
 
 from __future__ import annotations
 
-import shutil
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from rescompile.cli.command import command
 from rescompile.cli.options import Format, FormatOption, JsonOption, SetOption, SpecArgument, with_passes
-from rescompile.cli.reporting import print_json
+from rescompile.cli.reporting import columns, print_json
 from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 
@@ -52,11 +50,10 @@ def explain(
     if as_json:
         print_json(report(explanation, about))
         return
-    for line in text_report.lines(explanation, about, _width()):
+    for line in text_report.lines(explanation, about, _width(), columns()):
         print(line)
 
 
 def _width() -> int:
     """Return the width of lines: that of the terminal within limits."""
-    columns = shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
-    return max(40, min(WIDTH, columns))
+    return max(40, min(WIDTH, columns() or WIDTH))

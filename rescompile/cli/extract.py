@@ -1,7 +1,8 @@
-"""`extract`: the spec that a model was built from."""
+"""`extract`: prints the spec that a model was built from."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ import typer
 from rescompile.cli.command import command
 from rescompile.cli.options import ForceOption, Format, FormatOption, JsonOption, OutputOption
 from rescompile.cli.reporting import print_json, say
+from rescompile.cli.specs import recorded as recorded_origin
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 
 
@@ -25,10 +27,6 @@ def extract(
     format: FormatOption = Format.text,
 ) -> None:
     """Print the spec that a model was built from; its build options go to standard error."""
-    import hashlib
-
-    from rescompile import backend
-    from rescompile.diagnostics.errors import CheckFailed
     from rescompile.files import file_types
     from rescompile.files.atomic_write import write_text
     from rescompile.files.checksum import with_checksum
@@ -39,16 +37,11 @@ def extract(
     file_types.check_file(model)
     if output not in (None, "-") and Path(str(output)).exists() and Path(str(output)).samefile(model):
         raise UsageError(Diagnostic("E0802", f"-o {output} would overwrite the model itself"))
-    recorded = backend.extract(model)
-    if recorded is None:
-        raise UsageError(Diagnostic("E0801", f"{model} does not record a spec: rescompile did not build it"))
-    if hashlib.sha256(recorded.text.encode()).hexdigest() != recorded.sha256:
-        message = f"the spec in {model} does not match the SHA-256 recorded with it"
-        raise CheckFailed(Diagnostic("E0703", message))
+    recorded = recorded_origin(model)
     options = list(recorded.options)
     given = dict(option.split("=", 1) for option in options if "=" in option)
-    if "for" in given:  # the recipe would turn these passes on again
-        options += recipes.turned_off(given["for"], given["precision"], recorded.passes)
+    if "for" in given:  # otherwise the recipe would turn these passes on again
+        options += recipes.turned_off(given["for"], given.get("precision"), recorded.passes)
     if as_json:
         facts = {"passes": list(recorded.passes), "options": options}
         print_json({"spec": recorded.text, "sha256": recorded.sha256, **facts})
@@ -56,8 +49,8 @@ def extract(
     if output in (None, "-"):
         sys.stdout.write(recorded.text)
     else:
-        # People edit this text, so the trailer protects it like a model.
+        # Users edit this text, so it has a checksum trailer like a model.
         text = b"".join(with_checksum([recorded.text.encode()], b"# ", b": ", b"\n")).decode()
         write_text(text, Path(str(output)), force)
     if with_these := (*recorded.passes, *options):
-        say(f"built with {' '.join(f'--{step}' for step in with_these)}")
+        say(f"built with {shlex.join(f'--{step}' for step in with_these)}")  # users may paste these words into a shell

@@ -1,4 +1,4 @@
-"""`list`: the networks of the zoo."""
+"""`list`: lists the networks of the zoo."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import typer
 
 from rescompile.cli.command import command
 from rescompile.cli.options import Format, FormatOption, JsonOption
-from rescompile.cli.reporting import print_json
+from rescompile.cli.progress import track
+from rescompile.cli.reporting import columns, print_json
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.diagnostics.text_table import text_table
 
@@ -21,12 +22,12 @@ def list_zoo(
 ) -> None:
     """List the networks of the zoo."""
     from rescompile.diagnostics.errors import nearest
-    from rescompile.lang import library
+    from rescompile.lang import library, zoo_aliases
     from rescompile.lang.inheritance import resolve
     from rescompile.lang.yaml_reader import plain
 
     entries = []
-    for name, path in library.zoo().items():
+    for name, path in track(library.zoo().items(), len(library.zoo()), "networks"):
         document = plain(resolve(path, ()))
         entries.append(
             {
@@ -34,6 +35,7 @@ def list_zoo(
                 "family": document.get("family"),
                 "description": document.get("description"),
                 "reference": document.get("reference"),
+                "aliases": zoo_aliases.of(name),
             }
         )
     if family is not None:
@@ -50,5 +52,12 @@ def list_zoo(
     if as_json:
         print_json({"networks": entries})
         return
-    rows = [[entry[key] or "" for key in ("name", "family", "description")] for entry in entries]
-    print("\n".join(text_table(rows)))
+    rows = [
+        [entry["name"], entry["family"] or "", "; ".join(filter(None, (entry["description"], _also(entry["aliases"]))))]
+        for entry in entries
+    ]
+    print("\n".join(text_table(rows, width=columns(), head=False)))
+
+
+def _also(aliases: list[str]) -> str:
+    return f"also {', '.join(aliases)}" if aliases else ""

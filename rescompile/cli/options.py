@@ -1,11 +1,11 @@
-"""The arguments and options that several commands share."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import field, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -15,6 +15,7 @@ from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped
 
 if TYPE_CHECKING:
     from rescompile.passes import Pass
+    from rescompile.weights.checkpoints import WeightsFile
 
 
 class Format(StrEnum):
@@ -37,8 +38,11 @@ SetOption = Annotated[
 FeaturesOption = Annotated[
     str | None, typer.Option("--features", metavar="PARTS", help="Add outputs for these parts, such as layer2,layer3.")
 ]
+CalibrateNormsOption = Annotated[
+    bool, typer.Option("--calibrate-norms", help="Set the norm statistics of random weights from a seeded batch.")
+]
 DynamicOption = Annotated[
-    str | None, typer.Option(metavar="AXES", help="Make image axes dynamic: height, width, or height,width.")
+    str | None, typer.Option(metavar="AXES", help="Make axes dynamic: height,width or one; length; depth.")
 ]
 OutputOption = Annotated[
     str | None, typer.Option("-o", "--output", metavar="PATH", help="Output file. Default: standard output.")
@@ -51,12 +55,13 @@ ForceOption = Annotated[
 
 
 def option(help: str, default: Any = None, *names: str, **settings: Any) -> Any:
-    """A field of a dataclass of options: its help, its default, its flags if they are not its name, and what else typer takes."""
+    """Return a field of a dataclass of options, with its help, its default, its flags if they differ from its name, and
+    further settings of typer."""
     return field(default=default, metadata={"option": typer.Option(*names, help=help, **settings)})
 
 
 def with_passes(function: Callable[..., None]) -> Callable[..., None]:
-    """A command that takes the options of the pass table; those that are given arrive as its `passes`."""
+    """Return a command with the options of the pass table; given ones are passed as its argument `passes`."""
     from rescompile.passes import PASSES
 
     added = [
@@ -70,7 +75,7 @@ def with_passes(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def with_target_options(function: Callable[..., None]) -> Callable[..., None]:
-    """A command that takes the options which targets declare; those that are given arrive as its `target_options`."""
+    """Return a command with the options that targets declare; given ones are passed as its argument `target_options`."""
     from rescompile.backend import declared_options
 
     added = [
@@ -88,8 +93,29 @@ def with_target_options(function: Callable[..., None]) -> Callable[..., None]:
     )
 
 
-def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command that takes the fields of a dataclass as options; they arrive as its `options`."""
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The part of a weights file to read; every command that reads weights has these options."""
+
+    entry: str | None = option("State dict to read if the file contains several, such as ema.", metavar="NAME")
+    prefix: str | None = option("Key prefix of the network in the file. Default: detected.", metavar="NAME")
+
+    def of(self, weights: str | None) -> WeightsFile | None:
+        """Return the file that an option names, with the part of it to read. Raises UsageError if there is no file."""
+        for name in ("entry", "prefix"):
+            if weights is None and getattr(self, name) is not None:
+                raise UsageError(Diagnostic("E0802", f"--{name} needs --weights FILE"))
+        return None if weights is None else self.read(weights)
+
+    def read(self, file: str) -> WeightsFile:
+        """Return a file, with the part of it to read."""
+        from rescompile.weights.checkpoints import WeightsFile
+
+        return WeightsFile(file, self.entry, self.prefix)
+
+
+def with_options(kind: type[Any], name: str = "options") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a command with the fields of a dataclass as options; they are passed as its argument `name`."""
     hints = get_type_hints(kind, include_extras=True)
     added = [
         inspect.Parameter(
@@ -98,13 +124,13 @@ def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..
         )
         for f in fields(kind)
     ]  # fmt: skip
-    return lambda function: _expanded(function, "options", added, lambda values: kind(**values))
+    return lambda function: _expanded(function, name, added, lambda values: kind(**values))
 
 
 def _expanded(
     function: Callable[..., None], name: str, added: Sequence[inspect.Parameter], collect: Callable[[dict[str, Any]], Any]
 ) -> Callable[..., None]:  # fmt: skip
-    """A command that has the parameters `added` in place of its parameter `name`, which collects their values."""
+    """Return a command with the parameters `added` instead of its parameter `name`, which receives their values."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -120,12 +146,12 @@ def _expanded(
 
 
 def _flags(step: Pass) -> str:
-    """The flags of a pass; a boolean one can be turned off where a recipe turns it on."""
+    """Return the flags of a pass; a boolean one has a negative form, since recipes may turn it on."""
     return f"--{step.name}/--no-{step.name}" if step.type is bool else f"--{step.name}"
 
 
 def words(option: str, text: str) -> list[str]:
-    """The entries of a comma-separated list. Raises UsageError for an empty or repeated entry."""
+    """Return the entries of a comma-separated list. Raises UsageError for an empty or repeated entry."""
     entries = [entry.strip() for entry in text.split(",")]
     shown = clipped(text)
     if not all(entries):

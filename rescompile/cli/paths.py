@@ -1,4 +1,4 @@
-"""`paths`: the distribution of the paths of a network."""
+"""`paths`: computes the distribution of the paths of a network."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from rescompile.cli.options import (
     Format,
     FormatOption,
     JsonOption,
+    Selection,
     SetOption,
     SpecArgument,
     option,
     with_options,
     with_passes,
 )
-from rescompile.cli.reporting import print_json, say
+from rescompile.cli.reporting import columns, print_json, say
 from rescompile.cli.specs import elaborated
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError
 from rescompile.diagnostics.text_table import text_table
 
 if TYPE_CHECKING:
@@ -33,15 +34,16 @@ if TYPE_CHECKING:
     from rescompile.ir.network import Network
     from rescompile.runtimes.path_gradients import PathGradients
     from rescompile.weights import Array, Weights
+    from rescompile.weights.checkpoints import WeightsFile
 
-#: The table leaves out lengths with a smaller share of all paths.
+#: The table omits lengths with a smaller share of all paths.
 SHOWN = Fraction(1, 1000)
 #: A number with more digits is printed as a power of ten.
 DIGITS = 21
 
 
 class LengthUnit(StrEnum):
-    """What a path length counts."""
+    """The unit of path lengths."""
 
     blocks = "blocks"
     layers = "layers"
@@ -64,7 +66,7 @@ class Options:
     seed: int | None = option("Seed of the random values for --gradients. Default: 0.", min=0)
 
     def measuring(self) -> dict[str, Any]:
-        """The given options that only a measurement uses."""
+        """Return the given options that apply only to a measurement."""
         values = {name: getattr(self, name) for name in ("weights", "data", "labels", "samples", "seed")}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -83,10 +85,12 @@ class Results:
 
 @with_passes
 @with_options(Options)
+@with_options(Selection, "selection")
 @command
 def paths(
     spec: SpecArgument,
     options: Options,
+    selection: Selection,
     set: SetOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -96,27 +100,34 @@ def paths(
 ) -> None:
     """Count the paths from input to output by length, the unravelled view of a network."""
     from rescompile.analysis import paths as counting
-    from rescompile.files import plotting
     from rescompile.passes import apply
 
     bounds = _interval(options.interval)
     if not options.gradients:
         for name in options.measuring():
             raise UsageError(Diagnostic("E0802", f"--{name} needs --gradients"))
-    file = None if options.plot is None else plotting.checked(options.plot, force)
-    if options.gradients:
-        from rescompile.runtimes.path_gradients import unravelling
+    weights_file = selection.of(options.weights)
+    file = None
+    if options.plot is not None:
+        from rescompile.files.plotting import checked
 
-        unravelling()  # fails early where torch is missing
+        file = checked(options.plot, force)
+    if options.gradients:
+        from rescompile.runtimes.path_gradients import torch_module
+
+        torch_module()  # fails early if torch is missing
     _, network = elaborated(spec, set)
     weights: Weights | None = None
     arrays: list[Array | None] = []
     if options.gradients:
         files = {"data": options.data, "labels": options.labels}
         arrays = [None if name is None else _array(key, name) for key, name in files.items()]
-        weights = _weights(network, options.weights, options.seed or 0)
+        weights = _weights(network, weights_file, options.seed or 0)
     network, weights = apply(network, weights, passes)
     distribution = counting.paths(network, options.unit.value)
+    if not distribution.total:
+        message = f"{network.name} has no path from its input to its output: each one passes through 'scale: 0'"
+        raise CheckFailed(Diagnostic("E0603", message))
     surviving = counting.surviving(network, options.unit.value)
     measured = None if weights is None else _measured(network, weights, arrays, options)
     results = Results(network, options, distribution, surviving, bounds, measured)
@@ -156,20 +167,20 @@ def _plot(results: Results, file: Path, force: bool) -> None:
     plotting.histogram(file, bars, line, marked, title, labels, force)
 
 
-def _weights(network: Network, file: str | None, seed: int) -> Weights:
-    """The weights to measure with, before any pass."""
+def _weights(network: Network, file: WeightsFile | None, seed: int) -> Weights:
+    """Return the weights to measure with, before any pass."""
     if file is not None:
         from rescompile.weights import checkpoints
 
         return checkpoints.load(file, network, say)
     from rescompile.weights import draw
-    from rescompile.weights.calibrated import calibrated
+    from rescompile.weights.batch_statistics import calibrated
 
     return calibrated(network, draw(network, seed), seed)
 
 
 def _array(option: str, name: str) -> Array:
-    """The array of a .npy file, which cannot run code."""
+    """Return the array of a .npy file; pickled objects are refused."""
     from rescompile.files import file_types
     from rescompile.weights import numpy_files
 
@@ -184,7 +195,7 @@ _UNITS = {LengthUnit.blocks: "branches", LengthUnit.layers: "layers"}
 
 
 def _interval(text: str | None) -> tuple[int, int] | None:
-    """The bounds of `19:35`. Raises UsageError for anything else."""
+    """Return the bounds of `19:35`. Raises UsageError for anything else."""
     if text is None:
         return None
     parts = text.split(":")
@@ -223,7 +234,7 @@ def _lines(results: Results) -> Iterator[str]:
 
 
 def _table(distribution: Paths, measured: PathGradients | None) -> Iterator[str]:
-    """The lengths with a share of at least SHOWN, as a table."""
+    """Yield a table of the lengths with a share of at least SHOWN."""
     total = distribution.total
     rows: list[tuple[str, ...]] = [("length", "paths", "share")]
     if measured is not None:
@@ -235,7 +246,7 @@ def _table(distribution: Paths, measured: PathGradients | None) -> Iterator[str]
             along = measured.magnitudes[length] if measured is not None else None
             more = (f"{along.mean:.3e}", _error(along.error), _percent(Fraction(of_gradient))) if along else ()
             rows.append((*row, *more))
-    yield from text_table(rows, ">")
+    yield from text_table(rows, ">", columns())
     listed = sum(distribution.counts[int(length)] for length, *_ in rows[1:])
     if listed < total:
         yield f"the other {_percent(Fraction(total - listed, total))} are at lengths with less than {_percent(SHOWN)} each"
@@ -246,7 +257,7 @@ def _error(error: float | None) -> str:
 
 
 def _gradient_lines(measured: PathGradients, bounds: tuple[int, int] | None, options: Options) -> Iterator[str]:
-    """The measurement, its data, and the lengths that carry the gradient."""
+    """Yield the measurement, its data, and the lengths that carry the gradient."""
     weights = options.weights or "random weights with calibrated norms, not a trained network"
     data, labels = options.data or "noise", options.labels or "random labels"
     yield f"gradient of the loss at the input along {measured.samples} path{'' if measured.samples == 1 else 's'} of each length: {weights}; {data} and {labels}"
@@ -254,7 +265,7 @@ def _gradient_lines(measured: PathGradients, bounds: tuple[int, int] | None, opt
         yield "  the gradient at the input is zero"
         return
     for first, last in dict.fromkeys([measured.effective, *([bounds] if bounds else [])]):
-        share, of_paths = Fraction(measured.share(first, last)), measured.found.share(first, last)
+        share, of_paths = Fraction(measured.share(first, last)), measured.paths.share(first, last)
         yield (
             f"  {_percent(share)} of it flows through paths of length {first} to {last} ({_percent(of_paths)} of all paths)"
         )
@@ -265,12 +276,12 @@ def _moments(distribution: Paths) -> str:
 
 
 def _count(number: int) -> str:
-    """`18,014,398,509,481,984`, or `4.1495e180` for more than DIGITS digits."""
+    """Return `18,014,398,509,481,984`, or `4.1495e180` for more than DIGITS digits."""
     return f"{number:,}" if number < 10**DIGITS else _power(math.log2(number))
 
 
 def _power(log2: float) -> str:
-    """The number with this logarithm, as a power of ten where it is large."""
+    """Return the number with this logarithm, as a power of ten where it is large."""
     log10 = log2 * math.log10(2)
     if log10 < 6:
         return f"{2**log2:.6g}"
@@ -280,7 +291,7 @@ def _power(log2: float) -> str:
 
 
 def _percent(share: Fraction) -> str:
-    """A percentage with two decimals, never rounded to 0% or 100%."""
+    """Return a percentage with two decimals, never rounded to 0% or 100%."""
     if 0 < share < Fraction(1, 20000):
         return "<0.01%"
     if 1 - Fraction(1, 20000) < share < 1:
@@ -292,7 +303,7 @@ def _percent(share: Fraction) -> str:
 
 
 def _data(results: Results) -> dict[str, Any]:
-    """The results as data; numbers of paths are text, since few JSON readers keep more than 53 bits."""
+    """Return the results as data; numbers of paths are text, since few JSON readers keep more than 53 bits."""
     # The text of an exact number may be long; no input is parsed after this.
     sys.set_int_max_str_digits(0)
     network, options, distribution, surviving = results.network, results.options, results.paths, results.surviving

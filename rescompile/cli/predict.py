@@ -1,4 +1,4 @@
-"""`predict`: how long networks take on a device, from times of single ops."""
+"""`predict`: predicts how long networks take on a device, from times of single ops."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import typer
 
 from rescompile.cli.command import command
 from rescompile.cli.options import ForceOption, Format, FormatOption, JsonOption, SetOption
-from rescompile.cli.progress import Progress
-from rescompile.cli.reporting import print_json, say
+from rescompile.cli.progress import track
+from rescompile.cli.reporting import print_json, say, table
 from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import Diagnostic, UsageError
-from rescompile.diagnostics.text_table import markdown_table
 
 if TYPE_CHECKING:
     from rescompile.bench.predicting import Device
@@ -54,7 +53,7 @@ def predict(
         raise UsageError(Diagnostic("E0802", "neither a SPEC nor --measure is given"))
     if threads is not None and not measure:
         raise UsageError(Diagnostic("E0802", "--threads needs --measure: a device file has its own number of threads"))
-    networks = [elaborated(spec, set)[1] for spec in specs or ()]
+    networks = [elaborated(spec, set)[1] for spec in track(specs or (), len(specs or ()), "networks")]
     statistics.require()
     path = Path(device_file)
     device = _measured(path, threads, force) if measure else predicting.read(path)
@@ -73,32 +72,29 @@ def predict(
 
 
 def _table(device: Device, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The predictions as a Markdown table, with the regimes that take the most time."""
+    """Return the predictions as a Markdown table, with the regimes that take the most time."""
     name = (device.machine.get("processor") or {}).get("name", "unknown CPU")
     threads = "" if device.threads is None else f", {device.threads} thread{'s' if device.threads > 1 else ''}"
     lines = [f"{device.runtime} on {name}{threads}, one input; ops measured {device.measured[:10]}", ""]
-    table = [["network", "predicted ms", "MACs", "parameters", "dominated by"]]
+    listed = [["network", "predicted ms", "MACs", "parameters", "dominated by"]]
     for row in rows:
         parts, total = row["parts"], row["milliseconds"]
         most = sorted(parts, key=lambda part: -parts[part])[:3]
         shares = ", ".join(f"{part} {parts[part] / total:.0%}" for part in most)
-        table.append([row["network"], f"{total:.3g}", f"{row['macs']:,}", f"{row['parameters']:,}", shares])
-    return "\n".join([*lines, *markdown_table(table, "<>>><")])
+        listed.append([row["network"], f"{total:.3g}", f"{row['macs']:,}", f"{row['parameters']:,}", shares])
+    return "\n".join([*lines, *table(listed, "<>>><")])
 
 
 def _measured(path: Path, threads: int | None, force: bool) -> Device:
     """Measure single ops into a file, after checking that it can be written."""
-    from rescompile.bench import json_files, probing
+    from rescompile.bench import json_files, op_times
     from rescompile.files.atomic_write import check_folder, check_ours
 
     check_folder(path)
     check_ours(path, force)
-    probes, ops = probing.design(), []
-    with Progress(len(probes)) as progress:
-        for timed in probing.measure(probes, threads):
-            ops.append(timed)
-            progress.advance()
-    device = probing.described(ops, threads)
+    probes = op_times.design()
+    ops = list(track(op_times.measure(probes, threads), len(probes), "ops"))
+    device = op_times.described(ops, threads)
     json_files.write(device, path, force)
     say(f"{path}: {len(ops)} ops written")
     return device

@@ -6,11 +6,15 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rescompile.diagnostics.errors import Diagnostic
+
+if TYPE_CHECKING:
+    from rescompile.diagnostics.text_table import Rows
 
 
 def report(diagnostics: Sequence[Diagnostic], form: str) -> None:
@@ -29,9 +33,35 @@ def _colour(stream: Any) -> bool:
     )
 
 
+def columns() -> int | None:
+    """Return the width of the terminal that standard output is; None if it is not a terminal, so that nothing is wrapped there."""
+    return shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
+
+
+def table(rows: Rows, align: str) -> list[str]:
+    """Return the lines of a table with a head: aligned within the window of a terminal, elsewhere Markdown."""
+    from rescompile.diagnostics.text_table import markdown_table, text_table
+
+    width = columns()
+    return markdown_table(rows, align) if width is None else text_table(rows, align, width)
+
+
+#: Whether progress is shown on a terminal: not where the result is for a program.
+shows_progress = True
+#: Removes the progress bar that is shown, if there is one.
+wipe: Callable[[], None] | None = None
+
+
+def clear() -> None:
+    """Remove the progress bar, before something is printed to standard output while it is shown."""
+    if wipe is not None:
+        wipe()
+
+
 def say(text: str) -> None:
-    """Print a message to standard error. If that fails, as after a terminal was closed, the work goes on."""
+    """Print a message to standard error. If that fails, for example because the terminal was closed, the work continues."""
     if sys.stderr is not None:
+        clear()
         try:
             print(text, file=sys.stderr)
         except OSError:
@@ -39,12 +69,12 @@ def say(text: str) -> None:
 
 
 def print_json(data: Any) -> None:
-    """Print the data of a command with --json. JSON has no infinity and no NaN: they become null."""
+    """Print the data of a command with --json. Infinities and NaN, which JSON lacks, become null."""
     print(json.dumps(_finite(data), indent=2, allow_nan=False))
 
 
 def _finite(data: Any) -> Any:
-    """The data with None in place of numbers that are not finite."""
+    """Return the data with None in place of numbers that are not finite."""
     if isinstance(data, Mapping):
         return {key: _finite(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
@@ -53,6 +83,6 @@ def _finite(data: Any) -> Any:
 
 
 def discard(stream: Any) -> None:
-    """Discard what is still buffered for a stream: the interpreter would fail on it again at exit."""
-    with contextlib.suppress(AttributeError, OSError):  # closed, or no file
+    """Discard the buffered output of a stream, on which the interpreter would fail again at exit."""
+    with contextlib.suppress(AttributeError, OSError):  # closed, or not a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,4 +1,4 @@
-"""`run`: a model, or a spec that is compiled first, in ONNX Runtime, on random input or on images."""
+"""`run`: runs a model, or a spec that is compiled first, in ONNX Runtime, on random input or on images."""
 
 from __future__ import annotations
 
@@ -17,27 +17,31 @@ import typer
 
 from rescompile.cli.command import command
 from rescompile.cli.options import (
+    CalibrateNormsOption,
     DynamicOption,
     FeaturesOption,
     ForceOption,
     Format,
     FormatOption,
     JsonOption,
+    Selection,
     SetOption,
     option,
     with_options,
     with_passes,
 )
 from rescompile.cli.progress import Progress
-from rescompile.cli.reporting import print_json, report, say
+from rescompile.cli.reporting import clear, print_json, report, say
 from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError, clipped
+from rescompile.ir.ops import Size
 
 if TYPE_CHECKING:
     from rescompile.runtimes.ort_session import Model
-    from rescompile.vision.images import Preparation
-    from rescompile.vision.recognition import Classes, Seen
+    from rescompile.vision.preprocessing import Preparation
+    from rescompile.vision.recognition import Classes, Prediction
     from rescompile.weights import Array
+    from rescompile.weights.checkpoints import WeightsFile
 
 
 class RuntimeName(StrEnum):
@@ -59,12 +63,12 @@ class Options:
     )
     top: int | None = option("Number of classes to print per image. Default: 5.", min=1)
     preprocess: list[str] | None = option(
-        "Set mean, std, resize, crop or interpolation, such as crop=224. Repeatable.", metavar="NAME=VALUE"
+        "Set mean, std, resize, crop, interpolation or channel_order. Repeatable.", metavar="NAME=VALUE"
     )
     runtime: RuntimeName = option("Runtime to use; auto takes a GPU if ONNX Runtime has one.", RuntimeName.auto)
-    batch: int | None = option("Batch size, where it is dynamic in the model. Default: 1.", min=1)
+    batch: int | None = option("Batch size, if it is dynamic in the model. Default: 1.", min=1, max=1 << 20)
     size: str | None = option(
-        "Input size, where it is dynamic in the model. Default: that of the spec.", metavar="HEIGHTxWIDTH"
+        "Input size, if it is dynamic in the model. Default: that of the spec.", metavar="HEIGHTxWIDTH"
     )
     repeats: int | None = option("Number of timed runs after the first. Default: 5.", min=1, max=1_000_000)
     seed: int | None = option("Seed of random weights and random input. Default: 0.", min=0)
@@ -73,17 +77,18 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Compilation:
-    """How a spec becomes a model; a MODEL that is an ONNX file takes none of these options."""
+    """The options that compile a spec to a model; they do not apply to a MODEL that is an ONNX file."""
 
-    weights: str | None
+    weights: WeightsFile | None
     dynamic: str | None
     set: list[str] | None
     features: str | None
     seed: int | None
+    calibrate_norms: bool | None
     passes: Mapping[str, Any]
 
     def given(self) -> Iterator[str]:
-        """The given options, as they are typed."""
+        """The given options, as typed."""
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "passes"}
         for name, value in {**values, **self.passes}.items():
             if value is not None:
@@ -103,13 +108,16 @@ class Request:
 
 @with_passes
 @with_options(Options)
+@with_options(Selection, "selection")
 @command
 def run_model(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="ONNX model; or spec file or zoo name, compiled first.")
     ],
     options: Options,
+    selection: Selection,
     weights: Annotated[str | None, typer.Option(metavar="FILE", help="Weights of the spec. Default: random.")] = None,
+    calibrate_norms: CalibrateNormsOption = False,
     dynamic: DynamicOption = None,
     set: SetOption = None,
     features: FeaturesOption = None,
@@ -136,9 +144,12 @@ def run_model(
         words = read(options.labels) if options.labels is not None else None
     request = Request(model, options, force, as_json, format.value)
     seed = options.seed or 0
-    compilation = Compilation(weights, dynamic, set, features, options.seed if options.image else None, passes)
+    compilation = Compilation(
+        selection.of(weights), dynamic, set, features, options.seed if options.image else None,
+        calibrate_norms or None, passes,
+    )  # fmt: skip
     size = _size(options.size) if options.size is not None else None
-    with _compiled(model, compilation, seed) as path:
+    with _compiled(model, compilation, seed, images=bool(options.image)) as path:
         if options.image:
             _run_images(request, path, paths, words)
         else:
@@ -146,7 +157,7 @@ def run_model(
 
 
 def _check_combination(options: Options) -> None:
-    """Raise UsageError where options cannot be used together."""
+    """Raise UsageError if options cannot be used together."""
     if not options.image:
         of_images = {"--labels": options.labels, "--top": options.top, "--preprocess": options.preprocess}
         for name, value in of_images.items():
@@ -161,18 +172,19 @@ def _check_combination(options: Options) -> None:
         raise UsageError(Diagnostic("E0802", message, help="set the size of images: --preprocess crop=320,256"))
 
 
-def _size(text: str) -> tuple[int, int]:
-    """Height and width, written `320x256`. Raises UsageError."""
-    match = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", text, re.ASCII)
-    if match is None:
+def _size(text: str) -> Size:
+    """Return the sizes of all axes, written `320x256`. Raises UsageError."""
+    if re.fullmatch(r"[1-9]\d{0,5}(x[1-9]\d{0,5}){0,2}", text, re.ASCII) is None:
         message = f"--size must be HEIGHTxWIDTH, such as 320x256, not '{clipped(text)}'"
-        raise UsageError(Diagnostic("E0802", message))
-    return int(match[1]), int(match[2])
+        help = "for inputs of one or three axes write LENGTH or DEPTHxHEIGHTxWIDTH"
+        raise UsageError(Diagnostic("E0802", message, help=help))
+    return tuple(map(int, text.split("x")))
 
 
 @contextlib.contextmanager
-def _compiled(model: str, compilation: Compilation, seed: int) -> Iterator[Path]:
-    """The ONNX file to run: the one that the user named, or a temporary one compiled from the spec."""
+def _compiled(model: str, compilation: Compilation, seed: int, images: bool) -> Iterator[Path]:
+    """Provide the ONNX file to run: the given one, or a temporary one compiled from the spec. For images, print a note if the
+    weights do not record their preprocessing."""
     if _is_model(model):
         for name in compilation.given():
             raise UsageError(Diagnostic("E0802", f"{name} applies only to specs, but {model} is an ONNX model"))
@@ -185,24 +197,38 @@ def _compiled(model: str, compilation: Compilation, seed: int) -> Iterator[Path]
     file_types.refuse(model, "'run' needs an ONNX model, a spec or a zoo name", file_types.SPEC)
     _, network = elaborated(model, compilation.set, compilation.features)
     options = {"dynamic": compilation.dynamic, **compilation.passes}
-    artifact = build(network, FILE_TARGET, compilation.weights, seed=seed, say=say, **options)
+    norms = bool(compilation.calibrate_norms)
+    artifact = build(network, FILE_TARGET, compilation.weights, seed=seed, say=say, calibrate_norms=norms, **options)
     with tempfile.TemporaryDirectory(prefix="rescompile-") as folder:
         path = Path(folder) / f"{network.name}.onnx"
         artifact.write(path)
-        if compilation.weights is None:
+        if (
+            compilation.weights is not None
+            and images
+            and artifact.network.preprocess is network.preprocess
+            and network.preprocess is not None
+        ):
             say(
-                f"{network.name} has randomly initialised weights (seed {seed}): predictions are meaningless (use --weights FILE)"
+                f"{compilation.weights} does not record its preprocessing, so that of {network.name} is used"
+                " (change it with --preprocess)"
             )
         yield path
 
 
+def _warn(model: str, drawn: str | None) -> None:
+    """Warn if the weights are random, with how they were drawn."""
+    if drawn is not None:
+        how = f"{'build it with' if _is_model(model) else 'use'} --weights FILE"
+        say(f"{model} has randomly initialised weights ({drawn}): predictions are meaningless ({how})")
+
+
 def _is_model(argument: str) -> bool:
-    """Whether an argument names a model, not a spec: by its suffix, or by the first byte of the file, the tag of
+    """Return whether an argument names a model, not a spec: by its suffix, or by the first byte of the file, the tag of
     ModelProto.ir_version, with which no text begins."""
     path = Path(argument)
     if path.suffix in (".onnx", ".ort"):
         return True
-    from rescompile.lang.library import is_file  # only a spec needs the YAML reader
+    from rescompile.lang.library import is_file  # imported only for specs, which need the YAML reader
 
     if not is_file(argument) or not path.is_file():
         return False
@@ -213,12 +239,13 @@ def _is_model(argument: str) -> bool:
 # --- seeded input -----------------------------------------------------------------------------------------------------
 
 
-def _run_seeded(request: Request, path: Path, seed: int, size: tuple[int, int] | None) -> None:
+def _run_seeded(request: Request, path: Path, seed: int, size: Size | None) -> None:
     from rescompile.runtimes.ort_session import run
 
     options = request.options
     repeats = options.repeats or 5
     result = run(path, options.runtime.value, seed, options.batch, repeats, size)
+    _warn(request.model, result.drawn)
     if options.save is not None:
         from rescompile.weights import numpy_files
 
@@ -226,7 +253,7 @@ def _run_seeded(request: Request, path: Path, seed: int, size: tuple[int, int] |
     if request.as_json:
         print_json(
             {
-                "provider": result.provider, "inputs": result.inputs, "outputs": _summary(result.outputs),
+                "provider": result.provider, "random_weights": result.drawn, "inputs": result.inputs, "outputs": _summary(result.outputs),
                 "load_seconds": result.load_seconds, "first_seconds": result.first_seconds, "seconds": result.seconds,
             }
         )  # fmt: skip
@@ -240,7 +267,7 @@ def _run_seeded(request: Request, path: Path, seed: int, size: tuple[int, int] |
 
 
 def _summary(outputs: dict[str, Array]) -> dict[str, Any]:
-    """Shapes and statistics; an empty array has no statistics."""
+    """Return shapes and statistics; an empty array has no statistics."""
     return {
         name: {
             "shape": list(array.shape),
@@ -265,20 +292,26 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
 def _run_images(request: Request, path: Path, paths: Sequence[Path], words: list[str] | None) -> None:
     """Run the model on images. An unusable image is reported, the others are run, and the exit code is 1 at the end."""
     from rescompile.runtimes.ort_session import Model
-    from rescompile.vision.recognition import Classes, look, preparation_of
+    from rescompile.vision.recognition import Classes, predict, preparation_of
     from rescompile.weights import numpy_files
 
     options = request.options
     model = Model(path, options.runtime.value)
+    _warn(request.model, model.drawn)
     how = preparation_of(model, request.model, options.preprocess or ())
     if options.batch is not None and model.batch is not None and options.batch != model.batch:
         raise UsageError(Diagnostic("E0802", f"the batch of this model is fixed to {model.batch}"))
-    results = _Results(request, model, how, Classes(model, request.model, words), len(paths))
+    classes = Classes(model, request.model, words)
+    if classes.output is not None and not classes.is_known:
+        say(
+            f"{request.model} is not an ONNX file: its output '{classes.output}' is taken for logits, without a softmax"
+        )
+    results = _Results(request, model, how, classes, len(paths))
     try:
-        with Progress(len(paths)) as progress:
-            for seen in look(model, paths, how, options.batch or model.batch or 1):
-                progress.wipe()
-                results.add(seen)
+        with Progress(len(paths), "images") as progress:
+            for prediction in predict(model, paths, how, options.batch or model.batch or 1):
+                clear()
+                results.add(prediction)
                 progress.advance()
     except KeyboardInterrupt:
         results.finish(interrupted=True)
@@ -287,7 +320,7 @@ def _run_images(request: Request, path: Path, paths: Sequence[Path], words: list
         numpy_files.write(_stacked(results.kept), options.save, request.force)
     results.finish(interrupted=False)
     if results.problems:
-        if not request.as_json and request.form in ("json", "sarif"):  # one document for all of them
+        if not request.as_json and request.form in ("json", "sarif"):  # a single JSON document for all images
             raise CheckFailed(results.problems)
         raise typer.Exit(1)
 
@@ -299,30 +332,30 @@ class _Results:
         self.request, self.model, self.how, self.classes, self.total = request, model, how, classes, total
         self.listed: list[dict[str, Any]] = []
         self.problems: list[Diagnostic] = []
-        self.kept: list[Seen] = []
+        self.kept: list[Prediction] = []
         self.started = time.perf_counter()
 
-    def add(self, seen: Seen) -> None:
+    def add(self, prediction: Prediction) -> None:
         """Add the result for one image: its classes, or the shapes of outputs that are not classes, or what is wrong."""
         from rescompile.diagnostics.rendering import as_data
 
-        problem = seen.problem or self.classes.problem(seen)
-        entry: dict[str, Any] = {"image": str(seen.path)}
+        problem = prediction.problem or self.classes.problem(prediction)
+        entry: dict[str, Any] = {"image": str(prediction.path)}
         if problem is not None:
             self.problems.append(problem)
             entry["error"] = as_data(problem)
             if not self.request.as_json and self.request.form in ("text", "github"):
                 report([problem], self.request.form)
         else:
-            assert seen.outputs is not None
+            assert prediction.outputs is not None
             if self.classes.output is None:
-                entry["outputs"] = _summary(seen.outputs)
+                entry["outputs"] = _summary(prediction.outputs)
             else:
-                entry["top"] = self.classes.top(seen.outputs, self.request.options.top or 5)
+                entry["top"] = self.classes.top(prediction.outputs, self.request.options.top or 5)
             if not self.request.as_json:
                 _show(entry)
             if self.request.options.save is not None:
-                self.kept.append(seen)
+                self.kept.append(prediction)
         self.listed.append(entry)
 
     def finish(self, interrupted: bool) -> None:
@@ -331,7 +364,7 @@ class _Results:
         if self.request.as_json:
             print_json(
                 {
-                    "model": self.request.model, "provider": self.model.provider, "preprocess": self.how.as_data(),
+                    "model": self.request.model, "random_weights": self.model.drawn, "provider": self.model.provider, "preprocess": self.how.as_data(),
                     "images": self.listed, "interrupted": interrupted, "load_seconds": self.model.load_seconds,
                     "seconds": seconds,
                 }
@@ -352,10 +385,10 @@ def _show(entry: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def _stacked(kept: Sequence[Seen]) -> dict[str, Array]:
-    """The outputs of all images, by output name, and their paths in the same order as `images`."""
+def _stacked(kept: Sequence[Prediction]) -> dict[str, Array]:
+    """Return the outputs of all images, by output name, and their paths in the same order as `images`."""
     import numpy as np
 
-    outputs = [seen.outputs for seen in kept if seen.outputs is not None]
+    outputs = [prediction.outputs for prediction in kept if prediction.outputs is not None]
     stacked = {name: np.stack([each[name] for each in outputs]) for name in outputs[0]}
-    return {"images": np.array([str(seen.path) for seen in kept]), **stacked}
+    return {"images": np.array([str(prediction.path) for prediction in kept]), **stacked}

@@ -1,4 +1,4 @@
-"""`schema`: the JSON Schema of spec files."""
+"""`schema`: prints the JSON Schema of spec files."""
 
 from __future__ import annotations
 

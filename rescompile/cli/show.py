@@ -1,4 +1,4 @@
-"""`show`: the tree of a network as a table."""
+"""`show`: prints the tree of a network as a table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rescompile.cli.options import (
     SpecArgument,
     with_passes,
 )
-from rescompile.cli.reporting import print_json
+from rescompile.cli.reporting import columns, print_json
 from rescompile.cli.specs import elaborated
 
 
@@ -45,4 +45,4 @@ def show(
         return
     print(tree_table.summary(network))
     print()
-    print(tree_table.table(network, depth))
+    print(tree_table.table(network, depth, columns()))

@@ -1,4 +1,4 @@
-"""Signals that end a command as Ctrl-C does: finished results are kept, and no file is left half-written."""
+"""Handles signals like Ctrl-C: finished results are kept, and no file is left partially written."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import signal
 import threading
 from collections.abc import Collection, Iterator
 
-#: Signals that end a command as Ctrl-C does, with their messages: from a scheduler or `timeout`, and from a closed terminal.
+#: Signals that end a command like Ctrl-C, with their messages: from a scheduler or `timeout`, and from a closed terminal.
 STOPS = {"SIGTERM": "terminated", "SIGHUP": "the terminal was closed"}
-#: Seconds that a command has to end after such a signal.
+#: Seconds in which a command must end after such a signal.
 GRACE = 10.0
 
 
@@ -20,16 +20,16 @@ class Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """End a command on a signal of STOPS, unless the signal is handled or ignored already: `nohup` ignores a closed terminal."""
+    """End a command on a signal of STOPS, unless the signal is already handled or ignored, as with `nohup`."""
 
     taken: dict[int, str] = {}
 
     def stop(number: int, frame: object) -> None:
-        for each in taken:  # results are being saved now, and `timeout` sends its signal twice
+        for each in taken:  # results are already being saved, and `timeout` sends its signal twice
             signal.signal(each, signal.SIG_IGN)
         raise Stopped(number, taken[number])
 
-    if threading.current_thread() is threading.main_thread():  # Python handles signals in no other thread
+    if threading.current_thread() is threading.main_thread():  # Python handles signals only in the main thread
         for name, word in STOPS.items():
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is signal.SIG_DFL:
@@ -47,8 +47,8 @@ def stoppable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruption_restored() -> Iterator[None]:
-    """Raise an interruption that arrived between the two steps of a lock: threading then releases a lock that it no longer has, and
-    its RuntimeError hides the interruption."""
+    """Raise an interruption that arrived between the two steps of a lock: threading then releases a lock that it no longer
+    holds, and its RuntimeError hides the interruption."""
     try:
         yield
     except RuntimeError as error:
@@ -81,7 +81,7 @@ if hasattr(os, "register_at_fork"):
 def _hard_deadline(numbers: Collection[int]) -> Iterator[None]:
     """End the process GRACE seconds after one of these signals. Python handles a signal between two bytecodes, and a native kernel
     may run for hours within one."""
-    if not numbers or os.name == "nt":  # where SIGTERM ends a process at once
+    if not numbers or os.name == "nt":  # where SIGTERM ends a process immediately
         yield
         return
     ended = threading.Event()
@@ -102,4 +102,4 @@ def _hard_deadline(numbers: Collection[int]) -> Iterator[None]:
     finally:
         ended.set()
         signal.set_wakeup_fd(before)
-        os.close(writing)  # which ends the reading
+        os.close(writing)  # closing the pipe ends the loop

@@ -1,4 +1,4 @@
-"""`validate`: whether specs are valid and meet their expectations."""
+"""`validate`: checks whether specs are valid and meet their expectations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import typer
 
 from rescompile.cli.command import command
 from rescompile.cli.options import Format, FormatOption, JsonOption, SetOption, SpecsArgument
-from rescompile.cli.reporting import print_json, report, say
+from rescompile.cli.progress import track
+from rescompile.cli.reporting import clear, print_json, report, say
 from rescompile.cli.specs import elaborated, spec_files
 from rescompile.diagnostics.errors import Diagnostic, SpecError, UsageError
 
@@ -29,7 +30,8 @@ def validate(
     results: list[dict[str, Any]] = []
     problems: list[Diagnostic] = []
     invalid = failed = missing = 0
-    for path in spec_files(specs):
+    files = list(spec_files(specs))
+    for path in track(files, len(files), "specs"):
         diagnostics: Sequence[Diagnostic] = ()
         entry: dict[str, Any] = {"spec": path, "ok": False}
         try:
@@ -52,6 +54,7 @@ def validate(
         problems += [diagnostic for diagnostic in diagnostics if diagnostic not in problems]
         results.append(entry | {"diagnostics": [as_data(diagnostic) for diagnostic in diagnostics]})
         if format is Format.text and not as_json and not diagnostics:
+            clear()
             print(f"{path}: ok, {entry['parameters']:,} parameters, {entry['macs'] / 1e9:.4g} GMACs")
     if as_json:
         print_json({"specs": results})

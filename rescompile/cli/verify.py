@@ -1,4 +1,4 @@
-"""`verify`: whether targets and runtimes compute what the spec means."""
+"""`verify`: checks whether targets and runtimes compute what the spec means."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rescompile.cli.options import (
     Format,
     FormatOption,
     JsonOption,
+    Selection,
     SetOption,
     SpecArgument,
     option,
@@ -20,9 +21,11 @@ from rescompile.cli.options import (
     with_passes,
     words,
 )
-from rescompile.cli.reporting import print_json, say
+from rescompile.cli.progress import track
+from rescompile.cli.reporting import clear, columns, print_json, say
 from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
+from rescompile.diagnostics.text_table import table_rows, text_table
 
 if TYPE_CHECKING:
     from rescompile.runtimes.verify import Verdict
@@ -37,11 +40,12 @@ class Options:
     precision: str | None = option("Precisions of the runtimes, such as fp32,bf16. Default: fp32.")
     weights: str | None = option("Weights to verify with. Default: random, norms calibrated.", metavar="FILE")
     seed: int = option("Seed of random weights and of the input.", 0, min=0)
-    batch: int = option("Batch size.", 2, min=1)
-    dynamic: str | None = option("Make image axes dynamic: height,width or one. Not with --runtime.", metavar="AXES")
+    batch: int = option("Batch size.", 2, min=1, max=1 << 20)
+    dynamic: str | None = option("Make axes dynamic, such as height,width. Not with --runtime.", metavar="AXES")
+    parts: bool = option("Report the error of each part too.", False, "--parts")
 
     def check(self) -> None:
-        """Raise UsageError where options cannot be used together."""
+        """Raise UsageError if options cannot be used together."""
         if self.precision is not None and self.runtime is None:
             message = "--precision needs --runtime: targets are compared in fp32"
             raise UsageError(Diagnostic("E0802", message, help="add a runtime, such as --runtime ort-cpu"))
@@ -52,10 +56,12 @@ class Options:
 
 @with_passes
 @with_options(Options)
+@with_options(Selection, "selection")
 @command
 def verify(
     spec: SpecArgument,
     options: Options,
+    selection: Selection,
     set: SetOption = None,
     features: FeaturesOption = None,
     as_json: JsonOption = False,
@@ -68,66 +74,80 @@ def verify(
     The tolerance is three times the interpreter's error in the same precision. With --dynamic, these axes are dynamic and targets
     are tested at a size other than the spec's.
     """
-    from rescompile.runtimes.verify import Request, verify
+    from rescompile.runtimes.verify import Request, conclusion, verify
 
     runtimes = words("runtime", options.runtime) if options.runtime is not None else []
     precisions = words("precision", "fp32" if options.precision is None else options.precision)
     targets = words("targets", options.targets) if options.targets is not None else [] if runtimes else _evaluable()
     _, network = elaborated(spec, set, features)
     weights = None
-    if options.weights is not None:
+    if (file := selection.of(options.weights)) is not None:
         from rescompile.weights import checkpoints
 
-        weights = checkpoints.load(options.weights, network, say)
+        weights = checkpoints.load(file, network, say)
     options.check()
     request = Request(
-        network, targets, options.seed, options.batch, weights, passes, runtimes, precisions, options.dynamic
-    )
+        network, targets, options.seed, options.batch, weights, passes, runtimes, precisions, options.dynamic,
+        options.parts, None if options.targets is not None else _not_verified,
+    )  # fmt: skip
     shape = list(request.shape)
     if options.dynamic is not None and not as_json:
         print(f"input {shape}")
     verdicts: list[Verdict] = []
-    for verdict in verify(request):
+    for verdict in track(verify(request), len(targets) + len(runtimes) * len(precisions), "comparisons"):
         if not as_json:
+            clear()
             _print(verdict, runtimes, first=not verdicts)
         verdicts.append(verdict)
+    if not verdicts:
+        raise Unavailable(Diagnostic("E0901", f"no target that can be evaluated here can have {network.name}"))
     passed = all(verdict.passed for verdict in verdicts)
     if as_json:
         rows = [_row(verdict) for verdict in verdicts]
-        print_json({"name": network.name, "input": shape, "passed": passed, "targets": rows})
+        report = {"passed": passed, "targets": rows, "conclusion": list(conclusion(verdicts))}
+        print_json({"name": network.name, "sha256": network.sha256, "input": shape, **report})
     else:
+        for line in conclusion(verdicts):
+            print(line)
         print("PASSED" if passed else "FAILED")
     if not passed:
         raise typer.Exit(1)
 
 
 def _row(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as data."""
-    names = ("target", "runtime", "precision", "error", "bound", "passed", "first", "facts")
+    """Return a verdict as data for JSON."""
+    names = ("target", "runtime", "precision", "error", "bound", "passed", "status", "first", "facts", "parts")
     return {name: getattr(verdict, name) for name in names}
 
 
 def _evaluable() -> list[str]:
-    """Every target whose artifacts can be evaluated here; people are told why the others cannot. Raises Unavailable where
-    there is none."""
+    """Return every target whose artifacts can be evaluated here; a note is printed for each of the others. Raises
+    Unavailable if there is none."""
     from rescompile import backend
 
     found = {target: backend.missing(target, evaluation=True) for target in backend.targets()}
     lacking = {target: reason for target, reason in found.items() if reason is not None}
     for target, reason in lacking.items():
-        say(f"{target} is not verified: {reason.message}" + (f" ({reason.help})" if reason.help else ""))
+        _not_verified(target, reason)
     if len(lacking) == len(found):
         raise Unavailable(Diagnostic("E0901", "no target can be evaluated here", help="pip install 'rescompile[run]'"))
     return [target for target in found if target not in lacking]
 
 
+def _not_verified(target: str, reason: Diagnostic) -> None:
+    """Print why a target is left out."""
+    say(f"{target} is not verified: {reason.message}" + (f" ({reason.help})" if reason.help else ""))
+
+
 def _print(verdict: Verdict, runtimes: list[str], first: bool) -> None:
-    """One row of the table, below its head if it is the first."""
-    ending = ("ok" if verdict.passed else "differs") + (f"  first in {verdict.first}" if verdict.first else "")
-    figures = f"{verdict.error:9.2e}  {verdict.bound:9.2e}  {ending}"
-    rows = [("target", "runtime", "precision", f"{'error':>9}  {'bound':>9}")] if first else []
-    rows.append((verdict.target, verdict.runtime or "", verdict.precision, figures))
-    width = max(map(len, ("runtime", *runtimes)))
-    for target, runtime, precision, rest in rows:
-        where = f"{runtime:<{width}}  {precision:<{len('precision')}}  " if runtimes else ""
-        print(f"{target:<8}  {where}{rest}")
+    """Print one row of the table, preceded by the header if it is the first."""
+    where = f"  first in {verdict.first}" if verdict.first and verdict.status != "not compared" else ""
+    figures = (f"{verdict.error:.2e}", f"{verdict.bound:.2e}", f"{verdict.status}{where}")
+    names, run = (["runtime", "precision"], [verdict.runtime or "", verdict.precision]) if runtimes else ([], [])
+    least = (8, *((max(map(len, ("runtime", *runtimes))), len("precision")) if runtimes else ()), 9, 9)
+    rows = [["target", *names, "error", "bound", ""], [verdict.target, *run, *figures]]
+    for lines in table_rows(rows, f"<{'<' * len(names)}>><", columns(), least=least)[not first :]:
+        print("\n".join(lines))
+    errors = [(f"  {name}", f"{error:.2e}") for name, error in (verdict.parts or {}).items()]
+    for line in text_table(errors, "<>", columns(), head=False):
+        print(line)

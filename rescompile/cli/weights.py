@@ -1,9 +1,10 @@
-"""`weights inspect`, `weights convert`, `weights transfer`: checkpoints under other names or for other networks."""
+"""`weights inspect`, `weights convert`, `weights transfer`: checkpoints with other names or for other networks."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,15 +12,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import ForceOption, Format, FormatOption, JsonOption, SetOption, SpecArgument
-from rescompile.cli.reporting import print_json, say
+from rescompile.cli.options import (
+    ForceOption,
+    Format,
+    FormatOption,
+    JsonOption,
+    Selection,
+    SetOption,
+    SpecArgument,
+    with_options,
+)
+from rescompile.cli.progress import Progress
+from rescompile.cli.reporting import columns, print_json, say
 from rescompile.cli.specs import elaborated
-from rescompile.diagnostics.errors import Diagnostic, OutputError
+from rescompile.diagnostics.errors import Diagnostic, OutputError, UsageError
 from rescompile.diagnostics.text_table import text_table
 
 if TYPE_CHECKING:
     from rescompile.ir.network import Network
-    from rescompile.weights.checkpoints import Checkpoint
+    from rescompile.weights.checkpoints import Checkpoint, WeightsFile
     from rescompile.weights.profiles import Profile
     from rescompile.weights.transfer import Transferred
 
@@ -38,15 +49,9 @@ class InChannels(StrEnum):
     repeat = "repeat"
 
 
-FileArgument = Annotated[
-    str, typer.Argument(metavar="FILE", help="Weights: safetensors, torch (.pth, .pt, .bin) or Keras (.h5).")
-]
+FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Weights file: safetensors, torch, Keras or NumPy.")]
 OutputOption = Annotated[
     Path, typer.Option("-o", "--output", metavar="PATH", help="File to write; its name must end in .safetensors.")
-]
-EntryOption = Annotated[
-    str | None,
-    typer.Option("--entry", metavar="NAME", help="State dict to read from a torch file that contains several."),
 ]
 FromOption = Annotated[
     str | None,
@@ -60,41 +65,46 @@ InChannelsOption = Annotated[
     InChannels | None,
     typer.Option("--in-channels", help="If the input channels differ: sum them into one, or repeat them."),
 ]
+PreprocessOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--preprocess", metavar="NAME=VALUE", help="Record preprocessing that FILE lacks: mean=0.5,0.5,0.5. Repeatable."
+    ),
+]
 SeedOption = Annotated[int, typer.Option(help="Seed of new tensors.")]
 
 
+@with_options(Selection, "selection")
 @command
 def inspect(
     file: FileArgument,
+    selection: Selection,
     spec: Annotated[
         str | None,
         typer.Argument(metavar="[SPEC]", help="Spec file or zoo network to compare with.", show_default=False),
     ] = None,
     source: FromOption = None,
-    entry: EntryOption = None,
     set: SetOption = None,
     as_json: JsonOption = False,
     format: FormatOption = Format.text,
 ) -> None:
     """List the tensors of a file; with SPEC, list the mismatches."""
-    from rescompile.diagnostics.errors import UsageError
     from rescompile.weights import checkpoints
-    from rescompile.weights.key_matching import misfits
+    from rescompile.weights.key_matching import misfits, required
 
     _in_order("weights inspect", file, *(() if spec is None else (spec,)))
     if spec is None:
         if source is not None or set:
             raise UsageError(Diagnostic("E0802", "--from and --set apply only with a SPEC"))
-        checkpoint = _read(file, entry)
+        checkpoint = _read(selection.read(file))
         if as_json:
             print_json(_listed(checkpoint))
         else:
             _print_tensors(checkpoint)
         return
     _, network = elaborated(spec, set)
-    checkpoint = _read(file, entry, network)
-    tensors = _profile(source).to_ours(checkpoint.tensors, network) if source else checkpoint.tensors
-    rows = misfits(tensors, network)
+    checkpoint = _read(selection.read(file), network, _profile(source) if source else None)
+    rows = required(misfits(checkpoint.tensors, network), checkpoint.tensors, network)
     if as_json:
         data = [
             {"name": row.name, "status": row.status, "found": row.found, "wanted": row.wanted, "dtype": row.dtype}
@@ -104,15 +114,17 @@ def inspect(
         if rows:
             raise typer.Exit(1)
         return
-    checkpoints.check(tensors, network, file)
+    tensors = checkpoints.check(checkpoint.tensors, network, file, say)
     print(f"{file} fits {network.name}: {len(tensors)} tensors")
 
 
+@with_options(Selection, "selection")
 @command
 def convert(
     file: FileArgument,
     spec: SpecArgument,
     output: OutputOption,
+    selection: Selection,
     source: FromOption = None,
     to: Annotated[
         str | None,
@@ -120,7 +132,7 @@ def convert(
     ] = None,
     classes: ClassesOption = None,
     in_channels: InChannelsOption = None,
-    entry: EntryOption = None,
+    preprocess: PreprocessOption = None,
     seed: SeedOption = 0,
     set: SetOption = None,
     force: ForceOption = False,
@@ -135,21 +147,23 @@ def convert(
     _in_order("weights convert", file, spec)
     _not_over(file, output, force)
     _, network = elaborated(spec, set)
-    checkpoint = _read(file, entry, network)
-    tensors = _profile(source).to_ours(checkpoint.tensors, network) if source else checkpoint.tensors
-    done = convert(tensors, network, file, classes, in_channels, seed)
-    _write(done, network, _profile(to) if to else None, output, force, as_json)
+    checkpoint = _read(selection.read(file), network, _profile(source) if source else None)
+    done = convert(checkpoint.tensors, network, file, classes, in_channels, seed, say)
+    images = _preprocessing(checkpoint, network, source, preprocess)
+    _write(done, network, _profile(to) if to else None, output, force, as_json, images)
 
 
+@with_options(Selection, "selection")
 @command
 def transfer(
     file: FileArgument,
     old: Annotated[str, typer.Argument(metavar="OLD", help="Spec file or zoo network that FILE belongs to.")],
     new: Annotated[str, typer.Argument(metavar="NEW", help="Edited spec; --set applies to it.")],
     output: OutputOption,
+    selection: Selection,
     classes: ClassesOption = None,
     in_channels: InChannelsOption = None,
-    entry: EntryOption = None,
+    preprocess: PreprocessOption = None,
     seed: SeedOption = 0,
     set: SetOption = None,
     force: ForceOption = False,
@@ -165,17 +179,16 @@ def transfer(
     _in_order("weights transfer", file, old, new)
     _not_over(file, output, force)
     (_, before), (_, after) = elaborated(old, None), elaborated(new, set)
-    checkpoint = _read(file, entry, before)
+    checkpoint = _read(selection.read(file), before)
     swapped = misfits(checkpoint.tensors, before) and not misfits(checkpoint.tensors, after)
     advice = f"it fits {after.name}; OLD, the spec of FILE, comes before NEW" if swapped else None
-    checkpoints.check(checkpoint.tensors, before, file, advice)
-    done = transfer(checkpoint.tensors, before, after, classes, in_channels, seed)
-    _write(done, after, None, output, force, as_json)
+    tensors = checkpoints.check(checkpoint.tensors, before, file, say, lambda _: advice, settable=False)
+    done = transfer(tensors, before, after, classes, in_channels, seed)
+    _write(done, after, None, output, force, as_json, _preprocessing(checkpoint, after, None, preprocess))
 
 
 def _in_order(command: str, *given: str) -> None:
     """Raise UsageError if FILE does not come first. Specs in the wrong order show up as weights that do not fit."""
-    from rescompile.diagnostics.errors import UsageError
     from rescompile.files import file_types
 
     files = [name for name in given if file_types.file_type(name) is file_types.WEIGHTS]
@@ -192,13 +205,18 @@ def _not_over(file: str, output: Path, force: bool) -> None:
         raise OutputError(Diagnostic("E1001", message, help="use --force to overwrite it, or -o for another file"))
 
 
-def _read(file: str, entry: str | None, network: Network | None = None) -> Checkpoint:
-    from rescompile.ir.network import parameters
+def _read(file: WeightsFile, network: Network | None = None, profile: Profile | None = None) -> Checkpoint:
+    """Return the tensors of a file, renamed to the names of the network if a profile is given."""
     from rescompile.weights import checkpoints
 
-    checkpoint = checkpoints.read(file, entry, dict(parameters(network)) if network else ())
+    wanted = checkpoints.shapes(network) if network else {}
+    if network and profile:
+        wanted = {each.theirs: each.shape for each in profile.names(network).values()}
+    checkpoint = checkpoints.read(file, wanted)
     for note in checkpoint.notes:
         say(note)
+    if network and profile:
+        return replace(checkpoint, tensors=profile.to_ours(checkpoint.tensors, network))
     return checkpoint
 
 
@@ -219,12 +237,46 @@ def _listed(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _print_tensors(checkpoint: Checkpoint) -> None:
     rows = [(name, str(list(tensor.shape)), tensor.dtype) for name, tensor in checkpoint.tensors.items()]
-    for line in text_table(rows):
+    for line in text_table(rows, width=columns(), head=False):
         print(line)
 
 
+def _preprocessing(
+    checkpoint: Checkpoint, network: Network, source: str | None, given: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return the preprocessing to record with weights: that of their file, of its naming profile, and of options. Print it,
+    or print how to record it if it is unknown."""
+    from rescompile.vision import preprocessing
+    from rescompile.weights import profiles
+
+    of_library = profiles.load(source).preprocess if source else {}
+    known = preprocessing.applicable({**of_library, **(checkpoint.preprocess or {})}, network.input)
+    values = {**known, **preprocessing.assignments(given or ())}
+    of_spec = network.preprocess or {}
+    if not values:
+        if of_spec:
+            say(
+                f"{checkpoint.path} does not record its preprocessing, so that of {network.name} will be used:"
+                f" {preprocessing.describe(of_spec)} (--preprocess NAME=VALUE records another)"
+            )
+        return {}
+    recorded = preprocessing.validated(values, of_spec, network.input, network.name)
+    usual = {"interpolation": "bilinear", "channel_order": "rgb", **of_spec}
+    if differing := {name: value for name, value in recorded.items() if usual.get(name) != value}:
+        theirs = preprocessing.describe({name: usual[name] for name in differing if name in usual}) or "none"
+        needed = preprocessing.describe(differing)
+        say(f"recorded: images for these weights need {needed}, but {network.name} has {theirs}")
+    return recorded
+
+
 def _write(
-    done: Transferred, network: Network, profile: Profile | None, path: Path, force: bool, as_json: bool
+    done: Transferred,
+    network: Network,
+    profile: Profile | None,
+    path: Path,
+    force: bool,
+    as_json: bool,
+    preprocess: Mapping[str, Any],
 ) -> None:
     from rescompile.ir.network import parameters
     from rescompile.weights import safetensors_file
@@ -235,7 +287,9 @@ def _write(
     kinds = {name: (parameter.dtype, parameter.shape) for name, parameter in parameters(network)}
     if profile is not None:
         arrays, kinds = profile.to_theirs(arrays, network)
-    size = safetensors_file.write(arrays, kinds, network, path, force)
+    content = safetensors_file.file(arrays, kinds, network, path.name, preprocess)
+    with Progress(content.size, "MiB", 1 << 20) as progress:
+        size = safetensors_file.write(content, path, force, progress.advance)
     if as_json:
         groups: dict[str, Sequence[Any]] = {
             status: [
