@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rescompile import elaborate, load
 from rescompile.analysis.cost import cost
-from rescompile.lang import library
+from rescompile.lang import library, zoo_aliases
 
 PAGE = Path(__file__).parent / "zoo.md"
 
@@ -19,7 +19,8 @@ HEAD = """\
 
 # The zoo
 
-These networks come with rescompile; `rescompile build NAME --target onnx` finds them by name. Parameter counts are exact;
+These networks come with rescompile; `rescompile build NAME --target onnx` finds them by name, or by
+the name of another library where one is listed. Parameter counts are exact;
 MACs are multiply-adds of convolutions and linear layers for one input of the given size. `rescompile show NAME` prints more
 details. The spec itself ([specs](../specs)) cites its paper and notes where sources disagree.
 
@@ -29,8 +30,8 @@ The following networks are not included, because no source that we found defines
 
 | network | what is missing |
 |---|---|
-| PReLU-net (He et al. 2015b) | results are published, but not the table of layers |
-| BN-Inception (Ioffe & Szegedy 2015) | likewise: there is no table of layers that could be checked |
+| PReLU-net (He et al. 2015b) | the table of layers; only results are published |
+| BN-Inception (Ioffe & Szegedy 2015) | a table of layers that could be checked |
 | Highway A for CIFAR-10, 11 layers (Srivastava et al. 2015) | the widths of its layers |
 | Highway C for CIFAR-10, 32 layers (Srivastava et al. 2015) | the widths of its layers (alternating 3x3 and 1x1 convolutions) |
 """
@@ -44,7 +45,8 @@ def page() -> str:
         network = elaborate(spec)
         total = cost(network)
         size = "x".join(str(n) for n in network.input)
-        row = f"| `{name}` | {spec.description} | {size} | {total.parameters:,} | {total.macs / 1e9:.3f} G |"
+        also = "".join(f", `{alias}`" for alias in zoo_aliases.of(name))
+        row = f"| `{name}`{also} | {spec.description} | {size} | {total.parameters:,} | {total.macs / 1e9:.3f} G |"
         families.setdefault(spec.family or "other", []).append(row)
     return HEAD + "".join(f"\n{line}" for line in _lines(families)) + "\n"
 
