@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -26,7 +25,24 @@ import peers  # before torchvision: it declares the operators whose library may 
 torchvision = pytest.importorskip("torchvision", reason="a peer of many networks: pip install --no-deps torchvision")
 timm = pytest.importorskip("timm", reason="a peer of many networks: pip install --no-deps timm")
 
-from references import cifar, darknet, densenet, drn, highway, imagenet, wrn
+from library_peers import Peer, Tensors, as_they_are, by, cbam_resnet50, timm_peer, torchvision_peer
+from references import (
+    alexnet,
+    arcface,
+    cifar,
+    darknet,
+    densenet,
+    drn,
+    hardnet,
+    highway,
+    imagenet,
+    iresnet,
+    maps,
+    pyramidnet,
+    shake_shake,
+    time_series,
+    wrn,
+)
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -36,25 +52,6 @@ from rescompile.ir.network import Network, Op, Parallel, Series, walk
 from rescompile.ir.ops import Act
 from rescompile.lang import library
 from rescompile.weights import profiles
-from rescompile.weights.tensors import Tensor
-
-Tensors = dict[str, peers.Array]
-Renamed = Callable[[str, Tensors], Tensors]
-
-
-def as_they_are(_name: str, tensors: Tensors) -> Tensors:
-    """Strict loading: the peer has our names."""
-    return tensors
-
-
-def by(profile: str) -> Renamed:
-    """Our names by a naming profile, which these comparisons prove: on the library's own weights, by outputs."""
-
-    def renamed(name: str, tensors: Tensors) -> Tensors:
-        held = {key: Tensor.of(array) for key, array in tensors.items()}
-        return {key: t.make() for key, t in profiles.load(profile).to_ours(held, facts.network(name)).items()}
-
-    return renamed
 
 
 def three_blocks(_name: str, tensors: Tensors) -> Tensors:
@@ -62,34 +59,15 @@ def three_blocks(_name: str, tensors: Tensors) -> Tensors:
     return {key.replace("features.norm5.", "features.norm4."): tensor for key, tensor in tensors.items()}
 
 
-@dataclass(frozen=True)
-class Peer:
-    """What a network of the zoo is compared with, and how: `settings` change our side, as `--set` does."""
-
-    make: Callable[[], nn.Module]
-    input: tuple[int, int, int] = (3, 64, 64)
-    settings: tuple[str, ...] = ()
-    renamed: Renamed = as_they_are
-    positive: str = ""
-    named: Callable[[nn.Module], Tensors] = peers.arrays
-
-
-def torchvision_peer(name: str) -> nn.Module:
-    """A model without weights to download, and without the slow drawing of new ones."""
-    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
-    return model
-
-
-def timm_peer(name: str) -> nn.Module:
-    """A model without weights to download."""
-    model: nn.Module = timm.create_model(name, pretrained=False)
-    return model
-
-
-#: Inputs of networks that cannot be small, and of one network the size of its paper. All others are compared at 64x64;
-#: those with average pools of stride 2 in their shortcuts at 90x90, where these meet odd maps.
-SIZES = {"alexnet": 96, "googlenet": 96, "inception_v3": 299, "resnet50": 224}
+#: Inputs of networks that cannot be small, of one network the size of its paper, and of some whose statistics would otherwise
+#: come from too few positions. All others are compared at 64x64; those with average pools of stride 2 in their shortcuts at
+#: 90x90, where these meet odd maps.
+SIZES: dict[str, int | tuple[int, ...]] = {
+    **dict.fromkeys(("r3d_18", "mc3_18", "r2plus1d_18"), (3, 8, 48, 48)),
+    "alexnet": 96, "googlenet": 96, "inception_v3": 299, "inception_v4": 139, "inception_resnet_v2": 139, "resnet50": 224,
+    "efficientnet_b0": 128, "efficientnet_b1": 128, "nf_resnet50": 128, "resnest14d": 96, "resnest26d": 96,
+    "rexnet_100": 128, "resnest50d": 96, "resnetv2_50x1_bit": 96, "tresnet_m": 96,
+}  # fmt: skip
 
 
 def automatic() -> Iterator[tuple[str, Peer]]:
@@ -97,10 +75,11 @@ def automatic() -> Iterator[tuple[str, Peer]]:
     for name in facts.zoo():
         known = facts.rows()[name].get("peers") or {}
         size = SIZES.get(name, 90 if re.fullmatch(r"resnet\d+_?[dD]", name) else 64)
+        image = (3, size, size) if isinstance(size, int) else size
         if theirs := known.get("torchvision"):
-            yield name, Peer(lambda theirs=theirs: torchvision_peer(theirs), (3, size, size))
+            yield name, Peer(lambda theirs=theirs: torchvision_peer(theirs), image)
         elif (theirs := known.get("timm")) and name not in ADAPTED:
-            yield name, Peer(lambda theirs=theirs: timm_peer(theirs), (3, size, size))
+            yield name, Peer(lambda theirs=theirs: timm_peer(theirs), image)
 
 
 def darknet53(slope: float) -> nn.Module:
@@ -147,6 +126,17 @@ ADAPTED = {
     "darknet53": Peer(lambda: darknet53(0.1), renamed=by("timm_darknet53")),
     "mobilenet_v1": Peer(mobilenet, renamed=by("timm_mobilenetv1")),
     "preact_resnet200": Peer(preact_resnet200, **_RESNETV2),
+    "repvgg_a0": Peer(lambda: timm_peer("repvgg_a0"), renamed=by("timm_repvgg")),
+    "convnext_tiny": Peer(lambda: timm_peer("convnext_tiny"), renamed=by("timm_convnext")),
+    "mixnet_s": Peer(lambda: timm_peer("mixnet_s"), (3, 128, 128), renamed=by("timm_mixnet")),
+    **{
+        name: Peer(lambda name=name: timm_peer(name), renamed=by("timm_eca"))
+        for name in ("ecaresnet26t", "ecaresnet50d", "ecaresnet50t")
+    },
+    **{
+        name: Peer(lambda name=name: timm_peer(name), renamed=by("timm_res2net"))
+        for name in ("res2net50_26w_4s", "res2net50_14w_8s", "res2net101_26w_4s", "res2next50")
+    },
     **{
         f"preact_resnet{depth}": Peer(lambda depth=depth: resnetv2(f"resnetv2_{depth}"), **_RESNETV2)
         for depth in (18, 34, 50, 101, 152)
@@ -180,6 +170,16 @@ REFERENCES = {
     "resnext50_4x24d": Peer(lambda: ResNet(Bottleneck, _L50, groups=4, width_per_group=24)),
     "resnext50_8x14d": Peer(lambda: ResNet(Bottleneck, _L50, groups=8, width_per_group=14)),
     "wrn18_2_imagenet": Peer(lambda: imagenet.wide(_L18)),
+    "iresnet50": Peer(lambda: iresnet.Net((3, 4, 6, 3))),
+    "alexnet_2012": Peer(alexnet.net, (3, 227, 227)),
+    "hardnet68": Peer(hardnet.Net),
+    "ir50": Peer(lambda: arcface.Net((3, 4, 14, 3)), (3, 112, 112)),
+    "fcn_resnet50": Peer(lambda: maps.segmenting("fcn_resnet50")),
+    "deeplabv3_resnet50": Peer(lambda: maps.segmenting("deeplabv3_resnet50")),
+    "unet": Peer(maps.Padded),
+    "unet_2015": Peer(maps.Published, (1, 188, 188)),
+    "resnet50_fpn": Peer(maps.pyramid),
+    "resnet_time_series": Peer(time_series.Net, (1, 140)),
     # on CIFAR
     "plain20_cifar": Peer(lambda: cifar.Net(3, cifar.Plain), _CIFAR),
     "resnet20_cifar": Peer(lambda: cifar.Net(3), _CIFAR),
@@ -210,6 +210,9 @@ REFERENCES = {
     "he2016_activation_relu_before_add": variant(cifar.ReluBeforeAdd),
     "he2016_activation_relu_only_preact": variant(cifar.ReluOnlyPreActivation),
     "he2016_activation_full_preact": variant(cifar.PreActivated, shared=(1,)),
+    "cbam_resnet50": Peer(cbam_resnet50),
+    "shake_shake_26_2x32d_cifar": Peer(lambda: shake_shake.Net(4, 8), _CIFAR, ("parameters.k=8",)),
+    "pyramidnet110_a48_cifar": Peer(lambda: pyramidnet.Net(3, 48), _CIFAR, _NINE),
     # Zagoruyko & Komodakis 2016
     "wrn_16_8": Peer(lambda: wrn.Net(2, 1), _CIFAR, ("parameters.k=1",)),
     "wrn_16_8_dropout": Peer(lambda: wrn.Net(2, 1), _CIFAR, ("parameters.k=1",)),
@@ -262,8 +265,17 @@ REFERENCES = {
 AUTOMATIC = dict(automatic())
 PEERS = {**AUTOMATIC, **ADAPTED, **REFERENCES}
 
-#: Networks whose tensors stand where they branch off, while the peer registers them elsewhere: auxiliary heads, gates.
-OTHER_ORDER = {"googlenet", "inception_v3"}
+#: Networks whose tensors stand where they branch off, while the peer registers them elsewhere: auxiliary heads, gates, shortcuts.
+OTHER_ORDER = {
+    "googlenet",
+    "inception_v3",
+    "xception",
+    "dpn68b",
+    "tresnet_m",
+    "nf_resnet50",
+    "resnetv2_50x1_bit",
+    "dpn92",
+}
 
 
 def same(name: str, peer: Peer) -> None:
@@ -282,7 +294,9 @@ def same(name: str, peer: Peer) -> None:
     tensors = peer.renamed(name, peer.named(model))
     large = sum(tensor.size for tensor in tensors.values()) > 30e6
     for fold in (True,) if large else (False, True):
-        found = ran(build(spec, "onnx", tensors, fold_batchnorm=fold).to_bytes(), {"input": x})["logits"]
+        outputs = ran(build(spec, "onnx", tensors, fold_batchnorm=fold).to_bytes(), {"input": x})
+        flat = [output.reshape(len(x), -1) for output in outputs.values()]  # the peer joins them in this order
+        found = np.concatenate(flat, axis=1) if len(flat) > 1 else outputs["logits"]
         assert peers.error(found, double) <= peers.bound(single, double), f"fold_batchnorm={fold}"
     if large:
         del model, tensors
@@ -327,6 +341,11 @@ PROFILES = {
     "timm_resnetv2": ("preact_resnet18", ADAPTED["preact_resnet18"]),
     "timm_darknet53": ("darknet53", ADAPTED["darknet53"]),
     "timm_mobilenetv1": ("mobilenet_v1", ADAPTED["mobilenet_v1"]),
+    "timm_repvgg": ("repvgg_a0", ADAPTED["repvgg_a0"]),
+    "timm_convnext": ("convnext_tiny", ADAPTED["convnext_tiny"]),
+    "timm_mixnet": ("mixnet_s", ADAPTED["mixnet_s"]),
+    "timm_eca": ("ecaresnet26t", ADAPTED["ecaresnet26t"]),
+    "timm_res2net": ("res2net50_26w_4s", ADAPTED["res2net50_26w_4s"]),
     "timm_vgg": ("vgg11_bn", Peer(lambda: timm_peer("vgg11_bn"), renamed=by("timm_vgg"))),
     "torchvision_densenet_files": (
         "densenet121",
@@ -408,7 +427,7 @@ def test_every_library_peer_is_compared() -> None:
 def computed_words(network: Network) -> set[str]:
     """The blocks, op words and merges that the outputs of evaluation mode depend on."""
     words: set[str] = set()
-    for _, node in walk(network.root, computed=True):
+    for _, node in walk(network.root, modes=("always",)):
         match node:
             case Op(kind=Act(kind=word)):
                 words.add(word)

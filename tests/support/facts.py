@@ -1,6 +1,7 @@
-"""The facts that every spec is held to: `facts/architectures.yaml`, figures from independent reference implementations.
+"""The facts that every spec is held to: figures from independent reference implementations.
 
-The file is a copy, so that the tests need nothing outside the checkout; it is read once.
+`facts/architectures.yaml` is a copy, so that the tests need nothing outside the checkout; `facts/wider.yaml` has the networks
+that came later, counted on their peers by `facts/make_wider.py`. Both are read once.
 """
 
 from __future__ import annotations
@@ -19,15 +20,18 @@ from rescompile import elaborate, load
 from rescompile.ir.network import Network, Op, Side, parameters, walk
 from rescompile.lang import library
 
-FILE = Path(__file__).parents[1] / "facts" / "architectures.yaml"
+FOLDER = Path(__file__).parents[1] / "facts"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @cache
 def rows() -> dict[str, dict[str, Any]]:
     """The rows by the name of their spec: dots cannot stand in a name, so they are underscores there."""
-    document = yaml.load(FILE.read_text(encoding="utf-8"), LOADER)
-    return {row["id"].replace(".", "_"): row for row in document["architectures"]}
+    texts = [(FOLDER / f"{name}.yaml").read_text(encoding="utf-8") for name in ("architectures", "wider")]
+    listed = [row for text in texts for row in yaml.load(text, LOADER)["architectures"]]
+    found = {row["id"].replace(".", "_"): row for row in listed}
+    assert len(found) == len(listed)
+    return found
 
 
 #: Rows without figures, each with the row that has them: networks whose tensors and costs are that other network's, since

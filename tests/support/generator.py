@@ -30,9 +30,10 @@ class Generated:
     parameters: int | None
 
 
-def generate(seed: int) -> Generated:
-    """The spec of a seed, always the same."""
-    return _Writer(seed).spec()
+def generate(seed: int, values: bool = False) -> Generated:
+    """The spec of a seed, always the same; with `values`, some of its values are kept and added to later ones of the same shape,
+    and a step runs again."""
+    return _Writer(seed).spec(values)
 
 
 # --- what a step does -------------------------------------------------------------------------------------------------
@@ -244,10 +245,52 @@ class _Writer:
         self.count += 1
         return f"{prefix}{self.count}"
 
-    def spec(self) -> Generated:
+    def reused(self, rows: list[Step], shape: Shape) -> list[Step]:
+        """The rows with two values that are kept and used; the second keeps the name of the first where it may."""
+        rng = random.Random(f"values {self.seed}")
+        for name in ("first", rng.choice(["first", "second[3]"])):
+            shapes, met = [shape], Met()
+            for row in rows:
+                shapes.append(row.run(At(shapes[-1], met)))
+            ends = [(i, j) for i in range(len(shapes)) for j in range(i, len(shapes)) if shapes[i] == shapes[j]]
+            start, end = rng.choice(ends)
+            merge = {"merge": "add", "branches": rng.sample(["identity", {"use": name}], 2)}
+            text = rng.choice([{"parallel": merge}, [{"parallel": merge}, {"keep": name}], {"use": name}])
+            rows = [*rows[:end], Step(text, lambda at: at.shape), *rows[end:]]
+            rows.insert(start, Step({"keep": name}, lambda at: at.shape))
+        return rows
+
+    def repeated(self, rows: list[Step], first: Shape) -> list[Step]:
+        """The rows with one more step that keeps the shape, and that runs again where a map has as many channels."""
+        rng = random.Random(f"again {self.seed}")
+        shapes, met = [first], Met()
+        for row in rows:
+            shapes.append(row.run(At(shapes[-1], met)))
+        maps = [at for at, shape in enumerate(shapes) if len(shape) == 3]
+        start = rng.choice(maps) if maps else None
+        if start is None:
+            return rows
+        channels = shapes[start][0]
+        own = {
+            "channels": channels,
+            "kernel": rng.choice([1, 3]),
+            "stride": 1,
+            "padding": "same",
+            "dilation": 1,
+            "groups": 1,
+        }
+        conv = {"conv": {**own, "bias": rng.choice([True, False])}}
+        step = rng.choice([conv, [conv, "tanh"], {"parallel": {"merge": "add", "branches": [{"inner": conv}, "tanh"]}}])
+        again = rng.choice([at for at in maps if at >= start and shapes[at][0] == channels])
+        rows = [*rows[:again], Step({"again": "shared"}, lambda at: at.shape), *rows[again:]]
+        return [*rows[:start], Step({"shared": step}, lambda at: at.shape), *rows[start:]]
+
+    def spec(self, values: bool = False) -> Generated:
         vector = self.chance(0.04)
         first: Shape = (self.pick(5, 8),) if vector else (3, self.rng.randint(8, 20), self.rng.randint(8, 17))
         rows = self.network(first)
+        if values:
+            rows = self.repeated(self.reused(rows, first), first)
         met = Met()
         outputs = {"logits": chain(rows)(At(first, met))}
         for word in ("dropout", "scale"):  # required attributes may be left to defaults, and those must be used

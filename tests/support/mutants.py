@@ -51,6 +51,7 @@ from rescompile.ir.ops import (
 from rescompile.ir.traversal import ThreadRules
 from rescompile.lang import library
 from rescompile.lang.spec.values import Each, FirstRest
+from rescompile.lang.yaml_reader import read
 from rescompile.passes import fold_batchnorm as folding
 
 Array = NDArray[Any]
@@ -474,16 +475,11 @@ def in_block(name: str, word: str, old: str, new: str) -> None:
     """A mistake in a block of the library."""
 
     def plant(patch: Patch) -> None:
-        right = library.source
-
-        def wrong(path: Any) -> Source:
-            source = right(path)
-            if path != library.blocks()[word]:
-                return source
-            assert old in source.text, f"{word} no longer says {old!r}"
-            return Source(source.name, source.text.replace(old, new))
-
-        patch.setattr(library, "source", wrong)
+        right = library.block
+        source = library.source(library.blocks()[word])
+        assert old in source.text, f"{word} no longer says {old!r}"
+        wrong = read(Source(source.name, source.text.replace(old, new)))
+        patch.setattr(library, "block", lambda other: wrong if other == word else right(other))
 
     OF_THE_TREE[name] = plant
 
@@ -492,7 +488,7 @@ in_block("stride_on_the_wrong_conv", "bottleneck", "stride_at: 2 ", "stride_at: 
 in_block(
     "preactivation_not_shared", "preact_bottleneck", "both if in_channels != width * expansion else branch", "branch"
 )
-in_block("no_act_between_the_convs", "basic", "- act\n        - conv2", "- conv2")
+in_block("no_act_between_the_convs", "basic", "- act\n        - aa:", "- aa:")
 
 
 @planted(OF_THE_TREE)
@@ -541,7 +537,7 @@ def no_shortcut_as_identity(patch: Patch) -> None:
     right = StepBuilder.residual
 
     def wrong(self: Any, step: Any, site: Site) -> Any:
-        if self._is_none(step.residual.shortcut, site.frame):
+        if self._is_none(step.residual.shortcut, site):
             step = step.model_copy(update={"residual": step.residual.model_copy(update={"shortcut": None})})
         return right(self, step, site)
 

@@ -6,6 +6,7 @@ Import this module before torchvision, whose own operators may not load: it decl
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,18 +30,34 @@ def randomised(model: nn.Module, size: tuple[int, ...], seed: int = 0, positive:
     Only the norm called `positive` gets no negative scales. Every parameter is drawn, so the model may come without any.
     """
     generator = torch.Generator().manual_seed(seed)
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for module in model.modules():
+        if hasattr(module, "init_non_persistent_buffers"):  # constants of timm's, such as the filter of a blur
+            module.init_non_persistent_buffers()
+    norms = [
+        module for module in model.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)
+    ]
 
     def uniform(like: torch.Tensor, low: float, high: float) -> torch.Tensor:
         return torch.rand(like.shape, generator=generator) * (high - low) + low
 
-    drawn = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d)]
-    assert sum(1 for module in drawn for _ in module.parameters(recurse=False)) == sum(1 for _ in model.parameters())
+    def others() -> Iterator[tuple[str, torch.Tensor]]:
+        """What is neither weight nor bias of a convolution, linear layer or batch norm: layer norms, scales, gains."""
+        for module in model.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                usual = isinstance(
+                    module, nn.Conv2d | nn.Conv3d | nn.Linear | nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+                ) and name in (
+                    "weight",
+                    "bias",
+                )
+                if not usual:
+                    yield name, parameter
+
     with torch.no_grad():
         for norm in norms:
             norm.num_batches_tracked.zero_()
         for module in model.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear):
                 fan_in = module.weight[0].numel()
                 module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * (2 / fan_in) ** 0.5)
                 if module.bias is not None:
@@ -51,6 +68,10 @@ def randomised(model: nn.Module, size: tuple[int, ...], seed: int = 0, positive:
             norm.bias.copy_(uniform(norm.bias, -0.5, 0.5))
             norm.running_mean.copy_(uniform(norm.bias, -0.5, 0.5))  # of those that a forward pass does not meet
             norm.running_var.copy_(uniform(norm.bias, 0.5, 1.5))
+        for name, parameter in others():
+            signs = torch.randint(0, 2, parameter.shape, generator=generator) * 2 - 1
+            drawn = uniform(parameter, -0.5, 0.5) if name == "bias" else signs * uniform(parameter, 0.5, 1.5)
+            parameter.copy_(drawn)
         if positive:
             model.get_submodule(positive).weight.abs_()
         model.eval()

@@ -20,7 +20,9 @@ from rescompile.codegen.program import (
     Beside,
     Call,
     Code,
+    Collection,
     Copied,
+    Element,
     Entry,
     Expr,
     Filled,
@@ -42,10 +44,14 @@ from rescompile.codegen.program import (
     Recomputed,
     Return,
     Scaled,
+    Scanned,
+    Separate,
     Statement,
+    Store,
     Sum,
     Survives,
     Thinned,
+    Through,
     Training,
     Unpack,
     Var,
@@ -58,7 +64,7 @@ from rescompile.ir.op_evaluation import OPS
 
 Array = NDArray[Any]
 Scope = Mapping[str, Any]
-Module = Callable[[Array], Array]
+Module = Callable[..., Array]
 Outputs = dict[str, Array]
 
 
@@ -73,7 +79,7 @@ class Plain(PythonDialect):
         return kind in (ops.Conv, ops.Linear, ops.Norm)
 
     def applies(self, layer: Layer) -> bool:
-        owns = layer.kind in (ops.Conv, ops.Linear, ops.Norm, ops.Identity)
+        owns = layer.sample.kind.parameters(layer.sample.input) or layer.kind is ops.Identity
         return not owns and layer.when is None and all(t.head == "constant" for t in layer.attributes.values())
 
     def is_tensor(self, value: Expr) -> bool:
@@ -88,6 +94,9 @@ class Plain(PythonDialect):
 
     def concat(self, values: str) -> str:
         return f"concat([{values}])"
+
+    def separate(self, texts: Sequence[tuple[str, bool]]) -> str:
+        return f"[{', '.join(text for text, _ in texts)}]"
 
     def sequence(self, pairs: Sequence[tuple[str, str]], numbered: bool) -> str:
         return f"[{', '.join(f'{name}: {text}' for name, text in pairs)}]"
@@ -117,7 +126,7 @@ class Greedy(Plain):
 
 def value_of(term: Term, scope: Scope) -> Any:
     """The value of a term, as Python finds it."""
-    names = {"len": len, "max": max, "min": min, "int": int}
+    names = {"len": len, "max": max, "min": min, "int": int, "round": round}
     return eval(python(term), {"__builtins__": {}, **names}, dict(scope))
 
 
@@ -130,8 +139,9 @@ class Instance:
     modules: dict[str, Any] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
 
-    def __call__(self, x: Array) -> Array:
-        return self.body(self.code.body, {"x": x})
+    def __call__(self, x: Array, *kept: Any) -> Array:
+        given = dict(zip([held.name for held in self.code.of.values], kept, strict=True))
+        return self.body(self.code.body, {"x": x, **given})
 
     def body(self, statements: Sequence[Statement], local: dict[str, Any]) -> Array:
         """Run a body up to its end."""
@@ -148,15 +158,23 @@ class Instance:
                 local[target] = self.value(value, local)
             case Add(target, value):
                 np.add(local[target], self.value(value, local), out=local[target])
-            case Unpack(targets, value):
-                local.update(zip(targets, np.split(self.value(value, local), len(targets), axis=1), strict=True))
-            case Parts(target, value, count):
+            case Unpack(targets, value, sizes):
+                local.update(zip(targets, self.parts(self.value(value, local), len(targets), sizes), strict=True))
+            case Parts(target, value, count, sizes):
                 number = count if isinstance(count, int) else len(self.modules[count])
-                local[target] = np.split(self.value(value, local), number, axis=1)
+                local[target] = self.parts(self.value(value, local), number, sizes)
             case Sum(target, copies, value, parts):
                 given = [self.value(value, local)] * len(self.modules[copies]) if parts is None else local[parts.name]
                 for at, (copy, part) in enumerate(zip(self.modules[copies], given, strict=True)):
                     local[target] = local[target] + copy(part) if at else copy(part)
+            case Collection(target):
+                local[target] = {}
+            case Through(target, module, kept):
+                given = [self.value(each, local) for each in kept]
+                for part in self.modules[module].modules:
+                    local[target] = part(local[target], *given)
+            case Store(Element(of, index), value):
+                local[of.name][self.index(index)] = self.value(value, local)
             case Output(name, value):
                 assert name not in self.runner.outputs
                 self.runner.outputs[name] = self.value(value, local).copy()
@@ -174,6 +192,19 @@ class Instance:
             case _:
                 raise AssertionError(statement)
 
+    def parts(self, x: Array, count: int, sizes: Sequence[int | str]) -> list[Array]:
+        """The parts of a value's channels: as many equal ones, or of these sizes."""
+        if not sizes:
+            return np.split(x, count, axis=1)
+        widths = [size if isinstance(size, int) else int(self.numbers[size]) for size in sizes]
+        assert len(widths) == count
+        assert sum(widths) == x.shape[1]
+        return np.split(x, np.cumsum(widths)[:-1], axis=1)
+
+    def index(self, index: int | str) -> int:
+        """The index of a kept value."""
+        return index if isinstance(index, int) else int(self.numbers[index])
+
     def value(self, expr: Expr, local: Mapping[str, Any]) -> Array:
         """The value of an expression."""
         match expr:
@@ -181,10 +212,12 @@ class Instance:
                 return local[name]
             case Part(of, at):
                 return local[of.name][at]
-            case Call(module, inner, outputs):
+            case Call(module, inner, outputs, kept):
                 made = self.modules[module]
                 assert outputs == (isinstance(made, Instance) and made.code.of.taps)
-                return made(self.value(inner, local))
+                return made(self.value(inner, local), *(self.value(each, local) for each in kept))
+            case Element(of, index):
+                return local[of.name][self.index(index)]
             case Apply(layer, inner, in_place):
                 return applied(made_op(layer, {}), self.value(inner, local), {}, in_place)
             case Beside(copies, value, split):
@@ -203,6 +236,8 @@ def merged(how: str, values: Sequence[Array]) -> Array:
             for value in more:
                 first = first + value
             return first
+        case "mean" | "shake", _:
+            return merged("add", values) / len(values)
         case "mul", [first, *more]:
             assert more
             for value in more:
@@ -291,6 +326,12 @@ class Runner:
                 return chained([module for _, module in self.copies(make, scope, path)])
             case Listing(parts):
                 return chained([self.listed(part, scope, path) for part in parts])
+            case Separate(parts):
+                return self.made(
+                    Joined(tuple(p if isinstance(p, NewStage) else ("", p) for p in parts), True), scope, path
+                )
+            case Scanned(row):
+                return self.made(row, scope, path)
             case Joined(parts, numbered):
                 found: list[Module] = []
                 for part in parts:
@@ -315,8 +356,9 @@ class Runner:
 
     def layer(self, layer: Layer, in_place: bool, scope: Scope, path: str) -> Module:
         """An op with its tensors."""
-        op, channels = made_op(layer, scope), value_of(layer.channels, scope)
-        owned = op.parameters((channels, *layer.sample.input[1:]))
+        op, sample = made_op(layer, scope), layer.sample
+        owns = sample.kind.parameters(sample.input)  # other modules are not told their channels
+        owned = op.parameters((value_of(layer.channels, scope), *sample.input[1:])) if owns else ()
         self.names += [f"{path}{parameter.name}" for parameter in owned]
         tensors = {parameter.name: self.weights[f"{path}{parameter.name}"] for parameter in owned}
         for parameter in owned:
@@ -330,15 +372,21 @@ def arguments(listed: Sequence[Any], given: Mapping[str, Term], scope: Scope) ->
     return {a.name: value_of(given[a.name], scope) if a.name in given else value_of(a.default, {}) for a in listed}
 
 
-def chained(modules: Sequence[Module]) -> Module:
+@dataclass
+class Chain:
     """Modules one after the other."""
 
-    def run(x: Array) -> Array:
-        for module in modules:
+    modules: Sequence[Module]
+
+    def __call__(self, x: Array) -> Array:
+        for module in self.modules:
             x = module(x)
         return x
 
-    return run
+
+def chained(modules: Sequence[Module]) -> Chain:
+    """Modules one after the other."""
+    return Chain([each for module in modules for each in (module.modules if isinstance(module, Chain) else [module])])
 
 
 def run(program: Program, weights: Mapping[str, Array], x: Array) -> tuple[Outputs, list[str]]:

@@ -16,8 +16,8 @@ from rescompile.codegen import (
     class_scope,
     forward,
     lowering,
+    planned_classes,
     program,
-    registry,
     row_loops,
     source_text,
     terms,
@@ -58,7 +58,7 @@ def the_first_instance_speaks_for_all(patch: Patch) -> None:
 
 @planted
 def activations_are_all_alike(patch: Patch) -> None:
-    patch.setattr(registry, "FIXED", tuple(name for name in registry.FIXED if name != "kind"))
+    patch.setattr(planned_classes, "_is_fixed", lambda attribute: attribute.name in planned_classes.FIXED)
 
 
 @planted
@@ -93,13 +93,13 @@ def channels_stay_along_a_row(patch: Patch) -> None:
 
 @planted
 def a_row_is_one_class(patch: Patch) -> None:
-    right = registry.Registry.segments
+    right = planned_classes.Registry.segments
 
     def wrong(self: Any, row: Any) -> Any:
         first, *more = right(self, row)
         return [(first[0], [*first[1], *itertools.chain.from_iterable(copies for _, copies in more)])]
 
-    patch.setattr(registry.Registry, "segments", wrong)
+    patch.setattr(planned_classes.Registry, "segments", wrong)
 
 
 @planted
@@ -186,18 +186,18 @@ def group_norm_as_batch_norm(patch: Patch) -> None:
 
 @planted
 def channels_padded_in_front(patch: Patch) -> None:
-    text = _support.SUPPORT[ops.PadChannels]
+    text = _support.SUPPORT["PadChannels"]
     patch.setitem(
         _support.SUPPORT,
-        ops.PadChannels,
+        "PadChannels",
         text.replace("0, self.channels - x.shape[1])", "self.channels - x.shape[1], 0)"),
     )
 
 
 @planted
 def subsample_from_the_second(patch: Patch) -> None:
-    text = _support.SUPPORT[ops.Subsample]
-    patch.setitem(_support.SUPPORT, ops.Subsample, text.replace(":: self.height", "1 :: self.height"))
+    text = _support.SUPPORT["Subsample"]
+    patch.setitem(_support.SUPPORT, "Subsample", text.replace(":: self.height", "1 :: self.height"))
 
 
 # --- programs ---------------------------------------------------------------------------------------------------------

@@ -34,9 +34,9 @@ torch.set_num_threads(1)
 _backend: Any = backend.load("source")
 
 
-def source(network: Network, flat: bool = False) -> str:
+def source(network: Network, style: str = "classes") -> str:
     """The text that the target `source` writes."""
-    text: str = _backend.source(network, flat=flat)
+    text: str = _backend.source(network, style)
     return text
 
 
@@ -84,10 +84,10 @@ def tensors_of(network: Network) -> list[tuple[str, tuple[int, ...]]]:
     return [(name, parameter.shape) for name, parameter in parameters(network)]
 
 
-def compare(network: Network, weights: Mapping[str, Array], x: Array, flat: bool = False) -> None:
+def compare(network: Network, weights: Mapping[str, Array], x: Array, style: str = "classes") -> None:
     """Hold the executed text to the interpreter of the same tree, both in float64. Raises Wrong."""
     try:
-        text = source(network, flat)
+        text = source(network, style)
         module = empty(text)
     except Exception as error:
         raise Wrong("build", f"no source: {error!r}") from error
@@ -100,7 +100,11 @@ def compare(network: Network, weights: Mapping[str, Array], x: Array, flat: bool
             found = {name: value.numpy() for name, value in named(module(torch.from_numpy(x))).items()}
     except Exception as error:
         raise Wrong("run", f"does not run: {error}") from error
-    own = {name: value.numpy() for name, value in module.state_dict().items()}
+    agree(network, {name: value.numpy() for name, value in module.state_dict().items()}, x, found)
+
+
+def agree(network: Network, own: Mapping[str, Array], x: Array, found: Mapping[str, Array]) -> None:
+    """Hold outputs in float64 to the interpreter. Raises Wrong."""
     exact = interpret(network, own, x)
     if found.keys() != exact.keys():
         raise Wrong("shapes", f"outputs {sorted(found)} instead of {sorted(exact)}")

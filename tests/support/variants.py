@@ -26,7 +26,7 @@ def shallow(name: str) -> Network:
         if isinstance(node, Series) and node.call and (node.call.depth or 0) > 3
     }
     rows = [f"{row}.depth=3" for row in sorted(deep) if row]
-    for size in (8, 32, None):
+    for size in (8, 32, 188, None):  # 188 is the least size of a U-Net without padding
         smaller = [] if size is None or len(network.input) < 3 else [f"input=[{network.input[0]},{size},{size}]"]
         for settings in ((*rows, *smaller), smaller):
             try:

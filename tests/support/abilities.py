@@ -1,0 +1,71 @@
+"""What targets that write source cannot have, as rules about the tree, so that a test over the zoo names no network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from importlib import import_module
+
+import facts
+import pytest
+
+from rescompile.diagnostics.errors import Unavailable
+from rescompile.ir.network import Network, Op, Parallel, walk
+from rescompile.ir.traversal import runs
+
+
+def mixes(network: Network) -> bool:
+    """Whether training mixes branches by random shares."""
+    return any(isinstance(node, Parallel) and node.merge == "shake" for _, node in walk(network.root))
+
+
+def repeats(network: Network) -> bool:
+    """Whether a step runs again with the same parameters."""
+    return any(times > 1 for times in runs(network.root).values())
+
+
+def has_other_ranks(network: Network) -> bool:
+    """Whether an op has maps with another number of axes than height and width."""
+    ops = (node for _, node in walk(network.root) if isinstance(node, Op))
+    return any({len(op.input), len(op.output)} - {1, 3} for op in ops)
+
+
+#: The rules by target; one that is true of a network makes the target refuse it.
+LACKS: Mapping[str, Sequence[Callable[[Network], bool]]] = {
+    "flax": (mixes, has_other_ranks),
+    "keras": (mixes, repeats, has_other_ranks),
+    "mlx": (mixes, has_other_ranks),
+}
+
+
+def lacks(target: str, network: Network) -> bool:
+    """Whether a target cannot have a network of the zoo."""
+    return any(rule(network) for rule in LACKS[target])
+
+
+@cache
+def text(target: str, name: str) -> str | None:
+    """The source of a network of the zoo; None where the target lacks what the network has, which it then refuses."""
+    file, network = import_module(f"rescompile.backends.{target}.source_file"), facts.network(name)
+    if not lacks(target, network):
+        file.check(network)
+        return str(file.source(network))
+    with pytest.raises(Unavailable) as raised:
+        file.emit(network, None)
+    assert raised.value.diagnostics[0].code == "E0901"
+    return None
+
+
+def source_of(target: str, name: str) -> str:
+    """The source of a network of the zoo. Skips the test where the target refuses the network, as it has to."""
+    found = text(target, name)
+    if found is None:
+        pytest.skip(f"{target} lacks what {name} has")
+    return found
+
+
+def texts(target: str) -> Iterator[tuple[str, str]]:
+    """Yield each network of the zoo that a target can have, with its source."""
+    for name in facts.zoo():
+        if (found := text(target, name)) is not None:
+            yield name, found

@@ -1,0 +1,160 @@
+"""Live modules of MLX in float64: with given weights, in evaluation, and for one step of training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+import training_steps
+from mlx.utils import tree_flatten
+from numpy.typing import NDArray
+from training_steps import Step
+
+from rescompile.ir.network import LOGITS, Network
+from rescompile.weights import Weights
+
+Array = NDArray[Any]
+module: Any = import_module("rescompile.backends.mlx.module")
+source_file: Any = import_module("rescompile.backends.mlx.source_file")
+tensors: Any = import_module("rescompile.backends.mlx.tensors")
+mx.set_default_device(mx.cpu)
+
+
+def model_of(network: Network, weights: Mapping[str, Array], **options: Any) -> Any:
+    """A model with these weights in float64, in training mode."""
+    makers = {name: (lambda value=value: np.asarray(value, np.float64)) for name, value in weights.items()}
+    return module.make(network, Weights(makers), **options)
+
+
+def evaluated(network: Network, weights: Mapping[str, Array], x: Array) -> dict[str, Array]:
+    """The outputs in evaluation mode, in float64."""
+    return dict(module.outputs(model_of(network, weights).eval(), x))
+
+
+def arrays(tree: Any) -> dict[str, Array]:
+    """The arrays of a tree by name."""
+    return {name: np.array(value) for name, value in tree_flatten(tree)}
+
+
+def given(x: Array) -> mx.array:
+    """A batch with channels last."""
+    return module.array(np.moveaxis(x, 1, -1))
+
+
+def by_mlx(network: Network, weights: Mapping[str, Array], x: Array, **options: Any) -> Step:
+    """A step of the generated module."""
+    model = model_of(network, weights, **options)
+    outputs: dict[str, Any] = {}
+
+    def loss(x: mx.array) -> Any:
+        found = model(x)
+        outputs.update(found if isinstance(found, dict) else {LOGITS: found})
+        return sum(mx.mean(value**2) for value in outputs.values())
+
+    _, gradients = nn.value_and_grad(model, loss)(given(x))
+    trained = arrays(gradients)
+    statistics = {name: value for name, value in arrays(model.parameters()).items() if name not in trained}
+    return Step({name: np.moveaxis(np.array(value), -1, 1) for name, value in outputs.items()}, trained, statistics)
+
+
+def by_torch(network: Network, weights: Mapping[str, Array], x: Array) -> Step:
+    """The same step of the generated PyTorch module, by the names of MLX and with its axes."""
+    return training_steps.by_torch(network, weights, x, tensors.places(network))
+
+
+@contextmanager
+def in_double() -> Iterator[None]:
+    """A context in which MLX computes in float64. Its convolutions have none with groups, dilation or gradients, and its exponential
+    and error functions, its layer normalisation and the positions of its upsampling are rounded to float32; here they are sums,
+    products and powers."""
+    own = {
+        "conv2d": _conv2d, "conv_transpose2d": _conv_transpose2d, "exp": _exp, "erf": _erf, "sigmoid": _sigmoid,
+        "softmax": _softmax,
+    }  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        for name, function in own.items():
+            patch.setattr(mx, name, function)
+        patch.setattr(mx.fast, "layer_norm", _layer_norm)
+        patch.setattr(import_module("mlx.nn.layers.upsample"), "_scaled_indices", _scaled_indices)
+        mx.disable_compile()
+        try:
+            yield
+        finally:
+            mx.enable_compile()
+
+
+def _exp(x: Any) -> Any:
+    return mx.power(mx.array(math.e, x.dtype), x)
+
+
+def _sigmoid(x: Any) -> Any:
+    return (1 + mx.tanh(x / 2)) / 2
+
+
+def _softmax(x: Any, axis: int) -> Any:
+    powers = _exp(x - mx.max(x, axis=axis, keepdims=True))
+    return powers / mx.sum(powers, axis=axis, keepdims=True)
+
+
+def _erf(x: Any) -> Any:
+    """Abramowitz and Stegun 7.1.6, a series of positive terms; beyond 6, the value is 1."""
+    x = mx.clip(x, -6, 6)
+    term = total = x
+    for n in range(1, 150):
+        term = term * (2 * x * x / (2 * n + 1))
+        total = total + term
+    return 2 / math.sqrt(math.pi) * _exp(-x * x) * total
+
+
+def _layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
+    y = (x - mx.mean(x, axis=-1, keepdims=True)) * mx.rsqrt(mx.var(x, axis=-1, keepdims=True) + eps)
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
+
+
+def _scaled_indices(n: int, scale: float, align_corners: bool, dim: int, ndims: int) -> Any:
+    """The positions in an axis of the values that an upsampled axis takes, which MLX rounds to float32."""
+    assert not align_corners
+    positions = (np.arange(int(scale * n)) + 0.5) / scale - 0.5
+    return module.array(positions).reshape([-1 if at == dim else 1 for at in range(ndims)])
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _conv2d(x: Any, weight: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Any:
+    """The sum over the positions of the kernel."""
+    (sh, sw), (ph, pw), (dh, dw) = _pair(stride), _pair(padding), _pair(dilation)
+    x = mx.pad(x, [(0, 0), (ph, ph), (pw, pw), (0, 0)])
+    out, kh, kw, _ = weight.shape
+    high, wide = (x.shape[1] - dh * (kh - 1) - 1) // sh + 1, (x.shape[2] - dw * (kw - 1) - 1) // sw + 1
+    total = 0
+    for i in range(kh):
+        for j in range(kw):
+            part = x[:, i * dh : i * dh + (high - 1) * sh + 1 : sh, j * dw : j * dw + (wide - 1) * sw + 1 : sw]
+            part = part.reshape(*part.shape[:3], groups, 1, -1)
+            kernel = weight[:, i, j].reshape(groups, out // groups, -1).swapaxes(1, 2)
+            total = total + (part @ kernel).reshape(*part.shape[:3], out)
+    return total
+
+
+def _conv_transpose2d(
+    x: Any, weight: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, output_padding: Any = 0, groups: int = 1
+) -> Any:
+    """The convolution of a map with zeros between its values with the kernel turned round."""
+    (sh, sw), (ph, pw), (dh, dw), (oh, ow) = map(_pair, (stride, padding, dilation, output_padding))
+    n, h, w, c = x.shape
+    _, kh, kw, _ = weight.shape
+    x = mx.pad(x.reshape(n, h, 1, w, 1, c), [(0, 0), (0, 0), (0, sh - 1), (0, 0), (0, sw - 1), (0, 0)])
+    x = x.reshape(n, h * sh, w * sw, c)[:, : (h - 1) * sh + 1, : (w - 1) * sw + 1]
+    rows, columns = (dh * (kh - 1), dh * (kh - 1) + oh), (dw * (kw - 1), dw * (kw - 1) + ow)
+    y = _conv2d(mx.pad(x, [(0, 0), rows, columns, (0, 0)]), weight[:, ::-1, ::-1], 1, 0, dilation, groups)
+    return y[:, ph : y.shape[1] - ph, pw : y.shape[2] - pw]

@@ -1,0 +1,61 @@
+"""One step of training in the generated PyTorch module, to which the steps of other frameworks are held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sources import filled, source
+
+from rescompile.ir.network import LOGITS, Network
+from rescompile.weights.places import Place
+
+Array = NDArray[Any]
+
+
+class Step(NamedTuple):
+    """One step of training: outputs with channels first; gradients and statistics by the names of a framework and with its
+    axes."""
+
+    outputs: dict[str, Array]
+    gradients: dict[str, Array]
+    statistics: dict[str, Array]
+
+
+def by_torch(network: Network, weights: Mapping[str, Array], x: Array, listed: Iterable[Place]) -> Step:
+    """A step of the generated PyTorch module: the gradients of the sum of the mean squares of all outputs."""
+    other = filled(source(network), weights)
+    other.train()
+    found = other(torch.from_numpy(x))
+    named = found if isinstance(found, dict) else {LOGITS: found}
+    torch.stack([(value**2).mean() for value in named.values()]).sum().backward()
+    gradients = {name: value.grad for name, value in other.named_parameters()}
+    buffers = dict(other.named_buffers())
+    places = {place.name: place for place in listed}
+    return Step(
+        {name: value.detach().numpy() for name, value in named.items()},
+        {
+            places[name].path: np.zeros(places[name].shape) if value is None else places[name].moved(value.numpy())
+            for name, value in gradients.items()
+        },
+        {places[name].path: value.numpy() for name, value in buffers.items() if name in places},
+    )
+
+
+def apart(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> float:
+    """The largest difference between arrays, each relative to the largest value of its kind; of other names or shapes, infinite.
+
+    Arrays far below the largest of all count as if they were larger: the gradient of a bias before a norm is rounding alone."""
+    if found.keys() != wanted.keys() or any(found[name].shape != wanted[name].shape for name in wanted):
+        return np.inf
+    worst = max((float(np.abs(value).max()) for value in wanted.values()), default=0.0)
+    return max(
+        (
+            float(np.abs(found[name] - wanted[name]).max()) / max(np.abs(wanted[name]).max(), 1e-4 * worst, 1e-30)
+            for name in wanted
+        ),
+        default=0.0,
+    )

@@ -1,0 +1,69 @@
+"""One seed through all checks: what was done, and what was found wrong."""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cases import Fault, case
+from laws import LAWS
+from random_document import BIG, Drawn, drawn
+from targets import TARGETS
+
+from rescompile.diagnostics.errors import SpecError
+
+CHECKS = (*TARGETS, *LAWS)
+
+
+@dataclass
+class Findings:
+    """Counts of specs and of checks that held, the specs that were refused, and the faults: seed, check, message."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    refused: list[tuple[int, str]] = field(default_factory=list)
+    faults: list[tuple[int, str, str]] = field(default_factory=list)
+
+    def add(self, other: Findings) -> None:
+        """Add what was found for other seeds."""
+        self.counts.update(other.counts)
+        self.refused += other.refused
+        self.faults += other.faults
+
+
+def examined(document: Drawn, folder: Path) -> Findings:
+    """All checks on a document. A failure of one does not keep the others from running."""
+    found, seed = Findings(), document.seed
+    found.counts["specs"] += 1
+    try:
+        made = case(document, folder)
+    except SpecError as error:
+        found.refused.append((seed, str(error)))
+        return found
+    except Exception as error:
+        found.faults.append((seed, "elaboration", _told(error)))
+        return found
+    found.counts["valid"] += 1
+    found.counts["large"] += seed >= BIG
+    for check in CHECKS:
+        try:
+            found.counts[check.__name__] += check(made) is not False
+        except Exception as error:
+            name = error.check if isinstance(error, Fault) else check.__name__
+            found.faults.append((seed, name, _told(error)))
+    return found
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, Fault) else "".join(traceback.format_exception(error)[-4:])
+
+
+def seeds(first: int, last: int) -> Findings:
+    """All checks on the documents of some seeds."""
+    found = Findings()
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(first, last):
+            found.add(examined(drawn(seed), Path(folder)))
+    return found

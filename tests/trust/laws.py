@@ -1,0 +1,214 @@
+"""Laws that hold between specs, or between ways to compile one, whatever a spec says: none needs to know what is right. Each
+returns whether it applies to the case."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping
+from random import Random
+from typing import Any
+
+import numpy as np
+from cases import Array, Case, Fault
+from random_document import written
+
+import rescompile
+from rescompile import backend, passes
+from rescompile.analysis.cost import cost
+from rescompile.diagnostics.errors import SpecError
+from rescompile.ir.interpreter import interpret
+from rescompile.ir.network import Network, Op, parameters, walk
+from rescompile.ir.ops import Conv
+from rescompile.passes.plain_weights import plain_weights
+from rescompile.runtimes.verify import tap_all
+from rescompile.weights import from_arrays
+
+
+def elaborated(case: Case, document: Mapping[str, Any], name: str = "law") -> Network:
+    """The tree of another document."""
+    path = case.folder / f"{name}.yaml"
+    path.write_text(written(document), encoding="utf-8")
+    return rescompile.elaborate(rescompile.load(path))
+
+
+def variant(
+    case: Case, check: str, document: Mapping[str, Any], names: Mapping[str, str] | None = None
+) -> dict[str, Array]:
+    """The outputs of another document with the same weights; `names` are prefixes that changed, from new to old."""
+    try:
+        network = elaborated(case, document)
+    except SpecError as error:
+        raise Fault(check, f"refused: {error}") from error
+
+    def old(name: str) -> str:
+        return next((was + name[len(new) :] for new, was in (names or {}).items() if name.startswith(new)), name)
+
+    arrays = {name: case.arrays[old(name)] for name, _ in parameters(network)}
+    return interpret(network, from_arrays(arrays, network), case.x)
+
+
+def equal(check: str, first: Mapping[str, Array], second: Mapping[str, Array]) -> None:
+    """Raise a Fault unless two runs of the interpreter agree to the last bit."""
+    if first.keys() != second.keys():
+        raise Fault(check, f"outputs {sorted(first)} and {sorted(second)}")
+    for name, value in first.items():
+        if not np.array_equal(value, second[name]):
+            raise Fault(check, f"{name} differs")
+
+
+def splitting_a_stage(case: Case) -> bool:
+    """A row of n copies is two rows of a and n - a copies."""
+    document = copy.deepcopy(dict(case.drawn.document))
+    for at, row in enumerate(document["network"]):
+        ((name, own),) = row.items() if isinstance(row, dict) and len(row) == 1 else [("", None)]
+        block = document["blocks"].get(own.get("block", document.get("block"))) if _repeated(own, document) else None
+        if block is None or _COUNTS.search(str([block, own, document.get("defaults")])):
+            continue
+        half = own["depth"] // 2
+        once = {key for key, facts in block["parameters"].items() if isinstance(facts, dict) and "only" in facts}
+        rest = own | {
+            key: block["parameters"][key]["default"] for key in once
+        }  # also where `defaults` has another value
+        document["network"][at : at + 1] = [
+            {f"{name}_a": {**own, "depth": half}},
+            {f"{name}_b": {**rest, "depth": own["depth"] - half}},
+        ]
+        names = {f"{name}_a.{n}.": f"{name}.{n}." for n in range(half)}
+        names |= {f"{name}_b.{n}.": f"{name}.{n + half}." for n in range(own["depth"] - half)}
+        equal("splitting a stage", case.reference.exact, variant(case, "splitting a stage", document, names))
+        return True
+    return False
+
+
+#: What makes a copy depend on its place, but for `only: first`.
+_COUNTS = re.compile(r"\bindex\b|\bdepth (?!')|'each'|'first':|'members'")
+
+
+def _repeated(own: Any, document: Mapping[str, Any]) -> bool:
+    return isinstance(own, dict) and own.get("depth", 1) > 1 and "blocks" in document and "features" not in document
+
+
+def survival_of_one(case: Case) -> bool:
+    """A branch that always survives is a branch; and in evaluation only rescale `test` has an effect."""
+    document = dict(case.drawn.document)
+    if "survival" not in document:
+        return False
+    own = document.pop("survival")
+    without = variant(case, "survival", document)
+    if own["rescale"] == "train":
+        equal("survival", case.reference.exact, without)
+    certain = {**own, "schedule": "uniform", "last": 1}
+    equal("survival", variant(case, "survival", {**document, "survival": certain}), without)
+    return True
+
+
+def forms(case: Case) -> bool:
+    """ResNeXt's forms a and b compute what c does, with as many parameters and multiply-adds."""
+    if not any(
+        isinstance(node, Op) and isinstance(node.kind, Conv) and node.kind.groups > 1
+        for _, node in walk(case.network.root)
+    ):
+        return False
+    plain, _ = plain_weights(case.network, None)
+    exact = plain is case.network  # standardised weights are rounded to float32 where a form divides them
+    for form in ("a", "b"):
+        network, weights = passes.apply(case.network, case.weights, {"form": form})
+        assert weights is not None
+        case.hold(f"form {form}", interpret(network, weights, case.x), double=exact)
+        first, second = cost(plain), cost(network)
+        if (first.parameters, first.macs) != (second.parameters, second.macs):
+            raise Fault(f"form {form}", f"costs {second} instead of {first}")
+        if "flatten" not in str(case.drawn.document) and case.seed % 4 == 0:
+            emitted = backend.load("torch").evaluate  # type: ignore[attr-defined]
+            case.hold(f"torch form {form}", emitted(network, weights, case.x))
+    return True
+
+
+def features(case: Case) -> bool:
+    """Features are the values of the plain network at these parts, and change none of its outputs."""
+    wanted = case.drawn.document.get("features")
+    if not wanted:
+        return False
+    plain = elaborated(case, {key: value for key, value in case.drawn.document.items() if key != "features"})
+    exact = case.reference.exact
+    equal("features", {k: v for k, v in exact.items() if k not in wanted}, interpret(plain, case.weights, case.x))
+    parts = interpret(tap_all(plain), case.weights, case.x)
+    common = {name: exact[name] for name in wanted if name in parts}
+    equal("features", common, {name: parts[name] for name in common})
+    return True
+
+
+def extracting(case: Case) -> bool:
+    """What a file records of itself builds it again, byte by byte."""
+    options: dict[str, Any] = {"seed": case.seed % 5, "opset": 13 + case.seed % 14}
+    if case.seed % 2:
+        options["fold_batchnorm"] = True
+    path = case.folder / "model.onnx"
+    data = rescompile.build(case.network, "onnx", **options).to_bytes()
+    path.write_bytes(data)
+    recorded = backend.extract(path)
+    assert recorded is not None
+    (case.folder / "extracted.yaml").write_text(recorded.text, encoding="utf-8")
+    again = passes.options(recorded.passes)  # with nothing but what is recorded
+    for option in recorded.options:
+        key, _, value = option.partition("=")
+        again[key] = int(value) if value.isdigit() else value
+    if rescompile.build(rescompile.load(case.folder / "extracted.yaml"), "onnx", **again).to_bytes() != data:
+        raise Fault("extracting", "other bytes")
+    return True
+
+
+def inheriting(case: Case) -> bool:
+    """A chain of `extends` with `set` in each is the document written out: the same canonical text."""
+    document = {key: value for key, value in case.drawn.document.items() if key != "expect"}
+    random = Random(case.seed)
+    for at, member in enumerate(chain(document, random)):
+        path = case.folder / f"chain{at}.yaml"
+        path.write_text(written(member), encoding="utf-8")
+    try:
+        found = rescompile.elaborate(rescompile.load(path))
+    except SpecError as error:
+        raise Fault("inheriting", f"refused: {error}") from error
+    if found.sha256 != case.network.sha256:
+        raise Fault("inheriting", "another canonical text")
+    return True
+
+
+def chain(document: Mapping[str, Any], random: Random) -> Iterator[dict[str, Any]]:
+    """Documents, each extending the one before, of which the last is the given one: the first is wrong in many places."""
+    base, child = copy.deepcopy(dict(document)), {"rescompile": 1, "name": document["name"], "extends": "chain1.yaml"}
+    middle: dict[str, Any] = {"rescompile": 1, "name": "middle", "extends": "chain0.yaml"}
+    base["name"] = "base"
+    for key in ("init", "survival", "features", "checkpoint", "block"):
+        if key in base and random.random() < 0.5:
+            random.choice((middle, child))[key] = base.pop(key)
+    for key in ("parameters", "defaults", "blocks"):
+        for name in list(base.get(key, {})):
+            if random.random() < 0.3 and key != "parameters":
+                random.choice((middle, child)).setdefault(key, {})[name] = base[key].pop(name)
+            elif random.random() < 0.3 and key == "parameters":
+                random.choice((middle, child)).setdefault(key, {})[name] = base[key][name]
+                base[key][name] = 999
+    settings = random.choice((middle, child))
+    for path, wrong in paths(base["network"], random):
+        settings.setdefault("set", {})[path] = wrong
+    if "input" in base and random.random() < 0.3:
+        child.setdefault("set", {})["input"] = base["input"]
+        base["input"] = [1, 1, 1]
+    yield from (base, middle, child)
+
+
+def paths(rows: list[Any], random: Random) -> Iterator[tuple[str, Any]]:
+    """Values of rows that are spoilt in place, each with its path and what it was."""
+    for row in rows:
+        if not (isinstance(row, dict) and len(row) == 1):
+            continue
+        ((name, own),) = row.items()
+        if isinstance(own, dict) and "block" in own:
+            for key in [key for key in own if key not in ("members", "when") and random.random() < 0.4]:
+                right, own[key] = own[key], 77 if key != "block" else "basic"
+                yield f"{name}.{key}", right
+
+
+LAWS = (splitting_a_stage, survival_of_one, forms, features, extracting, inheriting)

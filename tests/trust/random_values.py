@@ -1,0 +1,137 @@
+"""Kept values in a random document: `keep` and `use` put among the steps that it has, and what they carry.
+
+They come after everything else and are drawn from numbers of their own, so that a document without them stays what it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any
+
+from op_rules import Misfit
+
+Steps = list[Any]
+
+
+def add_values(document: dict[str, Any], random: Random) -> None:
+    """Change a document in place, by one of several ways to keep a value and to go on with it."""
+    ways: list[Callable[[dict[str, Any], Random], None]] = [_along, _along, _again, _into_a_block, _per_copy, _macro]
+    random.choice(ways)(document, random)
+
+
+def _lists(document: dict[str, Any]) -> Iterator[tuple[Steps, bool]]:
+    """The lists of steps, those of branches too, and whether each is in a block."""
+    yield from ((steps, False) for steps in _inside(document["network"]))
+    for block in document.get("blocks", {}).values():
+        yield from ((steps, True) for steps in _inside(block["body"]))
+
+
+def _inside(value: Any) -> Iterator[Steps]:
+    if isinstance(value, list) and value and all(isinstance(step, str | dict | list) for step in value):
+        yield value
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        if isinstance(part, dict | list) and key not in ("gate", "side"):  # which end as they must, or are not computed
+            yield from _inside(part)
+
+
+def _reader(name: str, random: Random) -> Any:
+    """A step that goes on with a value, or with it and the one before."""
+    use, plain = {"use": name}, random.choice(["identity", "sigmoid", [], {"scale": 0.5}])
+    branches = random.sample(
+        [
+            plain,
+            random.choice([use, [use, "tanh"], [use, {"scale": -1}, "relu"], [use, {"part": {"number": 0, "of": 1}}]]),
+        ],
+        2,
+    )
+    merge = random.choice(["add", "concat", "mul", "add"])
+    joined = {"parallel": {"merge": merge, "branches": branches}}
+    residual = {"residual": {"branch": [{"scale": 0.5}], "shortcut": [use]}}
+    aside = {"side": {"mode": "always", "output": f"kept_{random.randint(0, 999)}", "body": [use, {"scale": 2}]}}
+    return random.choice([joined, joined, joined, residual, use, [use, "relu"], aside])
+
+
+def _along(document: dict[str, Any], random: Random) -> None:
+    """A value that is kept and read in one list of steps."""
+    steps, _ = random.choice(list(_lists(document)))
+    name = random.choice(["y", "x", "kept", "s[0]", "s[2]"])
+    first = random.randint(0, len(steps))
+    last = random.randint(first, len(steps))
+    steps.insert(last, _reader(name, random))
+    steps.insert(first, {"keep": name})
+
+
+def _again(document: dict[str, Any], random: Random) -> None:
+    """A value that is kept twice: the newer one counts."""
+    steps = document["network"]
+    places = sorted(random.randint(0, len(steps)) for _ in range(4))
+    made = [{"keep": "y"}, _reader("y", random), {"keep": "y"}, _reader("y", random)]
+    for at, step in reversed(list(zip(places, made, strict=True))):
+        steps.insert(at, step)
+
+
+def _into_a_block(document: dict[str, Any], random: Random) -> None:
+    """A value of the network that a block reads, and perhaps keeps again; another one of the same name is its own."""
+    word = _any(sorted(document["blocks"]), random)
+    body, indexed = document["blocks"][word]["body"], random.random() < 0.5
+    name = "s[1]" if indexed else "s"
+    document["blocks"][word]["values"] = ["s"]
+    body.insert(random.randint(0, len(body)), _reader(name, random))
+    if random.random() < 0.5:
+        body.append({"keep": name})
+    at = random.randint(0, len(document["network"]))
+    document["network"].insert(at, {"keep": name})
+    if random.random() < 0.6:
+        document["network"].insert(random.randint(at + 1, len(document["network"])), _reader(name, random))
+    if random.random() < 0.3:
+        others = [each for each in document["blocks"] if each != word]
+        for other in others[:1]:
+            inner = document["blocks"][other]["body"]
+            inner.insert(0, {"keep": name})
+            inner.append(_reader(name, random))
+
+
+def _per_copy(document: dict[str, Any], random: Random) -> None:
+    """Values by the number of the copy, kept in a row and read after it."""
+    row = _any([row for row in document["network"] if isinstance(row, dict) and _depth(row, document) > 0], random)
+    (own,) = row.values()
+    word, depth = own.get("block", document.get("block")), _depth(row, document)
+    body = document["blocks"][word]["body"]
+    document["blocks"][word]["values"] = ["s"]
+    body.append({"keep": random.choice(["s[index]", "s[depth - index - 1]"])})
+    if random.random() < 0.5:
+        body.insert(-1, {"if": "index > 0", "then": _reader("s[index - 1]", random)})
+        body[-1] = {"keep": "s[index]"}
+    at = document["network"].index(row) + 1
+    document["network"].insert(random.randint(at, len(document["network"])), _reader(f"s[{depth - 1}]", random))
+
+
+def _any(choices: list[Any], random: Random) -> Any:
+    """One of the choices. Raises Misfit where there are none."""
+    if not choices:
+        raise Misfit("nothing to keep values in")
+    return random.choice(choices)
+
+
+def _depth(row: dict[str, Any], document: dict[str, Any]) -> int:
+    """The depth of a row of a block of the document, all of whose copies are there; else 0."""
+    own = next(iter(row.values())) if len(row) == 1 else None
+    if not isinstance(own, dict) or own.get("block", document.get("block")) not in document["blocks"] or "when" in own:
+        return 0
+    return own.get("depth", 0) if isinstance(own.get("depth", 0), int) else 0
+
+
+def _macro(document: dict[str, Any], random: Random) -> None:
+    """A macro with values of its own, and one of the network's, between a value of the same name and its use."""
+    own = [{"keep": "y"}, random.choice(["relu", {"scale": 0.5}]), _reader("y", random)]
+    shared = [{"keep": "z"}, {"scale": -1}] if random.random() < 0.5 else [_reader("z", random)]
+    document.setdefault("blocks", {})["between"] = {"inline": True, "values": ["z"], "body": [*own, *shared]}
+    steps = document["network"]
+    places = sorted(random.randint(0, len(steps)) for _ in range(3))
+    made: list[Any] = [{"block": "between"}, {"block": "between"}, [_reader("y", random), _reader("z", random)]]
+    for at, step in reversed(list(zip(places, made, strict=True))):
+        steps.insert(at, step)
+    steps.insert(random.randint(0, places[0]), {"keep": "y"})
+    steps.insert(random.randint(0, places[0]), {"keep": "z"})

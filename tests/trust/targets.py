@@ -1,0 +1,175 @@
+"""What each target makes of a case, against the interpreter of its tree: ONNX Runtime, torch, generated source, programs in numpy."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from cases import Array, Case, Fault
+from elaboration_facts import difference
+from lines import leaves
+from program_interpreter import Greedy, Modules, Plain, Stress, run
+from torch import nn
+
+import rescompile
+from rescompile import backend
+from rescompile.analysis.cost import cost
+from rescompile.codegen import lowering, plan_classes
+from rescompile.elaboration.expect import unmet
+from rescompile.ir.network import LOGITS, Network, parameters
+from rescompile.passes import apply
+from rescompile.weights import Weights
+
+torch.set_num_threads(1)
+DIALECTS = {"plain": Plain(), "stress": Stress(), "modules": Modules(), "greedy": Greedy()}
+FORMS: tuple[dict[str, Any], ...] = ({}, {"fold_batchnorm": True})
+OPSETS = range(13, 27)
+
+
+def elaboration(case: Case) -> None:
+    """The tree is what the document means, by another reading of the language; the figures that it expects are met."""
+    if wrong := difference(case.drawn.reading, case.network):
+        raise Fault("elaboration", wrong)
+    if problems := unmet(case.spec, case.network):
+        raise Fault("elaboration", str(problems[0].message))
+
+
+def canonical(case: Case) -> None:
+    """The canonical text read again is the same text and the same tree."""
+    path = case.folder / "canonical.yaml"
+    path.write_text(case.network.text, encoding="utf-8")
+    again = rescompile.elaborate(rescompile.load(path))
+    if (again.text, again.sha256) != (case.network.text, case.network.sha256):
+        raise Fault("canonical", "another text")
+    if again.root != case.network.root or again.outputs != case.network.outputs:
+        raise Fault("canonical", "another tree")
+
+
+def passed(case: Case, form: Mapping[str, Any]) -> tuple[Network, Weights]:
+    """The network and weights after passes."""
+    network, weights = apply(case.network, case.weights, form)
+    assert weights is not None
+    return network, weights
+
+
+def finite(case: Case) -> None:
+    """The interpreter gives numbers, the same for each input alone as in a batch: nothing mixes inputs in evaluation."""
+    from rescompile.ir.interpreter import interpret
+
+    if not all(np.isfinite(value).all() for value in case.reference.exact.values()):
+        raise Fault("interpreter", "values that are not finite")
+    alone = [interpret(case.network, case.weights, row[None]) for row in case.x]
+    case.hold("interpreter", {key: np.concatenate([each[key] for each in alone]) for key in alone[0]}, double=True)
+
+
+def onnx(case: Case) -> None:
+    """The file in ONNX Runtime, folded or not: as one batch and as batches of one."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    for form in FORMS:
+        check = f"onnx {' '.join(form)}".strip()
+        network, weights = passed(case, form)
+        emitted = backend.load("onnx")
+        given = backend.checked(emitted, "onnx", {"opset": OPSETS[case.seed % len(OPSETS)]})
+        data = emitted.emit(network, weights, **given).to_bytes()
+        try:
+            session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            names = [value.name for value in session.get_outputs()]
+            runs = [session.run(names, {"input": x}) for x in (case.x, *np.split(case.x, len(case.x)))]
+        except Exception as error:
+            raise Fault(check, f"does not run: {str(error)[:300]}") from error
+        case.hold(check, dict(zip(names, runs[0], strict=True)))
+        joined = (np.concatenate(rows) for rows in zip(*runs[1:], strict=True))
+        case.hold(f"{check}, one by one", dict(zip(names, joined, strict=True)))
+        if not form:
+            _initializers(case, data)
+
+
+def _initializers(case: Case, data: bytes) -> None:
+    """The file holds the tensors that evaluation reads, and the costs count what it and the tree own."""
+    import onnx as library
+
+    held = {tensor.name: tuple(tensor.dims) for tensor in library.load_from_string(data).graph.initializer}
+    read = {f"{leaf.name}.{name}" for leaf in leaves(case.drawn.reading.line, True) for name, _ in leaf.made.tensors}
+    for name, parameter in parameters(case.network):
+        wanted = parameter.shape if name in read and parameter.dtype != "int64" else None
+        if held.get(name) != wanted:
+            raise Fault("initializers", f"{name}: {held.get(name)} instead of {wanted}")
+
+
+def executed(text: str) -> nn.Module:
+    """The network of generated source, on the meta device."""
+    home = types.ModuleType("generated")
+    exec(compile(text, "generated.py", "exec"), home.__dict__)
+    factory = [value for value in vars(home).values() if isinstance(value, types.FunctionType)][-1]
+    with torch.device("meta"):
+        module: nn.Module = factory()
+    return module
+
+
+def evaluated(module: nn.Module, x: Array) -> dict[str, Array]:
+    """The outputs of a module in evaluation mode, by name."""
+    with torch.no_grad():
+        found = module.eval()(torch.from_numpy(x))
+    named = found if isinstance(found, dict) else {LOGITS: found}
+    return {name: value.numpy() for name, value in named.items()}
+
+
+#: How source is made beside the classes of the network as it is: one of these in turn, since each takes long.
+STYLES: tuple[tuple[bool, Mapping[str, Any]], ...] = ((False, FORMS[1]), (True, FORMS[0]), (True, FORMS[1]))
+
+
+def source(case: Case) -> None:
+    """The live module in float32 and float64; then, by turns, that of the folded network and the flat text of both."""
+    writer, maker = backend.load("source"), backend.load("torch")
+    for flat, form in ((False, FORMS[0]), STYLES[case.seed % 3]):
+        network, weights = passed(case, form)
+        check = " ".join(("flat" if flat else "torch", *form))
+        try:
+            module = executed(writer.source(network, "flat")) if flat else maker.make(network, weights)
+        except Exception as error:
+            raise Fault(check, f"no module: {error!r}") from error
+        if flat:
+            state = {name: torch.from_numpy(np.array(weights[name])) for name in module.state_dict()}
+            module.load_state_dict(state, strict=True, assign=True)
+        module_agrees(case, network, module, check, folded=bool(form))
+
+
+def module_agrees(case: Case, network: Network, module: nn.Module, check: str, folded: bool) -> None:
+    """A module has the tensors of the tree, and its outputs in float32 and float64."""
+    keys = [(name, tuple(value.shape)) for name, value in module.state_dict().items()]
+    if keys != [(name, parameter.shape) for name, parameter in parameters(network)]:
+        raise Fault(check, "another state_dict")
+    if not folded and sum(p.numel() for p in module.parameters()) != cost(network).parameters:
+        raise Fault("cost", f"{cost(network).parameters} parameters, the module has another number")
+    try:
+        case.hold(f"{check} fp32", evaluated(module, case.x))
+        outputs = evaluated(module.double(), case.x.astype(np.float64))
+    except RuntimeError as error:
+        raise Fault(check, f"does not run: {error!r}") from error
+    case.hold(f"{check} fp64", outputs, double=not folded)  # folded weights are rounded to float32
+
+
+def programs(case: Case) -> None:
+    """What lowering makes, run by numpy without a framework, in four dialects, one of which stresses it."""
+    weights = {name: np.asarray(value, np.float64) for name, value in case.arrays.items()}
+    names, x = [name for name, _ in parameters(case.network)], case.x.astype(np.float64)
+    for at, (name, dialect) in enumerate(DIALECTS.items()):
+        flat = (case.seed + at) % 2 == 0
+        check = f"program {name}{' flat' if flat else ''}"
+        try:
+            plan = plan_classes(case.network, dialect.reserved, unrolled=flat)
+            found, made = run(lowering.lower(plan, dialect, "flat" if flat else "classes"), weights, x)
+        except Exception as error:
+            raise Fault(check, repr(error)) from error
+        if made != names:
+            raise Fault(check, "other tensors")
+        case.hold(check, found, double=True)
+
+
+TARGETS = (elaboration, canonical, finite, onnx, source, programs)

@@ -1,0 +1,78 @@
+"""Every planted mistake is seen within 400 random specs, nearly all within 200, those of `mutants.py`, `core_mutants.py` and `value_mutants.py`.
+
+Those of `source_mutants.py` are seen by the specs and networks of tests/codegen and tests/backends.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from random import Random
+
+import laws
+import pytest
+import targets
+from cases import Case, case
+from core_mutants import OF_THE_CORE
+from mutants import OF_BACKENDS, OF_THE_TREE
+from random_document import drawn
+from value_mutants import OF_VALUES
+
+SPECS = 400
+Check = Callable[[Case], object]
+#: The mistakes by where they are; the checks that are to see them; whether the tree must be made anew to be wrong.
+ROOMS: dict[str, tuple[dict[str, Callable[[pytest.MonkeyPatch], None]], tuple[Check, ...], bool]] = {
+    "backends": (OF_BACKENDS, (targets.onnx,), False),
+    "tree": (OF_THE_TREE, (targets.elaboration,), True),
+    "core": (OF_THE_CORE, (targets.elaboration, targets.canonical, targets.onnx, *laws.LAWS), True),
+    "values": (OF_VALUES, (targets.elaboration, targets.programs), True),
+}
+MUTANTS = [(room, name) for room, (listed, _, _) in ROOMS.items() for name in listed]
+#: A few of each room; the others are slow.
+QUICK = frozenset(Random(0).sample(MUTANTS, 6))
+
+
+document = cache(drawn)
+
+
+@cache
+def healthy(seed: int) -> Case:
+    """A case for what leaves trees and the interpreter alone. Raises SpecError where rescompile refuses the document."""
+    return case(document(seed), Path(tempfile.mkdtemp(prefix="rescompile_trust")))
+
+
+def sees(check: Check, made: Case) -> bool:
+    """Whether a check complains."""
+    try:
+        check(made)
+    except Exception:
+        return True
+    return False
+
+
+def seen(checks: tuple[Check, ...], anew: bool, folder: Path) -> int | None:
+    """The first seed of which some check complains; a tree that cannot be made is a complaint too."""
+    for seed in range(SPECS):
+        try:
+            made = case(document(seed), folder) if anew else healthy(seed)
+        except Exception:
+            return seed
+        if any(sees(check, made) for check in checks):
+            return seed
+    return None
+
+
+@pytest.mark.parametrize(
+    ("room", "name"), [pytest.param(*each, marks=[] if each in QUICK else [pytest.mark.slow]) for each in MUTANTS]
+)
+def test_mistake_is_seen(room: str, name: str, tmp_path: Path) -> None:
+    """While it is planted some check complains, and none does without it."""
+    listed, checks, anew = ROOMS[room]
+    with pytest.MonkeyPatch.context() as patch:
+        listed[name](patch)
+        found = seen(checks, anew, tmp_path)
+    assert found is not None, f"{name} goes unnoticed in {SPECS} specs"
+    again = case(document(found), tmp_path)
+    assert not any(sees(check, again) for check in checks)

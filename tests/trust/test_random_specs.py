@@ -1,0 +1,195 @@
+"""Random specs through every target and law: a sample of what `make trust` examines by the thousand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import examine
+import facts
+import pytest
+import yaml
+from abilities import has_other_ranks, repeats
+from cases import Case, Fault, case
+from elaboration_facts import difference
+from examine import examined
+from lines import Join, Line, Tap, leaves, outermost, taps_of
+from op_rules import ACTS, ATTRIBUTES
+from random_document import BIG, Drawn, drawn
+from reading import read
+from shrinking import shrunk
+
+from rescompile.diagnostics.errors import SpecError
+
+SMALL = [pytest.param(seed, marks=[pytest.mark.slow] if seed >= 30 else []) for seed in range(130)]
+LARGE = [pytest.param(BIG + at, marks=pytest.mark.slow) for at in range(2)]
+
+
+@pytest.mark.parametrize("seed", [*SMALL, *LARGE])
+def test_random_spec(seed: int, tmp_path: Path) -> None:
+    """The same network for every target, by every law."""
+    assert examined(drawn(seed), tmp_path).faults == []
+
+
+def test_most_specs_are_valid(tmp_path: Path) -> None:
+    """The generator draws what the language allows, and always the same for one seed."""
+    refused = 0
+    for seed in range(200, 250):
+        document = drawn(seed)
+        assert seed > 202 or drawn(seed).text == document.text
+        try:
+            case(document, tmp_path)
+        except SpecError:
+            refused += 1
+    assert refused < 5
+
+
+@pytest.mark.parametrize("name", facts.zoo())
+@pytest.mark.sampled
+def test_second_reading_of_the_zoo(name: str) -> None:
+    """What the second reading of the language makes of every network of the zoo is what elaboration makes of it."""
+    network = facts.network(name)
+    if has_other_ranks(network) or repeats(network):
+        pytest.skip("the second reading has maps of two axes only, and no steps that run again")
+    assert difference(read(yaml.load(network.text, facts.LOADER)), network) is None
+
+
+#: Documents that were understood wrongly once.
+FOUND = {
+    "the condition of a block, per copy": """
+input: [4, 5, 6]
+blocks:
+  unit: {when: index > 0, body: [conv1: {conv: {channels: 4, kernel: 3}}, relu]}
+network:
+  - row: {block: unit, depth: 3}
+""",
+    "a block inside itself, with values of its own at each level": """
+input: [3, 8, 12]
+blocks:
+  level:
+    parameters: {width: int, below: int}
+    body:
+      - conv1: {conv: {channels: width, kernel: 3}}
+      - keep: fine
+      - if: below > 0
+        then: [{maxpool: {kernel: 2}}, inner: {block: level, width: 2 * width, below: below - 1}, {upsample: 2}]
+      - parallel: {merge: concat, branches: [{use: fine}, identity]}
+      - conv2: {conv: {channels: width, kernel: 3}}
+      - norm
+network:
+  - outer: {block: level, width: 3, below: 2}
+""",
+    "copies with names of their own that keep values, of which only those of one row are used": """
+input: [3, 5, 6]
+blocks:
+  unit:
+    members: part{index + 1}
+    values: [s]
+    body: [{name: conv, block: conv_norm_act, width: in_channels}, keep: "s[index]"]
+network:
+  - row1: {block: unit, depth: 2}
+  - parallel: {merge: add, branches: [identity, {use: "s[0]"}]}
+  - row2: {block: unit, depth: 1}
+""",
+    "a block twice inside itself": """
+input: [4, 5, 6]
+blocks:
+  fractal:
+    parameters: {columns: int}
+    when: columns > 0
+    body:
+      - parallel:
+          merge: add
+          branches:
+            - [{name: conv, block: conv_norm_act, width: in_channels}]
+            - if: columns > 1
+              then: [{name: first, block: fractal, columns: columns - 1}, {name: second, block: fractal, columns: columns - 1}]
+network:
+  - f: {block: fractal, columns: 3}
+""",
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_was_found(name: str, tmp_path: Path) -> None:
+    """Each holds in every check now."""
+    document = {"rescompile": 1, "name": "found", **yaml.safe_load(FOUND[name])}
+    assert examined(Drawn(0, document, read(document)), tmp_path).faults == []
+
+
+# --- the generator ----------------------------------------------------------------------------------------------------
+
+
+def test_the_specs_reach_the_whole_language() -> None:
+    """Every op and activation, every merge, every side branch, every schedule, every form of a value and of a block."""
+    found: set[str] = set()
+    for seed in range(400):
+        document = drawn(seed)
+        found |= set(reached(document))
+    assert found >= REACHED, sorted(REACHED - found)
+
+
+def reached(drawn: Drawn) -> Iterator[str]:
+    """What of the language a document uses where it has an effect."""
+    document, line = drawn.document, drawn.reading.line
+    for leaf in leaves(line):
+        yield leaf.made.attributes["kind"] if leaf.word in ("act", "norm", "upsample") else leaf.word
+        yield f"{leaf.word} of a vector" if len(leaf.input) == 1 else f"width {leaf.made.output[0]}"
+        if leaf.word == "conv" and leaf.made.attributes["groups"] > 1:
+            yield "groups"
+        if leaf.word == "conv":
+            yield f"weights {leaf.made.attributes['weights']}"
+        if leaf.word == "conv" and max(leaf.made.attributes["dilation"]) > 1:
+            yield "dilation"
+    for join in joins(line):
+        yield f"{join.merge}{' residual' if join.residual else ''}{' split' if join.split else ''}"
+        yield "split by sizes" if join.sized else ""
+        yield f"survival {join.survival[1]} {join.survival[2]}" if join.survival else ""
+    yield from (f"side {tap.mode}" for tap in taps_of(line))
+    survival = document.get("survival", {})
+    schedule = survival.get("schedule")
+    yield f"{'each' if isinstance(schedule, dict) else schedule} of {'one' if outermost(line) == 1 else 'many'}"
+    text = str(document)
+    yield from (word for word in WRITTEN if word in text)
+    yield "vector" if len(document["input"]) == 1 else "map"
+
+
+def joins(line: Line) -> Iterator[Join]:
+    """All merges."""
+    for part in line:
+        if isinstance(part, Join):
+            yield part
+        for inner in part.branches if isinstance(part, Join) else [part.line] if isinstance(part, Tap) else []:
+            yield from joins(inner)
+
+
+#: Forms by what is written for them.
+WRITTEN = (
+    "'each'", "'first'", "'rest'", "'only'", "'one_of'", "'members'", "'inline'", "'stage'", "'let'", "'when'", "'if'", "'else'",
+    "'copies'", "'features'", "'defaults'", "'init'", "'checkpoint'", "'shortcut': 'none'", "'shortcut': 'pad'",
+    "'type': 'size'", "'type': 'block'", "'list'", "'real'", "'bool'", "out_channels", "in_channels", "index", "depth", "copy",
+    "floor(", "max(", "min(", "length(", " and ", " or ", "not ", " if ", "//", "%", "{index", "'scale_init'", "'momentum'",
+)  # fmt: skip
+REACHED = frozenset([
+    *WRITTEN, *ACTS, "batch", "group", "nearest", "bilinear", *(word for word in ATTRIBUTES if word not in ("act", "norm", "upsample")),
+    "linear of a vector", "norm of a vector", "act of a vector", "groups", "dilation", "width 1", "width 7", "width 31", "width 32",
+    "width 33", "add", "add residual", "gate residual", "concat", "mul", "add split", "concat split", "mul split", "split by sizes",
+    "weights plain", "weights standardised", "weights scaled",
+    *(f"survival {unit} {rescale}" for unit in ("batch", "sample") for rescale in ("test", "train")), "side training", "side always",
+    "side never", "each of many", "linear of many", "linear_zero_based of many", "uniform of many", "linear of one",
+    "linear_zero_based of one", "vector", "map",
+])  # fmt: skip
+
+
+def test_a_failing_spec_is_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has nothing to do with the failure is left out."""
+
+    def conv(case: Case) -> None:
+        if any(leaf.word == "conv" for leaf in leaves(case.drawn.reading.line)):
+            raise Fault("conv", "there is one")
+
+    monkeypatch.setattr(examine, "CHECKS", (conv,))
+    document = next(d for d in map(drawn, range(20)) if any(leaf.word == "conv" for leaf in leaves(d.reading.line)))
+    smallest = shrunk(document, "conv")
+    assert len(smallest.text) < len(document.text) / 2
+    assert len(smallest.document["network"]) == 1
