@@ -26,7 +26,7 @@ from rescompile.analysis.paths import UNITS, paths, surviving
 from rescompile.cli import app
 from rescompile.files import checksum
 from rescompile.ir.network import Network, Node, Op, Parallel, Series, Side, children, walk
-from rescompile.ir.ops import Conv, Linear
+from rescompile.ir.ops import Conv, ConvTranspose, Linear
 from rescompile.lang import library
 from rescompile.passes import apply
 
@@ -183,6 +183,12 @@ def test_closed_forms(name: str, blocks: tuple[int, ...], layers: tuple[int, ...
     assert paths(network, "layers").counts == layers
 
 
+def test_ranges_of_res2net() -> None:
+    """By hand: the ways through the four ranges of each unit, and its shortcut. In a first unit each range is a path of its own;
+    in the others y_1, y_2 and y_3 have 1, 2 and 3 ways."""
+    assert paths(network_of("res2net50_26w_4s")).total == (1 + 4) ** 4 * (1 + 1 + 2 + 3 + 1) ** 12
+
+
 def test_what_only_weighs_is_no_path(tmp_path: Path) -> None:
     """Squeeze-and-excite multiplies by a 1x1 factor, a gated shortcut by a sigmoid map: one path each, through the value."""
     squeeze = [[], ["global_avgpool", {"conv": {"channels": 4, "kernel": 1}}, "sigmoid"]]
@@ -210,7 +216,9 @@ def test_every_network_of_the_zoo(name: str) -> None:
     network = network_of(name)
     blocks, layers = paths(network), paths(network, "layers")
     assert blocks.total == layers.total >= 1
-    ops = sum(isinstance(node, Op) and isinstance(node.kind, Conv | Linear) for _, node in walk(network.root))
+    ops = sum(
+        isinstance(node, Op) and isinstance(node.kind, Conv | ConvTranspose | Linear) for _, node in walk(network.root)
+    )
     assert 1 <= layers.longest <= ops
     residuals = sum(isinstance(node, Parallel) and node.residual for _, node in walk(network.root))
     only = all(node.residual for _, node in walk(network.root) if isinstance(node, Parallel))
@@ -400,3 +408,28 @@ def test_plot_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "pip install 'rescompile[plot]'" in result.stderr
     assert "Traceback" not in result.output
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("steps", "counts"),
+    [
+        ("[parallel: {merge: add, split: true, branches: [identity, {scale: 0}]}]", (1,)),
+        ("[residual: {branch: [{scale: -0.0}, c: {conv: {channels: 8, kernel: 3}}]}]", (1,)),
+        ("[residual: {branch: [c: {conv: {channels: 8, kernel: 3}}], shortcut: {scale: 0}}]", (0, 1)),
+        (
+            "[residual: {branch: [c: {conv: {channels: 8, kernel: 3}}]}, scale: 0, d: {conv: {channels: 8, kernel: 1}}]",
+            (),
+        ),
+    ],
+)
+def test_nothing_flows_through_zero(steps: str, counts: tuple[int, ...], tmp_path: Path) -> None:
+    """A path that is multiplied by 0 is none, with dropped branches too."""
+    path = tmp_path / "net.yaml"
+    survival = "survival: {schedule: uniform, last: 0.5, unit: batch, rescale: test}\n" if "residual" in steps else ""
+    path.write_text(f"rescompile: 1\nname: net\ninput: [8, 8, 8]\n{survival}network: {steps}\n", encoding="utf-8")
+    network = rescompile.elaborate(rescompile.load(path))
+    assert paths(network).counts == counts
+    dropped = surviving(network)
+    assert (dropped is None) == (not counts or not survival)
+    if dropped is not None:
+        assert sum(dropped.shares) == pytest.approx(1)

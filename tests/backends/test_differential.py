@@ -35,12 +35,12 @@ from rescompile.ir import ops
 from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import Mode, Network, Node, Op, Parallel, Series, Side, parameters, walk
 from rescompile.ir.op_evaluation import OPS
-from rescompile.ir.ops import KINDS, Norm
+from rescompile.ir.ops import KINDS, LATER, Norm
 
 Array = NDArray[Any]
 
 SAMPLE = 60
-OPSETS = range(17, 22)
+OPSETS = range(13, 27)
 FLOOR = 2e-7
 INPUTS = 16
 BATCHES = (3, 1)
@@ -74,7 +74,7 @@ def random_weights(network: Network, x: Array, seed: int) -> dict[str, Array]:
             name, shape = f"{path}.{parameter.name}", parameter.shape
             if parameter.dtype == "int64":
                 weights[name] = np.array(rng.integers(1, 1000))
-            elif isinstance(node.kind, Norm) and parameter.name in ("weight", "running_var"):
+            elif parameter.name == "running_var" or (parameter.name == "weight" and not parameter.fan_in):
                 sign = rng.choice([-1, 1], shape) if parameter.name == "weight" else 1
                 weights[name] = sign * rng.uniform(0.5, 1.5, shape)
             elif parameter.name == "weight":
@@ -83,7 +83,7 @@ def random_weights(network: Network, x: Array, seed: int) -> dict[str, Array]:
                 weights[name] = 0.5 * rng.standard_normal(shape)
 
     def calibrated(op: Norm, values: Array, own: Mapping[str, Array]) -> Array:
-        if op.kind == "group":  # which has no statistics
+        if op.kind != "batch":  # which has no statistics
             return norm(op, values, own)
         axes = (0, *range(2, values.ndim))
         mean, spread = values.mean(axes), values.std(axes)
@@ -223,7 +223,7 @@ def remade(data: bytes, folder: Path, **options: Any) -> bytes:
 @pytest.mark.parametrize("seed", seeds())
 def test_random_network(seed: int, tmp_path: Path) -> None:
     """Valid, with the outputs that its text means; its ONNX agrees with the interpreter, folded or not."""
-    generated = generate(seed)
+    generated = generate(seed, values=seed % 4 == 3)
     path = tmp_path / f"random_{seed}.yaml"
     path.write_text(generated.text, encoding="utf-8")
     case = prepared(path, seed)
@@ -318,11 +318,14 @@ def test_the_sample_reaches_every_op_and_attribute() -> None:
             for attribute in fields(node.kind):  # type: ignore[arg-type]
                 found.setdefault((node.kind.word, attribute.name), set()).add(getattr(node.kind, attribute.name))
             found.setdefault((node.kind.word, ""), set())
-    assert {word for word, _ in found} == {kind.word for kind in KINDS}
-    for kind in KINDS:
+    first = [kind for kind in KINDS if kind.word not in LATER]  # later ones: tests/trust and test_ops.py
+    assert {word for word, _ in found} == {kind.word for kind in first}
+    for kind in first:
         for attribute in fields(kind):  # type: ignore[arg-type]
             values, facts = found[kind.word, attribute.name], attribute.metadata["attribute"]
-            least = len(facts.words) if facts.type == "word" else 2
+            if facts.only and LATER.issuperset(facts.only):
+                continue
+            least = len(set(facts.words) - LATER) if facts.type == "word" else 2
             assert len(values) >= least, f"{kind.word}.{attribute.name} is {values} everywhere"
             if facts.type == "size":
                 assert any(height != width for height, width in values), f"{kind.word}.{attribute.name} is never uneven"
@@ -363,7 +366,7 @@ def test_the_sample_reaches_every_form_of_the_language() -> None:
 
 
 FORMS = {
-    *(f"op {word}" for word in ops.WORDS),
+    *(f"op {word}" for word in ops.WORDS if word not in ops.LATER),  # later ones: tests/trust and test_ops.py
     *("bare word", "attributes", "main value", "name", "numbered list", "group", "when on an op", "when on a block"),
     *("then", "else", "branches", "copies", "side without a name", "side with a name"),
     *("identity shortcut", "shortcut", "no shortcut", "gate", "gate and shortcut", "library shortcut"),

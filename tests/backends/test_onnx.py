@@ -26,6 +26,7 @@ from ort import ran
 from typer.testing import CliRunner, Result
 
 from rescompile import build, elaborate, load
+from rescompile.backend import checked
 from rescompile.backend import load as load_backend
 from rescompile.cli import app
 from rescompile.diagnostics.errors import CheckFailed, OutputError
@@ -33,7 +34,7 @@ from rescompile.files import checksum
 from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import Network, Op, Side, parameters, walk
 from rescompile.passes import apply
-from rescompile.weights import draw
+from rescompile.weights import draw, from_arrays
 
 Array = NDArray[Any]
 every_spec = pytest.mark.parametrize("name", facts.zoo())
@@ -176,18 +177,24 @@ def test_checker_of_files(name: str) -> None:
 @every_spec
 @pytest.mark.sampled
 def test_shapes(name: str) -> None:
-    """At every node, ONNX infers the shape that our tree declares: no shape is computed twice and differently."""
+    """At every node, ONNX infers the shape that our tree declares: no shape is computed twice and differently. What is computed
+    from weights has their first axis in place of the batch, slopes have no batch, and a Resize loses its name."""
     network = facts.network(name)
     graph = load_backend("onnx").graph_of(network)  # type: ignore[attr-defined]
     inferred = onnx.shape_inference.infer_shapes(
         structure(name), check_type=True, strict_mode=True, data_prop=True
     ).graph
     found = {
-        value.name: [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim]
+        value.name: [
+            "batch" if size.dim_param.startswith("unk__") else size.dim_param or size.dim_value
+            for size in value.type.tensor_type.shape.dim
+        ]
         for value in (*inferred.value_info, *inferred.output)
     }
-    made = ((value, call.shape) for call in graph.calls for value in (call.output, *call.others))
-    assert {value: ["batch", *shape] for value, shape in made} == found
+    made = (pair for call in graph.calls for pair in ((call.output, call.shape), *call.others.items()))
+    channels = {f"{path}.weight": node.output[0] for path, node in walk(network.root) if isinstance(node, Op)}
+    first = {value: channels.get(value.rpartition(".")[0], "batch") for value in found}
+    assert {value: [*shape] if value.endswith(".slopes") else [first[value], *shape] for value, shape in made} == found
 
 
 @every_spec
@@ -196,11 +203,11 @@ def test_names(name: str) -> None:
     """Nodes are called as the tree's ops and merges, initializers as its parameters; both once."""
     network = facts.network(name)
     graph = structure(name).graph
-    computed = [(path, node) for path, node in walk(network.root, computed=True) if not isinstance(node, Side)]
+    computed = [(path, node) for path, node in walk(network.root, modes=("always",)) if not isinstance(node, Side)]
     nodes = [node.name for node in graph.node]
     assert len(set(nodes)) == len(nodes)
     parts = {path for path, _ in computed}
-    assert all(node in parts or node.rpartition(".")[0] in parts for node in nodes)
+    assert all(node in parts or node.rpartition(".")[0].removesuffix(".weight") in parts for node in nodes)
     assert [node for node in nodes if node in parts] == [path for path in _post_order(network) if path in set(nodes)]
     ops = [path for path, node in computed if isinstance(node, Op)]
     read = [
@@ -209,8 +216,10 @@ def test_names(name: str) -> None:
     assert [value.name for value in graph.input] == ["input", *read]
     values = [output for node in graph.node for output in node.output]
     assert len(set(values)) == len(values)
+    outputs = {value.name for value in graph.output}
     for node in graph.node:
-        assert [node.name if node.output[0] != "logits" else "logits"] == list(node.output)
+        parts = [f"{node.name}.{part}" for part in range(len(node.output))] if node.op_type == "Split" else [node.name]
+        assert list(node.output) == (parts if node.output[0] not in outputs else [node.output[0]])
 
 
 def _post_order(network: Network) -> Iterator[str]:
@@ -231,7 +240,7 @@ def _post_order(network: Network) -> Iterator[str]:
 def test_file(every_op: Network) -> None:
     """What a reader of the file is told: version, origin, the free batch, the spec with its hash; no time, no place."""
     model = onnx.load_from_string(build(every_op, "onnx").to_bytes())
-    assert model.ir_version == 10
+    assert model.ir_version == 8
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
     assert model.producer_name == "rescompile"
     assert model.graph.name == "every_op"
@@ -300,23 +309,6 @@ def test_outputs_are_those_of_the_interpreter(every_op: Network) -> None:
             assert error(found[output], reference) < CLOSE, output
 
 
-def test_opsets(every_op: Network) -> None:
-    """Every opset from 17 to 21 is the same graph, valid, and computes the same. To the last bit it cannot: ONNX Runtime
-    has another kernel for average pools from opset 19 on."""
-    weights, x = telling_weights(every_op), images(every_op)
-    expected = interpret(every_op, weights, x)
-    graphs = []
-    for opset in range(17, 22):
-        model = build(every_op, "onnx", weights, opset=opset).to_bytes()
-        onnx.checker.check_model(model, full_check=True)
-        parsed = onnx.load_from_string(model)
-        assert [(entry.domain, entry.version) for entry in parsed.opset_import] == [("", opset)]
-        graphs.append(parsed.graph.SerializeToString(deterministic=True))
-        found = ran(model, {"input": x})
-        assert all(error(found[output], expected[output]) < CLOSE for output in expected)
-    assert len(set(graphs)) == 1
-
-
 def test_float16(every_op: Network) -> None:
     """Weights and nodes are float16, input and outputs float32, and every op computes what the tree says: 13 bits less than
     in float32, so a bound 2^13 times as wide."""
@@ -370,7 +362,7 @@ def test_a_weight_beyond_float16_is_refused(every_op: Network, tmp_path: Path) -
     weights = telling_weights(every_op)
     weights["fc.weight"][0, 0] = 7e4
     with pytest.raises(
-        CheckFailed, match=r"E0702: fc.weight has values up to 7e\+04, but the largest float16 value is 65504"
+        CheckFailed, match=r"E0707: fc.weight has values up to 7e\+04, but the largest float16 value is 65504"
     ):
         build(every_op, "onnx", weights, precision="fp16").write(tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
@@ -385,7 +377,7 @@ def test_other_precisions_are_refused(target: str, precision: str, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("opset", ["16", "22", "eighteen"])
+@pytest.mark.parametrize("opset", ["12", "29", "eighteen"])
 def test_other_opsets_are_refused(opset: str, tmp_path: Path) -> None:
     """Not tried, so not promised."""
     done = command("build", "resnet18", "--target", "onnx", "--opset", opset, "-o", tmp_path / "a.onnx")
@@ -500,6 +492,28 @@ def test_folding(name: str) -> None:
     assert after == gained | expected
     names = {path for path, _ in walk(network.root)}
     assert {path for path, _ in walk(folded.root)} == names - set(folds)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("border", ["{before: 1, after: 1}", "{before: [2, 0], after: [0, 2]}"])
+@pytest.mark.parametrize("kernel", [2, 3])
+def test_a_border_of_zeros_stays_before_a_max_pool(kernel: int, border: str, precision: str, tmp_path: Path) -> None:
+    """The padding of a max pool is minus infinity, so ONNX Runtime must not move zeros into it: of negative values, a pool at
+    the border is 0. Nor must it fail where the border is as large as the kernel."""
+    path = tmp_path / "bordered.yaml"
+    rows = (
+        f"[{{affine: {{per: one, scale: false}}}}, {{border: {border}}}, {{maxpool: {{kernel: {kernel}, stride: 1}}}}]"
+    )
+    path.write_text(f"rescompile: 1\nname: bordered\ninput: [2, 6, 6]\nnetwork: {rows}\n", "utf-8")
+    network = elaborate(load(path))
+    weights = from_arrays({name: np.full_like(value, -9) for name, value in draw(network).items()}, network)
+    x = np.random.default_rng(0).standard_normal((2, *network.input), np.float32)
+    backend = load_backend("onnx")
+    assert backend.evaluate is not None
+    found = backend.evaluate(network, weights, x, **checked(backend, "onnx", {"precision": precision}))["logits"]
+    exact = interpret(network, weights, x)["logits"]
+    assert exact.max() == 0
+    np.testing.assert_allclose(found, exact, atol=1e-2 if precision == "fp16" else 1e-5)
 
 
 def test_features(tmp_path: Path) -> None:
@@ -900,6 +914,7 @@ def test_no_framework_is_imported(tmp_path: Path) -> None:
         "onnxscript",
         "jax",
         "flax",
+        "mlx",
         "tensorflow",
         "keras",
     }

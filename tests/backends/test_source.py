@@ -36,6 +36,7 @@ from sources import (
 )
 from variants import STALE, shallow, without_hints
 
+from rescompile.codegen.lowering import STYLES
 from rescompile.ir.network import Network, Series
 from rescompile.ir.tree_contract import verify
 from rescompile.passes import apply
@@ -83,10 +84,11 @@ def test_network_of_the_zoo(name: str) -> None:
 
 @pytest.mark.parametrize("seed", [pytest.param(n, marks=[pytest.mark.slow] if n >= 20 else []) for n in seeds()])
 def test_random_network(seed: int, tmp_path: Path) -> None:
-    """The same for whatever a spec may say, with a class for each block too."""
+    """The same for whatever a spec may say, in every style."""
     network = elaborated(generate(seed).text, tmp_path)
     weights, x = drawn(network, seed)
-    compare(network, weights, x, flat=True)
+    for style in STYLES[1:]:
+        compare(network, weights, x, style)
     for variant, own in variants(network, weights, seed):
         compare(variant, own, x)
 
@@ -117,7 +119,7 @@ def test_copies_that_differ_in_one_instance(tmp_path: Path) -> None:
     """The copies of the second unit are no bundle, since they survive with other probabilities; those of the first are one."""
     network = elaborated(UNEVEN, tmp_path)
     weights, x = drawn(network, 0)
-    compare(network, weights, x, flat=True)
+    compare(network, weights, x, style="flat")
 
 
 BODIES = {
@@ -168,8 +170,8 @@ network:
 """
     network = elaborated(text, tmp_path)
     weights, x = drawn(network, 0)
-    for flat in (False, True):
-        compare(network, weights, x, flat=flat)
+    for style in STYLES:
+        compare(network, weights, x, style)
 
 
 NUMBERED = """
@@ -188,8 +190,8 @@ def test_a_part_whose_only_name_is_a_number(tmp_path: Path) -> None:
     """Copies of a `parallel` without a name become classes where they hold a merge, and 0 is no name of a class."""
     network = elaborated(NUMBERED, tmp_path)
     weights, x = drawn(network, 0)
-    for flat in (False, True):
-        compare(network, weights, x, flat=flat)
+    for style in STYLES:
+        compare(network, weights, x, style)
 
 
 UNSAYABLE = """

@@ -123,6 +123,33 @@ network:
 - parallel: {merge: concat, split: true, branches: [{fc: {linear: 10}}]}
 """
 
+SIZES = """
+rescompile: 1
+name: sizes_net
+input: [3, 16, 16]
+blocks:
+  unit:
+    parameters: {kept: int, widths: {type: list}}
+    body:
+    - halves:
+        parallel:
+          merge: concat
+          split: [kept, in_channels - kept]
+          branches: [identity, [conv1: {conv: {channels: in_channels, kernel: 3}}, norm, relu]]
+    - mixed: {parallel: {merge: concat, split: widths, copies: 3, branch: [dw: {conv: {channels: in_channels, kernel: 3 + 2 * copy, groups: in_channels}}]}}
+    - bare: {parallel: {merge: concat, split: [1, in_channels - 1], copies: 2, branch: identity}}
+    - many: {parallel: {merge: concat, split: [1, 2, 3, 1, 2, in_channels - 9], branches: [identity, relu, tanh, identity, sigmoid, relu]}}
+network:
+- stem: {conv: {channels: 12, kernel: 3}}
+- layer1: {block: unit, depth: 2, kept: 5, widths: [3, 4, 5]}
+- layer2: {block: unit, kept: 4, widths: [2, 2, 8]}
+- whole: {parallel: {merge: add, split: [3, 9], branches: [[c1: {conv: {channels: 4, kernel: 1}}], [c2: {conv: {channels: 4, kernel: 1}}]]}}
+- one: {parallel: {merge: concat, split: [4], branches: [relu]}}
+- global_avgpool
+- flatten
+- fc: {linear: 10}
+"""
+
 #: One network for each shape of construct, of the zoo or by its text, made shallow: the constructs are the same.
 CONSTRUCTS: dict[str, Sequence[str]] = {
     "resnet50": ("input=[3,32,32]", *(f"layer{at}.depth=2" for at in (1, 2, 3, 4))),
@@ -142,6 +169,7 @@ CONSTRUCTS: dict[str, Sequence[str]] = {
     "se_net": (SE,),
     "paths_net": (PATHS,),
     "split_net": (SPLIT,),
+    "sizes_net": (SIZES,),
 }
 
 
@@ -178,7 +206,9 @@ def made(name: str, folder: Path) -> Live:
     """The live module of a construct."""
     settings = CONSTRUCTS[name]
     network = (
-        elaborated(settings[0], folder) if settings in ((SE,), (PATHS,), (SPLIT,)) else facts.network(name, *settings)
+        elaborated(settings[0], folder)
+        if settings in ((SE,), (PATHS,), (SPLIT,), (SIZES,))
+        else facts.network(name, *settings)
     )
     target: Any = backend.load("torch")
     return Live(network, target.make(network, draw(network, 0)))

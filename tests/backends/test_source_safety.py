@@ -235,5 +235,5 @@ def test_everything_written_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     monkeypatch.setattr(import_module("rescompile.codegen.source_text"), "check", lambda text, _: seen.append(text))
     network = facts.network("resnet20_cifar")
-    texts = [source(network), source(network, flat=True)]
+    texts = [source(network), source(network, style="flat")]
     assert seen == texts

@@ -50,11 +50,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in facts.zoo():
         (folder / f"{name}.py").write_text(text_of(name), encoding="utf-8")
         if has_flat(name):
-            (folder / f"{name}_flat.py").write_text(source(facts.network(name), flat=True), encoding="utf-8")
+            (folder / f"{name}_flat.py").write_text(source(facts.network(name), style="flat"), encoding="utf-8")
     for seed in seeds():
         network = elaborated(generate(seed).text, specs)
         folded, _ = apply(network, None, {"fold_batchnorm": True})
-        for style, text in (("", source(network)), ("_flat", source(network, flat=True)), ("_folded", source(folded))):
+        for style, text in (
+            ("", source(network)),
+            ("_flat", source(network, style="flat")),
+            ("_folded", source(folded)),
+        ):
             (folder / f"random_{seed}{style}.py").write_text(text, encoding="utf-8")
     return folder
 
@@ -91,7 +95,15 @@ def started(files: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     }
 
 
-ALLOWED = {"collections", "collections.abc", "contextlib", "torch", "torch.nn.functional", "torch.utils.checkpoint"}
+ALLOWED = {
+    "collections",
+    "collections.abc",
+    "contextlib",
+    "math",
+    "torch",
+    "torch.nn.functional",
+    "torch.utils.checkpoint",
+}
 
 
 @pytest.mark.parametrize("name", facts.zoo())
@@ -147,7 +159,7 @@ def test_paths_cost_no_lines(form: str) -> None:
     narrow, wide = (apply(network, None, {"form": form})[0] for network in networks)
     assert source(narrow).count("\n") <= 165
     assert _code(source(narrow)) == _code(source(wide))
-    assert source(narrow, flat=True).count("\n") > 16 * 32
+    assert source(narrow, style="flat").count("\n") > 16 * 32
 
 
 def _code(text: str) -> str:
@@ -169,7 +181,7 @@ def test_state_dict(name: str) -> None:
 @pytest.mark.sampled
 def test_state_dict_of_flat_text(name: str) -> None:
     """The same where each block has a class of its own, with nothing but numbers."""
-    text = source(facts.network(name), flat=True)
+    text = source(facts.network(name), style="flat")
     assert shapes(empty(text)) == tensors_of(facts.network(name))
     assert not re.search(r"^def \w+_stage\(", text, re.MULTILINE)
 

@@ -102,6 +102,9 @@ def _is_gated(name: str) -> bool:
 #: functions of the same framework in the same order.
 INEXACT = {
     **dict.fromkeys(("darknet53", *_PREACT), "the classifier is a 1x1 convolution on one side"),
+    "convnext_tiny": "linear layers over the channels are 1x1 convolutions with us",
+    "resnetblur50": "a blur is two means of two by two with us, a depthwise convolution with timm",
+    **dict.fromkeys(("nf_resnet50", "resnetv2_50x1_bit"), "timm standardises weights by a batch norm in training"),
     **{name: "a gate is x + g (h - x) with us, g h + (1 - g) x with the peer" for name in PEERS if _is_gated(name)},
 }
 
@@ -256,17 +259,25 @@ def test_names(name: str) -> None:
 # --- our own ONNX file, and the tree ----------------------------------------------------------------------------------
 
 
+def small_input(name: str) -> tuple[int, ...]:
+    """The input of a network, or a smaller one where it is made for large ones."""
+    channels, *sizes = facts.rows()[name]["input"]
+    small = SIZES.get(name, 64)
+    if isinstance(small, tuple):
+        return small
+    large = sizes and sizes[-1] > 64 and small < 200
+    return channels, *(small if large else size for size in sizes)
+
+
 def small_settings(name: str) -> tuple[str, ...]:
-    """A smaller input for networks that are made for large ones."""
-    height = facts.rows()[name]["input"][-1]
-    size = SIZES.get(name, 64)
-    return () if height <= 64 or size >= 200 else (f"input=[3, {size}, {size}]",)
+    """The settings of that input."""
+    small = [*small_input(name)]
+    return () if small == facts.rows()[name]["input"] else (f"input={small}",)
 
 
 def small_macs(name: str) -> float:
     """About how many multiply-adds a network then takes."""
-    height = facts.rows()[name]["input"][-1]
-    return facts.size(name)[1] * (SIZES.get(name, 64) / height if small_settings(name) else 1) ** 2
+    return facts.size(name)[1] * math.prod(small_input(name)) / math.prod(facts.rows()[name]["input"])
 
 
 @cache
@@ -562,6 +573,11 @@ def test_extract_of_the_command(tmp_path: Path) -> None:
         "{}",
         '{"text": 1, "sha256": "", "passes": []}',
         '{"text": "", "sha256": "", "passes": ["\\u001b[2J"]}',
+        '{"text": "\\ud800", "sha256": "", "passes": []}',
+        '{"text": "\\u001b[2J", "sha256": "", "passes": []}',
+        '{"text": "", "sha256": "", "passes": ["drop=\\ud800"]}',
+        f'{{"text": {"9" * 5000}}}',
+        "[" * 100_000,
     ],
 )
 def test_a_record_that_somebody_edited(record: str, tmp_path: Path) -> None:

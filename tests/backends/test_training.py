@@ -510,10 +510,11 @@ def kinds_of_norms() -> dict[tuple[float, float], str]:
 def check_norms(module: nn.Module, network: Network) -> None:
     """Hold every norm of a module to the tree."""
     wanted = norms(network)
-    found = {name: part for name, part in module.named_modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)}
+    found = {name: part for name, part in module.named_modules() if hasattr(part, "eps")}
     assert found.keys() == wanted.keys()
     for name, part in found.items():
-        assert (part.eps, part.momentum) == (wanted[name].eps, wanted[name].momentum), name
+        momentum = part.momentum if wanted[name].kind == "batch" else wanted[name].momentum
+        assert (part.eps, momentum) == (wanted[name].eps, wanted[name].momentum), name
 
 
 def test_norms_of_the_zoo() -> None:

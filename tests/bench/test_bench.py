@@ -4,6 +4,7 @@ reported."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import os
@@ -12,9 +13,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -33,25 +36,26 @@ from rescompile.bench import (
     statistics,
     timed_models,
 )
+from rescompile.bench.benchmark import Bench
 from rescompile.bench.contenders import Request
 from rescompile.bench.measuring import Plan, Timing, measure
 from rescompile.bench.reference import Reference
 from rescompile.bench.results import BenchRow, Control, Missing, Result, Roofline, Share
-from rescompile.bench.running import Bench
 from rescompile.bench.statistics import Interval, WarmUp
 from rescompile.cli import app
 from rescompile.diagnostics.errors import UsageError
+from rescompile.diagnostics.text_table import text_table
 from rescompile.runtimes import RUNTIMES, Job, Runtime, device, roofline
 
 ROOT = Path(__file__).parents[2]
 NET = "resnet20_cifar"
 
 
-pytest.importorskip("scipy", reason="intervals are made by it: pip install 'rescompile[bench]'")
+pytest.importorskip("scipy", reason="intervals need SciPy: pip install 'rescompile[bench]'")
 
 
 def times(median: float, seed: int = 0, rounds: int = 30, runs: int = 3, noise: float = 0.01) -> list[list[float]]:
-    """Random samples around a median."""
+    """Return random samples around a median."""
     drawn = np.random.default_rng(seed).normal(0, noise, (rounds, runs))
     return [[float(value) for value in row] for row in median * np.exp(drawn)]
 
@@ -70,7 +74,7 @@ def test_percentiles_are_those_of_numpy() -> None:
 
 
 def test_quantiles_of_student() -> None:
-    """The quantiles match published tables."""
+    """The quantiles of Student's t match published tables."""
     for freedom, quantile in (
         (1, 12.706),
         (2, 4.303),
@@ -84,8 +88,8 @@ def test_quantiles_of_student() -> None:
 
 
 def coverage(monkeypatch: pytest.MonkeyPatch, rounds: int, correlation: float) -> tuple[float, float]:
-    """The fractions of intervals of a median and of a ratio that contain the true value, 1, when each round depends
-    on the previous one."""
+    """Return the fractions of intervals, of a median and of a ratio, that contain the true value of 1 when each
+    round depends on the previous one."""
     monkeypatch.setattr(statistics, "RESAMPLES", 300)
     generator = np.random.default_rng(7)
     trials = 200
@@ -109,7 +113,7 @@ def coverage(monkeypatch: pytest.MonkeyPatch, rounds: int, correlation: float) -
 def test_intervals_hold_the_true_value(
     rounds: int, correlation: float, least: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Intervals contain the true value about as often as they claim, and are not too wide to be useful."""
+    """Intervals contain the true value about as often as they claim, and are narrow enough to be useful."""
     for share in coverage(monkeypatch, rounds, correlation):
         assert least <= share
     if rounds == 30:
@@ -128,7 +132,7 @@ def test_intervals_of_sessions_contain_the_true_value(monkeypatch: pytest.Monkey
         return value * np.exp(together + apart + generator.normal(0, 0.002, (5, 8, 2)))
 
     for _ in range(trials):
-        together = generator.normal(0, 0.05, (5, 1, 1))  # what meets both, as the speed of the clock does
+        together = generator.normal(0, 0.05, (5, 1, 1))  # affects both, as the clock frequency does
         ours, base, other = (
             drawn(1.02, together),
             drawn(1.0, together),
@@ -156,7 +160,7 @@ def test_a_speed_up_of_sessions_that_drift() -> None:
 
 
 def test_sessions_that_are_none() -> None:
-    """Rounds must be divisible among the sessions, and a paired ratio needs the same number of rounds."""
+    """The number of rounds must be divisible by that of sessions, and paired ratios need equally many rounds."""
     made = times(1.0, rounds=30)
     assert statistics.table(made, 5).shape == (5, 6, 3)
     assert (statistics.table(made, 5).reshape(30, 3) == statistics.table(made)).all()
@@ -226,13 +230,13 @@ def test_a_speed_up_is_told_only_where_there_is_one(ours: float, control: Any, w
     ],
 )
 def test_samples_that_are_none(samples: Sequence[Sequence[float]], message: str) -> None:
-    """Samples without statistics are refused."""
+    """Samples that allow no statistics (too few, ragged, or not positive and finite) are refused."""
     with pytest.raises(ValueError, match=message):
         statistics.table(samples)
 
 
 def test_a_warm_up_ends_when_it_is_stable() -> None:
-    """A warm-up follows a falling curve to its end, and gives up one that never becomes stable."""
+    """A warm-up ends once times are stable, and gives up after its limits if they never are."""
     until = WarmUp(window=5, tolerance=0.02, runs=100)
     falling = [1 + 0.5 ** (at / 3) for at in range(100)]
     end = next(count for count in range(100) if until.stable(falling[:count]))
@@ -241,7 +245,7 @@ def test_a_warm_up_ends_when_it_is_stable() -> None:
     rising = [1.2**at for at in range(100)]
     assert not any(until.stable(rising[:count]) for count in range(100))
     assert until.over(rising)
-    assert until.over([20.0])  # of seconds
+    assert until.over([20.0])  # a single run of 20 seconds
     assert not until.over([1e-3] * 5)
 
 
@@ -249,7 +253,7 @@ def test_a_warm_up_ends_when_it_is_stable() -> None:
 
 
 class Scripted:
-    """Contenders with given times under a clock that only they advance; `log` has the order of their runs."""
+    """Contenders with given times and a clock that only their runs advance; `log` records the order of runs."""
 
     def __init__(self, lengths: Mapping[str, float]) -> None:
         self.now, self.log = 0.0, []  # type: float, list[str]
@@ -263,7 +267,7 @@ class Scripted:
         return run
 
     def clock(self) -> float:
-        """The total time of the runs so far."""
+        """Return the total time of the runs so far."""
         return self.now
 
 
@@ -290,7 +294,7 @@ def test_rounds() -> None:
 
 
 def test_an_interruption_leaves_whole_rounds() -> None:
-    """The samples contain no times of the interrupted round."""
+    """After an interruption, the samples consist of complete rounds, and garbage collection is enabled again."""
     made, timing = Scripted({"a": 0.001, "b": 0.001}), Timing()
     right, left = made.contenders["b"].run, 60
 
@@ -315,7 +319,7 @@ def test_an_interruption_leaves_whole_rounds() -> None:
 
 
 def row(runtime: str = "ort-cpu", median: float = 0.01, seed: int = 0, **facts: Any) -> BenchRow:
-    """A row with samples around a median."""
+    """Return a row with samples around a median."""
     samples = times(median, seed)
     made = BenchRow(
         NET, NET, runtime, "fp32", 8, "0" * 64, None, [], 269722, 40551040, 0.1, 0.02, 10, True, samples,
@@ -326,7 +330,7 @@ def row(runtime: str = "ort-cpu", median: float = 0.01, seed: int = 0, **facts: 
 
 
 def result(*rows: BenchRow, name: str = "CPU 9000", **facts: Any) -> Result:
-    """A result with these rows."""
+    """Return a result with these rows."""
     machine = {"processor": {"name": name, "usable": 8}, "gpus": [], "libraries": {"numpy": "2"}}
     return Result(1, "0.1.0", "2026-01-01T00:00:00Z", ["rescompile", "bench"], machine, {}, list(rows), **facts)
 
@@ -346,7 +350,7 @@ def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_the_schema_describes_result_files(tmp_path: Path) -> None:
     """The schema is up to date, accepts what is written, and rejects what the reader rejects."""
-    jsonschema = pytest.importorskip("jsonschema", reason="a dependency for development")
+    jsonschema = pytest.importorskip("jsonschema", reason="a development dependency")
     spec = importlib.util.spec_from_file_location("make_bench_schema", ROOT / "docs" / "make_bench_schema.py")
     assert spec is not None
     assert spec.loader is not None
@@ -377,12 +381,17 @@ def test_the_schema_describes_result_files(tmp_path: Path) -> None:
         ('"error": 1e-06', '"error": 1e999', "must be a finite number, but is a float", True),
         ('"batch": 8', '"batch": 8, "batch": 9', "given twice", False),
         ('"rows": [', '"rows": [7, ', "must be a mapping, but is an integer", True),
+        ('"version": "', '"version": "\\ud800', "an unpaired surrogate", False),
+        ('"batch": 8', f'"batch": {"8" * 5000}', "limit", False),
+        ('"rows": [', '"rows": [' + "{}," * json_files.MOST_PARTS, "more than 200,000 lists", False),
+        ('"rows": [', '"rows": [' + "7," * 1_000_000, "must be a mapping, but is an integer", True),
+        ('"rows": [', " " * json_files.LARGEST + '"rows": [', "larger than 8 MiB", False),
         ('"gone": 0', "", "", False),
     ],
 )
 def test_broken_result_files(old: str, new: str, message: str, line: bool, tmp_path: Path) -> None:
-    """Each mistake is reported with its place, and none ends in a traceback."""
-    if not message:  # not a mistake of one key, but of the whole
+    """Each mistake in a result file is reported with its location where known, and none gives a traceback."""
+    if not message:  # the whole file is broken, not one key
         text = "[" * 100_000
     else:
         text = json_files.text(WHOLE)
@@ -403,7 +412,7 @@ def test_broken_result_files(old: str, new: str, message: str, line: bool, tmp_p
 
 
 def test_samples_of_a_file_are_checked(tmp_path: Path) -> None:
-    """Too few rounds and impossible times in an edited file are reported with their place."""
+    """Samples with too few rounds are reported with their location in the file."""
     path = tmp_path / "few.json"
     json_files.write(result(row(samples=[[1.0]] * 3)), path)
     with pytest.raises(UsageError, match="at least 5") as caught:
@@ -415,7 +424,7 @@ def test_samples_of_a_file_are_checked(tmp_path: Path) -> None:
 
 
 def compared(tmp_path: Path, old: Result, new: Result, *options: str) -> Any:
-    """The outcome of `compare` for two results."""
+    """Run `compare` on two results."""
     for name, each in (("old.json", old), ("new.json", new)):
         json_files.write(each, tmp_path / name, force=True)
     return CliRunner().invoke(app, ["compare", str(tmp_path / "old.json"), str(tmp_path / "new.json"), *options])
@@ -424,7 +433,7 @@ def compared(tmp_path: Path, old: Result, new: Result, *options: str) -> Any:
 @pytest.mark.parametrize(
     ("median", "limit", "code", "verdict"),
     [
-        (0.0101, "0%", 1, "REGRESSION"),  # 1% in 90 samples of 1% noise is no chance
+        (0.0101, "0%", 1, "REGRESSION"),  # 1% is significant in 90 samples with 1% noise
         (0.0101, "5%", 0, "slower"),
         (0.0108, "5%", 1, "REGRESSION"),
         (0.0108, "0.1", 0, "slower"),
@@ -433,7 +442,7 @@ def compared(tmp_path: Path, old: Result, new: Result, *options: str) -> Any:
     ],
 )
 def test_a_regression(median: float, limit: str, code: int, verdict: str, tmp_path: Path) -> None:
-    """The exit code is 1 where a row is slower by more than the limit and the intervals do not overlap."""
+    """`compare` exits with 1 if a row is slower by more than the limit and the intervals do not overlap."""
     done = compared(tmp_path, result(row()), result(row(median=median, seed=5)), "--max-regression", limit)
     assert done.exit_code == code, done.output
     assert verdict in done.stdout
@@ -449,8 +458,8 @@ def test_a_large_difference_within_the_noise_is_none(tmp_path: Path) -> None:
 
 
 def test_results_of_different_machines(tmp_path: Path) -> None:
-    """Results of different machines are refused, or compared with a warning; different versions are reported and
-    compared."""
+    """Results of different machines are refused or, on request, compared with a warning; different library versions
+    are noted."""
     old, new = result(row()), result(row(facts={"versions": {"x": "2"}}), name="CPU 1")
     done = compared(tmp_path, old, new)
     assert done.exit_code == 2
@@ -463,8 +472,7 @@ def test_results_of_different_machines(tmp_path: Path) -> None:
 
 
 def test_what_else_changed_is_told(tmp_path: Path) -> None:
-    """Rows with the same key may measure different work: a network without a block, or a peer from another
-    exporter."""
+    """`compare` notes what else changed between rows with the same key, such as passes or the exporter of a peer."""
     old = row(
         passes=["drop=layer1.0"], facts={"exporter": "legacy", "exported_with": {"torch": "1"}, "versions": {"x": "1"}}
     )
@@ -483,7 +491,7 @@ def test_what_else_changed_is_told(tmp_path: Path) -> None:
 
 
 def test_rows_of_one_file_only(tmp_path: Path) -> None:
-    """Rows of one file only are reported; without a common row the command fails."""
+    """Rows that only one file has are reported; without a common row `compare` exits with 2."""
     done = compared(tmp_path, result(row(), row("openvino")), result(row(), row("torch-cpu")), "--json")
     data = json.loads(done.stdout)
     assert data["passed"]
@@ -495,12 +503,53 @@ def test_rows_of_one_file_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "-5%", "nan", "inf"])
 def test_limits_that_are_none(text: str) -> None:
-    """A limit must be a share of at least 0."""
+    """A regression limit must be a finite ratio or percentage of at least 0."""
     with pytest.raises(UsageError):
         comparing.limit(text)
 
 
-# --- what is told -----------------------------------------------------------------------------------------------------
+# --- reports ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_notebook_shows_the_figure_and_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result is its figure and its tables, a comparison its table; nothing is loaded, and names are escaped."""
+    pytest.importorskip("matplotlib", reason="figures need the extra 'plot'")
+    hostile = dataclasses.replace(row(), model="<script>alert(1)</script>&", runtime="<b>")
+    for found in (WHOLE, dataclasses.replace(WHOLE, rows=[hostile], tunings=[])):
+        shown = found._repr_html_()
+        assert shown.startswith("<svg")
+        figure, _, tables = shown.partition("</svg>")
+        for part in (f"{figure}</svg>", f"<div>{tables}</div>"):
+            root = ElementTree.fromstring(part)
+            assert not any(each.tag.endswith("script") for each in root.iter())
+            links = [
+                value for each in root.iter() for name, value in each.attrib.items() if name.endswith(("href", "src"))
+            ]
+            assert all(link.startswith("#") for link in links)
+        cells = ["".join(cell.itertext()) for cell in ElementTree.fromstring(f"<div>{tables}</div>").iter("td")]
+        assert {each.model for each in found.rows} <= set(cells)
+        assert report.markdown(found).split("\n")[0] in unescape(tables)
+    change = comparing.compare(WHOLE, WHOLE)._repr_html_()
+    assert change.startswith("<table><thead><tr><th")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert WHOLE._repr_html_().startswith("<pre")
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_tables_fit_a_window(width: int) -> None:
+    """On a terminal, tables become narrower, or lists with a line for each cell; no cell is lost."""
+    table = functools.partial(text_table, width=width)
+    printed = report.markdown(WHOLE, None, table), report.changes(comparing.compare(WHOLE, WHOLE), 0.05, table)
+    for text, wide in zip(
+        printed, (report.markdown(WHOLE), report.changes(comparing.compare(WHOLE, WHOLE), 0.05)), strict=True
+    ):
+        cells = {cell.strip() for line in wide.splitlines() if line.startswith("| ") for cell in line.split("|")}
+        numbers = {cell for cell in cells if re.fullmatch(r"[\d.,e-]*\d", cell)}
+        assert numbers
+        assert not {number for number in numbers if number not in text}
+        assert all(
+            len(line) <= width for line in text.splitlines() if line.startswith((f"{NET}  ", "network  ", "p50 ms  "))
+        )
 
 
 def test_a_table_has_speed_ups_only_where_they_are() -> None:
@@ -521,7 +570,7 @@ def test_a_table_has_speed_ups_only_where_they_are() -> None:
 
 @pytest.mark.slow
 def test_other_forms_beside(tmp_path: Path, fake: Any) -> None:
-    """Each variant has a row and computes the same function; an unknown pass is refused."""
+    """Each `--variant` has a row and computes the same function; an unknown pass is refused."""
     fake("good")
     given = [
         "--set",
@@ -552,9 +601,9 @@ def test_other_forms_beside(tmp_path: Path, fake: Any) -> None:
 
 
 def test_a_peer_has_no_silent_branches() -> None:
-    """timm initialises the last norm of each block with zeros; an exported file would store them as one shared
-    tensor."""
-    torch = pytest.importorskip("torch", reason="the peer is a module of torch")
+    """Peers have no norm weights of zero, as timm initialises the last norm of each block, since an exporter would
+    store these as one shared tensor."""
+    torch = pytest.importorskip("torch", reason="the peer is a torch module")
     found = peers.make("timm:resnet18", (3, 32, 32), 0)
 
     def silent(module: Any) -> int:
@@ -566,7 +615,7 @@ def test_a_peer_has_no_silent_branches() -> None:
 
 
 def test_more_than_a_roofline_is_told() -> None:
-    """A network faster than its limit is named, since the limit is then doubtful."""
+    """A network that is faster than its roofline is named, since the limit is then doubtful."""
     roofs = [Roofline(limit=0.01 * share, fraction=share, bandwidth=1e10, rate=1e10) for share in (0.9, 1.2)]
     slow, fast = (
         dataclasses.replace(row(runtime), roofline=roof) for runtime, roof in zip(("a", "b"), roofs, strict=True)
@@ -581,7 +630,7 @@ def test_every_name_has_its_row() -> None:
     parts, macs = profiling.owners(network)
     assert {"features.transition2", "features.denseblock1", "dense_head"} <= set(macs)
     assert "features" not in macs
-    ends = {  # as ONNX Runtime writes them
+    ends = {  # names as ONNX Runtime writes them
         "features.conv0_nchwc": "features.conv0",
         "features.denseblock1.denselayer1.norm1_bn_nchwc": "features.denseblock1",
         "features.transition2.norm": "features.transition2",
@@ -602,10 +651,10 @@ def test_every_name_has_its_row() -> None:
 
 @pytest.mark.parametrize("runtime", ["ort-cpu", "openvino"])
 def test_every_node_of_a_profile_is_in_its_row(runtime: str, tmp_path: Path) -> None:
-    """Fused products and nodes of outputs, intermediate ones too, belong to their row, and no row appears twice."""
-    pytest.importorskip("torch", reason="calibrates the norms of what is profiled")
+    """Nodes of a profile, fused ones and outputs included, belong to the row of the spec that they come from."""
+    pytest.importorskip("torch", reason="calibrates the norms")
     if RUNTIMES[runtime].missing():
-        pytest.skip(f"{runtime} is not here")
+        pytest.skip(f"{runtime} is not available")
     spec = tmp_path / "net.yaml"
     rows = (
         "stem: {conv: {channels: 8, kernel: 3}}", "gate: [{residual: {branch: [{conv: {channels: 8, kernel: 3}}]}}, relu]",
@@ -650,7 +699,7 @@ def test_every_node_of_a_profile_is_in_its_row(runtime: str, tmp_path: Path) -> 
     ],
 )  # fmt: skip
 def test_equivalent_lines(runtime: str, precision: str, facts: dict[str, Any], wanted: str) -> None:
-    """The command lines can be pasted, whatever the name of the file."""
+    """The equivalent commands of the runtimes' own tools match the options and are quoted for the shell."""
     assert equivalent_commands.lines(runtime, precision, Path("/x/a b.onnx"), facts)[0] == wanted
     assert equivalent_commands.lines("torch-cpu", precision, None, facts) == []
 
@@ -659,8 +708,8 @@ def test_equivalent_lines(runtime: str, precision: str, facts: dict[str, Any], w
 
 
 class Fake:
-    """A runtime that computes with torch, with one fault, possibly in run `after` of the inputs of `batch` images of
-    preparation `number`; None counts all."""
+    """A stand-in runtime that computes with torch and has one fault. Runs are counted for batch size `batch` and
+    preparation `number` (None counts all), and a fault of a run occurs in run `after`."""
 
     def __init__(self, wrong: str = "") -> None:
         self.wrong, self.runs, self.after, self.prepared, self.refused = wrong, 0, 10**9, 0, 0
@@ -719,9 +768,9 @@ class Prepared:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], Fake]]:
-    """Adds a fake runtime to the table, without the roofline, which takes seconds. torch has one thread: the networks
-    are small, and two threads would wait for each other on a busy machine."""
-    torch = pytest.importorskip("torch", reason="what is timed is held to float64 torch")
+    """Return a function that registers a stand-in runtime. The roofline is constant, and torch runs on one thread,
+    since these networks are small and two threads would wait for each other on a busy machine."""
+    torch = pytest.importorskip("torch", reason="timed outputs are checked against float64 torch")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     monkeypatch.setattr(device, "state", dict)
@@ -747,12 +796,12 @@ def bench(tmp_path: Path, *arguments: str, rounds: int = 6) -> Any:
 
 
 def rows_of(tmp_path: Path) -> list[BenchRow]:
-    """The rows of the result file."""
+    """Return the rows of the result file."""
     return results.read(tmp_path / "result.json").rows
 
 
 def test_bench_writes_rows(tmp_path: Path, fake: Any) -> None:
-    """Each runtime and batch has a row with all its facts."""
+    """Each runtime and batch has a row with error, roofline, profile and the network's facts."""
     fake("good")
     done = bench(tmp_path, "--runtime", "good", "--batch", "1,6", "--profile", "--control", "--threads", "1")
     assert done.exit_code == 0, done.output
@@ -775,7 +824,7 @@ def test_bench_writes_rows(tmp_path: Path, fake: Any) -> None:
 
 
 def test_a_row_outlives_its_profile(tmp_path: Path, fake: Any) -> None:
-    """Where a runtime cannot profile, the exit code is 4 and all measured rows are kept."""
+    """If a runtime cannot profile, the exit code is 4 and all measured rows are kept."""
     from rescompile.diagnostics.errors import Diagnostic, Unavailable
 
     def profile(*_: Any) -> Any:
@@ -789,7 +838,7 @@ def test_a_row_outlives_its_profile(tmp_path: Path, fake: Any) -> None:
 
 
 def test_a_runtime_that_fell_back_has_no_number(tmp_path: Path, fake: Any) -> None:
-    """A runtime with another provider is reported with exit code 4; the others are measured and written."""
+    """A runtime that got another provider has no row and gives exit code 4; the others are measured."""
     fake("good")
     fake("lost", "provider")
     done = bench(tmp_path, "--runtime", "lost,good")
@@ -857,7 +906,7 @@ def test_a_baseline_that_is_not_measured(tmp_path: Path, fake: Any) -> None:
     assert f"{NET}@bad did not finish, so speed-ups are relative to {NET} on good in fp32." in done.stdout
 
 
-#: The command with a roofline that takes no seconds, and with its progress on a standard error that is no terminal.
+#: The command with a constant roofline, and with progress printed although standard error is not a terminal.
 _PROGRAM = """
 import sys
 from rescompile.runtimes import roofline
@@ -869,10 +918,10 @@ main()
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM for one process")
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot send SIGTERM to one process")
 def test_a_terminated_benchmark_keeps_what_was_finished(tmp_path: Path) -> None:
     """After the SIGTERM of a scheduler, as after Ctrl-C, the rows are in the file."""
-    pytest.importorskip("torch", reason="what is timed is held to float64 torch")
+    pytest.importorskip("torch", reason="timed outputs are checked against float64 torch")
     path = tmp_path / "result.json"
     words = ["bench", NET, "--set", "parameters.n=1", "--runtime", "torch-cpu", "--threads", "1", "--rounds", "100000"]
     process = subprocess.Popen(
@@ -896,7 +945,7 @@ def test_a_terminated_benchmark_keeps_what_was_finished(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_group_keeps_whole_rounds(tmp_path: Path, fake: Any) -> None:
-    """Complete rounds become rows if there are enough for an interval."""
+    """The complete rounds of an interrupted group become a row if there are enough for an interval."""
     fake("good", "interrupt").after = 600  # a warm-up is over after 200 runs, stable or not
     done = bench(tmp_path, "--runtime", "good", rounds=1000)
     assert done.exit_code == 130
@@ -921,7 +970,8 @@ def test_sessions_prepare_all_anew(tmp_path: Path, fake: Any) -> None:
 
 @pytest.mark.parametrize("after", [1, 600], ids=["in its warm-up", "in its rounds"])
 def test_an_interrupted_session_is_left_out(after: int, tmp_path: Path, fake: Any) -> None:
-    """Complete sessions are kept. A warm-up ends after at most 200 runs, and 300 rounds have at least 600."""
+    """An interrupted session is discarded and the complete ones are kept. A warm-up has at most 200 runs, and 300
+    rounds have at least 600."""
     made = fake("good", "interrupt")
     made.number, made.after = 3, after
     done = bench(tmp_path, "--runtime", "good", "--sessions", "4", rounds=300)
@@ -931,7 +981,7 @@ def test_an_interrupted_session_is_left_out(after: int, tmp_path: Path, fake: An
 
 
 def test_outputs_that_go_wrong_in_a_later_session(tmp_path: Path, fake: Any) -> None:
-    """Contenders that are prepared again are checked against float64 too."""
+    """Outputs are checked again in every session, so a runtime that goes wrong later has no row."""
     made = fake("good", "anew")
     done = bench(tmp_path, "--runtime", "good", "--sessions", "2")
     assert (done.exit_code, rows_of(tmp_path)) == (1, [])
@@ -941,9 +991,9 @@ def test_outputs_that_go_wrong_in_a_later_session(tmp_path: Path, fake: Any) -> 
 @pytest.mark.parametrize(("refused", "rows"), [(2, ["flaky", "good"]), (3, ["good"]), (4, ["flaky", "good"])])
 @pytest.mark.slow
 def test_who_is_refused_in_a_later_session(refused: int, rows: list[str], tmp_path: Path, fake: Any) -> None:
-    """A refused contender has no row; the others and later groups have theirs. If it was a copy of the control, there
-    is no control: the second copy is prepared in the first session (2), and after the first in the drawn order of the
-    next (3, 4)."""
+    """A contender that is refused in a later session has no row, but the others and later groups do; if it was the
+    copy for the control, only the control is missing. The copy is the second preparation of the first session (2)
+    and, in the drawn order, follows its original in the next one (3, 4)."""
     fake("flaky").refused = refused
     fake("good")
     done = bench(tmp_path, "--runtime", "flaky,good", "--sessions", "3", "--batch", "1,2", "--control")
@@ -1021,14 +1071,14 @@ def test_without_scipy(tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_file_that_is_not_ours_stays(tmp_path: Path, fake: Any) -> None:
-    """An existing file of others is refused before the measurement, which may take hours."""
+    """An existing file that rescompile did not write is refused before the measurement, which may take hours."""
     made = fake("good")
     (tmp_path / "result.json").write_text('{"mine": true}\n')
     done = bench(tmp_path, "--runtime", "good")
     assert (done.exit_code, made.runs) == (5, 0)
     assert (tmp_path / "result.json").read_text() == '{"mine": true}\n'
     assert bench(tmp_path, "--runtime", "good", "--force").exit_code == 0
-    assert bench(tmp_path, "--runtime", "good").exit_code == 0  # it is ours now
+    assert bench(tmp_path, "--runtime", "good").exit_code == 0  # rescompile wrote it this time
 
 
 @pytest.mark.parametrize(
@@ -1045,8 +1095,8 @@ def test_activations_that_say_nothing_are_not_timed(
 
     right = timed_models.trial
     monkeypatch.setattr(
-        timed_models, "trial", lambda network, seed: right(network, seed).replaced(
-            {name: (lambda array=array: array * np.float32(scale)) for name, array in right(network, seed).items()}
+        timed_models, "trial", lambda network, seed, first: right(network, seed, first).replaced(
+            {name: (lambda array=array: array * np.float32(scale)) for name, array in right(network, seed, first).items()}
         ),
     )  # fmt: skip
     done = CliRunner().invoke(app, ["bench", str(spec), "--runtime", "good", "--rounds", "5"])
@@ -1055,7 +1105,7 @@ def test_activations_that_say_nothing_are_not_timed(
     assert message in done.stderr
 
 
-# --- the real thing ---------------------------------------------------------------------------------------------------
+# --- real runtimes ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -1063,7 +1113,7 @@ def test_ours_beside_a_peer(tmp_path: Path, fake: Any) -> None:
     """ONNX Runtime and torch measure a compiled network and peers: outputs, profile, figure and kept files are
     right."""
     pytest.importorskip("onnxruntime", reason="one of the runtimes")
-    pytest.importorskip("peers", reason="torchvision, whose network is the peer")
+    pytest.importorskip("peers", reason="the peer is a network of torchvision")
     pytest.importorskip("matplotlib", reason="draws the figure")
     kept = tmp_path / "kept"
     kept.mkdir()
@@ -1082,7 +1132,7 @@ def test_ours_beside_a_peer(tmp_path: Path, fake: Any) -> None:
     assert ours.passes == ["fold-batchnorm"]
     assert ours.facts["obtained"] == ours.facts["requested"] == "CPUExecutionProvider"
     assert sum(ours.facts["placement"].values()) > 20
-    assert squeezenet.parameters == 1_235_496  # as torchvision's documentation has it
+    assert squeezenet.parameters == 1_235_496  # as documented by torchvision
     assert squeezenet.facts["exporter"].startswith("torch.onnx.export, legacy")
     assert squeezenet.profile is None
     for each in found[:2]:
@@ -1101,7 +1151,7 @@ def test_ours_beside_a_peer(tmp_path: Path, fake: Any) -> None:
 def test_a_peer_beside_specs_of_other_inputs(tmp_path: Path, fake: Any) -> None:
     """A peer is exported for each input size, and one that does not accept an input does not affect other rows."""
     pytest.importorskip("onnxruntime", reason="one of the runtimes")
-    pytest.importorskip("peers", reason="torchvision, whose network is the peer")
+    pytest.importorskip("peers", reason="the peer is a network of torchvision")
     small, grey, kept = tmp_path / "small.yaml", tmp_path / "grey.yaml", tmp_path / "kept"
     small.write_text(f"rescompile: 1\nname: small\nextends: {NET}\nset: {{parameters.n: 1}}\ninput: [3, 48, 48]\n")
     grey.write_text(f"rescompile: 1\nname: grey\nextends: {NET}\nset: {{parameters.n: 1}}\ninput: [1, 48, 48]\n")
@@ -1123,7 +1173,7 @@ def test_a_peer_beside_specs_of_other_inputs(tmp_path: Path, fake: Any) -> None:
 
 def test_a_peer_that_is_not_there(tmp_path: Path, fake: Any) -> None:
     """An unknown peer is reported before anything is measured, even if a later spec needs it."""
-    pytest.importorskip("peers", reason="torchvision, which has no such network")
+    pytest.importorskip("peers", reason="needs torchvision")
     made = fake("good")
     spec = tmp_path / "resnet188.yaml"
     spec.write_text(f"rescompile: 1\nname: resnet188\nextends: {NET}\n")
@@ -1137,7 +1187,7 @@ def test_what_an_exporter_refuses(tmp_path: Path, fake: Any, monkeypatch: pytest
     """A failed export gives exit code 4 and keeps the rows of all others."""
     torch = pytest.importorskip("torch", reason="exports the peer")
     pytest.importorskip("onnxruntime", reason="one of the runtimes")
-    pytest.importorskip("peers", reason="torchvision, whose network is the peer")
+    pytest.importorskip("peers", reason="the peer is a network of torchvision")
 
     def export(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no such operator\nand a page of graph")
@@ -1161,8 +1211,8 @@ def test_exporters(exporter: str, tmp_path: Path, capfd: pytest.CaptureFixture[s
     """Each exporter writes the opset that the row records, computes the right outputs, and prints nothing."""
     onnx = pytest.importorskip("onnx", reason="reads the file")
     onnxruntime = pytest.importorskip("onnxruntime", reason="runs the file")
-    pytest.importorskip("peers", reason="torchvision, whose network is the peer")
-    pytest.importorskip("onnxscript", reason="what dynamo writes with")
+    pytest.importorskip("peers", reason="the peer is a network of torchvision")
+    pytest.importorskip("onnxscript", reason="needed by the dynamo exporter")
 
     made = timed_models.of_peer("torchvision:squeezenet1_1", (3, 64, 64), 0, exporter)
     x = timed_models.inputs((3, 64, 64), 2, 0)
@@ -1181,8 +1231,8 @@ def test_exporters(exporter: str, tmp_path: Path, capfd: pytest.CaptureFixture[s
 @pytest.mark.parametrize("model", [NET, "torchvision:squeezenet1_1"])
 def test_files_in_float16(model: str, tmp_path: Path) -> None:
     """float16 files of compiled networks and of peers compute the right outputs, on CPUs too."""
-    pytest.importorskip("torch", reason="exports the peer, and is the reference")
-    pytest.importorskip("peers", reason="torchvision, whose network is the peer")
+    pytest.importorskip("torch", reason="exports the peer and is the reference")
+    pytest.importorskip("peers", reason="the peer is a network of torchvision")
     onnxruntime = pytest.importorskip("onnxruntime", reason="runs the files")
 
     network = rescompile.elaborate(rescompile.load(NET, set=["input=[3, 64, 64]"]))

@@ -1,5 +1,5 @@
-"""benchmarks/gpu.py loses nothing: parts that fail, hang or have no time leave the others alone. It runs with a GPU only, so what
-it does around the parts is tested here."""
+"""benchmarks/gpu.py keeps its results when a part fails, hangs or does not fit the time limit. The measurements need
+a GPU; the code around them is tested here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture(scope="module")
 def gpu() -> Iterator[ModuleType]:
-    """The benchmark as a module, imported with its neighbours on the path."""
+    """Import the benchmark with its folder on the path."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
         import gpu
@@ -44,9 +44,9 @@ def test_every_part_asks_for_what_there_is(gpu: ModuleType) -> None:
 
 
 def test_without_a_gpu_it_refuses(tmp_path: Path) -> None:
-    """Without a GPU the exit code is 4, with a reason and without a file."""
+    """Without a GPU the benchmark exits with 4 and a reason, and writes no file."""
     if any(row.missing() is None for row in RUNTIMES.values() if row.device == "cuda"):
-        pytest.skip("there is a GPU here")
+        pytest.skip("needs a machine without a GPU")
     words = [sys.executable, str(BENCHMARKS / "gpu.py"), "--json", str(tmp_path / "gpu.json")]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 4
@@ -55,7 +55,7 @@ def test_without_a_gpu_it_refuses(tmp_path: Path) -> None:
 
 
 def test_a_part_that_takes_too_long_is_cut_off(gpu: ModuleType) -> None:
-    """Interrupted as by Ctrl-C, with what it said; and one that fails says why."""
+    """A part that exceeds its time is interrupted and recorded as cut off; a part that fails records the reason."""
     slow = gpu.run(gpu.Part("slow", None, ("bench", "resnet20_cifar", "--rounds", "100000"), 1), 1.0)
     assert slow["cut"]
     assert slow["code"] != 0
@@ -66,7 +66,7 @@ def test_a_part_that_takes_too_long_is_cut_off(gpu: ModuleType) -> None:
 
 
 def test_what_is_done_is_kept(gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is there after every part; a second start runs what did not end well, and nothing that cannot run."""
+    """The file is written after every part; a second run repeats failed parts only and skips what cannot run."""
     ran: list[str] = []
     doctor = {
         "runtimes": [
@@ -106,7 +106,7 @@ def test_what_is_done_is_kept(gpu: ModuleType, tmp_path: Path, monkeypatch: pyte
 def test_a_file_that_is_being_written_is_not_the_file(
     gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C in the middle leaves the one before."""
+    """An interrupted write leaves the previous file unchanged."""
     path = tmp_path / "gpu.json"
     gpu.write(path, {"parts": 1})
     whole = Path.write_text
@@ -123,8 +123,8 @@ def test_a_file_that_is_being_written_is_not_the_file(
 
 @pytest.mark.slow
 def test_no_library_takes_a_benchmark_for_another() -> None:
-    """The folder of a script comes first where it imports: torch looks for NVIDIA's package `cuda`, and found a file of this name."""
-    pytest.importorskip("torch", reason="what the benchmarks import")
+    """torch imports no benchmark by mistake: a script's folder comes first on the path and could shadow a package."""
+    pytest.importorskip("torch", reason="imported by the benchmarks")
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); import torch, torch.cuda.graphs\n"
         "print([name for name, module in sys.modules.items() if (getattr(module, '__file__', '') or '').startswith(sys.argv[1])])"
@@ -134,8 +134,8 @@ def test_no_library_takes_a_benchmark_for_another() -> None:
 
 
 def test_a_benchmark_of_nothing_keeps_no_promise() -> None:
-    """`--only` with a word that no measurement has: it measured nothing, and that was exit code 0."""
-    pytest.importorskip("torch", reason="what the benchmarks import")
+    """`--only` with a word that matches no measurement exits with 2, since nothing would be measured."""
+    pytest.importorskip("torch", reason="imported by the benchmarks")
     for name in ("train", "gpu"):
         done = subprocess.run(
             [sys.executable, BENCHMARKS / f"{name}.py", "--quick", "--only", "resnet5O"],

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import rescompile
 from rescompile.analysis.cost import cost
-from rescompile.bench import json_files, predicting, probing
+from rescompile.bench import json_files, op_times, predicting
 from rescompile.bench.execution_steps import Step, steps
 from rescompile.bench.predicting import Device, Predictor, Timed
 from rescompile.cli import app
@@ -24,9 +24,9 @@ from rescompile.diagnostics.errors import UsageError
 from rescompile.ir.network import Network, Parallel, walk
 from rescompile.passes import apply
 
-pytest.importorskip("scipy", reason="times are fitted by it: pip install 'rescompile[bench]'")
+pytest.importorskip("scipy", reason="fits need SciPy: pip install 'rescompile[bench]'")
 
-#: Seconds on an invented device: for each regime a fixed time, and the times of a thousand multiply-adds, bytes of maps and of weights.
+#: Seconds by regime on an invented device: fixed, and per 1000 multiply-adds, bytes of feature maps, bytes of weights.
 RATES = {
     "pointwise": (2e-6, 8e-9, 5e-9, 1e-9), "dense": (3e-6, 9e-9, 2e-9, 1e-9), "stem": (5e-6, 8e-9, 5e-9, 0.0),
     "grouped": (3e-6, 1e-8, 1e-8, 0.0), "unfolded": (5e-6, 9e-9, 7e-8, 0.0), "depthwise": (2e-6, 9e-9, 8e-9, 0.0),
@@ -36,26 +36,26 @@ RATES = {
 
 
 def true(step: Step) -> float:
-    """The seconds of a step on the invented device."""
+    """Return the seconds of a step on the invented device."""
     return float(np.dot(RATES[step.regime], step.terms[:4]))
 
 
 @pytest.fixture(scope="module")
 def probed() -> list[Step]:
-    """The steps of the designed ops."""
-    return [probe.step for probe in probing.design()]
+    """Return the steps of all ops that `predict --measure` times."""
+    return [probe.step for probe in op_times.design()]
 
 
 @pytest.fixture(scope="module")
 def device(probed: list[Step]) -> Device:
-    """The invented device, as in a file."""
+    """Return the invented device, as read from a file."""
     machine = {"processor": {"name": "CPU 9000"}}
     ops = [Timed(step, true(step)) for step in probed]
     return Device(1, "0.1.0", "2026-01-01T00:00:00Z", machine, "ort-cpu", 1, ops)
 
 
 def network(name: str, *settings: str) -> Network:
-    """A network of the zoo."""
+    """Return a network of the zoo."""
     return rescompile.elaborate(rescompile.load(name, set=settings))
 
 
@@ -75,8 +75,8 @@ def test_steps_have_the_weights_of_the_network(name: str) -> None:
 
 
 def test_what_a_convolution_takes_along() -> None:
-    """Steps match the nodes of ONNX Runtime's profile: convolutions, pools and the head of a residual network,
-    leading norms of a pre-activation network, and concatenations of DenseNet."""
+    """Steps match the nodes of ONNX Runtime's profile: convolutions fuse with norms and activations after them, and
+    what remains are pools, the head, leading norms of pre-activation networks, and concatenations."""
     counted = {
         name: {regime: sum(step.regime == regime for step in steps(network(name))) for regime in RATES}
         for name in ("resnet50", "preact_resnet50", "densenet121", "mobilenet_v1")
@@ -86,7 +86,7 @@ def test_what_a_convolution_takes_along() -> None:
         == counted["resnet50"]
     )
     assert counted["resnet50"]["elementwise"] == 0
-    assert counted["preact_resnet50"]["elementwise"] == 16  # of 16 units, but for the first, and the last norm
+    assert counted["preact_resnet50"]["elementwise"] == 16  # all units but the first, and the last norm
     assert counted["densenet121"]["concat"] == 58
     assert counted["densenet121"]["elementwise"] == 58 + 3 + 1
     assert counted["mobilenet_v1"]["depthwise"] == 13
@@ -106,8 +106,8 @@ def test_forms_of_one_network() -> None:
 
 @pytest.mark.slow
 def test_the_profile_has_as_many_nodes() -> None:
-    """The profile of the real runtime has as many nodes, without layout changes."""
-    pytest.importorskip("onnxruntime", reason="the runtime whose profile it is")
+    """The real profile has as many nodes as there are steps, apart from layout changes."""
+    pytest.importorskip("onnxruntime", reason="the profiled runtime")
     import tempfile
 
     from rescompile.runtimes import RUNTIMES
@@ -134,21 +134,21 @@ def test_the_profile_has_as_many_nodes() -> None:
 )  # fmt: skip
 def test_regimes(rows: str, regime: str) -> None:
     """The regime of a convolution follows from its kernel and groups."""
-    assert probing.Probe([f"probe: {{conv: {rows}}}"], 64, 14).step.regime == regime
+    assert op_times.Probe([f"probe: {{conv: {rows}}}"], 64, 14).step.regime == regime
 
 
 # --- times ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_design_covers_every_regime(probed: list[Step]) -> None:
-    """Every regime has more ops than terms."""
+    """Every regime has more measured ops than terms to fit."""
     for regime in RATES:
         assert sum(step.regime == regime for step in probed) >= 6, regime
 
 
 @pytest.mark.parametrize("name", ["resnet50", "resnext50_32x4d", "densenet121", "preact_resnet50", "mobilenet_v1"])
 def test_a_device_whose_times_are_known(name: str, device: Device) -> None:
-    """The known rates are recovered in networks whose ops were not measured."""
+    """On a device with known rates, times of networks whose ops were not measured are predicted within 3%."""
     tree = network(name)
     found = sum(Predictor(device).network(tree).values())
     assert found == pytest.approx(sum(true(step) for step in steps(tree)), rel=0.03)
@@ -174,7 +174,7 @@ def test_what_the_terms_do_not_say_is_interpolated(probed: list[Step]) -> None:
     for step in probed:
         if step.regime == "dense":
             assert predictor.seconds(step) == pytest.approx(strange(step), rel=0.02)
-    between = probing.Probe(["probe: {conv: {channels: 64, kernel: 3}}"], 64, 7).step
+    between = op_times.Probe(["probe: {conv: {channels: 64, kernel: 3}}"], 64, 7).step
     assert predictor.seconds(between) == pytest.approx(strange(between), rel=0.25)
 
 
@@ -189,7 +189,7 @@ def test_weights_that_fit_no_cache(probed: list[Step]) -> None:
         Predictor(Device(1, "", "", {}, "ort-cpu", 1, [Timed(step, rule(step)) for step in probed]))
         for rule in (true, cached)
     )
-    step = probing.Probe(["probe: {conv: {channels: 128, kernel: 3}}"], 128, 7).step
+    step = op_times.Probe(["probe: {conv: {channels: 128, kernel: 3}}"], 128, 7).step
     assert slow.seconds(step, step.weights) == pytest.approx(plain.seconds(step, step.weights), rel=0.1)
     more = slow.seconds(step, 1 << 24) - plain.seconds(step, 1 << 24)
     assert more == pytest.approx(4 * step.weights * 9 * 2e-11, rel=0.3)
@@ -197,7 +197,7 @@ def test_weights_that_fit_no_cache(probed: list[Step]) -> None:
 
 @pytest.fixture(scope="module")
 def spearman() -> Iterator[Any]:
-    """The function of benchmarks/predict.py, imported with its neighbours on the path."""
+    """Import the function from benchmarks/predict.py, with its folder on the path."""
     folder = str(Path(__file__).parents[2] / "benchmarks")
     sys.path.insert(0, folder)
     try:
@@ -240,7 +240,7 @@ def run(*arguments: str) -> Any:
 
 
 def test_predict(device: Device, tmp_path: Path) -> None:
-    """Networks are listed in a table or as data, and nothing runs."""
+    """`predict` prints networks as a table or JSON, and runs none of them."""
     path = tmp_path / "device.json"
     json_files.write(device, path)
     assert predicting.read(path) == device
@@ -257,12 +257,12 @@ def test_predict(device: Device, tmp_path: Path) -> None:
 
 
 def test_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few real ops are measured into a device file."""
-    pytest.importorskip("onnxruntime", reason="what is measured")
-    some = [probe for probe in probing.design() if probe.side <= 14 and probe.channels <= 128]
+    """`predict --measure` times real ops and writes them to the device file."""
+    pytest.importorskip("onnxruntime", reason="the measured runtime")
+    some = [probe for probe in op_times.design() if probe.side <= 14 and probe.channels <= 128]
     few = list({probe.step.regime: probe for probe in some}.values())
     assert len(few) >= 9
-    monkeypatch.setattr(probing, "design", lambda: few)
+    monkeypatch.setattr(op_times, "design", lambda: few)
     path = tmp_path / "device.json"
     done = run("--measure", "--threads", "1", "--device-file", str(path), "resnet20_cifar")
     assert done.exit_code == 0, done.output
@@ -282,9 +282,9 @@ def test_between() -> None:
         ("probe", 8.0),
         ("tail_nchwc", 16.0),
     ]
-    assert probing.between(nodes, lead=True, tail=True) == 12.0
-    assert probing.between(nodes, lead=True, tail=False) == 28.0
-    assert probing.between(nodes[2:], lead=False, tail=True) == 12.0
+    assert op_times.between(nodes, lead=True, tail=True) == 12.0
+    assert op_times.between(nodes, lead=True, tail=False) == 28.0
+    assert op_times.between(nodes[2:], lead=False, tail=True) == 12.0
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_wrong_usage(arguments: list[str], message: str, tmp_path: Path, monkeyp
     ],
 )  # fmt: skip
 def test_broken_device_files(old: str, new: str, message: str, device: Device, tmp_path: Path) -> None:
-    """Mistakes are reported with their place, never with a traceback."""
+    """Mistakes in a device file are reported, never with a traceback."""
     path = tmp_path / "device.json"
     json_files.write(Device(1, "", "", {}, "ort-cpu", 1, device.ops[:3]), path)
     text, count = re.subn(old, new, path.read_text(), count=1)
@@ -325,7 +325,7 @@ def test_broken_device_files(old: str, new: str, message: str, device: Device, t
 
 
 def test_a_device_without_ops(tmp_path: Path) -> None:
-    """A device without ops predicts nothing."""
+    """A device file without ops is refused."""
     json_files.write(Device(1, "", "", {}, "ort-cpu", 1, []), tmp_path / "device.json")
     done = run("resnet50", "--device-file", str(tmp_path / "device.json"))
     assert done.exit_code == 2
@@ -333,7 +333,7 @@ def test_a_device_without_ops(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_ours_stays(tmp_path: Path) -> None:
-    """It is found out before the measurement."""
+    """An existing file that rescompile did not write is refused before the measurement."""
     path = tmp_path / "device.json"
     path.write_text('{"mine": true}\n')
     done = run("--measure", "--device-file", str(path))
@@ -344,7 +344,7 @@ def test_a_file_that_is_not_ours_stays(tmp_path: Path) -> None:
 def test_without_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing SciPy is reported before anything is measured, with the command that installs it."""
     monkeypatch.setitem(sys.modules, "scipy", None)
-    monkeypatch.setattr(probing, "measure", lambda *_: pytest.fail("it measures"))
+    monkeypatch.setattr(op_times, "measure", lambda *_: pytest.fail("it measures"))
     done = run("resnet50", "--measure", "--device-file", str(tmp_path / "device.json"))
     assert (done.exit_code, list(tmp_path.iterdir())) == (4, [])
     assert "error[E0902]: intervals and fits need SciPy" in done.stderr

@@ -17,23 +17,23 @@ from typer.testing import CliRunner
 
 import rescompile
 from rescompile.bench import contenders, json_files, report, results, tuning
+from rescompile.bench.benchmark import Bench
 from rescompile.bench.contenders import Request, TuneRequest
 from rescompile.bench.measuring import Plan
 from rescompile.bench.results import Result, Tuning
-from rescompile.bench.running import Bench
 from rescompile.cli import app
 from rescompile.diagnostics.errors import Diagnostic, RescompileError, Unavailable
 from rescompile.options import Option
 from rescompile.runtimes import RUNTIMES, Job, Runtime, device, roofline
 
-pytest.importorskip("torch", reason="what is timed is held to float64 torch")
+pytest.importorskip("torch", reason="timed outputs are checked against float64 torch")
 
 NET = "resnet20_cifar"
 AGAIN = ("rescompile", "bench", NET)
 
 
 class Clock:
-    """A clock that only runs advance."""
+    """A clock that is advanced by runs only."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -45,8 +45,8 @@ class Clock:
 
 
 class Machine:
-    """A library of runtimes: `times` per image in seconds by configuration, with `noise` and a `fixed` time per run;
-    `errors` are added to the right outputs."""
+    """A runtime library with known times: `times` per image in seconds by configuration, with `noise` and a `fixed`
+    time per run; `errors` are added to the correct outputs."""
 
     def __init__(self) -> None:
         self.clock, self.draw = Clock(), np.random.default_rng(0)
@@ -74,7 +74,7 @@ class Machine:
 
 
 class Prepared:
-    """A prepared network whose runs take the time of the table on the machine's clock."""
+    """A prepared network whose runs advance the machine's clock by the time in the table."""
 
     build_seconds, first_seconds = 0.1, 0.01
 
@@ -105,14 +105,14 @@ class Prepared:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    """Two runtimes in place of all others, on four cores, without the roofline, which takes seconds."""
+    """Replace all runtimes by three with known times, on four cores, with a constant roofline."""
     import torch
 
     made = Machine()
     monkeypatch.setitem(sys.modules, "rescompile.runtimes.made", made)
     threads = Option("threads", int, None, "", 1)
     compiled = Option("compile", str, None, "", choices=("default",))
-    for name in reversed(list(RUNTIMES)):  # what is undone last was first
+    for name in reversed(list(RUNTIMES)):  # undone in reverse, which restores the order
         monkeypatch.delitem(RUNTIMES, name)
     for name, options in (("torch-cpu", (compiled, threads)), ("quick", (threads,)), ("rigid", ())):
         precisions = ("fp32",) if name == "rigid" else ("fp32", "bf16")
@@ -138,7 +138,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
 
 
 def tuned(machine: Machine, accuracy: float = 1e-2, **facts: Any) -> tuple[Result, list[RescompileError]]:
-    """The result of a search on the machine, and its problems."""
+    """Return the result of a search on the machine, and its problems."""
     network = rescompile.elaborate(rescompile.load(NET))
     request = Request(
         [network], {}, (), (), (), [1], Plan(rounds=12, slot=0.0), tune=TuneRequest(accuracy, {NET: AGAIN}), clock=machine.clock,
@@ -150,7 +150,7 @@ def tuned(machine: Machine, accuracy: float = 1e-2, **facts: Any) -> tuple[Resul
 
 
 def fates(found: Tuning) -> dict[str, str]:
-    """The fate of each candidate."""
+    """Return the fate of each candidate."""
     return {f"{each.runtime} {each.precision}": each.fate for each in found.candidates}
 
 
@@ -205,8 +205,8 @@ def test_a_poor_control_decides_nothing(machine: Machine) -> None:
 
 @pytest.mark.slow
 def test_the_hopeless_are_dropped_early(machine: Machine) -> None:
-    """A candidate that takes more than three times as long in its first runs has no rounds; eager torch, the
-    baseline, is measured to the end."""
+    """A candidate whose first runs take more than three times the fastest is dropped before the rounds; eager torch,
+    the baseline, is measured to the end."""
     machine.times |= {"rigid fp32": 0.05, "torch-cpu fp32": 0.05}
     result, _ = tuned(machine)
     (found,) = result.tunings
@@ -272,7 +272,7 @@ def test_accuracy_comes_first(machine: Machine) -> None:
 
 
 def test_what_does_not_run_is_told(machine: Machine) -> None:
-    """A refused configuration does not stop the search."""
+    """A configuration that fails does not stop the search; if all fail, the exit code is 4."""
     machine.broken = {"quick fp32", "torch-cpu:compile fp32"}
     result, problems = tuned(machine)
     assert not problems
@@ -284,7 +284,7 @@ def test_what_does_not_run_is_told(machine: Machine) -> None:
 
 
 def test_what_was_asked_for_is_the_frame(machine: Machine) -> None:
-    """Given runtimes with options, precisions and threads are not varied."""
+    """Explicitly given runtimes with options, precisions and threads are not varied."""
     result, _ = tuned(machine, runtimes=["torch-cpu:compile", "quick"], precisions=["fp32"], threads=1)
     said = fates(result.tunings[0])
     assert set(said) == {"torch-cpu:compile fp32", "quick fp32"}
@@ -321,7 +321,7 @@ def run(*arguments: str) -> Any:
 
 
 def test_a_search_without_an_end_is_told() -> None:
-    """Each candidate is listed with its fate though none has a row."""
+    """If no candidate is accurate enough, each is still listed with its fate."""
     given = (
         "--tune",
         "--runtime",
@@ -380,7 +380,7 @@ def test_the_command_gives_the_row(
 
 @pytest.fixture
 def unrated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replaces the roofline of the machine, which takes seconds."""
+    """Replace the roofline measurement, which takes seconds, by a constant."""
     copies = {1 << 20: roofline.Measured(1e10, 1e10, 0.0, 7)}
     monkeypatch.setattr(
         roofline, "measure", lambda device, precision, threads: roofline.Roofline(device, precision, copies, copies[1 << 20])

@@ -1,4 +1,4 @@
-"""`doctor` reports what works, what is missing and what it would need; it never fails itself."""
+"""`doctor` reports what works, what is missing and how to install it; it always exits with 0."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rescompile.ir.precision import PRECISIONS
 from rescompile.runtimes import RUNTIMES
 from rescompile.runtimes import onnxruntime as ort_runtime
 from rescompile.runtimes import torch as torch_runtime
-from rescompile.runtimes.trial import trials
+from rescompile.runtimes.runtime_check import trials
 
-pytest.importorskip("torch", reason="doctor finds it working")
-pytest.importorskip("onnxruntime", reason="doctor finds it working")
+pytest.importorskip("torch", reason="doctor must find torch working")
+pytest.importorskip("onnxruntime", reason="doctor must find ONNX Runtime working")
 
 
 def report() -> dict[str, Any]:
-    """What `doctor --json` prints; runtimes by their names."""
+    """Return the output of `doctor --json`, with runtimes keyed by name."""
     done = CliRunner().invoke(app, ["doctor", "--json"])
     assert done.exit_code == 0, done.output
     data: dict[str, Any] = json.loads(done.stdout)
@@ -30,7 +30,7 @@ def report() -> dict[str, Any]:
 
 
 def test_what_is_here_works() -> None:
-    """Each precision within the rounding of its numbers, and not better than they can be."""
+    """Installed runtimes work: each precision has an error within its bound, but not below what its rounding allows."""
     data = report()
     assert list(data["runtimes"]) == list(RUNTIMES)
     assert {target["name"] for target in data["targets"] if target["works"]} >= {"onnx", "source", "torch"}
@@ -47,7 +47,7 @@ def test_what_is_here_works() -> None:
 
 
 def test_text() -> None:
-    """One line for each runtime, and for what is missing how to get it."""
+    """The text output has one line per runtime, with the precisions that work."""
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == 0
     lines = [line for line in done.stdout.splitlines() if line.startswith("runtime")]
@@ -56,7 +56,7 @@ def test_text() -> None:
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the words that install it; the report goes on, and the exit code stays 0."""
+    """A missing library is reported with the command that installs it, and the other runtimes are still checked."""
 
     def nothing() -> Any:
         raise Unavailable(Diagnostic("E0902", "not installed"))
@@ -73,7 +73,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_broken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A library that is installed and raises, and one that gives wrong numbers, do not work, and no traceback says so."""
+    """A library that raises and one whose numbers are wrong are reported as not working, without a traceback."""
     right = torch_runtime.Module.outputs
     monkeypatch.setattr(torch_runtime.Module, "outputs", lambda self: {"logits": 1.01 * right(self)["logits"]})
 
@@ -94,7 +94,7 @@ def test_what_is_broken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_library_that_cannot_be_loaded_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Importing it may raise anything; the report says what, of the runtime and of the target."""
+    """An exception while a library is imported becomes the reported reason, for runtimes and for targets."""
 
     def broken(*arguments: Any) -> Any:
         raise OSError("libgomp.so.1: cannot open")
@@ -109,7 +109,7 @@ def test_a_library_that_cannot_be_loaded_is_told(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_output_that_is_no_number_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NaN is within no bound."""
+    """A runtime whose output is NaN does not pass the check."""
     monkeypatch.setattr(
         torch_runtime.Module, "outputs", lambda self: {"logits": np.full((2, 4), np.nan, dtype=np.float32)}
     )

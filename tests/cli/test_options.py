@@ -1,4 +1,4 @@
-"""One parser for the options of passes, targets and runtimes."""
+"""The common parser for the options of passes, targets and runtimes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TABLE = (
     ],
 )
 def test_texts_become_values(given: list[str], values: dict[str, Any]) -> None:
-    """A flag needs no value, and neither does a choice."""
+    """Texts are converted to the types of the options; flags and choices may omit their value."""
     assert read(map(assignment, given), TABLE, "it") == values
 
 
@@ -46,14 +46,14 @@ def test_texts_become_values(given: list[str], values: dict[str, Any]) -> None:
     ],
 )
 def test_wrong_values_are_refused_in_the_same_words(name: str, value: Any, message: str) -> None:
-    """What must be, and what was given; never a Python error."""
+    """A wrong value raises a UsageError that states the expected value and the given one."""
     with pytest.raises(UsageError) as caught:
         read([(name, value)], TABLE, "it")
     assert message in caught.value.diagnostics[0].message
 
 
 def test_help_for_misspelt_words() -> None:
-    """A name and a choice that are nearly right."""
+    """A misspelt option or choice gets a suggestion; a repeated option is refused."""
     for name, value, word in (("thraeds", "1", "threads"), ("style", "flta", "flat")):
         with pytest.raises(UsageError) as caught:
             read([(name, value)], TABLE, "it")

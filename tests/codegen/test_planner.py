@@ -9,7 +9,7 @@ import pytest
 
 import rescompile
 from rescompile.codegen import plan_classes
-from rescompile.codegen.registry import Registry
+from rescompile.codegen.planned_classes import Registry
 from rescompile.ir.network import Series
 
 SPEC = """

@@ -70,19 +70,19 @@ def drawn(network: Network, seed: int) -> tuple[dict[str, Array], Array]:
 def complaint(network: Network, weights: dict[str, Array], x: Array, exact: dict[str, Array]) -> str | None:
     """How the program of a network comes out wrong in one of the dialects, if it does."""
     for name, dialect in DIALECTS.items():
-        for flat in (False, True):
+        for style in lowering.STYLES:
             try:
-                plan = plan_classes(network, dialect.reserved, unrolled=flat)
-                found, names = run(lowering.lower(plan, dialect, rolls=not flat), weights, x)
+                plan = plan_classes(network, dialect.reserved, unrolled=style == "flat")
+                found, names = run(lowering.lower(plan, dialect, style), weights, x)
             except Exception as error:
-                return f"{name}, {flat=}: {error!r}"
+                return f"{name}, {style}: {error!r}"
             if names != [key for key, _ in parameters(network)]:
-                return f"{name}, {flat=}: other tensors"
+                return f"{name}, {style}: other tensors"
             if found.keys() != exact.keys():
-                return f"{name}, {flat=}: outputs {sorted(found)}"
+                return f"{name}, {style}: outputs {sorted(found)}"
             for key, value in exact.items():
                 if not np.abs(found[key] - value).max() <= BOUND * np.abs(value).max():
-                    return f"{name}, {flat=}: {key} is off"
+                    return f"{name}, {style}: {key} is off"
     return None
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from rescompile.codegen.allow_list import Refused
-from rescompile.codegen.layout import laid_out
+from rescompile.codegen.line_breaking import laid_out
 from rescompile.codegen.source_text import block, ident, quoted
 
 

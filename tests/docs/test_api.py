@@ -1,4 +1,4 @@
-"""What other people's code stands on: the Python API, the door for backends of third parties, and the tables that must agree."""
+"""Interfaces that external code depends on: the Python API, third-party backends, and consistent tables."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from rescompile.weights import draw
 
 
 def test_the_three_functions(tmp_path: Path) -> None:
-    """The whole of the documented use, once through."""
+    """The documented use of `load`, `elaborate` and `build` works, and all ways give the same file."""
     spec = rescompile.load("resnet18", ["parameters.classes=10", "input=[1, 32, 32]"])
     assert isinstance(spec, Spec)
     network = rescompile.elaborate(spec)
@@ -57,7 +57,7 @@ def test_the_three_functions(tmp_path: Path) -> None:
 
 
 def test_load_takes_names_and_paths(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name of the zoo, or a file: text or Path, with a slash or with .yaml; never one for the other."""
+    """`load` takes a name of the zoo or a path (a str with a slash or .yaml, or a Path), and never confuses the two."""
     monkeypatch.chdir(Path(__file__).parents[2])
     spec = rescompile.load("resnet18")
     for path in ("specs/resnet18.yaml", Path("specs/resnet18.yaml"), Path("specs/resnet18.yaml").resolve()):
@@ -70,7 +70,7 @@ def test_load_takes_names_and_paths(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_build_takes_weights_of_either_kind(tmp_path: Path) -> None:
-    """A mapping such as a `state_dict` as numpy arrays, or a safetensors file by text or Path."""
+    """`build` takes weights as a mapping of NumPy arrays or as a safetensors file, and refuses those that misfit."""
     from safetensors.numpy import save_file
 
     spec = rescompile.load("wrn_22_2_B313")
@@ -85,12 +85,12 @@ def test_build_takes_weights_of_either_kind(tmp_path: Path) -> None:
     with pytest.raises(CheckFailed):
         rescompile.build(spec, "onnx", {"fc.bias": np.zeros(10, np.float32)})
     with pytest.raises(UsageError):
-        rescompile.build(spec, "onnx", weights, structure_only=True)  # one of the two is not meant
+        rescompile.build(spec, "onnx", weights, structure_only=True)  # weights contradict a structure without weights
 
 
 def test_a_state_dict_is_taken_as_it_is() -> None:
-    """Trained, or in bfloat16: what numpy takes no array of."""
-    torch = pytest.importorskip("torch", reason="makes such tensors: pip install 'rescompile[torch]'")
+    """`build` takes a torch state dict, including parameters that require gradients and bfloat16 tensors."""
+    torch = pytest.importorskip("torch", reason="creates the tensors: pip install 'rescompile[torch]'")
     network = facts.network("wrn_22_2_B313")
     weights = {name: torch.from_numpy(value) for name, value in draw(network, seed=9).items()}
     trained = {n: torch.nn.Parameter(value) if value.is_floating_point() else value for n, value in weights.items()}
@@ -111,14 +111,14 @@ def test_a_state_dict_is_taken_as_it_is() -> None:
     ],
 )
 def test_what_is_of_another_kind_is_named(options: dict[str, Any], message: str) -> None:
-    """An error of ours, which says what was meant."""
+    """Arguments of an unsupported type raise a UsageError that states what is expected."""
     with pytest.raises(UsageError) as refused:
         rescompile.build("wrn_22_2_B313", "onnx", **options).to_bytes()
     assert message in f"{refused.value} {refused.value.diagnostics[0].help}"
 
 
 def test_none_is_the_default() -> None:
-    """Of every option of a target, so that what a caller was not given can be handed on."""
+    """None stands for the default of every target option, so that callers can pass unset options on."""
     network = facts.network("wrn_22_2_B313")
     for target in ("onnx", "source"):
         options = {option.name: None for option in load_backend(target).OPTIONS}
@@ -127,14 +127,14 @@ def test_none_is_the_default() -> None:
 
 
 def test_source_takes_no_weights() -> None:
-    """It draws its own, so those that are given would be lost without a word."""
+    """The source target refuses weights, which it would silently ignore, since the source initialises its own."""
     network = facts.network("wrn_22_2_B313")
     with pytest.raises(UsageError, match="the source initialises its own weights"):
         rescompile.build(network, "source", dict(draw(network)))
 
 
 def test_networks_can_be_copied_and_sent() -> None:
-    """To other processes, as a pool does."""
+    """Networks can be deep-copied, and pickled for other processes."""
     network = facts.network("googlenet")
     assert copy.deepcopy(network) == network
     sent = pickle.loads(pickle.dumps(network))
@@ -142,7 +142,7 @@ def test_networks_can_be_copied_and_sent() -> None:
 
 
 def test_errors_are_of_the_documented_kinds(tmp_path: Path) -> None:
-    """Every failure is one that a caller can catch by its kind, with all of its diagnostics."""
+    """Every failure raises one of the documented exceptions, with all of its diagnostics."""
     spec = rescompile.load("resnet18")
     with pytest.raises(Unavailable, match="onxx"):
         rescompile.build(spec, "onxx")
@@ -162,7 +162,7 @@ def test_errors_are_of_the_documented_kinds(tmp_path: Path) -> None:
 
 
 def test_public_names() -> None:
-    """As small as the command line; typed, with docstrings, and at their version."""
+    """The public API consists of three typed, documented functions and the version."""
     assert sorted(rescompile.__all__) == ["__version__", "build", "elaborate", "load"]
     assert set(rescompile.__all__) <= set(dir(rescompile))
     assert rescompile.__version__ == version("rescompile")
@@ -180,7 +180,7 @@ def test_public_names() -> None:
 
 
 def modules() -> Iterator[ModuleType]:
-    """Every module of the package, backends and all; in an editable install they are found apart from the rest."""
+    """Yield every module of the package, backends included; an editable install keeps these in a separate folder."""
     for package in ("rescompile", "rescompile.backends"):
         for found in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
             if not found.name.endswith("__main__"):
@@ -188,20 +188,30 @@ def modules() -> Iterator[ModuleType]:
 
 
 def test_no_submodule_shares_a_public_name() -> None:
-    """Importing `rescompile.build`, the module, would put it in the place of `rescompile.build`, the function."""
+    """No submodule has the name of a public function, which importing it would replace."""
     names = [module.__name__ for module in modules()]
     assert {"rescompile.pipeline", "rescompile.passes.fold_batchnorm", "rescompile.backends.onnx"} <= set(names)
     assert not {name.removeprefix("rescompile.") for name in names} & set(rescompile.__all__)
     assert all(isinstance(getattr(rescompile, name), FunctionType) for name in ("build", "elaborate", "load"))
 
 
-#: The modules whose classes a user of the API or the writer of a backend or pass holds in hand.
-IN_HAND = ("backend", "errors", "network", "ops", "output", "passes", "weights")
+#: The modules whose classes are used directly by users of the API or by authors of backends and passes.
+IN_HAND = (
+    "backend",
+    "diagnostics.errors",
+    "ir.network",
+    "ir.ops.op",
+    "ir.traversal",
+    "passes",
+    "weights.mapping",
+    "weights.tensors",
+)
 
 
 def test_docstrings() -> None:
-    """On every module, class and function without an underscore, and on the methods of what users hold in hand."""
+    """Every public module, class and function has a docstring, as have the methods of classes for users."""
     bare = []
+    assert set(IN_HAND) < {module.__name__.removeprefix("rescompile.") for module in modules()}
     for module in modules():
         bare += [module.__name__] * (not module.__doc__)
         for name, thing in vars(module).items():
@@ -218,17 +228,17 @@ def test_docstrings() -> None:
     assert not bare
 
 
-# --- tables that must agree -------------------------------------------------------------------------------------------
+# --- tables that must be consistent -----------------------------------------------------------------------------------
 
 
 def test_every_op_has_a_rule_in_onnx() -> None:
-    """An op that a backend forgot would be found by the first user who needs it."""
+    """The ONNX backend has a rule for every op."""
     rules = importlib.import_module("rescompile.backends.onnx.ops").RULES
     assert set(rules) == set(ops.KINDS)
 
 
 def test_every_op_has_a_spelling_in_source() -> None:
-    """The same for PyTorch, whose module is made of the source."""
+    """The torch backend has a spelling for every op."""
     table = importlib.import_module("rescompile.backends.torch.spellings").TABLE
     assert set(table) == set(ops.KINDS)
 
@@ -238,11 +248,11 @@ def test_every_op_has_a_spelling_in_source() -> None:
 def test_an_op_of_somebody_else_is_refused_by_its_word(
     target: str, rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """docs/add-an-op.md adds ops from outside; a target that has no row for one says so."""
+    """An op from outside (docs/add-an-op.md) for which a target has no rule is refused by name."""
 
     @dataclass(frozen=True)
     class Double(ops.Kind):
-        """Twice the value."""
+        """An op that doubles its input."""
 
         word = "double"
         times: int = ops.attribute("int", "how often", 1)
@@ -255,7 +265,7 @@ def test_an_op_of_somebody_else_is_refused_by_its_word(
 
 
 def test_every_op_is_in_the_table_of_ops() -> None:
-    """A subclass that is not listed could be named in no spec."""
+    """Every subclass of `Kind` in rescompile is listed in the table of ops, and no two have the same name."""
 
     def below(kind: type) -> Iterator[type]:
         for child in kind.__subclasses__():
@@ -267,7 +277,7 @@ def test_every_op_is_in_the_table_of_ops() -> None:
 
 
 def test_no_name_is_reserved() -> None:
-    """`{block: x, depth: 3}` could not be read if an op had an attribute `depth`, or a block of the library a parameter."""
+    """No op has an attribute or name, and no library block a parameter or name, that rows reserve, such as `depth`."""
     for word in ops.WORDS:
         assert not set(ops.attributes(word)) & RESERVED, word
         assert word not in RESERVED
@@ -279,23 +289,23 @@ def test_no_name_is_reserved() -> None:
 
 
 def test_module_attributes_are_those_of_torch() -> None:
-    """A step called `forward` or `half` would break the module that other backends make of it."""
-    nn = pytest.importorskip("torch", reason="the list is torch's own: pip install torch").nn
+    """The names that cannot name a step are all public attributes of torch modules, such as `forward` and `half`."""
+    nn = pytest.importorskip("torch", reason="the list comes from torch: pip install torch").nn
     public = {name for module in (nn.Module(), nn.Sequential()) for name in dir(module) if not name.startswith("_")}
     assert public == MODULE_ATTRIBUTES
 
 
 def test_every_built_in_backend_keeps_the_protocol() -> None:
-    """What `rescompile.backend` says a backend has, each of them has; found by listing, without importing."""
+    """Every built-in backend has a suffix, documented options and `emit`."""
     assert "onnx" in built_in()
     for target in built_in():
         backend = load_backend(target)
-        assert backend.SUFFIX.startswith(".")
+        assert Path(f"network{backend.SUFFIX}").suffix in (backend.SUFFIX, ".py")
         assert [option.name for option in backend.OPTIONS if not option.help] == []
         assert callable(backend.emit)
 
 
-# --- a backend of somebody else ---------------------------------------------------------------------------------------
+# --- a third-party backend --------------------------------------------------------------------------------------------
 
 BACKEND = '''
 """A target that lists the ops of a network with the sum of each weight."""
@@ -332,7 +342,7 @@ def extract(path):
 '''
 
 
-#: Backends that differ from this one in `evaluate` alone.
+#: Backends that differ from the one above in `evaluate` only.
 OTHERS = {
     "rescompile_doubling": """
         def evaluate(network, weights, x, **options):
@@ -346,7 +356,7 @@ OTHERS = {
 
 @pytest.fixture
 def foreign(tmp_path: Path) -> Path:
-    """A folder as pip would leave it: modules, and a distribution that names them as backends."""
+    """Create a site folder as pip would leave it: modules, and a distribution that declares them as backends."""
     folder = tmp_path / "site"
     distribution = folder / "rescompile_listing-1.0.dist-info"
     distribution.mkdir(parents=True)
@@ -364,7 +374,7 @@ def foreign(tmp_path: Path) -> Path:
 
 
 def command(foreign: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `rescompile` in a process of its own that finds the distribution, in the folder above it."""
+    """Run `rescompile` in a separate process that finds the distribution, in the folder above it."""
     return subprocess.run(
         [sys.executable, "-m", "rescompile", *arguments],
         cwd=foreign.parent, env={**os.environ, "PYTHONPATH": str(foreign)}, capture_output=True, text=True, check=False,
@@ -372,7 +382,7 @@ def command(foreign: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_backend_of_a_third_party(foreign: Path) -> None:
-    """Found by its entry point, with its suffix, its options and the same weights as every other backend."""
+    """A third-party backend is found by its entry point, with its suffix and options and the usual weights."""
     done = command(foreign, "build", "resnet18", "--target", "listing", "--option", "width=30", "--json")
     assert done.returncode == 0, done.stderr
     text = (foreign.parent / "resnet18.txt").read_text()
@@ -388,7 +398,7 @@ def test_backend_of_a_third_party(foreign: Path) -> None:
 
 
 def test_passes_and_structure_reach_a_third_party(foreign: Path) -> None:
-    """Passes come before any backend, so none needs to know them."""
+    """Passes and `--no-weights` apply to a third-party backend without its knowledge."""
     options = ("--no-weights", "--fold-batchnorm", "--option", "upper=true", "-o", "folded.txt")
     done = command(foreign, "build", "resnet18", "--target", "listing", *options)
     assert done.returncode == 0, done.stderr
@@ -399,7 +409,7 @@ def test_passes_and_structure_reach_a_third_party(foreign: Path) -> None:
 
 
 def test_what_a_third_party_recorded_comes_back(foreign: Path) -> None:
-    """`extract` asks the backend whose files end so, ours or not."""
+    """`extract` reads a file of a third-party backend, chosen by the file's suffix."""
     assert command(foreign, "build", "resnet18", "--target", "listing", "--option", "width=30").returncode == 0
     done = command(foreign, "extract", "resnet18.txt")
     assert done.returncode == 0, done.stderr
@@ -408,7 +418,7 @@ def test_what_a_third_party_recorded_comes_back(foreign: Path) -> None:
 
 
 def test_extract_tells_a_backend_that_cannot_be_loaded(foreign: Path) -> None:
-    """It may be the one whose file this is; that its framework is missing says nothing of files that others read."""
+    """If no backend reads the suffix, `extract` reports backends that cannot be loaded and may read it."""
     (foreign.parent / "model.drawing").write_text("nothing\n")
     done = command(foreign, "extract", "model.drawing")
     assert done.returncode == 4
@@ -416,7 +426,7 @@ def test_extract_tells_a_backend_that_cannot_be_loaded(foreign: Path) -> None:
 
 
 def test_doctor_lists_third_parties(foreign: Path) -> None:
-    """They are targets of `build` as well."""
+    """`doctor` lists third-party backends among the targets."""
     done = command(foreign, "doctor", "--json")
     assert done.returncode == 0, done.stderr
     states = {target["name"]: target["works"] for target in json.loads(done.stdout)["targets"]}
@@ -437,7 +447,7 @@ def test_doctor_lists_third_parties(foreign: Path) -> None:
     ],
 )
 def test_mistakes_with_a_third_party(foreign: Path, arguments: tuple[str, ...], code: int, told: str) -> None:
-    """The options of a backend that we never saw are checked like our own."""
+    """The options of a third-party backend are checked as those of built-in ones, and none gives a traceback."""
     done = command(foreign, "build", "resnet18", *arguments)
     assert done.returncode == code, done.stderr
     assert told in done.stderr
@@ -446,15 +456,15 @@ def test_mistakes_with_a_third_party(foreign: Path, arguments: tuple[str, ...], 
 
 
 def test_a_broken_backend_names_no_extra_of_ours(foreign: Path) -> None:
-    """What it lacks is not ours to install, so 'rescompile[broken]' would send its user the wrong way."""
+    """A broken third-party backend is reported by its distribution, not with an extra of rescompile to install."""
     done = command(foreign, "build", "resnet18", "--target", "broken")
     assert "rescompile[broken]" not in done.stderr
-    assert "rescompile-listing" in done.stderr  # the distribution whose fault it is
+    assert "rescompile-listing" in done.stderr  # the distribution that provides it
 
 
 def test_no_import_circle() -> None:
-    """No module imports itself through others, at module level or inside a function."""
-    grimp = pytest.importorskip("grimp", reason="comes with import-linter, a dependency for development")
+    """No module imports itself through others, neither at module level nor inside a function."""
+    grimp = pytest.importorskip("grimp", reason="part of import-linter, a development dependency")
     graph = grimp.build_graph("rescompile", "backends", exclude_type_checking_imports=True)
     sorter = TopologicalSorter({module: graph.find_modules_directly_imported_by(module) for module in graph.modules})
     try:
@@ -463,11 +473,11 @@ def test_no_import_circle() -> None:
         pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
-# --- its verification -------------------------------------------------------------------------------------------------
+# --- verification of third-party backends -----------------------------------------------------------------------------
 
 
 def test_a_third_party_is_verified(foreign: Path) -> None:
-    """By its `evaluate`, with no word of it in rescompile."""
+    """A third-party backend is verified through its `evaluate` function."""
     done = command(foreign, "verify", "resnet20_cifar", "--targets", "listing,onnx", "--json")
     assert done.returncode == 0, done.stderr
     data = json.loads(done.stdout)
@@ -476,17 +486,18 @@ def test_a_third_party_is_verified(foreign: Path) -> None:
 
 @pytest.mark.parametrize("target", ["doubling", "forgetful"])
 def test_a_wrong_third_party_fails_by_name(foreign: Path, target: str) -> None:
-    """One that computes something else, or leaves an output out; the first part that differs is named too."""
+    """A third-party backend with wrong or missing outputs fails by name, with the first part that differs."""
     done = command(foreign, "verify", "resnet20_cifar", "--targets", f"listing,{target}")
     assert done.returncode == 1, done.stderr
-    rows = {line.split()[0]: line for line in done.stdout.splitlines() if line}
+    rows = {line.split()[0]: line for line in reversed(done.stdout.splitlines()) if line}
     assert rows["listing"].split()[-1] == "ok"
     assert "differs  first in conv1" in rows[target]
+    assert f"{target} is at fault" in done.stdout
     assert done.stdout.splitlines()[-1] == "FAILED"
 
 
 def test_by_default_all_that_can_be_evaluated_are_verified(foreign: Path) -> None:
-    """Those of third parties too; what keeps the others from it is said."""
+    """By default `verify` includes third-party backends, and reports why others cannot be evaluated."""
     (foreign / "rescompile_doubling.py").unlink()
     (foreign / "rescompile_forgetful.py").unlink()
     (foreign / "rescompile_failing.py").unlink()
@@ -509,18 +520,18 @@ def test_by_default_all_that_can_be_evaluated_are_verified(foreign: Path) -> Non
     ],
 )
 def test_mistakes_in_verification_of_a_third_party(foreign: Path, target: str, code: int, told: str) -> None:
-    """Each is a diagnostic, and none a traceback."""
+    """Each failure to evaluate a third-party backend is a coded error without a traceback."""
     done = command(foreign, "verify", "plain_mnist_fc_10", "--targets", target)
     assert done.returncode == code, done.stderr
     assert told in done.stderr
     assert "Traceback" not in done.stderr
 
 
-# --- the surface of backends ------------------------------------------------------------------------------------------
+# --- the interface of backends ----------------------------------------------------------------------------------------
 
 
 def test_the_surface_of_backends() -> None:
-    """Every name of `rescompile.backend` that is promised is there, is documented, and is the one that rescompile uses."""
+    """Every name in `rescompile.backend.__all__` exists, is documented, and is what rescompile itself uses."""
     surface = importlib.import_module("rescompile.backend")
     assert len(set(surface.__all__)) == len(surface.__all__)
     for name in surface.__all__:
@@ -533,7 +544,7 @@ def test_the_surface_of_backends() -> None:
 
 
 def test_the_documented_backend_uses_the_surface_alone() -> None:
-    """The example of the documentation, which is built outside of the checkout, imports only what is promised."""
+    """The backend in the documentation imports only public names of `rescompile.backend`."""
     page = (Path(__file__).parents[2] / "docs" / "add-a-backend.md").read_text(encoding="utf-8")
     example = page.partition("```python file: rescompile_dot.py\n")[2].partition("```")[0]
     imported = [node for node in ast.walk(ast.parse(example)) if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -544,7 +555,7 @@ def test_the_documented_backend_uses_the_surface_alone() -> None:
 
 
 def test_declarations_of_backends_import_no_numpy() -> None:
-    """`build --help` lists the options of all targets, and must not take longer for it."""
+    """Listing the options of all targets, as `build --help` does, imports no heavy package."""
     script = """
 import importlib, sys
 import rescompile.backend as backend
@@ -557,8 +568,10 @@ assert not heavy, heavy
     assert done.returncode == 0, done.stderr
 
 
-#: Where a word is the same as the name of a target and means something else, or is data about what runtimes run.
+#: Files in which the name of a target is used as data or has another meaning, and the reason.
 NAMES = {
+    "analysis/conventions.py": "a counter of another library, named as that library",
+    "weights/profiles/__init__.py": "the library whose tensors have other layouts",
     "runtimes/__init__.py": "the two targets whose artifacts runtimes run; extras of pip",
     "runtimes/device.py": "packages whose versions are reported",
     "runtimes/torch.py": "the version of a library",
@@ -567,7 +580,7 @@ NAMES = {
 
 
 def test_the_core_knows_no_target_by_name() -> None:
-    """A target is reached through its declarations; `if target == "onnx"` is a backend that cannot be replaced."""
+    """The core contains no target's name, as code like `if target == "onnx"` would make a backend irreplaceable."""
     root = Path(str(files("rescompile")))
     found = {
         path.relative_to(root).as_posix()
@@ -579,7 +592,7 @@ def test_the_core_knows_no_target_by_name() -> None:
 
 
 def test_built_in_backends_declare_everything() -> None:
-    """Nothing is left to a default: what the core asks is answered where the target is."""
+    """Built-in backends declare every optional attribute explicitly rather than relying on defaults."""
     for target in built_in():
         backend = importlib.import_module(f"rescompile.backends.{target}")
         for name in DEFAULTS:

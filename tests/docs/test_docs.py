@@ -1,14 +1,14 @@
-"""The documentation is run: every example must do what the page says, and every generated table must be up to date.
+"""Documentation tests: every example must do what its page shows, and generated tables must be up to date.
 
-Fences of docs/*.md and what happens to them:
+Fences of docs/*.md and how they are tested:
 
-    ```yaml                      a whole spec: loaded, elaborated, and its figures checked
-    ```yaml fragment: rows       rows of a network; the test writes the spec around them
+    ```yaml                      a complete spec: loaded, elaborated, and its expectations checked
+    ```yaml fragment: rows       rows of a network; the test adds the spec around them
     ```yaml fragment: spec       a spec without its first keys
-    ```yaml fragment: block      the definition of one shortcut block, as a file of the library has it
-    ```yaml ... wrong: E0302     must be refused with this code, and no other
-    ```<any> file: small.yaml    also put under this name into the page's folder, where its commands run
-    ```console                   commands, `rescompile` or `python`, and what they print; `...` stands for any lines
+    ```yaml fragment: block      the definition of one shortcut block, as in a library file
+    ```yaml ... wrong: E0302     must be refused with this code and no other
+    ```<any> file: small.yaml    also written to this file in the page's folder, where its commands run
+    ```console                   `rescompile` or `python` commands and their output; `...` matches any lines
     ```python                    run in order, as one program, in the page's folder
 """
 
@@ -34,7 +34,7 @@ from pydantic import TypeAdapter
 
 from rescompile import elaboration
 from rescompile.diagnostics.codes import CODES
-from rescompile.diagnostics.errors import Diagnostic, Source, SpecError
+from rescompile.diagnostics.errors import MAX_FOUND, Diagnostic, Source, SpecError
 from rescompile.elaboration import blocks as block_uses
 from rescompile.elaboration import elaborate, evaluator
 from rescompile.elaboration.expect import unmet
@@ -48,7 +48,7 @@ from rescompile.lang.yaml_reader import plain, read
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-#: The catalogue of errors is made from the codes and has a test of its own.
+#: errors.md is generated from the codes and has its own test.
 PAGES = sorted(path for path in DOCS.glob("*.md") if path.name != "errors.md")
 LANGUAGE = (DOCS / "language.md").read_text("utf-8")
 
@@ -65,7 +65,7 @@ class Fence:
 
     @property
     def id(self) -> str:
-        """`language.md:120`, as pytest shows it."""
+        """The ID in pytest, such as `language.md:120`."""
         return f"{self.page.name}:{self.line}"
 
 
@@ -74,7 +74,7 @@ _MARK = re.compile(r"(fragment|wrong|file):\s*(\S+)")
 
 
 def fences(page: Path) -> Iterator[Fence]:
-    """The fenced blocks of a page, in order."""
+    """Yield the fenced blocks of a page in order."""
     text = page.read_text("utf-8")
     for match in _FENCE.finditer(text):
         line = text[: match.start()].count("\n") + 1
@@ -87,11 +87,18 @@ YAML = [fence for fence in ALL if fence.language == "yaml"]
 CONSOLE = [fence for fence in ALL if fence.language == "console"]
 #: Pages whose commands measure, train or run large networks.
 SLOW = (
+    "deploying.md",
+    "designing.md",
+    "source.md",
+    "studying.md",
+    "tutorial.md",
     "bench.md",
     "explain.md",
+    "frameworks.md",
     "lesions.md",
     "paths.md",
     "predict.md",
+    "report.md",
     "pytorch.md",
     "runtimes.md",
     "sizes.md",
@@ -103,7 +110,7 @@ PROGRAMS = sorted({fence.page for fence in ALL if fence.language == "python" and
 
 
 def wrapped(fence: Fence) -> str:
-    """A whole spec made of a fragment: what it leaves out is added, and nothing that it does not mention."""
+    """Complete a fragment to a spec with the keys that it lacks; nothing else is added."""
     kind = fence.marks.get("fragment")
     if kind is None:
         return fence.text
@@ -127,13 +134,13 @@ def wrapped(fence: Fence) -> str:
 
 
 def strip_comments(text: str) -> str:
-    """The text without its comments, which may use any words."""
+    """Remove comments, which may contain any words."""
     return re.sub(r"#.*", "", text)
 
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
-    """For each page a folder with the files that it shows, and the zoo beside them, as in a checkout."""
+    """Create a folder for each page with the files that it shows and the zoo's specs, as in a checkout."""
     made = {}
     for page in PAGES:
         folder = tmp_path_factory.mktemp(page.stem)
@@ -149,7 +156,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
 
 
 def install(folder: Path) -> None:
-    """What `pip install .` would leave of a project that the page shows: its modules and its entry points."""
+    """Install a project that the page shows as `pip install .` would: its modules and entry points."""
     project = folder / "pyproject.toml"
     if not project.is_file():
         return
@@ -165,7 +172,7 @@ def install(folder: Path) -> None:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """The environment of a command: this checkout's rescompile, and what the page installs."""
+    """Return the environment of a command: this checkout's rescompile, and the packages that the page installs."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST") and key != "FORCE_COLOR"}
     path = [str(ROOT), str(folder / "site"), *filter(None, [kept.get("PYTHONPATH")])]
     return kept | {"PYTHONPATH": os.pathsep.join(path), "NO_COLOR": "1", "COLUMNS": "120", "PYTHONUNBUFFERED": "1"}
@@ -175,7 +182,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def diagnostics(path: Path) -> Sequence[Diagnostic]:
-    """Everything that is wrong with a spec, its figures too."""
+    """Return all diagnostics of a spec, failed expectations included."""
     try:
         loaded = load(f"./{path}")
         return unmet(loaded, elaborate(loaded))
@@ -185,7 +192,7 @@ def diagnostics(path: Path) -> Sequence[Diagnostic]:
 
 @pytest.mark.parametrize("fence", YAML, ids=lambda fence: fence.id)
 def test_yaml(fence: Fence, folders: dict[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reader will copy the example: it must build, or be refused for the reason that the page gives."""
+    """Each YAML example elaborates, or is refused with the code that the page states."""
     monkeypatch.chdir(folders[fence.page])
     path = Path(fence.marks.get("file", "example.yaml"))
     path.write_text(wrapped(fence), "utf-8")
@@ -197,7 +204,7 @@ def test_yaml(fence: Fence, folders: dict[Path, Path], monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("fence", [fence for fence in YAML if "wrong" not in fence.marks], ids=lambda fence: fence.id)
 def test_editors_take_what_the_pages_show(fence: Fence) -> None:
-    """Every shorthand that is documented is in the schema too."""
+    """The JSON Schema accepts every valid YAML example."""
     document = plain(read(Source(fence.id, wrapped(fence))))
     assert [error.message for error in SCHEMA.iter_errors(document)] == []
 
@@ -206,7 +213,7 @@ def test_editors_take_what_the_pages_show(fence: Fence) -> None:
 
 
 def sessions(text: str) -> Iterator[tuple[str, list[str]]]:
-    """Each command of a console block with the lines it prints."""
+    """Yield each command of a console block with the lines of its output."""
     command: str | None = None
     shown: list[str] = []
     for line in text.splitlines():
@@ -222,7 +229,7 @@ def sessions(text: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def matches(shown: list[str], printed: list[str]) -> bool:
-    """Whether the output is what is shown, `...` standing for any lines, or for any figure inside of one."""
+    """Return whether the output is as shown; `...` matches any lines, or within a line any number."""
     pattern = "".join(
         r"(?:.*\n)*?" if line == "..." else re.sub(r"\\\.\\\.\\\.(?=.)", r"[-+.e0-9]+", re.escape(line)) + r"\n"
         for line in shown
@@ -235,11 +242,12 @@ def matches(shown: list[str], printed: list[str]) -> bool:
     [pytest.param(f, id=f.id, marks=[pytest.mark.slow] if f.page.name in SLOW else []) for f in CONSOLE],
 )
 def test_console(fence: Fence, folders: dict[Path, Path]) -> None:
-    """A reader will type the command: it must print what the page shows, and fail only where the page shows an error."""
+    """Each command prints what the page shows, and fails only where the page shows an error."""
     folder = folders[fence.page]
     for command, shown in sessions(fence.text):
+        command, _, into = command.partition(" > ")
         words = shlex.split(command)
-        if words[:2] == ["pip", "install"]:  # done by `install`; a test needs no network
+        if words[:2] == ["pip", "install"]:  # done by `install`, since tests use no network
             assert (folder / "site").is_dir()
             continue
         if words[0] == "cmp":
@@ -248,17 +256,19 @@ def test_console(fence: Fence, folders: dict[Path, Path]) -> None:
         assert words[0] in ("rescompile", "python"), f"{fence.id}: {command}"
         program = [sys.executable, *(["-m", "rescompile"] if words[0] == "rescompile" else []), *words[1:]]
         done = subprocess.run(
-            program, cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=120, check=False,
+            program, cwd=folder, env=environment(folder), stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if into else subprocess.STDOUT, text=True, timeout=240, check=False,
         )  # fmt: skip
-        printed = done.stdout.splitlines()
+        if into:
+            (folder / into).write_text(done.stdout, "utf-8")
+        printed = (done.stderr if into else done.stdout).splitlines()
         assert matches(shown, printed), f"{fence.id}: $ {command}\n{done.stdout}"
         assert (done.returncode != 0) == any("error[" in line for line in shown), done.stdout
 
 
 @pytest.mark.parametrize("fence", CONSOLE, ids=lambda fence: fence.id)
 def test_a_changed_output_would_be_seen(fence: Fence) -> None:
-    """The comparison can fail: for every line shown there is an output that it refuses."""
+    """The comparison can fail: a change in any shown line is detected."""
     for _, shown in sessions(fence.text):
         for line in (line for line in shown if line != "..."):
             assert not matches(shown, [other + "!" if other == line else other for other in shown])
@@ -269,7 +279,7 @@ def test_a_changed_output_would_be_seen(fence: Fence) -> None:
 
 @pytest.mark.parametrize("page", PROGRAMS, ids=lambda page: page.name)
 def test_python(page: Path, folders: dict[Path, Path]) -> None:
-    """The programs of the how-tos run as they stand, warnings of ours as errors."""
+    """The Python programs of the pages run as written."""
     parts = [fence for fence in fences(page) if fence.language == "python" and "file" not in fence.marks]
     assert any(isinstance(node, ast.Assert) for part in parts for node in ast.walk(ast.parse(part.text))), (
         "a program that checks nothing cannot fail"
@@ -287,7 +297,7 @@ def test_python(page: Path, folders: dict[Path, Path]) -> None:
 
 
 def script(name: str) -> ModuleType:
-    """A module of docs/, which is no package."""
+    """Import a script of docs/, which is not a package."""
     spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -297,12 +307,12 @@ def script(name: str) -> ModuleType:
 
 
 def test_table_of_ops_is_up_to_date() -> None:
-    """`python docs/make_ops.py` was run after the last change to an op."""
+    """The table of ops is up to date; to renew it, run `python docs/make_ops.py`."""
     assert script("make_ops").renewed(LANGUAGE) == LANGUAGE
 
 
 def test_list_of_blocks_is_up_to_date() -> None:
-    """`python docs/make_blocks.py` was run after the last change to a block."""
+    """The list of blocks is up to date; to renew it, run `python docs/make_blocks.py`."""
     assert script("make_blocks").page() == (DOCS / "blocks.md").read_text("utf-8")
 
 
@@ -310,7 +320,7 @@ def test_list_of_blocks_is_up_to_date() -> None:
     "fence", [fence for fence in YAML if fence.marks.get("fragment") == "block"], ids=lambda f: f.id
 )
 def test_a_block_that_a_page_shows_can_be_listed(fence: Fence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of the library that is written as the page says goes into the list by the page's command."""
+    """The page's block example is a valid library file that `make_blocks.py` can list."""
     path = tmp_path / "shown.yaml"
     path.write_text(fence.text, "utf-8")
     make_blocks = script("make_blocks")
@@ -318,14 +328,19 @@ def test_a_block_that_a_page_shows_can_be_listed(fence: Fence, tmp_path: Path, m
     assert "\n## shown\n\nOption C" in make_blocks.page()
 
 
+def test_map_of_the_source_is_up_to_date() -> None:
+    """The map of the source is up to date; to renew it, run `python docs/make_map.py`."""
+    assert script("make_map").page() == (DOCS / "map.md").read_text("utf-8")
+
+
 @pytest.mark.slow
 def test_list_of_the_zoo_is_up_to_date() -> None:
-    """`python docs/make_zoo.py` was run after the last change to a spec."""
+    """The list of the zoo is up to date; to renew it, run `python docs/make_zoo.py`."""
     assert script("make_zoo").page().rstrip() + "\n" == (DOCS / "zoo.md").read_text("utf-8")
 
 
 def test_every_op_and_attribute_is_in_the_reference() -> None:
-    """The generator itself leaves nothing out."""
+    """The reference contains every op and every attribute with its description."""
     for word in ops.WORDS:
         kind, _ = ops.WORDS[word]
         part = LANGUAGE.split(f"### {kind.word}\n")[1].split("\n### ")[0]
@@ -336,7 +351,7 @@ def test_every_op_and_attribute_is_in_the_reference() -> None:
 
 
 def table(section: str) -> list[list[str]]:
-    """The cells of the first table of a section of the reference."""
+    """Return the cells of the first table in a section of the reference."""
     part = LANGUAGE.split(f"\n## {section}\n")[1].split("\n## ")[0]
     lines = re.search(r"(?:^\|.*\n)+", part, re.MULTILINE)
     assert lines is not None
@@ -344,26 +359,33 @@ def table(section: str) -> list[list[str]]:
 
 
 def test_every_key_of_a_spec_has_its_row() -> None:
-    """A key that a spec may have and the reference does not name would be found by nobody."""
+    """The reference has a row for every key of a spec, in the same order."""
     assert [row[0].strip("`") for row in table("Keys of a spec")] == list(Spec.model_fields)
 
 
 def test_every_key_of_a_block_and_of_a_row_is_explained() -> None:
-    """The same for the keys of block definitions and of rows."""
+    """The reference has a row for every key of block definitions and of rows."""
     blocks = {key for row in table("Blocks") for key in re.findall(r"`(\w+)`", row[0])}
     assert blocks == set(Block.model_fields)
     assert {row[0].strip("`") for row in table("Rows")} == set(Use.model_fields)
 
 
 def test_reserved_words_are_the_enforced_ones() -> None:
-    """The words that cannot name a step: all of them, and none besides."""
+    """The reserved words in the reference are exactly those that are enforced."""
     listed = re.search(r"The names of \[ops\]\(#ops\) and the words (.*?) are\s+reserved", LANGUAGE, re.DOTALL)
     assert listed is not None
     assert set(re.findall(r"`(\w+)`", listed[1])) == names.RESERVED
 
 
+def test_later_words_are_the_marked_ones() -> None:
+    """The reference lists exactly the later words, which specs may still use as their own names."""
+    listed = re.search(r"\nLater words so far: (.*?)\.\n", LANGUAGE, re.DOTALL)
+    assert listed is not None
+    assert set(re.findall(r"`(\w+)`", listed[1])) == ops.LATER
+
+
 def test_names_in_expressions_are_the_known_ones() -> None:
-    """The names that the language itself gives to expressions are all in their table."""
+    """The reference lists all built-in names and functions of expressions."""
     part = LANGUAGE.split("### Names in expressions\n")[1].split("\n## ")[0]
     assert {*names.BUILTINS, "depth"} <= set(re.findall(r"`(\w+)`", part))
     for function in expressions.FUNCTIONS:
@@ -371,7 +393,7 @@ def test_names_in_expressions_are_the_known_ones() -> None:
 
 
 def largest(attribute: str) -> int:
-    """The largest value of an attribute of a convolution that is accepted, found by halving."""
+    """Find the largest accepted value of a convolution's attribute by bisection."""
 
     def accepted(value: int) -> bool:
         text = (
@@ -391,7 +413,7 @@ def largest(attribute: str) -> int:
 
 
 def test_limits_are_those_of_the_code() -> None:
-    """Numbers are copied onto the page by hand, so they are compared."""
+    """The limits in the reference, which are copied by hand, are those of the code."""
     enforced = {
         "characters in a file": yaml_reader.MAX_BYTES,
         "values in a file": yaml_reader.MAX_NODES,
@@ -406,8 +428,11 @@ def test_limits_are_those_of_the_code() -> None:
         "`depth`, `copies`, and nodes of a network": evaluator.MAX_NODES,
         "an attribute of an op": largest("channels"),
         "a dimension of the input": TypeAdapter(Dimension).json_schema()["maximum"],
-        "a side of a map that `upsample` makes": ops.MAX_SIDE,
+        "height or width of a feature map after `upsample`": ops.MAX_SIDE,
         "parameters of a network": elaboration.MAX_PARAMETERS,
+        "entries of `set`": inheritance.MAX_SETTINGS,
+        "different ops, merges and copies of blocks; equal copies with equal inputs count once": evaluator.MAX_BUILT,
+        "errors collected in one spec": MAX_FOUND,
     }
     assert {row[0]: float(row[1].replace(",", "")) for row in table("Limits")} == enforced
 
@@ -416,14 +441,16 @@ def test_limits_are_those_of_the_code() -> None:
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors that GitHub gives to the headings of a page."""
+    """Return the anchors that GitHub gives to the headings of a page."""
     headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [*PAGES, DOCS / "errors.md", ROOT / "README.md"], ids=lambda page: page.relative_to(ROOT).as_posix()
+)
 def test_links(page: Path) -> None:
-    """Every link within the checkout leads somewhere, down to the heading."""
+    """Every relative link points to an existing file and heading."""
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
         if target.startswith(("http://", "https://")):
             continue

@@ -1,4 +1,4 @@
-"""The scripts in examples/ run, here on next to nothing, and the figures that the docs show of them are theirs."""
+"""The scripts in examples/ run, on tiny data here, and the figures in the docs are those of the committed results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RESULTS: dict[str, Any] = json.loads((ROOT / "docs/lesions.json").read_text("utf
 
 @pytest.fixture(scope="module")
 def lesions() -> Iterator[ModuleType]:
-    """The script as a module. Threads would wait for each other longer than its small networks take."""
+    """Import the script, with torch on one thread, since its networks are too small for more."""
     spec = importlib.util.spec_from_file_location("lesions", ROOT / "examples/lesions.py")
     assert spec is not None
     assert spec.loader is not None
@@ -38,7 +38,7 @@ def lesions() -> Iterator[ModuleType]:
 
 
 def patterns() -> Any:
-    """Ten classes of images [1, 8, 8] in the place of the digits: a random pattern for each, and noise."""
+    """Return ten classes of [1, 8, 8] images in place of digits: a random pattern per class, with noise."""
     generator = torch.Generator().manual_seed(0)
     classes = torch.arange(320) % 10
     images = torch.randn(10, 1, 8, 8, generator=generator).sign()[classes]
@@ -50,8 +50,7 @@ def patterns() -> Any:
 def test_the_lesion_study(
     lesions: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The whole script with one seed and one epoch of patterns: every lesion is made and measured, and what it keeps is what
-    `rescompile` reads."""
+    """The lesion study runs with one seed and one epoch, measures every lesion, and saves the weights it measured."""
     monkeypatch.setattr(lesions, "digits", patterns)
     json_file, saved = tmp_path / "r.json", tmp_path / "saved"
     arguments = ["--seeds", "1", "--epochs", "1", "--draws", "1", "--json", str(json_file), "--save", str(saved)]
@@ -63,7 +62,7 @@ def test_the_lesion_study(
         (run,) = results["runs"][name]
         assert list(run["without"]) == droppable(network)
         assert len(run["without_several"]) == len(droppable(network)) // 2
-        assert f"{name}: error {run['whole']:.1%}, with one seed\n" in said  # of which there is no interval
+        assert f"{name}: error {run['whole']:.1%}, with one seed\n" in said  # one seed gives no interval
         weights = rescompile.build(network, "torch", saved / f"{name}.safetensors").module.state_dict()  # type: ignore[attr-defined]
         again = lesions.error(network, {key: value.numpy() for key, value in weights.items()}, patterns())
         assert again == pytest.approx(run["whole"])
@@ -76,28 +75,28 @@ def test_the_lesion_study(
 
 @pytest.mark.parametrize("option", ["--seeds", "--epochs", "--draws"])
 def test_a_study_of_nothing_is_refused(lesions: ModuleType, option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """What would tell nothing is told before anything is trained."""
+    """A study without seeds, epochs or draws is refused before training."""
     with pytest.raises(SystemExit, match="2"):
         lesions.main([option, "0"])
     assert "at least one seed, one epoch and one draw" in capsys.readouterr().err
 
 
 def test_it_learns(lesions: ModuleType) -> None:
-    """Training is training: after a few epochs the ResNet knows most patterns, where one in ten is chance."""
+    """Training works: after 25 epochs the ResNet classifies most patterns correctly, where chance is one in ten."""
     network = rescompile.elaborate(rescompile.load(ROOT / "examples/digits_resnet.yaml"))
     weights = lesions.trained(network, patterns(), 25, 0)
     assert lesions.error(network, weights, patterns()) < 0.3
 
 
 def test_intervals(lesions: ModuleType) -> None:
-    """Student's t over the seeds, by the textbook: 2.776 s / sqrt(5) for five."""
+    """Confidence intervals use Student's t, by the textbook: 2.776 s / sqrt(5) for five seeds."""
     mean, half = lesions.interval([1.0, 2.0, 3.0, 4.0, 5.0])
     assert (mean, half) == (3, pytest.approx(2.776 * math.sqrt(2.5) / math.sqrt(5)))
     assert math.isnan(lesions.interval([1.0])[1])
 
 
 def test_the_figures_of_the_page(lesions: ModuleType) -> None:
-    """What docs/lesions.md says is what the committed results say, from as many seeds as it says."""
+    """The figures and specs in docs/lesions.md are those of the committed results and examples."""
     for line in lesions.summary(RESULTS):
         assert line in PAGE
     assert f"{RESULTS['settings']['seeds']} seeds" in PAGE

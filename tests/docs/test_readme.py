@@ -1,4 +1,4 @@
-"""The README's commands do what it shows, and its figures are those of a committed benchmark run."""
+"""The README's commands print what it shows, and its figures are those of committed benchmark runs."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TEXT = (ROOT / "README.md").read_text()
+TEXT = (ROOT / "README.md").read_text("utf-8")
+#: The figures that the README has no room for.
+COMPARISON = (ROOT / "docs/comparison.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
 
 def matches(shown: str, printed: str) -> bool:
-    """Whether the output is as shown; `...` stands for anything, also for lines."""
+    """Return whether the output is as shown; `...` matches anything, including lines."""
     pattern = re.escape(shown.strip()).replace(re.escape("..."), ".*?")
     return re.fullmatch(pattern, printed.strip(), re.DOTALL) is not None
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder where the README's relative paths hold."""
+    """Create a folder in which the README's relative paths are valid."""
     (tmp_path / "specs").symlink_to(ROOT / "specs")
     return tmp_path
 
 
 def test_console(folder: Path) -> None:
-    """All console blocks, in order, in one folder: later commands use the files of earlier ones."""
-    pytest.importorskip("onnxruntime", reason="one of the commands runs a model, which needs rescompile[run]")
+    """All console blocks run in order in one folder, and print what the README shows."""
+    pytest.importorskip("onnxruntime", reason="one command runs a model: pip install 'rescompile[run]'")
     commands = 0
     for language, block in BLOCKS:
         if language != "console":
@@ -50,14 +52,14 @@ def test_console(folder: Path) -> None:
 
 
 def test_python(folder: Path) -> None:
-    """The Python block runs."""
+    """The Python block runs and writes the file."""
     code = next(block for language, block in BLOCKS if language == "python" and "import rescompile" in block)
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
     assert (folder / "densenet121.onnx").stat().st_size > 25 << 20
 
 
 def test_source(folder: Path) -> None:
-    """The lines of source that the README shows are those of the file."""
+    """The source code in the README is part of the generated file."""
     shown = next(block for language, block in BLOCKS if language == "python" and "def forward" in block)
     command = [sys.executable, "-m", "rescompile", "build", "resnext50_32x4d", "--target", "source", "-o", "-"]
     text = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -65,7 +67,7 @@ def test_source(folder: Path) -> None:
 
 
 def test_yaml() -> None:
-    """The spec that the README shows is the one of the zoo."""
+    """The spec in the README consists of lines of the zoo's spec."""
     shown = next(block for language, block in BLOCKS if language == "yaml")
     kept = (ROOT / "specs/resnext50_32x4d.yaml").read_text().splitlines()
     for line in shown.splitlines():
@@ -73,7 +75,7 @@ def test_yaml() -> None:
 
 
 def test_make() -> None:
-    """The two commands of the README are targets of the Makefile, and CI runs both."""
+    """The two `make` commands of the README are targets of the Makefile, and CI runs both."""
     commands = re.findall(r"^    (make \w+)", TEXT, re.MULTILINE)
     assert commands == ["make demo", "make test"]
     runs = (ROOT / ".ci/run").read_text()
@@ -83,14 +85,14 @@ def test_make() -> None:
 
 
 def test_figures_of_modules() -> None:
-    """Each ratio in the second table is that of the committed runs."""
+    """Each ratio in the table of modules is that of the committed runs."""
     promises = {
         promise["promise"]: promise
         for run in ("torch_module", "train")
         for promise in json.loads((ROOT / f"benchmarks/results/{run}.json").read_text())["promises"]
     }
     assert {promise["verdict"] for promise in promises.values()} <= {"ok", "shown"}
-    table = TEXT.split("<!-- figures: modules -->")[1].split("<!-- end -->")[0]
+    table = COMPARISON.split("<!-- figures: modules -->")[1].split("<!-- end -->")[0]
     shown = [line.split("|")[2].strip() for line in table.splitlines() if line.startswith("|")][2:]
     measured = []
     for kind in (" forward: time", " training step: time", " saved for backward: bytes"):
@@ -107,7 +109,7 @@ def test_figures_of_modules() -> None:
 
 
 def _runtimes(pattern: str) -> dict[str, dict[str, Any]]:
-    """The rows of committed runs of runtime.py, by their promises."""
+    """Return the rows of committed runs of runtime.py by promise."""
     paths = sorted((ROOT / "benchmarks/results").glob(pattern))
     rows = [row for path in paths for row in json.loads(path.read_text())["promises"]]
     found = {row["promise"]: row for row in rows}
@@ -116,16 +118,17 @@ def _runtimes(pattern: str) -> dict[str, dict[str, Any]]:
 
 
 def test_figures_of_runtimes() -> None:
-    """Each ratio in the third table is that of the committed runs: the range, and the geometric mean of speed-ups. What the first run left
-    undecided was asked again, and then the second answer counts, whatever it is; for no other row."""
+    """Each ratio in the table of runtimes is that of the committed runs: the range, and the geometric mean of
+    speed-ups. Rows that the first run left undecided were measured again, and only for these the second result
+    counts."""
     first, again = _runtimes("runtime_*.json"), _runtimes("runtime_again/*.json")
     assert again.keys() <= first.keys()
     promises = [again.get(name, row) if row["verdict"] == "UNDECIDED" else row for name, row in first.items()]
     told = [promise["verdict"] for promise in promises]
     assert set(told) == {"ok", "same program", "shown", "no AMX"}
     number = ("no", "one", "two", "three")[told.count("same program")]
-    assert f"but for {number} rows of batch 8" in " ".join(TEXT.split())
-    table = TEXT.split("<!-- figures: runtime -->")[1].split("<!-- end -->")[0]
+    assert f"except in {number} rows of batch 8" in " ".join(COMPARISON.split())
+    table = COMPARISON.split("<!-- figures: runtime -->")[1].split("<!-- end -->")[0]
     shown = [line.split("|")[2].strip() for line in table.splitlines() if line.startswith("|")][2:]
     measured = []
     for kind, digits in (
@@ -146,9 +149,12 @@ def test_figures_of_runtimes() -> None:
 
 
 def test_figures() -> None:
-    """Each time and memory in the table is that of the committed run."""
+    """Each time and memory in the table of compilers is that of the committed run."""
     results = json.loads((ROOT / "benchmarks/results/compile.json").read_text())
-    table = TEXT.split("<!-- figures: benchmarks -->")[1].split("<!-- end -->")[0]
+    table, again = (
+        text.split("<!-- figures: benchmarks -->")[1].split("<!-- end -->")[0] for text in (TEXT, COMPARISON)
+    )
+    assert table == again
     measured = {
         name: f"{statistics.median(s['seconds'] for s in samples):.2f} s, {max(s['peak_bytes'] for s in samples) / 2**20:.0f} MiB"
         for name, samples in results["samples"].items()

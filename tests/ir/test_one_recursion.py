@@ -13,7 +13,10 @@ NODES = {"Series", "Parallel", "Side"}
 #: Folders and files with recursions of their own over the kinds of nodes, and why.
 REASONS = {
     "rescompile/codegen": "the way down decides what becomes a class, a list or a bundle, and one visit serves all instances",
+    "rescompile/drawing/outline.py": "the way down decides what is a card and what is opened",
+    "rescompile/report/layers.py": "the copies of a block may be one line with their number, so not every child is entered",
     "rescompile/explain": "two trees are followed at a time",
+    "rescompile/analysis/path_algebra.py": "a fold where a part is closed, and a thread where values cross its border",
     "rescompile/analysis/tree_table.py": "the level of a row, counted from the root, decides which rows below it are shown",
     "rescompile/passes/form.py": "a Series is taken apart and put together again with nodes of several levels side by side",
 }

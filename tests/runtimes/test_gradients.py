@@ -1,5 +1,5 @@
-"""Gradients along single paths: they add up to the gradient that torch computes of the module, and each is what a network
-written by hand gives whose other branches count as constants."""
+"""Gradients along single paths: their sum is torch's gradient of the module, and each equals the gradient of a
+hand-written network in which all other branches are detached."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from test_differential import random_weights
 from typer.testing import CliRunner, Result
 
-torch = pytest.importorskip("torch", reason="gradients are torch's: pip install 'rescompile[torch]'")
+torch = pytest.importorskip("torch", reason="gradients need torch: pip install 'rescompile[torch]'")
 
 import peers  # noqa: F401  # before torchvision: it declares the operators whose library may not load
 from torch import nn
@@ -33,16 +33,16 @@ from rescompile.ir.network import LOGITS, Network, Parallel, walk
 from rescompile.runtimes import path_gradients as module
 from rescompile.runtimes.path_gradients import Magnitude, PathGradients, path_gradients
 from rescompile.weights import Weights, draw, from_arrays
-from rescompile.weights.calibrated import calibrated
+from rescompile.weights.batch_statistics import calibrated
 
 Array = NDArray[Any]
-#: Sums of at most so many paths are taken, so that a test takes seconds.
+#: Networks with more paths than this are skipped where all paths are summed, so that a test takes seconds.
 FEW = 100
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Threads would wait for each other longer than these small networks take."""
+    """Run torch on one thread, since these networks are so small that more threads spend their time waiting."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -54,7 +54,7 @@ def network_of(name: str, *settings: str) -> Network:
 
 
 def prepared(network: Network) -> tuple[Weights, Array, Array]:
-    """Random weights, and a batch of two with labels."""
+    """Return random weights and a batch of two random inputs with labels."""
     generator = np.random.default_rng(1)
     x = generator.standard_normal((2, *network.input)).astype(np.float32)
     classes, *positions = network.root.output
@@ -66,20 +66,20 @@ def merges(network: Network) -> dict[str, Parallel]:
 
 
 def unravelled(network: Network, weights: Weights) -> Any:
-    ways = {path: [added is not None for added in entered(node)] for path, node in merges(network).items()}
-    return module.unravelling().Unravelled(network, weights, ways, double=True)
+    is_path = {path: [added is not None for added in entered(node)] for path, node in merges(network).items()}
+    return module.torch_module().Unravelled(network, weights, is_path, double=True)
 
 
 def all_paths(network: Network, unit: Any = "blocks") -> Iterator[tuple[int, Mapping[str, int]]]:
-    """Every path with its length."""
-    tree = module.numbered(network, unit)
+    """Yield every path with its length."""
+    tree = module.ranked_paths(network, unit)
     for length, count in enumerate(tree.counts):
         for rank in range(count):
-            yield length, tree.way(length, rank)
+            yield length, tree.unrank(length, rank)
 
 
 def of_module(network: Network, weights: Weights, x: Array, labels: Array) -> tuple[Array, Array]:
-    """Logits, and the gradient of the loss at the input, by torch on the module that rescompile builds."""
+    """Return the logits of the built module and torch's gradient of the loss with respect to the input."""
     module: nn.Module = rescompile.build(network, "torch", dict(weights)).module.double()  # type: ignore[attr-defined]
     given = torch.from_numpy(x).double().requires_grad_()
     outputs = module(given)
@@ -92,7 +92,7 @@ def of_module(network: Network, weights: Weights, x: Array, labels: Array) -> tu
 
 
 def close(found: Array, wanted: Array, scale: float) -> None:
-    """Equal in float64, relative to the largest of what was added up."""
+    """Check equality in float64, relative to the largest summand."""
     assert np.abs(found - wanted).max() <= 1e-11 * max(scale, 1e-300)
 
 
@@ -111,7 +111,7 @@ def close(found: Array, wanted: Array, scale: float) -> None:
     ],
 )
 def test_the_paths_add_up_to_the_gradient(name: str, settings: tuple[str, ...]) -> None:
-    """The backward pass is linear: the gradients along all paths, each measured alone, are together that of the module."""
+    """The gradients along all paths, each measured alone, sum to the gradient of the module."""
     network = network_of(name, "input=[3, 16, 16]", *settings)
     weights, x, labels = prepared(network)
     logits, wanted = of_module(network, weights, x, labels)
@@ -122,17 +122,18 @@ def test_the_paths_add_up_to_the_gradient(name: str, settings: tuple[str, ...]) 
     scale = max(np.abs(gradient).max() for gradient in alone)
     close(np.sum(alone, 0), wanted, scale)
     close(one.backward(), wanted, scale)
-    for gradient in alone:  # none is idle, so one that is missing would be missed
+    for gradient in alone:  # every summand matters, so a missing one would be noticed
         assert np.abs(gradient).max() > 1e-9 * scale
 
 
 @pytest.mark.slow
 def test_random_networks(tmp_path: Path) -> None:
-    """Every merge, nested in every other. Gates and other factors that only weigh are constants: with them, the sum is that
-    of all paths at once, and without them that of the module."""
+    """The gradients along all paths of random networks sum to that of all paths at once, and to that of the module
+    where no merge has a gate or another factor that only scales (these are treated as constants)."""
     met: Counter[str] = Counter()
-    for seed in range(45):
-        (tmp_path / "spec.yaml").write_text(generate(seed).text, "utf-8")
+    for seed in range(60):
+        generated = generate(seed) if seed < 45 else generate(seed - 45, values=True)
+        (tmp_path / "spec.yaml").write_text(generated.text, "utf-8")
         network = network_of(str(tmp_path / "spec.yaml"))
         if paths(network).total > FEW:
             continue
@@ -151,13 +152,13 @@ def test_random_networks(tmp_path: Path) -> None:
     assert set(met) > {"add", "concat", "mul", "gate"}
 
 
-# --- a network by hand ------------------------------------------------------------------------------------------------
+# --- hand-written references ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("chosen", list(itertools.product((0, 1), repeat=3)), ids=str)
 def test_one_path_of_a_resnet(chosen: tuple[int, int, int]) -> None:
-    """The paper's definition, written down: in each block one side is a constant for the backward pass."""
-    cifar = pytest.importorskip("references.cifar", reason="the reference is a network of torchvision's parts")
+    """The gradient along one path of a ResNet equals that of a reference whose other branches are detached."""
+    cifar = pytest.importorskip("references.cifar", reason="the reference is built from torchvision's modules")
     network = network_of("resnet20_cifar", "parameters.n=1")
     weights, x, labels = prepared(network)
     model = cifar.Net(1).double().eval()
@@ -178,7 +179,7 @@ def test_one_path_of_a_resnet(chosen: tuple[int, int, int]) -> None:
 
 
 def test_the_gate_of_a_highway_is_a_constant() -> None:
-    """y = g f(x) + (1 - g) x: the paths carry g f' and 1 - g, and nothing of g'."""
+    """In a highway layer y = g f(x) + (1 - g) x the gate is constant: the paths carry g f' and 1 - g, never g'."""
     network = network_of("highway_mnist_fc_10", "parameters.layers=4")
     weights, x, labels = prepared(network)
     t = {name: torch.from_numpy(np.array(value)).double() for name, value in weights.items()}
@@ -203,10 +204,11 @@ def test_the_gate_of_a_highway_is_a_constant() -> None:
 
 @pytest.mark.slow
 def test_every_number_is_another_path(tmp_path: Path) -> None:
-    """The numbers of each length are those of `paths`, each is a path of that length, and no path has two."""
+    """Each length has as many ranked paths as `paths` counts, each of that length, and no two are equal."""
     several = 0
-    for seed in range(60):
-        (tmp_path / "spec.yaml").write_text(generate(seed).text, "utf-8")
+    for seed in range(80):
+        generated = generate(seed) if seed < 60 else generate(seed - 60, values=True)
+        (tmp_path / "spec.yaml").write_text(generated.text, "utf-8")
         network = network_of(str(tmp_path / "spec.yaml"))
         if paths(network).total > FEW:
             continue
@@ -225,10 +227,10 @@ def test_every_number_is_another_path(tmp_path: Path) -> None:
 
 
 def test_many_paths_are_drawn_alike() -> None:
-    """Of 2^54 paths those of one length go through each block equally often, within what chance allows."""
-    tree = module.numbered(network_of("resnet110_cifar"), "blocks")
+    """Of 2^54 paths, a random sample of one length enters every block equally often, within 5 standard deviations."""
+    tree = module.ranked_paths(network_of("resnet110_cifar"), "blocks")
     ranks = module._ranks(Paths(tree.counts), 2000, 3)[18]
-    through = Counter(merge for rank in ranks for merge, at in tree.way(18, rank).items() if at == 0)
+    through = Counter(merge for rank in ranks for merge, at in tree.unrank(18, rank).items() if at == 0)
     assert len(through) == 54
     assert sum(through.values()) == 18 * 2000
     deviation = math.sqrt(2000 * (18 / 54) * (36 / 54))
@@ -236,11 +238,12 @@ def test_many_paths_are_drawn_alike() -> None:
 
 
 def test_few_paths_are_all_measured() -> None:
+    """If a length has at most as many paths as samples, all of them are measured in turn."""
     found = Paths((1, 3, 3, 1))
     assert module._ranks(found, 4, 0) == {0: [0] * 4, 1: [0, 1, 2, 0], 2: [0, 1, 2, 0], 3: [0] * 4}
 
 
-# --- what is told -----------------------------------------------------------------------------------------------------
+# --- shares -----------------------------------------------------------------------------------------------------------
 
 
 def told(counts: tuple[int, ...], means: tuple[float | None, ...]) -> PathGradients:
@@ -248,7 +251,7 @@ def told(counts: tuple[int, ...], means: tuple[float | None, ...]) -> PathGradie
 
 
 def test_shares_and_the_effective_lengths() -> None:
-    """The number of paths times the magnitude along one, and the shortest interval that has 95% of it."""
+    """A share is the number of paths times their magnitude; the effective lengths are the shortest 95% interval."""
     decay = told(tuple(math.comb(54, k) for k in range(55)), tuple(0.2**k for k in range(55)))
     total = Fraction(6, 5) ** 54
     for length, share in enumerate(decay.shares):
@@ -266,13 +269,13 @@ def test_shares_and_the_effective_lengths() -> None:
 
 
 def test_more_paths_than_a_float_holds() -> None:
-    """Shares are worked out in logarithms."""
+    """Shares are computed in logarithms, so path counts beyond the range of floats are no problem."""
     counts = tuple(math.comb(3000, k) for k in range(3001))
     assert math.fsum(told(counts, tuple(2.0 ** (-k / 4) for k in range(3001))).shares) == pytest.approx(1)
 
 
 def test_measured_is_the_mean_of_all(tmp_path: Path) -> None:
-    """Where every path is measured on the same batch, by hand; in float32, as the command does."""
+    """The measured magnitudes are means over all paths of a length, within the rounding of float32."""
     network = network_of("resnet20_cifar", "parameters.n=1", "input=[3, 8, 8]")
     weights, _, _ = prepared(network)
     generator = np.random.default_rng(5)
@@ -292,7 +295,7 @@ def test_measured_is_the_mean_of_all(tmp_path: Path) -> None:
 
 
 def test_seeds() -> None:
-    """The same again for one seed, and another draw for another."""
+    """The same seed gives the same gradients, and another seed gives others."""
     network = network_of("resnet20_cifar", "input=[3, 8, 8]")
     weights = calibrated(network, draw(network))
     first, again, other = (path_gradients(network, weights, samples=2, seed=seed) for seed in (1, 1, 2))
@@ -301,7 +304,7 @@ def test_seeds() -> None:
 
 
 def test_a_network_that_overflows() -> None:
-    """Said, and not counted."""
+    """Weights or data for which the network overflows are refused with a message."""
     network = network_of("resnet20_cifar", "parameters.n=1")
     weights, x, labels = prepared(network)
     with pytest.raises(UsageError, match="overflows"):
@@ -318,7 +321,7 @@ def invoke(*arguments: str | Path) -> Result:
 
 
 def test_text_and_json(tmp_path: Path) -> None:
-    """The same figures for people and for machines; a lesion is measured on what is left of the whole network's weights."""
+    """Text and JSON contain the same figures; a lesion keeps the weights of the remaining blocks."""
     data = json.loads(invoke(*SMALL, "--gradients", "--samples", "3", "--interval", "1:2", "--json").stdout)
     found = data["gradients"]
     assert (found["samples"], found["seed"], found["weights"], found["data"]) == (3, 0, None, None)
@@ -336,6 +339,7 @@ def test_text_and_json(tmp_path: Path) -> None:
 
 
 def test_given_weights_and_data(tmp_path: Path) -> None:
+    """`--weights`, `--data` and `--labels` give the distribution that `path_gradients` computes for them."""
     network = network_of("resnet20_cifar", "parameters.n=1", "input=[3, 8, 8]")
     from safetensors.numpy import save_file
 
@@ -351,6 +355,7 @@ def test_given_weights_and_data(tmp_path: Path) -> None:
 
 
 def test_plot(tmp_path: Path) -> None:
+    """`--plot` writes a figure of the shares of the gradient and of all paths."""
     pytest.importorskip("matplotlib", reason="figures need the extra 'plot'")
     assert invoke(*SMALL, "--gradients", "--samples", "1", "--plot", tmp_path / "g.svg").exit_code == 0
     text = (tmp_path / "g.svg").read_text()
@@ -384,7 +389,7 @@ def test_plot(tmp_path: Path) -> None:
 def test_refusals(
     arguments: tuple[str, ...], code: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What cannot be used is refused with its reason, before anything is measured."""
+    """Unusable data, labels and combinations of options are refused with the reason before anything is measured."""
     monkeypatch.chdir(tmp_path)
     Path("text.npy").write_text("no array")
     np.save("objects.npy", np.array([{}], object), allow_pickle=True)
@@ -401,11 +406,11 @@ def test_refusals(
     assert result.exit_code == 2
     assert f"error[{code}]" in result.stderr
     assert message in result.stderr
-    assert "pickle" not in result.stderr  # what numpy advises may run code
+    assert "pickle" not in result.stderr  # numpy's advice to allow pickle could run arbitrary code
 
 
 def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line says what to install; the counting needs nothing."""
+    """Without torch, `--gradients` exits with 4 and names the package to install; counting paths works without it."""
     monkeypatch.delitem(sys.modules, "rescompile.runtimes.torch_paths", raising=False)
     monkeypatch.setitem(sys.modules, "torch.func", None)
     result = invoke(*SMALL, "--gradients")

@@ -1,6 +1,7 @@
-"""Runtimes give what was asked for or refuse: right numbers, the provider, the place of every node, and the precision.
+"""Runtimes meet the request or refuse it: correct outputs, execution provider, node placement and precision.
 
-What needs a GPU is tested with a stand-in for ONNX Runtime that says what a machine with one, or one that lost it, would say.
+GPU behaviour is tested with a stand-in for ONNX Runtime that reports what a machine with a working or lost GPU
+reports.
 """
 
 from __future__ import annotations
@@ -27,26 +28,26 @@ from rescompile.diagnostics.errors import Unavailable, UsageError
 from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import LOGITS, Network
 from rescompile.ir.precision import PRECISIONS
-from rescompile.runtimes import RUNTIMES, Job, apart, check_precision, device, find, jobs, ort_session, roofline
+from rescompile.runtimes import RUNTIMES, Job, check_precision, child_process, device, find, jobs, ort_session, roofline
 from rescompile.runtimes import onnxruntime as ort_runtime
 from rescompile.runtimes import openvino as openvino_runtime
 from rescompile.weights import Array, Weights, draw
-from rescompile.weights.calibrated import calibrated
+from rescompile.weights.batch_statistics import calibrated
 
-TORCH = pytest.importorskip("torch", reason="one of the runtimes, and the reference, is torch")
+TORCH = pytest.importorskip("torch", reason="torch is one of the runtimes and the reference")
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 
 @pytest.fixture(scope="module")
 def small() -> tuple[Network, Weights]:
-    """A small network of the zoo with calibrated weights."""
+    """Return a small network of the zoo with calibrated weights."""
     network = rescompile.elaborate(rescompile.load("resnet20_cifar"))
     return network, calibrated(network, draw(network))
 
 
 @pytest.fixture(scope="module")
 def job(small: tuple[Network, Weights], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Job]:
-    """Makes jobs of the small network."""
+    """Return a factory of jobs for the small network."""
     network, weights = small
     torch: Any = backend.load("torch")
     path = tmp_path_factory.mktemp("model") / "small.onnx"
@@ -61,13 +62,13 @@ def job(small: tuple[Network, Weights], tmp_path_factory: pytest.TempPathFactory
 
 
 def exact(small: tuple[Network, Weights], x: Array) -> Array:
-    """The logits of the interpreter in float64."""
+    """Compute the logits with the interpreter in float64."""
     logits: Array = interpret(*small, x)[LOGITS]
     return logits
 
 
 def off(given: Array, wanted: Array) -> float:
-    """The relative error."""
+    """Return the relative error."""
     return float(np.linalg.norm(given - wanted) / np.linalg.norm(wanted))
 
 
@@ -75,11 +76,20 @@ def off(given: Array, wanted: Array) -> float:
 
 
 def test_the_table_holds_together() -> None:
-    """Every runtime names itself, takes what a job has, and does precisions that there are."""
-    assert list(RUNTIMES) == ["ort-cpu", "ort-cuda", "ort-tensorrt", "openvino", "torch-cpu", "torch-cuda"]
+    """The runtime table is consistent: names, model formats, devices and precisions are valid."""
+    assert list(RUNTIMES) == [
+        "ort-cpu",
+        "ort-cuda",
+        "ort-tensorrt",
+        "openvino",
+        "torch-cpu",
+        "torch-cuda",
+        "jax-cpu",
+        "jax-cuda",
+    ]
     for name, row in RUNTIMES.items():
         assert row.name == name
-        assert row.takes in ("onnx", "torch")
+        assert row.takes in ("onnx", "torch", "flax")
         assert row.device == ("cuda" if name.endswith(("cuda", "tensorrt")) else "cpu")
         assert set(row.precisions) <= set(PRECISIONS)
         assert ("tf32" in row.precisions) == (row.device == "cuda")
@@ -87,7 +97,7 @@ def test_the_table_holds_together() -> None:
 
 
 def test_options_follow_the_name() -> None:
-    """`name:option=value:flag` is read, and a slip is answered with the nearest word."""
+    """`name:option=value:flag` is parsed, and an unknown name gets the nearest match as help."""
     row, options = find(" torch-cpu:threads=1:compile ")
     assert row.name == "torch-cpu"
     assert options == {"threads": 1, "compile": "default"}
@@ -111,26 +121,26 @@ def test_options_follow_the_name() -> None:
     ],
 )
 def test_wrong_options_are_refused(name: str, options: dict[str, str], message: str, job: Callable[..., Job]) -> None:
-    """Before anything is loaded."""
+    """Invalid options are refused before anything is loaded."""
     with pytest.raises(UsageError, match=message):
         RUNTIMES[name].prepare(job(), options)
 
 
 def test_a_job_must_have_what_the_runtime_takes(job: Callable[..., Job]) -> None:
-    """A file for ONNX Runtime, a module for torch, and a precision that the runtime has."""
+    """A job without the required model, or with a precision that the runtime lacks, is refused."""
     with pytest.raises(UsageError, match="ort-cpu needs an ONNX file"):
         RUNTIMES["ort-cpu"].prepare(job(model=None), {})
-    with pytest.raises(Unavailable, match="ort-cpu does not run bf16"):
+    with pytest.raises(Unavailable, match="ort-cpu does not support bf16"):
         RUNTIMES["ort-cpu"].prepare(job("bf16"), {})
 
 
-# --- on the processor -------------------------------------------------------------------------------------------------
+# --- on the CPU -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["ort-cpu", "ort-cpu:threads=1", "torch-cpu", "torch-cpu:channels_last:threads=1"])
 def test_float32_is_float32(text: str, job: Callable[..., Job], small: tuple[Network, Weights]) -> None:
-    """Within the rounding of float32 of float64, each time, and the facts say where it ran."""
-    pytest.importorskip("onnxruntime", reason="one of the runtimes is ONNX Runtime")
+    """Outputs in fp32 are within float32 rounding of float64, and the facts record provider, placement and options."""
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime is one of the runtimes")
     row, options = find(text)
     prepared = row.prepare(job(), options)
     prepared.run()
@@ -154,13 +164,13 @@ def test_float32_is_float32(text: str, job: Callable[..., Job], small: tuple[Net
 
 
 def test_bfloat16_is_bfloat16(job: Callable[..., Job], small: tuple[Network, Weights]) -> None:
-    """torch rounds to 8 bits: far from float32, and near enough."""
+    """bfloat16 outputs are near float64, but not as near as float32 would be."""
     prepared = RUNTIMES["torch-cpu"].prepare(job("bf16"), {})
     assert 1e-4 < off(prepared.outputs()[LOGITS], exact(small, job().input)) < 5e-2
 
 
 def test_torch_is_left_as_it_was(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads are those of the job in a run, and those of before after it, also when the run fails."""
+    """A run uses the job's thread count and restores torch's afterwards, even if the run fails."""
     before = TORCH.get_num_threads()
     seen = []
     prepared: Any = RUNTIMES["torch-cpu"].prepare(job(threads=before + 1), {})
@@ -176,7 +186,7 @@ def test_torch_is_left_as_it_was(job: Callable[..., Job], monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("tf32", [False, True])
 def test_tf32_is_set_and_restored(tf32: bool) -> None:
-    """Both flags, whatever they were before."""
+    """Both TF32 flags are set inside the context and restored afterwards."""
     from rescompile.runtimes.torch import settings
 
     matmul, cudnn = TORCH.backends.cuda.matmul, TORCH.backends.cudnn
@@ -187,7 +197,7 @@ def test_tf32_is_set_and_restored(tf32: bool) -> None:
 
 
 def test_a_compiler_that_fails_is_unavailable(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch.compile needs a C++ compiler, and says so in its first run only."""
+    """A torch.compile that fails in its first run, as without a C++ compiler, makes the runtime unavailable."""
 
     def compiled(module: Any, **options: Any) -> Any:
         assert options == {"mode": "max-autotune", "dynamic": False}
@@ -203,7 +213,7 @@ def test_a_compiler_that_fails_is_unavailable(job: Callable[..., Job], monkeypat
 
 
 def test_memory_that_does_not_suffice_is_unavailable(job: Callable[..., Job]) -> None:
-    """When a module is put on its device, not only when it runs."""
+    """Running out of memory while a module moves to its device makes the runtime unavailable."""
 
     class Large(TORCH.nn.Module):  # type: ignore[misc, name-defined]
         def to(self, **_: Any) -> Any:
@@ -216,7 +226,7 @@ def test_memory_that_does_not_suffice_is_unavailable(job: Callable[..., Job]) ->
 def test_outputs_of_replayed_graphs_are_not_those_of_another(
     job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Graphs of CUDA that torch captures share memory: here two modules give the same tensor, as it does then."""
+    """Outputs are copied: torch's CUDA graphs share memory, which one tensor shared by two modules imitates."""
     shared = TORCH.zeros(1)
 
     def module(value: float) -> Any:
@@ -228,7 +238,7 @@ def test_outputs_of_replayed_graphs_are_not_those_of_another(
         made: Any = RUNTIMES["torch-cpu"].prepare(
             Job("a", None, lambda: empty, job().input), {"compile": "reduce-overhead"}
         )
-        made._replays = True  # as on a GPU
+        made._replays = True  # as CUDA graphs do
         return made
 
     first, second = prepared(1.0), prepared(2.0)
@@ -238,7 +248,7 @@ def test_outputs_of_replayed_graphs_are_not_those_of_another(
 
 @pytest.mark.slow
 def test_every_module_of_a_class_is_compiled() -> None:
-    """torch gives up after eight of them, and runs the next as it is: a number of eager torch under another name."""
+    """All modules of a class are compiled; by default torch stops after eight and silently runs others eagerly."""
     from torch._dynamo.utils import counters
 
     class Scaled(TORCH.nn.Module):
@@ -262,9 +272,9 @@ def test_every_module_of_a_class_is_compiled() -> None:
 
 
 def test_int8_must_multiply_int8(job: Callable[..., Job], tmp_path: Path) -> None:
-    """A file of floats is no int8 network; one that onnxruntime's own quantizer made is, and is no float32 one."""
-    quantization = pytest.importorskip("onnxruntime.quantization", reason="its quantizer makes the int8 file")
-    pytest.importorskip("onnx", reason="the quantizer needs it")
+    """A float file is refused as int8, and an int8 file from ONNX Runtime's quantizer as fp32."""
+    quantization = pytest.importorskip("onnxruntime.quantization", reason="quantises the int8 file")
+    pytest.importorskip("onnx", reason="needed by the quantiser")
     with pytest.raises(Unavailable, match=r"int8 was requested, but .* in other types: 20 as float"):
         RUNTIMES["ort-cpu"].prepare(job("int8"), {})
     x = job().input
@@ -280,7 +290,7 @@ def test_int8_must_multiply_int8(job: Callable[..., Job], tmp_path: Path) -> Non
 
 
 def test_openvino(job: Callable[..., Job], small: tuple[Network, Weights]) -> None:
-    """Float32 within its rounding, and bfloat16 where the processor has it."""
+    """OpenVINO's float32 outputs are within rounding of float64, and bfloat16 is used where the CPU supports it."""
     pytest.importorskip("openvino", reason="an optional runtime: pip install 'rescompile[openvino]'")
     row = RUNTIMES["openvino"]
     prepared = row.prepare(job(threads=1), {})
@@ -296,8 +306,8 @@ def test_openvino(job: Callable[..., Job], small: tuple[Network, Weights]) -> No
 
 
 def test_what_openvino_reports_is_a_mean(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernels are made in the first run, in ten times as long as a run takes: of durations that are known, and are reported as
-    running means, the first is left out."""
+    """Profiles exclude the first run, in which kernels are created: OpenVINO reports running means, from which the
+    durations of the later runs are recovered."""
     runs = {"fc": [5000, 10, 12, 8, 10, 10], "never": [0] * 6}
     done: list[int] = []
 
@@ -320,7 +330,7 @@ def test_what_openvino_reports_is_a_mean(job: Callable[..., Job], monkeypatch: p
 
 
 def node(kind: str, precision: str, names: str = "") -> Any:
-    """A node of OpenVINO's compiled model, made of what has these names."""
+    """Return a node of OpenVINO's compiled model that replaces the ops with these names."""
     facts = {
         "layerType": kind, "runtimePrecision": precision, "primitiveType": f"jit_{precision}", "originalLayersNames": names,
     }  # fmt: skip
@@ -330,7 +340,7 @@ def node(kind: str, precision: str, names: str = "") -> Any:
 
 
 def test_openvino_takes_a_precision_as_a_hint(job: Callable[..., Job]) -> None:
-    """What its nodes report is what counts: a processor without bfloat16 computes in float32 and says nothing."""
+    """The precision that OpenVINO's nodes report decides, as CPUs without bfloat16 silently use float32."""
     nodes = [node("Convolution", "f32"), node("FullyConnected", "f32"), node("Reorder", "bf16")]
     counted = openvino_runtime.counted(nodes, "runtimePrecision", {"fc1", "fc2"})
     assert counted == {"f32": 2}
@@ -348,9 +358,9 @@ def test_openvino_takes_a_precision_as_a_hint(job: Callable[..., Job]) -> None:
         check("int8", {"f32": 4})
 
 
-# --- a library that ends its process ----------------------------------------------------------------------------------
+# --- a library that crashes its process -------------------------------------------------------------------------------
 
-#: Stands in for OpenVINO: what happens when a network is asked for is the last line.
+#: A stand-in for OpenVINO; its last line runs when a network is prepared.
 FATAL = """
 import os, signal
 __version__ = "0"
@@ -363,7 +373,7 @@ class Core:
 
 @pytest.fixture
 def fatal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
-    """Puts a library in the place of OpenVINO, for this process and for those that it starts."""
+    """Return a function that replaces OpenVINO by a stand-in, in this process and in child processes."""
 
     def put(what: str) -> None:
         (tmp_path / "openvino.py").write_text(FATAL.format(what))
@@ -373,14 +383,14 @@ def fatal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], No
     return put
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 @pytest.mark.parametrize(
     ("name", "help"), [("SIGSEGV", "a bug in openvino"), ("SIGABRT", "a bug in openvino"), ("SIGKILL", "memory")]
 )
 def test_what_ends_its_process_does_not_end_ours(
     name: str, help: str, fatal: Callable[[str], None], job: Callable[..., Job]
 ) -> None:
-    """It is an error as any other, with the signal's name."""
+    """A runtime that crashes its child process raises Unavailable with the name of the signal."""
     fatal(f"os.kill(os.getpid(), signal.{name})")
     with pytest.raises(
         Unavailable, match=rf"openvino crashed its process \({name}\) while it ran small in fp32"
@@ -393,26 +403,26 @@ def test_what_ends_its_process_does_not_end_ours(
 def test_what_fails_by_itself_is_told_by_itself(
     what: str, fatal: Callable[[str], None], job: Callable[..., Job]
 ) -> None:
-    """The child has no say where nothing ended it."""
+    """If the child process was not killed by a signal, the library's own exception is raised in this process."""
     fatal(what.format(os.getpid()))
     with pytest.raises((ValueError, ZeroDivisionError)):
         RUNTIMES["openvino"].prepare(job(), {})
 
 
 def test_endings() -> None:
-    """Signals of this system by name, others by number, and exits not at all."""
-    assert [apart.ending(code) for code in (0, 1, 4, 130)] == [None] * 4
+    """Signals are reported by name, unknown ones by number; ordinary exit codes are not endings."""
+    assert [child_process.crash_cause(code) for code in (0, 1, 4, 130)] == [None] * 4
     if os.name != "nt":
-        assert apart.ending(-11) == "SIGSEGV"
-        assert apart.ending(-99) == "signal 99"
+        assert child_process.crash_cause(-11) == "SIGSEGV"
+        assert child_process.crash_cause(-99) == "signal 99"
 
 
-# --- a GPU, as ONNX Runtime would show it ------------------------------------------------------------------------------
+# --- a GPU, imitated by a stand-in for ONNX Runtime -------------------------------------------------------------------
 
 
 class Fake:
-    """Stands in for ONNX Runtime on a machine with a GPU. `lost` are sessions that fall back, as it does without an error;
-    `nodes` is what its profiles show."""
+    """A stand-in for ONNX Runtime on a machine with a GPU. With `lost`, sessions fall back to the CPU without an
+    error; `nodes` are the nodes in its profiles."""
 
     __version__ = "1.0"
 
@@ -472,7 +482,7 @@ class Fake:
 
 
 def ran(op: str, provider: str, given: str = "float", made: str = "float") -> dict[str, Any]:
-    """A node as profiles show it."""
+    """Return a node as it appears in a profile."""
     return {
         "op_name": op, "provider": provider, "input_type_shape": [{given: [1]}], "output_type_shape": [{made: [1]}],
     }  # fmt: skip
@@ -480,7 +490,7 @@ def ran(op: str, provider: str, given: str = "float", made: str = "float") -> di
 
 @pytest.fixture
 def faked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Fake]:
-    """Puts a stand-in in the place of ONNX Runtime, on a machine with a GPU."""
+    """Return a function that installs the stand-in for ONNX Runtime and pretends that there is a GPU."""
 
     def put(nodes: list[dict[str, Any]], lost: bool = False, fails: str = "") -> Fake:
         fake = Fake(nodes, lost, fails)
@@ -497,7 +507,7 @@ GOOD = [ran("Conv", CUDA), ran("Gemm", CUDA), ran("Shape", CPU, made="int64")]
 
 
 def test_a_session_that_lost_its_gpu_is_refused(faked: Callable[..., Fake], job: Callable[..., Job]) -> None:
-    """ONNX Runtime falls back to the processor without an error; no number may come of it."""
+    """A session that silently fell back to the CPU is refused, so that no figure comes from it."""
     faked(GOOD, lost=True)
     with pytest.raises(Unavailable, match=f"{CUDA} was requested, but ONNX Runtime uses {CPU}") as caught:
         RUNTIMES["ort-cuda"].prepare(job(), {})
@@ -508,7 +518,7 @@ def test_a_session_that_lost_its_gpu_is_refused(faked: Callable[..., Fake], job:
 def test_what_fails_on_a_gpu_is_not_available_there(
     step: str, faked: Callable[..., Fake], job: Callable[..., Job]
 ) -> None:
-    """A graph that cannot be captured, memory that does not suffice: the other rows of a measurement are measured."""
+    """A failure to create a session, allocate memory or profile makes only this runtime unavailable."""
     faked(GOOD, fails=step)
     with pytest.raises(Unavailable, match=rf"ort-cuda cannot run small: .*CUDA failure 2: {step}$"):
         RUNTIMES["ort-cuda"].prepare(job(), {"graph": True} if step == "session" else {})
@@ -517,7 +527,7 @@ def test_what_fails_on_a_gpu_is_not_available_there(
 def test_nodes_of_a_gpu_are_profiled_where_launches_wait(
     faked: Callable[..., Fake], job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else their times are those of launching them. A process of its own is told so, and gives what it found."""
+    """GPU nodes are profiled in a child process with CUDA_LAUNCH_BLOCKING=1, or times would be those of launches."""
     fake = faked(GOOD)
     told: list[Any] = []
 
@@ -527,7 +537,7 @@ def test_nodes_of_a_gpu_are_profiled_where_launches_wait(
         return SimpleNamespace(returncode=0, stdout='a line of a library\n[["layer1", 0.5]]\n', stderr="")
 
     monkeypatch.delenv("CUDA_LAUNCH_BLOCKING", raising=False)
-    monkeypatch.setattr(apart.subprocess, "run", child)
+    monkeypatch.setattr(child_process.subprocess, "run", child)
     assert RUNTIMES["ort-cuda"].profile(job("tf32"), {"nhwc": True}, 3) == [("layer1", 0.5)]
     ((asked, blocking, x),) = told
     assert blocking == "1"
@@ -541,24 +551,24 @@ def test_nodes_of_a_gpu_are_profiled_where_launches_wait(
 
 
 def test_a_child_profiles(job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process of its own, with the processor in the place of the GPU; and one that refuses is no profile. It imports what
-    this process would, and not what lies in the folder where it is started."""
-    pytest.importorskip("onnxruntime", reason="it runs there")
+    """The profiling child process works (here on the CPU), and its failure is reported. It imports from this
+    process's path and not from the working folder."""
+    pytest.importorskip("onnxruntime", reason="runs in the child process")
     (tmp_path / "numpy.py").write_text("raise ImportError('not the library')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", ".")])
-    found = apart.profile(RUNTIMES["ort-cpu"], job(), {"threads": "1"}, 2, {})
+    found = child_process.profile(RUNTIMES["ort-cpu"], job(), {"threads": "1"}, 2, {})
     wanted = RUNTIMES["ort-cpu"].profile(job(), {"threads": "1"}, 2)
     assert len(found) == len(wanted)
     assert found[0][0] == wanted[0][0]
     assert all(seconds >= 0 for _, seconds in found)
     with pytest.raises(Unavailable, match=r"ort-cpu cannot profile small: .*none\.onnx does not exist"):
-        apart.profile(RUNTIMES["ort-cpu"], job(model=Path("none.onnx")), {}, 2, {})
+        child_process.profile(RUNTIMES["ort-cpu"], job(model=Path("none.onnx")), {}, 2, {})
 
 
 @pytest.mark.parametrize("name", ["ort-cuda", "ort-tensorrt"])
 def test_nodes_elsewhere_are_refused(name: str, faked: Callable[..., Fake], job: Callable[..., Job]) -> None:
-    """The session has its provider, and still one node computes on the processor."""
+    """A session is refused if one of its nodes computes on the CPU, or if its profile has no nodes."""
     own = CUDA if name == "ort-cuda" else TENSORRT
     faked([ran("Conv", own), ran("Resize", CPU)])
     with pytest.raises(Unavailable, match="nodes of small ran elsewhere: Resize"):
@@ -569,7 +579,7 @@ def test_nodes_elsewhere_are_refused(name: str, faked: Callable[..., Fake], job:
 
 
 def test_keeping_account_of_shapes_is_no_computing(faked: Callable[..., Fake], job: Callable[..., Job]) -> None:
-    """Such nodes belong on the processor; they are counted."""
+    """Shape computations may run on the CPU; they count in the placement and do not cause a refusal."""
     faked(GOOD)
     facts = RUNTIMES["ort-cuda"].prepare(job(), {}).facts
     assert facts["placement"] == {CUDA: 2, CPU: 1}
@@ -577,7 +587,7 @@ def test_keeping_account_of_shapes_is_no_computing(faked: Callable[..., Fake], j
 
 
 def test_cuda_is_told_everything(faked: Callable[..., Fake], job: Callable[..., Job]) -> None:
-    """TF32 off for fp32, a graph with fixed addresses, and a profile without the graph."""
+    """The CUDA provider gets every option: fp32 without TF32, CUDA graphs with fixed buffers, plain profiles."""
     fake = faked(GOOD)
     RUNTIMES["ort-cuda"].prepare(job(), {"graph": True, "nhwc": True, "search": "heuristic"})
     timed, profiled = fake.sessions
@@ -599,7 +609,7 @@ def test_cuda_is_told_everything(faked: Callable[..., Fake], job: Callable[..., 
 
 
 def test_fp16_must_multiply_fp16(faked: Callable[..., Fake], job: Callable[..., Job]) -> None:
-    """All of it: a cast in the middle is another network."""
+    """fp16 requires that all convolutions and matrix products run in float16; casts are allowed."""
     faked([ran("Conv", CUDA, "float16"), ran("Gemm", CUDA, "float")])
     with pytest.raises(Unavailable, match=r"fp16 was requested, but .* in other types: 1 as float$"):
         RUNTIMES["ort-cuda"].prepare(job("fp16"), {})
@@ -623,7 +633,7 @@ def test_the_environment_decides_about_tf32(
     name: str, precision: str, override: str | None, fine: bool, faked: Callable[..., Fake], job: Callable[..., Job],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """NVIDIA's libraries obey NVIDIA_TF32_OVERRIDE, and TensorRT's provider has nothing else: fp32 means fp32."""
+    """NVIDIA_TF32_OVERRIDE is respected; TensorRT's provider has no TF32 option, so fp32 requires override 0."""
     faked([ran("Conv", CUDA if name == "ort-cuda" else TENSORRT)])
     if override is not None:
         monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
@@ -637,7 +647,7 @@ def test_the_environment_decides_about_tf32(
 def test_engines_are_kept_by_what_is_in_them(
     faked: Callable[..., Fake], job: Callable[..., Job], tmp_path: Path
 ) -> None:
-    """An engine holds weights: another file, other data beside it or another precision never meet an old engine."""
+    """TensorRT engines contain weights, so the cache distinguishes files, external data and precisions."""
     fake = faked([ran("TRTKernel", TENSORRT)])
     model = tmp_path / "a.onnx"
     folders = []
@@ -661,8 +671,8 @@ def test_engines_are_kept_by_what_is_in_them(
 
 
 def test_without_a_gpu_they_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the reason is in words, with what they need."""
-    pytest.importorskip("onnxruntime", reason="it says what it has")
+    """Without a GPU, CUDA runtimes are reported as missing, with the reason and what they need."""
+    pytest.importorskip("onnxruntime", reason="lists its execution providers")
     monkeypatch.setattr(ort_session, "has_gpu", lambda: False)
     for name in ("ort-cuda", "ort-tensorrt"):
         assert "Provider" in (RUNTIMES[name].missing() or "")
@@ -677,7 +687,7 @@ def test_without_a_gpu_they_are_missing(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_machine_is_described_without_names() -> None:
-    """What a result file may say: no host, no user, no path."""
+    """The description of the machine contains no host name, user name or path."""
     facts = {**device.describe(), **device.state()}
     text = json.dumps(facts)
     assert facts["processor"]["usable"] >= 1
@@ -689,7 +699,7 @@ def test_the_machine_is_described_without_names() -> None:
 
 
 def test_gpus_are_read_from_their_tool() -> None:
-    """One row for each; a tool that is not there or says something else gives none."""
+    """nvidia-smi gives one row per GPU; a missing tool or unexpected output gives none."""
     printed = "NVIDIA H200, 570.1, 143771 MiB, 9.0\nNVIDIA H200, 570.1, 143771 MiB, 9.0\n"
     fields = ("name", "driver_version", "memory.total", "compute_cap")
     rows = device._smi(fields, lambda *command: printed)
@@ -726,34 +736,34 @@ network:
 
 
 def measured(rate: float) -> roofline.Measured:
-    """A rate without spread."""
+    """Return a rate without spread."""
     return roofline.Measured(rate, rate, 0.0, 1)
 
 
 def hand(tmp_path: Path) -> Network:
-    """A network whose limit can be computed by hand."""
+    """Load a network whose limit can be computed by hand."""
     path = tmp_path / "hand.yaml"
     path.write_text(HAND)
     return rescompile.elaborate(rescompile.load(path))
 
 
 def test_layers_by_hand(tmp_path: Path) -> None:
-    """Values moved and multiplied by each layer of a network, counted by hand."""
+    """The roofline counts the values moved and multiply-adds of each layer as computed by hand."""
     found = {layer.name.rpartition(".")[2]: layer for layer in roofline.layers(hand(tmp_path))}
     counted = {name: (layer.maps, layer.weights, layer.macs) for name, layer in found.items()}
     assert counted == {
         "stem": (2 * 16 + 4 * 16, 4 * 2 * 9, 4 * 2 * 9 * 16),
         "conv1": (4 * 16 + 8 * 16, 8 * 4, 8 * 4 * 16),
-        "conv2": (8 * 16 + 4 * 16 + 4 * 16, 4 * 8, 4 * 8 * 16),  # and the shortcut, which its addition reads
+        "conv2": (8 * 16 + 4 * 16 + 4 * 16, 4 * 8, 4 * 8 * 16),  # including the shortcut, which the addition reads
         "pool": (4 * 16 + 4 * 4, 0, 0),
-        "conv3": (4 * 4 + 4 * 4, 4 * 4, 4 * 4 * 4),  # concatenating is where it is written
+        "conv3": (4 * 4 + 4 * 4, 4 * 4, 4 * 4 * 4),  # the producers write directly into the concatenation
         "global_avgpool": (8 * 4 + 8, 0, 0),
         "fc": (8 + 10, 8 * 10 + 10, 80),
     }
 
 
 def test_limit_by_hand(tmp_path: Path) -> None:
-    """Each layer at the slower of its two roofs, with a batch that shares the weights."""
+    """Each layer takes the longer of its memory and compute times, and a batch shares the weights."""
     network = hand(tmp_path)
     bandwidth, rate, batch = 1000.0, 8000.0, 3
     roof = roofline.Roofline("cpu", "bf16", {1 << 20: measured(bandwidth)}, measured(rate))
@@ -772,7 +782,7 @@ def test_limit_by_hand(tmp_path: Path) -> None:
 
 
 def test_published_limits() -> None:
-    """The H200 of 790 TFLOP/s and 4.3 TB/s, in bf16 at batch 256: within 2% of what was worked out for it elsewhere."""
+    """Limits for an H200 (790 TFLOP/s, 4.3 TB/s, bf16, batch 256) are within 2% of independently derived figures."""
     roof = roofline.Roofline("cuda", "bf16", {1 << 30: measured(4.3e12)}, measured(790e12))
     for name, images in {"resnet50": 60_200, "resnext50_32x4d": 55_100, "densenet121": 84_500}.items():
         found = roofline.limit(rescompile.elaborate(rescompile.load(name)), 256, roof)
@@ -781,13 +791,13 @@ def test_published_limits() -> None:
 
 
 def test_what_fits_a_cache_is_copied_faster() -> None:
-    """A layer is held to the fastest copy that is no smaller; a slow small copy only shows what starting one costs."""
+    """A layer is compared with the fastest copy at least as large; small copies show the cost of a launch."""
     roof = roofline.Roofline("cpu", "fp32", {1: measured(5.0), 4: measured(9.0), 16: measured(3.0)}, measured(1.0))
     assert [roof.bandwidth(size) for size in (0.5, 1, 2, 5, 16, 99)] == [9, 9, 9, 3, 3, 3]
 
 
 def test_a_machine_is_measured(small: tuple[Network, Weights]) -> None:
-    """Rates are finite and their spread is told; without a product in a precision there is no limit."""
+    """Measured rates are finite and have a spread; a precision without a measured product has no limit."""
     roof = roofline.measure("cpu", "fp32", threads=1, quick=True)
     assert roof.product is not None
     assert "product" in (roof.by or "") or "convolution" in (roof.by or "")
@@ -805,7 +815,7 @@ def test_a_machine_is_measured(small: tuple[Network, Weights]) -> None:
 def test_a_gpu_that_torch_does_not_see_has_no_limit(
     small: tuple[Network, Weights], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ONNX Runtime may have one beside a PyTorch for processors: its rows have times, and no share of a limit."""
+    """A GPU that ONNX Runtime uses but torch does not see has no roofline; rows then lack a fraction of the limit."""
     monkeypatch.setattr(TORCH.cuda, "is_available", lambda: False)
     roof = roofline.measure("cuda", "fp16")
     assert roof.product is None
@@ -813,7 +823,7 @@ def test_a_gpu_that_torch_does_not_see_has_no_limit(
 
 
 def test_mappings_are_not_needed_to_be_torch(job: Callable[..., Job]) -> None:
-    """A module that gives several outputs by name keeps their names."""
+    """A module that returns a mapping keeps the names of its outputs."""
 
     class Two(TORCH.nn.Module):  # type: ignore[misc, name-defined]
         def forward(self, x: Any) -> Mapping[str, Any]:
@@ -829,8 +839,8 @@ def test_mappings_are_not_needed_to_be_torch(job: Callable[..., Job]) -> None:
 def test_a_job_has_the_file_of_its_precision(
     precision: str, kind: int, small: tuple[Network, Weights], tmp_path: Path
 ) -> None:
-    """float16 for fp16, with the batch of the input; a runtime of torch is given no file."""
-    onnx = pytest.importorskip("onnx", reason="it reads the file")
+    """The job's file has the precision's data type and the input's batch size; torch runtimes get a module instead."""
+    onnx = pytest.importorskip("onnx", reason="reads the file")
     x = np.zeros((3, *small[0].input), np.float32)
     made = jobs.job(RUNTIMES["ort-cuda"], *small, x, precision, tmp_path)
     graph = onnx.load(made.model).graph

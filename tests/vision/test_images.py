@@ -1,4 +1,4 @@
-"""`run` on images and specs: torchvision prepares the same bits, torch finds the same classes, and no file stops the others."""
+"""`run` on images and specs: preparation as in torchvision, classes as in torch, one error per broken file."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
 from rescompile.ir.network import parameters
 from rescompile.runtimes.ort_session import Model
 from rescompile.vision import images, labels
-from rescompile.vision.images import Broken, Preparation, decode, preparation
-from rescompile.vision.recognition import best
+from rescompile.vision.images import decode
+from rescompile.vision.preprocessing import Preparation, UnusableImage, preparation
+from rescompile.vision.recognition import best, softmax
 
 Image = pytest.importorskip("PIL.Image", reason="images are read with Pillow: pip install 'rescompile[image]'")
 pytest.importorskip("onnxruntime", reason="models run in ONNX Runtime: pip install 'rescompile[run]'")
 
 Array = NDArray[Any]
-#: A small network of images that are not square, 5 classes, and a preparation of its own.
+#: A small classifier of 5 classes with its own preprocessing.
 NETWORK: dict[str, Any] = {
     "rescompile": 1,
     "name": "seer",
@@ -47,27 +48,27 @@ NETWORK: dict[str, Any] = {
 
 
 def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> Array:
-    """An image of pixels that share nothing with their neighbours: every mistake by one pixel shows."""
+    """Return random pixels, unrelated to their neighbours, so that an offset by one pixel shows."""
     shape = (height, width, channels) if channels > 1 else (height, width)
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
 def saved(path: Path, pixels: Array, **options: Any) -> Path:
-    """Pixels as a file, by its ending."""
+    """Save pixels as an image file whose format follows from the suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **options)
     return path
 
 
 def spec(folder: Path, **changes: Any) -> Path:
-    """The small network as a file; JSON is YAML, and a change to None leaves the key out."""
+    """Write the spec of the small network (JSON is valid YAML); a change to None removes the key."""
     path = folder / "seer.yaml"
     path.write_text(json.dumps({key: value for key, value in {**NETWORK, **changes}.items() if value is not None}))
     return path
 
 
 def model(folder: Path, *options: str, **changes: Any) -> Path:
-    """The small network as an ONNX file."""
+    """Build the small network as an ONNX file."""
     path = folder / "seer.onnx"
     built = invoke("build", spec(folder, **changes), "-t", "onnx", "-o", path, "--force", *options)
     assert built.exit_code == 0, built.stderr
@@ -75,22 +76,22 @@ def model(folder: Path, *options: str, **changes: Any) -> Path:
 
 
 def data(*arguments: str | Path, code: int = 0) -> Any:
-    """What `run` prints with --json."""
+    """Return the output of `run --json`."""
     result = invoke("run", *arguments, "--json")
     assert result.exit_code == code, result.output
     return json.loads(result.stdout)
 
 
-# --- preparation: torchvision is the oracle -----------------------------------------------------------------------------
+# --- preprocessing: torchvision is the reference ----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def transforms() -> Any:
-    """torchvision's transforms, whose C++ operators do not load beside a CPU-only torch."""
-    pytest.importorskip("torch", reason="the oracle of preparations is torchvision, which needs torch")
+    """Import torchvision's transforms, which work without its C++ operators."""
+    pytest.importorskip("torch", reason="the reference, torchvision, needs torch")
     import peers  # noqa: F401
 
-    pytest.importorskip("torchvision", reason="the oracle of preparations: pip install --no-deps torchvision")
+    pytest.importorskip("torchvision", reason="the reference for preprocessing: pip install --no-deps torchvision")
     from torchvision import transforms
 
     return transforms
@@ -110,7 +111,7 @@ CASES = [
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_preparation_is_that_of_torchvision(channels: int, transforms: Any) -> None:
-    """The same bits: larger and smaller images, upright and lying, crops beyond the border, odd and even."""
+    """Preprocessing is bit-identical to torchvision's, for both orientations and crops beyond the border."""
     mean, std = (0.485, 0.456, 0.406)[:channels], (0.229, 0.224, 0.225)[:channels]
     for resize, crop, interpolation, size in CASES:
         image = Image.fromarray(noise(*size, channels))
@@ -127,7 +128,7 @@ def test_preparation_is_that_of_torchvision(channels: int, transforms: Any) -> N
 
 @pytest.mark.parametrize("name", ["resnet50", "inception_v3", "darknet53"])
 def test_preparation_of_the_zoo(name: str, transforms: Any) -> None:
-    """What a spec of the zoo records gives its input the size that the network takes; resnet50's is torchvision's own."""
+    """Preprocessing of zoo specs gives the network's input size; resnet50's is bit-identical to torchvision's."""
     network = rescompile.elaborate(rescompile.load(name))
     assert network.preprocess is not None
     how = preparation(network.preprocess, ["batch", *network.input], name)
@@ -141,7 +142,7 @@ def test_preparation_of_the_zoo(name: str, transforms: Any) -> None:
 
 
 def test_interpolation_is_recorded_and_used(tmp_path: Path) -> None:
-    """A word of the spec, in the file's metadata, brought back by extract, and what the image is resized with."""
+    """The spec's interpolation is stored in the metadata, extracted again, and used to resize images."""
     changed = {**NETWORK["preprocess"], "interpolation": "bicubic"}
     path = model(tmp_path, preprocess=changed)
     assert json.loads(Model(path).metadata["rescompile.preprocess"]) == changed
@@ -152,9 +153,9 @@ def test_interpolation_is_recorded_and_used(tmp_path: Path) -> None:
     assert refused.exit_code == 3
 
 
-# --- decoding ----------------------------------------------------------------------------------------------------------
+# --- decoding ---------------------------------------------------------------------------------------------------------
 
-#: What EXIF says of where the first row and the first column of the stored image belong.
+#: Upright images by EXIF orientation, which names the sides where the first stored row and column belong.
 UPRIGHT: dict[int, Callable[[Array], Array]] = {
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],  # top, right
@@ -169,7 +170,7 @@ UPRIGHT: dict[int, Callable[[Array], Array]] = {
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
 def test_orientation(orientation: int, tmp_path: Path) -> None:
-    """All eight of them, as the standard words them: row 0 and column 0 are where they say."""
+    """Images are turned upright for all eight EXIF orientations, as the standard defines them."""
     stored = noise(5, 7)
     exif = Image.Exif()
     exif[274] = orientation
@@ -178,7 +179,7 @@ def test_orientation(orientation: int, tmp_path: Path) -> None:
 
 
 def test_transparent_pixels_lie_on_white(tmp_path: Path) -> None:
-    """Whatever colour is stored below them: alpha of pixels, of grey, of a palette's entry, and of one colour."""
+    """Transparent pixels are blended onto white: RGBA, grey with alpha, palettes and a single transparent colour."""
     rgba = np.array([[[255, 0, 0, 255], [0, 0, 0, 0], [0, 0, 0, 51]]], np.uint8)
     on_white = [[[255, 0, 0], [255, 255, 255], [204, 204, 204]]]
     np.testing.assert_array_equal(np.asarray(decode(saved(tmp_path / "a.png", rgba), 3)), on_white)
@@ -196,7 +197,7 @@ def test_transparent_pixels_lie_on_white(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["png", "tif", "pgm"])
 def test_sixteen_bits_are_rounded_to_eight(ending: str, tmp_path: Path) -> None:
-    """Every value, to the nearest of 0..255, where a conversion by Pillow would cut off all above 255."""
+    """All 16-bit greys are scaled and rounded to 0..255, where Pillow's own conversion would clip them at 255."""
     values = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)
     path = saved(tmp_path / f"a.{ending}", values)
     wanted = np.round(values / 65535 * 255).astype(np.uint8)
@@ -205,14 +206,14 @@ def test_sixteen_bits_are_rounded_to_eight(ending: str, tmp_path: Path) -> None:
 
 
 def test_colours_of_sixteen_bits(tmp_path: Path) -> None:
-    """Their upper eight, as the documentation says."""
+    """16-bit colours keep their upper eight bits, as documented."""
     row = b"\0" + struct.pack(">6H", 0, 0x0102, 0xFFFF, 0x8000, 0x7FFF, 0x00FF)
     (tmp_path / "a.png").write_bytes(_png(2, 1, row, depth=16))
     np.testing.assert_array_equal(np.asarray(decode(tmp_path / "a.png", 3)), [[[0, 1, 255], [128, 127, 0]]])
 
 
 def test_other_modes(tmp_path: Path) -> None:
-    """Black and white of one bit, CMYK, colour as grey; numbers without a known range are refused."""
+    """1-bit images, CMYK and colour as grey are converted; values without a defined range are refused."""
     Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1").save(tmp_path / "a.png")
     np.testing.assert_array_equal(np.asarray(decode(tmp_path / "a.png", 3)), [[[0] * 3, [255] * 3]])
     cmyk = np.array([[[0, 0, 0, 0], [255, 255, 0, 0], [0, 0, 0, 255]]], np.uint8)  # white, blue, black
@@ -224,15 +225,15 @@ def test_other_modes(tmp_path: Path) -> None:
     red = np.asarray(decode(tmp_path / "c.jpg", 3)).astype(int)
     assert (abs(red - [255, 0, 0]) < 8).all()
     grey = np.asarray(decode(saved(tmp_path / "d.png", np.array([[[200, 100, 50]]], np.uint8)), 1))
-    assert abs(grey.item() - (0.299 * 200 + 0.587 * 100 + 0.114 * 50)) < 1  # the luma of ITU-R 601
+    assert abs(grey.item() - (0.299 * 200 + 0.587 * 100 + 0.114 * 50)) < 1  # the luma of ITU-R BT.601
     assert np.asarray(decode(tmp_path / "b.tif", 1)).shape == (1, 3)
     for kind, name in ((np.int32, "e.tif"), (np.float32, "f.tif")):
-        with pytest.raises(Broken, match="no defined value range"):
+        with pytest.raises(UnusableImage, match="no defined value range"):
             decode(saved(tmp_path / name, np.ones((4, 4), kind)), 1)
 
 
 def _png(width: int, height: int, rows: bytes = bytes(1000), depth: int = 8) -> bytes:
-    """A PNG of RGB with these rows, or a few bytes that say they are a large one."""
+    """Return an RGB PNG with these rows; by default a few bytes whose header declares any size."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -263,7 +264,7 @@ BROKEN = {
 @pytest.mark.parametrize("kind", BROKEN)
 @pytest.mark.filterwarnings("error")
 def test_a_broken_image_is_told_and_the_others_are_done(kind: str, tmp_path: Path) -> None:
-    """A coded error that names the file, the others in their order, exit code 1; nothing of it costs memory."""
+    """A broken image gives a coded error that names the file; the others are classified and the exit code is 1."""
     content, why = BROKEN[kind]
     folder = tmp_path / "photos"
     for name in ("a.png", "c.png"):
@@ -283,18 +284,18 @@ def test_a_broken_image_is_told_and_the_others_are_done(kind: str, tmp_path: Pat
     assert "2 of 3 images" in result.stderr
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    """Nobody will ever write into it."""
+    """A pipe, a folder or a missing file is refused at once, without waiting for data."""
     os.mkfifo(tmp_path / "a.png")
     for path in (tmp_path / "a.png", tmp_path, tmp_path / "gone.png"):
-        with pytest.raises(Broken, match="regular"):
+        with pytest.raises(UnusableImage, match="regular"):
             decode(path, 3)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own, which `stream` keeps quiet
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own warning, which `stream` suppresses
 def test_random_damage_never_ends_in_a_traceback(tmp_path: Path) -> None:
-    """Files of every format with bytes changed or cut: an image comes out, or Broken, and nothing else."""
+    """Files of every format with changed or missing bytes give an image or `UnusableImage`, and no other exception."""
     chance = random.Random(0)
     made = []
     for name in images.FORMATS:
@@ -302,7 +303,7 @@ def test_random_damage_never_ends_in_a_traceback(tmp_path: Path) -> None:
         try:
             Image.fromarray(noise(24, 20)).save(buffer, name)
         except (KeyError, OSError):
-            continue  # a Pillow without this format
+            continue  # this Pillow lacks the format
         made.append(buffer.getvalue())
     assert len(made) >= 5
     path, refused = tmp_path / "x", 0
@@ -313,16 +314,16 @@ def test_random_damage_never_ends_in_a_traceback(tmp_path: Path) -> None:
         path.write_bytes(damaged[: chance.randrange(8, len(damaged) + 1)])
         try:
             decode(path, 3)
-        except Broken:
+        except UnusableImage:
             refused += 1
     assert refused > len(made)
 
 
-# --- files and folders ---------------------------------------------------------------------------------------------------
+# --- files and folders ------------------------------------------------------------------------------------------------
 
 
 def test_folders_are_walked_in_order(tmp_path: Path) -> None:
-    """Sorted by path, folders below too, by their endings, hidden files left out; a named file whatever it is called."""
+    """Folders are searched recursively, sorted by path, without hidden files; named files are always taken."""
     listed = ["b/1.JPG", "b/sub/2.png", "c.webp", "z.tif"]
     for name in [*listed, "b/.hidden.png", "b/notes.txt", "odd"]:
         path = tmp_path / "photos" / name
@@ -336,11 +337,11 @@ def test_folders_are_walked_in_order(tmp_path: Path) -> None:
             images.find([folder, wrong])
 
 
-# --- what is said ----------------------------------------------------------------------------------------------------------
+# --- results ----------------------------------------------------------------------------------------------------------
 
 
 def test_classes_are_those_of_torch(tmp_path: Path, transforms: Any) -> None:
-    """torchvision prepares, ONNX Runtime is called by hand, torch ranks: the same classes and probabilities."""
+    """Classes and probabilities match torchvision's preprocessing, ONNX Runtime and torch's softmax and topk."""
     import torch
 
     path, photo = model(tmp_path), saved(tmp_path / "a.png", noise(50, 70))
@@ -360,13 +361,16 @@ def test_classes_are_those_of_torch(tmp_path: Path, transforms: Any) -> None:
 
 
 def test_best() -> None:
-    """By hand: equal logits in the order of their classes, large ones without overflow, never more than there are."""
-    assert best(np.array([0, np.log(3)], np.float32), 5) == [(1, pytest.approx(0.75)), (0, pytest.approx(0.25))]
-    assert best(np.array([1000, 1000, -1000], np.float32), 2) == [(0, 0.5), (1, 0.5)]
+    """`best` breaks ties by class, does not overflow for large logits, and returns at most one row per class."""
+    assert best(softmax(np.array([0, np.log(3)], np.float32)), 5) == [
+        (1, pytest.approx(0.75)),
+        (0, pytest.approx(0.25)),
+    ]
+    assert best(softmax(np.array([1000, 1000, -1000], np.float32)), 2) == [(0, 0.5), (1, 0.5)]
 
 
 def test_the_table_of_an_image(tmp_path: Path) -> None:
-    """Probability, class and label of the five likeliest; what a label or a file name holds cannot reach the terminal."""
+    """The table lists the five likeliest classes; escape codes in labels and file names are escaped."""
     names = tmp_path / "names.txt"
     names.write_text("ant\nbee\ncat\n\x1b[31mdog\nelk\n")
     photo = saved(tmp_path / "a\x1b.png", noise(40, 40))
@@ -385,7 +389,7 @@ def test_the_table_of_an_image(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fixed", [False, True], ids=["free", "fixed"])
 def test_batches(fixed: bool, tmp_path: Path) -> None:
-    """Four images three at a time, the last batch filled up where it must be: as one by one."""
+    """Batches of three give the results of single images, also where the last is padded to a fixed size."""
     folder = tmp_path / "photos"
     for at in range(4):
         saved(folder / f"{at}.png", noise(30 + at, 40, seed=at))
@@ -407,7 +411,7 @@ def test_batches(fixed: bool, tmp_path: Path) -> None:
 
 
 def test_errors_in_other_formats(tmp_path: Path) -> None:
-    """For machines: an annotation for each image as it comes, or one document in the end."""
+    """`--format github` prints an annotation per image, `--format json` one document."""
     broken = tmp_path / "b.png"
     broken.write_bytes(b"")
     path = model(tmp_path)
@@ -420,7 +424,7 @@ def test_errors_in_other_formats(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_an_interrupt_keeps_what_is_done(as_json: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C at the third image: two are printed, and the exit code is 130."""
+    """Ctrl-C at the third image keeps the results of the first two and exits with 130."""
     for at in range(6):
         saved(tmp_path / "photos" / f"{at}.png", noise(30, 40))
     path, calls, once = model(tmp_path), itertools.count(), Model.run
@@ -442,7 +446,7 @@ def test_an_interrupt_keeps_what_is_done(as_json: bool, tmp_path: Path, monkeypa
 
 
 def test_a_bar_on_a_terminal_only(tmp_path: Path) -> None:
-    """It is wiped before each result. Time runs ten thousand times faster here."""
+    """The progress bar appears on a terminal only and is erased before each result; the clock is sped up here."""
     for at in range(5):
         saved(tmp_path / "photos" / f"{at}.png", noise(30, 40))
     hurry = "import time; clock = time.monotonic; time.monotonic = lambda: 10000 * clock()"
@@ -459,7 +463,7 @@ def test_a_bar_on_a_terminal_only(tmp_path: Path) -> None:
 
 
 def test_numbers_that_are_not_finite(tmp_path: Path) -> None:
-    """No probabilities are made of infinities."""
+    """Logits that are not finite give an error instead of probabilities."""
     network = rescompile.elaborate(rescompile.load(spec(tmp_path)))
     huge = {name: np.full(parameter.shape, 3e38, np.float32) for name, parameter in parameters(network)}
     save_file(huge, tmp_path / "huge.safetensors")
@@ -470,11 +474,11 @@ def test_numbers_that_are_not_finite(tmp_path: Path) -> None:
     assert "not finite" in result.stderr
 
 
-# --- networks that record nothing, or take no images -----------------------------------------------------------------------
+# --- no recorded preprocessing, or no image input ---------------------------------------------------------------------
 
 
 def test_a_network_that_records_nothing(tmp_path: Path) -> None:
-    """It says what to write, and what it says works; a 1-channel network sees grey."""
+    """Without recorded preprocessing, the error suggests options that work; a 1-channel network takes grey images."""
     path = model(tmp_path, input=[1, 24, 24], preprocess=None)
     photo = saved(tmp_path / "a.png", noise(24, 24))
     refused = invoke("run", path, "--image", photo)
@@ -483,7 +487,7 @@ def test_a_network_that_records_nothing(tmp_path: Path) -> None:
     advised = re.findall(r"--preprocess (\S+)", refused.stderr)
     assert advised == ["mean=0.5", "std=0.5"]
     half = invoke("run", path, "--image", photo, "--preprocess", "mean=0.4")
-    assert re.findall(r"--preprocess (\S+)", half.stderr) == ["std=0.5"]  # and not again what was given
+    assert re.findall(r"--preprocess (\S+)", half.stderr) == ["std=0.5"]  # given options are not suggested again
     options = [word for each in advised for word in ("--preprocess", each)]
     (found,) = data(path, "--image", photo, *options)["images"]
     grey = np.asarray(Image.open(photo).convert("L"), np.float32) / np.float32(255)
@@ -513,7 +517,7 @@ def test_a_network_that_records_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_a_preparation_that_cannot_be(given: str, why: str, tmp_path: Path) -> None:
-    """Refused before an image is looked at, with what to write."""
+    """Invalid `--preprocess` values are refused before any image is read, with a message that gives the valid form."""
     refused = invoke("run", model(tmp_path), "--image", saved(tmp_path / "a.png", noise(30, 40)), "--preprocess", given)
     assert refused.exit_code == 2
     assert why in refused.stderr
@@ -529,8 +533,8 @@ def test_a_preparation_that_cannot_be(given: str, why: str, tmp_path: Path) -> N
     ],
 )
 def test_what_a_file_records_is_not_trusted(recorded: str, why: str, tmp_path: Path) -> None:
-    """Metadata can be anybody's."""
-    onnx = pytest.importorskip("onnx", reason="the test changes a file's metadata with it")
+    """Invalid preprocessing in a file's metadata is refused, since anybody may have written it."""
+    onnx = pytest.importorskip("onnx", reason="edits the metadata of a model")
     path = model(tmp_path)
     proto = onnx.load(path)
     next(entry for entry in proto.metadata_props if entry.key == "rescompile.preprocess").value = recorded
@@ -540,8 +544,8 @@ def test_what_a_file_records_is_not_trusted(recorded: str, why: str, tmp_path: P
 
 
 def test_a_model_of_someone_else(tmp_path: Path) -> None:
-    """Free sizes, another name of input and output, no metadata; integers are refused."""
-    onnx = pytest.importorskip("onnx", reason="the test makes a model with it")
+    """A foreign model with dynamic sizes and other tensor names runs; one of float64 is refused."""
+    onnx = pytest.importorskip("onnx", reason="builds a foreign model")
     helper = onnx.helper
 
     def foreign(kind: int) -> Path:
@@ -568,8 +572,8 @@ def test_a_model_of_someone_else(tmp_path: Path) -> None:
 
 
 def theirs(folder: Path, node: dict[str, Any], kind: str, shape: list[Any] | None) -> Path:
-    """A model of one node, somebody else's: its output has this type and shape, or is a sequence of such tensors."""
-    onnx = pytest.importorskip("onnx", reason="the test makes a model with it")
+    """Write a foreign model of one node; its output has this type and shape, or is a sequence if the shape is None."""
+    onnx = pytest.importorskip("onnx", reason="builds a foreign model")
     helper = onnx.helper
     made = helper.make_tensor_value_info if shape is not None else helper.make_tensor_sequence_value_info
     proto = helper.make_model(
@@ -594,7 +598,7 @@ def theirs(folder: Path, node: dict[str, Any], kind: str, shape: list[Any] | Non
 def test_outputs_that_are_no_numbers(
     node: dict[str, Any], kind: str, shape: list[Any] | None, type: str, tmp_path: Path
 ) -> None:
-    """A sequence, as classifiers of scikit-learn give, or text: refused, with an image or without."""
+    """An output that is text or a sequence, as of scikit-learn's classifiers, is refused, with and without an image."""
     path = theirs(tmp_path, node, kind, shape)
     known = ["--preprocess", "mean=0,0,0", "--preprocess", "std=1,1,1", "--preprocess", "resize=8,8"]
     for more in ([], ["--save", tmp_path / "a.npz"], ["--image", saved(tmp_path / "a.png", noise(8, 8)), *known]):
@@ -606,11 +610,11 @@ def test_outputs_that_are_no_numbers(
 
 @pytest.mark.filterwarnings("error")
 def test_an_output_without_values(tmp_path: Path) -> None:
-    """What a detector gives that finds nothing has a shape and no statistics."""
+    """An empty output, as of a detector that finds nothing, is reported with its shape and without statistics."""
     empty = theirs(tmp_path, {"op_type": "Slice"}, "FLOAT", ["k", 3, 8, 8])
     proto = pytest.importorskip("onnx").load(empty)
     numpy_helper = pytest.importorskip("onnx").numpy_helper
-    for name, value in (("from", 0), ("to", 0)):  # nothing of the first axis
+    for name, value in (("from", 0), ("to", 0)):  # an empty slice of the first axis
         proto.graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), name))
         proto.graph.node[0].input.append(name)
     pytest.importorskip("onnx").save(proto, empty)
@@ -622,7 +626,7 @@ def test_an_output_without_values(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("images", [1, 4])
 def test_an_output_that_is_of_no_image(images: int, tmp_path: Path) -> None:
-    """Its first axis is no batch: its rows are not told as those of images."""
+    """`run` refuses outputs whose first axis is not the batch, rather than reporting their rows as images."""
     path = theirs(tmp_path, {"op_type": "ReduceMean", "axes": [0], "keepdims": 0}, "FLOAT", [3, 8, 8])
     known = ["--preprocess", "mean=0,0,0", "--preprocess", "std=1,1,1", "--preprocess", "resize=8,8"]
     photos = [arg for at in range(images) for arg in ("--image", saved(tmp_path / f"{at}.png", noise(8, 8)))]
@@ -632,13 +636,13 @@ def test_an_output_that_is_of_no_image(images: int, tmp_path: Path) -> None:
 
 
 def test_a_network_of_features_takes_no_images(tmp_path: Path) -> None:
-    """Where the input is no image, it is said."""
+    """A network whose input is not an image is refused with its input shape."""
     path = model(tmp_path, input=[12], preprocess=None, network=[{"linear": 5}])
     refused = invoke("run", path, "--image", saved(tmp_path / "a.png", noise(30, 40)))
     assert (refused.exit_code, "[batch, 12]" in refused.stderr) == (2, True)
 
 
-# --- labels ----------------------------------------------------------------------------------------------------------------
+# --- labels -----------------------------------------------------------------------------------------------------------
 
 GOOD = {
     "a.txt": "tench\n great white shark \ncock\n",
@@ -651,7 +655,7 @@ GOOD = {
 
 @pytest.mark.parametrize("name", GOOD)
 def test_labels(name: str, tmp_path: Path) -> None:
-    """Lines, a list, and the two mappings that are in use."""
+    """Labels are read from lines, a JSON list, and the two JSON mappings in common use."""
     (tmp_path / name).write_bytes(GOOD[name].encode())
     assert labels.read(str(tmp_path / name)) == ["tench", "great white shark", "cock"]
 
@@ -672,7 +676,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_labels_that_are_none(name: str, tmp_path: Path) -> None:
-    """Located where a line is meant."""
+    """An invalid label file is refused, with line and column where one can be named."""
     content, why = BAD[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=re.escape(why)):
@@ -680,7 +684,7 @@ def test_labels_that_are_none(name: str, tmp_path: Path) -> None:
 
 
 def test_there_is_a_label_for_each_class(tmp_path: Path) -> None:
-    """Six labels of five classes name the wrong things, silently; a network of maps has none. And a misspelt imagenet."""
+    """The number of labels must be that of the classes, and a network that is not a classifier takes no labels."""
     (tmp_path / "six.txt").write_text("a\nb\nc\nd\ne\nf\n")
     photo = saved(tmp_path / "a.png", noise(30, 40))
     refused = invoke("run", model(tmp_path), "--image", photo, "--labels", tmp_path / "six.txt")
@@ -694,13 +698,13 @@ def test_there_is_a_label_for_each_class(tmp_path: Path) -> None:
 
 
 def test_labels_of_imagenet(transforms: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that the libraries' own interfaces give, in their order; without the libraries, what to install."""
+    """`imagenet` gives the labels of torchvision or timm in order; without either, the error names both packages."""
     from torchvision.models import ResNet50_Weights
 
     found = labels.read("imagenet")
     assert found == ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
     assert len(found) == 1000
-    data_of_timm = pytest.importorskip("timm.data", reason="the other source of names: pip install --no-deps timm")
+    data_of_timm = pytest.importorskip("timm.data", reason="the other source of labels: pip install --no-deps timm")
     both = dict(labels._LIBRARIES)
     monkeypatch.setattr(labels, "_LIBRARIES", {"timm": both["timm"]})
     assert labels.read("imagenet") == data_of_timm.ImageNetInfo().label_descriptions()
@@ -709,11 +713,11 @@ def test_labels_of_imagenet(transforms: Any, monkeypatch: pytest.MonkeyPatch) ->
         labels.read("imagenet")
 
 
-# --- specs, options, files -------------------------------------------------------------------------------------------------
+# --- specs, options, files --------------------------------------------------------------------------------------------
 
 
 def test_a_spec_runs_as_its_model_does(tmp_path: Path) -> None:
-    """Compiled for the occasion with the same weights, passes and settings; told when they are new; nothing is left."""
+    """A spec gives the outputs of its built model, warns of randomly initialised weights, and leaves no files."""
     photo = saved(tmp_path / "a.png", noise(30, 40))
     options = ["--seed", "3", "--set", "preprocess.resize=26"]
     path = model(tmp_path, *options)
@@ -729,19 +733,19 @@ def test_a_spec_runs_as_its_model_does(tmp_path: Path) -> None:
 
 
 def test_weights_of_a_spec(tmp_path: Path) -> None:
-    """With weights of the user nothing is said of new ones, and they are what is run."""
+    """With `--weights`, a spec runs with these weights and without a warning about random ones."""
     path = model(tmp_path, "--seed", "7")
-    onnx = pytest.importorskip("onnx", reason="the test reads a model's weights with it")
+    onnx = pytest.importorskip("onnx", reason="reads the weights of a model")
     held = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
     save_file(held, tmp_path / "w.safetensors")
     photo = saved(tmp_path / "a.png", noise(30, 40))
     result = invoke("run", spec(tmp_path), "--weights", tmp_path / "w.safetensors", "--image", photo)
-    assert (result.exit_code, "new weights" in result.stderr) == (0, False)
+    assert (result.exit_code, "randomly initialised" in result.stderr) == (0, False)
     assert result.stdout == invoke("run", path, "--image", photo).stdout
 
 
 def test_what_is_a_model_and_what_a_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model keeps being one without its ending, and a name of the zoo is no file."""
+    """A model is recognised by content without its suffix; a name of the zoo takes precedence over a file."""
     monkeypatch.chdir(tmp_path)
     built = model(tmp_path)
     for name in ("blob", "resnet20_cifar"):
@@ -774,7 +778,7 @@ def test_what_is_a_model_and_what_a_spec(tmp_path: Path, monkeypatch: pytest.Mon
 def test_options_that_mean_nothing_together(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Refused, never ignored."""
+    """Options that have no effect together are refused, never ignored."""
     monkeypatch.chdir(tmp_path)
     model(tmp_path)
     saved(tmp_path / "a.png", noise(30, 40))
@@ -784,7 +788,7 @@ def test_options_that_mean_nothing_together(
 
 
 def test_save(tmp_path: Path) -> None:
-    """Outputs in the order of the images; ours is replaced, anybody else's is kept."""
+    """`--save` writes outputs in the order of the images and replaces its own files only, others with `--force`."""
     folder, out = tmp_path / "photos", tmp_path / "out.npz"
     for at in range(3):
         saved(folder / f"{at}.png", noise(30, 40, seed=at))
@@ -798,7 +802,7 @@ def test_save(tmp_path: Path) -> None:
         assert kept["images"].tolist() == [str(folder / f"{at}.png") for at in range(3)]
         assert kept["relu"].shape == (3, 8, 24, 24)
         one = data(path, "--image", folder / "2.png")["images"][0]["top"]
-        assert best(kept["logits"][2], 5) == [(row["class"], pytest.approx(row["probability"])) for row in one]
+        assert best(softmax(kept["logits"][2]), 5) == [(row["class"], pytest.approx(row["probability"])) for row in one]
     assert invoke("run", path, "--save", out, "--batch", "4").exit_code == 0
     with np.load(out) as kept:
         assert kept["logits"].shape == (4, 5)
@@ -811,7 +815,7 @@ def test_save(tmp_path: Path) -> None:
 
 
 def test_outputs_that_are_no_classes(tmp_path: Path) -> None:
-    """A backbone: what its maps are, and no made-up classes."""
+    """A backbone's outputs are reported as feature maps, without invented classes."""
     path = model(tmp_path, network=[{"conv": {"channels": 6, "kernel": 3}}])
     photo = saved(tmp_path / "a.png", noise(30, 40))
     assert "logits [6, 24, 24], mean " in invoke("run", path, "--image", photo).stdout
@@ -821,7 +825,7 @@ def test_outputs_that_are_no_classes(tmp_path: Path) -> None:
 
 
 def test_without_pillow_images_exit_with_4(tmp_path: Path) -> None:
-    """And say what to install; without images nothing is missed."""
+    """Without Pillow, `--image` exits with 4 and names the package to install; `run` without images works."""
     path, photo = model(tmp_path), saved(tmp_path / "a.png", noise(30, 40))
     result = program_after("sys.modules['PIL'] = None", "run", path, "--image", photo)
     assert result.returncode == 4
@@ -830,7 +834,7 @@ def test_without_pillow_images_exit_with_4(tmp_path: Path) -> None:
 
 
 def test_stream_keeps_the_order(tmp_path: Path) -> None:
-    """Images are prepared on several threads, and come out as they went in."""
+    """`stream` prepares images on several threads and yields them in their original order."""
     paths = [saved(tmp_path / f"{at}.png", np.full((40, 40, 3), at, np.uint8)) for at in range(40)]
     paths.insert(20, tmp_path / "missing.png")
     how = Preparation((0, 0, 0), (1, 1, 1), (20,), (2, 2))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
 import struct
 import subprocess
@@ -14,74 +13,29 @@ from typing import Any
 import facts
 import numpy as np
 import pytest
+from checkpoint_files import CONV, LAST, drawn, invoke, same, saved, spec, weights
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from rescompile import build
-from rescompile.cli import app
 from rescompile.diagnostics.errors import UsageError
 from rescompile.elaboration import elaborate
-from rescompile.files import checksum, file_types
-from rescompile.ir.network import Network
+from rescompile.files import checksum
 from rescompile.lang.load import load
-from rescompile.weights import Array, adaptation, checkpoints, draw, hdf5, profiles, transfer
-from rescompile.weights.checkpoints import read
+from rescompile.weights import Array, adaptation, draw, profiles, transfer
+from rescompile.weights.checkpoints import WeightsFile, read
 from rescompile.weights.profiles import Rule
 from rescompile.weights.tensors import Tensor
 
-HEAD = {"rescompile": 1, "name": "tiny", "input": [3, 8, 8], "parameters": {"classes": 10}}
-LAST = ["global_avgpool", "flatten", {"fc": {"linear": "classes"}}]
-CONV = {"conv": {"channels": 4, "kernel": 3}}
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test runs in its own folder."""
-    monkeypatch.chdir(tmp_path)
-
-
-def invoke(*arguments: str | Path) -> Result:
-    """Run a command in this process; any exception but SystemExit fails the test."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-
-
-def weights(*arguments: str | Path, code: int = 0) -> Result:
-    """Run one of the weights commands and check its exit code."""
-    result = invoke("weights", *arguments)
-    assert result.exit_code == code, result.output
-    return result
-
-
-def spec(name: str = "tiny", **changes: Any) -> str:
-    """Write a small spec to a file; JSON is YAML."""
-    text = json.dumps({**HEAD, "network": [{"conv1": CONV}, *LAST], **changes, "name": name})
-    Path(f"{name}.yaml").write_text(text, "utf-8")
-    return f"./{name}.yaml"
-
-
-def tiny(path: str) -> Network:
-    """The network of a spec."""
-    return elaborate(load(path))
-
-
-def drawn(path: str, seed: int = 0) -> dict[str, Array]:
-    """All arrays of a network."""
-    return dict(draw(tiny(path), seed))
-
-
-def same(found: dict[str, Array], wanted: dict[str, Array]) -> bool:
-    """Return whether two sets of tensors are bit-identical."""
-    return found.keys() == wanted.keys() and all(
-        found[n].dtype == wanted[n].dtype and np.array_equal(found[n], wanted[n]) for n in wanted
-    )
-
-
-# --- what is written --------------------------------------------------------------------------------------------------
+# --- output files -----------------------------------------------------------------------------------------------------
 
 
 def test_the_output_is_a_safetensors_file_that_is_ours() -> None:
-    """The safetensors library reads the file; its metadata has `format`, the network and the generator."""
+    """The output is a safetensors file with `format`, network and generator in its metadata."""
     network, path = facts.network("resnet20_cifar"), Path("out.safetensors")
     arrays = dict(draw(network, 3))
     save_file(arrays, "in.safetensors")
@@ -97,7 +51,7 @@ def test_the_output_is_a_safetensors_file_that_is_ours() -> None:
 
 
 def test_same_bytes_again() -> None:
-    """A file that rescompile wrote is overwritten with the same bytes; another file is not."""
+    """A file that rescompile wrote is overwritten with the same bytes; a file of another program is refused."""
     path, out = spec(), Path("out.safetensors")
     save_file(drawn(path), "in.safetensors")
     weights("convert", "in.safetensors", path, "-o", out)
@@ -124,7 +78,7 @@ def test_a_file_of_another_program_is_not_overwritten() -> None:
 
 @pytest.mark.parametrize("name", ["out.pth", "out", "out.onnx", "-"])
 def test_the_output_is_called_what_it_is(name: str) -> None:
-    """Readers recognise the file by its suffix."""
+    """An output path must end in .safetensors, since readers recognise the format by its suffix."""
     path = spec()
     save_file(drawn(path), "in.safetensors")
     assert "E0802" in weights("convert", "in.safetensors", path, "-o", name, code=2).stderr
@@ -134,7 +88,7 @@ def test_the_output_is_called_what_it_is(name: str) -> None:
 
 
 def test_inspect_lists_names_shapes_and_types() -> None:
-    """Types are those of the file."""
+    """`weights inspect` lists names, shapes and data types as stored in the file."""
     save_file({"a": np.zeros((2, 3), np.float16), "b.c": np.zeros((), np.int64)}, "x.safetensors")
     lines = weights("inspect", "x.safetensors").stdout.splitlines()
     assert [line.split("  ")[0] for line in lines] == ["a", "b.c"]
@@ -146,7 +100,7 @@ def test_inspect_lists_names_shapes_and_types() -> None:
 
 
 def test_inspect_says_all_that_does_not_fit() -> None:
-    """The four statuses each have a row, and the exit code is 1."""
+    """`weights inspect` with a spec lists every mismatch in one of four categories and exits with 1."""
     path = spec(network=[{"conv1": CONV}, {"bn1": "norm"}, {"conv2": CONV}, *LAST])
     arrays = drawn(path)
     arrays["conv1.weight"] = arrays["conv1.weight"][:, :1].copy()
@@ -169,7 +123,7 @@ def test_inspect_says_all_that_does_not_fit() -> None:
 
 
 def test_inspect_of_what_fits() -> None:
-    """One line, exit code 0."""
+    """If a checkpoint fits, `weights inspect` prints one line and exits with 0."""
     path = spec()
     save_file(drawn(path), "x.safetensors")
     assert weights("inspect", "x.safetensors", path).stdout == "x.safetensors fits tiny: 3 tensors\n"
@@ -177,34 +131,12 @@ def test_inspect_of_what_fits() -> None:
 
 
 def test_options_that_take_a_spec() -> None:
-    """They have no effect without a spec."""
+    """Options that need a spec are refused without one."""
     save_file(drawn(spec()), "x.safetensors")
     assert "apply only with a SPEC" in weights("inspect", "x.safetensors", "--from", "timm_vgg", code=2).stderr
 
 
-@pytest.mark.parametrize("content", [b"", b"no tensors", b"\xff" * 100], ids=["empty", "text", "long header"])
-def test_not_safetensors(content: bytes) -> None:
-    """Wrong usage, in one line."""
-    Path("x.safetensors").write_bytes(content)
-    said = weights("inspect", "x.safetensors", code=2).stderr
-    assert said.startswith("error[E0803]: x.safetensors is not a safetensors file")
-    assert len(said.splitlines()) == 1
-
-
-# --- checkpoints of torch ---------------------------------------------------------------------------------------------
-
-
-def saved(held: Any, path: str = "x.pth", **options: Any) -> str:
-    """A file that torch wrote; arrays become its tensors."""
-    torch = pytest.importorskip("torch", reason="it writes the checkpoints: pip install torch")
-
-    def tensors(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: tensors(inner) for key, inner in value.items()}
-        return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
-
-    torch.save(tensors(held), path, **options)
-    return path
+# --- torch checkpoints ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".PTH"])
@@ -217,7 +149,7 @@ def test_a_state_dict(suffix: str) -> None:
 
 
 def test_the_old_format_of_torch() -> None:
-    """Files from before torch 1.6 are not zip archives."""
+    """The legacy format of torch, from before version 1.6, is read."""
     path = spec()
     weights("convert", saved(drawn(path), _use_new_zipfile_serialization=False), path, "-o", "y.safetensors")
     assert same(load_file("y.safetensors"), drawn(path))
@@ -226,7 +158,7 @@ def test_the_old_format_of_torch() -> None:
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "anything"])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."])
 def test_wrappers_are_taken_off_and_named(wrapper: str, prefix: str) -> None:
-    """Everything that is unwrapped or ignored has a note."""
+    """Wrapper entries and prefixes are removed with a note for each, and ignored entries are listed."""
     path = spec()
     arrays = {prefix + name: array for name, array in drawn(path).items()}
     state = {"state": {0: {"momentum": np.ones(3)}}, "param_groups": []}
@@ -235,12 +167,12 @@ def test_wrappers_are_taken_off_and_named(wrapper: str, prefix: str) -> None:
     assert same(load_file("y.safetensors"), drawn(path))
     assert f"x.pth: reading the entry '{wrapper}'; ignored: epoch, optimizer" in result.stderr
     for part in filter(None, prefix.split(".")):
-        assert f"removed the prefix '{part}.' of" in result.stderr
+        assert f"removed '{part}.' of" in result.stderr
     assert result.stderr.count("from all 3 keys") == prefix.count(".")
 
 
 def test_a_network_whose_names_begin_so() -> None:
-    """A row of a spec may be called `module`."""
+    """A prefix such as `module.` that belongs to the network's own names is kept."""
     path = spec(network=[{"module": [{"conv1": CONV}, {"pool": LAST[0]}, {"flat": LAST[1]}, LAST[2]]}])
     assert all(name.startswith("module.") for name in drawn(path))
     result = weights("inspect", saved(drawn(path)), path)
@@ -248,7 +180,7 @@ def test_a_network_whose_names_begin_so() -> None:
 
 
 def test_several_sets_of_tensors() -> None:
-    """Nothing is guessed: the user chooses one."""
+    """A file with several state dicts is refused with their names; `--entry` selects one."""
     path = spec()
     file = saved({"state_dict": drawn(path), "ema": drawn(path, 1)})
     said = weights("inspect", file, path, code=2).stderr
@@ -260,7 +192,7 @@ def test_several_sets_of_tensors() -> None:
 
 
 def test_what_is_no_tensor_is_left_out_with_a_word() -> None:
-    """A number beside tensors is ignored with a note."""
+    """Values of a checkpoint that are not tensors are ignored with a note."""
     path = spec()
     result = weights("inspect", saved({**drawn(path), "epoch": 3}), path)
     assert "ignored, since they are not tensors: epoch (int)" in result.stderr
@@ -269,7 +201,7 @@ def test_what_is_no_tensor_is_left_out_with_a_word() -> None:
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_narrow_floats_are_widened(kind: str, suffix: str) -> None:
-    """They are widened to float32, which is exact, with a note."""
+    """float16 and bfloat16 tensors are widened to float32, which is exact, with a note."""
     torch = pytest.importorskip("torch", reason="numpy has no bfloat16: pip install torch")
     from safetensors.torch import save_file as save
 
@@ -282,7 +214,7 @@ def test_narrow_floats_are_widened(kind: str, suffix: str) -> None:
 
 
 def test_what_is_read_is_written_over_by_force_alone() -> None:
-    """The input is not overwritten even if rescompile wrote it: it may be the only copy."""
+    """The input file is overwritten only with `--force`, even if rescompile wrote it, since it may be the only copy."""
     path = spec()
     save_file(drawn(path, 1), "new.safetensors")
     weights("convert", "new.safetensors", path, "-o", "x.safetensors")
@@ -297,8 +229,8 @@ def test_what_is_read_is_written_over_by_force_alone() -> None:
 @pytest.mark.parametrize("kind", ["int8", "complex64", "float8_e4m3fn", "sparse", "meta"])
 @pytest.mark.parametrize("name", ["fc.weight", "bn1.num_batches_tracked"])
 def test_other_types_are_told_as_what_they_are(kind: str, name: str) -> None:
-    """The message names the type of the file: int8 is not too wide, and a sparse tensor is a tensor."""
-    torch = pytest.importorskip("torch", reason="makes such tensors: pip install 'rescompile[torch]'")
+    """Tensors of an unsupported type are reported with the type in the file."""
+    torch = pytest.importorskip("torch", reason="creates the tensors: pip install 'rescompile[torch]'")
     path = spec(network=[{"conv1": CONV}, {"bn1": "norm"}, *LAST])
     held = {key: torch.from_numpy(array) for key, array in drawn(path).items()}
     value = held[name]
@@ -321,91 +253,15 @@ def test_other_types_are_told_as_what_they_are(kind: str, name: str) -> None:
 
 
 def test_float64_is_not_narrowed() -> None:
-    """Narrowing would lose precision silently."""
+    """float64 weights are refused rather than narrowed silently."""
     path = spec()
     wide = {name: array.astype(np.float64) for name, array in drawn(path).items()}
     assert "3 with another type" in weights("convert", saved(wide), path, "-o", "y.safetensors", code=1).stderr
     assert not Path("y.safetensors").exists()
 
 
-class Evil:
-    """A pickle that would write a file."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Unpickling would write a file."""
-        return exec, ("open('ran', 'w').close()",)
-
-
-def write_bad(kind: str) -> None:
-    """Write a file x.pth that must be refused."""
-    torch = pytest.importorskip("torch", reason="it writes the checkpoints: pip install torch")
-    path = Path("x.pth")
-    match kind:
-        case "code":
-            saved({"a": np.ones(3), "b": Evil()})
-        case "code, old format":
-            saved({"b": Evil()}, _use_new_zipfile_serialization=False)
-        case "plain pickle of code":
-            path.write_bytes(pickle.dumps({"b": Evil()}, protocol=2))
-        case "module":
-            torch.save(torch.nn.Linear(2, 2), path)
-        case "program":
-            torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
-        case "cut":
-            saved({"a": np.ones(3000)})
-            path.write_bytes(path.read_bytes()[:2000])
-        case "text":
-            path.write_text("hello world")
-        case "empty":
-            path.touch()
-        case "list":
-            saved([1, 2])
-        case "nothing":
-            saved({"epoch": 3})
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "code",
-        "code, old format",
-        "plain pickle of code",
-        "module",
-        "program",
-        "cut",
-        "text",
-        "empty",
-        "list",
-        "nothing",
-    ],
-)
-def test_what_weights_only_refuses(kind: str) -> None:
-    """No code runs; the message is one line, names the file, and does not advise to load it anyway."""
-    write_bad(kind)
-    for command in (("weights", "inspect", "x.pth"), ("build", spec(), "-t", "onnx", "--weights", "x.pth")):
-        result = invoke(*command)
-        assert result.exit_code == 2
-        first, *more = result.stderr.splitlines()
-        assert first.startswith("error[E0803]: x.pth ")
-        assert all(line.startswith("   help: ") for line in more)
-        assert "weights_only=False" not in result.stderr
-    assert not Path("ran").exists()
-
-
-def test_without_torch() -> None:
-    """The exit code is 4, and the help is the command that installs the package."""
-    Path("x.pth").touch()
-    start = "import sys; sys.modules['torch'] = None; from rescompile.cli import main; main()"
-    line = [sys.executable, "-c", start, "weights", "inspect", "x.pth"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout) == (4, "")
-    assert "error[E0902]" in done.stderr
-    assert "pip install 'rescompile[torch]'" in done.stderr
-
-
 def test_safetensors_take_no_torch() -> None:
-    """Commands on safetensors files import no framework."""
+    """Commands on safetensors files do not import torch."""
     path = spec()
     save_file(drawn(path), "x.safetensors")
     code = "import sys; from rescompile.cli import app; app(sys.argv[1:], standalone_mode=False); print('torch' in sys.modules)"
@@ -414,22 +270,22 @@ def test_safetensors_take_no_torch() -> None:
 
 
 def test_build_says_what_it_did() -> None:
-    """`--weights` reads the same files by the same rules; in Python, notes are warnings."""
+    """`build --weights` reads the same files by the same rules; in Python, notes are warnings."""
     path = spec()
     file = saved({"model": {f"module.{name}": array for name, array in drawn(path, 7).items()}})
     result = invoke("build", path, "-t", "onnx", "--weights", file, "-o", "a.onnx")
     assert result.exit_code == 0
     assert "reading the entry 'model'" in result.stderr
-    with pytest.warns(UserWarning, match="the entry 'model'"), pytest.warns(UserWarning, match="removed the prefix"):
+    with pytest.warns(UserWarning, match="the entry 'model'"), pytest.warns(UserWarning, match="removed 'module.'"):
         again = build(path, "onnx", file).to_bytes()
     assert Path("a.onnx").read_bytes() == again == build(path, "onnx", drawn(path, 7)).to_bytes()
 
 
-def test_entries_are_of_torch() -> None:
-    """A safetensors file has one set of tensors."""
+def test_entries_of_a_file_without() -> None:
+    """An entry is refused for a safetensors file, which has one set of tensors."""
     save_file(drawn(spec()), "x.safetensors")
-    with pytest.raises(UsageError, match="torch checkpoints only"):
-        read("x.safetensors", "ema")
+    with pytest.raises(UsageError, match="has no state dict under 'ema'"):
+        read(WeightsFile("x.safetensors", entry="ema"))
 
 
 # --- adapting ---------------------------------------------------------------------------------------------------------
@@ -444,7 +300,7 @@ def converted(*options: str, new: str, code: int = 0) -> tuple[dict[str, Array],
 
 @pytest.mark.parametrize(("channels", "way"), [(1, "sum"), (1, "repeat"), (2, "repeat"), (4, "repeat"), (7, "repeat")])
 def test_input_channels_as_timm_does(channels: int, way: str) -> None:
-    """timm sums for one channel and repeats for more."""
+    """Input channels are adapted as by timm, which sums for one channel and repeats for more."""
     pytest.importorskip("torch")
     import peers  # noqa: F401  # before torchvision, which timm imports
     import torch
@@ -456,7 +312,7 @@ def test_input_channels_as_timm_does(channels: int, way: str) -> None:
     old = drawn("./old.yaml", 1)
     if (channels == 1) == (way == "sum"):
         wanted = adapt_input_conv(channels, torch.from_numpy(old["conv1.weight"].copy())).numpy()
-    else:  # timm does not repeat to one channel: of three, the first is three times the third of the sum's share
+    else:  # timm does not repeat to one channel; here the first of three is taken and scaled by three
         wanted = old["conv1.weight"][:, :1] * np.float32(3)
     np.testing.assert_allclose(found.pop("conv1.weight"), wanted, rtol=1e-6)
     del old["conv1.weight"]
@@ -466,7 +322,7 @@ def test_input_channels_as_timm_does(channels: int, way: str) -> None:
 
 
 def test_no_convolution_that_sees_the_whole_image() -> None:
-    """If the channels of the image are split, no convolution can be adapted to another number of them."""
+    """If the channels of the image are split, no convolution can be adapted to another number of channels."""
     text = "rescompile: 1\nname: split\ninput: [3, 8, 8]\nnetwork:\n  - c: {conv: {channels: 3, kernel: 3}}\n"
     branches = "{parallel: {merge: concat, split: true, copies: 3, branch: {conv: {channels: 2, kernel: 3}}}}"
     for row, expected in (("", ["c"]), (f"  - paths: {branches}\n", [])):
@@ -476,14 +332,14 @@ def test_no_convolution_that_sees_the_whole_image() -> None:
 
 
 def test_sum_makes_one_channel() -> None:
-    """For two channels, rescompile would have to guess."""
+    """`--in-channels sum` is refused for two channels, for which it is undefined."""
     _, result = converted("--in-channels", "sum", new=spec("new", input=[2, 8, 8]), code=1)
     assert "help: use --in-channels repeat" in result.stderr
 
 
 @pytest.mark.parametrize("classes", [4, 13])
 def test_classes(classes: int) -> None:
-    """`new` rows equal those of `build --seed`; `keep` keeps the classes that both have."""
+    """`--classes new` gives the rows of `build --seed`; `--classes keep` keeps the rows of the shared classes."""
     new = spec("new", parameters={"classes": classes})
     old, fresh, both = drawn(spec("old"), 1), drawn(new, 5), min(classes, 10)
     found, result = converted("--classes", "new", "--seed", "5", new=new)
@@ -497,7 +353,7 @@ def test_classes(classes: int) -> None:
 
 
 def test_classes_of_an_auxiliary_head() -> None:
-    """The head of a side branch is a classifier too."""
+    """Classifiers of auxiliary heads are adapted to another number of classes too."""
     network = facts.network("googlenet", "parameters.classes=7")
     assert [path for path, _ in adaptation.heads(network)] == ["fc", "aux1.fc2", "aux2.fc2"]
 
@@ -513,12 +369,12 @@ def test_classes_of_an_auxiliary_head() -> None:
     ],
 )
 def test_the_first_convolutions(name: str, first: list[str]) -> None:
-    """Only the convolutions that see the image are adapted."""
+    """The convolutions that are adapted to other input channels are those that see the image."""
     assert [path for path, _ in adaptation.entries(facts.network(name))] == first
 
 
 def test_nothing_is_adapted_unasked() -> None:
-    """The error names the option that would adapt the tensor."""
+    """A difference in classes or input channels is an error that names the option for it."""
     for changes, option in (
         ({"parameters": {"classes": 4}}, "--classes new or --classes keep"),
         ({"input": [1, 8, 8]}, "--in-channels sum or --in-channels repeat"),
@@ -529,7 +385,7 @@ def test_nothing_is_adapted_unasked() -> None:
 
 
 def test_an_option_that_does_nothing_is_refused() -> None:
-    """An option without effect is an error."""
+    """An adaptation option without effect is an error."""
     for option, word, what in (("--classes", "new", "classes"), ("--in-channels", "repeat", "input channels")):
         _, result = converted(option, word, new=spec("new"), code=2)
         reason = f"the checkpoint does not differ from new in its number of {what} alone"
@@ -537,7 +393,7 @@ def test_an_option_that_does_nothing_is_refused() -> None:
 
 
 def test_other_differences_are_not_a_matter_of_classes() -> None:
-    """A classifier on other features cannot keep its rows."""
+    """`--classes keep` is refused if the classifier differs in its input features too."""
     _, result = converted(
         "--classes", "keep", new=spec("new", network=[{"conv1": {"conv": {"channels": 5, "kernel": 3}}}, *LAST]), code=2
     )
@@ -564,14 +420,14 @@ def rows(*kinds: str) -> list[Any]:
         ("abb", "abb", {0: 0, 1: 1, 2: 2}),
         ("abb", "abbb", {0: 0, 1: 1, 2: 2}),
         ("abb", "ab", {0: 0, 1: 1}),
-        ("abb", "acbb", {0: 0, 2: 1, 3: 2}),  # inserted: the numbers of the rest move
-        ("acbb", "abb", {0: 0, 1: 2, 2: 3}),  # and back
+        ("abb", "acbb", {0: 0, 2: 1, 3: 2}),  # an insertion renumbers the rest
+        ("acbb", "abb", {0: 0, 1: 2, 2: 3}),  # and a deletion
         ("ab", "bab", {1: 0, 2: 1}),
         ("abc", "cab", {1: 0, 2: 1}),
     ],
 )
 def test_numbered_parts_are_found_by_what_they_are(before: str, after: str, wanted: dict[int, int]) -> None:
-    """An inserted block changes the numbers of all that follow, not their weights."""
+    """Numbered parts are matched by structure, so blocks after an inserted one keep their weights."""
     old = spec("old", network=rows(*before))
     new = spec("new", network=rows(*after))
     found = {n: s for n, s in sources(old, new).items() if n.startswith("body.") and "bias" not in n}
@@ -579,7 +435,7 @@ def test_numbered_parts_are_found_by_what_they_are(before: str, after: str, want
 
 
 def test_depth() -> None:
-    """Blocks keep their place, further ones are new, and the report lists each tensor once."""
+    """In a transfer to a deeper network all weights are kept, and each tensor is reported exactly once."""
     arrays = dict(draw(facts.network("resnet18"), 1))
     save_file(arrays, "x.safetensors")
     result = weights(
@@ -594,7 +450,7 @@ def test_depth() -> None:
 
 
 def test_back() -> None:
-    """From a deeper network to a shallower one, the report lists the unused tensors."""
+    """In a transfer to a shallower network the report lists the unused tensors."""
     arrays = dict(draw(facts.network("resnet34"), 1))
     save_file(arrays, "x.safetensors")
     result = weights("transfer", "x.safetensors", "resnet34", "resnet18", "-o", "y.safetensors")
@@ -603,7 +459,7 @@ def test_back() -> None:
 
 
 def test_a_row_of_another_name() -> None:
-    """A renamed row is found by its block and its shapes, and reported."""
+    """A renamed part is matched by its block and shapes, and the new name is reported."""
     old = spec("old", network=[{"one": {"block": "basic", "depth": 2, "width": 8}}, *LAST])
     new = spec("new", network=[{"two": {"block": "basic", "depth": 2, "width": 8}}, *LAST])
     save_file(drawn(old, 1), "x.safetensors")
@@ -614,7 +470,7 @@ def test_a_row_of_another_name() -> None:
 
 
 def test_another_block() -> None:
-    """Ops with equal names, kinds and shapes are kept in an edited block, which is reported."""
+    """In an edited block, ops with equal names, types and shapes keep their weights, and the edit is reported."""
     old = spec("old", network=[{"body": {"block": "basic", "depth": 2, "width": 8}}, *LAST])
     new = spec("new", network=[{"body": {"block": "preact_basic", "depth": 2, "width": 8}}, *LAST])
     save_file(drawn(old, 1), "x.safetensors")
@@ -629,8 +485,9 @@ def test_another_block() -> None:
 
 
 def test_another_width_is_new_or_adapted_on_request() -> None:
-    """A tensor with another shape is initialised anew and reported with both shapes."""
-    old, new = spec("old"), spec("new", parameters={"classes": 4}, input=[1, 8, 8])
+    """A tensor of another shape is initialised anew, or adapted on request, and reported with both shapes."""
+    network = [{"conv1": CONV}, {"bn1": "norm"}, *LAST]
+    old, new = spec("old", network=network), spec("new", network=network, parameters={"classes": 4}, input=[1, 8, 8])
     save_file(drawn(old, 1), "x.safetensors")
     result = weights("transfer", "x.safetensors", old, new, "-o", "y.safetensors", "--seed", "3")
     assert "new      fc.weight  [10, 4] before, [4, 4] now" in result.stderr
@@ -642,14 +499,14 @@ def test_another_width_is_new_or_adapted_on_request() -> None:
 
 
 def test_the_edit_may_be_a_setting() -> None:
-    """--set applies to the new spec."""
+    """`transfer --set` applies to the new spec."""
     save_file(dict(draw(facts.network("resnet18"), 1)), "x.safetensors")
     done = ("transfer", "x.safetensors", "resnet18", "resnet18", "--set", "layer3.depth=3", "-o", "y.safetensors")
     assert "new      layer3.2.*  12 tensors" in weights(*done).stderr
 
 
 def test_the_file_must_be_of_the_old_spec() -> None:
-    """Otherwise the blocks of OLD would not describe it."""
+    """The weights must fit the old spec; otherwise the error names the network that they fit."""
     save_file(dict(draw(facts.network("resnet34"))), "x.safetensors")
     said = weights("transfer", "x.safetensors", "resnet18", "resnet34", "-o", "y.safetensors", code=1).stderr
     assert "does not fit resnet18" in said
@@ -667,7 +524,7 @@ def test_the_file_must_be_of_the_old_spec() -> None:
     ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
 )
 def test_the_weights_come_first(given: tuple[str, ...], ordered: str) -> None:
-    """The help for a wrong order is the command in the right order."""
+    """If the weights are not the first argument, the help is the command in the right order."""
     said = weights(*given, code=2).stderr.splitlines()
     assert said[0].endswith("contains weights and must be the first argument")
     assert said[1] == f"   help: use rescompile weights {ordered}"
@@ -684,7 +541,7 @@ def test_the_weights_come_first(given: tuple[str, ...], ordered: str) -> None:
     ],
 )
 def test_a_file_that_is_no_checkpoint(name: str, what: str, use: str) -> None:
-    """The message names the type of the file, whether it exists or not, since reading it as safetensors would only fail."""
+    """A file of another type is identified by its suffix, whether or not it exists."""
     for arguments in (("weights", "inspect", name), ("build", "resnet18", "-t", "onnx", "--weights", name)):
         result = invoke(*arguments)
         assert result.exit_code == 2
@@ -692,16 +549,11 @@ def test_a_file_that_is_no_checkpoint(name: str, what: str, use: str) -> None:
         assert use in result.stderr.splitlines()[1]
 
 
-def test_the_kind_of_each_checkpoint() -> None:
-    """The file type of weights has all suffixes that can be read."""
-    assert set(file_types.WEIGHTS.suffixes) == {".safetensors", *checkpoints.TORCH, *hdf5.SUFFIXES}
-
-
 @pytest.mark.parametrize(
     "name", ["resnet50", "densenet121", "googlenet", "darknet53", "highway_b_cifar10_19", "vgg11_bn"]
 )
 def test_the_identity(name: str) -> None:
-    """Every tensor of a network is its own counterpart."""
+    """In a transfer to the same network every tensor corresponds to itself."""
     network = facts.network(name)
     found, changed = transfer.pairs(network, network)
     assert found == {name: name for name in facts.shapes(network)}
@@ -731,7 +583,7 @@ def test_the_identity(name: str) -> None:
     ],
 )
 def test_rules(theirs: str, ours: str, name: str, wanted: str | None) -> None:
-    """Rules work as the docstring of rescompile.weights.profiles describes them."""
+    """Rules of naming profiles match and rename as documented in rescompile.weights.profiles."""
     assert Rule(theirs, ours).renamed(name) == wanted
 
 
@@ -740,7 +592,7 @@ def test_a_profile_of_other_networks(profile: str) -> None:
     """A profile for other networks is refused, and nothing is written."""
     save_file(drawn(spec(network=[{"begin": CONV}, *LAST])), "x.safetensors")
     said = weights("convert", "x.safetensors", "./tiny.yaml", "--to", profile, "-o", "y.safetensors", code=1).stderr
-    named = profile == "keras_inception_v3"  # whose convolutions have numbers for names
+    named = profile == "keras_inception_v3"  # its convolutions are named by numbers
     why = "(it is for keras.applications' InceptionV3), but tiny has no such part"
     why = why if named else "does not map 'begin.weight' of tiny; it is for "
     assert f"error[E0704]: profile {profile} " in said
@@ -749,14 +601,14 @@ def test_a_profile_of_other_networks(profile: str) -> None:
 
 
 def test_an_unknown_profile() -> None:
-    """With the nearest one."""
+    """An unknown profile is refused with the nearest match as help."""
     save_file(drawn(spec()), "x.safetensors")
     said = weights("inspect", "x.safetensors", "./tiny.yaml", "--from", "timm_vvg", code=2).stderr
     assert "did you mean 'timm_vgg'?" in said
 
 
 def test_to_a_profile_and_back() -> None:
-    """Tensors are reshaped if the layer of the library has another kind, and the help names the fitting profile."""
+    """Converting to a profile and back restores the weights, and the help of `inspect` names the profile that fits."""
     network = facts.network("mobilenet_v1")
     arrays = dict(draw(network, 1))
     save_file(arrays, "x.safetensors")
@@ -770,7 +622,7 @@ def test_to_a_profile_and_back() -> None:
 
 
 def test_reshaped_for_the_library() -> None:
-    """A linear layer here is a convolution there, and the reverse, with another number of classes."""
+    """Weights are reshaped where a library uses a convolution for a linear layer or the reverse, for any classes."""
     shapes = {name: known.shape for name, known in profiles.load("timm_vgg").names(facts.network("vgg11")).items()}
     assert shapes["classifier.0.weight"] == (4096, 512, 7, 7)
     assert shapes["classifier.0.bias"] == (4096,)
@@ -784,7 +636,7 @@ def test_reshaped_for_the_library() -> None:
 
 
 def test_their_names_are_not_taken_for_ours() -> None:
-    """A tensor of theirs without a rule is never used for one of ours that has the same name."""
+    """A tensor without a rule in the profile is not used for a tensor of the network with the same name."""
     network = facts.network("mobilenet_v1")
     stray = {"fc.weight": Tensor.of(np.ones((1000, 1024), np.float32))}
     assert "fc.weight" not in profiles.load("timm_mobilenetv1").to_ours(stray, network)

@@ -1,7 +1,7 @@
-"""Weights of Keras: profiles compared with the models of keras.applications, and the files that Keras writes.
+"""Weights of Keras: profiles are compared with the models of keras.applications, and Keras' file formats are read.
 
-The models run on keras' torch backend. Both ways are proved by outputs: random weights of theirs in our network, and other
-weights of ours in theirs.
+The models run on Keras' torch backend, as do those that `--target keras` writes. Both directions are verified by outputs:
+random Keras weights in our network, and other weights of ours in the Keras model.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from typer.testing import CliRunner, Result
 
 os.environ.update(KERAS_BACKEND="torch", KERAS_TORCH_DEVICE="cpu")
 pytest.importorskip("torch", reason="keras runs on it: pip install torch")
-pytest.importorskip("onnxruntime", reason="our side runs in ONNX Runtime: pip install 'rescompile[run]'")
-keras = pytest.importorskip("keras", reason="its models are the oracle: pip install keras")
+pytest.importorskip("onnxruntime", reason="runs our networks: pip install 'rescompile[run]'")
+keras = pytest.importorskip("keras", reason="its models are the reference: pip install keras")
 
 import h5py  # a dependency of keras
 import peers
-from keras.src.legacy.saving import legacy_h5_format  # what `model.save("x.h5")` writes, without the model
+from keras.src.legacy.saving import legacy_h5_format  # writes as `model.save("x.h5")`, without the model
 
 from rescompile import build, load
 from rescompile.cli import app
@@ -38,13 +38,13 @@ from rescompile.weights import (
 from rescompile.weights.checkpoints import read
 
 Arrays = dict[str, peers.Array]
-#: `make keras` compares the outputs of all models, which takes minutes; otherwise only the names of the deep ones are.
+#: `make keras` compares the outputs of all models, which takes minutes; by default only the names of deep ones are.
 FULL = "RESCOMPILE_KERAS" in os.environ
 
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test runs in its own folder."""
+    """Run every test in its own folder."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -60,7 +60,7 @@ def weights(*arguments: str, code: int = 0) -> Result:
 
 @dataclass(frozen=True)
 class Model:
-    """A model of keras.applications and its counterpart here."""
+    """A model of keras.applications and its counterpart in the zoo."""
 
     theirs: str
     ours: str
@@ -70,11 +70,11 @@ class Model:
 
     @property
     def sets(self) -> list[str]:
-        """The settings as options of the command line."""
+        """Return the settings as command-line options."""
         return [word for setting in self.settings for word in ("--set", setting)]
 
     def make(self, dtype: str = "float32") -> Any:
-        """The model without the softmax at its end, as a fresh process would number its layers."""
+        """Build the Keras model without the final softmax, with layers numbered as in a fresh process."""
         keras.utils.clear_session()
         keras.config.set_dtype_policy(dtype)
         try:
@@ -87,7 +87,7 @@ class Model:
 
 
 INCEPTION = ("AuxLogits=null", "defaults.avgpool.count_pad=false")
-#: Models whose outputs are always compared; those of VGG only on request: `test_a_linear_layer_on_maps` has what is its own.
+#: Models whose outputs are always compared; `test_a_linear_layer_on_maps` covers what is special in VGG.
 COMPARED = [
     Model("ResNet50", "resnet50_v1", "keras_resnet"),
     Model("DenseNet121", "densenet121", "keras_densenet"),
@@ -117,7 +117,7 @@ def assign(model: Any, arrays: Mapping[str, peers.Array]) -> None:
 
 
 def randomise(model: Any, size: int) -> None:
-    """As `peers.randomised` does: scales of random sign, statistics of a forward pass moved to be no one's default."""
+    """Randomise as `peers.randomised` does: scales of random sign, and shifted batch statistics."""
     random = np.random.default_rng(0)
     drawn: dict[str, Callable[[tuple[int, ...]], peers.Array]] = {
         "kernel": lambda s: random.standard_normal(s, np.float32) * np.float32((2 / np.prod(s[:-1])) ** 0.5),
@@ -129,7 +129,7 @@ def randomise(model: Any, size: int) -> None:
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     if norms:
         for norm in norms:
-            norm.momentum = 0.0  # the statistics of this one batch
+            norm.momentum = 0.0  # use the statistics of this batch only
         model(random.standard_normal((4, size, size, 3), np.float32), training=True)
     for norm in norms:
         mean, variance = (v.value.detach().numpy().copy() for v in (norm.moving_mean, norm.moving_variance))
@@ -154,8 +154,8 @@ def moved(arrays: Arrays) -> Arrays:
 
 
 def compare(model: Model, theirs: Any, double: Any, arrays: Arrays) -> None:
-    """Compare our network and weights with a model of Keras and its own, within the bound of `peers`; `double` is that model in
-    float64."""
+    """Compare the outputs of our network as ONNX and as a Keras model with those of the Keras model, within the bound of `peers`;
+    `double` is the Keras model in float64."""
     assign(double, values(theirs))
     x = np.random.default_rng(1).standard_normal((2, model.size, model.size, 3), np.float32)
     single, exact = (m(np.asarray(x, t), training=False).detach().numpy() for m, t in ((theirs, "f4"), (double, "f8")))
@@ -164,17 +164,19 @@ def compare(model: Model, theirs: Any, double: Any, arrays: Arrays) -> None:
     spec = load(model.ours, [f"input=[3, {model.size}, {model.size}]", "parameters.classes=7", *model.settings])
     found = ran(build(spec, "onnx", arrays).to_bytes(), {"input": x.transpose(0, 3, 1, 2).copy()})["logits"]
     assert peers.error(found, exact) <= peers.bound(single, exact)
+    found = build(spec, "keras", arrays).module(x, training=False).detach().numpy()
+    assert peers.error(found, exact) <= peers.bound(single, exact)
 
 
 def test_every_profile_is_met() -> None:
-    """Every profile of Keras is compared by a test."""
+    """Every Keras profile is covered by a comparison."""
     assert {model.profile for model in COMPARED + OTHERS} == {name for name in profiles.files() if "keras" in name}
 
 
 @pytest.mark.parametrize("model", DEEPEST, ids=lambda model: model.theirs)
 @pytest.mark.slow
 def test_names(model: Model) -> None:
-    """The result has every variable of the model in Keras by its path and shape, and nothing else."""
+    """A converted checkpoint has every variable of the Keras model by path and shape, and no others."""
     network = facts.network(model.ours, "parameters.classes=7", *model.settings)
     kinds = profiles.load(model.profile).to_theirs(Weights({}), network)[1]
     assert {name: shape for name, (_, shape) in kinds.items()} == {
@@ -185,7 +187,7 @@ def test_names(model: Model) -> None:
 @pytest.mark.parametrize("model", COMPARED + (OTHERS if FULL else []), ids=lambda model: model.theirs)
 @pytest.mark.slow
 def test_outputs(model: Model) -> None:
-    """Converted in either direction, both models compute the same outputs."""
+    """Weights converted in either direction give the same outputs in both models."""
     theirs = model.make()
     randomise(theirs, model.size)
     theirs.save_weights("theirs.weights.h5")
@@ -203,7 +205,7 @@ def test_outputs(model: Model) -> None:
 
 
 def test_the_way_back_multiplies_what_keras_has_no_scale_for() -> None:
-    """First principles: norm(conv(x)) with a scale is the same with the scale in the convolution and the mean."""
+    """Where Keras norms have no scale, conversion multiplies ours into the convolution's weight and the mean."""
     model = COMPARED[2]
     network = facts.network(model.ours, *model.settings)
     bn, conv = "Mixed_5b.branch1x1.bn", "Mixed_5b.branch1x1.conv"
@@ -215,8 +217,8 @@ def test_the_way_back_multiplies_what_keras_has_no_scale_for() -> None:
 
 @pytest.mark.slow
 def test_a_linear_layer_on_maps() -> None:
-    """First principles: keras flattens [height, width, channels], torch [channels, height, width]. Integers as small
-    as these add up exactly."""
+    """Linear layers on feature maps are permuted between Keras' [height, width, channels] and torch's [channels,
+    height, width]. The sums of these small integers are exact."""
     network = facts.network("vgg16")
     random = np.random.default_rng(0)
     weight = random.integers(-4, 5, (4096, 512 * 49), np.int8).astype(np.float32)
@@ -227,7 +229,7 @@ def test_a_linear_layer_on_maps() -> None:
 
 
 def test_another_network_of_the_same_names() -> None:
-    """resnet50 has the names and shapes of resnet50_v1 but other strides, so outputs would be silently wrong."""
+    """resnet50, with the names and shapes of resnet50_v1 but other strides, is refused with the differing stride."""
     network = facts.network("resnet50")
     save_file({name: np.zeros(shape, np.float32) for name, shape in facts.shapes(network).items()}, "x.safetensors")
     said = weights("convert", "x.safetensors", "resnet50", "--to", "keras_resnet", "-o", "y.safetensors", code=1).stderr
@@ -238,7 +240,7 @@ def test_another_network_of_the_same_names() -> None:
 
 @pytest.mark.parametrize("variance", [0.0, 1e-9, 1e-5, 1.0])
 def test_epsilon(variance: float) -> None:
-    """The divisor of a norm is equal on both sides, even for the variance of a dead channel."""
+    """Variances are adjusted to the other library's eps, so the divisor of a norm is equal even for a dead channel."""
     theirs = profiles.load("keras_resnet")
     network = facts.network("resnet50_v1")
     held = {name: np.full(shape, variance, np.float32) for name, shape in facts.shapes(network).items()}
@@ -274,13 +276,13 @@ def small(dtype: str = "float32") -> Any:
 
 
 def released(model: Any, path: str) -> None:
-    """A file with one group for each layer, as keras.applications distributes them."""
+    """Write a file with one group per layer, as keras.applications distributes them."""
     with h5py.File(path, "w") as file:
         legacy_h5_format.save_weights_to_hdf5_group(file, model)
 
 
 def oldest(model: Any, path: str) -> None:
-    """The VGG files of 2016: a variable is called by its layer, a word of that time and `:0`, without a path."""
+    """Write the VGG format of 2016: a variable is named by its layer, a word of that time and `:0`, without a path."""
     words = {"kernel": "W_1", "bias": "b_1", "gamma": "gamma_1", "beta": "beta_1"}
     words |= {"moving_mean": "running_mean_1", "moving_variance": "running_std_1"}
     flat: dict[str, list[tuple[str, peers.Array]]] = {}
@@ -288,7 +290,7 @@ def oldest(model: Any, path: str) -> None:
         layer, _, word = name.rpartition("/")
         flat.setdefault(layer, []).append((f"{layer}_{words[word]}:0", array))
     with h5py.File(path, "w") as file:
-        half = len(flat) // 2  # long lists come in parts
+        half = len(flat) // 2  # long lists are split
         file.attrs["layer_names0"], file.attrs["layer_names1"] = list(flat)[:half], list(flat)[half:]
         for layer, tensors in flat.items():
             group = file.create_group(layer)
@@ -307,7 +309,7 @@ WRITERS: dict[str, Callable[[Any, str], None]] = {
 
 @pytest.mark.parametrize("path", WRITERS)
 def test_files(path: str) -> None:
-    """Each of the formats gives the variables by the paths and with the values that they have in the model."""
+    """Each Keras format gives the variables with the paths and values of the model."""
     model = small()
     WRITERS[path](model, path)
     found = {name: tensor.make() for name, tensor in read(path).tensors.items()}
@@ -317,7 +319,7 @@ def test_files(path: str) -> None:
 
 
 def test_the_state_of_an_optimizer_is_left_out_with_a_word() -> None:
-    """Nothing is dropped silently."""
+    """The state of an optimizer is ignored with a note."""
     model = small()
     model.compile("adam", "mse")
     model.optimizer.build(model.trainable_variables)
@@ -328,7 +330,7 @@ def test_the_state_of_an_optimizer_is_left_out_with_a_word() -> None:
 
 
 def test_narrow_floats() -> None:
-    """float16 is widened, which is exact; bfloat16, which HDF5 does not have, is refused by name."""
+    """float16 is widened, which is exact; bfloat16, which HDF5 lacks, is refused by name."""
     model = small("float16")
     model.save_weights("x.weights.h5")
     tensor = read("x.weights.h5").tensors["head/kernel"]
@@ -338,26 +340,26 @@ def test_narrow_floats() -> None:
 
 
 def external(group: Any) -> None:
-    """A tensor of another file."""
+    """Link to a tensor in another file."""
     del group["0"]
     group["0"] = h5py.ExternalLink("/etc/passwd", "/")
 
 
 def soft(group: Any) -> None:
-    """A path to another place."""
+    """Link to another path."""
     del group["0"]
     group["0"] = h5py.SoftLink("/")
 
 
 def raw(group: Any) -> None:
-    """Values in another file."""
+    """Store the values in another file."""
     del group["0"]
     Path("secret").write_bytes(bytes(1000))
     group.create_dataset("0", (2,), "f4", external=[("secret", 0, 8)])
 
 
 def virtual(group: Any) -> None:
-    """Values gathered from other files."""
+    """Gather the values from other files."""
     del group["0"]
     layout = h5py.VirtualLayout((2,), "f4")
     layout[:] = h5py.VirtualSource("other.h5", "x", (2,))
@@ -365,40 +367,40 @@ def virtual(group: Any) -> None:
 
 
 def packed(group: Any) -> None:
-    """A bomb: a gigabyte of zeros in a few bytes."""
+    """Store a compression bomb: a gigabyte of zeros in a few bytes."""
     del group["0"]
     group.create_dataset("0", (2**28,), "f4", chunks=(2**20,), compression="gzip")
 
 
 def empty(group: Any) -> None:
-    """A terabyte that was never written."""
+    """Declare a terabyte that is never written."""
     del group["0"]
     group.create_dataset("0", (2**38,), "f4")
 
 
 def text(group: Any) -> None:
-    """No numbers."""
+    """Store text instead of numbers."""
     del group["0"]
     group["0"] = "words"
 
 
 def circle(group: Any) -> None:
-    """A group that contains itself."""
+    """Make a group contain itself."""
     group.file["layers/again"] = group.file["layers"]
 
 
 def twins(group: Any) -> None:
-    """Two layers with the same name."""
+    """Add a second layer with the same name."""
     group.file.copy(group.parent, "layers/copy")
 
 
 def unnumbered(group: Any) -> None:
-    """Variables are numbered."""
+    """Add a variable whose name is not a number."""
     group["x"] = group["0"]
 
 
 def nothing(group: Any) -> None:
-    """No layers."""
+    """Remove all layers."""
     del group.file["layers"]
 
 
@@ -407,7 +409,7 @@ def nothing(group: Any) -> None:
 )
 @pytest.mark.slow
 def test_what_keras_does_not_write(change: Callable[[Any], None]) -> None:
-    """Refused in one line, before any value is read."""
+    """HDF5 structures that Keras does not write are refused in one line, before any value is read."""
     small().save_weights("x.weights.h5")
     with h5py.File("x.weights.h5", "a") as file:
         change(file["layers/dense/vars"])
@@ -417,18 +419,24 @@ def test_what_keras_does_not_write(change: Callable[[Any], None]) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no tensors", b"\x89HDF\r\n\x1a\n" + b"\xff" * 100], ids=["empty", "text", "head"]
+    ("content", "what"),
+    [
+        (b"", "is empty"),
+        (b"no tensors", "is text"),
+        (b"\x89HDF\r\n\x1a\n" + b"\xff" * 100, "is not a Keras weights file"),
+    ],
+    ids=["empty", "text", "head"],
 )
-def test_not_hdf5(content: bytes) -> None:
-    """Wrong usage, in one line."""
+def test_not_hdf5(content: bytes, what: str) -> None:
+    """A file that is not HDF5 is refused in one line, with help."""
     Path("x.h5").write_bytes(content)
     said = weights("inspect", "x.h5", code=2).stderr
-    assert said.startswith("error[E0803]: x.h5 is not a Keras weights file")
-    assert len(said.splitlines()) == 1
+    assert said.startswith(f"error[E0803]: x.h5 {what}")
+    assert len(said.splitlines()) <= 2
 
 
 def test_a_file_that_was_cut() -> None:
-    """The error is raised when the file is opened."""
+    """A truncated file is refused when it is opened."""
     small().save_weights("x.weights.h5")
     content = Path("x.weights.h5").read_bytes()
     Path("x.weights.h5").write_bytes(content[: len(content) // 2])
@@ -436,8 +444,8 @@ def test_a_file_that_was_cut() -> None:
 
 
 def test_without_h5py(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exit code is 4, and the help is the command that installs the package."""
-    Path("x.h5").touch()
+    """Without h5py, a Keras file gives exit code 4 and the command that installs the package."""
+    Path("x.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     monkeypatch.setitem(sys.modules, "h5py", None)
     said = weights("inspect", "x.h5", code=4).stderr
     assert "E0902" in said

@@ -72,6 +72,29 @@ def sources_of_random_specs(folder: Path) -> Iterator[tuple[str, bytes]]:
                 yield from source(str(path), style, how)
 
 
+def sources_in_flax() -> Iterator[tuple[str, bytes]]:
+    """The source in Flax of one network of each family, and where a row has equal blocks that of its scans."""
+    for name in WEIGHTED:
+        for how in ([], ["--scan"]):
+            done = CliRunner().invoke(app, ["build", name, "-t", "flax", *how, "-o", "-"])
+            if how and b"E0901" in done.stderr_bytes:
+                continue
+            assert done.exit_code == 0, done.output
+            yield f"{name}{'.scan' if how else ''}.py", done.stdout_bytes
+
+
+def sources_in_mlx() -> Iterator[tuple[str, bytes]]:
+    """The source in MLX of one network of each family."""
+    for name in WEIGHTED:
+        yield f"{name}.py", output("build", name, "-t", "mlx", "-o", "-")
+
+
+def sources_in_keras() -> Iterator[tuple[str, bytes]]:
+    """The source in Keras of one network of each family."""
+    for name in WEIGHTED:
+        yield f"{name}.py", output("build", name, "-t", "keras", "-o", "-")
+
+
 def structures() -> Iterator[tuple[str, bytes]]:
     """The ONNX graph of every network, without weights."""
     for name in facts.zoo():
@@ -135,6 +158,18 @@ def test_source_of_random_specs(update_golden: bool, tmp_path: Path) -> None:
     check("random", sources_of_random_specs(tmp_path), update_golden)
 
 
+def test_source_in_flax(update_golden: bool) -> None:
+    check("flax", sources_in_flax(), update_golden)
+
+
+def test_source_in_mlx(update_golden: bool) -> None:
+    check("mlx", sources_in_mlx(), update_golden)
+
+
+def test_source_in_keras(update_golden: bool) -> None:
+    check("keras", sources_in_keras(), update_golden)
+
+
 @pytest.mark.slow
 def test_structure(update_golden: bool) -> None:
     check("structure", structures(), update_golden)
@@ -160,5 +195,5 @@ def test_help(update_golden: bool) -> None:
 def test_every_golden_file_is_compared() -> None:
     """A golden file that no test reads would hold nothing."""
     assert {path.stem for path in FOLDER.glob("*.json")} == {
-        "source", "random", "structure", "weighted", "canonical", "data", "help",
+        "source", "random", "flax", "keras", "mlx", "structure", "weighted", "canonical", "data", "help",
     }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import facts
@@ -13,13 +14,37 @@ from rescompile import elaborate, load
 from rescompile.analysis.cost import cost
 from rescompile.diagnostics.errors import SpecError
 from rescompile.elaboration.expect import unmet
+from rescompile.weights import zoo_index
 
 every_spec = pytest.mark.parametrize("name", facts.zoo())
 
 #: How the names of networks begin that refuse a square input of this size, since the map gets too small for what comes
-#: last: five poolings (VGG), a stem of 4 or more and three poolings (AlexNet, DenseNet for ImageNet), an average over 8x8
-#: (Highway B), convolutions without padding (Inception). torchvision refuses such inputs too.
-TOO_SMALL = {28: ("alexnet", "vgg", "densenet1", "densenet2", "inception_v3", "highway_b"), 64: ("inception_v3",)}
+#: last: five poolings (VGG), a stem of 4 or more and three poolings (AlexNet, DenseNet for ImageNet, VoVNet, HarDNet), an average
+#: over 8x8 (Highway B), convolutions without padding (Inception). torchvision and timm refuse such inputs too.
+TOO_SMALL = {
+    28: (
+        "alexnet",
+        "convnext",
+        "vgg",
+        "densenet1",
+        "densenet2",
+        "inception",
+        "highway_b",
+        "vovnet",
+        "ese_vovnet",
+        "hardnet",
+        "unet_2015",
+    ),
+    64: ("alexnet_2012", "inception_v3", "inception_v4", "inception_resnet_v2", "unet_2015"),
+}
+
+#: The same of networks whose maps get odd there, so that those that meet have other sizes: a pool leaves out a row where a
+#: convolution does not, and upsampling does not bring it back. Their peers refuse such inputs too.
+UNEVEN = {28: ("resnetaa50", "hrnet", "dla", "unet", "resnet50_fpn"), 64: ()}
+
+#: The parameter of a network that its outputs follow: the classes of a classifier, for each image or for each pixel, the features
+#: of an embedding, or the channels of a pyramid; with the rows of tensors that change with it, where these are not classifiers.
+FOLLOWED = {"classes": (), "features": ("fc.", "features."), "channels": ("fpn.",)}
 
 
 def test_the_zoo_is_the_folder_specs() -> None:
@@ -43,6 +68,14 @@ def test_spec_is_its_row(name: str) -> None:
     assert (
         facts.digest((facts.counted(name, key), shape) for key, shape in shapes.items()) == row["state_dict"]["digest"]
     )
+
+
+@every_spec
+def test_weights_find_their_network(name: str) -> None:
+    """The index of tensors has the network as it is; run docs/make_zoo_index.py."""
+    entry = json.loads(zoo_index.FILE.read_text("utf-8"))[name]
+    assert entry == json.loads(json.dumps(zoo_index.Entry.of(facts.network(name)).data()))
+    assert name in zoo_index.fitting(facts.shapes(facts.network(name)))
 
 
 def test_networks_without_figures() -> None:
@@ -128,42 +161,56 @@ def test_canonical_text_is_the_network(name: str, tmp_path: Path) -> None:
 @every_spec
 @pytest.mark.sampled
 def test_another_number_of_classes(name: str) -> None:
-    """`parameters.classes` is a word that works on the whole zoo, and only the last layer changes with it."""
-    spec = load(name)
-    assert "classes" in spec.parameters
-    before, after = facts.network(name), facts.network(name, "parameters.classes=7")
+    """`parameters.classes` is a word that works on every classifier, and only the last layer changes with it. What is not a
+    classifier has another such parameter."""
+    word = next(word for word in FOLLOWED if word in load(name).parameters)
+    before, after = facts.network(name), facts.network(name, f"parameters.{word}=7")
     assert after.name == before.name
     assert after.sha256 != before.sha256
-    assert after.outputs == dict.fromkeys(before.outputs, (7,))
+    assert after.outputs == {output: (7, *shape[1:]) for output, shape in before.outputs.items()}
     old, new = facts.shapes(before), facts.shapes(after)
     assert list(new) == list(old)
-    classes = before.root.output[0]
+    was = before.root.output[0]
     changed = {tensor for tensor in old if old[tensor] != new[tensor]}
-    heads = {"googlenet": 3, "inception_v3": 2}.get(name, 1)  # with the auxiliary ones
+    if rows := FOLLOWED[word]:
+        assert changed == {tensor for tensor in old if tensor.startswith(rows) and old[tensor]}
+        pairs = [pair for tensor in changed for pair in zip(old[tensor], new[tensor], strict=True)]
+        assert {pair for pair in pairs if pair[0] != pair[1]} == {(was, 7)}
+        return
+    heads = {"googlenet": 3, "inception_v3": 2, "fcn_resnet50": 2, "deeplabv3_resnet50": 2}.get(
+        name, 1
+    )  # with auxiliary ones
     assert len(changed) == 2 * heads
-    assert all((7, *old[tensor][1:]) == new[tensor] and old[tensor][0] == classes for tensor in changed)
+    assert all((7, *old[tensor][1:]) == new[tensor] and old[tensor][0] == was for tensor in changed)
 
 
 @every_spec
 @pytest.mark.parametrize("size", [28, 64])
 @pytest.mark.sampled
 def test_another_input(name: str, size: int) -> None:
-    """Grey images of another size: the network fits, or the message is about a map and stands in the user's file."""
-    settings = f"input=[1, {size}, {size}]"
-    if name.startswith(TOO_SMALL[size]):
+    """One channel of another size: the network fits, or the message is about a map and stands in the user's file."""
+    shape = (1, *(size for _ in facts.network(name).input[1:]))
+    settings = f"input={[*shape]}"
+    if name.startswith((*TOO_SMALL[size], *UNEVEN[size])):
         with pytest.raises(SpecError) as refused:
             facts.network(name, settings)
-        assert {found.code for found in refused.value.diagnostics} == {"E0202"}
+        expected = {"E0202" if name.startswith(TOO_SMALL[size]) else "E0201"}
+        assert {found.code for found in refused.value.diagnostics} == expected
         assert all(found.place and found.place.source.name.startswith("specs/") for found in refused.value.diagnostics)
         return
     before, after = facts.network(name), facts.network(name, settings)
-    assert after.input == (1, size, size)
-    assert after.root.output == before.root.output
+    assert after.input == shape
+    assert after.root.output[0] == before.root.output[0]
+    assert [len(shape) for shape in after.outputs.values()] == [len(shape) for shape in before.outputs.values()]
     old, new = facts.shapes(before), facts.shapes(after)
     first, last = next(iter(old)), [*old][-2]
     changed = {}
     if before.input[0] != 1:
-        changed[first] = (old[first][0], 1, *old[first][2:])
+        changed[first] = (old[first][0], old[first][1] // before.input[0], *old[first][2:])
+    if name == "repvgg_a0":  # two layers read the input
+        changed["stage0.rbr_1x1.conv.weight"] = (48, 1, 1, 1)
+    if name == "ir50":  # which flattens a map, as do some of these
+        changed["fc.weight"] = (512, 512 * (-(-size // 16)) ** 2)
     if size == 64:  # those that flatten a map
         if "_mnist_fc_" in name:
             changed[first] = (old[first][0], 64 * 64)

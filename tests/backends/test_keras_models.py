@@ -1,0 +1,110 @@
+"""Models of Keras that generated source builds: what stands in their functions, and what Keras does with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.update(KERAS_BACKEND="torch", KERAS_TORCH_DEVICE="cpu")
+for package in ("torch", "keras"):
+    pytest.importorskip(package, reason="runs the target: pip install 'rescompile[torch,keras]'")
+
+from keras_models import evaluated, keras, model_of, module, set_precision, source_file
+from sources import agree, drawn, elaborated
+from variants import shallow
+
+import rescompile
+from rescompile.diagnostics.errors import Unavailable
+
+
+@pytest.fixture(autouse=True)
+def _double() -> Iterator[None]:
+    set_precision("float64")
+    yield
+    set_precision("float32")
+
+
+IDENTITIES = """
+rescompile: 1
+name: identities
+input: [3, 8, 8]
+blocks:
+  unit:
+    body:
+    - both: [identity, {scale: 1.5}, identity]
+    - relu
+  nothing:
+    body: [identity]
+network:
+- stem: [identity, {conv: {channels: 4, kernel: 3}}, identity]
+- layer1: {block: unit, depth: 2}
+- layer2: {block: nothing, depth: 2}
+- end: identity
+- global_avgpool
+- flatten
+- last: identity
+"""
+
+
+def test_identities_leave_no_statement(tmp_path: Path) -> None:
+    """Alone, in lists, as blocks and as the last step."""
+    network = elaborated(IDENTITIES, tmp_path)
+    assert "x = x\n" not in source_file.source(network)
+    weights, x = drawn(network, 0)
+    agree(network, weights, x, evaluated(network, weights, x))
+
+
+OWN_LAYERS = """
+rescompile: 1
+name: own_layers
+input: [3, 8, 8]
+network:
+- conv1: {conv: {channels: 4, kernel: 3, weights: standardised}}
+- conv2: {conv: {channels: 4, kernel: 3, stride: 2, weights: scaled}}
+- bn1: norm
+- affine1: affine
+- global_avgpool
+- flatten
+- fc: {linear: 10}
+"""
+
+
+def test_models_with_layers_of_the_file_are_saved_and_loaded(tmp_path: Path) -> None:
+    """Where the file was imported, Keras finds its layers by their names, with all that they were given."""
+    network = elaborated(OWN_LAYERS, tmp_path)
+    weights, x = drawn(network, 0)
+    model = model_of(network, weights, running_variance="unbiased")
+    model.save(tmp_path / "own_layers.keras")
+    loaded = keras.models.load_model(tmp_path / "own_layers.keras")
+    assert {type(layer).__name__ for layer in loaded.layers} >= {"StandardisedConv2D", "ScaledConv2D", "Affine"}
+    agree(network, weights, x, module.outputs(loaded, x))
+
+
+def test_outputs_of_training_can_be_left_out() -> None:
+    """Auxiliary heads are outputs in evaluation too; a model of the logits alone has none of their layers."""
+    network = shallow("googlenet")
+    weights, x = drawn(network, 0, batch=2)
+    model = model_of(network, weights)
+    alone = keras.Model(model.inputs, model.output["logits"])
+    assert len(module.outputs(model, x)) == 3
+    assert len(alone.weights) < len(model.weights)
+    agree(network, weights, x, module.outputs(alone, x))
+
+
+@pytest.mark.parametrize(
+    ("pool", "message"),
+    [
+        ("adaptive_avgpool: 2", "pools to a given size"),
+        ("maxpool: {kernel: 2, stride: 3, ceil: true}", "rounds up its size"),
+    ],
+)
+def test_pools_that_take_an_image_of_known_size(pool: str, message: str, tmp_path: Path) -> None:
+    text = f"rescompile: 1\nname: p\ninput: [3, 9, 9]\nnetwork: [{{{pool}}}, global_avgpool, flatten, {{fc: {{linear: 2}}}}]\n"
+    network = elaborated(text, tmp_path)
+    rescompile.build(network, "keras", structure_only=True)
+    with pytest.raises(Unavailable, match=message) as raised:
+        rescompile.build(network, "keras", structure_only=True, dynamic="height,width")
+    assert raised.value.diagnostics[0].code == "E0901"

@@ -1,0 +1,159 @@
+"""Every op in every target, over a grid of its attributes, against the interpreter; alone, and in a numbered list."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from op_cases import CASES, a, network, random_input, random_weights, series
+
+from rescompile.backend import load
+from rescompile.diagnostics.errors import Unavailable
+from rescompile.ir.interpreter import interpret
+from rescompile.ir.network import Network
+from rescompile.ir.op_evaluation import Array
+from rescompile.ir.ops import KINDS, Border, ConvTranspose, Kind, MaxPool, Scale, Shape
+from rescompile.weights import Weights
+
+#: Cases of each op and variant: the grid of a convolution alone has thousands. Models of Keras take longest to build.
+SAMPLE = 6
+SAMPLES = {"keras": 2}
+Outputs = Callable[[Network, dict[str, Array], Array], Array]
+
+
+def options(target: str, **given: Any) -> dict[str, Any]:
+    return {option.name: option.default for option in load(target).OPTIONS} | given
+
+
+def single(weights: dict[str, Array]) -> Weights:
+    return Weights({name: (lambda value=value: np.asarray(value, np.float32)) for name, value in weights.items()})
+
+
+def by_onnx(opset: int) -> Outputs:
+    def outputs(net: Network, weights: dict[str, Array], x: Array) -> Array:
+        model = load("onnx").emit(net, single(weights), **options("onnx", opset=opset)).to_bytes()
+        onnx.checker.check_model(onnx.load(io.BytesIO(model)), full_check=True)
+        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        (logits,) = session.run(["logits"], {"input": np.asarray(x, np.float32)})
+        return np.asarray(logits)
+
+    return outputs
+
+
+def by_torch(net: Network, weights: dict[str, Array], x: Array) -> Array:
+    module = load("torch").emit(net, single(weights), **options("torch")).module.double().eval()
+    module.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
+    with torch.no_grad():
+        return np.asarray(module(torch.tensor(x)))
+
+
+def by_flax(net: Network, weights: dict[str, Array], x: Array) -> Array:
+    jax: Any = pytest.importorskip("jax", reason="runs one of the targets: pip install 'rescompile[flax]'")
+    flax_module: Any = import_module("rescompile.backends.flax.module")
+    double = Weights({name: (lambda value=value: value) for name, value in weights.items()})
+    with jax.enable_x64(True):
+        model = flax_module.make(net, double)
+        model.eval()
+        return flax_module.outputs(model, x)["logits"]
+
+
+def by_keras(net: Network, weights: dict[str, Array], x: Array) -> Array:
+    os.environ.update(KERAS_BACKEND="torch", KERAS_TORCH_DEVICE="cpu")  # read when Keras is imported
+    pytest.importorskip("keras", reason="runs one of the targets: pip install 'rescompile[keras]'")
+    from keras_models import evaluated, set_precision
+
+    load("keras").check(net)  # type: ignore[attr-defined]
+    set_precision("float64")
+    try:
+        return evaluated(net, weights, x)["logits"]
+    finally:
+        set_precision("float32")
+
+
+def by_mlx(net: Network, weights: dict[str, Array], x: Array) -> Array:
+    mx: Any = pytest.importorskip("mlx.core", reason="runs one of the targets: pip install 'rescompile[mlx]'")
+    mlx_module: Any = import_module("rescompile.backends.mlx.module")
+    mx.set_default_device(mx.cpu)
+    import_module("rescompile.backends.mlx.source_file").check(net)
+    found: Array = mlx_module.outputs(mlx_module.make(net, single(weights)).eval(), np.asarray(x, np.float32))["logits"]
+    return found
+
+
+#: How outputs are made, and the largest error of a single op relative to its largest value: a few roundings in float32, and in
+#: float64.
+TARGETS: dict[str, tuple[Outputs, float]] = {
+    # Those from which on an operator has another form, and the last that ONNX Runtime 1.31 runs.
+    **{f"onnx, opset {opset}": (by_onnx(opset), 4e-6) for opset in (13, 14, 15, 17, 18, 21, 26)},
+    "torch": (by_torch, 1e-13),
+    "flax": (by_flax, 1e-13),
+    "keras": (by_keras, 1e-12),
+    "mlx": (by_mlx, 4e-6),
+}
+
+
+def cases(word: str, sample: int) -> list[tuple[Kind, Shape]]:
+    """A sample of the cases of an op, so many of each of its variants."""
+    variants: dict[Any, list[tuple[Kind, Shape]]] = {}
+    for kind, shape in CASES:
+        if kind.word == word:
+            variants.setdefault((getattr(kind, kind.chooser, None), len(shape)), []).append((kind, shape))
+    return [case for listed in variants.values() for case in listed[:: max(1, len(listed) // sample)]]
+
+
+def _is_refused(kind: Kind) -> bool:
+    """Whether Keras lacks an op: a transposed convolution in groups, or with stride and dilation."""
+    return isinstance(kind, ConvTranspose) and (kind.groups > 1 or (max(kind.stride) > 1 and max(kind.dilation) > 1))
+
+
+#: Targets that refuse maps of other than two axes, by name.
+OF_IMAGES = {"flax", "keras", "mlx"}
+
+#: Flax compiles each case, and Keras builds a model for each, which takes a minute in all.
+COMPILED = ("flax", "keras")
+EACH = [pytest.param(target, marks=[pytest.mark.slow] if target in COMPILED else []) for target in TARGETS]
+
+
+@pytest.mark.parametrize("target", EACH)
+@pytest.mark.parametrize("word", [kind.word for kind in KINDS])
+def test_op_agrees_with_the_interpreter(word: str, target: str) -> None:
+    outputs, bound = TARGETS[target]
+    for kind, shape in cases(word, SAMPLES.get(target, SAMPLE)):
+        if target in OF_IMAGES and not {len(shape), len(kind.output(shape))} <= {1, 3}:
+            continue
+        alone = network(series(shape, a("it", kind)))
+        listed = network(series(shape, lambda s, k=kind: series(s, a("0", k), a("1", Scale(1.5)), name="list")))
+        for net in (alone, listed):
+            weights, x = random_weights(net), random_input(shape)
+            wanted = interpret(net, weights, x)["logits"]
+            if target == "keras" and _is_refused(kind):
+                with pytest.raises(Unavailable):
+                    outputs(net, weights, x)
+                continue
+            try:
+                found = outputs(net, weights, x)
+            except Unavailable:  # refused by name
+                assert (target, word) in (("mlx", "norm"), ("mlx", "dropout")), kind
+                continue
+            assert found.shape == wanted.shape, kind
+            error = np.abs(found - wanted).max() / max(np.abs(wanted).max(), 1e-30)
+            assert error <= bound, f"{kind} on {shape}: {error:.2g}"
+
+
+@pytest.mark.parametrize("target", EACH)
+def test_a_border_of_zeros_before_a_max_pool(target: str) -> None:
+    """Where all is negative, the zeros win; ONNX Runtime makes a Pad by 0 the padding of the pool, which never wins."""
+    outputs, bound = TARGETS[target]
+    shape = (2, 8, 8)
+    net = network(series(shape, a("0", Border((1, 1), (1, 1))), a("1", MaxPool((3, 3), (2, 2))), name="list"))
+    x = -np.abs(random_input(shape)) - 0.1
+    found, wanted = outputs(net, {}, x), interpret(net, {}, x)["logits"]
+    assert not wanted[..., 0].any()
+    assert np.abs(found - wanted).max() <= bound * np.abs(wanted).max()
