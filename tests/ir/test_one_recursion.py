@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,7 @@ def _names(node: ast.AST) -> list[str]:
             return []
 
 
+@cache
 def own() -> dict[str, list[str]]:
     """The recursions of each file of the package outside of ir/."""
     files = [path for folder in ("rescompile", "backends") for path in (ROOT / folder).rglob("*.py")]
