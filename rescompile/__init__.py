@@ -31,12 +31,12 @@ def __getattr__(name: str) -> Any:
     if name in ("elaborate", "load"):
         from rescompile.diagnostics.notebook_views import NOTEBOOK_VIEWS
 
-        NOTEBOOK_VIEWS["Network"] = _shown_in_a_notebook
+        NOTEBOOK_VIEWS.update({"Network": _network_html, "Explanation": _explanation_html, "Artifact": _artifact_html})
     return value
 
 
-def _shown_in_a_notebook(network: Any) -> str:
-    """The picture of a network with its table; the table alone where it has too many parts to draw."""
+def _network_html(network: Any) -> str:
+    """Return the picture of a network with its table, or only the table if the network has too many parts to draw."""
     from html import escape
 
     from rescompile.analysis import tree_table
@@ -50,6 +50,26 @@ def _shown_in_a_notebook(network: Any) -> str:
         drawn = ""
     table = escape(f"{tree_table.summary(network)}\n\n{tree_table.table(network, 1)}")
     return f"{drawn}<details{'' if drawn else ' open'}><summary>Table</summary><pre>{table}</pre></details>"
+
+
+def _explanation_html(explanation: Any) -> str:
+    """Return what `explain` prints."""
+    from html import escape
+
+    from rescompile.explain import text_report
+
+    return f"<pre>{escape(chr(10).join(text_report.lines(explanation, {}, 100)))}</pre>"
+
+
+def _artifact_html(artifact: Any) -> str:
+    """Return a summary of the network of an artifact, and a table of its facts."""
+    from html import escape
+
+    from rescompile.analysis import tree_table
+    from rescompile.diagnostics.text_table import html_table
+
+    facts = [(name, str(value)) for name, value in {"suffix": artifact.suffix, **artifact.facts}.items()]
+    return f"<pre>{escape(tree_table.summary(artifact.network))}</pre>{html_table([('artifact', ''), *facts])}"
 
 
 def __dir__() -> list[str]:

@@ -29,6 +29,7 @@ from rescompile.diagnostics.errors import (
     nearest,
     one_of,
 )
+from rescompile.diagnostics.notebook_views import NotebookView
 from rescompile.options import Option, read
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ class Wrapping:
 
 
 @dataclass(frozen=True, slots=True)
-class Artifact:
+class Artifact(NotebookView):
     """The output of a backend. `files` returns the files for a main file of the given name; the main file is the last.
 
     `facts` are short facts about the artifact, for the report and for --json; `make` returns the live network, in evaluation mode,

@@ -32,6 +32,7 @@ from functools import cached_property, reduce
 from typing import Literal, get_args
 
 from rescompile.analysis.path_algebra import PathRules, through
+from rescompile.diagnostics.notebook_views import NotebookView
 from rescompile.ir.network import Network, Node, Op, Parallel, Series, walk
 from rescompile.ir.ops import BOUNDED, WEIGHTED, Act, Dropout, Identity, Part, Scale, Shuffle, Softmax, Unflatten
 from rescompile.ir.traversal import ThreadRules, thread
@@ -41,11 +42,12 @@ UNITS: tuple[Unit, ...] = get_args(Unit)
 
 
 @dataclass(frozen=True)
-class Paths:
-    """How many paths there are of each length: `counts[k]` have length k. Everything is exact. There are none where all of
-    them are multiplied by 0; then only `total` has a meaning."""
+class Paths(NotebookView):
+    """The number of paths of each length: `counts[k]` have length k, in `unit`. Everything is exact. A network that multiplies
+    all paths by 0 has none; then only `total` has a meaning."""
 
     counts: tuple[int, ...]
+    unit: Unit = "blocks"
 
     @cached_property
     def total(self) -> int:
@@ -83,7 +85,7 @@ class Paths:
 
 
 @dataclass(frozen=True)
-class Surviving:
+class Surviving(NotebookView):
     """What is left of the paths while residual branches are dropped at random, on average over all draws.
 
     `shares[k]` is the expected number of paths of length k by that of all paths, 2 ** `log2_total`. In floating point, as the
@@ -114,7 +116,7 @@ def paths(network: Network | Node, unit: Unit = "blocks") -> Paths:
     counts = [int.from_bytes(digits[at : at + width], "little") for at in range(0, len(digits), width)]
     while counts and not counts[-1]:
         counts.pop()
-    return Paths(tuple(counts))
+    return Paths(tuple(counts), unit)
 
 
 def surviving(network: Network | Node, unit: Unit = "blocks") -> Surviving | None:

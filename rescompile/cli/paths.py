@@ -36,11 +36,6 @@ if TYPE_CHECKING:
     from rescompile.weights import Array, Weights
     from rescompile.weights.checkpoints import WeightsFile
 
-#: The table omits lengths with a smaller share of all paths.
-SHOWN = Fraction(1, 1000)
-#: A number with more digits is printed as a power of ten.
-DIGITS = 21
-
 
 class LengthUnit(StrEnum):
     """The unit of path lengths."""
@@ -99,6 +94,7 @@ def paths(
     passes: dict[str, Any],
 ) -> None:
     """Count the paths from input to output by length, the unravelled view of a network."""
+    from rescompile.analysis import path_views
     from rescompile.analysis import paths as counting
     from rescompile.passes import apply
 
@@ -132,7 +128,10 @@ def paths(
     measured = None if weights is None else _measured(network, weights, arrays, options)
     results = Results(network, options, distribution, surviving, bounds, measured)
     if file is not None:
-        _plot(results, file, force)
+        from rescompile.files.atomic_write import write_bytes
+
+        drawn = path_views.figure(file.suffix, network.name, distribution, surviving, measured, bounds)
+        write_bytes(drawn, file, force)
         say(f"{file}: written")
     if as_json:
         print_json(_data(results))
@@ -146,25 +145,6 @@ def _measured(network: Network, weights: Weights, arrays: Sequence[Array | None]
 
     samples, seed = options.samples or SAMPLES, options.seed or 0
     return path_gradients(network, weights, *arrays, unit=options.unit.value, samples=samples, seed=seed)
-
-
-def _plot(results: Results, file: Path, force: bool) -> None:
-    """Draw the distribution of lengths, and that of the gradient or of training."""
-    from rescompile.files import plotting
-
-    distribution, surviving, measured, bounds = results.paths, results.surviving, results.measured, results.bounds
-    all_paths = plotting.Curve(
-        "all paths", [float(Fraction(count, distribution.total)) for count in distribution.counts]
-    )
-    bars, line, what = all_paths, None, "paths"
-    if measured is not None:
-        bars, line, what = plotting.Curve("gradient", measured.shares), all_paths, "the gradient"
-    elif surviving is not None:
-        line = plotting.Curve("expected in training", surviving.shares)
-    marked = measured.effective if bounds is None and measured is not None else bounds
-    title = f"{results.network.name}: {_count(distribution.total)} paths"
-    labels = f"length in {_UNITS[results.options.unit]}", f"share of {what}"
-    plotting.histogram(file, bars, line, marked, title, labels, force)
 
 
 def _weights(network: Network, file: WeightsFile | None, seed: int) -> Weights:
@@ -191,9 +171,6 @@ def _array(option: str, name: str) -> Array:
         raise UsageError(Diagnostic("E0801", f"--{option} {name}: {error}", help=error.help)) from None
 
 
-_UNITS = {LengthUnit.blocks: "branches", LengthUnit.layers: "layers"}
-
-
 def _interval(text: str | None) -> tuple[int, int] | None:
     """Return the bounds of `19:35`. Raises UsageError for anything else."""
     if text is None:
@@ -213,51 +190,32 @@ def _interval(text: str | None) -> tuple[int, int] | None:
 
 
 def _lines(results: Results) -> Iterator[str]:
+    from rescompile.analysis import path_views
+
     distribution, surviving, bounds, measured = results.paths, results.surviving, results.bounds, results.measured
-    total = distribution.total
-    power = f" = 2^{total.bit_length() - 1}" if total > 2 and total & (total - 1) == 0 else ""
-    yield f"{results.network.name}: {_count(total)} path{'s' if total > 1 else ''}{power}"
-    yield f"length in {_UNITS[results.options.unit]}: {distribution.shortest} to {distribution.longest}, {_moments(distribution)}"
+    total, lengths = path_views.summary(distribution)
+    yield f"{results.network.name}: {total}"
+    yield lengths
     if bounds is not None:
-        yield f"{_percent(distribution.share(*bounds))} have length {bounds[0]} to {bounds[1]}"
+        yield f"{path_views.percent(distribution.share(*bounds))} have length {bounds[0]} to {bounds[1]}"
     if surviving is not None:
-        yield (
-            f"in training {surviving.branches:.6g} residual branches and {_power(surviving.log2_total)} paths on average, "
-            f"of mean length {surviving.mean:.6g}"
-        )
+        yield path_views.surviving_summary(surviving)
         if bounds is not None:
-            yield f"  {_percent(Fraction(surviving.share(*bounds)))} of those have length {bounds[0]} to {bounds[1]}"
+            share = path_views.percent(Fraction(surviving.share(*bounds)))
+            yield f"  {share} of those have length {bounds[0]} to {bounds[1]}"
     if measured is not None:
         yield from _gradient_lines(measured, bounds, results.options)
     yield ""
-    yield from _table(distribution, measured)
-
-
-def _table(distribution: Paths, measured: PathGradients | None) -> Iterator[str]:
-    """Yield a table of the lengths with a share of at least SHOWN."""
-    total = distribution.total
-    rows: list[tuple[str, ...]] = [("length", "paths", "share")]
-    if measured is not None:
-        rows = [(*rows[0], "gradient per path", "standard error", "share of gradient")]
-    for length, count in enumerate(distribution.counts):
-        of_gradient = measured.shares[length] if measured is not None else 0
-        if count >= SHOWN * total or of_gradient >= SHOWN:
-            row: tuple[str, ...] = (str(length), _count(count), _percent(Fraction(count, total)))
-            along = measured.magnitudes[length] if measured is not None else None
-            more = (f"{along.mean:.3e}", _error(along.error), _percent(Fraction(of_gradient))) if along else ()
-            rows.append((*row, *more))
+    rows, rest = path_views.rows(distribution, measured)
     yield from text_table(rows, ">", columns())
-    listed = sum(distribution.counts[int(length)] for length, *_ in rows[1:])
-    if listed < total:
-        yield f"the other {_percent(Fraction(total - listed, total))} are at lengths with less than {_percent(SHOWN)} each"
-
-
-def _error(error: float | None) -> str:
-    return "unknown" if error is None else f"{error:.1e}"
+    if rest:
+        yield rest
 
 
 def _gradient_lines(measured: PathGradients, bounds: tuple[int, int] | None, options: Options) -> Iterator[str]:
     """Yield the measurement, its data, and the lengths that carry the gradient."""
+    from rescompile.analysis.path_views import percent
+
     weights = options.weights or "random weights with calibrated norms, not a trained network"
     data, labels = options.data or "noise", options.labels or "random labels"
     yield f"gradient of the loss at the input along {measured.samples} path{'' if measured.samples == 1 else 's'} of each length: {weights}; {data} and {labels}"
@@ -267,36 +225,8 @@ def _gradient_lines(measured: PathGradients, bounds: tuple[int, int] | None, opt
     for first, last in dict.fromkeys([measured.effective, *([bounds] if bounds else [])]):
         share, of_paths = Fraction(measured.share(first, last)), measured.paths.share(first, last)
         yield (
-            f"  {_percent(share)} of it flows through paths of length {first} to {last} ({_percent(of_paths)} of all paths)"
+            f"  {percent(share)} of it flows through paths of length {first} to {last} ({percent(of_paths)} of all paths)"
         )
-
-
-def _moments(distribution: Paths) -> str:
-    return f"mean {float(distribution.mean):.6g}, standard deviation {math.sqrt(distribution.variance):.4g}"
-
-
-def _count(number: int) -> str:
-    """Return `18,014,398,509,481,984`, or `4.1495e180` for more than DIGITS digits."""
-    return f"{number:,}" if number < 10**DIGITS else _power(math.log2(number))
-
-
-def _power(log2: float) -> str:
-    """Return the number with this logarithm, as a power of ten where it is large."""
-    log10 = log2 * math.log10(2)
-    if log10 < 6:
-        return f"{2**log2:.6g}"
-    exponent = math.floor(log10)
-    digits = f"{10 ** (log10 - exponent):.4f}"
-    return f"1.0000e{exponent + 1}" if digits.startswith("10") else f"{digits}e{exponent}"
-
-
-def _percent(share: Fraction) -> str:
-    """Return a percentage with two decimals, never rounded to 0% or 100%."""
-    if 0 < share < Fraction(1, 20000):
-        return "<0.01%"
-    if 1 - Fraction(1, 20000) < share < 1:
-        return ">99.99%"
-    return f"{float(share):.2%}"
 
 
 # --- for machines -----------------------------------------------------------------------------------------------------

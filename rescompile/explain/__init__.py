@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.notebook_views import NotebookView
 from rescompile.explain.differences import Comparison, compare
 from rescompile.explain.references import Reference, are_comparable, closest, is_of_zoo, of_spec, references_of
 from rescompile.explain.stages import Structure, structure
@@ -24,7 +25,7 @@ class Against:
 
 
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(NotebookView):
     """A network, its structure, and the comparisons with references."""
 
     network: Network

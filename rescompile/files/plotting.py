@@ -1,4 +1,4 @@
-"""Figures drawn by matplotlib and written to files; the same figure gives the same bytes."""
+"""Figures drawn by matplotlib; the same figure gives the same bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
-from rescompile.files.atomic_write import check_folder, check_ours, write_bytes
+from rescompile.files.atomic_write import check_folder, check_ours
 from rescompile.files.checksum import GENERATOR
 
 #: The metadata of each format: it identifies figures that rescompile wrote, and omits matplotlib's date, so that the same
@@ -60,12 +60,11 @@ def checked(name: str, force: bool) -> Path:
 
 
 def histogram(
-    path: Path, bars: Curve, line: Curve | None, marked: tuple[int, int] | None, title: str, axes: tuple[str, str],
-    force: bool = False,
-) -> None:  # fmt: skip
-    """Write a histogram with a line over it; the bars of the interval `marked` have another colour.
+    suffix: str, bars: Curve, line: Curve | None, marked: tuple[int, int] | None, title: str, axes: tuple[str, str]
+) -> bytes:
+    """Return a histogram with a line over it as a file with this suffix; the bars of the interval `marked` have another colour.
 
-    Raises OutputError, and Unavailable if matplotlib is not installed.
+    Raises Unavailable if matplotlib is not installed.
     """
     matplotlib = matplotlib_or_error()
     from matplotlib.figure import Figure  # not pyplot, which needs a display and global state
@@ -82,7 +81,7 @@ def histogram(
         plot.set(title=title, xlabel=axes[0], ylabel=axes[1])
         plot.spines[["top", "right"]].set_visible(False)
         plot.xaxis.get_major_locator().set_params(integer=True)
-        write_bytes(_bytes(figure, path.suffix), path, force)
+        return _bytes(figure, suffix)
 
 
 def panels(axes: Sequence[Axes], suffix: str) -> bytes:

@@ -15,6 +15,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from rescompile.analysis import path_views
 from rescompile.analysis.conventions import GROUPS
 from rescompile.analysis.tree_table import count, shape, survival
 from rescompile.drawing.palette import DARK, LIGHT
@@ -88,7 +89,7 @@ def _environment() -> Environment:
     )  # fmt: skip
     environment.filters.update(
         count=count, shape=shape, milliseconds=_milliseconds, bytes=_bytes, percent=_percent, number=lambda n: f"{n:,}",
-        power=_power, embedded=html(_embedded), drawing=html(lambda scene: svg(scene)), picture=html(markup),
+        path_count=path_views.count, embedded=html(_embedded), drawing=html(lambda scene: svg(scene)), picture=html(markup),
         yaml=html(_highlighted(highlighting.yaml)), python=html(_highlighted(highlighting.python)), raw=html(str), error=_error,
     )  # fmt: skip
     environment.globals.update(
@@ -132,14 +133,6 @@ def _bytes(size: int) -> str:
 def _percent(share: float) -> str:
     """`4.3%`; never rounded to nothing."""
     return "<0.1%" if 0 < share < 0.001 else f"{share:.1%}"
-
-
-def _power(total: int) -> str:
-    """A count of paths: all digits, or a power of ten."""
-    if total < 10**15:
-        return f"{total:,}"
-    digits = total.bit_length() * 0.30103
-    return f"about 10^{digits:.0f}"
 
 
 def _error(value: float) -> str:

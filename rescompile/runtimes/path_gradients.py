@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from rescompile.analysis.path_algebra import PathRules, through
+from rescompile.analysis.path_views import paths_html
 from rescompile.analysis.paths import Paths, Unit, entered, paths
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
 from rescompile.ir.network import Network, Op, Parallel, walk
@@ -52,6 +53,10 @@ class PathGradients:
     paths: Paths
     samples: int
     magnitudes: tuple[Magnitude | None, ...]
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a histogram of the gradient by length of path, if matplotlib is installed, and a table."""
+        return paths_html(self.paths, self)
 
     @cached_property
     def shares(self) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -379,6 +380,39 @@ def test_plot(name: str, tmp_path: Path) -> None:
     assert result.exit_code == 5
     assert "error[E1001]" in result.stderr
     assert invoke(*arguments, "--force").exit_code == 0
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_a_notebook_shows_the_histogram_and_the_table(drawn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths are displayed as the figure of `--plot` above the printed table, or as the table if matplotlib is missing."""
+    if drawn:
+        pytest.importorskip("matplotlib", reason="figures need the extra 'plot'")
+    else:
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
+    network = network_of("stochastic_depth_110")
+    for value, unit, middle in ((paths(network), "branches", 27), (paths(network, "layers"), "layers", 56)):
+        html = value._repr_html_()
+        assert html is not None
+        assert html.startswith("<svg") is drawn
+        root = ElementTree.fromstring(f"<div>{html}</div>")
+        texts = {"".join(each.itertext()) for each in root.iter()}
+        assert "18,014,398,509,481,984 paths = 2^54" in texts
+        assert f"length in {unit}" in "".join(root.itertext())
+        cells = [["".join(cell.itertext()) for cell in row] for row in root.iter("tr")]
+        assert cells[0] == ["length", "paths", "share"]
+        assert [f"{middle}", "1,946,939,425,648,112", "10.81%"] in cells
+    expected = surviving(network)
+    assert expected is not None
+    html = expected._repr_html_()
+    assert html is not None
+    assert "in training 40.25 residual branches" in html
+    assert html.count("<tr>") > 20
+
+
+def test_a_notebook_shows_that_there_is_no_path(tmp_path: Path) -> None:
+    """A network without a path has no histogram."""
+    network = written(tmp_path, [{"scale": 0}])
+    assert paths(network)._repr_html_() == "<p>0 paths</p>"
 
 
 def test_plot_over_a_foreign_file(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from rescompile.drawing.mermaid import mermaid
 from rescompile.drawing.palette import DARK, LIGHT, SCALE
 from rescompile.drawing.scene import Text
 from rescompile.drawing.svg import SVG_NAMESPACE, svg
+from rescompile.explain import explain
 from rescompile.ir.network import Network, Node, Op, Series, Side
 from rescompile.ir.traversal import rewrite
 
@@ -220,3 +221,16 @@ def test_a_notebook_shows_the_picture_and_the_table() -> None:
     assert shown.startswith("<svg")
     assert "11,689,512" in shown
     assert "<script>" not in str(called("<script>")._repr_html_())
+
+
+def test_a_notebook_shows_what_commands_print() -> None:
+    """An explanation is displayed as the text of `explain`, an artifact as a summary of its network and its facts."""
+    network = rescompile.elaborate(rescompile.load("resnet18"))
+    explained = explain(network, against=["resnet18"])._repr_html_()
+    assert explained is not None
+    assert "11,689,512\nparameters" in explained
+    artifact = rescompile.build(network, "source")._repr_html_()
+    assert artifact is not None
+    root = ElementTree.fromstring(f"<div>{artifact}</div>")
+    assert "resnet18: input [batch, 3, 224, 224]" in "".join(root.itertext())
+    assert ["suffix", ".py"] in [["".join(cell.itertext()) for cell in row] for row in root.iter("tr")]

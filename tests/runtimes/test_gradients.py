@@ -250,6 +250,15 @@ def told(counts: tuple[int, ...], means: tuple[float | None, ...]) -> PathGradie
     return PathGradients(Paths(counts), 2, tuple(None if mean is None else Magnitude(mean, 0.0) for mean in means))
 
 
+def test_a_notebook_shows_the_gradient_by_length() -> None:
+    """A measurement is displayed as a histogram of the gradient above its table."""
+    pytest.importorskip("matplotlib", reason="figures need the extra 'plot'")
+    html = told((1, 2, 1), (1.0, 0.5, None))._repr_html_()
+    assert html.startswith("<svg")
+    assert "share of the gradient" in html
+    assert [html.count(f">{cell}<") for cell in ("5.000e-01", "50.00%", "4 paths = 2^2")] == [1, 3, 1]
+
+
 def test_shares_and_the_effective_lengths() -> None:
     """A share is the number of paths times their magnitude; the effective lengths are the shortest 95% interval."""
     decay = told(tuple(math.comb(54, k) for k in range(55)), tuple(0.2**k for k in range(55)))
