@@ -295,9 +295,7 @@ def same(name: str, peer: Peer) -> None:
     large = sum(tensor.size for tensor in tensors.values()) > 30e6
     for fold in (True,) if large else (False, True):
         outputs = ran(build(spec, "onnx", tensors, fold_batchnorm=fold).to_bytes(), {"input": x})
-        flat = [output.reshape(len(x), -1) for output in outputs.values()]  # the peer joins them in this order
-        found = np.concatenate(flat, axis=1) if len(flat) > 1 else outputs["logits"]
-        assert peers.error(found, double) <= peers.bound(single, double), f"fold_batchnorm={fold}"
+        assert peers.error(peers.joined(outputs), double) <= peers.bound(single, double), f"fold_batchnorm={fold}"
     if large:
         del model, tensors
         gc.collect()  # hundreds of megabytes, and torch modules refer to themselves

@@ -6,7 +6,7 @@ Import this module before torchvision, whose own operators may not load: it decl
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,13 @@ def outputs(model: nn.Module, x: Array) -> tuple[Array, Array]:
         single = model(torch.from_numpy(x)).numpy()
         double = copy.deepcopy(model).double()(torch.from_numpy(x).double()).numpy()
     return single, double
+
+
+def joined(found: Mapping[str, Array]) -> Array:
+    """The outputs of one of our networks as a peer gives them: one as it is, several flattened, in the order of their names."""
+    if len(found) == 1:
+        return next(iter(found.values()))
+    return np.concatenate([found[name].reshape(len(found[name]), -1) for name in sorted(found)], axis=1)
 
 
 def error(found: Array, reference: Array) -> float:

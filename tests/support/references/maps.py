@@ -137,8 +137,8 @@ def segmenting(name: str) -> nn.Module:
 
 
 def pyramid(every: bool = True) -> nn.Module:
-    """torchvision's pyramid on ResNet-50 with norms that are trained. It returns its finest map, or every one of them flattened: the
-    finest, then from the coarsest on."""
+    """torchvision's pyramid on ResNet-50 with norms that are trained. It returns its finest map, or every one of them flattened, the
+    finest first."""
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
     model = resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5)
@@ -146,9 +146,7 @@ def pyramid(every: bool = True) -> nn.Module:
     class Joined(type(model)):  # type: ignore[misc]
         def forward(self, x: Tensor) -> Tensor:
             maps = super().forward(x)
-            return (
-                maps["0"] if not every else torch.cat([maps[key].flatten(1) for key in ("0", "pool", "3", "2", "1")], 1)
-            )
+            return maps["0"] if not every else torch.cat([each.flatten(1) for each in maps.values()], 1)
 
     model.__class__ = Joined
     return model

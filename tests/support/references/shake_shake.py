@@ -37,7 +37,7 @@ class Shortcut(nn.Module):
 
 
 class Unit(nn.Module):
-    """A shortcut and half of each branch."""
+    """A shortcut and the mean of two branches."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Unit(nn.Module):
         self.downsample = Shortcut(inputs, outputs, stride) if inputs != outputs or stride != 1 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.downsample(x) + 0.5 * self.branches[0](x) + 0.5 * self.branches[1](x)
+        return self.downsample(x) + (self.branches[0](x) + self.branches[1](x)) / 2
 
 
 class Net(nn.Module):
