@@ -27,6 +27,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "torch-cuda": (
         "channels_last", "compile:channels_last", "compile=reduce-overhead:channels_last", "compile=max-autotune:channels_last",
     ),
+    "mlx": ("compile",),
 }  # fmt: skip
 
 

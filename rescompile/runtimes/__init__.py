@@ -20,7 +20,7 @@ from rescompile.weights import Array
 
 #: The targets whose artifacts runtimes run: files, or live modules of one framework each; MODULE_TARGET is that of the modules that
 #: peers are, too. Nothing else in the core names a target.
-FILE_TARGET, MODULE_TARGET, JAX_TARGET = "onnx", "torch", "flax"
+FILE_TARGET, MODULE_TARGET, JAX_TARGET, KERAS_TARGET, MLX_TARGET = "onnx", "torch", "flax", "keras", "mlx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +208,14 @@ RUNTIMES: Mapping[str, Runtime] = {
         Runtime(
             "jax-cuda", "JAX on an NVIDIA GPU, a Flax module under jit", "cuda", JAX_TARGET, ("fp32", "tf32"), "flax", "jax", (),
             f"{_DRIVER} (pip install 'jax[cuda13]')",
+        ),
+        Runtime(
+            "keras", "Keras on the CPU, a model's predict_on_batch", "cpu", KERAS_TARGET, ("fp32",), "keras", "keras", (),
+            "jax, torch or tensorflow; KERAS_BACKEND names one",
+        ),
+        Runtime(
+            "mlx", "MLX on the CPU", "cpu", MLX_TARGET, ("fp32",), "mlx", "mlx",
+            (Option("compile", bool, False, "under mx.compile, which needs a C++ compiler"),),
         ),
     )
 }  # fmt: skip

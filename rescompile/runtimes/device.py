@@ -14,6 +14,7 @@ from typing import Any
 #: Packages that a measurement depends on.
 LIBRARIES = (
     "rescompile", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "torch", "torchvision", "timm", "triton",
+    "jax", "flax", "keras", "tensorflow", "mlx",
 )  # fmt: skip
 #: Instruction sets that decide in which precisions a CPU is fast, by their Linux names.
 FEATURES = (

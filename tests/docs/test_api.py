@@ -572,9 +572,12 @@ assert not heavy, heavy
 NAMES = {
     "analysis/conventions.py": "a counter of another library, named as that library",
     "weights/profiles/__init__.py": "the library whose tensors have other layouts",
-    "runtimes/__init__.py": "the two targets whose artifacts runtimes run; extras of pip",
+    "runtimes/__init__.py": "the targets whose artifacts runtimes run; extras of pip; names of runtimes",
     "runtimes/device.py": "packages whose versions are reported",
+    "runtimes/keras.py": "the version of a library",
+    "runtimes/mlx.py": "the version of a library",
     "runtimes/torch.py": "the version of a library",
+    "bench/contenders.py": "the runtime with that name",
     "bench/timed_models.py": "the version of a library",
 }
 

@@ -86,10 +86,12 @@ def test_the_table_holds_together() -> None:
         "torch-cuda",
         "jax-cpu",
         "jax-cuda",
+        "keras",
+        "mlx",
     ]
     for name, row in RUNTIMES.items():
         assert row.name == name
-        assert row.takes in ("onnx", "torch", "flax")
+        assert row.takes in ("onnx", "torch", "flax", "keras", "mlx")
         assert row.device == ("cuda" if name.endswith(("cuda", "tensorrt")) else "cpu")
         assert set(row.precisions) <= set(PRECISIONS)
         assert ("tf32" in row.precisions) == (row.device == "cuda")
