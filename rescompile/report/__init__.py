@@ -9,5 +9,5 @@
     results, verdicts   files of `bench` and of `verify --json`, each with its network
     page         the HTML
 
-Only `page` knows HTML as a whole; it fills page.html.jinja and puts page.css and page.js inside.
+Only `page` knows HTML as a whole; it fills page.html.jinja and puts page.css and the scripts inside.
 """

@@ -152,16 +152,17 @@ def scatter(points: Sequence[Point], x: str, y: str, title: str, text: str) -> s
             f'<circle class="point p{at % 6}" cx="{number(left)}" cy="{number(top)}" r="5"><title>{escaped(tip)}</title></circle>'
         )
         wide = font.width(point.label, SIZE)
-        for start, base in (
-            (left + 9, top + 4),
-            (left - 9 - wide, top + 4),
-            (left - wide / 2, top - 10),
-            (left - wide / 2, top + 18),
+        for place, base, anchor, share in (
+            (left + 9, top + 4, "start", 0.0),
+            (left - 9, top + 4, "end", 1.0),
+            (left, top - 10, "middle", 0.5),
+            (left, top + 18, "middle", 0.5),
         ):
+            start = place - share * wide
             box = start, base - 10, start + wide, base + 3
             inside = start > LEFT and start + wide < WIDTH - 4 and base - 10 > TOP and base < HEIGHT - BELOW
             if inside and not any(_overlap(box, other) for other in taken[:at] + taken[at + 1 :]):
-                shapes.append(_text(start, base, point.label, "start", "ink"))
+                shapes.append(_text(place, base, point.label, anchor, "ink"))
                 taken.append(box)
                 break
     return _chart(across, up, shapes, title, text)
@@ -205,7 +206,10 @@ def _framed(shapes: Sequence[str], width: float, height: float, title: str, text
 
 
 def _text(x: float, y: float, text: str, anchor: str, paint: str) -> str:
-    return f'<text class="{paint}" x="{number(x)}" y="{number(y)}" font-size="{SIZE}" text-anchor="{anchor}">{escaped(text)}</text>'
+    """A text with the width that its place was computed with, so that it fits in any font of the reader."""
+    width = f'textLength="{number(font.width(text, SIZE))}" lengthAdjust="spacingAndGlyphs"'
+    place = f'x="{number(x)}" y="{number(y)}" font-size="{SIZE}" text-anchor="{anchor}" {width}'
+    return f'<text class="{paint}" {place}>{escaped(text)}</text>'
 
 
 def _tick(value: float) -> str:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Texts longer than this are not highlighted, so that a page stays small.
 LONGEST = 60_000
+#: The parts of the page's script, which share one scope.
+SCRIPTS = ("page.js", "picture.js", "details.js", "search.js")
 
 
 def network_page(report: Report) -> str:
@@ -47,7 +49,7 @@ def comparison_page(overview: Overview) -> str:
 
 
 def _page(template: str, facts: Mapping[str, Any]) -> str:
-    script = _file("page.js")
+    script = '"use strict";\n(() => {\n' + "".join(map(_file, SCRIPTS)) + "})();\n"
     return (
         _environment()
         .get_template(f"{template}.html.jinja")

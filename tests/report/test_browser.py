@@ -290,6 +290,7 @@ def test_colours(browser: Browser, page: Path) -> None:
     assert browser.script("return getComputedStyle(document.body).backgroundColor") == seen[1][1][0]
     browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": []})
     assert not browser.all("header")[0].is_displayed()
+    assert not any(switch.is_displayed() for switch in browser.all("#picture .switch"))
     assert browser.script("return getComputedStyle(document.body).backgroundColor") == seen[1][1][0]
     browser.keep("print")
     browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
