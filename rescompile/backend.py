@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,6 +31,7 @@ from rescompile.diagnostics.errors import (
 )
 from rescompile.diagnostics.notebook_views import NotebookView
 from rescompile.options import Option, read
+from rescompile.records import record
 
 if TYPE_CHECKING:
     from rescompile.analysis.dynamic_shapes import sizes
@@ -143,7 +144,7 @@ GROUP = "rescompile.backends"
 Rule = TypeVar("Rule")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Recorded:
     """The recorded origin of an artifact: the canonical spec, its SHA-256, the passes applied, in order, and the other
     options that build the same file again, such as `dynamic=height,width`. Weights from a file are recorded only as
@@ -173,7 +174,7 @@ def origin(weights: Weights | None) -> str | None:
     return " ".join(filter(None, options)) or None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Wrapping:
     """What an artifact computes around its network, such as a softmax at its end. `nearest` maps an input of the network to the
     nearest one that the artifact accepts, such as uint8 pixels. `outputs` maps the outputs of the network to those of the
@@ -184,7 +185,7 @@ class Wrapping:
     outputs: Callable[[Mapping[str, Array]], Mapping[str, Array]] = field(default=lambda outputs: outputs)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Artifact(NotebookView):
     """The output of a backend. `files` returns the files for a main file of the given name; the main file is the last.
 

@@ -6,15 +6,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of
+from rescompile.records import record
 
 _NAMES = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Option:
     """An option: its type, default, help and valid values. Given without a value, one with `choices` takes the first of
     them. `metavar` and `flag` are for the command line; the flag defaults to `--name`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from rescompile import backend as backend_api
@@ -15,13 +15,14 @@ from rescompile.ir.network import Network
 from rescompile.lang.load import load
 from rescompile.lang.spec.spec import Spec
 from rescompile.passes import PASSES, apply
+from rescompile.records import record
 from rescompile.runtimes import recipes
 from rescompile.weights import Array, Weights, draw, from_arrays
 
 WeightSource = Mapping[str, Array] | str | os.PathLike[str] | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request:
     """A network to compile, its target and its weights; `build` documents each field."""
 

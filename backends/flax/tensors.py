@@ -6,7 +6,6 @@ The equal copies of a scan have one tensor for all: `layer1.rest.conv1.kernel` a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from rescompile.codegen.class_plan import Scan
 from rescompile.ir import ops
 from rescompile.ir.network import Network
 from rescompile.ir.ops import Kind, Shape
+from rescompile.records import record
 from rescompile.weights import places as of_framework
 from rescompile.weights.places import Array, Place, Words
 
@@ -28,7 +28,7 @@ WORDS: Words = {
 REST = "rest"
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Stack:
     """The tensors of the copies of a scan under one name in Flax, stacked along a new first axis."""
 

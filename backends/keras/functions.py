@@ -6,7 +6,7 @@ Arguments and variables of a class have scopes of their own, those of a function
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from rescompile.codegen.class_plan import Class, Stage
@@ -46,11 +46,12 @@ from rescompile.codegen.program import (
 from rescompile.codegen.terms import constant, operation, python
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
+from rescompile.records import record
 
 # --- what functions have beside the values and statements of a program ------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Built:
     """A value taken through a layer, or a function with several. `label` is the name of the layer, in an f-string of the `name` of
     the function that builds it; `first` is the number of the first copy of a stage."""
@@ -63,7 +64,7 @@ class Built:
     first: Term | None = None
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class BuiltBeside:
     """The concatenated results of `count` copies that are built side by side, each applied to the value or to its part."""
 
@@ -71,7 +72,7 @@ class BuiltBeside:
     count: Term
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class BuiltSum:
     """An assignment of the sum of `count` copies that are built side by side, each applied to the value or to its part."""
 
@@ -80,7 +81,7 @@ class BuiltSum:
     count: Term
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Choice:
     """Statements under a condition, and those that run otherwise."""
 
@@ -89,7 +90,7 @@ class Choice:
     otherwise: tuple[Any, ...]
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Repeat:
     """Statements that run `depth` times, for `index` from 0."""
 
@@ -97,7 +98,7 @@ class Repeat:
     body: tuple[Any, ...]
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Function:
     """A function that takes a value through the layers of a class, which it builds. `values` are the names of kept values, each
     with whether it is a dict of them; `stages` repeat the function, and `later` are the names of those that anywhere continue the

@@ -10,6 +10,7 @@ import numpy as np
 
 from rescompile.ir.network import Op
 from rescompile.ir.ops import Shape
+from rescompile.records import record
 from rescompile.weights import Array
 
 from .versions import DEFAULT_OPSET
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 WIDTHS = {"float32": 4, "int64": 8, "float16": 2, "bool": 1}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Tensor:
     """An initializer: a weight by its name, or a small constant of the graph itself."""
 
@@ -59,7 +60,7 @@ class Call:
     others: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Value:
     """An input or output of the graph; a dimension that is text is free and has that name."""
 
@@ -68,7 +69,7 @@ class Value:
     dtype: str = "float32"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Model:
     """Everything of a model but the values of its weights."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from rescompile.ir.network import EVALUATION, Network, Op, walk
@@ -28,6 +27,7 @@ from rescompile.ir.ops import (
     Softmax,
     Upsample,
 )
+from rescompile.records import record
 
 Group: TypeAlias = Literal["layers", "biases", "norms", "activations", "pools", "resizing"]
 #: The groups of ops in the order of a table, with their titles.
@@ -39,7 +39,7 @@ GROUPS: Mapping[Group, str] = {
 Rule: TypeAlias = Callable[[Op], int]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Convention:
     """How a tool counts. `unit` is what its figure counts, `counts` describes it in a sentence; `rules` has the groups that are
     counted at all. `source` is the file of the tool that defines it, for the `version` that the figures were held to."""
@@ -53,7 +53,7 @@ class Convention:
     version: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Count:
     """The figure of a convention for a network, with the part of each group."""
 

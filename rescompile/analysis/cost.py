@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from rescompile.ir.network import Again, Network, Node, Op, Parallel, Series, Side
 from rescompile.ir.traversal import FoldRules, fold
+from rescompile.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cost:
     """`parameters` are trainable values, except zeros that a pass added; `macs` are multiply-adds of convolution and linear
     layers for one input, those of zeros included; `activations` are the bytes of all op outputs in float32 for one input."""

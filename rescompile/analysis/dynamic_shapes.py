@@ -20,13 +20,14 @@ from rescompile.ir.network import LOGITS, Network, Op, Parallel, Side
 from rescompile.ir.ops import AXIS_NAMES, Axis, Flatten, Shape, rank
 from rescompile.ir.provenance import Origin
 from rescompile.ir.traversal import ThreadRules, thread
+from rescompile.records import record
 
 FIXED = "E0809"
 #: Longer periods than this are not searched: their branches count as agreeing at one size only.
 LONGEST = 1 << 14
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Extent:
     """A size as a function of the input's: steps one after the other, merged where two can be one."""
 
@@ -96,7 +97,7 @@ Extents = tuple[Extent, ...]
 Through = Callable[[Extents | None], Extents | None]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Free:
     """A free axis of the input and the sizes n that the network takes: `minimum` or more, with n % every in `rests`.
 
@@ -151,7 +152,7 @@ class Free:
         return cls(name, data["size"], data["minimum"], data["every"], tuple(data["rests"]))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sizes:
     """The free axes of a network, the sizes of its input and outputs (text where they are free), and for every op by its
     full name which axes of its input are free."""

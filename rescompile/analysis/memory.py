@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from rescompile.ir.network import Network, Op, Parallel, Side
 from rescompile.ir.ops import Dropout, Flatten, Identity, Shape, Unflatten
 from rescompile.ir.traversal import ThreadRules, thread
+from rescompile.records import record
 
 #: Ops whose output is their input, with another shape at most.
 VIEWS = (Dropout, Flatten, Identity, Unflatten)
 _BYTES = 4
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Moment:
     """One op or merge that runs: its name, and the bytes that are alive while it does."""
 

@@ -13,11 +13,12 @@ from typing import Generic, TypeVar
 
 from rescompile.ir.network import Again, Keep, Key, Node, Op, Parallel, Recall, Series, join, name_of, scope
 from rescompile.ir.values import Crossings, shared
+from rescompile.records import record
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class PathRules(Generic[T]):
     """`one` is the path through nothing, `op` gives the paths through an op. `product` has the paths through parts in
     series, `merge` those through a Parallel by its full name, given those that lead to the end of each branch."""

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, reduce
 from typing import Literal, get_args
@@ -36,12 +35,13 @@ from rescompile.diagnostics.notebook_views import NotebookView
 from rescompile.ir.network import Network, Node, Op, Parallel, Series, walk
 from rescompile.ir.ops import BOUNDED, WEIGHTED, Act, Dropout, Identity, Part, Scale, Shuffle, Softmax, Unflatten
 from rescompile.ir.traversal import ThreadRules, thread
+from rescompile.records import record
 
 Unit = Literal["blocks", "layers"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Paths(NotebookView):
     """The number of paths of each length: `counts[k]` have length k, in `unit`. Everything is exact. A network that multiplies
     all paths by 0 has none; then only `total` has a meaning."""
@@ -84,7 +84,7 @@ class Paths(NotebookView):
         return Fraction(self.within(first, last), self.total)
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Surviving(NotebookView):
     """What is left of the paths while residual branches are dropped at random, on average over all draws.
 
@@ -205,7 +205,7 @@ def _product(values: Sequence[int]) -> int:
 # --- expecting: the polynomial's coefficients as shares of its value at 1 ---------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Spread:
     """Expected paths: their number as a logarithm, which would overflow, and the share of each length."""
 

@@ -10,14 +10,13 @@ norms do. A mirrored border counts as one of zeros.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rescompile.ir.network import Node, Op, Parallel
 from rescompile.ir.ops import Border, Conv, MaxPool, Shape, Size, Subsample, rank
 from rescompile.ir.traversal import ThreadRules, thread
+from rescompile.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Span:
     """What one position sees in one direction."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from itertools import chain
 from typing import Any
 
@@ -28,9 +28,10 @@ from rescompile.ir.network import (
     value_name,
     walk,
 )
+from rescompile.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Row:
     """One line of the printed tree."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rescompile.bench import statistics
@@ -12,6 +11,7 @@ from rescompile.bench.results import BenchRow, Result
 from rescompile.bench.statistics import Interval
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.diagnostics.notebook_views import NotebookView
+from rescompile.records import record
 
 #: The parts of two machine descriptions that must be equal for times to be comparable.
 HARDWARE: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
@@ -21,7 +21,7 @@ HARDWARE: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Change:
     """A row of both files: the ratio of its medians, new over old, and the verdict: slower, faster, or `~` if the intervals
     of the medians overlap."""
@@ -36,7 +36,7 @@ class Change:
         return self.verdict == "slower" and self.ratio.value > 1 + limit
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Comparison(NotebookView):
     """The rows that both files have, and the titles of those that only one has."""
 

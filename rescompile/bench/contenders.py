@@ -16,6 +16,7 @@ from rescompile.bench.timed_models import BenchModel
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, one_of
 from rescompile.ir.network import Network
 from rescompile.ir.precision import PRECISIONS
+from rescompile.records import record
 from rescompile.runtimes import RUNTIMES, Job, Prepared, Runtime, find
 from rescompile.runtimes.device import usable
 
@@ -31,7 +32,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TuneRequest:
     """A search for the fastest configuration: the largest relative error allowed, and for each network the words of the
     command that measures it, without a configuration."""
@@ -45,7 +46,7 @@ class TuneRequest:
         return shlex.join([*self.again[network], *words])
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request:
     """What to measure: networks after passes, and peers, on runtimes, in precisions and batches.
 
@@ -76,7 +77,7 @@ class Request:
         return [peer for peer in self.peers if peer.partition(":")[2] not in others]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Configuration:
     """A runtime with its options, in a precision. `text` is the runtime as the user writes it: `torch-cpu:compile`."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rescompile.ir.network import Network, Op, Parallel, Side
 from rescompile.ir.ops import (
@@ -27,6 +27,7 @@ from rescompile.ir.ops import (
     Shape,
 )  # fmt: skip
 from rescompile.ir.traversal import ThreadRules, thread
+from rescompile.records import record
 
 #: The number of channels in a vector.
 VECTOR = 16
@@ -36,7 +37,7 @@ FUSED = ("relu", "leaky_relu")
 BYTES = 4
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Step:
     """A step that a runtime executes as one.
 
@@ -69,7 +70,7 @@ class Step:
         return [math.log2(v) for v in (self.inner, self.outer, self.groups, self.side**2, self.kernel, self.stride**2)]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Producer:
     """The step that produces a value, and what can still be fused into it."""
 
@@ -84,7 +85,7 @@ def steps(network: Network) -> list[Step]:
     return rules.steps
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Rules:
     """The rules of the traversal, which carries the producer of the value as long as something can be fused into it."""
 

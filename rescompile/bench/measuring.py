@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rescompile.bench.statistics import WarmUp
+from rescompile.records import record
 
 Clock = Callable[[], float]
 
@@ -45,7 +46,7 @@ class Runs(Protocol):
         """Run once, to completion."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Plan:
     """The plan of a measurement: the number of rounds in each session, whose order is drawn from `seed`, with slots of about
     `slot` seconds and at most `runs` timed runs each. Contenders are prepared again for each of the `sessions`."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from rescompile.elaboration import elaborate
 from rescompile.ir.network import Network
 from rescompile.lang.load import from_document
 from rescompile.lang.yaml_reader import Mapping, read
+from rescompile.records import record
 from rescompile.runtimes import RUNTIMES, device
 from rescompile.runtimes.jobs import job
 from rescompile.version import __version__
@@ -33,7 +33,7 @@ RUNS = 15
 MOST = 400_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Probe:
     """An op as rows of a spec, for feature maps with this number of channels and side."""
 

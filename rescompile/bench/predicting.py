@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from rescompile.bench.execution_steps import BYTES, Step, steps
 from rescompile.bench.json_files import Wrong
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.ir.network import Network
+from rescompile.records import record
 
 Vector = NDArray[np.float64]
 FORMAT = 1
@@ -30,7 +31,7 @@ STREAM = 1 << 20
 NEAREST, REACH = 6, 2.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Timed:
     """A step with its time in seconds."""
 
@@ -38,7 +39,7 @@ class Timed:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Device:
     """Times of single ops on one machine with one runtime and number of threads: the content of a device file."""
 
@@ -72,7 +73,7 @@ def _check_values(device: Device, wrong: Wrong) -> None:
                 wrong(("ops", number, "step", name), "must be at least 0")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Regime:
     """Seconds for each term, and the residuals of the logarithms of measured times by place."""
 

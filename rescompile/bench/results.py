@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,11 +15,12 @@ from rescompile.bench import json_files, statistics
 from rescompile.bench.json_files import Wrong
 from rescompile.bench.statistics import Interval, Samples, Summary
 from rescompile.diagnostics.notebook_views import NotebookView
+from rescompile.records import record
 
 FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Share:
     """The share of one part of the network in the time of a profiled run, and in all multiply-adds."""
 
@@ -29,7 +30,7 @@ class Share:
     macs: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Roofline:
     """The least time that the device allows for the layers of a network in seconds, the fraction of it that the median reaches, and
     the measured rates behind it: bytes per second of large copies, and operations per second of matrix products."""
@@ -40,7 +41,7 @@ class Roofline:
     rate: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BenchRow:
     """One network on one runtime, in one precision and batch. Times are in seconds.
 
@@ -91,7 +92,7 @@ class BenchRow:
         return statistics.table(self.samples, self.sittings)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Control:
     """A contender against a second copy of itself, prepared and timed like any other: the ratio of their medians, which
     only noise moves away from 1."""
@@ -103,7 +104,7 @@ class Control:
     samples: list[list[float]]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Missing:
     """A requested configuration without a row, and the reason."""
 
@@ -115,7 +116,7 @@ class Missing:
         return f"{self.runtime} in {self.precision}: {self.why}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Candidate:
     """A configuration that the search tried. `fate` is its outcome, `seconds` the median of its last rounds, or the shortest of a
     few runs where it had no rounds; `command` measures it again."""
@@ -129,7 +130,7 @@ class Candidate:
     error: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Tuning:
     """The search for the fastest configuration of a group with a relative error of at most `accuracy` against float64.
 
@@ -145,7 +146,7 @@ class Tuning:
     candidates: list[Candidate]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Result(NotebookView):
     """What one command measured; after an interruption, the rows that were finished."""
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
+from rescompile.records import record
 
 #: The probability that an interval contains the true value.
 LEVEL = 0.95
@@ -43,7 +43,7 @@ def require() -> None:
         raise Unavailable(Diagnostic("E0902", message, help="pip install 'rescompile[bench]'")) from None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Interval:
     """An estimate with the bounds of its interval."""
 
@@ -65,7 +65,7 @@ class Interval:
         return self.low <= other.high and other.low <= self.high
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Summary:
     """The times of one contender in seconds: the median with its interval, the tail, and inputs per second at the median."""
 
@@ -251,7 +251,7 @@ def _student(freedom: float) -> float:
 # --- the warm-up ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WarmUp:
     """When a warm-up ends: once the medians of two neighbouring windows agree within `tolerance`, or within the scatter of
     single runs; at the latest after `runs` or `seconds`."""

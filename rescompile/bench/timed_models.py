@@ -6,7 +6,7 @@ import copy
 import itertools
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from rescompile.ir.ops import Shape
 from rescompile.passes import PASSES, apply
 from rescompile.passes import options as passes_of
 from rescompile.quantize import calibration, quantizer
+from rescompile.records import record
 from rescompile.runtimes import FILE_TARGET, MODULE_TARGET, recipes
 from rescompile.runtimes.jobs import live_module
 from rescompile.weights import Array, Weights
@@ -32,7 +33,7 @@ from rescompile.weights.batch_statistics import trial
 DISTINCT = 4
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BenchModel:
     """A network that can be timed. `exact` returns the outputs in float64, `base` is the torch module in float32, `timed` the one
     that is timed: the same network after exact passes. `live` makes it as a live module of another target; a peer has none.

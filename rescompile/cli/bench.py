@@ -7,7 +7,6 @@ import dataclasses
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,13 +28,14 @@ from rescompile.cli.progress import Progress
 from rescompile.cli.reporting import print_json, say, table
 from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import Diagnostic, OutputError, UsageError, clipped, nearest
+from rescompile.records import record
 
 if TYPE_CHECKING:
     from rescompile.bench.benchmark import Bench
     from rescompile.bench.contenders import Request, TuneRequest
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Options:
     """The options of `bench` that no other command has."""
 

@@ -30,6 +30,7 @@ from rescompile.cli.reporting import print_json, report, say
 from rescompile.cli.specs import elaborated, spec_files
 from rescompile.diagnostics.errors import Diagnostic, RescompileError, UsageError
 from rescompile.options import assignment
+from rescompile.records import record
 
 if TYPE_CHECKING:
     from rescompile.ir.network import Network
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from rescompile.weights.checkpoints import WeightsFile
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Options:
     """The options of `build` that no other command has and no target declares."""
 

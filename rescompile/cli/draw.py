@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +26,7 @@ from rescompile.cli.options import (
 from rescompile.cli.reporting import say
 from rescompile.cli.specs import network_of
 from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of
+from rescompile.records import record
 
 if TYPE_CHECKING:
     from rescompile.drawing import Outline, Painting, Picture
@@ -57,7 +58,7 @@ MEASURED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Options:
     """The options of `draw` that no other command has."""
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped
+from rescompile.records import record
 
 if TYPE_CHECKING:
     from rescompile.passes import Pass
@@ -93,7 +94,7 @@ def with_target_options(function: Callable[..., None]) -> Callable[..., None]:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Selection:
     """The part of a weights file to read; every command that reads weights has these options."""
 

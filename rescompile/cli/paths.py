@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
@@ -28,6 +27,7 @@ from rescompile.cli.reporting import columns, print_json, say
 from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError
 from rescompile.diagnostics.text_table import text_table
+from rescompile.records import record
 
 if TYPE_CHECKING:
     from rescompile.analysis.paths import Paths, Surviving
@@ -44,7 +44,7 @@ class LengthUnit(StrEnum):
     layers = "layers"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Options:
     """The options of `paths` that no other command has."""
 
@@ -66,7 +66,7 @@ class Options:
         return {name: value for name, value in values.items() if value is not None}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Results:
     """The paths of a network: `surviving` with stochastic depth, `measured` with --gradients."""
 

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,6 +35,7 @@ from rescompile.cli.reporting import clear, print_json, report, say
 from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError, clipped
 from rescompile.ir.ops import Size
+from rescompile.records import record
 
 if TYPE_CHECKING:
     from rescompile.runtimes.ort_session import Model
@@ -53,7 +54,7 @@ class RuntimeName(StrEnum):
     ort_tensorrt = "ort-tensorrt"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Options:
     """The options of `run` that no other command has."""
 
@@ -75,7 +76,7 @@ class Options:
     save: Path | None = option("Write the outputs to a NumPy archive.", metavar="FILE.npz")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Compilation:
     """The options that compile a spec to a model; they do not apply to a MODEL that is an ONNX file."""
 
@@ -95,7 +96,7 @@ class Compilation:
                 yield f"--{name.replace('_', '-')}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request:
     """What to run, and how to report the results."""
 

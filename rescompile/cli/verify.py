@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -26,12 +25,13 @@ from rescompile.cli.reporting import clear, columns, print_json, say
 from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
 from rescompile.diagnostics.text_table import table_rows, text_table
+from rescompile.records import record
 
 if TYPE_CHECKING:
     from rescompile.runtimes.verify import Verdict
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Options:
     """The options of `verify` that no other command has."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import builtins
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from functools import cached_property
+
+from rescompile.records import record
 
 _NODES = (
     ast.Module, ast.Expr, ast.Import, ast.ImportFrom, ast.alias, ast.ClassDef, ast.FunctionDef, ast.arguments, ast.arg,
@@ -23,7 +24,7 @@ _BUILTINS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Allowed:
     """What a file of a framework may contain: imported modules with their aliases, names imported from modules, dotted
     names, decorators, and beyond what all files may contain: builtins, special methods and nodes."""

@@ -13,12 +13,13 @@ from rescompile.codegen.terms import python
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Merge, Mode, Network, Op, Parallel, Series
+from rescompile.records import record
 
 #: The name of the argument that takes the input channels.
 IN = "in_channels"
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Argument:
     """An argument of a class or a stage, with its Python type and its default, a constant."""
 
@@ -41,7 +42,7 @@ class Held:
 ALONE = -1
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Keeping:
     """The value at this place, kept under a name and an index, if it has one."""
 
@@ -54,7 +55,7 @@ class Keeping:
         return "" if self.index is None else python(self.index)
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Recalling:
     """A kept value in place of the one before."""
 
@@ -67,7 +68,7 @@ class Recalling:
         return "" if self.index is None else python(self.index)
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Layer:
     """An op with its attributes, its input channels, which are for ops with parameters, and the condition under which it exists
     (None: always). `as_module` where it is a module even if a function would do."""
@@ -81,7 +82,7 @@ class Layer:
     as_module: bool = False
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Group:
     """A named sequence of modules."""
 
@@ -90,7 +91,7 @@ class Group:
     when: Term | None = None
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Run:
     """Modules without a name and without parameters that exist under one condition, such as the option A shortcut."""
 
@@ -99,7 +100,7 @@ class Run:
     when: Term
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Use:
     """An instance of a class; `values` are those that it is given, in the order of the class."""
 
@@ -110,7 +111,7 @@ class Use:
     values: tuple[Held, ...] = ()
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Repeated:
     """Copies of a class that a stage builds."""
 
@@ -118,7 +119,7 @@ class Repeated:
     arguments: Mapping[str, Term]
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Scan:
     """The copies from `start` up to `stop` of the row at a path, which are equal: one scan may run them. `names` are those of all
     copies of the row."""
@@ -134,7 +135,7 @@ class Scan:
         return self.stop == len(self.names)
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Row:
     """A named sequence of copies: stages, and single copies whose class differs from that of their neighbours. Each is given the
     same `values`; the copies of `scan` are run in one scan."""
@@ -146,7 +147,7 @@ class Row:
     scan: Scan | None = None
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Copies:
     """Parallel copies of one part, `count` of them, and their sum or concatenation. All take the same value or, with
     `split`, each takes its own range of the channels."""
@@ -158,7 +159,7 @@ class Copies:
     split: bool
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Join:
     """Merged branches of one value or, if the sample is split, of its ranges of channels: equal ones, or of these `sizes`.
     `survival` is the probability with which training keeps the first branch."""
@@ -171,7 +172,7 @@ class Join:
     sizes: tuple[Term, ...] = ()
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Tap:
     """A side branch, which does not rejoin."""
 
@@ -180,7 +181,7 @@ class Tap:
     mode: Mode
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Rerun:
     """Items of the same class once more: the modules are called again, not made again."""
 
@@ -190,7 +191,7 @@ class Rerun:
 Item = Layer | Group | Run | Use | Row | Copies | Join | Tap | Keeping | Recalling | Rerun
 
 
-@dataclass(frozen=True, eq=False)
+@record(slots=False, eq=False)
 class Class:
     """A class, with the text that all instances of a block share; `sample` is the first of them, `count` their number.
 
@@ -210,7 +211,7 @@ class Class:
     values: tuple[Held, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
+@record(slots=False, eq=False)
 class Stage:
     """A loop that builds `depth` copies of a class.
 
@@ -226,7 +227,7 @@ class Stage:
     member: Counted | None
 
 
-@dataclass(frozen=True, eq=False)
+@record(slots=False, eq=False)
 class ClassPlan:
     """The classes of a network, each before those that use it, and its stages. The last class is the network itself;
     `function` is the name of the function that builds it."""

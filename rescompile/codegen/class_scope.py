@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from rescompile.codegen.class_plan import IN, Argument
@@ -35,9 +35,10 @@ from rescompile.codegen.terms import (
 )
 from rescompile.ir.expressions import Term
 from rescompile.ir.provenance import Definition
+from rescompile.records import record
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Flow:
     """The channels at some point: as a term, and as the number in every instance that is there."""
 
@@ -45,7 +46,7 @@ class Flow:
     numbers: Column[int]
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Here:
     """A point in the body of a class: the names that expressions may mention there, as terms, and the channels."""
 

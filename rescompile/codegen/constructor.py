@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rescompile.codegen.class_plan import (
     Class,
@@ -41,12 +41,13 @@ from rescompile.codegen.program import (
 )
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
+from rescompile.records import record
 
 #: The number of repetitions from which a loop builds a sequence.
 LOOP = 3
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Names:
     """The attributes of a class: names for items that the plan leaves without one, by id, the names of all modules, and for
     merges by id the sizes of unequal ranges of channels: numbers, or attributes with numbers."""

@@ -61,12 +61,13 @@ from rescompile.codegen.program import (
 )
 from rescompile.ir import ops
 from rescompile.ir.network import LOGITS, Survival
+from rescompile.records import record
 
 #: Variables in order of preference, after `x`, the input of a body.
 LOCALS = ("y", "z", "u", "v", "w")
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Value:
     """The current value; `fresh` if it may be overwritten: nothing else refers to it and no backward needs it."""
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from rescompile.codegen.class_plan import ClassPlan, Group, Item, Join, Layer, Run, Tap
 from rescompile.ir import ops
+from rescompile.records import record
 
 Draw = float | str  # a constant, or the name of a distribution
 OWN = "torch_default"  # the default distribution of torch
@@ -24,7 +24,7 @@ class Rule(NamedTuple):
     bias: Draw | None
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Set:
     """A tensor is set; with `optional`, only if it exists."""
 
@@ -34,14 +34,14 @@ class Set:
     optional: bool
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Reset:
     """Both tensors are reset to the framework's own initial values."""
 
     target: str
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Below:
     """Settings of an inner module, found by name because it may be absent or is not typed for a type checker."""
 
@@ -53,7 +53,7 @@ class Below:
 Setting = Set | Reset | Below
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Case:
     """Settings for all modules of some classes."""
 
@@ -61,7 +61,7 @@ class Case:
     settings: tuple[Setting, ...]
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Modules:
     """The modules of a framework that have tensors: the class of a layer's module, the initial values that each class sets
     by itself, the classes whose bias is optional to a type checker, and whether a module can be reset to PyTorch's own values."""
@@ -72,7 +72,7 @@ class Modules:
     resets: bool = True
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class _Place:
     """A layer with tensors: its class, its path in that class, and whether it may be absent."""
 

@@ -13,6 +13,7 @@ from rescompile.codegen.roles import Roles, bundled
 from rescompile.ir.expressions import Term
 from rescompile.ir.names import BUILTINS
 from rescompile.ir.network import Again, Keep, Network, Node, Op, Parallel, Recall, Series, Side
+from rescompile.records import record
 
 #: Attributes of ops that belong to what an op is, and so are never an argument of a class.
 FIXED = frozenset(
@@ -20,7 +21,7 @@ FIXED = frozenset(
 )
 
 
-@dataclass(frozen=True, eq=False)
+@record(slots=False, eq=False)
 class PlannedClass:
     """A class, the values of its arguments in each instance by the id of its part, and its output channels as a term."""
 
@@ -29,7 +30,7 @@ class PlannedClass:
     out: Term
 
 
-@dataclass(frozen=True, eq=False)
+@record(slots=False, eq=False)
 class PlannedStage:
     """A stage, the values of its arguments in each row by the id of the first copy, and the channels after it."""
 

@@ -10,12 +10,13 @@ A program is data: liveness is computed from values, never from text, and numpy 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Literal, NamedTuple
 
 from rescompile.codegen.class_plan import Class, ClassPlan, Layer, Scan, Stage
 from rescompile.codegen.naming import Counted
 from rescompile.ir.expressions import Term
+from rescompile.records import record
 
 Rescale = Literal["train", "test"]
 Unit = Literal["batch", "sample"]
@@ -23,14 +24,14 @@ Unit = Literal["batch", "sample"]
 # --- values -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Var:
     """A variable."""
 
     name: str
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Part:
     """One of the parts of a value's channels, by its number."""
 
@@ -38,7 +39,7 @@ class Part:
     at: int
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Call:
     """A call of a module of the class; `outputs` is passed on where outputs come from inside the module, and `kept` are kept
     values, or dicts of them, that the module reads or changes."""
@@ -49,7 +50,7 @@ class Call:
     kept: tuple[Expr, ...] = ()
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Apply:
     """An op without parameters applied as a function; `in_place` where it may overwrite the value."""
 
@@ -58,7 +59,7 @@ class Apply:
     in_place: bool
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Merged:
     """A merge of values. `carry` is the part of the old value that a gate passes: old - gate * old, for (gate, old); `unit` is what
     `shake` draws for."""
@@ -68,7 +69,7 @@ class Merged:
     unit: Literal["batch", "sample"] | None = None
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Beside:
     """The concatenated results of parallel copies, each applied to the value, or with `split` to its part of it."""
 
@@ -77,7 +78,7 @@ class Beside:
     split: bool
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Element:
     """A kept value in a dict, by its index or the attribute that has it."""
 
@@ -90,7 +91,7 @@ Expr = Var | Part | Call | Apply | Merged | Beside | Element
 # --- statements -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Let:
     """An assignment."""
 
@@ -98,7 +99,7 @@ class Let:
     value: Expr
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Add:
     """An in-place addition to a variable."""
 
@@ -106,7 +107,7 @@ class Add:
     value: Expr
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Unpack:
     """An assignment of the parts of a value's channels to variables: equal ones, or of these sizes, each a number or an
     attribute with one."""
@@ -116,7 +117,7 @@ class Unpack:
     sizes: tuple[int | str, ...] = ()
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Parts:
     """An assignment of the list of a value's parts by channels: `count` of them, or one for each of the named copies; equal
     ones, or of these sizes."""
@@ -127,7 +128,7 @@ class Parts:
     sizes: tuple[int | str, ...] = ()
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Sum:
     """An assignment of the sum of parallel copies, each applied to the value, or to its own one of the parts."""
 
@@ -137,14 +138,14 @@ class Sum:
     parts: Var | None
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Collection:
     """An empty dict for kept values."""
 
     target: str
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Through:
     """A variable taken through the modules of a sequence, each of which is given `kept` values."""
 
@@ -153,7 +154,7 @@ class Through:
     kept: tuple[Var, ...]
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Store:
     """An assignment to a kept value in a dict."""
 
@@ -161,7 +162,7 @@ class Store:
     value: Expr
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Output:
     """An output beside the result."""
 
@@ -169,21 +170,21 @@ class Output:
     value: Expr
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Return:
     """The result of a body; None for the dict of outputs."""
 
     value: Expr | None
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Training:
     """Statements that run in training only."""
 
     body: tuple[Statement, ...]
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Survives:
     """A residual that may be dropped: `body` in evaluation, and in training with probability `kept`; else `otherwise`."""
 
@@ -192,7 +193,7 @@ class Survives:
     otherwise: tuple[Statement, ...]
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Scaled:
     """A kept branch multiplied by its survival probability in evaluation, or divided by it in training."""
 
@@ -201,7 +202,7 @@ class Scaled:
     rescale: Rescale
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Thinned:
     """In training, a variable set to zero: samples of it independently of each other, or the whole batch. It is scaled as by
     `Scaled`."""
@@ -212,7 +213,7 @@ class Thinned:
     unit: Unit = "sample"
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Recomputed:
     """An assignment of the result of a method whose activations training recomputes for backward."""
 
@@ -242,7 +243,7 @@ Statement = (
 # --- entries of a constructor -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class MakeLayer:
     """An op as a module; `in_place` where it may overwrite its input."""
 
@@ -250,7 +251,7 @@ class MakeLayer:
     in_place: bool = False
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class New:
     """An instance of a class."""
 
@@ -258,7 +259,7 @@ class New:
     arguments: Mapping[str, Term]
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class NewStage:
     """The copies that a stage builds."""
 
@@ -266,7 +267,7 @@ class NewStage:
     arguments: Mapping[str, Term]
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Listed:
     """A module in a list; where `when` is false, the identity takes its place."""
 
@@ -275,7 +276,7 @@ class Listed:
     when: Term | None = None
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Listing:
     """Modules in sequence."""
 
@@ -287,7 +288,7 @@ class Listing:
         return [part.name for part in self.parts] == [str(at) for at in range(len(self.parts))]
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Joined:
     """Modules in sequence from stages and single instances; `numbered` where their names are the positions."""
 
@@ -295,7 +296,7 @@ class Joined:
     numbered: bool
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Scanned:
     """Modules in sequence, of which the equal ones of a scan are one module with stacked weights."""
 
@@ -308,7 +309,7 @@ class Scanned:
         return self.row.numbered if isinstance(self.row, Joined) else self.row.stage.member is None
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Separate:
     """Modules in a list, numbered from 0, from stages and single instances: forward calls each of them."""
 
@@ -318,7 +319,7 @@ class Separate:
 Make = MakeLayer | New | NewStage | Listing | Joined | Scanned | Separate
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Number:
     """A number that forward reads; `differs` where it may be another one in each of several equal copies."""
 
@@ -327,7 +328,7 @@ class Number:
     differs: bool = False
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Entry:
     """A named module; where `when` is false, the identity."""
 
@@ -336,7 +337,7 @@ class Entry:
     when: Term | None = None
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Filled:
     """A sequence filled module by module, each under its name."""
 
@@ -344,7 +345,7 @@ class Filled:
     parts: tuple[Listed, ...]
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Looped:
     """A sequence that repeats a few modules `depth` times under counting names."""
 
@@ -353,7 +354,7 @@ class Looped:
     parts: tuple[tuple[Counted, Listed], ...]
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Copied:
     """`count` parallel copies of a module."""
 
@@ -374,7 +375,7 @@ class Method(NamedTuple):
     body: tuple[Statement, ...]
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Code:
     """A class: the entries of its constructor, and the body of its forward on `x`."""
 
@@ -390,7 +391,7 @@ class Code:
         return self.of.name
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Program:
     """The classes of a network, each before those that use it; the last one is the network itself."""
 

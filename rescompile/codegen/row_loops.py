@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from rescompile.codegen.class_plan import IN, Argument, Stage
 from rescompile.codegen.class_scope import python_type
@@ -25,11 +24,12 @@ from rescompile.codegen.terms import (
 )
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Parallel, Series
+from rescompile.records import record
 
 Matrix = list[list[Value]]  # by row and place
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Schedule:
     """The survival probability of a residual by its place in the network, `position + index`.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rescompile.codegen.class_plan import Layer
@@ -12,6 +11,7 @@ from rescompile.codegen.terms import python
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op
 from rescompile.ir.ops import Kind
+from rescompile.records import record
 
 Arguments = tuple[Sequence[str], Mapping[str, str]]
 Texts = Mapping[str, str]
@@ -37,7 +37,7 @@ def conv_weights(op: Op) -> str:
     return str(getattr(op.kind, "weights"))  # noqa: B009
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Spelling:
     """An op as a module and as a function, and the arguments of both, from a layer and the texts of its attributes."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache
 from itertools import islice
 from typing import Any
 
 from rescompile.diagnostics import codes
+from rescompile.records import record
 
 #: The line breaks of YAML 1.1, with which PyYAML counts lines.
 BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
@@ -22,7 +23,7 @@ def _lines(text: str) -> list[str]:
     return BREAK.split(text)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Source:
     """A text that the user wrote: a file, or the value of a `--set` option."""
 
@@ -35,7 +36,7 @@ class Source:
         return lines[number - 1] if 0 < number <= len(lines) else ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Place:
     """A span on one line of a source. Lines and columns count from 1; `end` is the column after the last character."""
 
@@ -59,7 +60,7 @@ class Place:
         return Place(self.source, self.line, start, min(max(start + length, start + 1), max(self.end, start + 1)))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Diagnostic:
     """A message about one error. Its text never contains control characters, whatever it quotes."""
 

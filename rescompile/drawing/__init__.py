@@ -17,7 +17,6 @@ The room sees the tree, its analyses and the words of `explain`; it knows no fra
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from rescompile.drawing.beside import beside
 from rescompile.drawing.colouring import COUNTS, Metric, Painting, by_amount, by_fault
@@ -31,13 +30,14 @@ from rescompile.drawing.raster import raster
 from rescompile.drawing.scene import Scene
 from rescompile.drawing.svg import svg
 from rescompile.ir.network import Network
+from rescompile.records import record
 
 __all__ = [
     "COUNTS", "FORMATS", "Depth", "Metric", "Outline", "Painting", "Picture", "Scene", "by_amount", "by_fault", "outline", "picture",
 ]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Picture:
     """What is drawn: the outline of a network, its painting, and the network that it is put beside."""
 

@@ -7,10 +7,10 @@ first and last point are on it. Series-parallel trees need no other layout.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from rescompile.drawing import font
 from rescompile.drawing.scene import Canvas, Circle, Line, Text
+from rescompile.records import record
 
 #: Sizes of text: titles of rows, of ops and frames, and everything else.
 TITLE, OP, SMALL = 13.0, 11.5, 10.5
@@ -22,7 +22,7 @@ GAP, LABEL_GAP, LANE = 14.0, 26.0, 18.0
 BESIDE = 7.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Box:
     """A part of a picture. `draw` gets its place: the axis, and its top. A line that enters it has a head if it is `solid`."""
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rescompile.drawing import font
 from rescompile.drawing.boxes import LEADING, OP, SMALL, TITLE, Box
 from rescompile.drawing.outline import Card
 from rescompile.drawing.scene import Canvas, Circle, Line, Rect, Text
+from rescompile.records import record
 
 #: The coloured edge of a card, and the space between the border of a card and its text.
 EDGE, PADDING = 4.0, 10.0
@@ -17,7 +16,7 @@ ROW_TEXT, OP_TEXT = 232.0, 160.0
 BADGE, GLYPH = 15.0, {"add": 22.0, "concat": 22.0, "mean": 22.0, "shake": 22.0, "gate": 30.0}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Looks:
     """What is added to a card: a line below its text, a colour with the ink that is legible on it, a border, a mark, which is the
     number of a note, and the key of its rectangle."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from rescompile.analysis.cost import cost
@@ -12,12 +11,13 @@ from rescompile.drawing.cards import Looks
 from rescompile.drawing.outline import Card, Outline, cards
 from rescompile.drawing.palette import AGREES, FAULT, SCALE, WHITE_FROM
 from rescompile.ir.network import Op, walk
+from rescompile.records import record
 
 #: The value of a card, or None where there is none for it.
 Value: TypeAlias = Callable[[Card], float | None]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Metric:
     """A quantity of cards: its name in the legend, its value for a card, and how a value is written."""
 
@@ -42,7 +42,7 @@ COUNTS: Mapping[str, Metric] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Painting:
     """How cards are painted: what the colours mean in a few words, the look of each card, and the samples of the legend, each some
     colours with the words behind them."""

@@ -9,13 +9,14 @@ from typing import Literal, TypeAlias
 from rescompile.drawing.op_titles import size_text
 from rescompile.drawing.outline import Card, Chain, Frame, Item, Outline, Split, Tap
 from rescompile.ir.network import LOGITS
+from rescompile.records import record
 
 Form: TypeAlias = Literal["card", "op", "merge", "end", "words"]
 Way: TypeAlias = Literal["flow", "skip", "side"]
 _SIGNS = {"add": "+", "mul": "×", "concat": "concat", "mean": "mean", "shake": "shake", "gate": "g · h + (1 − g) · x"}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GraphNode:
     """A node with its lines of text."""
 
@@ -24,7 +25,7 @@ class GraphNode:
     form: Form
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Edge:
     """An edge, and the shape of what flows along it, where it is shown."""
 

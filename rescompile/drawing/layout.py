@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rescompile.drawing import font
 from rescompile.drawing.boxes import BASELINE, BESIDE, GAP, LEADING, OP, SMALL, Box, dot, label_width, nothing, stacked
@@ -12,12 +12,13 @@ from rescompile.drawing.merges import merged
 from rescompile.drawing.op_titles import size_text
 from rescompile.drawing.outline import Card, Chain, Frame, Item, Split, Tap
 from rescompile.drawing.scene import Canvas, Line, Rect, Text
+from rescompile.records import record
 
 #: The space between a frame and what is in it, and the corners of frames.
 PADDING, CORNER = 12.0, 8.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Style:
     """How items look: the least width of the cards of rows, whether every line between them has its shape, what `--color` adds to a
     card, and the key of a frame."""

@@ -7,7 +7,7 @@ their shapes and survival probabilities, so the outline of a network does not gr
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from typing import Literal, TypeAlias
 
@@ -19,6 +19,7 @@ from rescompile.explain.op_wording import listed
 from rescompile.explain.stages import steps
 from rescompile.ir.network import Again, Network, Node, Op, Parallel, Series, Side, join, scope, walk
 from rescompile.ir.ops import Shape
+from rescompile.records import record
 
 Depth: TypeAlias = Literal["rows", "blocks", "ops"]
 Tint: TypeAlias = Literal["weighted", "resizing", "pointwise"]
@@ -34,7 +35,7 @@ SURVIVAL = "survival"
 KEPT = "kept with p ="
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Card:
     """An op with those that it absorbs, or a whole row. `parts` are the nodes that it stands for, each with the scope that it
     lives in; `shortcut` is the merge of the row's blocks that has one; `letters` are those of the panels that open its blocks."""
@@ -50,7 +51,7 @@ class Card:
     is_row: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Chain:
     """Items one after the other; without items the identity. `input` is the shape before the first."""
 
@@ -59,7 +60,7 @@ class Chain:
     output: Shape
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Split:
     """Branches on the same input with their merge. `copies` counts equal branches, of which `branches` has the first and the
     last; `share` is the channels that each gets of a divided input, or None. `notes` stand beside the merge."""
@@ -79,7 +80,7 @@ class Split:
         return bool(self.notes) and self.notes[0].startswith(KEPT)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Tap:
     """A side branch: its items, and the words at its end."""
 
@@ -89,7 +90,7 @@ class Tap:
     parts: tuple[tuple[str, Node], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Frame:
     """Items under a title: a row, or `count` copies of a block with the same ops."""
 
@@ -104,7 +105,7 @@ class Frame:
 Item: TypeAlias = Card | Split | Tap | Frame
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Panel:
     """A block opened once, beside the rows; `title` is the block, `notes` say which copy it is."""
 
@@ -114,7 +115,7 @@ class Panel:
     child: Chain
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Outline:
     """Everything that a picture shows of a network."""
 

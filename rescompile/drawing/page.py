@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rescompile.analysis.cost import cost
 from rescompile.analysis.tree_table import count
@@ -16,13 +15,14 @@ from rescompile.drawing.op_titles import size_text
 from rescompile.drawing.outline import Outline, Panel, cards
 from rescompile.drawing.scene import Canvas, Line, Scene, Text
 from rescompile.ir.network import LOGITS, Network
+from rescompile.records import record
 
 MARGIN, HEADING, GUTTER, PANEL_GAP = 28.0, 58.0, 34.0, 18.0
 #: Rows in one column may be so high; else they are broken into columns that fit on the smallest page with this ratio of sides.
 TALLEST, RATIO, MOST_COLUMNS = 1150.0, 1.5, 12
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Column:
     """Boxes of the flow below one another, and whether the flow goes on in another column."""
 

@@ -6,12 +6,12 @@ or text does not. Scales run from light to dark in one hue (the blues of ColorBr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from rescompile.records import record
 
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Paint:
     """How a class of shapes is painted; a text has its `fill`."""
 

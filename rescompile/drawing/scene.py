@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from rescompile.drawing import font
+from rescompile.records import record
 
 Point: TypeAlias = tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rect:
     """A rectangle with rounded corners. `fill` replaces that of its class; `tip` is shown beside the pointer; by its `key` a page
     knows what it stands for."""
@@ -26,7 +27,7 @@ class Rect:
     key: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Circle:
     """A circle around a point."""
 
@@ -36,7 +37,7 @@ class Circle:
     paint: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Line:
     """A line through points, with rounded corners; its end may have a head."""
 
@@ -46,7 +47,7 @@ class Line:
     radius: float = 7.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Text:
     """One line of text. `x` is its start, middle or end, by `anchor`; `y` its baseline."""
 
@@ -83,7 +84,7 @@ class Canvas:
         self.shapes.extend(shape for shape in shapes if not isinstance(shape, Text) or shape.text)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Scene:
     """A finished picture: its size, its shapes, and what it shows, for those who cannot see it."""
 

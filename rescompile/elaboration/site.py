@@ -13,6 +13,7 @@ from rescompile.elaboration.kept import Kept
 from rescompile.ir.network import Node
 from rescompile.ir.ops import Shape
 from rescompile.lang.spec.blocks import Block
+from rescompile.records import record
 
 Path = tuple[str | int, ...]
 Value = Any
@@ -20,7 +21,7 @@ Value = Any
 Built = tuple[list[Node], Shape]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Given:
     """Where a parameter's value was written, and the frame it was written in; `raw` is as written."""
 

@@ -4,7 +4,6 @@ the closest network of the zoo."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.diagnostics.notebook_views import NotebookView
@@ -12,9 +11,10 @@ from rescompile.explain.differences import Comparison, compare
 from rescompile.explain.references import Reference, are_comparable, closest, is_of_zoo, of_spec, references_of
 from rescompile.explain.stages import Structure, structure
 from rescompile.ir.network import Network, parameters
+from rescompile.records import record
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Against:
     """A network compared with a reference. `closest`: the reference was found, not given. `renamed`: parameter names differ."""
 
@@ -24,7 +24,7 @@ class Against:
     renamed: bool
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Explanation(NotebookView):
     """A network, its structure, and the comparisons with references."""
 

@@ -8,7 +8,6 @@ it valid. The remaining cost is the interaction of differences: a wider layer co
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 from rescompile.analysis.alignment import NotAligned
@@ -21,12 +20,13 @@ from rescompile.explain.topics import TOPICS
 from rescompile.ir.network import Op, Side, merge_shape
 from rescompile.ir.ops import Shape
 from rescompile.ir.traversal import ThreadRules, thread
+from rescompile.records import record
 
 #: Parameters and MACs.
 Figure = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Difference:
     """The edits of one topic, or of several that cannot be separated, and their cost alone in parameters and MACs, subject minus
     reference; None if no valid network has them alone."""
@@ -37,7 +37,7 @@ class Difference:
     macs: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Comparison:
     """All differences, or None if the two cannot be aligned; and the total costs, subject minus reference."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from rescompile.analysis.paths import entered
@@ -37,11 +36,12 @@ from rescompile.ir.ops import (
     Norm,
     Subsample,
 )
+from rescompile.records import record
 
 K = TypeVar("K", bound=Kind)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fact:
     """A property of a network. `sentence` describes a difference; its fields are the words of the subject and the reference."""
 

@@ -4,7 +4,7 @@ topic."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 from rescompile.explain.distances import Distances, counterparts, differing
@@ -14,6 +14,7 @@ from rescompile.explain.topics import ANYWHERE, Where
 from rescompile.ir.network import Node, Op, Parallel, Side
 from rescompile.ir.ops import WEIGHTED, Conv, Kind
 from rescompile.ir.traversal import rewrite
+from rescompile.records import record
 
 Origin: TypeAlias = Literal["reference", "subject"]
 #: The verb for a step that only the subject or only the reference has.
@@ -23,7 +24,7 @@ VERBS: dict[Origin, str] = {"reference": "without", "subject": "added"}
 Everywhere: TypeAlias = Mapping[tuple[type[Kind], str], tuple[Any, Any, str]]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Edit:
     """One difference: its topic, its description, and its place: the name of the segment in the subject (or in the reference, if
     only that has it), the index of the unit, and the number of units. `layers` counts those that only one network has."""

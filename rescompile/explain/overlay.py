@@ -8,7 +8,7 @@ change, whose cost can be counted like that of any network.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rescompile.analysis.alignment import NotAligned, align
 from rescompile.explain.distances import ALONE, Distances
@@ -17,9 +17,10 @@ from rescompile.explain.op_wording import listed, shown
 from rescompile.explain.stages import Role, Segment, Steps, Structure
 from rescompile.explain.topics import TOPICS
 from rescompile.ir.ops import Shape
+from rescompile.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Slot:
     """A unit of both networks, or with a topic one that only `origin` has. Such a unit may also be merged with one of the other
     network, whose form it has for all topics that are not taken."""
@@ -39,7 +40,7 @@ class Slot:
         return (self.second if self.origin == "subject" else self.first) or ()
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Overlay:
     """Two overlaid networks, with all their differences in order."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ from rescompile.ir.traversal import rewrite
 from rescompile.lang import library
 from rescompile.lang.load import load
 from rescompile.lang.yaml_reader import plain, read
+from rescompile.records import record
 
 #: The number of networks, those with the most ops in common, that are compared op by op to find the closest one. The network of
 #: the same name, which a setting or a pass may have changed much, is compared too.
 CANDIDATES = 6
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Reference:
     """A network that another is compared with: its name, the settings on it, and its description."""
 

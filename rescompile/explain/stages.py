@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Literal, TypeAlias
 
 from rescompile.ir.network import Again, Keep, Key, Network, Node, Op, Parallel, Recall, Series, Side, join, walk
 from rescompile.ir.ops import Conv, Identity, Kind, MaxPool, Shape, Size, Subsample
 from rescompile.ir.provenance import Call
+from rescompile.records import record
 
 Step: TypeAlias = Op | Parallel | Side | Keep | Recall | Again
 Steps: TypeAlias = tuple[Step, ...]
@@ -91,7 +92,7 @@ NAMES: dict[Role, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Segment:
     """A part of a network: a stage with its blocks, or as a single unit what comes before, between and after stages.
 
@@ -110,7 +111,7 @@ class Segment:
         return self.role == "stage"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Structure:
     """The segments of a network in order, and the shape of its input."""
 

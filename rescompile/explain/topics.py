@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from rescompile.explain.stages import Role, Step
 from rescompile.ir.network import Op, Parallel, Side
 from rescompile.ir.ops import Act, AvgPool, Conv, Dropout, Kind, Linear, MaxPool, Norm, Scale
+from rescompile.records import record
 
 #: The topics in the order of the report, with their titles, which are used if the facts are equal or missing.
 TITLES = {
@@ -52,7 +52,7 @@ OPS: tuple[tuple[tuple[type[Kind], ...], str], ...] = (
 BranchRole: TypeAlias = Literal["main", "shortcut", "gate", "side"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Where:
     """The position of a list as far as topics depend on it: the role of the segment and of the branch, the topic of strides in
     the block, and whether the block has another number of layers."""

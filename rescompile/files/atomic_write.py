@@ -9,18 +9,18 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rescompile.diagnostics.errors import Diagnostic, OutputError
 from rescompile.files import checksum
 from rescompile.files.temporary_file import TemporaryFile, locked, remove_abandoned
+from rescompile.records import record
 
 Chunk = bytes | memoryview
 _OVERWRITE = "use --force to overwrite it, or -o for another file"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class File:
     """One file of an artifact: its name, its contents in chunks, and its size, for a progress bar.
 

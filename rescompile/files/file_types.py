@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FileType:
     """A type of files: their suffixes, its name, and how such a file is used."""
 

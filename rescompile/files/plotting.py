@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
 from rescompile.files.atomic_write import check_folder, check_ours
 from rescompile.files.checksum import GENERATOR
+from rescompile.records import record
 
 #: The metadata of each format: it identifies figures that rescompile wrote, and omits matplotlib's date, so that the same
 #: figure gives the same bytes.
 METADATA = {".svg": {"Date": None, "Description": GENERATOR}, ".png": {"Software": None, "Description": GENERATOR}}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Curve:
     """Values at 0, 1, 2, ... with their label."""
 
@@ -25,7 +25,7 @@ class Curve:
     values: Sequence[float]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Line:
     """Points with error bars below and above, joined by a line or not."""
 
@@ -37,7 +37,7 @@ class Line:
     joined: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Axes:
     """One panel of a figure: lines over labelled axes. With `log`, x is on a scale of powers of two and y of ten."""
 

@@ -13,9 +13,10 @@ import math
 import operator
 import re
 from collections.abc import Callable, Container, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+from rescompile.records import record
 
 Value = Any  # int, float, bool, str (a word) or a list of them
 
@@ -36,14 +37,14 @@ class ExpressionError(Exception):
         self.code, self.message, self.offset, self.length, self.help = code, message, offset, length, help
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Token:
     kind: str  # number, name, symbol, end
     text: str
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Term:
     """An expression: an operation, its operands, and the token it was written with; a name or a constant has a value."""
 

@@ -13,7 +13,6 @@ of the zoo take seconds. In a narrower precision the same evaluation measures wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from rescompile.ir.network import LOGITS, Network, Op, Parallel, Side
 from rescompile.ir.op_evaluation import MERGES, OPS, Array, Tensors, with_plain_weights
 from rescompile.ir.ops import WEIGHTED, Conv, Norm, Shape
 from rescompile.ir.traversal import ThreadRules, thread
+from rescompile.records import record
 
 Round = Callable[[Array], Array]
 
@@ -114,7 +114,7 @@ def alive(variance: Array, mean: Array) -> Array:
     return np.maximum(variance, np.asarray(ALIVE * typical, variance.dtype))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Arithmetic:
     """The numbers of a precision: the type that numpy computes with, and how values are rounded when they are stored
     and when convolutions and linear layers read them, and their weights, to multiply."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import UnionType
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from rescompile.diagnostics.errors import ShapeError
 from rescompile.diagnostics.notebook_views import NotebookView
 from rescompile.ir.ops import Kind, Parameter, Shape
 from rescompile.ir.provenance import Call, Definition, Hints, Origin
+from rescompile.records import record
 
 Merge = Literal["add", "concat", "mul", "gate", "mean", "shake"]
 #: What a random draw of training is for: the whole batch, or each of its samples.
@@ -37,7 +38,7 @@ TRAINING: tuple[Mode, ...] = ("always", "training")
 INPUT, LOGITS = "input", "logits"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Op:
     """A leaf: one operator with its numbers. `zeros` is the number of weights that a pass added, which are 0 and do not count as
     parameters."""
@@ -52,7 +53,7 @@ class Op:
     zeros: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Series:
     """Children one after the other; without children the identity."""
 
@@ -65,7 +66,7 @@ class Series:
     when: str | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Survival:
     """How a residual branch is dropped in training: kept with `probability`, drawn per batch or per sample, and
     rescaled at test time (multiply by the probability) or in training (divide by it)."""
@@ -75,7 +76,7 @@ class Survival:
     rescale: Literal["test", "train"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Parallel:
     """Branches on the same input; with `split` each has one of as many ranges of the input's channels, in order: equal ones, or
     of these `sizes`. `residual` marks branch + shortcut. With merge gate the branches are (branch, gate, shortcut) and the value is
@@ -111,7 +112,7 @@ class Parallel:
         return ranges(shape, self.sizes) if self.sizes else (share(shape, len(self.branches)),) * len(self.branches)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Side:
     """A branch that does not rejoin, so the value passes by unchanged. `always` is computed in every graph, `training`
     only in training, `never` not at all: it only owns parameters."""
@@ -128,7 +129,7 @@ class Side:
         return self.input
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Keep:
     """Names the value at this place, which passes by unchanged. Kept again, the name means the newer value.
 
@@ -148,7 +149,7 @@ class Keep:
         return self.input
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Recall:
     """Goes on with a value that was kept, instead of the one before it."""
 
@@ -160,7 +161,7 @@ class Recall:
     when: str | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Again:
     """The step `name` of the same scope once more, with the same parameters: what it computes is in `child`, the nodes of that step
     with the shapes of this place. They own nothing, so `children` and `walk`, which list what there is, leave them out."""
@@ -190,7 +191,7 @@ def value_name(key: Key) -> str:
     return name if index is None else f"{name}[{index}]"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Network(NotebookView):
     """A network: its tree, and the canonical spec that it came from as text with its SHA-256, so that backends need no Spec.
     `passes` are those applied since, in order; `parameters` are the network's own parameters whose every mention is a hint in

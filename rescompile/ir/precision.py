@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from rescompile.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Precision:
     """How numbers are stored and multiplied: the bits of their significand, the bytes of one, the largest finite value of
     activations, and the type that arrays have before anything is quantised."""

@@ -7,14 +7,16 @@ a pass, so they are checked before they are printed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
+
+from rescompile.records import record
 
 Hints = Mapping[str, str]
 NO_HINTS: Hints = {}  # shared, and no mappingproxy, so that networks can be copied and sent to other processes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Origin:
     """The step of a definition that a node came from; the same for all copies of a block."""
 
@@ -23,7 +25,7 @@ class Origin:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Definition:
     """A block as it was written: parameters with their defaults (None: there is none), lets and condition as expressions,
     and its description. For code that prints the tree as source; nothing here is evaluated or compared."""
@@ -35,7 +37,7 @@ class Definition:
     reference: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Call:
     """The block that a Series came from, with all its arguments and the literal defaults of its parameters; `index` is
     its place among `depth` copies, if repeated; `values` are the names of kept values that it shares with its user.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Generic, NoReturn, TypeVar
 
 from rescompile.ir.network import (
@@ -35,6 +35,7 @@ from rescompile.ir.network import (
 )
 from rescompile.ir.refitting import refitted
 from rescompile.ir.values import shared
+from rescompile.records import record
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ def _same_value(_: str, __: Keep | Again, value: T) -> T:
     return value
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class FoldRules(Generic[T]):
     """The value of an op, and how the values of children combine. Each rule gets the full name and the node first.
 
@@ -95,7 +96,7 @@ def _not_kept(full: str, node: Recall) -> NoReturn:
     raise NotKept(f"{value_name(node.key)} is used in {full or 'the network'}, but was not kept before")
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class ThreadRules(Generic[T]):
     """What becomes of a value on its way. Each rule gets the full name and the node first.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from rescompile.ir.network import Keep, Key, Node, Parallel, Recall, Series, Side, children
+from rescompile.records import record
 
 T = TypeVar("T")
 _NONE: frozenset[Key] = frozenset()
@@ -18,7 +19,7 @@ _NONE: frozenset[Key] = frozenset()
 Live = Mapping[Hashable, Set[str]]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Crossing:
     """The values that a part recalls without having kept them before, and those that it keeps for what follows it."""
 

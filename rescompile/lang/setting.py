@@ -7,7 +7,6 @@ its full name in the tree, a macro row without a name by its block; null removes
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 
 from rescompile.diagnostics.errors import Diagnostic, Place, Source, SpecError, clipped, nearest, one_of
 from rescompile.ir import ops
@@ -15,6 +14,7 @@ from rescompile.ir.names import COMBINATORS
 from rescompile.lang import library
 from rescompile.lang.spec.later_ops import is_name
 from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar, plain
+from rescompile.records import record
 
 #: Keys of a spec, beside rows, that `set` may reach into.
 SETTABLE = ("input", "parameters", "defaults", "block", "survival", "init", "features", "checkpoint", "preprocess")
@@ -29,7 +29,7 @@ Step = str | int
 Change = Callable[[Located | None], Located | None]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Row:
     """A step of the network list that `set` can address."""
 
@@ -129,7 +129,7 @@ def _keep_axes(old: Located | None, new: Located | None, place: Place) -> None:
         raise problem("E0504", message, place, help)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Words:
     """The names of blocks, which win over later ops."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from rescompile.diagnostics.errors import MAX_FOUND, Diagnostic, SpecError, nearest, one_of
@@ -14,12 +14,13 @@ from rescompile.lang.spec.blocks import Block, ParameterDefinition
 from rescompile.lang.spec.spec import Spec
 from rescompile.lang.spec.values import BLOCKLESS, TYPES, Each, FirstRest, kept_name
 from rescompile.lang.yaml_reader import inside, locate
+from rescompile.records import record
 
 Path = tuple[str | int, ...]
 REPEATED = frozenset({"index", "depth"})
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Scope:
     """The names that expressions may use at some position."""
 

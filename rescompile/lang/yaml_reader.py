@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from rescompile.diagnostics.errors import BREAK, MAX_FOUND, Diagnostic, Place, Source, SpecError
 from rescompile.diagnostics.lookalikes import explained
+from rescompile.records import record
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 48
@@ -25,7 +25,7 @@ MAX_REREAD = 8_000
 Atom = str | int | float | bool | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Scalar:
     """One value; `plain` is false where the user quoted it."""
 
@@ -34,7 +34,7 @@ class Scalar:
     plain: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Items:
     """A list with its place."""
 
@@ -42,7 +42,7 @@ class Items:
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Mapping:
     """A mapping: for each key, in order, its place and its value."""
 

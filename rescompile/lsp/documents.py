@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,6 +24,7 @@ from rescompile.lsp.facts import Facts
 from rescompile.lsp.index import Index
 from rescompile.lsp.positions import Lines
 from rescompile.lsp.value_walker import Mention
+from rescompile.records import record
 
 #: The language that an editor may give specs, and no other files.
 LANGUAGE = "rescompile"
@@ -32,7 +32,7 @@ LANGUAGE = "rescompile"
 _SPEC_KEY = re.compile(r"^[\"']?rescompile[\"']?\s*:", re.MULTILINE)
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Checked:
     """The mistakes of a spec as `validate` reports them; its network, if it has one; and the files that it was read from."""
 

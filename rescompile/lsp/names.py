@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from rescompile.lang.setting import Row, rows_of
 from rescompile.lang.spec.later_ops import is_name
 from rescompile.lang.spec.rows import ROW_KEYS
 from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar, plain
+from rescompile.records import record
 
 
 class Entity(NamedTuple):
@@ -27,7 +28,7 @@ class Entity(NamedTuple):
     owner: str = ""
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class BlockFacts:
     """What a definition of a block says, finished or not."""
 
@@ -67,7 +68,7 @@ def _field(entry: tuple[Place, Located] | None, key: str) -> Located | None:
     return entry[1].get(key) if entry is not None and isinstance(entry[1], Mapping) else None
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Names:
     """The names that a text may mention; `base` is the resolved spec that it extends, if that can be read."""
 

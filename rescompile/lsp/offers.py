@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from rescompile.ir import ops
@@ -13,6 +12,7 @@ from rescompile.lang.key_docs import BUILTIN_DOCS, KEY_DOCS
 from rescompile.lang.spec.values import BLOCKLESS, TYPES
 from rescompile.lang.yaml_reader import Scalar
 from rescompile.lsp.names import Entity, Names
+from rescompile.records import record
 
 #: The words that a key takes, by the construct that has it.
 WORDS: dict[str, tuple[str, ...]] = {
@@ -31,7 +31,7 @@ WORDS: dict[str, tuple[str, ...]] = {
 _SETTABLE = ("input", "block", "survival", "init", "features", "checkpoint", "preprocess")
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Item:
     """Something to offer; `is_key` is set where it needs a value after a colon."""
 
@@ -40,7 +40,7 @@ class Item:
     detail: str = ""
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Cursor:
     """Where something is completed: the names known there, the file, what was typed so far, the keys beside it, and what is defined there."""
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 
 from rescompile.diagnostics.errors import Place
 from rescompile.ir import ops
@@ -16,6 +15,7 @@ from rescompile.ir.names import BRACES, BUILTINS, SIZES
 from rescompile.lang.spec.values import BLOCKLESS
 from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar
 from rescompile.lsp.names import Entity, Names
+from rescompile.records import record
 
 Path = tuple[str | int, ...]
 #: What may stand somewhere: a source of words, and whose they are; completion has a function for each source.
@@ -25,7 +25,7 @@ _NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*")
 EVERYWHERE = frozenset({*BUILTINS, *SIZES, "depth"})
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Mention:
     """What stands at a place. `frame` is the block in whose body it is, or empty; `text` is the whole expression around a name;
     `path` leads to the value in the text; `is_key` is set for keys of mappings."""

@@ -6,7 +6,7 @@ Each is an option, declared here once and shared by every command that takes a n
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,13 @@ from rescompile.diagnostics.errors import Diagnostic, UsageError, nearest
 from rescompile.ir.network import Network
 from rescompile.ir.tree_contract import verify
 from rescompile.options import Option, assignment, read
+from rescompile.records import record
 
 if TYPE_CHECKING:
     from rescompile.weights import Weights
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pass(Option):
     """One pass, which is an option. `exact` means that the network stays the same function; `made_of_weights` means that the
     pass changes nothing in a network without weights. The pass is the function of this name in the module of this name, which

@@ -21,7 +21,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,7 @@ from rescompile.ir.network import Merge, Network, Node, Op, Parallel, Series, Si
 from rescompile.ir.ops import Conv, Norm
 from rescompile.ir.traversal import branches, in_series, with_branches
 from rescompile.passes.plain_weights import plain_weights
+from rescompile.records import record
 from rescompile.weights import Array, Weights
 
 SCOPE = "paths"
@@ -59,7 +60,7 @@ def form(network: Network, weights: Weights | None, value: Any) -> tuple[Network
 # --- a network as one line --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Atom:
     """A node on the way through a Series, with the Series around it from outside in, each with its place in the one
     before; `path` is the scope that it lives in. An atom is an op, a merge, a side branch or an empty Series."""
@@ -126,7 +127,7 @@ def _dense(node: Node) -> bool:
     return _groups(node) == 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Run:
     """Atoms that become `count` paths, from `start` up to `end` in their line. The paths `share` the channels that come in,
     where no convolution among the atoms computes some for each; and are `added` up, where the last atom is a convolution for

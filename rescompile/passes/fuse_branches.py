@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from rescompile.ir.ops import Affine, Conv, Dropout, Identity, Norm, Scale, Shap
 from rescompile.ir.provenance import NO_HINTS
 from rescompile.ir.traversal import rewrite, runs
 from rescompile.passes.plain_weights import plain_weights
+from rescompile.records import record
 from rescompile.weights import Array, Weights
 
 NAME = "fused"
@@ -36,7 +37,7 @@ def fuse_branches(network: Network, weights: Weights | None, _: Any = True) -> t
     return replace(network, root=root), None if weights is None else weights.replaced(fuser.makers, fuser.dropped)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Branch:
     """A convolution with the ops after it, each with its full name. Without a convolution of its own, that of 1x1 on each channel."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice, takewhile
 
 from rescompile.analysis.residuals import residuals
@@ -27,6 +27,7 @@ from rescompile.ir.network import (
 from rescompile.ir.ops import WEIGHTED, Act, Dropout, Norm
 from rescompile.ir.refitting import parts_of, runs_again
 from rescompile.ir.traversal import FoldRules, fold, rewrite
+from rescompile.records import record
 
 UNKNOWN, NO_RESIDUAL, UNLIKE = "E0806", "E0807", "E0808"
 _NO_BLOCK = "not a residual block"
@@ -34,7 +35,7 @@ _NO_BLOCK = "not a residual block"
 LISTED = 6
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Part:
     """A named node: its full name, and where the user typed it."""
 
@@ -48,7 +49,7 @@ class Part:
         return scope_of(self.path)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Lesion:
     """The change of a lesion: `put` maps the full names of removed nodes to the nodes that replace them; `inside` contains
     the names inside these nodes."""

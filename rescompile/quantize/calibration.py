@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import numpy as np
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.ir.network import Network
 from rescompile.ir.ops import Shape
+from rescompile.records import record
 from rescompile.weights import Array, numpy_files
 
 #: The default number of random inputs.
@@ -34,7 +34,7 @@ _HELP = f"name a folder of images or of {SUFFIX} files, or the number of inputs 
 Input = Callable[[], Array]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Data:
     """Inputs, each a function that makes a float32 array of [1, channels, height, width]: those for calibration, and those for
     validation, possibly none. `description` is recorded in artifacts, as is the `seed` of drawn inputs."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from rescompile.diagnostics.errors import CheckFailed, Diagnostic, RescompileErr
 from rescompile.ir.interpreter import first_not_finite
 from rescompile.ir.network import INPUT, LOGITS, Network
 from rescompile.quantize.calibration import Data, Input
+from rescompile.records import record
 from rescompile.runtimes.ort_session import PROVIDERS, brief, evaluate, library, opened
 from rescompile.version import __version__
 from rescompile.weights import Array, Weights
@@ -32,7 +33,7 @@ Track = Callable[[Iterable[Any], int, str], Iterable[Any]]
 EXTRA = "pip install 'rescompile[quantize]'"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Scheme:
     """A quantisation scheme: the integer type of activations, the quantised operators, and other options of the quantiser."""
 
@@ -56,7 +57,7 @@ SCHEMES: Mapping[str, Scheme] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class QuantizationError:
     """The error on the validation inputs: the largest relative error of an output by root mean square, None without such inputs;
     and the number of inputs with the same first class as in float32, None if the main output is not a vector of classes."""

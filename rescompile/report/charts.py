@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rescompile.drawing import font
 from rescompile.drawing.svg import escaped, number
+from rescompile.records import record
 
 WIDTH, HEIGHT = 720.0, 250.0
 #: The space around the axes: left, top, right, below.
@@ -18,7 +18,7 @@ LEFT, TOP, RIGHT, BELOW = 64.0, 16.0, 16.0, 42.0
 SIZE = 11.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Axis:
     """A linear axis from 0, or a logarithmic one, with the values at its ends and the words below it."""
 
@@ -96,7 +96,7 @@ def area(values: Sequence[float], x: str, y: str, title: str, text: str, marks: 
     return _chart(across, up, shapes, title, text)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Span:
     """An estimate with the bounds of its interval, and its label."""
 
@@ -132,7 +132,7 @@ def spans(listed: Sequence[Span], x: str, title: str, text: str) -> str:
     return _framed(shapes, WIDTH, height + 42, title, text)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Point:
     """A network in a scatter plot."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from rescompile.analysis.conventions import Count, counts
 from rescompile.analysis.cost import Cost, cost
@@ -19,6 +18,7 @@ from rescompile.explain.differences import compare
 from rescompile.explain.references import Reference
 from rescompile.explain.stages import structure
 from rescompile.ir.network import Network, parameters
+from rescompile.records import record
 from rescompile.report.charts import Point
 from rescompile.report.facts import ABOUT, Comparison, Subject, is_countable, words
 from rescompile.report.results import Measurements, Timing
@@ -30,7 +30,7 @@ PICTURES = 3
 CARDS = 60
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Entry:
     """One of the networks: its figures, its measured times, and how it differs from the first; None for the first itself. `beside` is
     its picture beside the first, unless it has too many rows."""
@@ -46,7 +46,7 @@ class Entry:
     beside: Scene | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Overview:
     """Several networks, in the order in which they were given."""
 

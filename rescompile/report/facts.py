@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -21,6 +21,7 @@ from rescompile.explain.report import report
 from rescompile.ir.network import Network, Parallel, Side, walk
 from rescompile.lang.load import load_text
 from rescompile.passes import apply, options
+from rescompile.records import record
 from rescompile.report.layers import Layer, data, layers
 from rescompile.report.picture import Picture, picture
 from rescompile.report.results import Measurements, Timing
@@ -36,7 +37,7 @@ MOST_BARS = 900
 PROFILES = 3
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Subject:
     """A network to report on, and what its spec says about it: the keys of ABOUT, as far as they are known."""
 
@@ -44,7 +45,7 @@ class Subject:
     about: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RowFacts:
     """A row of the spec; `times` are its seconds in each profile, or None where the profile has no such row."""
 
@@ -62,7 +63,7 @@ class RowFacts:
         return self.name or self.what.partition("(")[0]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Lengths:
     """The paths of a network by their number of residual branches, and the expected ones in training where branches are dropped."""
 
@@ -71,7 +72,7 @@ class Lengths:
     expected: Surviving | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Comparison:
     """The differences from a reference: a heading, and for each difference its words and its cost."""
 
@@ -80,7 +81,7 @@ class Comparison:
     total: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Words:
     """The explanation of a network: sentences, the table of stages, and comparisons with references."""
 
@@ -89,7 +90,7 @@ class Words:
     comparisons: tuple[Comparison, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Report:
     """Everything that the page of one network shows. `undrawn` is the reason why there is no picture, or empty; `data` is what the
     script of the page gets; `sources` are the generated source files by target."""

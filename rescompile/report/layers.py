@@ -16,13 +16,14 @@ from rescompile.drawing.op_titles import op_title
 from rescompile.drawing.structure import is_copy, same
 from rescompile.ir.network import Again, Network, Node, Op, Series, Side, children, join, name_of, scope
 from rescompile.ir.ops import Act
+from rescompile.records import record
 from rescompile.report.picture import Picture
 
 #: A network with more ops has the copies of a block with the same ops in one line of the table, with their number.
 MOST = 5000
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Layer:
     """An op with its full name. `copies` is the number of equal blocks that it stands for; `row` the row of the spec that it is in. An op
     that runs `again` has its parameters elsewhere."""

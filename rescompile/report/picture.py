@@ -7,7 +7,6 @@ card and frame has the number of the part that it stands for, and by these numbe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from rescompile.drawing.boxes import BESIDE, LABEL_GAP, Box, label, label_width
 from rescompile.drawing.cards import Looks
@@ -19,12 +18,13 @@ from rescompile.drawing.page import description
 from rescompile.drawing.scene import Canvas, Line, Rect
 from rescompile.drawing.svg import FAMILY, ROOT, escaped, number, printed
 from rescompile.ir.network import LOGITS, Network, Node, walk
+from rescompile.records import record
 
 #: The space around the picture, with room for the switches of rows; their radius, and their distance from the row.
 MARGIN, RADIUS, APART = 36.0, 8.0, 16.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class View:
     """One drawing of a row, from the line above it to its end: its height, and its elements of SVG."""
 
@@ -32,7 +32,7 @@ class View:
     svg: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PictureRow:
     """A row of the picture. `views` are the card and, if there is more to show, the row with all of its ops; `parts` are the numbers
     of the parts inside."""
@@ -41,7 +41,7 @@ class PictureRow:
     parts: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Picture:
     """The rows from the input to the output, and the extent of the widest on both sides of the axis. `parts` are the nodes that each
     number stands for, with their scopes; the picture in words is `description`."""

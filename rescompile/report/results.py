@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,11 +13,12 @@ from rescompile.bench.results import BenchRow, Result
 from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped
 from rescompile.files.file_types import check_file
 from rescompile.ir.network import Network
+from rescompile.records import record
 from rescompile.report import verdicts
 from rescompile.report.verdicts import Verdict, Verdicts
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BenchFile:
     """A result file of `bench`."""
 
@@ -33,7 +33,7 @@ class BenchFile:
 ResultFile: TypeAlias = BenchFile | Verdicts
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Timing:
     """A row of `bench` with the file and the machine that it comes from."""
 
@@ -43,7 +43,7 @@ class Timing:
     measured: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Verified:
     """A verdict of `verify` with the file that it comes from."""
 
@@ -51,7 +51,7 @@ class Verified:
     file: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Measurements:
     """What the result files have on one network."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,13 @@ from rescompile.bench.json_files import LARGEST
 from rescompile.diagnostics.errors import Diagnostic, Place, Source, UsageError, clipped
 from rescompile.files.file_types import check_file
 from rescompile.ir.network import LOGITS, Network, walk
+from rescompile.records import record
 
 #: The command that writes such a file.
 COMMAND = "rescompile verify SPEC --parts --json"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Verdict:
     """A target or runtime in the output of `verify --json`. An error is infinite where the output is not finite; `parts` has the error
     after each part of the network, if they were requested, and `first` the first part that differs."""
@@ -44,7 +44,7 @@ class Verdict:
         return found
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Verdicts:
     """What a file reports of one network. `sha256` is the digest of its spec; None in files of earlier versions."""
 

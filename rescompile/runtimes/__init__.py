@@ -9,13 +9,13 @@ are errors, so that they cannot be measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, nearest, one_of
 from rescompile.options import Option, assignment, read
+from rescompile.records import record
 from rescompile.weights import Array
 
 #: The targets whose artifacts runtimes run: files, or live modules of one framework each; MODULE_TARGET is that of the modules that
@@ -23,7 +23,7 @@ from rescompile.weights import Array
 FILE_TARGET, MODULE_TARGET, JAX_TARGET, KERAS_TARGET, MLX_TARGET = "onnx", "torch", "flax", "keras", "mlx"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Job:
     """A network to run: an ONNX file, or a function that returns a live module of the runtime's target.
 
@@ -70,7 +70,7 @@ class Library(Protocol):
     def profile(self, runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -> list[tuple[str, float]]: ...
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Runtime:
     """A runtime and its properties. `device` is cpu or cuda; `takes` is the target whose artifacts it runs; `extra` is the
     extra of rescompile that installs its library, `requires` describes further requirements; `options` may follow its name

@@ -8,7 +8,6 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from rescompile.analysis.dynamic_shapes import Free
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, clipped, one_of
 from rescompile.files import file_types
 from rescompile.ir.ops import AXIS_NAMES, Size
+from rescompile.records import record
 from rescompile.runtimes import memory, onnx_graph
 from rescompile.weights import Array
 
@@ -29,7 +29,7 @@ PROVIDERS = {
 TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Run:
     """The result of a timed run; `drawn` is copied from the model."""
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from typing import Any
@@ -26,6 +25,7 @@ from rescompile.analysis.path_views import paths_html
 from rescompile.analysis.paths import Paths, Unit, entered, paths
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
 from rescompile.ir.network import Network, Op, Parallel, walk
+from rescompile.records import record
 from rescompile.weights import Array, Weights
 
 #: The number of paths measured for each length; the paper measures 1000.
@@ -36,7 +36,7 @@ BATCH, BATCHES = 8, 4
 EFFECTIVE = 0.95
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Magnitude:
     """The gradient along paths of one length: its L2 norm at the input, mean over samples and examples, and the standard
     error of that mean; None for a single sample."""
@@ -45,7 +45,7 @@ class Magnitude:
     error: float | None
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class PathGradients:
     """`magnitudes[k]` is for paths of length k, None if there are none; `paths` contains their counts, and `samples` is the
     number of measured paths of each length."""
@@ -199,7 +199,7 @@ def _examples(network: Network, data: Array | None, labels: Array | None, seed: 
 # --- paths by number --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _PathSet:
     """The paths through a part of the tree: `counts[k]` have length k, each with a rank from 0."""
 
@@ -210,7 +210,7 @@ class _PathSet:
         return {}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _InSeries(_PathSet):
     """Paths through one part and then through another."""
 
@@ -228,7 +228,7 @@ class _InSeries(_PathSet):
         raise IndexError(length)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _AtMerge(_PathSet):
     """Paths through one of the branches of a merge: for each, its index, its contribution to the length, and its paths."""
 

@@ -7,14 +7,15 @@ Options on the command line override those of the recipe.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError, nearest, one_of
 from rescompile.passes import PASSES
+from rescompile.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Recipe:
     """The options of passes and targets for a runtime, the reason for them, and the quantisation scheme of its int8 files
     (see `rescompile.quantize`), or None if it does not run int8. `int8` are options of int8 files only."""

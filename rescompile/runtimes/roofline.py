@@ -16,7 +16,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from rescompile.ir.network import Network, Op, Parallel, Series, Side
 from rescompile.ir.ops import AdaptiveAvgPool, AvgPool, Conv, GlobalAvgPool, Linear, MaxPool
 from rescompile.ir.precision import PRECISIONS
 from rescompile.ir.traversal import FoldRules, fold
+from rescompile.records import record
 from rescompile.runtimes import RUNTIMES
 from rescompile.runtimes.device import usable
 from rescompile.runtimes.torch import copies, products, settings
@@ -40,7 +41,7 @@ _SIDE = {"cpu": 2048, "cuda": 8192}
 _ROUNDS = 15
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Layer:
     """The work of one layer: `maps` are values read and written for each input, `weights` values read once per batch."""
 
@@ -50,7 +51,7 @@ class Layer:
     macs: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Measured:
     """A rate per second: the best of several rounds, which is the roof, with their median and their spread, the interquartile
     range over the median."""
@@ -61,7 +62,7 @@ class Measured:
     rounds: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Roofline:
     """A device in one precision. `copies` is the bandwidth in bytes per second (read and written) by the size of the copy,
     `product` the floating-point operations per second of the fastest of several large products, which `by` names; None if
@@ -82,7 +83,7 @@ class Roofline:
         return self.copies[max(self.copies)].best
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Limit:
     """The minimum time of a network on a device, and of each of its layers; `bounds` is `memory` or `compute` for each."""
 

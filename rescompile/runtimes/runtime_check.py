@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from rescompile.ir.precision import FLOATS
 from rescompile.lang.load import from_document
 from rescompile.lang.yaml_reader import Mapping as Document
 from rescompile.lang.yaml_reader import read
+from rescompile.records import record
 from rescompile.runtimes import Runtime
 from rescompile.runtimes.jobs import job
 from rescompile.weights import Array, Weights, draw
@@ -38,7 +38,7 @@ network:
 _UNITS = 8
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Trial:
     """One runtime in one precision: its relative error and the bound, or the reason why there is none and what to install."""
 

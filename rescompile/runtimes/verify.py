@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from rescompile.ir.precision import FLOATS, PRECISIONS
 from rescompile.ir.refitting import runs_again
 from rescompile.ir.traversal import rewrite
 from rescompile.passes import PASSES, apply
+from rescompile.records import record
 from rescompile.runtimes import Runtime, find, memory
 from rescompile.runtimes.accuracy import Arrays, Reference, relative_error
 from rescompile.runtimes.jobs import job
@@ -32,7 +33,7 @@ from rescompile.weights import Array, Weights
 from rescompile.weights.batch_statistics import trial
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request:
     """A request to verify targets and runtimes.
 
@@ -65,7 +66,7 @@ class Request:
 Status = Literal["ok", "differs", "not finite", "not compared"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Verdict:
     """The result of one target: the largest error of its outputs, the bound, and the first part whose error exceeds it.
 
@@ -199,7 +200,7 @@ def conclusion(verdicts: Sequence[Verdict]) -> Iterator[str]:
             yield f"{names} {'share one mistake' if same else 'is at fault'}{others}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Case:
     """One comparison: how to run a target, in which runtime, and in which precision."""
 

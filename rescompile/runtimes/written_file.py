@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from rescompile import backend as backend_api
 from rescompile.analysis.dynamic_shapes import Free
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic, RescompileError
 from rescompile.ir.network import Network
+from rescompile.records import record
 from rescompile.runtimes.accuracy import Arrays, Reference, relative_error
 from rescompile.runtimes.verify import other_size
 from rescompile.weights import Array, Weights
@@ -28,7 +29,7 @@ from rescompile.weights.batch_statistics import trial
 IMAGES = 2
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Expected:
     """What a file must compute: the network, and its weights before exact passes; None if the file has none, and others are
     loaded into it; and the options of the backend. Images have another size than the spec's in the `free` axes. `x` are the images to compare, drawn from `seed`

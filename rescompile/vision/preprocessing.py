@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of
 from rescompile.options import assignment
+from rescompile.records import record
 from rescompile.weights import Array
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class UnusableImage(Exception):
     """An unusable image; the message gives the reason without the name."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Preparation:
     """The preprocessing of images. With `uint8` the input is the pixel values themselves, and with `nhwc` it has the
     channels last. `resize` is the length of the shorter side, or height and width; `crop` is height and width; None leaves

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.ir.network import LOGITS
 from rescompile.ir.ops import AXIS_NAMES
+from rescompile.records import record
 from rescompile.runtimes import memory, onnx_graph
 from rescompile.runtimes.ort_session import TYPES, Model
 from rescompile.vision.images import stream
@@ -24,7 +24,7 @@ from rescompile.weights import Array
 MAIN = (LOGITS, "probabilities")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Prediction:
     """The outputs for one image, without the batch axis, or the reason why there are none."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -13,6 +13,7 @@ from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError
 from rescompile.ir.network import Network, Node, Op, Side, walk
 from rescompile.ir.ops import Conv, Linear, Shape
 from rescompile.ir.traversal import ThreadRules, thread
+from rescompile.records import record
 from rescompile.weights.drawing import draw
 from rescompile.weights.key_matching import unread
 from rescompile.weights.mapping import Array, Weights
@@ -22,7 +23,7 @@ Status = Literal["kept", "adapted", "new"]
 STATUSES: tuple[Status, ...] = ("kept", "adapted", "new")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Line:
     """The origin of one tensor of the network: `source` is its name in the old weights, `how` what changed."""
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of
 from rescompile.files import file_types
 from rescompile.ir.network import Network, parameters
 from rescompile.ir.ops import Shape
+from rescompile.records import record
 from rescompile.weights import file_formats, profiles, zoo_index
 from rescompile.weights.adaptation import heads
 from rescompile.weights.key_matching import Misfit, fitted, misfits, notes, refuse, required
@@ -23,7 +23,7 @@ from rescompile.weights.mapping import Weights
 from rescompile.weights.tensors import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WeightsFile(os.PathLike[str]):
     """A weights file and what to read of it: the state dict under `entry`, and the tensors whose keys begin with `prefix`."""
 
@@ -40,7 +40,7 @@ class WeightsFile(os.PathLike[str]):
         return self.path
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Checkpoint:
     """The tensors of a file by key, notes on how they were unwrapped, and the preprocessing that the file records."""
 

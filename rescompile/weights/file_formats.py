@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.files import file_types
+from rescompile.records import record
 from rescompile.weights import hdf5, numpy_files, safetensors_file, torch_checkpoint
 from rescompile.weights.checkpoint_content import mapping, state_dicts, tensor, type_name
 from rescompile.weights.inert_pickle import Unreadable
 from rescompile.weights.tensors import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Content:
     """The content of a file: the tensors of each state dict by its entry (that of the file itself is ''), the types of the
     other entries, and the preprocessing that it records."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError, clipped, nearest, one_of
 from rescompile.ir.network import Network, Op, Side, parameters, walk
+from rescompile.records import record
 from rescompile.weights.drawing import draw
 from rescompile.weights.mapping import Array, Weights
 from rescompile.weights.tensors import ACCEPTED, FLOATS, Tensor
@@ -19,7 +19,7 @@ from rescompile.weights.value_check import checked
 STATUSES = ("differs", "missing", "unexpected", "other type")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Misfit:
     """A tensor in which a checkpoint and a network differ; `found` and `wanted` are its shapes in the file and in the
     network."""

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of
 from rescompile.ir.ops import Shape
+from rescompile.records import record
 from rescompile.weights.tensors import Tensor
 
 #: The names that module wrappers insert anywhere into keys.
@@ -22,7 +22,7 @@ WRAPPERS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Placed:
     """Tensors under the names of a network, those under other prefixes, notes on what was done, and the number of tensors
     that match a parameter in name and shape."""

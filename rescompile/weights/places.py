@@ -4,7 +4,6 @@ to a safetensors file and fills its live modules with."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from rescompile.files.atomic_write import File
 from rescompile.ir.network import Network, Op, join, walk
 from rescompile.ir.ops import Kind, Shape
+from rescompile.records import record
 from rescompile.weights import Weights, safetensors_file
 
 Array = np.ndarray[Any, Any]
@@ -21,7 +21,7 @@ Move = Callable[[Kind, Array], Array]
 Words = Mapping[type[Kind], Mapping[str, str | None]]
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Place:
     """A tensor: its name in the tree, its name and shape in a framework, its op, and how its array is moved."""
 

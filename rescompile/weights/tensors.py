@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from rescompile.records import record
 from rescompile.weights.mapping import Array
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Tensor:
     """A tensor of a checkpoint: its shape, its type in the notation of safetensors (`F32`, `BF16`), and a function that reads
     its values.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rescompile.diagnostics.errors import clipped
+from rescompile.records import record
 from rescompile.weights import inert_pickle
 from rescompile.weights.inert_pickle import Object, Unreadable
 from rescompile.weights.mapping import Array
@@ -42,7 +43,7 @@ MAGIC = 0x1950A86A20F9469CFC6C
 MAX_PICKLE = 256 << 20
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Storage:
     """Values in the file: their type, the key of their place, their number, and the number of values before them in that
     place."""

@@ -16,6 +16,7 @@ from rescompile.diagnostics.errors import CheckFailed, Diagnostic
 from rescompile.ir.network import Network, Op, Series, parameters
 from rescompile.ir.ops import Shape
 from rescompile.ir.traversal import FoldRules, fold
+from rescompile.records import record
 from rescompile.weights import checkpoints
 from rescompile.weights.adaptation import Line, adapted, entries, heads
 from rescompile.weights.drawing import draw
@@ -25,7 +26,7 @@ from rescompile.weights.tensors import FLOATS, Tensor
 from rescompile.weights.value_check import checked
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Transferred:
     """All weights of a network with a line for each; the number of tensors widened to float32 by type; the old tensors that are
     not used; and the number of blocks that became another one, by the names of both."""

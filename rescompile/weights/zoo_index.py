@@ -9,19 +9,20 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rescompile.ir.network import Network, parameters
 from rescompile.ir.ops import Shape
+from rescompile.records import record
 from rescompile.weights.adaptation import heads
 
 FILE = Path(__file__).with_suffix(".json")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Entry:
     """A network: the first parts of its names, its classifiers, its number of classes, and the digests of its tensors, where
     classifiers count without their number of classes, and without classifiers."""

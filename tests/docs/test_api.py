@@ -14,7 +14,6 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import version
 from importlib.resources import files
@@ -37,6 +36,7 @@ from rescompile.ir.names import MODULE_ATTRIBUTES, RESERVED
 from rescompile.ir.network import Network
 from rescompile.lang import library
 from rescompile.lang.spec.spec import Spec
+from rescompile.records import record
 from rescompile.weights import draw
 
 # --- the three functions ----------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def test_an_op_of_somebody_else_is_refused_by_its_word(
 ) -> None:
     """An op from outside (docs/add-an-op.md) for which a target has no rule is refused by name."""
 
-    @dataclass(frozen=True)
+    @record(slots=False)
     class Double(ops.Kind):
         """An op that doubles its input."""
 

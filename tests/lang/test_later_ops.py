@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from rescompile.ir.network import Network, Op, walk
 from rescompile.lang import library
 from rescompile.lang.json_schema import schema
 from rescompile.lang.spec.values import TAKEN
+from rescompile.records import record
 
 #: The words of ops, of attributes and of library blocks in the first release of format 1: a new one must be in `ops.LATER`.
 FIRST_OPS = {
@@ -45,14 +45,14 @@ FIRST_BLOCKS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Plain(ops.Kind):
     """An op without attributes."""
 
     word = "fresh"
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Count(ops.Kind):
     """An op whose value is a number, or the name of one."""
 
@@ -61,15 +61,15 @@ class Count(ops.Kind):
     width: int = ops.attribute("int", "an attribute called like a parameter of a block", 1)
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Sized(ops.Kind):
     """An op whose value is a list."""
 
     word = "fresh"
-    size: ops.Size = ops.attribute("size", "a size", main=True)  # noqa: RUF009 (as in rescompile/ir/ops)
+    size: ops.Size = ops.attribute("size", "a size", main=True)
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Worded(ops.Kind):
     """An op with attributes only, called like a step and like a block."""
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rescompile.diagnostics.errors import ShapeError
 from rescompile.ir.ops.op import Axes, Kind, Parameter, Shape, attribute, same
+from rescompile.records import record
 
 ACTIVATIONS = (
     "relu", "sigmoid", "tanh", "leaky_relu", "elu", "relu6", "silu", "gelu", "gelu_tanh", "hardswish", "hardsigmoid",
@@ -15,7 +14,7 @@ ACTIVATIONS = (
 BOUNDED = ("sigmoid", "hardsigmoid")
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Act(Kind):
     """Activation function.
 
@@ -46,7 +45,7 @@ class Act(Kind):
         return (Parameter("weight", slopes, self.slope_init),) if self.kind == "prelu" else ()
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Softmax(Kind):
     """Softmax at each position: over all channels, or over equal ranges of them, channel by channel.
 

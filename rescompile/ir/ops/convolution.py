@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rescompile.diagnostics.errors import ShapeError
 from rescompile.ir.ops.linear import DEFAULT_INIT, INIT_RULES, weight_and_bias
 from rescompile.ir.ops.op import Axes, Axis, Kind, Parameter, Shape, Size, attribute, enlarged, feature_map, size_text
 from rescompile.ir.ops.window import window_axes, window_size
+from rescompile.records import record
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Conv(Kind):
     """Convolution over all axes of the map.
 
@@ -99,7 +100,7 @@ class Conv(Kind):
         return math.prod(self.output(shape)) * (shape[0] // self.groups) * math.prod(self.kernel)
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class ConvTranspose(Kind):
     """Transposed convolution: each input position adds its multiple of the kernel to the output (torch's conv_transpose2d)."""
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rescompile.diagnostics.errors import ShapeError
 from rescompile.ir.ops.op import Kind, Parameter, Shape, attribute
+from rescompile.records import record
 
 INIT_RULES = ("he_normal_fan_out", "he_normal_fan_in", "torch_default")
 DEFAULT_INIT = "he_normal_fan_out"
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Linear(Kind):
     """Fully connected layer."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from rescompile.diagnostics.errors import ShapeError
 from rescompile.ir.ops.op import Axes, Axis, Kind, Parameter, Shape, attribute, feature_map, rank, same
+from rescompile.records import record
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Norm(Kind):
     """Normalisation, then a scale and a shift for each channel.
 
@@ -65,7 +65,7 @@ class Norm(Kind):
         )
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Lrn(Kind):
     """Local response normalisation: x / (k + alpha * mean of the squares of `size` neighbouring channels)^beta.
 

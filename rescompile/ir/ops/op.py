@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, field
 from typing import Any, ClassVar
 
 from rescompile.diagnostics.errors import ShapeError
+from rescompile.records import record
 
 Shape = tuple[int, ...]
 #: One number for each axis of a map, so as many as its shape has entries after the channels.
@@ -16,7 +17,7 @@ Size = tuple[int, ...]
 MAX_SIDE = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Parameter:
     """A tensor that an op owns. `fill` is a constant, or the rule that draws new values from the fans; no value is below
     `least`."""
@@ -36,7 +37,7 @@ class Parameter:
         return math.prod(self.shape)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Attribute:
     """What a spec may write for one attribute of an op.
 
@@ -59,7 +60,7 @@ def attribute(type: str, doc: str, default: Any = MISSING, **facts: Any) -> Any:
     return field(default=default, metadata={"attribute": Attribute(type, doc, **facts)})
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Axis:
     """The size of one axis after an op: floor((times * n + plus) / by), for every n from `least` on."""
 
@@ -88,7 +89,7 @@ def same(shape: Shape) -> Axes:
     return (Axis(),) * rank(shape)
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Kind:
     """Base of the operators: an identity without parameters or cost, unless a subclass overrides it."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rescompile.diagnostics.errors import ShapeError
 from rescompile.ir.ops.op import Axes, Kind, Parameter, Shape, attribute, same
+from rescompile.records import record
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Dropout(Kind):
     """Dropout of individual values in training (Srivastava et al. 2014); the identity in evaluation."""
 
@@ -19,7 +18,7 @@ class Dropout(Kind):
         return same(shape)
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Scale(Kind):
     """Multiplies by a constant."""
 
@@ -30,7 +29,7 @@ class Scale(Kind):
         return same(shape)
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Affine(Kind):
     """Learned scale and shift, for each channel or one for all: LayerScale (Touvron et al. 2021), SkipInit (De & Smith 2020),
     ReZero (Bachlechner et al. 2021), the scalars of Fixup (Zhang et al. 2019)."""
@@ -60,7 +59,7 @@ class Affine(Kind):
         return tuple(parameter for wanted, parameter in learned if wanted)
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Identity(Kind):
     """Step that does nothing."""
 

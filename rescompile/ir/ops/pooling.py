@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rescompile.diagnostics.errors import ShapeError
 from rescompile.ir.ops.op import Axes, Axis, Kind, Shape, Size, attribute, feature_map, rank, same, size_text
 from rescompile.ir.ops.window import window_axes, window_size
+from rescompile.records import record
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class MaxPool(Kind):
     """Maximum over a window. The stride defaults to the kernel."""
 
@@ -43,7 +42,7 @@ class MaxPool(Kind):
         return channels, *window_size(sizes, self.kernel, self.steps, self.padding, ceil=self.ceil)
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class AvgPool(MaxPool):
     """Mean over a window. `count_pad` determines whether padding counts as zeros in the mean."""
 
@@ -51,7 +50,7 @@ class AvgPool(MaxPool):
     count_pad: bool = attribute("bool", "count padded zeros in the mean", True)
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class GlobalAvgPool(Kind):
     """Mean over the whole feature map, which gives a map of one position."""
 
@@ -64,14 +63,14 @@ class GlobalAvgPool(Kind):
         return feature_map(shape)[0], *(1 for _ in shape[1:])
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class GlobalMaxPool(GlobalAvgPool):
     """Maximum over the whole feature map, which gives a map of one position."""
 
     word = "global_maxpool"
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Reduce(Kind):
     """Mean or maximum over the channels of each position, which gives a map of one channel (Woo et al. 2018, CBAM)."""
 
@@ -85,7 +84,7 @@ class Reduce(Kind):
         return 1, *feature_map(shape)[1:]
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class AdaptiveAvgPool(Kind):
     """Mean over windows, one for each position of the output (torch's adaptive_avg_pool2d)."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from rescompile.diagnostics.errors import ShapeError
 from rescompile.ir.ops.op import (
@@ -21,9 +20,10 @@ from rescompile.ir.ops.op import (
     size_text,
 )
 from rescompile.ir.ops.window import ones, window_axes, window_size
+from rescompile.records import record
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Flatten(Kind):
     """Feature map to vector, channels first."""
 
@@ -33,7 +33,7 @@ class Flatten(Kind):
         return (math.prod(shape),)
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Subsample(Kind):
     """Every stride-th position of the feature map, starting with the first: x[:, :, ::s, ::s] on maps of two axes."""
 
@@ -49,7 +49,7 @@ class Subsample(Kind):
         return channels, *window_size(sizes, ones(self.stride), self.stride, (0,) * len(self.stride))
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Upsample(Kind):
     """Upsampling of the feature map by nearest or bilinear interpolation.
 
@@ -69,7 +69,7 @@ class Upsample(Kind):
         return channels, *enlarged(self.axes(shape), sizes, "factor")
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class PadChannels(Kind):
     """Appends channels of zeros."""
 
@@ -86,7 +86,7 @@ class PadChannels(Kind):
         return self.channels, *size
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Unflatten(Kind):
     """Vector to a map of one position, so that a factor computed by linear layers can scale a map; or to the rows of one channel, so that
     a convolution relates neighbouring features (Wang et al. 2020, ECA-Net)."""
@@ -104,7 +104,7 @@ class Unflatten(Kind):
         return shape[0], *ends
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Border(Kind):
     """Positions added around a map, or with negative sizes removed from it: rows and columns, on maps of two axes.
 
@@ -152,7 +152,7 @@ class Border(Kind):
         return channels, *enlarged(self.axes(shape), sizes, "after")
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Shuffle(Kind):
     """Channels in another order: the first of each group, then the second of each, ... (Zhang et al. 2018, ShuffleNet)."""
 
@@ -169,7 +169,7 @@ class Shuffle(Kind):
         return shape
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class Part(Kind):
     """One of equal ranges of the channels, counted from 0."""
 
@@ -188,7 +188,7 @@ class Part(Kind):
         return shape[0] // self.of, *shape[1:]
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class DepthToSpace(Kind):
     """Every block^2 channels to a block of positions, row by row (torch's pixel_shuffle). On maps of two axes only."""
 
@@ -206,7 +206,7 @@ class DepthToSpace(Kind):
         return channels // self.size**2, *enlarged(self.axes(shape), sizes, "size")
 
 
-@dataclass(frozen=True)
+@record(slots=False)
 class SpaceToDepth(Kind):
     """Every block of positions to block^2 channels, row by row (torch's pixel_unshuffle). On maps of two axes only."""
 

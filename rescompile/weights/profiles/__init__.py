@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cache, partial
 from itertools import pairwise, product
 from pathlib import Path
@@ -43,6 +43,7 @@ from rescompile.diagnostics.errors import CheckFailed, Diagnostic, Source, Usage
 from rescompile.ir.network import Network, Op, parameters, walk
 from rescompile.ir.ops import Conv, Kind, Norm
 from rescompile.lang.yaml_reader import plain, read
+from rescompile.records import record
 from rescompile.weights.key_matching import misfits
 from rescompile.weights.mapping import Array, Weights
 from rescompile.weights.tensors import FLOATS, Tensor
@@ -91,7 +92,7 @@ def _filled(theirs: str, values: Mapping[str, str]) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rule:
     """One line of a profile."""
 
@@ -200,7 +201,7 @@ def _scales(network: Network) -> dict[str, str]:
     return scales
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Counterpart:
     """The counterpart of one of our tensors: its name and shape in the library, the rule, their bias that ours absorbs, the
     constant by which ours is larger, and our scale by which theirs is multiplied."""
@@ -213,7 +214,7 @@ class Counterpart:
     scale: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Profile:
     """A naming profile; the module documents the keys."""
 
