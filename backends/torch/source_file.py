@@ -16,8 +16,11 @@ from rescompile.analysis.dynamic_shapes import describe_sizes, sizes
 from rescompile.backend import Artifact
 from rescompile.codegen.execution import run_alone
 from rescompile.codegen.source_text import render_source, sealed
+from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.files.atomic_write import File
-from rescompile.ir.network import Network, parameters
+from rescompile.ir.network import Network, Op, parameters, walk
+from rescompile.ir.ops import AvgPool, rank
+from rescompile.ir.ops.op import size_text
 from rescompile.weights import Array, Weights
 
 from .dialect import Torch
@@ -42,8 +45,26 @@ def emit(network: Network, weights: Weights | None, *, style: str = "classes", d
 
 
 def source(network: Network, style: str = "classes", free: Mapping[str, Any] = MappingProxyType({})) -> str:
-    """The text of the file without its checksum trailer; its docstring describes the `free` axes of the image."""
+    """The text of the file without its checksum trailer; its docstring describes the `free` axes of the image. Raises Unavailable
+    for a network that torch cannot have."""
+    refuse_short_volumes(network)
     return render_source(network, _TORCH, style, [f"Takes {describe_sizes(free)}."] if free else [])
+
+
+def refuse_short_volumes(network: Network) -> None:
+    """Raises Unavailable for a mean over windows that are longer than a map of three axes without its padding: `avg_pool3d` takes
+    none, unlike `avg_pool2d` and `max_pool3d`."""
+    for path, node in walk(network.root, again=True):
+        if not (isinstance(node, Op) and isinstance(node.kind, AvgPool) and rank(node.input) == 3):
+            continue
+        if any(size < kernel for size, kernel in zip(node.input[1:], node.kind.kernel, strict=True)):
+            message = (
+                f"{path} has a window of {size_text(node.kind.kernel)}, but torch's avg_pool3d needs a map at least as large "
+                f"before padding, and this one is {size_text(node.input[1:])}"
+            )
+            raise Unavailable(
+                Diagnostic("E0901", message, help="pad the map with 'border' before it, or use the target 'onnx'")
+            )
 
 
 _SCRIPT = """

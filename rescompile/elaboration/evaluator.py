@@ -64,7 +64,7 @@ class Evaluator:
             raise Problem(Diagnostic(error.code, error.message, place, help=help)) from None
 
     def _size(self, mentioned: Sequence[str], site: Site) -> dict[str, int]:
-        """The size of the feature map at a site. Raises a problem where it has no such axis."""
+        """The mentioned sizes of the feature map at a site. Raises a problem where it has no such axis."""
         known = sizes_of(site.shape)
         for name in mentioned:
             if name not in known:
@@ -72,7 +72,7 @@ class Evaluator:
                 help = f"the map here has {one_of(known)}" if known else "use it before 'flatten'"
                 raise self.report.blamed("E0303", message, site, help)
             self.sizes.setdefault(name, site.path)
-        return known
+        return {name: known[name] for name in mentioned}
 
     def for_copy(self, raw: Any, site: Site, copy: Mapping[str, int], what: str) -> tuple[Any, Site]:
         """The value for one copy of a block and where it is written: `each` and `first`/`rest` are taken apart."""

@@ -13,7 +13,7 @@ Where no convolution before the grouped one can be split, each path takes its ra
 convolution does. Where none follows it, nothing can be added, and the paths of form a are concatenated as those of form b.
 
 The paths are the scopes `paths.0`, `paths.1`, ... where the first of these ops was (`paths2` for the next ones in a scope that
-has some); inside, every op keeps its name: `layer1.0.conv2` becomes `layer1.0.paths.0.conv2` and so on.
+has some); inside, every op keeps its name: `layer1.0.conv2` becomes `layer1.0.paths.0.conv2` and so on. Steps that run again stay.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.ir import ops
 from rescompile.ir.network import Merge, Network, Node, Op, Parallel, Series, Side, join, name_of, scope, share, walk
 from rescompile.ir.ops import Conv, Norm
+from rescompile.ir.refitting import runs_again
 from rescompile.ir.traversal import branches, in_series, with_branches
 from rescompile.passes.plain_weights import plain_weights
 from rescompile.records import record
@@ -44,14 +45,15 @@ PER_CHANNEL = (
 
 def form(network: Network, weights: Weights | None, value: Any) -> tuple[Network, Weights | None]:
     """Return the network with its grouped convolutions in one form. Raises UsageError if it has none."""
-    if not any(_groups(node) > 1 for _, node in walk(network.root)):
+    fixed = runs_again(network.root)
+    if not any(_groups(node) > 1 and not fixed(name) for name, node in walk(network.root)):
         message = f"{network.name} has no grouped convolution that --form could rewrite"
         help = "set 'groups' of a conv, or 'cardinality' of the block bottleneck: see resnext50_32x4d"
         raise UsageError(Diagnostic("E0804", message, help=help))
     if value == "c":
         return network, weights
     network, weights = plain_weights(network, weights)
-    splitter = _Splitter(network, weights, aggregated=value == "a")
+    splitter = _Splitter(network, weights, fixed, aggregated=value == "a")
     root = splitter.series(network.root, "")
     changed = None if weights is None else weights.replaced(splitter.makers, splitter.dropped)
     return replace(network, root=root), changed
@@ -63,11 +65,13 @@ def form(network: Network, weights: Weights | None, value: Any) -> tuple[Network
 @record
 class _Atom:
     """A node on the way through a Series, with the Series around it from outside in, each with its place in the one
-    before; `path` is the scope that it lives in. An atom is an op, a merge, a side branch or an empty Series."""
+    before; `path` is the scope that it lives in. An atom is an op, a merge, a side branch or an empty Series; `fixed` ones, which
+    run again, are in no path."""
 
     node: Node
     path: str
     around: tuple[tuple[int, Series], ...] = ()
+    fixed: bool = False
 
     @property
     def name(self) -> str:
@@ -75,13 +79,15 @@ class _Atom:
         return join(self.path, name_of(self.node))
 
 
-def _atoms(series: Series, inner: str, around: tuple[tuple[int, Series], ...] = ()) -> Iterator[_Atom]:
+def _atoms(
+    series: Series, inner: str, fixed: Callable[[str], bool], around: tuple[tuple[int, Series], ...] = ()
+) -> Iterator[_Atom]:
     """Yield the atoms of a Series whose children are in the scope `inner`."""
     for at, child in enumerate(series.children):
         if isinstance(child, Series) and child.children:
-            yield from _atoms(child, scope(inner, child), (*around, (at, child)))
+            yield from _atoms(child, scope(inner, child), fixed, (*around, (at, child)))
         else:
-            yield _Atom(child, inner, around)
+            yield _Atom(child, inner, around, fixed(join(inner, name_of(child))))
 
 
 def _nested(atoms: Sequence[_Atom], depth: int = 0) -> Iterator[Node]:
@@ -114,7 +120,10 @@ def _groups(node: Node) -> int:
     return node.kind.groups if isinstance(node, Op) and isinstance(node.kind, Conv) else 0
 
 
-def _per_channel(node: Node) -> bool:
+def _per_channel(atom: _Atom) -> bool:
+    node = atom.node
+    if atom.fixed:
+        return False
     if isinstance(node, Op):
         kind = node.kind
         if isinstance(kind, Norm):
@@ -123,8 +132,12 @@ def _per_channel(node: Node) -> bool:
     return isinstance(node, Series)  # an empty one
 
 
-def _dense(node: Node) -> bool:
-    return _groups(node) == 1
+def _free_groups(atom: _Atom) -> int:
+    return 0 if atom.fixed else _groups(atom.node)
+
+
+def _dense(atom: _Atom) -> bool:
+    return _free_groups(atom) == 1
 
 
 @record
@@ -150,8 +163,10 @@ class _Run:
 class _Splitter:
     """Rewrites the tree; `makers` and `dropped` are the changes of the weights."""
 
-    def __init__(self, network: Network, weights: Weights | None, aggregated: bool) -> None:
-        self.weights = weights
+    def __init__(
+        self, network: Network, weights: Weights | None, fixed: Callable[[str], bool], aggregated: bool
+    ) -> None:
+        self.weights, self.fixed = weights, fixed
         self.aggregated = aggregated
         self.taken = {name for name, _ in walk(network.root)}
         self.makers: dict[str, Callable[[], Array]] = {}
@@ -161,7 +176,7 @@ class _Splitter:
     def series(self, series: Series, path: str) -> Series:
         """Return a Series on its own: the network, a branch, or a side branch."""
         inner = scope(path, series)
-        atoms = list(_atoms(series, inner))
+        atoms = list(_atoms(series, inner, self.fixed))
         made: list[_Atom] = []
         done = 0
         for run in self.runs(atoms):
@@ -172,7 +187,7 @@ class _Splitter:
 
     def inside(self, atom: _Atom) -> _Atom:
         """Return an atom that is in no path, with paths in the Series inside it."""
-        if not isinstance(atom.node, Parallel | Side):
+        if atom.fixed or not isinstance(atom.node, Parallel | Side):
             return atom
         inner = [self.series(branch, atom.path) for branch in branches(atom.node)]
         return replace(atom, node=with_branches(atom.node, inner))
@@ -185,21 +200,21 @@ class _Splitter:
         ended = 0  # where the last paths ended; a convolution that sums them is already split
         at = 0
         while at < len(atoms):
-            count = _groups(atoms[at].node)
+            count = _free_groups(atoms[at])
             if count < 2:
                 at += 1
                 continue
             first = last = at  # of the consecutive grouped convolutions
-            while at < len(atoms) and (_per_channel(atoms[at].node) or _groups(atoms[at].node) == count):
-                last = at if _groups(atoms[at].node) else last
+            while at < len(atoms) and (_per_channel(atoms[at]) or _free_groups(atoms[at]) == count):
+                last = at if _free_groups(atoms[at]) else last
                 at += 1
             start = first - 1
-            while start >= ended and _per_channel(atoms[start].node):
+            while start >= ended and _per_channel(atoms[start]):
                 start -= 1
-            shares = start < ended or not _dense(atoms[start].node)
+            shares = start < ended or not _dense(atoms[start])
             if shares:
                 start = first
-            added = self.aggregated and at < len(atoms) and _dense(atoms[at].node)
+            added = self.aggregated and at < len(atoms) and _dense(atoms[at])
             if added:
                 ended = at + 1
             else:  # what follows on single channels is included, up to the end of the block around the rest

@@ -40,7 +40,7 @@ from torch import nn
 
 from rescompile import backend, build, elaborate, load
 from rescompile.analysis.cost import cost
-from rescompile.diagnostics.errors import OutputError, UsageError
+from rescompile.diagnostics.errors import OutputError, Unavailable, UsageError
 from rescompile.files import checksum
 from rescompile.ir.network import LOGITS, Network, parameters
 from rescompile.ir.ops import Parameter
@@ -654,3 +654,23 @@ def test_without_weights(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="weights"):
         artifact.write(tmp_path / "tiny.pt2")
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+@pytest.mark.parametrize(
+    "pool", ["avgpool: {kernel: 2, stride: 1, padding: 1}", "maxpool: {kernel: 2, stride: 1, padding: 1}"]
+)
+def test_a_window_that_is_longer_than_a_volume(pool: str, tmp_path: Path) -> None:
+    """torch's `avg_pool3d` refuses it, so the target does, naming the step; `max_pool3d` takes it."""
+    path = tmp_path / "flat.yaml"
+    path.write_text(f"rescompile: 1\nname: flat\ninput: [2, 1, 4, 5]\nnetwork: [pool: {{{pool}}}]\n", encoding="utf-8")
+    network = elaborate(load(path))
+    x = np.random.default_rng(0).standard_normal((2, *network.input), np.float32)
+    if pool.startswith("max"):
+        with torch.no_grad():
+            found = backend.load("torch").make(network, draw(network, 0))(torch.from_numpy(x))
+        assert np.array_equal(found.numpy(), interpret(network, {}, x, "fp32")["logits"])
+        return
+    with pytest.raises(Unavailable, match=r"E0901: pool has a window of 2x2x2, but .* this one is 1x4x5"):
+        backend.load("source").source(network)
+    with pytest.raises(RuntimeError, match="smaller than kernel size"):
+        torch.nn.AvgPool3d(2, 1, 1)(torch.from_numpy(x))

@@ -42,6 +42,10 @@ SPECS: dict[str, tuple[str, list[ops.Size]]] = {
         "parameters: {height: 5, width: 6}\nblocks: {b: {parameters: {width: 3}, let: {height: width}, body: [upsample: [height, width]]}}\n"
         "network: [b: {block: b, width: height}, upsample: [height, width]]", [(5, 5), (5, 6)],
     ),
+    "hidden beside a size that is not": (
+        "blocks: {b: {parameters: {width: 3}, body: [upsample: {factor: [1, width + height - height], when: width < height}]}}\n"
+        "network: [b: {block: b}]", [(1, 3)],
+    ),
     "hidden by words": (
         "blocks: {b: {parameters: {axis: {one_of: [height, width]}}, body: [upsample: '2 if axis == height else 3']},"
         " c: {parameters: {block_: {default: height, type: block}}, body: [x: {block: block_}]}, height: {body: [upsample: 4]}}\n"

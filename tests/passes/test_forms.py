@@ -628,9 +628,11 @@ def refused(rows: list[str], form: str, folder: Path) -> UsageError:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_no_groups(form: str, tmp_path: Path) -> None:
-    """Only a grouped convolution has forms; the groups of a norm are none."""
-    rows = [BEFORE, "norm: {kind: group, groups: 2}"]
+@pytest.mark.parametrize(
+    "rows", [[BEFORE, "norm: {kind: group, groups: 2}"], [BEFORE, GROUPED, "again: conv2", BEHIND]]
+)
+def test_no_groups(form: str, rows: list[str], tmp_path: Path) -> None:
+    """Only a grouped convolution that runs once has forms; the groups of a norm are none."""
     assert str(refused(rows, form, tmp_path)) == "E0804: my_net has no grouped convolution that --form could rewrite"
 
 

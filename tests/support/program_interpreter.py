@@ -61,6 +61,7 @@ from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import LOGITS
 from rescompile.ir.op_evaluation import OPS
+from rescompile.ir.ops import rank
 
 Array = NDArray[Any]
 Scope = Mapping[str, Any]
@@ -94,6 +95,9 @@ class Plain(PythonDialect):
 
     def concat(self, values: str) -> str:
         return f"concat([{values}])"
+
+    def shaken(self, texts: Sequence[str], per_sample: bool) -> str:
+        return f"shaken([{', '.join(texts)}], {per_sample})"
 
     def separate(self, texts: Sequence[tuple[str, bool]]) -> str:
         return f"[{', '.join(text for text, _ in texts)}]"
@@ -257,7 +261,8 @@ def made_op(layer: Layer, scope: Scope) -> ops.Kind:
     kind = layer.sample.kind
     sizes = {f.name for f in fields(kind) if f.metadata["attribute"].type == "size"}
     found = {name: value_of(term, scope) for name, term in layer.attributes.items()}
-    return replace(kind, **{n: (v, v) if n in sizes and isinstance(v, int) else v for n, v in found.items()})
+    axes = rank(layer.sample.input)
+    return replace(kind, **{n: (v,) * axes if n in sizes and isinstance(v, int) else v for n, v in found.items()})
 
 
 def applied(op: ops.Kind, x: Array, tensors: Mapping[str, Array], in_place: bool) -> Array:

@@ -7,11 +7,24 @@ from collections.abc import Iterator
 from itertools import count, zip_longest
 from typing import Any
 
-from lines import Join, Leaf, Line, Mark, leaves
+from lines import Join, Leaf, Line, Mark, Rerun, leaves
 from reading import Reading
 
 from rescompile.analysis.cost import cost
-from rescompile.ir.network import Keep, Key, Network, Node, Op, Parallel, Recall, Series, Side, join, parameters
+from rescompile.ir.network import (
+    Again,
+    Keep,
+    Key,
+    Network,
+    Node,
+    Op,
+    Parallel,
+    Recall,
+    Series,
+    Side,
+    join,
+    parameters,
+)
 
 Fact = tuple[Any, ...]
 
@@ -24,13 +37,17 @@ def of_line(line: Line) -> Iterator[Fact]:
                 name = part.name if part.made.tensors else None
                 yield "op", name, part.word, tuple(sorted(part.made.attributes.items())), part.input, part.made.output
         elif isinstance(part, Join):
-            yield "merge", part.merge, part.residual, part.split, part.survival, len(part.branches)
+            yield "merge", part.merge, part.residual, bool(part.split), part.survival, part.unit, len(part.branches)
             for branch in part.branches:
                 yield ("branch",)
                 yield from of_line(branch)
             yield ("merged",)
         elif isinstance(part, Mark):
             yield part.word, part.name, part.index, part.number, part.shape
+        elif isinstance(part, Rerun):
+            yield "again", part.name
+            yield from of_line(part.line)
+            yield ("ran",)
         else:
             yield "side", part.mode, part.output
             yield from of_line(part.line)
@@ -59,9 +76,13 @@ def of_tree(
             yield "keep", *key, kept[key], node.output
         case Recall(key=key):
             yield "use", *key, kept.get(key), node.output
+        case Again(name=name, child=child):
+            yield "again", name
+            yield from of_tree(child, taken, {}, numbers, path)
+            yield ("ran",)
         case Parallel(branches=branches, survival=own):
             survival = (own.probability, own.unit, own.rescale) if own else None
-            yield "merge", node.merge, node.residual, node.split, survival, len(branches)
+            yield "merge", node.merge, node.residual, node.split, survival, node.unit, len(branches)
             for branch in branches:
                 yield ("branch",)
                 yield from of_tree(branch, taken, dict(kept), numbers, path)

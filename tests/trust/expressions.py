@@ -16,7 +16,15 @@ def _divided(a: float, b: float) -> float:
     return a // b if isinstance(a, int) and isinstance(b, int) and a % b == 0 else a / b
 
 
-class _Division(ast.NodeTransformer):
+class _Spelled(ast.NodeTransformer):
+    """Divisions, and functions by names that no value has: `length` is the size of a map, too."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.func, ast.Name):
+            node.func.id = f"{node.func.id}()"
+        return node
+
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
         if not isinstance(node.op, ast.Div):
@@ -25,14 +33,14 @@ class _Division(ast.NodeTransformer):
 
 
 _FUNCTIONS = {
-    "__builtins__": {}, "_divided": _divided, "floor": math.floor, "round": round, "length": len, "min": min, "max": max,
+    "__builtins__": {}, "_divided": _divided, "floor()": math.floor, "round()": round, "length()": len, "min()": min, "max()": max,
     "true": True, "false": False, "identity": "identity",
 }  # fmt: skip
 
 
 @cache
 def _compiled(text: str) -> Any:
-    return compile(ast.fix_missing_locations(_Division().visit(ast.parse(text.strip(), mode="eval"))), text, "eval")
+    return compile(ast.fix_missing_locations(_Spelled().visit(ast.parse(text.strip(), mode="eval"))), text, "eval")
 
 
 def value(raw: Any, names: Mapping[str, Any], words: frozenset[str] | set[str] = frozenset()) -> Any:

@@ -20,6 +20,7 @@ from rescompile.diagnostics.errors import SpecError
 from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import Network, Op, parameters, walk
 from rescompile.ir.ops import Conv
+from rescompile.ir.refitting import runs_again
 from rescompile.passes.plain_weights import plain_weights
 from rescompile.runtimes.verify import tap_all
 from rescompile.weights import from_arrays
@@ -63,7 +64,11 @@ def splitting_a_stage(case: Case) -> bool:
     for at, row in enumerate(document["network"]):
         ((name, own),) = row.items() if isinstance(row, dict) and len(row) == 1 else [("", None)]
         block = document["blocks"].get(own.get("block", document.get("block"))) if _repeated(own, document) else None
-        if block is None or _COUNTS.search(str([block, own, document.get("defaults")])):
+        if (
+            block is None
+            or f"'again': '{name}'" in str(document)
+            or _COUNTS.search(str([block, own, document.get("defaults")]))
+        ):
             continue
         half = own["depth"] // 2
         once = {key for key, facts in block["parameters"].items() if isinstance(facts, dict) and "only" in facts}
@@ -105,9 +110,10 @@ def survival_of_one(case: Case) -> bool:
 
 def forms(case: Case) -> bool:
     """ResNeXt's forms a and b compute what c does, with as many parameters and multiply-adds."""
+    again = runs_again(case.network.root)
     if not any(
-        isinstance(node, Op) and isinstance(node.kind, Conv) and node.kind.groups > 1
-        for _, node in walk(case.network.root)
+        isinstance(node, Op) and isinstance(node.kind, Conv) and node.kind.groups > 1 and not again(name)
+        for name, node in walk(case.network.root)
     ):
         return False
     plain, _ = plain_weights(case.network, None)
@@ -195,7 +201,7 @@ def chain(document: Mapping[str, Any], random: Random) -> Iterator[dict[str, Any
         settings.setdefault("set", {})[path] = wrong
     if "input" in base and random.random() < 0.3:
         child.setdefault("set", {})["input"] = base["input"]
-        base["input"] = [1, 1, 1]
+        base["input"] = [1] * len(base["input"])
     yield from (base, middle, child)
 
 

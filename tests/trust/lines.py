@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import op_rules
 from op_rules import Made, Misfit, Shape
 
 
@@ -25,10 +26,11 @@ class Join:
 
     merge: str
     branches: tuple[Line, ...]
+    number: int  # of the merge in the network, the same where it runs again
     residual: bool = False
-    split: bool = False
-    sized: bool = False
+    split: bool | tuple[int, ...] = False
     survival: tuple[float, str, str] | None = None
+    unit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class Tap:
     output: str | None
     line: Line
     shape: Shape
+
+    @property
+    def listed(self) -> tuple[bool, ...]:
+        """Whether its ops are among those that own something (False), and those of evaluation (True)."""
+        return (False, True) if self.mode == "always" else (False,)
 
 
 @dataclass(frozen=True)
@@ -52,18 +59,27 @@ class Mark:
     shape: Shape
 
 
-Line = tuple["Leaf | Join | Tap | Mark", ...]
+@dataclass(frozen=True)
+class Rerun:
+    """The step of this name once more, as it is on the input of this place."""
+
+    name: str
+    line: Line
+    listed = (True,)
+
+
+Line = tuple["Leaf | Join | Tap | Mark | Rerun", ...]
 
 
 def leaves(line: Line, computed: bool = False) -> Iterator[Leaf]:
-    """All ops, in order; `computed` leaves out what evaluation does."""
+    """All ops that own something, in order; with `computed` those of evaluation, as often as it runs them."""
     for part in line:
         if isinstance(part, Leaf):
             yield part
         elif isinstance(part, Join):
             for branch in part.branches:
                 yield from leaves(branch, computed)
-        elif isinstance(part, Tap) and (not computed or part.mode == "always"):
+        elif isinstance(part, Tap | Rerun) and computed in part.listed:
             yield from leaves(part.line, computed)
 
 
@@ -76,18 +92,22 @@ def taps_of(line: Line) -> Iterator[Tap]:
             yield part
 
 
-def outermost(line: Line) -> int:
-    """How many residuals a schedule counts."""
-    counts = (1 if p.residual else sum(map(outermost, p.branches)) for p in line if isinstance(p, Join))
-    return sum(counts)
+def outermost(line: Line) -> Iterator[int]:
+    """The numbers of the residuals that a schedule counts."""
+    for part in line:
+        if isinstance(part, Join) and part.residual:
+            yield part.number
+        elif isinstance(part, Join):
+            for branch in part.branches:
+                yield from outermost(branch)
 
 
 def survived(line: Line, survival: Mapping[str, Any]) -> Line:
-    """The line with the probability of each outermost residual."""
-    count = outermost(line)
-    if not count:
+    """The line with the probability of each outermost residual, also where it runs again."""
+    numbers = list(outermost(line))
+    if not numbers:
         raise Misfit("no residual")
-    schedule, last = survival["schedule"], survival.get("last")
+    schedule, last, count = survival["schedule"], survival.get("last"), len(numbers)
     if isinstance(schedule, dict):
         probabilities = list(schedule["each"])
     elif schedule == "uniform":
@@ -98,16 +118,57 @@ def survived(line: Line, survival: Mapping[str, Any]) -> Line:
         probabilities = [1 - (1 - last) * at / (count - 1) if at else 1 for at in range(count)]
     if len(probabilities) != count:
         raise Misfit("as many probabilities as residuals")
-    given = iter(probabilities)
+    given = dict(zip(numbers, probabilities, strict=True))
 
     def inside(line: Line) -> Line:
         found = []
         for part in line:
-            if isinstance(part, Join) and part.residual:
-                part = replace(part, survival=(next(given), survival["unit"], survival["rescale"]))
-            elif isinstance(part, Join):
+            if isinstance(part, Join):
                 part = replace(part, branches=tuple(map(inside, part.branches)))
+                if part.number in given:
+                    part = replace(part, survival=(given[part.number], survival["unit"], survival["rescale"]))
+            elif isinstance(part, Tap | Rerun):
+                part = replace(part, line=inside(part.line))
             found.append(part)
         return tuple(found)
 
     return inside(line)
+
+
+def shares(shape: Shape, split: bool | Sequence[int], count: int) -> list[Shape]:
+    """The inputs of so many branches. Raises Misfit where the channels cannot be split so."""
+    if not split:
+        return [shape] * count
+    widths = [shape[0] // count] * count if split is True else split
+    if len(widths) != count or sum(widths) != shape[0] or min(widths) < 1:
+        raise Misfit("ranges that are not all channels")
+    return [(width, *shape[1:]) for width in widths]
+
+
+def refitted(line: Line, shape: Shape, marks: Iterator[int], kept: dict[int, tuple[int, Shape]]) -> tuple[Line, Shape]:
+    """The line on another input, where it runs again: the numbers of its ops stay. `kept` are the values that it keeps itself, with
+    their numbers there and their shapes. Raises Misfit where a tensor would have another shape, or a value is not its own."""
+    found: list[Any] = []
+    for part in line:
+        if isinstance(part, Leaf):
+            made = op_rules.made(part.word, part.made.attributes, shape)
+            if made.tensors != part.made.tensors:
+                raise Misfit(f"{part.name} has other tensors")
+            found.append(replace(part, made=made, input=shape))
+            shape = made.output
+        elif isinstance(part, Join):
+            given = zip(part.branches, shares(shape, part.split, len(part.branches)), strict=True)
+            branches, shapes = zip(*(refitted(branch, own, marks, dict(kept)) for branch, own in given), strict=True)
+            found.append(replace(part, branches=branches))
+            shape = op_rules.merged(part.merge, shapes)
+        elif isinstance(part, Mark):
+            if part.word == "keep":
+                kept[part.number] = next(marks), shape
+            if part.number not in kept:
+                raise Misfit(f"{part.name} is a value of the steps around")
+            number, shape = kept[part.number]
+            found.append(replace(part, number=number, shape=shape))
+        elif isinstance(part, Rerun):
+            inner, shape = refitted(part.line, shape, marks, {})
+            found.append(replace(part, line=inner))
+    return tuple(found), shape

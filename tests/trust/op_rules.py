@@ -12,6 +12,8 @@ from typing import Any
 
 Shape = tuple[int, ...]
 Attributes = Mapping[str, Any]
+#: The names of the last sizes of a map in expressions, by the length of its shape.
+AXES = {2: ("length",), 3: ("height", "width"), 4: ("height", "width")}
 
 
 class Misfit(Exception):
@@ -132,7 +134,7 @@ class Made:
 
 def made(word: str, given: Attributes, shape: Shape) -> Made:
     """An op with the attributes that are given. Raises Misfit where it does not fit the input."""
-    facts = {name: default for name, (_, default) in ATTRIBUTES[word].items()}
+    facts = {name: _for_axes(default, shape) for name, (_, default) in ATTRIBUTES[word].items()}
     missing = [name for name, default in facts.items() if default is ... and name not in given]
     if missing:
         raise Misfit(f"{word} needs {missing}")
@@ -147,9 +149,15 @@ def made(word: str, given: Attributes, shape: Shape) -> Made:
     return _RULES.get(word, lambda own, shape: Made(own, shape))(own, shape)
 
 
-def window(sizes: Sequence[int], own: Attributes, dilation: Sequence[int] = (1, 1)) -> tuple[int, ...]:
+def _for_axes(default: Any, shape: Shape) -> Any:
+    """A default, which as a size is the same on each axis of the map."""
+    return default[:1] * (len(shape) - 1) if isinstance(default, tuple) else default
+
+
+def window(sizes: Sequence[int], own: Attributes) -> tuple[int, ...]:
     """The size of the map after a sliding window."""
     found = []
+    dilation = own.get("dilation", (1,) * len(sizes))
     for n, k, s, p, d in zip(sizes, own["kernel"], own["stride"], own["padding"], dilation, strict=True):
         room = n + 2 * p - d * (k - 1) - 1
         if room < 0 or s > n:
@@ -162,8 +170,14 @@ def window(sizes: Sequence[int], own: Attributes, dilation: Sequence[int] = (1, 
 
 
 def _map(shape: Shape) -> Shape:
-    if len(shape) != 3:
+    if len(shape) not in AXES:
         raise Misfit(f"no map: {shape}")
+    return shape
+
+
+def _image(shape: Shape) -> Shape:
+    if len(shape) != 3:
+        raise Misfit(f"no map of two axes: {shape}")
     return shape
 
 
@@ -176,13 +190,13 @@ def _conv(own: dict[str, Any], shape: Shape) -> Made:
     new, groups = own["channels"], own["groups"]
     if new % groups or channels % groups:
         raise Misfit(f"{groups} groups of {channels} and {new}")
-    size = window(sizes, own, own["dilation"])
+    size = window(sizes, own)
     weight = (new, channels // groups, *own["kernel"])
     if own["weights"] != "plain" and math.prod(weight[1:]) == 1:
         raise Misfit("one weight for each channel")
     more = [("bias", (new,))] if own["bias"] else []
     if own["weights"] == "scaled":
-        more.append(("gain", (new, 1, 1, 1)))
+        more.append(("gain", (new, *(1 for _ in weight[1:]))))
     return Made(own, (new, *size), (("weight", weight), *more), math.prod(weight) * math.prod(size))
 
 
@@ -269,14 +283,14 @@ def _border(own: dict[str, Any], shape: Shape) -> Made:
 
 def _depth_to_space(own: dict[str, Any], shape: Shape) -> Made:
     block = own["size"]
-    if _map(shape)[0] % block**2:
+    if _image(shape)[0] % block**2:
         raise Misfit("channels that make no blocks")
     return Made(own, (shape[0] // block**2, shape[1] * block, shape[2] * block))
 
 
 def _space_to_depth(own: dict[str, Any], shape: Shape) -> Made:
     block = own["size"]
-    if any(n % block for n in _map(shape)[1:]):
+    if any(n % block for n in _image(shape)[1:]):
         raise Misfit("a map that makes no blocks")
     return Made(own, (shape[0] * block**2, shape[1] // block, shape[2] // block))
 
@@ -302,8 +316,8 @@ def _pool(own: dict[str, Any], shape: Shape) -> Made:
 
 
 def _subsample(own: dict[str, Any], shape: Shape) -> Made:
-    size = window(_map(shape)[1:], {"kernel": (1, 1), "stride": own["stride"], "padding": (0, 0)})
-    return Made(own, (shape[0], *size))
+    ones = (1,) * len(own["stride"])
+    return Made(own, (shape[0], *window(_map(shape)[1:], {**own, "kernel": ones, "padding": (0,) * len(ones)})))
 
 
 def _upsample(own: dict[str, Any], shape: Shape) -> Made:
@@ -322,7 +336,7 @@ _RULES: dict[str, Callable[[dict[str, Any], Shape], Made]] = {
     "norm": _norm,
     "maxpool": _pool,
     "avgpool": _pool,
-    "global_avgpool": lambda own, shape: Made(own, (_map(shape)[0], 1, 1)),
+    "global_avgpool": lambda own, shape: Made(own, (_map(shape)[0], *(1 for _ in shape[1:]))),
     "adaptive_avgpool": lambda own, shape: Made(own, (_map(shape)[0], *own["size"])),
     "flatten": lambda own, shape: Made(own, (math.prod(shape),)),
     "subsample": _subsample,
@@ -332,7 +346,7 @@ _RULES: dict[str, Callable[[dict[str, Any], Shape], Made]] = {
     "act": _act,
     "lrn": _lrn,
     "softmax": _divided("ranges"),
-    "global_maxpool": lambda own, shape: Made(own, (_map(shape)[0], 1, 1)),
+    "global_maxpool": lambda own, shape: Made(own, (_map(shape)[0], *(1 for _ in shape[1:]))),
     "reduce": lambda own, shape: Made(own, (1, *_map(shape)[1:])),
     "affine": _affine,
     "border": _border,

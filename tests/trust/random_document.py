@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from lines import outermost
 from op_rules import Misfit
+from random_changes import add_reruns, take_means
 from random_steps import INITS, Place, StepAuthor
 from random_values import add_values
 from reading import Reading, read
@@ -55,7 +56,8 @@ class DocumentAuthor(StepAuthor):
     """Draws a document."""
 
     def __init__(self, seed: int, blocks: int = 0) -> None:
-        super().__init__(Random(seed))
+        self.other = Random(f"other axes {seed}")
+        super().__init__(Random(seed), self.other.choice((1, 2, 2, 2, 2, 3)))
         self.seed, self.copies = seed, blocks
         self.document: dict[str, Any] = {"rescompile": 1, "name": f"net{seed}", "input": self.shape()}
         self.most = LARGE if blocks else SMALL
@@ -71,7 +73,13 @@ class DocumentAuthor(StepAuthor):
         if self.chance(0.1):
             return [self.pick(1, 5, 8, 31, 33)]
         most = 6 if self.copies else 13
-        return [self.pick(1, 2, 3, 3, 4, 7), self.random.randint(4, most), self.random.randint(4, most)]
+        channels, height, width = (
+            self.pick(1, 2, 3, 3, 4, 7),
+            self.random.randint(4, most),
+            self.random.randint(4, most),
+        )
+        sizes = {1: [height + width], 2: [height, width], 3: [self.other.randint(1, 5), min(height, 7), min(width, 7)]}
+        return [channels, *sizes[self.axes]]
 
     def draw(self) -> Drawn:
         """A document that means something."""
@@ -90,6 +98,11 @@ class DocumentAuthor(StepAuthor):
             self.random = Random(f"values {self.seed}")
             for _ in range(3):
                 reading = self.tried(lambda _: add_values(self.document, self.random), reading)
+        take_means(self.document, Random(f"means {self.seed}"))
+        if self.seed % 5 < 2:
+            random = Random(f"again {self.seed}")
+            for _ in range(2):
+                reading = self.tried(lambda _: add_reruns(self.document, random), reading)
         self.trim(reading)
         return Drawn(self.seed, self.document, self.read())
 
@@ -113,7 +126,7 @@ class DocumentAuthor(StepAuthor):
 
     def grown(self, reading: Reading) -> Reading:
         """The document with one more row."""
-        self.place.is_map = len(reading.shape or self.document["input"]) == 3
+        self.place.is_map = len(reading.shape or self.document["input"]) > 1
         rows = len(self.document["network"])
         reading = self.tried(self.row, reading)
         if len(self.document["network"]) == rows:
@@ -330,7 +343,7 @@ class DocumentAuthor(StepAuthor):
 
     def survival(self, reading: Reading) -> None:
         """Stochastic depth."""
-        count = outermost(reading.line)
+        count = len([*outermost(reading.line)])
         if not count or self.chance(0.5):
             return
         own: dict[str, Any] = {

@@ -28,6 +28,8 @@ ACTS = (
 )
 #: Widths at which tables and vectors of runtimes have their edges, and small ones in between.
 WIDTHS = (1, 2, 3, 4, 4, 5, 6, 6, 7, 8, 8, 9, 12, 16, 31, 32, 33)
+#: Conditions on the size of maps of one axis, and of three.
+SIZES = {1: ("length > 9", "length % 2 == 0"), 3: ("height > 3", "width % 2 == 0 and height > 1")}
 INITS = ("he_normal_fan_out", "he_normal_fan_in", "torch_default")
 
 
@@ -56,10 +58,10 @@ class Place:
 
 class StepAuthor:
     """Draws steps. `blocks` are the words of blocks that a step may use, with what makes a use of each; `outputs` counts the names
-    of side outputs."""
+    of side outputs, `axes` those of the maps."""
 
-    def __init__(self, random: Random) -> None:
-        self.random = random
+    def __init__(self, random: Random, axes: int = 2) -> None:
+        self.random, self.axes = random, axes
         self.outputs = 0
 
     def chance(self, share: float) -> bool:
@@ -108,6 +110,8 @@ class StepAuthor:
         forms += [*(f"not {name}" for name in place.bools)]
         if place.copies:
             forms += ["index > 0", "index == 0", "index + 1 < depth", "index % 2 == 1"]
+        if place.is_map:
+            forms += SIZES.get(self.axes, ())
         return self.random.choice(forms)
 
     def varied(self, value: Callable[[], Any], place: Place) -> Any:
@@ -117,8 +121,14 @@ class StepAuthor:
         return value()
 
     def size(self, *choices: int) -> Any:
-        """A size: a number, or one for each side."""
-        return self.random.choice(choices) if self.chance(0.6) else [self.random.choice(choices) for _ in "hw"]
+        """A size: a number, or one for each axis."""
+        return (
+            self.random.choice(choices) if self.chance(0.6) else [self.random.choice(choices) for _ in range(self.axes)]
+        )
+
+    def last(self, size: int) -> list[int]:
+        """A size that is 1 but on the last axis."""
+        return [1] * (self.axes - 1) + [size]
 
     # --- ops that keep the shape --------------------------------------------------------------------------------------
 
@@ -195,10 +205,10 @@ class StepAuthor:
         if not place.is_map:
             plain = not own and self.chance(0.5)
             return self.called("fc", {"linear": width if plain else {"features": width, **own}}, place)
-        own |= {"channels": width, "kernel": self.size(1, 3, 3, 5) if self.chance(0.9) else [1, 7]}
+        own |= {"channels": width, "kernel": self.size(1, 3, 3, 5) if self.chance(0.9) else self.last(7)}
         if stride is not None:
             own["stride"] = stride
-        if own["kernel"] not in (1, [1, 1]) and self.chance(0.08):
+        if own["kernel"] not in (1, self.last(1)) and self.chance(0.08):
             own |= self.pick({"weights": "standardised", "eps": 0.01}, {"weights": "scaled", "gamma": 1.5})
         if self.chance(0.2):
             own["dilation"] = self.size(1, 2, 3)
@@ -223,10 +233,12 @@ class StepAuthor:
         if self.chance(0.5):
             return {"maxpool": pool}
         if self.chance(0.4):
+            if self.axes == 3:  # torch has no mean over windows that are longer than a volume without its padding
+                pool.pop("padding", None)
             return {"avgpool": {**pool, **({"count_pad": False} if self.chance(0.5) else {})}}
         steps = [
             {"subsample": self.size(1, 2, 2)},
-            {"upsample": self.pick(2, [1, 2])},
+            {"upsample": self.pick(2, self.last(2))},
             {"upsample": {"factor": self.size(1, 2, 3), "kind": "bilinear"}},
             {
                 "pad_channels": self.pick(
@@ -346,7 +358,14 @@ class StepAuthor:
             squeeze = ["global_avgpool", self.layer(inner, "in_channels"), self.pick("sigmoid", "tanh")]
             if self.chance(0.3):
                 vector = inner.deeper(is_map=False)
-                squeeze = ["global_maxpool", "flatten", self.layer(vector, "in_channels"), "sigmoid", "unflatten"]
+                unflatten: Any = "unflatten" if self.axes == 2 else {"unflatten": {"rank": self.axes}}
+                squeeze = [
+                    "global_maxpool",
+                    "flatten",
+                    self.layer(vector, "in_channels"),
+                    "sigmoid",
+                    unflatten,
+                ]
             if self.chance(0.3):
                 conv = {"conv": {"channels": 1, "kernel": self.size(1, 3)}}
                 squeeze = [{"reduce": self.pick("mean", "max")}, self.called("conv", conv, inner), "hardsigmoid"]

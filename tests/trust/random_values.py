@@ -20,7 +20,7 @@ def add_values(document: dict[str, Any], random: Random) -> None:
     random.choice(ways)(document, random)
 
 
-def _lists(document: dict[str, Any]) -> Iterator[tuple[Steps, bool]]:
+def lists(document: dict[str, Any]) -> Iterator[tuple[Steps, bool]]:
     """The lists of steps, those of branches too, and whether each is in a block."""
     yield from ((steps, False) for steps in _inside(document["network"]))
     for block in document.get("blocks", {}).values():
@@ -55,7 +55,7 @@ def _reader(name: str, random: Random) -> Any:
 
 def _along(document: dict[str, Any], random: Random) -> None:
     """A value that is kept and read in one list of steps."""
-    steps, _ = random.choice(list(_lists(document)))
+    steps, _ = random.choice(list(lists(document)))
     name = random.choice(["y", "x", "kept", "s[0]", "s[2]"])
     first = random.randint(0, len(steps))
     last = random.randint(first, len(steps))

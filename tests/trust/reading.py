@@ -6,90 +6,27 @@ to it: names, numbers, shapes, tensors, multiply-adds, survival probabilities, o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import op_rules
 import yaml
 from expressions import for_copy, spelled, value
-from lines import Join, Leaf, Line, Mark, Tap, leaves, survived, taps_of
+from lines import Join, Leaf, Line, Mark, Rerun, Tap, leaves, refitted, shares, survived, taps_of
 from op_rules import ACTS, ATTRIBUTES, LITERALS, MAIN, WORDS, Misfit, Shape
+from scopes import COMBINATORS, Frame, Scope, sizes
 
 LIBRARY = Path(__file__).parents[2] / "rescompile" / "blocks"
-COMBINATORS = ("residual", "parallel", "side", "if")
-NOT_NAMES = frozenset((*COMBINATORS, *WORDS, "block", "keep", "use"))
 
 
 @cache
 def library() -> dict[str, Any]:
     """The blocks that come with the language."""
     return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(LIBRARY.glob("*.yaml"))}
-
-
-@dataclass
-class Scope:
-    """A scope of names: its path, and how far the numbers have come where its steps are numbered."""
-
-    path: str = ""
-    numbered: bool = False
-    count: int = 0
-    named: bool = False
-
-    def inside(self, name: str, numbered: bool = False) -> Scope:
-        """A scope in this one."""
-        return Scope(f"{self.path}{name}.", numbered)
-
-    def next(self) -> str | None:
-        """The number of the next step without a name."""
-        self.count += self.numbered
-        if self.numbered and self.named:
-            raise Misfit("names and numbers in one list")
-        return str(self.count - 1) if self.numbered else None
-
-    def of_macro(self, body: Sequence[Any]) -> Scope:
-        """The scope for a macro without a name: in a numbered list, one that names some of its steps numbers none."""
-        names = [
-            step for step in body if isinstance(step, dict) and len(step) == 1 and next(iter(step)) not in NOT_NAMES
-        ]
-        if not self.numbered or not names:
-            return self
-        self.named = True
-        return Scope(self.path)
-
-    def claim(self, taken: set[str], name: str) -> str:
-        """Take a name. Raises Misfit where it is taken, or where the other steps have numbers."""
-        full = self.path + name
-        if full in taken:
-            raise Misfit(f"two steps are {full}")
-        taken.add(full)
-        self.named = True
-        if self.numbered and self.count:
-            raise Misfit("names and numbers in one list")
-        return full
-
-    def unnumbered(self) -> Scope:
-        """The same scope for what takes no number."""
-        return Scope(self.path)
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What can be named in expressions; `copy` are the index and depth of the repetition of the block itself."""
-
-    names: Mapping[str, Any]
-    inside: bool = False
-
-    def at(self, shape: Shape, **more: Any) -> dict[str, Any]:
-        """The names where the channels, and the height and width of a map, are those of a shape."""
-        return {**sizes(shape), **self.names, "in_channels": shape[0], **more}
-
-
-def sizes(shape: Shape) -> dict[str, int]:
-    """The names of the size of a map, which any other thing of these names hides."""
-    return dict(zip(("height", "width"), shape[1:], strict=True)) if len(shape) == 3 else {}
 
 
 @dataclass
@@ -108,7 +45,12 @@ class Reading:
     _inside: int = 0
     _kept: dict[tuple[str, int | None], tuple[int, Shape]] = field(default_factory=dict)
     _fixed: frozenset[tuple[str, int | None]] = frozenset()  # kept outside of the branch
-    _marks: int = 0
+    _marks: Iterator[int] = field(default_factory=count)
+    _joins: Iterator[int] = field(default_factory=count)
+    _built: dict[str, tuple[Line, bool]] = field(
+        default_factory=dict
+    )  # steps by name, and whether they keep values for others
+    rerun: set[str] = field(default_factory=set)
 
     @property
     def outputs(self) -> dict[str, Shape]:
@@ -148,23 +90,49 @@ class Reading:
                 else self.use({"block": step}, frame, scope, shape)
             )
         if "block" in step or "depth" in step:
-            return self.use(step, frame, scope, shape)
+            name = spelled(step["name"], frame.at(shape)) if "name" in step else None
+            return self.remembered(name, scope, lambda: self.use(step, frame, scope, shape))
         if "if" in step:
             return self.step(self.chosen(step, frame, shape), frame, scope, shape)
         ((word, body),) = step.items()
         if word in ("keep", "use"):
             return self.mark(word, body, frame, shape)
+        if word == "again":
+            return self.again(spelled(body, frame.at(shape)), scope, shape)
         if word in WORDS:
             return self.op(word, body, frame, scope, shape)
         if word in COMBINATORS:
             return getattr(self, f"_{word}")(body, frame, scope, shape)
-        return self.named(spelled(word, frame.at(shape)), body, frame, scope, shape)
+        name = spelled(word, frame.at(shape))
+        return self.remembered(name, scope, lambda: self.named(name, body, frame, scope, shape))
 
     def chosen(self, step: Any, frame: Frame, shape: Shape) -> Any:
         """The step that conditions leave."""
         while isinstance(step, dict) and "if" in step:
             step = step.get("then" if value(step["if"], frame.at(shape)) else "else", [])
         return step
+
+    # --- steps that run again -----------------------------------------------------------------------------------------
+
+    def remembered(self, name: str | None, scope: Scope, build: Callable[[], tuple[Line, Shape]]) -> tuple[Line, Shape]:
+        """What a step becomes. One that takes its name can run again."""
+        kept, full = dict(self._kept), f"{scope.path}{name}"
+        new = name is not None and full not in self._names
+        found = build()
+        if new and full in self._names:
+            self._built[full] = found[0], self._kept != kept
+        return found
+
+    def again(self, name: str, scope: Scope, shape: Shape) -> tuple[Line, Shape]:
+        """The step of a name in the same scope once more. Raises Misfit where there is none, or one that cannot run again."""
+        full = scope.path + name
+        line, keeps = self._built.get(full, ((), True))
+        if keeps or any(taps_of(line)):
+            raise Misfit(f"{full} cannot run again")
+        line, shape = refitted(line, shape, self._marks, {})
+        self._made += sum(1 for _ in leaves(line, computed=True))
+        self.rerun.add(full)
+        return (Rerun(name, line),), shape
 
     # --- kept values --------------------------------------------------------------------------------------------------
 
@@ -177,8 +145,7 @@ class Reading:
         if word == "keep":
             if (name, index) in self._fixed:
                 raise Misfit(f"{text} is of outside this branch")
-            self._kept[name, index] = self._marks, shape
-            self._marks += 1
+            self._kept[name, index] = next(self._marks), shape
         if (name, index) not in self._kept:
             raise Misfit(f"{text} is not known")
         number, shape = self._kept[name, index]
@@ -237,7 +204,8 @@ class Reading:
                 raw, names = self.document["init"], top
             else:
                 continue
-            found[attribute] = self.typed(value(for_copy(raw, names), names, LITERALS), type_, attribute)
+            given_value = value(for_copy(raw, names), names, LITERALS)
+            found[attribute] = self.typed(given_value, type_, attribute, len(shape) - 1)
         made = op_rules.made(kind, found, shape)
         self._made += 1
         if self._made > self.most:
@@ -249,13 +217,13 @@ class Reading:
             self.part(scope.path + (name or number or word), made.output)
         return (Leaf(scope.path + (name or number or word), kind, made, shape),), made.output
 
-    def typed(self, given: Any, type_: str, name: str = "") -> Any:
-        """A value of an attribute. Raises Misfit for one that is not of its type."""
+    def typed(self, given: Any, type_: str, name: str, axes: int) -> Any:
+        """A value of an attribute of an op on so many axes. Raises Misfit for one that is not of its type."""
         if type_ == "size" and given != "same":
-            pair = tuple(given) if isinstance(given, list) else (given, given)
-            if not all(type(n) is int and (n >= 0 or name in ("before", "after")) for n in pair):
+            size = tuple(given) if isinstance(given, list) else (given,) * axes
+            if len(size) != axes or not all(type(n) is int and (n >= 0 or name in ("before", "after")) for n in size):
                 raise Misfit(f"no size: {given}")
-            return pair
+            return size
         if type_ == "int" and (type(given) is not int or given < (name != "number")):
             raise Misfit(f"no number of something: {given}")
         return given
@@ -376,22 +344,18 @@ class Reading:
         self._inside -= 1
         scope.next()
         merge = "gate" if "gate" in body else "add"
-        return (Join(merge, tuple(lines), residual=True),), op_rules.merged(merge, shapes)
+        return (Join(merge, tuple(lines), next(self._joins), residual=True),), op_rules.merged(merge, shapes)
 
     def _parallel(self, body: Mapping[str, Any], frame: Frame, scope: Scope, shape: Shape) -> tuple[Line, Shape]:
         copies = value(body["copies"], frame.at(shape)) if "copies" in body else None
-        count, split = copies or len(body["branches"]), body.get("split", False)
-        split = split if isinstance(split, list) else value(split, frame.at(shape))
-        given = [shape] * count
-        if isinstance(split, list):
-            widths = [value(size, frame.at(shape)) for size in split]
-            if len(widths) != count or sum(widths) != shape[0] or min(widths) < 1:
-                raise Misfit("ranges that are not all channels")
-            given = [(width, *shape[1:]) for width in widths]
-        elif split:
-            if shape[0] % count:
-                raise Misfit("channels that cannot be split")
-            given = [(shape[0] // count, *shape[1:])] * count
+        merge, count, split = body["merge"], copies or len(body["branches"]), body.get("split", False)
+        split = (
+            [value(size, frame.at(shape)) for size in split]
+            if isinstance(split, list)
+            else value(split, frame.at(shape))
+        )
+        unit = body.get("unit", "sample") if merge == "shake" else None
+        given = shares(shape, split, count)
         self._inside += 1
         found = [self.branch(branch, frame, scope, given[at]) for at, branch in enumerate(body.get("branches", ()))]
         for copy in range(copies or 0):
@@ -400,20 +364,23 @@ class Reading:
         self._inside -= 1
         scope.next()
         lines, shapes = zip(*found, strict=True)
-        return (Join(body["merge"], lines, split=bool(split), sized=isinstance(split, list)),), op_rules.merged(
-            body["merge"], shapes
+        join = Join(
+            merge, lines, next(self._joins), split=tuple(split) if isinstance(split, list) else split, unit=unit
         )
+        return (join,), op_rules.merged(merge, shapes)
 
     def _side(
         self, body: Mapping[str, Any], frame: Frame, scope: Scope, shape: Shape, name: str | None = None
     ) -> tuple[Line, Shape]:
         self._inside += 1
-        step = body["body"]
+        step, known = body["body"], {**self._built}
         if name:
             line, output = self.branch(step, frame, scope, shape, name)
         else:
             line, output = self.branch(step, frame, scope.unnumbered(), shape)
         self._inside -= 1
+        if body["mode"] != "always":  # what evaluation does not compute runs again here alone
+            self._built = known
         return (Tap(body["mode"], body.get("output"), line, output),), shape
 
     @property
@@ -436,4 +403,8 @@ def read(document: Mapping[str, Any], most: int = 20_000) -> Reading:
     outputs = [tap.output for tap in taps_of(reading.line) if tap.output] + document.get("features", [])
     if len(outputs) != len({*outputs}) or not reading.parts.keys() >= {*document.get("features", ())}:
         raise Misfit("outputs of one name, or of no part")
+    if any(
+        name == step or name.startswith(f"{step}.") for name in document.get("features", ()) for step in reading.rerun
+    ):
+        raise Misfit("an output of what runs again")
     return reading
