@@ -48,8 +48,10 @@ def wrapped(text: str, size: float, room: float, bold: bool = False) -> list[str
     whole = all(width(phrase, size, bold) <= room for phrase in phrases)
     words = phrases if whole else _BREAK.split(text)
     lines = _lines(words, size, room, bold)
+    widest = max(width(word, size, bold) for word in words)
     for part in (0.55, 0.7, 0.85):
-        if len(lines) > 1 and len(balanced := _lines(words, size, part * room, bold)) == len(lines):
+        narrower = max(part * room, min(widest, room))  # no word is cut to make lines equal
+        if len(lines) > 1 and len(balanced := _lines(words, size, narrower, bold)) == len(lines):
             return balanced
     return lines
 
@@ -63,9 +65,10 @@ def _lines(words: Sequence[str], size: float, room: float, bold: bool) -> list[s
         if width(tried, size, bold) <= room:
             line = tried
             continue
-        if line:
+        if line and width(word, size, bold) <= room:
             lines.append(line)
-        *whole, line = _pieces(word, size, room, bold)
+            tried = word
+        *whole, line = _pieces(tried, size, room, bold)
         lines += whole
     return [*lines, line] if line or not lines else lines
 

@@ -14,6 +14,7 @@ _ENTRIES: dict[str, tuple[str, Callable[[float, float, str], Shape]]] = {
     "weighted": ("has parameters", lambda x, y, paint: Rect(x + 12, y - 6, 4, 12, paint, 2)),
     "resizing": ("pooling, resizing", lambda x, y, paint: Rect(x + 12, y - 6, 4, 12, paint, 2)),
     "pointwise": ("norm, activation, dropout", lambda x, y, paint: Rect(x + 12, y - 6, 4, 12, paint, 2)),
+    "value": ("keeps or uses a value", lambda x, y, paint: Rect(x + 12, y - 6, 4, 12, paint, 2)),
     "skip": ("shortcut", lambda x, y, paint: Line(((x, y), (x + _SAMPLE, y)), paint, head=True)),
     "gate": ("gate", lambda x, y, paint: Line(((x, y), (x + _SAMPLE, y)), paint, head=True)),
     "side": ("side branch", lambda x, y, paint: Line(((x, y), (x + _SAMPLE, y)), paint, head=True)),

@@ -22,7 +22,7 @@ from rescompile.ir.ops import Shape
 from rescompile.records import record
 
 Depth: TypeAlias = Literal["rows", "blocks", "ops"]
-Tint: TypeAlias = Literal["weighted", "resizing", "pointwise"]
+Tint: TypeAlias = Literal["weighted", "resizing", "pointwise", "value"]
 #: The most cards of a picture; a larger one could not be read, and its network should repeat a block.
 MOST = 1000
 #: Copies of a branch from this number on are drawn as the first and the last.
@@ -189,7 +189,7 @@ class _Outliner:
 
     def _item(self, path: str, node: Node, rows: bool) -> Item:
         if title := value_title(node):
-            tint: Tint = "weighted" if isinstance(node, Again) else "resizing"
+            tint: Tint = "weighted" if isinstance(node, Again) else "value"
             details = (times(listed(steps(node.child))),) if isinstance(node, Again) else ()
             return Card(title, details, node.output, (), tint, is_row=rows)
         match node:

@@ -33,6 +33,7 @@ LIGHT: dict[str, Paint] = {
     "weighted": Paint(BLUE),
     "resizing": Paint(ORANGE),
     "pointwise": Paint("#9aa5b1"),
+    "value": Paint(GREEN),
     "line": Paint("none", "#66727f", 1.3),
     "head": Paint("#66727f"),
     "skip": Paint("none", VERMILION, 1.8),

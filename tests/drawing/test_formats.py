@@ -205,6 +205,28 @@ def test_wrapped_text_fits(text: str, room: float) -> None:
     assert all(width(line, 10) <= room for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("2×2 transposed conv, 512, stride 2", ["2×2 transposed conv,", "512, stride 2"]),
+        ("as features.denseblock1.denselayer1", ["as features.denseblock1.", "denselayer1"]),
+    ],
+)
+def test_words_are_cut_only_if_they_are_too_wide(text: str, lines: list[str]) -> None:
+    """Equal lines are not made by cutting a word, and a word that must be cut begins in the line before."""
+    assert wrapped(text, 10, 130.0) == lines
+
+
+def test_cards_name_what_an_op_computes() -> None:
+    """The pools and reductions of CBAM differ in their titles, and a value that is kept is not painted as a pool."""
+    texts = {shape.text for shape in picture(elaborate(load("cbam_resnet50"))).scene.shapes if isinstance(shape, Text)}
+    assert {"global average pool", "global max pool", "mean over channels", "max over channels"} <= texts
+    texts = {
+        shape.text for shape in picture(elaborate(load("res2net50_26w_4s"))).scene.shapes if isinstance(shape, Text)
+    }
+    assert {"part 1 of 4", "part 4 of 4", "keeps or uses a value"} <= texts
+
+
 def test_a_text_has_its_width_in_the_file() -> None:
     """So that a reader with another font sees it inside its card."""
     root = ElementTree.fromstring(svg(picture(elaborate(load("resnet50"))).scene))
