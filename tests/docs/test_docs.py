@@ -8,7 +8,8 @@ Fences of docs/*.md and how they are tested:
     ```yaml fragment: block      the definition of one shortcut block, as in a library file
     ```yaml ... wrong: E0302     must be refused with this code and no other
     ```<any> file: small.yaml    also written to this file in the page's folder, where its commands run
-    ```console                   `rescompile` or `python` commands and their output; `...` matches any lines
+    ```console                   `rescompile` or `python` commands, perhaps after `NAME=value`, and their output; `...`
+                                 matches any lines
     ```python                    run in order, as one program, in the page's folder
 """
 
@@ -25,6 +26,7 @@ import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 
@@ -71,6 +73,7 @@ class Fence:
 
 _FENCE = re.compile(r"^```(\w+)(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 _MARK = re.compile(r"(fragment|wrong|file):\s*(\S+)")
+_VARIABLE = re.compile(r"[A-Z_]+=")
 
 
 def fences(page: Path) -> Iterator[Fence]:
@@ -247,6 +250,8 @@ def test_console(fence: Fence, folders: dict[Path, Path]) -> None:
     for command, shown in sessions(fence.text):
         command, _, into = command.partition(" > ")
         words = shlex.split(command)
+        variables = dict(word.split("=", 1) for word in takewhile(_VARIABLE.match, words))
+        words = words[len(variables) :]
         if words[:2] == ["pip", "install"]:  # done by `install`, since tests use no network
             assert (folder / "site").is_dir()
             continue
@@ -256,7 +261,7 @@ def test_console(fence: Fence, folders: dict[Path, Path]) -> None:
         assert words[0] in ("rescompile", "python"), f"{fence.id}: {command}"
         program = [sys.executable, *(["-m", "rescompile"] if words[0] == "rescompile" else []), *words[1:]]
         done = subprocess.run(
-            program, cwd=folder, env=environment(folder), stdout=subprocess.PIPE,
+            program, cwd=folder, env=environment(folder) | variables, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE if into else subprocess.STDOUT, text=True, timeout=240, check=False,
         )  # fmt: skip
         if into:
