@@ -1,10 +1,10 @@
 """What targets that write source for a framework with channels-last maps share beside the text: their artifact with its file of
-weights, what they refuse, and the outputs of a file in a process of its own."""
+weights, and the outputs of a file in a process of its own."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -13,9 +13,8 @@ from typing import Any
 from rescompile.backend import Artifact, origin
 from rescompile.codegen.execution import run_alone
 from rescompile.codegen.source_text import sealed
-from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.files.atomic_write import File, write_files
-from rescompile.ir.network import Network, Op, walk
+from rescompile.ir.network import Network
 from rescompile.weights import Array, Weights
 
 #: The file of weights by the names of a framework, under a name.
@@ -44,29 +43,6 @@ def artifact(
 
     facts = {"lines": text.count("\n") + 3, **({"free": free} if free else {})}
     return Artifact(network, suffix, files, facts, cache(live))
-
-
-def refuse_names(network: Network, taken: Collection[str], title: str) -> None:
-    """Raises Unavailable for a step with a name that the framework gives to an attribute of its modules."""
-    for path, _ in walk(network.root):
-        name = path.rpartition(".")[2]
-        if name in taken:
-            message = (
-                f"{path} cannot be called '{name}' in {title}, which gives its modules an attribute with this name"
-            )
-            raise Unavailable(Diagnostic("E0901", message, help="rename the step"))
-
-
-def refuse_ranks(network: Network, target: str) -> None:
-    """Raises Unavailable for an op on anything but vectors and two-dimensional maps."""
-    for path, node in walk(network.root):
-        if not isinstance(node, Op):
-            continue
-        for end, shape in (("input", node.input), ("output", node.output)):
-            if len(shape) in (1, 3):
-                continue
-            message = f"{path} has an {end} of {list(shape)}, but the target '{target}' has vectors and two-dimensional maps only"
-            raise Unavailable(Diagnostic("E0901", message, help="use the target 'source'"))
 
 
 def outputs_alone(

@@ -99,10 +99,6 @@ class Flax(TableDialect):
         """The row of an op. Raises Unavailable for an op without one."""
         return rule(TABLE, kind, "flax")
 
-    def is_tensor(self, value: Expr) -> bool:
-        """Every value may be returned as it is."""
-        return True
-
     def module(self, layer: Layer, in_place: bool) -> str:
         """The module of an op, or the function with its arguments: NNX calls both alike."""
         text = super().module(layer, in_place)

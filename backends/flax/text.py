@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from rescompile import source_target
 from rescompile.analysis.dynamic_shapes import describe_sizes
 from rescompile.codegen.class_plan import Scan
 from rescompile.codegen.planner import plan_classes
+from rescompile.codegen.refusals import refuse_names, refuse_ranks
 from rescompile.codegen.scanned_rows import scans, with_scans
 from rescompile.codegen.source_text import render_source
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
@@ -29,8 +29,8 @@ _MODULE = frozenset({"eval", "iter_children", "iter_modules", "perturb", "set_at
 def check(network: Network) -> None:
     """Raises Unavailable for what Flax cannot do: the shape of the results of nnx.cond is fixed, and NNX gives attributes of its
     own to modules."""
-    source_target.refuse_names(network, OWN | _MODULE, Flax.title)
-    source_target.refuse_ranks(network, "flax")
+    refuse_names(network, OWN | _MODULE, Flax.title)
+    refuse_ranks(network, "flax")
     for path, node in walk(network.root):
         skipped = isinstance(node, Parallel) and node.survival is not None and node.survival.unit == "batch"
         if skipped and (inside := _output_inside(children(node)[0])) is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from rescompile.backend import rule
 from rescompile.codegen.class_plan import IN, Class, ClassPlan, Layer, Stage
 from rescompile.codegen.dialect import Imports, call_arguments, numbered_name
-from rescompile.codegen.program import Apply, Element, Expr, MakeLayer, New, NewStage, Program
+from rescompile.codegen.program import Apply, Element, MakeLayer, New, NewStage, Program
 from rescompile.codegen.source_text import ident, names_in, quoted
 from rescompile.codegen.table_dialect import Spelling, TableDialect
 from rescompile.codegen.terms import python
@@ -88,10 +88,6 @@ class Keras(TableDialect):
         """The functions of a program, whose names are those of the expressions from here on."""
         self.names = function_names(program, self.reserved)
         return functions(program, self.names)
-
-    def is_tensor(self, value: Expr) -> bool:
-        """Every value may be returned as it is."""
-        return True
 
     # --- layers
 

@@ -7,12 +7,12 @@ from types import MappingProxyType
 from typing import Any
 
 from rescompile.analysis.dynamic_shapes import describe_sizes
+from rescompile.codegen.refusals import refuse_ranks
 from rescompile.codegen.source_text import render_source
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir import ops
 from rescompile.ir.network import Network, Op
 from rescompile.ir.traversal import runs
-from rescompile.source_target import refuse_ranks
 
 from .dialect import dialect
 from .tensors import AUTOMATIC, connected, layer_name

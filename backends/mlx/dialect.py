@@ -100,10 +100,6 @@ class Mlx(TableDialect):
         """The row of an op. Raises Unavailable for an op without one."""
         return rule(TABLE, kind, "mlx")
 
-    def is_tensor(self, value: Expr) -> bool:
-        """Every value may be returned as it is."""
-        return True
-
     def module_name(self, layer: Layer) -> str:
         """The name of the class of the module of an op; empty for one without."""
         if layer.kind in _POOLS and not plain_pool(layer):

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from rescompile import source_target
 from rescompile.analysis.dynamic_shapes import describe_sizes
+from rescompile.codegen.refusals import refuse_names, refuse_ranks
 from rescompile.codegen.source_text import render_source
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir import ops
@@ -38,8 +38,8 @@ _LACKS: dict[type[Kind], tuple[Callable[[Any], bool], str]] = {
 
 def check(network: Network) -> None:
     """Raises Unavailable for what MLX cannot do: it has attributes of its own in modules, and bounds for some arguments."""
-    source_target.refuse_names(network, _MODULE, Mlx.title)
-    source_target.refuse_ranks(network, "mlx")
+    refuse_names(network, _MODULE, Mlx.title)
+    refuse_ranks(network, "mlx")
     for path, node in walk(network.root):
         if not isinstance(node, Op):
             continue

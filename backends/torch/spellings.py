@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rescompile.codegen.class_plan import Layer
-from rescompile.codegen.table_dialect import Arguments, Spelling, Texts, args, conv_weights, variant
+from rescompile.codegen.table_dialect import Arguments, By, Spelling, Texts, args, conv_weights, variant
 from rescompile.codegen.terms import literal, python
 from rescompile.ir import ops
 from rescompile.ir.network import Op
@@ -212,8 +212,8 @@ TABLE: dict[type[Kind], Spelling] = {
         _ranked("nn.AdaptiveMaxPool"), _ranked("F.adaptive_max_pool"), lambda layer, a: args("1")
     ),
     ops.Reduce: Spelling(
-        lambda op: {"mean": "ChannelMean", "max": "ChannelMax"}[getattr(op.kind, "by")],  # noqa: B009
-        lambda op: {"mean": "torch.mean", "max": "torch.amax"}[getattr(op.kind, "by")],  # noqa: B009
+        By("by", {"mean": "ChannelMean", "max": "ChannelMax"}),
+        By("by", {"mean": "torch.mean", "max": "torch.amax"}),
         applied=lambda layer, a: args("1", keepdim="True"),
     ),
     ops.Affine: Spelling("Affine", arguments=_affine, fresh=True),

@@ -2,8 +2,31 @@
 
 To read in this order: `class_plan` and `program`, the data; `planner`, `classes` and `row_loops`, which make the first;
 `constructor` and `forward`, which make the second of it; `dialect` and `source_text`, which write it.
+
+`__all__` is the API for third parties that write source for another framework (docs/add-a-backend.md).
 """
 
-from rescompile.codegen.planner import plan_classes
+from rescompile.codegen.allow_list import Allowed
+from rescompile.codegen.class_plan import Layer
+from rescompile.codegen.execution import executed, run_alone
+from rescompile.codegen.refusals import refuse_names, refuse_ranks
+from rescompile.codegen.source_text import render_source, sealed
+from rescompile.codegen.table_dialect import By, Spelling, TableDialect, args
+from rescompile.codegen.terms import literal, python
 
-__all__ = ["plan_classes"]
+__all__ = [
+    "Allowed",
+    "By",
+    "Layer",
+    "Spelling",
+    "TableDialect",
+    "args",
+    "executed",
+    "literal",
+    "python",
+    "refuse_names",
+    "refuse_ranks",
+    "render_source",
+    "run_alone",
+    "sealed",
+]

@@ -27,7 +27,7 @@ _BUILTINS = {
 @record(slots=False)
 class Allowed:
     """What a file of a framework may contain: imported modules with their aliases, names imported from modules, dotted
-    names, decorators, and beyond what all files may contain: builtins, special methods and nodes."""
+    names, decorators, and beyond what all files may contain: builtins, special names of a class and nodes."""
 
     modules: Mapping[str, str | None]
     imports: Mapping[str, Collection[str]]
@@ -99,7 +99,7 @@ def _check_node(node: ast.AST, known: set[str], table: Allowed) -> None:
         case ast.Attribute():
             allowed = _allowed_attribute(node, table)
         case ast.Name():
-            allowed = node.id in known and not node.id.startswith("__")
+            allowed = node.id in known and (not node.id.startswith("__") or node.id in table.methods)
         case ast.Call(func=ast.Name(id="getattr" | "setattr" as function)):
             # Only for modules whose names are numbers.
             second = node.args[1] if len(node.args) == (2 if function == "getattr" else 3) else None

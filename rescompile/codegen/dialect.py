@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn, Protocol
 
 from rescompile.codegen.allow_list import Allowed
-from rescompile.codegen.class_plan import IN, Argument, ClassPlan, Held, Layer, Stage
+from rescompile.codegen.class_plan import IN, Argument, Class, ClassPlan, Held, Layer, Stage
 from rescompile.codegen.initialisation import Modules
 from rescompile.codegen.naming import Counted
 from rescompile.codegen.program import (
@@ -37,6 +37,18 @@ from rescompile.ir.ops import Kind
 Imports = Sequence[Sequence[tuple[str, str]]]
 #: The number of positional arguments of a call; others are passed by keyword.
 BY_PLACE = 3
+#: The words of a spec for what a template may refuse.
+_WORDS = {
+    **dict.fromkeys(("Survives", "Scaled", "Thinned"), "residual branches with a 'survival'"),
+    "Recomputed": "'checkpoint: true'",
+    "Training": "side branches of the mode 'training'",
+    "Output": "side outputs",
+    **dict.fromkeys(("Collection", "Store", "Through"), "values kept by several blocks of a row"),
+    **dict.fromkeys(("Parts", "Sum", "Copied"), "branches with 'copies'"),
+    "Unpack": "merges with 'split'",
+    "Filled": "sequences whose steps have names",
+    "Looped": "rows of several steps that repeat",
+}
 
 
 class Dialect(Protocol):
@@ -93,9 +105,19 @@ class PythonDialect(Dialect):
     #: Arguments that every constructor passes on.
     passed: Sequence[str] = ()
 
-    def training(self, plan: ClassPlan) -> Iterator[str]:
-        """Yield paragraphs about training for the docstring of a network."""
-        raise NotImplementedError
+    def training(self, plan: ClassPlan) -> Iterable[str]:
+        """Paragraphs about training for the docstring of a network; none by default."""
+        return ()
+
+    def is_tensor(self, value: Expr) -> bool:
+        """Whether a value may be returned without an assignment: by default, every value."""
+        return True
+
+    def refused(self, part: object, of: Class) -> NoReturn:
+        """Refuse a statement or an entry of a class that the template does not print. Raises Unavailable."""
+        name = type(part).__name__
+        message = f"source of {self.title} has no {_WORDS.get(name, name)}, but the class {of.name} needs them"
+        raise Unavailable(Diagnostic("E0901", message, help="use another target"))
 
     def function(self, layer: Layer, value: str, in_place: bool) -> str:
         """The call that applies an op."""

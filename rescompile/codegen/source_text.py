@@ -1,4 +1,4 @@
-"""Network -> text: renders the template of a framework. Every name and value passes a filter."""
+"""Network -> text: renders the template of a framework, which extends python_file.jinja. Every name and value passes a filter."""
 
 from __future__ import annotations
 
@@ -53,11 +53,13 @@ def sealed(text: str) -> bytes:
 @cache
 def _template(words: PythonDialect) -> Template:
     """The compiled template of a framework."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    loader = FunctionLoader(lambda name: resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, loader=loader)
     filters: dict[str, Callable[..., Any]] = {
         "expression": words.expression,
+        "refused": words.refused,
         "construction": words.construction,
         "conditional": words.conditional,
         "copy": lambda stage: words.construction(New(stage.of, stage.passed)),
@@ -80,9 +82,7 @@ def _template(words: PythonDialect) -> Template:
     }
     environment.filters.update({**filters, **dict(words.filters)})
     environment.tests["a"] = lambda node, kind: type(node).__name__ == kind
-    return environment.from_string(
-        resources.files(words.package).joinpath("template.py.jinja").read_text(encoding="utf-8")
-    )
+    return environment.from_string(resources.files(words.package).joinpath("template.py.jinja").read_text("utf-8"))
 
 
 def ident(name: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rescompile.codegen.class_plan import Layer
 from rescompile.codegen.dialect import PythonDialect
 from rescompile.codegen.terms import python
+from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op
 from rescompile.ir.ops import Kind
@@ -38,10 +40,28 @@ def conv_weights(op: Op) -> str:
 
 
 @record(slots=False)
-class Spelling:
-    """An op as a module and as a function, and the arguments of both, from a layer and the texts of its attributes."""
+class By:
+    """A name by an attribute of the op: `By("kind", {"batch": "nn.BatchNorm"})`. Raises Unavailable for another value."""
 
-    module: str | Callable[[Op], str]
+    attribute: str
+    names: Mapping[Any, str]
+
+    def __call__(self, op: Op) -> str:
+        """The name for an op."""
+        value = getattr(op.kind, self.attribute)
+        if value not in self.names:
+            shown = str(value).lower() if isinstance(value, bool) else value
+            message = f"the target has no rule for the op '{op.kind.word}' with '{self.attribute}: {shown}'"
+            raise Unavailable(Diagnostic("E0901", message, help="use another target"))
+        return self.names[value]
+
+
+@record(slots=False)
+class Spelling:
+    """An op as a module and as a function, and the arguments of both, from a layer and the texts of its attributes. A function
+    that begins with a dot is a method of the array."""
+
+    module: str | Callable[[Op], str] = ""
     function: str | Callable[[Op], str | None] | None = None
     arguments: Callable[[Layer, Texts], Arguments] = lambda layer, texts: args()
     #: The arguments of the function after its input, where they differ from those of the module.
@@ -80,19 +100,24 @@ class TableDialect(PythonDialect):
 
     def module(self, layer: Layer, in_place: bool) -> str:
         """The call that builds the module of an op; without one, its function with all arguments but the first."""
-        spelling = self.spelling(layer.kind)
+        arguments = self.spelling(layer.kind).arguments
         if name := self.module_name(layer):
-            return self._call(layer, name, (), spelling.arguments, in_place)
+            return self._call(layer, name, (), arguments, in_place)
         function = self.function_name(layer)
         assert function is not None
-        text = self._call(layer, "partial", (function,), spelling.arguments, in_place)
-        return text if "," in text else function
+        function = f"{self.array}{function}" if function.startswith(".") else function
+        positional, keywords = self._arguments(layer, arguments, in_place)
+        assert not positional, f"{function} would take {positional[0]} for the value: give it by keyword"
+        return f"partial({', '.join([function, *keywords])})" if keywords else function
 
     def function(self, layer: Layer, value: str, in_place: bool) -> str:
         """The call that applies an op."""
         spelling, name = self.spelling(layer.kind), self.function_name(layer)
         assert name is not None
-        return self._call(layer, name, (value,), spelling.applied or spelling.arguments, in_place)
+        arguments = spelling.applied or spelling.arguments
+        if name.startswith("."):
+            return self._call(layer, f"{_operand(value)}{name}", (), arguments, in_place)
+        return self._call(layer, name, (value,), arguments, in_place)
 
     def _call(
         self,
@@ -102,16 +127,28 @@ class TableDialect(PythonDialect):
         arguments: Callable[[Layer, Texts], Arguments],
         in_place: bool,
     ) -> str:
+        positional, keywords = self._arguments(layer, arguments, in_place)
+        return f"{name}({', '.join([*values, *positional, *keywords])})"
+
+    def _arguments(
+        self, layer: Layer, arguments: Callable[[Layer, Texts], Arguments], in_place: bool
+    ) -> tuple[Sequence[str], Sequence[str]]:
+        """The positional arguments of a call, and those by keyword that are not at their default."""
         positional, keywords = arguments(layer, {key: python(term) for key, term in layer.attributes.items()})
         if in_place:
             keywords = {**keywords, **self.spelling(layer.kind).in_place(layer)}
-        given = [f"{key}={value}" for key, value in keywords.items() if self.defaults.get(key) != value]
-        return f"{name}({', '.join([*values, *positional, *given])})"
+        return positional, [f"{key}={value}" for key, value in keywords.items() if self.defaults.get(key) != value]
 
 
 def _name(given: str | Callable[[Op], str | None] | None, layer: Layer) -> str | None:
     """The name of a module or function, which may depend on the op."""
     return given(layer.sample) if callable(given) else given
+
+
+def _operand(text: str) -> str:
+    """An expression as the object of a method: in brackets, unless it is a name, a call or a part of one."""
+    atom = isinstance(ast.parse(text, mode="eval").body, ast.Name | ast.Call | ast.Attribute | ast.Subscript)
+    return text if atom else f"({text})"
 
 
 def _is_literal(term: Term) -> bool:

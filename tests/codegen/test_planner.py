@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import rescompile
-from rescompile.codegen import plan_classes
 from rescompile.codegen.planned_classes import Registry
+from rescompile.codegen.planner import plan_classes
 from rescompile.ir.network import Series
 
 SPEC = """

@@ -21,7 +21,8 @@ from source_mutants import OF_PROGRAMS
 from variants import STALE, shallow, without_hints
 
 import rescompile
-from rescompile.codegen import lowering, plan_classes
+from rescompile.codegen import lowering
+from rescompile.codegen.planner import plan_classes
 from rescompile.ir.interpreter import calibrated, interpret
 from rescompile.ir.network import Network, parameters
 

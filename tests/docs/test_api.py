@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import pkgutil
+import re
 import subprocess
 import sys
 import textwrap
@@ -543,15 +544,33 @@ def test_the_surface_of_backends() -> None:
         surface.Netwrok  # noqa: B018
 
 
-def test_the_documented_backend_uses_the_surface_alone() -> None:
-    """The backend in the documentation imports only public names of `rescompile.backend`."""
+@pytest.mark.parametrize("file", ["rescompile_dot.py", "tinygrad/rescompile_tinygrad/__init__.py"])
+def test_the_documented_backends_use_the_surface_alone(file: str) -> None:
+    """The backends in the documentation import only public names of `rescompile.backend` and `rescompile.codegen`."""
     page = (Path(__file__).parents[2] / "docs" / "add-a-backend.md").read_text(encoding="utf-8")
-    example = page.partition("```python file: rescompile_dot.py\n")[2].partition("```")[0]
-    imported = [node for node in ast.walk(ast.parse(example)) if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert [node.module for node in imported if isinstance(node, ast.ImportFrom)] == ["rescompile.backend"]
-    assert len(imported) == 1
-    surface = importlib.import_module("rescompile.backend")
-    assert {alias.name for alias in imported[0].names} <= set(surface.__all__)
+    example = page.partition(f"```python file: {file}\n")[2].partition("```")[0]
+    nodes = [node for node in ast.walk(ast.parse(example)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    imported = {
+        node.module or "": {alias.name for alias in node.names} for node in nodes if isinstance(node, ast.ImportFrom)
+    }
+    assert len(imported) == len(nodes)
+    ours = {module: names for module, names in imported.items() if module.startswith("rescompile")}
+    assert "rescompile.backend" in ours
+    for module, names in ours.items():
+        assert module in ("rescompile.backend", "rescompile.codegen")
+        assert names <= set(importlib.import_module(module).__all__)
+
+
+def test_the_surface_of_code_generation() -> None:
+    """Every name in `rescompile.codegen.__all__` exists and has a docstring and a place in the documentation."""
+    surface = importlib.import_module("rescompile.codegen")
+    page = (Path(__file__).parents[2] / "docs" / "add-a-backend.md").read_text(encoding="utf-8")
+    table = page.partition("### The public names of `rescompile.codegen`\n")[2]
+    assert set(re.findall(r"`(\w+)(?:\(.*?\))?`", "".join(re.findall(r"^\|(.*?)\|", table, re.MULTILINE)))) == set(
+        surface.__all__
+    )
+    for name in surface.__all__:
+        assert inspect.getdoc(getattr(surface, name)), name
 
 
 def test_declarations_of_backends_import_no_numpy() -> None:

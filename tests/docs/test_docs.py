@@ -21,6 +21,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -90,6 +91,7 @@ YAML = [fence for fence in ALL if fence.language == "yaml"]
 CONSOLE = [fence for fence in ALL if fence.language == "console"]
 #: Pages whose commands measure, train or run large networks.
 SLOW = (
+    "add-a-backend.md",
     "deploying.md",
     "designing.md",
     "source.md",
@@ -146,32 +148,39 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
     """Create a folder for each page with the files that it shows and the zoo's specs, as in a checkout."""
     made = {}
     for page in PAGES:
-        folder = tmp_path_factory.mktemp(page.stem)
-        (folder / "specs").symlink_to(ROOT / "specs")
-        for fence in fences(page):
-            if "file" in fence.marks:
-                path = folder / fence.marks["file"]
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(fence.text, "utf-8")
-        install(folder)
-        made[page] = folder
+        made[page] = prepared(page, tmp_path_factory.mktemp(page.stem))
     return made
 
 
+def prepared(page: Path, folder: Path) -> Path:
+    """Fill the folder of a page: the files that it shows, the projects among them installed, and the zoo's specs."""
+    (folder / "specs").symlink_to(ROOT / "specs")
+    for fence in fences(page):
+        if "file" in fence.marks:
+            path = folder / fence.marks["file"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(fence.text, "utf-8")
+    install(folder)
+    return folder
+
+
 def install(folder: Path) -> None:
-    """Install a project that the page shows as `pip install .` would: its modules and entry points."""
-    project = folder / "pyproject.toml"
-    if not project.is_file():
-        return
-    facts = tomllib.loads(project.read_text("utf-8"))["project"]
-    info = folder / "site" / f"{facts['name'].replace('-', '_')}-{facts['version']}.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {facts['name']}\nVersion: {facts['version']}\n")
-    groups = facts["entry-points"].items()
-    lines = [line for group, points in groups for line in (f"[{group}]", *(f"{k} = {v}" for k, v in points.items()))]
-    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
-    for module in folder.glob("*.py"):
-        (folder / "site" / module.name).write_text(module.read_text("utf-8"))
+    """Install the projects that the page shows as `pip install` would: their modules, packages and entry points."""
+    for project in folder.rglob("pyproject.toml"):
+        settings = tomllib.loads(project.read_text("utf-8"))
+        facts, found = settings["project"], settings["tool"]["setuptools"]
+        info = folder / "site" / f"{facts['name'].replace('-', '_')}-{facts['version']}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {facts['name']}\nVersion: {facts['version']}\n")
+        groups = facts["entry-points"].items()
+        lines = [
+            line for group, points in groups for line in (f"[{group}]", *(f"{k} = {v}" for k, v in points.items()))
+        ]
+        (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+        for module in found.get("py-modules", ()):
+            shutil.copy(project.with_name(f"{module}.py"), folder / "site")
+        for package in found.get("packages", ()):
+            shutil.copytree(project.with_name(package), folder / "site" / package)
 
 
 def environment(folder: Path) -> dict[str, str]:

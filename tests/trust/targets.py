@@ -17,7 +17,8 @@ from torch import nn
 import rescompile
 from rescompile import backend
 from rescompile.analysis.cost import cost
-from rescompile.codegen import lowering, plan_classes
+from rescompile.codegen import lowering
+from rescompile.codegen.planner import plan_classes
 from rescompile.elaboration.expect import unmet
 from rescompile.ir.network import LOGITS, Network, parameters
 from rescompile.passes import apply

@@ -1,0 +1,31 @@
+"""Networks that no source of a framework can express, because of its modules or its maps."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from rescompile.diagnostics.errors import Diagnostic, Unavailable
+from rescompile.ir.network import Network, Op, walk
+
+
+def refuse_names(network: Network, taken: Collection[str], title: str) -> None:
+    """Raises Unavailable for a step with a name that the framework gives to an attribute of its modules."""
+    for path, _ in walk(network.root):
+        name = path.rpartition(".")[2]
+        if name in taken:
+            message = (
+                f"{path} cannot be called '{name}' in {title}, which gives its modules an attribute with this name"
+            )
+            raise Unavailable(Diagnostic("E0901", message, help="rename the step"))
+
+
+def refuse_ranks(network: Network, target: str) -> None:
+    """Raises Unavailable for an op on anything but vectors and two-dimensional maps."""
+    for path, node in walk(network.root):
+        if not isinstance(node, Op):
+            continue
+        for end, shape in (("input", node.input), ("output", node.output)):
+            if len(shape) in (1, 3):
+                continue
+            message = f"{path} has an {end} of {list(shape)}, but the target '{target}' has vectors and two-dimensional maps only"
+            raise Unavailable(Diagnostic("E0901", message, help="use the target 'source'"))

@@ -1,0 +1,65 @@
+"""The tinygrad target of docs/add-a-backend.md: the zoo in it, and networks of several families run by tinygrad."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_docs import DOCS, environment, prepared
+
+PAGE = DOCS / "add-a-backend.md"
+
+#: Writes every network of the zoo, and prints the messages of those that are refused.
+_ZOO = """
+import json, rescompile
+from rescompile.backend import Unavailable
+from rescompile.lang.library import zoo
+refused = {}
+for name in zoo():
+    try:
+        rescompile.build(rescompile.load(name), "tinygrad", structure_only=True).to_bytes()
+    except Unavailable as error:
+        refused[name] = str(error.diagnostics[0].message)
+print(json.dumps([len(zoo()), refused]))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the projects of the page are installed."""
+    return prepared(PAGE, tmp_path_factory.mktemp("add-a-backend"))
+
+
+def python(folder: Path, *arguments: str, **variables: str) -> str:
+    """The standard output of Python in a process that finds the installed projects."""
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment(folder) | variables, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_zoo_is_written_or_refused_by_name(folder: Path) -> None:
+    """A network is written completely or refused with what is missing, and about two thirds are written, as the page states."""
+    total, refused = json.loads(python(folder, "-c", _ZOO))
+    assert len(refused) < 0.4 * total
+    survival = "source of tinygrad has no residual branches with a 'survival', but the class Basic needs them"
+    assert refused["stochastic_depth_110"] == survival
+    assert refused["googlenet"] == "the target has no rule for the op 'maxpool' with 'ceil: true'"
+    assert refused["r3d_18"].endswith("the target 'tinygrad' has vectors and two-dimensional maps only")
+    assert all("tinygrad" in message or "the target has no rule" in message for message in refused.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["highway_mnist_fc_10", "mobilenet_v1", "he2016_shortcut_scale_0_1"])
+def test_tinygrad_computes_what_the_spec_means(folder: Path, name: str) -> None:
+    """Gates, depthwise convolutions, options of the shortcut, named sequences: outputs are within the bound of `verify`."""
+    pytest.importorskip("tinygrad", reason="runs the example: pip install tinygrad==0.10.0 llvmlite==0.44.0")
+    command = ("-m", "rescompile", "verify", name, "--targets", "tinygrad", "--json")
+    (row,) = json.loads(python(folder, *command, LLVM="1"))["targets"]
+    assert (row["target"], row["passed"]) == ("tinygrad", True)
