@@ -31,6 +31,8 @@ FORMS = [
     ["--softmax"],
     ["--input", "uint8-nhwc", "--softmax", "--opset", "13"],
     ["--input", "uint8", "--softmax", "--precision", "fp16"],
+    ["--input", "uint8-nhwc", "--precision", "fp16", "--fold-batchnorm"],
+    ["--normalize", "--precision", "fp16"],
     ["--input", "uint8-nhwc", "--softmax", "--dynamic", "height,width"],
     ["--normalize", "--batch", "2", "--fold-batchnorm"],
 ]
@@ -155,8 +157,19 @@ def test_evaluate_takes_inputs_of_the_network() -> None:
         (["--input", "uint8"], {"preprocess": None}, "does not record mean and std"),
         (["--input", "int8"], {}, "input must be float, uint8 or uint8-nhwc, not 'int8'"),
         (["--softmax"], {"network": [*SPEC["network"], "sigmoid"]}, "ends in a sigmoid already"),
-        (["--normalize", "--precision", "int8"], {}, "--normalize and --precision int8 cannot be used together"),
-        (["--input", "uint8", "--precision", "int8"], {}, "--input and --precision int8 cannot be used together"),
+        *(
+            ([flag, *more, "--precision", precision], {}, told.format(flag))
+            for flag, more in (
+                ("--normalize", []),
+                ("--softmax", []),
+                ("--input", ["uint8"]),
+                ("--input", ["uint8-nhwc"]),
+            )
+            for precision, told in (
+                ("int8", "error[E0802]: {} and --precision int8 cannot be used together"),
+                ("bf16", "not 'bf16'"),
+            )
+        ),
     ],
 )
 def test_what_cannot_be(options: list[str], changes: dict[str, Any], told: str) -> None:
