@@ -26,6 +26,8 @@ import numpy as np
 import onnx
 import pytest
 import yaml
+from abilities import LACKS
+from abilities import written as source_of
 from generator import generate, written
 from numpy.typing import NDArray
 
@@ -220,10 +222,12 @@ def remade(data: bytes, folder: Path, **options: Any) -> bytes:
 # --- the sample -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", seeds())
-def test_random_network(seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("axes", "seed"), [(2, seed) for seed in seeds()] + [(n, seed) for n in (1, 3) for seed in range(12)]
+)
+def test_random_network(axes: int, seed: int, tmp_path: Path) -> None:
     """Valid, with the outputs that its text means; its ONNX agrees with the interpreter, folded or not."""
-    generated = generate(seed, values=seed % 4 == 3)
+    generated = generate(seed, seed % 4 == 3, axes)
     path = tmp_path / f"random_{seed}.yaml"
     path.write_text(generated.text, encoding="utf-8")
     case = prepared(path, seed)
@@ -234,6 +238,16 @@ def test_random_network(seed: int, tmp_path: Path) -> None:
     opset = OPSETS[seed % len(OPSETS)]
     compare(case, opset=opset)
     compare(case, opset=opset, fold_batchnorm=True)
+
+
+@pytest.mark.parametrize("target", LACKS)
+def test_targets_of_images_refuse_other_axes(target: str, tmp_path: Path) -> None:
+    """Random series and volumes are written, or refused by name where they have what the target lacks: all with maps are."""
+    path = tmp_path / "random.yaml"
+    for axes, seed in itertools.product((1, 3), range(20)):
+        path.write_text(generate(seed, axes=axes).text, encoding="utf-8")
+        network = rescompile.elaborate(rescompile.load(path))
+        assert (source_of(target, network) is None) == (len(network.input) > 1)
 
 
 @pytest.mark.slow

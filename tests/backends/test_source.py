@@ -82,10 +82,16 @@ def test_network_of_the_zoo(name: str) -> None:
         compare(variant, own, x)
 
 
-@pytest.mark.parametrize("seed", [pytest.param(n, marks=[pytest.mark.slow] if n >= 20 else []) for n in seeds()])
-def test_random_network(seed: int, tmp_path: Path) -> None:
+RANDOM = [(2, seed, 20) for seed in seeds()] + [(axes, seed, 3) for axes in (1, 3) for seed in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("axes", "seed"),
+    [pytest.param(n, seed, marks=[pytest.mark.slow] if seed >= quick else []) for n, seed, quick in RANDOM],
+)
+def test_random_network(axes: int, seed: int, tmp_path: Path) -> None:
     """The same for whatever a spec may say, in every style."""
-    network = elaborated(generate(seed).text, tmp_path)
+    network = elaborated(generate(seed, axes=axes).text, tmp_path)
     weights, x = drawn(network, seed)
     for style in STYLES[1:]:
         compare(network, weights, x, style)

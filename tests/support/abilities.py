@@ -39,14 +39,19 @@ LACKS: Mapping[str, Sequence[Callable[[Network], bool]]] = {
 
 
 def lacks(target: str, network: Network) -> bool:
-    """Whether a target cannot have a network of the zoo."""
+    """Whether a target cannot have a network."""
     return any(rule(network) for rule in LACKS[target])
 
 
 @cache
 def text(target: str, name: str) -> str | None:
     """The source of a network of the zoo; None where the target lacks what the network has, which it then refuses."""
-    file, network = import_module(f"rescompile.backends.{target}.source_file"), facts.network(name)
+    return written(target, facts.network(name))
+
+
+def written(target: str, network: Network) -> str | None:
+    """The source of a network; None where the target lacks what the network has, which it then refuses."""
+    file = import_module(f"rescompile.backends.{target}.source_file")
     if not lacks(target, network):
         file.check(network)
         return str(file.source(network))

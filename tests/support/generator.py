@@ -6,6 +6,7 @@ so the generator also predicts the outputs of each spec without asking the compi
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -30,10 +31,10 @@ class Generated:
     parameters: int | None
 
 
-def generate(seed: int, values: bool = False) -> Generated:
-    """The spec of a seed, always the same; with `values`, some of its values are kept and added to later ones of the same shape,
-    and a step runs again."""
-    return _Writer(seed).spec(values)
+def generate(seed: int, values: bool = False, axes: int = 2) -> Generated:
+    """The spec of a seed, always the same, with maps of one, two or three axes; with `values`, some of its values are kept and added
+    to later ones of the same shape, and a step runs again."""
+    return _Writer(seed, axes).spec(values)
 
 
 # --- what a step does -------------------------------------------------------------------------------------------------
@@ -107,9 +108,9 @@ def chain(steps: Sequence[Step]) -> Run:
     return run
 
 
-def pair(size: Any) -> tuple[int, int]:
-    """A number or [height, width] as two numbers."""
-    return (size[0], size[1]) if isinstance(size, list | tuple) else (size, size)
+def sized(size: Any, axes: int) -> tuple[int, ...]:
+    """A number, or a list of one for each axis, as so many numbers."""
+    return tuple(size) if isinstance(size, list | tuple) else (size,) * axes
 
 
 def slid(n: int, kernel: int, stride: int, padding: int, dilation: int = 1, ceil: bool = False) -> int:
@@ -123,19 +124,20 @@ def slid(n: int, kernel: int, stride: int, padding: int, dilation: int = 1, ceil
 
 def after_window(shape: Shape, a: Mapping[str, Any]) -> Shape:
     """The map after a convolution or a pool with these attributes."""
-    kernel, dilation = pair(a["kernel"]), pair(a.get("dilation", 1))
-    stride = pair(a.get("stride", a["kernel"] if "channels" not in a else 1))
+    axes = len(shape) - 1
+    kernel, dilation = sized(a["kernel"], axes), sized(a.get("dilation", 1), axes)
+    stride = sized(a.get("stride", a["kernel"] if "channels" not in a else 1), axes)
     padding = a.get("padding", "same" if "channels" in a else 0)
     if padding == "same":
         assert all(k % 2 for k in kernel)
         padding = [(k - 1) * d // 2 for k, d in zip(kernel, dilation, strict=True)]
-    sizes = zip(shape[1:], kernel, stride, pair(padding), dilation, strict=True)
-    height, width = (slid(*numbers, ceil=a.get("ceil", False)) for numbers in sizes)
+    sizes = zip(shape[1:], kernel, stride, sized(padding, axes), dilation, strict=True)
+    after = [slid(*numbers, ceil=a.get("ceil", False)) for numbers in sizes]
     if "channels" in a:
         groups = a.get("groups", 1)
         assert shape[0] % groups == 0
         assert a["channels"] % groups == 0
-    return a.get("channels", shape[0]), height, width
+    return a.get("channels", shape[0]), *after
 
 
 def after_padding(shape: Shape, a: Mapping[str, Any]) -> Shape:
@@ -144,10 +146,7 @@ def after_padding(shape: Shape, a: Mapping[str, Any]) -> Shape:
 
 
 def flat(shape: Shape, _: Mapping[str, Any]) -> Shape:
-    size = 1
-    for n in shape:
-        size *= n
-    return (size,)
+    return (math.prod(shape),)
 
 
 #: The shape after each op; the others leave it as it is.
@@ -156,22 +155,26 @@ AFTER: dict[str, Callable[[Shape, Mapping[str, Any]], Shape]] = {
     "maxpool": after_window,
     "avgpool": after_window,
     "linear": lambda shape, a: (a["features"],),
-    "global_avgpool": lambda shape, a: (shape[0], 1, 1),
-    "adaptive_avgpool": lambda shape, a: (shape[0], *pair(a["size"])),
+    "global_avgpool": lambda shape, a: (shape[0], *(1 for _ in shape[1:])),
+    "adaptive_avgpool": lambda shape, a: (shape[0], *sized(a["size"], len(shape) - 1)),
     "flatten": flat,
     "subsample": lambda shape, a: after_window(shape, {"kernel": 1, "stride": a["stride"]}),
-    "upsample": lambda shape, a: (shape[0], *(n * k for n, k in zip(shape[1:], pair(a["factor"]), strict=True))),
+    "upsample": lambda shape, a: (
+        shape[0],
+        *(n * k for n, k in zip(shape[1:], sized(a["factor"], len(shape) - 1), strict=True)),
+    ),
     "pad_channels": after_padding,
 }
 OWNERS = ("conv", "linear", "norm")
+SIZES = ("kernel", "stride", "padding", "dilation", "factor", "size")
 
 
 def owned(word: str, shape: Shape, a: Mapping[str, Any]) -> int:
     """How many numbers an op owns, the running statistics and the counter of a norm included."""
     match word:
         case "conv":
-            height, width = pair(a["kernel"])
-            return a["channels"] * (shape[0] // a.get("groups", 1) * height * width + a.get("bias", False))
+            filters = shape[0] // a.get("groups", 1) * math.prod(sized(a["kernel"], len(shape) - 1))
+            return a["channels"] * (filters + a.get("bias", False))
         case "linear":
             return a["features"] * (shape[0] + a.get("bias", True))
         case "norm":
@@ -225,8 +228,8 @@ class Definition:
 
 
 class _Writer:
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, axes: int) -> None:
+        self.seed, self.axes = seed, axes
         self.rng = random.Random(seed)
         self.count = 0
         self.parameters: dict[str, Any] = {}
@@ -266,7 +269,7 @@ class _Writer:
         shapes, met = [first], Met()
         for row in rows:
             shapes.append(row.run(At(shapes[-1], met)))
-        maps = [at for at, shape in enumerate(shapes) if len(shape) == 3]
+        maps = [at for at, shape in enumerate(shapes) if len(shape) > 1]
         start = rng.choice(maps) if maps else None
         if start is None:
             return rows
@@ -283,11 +286,18 @@ class _Writer:
         step = rng.choice([conv, [conv, "tanh"], {"parallel": {"merge": "add", "branches": [{"inner": conv}, "tanh"]}}])
         again = rng.choice([at for at in maps if at >= start and shapes[at][0] == channels])
         rows = [*rows[:again], Step({"again": "shared"}, lambda at: at.shape), *rows[again:]]
-        return [*rows[:start], Step({"shared": step}, lambda at: at.shape), *rows[start:]]
+
+        def once(at: At) -> Shape:
+            at.met.parameters += owned("conv", at.shape, conv["conv"])
+            return at.shape
+
+        return [*rows[:start], Step({"shared": step}, once), *rows[start:]]
 
     def spec(self, values: bool = False) -> Generated:
         vector = self.chance(0.04)
         first: Shape = (self.pick(5, 8),) if vector else (3, self.rng.randint(8, 20), self.rng.randint(8, 17))
+        if not vector:
+            first = (3, *(8 + n % 3 if self.axes == 3 else n for n in self.on_axes(first[1:])))
         rows = self.network(first)
         if values:
             rows = self.repeated(self.reused(rows, first), first)
@@ -301,7 +311,7 @@ class _Writer:
         if self.chance(0.3):
             document |= {"reference": "seed: #1, 'quoted'", "family": "random", "notes": ["no paper"]}
         document["input"] = list(first)
-        if self.chance(0.2) and first[0] == 3:
+        if self.chance(0.2) and first[0] == 3 and self.axes == 2:
             document["preprocess"] = {"mean": [0.5, 0, 0.25], "std": [1, 0.25, 0.5], "crop": 8}
         mentioned = {word for row in rows for word in re.findall(r"\w+", str(row.text))}
         if used := {name: number for name, number in self.parameters.items() if name in mentioned}:
@@ -401,6 +411,11 @@ class _Writer:
             options = [f"{table}[{entries.index(n)}]", f"length({table}) + {n - 3}" if n >= 3 else f"{table}[1]"]
         return value(self.pick(*options), n)
 
+    def on_axes(self, pair: Sequence[Any]) -> list[Any]:
+        """The numbers for height and width as those of each axis: the depth has the height's, and so has a length."""
+        height, width = pair
+        return {1: [height], 2: [height, width], 3: [height, height, width]}[self.axes]
+
     def size(self, height: int, width: int, spelled: bool) -> Value:
         """A number or [height, width]."""
         if height == width and self.chance(0.7):
@@ -425,7 +440,7 @@ class _Writer:
 
     def op(self, word: str, place: Place, when: Value | None = None, name: str | None = None, **given: Any) -> Step:
         """An op with attributes, named where it must be."""
-        values = {key: value(item) for key, item in given.items()}
+        values = {key: self.attribute(key, value(item)) for key, item in given.items()}
 
         def run(at: At) -> Shape:
             if when is not None and not when.meaning(at):
@@ -456,6 +471,12 @@ class _Writer:
         if name is None and not place.numbered and (word in OWNERS or self.chance(0.2)):
             name = self.name()
         return step if name is None else self.named(name, step, part=when is None)
+
+    def attribute(self, key: str, given: Value) -> Value:
+        """The value of an attribute; a size of two axes becomes one of as many as maps have."""
+        if key not in SIZES or not isinstance(given.text, list) or len(given.text) != 2:
+            return given
+        return value(self.on_axes(given.text), self.on_axes(given.meaning(At(()))))
 
     def named(self, name: str, step: Step, part: bool = True) -> Step:
         def run(at: At) -> Shape:
@@ -510,7 +531,7 @@ class _Writer:
         given: dict[str, Any] = {"kernel": self.size(height, width, place.shape is not None)}
         if max(height, width) > 1 and self.chance(0.3):
             given["dilation"] = self.size(self.rng.randint(1, 3), self.rng.randint(1, 2), place.shape is not None)
-        dilation = pair(given["dilation"].meaning(At(())) if "dilation" in given else 1)
+        dilation = sized(given["dilation"].meaning(At(())) if "dilation" in given else 1, 2)
         if self.chance(0.2):
             given["padding"] = self.size((height - 1) * dilation[0] // 2, (width - 1) * dilation[1] // 2, False)
         elif self.chance(0.2):
@@ -534,8 +555,8 @@ class _Writer:
         return self.op("conv", place, **{key: given[key] for key in sorted(given)})
 
     def pool(self, place: Place) -> Step:
-        """A pool that keeps the size of the map."""
-        word = self.pick("maxpool", "avgpool")
+        """A pool that keeps the size of the map. PyTorch has no mean over windows that are longer than a volume, even where padded."""
+        word = self.pick("maxpool", "avgpool") if self.axes < 3 else "maxpool"
         height, width = self.pick((3, 3), (3, 1), (1, 3))
         given: dict[str, Any] = {"kernel": [height, width], "stride": 1, "padding": [height // 2, width // 2]}
         if height == width and self.chance(0.5):
@@ -564,7 +585,7 @@ class _Writer:
     def shrinking(self, place: Place) -> Step:
         """A step that changes the size of a map whose size is known."""
         assert place.shape is not None
-        _, height, width = place.shape
+        _, *sizes = place.shape
         for _ in range(50):
             pools = ("maxpool", "maxpool", "avgpool", "avgpool", "avgpool", "subsample", "adaptive_avgpool", "upsample")
             word = self.pick("conv", "conv", *pools)
@@ -574,7 +595,7 @@ class _Writer:
                 after = step.run(At(place.shape))
             except AssertionError:
                 continue
-            if min(after[1:]) >= min(2, height, width) and max(after[1:]) <= 24:
+            if min(after[1:]) >= min(2, *sizes) and max(after[1:]) <= (24 if self.axes < 3 else 10):
                 return step
         return self.op("subsample", place, stride=1)
 
@@ -603,7 +624,7 @@ class _Writer:
             if self.chance(0.4):
                 given["bias"] = True
             return given
-        if self.chance(0.6):
+        if self.chance(0.6) and not (word == "avgpool" and self.axes == 3):
             given["padding"] = self.size(self.rng.randint(0, height // 2), self.rng.randint(0, width // 2), True)
         if self.chance(0.7):
             given["ceil"] = self.pick(True, True, False)
@@ -755,6 +776,7 @@ class _Writer:
         merge = self.pick("concat", "add")
         copied = not place.numbered and self.chance(0.5)
         if copied:
+            inner = replace(inner, once=False)
             branches = [self.grouped(self.several(inner, merge == "add", 1, 2))] * count
         else:
             branches = [self.grouped(self.several(inner, merge == "add", 1, 2)) for _ in range(count)]
@@ -822,7 +844,7 @@ class _Writer:
         """Separate copies of one branch, in scopes of their own."""
         count = self.rng.randint(1, 3)
         merge = "add" if same else "concat"
-        inner = replace(place.deeper, numbered=False)
+        inner = replace(place.deeper, numbered=False, once=place.once and count == 1)
         if same:
             branch = self.several(inner, True, 1, 2)
         else:
@@ -1045,7 +1067,7 @@ class _Writer:
             "parameters": {
                 "width": "int",
                 "stride": {"default": 1, "only": "first"},
-                "kernel": self.pick({"default": 3, "type": "size"}, {"default": [3, 1], "type": "size"}),
+                "kernel": self.pick({"default": 3, "type": "size"}, {"default": self.on_axes([3, 1]), "type": "size"}),
                 "dilation": {"type": "size", "default": "2 if index > 0 else 1"},
                 "groups": 1,
                 "eps": 0.125,
@@ -1085,14 +1107,14 @@ class _Writer:
 
     def unit_row(self, place: Place) -> Step:
         assert place.shape is not None
-        channels, height, width = place.shape
+        channels, *sizes = place.shape
         block = self.define("unit", self.unit)
         depth = self.rng.randint(1, 3)
         groups = 2 if channels % 2 == 0 and self.chance(0.5) else 1
         wide = [self.pick(4, 6, 8) for _ in range(depth)]
         steady = [wide[0]] * depth
         stride = self.pick(1, 2, 2, 3)
-        if stride > min(height, width):
+        if stride > min(sizes):
             stride = 1
         given: dict[str, Value] = {"biased": value(self.chance(0.5))}
         fits = ["projection", "projection_always", "bare_projection", "avgpool_projection", "none"]
@@ -1108,7 +1130,7 @@ class _Writer:
             given["stride"] = self.number(stride)
         if self.chance(0.3):  # more than the first block may have one: said so, it counts
             strides = [stride, *([1] * (depth - 1))]
-            if depth > 1 and min(height, width) >= 2 * stride:
+            if depth > 1 and min(sizes) >= 2 * stride:
                 strides[1] = 2
             given["stride"] = _each(strides)
         elif self.chance(0.3):
@@ -1116,7 +1138,7 @@ class _Writer:
         if [channels, *wide] == sorted([channels, *wide]):
             fits += ["pad", "pad"]
             strided_once = not isinstance(given.get("stride", value(1)).text, dict)
-            if strided_once and height % stride == width % stride == 0:  # its pool rounds down
+            if strided_once and not any(n % stride for n in sizes):  # its pool rounds down
                 fits.append("avgpool_pad")
         if self.chance(0.7):
             given["shortcut"] = value(self.pick(*fits))
@@ -1125,7 +1147,7 @@ class _Writer:
         if self.chance(0.4):
             given["early"] = value(True)
         if self.chance(0.4):
-            given["kernel"] = value(self.pick(5, [1, 3], [5, 3]))
+            given["kernel"] = value(self.pick(5, self.on_axes([1, 3]), self.on_axes([5, 3])))
         if self.chance(0.3):
             given["eps"] = _first_rest(0.25, 0.01)
         if self.chance(0.5):
@@ -1133,7 +1155,7 @@ class _Writer:
         if self.chance(0.3):
             given["factors"] = value(self.pick([2, 0.3], [-0.7, 1.1, 3]))
         if self.chance(0.2):
-            given["dilation"] = value(self.pick(1, [2, 1]))
+            given["dilation"] = value(self.pick(1, self.on_axes([2, 1])))
         members = self.pick(None, None, "part{index}") if depth > 1 else None
         when = value("index != 1", lambda at: at.values["index"] != 1) if depth == 3 and self.chance(0.3) else None
         if when is not None:
@@ -1235,10 +1257,10 @@ class _Writer:
     def library(self, place: Place) -> Step:
         """A row that uses a block of the library."""
         assert place.shape is not None
-        channels, height, width = place.shape
+        channels, *sizes = place.shape
         depth = self.rng.randint(1, 2)
-        stride = 2 if min(height, width) >= 2 and self.chance(0.5) else 1
-        after = tuple(-(-n // stride) for n in (height, width))
+        stride = 2 if min(sizes) >= 2 and self.chance(0.5) else 1
+        after = tuple(-(-n // stride) for n in sizes)
         wide = self.pick(4, 8)
         word = self.pick(
             "basic", "bottleneck", "preact_bottleneck", "preact_bottleneck", "wrn_unit", "dense_layer", "highway", "transition", "inception",
@@ -1269,12 +1291,12 @@ class _Writer:
                 shape = (wide, *after)
             case "dense_layer":
                 row |= {"depth": depth, "growth": 2, "bottleneck": self.pick(0, 2), "dropout": self.pick(0, 0.2)}
-                residuals, shape = 0, (channels + 2 * depth, height, width)
+                residuals, shape = 0, (channels + 2 * depth, *sizes)
             case "highway":
                 row |= {"depth": depth, "bias_T": -1}
                 words, shape = {"conv", "act", "sigmoid"}, place.shape
             case "transition":
-                if min(height, width) < 2:
+                if min(sizes) < 2:
                     return self.keeping(place, False)
                 theta = self.pick(0.5, 1)
                 row |= {"theta": theta}
@@ -1286,17 +1308,17 @@ class _Writer:
                 shape = (int(theta * channels), *after_window(place.shape, kernel)[1:])
             case "inception":
                 row |= {"widths": [2, 3, 4, 2, 3, 2]}
-                residuals, words, shape = 0, {*words, "maxpool"}, (11, height, width)
+                residuals, words, shape = 0, {*words, "maxpool"}, (11, *sizes)
             case "basic_conv":
-                row |= {"width": wide, "kernel": self.pick(3, [1, 5]), "stride": stride}
+                row |= {"width": wide, "kernel": self.pick(3, self.on_axes([1, 5])), "stride": stride}
                 residuals = 0
             case "darknet_stage":
                 row |= {"width": 2 * wide, "units": depth}
-                if min(height, width) < 2:
+                if min(sizes) < 2:
                     return self.keeping(place, False)
-                shape = (2 * wide, -(-height // 2), -(-width // 2))
+                shape = (2 * wide, *(-(-n // 2) for n in sizes))
             case "vgg_stage":
-                if min(height, width) < 2:
+                if min(sizes) < 2:
                     return self.keeping(place, False)
                 row |= {"width": wide, "convs": depth, "norm": self.chance(0.5)}
                 words = {"conv", "act", "maxpool", *(["norm"] if row["norm"] else [])}
@@ -1333,7 +1355,7 @@ class _Writer:
         def here() -> Place:
             return Place(shape, vector=len(shape) == 1)
 
-        if len(shape) == 3:
+        if len(shape) > 1:
             add(*self.stem(here()))
             for _ in range(self.rng.randint(2, 4)):
                 add(*self.stage(here()))
@@ -1418,8 +1440,7 @@ class _Writer:
 
     def to_vector(self, place: Place) -> list[Step]:
         assert place.shape is not None
-        channels, height, width = place.shape
-        if channels * height * width < 300 and self.chance(0.4):
+        if math.prod(place.shape) < 300 and self.chance(0.4):
             return [self.op("flatten", place)]
         pooled = self.op("global_avgpool", place)
         if self.chance(0.4):
