@@ -37,6 +37,7 @@ def check(network: Network, options: Mapping[str, Any]) -> None:
         "a merge 'shake', whose gradient ONNX cannot express": any(
             isinstance(node, Parallel) and node.merge == "shake" for _, node in walk(network.root)
         ),
+        "drop_path": network.drop_path is not None,
     }
     for other, given in others.items():
         if given:
@@ -48,6 +49,7 @@ _HELP = {
     "--opset": f"norms have a training mode from opset {FIRST_OPSET} on",
     "--fold-batchnorm": "a folded network has no norms to train: fold after training",
     "--softmax": "losses take logits",
+    "drop_path": "only modules of PyTorch drop branches; to train without, build with --set drop_path=null",
     "--dynamic": "heads that only training computes have one size",
 }
 

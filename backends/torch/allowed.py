@@ -5,7 +5,8 @@ from __future__ import annotations
 from rescompile.codegen.allow_list import Allowed
 
 _NAMES = {
-    "torch": "amax cat flatten full is_grad_enabled jit.unused log mean rand sigmoid softmax split sqrt stack tanh unflatten var_mean zeros",
+    "torch": "amax arange cat flatten full is_grad_enabled jit.unused log mean rand randint sigmoid softmax split sqrt stack tanh tensor "
+    "unflatten var_mean where zeros",
     "F": "channel_shuffle elu gelu hardsigmoid hardswish interpolate layer_norm leaky_relu local_response_norm pad pixel_shuffle pixel_unshuffle relu relu6 silu",
     "nn": "ChannelShuffle Dropout ELU Flatten GELU GroupNorm Hardsigmoid Hardswish Identity LayerNorm LeakyReLU Linear "
     "LocalResponseNorm Module ModuleList PReLU Parameter PixelShuffle PixelUnshuffle ReLU ReLU6 Sequential SiLU Sigmoid Softmax "

@@ -45,6 +45,7 @@ class Torch(TableDialect):
     filters = (("drawn", drawn),)
     defaults = DEFAULTS
     longest = 60
+    drop_path = "DropPath"
     identity = "nn.Identity()"
 
     def spelling(self, kind: type[Kind]) -> Spelling:
@@ -97,5 +98,11 @@ class Torch(TableDialect):
                 else "a batch or each sample"
             )
             yield f"In training, some branches are mixed by random shares, drawn for {for_each}, and their gradients by others."
+        if how := plan.network.drop_path:
+            yield (
+                f"In training, branches that are averaged are dropped, drawn for {'each sample' if how.unit == 'sample' else 'the batch'}: "
+                f"with probability {how.columns:.6g} all but those of one column of the whole network, else each with probability "
+                f"{how.rate:.6g}, so that one at least is kept."
+            )
         if plan.network.checkpoint:
             yield "In training, the activations inside each block are recomputed for backward instead of stored."

@@ -138,6 +138,43 @@ def shake(branches: list[Tensor], training: bool, per_sample: bool) -> Tensor:
     forward, backward = (draws / draws.sum(1, keepdim=True)).to(x.dtype).unbind(0)
     return (backward * x + (forward - backward) * x.detach()).sum(0)
 ''',
+    "DropPath": '''
+class DropPath(nn.Module):
+    """Average branches; in training, those that drop-path keeps.
+
+    `column` has for each draw the number of the one branch that all merges keep, or -1
+    where each merge drops each of its branches with probability `rate`, but not all.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.column = torch.tensor([-1], device="cpu")
+
+    def forward(self, branches: list[Tensor]) -> Tensor:
+        x = torch.stack(branches)
+        if not self.training:
+            return x.mean(0)
+        column = self.column.to(x.device).view([1, -1] + [1] * (x.dim() - 2))
+        numbers = torch.arange(x.shape[0], device=x.device).view([-1] + [1] * (x.dim() - 1))
+        chosen = numbers == column
+        draws = torch.rand(chosen.shape, device=x.device)
+        kept = (draws >= self.rate) | (draws == draws.amax(0, keepdim=True))
+        kept = torch.where(chosen.any(0, keepdim=True), chosen, kept).to(x.dtype)
+        return (x * kept).sum(0) / kept.sum(0)
+''',
+    "choose_columns": '''
+def choose_columns(
+    network: nn.Module, x: Tensor, columns: int, share: float, per_sample: bool
+) -> None:
+    """With probability `share`, choose one column that all merges keep in this step."""
+    count = x.shape[0] if per_sample else 1
+    column = torch.randint(columns, [count], device=x.device)
+    column = torch.where(torch.rand([count], device=x.device) < share, column, -1)
+    for module in network.modules():
+        if isinstance(module, DropPath):
+            module.column = column
+''',
     "recomputed": '''
 @torch.jit.unused
 def recomputed(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from itertools import chain
 from typing import Any
 
@@ -179,6 +179,10 @@ def summary(network: Network) -> str:
             f"survival: L = {facts['count']} residuals, p_1 = {facts['first']:.6g}, p_L = {facts['last']:.6g}, "
             f"expected {facts['expected']:.6g}; drawn per {facts['unit']}, rescaled at {facts['rescale']}"
         )
+    if how := network.drop_path:
+        lines.append(
+            f"drop-path: rate {how.rate:.6g}, one column in {how.columns:.6g} of the draws, drawn per {how.unit}"
+        )
     if maps := features(network):
         listed = "; ".join(f"{name} {facts['channels']} channels{_by(facts['stride'])}" for name, facts in maps.items())
         lines.append(f"features: {listed}")
@@ -229,6 +233,7 @@ def data(network: Network, depth: int) -> dict[str, Any]:
         "output_shapes": {name: list(sizes) for name, sizes in network.outputs.items()},
         "features": features(network),
         "survival": survival(network),
+        "drop_path": asdict(network.drop_path) if network.drop_path else None,
         "stages": [
             {
                 "name": row.name, "level": row.level, "what": row.what,

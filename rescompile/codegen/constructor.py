@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from rescompile.codegen.class_plan import (
@@ -32,6 +32,7 @@ from rescompile.codegen.program import (
     Listing,
     Looped,
     Make,
+    MakeDropPath,
     MakeLayer,
     New,
     NewStage,
@@ -41,6 +42,7 @@ from rescompile.codegen.program import (
 )
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
+from rescompile.ir.network import DropPath
 from rescompile.records import record
 
 #: The number of repetitions from which a loop builds a sequence.
@@ -49,19 +51,28 @@ LOOP = 3
 
 @record(slots=False)
 class Names:
-    """The attributes of a class: names for items that the plan leaves without one, by id, the names of all modules, and for
-    merges by id the sizes of unequal ranges of channels: numbers, or attributes with numbers."""
+    """The attributes of a class: names for items that the plan leaves without one, by id, the names of all modules, for merges
+    by id the sizes of unequal ranges of channels: numbers, or attributes with numbers; and how modules that merge drop branches."""
 
     chosen: Mapping[int, str]
     taken: frozenset[str]
     sizes: Mapping[int, tuple[int | str, ...]]
+    drop_path: DropPath | None = None
 
     def of(self, item: Group | Row | Use | Run | Join | Keeping | Recalling) -> str:
         """The attribute of an item: its module, the survival probability of a merge, or the index of a value."""
         return self.chosen.get(id(item)) or getattr(item, "name", None) or ""
 
+    def merger(self, join: Join) -> str:
+        """The module that merges branches; empty where an expression does."""
+        return "" if join.survival else self.chosen.get(id(join), "")
 
-def attributes(of: Class, dialect: Dialect) -> Names:
+    def free(self, name: str) -> str:
+        """This name for a method, or one like it that no module has."""
+        return _free(name, self.taken)
+
+
+def attributes(of: Class, dialect: Dialect, drop_path: DropPath | None = None) -> Names:
     """The names of the attributes of a class."""
     made = [item for item in body_items(of.items) if not isinstance(item, Layer) or is_module(item, dialect)]
     modules = {item.name for item in made if isinstance(item, Layer | Group | Use | Row | Copies)}
@@ -74,6 +85,8 @@ def attributes(of: Class, dialect: Dialect) -> Names:
             modules.add(chosen.setdefault(id(item), _free(item.name, modules)))
         elif isinstance(item, Join) and item.survival is not None:
             numbers.add(chosen.setdefault(id(item), _free("survival", numbers)))
+        elif isinstance(item, Join) and item.merge == "mean" and drop_path and len(item.branches) > 1:
+            modules.add(chosen.setdefault(id(item), _free(item.name, modules)))
         elif isinstance(item, Join) and item.sizes:
             sizes[id(item)] = tuple(_size(term, at, numbers) for at, term in enumerate(item.sizes))
         elif isinstance(item, Keeping | Recalling) and (text := computed_index(item)) is not None:
@@ -81,7 +94,7 @@ def attributes(of: Class, dialect: Dialect) -> Names:
                 indices[text] = _free(f"{item.held.name}_index", numbers)
                 numbers.add(indices[text])
             chosen[id(item)] = indices[text]
-    return Names(chosen, frozenset(modules), sizes)
+    return Names(chosen, frozenset(modules), sizes, drop_path)
 
 
 def _size(size: Term, at: int, taken: set[str]) -> int | str:
@@ -98,7 +111,7 @@ def computed_index(item: Keeping | Recalling) -> str | None:
     return None if item.index is None or item.index.head == "constant" else item.index_text
 
 
-def _free(name: str, taken: set[str]) -> str:
+def _free(name: str, taken: Collection[str]) -> str:
     while name in taken:
         name += "_"
     return name
@@ -132,6 +145,8 @@ def constructed(of: Class, names: Names, dialect: Dialect, rolls: bool) -> tuple
                 entries.append(Copied(item.name, _new(item.use), item.count))
             case Join() if item.survival is not None:
                 numbers.append(Number(names.of(item), item.survival, differs=True))
+            case Join(merge="mean") if id(item) in names.chosen and names.drop_path:
+                entries.append(Entry(names.of(item), MakeDropPath(names.drop_path.rate)))
             case Join() if item.sizes:
                 pairs = zip(names.sizes[id(item)], item.sizes, strict=True)
                 numbers += [Number(name, size) for name, size in pairs if isinstance(name, str)]

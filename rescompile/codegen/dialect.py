@@ -19,6 +19,7 @@ from rescompile.codegen.program import (
     Listed,
     Listing,
     Make,
+    MakeDropPath,
     MakeLayer,
     Merged,
     New,
@@ -172,6 +173,8 @@ class PythonDialect(Dialect):
                 if split:
                     return self.concat(f"branch({given.name}[at]) for at, branch in enumerate(self.{copies})")
                 return self.concat(f"branch({given.name}) for branch in self.{copies}")
+            case Merged(values=values, module=module) if module:
+                return f"{attribute(module)}([{', '.join(map(self.expression, values))}])"
             case Merged("shake", values, unit):
                 return self.shaken([self.expression(item) for item in values], unit == "sample")
             case Merged(how, values):
@@ -199,11 +202,16 @@ class PythonDialect(Dialect):
         message = f"source of {self.title} has no merge 'shake'"
         raise Unavailable(Diagnostic("E0901", message, help="for evaluation alone, write 'merge: mean'"))
 
+    #: The class of modules that average branches and drop some of them in training; empty where the framework has none.
+    drop_path = ""
+
     def construction(self, make: Make) -> str:
         """The expression that builds a module."""
         match make:
             case MakeLayer(layer, in_place):
                 return self.module(layer, in_place)
+            case MakeDropPath(rate):
+                return f"{self.drop_path}({rate})"
             case New(of, arguments):
                 return f"{of.name}({', '.join([*call_arguments(arguments, of.arguments), *self.passed])})"
             case NewStage(stage, arguments):

@@ -287,7 +287,7 @@ class Forward:
                 result = self.recomputed(body, join, items, given[at])
             else:
                 result = self.run(body, items, Value(given[at]), local)
-            infix = isinstance(result.expr, Merged) and result.expr.how not in ("concat", "shake")
+            infix = isinstance(result.expr, Merged) and not result.expr.is_call
             if infix or (at == 0 and join.merge == "add" and result.fresh):
                 result = body.keep(result, local)
             results.append(result)
@@ -303,7 +303,7 @@ class Forward:
             for expr in exprs[1:]:
                 body.add(Add(first.name, expr))
             return Value(first, fresh=True)
-        return Value(Merged(join.merge, exprs, join.sample.unit), fresh=join.merge != "mul")
+        return Value(Merged(join.merge, exprs, join.sample.unit, self.names.merger(join)), fresh=join.merge != "mul")
 
     def thinned(self, body: Body, join: Join, source: Var, own: str) -> Value:
         """Lower a residual whose branch is computed always, and set to zero in training where it is dropped."""

@@ -66,7 +66,7 @@ class ValueScope:
         held, index = self._value(column, here, scope)
         guess = self.channels.get((id(held), _text(index)))
         numbers = Column({**here.flow.numbers, **column.map(lambda node: node.output[0])})
-        return Recalling(held, index), scope.flow(numbers, [] if guess is None else [guess])
+        return Recalling(held, index), scope.flow(numbers, [*([] if guess is None else [guess]), here.flow.term])
 
     def _value(self, column: Column[Keep] | Column[Recall], here: Here, scope: ClassScope) -> tuple[Held, Term | None]:
         """The name that a column means, and the index in it."""

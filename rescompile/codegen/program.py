@@ -16,10 +16,10 @@ from typing import Literal, NamedTuple
 from rescompile.codegen.class_plan import Class, ClassPlan, Layer, Scan, Stage
 from rescompile.codegen.naming import Counted
 from rescompile.ir.expressions import Term
+from rescompile.ir.network import DropPath, Unit
 from rescompile.records import record
 
 Rescale = Literal["train", "test"]
-Unit = Literal["batch", "sample"]
 
 # --- values -----------------------------------------------------------------------------------------------------------
 
@@ -61,12 +61,18 @@ class Apply:
 
 @record(slots=False)
 class Merged:
-    """A merge of values. `carry` is the part of the old value that a gate passes: old - gate * old, for (gate, old); `unit` is what
-    `shake` draws for."""
+    """A merge of values, by a module if it has a name. `carry` is the part of the old value that a gate passes: old - gate * old, for
+    (gate, old); `unit` is what `shake` draws for."""
 
     how: Literal["add", "concat", "mul", "gate", "mean", "shake", "carry"]
     values: tuple[Expr, ...]
-    unit: Literal["batch", "sample"] | None = None
+    unit: Unit | None = None
+    module: str = ""
+
+    @property
+    def is_call(self) -> bool:
+        """Whether the merge is the call of a function or a module."""
+        return self.how in ("concat", "shake") or bool(self.module)
 
 
 @record(slots=False)
@@ -214,6 +220,15 @@ class Thinned:
 
 
 @record(slots=False)
+class ChooseColumns:
+    """The start of a network whose merges mean drop branches in training: its `method` chooses one of its columns, or none."""
+
+    method: str
+    columns: int
+    how: DropPath
+
+
+@record(slots=False)
 class Recomputed:
     """An assignment of the result of a method whose activations training recomputes for backward."""
 
@@ -237,6 +252,7 @@ Statement = (
     | Survives
     | Scaled
     | Thinned
+    | ChooseColumns
     | Recomputed
 )
 
@@ -249,6 +265,13 @@ class MakeLayer:
 
     layer: Layer
     in_place: bool = False
+
+
+@record(slots=False)
+class MakeDropPath:
+    """A mean of branches, each of which training drops with probability `rate`."""
+
+    rate: float
 
 
 @record(slots=False)
@@ -316,7 +339,7 @@ class Separate:
     parts: tuple[New | NewStage, ...]
 
 
-Make = MakeLayer | New | NewStage | Listing | Joined | Scanned | Separate
+Make = MakeLayer | MakeDropPath | New | NewStage | Listing | Joined | Scanned | Separate
 
 
 @record(slots=False)

@@ -81,6 +81,7 @@ CODES: dict[str, str] = {
     "E0602": "invalid feature",
     "E0603": "empty network",
     "E0604": "duplicate output name",
+    "E0605": "invalid drop-path",
     # checks, usage, environment, output
     "E0701": "expectation not met",
     "E0702": "weights that do not match the network",

@@ -17,7 +17,7 @@ from rescompile.elaboration.feature_outputs import add_features
 from rescompile.elaboration.kept import Kept
 from rescompile.elaboration.site import Path, Problem, Site
 from rescompile.elaboration.steps import StepBuilder
-from rescompile.elaboration.stochastic_depth import add_survival
+from rescompile.elaboration.stochastic_depth import add_survival, check_drop_path
 from rescompile.ir import network as tree
 from rescompile.ir.network import Network, Node, Op, Series
 from rescompile.ir.provenance import Definition
@@ -41,6 +41,7 @@ def elaborate(spec: Spec) -> Network:
     text, sha256 = canonical(spec, used)
     network = Network(
         spec.name, root, text, sha256, checkpoint=spec.checkpoint,
+        drop_path=tree.DropPath(**spec.drop_path.model_dump()) if spec.drop_path else None,
         preprocess=spec.preprocess.model_dump(exclude_none=True) if spec.preprocess else None, reference=spec.reference or "",
         parameters=_open_parameters(spec, elaborator.context.top.values), definitions=_definitions(spec, used),
         sizes={name: elaborator.context.origin(path) for name, path in elaborator.context.evaluator.sizes.items()},
@@ -110,7 +111,7 @@ class Elaborator:
         if not spec.changed:
             self._check_defaults()
         self._check_size(root)
-        for add, key in ((add_survival, "survival"), (add_features, "features")):
+        for add, key in ((add_survival, "survival"), (check_drop_path, "drop_path"), (add_features, "features")):
             value = getattr(spec, key)
             if value is not None and not self.problems:
                 try:

@@ -1,4 +1,5 @@
-"""Stochastic depth (Huang et al. 2016): gives the outermost residuals of a network their survival probabilities."""
+"""What training drops: stochastic depth (Huang et al. 2016) gives the outermost residuals of a network their survival
+probabilities, and drop-path (Larsson et al. 2017) needs merges whose branches it may drop."""
 
 from __future__ import annotations
 
@@ -6,9 +7,9 @@ from dataclasses import replace
 
 from rescompile.analysis.residuals import residuals
 from rescompile.diagnostics.errors import ShapeError
-from rescompile.ir.network import Node, Parallel, Series, Survival
+from rescompile.ir.network import Node, Parallel, Series, Survival, walk
 from rescompile.ir.traversal import rewrite
-from rescompile.lang.spec.spec import ProbabilityList
+from rescompile.lang.spec.spec import DropPath, ProbabilityList
 from rescompile.lang.spec.spec import Survival as Schedule
 
 
@@ -60,3 +61,13 @@ def add_survival(root: Series, schedule: Schedule) -> Series:
         return replace(node, survival=Survival(values[path], schedule.unit, schedule.rescale))
 
     return rewrite(root, survive)
+
+
+def check_drop_path(root: Series, _: DropPath) -> Series:
+    """The tree as it is. Raises ShapeError if no merge has branches to drop."""
+    if not any(
+        isinstance(node, Parallel) and node.merge == "mean" and len(node.branches) > 1 for _, node in walk(root)
+    ):
+        message = "'drop_path' has no effect, because the network has no 'merge: mean' of several branches"
+        raise ShapeError("E0605", message, help="remove 'drop_path', or average branches: {merge: mean, ...}")
+    return root

@@ -72,6 +72,11 @@ def sentences(data: Mapping[str, Any], explanation: Explanation) -> Iterator[str
     if schedule := survival(network):
         average = f"{schedule['expected']:.6g} of {schedule['count']} on average"
         yield f"In training, residual branches survive {facts['survival']}: {average}."
+    if how := network.drop_path:
+        yield (
+            f"In training, branches of means are dropped, for each {how.unit}: with probability {how.columns:.6g} all but those of "
+            f"one column, else each with probability {how.rate:.6g}."
+        )
     longest, shortest = data["layers"]["longest"], data["layers"]["shortest"]
     yield f"{data['parameters']:,} parameters, {count(data['macs'])} multiply-adds;"
     yield f"{longest} layer{'s' * (longest != 1)} with weights on the longest path and {shortest} on the shortest,"

@@ -77,6 +77,17 @@ class Survival:
 
 
 @record
+class DropPath:
+    """How training drops the branches of all merges mean: with probability `columns` each `unit` keeps one column, the branches
+    with the same number in all merges; else each merge drops each branch with probability `rate`, but keeps one at least. What is
+    kept is averaged."""
+
+    rate: float
+    columns: float
+    unit: Unit
+
+
+@record
 class Parallel:
     """Branches on the same input; with `split` each has one of as many ranges of the input's channels, in order: equal ones, or
     of these `sizes`. `residual` marks branch + shortcut. With merge gate the branches are (branch, gate, shortcut) and the value is
@@ -203,6 +214,7 @@ class Network(NotebookView):
     sha256: str = ""
     passes: tuple[str, ...] = ()
     checkpoint: bool = False
+    drop_path: DropPath | None = None
     preprocess: Mapping[str, Any] | None = None
     reference: str = field(default="", compare=False)
     parameters: Mapping[str, Any] = field(default_factory=dict, compare=False)

@@ -16,7 +16,7 @@ from typing import Any
 from rescompile.lang import library
 from rescompile.lang.reachable_blocks import reachable_blocks
 from rescompile.lang.spec.blocks import Block
-from rescompile.lang.spec.spec import Preprocess, Spec, Survival
+from rescompile.lang.spec.spec import DropPath, Preprocess, Spec, Survival
 from rescompile.lang.yaml_reader import plain, reads_as_text
 
 LEFT_OUT = ("reference", "family", "description", "notes", "unverified", "expect", "extends", "set")
@@ -40,7 +40,7 @@ def canonical(spec: Spec, used: Collection[str]) -> tuple[str, str]:
     }
     kept["blocks"] = {word: _block(block) for word, block in sorted(reachable_blocks(kept, blocks.get).items())}
     kept["network"] = _step(kept["network"])
-    for key, model in (("survival", Survival), ("preprocess", Preprocess)):
+    for key, model in (("survival", Survival), ("drop_path", DropPath), ("preprocess", Preprocess)):
         if key in kept:
             kept[key] = {name: kept[key][name] for name in model.model_fields if name in kept[key]}
     text = dump({key: value for key, value in kept.items() if value not in ({}, [])})

@@ -14,7 +14,7 @@ from rescompile.ir.expressions import show
 from rescompile.ir.names import COMBINATORS
 from rescompile.lang import library
 from rescompile.lang.spec.blocks import Block, ParameterDefinition
-from rescompile.lang.spec.spec import Expect, Preprocess, Spec, Survival
+from rescompile.lang.spec.spec import DropPath, Expect, Preprocess, Spec, Survival
 from rescompile.lang.spec.steps import ATTRIBUTES, Parallel, Residual, Side
 from rescompile.lang.yaml_reader import Mapping, inside, locate
 
@@ -126,7 +126,7 @@ def _keys(loc: Sequence[str | int]) -> set[str]:
     """The valid keys at the location of an unknown one."""
     models: dict[str, type[BaseModel]] = {
         "residual": Residual, "parallel": Parallel, "side": Side, "survival": Survival,
-        "expect": Expect, "preprocess": Preprocess,
+        "drop_path": DropPath, "expect": Expect, "preprocess": Preprocess,
     }  # fmt: skip
     parent = loc[-2] if len(loc) > 1 else ""
     if parent in models:

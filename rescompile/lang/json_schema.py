@@ -54,7 +54,8 @@ def schema() -> dict[str, Any]:
 #: The models, and what docs of their keys go by; the spec itself has no name among the definitions.
 _OWNERS = {
     "": "spec", "Block": "block", "ParameterDefinition": "parameter", "Use": "row", "Residual": "residual",
-    "Parallel": "parallel", "Side": "side", "If": "if", "Survival": "survival", "Preprocess": "preprocess", "Expect": "expect",
+    "Parallel": "parallel", "Side": "side", "If": "if", "Survival": "survival", "DropPath": "drop_path",
+    "Preprocess": "preprocess", "Expect": "expect",
 }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ KEY_DOCS: dict[str, dict[str, str]] = {
         "blocks": "The blocks that this spec defines; they win over those of the library.",
         "network": "The rows of the network, in the order in which they are computed.",
         "survival": "Stochastic depth: the probability that training keeps each residual branch.",
+        "drop_path": "Drop-path: with which probabilities training drops the branches of `merge: mean`.",
         "features": "The parts whose feature maps become outputs of the network, by their full names.",
         "checkpoint": "Whether training computes activations again instead of storing them.",
         "set": "Individual changes by path (row.attribute, a whole row, parameters.name, ...), applied last; null removes.",
@@ -95,6 +96,11 @@ KEY_DOCS: dict[str, dict[str, str]] = {
         "last": "The probability of the last residual.",
         "unit": "Whether a branch is dropped for the whole batch or for each sample.",
         "rescale": "When the values are rescaled: at test time, or in training.",
+    },
+    "drop_path": {
+        "rate": "The probability that a merge drops a branch; one branch at least is kept.",
+        "columns": "The probability that one column of the whole network is kept instead.",
+        "unit": "Whether random numbers are drawn for the whole batch or for each sample.",
     },
     "preprocess": {
         "mean": "The mean of each channel, subtracted from values in 0..1.",

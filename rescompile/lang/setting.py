@@ -17,7 +17,9 @@ from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar, plain
 from rescompile.records import record
 
 #: Keys of a spec, beside rows, that `set` may reach into.
-SETTABLE = ("input", "parameters", "defaults", "block", "survival", "init", "features", "checkpoint", "preprocess")
+SETTABLE = (
+    "input", "parameters", "defaults", "block", "survival", "drop_path", "init", "features", "checkpoint", "preprocess",
+)  # fmt: skip
 
 
 def problem(code: str, message: str, place: Place, help: str | None = None) -> SpecError:
@@ -101,7 +103,7 @@ def _renewed(step: Located | None, name: str | None, new: Located, place: Place)
 
 
 def _set_key(document: Mapping, head: str, rest: list[str], new: Located | None, place: Place) -> Mapping:
-    deepest = {"parameters": 1, "defaults": 2, "survival": 1, "preprocess": 1}.get(head, 0)
+    deepest = {"parameters": 1, "defaults": 2, "survival": 1, "drop_path": 1, "preprocess": 1}.get(head, 0)
     if len(rest) > deepest:
         limit = f"'{clipped(head)}' can only be set as a whole"
         if deepest:

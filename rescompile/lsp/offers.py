@@ -20,6 +20,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "survival.schedule": ("linear", "linear_zero_based", "uniform"),
     "survival.unit": ("batch", "sample"),
     "survival.rescale": ("test", "train"),
+    "drop_path.unit": ("batch", "sample"),
     "preprocess.interpolation": ("nearest", "bilinear", "bicubic", "lanczos"),
     "preprocess.channel_order": ("rgb", "bgr"),
     "parallel.merge": ("add", "concat", "mul", "mean", "shake"),
@@ -28,7 +29,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "parameter.only": ("first",),
 }
 #: Rows, attributes and arguments that `set` can change, beside these.
-_SETTABLE = ("input", "block", "survival", "init", "features", "checkpoint", "preprocess")
+_SETTABLE = ("input", "block", "survival", "drop_path", "init", "features", "checkpoint", "preprocess")
 
 
 @record(slots=False)

@@ -13,7 +13,7 @@ from rescompile.lsp.step_walker import StepWalker
 from rescompile.lsp.value_walker import Mention, Path, ValueWalker, unquoted
 
 #: The keys of a spec whose values are mappings with keys of their own.
-TABLES = ("preprocess", "survival", "expect")
+TABLES = ("preprocess", "survival", "drop_path", "expect")
 
 
 def mentions(names: Names) -> list[Mention]:

@@ -144,6 +144,7 @@ ANOTHER_IN_TRAINING = {
     **dict.fromkeys(_PREACT, "timm pools before its first norm, which then has another batch to normalise"),
     "stochastic_depth_110": "it drops blocks, see test_training",
     **{name: "it mixes branches by random shares, see test_random_merges" for name in PEERS if "shake" in name},
+    **{name: "it drops branches of means, see test_random_merges" for name in PEERS if "fractal" in name},
 }
 
 #: How far the running statistics of a peer move where that is not what the spec says: darknet keeps 0.99 of the old value

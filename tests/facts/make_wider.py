@@ -23,7 +23,7 @@ sys.path.insert(0, str(HERE.parent / "support"))
 
 import library_peers
 import torch
-from references import alexnet, arcface, hardnet, iresnet, maps, pyramidnet, shake_shake, time_series
+from references import alexnet, arcface, fractalnet, hardnet, iresnet, maps, pyramidnet, shake_shake, time_series
 from torch import nn
 
 HEAD = """\
@@ -136,6 +136,7 @@ GROUPS = (
     Group("pyramid", "references", 224, same("resnet50_fpn")),
     Group("senet", "references", 224, same("cbam_resnet50")),
     Group("shake-shake", "references", 32, same(" ".join(f"shake_shake_26_2x{k}d_cifar" for k in (32, 64, 96)))),
+    Group("fractalnet", "references", 32, same("fractalnet20_cifar fractalnet40_cifar")),
     Group("video", "torchvision", (3, 16, 112, 112), same("r3d_18 mc3_18 r2plus1d_18")),
     Group("series", "", (1, 140), same("resnet_time_series")),
 )
@@ -261,6 +262,8 @@ REFERENCES: dict[str, Callable[[], nn.Module]] = {
     "resnet50_fpn": lambda: maps.pyramid(every=False),
     "cbam_resnet50": library_peers.cbam_resnet50,
     **{f"shake_shake_26_2x{k}d_cifar": partial(shake_shake.Net, 4, k) for k in (32, 64, 96)},
+    "fractalnet20_cifar": fractalnet.Net,
+    "fractalnet40_cifar": lambda: fractalnet.Net(4, (16, 32, 64, 128, 128)),
     "resnet_time_series": time_series.Net,
 }
 

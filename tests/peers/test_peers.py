@@ -33,6 +33,7 @@ from references import (
     darknet,
     densenet,
     drn,
+    fractalnet,
     hardnet,
     highway,
     imagenet,
@@ -144,6 +145,7 @@ ADAPTED = {
 }
 
 _CIFAR, _MNIST = (3, 32, 32), (1, 28, 28)
+_NARROW = [8, 16, 24, 32, 32]
 _L18, _L34, _L50, _L101 = [2, 2, 2, 2], [3, 4, 6, 3], [3, 4, 6, 3], [3, 4, 23, 3]
 _NINE = ("parameters.n=3",)  # units, and so 20 layers of 110: rounding errors grow with depth and would hide mistakes
 
@@ -212,6 +214,8 @@ REFERENCES = {
     "he2016_activation_full_preact": variant(cifar.PreActivated, shared=(1,)),
     "cbam_resnet50": Peer(cbam_resnet50),
     "shake_shake_26_2x32d_cifar": Peer(lambda: shake_shake.Net(4, 8), _CIFAR, ("parameters.k=8",)),
+    "fractalnet20_cifar": Peer(lambda: fractalnet.Net(3, _NARROW), _CIFAR, (f"parameters.widths={_NARROW}",)),
+    "fractalnet40_cifar": Peer(lambda: fractalnet.Net(4, _NARROW), _CIFAR, (f"parameters.widths={_NARROW}",)),
     "pyramidnet110_a48_cifar": Peer(lambda: pyramidnet.Net(3, 48), _CIFAR, _NINE),
     # Zagoruyko & Komodakis 2016
     "wrn_16_8": Peer(lambda: wrn.Net(2, 1), _CIFAR, ("parameters.k=1",)),

@@ -15,8 +15,10 @@ from rescompile.ir.traversal import runs
 
 
 def mixes(network: Network) -> bool:
-    """Whether training mixes branches by random shares."""
-    return any(isinstance(node, Parallel) and node.merge == "shake" for _, node in walk(network.root))
+    """Whether training mixes branches by random shares, or drops branches of means."""
+    return network.drop_path is not None or any(
+        isinstance(node, Parallel) and node.merge == "shake" for _, node in walk(network.root)
+    )
 
 
 def repeats(network: Network) -> bool:

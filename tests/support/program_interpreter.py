@@ -19,6 +19,7 @@ from rescompile.codegen.program import (
     Apply,
     Beside,
     Call,
+    ChooseColumns,
     Code,
     Collection,
     Copied,
@@ -32,6 +33,7 @@ from rescompile.codegen.program import (
     Listing,
     Looped,
     Make,
+    MakeDropPath,
     MakeLayer,
     Merged,
     New,
@@ -191,7 +193,7 @@ class Instance:
             case Recomputed(target, method, value):
                 (found,) = [m for m in self.code.methods if m.name == method]
                 local[target] = self.body(found.body, {"x": self.value(value, local)})
-            case Training():
+            case Training() | ChooseColumns():
                 pass
             case _:
                 raise AssertionError(statement)
@@ -323,6 +325,8 @@ class Runner:
     def made(self, make: Make, scope: Scope, path: str) -> Module:
         """A module."""
         match make:
+            case MakeDropPath():
+                return None  # evaluation merges by definition
             case MakeLayer(layer, in_place):
                 return self.layer(layer, in_place, scope, path)
             case New(of, given):

@@ -78,6 +78,7 @@ SAMPLE = frozenset(
         "pyramidnet110_a48_cifar",
         "cbam_resnet50",
         "shake_shake_26_2x32d_cifar",
+        "fractalnet40_cifar",
         "hrnet_w18_small",
         "res2net50_26w_4s",
         "dla34",

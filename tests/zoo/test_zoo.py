@@ -34,6 +34,7 @@ TOO_SMALL = {
         "ese_vovnet",
         "hardnet",
         "unet_2015",
+        "fractalnet",
     ),
     64: ("alexnet_2012", "inception_v3", "inception_v4", "inception_resnet_v2", "unet_2015"),
 }
@@ -209,6 +210,9 @@ def test_another_input(name: str, size: int) -> None:
         changed[first] = (old[first][0], old[first][1] // before.input[0], *old[first][2:])
     if name == "repvgg_a0":  # two layers read the input
         changed["stage0.rbr_1x1.conv.weight"] = (48, 1, 1, 1)
+    if name.startswith("fractalnet"):  # one layer of each column reads the input
+        changed |= {key: (shape[0], 1, 3, 3) for key, shape in old.items() if shape[1:2] == (3,)}
+        changed["fc.weight"] = (10, old["fc.weight"][1] * 2 * 2)
     if name == "ir50":  # which flattens a map, as do some of these
         changed["fc.weight"] = (512, 512 * (-(-size // 16)) ** 2)
     if size == 64:  # those that flatten a map

@@ -79,6 +79,24 @@ class Survival(SpecModel):
         return self
 
 
+class DropPath(SpecModel):
+    """Drop-path (Larsson et al. 2017): how training drops the branches of `merge: mean`."""
+
+    rate: Number
+    columns: Number
+    unit: Literal["batch", "sample"]
+
+    @model_validator(mode="after")
+    def _probabilities(self) -> DropPath:
+        if not 0 <= self.rate < 1:
+            raise refuse("E0605", f"'rate' must be at least 0 and less than 1, got {self.rate}", at=("rate",))
+        if not 0 <= self.columns <= 1:
+            raise refuse("E0605", f"'columns' is a probability, from 0 to 1, got {self.columns}", at=("columns",))
+        if not self.rate and not self.columns:
+            raise refuse("E0605", "with 'rate' and 'columns' 0, nothing is ever dropped", "remove 'drop_path'")
+        return self
+
+
 def _figure(raw: Any) -> Any:
     if isinstance(raw, bool) or not isinstance(raw, int | str):
         raise refuse("E0104", f"expected an integer or a quoted figure, got {show(raw)}", f'quote it: "{show(raw)}"')
@@ -164,6 +182,7 @@ class Spec(SpecModel):
     blocks: dict[Word, Block] = {}
     network: Annotated[list[Step], Field(min_length=1)] | None = None
     survival: Survival | None = None
+    drop_path: DropPath | None = None
     features: Annotated[list[Path], Field(min_length=1)] | None = None
     checkpoint: StrictBool = False
     set: dict[StrictStr, Any] | None = None

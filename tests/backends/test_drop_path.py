@@ -1,0 +1,169 @@
+"""`drop_path`: what training keeps of averaged branches, one by one and by columns of the whole network (Larsson et al. 2017)."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rescompile
+from rescompile import backend
+from rescompile.diagnostics.errors import SpecError, Unavailable, UsageError
+from rescompile.ir.interpreter import interpret
+from rescompile.ir.network import Network
+from rescompile.weights.batch_statistics import trial
+
+torch = pytest.importorskip("torch", reason="training needs torch: pip install torch")
+
+#: Three columns of factors, as the expansion rule has them: 2 3 7 11, 5 13 and 17.
+FACTORS = """
+rescompile: 1
+name: factors
+input: [1]
+network:
+  - keep: start
+  - scale: 2
+  - first: {parallel: {merge: mean, branches: [{scale: 3}, [{use: start}, {scale: 5}]]}}
+  - keep: middle
+  - scale: 7
+  - second: {parallel: {merge: mean, branches: [{scale: 11}, [{use: middle}, {scale: 13}], [{use: start}, {scale: 17}]]}}
+"""
+COLUMNS = (2 * 3 * 7 * 11, 5 * 13, 17)
+COUNT = 20_000
+
+
+def elaborated(text: str, folder: Path) -> Network:
+    path = folder / "net.yaml"
+    path.write_text(text.lstrip("\n"), encoding="utf-8")
+    return rescompile.elaborate(rescompile.load(path))
+
+
+def factors(how: str, folder: Path) -> Any:
+    """The module of the factors in training."""
+    torch.manual_seed(0)
+    return rescompile.build(elaborated(f"{FACTORS}drop_path: {how}\n", folder), "torch").module.train()
+
+
+def near(found: float, probability: float, count: int = COUNT) -> bool:
+    """Whether a frequency is within five standard errors of its probability."""
+    return abs(found - probability) <= 5 * np.sqrt(probability * (1 - probability) / count)
+
+
+@pytest.mark.parametrize("rate", [0.15, 0.6])
+def test_each_branch_is_dropped_but_not_all(rate: float, tmp_path: Path) -> None:
+    """Every set of branches as often as by independent draws; where these drop all, one of them stays. The value is the mean of those
+    that are kept, and the gradient goes through these alone."""
+    drop = factors(f"{{rate: {rate}, columns: 0, unit: sample}}", tmp_path).second.mean
+    drop.column = torch.full([COUNT], -1)
+    given = [torch.full((COUNT, 1), float(2**at), requires_grad=True) for at in range(3)]
+    found = drop(given)
+    shares = torch.cat(torch.autograd.grad(found.sum(), given), 1)
+    kept = shares > 0
+    assert bool(kept.any(1).all())
+    assert torch.allclose(shares, kept / kept.sum(1, keepdim=True))
+    assert torch.allclose(found[:, 0], (shares * torch.tensor([1.0, 2.0, 4.0])).sum(1))
+    for chosen in itertools.product((False, True), repeat=3):
+        size = sum(chosen)
+        probability = (1 - rate) ** size * rate ** (3 - size) + (rate**3 / 3 if size == 1 else 0)
+        frequency = float((kept == torch.tensor(chosen)).all(1).double().mean())
+        assert near(frequency, probability if size else 0), chosen
+
+
+def test_one_column_of_the_whole_network(tmp_path: Path) -> None:
+    """All merges keep the branches of one column, each column equally often; a merge that it does not meet changes nothing."""
+    module = factors("{rate: 0.3, columns: 1, unit: sample}", tmp_path)
+    found = module(torch.ones(COUNT, 1))[:, 0]
+    frequencies = [float((found == column).double().mean()) for column in COLUMNS]
+    assert sum(frequencies) == 1
+    assert all(near(frequency, 1 / 3) for frequency in frequencies)
+
+
+@pytest.mark.parametrize("columns", [0.25, 0.5])
+def test_the_share_of_columns(columns: float, tmp_path: Path) -> None:
+    """So often a column is chosen, and it is the same one in all merges; else each merge draws for itself."""
+    module = factors(f"{{rate: 0.5, columns: {columns}, unit: sample}}", tmp_path)
+    found = module(torch.ones(COUNT, 1))[:, 0]
+    first, second = module.first.mean.column, module.second.mean.column
+    assert torch.equal(first, second)
+    assert near(float((first == -1).double().mean()), 1 - columns)
+    assert all(near(float((first == at).double().mean()), columns / 3) for at in range(3))
+    assert torch.equal(found[first >= 0], torch.tensor(COLUMNS, dtype=found.dtype)[first[first >= 0]])
+    # The third branch alone, or one of six other sets behind one of three of the first merge.
+    assert len(set(found[first == -1].tolist())) == 1 + 6 * 3
+
+
+def test_a_batch_has_one_draw(tmp_path: Path) -> None:
+    """With `unit: batch` all samples are treated alike, and another step may be treated otherwise."""
+    module = factors("{rate: 0.5, columns: 0.5, unit: batch}", tmp_path)
+    steps = [module(torch.ones(5, 1)) for _ in range(50)]
+    assert all(len(set(step[:, 0].tolist())) == 1 for step in steps)
+    assert len({float(step[0, 0]) for step in steps}) > 3
+
+
+def test_gradients_of_a_fractal_network() -> None:
+    """In a step with one column, the convolutions of one level have gradients, and all others have none."""
+    settings = ["parameters.widths=[4, 4, 4, 4, 4]", "drop_path.columns=1"]
+    module = rescompile.build(rescompile.elaborate(rescompile.load("fractalnet20_cifar", settings)), "torch").module
+    met = set()
+    for seed in range(12):
+        torch.manual_seed(seed)
+        module.zero_grad()
+        module.train()(torch.randn(4, 3, 32, 32)).square().sum().backward()
+        trained = [name for name, value in module.named_parameters() if "conv" in name and value.grad.any()]
+        (level,) = {name.count("first") + name.count("second") for name in trained}
+        assert len(trained) == 5 * 2**level
+        met.add(level)
+    assert met == {0, 1, 2}
+
+
+@pytest.mark.parametrize("target", ["onnx", "torch"])
+def test_evaluation_is_the_mean(target: str) -> None:
+    """As if nothing was ever dropped; TorchScript takes the module too."""
+    network = rescompile.elaborate(rescompile.load("fractalnet20_cifar", ["parameters.widths=[4, 8, 8, 8, 8]"]))
+    weights = trial(network)
+    x = np.random.default_rng(1).standard_normal((2, *network.input), np.float32)
+    exact = interpret(network, weights, x)["logits"]
+    emitted = backend.load(target)
+    found = emitted.evaluate(network, weights, x, **backend.checked(emitted, target, {}))["logits"]  # type: ignore[attr-defined]
+    assert np.abs(found - exact).max() <= 1e-5 * np.abs(exact).max()
+    if target == "torch":
+        module = rescompile.build(network, target, weights=weights).module.eval()
+        assert torch.allclose(torch.jit.script(module)(torch.from_numpy(x)), module(torch.from_numpy(x)))
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("{rate: 1, columns: 0.5, unit: batch}", "'rate' must be"),
+        ("{rate: 0.1, columns: 1.5, unit: batch}", "'columns' is a probability"),
+        ("{rate: 0, columns: 0, unit: batch}", "nothing is ever dropped"),
+    ],
+)
+def test_what_cannot_be_is_refused(how: str, message: str, tmp_path: Path) -> None:
+    """Probabilities that are none, and a network without means."""
+    with pytest.raises(SpecError, match="E0605") as wrong:
+        elaborated(f"{FACTORS}drop_path: {how}\n", tmp_path)
+    assert message in str(wrong.value)
+    with pytest.raises(SpecError, match="no 'merge: mean' of several branches"):
+        elaborated(
+            f"{FACTORS.replace('merge: mean', 'merge: add')}drop_path: {{rate: 0.1, columns: 0, unit: batch}}\n",
+            tmp_path,
+        )
+
+
+@pytest.mark.parametrize("target", ["flax", "keras", "mlx"])
+def test_other_frameworks_refuse(target: str) -> None:
+    """By name; without the key they have the network."""
+    with pytest.raises(Unavailable, match="has no drop-path"):
+        rescompile.build("fractalnet40_cifar", target)
+    plain = rescompile.load("fractalnet40_cifar", ["drop_path=null"])
+    assert b"Fractal" in rescompile.build(plain, target).to_bytes()
+
+
+def test_training_of_onnx_refuses() -> None:
+    """Its training form would train another network."""
+    with pytest.raises(UsageError, match="drop_path"):
+        rescompile.build("fractalnet40_cifar", "onnx", training="unbiased")
