@@ -187,7 +187,7 @@ def sizes(network: Network, wanted: str, training: bool = False) -> Sizes:
     walk = _Walk(training, axes, network.input[1:], tuple(name in names for name in axes), source)
     for at, name in enumerate(axes):
         if walk.free[at] and name in network.sizes:
-            message = f"the spec computes values from '{name}', which are those of one input size"
+            message = f"the spec computes values from '{name}', which are fixed to one input size"
             raise walk.refusal([at], message, None, network.sizes[name])
     start = tuple(
         Extent() if free else Extent((Axis(0, n),)) for free, n in zip(walk.free, network.input[1:], strict=True)

@@ -104,7 +104,7 @@ def _command(name: str, thing: Any) -> Any:
 
 app = typer.Typer(
     name="rescompile", cls=AllCommands, no_args_is_help=True, epilog=EXIT_CODES,
-    help="Compile specs of residual networks (YAML) to ONNX graphs and PyTorch.", **_PLAIN,
+    help="Compile YAML specs of residual networks to ONNX graphs and framework source.", **_PLAIN,
 )  # fmt: skip
 
 

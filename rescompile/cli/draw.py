@@ -80,7 +80,7 @@ class Options:
         if self.result is not None and not measured:
             raise UsageError(Diagnostic("E0802", "--result needs --color time or --color error"))
         if measured and self.depth is DepthWord.ops:
-            message = f"--color {self.color} is known for rows, so it cannot be used with --depth ops"
+            message = f"--color {self.color} applies to rows, so it cannot be used with --depth ops"
             raise UsageError(Diagnostic("E0802", message))
         if self.against is not None and self.depth is not DepthWord.blocks:
             raise UsageError(Diagnostic("E0802", "--against compares rows, so it cannot be used with --depth"))

@@ -40,7 +40,7 @@ def report(
 ) -> None:  # fmt: skip
     """Report a network on an interactive HTML page, or compare several on one.
 
-    Result files of bench and of verify --json add times and errors; those of bench alone name the networks of the zoo.
+    Result files of bench and verify --json add times and errors. Without a spec, the networks are those of the result files.
     """
     from rescompile.files.atomic_write import File, check_folder, check_ours, write_stdout, write_text
     from rescompile.report import results
@@ -56,7 +56,7 @@ def report(
     if output != "-":
         for read in files:
             if path.exists() and Path(read).exists() and path.samefile(read):
-                raise UsageError(Diagnostic("E0802", f"-o {path} would overwrite {read}, which is read"))
+                raise UsageError(Diagnostic("E0802", f"-o {path} would overwrite {read}, which it reads"))
         check_folder(path)
         check_ours(path, force)
     page = _page(subjects, found)

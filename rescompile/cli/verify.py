@@ -100,7 +100,7 @@ def verify(
             _print(verdict, runtimes, first=not verdicts)
         verdicts.append(verdict)
     if not verdicts:
-        raise Unavailable(Diagnostic("E0901", f"no target that can be evaluated here can have {network.name}"))
+        raise Unavailable(Diagnostic("E0901", f"no target that can be evaluated here supports {network.name}"))
     passed = all(verdict.passed for verdict in verdicts)
     if as_json:
         rows = [_row(verdict) for verdict in verdicts]

@@ -199,8 +199,8 @@ class PythonDialect(Dialect):
 
     def shaken(self, texts: Sequence[str], per_sample: bool) -> str:
         """The text of a random merge of values. Raises Unavailable where the framework has none."""
-        message = f"source of {self.title} has no merge 'shake'"
-        raise Unavailable(Diagnostic("E0901", message, help="for evaluation alone, write 'merge: mean'"))
+        message = f"{self.title} source does not support the merge 'shake'"
+        raise Unavailable(Diagnostic("E0901", message, help="for evaluation only, write 'merge: mean'"))
 
     #: The class of modules that average branches and drop some of them in training; empty where the framework has none.
     drop_path = ""

@@ -48,9 +48,9 @@ class AgainBuilder:
         if name in names.taken and name in names.given:
             return f"'{name}' cannot be run again inside itself", None
         if name in names.given:
-            return f"'{name}' is run again before it stands", "write the step itself at the first place where it runs"
+            return f"'{name}' is run again before it is defined", "define the step where it first runs"
         known = list(names.built)
-        message = f"there is no step '{name}' in this scope that could be run again"
+        message = f"this scope has no step '{name}' to run again"
         listed = f"the steps with names here are {', '.join(known[:12])}" if known else None
         if (block := site.frame.word) is not None and not known:
             return (

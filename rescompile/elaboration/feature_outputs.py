@@ -20,7 +20,7 @@ def add_features(root: Series, paths: Sequence[str]) -> Series:
         if path not in computed:
             raise ShapeError("E0602", *_why_not(root, path))
     for path in filter(runs_again(root), paths):
-        message = f"'{path}' runs again elsewhere, so its feature map is not one output"
+        message = f"'{path}' runs again elsewhere, so it has more than one output"
         raise ShapeError("E0602", message, path, "write a 'side' with an 'output' where the map is wanted")
     if len(set(paths)) != len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)

@@ -21,7 +21,7 @@ class ValueBuilder:
         """The node that names the value before it. Raises a problem in a branch, where the name is that of a value outside."""
         key, hints = self._key(step.keep, site)
         if site.kept.keeps_outside(key):
-            message = f"'{value_name(key)}' was kept outside of this branch, so the branch cannot keep it again"
+            message = f"'{value_name(key)}' was already kept outside this branch, so the branch cannot keep it again"
             help = "keep it under another name here, or after the merge"
             raise self.report.blamed("E0413", message, site, help, step.keep)
         site.kept.keep(key, site.shape)
@@ -49,8 +49,8 @@ class ValueBuilder:
         """Why a value is not known, and what to do."""
         value, block = value_name(key), site.frame.block
         if key in site.kept.ever:
-            message = f"'{value}' was kept in a branch, and is known in that branch alone"
-            return message, "keep it outside of the merge, or use it in the same branch"
+            message = f"'{value}' was kept in a branch, so it can only be used in that branch"
+            return message, "keep it outside the merge, or use it in the same branch"
         message = f"'{value}' is used before it is kept"
         if block is not None and key[0] not in block.values:
             return message, f"to use a value of the network or block around, list it in the block: 'values: [{key[0]}]'"

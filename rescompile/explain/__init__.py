@@ -45,7 +45,7 @@ def explain(network: Network, against: Sequence[str] = ()) -> Explanation:
     for each in given:
         if not are_comparable(each.structure, subject):
             inputs = f"{each.structure.name} has an input of {list(each.structure.input)}, {network.name} one of {list(network.input)}"
-            message = f"{inputs}: only networks whose maps have equally many axes can be compared"
+            message = f"{inputs}: only networks with the same number of axes can be compared"
             raise UsageError(Diagnostic("E0802", message))
     references = given or [each for each in [closest(subject, network.name if known else None)] if each]
     comparisons = tuple(

@@ -120,7 +120,7 @@ def item(step: Step) -> str:
     if isinstance(step, Again):
         return f"'{step.name}' again, with the same parameters"
     if isinstance(step, Keep | Recall):
-        return f"{'a mark on' if isinstance(step, Keep) else 'a return to'} the value {value_name(step.key)}"
+        return f"{'keeping' if isinstance(step, Keep) else 'using'} the value {value_name(step.key)}"
     return f"an auxiliary branch ({step.mode})"
 
 

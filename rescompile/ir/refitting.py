@@ -103,6 +103,6 @@ def _op(op: Op, shape: Shape) -> Op:
     pairs = zip(op.kind.parameters(op.input), op.kind.parameters(shape), strict=True)
     for before, after in pairs:
         if before.shape != after.shape:
-            message = f"'{op.name}' has a {before.name} of shape {list(before.shape)}, but on {list(shape)} needs one of shape {list(after.shape)}"
+            message = f"'{op.name}' has a {before.name} of shape {list(before.shape)}, but an input of {list(shape)} needs one of shape {list(after.shape)}"
             raise ShapeError("E0414", message)
     return replace(op, input=shape, output=output)

@@ -220,7 +220,7 @@ class _NameChecker:
             message = "a step that keeps or uses a value computes nothing, so it cannot have a name"
             self.report("E0110", message, path, help or f"write {{use: {step_value(inner)}}}", key=True)
         if isinstance(inner, AgainStep):
-            message = f"a step that is run again has the name '{inner.again}' already"
+            message = f"a step that runs again already has the name '{inner.again}'"
             self.report("E0110", message, path, f"write {{again: {inner.again}}}", key=True)
         if isinstance(inner, Use) and inner.name is not None:
             message = f"this step already has the name '{step.name}'"

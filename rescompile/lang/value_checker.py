@@ -83,7 +83,7 @@ class ValueChecker:
         self._comparisons(expression, path, scope)
         for name, token in expression.names.items():
             if of and name in words and name in scope.names and name not in ops.LATER:
-                message = f"'{name}' is ambiguous: it is a name that is defined here, and a word that {of} takes"
+                message = f"'{name}' is ambiguous: it is both a name defined here and a value of {of}"
                 self._report_name("E0310", message, path, token, f"rename the parameter or let '{name}'")
             if scope.knows(name) or name in scope.words or name in words:
                 continue

@@ -131,7 +131,7 @@ def lesion_of(network: Network, part: Part) -> Lesion:
     nodes = layers(network).get(part.path)
     if nodes is not None and nodes[0].input == nodes[-1].output:
         if len(nodes) > 1 and any(map(runs_again(network.root), (join(part.scope, name_of(node)) for node in nodes))):
-            message = f"'{part.path}' or what completes it runs again elsewhere, so it is not one layer"
+            message = f"'{part.path}' or an op that belongs to it runs again elsewhere, so it is not a single layer"
             raise UsageError(Diagnostic(NO_RESIDUAL, message, part.place, _origin(part.node)))
         inside = {path for node in nodes for path, _ in walk(node, part.scope)}
         names = [join(part.scope, name_of(node)) for node in nodes]

@@ -73,9 +73,7 @@ def transfer(
     }
     kept = {name: tensor for name, tensor in result.items() if name not in other}
     if all(name in lines and lines[name].status == "new" for name in kept):
-        message = (
-            f"nothing to transfer: no part of {new.name} matches one of {old.name} in names or block, and in shapes"
-        )
+        message = f"nothing to transfer: no part of {new.name} matches one of {old.name} by name or block, and by shape"
         raise CheckFailed(Diagnostic("E0702", message, help=_advice(misfits(result, new), new)))
     done = _completed(kept, lines, new, seed, other)
     named = tuple(replace(line, source=line.source and sources[line.name]) for line in done.lines)

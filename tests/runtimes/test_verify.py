@@ -634,4 +634,4 @@ def test_by_default_targets_that_refuse_the_network_are_left_out(
     monkeypatch.setattr(backend, "targets", lambda: refusing)
     done = CliRunner().invoke(app, ["verify", str(spec)])
     assert done.exit_code == 4
-    assert "no target that can be evaluated here can have small" in done.stderr
+    assert "no target that can be evaluated here supports small" in done.stderr

@@ -135,7 +135,7 @@ class Parallel(SpecModel):
         if listed == copied or (listed and (self.copies is not None or self.branch is not None)):
             raise refuse("E0104", "parallel takes either 'branches', or 'copies' and 'branch'")
         if self.unit is not None and self.merge != "shake":
-            raise refuse("E0104", f"merge '{self.merge}' draws nothing, so it has no 'unit'", at=("unit",))
+            raise refuse("E0104", f"merge '{self.merge}' draws no random values, so it takes no 'unit'", at=("unit",))
         return self
 
 
