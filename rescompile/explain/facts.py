@@ -277,7 +277,7 @@ FACTS: dict[str, Fact] = {
     fact.topic: fact
     for fact in (
         Fact("input", "the input is {}, not {}", lambda a: shown(a.input)),
-        Fact("stem", "the stem is: {}; not: {}", lambda a: listed(a.stem)),
+        Fact("stem", "the stem is: {}; instead of: {}", lambda a: listed(a.stem)),
         Fact("depth", "the stages have {} blocks, not {}", lambda a: ", ".join(str(len(s.units)) for s in a.stages)),
         Fact("stages", "the number of stages is {}, not {}", lambda a: str(len(a.stages))),
         Fact("block", "the kernels of blocks are {}, not {}", by_stage(kind_of)),
@@ -287,10 +287,10 @@ FACTS: dict[str, Fact] = {
         Fact("stride", "the stride of a block is in {}, not in {}", stride_place),
         Fact("downsampling", "the feature maps of the stages are {}, not {}", maps),
         Fact("dilation", "the dilation of blocks is {}, not {}", by_stage(largest("dilation"))),
-        Fact("shortcut", "the shortcuts are: {}; not: {}", shortcuts),
+        Fact("shortcut", "the shortcuts are: {}; instead of: {}", shortcuts),
         Fact("order", "the order of ops in a block is {}; not {}", order),
         Fact("gate", "the number of gated shortcuts is {}, not {}", lambda a: str(sum(merge.merge == "gate" for merge in skips(a)))),
-        Fact("head", "the head is: {}; not: {}", lambda a: listed(a.head)),
+        Fact("head", "the head is: {}; instead of: {}", lambda a: listed(a.head)),
         Fact("classes", "the number of outputs is {}, not {}", classes),
         Fact("eps", "the eps of norms is {}, not {}", lambda a: values(f"{n.eps:.6g}" for n in of_kind(a, Norm))),
         Fact("momentum", "the momentum of norms is {}, not {}", lambda a: values(f"{n.momentum:.6g}" for n in of_kind(a, Norm))),
@@ -298,7 +298,7 @@ FACTS: dict[str, Fact] = {
         Fact("bias", "the layers with a bias are {}; not {}", biases),
         Fact("scale-init", "the scale of norms starts {}, not {}", zero_init),
         Fact("init", "weights are initialised by {}, not {}", lambda a: values([*(c.init for c in of_kind(a, Conv)), *(x.init for x in of_kind(a, Linear))])),
-        Fact("dropout", "dropout: {}; not: {}", dropout),
+        Fact("dropout", "dropout: {}; instead of: {}", dropout),
         Fact("survival", "in training, residual branches survive {}, not {}", survival),
     )
 }  # fmt: skip

@@ -96,7 +96,7 @@ def test_analysis(case: str, tmp_path: Path) -> None:
 
 
 def test_networks_of_other_axes_are_not_compared(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="only networks whose maps have equally many axes"):
+    with pytest.raises(UsageError, match="only networks with the same number of axes"):
         explain(network("series", tmp_path), ["resnet18"])
 
 
