@@ -27,5 +27,5 @@ def refuse_ranks(network: Network, target: str) -> None:
         for end, shape in (("input", node.input), ("output", node.output)):
             if len(shape) in (1, 3):
                 continue
-            message = f"{path} has an {end} of {list(shape)}, but the target '{target}' has vectors and two-dimensional maps only"
+            message = f"{path} has an {end} of {list(shape)}, but the target '{target}' supports only vectors and two-dimensional maps"
             raise Unavailable(Diagnostic("E0901", message, help="use the target 'source'"))

@@ -62,7 +62,8 @@ def spec_path(argument: str) -> Path:
     if is_file(argument):
         path = Path(argument)
         if os.path.isdir(path) or not os.path.exists(path):  # a pipe is fine: it is read once
-            file_types.check_file(path)
+            known = zoo_file(path.stem) is not None
+            file_types.check_file(path, f"for the network of the zoo, write {path.stem}" if known else None)
         return path
     if (file := zoo_file(argument)) is not None:
         return file

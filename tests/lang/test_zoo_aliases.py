@@ -56,3 +56,14 @@ def test_a_setting_of_a_row_still_means_the_row() -> None:
     with pytest.raises(SpecError) as caught:
         load("resnet50", ["layer33=null"])
     assert "layer3" in str(caught.value.diagnostics[0].help)
+
+
+def test_a_missing_file_with_the_name_of_a_network() -> None:
+    """Without a clone of the repository there is no `specs/`, but the name alone works everywhere."""
+    for path, help in (
+        ("nowhere/densenet121.yaml", "for the network of the zoo, write densenet121"),
+        ("./mine.yaml", None),
+    ):
+        with pytest.raises(UsageError) as caught:
+            load(path)
+        assert caught.value.diagnostics[0].help == help
