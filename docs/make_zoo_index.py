@@ -1,4 +1,5 @@
-"""Write rescompile/weights/zoo_index.json, by which weights find the network of the zoo that they fit.
+"""Write the indices of the zoo: rescompile/weights/zoo_index.json, by which weights find the network that they fit, and
+rescompile/explain/zoo_ops.json, by which `explain` finds the closest network.
 
 Run `python docs/make_zoo_index.py` after a change to the zoo; tests/zoo/test_zoo.py fails until you do.
 """
@@ -6,19 +7,26 @@ Run `python docs/make_zoo_index.py` after a change to the zoo; tests/zoo/test_zo
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from rescompile.elaboration import elaborate
+from rescompile.explain import zoo_ops
+from rescompile.explain.stages import structure
 from rescompile.lang import library
 from rescompile.lang.load import load
 from rescompile.weights import zoo_index
 
 
-def text() -> str:
-    """Return the index as JSON, a line for each network."""
-    entries = {name: zoo_index.Entry.of(elaborate(load(name))).data() for name in sorted(library.zoo())}
+def text(entries: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return an index as JSON, a line for each network."""
     lines = (f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries.items())
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 if __name__ == "__main__":
-    zoo_index.FILE.write_text(text(), encoding="utf-8")
+    networks = {name: elaborate(load(name)) for name in sorted(library.zoo())}
+    tensors = {name: zoo_index.Entry.of(network).data() for name, network in networks.items()}
+    ops = {name: zoo_ops.Entry.of(structure(network)).data() for name, network in networks.items()}
+    zoo_index.FILE.write_text(text(tensors), encoding="utf-8")
+    zoo_ops.FILE.write_text(text(ops), encoding="utf-8")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,9 +12,10 @@ from rescompile.diagnostics.errors import Source
 from rescompile.elaboration import elaborate
 from rescompile.explain.distances import Distances
 from rescompile.explain.overlay import overlay
-from rescompile.explain.stages import Structure, kinds, merges, steps, structure
+from rescompile.explain.stages import Structure, steps, structure
+from rescompile.explain.zoo_ops import Entry, entries
 from rescompile.ir.network import Network, Node, Op, Parallel
-from rescompile.ir.ops import Conv, Norm, rank
+from rescompile.ir.ops import Conv, Norm
 from rescompile.ir.traversal import rewrite
 from rescompile.lang import library
 from rescompile.lang.load import load
@@ -50,7 +49,7 @@ def of_spec(spec: str, settings: tuple[str, ...] = (), zero_init: bool = False) 
 
 @cache
 def of_zoo(name: str, settings: tuple[str, ...] = (), zero_init: bool = False) -> Reference:
-    """Return the reference of a zoo network; cached, since every search for the closest one needs all of them."""
+    """Return the reference of a zoo network; cached, since rows of the table share some."""
     return of_spec(name, settings, zero_init)
 
 
@@ -80,20 +79,23 @@ def is_of_zoo(network: Network) -> bool:
     )
 
 
-def are_comparable(one: Structure, other: Structure) -> bool:
+def are_comparable(one: Structure | Entry, other: Structure | Entry) -> bool:
     """Return whether the maps of two networks have equally many axes, so that their kernels can be compared. A network whose input
     is a vector can be compared with any."""
-    return len({rank(each.input) for each in (one, other)} - {0}) < 2
+    return len({one.axes, other.axes} - {0}) < 2
 
 
 def closest(subject: Structure, but: str | None = None) -> Reference | None:
     """Return the zoo network, other than `but`, that differs in the fewest topics, and among equals has the most ops in common;
     if none can be aligned, the one with the most ops in common. Return None if the zoo has no network of this kind of maps."""
-    own = _ops(subject)
-    others = [name for name in library.zoo() if name != but and are_comparable(of_zoo(name).structure, subject)]
-    if not others:
+    own = Entry.of(subject)
+    by_distance = sorted(
+        (own.unlike(entry), len(name), name)
+        for name, entry in entries().items()
+        if name != but and are_comparable(entry, own)
+    )
+    if not by_distance:
         return None
-    by_distance = sorted((_unlike(own, _ops_of_zoo(name)), len(name), name) for name in others)
     distances = Distances()
     candidates: list[tuple[int, float, int, str]] = []
     likely = [entry for at, entry in enumerate(by_distance) if at < CANDIDATES or entry[2] == subject.name]
@@ -106,24 +108,6 @@ def closest(subject: Structure, but: str | None = None) -> Reference | None:
         if not topics:
             break
     return of_zoo(min(candidates)[3] if candidates else by_distance[0][2])
-
-
-@cache
-def _ops_of_zoo(name: str) -> Counter[Hashable]:
-    return _ops(of_zoo(name).structure)
-
-
-def _ops(network: Structure) -> Counter[Hashable]:
-    """Return the counts of the ops of a network, with all attributes and again without channels, and of its merges."""
-    counts = Counter[Hashable]((merge.merge, merge.residual, len(merge.branches)) for merge in merges(network.whole))
-    for kind in kinds(network.whole):
-        counts.update((kind, (kind.word, getattr(kind, "kernel", None))))
-    return counts
-
-
-def _unlike(one: Counter[Hashable], other: Counter[Hashable]) -> float:
-    """Return the share of ops that only one of two networks has."""
-    return ((one - other) + (other - one)).total() / max(1, one.total() + other.total())
 
 
 def _starting_at_zero(_: str, node: Node) -> Node:

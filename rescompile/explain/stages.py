@@ -13,7 +13,7 @@ from itertools import zip_longest
 from typing import Literal, TypeAlias
 
 from rescompile.ir.network import Again, Keep, Key, Network, Node, Op, Parallel, Recall, Series, Side, join, walk
-from rescompile.ir.ops import Conv, Identity, Kind, MaxPool, Shape, Size, Subsample
+from rescompile.ir.ops import Conv, Identity, Kind, MaxPool, Shape, Size, Subsample, rank
 from rescompile.ir.provenance import Call
 from rescompile.records import record
 
@@ -118,6 +118,11 @@ class Structure:
     name: str
     input: Shape
     segments: tuple[Segment, ...]
+
+    @property
+    def axes(self) -> int:
+        """The number of axes of its maps; 0 if the input is a vector."""
+        return rank(self.input)
 
     @property
     def stages(self) -> tuple[Segment, ...]:

@@ -23,11 +23,12 @@ from rescompile.analysis.cost import cost
 from rescompile.analysis.receptive_field import of_input, view
 from rescompile.cli import app
 from rescompile.diagnostics.errors import ShapeError, Source
-from rescompile.explain import Explanation, explain, references, text_report
+from rescompile.explain import Explanation, explain, references, text_report, zoo_ops
 from rescompile.explain.differences import Comparison, Counts, compare
 from rescompile.explain.distances import Distances
 from rescompile.explain.facts import FACTS
 from rescompile.explain.overlay import overlay
+from rescompile.explain.references import Reference
 from rescompile.explain.report import describe, report
 from rescompile.explain.stages import Steps, Structure, kinds, structure
 from rescompile.explain.topics import TOPICS
@@ -120,6 +121,29 @@ def test_lines_fit_the_terminal(zoo: dict[str, Explanation]) -> None:
             assert not [
                 line for line in wide if " " in line.strip() and "layer" not in line[:6] and "Mixed" not in line[:6]
             ]
+
+
+def test_the_index_of_ops_finds_what_a_search_of_all_networks_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The closest networks are those of a search that elaborates the zoo and counts ops with all their attributes."""
+    sample = ["resnet50", "densenet121", "resnet110_cifar", "googlenet", "r3d_18", "unet", "darknet53"]
+    bodies = {name: references.of_zoo(name).structure for name in library.zoo()}
+    indexed = [references.closest(bodies[name], name) for name in sample]
+    monkeypatch.setattr(zoo_ops, "_digest", repr)
+    counted = {name: zoo_ops.Entry.of(each) for name, each in bodies.items()}
+    monkeypatch.setattr(references, "entries", lambda: counted)
+    assert indexed == [references.closest(bodies[name], name) for name in sample]
+
+
+def test_the_closest_network_is_found_without_elaborating_the_zoo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the candidates are elaborated, and the network of the same name."""
+    elaborated = set()
+    monkeypatch.setattr(
+        references, "of_zoo", lambda name: elaborated.add(name) or Reference(name, network_of(name), body(name))
+    )
+    found = references.closest(body("resnet50", "layer3.depth=8"))
+    assert found is not None
+    assert found.name == "resnet50"
+    assert len(elaborated) <= references.CANDIDATES + 1
 
 
 # --- the table of references ------------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from rescompile import elaborate, load
 from rescompile.analysis.cost import cost
 from rescompile.diagnostics.errors import SpecError
 from rescompile.elaboration.expect import unmet
+from rescompile.explain import zoo_ops
+from rescompile.explain.stages import structure
 from rescompile.weights import zoo_index
 
 every_spec = pytest.mark.parametrize("name", facts.zoo())
@@ -77,6 +79,12 @@ def test_weights_find_their_network(name: str) -> None:
     entry = json.loads(zoo_index.FILE.read_text("utf-8"))[name]
     assert entry == json.loads(json.dumps(zoo_index.Entry.of(facts.network(name)).data()))
     assert name in zoo_index.fitting(facts.shapes(facts.network(name)))
+
+
+@every_spec
+def test_explain_finds_the_network(name: str) -> None:
+    """The index of ops has the network as it is; run docs/make_zoo_index.py."""
+    assert zoo_ops.entries()[name] == zoo_ops.Entry.of(structure(facts.network(name)))
 
 
 def test_networks_without_figures() -> None:
