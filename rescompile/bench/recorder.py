@@ -36,7 +36,7 @@ class Recorder:
         self.missing.extend(Missing(each.text, each.precision, why) for each in configurations)
 
     def leave_out(self, configuration: Configuration, why: str) -> None:
-        """Record that a model has no row in a configuration, and why that is no error."""
+        """Record that a configuration of a model is skipped, with a reason that is not an error."""
         self.missing.append(Missing(configuration.text, configuration.precision, why))
 
     def add_profile(self, at: int, profile: list[Share]) -> None:

@@ -55,7 +55,7 @@ class BenchModel:
     live: Callable[[str], Any] | None = None
 
     def lacks(self, target: str) -> str | None:
-        """Return why there is no artifact of a target, which only a peer may lack; None if there is one."""
+        """Return the reason why a model cannot be built for a target, or None if it can; only peers have such reasons."""
         if self.live is not None or target in (FILE_TARGET, MODULE_TARGET):
             return None
         return f"{self.name} is a module of the target {MODULE_TARGET}, not of {target}"

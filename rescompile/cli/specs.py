@@ -65,7 +65,7 @@ def network_of(
 def described(
     spec_or_model: str, settings: list[str] | None, features: str | None, passes: Mapping[str, Any]
 ) -> Subject:  # fmt: skip
-    """Return the network that `network_of` returns, with what its spec says about it; the spec in a model says nothing."""
+    """Return a network like `network_of`, with the description in its spec, which is empty for a model."""
     from rescompile.report.facts import ABOUT, Subject
 
     spec, network = _spec_and_network(spec_or_model, settings, features, passes)

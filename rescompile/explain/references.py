@@ -80,8 +80,8 @@ def is_of_zoo(network: Network) -> bool:
 
 
 def are_comparable(one: Structure | Entry, other: Structure | Entry) -> bool:
-    """Return whether the maps of two networks have equally many axes, so that their kernels can be compared. A network whose input
-    is a vector can be compared with any."""
+    """Return whether the maps of two networks have the same number of axes, so that their kernels can be
+    compared. A network whose input is a vector can be compared with any."""
     return len({one.axes, other.axes} - {0}) < 2
 
 

@@ -1,4 +1,4 @@
-"""Reads the wire format of protocol buffers from a file, without loading what is not requested.
+"""Reads the wire format of protocol buffers from a file, and loads only the requested fields.
 
 A message is a range of the file, so reading the structure of an ONNX model of gigabytes takes kilobytes of memory.
 """

@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 def _same_value(_: str, __: Keep | Again, value: T) -> T:
-    """A value is kept as it is, and a step has the same value where it is run again."""
+    """Keep a value unchanged; a step that runs again has the value that it had before."""
     return value
 
 
@@ -49,8 +49,8 @@ def _same_value(_: str, __: Keep | Again, value: T) -> T:
 class FoldRules(Generic[T]):
     """The value of an op, and how the values of children combine. Each rule gets the full name and the node first.
 
-    Leaves that keep and recall a value count as an empty Series: a rule that follows values is one of `thread`. `again` gets
-    the value of a step that is run once more, which it returns where there is no such rule.
+    Leaves that keep and recall a value count as an empty Series: use `thread` to follow values. `again` gets the value of a step
+    that runs again, and by default returns it.
     """
 
     op: Callable[[str, Op], T]

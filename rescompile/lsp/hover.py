@@ -45,7 +45,7 @@ def subjects(mention: Mention) -> Iterator[Entity]:
 
 
 def known_of(mention: Mention, facts: Facts) -> list[str]:
-    """Return what the network says about a mention: its nodes and its values."""
+    """Return the nodes and values of the network that belong to a mention."""
     entity = mention.entity
     found: list[str] = []
     if entity is not None and entity.kind in _STEPS and (nodes := nodes_of(mention, facts)):

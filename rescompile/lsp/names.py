@@ -30,7 +30,7 @@ class Entity(NamedTuple):
 
 @record(slots=False)
 class BlockFacts:
-    """What a definition of a block says, finished or not."""
+    """The content of the definition of a block, which may be unfinished."""
 
     word: str
     node: Located

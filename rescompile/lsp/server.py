@@ -119,7 +119,7 @@ def make_server() -> LanguageServer:
 
 
 def serve() -> None:
-    """Serve one editor on standard input and output, until it says goodbye."""
+    """Serve one editor on standard input and output, until it sends `exit`."""
     gc.enable()  # the command line turns it off for short commands
     gc.freeze()
     gc.set_threshold(

@@ -39,7 +39,7 @@ PROFILES = 3
 
 @record
 class Subject:
-    """A network to report on, and what its spec says about it: the keys of ABOUT, as far as they are known."""
+    """A network to report on, and the keys of ABOUT that its spec has."""
 
     network: Network
     about: Mapping[str, Any]

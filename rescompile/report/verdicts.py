@@ -33,7 +33,7 @@ class Verdict:
 
     @classmethod
     def of(cls, row: Any) -> Verdict:
-        """Return the verdict in a row. Raises KeyError, TypeError or ValueError if it is none."""
+        """Return the verdict in a row. Raises KeyError, TypeError or ValueError if the row is not a verdict."""
         parts = {part: _error(value) for part, value in (row.get("parts") or {}).items()}
         numbers = _error(row["error"]), parts, row.get("precision", "fp32"), _error(row.get("bound"))
         found = cls(row["passed"], row["runtime"] or row["target"], row["first"], *numbers)
