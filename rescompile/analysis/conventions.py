@@ -67,7 +67,7 @@ class Count:
 
 
 def counts(network: Network) -> list[Count]:
-    """The figures of all conventions for a network, its side branches by their mode."""
+    """Return the figures of all conventions for a network, its side branches by their mode."""
     ops = [node for _, node in walk(network.root, modes=EVALUATION, again=True) if isinstance(node, Op)]
     return [Count(each, {group: sum(map(rule, ops)) for group, rule in each.rules.items()}) for each in CONVENTIONS]
 
@@ -104,22 +104,22 @@ def _bias(op: Op) -> int:
 
 
 def by_kind(factors: Mapping[type[Kind], Rule]) -> Rule:
-    """The rule that adds for an op what the entry of its own type gives; nothing for other types."""
+    """Return the rule that adds for an op what the entry of its own type gives; nothing for other types."""
     return lambda op: factors[type(op.kind)](op) if type(op.kind) in factors else 0
 
 
 def _norms(factors: Mapping[str, int]) -> Rule:
-    """A multiple of the inputs of a norm, by its kind."""
+    """Return a multiple of the inputs of a norm, by its kind."""
     return lambda op: factors.get(op.kind.kind, 0) * _inputs(op) if isinstance(op.kind, Norm) else 0
 
 
 def _acts(factors: Mapping[str, int]) -> Rule:
-    """A multiple of the inputs of an activation, by its kind."""
+    """Return a multiple of the inputs of an activation, by its kind."""
     return lambda op: factors.get(op.kind.kind, 0) * _inputs(op) if isinstance(op.kind, Act) else 0
 
 
 def _upsampled(nearest: Sequence[int], linear: Sequence[int]) -> Rule:
-    """A multiple of the outputs of an upsampling, by its interpolation and the axes of the map: one, two or three."""
+    """Return a multiple of the outputs of an upsampling, by its interpolation and the axes of the map: one, two or three."""
     factors = {"nearest": nearest, "bilinear": linear}
     return lambda op: (
         factors[op.kind.kind][len(op.kind.factor) - 1] * _outputs(op) if isinstance(op.kind, Upsample) else 0
@@ -127,17 +127,17 @@ def _upsampled(nearest: Sequence[int], linear: Sequence[int]) -> Rule:
 
 
 def _of_images(rule: Rule) -> Rule:
-    """A rule for maps of two axes; others count nothing."""
+    """Return a rule for maps of two axes; others count nothing."""
     return lambda op: rule(op) if len(op.input) == 3 else 0
 
 
 def _adaptive(op: Op) -> int:
-    """A sum over each window and a division, for windows of the mean size."""
+    """Return a sum over each window and a division, for windows of the mean size."""
     return int((math.prod(op.input[1:]) / math.prod(op.output[1:]) + 1) * _outputs(op))
 
 
 def _softmax(op: Op) -> int:
-    """An exponential, a sum and a division for each value."""
+    """Return an exponential, a sum and a division for each value."""
     return (3 * op.input[0] - 1) * math.prod(op.input[1:])
 
 

@@ -52,5 +52,5 @@ COST = FoldRules(_op, _series, _parallel, _side, _again)
 
 
 def cost(node: Network | Node) -> Cost:
-    """The cost of a network or of a part of it, side branches by their mode."""
+    """Return the cost of a network or of a part of it, side branches by their mode."""
     return fold(node.root if isinstance(node, Network) else node, COST)

@@ -71,7 +71,7 @@ class Extent:
         return Extent((*self.steps, Axis(times, plus, by)))
 
     def least(self, size: int) -> int:
-        """The least input from which on this is `size` or more; 1 for a constant."""
+        """Return the least input from which on this is `size` or more; 1 for a constant."""
         if self.constant is not None:
             return 1
         for step in reversed(self.steps):
@@ -79,7 +79,7 @@ class Extent:
         return max(size, 1)
 
     def text(self, name: str) -> str | int:
-        """The function as an expression in the input's name, such as `(height + 31)//32`; a constant as a number."""
+        """Return the function as an expression in the input's name, such as `(height + 31)//32`; a constant as a number."""
         if self.constant is not None:
             return self.constant
         text = name
@@ -114,7 +114,7 @@ class Free:
     stride: int = field(default=1, compare=False)
 
     def takes(self, n: int) -> bool:
-        """Whether the network takes this size."""
+        """Return whether the network takes this size."""
         return n >= self.minimum and n % self.every in self.rests
 
     def check(self, n: int) -> None:
@@ -125,7 +125,7 @@ class Free:
             raise UsageError(Diagnostic("E0802", message, help=f"the next valid {self.name} is {self.after(n)}"))
 
     def after(self, n: int) -> int:
-        """The least valid size from `n` on."""
+        """Return the least valid size from `n` on."""
         n = max(n, self.minimum)
         return next(size for size in range(n, n + self.every) if self.takes(size))
 
@@ -143,12 +143,12 @@ class Free:
         return f"{one_of(map(str, self.rests))} modulo {self.every}"
 
     def data(self) -> dict[str, Any]:
-        """What a file records of the axis."""
+        """Return what a file records of the axis."""
         return {"size": self.size, "minimum": self.minimum, "every": self.every, "rests": list(self.rests)}
 
     @classmethod
     def of(cls, name: str, data: Mapping[str, Any]) -> Free:
-        """An axis as it was recorded."""
+        """Return an axis as it was recorded."""
         return cls(name, data["size"], data["minimum"], data["every"], tuple(data["rests"]))
 
 
@@ -163,12 +163,12 @@ class Sizes:
     ops: Mapping[str, tuple[bool, ...]]
 
     def data(self) -> dict[str, Any]:
-        """What a file records of the free axes."""
+        """Return what a file records of the free axes."""
         return {axis.name: axis.data() for axis in self.free}
 
 
 def describe_sizes(data: Mapping[str, Any]) -> str:
-    """The valid sizes in words: `any height and width of at least 33`."""
+    """Return the valid sizes in words: `any height and width of at least 33`."""
     listed: dict[str, list[str]] = {}
     for name, facts in data.items():
         listed.setdefault(Free.of(name, facts).words, []).append(name)
@@ -176,7 +176,7 @@ def describe_sizes(data: Mapping[str, Any]) -> str:
 
 
 def sizes(network: Network, wanted: str, training: bool = False) -> Sizes:
-    """The sizes in a network for inputs whose axes in `wanted`, such as "height,width", are free.
+    """Return the sizes in a network for inputs whose axes in `wanted`, such as "height,width", are free.
 
     With `training`, side branches of mode `training` count too. Raises UsageError where there is no such axis, and where an op
     or a join fixes its size.
@@ -201,12 +201,12 @@ def sizes(network: Network, wanted: str, training: bool = False) -> Sizes:
 
 
 def axis_names(shape: Shape) -> tuple[str, ...]:
-    """The names of the axes of a map; none for a vector."""
+    """Return the names of the axes of a map; none for a vector."""
     return AXIS_NAMES.get(rank(shape), ())
 
 
 def _named(source: Source, network: Network) -> list[str]:
-    """The axes that the option names. Raises UsageError for others, and where the network has no such axis."""
+    """Return the axes that the option names. Raises UsageError for others, and where the network has no such axis."""
     names: list[str] = []
     known = {name for axes in AXIS_NAMES.values() for name in axes}
     axes = axis_names(network.input)
@@ -254,7 +254,7 @@ class _Walk:
         self.rests = [(1, frozenset({0}))] * count
 
     def op(self, name: str, node: Op, value: Extents | None) -> Extents | None:
-        """The sizes after an op."""
+        """Return the sizes after an op."""
         if value is None or all(extent.constant is not None for extent in value):
             self.ops.setdefault(name, (False,) * rank(node.input))
             return _constant(node.output)
@@ -277,7 +277,7 @@ class _Walk:
         return tuple(after)
 
     def joined(self, path: str, node: Parallel, values: list[Extents | None]) -> Extents | None:
-        """The sizes after a merge: those of all branches must be one function, except factors of one position."""
+        """Return the sizes after a merge: those of all branches must be one function, except factors of one position."""
         maps = [value for value in values if value is not None]
         if len(maps) < len(values):
             return None
@@ -301,7 +301,7 @@ class _Walk:
             self.shapes[node.output_name or path] = self.dimensions(node.child.output, through(value))
 
     def agree(self, at: int, one: Extent, other: Extent) -> bool:
-        """Whether two branches can be joined at infinitely many sizes; those sizes are noted."""
+        """Return whether two branches can be joined at infinitely many sizes; those sizes are noted."""
         if one == other:
             return True
         found = _agreement(one, other)
@@ -312,7 +312,7 @@ class _Walk:
         return True
 
     def listed(self) -> Iterable[Free]:
-        """The axes, each with its valid sizes."""
+        """Return the axes, each with its valid sizes."""
         for at, name in enumerate(self.axes):
             every, rests = self.rests[at]
             free = Free(name, self.sizes[at], self.minimum[at], every, tuple(sorted(rests)))
@@ -320,13 +320,13 @@ class _Walk:
             yield replace(free, minimum=free.after(1), two=free.after(self.two[at]), stride=stride)
 
     def dimensions(self, shape: Shape, value: Extents | None) -> tuple[int | str, ...]:
-        """A shape with expressions where it is free."""
+        """Return a shape with expressions where it is free."""
         if value is None or all(extent.constant is not None for extent in value):
             return shape
         return shape[0], *(extent.text(name) for extent, name in zip(value, self.axes, strict=True))
 
     def refusal(self, axes: Iterable[int], why: str, help: str | None, origin: Origin | None) -> UsageError:
-        """The error for axes that cannot be dynamic, at the first of them in the option."""
+        """Return the error for axes that cannot be dynamic, at the first of them in the option."""
         names = [self.axes[at] for at in axes]
         at = min(self.source.text.index(name) for name in names)
         place = Place(self.source, 1, at + 1, at + 1 + len(names[0]))
@@ -347,7 +347,7 @@ def _why(node: Op, name: str) -> tuple[str, str | None]:
 
 
 def _constant(shape: Shape) -> Extents | None:
-    """The sizes of a map that do not depend on the input; None for a vector."""
+    """Return the sizes of a map that do not depend on the input; None for a vector."""
     return tuple(Extent((Axis(0, n),)) for n in shape[1:]) if rank(shape) in AXIS_NAMES else None
 
 
@@ -361,7 +361,7 @@ Rests = tuple[int, frozenset[int]]
 
 @cache
 def _agreement(one: Extent, other: Extent) -> Rests | None:
-    """A period, and the inputs in it at which two sizes are equal; None where only finitely many are."""
+    """Return a period, and the inputs in it at which two sizes are equal; None where only finitely many are."""
     period = math.lcm(one.period, other.period)
     if one.slope != other.slope or period > LONGEST:
         return None
@@ -370,7 +370,7 @@ def _agreement(one: Extent, other: Extent) -> Rests | None:
 
 
 def _both(one: Rests, other: Rests) -> Rests:
-    """The inputs in both, with the shortest period."""
+    """Return the inputs in both, with the shortest period."""
     period = math.lcm(one[0], other[0])
     rests = {n for n in range(period) if n % one[0] in one[1] and n % other[0] in other[1]}
     for every in range(1, period + 1):

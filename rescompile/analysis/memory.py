@@ -30,7 +30,7 @@ class Moment:
 
 
 def memory(network: Network) -> list[Moment]:
-    """The moments of a network in the order of execution; a network that computes nothing has none."""
+    """Return the moments of a network in the order of execution; a network that computes nothing has none."""
     trace = _Trace()
     end = thread(network.root, trace.value(network.input), trace.rules)
     steps = trace.steps
@@ -61,7 +61,7 @@ class _Trace:
         self.rules = ThreadRules(self._op, self._merge, self._side)
 
     def value(self, shape: Shape) -> int:
-        """A new value of this shape."""
+        """Return a new value of this shape."""
         self.sizes.append(_BYTES * math.prod(shape))
         return len(self.sizes) - 1
 

@@ -30,7 +30,7 @@ class PathRules(Generic[T]):
 
 
 def through(node: Node, rules: PathRules[T]) -> T:
-    """The paths through a part. A value that was kept before the part begins is no path."""
+    """Return the paths through a part. A value that was kept before the part begins is no path."""
     return _Paths(rules).factor(node, "")
 
 
@@ -42,7 +42,7 @@ class _Paths(Generic[T]):
     crossings: Crossings = field(default_factory=Crossings)
 
     def factor(self, node: Node, path: str) -> T:
-        """The paths from the start of a part to its end."""
+        """Return the paths from the start of a part to its end."""
         full, inner = join(path, name_of(node)), scope(path, node)
         match node:
             case Op():
@@ -56,13 +56,13 @@ class _Paths(Generic[T]):
         return self.rules.one
 
     def series(self, node: Series, inner: str) -> T:
-        """The paths through a Series: a product, or threaded where its children keep and use values."""
+        """Return the paths through a Series: a product, or threaded where its children keep and use values."""
         if not any(map(self.crossings.of, node.children)):
             return self.rules.product([self.factor(child, inner) for child in node.children])
         return self.along(node.children, self.rules.one, inner, {})
 
     def along(self, nodes: Sequence[Node], before: T, inner: str, kept: dict[Key, T]) -> T:
-        """The paths to the end of nodes one after the other, given those that lead to the first of them."""
+        """Return the paths to the end of nodes one after the other, given those that lead to the first of them."""
         closed: list[T] = []
         for node in nodes:
             if not self.crossings.of(node):
@@ -73,7 +73,7 @@ class _Paths(Generic[T]):
         return self.rules.product([before, *closed])
 
     def to_end(self, node: Node, before: T, path: str, kept: dict[Key, T]) -> T:
-        """The paths to the end of a node that keeps or uses a value, given those that lead to it."""
+        """Return the paths to the end of a node that keeps or uses a value, given those that lead to it."""
         full, inner = join(path, name_of(node)), scope(path, node)
         match node:
             case Keep():

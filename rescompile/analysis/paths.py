@@ -76,11 +76,11 @@ class Paths(NotebookView):
         return squares - self.mean**2
 
     def within(self, first: int, last: int) -> int:
-        """The number of paths whose length is `first` to `last`, both included."""
+        """Return the number of paths whose length is `first` to `last`, both included."""
         return sum(self.counts[max(first, 0) : last + 1]) if last >= 0 else 0
 
     def share(self, first: int, last: int) -> Fraction:
-        """The share of all paths whose length is `first` to `last`, both included."""
+        """Return the share of all paths whose length is `first` to `last`, both included."""
         return Fraction(self.within(first, last), self.total)
 
 
@@ -102,12 +102,12 @@ class Surviving(NotebookView):
         return math.fsum(length * share for length, share in enumerate(self.shares))
 
     def share(self, first: int, last: int) -> float:
-        """The share of the lengths `first` to `last`, both included."""
+        """Return the share of the lengths `first` to `last`, both included."""
         return math.fsum(self.shares[max(first, 0) : last + 1]) if last >= 0 else 0.0
 
 
 def paths(network: Network | Node, unit: Unit = "blocks") -> Paths:
-    """The paths of a network, or of a part of it, by length."""
+    """Return the paths of a network, or of a part of it, by length."""
     root = network.root if isinstance(network, Network) else network
     total = through(root, _counting(unit, 1))
     width = total.bit_length() // 8 + 1  # bytes of a coefficient, so that they can be cut apart
@@ -120,7 +120,7 @@ def paths(network: Network | Node, unit: Unit = "blocks") -> Paths:
 
 
 def surviving(network: Network | Node, unit: Unit = "blocks") -> Surviving | None:
-    """What the survival schedule leaves of the paths; None where nothing is ever dropped."""
+    """Return what the survival schedule leaves of the paths; None where nothing is ever dropped."""
     root = network.root if isinstance(network, Network) else network
     residuals = [node for _, node in walk(root) if isinstance(node, Parallel) and node.residual]
     if not any(node.survival for node in residuals) or not through(root, _counting(unit, 1)):
@@ -133,7 +133,8 @@ def surviving(network: Network | Node, unit: Unit = "blocks") -> Surviving | Non
 
 
 def entered(node: Parallel) -> tuple[int | None, ...]:
-    """What each branch of a merge adds to the length of a path through it, in blocks; None for a branch that is not a path."""
+    """Return what each branch of a merge adds to the length of a path through it, in blocks; None for a branch that is not a
+    path."""
     if node.merge == "gate":
         return 1, None, 0
     if node.residual:
@@ -148,18 +149,18 @@ def entered(node: Parallel) -> tuple[int | None, ...]:
 
 
 def _ends_paths(node: Op) -> bool:
-    """Whether a node multiplies by 0."""
+    """Return whether a node multiplies by 0."""
     return isinstance(node.kind, Scale) and node.kind.factor == 0
 
 
 def _computes(branch: Series) -> bool:
-    """Whether anything is computed on the way; in evaluation a dropout is the identity."""
+    """Return whether anything is computed on the way; in evaluation a dropout is the identity."""
     inside = walk(branch, into=Series | Parallel)
     return any(isinstance(node, Op) and not isinstance(node.kind, Identity | Dropout) for _, node in inside)
 
 
 def bounded(branch: Series) -> bool:
-    """Whether the values lie between 0 and 1, as those of a factor that only scales another value do."""
+    """Return whether the values lie between 0 and 1, as those of a factor that only scales another value do."""
     return thread(branch, False, _BOUNDED)
 
 
@@ -195,7 +196,8 @@ def _counting(unit: Unit, x: int) -> PathRules[int]:
 
 
 def _product(values: Sequence[int]) -> int:
-    """The product, by halves: factors of about one size are multiplied much faster than a long one by many short ones."""
+    """Return the product, by halves: factors of about one size are multiplied much faster than a long one by many short
+    ones."""
     if len(values) < 3:
         return math.prod(values)
     middle = len(values) // 2

@@ -30,7 +30,7 @@ class Span:
         return self.last - self.first + 1
 
     def through(self, kernel: int, stride: int, padding: int, dilation: int) -> Span:
-        """What a position behind a sliding window sees."""
+        """Return what a position behind a sliding window sees."""
         last = self.last + self.jump * (dilation * (kernel - 1) - padding)
         return Span(self.first - self.jump * padding, last, self.jump * stride)
 
@@ -41,12 +41,12 @@ View = tuple[Span, ...] | None
 
 
 def of_input(shape: Shape) -> View:
-    """What a position of the input sees: itself. None for an input that is not a map."""
+    """Return what a position of the input sees: itself. None for an input that is not a map."""
     return (Span(),) * rank(shape) or None
 
 
 def view(node: Node, given: View) -> View:
-    """What a position of the node's output sees, where one of its input sees `given`."""
+    """Return what a position of the node's output sees, where one of its input sees `given`."""
     return thread(node, given, _RULES)
 
 

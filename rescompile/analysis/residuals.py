@@ -10,7 +10,7 @@ from rescompile.ir.traversal import FoldRules, fold
 
 
 def residuals(node: Node, path: str = "") -> list[str]:
-    """The full names of the residuals in a node that lives in the scope `path`, in execution order: without those inside
+    """Return the full names of the residuals in a node that lives in the scope `path`, in execution order: without those inside
     another residual or in a side branch. One that is run again counts once."""
     return fold(node, _RULES, path)
 

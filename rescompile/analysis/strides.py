@@ -17,7 +17,7 @@ Stride = tuple[Fraction, ...] | None
 
 
 def strides(network: Network) -> dict[str, Stride]:
-    """The stride of every output that is computed in evaluation, by its name."""
+    """Return the stride of every output that is computed in evaluation, by its name."""
     found: dict[str, Stride] = {}
 
     def side(path: str, node: Side, given: Stride, carry: Callable[[Stride], Stride]) -> None:
@@ -41,7 +41,7 @@ def _op(_: str, node: Op, given: Stride) -> Stride:
 
 
 def _merge(_: str, node: Parallel, strides: list[Stride]) -> Stride:
-    """The stride that the branches share, except for factors of another size."""
+    """Return the stride that the branches share, except for factors of another size."""
     whole = {
         stride for branch, stride in zip(node.branches, strides, strict=True) if branch.output[1:] == node.output[1:]
     }

@@ -43,7 +43,7 @@ class Row:
 
 
 def rows(network: Network, depth: int) -> Iterator[Row]:
-    """The rows of the tree, `depth` levels of them: 1 is the spec's own rows, 2 their blocks, and so on."""
+    """Yield the rows of the tree, `depth` levels of them: 1 is the spec's own rows, 2 their blocks, and so on."""
     for child in network.root.children:
         yield from _rows(child, "", 0, depth)
 
@@ -64,7 +64,7 @@ def _rows(node: Node, path: str, level: int, depth: int) -> Iterator[Row]:
 
 
 def _repeats(node: Series) -> bool:
-    """Whether a node is a row: nothing but the copies of a block."""
+    """Return whether a node is a row: nothing but the copies of a block."""
     copies = [
         isinstance(child, Series) and child.call is not None and child.call.index is not None for child in node.children
     ]
@@ -72,7 +72,7 @@ def _repeats(node: Series) -> bool:
 
 
 def describe(node: Node) -> str:
-    """What a node is, in words of the spec."""
+    """Return what a node is, in words of the spec."""
     match node:
         case Op():
             facts = [
@@ -115,8 +115,8 @@ def _is_shown(node: Op, field: Any) -> bool:
 
 
 def _called(*copies: Series) -> str:
-    """A block with its arguments, except those that are its defaults. One that differs among the copies has all of its values,
-    unless only the first copy gets it."""
+    """Return a block with its arguments, except those that are its defaults. One that differs among the copies has all of its
+    values, unless only the first copy gets it."""
     calls = [copy.call for copy in copies if copy.call is not None]
     defaults, given = calls[0].defaults, []
     for name, first in calls[0].arguments.items():
@@ -151,7 +151,7 @@ def count(number: int) -> str:
 
 
 def table(network: Network, depth: int, width: int | None = None) -> str:
-    """The tree as a table, with totals; its lines are at most `width` long."""
+    """Return the tree as a table, with totals; its lines are at most `width` long."""
     lines = [("name", "what", "output", "parameters", "MACs")]
     for row in rows(network, depth):
         output = shape(row.node.child.output) if isinstance(row.node, Side) else shape(row.node.output)
@@ -166,7 +166,7 @@ def table(network: Network, depth: int, width: int | None = None) -> str:
 
 
 def summary(network: Network) -> str:
-    """The lines above the table."""
+    """Return the lines above the table."""
     outputs = ", ".join(f"{name} [batch, {', '.join(map(str, sizes))}]" for name, sizes in network.outputs.items())
     lines = [
         f"{network.name}: input [batch, {', '.join(map(str, network.input))}] -> {outputs}",
@@ -197,8 +197,8 @@ def _by(stride: Any) -> str:
 
 
 def features(network: Network) -> dict[str, dict[str, Any]]:
-    """The outputs that are maps: their channels and their stride, as one number or, where the axes differ, as one for each;
-    None where there is no stride."""
+    """Return the outputs that are maps: their channels and their stride, as one number or, where the axes differ, as one for
+    each; None where there is no stride."""
     found, by = {}, strides(network)
     for name, sizes in network.outputs.items():
         if len(sizes) == len(network.input) > 1:
@@ -209,7 +209,7 @@ def features(network: Network) -> dict[str, dict[str, Any]]:
 
 
 def survival(network: Network) -> dict[str, Any] | None:
-    """The survival schedule in force, or None."""
+    """Return the survival schedule in force, or None."""
     found = [node.survival for _, node in walk(network.root) if isinstance(node, Parallel) and node.survival]
     if not found:
         return None
@@ -220,7 +220,7 @@ def survival(network: Network) -> dict[str, Any] | None:
 
 
 def data(network: Network, depth: int) -> dict[str, Any]:
-    """The tree for machines; the figures are exact."""
+    """Return the tree for machines; the figures are exact."""
     total = cost(network)
     return {
         "name": network.name,

@@ -52,7 +52,7 @@ class Picture:
 
 
 def picture(network: Network, depth: Depth = "blocks") -> Picture:
-    """The picture of a network, opened to a depth. Raises UsageError where it has more parts than a picture can show."""
+    """Return the picture of a network, opened to a depth. Raises UsageError where it has more parts than a picture can show."""
     return Picture(outline(network, depth))
 
 

@@ -29,7 +29,7 @@ _BETWEEN = 56.0
 
 
 def beside(reference: Outline, subject: Outline) -> Scene:
-    """The picture of two networks, the reference at the left."""
+    """Return the picture of two networks, the reference at the left."""
     left, right = reference.rows.items, subject.rows.items
     _, pairs = align(list(map(_Row, left)), list(map(_Row, right)), _distance, lambda _: _ALONE)
     notes = _differences(reference.network, subject.network)
@@ -72,7 +72,7 @@ class _Row:
 
 
 def _everything(item: Item) -> object:
-    """What two rows share that are drawn without a mark."""
+    """Return what two rows share that are drawn without a mark."""
     if not isinstance(item, Card):
         return repr(item.output), type(item).__name__
     chances = tuple(detail for detail in item.details if detail.startswith(SURVIVAL))
@@ -92,7 +92,7 @@ def _distance(one: _Row, other: _Row) -> float:
 def _boxes(
     own: Sequence[Item], pairs: Pairs, others: Sequence[Item], marks: dict[str, str]
 ) -> list[Box | None]:  # fmt: skip
-    """The boxes of a network by the pairs: marked where the other network has no such row, or a different one."""
+    """Return the boxes of a network by the pairs: marked where the other network has no such row, or a different one."""
     found: list[Box | None] = []
     least = max((item_box(item, Style(looks=costs)).width for item in own if isinstance(item, Card)), default=0.0)
     for mine, theirs in pairs:
@@ -114,7 +114,7 @@ def _boxes(
 def _column(
     network: Network, items: Sequence[Item | None], boxes: Sequence[Box | None], heights: Sequence[float]
 ) -> Box:
-    """One network from its input to its output, with a slot of the common height for each pair."""
+    """Return one network from its input to its output, with a slot of the common height for each pair."""
     start = terminal(["input", size_text(network.input)])
     end = terminal([LOGITS, size_text(network.root.output)])
     given = [box for box in boxes if box is not None]
@@ -147,12 +147,12 @@ def _joint(canvas: Canvas, x: float, top: float, bottom: float, text: str, solid
 
 
 def _differences(reference: Network, subject: Network) -> Sequence[Difference] | None:
-    """The differences by topic; None if the two have too little in common for a comparison."""
+    """Return the differences by topic; None if the two have too little in common for a comparison."""
     return compare(structure(reference), structure(subject)).differences
 
 
 def _marks(notes: Sequence[Difference] | None) -> dict[str, str]:
-    """The numbers of the notes about each row, by its name."""
+    """Return the numbers of the notes about each row, by its name."""
     found: dict[str, list[str]] = {}
     for number, each in enumerate(notes or (), 1):
         for name in dict.fromkeys(edit.segment for edit in each.edits):

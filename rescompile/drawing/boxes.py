@@ -39,7 +39,7 @@ class Box:
 
 
 def nothing() -> Box:
-    """A box without a size: the identity."""
+    """Return a box without a size: the identity."""
     return Box(0, 0, 0, lambda *_: None, solid=False)
 
 
@@ -49,7 +49,7 @@ def label(canvas: Canvas, x: float, middle: float, text: str, anchor: str = "sta
 
 
 def label_width(text: str) -> float:
-    """The width of a label."""
+    """Return the width of a label."""
     return font.width(text, SMALL)
 
 

@@ -30,7 +30,7 @@ class Looks:
 
 
 def row_card(card: Card, looks: Looks, least: float = 0.0) -> Box:
-    """The card of a row: at the right the number of copies, and how their shortcut merges."""
+    """Return the card of a row: at the right the number of copies, and how their shortcut merges."""
     many = f"× {card.count}" if card.count > 1 else ""
     badges = sum(
         font.width(letter, SMALL, bold=True) + BADGE - 4 for letter in (*card.letters, *filter(None, [looks.mark]))
@@ -79,7 +79,7 @@ def row_card(card: Card, looks: Looks, least: float = 0.0) -> Box:
 
 
 def op_card(card: Card, looks: Looks, least: float = 0.0) -> Box:
-    """The card of an op, with the ops that it absorbs below; a pointwise op alone is a slim one."""
+    """Return the card of an op, with the ops that it absorbs below; a pointwise op alone is a slim one."""
     slim = card.tint == "pointwise" and not card.details
     size = SMALL if slim else OP
     titles = font.wrapped(card.title, size, OP_TEXT, bold=not slim)
@@ -106,7 +106,7 @@ def op_card(card: Card, looks: Looks, least: float = 0.0) -> Box:
 def _body(
     card: Card, looks: Looks, left: float, top: float, width: float, height: float, paint: str = "card"
 ) -> list[Rect]:
-    """The rectangle of a card with its coloured edge, and its border where it is marked."""
+    """Return the rectangle of a card with its coloured edge, and its border where it is marked."""
     tip = " · ".join([card.title, *card.details])
     shapes = [
         Rect(left, top, width, height, paint, 5, looks.fill, tip, looks.key),

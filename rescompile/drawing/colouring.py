@@ -82,7 +82,7 @@ def by_fault(outline: Outline, title: str, first: str | None) -> Painting:
 
 
 def costs(card: Card) -> Looks:
-    """The cost of a row in a line, where no colour is asked for."""
+    """Return the cost of a row in a line, where no colour is asked for."""
     if not card.is_row:
         return Looks()
     total = [cost(node) for _, node in card.parts]

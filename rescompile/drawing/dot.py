@@ -20,12 +20,13 @@ _WAYS = {"flow": "", "skip": f'color="{VERMILION}" penwidth=2', "side": "style=d
 
 
 def dot(graph: Graph) -> str:
-    """The graph as DOT."""
+    """Return the graph as DOT."""
     return "\n".join([*_lines(graph), ""])
 
 
 def quoted(text: str) -> str:
-    """A text as a string of DOT. A backslash would begin an escape, so it is doubled; strings in quotes are never HTML."""
+    """Return a text as a string of DOT. A backslash would begin an escape, so it is doubled; strings in quotes are never
+    HTML."""
     return '"' + printable(text).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 

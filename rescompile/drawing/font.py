@@ -36,14 +36,14 @@ _BREAK = re.compile(r"(?<=[,·]) |(?<=[^\d,·]) (?![·\d])")
 
 
 def width(text: str, size: float, bold: bool = False) -> float:
-    """The width of a text in a size."""
+    """Return the width of a text in a size."""
     table = _TABLES[bold]
     return sum(table.get(character, _WIDEST) for character in text) * size / 1000
 
 
 def wrapped(text: str, size: float, room: float, bold: bool = False) -> list[str]:
-    """A text in as few lines of at most this width as it needs, broken at spaces, or inside a word that is wider than a line. The
-    lines are about equally long."""
+    """Return a text in as few lines of at most this width as it needs, broken at spaces, or inside a word that is wider than a
+    line. The lines are about equally long."""
     phrases = _PHRASE.split(text)
     whole = all(width(phrase, size, bold) <= room for phrase in phrases)
     words = phrases if whole else _BREAK.split(text)
@@ -57,7 +57,7 @@ def wrapped(text: str, size: float, room: float, bold: bool = False) -> list[str
 
 
 def _lines(words: Sequence[str], size: float, room: float, bold: bool) -> list[str]:
-    """Words in lines of at most this width."""
+    """Return words in lines of at most this width."""
     lines: list[str] = []
     line = ""
     for word in words:
@@ -74,7 +74,8 @@ def _lines(words: Sequence[str], size: float, room: float, bold: bool) -> list[s
 
 
 def _pieces(word: str, size: float, room: float, bold: bool) -> list[str]:
-    """A word cut where it is wider than a line, after a dot or an underscore if there is one, and else after any character."""
+    """Return a word cut where it is wider than a line, after a dot or an underscore if there is one, and else after any
+    character."""
     pieces = []
     while word:
         fitting = next((at for at in range(1, len(word)) if width(word[: at + 1], size, bold) > room), len(word))

@@ -58,7 +58,7 @@ Sources: TypeAlias = Sequence[tuple[str, Way, str]]
 
 
 def graph(outline: Outline) -> Graph:
-    """The graph of an outline: the rows, and each panel as a group of its own."""
+    """Return the graph of an outline: the rows, and each panel as a group of its own."""
     maker = _Maker()
     network = outline.network
     start = maker.node(("input", size_text(network.input)), "end")
@@ -112,7 +112,7 @@ class _Maker:
         self.edges += [Edge(start, end, way, text) for start, way, text in sources]
 
     def chain(self, chain: Chain, sources: Sources, every: bool = False) -> Sources:
-        """The items of a chain; returns where its value comes from. With `every`, all edges have a label."""
+        """Add the items of a chain, and return the source of its value. With `every`, all edges have a label."""
         before = chain.input
         for item in chain.items:
             ends = self._item(item, sources)

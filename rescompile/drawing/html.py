@@ -28,7 +28,7 @@ svg {{ display: block; margin: 0 auto; max-width: 100%; height: auto; }}
 
 
 def html(scene: Scene) -> str:
-    """The page of a picture."""
+    """Return the page of a picture."""
     return _PAGE.format(
         generator=GENERATOR,
         title=escaped(scene.title),

@@ -30,12 +30,12 @@ class Style:
 
 
 def chain_box(chain: Chain, style: Style) -> Box:
-    """A chain as one box."""
+    """Return a chain as one box."""
     return stacked(*chain_parts(chain, style))
 
 
 def chain_parts(chain: Chain, style: Style) -> tuple[list[Box], list[str]]:
-    """The boxes of a chain, and the labels between them. Cards of ops in one chain are equally wide."""
+    """Return the boxes of a chain, and the labels between them. Cards of ops in one chain are equally wide."""
     if not chain.items:
         return [nothing()], []
     cards = [
@@ -56,7 +56,7 @@ def chain_parts(chain: Chain, style: Style) -> tuple[list[Box], list[str]]:
 
 
 def item_box(item: Item, style: Style, width: float = 0.0, extent: tuple[float, float] = (0, 0)) -> Box:
-    """An item as a box; a card of an op is at least this wide, a frame extends at least so far to both sides."""
+    """Return an item as a box; a card of an op is at least this wide, a frame extends at least so far to both sides."""
     match item:
         case Card():
             looks = style.looks(item)
@@ -72,7 +72,7 @@ def item_box(item: Item, style: Style, width: float = 0.0, extent: tuple[float, 
 
 
 def terminal(lines: Sequence[str]) -> Box:
-    """The end of a flow: an input or an output."""
+    """Return the end of a flow: an input or an output."""
     wide = max(font.width(line, SMALL, at == 0) for at, line in enumerate(lines)) / 2 + 12
     height = 8 + LEADING * len(lines)
 
@@ -85,7 +85,7 @@ def terminal(lines: Sequence[str]) -> Box:
 
 
 def _tap(item: Tap, style: Style) -> Box:
-    """A side branch: the value goes on, and a dashed line leaves to the right."""
+    """Return a side branch: the value goes on, and a dashed line leaves to the right."""
     end = terminal([item.label])
     if item.child.items:
         boxes, labels = chain_parts(item.child, style)
@@ -109,7 +109,8 @@ def framed(
     title: str, notes: Sequence[str], count: int, child: Box, letter: str = "",
     extent: tuple[float, float] = (0, 0), key: str = "",
 ) -> Box:  # fmt: skip
-    """A box with a title and a border around it, which extends at least so far to both sides; one with a letter is a panel."""
+    """Return a box with a title and a border around it, which extends at least so far to both sides; one with a letter is a
+    panel."""
     many = f"× {count}" if count > 1 else ""
     side = font.width(many, OP, bold=True) + 10 if many else 0.0
     mark = 20.0 if letter else 0.0
@@ -145,7 +146,7 @@ def framed(
 
 
 def labelled_top(text: str, box: Box) -> Box:
-    """A box below a label with the shape of what enters it."""
+    """Return a box below a label with the shape of what enters it."""
     wide = label_width(text) / 2
 
     def draw(canvas: Canvas, x: float, y: float) -> None:

@@ -22,7 +22,7 @@ _WORDS = {"concat": "concat", "mean": "mean", "shake": "shake", "gate": "g · h 
 
 
 def merged(split: Split, lanes: Sequence[Box]) -> Box:
-    """The box of a merge; `lanes` are those of its branches."""
+    """Return the box of a merge; `lanes` are those of its branches."""
     empty = [not branch.items for branch in split.branches]
     if split.merge == "gate":
         return _around(split, lanes[0], lanes[2], lanes[1])
@@ -51,14 +51,14 @@ def _sign(canvas: Canvas, x: float, y: float, merge: str) -> None:
 
 
 def _strokes(x: float, y: float, merge: str) -> tuple[tuple[Point, Point], ...]:
-    """The two strokes of + or ×."""
+    """Return the two strokes of + or ×."""
     if merge == "add":
         return ((x - 5, y), (x + 5, y)), ((x, y - 5), (x, y + 5))
     return ((x - 3.6, y - 3.6), (x + 3.6, y + 3.6)), ((x - 3.6, y + 3.6), (x + 3.6, y - 3.6))
 
 
 def _around(split: Split, main: Box, skip: Box, gate: Box | None = None) -> Box:
-    """A branch on the axis with its shortcut at the right, and a gate at the left."""
+    """Return a branch on the axis with its shortcut at the right, and a gate at the left."""
     half = _sign_width(split.merge)
     inner = max(main.height, skip.height, gate.height if gate else 0)
     right = max(main.right, half + 12) + LANE - 4 + skip.left
@@ -134,7 +134,7 @@ def _side_by_side(split: Split, lanes: Sequence[Box]) -> Box:
 
 
 def _ellipsis(split: Split, height: float) -> Box:
-    """The words between the first and the last of equal branches."""
+    """Return the words between the first and the last of equal branches."""
     lines = ["· · ·", f"{split.copies} paths", *([f"{split.share} channels each"] if split.share else [])]
     wide = max(map(label_width, lines)) / 2
 

@@ -16,12 +16,12 @@ _ARROWS = {"flow": "-->", "skip": "==>", "side": "-.->"}
 
 
 def mermaid(graph: Graph) -> str:
-    """The graph as the text of a Mermaid diagram."""
+    """Return the graph as the text of a Mermaid diagram."""
     return "\n".join([*_lines(graph), ""])
 
 
 def quoted(text: str) -> str:
-    """A text in quotes; every character that could end it or mean something else is an entity of Mermaid."""
+    """Return a text in quotes; every character that could end it or mean something else is an entity of Mermaid."""
     return '"' + "".join(c if c in _PLAIN else f"#{ord(c)};" for c in printable(text)) + '"'
 
 

@@ -76,7 +76,7 @@ _TITLES: dict[type[Kind], Callable[[Op], str]] = {
 
 
 def op_title(op: Op) -> str:
-    """The title of the card of an op."""
+    """Return the title of the card of an op."""
     say = _TITLES.get(type(op.kind))
     return say(op) if say else times(item(op))
 
@@ -92,7 +92,7 @@ def size_text(shape: Shape) -> str:
 
 
 def is_pointwise(op: Op) -> bool:
-    """Whether a card shows the op below the layer that it follows."""
+    """Return whether a card shows the op below the layer that it follows."""
     return isinstance(op.kind, POINTWISE)
 
 
@@ -106,6 +106,6 @@ def value_title(node: Node) -> str | None:
 
 
 def side_title(node: Side) -> str:
-    """The words at the end of a side branch."""
+    """Return the words at the end of a side branch."""
     how = {"always": "output", "training": "output, training only", "never": "unused"}[node.mode]
     return f"{node.output_name}: {how}" if node.output_name else how

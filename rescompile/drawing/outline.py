@@ -125,7 +125,7 @@ class Outline:
 
 
 def outline(network: Network, depth: Depth = "blocks") -> Outline:
-    """The outline of a network. Raises UsageError where it has more cards than a picture can show."""
+    """Return the outline of a network. Raises UsageError where it has more cards than a picture can show."""
     rows = (outliner := _Outliner(depth)).top(network.root)
     if sum(1 for chain in (rows, *(panel.child for panel in outliner.panels.values())) for _ in cards(chain)) > MOST:
         message = f"the network has more than {MOST:,} parts that differ, too many to draw"
@@ -135,7 +135,7 @@ def outline(network: Network, depth: Depth = "blocks") -> Outline:
 
 
 def cards(chain: Chain) -> Iterator[Card]:
-    """Every card of a chain, in the order of execution."""
+    """Yield every card of a chain, in the order of execution."""
     for item in chain.items:
         match item:
             case Card():
@@ -148,7 +148,8 @@ def cards(chain: Chain) -> Iterator[Card]:
 
 
 def unfolded(item: Item) -> Chain:
-    """A row with all of its ops: what depth `ops` shows of an item of depth `rows`. Equal rows on one card are shown once."""
+    """Return a row with all of its ops: what depth `ops` shows of an item of depth `rows`. Equal rows on one card are shown
+    once."""
     count = item.count if isinstance(item, Card) and len(item.parts) > 1 else 1
     parts = item.parts[: len(item.parts) // count]
     items = tuple(_Outliner("ops")._items(parts, rows=True))
@@ -163,12 +164,12 @@ class _Outliner:
         self.panels: dict[str, Panel] = {}
 
     def top(self, root: Series) -> Chain:
-        """The rows of the network."""
+        """Return the rows of the network."""
         items = self._items(_flat(root, "", calls=False), rows=True)
         return Chain(tuple(_folded(items)), root.input, root.output)
 
     def chain(self, node: Series, path: str, rows: bool = False) -> Chain:
-        """What is inside a Series that lives in the scope `path`, as rows or as ops."""
+        """Return what is inside a Series that lives in the scope `path`, as rows or as ops."""
         return Chain(tuple(self._items(_flat(node, path, calls=not rows), rows)), node.input, node.output)
 
     def _items(self, nodes: Iterable[tuple[str, Node]], rows: bool) -> Iterator[Item]:
@@ -204,7 +205,7 @@ class _Outliner:
                 return self._row(path, node)
 
     def _ops(self, run: Sequence[tuple[str, Op]], rows: bool) -> Card:
-        """The card of an op and of those that follow it channel by channel."""
+        """Return the card of an op and of those that follow it channel by channel."""
         path, first = run[0]
         words = [op_title(op) for _, op in run]
         if first.zeros:
@@ -218,7 +219,7 @@ class _Outliner:
         return Card(title, (" · ".join(details),) if details else (), run[-1][1].output, tuple(run), tint, is_row=rows)
 
     def _row(self, path: str, node: Series) -> Card:
-        """The card of a row: a block, or copies of one."""
+        """Return the card of a row: a block, or copies of one."""
         copies = _copies(node)
         title, details = _titled(path, node, len(copies))
         letters = tuple(dict.fromkeys(filter(None, (self._letter(path, node, copy) for copy in copies))))
@@ -233,7 +234,7 @@ class _Outliner:
         )  # fmt: skip
 
     def _letter(self, path: str, row: Series, copy: Series) -> str:
-        """The letter of the panel that opens a block, which is made when it is first needed; none if the card shows all of the block."""
+        """Return the letter of the panel that opens a block, which is made on first use; none if the card shows all of the block."""
         if self.depth != "blocks":
             return ""
         key = skeleton(copy)
@@ -251,14 +252,14 @@ class _Outliner:
         return self.panels[key].letter
 
     def _in_words(self, copy: Series) -> str:
-        """The only op card of a block, in one line."""
+        """Return the only op card of a block, in one line."""
         if self.depth != "blocks":
             return ""
         cards = self.chain(copy, "").items
         return " · ".join(word for card in cards if isinstance(card, Card) for word in (card.title, *card.details))
 
     def _frame(self, path: str, node: Series) -> Frame:
-        """A row opened: its copies in groups with the same ops, each group as its first copy."""
+        """Return a row opened: its copies in groups with the same ops, each group as its first copy."""
         inside = scope(path, node)
         copies = _copies(node)
         groups = [list(group) for _, group in groupby(copies, same)]
@@ -299,8 +300,8 @@ class _Outliner:
 
 
 def _flat(node: Series, path: str, calls: bool) -> Iterator[tuple[str, Node]]:
-    """The nodes of a Series, each with its scope; lists inside it are inlined, with `calls` single blocks too, and identities
-    are left out. A block itself is inlined where it is the one that is opened."""
+    """Yield the nodes of a Series, each with its scope; lists inside it are inlined, with `calls` single blocks too, and
+    identities are left out. A block itself is inlined where it is the one that is opened."""
     inner = scope(path, node)
     for child in _in_rows(filter(kept, node.children)):
         inlined = isinstance(child, Series) and not is_row(child) and (calls or child.call is None or _is_list(child))
@@ -327,13 +328,13 @@ def _in_rows(nodes: Iterable[Node]) -> Iterator[Node]:
 
 
 def _is_list(node: Series) -> bool:
-    """Whether a block is a list of rows: with several rows of copies it is a network rather than a block of one."""
+    """Return whether a block is a list of rows: with several rows of copies it is a network rather than a block of one."""
     starts = [child for child in node.children if isinstance(child, Series) and child.call and child.call.index == 0]
     return len(starts) + sum(isinstance(child, Series) and is_row(child) for child in node.children) > 1
 
 
 def _titled(path: str, node: Series, copies: int) -> tuple[str, list[str]]:
-    """The title of a row and its block with the arguments; a row without a name has that of its block."""
+    """Return the title of a row and its block with the arguments; a row without a name has that of its block."""
     block, _, given = describe(node).removeprefix(f"{copies} x ").removesuffix(")").partition("(")
     given = given.replace("=", " ")
     if node.name is None:
@@ -342,12 +343,12 @@ def _titled(path: str, node: Series, copies: int) -> tuple[str, list[str]]:
 
 
 def _copies(node: Series) -> tuple[Series, ...]:
-    """The copies of a row; a single block is its own."""
+    """Return the copies of a row; a single block is its own."""
     return tuple(child for child in node.children if isinstance(child, Series)) if is_row(node) else (node,)
 
 
 def _chance(copies: Sequence[Series]) -> str:
-    """The survival probabilities of copies, from the first to the last."""
+    """Return the survival probabilities of copies, from the first to the last."""
     found = survivals((copies[0], copies[-1]))
     if not found:
         return ""
@@ -355,7 +356,7 @@ def _chance(copies: Sequence[Series]) -> str:
 
 
 def _with_chances(child: Chain, group: Sequence[Series]) -> Chain:
-    """The first copy of a group, with the survival probabilities of all."""
+    """Return the first copy of a group, with the survival probabilities of all."""
     found = survivals((group[0], group[-1]))
     if len(set(found)) < 2:
         return child
@@ -368,7 +369,7 @@ def _with_chances(child: Chain, group: Sequence[Series]) -> Chain:
 
 
 def _varied(group: Sequence[Series]) -> tuple[str, ...]:
-    """A note where the numbers or the shapes are those of the first copy only."""
+    """Return a note where the numbers or the shapes are those of the first copy only."""
     if len(set(map(same, group))) > 1:
         return ("numbers of the first",)
     return ("shapes of the first",) if len({(copy.input, copy.output) for copy in group}) > 1 else ()
@@ -391,7 +392,7 @@ def _folded(items: Iterable[Item]) -> Iterator[Item]:
 
 
 def _alike(card: Card) -> object:
-    """What neighbours share that are drawn as one: their blocks or ops, and their shapes."""
+    """Return what neighbours share that are drawn as one: their blocks or ops, and their shapes."""
     return (
         card.details, card.letters, card.output,
         tuple((same(node), node.input) if isinstance(node, Series) else (node.kind, node.input)

@@ -31,7 +31,7 @@ class Column:
 
 
 def page(outline: Outline, painting: Painting | None = None) -> Scene:
-    """The picture of a network."""
+    """Return the picture of a network."""
     looks = painting.looks if painting else costs
     rows = [card for card in cards(outline.rows) if card.is_row]
     plain = Style(looks=looks)
@@ -65,7 +65,8 @@ def heading(canvas: Canvas, network: Network, x: float, y: float) -> float:
 
 
 def flow(outline: Outline, style: Style, panels: Sequence[Box] = ()) -> list[Column]:
-    """The rows between the input and the output, in columns of nearly equal height, for a page that has these panels too."""
+    """Return the rows between the input and the output, in columns of nearly equal height, for a page that has these panels
+    too."""
     network, chain = outline.network, outline.rows
     boxes, labels = chain_parts(chain, style)
     boxes = [terminal(["input", size_text(network.input)]), *boxes, terminal([LOGITS, size_text(network.root.output)])]
@@ -78,7 +79,7 @@ def flow(outline: Outline, style: Style, panels: Sequence[Box] = ()) -> list[Col
 
 
 def _columns(boxes: Sequence[Box], labels: Sequence[str], heights: Sequence[float], most: int) -> list[Column]:
-    """The rows in at most this many columns, with the smallest height."""
+    """Return the rows in at most this many columns, with the smallest height."""
     limit = max(sum(heights) / most, *heights)
     while len(ends := _ends(heights, limit)) > most:
         limit *= 1.02
@@ -89,14 +90,14 @@ def _columns(boxes: Sequence[Box], labels: Sequence[str], heights: Sequence[floa
 
 
 def _side(columns: Sequence[Column], panels: Sequence[Box]) -> float:
-    """The height of a page that the columns and panels fit on, or its width by the ratio of its sides."""
+    """Return the height of a page that the columns and panels fit on, or its width by the ratio of its sides."""
     high = max(box.height for box in (*(column.box for column in columns), *panels))
     wide = sum(column.box.width + GUTTER for column in columns) + _area(panels) / high
     return max(wide / RATIO, high)
 
 
 def _area(panels: Sequence[Box]) -> float:
-    """The area of panels with the space between them."""
+    """Return the area of panels with the space between them."""
     return sum((box.width + PANEL_GAP) * (box.height + PANEL_GAP) for box in panels)
 
 
@@ -159,14 +160,14 @@ def _draw_panels(canvas: Canvas, panels: Sequence[Panel], x: float, y: float, bo
 
 
 def _opened(panel: Panel) -> Box:
-    """What a panel shows: a block, with the shapes of what enters and leaves it."""
+    """Return what a panel shows: a block, with the shapes of what enters and leaves it."""
     child = panel.child
     box = stacked([chain_box(child, Style()), _bottom(size_text(child.output))], [""])
     return labelled_top(size_text(child.input), box)
 
 
 def _bottom(text: str) -> Box:
-    """The shape at the end of a panel."""
+    """Return the shape at the end of a panel."""
     half = label_width(text) / 2
 
     def draw(canvas: Canvas, x: float, y: float) -> None:
@@ -180,7 +181,7 @@ def _panel(panel: Panel, child: Box, extent: tuple[float, float] = (0, 0)) -> Bo
 
 
 def description(outline: Outline) -> str:
-    """The picture in words."""
+    """Return the picture in words."""
     network, total = outline.network, cost(outline.network)
     rows = [
         f"{f'{card.count} x ' if card.count > 1 else ''}{card.title}"

@@ -27,7 +27,7 @@ _PDF_END = f"% {GENERATOR}\n".encode()
 
 
 def raster(scene: Scene, form: str) -> bytes:
-    """The bytes of a `png` or `pdf` file. Raises Unavailable where matplotlib is missing."""
+    """Return the bytes of a `png` or `pdf` file. Raises Unavailable where matplotlib is missing."""
     matplotlib_or_error()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_pdf import FigureCanvasPdf

@@ -100,7 +100,7 @@ HEAD = (6.0, 3.4)
 
 
 def head(line: Line) -> tuple[Point, Point, Point]:
-    """The triangle at the end of a line, which is horizontal or vertical there."""
+    """Return the triangle at the end of a line, which is horizontal or vertical there."""
     (x0, y0), (x, y) = line.points[-2:]
     long, half = HEAD
     if x0 == x:
@@ -121,7 +121,7 @@ def corners(line: Line) -> list[tuple[Point, Point, Point]]:
 
 
 def _towards(start: Point, end: Point, distance: float) -> Point:
-    """The point at this distance from `start` on the way to `end`, which is straight up, down, left or right of it."""
+    """Return the point at this distance from `start` on the way to `end`, which is straight up, down, left or right of it."""
     dx, dy = end[0] - start[0], end[1] - start[1]
     length = abs(dx) + abs(dy) or 1.0
     return start[0] + dx / length * distance, start[1] + dy / length * distance

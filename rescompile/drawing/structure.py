@@ -10,29 +10,29 @@ from rescompile.ir.traversal import FoldRules, fold
 
 
 def kept(node: Node) -> bool:
-    """Whether a node is drawn: identities are lines. Outputs of features have an empty child and stay."""
+    """Return whether a node is drawn: identities are lines. Outputs of features have an empty child and stay."""
     return isinstance(node, Side | Parallel) or not is_empty(node)
 
 
 def is_empty(node: Node) -> bool:
-    """Whether a node is the identity, however it is written."""
+    """Return whether a node is the identity, however it is written."""
     return all(
         isinstance(each, Series) or (isinstance(each, Op) and isinstance(each.kind, Identity)) for _, each in walk(node)
     )
 
 
 def is_row(node: Series) -> bool:
-    """Whether a node is a row of copies of a block."""
+    """Return whether a node is a row of copies of a block."""
     return node.call is None and bool(node.children) and all(map(is_copy, node.children))
 
 
 def is_copy(node: Node) -> bool:
-    """Whether a node is one of the copies of a block."""
+    """Return whether a node is one of the copies of a block."""
     return isinstance(node, Series) and node.call is not None and node.call.index is not None
 
 
 def _joined(_: str, node: Series, inside: Sequence[str]) -> str:
-    """The words of a list; equal copies of a block are one."""
+    """Return the words of a list; equal copies of a block are one."""
     listed = [
         text for at, text in enumerate(inside) if not (at and is_copy(node.children[at]) and text == inside[at - 1])
     ]
@@ -55,7 +55,7 @@ _SKELETON: FoldRules[str] = FoldRules(
 
 
 def skeleton(node: Series) -> str:
-    """The structure of a block without its numbers; blocks with the same one are opened once."""
+    """Return the structure of a block without its numbers; blocks with the same one are opened once."""
     return f"{node.call.block if node.call else ''}: {fold(node, _SKELETON)}"
 
 
@@ -69,18 +69,19 @@ _SAME: FoldRules[Hashable] = FoldRules(
 
 
 def same(node: Node) -> Hashable:
-    """What copies of a block must share to be drawn as one: every op with its numbers and every merge, but not shapes, names and
-    survival probabilities."""
+    """Return what copies of a block must share to be drawn as one: every op with its numbers and every merge, but not shapes,
+    names and survival probabilities."""
     return fold(node, _SAME)
 
 
 def shortcut_merge(node: Series) -> str | None:
-    """The merge of a block that adds or appends to its own input, or lets a part of it pass; None where there is none."""
+    """Return the merge of a block that adds or appends to its own input, or lets a part of it pass; None where there is
+    none."""
     merges = (each for _, each in walk(node) if isinstance(each, Parallel) and each.merge != "mul")
     return next((each.merge for each in merges if each.residual or any(map(is_empty, each.branches))), None)
 
 
 def survivals(copies: Iterable[Series]) -> list[float]:
-    """The survival probabilities of the branches in copies, in order."""
+    """Return the survival probabilities of the branches in copies, in order."""
     nodes = (each for copy in copies for _, each in walk(copy))
     return [each.survival.probability for each in nodes if isinstance(each, Parallel) and each.survival]

@@ -17,7 +17,7 @@ ROOT = "rescompile-drawing"
 
 
 def svg(scene: Scene) -> str:
-    """The picture as a document, or as a part of a page: the same text serves both."""
+    """Return the picture as a document, or as a part of a page: the same text serves both."""
     return "\n".join([*_lines(scene), ""])
 
 
@@ -53,7 +53,7 @@ def printed(shapes: Iterable[Shape]) -> Iterator[str]:
 
 
 def rules(paints: Mapping[str, Paint], scope: str = "") -> Iterator[str]:
-    """The style of each class of shapes, in pictures that are in an element of the `scope`."""
+    """Yield the style of each class of shapes, in pictures that are in an element of the `scope`."""
     for name, paint in paints.items():
         stroke = f";stroke:{paint.stroke};stroke-width:{number(paint.width)}" if paint.stroke != "none" else ""
         dash = f";stroke-dasharray:{' '.join(map(number, paint.dash))}" if paint.dash else ""
@@ -97,7 +97,7 @@ _PRINT: Mapping[type[Shape], Callable[..., str]] = {Rect: _rect, Circle: _circle
 
 
 def number(value: float) -> str:
-    """A number with at most two digits after the point."""
+    """Return a number with at most two digits after the point."""
     return f"{round(value, 2) + 0.0:.2f}".rstrip("0").rstrip(".")
 
 

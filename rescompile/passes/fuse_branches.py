@@ -30,7 +30,7 @@ Read = Callable[[str], Array]
 
 
 def fuse_branches(network: Network, weights: Weights | None, _: Any = True) -> tuple[Network, Weights | None]:
-    """The network with every such merge as one convolution, `fused` (`fused2`, ... where its scope has that name)."""
+    """Return the network with every such merge as one convolution, `fused` (`fused2`, ... where its scope has that name)."""
     network, weights = plain_weights(network, weights)
     fuser = _Fuser(weights, {name for name, _ in walk(network.root)}, runs(network.root))
     root = rewrite(network.root, fuser.node)
@@ -60,7 +60,7 @@ class _Fuser:
         self.dropped: list[str] = []
 
     def node(self, name: str, node: Node) -> Node:
-        """What becomes of a node; merges inside another are fused before it."""
+        """Return what becomes of a node; merges inside another are fused before it."""
         if not isinstance(node, Parallel) or node.merge != "add" or node.split or node.survival is not None:
             return node
         branches = [_branch(branch, scope_of(name)) for branch in node.branches]
@@ -81,7 +81,7 @@ class _Fuser:
         return Op(own, fused, node.input, node.output, NO_HINTS, node.origin, node.when)
 
     def free(self, path: str) -> str:
-        """A name that a scope does not have."""
+        """Return a name that a scope does not have."""
         again, name = 2, NAME
         while join(path, name) in self.taken:
             name, again = f"{NAME}{again}", again + 1
@@ -103,7 +103,7 @@ class _Fuser:
         self.makers[f"{name}.bias"] = partial(_bias, branches, fused, read)
 
     def _tensors(self, branches: Sequence[_Branch], node: Parallel) -> Iterator[str]:
-        """The full names of the tensors of branches."""
+        """Yield the full names of the tensors of branches."""
         for branch in branches:
             if branch.name is not None:
                 yield from (f"{branch.name}.{each.name}" for each in branch.conv.parameters(node.input))
@@ -112,7 +112,7 @@ class _Fuser:
 
 
 def _branch(series: Series, path: str) -> _Branch | None:
-    """A branch as a convolution with ops after it, or None where it is something else."""
+    """Return a branch as a convolution with ops after it, or None where it is something else."""
     ops = list(_ops(series, path))
     if any(op is None for _, op in ops):
         return None
@@ -128,21 +128,21 @@ def _branch(series: Series, path: str) -> _Branch | None:
 
 
 def _unit(shape: Shape) -> Conv:
-    """The convolution that is the identity on a map of this shape."""
+    """Return the convolution that is the identity on a map of this shape."""
     one, none = (1,) * rank(shape), (0,) * rank(shape)
     return Conv(shape[0], one, one, none, one, groups=shape[0])
 
 
 def _ops(series: Series, path: str) -> Iterator[tuple[str, Op | None]]:
-    """The ops of a line with their full names; None for a merge, a side branch, a kept value, and dropout, which is the identity in
-    evaluation only."""
+    """Yield the ops of a line with their full names; None for a merge, a side branch, a kept value, and dropout, which is the
+    identity in evaluation only."""
     for full, node in walk(series, path, into=Series):
         if not isinstance(node, Series):
             yield full, node if isinstance(node, Op) and not isinstance(node.kind, Dropout) else None
 
 
 def _per_channel(op: Op) -> bool:
-    """Whether an op is a scale and a shift of each channel that do not depend on the input."""
+    """Return whether an op is a scale and a shift of each channel that do not depend on the input."""
     return isinstance(op.kind, Affine | Scale) or (isinstance(op.kind, Norm) and op.kind.kind == "batch")
 
 
@@ -150,7 +150,7 @@ def _per_channel(op: Op) -> bool:
 
 
 def _fused(convs: Sequence[Conv], node: Parallel) -> Conv | None:
-    """The convolution that reads all that these read, or None where there is none."""
+    """Return the convolution that reads all that these read, or None where there is none."""
     stride = convs[0].stride
     axes = range(len(stride))
     dilations = [{conv.dilation[axis] for conv in convs if conv.kernel[axis] > 1} or {1} for axis in axes]
@@ -168,12 +168,12 @@ def _fused(convs: Sequence[Conv], node: Parallel) -> Conv | None:
 
 
 def _start(conv: Conv, padding: Sequence[int], dilation: Sequence[int], axis: int) -> int:
-    """The place of a kernel in the fused one."""
+    """Return the place of a kernel in the fused one."""
     return (padding[axis] - conv.pads[axis]) // dilation[axis]
 
 
 def _sizes(conv: Conv, node: Parallel) -> list[tuple[int, int, int]]:
-    """The rules for the size after a convolution."""
+    """Return the rules for the size after a convolution."""
     return [(axis.times, axis.plus, axis.by) for axis in conv.axes(node.input)]
 
 
@@ -181,7 +181,8 @@ def _sizes(conv: Conv, node: Parallel) -> list[tuple[int, int, int]]:
 
 
 def _weight(branches: Sequence[_Branch], fused: Conv, channels: int, read: Read) -> Array:
-    """The sum of the kernels, each scaled by what follows it, at its place and in the groups of the fused convolution."""
+    """Return the sum of the kernels, each scaled by what follows it, at its place and in the groups of the fused
+    convolution."""
     entering, leaving = channels // fused.groups, fused.channels // fused.groups
     total = np.zeros((fused.channels, entering, *fused.kernel))
     for branch in branches:
@@ -200,7 +201,7 @@ def _weight(branches: Sequence[_Branch], fused: Conv, channels: int, read: Read)
 
 
 def _bias(branches: Sequence[_Branch], fused: Conv, read: Read) -> Array:
-    """The sum of the shifts of the branches."""
+    """Return the sum of the shifts of the branches."""
     total = np.zeros(fused.channels)
     for branch in branches:
         scale, shift = _scale_and_shift(branch, read, fused.channels)
@@ -210,7 +211,7 @@ def _bias(branches: Sequence[_Branch], fused: Conv, read: Read) -> Array:
 
 
 def _scale_and_shift(branch: _Branch, read: Read, channels: int) -> tuple[Array, Array]:
-    """What the ops after a convolution do to its channels."""
+    """Return what the ops after a convolution do to its channels."""
     scale, shift = np.ones(channels), np.zeros(channels)
     for name, op in branch.after:
         match op.kind:

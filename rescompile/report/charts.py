@@ -28,7 +28,7 @@ class Axis:
     log: bool = False
 
     def at(self, value: float) -> float:
-        """The position of a value: 0 at the lower end, 1 at the upper."""
+        """Return the position of a value: 0 at the lower end, 1 at the upper."""
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
@@ -52,17 +52,17 @@ class Axis:
 
 
 def linear(values: Sequence[float], title: str) -> Axis:
-    """An axis from 0 to a little more than the largest value."""
+    """Return an axis from 0 to a little more than the largest value."""
     return Axis(0.0, 1.06 * max(values, default=1.0) or 1.0, title)
 
 
 def around(values: Sequence[float], title: str) -> Axis:
-    """A logarithmic axis around positive values."""
+    """Return a logarithmic axis around positive values."""
     return Axis(min(values) / 1.35, max(values) * 1.35, title, log=True)
 
 
 def steps(values: Sequence[float], x: str, y: str, title: str, text: str, line: Sequence[float] = ()) -> str:
-    """A bar of equal width for each value, from 0 on; `line` are further values as a line over them."""
+    """Return a bar of equal width for each value, from 0 on; `line` are further values as a line over them."""
     across, up = Axis(-0.5, len(values) - 0.5, x), linear([*values, *line], y)
     wide = (WIDTH - LEFT - RIGHT) / len(values)
     base, marks = _y(up, 0), []
@@ -79,7 +79,8 @@ def steps(values: Sequence[float], x: str, y: str, title: str, text: str, line: 
 
 
 def area(values: Sequence[float], x: str, y: str, title: str, text: str, marks: Sequence[tuple[int, str]] = ()) -> str:
-    """A filled curve over numbered positions; `marks` are positions where something begins, with its label at the top if it fits."""
+    """Return a filled curve over numbered positions; `marks` are positions where something begins, with its label at the top if
+    it fits."""
     across, up = Axis(0, max(len(values), 1), x), Axis(0.0, 1.16 * max(values, default=1.0) or 1.0, y)
     path = [f"M{number(_x(across, 0))} {number(_y(up, 0))}"]
     for at, value in enumerate(values):
@@ -107,7 +108,7 @@ class Span:
 
 
 def spans(listed: Sequence[Span], x: str, title: str, text: str) -> str:
-    """A line for each interval with a point at its estimate, below one another."""
+    """Return a line for each interval with a point at its estimate, below one another."""
     across = linear([each.high for each in listed], x)
     room = min(max(font.width(each.label, SIZE) for each in listed) + 20, WIDTH / 2)
     height, shapes = TOP + 24 * len(listed), []
@@ -206,7 +207,7 @@ def _framed(shapes: Sequence[str], width: float, height: float, title: str, text
 
 
 def _text(x: float, y: float, text: str, anchor: str, paint: str) -> str:
-    """A text with the width that its place was computed with, so that it fits in any font of the reader."""
+    """Return a text with the width that its place was computed with, so that it fits in any font of the reader."""
     width = f'textLength="{number(font.width(text, SIZE))}" lengthAdjust="spacingAndGlyphs"'
     place = f'x="{number(x)}" y="{number(y)}" font-size="{SIZE}" text-anchor="{anchor}" {width}'
     return f'<text class="{paint}" {place}>{escaped(text)}</text>'

@@ -60,11 +60,11 @@ class Overview:
         return tuple(dict.fromkeys(found))
 
     def timing(self, entry: Entry, setting: tuple[str, str, int]) -> Timing | None:
-        """The first time of a network in a setting."""
+        """Return the first time of a network in a setting."""
         return next((each for each in entry.measurements.timings if _setting(each) == setting), None)
 
     def latencies(self, setting: tuple[str, str, int]) -> list[tuple[Entry, float]]:
-        """The networks that were timed in a setting, with their medians in milliseconds."""
+        """Return the networks that were timed in a setting, with their medians in milliseconds."""
         timed = ((entry, self.timing(entry, setting)) for entry in self.entries)
         return [(entry, 1e3 * found.row.summary.p50) for entry, found in timed if found is not None]
 
@@ -74,7 +74,7 @@ def _setting(timing: Timing) -> tuple[str, str, int]:
 
 
 def points(pairs: Sequence[tuple[str, float, float]]) -> list[Point]:
-    """The points of a plot with logarithmic axes, which has no place for zeros."""
+    """Return the points of a plot with logarithmic axes, which has no place for zeros."""
     return [Point(name, x, y) for name, x, y in pairs if x > 0 and y > 0]
 
 
@@ -97,7 +97,7 @@ def _entries(subjects: Sequence[Subject], measured: Sequence[Measurements]) -> I
 
 
 def _differences(reference: Network, network: Network) -> Comparison:
-    """The differences of a network from the reference, in the words of `explain`."""
+    """Return the differences of a network from the reference, in the words of `explain`."""
     old, new = structure(reference), structure(network)
     names = {name for name, _ in parameters(reference)} != {name for name, _ in parameters(network)}
     against = Against(Reference(reference.name, reference, old), compare(old, new), False, names)
@@ -106,7 +106,7 @@ def _differences(reference: Network, network: Network) -> Comparison:
 
 
 def _beside(reference: Network, network: Network) -> Scene | None:
-    """The picture of two networks, unless they have too many rows for one."""
+    """Return the picture of two networks, unless they have too many rows for one."""
     try:
         old, new = outline(reference, "rows"), outline(network, "rows")
     except UsageError:
@@ -115,5 +115,5 @@ def _beside(reference: Network, network: Network) -> Scene | None:
 
 
 def outputs(network: Network) -> str:
-    """The outputs of a network with their shapes."""
+    """Return the outputs of a network with their shapes."""
     return ", ".join(f"{name} {shape(sizes)}" for name, sizes in network.outputs.items())

@@ -152,7 +152,7 @@ def facts(subject: Subject, measurements: Measurements) -> Report:
 
 
 def canonical(network: Network) -> Network:
-    """The same network, elaborated from its canonical text, so that its nodes know their lines there."""
+    """Return the same network, elaborated from its canonical text, so that its nodes know their lines there."""
     found = elaborate(load_text(Source("canonical spec", network.text)))
     found, _ = apply(found, None, options(network.passes))
     assert found.root == network.root
@@ -167,7 +167,7 @@ def _picture(network: Network) -> tuple[Picture | None, str]:
 
 
 def _rows(network: Network, shown: Picture | None, profiles: Sequence[Timing]) -> Iterator[RowFacts]:
-    """The rows of the spec in order, with the part of the picture that shows each."""
+    """Yield the rows of the spec in order, with the part of the picture that shows each."""
     part_of, _ = owners(network)
     seconds = [{share.part: share.seconds for share in each.row.profile or ()} for each in profiles]
     parts = () if shown is None else shown.parts  # those of rows come first
@@ -183,12 +183,12 @@ def _rows(network: Network, shown: Picture | None, profiles: Sequence[Timing]) -
 
 
 def is_countable(network: Network) -> bool:
-    """Whether a network has few enough merges for its paths to be counted."""
+    """Return whether a network has few enough merges for its paths to be counted."""
     return sum(isinstance(node, Parallel) for _, node in walk(network.root)) <= MOST_MERGES
 
 
 def _lengths(network: Network) -> Lengths | None:
-    """The distribution of paths; None for a network with too many merges, or without a path."""
+    """Return the distribution of paths; None for a network with too many merges, or without a path."""
     if not is_countable(network):
         return None
     found = paths(network)
@@ -199,7 +199,7 @@ def _lengths(network: Network) -> Lengths | None:
 
 
 def _sources(network: Network) -> Iterator[tuple[str, str]]:
-    """The source file of each target that generates Python and can be loaded here."""
+    """Yield the source file of each target that generates Python and can be loaded here."""
     for target in backend.targets():
         try:
             loaded = backend.load(target)
@@ -210,7 +210,7 @@ def _sources(network: Network) -> Iterator[tuple[str, str]]:
 
 
 def words(explanation: Explanation, about: Mapping[str, Any]) -> Words:
-    """An explanation in the words of `explain`."""
+    """Return an explanation in the words of `explain`."""
     found = report(explanation, about)
     comparisons = tuple(
         Comparison(

@@ -16,7 +16,7 @@ _CLASSES = {
 
 
 def yaml(text: str) -> str:
-    """A spec, whose numbers have a colour of their own."""
+    """Return a spec, whose numbers have a colour of their own."""
     from pygments.lexers.data import YamlLexer  # most commands need no lexer
 
     return _marked(text, YamlLexer())
@@ -30,7 +30,7 @@ def python(text: str) -> str:
 
 
 def _marked(text: str, lexer: Any) -> str:
-    """The lines of a text, each an element."""
+    """Return the lines of a text, each an element."""
     lines: list[list[str]] = [[]]
     for word, value in _tokens(text, lexer):
         for at, part in enumerate(value.split("\n")):
@@ -44,7 +44,7 @@ def _marked(text: str, lexer: Any) -> str:
 
 
 def _tokens(text: str, lexer: Any) -> Iterator[tuple[str, str]]:
-    """The tokens of a text with their classes; neighbours of one class are one."""
+    """Yield the tokens of a text with their classes; neighbours of one class are one."""
     before, gathered = "", ""
     for kind, value in lexer.get_tokens(text.expandtabs()):
         word = next((_CLASSES[name] for name in _names(kind) if name in _CLASSES), "")
@@ -58,7 +58,7 @@ def _tokens(text: str, lexer: Any) -> Iterator[tuple[str, str]]:
 
 
 def _names(kind: Any) -> Iterator[str]:
-    """The name of a type of tokens and those of the types that it belongs to, from the most special one on."""
+    """Yield the name of a type of tokens and those of the types that it belongs to, from the most special one on."""
     name = str(kind)
     while name:
         yield name

@@ -48,12 +48,13 @@ class Texts:
     listed: dict[str, int] = field(default_factory=dict)
 
     def __call__(self, text: str) -> int:
-        """The number of a text."""
+        """Return the number of a text."""
         return self.listed.setdefault(text, len(self.listed))
 
 
 def layers(network: Network, spec: Sequence[str]) -> list[Layer]:
-    """The ops of a network in the order of execution. `spec` are the lines of the canonical spec that it was elaborated from."""
+    """Return the ops of a network in the order of execution. `spec` are the lines of the canonical spec that it was elaborated
+    from."""
     every = list(_layers(network.root, "", "", spec, folded=False))
     return every if len(every) <= MOST else list(_layers(network.root, "", "", spec, folded=True))
 
@@ -61,7 +62,7 @@ def layers(network: Network, spec: Sequence[str]) -> list[Layer]:
 def _layers(
     node: Node, path: str, row: str, spec: Sequence[str], folded: bool, copies: int = 1
 ) -> Iterator[Layer]:  # fmt: skip
-    """The ops inside a node that lives in the scope `path`."""
+    """Yield the ops inside a node that lives in the scope `path`."""
     full, inner = join(path, name_of(node)), scope(path, node)
     if isinstance(node, Again):
         for layer in _layers(node.child, path, row or node.name, spec, folded, copies):
@@ -83,8 +84,8 @@ def _layers(
 
 
 def lines(node: Node, spec: Sequence[str]) -> tuple[int, int] | None:
-    """The first and the last line of the step that a node came from, counted from 1; None for a node that a pass made. A step begins
-    with its name, and ends before the next line that is not indented further."""
+    """Return the first and the last line of the step that a node came from, counted from 1; None for a node that a pass made. A
+    step begins with its name, and ends before the next line that is not indented further."""
     origin = node.origin
     if origin is None or not 0 < origin.line <= len(spec):
         return None
@@ -103,7 +104,7 @@ def _indentation(line: str) -> int:
 
 
 def data(network: Network, shown: Picture | None, listed: Sequence[Layer], spec: Sequence[str]) -> dict[str, Any]:
-    """The table and the parts for the script: `texts`, `layers` and `parts`, whose entries docs/report.md describes."""
+    """Return the table and the parts for the script: `texts`, `layers` and `parts`, whose entries docs/report.md describes."""
     texts, owners = Texts(), {} if shown is None else shown.owners
     rows = [
         [
@@ -117,7 +118,8 @@ def data(network: Network, shown: Picture | None, listed: Sequence[Layer], spec:
 
 
 def _part(part: Sequence[tuple[str, Node]], texts: Texts, spec: Sequence[str]) -> list[Any]:
-    """A part of the picture: its name, what it is, the shapes of its ends, its costs, its number of blocks, and its lines."""
+    """Return a part of the picture: its name, what it is, the shapes of its ends, its costs, its number of blocks, and its
+    lines."""
     names = list(dict.fromkeys(filter(None, (_name(path, node) for path, node in (part[0], part[-1])))))
     nodes = [node for _, node in part]
     words = list(dict.fromkeys(op_title(node) if isinstance(node, Op) else describe(node) for node in nodes))
@@ -145,7 +147,7 @@ def _figures(of: Cost) -> tuple[int, int, int]:
 
 
 def counts_by_word(listed: Sequence[Layer]) -> Mapping[str, int]:
-    """How many ops there are of each word, most frequent first; activations by their own."""
+    """Return how many ops there are of each word, most frequent first; activations by their own."""
     found: dict[str, int] = {}
     for layer in listed:
         kind = layer.op.kind

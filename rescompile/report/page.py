@@ -37,12 +37,12 @@ SCRIPTS = ("page.js", "picture.js", "details.js", "search.js")
 
 
 def network_page(report: Report) -> str:
-    """The page of one network."""
+    """Return the page of one network."""
     return _page("network", {"report": report, "title": report.network.name, "data": report.data})
 
 
 def comparison_page(overview: Overview) -> str:
-    """The page of several networks."""
+    """Return the page of several networks."""
     first, *others = (entry.network.name for entry in overview.entries)
     title = f"{first} and {others[0]}" if len(others) == 1 else f"{first} and {len(others)} other networks"
     return _page("comparison", {"overview": overview, "title": title, "data": {}})
@@ -67,7 +67,7 @@ def _file(name: str) -> str:
 
 
 def _palette() -> str:
-    """The colours of drawings: light ones, and dark ones by the reader's preference and by the switch."""
+    """Return the colours of drawings: light ones, and dark ones by the reader's preference and by the switch."""
     dark, switched = rules(DARK, ":root:not([data-theme=light]) "), rules(DARK, ":root[data-theme=dark] ")
     return "".join(
         [*rules(LIGHT), "@media screen and (prefers-color-scheme:dark){", *dark, "}@media screen{", *switched, "}"]
@@ -76,7 +76,7 @@ def _palette() -> str:
 
 @cache
 def _environment() -> Environment:
-    """The templates, in which every value is escaped unless it is markup of ours."""
+    """Return the templates, in which every value is escaped unless it is markup of ours."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -102,7 +102,7 @@ def _environment() -> Environment:
 
 
 def _highlighted(function: Callable[[str], str]) -> Callable[[str], str]:
-    """A highlighting, or plain lines for long texts."""
+    """Return a highlighting, or plain lines for long texts."""
 
     def lines(text: str) -> str:
         if len(text) <= LONGEST:

@@ -66,8 +66,8 @@ class Picture:
 
 
 def picture(network: Network) -> Picture:
-    """The picture of a network. Rows stay folded where the whole would have more cards than a picture can show. Raises UsageError
-    where even the rows are too many."""
+    """Return the picture of a network. Rows stay folded where the whole would have more cards than a picture can show. Raises
+    UsageError where even the rows are too many."""
     return _Painter(outline(network, "rows")).picture()
 
 
@@ -85,7 +85,7 @@ class _Painter:
         )  # fmt: skip
 
     def picture(self) -> Picture:
-        """The rows with their extent."""
+        """Return the rows with their extent."""
         network, shown = self.network, list(self._boxes())
         ends = [terminal(["input", size_text(network.input)]), terminal([LOGITS, size_text(network.root.output)])]
         labels = ["", *(size_text(item.output) for item in self.rows.items)]
@@ -103,7 +103,7 @@ class _Painter:
         )  # fmt: skip
 
     def _boxes(self) -> Iterator[list[Box]]:
-        """The boxes of each row: folded, and unfolded while there is room for its cards."""
+        """Yield the boxes of each row: folded, and unfolded while there is room for its cards."""
         room = MOST - sum(1 for _ in cards(self.rows))
         for item in self.rows.items:
             boxes, inside = [item_box(item, self.style)], self._inside(item)
@@ -114,7 +114,7 @@ class _Painter:
             yield boxes
 
     def _inside(self, item: Item) -> Chain | None:
-        """An item with all of its ops; None where that shows no more than its card."""
+        """Return an item with all of its ops; None where that shows no more than its card."""
         chain = unfolded(item)
         only = chain.items[0] if len(chain.items) == 1 else None
         return None if isinstance(only, Card) and not (isinstance(item, Card) and len(item.parts) > 1) else chain
@@ -127,7 +127,7 @@ class _Painter:
         return self._number(frame.parts)
 
     def _number(self, parts: tuple[tuple[str, Node], ...]) -> str:
-        """The number of these nodes, as the key of a rectangle."""
+        """Return the number of these nodes, as the key of a rectangle."""
         if not parts:
             return ""
         own = tuple(id(node) for _, node in parts)
@@ -137,8 +137,8 @@ class _Painter:
         return str(self.numbers[own])
 
     def _view(self, box: Box, text: str | None, sign: str = "") -> View:
-        """A box below the line that leads to it, which has a label; the first has no line. A box that can be folded or unfolded has a
-        switch with the sign at its left."""
+        """Return a box below the line that leads to it, which has a label; the first has no line. A box that can be folded or
+        unfolded has a switch with the sign at its left."""
         canvas, top = Canvas(), 0.0
         if text is not None:
             top = LABEL_GAP
@@ -151,21 +151,21 @@ class _Painter:
 
 
 def _switch(x: float, y: float, sign: str) -> str:
-    """What unfolds a row, or folds it."""
+    """Return what unfolds a row, or folds it."""
     bars = f"M{number(x - 4)} {number(y)}h8" + (f"M{number(x)} {number(y - 4)}v8" if sign == "+" else "")
     shape = f'<circle cx="{number(x)}" cy="{number(y)}" r="{number(RADIUS)}"/><path d="{bars}"/>'
     return f'<g class="switch" role="button" aria-label="{"unfold" if sign == "+" else "fold"}">{shape}</g>'
 
 
 def _keys(box: Box) -> Iterator[int]:
-    """The parts that a box shows."""
+    """Yield the parts that a box shows."""
     canvas = Canvas()
     box.draw(canvas, 0, 0)
     yield from (int(shape.key) for shape in canvas.shapes if isinstance(shape, Rect) and shape.key)
 
 
 def markup(shown: Picture) -> str:
-    """The groups of all rows, folded: each moved to its place, and the size of the whole as the view box of an SVG."""
+    """Return the groups of all rows, folded: each moved to its place, and the size of the whole as the view box of an SVG."""
     y, groups = MARGIN, []
     for row in shown.rows:
         heights = " ".join(number(view.height) for view in row.views)

@@ -26,7 +26,7 @@ class BenchFile:
     result: Result
 
     def names(self) -> set[str]:
-        """The networks of the zoo or of specs that it has rows of."""
+        """Return the networks of the zoo or of specs that it has rows of."""
         return {row.model for row in self.result.rows if row.sha256 is not None}
 
 
@@ -66,8 +66,8 @@ def read(file: str) -> ResultFile:
 
 
 def _is_of_verify(path: Path) -> bool:
-    """Return whether a file has the outermost key of `verify --json`. What cannot be read is left to the reader of `bench`, which
-    locates its errors."""
+    """Return whether a file has the outermost key of `verify --json`. What cannot be read is left to the reader of `bench`,
+    which locates its errors."""
     try:
         data = json.loads(path.read_text("utf-8")) if path.stat().st_size <= LARGEST else None
     except (OSError, ValueError, RecursionError):
@@ -76,7 +76,7 @@ def _is_of_verify(path: Path) -> bool:
 
 
 def of_network(network: Network, files: Sequence[ResultFile]) -> Measurements:
-    """What the files have on a network."""
+    """Return what the files have on a network."""
     timings = [
         Timing(row, each.file, _machine(each.result), each.result.measured)
         for each in files
@@ -107,7 +107,7 @@ def check_all_used(files: Iterable[ResultFile], networks: Sequence[Network]) -> 
 
 
 def _machine(result: Result) -> str:
-    """The processor and the GPUs, in a few words."""
+    """Return the processor and the GPUs, in a few words."""
     processor = result.machine.get("processor")
     gpus = result.machine.get("gpus")
     names = [processor.get("name")] if isinstance(processor, dict) else []
