@@ -17,7 +17,7 @@ from rescompile.explain.merger import Edit
 from rescompile.explain.overlay import overlay
 from rescompile.explain.stages import Steps, Structure, series
 from rescompile.explain.topics import TOPICS
-from rescompile.ir.network import Op, Side, merge_shape
+from rescompile.ir.network import Again, Op, Side, merge_shape
 from rescompile.ir.ops import Shape
 from rescompile.ir.traversal import ThreadRules, thread
 from rescompile.records import record
@@ -139,12 +139,21 @@ def _count(unit: Steps, shape: Shape) -> tuple[int, int, Shape]:
         through(shape)
         macs = macs if node.mode == "always" else before
 
+    def again(_: str, __: Again, shape: Shape, through: Callable[[Shape], Shape]) -> Shape:
+        """The parameters count where they stand."""
+        nonlocal parameters
+        before = parameters
+        output = through(shape)
+        parameters = before
+        return output
+
     rules = ThreadRules[Shape](
         op,
         merge=lambda _, node, shapes: merge_shape(node.merge, shapes),
         side=side,
         split=lambda _, node, shape: node.given_of(shape),
         outside=lambda _, node: node.output,
+        again=again,
     )
     output = thread(series(unit), shape, rules)
     return parameters, macs, output

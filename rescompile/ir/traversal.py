@@ -87,6 +87,11 @@ def _pass_by(_: str, __: Side, ___: T, ____: Callable[[T], T]) -> None:
     """A side branch that is not entered."""
 
 
+def _as_before(_: str, __: Again, value: T, through: Callable[[T], T]) -> T:
+    """A step that runs again does what it did where it stands."""
+    return through(value)
+
+
 class NotKept(Exception):
     """A value is recalled that was not kept before, or only in another branch or block."""
 
@@ -102,7 +107,8 @@ class ThreadRules(Generic[T]):
 
     `op` and `merge` return the value after an op and after the branches of a Parallel; `split` returns what each branch is
     given. `side` gets the value that passes by, and a function that carries a value through the side branch and returns the
-    one at its end; without this rule, side branches are left out. `keep` returns what a Keep remembers, which is also the value
+    one at its end; without this rule, side branches are left out. `again` gets the value before a step that runs again, and a
+    function that carries it through the step. `keep` returns what a Keep remembers, which is also the value
     after it; `outside` the value of a Recall whose Keep is not in the part that is threaded, which raises NotKept without it.
     """
 
@@ -112,6 +118,7 @@ class ThreadRules(Generic[T]):
     split: Callable[[str, Parallel, T], Sequence[T]] = _same
     keep: Callable[[str, Keep, T], T] = _same_value
     outside: Callable[[str, Recall], T] = _not_kept
+    again: Callable[[str, Again, T, Callable[[T], T]], T] = _as_before
 
 
 def thread(node: Node, value: T, rules: ThreadRules[T], path: str = "") -> T:
@@ -138,7 +145,7 @@ def _threaded(node: Node, value: T, rules: ThreadRules[T], path: str, kept: dict
         case Side():
             rules.side(full, node, value, lambda start: _threaded(node.child, start, rules, inner, dict(kept)))
         case Again():
-            value = _threaded(node.child, value, rules, inner, {})
+            return rules.again(full, node, value, lambda start: _threaded(node.child, start, rules, inner, {}))
         case Keep():
             kept[node.key] = value = rules.keep(full, node, value)
         case Recall():

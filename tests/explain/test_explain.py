@@ -423,6 +423,12 @@ def test_attributes_of_every_op_are_told(tmp_path: Path) -> None:
         assert found.beyond == (0, 0)
 
 
+def test_parameters_of_a_step_that_runs_again_count_once() -> None:
+    """CBAM runs one MLP on two vectors; squeeze and excitation has biases, and no convolution of the map's means."""
+    ours, theirs = (network_of(name) for name in ("cbam_resnet50", "seresnet50"))
+    assert compare(structure(theirs), structure(ours)).parameters == cost(ours).parameters - cost(theirs).parameters
+
+
 # --- a user's own spec ------------------------------------------------------------------------------------------------
 
 
