@@ -73,7 +73,7 @@ class Term:
         return self.value if self.head == "name" else None
 
     def evaluate(self, scope: Mapping[str, Value], words: Container[str] = ()) -> Value:
-        """The value, with names from `scope`; a name that is in `words` but not in scope is a word and means itself."""
+        """Return the value, with names from `scope`; a name that is in `words` but not in scope is a word and means itself."""
         return _evaluate(self, scope, words)
 
 
@@ -340,7 +340,7 @@ def _call(
 
 
 def _compared_type(value: Value) -> str:
-    """The type that `==` compares by: a condition, a number and a word are never equal; a size is a number or a list."""
+    """Return the type that `==` compares by: a condition, a number and a word are never equal; a size is a number or a list."""
     return (
         "truth"
         if isinstance(value, bool)
@@ -353,7 +353,7 @@ def _compared_type(value: Value) -> str:
 
 
 def show(value: Value) -> str:
-    """A value as a spec would write it."""
+    """Return a value as a spec would write it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | tuple):

@@ -30,7 +30,7 @@ Round = Callable[[Array], Array]
 def interpret(
     network: Network, weights: Mapping[str, NDArray[Any]], x: NDArray[Any], precision: str = "fp64"
 ) -> dict[str, Array]:
-    """The outputs for a batch `x`: `logits`, then those of side branches that are always computed, in execution order.
+    """Return the outputs for a batch `x`: `logits`, then those of side branches that are always computed, in execution order.
 
     `weights` has the full names of `rescompile.ir.network.parameters`; those that evaluation does not read may be missing.
     `precision` is one of ARITHMETIC. For images of the network's own size every declared shape is checked.
@@ -43,8 +43,8 @@ def interpret(
 def first_not_finite(
     network: Network, weights: Mapping[str, NDArray[Any]], x: NDArray[Any], precision: str = "fp64"
 ) -> str | None:
-    """The first value in execution order that is NaN or infinite: `the input`, `the weight conv1.weight` or `the output of
-    layer1.0.add`; None where all are finite."""
+    """Return the first value in execution order that is NaN or infinite: `the input`, `the weight conv1.weight` or `the output
+    of layer1.0.add`; None where all are finite."""
     arithmetic = ARITHMETIC[precision]
 
     def watch(what: str, value: Array) -> None:
@@ -70,7 +70,7 @@ class _NotFiniteError(Exception):
 
 
 def calibrated(network: Network, weights: Mapping[str, NDArray[Any]], x: NDArray[Any]) -> dict[str, Array]:
-    """The running statistics, by full name, of all batch norms that evaluation computes, taken from the batch `x`.
+    """Return the running statistics, by full name, of all batch norms that evaluation computes, taken from the batch `x`.
 
     Before its scale and shift, each channel of a norm's output then has mean 0 and variance 1 over this batch, or less for a
     channel that hardly varies (see `alive`). In float32: whatever statistics come out are the weights from then on.
@@ -95,15 +95,15 @@ CONSTANT = 1e-10
 
 
 def _statistics(x: Array) -> tuple[Array, Array]:
-    """The mean and the variance of each channel over a batch, the latter as `alive` has it."""
+    """Return the mean and the variance of each channel over a batch, the latter as `alive` has it."""
     others = tuple(axis for axis in range(x.ndim) if axis != 1)
     mean = x.mean(others)
     return mean, alive(x.var(others), mean)
 
 
 def alive(variance: Array, mean: Array) -> Array:
-    """The variances of the channels of one norm, ALIVE times their mean at least; where all channels are constant, their mean
-    square.
+    """Return the variances of the channels of one norm, ALIVE times their mean at least; where all channels are constant, their
+    mean square.
 
     A channel that a ReLU leaves dead in the batch of the statistics has variance 0, and would be multiplied by 1 / sqrt(eps)
     where it is alive: a few such norms in a row enlarge rounding errors without limit, and overflow in another batch.
@@ -174,8 +174,8 @@ def _evaluate(
     read: Callable[[str, Op, Array], Tensors],
     watch: Callable[[str, Array], None] = lambda what, value: None,
 ) -> dict[str, Array]:
-    """The outputs of a network by name. `read` gives the tensors of an op by its full name; it may look at the op's input.
-    `watch` sees each value, with words for what it is."""
+    """Return the outputs of a network by name. `read` gives the tensors of an op by its full name; it may look at the op's
+    input. `watch` sees each value, with words for what it is."""
     sides: dict[str, Array] = {}
     declared_size = x.shape[1:] == network.input
 
@@ -229,12 +229,12 @@ def _evaluate(
 
 
 def _stored(name: str, op: Op, weights: Mapping[str, NDArray[Any]], arithmetic: Arithmetic) -> Tensors:
-    """The tensors of one op as a precision stores them."""
+    """Return the tensors of one op as a precision stores them."""
     return {key: arithmetic.store(value) for key, value in _tensors(name, op, weights, arithmetic.dtype).items()}
 
 
 def _tensors(name: str, op: Op, weights: Mapping[str, NDArray[Any]], dtype: DTypeLike) -> Tensors:
-    """The tensors of one op. The one integer among them, a norm's count of batches, takes no part in evaluation."""
+    """Return the tensors of one op. The one integer among them, a norm's count of batches, takes no part in evaluation."""
     tensors = {}
     for parameter in op.kind.parameters(op.input):
         if parameter.dtype != "int64":

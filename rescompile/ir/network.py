@@ -117,7 +117,7 @@ class Parallel:
         return self.given_of(self.input)
 
     def given_of(self, shape: Shape) -> tuple[Shape, ...]:
-        """The input shapes of the branches for an input of this shape. Raises ShapeError where it cannot be split."""
+        """Return the input shapes of the branches for an input of this shape. Raises ShapeError where it cannot be split."""
         if not self.split:
             return (shape,) * len(self.branches)
         return ranges(shape, self.sizes) if self.sizes else (share(shape, len(self.branches)),) * len(self.branches)
@@ -197,7 +197,7 @@ Node = Op | Series | Parallel | Side | Keep | Recall | Again
 
 
 def value_name(key: Key) -> str:
-    """The name of a kept value as a spec writes it: `y` or `y[2]`."""
+    """Return the name of a kept value as a spec writes it: `y` or `y[2]`."""
     name, index = key
     return name if index is None else f"{name}[{index}]"
 
@@ -239,22 +239,22 @@ class Network(NotebookView):
 
 
 def join(path: str, name: str | None) -> str:
-    """The dotted name of `name` inside the scope `path`; a node without a name adds nothing."""
+    """Return the dotted name of `name` inside the scope `path`; a node without a name adds nothing."""
     return f"{path}.{name}" if path and name else path or name or ""
 
 
 def scope_of(full: str) -> str:
-    """The scope that a node with this full name lives in; the node must have a name of its own."""
+    """Return the scope that a node with this full name lives in; the node must have a name of its own."""
     return full.rpartition(".")[0]
 
 
 def name_of(node: Node) -> str | None:
-    """The node's own name, which prefixes those inside it; None for a node without a name."""
+    """Return the node's own name, which prefixes those inside it; None for a node without a name."""
     return None if isinstance(node, Side | Keep | Recall | Again) else node.name
 
 
 def children(node: Node) -> tuple[Node, ...]:
-    """The nodes directly inside; none for an Again, whose nodes are those of another place."""
+    """Return the nodes directly inside; none for an Again, whose nodes are those of another place."""
     match node:
         case Series():
             return node.children
@@ -267,7 +267,8 @@ def children(node: Node) -> tuple[Node, ...]:
 
 
 def scope(path: str, node: Node) -> str:
-    """The dotted name of the scope that the node's children live in: a merge is not a scope, so its name adds nothing."""
+    """Return the dotted name of the scope that the node's children live in: a merge is not a scope, so its name adds
+    nothing."""
     return join(path, node.name) if isinstance(node, Series) else path
 
 
@@ -278,7 +279,7 @@ def walk(
     into: type[Node] | UnionType = Node,
     again: bool = False,
 ) -> Iterator[tuple[str, Node]]:
-    """Every node with its full name, in execution order, parents first.
+    """Yield every node with its full name, in execution order, parents first.
 
     With `modes`, such as EVALUATION, without side branches of other modes and what is inside them. Only nodes of the types `into`
     are entered; with `again`, also what steps that run again run.
@@ -296,7 +297,7 @@ def walk(
 
 
 def parameters(network: Network) -> Iterator[tuple[str, Parameter]]:
-    """Every tensor of the network by its full name, in execution order: the keys of a `state_dict`."""
+    """Yield every tensor of the network by its full name, in execution order: the keys of a `state_dict`."""
     for path, node in walk(network.root):
         if isinstance(node, Op):
             for parameter in node.kind.parameters(node.input):
@@ -311,7 +312,7 @@ def share(shape: Shape, count: int) -> Shape:
 
 
 def ranges(shape: Shape, sizes: Sequence[int]) -> tuple[Shape, ...]:
-    """The shapes of ranges of these sizes of the channels. Raises ShapeError where these are not all channels."""
+    """Return the shapes of ranges of these sizes of the channels. Raises ShapeError where these are not all channels."""
     if sum(sizes) != shape[0]:
         message = f"splits {' + '.join(map(str, sizes))} = {sum(sizes)} channels, but its input has {shape[0]}"
         raise ShapeError("E0203", message, "split")
@@ -319,7 +320,7 @@ def ranges(shape: Shape, sizes: Sequence[int]) -> tuple[Shape, ...]:
 
 
 def unequal(sizes: Sequence[int]) -> tuple[int, ...]:
-    """The sizes of the ranges of a split, or none where they are equal."""
+    """Return the sizes of the ranges of a split, or none where they are equal."""
     return tuple(sizes) if len(set(sizes)) > 1 else ()
 
 
@@ -327,7 +328,7 @@ _A = {"gate": "a gate", "mean": "a mean", "shake": "a mean"}
 
 
 def merge_shape(merge: Merge, shapes: Sequence[Shape]) -> Shape:
-    """The shape of merged branches. Raises ShapeError where they do not fit together."""
+    """Return the shape of merged branches. Raises ShapeError where they do not fit together."""
     first = shapes[0]
     listed = " and ".join(str(list(shape)) for shape in shapes)
     if merge == "concat":

@@ -115,7 +115,8 @@ def conv(op: Conv, x: Array, tensors: Tensors) -> Array:
 
 
 def with_plain_weights(op: Conv, tensors: Tensors) -> tuple[Conv, Tensors]:
-    """The same convolution with the weights that it multiplies with: standardised ones, each output channel by itself."""
+    """Return the same convolution with the weights that it multiplies with: standardised ones, each output channel by
+    itself."""
     if op.is_plain:
         return op, tensors
     weight = tensors["weight"]
@@ -133,7 +134,7 @@ BAND = 16 << 20
 
 
 def _padded(x: Array, pads: Sequence[int], ends: Sequence[int] = (), value: float = 0) -> Array:
-    """A map with this many positions of a value on each side of each axis, and `ends` more after the last."""
+    """Return a map with this many positions of a value on each side of each axis, and `ends` more after the last."""
     if not any((*pads, *ends)):
         return x
     added = ((pad, pad + end) for pad, end in zip(pads, ends or (0,) * len(pads), strict=True))
@@ -194,13 +195,14 @@ def norm(op: Norm, x: Array, tensors: Tensors) -> Array:
 
 
 def _per_group(values: Array, x: Array) -> Array:
-    """One value for each group of channels of each sample, shaped to be broadcast over x."""
+    """Return one value for each group of channels of each sample, shaped to be broadcast over x."""
     each = np.repeat(values, x.shape[1] // values.shape[1], axis=1)
     return each.reshape(*x.shape[:2], *(1,) * (x.ndim - 2))
 
 
 def _per_channel(values: Array, dimensions: int) -> Array:
-    """One value for each channel, shaped to be broadcast over an array [batch, channels, ...] with this many dimensions."""
+    """Return one value for each channel, shaped to be broadcast over an array [batch, channels, ...] with this many
+    dimensions."""
     return values.reshape(1, -1, *(1,) * (dimensions - 2))
 
 
@@ -222,12 +224,12 @@ def affine(op: Affine, x: Array, tensors: Tensors) -> Array:
 
 
 def maxpool(op: MaxPool, x: Array, tensors: Tensors) -> Array:
-    """The maximum over each window. Padding is lower than any value, so it never wins."""
+    """Return the maximum over each window. Padding is lower than any value, so it never wins."""
     return np.asarray(functools.reduce(np.maximum, _positions(op, x, padding=-np.inf, overhang=-np.inf)))
 
 
 def avgpool(op: AvgPool, x: Array, tensors: Tensors) -> Array:
-    """The sum over each window, divided by how many of its positions count.
+    """Return the sum over each window, divided by how many of its positions count.
 
     Positions of the map count; those of its padding with `count_pad`; those added by rounding up never do. Some always count: a window starts at most half its size before the map, and none starts after it.
     """
@@ -258,22 +260,22 @@ def _positions(op: MaxPool, x: Array, padding: float, overhang: float) -> Iterat
 
 
 def global_avgpool(op: GlobalAvgPool, x: Array, tensors: Tensors) -> Array:
-    """The mean of each channel, as a map of one position."""
+    """Return the mean of each channel, as a map of one position."""
     return _mean(x).reshape(*x.shape[:2], *(1,) * (x.ndim - 2))
 
 
 def global_maxpool(op: GlobalMaxPool, x: Array, tensors: Tensors) -> Array:
-    """The maximum of each channel, as a map of one position."""
+    """Return the maximum of each channel, as a map of one position."""
     return np.asarray(x.max(axis=tuple(range(2, x.ndim)), keepdims=True))
 
 
 def reduce(op: Reduce, x: Array, tensors: Tensors) -> Array:
-    """The mean or the maximum of the channels of each position, as one channel."""
+    """Return the mean or the maximum of the channels of each position, as one channel."""
     return np.asarray(x.max(axis=1, keepdims=True) if op.by == "max" else x.mean(axis=1, keepdims=True))
 
 
 def adaptive_avgpool(op: AdaptiveAvgPool, x: Array, tensors: Tensors) -> Array:
-    """The means over `size` bins, which overlap where the map cannot be divided evenly."""
+    """Return the means over `size` bins, which overlap where the map cannot be divided evenly."""
     y = np.empty((*x.shape[:2], *op.size), x.dtype)
     bins = [list(_bins(n, count)) for n, count in zip(x.shape[2:], op.size, strict=True)]
     for place in itertools.product(*map(range, op.size)):
@@ -283,12 +285,12 @@ def adaptive_avgpool(op: AdaptiveAvgPool, x: Array, tensors: Tensors) -> Array:
 
 
 def _maps(index: tuple[Any, ...]) -> Any:
-    """The index that takes these positions of all maps."""
+    """Return the index that takes these positions of all maps."""
     return (slice(None), slice(None), *index)
 
 
 def _mean(x: Array) -> Array:
-    """The mean of each map, added up one position after the other, as frameworks do.
+    """Return the mean of each map, added up one position after the other, as frameworks do.
 
     numpy adds in pairs. In float64 that makes no difference, and in float32 it is more exact than any runtime.
     """
@@ -306,7 +308,7 @@ def _bins(size: int, count: int) -> Iterator[slice]:
 
 
 def act(op: Act, x: Array, tensors: Tensors) -> Array:
-    """The activation function on each value."""
+    """Return the activation function on each value."""
     match op.kind:
         case "relu":
             return np.maximum(x, 0)
@@ -349,17 +351,17 @@ def softmax(op: Softmax, x: Array, tensors: Tensors) -> Array:
 
 
 def flatten(op: Flatten, x: Array, tensors: Tensors) -> Array:
-    """All values of an input as one vector: channels, then the axes in order."""
+    """Return all values of an input as one vector: channels, then the axes in order."""
     return x.reshape(len(x), -1)
 
 
 def scale(op: Scale, x: Array, tensors: Tensors) -> Array:
-    """The values times a constant."""
+    """Return the values times a constant."""
     return op.factor * x
 
 
 def subsample(op: Subsample, x: Array, tensors: Tensors) -> Array:
-    """Every stride-th position, the first included."""
+    """Return every stride-th position, the first included."""
     return x[:, :, *(slice(None, None, step) for step in op.stride)]
 
 
@@ -387,7 +389,7 @@ def pad_channels(op: PadChannels, x: Array, tensors: Tensors) -> Array:
 
 
 def unflatten(op: Unflatten, x: Array, tensors: Tensors) -> Array:
-    """Each value as a map of one position, or as a position on the first axis of one channel."""
+    """Return each value as a map of one position, or as a position on the first axis of one channel."""
     ends = (1,) * (op.rank - 1)
     return x.reshape(len(x), 1, -1, *ends) if op.to == "rows" else x.reshape(*x.shape, 1, *ends)
 
@@ -402,12 +404,12 @@ def border(op: Border, x: Array, tensors: Tensors) -> Array:
 
 
 def shuffle(op: Shuffle, x: Array, tensors: Tensors) -> Array:
-    """The first channel of each group, then the second of each, ..."""
+    """Return the first channel of each group, then the second of each, ..."""
     return x[:, np.arange(x.shape[1]).reshape(op.groups, -1).T.ravel()]
 
 
 def part(op: Part, x: Array, tensors: Tensors) -> Array:
-    """The channels from one border to the next."""
+    """Return the channels from one border to the next."""
     size = x.shape[1] // op.of
     return x[:, op.number * size : (op.number + 1) * size]
 
@@ -428,7 +430,7 @@ def space_to_depth(op: SpaceToDepth, x: Array, tensors: Tensors) -> Array:
 
 
 def identity(op: Kind, x: Array, tensors: Tensors) -> Array:
-    """The value itself."""
+    """Return the value itself."""
     return x
 
 

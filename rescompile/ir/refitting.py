@@ -26,8 +26,8 @@ from rescompile.ir.values import shared
 
 
 def refitted(nodes: Sequence[Node], shape: Shape) -> Series:
-    """The nodes one after the other, for an input of this shape. Raises ShapeError where an op cannot take its input, or would have
-    parameters of other shapes."""
+    """Return the nodes one after the other, for an input of this shape. Raises ShapeError where an op cannot take its input, or
+    would have parameters of other shapes."""
     listed: list[Node] = []
     kept: dict[Key, Shape] = {}
     value = shape
@@ -38,18 +38,18 @@ def refitted(nodes: Sequence[Node], shape: Shape) -> Series:
 
 
 def parts_of(again: Again) -> Iterator[Op | Series | Parallel]:
-    """The named nodes that an Again runs, each of which stands earlier in its scope."""
+    """Return the named nodes that an Again runs, each of which stands earlier in its scope."""
     return _named(again.child)
 
 
 def repeated(root: Series) -> frozenset[str]:
-    """The full names of the steps that run again."""
+    """Return the full names of the steps that run again."""
     agains = ((path, node) for path, node in walk(root) if isinstance(node, Again))
     return frozenset(join(path, name_of(part)) for path, node in agains for part in parts_of(node))
 
 
 def runs_again(root: Series) -> Callable[[str], bool]:
-    """Whether a full name is that of a step that runs again, or of a part of one."""
+    """Return whether a full name is that of a step that runs again, or of a part of one."""
     names = repeated(root)
     return lambda path: bool(names) and any(path == name or path.startswith(f"{name}.") for name in names)
 
@@ -63,7 +63,7 @@ def _named(series: Series) -> Iterator[Op | Series | Parallel]:
 
 
 def _node(node: Node, shape: Shape, kept: dict[Key, Shape]) -> Node:
-    """A node for an input of this shape; `kept` are the shapes of the values that it may use."""
+    """Return a node for an input of this shape; `kept` are the shapes of the values that it may use."""
     match node:
         case Op():
             return _op(node, shape)
@@ -98,7 +98,7 @@ def _series(node: Series, shape: Shape, kept: dict[Key, Shape]) -> Series:
 
 
 def _op(op: Op, shape: Shape) -> Op:
-    """An op on another input. Raises ShapeError."""
+    """Return an op on another input. Raises ShapeError."""
     output = op.kind.output(shape)
     pairs = zip(op.kind.parameters(op.input), op.kind.parameters(shape), strict=True)
     for before, after in pairs:

@@ -61,7 +61,7 @@ class FoldRules(Generic[T]):
 
 
 def fold(node: Node, rules: FoldRules[T], path: str = "") -> T:
-    """The value of a node that lives in the scope `path`, computed from those of its children."""
+    """Return the value of a node that lives in the scope `path`, computed from those of its children."""
     full, inner = join(path, name_of(node)), scope(path, node)
     match node:
         case Op():
@@ -122,12 +122,12 @@ class ThreadRules(Generic[T]):
 
 
 def thread(node: Node, value: T, rules: ThreadRules[T], path: str = "") -> T:
-    """The value after a node that lives in the scope `path`, where `value` is the one before it."""
+    """Return the value after a node that lives in the scope `path`, where `value` is the one before it."""
     return _threaded(node, value, rules, path, {})
 
 
 def _threaded(node: Node, value: T, rules: ThreadRules[T], path: str, kept: dict[Key, T]) -> T:
-    """The value after a node; `kept` are the values that it may recall, to which it adds those that it keeps."""
+    """Return the value after a node; `kept` are the values that it may recall, to which it adds those that it keeps."""
     full, inner = join(path, name_of(node)), scope(path, node)
     match node:
         case Op():
@@ -168,8 +168,8 @@ def runs(root: Node) -> Counter[str]:
 
 
 def rewrite(root: Series, fn: Callable[[str, Node], Node | Iterable[Node]], path: str = "") -> Series:
-    """The tree with each node that stands in a Series replaced by what `fn` returns for its full name and itself: a node,
-    or any number of them. `fn` sees a node after those inside it. Parts in which nothing changes stay the same objects.
+    """Return the tree with each node that stands in a Series replaced by what `fn` returns for its full name and itself: a
+    node, or any number of them. `fn` sees a node after those inside it. Parts in which nothing changes stay the same objects.
 
     A step that is run again is replaced there by what replaced it where it stands, so `fn` sees it once.
     """
@@ -182,7 +182,7 @@ def _rewritten(
     path: str,
     done: dict[str, tuple[Node, Sequence[Node]]],
 ) -> Series:
-    """The tree rewritten; `done` are the named nodes so far, before and after."""
+    """Return the tree rewritten; `done` are the named nodes so far, before and after."""
     inner = scope(path, root)
     nodes: list[Node] = []
     for child in root.children:
@@ -205,14 +205,14 @@ def _rewritten(
 
 
 def _once_more(again: Again, before: Node | None, after: Sequence[Node]) -> Again:
-    """The same step once more after it became other nodes; unchanged where it stands outside of what is rewritten."""
+    """Return the same step once more after it became other nodes; unchanged where it stands outside of what is rewritten."""
     if before is None or _same_objects(after, (before,)):
         return again
     return replace(again, child=refitted(after, again.input))
 
 
 def branches(node: Op | Parallel | Side) -> tuple[Series, ...]:
-    """The Series inside a node that is not one itself."""
+    """Return the Series inside a node that is not one itself."""
     match node:
         case Op():
             return ()
@@ -223,7 +223,7 @@ def branches(node: Op | Parallel | Side) -> tuple[Series, ...]:
 
 
 def with_branches(node: Op | Parallel | Side, new: Sequence[Series]) -> Op | Parallel | Side:
-    """A node that is not a Series with other Series inside; its own shapes follow from theirs."""
+    """Return a node that is not a Series with other Series inside; its own shapes follow from theirs."""
     if _same_objects(branches(node), new):
         return node
     match node:
@@ -241,7 +241,7 @@ def with_branches(node: Op | Parallel | Side, new: Sequence[Series]) -> Op | Par
 
 
 def in_series(nodes: Sequence[Node], like: Series) -> Series:
-    """A Series of these nodes, with the shapes of their ends, and all else as in another."""
+    """Return a Series of these nodes, with the shapes of their ends, and all else as in another."""
     if _same_objects(nodes, like.children):
         return like
     if not nodes:

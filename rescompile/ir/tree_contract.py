@@ -110,7 +110,7 @@ def _check_repeats(node: Node, path: str, known: dict[str, Node]) -> None:
 
 
 def _is_once_more(first: Node, part: Node) -> bool:
-    """Whether a node is another one with the shapes of its own place."""
+    """Return whether a node is another one with the shapes of its own place."""
     try:
         return refitted((first,), part.input).children == (part,)
     except ShapeError:
@@ -118,7 +118,7 @@ def _is_once_more(first: Node, part: Node) -> bool:
 
 
 def _names(node: Node) -> Iterator[str]:
-    """The names in a scope, without those in the scopes inside it."""
+    """Yield the names in a scope, without those in the scopes inside it."""
     for child in children(node):
         if (name := name_of(child)) is not None:
             yield name
@@ -127,7 +127,7 @@ def _names(node: Node) -> Iterator[str]:
 
 
 def _given(full: str, child: Node, shape: Shape) -> Shape:
-    """The shape after a child that is given `shape`."""
+    """Return the shape after a child that is given `shape`."""
     if child.input != shape:
         part = f"{name_of(child) or 'a part'} in {full}"
         raise MalformedNetwork(f"{part} expects {child.input} and is given {shape}")

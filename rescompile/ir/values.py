@@ -35,7 +35,7 @@ class Crossing:
         return tuple(sorted({name for name, _ in self.reads | self.writes}))
 
     def is_changed(self, name: str) -> bool:
-        """Whether a name is more than one value that is read: it has an index, or it is kept again."""
+        """Return whether a name is more than one value that is read: it has an index, or it is kept again."""
         return (
             any(key[0] == name for key in self.writes)
             or (name, None) not in self.reads | self.writes
@@ -47,7 +47,8 @@ _CLOSED = Crossing()
 
 
 def shared(node: Series, kept: dict[Key, T]) -> dict[Key, T]:
-    """The kept values that a Series and the part around it both know: all of them, except where it is the body of a block."""
+    """Return the kept values that a Series and the part around it both know: all of them, except where it is the body of a
+    block."""
     if node.call is None:
         return kept
     return {key: value for key, value in kept.items() if key[0] in node.call.values}
@@ -62,7 +63,7 @@ class Crossings:
     known: dict[int, tuple[Node, Crossing]] = field(default_factory=dict)  # with the node, so that its id stays its own
 
     def of(self, node: Node) -> Crossing:
-        """The values that cross the border of a part."""
+        """Return the values that cross the border of a part."""
         found = self._all(node)
         if self.live is None or not found.writes or not isinstance(node, Series):
             return found
@@ -104,12 +105,12 @@ def _made(reads: frozenset[Key], writes: frozenset[Key]) -> Crossing:
 
 
 def live_names(root: Node) -> Live:
-    """The names of values that are used after some part of each definition."""
+    """Return the names of values that are used after some part of each definition."""
     found: dict[Hashable, set[str]] = defaultdict(set)
     seen: dict[tuple[int, frozenset[str]], frozenset[str]] = {}
 
     def before(node: Node, after: frozenset[str]) -> frozenset[str]:
-        """The names that are used from a node on, given those that are used after it."""
+        """Return the names that are used from a node on, given those that are used after it."""
         if (id(node), after) not in seen:
             seen[id(node), after] = used(node, after)
         return seen[id(node), after]
@@ -134,7 +135,7 @@ def live_names(root: Node) -> Live:
 
 
 def _definition(node: Series) -> Hashable:
-    """What parts have in common that may become one class: their block, or the step that they come from."""
+    """Return what parts have in common that may become one class: their block, or the step that they come from."""
     if node.call is not None:
         return "block", node.call.block
     return ("step", node.origin.path) if node.origin else id(node)

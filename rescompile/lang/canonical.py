@@ -28,7 +28,7 @@ _RANK = {key: rank for rank, key in enumerate(FIRST)}
 
 
 def canonical(spec: Spec, used: Collection[str]) -> tuple[str, str]:
-    """The text and its SHA-256 in hex; `used` are the words of ops and blocks that the network uses."""
+    """Return the text and its SHA-256 in hex; `used` are the words of ops and blocks that the network uses."""
     document = plain(spec.document)
     kept = {key: document[key] for key in Spec.model_fields if key in document and key not in LEFT_OUT}
     defaults = kept.get("defaults", {})
@@ -48,7 +48,8 @@ def canonical(spec: Spec, used: Collection[str]) -> tuple[str, str]:
 
 
 def _block(block: dict[str, Any]) -> dict[str, Any]:
-    """A block with its keys in the order of the grammar. The order of its parameters and lets has a meaning and stays."""
+    """Return a block with its keys in the order of the grammar. The order of its parameters and lets has a meaning and
+    stays."""
     kept = {key: block[key] for key in Block.model_fields if key in block and key not in LEFT_OUT}
     return {key: _step(value) if key == "body" else value for key, value in kept.items() if value != {}}
 
@@ -73,7 +74,7 @@ def _mapping(value: dict[str, Any], indent: int) -> Iterator[str]:
 
 
 def _entry(head: str, item: Any, indent: int) -> Iterator[str]:
-    """The lines of `head` and its value, which is indented by `indent`."""
+    """Yield the lines of `head` and its value, which is indented by `indent`."""
     if isinstance(item, dict) and item:
         yield head
         yield from _mapping(item, indent)

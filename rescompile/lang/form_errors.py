@@ -20,7 +20,7 @@ from rescompile.lang.yaml_reader import Mapping, inside, locate
 
 
 def diagnostics(error: ValidationError, document: Mapping) -> Iterator[Diagnostic]:
-    """A diagnostic for each error, without duplicates."""
+    """Yield a diagnostic for each error, without duplicates."""
     seen = set()
     for item in error.errors(include_url=False):
         diagnostic = _diagnostic(item, document)
@@ -91,7 +91,7 @@ def _main(word: str, document: Mapping) -> str | None:
 
 
 def _own(code: str, loc: Sequence[str | int], context: Any, given: Any, document: Mapping) -> Diagnostic:
-    """The diagnostic of an error that our models raise; its help may depend on the whole spec."""
+    """Return the diagnostic of an error that our models raise; its help may depend on the whole spec."""
     is_key = loc[-1:] == ("[key]",)
     path = (*loc, *context.get("at", ()))
     place = locate(document, path, key=is_key)
@@ -113,7 +113,7 @@ def _own(code: str, loc: Sequence[str | int], context: Any, given: Any, document
 
 
 def _attributes_alone(given: Any) -> bool:
-    """Whether a mapping has attributes of ops and nothing else."""
+    """Return whether a mapping has attributes of ops and nothing else."""
     return isinstance(given, dict) and bool(given) and given.keys() <= ATTRIBUTES
 
 
@@ -123,7 +123,7 @@ def _is_block(word: str, document: Mapping) -> bool:
 
 
 def _keys(loc: Sequence[str | int]) -> set[str]:
-    """The valid keys at the location of an unknown one."""
+    """Return the valid keys at the location of an unknown one."""
     models: dict[str, type[BaseModel]] = {
         "residual": Residual, "parallel": Parallel, "side": Side, "survival": Survival,
         "drop_path": DropPath, "expect": Expect, "preprocess": Preprocess,

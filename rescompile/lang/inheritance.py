@@ -26,14 +26,14 @@ Texts = Callable[[Path], Source]
 
 
 def resolve(path: Path, settings: Sequence[str], texts: Texts = library.source) -> Mapping:
-    """The document of a spec file with its bases and settings applied; `texts` gives the text of each file. Raises SpecError
-    or UsageError."""
+    """Return the document of a spec file with its bases and settings applied; `texts` gives the text of each file. Raises
+    SpecError or UsageError."""
     return _with_settings(_file(path, (), texts), settings)
 
 
 def resolve_text(source: Source, settings: Sequence[str]) -> Mapping:
-    """The document of a spec that is no file, with settings applied; such a text is canonical and extends nothing. Raises
-    SpecError or UsageError."""
+    """Return the document of a spec that is no file, with settings applied; such a text is canonical and extends nothing.
+    Raises SpecError or UsageError."""
     return _with_settings(_document(source, Path(), (), library.source), settings)
 
 
@@ -50,7 +50,7 @@ def _with_settings(document: Mapping, settings: Sequence[str]) -> Mapping:
 
 
 def _setting(document: Mapping, setting: str) -> Mapping:
-    """The document with one `--set path=value` applied."""
+    """Return the document with one `--set path=value` applied."""
     name, equals, value = setting.partition("=")
     if not equals or not name.strip():
         raise UsageError(
@@ -66,8 +66,8 @@ def _setting(document: Mapping, setting: str) -> Mapping:
 
 
 def base_of(document: Mapping, path: Path, texts: Texts = library.source) -> Mapping | None:
-    """The resolved document of the spec that the document of a file extends, or None if it extends nothing. Raises SpecError or
-    UsageError."""
+    """Return the resolved document of the spec that the document of a file extends, or None if it extends nothing. Raises
+    SpecError or UsageError."""
     base = document.get("extends")
     return None if base is None else _base(base, path, (path,), texts)
 
@@ -120,7 +120,7 @@ def _document(source: Source, path: Path, children: tuple[Path, ...], texts: Tex
 
 @cache
 def _zoo(path: Path) -> Mapping:
-    """The resolved document of a zoo network, which many others extend."""
+    """Return the resolved document of a zoo network, which many others extend."""
     return _file(path, (), library.source)
 
 

@@ -16,12 +16,12 @@ from rescompile.lang.spec.values import EXPRESSION, SCALAR
 
 
 def text() -> str:
-    """The schema as JSON."""
+    """Return the schema as JSON."""
     return json.dumps({**schema(), "$comment": GENERATOR}, indent=2) + "\n"
 
 
 def schema() -> dict[str, Any]:
-    """The schema of a spec file."""
+    """Return the schema of a spec file."""
     made = Spec.model_json_schema(ref_template="#/definitions/{model}")
     made = _draft_7(made)
     definitions = made["definitions"] = made.pop("$defs")
@@ -60,7 +60,7 @@ _OWNERS = {
 
 
 def _whole(pattern: re.Pattern[str]) -> str:
-    """A pattern that must match the whole text, in syntax that JavaScript shares."""
+    """Return a pattern that must match the whole text, in syntax that JavaScript shares."""
     return f"^(?:{pattern.pattern})$"
 
 
@@ -71,7 +71,7 @@ def _only_with(union: dict[str, Any], model: str, keys: list[str]) -> None:
 
 
 def _op_step(word: str, value: Any) -> dict[str, Any]:
-    """The schema of an op with its attributes, from the table of ops."""
+    """Return the schema of an op with its attributes, from the table of ops."""
     facts = ops.attributes(word)
     properties = {name: value | {"description": attribute.doc} for name, attribute in facts.items()}
     attributes = {"type": "object", "properties": {**properties, "when": EXPRESSION}, "additionalProperties": False}
@@ -87,8 +87,8 @@ def _op_step(word: str, value: Any) -> dict[str, Any]:
 
 
 def _draft_7(node: Any) -> Any:
-    """The schema in draft 7. Titles that pydantic generates are removed, and so are defaults of null, which a spec cannot
-    contain."""
+    """Return the schema in draft 7. Titles that pydantic generates are removed, and so are defaults of null, which a spec
+    cannot contain."""
     if isinstance(node, list):
         return [_draft_7(item) for item in node]
     if not isinstance(node, dict):

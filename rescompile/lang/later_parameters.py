@@ -22,7 +22,7 @@ LATER = {
 
 
 def without_unset(word: str, block: Located, is_set: Callable[[str, str], bool]) -> Located:
-    """The definition of a block without the later parameters that are not set."""
+    """Return the definition of a block without the later parameters that are not set."""
     for name in LATER.get(word, ()):
         if not is_set(word, name):
             block = _without(name, block)
@@ -30,7 +30,7 @@ def without_unset(word: str, block: Located, is_set: Callable[[str, str], bool])
 
 
 def settings(document: Mapping) -> Callable[[str, str], bool]:
-    """Whether a document sets a parameter of a block: in a use, in a row without `block`, or among the defaults."""
+    """Return whether a document sets a parameter of a block: in a use, in a row without `block`, or among the defaults."""
     own = document.get("block")
     default = own.value if isinstance(own, Scalar) else None
     found = {(str(word), key) for node in _mappings(document) for word, key in _arguments(node, default)}
@@ -42,7 +42,7 @@ def settings(document: Mapping) -> Callable[[str, str], bool]:
 
 
 def _arguments(node: Mapping, default: object) -> Iterator[tuple[object, str]]:
-    """The blocks and parameters that a use of a block, or a row, sets."""
+    """Yield the blocks and parameters that a use of a block, or a row, sets."""
     block = node.get("block")
     word = (
         block.value if isinstance(block, Scalar) else default if not node.entries.keys().isdisjoint(ROW_KEYS) else None
@@ -52,7 +52,7 @@ def _arguments(node: Mapping, default: object) -> Iterator[tuple[object, str]]:
 
 
 def _mappings(node: Located) -> Iterator[Mapping]:
-    """All mappings inside a node."""
+    """Yield all mappings inside a node."""
     inner: Iterator[Located] = iter(())
     if isinstance(node, Mapping):
         yield node
@@ -64,7 +64,7 @@ def _mappings(node: Located) -> Iterator[Mapping]:
 
 
 def _without(name: str, block: Located) -> Mapping:
-    """A block without a parameter and what depends on it."""
+    """Return a block without a parameter and what depends on it."""
     assert isinstance(block, Mapping)
     parameters, body = block.get("parameters"), block.get("body")
     assert isinstance(parameters, Mapping)
@@ -73,13 +73,13 @@ def _without(name: str, block: Located) -> Mapping:
 
 
 def _steps(name: str, steps: Items) -> Items:
-    """A list of steps without those that use a parameter."""
+    """Return a list of steps without those that use a parameter."""
     kept = (each for item in steps.items for each in _step(name, item))
     return Items(tuple(kept), steps.place)
 
 
 def _step(name: str, step: Located) -> Iterator[Located]:
-    """What remains of a step: nothing, the step, or several of them."""
+    """Yield what remains of a step: nothing, the step, or several of them."""
     if isinstance(step, Items):
         yield _steps(name, step)
     elif isinstance(step, Mapping) and _value(step.get("if")) == f"{name} == identity":
@@ -94,7 +94,7 @@ def _step(name: str, step: Located) -> Iterator[Located]:
 
 
 def _inside(name: str, node: Located) -> Located:
-    """The value of a key of a step, in which steps are found again."""
+    """Return the value of a key of a step, in which steps are found again."""
     if isinstance(node, Items) and any(isinstance(item, Mapping) for item in node.items):
         return _steps(name, node)
     if isinstance(node, Mapping):
@@ -103,7 +103,7 @@ def _inside(name: str, node: Located) -> Located:
 
 
 def _uses(name: str, node: Located) -> bool:
-    """Whether a step is a use of the block that a parameter is."""
+    """Return whether a step is a use of the block that a parameter is."""
     return isinstance(node, Mapping) and _value(node.get("block")) == name
 
 

@@ -18,12 +18,12 @@ SUFFIXES = (".yaml", ".yml")
 
 @cache
 def zoo() -> dict[str, Path]:
-    """The file of every network in the package, by name, including sub-folders."""
+    """Return the file of every network in the package, by name, including sub-folders."""
     return {path.stem: path for path in sorted(_folder("rescompile.specs").rglob("*.yaml"))}
 
 
 def zoo_file(name: str) -> Path | None:
-    """The file of a network of the zoo by its name or another library's, or None."""
+    """Return the file of a network of the zoo by its name or another library's, or None."""
     return zoo().get(ALIASES.get(name, name))
 
 
@@ -34,30 +34,31 @@ def nearest_in_zoo(name: str) -> str | None:
 
 @cache
 def blocks() -> dict[str, Path]:
-    """The file of every block of the library, by name."""
+    """Return the file of every block of the library, by name."""
     return {path.stem: path for path in sorted(_folder("rescompile.blocks").glob("*.yaml"))}
 
 
 def is_later(word: str, document: Mapping) -> bool:
-    """Whether a block of a document is one that the library gained after the first release. A spec of that release may
+    """Return whether a block of a document is one that the library gained after the first release. A spec of that release may
     mention the word with another meaning."""
     return word in ops.LATER and word in blocks() and not is_own(word, document)
 
 
 def is_own(word: str, document: Mapping) -> bool:
-    """Whether a document, in which the blocks of the library may be by now, defines a block itself."""
+    """Return whether a document, in which the blocks of the library may be by now, defines a block itself."""
     own = document.get("blocks")
     key, node = own.entries.get(word, (None, None)) if isinstance(own, Mapping) else (None, None)
     return node is not None and key != node.place  # before a block of the spec itself is its word
 
 
 def is_file(argument: str) -> bool:
-    """Whether an argument is a file, which contains a / or ends in .yaml or .yml, rather than a name of the zoo."""
+    """Return whether an argument is a file, which contains a / or ends in .yaml or .yml, rather than a name of the zoo."""
     return "/" in argument or "\\" in argument or argument.endswith(SUFFIXES)
 
 
 def spec_path(argument: str) -> Path:
-    """The file for an argument. Raises UsageError if it does not exist, or if its suffix belongs to another type of file."""
+    """Return the file for an argument. Raises UsageError if it does not exist, or if its suffix belongs to another type of
+    file."""
     file_types.refuse(argument, "a spec is a .yaml file or the name of a zoo network", file_types.SPEC)
     if is_file(argument):
         path = Path(argument)
@@ -78,7 +79,7 @@ def spec_path(argument: str) -> Path:
 
 
 def source(path: Path) -> Source:
-    """The text of a file, with the name that messages show. Reads at most one byte more than the limit of a spec.
+    """Return the text of a file, with the name that messages show. Reads at most one byte more than the limit of a spec.
 
     Raises UsageError if the file cannot be read, and SpecError if it is not text.
     """
@@ -91,7 +92,7 @@ def source(path: Path) -> Source:
 
 
 def decoded(name: str, data: bytes) -> Source:
-    """The text of the bytes of a file with this name. Raises SpecError if they are not text."""
+    """Return the text of the bytes of a file with this name. Raises SpecError if they are not text."""
     if len(data) > MAX_BYTES:
         place = Place(Source(name, ""), 1, 1, 2)
         raise SpecError(Diagnostic("E0107", f"the file is longer than {MAX_BYTES:,} bytes", place))
@@ -106,7 +107,7 @@ def decoded(name: str, data: bytes) -> Source:
 
 @cache
 def block(word: str) -> Located:
-    """The definition of a block of the library, read once."""
+    """Return the definition of a block of the library, read once."""
     return read(source(blocks()[word]))
 
 
@@ -115,7 +116,7 @@ _SHOWN = {"blocks": "rescompile.blocks", "specs": "rescompile.specs"}
 
 
 def shown(path: Path) -> str:
-    """A path as messages show it: `blocks/bottleneck.yaml` for the library, otherwise as given."""
+    """Return a path as messages show it: `blocks/bottleneck.yaml` for the library, otherwise as given."""
     for name, package in _SHOWN.items():
         if path.is_relative_to(folder := _folder(package)):
             return f"{name}/{path.relative_to(folder).as_posix()}"
@@ -128,7 +129,8 @@ def folders() -> set[Path]:
 
 
 def path_of(name: str) -> Path:
-    """The file that messages show by this name. A relative path that starts like one of the library's means the library's file."""
+    """Return the file that messages show by this name. A relative path that starts like one of the library's means the
+    library's file."""
     head, _, rest = name.partition("/")
     return _folder(_SHOWN[head]) / rest if head in _SHOWN else Path(name)
 

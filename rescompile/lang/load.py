@@ -42,7 +42,7 @@ def load_text(source: Source, set: Sequence[str] = ()) -> Spec:
 
 
 def from_document(document: Mapping, changed: bool = False) -> Spec:
-    """The Spec of a merged document; `changed` is true if settings from outside the file were applied.
+    """Return the Spec of a merged document; `changed` is true if settings from outside the file were applied.
 
     Raises SpecError with every mistake; its `rest` is the Spec without the wrong rows.
     """
@@ -78,7 +78,7 @@ def _names_of_the_rest(document: Mapping, error: ValidationError) -> list[Diagno
 
 
 def _rest(document: Mapping, problems: Sequence[Diagnostic]) -> Spec | None:
-    """The Spec without the rows that contain an unknown name, or None if the rest is invalid too."""
+    """Return the Spec without the rows that contain an unknown name, or None if the rest is invalid too."""
     remaining = recovery.without_places(document, {problem.place for problem in problems if problem.place is not None})
     if remaining is None:
         return None
@@ -93,7 +93,7 @@ def _rest(document: Mapping, problems: Sequence[Diagnostic]) -> Spec | None:
 
 
 def _with_library(document: Mapping) -> Mapping:
-    """The document with every block of the library that it may refer to."""
+    """Return the document with every block of the library that it may refer to."""
     own = document.get("blocks")
     if own is not None and not isinstance(own, Mapping):
         return document

@@ -36,7 +36,7 @@ from rescompile.lang.yaml_reader import locate
 
 
 def check(spec: Spec) -> list[Diagnostic]:
-    """Every mistake that needs no evaluation, in the order of the text."""
+    """Return every mistake that needs no evaluation, in the order of the text."""
     checker = _NameChecker(spec)
     with suppress(SpecError):  # there are very many
         checker.spec_as_a_whole()
@@ -239,7 +239,7 @@ class _NameChecker:
             self.report("E0403", f"{word} needs {_quoted(missing)}", path)
 
     def meant_as_block(self, step: NamedStep) -> bool:
-        """Whether a name is a block, while the step has no `block`."""
+        """Return whether a name is a block, while the step has no `block`."""
         known = step.name in self.spec.blocks or step.name in library.blocks()
         return step.step.block is None and known and not library.is_later(step.name, self.spec.document)
 
@@ -302,7 +302,7 @@ class _NameChecker:
             self.report("E0402", f"{word} has no {what} '{name}'", (*path, name), help, key=True)
 
     def missing(self, word: str, given: Collection[str], takes: Collection[str], required: Iterable[str]) -> list[str]:
-        """The required names that are not set, or none if a given name is a misspelt one of them."""
+        """Return the required names that are not set, or none if a given name is a misspelt one of them."""
         defaults = self.spec.defaults.get(word, {})
         missing = [name for name in required if name not in given and name not in defaults]
         self.values.unknown_names.update(missing)
@@ -347,7 +347,7 @@ def _quoted(missing: Iterable[str]) -> str:
 
 
 def _block_words(step: Any) -> Iterator[str]:
-    """The name of every block that a step uses under no condition."""
+    """Yield the name of every block that a step uses under no condition."""
     word = step.block if isinstance(step, Use) else step
     conditional = isinstance(step, If) or (isinstance(step, Use) and (step.when is not None or step.depth is not None))
     if isinstance(word, str) and not conditional:

@@ -14,7 +14,7 @@ PROSE = ("description", "reference")
 
 
 def reachable_blocks(document: dict[str, Any], block: Callable[[str], Any]) -> dict[str, Any]:
-    """The definitions of all blocks that a document may refer to, by name; `block` returns a definition or None."""
+    """Return the definitions of all blocks that a document may refer to, by name; `block` returns a definition or None."""
     pending = [word for key in ROOTS if key in document for word in _words(document[key])]
     reachable: dict[str, Any] = {}
     while pending:
@@ -26,7 +26,7 @@ def reachable_blocks(document: dict[str, Any], block: Callable[[str], Any]) -> d
 
 
 def _words_of(definition: Any) -> Iterator[str]:
-    """The words in a block's definition, without its parameters and lets, which hide blocks of the same name."""
+    """Return the words in a block's definition, without its parameters and lets, which hide blocks of the same name."""
     if not isinstance(definition, dict):
         return iter(())
     parts = [definition.get(key) for key in ("parameters", "let")]
@@ -36,7 +36,7 @@ def _words_of(definition: Any) -> Iterator[str]:
 
 
 def _words(value: Any) -> Iterator[str]:
-    """Every word in the values and steps."""
+    """Yield every word in the values and steps."""
     if isinstance(value, dict):
         for item in value.values():
             yield from _words(item)

@@ -9,7 +9,7 @@ from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar
 
 
 def empties(node: Located) -> Iterator[Diagnostic]:
-    """A diagnostic for each key and list entry without a value, which YAML reads as null."""
+    """Yield a diagnostic for each key and list entry without a value, which YAML reads as null."""
     for name, place, value in _entries(node):
         if _is_null(value) and name is None:
             yield Diagnostic("E0104", "empty list entry", place, help="for a step that does nothing, write 'identity'")
@@ -20,7 +20,7 @@ def empties(node: Located) -> Iterator[Diagnostic]:
 
 
 def _entries(node: Located) -> Iterator[tuple[str | None, Place, Located]]:
-    """The values of a mapping or list, each with its key (None in a list) and place."""
+    """Yield the values of a mapping or list, each with its key (None in a list) and place."""
     match node:
         case Mapping():
             yield from ((name, key, value) for name, (key, value) in node.entries.items())
@@ -29,7 +29,7 @@ def _entries(node: Located) -> Iterator[tuple[str | None, Place, Located]]:
 
 
 def without_empties(node: Located) -> Located:
-    """A copy without the keys and entries that have no value."""
+    """Return a copy without the keys and entries that have no value."""
     match node:
         case Mapping():
             kept = {
@@ -48,7 +48,7 @@ def _is_null(node: Located) -> bool:
 
 
 def without_forms(document: Mapping, wrong: Sequence[Sequence[str | int]]) -> Mapping:
-    """The document without the rows (or, outside the network, the keys) that have errors of form."""
+    """Return the document without the rows (or, outside the network, the keys) that have errors of form."""
     rows = {loc[1] for loc in wrong if loc[:1] == ("network",) and len(loc) > 1}
     keys = {loc[0] for loc in wrong if loc} - {"network"}
     document = Mapping({key: entry for key, entry in document.entries.items() if key not in keys}, document.place)
@@ -60,7 +60,7 @@ def without_forms(document: Mapping, wrong: Sequence[Sequence[str | int]]) -> Ma
 
 
 def without_places(document: Mapping, wrong: Collection[Place]) -> Mapping | None:
-    """The document without the rows that contain one of these places, or None if no row remains."""
+    """Return the document without the rows that contain one of these places, or None if no row remains."""
     network = document.get("network")
     if not isinstance(network, Items):
         return None

@@ -23,7 +23,7 @@ SETTABLE = (
 
 
 def problem(code: str, message: str, place: Place, help: str | None = None) -> SpecError:
-    """An error with one diagnostic."""
+    """Return an error with one diagnostic."""
     return SpecError(Diagnostic(code, message, place, help=help))
 
 
@@ -41,7 +41,7 @@ class Row:
 
 
 def apply(document: Mapping, name: str, value: Located, place: Place) -> Mapping:
-    """The document with the value at the path `name` changed, or removed by null. Raises SpecError."""
+    """Return the document with the value at the path `name` changed, or removed by null. Raises SpecError."""
     new = None if isinstance(value, Scalar) and value.value is None and value.plain else value
     head, *rest = name.split(".")
     words, rows = _words(document), rows_of(document)
@@ -77,7 +77,7 @@ def apply(document: Mapping, name: str, value: Located, place: Place) -> Mapping
 
 
 def rows_of(document: Mapping) -> list[Row]:
-    """The rows of a document, the lists in the network included, in order."""
+    """Return the rows of a document, the lists in the network included, in order."""
     return list(_rows(document.get("network"), ("network",), "", _words(document)))
 
 
@@ -96,7 +96,7 @@ def _nearest(name: str, rows: Collection[str], document: Mapping) -> str | None:
 
 
 def _renewed(step: Located | None, name: str | None, new: Located, place: Place) -> Mapping:
-    """A row with another step under its name. Its place is that of the setting, which causes any mistake in it."""
+    """Return a row with another step under its name. Its place is that of the setting, which causes any mistake in it."""
     assert isinstance(step, Mapping)
     assert name is not None
     return step.put(name, new, place)
@@ -138,7 +138,7 @@ class _Words:
     blocks: Collection[str]
 
     def op_of(self, step: Located | None) -> str | None:
-        """The op that a step is: a bare word, or a mapping with one key."""
+        """Return the op that a step is: a bare word, or a mapping with one key."""
         if isinstance(step, Scalar) and isinstance(step.value, str):
             hidden = step.value in ops.LATER and step.value in self.blocks
             return step.value if step.value in ops.WORDS and not hidden else None
@@ -176,7 +176,7 @@ def _join(scope: str, name: str) -> str:
 def _with_attribute(
     step: Located | None, row: Row, attribute: str, new: Located | None, place: Place, words: _Words
 ) -> Located:
-    """The step with one attribute changed: in the arguments of its block, or in the attributes of its op."""
+    """Return the step with one attribute changed: in the arguments of its block, or in the attributes of its op."""
     if row.name is not None:
         assert isinstance(step, Mapping)
         inner = Row(row.address, (), None)
@@ -210,7 +210,7 @@ def _update(node: Located | None, path: tuple[Step, ...], change: Change, place:
 
 
 def _updated(node: Located | None, path: tuple[Step, ...], change: Change, place: Place | None) -> Located | None:
-    """A copy of `node` with the value at `path` changed; missing mappings are created if `place` is given."""
+    """Return a copy of `node` with the value at `path` changed; missing mappings are created if `place` is given."""
     if not path:
         return change(node)
     step, *rest = path

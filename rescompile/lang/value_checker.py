@@ -32,11 +32,11 @@ class Scope:
     wider: dict[tuple[str, ...], Scope] = field(default_factory=dict, compare=False)
 
     def knows(self, name: str) -> bool:
-        """Whether an expression may use a name; the sizes of the map are known wherever its channels are."""
+        """Return whether an expression may use a name; the sizes of the map are known wherever its channels are."""
         return name in self.names or (name in names.SIZES and "in_channels" in self.names)
 
     def plus(self, *more: str) -> Scope:
-        """The scope with these names too, made once."""
+        """Return the scope with these names too, made once."""
         if more not in self.wider:
             self.wider[more] = replace(self, names=self.names | set(more), wider={})
         return self.wider[more]
@@ -125,7 +125,7 @@ class ValueChecker:
         self._note(Diagnostic(code, message, place, help=help))
 
     def _help(self, name: str, scope: Scope, words: frozenset[str], path: Path) -> str | None:
-        """What an unknown name could mean."""
+        """Return what an unknown name could mean."""
         if name in names.WHERE_KNOWN:
             return names.WHERE_KNOWN[name]
         if name in scope.later:

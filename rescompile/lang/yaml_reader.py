@@ -50,12 +50,12 @@ class Mapping:
     place: Place
 
     def get(self, key: str) -> Located | None:
-        """The value under this key, or None."""
+        """Return the value under this key, or None."""
         entry = self.entries.get(key)
         return entry[1] if entry else None
 
     def put(self, key: str, value: Located | None, key_place: Place | None = None) -> Mapping:
-        """A copy with this key set, or without it if the value is None."""
+        """Return a copy with this key set, or without it if the value is None."""
         entries = dict(self.entries)
         if value is None:
             entries.pop(key, None)
@@ -68,7 +68,7 @@ Located = Scalar | Items | Mapping
 
 
 def plain(node: Located) -> Any:
-    """The value without places: dicts, lists and scalars."""
+    """Return the value without places: dicts, lists and scalars."""
     match node:
         case Mapping():
             return {key: plain(value) for key, (_, value) in node.entries.items()}
@@ -79,8 +79,8 @@ def plain(node: Located) -> Any:
 
 
 def locate(document: Mapping, path: Sequence[str | int], key: bool = False) -> Place:
-    """The place for a message about the value at `path`: that of the value, but for a mapping that of its key, because it may
-    start on another line; with `key`, always the key. Elements of the path that are not in the text are skipped."""
+    """Return the place for a message about the value at `path`: that of the value, but for a mapping that of its key, because
+    it may start on another line; with `key`, always the key. Elements of the path that are not in the text are skipped."""
     node: Located = document
     key_place = place = document.place
     for step in path:
@@ -96,14 +96,15 @@ def locate(document: Mapping, path: Sequence[str | int], key: bool = False) -> P
 
 
 def inside(document: Mapping, loc: Sequence[str | int], offset: int, length: int, key: bool = False) -> Place:
-    """The part of a scalar's place (or of its key's) that an error in an expression refers to, without an opening quote."""
+    """Return the part of a scalar's place (or of its key's) that an error in an expression refers to, without an opening
+    quote."""
     place = locate(document, loc, key)
     quoted = place.source.line(place.line)[place.column - 1 : place.column] in ("'", '"')
     return place.part(offset + quoted, length)
 
 
 def read(source: Source, skip: int = 0) -> Located:
-    """The document of the text, without the first `skip` characters.
+    """Return the document of the text, without the first `skip` characters.
 
     Raises SpecError with every mistake, up to the first one that makes the rest unreadable.
     """
@@ -115,8 +116,8 @@ def read(source: Source, skip: int = 0) -> Located:
 
 
 def read_whatever(source: Source, cuts: int = 4) -> Located | None:
-    """The values of a text that is still being written, whatever they are. Where it is not YAML, those of the lines above the
-    mistake, which may be cut off so often; None if nothing can be read."""
+    """Return the values of a text that is still being written, whatever they are. Where it is not YAML, those of the lines
+    above the mistake, which may be cut off so often; None if nothing can be read."""
     text = source.text
     for _ in range(cuts + 1):
         try:
@@ -130,7 +131,7 @@ def read_whatever(source: Source, cuts: int = 4) -> Located | None:
 
 
 def _reader(source: Source, skip: int = 0) -> _Reader:
-    """A reader of the text without its first `skip` characters. Raises SpecError for text that no reader takes."""
+    """Return a reader of the text without its first `skip` characters. Raises SpecError for text that no reader takes."""
     if len(source.text) > MAX_BYTES:
         _refuse(source, None, "E0107", f"the text is longer than {MAX_BYTES:,} characters")
     if wrong := yaml.reader.Reader.NON_PRINTABLE.search(source.text):
@@ -140,8 +141,8 @@ def _reader(source: Source, skip: int = 0) -> _Reader:
 
 
 def _events(source: Source, text: str) -> Iterator[yaml.Event]:
-    """The events of libyaml if PyYAML has it. Syntax errors near the start come from the pure Python parser, so that their
-    wording is the same everywhere; in longer text it takes seconds."""
+    """Yield the events of libyaml if PyYAML has it. Syntax errors near the start come from the pure Python parser, so that
+    their wording is the same everywhere; in longer text it takes seconds."""
     try:
         yield from yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as fast:
@@ -149,7 +150,7 @@ def _events(source: Source, text: str) -> Iterator[yaml.Event]:
 
 
 def _same_error(text: str, fast: yaml.YAMLError) -> yaml.YAMLError:
-    """The error of the pure Python parser for text that libyaml refuses, or that of libyaml."""
+    """Return the error of the pure Python parser for text that libyaml refuses, or that of libyaml."""
     mark = getattr(fast, "problem_mark", None)
     if mark is None or mark.index > MAX_REREAD:
         return fast
@@ -194,8 +195,8 @@ def _syntax(source: Source, error: yaml.YAMLError) -> None:
 
 
 def _lookalike(source: Source, mark: Any) -> Place | None:
-    """The place of the nearest character at or before a syntax error that only looks like one of YAML's: outside comments and
-    quotes, on the line of the error or on the one before."""
+    """Return the place of the nearest character at or before a syntax error that only looks like one of YAML's: outside
+    comments and quotes, on the line of the error or on the one before."""
     if mark is None:
         return None
     for line in (mark.line + 1, mark.line):
@@ -291,7 +292,7 @@ class _Reader:
         return Mapping(entries, place)
 
     def scalar(self, text: str, place: Place) -> Atom:
-        """The value of a plain scalar in the core schema of YAML 1.2; `_` may separate the digits of an integer."""
+        """Return the value of a plain scalar in the core schema of YAML 1.2; `_` may separate the digits of an integer."""
         if text in _CONSTANTS:
             return _CONSTANTS[text]
         if _NOT_FINITE.fullmatch(text):
@@ -347,5 +348,5 @@ _OTHER_BASE = re.compile(r"0[xob][0-9a-fA-F]+")
 
 
 def reads_as_text(text: str) -> bool:
-    """Whether a plain scalar with these characters is read as the same text."""
+    """Return whether a plain scalar with these characters is read as the same text."""
     return text not in _CONSTANTS and not any(p.fullmatch(text) for p in (_INTEGER, _FLOAT, _NOT_FINITE, _OTHER_BASE))

@@ -31,5 +31,5 @@ ALIASES: dict[str, str] = {
 
 
 def of(name: str) -> list[str]:
-    """The other names of a network of the zoo."""
+    """Return the other names of a network of the zoo."""
     return sorted(alias for alias, own in ALIASES.items() if own == name)

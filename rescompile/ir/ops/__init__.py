@@ -96,7 +96,7 @@ def similar(word: str, known: Iterable[str]) -> str | None:
 
 @cache
 def attributes(word: str) -> dict[str, Attribute]:
-    """The attributes that a spec may give to this word of an op."""
+    """Return the attributes that a spec may give to this word of an op."""
     kind, fixed = WORDS[word]
     listed = {f.name: f.metadata["attribute"] for f in fields(kind) if f.name not in fixed}
     if kind.chooser not in fixed:
@@ -106,32 +106,33 @@ def attributes(word: str) -> dict[str, Attribute]:
 
 @cache
 def limited(word: str) -> dict[str, tuple[str, ...]]:
-    """The attributes of this word that have a meaning with some values of its chooser only, each with those."""
+    """Return the attributes of this word that have a meaning with some values of its chooser only, each with those."""
     return {name: facts.only for name, facts in attributes(word).items() if facts.only}
 
 
 @cache
 def required(word: str) -> tuple[str, ...]:
-    """The attributes of this word that have no default."""
+    """Return the attributes of this word that have no default."""
     kind, fixed = WORDS[word]
     return tuple(f.name for f in fields(kind) if f.default is MISSING and f.name not in fixed)
 
 
 @cache
 def default_sizes(word: str, axes: int) -> dict[str, Size]:
-    """The defaults of the sizes of a word on maps with this many axes, where they differ from those of its class, which has two."""
+    """Return the defaults of the sizes of a word on maps with this many axes, where they differ from those of its class, which
+    has two."""
     listed = fields(WORDS[word][0]) if axes in AXIS_NAMES and axes != 2 else ()
     return {f.name: f.default[:1] * axes for f in listed if isinstance(f.default, tuple)}
 
 
 @cache
 def main_attribute(word: str) -> str | None:
-    """The attribute that a bare value stands for, if the word has one."""
+    """Return the attribute that a bare value stands for, if the word has one."""
     return next((name for name, facts in attributes(word).items() if facts.main), None)
 
 
 def may_be_name(word: str) -> bool:
-    """Whether this word of an op may be the name of a step: one that came later, or one after which nothing but a step can
-    stand, since its kind has no attributes."""
+    """Return whether this word of an op may be the name of a step: one that came later, or one after which nothing but a step
+    can stand, since its kind has no attributes."""
     kind, _ = WORDS[word]
     return word in LATER or not fields(kind)

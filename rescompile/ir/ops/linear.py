@@ -40,6 +40,6 @@ class Linear(Kind):
 def weight_and_bias(
     shape: Shape, init: str, bias: bool, bias_init: float | str, fan_in: int, fan_out: int
 ) -> tuple[Parameter, ...]:
-    """The parameters of a layer: a weight of this shape, and a bias if it has one."""
+    """Return the parameters of a layer: a weight of this shape, and a bias if it has one."""
     weight = Parameter("weight", shape, init, fan_in, fan_out)
     return (weight, Parameter("bias", shape[:1], bias_init, fan_in, fan_out)) if bias else (weight,)

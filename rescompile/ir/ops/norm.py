@@ -31,7 +31,7 @@ class Norm(Kind):
     scale_init: float = attribute("real", "initial scale", 1.0)
 
     def groups_of(self, shape: Shape) -> int:
-        """The number of channel groups that are normalised apart, for kinds that normalise over the map."""
+        """Return the number of channel groups that are normalised apart, for kinds that normalise over the map."""
         return shape[0] if self.kind == "instance" else self.groups
 
     def axes(self, shape: Shape) -> Axes:
@@ -90,7 +90,7 @@ class Lrn(Kind):
 
 
 def _fitting(channels: int, groups: int) -> str:
-    """The nearest numbers of groups that divide the channels."""
+    """Return the nearest numbers of groups that divide the channels."""
     divisors = [n for n in range(1, channels + 1) if channels % n == 0]
     lower = max(n for n in divisors if n <= groups)
     upper = next((n for n in divisors if n > groups), None)

@@ -56,7 +56,7 @@ class Attribute:
 
 
 def attribute(type: str, doc: str, default: Any = MISSING, **facts: Any) -> Any:
-    """A dataclass field that carries its `Attribute`."""
+    """Return a dataclass field that carries its `Attribute`."""
     return field(default=default, metadata={"attribute": Attribute(type, doc, **facts)})
 
 
@@ -70,7 +70,7 @@ class Axis:
     least: int = 1
 
     def __call__(self, n: int) -> int:
-        """The size after the op."""
+        """Return the size after the op."""
         return (self.times * n + self.plus) // self.by
 
 
@@ -80,12 +80,12 @@ AXIS_NAMES: dict[int, tuple[str, ...]] = {1: ("length",), 2: ("height", "width")
 
 
 def rank(shape: Shape) -> int:
-    """The number of axes of a map; 0 for a vector."""
+    """Return the number of axes of a map; 0 for a vector."""
     return len(shape) - 1
 
 
 def same(shape: Shape) -> Axes:
-    """The axes of an op that keeps the size of its map."""
+    """Return the axes of an op that keeps the size of its map."""
     return (Axis(),) * rank(shape)
 
 
@@ -98,16 +98,16 @@ class Kind:
     chooser: ClassVar[str] = "kind"
 
     def axes(self, shape: Shape) -> Axes | None:
-        """What becomes of each axis of any size, where the input otherwise has this shape; None where the op takes maps of one
-        size only, which is the default."""
+        """Return what becomes of each axis of any size, where the input otherwise has this shape; None where the op takes maps
+        of one size only, which is the default."""
         return None
 
     def output(self, shape: Shape) -> Shape:
-        """The shape after the op. Raises ShapeError where the input does not fit."""
+        """Return the shape after the op. Raises ShapeError where the input does not fit."""
         return shape
 
     def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
-        """The tensors that the op owns when its input has this shape."""
+        """Return the tensors that the op owns when its input has this shape."""
         return ()
 
     def macs(self, shape: Shape) -> int:
@@ -116,8 +116,8 @@ class Kind:
 
 
 def feature_map(shape: Shape, size: Size = ()) -> Shape:
-    """The shape of a feature map: its channels, then its size. Raises ShapeError for a vector, and for a map whose axes are not
-    those of a `size` that the op has."""
+    """Return the shape of a feature map: its channels, then its size. Raises ShapeError for a vector, and for a map whose axes
+    are not those of a `size` that the op has."""
     if rank(shape) not in AXIS_NAMES:
         raise ShapeError("E0204", f"needs a feature map as its input, got {list(shape)}")
     if size and len(size) != rank(shape):
@@ -126,19 +126,19 @@ def feature_map(shape: Shape, size: Size = ()) -> Shape:
 
 
 def image_map(shape: Shape) -> tuple[int, int, int]:
-    """The channels, height and width of a map of two axes. Raises ShapeError for any other shape."""
+    """Return the channels, height and width of a map of two axes. Raises ShapeError for any other shape."""
     if rank(shape) != 2:
         raise ShapeError("E0204", f"needs an input of [channels, height, width], got {list(shape)}")
     return shape[0], shape[1], shape[2]
 
 
 def size_text(size: Sequence[int]) -> str:
-    """A size as messages print it: `3x3`."""
+    """Return a size as messages print it: `3x3`."""
     return "x".join(map(str, size))
 
 
 def enlarged(axes: Axes, sizes: Sequence[int], attribute: str) -> Size:
-    """The size of a map after an op that makes it larger. Raises ShapeError where a side is too long or empty."""
+    """Return the size of a map after an op that makes it larger. Raises ShapeError where a side is too long or empty."""
     size = tuple(axis(n) for axis, n in zip(axes, sizes, strict=True))
     if min(size) < 1:
         raise ShapeError("E0202", f"would produce a map of {size_text(size)}", attribute)

@@ -135,7 +135,7 @@ class Border(Kind):
         )
 
     def _least(self, before: int, after: int) -> int:
-        """The smallest side that can be cut and mirrored so."""
+        """Return the smallest side that can be cut and mirrored so."""
         cut = -min(before, 0) - min(after, 0)
         return max(cut + 1, max(before, after) + 1 if self.kind == "reflect" else 1)
 

@@ -14,7 +14,7 @@ def ones(size: Size) -> Size:
 
 
 def window_axis(kernel: int, stride: int, pad: int, dilation: int = 1, ceil: bool = False) -> Axis:
-    """The axis after a sliding window: torch's rule, ceil rounding included."""
+    """Return the axis after a sliding window: torch's rule, ceil rounding included."""
     reach = dilation * (kernel - 1) + 1
     plus = 2 * pad - reach + stride
     if ceil:  # the last window must start inside the map or its first padding
@@ -23,7 +23,7 @@ def window_axis(kernel: int, stride: int, pad: int, dilation: int = 1, ceil: boo
 
 
 def window_axes(kernel: Size, stride: Size, pads: Size, dilation: Size | None = None, ceil: bool = False) -> Axes:
-    """The axes after a sliding window."""
+    """Return the axes after a sliding window."""
     rules = zip(kernel, stride, pads, dilation or ones(kernel), strict=True)
     return tuple(window_axis(k, s, p, d, ceil) for k, s, p, d in rules)
 
@@ -31,7 +31,7 @@ def window_axes(kernel: Size, stride: Size, pads: Size, dilation: Size | None = 
 def window_size(
     sizes: Sequence[int], kernel: Size, stride: Size, pads: Size, dilation: Size | None = None, ceil: bool = False
 ) -> Size:
-    """The output size of a sliding window."""
+    """Return the output size of a sliding window."""
     out = []
     for n, k, s, p, d in zip(sizes, kernel, stride, pads, dilation or ones(kernel), strict=True):
         if s > n > 1:  # a side of 1 loses nothing, any other would shrink by more than the stride

@@ -49,14 +49,14 @@ class ParameterDefinition(SpecModel):
         return "list" if isinstance(self.default, list) else "word" if self.one_of else "any"
 
     def fits(self, value: Any, blocks: frozenset[str]) -> bool:
-        """Whether an evaluated value is of the type, or one of the words, where `blocks` are those of blocks."""
+        """Return whether an evaluated value is of the type, or one of the words, where `blocks` are those of blocks."""
         if isinstance(value, str):
             return value in self.words(blocks)
         kind = self.kind
         return kind == "any" or (kind in TYPES and TYPES[kind][1](value))
 
     def words(self, blocks: frozenset[str]) -> frozenset[str]:
-        """The words that a value may be, where `blocks` are those of blocks."""
+        """Return the words that a value may be, where `blocks` are those of blocks."""
         return frozenset(self.one_of or ()) | (blocks if self.type == "block" else frozenset())
 
     @property
@@ -93,10 +93,10 @@ class Block(SpecModel):
     body: list[Step]
 
     def takes_block(self, name: str) -> bool:
-        """Whether a name is a parameter whose value may be the word of a block."""
+        """Return whether a name is a parameter whose value may be the word of a block."""
         definition = self.parameters.get(name)
         return definition is not None and (definition.type == "block" or bool(definition.one_of))
 
     def words(self, blocks: frozenset[str]) -> frozenset[str]:
-        """The words that expressions in the block may mention, where `blocks` are those of blocks."""
+        """Return the words that expressions in the block may mention, where `blocks` are those of blocks."""
         return frozenset().union(*(definition.words(blocks) for definition in self.parameters.values()))

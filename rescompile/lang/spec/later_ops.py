@@ -21,8 +21,8 @@ class NamedMapping(dict[str, Any]):
 
 
 def is_name(word: str, value: Any, blocks: Container[str]) -> bool:
-    """Whether `word: value`, with the word of an op or one of REFERENCES, is a step with this name; `blocks` are the names of
-    blocks."""
+    """Return whether `word: value`, with the word of an op or one of REFERENCES, is a step with this name; `blocks` are the
+    names of blocks."""
     if word in names.REFERENCES:
         step = value in blocks or value in ops.WORDS.keys() - ops.LATER if isinstance(value, str) else True
         return word in blocks or (step and not isinstance(value, bool | int | float))
@@ -34,7 +34,7 @@ def is_name(word: str, value: Any, blocks: Container[str]) -> bool:
 
 
 def _is_step(value: Any, word: str, blocks: Container[str]) -> bool:
-    """Whether a value has the form of a step, rather than of the attributes of the op `word`."""
+    """Return whether a value has the form of a step, rather than of the attributes of the op `word`."""
     match value:
         case str():
             return value in ops.WORDS or value in blocks
@@ -54,7 +54,7 @@ def _is_step(value: Any, word: str, blocks: Container[str]) -> bool:
 
 
 def mark_names(document: dict[str, Any]) -> dict[str, Any]:
-    """A merged document, changed so that steps whose names are also words of ops are of type `NamedMapping`."""
+    """Return a merged document, changed so that steps whose names are also words of ops are of type `NamedMapping`."""
     blocks = document.get("blocks")
     known = blocks if isinstance(blocks, dict) else {}
     for block in known.values():
@@ -65,7 +65,7 @@ def mark_names(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parameters_for_blocks(block: dict[str, Any]) -> Iterator[str]:
-    """The parameters of type block, which are words of blocks in the body."""
+    """Yield the parameters of type block, which are words of blocks in the body."""
     parameters = block.get("parameters")
     for name, given in parameters.items() if isinstance(parameters, dict) else ():
         if "block" in (given, given.get("type") if isinstance(given, dict) else None):

@@ -22,7 +22,7 @@ from rescompile.lang.spec.values import Each, FirstRest, kept_name, template_par
 
 
 def mentions(item: Any) -> Iterator[str]:
-    """Every mention, those in names included. A value per copy depends on `index` without mentioning it."""
+    """Yield every mention, those in names included. A value per copy depends on `index` without mentioning it."""
     match item:
         case str():
             yield from parse(item).names
@@ -54,11 +54,11 @@ def mentions(item: Any) -> Iterator[str]:
 
 
 def strides(step: Any) -> set[str]:
-    """The names that the strides of a step, or of the steps inside it, mention."""
+    """Return the names that the strides of a step, or of the steps inside it, mention."""
     given = step.given if isinstance(step, OpStep) else step.arguments if isinstance(step, Use) else {}
     return {*mentions(given.get("stride")), *(name for part in parts(step) for name in strides(part))}
 
 
 def _in_name(template: str | None) -> list[str]:
-    """The expressions in a name."""
+    """Return the expressions in a name."""
     return template_parts(template)[1::2] if template else []

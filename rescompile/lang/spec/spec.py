@@ -193,8 +193,8 @@ class Spec(SpecModel):
 
     @classmethod
     def resolved(cls, document: LocatedMapping, changed: bool) -> Spec:
-        """The Spec of a merged document. `changed` is true after `--set`, which may leave parts of the file unused. Raises
-        pydantic's ValidationError."""
+        """Return the Spec of a merged document. `changed` is true after `--set`, which may leave parts of the file unused.
+        Raises pydantic's ValidationError."""
         spec = cls.model_validate(mark_names(plain(document)))
         spec._document, spec._changed = document, changed
         return spec
@@ -214,7 +214,8 @@ class Spec(SpecModel):
         return self._changed
 
     def is_op(self, word: str, within: Block | None = None) -> bool:
-        """Whether a word means an op; a block of the spec, or a parameter of the block around it, wins over a later op."""
+        """Return whether a word means an op; a block of the spec, or a parameter of the block around it, wins over a later
+        op."""
         if word not in ops.LATER:
             return word in ops.WORDS
         return word in ops.WORDS and word not in self.blocks and not (within and within.takes_block(word))

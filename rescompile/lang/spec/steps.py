@@ -215,7 +215,7 @@ _REFERENCES: dict[str, type[BaseModel]] = {"keep": KeepStep, "use": RecallStep, 
 
 
 def _step_tag(raw: Any) -> str:
-    """The construct that a step is, decided by its keys alone, so that errors refer to this construct only."""
+    """Return the construct that a step is, decided by its keys alone, so that errors refer to this construct only."""
     if isinstance(raw, str):
         return "<word>"
     if isinstance(raw, list):
@@ -304,12 +304,12 @@ else:
 
 
 def step_value(step: KeepStep | RecallStep) -> str:
-    """The mention of the value that a step keeps or recalls."""
+    """Return the mention of the value that a step keeps or recalls."""
     return step.keep if isinstance(step, KeepStep) else step.use
 
 
 def parts(step: Any) -> tuple[Any, ...]:
-    """The steps directly inside a step; None for an optional one that is omitted."""
+    """Return the steps directly inside a step; None for an optional one that is omitted."""
     match step:
         case list():
             return tuple(step)

@@ -37,15 +37,15 @@ BLOCKLESS = ("none", "identity")
 
 
 def is_per_axis(value: Any) -> bool:
-    """Whether a value has an integer for each axis of a map."""
+    """Return whether a value has an integer for each axis of a map."""
     return isinstance(value, list) and len(value) in AXIS_NAMES and {type(n) for n in value} == {int}
 
 
 def refuse(
     code: str, message: str, help: str | None = None, at: tuple[str | int, ...] = (), **place: int
 ) -> PydanticCustomError:
-    """An error with a code of ours. Its context has the help, the path below the value (`at`), and for expressions the part
-    of the text (`offset`, `length`)."""
+    """Return an error with a code of ours. Its context has the help, the path below the value (`at`), and for expressions the
+    part of the text (`offset`, `length`)."""
     return PydanticCustomError(code, "{message}", {"message": message, "help": help, "at": at, **place})
 
 
@@ -59,7 +59,7 @@ class SpecModel(BaseModel):
 
 
 def _expression(raw: Any) -> Any:
-    """A scalar that is a value or the text of an expression."""
+    """Return a scalar that is a value or the text of an expression."""
     if isinstance(raw, dict | list):
         raise refuse("E0104", f"expected a single value, got a {'mapping' if isinstance(raw, dict) else 'list'}")
     if isinstance(raw, str):
@@ -77,7 +77,7 @@ def _parse(text: str, start: int = 0) -> None:
 
 
 def _scalar(raw: Any) -> Any:
-    """A scalar, or a list of them, which is one value too."""
+    """Return a scalar, or a list of them, which is one value too."""
     if not isinstance(raw, list):
         return _expression(raw)
     for item in raw:
@@ -106,7 +106,7 @@ class Each(SpecModel):
     each: Annotated[list[Scalar], Field(min_length=1)]
 
     def at(self, index: int) -> tuple[Any, tuple[str | int, ...]]:
-        """The value of copy `index` and its path below this one."""
+        """Return the value of copy `index` and its path below this one."""
         return self.each[index], ("each", index)
 
 
@@ -117,7 +117,7 @@ class FirstRest(SpecModel):
     rest: Scalar
 
     def at(self, index: int) -> tuple[Any, tuple[str | int, ...]]:
-        """The value of copy `index` and its path below this one."""
+        """Return the value of copy `index` and its path below this one."""
         return (self.first, ("first",)) if index == 0 else (self.rest, ("rest",))
 
 
@@ -188,7 +188,7 @@ def template_parts(text: str) -> list[str]:
 
 
 def kept_name(text: str) -> tuple[str, str | None]:
-    """The name of a kept value, and the expression of its index: `y[i - 1]` -> ('y', 'i - 1')."""
+    """Return the name of a kept value, and the expression of its index: `y[i - 1]` -> ('y', 'i - 1')."""
     name, bracket, index = text.strip().partition("[")
     return name.strip(), index[:-1] if bracket else None
 
