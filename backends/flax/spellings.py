@@ -35,6 +35,12 @@ def _constant_init(value: float) -> str:
     return "nnx.initializers.zeros" if value == 0 else f"nnx.initializers.constant({literal(value)})"
 
 
+def _kernel_init(layer: Layer) -> dict[str, str]:
+    """The initialiser of a kernel."""
+    value = attribute(layer, "init")
+    return {"kernel_init": _INITIALISERS[value] if isinstance(value, str) else _constant_init(value)}
+
+
 def _bias_init(layer: Layer, fan: str) -> dict[str, str]:
     """The initialiser of a bias, if it is not that of Flax; `fan` are the arguments for one that depends on the weights."""
     value = attribute(layer, "bias_init")
@@ -63,7 +69,7 @@ def _conv(layer: Layer, a: Texts) -> Arguments:
         python(layer.channels), a["channels"],
         kernel_size=kernel, strides=a["stride"], padding=a["padding"], kernel_dilation=a["dilation"],
         feature_group_count=a["groups"], use_bias=a["bias"], **{name: a[name] for name in _WEIGHTS[conv_weights(layer.sample)][1]},
-        kernel_init=_INITIALISERS[attribute(layer, "init")], **_bias_init(layer, fan), **_RNGS,
+        **_kernel_init(layer), **_bias_init(layer, fan), **_RNGS,
     )  # fmt: skip
 
 
@@ -74,15 +80,14 @@ def _conv_transpose(layer: Layer, a: Texts) -> Arguments:
         python(layer.channels), a["channels"],
         kernel_size=kernel, strides=a["stride"], padding=a["padding"], output_padding=a["output_padding"],
         kernel_dilation=a["dilation"], feature_group_count=a["groups"], use_bias=a["bias"],
-        kernel_init=_INITIALISERS[attribute(layer, "init")], **_bias_init(layer, fan), **_RNGS,
+        **_kernel_init(layer), **_bias_init(layer, fan), **_RNGS,
     )  # fmt: skip
 
 
 def _linear(layer: Layer, a: Texts) -> Arguments:
     return args(
         python(layer.channels), a["features"],
-        use_bias=a["bias"], kernel_init=_INITIALISERS[attribute(layer, "init")],
-        **_bias_init(layer, python(layer.channels)), **_RNGS,
+        use_bias=a["bias"], **_kernel_init(layer), **_bias_init(layer, python(layer.channels)), **_RNGS,
     )  # fmt: skip
 
 

@@ -75,6 +75,12 @@ def _constant_init(value: float) -> str:
     return words.get(float(value)) or f"keras.initializers.Constant({literal(value)})"
 
 
+def _kernel_init(layer: Layer) -> dict[str, str]:
+    """The initialiser of a kernel."""
+    value = attribute(layer, "init")
+    return {"kernel_initializer": _INITIALISERS[value] if isinstance(value, str) else _constant_init(value)}
+
+
 def _bias_init(layer: Layer, fan: str) -> dict[str, str]:
     """The initialiser of a bias, if it is not that of Keras; `fan` are the arguments for one that depends on the weights."""
     value = attribute(layer, "bias_init")
@@ -108,7 +114,7 @@ def _conv(layer: Layer, a: Texts) -> Arguments:
         a["channels"], a["kernel"],
         strides=a["stride"], padding="0" if _is_plain(layer, "padding", "0") else a["padding"], dilation_rate=a["dilation"],
         groups=a["groups"], use_bias=a["bias"], **({"layer": name} if name else {}), **{each: a[each] for each in further},
-        kernel_initializer=_INITIALISERS[attribute(layer, "init")], **_bias_init(layer, fan),
+        **_kernel_init(layer), **_bias_init(layer, fan),
     )  # fmt: skip
 
 
@@ -117,15 +123,14 @@ def _conv_transpose(layer: Layer, a: Texts) -> Arguments:
     return args(
         a["channels"], a["kernel"],
         strides=a["stride"], padding=a["padding"], output_padding=a["output_padding"], dilation_rate=a["dilation"],
-        use_bias=a["bias"], kernel_initializer=_INITIALISERS[attribute(layer, "init")], **_bias_init(layer, fan),
+        use_bias=a["bias"], **_kernel_init(layer), **_bias_init(layer, fan),
     )  # fmt: skip
 
 
 def _linear(layer: Layer, a: Texts) -> Arguments:
     return args(
         a["features"],
-        use_bias=a["bias"], kernel_initializer=_INITIALISERS[attribute(layer, "init")],
-        **_bias_init(layer, python(layer.channels)),
+        use_bias=a["bias"], **_kernel_init(layer), **_bias_init(layer, python(layer.channels)),
     )  # fmt: skip
 
 

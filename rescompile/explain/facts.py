@@ -226,6 +226,12 @@ def zero_init(network: Structure) -> str:
     return f"at {values(f'{norm.scale_init:.6g}' for norm in of_kind(network, Norm))}"
 
 
+def initial_weights(network: Structure) -> str:
+    """Return the rules of initial weights, or the numbers with which they begin."""
+    inits = [*(conv.init for conv in of_kind(network, Conv)), *(linear.init for linear in of_kind(network, Linear))]
+    return values(init if isinstance(init, str) else f"{init:.6g}" for init in inits)
+
+
 def survival(network: Structure) -> str:
     """Return the survival schedule of residual branches."""
     schedule = [merge.survival for merge in skips(network) if merge.survival]
@@ -297,7 +303,7 @@ FACTS: dict[str, Fact] = {
         Fact("activation", "the activation is {}, not {}", lambda a: values(act(kind) for kind in of_kind(a, Act))),
         Fact("bias", "the layers with a bias are {}; not {}", biases),
         Fact("scale-init", "the scale of norms starts {}, not {}", zero_init),
-        Fact("init", "weights are initialised by {}, not {}", lambda a: values([*(c.init for c in of_kind(a, Conv)), *(x.init for x in of_kind(a, Linear))])),
+        Fact("init", "weights are initialised by {}, not {}", initial_weights),
         Fact("dropout", "dropout: {}; instead of: {}", dropout),
         Fact("survival", "in training, residual branches survive {}, not {}", survival),
     )

@@ -27,10 +27,11 @@ def draw(network: Network, seed: int = 0) -> Weights:
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 64:
         raise UsageError(Diagnostic("E0802", f"seed must be an integer from 0 to 2^64 - 1, but is {seed!r}"))
 
-    return Weights({name: partial(_draw, name, parameter, seed) for name, parameter in parameters(network)}, seed)
+    return Weights({name: partial(drawn, name, parameter, seed) for name, parameter in parameters(network)}, seed)
 
 
-def _draw(name: str, parameter: Parameter, seed: int) -> Array:
+def drawn(name: str, parameter: Parameter, seed: int) -> Array:
+    """Return new values of one parameter."""
     import numpy as np
 
     if not isinstance(parameter.fill, str):

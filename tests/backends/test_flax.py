@@ -253,17 +253,18 @@ def test_load_refuses_weights_that_do_not_fit() -> None:
                 home.load(factory(rngs=nnx.Rngs(0)), str(path))
 
 
-def test_own_initial_values_follow_the_rules() -> None:
+@pytest.mark.parametrize(("name", "settings"), [("resnet18", ()), ("fixup_resnet110_cifar", ("parameters.n=1",))])
+def test_own_initial_values_follow_the_rules(name: str, settings: tuple[str, ...]) -> None:
     """What the file draws has the spread that the spec asks for: means and deviations of large kernels, constants exactly."""
-    network = facts.network("resnet18")
+    network = facts.network(name, *settings)
     made = arrays(nnx.state(module.make(network), ALL))
     drawn_here = {place.path: place.moved(draw(network)[place.name]) for place in tensors.places(network)}
-    for name, values in drawn_here.items():
+    for tensor, values in drawn_here.items():
         if values.size < 4000 or values.std() == 0:
-            assert values.std() > 0 or np.array_equal(made[name], values), name
+            assert values.std() > 0 or np.array_equal(made[tensor], values), tensor
             continue
-        assert abs(made[name].std() / values.std() - 1) < 0.05, name
-        assert abs(np.abs(made[name]).max() / np.abs(values).max() - 1) < 0.5, name
+        assert abs(made[tensor].std() / values.std() - 1) < 0.05, tensor
+        assert abs(np.abs(made[tensor]).max() / np.abs(values).max() - 1) < 0.5, tensor
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

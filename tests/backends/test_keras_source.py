@@ -245,18 +245,19 @@ def test_load_refuses_weights_that_do_not_fit(tmp_path: Path) -> None:
         assert all(np.array_equal(old, v.numpy()) for old, v in zip(before, model.weights, strict=True))
 
 
-def test_own_initial_values_follow_the_rules() -> None:
+@pytest.mark.parametrize(("name", "settings"), [("resnet18", ()), ("fixup_resnet110_cifar", ("parameters.n=1",))])
+def test_own_initial_values_follow_the_rules(name: str, settings: tuple[str, ...]) -> None:
     """What the file draws has the spread that the spec asks for, and two layers of one shape have other values."""
-    network = facts.network("resnet18")
+    network = facts.network(name, *settings)
     keras.utils.clear_session()
     made = {variable.path: variable.numpy() for variable in module.make(network).weights}
     drawn_here = {place.path: place.moved(draw(network)[place.name]) for place in tensors.places(network)}
-    for name, values in drawn_here.items():
+    for tensor, values in drawn_here.items():
         if values.size < 4000 or values.std() == 0:
-            assert values.std() > 0 or np.array_equal(made[name], values), name
+            assert values.std() > 0 or np.array_equal(made[tensor], values), tensor
             continue
-        assert abs(made[name].std() / values.std() - 1) < 0.05, name
-        assert abs(np.abs(made[name]).max() / np.abs(values).max() - 1) < 0.5, name
+        assert abs(made[tensor].std() / values.std() - 1) < 0.05, tensor
+        assert abs(np.abs(made[tensor]).max() / np.abs(values).max() - 1) < 0.5, tensor
     assert not np.array_equal(made["layer1_0_conv1/kernel"], made["layer1_0_conv2/kernel"])
 
 

@@ -272,6 +272,7 @@ network:
 - conv1: {conv: {channels: 64, kernel: 3}}
 - conv2: {conv: {channels: 64, kernel: 3, bias: true, bias_init: 0.5}}
 - group: [{conv3: {conv: {channels: 64, kernel: 3, init: torch_default, bias: true, bias_init: torch_default}}}, {bn: {norm: {scale_init: 0}}}]
+- constant: {conv: {channels: 64, kernel: 3, init: 0}}
 - up: {conv_transpose: {channels: 32, kernel: 3, groups: 2, init: he_normal_fan_in}}
 - global_avgpool
 - flatten

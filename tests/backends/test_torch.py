@@ -450,10 +450,11 @@ network:
       - conv: {channels: 32, kernel: 3, init: he_normal_fan_out}
       - norm: {scale_init: 2}
       - act
+  - constant: {conv: {channels: 32, kernel: 3, init: 0}}
   - flatten
   - hidden: {linear: {features: 64, init: he_normal_fan_in, bias_init: 1}}
   - flat_norm: {norm: {scale_init: 0.75}}
-  - fc: {linear: 10}
+  - fc: {linear: {features: 10, init: 0.5}}
 """
 
 

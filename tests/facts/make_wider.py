@@ -23,7 +23,18 @@ sys.path.insert(0, str(HERE.parent / "support"))
 
 import library_peers
 import torch
-from references import alexnet, arcface, fractalnet, hardnet, iresnet, maps, pyramidnet, shake_shake, time_series
+from references import (
+    alexnet,
+    arcface,
+    fractalnet,
+    hardnet,
+    iresnet,
+    maps,
+    pyramidnet,
+    shake_shake,
+    time_series,
+    unnormalised,
+)
 from torch import nn
 
 HEAD = """\
@@ -137,6 +148,13 @@ GROUPS = (
     Group("senet", "references", 224, same("cbam_resnet50")),
     Group("shake-shake", "references", 32, same(" ".join(f"shake_shake_26_2x{k}d_cifar" for k in (32, 64, 96)))),
     Group("fractalnet", "references", 32, same("fractalnet20_cifar fractalnet40_cifar")),
+    Group(
+        "unnormalised",
+        "references",
+        32,
+        same("fixup_resnet110_cifar rezero_resnet56_cifar rezero_resnet110_cifar skipinit_wrn_16_4"),
+    ),
+    Group("nasnet", "timm", 331, same("pnasnet5large")),
     Group("video", "torchvision", (3, 16, 112, 112), same("r3d_18 mc3_18 r2plus1d_18")),
     Group("series", "", (1, 140), same("resnet_time_series")),
 )
@@ -180,6 +198,7 @@ PUBLISHED: dict[str, tuple[str | None, str | None, str]] = {
         f"shake_shake_26_2x{k}d_cifar": (published, None, "Gastaldi 2017, table 1")
         for k, published in ((32, "2.9M"), (64, "11.7M"), (96, "26.2M"))
     },
+    "pnasnet5large": ("86.1M", "25.0e9", "Liu et al. 2018, table 5"),
     "hrnet_w18": ("21.3M", None, _HRNET),
     "hrnet_w18_small": ("13.2M", None, _HRNET),
     "hrnet_w18_small_v2": ("15.6M", None, _HRNET),
@@ -264,6 +283,10 @@ REFERENCES: dict[str, Callable[[], nn.Module]] = {
     **{f"shake_shake_26_2x{k}d_cifar": partial(shake_shake.Net, 4, k) for k in (32, 64, 96)},
     "fractalnet20_cifar": fractalnet.Net,
     "fractalnet40_cifar": lambda: fractalnet.Net(4, (16, 32, 64, 128, 128)),
+    "fixup_resnet110_cifar": lambda: unnormalised.FixupNet(18),
+    "rezero_resnet56_cifar": lambda: unnormalised.ReZeroNet(9),
+    "rezero_resnet110_cifar": lambda: unnormalised.ReZeroNet(18),
+    "skipinit_wrn_16_4": lambda: unnormalised.SkipInitNet(2, 4),
     "resnet_time_series": time_series.Net,
 }
 

@@ -42,6 +42,7 @@ from references import (
     pyramidnet,
     shake_shake,
     time_series,
+    unnormalised,
     wrn,
 )
 from torch import nn
@@ -216,6 +217,9 @@ REFERENCES = {
     "shake_shake_26_2x32d_cifar": Peer(lambda: shake_shake.Net(4, 8), _CIFAR, ("parameters.k=8",)),
     "fractalnet20_cifar": Peer(lambda: fractalnet.Net(3, _NARROW), _CIFAR, (f"parameters.widths={_NARROW}",)),
     "fractalnet40_cifar": Peer(lambda: fractalnet.Net(4, _NARROW), _CIFAR, (f"parameters.widths={_NARROW}",)),
+    "fixup_resnet110_cifar": Peer(lambda: unnormalised.FixupNet(3), _CIFAR, _NINE),
+    "rezero_resnet56_cifar": Peer(lambda: unnormalised.ReZeroNet(3), _CIFAR, _NINE),
+    "skipinit_wrn_16_4": Peer(lambda: unnormalised.SkipInitNet(2, 1), _CIFAR, ("parameters.k=1",)),
     "pyramidnet110_a48_cifar": Peer(lambda: pyramidnet.Net(3, 48), _CIFAR, _NINE),
     # Zagoruyko & Komodakis 2016
     "wrn_16_8": Peer(lambda: wrn.Net(2, 1), _CIFAR, ("parameters.k=1",)),
@@ -279,6 +283,7 @@ OTHER_ORDER = {
     "nf_resnet50",
     "resnetv2_50x1_bit",
     "dpn92",
+    "pnasnet5large",
 }
 
 

@@ -21,7 +21,7 @@ from rescompile import backend
 from rescompile.cli import app
 from rescompile.ir import ops
 from rescompile.ir.interpreter import interpret
-from rescompile.ir.network import Network, Op, Series, Side, walk
+from rescompile.ir.network import Network, Op, Series, Side, parameters, walk
 from rescompile.ir.op_evaluation import OPS
 from rescompile.ir.precision import FLOATS
 from rescompile.passes import fold_batchnorm
@@ -67,6 +67,14 @@ def test_rounding_is_not_enlarged() -> None:
     weights, x = trial(deep, 0), np.random.default_rng(0).standard_normal((2, 3, 64, 64), np.float32)
     exact = interpret(deep, weights, x)
     assert relative_error(interpret(deep, weights, x, "fp32"), exact) < 3e-6
+
+
+@pytest.mark.parametrize("name", ["fixup_resnet110_cifar", "rezero_resnet56_cifar", "skipinit_wrn_16_4"])
+def test_nothing_begins_at_zero(name: str) -> None:
+    """Branches that begin at zero would hide every mistake in them, and a classifier that does so would hide all others."""
+    net = rescompile.elaborate(rescompile.load(name, ["parameters.n=1"]))
+    weights = trial(net)
+    assert all(np.any(weights[tensor]) for tensor, _ in parameters(net) if tensor.endswith(".weight"))
 
 
 def test_every_target_passes() -> None:

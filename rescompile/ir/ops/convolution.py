@@ -34,7 +34,9 @@ class Conv(Kind):
     groups: int = attribute("int", "number of channel groups", 1, minimum=1)
     bias: bool = attribute("bool", "add a bias", False)
     bias_init: float | str = attribute("real", "initial value of the bias", 0.0, words=("torch_default",))
-    init: str = attribute("word", "initialisation of the weights", DEFAULT_INIT, words=INIT_RULES)
+    init: float | str = attribute(
+        "real", "initial weights: a rule, or a number for all", DEFAULT_INIT, words=INIT_RULES
+    )
     weights: str = attribute(
         "word", "what is done to the weights first", "plain", words=("plain", "standardised", "scaled")
     )
@@ -114,7 +116,9 @@ class ConvTranspose(Kind):
     groups: int = attribute("int", "number of channel groups", 1, minimum=1)
     bias: bool = attribute("bool", "add a bias", False)
     bias_init: float | str = attribute("real", "initial value of the bias", 0.0, words=("torch_default",))
-    init: str = attribute("word", "initialisation of the weights", DEFAULT_INIT, words=INIT_RULES)
+    init: float | str = attribute(
+        "real", "initial weights: a rule, or a number for all", DEFAULT_INIT, words=INIT_RULES
+    )
 
     def axes(self, shape: Shape) -> Axes:
         rules = zip(self.kernel, self.stride, self.padding, self.output_padding, self.dilation, strict=True)

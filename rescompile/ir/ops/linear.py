@@ -18,7 +18,9 @@ class Linear(Kind):
     features: int = attribute("int", "output features", minimum=1, main=True)
     bias: bool = attribute("bool", "add a bias", True)
     bias_init: float | str = attribute("real", "initial value of the bias", 0.0, words=("torch_default",))
-    init: str = attribute("word", "initialisation of the weights", DEFAULT_INIT, words=INIT_RULES)
+    init: float | str = attribute(
+        "real", "initial weights: a rule, or a number for all", DEFAULT_INIT, words=INIT_RULES
+    )
 
     def output(self, shape: Shape) -> Shape:
         if len(shape) != 1:
@@ -38,7 +40,7 @@ class Linear(Kind):
 
 
 def weight_and_bias(
-    shape: Shape, init: str, bias: bool, bias_init: float | str, fan_in: int, fan_out: int
+    shape: Shape, init: float | str, bias: bool, bias_init: float | str, fan_in: int, fan_out: int
 ) -> tuple[Parameter, ...]:
     """Return the parameters of a layer: a weight of this shape, and a bias if it has one."""
     weight = Parameter("weight", shape, init, fan_in, fan_out)
