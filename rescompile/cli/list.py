@@ -23,12 +23,12 @@ def list_zoo(
     """List the networks of the zoo."""
     from rescompile.diagnostics.errors import nearest
     from rescompile.lang import library, zoo_aliases
-    from rescompile.lang.inheritance import resolve
+    from rescompile.lang.inheritance import zoo_document
     from rescompile.lang.yaml_reader import plain
 
     entries = []
     for name, path in track(library.zoo().items(), len(library.zoo()), "networks"):
-        document = plain(resolve(path, ()))
+        document = plain(zoo_document(path))
         entries.append(
             {
                 "name": name,

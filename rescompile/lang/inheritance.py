@@ -119,8 +119,8 @@ def _document(source: Source, path: Path, children: tuple[Path, ...], texts: Tex
 
 
 @cache
-def _zoo(path: Path) -> Mapping:
-    """Return the resolved document of a zoo network, which many others extend."""
+def zoo_document(path: Path) -> Mapping:
+    """Return the resolved document of a zoo network; cached, since many others extend it."""
     return _file(path, (), library.source)
 
 
@@ -136,7 +136,7 @@ def _base(node: Located, path: Path, children: tuple[Path, ...], texts: Texts) -
             raise problem("E0501", f"the base '{clipped(base)}' does not exist in the folder of the spec", node.place)
     elif (file := library.zoo_file(base)) is not None:
         if file != path and texts is library.source:
-            return _zoo(file)
+            return zoo_document(file)
         target = file
     else:
         hint = library.nearest_in_zoo(base) or "to extend a file, include its suffix, such as base.yaml"
