@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from rescompile.ir.network import Again, Network, Node, Op, Parallel, Series, Side
+from rescompile.ir.ops import Kind, Shape
 from rescompile.ir.traversal import FoldRules, fold
 from rescompile.records import record
 
@@ -21,8 +23,14 @@ class Cost:
 
 
 def _op(_: str, node: Op) -> Cost:
-    trainable = sum(parameter.size for parameter in node.kind.parameters(node.input) if parameter.trainable)
-    return Cost(trainable - node.zeros, node.kind.macs(node.input), 4 * math.prod(node.output))
+    trainable, macs = _counts(node.kind, node.input)
+    return Cost(trainable - node.zeros, macs, 4 * math.prod(node.output))
+
+
+@cache
+def _counts(kind: Kind, input: Shape) -> tuple[int, int]:
+    """The trainable values and multiply-adds of an op; cached, since a deep network repeats a few ops."""
+    return sum(parameter.size for parameter in kind.parameters(input) if parameter.trainable), kind.macs(input)
 
 
 def _total(costs: Iterable[Cost]) -> Cost:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from difflib import SequenceMatcher
 
 from lsprotocol.types import InlayHint
 
 from rescompile.analysis import tree_table
 from rescompile.analysis.cost import Cost
-from rescompile.ir.network import Network, Side
+from rescompile.ir.network import Side
 from rescompile.lsp.documents import Document
 
 #: More changed lines than this are not compared with one another.
@@ -44,20 +45,21 @@ def labels_of(document: Document) -> list[tuple[int, str]]:
     """Return the lines of a valid document, from 0, on which rows begin, each with what they produce and cost together."""
     network = document.checked.network
     assert network is not None
+    rows = list(tree_table.rows(network, 1))
     by_line: dict[int, list[tree_table.Row]] = {}
-    for row in tree_table.rows(network, 1):
+    for row in rows:
         origin = row.node.origin
         at = (origin.file, origin.line) if origin is not None else _list_place(document, row.name)
         if at[0] == document.source.name:
             by_line.setdefault(document.lines.number(at[1]), []).append(row)
-    for line, row in _set_rows(document, network).items():
+    for line, row in _set_rows(document, rows).items():
         by_line.setdefault(line, [row])
-    return [(line, label([row for row in rows if row.level == rows[0].level])) for line, rows in by_line.items()]
+    return [(line, label([row for row in here if row.level == here[0].level])) for line, here in by_line.items()]
 
 
-def _set_rows(document: Document, network: Network) -> dict[int, tree_table.Row]:
-    """Return the lines on which `set` changes one row, each with this row."""
-    rows = {row.name: row for row in tree_table.rows(network, 1)}
+def _set_rows(document: Document, listed: Sequence[tree_table.Row]) -> dict[int, tree_table.Row]:
+    """Return the lines on which `set` changes one of these rows, each with this row."""
+    rows = {row.name: row for row in listed}
     changed: dict[int, set[str]] = {}
     for mention in document.index.mentions if document.index is not None else ():
         if (
