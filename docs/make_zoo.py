@@ -36,6 +36,55 @@ The following networks are not included, because no source that we found defines
 | Highway C for CIFAR-10, 32 layers (Srivastava et al. 2015) | the widths of its layers (alternating 3x3 and 1x1 convolutions) |
 """
 
+#: Networks that are published under names of their own, and differ from a network of the zoo by what trained them: the name, the
+#: network, its settings, and the training.
+TRAINED: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
+    (
+        "ResNet strikes back, A1 and A2 (Wightman et al. 2021)",
+        "resnet50",
+        ("survival={schedule: linear_zero_based, last: 0.95, unit: sample, rescale: train}",),
+        "LAMB, binary cross-entropy, Mixup, CutMix and RandAugment; A3 is without stochastic depth, at 160x160",
+    ),
+    (
+        "torchvision's weights of version 2",
+        "resnet50",
+        (),
+        "600 epochs, label smoothing, Mixup, CutMix, an average of the weights; for evaluation `resize` is 232",
+    ),
+    (
+        "ResNet-RS-101 at 192x192 (Bello et al. 2021)",
+        "resnetrs50",
+        ("layer3.depth=23", "input=[3, 192, 192]"),
+        "350 epochs, RandAugment, label smoothing, dropout, stochastic depth, an average of the weights",
+    ),
+    (
+        "BiT-M (Kolesnikov et al. 2020)",
+        "resnetv2_50x1_bit",
+        ("parameters.classes=21843",),
+        "ImageNet-21k; fine-tuned with another number of classes and at a higher resolution",
+    ),
+    ("WSL (Mahajan et al. 2018)", "resnext101_32x8d", (), "940 million images with hashtags, then ImageNet"),
+    (
+        "SSL and SWSL (Yalniz et al. 2019)",
+        "resnext50_32x4d",
+        (),
+        "the outputs of a larger network on unlabelled or hashtagged images, then ImageNet",
+    ),
+    (
+        "MoCo, SimCLR, BYOL, DINO",
+        "resnet50",
+        ("classifier=null",),
+        "without labels; a classifier is trained on the features",
+    ),
+    ("Cutout (DeVries & Taylor 2017), AutoAugment", "wrn_28_10", (), "other augmentation of the images"),
+    (
+        "wide ResNets with dropout",
+        "wrn_28_10_dropout",
+        (),
+        "dropout between the convolutions of a unit, with the same tensors",
+    ),
+)
+
 
 def page() -> str:
     """Return the whole text of docs/zoo.md."""
@@ -48,7 +97,23 @@ def page() -> str:
         also = "".join(f", `{alias}`" for alias in zoo_aliases.of(name))
         row = f"| `{name}`{also} | {spec.description} | {size} | {total.parameters:,} | {total.macs / 1e9:.3f} G |"
         families.setdefault(spec.family or "other", []).append(row)
-    return HEAD + "".join(f"\n{line}" for line in _lines(families)) + "\n"
+    return HEAD + "".join(f"\n{line}" for line in (*_trained(), *_lines(families))) + "\n"
+
+
+def _trained() -> Iterator[str]:
+    """The networks that differ by training alone. Raises SpecError where a setting does not fit."""
+    yield from (
+        "## Networks that differ by training",
+        "",
+        "Their weights load into the network that is named here.",
+        "",
+    )
+    yield from ("| published as | network | settings | training |", "|---|---|---|---|")
+    for published, name, settings, training in TRAINED:
+        elaborate(load(name, settings))
+        options = " ".join(f'`--set "{each}"`' for each in settings)
+        yield f"| {published} | `{name}` | {options} | {training} |"
+    yield ""
 
 
 def _lines(families: dict[str, list[str]]) -> Iterator[str]:
