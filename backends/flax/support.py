@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rescompile.codegen.channels_last import shared
+
 #: By name; each after those that it uses itself. Constants are of one line.
 SUPPORT: dict[str, str] = {
     "HE_FAN_OUT": 'HE_FAN_OUT = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")',
@@ -125,28 +127,7 @@ def drop_samples(x: jax.Array, survival: float, key: jax.Array) -> jax.Array:
     shape = (x.shape[0],) + (1,) * (x.ndim - 1)
     return jnp.where(jax.random.bernoulli(key, survival, shape), x, 0)
 ''',
-    "pair": '''
-def pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    """The height and width of a size, which may be one number for both."""
-    return (size, size) if isinstance(size, int) else size
-''',
-    "pool_padding": '''
-def pool_padding(
-    x: jax.Array,
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    ceil: bool,
-) -> list[tuple[int, int]]:
-    """The padding before and after each axis of a pool; `ceil` rounds the output size up."""
-    pads = []
-    for size, k, s, p in zip(x.shape[1:-1], kernel, stride, padding):
-        steps = -((k - size - 2 * p) // s)
-        if steps * s >= size + p:  # the last window would start in the far padding
-            steps = steps - 1
-        pads.append((p, max(p, steps * s + k - size - p) if ceil else p))
-    return pads
-''',
+    **shared("jax.Array", "jnp", "pair", "pool_padding"),
     "max_pool": '''
 def max_pool(
     x: jax.Array,
@@ -192,22 +173,7 @@ def adaptive_avg_pool(x: jax.Array, size: int | tuple[int, int]) -> jax.Array:
             x = jnp.concatenate(means, axis=axis)
     return x
 ''',
-    "flatten": '''
-def flatten(x: jax.Array) -> jax.Array:
-    """Flatten feature maps channel by channel, as PyTorch does."""
-    return jnp.moveaxis(x, -1, 1).reshape(x.shape[0], -1)
-''',
-    "scale": '''
-def scale(x: jax.Array, factor: float) -> jax.Array:
-    """Multiply by a constant."""
-    return x * factor
-''',
-    "subsample": '''
-def subsample(x: jax.Array, stride: int | tuple[int, int]) -> jax.Array:
-    """Keep every `stride`-th row and column."""
-    height, width = pair(stride)
-    return x[:, ::height, ::width]
-''',
+    **shared("jax.Array", "jnp", "flatten", "scale", "subsample"),
     "upsample": '''
 def upsample(x: jax.Array, factor: int | tuple[int, int], method: str) -> jax.Array:
     """Enlarge feature maps."""
@@ -215,11 +181,7 @@ def upsample(x: jax.Array, factor: int | tuple[int, int], method: str) -> jax.Ar
     shape = (x.shape[0], x.shape[1] * height, x.shape[2] * width, x.shape[3])
     return jax.image.resize(x, shape, method)
 ''',
-    "pad_channels": '''
-def pad_channels(x: jax.Array, channels: int) -> jax.Array:
-    """Zero-pad the channels to a total of `channels`."""
-    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, channels - x.shape[-1])])
-''',
+    **shared("jax.Array", "jnp", "pad_channels"),
     "local_response_norm": '''
 def local_response_norm(
     x: jax.Array, size: int, beta: float, k: float, alpha: float = 1.0
@@ -250,31 +212,14 @@ def border(
     lows_and_highs = [(low, high, 0) for low, high in pads]
     return jax.lax.pad(x, jnp.zeros((), x.dtype), lows_and_highs)
 ''',
-    "channel_part": '''
-def channel_part(x: jax.Array, number: int, of: int) -> jax.Array:
-    """Take the `number`-th of `of` equal ranges of the channels."""
-    return jnp.split(x, of, axis=-1)[number]
-''',
+    **shared("jax.Array", "jnp", "channel_part"),
     "channel_shuffle": '''
 def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:
     """Take the first channel of each group, then the second of each, and so on."""
     y = x.reshape(*x.shape[:-1], groups, -1)
     return jnp.swapaxes(y, -1, -2).reshape(x.shape)
 ''',
-    "depth_to_space": '''
-def depth_to_space(x: jax.Array, size: int) -> jax.Array:
-    """Move channels to blocks of positions, as torch.nn.PixelShuffle does."""
-    n, height, width, channels = x.shape
-    y = x.reshape(n, height, width, channels // size**2, size, size)
-    return y.transpose(0, 1, 4, 2, 5, 3).reshape(n, height * size, width * size, -1)
-''',
-    "space_to_depth": '''
-def space_to_depth(x: jax.Array, size: int) -> jax.Array:
-    """Move blocks of positions to channels, as torch.nn.PixelUnshuffle does."""
-    n, height, width, channels = x.shape
-    y = x.reshape(n, height // size, size, width // size, size, channels)
-    return y.transpose(0, 1, 3, 5, 2, 4).reshape(n, height // size, width // size, -1)
-''',
+    **shared("jax.Array", "jnp", "depth_to_space", "space_to_depth"),
     "StandardisedConv": '''
 class StandardisedConv(nnx.Conv):
     """Convolve with weights of mean 0 and variance 1 in each output channel."""

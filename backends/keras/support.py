@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rescompile.codegen.channels_last import shared
+
 #: By name; each after those that it uses itself. An initialiser is made anew for each layer, because one that is shared draws
 #: the same values for all of them.
 SUPPORT: dict[str, str] = {
@@ -20,11 +22,7 @@ def torch_default() -> keras.Initializer:
     """Initialise kernels uniformly within 1 / sqrt(fan_in), as PyTorch does."""
     return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 ''',
-    "pair": '''
-def pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    """The height and width of a size, which may be one number for both."""
-    return (size, size) if isinstance(size, int) else size
-''',
+    **shared("KerasTensor", "ops", "pair"),
     "bias_uniform": '''
 def bias_uniform(
     channels: int, kernel_size: int | tuple[int, int] = 1
@@ -84,12 +82,7 @@ class ScaledConv2D(StandardisedConv2D):
     def get_config(self) -> dict:
         return {**super().get_config(), "gamma": self.gamma}
 ''',
-    "subsample": '''
-def subsample(x: KerasTensor, stride: int | tuple[int, int]) -> KerasTensor:
-    """Keep every `stride`-th row and column."""
-    height, width = pair(stride)
-    return x[:, ::height, ::width]
-''',
+    **shared("KerasTensor", "ops", "subsample"),
     "conv": '''
 def conv(
     x: KerasTensor,
@@ -218,11 +211,7 @@ def flatten(x: KerasTensor) -> KerasTensor:
     """Flatten feature maps channel by channel, as PyTorch does."""
     return layers.Flatten()(layers.Permute((3, 1, 2))(x) if len(x.shape) == 4 else x)
 ''',
-    "scale": '''
-def scale(x: KerasTensor, factor: float) -> KerasTensor:
-    """Multiply by a constant."""
-    return x * factor
-''',
+    **shared("KerasTensor", "ops", "scale"),
     "pad_channels": '''
 def pad_channels(x: KerasTensor, channels: int) -> KerasTensor:
     """Zero-pad the channels to a total of `channels`."""
@@ -270,11 +259,7 @@ def border(
         x = y if axis == 1 else ops.transpose(y, (0, 2, 1, 3))
     return x
 ''',
-    "channel_part": '''
-def channel_part(x: KerasTensor, number: int, of: int) -> KerasTensor:
-    """Take the `number`-th of `of` equal ranges of the channels."""
-    return ops.split(x, of, axis=-1)[number]
-''',
+    **shared("KerasTensor", "ops", "channel_part"),
     "channel_shuffle": '''
 def channel_shuffle(x: KerasTensor, groups: int) -> KerasTensor:
     """Take the first channel of each group, then the second of each, and so on."""

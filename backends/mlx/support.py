@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rescompile.codegen.channels_last import shared
+
 #: By name; each after those that it uses itself.
 SUPPORT: dict[str, str] = {
     "torch_default": '''
@@ -84,28 +86,7 @@ def drop_samples(x: mx.array, survival: float) -> mx.array:
     shape = (x.shape[0],) + (1,) * (x.ndim - 1)
     return mx.where(mx.random.bernoulli(survival, shape), x, 0)
 ''',
-    "pair": '''
-def pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    """The height and width of a size, which may be one number for both."""
-    return (size, size) if isinstance(size, int) else size
-''',
-    "pool_padding": '''
-def pool_padding(
-    x: mx.array,
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    ceil: bool,
-) -> list[tuple[int, int]]:
-    """The padding before and after each axis of a pool; `ceil` rounds the output size up."""
-    pads = []
-    for size, k, s, p in zip(x.shape[1:-1], kernel, stride, padding):
-        steps = -((k - size - 2 * p) // s)
-        if steps * s >= size + p:  # the last window would start in the far padding
-            steps = steps - 1
-        pads.append((p, max(p, steps * s + k - size - p) if ceil else p))
-    return pads
-''',
+    **shared("mx.array", "mx", "pair", "pool_padding"),
     "max_pool": '''
 def max_pool(
     x: mx.array,
@@ -152,27 +133,14 @@ def adaptive_avg_pool(x: mx.array, size: int | tuple[int, int]) -> mx.array:
             x = mx.moveaxis(mx.concatenate(means, axis=0), 0, axis)
     return x
 ''',
-    "flatten": '''
-def flatten(x: mx.array) -> mx.array:
-    """Flatten feature maps channel by channel, as PyTorch does."""
-    return mx.moveaxis(x, -1, 1).reshape(x.shape[0], -1)
-''',
-    "scale": '''
-def scale(x: mx.array, factor: float) -> mx.array:
-    """Multiply by a constant."""
-    return x * factor
-''',
+    **shared("mx.array", "mx", "flatten", "scale"),
     "subsample": '''
 def subsample(x: mx.array, stride: int | tuple[int, int] = 1) -> mx.array:
     """Keep every `stride`-th row and column."""
     height, width = pair(stride)
     return x[:, ::height, ::width]
 ''',
-    "pad_channels": '''
-def pad_channels(x: mx.array, channels: int) -> mx.array:
-    """Zero-pad the channels to a total of `channels`."""
-    return mx.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, channels - x.shape[-1])])
-''',
+    **shared("mx.array", "mx", "pad_channels"),
     "hard_sigmoid": '''
 def hard_sigmoid(x: mx.array) -> mx.array:
     """A sigmoid of three straight lines: 0 below -3, 1 above 3."""
@@ -212,31 +180,14 @@ def border(
     rows, columns = (max(above, 0), max(below, 0)), (max(left, 0), max(right, 0))
     return mx.pad(x, [(0, 0), rows, columns, (0, 0)], mode=mode)
 ''',
-    "channel_part": '''
-def channel_part(x: mx.array, number: int, of: int) -> mx.array:
-    """Take the `number`-th of `of` equal ranges of the channels."""
-    return mx.split(x, of, axis=-1)[number]
-''',
+    **shared("mx.array", "mx", "channel_part"),
     "channel_shuffle": '''
 def channel_shuffle(x: mx.array, groups: int = 1) -> mx.array:
     """Take the first channel of each group, then the second of each, and so on."""
     y = x.reshape(*x.shape[:-1], groups, -1)
     return mx.swapaxes(y, -1, -2).reshape(x.shape)
 ''',
-    "depth_to_space": '''
-def depth_to_space(x: mx.array, size: int) -> mx.array:
-    """Move channels to blocks of positions, as torch.nn.PixelShuffle does."""
-    n, height, width, channels = x.shape
-    y = x.reshape(n, height, width, channels // size**2, size, size)
-    return y.transpose(0, 1, 4, 2, 5, 3).reshape(n, height * size, width * size, -1)
-''',
-    "space_to_depth": '''
-def space_to_depth(x: mx.array, size: int) -> mx.array:
-    """Move blocks of positions to channels, as torch.nn.PixelUnshuffle does."""
-    n, height, width, channels = x.shape
-    y = x.reshape(n, height // size, size, width // size, size, channels)
-    return y.transpose(0, 1, 3, 5, 2, 4).reshape(n, height // size, width // size, -1)
-''',
+    **shared("mx.array", "mx", "depth_to_space", "space_to_depth"),
     "StandardisedConv2d": '''
 class StandardisedConv2d(nn.Conv2d):
     """Convolve with weights of mean 0 and variance 1 in each output channel."""

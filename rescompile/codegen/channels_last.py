@@ -1,0 +1,76 @@
+"""Functions on values with channels last that frameworks lack and generated files contain, in the words of each framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+#: By name; $Array stands for the type of an array, $array for the module of its functions.
+_TEXTS: Mapping[str, str] = {
+    "pair": '''
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """The height and width of a size, which may be one number for both."""
+    return (size, size) if isinstance(size, int) else size
+''',
+    "pool_padding": '''
+def pool_padding(
+    x: $Array,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    ceil: bool,
+) -> list[tuple[int, int]]:
+    """The padding before and after each axis of a pool; `ceil` rounds the output size up."""
+    pads = []
+    for size, k, s, p in zip(x.shape[1:-1], kernel, stride, padding):
+        steps = -((k - size - 2 * p) // s)
+        if steps * s >= size + p:  # the last window would start in the far padding
+            steps = steps - 1
+        pads.append((p, max(p, steps * s + k - size - p) if ceil else p))
+    return pads
+''',
+    "flatten": '''
+def flatten(x: $Array) -> $Array:
+    """Flatten feature maps channel by channel, as PyTorch does."""
+    return $array.moveaxis(x, -1, 1).reshape(x.shape[0], -1)
+''',
+    "scale": '''
+def scale(x: $Array, factor: float) -> $Array:
+    """Multiply by a constant."""
+    return x * factor
+''',
+    "subsample": '''
+def subsample(x: $Array, stride: int | tuple[int, int]) -> $Array:
+    """Keep every `stride`-th row and column."""
+    height, width = pair(stride)
+    return x[:, ::height, ::width]
+''',
+    "pad_channels": '''
+def pad_channels(x: $Array, channels: int) -> $Array:
+    """Zero-pad the channels to a total of `channels`."""
+    return $array.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, channels - x.shape[-1])])
+''',
+    "channel_part": '''
+def channel_part(x: $Array, number: int, of: int) -> $Array:
+    """Take the `number`-th of `of` equal ranges of the channels."""
+    return $array.split(x, of, axis=-1)[number]
+''',
+    "depth_to_space": '''
+def depth_to_space(x: $Array, size: int) -> $Array:
+    """Move channels to blocks of positions, as torch.nn.PixelShuffle does."""
+    n, height, width, channels = x.shape
+    y = x.reshape(n, height, width, channels // size**2, size, size)
+    return y.transpose(0, 1, 4, 2, 5, 3).reshape(n, height * size, width * size, -1)
+''',
+    "space_to_depth": '''
+def space_to_depth(x: $Array, size: int) -> $Array:
+    """Move blocks of positions to channels, as torch.nn.PixelUnshuffle does."""
+    n, height, width, channels = x.shape
+    y = x.reshape(n, height // size, size, width // size, size, channels)
+    return y.transpose(0, 1, 3, 5, 2, 4).reshape(n, height // size, width // size, -1)
+''',
+}
+
+
+def shared(array: str, module: str, *names: str) -> dict[str, str]:
+    """Some of the functions by name, where arrays have the type `array`, and `module` has their functions."""
+    return {name: _TEXTS[name].replace("$Array", array).replace("$array", module) for name in names}
