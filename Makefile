@@ -10,7 +10,7 @@ JOBS ?= 2
 
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: demo test test-all check random trust fuzz fuzz-bytes faults keras bench gpu site
+.PHONY: demo test test-all check random trust fuzz fuzz-bytes faults frameworks keras bench gpu site
 
 demo: $(VENV)/.run  ## Compile DenseNet-121 and run it once.
 	mkdir -p build
@@ -51,6 +51,9 @@ fuzz-bytes: $(VENV)/.dev  ## Fuzz the expression parser and the YAML reader with
 
 faults: $(VENV)/.dev  ## Inject a fault into each system call on a command's files; Linux, needs strace; half an hour.
 	$(BIN)/python tests/files/inject_faults.py $(ARGS)
+
+frameworks: $(VENV)/.dev  ## Compare the outputs of the whole zoo in Flax, Keras and MLX with the interpreter, in float64; an hour.
+	RESCOMPILE_FRAMEWORKS=1 $(BIN)/pytest -n auto tests/backends/test_frameworks.py -k network_of_the_zoo $(ARGS)
 
 keras: $(VENV)/.dev  ## Compare the outputs of all models of keras.applications that have a profile; minutes.
 	RESCOMPILE_KERAS=1 $(BIN)/pytest tests/weights/test_keras.py $(ARGS)

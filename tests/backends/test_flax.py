@@ -1,9 +1,8 @@
-"""What `--target flax` writes: the text of the whole zoo, the names of its tensors, and what its modules compute in float64."""
+"""What is particular to the target `flax`; test_frameworks.py has what all targets with channels last share."""
 
 from __future__ import annotations
 
 import ast
-import json
 import subprocess
 import sys
 import tempfile
@@ -16,9 +15,7 @@ from typing import Any
 import facts
 import numpy as np
 import pytest
-from abilities import lacks, source_of, texts
-from generator import generate, written
-from hostile import harmless, hostile
+from abilities import source_of
 from op_cases import a, series
 from op_cases import network as network_of
 from typer.testing import CliRunner
@@ -29,18 +26,16 @@ for package in ("torch", "jax", "flax"):
 from flax import nnx
 from flax_models import ALL, apart, arrays, evaluated, in_double, model_of, module, source_file, tensors
 from sources import agree, drawn, elaborated, skeleton
-from test_differential import seeds
-from variants import shallow, without_hints
+from variants import shallow
 
 import rescompile
 from rescompile.cli import app
 from rescompile.codegen.allow_list import Refused, check
-from rescompile.diagnostics.errors import SpecError, Unavailable, UsageError
+from rescompile.diagnostics.errors import Unavailable
 from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import Network
-from rescompile.ir.ops import AvgPool, Scale
-from rescompile.passes import apply
-from rescompile.weights import draw, from_arrays
+from rescompile.ir.ops import AvgPool
+from rescompile.weights import draw
 
 OF_FLAX: Any = import_module("rescompile.backends.flax.allowed").ALLOWED
 
@@ -61,45 +56,6 @@ def text_of(name: str) -> str:
 
 @pytest.mark.parametrize("name", facts.zoo())
 @pytest.mark.sampled
-def test_imports_of_the_zoo(name: str) -> None:
-    """JAX, Flax and NumPy, which JAX needs, and modules of Python; nothing runs but imports, constants and definitions."""
-    tree = ast.parse(text_of(name))
-    assert ast.get_docstring(tree)
-    modules = {"json", "math", "collections.abc", "functools", "jax", "jax.numpy", "numpy", "flax"}
-    for statement in tree.body[1:]:
-        match statement:
-            case ast.Import():
-                assert {alias.name for alias in statement.names} <= modules
-            case ast.ImportFrom():
-                assert statement.module in modules
-            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call()):
-                assert name.isupper()
-            case _:
-                assert isinstance(statement, ast.ClassDef | ast.FunctionDef)
-
-
-def test_tools_have_nothing_to_say(tmp_path: Path) -> None:
-    """ruff would neither change nor refuse a file of the zoo."""
-    for name, text in texts("flax"):
-        (tmp_path / f"{name.replace('/', '_')}.py").write_text(text, encoding="utf-8")
-    for command in (["format", "--diff"], ["check"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "--isolated", "--no-cache", "."],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout[-3000:]
-
-
-@pytest.mark.parametrize(
-    ("name", "deeper"), [("resnet50", "layer3.depth=36"), ("preact_resnet164_cifar", "layer2.depth=110")]
-)
-def test_lines_do_not_grow_with_depth(name: str, deeper: str) -> None:
-    other = source_file.source(facts.network(name, deeper))
-    assert text_of(name).count("\n") == other.count("\n")
-
-
-@pytest.mark.parametrize("name", facts.zoo())
-@pytest.mark.sampled
 def test_padding_is_always_explicit(name: str) -> None:
     """What Flax pads by default depends on the size of the map."""
     for node in ast.walk(ast.parse(text_of(name))):
@@ -109,25 +65,6 @@ def test_padding_is_always_explicit(name: str) -> None:
 
 
 # --- names and numbers ------------------------------------------------------------------------------------------------
-
-
-#: Networks whose outputs are compared in a quick run; compiling takes seconds for each.
-FEW = ("googlenet", "highway_mnist_fc_10", "preact_resnet164_cifar", "resnet18d", "stochastic_depth_110")
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in FEW else pytest.mark.slow) for n in facts.zoo()])
-def test_network_of_the_zoo(name: str) -> None:
-    """The tensors have the names and shapes that the weights file gives them, and the outputs are those of the interpreter."""
-    network = shallow(name)
-    if lacks("flax", network):
-        pytest.skip("refused")
-    # Statistics of two values would enlarge rounding a millionfold.
-    weights, x = drawn(network, facts.zoo().index(name), batch=6)
-    model = model_of(network, weights)
-    made = {path: array.shape for path, array in arrays(nnx.state(model, ALL)).items()}
-    assert made == {place.path: place.shape for place in tensors.places(network)}
-    model.eval()
-    agree(network, weights, x, module.outputs(model, x))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3), (3, 1)], ids=str)
@@ -143,24 +80,6 @@ def test_names_are_those_of_the_tree() -> None:
     names = [place.path for place in tensors.places(facts.network("resnet50"))]
     assert names[:6] == ["conv1.kernel", "bn1.scale", "bn1.bias", "bn1.mean", "bn1.var", "layer1.0.conv1.kernel"]
     assert names[-2:] == ["fc.kernel", "fc.bias"]
-
-
-@pytest.mark.parametrize("seed", [pytest.param(n, marks=[pytest.mark.slow] if n >= 3 else []) for n in seeds()])
-def test_random_network(seed: int, tmp_path: Path) -> None:
-    """Whatever a spec may say, in a style and a form by turns; folded weights are rounded to float32."""
-    network = elaborated(generate(seed).text, tmp_path)
-    weights, x = drawn(network, seed)
-    try:
-        source_file.check(network)
-    except Unavailable:
-        return
-    if seed % 3 == 1:
-        network = without_hints(network)
-    elif seed % 3 == 2:
-        network, changed = apply(network, from_arrays(weights, network), {"fold_batchnorm": True})
-        assert changed is not None
-        weights = {name: np.asarray(changed[name]) for name in changed}
-    agree(network, weights, x, evaluated(network, weights, x))
 
 
 @pytest.mark.parametrize("style", ["modules", "flat"])
@@ -303,12 +222,6 @@ def test_refused_by_name(text: str, message: str, tmp_path: Path) -> None:
     assert raised.value.diagnostics[0].code == "E0901"
 
 
-def test_maps_of_other_ranks_are_refused() -> None:
-    """The spellings are those of vectors and two-dimensional maps; any other map would be written wrongly."""
-    with pytest.raises(Unavailable, match=r"it has an input of \[3, 4\]"):
-        source_file.check(network_of(series((3, 4), a("it", Scale(1.5)))))
-
-
 def test_reserved_names_are_taken_from_the_dialect() -> None:
     """Every attribute of nnx.Module, and every one that sequences of named modules have of their own, is refused as the name of a
     step, or the language refuses it already."""
@@ -326,22 +239,6 @@ def test_a_missing_framework_names_the_extra(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(Unavailable) as raised:
         artifact.module  # noqa: B018
     assert raised.value.diagnostics[0].help == "pip install 'rescompile[flax]'"
-
-
-@pytest.mark.parametrize("at", range(0, 400, 50))
-@pytest.mark.slow
-def test_hostile_words(at: int, tmp_path: Path) -> None:
-    """Refused with a diagnostic; or the file does what it does with harmless words."""
-    peaceful = skeleton(source_file.source(elaborated(written(harmless()), tmp_path)))
-    for seed in range(at, at + 50):
-        case = hostile(seed)
-        try:
-            network = elaborated(json.dumps(case.document, ensure_ascii=False), tmp_path)
-        except (SpecError, UsageError):
-            continue
-        assert skeleton(source_file.source(network)) == peaceful, (
-            f"case {seed}: {case.words} changes what the file does"
-        )
 
 
 NAMED = """

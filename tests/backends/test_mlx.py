@@ -1,9 +1,7 @@
-"""What `--target mlx` writes: the text of the whole zoo, the names of its tensors, and what its modules compute in float64."""
+"""What is particular to the target `mlx`; test_frameworks.py has what all targets with channels last share."""
 
 from __future__ import annotations
 
-import ast
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,9 +12,7 @@ from typing import Any
 import facts
 import numpy as np
 import pytest
-from abilities import source_of, texts
-from generator import generate, written
-from hostile import harmless, hostile
+from generator import generate
 from op_cases import a, series
 from op_cases import network as network_of
 from typer.testing import CliRunner
@@ -29,19 +25,17 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx_models import arrays, evaluated, given, in_double, model_of, module, source_file, tensors
 from sources import agree, drawn, elaborated, skeleton
-from test_differential import seeds
-from variants import shallow, without_hints
+from variants import shallow
 
 import rescompile
 from rescompile.cli import app
 from rescompile.codegen.allow_list import Refused, check
-from rescompile.diagnostics.errors import SpecError, Unavailable, UsageError
+from rescompile.diagnostics.errors import Unavailable
 from rescompile.files.atomic_write import write_files
 from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import Network
-from rescompile.ir.ops import Act, Dropout, Norm, Scale
-from rescompile.passes import apply
-from rescompile.weights import draw, from_arrays
+from rescompile.ir.ops import Act, Dropout, Norm
+from rescompile.weights import draw
 
 OF_MLX: Any = import_module("rescompile.backends.mlx.allowed").ALLOWED
 
@@ -52,73 +46,7 @@ def _double() -> Iterator[None]:
         yield
 
 
-def text_of(name: str) -> str:
-    """The source of a network of the zoo. Skips the test where MLX has no way to write it."""
-    return source_of("mlx", name)
-
-
-# --- the text ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", facts.zoo())
-@pytest.mark.sampled
-def test_imports_of_the_zoo(name: str) -> None:
-    """MLX and modules of Python; nothing runs but imports and definitions."""
-    tree = ast.parse(text_of(name))
-    assert ast.get_docstring(tree)
-    modules = {"math", "collections.abc", "functools", "mlx.core", "mlx"}
-    for statement in tree.body[1:]:
-        match statement:
-            case ast.Import():
-                assert {alias.name for alias in statement.names} <= modules
-            case ast.ImportFrom():
-                assert statement.module in modules
-            case _:
-                assert isinstance(statement, ast.ClassDef | ast.FunctionDef)
-
-
-@pytest.mark.slow
-def test_tools_have_nothing_to_say(tmp_path: Path) -> None:
-    """ruff would neither change nor refuse a file of the zoo."""
-    for name, text in texts("mlx"):
-        (tmp_path / f"{name.replace('/', '_')}.py").write_text(text, encoding="utf-8")
-    for command in (["format", "--diff"], ["check"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "--isolated", "--no-cache", "."],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout[-3000:]
-
-
-@pytest.mark.parametrize(
-    ("name", "deeper"), [("resnet50", "layer3.depth=36"), ("preact_resnet164_cifar", "layer2.depth=99")]
-)
-def test_lines_do_not_grow_with_depth(name: str, deeper: str) -> None:
-    other = source_file.source(facts.network(name, deeper))
-    assert text_of(name).count("\n") == other.count("\n")
-
-
 # --- names and numbers ------------------------------------------------------------------------------------------------
-
-
-#: Networks whose outputs are compared in a quick run: stages and side outputs, named layers, numbers as names, gates, dropped
-#: branches, and groups with attention; in the others, blocks and ops that these have not.
-QUICK = ("densenet_40_k12_cifar", "googlenet", "highway_mnist_fc_10", "resnet18d", "stochastic_depth_110")
-SLOW = (
-    "bninception", "convmixer_768_32", "convnext_tiny", "cspresnet50", "darknet53", "dpn68b", "drn_c_58", "mixnet_s", "nf_resnet50",
-    "resnest14d", "resnetv2_50x1_bit", "rexnet_100", "skresnet50", "squeezenet1_1", "tresnet_m", "vgg11_bn",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
-def test_network_of_the_zoo(name: str) -> None:
-    """The tensors have the names and shapes that the weights file gives them, and the outputs are those of the interpreter."""
-    network = shallow(name)
-    weights, x = drawn(network, facts.zoo().index(name), batch=4)
-    model = model_of(network, weights)
-    made = {path: array.shape for path, array in arrays(model.parameters()).items()}
-    assert made == {place.path: place.shape for place in tensors.places(network)}
-    agree(network, weights, x, module.outputs(model.eval(), x))
 
 
 def test_names_are_those_of_the_tree() -> None:
@@ -127,21 +55,6 @@ def test_names_are_those_of_the_tree() -> None:
     assert names["layer1.0.conv2.weight"] == (64, 3, 3, 64)
     assert names["conv1.weight"] == (64, 7, 7, 3)
     assert [*names][-2:] == ["fc.weight", "fc.bias"]
-
-
-@pytest.mark.parametrize("seed", [pytest.param(n, marks=[pytest.mark.slow] if n >= 6 else []) for n in seeds()])
-def test_random_network(seed: int, tmp_path: Path) -> None:
-    """Whatever a spec may say, in a style and a form by turns; folded weights are rounded to float32."""
-    network = elaborated(generate(seed).text, tmp_path)
-    weights, x = drawn(network, seed)
-    source_file.check(network)
-    if seed % 3 == 1:
-        network = without_hints(network)
-    elif seed % 3 == 2:
-        network, changed = apply(network, from_arrays(weights, network), {"fold_batchnorm": True})
-        assert changed is not None
-        weights = {name: np.asarray(changed[name]) for name in changed}
-    agree(network, weights, x, evaluated(network, weights, x))
 
 
 @pytest.mark.parametrize("style", ["modules", "flat"])
@@ -362,12 +275,6 @@ def test_what_modules_of_mlx_do_not_take_is_refused(kind: Any, message: str) -> 
         source_file.check(network_of(series((4, 3, 3), a("it", kind))))
 
 
-def test_maps_of_other_ranks_are_refused() -> None:
-    """The spellings are those of vectors and two-dimensional maps; any other map would be written wrongly."""
-    with pytest.raises(Unavailable, match=r"it has an input of \[3, 4\]"):
-        source_file.check(network_of(series((3, 4), a("it", Scale(1.5)))))
-
-
 def test_attributes_of_modules_are_known() -> None:
     """Every attribute of nn.Module is refused as the name of a step."""
     assert {name for name in dir(nn.Module) if not name.startswith("_")} <= source_file._MODULE
@@ -379,20 +286,6 @@ def test_a_missing_framework_names_the_extra(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(Unavailable) as raised:
         artifact.module  # noqa: B018
     assert raised.value.diagnostics[0].help == "pip install 'rescompile[mlx]'"
-
-
-@pytest.mark.parametrize("at", range(0, 200, 50))
-@pytest.mark.slow
-def test_hostile_words(at: int, tmp_path: Path) -> None:
-    """Refused with a diagnostic; or the file does what it does with harmless words."""
-    peaceful = skeleton(source_file.source(elaborated(written(harmless()), tmp_path)))
-    for seed in range(at, at + 50):
-        case = hostile(seed)
-        try:
-            network = elaborated(json.dumps(case.document, ensure_ascii=False), tmp_path)
-        except (SpecError, UsageError):
-            continue
-        assert skeleton(source_file.source(network)) == peaceful, f"case {seed}: {case.words} changes the file"
 
 
 WORDS = sorted(

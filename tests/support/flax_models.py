@@ -31,16 +31,25 @@ def model_of(network: Network, weights: Mapping[str, Array], **options: Any) -> 
     return module.make(network, Weights(makers), **options)
 
 
-def evaluated(network: Network, weights: Mapping[str, Array], x: Array) -> dict[str, Array]:
-    """The outputs in evaluation mode, in float64."""
-    model = model_of(network, weights)
+def in_evaluation(model: Any, network: Network, x: Array) -> dict[str, Array]:
+    """The outputs of a model in evaluation mode."""
     model.eval()
     return dict(module.outputs(model, x))
+
+
+def evaluated(network: Network, weights: Mapping[str, Array], x: Array) -> dict[str, Array]:
+    """The outputs in evaluation mode, in float64."""
+    return in_evaluation(model_of(network, weights), network, x)
 
 
 def arrays(state: Any) -> dict[str, Array]:
     """The arrays of a state by name."""
     return {".".join(map(str, keys)): np.array(variable[...]) for keys, variable in nnx.to_flat_state(state)}
+
+
+def values(model: Any) -> dict[str, Array]:
+    """The parameters and statistics of a model by path."""
+    return arrays(nnx.state(model, ALL))
 
 
 def by_flax(network: Network, weights: Mapping[str, Array], x: Array, **options: Any) -> Step:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +14,15 @@ import torch
 os.environ.update(KERAS_BACKEND="torch", KERAS_TORCH_DEVICE="cpu")
 
 import keras
+import training_steps
 from keras.src.backend.common import dtypes
 from numpy.typing import NDArray
-from sources import filled, source
+from training_steps import Step, apart
 
 from rescompile.ir.network import LOGITS, Network
 from rescompile.weights import Weights
 
+__all__ = ["Step", "apart"]
 Array = NDArray[Any]
 module: Any = import_module("rescompile.backends.keras.module")
 source_file: Any = import_module("rescompile.backends.keras.source_file")
@@ -44,18 +47,30 @@ def model_of(network: Network, weights: Mapping[str, Array], **options: Any) -> 
     return module.make(network, Weights(makers), **options)
 
 
-def evaluated(network: Network, weights: Mapping[str, Array], x: Array) -> dict[str, Array]:
-    """The outputs in evaluation, without those of training."""
-    found = module.outputs(model_of(network, weights), x)
+@contextmanager
+def in_double() -> Iterator[None]:
+    """A context in which Keras computes in float64."""
+    set_precision("float64")
+    try:
+        yield
+    finally:
+        set_precision("float32")
+
+
+def in_evaluation(model: Any, network: Network, x: Array) -> dict[str, Array]:
+    """The outputs of a model in evaluation, without those of training."""
+    found = module.outputs(model, x)
     return {name: found[name] for name in network.outputs}
 
 
-class Step(NamedTuple):
-    """One step of training: outputs, gradients and statistics, all by the names of Keras and with its axes."""
+def evaluated(network: Network, weights: Mapping[str, Array], x: Array) -> dict[str, Array]:
+    """The outputs in evaluation, in float64."""
+    return in_evaluation(model_of(network, weights), network, x)
 
-    outputs: dict[str, Array]
-    gradients: dict[str, Array]
-    statistics: dict[str, Array]
+
+def values(model: Any) -> dict[str, Array]:
+    """The parameters and statistics of a model by path."""
+    return {variable.path: variable.numpy() for variable in model.weights}
 
 
 def by_keras(network: Network, weights: Mapping[str, Array], x: Array, **options: Any) -> Step:
@@ -76,35 +91,5 @@ def by_keras(network: Network, weights: Mapping[str, Array], x: Array, **options
 
 
 def by_torch(network: Network, weights: Mapping[str, Array], x: Array) -> Step:
-    """The same step of the generated PyTorch module."""
-    other = filled(source(network), weights)
-    other.train()
-    found = other(torch.from_numpy(x))
-    named = found if isinstance(found, dict) else {LOGITS: found}
-    torch.stack([(value**2).mean() for value in named.values()]).sum().backward()
-    places = {place.name: place for place in tensors.places(network)}
-    gradients = {name: value.grad for name, value in other.named_parameters() if name in places}
-    return Step(
-        {name: value.detach().numpy() for name, value in named.items()},
-        {
-            places[name].path: np.zeros(places[name].shape) if value is None else places[name].moved(value.numpy())
-            for name, value in gradients.items()
-        },
-        {places[name].path: value.numpy() for name, value in other.named_buffers() if name in places},
-    )
-
-
-def apart(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> float:
-    """The largest difference between arrays, each relative to the largest value of its kind; of other names or shapes, infinite.
-
-    Arrays far below the largest of all count as if they were larger: the gradient of a bias before a norm is rounding alone."""
-    if found.keys() != wanted.keys() or any(found[name].shape != wanted[name].shape for name in wanted):
-        return np.inf
-    worst = max((float(np.abs(value).max()) for value in wanted.values()), default=0.0)
-    return max(
-        (
-            float(np.abs(found[name] - wanted[name]).max()) / max(np.abs(wanted[name]).max(), 1e-4 * worst, 1e-30)
-            for name in wanted
-        ),
-        default=0.0,
-    )
+    """The same step of the generated PyTorch module, by the names of Keras and with its axes."""
+    return training_steps.by_torch(network, weights, x, tensors.places(network))

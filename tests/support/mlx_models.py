@@ -33,14 +33,24 @@ def model_of(network: Network, weights: Mapping[str, Array], **options: Any) -> 
     return module.make(network, Weights(makers), **options)
 
 
+def in_evaluation(model: Any, network: Network, x: Array) -> dict[str, Array]:
+    """The outputs of a model in evaluation mode."""
+    return dict(module.outputs(model.eval(), x))
+
+
 def evaluated(network: Network, weights: Mapping[str, Array], x: Array) -> dict[str, Array]:
     """The outputs in evaluation mode, in float64."""
-    return dict(module.outputs(model_of(network, weights).eval(), x))
+    return in_evaluation(model_of(network, weights), network, x)
 
 
 def arrays(tree: Any) -> dict[str, Array]:
     """The arrays of a tree by name."""
     return {name: np.array(value) for name, value in tree_flatten(tree)}
+
+
+def values(model: Any) -> dict[str, Array]:
+    """The parameters and statistics of a model by path."""
+    return arrays(model.parameters())
 
 
 def given(x: Array) -> mx.array:

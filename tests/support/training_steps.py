@@ -32,9 +32,9 @@ def by_torch(network: Network, weights: Mapping[str, Array], x: Array, listed: I
     found = other(torch.from_numpy(x))
     named = found if isinstance(found, dict) else {LOGITS: found}
     torch.stack([(value**2).mean() for value in named.values()]).sum().backward()
-    gradients = {name: value.grad for name, value in other.named_parameters()}
-    buffers = dict(other.named_buffers())
     places = {place.name: place for place in listed}
+    gradients = {name: value.grad for name, value in other.named_parameters() if name in places}
+    buffers = dict(other.named_buffers())
     return Step(
         {name: value.detach().numpy() for name, value in named.items()},
         {

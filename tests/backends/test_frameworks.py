@@ -1,0 +1,175 @@
+"""What the targets `flax`, `keras` and `mlx` share: the text of the whole zoo, and what their models compute in float64.
+
+By default, outputs are compared for networks that together have every block and op of the library (`sample.COVER`); with
+RESCOMPILE_FRAMEWORKS=1, as `make frameworks` sets it, for the whole zoo.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import facts
+import numpy as np
+import pytest
+from abilities import lacks, source_of, texts
+from frameworks import FRAMEWORKS, Framework
+from generator import generate, written
+from hostile import harmless, hostile
+from op_cases import a, series
+from op_cases import network as network_of
+from sample import COVER
+from variants import shallow, without_hints
+
+pytest.importorskip("torch", reason="the support of the suite is written with torch: pip install 'rescompile[torch]'")
+
+from sources import agree, drawn, elaborated, skeleton
+from test_differential import seeds
+
+from rescompile.diagnostics.errors import SpecError, Unavailable, UsageError
+from rescompile.ir.network import Op, walk
+from rescompile.ir.ops import KINDS, DepthToSpace, Scale
+from rescompile.lang import library
+from rescompile.passes import apply
+from rescompile.weights import from_arrays
+
+#: Networks whose outputs are compared in a quick run; those of COVER take seconds each, and two of them many.
+QUICK = (
+    "densenet_bc_100_k12_cifar", "googlenet", "highway_mnist_fc_10", "preact_resnet164_cifar", "stochastic_depth_110",
+)  # fmt: skip
+COMPARED = facts.zoo() if "RESCOMPILE_FRAMEWORKS" in os.environ else COVER
+
+
+@pytest.fixture(params=FRAMEWORKS)
+def framework(request: pytest.FixtureRequest) -> Framework:
+    """Each of the frameworks."""
+    return FRAMEWORKS[request.param]
+
+
+def file_of(framework: Framework) -> Any:
+    """The module of a target that writes its files, which does not take the framework."""
+    return import_module(f"rescompile.backends.{framework.target}.source_file")
+
+
+# --- the text ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", facts.zoo())
+@pytest.mark.sampled
+def test_imports_of_the_zoo(framework: Framework, name: str) -> None:
+    """The framework alone and modules of Python; nothing runs but imports, constants and definitions; no padding by a word."""
+    tree = ast.parse(source_of(framework.target, name))
+    assert ast.get_docstring(tree)
+    modules = {"json", "math", "collections.abc", "functools"} | framework.imports
+    for statement in tree.body[1:]:
+        match statement:
+            case ast.Import():
+                assert {alias.name for alias in statement.names} <= modules
+            case ast.ImportFrom():
+                assert statement.module in modules
+            case ast.Assign(targets=[ast.Name(id=constant)], value=ast.Call()):
+                assert constant.isupper()
+            case _:
+                assert isinstance(statement, ast.ClassDef | ast.FunctionDef)
+    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert not {"same", "valid", "SAME", "VALID"} & words
+
+
+@pytest.mark.slow
+def test_tools_have_nothing_to_say_about_files_of_frameworks(framework: Framework, tmp_path: Path) -> None:
+    """ruff would neither change nor refuse a file of the zoo."""
+    for name, text in texts(framework.target):
+        (tmp_path / f"{name.replace('/', '_')}.py").write_text(text, encoding="utf-8")
+    for command in (["format", "--diff"], ["check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "--isolated", "--no-cache", "."],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("name", "deeper"), [("resnet50", "layer3.depth=36"), ("preact_resnet164_cifar", "layer2.depth=99")]
+)
+def test_lines_do_not_grow_with_depth(framework: Framework, name: str, deeper: str) -> None:
+    """Rows of copies are loops."""
+    other = file_of(framework).source(facts.network(name, deeper))
+    assert source_of(framework.target, name).count("\n") == other.count("\n")
+
+
+# --- names and numbers ------------------------------------------------------------------------------------------------
+
+
+def test_the_sample_has_every_block_and_op() -> None:
+    """All blocks of the library, and all ops but one that no network has, which `test_ops` compares as it does every op."""
+    networks = [facts.network(name) for name in COVER]
+    assert set(library.blocks()) <= set().union(*map(facts.blocks, networks))
+    kinds = {type(node.kind) for network in networks for _, node in walk(network.root) if isinstance(node, Op)}
+    assert kinds == set(KINDS) - {DepthToSpace}
+    assert set(QUICK) <= set(COVER)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in COMPARED])
+def test_network_of_the_zoo(framework: Framework, name: str) -> None:
+    """The tensors have the names and shapes that the weights file gives them, and the outputs are those of the interpreter."""
+    network = shallow(name)
+    if lacks(framework.target, network):
+        pytest.skip("refused")
+    models = framework.models
+    # Statistics of two values would enlarge rounding a millionfold.
+    weights, x = drawn(network, facts.zoo().index(name), batch=6 if max(network.input[1:]) < 64 else 4)
+    with models.in_double():
+        model = models.model_of(network, weights)
+        made = {path: array.shape for path, array in models.values(model).items()}
+        assert made == {place.path: place.shape for place in models.tensors.places(network)}
+        agree(network, weights, x, models.in_evaluation(model, network, x))
+
+
+@pytest.mark.parametrize("seed", [pytest.param(n, marks=[pytest.mark.slow] if n >= 3 else []) for n in seeds()])
+def test_random_network(framework: Framework, seed: int, tmp_path: Path) -> None:
+    """Whatever a spec may say, in a form by turns; folded weights are rounded to float32."""
+    network = elaborated(generate(seed).text, tmp_path)
+    weights, x = drawn(network, seed)
+    models = framework.models
+    try:
+        models.source_file.check(network)
+    except Unavailable:
+        return
+    if seed % 3 == 1:
+        network = without_hints(network)
+    elif seed % 3 == 2:
+        network, folded = apply(network, from_arrays(weights, network), {"fold_batchnorm": True})
+        assert folded is not None
+        weights = {name: np.asarray(folded[name]) for name in folded}
+    with models.in_double():
+        agree(network, weights, x, models.evaluated(network, weights, x))
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_maps_of_other_ranks_are_refused(framework: Framework) -> None:
+    """The spellings are those of vectors and two-dimensional maps; any other map would be written wrongly."""
+    with pytest.raises(Unavailable, match=r"it has an input of \[3, 4\]"):
+        file_of(framework).check(network_of(series((3, 4), a("it", Scale(1.5)))))
+
+
+@pytest.mark.parametrize("at", range(0, 400, 50))
+@pytest.mark.slow
+def test_hostile_words(framework: Framework, at: int, tmp_path: Path) -> None:
+    """Refused with a diagnostic; or the file does what it does with harmless words."""
+    source = file_of(framework).source
+    peaceful = skeleton(source(elaborated(written(harmless()), tmp_path)))
+    for seed in range(at, at + 50):
+        case = hostile(seed)
+        try:
+            network = elaborated(json.dumps(case.document, ensure_ascii=False), tmp_path)
+        except (SpecError, UsageError):
+            continue
+        assert skeleton(source(network)) == peaceful, f"case {seed}: {case.words} changes what the file does"
