@@ -236,7 +236,9 @@ def python_type(values: Sequence[Value]) -> str:
     types = {type(value) for value in values}
     if types <= {list, tuple}:
         inner = python_type([item for value in values for item in value] or [0])
-        return f"tuple[{inner}, {inner}]" if {len(value) for value in values} == {2} else f"tuple[{inner}, ...]"
+        lengths = {len(value) for value in values}
+        sizes = [inner] * lengths.pop() if lengths in ({2}, {3}) else [inner, "..."]  # of maps with two or three axes
+        return f"tuple[{', '.join(sizes)}]"
     if types == {int, float}:
         return "float"
     if len(types) == 1:

@@ -225,12 +225,13 @@ def test_refused_by_name(text: str, message: str, tmp_path: Path) -> None:
 def test_reserved_names_are_taken_from_the_dialect() -> None:
     """Every attribute of nnx.Module, and every one that sequences of named modules have of their own, is refused as the name of a
     step, or the language refuses it already."""
-    assert {name for name in dir(nnx.Module) if not name.startswith("_")} <= source_file._MODULE
-    text = "".join(import_module("rescompile.backends.flax.support").SUPPORT[name] for name in ("Chain", "Scanned"))
-    nodes = [*ast.walk(ast.parse(text))]
+    text: Any = import_module("rescompile.backends.flax.text")
+    assert {name for name in dir(nnx.Module) if not name.startswith("_")} <= text._MODULE
+    written = "".join(import_module("rescompile.backends.flax.support").SUPPORT[name] for name in ("Chain", "Scanned"))
+    nodes = [*ast.walk(ast.parse(written))]
     given = {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
     methods = {node.name for node in nodes if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")}
-    assert given | methods <= source_file.OWN
+    assert given | methods <= text.OWN
 
 
 def test_a_missing_framework_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

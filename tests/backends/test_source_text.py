@@ -186,6 +186,13 @@ def test_state_dict_of_flat_text(name: str) -> None:
     assert not re.search(r"^def \w+_stage\(", text, re.MULTILINE)
 
 
+def test_sizes_have_a_number_for_each_axis() -> None:
+    """mypy refuses sizes of another or unknown length for convolutions."""
+    text = text_of("mc3_18")
+    assert "conv_stride: tuple[int, int, int]" in text
+    assert "tuple[int, ...]" not in text
+
+
 @pytest.mark.parametrize("tool", ["format", "check", "mypy"])
 @pytest.mark.slow
 def test_tools_have_nothing_to_say(tool: str, started: dict[str, subprocess.Popen[str]]) -> None:

@@ -111,5 +111,5 @@ COVER = (
     "he2016_shortcut_conv1x1", "he2016_shortcut_exclusive_gate_b0_to_b5", "he2016_shortcut_scale_0_5_0_5",
     "he2016_shortcut_shortcut_gate_b0", "highway_mnist_conv_16", "highway_mnist_fc_10", "hrnet_w18_small", "inception_v3",
     "mobilenet_v1", "mobilenetv3_small_100", "plain_mnist_fc_10", "preact_resnet164_cifar", "res2next50", "resnetblur50",
-    "skresnet50", "stochastic_depth_110", "tresnet_m", "unet_2015", "vgg11", "wrn_40_1",
+    "skresnet50", "stochastic_depth_110", "tresnet_m", "unet", "vgg11", "wrn_40_1",
 )  # fmt: skip
