@@ -89,7 +89,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "xception": (),
 }
 #: Families in which every network reads a whole map of one size, or a vector.
-FIXED = ("faces", "highway", "tresnet")
+FIXED = ("faces", "fractalnet", "highway", "tresnet")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -161,7 +161,7 @@ def test_every_network_is_classified() -> None:
         name
         for name in facts.zoo()
         if "mnist" in name
-        or name.startswith("highway_b_cifar")
+        or name.startswith(("highway_b_cifar", "fractalnet"))
         or name in ("alexnet_2012", "tresnet_m", "ir50", "deeplabv3_resnet50")
     }
     assert free_families == {load(name).family for name in FAMILIES}

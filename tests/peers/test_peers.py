@@ -182,6 +182,7 @@ REFERENCES = {
     "unet": Peer(maps.Padded),
     "unet_2015": Peer(maps.Published, (1, 188, 188)),
     "resnet50_fpn": Peer(maps.pyramid),
+    "retinanet_resnet50_fpn": Peer(maps.retinanet),
     "resnet_time_series": Peer(time_series.Net, (1, 140)),
     # on CIFAR
     "plain20_cifar": Peer(lambda: cifar.Net(3, cifar.Plain), _CIFAR),

@@ -98,6 +98,7 @@ SAMPLE = frozenset(
         "unet",
         "unet_2015",
         "resnet50_fpn",
+        "retinanet_resnet50_fpn",
         "mc3_18",
         "r2plus1d_18",
         "resnet_time_series",

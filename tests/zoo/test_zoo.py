@@ -171,26 +171,28 @@ def test_canonical_text_is_the_network(name: str, tmp_path: Path) -> None:
 @pytest.mark.sampled
 def test_another_number_of_classes(name: str) -> None:
     """`parameters.classes` is a word that works on every classifier, and only the last layer changes with it. What is not a
-    classifier has another such parameter."""
+    classifier has another such parameter, and a detector has its classes for each anchor."""
     word = next(word for word in FOLLOWED if word in load(name).parameters)
     before, after = facts.network(name), facts.network(name, f"parameters.{word}=7")
     assert after.name == before.name
     assert after.sha256 != before.sha256
-    assert after.outputs == {output: (7, *shape[1:]) for output, shape in before.outputs.items()}
+    was, now = before.root.output[0], 7 * load(name).parameters.get("anchors", 1)
+    assert after.outputs == {
+        output: (now if shape[0] == was else shape[0], *shape[1:]) for output, shape in before.outputs.items()
+    }
     old, new = facts.shapes(before), facts.shapes(after)
     assert list(new) == list(old)
-    was = before.root.output[0]
     changed = {tensor for tensor in old if old[tensor] != new[tensor]}
     if rows := FOLLOWED[word]:
         assert changed == {tensor for tensor in old if tensor.startswith(rows) and old[tensor]}
         pairs = [pair for tensor in changed for pair in zip(old[tensor], new[tensor], strict=True)]
-        assert {pair for pair in pairs if pair[0] != pair[1]} == {(was, 7)}
+        assert {pair for pair in pairs if pair[0] != pair[1]} == {(was, now)}
         return
     heads = {"googlenet": 3, "inception_v3": 2, "fcn_resnet50": 2, "deeplabv3_resnet50": 2}.get(
         name, 1
     )  # with auxiliary ones
     assert len(changed) == 2 * heads
-    assert all((7, *old[tensor][1:]) == new[tensor] and old[tensor][0] == was for tensor in changed)
+    assert all((now, *old[tensor][1:]) == new[tensor] and old[tensor][0] == was for tensor in changed)
 
 
 @every_spec

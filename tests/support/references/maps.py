@@ -150,3 +150,20 @@ def pyramid(every: bool = True) -> nn.Module:
 
     model.__class__ = Joined
     return model
+
+
+def retinanet(every: bool = True) -> nn.Module:
+    """torchvision's RetinaNet on ResNet-50 with norms that are trained, up to its heads, which run on all maps: the scores of the
+    finest map, or everything flattened, the boxes before the scores."""
+    model: nn.Module = torchvision.models.get_model("retinanet_resnet50_fpn", weights=None, weights_backbone=None)
+
+    class Heads(type(model)):  # type: ignore[misc]
+        def forward(self, x: Tensor) -> Tensor:
+            features = list(self.backbone(x).values())
+            boxes, scores = self.head.regression_head, self.head.classification_head
+            sides = [boxes.bbox_reg(boxes.conv(each)) for each in features]
+            classes = [scores.cls_logits(scores.conv(each)) for each in features]
+            return torch.cat([each.flatten(1) for each in (*sides, *classes)], 1) if every else classes[0]
+
+    model.__class__ = Heads
+    return model
