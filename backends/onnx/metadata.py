@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SPEC, SHA256, PASSES = "rescompile.spec", "rescompile.sha256", "rescompile.passes"
 WEIGHTS, PREPROCESS, DYNAMIC = "rescompile.weights", "rescompile.preprocess", "rescompile.dynamic"
-CALIBRATION = "rescompile.calibration"
+CALIBRATION, OUTPUT = "rescompile.calibration", "rescompile.output"
 #: Under which key an option is recorded that has another value than its default.
 OPTION_KEYS = {
     "precision": "rescompile.precision",
@@ -46,6 +46,8 @@ def metadata(
         entries[WEIGHTS] = source
     if network.preprocess:
         entries[PREPROCESS] = json.dumps(network.preprocess, sort_keys=True)
+    if network.gives_features:
+        entries[OUTPUT] = "features"
     if sizes:
         entries[DYNAMIC] = json.dumps(sizes.data())
     return entries

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
+from rescompile.analysis.heads import gives_features
 from rescompile.diagnostics.errors import MAX_FOUND, Diagnostic, ShapeError, SpecError
 from rescompile.elaboration.context import Context
 from rescompile.elaboration.feature_outputs import add_features
@@ -41,6 +42,7 @@ def elaborate(spec: Spec) -> Network:
     text, sha256 = canonical(spec, used)
     network = Network(
         spec.name, root, text, sha256, checkpoint=spec.checkpoint,
+        gives_features=gives_features(root),
         drop_path=tree.DropPath(**spec.drop_path.model_dump()) if spec.drop_path else None,
         preprocess=spec.preprocess.model_dump(exclude_none=True) if spec.preprocess else None, reference=spec.reference or "",
         parameters=_open_parameters(spec, elaborator.context.top.values), definitions=_definitions(spec, used),

@@ -205,7 +205,7 @@ def value_name(key: Key) -> str:
 @record
 class Network(NotebookView):
     """A network: its tree, and the canonical spec that it came from as text with its SHA-256, so that backends need no Spec.
-    `passes` are those applied since, in order; `parameters` are the network's own parameters whose every mention is a hint in
+    `passes` are those applied since, in order; `gives_features` is true for an output that is a vector, but not of class scores; `parameters` are the network's own parameters whose every mention is a hint in
     the tree; `sizes` are the axes of maps, `height` and `width`, that values of the spec depend on, each with the first that does."""
 
     name: str
@@ -215,6 +215,7 @@ class Network(NotebookView):
     passes: tuple[str, ...] = ()
     checkpoint: bool = False
     drop_path: DropPath | None = None
+    gives_features: bool = False
     preprocess: Mapping[str, Any] | None = None
     reference: str = field(default="", compare=False)
     parameters: Mapping[str, Any] = field(default_factory=dict, compare=False)

@@ -16,10 +16,13 @@ _PASSING = {
     "Cast", "CastLike", "Clip", "DequantizeLinear", "Dropout", "Flatten", "Identity", "QuantizeLinear", "Reshape", "Squeeze",
     "Transpose", "Unsqueeze",
 }  # fmt: skip
-#: The activation that an operator computes.
-_ACTIVATIONS = {
+#: What an operator at the end of a graph computes.
+_ENDS = {
+    "BatchNormalization": "features",
     "HardSigmoid": "probabilities",
+    "LayerNormalization": "features",
     "LogSoftmax": "log-probabilities",
+    "LpNormalization": "features",
     "QLinearSigmoid": "probabilities",
     "QLinearSoftmax": "probabilities",
     "Sigmoid": "probabilities",
@@ -47,7 +50,7 @@ class OnnxGraph:
 
     def activation(self, output: str) -> str:
         """Return what an output contains: `probabilities` or `log-probabilities` if the graph ends in a softmax or a
-        sigmoid, in any equivalent form, else `logits`."""
+        sigmoid, in any equivalent form, `features` if it ends in a norm, else `logits`."""
         return self._activation(output, self.nodes, 0)
 
     def _activation(self, value: str, nodes: dict[str, _Node], depth: int) -> str:
@@ -60,7 +63,7 @@ class OnnxGraph:
                 at = node.outputs.index(value)
                 if at < len(outputs):
                     return self._activation(outputs[at], inner, depth + 1)
-            found = _ACTIVATIONS.get(node.operator) or self._written_out(node, nodes)
+            found = _ENDS.get(node.operator) or self._written_out(node, nodes)
             if found is not None:
                 return found
             if node.operator == "Log" and self._activation(node.inputs[0], nodes, depth + 1) == "probabilities":

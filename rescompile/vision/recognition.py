@@ -127,9 +127,9 @@ class Classes:
         graph = onnx_graph.read(model.path)
         self.scores = graph.activation(self.output) if self.output else "logits"
         self.is_known = graph.is_read
-        if (
-            self.output and shapes[self.output][1] == 1 and self.scores == "logits"
-        ):  # the softmax of a single logit is always 1
+        # The softmax of a single logit is always 1; folded norms no longer stand in the graph.
+        single = self.output is not None and shapes[self.output][1] == 1 and self.scores == "logits"
+        if single or self.scores == "features" or model.metadata.get("rescompile.output") == "features":
             self.output = None
         self.labels, self.shown = labels, shown
         if labels is None:

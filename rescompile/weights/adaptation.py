@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Literal
 
 import numpy as np
 
+from rescompile.analysis.heads import heads
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError
-from rescompile.ir.network import Network, Node, Op, Side, walk
-from rescompile.ir.ops import Conv, Linear, Shape
+from rescompile.ir.network import Network, Op, Side
+from rescompile.ir.ops import Conv, Shape
 from rescompile.ir.traversal import ThreadRules, thread
 from rescompile.records import record
 from rescompile.weights.drawing import draw
@@ -125,24 +126,6 @@ def _repeated(old: Tensor, channels: int) -> Array:
     value = old.make()
     repeated: Array = value[:, np.arange(channels) % value.shape[1]] * np.float32(value.shape[1] / channels)
     return repeated
-
-
-def heads(network: Network) -> Iterator[tuple[str, Op]]:
-    """Yield the classifiers of the network and of each side branch: the last op with parameters, if it is a linear layer or a
-    convolution."""
-    owners = [("", network.root), *((p, n.child) for p, n in walk(network.root) if isinstance(n, Side))]
-    for path, node in owners:
-        ops = [(name, op) for name, op in _ops(node, path) if op.kind.parameters(op.input)]
-        if ops and isinstance(ops[-1][1].kind, Conv | Linear):
-            yield ops[-1]
-
-
-def _ops(node: Node, path: str) -> list[tuple[str, Op]]:
-    """Return the ops of a node without those of its side branches."""
-    ops: list[tuple[str, Op]] = []
-    rules = ThreadRules(lambda name, op, _: ops.append((name, op)), lambda *_: None, outside=lambda *_: None)
-    thread(node, None, rules, path)
-    return ops
 
 
 def entries(network: Network) -> list[tuple[str, Op]]:

@@ -10,13 +10,13 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rescompile.analysis.heads import heads
 from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of
 from rescompile.files import file_types
 from rescompile.ir.network import Network, parameters
 from rescompile.ir.ops import Shape
 from rescompile.records import record
 from rescompile.weights import file_formats, profiles, zoo_index
-from rescompile.weights.adaptation import heads
 from rescompile.weights.key_matching import Misfit, fitted, misfits, notes, refuse, required
 from rescompile.weights.key_prefixes import Placed, placed
 from rescompile.weights.mapping import Weights

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from rescompile.analysis.alignment import align
+from rescompile.analysis.heads import heads
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic
 from rescompile.ir.network import Network, Op, Series, parameters
 from rescompile.ir.ops import Shape
 from rescompile.ir.traversal import FoldRules, fold
 from rescompile.records import record
 from rescompile.weights import checkpoints
-from rescompile.weights.adaptation import Line, adapted, entries, heads
+from rescompile.weights.adaptation import Line, adapted, entries
 from rescompile.weights.drawing import draw
 from rescompile.weights.key_matching import Misfit, misfits
 from rescompile.weights.mapping import Array, Weights

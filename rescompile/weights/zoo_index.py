@@ -14,10 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rescompile.analysis.heads import heads
 from rescompile.ir.network import Network, parameters
 from rescompile.ir.ops import Shape
 from rescompile.records import record
-from rescompile.weights.adaptation import heads
 
 FILE = Path(__file__).with_suffix(".json")
 

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import Result
 
 from rescompile import build
+from rescompile.analysis.heads import heads
 from rescompile.diagnostics.errors import UsageError
 from rescompile.elaboration import elaborate
 from rescompile.files import checksum
@@ -355,7 +356,7 @@ def test_classes(classes: int) -> None:
 def test_classes_of_an_auxiliary_head() -> None:
     """Classifiers of auxiliary heads are adapted to another number of classes too."""
     network = facts.network("googlenet", "parameters.classes=7")
-    assert [path for path, _ in adaptation.heads(network)] == ["fc", "aux1.fc2", "aux2.fc2"]
+    assert [path for path, _ in heads(network)] == ["fc", "aux1.fc2", "aux2.fc2"]
 
 
 @pytest.mark.parametrize(
