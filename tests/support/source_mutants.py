@@ -222,8 +222,8 @@ def rewritten(node: Any, change: Callable[[Any], Any]) -> Any:
     return change(replace(node, **{f.name: rewritten(getattr(node, f.name), change) for f in fields(node)}))
 
 
-def program_mutant(name: str, change: Callable[[Any], Any]) -> None:
-    """A mistake in every program: `change` is made of each of its parts."""
+def program_mutant(name: str, change: Callable[[Any], Any], *listed: dict[str, Callable[[Patch], None]]) -> None:
+    """A mistake in every program: `change` is made of each of its parts. It is listed in these, or in all of this module."""
 
     def plant(patch: Patch) -> None:
         right = lowering.lower
@@ -235,7 +235,8 @@ def program_mutant(name: str, change: Callable[[Any], Any]) -> None:
         for module in (lowering, source_text):
             patch.setattr(module, "lower", wrong)
 
-    MUTANTS[name] = OF_PROGRAMS[name] = plant
+    for each in listed or (MUTANTS, OF_PROGRAMS):
+        each[name] = plant
 
 
 def merged(name: str, how: str, change: Callable[[tuple[Any, ...]], tuple[Any, ...]]) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from drawn_documents import Drawn
 from numpy.typing import NDArray
-from random_document import Drawn
 
 import rescompile
 from rescompile.ir.interpreter import calibrated

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cases import Fault, case
+from drawn_documents import Drawn
 from laws import LAWS
-from random_document import BIG, Drawn, drawn
+from random_document import BIG, drawn
 from targets import TARGETS
 
 from rescompile.diagnostics.errors import SpecError

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from cases import Array, Case, Fault
-from random_document import written
+from drawn_documents import written
 
 import rescompile
 from rescompile import backend, passes

@@ -8,15 +8,16 @@ again, so that nearly every document is valid, and those that rescompile refuses
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 import yaml
+from drawn_documents import Drawn
 from lines import outermost
 from op_rules import Misfit
+from places import INITS, Place
 from random_changes import add_reruns, take_means
-from random_steps import INITS, Place, StepAuthor
+from random_steps import StepAuthor
 from random_values import add_values
 from reading import Reading, read
 
@@ -25,31 +26,6 @@ SMALL, LARGE = (400_000, 400), (8_000_000, 12_000)
 TRIES = 12
 #: Seeds from here on are of networks of 100 to 1,000 blocks.
 BIG = 1_000_000
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A document with what it means."""
-
-    seed: int
-    document: dict[str, Any]
-    reading: Reading
-
-    @property
-    def text(self) -> str:
-        """The document as a file, in one of the styles of YAML."""
-        return written(self.document, (None, False, True)[self.seed % 3])
-
-
-def written(document: Any, style: bool | None = False) -> str:
-    """A document as YAML: in block style, in flow style, or in flow style where that is short (None)."""
-    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, default_flow_style=style, width=10**6)
-
-
-class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    def ignore_aliases(self, data: Any) -> bool:
-        """Specs have no anchors."""
-        return True
 
 
 class DocumentAuthor(StepAuthor):

@@ -8,25 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import op_rules
-import yaml
 from expressions import for_copy, spelled, value
 from lines import Join, Leaf, Line, Mark, Rerun, Tap, leaves, refitted, shares, survived, taps_of
 from op_rules import ACTS, ATTRIBUTES, LITERALS, MAIN, WORDS, Misfit, Shape
-from scopes import COMBINATORS, Frame, Scope, sizes
-
-LIBRARY = Path(__file__).parents[2] / "rescompile" / "blocks"
-
-
-@cache
-def library() -> dict[str, Any]:
-    """The blocks that come with the language."""
-    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(LIBRARY.glob("*.yaml"))}
+from scopes import COMBINATORS, Frame, Scope, library, sizes
 
 
 @dataclass

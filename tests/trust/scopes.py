@@ -1,16 +1,26 @@
-"""Where steps stand in the second reading of the language: scopes of names, and what expressions may mention."""
+"""Where steps stand in the second reading of the language: scopes of names, what expressions may mention, and the library's blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import yaml
 from op_rules import AXES, WORDS, Misfit, Shape
 
 COMBINATORS = ("residual", "parallel", "side", "if")
 #: Keys of steps that have no name.
 NOT_NAMES = frozenset((*COMBINATORS, *WORDS, "block", "keep", "use", "again"))
+LIBRARY = Path(__file__).parents[2] / "rescompile" / "blocks"
+
+
+@cache
+def library() -> dict[str, Any]:
+    """The blocks that come with the language."""
+    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(LIBRARY.glob("*.yaml"))}
 
 
 @dataclass

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from drawn_documents import Drawn
 from examine import examined
 from op_rules import Misfit
-from random_document import Drawn
 from reading import read
 
 

@@ -1,12 +1,9 @@
-"""Every planted mistake is seen within 400 random specs, nearly all within 200, those of `mutants.py`, `core_mutants.py` and `value_mutants.py`.
-
-Those of `source_mutants.py` are seen by the specs and networks of tests/codegen and tests/backends.
-"""
+"""Every planted mistake is seen within 400 random specs, nearly all within 200: those of the modules `*mutants.py` of tests/support."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -18,16 +15,32 @@ from cases import Case, case
 from core_mutants import OF_THE_CORE
 from mutants import OF_BACKENDS, OF_THE_TREE
 from random_document import drawn
+from rerun_mutants import OF_RERUNS
+from source_mutants import MUTANTS as OF_SOURCE
+from source_mutants import OF_PROGRAMS
 from value_mutants import OF_VALUES
 
 SPECS = 400
 Check = Callable[[Case], object]
+#: Mistakes of source that few of these specs show, and that the specs and networks of tests/codegen and tests/backends do.
+ELSEWHERE = ("activations_are_all_alike", "subtraction_groups_to_the_right", "side_branches_free_what_follows")
+Mistakes = Mapping[str, Callable[[pytest.MonkeyPatch], None]]
+
+
+def others(mistakes: Mistakes, names: Container[str]) -> Mistakes:
+    """The mistakes but for those of these names."""
+    return {name: plant for name, plant in mistakes.items() if name not in names}
+
+
 #: The mistakes by where they are; the checks that are to see them; whether the tree must be made anew to be wrong.
-ROOMS: dict[str, tuple[dict[str, Callable[[pytest.MonkeyPatch], None]], tuple[Check, ...], bool]] = {
+ROOMS: dict[str, tuple[Mistakes, tuple[Check, ...], bool]] = {
     "backends": (OF_BACKENDS, (targets.onnx,), False),
     "tree": (OF_THE_TREE, (targets.elaboration,), True),
     "core": (OF_THE_CORE, (targets.elaboration, targets.canonical, targets.onnx, *laws.LAWS), True),
     "values": (OF_VALUES, (targets.elaboration, targets.programs), True),
+    "reruns": (OF_RERUNS, (targets.elaboration, targets.canonical, targets.onnx, targets.programs), True),
+    "programs": (others(OF_PROGRAMS, ELSEWHERE), (targets.programs,), False),
+    "source": (others(OF_SOURCE, {*ELSEWHERE, *OF_PROGRAMS}), (targets.source,), False),
 }
 MUTANTS = [(room, name) for room, (listed, _, _) in ROOMS.items() for name in listed]
 #: A few of each room; the others are slow.

@@ -10,11 +10,12 @@ import facts
 import pytest
 import yaml
 from cases import Case, Fault, case
+from drawn_documents import Drawn
 from elaboration_facts import difference
 from examine import examined
 from lines import Join, Leaf, Line, Mark, Rerun, Tap, leaves, outermost, taps_of
 from op_rules import ACTS, ATTRIBUTES
-from random_document import BIG, Drawn, drawn
+from random_document import BIG, drawn
 from reading import read
 from shrinking import shrunk
 

@@ -1,0 +1,34 @@
+"""A random document with what it means, and documents as YAML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from reading import Reading
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A document with what it means."""
+
+    seed: int
+    document: dict[str, Any]
+    reading: Reading
+
+    @property
+    def text(self) -> str:
+        """The document as a file, in one of the styles of YAML."""
+        return written(self.document, (None, False, True)[self.seed % 3])
+
+
+def written(document: Any, style: bool | None = False) -> str:
+    """A document as YAML: in block style, in flow style, or in flow style where that is short (None)."""
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, default_flow_style=style, width=10**6)
+
+
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    def ignore_aliases(self, data: Any) -> bool:
+        """Specs have no anchors."""
+        return True
