@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-from rescompile.explain.stages import Step, Steps, has_shortcut
+from rescompile.explain.stages import MARK, Step, Steps, has_shortcut
 from rescompile.ir.network import Again, Keep, Op, Parallel, Recall, value_name
 from rescompile.ir.ops import (
     Act,
@@ -120,7 +120,8 @@ def item(step: Step) -> str:
     if isinstance(step, Again):
         return f"'{step.name}' again, with the same parameters"
     if isinstance(step, Keep | Recall):
-        return f"{'keeping' if isinstance(step, Keep) else 'using'} the value {value_name(step.key)}"
+        name, index = step.key
+        return f"{'keeping' if isinstance(step, Keep) else 'using'} the value {value_name((name.rstrip(MARK), index))}"
     return f"an auxiliary branch ({step.mode})"
 
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import zip_longest
 from typing import Literal, TypeAlias
 
 from rescompile.ir.network import Again, Keep, Key, Network, Node, Op, Parallel, Recall, Series, Side, join, walk
 from rescompile.ir.ops import Conv, Identity, Kind, MaxPool, Shape, Size, Subsample, rank
 from rescompile.ir.provenance import Call
+from rescompile.ir.traversal import rewrite
 from rescompile.records import record
 
 Step: TypeAlias = Op | Parallel | Side | Keep | Recall | Again
@@ -28,6 +30,27 @@ def steps(node: Node) -> Steps:
     if isinstance(node, Side):
         return (node,) if node.mode != "always" or steps(node.child) else ()
     return () if isinstance(node, Op) and isinstance(node.kind, Identity) else (node,)
+
+
+#: Follows the name of a kept value, once for each block around it that does not share it: steps are in no block.
+MARK = "'"
+
+
+def _with_own_names(_: str, node: Node) -> Node:
+    """Return the body of a block with other names for the values that only the block knows."""
+    if not isinstance(node, Series) or node.call is None:
+        return node
+    own = {each.key[0] for _, each in walk(node) if isinstance(each, Keep)} - {*node.call.values}
+    return rewrite(node, partial(_renamed, {name: name + MARK for name in own})) if own else node
+
+
+def _renamed(names: Mapping[str, str], _: str, node: Node) -> Node:
+    if isinstance(node, Keep | Recall):
+        name, index = node.key
+        return replace(node, key=(names.get(name, name), index))
+    if isinstance(node, Series) and node.call is not None:
+        return replace(node, call=replace(node.call, values=tuple(names.get(each, each) for each in node.call.values)))
+    return node
 
 
 def series(inside: Iterable[Step]) -> Series:
@@ -163,7 +186,7 @@ def structure(network: Network) -> Structure:
     """
     segments: list[Segment] = []
     begun = False  # whether the last row contains its first copy; a swap may have put another one before it
-    for node, row in _parts(network.root, ""):
+    for node, row in _parts(rewrite(network.root, _with_own_names), ""):
         call, unit = _block(node), steps(node)
         last = segments[-1] if segments else Segment("", "", (), ())
         if call is None and unit and last.units and not last.block:

@@ -423,10 +423,12 @@ def test_attributes_of_every_op_are_told(tmp_path: Path) -> None:
         assert found.beyond == (0, 0)
 
 
-def test_parameters_of_a_step_that_runs_again_count_once() -> None:
-    """CBAM runs one MLP on two vectors; squeeze and excitation has biases, and no convolution of the map's means."""
-    ours, theirs = (network_of(name) for name in ("cbam_resnet50", "seresnet50"))
-    assert compare(structure(theirs), structure(ours)).parameters == cost(ours).parameters - cost(theirs).parameters
+@pytest.mark.parametrize("name", ["cbam_resnet50", "fractalnet20_cifar", "hrnet_w18_small", "res2net50_26w_4s"])
+def test_units_cost_what_the_network_costs(name: str) -> None:
+    """Parameters of steps that run again count once, and a value that a block keeps is not one of the block around it."""
+    network = network_of(name)
+    whole = cost(network)
+    assert Counts(Distances()).total(structure(network).units, network.input) == (whole.parameters, whole.macs)
 
 
 # --- a user's own spec ------------------------------------------------------------------------------------------------
