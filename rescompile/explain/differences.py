@@ -17,7 +17,7 @@ from rescompile.explain.merger import Edit
 from rescompile.explain.overlay import overlay
 from rescompile.explain.stages import Steps, Structure, series
 from rescompile.explain.topics import TOPICS
-from rescompile.ir.network import Again, Op, Side, merge_shape
+from rescompile.ir.network import Again, Op, Recall, Side, merge_shape, walk
 from rescompile.ir.ops import Shape
 from rescompile.ir.traversal import ThreadRules, thread
 from rescompile.records import record
@@ -105,17 +105,18 @@ def _taken_apart(
 
 
 class Counts:
-    """Cached costs of units by the shape of their input, since most units of a stage are equal."""
+    """Cached costs of units by the shapes of their input and of the values that they recall, since most units of a stage are equal."""
 
     def __init__(self, distances: Distances) -> None:
         self._distances = distances
-        self._known: dict[tuple[tuple[int, ...], Shape], tuple[int, int, Shape]] = {}
+        self._known: dict[tuple[tuple[int, ...], Shape, tuple[Shape, ...]], tuple[int, int, Shape]] = {}
 
     def total(self, units: Iterable[Steps], shape: Shape) -> Figure:
         """Return parameters and MACs of units in series. Raises ShapeError if a step does not fit its input."""
         parameters = macs = 0
         for unit in units:
-            key = (self._distances.keys(unit), shape)
+            recalled = (node.output for step in unit for _, node in walk(step) if isinstance(node, Recall))
+            key = (self._distances.keys(unit), shape, tuple(recalled))
             if key not in self._known:
                 self._known[key] = _count(unit, shape)
             more, work, shape = self._known[key]
