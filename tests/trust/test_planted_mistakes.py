@@ -48,12 +48,14 @@ QUICK = frozenset(Random(0).sample(MUTANTS, 6))
 
 
 document = cache(drawn)
+#: Removed when the tests end.
+FOLDER = tempfile.TemporaryDirectory(prefix="rescompile_trust")
 
 
 @cache
 def healthy(seed: int) -> Case:
     """A case for what leaves trees and the interpreter alone. Raises SpecError where rescompile refuses the document."""
-    return case(document(seed), Path(tempfile.mkdtemp(prefix="rescompile_trust")))
+    return case(document(seed), Path(tempfile.mkdtemp(dir=FOLDER.name)))
 
 
 def sees(check: Check, made: Case) -> bool:
