@@ -10,8 +10,8 @@ KEY_DOCS: dict[str, dict[str, str]] = {
         "reference": "The paper and table, or the implementation, that the spec follows.",
         "family": "The group in which the network is listed: lower-case letters, digits and -.",
         "description": "One line about the network.",
-        "notes": "Remarks for readers, a list of texts.",
-        "unverified": "Claims that the author could not verify, a list of texts.",
+        "notes": "Remarks for readers, a list of strings.",
+        "unverified": "Claims that the author could not verify, a list of strings.",
         "extends": "The spec that this one changes: a zoo name, or a file beside this one or below.",
         "input": "The shape of one input without the batch: [channels, height, width], [channels, length],"
         " [channels, depth, height, width] or [features].",

@@ -16,7 +16,7 @@ from rescompile.records import record
 class Conv(Kind):
     """Convolution over all axes of the map.
 
-    With `weights: standardised`, the weights of each output channel have their mean taken off and are divided by
+    With `weights: standardised`, the weights of each output channel have their mean subtracted and are divided by
     sqrt(variance + eps) before they are used (Qiao et al. 2019; BiT, Kolesnikov et al. 2020). With `weights: scaled`, they are then
     divided by the square root of the fan-in, and multiplied by `gamma` and by a learned gain of the channel (Brock et al. 2021,
     NF-ResNet).
