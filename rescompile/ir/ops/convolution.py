@@ -38,7 +38,7 @@ class Conv(Kind):
         "real", "initial weights: a rule, or a number for all", DEFAULT_INIT, words=INIT_RULES
     )
     weights: str = attribute(
-        "word", "what is done to the weights first", "plain", words=("plain", "standardised", "scaled")
+        "word", "transformation of the weights before they are used", "plain", words=("plain", "standardised", "scaled")
     )
     eps: float = attribute(
         "real", "added to the variance of weights", 1e-5, minimum=0.0, maximum=1.0, only=("standardised", "scaled")
@@ -109,7 +109,7 @@ class ConvTranspose(Kind):
     word = "conv_transpose"
     channels: int = attribute("int", "output channels", minimum=1)
     kernel: Size = attribute("size", "kernel size", minimum=1)
-    stride: Size = attribute("size", "distance between the multiples of the kernel", (1, 1), minimum=1, maximum=32)
+    stride: Size = attribute("size", "stride", (1, 1), minimum=1, maximum=32)
     padding: Size = attribute("size", "positions removed on each side", (0, 0), minimum=0)
     output_padding: Size = attribute("size", "positions added at the end, less than the stride", (0, 0), minimum=0)
     dilation: Size = attribute("size", "dilation", (1, 1), minimum=1)

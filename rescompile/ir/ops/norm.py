@@ -70,7 +70,7 @@ class Lrn(Kind):
     """Local response normalisation: x / (k + alpha * mean of the squares of `size` neighbouring channels)^beta.
 
     As in AlexNet (Krizhevsky et al. 2012, section 3.3), whose sum over 5 channels with alpha 1e-4 is the mean with alpha 5e-4.
-    Beyond the first and the last channel squares are 0.
+    Channels outside the range count as 0.
     """
 
     word = "lrn"

@@ -20,7 +20,7 @@ class Dropout(Kind):
 
 @record(slots=False)
 class Scale(Kind):
-    """Multiplies by a constant."""
+    """Multiplication by a constant."""
 
     word = "scale"
     factor: float = attribute("real", "constant factor", main=True)
@@ -61,7 +61,7 @@ class Affine(Kind):
 
 @record(slots=False)
 class Identity(Kind):
-    """Step that does nothing."""
+    """The identity: returns its input unchanged."""
 
     word = "identity"
 

@@ -75,7 +75,7 @@ class Reduce(Kind):
     """Mean or maximum over the channels of each position, which gives a map of one channel (Woo et al. 2018, CBAM)."""
 
     word = "reduce"
-    by: str = attribute("word", "what becomes of the channels", words=("mean", "max"), main=True)
+    by: str = attribute("word", "reduction over the channels", words=("mean", "max"), main=True)
 
     def axes(self, shape: Shape) -> Axes:
         return same(shape)

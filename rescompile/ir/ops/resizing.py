@@ -25,7 +25,7 @@ from rescompile.records import record
 
 @record(slots=False)
 class Flatten(Kind):
-    """Feature map to vector, channels first."""
+    """Flattens a feature map to a vector, in channels-first order."""
 
     word = "flatten"
 
@@ -71,7 +71,7 @@ class Upsample(Kind):
 
 @record(slots=False)
 class PadChannels(Kind):
-    """Appends channels of zeros."""
+    """Zero-pads the channels at the end."""
 
     word = "pad_channels"
     channels: int = attribute("int", "output channels", minimum=1, main=True)
@@ -88,11 +88,11 @@ class PadChannels(Kind):
 
 @record(slots=False)
 class Unflatten(Kind):
-    """Vector to a map of one position, so that a factor computed by linear layers can scale a map; or to the rows of one channel, so that
+    """Reshapes a vector to a map of one position, with which linear layers can scale another map; or to the rows of one channel, so that
     a convolution relates neighbouring features (Wang et al. 2020, ECA-Net)."""
 
     word = "unflatten"
-    to: str = attribute("word", "what becomes of the features", "map", words=("map", "rows"), main=True)
+    to: str = attribute("word", "shape of the result", "map", words=("map", "rows"), main=True)
     rank: int = attribute("int", "number of axes of the map", 2, minimum=1, maximum=3)
 
     def output(self, shape: Shape) -> Shape:
@@ -106,7 +106,7 @@ class Unflatten(Kind):
 
 @record(slots=False)
 class Border(Kind):
-    """Positions added around a map, or with negative sizes removed from it: rows and columns, on maps of two axes.
+    """Padding around a map, or cropping where sizes are negative: rows and columns, on maps of two axes.
 
     `zeros` adds zeros, `reflect` mirrors at the outermost position without repeating it, `replicate` repeats it.
     """
@@ -126,7 +126,7 @@ class Border(Kind):
         minimum=-MAX_SIDE,
         maximum=MAX_SIDE,
     )
-    kind: str = attribute("word", "what is added", "zeros", words=("zeros", "reflect", "replicate"))
+    kind: str = attribute("word", "padding mode", "zeros", words=("zeros", "reflect", "replicate"))
 
     def axes(self, shape: Shape) -> Axes:
         return tuple(
@@ -154,7 +154,7 @@ class Border(Kind):
 
 @record(slots=False)
 class Shuffle(Kind):
-    """Channels in another order: the first of each group, then the second of each, ... (Zhang et al. 2018, ShuffleNet)."""
+    """Channel shuffle: the first channel of each group, then the second of each, ... (Zhang et al. 2018, ShuffleNet)."""
 
     word = "shuffle"
     groups: int = attribute("int", "number of channel groups", minimum=1, main=True)
@@ -171,10 +171,10 @@ class Shuffle(Kind):
 
 @record(slots=False)
 class Part(Kind):
-    """One of equal ranges of the channels, counted from 0."""
+    """Selects one of several equal ranges of the channels."""
 
     word = "part"
-    number: int = attribute("int", "number of the range, from 0", minimum=0)
+    number: int = attribute("int", "index of the range, starting at 0", minimum=0)
     of: int = attribute("int", "number of ranges", minimum=1)
 
     def axes(self, shape: Shape) -> Axes:
@@ -190,7 +190,7 @@ class Part(Kind):
 
 @record(slots=False)
 class DepthToSpace(Kind):
-    """Every block^2 channels to a block of positions, row by row (torch's pixel_shuffle). On maps of two axes only."""
+    """Rearranges every size^2 channels into a block of positions, row by row (torch's pixel_shuffle). On maps of two axes only."""
 
     word = "depth_to_space"
     size: int = attribute("int", "side of the block", minimum=1, maximum=32, main=True)
@@ -208,7 +208,7 @@ class DepthToSpace(Kind):
 
 @record(slots=False)
 class SpaceToDepth(Kind):
-    """Every block of positions to block^2 channels, row by row (torch's pixel_unshuffle). On maps of two axes only."""
+    """Rearranges every block of positions into size^2 channels, row by row (torch's pixel_unshuffle). On maps of two axes only."""
 
     word = "space_to_depth"
     size: int = attribute("int", "side of the block", minimum=1, maximum=32, main=True)
