@@ -1,4 +1,4 @@
-"""The targets, one module each. Reached through `rescompile.backend.load(name)`, never imported directly."""
+"""The targets, one module each. Load them with `rescompile.backend.load(name)`; never import them directly."""
 
 if __name__ != "rescompile.backends":
     raise ImportError(

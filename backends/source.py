@@ -1,6 +1,7 @@
 """PyTorch source: one standalone file that imports only torch, with one class per kind of block.
 
-This module only declares the target, so that the options of `build` are known at once; `torch.source_file` writes the file.
+This module only declares the target, so that the options of `build` are known without imports; `torch.source_file`
+writes the file.
 """
 
 from __future__ import annotations

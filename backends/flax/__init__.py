@@ -1,7 +1,7 @@
 """Flax NNX: source that imports only JAX and Flax, with one class per kind of block, and live modules.
 
-The package itself only declares the target, so that the options of `build` are known at once; `source_file` writes the file,
-which takes neither JAX nor Flax.
+The package itself only declares the target, so that the options of `build` are known without imports; `source_file`
+writes the file, which requires neither JAX nor Flax.
 """
 
 from __future__ import annotations

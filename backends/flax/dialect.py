@@ -1,4 +1,4 @@
-"""Flax NNX for the code generator: how it writes values and modules, and what its files need and may contain."""
+"""Flax NNX for the code generator: how it writes values and modules, and what its files require and may contain."""
 
 from __future__ import annotations
 
@@ -48,12 +48,13 @@ _IMPORTS: Imports = (
 )
 
 
-#: Attributes that the classes of a file give to themselves, among them `Chain` and `Scanned`.
+#: Attributes that the classes of a file define themselves, including those of `Chain` and `Scanned`.
 OWN = frozenset({"append", "deterministic", "order", "rngs"})
 
 
 class Flax(TableDialect):
-    """The dialect of Flax NNX; `unbiased` running variances are those of PyTorch, and `scans` run the equal copies of a row."""
+    """The dialect of Flax NNX; `unbiased` running variances are those of PyTorch, and `scans` run the equal copies of a
+    row."""
 
     title = "Flax NNX"
     array = "jax.Array"
@@ -85,42 +86,43 @@ class Flax(TableDialect):
         )
 
     def number(self, number: Number) -> str:
-        """The text of a number of a class: a variable where the copies of a scan may differ in it."""
+        """Return the text of a number of a class: a variable if the copies of a scan may differ in it."""
         text = python(number.value)
         return f"Probability(jnp.array({text}))" if self.scans and number.differs else text
 
     def kept(self, name: str, scaled: str | None = None) -> str:
-        """The text of the probability with which a branch is kept, of the type of the variable that it scales."""
+        """Return the text of the probability with which a branch is kept, in the type of the variable that it
+        scales."""
         if not self.scans:
             return f"self.{ident(name)}"
         return f"self.{ident(name)}[...]" + (f".astype({ident(scaled)}.dtype)" if scaled else "")
 
     def spelling(self, kind: type[Kind]) -> Spelling:
-        """The row of an op. Raises Unavailable for an op without one."""
+        """Return the row of an op. Raises Unavailable for an op without one."""
         return rule(TABLE, kind, "flax")
 
     def module(self, layer: Layer, in_place: bool) -> str:
-        """The module of an op, or the function with its arguments: NNX calls both alike."""
+        """Return the module of an op, or the function with its arguments: NNX calls both in the same way."""
         text = super().module(layer, in_place)
         return text.replace("nnx.BatchNorm(", "BatchNorm(") if self.unbiased and layer.kind is ops.Norm else text
 
     def function_name(self, layer: Layer) -> str | None:
-        """The name of the function of an op; that of a pool depends on its sizes."""
+        """Return the name of the function of an op; that of a pool depends on its sizes."""
         return pool_function(layer) if layer.kind in (ops.MaxPool, ops.AvgPool) else super().function_name(layer)
 
     def expression(self, value: Expr) -> str:
-        """The text of a value. The mean of a map as a vector is one call."""
+        """Return the text of a value. The spatial mean as a vector is one call."""
         match value:
             case Apply(flatten, Apply(mean, inner)) if flatten.kind is ops.Flatten and mean.kind is ops.GlobalAvgPool:
                 return f"jnp.mean({self.expression(inner)}, axis=(1, 2))"
         return super().expression(value)
 
     def concat(self, values: str) -> str:
-        """The concatenation of the values inside a pair of square brackets."""
+        """Return the concatenation of the values inside a pair of square brackets."""
         return f"jnp.concatenate([{values}], axis=-1)"
 
     def scanned(self, make: Scanned, row: str) -> str:
-        """The modules of a row, from their text, as one scan and those around it."""
+        """Return the modules of a row, from their text, as one scan and the modules around it."""
         modules = f"dict({f'enumerate({row})' if make.numbered else f'{row}.items()'})"
         ends = f"start={make.scan.start}" + ("" if make.scan.at_end else f", stop={make.scan.stop}")
         return f"Scanned({modules}, {ends})"

@@ -1,4 +1,4 @@
-"""Live modules of Flax NNX: the generated source is executed, and its module filled with weights."""
+"""Live modules of Flax NNX: the generated source is executed, and its module is filled with weights."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from .tensors import places, stacked
 from .text import scans_of, source
 
 Array = np.ndarray[Any, Any]
-#: What initialises kernels in a file.
+#: The initialisers of kernels in a file.
 _INITIALISERS = ("HE_FAN_OUT", "HE_FAN_IN", "TORCH_DEFAULT")
 
 
 def make(network: Network, weights: Weights | None = None, running_variance: str = "biased", scan: bool = False) -> Any:
-    """A new instance of the generated class, in training mode, with these weights; without any, it draws its own."""
+    """Return a new instance of the generated class, in training mode, with these weights; without weights, it draws its
+    own."""
     home, factory = executed(network, source(network, running_variance=running_variance, scan=scan))
     if weights is None:
         return factory(rngs=nnx.Rngs(0))
@@ -36,7 +37,7 @@ def make(network: Network, weights: Weights | None = None, running_variance: str
 
 @contextmanager
 def _without_drawing(names: dict[str, Any]) -> Iterator[None]:
-    """Replace what initialises kernels, which would be compiled for each shape, by zeros."""
+    """Replace the initialisers of kernels, which would be compiled for each shape, by zeros."""
     zeros: Callable[..., Array] = lambda key, shape, dtype: np.zeros(shape, dtype)  # noqa: E731
     own = {name: names[name] for name in _INITIALISERS if name in names}
     names.update(dict.fromkeys(own, zeros))
@@ -47,7 +48,7 @@ def _without_drawing(names: dict[str, Any]) -> Iterator[None]:
 
 
 def fill(model: Any, network: Network, weights: Weights, scans: Sequence[Scan] = ()) -> None:
-    """Give a model with these scans copies of the weights, of the types that they have."""
+    """Fill a model with these scans with copies of the weights, in the types that they have."""
     state = nnx.to_flat_state(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
     variables = {".".join(map(str, keys)): variable for keys, variable in state}
     listed = stacked(places(network), scans)
@@ -58,7 +59,7 @@ def fill(model: Any, network: Network, weights: Weights, scans: Sequence[Scan] =
 
 
 def outputs(model: Any, x: Array) -> dict[str, Array]:
-    """The outputs of a model for a batch by name, with channels first."""
+    """Return the outputs of a model for a batch by name, channels first."""
     found = nnx.jit(lambda model, x: model(x))(model, np.moveaxis(x, 1, -1))
     named = found if isinstance(found, dict) else {LOGITS: found}
     return {name: np.moveaxis(np.asarray(value), -1, 1) for name, value in named.items()}

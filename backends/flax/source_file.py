@@ -1,6 +1,7 @@
-"""The source file of a network in Flax NNX with its weights, live modules, and outputs of a file in a process of its own.
+"""The source file of a network in Flax NNX with its weights, live modules, and outputs of a file in a separate process.
 
-The source takes neither JAX nor Flax to write. A live module is made by executing it, so the two cannot differ.
+Writing the source requires neither JAX nor Flax. A live module is made by executing the source, so the two cannot
+differ.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ def emit(
     network: Network, weights: Weights | None, *, style: str = "classes", dynamic: str | None = None,
     running_variance: str = "biased", scan: bool = False,
 ) -> Artifact:  # fmt: skip
-    """The source of a network as an artifact, with a file of weights unless they are those that any build draws.
+    """Return the source of a network as an artifact, with a file of weights unless any build would draw the same ones.
 
-    Generated modules take all sizes that the network does, so `dynamic` only adds to the docstring. Raises Unavailable for what
-    Flax cannot do.
+    Generated modules accept all sizes that the network accepts, so `dynamic` only adds to the docstring. Raises
+    Unavailable for what Flax cannot do.
     """
     check(network)
     found = scans_of(network, style) if scan else ()
@@ -40,7 +41,7 @@ def emit(
 
 
 def weights_file(network: Network, weights: Weights, name: str, scans: Sequence[Scan] = ()) -> File:
-    """The safetensors file of weights by the names of Flax and with its axes, for a module with these scans."""
+    """Return the safetensors file of weights by the names of Flax and with its axes, for a module with these scans."""
     from rescompile.weights import places
 
     from . import tensors
@@ -49,7 +50,7 @@ def weights_file(network: Network, weights: Weights, name: str, scans: Sequence[
 
 
 def _live(network: Network, weights: Weights | None, running_variance: str, scan: bool) -> Any:
-    """The live module in evaluation mode. Raises Unavailable where JAX or Flax is missing."""
+    """Return the live module in evaluation mode. Raises Unavailable if JAX or Flax is missing."""
     evaluator("flax")
     from .module import make
 
@@ -79,8 +80,8 @@ numpy.savez("outputs.npz", **{name: numpy.moveaxis(numpy.asarray(y), -1, 1) for 
 
 
 def evaluate_file(path: Path, network: Network, weights: Weights, x: Array, **options: Any) -> dict[str, Array]:
-    """The outputs of a source file with these weights, by name, which it reads with its own `load`. Raises UsageError if the file
-    fails to run."""
+    """Return the outputs by name of a source file with these weights, which it reads with its own `load`. Raises
+    UsageError if the file fails to run."""
     write = partial(weights_file, scans=scans_of(network) if options.get("scan") else ())
     return source_target.outputs_alone(path, _SCRIPT, network, weights, write, x, {"JAX_PLATFORMS": "cpu"})
 

@@ -1,4 +1,4 @@
-"""The table of ops in Flax: module or function, and arguments by the names that Flax and JAX give them."""
+"""The table of ops in Flax: module or function, and its arguments by their Flax and JAX names."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op
 from rescompile.ir.ops import Kind
 
-#: Defaults of Flax and of the functions in support.py; arguments at their default are left out. Padding has none: that of Flax
-#: depends on the size of the map.
+#: Defaults of Flax and of the functions in support.py; arguments equal to their default are omitted. Padding has no
+#: default: that depends on the size of the map.
 DEFAULTS = {
     "strides": "1", "kernel_dilation": "1", "feature_group_count": "1", "use_bias": "True", "use_scale": "True",
     "output_padding": "0", "ceil": "False", "count_pad": "True", "negative_slope": "0.01", "alpha": "1.0", "mode": '"constant"',
@@ -25,7 +25,7 @@ _RNGS = {"rngs": "rngs"}
 
 
 def pairs(term: Term) -> str:
-    """A size as a pair."""
+    """Return a size as a pair."""
     if term.head != "constant":
         return f"pair({python(term)})"
     return literal(term.value if isinstance(term.value, tuple) else (term.value, term.value))
@@ -36,13 +36,14 @@ def _constant_init(value: float) -> str:
 
 
 def _kernel_init(layer: Layer) -> dict[str, str]:
-    """The initialiser of a kernel."""
+    """Return the initialiser of a kernel."""
     value = attribute(layer, "init")
     return {"kernel_init": _INITIALISERS[value] if isinstance(value, str) else _constant_init(value)}
 
 
 def _bias_init(layer: Layer, fan: str) -> dict[str, str]:
-    """The initialiser of a bias, if it is not that of Flax; `fan` are the arguments for one that depends on the weights."""
+    """Return the initialiser of a bias if it differs from that of Flax; `fan` contains the arguments for one that
+    depends on the weights."""
     value = attribute(layer, "bias_init")
     if not attribute(layer, "bias") or value == 0:
         return {}
@@ -50,11 +51,11 @@ def _bias_init(layer: Layer, fan: str) -> dict[str, str]:
 
 
 def _per_group(channels: Term, groups: Term) -> str:
-    """The channels of a group."""
+    """Return the number of channels in a group."""
     return python(operation("//", channels, groups)) if python(groups) != "1" else python(channels)
 
 
-#: Class of a convolution by what is done to its weights, and its further arguments.
+#: Class of a convolution by the treatment of its weights, and its further arguments.
 _WEIGHTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "plain": ("nnx.Conv", ()),
     "standardised": ("StandardisedConv", ("eps",)),
@@ -92,14 +93,15 @@ def _linear(layer: Layer, a: Texts) -> Arguments:
 
 
 def norm_class(op: Op) -> str:
-    """The class of a normalisation."""
+    """Return the class of a normalisation."""
     return {
         "batch": "nnx.BatchNorm", "group": "nnx.GroupNorm", "instance": "nnx.InstanceNorm", "layer": "nnx.LayerNorm",
     }[variant(op)]  # fmt: skip
 
 
 def _norm(layer: Layer, a: Texts) -> Arguments:
-    """The fast variance of Flax cancels where the mean is large; all but batch normalisation have another `epsilon`."""
+    """Return the arguments of a norm: the fast variance of Flax cancels if the mean is large, and only batch
+    normalisation has the default `epsilon`."""
     kind = variant(layer.sample)
     given = {"num_groups": a["groups"]} if kind == "group" else {}
     if kind == "batch":
@@ -112,14 +114,14 @@ def _norm(layer: Layer, a: Texts) -> Arguments:
 
 
 def _rest(share: Term) -> str:
-    """The share of the old statistics that a norm keeps, from that of the new ones."""
+    """Return the weight of the old statistics in a norm, from that of the new ones."""
     if share.head == "constant":
         return repr(float(1 - Decimal(repr(share.value))))
     return python(operation("-", constant(1), share))
 
 
 def _pool(layer: Layer, a: Texts) -> Arguments:
-    """Arguments of the functions of Flax, or of those in support.py that round up and take numbers for sizes."""
+    """Return the arguments of Flax's functions, or of those in support.py that round up and take integers as sizes."""
     rest = {"count_include_pad": a["count_pad"]} if a.get("count_pad", "True") != "True" else {}
     if pool_function(layer).startswith("nnx."):
         kernel, stride, padding = (pairs(layer.attributes[name]) for name in ("kernel", "stride", "padding"))
@@ -132,12 +134,12 @@ def _pool(layer: Layer, a: Texts) -> Arguments:
 
 
 def literal_pair(term: Term) -> tuple[Any, Any]:
-    """The height and width of a literal size."""
+    """Return the height and width of a literal size."""
     return term.value if isinstance(term.value, tuple) else (term.value, term.value)
 
 
 def pool_function(layer: Layer) -> str:
-    """The function of a pool: that of Flax unless it rounds up, or its sizes are not literals."""
+    """Return the function of a pool: Flax's own unless it rounds up, or its sizes are not literals."""
     name = "avg_pool" if layer.kind is ops.AvgPool else "max_pool"
     sizes = [layer.attributes[each] for each in ("kernel", "stride", "padding", "ceil")]
     return f"nnx.{name}" if all(term.head == "constant" for term in sizes) and not sizes[-1].value else name
@@ -173,7 +175,7 @@ def _act(layer: Layer, a: Texts) -> Arguments:
 
 
 def _per_channel(layer: Layer) -> list[str]:
-    """The number of learned values, which is 1 by default."""
+    """Return the number of learned values as arguments; none for a single value, the default."""
     return [python(layer.channels)] if attribute(layer, "per") == "channel" else []
 
 
@@ -187,7 +189,7 @@ def _border(layer: Layer, a: Texts) -> Arguments:
     return args(before=a["before"], after=a["after"], mode=literal(mode))
 
 
-#: The axes that a vector gets, as a map of 1x1 or as the rows of one channel.
+#: The axes that a vector becomes: a map of 1x1, or the rows of one channel.
 _UNFLATTENED = {"map": "(1, 2)", "rows": "(2, 3)"}
 
 TABLE: dict[type[Kind], Spelling] = {

@@ -1,10 +1,10 @@
-"""Constants, functions and modules that a file needs and Flax lacks. Values are channels-last; vectors have no other axis."""
+"""Constants, functions and modules that a file requires and Flax lacks. Values are channels-last."""
 
 from __future__ import annotations
 
 from rescompile.codegen.channels_last import shared
 
-#: By name; each after those that it uses itself. Constants are of one line.
+#: By name; each follows those that it uses itself. Constants occupy one line.
 SUPPORT: dict[str, str] = {
     "HE_FAN_OUT": 'HE_FAN_OUT = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")',
     "HE_FAN_IN": 'HE_FAN_IN = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")',
@@ -360,7 +360,7 @@ class Affine(nnx.Module):
 ''',
 }
 
-#: Reads the weights of a file. A state of NNX does not contain numbers of steps or random keys here.
+#: Reads the weights of a file. An NNX state contains no step counts or random keys here.
 _LOAD = '''
 def load(model: nnx.Module, path: str) -> None:
     """Fill a model with the weights of a safetensors file."""
@@ -392,7 +392,7 @@ def load(model: nnx.Module, path: str) -> None:
         raise ValueError(f"{path} has {name}, which the model lacks")
     nnx.update(model, nnx.from_flat_state(state))
 '''
-#: What it reads for a variable.
+#: The value that it reads for a variable.
 _READ = {
     False: "read(name) if name in header else None",
     True: "stacked(name, header, variables, read)",
@@ -400,5 +400,5 @@ _READ = {
 
 
 def load(scans: bool) -> str:
-    """The function that reads weights, for a file with scans or without."""
+    """Return the function that reads weights, for a file with or without scans."""
     return _LOAD.strip().replace("READ", _READ[scans])

@@ -1,6 +1,6 @@
-"""The tensors of a network by their names and with their axes in Flax: `layer1.0.conv1.kernel` as [height, width, in, out].
+"""The tensors of a network with the names and axes of Flax: `layer1.0.conv1.kernel` as [height, width, in, out].
 
-The equal copies of a scan have one tensor for all: `layer1.rest.conv1.kernel` as [copies, height, width, in, out].
+The equal copies of a scan share one tensor: `layer1.rest.conv1.kernel` as [copies, height, width, in, out].
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Stack:
         return len(self.places), *self.places[0].shape
 
     def value(self, weights: Mapping[str, Any]) -> Array:
-        """Its value in Flax, from weights by the names of the tree."""
+        """Return the value in Flax, from weights by the names of the tree."""
         return np.stack([place.value(weights) for place in self.places])
 
 
@@ -51,12 +51,12 @@ def places(network: Network) -> Iterator[Place]:
 
 
 def _moved(kind: Kind, array: Array) -> Array:
-    """Channels are the last axes: of the input, then of the output."""
+    """Return an array of the tree with its channels as the last axes: input, then output."""
     return array.transpose(*range(2, array.ndim), 1, 0) if array.ndim > 1 else array
 
 
 def stacked(places: Iterable[Place], scans: Iterable[Scan]) -> list[Place | Stack]:
-    """The tensors that Flax has where the copies of these scans share theirs."""
+    """Return the tensors that Flax has if the copies of these scans share theirs."""
     rows = {f"{scan.path}.{name}": scan.path for scan in scans for name in scan.names[scan.start : scan.stop]}
     found: dict[str, Place | Stack] = {}
     for place in places:
@@ -71,7 +71,7 @@ def stacked(places: Iterable[Place], scans: Iterable[Scan]) -> list[Place | Stac
 
 
 def _scopes(path: str) -> Iterator[str]:
-    """The scopes around a tensor, outer ones first."""
+    """Yield the scopes around a tensor, outer ones first."""
     at = path.find(".")
     while at >= 0:
         yield path[:at]

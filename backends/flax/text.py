@@ -1,4 +1,4 @@
-"""The text of a file in Flax NNX, and what Flax cannot have; neither JAX nor Flax is needed to write it."""
+"""The text of a file in Flax NNX, and what Flax does not support; writing it requires neither JAX nor Flax."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _MODULE = frozenset({"eval", "iter_children", "iter_modules", "perturb", "set_at
 
 
 def check(network: Network) -> None:
-    """Raises Unavailable for what Flax cannot do: the shape of the results of nnx.cond is fixed, and NNX gives attributes of its
-    own to modules."""
+    """Raise Unavailable for what Flax cannot do: the results of nnx.cond have fixed shapes, and NNX reserves attributes
+    of its modules."""
     refuse_names(network, OWN | _MODULE, Flax.title)
     refuse_ranks(network, "flax")
     for path, node in walk(network.root):
@@ -39,7 +39,7 @@ def check(network: Network) -> None:
 
 
 def _output_inside(node: Node) -> str | None:
-    """An output from inside a branch."""
+    """Return an output inside a branch, or None."""
     sides = (side for _, side in walk(node) if isinstance(side, Side) and side.mode != "never")
     return next((side.output_name for side in sides if side.output_name), None)
 
@@ -51,14 +51,15 @@ def source(
     running_variance: str = "biased",
     scan: bool = False,
 ) -> str:
-    """The text of the file without its checksum trailer; its docstring describes the `free` axes of the image."""
+    """Return the text of the file without its checksum trailer; its docstring describes the `free` axes of the
+    image."""
     notes = [f"Takes {describe_sizes(free)}."] if free else []
     return render_source(network, _DIALECTS[running_variance, scan], style, notes)
 
 
 def scans_of(network: Network, style: str = "classes") -> tuple[Scan, ...]:
-    """The scans that the option `scan` asks for. Raises UsageError in a style that writes every block out, and Unavailable if no
-    row has equal copies."""
+    """Return the scans that the option `scan` requests. Raises UsageError in a style that writes every block out, and
+    Unavailable if no row has equal copies."""
     if style == "flat":
         message = "the style 'flat' has one class per block, but one scan runs several blocks of one class"
         raise UsageError(Diagnostic("E0802", message, help="use 'classes' or 'modules'"))

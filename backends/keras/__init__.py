@@ -1,7 +1,7 @@
 """Keras 3: source that imports only Keras, with one function per kind of block, and live functional models.
 
-The package itself only declares the target, so that the options of `build` are known at once; `source_file` writes the file,
-which does not take Keras.
+The package itself only declares the target, so that the options of `build` are known without imports; `source_file`
+writes the file, which does not require Keras.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Keras for the code generator: how it writes values and layers, and what its files need and may contain."""
+"""Keras for the code generator: how it writes values and layers, and what its files require and may contain."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _IMPORTS: Imports = (
     (("json", "import json"), ("math", "import math"), ("Callable", "from collections.abc import Callable")),
     (("keras", "import keras"), ("np", "import numpy as np")),
 )
-#: Names of variables and arguments that functions have for themselves; bodies with more variables than this are unheard of.
+#: Names of variables and arguments that functions reserve; no realistic body needs more variables.
 _OWN = frozenset(
     {"name", "x", "y", "z", "u", "v", "w", "part", "at", "branch", "inputs", "image_size", "first", "load"}
 )
@@ -35,7 +35,7 @@ _LOCALS = frozenset(f"{prefix}{number}" for prefix in ("y", "parts") for number 
 
 
 def _ends(sizes: Sequence[int | str]) -> str:
-    """The places where ranges of these sizes end, all but the last; a size is a number, or the text of one."""
+    """Return the positions where ranges of these sizes end, except the last; a size is a number, or the text of one."""
     ends: list[str] = []
     total, texts = 0, []
     for size in sizes[:-1]:
@@ -48,8 +48,8 @@ def _ends(sizes: Sequence[int | str]) -> str:
 
 
 class Keras(TableDialect):
-    """The dialect of Keras; `unbiased` running variances are those of PyTorch. `free` are the axes of the image whose size is
-    open."""
+    """The dialect of Keras; `unbiased` running variances are those of PyTorch. `free` contains the axes of the image
+    whose size is dynamic."""
 
     title = "Keras"
     array = "KerasTensor"
@@ -61,7 +61,7 @@ class Keras(TableDialect):
     channels_last = True
     masks = True
     defaults = DEFAULTS
-    longest = -1  # one op a line
+    longest = -1  # one op per line
     pairs = ((ops.GlobalAvgPool, ops.Flatten),)
     identity = "None"
     filters: Sequence[tuple[str, Callable[..., Any]]]
@@ -81,34 +81,34 @@ class Keras(TableDialect):
         )
 
     def spelling(self, kind: type[Kind]) -> Spelling:
-        """The row of an op. Raises Unavailable for an op without one."""
+        """Return the row of an op. Raises Unavailable for an op without one."""
         return rule(TABLE, kind, "keras")
 
     def functions(self, program: Program) -> list[Function]:
-        """The functions of a program, whose names are those of the expressions from here on."""
+        """Return the functions of a program, and use their names in all later expressions."""
         self.names = function_names(program, self.reserved)
         return functions(program, self.names)
 
     # --- layers
 
     def module(self, layer: Layer, in_place: bool) -> str:
-        """The call that builds a layer, without its name; equal layers have equal texts."""
+        """Return the call that builds a layer, without its name; equal layers have equal texts."""
         return self._call(layer, module_name(layer), (), self.spelling(layer.kind).arguments, in_place)
 
     def function(self, layer: Layer, value: str, in_place: bool) -> str:
-        """The call that applies an op without parameters; the identity gives the value itself."""
+        """Return the call that applies an op without parameters; the identity returns the value itself."""
         name = function_name(layer)
         return self._applied(layer, name, value, "") if name else value
 
     def layer(self, layer: Layer, value: str, label: str) -> str:
-        """The call that builds a layer of this name and applies it; an op without parameters needs no name."""
+        """Return the call that builds a layer of this name and applies it; an op without parameters needs no name."""
         name = module_name(layer)
         if name == "layers.BatchNormalization" and self.unbiased:
             name = "BatchNormalization"
         return self._applied(layer, name, value, label) if name else self.function(layer, value, False)
 
     def _applied(self, layer: Layer, name: str, value: str, label: str) -> str:
-        """A layer that is built and called, or a function that is called."""
+        """Return a layer that is built and called, or a function that is called."""
         is_layer = name.startswith("layers.") or name[0].isupper()
         text = self._call(layer, name, () if is_layer else (value,), self.spelling(layer.kind).arguments, False)
         if label:
@@ -118,7 +118,7 @@ class Keras(TableDialect):
     # --- values
 
     def expression(self, value: Any) -> str:
-        """The text of a value. The mean of a map as a vector is one layer."""
+        """Return the text of a value. The spatial mean as a vector is one layer."""
         match value:
             case Built(MakeLayer(layer), inner, label):
                 return self.layer(layer, self.expression(inner), _label(label))
@@ -133,7 +133,8 @@ class Keras(TableDialect):
         return super().expression(value)
 
     def built(self, built: Built) -> str:
-        """The call of a function that builds several layers. Input channels are those of the value, and never an argument."""
+        """Return the call of a function that builds several layers. Input channels are those of the value, never an
+        argument."""
         assert isinstance(built.make, New | NewStage)
         made = built.make
         name, of = (
@@ -151,7 +152,7 @@ class Keras(TableDialect):
         return f"{ident(name)}({', '.join(texts)})"
 
     def copy(self, stage: Stage, function: Function) -> str:
-        """The call that takes `x` through one copy of a stage."""
+        """Return the call that passes `x` through one copy of a stage."""
         number = "{first + index}" if stage.name in function.later else "{index}"
         number = numbered_name(stage.member) if stage.member else number
         given: Mapping[str, Term] = {name: term for name, term in stage.passed.items() if name != IN}
@@ -161,21 +162,21 @@ class Keras(TableDialect):
         return f"{function.name}({', '.join(texts)})"
 
     def concat(self, values: str) -> str:
-        """The concatenation of the values inside a pair of square brackets."""
+        """Return the concatenation of the values inside a pair of square brackets."""
         return f"ops.concatenate([{values}], axis=-1)"
 
     def sequence(self, pairs: Sequence[tuple[str, str]], numbered: bool) -> str:
-        """Modules in sequence: only compared, never written."""
+        """Return modules in sequence: only compared, never written."""
         return f"[{', '.join(text for _, text in pairs)}]"
 
     def separate(self, texts: Sequence[tuple[str, bool]]) -> str:
-        """Modules in a list: only compared, never written."""
+        """Return modules in a list: only compared, never written."""
         return f"[{', '.join(text for text, _ in texts)}]"
 
     # --- the whole
 
     def image(self, plan: ClassPlan) -> str:
-        """The default height and width of the image; None for an axis that is open."""
+        """Return the default height and width of the image; None for a dynamic axis."""
         axes = zip(("height", "width"), plan.network.input[1:], strict=True)
         return f"({', '.join('None' if axis in self.free else str(size) for axis, size in axes)})"
 
@@ -194,23 +195,23 @@ class Keras(TableDialect):
 
 
 def _own_arguments(of: Class | Stage) -> list[Any]:
-    """The arguments of a class or a stage; input channels are those of the value."""
+    """Return the arguments of a class or a stage; input channels are those of the value."""
     return [argument for argument in of.arguments if argument.name != IN]
 
 
 def _framework(text: str) -> str:
-    """The import of what a file uses of Keras."""
+    """Return the import of what a file uses of Keras."""
     used = names_in(text)
     listed = [name for name in ("KerasTensor", "layers", "ops") if name in used]
     return f"from keras import {', '.join(listed)}" if listed else ""
 
 
 def _label(label: str) -> str:
-    """The name of a layer as a string literal, an f-string where it has names in it."""
+    """Return the name of a layer as a string literal, or an f-string if it contains names."""
     return f"f{quoted(label)}" if "{" in label else quoted(label)
 
 
 @cache
 def dialect(unbiased: bool, free: frozenset[str] = frozenset()) -> Keras:
-    """The dialect of these options."""
+    """Return the dialect of these options."""
     return Keras(unbiased, free)

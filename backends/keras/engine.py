@@ -1,6 +1,6 @@
-"""The backend that Keras computes with here: that of KERAS_BACKEND or of its configuration file, else one that is installed.
+"""The backend that Keras computes with: that of KERAS_BACKEND or of its configuration file, else an installed one.
 
-Importing this module sets KERAS_BACKEND, which Keras reads when it is imported. Raises ImportError if Keras cannot compute.
+Importing this module sets KERAS_BACKEND, which Keras reads on import. Raises ImportError if Keras cannot compute.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-#: The backends that can train, in order of preference.
+#: The backends that support training, in order of preference.
 ENGINES = ("tensorflow", "jax", "torch")
 
 
 def _configured() -> str | None:
-    """The backend of the configuration file of Keras, if that has one."""
+    """Return the backend in Keras's configuration file, or None."""
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     try:
         backend = json.loads((home / "keras.json").read_text(encoding="utf-8")).get("backend")
@@ -26,13 +26,13 @@ def _configured() -> str | None:
 
 
 def _installed(engine: str) -> bool:
-    """Whether the package of a backend is installed; of tensorflow, an empty folder is not."""
+    """Return whether the package of a backend is installed; an empty tensorflow folder does not count."""
     spec = find_spec(engine)
     return spec is not None and spec.origin is not None
 
 
 def chosen() -> str:
-    """The name of the backend. Raises ImportError for an unknown or a missing one."""
+    """Return the name of the backend. Raises ImportError for an unknown or missing one."""
     if "keras" in sys.modules:
         return str(sys.modules["keras"].backend.backend())
     given = os.environ.get("KERAS_BACKEND")

@@ -1,6 +1,6 @@
-"""Program of classes -> functions: where forward calls a module of the constructor, a function builds that layer and calls it.
+"""Program of classes -> functions: a function builds each layer where forward would call a module, and calls it.
 
-Arguments and variables of a class have scopes of their own, those of a function share one: `renamed` keeps them apart.
+The arguments and variables of a class have separate scopes, those of a function share one: `renamed` separates them.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 from rescompile.records import record
 
-# --- what functions have beside the values and statements of a program ------------------------------------------------
+# --- what functions contain besides the values and statements of a program --------------------------------------------
 
 
 @record(slots=False)
 class Built:
-    """A value taken through a layer, or a function with several. `label` is the name of the layer, in an f-string of the `name` of
-    the function that builds it; `first` is the number of the first copy of a stage."""
+    """A value passed through a layer, or through a function with several. `label` is the name of the layer, in an
+    f-string of the `name` of the function that builds it; `first` is the number of the first copy of a stage."""
 
     make: MakeLayer | New | NewStage
     value: Expr
@@ -66,7 +66,8 @@ class Built:
 
 @record(slots=False)
 class BuiltBeside:
-    """The concatenated results of `count` copies that are built side by side, each applied to the value or to its part."""
+    """The concatenated results of `count` copies that are built in parallel, each applied to the value or to its
+    part."""
 
     built: Built
     count: Term
@@ -74,7 +75,8 @@ class BuiltBeside:
 
 @record(slots=False)
 class BuiltSum:
-    """An assignment of the sum of `count` copies that are built side by side, each applied to the value or to its part."""
+    """An assignment of the sum of `count` copies that are built in parallel, each applied to the value or to its
+    part."""
 
     target: str
     built: Built
@@ -83,7 +85,7 @@ class BuiltSum:
 
 @record(slots=False)
 class Choice:
-    """Statements under a condition, and those that run otherwise."""
+    """Statements under a condition, and the alternative statements."""
 
     when: Term
     body: tuple[Any, ...]
@@ -100,9 +102,9 @@ class Repeat:
 
 @record(slots=False)
 class Function:
-    """A function that takes a value through the layers of a class, which it builds. `values` are the names of kept values, each
-    with whether it is a dict of them; `stages` repeat the function, and `later` are the names of those that anywhere continue the
-    numbers of copies before them."""
+    """A function that passes a value through the layers of a class, which it builds. `values` contains the names of
+    kept values, each with whether it is a dict; `stages` repeat the function, and `later` contains the names of those
+    that continue the numbers of earlier copies."""
 
     of: Class
     name: str
@@ -114,7 +116,7 @@ class Function:
 
 
 def functions(program: Program, names: Mapping[str, str]) -> list[Function]:
-    """The functions of a program, with `names` by those of the classes; each before those that use it."""
+    """Return the functions of a program, with `names` by those of the classes; each follows those that it uses."""
     free = {code.name: free_names(code) for code in program.classes}
     bodies = {code.name: _Body(code, free[code.name]).statements for code in program.classes}
     later = frozenset(built.make.stage.name for built in _built(tuple(bodies.values())) if built.first is not None)
@@ -146,7 +148,7 @@ def _built(node: Any) -> Iterator[Any]:
 
 
 def function_names(program: Program, reserved: frozenset[str]) -> dict[str, str]:
-    """The names of functions by those of the classes; the function of the network itself is that of the plan."""
+    """Return the names of functions by those of the classes; the plan names the function of the network itself."""
     plan = program.plan
     taken = {plan.function, *(stage.name for stage in plan.stages)}
     for code in program.classes:
@@ -156,7 +158,7 @@ def function_names(program: Program, reserved: frozenset[str]) -> dict[str, str]
 
 
 def scope(of: Class) -> set[str]:
-    """The arguments and constants of a class."""
+    """Return the arguments and constants of a class."""
     return {*(argument.name for argument in of.arguments), *(name for name, _ in of.lets)}
 
 
@@ -164,7 +166,7 @@ def scope(of: Class) -> set[str]:
 
 
 def renamed(node: Any, names: Mapping[str, str]) -> Any:
-    """A part of a program with other names of variables."""
+    """Return a part of a program with its variables renamed."""
     if isinstance(node, tuple):
         return tuple(renamed(item, names) for item in node)
     if isinstance(node, Var):
@@ -180,7 +182,7 @@ def renamed(node: Any, names: Mapping[str, str]) -> Any:
 
 
 def free_names(code: Code) -> dict[str, str]:
-    """New names for the variables of a class that are called as one of its arguments."""
+    """Return new names for the variables of a class that have the name of one of its arguments."""
     taken = scope(code.of)
     used = set().union(*(mentions(statement) for statement in code.body)) | {held.name for held in code.of.values}
     names = {}
@@ -197,7 +199,7 @@ def free_names(code: Code) -> dict[str, str]:
 
 
 class _Body:
-    """The statements of one function; numbers that forward would read from attributes are written where they are used."""
+    """The statements of one function; numbers that forward would read from attributes are inlined."""
 
     def __init__(self, code: Code, names: Mapping[str, str]) -> None:
         self.numbers = {entry.name: entry.value for entry in code.constructor if isinstance(entry, Number)}
@@ -206,7 +208,7 @@ class _Body:
         self.statements = tuple(self.run(renamed(code.body, names)))
 
     def run(self, body: Sequence[Statement]) -> Iterator[Any]:
-        """Yield statements with the layers that they need."""
+        """Yield statements with the layers that they require."""
         for statement in body:
             match statement:
                 case Let(target, Call() as call):
@@ -235,7 +237,8 @@ class _Body:
     def made(
         self, made: Any, target: str, value: Expr, label: str, outputs: bool = False, kept: tuple[Expr, ...] = ()
     ) -> Iterator[Any]:
-        """Yield the statements that take a value through what an entry of a constructor, or a module in a list, builds."""
+        """Yield the statements that pass a value through what an entry of a constructor, or a module in a list,
+        builds."""
         unchanged = () if value == Var(target) else (Let(target, value),)
         match made:
             case Entry(when=Term() as when) | Listed(when=Term() as when):
@@ -260,7 +263,7 @@ class _Body:
     def sequence(
         self, steps: Sequence[tuple[Listed, str]], target: str, value: Expr, kept: tuple[Expr, ...]
     ) -> Iterator[Any]:
-        """Yield the statements that take a value through modules with these labels in sequence."""
+        """Yield the statements that pass a value through modules with these labels in sequence."""
         for part, label in steps:
             yield from self.made(part, target, value, label, False, kept)
             value = Var(target)
@@ -268,7 +271,8 @@ class _Body:
             yield Let(target, value)
 
     def row(self, listed: Sequence[Any], target: str, value: Expr, label: str, kept: tuple[Expr, ...]) -> Iterator[Any]:
-        """Yield the statements that take a value through a row of copies; a stage numbers its copies from their place on."""
+        """Yield the statements that pass a value through a row of copies; a stage numbers its copies from their
+        position on."""
         place = constant(0)
         for part in listed:
             if isinstance(part, NewStage):
@@ -283,13 +287,13 @@ class _Body:
             value = Var(target)
 
     def copies(self, name: str, value: Expr) -> tuple[Built, Term]:
-        """A copy that is built side by side with others, and their number."""
+        """Return a copy that is built in parallel with others, and their number."""
         copied = self.entries[name]
         assert isinstance(copied, Copied)
         return Built(copied.make, value, f"{self.prefix}{name}_{{index}}"), copied.count
 
     def resolved(self, node: Any) -> Any:
-        """A value or a statement in which numbers stand in place of attributes, and copies are built."""
+        """Return a value or a statement in which numbers replace attributes, and copies are built."""
         match node:
             case tuple():
                 return tuple(self.resolved(item) for item in node)
@@ -312,9 +316,9 @@ class _Body:
         return type(node)(*(self.resolved(getattr(node, field.name)) for field in fields(node)))
 
     def number(self, name: str) -> str:
-        """The text of a number that forward reads."""
+        """Return the text of a number that forward reads."""
         return python(self.numbers[name])
 
     def sizes(self, sizes: Sequence[int | str]) -> tuple[int | str, ...]:
-        """Sizes of ranges of channels, each a number or a text."""
+        """Return the sizes of channel ranges, each a number or a text."""
         return tuple(self.number(size) if isinstance(size, str) else size for size in sizes)

@@ -1,4 +1,4 @@
-"""Live models of Keras: the generated source is executed, and its model filled with weights."""
+"""Live models of Keras: the generated source is executed, and its model is filled with weights."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .tensors import places
 from .text import source
 
 Array = np.ndarray[Any, Any]
-#: What initialises kernels in a file.
+#: The initialisers of kernels in a file.
 INITIALISERS = ("he_fan_out", "he_fan_in", "torch_default")
 
 
 def make(network: Network, weights: Weights | None = None, running_variance: str = "biased") -> Any:
-    """A new model of the generated file with these weights; without any, it draws its own."""
+    """Return a new model of the generated file with these weights; without weights, it draws its own."""
     home, factory = executed(network, source(network, running_variance=running_variance))
     if weights is None:
         return factory()
@@ -34,7 +34,7 @@ def make(network: Network, weights: Weights | None = None, running_variance: str
 
 @contextmanager
 def _without_drawing(names: dict[str, Any]) -> Iterator[None]:
-    """Replace what initialises kernels, which may be compiled for each shape, by zeros."""
+    """Replace the initialisers of kernels, which may be compiled for each shape, by zeros."""
     own = {name: names[name] for name in INITIALISERS if name in names}
     names.update(dict.fromkeys(own, lambda: "zeros"))
     try:
@@ -44,14 +44,15 @@ def _without_drawing(names: dict[str, Any]) -> Iterator[None]:
 
 
 def fill(model: Any, network: Network, weights: Weights) -> None:
-    """Give a model copies of these weights, in the types that its variables have."""
+    """Fill a model with copies of these weights, in the types of its variables."""
     variables = {variable.path: variable for variable in model.weights}
     for place in places(network):
         variables[place.path].assign(np.array(place.moved(np.asarray(weights[place.name])), order="C"))
 
 
 def outputs(model: Any, x: Array, training: bool = False) -> dict[str, Array]:
-    """The outputs of a model for a batch by name, with channels first; auxiliary ones are there in either mode."""
+    """Return the outputs of a model for a batch by name, channels first; auxiliary ones exist in either
+    mode."""
     import keras
 
     found = model(np.moveaxis(x, 1, -1), training=training)

@@ -1,6 +1,6 @@
-"""The source file of a network in Keras with its weights, live models, and outputs of a file in a process of its own.
+"""The source file of a network in Keras with its weights, live models, and outputs of a file in a separate process.
 
-The source does not take Keras to write. A live model is made by executing it, so the two cannot differ.
+Writing the source does not require Keras. A live model is made by executing the source, so the two cannot differ.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ def emit(
     network: Network, weights: Weights | None, *, style: str = "classes", dynamic: str | None = None,
     running_variance: str = "biased",
 ) -> Artifact:  # fmt: skip
-    """The source of a network as an artifact, and a file of its weights unless they are those that any build draws. The live
-    model is made when it is asked for.
+    """Return the source of a network as an artifact, and a file of its weights unless any build would draw the same
+    ones. The live model is made on demand.
 
-    `dynamic` axes are open in the model that the file builds by default. Raises Unavailable for what Keras cannot do.
+    `dynamic` axes are dynamic in the model that the file builds by default. Raises Unavailable for what Keras cannot
+    do.
     """
     free = sizes(network, dynamic, training=True).data() if dynamic is not None else {}
     check(network, free)
@@ -39,12 +40,12 @@ def emit(
 
 
 def weights_file(network: Network, weights: Weights, name: str) -> File:
-    """The safetensors file of weights by the names of Keras and with its axes."""
+    """Return the safetensors file of weights by the names of Keras and with its axes."""
     return placed.weights_file(network, weights, places(network), name, "keras")
 
 
 def _live(network: Network, weights: Weights | None, running_variance: str) -> Any:
-    """The live model. Raises Unavailable where Keras or a backend of it is missing."""
+    """Return the live model. Raises Unavailable if Keras or a backend of it is missing."""
     evaluator("keras")
     from .module import make
 
@@ -68,11 +69,11 @@ numpy.savez("outputs.npz", **{name: numpy.moveaxis(numpy.asarray(y), -1, 1) for 
 
 
 def evaluate_file(path: Path, network: Network, weights: Weights, x: Array, **options: Any) -> dict[str, Array]:
-    """The outputs in evaluation mode of a source file with these weights, by name, which it reads with its own `load`. Raises
-    UsageError if the file fails to run."""
+    """Return the outputs by name, in evaluation mode, of a source file with these weights, which it reads with its own
+    `load`. Raises UsageError if the file fails to run."""
     from .engine import chosen
 
-    # On the CPU, where products are not rounded to fewer bits.
+    # On the CPU, which does not round products to fewer bits.
     environment = {"KERAS_BACKEND": chosen(), "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     found = outputs_alone(path, _SCRIPT, network, weights, weights_file, x, environment)
     return {name: found[name] for name in network.outputs}

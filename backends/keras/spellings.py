@@ -1,4 +1,4 @@
-"""The table of ops in Keras: layer or function, and arguments by the names that Keras gives them."""
+"""The table of ops in Keras: layer or function, and its arguments by their Keras names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op
 from rescompile.ir.ops import Kind
 
-#: Defaults of Keras and of the functions in support.py; arguments at their default are left out.
+#: Defaults of Keras and of the functions in support.py; arguments equal to their default are omitted.
 DEFAULTS = {
     "strides": "1", "padding": "0", "dilation_rate": "1", "groups": "1", "use_bias": "True", "use_scale": "True",
     "output_padding": "0", "ceil": "False", "count_pad": "True", "negative_slope": "0.2", "alpha": "1.0",
@@ -27,17 +27,18 @@ _INITIALISERS = {
 
 
 def attribute(layer: Layer, name: str) -> Any:
-    """An attribute that all instances share."""
+    """Return an attribute that all instances share."""
     return getattr(layer.sample.kind, name)
 
 
 def variant(op: Op) -> str:
-    """The `kind` of an op."""
+    """Return the `kind` of an op."""
     return str(getattr(op.kind, "kind"))  # noqa: B009
 
 
 def module_name(layer: Layer) -> str:
-    """The class of a layer with parameters or with a state, or the function that builds it; "" for any other op."""
+    """Return the class of a layer with parameters or state, or the function that builds it; "" for any other
+    op."""
     name = TABLE[layer.kind].module
     text = name(layer.sample) if callable(name) else name
     if text == "conv" and _needs_no_help(layer):
@@ -46,7 +47,7 @@ def module_name(layer: Layer) -> str:
 
 
 def function_name(layer: Layer) -> str:
-    """The function of an op without parameters, or the class of its layer."""
+    """Return the function of an op without parameters, or the class of its layer."""
     name = TABLE[layer.kind].function
     text = str(name(layer.sample) if callable(name) else name)
     if (
@@ -59,30 +60,32 @@ def function_name(layer: Layer) -> str:
 
 
 def _is_plain(layer: Layer, name: str, text: str) -> bool:
-    """Whether an attribute is a literal with this text."""
+    """Return whether an attribute is a literal with this text."""
     return python(layer.attributes[name]) in (text, f"({text}, {text})")
 
 
 def _needs_no_help(layer: Layer) -> bool:
-    """Whether a convolution is one layer: without padding, and without a stride together with dilation, which Keras refuses."""
+    """Return whether a convolution is one layer: without padding, and without a stride together with dilation, which
+    Keras refuses."""
     alone = _is_plain(layer, "stride", "1") or _is_plain(layer, "dilation", "1")
     return _weights(layer.sample) == "plain" and alone and _is_plain(layer, "padding", "0")
 
 
 def _constant_init(value: float) -> str:
-    """An initialiser that fills with a constant."""
+    """Return an initialiser that fills a tensor with a constant."""
     words = {0.0: '"zeros"', 1.0: '"ones"'}
     return words.get(float(value)) or f"keras.initializers.Constant({literal(value)})"
 
 
 def _kernel_init(layer: Layer) -> dict[str, str]:
-    """The initialiser of a kernel."""
+    """Return the initialiser of a kernel."""
     value = attribute(layer, "init")
     return {"kernel_initializer": _INITIALISERS[value] if isinstance(value, str) else _constant_init(value)}
 
 
 def _bias_init(layer: Layer, fan: str) -> dict[str, str]:
-    """The initialiser of a bias, if it is not that of Keras; `fan` are the arguments for one that depends on the weights."""
+    """Return the initialiser of a bias if it differs from that of Keras; `fan` contains the arguments for one that
+    depends on the weights."""
     value = attribute(layer, "bias_init")
     if not attribute(layer, "bias") or value == 0:
         return {}
@@ -90,11 +93,11 @@ def _bias_init(layer: Layer, fan: str) -> dict[str, str]:
 
 
 def _per_group(channels: Term, groups: Term) -> str:
-    """The channels of a group."""
+    """Return the number of channels in a group."""
     return python(operation("//", channels, groups)) if python(groups) != "1" else python(channels)
 
 
-#: Class of a convolution by what is done to its weights, and its further arguments.
+#: Class of a convolution by the treatment of its weights, and its further arguments.
 _WEIGHTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "plain": ("", ()),
     "standardised": ("StandardisedConv2D", ("eps",)),
@@ -103,7 +106,7 @@ _WEIGHTS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def _weights(op: Op) -> str:
-    """What is done to the weights of a convolution."""
+    """Return the treatment of the weights of a convolution."""
     return str(getattr(op.kind, "weights"))  # noqa: B009
 
 
@@ -135,7 +138,7 @@ def _linear(layer: Layer, a: Texts) -> Arguments:
 
 
 def _norm_class(op: Op) -> str:
-    """The class of a normalisation."""
+    """Return the class of a normalisation."""
     return {
         "batch": "layers.BatchNormalization", "group": "layers.GroupNormalization", "instance": "layers.GroupNormalization",
         "layer": "layers.LayerNormalization",
@@ -143,7 +146,7 @@ def _norm_class(op: Op) -> str:
 
 
 def _norm(layer: Layer, a: Texts) -> Arguments:
-    """`epsilon` is 1e-3 in Keras by default; -1 groups are as many as channels."""
+    """Return the arguments of a norm: `epsilon` defaults to 1e-3 in Keras; -1 groups means one per channel."""
     kind = variant(layer.sample)
     groups = {"group": (a.get("groups", ""),), "instance": ("-1",)}.get(kind, ())
     given = {"momentum": _rest(layer.attributes["momentum"])} if kind == "batch" else {}
@@ -153,7 +156,7 @@ def _norm(layer: Layer, a: Texts) -> Arguments:
 
 
 def _rest(share: Term) -> str:
-    """The share of the old statistics that a norm keeps, from that of the new ones."""
+    """Return the weight of the old statistics in a norm, from that of the new ones."""
     if share.head == "constant":
         return repr(float(1 - Decimal(repr(share.value))))
     return python(operation("-", constant(1), share))
@@ -161,7 +164,7 @@ def _rest(share: Term) -> str:
 
 def _pool(layer: Layer, a: Texts) -> Arguments:
     if function_name(layer).startswith("layers."):
-        # Without strides, those of a Keras pool are its size.
+        # The strides of a Keras pool default to its size.
         return args(a["kernel"], a["stride"]) if a["stride"] == "1" else args(a["kernel"], strides=a["stride"])
     counted = {"count_pad": a["count_pad"]} if "count_pad" in a else {}
     return args(a["kernel"], a["stride"], padding=a["padding"], ceil=a["ceil"], **counted)
@@ -208,7 +211,7 @@ def _affine(layer: Layer, a: Texts) -> Arguments:
     return args(**one, **{word: literal(attribute(layer, name)) for word, name in words.items()}, **start)
 
 
-#: The axes that a vector gets, as a map of 1x1 or as the rows of one channel.
+#: The axes that a vector becomes: a map of 1x1, or the rows of one channel.
 _UNFLATTENED = {"map": "(1, 2)", "rows": "(2, 3)"}
 
 TABLE: dict[type[Kind], Spelling] = {

@@ -1,11 +1,11 @@
-"""Functions and layers that a file needs and Keras lacks. Values are channels-last; vectors have no other axis."""
+"""Functions and layers that a file requires and Keras lacks. Values are channels-last; vectors have no other axis."""
 
 from __future__ import annotations
 
 from rescompile.codegen.channels_last import shared
 
-#: By name; each after those that it uses itself. An initialiser is made anew for each layer, because one that is shared draws
-#: the same values for all of them.
+#: By name; each follows those that it uses itself. Each layer has a new initialiser, because a shared one draws the
+#: same values for all of them.
 SUPPORT: dict[str, str] = {
     "he_fan_out": '''
 def he_fan_out() -> keras.Initializer:

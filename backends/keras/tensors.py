@@ -1,4 +1,4 @@
-"""The tensors of a network by their names and with their axes in Keras: `layer1_0_conv1/kernel` as [height, width, in, out]."""
+"""The tensors of a network with the names and axes of Keras: `layer1_0_conv1/kernel` as [height, width, in, out]."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rescompile.ir.ops import Shape
 from rescompile.ir.traversal import ThreadRules, thread
 from rescompile.weights.places import Move, Place, Words
 
-#: The words of Keras for the tensors of an op; None for one that it does not have.
+#: The Keras names of the tensors of an op; None for a tensor that Keras lacks.
 _LAYER = {"weight": "kernel"}
 _NORM = {
     "weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance",
@@ -21,7 +21,7 @@ WORDS: Words = {
     ops.Conv: _LAYER, ops.ConvTranspose: _LAYER, ops.Linear: _LAYER,
     ops.Norm: _NORM, ops.Affine: {"weight": "scale"}, ops.Act: {"weight": "alpha"},
 }  # fmt: skip
-#: The names that Keras gives to layers and functions without one: that of a class, and a number.
+#: The names that Keras assigns to unnamed layers and functions: that of a class, and a number.
 AUTOMATIC = re.compile(
     r"(add|average_pooling2d|concatenate|cropping2d|depth_to_space|divide|dropout|elu|expand_dims|flatten|flip|gelu|"
     r"get_item|global_average_pooling2d|global_max_pooling2d|hard_sigmoid|hard_swish|input_layer|leaky_relu|max|"
@@ -31,12 +31,13 @@ AUTOMATIC = re.compile(
 
 
 def layer_name(path: str) -> str:
-    """The name of the layer of an op: dots would make it invalid in PyTorch, on which Keras may compute."""
+    """Return the layer name of an op: dots would make it invalid in PyTorch, which may be the backend of Keras."""
     return path.replace(".", "_")
 
 
 def connected(network: Network) -> Iterator[tuple[str, Op]]:
-    """Yield the ops of a network that a functional model has: those on which an output depends, be it of training alone."""
+    """Yield the ops of a network that a functional model contains: those that an output depends on, even in training
+    only."""
     sources: dict[str, list[str]] = {}
     ends: list[str] = []
 
@@ -77,10 +78,10 @@ def places(network: Network) -> Iterator[Place]:
 
 
 def _axes(rank: int) -> tuple[int, ...]:
-    """The axes of a tensor of the tree in the order of Keras: [height, width, in, out]."""
+    """Return the axes of a tensor of the tree in Keras order: [height, width, in, out]."""
     return (*range(2, rank), 1, 0) if rank > 1 else tuple(range(rank))
 
 
 def _to(shape: Shape) -> Move:
-    """How an array of the tree becomes one of this shape."""
+    """Return a function that converts an array of the tree to this shape."""
     return lambda kind, array: array.transpose(_axes(array.ndim)).reshape(shape)

@@ -1,4 +1,4 @@
-"""The text of a file in Keras 3, and what Keras cannot have; Keras is not needed to write it."""
+"""The text of a file in Keras 3, and what Keras does not support; writing it does not require Keras."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .tensors import AUTOMATIC, connected, layer_name
 
 
 def check(network: Network, free: Collection[str] = ()) -> None:
-    """Raises Unavailable for what Keras cannot do, and for names of layers that would be the same."""
+    """Raise Unavailable for what Keras cannot do, and for two layers with one name."""
     if network.checkpoint:
         message = "activations cannot be recomputed for backward in a functional model of Keras"
         raise Unavailable(Diagnostic("E0901", message, help="build with --set checkpoint=false, or for another target"))
@@ -46,12 +46,12 @@ def check(network: Network, free: Collection[str] = ()) -> None:
 
 
 def _is_named(node: Op) -> bool:
-    """Whether the layer of an op has a name of its own: it has parameters."""
+    """Return whether the layer of an op has a separate name: it has parameters."""
     return bool(node.kind.parameters(node.input))
 
 
 def _refusal(path: str, node: Op, free: Collection[str]) -> tuple[str, str] | None:
-    """Why Keras cannot have an op, and what helps; None if it can."""
+    """Return why Keras does not support an op, and the help; None if it does."""
     match node.kind:
         case ops.ConvTranspose(groups=groups) if groups > 1:
             return f"{path} is a transposed convolution in groups, which Keras does not have", "use another target"
@@ -79,6 +79,7 @@ def source(
     free: Mapping[str, Any] = MappingProxyType({}),
     running_variance: str = "biased",
 ) -> str:
-    """The text of the file without its checksum trailer; its model leaves the `free` axes of the image open."""
+    """Return the text of the file without its checksum trailer; the `free` axes of the image are dynamic in its
+    model."""
     notes = [f"Takes {describe_sizes(free)}."] if free else []
     return render_source(network, dialect(running_variance == "unbiased", frozenset(free)), style, notes)

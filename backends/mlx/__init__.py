@@ -1,7 +1,7 @@
 """MLX: source that imports only MLX, with one class per kind of block, and live modules.
 
-The package itself only declares the target, so that the options of `build` are known at once; `source_file` writes the file,
-which does not take MLX.
+The package itself only declares the target, so that the options of `build` are known without imports; `source_file`
+writes the file, which does not require MLX.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""MLX for the code generator: how it writes values and modules, and what its files need and may contain."""
+"""MLX for the code generator: how it writes values and modules, and what its files require and may contain."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _IMPORTS: Imports = (
         ("nn", "from mlx import nn"),
     ),
 )
-#: The function of a pool that MLX has not.
+#: The function for a pool that MLX lacks.
 _POOLS: dict[type[Kind], str] = {ops.MaxPool: "max_pool", ops.AvgPool: "avg_pool"}
 
 
 def _numbers(names: Iterable[str]) -> bool:
-    """Whether some names are numbers, which MLX takes for places in a list."""
+    """Return whether some names are numbers, which MLX treats as positions in a list."""
     return any(name.isdigit() for name in names)
 
 
 def _names(make: Make) -> list[str] | None:
-    """Names of the modules of a sequence, or of one of several that count; None for any other module, or where they are
-    positions."""
+    """Return the names of the modules of a sequence, or of one of several that count; None for any other module, or if
+    they are positions."""
     match make:
         case Listing(parts) if not make.numbered:
             return [part.name for part in parts]
@@ -55,19 +55,19 @@ def _names(make: Make) -> list[str] | None:
 
 
 def _chain(names: Iterable[str]) -> str:
-    """The class of a sequence of modules with names."""
+    """Return the class of a sequence of named modules."""
     return "NumberedChain" if _numbers(names) else "Chain"
 
 
 def _through(name: str, code: Code) -> str:
-    """The expression of the modules of a sequence of a class, in order."""
+    """Return the expression of the modules of a sequence of a class, in order."""
     made = next((entry for entry in code.constructor if getattr(entry, "name", None) == name), None)
     named = isinstance(made, Filled | Looped) or (isinstance(made, Entry) and _names(made.make) is not None)
     return f"{attribute(name)}.values()" if named else attribute(name)
 
 
 class Mlx(TableDialect):
-    """The dialect of MLX; running variances that are not `unbiased` are those of Flax."""
+    """The dialect of MLX; running variances that are not `unbiased` follow the convention of Flax."""
 
     title = "MLX"
     array = "mx.array"
@@ -97,11 +97,11 @@ class Mlx(TableDialect):
         self.unbiased = unbiased
 
     def spelling(self, kind: type[Kind]) -> Spelling:
-        """The row of an op. Raises Unavailable for an op without one."""
+        """Return the row of an op. Raises Unavailable for an op without one."""
         return rule(TABLE, kind, "mlx")
 
     def module_name(self, layer: Layer) -> str:
-        """The name of the class of the module of an op; empty for one without."""
+        """Return the class name of the module of an op; empty for an op without a module."""
         if layer.kind in _POOLS and not plain_pool(layer):
             return ""
         if layer.kind is ops.Norm and variant(layer.sample) == "batch" and not self.unbiased:
@@ -109,23 +109,23 @@ class Mlx(TableDialect):
         return super().module_name(layer)
 
     def function_name(self, layer: Layer) -> str | None:
-        """The name of the function of an op; None for one without."""
+        """Return the name of the function of an op; None for an op without a function."""
         return None if layer.kind in _POOLS and plain_pool(layer) else super().function_name(layer)
 
     def construction(self, make: Make) -> str:
-        """The expression that builds a module."""
+        """Return the expression that builds a module."""
         text = super().construction(make)
         return f"Numbered{text}" if text.startswith("Chain(") and _numbers(_names(make) or []) else text
 
     def expression(self, value: Expr) -> str:
-        """The text of a value. The mean of a map as a vector is one call."""
+        """Return the text of a value. The spatial mean as a vector is one call."""
         match value:
             case Apply(flatten, Apply(mean, inner)) if flatten.kind is ops.Flatten and mean.kind is ops.GlobalAvgPool:
                 return f"mx.mean({self.expression(inner)}, axis=(1, 2))"
         return super().expression(value)
 
     def concat(self, values: str) -> str:
-        """The concatenation of the values inside a pair of square brackets."""
+        """Return the concatenation of the values inside a pair of square brackets."""
         return f"mx.concatenate([{values}], axis=-1)"
 
     def training(self, plan: ClassPlan) -> Iterator[str]:

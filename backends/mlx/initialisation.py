@@ -1,4 +1,4 @@
-"""The initial values that MLX gives new modules, and the assignments that set others."""
+"""The initial values that MLX assigns to new modules, and the assignments that set others."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _DRAWN = {
 
 
 def drawn(setting: Set) -> str:
-    """The assignment that sets a tensor."""
+    """Return the assignment that sets a tensor."""
     form = _DRAWN.get(setting.value) or f"mx.full({{0}}.{{1}}.shape, {float(setting.value)!r})"
     return f"{setting.target}.{setting.tensor} = {form.format(setting.target, setting.tensor)}"
 
 
 def _class(layer: Layer) -> str | None:
-    """The class of the module of an op with tensors that may start with other values; None for other ops."""
+    """Return the class of the module of an op whose tensors may start with other values; None for other ops."""
     if layer.kind is ops.Norm:
         return norm_class(layer.sample)
     return {ops.Conv: "nn.Conv2d", ops.ConvTranspose: "ConvTranspose2d", ops.Linear: "nn.Linear"}.get(layer.kind)

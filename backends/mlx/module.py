@@ -1,4 +1,4 @@
-"""Live modules of MLX: the generated source is executed, and its module filled with weights."""
+"""Live modules of MLX: the generated source is executed, and its module is filled with weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ Array = np.ndarray[Any, Any]
 
 
 def make(network: Network, weights: Weights | None = None, running_variance: str = "unbiased") -> Any:
-    """A new instance of the generated class, in training mode, with these weights; without any, it draws its own."""
+    """Return a new instance of the generated class, in training mode, with these weights; without weights, it draws its
+    own."""
     _, factory = executed(network, source(network, running_variance=running_variance))
     model = factory()
     if weights is not None:
@@ -27,17 +28,17 @@ def make(network: Network, weights: Weights | None = None, running_variance: str
 
 
 def fill(model: Any, network: Network, weights: Weights) -> None:
-    """Give a model copies of these weights, of the types that they have."""
+    """Fill a model with copies of these weights, in the types that they have."""
     model.load_weights([(place.path, array(place.moved(np.asarray(weights[place.name])))) for place in places(network)])
 
 
 def array(values: Array) -> mx.array:
-    """An array of the type that the values have; by itself MLX makes float32 of float64."""
+    """Return an MLX array with the type of the values; by default MLX converts float64 to float32."""
     return mx.array(values, mx.float64) if values.dtype == np.float64 else mx.array(values)
 
 
 def outputs(model: Any, x: Array) -> dict[str, Array]:
-    """The outputs of a model for a batch by name, with channels first."""
+    """Return the outputs of a model for a batch by name, channels first."""
     found = model(array(np.moveaxis(x, 1, -1)))
     named = found if isinstance(found, dict) else {LOGITS: found}
     return {name: np.moveaxis(np.array(value), -1, 1) for name, value in named.items()}

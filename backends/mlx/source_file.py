@@ -1,6 +1,6 @@
-"""The source file of a network in MLX with its weights, live modules, and outputs of a file in a process of its own.
+"""The source file of a network in MLX with its weights, live modules, and outputs of a file in a separate process.
 
-The source does not take MLX to write. A live module is made by executing it, so the two cannot differ.
+Writing the source does not require MLX. A live module is made by executing the source, so the two cannot differ.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ def emit(
     network: Network, weights: Weights | None, *, style: str = "classes", dynamic: str | None = None,
     running_variance: str = "unbiased",
 ) -> Artifact:  # fmt: skip
-    """The source of a network as an artifact, with a file of weights unless they are those that any build draws.
+    """Return the source of a network as an artifact, with a file of weights unless any build would draw the same ones.
 
-    Generated modules take all sizes that the network does, so `dynamic` only adds to the docstring. Raises Unavailable for what
-    MLX cannot do.
+    Generated modules accept all sizes that the network accepts, so `dynamic` only adds to the docstring. Raises
+    Unavailable for what MLX cannot do.
     """
     check(network)
     free = sizes(network, dynamic, training=True).data() if dynamic is not None else {}
@@ -37,7 +37,7 @@ def emit(
 
 
 def weights_file(network: Network, weights: Weights, name: str) -> File:
-    """The safetensors file of weights by the names of MLX and with its axes."""
+    """Return the safetensors file of weights by the names of MLX and with its axes."""
     from rescompile.weights import places
 
     from . import tensors
@@ -46,7 +46,7 @@ def weights_file(network: Network, weights: Weights, name: str) -> File:
 
 
 def _live(network: Network, weights: Weights | None, running_variance: str) -> Any:
-    """The live module in evaluation mode. Raises Unavailable where MLX is missing."""
+    """Return the live module in evaluation mode. Raises Unavailable if MLX is missing."""
     evaluator("mlx")
     from .module import make
 
@@ -67,8 +67,8 @@ numpy.savez("outputs.npz", **{name: numpy.moveaxis(numpy.array(y), -1, 1) for na
 
 
 def evaluate_file(path: Path, network: Network, weights: Weights, x: Array, **options: Any) -> dict[str, Array]:
-    """The outputs of a source file on the CPU with these weights, by name, which its `load_weights` reads. Raises UsageError if
-    the file fails to run."""
+    """Return the outputs by name of a source file on the CPU with these weights, which its `load_weights` reads.
+    Raises UsageError if the file fails to run."""
     return source_target.outputs_alone(path, _SCRIPT, network, weights, weights_file, x)
 
 

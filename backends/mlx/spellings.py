@@ -1,4 +1,4 @@
-"""The table of ops in MLX: module or function, and arguments by the names that MLX gives them."""
+"""The table of ops in MLX: module or function, and its arguments by their MLX names."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from rescompile.ir import ops
 from rescompile.ir.network import Op
 from rescompile.ir.ops import Kind
 
-#: Defaults of MLX and of the functions in support.py; arguments at their default are left out.
+#: Defaults of MLX and of the functions in support.py; arguments equal to their default are omitted.
 DEFAULTS = {
     "stride": "1", "padding": "0", "dilation": "1", "groups": "1", "bias": "True", "eps": "1e-05", "momentum": "0.1",
     "output_padding": "0", "scale": "True", "shift": "True", "mode": '"constant"', "init": "0.25", "gamma": "1.0",
     "scale_init": "1.0", "ceil": "False", "count_pad": "True", "negative_slope": "0.01", "alpha": "1.0",
 }  # fmt: skip
 
-#: Class of a convolution by what is done to its weights, and its further arguments.
+#: Class of a convolution by the treatment of its weights, and its further arguments.
 _WEIGHTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "plain": ("nn.Conv2d", ()),
     "standardised": ("StandardisedConv2d", ("eps",)),
@@ -35,7 +35,7 @@ def _conv_transpose(layer: Layer, a: Texts) -> Arguments:
 
 
 def norm_class(op: Op) -> str:
-    """The class of a normalisation."""
+    """Return the class of a normalisation."""
     return {"batch": "nn.BatchNorm", "group": "nn.GroupNorm", "instance": "nn.InstanceNorm", "layer": "nn.LayerNorm"}[
         variant(op)
     ]
@@ -53,7 +53,7 @@ def _norm(layer: Layer, a: Texts) -> Arguments:
 
 
 def _pool(layer: Layer, a: Texts) -> Arguments:
-    """Arguments of the modules of MLX, whose stride is the kernel by default, or of the functions in support.py."""
+    """Return the arguments of MLX's pools, whose stride defaults to the kernel, or of the functions in support.py."""
     if plain_pool(layer):
         stride = [] if a["stride"] == a["kernel"] else [a["stride"]]
         return [a["kernel"], *stride], {"padding": a["padding"]}
@@ -62,7 +62,7 @@ def _pool(layer: Layer, a: Texts) -> Arguments:
 
 
 def plain_pool(layer: Layer) -> bool:
-    """Whether MLX has a pool: it rounds down, and an average counts the padding."""
+    """Return whether MLX provides a pool: it rounds down, and an average includes the padding."""
     ceil, padding = python(layer.attributes["ceil"]), python(layer.attributes["padding"])
     counts = "count_pad" not in layer.attributes or python(layer.attributes["count_pad"]) == "True" or padding == "0"
     return ceil == "False" and counts
@@ -102,7 +102,7 @@ def _applied_act(layer: Layer, a: Texts) -> Arguments:
 
 
 def _per_channel(layer: Layer) -> list[str]:
-    """The number of learned values, which is 1 by default."""
+    """Return the number of learned values as arguments; none for a single value, the default."""
     return [python(layer.channels)] if attribute(layer, "per") == "channel" else []
 
 
@@ -121,7 +121,7 @@ def _upsample(layer: Layer, a: Texts) -> Arguments:
     return args(a["factor"], mode=literal(mode))
 
 
-#: The axes that a vector gets, as a map of 1x1 or as the rows of one channel.
+#: The axes that a vector becomes: a map of 1x1, or the rows of one channel.
 _UNFLATTENED = {"map": "(1, 2)", "rows": "(2, 3)"}
 
 TABLE: dict[type[Kind], Spelling] = {

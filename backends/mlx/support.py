@@ -1,10 +1,10 @@
-"""Functions and modules that a file needs and MLX lacks. Values are channels-last; vectors have no other axis."""
+"""Functions and modules that a file requires and MLX lacks. Values are channels-last; vectors have no other axis."""
 
 from __future__ import annotations
 
 from rescompile.codegen.channels_last import shared
 
-#: By name; each after those that it uses itself.
+#: By name; each follows those that it uses itself.
 SUPPORT: dict[str, str] = {
     "torch_default": '''
 def torch_default(shape: tuple[int, ...], weight: mx.array) -> mx.array:

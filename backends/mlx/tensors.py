@@ -1,4 +1,4 @@
-"""The tensors of a network by their names and with their axes in MLX: `layer1.0.conv1.weight` as [out, height, width, in]."""
+"""The tensors of a network with the names and axes of MLX: `layer1.0.conv1.weight` as [out, height, width, in]."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def places(network: Network) -> Iterator[Place]:
 
 
 def _moved(kind: Kind, array: Array) -> Array:
-    """The input channels of a kernel are its last axis."""
+    """Return an array of the tree with the axes of MLX: the input channels of a kernel are its last axis."""
     return array.transpose(0, *range(2, array.ndim), 1) if array.ndim > 2 else array

@@ -1,4 +1,4 @@
-"""The text of a file in MLX, and what MLX cannot have; MLX is not needed to write it."""
+"""The text of a file in MLX, and what MLX does not support; writing it does not require MLX."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MODULE = frozenset(
 )  # fmt: skip
 
 
-#: What modules of MLX do not take: when, and why.
+#: What modules of MLX do not support: the condition and the reason.
 _LACKS: dict[type[Kind], tuple[Callable[[Any], bool], str]] = {
     ops.Norm: (lambda kind: kind.eps <= 0, "whose norms need an eps above 0"),
     ops.Dropout: (lambda kind: kind.rate >= 1, "whose dropout needs a rate below 1"),
@@ -37,7 +37,7 @@ _LACKS: dict[type[Kind], tuple[Callable[[Any], bool], str]] = {
 
 
 def check(network: Network) -> None:
-    """Raises Unavailable for what MLX cannot do: it has attributes of its own in modules, and bounds for some arguments."""
+    """Raise Unavailable for what MLX cannot do: its modules reserve attributes, and it restricts some arguments."""
     refuse_names(network, _MODULE, Mlx.title)
     refuse_ranks(network, "mlx")
     for path, node in walk(network.root):
@@ -54,6 +54,7 @@ def source(
     free: Mapping[str, Any] = MappingProxyType({}),
     running_variance: str = "unbiased",
 ) -> str:
-    """The text of the file without its checksum trailer; its docstring describes the `free` axes of the image."""
+    """Return the text of the file without its checksum trailer; its docstring describes the `free` axes of the
+    image."""
     notes = [f"Takes {describe_sizes(free)}."] if free else []
     return render_source(network, _DIALECTS[running_variance], style, notes)

@@ -1,4 +1,4 @@
-"""Network -> ONNX, written directly: no framework, no tracing, a batch axis that stays free.
+"""Network -> ONNX, written directly: no framework, no tracing, a dynamic batch axis.
 
 The package itself only declares the target, so that the options of `build` are known without numpy.
 """

@@ -1,4 +1,4 @@
-"""The artifact of the target `onnx`: a network as an ONNX model, and what ONNX Runtime computes with it."""
+"""The artifact of the target `onnx`: a network as an ONNX model, and its outputs in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ PRODUCER = ("rescompile", __version__)
 
 
 def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
-    """The network as an ONNX model: input `input`, output `logits`, then the outputs of side branches that are always
-    computed. Without weights the parameters are inputs of the graph. In the training form, new running statistics are outputs
-    behind those, called as the old ones with `.new` appended.
+    """Return the network as an ONNX model: input `input`, output `logits`, then the outputs of side branches that are
+    always computed. Without weights the parameters are inputs of the graph. In the training form, new running
+    statistics follow as outputs, named like the old ones with `.new` appended.
 
-    In fp16 weights and nodes are float16, and the input and the outputs stay float32, so that the file can replace the
-    float32 one. Raises CheckFailed, when it is written, for a weight that float16 cannot represent. Raises UsageError for
-    int8, which needs calibration data: use `rescompile.build`."""
+    In fp16, weights and nodes are float16, and the input and the outputs remain float32, so that the file can replace
+    the float32 one. Writing it raises CheckFailed for a weight that float16 cannot represent. Raises UsageError for
+    int8, which requires calibration data: use `rescompile.build`."""
     if options["precision"] == "int8":
         raise UsageError(Diagnostic("E0802", "int8 needs calibration data", help="use rescompile.build"))
     if options["training"]:
@@ -79,7 +79,7 @@ def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
 
 
 def evaluate(network: Network, weights: Weights, x: Array, **options: Any) -> dict[str, Array]:
-    """The outputs of the model in ONNX Runtime on the CPU, by name."""
+    """Return the outputs of the model in ONNX Runtime on the CPU, by name."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         emit(network, weights, **options).write(path)
@@ -87,9 +87,9 @@ def evaluate(network: Network, weights: Weights, x: Array, **options: Any) -> di
 
 
 def evaluate_file(path: Path, network: Network, weights: Weights, x: Array, **options: Any) -> dict[str, Array]:
-    """The outputs of a file in ONNX Runtime on the CPU, by name.
+    """Return the outputs of a file in ONNX Runtime on the CPU, by name.
 
-    An int8 file is evaluated node by node, with sums in floats: on CPUs without VNNI, the integer kernels saturate."""
+    An int8 file is evaluated node by node with float sums: on CPUs without VNNI, the integer kernels saturate."""
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
@@ -102,7 +102,8 @@ def evaluate_file(path: Path, network: Network, weights: Weights, x: Array, **op
 
 
 def wrapping(network: Network, **options: Any) -> Wrapping:
-    """The normalisation and the softmax that the options put around the network. Raises UsageError for the training form."""
+    """Return the normalisation and the softmax that the options add around the network. Raises UsageError for the
+    training form."""
     if options["training"]:
         message = "--verify and --training cannot be used together: the interpreter evaluates networks"
         raise UsageError(Diagnostic("E0802", message, help="verify the file without --training"))
@@ -115,8 +116,9 @@ def rewritten(
     network: Network, weights: Weights, model: bytes, nodes: int, calibration: Mapping[str, Any], more: Mapping[str, Any],
     **options: Any,
 ) -> Artifact:  # fmt: skip
-    """An artifact of a model that another tool made of one of these: the bytes of a ModelProto without metadata, to which
-    that of the network is added, with the calibration it was made with, and the checksum. `more` are further facts."""
+    """Return an artifact of a model that another tool made from one of these: the bytes of a ModelProto without
+    metadata, followed by the metadata of the network, the calibration it was made with, and the checksum. `more`
+    contains further facts."""
     sizes = _sizes(network, options["dynamic"])
     record = {CALIBRATION: json.dumps(calibration, sort_keys=True)}
     entries = {**metadata(network, weights, sizes, _changed(options)), **record}
@@ -129,21 +131,21 @@ def rewritten(
 
 
 def _outputs(network: Network, sizes: Sizes | None, options: Mapping[str, Any]) -> Mapping[str, Sequence[int | str]]:
-    """The outputs of the network in this form, with their shapes."""
+    """Return the outputs of the network in this form, with their shapes."""
     if options["training"]:
         return network.outputs_of(TRAINING)
     return sizes.outputs if sizes else network.outputs
 
 
 def _changed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that do not have their default."""
+    """Return the options that differ from their defaults."""
     return {option.name: options[option.name] for option in OPTIONS if options[option.name] != option.default}
 
 
 def _sizes(network: Network, dynamic: str | None) -> Sizes | None:
-    """The free sizes of the image. Raises UsageError where something fixes them."""
+    """Return the dynamic sizes of the image. Raises UsageError if a part of the network fixes them."""
     if dynamic is None:
         return None
-    from rescompile.analysis.dynamic_shapes import sizes  # most files are of one size
+    from rescompile.analysis.dynamic_shapes import sizes  # most files have a fixed size
 
     return sizes(network, dynamic)

@@ -1,4 +1,4 @@
-"""The nodes of convolutions, standardised weights among them."""
+"""The nodes of convolutions, including standardised weights."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from .rearranging import reduced
 
 
 def conv(graph: Graph, name: str, op: Op, kind: ops.Conv, value: str) -> str:
-    """One node; standardised weights are computed by nodes of their own, so that a file has the weights of the network. Runtimes
-    compute them once, when they load it."""
+    """Add one node; separate nodes compute standardised weights, so that a file contains the weights of the
+    network. Runtimes compute them once, at load time."""
     weight, *bias = graph.weights(name, op, "weight", *(("bias",) if kind.bias else ()))
     if not kind.is_plain:
         weight = _standardised(graph, name, op, kind, weight)
@@ -24,7 +24,8 @@ def conv(graph: Graph, name: str, op: Op, kind: ops.Conv, value: str) -> str:
 
 
 def _standardised(graph: Graph, name: str, op: Op, kind: ops.Conv, weight: str) -> str:
-    """(weight - mean) / sqrt(variance + eps) for each output channel, and with a gain times gain * gamma / sqrt(fan-in)."""
+    """Add (weight - mean) / sqrt(variance + eps) per output channel, times gain * gamma / sqrt(fan-in) if there is a
+    gain."""
     shape = kind.parameters(op.input)[0].shape
     one, axes = (1, *(1 for _ in shape[2:])), tuple(range(1, len(shape)))
     mean = reduced(graph, f"{name}.weight.mean", "ReduceMean", weight, one, axes)
@@ -42,7 +43,7 @@ def _standardised(graph: Graph, name: str, op: Op, kind: ops.Conv, weight: str) 
 
 
 def conv_transpose(graph: Graph, name: str, op: Op, kind: ops.ConvTranspose, value: str) -> str:
-    """One node."""
+    """Add one node."""
     weights = graph.weights(name, op, "weight", *(("bias",) if kind.bias else ()))
     return graph.call(
         name, "ConvTranspose", [value, *weights], op.output, kernel_shape=kind.kernel, strides=kind.stride,

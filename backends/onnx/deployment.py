@@ -1,4 +1,4 @@
-"""A graph for those who deploy without preprocessing: it takes pixels, and gives probabilities."""
+"""A graph for deployment without preprocessing: its input is pixels, and its output is probabilities."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .file import TYPES
 from .model import Graph, Value
 
 PROBABILITIES = "probabilities"
-#: The values of the option `input`: floats, or bytes from 0 to 255 with the channels first or last.
+#: The values of the option `input`: floats, or bytes from 0 to 255 with channels first or last.
 INPUTS = ("float", "uint8", "uint8-nhwc")
 _ENDS = ("Softmax", "Sigmoid")
 
@@ -27,7 +27,8 @@ def takes_images(options: Mapping[str, Any]) -> bool:
 
 
 def add(graph: Graph, network: Network, options: Mapping[str, Any]) -> None:
-    """Add what the options ask for. Raises UsageError where the network does not record mean and std, or has an activation."""
+    """Add what the options request. Raises UsageError if the network does not record mean and std, or has an
+    activation."""
     if takes_images(options):
         _add_normalization(graph, network, options["input"])
     if options["softmax"]:
@@ -35,7 +36,7 @@ def add(graph: Graph, network: Network, options: Mapping[str, Any]) -> None:
 
 
 def input_value(shape: Sequence[int | str], batch: int | str, options: Mapping[str, Any]) -> Value:
-    """Return the input of the graph for one of these channels, height and width."""
+    """Return the input of the graph for an image of these channels, height and width."""
     if options["input"] == "uint8-nhwc":
         shape = (*shape[1:], shape[0])
     return Value(INPUT, (batch, *shape), "float32" if options["input"] == "float" else "uint8")
@@ -47,7 +48,7 @@ def output_name(name: str, options: Mapping[str, Any]) -> str:
 
 
 def pixels(x: Array, network: Network, options: Mapping[str, Any]) -> Array:
-    """Return what the graph takes for an input of the network, rounded to bytes where it takes bytes."""
+    """Return the input of the graph for an input of the network, rounded to bytes if the graph expects bytes."""
     if not takes_images(options):
         return x
     mean, std, reverses = _statistics(network)
@@ -60,7 +61,7 @@ def pixels(x: Array, network: Network, options: Mapping[str, Any]) -> Array:
 
 
 def nearest(x: Array, network: Network, options: Mapping[str, Any]) -> Array:
-    """Return the input of the network for the bytes that are nearest to another one; the same where the graph takes floats."""
+    """Return the input of the network for the nearest bytes; the input itself if the graph expects floats."""
     if options["input"] == "float":
         return x
     mean, std, reverses = _statistics(network)
@@ -71,7 +72,7 @@ def nearest(x: Array, network: Network, options: Mapping[str, Any]) -> Array:
 
 
 def outputs(given: Mapping[str, Array], options: Mapping[str, Any]) -> dict[str, Array]:
-    """Return the outputs of the graph for those of the network."""
+    """Return the outputs of the graph for the outputs of the network."""
     return {
         output_name(name, options): _softmax(value) if output_name(name, options) != name else value
         for name, value in given.items()
@@ -84,7 +85,7 @@ def _softmax(scores: Array) -> Array:
 
 
 def _statistics(network: Network) -> tuple[Array, Array, bool]:
-    """Return mean and std of the channels, to broadcast, and whether the channels are reversed before."""
+    """Return mean and std of the channels, ready to broadcast, and whether the channels are reversed first."""
     recorded = network.preprocess or {}
     if len(network.input) != 3 or not {"mean", "std"} <= recorded.keys():
         message = f"{network.name} does not record mean and std, which --normalize and --input uint8 put into the graph"
@@ -95,7 +96,8 @@ def _statistics(network: Network) -> tuple[Array, Array, bool]:
 
 
 def _add_normalization(graph: Graph, network: Network, kind: str) -> None:
-    """Put the normalisation before the other nodes, in the order in which images are prepared otherwise, so with the same bits."""
+    """Insert the normalisation before all other nodes, in the usual order of image preparation, so with the same
+    bits."""
     mean, std, reverses = _statistics(network)
     inner, shape = graph.value("normalized"), network.input
     graph.rename({INPUT: inner})
@@ -120,7 +122,7 @@ def _call(graph: Graph, name: str, operator: str, inputs: list[str], shape: Shap
 
 
 def _add_softmax(graph: Graph, network: Network) -> None:
-    """Put a softmax over the classes behind the logits."""
+    """Append a softmax over the classes to the logits."""
     if PROBABILITIES in network.outputs:
         raise UsageError(
             Diagnostic("E0802", f"{network.name} has an output '{PROBABILITIES}', so --softmax cannot add one")

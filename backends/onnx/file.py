@@ -1,6 +1,6 @@
-"""An ONNX file written as a stream: the graph first, then each tensor when it is computed, so that no weight is in memory twice.
+"""An ONNX file written as a stream: the graph, then each tensor as it is computed; no weight is in memory twice.
 
-The bytes are those that the onnx package itself would write, in the order of field numbers. The last metadata entry is the
+The bytes equal those that the onnx package would write, in the order of field numbers. The last metadata entry is the
 checksum of `rescompile.files.checksum`.
 """
 
@@ -18,7 +18,7 @@ from rescompile.weights import Array, Weights
 from .model import Call, Model, Tensor, Value
 from .protobuf import data, head, number, numbers, real, text, texts
 
-#: Protobuf cannot hold 2 GiB in one message; above this, weights go to a file beside the model.
+#: The size limit of a Protobuf message is 2 GiB; larger weights go to a file next to the model.
 EXTERNAL_ABOVE = 3 << 29
 _ALIGNMENT = 4096
 TYPES = {"float32": 1, "uint8": 2, "int64": 7, "bool": 9, "float16": 10}  # TensorProto.DataType
@@ -26,14 +26,14 @@ _EXTERNAL = 1  # TensorProto.DataLocation
 
 
 def files(model: Model, weights: Weights | None, name: str) -> list[File]:
-    """The file of a model with this name, preceded by a file of its weights where they are too large for one."""
+    """Return the file of a model with this name, preceded by a file of its weights if they are too large for one."""
     total = sum(tensor.nbytes for tensor in model.tensors)
     if weights is None or total <= EXTERNAL_ABOVE:
         return [File(name, lambda: _model(model, weights, None), total)]
     outside = [tensor for tensor in model.tensors if tensor.constant is None]
     names: list[str] = []
     return [
-        # Named after its contents, so that a model is never loaded with the weights of another one.
+        # Named after its contents, so that a model is never loaded with the weights of another model.
         File(
             f"{name}.{{checksum}}.data", lambda: with_checksum(_data(outside, weights), b"", b"  "), total, names.append
         ),
@@ -42,7 +42,7 @@ def files(model: Model, weights: Weights | None, name: str) -> list[File]:
 
 
 def described(model: bytes, metadata: Mapping[str, str], name: str) -> File:
-    """The file of a ModelProto without metadata, to which some is appended, and the checksum."""
+    """Return the file of a ModelProto without metadata, with the given metadata and the checksum appended."""
     entries = b"".join(data(14, _entry(key, value)) for key, value in metadata.items())
     return File(name, lambda: with_checksum([model, entries], *_seal_entry()), len(model) + len(entries))
 
@@ -52,7 +52,7 @@ def _model(model: Model, weights: Weights | None, file: str | None) -> Iterator[
 
 
 def _pieces(model: Model, weights: Weights | None, file: str | None) -> Iterator[Chunk]:
-    """ModelProto, its fields in the order of their numbers."""
+    """Yield a ModelProto, its fields in the order of their numbers."""
     offsets = _offsets([tensor for tensor in model.tensors if tensor.constant is None]) if file else {}
     before = b"".join(data(1, _node(call)) for call in model.nodes) + text(2, model.name)
     after = b"".join(data(11, _value(value)) for value in model.inputs)
@@ -75,7 +75,7 @@ def _pieces(model: Model, weights: Weights | None, file: str | None) -> Iterator
 
 
 def _node(call: Call) -> bytes:
-    """NodeProto; viewers group nodes by the metadata entry `namespace`."""
+    """Return a NodeProto; viewers group nodes by the metadata entry `namespace`."""
     where = call.name.rpartition(".")[0].replace(".", "/")
     return b"".join(
         (
@@ -90,7 +90,7 @@ def _node(call: Call) -> bytes:
 
 
 def _attribute(name: str, value: Any) -> bytes:
-    """AttributeProto: its name, its value in the field of its type, and the number of that type."""
+    """Return an AttributeProto: its name, its value in the field of its type, and the number of that type."""
     match value:
         case str():
             return text(1, name) + text(4, value) + number(20, 3)
@@ -104,26 +104,26 @@ def _attribute(name: str, value: Any) -> bytes:
 
 
 def _value(value: Value) -> bytes:
-    """ValueInfoProto of a tensor."""
+    """Return the ValueInfoProto of a tensor."""
     sizes = (text(2, n) if isinstance(n, str) else number(1, n) for n in value.shape)
     shape = b"".join(data(1, size) for size in sizes)
     return text(1, value.name) + data(2, data(1, number(1, TYPES[value.dtype]) + data(2, shape)))
 
 
 def _entry(key: str, value: str) -> bytes:
-    """StringStringEntryProto."""
+    """Return a StringStringEntryProto."""
     return text(1, key) + text(2, value)
 
 
 def _seal_entry() -> tuple[bytes, bytes]:
-    """The bytes before and after the checksum: a metadata entry with a value of eight characters."""
+    """Return the bytes before and after the checksum: a metadata entry with a value of eight characters."""
     entry = _entry(MARK.decode(), "00000000")
     at = entry.index(MARK)
     return head(14, len(entry)) + entry[:at], entry[at + len(MARK) : -8]
 
 
 def _initializer(tensor: Tensor, file: str | None, offset: int | None) -> bytes:
-    """TensorProto in the graph, up to its raw bytes; all of it where they are in another file."""
+    """Return a TensorProto of the graph, up to its raw bytes; all of it if they are in another file."""
     proto = numbers(1, tensor.shape) + number(2, TYPES[tensor.dtype]) + text(8, tensor.name)
     if offset is None:
         proto += head(9, tensor.nbytes)
@@ -135,7 +135,7 @@ def _initializer(tensor: Tensor, file: str | None, offset: int | None) -> bytes:
 
 
 def _arrays(tensors: Iterable[Tensor], weights: Weights | None) -> Iterator[Array]:
-    """The values of tensors in order, weights computed ahead on several threads."""
+    """Yield the values of tensors in order; weights are computed ahead on several threads."""
     tensors = list(tensors)
     sizes = {tensor.name: tensor.nbytes for tensor in tensors}
     drawn = (
@@ -146,7 +146,7 @@ def _arrays(tensors: Iterable[Tensor], weights: Weights | None) -> Iterator[Arra
 
 
 def _offsets(tensors: Iterable[Tensor]) -> dict[str, int]:
-    """The offset of each tensor in the data file: on a page boundary, so that it can be memory-mapped."""
+    """Return the offset of each tensor in the data file: on a page boundary, so that it can be memory-mapped."""
     offsets, at = {}, 0
     for tensor in tensors:
         offsets[tensor.name] = at
@@ -161,6 +161,6 @@ def _data(tensors: Sequence[Tensor], weights: Weights) -> Iterator[Chunk]:
 
 
 def _bytes(array: Array) -> Chunk:
-    """The raw bytes of an array, little-endian, without a copy where that is its order already."""
+    """Return the raw bytes of an array, little-endian, without a copy if that is its byte order already."""
     little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     return little.reshape(-1).view(np.uint8).data if little.size else b""

@@ -1,4 +1,4 @@
-"""Network -> ONNX graph: the name of one value, threaded through the tree. Nodes and initializers have the names of the tree."""
+"""Network -> ONNX graph: one value name, threaded through the tree. Nodes and initializers are named after the tree."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def graph_of(
     network: Network, sizes: Sizes | None = None, opset: int = DEFAULT_OPSET, training: str | None = None
 ) -> Graph:
-    """The graph of a network, in evaluation mode, with operators that the opset has; or in training mode, with running
-    variances that are `biased` or `unbiased`."""
+    """Return the graph of a network: in evaluation mode, with the operators of the opset, or in training mode, with
+    running variances that are `biased` or `unbiased`."""
     modes = TRAINING if training else EVALUATION
     shapes = network.outputs_of(modes)
     kinds, merged = (form.rules(training == "unbiased"), form.merge) if training else (RULES, merge)
@@ -45,10 +45,10 @@ def graph_of(
 
     rules = ThreadRules(op, lambda *branches: merged(graph, *branches), side, split)
     outputs[LOGITS] = thread(network.root, INPUT, rules)
-    final = {INPUT: INPUT}  # a value that is an output takes the output's name
+    final = {INPUT: INPUT}  # a value that is an output has the output's name
     again = [name for name in shapes if final.setdefault(outputs[name], name) != name]
     graph.rename(final)
-    for name in again:  # the input itself, or a value that is an output already
+    for name in again:  # the input itself, or a value that is already an output
         graph.calls.append(Call(f"{name}.output", "Identity", [final[outputs[name]]], name, shapes[name], {}))
     if training:
         form.name_updates(graph)

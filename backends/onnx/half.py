@@ -1,4 +1,4 @@
-"""float16: a graph of float32 and its weights, converted; input and outputs stay float32."""
+"""float16: a float32 graph and its weights, converted; input and outputs remain float32."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .model import Call, Graph, Tensor
 
 
 def half_graph(graph: Graph, network: Network) -> None:
-    """Convert a graph of float32 to float16 in place, between casts of its input and its outputs."""
+    """Convert a float32 graph to float16 in place, between casts of its input and its outputs."""
     taken = graph.taken | {call.output for call in graph.calls}
 
     def inner(name: str) -> str:
@@ -46,8 +46,8 @@ def _half_tensor(tensor: Tensor) -> Tensor:
 
 
 def half_weights(weights: Weights, network: Network) -> Weights:
-    """The weights in float16; CheckFailed is raised when one is read that float16 cannot represent."""
-    # Without eps, a variance that became zero would be divided by.
+    """Return the weights in float16; reading one that float16 cannot represent raises CheckFailed."""
+    # Without eps, a variance that rounds to zero would be a divisor.
     divided = {
         f"{name}.running_var"
         for name, node in walk(network.root)
@@ -61,7 +61,8 @@ def _reader(weights: Weights, name: str, zeros: bool) -> Callable[[], Array]:
 
 
 def _halved(name: str, value: Array, zeros: bool) -> Array:
-    """Values in float16. Raises CheckFailed where one becomes infinite, and unless `zeros` may appear, where one becomes zero."""
+    """Return values in float16. Raises CheckFailed if one becomes infinite or, unless `zeros` are allowed, if one
+    becomes zero."""
     if value.dtype != np.float32:
         return value
     with np.errstate(over="ignore", under="ignore"):

@@ -1,4 +1,4 @@
-"""What an ONNX file records: where it came from, so that `extract` and a new build give the same file, and facts about it."""
+"""What an ONNX file records: its origin, so that `extract` and a new build give the same file, and facts about it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SPEC, SHA256, PASSES = "rescompile.spec", "rescompile.sha256", "rescompile.passes"
 WEIGHTS, PREPROCESS, DYNAMIC = "rescompile.weights", "rescompile.preprocess", "rescompile.dynamic"
 CALIBRATION, OUTPUT = "rescompile.calibration", "rescompile.output"
-#: Under which key an option is recorded that has another value than its default.
+#: The key that records an option with a value other than its default.
 OPTION_KEYS = {
     "precision": "rescompile.precision",
     "made_for": "rescompile.for",
@@ -39,7 +39,7 @@ OPTION_KEYS = {
 def metadata(
     network: Network, weights: Weights | None, sizes: Sizes | None, changed: Mapping[str, Any]
 ) -> dict[str, str]:
-    """What a model records of its origin; `changed` are the options that do not have their default."""
+    """Return what a model records of its origin; `changed` contains the options that differ from their defaults."""
     entries = {SPEC: network.text, SHA256: network.sha256, PASSES: json.dumps(network.passes)}
     entries |= {key: str(changed[name]) for name, key in OPTION_KEYS.items() if name in changed}
     if (source := origin(weights)) is not None:
@@ -60,7 +60,7 @@ def facts(
     nodes: int,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Statements about a model, for people and for --json."""
+    """Return statements about a model, for people and for --json."""
     batch = options["batch"] or "batch"
     taken = input_value(sizes.input if sizes else network.input, batch, options)
     return {
@@ -77,7 +77,8 @@ def facts(
 
 
 def extract(path: Path) -> Recorded | None:
-    """What a model records of the spec it came from; None where it records nothing. Raises UsageError for another file."""
+    """Return what a model records of the spec it was built from; None if it records nothing. Raises UsageError for
+    any other file."""
     entries: dict[str, str] = {}
     numbers = set()
     try:
@@ -101,8 +102,8 @@ def extract(path: Path) -> Recorded | None:
 
 
 def _options(entries: Mapping[str, str]) -> Iterator[str]:
-    """The options that a model was built with, as they are typed. With a recipe the precision is always given, since the
-    recipe may have another."""
+    """Yield the options that a model was built with, as they are typed. With a recipe the precision is always included,
+    since the recipe may have another one."""
     keys = OPTION_KEYS
     if keys["made_for"] in entries:
         yield f"for={entries[keys['made_for']]}"

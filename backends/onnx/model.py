@@ -1,4 +1,4 @@
-"""An ONNX model in memory: nodes, initializers and values, but not the values of its weights; `Graph` collects them."""
+"""An ONNX model in memory: nodes, initializers and values, without the values of its weights; `Graph` collects them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        """Its size in bytes."""
+        """The size in bytes."""
         size = WIDTHS[self.dtype]
         for n in self.shape:
             size *= n
@@ -40,7 +40,7 @@ class Tensor:
 
 
 def _is_same(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are one weight, or constants with equal values."""
+    """Return whether two tensors are the same weight, or constants with equal values."""
     if one.constant is None or other.constant is None:
         return one.constant is other.constant and one.shape == other.shape
     return one.dtype == other.dtype and np.array_equal(one.constant, other.constant)
@@ -48,8 +48,8 @@ def _is_same(one: Tensor, other: Tensor) -> bool:
 
 @dataclass(slots=True)
 class Call:
-    """A node of the graph. `shape` is that of its output, and `others` has those of its further outputs by their names: without
-    the batch, and for maps and vectors of features at the size that the spec gives."""
+    """A node of the graph. `shape` is the shape of its output, and `others` maps its further outputs to their shapes:
+    without the batch, and for maps and vectors of features at the size in the spec."""
 
     name: str
     operator: str
@@ -62,7 +62,7 @@ class Call:
 
 @record
 class Value:
-    """An input or output of the graph; a dimension that is text is free and has that name."""
+    """An input or output of the graph; a string dimension is dynamic and has that name."""
 
     name: str
     shape: Sequence[int | str]
@@ -71,7 +71,7 @@ class Value:
 
 @record
 class Model:
-    """Everything of a model but the values of its weights."""
+    """A whole model except the values of its weights."""
 
     name: str
     nodes: Sequence[Call]
@@ -90,20 +90,19 @@ class Graph:
 
     calls: list[Call] = field(default_factory=list)
     tensors: list[Tensor] = field(default_factory=list)
-    taken: set[str] = field(default_factory=set)  # names of values, those of inputs and outputs from the start
+    taken: set[str] = field(default_factory=set)  # names of values, including all inputs and outputs
     nodes: set[str] = field(default_factory=set)  # names of nodes
     sizes: Sizes | None = None
     opset: int = DEFAULT_OPSET
-    updates: dict[str, str] = field(
-        default_factory=dict
-    )  # parameters that training changes, and the values that are new
+    updates: dict[str, str] = field(default_factory=dict)  # parameters that training changes, and their new values
     begun: dict[str, dict[str, str]] = field(default_factory=dict)  # the updates before a merge, by its name
     known: dict[str, Tensor] = field(
         default_factory=dict
     )  # the initializers by name; steps that run again share theirs
 
     def free(self, name: str) -> tuple[bool, ...]:
-        """Whether each axis is free at this op; nothing where all sizes are fixed. A rule must not use a size that is free."""
+        """Return whether each axis is dynamic at this op; nothing if all sizes are fixed. A rule must not use a dynamic
+        size."""
         return self.sizes.ops[name] if self.sizes else ()
 
     def call(self, name: str, operator: str, inputs: Iterable[str], shape: Shape, **attributes: Any) -> str:
@@ -113,23 +112,24 @@ class Graph:
         return value
 
     def value(self, name: str) -> str:
-        """Return a name for a new value: this one, with underscores appended where it is taken."""
+        """Return a name for a new value: this one, with underscores appended if it is taken."""
         while name in self.taken:
             name += "_"
         self.taken.add(name)
         return name
 
     def node(self, name: str) -> str:
-        """Return a name for a new node: this one, with underscores appended where a step that runs again has it."""
+        """Return a name for a new node: this one, with underscores appended if a step that runs again has it."""
         while name in self.nodes:
             name += "_"
         self.nodes.add(name)
         return name
 
     def split(self, name: str, value: str, shapes: Sequence[Shape]) -> list[str]:
-        """Add a node that splits a value into ranges of its channels of these shapes, and return the names of these values.
+        """Add a node that splits a value into channel ranges of these shapes, and return the names of the resulting
+        values.
 
-        Sizes are an input: opsets before 18 have no `num_outputs`, and from it on one of the two is needed."""
+        Sizes are an input: opsets before 18 have no `num_outputs`, and later ones require exactly one of the two."""
         sizes = self.constant(f"{name}.sizes", np.array([shape[0] for shape in shapes], np.int64))
         first, *others = [self.value(f"{name}.{at}") for at in range(len(shapes))]
         more = dict(zip(others, shapes[1:], strict=True))
@@ -142,7 +142,7 @@ class Graph:
         return [self.tensor(Tensor(f"{name}.{part}", owned[part].shape)) for part in parts]
 
     def tensor(self, tensor: Tensor) -> str:
-        """Add an initializer, unless the same step has added it where it ran before, and return its name."""
+        """Add an initializer, unless the same step added it in an earlier run, and return its name."""
         while (known := self.known.get(tensor.name)) is not None:
             if _is_same(known, tensor):
                 return tensor.name

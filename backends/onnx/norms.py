@@ -13,22 +13,22 @@ from rescompile.ir.ops import Shape
 from .model import Graph
 from .rearranging import reduced
 
-#: ONNX Runtime sums up an instance in one pass. Beyond this many values the rounding of that sum shows: at 2^19 it is about
-#: fifty times torch's. Means of rows, and then means of these, avoid it, in twice the time.
+#: ONNX Runtime sums an instance in one pass. Beyond this many values the rounding error of that sum shows: at 2^19 it
+#: is about fifty times torch's. Means of rows, followed by means of these, avoid it, in twice the time.
 LONG_SUM = 1 << 15
 
 
 def batch_norm(graph: Graph, name: str, op: Op, kind: ops.Norm, value: str) -> str:
-    """Batch normalisation with the running statistics."""
+    """Add batch normalisation with the running statistics."""
     weights = graph.weights(name, op, "weight", "bias", "running_mean", "running_var")
     return graph.call(name, "BatchNormalization", [value, *weights], op.output, epsilon=kind.eps)
 
 
 def group_norm(graph: Graph, name: str, op: Op, kind: ops.Norm, value: str) -> str:
-    """Instance normalisation of whole groups, then a scale and a shift for each channel in one pass over the map.
+    """Add instance normalisation of whole groups, then a scale and a shift per channel in one pass over the map.
 
-    GroupNormalization of opset 18 differs from that of 21, and ONNX Runtime has a kernel for neither. The shapes leave the size
-    of the map open: 0 keeps a size, -1 infers it. A free size may be large, so it counts as inexact.
+    GroupNormalization of opset 18 differs from that of 21, and ONNX Runtime has a kernel for neither. The shapes keep
+    the size of the map dynamic: 0 keeps a size, -1 infers it. A dynamic size may be large, so it counts as inexact.
     """
     channels, groups, last = op.input[0], kind.groups_of(op.input), op.input[2:]
     scale, shift = graph.weights(name, op, "weight", "bias")
@@ -59,7 +59,8 @@ def group_norm(graph: Graph, name: str, op: Op, kind: ops.Norm, value: str) -> s
 
 
 def layer_norm(graph: Graph, name: str, op: Op, kind: ops.Norm, value: str) -> str:
-    """LayerNormalization takes the last axes, so a map is turned before and after. Before opset 17 there is none."""
+    """Add LayerNormalization, which applies to the last axes, so a map is transposed before and after. It exists from
+    opset 17 on."""
     scale, shift = graph.weights(name, op, "weight", "bias")
     if len(op.input) == 1 and graph.opset >= 17:
         return graph.call(name, "LayerNormalization", [value, scale, shift], op.output, axis=-1, epsilon=kind.eps)
@@ -82,13 +83,13 @@ def layer_norm(graph: Graph, name: str, op: Op, kind: ops.Norm, value: str) -> s
 
 
 def scaled(graph: Graph, name: str, op: Op, value: str, scale: str, shift: str) -> str:
-    """A scale and a shift for each channel, in one pass over the map."""
+    """Add a scale and a shift per channel, in one pass over the map."""
     unit = graph.numbers(f"{name}.no_mean", op.input[0], 0), graph.numbers(f"{name}.no_variance", op.input[0], 1)
     return graph.call(name, "BatchNormalization", [value, scale, shift, *unit], op.output, epsilon=0.0)
 
 
 def _mean_by_rows(graph: Graph, name: str, value: str, shape: Shape) -> str:
-    """The mean of each group of a map [groups, rows, ...], as a map of one position."""
+    """Add the mean of each group of a map [groups, rows, ...], as a map of one position."""
     groups, rows, *row = shape
     one = [1 for _ in row]
     apart = graph.constant(f"{name}.apart", np.array([0, -1, 1, *(0 for _ in row)], np.int64))

@@ -1,4 +1,4 @@
-"""The nodes that each op and each merge becomes: one table row each, `RULES` and `MERGES` at the end.
+"""The nodes of each op and each merge: one table row each, `RULES` and `MERGES` at the end.
 
 A rule adds its nodes to the graph and returns the name of the value that they compute.
 """
@@ -29,7 +29,8 @@ def _linear(graph: Graph, name: str, op: Op, kind: ops.Linear, value: str) -> st
 
 
 def _affine(graph: Graph, name: str, op: Op, kind: ops.Affine, value: str) -> str:
-    """Per channel one node, which ONNX Runtime folds into a convolution before it; of one value for all, a product and a sum."""
+    """Add one node per channel, which ONNX Runtime folds into a convolution before it; for a single value, a product
+    and a sum."""
     names = [part for part, learned in (("weight", kind.scale), ("bias", kind.shift)) if learned]
     own = dict(zip(names, graph.weights(name, op, *names), strict=True))
     if kind.per == "channel":
@@ -42,12 +43,12 @@ def _affine(graph: Graph, name: str, op: Op, kind: ops.Affine, value: str) -> st
 
 
 def _by_kind(table: Mapping[str, Rule]) -> Rule:
-    """The rule that a table has for the op's `kind`."""
+    """Return the rule in a table for the op's `kind`."""
     return lambda graph, name, op, kind, value: table[kind.kind](graph, name, op, kind, value)
 
 
 def _operator(operator: str, **attributes: str) -> Rule:
-    """The rule for one node; `attributes` maps attributes of the node to those of the op."""
+    """Return a rule that adds one node; `attributes` maps attributes of the node to those of the op."""
 
     def rule(graph: Graph, name: str, op: Op, kind: ops.Kind, value: str) -> str:
         given = {there: getattr(kind, here) for there, here in attributes.items()}
@@ -75,7 +76,7 @@ def _prelu(graph: Graph, name: str, op: Op, kind: ops.Act, value: str) -> str:
 
 
 def _hardswish(graph: Graph, name: str, op: Op, kind: ops.Act, value: str) -> str:
-    """x min(max(x / 6 + 1/2, 0), 1), which is an operator from opset 14 on."""
+    """Add x min(max(x / 6 + 1/2, 0), 1), which is an operator from opset 14 on."""
     if graph.opset >= 14:
         return graph.call(name, "HardSwish", [value], op.output)
     gate = graph.call(f"{name}.hardsigmoid", "HardSigmoid", [value], op.output, alpha=1 / 6, beta=0.5)
@@ -88,15 +89,15 @@ def _silu(graph: Graph, name: str, op: Op, kind: ops.Act, value: str) -> str:
 
 
 def _gelu(graph: Graph, name: str, op: Op, kind: ops.Act, value: str) -> str:
-    """0.5 x (1 + erf(x / sqrt 2)), in the order that ONNX Runtime fuses into one kernel. The operator Gelu exists from opset
-    20 on only."""
+    """Add 0.5 x (1 + erf(x / sqrt 2)), in the order that ONNX Runtime fuses into one kernel. The operator Gelu exists
+    only from opset 20 on."""
     root = graph.number(f"{name}.root", math.sqrt(2))
     part = graph.call(f"{name}.divided", "Div", [value, root], op.output)
     return _gaussian(graph, name, op, value, graph.call(f"{name}.erf", "Erf", [part], op.output))
 
 
 def _gelu_tanh(graph: Graph, name: str, op: Op, kind: ops.Act, value: str) -> str:
-    """0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
+    """Add 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
     three, share = graph.number(f"{name}.three", 3), graph.number(f"{name}.share", 0.044715)
     factor = graph.number(f"{name}.factor", math.sqrt(2 / math.pi))
     part = graph.call(f"{name}.cube", "Pow", [value, three], op.output)
@@ -107,7 +108,7 @@ def _gelu_tanh(graph: Graph, name: str, op: Op, kind: ops.Act, value: str) -> st
 
 
 def _gaussian(graph: Graph, name: str, op: Op, value: str, inner: str) -> str:
-    """0.5 x (1 + inner)."""
+    """Add 0.5 x (1 + inner)."""
     one, half = graph.number(f"{name}.one", 1), graph.number(f"{name}.half", 0.5)
     part = graph.call(f"{name}.plus", "Add", [inner, one], op.output)
     part = graph.call(f"{name}.product", "Mul", [value, part], op.output)
@@ -115,7 +116,8 @@ def _gaussian(graph: Graph, name: str, op: Op, value: str, inner: str) -> str:
 
 
 def _end_pads(op: Op, kind: ops.MaxPool) -> tuple[int, ...]:
-    """Padding at the end that makes rounding down give the output size, ceil or not, on maps of any size."""
+    """Return the padding at the end with which rounding down gives the output size, ceil or not, on maps of any
+    size."""
     return tuple(
         axis.plus - p + k - s
         for axis, k, s, p in zip(kind.axes(op.input), kind.kernel, kind.steps, kind.padding, strict=True)
@@ -123,8 +125,8 @@ def _end_pads(op: Op, kind: ops.MaxPool) -> tuple[int, ...]:
 
 
 def _maxpool(graph: Graph, name: str, op: Op, kind: ops.MaxPool, value: str) -> str:
-    """One node. ONNX Runtime would move a Pad of zeros into it, where padding is minus infinity, unless the zeros are negative:
-    it compares bytes."""
+    """Add one node. ONNX Runtime would fuse a Pad of zeros into it, where padding is minus infinity, unless the
+    zeros are negative: it compares bytes."""
     before = graph.calls[-1] if graph.calls else None
     if before is not None and before.output == value and before.operator == "Pad" and len(before.inputs) == 2:
         before.inputs.append(graph.number(f"{before.name}.zero", -0.0))
@@ -137,7 +139,7 @@ def _maxpool(graph: Graph, name: str, op: Op, kind: ops.MaxPool, value: str) -> 
 def _avgpool(graph: Graph, name: str, op: Op, kind: ops.AvgPool, value: str) -> str:
     pads, end, counted = kind.padding, _end_pads(op, kind), kind.count_pad and any(kind.padding)
     if counted and any(e > p for e, p in zip(end, pads, strict=True)):
-        # Zeros of the padding count in the mean, and positions beyond it do not: so the padding becomes a node.
+        # Zeros of the padding count in the mean, and positions beyond it do not, so a separate node pads.
         padded = (op.input[0], *(n + 2 * p for n, p in zip(op.input[1:], pads, strict=True)))
         amounts = graph.constant(f"{name}.pads", np.array([0, 0, *pads, 0, 0, *pads], np.int64))
         value = graph.call(f"{name}.padding", "Pad", [value, amounts], padded)
@@ -149,7 +151,8 @@ def _avgpool(graph: Graph, name: str, op: Op, kind: ops.AvgPool, value: str) -> 
 
 
 def _adaptive_avgpool(graph: Graph, name: str, op: Op, kind: ops.AdaptiveAvgPool, value: str) -> str:
-    """An average pool where the bins are equal; otherwise one matrix product per axis, since means are linear."""
+    """Add an average pool if the bins are equal; otherwise one matrix product per axis, since means are
+    linear."""
     sizes, free = op.input[1:], graph.free(name)
     if any(free) and set(kind.size) == {1}:
         return graph.call(name, "GlobalAveragePool", [value], op.output)
@@ -178,7 +181,8 @@ _BINS = ("slices", "rows", "columns")
 
 
 def _means(graph: Graph, name: str, op: Op, kind: ops.AdaptiveAvgPool, value: str, matrices: list[str]) -> str:
-    """The products of a map with a matrix for each axis; a matrix product takes the last two, so a first of three is turned."""
+    """Add the products of a map with a matrix for each axis; a matrix product applies to the last two, so the first of
+    three is transposed."""
     channels, *sizes = op.input
     *others, columns = matrices
     *slices, rows = others or [""]
@@ -194,7 +198,7 @@ def _means(graph: Graph, name: str, op: Op, kind: ops.AdaptiveAvgPool, value: st
 
 
 def _bins(n: int, out: int) -> Array:
-    """The matrix of means over torch's adaptive bins: row i covers floor(i n / out) to ceil((i + 1) n / out)."""
+    """Return the matrix of means over torch's adaptive bins: row i covers floor(i n / out) to ceil((i + 1) n / out)."""
     matrix = np.zeros((out, n), np.float32)
     for i in range(out):
         start, end = i * n // out, -(-(i + 1) * n // out)
@@ -203,7 +207,8 @@ def _bins(n: int, out: int) -> Array:
 
 
 def _bins_at_run_time(graph: Graph, name: str, value: str, axis: int, out: int) -> str:
-    """The matrix of `_bins` for an axis of any size n: column j is in row i where i n - out < j * out < (i + 1) n."""
+    """Add the matrix of `_bins` for an axis of any size n: column j is in row i if i n - out < j * out < (i + 1)
+    n."""
 
     def number(key: str, given: object) -> str:
         return graph.constant(f"{name}.{key}", np.array(given, np.int64))
@@ -247,7 +252,7 @@ def _subsample(graph: Graph, name: str, op: Op, kind: ops.Subsample, value: str)
 
 
 def _upsample(graph: Graph, name: str, op: Op, kind: ops.Upsample, value: str) -> str:
-    """By scales rather than sizes, so that the size of the map can stay open."""
+    """Add a resize by scales rather than sizes, so that the size of the map can stay dynamic."""
     scales = graph.constant(f"{name}.scales", np.array([1, 1, *kind.factor], np.float32))
     return graph.call(name, "Resize", [value, "", scales], op.output, **_UPSAMPLES[kind.kind])
 
@@ -275,7 +280,7 @@ _ACTS: dict[str, Rule] = {
     "hardsigmoid": _hard_sigmoid,
     "prelu": _prelu,
 }
-#: Attributes of Resize that make it torch's interpolate.
+#: Attributes with which Resize equals torch's interpolate.
 _UPSAMPLES = {
     "nearest": {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
     "bilinear": {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
@@ -317,7 +322,7 @@ MergeRule = Callable[[Graph, str, Parallel, list[str]], str]
 
 
 def merge(graph: Graph, name: str, node: Parallel, branches: list[str]) -> str:
-    """Add what merges the branches of a node, the test-time survival factor of the first one included."""
+    """Add the merge of the branches of a node, including the test-time survival factor of the first one."""
     if node.survival is not None and node.survival.rescale == "test":
         factor = graph.number(f"{name}.survival.factor", node.survival.probability)
         scaled = graph.call(f"{name}.survival", "Mul", [branches[0], factor], node.branches[0].output)
@@ -330,7 +335,7 @@ def _concat(graph: Graph, name: str, node: Parallel, branches: list[str]) -> str
 
 
 def _gate(graph: Graph, name: str, node: Parallel, branches: list[str]) -> str:
-    """g b + (1 - g) s = s + g (b - s)."""
+    """Add g b + (1 - g) s = s + g (b - s)."""
     branch, gate, shortcut = branches
     difference = graph.call(f"{name}.difference", "Sub", [branch, shortcut], node.output)
     gated = graph.call(f"{name}.gated", "Mul", [gate, difference], node.output)
@@ -338,7 +343,7 @@ def _gate(graph: Graph, name: str, node: Parallel, branches: list[str]) -> str:
 
 
 def _pairwise(operator: str) -> MergeRule:
-    """One branch after the other; the last node has the name of the merge."""
+    """Return a rule that merges one branch after the other; the last node has the name of the merge."""
 
     def rule(graph: Graph, name: str, node: Parallel, branches: list[str]) -> str:
         value, last = branches[0], len(branches) - 1
@@ -350,7 +355,7 @@ def _pairwise(operator: str) -> MergeRule:
 
 
 def _mean(graph: Graph, name: str, node: Parallel, branches: list[str]) -> str:
-    """The sum over the number of branches."""
+    """Add the sum divided by the number of branches."""
     if len(branches) == 1:
         return branches[0]
     total = _pairwise("Add")(graph, f"{name}.sum", node, branches)

@@ -1,7 +1,7 @@
-"""Writes the wire format of protocol buffers, as far as ONNX needs it: tags, varints and length-delimited fields.
+"""Writes the wire format of protocol buffers, as far as ONNX requires it: tags, varints and length-delimited fields.
 
-Not written with the onnx package, whose import takes as long as compiling DenseNet-121; tests compare every byte with what
-that package writes.
+Not written with the onnx package, whose import takes as long as compiling DenseNet-121; tests compare every byte with
+what that package writes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 def varint(value: int) -> bytes:
-    """A number in seven-bit groups, lowest first; negative ones in two's complement of 64 bits."""
+    """Return an integer in seven-bit groups, lowest first; a negative one in two's complement of 64 bits."""
     if value < 0:
         value += 1 << 64
     if value < 128:
@@ -28,36 +28,36 @@ _SMALL = tuple(bytes((value,)) for value in range(128))
 
 
 def head(field: int, length: int) -> bytes:
-    """The tag and length before a length-delimited field."""
+    """Return the tag and length before a length-delimited field."""
     return varint(field << 3 | 2) + varint(length)
 
 
 def data(field: int, value: bytes) -> bytes:
-    """A field of bytes, or of an embedded message."""
+    """Return a field of bytes, or of an embedded message."""
     return head(field, len(value)) + value
 
 
 def text(field: int, value: str) -> bytes:
-    """A field of text."""
+    """Return a string field."""
     return data(field, value.encode())
 
 
 def texts(field: int, values: Iterable[str]) -> bytes:
-    """A repeated field of text."""
+    """Return a repeated string field."""
     return b"".join(text(field, value) for value in values)
 
 
 def number(field: int, value: int) -> bytes:
-    """A field with an integer."""
+    """Return a field with an integer."""
     return varint(field << 3) + varint(value)
 
 
 def numbers(field: int, values: Iterable[int]) -> bytes:
-    """A repeated field of integers, each with its own tag, as in proto2."""
+    """Return a repeated field of integers, each with its own tag, as in proto2."""
     tag = varint(field << 3)
     return b"".join(tag + varint(value) for value in values)
 
 
 def real(field: int, value: float) -> bytes:
-    """A field with a 32-bit float."""
+    """Return a field with a 32-bit float."""
     return varint(field << 3 | 5) + struct.pack("<f", value)

@@ -1,4 +1,4 @@
-"""The nodes of ops that move values without changing them, and of those that relate the channels of a position."""
+"""The nodes of ops that move values without changing them, and of ops that mix the channels of a position."""
 
 from __future__ import annotations
 
@@ -14,46 +14,47 @@ from .model import Graph
 
 
 def unflatten(graph: Graph, name: str, op: Op, kind: ops.Unflatten, value: str) -> str:
-    """Axes of size 1 behind the channels; or one before, and the others behind the rows."""
+    """Append axes of size 1 after the channels; or insert one before, with the other axes after the rows."""
     last = range(2, 2 + kind.rank)
     axes = graph.constant(f"{name}.axes", np.array([1, *last[1:]] if kind.to == "rows" else last, np.int64))
     return graph.call(name, "Unsqueeze", [value, axes], op.output)
 
 
 def border(graph: Graph, name: str, op: Op, kind: ops.Border, value: str) -> str:
-    """One Pad, whose negative amounts remove rows and columns."""
+    """Add one Pad, whose negative amounts remove rows and columns."""
     pads = np.array([0, 0, *kind.before, 0, 0, *kind.after], np.int64)
     mode = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}[kind.kind]
     return graph.call(name, "Pad", [value, graph.constant(f"{name}.pads", pads)], op.output, mode=mode)
 
 
 def shuffle(graph: Graph, name: str, op: Op, kind: ops.Shuffle, value: str) -> str:
-    """Channels gathered in their new order, which leaves the size of the map open."""
+    """Gather the channels in their new order, which keeps the size of the map dynamic."""
     order = np.arange(op.input[0], dtype=np.int64).reshape(kind.groups, -1).T.ravel()
     return graph.call(name, "Gather", [value, graph.constant(f"{name}.order", order)], op.output, axis=1)
 
 
 def part(graph: Graph, name: str, op: Op, kind: ops.Part, value: str) -> str:
-    """A slice of the channels."""
+    """Add a slice of the channels."""
     bounds = {"starts": kind.number * op.output[0], "ends": (kind.number + 1) * op.output[0], "axes": 1}
     given = [graph.constant(f"{name}.{key}", np.array([number], np.int64)) for key, number in bounds.items()]
     return graph.call(name, "Slice", [value, *given], op.output)
 
 
 def depth_to_space(graph: Graph, name: str, op: Op, kind: ops.DepthToSpace, value: str) -> str:
-    """One node, with channels in the order of torch."""
+    """Add one node, with channels in the order of torch."""
     return graph.call(name, "DepthToSpace", [value], op.output, blocksize=kind.size, mode="CRD")
 
 
 def space_to_depth(graph: Graph, name: str, op: Op, kind: ops.SpaceToDepth, value: str) -> str:
-    """SpaceToDepth has the channels of each position of a block together; torch has those of each channel together."""
+    """Rearrange SpaceToDepth's channels: it groups the channels of each block position, torch the positions of each
+    channel."""
     value = graph.call(f"{name}.blocks", "SpaceToDepth", [value], op.output, blocksize=kind.size)
     order = np.arange(op.output[0], dtype=np.int64).reshape(kind.size**2, -1).T.ravel()
     return graph.call(name, "Gather", [value, graph.constant(f"{name}.order", order)], op.output, axis=1)
 
 
 def softmax(graph: Graph, name: str, op: Op, kind: ops.Softmax, value: str) -> str:
-    """One node over the channels, or over an axis of ranges that is taken out of them and put back."""
+    """Add one node over the channels, or over an axis of ranges that is split off from the channels and merged back."""
     if kind.ranges is None:
         return graph.call(name, "Softmax", [value], op.output, axis=1)
     inside = (kind.ranges, math.prod(op.input) // kind.ranges)
@@ -65,7 +66,7 @@ def softmax(graph: Graph, name: str, op: Op, kind: ops.Softmax, value: str) -> s
 
 
 def _own_shape(graph: Graph, name: str, op: Op, value: str) -> str:
-    """The shape of a value, to which another can be put back."""
+    """Return the name of the shape of a value, for reshaping another value to it."""
     if any(graph.free(name)):
         return graph.call(f"{name}.shape", "Shape", [value], ())
     sizes = [0, op.input[0], *op.input[1:-1], -1][: 1 + len(op.input)]
@@ -73,7 +74,8 @@ def _own_shape(graph: Graph, name: str, op: Op, value: str) -> str:
 
 
 def lrn(graph: Graph, name: str, op: Op, kind: ops.Lrn, value: str) -> str:
-    """One node. ONNX Runtime takes maps of two axes, so all positions of others are on the first of two."""
+    """Add one node. ONNX Runtime accepts maps of two axes, so all positions of other maps are moved to the first of
+    two."""
     facts = {"size": kind.size, "alpha": kind.alpha, "beta": kind.beta, "bias": kind.k}
     if len(op.input) == 3:
         return graph.call(name, "LRN", [value], op.output, **facts)
@@ -85,12 +87,12 @@ def lrn(graph: Graph, name: str, op: Op, kind: ops.Lrn, value: str) -> str:
 
 
 def reduce(graph: Graph, name: str, op: Op, kind: ops.Reduce, value: str) -> str:
-    """The mean or maximum over the channel axis."""
+    """Add the mean or maximum over the channel axis."""
     return reduced(graph, name, "ReduceMax" if kind.by == "max" else "ReduceMean", value, op.output)
 
 
 def reduced(graph: Graph, name: str, operator: str, value: str, shape: Shape, axes: tuple[int, ...] = (1,)) -> str:
-    """A reduction over axes, which are kept; the axes are an input from opset 18 on, and an attribute before."""
+    """Add a reduction over axes, which are kept; the axes are an input from opset 18 on, and an attribute before."""
     if graph.opset < 18:
         return graph.call(name, operator, [value], shape, axes=axes, keepdims=1)
     given = graph.constant(f"{name}.axes", np.array(axes, np.int64))

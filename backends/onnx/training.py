@@ -1,7 +1,7 @@
 """The training form of a graph: batch statistics in norms, dropout, and residual branches that do not always survive.
 
-Each run draws anew. ONNX defines BatchNormalization with the biased variance of a batch; with `unbiased`, running variances are
-updated with n / (n - 1) times that, for n values of a channel, as PyTorch does.
+Each run draws new random values. ONNX defines BatchNormalization with the biased variance of a batch; with `unbiased`,
+running variances are updated with n / (n - 1) times that, for n values per channel, as in PyTorch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from . import ops as inference
 from .file import TYPES
 from .model import Call, Graph
 
-#: The opset that gave BatchNormalization its training mode.
+#: The opset that introduced the training mode of BatchNormalization.
 FIRST_OPSET = 14
 _STATISTICS = ("running_mean", "running_var")
 
@@ -55,9 +55,9 @@ _HELP = {
 
 
 def updates(graph: Graph) -> dict[str, ops.Shape]:
-    """Return the outputs that are new running statistics, with their shapes, and behind them those that norms gave to nodes that
-    computed these. ONNX Runtime would write what is not an output over the old statistics, and over every weight that has the
-    same values (microsoft/onnxruntime#29878)."""
+    """Return the outputs that are new running statistics, with their shapes, followed by the norm outputs that nodes
+    compute them from. ONNX Runtime would write a value that is not an output over the old statistics, and over every
+    weight with the same values (microsoft/onnxruntime#29878)."""
     shapes = {tensor.name: tensor.shape for tensor in graph.tensors}
     given = {value: shape for call in graph.calls if _is_norm(call) for value, shape in call.others.items()}
     return {value: shapes[name] for name, value in graph.updates.items()} | given
@@ -68,15 +68,15 @@ def _is_norm(call: Call) -> bool:
 
 
 def name_updates(graph: Graph) -> None:
-    """Rename the new running statistics: as the old ones, with `.new` appended."""
+    """Rename the new running statistics to the names of the old ones, with `.new` appended."""
     names = {value: graph.value(f"{name}.new") for name, value in graph.updates.items()}
     graph.rename(names)
     graph.updates = {name: names[value] for name, value in graph.updates.items()}
 
 
 def _norm(graph: Graph, name: str, op: Op, kind: ops.Norm, value: str, unbiased: bool = False) -> str:
-    """Batch statistics, and new running ones, which are the old ones at a share of 1 - momentum. Where the norm runs again, the old
-    ones are those that it computed before."""
+    """Add batch statistics and new running ones; the old ones have the weight 1 - momentum. If the norm runs again, the
+    old ones are those that its previous run computed."""
     output = inference.RULES[ops.Norm](graph, name, op, kind, value)
     if kind.kind != "batch":
         return output
@@ -95,7 +95,7 @@ def _norm(graph: Graph, name: str, op: Op, kind: ops.Norm, value: str, unbiased:
 
 
 def _unbiased(graph: Graph, name: str, before: str, channels: int, share: float, value: str) -> str:
-    """Add what makes the batch's part of a new running variance unbiased; `before` is the old one."""
+    """Add nodes that make the batch's part of a new running variance unbiased; `before` is the old one."""
     shape = (channels,)
     values = graph.call(f"{name}.values", "Size", [value], ())
     size = graph.call(f"{name}.size", "Cast", [values], (), to=TYPES["float32"])
@@ -119,7 +119,7 @@ def _all(_: str, __: object, parts: Sequence[dict[str, None]]) -> dict[str, None
     return dict.fromkeys(name for part in parts for name in part)
 
 
-#: The batch norms that a part runs, each once, in execution order.
+#: The batch norms in a part, each once, in execution order.
 _NORMS = FoldRules[dict[str, None]](
     lambda name, op: {name: None} if isinstance(op.kind, ops.Norm) and op.kind.kind == "batch" else {},
     _all,
@@ -129,19 +129,20 @@ _NORMS = FoldRules[dict[str, None]](
 
 
 def rules(unbiased: bool) -> dict[type[ops.Kind], inference.Rule]:
-    """Return the rule of each op in training."""
+    """Return the rule of each op in training mode."""
     return {**inference.RULES, ops.Norm: partial(_norm, unbiased=unbiased), ops.Dropout: _dropout}
 
 
 def begin(graph: Graph, name: str, node: Parallel) -> None:
-    """Note the running statistics before a branch that the whole batch may drop: they stay where it is dropped."""
+    """Record the running statistics before a branch that the whole batch may drop: a dropped branch leaves them
+    unchanged."""
     if node.survival is not None and node.survival.unit == "batch":
         graph.begun[name] = dict(graph.updates)
 
 
 def merge(graph: Graph, name: str, node: Parallel, branches: list[str]) -> str:
-    """Add what merges the branches of a node. The first one survives with its probability, drawn once or for each sample; norms in
-    a branch that the whole batch drops keep their statistics, as if it had not been computed."""
+    """Add the merge of the branches of a node. The first one survives with its probability, drawn once or per sample;
+    norms in a branch that the whole batch drops keep their statistics, as if the branch had not been computed."""
     if node.survival is None:
         return inference.MERGES[node.merge](graph, name, node, branches)
     survival, shape = node.survival, node.branches[0].output
@@ -171,7 +172,7 @@ def merge(graph: Graph, name: str, node: Parallel, branches: list[str]) -> str:
 
 
 def _drawn(graph: Graph, name: str, node: Parallel, branch: str) -> str:
-    """Add the draw of what survives: one value of type bool, or one for each sample."""
+    """Add the draw of the survivors: one bool, or one per sample."""
     assert node.survival is not None
     limit = graph.number(f"{name}.probability", node.survival.probability)
     if node.survival.unit == "batch":

@@ -1,7 +1,7 @@
 """PyTorch: the spellings of its source, live modules, and programs that load without rescompile.
 
-The package itself only declares the target `torch`, so that the options of `build` are known without torch, and the target
-`source`, whose spellings are here, needs none.
+The package itself only declares the target `torch`, so that the options of `build` are known without torch; the target
+`source`, whose spellings are here, does not require it either.
 """
 
 from __future__ import annotations

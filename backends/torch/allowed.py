@@ -14,7 +14,7 @@ _NAMES = {
     "math": "sqrt",
     "nn.init": "constant_ kaiming_normal_ zeros_",
 }
-#: Names that torch has for maps of one, two and three axes: `conv1d`, `conv2d`, `conv3d`.
+#: Names that torch provides for maps of one, two and three axes: `conv1d`, `conv2d`, `conv3d`.
 _BY_AXES = {
     "F": "adaptive_avg_pool adaptive_max_pool avg_pool conv max_pool",
     "nn": "AdaptiveAvgPool AdaptiveMaxPool AvgPool BatchNorm Conv ConvTranspose InstanceNorm MaxPool ReflectionPad ReplicationPad "

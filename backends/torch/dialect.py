@@ -1,4 +1,4 @@
-"""PyTorch for the code generator: how it writes values and modules, and what its files need and may contain."""
+"""PyTorch for the code generator: how it writes values and modules, and what its files require and may contain."""
 
 from __future__ import annotations
 
@@ -49,30 +49,30 @@ class Torch(TableDialect):
     identity = "nn.Identity()"
 
     def spelling(self, kind: type[Kind]) -> Spelling:
-        """The row of an op. Raises Unavailable for an op without one."""
+        """Return the row of an op. Raises Unavailable for an op without one."""
         return rule(TABLE, kind, "source")
 
     def is_tensor(self, value: Expr) -> bool:
-        """Whether a value is the call of a function of torch, whose result type is known to a type checker."""
+        """Return whether a value is the call of a function of torch, whose result type is known to a type checker."""
         return isinstance(value, Apply | Beside) or (isinstance(value, Merged) and value.how in ("concat", "shake"))
 
     def concat(self, values: str) -> str:
-        """The concatenation of the values inside a pair of square brackets."""
+        """Return the concatenation of the values inside a pair of square brackets."""
         return f"torch.cat([{values}], 1)"
 
     def shaken(self, texts: Sequence[str], per_sample: bool) -> str:
-        """The call of the function that mixes values."""
+        """Return the call of the function that mixes values."""
         return f"shake([{', '.join(texts)}], self.training, per_sample={per_sample})"
 
     def sequence(self, pairs: Sequence[tuple[str, str]], numbered: bool) -> str:
-        """Modules in sequence, from names and texts; an empty name marks the copies of a stage."""
+        """Return modules in sequence, from names and texts; an empty name marks the copies of a stage."""
         if numbered:
             return f"nn.Sequential({', '.join(text if name else f'*{text}' for name, text in pairs)})"
         items = ", ".join(f'("{name}", {text})' if name else f"*{text}.named_children()" for name, text in pairs)
         return f"nn.Sequential(OrderedDict([{items}]))"
 
     def separate(self, texts: Sequence[tuple[str, bool]]) -> str:
-        """Modules in a list, from texts, each with whether it is that of the copies of a stage."""
+        """Return modules in a list, from texts, each with whether it is that of the copies of a stage."""
         if len(texts) == 1 and texts[0][1]:
             return f"nn.ModuleList({texts[0][0]})"
         return f"nn.ModuleList([{', '.join(f'*{text}' if several else text for text, several in texts)}])"

@@ -1,4 +1,4 @@
-"""The initial values that torch gives new modules, and the calls that set others."""
+"""The initial values that torch assigns to new modules, and the calls that set others."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _DRAWN = {
 
 
 def drawn(setting: Set) -> str:
-    """The call that sets a tensor."""
+    """Return the call that sets a tensor."""
     form = _DRAWN.get(setting.value) or f"nn.init.constant_({{}}, {float(setting.value)!r})"
     return form.format(f"{setting.target}.{setting.tensor}")
 
 
 def _class(layer: Layer) -> str | None:
-    """The class of the module of an op with tensors; None for other ops."""
+    """Return the class of the module of an op with tensors; None for other ops."""
     if layer.kind is ops.Norm:
         return norm_class(layer.sample)
     if layer.kind is ops.Linear:
@@ -32,7 +32,7 @@ def _class(layer: Layer) -> str | None:
 
 
 def _at_ranks(*names: str) -> tuple[str, ...]:
-    """The names of classes that exist for each number of axes."""
+    """Return the names of classes that exist per number of axes."""
     return tuple(f"{name}{axes}d" for axes in ops.AXIS_NAMES for name in names)
 
 

@@ -1,7 +1,7 @@
-"""PyTorch modules: the generated source is executed, and its module filled with weights.
+"""PyTorch modules: the generated source is executed, and its module is filled with weights.
 
-On disk a module is a `torch.export` program (.pt2, dynamic batch) that loads without rescompile, with a safetensors file of
-its weights beside it. The canonical spec is one of the program's extra files.
+On disk a module is a `torch.export` program (.pt2, dynamic batch) that loads without rescompile, with a safetensors
+file of its weights next to it. The canonical spec is one of the program's extra files.
 """
 
 from __future__ import annotations
@@ -34,17 +34,18 @@ from rescompile.weights import Weights, safetensors_file
 from . import SUFFIX
 from .source_file import source
 
-#: The member of a program with the record of its origin, and how many bytes of it are read: a spec is at most 1 MiB.
+#: The member of a program that records its origin, and the maximum number of its bytes to read: a spec has at most 1
+#: MiB.
 _EXTRA, _LARGEST = "rescompile.json", 16 << 20
 
 
 def emit(
     network: Network, weights: Weights | None, *, batch: int | None = None, dynamic: str | None = None
 ) -> Artifact:
-    """The module of a network with these weights; without weights it is on the meta device and takes no memory.
+    """Return the module of a network with these weights; without weights it is on the meta device and uses no memory.
 
-    With `dynamic` the program is exported at once, because only the export shows which sizes it takes. Raises UsageError if an
-    axis cannot be free.
+    With `dynamic` the program is exported at once, because only the export determines the sizes that it accepts. Raises
+    UsageError if an axis cannot be dynamic.
     """
     dynamic_sizes = sizes(network, dynamic) if dynamic is not None else None
     module = make(network, weights).eval()
@@ -74,31 +75,31 @@ def emit(
 
 
 def make(network: Network, weights: Weights | None = None) -> nn.Module:
-    """A new instance of the generated class, in training mode. The class is in a Python module of its own, so that tracebacks,
-    `inspect` and torch.jit.script find its source, and its instances can be pickled."""
+    """Return a new instance of the generated class, in training mode. The class is in a separate Python module, so
+    that tracebacks, `inspect` and torch.jit.script find its source, and its instances can be pickled."""
     _, factory = executed(network, source(network))
-    # On the meta device nothing is drawn: the weights are assigned below.
+    # Nothing is drawn on the meta device: the weights are assigned below.
     with torch.device("meta"):
         module: nn.Module = factory()
     if weights is None:
         return module
     state = {key: _tensor(weights[key]) for key, _ in parameters(network) if key in weights}
     for key, parameter in parameters(network):
-        if key not in state:  # a counter, which may be missing in the weights
+        if key not in state:  # a counter, which the weights may lack
             state[key] = torch.zeros(parameter.shape, dtype=torch.int64)
     module.load_state_dict(state, strict=True, assign=True)
     return module.requires_grad_(True)
 
 
 def _tensor(array: np.ndarray[Any, Any]) -> torch.Tensor:
-    """A copy of an array as a tensor, so that training does not change the array."""
+    """Return a copy of an array as a tensor, so that training does not change the array."""
     return torch.from_numpy(np.array(array, order="C"))
 
 
 def _files(
     network: Network, module: nn.Module, name: str, program: Callable[[], Any], record: Mapping[str, Any]
 ) -> list[File]:
-    """The files of a program: its weights, then the program."""
+    """Return the files of a program: its weights, then the program."""
     if any(parameter.is_meta for parameter in module.parameters()):
         message = "--no-weights does not apply to target torch: a .pt2 program contains its weights"
         raise UsageError(Diagnostic("E0802", message, help="remove --no-weights"))
@@ -110,7 +111,7 @@ def _files(
 
 
 def _saved(program: Any, record: Mapping[str, Any]) -> bytes:
-    """An exported program as bytes, with the record of its origin."""
+    """Return an exported program as bytes, with the record of its origin."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -119,7 +120,7 @@ def _saved(program: Any, record: Mapping[str, Any]) -> bytes:
 
 
 def _exported(network: Network, module: nn.Module, batch: int | None, free: Sequence[Free] = ()) -> Any:
-    """The program of a module, with these axes of the input free."""
+    """Return the program of a module, with these axes of the input dynamic."""
     own, names = {axis.name: axis.after(axis.size) for axis in free}, axis_names(network.input)
     shape = [own.get(name, n) for name, n in zip(("", *names), network.input, strict=True)]
     dynamic: dict[int, Any] = {0: torch.export.Dim("batch", min=1)} if batch is None else {}
@@ -134,10 +135,11 @@ def _exported(network: Network, module: nn.Module, batch: int | None, free: Sequ
 def _exported_freely(
     network: Network, module: nn.Module, batch: int | None, free: Sequence[Free]
 ) -> tuple[Any, tuple[Free, ...]]:
-    """The program with free axes, and the sizes that it takes. Raises Unavailable if torch cannot export it.
+    """Return the program with dynamic axes, and the sizes that it accepts. Raises Unavailable if torch cannot export
+    it.
 
-    torch must prove that shapes agree, and cannot prove (n + 1)//2 = (n - 1)//2 + 1, as for the shortcuts of CIFAR ResNets.
-    Where it fails for all sizes, it often succeeds for the multiples of the network's stride.
+    torch must prove that shapes match, and cannot prove (n + 1)//2 = (n - 1)//2 + 1, as for the shortcuts of CIFAR
+    ResNets. If the proof fails for all sizes, it often succeeds for the multiples of the network's stride.
     """
     bounded = [replace(axis, minimum=axis.two) for axis in free]  # torch.export specialises on a size of 1
     strided = [replace(a, every=a.stride, rests=(a.size % a.stride,), minimum=a.two) for a in free]
@@ -151,7 +153,7 @@ def _exported_freely(
             if all(len(axis.rests) == 1 for axis in axes):  # torch.export cannot express others
                 try:
                     return _exported(network, module, batch, axes), tuple(axes)
-                except Exception as error:  # torch raises many types, plain assertions among them
+                except Exception as error:  # torch raises many types, including plain assertions
                     reason = f": {str(error).strip().splitlines()[0][:160]}"
     finally:
         logger.setLevel(level)
@@ -161,7 +163,7 @@ def _exported_freely(
 
 
 def _dimension(axis: Free) -> Any:
-    """A free axis for torch.export: a range, or a multiple of steps plus a remainder."""
+    """Return a dynamic axis for torch.export: a range, or a multiple of steps plus a remainder."""
     (rest,) = axis.rests
     if axis.every == 1:
         return torch.export.Dim(axis.name, min=axis.minimum)
@@ -170,7 +172,7 @@ def _dimension(axis: Free) -> Any:
 
 
 def _with_trailer(archive: bytes) -> bytes:
-    """A zip archive with the checksum trailer as its comment."""
+    """Return a zip archive with the checksum trailer as its comment."""
     length = len(checksum.MARK) + 2 + 8
     assert archive[-2:] == b"\0\0", "the archive has a comment already"
     chunks = checksum.with_checksum([archive[:-2] + length.to_bytes(2, "little")], b"", b": ")
@@ -178,21 +180,21 @@ def _with_trailer(archive: bytes) -> bytes:
 
 
 def _safetensors(network: Network, module: nn.Module, name: str) -> File:
-    """The file of the weights."""
+    """Return the file of the weights."""
     state = module.state_dict()
     kinds = {key: (parameter.dtype, parameter.shape) for key, parameter in parameters(network)}
     return safetensors_file.file({key: state[key].detach().numpy() for key in kinds}, kinds, network, name)
 
 
 def extract(path: Path) -> Recorded | None:
-    """The record of a program's origin. Raises UsageError if the file is not an exported program."""
+    """Return the record of a program's origin. Raises UsageError if the file is not an exported program."""
     try:
         with zipfile.ZipFile(path) as archive:
             member = next((each for each in archive.infolist() if each.filename.endswith(f"extra/{_EXTRA}")), None)
             if member is None:
                 return None
             text = _member(archive, member)
-    # Any of these for an archive that is damaged, cut off, encrypted or in another format.
+    # Any of these for an archive that is damaged, truncated, encrypted or in another format.
     except (zipfile.BadZipFile, zlib.error, struct.error, OSError, RuntimeError, EOFError, ValueError) as error:
         raise UsageError(Diagnostic("E0801", f"{path} is not an exported program: {error}")) from None
     try:
@@ -203,13 +205,14 @@ def extract(path: Path) -> Recorded | None:
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """The contents of a member. Only the methods whose memory zipfile bounds are read; torch stores without compression."""
+    """Return the contents of a member. Only methods for which zipfile bounds memory are supported; torch stores without
+    compression."""
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError("its record is compressed by another method than deflate")
     if member.file_size > _LARGEST:
         raise ValueError(f"its record is larger than {_LARGEST >> 20} MiB")
     with archive.open(member) as stream:
-        return stream.read(member.file_size)  # `archive.read` would unpack all of it, whatever size is stated
+        return stream.read(member.file_size)  # `archive.read` would unpack all of it, whatever its declared size
 
 
 # --- for `verify`, and for gradients ----------------------------------------------------------------------------------
@@ -218,14 +221,16 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
 def evaluate(
     network: Network, weights: Weights, x: np.ndarray[Any, Any], **options: Any
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """The outputs of the module in evaluation mode, by name. A module takes any batch and size, so `options` are unused."""
+    """Return the outputs of the module in evaluation mode, by name. A module accepts any batch and size, so `options`
+    is unused."""
     return _run(make(network, weights).eval(), x)
 
 
 def evaluate_file(
     path: Path, network: Network, weights: Weights, x: np.ndarray[Any, Any], **options: Any
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """The outputs of a program by name. Raises CheckFailed where the file of weights beside it does not contain these weights."""
+    """Return the outputs of a program by name. Raises CheckFailed if the file of weights next to it does not contain
+    these weights."""
     beside = path.with_suffix(safetensors_file.SUFFIX)
     for name, tensor in safetensors_file.read(str(beside)).items():
         if name in weights and not np.array_equal(tensor.make(), weights[name]):

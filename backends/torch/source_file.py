@@ -1,7 +1,7 @@
-"""The source file of a network, and its outputs in a process of its own, which has torch and no rescompile.
+"""The source file of a network, and its outputs in a separate process, which has torch but not rescompile.
 
-The number of lines does not grow with depth. The finished text is parsed and checked against an allow-list, so a spec cannot
-inject code into it.
+The number of lines does not grow with depth. The finished text is parsed and checked against an allow-list, so a spec
+cannot inject code into it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _TORCH = Torch()
 
 
 def emit(network: Network, weights: Weights | None, *, style: str = "classes", dynamic: str | None = None) -> Artifact:
-    """The source of a network as an artifact. The file initialises itself, so `weights` are not used.
+    """Return the source of a network as an artifact. The file initialises itself, so `weights` is unused.
 
-    Generated modules take all sizes that the network does, so `dynamic` only adds to the docstring.
+    Generated modules accept all sizes that the network accepts, so `dynamic` only adds to the docstring.
     """
     free = sizes(network, dynamic, training=True).data() if dynamic is not None else {}
     text = source(network, style, free)
@@ -45,15 +45,15 @@ def emit(network: Network, weights: Weights | None, *, style: str = "classes", d
 
 
 def source(network: Network, style: str = "classes", free: Mapping[str, Any] = MappingProxyType({})) -> str:
-    """The text of the file without its checksum trailer; its docstring describes the `free` axes of the image. Raises Unavailable
-    for a network that torch cannot have."""
+    """Return the text of the file without its checksum trailer; its docstring describes the `free` axes of the image.
+    Raises Unavailable for a network that torch does not support."""
     refuse_short_volumes(network)
     return render_source(network, _TORCH, style, [f"Takes {describe_sizes(free)}."] if free else [])
 
 
 def refuse_short_volumes(network: Network) -> None:
-    """Raises Unavailable for a mean over windows that are longer than a map of three axes without its padding: `avg_pool3d` takes
-    none, unlike `avg_pool2d` and `max_pool3d`."""
+    """Raise Unavailable for a mean over windows longer than a map of three axes without its padding: `avg_pool3d`
+    rejects them, unlike `avg_pool2d` and `max_pool3d`."""
     for path, node in walk(network.root, again=True):
         if not (isinstance(node, Op) and isinstance(node.kind, AvgPool) and rank(node.input) == 3):
             continue
@@ -85,7 +85,7 @@ numpy.savez("outputs.npz", **{name: value.numpy() for name, value in outputs.ite
 
 
 def evaluate_file(path: Path, network: Network, weights: Weights, x: Array, **options: Any) -> dict[str, Array]:
-    """The outputs of a source file with these weights, by name. Raises UsageError if the file fails to run."""
+    """Return the outputs by name of a source file with these weights. Raises UsageError if the file fails to run."""
     import numpy as np
 
     def write(folder: Path) -> None:

@@ -12,7 +12,7 @@ from rescompile.ir import ops
 from rescompile.ir.network import Op
 from rescompile.ir.ops import Kind, rank
 
-#: Defaults of torch; arguments at their default are left out.
+#: Defaults of torch; arguments equal to their default are omitted.
 DEFAULTS = {
     "stride": "1", "padding": "0", "dilation": "1", "groups": "1", "bias": "True", "eps": "1e-05", "momentum": "0.1",
     "output_padding": "0", "scale": "True", "shift": "True", "mode": '"constant"',
@@ -31,7 +31,7 @@ def _conv(layer: Layer, a: Texts) -> Arguments:
     return args(python(layer.channels), a["channels"], a["kernel"], **rest)
 
 
-#: Module of a convolution by what is done to its weights, and its further arguments.
+#: Module of a convolution by the treatment of its weights, and its further arguments.
 _WEIGHTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "plain": ("nn.Conv", ()),
     "standardised": ("StandardisedConv", ("eps",)),
@@ -40,12 +40,13 @@ _WEIGHTS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def _ranked(name: str | Callable[[Op], str]) -> Callable[[Op], str]:
-    """The name of a module or function that torch has for each number of axes: `nn.MaxPool` -> `nn.MaxPool2d`."""
+    """Return the name of a module or function that torch provides per number of axes: `nn.MaxPool` ->
+    `nn.MaxPool2d`."""
     return lambda op: f"{name if isinstance(name, str) else name(op)}{rank(op.input)}d"
 
 
 def _named(name: str, op: Op) -> str:
-    """The name of a module of ours, to which one or three axes are added."""
+    """Return the name of a generated module, with a suffix for one or three axes."""
     axes = rank(op.input)
     return name if axes == 2 else f"{name}{axes}d"
 
@@ -67,7 +68,7 @@ def _norm(layer: Layer, a: Texts) -> Arguments:
 
 
 def norm_class(op: Op) -> str:
-    """The class of a normalisation."""
+    """Return the class of a normalisation."""
     axes = rank(op.input)
     return {
         "batch": f"nn.BatchNorm{axes or 1}d",
@@ -115,12 +116,12 @@ def _act(layer: Layer, a: Texts) -> Arguments:
 
 
 def _attribute(layer: Layer, name: str) -> Any:
-    """An attribute that all instances share."""
+    """Return an attribute that all instances share."""
     return getattr(layer.sample.kind, name)
 
 
 def _per_channel(layer: Layer) -> list[str]:
-    """The number of learned values, which is 1 by default."""
+    """Return the number of learned values as arguments; none for a single value, the default."""
     return [python(layer.channels)] if _attribute(layer, "per") == "channel" else []
 
 
@@ -130,13 +131,13 @@ def _affine(layer: Layer, a: Texts) -> Arguments:
 
 
 def _unflattened(layer: Layer, a: Texts) -> Arguments:
-    """The shape that a vector gets."""
+    """Return the arguments for the shape of an unflattened vector."""
     ends = (1,) * (rank(layer.sample.output) - 1)
     return args("1", literal((1, -1, *ends) if _attribute(layer, "to") == "rows" else (-1, 1, *ends)))
 
 
 def _border(layer: Layer, a: Texts) -> Arguments:
-    """Torch has the last axis first."""
+    """Return the arguments of a border; torch lists the last axis first."""
     pairs = zip(reversed(_attribute(layer, "before")), reversed(_attribute(layer, "after")), strict=True)
     return args(literal(tuple(n for pair in pairs for n in pair)))
 
@@ -147,8 +148,8 @@ def _pad(layer: Layer, a: Texts) -> Arguments:
 
 
 def _acts_in_place(layer: Layer) -> Mapping[str, str]:
-    """An activation can overwrite its input if backward follows from the result: a slope must keep the sign. That of elu
-    does follow, but as a difference that cancels small values."""
+    """Return the in-place argument of an activation whose backward needs only its result: a slope must keep the sign.
+    Elu's backward needs only the result too, but as a difference that cancels small values."""
     name, slope = variant(layer.sample), layer.attributes.get("slope")
     keeps_sign = slope is not None and slope.head == "constant" and slope.value > 0
     return {"inplace": "True"} if name in ("relu", "relu6") or (name == "leaky_relu" and keeps_sign) else {}
@@ -164,7 +165,8 @@ def _upsample(layer: Layer, a: Texts) -> Arguments:
 
 
 def _interpolate(layer: Layer, a: Texts) -> Arguments:
-    """torch.jit.script needs floats here; unlike the module, the function does not convert integers."""
+    """Return the arguments of an interpolation as floats: torch.jit.script requires them, and the function does not
+    convert integers."""
     value = layer.attributes["factor"].value
     floats = tuple(map(float, value)) if isinstance(value, tuple) else float(value)
     return _upsample(layer, {"factor": literal(floats)})

@@ -1,10 +1,10 @@
-"""Functions and modules that a file needs and PyTorch lacks."""
+"""Functions and modules that a file requires and PyTorch lacks."""
 
 from __future__ import annotations
 
 from string import Template
 
-#: Modules whose text depends on the number of axes of the map, by name; those of two axes are listed first.
+#: Modules whose text depends on the number of axes of the map, by name; those for two axes are listed first.
 _BY_AXES: dict[str, str] = {
     "PadChannels$suffix": '''
 class PadChannels$suffix(nn.Module):
@@ -104,7 +104,7 @@ class LayerNorm${axes}d(nn.LayerNorm):
 
 
 def _at(axes: int) -> dict[str, str]:
-    """The modules for maps with this many axes."""
+    """Return the modules for maps with this many axes."""
     inner = range(2, 2 + axes)
     values = {
         "axes": str(axes),

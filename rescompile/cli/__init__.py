@@ -27,12 +27,13 @@ EXIT_CODES = (
 )
 
 
-#: A script of `--show-completion` puts the command line here, and `rescompile` prints what may stand at its end.
+#: The environment variable in which a script of `--show-completion` passes the command line; `rescompile` prints
+#: completions.
 COMPLETE = "_RESCOMPILE_COMPLETE"
 
 
 class Commands(TyperGroup):
-    """Commands that are imported and built on demand, since building all of them takes longer than most take to run."""
+    """Imports and builds commands on demand, since building all of them takes longer than most take to run."""
 
     #: The function or the group of each command, in the order of the help.
     table: ClassVar[Mapping[str, str]]
@@ -109,7 +110,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the console script."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @record
 class Options:
-    """The options of `bench` that no other command has."""
+    """The options that only `bench` has."""
 
     runtime: str | None = option("Runtimes to measure, such as torch-cpu:compile. Default: ort-cpu,torch-cpu.")
     precision: str | None = option("Precisions to measure: fp32, tf32, fp16, bf16 or int8. Default: fp32.")

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @record
 class Options:
-    """The options of `build` that no other command has and no target declares."""
+    """The options that only `build` has and no target declares."""
 
     output: str | None = option(
         "Output: a file, a folder, or - for standard output. Default: the network's name.",
@@ -264,7 +264,7 @@ def _assignments(options: list[str] | None) -> Iterator[tuple[str, str]]:
 
 
 def _once(given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Return options by name. Raises UsageError for one that is given twice."""
+    """Return options by name. Raises UsageError for a repeated option."""
     names = [name for name, _ in given]
     for name in names:
         if names.count(name) > 1:

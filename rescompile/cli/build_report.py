@@ -53,7 +53,8 @@ def describe(artifact: Artifact, written: list[Path], seconds: float, new_weight
 
 
 def images(artifact: Artifact, network: Network, weights: str) -> str:
-    """Return the preprocessing of images that an artifact records, and whether it is that of the weights or of the spec."""
+    """Return the preprocessing of images that an artifact records, and whether it is that of the weights or of the
+    spec."""
     from rescompile.vision.preprocessing import describe as describe_images
 
     recorded = artifact.network.preprocess is not network.preprocess
@@ -84,7 +85,8 @@ def _recipe_and_int8(artifact: Artifact, new_weights: bool) -> Iterator[str]:
 
 
 def compare(artifact: Artifact, path: Path) -> None:
-    """Compare the files on disk with those that would be written. Raises CheckFailed, after printing how a text differs."""
+    """Compare the files on disk with those that would be written. Raises CheckFailed, after printing the differences of
+    a text."""
     for file in artifact.files(path.name):
         there = path.parent / file.name
         expected = b"".join(bytes(chunk) for chunk in file.chunks())

@@ -1,8 +1,9 @@
 """Shell completion: what may stand at the end of a command line.
 
-`--show-completion SHELL` prints a script (see `completion_scripts`), and the script asks this module on each press of Tab. The
-command line, up to the cursor, comes in an environment variable. Each answer is a line: a word that can replace the last one
-and, after a tab, its help. The exit code is WANTS_FILES where the shell should offer its own file names instead.
+`--show-completion SHELL` prints a script (see `completion_scripts`), and the script calls this module on each press of
+Tab. The command line, up to the cursor, comes in an environment variable. Each answer is a line: a word that can
+replace the last one and, after a tab, its help. The exit code is WANTS_FILES if the shell should offer its own file
+names instead.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ class Word(NamedTuple):
 
 
 class FilesError(Exception):
-    """Raised where the shell's file names are wanted."""
+    """Raised if the shell's file names are wanted."""
 
 
 @dataclass
 class Request:
-    """A command line that ends in an unfinished word: its command, the values given so far, and the parameters to come."""
+    """A command line that ends in an unfinished word: its command, the values so far, and the remaining parameters."""
 
     command: Any
     name: str
     values: dict[str, list[str]] = field(default_factory=dict)
-    #: The option that waits for its value, and the arguments that are still to be given.
+    #: The option that waits for its value, and the remaining arguments.
     waiting: Any = None
     arguments: list[Any] = field(default_factory=list)
     only_arguments: bool = False
@@ -53,7 +54,8 @@ class Request:
         return next((values[0] for values in given if values), None)
 
 
-# --- the sources of words ------------------------------------------------------------------------------------------------
+# --- the sources of words
+# ------------------------------------------------------------------------------------------------
 
 #: Yields what may stand in place of an unfinished word.
 Source = Callable[[Request, str], Iterable[str | Word]]
@@ -64,12 +66,12 @@ def _files(request: Request, typed: str) -> Iterable[str]:
 
 
 def _free(request: Request, typed: str) -> Iterable[str]:
-    """Free text and numbers: there is nothing to offer."""
+    """Return nothing: free text and numbers cannot be completed."""
     return ()
 
 
 def _specs(request: Request, typed: str) -> Iterator[str]:
-    """Networks of the zoo, folders, and spec files."""
+    """Yield networks of the zoo, folders, and spec files."""
     from rescompile.lang import library
 
     yield from library.zoo()
@@ -77,13 +79,13 @@ def _specs(request: Request, typed: str) -> Iterator[str]:
 
 
 def _models(request: Request, typed: str) -> Iterator[str]:
-    """What `_specs` offers, and files of models."""
+    """Yield what `_specs` offers, and files of models."""
     yield from _specs(request, typed)
     yield from _paths(typed, (".onnx", ".pt2"))
 
 
 def _reported(request: Request, typed: str) -> Iterator[str]:
-    """What `_models` offers, and result files."""
+    """Yield what `_models` offers, and result files."""
     yield from _models(request, typed)
     yield from _paths(typed, (".json",))
 
@@ -104,7 +106,7 @@ def _paths(typed: str, suffixes: Sequence[str]) -> Iterator[str]:
 
 
 def _settings(request: Request, typed: str) -> Iterator[str]:
-    """Paths of the spec that `set` accepts; after the =, the words that the attribute takes."""
+    """Yield paths of the spec that `set` accepts; after the =, the words that the attribute accepts."""
     from rescompile.lang import library
     from rescompile.lang.inheritance import resolve
     from rescompile.lsp import offers
@@ -126,7 +128,7 @@ def _settings(request: Request, typed: str) -> Iterator[str]:
 
 
 def _rows(request: Request, typed: str) -> Iterator[str]:
-    """The rows of the spec."""
+    """Yield the rows of the spec."""
     from rescompile.lang import library
     from rescompile.lang.inheritance import resolve
     from rescompile.lsp.names import Names
@@ -136,7 +138,7 @@ def _rows(request: Request, typed: str) -> Iterator[str]:
 
 
 def _blocks(request: Request, typed: str) -> Iterator[str]:
-    """The residual blocks of the network, or its plain layers."""
+    """Yield the residual blocks of the network, or its plain layers."""
     from rescompile.cli.specs import network_of
     from rescompile.passes.drop import droppable
 
@@ -159,7 +161,7 @@ def _targets(request: Request, typed: str) -> Iterator[str]:
 
 
 def _runtimes(request: Request, typed: str) -> Iterator[Word]:
-    """Runtimes, and after a colon the options of one."""
+    """Yield runtimes, and after a colon the options of one."""
     from rescompile.runtimes import RUNTIMES
 
     for runtime in RUNTIMES.values():
@@ -171,7 +173,7 @@ def _runtimes(request: Request, typed: str) -> Iterator[Word]:
 
 
 def _assignable(option: Any) -> tuple[str, str]:
-    """Return an option as it is written after a colon, and its help."""
+    """Return an option as written after a colon, and its help."""
     return option.name + ("=" if option.type is int else ""), option.help
 
 
@@ -232,7 +234,8 @@ def _one_of(*words: str) -> Source:
     return lambda request, typed: words
 
 
-#: What a parameter takes, by its metavar or its flag; one with `command ` in front wins, for a metavar that differs there.
+#: The source for a parameter, by its metavar or its flag; one prefixed by `command ` takes precedence, if a metavar
+#: differs there.
 SOURCES: Mapping[str, Source] = {
     "SPEC": _specs, "SPEC...": _specs, "[SPEC]": _specs, "transfer OLD": _specs, "transfer NEW": _specs,
     "MODEL": _models, "draw SPEC": _models, "SPEC|MODEL|RESULT.json...": _reported,
@@ -249,8 +252,8 @@ SOURCES: Mapping[str, Source] = {
 
 
 def source_of(command: str, parameter: Any) -> Source | None:
-    """Return what a parameter of a command takes: its own choices, those that a pass or a target declares, or a row of SOURCES;
-    None for a number."""
+    """Return the source for a parameter of a command: its own choices, those that a pass or a target declares, or a row
+    of SOURCES; None for a number."""
     chosen = [item.value for item in parameter.shell_complete(None, "") if item.type == "plain"]
     if words := chosen or _declared(command, parameter.opts):
         return _one_of(*words)
@@ -270,11 +273,13 @@ def _declared(command: str, flags: Sequence[str]) -> tuple[str, ...]:
     return ()
 
 
-# --- the command line ----------------------------------------------------------------------------------------------------
+# --- the command line
+# ----------------------------------------------------------------------------------------------------
 
 
 def split(line: str) -> list[str]:
-    """Return the words of a command line as the shell would; the last is unfinished, and may be empty or in an open quote."""
+    """Return the words of a command line as the shell splits it; the last is unfinished, and may be empty or in an open
+    quote."""
     for close in ("", "'", '"'):
         with suppress(ValueError):
             words = shlex.split(line + close)
@@ -370,8 +375,8 @@ def _as_words(found: Iterable[str | Word]) -> Iterator[Word]:
 
 
 def answer(line: str, root: Any) -> int:
-    """Print the answer to a script, and return the exit code. Mistakes in the line, such as an unknown spec, are not reported:
-    they offer nothing."""
+    """Print the answer to a script, and return the exit code. Mistakes in the line, such as an unknown spec, are not
+    reported: they offer nothing."""
     words = split(line)[1:] or [""]
     try:
         found = offers(root, words)

@@ -1,4 +1,4 @@
-"""The scripts that make shells ask `completion` what may stand on a command line, as `--show-completion` prints them."""
+"""Scripts with which shells query `completion` for completions of a command line, printed by `--show-completion`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from rescompile.cli.completion import OPEN_ENDS, WANTS_FILES
 
-# bash splits words at the characters of COMP_WORDBREAKS and replaces only the last piece: the part before it is removed from
-# each answer.
+# bash splits words at the characters of COMP_WORDBREAKS and replaces only the last piece: the part before it is removed
+# from each answer.
 _BASH = r"""
 _rescompile_completion() {
     local line=${COMP_LINE:0:COMP_POINT} answer word status typed breaks= kept=

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class DepthWord(StrEnum):
-    """How far a picture opens the tree."""
+    """How deep a picture opens the tree."""
 
     rows = "rows"
     blocks = "blocks"
@@ -42,7 +42,7 @@ class DepthWord(StrEnum):
 
 
 class ColorWord(StrEnum):
-    """What cards are painted by."""
+    """The quantity that colours cards."""
 
     macs = "macs"
     parameters = "parameters"
@@ -133,7 +133,7 @@ def draw(
 
 
 def _picture(network: Network, options: Options) -> Picture:
-    """Return what is drawn."""
+    """Return the picture to draw."""
     from rescompile.drawing import COUNTS, Picture, by_amount, outline
 
     if options.against is not None:
@@ -150,8 +150,8 @@ def _picture(network: Network, options: Options) -> Picture:
 
 
 def _by_time(network: Network, opened: Outline, file: str) -> Painting:
-    """Return the painting by the time of each row, of the first profiled row of a result file that is this network. Raises
-    UsageError if there is none."""
+    """Return the painting by the time of each row, of the first profiled row of a result file that is this network.
+    Raises UsageError if there is none."""
     from rescompile.bench.profiling import owners
     from rescompile.bench.results import read
     from rescompile.drawing import Metric, by_amount
@@ -176,7 +176,7 @@ def _by_time(network: Network, opened: Outline, file: str) -> Painting:
     shared = Counter(part for card in cards(opened.rows) for part in parts(card))
 
     def time(card: Card) -> float | None:
-        """Return the seconds of a card; None if a part of the file is more than the card."""
+        """Return the time of a card in seconds; None if a part in the file is larger than the card."""
         own = parts(card)
         return None if any(shared[part] > 1 for part in own) else sum(seconds.get(part, 0.0) for part in own)
 
@@ -186,8 +186,9 @@ def _by_time(network: Network, opened: Outline, file: str) -> Painting:
 
 
 def _by_error(network: Network, opened: Outline, file: str) -> Painting:
-    """Return the painting by the worst target in the output of `verify --json`: by the error of each row where the file has those of
-    parts, else by the first part that differs. Raises UsageError if it is the output for another network."""
+    """Return the painting by the worst target in the output of `verify --json`: by the error of each row where the file
+    has those of parts, else by the first part that differs. Raises UsageError if it is the output for another
+    network."""
     from rescompile.drawing import Metric, by_amount, by_fault
     from rescompile.drawing.outline import Card
     from rescompile.ir.network import LOGITS, walk

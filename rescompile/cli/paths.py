@@ -46,7 +46,7 @@ class LengthUnit(StrEnum):
 
 @record
 class Options:
-    """The options of `paths` that no other command has."""
+    """The options that only `paths` has."""
 
     unit: LengthUnit = option(
         "What a path length counts: branches of blocks, or convolutions and linear layers.", LengthUnit.blocks

@@ -1,6 +1,7 @@
 """Progress on standard error: how much is done, at which rate, and how long the rest will take.
 
-It is shown on a terminal only, once the work has taken a second, and not with --json. Messages and results wipe it first (`reporting.say`, `wipe`).
+It is shown on a terminal only, once the work has taken a second, and not with --json. Messages and results wipe it
+first (`reporting.say`, `wipe`).
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ PATIENCE, PAUSE = 1.0, 0.1
 class Progress:
     """A progress bar over `total` units of work, or without a total, a line of text that is shown immediately.
 
-    Bars do not nest: one that begins within another is not shown. `scale` is the number of counted units in one that is shown, such
-    as 2**20 bytes in a MiB.
+    Bars do not nest: one that begins within another is not shown. `scale` is the number of counted units in one that is
+    shown, such as 2**20 bytes in a MiB.
     """
 
     def __init__(self, total: int | None = None, unit: str = "", scale: int = 1) -> None:
@@ -37,7 +38,7 @@ class Progress:
         self._begin(total)
 
     def _begin(self, total: int | None) -> None:
-        """Begin to count."""
+        """Start counting."""
         self.total, self.done, self.text, self.start = total, 0, "", time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -58,13 +59,13 @@ class Progress:
             self.due, self.text = time.monotonic() + PAUSE, text
 
     def at(self, done: int, total: int, text: str) -> None:
-        """Show that `done` of `total` steps of the current part are done; a part of which less is done is a new one."""
+        """Show that `done` of `total` steps of the current part are done; a lower `done` starts a new part."""
         if done < self.done or (total or None) != self.total:
             self._begin(total or None)
         self.advance(done - self.done, text)
 
     def speed(self) -> str:
-        """Return the rate and the time left, such as `2.5 specs/s, 0:12 left`; empty as long as nothing is done."""
+        """Return the rate and the time left, such as `2.5 specs/s, 0:12 left`; empty while nothing is done."""
         seconds = time.monotonic() - self.start
         if not self.done or seconds <= 0 or self.total is None:
             return ""
@@ -96,8 +97,8 @@ def track(items: Iterable[T], total: int, unit: str) -> Iterator[T]:
 
 
 def _bar() -> Bar:
-    """Return a bar that is drawn only on request, since a drawing thread would disturb measurements. Its bar and percentage are
-    shown where there is a total."""
+    """Return a bar that is drawn only on request, since a drawing thread would disturb measurements. Its bar and
+    percentage are shown if there is a total."""
     from rich.console import Console  # importing it takes longer than most commands
     from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
     from rich.progress import Progress as Bar

@@ -40,7 +40,8 @@ def report(
 ) -> None:  # fmt: skip
     """Report a network on an interactive HTML page, or compare several on one.
 
-    Result files of bench and verify --json add times and errors. Without a spec, the networks are those of the result files.
+    Result files of bench and verify --json add times and errors. Without a spec, the networks are those of the result
+    files.
     """
     from rescompile.files.atomic_write import File, check_folder, check_ours, write_stdout, write_text
     from rescompile.report import results
@@ -81,7 +82,7 @@ def _page(subjects: Sequence[Subject], found: Sequence[ResultFile]) -> str:
 
 
 def _of_the_zoo(found: Sequence[ResultFile], passes: dict[str, Any]) -> Iterator[Subject]:
-    """Yield the networks of result files, which must be of the zoo where no spec is given."""
+    """Yield the networks of result files; without a spec, they must be in the zoo."""
     from rescompile.report.verdicts import Verdicts
 
     names = dict.fromkeys(

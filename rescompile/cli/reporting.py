@@ -34,7 +34,8 @@ def _colour(stream: Any) -> bool:
 
 
 def columns() -> int | None:
-    """Return the width of the terminal that standard output is; None if it is not a terminal, so that nothing is wrapped there."""
+    """Return the width of standard output's terminal; None if it is not a terminal, so that nothing is wrapped
+    there."""
     return shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
 
 
@@ -46,9 +47,9 @@ def table(rows: Rows, align: str) -> list[str]:
     return markdown_table(rows, align) if width is None else text_table(rows, align, width)
 
 
-#: Whether progress is shown on a terminal: not where the result is for a program.
+#: Whether progress is shown on a terminal: not if the result is for a program.
 shows_progress = True
-#: Removes the progress bar that is shown, if there is one.
+#: Removes the progress bar, if one is shown.
 wipe: Callable[[], None] | None = None
 
 
@@ -59,7 +60,8 @@ def clear() -> None:
 
 
 def say(text: str) -> None:
-    """Print a message to standard error. If that fails, for example because the terminal was closed, the work continues."""
+    """Print a message to standard error. If that fails, for example because the terminal was closed, the work
+    continues."""
     if sys.stderr is not None:
         clear()
         try:

@@ -56,7 +56,7 @@ class RuntimeName(StrEnum):
 
 @record
 class Options:
-    """The options of `run` that no other command has."""
+    """The options that only `run` has."""
 
     image: list[Path] | None = option("Classify an image, or the images of a folder. Repeatable.", metavar="PATH")
     labels: str | None = option(
@@ -89,7 +89,7 @@ class Compilation:
     passes: Mapping[str, Any]
 
     def given(self) -> Iterator[str]:
-        """The given options, as typed."""
+        """Yield the given options, as typed."""
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "passes"}
         for name, value in {**values, **self.passes}.items():
             if value is not None:
@@ -184,8 +184,8 @@ def _size(text: str) -> Size:
 
 @contextlib.contextmanager
 def _compiled(model: str, compilation: Compilation, seed: int, images: bool) -> Iterator[Path]:
-    """Provide the ONNX file to run: the given one, or a temporary one compiled from the spec. For images, print a note if the
-    weights do not record their preprocessing."""
+    """Provide the ONNX file to run: the given one, or a temporary one compiled from the spec. For images, print a note
+    if the weights do not record their preprocessing."""
     if _is_model(model):
         for name in compilation.given():
             raise UsageError(Diagnostic("E0802", f"{name} applies only to specs, but {model} is an ONNX model"))
@@ -217,7 +217,7 @@ def _compiled(model: str, compilation: Compilation, seed: int, images: bool) -> 
 
 
 def _warn(model: str, drawn: str | None) -> None:
-    """Warn if the weights are random, with how they were drawn."""
+    """Warn if the weights are random, and print how they were drawn."""
     if drawn is not None:
         how = f"{'build it with' if _is_model(model) else 'use'} --weights FILE"
         say(f"{model} has randomly initialised weights ({drawn}): predictions are meaningless ({how})")
@@ -337,7 +337,8 @@ class _Results:
         self.started = time.perf_counter()
 
     def add(self, prediction: Prediction) -> None:
-        """Add the result for one image: its classes, or the shapes of outputs that are not classes, or what is wrong."""
+        """Add the result for one image: its classes, or the shapes of outputs that are not classes, or what is
+        wrong."""
         from rescompile.diagnostics.rendering import as_data
 
         problem = prediction.problem or self.classes.problem(prediction)

@@ -8,7 +8,8 @@ import signal
 import threading
 from collections.abc import Collection, Iterator
 
-#: Signals that end a command like Ctrl-C, with their messages: from a scheduler or `timeout`, and from a closed terminal.
+#: Signals that end a command like Ctrl-C, with their messages: from a scheduler or `timeout`, and from a closed
+#: terminal.
 STOPS = {"SIGTERM": "terminated", "SIGHUP": "the terminal was closed"}
 #: Seconds in which a command must end after such a signal.
 GRACE = 10.0
@@ -47,8 +48,8 @@ def stoppable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruption_restored() -> Iterator[None]:
-    """Raise an interruption that arrived between the two steps of a lock: threading then releases a lock that it no longer
-    holds, and its RuntimeError hides the interruption."""
+    """Raise an interruption that arrived between the two steps of a lock: threading then releases a lock that is not
+    locked, and its RuntimeError hides the interruption."""
     try:
         yield
     except RuntimeError as error:
@@ -65,8 +66,8 @@ _handled: set[int] = set()
 
 
 def _restore_defaults() -> None:
-    """Restore the default signals in a forked child, which shares the pipe of the parent: a pool ends its workers by SIGTERM,
-    which would end the command too."""
+    """Restore the default signals in a forked child, which shares the pipe of the parent: a pool ends its workers by
+    SIGTERM, which would end the command too."""
     if _handled:
         signal.set_wakeup_fd(-1)
     for number in _handled:
@@ -79,8 +80,8 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def _hard_deadline(numbers: Collection[int]) -> Iterator[None]:
-    """End the process GRACE seconds after one of these signals. Python handles a signal between two bytecodes, and a native kernel
-    may run for hours within one."""
+    """End the process GRACE seconds after one of these signals. Python handles a signal between two bytecodes, and a
+    native kernel may run for hours within one."""
     if not numbers or os.name == "nt":  # where SIGTERM ends a process immediately
         yield
         return

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @record
 class Options:
-    """The options of `verify` that no other command has."""
+    """The options that only `verify` has."""
 
     targets: str | None = option("Targets to verify, such as onnx,torch. Default: all; none with --runtime.")
     runtime: str | None = option("Runtimes to verify, such as ort-cpu,torch-cpu:compile. Not with --dynamic.")
@@ -71,8 +71,8 @@ def verify(
 ) -> None:
     """Compare the outputs of targets and runtimes with the float64 interpreter, on the same weights.
 
-    The tolerance is three times the interpreter's error in the same precision. With --dynamic, these axes are dynamic and targets
-    are tested at a size other than the spec's.
+    The tolerance is three times the interpreter's error in the same precision. With --dynamic, these axes are dynamic
+    and targets are tested at a size other than the spec's.
     """
     from rescompile.runtimes.verify import Request, conclusion, verify
 

@@ -1,9 +1,9 @@
-"""Network -> class plan -> program -> text: the source that builds a network. No framework in here.
+"""Network -> class plan -> program -> text: the source that builds a network, independent of frameworks.
 
-To read in this order: `class_plan` and `program`, the data; `planner`, `classes` and `row_loops`, which make the first;
-`constructor` and `forward`, which make the second of it; `dialect` and `source_text`, which write it.
+Suggested reading order: `class_plan` and `program`, the data; `planner`, `classes` and `row_loops`, which make the
+former; `constructor` and `forward`, which make the latter from it; `dialect` and `source_text`, which write it.
 
-`__all__` is the API for third parties that write source for another framework (docs/add-a-backend.md).
+`__all__` is the API for third parties that generate source for another framework (docs/add-a-backend.md).
 """
 
 from rescompile.codegen.allow_list import Allowed

@@ -1,4 +1,4 @@
-"""Checks generated source against an allow-list, so that a construct that nobody thought of is refused."""
+"""Checks generated source against an allow-list, so that any unforeseen construct is refused."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _BUILTINS = {
 
 @record(slots=False)
 class Allowed:
-    """What a file of a framework may contain: imported modules with their aliases, names imported from modules, dotted
-    names, decorators, and beyond what all files may contain: builtins, special names of a class and nodes."""
+    """The contents allowed in a file of a framework: imported modules with their aliases, names imported from modules,
+    dotted names, decorators, and beyond what all files may contain: builtins, special names of a class and nodes."""
 
     modules: Mapping[str, str | None]
     imports: Mapping[str, Collection[str]]
@@ -50,7 +50,7 @@ class Allowed:
 
 
 class Refused(AssertionError):
-    """Generated source contains something that is not allowed: a bug of the code generator, or an attack on it."""
+    """Raised if generated source contains anything not allowed: a bug of the code generator, or an attack on it."""
 
 
 def check(text: str, allowed: Allowed) -> None:
@@ -74,7 +74,7 @@ def check(text: str, allowed: Allowed) -> None:
 
 
 def _bound(node: ast.AST) -> str | None:
-    """The name that a node defines."""
+    """Return the name that a node defines, or None."""
     match node:
         case ast.ClassDef() | ast.FunctionDef():
             return node.name
@@ -118,7 +118,7 @@ def _check_node(node: ast.AST, known: set[str], table: Allowed) -> None:
 
 
 def _allowed_attribute(node: ast.Attribute, table: Allowed) -> bool:
-    """Whether an attribute may be read or set: those of a framework only if listed, those of strings never."""
+    """Return whether an attribute may be read or set: a framework's only if listed, a string's never."""
     if node.attr.startswith("_") and node.attr not in ("__init__", *table.methods):
         return False
     root: ast.expr = node

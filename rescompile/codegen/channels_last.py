@@ -1,10 +1,10 @@
-"""Functions on values with channels last that frameworks lack and generated files contain, in the words of each framework."""
+"""Channels-last functions that frameworks lack and generated files contain, in the names of each framework."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-#: By name; $Array stands for the type of an array, $array for the module of its functions.
+#: By name; $Array is replaced by the array type, $array by the module of array functions.
 _TEXTS: Mapping[str, str] = {
     "pair": '''
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -72,5 +72,5 @@ def space_to_depth(x: $Array, size: int) -> $Array:
 
 
 def shared(array: str, module: str, *names: str) -> dict[str, str]:
-    """Some of the functions by name, where arrays have the type `array`, and `module` has their functions."""
+    """Return the functions for a framework with the array type `array` and the module `module` of array functions."""
     return {name: _TEXTS[name].replace("$Array", array).replace("$array", module) for name in names}

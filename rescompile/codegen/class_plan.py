@@ -1,6 +1,6 @@
-"""The data of a class plan: classes, the items of their bodies, and the stages that repeat them. No framework in here.
+"""The data of a class plan: classes, the items of their bodies, and the stages that repeat them; no framework.
 
-Every value is a `Term` that gives the tree's number for every instance; `terms.python` prints it.
+Every value is a `Term` that evaluates to the tree's number for every instance; `terms.python` prints it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rescompile.ir.expressions import Term
 from rescompile.ir.network import Merge, Mode, Network, Op, Parallel, Series
 from rescompile.records import record
 
-#: The name of the argument that takes the input channels.
+#: The name of the argument for the input channels.
 IN = "in_channels"
 
 
@@ -30,15 +30,15 @@ class Argument:
 
 @dataclass(eq=False)
 class Held:
-    """The kept values of one name in a class: its variable, the word of the spec, and whether they are `many` in a dict by their
-    index. Without an index, a value in a dict has the index ALONE."""
+    """The kept values of one name in a class: its variable, the word of the spec, and whether `many` of them are in a
+    dict by index. A value without an index has the index ALONE in a dict."""
 
     name: str
     word: str
     many: bool
 
 
-#: The index of a value without one in a dict of values.
+#: The index, in a dict of values, of a value without one.
 ALONE = -1
 
 
@@ -57,7 +57,7 @@ class Keeping:
 
 @record(slots=False)
 class Recalling:
-    """A kept value in place of the one before."""
+    """A kept value that replaces the current one."""
 
     held: Held
     index: Term | None
@@ -70,8 +70,8 @@ class Recalling:
 
 @record(slots=False)
 class Layer:
-    """An op with its attributes, its input channels, which are for ops with parameters, and the condition under which it exists
-    (None: always). `as_module` where it is a module even if a function would do."""
+    """An op with its attributes, its input channels if it has parameters, and the condition under which it exists
+    (None: always). `as_module` makes it a module even if a function would suffice."""
 
     name: str
     kind: type[ops.Kind]
@@ -93,7 +93,7 @@ class Group:
 
 @record(slots=False)
 class Run:
-    """Modules without a name and without parameters that exist under one condition, such as the option A shortcut."""
+    """Unnamed modules without parameters that exist under one condition, such as the option A shortcut."""
 
     name: str
     items: list[Item]
@@ -102,7 +102,7 @@ class Run:
 
 @record(slots=False)
 class Use:
-    """An instance of a class; `values` are those that it is given, in the order of the class."""
+    """An instance of a class; `values` are passed to it, in the order of the class."""
 
     name: str
     of: Class
@@ -121,7 +121,7 @@ class Repeated:
 
 @record(slots=False)
 class Scan:
-    """The copies from `start` up to `stop` of the row at a path, which are equal: one scan may run them. `names` are those of all
+    """The equal copies from `start` up to `stop` of the row at a path: one scan may run them. `names` are those of all
     copies of the row."""
 
     path: str
@@ -137,8 +137,8 @@ class Scan:
 
 @record(slots=False)
 class Row:
-    """A named sequence of copies: stages, and single copies whose class differs from that of their neighbours. Each is given the
-    same `values`; the copies of `scan` are run in one scan."""
+    """A named sequence of copies: stages, and single copies whose class differs from their neighbours. Each receives
+    the same `values`; the copies of `scan` run in one scan."""
 
     name: str
     parts: list[Repeated | Use]
@@ -149,8 +149,8 @@ class Row:
 
 @record(slots=False)
 class Copies:
-    """Parallel copies of one part, `count` of them, and their sum or concatenation. All take the same value or, with
-    `split`, each takes its own range of the channels."""
+    """Parallel copies of one part, `count` of them, and their sum or concatenation. All have the same input or, with
+    `split`, each has its own range of the channels."""
 
     name: str
     use: Use
@@ -161,8 +161,8 @@ class Copies:
 
 @record(slots=False)
 class Join:
-    """Merged branches of one value or, if the sample is split, of its ranges of channels: equal ones, or of these `sizes`.
-    `survival` is the probability with which training keeps the first branch."""
+    """Merged branches of one value or, if the sample is split, of its ranges of channels: equal ones, or of these
+    `sizes`. `survival` is the probability with which training keeps the first branch."""
 
     name: str
     merge: Merge
@@ -183,7 +183,7 @@ class Tap:
 
 @record(slots=False)
 class Rerun:
-    """Items of the same class once more: the modules are called again, not made again."""
+    """Items of the same class again: the modules are called again, not built again."""
 
     items: tuple[Item, ...]
 
@@ -195,8 +195,8 @@ Item = Layer | Group | Run | Use | Row | Copies | Join | Tap | Keeping | Recalli
 class Class:
     """A class, with the text that all instances of a block share; `sample` is the first of them, `count` their number.
 
-    `taps` is true where outputs come from inside and are returned beside the result; `values` are kept values that the classes
-    around hand on.
+    `taps` is true if outputs come from inside and are returned besides the result; `values` are kept values that the
+    surrounding classes pass in.
     """
 
     name: str
@@ -238,7 +238,7 @@ class ClassPlan:
     stages: list[Stage]
 
     def merges(self) -> Iterator[Parallel]:
-        """The merges of all classes, each once."""
+        """Yield the merges of all classes, each once."""
         return (item.sample for of in self.classes for item in body_items(of.items) if isinstance(item, Join))
 
     @property
@@ -248,8 +248,8 @@ class ClassPlan:
 
 
 def body_items(items: Sequence[Item]) -> Iterator[Item]:
-    """The items in the body of a class, in order; those inside groups and runs have no merge and are not entered, and those that run
-    again stand before."""
+    """Yield the items in the body of a class, in order, without entering groups and runs, which have no merge; repeated
+    items precede their repetition."""
     for item in items:
         yield item
         if isinstance(item, Join):
@@ -260,8 +260,8 @@ def body_items(items: Sequence[Item]) -> Iterator[Item]:
 
 
 def with_modules(of: Class) -> Class:
-    """A class whose activations and pools are modules, if its body is a chain; flattening stays a function, so that all modules
-    but the last compute a feature map. Otherwise the class itself."""
+    """Return a class whose activations and pools are modules, if its body is a chain; flattening remains a function, so
+    that all modules but the last compute a feature map. Otherwise the class itself."""
     if any(isinstance(item, Join | Rerun) or keeps_values([item]) for item in of.items):
         return of
     items: list[Item] = [
@@ -271,12 +271,12 @@ def with_modules(of: Class) -> Class:
 
 
 def scope_names(items: Sequence[Item]) -> Iterator[str]:
-    """The names of the modules in the scope of a class."""
+    """Yield the names of the modules in the scope of a class."""
     return (item.name for item in body_items(items) if isinstance(item, Layer | Group | Use | Row | Copies))
 
 
 def keeps_values(items: Sequence[Item]) -> bool:
-    """Whether items keep or use values."""
+    """Return whether items keep or use values."""
     return any(
         isinstance(item, Keeping | Recalling) or (isinstance(item, Use | Row) and bool(item.values))
         for item in body_items(items)
@@ -284,7 +284,7 @@ def keeps_values(items: Sequence[Item]) -> bool:
 
 
 def gives_output(items: Sequence[Item]) -> bool:
-    """Whether an output comes from inside of items."""
+    """Return whether an output comes from inside items."""
     return any(
         (isinstance(item, Tap) and item.output is not None and item.mode != "never")
         or (isinstance(item, Use) and item.of.taps)

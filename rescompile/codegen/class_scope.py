@@ -1,7 +1,7 @@
-"""The scope of a class under construction: its names, their values in each instance, and how it expresses other values.
+"""The scope of a class under construction: its names, their values in each instance, and expressions for other values.
 
-Every value in a class is chosen here. A hint is used if it gives each instance its number; else a number that all instances
-share becomes a literal; else the class gets a new argument.
+Every value in a class is chosen here. A hint is used if it evaluates to each instance's number; else a number that all
+instances share becomes a literal; else the class has a new argument.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from rescompile.records import record
 
 @record(slots=False)
 class Flow:
-    """The channels at some point: as a term, and as the number in every instance that is there."""
+    """The channels at some point: as a term, and as the number in every instance that is present there."""
 
     term: Term
     numbers: Column[int]
@@ -54,23 +54,23 @@ class Here:
     flow: Flow
 
     def after(self, flow: Flow) -> Here:
-        """The same names with the channels after something."""
+        """Return the same names with the channels after an item."""
         return replace(self, flow=flow)
 
     def inside(self, env: Mapping[str, Term]) -> Here:
-        """The same channels with other names."""
+        """Return the same channels with other names."""
         return replace(self, env=env)
 
     def of(self, instances: Iterable[int]) -> Here:
-        """The same point in some of the instances."""
+        """Return the same point in some of the instances."""
         return self.after(Flow(self.flow.term, self.flow.numbers.of(instances)))
 
 
 class ClassScope:
     """The names of a class, and those among them that its text uses.
 
-    `values` are the values of all names in each instance, new arguments included; `locals` are the names that the constructor
-    computes first.
+    `values` contains the values of all names in each instance, including new arguments; `locals` are the names that the
+    constructor computes first.
     """
 
     def __init__(self, definition: Definition | None, names: Sequence[Mapping[str, Value]], registry: Registry) -> None:
@@ -88,7 +88,8 @@ class ClassScope:
     # --- terms
 
     def hint(self, raw: Any, here: Here) -> Term | None:
-        """An expression of the definition in the names of this class; a name without a value anywhere is a word."""
+        """Return an expression of the definition in the names of this class; a name without any value is a
+        word."""
         term = read(raw)
         if term is None:
             return None
@@ -99,13 +100,14 @@ class ClassScope:
         return substitute(term, {**words, **here.env, IN: here.flow.term})
 
     def express(self, values: Column[Value], hints: Iterable[Term | None], name: str) -> Term:
-        """The term that gives each instance its value, for the text of the class."""
+        """Return the term for the text of the class that evaluates to each instance's value."""
         term = self._chosen(values, hints, name)
         self.mention(term)
         return term
 
     def _chosen(self, values: Column[Value], hints: Iterable[Term | None], name: str) -> Term:
-        """The term that gives each instance its value: a hint, else the value that all share, else a new argument."""
+        """Return the term that evaluates to each instance's value: a hint, else the value that all share, else a new
+        argument."""
         for term in self._matching(values, hints):
             if self._is_plain(term) and all(evaluate(term, self.values[at]) is not None for at in values):
                 return term
@@ -114,7 +116,7 @@ class ClassScope:
         return named(self._new_name(values, name))
 
     def condition(self, present: Column[bool], hints: Iterable[Term | None]) -> Term | None:
-        """The condition under which something is present (None: always). Raises Misfit if no hint gives it."""
+        """Return the condition under which an item is present (None: always). Raises Misfit if it matches no hint."""
         if all(present.values()):
             return None
         for term in self._matching(present, hints):
@@ -123,11 +125,11 @@ class ClassScope:
         raise Misfit
 
     def has_condition(self, present: Column[bool], hints: Iterable[Term | None]) -> bool:
-        """Whether something is always present, or a hint gives the condition."""
+        """Return whether an item is always present, or a hint matches its condition."""
         return all(present.values()) or any(True for _ in self._matching(present, hints))
 
     def _matching(self, values: Column[Value], hints: Iterable[Term | None]) -> Iterator[Term]:
-        """The simplified hints that Python evaluates to the value of each instance."""
+        """Yield the simplified hints that Python evaluates to the value of each instance."""
         scopes = [self.values[at] for at in values]
         for hint in hints:
             term = None if hint is None else simplified(hint, scopes)
@@ -138,7 +140,7 @@ class ClassScope:
                 yield term
 
     def _new_name(self, values: Column[Value], name: str) -> str:
-        """A new name with these values; an instance without a value gets the first one."""
+        """Return a new name with these values; an instance without a value has the first one."""
         first = values.first
         wanted = new = self.registry.python_name(name)
         again = itertools.count(2)
@@ -149,7 +151,8 @@ class ClassScope:
         return new
 
     def _is_plain(self, term: Term) -> bool:
-        """Whether every name in an operation has values of one type: only then Python and the language agree."""
+        """Return whether every name in an operation has values of one type: only then do Python and the language
+        agree."""
         for name in term.names if term.operands else ():
             types = {type(scope[name]) for scope in self.values if name in scope}
             default = self.defaults.get(name)
@@ -164,14 +167,14 @@ class ClassScope:
         self.used |= term.names.keys()
 
     def printed(self, term: Term, at: Iterable[int]) -> Term:
-        """The term as it is printed for some instances."""
+        """Return the term as it is printed for some instances."""
         return resolved(term, [self.values[i] for i in at])
 
     # --- long terms
 
     def short(self, term: Term, name: str) -> Term:
-        """The term, or a local variable for a long one, since terms in which later ones mention it several times would grow
-        exponentially; an unknown name where not all instances have a value."""
+        """Return the term, or a local variable for a long one, since terms in which later ones mention it several times
+        would grow exponentially; an unknown name if not all instances have a value."""
         if size(term) <= LONG:
             return term
         values = Column({at: evaluate(term, scope) for at, scope in enumerate(self.values)})
@@ -185,8 +188,8 @@ class ClassScope:
         return named(self.shortened[text])
 
     def outside(self, term: Term) -> Term | None:
-        """The term in the names of the arguments alone, for the classes around; None where it is very long."""
-        for name in reversed(self.locals):  # each may mention those before it
+        """Return the term in the names of the arguments alone, for surrounding classes; None if it is very long."""
+        for name in reversed(self.locals):  # each may mention earlier ones
             if name in term.names:
                 term = substitute(term, {name: self.locals[name]})
             if size(term) > VERY_LONG:
@@ -196,32 +199,32 @@ class ClassScope:
     # --- channels
 
     def flow(self, numbers: Column[int], guesses: Iterable[Term]) -> Flow:
-        """The channels after something; a guess is used if it is right for all instances."""
+        """Return the channels after an item; a guess is used if it is right for all instances."""
         term = self.short(self._chosen(numbers, guesses, "channels"), "channels")
         return Flow(term if is_known(term) else self._chosen(numbers, (), "channels"), numbers)
 
     def shared(self, flow: Flow, count: Term, counts: Column[int]) -> Flow:
-        """The channels of each of `count` equal ranges; 1 where every channel is a range."""
+        """Return the channels of each of `count` equal ranges; 1 if every channel is a range."""
         numbers = Column({at: flow.numbers[at] // ranges for at, ranges in counts.items()})
         return self.flow(numbers, [constant(1), operation("/", flow.term, count)])
 
     # --- the head of the class
 
     def lets(self) -> list[tuple[str, Term]]:
-        """The names that the constructor computes first, as far as the class uses them."""
+        """Return the names that the constructor computes first, if the class uses them."""
         for name in reversed(self.locals):
             if name in self.used:
                 self.mention(self.locals[name])
         return [(name, resolved(term, self.values)) for name, term in self.locals.items() if name in self.used]
 
     def arguments(self) -> list[Argument]:
-        """The arguments that the class uses: first those of the definition, then new ones; defaults last."""
+        """Return the arguments that the class uses: first those of the definition, then new ones; defaults last."""
         order = dict.fromkeys([IN, *self.defaults, *self.values[0]])
         listed = [self._argument(name) for name in order if name in self.used and name not in self.locals]
         return sorted(listed, key=lambda argument: argument.default is not None)
 
     def _argument(self, name: str) -> Argument:
-        """One argument. A default that is text is kept only if some instance has it: it may be an expression."""
+        """Return one argument. A text default is kept only if some instance has it: it may be an expression."""
         values = [scope[name] for scope in self.values]
         default = self.defaults.get(name)
         if isinstance(default, list):
@@ -232,12 +235,12 @@ class ClassScope:
 
 
 def python_type(values: Sequence[Value]) -> str:
-    """The type of an argument that takes these values."""
+    """Return the type of an argument with these values."""
     types = {type(value) for value in values}
     if types <= {list, tuple}:
         inner = python_type([item for value in values for item in value] or [0])
         lengths = {len(value) for value in values}
-        sizes = [inner] * lengths.pop() if lengths in ({2}, {3}) else [inner, "..."]  # of maps with two or three axes
+        sizes = [inner] * lengths.pop() if lengths in ({2}, {3}) else [inner, "..."]  # two or three axes
         return f"tuple[{', '.join(sizes)}]"
     if types == {int, float}:
         return "float"

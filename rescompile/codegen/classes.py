@@ -1,8 +1,8 @@
 """The instances of a block -> one class: what they share is written once, what differs becomes an argument.
 
-One recursion runs over columns: corresponding nodes of all instances. Numbers of the tree are authoritative, and expressions
-of the definition are hints: one is printed only if Python evaluates it to the tree's number for every instance. So after a
-pass that changed the tree, a class can become less readable, but not wrong.
+One recursion visits columns: corresponding nodes of all instances. Numbers of the tree are authoritative, and
+expressions of the definition are hints: one is printed only if Python evaluates it to the tree's number for every
+instance. So after a pass that changed the tree, a class can become less readable, but not wrong.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ Hints = Sequence[Term | None]
 def plan_class(
     name: str, word: str, nodes: Sequence[Series], names: Sequence[Mapping[str, Value]], registry: Registry
 ) -> PlannedClass:
-    """The class `name` for instances of the block `word`, given the values of its names in each. Raises Misfit."""
+    """Return the class `name` for instances of the block `word`, given the values of its names in each. Raises
+    Misfit."""
     definition = registry.network.definitions.get(word)
     scope = ClassScope(definition, names, registry)
     instances = Column(enumerate(nodes))
@@ -38,7 +39,7 @@ def plan_class(
     values = ValueScope(registry, instances)
     items, end = ClassBuilder(scope, values).items(instances.map(lambda node: node.children), start, [])
     listed = list(scope_names(items))
-    if len(set(listed)) < len(listed):  # a module has different places in different instances
+    if len(set(listed)) < len(listed):  # a module has different positions in different instances
         raise Misfit
     lets = scope.lets()
     out = scope.outside(end.term)
@@ -63,7 +64,7 @@ def plan_class(
 def _start(
     instances: Column[Series], definition: Definition | None, names: Sequence[Mapping[str, Value]], scope: ClassScope
 ) -> Here:
-    """The start of a class: the names that all instances have, and the input channels."""
+    """Return the start of a class: the names that all instances have, and the input channels."""
     common = [name for name in names[0] if all(name in each for each in names)]
     channels = named(IN) if IN in common else constant(instances.first.input[0])
     flow = Flow(channels, instances.map(lambda node: node.input[0]))
@@ -83,7 +84,7 @@ class ClassBuilder:
         self.built: dict[str, tuple[Item, Flow]] = {}  # the item of each name, and the channels after it
 
     def items(self, lists: Column[tuple[Node, ...]], here: Here, conditions: Hints) -> tuple[list[Item], Flow]:
-        """The items of corresponding lists of nodes. Raises Misfit."""
+        """Return the items of corresponding lists of nodes. Raises Misfit."""
         items: list[Item] = []
         for column in aligned(lists):
             new, flow = self.item(column, Column({at: at in column for at in lists}), here, conditions)
@@ -94,7 +95,7 @@ class ClassBuilder:
     def item(
         self, column: Column[Node], present: Column[bool], here: Here, conditions: Hints
     ) -> tuple[list[Item], Flow]:
-        """The items of a column of nodes; one of `conditions` may hold exactly where it is present."""
+        """Return the items of a column of nodes; one of `conditions` may hold exactly where the column is present."""
         column.only(type)
         sample = column.first
         own = None if isinstance(sample, Side) or not sample.when else self.scope.hint(sample.when, here)
@@ -131,7 +132,7 @@ class ClassBuilder:
                 return items, flow
 
     def rerun(self, column: Column[Again], here: Here) -> tuple[list[Item], Flow]:
-        """Steps of this class once more. Raises Misfit."""
+        """Return repeated steps of this class. Raises Misfit."""
         names = column.only(lambda node: [name_of(part) for part in parts_of(node)])
         if not all(name in self.built for name in names):
             raise Misfit
@@ -142,7 +143,7 @@ class ClassBuilder:
     def spliced(
         self, column: Column[Series], present: Column[bool], here: Here, hints: Hints
     ) -> tuple[list[Item], Flow]:
-        """A part without a name of its own: a macro, or a branch."""
+        """Return a part without a separate name: a macro, or a branch."""
         call = column.first.call
         before = self.values.inside(call)
         try:
@@ -153,7 +154,7 @@ class ClassBuilder:
     def spliced_items(
         self, column: Column[Series], present: Column[bool], here: Here, hints: Hints
     ) -> tuple[list[Item], Flow]:
-        """The items of a macro or a branch, where the values that it knows are set."""
+        """Return the items of a macro or a branch, with its known values set."""
         call = column.first.call
         if call is not None:
             here = here.inside(nested_classes.macro(column, here, self.scope))
@@ -175,10 +176,10 @@ class ClassBuilder:
         return self.items(lists, here, hints)
 
     def part(self, column: Column[Series], when: Term | None, here: Here) -> tuple[list[Item], Flow]:
-        """A named part: an instance of a class, a row of copies, a bundle of them, or a list of modules."""
+        """Return a named part: an instance of a class, a row of copies, a bundle of them, or a list of modules."""
         name = column.only(lambda node: node.name)
         assert name is not None
-        # The parallel copies in one instance may differ by their survival: then they are not a bundle.
+        # The parallel copies in one instance may differ in survival: then they are not a bundle.
         is_class, is_bundle = column.only(lambda node: (self.roles.is_class(node), self.roles.is_bundle(node)))
         is_row = column.only(self.roles.is_row)
         item: Item
@@ -200,7 +201,7 @@ class ClassBuilder:
         return [item], self.scope.flow(numbers, [out, here.flow.term])
 
     def join(self, column: Column[Parallel], here: Here) -> tuple[list[Item], Flow]:
-        """A merge."""
+        """Return a merge."""
         column.only(_join_key)
         sample = column.first
         starts, sizes = self.ranges(column, here)
@@ -217,7 +218,7 @@ class ClassBuilder:
             values = column.map(lambda node: node.survival and node.survival.probability)
             survival = self.scope.printed(self.scope.express(values, (), "survival"), column)
         guesses = [total(outs)] if sample.merge == "concat" else outs
-        if sample.merge == "concat" and sizes == tuple(outs):  # what was split comes together again
+        if sample.merge == "concat" and sizes == tuple(outs):  # the ranges of the split are merged again
             guesses.insert(0, here.flow.term)
         flow = self.scope.flow(column.map(lambda node: node.output[0]), guesses)
         item = Join(sample.name, sample.merge, branches, sample, survival, sizes)
@@ -225,7 +226,7 @@ class ClassBuilder:
         return [item], flow
 
     def ranges(self, column: Column[Parallel], here: Here) -> tuple[list[Here], tuple[Term, ...]]:
-        """The starts of the branches of a merge, and the sizes of ranges of channels that are not equal."""
+        """Return the starts of the branches of a merge, and the sizes of unequal channel ranges."""
         sample = column.first
         count = len(sample.branches)
         if not sample.sizes:
@@ -242,13 +243,13 @@ class ClassBuilder:
         return starts, tuple(sizes)
 
     def tap(self, column: Column[Side], here: Here) -> tuple[list[Item], Flow]:
-        """A side branch."""
+        """Return a side branch."""
         mode, output = column.only(lambda node: (node.mode, node.output_name))
         items, _ = self.items(column.map(lambda node: node.child.children), here, [])
         return [Tap(items, output, mode)], here.flow
 
 
 def _join_key(node: Parallel) -> tuple[Any, ...]:
-    """Everything of a merge that no argument can express, its branches aside."""
+    """Return every property of a merge that no argument can express, except its branches."""
     how = (node.survival.unit, node.survival.rescale) if node.survival else None
     return node.merge, node.unit, node.residual, node.split, bool(node.sizes), len(node.branches), how

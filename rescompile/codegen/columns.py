@@ -1,7 +1,7 @@
-"""Corresponding things of all instances of a block: nodes that one definition step made, and what follows from them.
+"""Corresponding parts of all instances of a block: nodes that one definition step made, and properties of these.
 
-The recursion that turns instances into one class never looks at one instance: a rule asks a column for the value that all
-share, or maps it to a column of numbers, for which the class then finds an expression or an argument.
+The recursion that turns instances into one class never examines a single instance: a rule reads from a column the value
+that all share, or maps it to a column of numbers, for which the class then finds an expression or an argument.
 """
 
 from __future__ import annotations
@@ -17,39 +17,40 @@ U = TypeVar("U")
 
 
 class Misfit(Exception):
-    """The instances differ too much for one class."""
+    """Raised if the instances differ too much for one class."""
 
 
 class Column(dict[int, T]):
-    """One thing of each instance, by the number of the instance; an instance that lacks it has no entry."""
+    """One object of each instance, by the number of the instance; an instance that lacks it has no entry."""
 
     @property
     def first(self) -> T:
-        """The thing of the first instance that has it. Its hints stand for all: what they give is checked for each."""
+        """The object of the first instance that has it. Its hints stand for all: their values are checked for each."""
         return next(iter(self.values()))
 
     def map(self, fn: Callable[[T], U]) -> Column[U]:
-        """What a function returns for each."""
+        """Return the column of a function's results."""
         return Column({at: fn(thing) for at, thing in self.items()})
 
     def share(self, fn: Callable[[T], Any]) -> bool:
-        """Whether a function returns one value for all."""
+        """Return whether a function returns the same value for all."""
         value = fn(self.first)
         return all(fn(thing) == value for thing in self.values())
 
     def only(self, fn: Callable[[T], U]) -> U:
-        """The one value that a function returns for all. Raises Misfit where they differ."""
+        """Return the one value that a function returns for all. Raises Misfit if the values differ."""
         if not self.share(fn):
             raise Misfit
         return fn(self.first)
 
     def of(self, instances: Iterable[int]) -> Column[T]:
-        """The column of some of the instances."""
+        """Return the column of some of the instances."""
         return Column({at: self[at] for at in instances})
 
 
 def aligned(lists: Mapping[int, Sequence[Node]]) -> Iterator[Column[Node]]:
-    """Corresponding nodes of several lists: those of one definition step. Raises Misfit where their orders contradict."""
+    """Yield the corresponding nodes of several lists: those of one definition step. Raises Misfit if their orders
+    contradict."""
     keyed = {at: _keys(nodes) for at, nodes in lists.items()}
     order: list[Any] = []
     for keys in dict.fromkeys(tuple(keys) for keys in keyed.values()):
@@ -59,7 +60,8 @@ def aligned(lists: Mapping[int, Sequence[Node]]) -> Iterator[Column[Node]]:
 
 
 def _merged(order: list[Any], keys: Sequence[Any]) -> list[Any]:
-    """An order with the keys of one more list, of which new ones follow the key before them. Raises Misfit."""
+    """Return an order merged with the keys of one more list, in which new keys follow the key before them. Raises
+    Misfit."""
     place = {key: at for at, key in enumerate(order)}
     merged: list[Any] = []
     done = 0
@@ -76,7 +78,8 @@ def _merged(order: list[Any], keys: Sequence[Any]) -> list[Any]:
 
 
 def _keys(nodes: Sequence[Node]) -> dict[Any, Node]:
-    """Nodes by what identifies them among their neighbours: the step that they come from, and how many it made before."""
+    """Return nodes by what identifies them among their neighbours: their step, and the number of earlier nodes from
+    it."""
     keyed: dict[Any, Node] = {}
     again: Counter[Any] = Counter()
     for node in nodes:

@@ -45,14 +45,15 @@ from rescompile.ir.expressions import Term
 from rescompile.ir.network import DropPath
 from rescompile.records import record
 
-#: The number of repetitions from which a loop builds a sequence.
+#: The minimum number of repetitions for which a loop builds a sequence.
 LOOP = 3
 
 
 @record(slots=False)
 class Names:
-    """The attributes of a class: names for items that the plan leaves without one, by id, the names of all modules, for merges
-    by id the sizes of unequal ranges of channels: numbers, or attributes with numbers; and how modules that merge drop branches."""
+    """The attributes of a class: names, by id, for items that the plan leaves unnamed; the names of all modules; for
+    merges, by id, the sizes of unequal channel ranges: numbers, or attributes with numbers; and how merging modules
+    drop branches."""
 
     chosen: Mapping[int, str]
     taken: frozenset[str]
@@ -60,20 +61,20 @@ class Names:
     drop_path: DropPath | None = None
 
     def of(self, item: Group | Row | Use | Run | Join | Keeping | Recalling) -> str:
-        """The attribute of an item: its module, the survival probability of a merge, or the index of a value."""
+        """Return the attribute of an item: its module, the survival probability of a merge, or the index of a value."""
         return self.chosen.get(id(item)) or getattr(item, "name", None) or ""
 
     def merger(self, join: Join) -> str:
-        """The module that merges branches; empty where an expression does."""
+        """Return the module that merges branches; empty if an expression merges them."""
         return "" if join.survival else self.chosen.get(id(join), "")
 
     def free(self, name: str) -> str:
-        """This name for a method, or one like it that no module has."""
+        """Return this name for a method, or a similar one that no module has."""
         return _free(name, self.taken)
 
 
 def attributes(of: Class, dialect: Dialect, drop_path: DropPath | None = None) -> Names:
-    """The names of the attributes of a class."""
+    """Return the names of the attributes of a class."""
     made = [item for item in body_items(of.items) if not isinstance(item, Layer) or is_module(item, dialect)]
     modules = {item.name for item in made if isinstance(item, Layer | Group | Use | Row | Copies)}
     numbers = set(scope_names(of.items))
@@ -98,7 +99,7 @@ def attributes(of: Class, dialect: Dialect, drop_path: DropPath | None = None) -
 
 
 def _size(size: Term, at: int, taken: set[str]) -> int | str:
-    """A number, or the name of the attribute for one that is an argument of the class."""
+    """Return a number, or the name of the attribute for a number that is an argument of the class."""
     if size.head == "constant":
         assert isinstance(size.value, int)
         return size.value
@@ -107,7 +108,7 @@ def _size(size: Term, at: int, taken: set[str]) -> int | str:
 
 
 def computed_index(item: Keeping | Recalling) -> str | None:
-    """The text of an index that the constructor computes; None for a number."""
+    """Return the text of an index that the constructor computes; None for a number."""
     return None if item.index is None or item.index.head == "constant" else item.index_text
 
 
@@ -118,12 +119,13 @@ def _free(name: str, taken: Collection[str]) -> str:
 
 
 def is_module(layer: Layer, dialect: Dialect) -> bool:
-    """Whether an op in the body of a class becomes a module."""
+    """Return whether an op in the body of a class becomes a module."""
     return not dialect.applies(layer) and layer.kind is not ops.Identity
 
 
 def constructed(of: Class, names: Names, dialect: Dialect, rolls: bool) -> tuple[Constructed, ...]:
-    """The entries of a class's constructor, numbers first. With `rolls`, loops build sequences that repeat themselves."""
+    """Return the entries of a class's constructor, numbers first. With `rolls`, loops build repetitive
+    sequences."""
     numbers: list[Constructed] = []
     indices: dict[str, Number] = {}
     entries: list[Constructed] = []
@@ -160,7 +162,8 @@ def _new(use: Use) -> New:
 
 
 def _group_entry(group: Group, dialect: Dialect, rolls: bool) -> Constructed:
-    """The entry of a sequence: filled by a loop where it repeats itself, one by one where its names are words."""
+    """Return the entry of a sequence: filled by a loop if it is repetitive, one by one if its names are
+    words."""
     make = _listing(group.items, dialect)
     if group.when is None and group.name.isidentifier():
         if rolls and (loop := _loop(make.parts, dialect)):
@@ -172,7 +175,7 @@ def _group_entry(group: Group, dialect: Dialect, rolls: bool) -> Constructed:
 
 
 def _listing(items: Sequence[Item], dialect: Dialect) -> Listing:
-    """Modules in sequence; an activation may work in place on a fresh result of the module before it."""
+    """Return modules in sequence; an activation may work in place on a fresh result of the module before it."""
     parts: list[Listed] = []
     fresh = False
     for item in items:
@@ -196,18 +199,18 @@ def _listing(items: Sequence[Item], dialect: Dialect) -> Listing:
 
 
 def _nameless(run: Run, dialect: Dialect) -> Listing:
-    """The modules of a run under their positions: they have no parameters, so their names do not matter."""
+    """Return the modules of a run under their positions: they have no parameters, so their names are irrelevant."""
     return Listing(tuple(replace(part, name=str(at)) for at, part in enumerate(_listing(run.items, dialect).parts)))
 
 
 def _row(row: Row) -> Make:
-    """The module of a row of copies."""
+    """Return the module of a row of copies."""
     made = _sequence(row)
     return Scanned(made, row.scan) if row.scan is not None and not isinstance(made, Separate) else made
 
 
 def _sequence(row: Row) -> Joined | NewStage | Separate:
-    """The modules of a row of copies."""
+    """Return the modules of a row of copies."""
     if row.values:
         return Separate(
             tuple(_new(part) if isinstance(part, Use) else NewStage(part.stage, part.arguments) for part in row.parts)
@@ -222,7 +225,7 @@ def _sequence(row: Row) -> Joined | NewStage | Separate:
 
 
 def _loop(parts: Sequence[Listed], dialect: Dialect) -> tuple[int, tuple[tuple[Counted, Listed], ...]] | None:
-    """A sequence as repetitions of its first modules: the depth, and each module with the rule of its names."""
+    """Return a sequence as repetitions of its first modules: the depth, and each module with its naming rule."""
     texts = [dialect.conditional(part) for part in parts]
     for period in range(1, len(parts) // LOOP + 1):
         depth, rest = divmod(len(parts), period)

@@ -1,4 +1,4 @@
-"""What the code generator asks of a framework, and the expressions and calls that all frameworks share."""
+"""The interface between the code generator and a framework, and the expressions and calls that all frameworks share."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from rescompile.ir.ops import Kind
 
 #: Imports in groups, each with a name that it defines.
 Imports = Sequence[Sequence[tuple[str, str]]]
-#: The number of positional arguments of a call; others are passed by keyword.
+#: The number of positional arguments of a call; further ones are passed by keyword.
 BY_PLACE = 3
-#: The words of a spec for what a template may refuse.
+#: The words of a spec for constructs that a template may refuse.
 _WORDS = {
     **dict.fromkeys(("Survives", "Scaled", "Thinned"), "residual branches with a 'survival'"),
     "Recomputed": "'checkpoint: true'",
@@ -53,36 +53,38 @@ _WORDS = {
 
 
 class Dialect(Protocol):
-    """A framework as lowering sees it, which assigns an expression to a variable when its text is long."""
+    """A framework as lowering sees it, which assigns an expression to a variable if its text is long."""
 
-    #: Names with a meaning in the framework or in its files.
+    #: Names reserved by the framework or in its files.
     reserved: frozenset[str]
     #: The length above which an expression is assigned to a variable.
     longest: int
     #: Ops that are written as one call with the op after them.
     pairs: Collection[tuple[type[Kind], type[Kind]]]
-    #: Whether residuals that may be dropped are computed always and set to zero, because a program cannot skip statements.
+    #: Whether residuals that may be dropped are always computed and set to zero, because a program cannot skip
+    #: statements.
     masks: bool
 
     def is_fresh(self, kind: type[Kind]) -> bool:
-        """Whether the next op may overwrite the result of an op: nothing else refers to it and no backward needs it."""
+        """Return whether the next op may overwrite the result of an op: nothing else refers to it and no backward pass
+        needs it."""
 
     def applies(self, layer: Layer) -> bool:
-        """Whether an op in the body of a class is applied as a function, not as a module. Raises Unavailable for an op without
-        a spelling."""
+        """Return whether an op in the body of a class is applied as a function, not as a module. Raises Unavailable for
+        an op without a spelling."""
 
     def expression(self, value: Expr) -> str:
-        """The text of a value."""
+        """Return the text of a value."""
 
     def is_tensor(self, value: Expr) -> bool:
-        """Whether a value is a tensor to a type checker, so that it can be returned without an assignment."""
+        """Return whether a type checker sees a value as a tensor, so that it can be returned without an assignment."""
 
     def conditional(self, part: Listed) -> str:
-        """The expression that builds a module of a sequence; equal modules have equal texts."""
+        """Return the expression that builds a module of a sequence; equal modules have equal texts."""
 
 
 class PythonDialect(Dialect):
-    """The part of a dialect that frameworks share; a subclass adds the framework's words."""
+    """The part of a dialect that frameworks share; a subclass adds the framework's spellings."""
 
     #: The framework's name, and its type of arrays.
     title: str
@@ -93,9 +95,9 @@ class PythonDialect(Dialect):
     imports: Imports
     #: What a file may contain.
     allowed: Allowed
-    #: Functions, classes and constants for the files that use them, by name; each after those that it uses itself.
+    #: Functions, classes and constants for the files that use them, by name; each follows those that it uses itself.
     support: Mapping[str, str]
-    #: How existing modules are initialised; None for a framework whose constructors take initialisers.
+    #: How existing modules are initialised; None for a framework whose constructors accept initialisers.
     modules: Modules | None = None
     #: Whether channels are the last axis of a feature map.
     channels_last = False
@@ -107,11 +109,11 @@ class PythonDialect(Dialect):
     passed: Sequence[str] = ()
 
     def training(self, plan: ClassPlan) -> Iterable[str]:
-        """Paragraphs about training for the docstring of a network; none by default."""
+        """Return paragraphs about training for the docstring of a network; none by default."""
         return ()
 
     def is_tensor(self, value: Expr) -> bool:
-        """Whether a value may be returned without an assignment: by default, every value."""
+        """Return whether a value may be returned without an assignment: by default, every value."""
         return True
 
     def refused(self, part: object, of: Class) -> NoReturn:
@@ -121,42 +123,42 @@ class PythonDialect(Dialect):
         raise Unavailable(Diagnostic("E0901", message, help="use another target"))
 
     def function(self, layer: Layer, value: str, in_place: bool) -> str:
-        """The call that applies an op."""
+        """Return the call that applies an op."""
         raise NotImplementedError
 
     def module(self, layer: Layer, in_place: bool) -> str:
-        """The call that builds the module of an op."""
+        """Return the call that builds the module of an op."""
         raise NotImplementedError
 
     def concat(self, values: str) -> str:
-        """The concatenation of the values inside a pair of square brackets."""
+        """Return the concatenation of the values inside a pair of square brackets."""
         raise NotImplementedError
 
     #: The list of modules of a class, from a Python list or the function of a stage.
     listing = "{}"
 
     def sequence(self, pairs: Sequence[tuple[str, str]], numbered: bool) -> str:
-        """Modules in sequence, from names and texts; an empty name marks the copies of a stage."""
+        """Return modules in sequence, from names and texts; an empty name marks the copies of a stage."""
         if numbered:
             return f"Sequential([{', '.join(text if name else f'*{text}' for name, text in pairs)}])"
         items = ", ".join(f'"{name}": {text}' if name else f"**{text}" for name, text in pairs)
         return f"Chain({{{items}}})"
 
     def separate(self, texts: Sequence[tuple[str, bool]]) -> str:
-        """Modules in a list, from texts, each with whether it is that of the copies of a stage."""
+        """Return modules in a list, from texts, each with whether it is the text of the copies of a stage."""
         if len(texts) == 1 and texts[0][1]:
             return self.listing.format(texts[0][0])
         return self.listing.format(f"[{', '.join(f'*{text}' if several else text for text, several in texts)}]")
 
     def scanned(self, make: Scanned, row: str) -> str:
-        """The modules of a row, from their text, as one scan and those around it."""
+        """Return the modules of a row, from their text, as one scan and the modules around it."""
         raise NotImplementedError
 
     #: The expression that builds the identity.
     identity: str
 
     def expression(self, value: Expr) -> str:
-        """The text of a value."""
+        """Return the text of a value."""
         match value:
             case Var(name):
                 return name
@@ -181,7 +183,7 @@ class PythonDialect(Dialect):
                 return self.merged(how, [self.expression(item) for item in values])
 
     def merged(self, how: str, texts: Sequence[str]) -> str:
-        """The text of merged values."""
+        """Return the text of merged values."""
         match how:
             case "concat":
                 return self.concat(", ".join(texts))
@@ -198,15 +200,15 @@ class PythonDialect(Dialect):
         return " + ".join(texts)
 
     def shaken(self, texts: Sequence[str], per_sample: bool) -> str:
-        """The text of a random merge of values. Raises Unavailable where the framework has none."""
+        """Return the text of a random merge of values. Raises Unavailable if the framework lacks it."""
         message = f"{self.title} source does not support the merge 'shake'"
         raise Unavailable(Diagnostic("E0901", message, help="for evaluation only, write 'merge: mean'"))
 
-    #: The class of modules that average branches and drop some of them in training; empty where the framework has none.
+    #: The class of modules that average branches and drop some of them in training; empty if the framework lacks it.
     drop_path = ""
 
     def construction(self, make: Make) -> str:
-        """The expression that builds a module."""
+        """Return the expression that builds a module."""
         match make:
             case MakeLayer(layer, in_place):
                 return self.module(layer, in_place)
@@ -230,29 +232,29 @@ class PythonDialect(Dialect):
                 return self.scanned(make, self.construction(row))
 
     def held(self, values: Sequence[Held]) -> str:
-        """The parameters of a forward for kept values, after those before them."""
+        """Return the parameters of a forward for kept values, to follow its other parameters."""
         types = {True: f"dict[int, {self.array}]", False: self.array}
         return "".join(f", {value.name}: {types[value.many]}" for value in values)
 
     def conditional(self, part: Listed) -> str:
-        """The expression that builds a module of a sequence."""
+        """Return the expression that builds a module of a sequence."""
         text = self.construction(part.make)
         return text if part.when is None else f"{text} if {python(part.when)} else {self.identity}"
 
 
 def attribute(name: str) -> str:
-    """The expression of a module in a method; a number is not an identifier in Python."""
+    """Return the expression of a module in a method; a number is not an identifier in Python."""
     return f"self.{name}" if name.isidentifier() else f'getattr(self, "{name}")'
 
 
 def parameters(arguments: Sequence[Argument]) -> str:
-    """The parameters of a function."""
+    """Return the parameters of a function."""
     listed = (f"{a.name}: {a.type}" + (f" = {python(a.default)}" if a.default is not None else "") for a in arguments)
     return ", ".join(listed)
 
 
 def call_arguments(arguments: Mapping[str, Term], order: Sequence[Argument]) -> Iterator[str]:
-    """Yield the arguments of a call: those without a default by position, the others by keyword."""
+    """Yield the arguments of a call: those without a default by position, all others by keyword."""
     by_name = False
     for place, argument in enumerate(order):
         if argument.name not in arguments:
@@ -264,19 +266,19 @@ def call_arguments(arguments: Mapping[str, Term], order: Sequence[Argument]) -> 
 
 
 def numbered_name(rule: Counted) -> str:
-    """Counting names as the inside of an f-string of `index`."""
+    """Return counting names as the inside of an f-string of `index`."""
     number = "index" if rule.step == 1 else f"{rule.step} * index"
     return f"{rule.prefix}{{{number} + {rule.first}}}" if rule.first else f"{rule.prefix}{{{number}}}"
 
 
 def counts(stage: Stage) -> bool:
-    """Whether a copy in a stage depends on its position."""
+    """Return whether a copy in a stage depends on its position."""
     terms = [*stage.passed.values(), *([stage.then] if stage.then else [])]
     return stage.member is not None or any("index" in term.names for term in terms)
 
 
 def growth(term: Term) -> Term | None:
-    """The channels that a copy adds to its input; None where the term is not such a sum."""
+    """Return the channels that a copy adds to its input; None if the term is not such a sum."""
     if term.head not in ("+", "-"):
         return None
     left, right = term.operands

@@ -1,4 +1,4 @@
-"""Generated source as code: executed here as a Python module, or run in a process of its own that has no rescompile."""
+"""Generated source as code: executed here as a Python module, or run in a separate process without rescompile."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ _factories: dict[str, Callable[..., Any]] = {}
 
 
 def executed(network: Network, text: str) -> tuple[ModuleType, Callable[..., Any]]:
-    """The Python module of a text, and its function that builds the network. The module is registered, so that tracebacks,
-    `inspect` and compilers find the source, and instances of its classes can be pickled. A text is executed once."""
+    """Return the Python module of a text, and its function that builds the network. The module is registered, so that
+    tracebacks, `inspect` and compilers find the source, and instances of its classes can be pickled. A text is executed
+    once."""
     name = f"rescompile_{network.name}_{network.sha256[:12]}_{len(_texts)}"
     for other, known in _texts.items():
         if known == text:
@@ -51,10 +52,10 @@ def run_alone(
     x: Array,
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Array]:
-    """The outputs of a source file, by name, from a process of its own.
+    """Return the outputs of a source file, by name, computed in a separate process.
 
-    The script finds the file as the module `network_source`, what `write_weights` writes into its folder, and the batch in
-    input.npy, and writes outputs.npz. Raises UsageError if it fails.
+    The script finds the file as the module `network_source`, the output of `write_weights` in its folder, and the batch
+    in input.npy; it writes outputs.npz. Raises UsageError if it fails.
     """
     import numpy as np
 

@@ -1,7 +1,7 @@
-"""Class plan -> the statements of forward: a value is threaded through the items, by way of variables where needed.
+"""Class plan -> the statements of forward: a value passes through the items, in variables where necessary.
 
-A variable is busy while a later statement or the current value needs it. `Body.passing` are the variables that only the
-current value reads: they are free once that value is assigned.
+A variable is busy while a later statement or the current value needs it. `Body.passing` contains the variables that
+only the current value reads: they are free once that value is assigned.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ LOCALS = ("y", "z", "u", "v", "w")
 
 @record(slots=False)
 class Value:
-    """The current value; `fresh` if it may be overwritten: nothing else refers to it and no backward needs it."""
+    """The current value; `fresh` if it may be overwritten: nothing else refers to it and no backward pass needs it."""
 
     expr: Expr
     fresh: bool = False
@@ -94,7 +94,7 @@ class Body:
         self.statements.append(statement)
 
     def keep(self, value: Value, name: str) -> Value:
-        """Assign a value; the variables that only it read are free."""
+        """Assign a value; variables that only it read become free."""
         if value.expr != Var(name):
             self.add(Let(name, value.expr))
             free = self.passing & mentions(value.expr)
@@ -103,14 +103,14 @@ class Body:
         return Value(Var(name), value.fresh)
 
     def variable(self) -> str:
-        """Take a free variable."""
+        """Return a free variable, which is then busy."""
         more = (f"y{number}" for number in itertools.count(len(self.busy)))
         name = next(name for name in itertools.chain(LOCALS, more) if name not in self.busy)
         self.busy.add(name)
         return name
 
     def branch(self) -> Body:
-        """A branch: it adds to the same statements, and its variables are free afterwards."""
+        """Return a branch: it adds to the same statements, and its variables are free afterwards."""
         return replace(self, busy=set(self.busy), passing=set(self.passing))
 
 
@@ -120,7 +120,7 @@ class Forward:
     def __init__(self, of: Class, names: Names, dialect: Dialect, checkpoint: bool, is_root: bool) -> None:
         self.names, self.dialect, self.checkpoint = names, dialect, checkpoint
         self.methods: list[Method] = []
-        self.splits = 0  # values that were taken apart
+        self.splits = 0  # unpacked values
         self.values = Values(of, names)
         body = self.body()
         for held in self.values.owned:
@@ -164,11 +164,11 @@ class Forward:
         return value
 
     def body(self, again: bool = False) -> Body:
-        """An empty body, in which the names of kept values are taken."""
+        """Return an empty body, in which the names of kept values are taken."""
         return Body(busy={"x", *self.values.taken}, again=again)
 
     def kept(self, body: Body, item: Keeping, value: Value, own: str) -> Value:
-        """Lower the naming of a value, which may not be overwritten from there on."""
+        """Lower the naming of a value, which may not be overwritten afterwards."""
         target = self.values.place(item)
         if isinstance(target, Element):
             named = self.in_variable(body, value, own)
@@ -178,23 +178,23 @@ class Forward:
         return body.keep(Value(value.expr), target.name)
 
     def recalled(self, body: Body, item: Recalling, value: Value, own: str) -> Value:
-        """Lower a kept value in place of the one before, which is computed all the same."""
+        """Lower a kept value that replaces the current one, which is still computed."""
         if not value.is_variable:
             body.keep(value, own)
         found = self.values.read(item)
         return body.keep(Value(found), own) if isinstance(found, Element) else Value(found)
 
     def is_function(self, item: Item) -> bool:
-        """Whether an item is an activation that is applied as a function."""
+        """Return whether an item is an activation that is applied as a function."""
         return isinstance(item, Layer) and item.kind is ops.Act and self.dialect.applies(item)
 
     def skips(self, join: Join) -> bool:
-        """Whether a merge may skip its branch."""
+        """Return whether a merge may skip its branch."""
         survival = join.sample.survival
         return survival is not None and survival.unit == "batch" and not self.dialect.masks
 
     def layer(self, body: Body, layer: Layer, value: Value, own: str, following: Item | None) -> Value:
-        """Lower one op; the item after it may be written as one call with it."""
+        """Lower one op; a following op may be part of the same call."""
         if layer.kind is ops.Identity:
             return value
         if not self.dialect.applies(layer):
@@ -206,7 +206,7 @@ class Forward:
         return body.keep(new, own) if layer.kind is ops.Act else self.short(body, new, own)
 
     def short(self, body: Body, value: Value, own: str) -> Value:
-        """Assign the value if its expression has become long."""
+        """Assign the value if its expression is long."""
         return body.keep(value, own) if len(self.dialect.expression(value.expr)) > self.dialect.longest else value
 
     def part(self, body: Body, item: Group | Row | Use | Run, value: Value, own: str) -> Value:
@@ -236,19 +236,19 @@ class Forward:
         return Value(Var(total), fresh=True)
 
     def in_variable(self, body: Body, value: Value, own: str) -> Var:
-        """The variable of a value, assigned if the value is not one."""
+        """Return the variable of a value, assigned if the value is not one."""
         return cast(Var, (value if value.is_variable else body.keep(value, own)).expr)
 
     def parts(self, body: Body, value: Expr, count: int | str, sizes: tuple[int | str, ...] = ()) -> Var:
-        """A variable with the list of parts of a value's channels. It has a name of its own, because TorchScript and
-        type checkers give a variable one type."""
+        """Return a variable with the list of parts of a value's channels. It has a separate name, because TorchScript
+        and type checkers give a variable one type."""
         self.splits += 1
         name = f"parts{self.splits}" if self.splits > 1 else "parts"
         body.add(Parts(name, value, count, sizes))
         return Var(name)
 
     def join(self, body: Body, join: Join, value: Value, own: str, act: Layer | None) -> Value:
-        """Lower a merge, with the activation after it where that is part of it."""
+        """Lower a merge, and the activation after it if that is part of it."""
         source = self.in_variable(body, value, own)
         inner = body.branch()
         inner.busy.add(source.name)
@@ -306,7 +306,7 @@ class Forward:
         return Value(Merged(join.merge, exprs, join.sample.unit, self.names.merger(join)), fresh=join.merge != "mul")
 
     def thinned(self, body: Body, join: Join, source: Var, own: str) -> Value:
-        """Lower a residual whose branch is computed always, and set to zero in training where it is dropped."""
+        """Lower a residual whose branch is always computed, and set to zero in training if it is dropped."""
         kept, survival = self.names.of(join), _survival(join)
         local = body.variable()
         branch = self.named(body, join.branches[0], source, local)
@@ -315,7 +315,7 @@ class Forward:
         return Value(Merged(join.merge, (branch, *others)), fresh=True)
 
     def skipped(self, body: Body, join: Join, source: Var, own: str, act: Layer | None) -> Value:
-        """Lower a residual whose branch is skipped in training when it is dropped."""
+        """Lower a residual whose branch is skipped in training if it is dropped."""
         kept = self.names.of(join)
         local = body.variable()
         waiting = [body.variable() for _ in join.branches[1:]]  # the branch must not overwrite them
@@ -339,21 +339,21 @@ class Forward:
         return Value(Var(own))
 
     def named(self, body: Body, items: Sequence[Item], source: Var, local: str, own: str | None = None) -> Var:
-        """Run items on a variable; the result is in `own` if it is there already, else in the local."""
+        """Run items on a variable; the result is in `own` if it is already there, else in the local one."""
         value = self.run(body, items, Value(source), local)
         expr = value.expr if own is not None and value.expr == Var(own) else body.keep(value, local).expr
         assert isinstance(expr, Var)
         return expr
 
     def new_branch(self, join: Join) -> int | None:
-        """The branch with the new features of a residual or a concatenation; the other one is the old value."""
+        """Return the branch with the new features of a residual or a concatenation; the other one is the old value."""
         if join.sample.residual:
             return 0
         owners = [at for at, items in enumerate(join.branches) if items and not _is_identity(items)]
         return owners[0] if len(join.branches) == 2 and len(owners) == 1 else None
 
     def recomputed(self, body: Body, join: Join, items: Sequence[Item], source: Expr) -> Value:
-        """Lower a branch to a method whose activations are recomputed for backward."""
+        """Lower a branch to a method whose activations are recomputed in the backward pass."""
         name = "new_features" if join.merge == "concat" else "residual"
         while name in self.names.taken or any(method.name == name for method in self.methods):
             name += "_"
@@ -365,7 +365,7 @@ class Forward:
         return Value(Var(target))
 
     def give(self, body: Body, value: Value) -> None:
-        """Return a value. To a type checker the result of a module is Any, while `x` is a tensor."""
+        """Return a value. For a type checker the result of a module is Any, while `x` is a tensor."""
         if not self.dialect.is_tensor(value.expr) and value.expr != Var("x"):
             body.add(Let("x", value.expr))
             value = Value(Var("x"))
@@ -386,12 +386,12 @@ class Forward:
 
 
 def _acted(act: Layer | None, value: Value) -> Expr:
-    """The value after the activation, if there is one."""
+    """Return the value after the activation, if there is one."""
     return Apply(act, value.expr, value.fresh) if act is not None else value.expr
 
 
 def _survival(join: Join) -> Survival:
-    """How a residual that may be dropped is dropped."""
+    """Return how a residual is dropped."""
     assert join.sample.survival is not None
     return join.sample.survival
 

@@ -1,4 +1,4 @@
-"""The kept values of one class in its forward: a variable for each, or the elements of a dict."""
+"""The kept values of one class in its forward: one variable each, or the elements of a dict."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from rescompile.codegen.program import Element, Expr, Var
 
 
 class Values:
-    """`now` are the variables of the values that were kept last, `owned` the dicts that this class makes, `taken` the names that
-    no other variable may have."""
+    """`now` maps names to the variables of the values kept last, `owned` contains the dicts that this class creates,
+    `taken` the names that no other variable may have."""
 
     def __init__(self, of: Class, names: Names) -> None:
         self.names = names
@@ -29,7 +29,7 @@ class Values:
                 self.variables[id(item)] = Var(self._variable(item, item.held in of.values))
 
     def _variable(self, item: Keeping, is_argument: bool) -> str:
-        """A variable for one value: `y` or `y2`, with a letter where that is taken."""
+        """Return a variable for one value: `y` or `y2`, with a letter if that is taken."""
         wanted = f"{item.held.name}{item.index_text}"
         if wanted not in self.taken or (wanted == item.held.name and not is_argument and wanted not in self._used()):
             name = wanted
@@ -42,35 +42,35 @@ class Values:
         return {var.name for var in self.variables.values()}
 
     def next_variable(self, left: Sequence[Item]) -> str | None:
-        """The variable of the value that the next item keeps, the last of those left, if it has one."""
+        """Return the variable of the value that the next item keeps, the last one left, or None."""
         item = left[-1] if left else None
         return self.variables[id(item)].name if isinstance(item, Keeping) and not item.held.many else None
 
     def place(self, item: Keeping) -> Var | Element:
-        """Where a value is kept."""
+        """Return where a value is kept."""
         if not item.held.many:
             return self.variables[id(item)]
         return self._element(item.held, item.index_text, self.names.of(item) if computed_index(item) else "")
 
     def read(self, item: Recalling) -> Var | Element:
-        """Where a value was kept."""
+        """Return where a recalled value was kept."""
         if not item.held.many:
             return self.now[item.held, item.index_text]
         return self._element(item.held, item.index_text, self.names.of(item) if computed_index(item) else "")
 
     def passed(self, inner: Held, own: Held) -> Expr:
-        """What a class is given for a name of its own."""
+        """Return the argument of a class for one of its own names."""
         if inner.many:
             return Var(own.name)
         return Element(Var(own.name), ALONE) if own.many else self.now[own, ""]
 
     def _element(self, held: Held, text: str, attribute: str) -> Element:
-        """An element of a dict."""
+        """Return an element of a dict."""
         return Element(Var(held.name), attribute or (int(text) if text else ALONE))
 
 
 def _mentioned(of: Class) -> Iterator[Held]:
-    """The names of kept values in a class."""
+    """Yield the names of kept values in a class."""
     yield from of.values
     for item in body_items(of.items):
         if isinstance(item, Keeping | Recalling):

@@ -1,4 +1,4 @@
-"""Class plan -> how a file initialises its modules: one rule for most layers of a kind, and the exceptions.
+"""Class plan -> how a file initialises its modules: one rule for most layers of a type, and the exceptions.
 
 For frameworks that set the tensors of existing modules; others pass an initialiser to each constructor.
 """
@@ -14,7 +14,7 @@ from rescompile.ir import ops
 from rescompile.records import record
 
 Draw = float | str  # a constant, or the name of a distribution
-OWN = "torch_default"  # the default distribution of torch
+OWN = "torch_default"  # torch's default distribution
 
 
 class Rule(NamedTuple):
@@ -26,7 +26,7 @@ class Rule(NamedTuple):
 
 @record(slots=False)
 class Set:
-    """A tensor is set; with `optional`, only if it exists."""
+    """Sets a tensor; with `optional`, only if it exists."""
 
     target: str
     tensor: Literal["weight", "bias"]
@@ -36,14 +36,14 @@ class Set:
 
 @record(slots=False)
 class Reset:
-    """Both tensors are reset to the framework's own initial values."""
+    """Resets both tensors to the framework's own initial values."""
 
     target: str
 
 
 @record(slots=False)
 class Below:
-    """Settings of an inner module, found by name because it may be absent or is not typed for a type checker."""
+    """Settings of an inner module, found by name because it may be absent, or untyped for a type checker."""
 
     name: str
     module: str
@@ -63,8 +63,9 @@ class Case:
 
 @record(slots=False)
 class Modules:
-    """The modules of a framework that have tensors: the class of a layer's module, the initial values that each class sets
-    by itself, the classes whose bias is optional to a type checker, and whether a module can be reset to PyTorch's own values."""
+    """The modules of a framework that have tensors: the class of a layer's module, the initial values that each class
+    sets by itself, the classes whose bias is optional to a type checker, and whether a module can be reset to PyTorch's
+    own values."""
 
     of: Callable[[Layer], str | None]
     own: Mapping[str, Rule]
@@ -85,7 +86,8 @@ class _Place:
 
 
 def initialisation(plan: ClassPlan, modules: Modules) -> list[Case]:
-    """The cases of a network's initialisation, common ones first; empty where the framework's own values are right."""
+    """Return the cases of a network's initialisation, common ones first; empty if the framework's own values are
+    rright."""
     places = [
         _Place(of.name, of.count, path, module, _rule(layer), absent)
         for of in plan.classes
@@ -96,7 +98,7 @@ def initialisation(plan: ClassPlan, modules: Modules) -> list[Case]:
     cases: dict[tuple[Setting, ...], list[str]] = {}
     for module, rule in common.items():
         without = any(place.rule.bias is None for place in places if place.module == module)
-        # A case that convolutions with an optional bias share with linear layers checks the bias of both.
+        # A case that convolutions with an optional bias share with linear layers checks both for a bias.
         alike = any(common[other].weight == OWN for other in modules.optional & common.keys())
         settings = tuple(_changes(rule, modules.own[module], "module", without or alike or module in modules.optional))
         cases.setdefault(settings, []).append(module)
@@ -113,7 +115,7 @@ def initialisation(plan: ClassPlan, modules: Modules) -> list[Case]:
 
 
 def _rule(layer: Layer) -> Rule:
-    """The initial values of a layer's tensors."""
+    """Return the initial values of a layer's tensors."""
     kind: Any = layer.sample.kind
     return (
         Rule(float(kind.scale_init), 0.0)
@@ -140,7 +142,7 @@ def _layers(
 
 
 def _common(places: Sequence[_Place]) -> dict[str, Rule]:
-    """The most common rule of each class of modules; layers without a bias do not count for biases."""
+    """Return the most common rule of each class of modules; layers without a bias do not count for biases."""
     weights: dict[str, Counter[Draw]] = {}
     biases: dict[str, Counter[Draw]] = {}
     for place in places:
@@ -158,7 +160,7 @@ def _most(found: Counter[Draw]) -> Draw:
 
 
 def _changes(rule: Rule, other: Rule, target: str, optional: bool) -> Iterator[Set | Reset]:
-    """Yield the settings that turn values by the rule `other` into those by `rule`."""
+    """Yield the settings that turn values of the rule `other` into those of `rule`."""
     if rule.weight != other.weight:
         yield Set(target, "weight", rule.weight, False)
     if rule.bias not in (None, other.bias):
@@ -166,7 +168,7 @@ def _changes(rule: Rule, other: Rule, target: str, optional: bool) -> Iterator[S
 
 
 def _exception(place: _Place, common: Rule, resets: bool) -> Iterator[Setting]:
-    """Yield the settings of one layer with a rule of its own."""
+    """Yield the settings of one layer with an exceptional rule."""
     name = ".".join(place.path)
     known = len(place.path) == 1 and name.isidentifier() and not place.absent
     target = f"module.{name}" if known else "layer"

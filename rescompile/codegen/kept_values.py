@@ -1,7 +1,7 @@
-"""Kept values in classes: each name is one variable per value, or a dict of values where it is handed on to be changed.
+"""Kept values in classes: each name is one variable per value, or a dict of values if an inner class changes them.
 
-A class that only reads a value gets it as a tensor. Where a class keeps values for the classes around, or an index differs
-among its instances, the values of the name are in a dict, which the class that owns it makes and hands on.
+A class that only reads a value receives it as a tensor. If a class keeps values for surrounding classes, or an index
+differs among its instances, the values of the name are in a dict, which the owning class creates and passes on.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from rescompile.ir.expressions import Term
 from rescompile.ir.network import Keep, Recall, Series
 from rescompile.ir.provenance import Call
 
-#: Variables of a forward that no value may be called.
+#: Variables of a forward that no kept value may use.
 _TAKEN = re.compile(r"x|part|parts[0-9]*|branch|at")
 
 
 class ValueScope:
-    """The kept values of one class by their names in the spec, where they are known; `arguments` come from the classes around."""
+    """The kept values of one class by their names in the spec, where they are known; `arguments` come from surrounding
+    classes."""
 
     def __init__(self, registry: Registry, instances: Column[Series]) -> None:
         self.registry = registry
         self.taken: set[str] = set()
-        self.channels: dict[tuple[int, str], Term] = {}  # of a value when it was kept last
+        self.channels: dict[tuple[int, str], Term] = {}  # of a value when it was last kept
         self.known = {name: self._new(name, many) for name, many in sorted(_crossing(registry, instances).items())}
         self.arguments = list(self.known.values())
 
     def _new(self, name: str, many: bool = False) -> Held:
-        """A name for values of their own."""
+        """Return a new name for values of this class."""
         wanted = self.registry.python_name(name)
         while _TAKEN.fullmatch(wanted) or wanted in self.taken or wanted in self.registry.reserved:
             wanted += "_"
@@ -41,13 +42,14 @@ class ValueScope:
         return Held(wanted, name, many)
 
     def held(self, name: str) -> Held:
-        """The values of a name where it is kept or used."""
+        """Return the values of a name that is kept or used here."""
         if name not in self.known:
             self.known[name] = self._new(name)
         return self.known[name]
 
     def inside(self, call: Call | None) -> dict[str, Held]:
-        """Enter a macro, which knows the values that it names and no others; returns what was known, to be set again after it."""
+        """Enter a macro, which knows only the values that it names, and return what was known, to be restored after
+        it."""
         before = self.known
         if call is not None:
             self.known = {name: self.held(name) for name in call.values}
@@ -56,20 +58,20 @@ class ValueScope:
     # --- items
 
     def keeping(self, column: Column[Keep], here: Here, scope: ClassScope) -> Keeping:
-        """The item of a column of Keeps. Raises Misfit."""
+        """Return the item of a column of Keeps. Raises Misfit."""
         held, index = self._value(column, here, scope)
         self.channels[id(held), _text(index)] = here.flow.term
         return Keeping(held, index)
 
     def recalling(self, column: Column[Recall], here: Here, scope: ClassScope) -> tuple[Recalling, Flow]:
-        """The item of a column of Recalls, and the channels after it. Raises Misfit."""
+        """Return the item of a column of Recalls, and the channels after it. Raises Misfit."""
         held, index = self._value(column, here, scope)
         guess = self.channels.get((id(held), _text(index)))
         numbers = Column({**here.flow.numbers, **column.map(lambda node: node.output[0])})
         return Recalling(held, index), scope.flow(numbers, [*([] if guess is None else [guess]), here.flow.term])
 
     def _value(self, column: Column[Keep] | Column[Recall], here: Here, scope: ClassScope) -> tuple[Held, Term | None]:
-        """The name that a column means, and the index in it."""
+        """Return the name that a column refers to, and its index."""
         held = self.held(column.only(lambda node: node.key[0]))
         indices = column.map(lambda node: node.key[1])
         if not column.share(lambda node: node.key[1] is None):
@@ -83,11 +85,12 @@ class ValueScope:
         return held, scope.printed(scope.express(indices, hints, f"{held.name}_index"), column)
 
     def passed(self, use: Use) -> Use:
-        """The use of a class with the values that it is given."""
+        """Return the use of a class with the values passed to it."""
         return replace(use, values=self._given(use.of)) if use.of.values else use
 
     def passed_on(self, row: Row) -> Row:
-        """A row with the values that each of its copies is given. Raises Misfit for one that may not be there."""
+        """Return a row with the values passed to each of its copies. Raises Misfit for a value that may be
+        missing."""
         first = row.parts[0]
         of = first.of if isinstance(first, Use) else first.stage.of
         if of.values and row.when is not None:
@@ -95,7 +98,7 @@ class ValueScope:
         return replace(row, values=self._given(of)) if of.values else row
 
     def _given(self, of: Class) -> tuple[Held, ...]:
-        """The values for a class, in its order."""
+        """Return the values for a class, in its order."""
         given = []
         for inner in of.values:
             own = self.held(inner.word)
@@ -105,7 +108,7 @@ class ValueScope:
 
 
 def _crossing(registry: Registry, instances: Column[Series]) -> dict[str, bool]:
-    """The names that cross the border of a class, and whether they are handed on in a dict."""
+    """Return the names that cross the boundary of a class, and whether they are passed in a dict."""
     call = instances.first.call
     if instances.first is registry.network.root:
         return {}

@@ -1,4 +1,4 @@
-"""An op of all instances -> a layer of their class, with its attributes and channels."""
+"""One op in all instances -> a layer of their class, with its attributes and channels."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op, Parallel, Series
 
-#: Attributes for how weights are initialised: backends read them from the sample.
+#: Attributes for the initialisation of weights: backends read them from the sample.
 INITIAL = frozenset({"init", "bias_init", "scale_init", "slope_init"})
-#: Attributes that are the channels after an op, by the ops where they are.
+#: Attributes that are the channels after an op, by op.
 _OUT: Mapping[str, tuple[type[ops.Kind], ...]] = {
     "channels": (ops.Conv, ops.ConvTranspose, ops.PadChannels),
     "features": (ops.Linear,),
@@ -24,7 +24,7 @@ _OUT: Mapping[str, tuple[type[ops.Kind], ...]] = {
 
 
 def layer(column: Column[Op], when: Term | None, here: Here, scope: ClassScope) -> tuple[Layer, Flow]:
-    """The layer of a column of ops, and the channels after it. Raises Misfit."""
+    """Return the layer of a column of ops, and the channels after it. Raises Misfit."""
     column.only(scope.registry.skeleton)
     sample, flow = column.first, here.flow
     kind = type(sample.kind)
@@ -43,14 +43,15 @@ def layer(column: Column[Op], when: Term | None, here: Here, scope: ClassScope) 
 
 
 def _attributes(column: Column[Op], here: Here, scope: ClassScope) -> dict[str, Term]:
-    """The attributes of an op as terms: from its definition, else derived from other attributes and the channels."""
+    """Return the attributes of an op as terms: from its definition, or derived from other attributes and the
+    channels."""
     sample = column.first
     kind = type(sample.kind)
     terms: dict[str, Term] = {}
-    for attribute in sorted(fields(kind), key=lambda f: f.name == "padding"):  # which follows from the others
+    for attribute in sorted(fields(kind), key=lambda f: f.name == "padding"):  # derived from the others
         name = attribute.name
         facts = attribute.metadata["attribute"]
-        if name in INITIAL or facts.type == "word":  # which is part of what the op is
+        if name in INITIAL or facts.type == "word":  # part of the identity of the op
             continue
         values = Column({at: getattr(op.kind, name) for at, op in column.items()})
         if facts.type == "size":
@@ -67,7 +68,7 @@ def _attributes(column: Column[Op], here: Here, scope: ClassScope) -> dict[str, 
 
 
 def _factor(op: Op) -> tuple[int, int]:
-    """How many times as many channels an op gives as it takes, as a fraction."""
+    """Return the ratio of an op's output channels to its input channels, as a fraction."""
     match op.kind:
         case ops.Flatten():
             return math.prod(op.input[1:]), 1
@@ -79,20 +80,20 @@ def _factor(op: Op) -> tuple[int, int]:
 
 
 def _scaled(channels: Term, times: int, by: int) -> Term:
-    """A number of channels times a fraction, which divides it."""
+    """Return a number of channels multiplied by a fraction with an integer result."""
     scaled = channels if times == 1 else operation("*", channels, constant(times))
     return scaled if by == 1 else operation("//", scaled, constant(by))
 
 
 def _flat(values: Column[Value]) -> Column[Value]:
-    """Sizes as one number where those of all axes are equal in all instances."""
+    """Return sizes as one number if all axes are equal in all instances."""
     if all(isinstance(value, tuple) and len(set(value)) == 1 for value in values.values()):
         return values.map(lambda value: value[0])
     return values
 
 
 def _same_padding(terms: Mapping[str, Term]) -> list[Term]:
-    """Terms for the padding that keeps the size of a feature map, from kernel and dilation."""
+    """Return terms for the padding that keeps the size of a feature map, from kernel and dilation."""
     kernel, dilation = terms["kernel"], terms.get("dilation", constant(1))
     if kernel.head == "constant" and isinstance(kernel.value, int):
         half = constant(kernel.value // 2)
@@ -104,7 +105,7 @@ def _same_padding(terms: Mapping[str, Term]) -> list[Term]:
 
 
 def new_name(node: Op | Series | Parallel, attribute: str) -> str:
-    """The name of a new argument for something of a node."""
+    """Return the name of a new argument for a property of a node."""
     word = node.name if node.name and not node.name[0].isdigit() else _word(node)
     return f"{word}_{attribute}"
 

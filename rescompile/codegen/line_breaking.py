@@ -1,4 +1,4 @@
-"""Breaks long lines of Python as `ruff format` does, for the few shapes of line in generated source."""
+"""Breaks long lines of Python as `ruff format` does, for the few kinds of lines in generated source."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def laid_out(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _split(line: str, indent: int) -> Iterator[str]:
-    """Yield a line, broken at its last bracket if it is too long: the inside on one line, else part by part."""
+    """Yield a line, broken at its last bracket if it is too long: the inside on one line, else one part per line."""
     if len(line) <= WIDTH or line.lstrip().startswith(("#", '"""')):
         yield line
         return
@@ -40,7 +40,7 @@ def _split(line: str, indent: int) -> Iterator[str]:
         yield line
         return
     start, end = found
-    if start >= WIDTH and line[start - 1] == ")":  # the call of what a call gives: only the first of them is broken
+    if start >= WIDTH and line[start - 1] == ")":  # a call of the result of a call: only the first one is broken
         start, end = _last_bracket(line[:start]) or found
     inside = line[start + 1 : end]
     parts = _parts(inside)
@@ -52,7 +52,7 @@ def _split(line: str, indent: int) -> Iterator[str]:
     comprehension = len(parts) == 1 and line[start] != "("
     collection = len(parts) > 1 and not re.search(r"[\w)\]]$", line[:start])  # not the arguments of a call
     alone = len(parts) == 1 and line[start] == "(" and line[start - 1 : start] in (" ", "(", "")
-    grouped = alone and not inside.endswith(",")  # a term in brackets, which a comma would turn into a tuple
+    grouped = alone and not inside.endswith(",")  # a parenthesised term, which a comma would turn into a tuple
     if len(deeper + inside) <= WIDTH and not inside.startswith("*") and (grouped or not (alone or collection)):
         yield deeper + inside
     else:
@@ -66,7 +66,7 @@ def _split(line: str, indent: int) -> Iterator[str]:
 
 
 def _operands(part: str) -> list[str]:
-    """An argument split before each operator of the lowest precedence at its outermost level."""
+    """Return an argument split before each operator of the lowest precedence at its outermost level."""
     depth, cuts = 0, []
     for at, character in _code(part):
         depth += (character in _OPEN) - (character in _CLOSE)
@@ -79,7 +79,7 @@ def _operands(part: str) -> list[str]:
 
 
 def _last_bracket(line: str) -> tuple[int, int] | None:
-    """The last bracket pair of the outermost level."""
+    """Return the last bracket pair of the outermost level."""
     depth, start, found = 0, 0, None
     for at, character in _code(line):
         if character in _OPEN:
@@ -94,7 +94,7 @@ def _last_bracket(line: str) -> tuple[int, int] | None:
 
 
 def _parts(inside: str) -> list[str]:
-    """The texts between the commas of the outermost level."""
+    """Return the texts between the commas of the outermost level."""
     parts, depth, begin = [], 0, 0
     for at, character in _code(inside):
         if character in _OPEN:
@@ -109,7 +109,7 @@ def _parts(inside: str) -> list[str]:
 
 
 def _code(text: str) -> Iterator[tuple[int, str]]:
-    """The characters outside of strings."""
+    """Yield the characters outside of strings."""
     quoted = False
     for at, character in enumerate(text):
         if character == '"':

@@ -1,4 +1,4 @@
-"""Class plan -> program, in the order in which classes need one another."""
+"""Class plan -> program: lowers each class, in the order in which classes use one another."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from rescompile.codegen.dialect import Dialect
 from rescompile.codegen.forward import Forward
 from rescompile.codegen.program import ChooseColumns, Code, Program
 
-#: One class per block, with loops for what repeats; the same with modules for activations and pools; all written out.
+#: One class per block, with loops for repetitions; the same with modules for activations and pools; everything
+#: unrolled.
 STYLES = ("classes", "modules", "flat")
 
 
 def lower(plan: ClassPlan, dialect: Dialect, style: str = "classes") -> Program:
-    """The program of a plan in one of `STYLES`."""
+    """Return the program of a plan in one of `STYLES`."""
     return Program(plan, tuple(_code(of, plan, dialect, style) for of in plan.classes))
 
 
@@ -28,7 +29,7 @@ def _code(of: Class, plan: ClassPlan, dialect: Dialect, style: str) -> Code:
 
 
 def _start(plan: ClassPlan, names: Names) -> tuple[ChooseColumns, ...]:
-    """What the forward of a network begins with."""
+    """Return the first statements of a network's forward."""
     columns = [len(node.branches) for node in plan.merges() if node.merge == "mean"]
     how = plan.network.drop_path
     return (ChooseColumns(names.free("choose_columns"), max(columns), how),) if how and columns else ()

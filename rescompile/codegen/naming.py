@@ -1,4 +1,4 @@
-"""Names in generated code, which never collide with those of Python, of a framework or of the file itself."""
+"""Names in generated code, which never collide with names of Python, of a framework or of the file itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-#: Keywords and builtins of Python, and names that generated files use in every framework.
+#: Python's keywords and builtins, and names that generated files use in every framework.
 PYTHON = frozenset(
     [*keyword.kwlist, *dir(builtins), "self", "stage", "index", "depth", "position", "outputs", "initialise"]
 )
@@ -23,7 +23,8 @@ class Counted(NamedTuple):
 
 
 def counted(names: Sequence[str]) -> Counted | None:
-    """The rule by which names count: layer1, layer2 are `layer` from 1 in steps of 1; None if there is none."""
+    """Return the rule of counting names: layer1, layer2 are `layer` from 1 in steps of 1; None if there is no such
+    rule."""
     prefix = names[0].rstrip("0123456789")
     numbers = [name.removeprefix(prefix) for name in names]
     if not all(number.isdecimal() and str(int(number)) == number for number in numbers):
@@ -36,7 +37,7 @@ def counted(names: Sequence[str]) -> Counted | None:
 
 
 def python_name(name: str, others: Collection[str], reserved: Collection[str]) -> str:
-    """The name of an argument or variable: the name in the spec, with _ appended where it is reserved."""
+    """Return the name of an argument or variable: the name in the spec, with _ appended if it is reserved."""
     if name not in reserved and not name.startswith("_"):
         return name
     free = (name.lstrip("_") or "p") + "_"
@@ -46,18 +47,18 @@ def python_name(name: str, others: Collection[str], reserved: Collection[str]) -
 
 
 def snake(name: str) -> str:
-    """`DenseLayer` -> dense_layer."""
+    """Return a name in snake case: `DenseLayer` -> dense_layer."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 class Allocator:
-    """Allocates unique names for classes, functions and stages, apart from variables and reserved names."""
+    """Allocates unique names for classes, functions and stages, separate from variables and reserved names."""
 
     def __init__(self, variables: Collection[str], reserved: Collection[str]) -> None:
         self.taken = {*reserved, *variables}
 
     def name(self, wanted: str) -> str:
-        """The wanted name, with a number appended where it is taken."""
+        """Return the wanted name, with a number appended if it is taken."""
         wanted = wanted.lstrip("_") or "part"
         name, again = wanted, 1
         while name in self.taken:
@@ -67,7 +68,7 @@ class Allocator:
         return name
 
     def class_name(self, word: str) -> str:
-        """`dense_layer` -> DenseLayer, `wrn_40_2` -> Wrn40_2."""
+        """Return a class name: `dense_layer` -> DenseLayer, `wrn_40_2` -> Wrn40_2."""
         name = ""
         for part in word.split("_"):
             name += "_" * (name[-1:].isdigit() and part[:1].isdigit()) + part[:1].upper() + part[1:]

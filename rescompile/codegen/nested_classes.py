@@ -1,4 +1,4 @@
-"""Parts that are classes of their own, seen from the class around them: uses, rows of copies, bundles and macros."""
+"""Parts with separate classes, seen from the surrounding class: uses, rows of copies, bundles and macros."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rescompile.ir.network import Series
 
 
 def use(column: Column[Series], when: Term | None, here: Here, scope: ClassScope) -> tuple[Use, Term]:
-    """An instance of another class, and its output channels. Raises Misfit."""
+    """Return an instance of another class, and its output channels. Raises Misfit."""
     planned = column.only(lambda node: scope.registry.classes[id(node)])
     terms = _arguments(planned, column, here, scope)
     shown = _shown(planned.plan.arguments, terms, column, scope)
@@ -27,7 +27,7 @@ def use(column: Column[Series], when: Term | None, here: Here, scope: ClassScope
 def _arguments(
     of: PlannedClass | PlannedStage, column: Column[Series], here: Here, scope: ClassScope
 ) -> dict[str, Term]:
-    """The arguments of an instance of another class, or of a stage."""
+    """Return the arguments of an instance of another class, or of a stage."""
     given = column.map(lambda node: of.values[id(node)])
     terms = {}
     for name in (argument.name for argument in of.plan.arguments):
@@ -38,7 +38,7 @@ def _arguments(
 
 
 def _argument_hints(name: str, sample: Series, here: Here, scope: ClassScope) -> list[Term | None]:
-    """Candidates for an argument: from the call in the spec, else from the names around."""
+    """Return candidates for an argument: from the call in the spec, else from the surrounding names."""
     python_name = scope.registry.python_name
     if name == IN:
         return [here.flow.term]
@@ -50,7 +50,7 @@ def _argument_hints(name: str, sample: Series, here: Here, scope: ClassScope) ->
 def _shown(
     arguments: Sequence[Argument], terms: Mapping[str, Term], at: Iterable[int], scope: ClassScope
 ) -> dict[str, Term]:
-    """The printed arguments of a call, without those at their default."""
+    """Return the printed arguments of a call, without those equal to their default."""
     at = list(at)
     shown = {argument.name: scope.printed(terms[argument.name], at) for argument in arguments}
     return {
@@ -61,7 +61,8 @@ def _shown(
 
 
 def row(column: Column[Series], when: Term | None, here: Here, scope: ClassScope) -> tuple[Row, Term] | None:
-    """A row of copies, by stages, and its output channels; None where there are no stages for it. Raises Misfit."""
+    """Return a row of copies, by stages, and its output channels; None if there are no stages for it. Raises
+    Misfit."""
     if not _keeps_names(column.values()):
         return None
     registry = scope.registry
@@ -88,14 +89,14 @@ def row(column: Column[Series], when: Term | None, here: Here, scope: ClassScope
 
 
 def _keeps_names(rows: Iterable[Series]) -> bool:
-    """Whether a row keeps the names of its modules: numbers count from 0, or no name is a number."""
+    """Return whether a row keeps the names of its modules: numbers count from 0, or no name is a number."""
     names = [[child.name or "" for child in row.children if isinstance(child, Series)] for row in rows]
     by_place = all(listed == [str(at) for at in range(len(listed))] for listed in names)
     return by_place or not any(name.isdigit() for listed in names for name in listed)
 
 
 def bundle(column: Column[Series], here: Here, scope: ClassScope) -> tuple[Copies, Term]:
-    """Parallel copies, and their output channels. Raises Misfit."""
+    """Return parallel copies, and their output channels. Raises Misfit."""
     merge, split = column.only(lambda node: (bundle_merge(node).merge, bundle_merge(node).split))
     sample = column.first
     counts = column.map(lambda node: len(bundled(node)))
@@ -112,7 +113,7 @@ def bundle(column: Column[Series], here: Here, scope: ClassScope) -> tuple[Copie
 
 
 def macro(column: Column[Series], here: Here, scope: ClassScope) -> dict[str, Term]:
-    """The names of a macro's definition in the names of this class. Raises Misfit."""
+    """Return the names of a macro's definition in terms of the names of this class. Raises Misfit."""
     inner: dict[str, Term] = {}
     column.only(lambda node: node.call and node.call.block)
     calls = {at: node.call for at, node in column.items() if node.call is not None}
@@ -137,5 +138,5 @@ def macro(column: Column[Series], here: Here, scope: ClassScope) -> dict[str, Te
 
 
 def _written(value: Value) -> Any:
-    """The text by which values are compared; mappings have none."""
+    """Return the text by which values are compared; mappings have none."""
     return "" if isinstance(value, dict) else literal(value)

@@ -15,7 +15,7 @@ from rescompile.ir.names import BUILTINS
 from rescompile.ir.network import Again, Keep, Network, Node, Op, Parallel, Recall, Series, Side
 from rescompile.records import record
 
-#: Attributes of ops that belong to what an op is, and so are never an argument of a class.
+#: Attributes that are part of an op's identity, and so are never an argument of a class.
 FIXED = frozenset(
     {"init", "bias_init", "scale_init", "slope_init", "bias", "scale", "shift", "ranges", "before", "after"}
 )
@@ -23,7 +23,8 @@ FIXED = frozenset(
 
 @record(slots=False, eq=False)
 class PlannedClass:
-    """A class, the values of its arguments in each instance by the id of its part, and its output channels as a term."""
+    """A class, the values of its arguments in each instance by the id of its part, and its output channels as a
+    term."""
 
     plan: Class
     values: dict[int, dict[str, Any]]
@@ -51,16 +52,16 @@ class Registry:
 
     @cached_property
     def variables(self) -> frozenset[str]:
-        """Every name that stands for a value somewhere in the definitions; other names in a hint are words."""
+        """The names with a value anywhere in the definitions; other names in a hint are words."""
         listed = (name for d in self.network.definitions.values() for name in (*d.parameters, *d.lets))
         return BUILTINS | {"depth"} | frozenset(listed) | frozenset(self.network.parameters)
 
     def python_name(self, name: str) -> str:
-        """The name in the file of a name in the spec."""
+        """Return the name in the file for a name in the spec."""
         return python_name(name, self.variables, self.reserved)
 
     def segments(self, row: Series) -> list[tuple[PlannedClass, list[Series]]]:
-        """The copies of a row, with neighbours of one class together."""
+        """Return the copies of a row, with neighbours of one class grouped."""
         segments: list[tuple[PlannedClass, list[Series]]] = []
         for child in row.children:
             assert isinstance(child, Series)
@@ -72,7 +73,8 @@ class Registry:
         return segments
 
     def skeleton(self, node: Node) -> Any:
-        """Everything of a node that no argument can express: nodes with equal skeletons fit into one class."""
+        """Return every property of a node that no argument can express: nodes with equal skeletons fit into one
+        class."""
         match node:
             case Op():
                 fixed = [getattr(node.kind, each.name) for each in fields(node.kind) if _is_fixed(each)]
@@ -105,14 +107,14 @@ class Registry:
                 return node.name, self.skeletons(node.children)
 
     def skeletons(self, nodes: Sequence[Node]) -> tuple[Any, ...]:
-        """The skeletons of several nodes."""
+        """Return the skeletons of several nodes."""
         return tuple(self.skeleton(node) for node in nodes)
 
     def pattern(self, row: Series) -> tuple[Any, ...]:
-        """The classes of the segments of a row, and which of them are single copies."""
+        """Return the classes of the segments of a row, and which of them are single copies."""
         return tuple((id(planned), len(copies) > 1) for planned, copies in self.segments(row))
 
 
 def _is_fixed(attribute: Field[Any]) -> bool:
-    """Whether an attribute of an op is never an argument: one of FIXED, or a word."""
+    """Return whether an attribute of an op is never an argument: one of FIXED, or a word."""
     return attribute.name in FIXED or attribute.metadata["attribute"].type == "word"

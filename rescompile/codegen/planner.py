@@ -1,4 +1,4 @@
-"""Network -> class plan: gathers the instances of each block, and plans their classes and stages, inner ones first."""
+"""Network -> class plan: collects the instances of each block, and plans their classes and stages, inner ones first."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rescompile.ir.network import Network, Node, Series, children, walk
 from rescompile.ir.provenance import Definition
 
 Key = tuple[Any, ...]
-Instance = tuple[Series, Mapping[str, Any]]  # a part, and the values of the names of its block
+Instance = tuple[Series, Mapping[str, Any]]  # a part, and the values of its block's names
 
 
 @dataclass
@@ -32,8 +32,8 @@ class InstanceGroup:
 
 
 def plan_classes(network: Network, reserved: Collection[str], unrolled: bool = False) -> ClassPlan:
-    """The classes of a network, each before those that use it; `unrolled`, one for each block, with its own numbers. Names
-    that the framework or its files give a meaning to are `reserved`."""
+    """Return the classes of a network, each before those that use it; if `unrolled`, one for each block, with its own
+    numbers. Names with a meaning in the framework or its files are `reserved`."""
     return _Planner(network, PYTHON | frozenset(reserved), unrolled).plan()
 
 
@@ -49,7 +49,7 @@ class _Planner:
         self.stages: list[Stage] = []
 
     def plan(self) -> ClassPlan:
-        """The class plan."""
+        """Return the class plan."""
         groups = _Gathering(self.network, self.roles).groups
         function = self.allocate.name(self.network.name)
         root_name = self.allocate.class_name(self.network.name)
@@ -62,7 +62,7 @@ class _Planner:
         return ClassPlan(self.network, function, [*self.classes, self.root(root_name)], self.stages)
 
     def is_planned(self, row: Series) -> bool:
-        """Whether all copies of a row have a class."""
+        """Return whether all copies of a row have a class."""
         return all(id(child) in self.registry.classes for child in row.children)
 
     def plan_group(self, instances: list[Instance], word: str) -> None:
@@ -85,7 +85,8 @@ class _Planner:
         self.classes.append(planned.plan)
 
     def apart(self, instances: list[Instance]) -> Iterable[list[Instance]]:
-        """Instances that do not fit into one class in groups: by structure, else by their steps, else each alone."""
+        """Return instances that do not fit into one class, in groups: by structure, else by their steps, else
+        individually."""
         keys: tuple[Callable[[Series], Any], ...] = (
             lambda node: self.registry.skeletons(node.children),
             lambda node: tuple(part.origin for _, part in walk(node)),
@@ -100,13 +101,13 @@ class _Planner:
         raise AssertionError("instances are not distinct")
 
     def plan_stages(self, rows: Iterable[Series]) -> None:
-        """Plan a stage for each class of copies in these rows, and each rule by which the copies are named."""
+        """Plan a stage for each class of copies in these rows, and for each naming rule of the copies."""
         pieces: dict[Any, tuple[PlannedClass, list[list[Series]]]] = {}
         for row in rows:
             for planned, copies in self.registry.segments(row):
                 pieces.setdefault((id(planned), member_rule(copies)), (planned, []))[1].append(copies)
         for (_, rule), (planned, segments) in pieces.items():
-            # A single copy needs no loop, unless others of its class are in one.
+            # A single copy requires no loop, unless others of its class are in one.
             if rule is not None and any(len(copies) > 1 for copies in segments):
                 name = self.allocate.name(f"{snake(planned.plan.name)}_stage")
                 stage = plan_stage(name, planned, segments, rule, self.schedules)
@@ -119,11 +120,11 @@ class _Planner:
         return survival_schedules(self.roles)
 
     def root(self, name: str) -> Class:
-        """The class of the network."""
+        """Return the class of the network."""
         network = self.network
         values = {**network.parameters, IN: network.input[0]}
         planned = plan_class(name, "", [network.root], [values], self.registry)
-        # Only the input channels and the number of outputs stay arguments: other parameters may change the structure.
+        # Only the input channels and the number of outputs remain arguments: other parameters may change the structure.
         kept = () if self.unrolled else (planned.out.value, IN)
         names = {name: value for name, value in values.items() if self.registry.python_name(name) in kept}
         planned = plan_class(name, "", [network.root], [names], self.registry)
@@ -143,7 +144,8 @@ class _Gathering:
         self.visit(network.root, network.parameters, None, ())
 
     def visit(self, node: Node, names: Mapping[str, Any], owner: Key | None, path: tuple[str, ...]) -> None:
-        """Gather a node and those inside; `names` are those of the block around, `owner` is the group around."""
+        """Collect a node and those inside; `names` are those of the surrounding block, `owner` is the surrounding
+        group."""
         if isinstance(node, Series):
             block = node.call.block if node.call else None
             if node.name is not None:
@@ -163,7 +165,7 @@ class _Gathering:
             self.visit(child, names, owner, path)
 
     def key(self, series: Series) -> Key:
-        """What all instances of one class share: their block, and the height of a block that contains itself."""
+        """Return what all instances of one class share: their block, and the height of a recursive block."""
         part = self.roles.members.get(id(series), series.name)
         block = series.call.block if series.call else (series.origin.path if series.origin else "", part)
         if self.roles.unrolled:
@@ -171,7 +173,8 @@ class _Gathering:
         return (block, self.heights[id(series)]) if block in self.nested else (block,)
 
     def word(self, part: Series) -> str:
-        """The word for a part without a block: `path` where it is one of the copies in `paths`; a number is not a word."""
+        """Return the word for a part without a block: `path` if it is one of the copies in `paths`; a number is not
+        a word."""
         bundle = self.roles.members.get(id(part))
         if bundle is not None:
             return bundle.removesuffix("s") or bundle
@@ -179,7 +182,7 @@ class _Gathering:
 
 
 def _names(series: Series, definition: Definition | None) -> dict[str, Any]:
-    """The names that the expressions of a block may mention, with their values in one use of it."""
+    """Return the names that the expressions of a block may mention, with their values in one use of it."""
     assert series.call is not None
     names: dict[str, Any] = {**series.call.arguments, IN: series.input[0]}
     for name, raw in (definition.lets if definition else {}).items():
@@ -191,7 +194,7 @@ def _names(series: Series, definition: Definition | None) -> dict[str, Any]:
 
 
 def _series(node: Node) -> Iterator[Series]:
-    """Every Series, once."""
+    """Yield every Series once."""
     seen: set[int] = set()
     for _, part in walk(node):
         if isinstance(part, Series) and id(part) not in seen:
@@ -200,7 +203,7 @@ def _series(node: Node) -> Iterator[Series]:
 
 
 def _heights(roles: Roles) -> dict[int, int]:
-    """How deep classes are nested in each part."""
+    """Return the nesting depth of classes in each part."""
     heights: dict[int, int] = {}
 
     def visit(node: Node) -> int:
@@ -214,7 +217,7 @@ def _heights(roles: Roles) -> dict[int, int]:
 
 
 def _nested(root: Series) -> set[Any]:
-    """The blocks that contain themselves."""
+    """Return the recursive blocks."""
     nested: set[Any] = set()
     seen: set[tuple[int, frozenset[str]]] = set()
 
@@ -234,7 +237,7 @@ def _nested(root: Series) -> set[Any]:
 
 
 def _inner_first(groups: Mapping[Key, InstanceGroup]) -> Iterator[InstanceGroup]:
-    """Groups, each after those that it contains."""
+    """Yield groups, each after those that it contains."""
     done: set[Key] = set()
     left = dict(groups)
     while left:

@@ -1,4 +1,4 @@
-"""A network as a program of classes, before any framework's words: what constructors make, and what forward computes.
+"""A network as a program of classes, independent of frameworks: entries of constructors, and statements of forward.
 
 A program is data: liveness is computed from values, never from text, and numpy can run a program without a framework
 (`tests/support/program_interpreter.py`), so that tests check lowering apart from printing.
@@ -41,8 +41,8 @@ class Part:
 
 @record(slots=False)
 class Call:
-    """A call of a module of the class; `outputs` is passed on where outputs come from inside the module, and `kept` are kept
-    values, or dicts of them, that the module reads or changes."""
+    """A call of a module of the class; `outputs` is passed on if outputs come from inside the module, and `kept` are
+    kept values, or dicts of them, that the module reads or changes."""
 
     module: str
     value: Expr
@@ -52,7 +52,7 @@ class Call:
 
 @record(slots=False)
 class Apply:
-    """An op without parameters applied as a function; `in_place` where it may overwrite the value."""
+    """An op without parameters applied as a function; `in_place` if it may overwrite the value."""
 
     layer: Layer
     value: Expr
@@ -61,8 +61,8 @@ class Apply:
 
 @record(slots=False)
 class Merged:
-    """A merge of values, by a module if it has a name. `carry` is the part of the old value that a gate passes: old - gate * old, for
-    (gate, old); `unit` is what `shake` draws for."""
+    """A merge of values, by a module if it has a name. `carry` is the part of the old value that a gate passes: old -
+    gate * old, for (gate, old); `unit` is the unit for which `shake` draws."""
 
     how: Literal["add", "concat", "mul", "gate", "mean", "shake", "carry"]
     values: tuple[Expr, ...]
@@ -86,7 +86,7 @@ class Beside:
 
 @record(slots=False)
 class Element:
-    """A kept value in a dict, by its index or the attribute that has it."""
+    """A kept value in a dict, by its index or the attribute with the index."""
 
     of: Var
     index: int | str
@@ -125,8 +125,8 @@ class Unpack:
 
 @record(slots=False)
 class Parts:
-    """An assignment of the list of a value's parts by channels: `count` of them, or one for each of the named copies; equal
-    ones, or of these sizes."""
+    """An assignment of the list of a value's channel ranges: `count` of them, or one for each of the named copies;
+    equal ones, or of these sizes."""
 
     target: str
     value: Expr
@@ -136,7 +136,7 @@ class Parts:
 
 @record(slots=False)
 class Sum:
-    """An assignment of the sum of parallel copies, each applied to the value, or to its own one of the parts."""
+    """An assignment of the sum of parallel copies, each applied to the value, or to its own part."""
 
     target: str
     copies: str
@@ -153,7 +153,7 @@ class Collection:
 
 @record(slots=False)
 class Through:
-    """A variable taken through the modules of a sequence, each of which is given `kept` values."""
+    """A variable passed through the modules of a sequence, each of which receives the `kept` values."""
 
     target: str
     module: str
@@ -170,7 +170,7 @@ class Store:
 
 @record(slots=False)
 class Output:
-    """An output beside the result."""
+    """An output besides the result."""
 
     name: str
     value: Expr
@@ -185,14 +185,15 @@ class Return:
 
 @record(slots=False)
 class Training:
-    """Statements that run in training only."""
+    """Statements that run only in training."""
 
     body: tuple[Statement, ...]
 
 
 @record(slots=False)
 class Survives:
-    """A residual that may be dropped: `body` in evaluation, and in training with probability `kept`; else `otherwise`."""
+    """A residual that may be dropped: `body` in evaluation, and in training with probability `kept`; else
+    `otherwise`."""
 
     kept: str
     body: tuple[Statement, ...]
@@ -210,8 +211,8 @@ class Scaled:
 
 @record(slots=False)
 class Thinned:
-    """In training, a variable set to zero: samples of it independently of each other, or the whole batch. It is scaled as by
-    `Scaled`."""
+    """In training, a variable set to zero: samples of it independently of each other, or the whole batch. It is scaled
+    as by `Scaled`."""
 
     target: str
     kept: str
@@ -221,7 +222,8 @@ class Thinned:
 
 @record(slots=False)
 class ChooseColumns:
-    """The start of a network whose merges mean drop branches in training: its `method` chooses one of its columns, or none."""
+    """The start of a network whose merges drop branches in training: its `method` chooses one of its columns, or
+    none."""
 
     method: str
     columns: int
@@ -230,7 +232,7 @@ class ChooseColumns:
 
 @record(slots=False)
 class Recomputed:
-    """An assignment of the result of a method whose activations training recomputes for backward."""
+    """An assignment of the result of a method whose activations are recomputed in the backward pass."""
 
     target: str
     method: str
@@ -261,7 +263,7 @@ Statement = (
 
 @record(slots=False)
 class MakeLayer:
-    """An op as a module; `in_place` where it may overwrite its input."""
+    """An op as a module; `in_place` if it may overwrite its input."""
 
     layer: Layer
     in_place: bool = False
@@ -269,7 +271,7 @@ class MakeLayer:
 
 @record(slots=False)
 class MakeDropPath:
-    """A mean of branches, each of which training drops with probability `rate`."""
+    """A mean of branches, each of which is dropped in training with probability `rate`."""
 
     rate: float
 
@@ -292,7 +294,7 @@ class NewStage:
 
 @record(slots=False)
 class Listed:
-    """A module in a list; where `when` is false, the identity takes its place."""
+    """A module in a list; if `when` is false, it is replaced by the identity."""
 
     name: str
     make: Make
@@ -313,7 +315,7 @@ class Listing:
 
 @record(slots=False)
 class Joined:
-    """Modules in sequence from stages and single instances; `numbered` where their names are the positions."""
+    """Modules in sequence from stages and single instances; `numbered` if their names are the positions."""
 
     parts: tuple[tuple[str, New] | NewStage, ...]
     numbered: bool
@@ -344,7 +346,7 @@ Make = MakeLayer | MakeDropPath | New | NewStage | Listing | Joined | Scanned | 
 
 @record(slots=False)
 class Number:
-    """A number that forward reads; `differs` where it may be another one in each of several equal copies."""
+    """A number that forward reads; `differs` if it may differ among equal copies."""
 
     name: str
     value: Term
@@ -353,7 +355,7 @@ class Number:
 
 @record(slots=False)
 class Entry:
-    """A named module; where `when` is false, the identity."""
+    """A named module; if `when` is false, the identity."""
 
     name: str
     make: Make
@@ -392,7 +394,7 @@ Constructed = Number | Entry | Filled | Looped | Copied
 
 
 class Method(NamedTuple):
-    """A branch as a method of its own."""
+    """A branch as a separate method."""
 
     name: str
     body: tuple[Statement, ...]
@@ -426,7 +428,7 @@ class Program:
 
 
 def parts(node: object) -> Iterator[object]:
-    """Yield a part of a program and all parts inside it; items of the plan are not entered."""
+    """Yield a part of a program and all parts inside it, without entering items of the plan."""
     yield node
     if isinstance(node, tuple):
         for item in node:
@@ -437,7 +439,7 @@ def parts(node: object) -> Iterator[object]:
 
 
 def mentions(node: object) -> set[str]:
-    """The variables that a value or a statement reads or sets."""
+    """Return the variables that a value or a statement reads or sets."""
     found = {part.name for part in parts(node) if isinstance(part, Var)}
     return found | {name for part in parts(node) for name in _targets(part)}
 
@@ -451,7 +453,7 @@ def _targets(node: object) -> Iterable[str]:
 
 
 def free_variables(body: Iterable[Statement]) -> set[str]:
-    """The variables that statements read and do not set before."""
+    """Return the variables that statements read before setting them."""
     found: set[str] = set()
     bound: set[str] = set()
     for statement in body:

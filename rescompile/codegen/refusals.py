@@ -1,4 +1,4 @@
-"""Networks that no source of a framework can express, because of its modules or its maps."""
+"""Networks that source of a framework cannot express, because of its modules or its feature maps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rescompile.ir.network import Network, Op, walk
 
 
 def refuse_names(network: Network, taken: Collection[str], title: str) -> None:
-    """Raises Unavailable for a step with a name that the framework gives to an attribute of its modules."""
+    """Raise Unavailable for a step whose name is an attribute of the framework's modules."""
     for path, _ in walk(network.root):
         name = path.rpartition(".")[2]
         if name in taken:
@@ -20,7 +20,7 @@ def refuse_names(network: Network, taken: Collection[str], title: str) -> None:
 
 
 def refuse_ranks(network: Network, target: str) -> None:
-    """Raises Unavailable for an op on anything but vectors and two-dimensional maps."""
+    """Raise Unavailable for an op on anything except vectors and two-dimensional maps."""
     for path, node in walk(network.root):
         if not isinstance(node, Op):
             continue

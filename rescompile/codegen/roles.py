@@ -1,4 +1,4 @@
-"""The role of each part of a network in its source: a class, a row of copies, a bundle of copies or a list of modules."""
+"""The role of each part of a network in its source: a class, a row or bundle of copies, or a list of modules."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from rescompile.ir.values import Crossings, live_names
 
 
 class Roles:
-    """The roles of the parts of one network; `unrolled`, each block has a class of its own and there are no bundles."""
+    """The roles of the parts of one network; if `unrolled`, each block has a separate class and there are no
+    bundles."""
 
     def __init__(self, network: Network, unrolled: bool) -> None:
         self.network, self.unrolled = network, unrolled
 
     def is_class(self, series: Series) -> bool:
-        """Whether a part becomes an instance of a class."""
+        """Return whether a part becomes an instance of a class."""
         if series.name is None or self.is_bundle(series) or is_bare(series):
             return False
         if id(series) in self.members:
@@ -25,7 +26,7 @@ class Roles:
         return not self.is_row(series) and not self.is_list(series)
 
     def is_row(self, series: Series) -> bool:
-        """Whether a part is nothing but copies of one step."""
+        """Return whether a part consists only of copies of one step."""
         copies = [c for c in series.children if isinstance(c, Series) and c.name is not None and c.call is not None]
         return (
             series.call is None
@@ -37,7 +38,7 @@ class Roles:
         )
 
     def is_list(self, series: Series) -> bool:
-        """Whether a part is modules one after the other, each with a name: no merge, no side branch."""
+        """Return whether a part is a sequence of named modules: no merge, no side branch."""
         return not self.has_taps(series) and all(
             isinstance(child, Op)
             or (
@@ -49,21 +50,21 @@ class Roles:
         )
 
     def is_bundle(self, series: Series) -> bool:
-        """Whether a part is parallel copies of one part, which are printed once."""
+        """Return whether a part is parallel copies of one part, which are printed once."""
         return id(series) in self.bundles
 
     def once(self, node: Node) -> tuple[Node, ...]:
-        """The child nodes that are printed: in a bundle, only the first copy."""
+        """Return the child nodes that are printed: in a bundle, only the first copy."""
         return tuple(bundled(node)[:1]) if isinstance(node, Series) and self.is_bundle(node) else children(node)
 
     def has_taps(self, node: Node) -> bool:
-        """Whether a node contains a side branch, or is handed kept values, or has a child that is."""
+        """Return whether a node contains a side branch or receives kept values, or has such a child."""
         return id(node) in self._tapped or any(map(self.crossings.of, (node, *children(node))))
 
     @cached_property
     def shared(self) -> dict[str, dict[str, bool]]:
-        """The names of the values that cross the border of any use of a block, by its word, and whether they are handed on in a
-        dict: so all of its classes, and the copies of a row, take the same."""
+        """The names of the values that cross the boundary of any use of a block, by its word, and whether they are
+        passed in a dict, so that all of its classes, and the copies of a row, accept the same ones."""
         found: dict[str, dict[str, bool]] = {}
         seen: set[int] = set()
         for _, node in walk(self.network.root):
@@ -78,18 +79,18 @@ class Roles:
 
     @cached_property
     def crossings(self) -> Crossings:
-        """The kept values that cross the borders of parts, as far as they are used there."""
+        """The kept values that cross the boundaries of parts, as far as they are used there."""
         return Crossings(live_names(self.network.root))
 
     @cached_property
     def bundles(self) -> dict[int, Series]:
         """The parts that are parallel copies of one part, by id."""
-        # With recomputation in training, the branches of a merge are printed one by one.
+        # With recomputation in training, the branches of a merge are printed separately.
         return {} if self.unrolled or self.network.checkpoint else self._alike
 
     @cached_property
     def _alike(self) -> dict[int, Series]:
-        """The parts that are nothing but copies of one part and their merge, by id."""
+        """The parts that consist only of copies of one part and their merge, by id."""
         parts = (part for _, part in walk(self.network.root) if isinstance(part, Series))
         return {id(part): part for part in parts if not self.has_taps(part) and _are_alike_copies(part)}
 
@@ -115,7 +116,8 @@ class Roles:
 
 
 def _are_alike_copies(series: Series) -> bool:
-    """Whether a part is nothing but copies of one part, named 0, 1, 2 and so on, and their sum or concatenation."""
+    """Return whether a part consists only of copies of one part, named 0, 1, 2 and so on, and their sum or
+    concatenation."""
     if series.name is None or not series.name.isidentifier() or series.call is not None or len(series.children) != 1:
         return False
     (merge,) = series.children
@@ -129,7 +131,7 @@ def _are_alike_copies(series: Series) -> bool:
 
 
 def is_bare(series: Series) -> bool:
-    """Whether a part only keeps and uses values, so that it owns no module and its name is not written."""
+    """Return whether a part only keeps and uses values, so that it owns no module and its name is not written."""
     return (
         series.call is None
         and bool(series.children)
@@ -138,26 +140,26 @@ def is_bare(series: Series) -> bool:
 
 
 def bundled(bundle: Series) -> list[Series]:
-    """The copies in a bundle."""
+    """Return the copies in a bundle."""
     copies = [branch.children[0] for branch in bundle_merge(bundle).branches]
     return [copy for copy in copies if isinstance(copy, Series)]
 
 
 def bundle_merge(bundle: Series) -> Parallel:
-    """The merge of the copies in a bundle."""
+    """Return the merge of the copies in a bundle."""
     (merge,) = bundle.children
     assert isinstance(merge, Parallel)
     return merge
 
 
 def is_numbered(series: Series) -> bool:
-    """Whether the modules of a list are named 0, 1, 2 and so on."""
+    """Return whether the modules of a list are named 0, 1, 2 and so on."""
     names = _names(series)
     return names == [str(at) for at in range(len(names))]
 
 
 def _names(series: Series) -> list[str]:
-    """The names in the scope of a list."""
+    """Return the names in the scope of a list."""
     names: list[str] = []
     for child in series.children:
         if isinstance(child, Series) and child.name is None:

@@ -1,4 +1,4 @@
-"""The rows of a network -> one loop per class: how the arguments of a copy follow from its index."""
+"""The rows of a network -> one loop per class: derives the arguments of a copy from its index."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from rescompile.ir.expressions import Term
 from rescompile.ir.network import Parallel, Series
 from rescompile.records import record
 
-Matrix = list[list[Value]]  # by row and place
+Matrix = list[list[Value]]  # by row and position
 
 
 @record(slots=False)
 class Schedule:
-    """The survival probability of a residual by its place in the network, `position + index`.
+    """The survival probability of a residual by its position in the network, `position + index`.
 
-    `positions` are those of the residuals, by the id of the instance that contains one.
+    `positions` are the positions of the residuals, by the id of the instance that contains one.
     """
 
     probability: Term
@@ -47,11 +47,11 @@ def plan_stage(
     rule: Counted,
     schedules: Sequence[Schedule],
 ) -> PlannedStage:
-    """The loop for all rows of a class whose copies are named by one rule."""
+    """Return the loop for all rows of a class whose copies are named by one rule."""
     loop = _Loop(of, rows, schedules)
     arguments = of.plan.arguments
     passed = {argument.name: loop.passed(argument) for argument in arguments}
-    after = constant(None)  # the channels after a copy, where the next copy gets them
+    after = constant(None)  # the channels after a copy, if they are the input of the next copy
     if IN in passed and passed[IN].word == IN:
         after = substitute(of.out, passed)
         if not loop.chains(after):
@@ -63,13 +63,13 @@ def plan_stage(
     stage = Stage(name, of.plan, own, shown, then, rule if rule.prefix else None)
     if of.out.word or IN in of.out.names:
         out = _total(of, passed)
-    else:  # the channels do not depend on those before, so they are those after the last copy
+    else:  # the channels do not depend on earlier ones, so they are those after the last copy
         out = substitute(after, {"index": operation("-", named("depth"), constant(1))})
     return PlannedStage(stage, loop.values(), out)
 
 
 def _total(of: PlannedClass, passed: Mapping[str, Term]) -> Term:
-    """The channels after a row whose copies each add a constant number of channels."""
+    """Return the channels after a row whose copies each add a constant number of channels."""
     if of.out.head == "+" and of.out.operands[0].word == IN and IN not in of.out.operands[1].names:
         growth = substitute(of.out.operands[1], passed)
         return operation("+", named(IN), operation("*", named("depth"), growth))
@@ -77,7 +77,8 @@ def _total(of: PlannedClass, passed: Mapping[str, Term]) -> Term:
 
 
 class _Loop:
-    """The rows of one class, and the arguments that a stage for them needs; `scopes` are their values in each row."""
+    """The rows of one class, and the arguments that a stage for them requires; `scopes` contains their values in each
+    row."""
 
     def __init__(self, of: PlannedClass, rows: Sequence[Sequence[Series]], schedules: Sequence[Schedule]) -> None:
         self.of, self.rows, self.schedules = of, rows, schedules
@@ -85,23 +86,23 @@ class _Loop:
         self.arguments: list[Argument] = []
 
     def matrix(self, name: str) -> Matrix:
-        """The values of one argument of the class."""
+        """Return the values of one argument of the class."""
         return [[self.of.values[id(node)][name] for node in row] for row in self.rows]
 
     def values(self) -> dict[int, dict[str, Value]]:
-        """The values of the arguments of the stage in each row, by the id of its first copy."""
+        """Return the values of the arguments of the stage in each row, by the id of its first copy."""
         return {id(row[0]): scope for row, scope in zip(self.rows, self.scopes, strict=True)}
 
     def passed(self, argument: Argument) -> Term:
-        """The value of one argument for a copy."""
+        """Return the value of one argument for a copy."""
         values = self.matrix(argument.name)
         if argument.name == IN:
             return self.own_argument(IN, None, [row[0] for row in values])
         return self.form(argument.name, argument.default, values)
 
     def form(self, name: str, default: Term | None, values: Matrix) -> Term:
-        """The simplest expression for the values of all copies: one number, one per row, another for the first, an
-        arithmetic series, a schedule, a list."""
+        """Return the simplest expression for the values of all copies: one number, one per row, a different first one,
+        an arithmetic series, a schedule, a list."""
         every = [value for row in values for value in row]
         if default is not None and _equal(every):
             return constant(every[0])
@@ -124,7 +125,7 @@ class _Loop:
         return operation("index", listed, named("index"))
 
     def scheduled(self, values: Matrix) -> Term | None:
-        """Values as a schedule gives them by the place among all residuals of the network."""
+        """Return the values of a schedule by the position among all residuals of the network."""
         for schedule in self.schedules:
             places = [[schedule.positions.get(id(node)) for node in row] for row in self.rows]
             starts = [row[0] for row in places if row[0] is not None]
@@ -141,7 +142,7 @@ class _Loop:
         return None
 
     def own_argument(self, name: str, default: Term | None, values: Sequence[Value], *also: Value) -> Term:
-        """A new argument of the stage, with its value in each row."""
+        """Return a new argument of the stage, with its value in each row."""
         while any(argument.name == name for argument in self.arguments) or name in ("depth", "index"):
             name += "_"
         for scope, value in zip(self.scopes, values, strict=True):
@@ -153,7 +154,7 @@ class _Loop:
         return named(name)
 
     def chains(self, after: Term) -> bool:
-        """Whether the channels after each copy are those that the next one gets."""
+        """Return whether the channels after each copy are the input channels of the next one."""
         for row, own in zip(self.rows, self.scopes, strict=True):
             scope = dict(own)
             for at, node in enumerate(row):
@@ -165,14 +166,14 @@ class _Loop:
         return True
 
     def printed(self, term: Term) -> Term:
-        """The term as printed in the loop, where Python evaluates it for every copy."""
+        """Return the term as printed in the loop, in which Python evaluates it for every copy."""
         last = 1 if "index" not in term.names else None
         scopes = zip(self.scopes, self.rows, strict=True)
         return resolved(term, [{**own, "index": at} for own, row in scopes for at in range(len(row))[:last]])
 
 
 def _is_default(argument: Argument, term: Term) -> bool:
-    """Whether the call of a copy can omit this argument."""
+    """Return whether the call of a copy can omit this argument."""
     return argument.default is not None and term.head == "constant" and python(term) == python(argument.default)
 
 
@@ -185,12 +186,12 @@ def _is_first() -> Term:
 
 
 def _equal(values: Sequence[Value]) -> bool:
-    """Whether values are equal and of one type."""
+    """Return whether values are equal and of one type."""
     return all(same(value, values[0]) for value in values)
 
 
 def _step(values: Matrix) -> int | None:
-    """The common difference of integers in all rows; None where there is none."""
+    """Return the common difference of integers in all rows; None if there is none."""
     if any(type(value) is not int for row in values for value in row):
         return None
     steps = {b - a for row in values for a, b in itertools.pairwise(row)}
@@ -198,7 +199,7 @@ def _step(values: Matrix) -> int | None:
 
 
 def survival_schedules(roles: Roles) -> list[Schedule]:
-    """The formulas of survival schedules, with the place of each residual that may be dropped.
+    """Return the formulas of survival schedules, with the position of each residual that may be dropped.
 
     linear: 1 - l / L * (1 - p_L), l from 1; linear_zero_based: 1 - l / (L - 1) * (1 - p_L), l from 0.
     """
@@ -233,7 +234,8 @@ def survival_schedules(roles: Roles) -> list[Schedule]:
 
 
 def member_rule(copies: Sequence[Series]) -> Counted | None:
-    """The rule for the names of copies that count by one (None: there is not one); plain numbers may start anywhere."""
+    """Return the rule for the names of copies that count up by one, or None if there is none; plain numbers may start
+    anywhere."""
     rule = counted([copy.name or "" for copy in copies])
     if rule is None or rule.step != 1:
         return None

@@ -1,4 +1,4 @@
-"""Rows of the network itself whose equal copies may run in one scan: one module has their weights, stacked along a new first axis."""
+"""Rows of the network itself whose equal copies may run in one scan: one module with their weights stacked."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from rescompile.ir.traversal import rewrite
 
 
 def with_scans(plan: ClassPlan) -> ClassPlan:
-    """The plan of a network with the equal copies marked in each of its rows. Rows inside blocks, and rows whose copies are given
-    kept values, stay as they are."""
+    """Return the plan of a network with the equal copies marked in each of its rows. Rows inside blocks, and rows whose
+    copies receive kept values, are unchanged."""
     root = plan.root
     tree = {path: node for path, node in walk(root.sample) if isinstance(node, Series)}
     return replace(plan, classes=[*plan.classes[:-1], replace(root, items=_marked(root.items, "", tree))])
 
 
 def scans(plan: ClassPlan) -> tuple[Scan, ...]:
-    """The marked copies, in the order of the network."""
+    """Return the marked copies, in the order of the network."""
     return tuple(row.scan for row in _rows(plan.root.items) if row.scan is not None)
 
 
 def _marked(items: Sequence[Item], path: str, tree: Mapping[str, Series]) -> list[Item]:
-    """Items in the scope `path` with the equal copies marked in rows."""
+    """Return items in the scope `path` with the equal copies in rows marked."""
     marked: list[Item] = []
     for item in items:
         match item:
@@ -56,7 +56,7 @@ def _rows(items: Sequence[Item]) -> Iterator[Row]:
 
 
 def _scan(path: str, row: Series) -> Scan | None:
-    """The longest run of at least two equal neighbours among the copies of a row; None where there is none."""
+    """Return the longest run of at least two equal neighbours among the copies of a row; None if there is none."""
     names = tuple(str(copy.name) for copy in row.children if isinstance(copy, Series))
     changes = (one != other for one, other in itertools.pairwise(map(_shared, row.children)))
     numbers = list(itertools.accumulate(changes, initial=0))  # equal neighbours have one number
@@ -67,7 +67,7 @@ def _scan(path: str, row: Series) -> Scan | None:
 
 
 def _shared(copy: Node) -> Node:
-    """What equal copies share: all but their names and the probabilities with which training keeps branches."""
+    """Return what equal copies share: all except their names and their survival probabilities in training."""
 
     def shared(_: str, node: Node) -> Node:
         if isinstance(node, Series):

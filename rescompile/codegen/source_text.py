@@ -1,4 +1,4 @@
-"""Network -> text: renders the template of a framework, which extends python_file.jinja. Every name and value passes a filter."""
+"""Network -> text: renders a framework's template, which extends python_file.jinja. Filters check all names and values."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 
 def render_source(network: Network, words: PythonDialect, style: str = "classes", notes: Sequence[str] = ()) -> str:
-    """The source of a network in a framework, in one of `lowering.STYLES`. `notes` are paragraphs for the
-    docstring of the network. Raises Refused if the text contains anything that is not on the framework's allow-list, and
-    Unavailable for a network that the framework cannot train."""
+    """Return the source of a network in a framework, in one of `lowering.STYLES`. `notes` are paragraphs for the
+    docstring of the network. Raises Refused if the text contains anything that is not on the framework's allow-list,
+    and Unavailable for a network that the framework cannot train."""
     if network.drop_path and not words.drop_path:
         message = f"source of {words.title} has no drop-path"
         raise Unavailable(Diagnostic("E0901", message, help="for evaluation alone, build with --set drop_path=null"))
@@ -51,13 +51,13 @@ def render_source(network: Network, words: PythonDialect, style: str = "classes"
 
 
 def sealed(text: str) -> bytes:
-    """The contents of a source file: the text, and a checksum trailer as a comment."""
+    """Return the contents of a source file: the text, and a checksum trailer as a comment."""
     return b"".join(bytes(chunk) for chunk in checksum.with_checksum([text.encode() + b"\n\n"], b"# ", b": ", b"\n"))
 
 
 @cache
 def _template(words: PythonDialect) -> Template:
-    """The compiled template of a framework."""
+    """Return the compiled template of a framework."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     loader = FunctionLoader(lambda name: resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
@@ -91,19 +91,20 @@ def _template(words: PythonDialect) -> Template:
 
 
 def ident(name: str) -> str:
-    """A name, checked to be an identifier."""
+    """Return a name, checked to be an identifier."""
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or keyword.iskeyword(name):
         raise Refused(f"{name!r} is not an identifier")
     return name
 
 
 def sizes(listed: Sequence[int | str]) -> str:
-    """A list of numbers, and of attributes with numbers."""
+    """Return the text of a list of numbers, and of attributes with numbers."""
     return f"[{', '.join(f'self.{ident(size)}' if isinstance(size, str) else str(size) for size in listed)}]"
 
 
 def ends(listed: Sequence[int | str]) -> str:
-    """The places where ranges of these sizes end, all but the last; a size is a number, or an attribute with one."""
+    """Return the positions where ranges of these sizes end, except the last; a size is a number, or an attribute with
+    one."""
     places: list[str] = []
     total, names = 0, []
     for size in listed[:-1]:
@@ -116,25 +117,25 @@ def ends(listed: Sequence[int | str]) -> str:
 
 
 def quoted(text: str) -> str:
-    """A string literal, checked to need no escapes."""
+    """Return a string literal, checked to need no escapes."""
     if not text.isprintable() or '"' in text or "\\" in text:
         raise Refused(f"{text!r} would need escapes in a string literal")
     return f'"{text}"'
 
 
 def block(text: str, width: int = 0) -> str:
-    """Text without surrounding empty lines, indented from its second line on."""
+    """Return text without surrounding empty lines, indented from its second line on."""
     first, *more = text.strip("\n").split("\n")
     return "\n".join([first, *(" " * width + line if line else line for line in more)])
 
 
 def names_in(text: str) -> set[str]:
-    """The names in a text."""
+    """Return the names in a text."""
     return {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
 
 
 def _support(text: str, table: Mapping[str, str]) -> list[str]:
-    """What a file needs of a table of functions, classes and constants."""
+    """Return the entries that a file requires from a table of functions, classes and constants."""
     used, found = names_in(text), []
     for name in reversed(list(table)):
         if name in used:
@@ -144,7 +145,7 @@ def _support(text: str, table: Mapping[str, str]) -> list[str]:
 
 
 def _imports(text: str, table: Imports) -> str:
-    """The imports that a file needs."""
+    """Return the imports that a file requires."""
     used = names_in(text)
     groups = ["\n".join(line for name, line in group if name in used) for group in table]
     return "\n\n".join(group for group in groups if group)

@@ -1,4 +1,4 @@
-"""The part of a dialect that is a table: how each op is written as a module and as a function."""
+"""The part of a dialect that is a table: the spelling of each op as a module and as a function."""
 
 from __future__ import annotations
 
@@ -20,34 +20,35 @@ Texts = Mapping[str, str]
 
 
 def args(*positional: str, **keywords: str) -> Arguments:
-    """The arguments of a call."""
+    """Return the arguments of a call."""
     return positional, keywords
 
 
 def attribute(layer: Layer, name: str) -> Any:
-    """An attribute that all instances share."""
+    """Return an attribute that all instances share."""
     return getattr(layer.sample.kind, name)
 
 
 def variant(op: Op) -> str:
-    """The `kind` of an op."""
+    """Return the `kind` of an op."""
     return str(getattr(op.kind, "kind"))  # noqa: B009
 
 
 def conv_weights(op: Op) -> str:
-    """What is done to the weights of a convolution."""
+    """Return the treatment of the weights of a convolution."""
     return str(getattr(op.kind, "weights"))  # noqa: B009
 
 
 @record(slots=False)
 class By:
-    """A name by an attribute of the op: `By("kind", {"batch": "nn.BatchNorm"})`. Raises Unavailable for another value."""
+    """A name by an attribute of the op: `By("kind", {"batch": "nn.BatchNorm"})`. Raises Unavailable for any other
+    value."""
 
     attribute: str
     names: Mapping[Any, str]
 
     def __call__(self, op: Op) -> str:
-        """The name for an op."""
+        """Return the name for an op."""
         value = getattr(op.kind, self.attribute)
         if value not in self.names:
             shown = str(value).lower() if isinstance(value, bool) else value
@@ -58,48 +59,50 @@ class By:
 
 @record(slots=False)
 class Spelling:
-    """An op as a module and as a function, and the arguments of both, from a layer and the texts of its attributes. A function
-    that begins with a dot is a method of the array."""
+    """An op as a module and as a function, and the arguments of both, from a layer and the texts of its attributes. A
+    function that begins with a dot is a method of the array."""
 
     module: str | Callable[[Op], str] = ""
     function: str | Callable[[Op], str | None] | None = None
     arguments: Callable[[Layer, Texts], Arguments] = lambda layer, texts: args()
-    #: The arguments of the function after its input, where they differ from those of the module.
+    #: The arguments of the function after its input, if they differ from those of the module.
     applied: Callable[[Layer, Texts], Arguments] | None = None
-    #: Whether the next op may overwrite the result: nothing else refers to it and no backward needs it.
+    #: Whether the next op may overwrite the result: nothing else refers to it and no backward pass needs it.
     fresh: bool = False
-    #: The keywords that let the op overwrite its input; none if it cannot.
+    #: The keywords with which the op overwrites its input; none if it cannot.
     in_place: Callable[[Layer], Mapping[str, str]] = lambda layer: {}
 
 
 class TableDialect(PythonDialect):
-    """A dialect with a table of ops; `defaults` are the framework's, and arguments at their default are left out."""
+    """A dialect with a table of ops; `defaults` are the framework's, and arguments equal to their default are
+    omitted."""
 
     defaults: Mapping[str, str]
 
     def spelling(self, kind: type[Kind]) -> Spelling:
-        """The row of an op. Raises Unavailable for an op without one."""
+        """Return the row of an op. Raises Unavailable for an op without one."""
         raise NotImplementedError
 
     def is_fresh(self, kind: type[Kind]) -> bool:
-        """Whether the next op may overwrite the result of an op."""
+        """Return whether the next op may overwrite the result of an op."""
         return self.spelling(kind).fresh
 
     def function_name(self, layer: Layer) -> str | None:
-        """The name of the function of an op; None for one without."""
+        """Return the name of the function of an op; None for an op without a function."""
         return _name(self.spelling(layer.kind).function, layer)
 
     def module_name(self, layer: Layer) -> str:
-        """The name of the class of the module of an op; empty for one without."""
+        """Return the class name of the module of an op; empty for an op without a module."""
         return _name(self.spelling(layer.kind).module, layer) or ""
 
     def applies(self, layer: Layer) -> bool:
-        """Whether an op is applied as a function: it has one, and its arguments are literals."""
+        """Return whether an op is applied as a function: it has one, and its arguments are literals."""
         has_function = self.function_name(layer) is not None and not layer.as_module
         return has_function and layer.when is None and all(map(_is_literal, layer.attributes.values()))
 
     def module(self, layer: Layer, in_place: bool) -> str:
-        """The call that builds the module of an op; without one, its function with all arguments but the first."""
+        """Return the call that builds the module of an op; without a module, its function with all arguments except the
+        first."""
         arguments = self.spelling(layer.kind).arguments
         if name := self.module_name(layer):
             return self._call(layer, name, (), arguments, in_place)
@@ -111,7 +114,7 @@ class TableDialect(PythonDialect):
         return f"partial({', '.join([function, *keywords])})" if keywords else function
 
     def function(self, layer: Layer, value: str, in_place: bool) -> str:
-        """The call that applies an op."""
+        """Return the call that applies an op."""
         spelling, name = self.spelling(layer.kind), self.function_name(layer)
         assert name is not None
         arguments = spelling.applied or spelling.arguments
@@ -133,7 +136,7 @@ class TableDialect(PythonDialect):
     def _arguments(
         self, layer: Layer, arguments: Callable[[Layer, Texts], Arguments], in_place: bool
     ) -> tuple[Sequence[str], Sequence[str]]:
-        """The positional arguments of a call, and those by keyword that are not at their default."""
+        """Return the positional arguments of a call, and the keyword arguments that differ from their default."""
         positional, keywords = arguments(layer, {key: python(term) for key, term in layer.attributes.items()})
         if in_place:
             keywords = {**keywords, **self.spelling(layer.kind).in_place(layer)}
@@ -141,16 +144,16 @@ class TableDialect(PythonDialect):
 
 
 def _name(given: str | Callable[[Op], str | None] | None, layer: Layer) -> str | None:
-    """The name of a module or function, which may depend on the op."""
+    """Return the name of a module or function, which may depend on the op."""
     return given(layer.sample) if callable(given) else given
 
 
 def _operand(text: str) -> str:
-    """An expression as the object of a method: in brackets, unless it is a name, a call or a part of one."""
+    """Return an expression as the object of a method: parenthesised, unless it is a name, a call or part of one."""
     atom = isinstance(ast.parse(text, mode="eval").body, ast.Name | ast.Call | ast.Attribute | ast.Subscript)
     return text if atom else f"({text})"
 
 
 def _is_literal(term: Term) -> bool:
-    """Whether a value is a literal."""
+    """Return whether a value is a literal."""
     return (term.operands[0] if term.head == "negative" else term).head == "constant"

@@ -1,7 +1,7 @@
-"""Expressions in the names of a class under construction, and how Python writes them.
+"""Expressions in the names of a class under construction, and their Python source.
 
-A term is a hint: an expression of the spec beside a number of the tree. It is substituted, simplified and checked here. It is
-printed only if Python evaluates it to the tree's number for every instance.
+A term is a hint: an expression of the spec for a number of the tree. It is substituted, simplified and checked here. It
+is printed only if Python evaluates it to the tree's number for every instance.
 """
 
 from __future__ import annotations
@@ -16,43 +16,44 @@ from rescompile.ir.expressions import ExpressionError, Term, Token, parse
 Value = Any
 Scope = Mapping[str, Value]
 _NOWHERE = Token("end", "", 0)
-#: The size above which a term gets a name; no network of the zoo has a longer one.
+#: The size above which a term is named; no network of the zoo has a longer one.
 LONG = 16
-#: The size above which a term is not used: the values take its place.
+#: The size above which a term is discarded in favour of the values.
 VERY_LONG = 64
 #: The prefix of unknown names; no name of the language starts with it.
 _UNKNOWN = "?"
 
 
 class _EveryWord:
-    """A set that contains every name: one without a value means itself, as a word."""
+    """A set that contains every name: a name without a value is a word."""
 
     def __contains__(self, name: object) -> bool:
         return True
 
 
 def constant(value: Value) -> Term:
-    """A literal."""
+    """Return a literal."""
     return Term("constant", (), _NOWHERE, value)
 
 
 def named(name: str) -> Term:
-    """A name."""
+    """Return a name."""
     return Term("name", (), _NOWHERE, name)
 
 
 def unknown(name: str) -> Term:
-    """A name of a macro whose value the surrounding class cannot express; a term that mentions it is never printed."""
+    """Return a name of a macro whose value the surrounding class cannot express; a term that mentions it is never
+    printed."""
     return named(f"{_UNKNOWN}{name}")
 
 
 def is_known(term: Term) -> bool:
-    """Whether the class can express every name that a term mentions."""
+    """Return whether the class can express every name that a term mentions."""
     return not any(name.startswith(_UNKNOWN) for name in term.names)
 
 
 def operation(head: str, *operands: Term) -> Term:
-    """An operation of the language; constant integers are folded."""
+    """Return an operation of the language; constant integers are folded."""
     token = Token("symbol", head, 0)
     values = [operand.value for operand in operands if operand.head == "constant" and type(operand.value) is int]
     if head == "*" and 1 in values:
@@ -65,14 +66,14 @@ def operation(head: str, *operands: Term) -> Term:
 
 
 def times(count: Term, term: Term) -> Term:
-    """A multiple of a term; that of a `count`-th part is the whole again."""
+    """Return a multiple of a term; a multiple of its `count`-th part is the term itself."""
     if term.head == "/" and python(term.operands[1]) == python(count):
         return term.operands[0]
     return operation("*", count, term)
 
 
 def divided(term: Term, count: Term) -> Term:
-    """A `count`-th part of a term, which it divides; that of a multiple is the factor."""
+    """Return a `count`-th part of a term, which must be divisible; a part of a multiple is the factor."""
     if term.head == "*":
         first, second = term.operands
         for factor, other in ((first, second), (second, first)):
@@ -82,7 +83,7 @@ def divided(term: Term, count: Term) -> Term:
 
 
 def total(terms: Iterable[Term]) -> Term:
-    """The sum of terms, with equal ones collected; unknown where they are very many."""
+    """Return the sum of terms, with equal ones collected; unknown if there are very many."""
     counts: dict[str, list[Term]] = {}
     for term in terms:
         counts.setdefault(python(term), []).append(term)
@@ -93,12 +94,12 @@ def total(terms: Iterable[Term]) -> Term:
 
 
 def size(term: Term) -> int:
-    """The number of operations, names and constants in a term."""
+    """Return the number of operations, names and constants in a term."""
     return 1 + sum(map(size, term.operands))
 
 
 def evaluate(term: Term, scope: Scope) -> Value | None:
-    """The value of a term; None where evaluation fails."""
+    """Return the value of a term; None if evaluation fails."""
     try:
         return term.evaluate(scope, _EveryWord())
     except ExpressionError:
@@ -106,7 +107,7 @@ def evaluate(term: Term, scope: Scope) -> Value | None:
 
 
 def read(text: Any) -> Term | None:
-    """The term of a value in a spec, an expression or a literal; None for text that is not an expression."""
+    """Return the term of a value in a spec, an expression or a literal; None for text that is not an expression."""
     if isinstance(text, str):
         try:
             return parse(text)
@@ -118,7 +119,7 @@ def read(text: Any) -> Term | None:
 
 
 def substitute(term: Term, names: Mapping[str, Term]) -> Term:
-    """The term with the names in `names` replaced."""
+    """Return the term with the names in `names` replaced."""
     if term.head == "name":
         return names.get(term.value, term)
     operands = tuple(substitute(operand, names) for operand in term.operands)
@@ -128,7 +129,7 @@ def substitute(term: Term, names: Mapping[str, Term]) -> Term:
 
 
 def simplified(term: Term, scopes: Sequence[Scope]) -> Term:
-    """The term with constant integers folded, and without conditions that have the same value in every scope."""
+    """Return the term with constant integers folded, and without conditions that have the same value in every scope."""
     if term.operands and not _mentions_names(term) and type(value := evaluate(term, {})) in (int, bool):
         return constant(value)
     if term.head in ("if", "and", "or"):
@@ -158,7 +159,7 @@ _CALLABLE = {"len": len, "max": max, "min": min, "int": int, "round": round}
 
 
 def literal(value: Value) -> str:
-    """A number, boolean, word or tuple of them as Python source."""
+    """Return a number, boolean, word or tuple of them as Python source."""
     if isinstance(value, tuple | list):
         inside = ", ".join(literal(item) for item in value)
         return f"({inside},)" if len(value) == 1 else f"({inside})"
@@ -168,14 +169,15 @@ def literal(value: Value) -> str:
 
 
 def resolved(term: Term, scopes: Sequence[Scope]) -> Term:
-    """The term with `//` for each `/` that leaves no remainder in any scope, so that Python computes what the language does."""
+    """Return the term with `//` for each `/` without a remainder in any scope, so that Python computes what the
+    language does."""
     operands = tuple(resolved(operand, scopes) for operand in term.operands)
     whole = term.head == "/" and all(type(evaluate(term, scope)) is int for scope in scopes)
     return Term("//" if whole else term.head, operands, term.token, term.value)
 
 
 def python(term: Term) -> str:
-    """The term as Python source."""
+    """Return the term as Python source."""
     return _python(term)[0]
 
 
@@ -215,7 +217,7 @@ def _negative(value: Value) -> bool:
 
 
 def means(text: str, scope: Scope, value: Value) -> bool:
-    """Whether Python evaluates a text to this value, of this type, in a scope."""
+    """Return whether Python evaluates a text to this value, of this type, in a scope."""
     names = {name: tuple(item) if isinstance(item, list) else item for name, item in scope.items()}
     try:
         result = eval(_compiled(text), {"__builtins__": {}, **_CALLABLE}, names)
@@ -226,15 +228,15 @@ def means(text: str, scope: Scope, value: Value) -> bool:
 
 @lru_cache(maxsize=256)
 def _compiled(text: str) -> CodeType:
-    """The compiled text, which is evaluated once for each instance."""
+    """Return the compiled text, which is evaluated once for each instance."""
     return compile(text, "<term>", "eval")
 
 
 def has_value(term: Term, scope: Scope, value: Value) -> bool:
-    """Whether the language evaluates a term to this value, of this type, in a scope."""
+    """Return whether the language evaluates a term to this value, of this type, in a scope."""
     return same(evaluate(term, scope), value)
 
 
 def same(one: Value, other: Value) -> bool:
-    """Whether values are equal and of one type."""
+    """Return whether values are equal and of one type."""
     return type(one) is type(other) and bool(one == other)

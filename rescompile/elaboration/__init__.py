@@ -1,8 +1,10 @@
 """Spec -> Network: evaluates the expressions of rows and blocks and builds the tree, with shapes.
 
-The only part that knows both. The numbers are the truth; the expressions that produced them accompany them as hints.
+The only package that knows both. The numbers are authoritative; the expressions that produced them accompany them as
+hints.
 
-`steps` and `blocks` walk over a spec; `evaluator`, `namer` and `reporter` serve them, and a `Site` says where they are.
+`steps` and `blocks` walk over a spec, with the help of `evaluator`, `namer` and `reporter`; a `Site` records the
+current place.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ MAX_PARAMETERS = 1 << 36
 
 
 def elaborate(spec: Spec) -> Network:
-    """Build the tree of a spec. Raises SpecError with every mistake, located where the user wrote its cause."""
+    """Build the tree of a spec. Raises SpecError with every mistake, located at its cause in the user's text."""
     elaborator = Elaborator(spec)
     root = elaborator.network()
     if elaborator.problems:
@@ -53,13 +55,14 @@ def elaborate(spec: Spec) -> Network:
 
 
 def _open_parameters(spec: Spec, values: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of the network that only rows mention, so that each use is a hint beside a number of the tree."""
+    """Return the parameters of the network that only rows mention, so that each use is a hint next to a number of the
+    tree."""
     mentioned = set(mentions([*spec.defaults.values(), *spec.parameters.values()]))
     return {name: value for name, value in values.items() if name not in mentioned}
 
 
 def _definitions(spec: Spec, used: Collection[str]) -> dict[str, Definition]:
-    """The definitions of the blocks that a network uses, as written."""
+    """Return the definitions of the blocks that a network uses, as written."""
     return {
         word: Definition(
             {name: parameter.default for name, parameter in block.parameters.items()},
@@ -74,7 +77,8 @@ def _definitions(spec: Spec, used: Collection[str]) -> dict[str, Definition]:
 
 
 def every_problem(error: SpecError) -> list[Diagnostic]:
-    """The mistakes of a refused spec, and those of its rest without the invalid rows, except what may follow from shapes."""
+    """Return the mistakes of a refused spec, and those of the spec without its invalid rows, except what may follow
+    from shapes."""
     if error.rest is None:
         return list(error.diagnostics)
     elaborator = Elaborator(error.rest, poisoned=True)
@@ -84,8 +88,8 @@ def every_problem(error: SpecError) -> list[Diagnostic]:
 
 
 class Elaborator:
-    """Elaborates the rows of a network. It notes a problem, skips its row, and from then on ignores problems that may only
-    follow from shapes (`poisoned`)."""
+    """Elaborates the rows of a network. It records a problem, skips its row, and from then on ignores problems that may
+    only follow from shapes (`poisoned`)."""
 
     def __init__(self, spec: Spec, poisoned: bool = False) -> None:
         self.spec, self.poisoned = spec, poisoned
@@ -95,7 +99,7 @@ class Elaborator:
         self.problems: list[Diagnostic] = []
 
     def network(self) -> Series:
-        """The tree of the whole network; `problems` then contains every mistake."""
+        """Return the tree of the whole network; `problems` then contains every mistake."""
         spec, top = self.spec, self.context.top
         assert spec.input is not None
         assert spec.network is not None
@@ -128,7 +132,7 @@ class Elaborator:
         return root
 
     def _rows(self, steps: Sequence[Any], site: Site) -> list[Node]:
-        """The nodes of the rows. A row with a problem is skipped, so that later rows are checked too."""
+        """Return the nodes of the rows. A row with a problem is skipped, so that later rows are checked too."""
         nodes: list[Node] = []
         for at, step in enumerate(steps):
             here = site.at(at).after(nodes[-1].output if nodes else site.shape)
@@ -161,7 +165,7 @@ class Elaborator:
             self._note(self.report.problem("E0208", message, ("network",), key=True))
 
     def _check_outputs(self, root: Series) -> None:
-        """Check that outputs have different names; a repeated block produces its output once for each copy."""
+        """Check that outputs have different names; a repeated block would produce its output once per copy."""
         where = dict(self.context.outputs)
         taken = {tree.INPUT: "the network's input", tree.LOGITS: "the network's own output"}
         for _, node in tree.walk(root):

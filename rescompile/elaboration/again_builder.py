@@ -1,4 +1,4 @@
-"""`again`: a step of the same scope once more, with the same parameters, checked against the place where it stands."""
+"""`again`: runs a step of the same scope again, with the same parameters, after checking it against its new place."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class AgainBuilder:
         self.context, self.report, self.namer = context, context.report, context.namer
 
     def build(self, step: AgainStep, site: Site) -> Built:
-        """The step that has the name, for the input of this place. Raises a problem where it cannot be run again."""
+        """Return the step with the name, for the input at this place. Raises a problem if it cannot be run
+        again."""
         name = self.namer.spelled(step.again, site)
         nodes = site.names.built.get(name)
         if nodes is None or name in site.names.unsure:
@@ -41,7 +42,7 @@ class AgainBuilder:
         return [Again(name, child, self.context.origin(site.path))], child.output
 
     def _why_not(self, name: str, site: Site) -> tuple[str, str | None]:
-        """Why no step of a name can be run again here, and what to do."""
+        """Return why no step with a name can be run again here, and what to do."""
         names = site.names
         if why := names.unsure.get(name):
             return f"'{name}' cannot be run again: it {why}", "name it before the side branch"
@@ -61,7 +62,8 @@ class AgainBuilder:
 
 
 def _open(nodes: Sequence[Node]) -> str | None:
-    """What keeps nodes from running twice: outputs inside, or values from outside or for it."""
+    """Return what prevents nodes from running twice: outputs inside, or values from or for the outside; None if nothing
+    does."""
     for node in nodes:
         if any(isinstance(inner, Side) for _, inner in walk(node)):
             return "it has a side branch, whose output would be computed twice"

@@ -1,4 +1,4 @@
-"""Blocks: binds arguments to parameters, once or per copy, and elaborates the body in a scope of its own."""
+"""Blocks: binds arguments to parameters, once or per copy, and elaborates the body in a separate scope."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rescompile.lang.spec.rows import Use
 from rescompile.lang.spec.values import Each, FirstRest
 
 MAX_CALLS = 32
-#: What differs among the copies of a row; the `copy` of a parallel around it, or inside it, is the same for all of them.
+#: What differs among the copies of a row; the `copy` of a surrounding or inner parallel is the same for all of them.
 _VARYING = frozenset({"index", "depth"})
 
 
@@ -31,7 +31,7 @@ class BlockBuilder:
     def __init__(self, context: Context, steps: Callable[[Sequence[Any], Site], Built]) -> None:
         self.context, self.spec, self.report = context, context.spec, context.report
         self.evaluator, self.namer, self.steps = context.evaluator, context.namer, steps
-        # With the values that they keep for what follows, and the numbers of nodes and parameters.
+        # With the values that they keep for later steps, and the numbers of nodes and parameters.
         self._shared: dict[Any, tuple[Built, dict[Key, Shape], int, int]] = {}
         self._varying: dict[str, bool] = {}
         self._words = {word: block.words(context.block_words) for word, block in self.spec.blocks.items()}
@@ -41,7 +41,7 @@ class BlockBuilder:
         self._defaults_vary = _differs_among_copies(given)
 
     def _literal_defaults(self, block: Block) -> dict[str, Any]:
-        """The defaults of a block's parameters that are not expressions."""
+        """Return the defaults of a block's parameters that are not expressions."""
         return {
             name: parameter.default
             for name, parameter in block.parameters.items()
@@ -50,7 +50,7 @@ class BlockBuilder:
         }
 
     def build(self, use: Use, site: Site) -> Built:
-        """The nodes of one use of a block."""
+        """Return the nodes of one use of a block."""
         word = use.block or self.spec.block
         assert word is not None
         frame, shape = site.frame, site.shape
@@ -77,7 +77,7 @@ class BlockBuilder:
         return self._named(use, word, site)
 
     def _named(self, use: Use, word: str, site: Site) -> Built:
-        """The nodes of a use whose name, if it has one, is claimed."""
+        """Return the nodes of a use, after claiming its name if it has one."""
         if use.depth is None:
             return self._once(use, word, site)
         depth = self.evaluator.count(use.depth, site.at("depth"), "depth", 1 if site.frame.block is None else 0)
@@ -111,7 +111,7 @@ class BlockBuilder:
             raise self.report.blamed("E0404", f"the repeated block '{word}' needs a name here", site, help)
         if not (
             steady and name is not None and template is None and use.when is None
-        ):  # each copy is one part, at least
+        ):  # each copy is at least one part
             self.context.check_limits(site.at("depth"), built=self.context.built + depth, raw=use.depth)
         scope = site.names if name is None else Names()
         around = self.namer.of_macro(block.body, site) if spliced else scope
@@ -150,14 +150,14 @@ class BlockBuilder:
         return [Series(tuple(nodes), site.shape, shape, name, origin=self.context.origin(site.path))], shape
 
     def _copies_differ(self, use: Use, word: str) -> bool:
-        """Whether the copies of a row may differ from one another, the first one and their input aside."""
+        """Return whether the copies of a row may differ from each other, except for the first one and their input."""
         block = self.spec.blocks[word]
         defaults = [parameter.default for parameter in block.parameters.values()]
         written = [use.arguments, use.when, self.spec.defaults.get(word, {}), defaults, block.when]
         return self.varies(word) or _differs_among_copies(written)
 
     def _again(self, copy: Series, indices: range, before: Counted) -> list[Series]:
-        """The same nodes for the other copies, numbered."""
+        """Return the same nodes for the other copies, renumbered."""
         self.context.repeat(before, len(indices))
         assert copy.call is not None
         return [replace(copy, name=str(index), call=replace(copy.call, index=index)) for index in indices]
@@ -165,7 +165,7 @@ class BlockBuilder:
     def _series(
         self, use: Use, nodes: Sequence[Node], output: Shape, name: str | None, inner: Frame, site: Site
     ) -> Series:
-        """The nodes of one copy, with the call that they came from."""
+        """Return the nodes of one copy, with the call that produced them."""
         assert inner.word is not None
         assert inner.block is not None
         values, hints = inner.values, self.context.hints(site.path, {**use.arguments, "depth": use.depth})
@@ -183,8 +183,8 @@ class BlockBuilder:
         return Series(tuple(nodes), site.shape, output, name, call, self.context.origin(site.path), when)
 
     def _body(self, frame: Frame, site: Site, names: Names, shared: bool) -> Built:
-        """The nodes of a block for one set of arguments; those built before, where copies in scopes of their own have
-        equal arguments, and the values that the block names have equal shapes."""
+        """Return the nodes of a block for one set of arguments; earlier ones are reused if copies in separate scopes
+        have equal arguments, and the values that the block names have equal shapes."""
         word, block = frame.word, frame.block
         assert word is not None
         assert block is not None
@@ -211,14 +211,15 @@ class BlockBuilder:
         return built
 
     def varies(self, word: str) -> bool:
-        """Whether the body of a block depends on its place among the copies: through a name, or a value per block."""
+        """Return whether the body of a block depends on its position among the copies: through a name, or a value per
+        block."""
         if word not in self._varying:
             block = self.spec.blocks[word]
             self._varying[word] = self._defaults_vary or _differs_among_copies([block.when, block.let, block.body])
         return self._varying[word]
 
     def bind(self, use: Use, word: str, site: Site, copy: Mapping[str, int]) -> Frame:
-        """The frame of one use: every parameter bound (row > defaults > block), then every let."""
+        """Return the frame of one use: every bound parameter (row > defaults > block), then every let."""
         block = self.spec.blocks[word]
         inner = Frame(
             {"in_channels": site.shape[0], **copy}, ("blocks", word), site.path,
@@ -249,7 +250,7 @@ class BlockBuilder:
         return inner
 
     def _check_stride(self, definition: ParameterDefinition, name: str, site: Site) -> None:
-        """Raise a problem where a stride that was meant for the first copy is the default, and so that of all copies."""
+        """Raise a problem if a stride meant for the first copy is the default, and so the stride of all copies."""
         default = definition.default
         if isinstance(default, str) or default in (1, [1, 1]):
             return
@@ -260,7 +261,8 @@ class BlockBuilder:
     def _written(
         self, use: Use, word: str, site: Site, copy: Mapping[str, int]
     ) -> Iterator[tuple[str, ParameterDefinition, tuple[Any, Site] | None]]:
-        """Each parameter with its value as the user wrote it, and where; None where the block's default applies."""
+        """Yield each parameter with its value as the user wrote it, and where; None if the block's default
+        applies."""
         arguments, defaults = use.arguments, self.spec.defaults.get(word, {})
         for name, definition in self.spec.blocks[word].parameters.items():
             written = None
@@ -281,5 +283,5 @@ def _frozen(value: Value) -> Any:
 
 
 def _differs_among_copies(value: Any) -> bool:
-    """Whether steps or values mention the place among the copies, or give a value per copy."""
+    """Return whether steps or values mention the position among the copies, or contain a value per copy."""
     return not _VARYING.isdisjoint(mentions(value))

@@ -1,4 +1,4 @@
-"""Evaluates what a spec wrote, and checks the value against the type that an op or a parameter requires."""
+"""Evaluates the values in a spec, and checks each against the type that an op or a parameter requires."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from rescompile.lang.spec.blocks import ParameterDefinition
 from rescompile.lang.spec.values import TYPES, Each, FirstRest
 from rescompile.lang.yaml_reader import inside
 
-#: Neither a depth nor a number of copies, nor all nodes of a network together, may pass this.
+#: The maximum of a depth, of a number of copies, and of the nodes of a whole network.
 MAX_NODES = 300_000
-#: Ops, merges and copies that are elaborated one by one.
+#: The maximum of ops, merges and copies that are elaborated one by one.
 MAX_BUILT = 8_000
-#: Entries of one list, those of the lists in it included: lists of lists would double with each `let`.
+#: The maximum of entries in one list, including those of nested lists, which would double with each `let`.
 MAX_ENTRIES = 4096
-#: Values of an attribute, so that every count of parameters and positions stays exact.
+#: The maximum of an attribute's value, so that every count of parameters and positions stays exact.
 MAX_VALUE = 1 << 24
-#: The types that take a float which is an integer.
+#: The types that accept a float with an integer value.
 WHOLE = ("int", "size")
 _PER_BLOCK = "for one value per block, write {each: [...]} in a row with 'depth'"
 
 
 class Evaluator:
-    """Values of scalars, lists and per-block forms, typed."""
+    """Evaluates scalars, lists and per-block forms, and checks their types."""
 
     def __init__(self, reporter: Reporter, block_words: frozenset[str]) -> None:
         self.report, self.block_words = reporter, block_words
-        self.sizes: dict[str, Path] = {}  # of maps that a value depends on, each with the first place that mentions it
+        self.sizes: dict[str, Path] = {}  # of feature maps that a value depends on, each with its first mention
 
     def evaluate(self, raw: Any, site: Site, words: Iterable[str] = ()) -> Value:
-        """The value of a scalar or a list as written; a name in `words` evaluates to itself."""
+        """Return the value of a scalar or a list as written; a name in `words` evaluates to itself."""
         if isinstance(raw, list):
             values = [self.evaluate(item, site.at(at), words) for at, item in enumerate(raw)]
             if _entries(values) > MAX_ENTRIES:
@@ -64,7 +64,7 @@ class Evaluator:
             raise Problem(Diagnostic(error.code, error.message, place, help=help)) from None
 
     def _size(self, mentioned: Sequence[str], site: Site) -> dict[str, int]:
-        """The mentioned sizes of the feature map at a site. Raises a problem where it has no such axis."""
+        """Return the mentioned sizes of the feature map at a site. Raises a problem if it has no such axis."""
         known = sizes_of(site.shape)
         for name in mentioned:
             if name not in known:
@@ -75,7 +75,8 @@ class Evaluator:
         return {name: known[name] for name in mentioned}
 
     def for_copy(self, raw: Any, site: Site, copy: Mapping[str, int], what: str) -> tuple[Any, Site]:
-        """The value for one copy of a block and where it is written: `each` and `first`/`rest` are taken apart."""
+        """Return the value for one copy of a block and where it is written: `each` and `first`/`rest` are
+        resolved."""
         if not isinstance(raw, Each | FirstRest):
             return raw, site
         if not copy:
@@ -90,7 +91,7 @@ class Evaluator:
         return value, site.at(*below)
 
     def condition(self, raw: Any, site: Site) -> bool:
-        """The value of a condition."""
+        """Return the value of a condition."""
         value = self.evaluate(raw, site)
         if not isinstance(value, bool):
             message = f"a condition must be true or false, got {show(value)}"
@@ -98,7 +99,7 @@ class Evaluator:
         return value
 
     def count(self, raw: Any, site: Site, what: str, minimum: int) -> int:
-        """The value of a depth or a number of copies."""
+        """Return the value of a depth or a number of copies."""
         value = whole(self.evaluate(raw, site))
         code = "E0304"
         if isinstance(value, bool) or not isinstance(value, int):
@@ -122,8 +123,8 @@ class Evaluator:
         shape: Shape,
         fit: Callable[[], str | None] = lambda: None,
     ) -> Value:
-        """An evaluated value as an op with an input of this shape needs it. Raises a located problem if it is of another type or
-        out of range; `fit` returns the help for a count that is not whole."""
+        """Return an evaluated value as an op with an input of this shape requires it. Raises a located problem if it is
+        of another type or out of range; `fit` returns the help for a count that is not an integer."""
 
         if (
             type(value) is int
@@ -147,7 +148,7 @@ class Evaluator:
         if facts.type in WHOLE:
             value = whole(value)
         expected, fits = TYPES.get(facts.type) or (one_of(facts.words), lambda _: False)
-        axes = AXIS_NAMES.get(len(shape) - 1, AXIS_NAMES[2])  # what takes maps only refuses a vector itself
+        axes = AXIS_NAMES.get(len(shape) - 1, AXIS_NAMES[2])  # an op for feature maps only refuses a vector itself
         if facts.type == "size":
             expected = f"an integer or [{', '.join(axes)}]"
         if isinstance(value, str):
@@ -170,7 +171,7 @@ class Evaluator:
         return value if facts.type == "bool" else in_range(float(value) if facts.type == "real" else value)
 
     def argument(self, value: Value, definition: ParameterDefinition, name: str, site: Site, raw: Any) -> Value:
-        """An evaluated value as the parameter takes it. Raises a problem where it is of another type."""
+        """Return an evaluated value as the parameter requires it. Raises a problem if it is of another type."""
         kind = definition.kind
         if kind in WHOLE:
             value = whole(value)
@@ -189,25 +190,25 @@ class Evaluator:
 
 
 def sizes_of(shape: Shape) -> dict[str, int]:
-    """The sizes of a map by the names that expressions have for them; none for a vector."""
+    """Return the sizes of a feature map by their names in expressions; none for a vector."""
     named = zip(AXIS_NAMES.get(len(shape) - 1, ()), shape[1:], strict=True)
     return {name: size for name, size in named if name in SIZES}
 
 
 @lru_cache(maxsize=4096)
 def _sizes_in(text: str) -> tuple[str, ...]:
-    """The names of sizes that an expression mentions."""
+    """Return the names of sizes that an expression mentions."""
     return tuple(name for name in parse(text).names if name in SIZES)
 
 
 def _per_block(values: list[Value], fits: Callable[[Any], bool], words: Collection[str]) -> str | None:
-    """The help for a list where one value is expected: one per block, if each of them would be right."""
+    """Return the help for a list in place of one value: one per block, if each of them would be valid."""
     each_fits = all(value in words if isinstance(value, str) else fits(value) for value in values)
     return _PER_BLOCK if each_fits else None
 
 
 def whole(value: Value) -> Value:
-    """An integer in place of a float of the same value, such as the 8.0 of `16 * 0.5`; in a list too."""
+    """Return an integer in place of a float of the same value, such as the 8.0 of `16 * 0.5`; also inside a list."""
     if isinstance(value, list):
         return [whole(item) for item in value]
     exact = isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53
@@ -215,7 +216,7 @@ def whole(value: Value) -> Value:
 
 
 def _mismatch(what: str, value: Value, raw: Any, expected: str) -> str:
-    """`conv1.channels must be an integer, got 4.5 (from width / 2)`."""
+    """Return a message like `conv1.channels must be an integer, got 4.5 (from width / 2)`."""
     derived = f" (from {raw})" if isinstance(raw, str) and raw != show(value) else ""
     return f"{what} must be {expected}, got {show(value)}{derived}"
 

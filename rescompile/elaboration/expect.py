@@ -15,7 +15,7 @@ _FIGURE = re.compile(r"(\d+)(?:\.(\d+))?([kKMGB]|e\d+)?")
 
 
 def unmet(spec: Spec, network: Network) -> list[Diagnostic]:
-    """A diagnostic for each expectation that the network does not meet."""
+    """Return a diagnostic for each expectation that the network does not meet."""
     expect = spec.expect
     if expect is None:
         return []
@@ -35,7 +35,7 @@ def unmet(spec: Spec, network: Network) -> list[Diagnostic]:
 
 
 def agrees(expected: int | str, actual: int) -> bool:
-    """Whether a figure matches: an integer exactly, text such as "25.6M" within one unit of its last digit."""
+    """Return whether a figure matches: an integer exactly, text such as "25.6M" within one unit of its last digit."""
     if isinstance(expected, int):
         return expected == actual
     match = _FIGURE.fullmatch(expected)

@@ -1,4 +1,4 @@
-"""Multi-output backbones: the maps after named parts of a network become outputs beside `logits`."""
+"""Multi-output backbones: the feature maps after named parts of a network become outputs besides `logits`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from rescompile.ir.traversal import rewrite
 
 
 def add_features(root: Series, paths: Sequence[str]) -> Series:
-    """The tree with a side branch of mode `always` after each named part; the output has the name of the part.
+    """Return the tree with a side branch of mode `always` after each named part; the output is named after the part.
 
-    A part is an op or a scope, inside merges too, but not in a side branch. Raises ShapeError for a path that names none.
+    A part is an op or a scope, inside merges too, but not in a side branch. Raises ShapeError for a path that names no
+    part.
     """
     computed = {path for path, node in walk(root, into=Series | Parallel) if name_of(node) is not None}
     for path in paths:
@@ -35,7 +36,7 @@ def add_features(root: Series, paths: Sequence[str]) -> Series:
 
 
 def _why_not(root: Series, path: str) -> tuple[str, str, str | None]:
-    """Message, path and help for a path that names no part, or one in a side branch."""
+    """Return message, path and help for a path that names no part, or one in a side branch."""
     names = [name for name, node in walk(root) if name and name_of(node) is not None]
     if path in names:
         return (

@@ -1,6 +1,6 @@
 """The kept values that steps may use at some place: their shapes, and where they may be kept again.
 
-A branch sees the values around it; what it keeps is known in that branch alone. A block sees none but those that it names.
+A branch sees the values around it; what it keeps is known in that branch alone. A block sees only those that it names.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from rescompile.ir.ops import Shape
 
 
 class Kept:
-    """The values of the network, of one use of a block, or of one branch; `names` are those that a block shares with `around`,
-    None for a branch, which sees all of them. `ever` are the values kept so far, in branches too."""
+    """The values of the network, of one use of a block, or of one branch; `names` are those that a block shares with
+    `around`, None for a branch, which sees all of them. `ever` are the values kept so far, in branches too."""
 
     def __init__(self, around: Kept | None = None, names: Collection[str] | None = ()) -> None:
         self.around, self.names = around, names
@@ -22,17 +22,18 @@ class Kept:
         self.ever: set[Key] = around.ever if around is not None and names is None else set()
 
     def branch(self) -> Kept:
-        """The values in a branch that begins here."""
+        """Return the values in a branch that begins here."""
         return Kept(self, None)
 
     def shape(self, key: Key) -> Shape | None:
-        """The shape of a value; None where it is not known here."""
+        """Return the shape of a value; None if it is not known here."""
         if key in self.own:
             return self.own[key]
         return self.around.shape(key) if self.around is not None and self._sees(key) else None
 
     def keeps_outside(self, key: Key) -> bool:
-        """Whether a value was kept outside of the branch that this is in, so that it cannot be kept again here."""
+        """Return whether a value was kept outside the current branch, so that it cannot be kept again
+        here."""
         if self.around is None or not self._sees(key):
             return False
         if self.names is not None:
@@ -49,7 +50,7 @@ class Kept:
             self.own[key] = shape
 
     def shared(self, names: Collection[str]) -> dict[Key, Shape]:
-        """The values with these names that are known here."""
+        """Return the values with these names that are known here."""
         if not names:
             return {}
         found = {key: shape for key, shape in self.own.items() if key[0] in names}
@@ -59,7 +60,7 @@ class Kept:
         return found
 
     def known(self) -> list[Key]:
-        """The values that are known here."""
+        """Return the values that are known here."""
         around = self.around
         seen = [] if around is None else [key for key in around.known() if self._sees(key)]
         return [*seen, *self.own]

@@ -1,4 +1,4 @@
-"""Branches -> a Parallel of the tree: their shapes checked against the merge."""
+"""Branches -> a Parallel of the tree: checks their shapes against the merge."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class MergeBuilder:
         hints: Hints = NO_HINTS,
         unit: Unit | None = None,
     ) -> Built:
-        """The node of a merge; `split` are the shapes of the ranges of channels that the branches have got, `unit` is what a random
-        merge draws for."""
+        """Return the node of a merge; `split` contains the shapes of the channel ranges that the branches receive,
+        `unit` is the unit for which a random merge draws."""
         self.context.grow(site)
         self.context.build(site)
         try:
@@ -49,7 +49,8 @@ class MergeBuilder:
         return [node], output
 
     def split(self, raw: Value, site: Site, count: int, copies: str | int | None) -> list[Shape]:
-        """The shape of the input of each of `count` branches of a split; none where branches share their input."""
+        """Return the shape of the input of each of `count` branches of a split; none if branches share their
+        input."""
         at = site.at("split")
         value = whole(self.evaluator.evaluate(raw, at))
         if isinstance(value, list):
@@ -60,7 +61,7 @@ class MergeBuilder:
         return [self._share(site, count, copies)] * count if value else []
 
     def _ranges(self, sizes: list[Value], site: Site, count: int, raw: Value) -> list[Shape]:
-        """The ranges of the listed sizes."""
+        """Return the ranges of the listed sizes."""
         if len(sizes) != count:
             message = f"'split' has {len(sizes)} sizes for {count} branches"
             raise self.report.blamed("E0307", message, site, "give the channels of each branch", raw)
@@ -77,7 +78,7 @@ class MergeBuilder:
             ) from None
 
     def _share(self, site: Site, branches: int, copies: str | int | None) -> Shape:
-        """The shape of each of as many equal ranges."""
+        """Return the shape of each of this many equal ranges."""
         try:
             return share(site.shape, branches)
         except ShapeError as error:
@@ -86,7 +87,7 @@ class MergeBuilder:
             raise self.report.blamed(error.code, message, site.at(key), raw=copies, by_shape=True) from None
 
     def check_gate(self, gate: Series, site: Site) -> None:
-        """Raise a problem where a gate does not end between 0 and 1."""
+        """Raise a problem if a gate does not end between 0 and 1."""
         from rescompile.analysis.paths import bounded
 
         if not bounded(gate):
@@ -94,7 +95,7 @@ class MergeBuilder:
             raise self.report.blamed("E0207", message, site, f"end it with {one_of(ops.BOUNDED)}")
 
     def _misfit(self, error: ShapeError, branches: list[Series], merge: Merge, site: Site, residual: bool) -> Problem:
-        """The problem of branches whose shapes do not fit together."""
+        """Return the problem of branches whose shapes do not match."""
         frame, made, kept = site.frame, branches[0].output, branches[-1].output
         message, help, where = error.message, error.help, site
         if residual and made != kept:
@@ -113,7 +114,7 @@ class MergeBuilder:
 
 
 def _fitting_shortcut(made: Shape, site: Site) -> str | None:
-    """The shortcut of the library that would fit, as one would write it there."""
+    """Return the shortcut of the library that would fit, as written in a spec."""
     shape, block = site.shape, site.frame.block
     if len(made) != len(shape) or len(shape) == 1:
         return None

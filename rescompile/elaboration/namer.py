@@ -1,4 +1,4 @@
-"""Gives steps their names, and refuses two of one name in a scope."""
+"""Names steps, and refuses two steps of one name in a scope."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class Namer:
         self.given: dict[int, frozenset[str]] = {}
 
     def scope(self, step: Any, numbered: bool = False) -> Names:
-        """A new scope for a step of the spec, or a list of steps."""
-        key = id(step)  # the steps of a spec live as long as it does
+        """Return a new scope for a step of the spec, or a list of steps."""
+        key = id(step)  # the steps exist as long as their spec
         if key not in self.given:
             self.given[key] = frozenset(_given_names(step))
         return Names(numbered, self.given[key])
 
     def of_macro(self, body: Sequence[Any], site: Site) -> Names:
-        """The scope for the steps of a macro without a name: the one around it. In a numbered list, a macro that names some of
-        its steps keeps these names, and its other ops are called by their word, as elsewhere."""
+        """Return the scope for the steps of a macro without a name: the one around it. In a numbered list, a macro that
+        names some of its steps keeps these names, and its other ops are named after their word, as elsewhere."""
         names = site.names
         if not names.numbered or all(_names_itself(step) for step in body) or not any(_given_names(body)):
             return names
@@ -50,7 +50,7 @@ class Namer:
         return names.unnumbered(merges=names)
 
     def spelled(self, template: str, site: Site) -> str:
-        """A name with its {expressions} filled in."""
+        """Return a name with its {expressions} filled in."""
         if "{" not in template:
             return template
         parts = template_parts(template)
@@ -66,7 +66,7 @@ class Namer:
         return name
 
     def explicit(self, template: str, site: Site) -> str:
-        """A name that the spec gives, claimed."""
+        """Return an explicit name from the spec, claimed."""
         name = self.spelled(template, site)
         self.claim(name, site, template)
         site.names.has_named = True
@@ -74,7 +74,7 @@ class Namer:
         return name
 
     def automatic(self, word: str, site: Site, owns: bool = False, merge: bool = False) -> str:
-        """The name of a step without one, claimed: the next number in a numbered list, else its word."""
+        """Return the claimed name of a step without one: the next number in a numbered list, else its word."""
         names = (site.names.merges if merge else None) or site.names
         if names.numbered:
             name = str(names.count)
@@ -92,7 +92,8 @@ class Namer:
         return name
 
     def claim(self, name: str, site: Site, template: str = "") -> None:
-        """Take a name, spelled from a template if it has one, in the scope of the site. Raises a problem where it is taken."""
+        """Claim a name, spelled from a template if it has one, in the scope of the site. Raises a problem if it is
+        taken."""
         taken = site.names.taken
         if name in taken:
             document = self.report.document
@@ -115,7 +116,7 @@ class Namer:
         names, frame = site.names, site.frame
         if not names.numbered or names.mixed or not (names.has_named and names.has_unnamed):
             return
-        names.mixed = True  # reported once for a list
+        names.mixed = True  # reported once per list
         help = "name all of its steps or none, since a step added later would shift the numbers"
         if frame.block is not None and frame.block.inline:
             help = f"'{frame.word}' names its own steps: use it without a name"
@@ -124,21 +125,21 @@ class Namer:
 
 
 def _names_itself(step: Any) -> bool:
-    """Whether nothing in a step takes a number in a list, except for merges."""
+    """Return whether nothing in a step is numbered in a list, except for merges."""
     match step:
         case NamedStep() | SideStep() | KeepStep() | RecallStep() | AgainStep():
             return True
         case Use():
             return step.name is not None
         case ParallelStep() if step.parallel.copies is not None:
-            return True  # each copy is a scope of its own
+            return True  # each copy has a separate scope
         case list() | If() | ResidualStep() | ParallelStep():
             return all(_names_itself(part) for part in parts(step) if part is not None)
     return False
 
 
 def _given_names(step: Any) -> Iterator[str]:
-    """The names that a step gives in its own scope, as far as they are plain."""
+    """Yield the names that a step claims in its own scope, as far as they are plain."""
     match step:
         case NamedStep():
             yield step.name
@@ -146,7 +147,7 @@ def _given_names(step: Any) -> Iterator[str]:
             if step.name is not None:
                 yield step.name
         case ParallelStep() if step.parallel.copies is not None:
-            return  # each copy is a scope of its own
+            return  # each copy has a separate scope
         case _:
             for part in parts(step):
                 yield from _given_names(part)

@@ -21,7 +21,7 @@ class OpBuilder:
         self.evaluator, self.namer = context.evaluator, context.namer
 
     def build(self, word: str, given: Mapping[str, Any], site: Site, when: Any = None) -> Built:
-        """The node of an op with these attributes."""
+        """Return the node of an op with these attributes."""
         self.context.used.add(word)
         self.context.grow(site)
         self.context.build(site)
@@ -50,7 +50,8 @@ class OpBuilder:
     def _written(
         self, word: str, given: Mapping[str, Any], site: Site, copy: Mapping[str, int]
     ) -> Iterator[tuple[str, Any, Site]]:
-        """Each attribute with its value as written and where: in the step, else in the spec's defaults, else its `init`."""
+        """Yield each attribute with its value as written and where: in the step, else in the spec's defaults, else its
+        `init`."""
         defaults = self.spec.defaults.get(word, {})
         for name in ops.attributes(word):
             if name in given:
@@ -61,8 +62,8 @@ class OpBuilder:
                 yield name, self.spec.init, site.within(self.context.top, ("init",))
 
     def _idle(self, word: str, given: Mapping[str, Any], values: Mapping[str, Value], site: Site) -> set[str]:
-        """The attributes without effect beside the others, which defaults may give, being for all steps of a word. Raises a
-        problem where the step itself gives one."""
+        """Return the attributes that have no effect given the others; defaults may set them, since they apply to all
+        steps of a word. Raises a problem if the step itself sets one."""
         chooser = ops.WORDS[word][0].chooser
         kind = values.get(chooser, getattr(ops.WORDS[word][0], chooser, None))
         limited = ops.limited(word)
@@ -78,7 +79,7 @@ class OpBuilder:
         return idle
 
     def _misfit(self, error: ShapeError, word: str, subject: str, given: Mapping[str, Any], site: Site) -> Problem:
-        """The problem of an op whose input or attributes do not fit."""
+        """Return the problem of an op whose input or attributes are invalid."""
         name, message = error.attribute, f"{subject} {error.message}"
         if name and name not in given and name in self.spec.defaults.get(word, {}):
             return self.report.problem(error.code, message, ("defaults", word, name), error.help)
@@ -89,8 +90,8 @@ class OpBuilder:
         return self.report.blamed(error.code, message, where, help, raw, by_shape)
 
     def _nearest_fit(self, given: Mapping[str, Any], site: Site) -> str | None:
-        """`the nearest widths that fit are 320 and 336`: the user's own argument, changed until channels are whole and
-        groups divide them."""
+        """Return help like `the nearest widths that fit are 320 and 336`: the user's argument, changed until channels
+        are integers that the groups divide."""
         frame = site.frame
         name = next((name for name in self.report.roots(given.get("channels"), frame) if name in frame.given), None)
         value = frame.values[name] if name is not None else None

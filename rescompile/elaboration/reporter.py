@@ -1,6 +1,6 @@
-"""Problems, each located at what the user wrote to cause it.
+"""Problems, each located at its cause in the user's text.
 
-A problem climbs from the step that failed, often inside a block of the library, to the argument in the user's own file.
+A problem moves from the step that failed, often inside a block of the library, to the argument in the user's file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Reporter:
     def problem(
         self, code: str, message: str, path: Path, help: str | None = None, key: bool = False, by_shape: bool = False
     ) -> Problem:
-        """A problem at a path of the document."""
+        """Return a problem at a path of the document."""
         return Problem(Diagnostic(code, message, locate(self.document, path, key), help=help), by_shape)
 
     def blamed(
@@ -38,7 +38,8 @@ class Reporter:
         by_shape: bool = False,
         key: bool = False,
     ) -> Problem:
-        """A problem with `raw` at a site; inside a block, at what the user wrote to cause it, with the step in a note."""
+        """Return a problem with `raw` at a site; inside a block, at its cause in the user's text, with the step in a
+        note."""
         frame = site.frame
         if frame.block is None:
             return self.problem(code, message, site.path, help, key, by_shape)
@@ -46,7 +47,7 @@ class Reporter:
         return Problem(Diagnostic(code, message, place, self._trail(site, raw), help), by_shape)
 
     def roots(self, raw: Any, frame: Frame) -> Iterator[str]:
-        """The parameters of the block that a value depends on, through lets."""
+        """Yield the parameters of the block that a value depends on, through lets."""
         for text in _texts(raw):
             for name in parse(text).names:
                 if frame.block is not None and name in frame.block.let:
@@ -55,14 +56,14 @@ class Reporter:
                     yield name
 
     def _use_place(self, frame: Frame) -> Place:
-        """The outermost step that led here."""
+        """Return the place of the outermost step that led here."""
         while frame.caller is not None and frame.caller.block is not None:
             frame = frame.caller
         return locate(self.document, frame.use, key=True)
 
     def _cause(self, raw: Any, frame: Frame) -> Place | None:
-        """Where the user wrote a value that `raw` depends on: on the command line rather than in the spec, and there rather
-        than in its bases or blocks."""
+        """Return where the user wrote a value that `raw` depends on: on the command line rather than in the spec, and
+        there rather than in its bases or blocks."""
         own = self.document.place.source
         return min(
             self._causes(raw, frame),
@@ -80,7 +81,8 @@ class Reporter:
                 yield from self._causes(given.raw, given.frame)
 
     def _trail(self, site: Site, raw: Any) -> tuple[str, ...]:
-        """`in block bottleneck, step conv2 (blocks/bottleneck.yaml:9), from inner = width * ...`, innermost first."""
+        """Return notes like `in block bottleneck, step conv2 (blocks/bottleneck.yaml:9), from inner = width * ...`,
+        innermost first."""
         notes = []
         path = site.path
         frame: Frame | None = site.frame
@@ -100,7 +102,7 @@ class Reporter:
 
 
 def _texts(raw: Any) -> Iterable[str]:
-    """The expressions of a value as written."""
+    """Yield the expressions of a value as written."""
     if isinstance(raw, str):
         yield raw
     elif isinstance(raw, list):
@@ -109,14 +111,14 @@ def _texts(raw: Any) -> Iterable[str]:
 
 
 def _collapsed(notes: list[str]) -> Iterator[str]:
-    """Each note once: a block that contains itself would repeat one thirty times."""
+    """Yield each note once: a block that contains itself would repeat one thirty times."""
     for note in dict.fromkeys(notes):
         times = notes.count(note)
         yield note if times == 1 else f"{note}, {times} times"
 
 
 def _part(block: Block, path: Path) -> str:
-    """The let or the named step of a block that a path below its definition leads to, in words."""
+    """Return in words the let or the named step of a block that a path below its definition leads to."""
     if path[:1] == ("let",):
         return f", let {path[1]}"
     name: str | int | None = None
@@ -129,5 +131,5 @@ def _part(block: Block, path: Path) -> str:
     return f", step {name}" if name else ""
 
 
-#: The fields of models whose keys are words of Python.
+#: The model fields whose keys are Python keywords.
 _FIELDS: dict[str | int, str] = {"if": "if_", "else": "else_"}

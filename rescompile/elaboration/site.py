@@ -1,6 +1,7 @@
-"""Where something is elaborated: its place in the document, the names that its expressions may mention, the shape before it.
+"""The site of an elaboration: its place in the document, the names visible to its expressions, the shape before it.
 
-Every value remembers where it was given, since a mistake often shows up inside a block of the library, far from its cause.
+Every value records where it was written, since a mistake often shows up inside a block of the library, far from its
+cause.
 """
 
 from __future__ import annotations
@@ -45,49 +46,49 @@ class Frame:
     nesting: int = 0
 
     def with_values(self, **values: Value) -> Frame:
-        """A copy in which expressions may mention these too."""
+        """Return a copy in which expressions may also mention these values."""
         return Frame(
             self.values | values, self.path, self.use, self.words, self.block, self.word, self.caller, self.given, self.nesting
         )  # fmt: skip
 
     @property
     def copy(self) -> dict[str, int]:
-        """`index` and `depth` where a block is repeated, else nothing."""
+        """`index` and `depth` if a block is repeated, else nothing."""
         return {key: self.values[key] for key in ("index", "depth") if key in self.values}
 
 
 class Names:
-    """The names of one scope. In a numbered scope, steps without a name count from 0; elsewhere ops are called by their
-    word. A step with a name of its own takes no number."""
+    """The names of one scope. In a numbered scope, steps without a name count from 0; elsewhere ops are named after
+    their word. A step with an explicit name is not numbered."""
 
     def __init__(self, numbered: bool = False, given: frozenset[str] = frozenset()) -> None:
         self.numbered = numbered
-        self.given = given  # names that the spec gives further on; automatic ones keep clear of them
+        self.given = given  # names that occur later in the spec; automatic names avoid them
         self.count = 0
-        self.again: dict[str, int] = {}  # how often a word has named a step
+        self.again: dict[str, int] = {}  # the number of steps that a word has named
         self.taken: dict[str, Path] = {}
-        self.built: dict[str, tuple[Node, ...]] = {}  # what steps with names of their own became, to be run again
-        self.unsure: dict[str, str] = {}  # those that may not run, with the reason
+        self.built: dict[str, tuple[Node, ...]] = {}  # results of steps with explicit names, for running them again
+        self.unsure: dict[str, str] = {}  # steps that may not run again, with the reason
         self.has_named = self.has_unnamed = self.mixed = False
         self.merges: Names | None = None
 
     def unnumbered(self, merges: Names | None = None) -> Names:
-        """The same scope for a shortcut or a gate, whose steps take no number, or for a macro whose merges alone take one from
-        the list that `merges` is."""
+        """Return the same scope for a shortcut or a gate, whose steps are not numbered, or for a macro whose merges
+        alone are numbered, from the list `merges`."""
         names = Names(given=self.given)
         names.taken, names.again, names.merges = self.taken, self.again, merges
         names.built, names.unsure = self.built, self.unsure
         return names
 
     def remember(self, name: str, built: Built) -> Built:
-        """Remember what the step of a name became, and return it."""
+        """Record the result of a named step, and return it."""
         self.built[name] = tuple(built[0])
         return built
 
 
-class Site(NamedTuple):  # made for every value: half the time of a frozen dataclass
-    """Where a step or a value is elaborated. `name` is the one that the step was given, already claimed in `names`;
-    `kept` are the values that steps may use here."""
+class Site(NamedTuple):  # created for every value: takes half the time of a frozen dataclass
+    """The place where a step or a value is elaborated. `name` is the name of the step, already claimed in `names`;
+    `kept` contains the values that steps may use here."""
 
     path: Path
     frame: Frame
@@ -97,32 +98,32 @@ class Site(NamedTuple):  # made for every value: half the time of a frozen datac
     name: str | None = None
 
     def at(self, *below: str | int) -> Site:
-        """The part of the step at a path below it."""
+        """Return the site of a part of the step, at a path below it."""
         return Site((*self.path, *below), self.frame, self.shape, self.names, self.kept, self.name)
 
     def after(self, shape: Shape) -> Site:
-        """The same site with another shape before it."""
+        """Return the same site with another shape before it."""
         return Site(self.path, self.frame, shape, self.names, self.kept, self.name)
 
     def branch(self) -> Site:
-        """The same site at the start of a branch, which keeps values of its own."""
+        """Return the same site at the start of a branch, which has its own kept values."""
         return Site(self.path, self.frame, self.shape, self.names, self.kept.branch(), self.name)
 
     def called(self, name: str | None) -> Site:
-        """The same site with a name claimed."""
+        """Return the same site with a name claimed."""
         return Site(self.path, self.frame, self.shape, self.names, self.kept, name)
 
     def scoped(self, names: Names) -> Site:
-        """The same site in another scope of names, in which it has none."""
+        """Return the same site in another scope of names, without a name in it."""
         return Site(self.path, self.frame, self.shape, names, self.kept)
 
     def within(self, frame: Frame, path: Path | None = None) -> Site:
-        """The same site with another frame, and at another place of the document if one is given."""
+        """Return the same site with another frame, and at another place in the document if one is given."""
         return Site(self.path if path is None else path, frame, self.shape, self.names, self.kept, self.name)
 
 
 class Problem(Exception):
-    """One diagnostic; `by_shape` is set where it may only follow from an earlier mistake."""
+    """One diagnostic; `by_shape` is set if it may only follow from an earlier mistake."""
 
     def __init__(self, diagnostic: Diagnostic, by_shape: bool = False) -> None:
         super().__init__(diagnostic.message)

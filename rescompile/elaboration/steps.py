@@ -30,12 +30,12 @@ from rescompile.lang.spec.steps import (
     SideStep,
 )
 
-#: Steps and blocks inside one another; all that walks the tree later goes as deep.
+#: The maximum depth of nested steps and blocks; later passes over the tree recurse as deep.
 MAX_DEPTH = 100
 
 
 class StepBuilder:
-    """Builds the nodes of steps, whatever their form."""
+    """Builds the nodes of steps of every form."""
 
     def __init__(self, context: Context) -> None:
         self.context, self.report = context, context.report
@@ -46,7 +46,7 @@ class StepBuilder:
         self.depth = 0
 
     def steps(self, steps: Sequence[Any], site: Site) -> Built:
-        """The nodes of steps one after the other."""
+        """Return the nodes of steps in sequence."""
         nodes: list[Node] = []
         shape = site.shape
         for at, step in enumerate(steps):
@@ -55,7 +55,7 @@ class StepBuilder:
         return nodes, shape
 
     def step(self, step: Any, site: Site) -> Built:
-        """The nodes of one step."""
+        """Return the nodes of one step."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise self.report.blamed("E0208", f"steps and blocks are nested more than {MAX_DEPTH} levels deep", site)
@@ -107,7 +107,8 @@ class StepBuilder:
         raise AssertionError(step)
 
     def is_there(self, step: Any, site: Site) -> bool:
-        """Whether a step is in the network at all; if not, its name stays free. A repeated block decides for each copy."""
+        """Return whether a step is in the network at all; if not, its name stays free. A repeated block decides this
+        per copy."""
         match step:
             case If(else_=None):
                 return self.evaluator.condition(step.if_, site.at("if"))
@@ -118,7 +119,7 @@ class StepBuilder:
         return True
 
     def _scope(self, site: Site, path: Path, nodes: list[Node], output: Shape) -> Built:
-        """A named group: a numbered list, or a scope around one merge."""
+        """Return a named group: a numbered list, or a scope around one merge."""
         return [Series(tuple(nodes), site.shape, output, site.name, origin=self.context.origin(path))], output
 
     def _if(self, step: If, site: Site) -> Built:
@@ -131,7 +132,7 @@ class StepBuilder:
         return [_because(node, when) for node in nodes], output
 
     def residual(self, step: ResidualStep, site: Site) -> Built:
-        """A branch with its shortcut, and its gate if it has one."""
+        """Return a branch with its shortcut, and its gate if it has one."""
         parts, shape = step.residual, site.shape
         nodes, output = self.step(parts.branch, site.at("branch").branch())
         around = site.within(site.frame.with_values(out_channels=output[0])).scoped(site.names.unnumbered())
@@ -154,7 +155,8 @@ class StepBuilder:
         return self.merges.build(branches, merge, site, residual=True)
 
     def _is_none(self, shortcut: Any, site: Site) -> bool:
-        """Whether a shortcut is the word `none`: written there, the value of a parameter, or chosen by a condition."""
+        """Return whether a shortcut is the word `none`: written there, as the value of a parameter, or chosen by a
+        condition."""
         if isinstance(shortcut, If):
             key = "then" if self.evaluator.condition(shortcut.if_, site.at("if")) else "else"
             return self._is_none(shortcut.then if key == "then" else shortcut.else_, site.at(key))
@@ -162,7 +164,7 @@ class StepBuilder:
         return word is not None and site.frame.values.get(word, word) == "none"
 
     def parallel(self, step: ParallelStep, site: Site) -> Built:
-        """Listed branches, or copies of one, each copy in a scope of its own."""
+        """Return listed branches, or copies of one, each copy in a separate scope."""
         parts, copies = step.parallel, 0
         if parts.copies is not None:
             copies = self.evaluator.count(parts.copies, site.at("copies"), "copies", 1)
@@ -198,14 +200,14 @@ class StepBuilder:
 
 
 def _hints(parts: Parallel) -> Hints:
-    """The expressions among the numbers of a parallel."""
+    """Return the expressions among the numbers of a parallel."""
     sizes = parts.split if isinstance(parts.split, list) else []
     written = {"copies": parts.copies, **{f"split.{at}": size for at, size in enumerate(sizes)}}
     return {key: raw for key, raw in written.items() if isinstance(raw, str)} or NO_HINTS
 
 
 def _because(node: Node, when: str) -> Node:
-    """A node that exists under one more condition."""
+    """Return a node under one more condition."""
     if isinstance(node, Side):
         return node
     return replace(node, when=when if node.when is None else f"({when}) and ({node.when})")

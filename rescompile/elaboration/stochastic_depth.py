@@ -1,5 +1,5 @@
-"""What training drops: stochastic depth (Huang et al. 2016) gives the outermost residuals of a network their survival
-probabilities, and drop-path (Larsson et al. 2017) needs merges whose branches it may drop."""
+"""What training drops: stochastic depth (Huang et al. 2016) assigns survival probabilities to the outermost residuals
+of a network, and drop-path (Larsson et al. 2017) requires merges with branches that it may drop."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rescompile.lang.spec.spec import Survival as Schedule
 
 
 def probabilities(schedule: Schedule, count: int) -> list[float]:
-    """p_1 ... p_L of `count` residuals.
+    """Return p_1 ... p_L of `count` residuals.
 
-    linear: p_l = 1 - l / L * (1 - last), the paper's. linear_zero_based: from 1 for the first to `last`, timm's; a single
-    residual always survives. uniform: `last` everywhere. Raises ShapeError where a list has another length.
+    linear: p_l = 1 - l / L * (1 - last), the paper's. linear_zero_based: from 1 for the first to `last`, timm's; a
+    single rresidual always survives. uniform: `last` everywhere. Raises ShapeError if a list has another length.
     """
     if isinstance(schedule.schedule, ProbabilityList):
         listed = [float(p) for p in schedule.schedule.each]
@@ -39,12 +39,12 @@ def probabilities(schedule: Schedule, count: int) -> list[float]:
 
 
 def _number(count: int, one: str, many: str) -> str:
-    """`1 residual`, `2 residuals`."""
+    """Return `1 residual`, `2 residuals`."""
     return f"{count} {one if count == 1 else many}"
 
 
 def add_survival(root: Series, schedule: Schedule) -> Series:
-    """The tree with every outermost residual numbered 1..L in order and given its probability.
+    """Return the tree with every outermost residual numbered 1..L in order and assigned its probability.
 
     Residuals inside another residual do not count, nor do those of side branches. Raises ShapeError if there are none.
     """
@@ -64,7 +64,7 @@ def add_survival(root: Series, schedule: Schedule) -> Series:
 
 
 def check_drop_path(root: Series, _: DropPath) -> Series:
-    """The tree as it is. Raises ShapeError if no merge has branches to drop."""
+    """Return the tree unchanged. Raises ShapeError if no merge has branches to drop."""
     if not any(
         isinstance(node, Parallel) and node.merge == "mean" and len(node.branches) > 1 for _, node in walk(root)
     ):

@@ -1,4 +1,4 @@
-"""`keep` and `use`: the leaves of the tree that name a value and go on with it, checked against the values that are known."""
+"""`keep` and `use`: the leaves of the tree that name a value and continue from it, checked against the known values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class ValueBuilder:
         self.context, self.report, self.evaluator = context, context.report, context.evaluator
 
     def keep(self, step: KeepStep, site: Site) -> Built:
-        """The node that names the value before it. Raises a problem in a branch, where the name is that of a value outside."""
+        """Return the node that names the value before it. Raises a problem in a branch if the name is that of a
+        value outside."""
         key, hints = self._key(step.keep, site)
         if site.kept.keeps_outside(key):
             message = f"'{value_name(key)}' was already kept outside this branch, so the branch cannot keep it again"
@@ -28,7 +29,7 @@ class ValueBuilder:
         return [Keep(key, site.shape, hints, self.context.origin(site.path))], site.shape
 
     def recall(self, step: RecallStep, site: Site) -> Built:
-        """The node that goes on with a kept value. Raises a problem where it is not known."""
+        """Return the node that continues from a kept value. Raises a problem if the value is not known."""
         key, hints = self._key(step.use, site)
         shape = site.kept.shape(key)
         if shape is None:
@@ -37,7 +38,7 @@ class ValueBuilder:
         return [Recall(key, site.shape, shape, hints, self.context.origin(site.path))], shape
 
     def _key(self, text: str, site: Site) -> tuple[Key, Hints]:
-        """The value that a step means, and the expression of its index."""
+        """Return the value that a step refers to, and the expression of its index."""
         self.context.grow(site)
         self.context.build(site)
         name, index = kept_name(text)
@@ -46,7 +47,7 @@ class ValueBuilder:
         return (name, self.evaluator.count(index, site, "the index", 0)), {"index": index}
 
     def _why_not(self, key: Key, site: Site) -> tuple[str, str | None]:
-        """Why a value is not known, and what to do."""
+        """Return why a value is not known, and what to do."""
         value, block = value_name(key), site.frame.block
         if key in site.kept.ever:
             message = f"'{value}' was kept in a branch, so it can only be used in that branch"

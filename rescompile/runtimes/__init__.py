@@ -1,9 +1,9 @@
 """Runtimes: what can run a network, in which precisions, and with which options.
 
-A runtime is a row of a table here, and a module beside it that imports its library on demand. `missing` gives the reason why a
-runtime cannot be used on this machine; `prepare` loads a network, puts its input on the device, and runs it once. A prepared
-network is what was requested: a provider that was silently replaced, a node that fell back to the CPU, and another precision
-are errors, so that they cannot be measured.
+Each runtime has a row in the table here, and a module that imports its library on demand. `missing` gives the reason
+why a runtime cannot be used on this machine; `prepare` loads a network, puts its input on the device, and runs it once.
+A prepared network is what was requested: a provider that was silently replaced, a node that fell back to the CPU, and
+another precision are errors, so that they cannot be measured.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from rescompile.options import Option, assignment, read
 from rescompile.records import record
 from rescompile.weights import Array
 
-#: The targets whose artifacts runtimes run: files, or live modules of one framework each; MODULE_TARGET is that of the modules that
-#: peers are, too. Nothing else in the core names a target.
+#: The targets whose artifacts runtimes run: files, or live modules of one framework each; MODULE_TARGET is also the
+#: target of the modules of peers. Nothing else in the core names a target.
 FILE_TARGET, MODULE_TARGET, JAX_TARGET, KERAS_TARGET, MLX_TARGET = "onnx", "torch", "flax", "keras", "mlx"
 
 
@@ -43,9 +43,9 @@ class Job:
 class Prepared(Protocol):
     """A network that a runtime has loaded and run once, with its input on the device.
 
-    `facts` describe how it runs: `device`, `precision`, `tf32`, `options`, `versions`, and for runtimes that place nodes the
-    `requested` and `obtained` providers and their `placement` (number of nodes on each). `build_seconds` is the time to load and
-    compile, `first_seconds` that of the first run.
+    `facts` describe how it runs: `device`, `precision`, `tf32`, `options`, `versions`, and for runtimes that place
+    nodes the `requested` and `obtained` providers and their `placement` (number of nodes on each). `build_seconds` is
+    the time to load and compile, `first_seconds` that of the first run.
     """
 
     facts: Mapping[str, Any]
@@ -72,10 +72,10 @@ class Library(Protocol):
 
 @record
 class Runtime:
-    """A runtime and its properties. `device` is cpu or cuda; `takes` is the target whose artifacts it runs; `extra` is the
-    extra of rescompile that installs its library, `requires` describes further requirements; `options` may follow its name
-    after a colon; `isolated` marks a library that is known to crash its process, so that each network is tried in a child
-    process first."""
+    """A runtime and its properties. `device` is cpu or cuda; `takes` is the target whose artifacts it runs; `extra` is
+    the extra of rescompile that installs its library, `requires` describes further requirements; `options` may follow
+    its name after a colon; `isolated` marks a library that is known to crash its process, so that each network is tried
+    in a child process first."""
 
     name: str
     summary: str
@@ -96,9 +96,9 @@ class Runtime:
             return f"its library cannot be loaded ({type(error).__name__}: {str(error)[:300]})"
 
     def prepare(self, job: Job, options: Mapping[str, Any]) -> Prepared:
-        """Load a network and run it once. Raises Unavailable if a library or device is missing, if the provider, the placement
-        or the precision is not the requested one, and if the library would crash; UsageError if the options or the job do not
-        suit this runtime."""
+        """Load a network and run it once. Raises Unavailable if a library or device is missing, if the provider, the
+        placement or the precision is not the requested one, and if the library would crash; UsageError if the options
+        or the job do not suit this runtime."""
         options = read(options.items(), self.options, self.name)
         if job.precision not in self.precisions:
             help = f"supported precisions: {', '.join(self.precisions)}"
@@ -116,9 +116,9 @@ class Runtime:
         return self.library().prepare(self, job, options)
 
     def profile(self, job: Job, options: Mapping[str, Any], runs: int = 5) -> list[tuple[str, float]]:
-        """Return the nodes or modules of a network in execution order: names and median seconds in instrumented runs, or
-        means where the runtime reports no more. Instrumented runs are slower, so only the shares matter. Raises as `prepare`
-        does."""
+        """Return the nodes or modules of a network in execution order: names and median seconds in instrumented runs,
+        or means if the runtime reports only these. Instrumented runs are slower, so only the shares matter. Raises as
+        `prepare` does."""
         return self.library().profile(self, job, read(options.items(), self.options, self.name), runs)
 
     def how(self) -> str:
@@ -147,8 +147,8 @@ def find(text: str) -> tuple[Runtime, dict[str, Any]]:
 def check_precision(
     library: str, job: Job, multiplied: Mapping[str, int], types: tuple[str, ...], help: str | None = None
 ) -> None:
-    """Raise Unavailable unless the multiplying nodes of a network, counted by type, ran in the types of the requested precision.
-    A quantised network may keep many layers in floats, which its facts show."""
+    """Raise Unavailable unless the multiplying nodes of a network, counted by type, ran in the types of the requested
+    precision. A quantised network may keep many layers in floats, which its facts show."""
     right, total = sum(multiplied.get(kind, 0) for kind in types), sum(multiplied.values())
     if right if job.precision == "int8" else right == total:
         return

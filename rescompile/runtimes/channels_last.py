@@ -1,4 +1,4 @@
-"""What runtimes share whose live modules take maps with channels last: preparation, outputs, and what their libraries cannot do."""
+"""The common part of runtimes with channels-last modules: preparation, outputs, and the limits of their libraries."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rescompile.runtimes.device import usable
 from rescompile.runtimes.ort_session import brief
 from rescompile.weights import Array
 
-#: From a new module and the input with channels last: one inference, which returns when the device has finished.
+#: Runs a new module on the channels-last input: one inference, which returns when the device has finished.
 Load = Callable[[Any, Array], Callable[[], Any]]
 
 
 class Module:
-    """A live module with its input on the device, run once. Raises Unavailable if it cannot be loaded or run, and for a number of
-    threads other than the CPU cores of this process, of which these libraries use all."""
+    """A live module with its input on the device, run once. Raises Unavailable if it cannot be loaded or run, and for a
+    number of threads other than the CPU cores of this process, of which these libraries use all."""
 
     def __init__(self, runtime: Runtime, job: Job, load: Load, facts: Mapping[str, Any]) -> None:
         if runtime.device == "cpu" and job.threads not in (None, usable()):
@@ -51,7 +51,7 @@ class Module:
         self._given = self._infer()
 
     def outputs(self) -> Mapping[str, Array]:
-        """Return the outputs of the last run by name, with channels first."""
+        """Return the outputs of the last run by name, channels first."""
         named = self._given if isinstance(self._given, Mapping) else {LOGITS: self._given}
         return {name: np.moveaxis(np.asarray(value), -1, 1) for name, value in named.items()}
 
@@ -67,6 +67,6 @@ def missing(runtime: Runtime) -> str | None:
 
 
 def profile(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -> list[tuple[str, float]]:
-    """Raises Unavailable: these libraries report no times of layers."""
+    """Raise Unavailable: these libraries report no times of layers."""
     message = f"{runtime.name} reports no times of layers"
     raise Unavailable(Diagnostic("E0901", message, help="use --profile with ort-cpu or torch-cpu"))

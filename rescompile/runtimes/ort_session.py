@@ -52,10 +52,11 @@ def run(
 ) -> Run:
     """Run a model on random normal input; `seconds` is the median of `repeats` runs after the first.
 
-    `size` has the size of each axis if they are dynamic; by default a model built by rescompile runs at the size of its spec.
+    `size` has the size of each axis if they are dynamic; by default a model built by rescompile runs at the size of its
+    spec.
 
-    `runtime` is ort-cpu, ort-cuda, ort-tensorrt, or auto, the fastest one present. Raises Unavailable if ONNX Runtime or the
-    provider is missing or the session fell back to another provider, and UsageError if the model cannot run.
+    `runtime` is ort-cpu, ort-cuda, ort-tensorrt, or auto, the fastest one present. Raises Unavailable if ONNX Runtime
+    or the provider is missing or the session fell back to another provider, and UsageError if the model cannot run.
     """
     model = Model(path, runtime)
     free = model.free
@@ -79,8 +80,8 @@ def run(
 class Model:
     """A model in a session, on the provider that was obtained.
 
-    `inputs` and `outputs` are ONNX Runtime's descriptions (`name`, `type`, `shape`), `metadata` are the entries of the file.
-    Raises the same errors as `run`.
+    `inputs` and `outputs` are ONNX Runtime's descriptions (`name`, `type`, `shape`), `metadata` are the entries of the
+    file. Raises the same errors as `run`.
     """
 
     def __init__(self, path: str | os.PathLike[str], runtime: str = "auto") -> None:
@@ -145,7 +146,8 @@ class Model:
 
 
 def evaluate(path: str | os.PathLike[str], x: Array) -> dict[str, Array]:
-    """Return the outputs of a model for one input, by name, on the CPU. Raises Unavailable if ONNX Runtime is missing."""
+    """Return the outputs of a model for one input, by name, on the CPU. Raises Unavailable if ONNX Runtime is
+    missing."""
     ort = library()
     session = opened(ort, path, ort.SessionOptions(), PROVIDERS["ort-cpu"])
     outputs = session.run(None, {session.get_inputs()[0].name: x})
@@ -163,7 +165,8 @@ def library() -> Any:
 
 
 def lacking(ort: Any, provider: str) -> str | None:
-    """Return the reason why a provider cannot be used here, as far as is known without trying it; None if there is none."""
+    """Return the reason why a provider cannot be used here, as far as is known without trying it; None if there is
+    none."""
     if provider not in ort.get_available_providers():
         return f"ONNX Runtime was built without {provider}"
     if provider != PROVIDERS["ort-cpu"] and not has_gpu():
@@ -175,8 +178,8 @@ def opened(
     ort: Any, path: str | os.PathLike[str], options: Any, provider: str,
     provider_options: Mapping[str, str] | None = None, strict: bool = True,
 ) -> Any:  # fmt: skip
-    """Return a session on a provider, with the CPU as fallback. Raises UsageError if the model cannot be loaded, and with
-    `strict` Unavailable if ONNX Runtime silently fell back to another provider."""
+    """Return a session on a provider, with the CPU as fallback. Raises UsageError if the model cannot be loaded and,
+    with `strict` Unavailable if ONNX Runtime silently fell back to another provider."""
     shown = os.fspath(path)
     file_types.check_file(path)
     onnx_graph.check_files(path, onnx_graph.read(path))
@@ -201,7 +204,8 @@ def opened(
 
 
 def has_gpu() -> bool:
-    """Return whether a CUDA device may exist at all: without one, ONNX Runtime falls back to the CPU without an error."""
+    """Return whether a CUDA device may exist at all: without one, ONNX Runtime falls back to the CPU without an
+    error."""
     return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/dxg") or os.name == "nt"
 
 
@@ -235,7 +239,8 @@ def _drawn(generator: np.random.Generator, shape: Sequence[int], dtype: str) -> 
 
 
 def _sizes(value: Any, batch: int | None, size: Size | None, free: Mapping[str, Free]) -> list[int]:
-    """Return the shape of an input: a dynamic first axis is the batch, and those after the channels are the axes of a map."""
+    """Return the shape of an input: a dynamic first axis is the batch, and those after the channels are the axes of a
+    map."""
     if value.type not in TYPES:
         message = f"input '{value.name}' is a {value.type}, but only float32 and uint8 inputs are supported"
         raise UsageError(Diagnostic("E0801", message))

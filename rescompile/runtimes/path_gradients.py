@@ -1,12 +1,12 @@
 """How much gradient flows through paths of each length: Veit et al. 2016, section 4.3 and figure 6.
 
-The forward pass runs the whole network. The backward pass follows one path: at each merge the gradient enters one branch only,
-so in a residual network it takes the branch of some blocks and the shortcut of all others. The gradient at the input is the
-gradient along this path. Backpropagation is linear, so the gradients along all paths add up to the full gradient (with gates
-held constant; `analysis.paths` defines what is not a path).
+The forward pass runs the whole network. The backward pass follows one path: at each merge the gradient enters one
+branch only, so in a residual network it takes the branch of some blocks and the shortcut of all others. The gradient at
+the input is the gradient along this path. Backpropagation is linear, so the gradients along all paths add up to the
+full gradient (with gates held constant; `analysis.paths` defines what is not a path).
 
-Paths of one length are sampled uniformly: each has a rank, and the counts of paths by length through the halves of a network
-turn a rank into a path ("unranking").
+Paths of one length are sampled uniformly: each has a rank, and the counts of paths by length through the halves of a
+network turn a rank into a path ("unranking").
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ EFFECTIVE = 0.95
 
 @record
 class Magnitude:
-    """The gradient along paths of one length: its L2 norm at the input, mean over samples and examples, and the standard
-    error of that mean; None for a single sample."""
+    """The gradient along paths of one length: its L2 norm at the input, mean over samples and examples, and the
+    standard error of that mean; None for a single sample."""
 
     mean: float
     error: float | None
@@ -47,15 +47,16 @@ class Magnitude:
 
 @record(slots=False)
 class PathGradients:
-    """`magnitudes[k]` is for paths of length k, None if there are none; `paths` contains their counts, and `samples` is the
-    number of measured paths of each length."""
+    """`magnitudes[k]` is for paths of length k, None if there are none; `paths` contains their counts, and `samples` is
+    the number of measured paths of each length."""
 
     paths: Paths
     samples: int
     magnitudes: tuple[Magnitude | None, ...]
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: a histogram of the gradient by length of path, if matplotlib is installed, and a table."""
+        """Return what a notebook shows: a histogram of the gradient by length of path, if matplotlib is installed, and
+        a table."""
         return paths_html(self.paths, self)
 
     @cached_property
@@ -79,8 +80,8 @@ class PathGradients:
 
     @cached_property
     def effective(self) -> tuple[int, int] | None:
-        """The shortest interval of lengths with at least `EFFECTIVE` of the total; among equally short ones, that with the
-        largest share. None if no gradient arrives at the input."""
+        """The shortest interval of lengths with at least `EFFECTIVE` of the total; among equally short ones, that with
+        the largest share. None if no gradient arrives at the input."""
         best: tuple[int, float, int] | None = None
         for first in range(len(self.shares)):
             sums = 0.0
@@ -94,7 +95,8 @@ class PathGradients:
 
 
 def torch_module() -> Any:
-    """Return the module that computes gradients along single paths with torch. Raises Unavailable if torch is missing."""
+    """Return the module that computes gradients along single paths with torch. Raises Unavailable if torch is
+    missing."""
     try:
         return import_module("rescompile.runtimes.torch_paths")
     except ImportError as error:
@@ -115,9 +117,9 @@ def path_gradients(
 ) -> PathGradients:
     """Measure `samples` paths of each length, each on a batch of examples.
 
-    The loss of an example is its cross-entropy, in evaluation mode. `data` has shape [examples, *input], `labels` the classes
-    [examples] (or [examples, *positions] if the logits are feature maps). Without data, inputs are standard-normal noise, and
-    without labels, labels are random, both drawn from `seed`. `double` computes in float64.
+    The loss of an example is its cross-entropy, in evaluation mode. `data` has shape [examples, *input], `labels` the
+    classes [examples] (or [examples, *positions] if the logits are feature maps). Without data, inputs are
+    standard-normal noise, and without labels, labels are random, both drawn from `seed`. `double` computes in float64.
 
     Raises UsageError for data that does not fit and for a network that overflows, and Unavailable if torch is missing.
     """
@@ -149,8 +151,8 @@ def path_gradients(
 
 
 def _ranks(found: Paths, samples: int, seed: int) -> dict[int, list[int]]:
-    """Return the ranks of the measured paths by length: all in turn if there are at most `samples` of a length, else random
-    ones."""
+    """Return the ranks of the measured paths by length: all in turn if there are at most `samples` of a length, else
+    random ones."""
     generator = random.Random(seed)
     return {
         length: [at % count if count <= samples else generator.randrange(count) for at in range(samples)]
@@ -206,7 +208,7 @@ class _PathSet:
     counts: tuple[int, ...]
 
     def unrank(self, length: int, rank: int) -> Mapping[str, int]:
-        """Return the branch that the path of this rank takes at each merge on it, by the merge's full name."""
+        """Return the branch of the path with this rank at each merge on it, by the merge's full name."""
         return {}
 
 
@@ -230,7 +232,8 @@ class _InSeries(_PathSet):
 
 @record
 class _AtMerge(_PathSet):
-    """Paths through one of the branches of a merge: for each, its index, its contribution to the length, and its paths."""
+    """Paths through one of the branches of a merge: for each, its index, its contribution to the length, and its
+    paths."""
 
     name: str
     branches: tuple[tuple[int, int, _PathSet], ...]

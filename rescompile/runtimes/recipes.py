@@ -1,7 +1,7 @@
 """The meaning of `--for`: the options that suit an ONNX file to a runtime, one row each.
 
-A row contains options that were faster in measurements or that the vendor's documentation recommends, and records which.
-Options on the command line override those of the recipe.
+A row contains options that were faster in measurements or that the vendor's documentation recommends, and records
+which. Options on the command line override those of the recipe.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from rescompile.records import record
 
 @record
 class Recipe:
-    """The options of passes and targets for a runtime, the reason for them, and the quantisation scheme of its int8 files
-    (see `rescompile.quantize`), or None if it does not run int8. `int8` are options of int8 files only."""
+    """The options of passes and targets for a runtime, the reason for them, and the quantisation scheme of its int8
+    files (see `rescompile.quantize`), or None if it does not run int8. `int8` are options of int8 files only."""
 
     why: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -30,9 +30,9 @@ _MEASURED = "measured on CPUs: the file loads faster and runs no slower"
 _VENDOR = "by the vendor's documentation, not measured"
 
 RECIPES: Mapping[str, Recipe] = {
-    # ONNX Runtime and OpenVINO fold norms themselves whenever they load a file; docs/runtimes.md lists the times. A fixed batch
-    # made no difference to either, and neither has float16 kernels for CPUs. ONNX Runtime's int8 kernels are slow for narrow
-    # groups.
+    # ONNX Runtime and OpenVINO fold norms themselves whenever they load a file; docs/runtimes.md lists the times. A
+    # fixed batch made no difference to either, and neither has float16 kernels for CPUs. ONNX Runtime's int8 kernels
+    # are slow for narrow groups.
     "ort-cpu": Recipe(_MEASURED, {"fold_batchnorm": True}, int8={"join_groups": 32}),
     "openvino": Recipe(_MEASURED, {"fold_batchnorm": True}),
     # Tensor cores compute in float16, and a CUDA graph replays one shape ("CUDA Execution Provider" in ONNX Runtime's
@@ -52,13 +52,14 @@ def find(runtime: str) -> Recipe:
 
 
 def options(runtime: str, precision: str | None) -> Mapping[str, Any]:
-    """Return the options for a runtime, for files in `precision` if it is given. Raises UsageError if there is no recipe."""
+    """Return the options for a runtime, for files in `precision` if it is given. Raises UsageError if there is no
+    recipe."""
     recipe = find(runtime)
     return {**recipe.options, **(recipe.int8 if precision == "int8" else {})}
 
 
 def turned_off(runtime: str, precision: str | None, passes: Iterable[str]) -> Iterator[str]:
-    """Return, as they are typed, the options that turn off passes of the recipe that were not applied to a file; none for a
+    """Yield, as typed, the options that turn off passes of the recipe that were not applied to a file; none for a
     runtime without a recipe."""
     had = {record.partition("=")[0] for record in passes}
     given = options(runtime, precision) if runtime in RECIPES else {}
@@ -68,8 +69,8 @@ def turned_off(runtime: str, precision: str | None, passes: Iterable[str]) -> It
 
 
 def scheme(runtime: str | None) -> str:
-    """Return the quantisation scheme for a runtime; by default that of CPUs. Raises UsageError if the runtime does not run
-    int8."""
+    """Return the quantisation scheme for a runtime; by default that of CPUs. Raises UsageError if the runtime does not
+    run int8."""
     found = "u8s8" if runtime is None else find(runtime).scheme
     if found is None:
         having = [name for name, recipe in RECIPES.items() if recipe.scheme is not None]

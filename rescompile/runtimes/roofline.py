@@ -1,12 +1,12 @@
-"""The minimum time of a network on a device: the roofline (Williams, Waterman, Patterson 2009) of its layers, in sequence.
+"""Minimum time of a network on a device: the roofline (Williams, Waterman, Patterson 2009) of its layers in sequence.
 
-A layer takes at least the time of its bytes at the bandwidth of a copy, and of its multiply-adds at the rate of a large matrix
-product; both rates are measured on the device, in the precision of the network. The limit of a network is the sum over its
-layers. Elementwise ops (norms, activations, merges that add or multiply) are part of the layer that produces their values, so
-they move no bytes, except for the other branches that a merge reads; a concatenation is free.
+A layer takes at least the time of its bytes at the bandwidth of a copy, and of its multiply-adds at the rate of a large
+matrix product; both rates are measured on the device, in the precision of the network. The limit of a network is the
+sum over its layers. Elementwise ops (norms, activations, merges that add or multiply) are part of the layer that
+produces their values, so they move no bytes, except for the other branches that a merge reads; a concatenation is free.
 
-The limit applies to kernels of one layer each: kernels that fuse several layers, or need fewer products (Winograd), can exceed
-it.
+The limit applies to kernels of one layer each: kernels that fuse several layers, or need fewer products (Winograd), can
+exceed it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ _ROUNDS = 15
 
 @record
 class Layer:
-    """The work of one layer: `maps` are values read and written for each input, `weights` values read once per batch."""
+    """The work of one layer: `maps` are values read and written for each input, `weights` values read once per
+    batch."""
 
     name: str
     maps: int
@@ -53,8 +54,8 @@ class Layer:
 
 @record
 class Measured:
-    """A rate per second: the best of several rounds, which is the roof, with their median and their spread, the interquartile
-    range over the median."""
+    """A rate per second: the best of several rounds, which is the roof, with their median and their spread, the
+    interquartile range over the median."""
 
     best: float
     median: float
@@ -64,9 +65,9 @@ class Measured:
 
 @record
 class Roofline:
-    """A device in one precision. `copies` is the bandwidth in bytes per second (read and written) by the size of the copy,
-    `product` the floating-point operations per second of the fastest of several large products, which `by` names; None if
-    none could be measured."""
+    """A device in one precision. `copies` is the bandwidth in bytes per second (read and written) by the size of the
+    copy, `product` the floating-point operations per second of the fastest of several large products, which `by` names;
+    None if none could be measured."""
 
     device: str
     precision: str
@@ -75,7 +76,8 @@ class Roofline:
     by: str | None = None
 
     def bandwidth(self, size: float) -> float:
-        """Return the bandwidth for `size` bytes: that of the fastest copy of at least this size, or else of the largest."""
+        """Return the bandwidth for `size` bytes: that of the fastest copy of at least this size, or else of the
+        largest."""
         return max((copy.best for length, copy in self.copies.items() if length >= size), default=self._largest)
 
     @property
@@ -85,7 +87,8 @@ class Roofline:
 
 @record
 class Limit:
-    """The minimum time of a network on a device, and of each of its layers; `bounds` is `memory` or `compute` for each."""
+    """The minimum time of a network on a device, and of each of its layers; `bounds` is `memory` or `compute` for
+    each."""
 
     seconds: float
     layers: Mapping[str, float]
@@ -111,7 +114,8 @@ def limit(network: Network, batch: int, roofline: Roofline) -> Limit | None:
     return Limit(sum(seconds.values()), seconds, bounds)
 
 
-# --- the layers of a tree -----------------------------------------------------------------------------------------------
+# --- the layers of a tree
+# -----------------------------------------------------------------------------------------------
 
 
 def _op(name: str, node: Op) -> tuple[Layer, ...]:
@@ -126,7 +130,8 @@ def _series(_: str, __: Series, parts: Sequence[tuple[Layer, ...]]) -> tuple[Lay
 
 
 def _parallel(_: str, node: Parallel, parts: Sequence[tuple[Layer, ...]]) -> tuple[Layer, ...]:
-    """Return a merge is part of the last layer of the first branch that has one, which then reads the other branches."""
+    """Return the layers of a merge, which is part of the last layer of the first branch with one; that layer reads the
+    others."""
     main = next((index for index, part in enumerate(parts) if part), None)
     if node.merge == "concat" or main is None:
         return tuple(layer for part in parts for layer in part)
@@ -143,12 +148,13 @@ def _side(_: str, node: Side, part: tuple[Layer, ...]) -> tuple[Layer, ...]:
 _LAYERS: FoldRules[tuple[Layer, ...]] = FoldRules(_op, _series, _parallel, _side)
 
 
-# --- measuring ----------------------------------------------------------------------------------------------------------
+# --- measuring
+# ----------------------------------------------------------------------------------------------------------
 
 
 def measure(device: str, precision: str, threads: int | None = None, quick: bool = False) -> Roofline:
-    """Measure a device in some seconds: `cpu`, or `cuda` through torch. `threads` defaults to all CPU threads of this process;
-    `quick` uses smaller copies and matrices. A GPU that torch does not support has no rates."""
+    """Measure a device in some seconds: `cpu`, or `cuda` through torch. `threads` defaults to all CPU threads of this
+    process; `quick` uses smaller copies and matrices. A GPU that torch does not support has no rates."""
     if RUNTIMES[f"torch-{device}"].missing() is not None and device == "cuda":
         return Roofline(device, precision, {}, None)
     workers = threads or usable()
@@ -164,8 +170,9 @@ def measure(device: str, precision: str, threads: int | None = None, quick: bool
 
 
 def _rated(work: float, run: Callable[[], Any], least: float = 5e-3, patience: float = 2.0) -> Measured:
-    """Return the rate of a run with an amount of work. A round lasts at least some milliseconds, well above the resolution
-    of the clock; rounds continue while they improve, for some seconds at most, since other processes may use the machine."""
+    """Return the rate of a run with an amount of work. A round lasts at least some milliseconds, well above the
+    resolution of the clock; rounds continue while they improve, for some seconds at most, since other processes may use
+    the machine."""
     run()
     started = time.perf_counter()
     run()
@@ -184,7 +191,8 @@ def _rated(work: float, run: Callable[[], Any], least: float = 5e-3, patience: f
 
 
 def _copy(size: int, threads: int) -> Measured:
-    """Return the rate of copies in main memory, a part for each thread: numpy releases the interpreter lock while it copies."""
+    """Return the rate of copies in main memory, a part for each thread: numpy releases the interpreter lock while it
+    copies."""
     source, target = np.ones(size, np.uint8), np.empty(size, np.uint8)
     parts = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
     with ThreadPoolExecutor(threads) as pool:

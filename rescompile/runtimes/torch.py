@@ -1,4 +1,4 @@
-"""PyTorch as a runtime: eager or compiled, in inference mode, with every global flag that affects results set and restored."""
+"""PyTorch as a runtime: eager or compiled, in inference mode; global flags that affect results are set and restored."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ class Module:
             self._wait()
 
     def outputs(self) -> Mapping[str, Array]:
-        """Return the outputs of the last run by name. CUDA graphs share memory, so another module may have overwritten the
-        outputs since ("CUDAGraph Trees" in torch's documentation); such a module runs once more."""
+        """Return the outputs of the last run by name. CUDA graphs share memory, so another module may have overwritten
+        the outputs since ("CUDAGraph Trees" in torch's documentation); such a module runs once more."""
         if self._replays:
             self.run()
         named = self._given if isinstance(self._given, Mapping) else {LOGITS: self._given}
@@ -165,19 +165,20 @@ def settings(torch: Any, cuda: bool, tf32: bool, threads: int | None) -> Iterato
 
 
 def _every_compilation(torch: Any) -> Any:
-    """Raise torch.compile's recompilation limit, beyond which it silently runs modules eagerly: the limit is meant for one
-    module with changing shapes, and here each module is compiled once. Reaching the raised limit is an error."""
+    """Raise torch.compile's recompilation limit, beyond which it silently runs modules eagerly: the limit is meant for
+    one module with changing shapes, and here each module is compiled once. Reaching the raised limit is an error."""
     return torch._dynamo.config.patch(
         recompile_limit=1 << 16, accumulated_recompile_limit=1 << 16, fail_on_recompile_limit_hit=True
     )
 
 
-# --- for the roofline ---------------------------------------------------------------------------------------------------
+# --- for the roofline
+# ---------------------------------------------------------------------------------------------------
 
 
 def products(device: str, precision: str, side: int) -> dict[str, tuple[float, Callable[[], None]]]:
     """Return kernels that multiply on a device, by name, each with its floating-point operations: products of square
-    matrices, and on the CPU convolutions too, for which torch uses another library. Empty where torch lacks the precision
+    matrices, and on the CPU convolutions too, for which torch uses another library. Empty if torch lacks the precision
     there."""
     import torch
 
@@ -241,8 +242,8 @@ def copies(size: int, times: int) -> Callable[[], None]:
 
 
 def profile(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -> list[tuple[str, float]]:
-    """Return the modules of a network with their median seconds, without their submodules; the functions that a module calls
-    count as its own. A compiled network has no modules, so the eager one is profiled."""
+    """Return the modules of a network with their median seconds, without their submodules; the functions that a module
+    calls count as its own. A compiled network has no modules, so the eager one is profiled."""
     prepared = prepare(runtime, job, {key: value for key, value in options.items() if key != "compile"})
     try:
         return prepared.profile(runs)

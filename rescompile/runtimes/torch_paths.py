@@ -1,7 +1,7 @@
-"""Gradients along single paths, computed by torch's backward pass: the forward pass runs the whole network, and every merge
-passes the gradient into one of its branches only (Veit et al. 2016, section 4.3).
+"""Gradients along single paths, computed by torch's backward pass: the forward pass runs the whole network, and every
+merge passes the gradient into one of its branches only (Veit et al. 2016, section 4.3).
 
-Imports torch, so `path_gradients` loads it when gradients are asked for. The tree is evaluated node by node, since a module
+Imports torch, so `path_gradients` loads it on demand. The tree is evaluated node by node, since a module
 offers no way to control a merge; each op is still computed by its generated module, as a network of this one op.
 """
 
@@ -25,15 +25,15 @@ from rescompile.runtimes.jobs import live_module
 from rescompile.weights import Weights
 
 Array = np.ndarray[Any, Any]
-#: The branch that a path takes at each merge on it, by the merge's full name.
+#: The branch of a path at each merge on it, by the merge's full name.
 Path = Mapping[str, int]
 
 
 class Unravelled:
     """A network in evaluation mode, and the gradient of its loss with respect to its input along any of its paths.
 
-    `is_path` lists for each merge, by its full name, which of its branches are paths. No gradient flows through the others,
-    such as gates: they count as constants.
+    `is_path` lists for each merge, by its full name, which of its branches are paths. No gradient flows through the
+    others, such as gates: they count as constants.
     """
 
     def __init__(self, network: Network, weights: Weights, is_path: Mapping[str, Sequence[bool]], double: bool = False):
@@ -43,8 +43,8 @@ class Unravelled:
         self._modules: dict[tuple[Kind, Shape], nn.Module] = {}
 
     def forward(self, x: Array, labels: Array) -> Array:
-        """Run a batch, return its logits, and keep the graph for `backward`. The loss of an example is its cross-entropy,
-        summed over positions if there are several."""
+        """Run a batch, return its logits, and keep the graph for `backward`. The loss of an example is its
+        cross-entropy, summed over positions if there are several."""
         self._x = torch.from_numpy(np.array(x)).to(self._type).requires_grad_()
         logits = thread(self._network.root, self._x, ThreadRules[Tensor](self._apply, self._merge, split=_split))
         self._loss = nn.functional.cross_entropy(logits, torch.from_numpy(np.array(labels)), reduction="sum")
@@ -90,8 +90,8 @@ def _split(_: str, node: Parallel, x: Tensor) -> Sequence[Tensor]:
 
 
 class _PathFilter(torch.autograd.Function):
-    """The identity, which passes the gradient only if the current path enters this branch; otherwise nothing before it is
-    computed."""
+    """The identity, which passes the gradient only if the current path enters this branch; otherwise nothing before it
+    is computed."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, owner: Unravelled, merge: str, at: int) -> Tensor:
@@ -108,7 +108,7 @@ class _PathFilter(torch.autograd.Function):
         return gradients[0] if opened else None, None, None, None
 
 
-_path_filter: Callable[[Tensor, Unravelled, str, int], Tensor] = getattr(_PathFilter, "apply")  # noqa: B009  # torch gives it no type
+_path_filter: Callable[[Tensor, Unravelled, str, int], Tensor] = getattr(_PathFilter, "apply")  # noqa: B009  # untyped in torch
 
 
 def _gate(values: Sequence[Tensor]) -> Tensor:

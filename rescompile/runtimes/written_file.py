@@ -31,9 +31,9 @@ IMAGES = 2
 
 @record
 class Expected:
-    """What a file must compute: the network, and its weights before exact passes; None if the file has none, and others are
-    loaded into it; and the options of the backend. Images have another size than the spec's in the `free` axes. `x` are the images to compare, drawn from `seed`
-    where it is None."""
+    """The expected function of a file: the network, its weights before exact passes, or None if other weights are
+    loaded into the file, and the options of the backend. Images have another size than the spec's in the `free` axes.
+    `x` contains the images to compare, drawn from `seed` if that is None."""
 
     target: str
     network: Network
@@ -45,8 +45,8 @@ class Expected:
     wrapping: backend_api.Wrapping = field(default_factory=backend_api.Wrapping)
 
     def compare(self, files: Mapping[str, Path]) -> dict[str, Any]:
-        """Return the shape of the input, the error and the bound of files, which are given by name; the last one is the main
-        file. Raises CheckFailed if the error exceeds the bound, or if the network itself is not finite."""
+        """Return the shape of the input, the error and the bound of files, which are given by name; the last one is the
+        main file. Raises CheckFailed if the error exceeds the bound, or if the network itself is not finite."""
         x, precision = self.x, self.options.get("precision", "fp32")
         if x is None:
             shape = IMAGES, *other_size(self.network, self.free)
@@ -117,8 +117,8 @@ def _repeated(values: Array, batch: int) -> Array:
 
 @contextlib.contextmanager
 def _together(files: Mapping[str, Path]) -> Iterator[Path]:
-    """Link all files into one temporary folder under their final names, by which they refer to each other, and provide the
-    main file."""
+    """Link all files into one temporary folder under their final names, by which they refer to each other, and provide
+    the main file."""
     with tempfile.TemporaryDirectory(prefix="rescompile-") as folder:
         for name, path in files.items():
             there = Path(folder) / name

@@ -22,8 +22,8 @@ if TYPE_CHECKING:  # imported when something is drawn
 
 
 def draw(network: Network, seed: int = 0) -> Weights:
-    """Return new weights by the initialisation rules of the network. Raises UsageError if `seed` is not an integer from 0 to
-    2^64 - 1."""
+    """Return new weights by the initialisation rules of the network. Raises UsageError if `seed` is not an integer from
+    0 to 2^64 - 1."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 64:
         raise UsageError(Diagnostic("E0802", f"seed must be an integer from 0 to 2^64 - 1, but is {seed!r}"))
 
@@ -42,7 +42,7 @@ def drawn(name: str, parameter: Parameter, seed: int) -> Array:
 
 
 def _normal(fan: Callable[[Parameter], int]) -> Callable[[np.random.Generator, Parameter], Array]:
-    """He et al. 2015b: a normal distribution of variance 2 / fan."""
+    """Return a rule that draws from a normal distribution of variance 2 / fan (He et al. 2015b)."""
 
     def rule(generator: np.random.Generator, parameter: Parameter) -> Array:
         import numpy as np

@@ -1,8 +1,8 @@
-"""Pickles read without executing anything: every class and function is only a name, and calling one creates an `Object`.
+"""Pickles read without executing anything: classes and functions are only names, and calling one creates an `Object`.
 
-The standard unpickler calls what a pickle names. This one has the same stack and memo, but only lists, tuples, dicts and the
-functions of a table, so other objects are not instantiated, and a hostile pickle can call nothing. Nesting needs no recursion,
-and the number of opcodes is limited.
+The standard unpickler calls what a pickle names. This one has the same stack and memo, but only lists, tuples, dicts
+and the functions of a table, so other objects are not instantiated, and a hostile pickle can call nothing. Nesting
+needs no recursion, and the number of opcodes is limited.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ Makers = Mapping[str, Callable[..., Any]]
 
 
 def read(file: BinaryIO, makers: Makers, persistent: Callable[[Any], Any]) -> Any:
-    """Return the object of the pickle at the current position of a file. `persistent` creates objects that are stored outside.
+    """Return the object of the pickle at the current position of a file. `persistent` creates objects that are stored
+    outside.
 
     Raises Unreadable unless it is a pickle of limited length.
     """
@@ -55,7 +56,7 @@ def read(file: BinaryIO, makers: Makers, persistent: Callable[[Any], Any]) -> An
 
 
 class _Bounded:
-    """A file that is never asked for more bytes than it has, since reading allocates the requested size."""
+    """A file of which no more bytes are requested than it has, since reading allocates the requested size."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.readline, self.tell, self._read = file.readline, file.tell, file.read

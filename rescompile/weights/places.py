@@ -1,5 +1,5 @@
-"""The tensors of a network by the names, and with the axes, that a framework gives them: what the target of the framework writes
-to a safetensors file and fills its live modules with."""
+"""The tensors of a network with the names and axes of a framework, which its target writes to a safetensors file and
+loads into its live modules."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from rescompile.records import record
 from rescompile.weights import Weights, safetensors_file
 
 Array = np.ndarray[Any, Any]
-#: An array of an op as the tree has it -> as the framework has it. Shapes are found by moving an array without values.
+#: Converts an array of the tree to the framework's layout. Shapes are found by converting an array without values.
 Move = Callable[[Kind, Array], Array]
-#: The words of a framework for the tensors of an op, where they differ from those of the tree; None for one that it lacks.
+#: The names of a framework for the tensors of an op, if they differ from those of the tree; None for one that it lacks.
 Words = Mapping[type[Kind], Mapping[str, str | None]]
 
 
 @record(slots=False)
 class Place:
-    """A tensor: its name in the tree, its name and shape in a framework, its op, and how its array is moved."""
+    """A tensor: its name in the tree, its name and shape in a framework, its op, and the conversion of its array."""
 
     name: str
     path: str
@@ -32,11 +32,11 @@ class Place:
     move: Move
 
     def moved(self, array: Array) -> Array:
-        """The array of the tree with the axes of the framework."""
+        """Return an array of the tree with the axes of the framework."""
         return self.move(self.kind, array)
 
     def value(self, weights: Mapping[str, Any]) -> Array:
-        """Its value in the framework, from weights by the names of the tree."""
+        """Return the value in the framework, from weights by the names of the tree."""
         return self.moved(np.asarray(weights[self.name]))
 
 
@@ -45,14 +45,14 @@ class Tensor(Protocol):
 
     @property
     def path(self) -> str:
-        """Its name in the framework."""
+        """The name in the framework."""
 
     @property
     def shape(self) -> Shape:
-        """Its shape there."""
+        """The shape in the framework."""
 
     def value(self, weights: Mapping[str, Any]) -> Array:
-        """Its value there, from weights by the names of the tree."""
+        """Return the value in the framework, from weights by the names of the tree."""
 
 
 def places(network: Network, words: Words, move: Move) -> Iterator[Place]:
@@ -70,7 +70,7 @@ def places(network: Network, words: Words, move: Move) -> Iterator[Place]:
 
 
 class Moved(Mapping[str, Any]):
-    """Weights by the names of a framework and with its axes; arrays are made when they are asked for."""
+    """Weights by the names of a framework and with its axes; arrays are made on demand."""
 
     def __init__(self, listed: Iterable[Tensor], weights: Weights) -> None:
         self.weights = weights
@@ -87,7 +87,7 @@ class Moved(Mapping[str, Any]):
 
 
 def weights_file(network: Network, weights: Weights, listed: Iterable[Tensor], name: str, framework: str) -> File:
-    """The safetensors file of weights by the names of a framework and with its axes."""
+    """Return the safetensors file of weights by the names of a framework and with its axes."""
     moved = Moved(listed, weights)
     kinds = {path: ("float32", place.shape) for path, place in moved.places.items()}
     return safetensors_file.file(moved, kinds, network, name, weights.preprocess, framework)
