@@ -1,4 +1,5 @@
-"""Constants, functions and modules that a file requires and Flax lacks. Values are channels-last."""
+"""Constants, functions and modules that a file requires and Flax lacks. Values are channels-last; vectors
+have no other axis."""
 
 from __future__ import annotations
 

@@ -200,7 +200,7 @@ def _own_arguments(of: Class | Stage) -> list[Any]:
 
 
 def _framework(text: str) -> str:
-    """Return the import of what a file uses of Keras."""
+    """Return the import of the Keras names that a file uses."""
     used = names_in(text)
     listed = [name for name in ("KerasTensor", "layers", "ops") if name in used]
     return f"from keras import {', '.join(listed)}" if listed else ""

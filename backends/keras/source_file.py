@@ -28,8 +28,8 @@ def emit(
     """Return the source of a network as an artifact, and a file of its weights unless any build would draw the same
     ones. The live model is made on demand.
 
-    `dynamic` axes are dynamic in the model that the file builds by default. Raises Unavailable for what Keras cannot
-    do.
+    The `dynamic` axes have no fixed size in the model that the file builds by default. Raises Unavailable for what
+    Keras cannot do.
     """
     free = sizes(network, dynamic, training=True).data() if dynamic is not None else {}
     check(network, free)

@@ -51,7 +51,7 @@ def _is_named(node: Op) -> bool:
 
 
 def _refusal(path: str, node: Op, free: Collection[str]) -> tuple[str, str] | None:
-    """Return why Keras does not support an op, and the help; None if it does."""
+    """Return the reason why Keras does not support an op, and the help; None if it does."""
     match node.kind:
         case ops.ConvTranspose(groups=groups) if groups > 1:
             return f"{path} is a transposed convolution in groups, which Keras does not have", "use another target"

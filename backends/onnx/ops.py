@@ -29,8 +29,8 @@ def _linear(graph: Graph, name: str, op: Op, kind: ops.Linear, value: str) -> st
 
 
 def _affine(graph: Graph, name: str, op: Op, kind: ops.Affine, value: str) -> str:
-    """Add one node per channel, which ONNX Runtime folds into a convolution before it; for a single value, a product
-    and a sum."""
+    """Add one node for values per channel, which ONNX Runtime folds into a convolution before it; for a single
+    value, a product and a sum."""
     names = [part for part, learned in (("weight", kind.scale), ("bias", kind.shift)) if learned]
     own = dict(zip(names, graph.weights(name, op, *names), strict=True))
     if kind.per == "channel":

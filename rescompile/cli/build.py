@@ -256,7 +256,7 @@ def _no_input(path: Path, inputs: Mapping[str, str | Path | None], output: Path)
 
 
 def _assignments(options: list[str] | None) -> Iterator[tuple[str, str]]:
-    """Return the names and values of --option NAME=VALUE."""
+    """Yield the names and values of --option NAME=VALUE."""
     for name, value in map(assignment, options or ()):
         if value is None:
             raise UsageError(Diagnostic("E0802", f"--option {name}: write --option {name}=VALUE"))

@@ -91,7 +91,7 @@ def _reported(request: Request, typed: str) -> Iterator[str]:
 
 
 def _paths(typed: str, suffixes: Sequence[str]) -> Iterator[str]:
-    """Return folders, with a / at the end, and files with these suffixes."""
+    """Yield folders, with a / at the end, and files with these suffixes."""
     head = typed[: typed.rfind("/") + 1]
     with suppress(OSError):
         for entry in sorted(os.scandir(Path(head).expanduser() if head else "."), key=lambda entry: entry.name):
@@ -334,7 +334,7 @@ def _takes_value(option: Any) -> bool:
 
 
 def offers(root: Any, words: Sequence[str]) -> list[Word]:
-    """Return what can replace the last word. Raises FilesError where file names are wanted."""
+    """Return the words that can replace the last word. Raises FilesError if file names are wanted."""
     *before, typed = words
     request = parse(root, before)
     found: Iterable[str | Word]

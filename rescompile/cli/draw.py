@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class DepthWord(StrEnum):
-    """How deep a picture opens the tree."""
+    """The depth to which a picture opens the tree."""
 
     rows = "rows"
     blocks = "blocks"

@@ -98,7 +98,7 @@ class Compilation:
 
 @record
 class Request:
-    """What to run, and how to report the results."""
+    """A model to run, and how to report the results."""
 
     model: str
     options: Options

@@ -48,8 +48,8 @@ def stoppable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruption_restored() -> Iterator[None]:
-    """Raise an interruption that arrived between the two steps of a lock: threading then releases a lock that is not
-    locked, and its RuntimeError hides the interruption."""
+    """Raise an interruption that arrived between the two steps of a lock: threading then releases a lock that it no
+    longer owns, and its RuntimeError hides the interruption."""
     try:
         yield
     except RuntimeError as error:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def spec_files(arguments: list[str]) -> Iterator[str]:
-    """Return the specs that arguments name; those of a folder are sorted. Raises UsageError for a folder without specs."""
+    """Yield the specs that arguments name; those of a folder are sorted. Raises UsageError for a folder without
+    specs."""
     for argument in arguments:
         if os.path.isdir(argument):
             files = sorted(path for pattern in ("*.yaml", "*.yml") for path in Path(argument).rglob(pattern))
@@ -57,8 +58,8 @@ def recorded(model: Path) -> Recorded:
 def network_of(
     spec_or_model: str, settings: list[str] | None, features: str | None, passes: Mapping[str, Any]
 ) -> Network:  # fmt: skip
-    """Return the network of a spec after passes, or that of a model that records its spec, after the recorded passes and
-    these."""
+    """Return the network of a spec after passes, or that of a model that records its spec, after the recorded passes
+    and these."""
     return _spec_and_network(spec_or_model, settings, features, passes)[1]
 
 

@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
 
 class Classes(StrEnum):
-    """How to adapt a classifier to another number of classes."""
+    """The ways to adapt a classifier to another number of classes."""
 
     new = "new"
     keep = "keep"
 
 
 class InChannels(StrEnum):
-    """How to adapt the first convolution to another number of input channels."""
+    """The ways to adapt the first convolution to another number of input channels."""
 
     sum = "sum"
     repeat = "repeat"
@@ -199,7 +199,8 @@ def _in_order(command: str, *given: str) -> None:
 
 
 def _not_over(file: str, output: Path, force: bool) -> None:
-    """Raise OutputError if the output is the input, which would be overwritten without asking if rescompile wrote it."""
+    """Raise OutputError if the output is the input, which would be overwritten without asking if rescompile wrote
+    it."""
     if not force and output.exists() and Path(file).exists() and output.samefile(file):
         message = f"-o {output} is the input file"
         raise OutputError(Diagnostic("E1001", message, help="use --force to overwrite it, or -o for another file"))
@@ -244,8 +245,8 @@ def _print_tensors(checkpoint: Checkpoint) -> None:
 def _preprocessing(
     checkpoint: Checkpoint, network: Network, source: str | None, given: Sequence[str] | None
 ) -> dict[str, Any]:
-    """Return the preprocessing to record with weights: that of their file, of its naming profile, and of options. Print it,
-    or print how to record it if it is unknown."""
+    """Return the preprocessing to record with weights: that of their file, of its naming profile, and of options. Print
+    it, or print how to record it if it is unknown."""
     from rescompile.vision import preprocessing
     from rescompile.weights import profiles
 

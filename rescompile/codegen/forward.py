@@ -391,7 +391,7 @@ def _acted(act: Layer | None, value: Value) -> Expr:
 
 
 def _survival(join: Join) -> Survival:
-    """Return how a residual is dropped."""
+    """Return the survival of a residual that training may drop."""
     assert join.sample.survival is not None
     return join.sample.survival
 

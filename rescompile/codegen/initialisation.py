@@ -87,7 +87,7 @@ class _Place:
 
 def initialisation(plan: ClassPlan, modules: Modules) -> list[Case]:
     """Return the cases of a network's initialisation, common ones first; empty if the framework's own values are
-    rright."""
+    right."""
     places = [
         _Place(of.name, of.count, path, module, _rule(layer), absent)
         for of in plan.classes

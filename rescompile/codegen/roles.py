@@ -79,7 +79,7 @@ class Roles:
 
     @cached_property
     def crossings(self) -> Crossings:
-        """The kept values that cross the boundaries of parts, as far as they are used there."""
+        """The kept values that cross the boundaries of parts, if they are used there."""
         return Crossings(live_names(self.network.root))
 
     @cached_property

@@ -43,7 +43,7 @@ def _marked(items: Sequence[Item], path: str, tree: Mapping[str, Series]) -> lis
 
 
 def _rows(items: Sequence[Item]) -> Iterator[Row]:
-    """Return the rows among items, including those inside items that do not become classes."""
+    """Yield the rows among items, including those inside items that do not become classes."""
     for item in items:
         match item:
             case Row():

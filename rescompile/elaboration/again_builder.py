@@ -42,7 +42,7 @@ class AgainBuilder:
         return [Again(name, child, self.context.origin(site.path))], child.output
 
     def _why_not(self, name: str, site: Site) -> tuple[str, str | None]:
-        """Return why no step with a name can be run again here, and what to do."""
+        """Return the reason why no step with a name can be run again here, and the help."""
         names = site.names
         if why := names.unsure.get(name):
             return f"'{name}' cannot be run again: it {why}", "name it before the side branch"

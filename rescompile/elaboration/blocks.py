@@ -20,7 +20,7 @@ from rescompile.lang.spec.rows import Use
 from rescompile.lang.spec.values import Each, FirstRest
 
 MAX_CALLS = 32
-#: What differs among the copies of a row; the `copy` of a surrounding or inner parallel is the same for all of them.
+#: The names that differ among the copies of a row; the `copy` of a surrounding or inner parallel is the same for all.
 _VARYING = frozenset({"index", "depth"})
 
 

@@ -139,7 +139,7 @@ def _names_itself(step: Any) -> bool:
 
 
 def _given_names(step: Any) -> Iterator[str]:
-    """Yield the names that a step claims in its own scope, as far as they are plain."""
+    """Yield the names that a step claims in its own scope, if they are plain."""
     match step:
         case NamedStep():
             yield step.name

@@ -24,7 +24,7 @@ Built = tuple[list[Node], Shape]
 
 @record
 class Given:
-    """Where a parameter's value was written, and the frame it was written in; `raw` is as written."""
+    """The place where a parameter's value was written, and its frame; `raw` is the value as written."""
 
     path: Path
     frame: Frame

@@ -17,7 +17,7 @@ def probabilities(schedule: Schedule, count: int) -> list[float]:
     """Return p_1 ... p_L of `count` residuals.
 
     linear: p_l = 1 - l / L * (1 - last), the paper's. linear_zero_based: from 1 for the first to `last`, timm's; a
-    single rresidual always survives. uniform: `last` everywhere. Raises ShapeError if a list has another length.
+    single residual always survives. uniform: `last` everywhere. Raises ShapeError if a list has another length.
     """
     if isinstance(schedule.schedule, ProbabilityList):
         listed = [float(p) for p in schedule.schedule.each]
@@ -39,7 +39,7 @@ def probabilities(schedule: Schedule, count: int) -> list[float]:
 
 
 def _number(count: int, one: str, many: str) -> str:
-    """Return `1 residual`, `2 residuals`."""
+    """Return a number with its noun: `1 residual`, `2 residuals`."""
     return f"{count} {one if count == 1 else many}"
 
 

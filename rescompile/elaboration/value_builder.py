@@ -47,7 +47,7 @@ class ValueBuilder:
         return (name, self.evaluator.count(index, site, "the index", 0)), {"index": index}
 
     def _why_not(self, key: Key, site: Site) -> tuple[str, str | None]:
-        """Return why a value is not known, and what to do."""
+        """Return the reason why a value is not known, and the help."""
         value, block = value_name(key), site.frame.block
         if key in site.kept.ever:
             message = f"'{value}' was kept in a branch, so it can only be used in that branch"

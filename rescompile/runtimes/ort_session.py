@@ -179,7 +179,7 @@ def opened(
     provider_options: Mapping[str, str] | None = None, strict: bool = True,
 ) -> Any:  # fmt: skip
     """Return a session on a provider, with the CPU as fallback. Raises UsageError if the model cannot be loaded and,
-    with `strict` Unavailable if ONNX Runtime silently fell back to another provider."""
+    with `strict`, Unavailable if ONNX Runtime silently fell back to another provider."""
     shown = os.fspath(path)
     file_types.check_file(path)
     onnx_graph.check_files(path, onnx_graph.read(path))

@@ -1,4 +1,4 @@
-"""Minimum time of a network on a device: the roofline (Williams, Waterman, Patterson 2009) of its layers in sequence.
+"""The minimum time of a network on a device: the roofline (Williams, Waterman, Patterson 2009), layer by layer.
 
 A layer takes at least the time of its bytes at the bandwidth of a copy, and of its multiply-adds at the rate of a large
 matrix product; both rates are measured on the device, in the precision of the network. The limit of a network is the

@@ -1,8 +1,8 @@
-"""Checks whether compiled networks compute what their specs mean: every target and runtime is compared with the interpreter, on
-the same weights.
+"""Checks whether compiled networks compute what their specs mean: every target and runtime is compared with the
+interpreter, on the same weights.
 
-`accuracy` distinguishes rounding errors from bugs. The statistics of norms are calibrated first: a deep network with freshly
-initialised norms overflows, and infinities would be compared with each other.
+`accuracy` distinguishes rounding errors from bugs. The statistics of norms are calibrated first: a deep network with
+freshly initialised norms overflows, and infinities would be compared with each other.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from rescompile.weights.batch_statistics import trial
 class Request:
     """A request to verify targets and runtimes.
 
-    `targets` are compared, then each of `runtimes` in those of `precisions` that it supports. Without `weights`, seeded ones
-    with calibrated statistics are used. `passes` are applied to the compiled network, not to the reference. With `dynamic`,
-    these axes of the image are dynamic, and the targets are compared at a size other than that of the spec. With `parts`, the
-    error of each part is measured too. With `refused`, a target that cannot have the network is reported to it, with the reason,
-    and left out.
+    `targets` are compared, then each of `runtimes` in those of `precisions` that it supports. Without `weights`, seeded
+    ones with calibrated statistics are used. `passes` are applied to the compiled network, not to the reference. With
+    `dynamic`, these axes of the image are dynamic, and the targets are compared at a size other than that of the spec.
+    With `parts`, the error of each part is measured too. With `refused`, a target that cannot have the network is
+    reported to it, with the reason, and left out.
     """
 
     network: Network
@@ -70,10 +70,11 @@ Status = Literal["ok", "differs", "not finite", "not compared"]
 class Verdict:
     """The result of one target: the largest error of its outputs, the bound, and the first part whose error exceeds it.
 
-    `status` is `not finite` if only the target's outputs are NaN or infinite, and `not compared` if the interpreter's own are;
-    `first` is then the first such value. `like` is an earlier target with the same wrong outputs, `at_fault` the pass after
-    which the interpreter itself computes something else. `runtime` is the requested runtime with its options, or None; `facts`
-    are reported by the runtime. `parts` contains the errors of parts by name, in order, if they were requested.
+    `status` is `not finite` if only the target's outputs are NaN or infinite, and `not compared` if the interpreter's
+    own are; `first` is then the first such value. `like` is an earlier target with the same wrong outputs, `at_fault`
+    the pass after which the interpreter itself computes something else. `runtime` is the requested runtime with its
+    options, or None; `facts` are reported by the runtime. `parts` contains the errors of parts by name, in order, if
+    they were requested.
     """
 
     target: str
@@ -112,8 +113,9 @@ class Verdict:
 def verify(request: Request) -> Iterator[Verdict]:
     """Compare targets and runtimes with the interpreter, one verdict after the other.
 
-    Raises UsageError for an unknown target or precision and for an axis that cannot be dynamic, and Unavailable if a target or
-    runtime is missing or does not run as requested, or, without `refused`, if a target cannot have the network.
+    Raises UsageError for an unknown target or precision and for an axis that cannot be dynamic, and Unavailable if a
+    target or runtime is missing or does not run as requested, or, without `refused`, if a target cannot have the
+    network.
     """
     cases = [_target_case(target, request.dynamic) for target in request.targets]
     cases += _runtime_cases(request.runtimes, request.precisions)
@@ -165,7 +167,8 @@ def _compared(case: _Case, reference: Reference, passes: Mapping[str, Any]) -> t
 
 
 def _wrong_pass(reference: Reference, passes: Mapping[str, Any], precision: str) -> str | None:
-    """Return the first pass after which the interpreter computes something else, in which case no target is at fault."""
+    """Return the first pass after which the interpreter computes something else, in which case no target is at
+    fault."""
     for at in range(1, len(PASSES) + 1):
         options = {step.keyword: passes[step.keyword] for step in PASSES[:at] if step.keyword in passes}
         network, weights = apply(reference.network, reference.weights, options)
@@ -178,8 +181,8 @@ def _wrong_pass(reference: Reference, passes: Mapping[str, Any], precision: str)
 
 
 def conclusion(verdicts: Sequence[Verdict]) -> Iterator[str]:
-    """Return lines that name what is at fault: a pass, single targets or runtimes, code that several of them share, or the
-    weights."""
+    """Yield lines that name what is at fault: a pass, single targets or runtimes, code that several of them share, or
+    the weights."""
     right = [verdict.name for verdict in verdicts if verdict.passed]
     for first in dict.fromkeys(verdict.first for verdict in verdicts if verdict.status == "not compared"):
         yield f"the network itself is not finite with these weights, from {first} on: no target can be compared"
@@ -269,7 +272,8 @@ def _runtime_cases(runtimes: Sequence[str], precisions: Sequence[str]) -> list[_
 def _in_runtime(
     runtime: Runtime, options: Mapping[str, Any], precision: str
 ) -> Callable[[Network, Weights, Array], tuple[Arrays, Mapping[str, Any]]]:
-    """Return a function that runs a network in a runtime and returns its outputs and the facts that the runtime reports."""
+    """Return a function that runs a network in a runtime and returns its outputs and the facts that the runtime
+    reports."""
 
     def run(network: Network, weights: Weights, x: Array) -> tuple[Arrays, Mapping[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:
@@ -283,8 +287,8 @@ def _in_runtime(
 
 
 def other_size(network: Network, axes: Iterable[Free]) -> tuple[int, ...]:
-    """Return the shape of an input that differs from that of the spec in the dynamic axes: 1.5 times as large, and narrower if
-    possible."""
+    """Return the shape of an input that differs from that of the spec in the dynamic axes: 1.5 times as large, and
+    narrower if possible."""
     free = {axis.name: axis for axis in axes}
     if not free:
         return network.input
@@ -306,15 +310,16 @@ def _first_difference(case: _Case, reference: Reference, passes: Mapping[str, An
 
 
 def _errors(case: _Case, reference: Reference, passes: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield the error of each part in order, the logits last; `reference` is that of the network with all parts as outputs."""
+    """Yield the error of each part in order, the logits last; `reference` is that of the network with all parts as
+    outputs."""
     outputs, _ = _outputs(case, reference.network, reference.weights, reference.x, passes)
     for name in [*(name for name in reference.exact if name != LOGITS), LOGITS]:
         yield name, reference.error(outputs, name)
 
 
 def tap_all(network: Network) -> Network:
-    """Return the network with an output after each of its parts outside of merges, named like the part. The network's own
-    outputs keep their names, and parts with such a name get no output, nor do those that run again."""
+    """Return the network with an output after each of its parts outside of merges, named like the part. The network's
+    own outputs keep their names, and parts with such a name get no output, nor do those that run again."""
     taken = {node.output_name for _, node in walk(network.root) if isinstance(node, Side)}
 
     twice = runs_again(network.root)

@@ -1,5 +1,6 @@
-"""Checkpoints of `torch.save`, read without torch: a zip archive or, before torch 1.6, a sequence of pickles, with the values of
-tensors beside the pickle. Nothing is executed (see `inert_pickle`), and values are read from the file on demand.
+"""Checkpoints of `torch.save`, read without torch: a zip archive or, before torch 1.6, a sequence of pickles, with the
+values of tensors next to the pickle. Nothing is executed (see `inert_pickle`), and values are read from the file on
+demand.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ MAX_PICKLE = 256 << 20
 
 @record(eq=False)
 class Storage:
-    """Values in the file: their type, the key of their place, their number, and the number of values before them in that
-    place."""
+    """Values in the file: their type, the key of their place, their number, and the number of values before them in
+    that place."""
 
     dtype: str
     key: str
