@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import lru_cache
 
 from rescompile.ir.network import Again, Network, Node, Op, Parallel, Series, Side
 from rescompile.ir.ops import Kind, Shape
@@ -23,13 +23,13 @@ class Cost:
 
 
 def _op(_: str, node: Op) -> Cost:
-    trainable, macs = _counts(node.kind, node.input)
+    trainable, macs = counts(node.kind, node.input)
     return Cost(trainable - node.zeros, macs, 4 * math.prod(node.output))
 
 
-@cache
-def _counts(kind: Kind, input: Shape) -> tuple[int, int]:
-    """The trainable values and multiply-adds of an op; cached, since a deep network repeats a few ops."""
+@lru_cache(4096)
+def counts(kind: Kind, input: Shape) -> tuple[int, int]:
+    """Return the trainable values and multiply-adds of an op; cached, since a deep network repeats a few ops."""
     return sum(parameter.size for parameter in kind.parameters(input) if parameter.trainable), kind.macs(input)
 
 

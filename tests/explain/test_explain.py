@@ -90,7 +90,7 @@ def test_every_network_is_explained(zoo: dict[str, Explanation]) -> None:
         figures = rows.figures(name)
         assert f"{figures['params']['computed']:,} parameters" in flat(text), name
         assert data["parameters"] == figures["params"]["computed"]
-        assert found.against, name
+        assert found.against or name == "resnet_time_series", name  # the only network on a series
         for other in found.against:
             theirs = cost(other.reference.network)
             if not other.reference.zero_init:

@@ -194,7 +194,7 @@ class DocumentAuthor(StepAuthor):
         """The value of a parameter in a row: for all copies, for each, or for the first and the others."""
         values = {
             "width": lambda: self.width(self.place) if depth is None or self.chance(0.7) else self.random.choice((4, 6, 7)),
-            "stride": lambda: self.pick(1, 2, 2) if self.chance(0.8) else 2, "extra": lambda: self.pick(1, 2, 5),
+            "stride": lambda: self.stride(block, self.pick(1, 2, 2) if self.chance(0.8) else 2), "extra": lambda: self.pick(1, 2, 5),
             "flag": lambda: self.pick(True, False), "sizes": lambda: self.pick([3], [1, 3], [3, 1, 5]),
             "order": lambda: self.pick("early", "late"), "slope": lambda: self.pick(0.2, 0.5, -0.1),
             "shortcut": lambda: self.pick("projection", "pad", "avgpool_pad", "none", "identity", "projection_always"),
@@ -205,6 +205,12 @@ class DocumentAuthor(StepAuthor):
                 return {"first": value(), "rest": value()}
             return {"each": [value() for _ in range(depth)]} if depth < 9 else value()
         return value()
+
+    def stride(self, block: dict[str, Any], size: int) -> Any:
+        """A stride: a number, or one for each axis if the parameter is a size."""
+        if self.axes == 1 or block["parameters"]["stride"].get("type") != "size" or self.other.random() < 0.4:
+            return size
+        return [self.other.choice((1, size)) for _ in range(self.axes)]
 
     def use(self, word: str) -> Any:
         """A row of a block of this spec."""

@@ -20,6 +20,8 @@ from source_mutants import MUTANTS as OF_SOURCE
 from source_mutants import OF_PROGRAMS
 from value_mutants import OF_VALUES
 
+from rescompile.analysis.cost import counts
+
 SPECS = 400
 Check = Callable[[Case], object]
 #: Mistakes of source that few of these specs show, and that the specs and networks of tests/codegen and tests/backends do.
@@ -87,7 +89,9 @@ def test_mistake_is_seen(room: str, name: str, tmp_path: Path) -> None:
     listed, checks, anew = ROOMS[room]
     with pytest.MonkeyPatch.context() as patch:
         listed[name](patch)
+        counts.cache_clear()
         found = seen(checks, anew, tmp_path)
+    counts.cache_clear()
     assert found is not None, f"{name} goes unnoticed in {SPECS} specs"
     again = case(document(found), tmp_path)
     assert not any(sees(check, again) for check in checks)
