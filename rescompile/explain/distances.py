@@ -98,8 +98,10 @@ class Distances:
     def _unlike(self, first: Step, second: Step) -> float:
         match first, second:
             case Op(), Op() if type(first.kind) is type(second.kind):
-                names = [name for name, _, _ in differing(first.kind, second.kind)]
-                return min(MOST, DIFFERENT + sum(ATTRIBUTES.get(name, 1) for name in names))
+                values = list(differing(first.kind, second.kind))
+                if any(_unlike_axes(old, new) for _, old, new in values):
+                    return math.inf
+                return min(MOST, DIFFERENT + sum(ATTRIBUTES.get(name, 1) for name, _, _ in values))
             case Side(), Side():
                 return self._lists(steps(first.child), steps(second.child))
             case Again(), Again():
@@ -107,6 +109,11 @@ class Distances:
             case Parallel(), Parallel() if _comparable(first, second):
                 return DIFFERENT + sum(self._lists(a, b) for _, a, b in counterparts(first, second))
         return math.inf
+
+
+def _unlike_axes(old: Any, new: Any) -> bool:
+    """Return whether two values of an attribute are sizes for maps with different numbers of axes: no op could have one of each."""
+    return isinstance(old, tuple) and isinstance(new, tuple) and len(old) != len(new)
 
 
 def _comparable(first: Parallel, second: Parallel) -> bool:

@@ -431,6 +431,25 @@ def test_units_cost_what_the_network_costs(name: str) -> None:
     assert Counts(Distances()).total(structure(network).units, network.input) == (whole.parameters, whole.macs)
 
 
+@pytest.mark.parametrize("names", [("r3d_18", "resnet18"), ("resnet18", "r3d_18")])
+def test_maps_with_other_axes_are_not_aligned(names: tuple[str, str]) -> None:
+    """Kernels of other axes cannot be mixed in one network; costs are compared all the same."""
+    one, other = (network_of(name) for name in names)
+    found = compare(structure(one), structure(other))
+    assert found == Comparison(None, *(getattr(cost(other), f) - getattr(cost(one), f) for f in ("parameters", "macs")))
+
+
+def test_rows_with_other_axes_are_not_aligned(tmp_path: Path) -> None:
+    """Also where the inputs are vectors, whose maps follow later."""
+    one, other = (
+        network_of(str(written(tmp_path, input=[16], network=[
+            {"rows": {"unflatten": {"to": "rows", "rank": rank}}}, {"pool": {"maxpool": {"kernel": 3, "stride": 2, "padding": 1}}},
+            {"conv1": {"conv": {"channels": 4, "kernel": 3}}}, {"fc": {"conv": {"channels": 4, "kernel": 1}}},
+        ]))) for rank in (1, 2)
+    )  # fmt: skip
+    assert compare(structure(one), structure(other)).differences is None
+
+
 # --- a user's own spec ------------------------------------------------------------------------------------------------
 
 
