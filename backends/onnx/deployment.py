@@ -87,7 +87,10 @@ def _softmax(scores: Array) -> Array:
 def _statistics(network: Network) -> tuple[Array, Array, bool]:
     """Return mean and std of the channels, ready to broadcast, and whether the channels are reversed first."""
     recorded = network.preprocess or {}
-    if len(network.input) != 3 or not {"mean", "std"} <= recorded.keys():
+    if len(network.input) != 3:
+        message = f"the input of {network.name} is {list(network.input)}, but --normalize and --input uint8 need images"
+        raise UsageError(Diagnostic("E0830", message, help="an image is [channels, height, width]: build without them"))
+    if not {"mean", "std"} <= recorded.keys():
         message = f"{network.name} does not record mean and std, which --normalize and --input uint8 put into the graph"
         help = "set them: --set preprocess.mean=[0.5,0.5,0.5] --set preprocess.std=[0.5,0.5,0.5]"
         raise UsageError(Diagnostic("E0830", message, help=help))

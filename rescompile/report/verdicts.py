@@ -86,5 +86,8 @@ def read(file: str) -> Verdicts:
 
 
 def _error(value: Any) -> float:
-    """Return an error as JSON has it, in which null stands for what is not finite."""
-    return math.inf if value is None else float(value)
+    """Return an error as JSON has it, in which null stands for what is not finite. Raises ValueError if no error is like this."""
+    error = math.inf if value is None else float(value)
+    if isinstance(value, bool) or not error >= 0:
+        raise ValueError
+    return error

@@ -36,6 +36,9 @@ class Module:
             self.build_seconds = time.perf_counter() - started
             started = time.perf_counter()
             self.run()
+        except Unavailable:  # a network that the framework cannot express
+            self.close()
+            raise
         except Exception as error:  # such as too little memory
             self.close()
             raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot run {job.name}: {brief(error)}")) from None

@@ -155,6 +155,7 @@ def test_evaluate_takes_inputs_of_the_network() -> None:
     [
         (["--normalize"], {"preprocess": None}, "does not record mean and std"),
         (["--input", "uint8"], {"preprocess": None}, "does not record mean and std"),
+        (["--normalize"], {"input": [3, 16]}, "but --normalize and --input uint8 need images"),
         (["--input", "int8"], {}, "input must be float, uint8 or uint8-nhwc, not 'int8'"),
         (["--softmax"], {"network": [*SPEC["network"], "sigmoid"]}, "ends in a sigmoid already"),
         *(

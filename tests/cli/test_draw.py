@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -234,8 +235,9 @@ def test_painted_by_the_error_of_each_part() -> None:
     "content",
     ["", "{", "[]", "{}", '{"name": "resnet18"}', '{"name": "resnet18", "targets": []}', '{"name": "resnet18", "targets": [1]}',
      '{"name": "resnet18", "targets": [{"passed": true}]}', "[" * 100_000, "\ud800".encode("utf-16-le", "surrogatepass").hex(),
-     json.dumps({"name": "resnet18", "targets": [verdict(error="<b>")]}), json.dumps({"name": "resnet18", "targets": [verdict(target=[1])]}), json.dumps({"name": "resnet18", "targets": [verdict(parts=[1])]})],
-    ids=range(13),
+     json.dumps({"name": "resnet18", "targets": [verdict(error="<b>")]}), json.dumps({"name": "resnet18", "targets": [verdict(target=[1])]}), json.dumps({"name": "resnet18", "targets": [verdict(parts=[1])]}),
+     *(json.dumps({"name": "resnet18", "targets": [verdict(error=error)]}) for error in (-1, math.nan, True))],
+    ids=range(16),
 )  # fmt: skip
 def test_errors_of_a_file_that_is_no_result(content: str) -> None:
     Path("verify.json").write_text(content)

@@ -83,6 +83,15 @@ def test_a_module_that_cannot_run_is_unavailable(row: Runtime) -> None:
         row.prepare(Job("large", None, fails, np.zeros((1, 3, 8, 8), np.float32)), {})
 
 
+def test_a_refused_network_is_reported_as_by_the_target(row: Runtime, tmp_path: Path) -> None:
+    """With the help, and with one code."""
+    (tmp_path / "series.yaml").write_text(MAP.replace("[3, 8, 12]", "[3, 12]"), encoding="utf-8")
+    done = CliRunner().invoke(app, ["bench", str(tmp_path / "series.yaml"), "--runtime", row.name])
+    assert done.exit_code == 4, done.output
+    assert done.stderr.count("E0901") == 1
+    assert "help: use the target 'source'" in done.stderr
+
+
 MAP = """
 rescompile: 1
 name: map

@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from rescompile.diagnostics.errors import clipped
 from rescompile.ir import names
-from rescompile.ir.expressions import KEYWORDS, ExpressionError, parse
+from rescompile.ir.expressions import KEYWORDS, ExpressionError, parse, show
 from rescompile.ir.ops import AXIS_NAMES
 
 #: The types of parameters and attributes: each in words, and whether an evaluated value that is not a word is of it.
@@ -87,7 +87,7 @@ def _scalar(raw: Any) -> Any:
 
 def _number(raw: Any) -> Any:
     if isinstance(raw, bool) or not isinstance(raw, int | float):
-        raise refuse("E0104", f"expected a number, got {clipped(str(raw))}")
+        raise refuse("E0104", f"expected a number, got {clipped(show(raw))}")
     return raw
 
 
