@@ -103,11 +103,15 @@ def _files(
     if any(parameter.is_meta for parameter in module.parameters()):
         message = "--no-weights does not apply to target torch: a .pt2 program contains its weights"
         raise UsageError(Diagnostic("E0802", message, help="remove --no-weights"))
-    stem = name.removesuffix(SUFFIX)
     return [
-        _safetensors(network, module, stem + safetensors_file.SUFFIX),
+        _safetensors(network, module, _weights_name(name)),
         File(name, lambda: [_with_trailer(_saved(program(), record))]),
     ]
+
+
+def _weights_name(name: str) -> str:
+    """Return the name of the file of weights next to a program."""
+    return name.removesuffix(SUFFIX) + safetensors_file.SUFFIX
 
 
 def _saved(program: Any, record: Mapping[str, Any]) -> bytes:
@@ -231,7 +235,7 @@ def evaluate_file(
 ) -> dict[str, np.ndarray[Any, Any]]:
     """Return the outputs of a program by name. Raises CheckFailed if the file of weights next to it does not contain
     these weights."""
-    beside = path.with_suffix(safetensors_file.SUFFIX)
+    beside = path.with_name(_weights_name(path.name))
     for name, tensor in safetensors_file.read(str(beside)).items():
         if name in weights and not np.array_equal(tensor.make(), weights[name]):
             raise CheckFailed(Diagnostic("E0708", f"{beside.name} contains other values for {name}"))

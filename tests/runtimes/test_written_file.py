@@ -98,6 +98,14 @@ def test_a_right_file_is_written(way: str, spec: str, tmp_path: Path, monkeypatc
     assert {path.name for path in (tmp_path / "out").iterdir()} == {Path(file).name for file in data["files"]}
 
 
+@pytest.mark.parametrize("name", ["net.py", "net", "net.v2.pt2", "net.safetensors"])
+def test_any_name_of_a_program_has_its_weights_beside(name: str, spec: str, tmp_path: Path) -> None:
+    """The check reads the file of weights that was written, whatever the program is called."""
+    done = CliRunner().invoke(app, ["build", spec, "--verify", "-t", "torch", "-o", str(tmp_path / name)])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / f"{name.removesuffix('.pt2')}.safetensors").is_file()
+
+
 def zeros(patch: Patch) -> None:
     """Zero the values of some tensors as they are written."""
     right = onnx_file._bytes
