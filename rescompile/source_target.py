@@ -38,7 +38,7 @@ def artifact(
 
     def files(name: str) -> Iterator[File]:
         if weights is not None and origin(weights) is not None:
-            yield weights_file(network, weights, Path(name).with_suffix(".safetensors").name)
+            yield weights_file(network, weights, name.removesuffix(".py") + ".safetensors")
         yield File(name, lambda: [content], len(content))
 
     facts = {"lines": text.count("\n") + 3, **({"free": free} if free else {})}

@@ -106,6 +106,15 @@ def test_any_name_of_a_program_has_its_weights_beside(name: str, spec: str, tmp_
     assert (tmp_path / f"{name.removesuffix('.pt2')}.safetensors").is_file()
 
 
+@pytest.mark.parametrize("name", ["net.py", "net.v2", "net.safetensors"])
+def test_source_and_weights_are_two_files(name: str, spec: str, tmp_path: Path) -> None:
+    """Whatever the source is called, the weights do not replace it, nor those of another source."""
+    done = CliRunner().invoke(app, ["build", spec, "--seed", "1", "-t", "flax", "-o", str(tmp_path / name)])
+    assert done.exit_code == 0, done.output
+    assert "import" in (tmp_path / name).read_text()
+    assert (tmp_path / f"{name.removesuffix('.py')}.safetensors").stat().st_size > 0
+
+
 def zeros(patch: Patch) -> None:
     """Zero the values of some tensors as they are written."""
     right = onnx_file._bytes
