@@ -147,15 +147,15 @@ class Evaluator:
 
         if facts.type in WHOLE:
             value = whole(value)
-        expected, fits = TYPES.get(facts.type) or (one_of(facts.words), lambda _: False)
+        typed, fits = TYPES.get(facts.type) or ("", lambda _: False)
         axes = AXIS_NAMES.get(len(shape) - 1, AXIS_NAMES[2])  # an op for feature maps only refuses a vector itself
         if facts.type == "size":
-            expected = f"an integer or [{', '.join(axes)}]"
+            typed = f"an integer or [{', '.join(axes)}]"
+        expected = one_of([*facts.words, typed] if typed else facts.words)
         if isinstance(value, str):
             if value in facts.words:
                 return value
-            words = one_of(facts.words) if facts.words else f"{expected}, not a name"
-            raise refuse("E0305", words, similar(value, facts.words))
+            raise refuse("E0305", expected if facts.words else f"{expected}, not a name", similar(value, facts.words))
         if isinstance(value, list) and facts.type != "size":
             raise refuse("E0306", expected, _per_block(value, fits, facts.words))
         if facts.type == "int" and isinstance(value, float):
