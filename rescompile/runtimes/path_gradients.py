@@ -25,6 +25,7 @@ from rescompile.analysis.path_views import paths_html
 from rescompile.analysis.paths import Paths, Unit, entered, paths
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
 from rescompile.ir.network import Network, Op, Parallel, walk
+from rescompile.ir.traversal import runs
 from rescompile.records import record
 from rescompile.weights import Array, Weights
 
@@ -121,7 +122,8 @@ def path_gradients(
     classes [examples] (or [examples, *positions] if the logits are feature maps). Without data, inputs are
     standard-normal noise, and without labels, labels are random, both drawn from `seed`. `double` computes in float64.
 
-    Raises UsageError for data that does not fit and for a network that overflows, and Unavailable if torch is missing.
+    Raises UsageError for data that does not fit, for a network in which a merge runs again, and for one that overflows, and
+    Unavailable if torch is missing.
     """
     x, y = _examples(network, data, labels, seed)
     tree = ranked_paths(network, unit)
@@ -132,6 +134,10 @@ def path_gradients(
         for path, node in walk(network.root, again=True)
         if isinstance(node, Parallel)
     }
+    times = runs(network.root)
+    if (again := next((path for path in is_path if times[path] > 1), None)) is not None:
+        message = f"a path is told by its branch at each merge, but '{again}' runs {times[again]} times"
+        raise UsageError(Diagnostic("E0802", message, help="write steps of their own in the place of 'again'"))
     unravelled = torch_module().Unravelled(network, weights, is_path, double)
     ranks = _ranks(found, samples, seed)
     norms: dict[int, list[float]] = {length: [] for length in ranks}

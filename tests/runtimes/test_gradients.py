@@ -30,6 +30,7 @@ from rescompile.analysis.paths import UNITS, Paths, entered, paths
 from rescompile.cli import app
 from rescompile.diagnostics.errors import UsageError
 from rescompile.ir.network import LOGITS, Network, Parallel, walk
+from rescompile.ir.traversal import runs
 from rescompile.runtimes import path_gradients as module
 from rescompile.runtimes.path_gradients import Magnitude, PathGradients, path_gradients
 from rescompile.weights import Weights, draw, from_arrays
@@ -63,6 +64,12 @@ def prepared(network: Network) -> tuple[Weights, Array, Array]:
 
 def merges(network: Network) -> dict[str, Parallel]:
     return {path: node for path, node in walk(network.root) if isinstance(node, Parallel)}
+
+
+def merges_run_once(network: Network) -> bool:
+    """Return whether the branch at each merge tells a path, as `path_gradients` requires."""
+    times = runs(network.root)
+    return all(times[path] < 2 for path in merges(network))
 
 
 def unravelled(network: Network, weights: Weights) -> Any:
@@ -135,7 +142,7 @@ def test_random_networks(tmp_path: Path) -> None:
         generated = generate(seed) if seed < 45 else generate(seed - 45, values=True)
         (tmp_path / "spec.yaml").write_text(generated.text, "utf-8")
         network = network_of(str(tmp_path / "spec.yaml"))
-        if paths(network).total > FEW:
+        if paths(network).total > FEW or not merges_run_once(network):
             continue
         weights, x, labels = prepared(network)
         logits, wanted = of_module(network, weights, x, labels)
@@ -210,7 +217,7 @@ def test_every_number_is_another_path(tmp_path: Path) -> None:
         generated = generate(seed) if seed < 60 else generate(seed - 60, values=True)
         (tmp_path / "spec.yaml").write_text(generated.text, "utf-8")
         network = network_of(str(tmp_path / "spec.yaml"))
-        if paths(network).total > FEW:
+        if paths(network).total > FEW or not merges_run_once(network):
             continue
         nodes = merges(network)
         for unit in UNITS:
@@ -224,6 +231,15 @@ def test_every_number_is_another_path(tmp_path: Path) -> None:
                     assert sum(entered(nodes[merge])[at] or 0 for merge, at in way.items()) == length
         several += paths(network).total > 1
     assert several > 20
+
+
+def test_a_merge_that_runs_again_is_refused(tmp_path: Path) -> None:
+    """The two runs of a merge would be one choice of a branch."""
+    text = "rescompile: 1\nname: twice\ninput: [2, 6, 6]\nnetwork:\n  - unit: {residual: {branch: [conv: {channels: 2, kernel: 3}]}}\n  - again: unit\n"
+    (tmp_path / "spec.yaml").write_text(text + "  - global_avgpool\n  - flatten\n", "utf-8")
+    network = network_of(str(tmp_path / "spec.yaml"))
+    with pytest.raises(UsageError, match=r"'unit\.add' runs 2 times"):
+        path_gradients(network, draw(network, 0))
 
 
 def test_many_paths_are_drawn_alike() -> None:
