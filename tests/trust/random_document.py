@@ -207,8 +207,11 @@ class DocumentAuthor(StepAuthor):
         return value()
 
     def stride(self, block: dict[str, Any], size: int) -> Any:
-        """A stride: a number, or one for each axis if the parameter is a size."""
-        if self.axes == 1 or block["parameters"]["stride"].get("type") != "size" or self.other.random() < 0.4:
+        """A stride: a number, or one for each axis if the parameter is a size that no block of the library is given."""
+        takes_sizes = block["parameters"]["stride"].get("type") == "size" and not _gives_a_block_its_stride(
+            block["body"]
+        )
+        if self.axes == 1 or not takes_sizes or self.other.random() < 0.4:
             return size
         return [self.other.choice((1, size)) for _ in range(self.axes)]
 
@@ -367,6 +370,13 @@ class DocumentAuthor(StepAuthor):
         for key in ("parameters", "blocks", "defaults"):
             if not self.document.get(key, True):
                 del self.document[key]
+
+
+def _gives_a_block_its_stride(value: Any) -> bool:
+    """Whether a block is used with a stride anywhere in a body."""
+    if isinstance(value, dict):
+        return {"block", "stride"} <= value.keys() or any(map(_gives_a_block_its_stride, value.values()))
+    return isinstance(value, list) and any(map(_gives_a_block_its_stride, value))
 
 
 def _copied(value: Any) -> Any:
