@@ -30,7 +30,7 @@ class PathRules(Generic[T]):
 
 
 def through(node: Node, rules: PathRules[T]) -> T:
-    """Return the paths through a part. A value that was kept before the part begins is no path."""
+    """Return the paths through a part. A value that was kept before the part begins is not a path."""
     return _Paths(rules).factor(node, "")
 
 

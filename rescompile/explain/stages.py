@@ -36,6 +36,11 @@ def steps(node: Node) -> Steps:
 MARK = "'"
 
 
+def _apart(root: Series) -> Series:
+    """Return the tree of a network with names for its values that are told apart without the blocks around them."""
+    return rewrite(root, _with_own_names) if any(isinstance(node, Keep) for _, node in walk(root)) else root
+
+
 def _with_own_names(_: str, node: Node) -> Node:
     """Return the body of a block with other names for the values that only the block knows."""
     if not isinstance(node, Series) or node.call is None:
@@ -186,7 +191,7 @@ def structure(network: Network) -> Structure:
     """
     segments: list[Segment] = []
     begun = False  # whether the last row contains its first copy; a swap may have put another one before it
-    for node, row in _parts(rewrite(network.root, _with_own_names), ""):
+    for node, row in _parts(_apart(network.root), ""):
         call, unit = _block(node), steps(node)
         last = segments[-1] if segments else Segment("", "", (), ())
         if call is None and unit and last.units and not last.block:
