@@ -18,27 +18,19 @@ for package in ("torch", "jax", "flax"):
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from flax_models import Step, apart, arrays, by_flax, by_torch, in_double, model_of, source_file
+from flax_models import arrays, by_flax, by_torch, in_double, model_of, source_file
 from sources import drawn, elaborated
+from training_steps import agree
 from variants import changed, shallow
 
 from rescompile.ir.network import Network, Op, Parallel, walk
 from rescompile.ir.ops import Dropout
-
-#: How far a step in float64 may be from that of torch.
-BOUND = 1e-8
 
 
 @pytest.fixture(autouse=True)
 def _double() -> Iterator[None]:
     with in_double():
         yield
-
-
-def agree(found: Step, wanted: Step) -> None:
-    """Outputs, gradients and statistics are the same."""
-    for one, other in zip(found, wanted, strict=True):
-        assert apart(one, other) < BOUND
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,13 @@ os.environ.update(KERAS_BACKEND="torch", KERAS_TORCH_DEVICE="cpu")
 for package in ("torch", "keras"):
     pytest.importorskip(package, reason="runs the target: pip install 'rescompile[torch,keras]'")
 
-from keras_models import Step, apart, by_keras, by_torch, keras, model_of, module, set_precision, source_file
+from keras_models import by_keras, by_torch, keras, model_of, module, set_precision, source_file
 from sources import drawn, elaborated
+from training_steps import agree
 from variants import changed, shallow
 
 from rescompile.ir.network import Network, Op
 from rescompile.ir.ops import Dropout
-
-#: How far a step in float64 may be from that of torch.
-BOUND = 1e-8
 
 
 @pytest.fixture(autouse=True)
@@ -31,12 +29,6 @@ def _double() -> Iterator[None]:
     set_precision("float64")
     yield
     set_precision("float32")
-
-
-def agree(found: Step, wanted: Step) -> None:
-    """Outputs, gradients and statistics are the same."""
-    for one, other in zip(found, wanted, strict=True):
-        assert apart(one, other) < BOUND
 
 
 def without_dropout(network: Network) -> Network:

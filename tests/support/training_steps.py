@@ -14,6 +14,8 @@ from rescompile.ir.network import LOGITS, Network
 from rescompile.weights.places import Place
 
 Array = NDArray[Any]
+#: How far a step in float64 may be from that of torch.
+BOUND = 1e-8
 
 
 class Step(NamedTuple):
@@ -59,3 +61,9 @@ def apart(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> float:
         ),
         default=0.0,
     )
+
+
+def agree(found: Step, wanted: Step) -> None:
+    """Outputs, gradients and statistics are the same."""
+    for one, other in zip(found, wanted, strict=True):
+        assert apart(one, other) < BOUND
