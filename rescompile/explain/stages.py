@@ -209,7 +209,8 @@ def structure(network: Network) -> Structure:
                 segments[-1] = Segment(name, call.block, (*last.units, unit), node.output)
             else:
                 segments.append(Segment(row, call.block, (unit,), node.output))
-    return Structure(network.name, network.input, tuple(_named(segments)))
+    nothing = Segment("", "", ((),), network.root.output)  # all of a network of identities
+    return Structure(network.name, network.input, tuple(_named(segments or [nothing])))
 
 
 def _named(segments: Sequence[Segment]) -> Iterator[Segment]:

@@ -450,6 +450,21 @@ def test_rows_with_other_axes_are_not_aligned(tmp_path: Path) -> None:
     assert compare(structure(one), structure(other)).differences is None
 
 
+@pytest.mark.parametrize("shape", [[3], [3, 8, 8]])
+def test_a_network_of_identities_is_explained(shape: list[int], tmp_path: Path) -> None:
+    """It has no step, and costs nothing."""
+    path = written(tmp_path, input=shape, network=["identity"])
+    for command in (["explain"], ["report"], ["draw"]):
+        out = (
+            []
+            if command == ["explain"]
+            else ["-o", str(tmp_path / f"{command[0]}.{'html' if command == ['report'] else 'svg'}")]
+        )
+        done = invoke(*command, str(path), *out)
+        assert done.exit_code == 0, done.output
+    assert invoke("explain", str(path), "--against", "resnet18").exit_code == 0
+
+
 # --- a user's own spec ------------------------------------------------------------------------------------------------
 
 
