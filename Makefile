@@ -8,7 +8,8 @@ SEED ?= 0
 LARGE ?= 200
 JOBS ?= 2
 
-unexport PYTHONPATH PYTHONHOME
+# PYTHON is for the recipes alone: tinygrad, for one, reads the environment variable of this name as a number.
+unexport PYTHON PYTHONPATH PYTHONHOME
 
 .PHONY: demo test test-all check random trust fuzz fuzz-bytes faults frameworks keras bench gpu site
 

@@ -185,7 +185,8 @@ def install(folder: Path) -> None:
 
 def environment(folder: Path) -> dict[str, str]:
     """Return the environment of a command: this checkout's rescompile, and the packages that the page installs."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST") and key != "FORCE_COLOR"}
+    left_out = ("FORCE_COLOR", "PYTHON")  # tinygrad reads PYTHON as a number
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST") and key not in left_out}
     path = [str(ROOT), str(folder / "site"), *filter(None, [kept.get("PYTHONPATH")])]
     return kept | {"PYTHONPATH": os.pathsep.join(path), "NO_COLOR": "1", "COLUMNS": "120", "PYTHONUNBUFFERED": "1"}
 
