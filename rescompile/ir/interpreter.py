@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rescompile.ir.network import LOGITS, Network, Op, Parallel, Side
-from rescompile.ir.op_evaluation import MERGES, OPS, Array, Tensors, with_plain_weights
+from rescompile.ir.op_evaluation import MERGES, OPS
 from rescompile.ir.ops import WEIGHTED, Conv, Norm, Shape
 from rescompile.ir.traversal import ThreadRules, thread
+from rescompile.ir.window_evaluation import Array, Tensors, with_plain_weights
 from rescompile.records import record
 
 Round = Callable[[Array], Array]

@@ -9,13 +9,10 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 
 from rescompile.ir.ops import (
     Act,
@@ -47,11 +44,7 @@ from rescompile.ir.ops import (
     Unflatten,
     Upsample,
 )
-
-Array = NDArray[np.floating[Any]]
-#: The tensors of one op, by the op's own names for them: `weight`, `bias`, ...
-Tensors = Mapping[str, Array]
-
+from rescompile.ir.window_evaluation import Array, Tensors, avgpool, conv, conv_transpose, maxpool, per_channel
 
 # Merges
 
@@ -78,92 +71,6 @@ MERGES: dict[str, Callable[[Sequence[Array]], Array]] = {
 # Ops with weights
 
 
-def conv(op: Conv, x: Array, tensors: Tensors) -> Array:
-    """y[o, h, w] = bias[o] + sum over c, i, j of weight[o, c, i, j] * padded[c, h * stride + i * dilation, w * ...], and likewise on
-    maps of one and three axes.
-
-    A group of output channels reads its own group of input channels only. The sum over c, i and j is one matrix product per
-    group, by BLAS: its rows are copies of what the windows see, made for a band of the first axis of the output at a time.
-    """
-    op, tensors = with_plain_weights(op, tensors)
-    padded = _padded(x, op.pads)
-    reach = [dilation * (kernel - 1) + 1 for kernel, dilation in zip(op.kernel, op.dilation, strict=True)]
-    axes = len(op.kernel)
-    windows = sliding_window_view(
-        padded, reach, tuple(range(2, 2 + axes))
-    )  # [batch, channels, h, w, i, j], and no copy yet
-    windows = windows[:, :, *(slice(None, None, step) for step in (*op.stride, *op.dilation))]
-    batch, _, *size = windows.shape[: 2 + axes]
-    weight = tensors["weight"].reshape(op.groups, op.channels // op.groups, -1)
-    seen = weight.shape[2]  # how many values of its group each output sees
-    row = math.prod(size[1:])
-    y = np.empty((batch, op.groups, op.channels // op.groups, size[0] * row), x.dtype)
-    rows = max(1, BAND // (op.groups * seen * row * x.itemsize))
-    order = (
-        0,
-        *range(1 + axes, 1 + 2 * axes),
-        *range(1, 1 + axes),
-    )  # of [channels, h, w, i, j]: the places of a window first
-    for at, start in itertools.product(range(batch), range(0, size[0], rows)):
-        band = windows[at, :, start : start + rows].transpose(order).reshape(op.groups, seen, -1)
-        place = slice(start * row, start * row + band.shape[2])
-        np.matmul(weight, band, out=y[at, :, :, place])
-    y = y.reshape(batch, op.channels, *size)
-    if op.bias:
-        y += _per_channel(tensors["bias"], y.ndim)
-    return y
-
-
-def with_plain_weights(op: Conv, tensors: Tensors) -> tuple[Conv, Tensors]:
-    """Return the same convolution with the weights that it multiplies with: standardised ones, each output channel by
-    itself."""
-    if op.is_plain:
-        return op, tensors
-    weight = tensors["weight"]
-    axes = tuple(range(1, weight.ndim))
-    centred = weight - weight.mean(axes, keepdims=True)
-    weight = centred / np.sqrt(np.square(centred).mean(axes, keepdims=True) + weight.dtype.type(op.eps))
-    if op.is_scaled:
-        weight = weight * (tensors["gain"] * weight.dtype.type(op.gamma / math.sqrt(weight[0].size)))
-    plain = replace(op, weights="plain", eps=Conv.eps, gamma=Conv.gamma)
-    return plain, {**{name: value for name, value in tensors.items() if name != "gain"}, "weight": weight}
-
-
-#: A convolution copies at most so many bytes of windows at a time (one row of its output at least): they stay in the cache.
-BAND = 16 << 20
-
-
-def _padded(x: Array, pads: Sequence[int], ends: Sequence[int] = (), value: float = 0) -> Array:
-    """Return a map with this many positions of a value on each side of each axis, and `ends` more after the last."""
-    if not any((*pads, *ends)):
-        return x
-    added = ((pad, pad + end) for pad, end in zip(pads, ends or (0,) * len(pads), strict=True))
-    return np.pad(x, ((0, 0), (0, 0), *added), constant_values=value)
-
-
-def conv_transpose(op: ConvTranspose, x: Array, tensors: Tensors) -> Array:
-    """Each input position adds its multiple of the kernel at `stride` times its place; then the padding is cut off.
-
-    A kernel position is added to all places that it falls on at once.
-    """
-    batch, channels, *given = x.shape
-    size = [axis(n) for axis, n in zip(op.axes(x.shape[1:]), given, strict=True)]
-    kernel = tensors["weight"].reshape(op.groups, channels // op.groups, -1, *op.kernel)
-    grouped = x.reshape(batch, op.groups, channels // op.groups, -1)
-    full = [n + 2 * p for n, p in zip(size, op.padding, strict=True)]
-    y = np.zeros((batch, op.channels, *full), x.dtype)
-    for place in itertools.product(*map(range, op.kernel)):
-        part = np.matmul(kernel[(slice(None),) * 3 + place].transpose(0, 2, 1), grouped).reshape(
-            batch, op.channels, *given
-        )
-        starts = (at * step for at, step in zip(place, op.dilation, strict=True))
-        falls = [slice(start, start + s * n, s) for start, s, n in zip(starts, op.stride, given, strict=True)]
-        reached = (slice(len(range(n)[fall])) for n, fall in zip(full, falls, strict=True))
-        y[:, :, *falls] += part[:, :, *reached]
-    y = y[:, :, *(slice(cut, cut + n) for cut, n in zip(op.padding, size, strict=True))]
-    return y + _per_channel(tensors["bias"], y.ndim) if op.bias else y
-
-
 def linear(op: Linear, x: Array, tensors: Tensors) -> Array:
     """y = weight x + bias."""
     y = x @ tensors["weight"].T
@@ -180,17 +87,17 @@ def norm(op: Norm, x: Array, tensors: Tensors) -> Array:
     if op.kind == "layer":
         centred = x - x.mean(axis=1, keepdims=True)
         normal = (centred / np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + op.eps)).astype(x.dtype)
-        return np.asarray(normal * _per_channel(tensors["weight"], x.ndim) + _per_channel(tensors["bias"], x.ndim))
+        return np.asarray(normal * per_channel(tensors["weight"], x.ndim) + per_channel(tensors["bias"], x.ndim))
     if op.kind in ("group", "instance"):
         groups = x.reshape(len(x), op.groups_of(x.shape[1:]), -1)
         mean = groups.mean(axis=2, keepdims=True)
         variance = np.square(groups - mean).mean(axis=2, keepdims=True)
         mean, variance = (_per_group(value.astype(x.dtype), x) for value in (mean, variance))
     else:
-        mean, variance = (_per_channel(tensors[name], x.ndim) for name in ("running_mean", "running_var"))
-    factor = _per_channel(tensors["weight"], x.ndim) / np.sqrt(variance + op.eps)
+        mean, variance = (per_channel(tensors[name], x.ndim) for name in ("running_mean", "running_var"))
+    factor = per_channel(tensors["weight"], x.ndim) / np.sqrt(variance + op.eps)
     y = np.asarray(x * factor)
-    y += _per_channel(tensors["bias"], x.ndim) - mean * factor
+    y += per_channel(tensors["bias"], x.ndim) - mean * factor
     return y
 
 
@@ -198,12 +105,6 @@ def _per_group(values: Array, x: Array) -> Array:
     """Return one value for each group of channels of each sample, shaped to be broadcast over x."""
     each = np.repeat(values, x.shape[1] // values.shape[1], axis=1)
     return each.reshape(*x.shape[:2], *(1,) * (x.ndim - 2))
-
-
-def _per_channel(values: Array, dimensions: int) -> Array:
-    """Return one value for each channel, shaped to be broadcast over an array [batch, channels, ...] with this many
-    dimensions."""
-    return values.reshape(1, -1, *(1,) * (dimensions - 2))
 
 
 def lrn(op: Lrn, x: Array, tensors: Tensors) -> Array:
@@ -216,47 +117,11 @@ def lrn(op: Lrn, x: Array, tensors: Tensors) -> Array:
 
 def affine(op: Affine, x: Array, tensors: Tensors) -> Array:
     """weight * x + bias, of each channel or of all; what is not learned is left out."""
-    y = x * _per_channel(tensors["weight"], x.ndim) if op.scale else x
-    return y + _per_channel(tensors["bias"], x.ndim) if op.shift else y
+    y = x * per_channel(tensors["weight"], x.ndim) if op.scale else x
+    return y + per_channel(tensors["bias"], x.ndim) if op.shift else y
 
 
-# Pools
-
-
-def maxpool(op: MaxPool, x: Array, tensors: Tensors) -> Array:
-    """Return the maximum over each window. Padding is lower than any value, so it never wins."""
-    return np.asarray(functools.reduce(np.maximum, _positions(op, x, padding=-np.inf, overhang=-np.inf)))
-
-
-def avgpool(op: AvgPool, x: Array, tensors: Tensors) -> Array:
-    """Return the sum over each window, divided by how many of its positions count.
-
-    Positions of the map count; those of its padding with `count_pad`; those added by rounding up never do. Some always count: a window starts at most half its size before the map, and none starts after it.
-    """
-    total = functools.reduce(np.add, _positions(op, x, padding=0, overhang=0))
-    ones = np.ones((1, 1, *x.shape[2:]), x.dtype)
-    counted = functools.reduce(np.add, _positions(op, ones, padding=1 if op.count_pad else 0, overhang=0))
-    return np.asarray(total / counted)
-
-
-def _positions(op: MaxPool, x: Array, padding: float, overhang: float) -> Iterator[Array]:
-    """For each position of a pool's window, what all windows see there: maps [batch, channels, ...], views of one.
-
-    `padding` fills what the op pads on all sides, `overhang` what windows see past even that when sizes are rounded up.
-    """
-    counts, past = [], []
-    for size, kernel, stride, pad in zip(x.shape[2:], op.kernel, op.steps, op.padding, strict=True):
-        ends = list(range(kernel, size + 2 * pad + 1, stride))  # of windows that lie inside the padded map
-        following = ends[-1] + stride if ends else kernel
-        # Rounding up adds one window if any position was left over, provided that it does not start in the far padding.
-        if op.ceil and following - stride < size + 2 * pad and following - kernel < pad + size:
-            ends.append(following)
-        counts.append(len(ends))
-        past.append(max(0, ends[-1] - (size + 2 * pad)))
-    padded = _padded(_padded(x, op.padding, value=padding), (0,) * len(past), past, overhang)
-    for place in itertools.product(*map(range, op.kernel)):
-        seen = (slice(at, at + n * step, step) for at, n, step in zip(place, counts, op.steps, strict=True))
-        yield padded[:, :, *seen]
+# Pools over a whole map or over all channels
 
 
 def global_avgpool(op: GlobalAvgPool, x: Array, tensors: Tensors) -> Array:
@@ -334,7 +199,7 @@ def act(op: Act, x: Array, tensors: Tensors) -> Array:
         case "hardsigmoid":
             return np.clip(x + 3, 0, 6) / 6
         case "prelu":
-            return np.where(x > 0, x, _per_channel(tensors["weight"], x.ndim) * x)
+            return np.where(x > 0, x, per_channel(tensors["weight"], x.ndim) * x)
     raise NotImplementedError(f"activation {op.kind}")
 
 

@@ -9,9 +9,9 @@ from functools import partial
 import numpy as np
 
 from rescompile.ir.network import Network, Node, Op, walk
-from rescompile.ir.op_evaluation import with_plain_weights
 from rescompile.ir.ops import Conv
 from rescompile.ir.traversal import rewrite
+from rescompile.ir.window_evaluation import with_plain_weights
 from rescompile.weights import Array, Weights
 
 

@@ -19,8 +19,8 @@ from rescompile.backend import load
 from rescompile.diagnostics.errors import Unavailable
 from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import Network
-from rescompile.ir.op_evaluation import Array
 from rescompile.ir.ops import KINDS, Border, ConvTranspose, Kind, MaxPool, Scale, Shape
+from rescompile.ir.window_evaluation import Array
 from rescompile.weights import Weights
 
 #: Cases of each op and variant: the grid of a convolution alone has thousands. Models of Keras take longest to build.

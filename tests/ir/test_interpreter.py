@@ -20,7 +20,7 @@ from rescompile.ir.network import (
     Side,
     Survival,
 )
-from rescompile.ir.op_evaluation import MERGES, OPS, Array
+from rescompile.ir.op_evaluation import MERGES, OPS
 from rescompile.ir.ops import (
     ACTIVATIONS,
     KINDS,
@@ -54,6 +54,7 @@ from rescompile.ir.ops import (
     Unflatten,
     Upsample,
 )
+from rescompile.ir.window_evaluation import Array
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional

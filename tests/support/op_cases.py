@@ -12,7 +12,6 @@ import numpy as np
 
 from rescompile.diagnostics.errors import ShapeError
 from rescompile.ir.network import Merge, Network, Node, Op, Parallel, Series, Survival, merge_shape, parameters
-from rescompile.ir.op_evaluation import Array
 from rescompile.ir.ops import (
     ACTIVATIONS,
     Act,
@@ -45,6 +44,7 @@ from rescompile.ir.ops import (
     Unflatten,
     Upsample,
 )  # fmt: skip
+from rescompile.ir.window_evaluation import Array
 
 Weights = dict[str, Array]
 
