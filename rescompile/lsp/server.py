@@ -7,7 +7,8 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from lsprotocol import types as lsp
 from pygls.exceptions import JsonRpcInvalidParams
@@ -30,10 +31,64 @@ PAUSE = 0.02
 TRIGGERS = (" ", ".", "{", "[", ",", "-")
 
 
+def _inlay_hints(document: Document, params: lsp.InlayHintParams, _: Documents) -> Sequence[lsp.InlayHint]:
+    return hints(document, params.range.start.line, params.range.end.line)
+
+
+def _references(document: Document, params: lsp.ReferenceParams, documents: Documents) -> Sequence[lsp.Location]:
+    return references(document, params.position, params.context.include_declaration, documents)
+
+
+def _rename(document: Document, params: lsp.RenameParams, documents: Documents) -> lsp.WorkspaceEdit:
+    try:
+        return rename(document, params.position, params.new_name, documents)
+    except CannotRename as refused:
+        raise JsonRpcInvalidParams(str(refused)) from None
+
+
+def _at_position(answer: Callable[[Document, lsp.Position], Any]) -> Callable[..., Any]:
+    return lambda document, params, _: answer(document, params.position)
+
+
+#: The requests about one document: (document, parameters of the request, all documents) -> the result.
+REQUESTS: Mapping[str, Callable[..., Any]] = {
+    lsp.TEXT_DOCUMENT_INLAY_HINT: _inlay_hints,
+    lsp.TEXT_DOCUMENT_HOVER: _at_position(hover),
+    lsp.TEXT_DOCUMENT_COMPLETION: _at_position(completion),
+    lsp.TEXT_DOCUMENT_DEFINITION: _at_position(definition),
+    lsp.TEXT_DOCUMENT_REFERENCES: _references,
+    lsp.TEXT_DOCUMENT_DOCUMENT_HIGHLIGHT: _at_position(highlights),
+    lsp.TEXT_DOCUMENT_DOCUMENT_SYMBOL: lambda document, *_: symbols(document),
+    lsp.TEXT_DOCUMENT_FOLDING_RANGE: lambda document, *_: folds(document),
+    lsp.TEXT_DOCUMENT_PREPARE_RENAME: _at_position(prepared),
+    lsp.TEXT_DOCUMENT_RENAME: _rename,
+    lsp.TEXT_DOCUMENT_CODE_ACTION: lambda document, params, _: fixes(document, params.range),
+}
+#: What the server declares of some requests.
+OPTIONS: Mapping[str, Any] = {
+    lsp.TEXT_DOCUMENT_COMPLETION: lsp.CompletionOptions(TRIGGERS, resolve_provider=True),
+    lsp.TEXT_DOCUMENT_RENAME: lsp.RenameOptions(prepare_provider=True),
+    lsp.TEXT_DOCUMENT_CODE_ACTION: lsp.CodeActionOptions([lsp.CodeActionKind.QuickFix]),
+}
+
+
 def make_server() -> LanguageServer:
     """Return a server with every feature."""
     server = LanguageServer("rescompile", __version__, text_document_sync_kind=lsp.TextDocumentSyncKind.Full)
     documents = Documents()
+    _follow_edits(server, documents)
+
+    def answering(request: Callable[..., Any]) -> Callable[[Any], Any]:
+        return lambda params: request(documents.open[params.text_document.uri], params, documents)
+
+    for name, request in REQUESTS.items():
+        server.feature(name, OPTIONS.get(name))(answering(request))
+    server.feature(lsp.COMPLETION_ITEM_RESOLVE)(lambda item: resolve(item, documents.open))
+    return server
+
+
+def _follow_edits(server: LanguageServer, documents: Documents) -> None:
+    """Keep the documents as the editor has them, and report the problems of each that an edit affects."""
 
     def publish(document: Document) -> None:
         for each in documents.affected(document):
@@ -62,60 +117,6 @@ def make_server() -> LanguageServer:
     def did_close(params: lsp.DidCloseTextDocumentParams) -> None:
         if (closed := documents.open.pop(params.text_document.uri, None)) is not None:
             publish(closed)  # what extends it sees its file again
-
-    @server.feature(lsp.TEXT_DOCUMENT_INLAY_HINT)
-    def inlay_hint(params: lsp.InlayHintParams) -> Sequence[lsp.InlayHint]:
-        return hints(documents.open[params.text_document.uri], params.range.start.line, params.range.end.line)
-
-    @server.feature(lsp.TEXT_DOCUMENT_HOVER)
-    def hover_at(params: lsp.HoverParams) -> lsp.Hover | None:
-        return hover(documents.open[params.text_document.uri], params.position)
-
-    @server.feature(lsp.TEXT_DOCUMENT_COMPLETION, lsp.CompletionOptions(TRIGGERS, resolve_provider=True))
-    def complete(params: lsp.CompletionParams) -> Sequence[lsp.CompletionItem]:
-        return completion(documents.open[params.text_document.uri], params.position)
-
-    @server.feature(lsp.COMPLETION_ITEM_RESOLVE)
-    def resolve_item(item: lsp.CompletionItem) -> lsp.CompletionItem:
-        return resolve(item, documents.open)
-
-    @server.feature(lsp.TEXT_DOCUMENT_DEFINITION)
-    def go_to_definition(params: lsp.DefinitionParams) -> lsp.Location | None:
-        return definition(documents.open[params.text_document.uri], params.position)
-
-    @server.feature(lsp.TEXT_DOCUMENT_REFERENCES)
-    def find_references(params: lsp.ReferenceParams) -> Sequence[lsp.Location]:
-        declared = params.context.include_declaration
-        return references(documents.open[params.text_document.uri], params.position, declared, documents)
-
-    @server.feature(lsp.TEXT_DOCUMENT_DOCUMENT_HIGHLIGHT)
-    def highlight(params: lsp.DocumentHighlightParams) -> Sequence[lsp.DocumentHighlight]:
-        return highlights(documents.open[params.text_document.uri], params.position)
-
-    @server.feature(lsp.TEXT_DOCUMENT_DOCUMENT_SYMBOL)
-    def document_symbol(params: lsp.DocumentSymbolParams) -> Sequence[lsp.DocumentSymbol]:
-        return symbols(documents.open[params.text_document.uri])
-
-    @server.feature(lsp.TEXT_DOCUMENT_FOLDING_RANGE)
-    def folding_range(params: lsp.FoldingRangeParams) -> Sequence[lsp.FoldingRange]:
-        return folds(documents.open[params.text_document.uri])
-
-    @server.feature(lsp.TEXT_DOCUMENT_PREPARE_RENAME)
-    def prepare_rename(params: lsp.PrepareRenameParams) -> lsp.PrepareRenamePlaceholder | None:
-        return prepared(documents.open[params.text_document.uri], params.position)
-
-    @server.feature(lsp.TEXT_DOCUMENT_RENAME, lsp.RenameOptions(prepare_provider=True))
-    def rename_at(params: lsp.RenameParams) -> lsp.WorkspaceEdit:
-        try:
-            return rename(documents.open[params.text_document.uri], params.position, params.new_name, documents)
-        except CannotRename as refused:
-            raise JsonRpcInvalidParams(str(refused)) from None
-
-    @server.feature(lsp.TEXT_DOCUMENT_CODE_ACTION, lsp.CodeActionOptions([lsp.CodeActionKind.QuickFix]))
-    def code_action(params: lsp.CodeActionParams) -> Sequence[lsp.CodeAction]:
-        return fixes(documents.open[params.text_document.uri], params.range)
-
-    return server
 
 
 def serve() -> None:
