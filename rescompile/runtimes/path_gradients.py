@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
@@ -24,8 +25,7 @@ from rescompile.analysis.path_algebra import PathRules, through
 from rescompile.analysis.path_views import paths_html
 from rescompile.analysis.paths import Paths, Unit, entered, paths
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
-from rescompile.ir.network import Network, Op, Parallel, walk
-from rescompile.ir.traversal import runs
+from rescompile.ir.network import Network, Op, Parallel
 from rescompile.records import record
 from rescompile.weights import Array, Weights
 
@@ -35,6 +35,10 @@ SAMPLES = 32
 BATCH, BATCHES = 8, 4
 #: The effective paths are those in the shortest interval of lengths with this share of the gradient.
 EFFECTIVE = 0.95
+
+
+#: A run of a merge: its full name, and 1 for its first run. A merge in a step that runs `again` has several.
+Run = tuple[str, int]
 
 
 @record
@@ -122,23 +126,13 @@ def path_gradients(
     classes [examples] (or [examples, *positions] if the logits are feature maps). Without data, inputs are
     standard-normal noise, and without labels, labels are random, both drawn from `seed`. `double` computes in float64.
 
-    Raises UsageError for data that does not fit, for a network in which a merge runs again, and for one that overflows, and
-    Unavailable if torch is missing.
+    Raises UsageError for data that does not fit and for a network that overflows, and Unavailable if torch is missing.
     """
     x, y = _examples(network, data, labels, seed)
     tree = ranked_paths(network, unit)
     found = paths(network, unit)
     assert tree.counts == found.counts
-    is_path = {
-        path: [added is not None for added in entered(node)]
-        for path, node in walk(network.root, again=True)
-        if isinstance(node, Parallel)
-    }
-    times = runs(network.root)
-    if (again := next((path for path in is_path if times[path] > 1), None)) is not None:
-        message = f"a path is told by its branch at each merge, but '{again}' runs {times[again]} times"
-        raise UsageError(Diagnostic("E0802", message, help="write steps of their own in the place of 'again'"))
-    unravelled = torch_module().Unravelled(network, weights, is_path, double)
+    unravelled = torch_module().Unravelled(network, weights, double)
     ranks = _ranks(found, samples, seed)
     norms: dict[int, list[float]] = {length: [] for length in ranks}
     batches = min(samples, BATCHES)
@@ -213,8 +207,8 @@ class _PathSet:
 
     counts: tuple[int, ...]
 
-    def unrank(self, length: int, rank: int) -> Mapping[str, int]:
-        """Return the branch of the path with this rank at each merge on it, by the merge's full name."""
+    def unrank(self, length: int, rank: int) -> Mapping[Run, int]:
+        """Return the branch of the path with this rank at each run of a merge on it."""
         return {}
 
 
@@ -225,7 +219,7 @@ class _InSeries(_PathSet):
     first: _PathSet
     second: _PathSet
 
-    def unrank(self, length: int, rank: int) -> Mapping[str, int]:
+    def unrank(self, length: int, rank: int) -> Mapping[Run, int]:
         for before, count in enumerate(self.first.counts):
             if 0 <= length - before < len(self.second.counts):
                 after = self.second.counts[length - before]
@@ -241,15 +235,15 @@ class _AtMerge(_PathSet):
     """Paths through one of the branches of a merge: for each, its index, its contribution to the length, and its
     paths."""
 
-    name: str
+    run: Run
     branches: tuple[tuple[int, int, _PathSet], ...]
 
-    def unrank(self, length: int, rank: int) -> Mapping[str, int]:
+    def unrank(self, length: int, rank: int) -> Mapping[Run, int]:
         for at, added, part in self.branches:
             if 0 <= length - added < len(part.counts):
                 count = part.counts[length - added]
                 if rank < count:
-                    return {self.name: at, **part.unrank(length - added, rank)}
+                    return {self.run: at, **part.unrank(length - added, rank)}
                 rank -= count
         raise IndexError(length)
 
@@ -259,6 +253,7 @@ _SINGLE_PATH = _PathSet((1,))
 
 def ranked_paths(network: Network, unit: Unit) -> _PathSet:
     """Return the paths of a network, each with its rank."""
+    runs: Counter[str] = Counter()
 
     def op(_: str, node: Op) -> _PathSet:
         counts = paths(node, unit).counts
@@ -277,7 +272,8 @@ def ranked_paths(network: Network, unit: Unit) -> _PathSet:
         for _, added, part in branches:
             for length, count in enumerate(part.counts):
                 counts[added + length] += count
-        return _AtMerge(tuple(counts), name, branches)
+        runs[name] += 1
+        return _AtMerge(tuple(counts), (name, runs[name]), branches)
 
     return through(network.root, PathRules(_SINGLE_PATH, op, product, parallel))
 

@@ -7,6 +7,7 @@ offers no way to control a merge; each op is still computed by its generated mod
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from rescompile.analysis.paths import entered
 from rescompile.ir.network import Network, Op, Parallel, Series
 from rescompile.ir.ops import Kind, Shape
 from rescompile.ir.provenance import NO_HINTS
@@ -25,19 +27,20 @@ from rescompile.runtimes.jobs import live_module
 from rescompile.weights import Weights
 
 Array = np.ndarray[Any, Any]
-#: The branch of a path at each merge on it, by the merge's full name.
-Path = Mapping[str, int]
+#: A run of a merge, in the order of execution: its full name, and 1 for its first run.
+Run = tuple[str, int]
+#: The branch of a path at each run of a merge on it.
+Path = Mapping[Run, int]
 
 
 class Unravelled:
     """A network in evaluation mode, and the gradient of its loss with respect to its input along any of its paths.
 
-    `is_path` lists for each merge, by its full name, which of its branches are paths. No gradient flows through the
-    others, such as gates: they count as constants.
+    No gradient flows through branches that are not paths, such as gates: they count as constants.
     """
 
-    def __init__(self, network: Network, weights: Weights, is_path: Mapping[str, Sequence[bool]], double: bool = False):
-        self._network, self._weights, self._is_path = network, weights, is_path
+    def __init__(self, network: Network, weights: Weights, double: bool = False):
+        self._network, self._weights = network, weights
         self._type = torch.float64 if double else torch.float32
         self._path: Path | None = None
         self._modules: dict[tuple[Kind, Shape], nn.Module] = {}
@@ -46,6 +49,7 @@ class Unravelled:
         """Run a batch, return its logits, and keep the graph for `backward`. The loss of an example is its
         cross-entropy, summed over positions if there are several."""
         self._x = torch.from_numpy(np.array(x)).to(self._type).requires_grad_()
+        self._runs: Counter[str] = Counter()
         logits = thread(self._network.root, self._x, ThreadRules[Tensor](self._apply, self._merge, split=_split))
         self._loss = nn.functional.cross_entropy(logits, torch.from_numpy(np.array(labels)), reduction="sum")
         found: Array = logits.detach().numpy()
@@ -76,9 +80,11 @@ class Unravelled:
         return value
 
     def _merge(self, name: str, node: Parallel, values: list[Tensor]) -> Tensor:
+        self._runs[name] += 1
+        run = name, self._runs[name]
         values = [
-            _path_filter(value, self, name, at) if on_path else value.detach()
-            for at, (value, on_path) in enumerate(zip(values, self._is_path[name], strict=True))
+            value.detach() if added is None else _path_filter(value, self, run, at)
+            for at, (value, added) in enumerate(zip(values, entered(node), strict=True))
         ]
         if node.survival and node.survival.rescale == "test":
             values[0] = node.survival.probability * values[0]
@@ -94,21 +100,21 @@ class _PathFilter(torch.autograd.Function):
     is computed."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, owner: Unravelled, merge: str, at: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, owner: Unravelled, run: Run, at: int) -> Tensor:
         """Return the input unchanged."""
         ctx.set_materialize_grads(False)
-        ctx.owner, ctx.merge, ctx.at = owner, merge, at
+        ctx.owner, ctx.run, ctx.at = owner, run, at
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None]:
         """Return the gradient, or none."""
         path = ctx.owner._path
-        opened = path is None or path.get(ctx.merge) == ctx.at
+        opened = path is None or path.get(ctx.run) == ctx.at
         return gradients[0] if opened else None, None, None, None
 
 
-_path_filter: Callable[[Tensor, Unravelled, str, int], Tensor] = getattr(_PathFilter, "apply")  # noqa: B009  # untyped in torch
+_path_filter: Callable[[Tensor, Unravelled, Run, int], Tensor] = getattr(_PathFilter, "apply")  # noqa: B009  # untyped in torch
 
 
 def _gate(values: Sequence[Tensor]) -> Tensor:

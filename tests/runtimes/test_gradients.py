@@ -30,7 +30,6 @@ from rescompile.analysis.paths import UNITS, Paths, entered, paths
 from rescompile.cli import app
 from rescompile.diagnostics.errors import UsageError
 from rescompile.ir.network import LOGITS, Network, Parallel, walk
-from rescompile.ir.traversal import runs
 from rescompile.runtimes import path_gradients as module
 from rescompile.runtimes.path_gradients import Magnitude, PathGradients, path_gradients
 from rescompile.weights import Weights, draw, from_arrays
@@ -66,18 +65,11 @@ def merges(network: Network) -> dict[str, Parallel]:
     return {path: node for path, node in walk(network.root) if isinstance(node, Parallel)}
 
 
-def merges_run_once(network: Network) -> bool:
-    """Return whether the branch at each merge tells a path, as `path_gradients` requires."""
-    times = runs(network.root)
-    return all(times[path] < 2 for path in merges(network))
-
-
 def unravelled(network: Network, weights: Weights) -> Any:
-    is_path = {path: [added is not None for added in entered(node)] for path, node in merges(network).items()}
-    return module.torch_module().Unravelled(network, weights, is_path, double=True)
+    return module.torch_module().Unravelled(network, weights, double=True)
 
 
-def all_paths(network: Network, unit: Any = "blocks") -> Iterator[tuple[int, Mapping[str, int]]]:
+def all_paths(network: Network, unit: Any = "blocks") -> Iterator[tuple[int, Mapping[tuple[str, int], int]]]:
     """Yield every path with its length."""
     tree = module.ranked_paths(network, unit)
     for length, count in enumerate(tree.counts):
@@ -142,7 +134,7 @@ def test_random_networks(tmp_path: Path) -> None:
         generated = generate(seed) if seed < 45 else generate(seed - 45, values=True)
         (tmp_path / "spec.yaml").write_text(generated.text, "utf-8")
         network = network_of(str(tmp_path / "spec.yaml"))
-        if paths(network).total > FEW or not merges_run_once(network):
+        if paths(network).total > FEW:
             continue
         weights, x, labels = prepared(network)
         logits, wanted = of_module(network, weights, x, labels)
@@ -157,6 +149,36 @@ def test_random_networks(tmp_path: Path) -> None:
         met.update({node.merge for node in merges(network).values()})
     assert met["all are paths"] > 15
     assert set(met) > {"add", "concat", "mul", "gate"}
+
+
+SHARED = """\
+rescompile: 1
+name: shared
+input: [2, 6, 6]
+network:
+  - unit: {residual: {branch: [conv: {channels: 2, kernel: 3, bias: true}, act: relu]}}
+  - again: unit
+  - again: unit
+  - global_avgpool
+  - flatten
+"""
+
+
+@pytest.mark.parametrize("chosen", list(itertools.product((0, 1), repeat=3)), ids=str)
+def test_one_path_through_a_merge_that_runs_again(chosen: tuple[int, int, int], tmp_path: Path) -> None:
+    """Each run of a merge has a branch of its own on a path, though all of its runs share their parameters."""
+    (tmp_path / "spec.yaml").write_text(SHARED, "utf-8")
+    network = network_of(str(tmp_path / "spec.yaml"))
+    weights, x, labels = prepared(network)
+    weight, bias = (torch.from_numpy(np.array(weights[f"unit.conv.{name}"])).double() for name in ("weight", "bias"))
+    given = value = torch.from_numpy(x).double().requires_grad_()
+    for at in chosen:
+        branch = torch.relu(nn.functional.conv2d(value, weight, bias, padding=1))
+        value = branch + value.detach() if at == 0 else branch.detach() + value
+    nn.functional.cross_entropy(value.mean((2, 3)), torch.from_numpy(labels), reduction="sum").backward()
+    one = unravelled(network, weights)
+    one.forward(x, labels)
+    close(one.backward({("unit.add", run + 1): at for run, at in enumerate(chosen)}), given.grad.numpy(), 1)
 
 
 # --- hand-written references ------------------------------------------------------------------------------------------
@@ -180,7 +202,7 @@ def test_one_path_of_a_resnet(chosen: tuple[int, int, int]) -> None:
     nn.functional.cross_entropy(model(given), torch.from_numpy(labels), reduction="sum").backward()
     one = unravelled(network, weights)
     one.forward(x, labels)
-    found = one.backward({f"layer{at + 1}.0.add": branch for at, branch in enumerate(chosen)})
+    found = one.backward({(f"layer{at + 1}.0.add", 1): branch for at, branch in enumerate(chosen)})
     wanted = given.grad.numpy()
     close(found, wanted, np.abs(wanted).max())
 
@@ -217,7 +239,7 @@ def test_every_number_is_another_path(tmp_path: Path) -> None:
         generated = generate(seed) if seed < 60 else generate(seed - 60, values=True)
         (tmp_path / "spec.yaml").write_text(generated.text, "utf-8")
         network = network_of(str(tmp_path / "spec.yaml"))
-        if paths(network).total > FEW or not merges_run_once(network):
+        if paths(network).total > FEW:
             continue
         nodes = merges(network)
         for unit in UNITS:
@@ -228,25 +250,16 @@ def test_every_number_is_another_path(tmp_path: Path) -> None:
             assert len({frozenset(way.items()) for _, way in found}) == len(found)
             if unit == "blocks":
                 for length, way in found:
-                    assert sum(entered(nodes[merge])[at] or 0 for merge, at in way.items()) == length
+                    assert sum(entered(nodes[merge])[at] or 0 for (merge, _), at in way.items()) == length
         several += paths(network).total > 1
     assert several > 20
-
-
-def test_a_merge_that_runs_again_is_refused(tmp_path: Path) -> None:
-    """The two runs of a merge would be one choice of a branch."""
-    text = "rescompile: 1\nname: twice\ninput: [2, 6, 6]\nnetwork:\n  - unit: {residual: {branch: [conv: {channels: 2, kernel: 3}]}}\n  - again: unit\n"
-    (tmp_path / "spec.yaml").write_text(text + "  - global_avgpool\n  - flatten\n", "utf-8")
-    network = network_of(str(tmp_path / "spec.yaml"))
-    with pytest.raises(UsageError, match=r"'unit\.add' runs 2 times"):
-        path_gradients(network, draw(network, 0))
 
 
 def test_many_paths_are_drawn_alike() -> None:
     """Of 2^54 paths, a random sample of one length enters every block equally often, within 5 standard deviations."""
     tree = module.ranked_paths(network_of("resnet110_cifar"), "blocks")
     ranks = module._ranks(Paths(tree.counts), 2000, 3)[18]
-    through = Counter(merge for rank in ranks for merge, at in tree.unrank(18, rank).items() if at == 0)
+    through = Counter(run for rank in ranks for run, at in tree.unrank(18, rank).items() if at == 0)
     assert len(through) == 54
     assert sum(through.values()) == 18 * 2000
     deviation = math.sqrt(2000 * (18 / 54) * (36 / 54))
