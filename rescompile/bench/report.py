@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rescompile.bench import profiling, statistics
 from rescompile.bench.comparing import Comparison
@@ -146,13 +146,8 @@ def _group(result: Result, group: str, batch: int, baseline: str | None, table: 
     pairs = list(_pairs(rows, control))
     if pairs:
         lines += ["", *pairs]
-    unsettled = [f"{row.model} on {row.runtime}" for row in rows if not row.settled]
-    if unsettled:
-        lines += ["", f"Not stable after the warm-up: {', '.join(dict.fromkeys(unsettled))}."]
-    above = [f"{row.model} on {row.runtime}" for row in rows if row.roofline is not None and row.roofline.fraction > 1]
-    if above:
-        why = "its rates were measured on a busy machine, or kernels compute several layers at once"
-        lines += ["", f"Faster than the roofline allows: {', '.join(dict.fromkeys(above))}: {why}."]
+    for caveat in caveats(rows):
+        lines += ["", caveat]
     for row in rows:
         if row.profile:
             lines += ["", f"{row.title}:", "", *(f"    {line}" for line in profiling.table(row.profile))]
@@ -161,6 +156,20 @@ def _group(result: Result, group: str, batch: int, baseline: str | None, table: 
         lines += ["", "Equivalent commands using the runtimes' own tools (`--keep FOLDER` keeps the files):", ""]
         lines += [f"    {line}" for line in again]
     return "\n".join(lines)
+
+
+def caveats(rows: Iterable[BenchRow]) -> Iterator[str]:
+    """Yield what makes figures of some rows doubtful: a sentence for each reason, with the rows that it applies to."""
+    rows = list(rows)
+    reasons = {
+        "Not stable after the warm-up: {}.": [row for row in rows if not row.settled],
+        "Faster than the roofline allows: {}: its rates were measured on a busy machine, or kernels compute several layers at once.": [
+            row for row in rows if row.roofline is not None and row.roofline.fraction > 1
+        ],
+    }
+    for reason, doubtful in reasons.items():
+        if doubtful:
+            yield reason.format(", ".join(dict.fromkeys(f"{row.model} on {row.runtime}" for row in doubtful)))
 
 
 def _row(row: BenchRow, base: BenchRow, control: Interval | None) -> list[str]:

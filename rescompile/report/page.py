@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rescompile.analysis import path_views
 from rescompile.analysis.conventions import GROUPS
 from rescompile.analysis.tree_table import count, shape, survival
+from rescompile.bench.report import caveats
 from rescompile.drawing.palette import DARK, LIGHT
 from rescompile.drawing.svg import escaped, rules, svg
 from rescompile.files.checksum import GENERATOR
@@ -95,7 +96,7 @@ def _environment() -> Environment:
         yaml=html(_highlighted(highlighting.yaml)), python=html(_highlighted(highlighting.python)), raw=html(str), error=_error,
     )  # fmt: skip
     environment.globals.update(
-        groups=GROUPS, most_layers=MOST, words=counts_by_word, survival=survival, outputs=outputs, points=points,
+        groups=GROUPS, most_layers=MOST, words=counts_by_word, survival=survival, outputs=outputs, points=points, caveats=caveats,
         steps=html(charts.steps), area=html(charts.area), spans=html(charts.spans), scatter=html(charts.scatter), Span=charts.Span,
     )  # fmt: skip
     return environment

@@ -273,6 +273,18 @@ def test_measured() -> None:
         assert words in text
 
 
+@pytest.mark.parametrize("others", [(), ("resnet34",)], ids=["alone", "compared"])
+def test_doubtful_figures(others: tuple[str, ...]) -> None:
+    """Rows that exceed the roofline, or were not stable, are named below the table in the words of `bench`."""
+    changes = {"roofline": Roofline(0.015, 1.22, 2e10, 1e11), "settled": False, "runtime": "torch-cpu"}
+    run("resnet18", *others, bench("resnet18", **changes), "-o", "a.html")
+    text = Path("a.html").read_text()
+    assert "Faster than the roofline allows: resnet18 on torch-cpu: its rates" in text
+    assert "Not stable after the warm-up: resnet18 on torch-cpu." in text
+    run("resnet18", *others, bench("resnet18"), "-o", "b.html")
+    assert not re.search("Faster than the roofline|Not stable", Path("b.html").read_text())
+
+
 def test_networks_of_result_files() -> None:
     """Without a spec, they are those of the zoo."""
     assert run(bench("resnet18"), bench("resnet34"), "-o", "both.html").exit_code == 0
