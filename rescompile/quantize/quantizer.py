@@ -117,9 +117,12 @@ def artifact(
 
 def convert(model: Path, inputs: Iterable[Array], scheme: Scheme, name: str) -> Any:
     """Return the quantised ModelProto of an ONNX file whose input has our name, without metadata. Each of `inputs` is a
-    batch of the file's size. `name` is for messages."""
+    batch of the file's size. `name` is for messages. Raises CheckFailed for a file without a product."""
     onnx, quantiser = _quantiser()
     proto = onnx.load(str(model))
+    if not any(node.op_type in scheme.operators for node in proto.graph.node):
+        message = f"{name} has nothing to quantise: neither a convolution nor a linear layer"
+        raise CheckFailed(Diagnostic("E0740", message, help="use --precision fp32 or fp16"))
     del proto.metadata_props[:]
     # Otherwise the quantiser would recommend preprocessing, which is already done.
     proto.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")

@@ -326,6 +326,16 @@ def test_activations_that_are_not_finite(small: Network, weights: dict[str, Arra
             rescompile.build(small, "onnx", these, precision="int8", calibrate=data)
 
 
+@pytest.mark.parametrize("op", ["act: relu", "conv_transpose: {channels: 3, kernel: 2, stride: 2}"])
+def test_nothing_to_quantise(op: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A network without products is refused, and ONNX Runtime does not print a warning of its own."""
+    spec = tmp_path / "plain.yaml"
+    spec.write_text(f"rescompile: 1\nname: plain\ninput: [3, 4, 4]\nnetwork: [{{{op}}}, global_avgpool]\n", "utf-8")
+    with pytest.raises(CheckFailed, match=r"E0740: plain has nothing to quantise: neither a convolution nor a linear"):
+        rescompile.build(str(spec), "onnx", precision="int8")
+    assert capfd.readouterr().err == ""
+
+
 def test_what_the_quantiser_says_is_told(
     small: Network, weights: dict[str, Array], images: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
