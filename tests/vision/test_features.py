@@ -9,12 +9,16 @@ import facts
 import pytest
 from typer.testing import CliRunner
 
+from rescompile import elaborate, load
+from rescompile.analysis.heads import heads
 from rescompile.cli import app
 
 onnx = pytest.importorskip("onnx", reason="edits a file as another tool would: pip install onnx")
 pytest.importorskip("onnxruntime", reason="runs the files: pip install 'rescompile[run]'")
 images = pytest.importorskip("PIL.Image", reason="makes an image: pip install pillow")
 
+#: A branch that makes what the steps before it computed an output.
+SIDE = "side: {body: identity, output: z, mode: always}"
 TEXT = """
 rescompile: 1
 name: embedding
@@ -78,3 +82,31 @@ def test_a_file_of_another_tool() -> None:
 def test_networks_of_the_zoo() -> None:
     """The embedding of faces gives features; all others give scores, or maps."""
     assert [name for name in facts.zoo() if facts.network(name).gives_features] == ["ir50"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "features", "classifiers"),
+    [
+        (["fc: {linear: 6}", "again: fc"], False, ["fc"]),
+        (["n: norm", "fc: {linear: 6}", "again: n"], True, []),
+        (["fc: {linear: 6}", "n: norm", "again: fc"], False, ["fc"]),
+        (["fc: {linear: 6}", "keep: y", "n: norm", SIDE, "use: y"], False, ["fc"]),
+        (["n: norm", "keep: y", "fc: {linear: 6}", SIDE, "use: y"], True, []),
+        (["parallel: {merge: concat, branches: [a: {linear: 2}, b: {linear: 3}]}"], False, ["a", "b"]),
+        (["parallel: {merge: mul, branches: [n: norm, [gate: {linear: 6}, sigmoid]]}"], True, []),
+        (["residual: {branch: [fc: {linear: 6}]}", "act: relu"], False, ["fc"]),
+        (
+            ["fc: {linear: 6}", "keep: y", "side: {body: [use: y, aux: {linear: 2}], output: z, mode: always}"],
+            False,
+            ["fc", "aux"],
+        ),
+        (["fc: {linear: 6}", "keep: y", "side: {body: [use: y], output: z, mode: always}"], False, ["fc"]),
+    ],
+)
+def test_the_last_layers(steps: list[str], features: bool, classifiers: list[str], tmp_path: Path) -> None:
+    """The last layers are those before the output in the order of execution, one at the end of each branch of a merge."""
+    rows = "".join(f"  - {step}\n" for step in steps)
+    (tmp_path / "spec.yaml").write_text(f"rescompile: 1\nname: ends\ninput: [6]\nnetwork:\n{rows}", "utf-8")
+    network = elaborate(load(str(tmp_path / "spec.yaml")))
+    assert network.gives_features is features
+    assert [path.rpartition(".")[2] for path, _ in heads(network)] == classifiers
