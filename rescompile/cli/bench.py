@@ -86,7 +86,10 @@ def bench(
     *,
     passes: dict[str, Any],
 ) -> None:
-    """Measure network latency on each runtime, in interleaved rounds, with confidence intervals."""
+    """Measure the latency of networks on each runtime.
+
+    Rounds are interleaved, and medians have confidence intervals.
+    """
     from rescompile.bench import json_files, report
     from rescompile.bench.benchmark import Bench
 

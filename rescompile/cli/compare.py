@@ -27,7 +27,10 @@ def compare(
     as_json: JsonOption = False,
     format: FormatOption = Format.text,
 ) -> None:
-    """Compare two result files; exit 1 if a row became significantly slower."""
+    """Compare two result files; exit 1 if a row became slower.
+
+    Only statistically significant differences count.
+    """
     from dataclasses import asdict
 
     from rescompile.bench import comparing, report, results

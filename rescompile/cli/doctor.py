@@ -12,7 +12,10 @@ from rescompile.diagnostics.text_table import table_rows
 
 @command
 def doctor(as_json: JsonOption = False, format: FormatOption = Format.text) -> None:
-    """Run a tiny network in every runtime; report what works and what is missing."""
+    """Report which targets and runtimes work on this machine.
+
+    A tiny network runs in every runtime, and what is missing is named.
+    """
     from rescompile.runtimes import RUNTIMES, device
 
     machine = device.describe()

@@ -104,7 +104,7 @@ def draw(
     *,
     passes: dict[str, Any],
 ) -> None:
-    """Draw a network: rows, blocks with their shortcuts, shapes and costs."""
+    """Draw a network: blocks, shortcuts, shapes and costs."""
     from rescompile.drawing import FORMATS, GRAPHS
     from rescompile.files.atomic_write import File, check_folder, check_ours, write_bytes, write_stdout
 

@@ -33,7 +33,7 @@ def explain(
     *,
     passes: dict[str, Any],
 ) -> None:
-    """Describe a network in words, and how it differs from others, with costs."""
+    """Describe a network in words, and how it differs from others."""
     from rescompile.explain import explain as explained
     from rescompile.explain import text_report
     from rescompile.explain.report import report

@@ -26,7 +26,10 @@ def extract(
     as_json: JsonOption = False,
     format: FormatOption = Format.text,
 ) -> None:
-    """Print the spec that a model was built from; its build options go to standard error."""
+    """Print the spec that a model was built from.
+
+    The build options go to standard error.
+    """
     from rescompile.files import file_types
     from rescompile.files.atomic_write import write_text
     from rescompile.files.checksum import with_checksum

@@ -16,7 +16,10 @@ def lsp(
         bool, typer.Option("--stdio", show_default=False, help="Use standard input and output; always on.")
     ] = True,
 ) -> None:
-    """Run the language server for spec files on standard input and output."""
+    """Run the language server of spec files.
+
+    It reads standard input and writes standard output.
+    """
     try:
         from rescompile.lsp.server import serve
     except ModuleNotFoundError as error:

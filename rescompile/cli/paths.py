@@ -93,7 +93,7 @@ def paths(
     *,
     passes: dict[str, Any],
 ) -> None:
-    """Count the paths from input to output by length, the unravelled view of a network."""
+    """Count the paths from input to output by their length."""
     from rescompile.analysis import path_views
     from rescompile.analysis import paths as counting
     from rescompile.passes import apply

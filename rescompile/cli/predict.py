@@ -42,7 +42,10 @@ def predict(
     as_json: JsonOption = False,
     format: FormatOption = Format.text,
 ) -> None:
-    """Predict single-input latency in ONNX Runtime on a CPU, without running the networks."""
+    """Predict the latency of one input without running a network.
+
+    The prediction is for ONNX Runtime on a CPU.
+    """
     from rescompile.analysis.cost import cost
     from rescompile.bench import predicting, statistics
 

@@ -38,7 +38,7 @@ def report(
     *,
     passes: dict[str, Any],
 ) -> None:  # fmt: skip
-    """Report a network on an interactive HTML page, or compare several on one.
+    """Write an interactive HTML page about one or more networks.
 
     Result files of bench and verify --json add times and errors. Without a spec, the networks are those of the result
     files.

@@ -128,7 +128,10 @@ def run_model(
     *,
     passes: dict[str, Any],
 ) -> None:
-    """Run a model or a spec in ONNX Runtime: classify images, or time a random input."""
+    """Run a model or a spec on images or on a random input.
+
+    ONNX Runtime runs it; a spec is compiled first.
+    """
     _check_combination(options)
     if options.save is not None:
         from rescompile.weights import numpy_files

@@ -34,7 +34,7 @@ def show(
     *,
     passes: dict[str, Any],
 ) -> None:
-    """Show the tree of a network: shapes, parameters and MACs of each part."""
+    """Show the shapes, parameters and MACs of each part of a network."""
     from rescompile.analysis import tree_table
     from rescompile.passes import apply
 

@@ -69,10 +69,10 @@ def verify(
     *,
     passes: dict[str, Any],
 ) -> None:
-    """Compare the outputs of targets and runtimes with the float64 interpreter, on the same weights.
+    """Compare the outputs of targets and runtimes with a reference.
 
-    The tolerance is three times the interpreter's error in the same precision. With --dynamic, these axes are dynamic
-    and targets are tested at a size other than the spec's.
+    The reference is the float64 interpreter on the same weights, and the tolerance is three times its error in the same
+    precision. With --dynamic, these axes are dynamic and targets are tested at a size other than the spec's.
     """
     from rescompile.runtimes.verify import Request, conclusion, verify
 

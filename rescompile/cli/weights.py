@@ -139,7 +139,7 @@ def convert(
     as_json: JsonOption = False,
     format: FormatOption = Format.text,
 ) -> None:
-    """Write weights that fit a spec: other names, classes or input channels."""
+    """Write weights that fit a spec, renamed and resized as needed."""
     from rescompile.weights import safetensors_file
     from rescompile.weights.transfer import convert
 
@@ -170,7 +170,7 @@ def transfer(
     as_json: JsonOption = False,
     format: FormatOption = Format.text,
 ) -> None:
-    """Transfer weights to an edited spec, keeping what both specs share."""
+    """Transfer weights to an edited spec, where both specs agree."""
     from rescompile.weights import checkpoints, safetensors_file
     from rescompile.weights.key_matching import misfits
     from rescompile.weights.transfer import transfer

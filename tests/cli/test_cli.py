@@ -176,6 +176,15 @@ def test_help_lists_the_exit_codes(command: tuple[str, ...]) -> None:
     assert {part.split()[0] for part in listed.split("; ")} == EXIT_CODES
 
 
+@pytest.mark.parametrize("group", [(), ("weights",)])
+def test_help_describes_each_command_in_a_sentence_that_fits(group: tuple[str, ...]) -> None:
+    """In a terminal of 80 columns, no description in the list of commands is cut off."""
+    commands = invoke(*group, "--help").stdout.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert len(commands) >= 3
+    assert not [line for line in commands if not line.endswith(".")]
+    assert not [line for line in commands if line.endswith("...")]
+
+
 def test_version_is_that_of_the_package() -> None:
     """`--version` prints the version of the installed package."""
     assert program("--version").stdout == f"rescompile {importlib.metadata.version('rescompile')}\n"
