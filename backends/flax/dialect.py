@@ -8,9 +8,13 @@ from typing import Any
 from rescompile.backend import rule
 from rescompile.codegen.class_plan import ClassPlan, Layer
 from rescompile.codegen.dialect import Imports
+from rescompile.codegen.docstrings import random_merges
 from rescompile.codegen.program import (
     Apply,
+    ChooseColumns,
     Expr,
+    MakeDropPath,
+    Merged,
     Number,
     Scaled,
     Scanned,
@@ -69,11 +73,12 @@ class Flax(TableDialect):
     longest = 60
     pairs = ((ops.GlobalAvgPool, ops.Flatten),)
     identity = "nnx.identity"
+    drop_path = "DropPath"
     listing = "nnx.List({})"
     _filters: Sequence[tuple[str, Callable[[Any], Any]]] = (
         ("read", lambda survives: sorted(free_variables((survives,)))),
-        ("trains", lambda code: any(isinstance(part, Survives | Thinned | Scaled | Training) for part in parts(code))),
-        ("draws", lambda code: any(isinstance(part, Survives | Thinned) for part in parts(code))),
+        ("trains", lambda code: any(_draws(part) or isinstance(part, Scaled | Training) for part in parts(code))),
+        ("draws", lambda code: any(map(_draws, parts(code)))),
     )
 
     def __init__(self, unbiased: bool, scans: bool) -> None:
@@ -121,6 +126,15 @@ class Flax(TableDialect):
         """Return the concatenation of the values inside a pair of square brackets."""
         return f"jnp.concatenate([{values}], axis=-1)"
 
+    def shaken(self, texts: Sequence[str], per_sample: bool) -> str:
+        """Return the call of the function that mixes values."""
+        return f"shake([{', '.join(texts)}], self, per_sample={per_sample})"
+
+    def dropping(self, make: MakeDropPath) -> str:
+        """Return the module that averages branches; it chooses columns itself, from a key that all of them share."""
+        rate, share, each = make.how.rate, make.how.columns, make.how.unit == "sample"
+        return f"DropPath({rate}, {make.columns}, {share}, per_sample={each}, rngs=rngs)"
+
     def scanned(self, make: Scanned, row: str) -> str:
         """Return the modules of a row, from their text, as one scan and the modules around it."""
         modules = f"dict({f'enumerate({row})' if make.numbered else f'{row}.items()'})"
@@ -140,8 +154,14 @@ class Flax(TableDialect):
             )
         if "sample" in survivals:
             yield "In training, each sample drops residual branches independently; all branches are computed."
+        yield from random_merges(plan)
         if plan.network.checkpoint:
             yield "The activations inside each block are recomputed for backward instead of stored."
         kinds = (node.kind for _, node in walk(plan.network.root) if isinstance(node, Op))
         if any(isinstance(kind, ops.Norm) and kind.kind == "batch" for kind in kinds) and not self.unbiased:
             yield "Running variances move towards the biased variance of each batch, as Flax has it."
+
+
+def _draws(part: object) -> bool:
+    """Return whether a part of a class draws random numbers in training."""
+    return isinstance(part, Survives | Thinned | ChooseColumns) or (isinstance(part, Merged) and part.how == "shake")

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from rescompile.codegen.channels_last import shared
 
+from .random_merges import RANDOM_MERGES
+
 #: By name; each follows those that it uses itself. Constants occupy one line.
 SUPPORT: dict[str, str] = {
     "HE_FAN_OUT": 'HE_FAN_OUT = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")',
@@ -108,26 +110,7 @@ def stacked(
             blocks.append(other)
     return np.stack([read(block) for block in blocks]) if blocks else None
 ''',
-    "survive": '''
-def survive(
-    block: nnx.Module,
-    survival: float,
-    kept: Callable[..., jax.Array],
-    dropped: Callable[..., jax.Array],
-    *values: jax.Array,
-) -> jax.Array:
-    """Call `kept`; in training only with probability `survival`, else `dropped`."""
-    if block.deterministic:
-        return kept(block, *values)
-    coin = jax.random.bernoulli(block.rngs(), survival)
-    return nnx.cond(coin, kept, dropped, block, *values)
-''',
-    "drop_samples": '''
-def drop_samples(x: jax.Array, survival: float, key: jax.Array) -> jax.Array:
-    """Keep each sample of a batch with probability `survival`; set the others to zero."""
-    shape = (x.shape[0],) + (1,) * (x.ndim - 1)
-    return jnp.where(jax.random.bernoulli(key, survival, shape), x, 0)
-''',
+    **RANDOM_MERGES,
     **shared("jax.Array", "jnp", "pair", "pool_padding"),
     "max_pool": '''
 def max_pool(

@@ -7,13 +7,14 @@ import ast
 from rescompile.codegen.allow_list import Allowed
 
 _NAMES = {
-    "keras": "Initializer Input KerasTensor Model config.image_data_format initializers.Constant initializers.RandomUniform "
+    "keras": "Initializer Input KerasTensor Model config.floatx config.image_data_format initializers.Constant initializers.RandomUniform "
     "initializers.VarianceScaling saving.register_keras_serializable",
     "layers": "AveragePooling2D BatchNormalization Conv2D Conv2DTranspose Cropping2D Dense Dropout Flatten "
-    "GlobalAveragePooling2D GlobalMaxPooling2D GroupNormalization Layer LayerNormalization MaxPooling2D PReLU Permute "
+    "GaussianNoise GlobalAveragePooling2D GlobalMaxPooling2D GroupNormalization Layer LayerNormalization MaxPooling2D PReLU Permute "
     "UpSampling2D ZeroPadding2D",
-    "ops": "cast concatenate depth_to_space elu expand_dims flip gelu hard_sigmoid hard_swish leaky_relu max maximum mean "
-    "ones_like pad relu relu6 repeat sigmoid silu size softmax space_to_depth split sqrt square stack take tanh transpose",
+    "ops": "any cast concatenate depth_to_space elu equal exp expand_dims flip floor gelu hard_sigmoid hard_swish leaky_relu logical_or "
+    "max maximum mean ones_like pad relu relu6 repeat reshape sigmoid silu size softmax space_to_depth split sqrt square stack "
+    "stop_gradient sum take tanh transpose where zeros_like",
     "json": "loads",
     "math": "inf prod sqrt",
     "np": "float16 float32 float64 memmap",

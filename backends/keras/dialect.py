@@ -9,6 +9,7 @@ from typing import Any
 from rescompile.backend import rule
 from rescompile.codegen.class_plan import IN, Class, ClassPlan, Layer, Stage
 from rescompile.codegen.dialect import Imports, call_arguments, numbered_name
+from rescompile.codegen.docstrings import random_merges
 from rescompile.codegen.program import Apply, Element, MakeLayer, New, NewStage, Program
 from rescompile.codegen.source_text import ident, names_in, quoted
 from rescompile.codegen.table_dialect import Spelling, TableDialect
@@ -19,7 +20,7 @@ from rescompile.ir.network import Op, walk
 from rescompile.ir.ops import Kind
 
 from .allowed import ALLOWED
-from .functions import Built, BuiltBeside, Function, function_names, functions
+from .functions import COLUMN, Averaged, Built, BuiltBeside, Function, function_names, functions
 from .spellings import DEFAULTS, TABLE, function_name, module_name
 from .support import LOAD, SUPPORT
 
@@ -29,7 +30,7 @@ _IMPORTS: Imports = (
 )
 #: Names of variables and arguments that functions reserve; no realistic body needs more variables.
 _OWN = frozenset(
-    {"name", "x", "y", "z", "u", "v", "w", "part", "at", "branch", "inputs", "image_size", "first", "load"}
+    {COLUMN, "name", "x", "y", "z", "u", "v", "w", "part", "at", "branch", "inputs", "image_size", "first", "load"}
 )
 _LOCALS = frozenset(f"{prefix}{number}" for prefix in ("y", "parts") for number in range(1000)) | {"parts"}
 
@@ -64,6 +65,7 @@ class Keras(TableDialect):
     longest = -1  # one op per line
     pairs = ((ops.GlobalAvgPool, ops.Flatten),)
     identity = "None"
+    drop_path = "drop_path"
     filters: Sequence[tuple[str, Callable[..., Any]]]
 
     def __init__(self, unbiased: bool, free: frozenset[str] = frozenset()) -> None:
@@ -124,6 +126,10 @@ class Keras(TableDialect):
                 return self.layer(layer, self.expression(inner), _label(label))
             case Built():
                 return self.built(value)
+            case Averaged(make, values):
+                each = make.how.unit == "sample"
+                listed = ", ".join(map(self.expression, values))
+                return f"drop_path([{listed}], {COLUMN}, {make.how.rate}, each_sample={each})"
             case BuiltBeside(built, count):
                 return self.concat(f"{self.built(built)} for index in range({python(count)})")
             case Element(of, index):
@@ -165,6 +171,10 @@ class Keras(TableDialect):
         """Return the concatenation of the values inside a pair of square brackets."""
         return f"ops.concatenate([{values}], axis=-1)"
 
+    def shaken(self, texts: Sequence[str], per_sample: bool) -> str:
+        """Return the call of the function that mixes values."""
+        return f"shake([{', '.join(texts)}], each_sample={per_sample})"
+
     def sequence(self, pairs: Sequence[tuple[str, str]], numbered: bool) -> str:
         """Return modules in sequence: only compared, never written."""
         return f"[{', '.join(text for _, text in pairs)}]"
@@ -190,6 +200,7 @@ class Keras(TableDialect):
             which = " or ".join(units[unit] for unit in sorted(survivals))
             moves = " and the running statistics in them move" if norms else ""
             yield f"In training, residual branches are dropped by a mask for {which}: dropped branches are computed{moves}."
+        yield from random_merges(plan)
         if norms and not self.unbiased:
             yield "Running variances move towards the biased variance of each batch, as Keras has it."
 

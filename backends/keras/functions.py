@@ -5,7 +5,7 @@ The arguments and variables of a class have separate scopes, those of a function
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -26,7 +26,9 @@ from rescompile.codegen.program import (
     Listed,
     Listing,
     Looped,
+    MakeDropPath,
     MakeLayer,
+    Merged,
     New,
     NewStage,
     Number,
@@ -42,11 +44,15 @@ from rescompile.codegen.program import (
     Unpack,
     Var,
     mentions,
+    parts,
 )
 from rescompile.codegen.terms import constant, operation, python
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 from rescompile.records import record
+
+#: The variable with the column that all merges keep in a step.
+COLUMN = "column"
 
 # --- what functions contain besides the values and statements of a program --------------------------------------------
 
@@ -62,6 +68,14 @@ class Built:
     outputs: bool = False
     kept: tuple[Expr, ...] = ()
     first: Term | None = None
+
+
+@record(slots=False)
+class Averaged:
+    """A mean of values, some of which training drops."""
+
+    make: MakeDropPath
+    values: tuple[Expr, ...]
 
 
 @record(slots=False)
@@ -118,20 +132,39 @@ class Function:
 def functions(program: Program, names: Mapping[str, str]) -> list[Function]:
     """Return the functions of a program, with `names` by those of the classes; each follows those that it uses."""
     free = {code.name: free_names(code) for code in program.classes}
-    bodies = {code.name: _Body(code, free[code.name]).statements for code in program.classes}
+    dropping = _dropping(program)
+    bodies = {code.name: _Body(code, free[code.name], dropping).statements for code in program.classes}
     later = frozenset(built.make.stage.name for built in _built(tuple(bodies.values())) if built.first is not None)
     return [
         Function(
             of=code.of,
             name=names[code.name],
             is_root=code.is_root,
-            values=tuple((free[code.name].get(held.name, held.name), held.many) for held in code.of.values),
+            values=(
+                *((free[code.name].get(held.name, held.name), held.many) for held in code.of.values),
+                *([(COLUMN, False)] if code.name in dropping else []),
+            ),
             body=bodies[code.name],
             stages=tuple(stage for stage in program.plan.stages if stage.of is code.of),
             later=later,
         )
         for code in program.classes
     ]
+
+
+def _dropping(program: Program) -> set[str]:
+    """Return the names of the classes with merges whose branches training drops, in them or inside."""
+    found: set[str] = set()
+    for code in program.classes:
+        for part in parts(code.constructor):
+            if isinstance(part, MakeDropPath) or (isinstance(part, New | NewStage) and _class(part).name in found):
+                found.add(code.name)
+    return found
+
+
+def _class(made: New | NewStage) -> Class:
+    """Return the class of an instance, or of the copies of a stage."""
+    return made.of if isinstance(made, New) else made.stage.of
 
 
 def _built(node: Any) -> Iterator[Any]:
@@ -201,7 +234,8 @@ def free_names(code: Code) -> dict[str, str]:
 class _Body:
     """The statements of one function; numbers that forward would read from attributes are inlined."""
 
-    def __init__(self, code: Code, names: Mapping[str, str]) -> None:
+    def __init__(self, code: Code, names: Mapping[str, str], dropping: Collection[str]) -> None:
+        self.dropping = dropping
         self.numbers = {entry.name: entry.value for entry in code.constructor if isinstance(entry, Number)}
         self.entries = {entry.name: entry for entry in code.constructor if not isinstance(entry, Number)}
         self.prefix = "" if code.is_root else "{name}_"
@@ -258,7 +292,21 @@ class _Body:
             case MakeLayer(layer) if layer.kind is ops.Identity:
                 yield from unchanged
             case MakeLayer() | New() | NewStage():
-                yield Let(target, Built(made, value, label, outputs, kept))  # type: ignore[arg-type]
+                yield Let(target, self.built(made, value, label, outputs, kept))  # type: ignore[arg-type]
+
+    def built(
+        self,
+        make: MakeLayer | New | NewStage,
+        value: Expr,
+        label: str,
+        outputs: bool = False,
+        kept: tuple[Expr, ...] = (),
+        first: Term | None = None,
+    ) -> Built:
+        """Return a value passed through a layer or a function, which receives the column if merges inside drop branches."""
+        if not isinstance(make, MakeLayer) and _class(make).name in self.dropping:
+            kept = (*kept, Var(COLUMN))
+        return Built(make, value, label, outputs, kept, first)
 
     def sequence(
         self, steps: Sequence[tuple[Listed, str]], target: str, value: Expr, kept: tuple[Expr, ...]
@@ -277,11 +325,11 @@ class _Body:
         for part in listed:
             if isinstance(part, NewStage):
                 first = None if part.stage.member is not None or place == constant(0) else place
-                built = Built(part, value, label, False, kept, first)
+                built = self.built(part, value, label, False, kept, first)
                 place = operation("+", place, part.arguments["depth"])
             else:
                 name, make = part if isinstance(part, tuple) else (python(place), part)
-                built = Built(make, value, f"{label}_{name}", False, kept)
+                built = self.built(make, value, f"{label}_{name}", False, kept)
                 place = operation("+", place, constant(1))
             yield Let(target, built)  # type: ignore[arg-type]
             value = Var(target)
@@ -290,7 +338,7 @@ class _Body:
         """Return a copy that is built in parallel with others, and their number."""
         copied = self.entries[name]
         assert isinstance(copied, Copied)
-        return Built(copied.make, value, f"{self.prefix}{name}_{{index}}"), copied.count
+        return self.built(copied.make, value, f"{self.prefix}{name}_{{index}}"), copied.count
 
     def resolved(self, node: Any) -> Any:
         """Return a value or a statement in which numbers replace attributes, and copies are built."""
@@ -299,6 +347,11 @@ class _Body:
                 return tuple(self.resolved(item) for item in node)
             case Beside(copies, given, split):
                 return BuiltBeside(*self.copies(copies, Element(given, "index") if split else given))
+            case Merged(values=values, module=module) if module:
+                merger = self.entries[module]
+                assert isinstance(merger, Entry)
+                assert isinstance(merger.make, MakeDropPath)
+                return Averaged(merger.make, self.resolved(values))
             case Element(of, str() as index):
                 return Element(of, self.number(index))
             case Parts(target, value, str() as count, sizes):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from rescompile.codegen.channels_last import shared
 
+from .random_merges import RANDOM_MERGES
+
 #: By name; each follows those that it uses itself. Each layer has a new initialiser, because a shared one draws the
 #: same values for all of them.
 SUPPORT: dict[str, str] = {
@@ -127,18 +129,7 @@ def conv_transpose(
     )
     return layers.Cropping2D(pair(padding))(build(x))
 ''',
-    "drop_branch": '''
-def drop_branch(
-    x: KerasTensor,
-    survival: float,
-    each_sample: bool = False,
-    rescale: str = "train",
-) -> KerasTensor:
-    """Set a branch to zero in training, except with probability `survival`."""
-    shape = (None if each_sample else 1,) + (1,) * (len(x.shape) - 1)
-    x = layers.Dropout(1 - survival, noise_shape=shape)(x)  # divides by `survival`
-    return x * survival if rescale == "test" else x
-''',
+    **RANDOM_MERGES,
     "pool_padding": '''
 def pool_padding(
     x: KerasTensor,

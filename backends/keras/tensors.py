@@ -23,10 +23,12 @@ WORDS: Words = {
 }  # fmt: skip
 #: The names that Keras assigns to unnamed layers and functions: that of a class, and a number.
 AUTOMATIC = re.compile(
-    r"(add|average_pooling2d|concatenate|cropping2d|depth_to_space|divide|dropout|elu|expand_dims|flatten|flip|gelu|"
-    r"get_item|global_average_pooling2d|global_max_pooling2d|hard_sigmoid|hard_swish|input_layer|leaky_relu|max|"
-    r"max_pooling2d|mean|multiply|ones_like|pad|permute|power|relu|relu6|repeat|sigmoid|silu|softmax|space_to_depth|split|"
-    r"sqrt|square|stack|subtract|take|tanh|transpose|true_divide|up_sampling2d|zero_padding2d)(_[0-9]+)?"
+    r"(add|any|average_pooling2d|cast|concatenate|cropping2d|depth_to_space|divide|dropout|elu|equal|exp|"
+    r"expand_dims|flatten|flip|floor|gaussian_noise|gelu|get_item|global_average_pooling2d|global_max_pooling2d|"
+    r"greater|greater_equal|hard_sigmoid|hard_swish|input_layer|leaky_relu|less|logical_or|max|max_pooling2d|mean|"
+    r"multiply|negative|ones_like|pad|permute|power|relu|relu6|repeat|reshape|sigmoid|silu|softmax|"
+    r"space_to_depth|split|sqrt|square|stack|stop_gradient|subtract|sum|take|tanh|transpose|true_divide|"
+    r"up_sampling2d|where|zero_padding2d|zeros_like)(_[0-9]+)?"
 )
 
 

@@ -7,8 +7,9 @@ import ast
 from rescompile.codegen.allow_list import Allowed
 
 _NAMES = {
-    "mx": "array checkpoint clip concatenate conv2d conv_transpose2d expand_dims full max mean moveaxis ones pad "
-    "random.bernoulli random.state random.uniform sigmoid softmax split sqrt swapaxes tanh var where zeros",
+    "mx": "any array array.astype checkpoint clip concatenate conv2d conv_transpose2d equal expand_dims full log logical_or max mean moveaxis ones pad "
+    "random.bernoulli random.randint random.state random.uniform sigmoid softmax split sqrt stack stop_gradient sum swapaxes tanh var "
+    "where zeros",
     "nn": "AvgPool2d BatchNorm Conv2d Dropout ELU GELU GroupNorm Hardswish Identity InstanceNorm LayerNorm LeakyReLU Linear "
     "MaxPool2d Module PReLU ReLU ReLU6 SiLU Sigmoid Tanh Upsample elu gelu gelu_approx hardswish init.he_normal leaky_relu "
     "relu relu6 silu",

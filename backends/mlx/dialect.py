@@ -8,6 +8,7 @@ from typing import Any
 from rescompile.backend import rule
 from rescompile.codegen.class_plan import ClassPlan, Layer
 from rescompile.codegen.dialect import Imports, attribute
+from rescompile.codegen.docstrings import random_merges
 from rescompile.codegen.program import Apply, Code, Entry, Expr, Filled, Joined, Listing, Looped, Make, NewStage
 from rescompile.codegen.table_dialect import Spelling, TableDialect, variant
 from rescompile.ir import ops
@@ -82,6 +83,7 @@ class Mlx(TableDialect):
     longest = 60
     pairs = ((ops.GlobalAvgPool, ops.Flatten),)
     identity = "nn.Identity()"
+    drop_path = "DropPath"
     filters: Sequence[tuple[str, Callable[[Any], Any]]] = (
         ("drawn", drawn),
         ("chain", _chain),
@@ -128,6 +130,10 @@ class Mlx(TableDialect):
         """Return the concatenation of the values inside a pair of square brackets."""
         return f"mx.concatenate([{values}], axis=-1)"
 
+    def shaken(self, texts: Sequence[str], per_sample: bool) -> str:
+        """Return the call of the function that mixes values."""
+        return f"shake([{', '.join(texts)}], self.training, per_sample={per_sample})"
+
     def training(self, plan: ClassPlan) -> Iterator[str]:
         """Yield paragraphs about training for the docstring of a network."""
         yield "New models are in training mode: call eval() for inference, and train() to go back."
@@ -140,6 +146,7 @@ class Mlx(TableDialect):
             )
         if "sample" in survivals:
             yield "In training, each sample drops residual branches independently; all branches are computed."
+        yield from random_merges(plan)
         if plan.network.checkpoint:
             yield "In training, the activations inside each block are recomputed for backward instead of stored."
         kinds = (node.kind for _, node in walk(plan.network.root) if isinstance(node, Op))

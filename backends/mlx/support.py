@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from rescompile.codegen.channels_last import shared
 
+from .random_merges import RANDOM_MERGES
+
 #: By name; each follows those that it uses itself.
 SUPPORT: dict[str, str] = {
     "torch_default": '''
@@ -80,12 +82,7 @@ def recomputed(
 
     return mx.checkpoint(call)(parameters, x)
 ''',
-    "drop_samples": '''
-def drop_samples(x: mx.array, survival: float) -> mx.array:
-    """Keep each sample of a batch with probability `survival`; set the others to zero."""
-    shape = (x.shape[0],) + (1,) * (x.ndim - 1)
-    return mx.where(mx.random.bernoulli(survival, shape), x, 0)
-''',
+    **RANDOM_MERGES,
     **shared("mx.array", "mx", "pair", "pool_padding"),
     "max_pool": '''
 def max_pool(

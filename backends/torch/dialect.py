@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from rescompile.backend import rule
 from rescompile.codegen.class_plan import ClassPlan
+from rescompile.codegen.docstrings import random_merges
 from rescompile.codegen.program import Apply, Beside, Expr, Merged
 from rescompile.codegen.table_dialect import Spelling, TableDialect
 from rescompile.ir.ops import Kind
@@ -88,21 +89,6 @@ class Torch(TableDialect):
             )
         if "sample" in survivals:
             yield "In training, each sample drops residual branches independently; all branches are computed."
-        units = {node.unit for node in plan.merges() if node.unit}
-        if units:
-            for_each = (
-                "each sample"
-                if units == {"sample"}
-                else "the batch"
-                if units == {"batch"}
-                else "a batch or each sample"
-            )
-            yield f"In training, some branches are mixed by random shares, drawn for {for_each}, and their gradients by others."
-        if how := plan.network.drop_path:
-            yield (
-                f"In training, branches that are averaged are dropped, drawn for {'each sample' if how.unit == 'sample' else 'the batch'}: "
-                f"with probability {how.columns:.6g} all but those of one column of the whole network, else each with probability "
-                f"{how.rate:.6g}, so that one at least is kept."
-            )
+        yield from random_merges(plan)
         if plan.network.checkpoint:
             yield "In training, the activations inside each block are recomputed for backward instead of stored."

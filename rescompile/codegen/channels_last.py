@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from string import Template
 
-#: By name; $Array is replaced by the array type, $array by the module of array functions.
+#: By name; $Array is replaced by the array type, $array by the module of array functions, and other words by `_WORDS`.
 _TEXTS: Mapping[str, str] = {
     "pair": '''
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -68,9 +69,33 @@ def space_to_depth(x: $Array, size: int) -> $Array:
     y = x.reshape(n, height // size, size, width // size, size, channels)
     return y.transpose(0, 1, 3, 5, 2, 4).reshape(n, height // size, width // size, -1)
 ''',
+    "mixed": '''
+def mixed(x: $Array, sizes: $Array) -> $Array:
+    """Add branches in proportion to the first sizes, and their gradients to the second."""
+    shares = $cast(sizes / $array.sum(sizes, axis=1, keepdims=True), x.dtype)
+    forward, backward = shares[0], shares[1]
+    return $array.sum(backward * x + (forward - backward) * $stop_gradient(x), axis=0)
+''',
+    "average_kept": '''
+def average_kept(x: $Array, rate: float, draws: $Array, column: $Array) -> $Array:
+    """Average the branch of `column` alone; without it those drawn at least `rate`, or most."""
+    chosen = $array.stack([$array.equal(column, at) for at in range(x.shape[0])])
+    most = $array.equal(draws, $array.max(draws, axis=0, keepdims=True))
+    kept = $array.logical_or(draws >= rate, most)
+    kept = $array.where($array.any(chosen, axis=0, keepdims=True), chosen, kept)
+    kept = $cast(kept, x.dtype)
+    return $array.sum(x * kept, axis=0) / $array.sum(kept, axis=0)
+''',
+}
+#: What the functions of these modules are called elsewhere.
+_WORDS: Mapping[str, Mapping[str, str]] = {
+    "jnp": {"cast": "jnp.astype", "stop_gradient": "jax.lax.stop_gradient"},
+    "mx": {"cast": "mx.array.astype", "stop_gradient": "mx.stop_gradient"},
+    "ops": {"cast": "ops.cast", "stop_gradient": "ops.stop_gradient"},
 }
 
 
 def shared(array: str, module: str, *names: str) -> dict[str, str]:
     """Return the functions for a framework with the array type `array` and the module `module` of array functions."""
-    return {name: _TEXTS[name].replace("$Array", array).replace("$array", module) for name in names}
+    words = {"Array": array, "array": module, **_WORDS[module]}
+    return {name: Template(_TEXTS[name]).substitute(words) for name in names}

@@ -42,7 +42,6 @@ from rescompile.codegen.program import (
 )
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
-from rescompile.ir.network import DropPath
 from rescompile.records import record
 
 #: The minimum number of repetitions for which a loop builds a sequence.
@@ -58,7 +57,7 @@ class Names:
     chosen: Mapping[int, str]
     taken: frozenset[str]
     sizes: Mapping[int, tuple[int | str, ...]]
-    drop_path: DropPath | None = None
+    drop_path: MakeDropPath | None = None
 
     def of(self, item: Group | Row | Use | Run | Join | Keeping | Recalling) -> str:
         """Return the attribute of an item: its module, the survival probability of a merge, or the index of a value."""
@@ -73,7 +72,7 @@ class Names:
         return _free(name, self.taken)
 
 
-def attributes(of: Class, dialect: Dialect, drop_path: DropPath | None = None) -> Names:
+def attributes(of: Class, dialect: Dialect, drop_path: MakeDropPath | None = None) -> Names:
     """Return the names of the attributes of a class."""
     made = [item for item in body_items(of.items) if not isinstance(item, Layer) or is_module(item, dialect)]
     modules = {item.name for item in made if isinstance(item, Layer | Group | Use | Row | Copies)}
@@ -148,7 +147,7 @@ def constructed(of: Class, names: Names, dialect: Dialect, rolls: bool) -> tuple
             case Join() if item.survival is not None:
                 numbers.append(Number(names.of(item), item.survival, differs=True))
             case Join(merge="mean") if id(item) in names.chosen and names.drop_path:
-                entries.append(Entry(names.of(item), MakeDropPath(names.drop_path.rate)))
+                entries.append(Entry(names.of(item), names.drop_path))
             case Join() if item.sizes:
                 pairs = zip(names.sizes[id(item)], item.sizes, strict=True)
                 numbers += [Number(name, size) for name, size in pairs if isinstance(name, str)]

@@ -207,13 +207,17 @@ class PythonDialect(Dialect):
     #: The class of modules that average branches and drop some of them in training; empty if the framework lacks it.
     drop_path = ""
 
+    def dropping(self, make: MakeDropPath) -> str:
+        """Return the expression that builds such a module."""
+        return f"{self.drop_path}({make.how.rate})"
+
     def construction(self, make: Make) -> str:
         """Return the expression that builds a module."""
         match make:
             case MakeLayer(layer, in_place):
                 return self.module(layer, in_place)
-            case MakeDropPath(rate):
-                return f"{self.drop_path}({rate})"
+            case MakeDropPath():
+                return self.dropping(make)
             case New(of, arguments):
                 return f"{of.name}({', '.join([*call_arguments(arguments, of.arguments), *self.passed])})"
             case NewStage(stage, arguments):

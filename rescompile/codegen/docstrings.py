@@ -46,6 +46,22 @@ def class_doc(of: Class, plan: ClassPlan, notes: Iterable[str], channels_last: b
     return [*paragraphs, f"Maps {shaped(network.input)} to {outputs}.", *notes]
 
 
+def random_merges(plan: ClassPlan) -> Iterator[str]:
+    """Yield paragraphs about the random numbers with which training merges branches."""
+    units = {node.unit for node in plan.merges() if node.unit}
+    if units:
+        for_each = (
+            "each sample" if units == {"sample"} else "the batch" if units == {"batch"} else "a batch or each sample"
+        )
+        yield f"In training, some branches are mixed by random shares, drawn for {for_each}, and their gradients by others."
+    if how := plan.network.drop_path:
+        yield (
+            f"In training, branches that are averaged are dropped, drawn for {'each sample' if how.unit == 'sample' else 'the batch'}: "
+            f"with probability {how.columns:.6g} all but those of one column of the whole network, else each with probability "
+            f"{how.rate:.6g}, so that one at least is kept."
+        )
+
+
 def docstring(paragraphs: Sequence[str]) -> str:
     """Return the docstring of paragraphs, wrapped for the body of a class."""
     first, *more = paragraphs

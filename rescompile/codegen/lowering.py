@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from rescompile.codegen.class_plan import Class, ClassPlan, with_modules
-from rescompile.codegen.constructor import Names, attributes, constructed
+from rescompile.codegen.constructor import attributes, constructed
 from rescompile.codegen.dialect import Dialect
 from rescompile.codegen.forward import Forward
-from rescompile.codegen.program import ChooseColumns, Code, Program
+from rescompile.codegen.program import ChooseColumns, Code, MakeDropPath, Program
 
 #: One class per block, with loops for repetitions; the same with modules for activations and pools; everything
 #: unrolled.
@@ -15,21 +15,25 @@ STYLES = ("classes", "modules", "flat")
 
 def lower(plan: ClassPlan, dialect: Dialect, style: str = "classes") -> Program:
     """Return the program of a plan in one of `STYLES`."""
-    return Program(plan, tuple(_code(of, plan, dialect, style) for of in plan.classes))
+    drop_path = _drop_path(plan)
+    return Program(plan, tuple(_code(of, plan, dialect, style, drop_path) for of in plan.classes))
 
 
-def _code(of: Class, plan: ClassPlan, dialect: Dialect, style: str) -> Code:
+def _code(of: Class, plan: ClassPlan, dialect: Dialect, style: str, drop_path: MakeDropPath | None) -> Code:
     body = with_modules(of) if style == "modules" else of
-    names = attributes(body, dialect, plan.network.drop_path)
+    names = attributes(body, dialect, drop_path)
     is_root = of is plan.root
     forward = Forward(body, names, dialect, plan.network.checkpoint, is_root)
     entries = constructed(body, names, dialect, rolls=style != "flat")
-    start = _start(plan, names) if is_root else ()
-    return Code(of, is_root, entries, tuple(forward.methods), (*start, *forward.statements))
+    statements = tuple(forward.statements)
+    if is_root and drop_path:
+        choice = ChooseColumns(names.free("choose_columns"), drop_path.columns, drop_path.how)
+        statements = (choice, *statements)
+    return Code(of, is_root, entries, tuple(forward.methods), statements)
 
 
-def _start(plan: ClassPlan, names: Names) -> tuple[ChooseColumns, ...]:
-    """Return the first statements of a network's forward."""
+def _drop_path(plan: ClassPlan) -> MakeDropPath | None:
+    """Return the module of the merges whose branches training drops; None if it drops none."""
     columns = [len(node.branches) for node in plan.merges() if node.merge == "mean"]
     how = plan.network.drop_path
-    return (ChooseColumns(names.free("choose_columns"), max(columns), how),) if how and columns else ()
+    return MakeDropPath(max(columns), how) if how and columns else None

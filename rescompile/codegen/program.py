@@ -271,9 +271,10 @@ class MakeLayer:
 
 @record(slots=False)
 class MakeDropPath:
-    """A mean of branches, each of which is dropped in training with probability `rate`."""
+    """A mean of branches, some of which training drops, in a network with so many columns."""
 
-    rate: float
+    columns: int
+    how: DropPath
 
 
 @record(slots=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 import rescompile
 from rescompile import backend
 from rescompile.analysis.paths import paths
-from rescompile.diagnostics.errors import SpecError, UsageError
+from rescompile.codegen.dialect import PythonDialect
+from rescompile.diagnostics.errors import SpecError, Unavailable, UsageError
 from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import Network
 from rescompile.weights.batch_statistics import trial
@@ -42,9 +44,11 @@ def elaborated(text: str, folder: Path) -> Network:
     return rescompile.elaborate(rescompile.load(path))
 
 
-@pytest.mark.parametrize("target", ["onnx", "torch"])
+@pytest.mark.parametrize("target", ["onnx", "torch", "flax", "keras", "mlx"])
 def test_evaluation_is_the_mean(target: str, tmp_path: Path) -> None:
     """In every target, and a path goes through each branch."""
+    if lacking := backend.missing(target, evaluation=True):
+        pytest.skip(f"not installed: {lacking}")
     network = elaborated(UNITS, tmp_path)
     weights = trial(network)
     x = np.random.default_rng(1).standard_normal((2, *network.input), np.float32)
@@ -123,10 +127,13 @@ def test_a_module_trains_and_its_mean_is_that_of_evaluation(tmp_path: Path) -> N
     assert torch.allclose(scripted(x[:2]), module(x[:2]))
 
 
-def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
-    """A unit where nothing is drawn, and the training form of ONNX."""
+def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit where nothing is drawn, the training form of ONNX, and frameworks without it."""
     with pytest.raises(SpecError) as wrong:
         elaborated("network:\n  - parallel: {merge: add, unit: batch, branches: [identity, act]}\n", tmp_path)
     assert wrong.value.diagnostics[0].code == "E0104"
     with pytest.raises(UsageError, match="shake"):
         rescompile.build(elaborated(UNITS, tmp_path), "onnx", training="unbiased")
+    monkeypatch.setattr(import_module("rescompile.backends.mlx.dialect").Mlx, "shaken", PythonDialect.shaken)
+    with pytest.raises(Unavailable, match="MLX source does not support the merge 'shake'"):
+        rescompile.build(elaborated(UNITS, tmp_path), "mlx")

@@ -608,16 +608,13 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     assert "NVIDIA GPU" in done.stderr
 
 
-#: A step that runs again, and branches that training mixes; each with the targets that refuse it.
-REFUSED = {
-    "- again: c1": ("keras",),
-    "- parallel: {merge: shake, branches: [identity, act]}": ("flax", "keras", "mlx"),
-}
+#: The input and a step: one that runs again, and maps of one axis; each with the targets that refuse it.
+REFUSED = {"again": ("[3, 8, 8]", "- again: c1", ("keras",)), "axes": ("[3, 8]", "- act", ("flax", "keras", "mlx"))}
 
 
-@pytest.mark.parametrize(("step", "refusing"), REFUSED.items(), ids=["again", "shake"])
+@pytest.mark.parametrize(("given", "step", "refusing"), REFUSED.values(), ids=REFUSED)
 def test_by_default_targets_that_refuse_the_network_are_left_out(
-    step: str, refusing: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    given: str, step: str, refusing: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is named with its reason, and the others are verified; a target that was asked for stops the command."""
     if lacking := [name for name in refusing if backend.missing(name, evaluation=True)]:
@@ -629,7 +626,7 @@ def test_by_default_targets_that_refuse_the_network_are_left_out(
         step,
         "- global_avgpool",
     )
-    spec.write_text("\n".join(["rescompile: 1", "name: small", "input: [3, 8, 8]", "network:", *rows, ""]))
+    spec.write_text("\n".join(["rescompile: 1", "name: small", f"input: {given}", "network:", *rows, ""]))
     targets = ("onnx", *refusing)
     done = CliRunner().invoke(app, ["verify", str(spec), "--targets", ",".join(targets)])
     assert done.exit_code == 4

@@ -10,15 +10,8 @@ import facts
 import pytest
 
 from rescompile.diagnostics.errors import Unavailable
-from rescompile.ir.network import Network, Op, Parallel, walk
+from rescompile.ir.network import Network, Op, walk
 from rescompile.ir.traversal import runs
-
-
-def mixes(network: Network) -> bool:
-    """Whether training mixes branches by random shares, or drops branches of means."""
-    return network.drop_path is not None or any(
-        isinstance(node, Parallel) and node.merge == "shake" for _, node in walk(network.root)
-    )
 
 
 def repeats(network: Network) -> bool:
@@ -34,9 +27,9 @@ def has_other_ranks(network: Network) -> bool:
 
 #: The rules by target; one that is true of a network makes the target refuse it.
 LACKS: Mapping[str, Sequence[Callable[[Network], bool]]] = {
-    "flax": (mixes, has_other_ranks),
-    "keras": (mixes, repeats, has_other_ranks),
-    "mlx": (mixes, has_other_ranks),
+    "flax": (has_other_ranks,),
+    "keras": (repeats, has_other_ranks),
+    "mlx": (has_other_ranks,),
 }
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import training_steps
 from flax import nnx
 from numpy.typing import NDArray
+from random_numbers import Drawn
 from training_steps import Step, apart
 
 from rescompile.ir.network import LOGITS, Network
@@ -70,6 +73,35 @@ def by_flax(network: Network, weights: Mapping[str, Array], x: Array, **options:
 def by_torch(network: Network, weights: Mapping[str, Array], x: Array) -> Step:
     """The same step of the generated PyTorch module, by the names of Flax and with its axes."""
     return training_steps.by_torch(network, weights, x, tensors.places(network))
+
+
+def slopes(model: Any, x: Array) -> tuple[Array, Array]:
+    """The outputs of a vector in training, and the gradients of their sum."""
+
+    def total(model: Any, x: Any) -> tuple[Any, Any]:
+        found = model(x)
+        return jnp.sum(found), found
+
+    gradients, found = nnx.jit(nnx.grad(total, argnums=1, has_aux=True))(model, jnp.asarray(x))
+    return np.asarray(found), np.asarray(gradients)
+
+
+@contextmanager
+def drawing(drawn: Drawn) -> Iterator[None]:
+    """A context in which merges draw these numbers; functions with other arguments draw their own."""
+    left, own = iter(drawn.merges), jax.random.uniform
+
+    def uniform(key: Any, shape: Sequence[int], *more: Any) -> Any:
+        if more:
+            return own(key, shape, *more)
+        return jnp.asarray(drawn.whether if len(shape) == 1 else next(left)).reshape(shape)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax.random, "uniform", uniform)
+        patch.setattr(jax.random, "exponential", lambda key, shape: jnp.asarray(-np.log(1 - next(left))).reshape(shape))
+        patch.setattr(jax.random, "randint", lambda key, shape, least, end: jnp.asarray(drawn.which).reshape(shape))
+        yield
+    assert not list(left)
 
 
 def in_double() -> Any:

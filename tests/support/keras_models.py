@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 os.environ.update(KERAS_BACKEND="torch", KERAS_TORCH_DEVICE="cpu")
@@ -17,6 +18,7 @@ import keras
 import training_steps
 from keras.src.backend.common import dtypes
 from numpy.typing import NDArray
+from random_numbers import Drawn
 from training_steps import Step, apart
 
 from rescompile.ir.network import LOGITS, Network
@@ -88,6 +90,36 @@ def by_keras(network: Network, weights: Mapping[str, Array], x: Array, **options
         },
         {v.path: v.numpy().copy() for v in model.non_trainable_weights},
     )
+
+
+def slopes(model: Any, x: Array) -> tuple[Array, Array]:
+    """The outputs of a vector in training, and the gradients of their sum."""
+    values = torch.tensor(x, requires_grad=True)
+    found = model(values, training=True)
+    (gradients,) = torch.autograd.grad(found.sum(), values)
+    return found.detach().numpy(), gradients.numpy()
+
+
+@contextmanager
+def drawing(drawn: Drawn) -> Iterator[None]:
+    """A context in which merges draw these numbers. Keras runs layers in an order of its own, so a layer finds its numbers by its own."""
+    uniform = [-np.log(1 - draws) for draws in drawn.merges]
+    if drawn.columns:
+        uniform = [
+            -np.log(draws) for draws in (np.stack([drawn.whether, (drawn.which + 0.5) / drawn.columns]), *drawn.merges)
+        ]
+
+    def noise(layer: Any, inputs: Any, training: bool = False) -> Any:
+        if not training:
+            return inputs
+        sizes = uniform[int(f"_{layer.name}".rpartition("gaussian_noise")[2].lstrip("_") or 0)].reshape(
+            -1, inputs.shape[-1]
+        )
+        return torch.from_numpy(np.concatenate([np.sqrt(2 * sizes), 0 * sizes]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.layers.GaussianNoise, "call", noise)
+        yield
 
 
 def by_torch(network: Network, weights: Mapping[str, Array], x: Array) -> Step:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 import training_steps
 from mlx.utils import tree_flatten
 from numpy.typing import NDArray
+from random_numbers import Drawn
 from training_steps import Step
 
 from rescompile.ir.network import LOGITS, Network
@@ -77,6 +78,30 @@ def by_mlx(network: Network, weights: Mapping[str, Array], x: Array, **options: 
 def by_torch(network: Network, weights: Mapping[str, Array], x: Array) -> Step:
     """The same step of the generated PyTorch module, by the names of MLX and with its axes."""
     return training_steps.by_torch(network, weights, x, tensors.places(network))
+
+
+def slopes(model: Any, x: Array) -> tuple[Array, Array]:
+    """The outputs of a vector in training, and the gradients of their sum."""
+    values = module.array(x)
+    (found,), (gradients,) = mx.vjp(model, [values], [mx.ones_like(values)])
+    return np.array(found), np.array(gradients)
+
+
+@contextmanager
+def drawing(drawn: Drawn) -> Iterator[None]:
+    """A context in which merges draw these numbers; functions with other arguments draw their own."""
+    left, own = iter(drawn.merges), mx.random.uniform
+
+    def uniform(*more: Any, shape: Sequence[int] = (), **bounds: Any) -> Any:
+        if more or bounds:
+            return own(*more, shape=shape, **bounds)
+        return module.array(drawn.whether if len(shape) == 1 else next(left)).reshape(shape)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mx.random, "uniform", uniform)
+        patch.setattr(mx.random, "randint", lambda least, end, shape: mx.array(drawn.which).reshape(shape))
+        yield
+    assert not list(left)
 
 
 @contextmanager

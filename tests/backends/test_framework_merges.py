@@ -1,0 +1,184 @@
+"""`merge: shake` and `drop_path` in Flax, Keras and MLX: a step with the random numbers of PyTorch, and how these are distributed."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import facts
+import numpy as np
+import pytest
+from frameworks import FRAMEWORKS
+
+pytest.importorskip("torch", reason="training is compared with torch: pip install 'rescompile[torch]'")
+
+from random_numbers import in_torch
+from sources import drawn, elaborated
+from test_drop_path import COLUMNS, COUNT, FACTORS, near
+from training_steps import agree
+
+from rescompile.ir.network import Network
+
+
+@pytest.fixture(params=FRAMEWORKS)
+def models(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The support module of each framework, in float64."""
+    found = FRAMEWORKS[request.param].models
+    with found.in_double():
+        yield found
+
+
+def same_step(models: Any, network: Network, seed: int = 0, **options: Any) -> None:
+    """Outputs, gradients and statistics are those of PyTorch with the same random numbers."""
+    step = next(getattr(models, name) for name in ("by_flax", "by_keras", "by_mlx") if hasattr(models, name))
+    weights, x = drawn(network, seed, batch=6)
+    with in_torch(seed) as numbers:
+        wanted = models.by_torch(network, weights, x)
+    assert numbers.merges
+    with models.drawing(numbers):
+        agree(step(network, weights, x, running_variance="unbiased", **options), wanted)
+
+
+#: Two branches in residuals, one merge inside another, and a merge of vectors.
+MIXED = """
+rescompile: 1
+name: mixed
+input: [3, 6, 6]
+block: unit
+blocks:
+  unit:
+    parameters: {width: int}
+    body:
+    - residual:
+        branch:
+          parallel: {merge: shake, UNIT copies: 2, branch: [{conv1: {conv: {channels: width, kernel: 3}}}, {bn1: norm}, tanh]}
+network:
+- conv0: {conv: {channels: 4, kernel: 3}}
+- layer1: {depth: 3, width: 4}
+- parallel: {merge: shake, branches: [identity, [{parallel: {merge: shake, UNIT branches: [tanh, {scale: 0.5}, identity]}}, {scale: 2}]]}
+- global_avgpool
+- flatten
+- parallel: {merge: shake, UNIT branches: [{fc1: {linear: 5}}, {fc2: {linear: 5}}]}
+"""
+#: Three branches in a row of blocks, and two vectors.
+AVERAGED = """
+rescompile: 1
+name: averaged
+input: [3, 6, 6]
+block: unit
+blocks:
+  unit:
+    body:
+    - parallel:
+        merge: mean
+        branches: [[{conv1: {conv: {channels: 4, kernel: 3}}}, {bn1: norm}, tanh], [{conv2: {conv: {channels: 4, kernel: 1}}}, {bn2: norm}], identity]
+network:
+- conv0: {conv: {channels: 4, kernel: 3}}
+- layer1: {depth: 3}
+- global_avgpool
+- flatten
+- parallel: {merge: mean, branches: [{fc1: {linear: 5}}, {fc2: {linear: 5}}]}
+"""
+
+
+@pytest.mark.parametrize("unit", ["", "unit: batch,"])
+def test_shares_are_those_of_torch(models: Any, unit: str, tmp_path: Path) -> None:
+    """Those of values, and those of gradients, which are others."""
+    same_step(models, elaborated(MIXED.replace("UNIT", unit), tmp_path))
+
+
+@pytest.mark.parametrize("unit", ["sample", "batch"])
+@pytest.mark.parametrize(
+    "columns", [pytest.param(0, marks=pytest.mark.slow), 0.5, pytest.param(1, marks=pytest.mark.slow)]
+)
+def test_dropped_branches_are_those_of_torch(models: Any, columns: float, unit: str, tmp_path: Path) -> None:
+    """With a column of the whole network, without one, and sample by sample with either."""
+    how = f"drop_path: {{rate: 0.6, columns: {columns}, unit: {unit}}}\n"
+    network = elaborated(AVERAGED + how, tmp_path)
+    for seed in range(3 if unit == "batch" else 1):
+        same_step(models, network, seed)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("shake_shake_26_2x32d_cifar", ("parameters.k=4", "parameters.n=2", "input=[3,8,8]")),
+        ("fractalnet20_cifar", ("parameters.widths=[4, 4, 4, 4, 4]", "parameters.rates=[0.0, 0.0, 0.0, 0.0, 0.0]", "drop_path.unit=sample")),
+    ],
+)  # fmt: skip
+@pytest.mark.slow
+def test_step_of_a_network_of_the_zoo(models: Any, name: str, settings: tuple[str, ...]) -> None:
+    same_step(models, facts.network(name, *settings))
+
+
+# --- distributions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("branches", [2, 3])
+def test_shares_are_convex_and_independent(models: Any, branches: int, tmp_path: Path) -> None:
+    """For each sample, those of values and those of gradients: uniform on their simplex, and independent of each other."""
+    factors = 2.0 ** -np.arange(branches)
+    listed = ", ".join(f"{{scale: {factor}}}" for factor in factors)
+    text = f"rescompile: 1\nname: mixed\ninput: [1]\nnetwork: [{{parallel: {{merge: shake, branches: [{listed}]}}}}]\n"
+    values, gradients = models.slopes(models.model_of(elaborated(text, tmp_path), {}), np.ones((COUNT, 1)))
+    # Of a flat Dirichlet distribution: share_i has the variance v = (n - 1) / (n^2 (n + 1)), two have the covariance -v / (n - 1).
+    variance = (branches - 1) / branches**2 / (branches + 1)
+    spread = variance * ((factors**2).sum() - (factors.sum() ** 2 - (factors**2).sum()) / (branches - 1))
+    for found in (values, gradients):
+        assert factors.min() <= found.min() < found.max() <= factors.max()
+        assert abs(found.mean() - factors.mean()) < 5 * np.sqrt(spread / COUNT)
+        assert abs(found.var() / spread - 1) < 0.05
+    assert abs(np.corrcoef(values[:, 0], gradients[:, 0])[0, 1]) < 5 / np.sqrt(COUNT)
+
+
+def outcomes(rate: float, columns: float) -> dict[float, float]:
+    """The outputs of FACTORS with their probabilities."""
+
+    def kept(count: int, column: int) -> Iterator[tuple[tuple[int, ...], float]]:
+        """The sets of branches that a merge may keep."""
+        if 0 <= column < count:
+            yield (column,), 1.0
+            return
+        for size in range(1, count + 1):
+            for chosen in itertools.combinations(range(count), size):
+                probability = (1 - rate) ** size * rate ** (count - size) + (rate**count / count if size == 1 else 0)
+                yield chosen, probability
+
+    found: Counter[float] = Counter()
+    for column, share in ((-1, 1 - columns), *((at, columns / 3) for at in range(3))):
+        for (first, p), (second, q) in itertools.product(kept(2, column), kept(3, column)):
+            middle = np.mean([(2 * 3, 5)[at] for at in first])
+            found[round(float(np.mean([(middle * 7 * 11, middle * 13, 17)[at] for at in second])), 6)] += share * p * q
+    return {value: probability for value, probability in found.items() if probability}
+
+
+@pytest.mark.parametrize(("rate", "columns"), [(0.15, 0), (0.6, 0.25), (0.3, 1)])
+def test_branches_are_dropped_as_often_as_they_should(models: Any, rate: float, columns: float, tmp_path: Path) -> None:
+    """Each set of branches, never none, and the same column in all merges; the gradient is that of the branches which are kept."""
+    network = elaborated(f"{FACTORS}drop_path: {{rate: {rate}, columns: {columns}, unit: sample}}\n", tmp_path)
+    values, gradients = models.slopes(models.model_of(network, {}), np.ones((COUNT, 1)))
+    assert np.allclose(values, gradients)
+    wanted = outcomes(rate, columns)
+    frequencies = Counter(np.round(values[:, 0], 6).tolist())
+    assert columns < 1 or wanted.keys() == set(COLUMNS)
+    assert frequencies.keys() <= wanted.keys()
+    assert all(near(frequencies[value] / COUNT, probability) for value, probability in wanted.items())
+
+
+@pytest.mark.parametrize(
+    ("text", "least"),
+    [
+        (f"{FACTORS}drop_path: {{rate: 0.5, columns: 0.5, unit: batch}}\n", 3),
+        ("rescompile: 1\nname: m\ninput: [1]\nnetwork: [{parallel: {merge: shake, unit: batch, branches: [identity, {scale: 2}]}}]\n", 20),
+    ],
+    ids=["drop_path", "shake"],
+)  # fmt: skip
+def test_a_batch_has_one_draw_and_a_step_another(models: Any, text: str, least: int, tmp_path: Path) -> None:
+    """All samples are treated alike with `unit: batch`."""
+    model = models.model_of(elaborated(text, tmp_path), {})
+    steps = [models.slopes(model, np.ones((5, 1)))[0][:, 0] for _ in range(20)]
+    assert all(np.ptp(step) == 0 for step in steps)
+    assert len({step[0] for step in steps}) >= least

@@ -1,0 +1,49 @@
+"""The random numbers with which a step of training merges branches: drawn here for PyTorch, and given to another framework."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass
+class Drawn:
+    """The numbers of one step in the order of PyTorch: those of each merge, uniform between 0 and 1; before them, if the network drops
+    columns, the column of each draw, of so many, and the uniform number that decides whether it counts."""
+
+    merges: list[Array] = field(default_factory=list)
+    columns: int = 0
+    which: Array = field(default_factory=lambda: np.empty(0))
+    whether: Array = field(default_factory=lambda: np.empty(0))
+
+
+@contextmanager
+def in_torch(seed: int) -> Iterator[Drawn]:
+    """A context for one step of a PyTorch module, which draws these numbers."""
+    random, drawn = np.random.default_rng(seed), Drawn()
+
+    def rand(shape: list[int], device: object) -> torch.Tensor:
+        values = random.random(shape)
+        if len(shape) == 1:
+            drawn.whether = values
+        else:
+            drawn.merges.append(values)
+        return torch.from_numpy(values)
+
+    def randint(columns: int, shape: list[int], device: object) -> torch.Tensor:
+        drawn.columns, drawn.which = columns, random.integers(columns, size=shape)
+        return torch.from_numpy(drawn.which)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "rand", rand)
+        patch.setattr(torch, "randint", randint)
+        yield drawn
