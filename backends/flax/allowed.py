@@ -30,5 +30,5 @@ ALLOWED = Allowed(
     decorators=(),
     builtins={"ValueError", "setattr", "sorted", "zip"},
     methods={"__call__", "__iter__"},
-    nodes=(ast.In, ast.NotIn, ast.Pass, ast.Pow, ast.Raise, ast.YieldFrom),
+    nodes=(ast.In, ast.NotIn, ast.Pass, ast.Raise, ast.YieldFrom),
 )

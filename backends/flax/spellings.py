@@ -6,12 +6,21 @@ from decimal import Decimal
 from typing import Any
 
 from rescompile.codegen.class_plan import Layer
-from rescompile.codegen.table_dialect import Arguments, Spelling, Texts, args, attribute, conv_weights, variant
+from rescompile.codegen.table_dialect import (
+    Arguments,
+    Spelling,
+    Texts,
+    args,
+    attribute,
+    conv_weights,
+    variant,
+    weight_fill,
+)
 from rescompile.codegen.terms import constant, literal, operation, python
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op
-from rescompile.ir.ops import Kind
+from rescompile.ir.ops import Draw, Kind
 
 #: Defaults of Flax and of the functions in support.py; arguments equal to their default are omitted. Padding has no
 #: default: that depends on the size of the map.
@@ -20,7 +29,12 @@ DEFAULTS = {
     "output_padding": "0", "ceil": "False", "count_pad": "True", "negative_slope": "0.01", "alpha": "1.0", "mode": '"constant"',
     "init": "0.25", "scale_init": "1.0", "eps": "1e-05", "gamma": "1.0",
 }  # fmt: skip
-_INITIALISERS = {"he_normal_fan_out": "HE_FAN_OUT", "he_normal_fan_in": "HE_FAN_IN", "torch_default": "TORCH_DEFAULT"}
+#: The name of a distribution, and what it passes to `variance_scaling`.
+_INITIALISERS = {
+    "he_normal_fan_out": ("HE_FAN_OUT", 2.0, '"fan_out", "normal"'),
+    "he_normal_fan_in": ("HE_FAN_IN", 2.0, '"fan_in", "normal"'),
+    "torch_default": ("TORCH_DEFAULT", 1 / 3, '"fan_in", "uniform"'),
+}
 _RNGS = {"rngs": "rngs"}
 
 
@@ -37,8 +51,12 @@ def _constant_init(value: float) -> str:
 
 def _kernel_init(layer: Layer) -> dict[str, str]:
     """Return the initialiser of a kernel."""
-    value = attribute(layer, "init")
-    return {"kernel_init": _INITIALISERS[value] if isinstance(value, str) else _constant_init(value)}
+    fill = weight_fill(layer)
+    if not isinstance(fill, Draw):
+        return {"kernel_init": _constant_init(fill)}
+    name, variance, rest = _INITIALISERS[fill.rule]
+    scaled = f"nnx.initializers.variance_scaling({literal(variance * fill.factor**2)}, {rest})"
+    return {"kernel_init": name if fill.factor == 1 else scaled}
 
 
 def _bias_init(layer: Layer, fan: str) -> dict[str, str]:

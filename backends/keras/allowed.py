@@ -25,5 +25,5 @@ ALLOWED = Allowed(
     names={f"{root}.{name}" for root, names in _NAMES.items() for name in names.split()},
     decorators=("keras.saving.register_keras_serializable()",),
     builtins={"ValueError", "zip"},
-    nodes=(ast.NotIn, ast.Pow, ast.Raise, ast.Dict),
+    nodes=(ast.NotIn, ast.Raise, ast.Dict),
 )

@@ -6,12 +6,12 @@ from decimal import Decimal
 from typing import Any
 
 from rescompile.codegen.class_plan import Layer
-from rescompile.codegen.table_dialect import Arguments, Spelling, Texts, args
+from rescompile.codegen.table_dialect import Arguments, Spelling, Texts, args, weight_fill
 from rescompile.codegen.terms import constant, literal, operation, python
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op
-from rescompile.ir.ops import Kind
+from rescompile.ir.ops import Draw, Kind
 
 #: Defaults of Keras and of the functions in support.py; arguments equal to their default are omitted.
 DEFAULTS = {
@@ -19,10 +19,11 @@ DEFAULTS = {
     "output_padding": "0", "ceil": "False", "count_pad": "True", "negative_slope": "0.2", "alpha": "1.0",
     "mode": '"zeros"', "scale_init": "1.0", "eps": "1e-05", "gamma": "1.0", "interpolation": '"nearest"',
 }  # fmt: skip
+#: The function of a distribution, and what it passes to `VarianceScaling`.
 _INITIALISERS = {
-    "he_normal_fan_out": "he_fan_out()",
-    "he_normal_fan_in": "he_fan_in()",
-    "torch_default": "torch_default()",
+    "he_normal_fan_out": ("he_fan_out()", 2.0, '"fan_out", "untruncated_normal"'),
+    "he_normal_fan_in": ("he_fan_in()", 2.0, '"fan_in", "untruncated_normal"'),
+    "torch_default": ("torch_default()", 1 / 3, '"fan_in", "uniform"'),
 }
 
 
@@ -79,8 +80,12 @@ def _constant_init(value: float) -> str:
 
 def _kernel_init(layer: Layer) -> dict[str, str]:
     """Return the initialiser of a kernel."""
-    value = attribute(layer, "init")
-    return {"kernel_initializer": _INITIALISERS[value] if isinstance(value, str) else _constant_init(value)}
+    fill = weight_fill(layer)
+    if not isinstance(fill, Draw):
+        return {"kernel_initializer": _constant_init(fill)}
+    function, variance, rest = _INITIALISERS[fill.rule]
+    scaled = f"keras.initializers.VarianceScaling({literal(variance * fill.factor**2)}, {rest})"
+    return {"kernel_initializer": function if fill.factor == 1 else scaled}
 
 
 def _bias_init(layer: Layer, fan: str) -> dict[str, str]:

@@ -22,5 +22,5 @@ ALLOWED = Allowed(
     decorators=(),
     builtins={"reversed", "setattr", "zip"},
     methods={"__call__", "__getitem__", "__len__"},
-    nodes=(ast.In, ast.Pass, ast.Pow),
+    nodes=(ast.In, ast.Pass),
 )

@@ -5,12 +5,13 @@ from __future__ import annotations
 from rescompile.codegen.class_plan import Layer
 from rescompile.codegen.initialisation import OWN, Modules, Rule, Set
 from rescompile.ir import ops
+from rescompile.ir.ops import Draw
 
 from .spellings import norm_class
 
 _DRAWN = {
-    "he_normal_fan_out": 'nn.init.he_normal()({0}.{1}, "fan_out", math.sqrt(2))',
-    "he_normal_fan_in": 'nn.init.he_normal()({0}.{1}, "fan_in", math.sqrt(2))',
+    Draw("he_normal_fan_out"): 'nn.init.he_normal()({0}.{1}, "fan_out", math.sqrt(2))',
+    Draw("he_normal_fan_in"): 'nn.init.he_normal()({0}.{1}, "fan_in", math.sqrt(2))',
     OWN: "torch_default({0}.{1}.shape, {0}.weight)",
     0.0: "mx.zeros({0}.{1}.shape)",
     1.0: "mx.ones({0}.{1}.shape)",
@@ -19,7 +20,7 @@ _DRAWN = {
 
 def drawn(setting: Set) -> str:
     """Return the assignment that sets a tensor."""
-    form = _DRAWN.get(setting.value) or f"mx.full({{0}}.{{1}}.shape, {float(setting.value)!r})"
+    form = _DRAWN.get(setting.value) or f"mx.full({{0}}.{{1}}.shape, {setting.value!r})"
     return f"{setting.target}.{setting.tensor} = {form.format(setting.target, setting.tensor)}"
 
 

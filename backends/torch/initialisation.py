@@ -5,19 +5,20 @@ from __future__ import annotations
 from rescompile.codegen.class_plan import Layer
 from rescompile.codegen.initialisation import OWN, Modules, Rule, Set
 from rescompile.ir import ops
+from rescompile.ir.ops import Draw
 
 from .spellings import norm_class
 
 _DRAWN = {
-    "he_normal_fan_out": 'nn.init.kaiming_normal_({}, mode="fan_out", nonlinearity="relu")',
-    "he_normal_fan_in": 'nn.init.kaiming_normal_({}, mode="fan_in", nonlinearity="relu")',
+    Draw("he_normal_fan_out"): 'nn.init.kaiming_normal_({}, mode="fan_out", nonlinearity="relu")',
+    Draw("he_normal_fan_in"): 'nn.init.kaiming_normal_({}, mode="fan_in", nonlinearity="relu")',
     0.0: "nn.init.zeros_({})",
 }
 
 
 def drawn(setting: Set) -> str:
     """Return the call that sets a tensor."""
-    form = _DRAWN.get(setting.value) or f"nn.init.constant_({{}}, {float(setting.value)!r})"
+    form = _DRAWN.get(setting.value) or f"nn.init.constant_({{}}, {setting.value!r})"
     return form.format(f"{setting.target}.{setting.tensor}")
 
 

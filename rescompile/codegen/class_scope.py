@@ -178,6 +178,8 @@ class ClassScope:
         if size(term) <= LONG:
             return term
         values = Column({at: evaluate(term, scope) for at, scope in enumerate(self.values)})
+        if None in values.values():
+            return unknown(name)
         found = next(self._matching(values, [term]), None)
         if found is None or not self._is_plain(found):
             return unknown(name)

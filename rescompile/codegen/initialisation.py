@@ -7,21 +7,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from rescompile.codegen.class_plan import ClassPlan, Group, Item, Join, Layer, Run, Tap
-from rescompile.ir import ops
+from rescompile.ir.ops import Draw, Fill
 from rescompile.records import record
 
-Draw = float | str  # a constant, or the name of a distribution
-OWN = "torch_default"  # torch's default distribution
+OWN = Draw("torch_default")  # torch's default distribution
 
 
 class Rule(NamedTuple):
     """The initial values of a layer's tensors; None for a missing bias."""
 
-    weight: Draw
-    bias: Draw | None
+    weight: Fill
+    bias: Fill | None
 
 
 @record(slots=False)
@@ -30,8 +29,16 @@ class Set:
 
     target: str
     tensor: Literal["weight", "bias"]
-    value: Draw
+    value: Fill
     optional: bool
+
+
+@record(slots=False)
+class Scale:
+    """Multiplies the weights by a constant."""
+
+    target: str
+    factor: float
 
 
 @record(slots=False)
@@ -47,10 +54,10 @@ class Below:
 
     name: str
     module: str
-    settings: tuple[Set | Reset, ...]
+    settings: tuple[Set | Scale | Reset, ...]
 
 
-Setting = Set | Reset | Below
+Setting = Set | Scale | Reset | Below
 
 
 @record(slots=False)
@@ -116,12 +123,8 @@ def initialisation(plan: ClassPlan, modules: Modules) -> list[Case]:
 
 def _rule(layer: Layer) -> Rule:
     """Return the initial values of a layer's tensors."""
-    kind: Any = layer.sample.kind
-    return (
-        Rule(float(kind.scale_init), 0.0)
-        if layer.kind is ops.Norm
-        else Rule(kind.init, kind.bias_init if kind.bias else None)
-    )
+    fills = {parameter.name: parameter.fill for parameter in layer.sample.kind.parameters(layer.sample.input)}
+    return Rule(fills["weight"], fills.get("bias"))
 
 
 def _layers(
@@ -143,8 +146,8 @@ def _layers(
 
 def _common(places: Sequence[_Place]) -> dict[str, Rule]:
     """Return the most common rule of each class of modules; layers without a bias do not count for biases."""
-    weights: dict[str, Counter[Draw]] = {}
-    biases: dict[str, Counter[Draw]] = {}
+    weights: dict[str, Counter[Fill]] = {}
+    biases: dict[str, Counter[Fill]] = {}
     for place in places:
         weights.setdefault(place.module, Counter())[place.rule.weight] += place.count
         if place.rule.bias is not None:
@@ -155,14 +158,23 @@ def _common(places: Sequence[_Place]) -> dict[str, Rule]:
     }
 
 
-def _most(found: Counter[Draw]) -> Draw:
+def _most(found: Counter[Fill]) -> Fill:
     return found.most_common(1)[0][0]
 
 
-def _changes(rule: Rule, other: Rule, target: str, optional: bool) -> Iterator[Set | Reset]:
+def _unscaled(fill: Fill) -> Fill:
+    """Return the initial values before they are multiplied."""
+    return Draw(fill.rule) if isinstance(fill, Draw) else fill
+
+
+def _changes(rule: Rule, other: Rule, target: str, optional: bool) -> Iterator[Set | Scale]:
     """Yield the settings that turn values of the rule `other` into those of `rule`."""
     if rule.weight != other.weight:
-        yield Set(target, "weight", rule.weight, False)
+        drawn = _unscaled(rule.weight)
+        if drawn != other.weight:
+            yield Set(target, "weight", drawn, False)
+        if isinstance(rule.weight, Draw) and drawn != rule.weight:
+            yield Scale(target, rule.weight.factor)
     if rule.bias not in (None, other.bias):
         yield Set(target, "bias", rule.bias, optional)
 
@@ -172,7 +184,9 @@ def _exception(place: _Place, common: Rule, resets: bool) -> Iterator[Setting]:
     name = ".".join(place.path)
     known = len(place.path) == 1 and name.isidentifier() and not place.absent
     target = f"module.{name}" if known else "layer"
-    again = resets and any(value == OWN != other for value, other in zip(place.rule, common, strict=True))
+    again = resets and any(
+        value and _unscaled(value) == OWN != other for value, other in zip(place.rule, common, strict=True)
+    )
     before = Rule(OWN, OWN) if again else common
     settings = ([Reset(target)] if again else []) + [*_changes(place.rule, before, target, True)]
     if known:

@@ -9,13 +9,12 @@ from dataclasses import fields
 from rescompile.codegen.class_plan import Layer
 from rescompile.codegen.class_scope import ClassScope, Flow, Here
 from rescompile.codegen.columns import Column
+from rescompile.codegen.planned_classes import INITIAL
 from rescompile.codegen.terms import Value, constant, divided, operation
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op, Parallel, Series
 
-#: Attributes for the initialisation of weights: backends read them from the sample.
-INITIAL = frozenset({"init", "bias_init", "scale_init", "slope_init"})
 #: Attributes that are the channels after an op, by op.
 _OUT: Mapping[str, tuple[type[ops.Kind], ...]] = {
     "channels": (ops.Conv, ops.ConvTranspose, ops.PadChannels),

@@ -15,10 +15,10 @@ from rescompile.ir.names import BUILTINS
 from rescompile.ir.network import Again, Keep, Network, Node, Op, Parallel, Recall, Series, Side
 from rescompile.records import record
 
+#: Attributes for the initialisation of weights: backends read them from the sample.
+INITIAL = frozenset({"init", "init_scale", "bias_init", "scale_init", "slope_init"})
 #: Attributes that are part of an op's identity, and so are never an argument of a class.
-FIXED = frozenset(
-    {"init", "bias_init", "scale_init", "slope_init", "bias", "scale", "shift", "ranges", "before", "after"}
-)
+FIXED = INITIAL | {"bias", "scale", "shift", "ranges", "before", "after"}
 
 
 @record(slots=False, eq=False)

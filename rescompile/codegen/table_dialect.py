@@ -12,7 +12,7 @@ from rescompile.codegen.terms import python
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op
-from rescompile.ir.ops import Kind
+from rescompile.ir.ops import Fill, Kind
 from rescompile.records import record
 
 Arguments = tuple[Sequence[str], Mapping[str, str]]
@@ -27,6 +27,12 @@ def args(*positional: str, **keywords: str) -> Arguments:
 def attribute(layer: Layer, name: str) -> Any:
     """Return an attribute that all instances share."""
     return getattr(layer.sample.kind, name)
+
+
+def weight_fill(layer: Layer) -> Fill:
+    """Return the initial values of a layer's weights."""
+    weight, *_ = layer.sample.kind.parameters(layer.sample.input)
+    return weight.fill
 
 
 def variant(op: Op) -> str:

@@ -151,7 +151,7 @@ def _mentions_names(term: Term) -> bool:
 
 _BINDING = {
     "if": 1, "or": 2, "and": 3, "not": 4, "<": 5, "<=": 5, ">": 5, ">=": 5, "==": 5, "!=": 5,
-    "+": 6, "-": 6, "*": 7, "/": 7, "//": 7, "%": 7, "negative": 8,
+    "+": 6, "-": 6, "*": 7, "/": 7, "//": 7, "%": 7, "negative": 8, "**": 9,
 }  # fmt: skip
 _OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
 _FUNCTIONS = {"length": "len", "max": "max", "min": "min", "round": "round"}
@@ -190,22 +190,28 @@ def _python(term: Term) -> tuple[str, int]:
 
     match head:
         case "constant":
-            return literal(term.value), 8 if _negative(term.value) else 9
+            return literal(term.value), 8 if _negative(term.value) else 10
         case "name":
-            return str(term.value), 9
+            return str(term.value), 10
         case "if":
             return f"{part(1, 2)} if {part(0, 2)} else {part(2, 1)}", 1
         case "index":
-            return f"{part(0, 9)}[{part(1, 1)}]", 9
+            return f"{part(0, 10)}[{part(1, 1)}]", 10
         case "call" if term.token.text == "floor":
-            return f"int({part(0, 1)})", 9
+            return f"int({part(0, 1)})", 10
         case "call":
-            return f"{_FUNCTIONS[term.token.text]}({', '.join(part(at, 1) for at in range(len(term.operands)))})", 9
+            return f"{_FUNCTIONS[term.token.text]}({', '.join(part(at, 1) for at in range(len(term.operands)))})", 10
         case "not" if term.operands[0].head in _OPPOSITE:
             inner = term.operands[0]
             return _python(Term(_OPPOSITE[inner.head], inner.operands, inner.token))
         case "not" | "negative":
-            return f"{'not ' if head == 'not' else '-'}{part(0, _BINDING[head])}", _BINDING[head]
+            # Formatters put a power after a sign in parentheses.
+            inside = part(0, 10 if term.operands[0].head == "**" else _BINDING[head])
+            return f"{'not ' if head == 'not' else '-'}{inside}", _BINDING[head]
+        case "**":  # groups to the right; formatters put no spaces between names and numbers
+            base, exponent = part(0, 10), part(1, 8)
+            spaced = set("([") & {*base, *exponent.partition("**")[0]}
+            return (" ** " if spaced else "**").join((base, exponent)), 9
     binding = _BINDING[head]
     # Comparisons are not chained, and - / // % group to the left.
     left, right = part(0, binding + (binding == 5)), part(1, binding if head in ("and", "or") else binding + 1)

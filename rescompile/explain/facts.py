@@ -29,12 +29,15 @@ from rescompile.ir.ops import (
     Act,
     AvgPool,
     Conv,
+    Draw,
     Dropout,
+    Fill,
     Kind,
     Linear,
     MaxPool,
     Norm,
     Subsample,
+    fill,
 )
 from rescompile.records import record
 
@@ -227,9 +230,16 @@ def zero_init(network: Structure) -> str:
 
 
 def initial_weights(network: Structure) -> str:
-    """Return the rules of initial weights, or the numbers with which they begin."""
-    inits = [*(conv.init for conv in of_kind(network, Conv)), *(linear.init for linear in of_kind(network, Linear))]
-    return values(init if isinstance(init, str) else f"{init:.6g}" for init in inits)
+    """Return the rules of initial weights with their factors, or the numbers with which they begin."""
+    layers: tuple[Conv | Linear, ...] = (*of_kind(network, Conv), *of_kind(network, Linear))
+    return values(_drawn(fill(layer.init, layer.init_scale)) for layer in layers)
+
+
+def _drawn(values: Fill) -> str:
+    """Return initial values in words."""
+    if not isinstance(values, Draw):
+        return f"{values:.6g}"
+    return values.rule if values.factor == 1 else f"{values.factor:.6g} * {values.rule}"
 
 
 def survival(network: Structure) -> str:

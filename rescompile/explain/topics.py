@@ -29,10 +29,10 @@ NETWORK_WIDE = {
 #: Attributes with the same topic everywhere in a network.
 ANYWHERE: dict[tuple[type[Kind], str], str] = {
     (Norm, "eps"): "eps", (Norm, "momentum"): "momentum", (Norm, "kind"): "norm", (Norm, "scale_init"): "scale-init",
-    (Conv, "bias"): "bias", (Conv, "bias_init"): "init", (Conv, "init"): "init", (Conv, "weights"): "weights",
-    (Conv, "eps"): "weights", (Conv, "gamma"): "weights", (Linear, "bias"): "bias",
-    (Linear, "bias_init"): "init", (Linear, "init"): "init", (Act, "kind"): "activation", (Act, "slope"): "activation",
-    (Dropout, "rate"): "dropout", (Scale, "factor"): "scale",
+    (Conv, "bias"): "bias", (Conv, "bias_init"): "init", (Conv, "init"): "init", (Conv, "init_scale"): "init",
+    (Conv, "weights"): "weights", (Conv, "eps"): "weights", (Conv, "gamma"): "weights", (Linear, "bias"): "bias",
+    (Linear, "bias_init"): "init", (Linear, "init"): "init", (Linear, "init_scale"): "init", (Act, "kind"): "activation",
+    (Act, "slope"): "activation", (Dropout, "rate"): "dropout", (Scale, "factor"): "scale",
 }  # fmt: skip
 #: Topics of attributes in the blocks of stages; for strides, the whole block decides.
 IN_BLOCKS = {

@@ -1,9 +1,10 @@
 """The little language of values: numbers, names, arithmetic, comparisons, `a if c else b`, `list[i]`, five functions.
 
-    or | and | not | < <= > >= == != | + - | * / // % | unary - | name  number  name[i]  f(x)  (e)
+    or | and | not | < <= > >= == != | + - | * / // % | unary - | ** | name  number  name[i]  f(x)  (e)
 
 `/` of integers is an integer where it leaves no remainder, else a float; `//` and floor() round down, and round() rounds
-to the nearest integer, halves to the even one.
+to the nearest integer, halves to the even one. `**` groups to the right, and is an integer if both operands are and the
+exponent is not negative.
 Nothing here can loop, call or reach an attribute; text, nesting and magnitude are bounded.
 """
 
@@ -90,7 +91,7 @@ def parse(text: str) -> Term:
 
 
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>[0-9]+(?:_[0-9]+)*(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<symbol>//|<=|>=|==|!=|[-+*/%<>()\[\],]))"
+    r"\s*(?:(?P<number>[0-9]+(?:_[0-9]+)*(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<symbol>//|\*\*|<=|>=|==|!=|[-+*/%<>()\[\],]))"
 )
 
 
@@ -101,7 +102,8 @@ def _tokens(text: str) -> list[Token]:
         match = _TOKEN.match(text, at)
         if match is None or match.lastgroup is None:
             start = len(text) - len(text[at:].lstrip())
-            raise ExpressionError("E0301", f"'{text[start]}' is not allowed in an expression", start)
+            help = "write '**' for a power" if text[start] == "^" else None
+            raise ExpressionError("E0301", f"'{text[start]}' is not allowed in an expression", start, help=help)
         tokens.append(Token(match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)))
         at = match.end()
     tokens.append(Token("end", "", max(end - 1, 0)))
@@ -137,15 +139,14 @@ class _Parser:
         raise ExpressionError("E0301", message, self.token.offset, max(len(self.token.text), 1))
 
     def ternary(self) -> Term:
-        self.depth += 1
-        if self.depth > MAX_NESTING:
-            self.fail(f"the expression is nested more than {MAX_NESTING} levels deep")
+        return self.nested(self.conditional)
+
+    def conditional(self) -> Term:
         value = self.disjunction()
         if token := self.take("if"):
             condition = self.disjunction()
             self.expect("else")
-            value = Term("if", (condition, value, self.ternary()), token)
-        self.depth -= 1
+            return Term("if", (condition, value, self.ternary()), token)
         return value
 
     def disjunction(self) -> Term:
@@ -180,18 +181,27 @@ class _Parser:
         return left
 
     def unary(self) -> Term:
-        return self.prefix("-", self.unary, self.atom)
+        return self.prefix("-", self.unary, self.power)
+
+    def power(self) -> Term:
+        base = self.atom()
+        token = self.take("**")
+        return Term("**", (base, self.nested(self.unary)), token) if token else base
+
+    def nested(self, inner: Callable[[], Term]) -> Term:
+        """Read one level further down."""
+        self.depth += 1
+        if self.depth > MAX_NESTING:
+            self.fail(f"the expression is nested more than {MAX_NESTING} levels deep")
+        term = inner()
+        self.depth -= 1
+        return term
 
     def prefix(self, text: str, again: Callable[[], Term], otherwise: Callable[[], Term]) -> Term:
         token = self.take(text)
         if token is None:
             return otherwise()
-        self.depth += 1
-        if self.depth > MAX_NESTING:
-            self.fail(f"the expression is nested more than {MAX_NESTING} levels deep")
-        term = Term("negative" if text == "-" else "not", (again(),), token)
-        self.depth -= 1
-        return term
+        return Term("negative" if text == "-" else "not", (self.nested(again),), token)
 
     def atom(self) -> Term:
         token = self.token
@@ -256,8 +266,20 @@ def _divide(a: int | float, b: int | float) -> int | float:
     return a / b
 
 
+def _power(a: int | float, b: int | float) -> int | float:
+    """Return a power, or infinity if it is too large to compute. Raises ValueError if it is not a real number."""
+    if a < 0 and b % 1:
+        raise ValueError
+    try:
+        small = abs(float(a) ** b) <= MAX_MAGNITUDE
+    except OverflowError:
+        small = False
+    power: int | float = a**b if small else math.inf
+    return power
+
+
 _ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
-    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": _divide, "//": operator.floordiv, "%": operator.mod,
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": _divide, "//": operator.floordiv, "%": operator.mod, "**": _power,
 }  # fmt: skip
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
@@ -304,9 +326,12 @@ def _evaluate(term: Term, scope: Mapping[str, Value], words: Container[str]) -> 
         return -number(values[0])
     if head in _ARITHMETIC:
         a, b = number(values[0]), number(values[1])
-        if head in ("/", "//", "%") and b == 0:
-            raise fail("division by zero")
-        return _bounded(_ARITHMETIC[head](a, b), term.token)
+        try:
+            return _bounded(_ARITHMETIC[head](a, b), term.token)
+        except ZeroDivisionError:
+            raise fail("division by zero") from None
+        except ValueError:
+            raise fail(f"a root of {show(a)} is not a real number") from None
     if head in _ORDER:
         return _ORDER[head](number(values[0]), number(values[1]))
     if head in ("==", "!="):

@@ -10,7 +10,7 @@ import numpy as np
 
 from rescompile.ir import interpreter
 from rescompile.ir.network import Network, Op, parameters, walk
-from rescompile.ir.ops import DEFAULT_INIT, WEIGHTED, Act, Affine, Norm
+from rescompile.ir.ops import DEFAULT_INIT, WEIGHTED, Act, Affine, Draw, Norm
 from rescompile.weights import Array, Weights, draw
 from rescompile.weights.drawing import drawn
 
@@ -48,8 +48,8 @@ def trial(network: Network, seed: int = 0, first: Array | None = None) -> Weight
     for name, parameter in parameters(network):
         scope, last = name[: name.rfind(".") + 1], name.rpartition(".")[2]
         kind = kinds[scope]
-        if isinstance(kind, WEIGHTED) and last == "weight" and not isinstance(parameter.fill, str):
-            makers[name] = partial(drawn, name, replace(parameter, fill=DEFAULT_INIT), seed)
+        if isinstance(kind, WEIGHTED) and last == "weight" and not isinstance(parameter.fill, Draw):
+            makers[name] = partial(drawn, name, replace(parameter, fill=Draw(DEFAULT_INIT)), seed)
         if isinstance(kind, Norm | Affine | Act) and last in ("weight", "bias"):
             value = generator.uniform(0.5, 1.5, parameter.shape)
             sign = 1 if last == "bias" else generator.choice((-1.0, 1.0), parameter.shape)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.ir.network import Network, parameters
-from rescompile.ir.ops import Parameter
+from rescompile.ir.ops import Draw, Parameter
 from rescompile.weights.mapping import Array, Weights
 
 if TYPE_CHECKING:  # imported when something is drawn
@@ -34,38 +34,42 @@ def drawn(name: str, parameter: Parameter, seed: int) -> Array:
     """Return new values of one parameter."""
     import numpy as np
 
-    if not isinstance(parameter.fill, str):
+    if not isinstance(parameter.fill, Draw):
         return np.full(parameter.shape, parameter.fill, parameter.dtype)
     words = np.frombuffer(hashlib.sha256(name.encode()).digest(), "<u4").tolist()
     entropy = [seed & 0xFFFFFFFF, seed >> 32, *words]
-    return RULES[parameter.fill](np.random.Generator(np.random.SFC64(np.random.SeedSequence(entropy))), parameter)
+    generator = np.random.Generator(np.random.SFC64(np.random.SeedSequence(entropy)))
+    return RULES[parameter.fill.rule](generator, parameter, parameter.fill.factor)
 
 
-def _normal(fan: Callable[[Parameter], int]) -> Callable[[np.random.Generator, Parameter], Array]:
+Rule = Callable[["np.random.Generator", Parameter, float], Array]
+
+
+def _normal(fan: Callable[[Parameter], int]) -> Rule:
     """Return a rule that draws from a normal distribution of variance 2 / fan (He et al. 2015b)."""
 
-    def rule(generator: np.random.Generator, parameter: Parameter) -> Array:
+    def rule(generator: np.random.Generator, parameter: Parameter, factor: float) -> Array:
         import numpy as np
 
         values = generator.standard_normal(parameter.shape, np.float32)
-        values *= np.float32(math.sqrt(2 / fan(parameter)))
+        values *= np.float32(math.sqrt(2 / fan(parameter)) * factor)
         return values
 
     return rule
 
 
-def _torch_default(generator: np.random.Generator, parameter: Parameter) -> Array:
+def _torch_default(generator: np.random.Generator, parameter: Parameter, factor: float) -> Array:
     """Return PyTorch's own rule for weights and biases: uniform within 1 / sqrt(fan_in)."""
     import numpy as np
 
-    bound = np.float32(1 / math.sqrt(parameter.fan_in))
+    bound = np.float32(1 / math.sqrt(parameter.fan_in) * factor)
     values = generator.random(parameter.shape, np.float32)
     values *= 2 * bound
     values -= bound
     return values
 
 
-RULES: dict[str, Callable[[np.random.Generator, Parameter], Array]] = {
+RULES: dict[str, Rule] = {
     "he_normal_fan_out": _normal(lambda parameter: parameter.fan_out),
     "he_normal_fan_in": _normal(lambda parameter: parameter.fan_in),
     "torch_default": _torch_default,

@@ -186,6 +186,8 @@ network:
 - conv2: {conv: {channels: 64, kernel: 3, bias: true, bias_init: 0.5}}
 - group: [{conv3: {conv: {channels: 64, kernel: 3, init: torch_default, bias: true, bias_init: torch_default}}}, {bn: {norm: {scale_init: 0}}}]
 - constant: {conv: {channels: 64, kernel: 3, init: 0}}
+- scaled: {conv: {channels: 64, kernel: 3, init: torch_default, init_scale: 0.25}}
+- he: {conv: {channels: 64, kernel: 3, init_scale: 0.25}}
 - up: {conv_transpose: {channels: 32, kernel: 3, groups: 2, init: he_normal_fan_in}}
 - global_avgpool
 - flatten

@@ -33,6 +33,7 @@ from rescompile.diagnostics.errors import CheckFailed, OutputError
 from rescompile.files import checksum
 from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import Network, Op, Side, parameters, walk
+from rescompile.ir.ops import Draw
 from rescompile.passes import apply
 from rescompile.weights import draw, from_arrays
 
@@ -570,7 +571,7 @@ def test_another_seed_is_another_network() -> None:
     """Every tensor that is drawn at all is drawn anew."""
     network = facts.network("resnet18")
     zero, one = (initializers(build(network, "onnx", seed=seed).to_bytes()) for seed in (0, 1))
-    drawn = {name for name, parameter in parameters(network) if isinstance(parameter.fill, str)}
+    drawn = {name for name, parameter in parameters(network) if isinstance(parameter.fill, Draw)}
     assert len(drawn) == 21  # 20 convolutions and the weight of fc
     assert {name for name in zero if not np.array_equal(zero[name], one[name])} == drawn
     assert not any(np.isin(zero[name].ravel()[:64], one[name]).all() for name in drawn)

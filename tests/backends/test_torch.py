@@ -43,7 +43,7 @@ from rescompile.analysis.cost import cost
 from rescompile.diagnostics.errors import OutputError, Unavailable, UsageError
 from rescompile.files import checksum
 from rescompile.ir.network import LOGITS, Network, parameters
-from rescompile.ir.ops import Parameter
+from rescompile.ir.ops import Draw, Parameter
 from rescompile.weights import draw
 from rescompile.weights.drawing import RULES
 
@@ -392,16 +392,17 @@ def test_initialisation(name: str) -> None:
 def initialised(name: str, values: torch.Tensor, parameter: Parameter) -> None:
     """Hold a tensor to its rule: a constant exactly, moments and ends of a distribution within six standard errors."""
     assert tuple(values.shape) == parameter.shape, name
-    if not isinstance(parameter.fill, str):
-        assert bool((values == parameter.fill).all()), f"{name} is not {parameter.fill}"
+    fill = parameter.fill
+    if not isinstance(fill, Draw):
+        assert bool((values == fill).all()), f"{name} is not {fill}"
         return
     # Standard deviation, that of an estimate of it, and the end of the distribution, by rule.
     deviation, spread, end = {
         "he_normal_fan_out": (math.sqrt(2 / parameter.fan_out), math.sqrt(1 / 2), math.inf),
         "he_normal_fan_in": (math.sqrt(2 / parameter.fan_in), math.sqrt(1 / 2), math.inf),
         "torch_default": (math.sqrt(1 / (3 * parameter.fan_in)), math.sqrt(1 / 5), math.sqrt(3)),
-    }[parameter.fill]
-    unit, count = values.flatten() / deviation, values.numel()
+    }[fill.rule]
+    unit, count = values.flatten() / (deviation * fill.factor), values.numel()
     assert abs(float(unit.mean())) <= 6 / math.sqrt(count), f"the mean of {name}"
     largest = float(unit.abs().max())
     assert largest <= end * (1 + 1e-6), f"{name} is drawn from too wide a range"
@@ -417,8 +418,9 @@ def test_every_rule_is_met() -> None:
         for key in facts.zoo()
         for name, parameter in parameters(facts.network(key))
     }
-    assert {("weight", rule) for rule in RULES} <= fills
-    assert {("bias", value) for value in ("torch_default", 0.0, -1.0, -2.0, -6.0, -7.0)} <= fills
+    assert {("weight", Draw(rule)) for rule in RULES} <= fills
+    assert ("weight", Draw("he_normal_fan_out", 54**-0.5)) in fills
+    assert {("bias", value) for value in (Draw("torch_default"), 0.0, -1.0, -2.0, -6.0, -7.0)} <= fills
 
 
 INITIAL = """
@@ -431,26 +433,28 @@ defaults:
   linear: {bias_init: torch_default}
 blocks:
   unit:
-    parameters: {start: 1.0, strange: 0}
+    parameters: {start: 1.0, strange: 0, factor: 1.0}
     body:
       - residual:
           branch:
             - conv1: {conv: {channels: 32, kernel: 3, init: he_normal_fan_in, bias: true, bias_init: 0.125}}
             - bn1: norm
             - act
-            - conv2: {conv: {channels: 32, kernel: 3, bias: true, bias_init: torch_default}}
+            - conv2: {conv: {channels: 32, kernel: 3, bias: true, bias_init: torch_default, init_scale: factor ** 2}}
             - bn2: {norm: {scale_init: start}}
       - if: strange == 1
         then: [extra: {conv: {channels: 32, kernel: 3, init: he_normal_fan_out, bias: true, bias_init: -3}}]
 network:
   - conv1: {conv: {channels: 32, kernel: 5, init: he_normal_fan_out}}
-  - layer1: {block: unit, depth: 3, start: {each: [0, 0.25, 1]}, strange: {each: [0, 1, 0]}}
+  - layer1: {block: unit, depth: 3, start: {each: [0, 0.25, 1]}, strange: {each: [0, 1, 0]}, factor: {each: [1, 0.5, 0.25]}}
   - one: {block: unit, start: 0}
   - listed:
       - conv: {channels: 32, kernel: 3, init: he_normal_fan_out}
       - norm: {scale_init: 2}
       - act
   - constant: {conv: {channels: 32, kernel: 3, init: 0}}
+  - halved: {conv: {channels: 32, kernel: 3, init: 0.5, init_scale: 0.5}}
+  - wide: {conv: {channels: 32, kernel: 3, init: he_normal_fan_out, init_scale: 3}}
   - flatten
   - hidden: {linear: {features: 64, init: he_normal_fan_in, bias_init: 1}}
   - flat_norm: {norm: {scale_init: 0.75}}

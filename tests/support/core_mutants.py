@@ -136,6 +136,7 @@ def arithmetic(name: str, table: str, sign: str, wrong: Callable[[Any, Any], Any
 arithmetic("division_rounds", "_ARITHMETIC", "/", lambda a, b: round(a / b))
 arithmetic("whole_division_rounds_up", "_ARITHMETIC", "//", lambda a, b: -(-a // b))
 arithmetic("more_is_also_equal", "_ORDER", ">", lambda a, b: a >= b)
+arithmetic("power_is_product", "_ARITHMETIC", "**", lambda a, b: a * b)
 arithmetic("remainder_is_division", "_ARITHMETIC", "%", lambda a, b: a // b)
 
 

@@ -21,7 +21,7 @@ class Misfit(Exception):
 
 
 #: The attributes of each op with their types and defaults; ... marks those that must be given.
-_LAYER = {"bias_init": ("real", 0.0), "init": ("real", "he_normal_fan_out")}
+_LAYER = {"bias_init": ("real", 0.0), "init": ("real", "he_normal_fan_out"), "init_scale": ("real", 1.0)}
 _WINDOW = {"kernel": ("size", ...), "stride": ("size", None), "padding": ("size", (0, 0)), "ceil": ("bool", False)}
 ATTRIBUTES: dict[str, dict[str, tuple[str, Any]]] = {
     "conv": {

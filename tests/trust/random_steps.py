@@ -49,7 +49,8 @@ class StepAuthor:
             )
         name = self.random.choice(place.ints)
         forms = [name, name, f"{name} + {literal}", f"max({name}, in_channels)", f"{name} if in_channels > 4 else {literal}",
-                 f"floor(1.5 * {name})", f"({name} + 3) // 2", f"2 * {name} / 2", f"{name} % 3 + 1", f"floor({name} / 2) + 1"]  # fmt: skip
+                 f"floor(1.5 * {name})", f"({name} + 3) // 2", f"2 * {name} / 2", f"{name} % 3 + 1", f"floor({name} / 2) + 1",
+                 f"2 ** ({name} % 5)", f"round({name} ** 0.5) + 1"]  # fmt: skip
         if place.copies:
             forms += [f"{name} + index", f"{name} + depth - index", f"{literal} if index == 0 else {name}"]
         return self.random.choice(forms)
@@ -159,6 +160,8 @@ class StepAuthor:
             own["bias_init"] = self.pick(0.5, -1, "torch_default")
         if self.chance(0.1):
             own["init"] = self.random.choice(INITS)
+        if self.chance(0.1):
+            own["init_scale"] = self.pick(0.5, "2 ** -0.5", "in_channels ** -0.5")
         if not place.is_map:
             plain = not own and self.chance(0.5)
             return self.called("fc", {"linear": width if plain else {"features": width, **own}}, place)

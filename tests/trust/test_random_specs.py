@@ -189,7 +189,7 @@ WRITTEN = (
     "'each'", "'first'", "'rest'", "'only'", "'one_of'", "'members'", "'inline'", "'stage'", "'let'", "'when'", "'if'", "'else'",
     "'copies'", "'features'", "'defaults'", "'init'", "'checkpoint'", "'shortcut': 'none'", "'shortcut': 'pad'",
     "'type': 'size'", "'type': 'block'", "'list'", "'real'", "'bool'", "out_channels", "in_channels", "index", "depth", "copy",
-    "floor(", "max(", "min(", "length(", " and ", " or ", "not ", " if ", "//", "%", "{index", "'scale_init'", "'momentum'",
+    "floor(", "max(", "min(", "length(", " and ", " or ", "not ", " if ", "//", "%", " ** ", "{index", "'scale_init'", "'init_scale'", "'momentum'",
 )  # fmt: skip
 REACHED = frozenset([
     *WRITTEN, *ACTS, "batch", "group", "nearest", "bilinear", *(word for word in ATTRIBUTES if word not in ("act", "norm", "upsample")),

@@ -14,7 +14,7 @@ from functools import cache
 from rescompile.diagnostics.errors import nearest
 from rescompile.ir.ops.activation import ACTIVATIONS, BOUNDED, Act, Softmax
 from rescompile.ir.ops.convolution import Conv, ConvTranspose
-from rescompile.ir.ops.linear import DEFAULT_INIT, Linear
+from rescompile.ir.ops.linear import DEFAULT_INIT, Linear, fill
 from rescompile.ir.ops.norm import Lrn, Norm
 from rescompile.ir.ops.op import (
     AXIS_NAMES,
@@ -22,6 +22,8 @@ from rescompile.ir.ops.op import (
     Attribute,
     Axes,
     Axis,
+    Draw,
+    Fill,
     Kind,
     Parameter,
     Shape,
@@ -46,10 +48,10 @@ from rescompile.ir.ops.resizing import (
 
 __all__ = [
     "ACTIVATIONS", "AXIS_NAMES", "BOUNDED", "DEFAULT_INIT", "ELSEWHERE", "KINDS", "LATER", "MAX_SIDE", "WEIGHTED", "WORDS", "Act", "AdaptiveAvgPool", "Affine",
-    "Attribute", "AvgPool", "Axes", "Axis", "Border", "Conv", "ConvTranspose", "DepthToSpace", "Dropout", "Flatten",
+    "Attribute", "AvgPool", "Axes", "Axis", "Border", "Conv", "ConvTranspose", "DepthToSpace", "Draw", "Dropout", "Fill", "Flatten",
     "GlobalAvgPool", "GlobalMaxPool", "Identity", "Kind", "Linear", "Lrn", "MaxPool", "Norm", "PadChannels",
     "Parameter", "Part", "Reduce", "Scale", "Shape", "Shuffle", "Size", "Softmax", "SpaceToDepth", "Subsample", "Unflatten",
-    "Upsample", "attribute", "attributes", "default_sizes", "limited", "main_attribute", "may_be_name", "rank", "required", "similar",
+    "Upsample", "attribute", "attributes", "default_sizes", "fill", "limited", "main_attribute", "may_be_name", "rank", "required", "similar",
 ]  # fmt: skip
 
 KINDS: tuple[type[Kind], ...] = (

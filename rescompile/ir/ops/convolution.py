@@ -37,6 +37,7 @@ class Conv(Kind):
     init: float | str = attribute(
         "real", "initial weights: a rule, or a number for all", DEFAULT_INIT, words=INIT_RULES
     )
+    init_scale: float = attribute("real", "factor of the initial weights", 1.0, minimum=0.0)
     weights: str = attribute(
         "word", "transformation of the weights before they are used", "plain", words=("plain", "standardised", "scaled")
     )
@@ -93,7 +94,7 @@ class Conv(Kind):
     def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
         weight = (self.channels, shape[0] // self.groups, *self.kernel)
         fan_in, fan_out = math.prod(weight[1:]), weight[0] * math.prod(weight[2:])
-        own = weight_and_bias(weight, self.init, self.bias, self.bias_init, fan_in, fan_out)
+        own = weight_and_bias(self, weight, fan_in, fan_out)
         if not self.is_scaled:
             return own
         return *own, Parameter("gain", (self.channels, *(1 for _ in weight[1:])), 1.0)
@@ -119,6 +120,7 @@ class ConvTranspose(Kind):
     init: float | str = attribute(
         "real", "initial weights: a rule, or a number for all", DEFAULT_INIT, words=INIT_RULES
     )
+    init_scale: float = attribute("real", "factor of the initial weights", 1.0, minimum=0.0)
 
     def axes(self, shape: Shape) -> Axes:
         rules = zip(self.kernel, self.stride, self.padding, self.output_padding, self.dilation, strict=True)
@@ -141,7 +143,7 @@ class ConvTranspose(Kind):
     def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
         weight = (shape[0], self.channels // self.groups, *self.kernel)
         fan_in, fan_out = math.prod(weight[1:]), weight[0] * math.prod(weight[2:])
-        kernel, *bias = weight_and_bias(weight, self.init, self.bias, self.bias_init, fan_in, fan_out)
+        kernel, *bias = weight_and_bias(self, weight, fan_in, fan_out)
         return kernel, *(replace(each, shape=(self.channels,)) for each in bias)
 
     def macs(self, shape: Shape) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from rescompile.diagnostics.errors import ShapeError
-from rescompile.ir.ops.op import Kind, Parameter, Shape, attribute
+from rescompile.ir.ops.op import Draw, Fill, Kind, Parameter, Shape, attribute
 from rescompile.records import record
 
 INIT_RULES = ("he_normal_fan_out", "he_normal_fan_in", "torch_default")
@@ -21,6 +23,7 @@ class Linear(Kind):
     init: float | str = attribute(
         "real", "initial weights: a rule, or a number for all", DEFAULT_INIT, words=INIT_RULES
     )
+    init_scale: float = attribute("real", "factor of the initial weights", 1.0, minimum=0.0)
 
     def output(self, shape: Shape) -> Shape:
         if len(shape) != 1:
@@ -33,15 +36,35 @@ class Linear(Kind):
 
     def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
         weight = (self.features, shape[0])
-        return weight_and_bias(weight, self.init, self.bias, self.bias_init, shape[0], self.features)
+        return weight_and_bias(self, weight, shape[0], self.features)
 
     def macs(self, shape: Shape) -> int:
         return shape[0] * self.features
 
 
-def weight_and_bias(
-    shape: Shape, init: float | str, bias: bool, bias_init: float | str, fan_in: int, fan_out: int
-) -> tuple[Parameter, ...]:
+class _Layer(Protocol):
+    """A layer with a weight, and perhaps a bias."""
+
+    @property
+    def bias(self) -> bool: ...
+    @property
+    def bias_init(self) -> float | str: ...
+    @property
+    def init(self) -> float | str: ...
+    @property
+    def init_scale(self) -> float: ...
+
+
+def weight_and_bias(layer: _Layer, shape: Shape, fan_in: int, fan_out: int) -> tuple[Parameter, ...]:
     """Return the parameters of a layer: a weight of this shape, and a bias if it has one."""
-    weight = Parameter("weight", shape, init, fan_in, fan_out)
-    return (weight, Parameter("bias", shape[:1], bias_init, fan_in, fan_out)) if bias else (weight,)
+    weight = Parameter("weight", shape, fill(layer.init, layer.init_scale), fan_in, fan_out)
+    if not layer.bias:
+        return (weight,)
+    return weight, Parameter("bias", shape[:1], fill(layer.bias_init), fan_in, fan_out)
+
+
+def fill(init: float | str, factor: float = 1.0) -> Fill:
+    """Return the initial values of a rule or number times a factor; 0 times a rule is the constant."""
+    if isinstance(init, str):
+        return Draw(init, factor) if factor else 0.0
+    return init * factor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import MISSING, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from rescompile.diagnostics.errors import ShapeError
 from rescompile.records import record
@@ -17,14 +17,24 @@ Size = tuple[int, ...]
 MAX_SIDE = 1 << 16
 
 
+class Draw(NamedTuple):
+    """A rule that draws initial values, and the factor by which these are multiplied."""
+
+    rule: str
+    factor: float = 1.0
+
+
+#: The initial values of a tensor: a constant, or drawn.
+Fill = float | Draw
+
+
 @record
 class Parameter:
-    """A tensor that an op owns. `fill` is a constant, or the rule that draws new values from the fans; no value is below
-    `least`."""
+    """A tensor that an op owns, with its initial values; rules draw from the fans. No value is below `least`."""
 
     name: str
     shape: Shape
-    fill: float | str
+    fill: Fill
     fan_in: int = 0
     fan_out: int = 0
     trainable: bool = True
