@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rescompile.backend import rule
+from rescompile.codegen.channels_last import map_axes
 from rescompile.codegen.class_plan import ClassPlan, Layer
 from rescompile.codegen.dialect import Imports
 from rescompile.codegen.docstrings import random_merges
@@ -119,7 +120,7 @@ class Flax(TableDialect):
         """Return the text of a value. The spatial mean as a vector is one call."""
         match value:
             case Apply(flatten, Apply(mean, inner)) if flatten.kind is ops.Flatten and mean.kind is ops.GlobalAvgPool:
-                return f"jnp.mean({self.expression(inner)}, axis=(1, 2))"
+                return f"jnp.mean({self.expression(inner)}, axis={map_axes(mean.sample)})"
         return super().expression(value)
 
     def concat(self, values: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
 
+from rescompile.codegen.channels_last import map_axes, ranked, size_tuple, size_values, suffix, unflattened_axes
 from rescompile.codegen.class_plan import Layer
 from rescompile.codegen.table_dialect import (
     Arguments,
@@ -20,7 +20,7 @@ from rescompile.codegen.terms import constant, literal, operation, python
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op
-from rescompile.ir.ops import Draw, Kind
+from rescompile.ir.ops import Draw, Kind, rank
 
 #: Defaults of Flax and of the functions in support.py; arguments equal to their default are omitted. Padding has no
 #: default: that depends on the size of the map.
@@ -36,13 +36,6 @@ _INITIALISERS = {
     "torch_default": ("TORCH_DEFAULT", 1 / 3, '"fan_in", "uniform"'),
 }
 _RNGS = {"rngs": "rngs"}
-
-
-def pairs(term: Term) -> str:
-    """Return a size as a pair."""
-    if term.head != "constant":
-        return f"pair({python(term)})"
-    return literal(term.value if isinstance(term.value, tuple) else (term.value, term.value))
 
 
 def _constant_init(value: float) -> str:
@@ -81,8 +74,14 @@ _WEIGHTS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
+def _conv_class(op: Op) -> str:
+    """Return the class of a convolution: that of Flax takes maps with any number of axes."""
+    name = _WEIGHTS[conv_weights(op)][0]
+    return name if name.startswith("nnx.") else f"{name}{suffix(op)}"
+
+
 def _conv(layer: Layer, a: Texts) -> Arguments:
-    kernel = pairs(layer.attributes["kernel"])
+    kernel = size_tuple(layer.attributes["kernel"], layer.sample)
     fan = f"{_per_group(layer.channels, layer.attributes['groups'])}, {kernel}"
     return args(
         python(layer.channels), a["channels"],
@@ -93,7 +92,7 @@ def _conv(layer: Layer, a: Texts) -> Arguments:
 
 
 def _conv_transpose(layer: Layer, a: Texts) -> Arguments:
-    kernel = pairs(layer.attributes["kernel"])
+    kernel = size_tuple(layer.attributes["kernel"], layer.sample)
     fan = f"{_per_group(layer.attributes['channels'], layer.attributes['groups'])}, {kernel}"
     return args(
         python(layer.channels), a["channels"],
@@ -142,25 +141,22 @@ def _pool(layer: Layer, a: Texts) -> Arguments:
     """Return the arguments of Flax's functions, or of those in support.py that round up and take integers as sizes."""
     rest = {"count_include_pad": a["count_pad"]} if a.get("count_pad", "True") != "True" else {}
     if pool_function(layer).startswith("nnx."):
-        kernel, stride, padding = (pairs(layer.attributes[name]) for name in ("kernel", "stride", "padding"))
-        high, wide = literal_pair(layer.attributes["padding"])
-        pads = {} if padding == "(0, 0)" else {"padding": literal(((high, high), (wide, wide)))}
-        return args(window_shape=kernel, strides=stride, **pads, **rest)
+        kernel, stride, padding = (
+            size_values(layer.attributes[name], layer.sample) for name in ("kernel", "stride", "padding")
+        )
+        pads = {"padding": literal(tuple((size, size) for size in padding))} if any(padding) else {}
+        return args(window_shape=literal(kernel), strides=literal(stride), **pads, **rest)
     counted = {"count_pad": a["count_pad"]} if "count_pad" in a else {}
     pads = {} if a["padding"] == "0" else {"padding": a["padding"]}
     return args(kernel=a["kernel"], stride=a["stride"], **pads, ceil=a["ceil"], **counted)
-
-
-def literal_pair(term: Term) -> tuple[Any, Any]:
-    """Return the height and width of a literal size."""
-    return term.value if isinstance(term.value, tuple) else (term.value, term.value)
 
 
 def pool_function(layer: Layer) -> str:
     """Return the function of a pool: Flax's own unless it rounds up, or its sizes are not literals."""
     name = "avg_pool" if layer.kind is ops.AvgPool else "max_pool"
     sizes = [layer.attributes[each] for each in ("kernel", "stride", "padding", "ceil")]
-    return f"nnx.{name}" if all(term.head == "constant" for term in sizes) and not sizes[-1].value else name
+    plain = all(term.head == "constant" for term in sizes) and not sizes[-1].value
+    return f"nnx.{name}" if plain else f"{name}{suffix(layer.sample)}"
 
 
 #: Function of each activation without parameters.
@@ -207,11 +203,21 @@ def _border(layer: Layer, a: Texts) -> Arguments:
     return args(before=a["before"], after=a["after"], mode=literal(mode))
 
 
-#: The axes that a vector becomes: a map of 1x1, or the rows of one channel.
-_UNFLATTENED = {"map": "(1, 2)", "rows": "(2, 3)"}
+def _global(layer: Layer, a: Texts) -> Arguments:
+    return args(axis=map_axes(layer.sample), keepdims="True")
+
+
+#: Words of JAX for linear interpolation, by the number of axes.
+_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+def _upsample(layer: Layer, a: Texts) -> Arguments:
+    method = _LINEAR[rank(layer.sample.input)] if variant(layer.sample) == "bilinear" else variant(layer.sample)
+    return args(factor=a["factor"], method=literal(method))
+
 
 TABLE: dict[type[Kind], Spelling] = {
-    ops.Conv: Spelling(lambda op: _WEIGHTS[conv_weights(op)][0], arguments=_conv),
+    ops.Conv: Spelling(_conv_class, arguments=_conv),
     ops.Linear: Spelling("nnx.Linear", arguments=_linear),
     ops.Norm: Spelling(norm_class, arguments=_norm),
     ops.Act: Spelling(
@@ -219,19 +225,17 @@ TABLE: dict[type[Kind], Spelling] = {
     ),
     ops.MaxPool: Spelling("", "", _pool),
     ops.AvgPool: Spelling("", "", _pool),
-    ops.GlobalAvgPool: Spelling("", "jnp.mean", lambda layer, a: args(axis="(1, 2)", keepdims="True")),
-    ops.GlobalMaxPool: Spelling("", "jnp.max", lambda layer, a: args(axis="(1, 2)", keepdims="True")),
-    ops.AdaptiveAvgPool: Spelling("", "adaptive_avg_pool", lambda layer, a: args(size=a["size"])),
+    ops.GlobalAvgPool: Spelling("", "jnp.mean", _global),
+    ops.GlobalMaxPool: Spelling("", "jnp.max", _global),
+    ops.AdaptiveAvgPool: Spelling("", ranked("adaptive_avg_pool"), lambda layer, a: args(size=a["size"])),
     ops.Flatten: Spelling("", "flatten"),
     ops.Dropout: Spelling("nnx.Dropout", arguments=lambda layer, a: args(a["rate"], **_RNGS)),
     ops.Scale: Spelling("", "scale", lambda layer, a: args(factor=a["factor"])),
-    ops.Subsample: Spelling("", "subsample", lambda layer, a: args(stride=a["stride"])),
-    ops.Upsample: Spelling(
-        "", "upsample", lambda layer, a: args(factor=a["factor"], method=literal(variant(layer.sample)))
-    ),
+    ops.Subsample: Spelling("", ranked("subsample"), lambda layer, a: args(stride=a["stride"])),
+    ops.Upsample: Spelling("", ranked("upsample"), _upsample),
     ops.PadChannels: Spelling("", "pad_channels", lambda layer, a: args(channels=a["channels"])),
     ops.Identity: Spelling("", "nnx.identity"),
-    ops.ConvTranspose: Spelling("ConvTranspose", arguments=_conv_transpose),
+    ops.ConvTranspose: Spelling(ranked("ConvTranspose"), arguments=_conv_transpose),
     ops.Lrn: Spelling(
         "", "local_response_norm",
         lambda layer, a: args(size=a["size"], alpha=a["alpha"], beta=a["beta"], k=a["k"]),
@@ -247,10 +251,10 @@ TABLE: dict[type[Kind], Spelling] = {
         lambda layer, a: args(axis="-1", keepdims="True"),
     ),
     ops.Affine: Spelling("Affine", arguments=_affine),
-    ops.Border: Spelling("", "border", _border),
+    ops.Border: Spelling("", ranked("border"), _border),
     ops.Part: Spelling("", "channel_part", lambda layer, a: args(number=a["number"], of=a["of"])),
     ops.Shuffle: Spelling("", "channel_shuffle", lambda layer, a: args(groups=a["groups"])),
-    ops.Unflatten: Spelling("", "jnp.expand_dims", lambda layer, a: args(axis=_UNFLATTENED[attribute(layer, "to")])),
+    ops.Unflatten: Spelling("", "jnp.expand_dims", lambda layer, a: args(axis=unflattened_axes(layer.sample))),
     ops.DepthToSpace: Spelling("", "depth_to_space", lambda layer, a: args(size=a["size"])),
     ops.SpaceToDepth: Spelling("", "space_to_depth", lambda layer, a: args(size=a["size"])),
 }  # fmt: skip

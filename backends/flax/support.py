@@ -3,12 +3,12 @@ have no other axis."""
 
 from __future__ import annotations
 
-from rescompile.codegen.channels_last import shared
+from rescompile.codegen.channels_last import at_axes, shared
 
 from .random_merges import RANDOM_MERGES
 
 #: By name; each follows those that it uses itself. Constants occupy one line.
-SUPPORT: dict[str, str] = {
+_TEXTS: dict[str, str] = {
     "HE_FAN_OUT": 'HE_FAN_OUT = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")',
     "HE_FAN_IN": 'HE_FAN_IN = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")',
     "TORCH_DEFAULT": 'TORCH_DEFAULT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")',
@@ -111,44 +111,44 @@ def stacked(
     return np.stack([read(block) for block in blocks]) if blocks else None
 ''',
     **RANDOM_MERGES,
-    **shared("jax.Array", "jnp", "pair", "pool_padding"),
-    "max_pool": '''
-def max_pool(
+    **shared("jax.Array", "jnp", "pair", "triple", "pool_padding$d"),
+    "max_pool$d": '''
+def max_pool$d(
     x: jax.Array,
-    kernel: int | tuple[int, int],
-    stride: int | tuple[int, int],
-    padding: int | tuple[int, int] = 0,
+    kernel: $size,
+    stride: $size,
+    padding: $size = 0,
     ceil: bool = False,
 ) -> jax.Array:
-    """Take the maximum over windows, as torch.nn.functional.max_pool2d does."""
-    pads = pool_padding(x, pair(kernel), pair(stride), pair(padding), ceil)
-    return nnx.max_pool(x, pair(kernel), pair(stride), pads)
+    """Take the maximum over windows, as torch.nn.functional.max_pool${n}d does."""
+    pads = pool_padding$d(x, $each(kernel), $each(stride), $each(padding), ceil)
+    return nnx.max_pool(x, $each(kernel), $each(stride), pads)
 ''',
-    "avg_pool": '''
-def avg_pool(
+    "avg_pool$d": '''
+def avg_pool$d(
     x: jax.Array,
-    kernel: int | tuple[int, int],
-    stride: int | tuple[int, int],
-    padding: int | tuple[int, int] = 0,
+    kernel: $size,
+    stride: $size,
+    padding: $size = 0,
     ceil: bool = False,
     count_pad: bool = True,
 ) -> jax.Array:
-    """Take the mean over windows, as torch.nn.functional.avg_pool2d does."""
-    pads = pool_padding(x, pair(kernel), pair(stride), pair(padding), ceil)
+    """Take the mean over windows, as torch.nn.functional.avg_pool${n}d does."""
+    pads = pool_padding$d(x, $each(kernel), $each(stride), $each(padding), ceil)
     if count_pad:  # what rounding up adds does not count
-        height, width = pair(padding)
-        x = jnp.pad(x, ((0, 0), (height, height), (width, width), (0, 0)))
-        pads = [(0, pads[0][1] - height), (0, pads[1][1] - width)]
+        $names = $given(padding)
+        x = jnp.pad(x, ((0, 0), $around, (0, 0)))
+        pads = [$beyond]
     # An axis of one value is its own mean: XLA on CPUs (jax 0.10) adds wrongly in a window beyond it.
     alone = [n == 1 and before == 0 for n, (before, _) in zip(x.shape[1:-1], pads)]
-    height, width = [1 if single else k for single, k in zip(alone, pair(kernel))]
+    $window = [1 if single else k for single, k in zip(alone, $each(kernel))]
     pads = [(0, 0) if single else pad for single, pad in zip(alone, pads)]
-    return nnx.avg_pool(x, (height, width), pair(stride), pads, count_include_pad=False)
+    return nnx.avg_pool(x, $whole, $each(stride), pads, count_include_pad=False)
 ''',
-    "adaptive_avg_pool": '''
-def adaptive_avg_pool(x: jax.Array, size: int | tuple[int, int]) -> jax.Array:
+    "adaptive_avg_pool$d": '''
+def adaptive_avg_pool$d(x: jax.Array, size: $size) -> jax.Array:
     """Take the means over windows, one for each position of the output."""
-    for axis, count in zip((1, 2), pair(size)):
+    for axis, count in zip($axes, $each(size)):
         n = x.shape[axis]
         if n != count:
             ends = [(at * n // count, -(-(at + 1) * n // count)) for at in range(count)]
@@ -157,12 +157,12 @@ def adaptive_avg_pool(x: jax.Array, size: int | tuple[int, int]) -> jax.Array:
             x = jnp.concatenate(means, axis=axis)
     return x
 ''',
-    **shared("jax.Array", "jnp", "flatten", "scale", "subsample"),
-    "upsample": '''
-def upsample(x: jax.Array, factor: int | tuple[int, int], method: str) -> jax.Array:
+    **shared("jax.Array", "jnp", "flatten", "scale", "subsample$d"),
+    "upsample$d": '''
+def upsample$d(x: jax.Array, factor: $size, method: str) -> jax.Array:
     """Enlarge feature maps."""
-    height, width = pair(factor)
-    shape = (x.shape[0], x.shape[1] * height, x.shape[2] * width, x.shape[3])
+    $names = $given(factor)
+    shape = (x.shape[0], $enlarged, x.shape[$last])
     return jax.image.resize(x, shape, method)
 ''',
     **shared("jax.Array", "jnp", "pad_channels"),
@@ -182,15 +182,15 @@ def range_softmax(x: jax.Array, ranges: int) -> jax.Array:
     y = x.reshape(*x.shape[:-1], ranges, -1)
     return nnx.softmax(y, axis=-2).reshape(x.shape)
 ''',
-    "border": '''
-def border(
+    "border$d": '''
+def border$d(
     x: jax.Array,
-    before: int | tuple[int, int],
-    after: int | tuple[int, int],
+    before: $size,
+    after: $size,
     mode: str = "constant",
 ) -> jax.Array:
-    """Add rows and columns around feature maps; negative numbers of zeros remove them."""
-    pads = [(0, 0), *zip(pair(before), pair(after)), (0, 0)]
+    """Add $positions around feature maps; negative numbers of zeros remove them."""
+    pads = [(0, 0), *zip($each(before), $each(after)), (0, 0)]
     if mode != "constant":
         return jnp.pad(x, pads, mode=mode)
     lows_and_highs = [(low, high, 0) for low, high in pads]
@@ -204,8 +204,8 @@ def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:
     return jnp.swapaxes(y, -1, -2).reshape(x.shape)
 ''',
     **shared("jax.Array", "jnp", "depth_to_space", "space_to_depth"),
-    "StandardisedConv": '''
-class StandardisedConv(nnx.Conv):
+    "StandardisedConv$d": '''
+class StandardisedConv$d(nnx.Conv):
     """Convolve with weights of mean 0 and variance 1 in each output channel."""
 
     def __init__(self, *sizes: int, eps: float = 1e-05, **arguments) -> None:
@@ -215,49 +215,49 @@ class StandardisedConv(nnx.Conv):
     def weights(self) -> jax.Array:
         """The kernel that is used."""
         kernel = self.kernel[...]
-        kernel = kernel - jnp.mean(kernel, axis=(0, 1, 2), keepdims=True)
-        variance = jnp.mean(kernel**2, axis=(0, 1, 2), keepdims=True)
+        kernel = kernel - jnp.mean(kernel, axis=$inputs, keepdims=True)
+        variance = jnp.mean(kernel**2, axis=$inputs, keepdims=True)
         return kernel / jnp.sqrt(variance + self.eps)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = jax.lax.conv_general_dilated(
             x,
             self.weights(),
-            pair(self.strides),
-            [(size, size) for size in pair(self.padding)],
-            rhs_dilation=pair(self.kernel_dilation),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            $each(self.strides),
+            [(size, size) for size in $each(self.padding)],
+            rhs_dilation=$each(self.kernel_dilation),
+            dimension_numbers=("N${letters}C", "${letters}IO", "N${letters}C"),
             feature_group_count=self.feature_group_count,
         )
         return y + self.bias[...] if self.use_bias else y
 ''',
-    "ScaledConv": '''
-class ScaledConv(StandardisedConv):
+    "ScaledConv$d": '''
+class ScaledConv$d(StandardisedConv$d):
     """Convolve with weights of mean 0 and variance 1 over fan-in, times a learned gain."""
 
     def __init__(self, *sizes: int, gamma: float = 1.0, **arguments) -> None:
         super().__init__(*sizes, **arguments)
-        height, width, channels, out = self.kernel_shape
-        self.gain = nnx.Param(jnp.zeros((1, 1, 1, out)) + 1)
-        self.factor = gamma / math.sqrt(height * width * channels)
+        $names, channels, out = self.kernel_shape
+        self.gain = nnx.Param(jnp.zeros((1, $ones, out)) + 1)
+        self.factor = gamma / math.sqrt($product * channels)
 
     def weights(self) -> jax.Array:
         """The kernel that is used."""
         return super().weights() * (self.gain[...] * self.factor)
 ''',
-    "ConvTranspose": '''
-class ConvTranspose(nnx.Module):
-    """Transposed convolution with the sizes of torch.nn.ConvTranspose2d; the kernel is [height, width, out, in]."""
+    "ConvTranspose$d": '''
+class ConvTranspose$d(nnx.Module):
+    """Transposed convolution with the sizes of torch.nn.ConvTranspose${n}d; the kernel is [$names, out, in]."""
 
     def __init__(
         self,
         in_features: int,
         out_features: int,
-        kernel_size: tuple[int, int],
-        strides: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] = 0,
-        output_padding: int | tuple[int, int] = 0,
-        kernel_dilation: int | tuple[int, int] = 1,
+        kernel_size: $tuple,
+        strides: $size = 1,
+        padding: $size = 0,
+        output_padding: $size = 0,
+        kernel_dilation: $size = 1,
         feature_group_count: int = 1,
         use_bias: bool = True,
         *,
@@ -271,29 +271,27 @@ class ConvTranspose(nnx.Module):
         if use_bias:
             bias = bias_init(rngs.params(), (out_features,), jnp.float32)
             self.bias = nnx.Param(bias)
-        self.strides = pair(strides)
-        self.kernel_dilation = pair(kernel_dilation)
+        self.strides = $each(strides)
+        self.kernel_dilation = $each(kernel_dilation)
         self.groups = feature_group_count
-        rules = zip(
-            kernel_size, pair(kernel_dilation), pair(padding), pair(output_padding)
-        )
+        rules = zip(kernel_size, $each(kernel_dilation), $each(padding), $each(output_padding))
         self.padding = tuple(
             [(d * (k - 1) - p, d * (k - 1) - p + end) for k, d, p, end in rules]
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        height, width, out, _ = self.kernel.shape
-        kernel = self.kernel[::-1, ::-1]
-        kernel = kernel.reshape(height, width, out, self.groups, -1)
-        kernel = kernel.transpose(0, 1, 4, 3, 2)
+        $names, out, _ = self.kernel.shape
+        kernel = self.kernel[$flips]
+        kernel = kernel.reshape($names, out, self.groups, -1)
+        kernel = kernel.transpose($turned)
         y = jax.lax.conv_general_dilated(
             x,
-            kernel.reshape(height, width, -1, out * self.groups),
-            (1, 1),
+            kernel.reshape($names, -1, out * self.groups),
+            $units,
             self.padding,
             lhs_dilation=self.strides,
             rhs_dilation=self.kernel_dilation,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            dimension_numbers=("N${letters}C", "${letters}IO", "N${letters}C"),
             feature_group_count=self.groups,
         )
         return y + self.bias[...] if self.use_bias else y
@@ -343,6 +341,13 @@ class Affine(nnx.Module):
         return x + self.bias[...] if self.use_bias else x
 ''',
 }
+#: The variables of a window by the number of axes.
+_WINDOWS = {
+    1: {"window": "(length,)", "whole": "(length,)"},
+    2: {"window": "height, width", "whole": "(height, width)"},
+    3: {"window": "d, h, w", "whole": "(d, h, w)"},
+}
+SUPPORT = at_axes(_TEXTS, _WINDOWS)
 
 #: Reads the weights of a file. An NNX state contains no step counts or random keys here.
 _LOAD = '''

@@ -9,7 +9,7 @@ from typing import Any
 from rescompile.analysis.dynamic_shapes import describe_sizes
 from rescompile.codegen.class_plan import Scan
 from rescompile.codegen.planner import plan_classes
-from rescompile.codegen.refusals import refuse_names, refuse_ranks
+from rescompile.codegen.refusals import refuse_names
 from rescompile.codegen.scanned_rows import scans, with_scans
 from rescompile.codegen.source_text import render_source
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
@@ -30,7 +30,6 @@ def check(network: Network) -> None:
     """Raise Unavailable for what Flax cannot do: the results of nnx.cond have fixed shapes, and NNX reserves attributes
     of its modules."""
     refuse_names(network, OWN | _MODULE, Flax.title)
-    refuse_ranks(network, "flax")
     for path, node in walk(network.root):
         skipped = isinstance(node, Parallel) and node.survival is not None and node.survival.unit == "batch"
         if skipped and (inside := _output_inside(children(node)[0])) is not None:

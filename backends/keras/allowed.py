@@ -9,20 +9,24 @@ from rescompile.codegen.allow_list import Allowed
 _NAMES = {
     "keras": "Initializer Input KerasTensor Model config.floatx config.image_data_format initializers.Constant initializers.RandomUniform "
     "initializers.VarianceScaling saving.register_keras_serializable",
-    "layers": "AveragePooling2D BatchNormalization Conv2D Conv2DTranspose Cropping2D Dense Dropout Flatten "
-    "GaussianNoise GlobalAveragePooling2D GlobalMaxPooling2D GroupNormalization Layer LayerNormalization MaxPooling2D PReLU Permute "
-    "UpSampling2D ZeroPadding2D",
+    "layers": "BatchNormalization Dense Dropout Flatten GaussianNoise GroupNormalization Layer LayerNormalization PReLU Permute",
     "ops": "any cast concatenate depth_to_space elu equal exp expand_dims flip floor gelu hard_sigmoid hard_swish leaky_relu logical_or "
-    "max maximum mean ones_like pad relu relu6 repeat reshape sigmoid silu size softmax space_to_depth split sqrt square stack "
-    "stop_gradient sum take tanh transpose where zeros_like",
+    "max maximum mean ones_like pad relu relu6 repeat reshape sigmoid silu size softmax space_to_depth split sqrt square squeeze stack "
+    "stop_gradient sum swapaxes take tanh transpose where zeros_like",
     "json": "loads",
     "math": "inf prod sqrt",
     "np": "float16 float32 float64 memmap",
 }
+#: Layers for maps of one, two and three axes.
+_BY_AXES = (
+    "AveragePooling{}D Conv{}D Conv{}DTranspose Cropping{}D GlobalAveragePooling{}D GlobalMaxPooling{}D MaxPooling{}D "
+    "UpSampling{}D ZeroPadding{}D"
+)
 ALLOWED = Allowed(
     modules={"json": None, "keras": None, "math": None, "numpy": "np"},
     imports={"collections.abc": {"Callable"}, "keras": {"KerasTensor", "layers", "ops"}},
-    names={f"{root}.{name}" for root, names in _NAMES.items() for name in names.split()},
+    names={f"{root}.{name}" for root, names in _NAMES.items() for name in names.split()}
+    | {f"layers.{name.format(axes)}" for name in _BY_AXES.split() for axes in (1, 2, 3)},
     decorators=("keras.saving.register_keras_serializable()",),
     builtins={"ValueError", "zip"},
     nodes=(ast.NotIn, ast.Raise, ast.Dict),

@@ -13,7 +13,7 @@ from rescompile.codegen.docstrings import random_merges
 from rescompile.codegen.program import Apply, Element, MakeLayer, New, NewStage, Program
 from rescompile.codegen.source_text import ident, names_in, quoted
 from rescompile.codegen.table_dialect import Spelling, TableDialect
-from rescompile.codegen.terms import python
+from rescompile.codegen.terms import literal, python
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op, walk
@@ -21,7 +21,7 @@ from rescompile.ir.ops import Kind
 
 from .allowed import ALLOWED
 from .functions import COLUMN, Averaged, Built, BuiltBeside, Function, function_names, functions
-from .spellings import DEFAULTS, TABLE, function_name, module_name
+from .spellings import DEFAULTS, TABLE, by_axes, function_name, module_name
 from .support import LOAD, SUPPORT
 
 _IMPORTS: Imports = (
@@ -135,7 +135,7 @@ class Keras(TableDialect):
             case Element(of, index):
                 return f"{of.name}[{index}]"
             case Apply(flatten, Apply(mean, inner)) if flatten.kind is ops.Flatten and mean.kind is ops.GlobalAvgPool:
-                return f"layers.GlobalAveragePooling2D()({self.expression(inner)})"
+                return f"{by_axes('layers.GlobalAveragePooling')(mean.sample)}()({self.expression(inner)})"
         return super().expression(value)
 
     def built(self, built: Built) -> str:
@@ -186,9 +186,10 @@ class Keras(TableDialect):
     # --- the whole
 
     def image(self, plan: ClassPlan) -> str:
-        """Return the default height and width of the image; None for a dynamic axis."""
-        axes = zip(("height", "width"), plan.network.input[1:], strict=True)
-        return f"({', '.join('None' if axis in self.free else str(size) for axis, size in axes)})"
+        """Return the default size of the image; None for a dynamic axis."""
+        sizes = plan.network.input[1:]
+        axes = zip(ops.AXIS_NAMES[len(sizes)], sizes, strict=True)
+        return literal(tuple(None if axis in self.free else size for axis, size in axes))
 
     def training(self, plan: ClassPlan) -> Iterator[str]:
         """Yield paragraphs about training for the docstring of a network."""

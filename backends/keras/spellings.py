@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+from rescompile.codegen.channels_last import ranked, suffix, unflattened_axes
 from rescompile.codegen.class_plan import Layer
 from rescompile.codegen.table_dialect import Arguments, Spelling, Texts, args, weight_fill
 from rescompile.codegen.terms import constant, literal, operation, python
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op
-from rescompile.ir.ops import Draw, Kind
+from rescompile.ir.ops import Draw, Kind, rank
 
 #: Defaults of Keras and of the functions in support.py; arguments equal to their default are omitted.
 DEFAULTS = {
@@ -42,22 +44,26 @@ def module_name(layer: Layer) -> str:
     op."""
     name = TABLE[layer.kind].module
     text = name(layer.sample) if callable(name) else name
-    if text == "conv" and _needs_no_help(layer):
-        return "layers.Conv2D"
+    if layer.kind is ops.Conv and _needs_no_help(layer):
+        return by_axes("layers.Conv")(layer.sample)
     return text
 
 
 def function_name(layer: Layer) -> str:
     """Return the function of an op without parameters, or the class of its layer."""
     name = TABLE[layer.kind].function
-    text = str(name(layer.sample) if callable(name) else name)
-    if (
-        layer.kind in (ops.MaxPool, ops.AvgPool)
-        and _is_plain(layer, "padding", "0")
-        and _is_plain(layer, "ceil", "False")
-    ):
-        return {"max_pool": "layers.MaxPooling2D", "avg_pool": "layers.AveragePooling2D"}[text]
-    return text
+    plain = layer.kind in _POOLS and _is_plain(layer, "padding", "0") and _is_plain(layer, "ceil", "False")
+    name = by_axes(_POOLS[layer.kind]) if plain else name
+    return str(name(layer.sample) if callable(name) else name)
+
+
+#: Pools of Keras, which neither pad nor round up.
+_POOLS: dict[type[Kind], str] = {ops.MaxPool: "layers.MaxPooling", ops.AvgPool: "layers.AveragePooling"}
+
+
+def by_axes(name: str) -> Callable[[Op], str]:
+    """Return the name of a layer that exists for each number of axes: `layers.Conv` -> `layers.Conv2D`."""
+    return lambda op: f"{name}{rank(op.input)}D"
 
 
 def _is_plain(layer: Layer, name: str, text: str) -> bool:
@@ -94,7 +100,11 @@ def _bias_init(layer: Layer, fan: str) -> dict[str, str]:
     value = attribute(layer, "bias_init")
     if not attribute(layer, "bias") or value == 0:
         return {}
-    return {"bias_initializer": f"bias_uniform({fan})" if value == "torch_default" else _constant_init(value)}
+    return {
+        "bias_initializer": f"bias_uniform{suffix(layer.sample)}({fan})"
+        if value == "torch_default"
+        else _constant_init(value)
+    }
 
 
 def _per_group(channels: Term, groups: Term) -> str:
@@ -105,8 +115,8 @@ def _per_group(channels: Term, groups: Term) -> str:
 #: Class of a convolution by the treatment of its weights, and its further arguments.
 _WEIGHTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "plain": ("", ()),
-    "standardised": ("StandardisedConv2D", ("eps",)),
-    "scaled": ("ScaledConv2D", ("eps", "gamma")),
+    "standardised": ("StandardisedConv", ("eps",)),
+    "scaled": ("ScaledConv", ("eps", "gamma")),
 }
 
 
@@ -121,7 +131,7 @@ def _conv(layer: Layer, a: Texts) -> Arguments:
     return args(
         a["channels"], a["kernel"],
         strides=a["stride"], padding="0" if _is_plain(layer, "padding", "0") else a["padding"], dilation_rate=a["dilation"],
-        groups=a["groups"], use_bias=a["bias"], **({"layer": name} if name else {}), **{each: a[each] for each in further},
+        groups=a["groups"], use_bias=a["bias"], **({"layer": by_axes(name)(layer.sample)} if name else {}), **{each: a[each] for each in further},
         **_kernel_init(layer), **_bias_init(layer, fan),
     )  # fmt: skip
 
@@ -216,31 +226,37 @@ def _affine(layer: Layer, a: Texts) -> Arguments:
     return args(**one, **{word: literal(attribute(layer, name)) for word, name in words.items()}, **start)
 
 
-#: The axes that a vector becomes: a map of 1x1, or the rows of one channel.
-_UNFLATTENED = {"map": "(1, 2)", "rows": "(2, 3)"}
+def _upsampling(op: Op) -> str:
+    """Return the layer of an upsampling, or the function for one that Keras lacks: linear, except along two axes."""
+    missing = variant(op) == "bilinear" and rank(op.input) != 2
+    return ranked("upsample_linear")(op) if missing else by_axes("layers.UpSampling")(op)
+
+
+def _upsample(layer: Layer, a: Texts) -> Arguments:
+    way = {"interpolation": literal(variant(layer.sample))} if rank(layer.sample.input) == 2 else {}
+    return args(a["factor"], **way)
+
 
 TABLE: dict[type[Kind], Spelling] = {
-    ops.Conv: Spelling("conv", arguments=_conv),
+    ops.Conv: Spelling(ranked("conv"), arguments=_conv),
     ops.Linear: Spelling("layers.Dense", arguments=_linear),
     ops.Norm: Spelling(_norm_class, arguments=_norm),
     ops.Act: Spelling(
         lambda op: "layers.PReLU" if variant(op) == "prelu" else "", lambda op: _ACTS.get(variant(op)), arguments=_act
     ),
-    ops.MaxPool: Spelling("", "max_pool", _pool),
-    ops.AvgPool: Spelling("", "avg_pool", _pool),
-    ops.GlobalAvgPool: Spelling("", "layers.GlobalAveragePooling2D", lambda layer, a: args(keepdims="True")),
-    ops.GlobalMaxPool: Spelling("", "layers.GlobalMaxPooling2D", lambda layer, a: args(keepdims="True")),
-    ops.AdaptiveAvgPool: Spelling("", "adaptive_avg_pool", lambda layer, a: args(a["size"])),
-    ops.Flatten: Spelling("", "flatten"),
+    ops.MaxPool: Spelling("", ranked("max_pool"), _pool),
+    ops.AvgPool: Spelling("", ranked("avg_pool"), _pool),
+    ops.GlobalAvgPool: Spelling("", by_axes("layers.GlobalAveragePooling"), lambda layer, a: args(keepdims="True")),
+    ops.GlobalMaxPool: Spelling("", by_axes("layers.GlobalMaxPooling"), lambda layer, a: args(keepdims="True")),
+    ops.AdaptiveAvgPool: Spelling("", ranked("adaptive_avg_pool"), lambda layer, a: args(a["size"])),
+    ops.Flatten: Spelling("", ranked("flatten")),
     ops.Dropout: Spelling("", "layers.Dropout", lambda layer, a: args(a["rate"])),
     ops.Scale: Spelling("", "scale", lambda layer, a: args(a["factor"])),
-    ops.Subsample: Spelling("", "subsample", lambda layer, a: args(a["stride"])),
-    ops.Upsample: Spelling(
-        "", "layers.UpSampling2D", lambda layer, a: args(a["factor"], interpolation=literal(variant(layer.sample)))
-    ),
+    ops.Subsample: Spelling("", ranked("subsample"), lambda layer, a: args(a["stride"])),
+    ops.Upsample: Spelling("", _upsampling, _upsample),
     ops.PadChannels: Spelling("", "pad_channels", lambda layer, a: args(a["channels"])),
     ops.Identity: Spelling("", ""),
-    ops.ConvTranspose: Spelling("conv_transpose", arguments=_conv_transpose),
+    ops.ConvTranspose: Spelling(ranked("conv_transpose"), arguments=_conv_transpose),
     ops.Lrn: Spelling(
         "", "local_response_norm",
         lambda layer, a: args(a["size"], a["alpha"], a["beta"], a["k"]),
@@ -257,11 +273,11 @@ TABLE: dict[type[Kind], Spelling] = {
     ),
     ops.Affine: Spelling("Affine", arguments=_affine),
     ops.Border: Spelling(
-        "", "border", lambda layer, a: args(a["before"], a["after"], mode=literal(variant(layer.sample)))
+        "", ranked("border"), lambda layer, a: args(a["before"], a["after"], mode=literal(variant(layer.sample)))
     ),
     ops.Part: Spelling("", "channel_part", lambda layer, a: args(number=a["number"], of=a["of"])),
     ops.Shuffle: Spelling("", "channel_shuffle", lambda layer, a: args(a["groups"])),
-    ops.Unflatten: Spelling("", "ops.expand_dims", lambda layer, a: args(axis=_UNFLATTENED[attribute(layer, "to")])),
+    ops.Unflatten: Spelling("", "ops.expand_dims", lambda layer, a: args(axis=unflattened_axes(layer.sample))),
     ops.DepthToSpace: Spelling("", "depth_to_space", lambda layer, a: args(a["size"])),
     ops.SpaceToDepth: Spelling("", "space_to_depth", lambda layer, a: args(a["size"])),
 }  # fmt: skip

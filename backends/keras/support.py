@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from rescompile.codegen.channels_last import shared
+from rescompile.codegen.channels_last import at_axes, shared
 
 from .random_merges import RANDOM_MERGES
 
 #: By name; each follows those that it uses itself. Each layer has a new initialiser, because a shared one draws the
 #: same values for all of them.
-SUPPORT: dict[str, str] = {
+_TEXTS: dict[str, str] = {
     "he_fan_out": '''
 def he_fan_out() -> keras.Initializer:
     """Initialise kernels for ReLU by their fan-out (He et al. 2015)."""
@@ -24,18 +24,16 @@ def torch_default() -> keras.Initializer:
     """Initialise kernels uniformly within 1 / sqrt(fan_in), as PyTorch does."""
     return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 ''',
-    **shared("KerasTensor", "ops", "pair"),
-    "bias_uniform": '''
-def bias_uniform(
-    channels: int, kernel_size: int | tuple[int, int] = 1
-) -> keras.Initializer:
+    **shared("KerasTensor", "ops", "pair", "triple"),
+    "bias_uniform$d": '''
+def bias_uniform$d(channels: int, kernel_size: $size = 1) -> keras.Initializer:
     """Initialise biases uniformly within 1 / sqrt(fan_in), as PyTorch does."""
-    bound = (channels * math.prod(pair(kernel_size))) ** -0.5
+    bound = (channels * math.prod($each(kernel_size))) ** -0.5
     return keras.initializers.RandomUniform(-bound, bound)
 ''',
-    "StandardisedConv2D": '''
+    "StandardisedConv${n}D": '''
 @keras.saving.register_keras_serializable()
-class StandardisedConv2D(layers.Conv2D):
+class StandardisedConv${n}D(layers.Conv${n}D):
     """Convolve with weights of mean 0 and variance 1 in each output channel."""
 
     def __init__(self, *sizes: int, eps: float = 1e-05, **arguments) -> None:
@@ -44,19 +42,19 @@ class StandardisedConv2D(layers.Conv2D):
 
     def standardised(self, kernel: KerasTensor) -> KerasTensor:
         """The kernel that is used."""
-        kernel = kernel - ops.mean(kernel, axis=(0, 1, 2), keepdims=True)
-        variance = ops.mean(ops.square(kernel), axis=(0, 1, 2), keepdims=True)
+        kernel = kernel - ops.mean(kernel, axis=$inputs, keepdims=True)
+        variance = ops.mean(ops.square(kernel), axis=$inputs, keepdims=True)
         return kernel / ops.sqrt(variance + self.eps)
 
     def convolution_op(self, inputs: KerasTensor, kernel: KerasTensor) -> KerasTensor:
         return super().convolution_op(inputs, self.standardised(kernel))
-
+$call
     def get_config(self) -> dict:
         return {**super().get_config(), "eps": self.eps}
 ''',
-    "ScaledConv2D": '''
+    "ScaledConv${n}D": '''
 @keras.saving.register_keras_serializable()
-class ScaledConv2D(StandardisedConv2D):
+class ScaledConv${n}D(StandardisedConv${n}D):
     """Convolve with weights of mean 0 and variance 1 over fan-in, times a learned gain."""
 
     def __init__(self, *sizes: int, gamma: float = 1.0, **arguments) -> None:
@@ -66,7 +64,7 @@ class ScaledConv2D(StandardisedConv2D):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         super().build(input_shape)
         self.gain = self.add_weight(
-            shape=(1, 1, 1, self.filters), initializer="ones", name="gain"
+            shape=(1, $ones, self.filters), initializer="ones", name="gain"
         )
 
     def standardised(self, kernel: KerasTensor) -> KerasTensor:
@@ -84,22 +82,22 @@ class ScaledConv2D(StandardisedConv2D):
     def get_config(self) -> dict:
         return {**super().get_config(), "gamma": self.gamma}
 ''',
-    **shared("KerasTensor", "ops", "subsample"),
-    "conv": '''
-def conv(
+    **shared("KerasTensor", "ops", "subsample$d"),
+    "conv$d": '''
+def conv$d(
     x: KerasTensor,
     filters: int,
-    kernel_size: int | tuple[int, int],
-    strides: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] = 0,
-    dilation_rate: int | tuple[int, int] = 1,
-    layer: Callable[..., layers.Layer] = layers.Conv2D,
+    kernel_size: $size,
+    strides: $size = 1,
+    padding: $size = 0,
+    dilation_rate: $size = 1,
+    layer: Callable[..., layers.Layer] = layers.Conv${n}D,
     **arguments,
 ) -> KerasTensor:
     """Convolve with explicit padding: `same` pads other sides than PyTorch at stride 2."""
-    if pair(padding) != (0, 0):
-        x = layers.ZeroPadding2D(padding)(x)
-    dilated = pair(dilation_rate) != (1, 1)  # Keras refuses strides with dilation
+    if $given(padding) != $zero:
+        x = layers.ZeroPadding${n}D(padding)(x)
+    dilated = $given(dilation_rate) != $one  # Keras refuses strides with dilation
     build = layer(
         filters,
         kernel_size,
@@ -107,40 +105,40 @@ def conv(
         dilation_rate=dilation_rate,
         **arguments,
     )
-    return subsample(build(x), strides) if dilated else build(x)
+    return subsample$d(build(x), strides) if dilated else build(x)
 ''',
-    "conv_transpose": '''
-def conv_transpose(
+    "conv_transpose$d": '''
+def conv_transpose$d(
     x: KerasTensor,
     filters: int,
-    kernel_size: int | tuple[int, int],
-    strides: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] = 0,
-    output_padding: int | tuple[int, int] = 0,
+    kernel_size: $size,
+    strides: $size = 1,
+    padding: $size = 0,
+    output_padding: $size = 0,
     **arguments,
 ) -> KerasTensor:
-    """Apply a transposed convolution with the sizes of torch.nn.ConvTranspose2d."""
-    build = layers.Conv2DTranspose(
+    """Apply a transposed convolution with the sizes of torch.nn.ConvTranspose${n}d."""
+    build = layers.Conv${n}DTranspose(
         filters,
         kernel_size,
         strides=strides,
-        output_padding=pair(output_padding),
+        output_padding=$given(output_padding),
         **arguments,
     )
-    return layers.Cropping2D(pair(padding))(build(x))
+    return layers.Cropping${n}D($given(padding))(build(x))
 ''',
     **RANDOM_MERGES,
-    "pool_padding": '''
-def pool_padding(
+    "pool_padding$d": '''
+def pool_padding$d(
     x: KerasTensor,
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
+    kernel: $tuple,
+    stride: $tuple,
+    padding: $tuple,
     ceil: bool,
 ) -> list[tuple[int, int]]:
     """The padding before and after each axis of a pool; `ceil` rounds the output size up."""
     pads = []
-    for size, k, s, p in zip(x.shape[1:3], kernel, stride, padding):
+    for size, k, s, p in zip(x.shape[1:$last], kernel, stride, padding):
         far = p + s - 1 if ceil else p  # of an axis of any size
         if ceil and size is not None:
             steps = -((k - size - 2 * p) // s)
@@ -150,57 +148,74 @@ def pool_padding(
         pads.append((p, far))
     return pads
 ''',
-    "max_pool": '''
-def max_pool(
+    "max_pool$d": '''
+def max_pool$d(
     x: KerasTensor,
-    kernel: int | tuple[int, int],
-    stride: int | tuple[int, int],
-    padding: int | tuple[int, int] = 0,
+    kernel: $size,
+    stride: $size,
+    padding: $size = 0,
     ceil: bool = False,
 ) -> KerasTensor:
     """Take the maximum over windows; what is padded is minus infinity."""
-    pads = pool_padding(x, pair(kernel), pair(stride), pair(padding), ceil)
+    pads = pool_padding$d(x, $each(kernel), $each(stride), $each(padding), ceil)
     x = ops.pad(x, [(0, 0), *pads, (0, 0)], constant_values=-math.inf)
-    return layers.MaxPooling2D(kernel, strides=stride)(x)
+    return layers.MaxPooling${n}D(kernel, strides=stride)(x)
 ''',
-    "avg_pool": '''
-def avg_pool(
+    "avg_pool$d": '''
+def avg_pool$d(
     x: KerasTensor,
-    kernel: int | tuple[int, int],
-    stride: int | tuple[int, int],
-    padding: int | tuple[int, int] = 0,
+    kernel: $size,
+    stride: $size,
+    padding: $size = 0,
     ceil: bool = False,
     count_pad: bool = True,
 ) -> KerasTensor:
-    """Take the mean over windows, as torch.nn.functional.avg_pool2d does."""
-    pads = pool_padding(x, pair(kernel), pair(stride), pair(padding), ceil)
-    pool = layers.AveragePooling2D(kernel, strides=stride)
-    means = pool(layers.ZeroPadding2D(pads)(x))
+    """Take the mean over windows, as torch.nn.functional.avg_pool${n}d does."""
+    pads = pool_padding$d(x, $each(kernel), $each(stride), $each(padding), ceil)
+    pool = layers.AveragePooling${n}D(kernel, strides=stride)
+    means = pool(layers.ZeroPadding${n}D(${star}pads)(x))
     if count_pad and not ceil:
         return means
-    counted = ops.ones_like(x[:, :, :, :1])
+    counted = ops.ones_like(x[:, $colons, :1])
     if count_pad:  # what rounding up adds does not count
-        own = [(size, size) for size in pair(padding)]
+        own = [(size, size) for size in $each(padding)]
         counted = ops.pad(counted, [(0, 0), *own, (0, 0)], constant_values=1)
         pads = [(0, far - size) for (_, far), (size, _) in zip(pads, own)]
-    return means / pool(layers.ZeroPadding2D(pads)(counted))
+    return means / pool(layers.ZeroPadding${n}D(${star}pads)(counted))
 ''',
-    "adaptive_avg_pool": '''
-def adaptive_avg_pool(x: KerasTensor, size: int | tuple[int, int]) -> KerasTensor:
+    "adaptive_avg_pool$d": '''
+def adaptive_avg_pool$d(x: KerasTensor, size: $size) -> KerasTensor:
     """Take the means over windows, one for each position of the output."""
-    for axis, count in zip((1, 2), pair(size)):
+    for axis, count in zip($axes, $each(size)):
         n = x.shape[axis]
         if n != count:
             ends = [(at * n // count, -(-(at + 1) * n // count)) for at in range(count)]
-            bins = [x[:, a:b] if axis == 1 else x[:, :, a:b] for a, b in ends]
+            bins = [$part for a, b in ends]
             means = [ops.mean(part, axis=axis, keepdims=True) for part in bins]
             x = ops.concatenate(means, axis=axis)
     return x
 ''',
-    "flatten": '''
-def flatten(x: KerasTensor) -> KerasTensor:
+    "flatten$d": '''
+def flatten$d(x: KerasTensor) -> KerasTensor:
     """Flatten feature maps channel by channel, as PyTorch does."""
-    return layers.Flatten()(layers.Permute((3, 1, 2))(x) if len(x.shape) == 4 else x)
+    return layers.Flatten()(layers.Permute($first)(x) if len(x.shape) == $dimensions else x)
+''',
+    "upsample_linear1d": '''
+def upsample_linear1d(x: KerasTensor, factor: int) -> KerasTensor:
+    """Enlarge series by linear interpolation."""
+    enlarge = layers.UpSampling2D((factor, 1), interpolation="bilinear")
+    return ops.squeeze(enlarge(ops.expand_dims(x, axis=2)), axis=2)
+''',
+    "upsample_linear3d": '''
+def upsample_linear3d(x: KerasTensor, factor: int | tuple[int, int, int]) -> KerasTensor:
+    """Enlarge volumes by linear interpolation: along their depth, then slice by slice."""
+    frames, rows, columns = triple(factor)
+    depth, height, width, channels = x.shape[1:]
+    y = ops.reshape(x, (-1, depth, height * width, channels))
+    y = layers.UpSampling2D((frames, 1), interpolation="bilinear")(y)
+    y = ops.reshape(y, (-1, height, width, channels))
+    y = layers.UpSampling2D((rows, columns), interpolation="bilinear")(y)
+    return ops.reshape(y, (-1, depth * frames, height * rows, width * columns, channels))
 ''',
     **shared("KerasTensor", "ops", "scale"),
     "pad_channels": '''
@@ -225,21 +240,21 @@ def range_softmax(x: KerasTensor, ranges: int) -> KerasTensor:
     y = ops.softmax(ops.stack(ops.split(x, ranges, axis=-1), axis=-1), axis=-1)
     return ops.concatenate([y[..., at] for at in range(ranges)], axis=-1)
 ''',
-    "border": '''
-def border(
+    "border$d": '''
+def border$d(
     x: KerasTensor,
-    before: int | tuple[int, int],
-    after: int | tuple[int, int],
+    before: $size,
+    after: $size,
     mode: str = "zeros",
 ) -> KerasTensor:
-    """Add rows and columns around feature maps; negative numbers of zeros remove them."""
-    ends = [(low, high) for low, high in zip(pair(before), pair(after))]
+    """Add $positions around feature maps; negative numbers of zeros remove them."""
+    ends = [(low, high) for low, high in zip($each(before), $each(after))]
     if mode == "zeros":
         cut = [(max(-low, 0), max(-high, 0)) for low, high in ends]
         more = [(max(low, 0), max(high, 0)) for low, high in ends]
-        return layers.ZeroPadding2D(more)(layers.Cropping2D(cut)(x))
-    for axis, (low, high) in zip((1, 2), ends):
-        y = x if axis == 1 else ops.transpose(x, (0, 2, 1, 3))
+        return layers.ZeroPadding${n}D(${star}more)(layers.Cropping${n}D(${star}cut)(x))
+    for axis, (low, high) in zip($axes, ends):
+        y = $front
         if mode == "reflect":
             first = ops.flip(y[:, 1 : low + 1], axis=1)
             last = ops.flip(y[:, -high - 1 : -1], axis=1)
@@ -247,7 +262,7 @@ def border(
             first = ops.repeat(y[:, :1], low, axis=1)
             last = ops.repeat(y[:, -1:], high, axis=1)
         y = ops.concatenate([first] * (low > 0) + [y] + [last] * (high > 0), axis=1)
-        x = y if axis == 1 else ops.transpose(y, (0, 2, 1, 3))
+        x = $back
     return x
 ''',
     **shared("KerasTensor", "ops", "channel_part"),
@@ -329,6 +344,31 @@ class Affine(layers.Layer):
         return {**super().get_config(), **own}
 ''',
 }
+#: The call of `layers.Conv1D` does not use `convolution_op`, as those of the other convolutions do.
+_CALL = """
+    def call(self, inputs: KerasTensor) -> KerasTensor:
+        y = self.convolution_op(inputs, self.kernel)
+        return y + self.bias if self.use_bias else y
+"""
+#: Words of the texts by the number of axes: a layer of one axis takes the ends of its only axis, not a list of pairs.
+_WORDS = {
+    1: {"call": _CALL, "star": "*", "part": "x[:, a:b]", "front": "x", "back": "y"},
+    2: {
+        "call": "",
+        "star": "",
+        "part": "x[:, a:b] if axis == 1 else x[:, :, a:b]",
+        "front": "x if axis == 1 else ops.transpose(x, (0, 2, 1, 3))",
+        "back": "y if axis == 1 else ops.transpose(y, (0, 2, 1, 3))",
+    },
+    3: {
+        "call": "",
+        "star": "",
+        "part": "ops.take(x, [*range(a, b)], axis=axis)",
+        "front": "ops.swapaxes(x, 1, axis)",
+        "back": "ops.swapaxes(y, 1, axis)",
+    },
+}
+SUPPORT = at_axes(_TEXTS, _WORDS)
 
 #: Reads the weights of a file.
 LOAD = '''

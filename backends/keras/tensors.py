@@ -23,12 +23,12 @@ WORDS: Words = {
 }  # fmt: skip
 #: The names that Keras assigns to unnamed layers and functions: that of a class, and a number.
 AUTOMATIC = re.compile(
-    r"(add|any|average_pooling2d|cast|concatenate|cropping2d|depth_to_space|divide|dropout|elu|equal|exp|"
-    r"expand_dims|flatten|flip|floor|gaussian_noise|gelu|get_item|global_average_pooling2d|global_max_pooling2d|"
-    r"greater|greater_equal|hard_sigmoid|hard_swish|input_layer|leaky_relu|less|logical_or|max|max_pooling2d|mean|"
+    r"(add|any|average_pooling[123]d|cast|concatenate|cropping[123]d|depth_to_space|divide|dropout|elu|equal|exp|"
+    r"expand_dims|flatten|flip|floor|gaussian_noise|gelu|get_item|global_average_pooling[123]d|global_max_pooling[123]d|"
+    r"greater|greater_equal|hard_sigmoid|hard_swish|input_layer|leaky_relu|less|logical_or|max|max_pooling[123]d|mean|"
     r"multiply|negative|ones_like|pad|permute|power|relu|relu6|repeat|reshape|sigmoid|silu|softmax|"
-    r"space_to_depth|split|sqrt|square|stack|stop_gradient|subtract|sum|take|tanh|transpose|true_divide|"
-    r"up_sampling2d|where|zero_padding2d|zeros_like)(_[0-9]+)?"
+    r"space_to_depth|split|sqrt|square|squeeze|stack|stop_gradient|subtract|sum|swapaxes|take|tanh|transpose|true_divide|"
+    r"up_sampling[123]d|where|zero_padding[123]d|zeros_like)(_[0-9]+)?"
 )
 
 

@@ -7,11 +7,11 @@ from types import MappingProxyType
 from typing import Any
 
 from rescompile.analysis.dynamic_shapes import describe_sizes
-from rescompile.codegen.refusals import refuse_ranks
 from rescompile.codegen.source_text import render_source
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir import ops
 from rescompile.ir.network import Network, Op
+from rescompile.ir.ops import rank
 from rescompile.ir.traversal import runs
 
 from .dialect import dialect
@@ -23,7 +23,6 @@ def check(network: Network, free: Collection[str] = ()) -> None:
     if network.checkpoint:
         message = "activations cannot be recomputed for backward in a functional model of Keras"
         raise Unavailable(Diagnostic("E0901", message, help="build with --set checkpoint=false, or for another target"))
-    refuse_ranks(network, "keras")
     if (again := next((name for name, times in runs(network.root).items() if times > 1), None)) is not None:
         message = (
             f"{again} runs again with the same parameters, but a file for Keras builds each layer where it calls it"
@@ -63,6 +62,11 @@ def _refusal(path: str, node: Op, free: Collection[str]) -> tuple[str, str] | No
         case ops.AdaptiveAvgPool() if free:
             return (
                 f"{path} pools to a given size, which takes an image of known size in Keras",
+                "build without --dynamic",
+            )
+        case ops.Upsample(kind="bilinear") if free and rank(node.input) == 3:
+            return (
+                f"{path} interpolates along three axes, which takes an input of known size in Keras",
                 "build without --dynamic",
             )
         case (ops.MaxPool() | ops.AvgPool()) as pool if free and pool.ceil:

@@ -17,7 +17,7 @@ OPTIONS = (
         "Source style: classes, modules, or flat (one class per block). Default: classes.",
         choices=("classes", "modules", "flat"),
     ),
-    Option("dynamic", str, None, "Make image axes dynamic: height, width, or height,width.", metavar="AXES"),
+    Option("dynamic", str, None, "Make axes dynamic: height,width or one; length; depth.", metavar="AXES"),
     Option(
         "running_variance",
         str,

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from rescompile.backend import rule
+from rescompile.codegen.channels_last import map_axes
 from rescompile.codegen.class_plan import ClassPlan, Layer
 from rescompile.codegen.dialect import Imports, attribute
 from rescompile.codegen.docstrings import random_merges
 from rescompile.codegen.program import Apply, Code, Entry, Expr, Filled, Joined, Listing, Looped, Make, NewStage
 from rescompile.codegen.table_dialect import Spelling, TableDialect, variant
+from rescompile.codegen.terms import python
 from rescompile.ir import ops
 from rescompile.ir.network import Op, walk
 from rescompile.ir.ops import Kind
@@ -31,8 +33,15 @@ _IMPORTS: Imports = (
         ("nn", "from mlx import nn"),
     ),
 )
-#: The function for a pool that MLX lacks.
-_POOLS: dict[type[Kind], str] = {ops.MaxPool: "max_pool", ops.AvgPool: "avg_pool"}
+#: Pools, of which MLX lacks some.
+_POOLS = (ops.MaxPool, ops.AvgPool)
+#: The class of a batch normalisation, by whether it is that of volumes, and whether running variances are unbiased.
+_BATCH_NORMS = {
+    (False, True): "nn.BatchNorm",
+    (False, False): "BatchNorm",
+    (True, True): "BatchNorm3d",
+    (True, False): "BiasedBatchNorm3d",
+}
 
 
 def _numbers(names: Iterable[str]) -> bool:
@@ -106,9 +115,11 @@ class Mlx(TableDialect):
         """Return the class name of the module of an op; empty for an op without a module."""
         if layer.kind in _POOLS and not plain_pool(layer):
             return ""
-        if layer.kind is ops.Norm and variant(layer.sample) == "batch" and not self.unbiased:
-            return "BatchNorm"
-        return super().module_name(layer)
+        if layer.kind is ops.Norm and variant(layer.sample) == "batch":
+            return _BATCH_NORMS[ops.rank(layer.sample.input) == 3, self.unbiased]
+        name = super().module_name(layer)
+        in_groups = name == "nn.Conv3d" and python(layer.attributes["groups"]) != "1"
+        return "GroupedConv3d" if in_groups else name
 
     def function_name(self, layer: Layer) -> str | None:
         """Return the name of the function of an op; None for an op without a function."""
@@ -123,7 +134,7 @@ class Mlx(TableDialect):
         """Return the text of a value. The spatial mean as a vector is one call."""
         match value:
             case Apply(flatten, Apply(mean, inner)) if flatten.kind is ops.Flatten and mean.kind is ops.GlobalAvgPool:
-                return f"mx.mean({self.expression(inner)}, axis=(1, 2))"
+                return f"mx.mean({self.expression(inner)}, axis={map_axes(mean.sample)})"
         return super().expression(value)
 
     def concat(self, values: str) -> str:

@@ -7,7 +7,7 @@ from rescompile.codegen.initialisation import OWN, Modules, Rule, Set
 from rescompile.ir import ops
 from rescompile.ir.ops import Draw
 
-from .spellings import norm_class
+from .spellings import by_axes, norm_class
 
 _DRAWN = {
     Draw("he_normal_fan_out"): 'nn.init.he_normal()({0}.{1}, "fan_out", math.sqrt(2))',
@@ -28,10 +28,13 @@ def _class(layer: Layer) -> str | None:
     """Return the class of the module of an op whose tensors may start with other values; None for other ops."""
     if layer.kind is ops.Norm:
         return norm_class(layer.sample)
-    return {ops.Conv: "nn.Conv2d", ops.ConvTranspose: "ConvTranspose2d", ops.Linear: "nn.Linear"}.get(layer.kind)
+    if layer.kind is ops.Linear:
+        return "nn.Linear"
+    name = {ops.Conv: "nn.Conv", ops.ConvTranspose: "ConvTranspose"}.get(layer.kind)
+    return name and by_axes(name)(layer.sample)
 
 
-_CONVS = ("nn.Conv2d", "ConvTranspose2d")
+_CONVS = tuple(f"{name}{axes}d" for axes in ops.AXIS_NAMES for name in ("nn.Conv", "ConvTranspose"))
 _NORMS = ("nn.BatchNorm", "nn.GroupNorm", "nn.InstanceNorm", "nn.LayerNorm")
 MODULES = Modules(
     of=_class,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from rescompile.codegen.channels_last import map_axes, ranked, unflattened_axes
 from rescompile.codegen.class_plan import Layer
 from rescompile.codegen.table_dialect import Arguments, Spelling, Texts, args, attribute, conv_weights, variant
 from rescompile.codegen.terms import literal, python
 from rescompile.ir import ops
 from rescompile.ir.network import Op
-from rescompile.ir.ops import Kind
+from rescompile.ir.ops import Kind, rank
 
 #: Defaults of MLX and of the functions in support.py; arguments equal to their default are omitted.
 DEFAULTS = {
@@ -18,10 +21,15 @@ DEFAULTS = {
 
 #: Class of a convolution by the treatment of its weights, and its further arguments.
 _WEIGHTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "plain": ("nn.Conv2d", ()),
-    "standardised": ("StandardisedConv2d", ("eps",)),
-    "scaled": ("ScaledConv2d", ("eps", "gamma")),
+    "plain": ("nn.Conv", ()),
+    "standardised": ("StandardisedConv", ("eps",)),
+    "scaled": ("ScaledConv", ("eps", "gamma")),
 }
+
+
+def by_axes(name: str) -> Callable[[Op], str]:
+    """Return the name of a module that exists for each number of axes: `nn.MaxPool` -> `nn.MaxPool2d`."""
+    return lambda op: f"{name}{rank(op.input)}d"
 
 
 def _conv(layer: Layer, a: Texts) -> Arguments:
@@ -121,11 +129,12 @@ def _upsample(layer: Layer, a: Texts) -> Arguments:
     return args(a["factor"], mode=literal(mode))
 
 
-#: The axes that a vector becomes: a map of 1x1, or the rows of one channel.
-_UNFLATTENED = {"map": "(1, 2)", "rows": "(2, 3)"}
+def _global(layer: Layer, a: Texts) -> Arguments:
+    return args(axis=map_axes(layer.sample), keepdims="True")
+
 
 TABLE: dict[type[Kind], Spelling] = {
-    ops.Conv: Spelling(lambda op: _WEIGHTS[conv_weights(op)][0], arguments=_conv),
+    ops.Conv: Spelling(lambda op: by_axes(_WEIGHTS[conv_weights(op)][0])(op), arguments=_conv),
     ops.Linear: Spelling("nn.Linear", arguments=lambda layer, a: args(python(layer.channels), a["features"], bias=a["bias"])),
     ops.Norm: Spelling(norm_class, arguments=_norm),
     ops.Act: Spelling(
@@ -133,19 +142,19 @@ TABLE: dict[type[Kind], Spelling] = {
         lambda op: None if variant(op) == "prelu" else ACTS[variant(op)][1],
         _act, _applied_act,
     ),
-    ops.MaxPool: Spelling("nn.MaxPool2d", "max_pool", _pool),
-    ops.AvgPool: Spelling("nn.AvgPool2d", "avg_pool", _pool),
-    ops.GlobalAvgPool: Spelling("", "mx.mean", lambda layer, a: args(axis="(1, 2)", keepdims="True")),
-    ops.GlobalMaxPool: Spelling("", "mx.max", lambda layer, a: args(axis="(1, 2)", keepdims="True")),
-    ops.AdaptiveAvgPool: Spelling("", "adaptive_avg_pool", lambda layer, a: args(size=a["size"])),
+    ops.MaxPool: Spelling(by_axes("nn.MaxPool"), ranked("max_pool"), _pool),
+    ops.AvgPool: Spelling(by_axes("nn.AvgPool"), ranked("avg_pool"), _pool),
+    ops.GlobalAvgPool: Spelling("", "mx.mean", _global),
+    ops.GlobalMaxPool: Spelling("", "mx.max", _global),
+    ops.AdaptiveAvgPool: Spelling("", ranked("adaptive_avg_pool"), lambda layer, a: args(size=a["size"])),
     ops.Flatten: Spelling("", "flatten"),
     ops.Dropout: Spelling("nn.Dropout", arguments=lambda layer, a: args(a["rate"])),
     ops.Scale: Spelling("", "scale", lambda layer, a: args(factor=a["factor"])),
-    ops.Subsample: Spelling("", "subsample", lambda layer, a: args(stride=a["stride"])),
+    ops.Subsample: Spelling("", ranked("subsample"), lambda layer, a: args(stride=a["stride"])),
     ops.Upsample: Spelling("nn.Upsample", arguments=_upsample),
     ops.PadChannels: Spelling("", "pad_channels", lambda layer, a: args(channels=a["channels"])),
     ops.Identity: Spelling("nn.Identity"),
-    ops.ConvTranspose: Spelling("ConvTranspose2d", arguments=_conv_transpose),
+    ops.ConvTranspose: Spelling(by_axes("ConvTranspose"), arguments=_conv_transpose),
     ops.Lrn: Spelling(
         "", "local_response_norm",
         lambda layer, a: args(size=a["size"], alpha=a["alpha"], beta=a["beta"], k=a["k"]),
@@ -161,10 +170,10 @@ TABLE: dict[type[Kind], Spelling] = {
         lambda layer, a: args(axis="-1", keepdims="True"),
     ),
     ops.Affine: Spelling("Affine", arguments=_affine),
-    ops.Border: Spelling("", "border", _border),
+    ops.Border: Spelling("", ranked("border"), _border),
     ops.Part: Spelling("", "channel_part", lambda layer, a: args(number=a["number"], of=a["of"])),
     ops.Shuffle: Spelling("", "channel_shuffle", lambda layer, a: args(groups=a["groups"])),
-    ops.Unflatten: Spelling("", "mx.expand_dims", lambda layer, a: args(axis=_UNFLATTENED[attribute(layer, "to")])),
+    ops.Unflatten: Spelling("", "mx.expand_dims", lambda layer, a: args(axis=unflattened_axes(layer.sample))),
     ops.DepthToSpace: Spelling("", "depth_to_space", lambda layer, a: args(size=a["size"])),
     ops.SpaceToDepth: Spelling("", "space_to_depth", lambda layer, a: args(size=a["size"])),
 }  # fmt: skip

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from rescompile.codegen.channels_last import shared
+from rescompile.codegen.channels_last import at_axes, shared
 
 from .random_merges import RANDOM_MERGES
 
 #: By name; each follows those that it uses itself.
-SUPPORT: dict[str, str] = {
+_TEXTS: dict[str, str] = {
     "torch_default": '''
 def torch_default(shape: tuple[int, ...], weight: mx.array) -> mx.array:
     """Draw values of a layer with this weight uniformly within 1 / sqrt(fan_in), as PyTorch does."""
@@ -83,45 +83,45 @@ def recomputed(
     return mx.checkpoint(call)(parameters, x)
 ''',
     **RANDOM_MERGES,
-    **shared("mx.array", "mx", "pair", "pool_padding"),
-    "max_pool": '''
-def max_pool(
+    **shared("mx.array", "mx", "pair", "triple", "pool_padding$d"),
+    "max_pool$d": '''
+def max_pool$d(
     x: mx.array,
-    kernel: int | tuple[int, int],
-    stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] = 0,
+    kernel: $size,
+    stride: $size = 1,
+    padding: $size = 0,
     ceil: bool = False,
 ) -> mx.array:
-    """Take the maximum over windows, as torch.nn.functional.max_pool2d does."""
-    pads = pool_padding(x, pair(kernel), pair(stride), pair(padding), ceil)
+    """Take the maximum over windows, as torch.nn.functional.max_pool${n}d does."""
+    pads = pool_padding$d(x, $each(kernel), $each(stride), $each(padding), ceil)
     x = mx.pad(x, [(0, 0), *pads, (0, 0)], constant_values=-float("inf"))
-    return nn.MaxPool2d(kernel, stride)(x)
+    return nn.MaxPool${n}d(kernel, stride)(x)
 ''',
-    "avg_pool": '''
-def avg_pool(
+    "avg_pool$d": '''
+def avg_pool$d(
     x: mx.array,
-    kernel: int | tuple[int, int],
-    stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] = 0,
+    kernel: $size,
+    stride: $size = 1,
+    padding: $size = 0,
     ceil: bool = False,
     count_pad: bool = True,
 ) -> mx.array:
-    """Take the mean over windows, as torch.nn.functional.avg_pool2d does."""
-    pads = pool_padding(x, pair(kernel), pair(stride), pair(padding), ceil)
+    """Take the mean over windows, as torch.nn.functional.avg_pool${n}d does."""
+    pads = pool_padding$d(x, $each(kernel), $each(stride), $each(padding), ceil)
     counted = mx.ones((1, *x.shape[1:-1], 1), x.dtype)
     if count_pad:  # what rounding up adds does not count
-        height, width = pair(padding)
-        inner = [(0, 0), (height, height), (width, width), (0, 0)]
+        $names = $given(padding)
+        inner = [(0, 0), $around, (0, 0)]
         x, counted = mx.pad(x, inner), mx.pad(counted, inner, constant_values=1)
-        pads = [(0, pads[0][1] - height), (0, pads[1][1] - width)]
-    pool = nn.AvgPool2d(kernel, stride)
+        pads = [$beyond]
+    pool = nn.AvgPool${n}d(kernel, stride)
     pads = [(0, 0), *pads, (0, 0)]
     return pool(mx.pad(x, pads)) / pool(mx.pad(counted, pads))
 ''',
-    "adaptive_avg_pool": '''
-def adaptive_avg_pool(x: mx.array, size: int | tuple[int, int]) -> mx.array:
+    "adaptive_avg_pool$d": '''
+def adaptive_avg_pool$d(x: mx.array, size: $size) -> mx.array:
     """Take the means over windows, one for each position of the output."""
-    for axis, count in zip((1, 2), pair(size)):
+    for axis, count in zip($axes, $each(size)):
         n = x.shape[axis]
         if n != count:
             x = mx.moveaxis(x, axis, 0)
@@ -131,11 +131,11 @@ def adaptive_avg_pool(x: mx.array, size: int | tuple[int, int]) -> mx.array:
     return x
 ''',
     **shared("mx.array", "mx", "flatten", "scale"),
-    "subsample": '''
-def subsample(x: mx.array, stride: int | tuple[int, int] = 1) -> mx.array:
-    """Keep every `stride`-th row and column."""
-    height, width = pair(stride)
-    return x[:, ::height, ::width]
+    "subsample$d": '''
+def subsample$d(x: mx.array, stride: $size = 1) -> mx.array:
+    """Keep every `stride`-th $position."""
+    $names = $given(stride)
+    return x[:, $steps]
 ''',
     **shared("mx.array", "mx", "pad_channels"),
     "hard_sigmoid": '''
@@ -162,20 +162,19 @@ def range_softmax(x: mx.array, ranges: int) -> mx.array:
     y = x.reshape(*x.shape[:-1], ranges, -1)
     return mx.softmax(y, axis=-2).reshape(x.shape)
 ''',
-    "border": '''
-def border(
+    "border$d": '''
+def border$d(
     x: mx.array,
-    before: int | tuple[int, int],
-    after: int | tuple[int, int],
+    before: $size,
+    after: $size,
     mode: str = "constant",
 ) -> mx.array:
-    """Add rows and columns around feature maps; negative numbers of zeros remove them."""
-    (above, left), (below, right) = pair(before), pair(after)
-    height, width = x.shape[1:3]
-    x = x[:, max(-above, 0) : height + min(below, 0)]
-    x = x[:, :, max(-left, 0) : width + min(right, 0)]
-    rows, columns = (max(above, 0), max(below, 0)), (max(left, 0), max(right, 0))
-    return mx.pad(x, [(0, 0), rows, columns, (0, 0)], mode=mode)
+    """Add $positions around feature maps; negative numbers of zeros remove them."""
+    $lows, $highs = $given(before), $given(after)
+    $sides = x.shape[1:$last]
+    $cut
+    $padded
+    return mx.pad(x, [(0, 0), $ends, (0, 0)], mode=mode)
 ''',
     **shared("mx.array", "mx", "channel_part"),
     "channel_shuffle": '''
@@ -185,8 +184,38 @@ def channel_shuffle(x: mx.array, groups: int = 1) -> mx.array:
     return mx.swapaxes(y, -1, -2).reshape(x.shape)
 ''',
     **shared("mx.array", "mx", "depth_to_space", "space_to_depth"),
-    "StandardisedConv2d": '''
-class StandardisedConv2d(nn.Conv2d):
+    "grouped_conv3d": '''
+def grouped_conv3d(
+    x: mx.array,
+    weight: mx.array,
+    stride: int | tuple[int, int, int],
+    padding: int | tuple[int, int, int],
+    dilation: int | tuple[int, int, int],
+    groups: int,
+) -> mx.array:
+    """Convolve volumes group by group: mx.conv3d takes one group only."""
+    pairs = zip(mx.split(x, groups, axis=-1), mx.split(weight, groups))
+    parts = [mx.conv3d(part, w, stride, padding, dilation) for part, w in pairs]
+    return mx.concatenate(parts, axis=-1)
+''',
+    "GroupedConv3d": '''
+class GroupedConv3d(nn.Conv3d):
+    """Convolve volumes in groups of channels."""
+
+    def __init__(
+        self, in_channels: int, *sizes: int, groups: int = 1, **arguments
+    ) -> None:
+        super().__init__(in_channels // groups, *sizes, **arguments)
+        self.groups = groups
+
+    def __call__(self, x: mx.array) -> mx.array:
+        y = grouped_conv3d(
+            x, self.weight, self.stride, self.padding, self.dilation, self.groups
+        )
+        return y + self.bias if "bias" in self else y
+''',
+    "StandardisedConv${n}d": '''
+class StandardisedConv${n}d($Conv):
     """Convolve with weights of mean 0 and variance 1 in each output channel."""
 
     def __init__(self, *sizes: int, eps: float = 1e-05, **arguments) -> None:
@@ -195,48 +224,48 @@ class StandardisedConv2d(nn.Conv2d):
 
     def kernel(self) -> mx.array:
         """The weights that are used."""
-        mean = mx.mean(self.weight, axis=(1, 2, 3), keepdims=True)
-        variance = mx.var(self.weight, axis=(1, 2, 3), keepdims=True)
+        mean = mx.mean(self.weight, axis=$outer, keepdims=True)
+        variance = mx.var(self.weight, axis=$outer, keepdims=True)
         return (self.weight - mean) / mx.sqrt(variance + self.eps)
 
     def __call__(self, x: mx.array) -> mx.array:
-        y = mx.conv2d(
+        y = $convolve(
             x, self.kernel(), self.stride, self.padding, self.dilation, self.groups
         )
         return y + self.bias if "bias" in self else y
 ''',
-    "ScaledConv2d": '''
-class ScaledConv2d(StandardisedConv2d):
+    "ScaledConv${n}d": '''
+class ScaledConv${n}d(StandardisedConv${n}d):
     """Convolve with weights of mean 0 and variance 1 over fan-in, times a learned gain."""
 
     def __init__(self, *sizes: int, gamma: float = 1.0, **arguments) -> None:
         super().__init__(*sizes, **arguments)
         out = self.weight.shape[0]
-        self.gain = mx.ones((out, 1, 1, 1))
+        self.gain = mx.ones((out, 1, $ones))
         self.factor = gamma / math.sqrt(self.weight.size // out)
 
     def kernel(self) -> mx.array:
         """The weights that are used."""
         return super().kernel() * (self.gain * self.factor)
 ''',
-    "ConvTranspose2d": '''
-class ConvTranspose2d(nn.Module):
-    """Transposed convolution; its weight is that of the convolution from its output to its input: [in, height, width, out / groups]."""
+    "ConvTranspose${n}d": '''
+class ConvTranspose${n}d(nn.Module):
+    """Transposed convolution; its weight is that of the convolution from its output to its input: [in, $names, out / groups]."""
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] = 0,
-        dilation: int | tuple[int, int] = 1,
-        output_padding: int | tuple[int, int] = 0,
+        kernel_size: $size,
+        stride: $size = 1,
+        padding: $size = 0,
+        dilation: $size = 1,
+        output_padding: $size = 0,
         groups: int = 1,
         bias: bool = True,
     ) -> None:
         super().__init__()
-        shape = (in_channels, *pair(kernel_size), out_channels // groups)
+        shape = (in_channels, *$each(kernel_size), out_channels // groups)
         self.weight = torch_default(shape, mx.zeros(shape))
         if bias:
             self.bias = mx.zeros((out_channels,))
@@ -245,9 +274,9 @@ class ConvTranspose2d(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         values = mx.split(x, self.groups, axis=-1)
-        weights = mx.split(mx.swapaxes(self.weight, 0, 3), self.groups, axis=3)
+        weights = mx.split(mx.swapaxes(self.weight, 0, $last), self.groups, axis=$last)
         pairs = zip(values, weights)
-        parts = [mx.conv_transpose2d(x, w, *self.arguments) for x, w in pairs]
+        parts = [mx.conv_transpose${n}d(x, w, *self.arguments) for x, w in pairs]
         y = mx.concatenate(parts, axis=-1)
         return y + self.bias if "bias" in self else y
 ''',
@@ -262,6 +291,17 @@ class BatchNorm(nn.BatchNorm):
             n = x.size // x.shape[-1]
             self.running_var = kept + (self.running_var - kept) * ((n - 1) / n)
         return y
+''',
+    "BatchNorm3d": '''
+class BatchNorm3d(nn.BatchNorm):
+    """Batch normalisation of volumes, whose axes nn.BatchNorm takes only as one."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return super().__call__(x.reshape(-1, x.shape[-1])).reshape(x.shape)
+''',
+    "BiasedBatchNorm3d": '''
+class BiasedBatchNorm3d(BatchNorm3d, BatchNorm):
+    """Batch normalisation of volumes whose running variance is biased."""
 ''',
     "Affine": '''
 class Affine(nn.Module):
@@ -286,3 +326,42 @@ class Affine(nn.Module):
         return x + self.bias if "bias" in self else x
 ''',
 }
+#: The convolution by the number of axes, as a module and as a function: MLX convolves volumes without groups.
+_CONVOLUTIONS = {1: ("nn.Conv1d", "mx.conv1d"), 2: ("nn.Conv2d", "mx.conv2d"), 3: ("GroupedConv3d", "grouped_conv3d")}
+#: The variables of a border: the size of an axis, positions before its first and after its last one, and both.
+_BORDERS = {
+    1: (("length", "left", "right", "ends"),),
+    2: (("height", "above", "below", "rows"), ("width", "left", "right", "columns")),
+    3: (
+        ("depth", "front", "back", "slices"),
+        ("height", "above", "below", "rows"),
+        ("width", "left", "right", "columns"),
+    ),
+}
+
+
+def _words(axes: int) -> dict[str, str]:
+    """Return words of the texts for maps with this many axes."""
+    conv, convolve = _CONVOLUTIONS[axes]
+    sides, lows, highs, ends = zip(*_BORDERS[axes], strict=True)
+    grouped = "({})" if axes > 1 else "{}"
+    pads = [f"(max({low}, 0), max({high}, 0))" for low, high in zip(lows, highs, strict=True)]
+    # One assignment of the ends of three axes would be too long for a line.
+    assigned = [(", ".join(ends), ", ".join(pads))] if axes < 3 else [*zip(ends, pads, strict=True)]
+    cut = (
+        f"x = x[{':, ' * at}max(-{low}, 0) : {size} + min({high}, 0)]"
+        for at, (size, low, high, _) in enumerate(_BORDERS[axes], 1)
+    )
+    return {
+        "Conv": conv,
+        "convolve": convolve,
+        "sides": ", ".join(sides) if axes > 1 else f"({sides[0]},)",
+        "lows": grouped.format(", ".join(lows)),
+        "highs": grouped.format(", ".join(highs)),
+        "cut": "\n    ".join(cut),
+        "ends": ", ".join(ends),
+        "padded": "\n    ".join(f"{names} = {values}" for names, values in assigned),
+    }
+
+
+SUPPORT = at_axes(_TEXTS, {axes: _words(axes) for axes in _BORDERS})

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from rescompile.analysis.dynamic_shapes import describe_sizes
-from rescompile.codegen.refusals import refuse_names, refuse_ranks
+from rescompile.codegen.refusals import refuse_names
 from rescompile.codegen.source_text import render_source
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir import ops
@@ -28,9 +28,20 @@ _MODULE = frozenset(
 )  # fmt: skip
 
 
+def _cuts_into_steps(kind: ops.ConvTranspose) -> bool:
+    """Return whether a transposed convolution removes more positions than its kernel adds before the first, where MLX
+    computes a map of another size."""
+    sizes = zip(kind.kernel, kind.stride, kind.padding, kind.dilation, strict=True)
+    return any(stride > 1 and pad > dilation * (kernel - 1) for kernel, stride, pad, dilation in sizes)
+
+
 #: What modules of MLX do not support: the condition and the reason.
 _LACKS: dict[type[Kind], tuple[Callable[[Any], bool], str]] = {
     ops.Norm: (lambda kind: kind.eps <= 0, "whose norms need an eps above 0"),
+    ops.ConvTranspose: (
+        _cuts_into_steps,
+        "whose transposed convolutions with a stride need a padding of at most dilation * (kernel - 1)",
+    ),
     ops.Dropout: (lambda kind: kind.rate >= 1, "whose dropout needs a rate below 1"),
     ops.Act: (lambda kind: kind.kind == "leaky_relu" and kind.slope > 1, "whose leaky ReLU needs a slope of at most 1"),
 }
@@ -39,7 +50,6 @@ _LACKS: dict[type[Kind], tuple[Callable[[Any], bool], str]] = {
 def check(network: Network) -> None:
     """Raise Unavailable for what MLX cannot do: its modules reserve attributes, and it restricts some arguments."""
     refuse_names(network, _MODULE, Mlx.title)
-    refuse_ranks(network, "mlx")
     for path, node in walk(network.root):
         if not isinstance(node, Op):
             continue

@@ -22,8 +22,6 @@ from abilities import lacks, source_of, texts
 from frameworks import FRAMEWORKS, Framework
 from generator import generate, written
 from hostile import harmless, hostile
-from op_cases import a, series
-from op_cases import network as network_of
 from sample import COVER
 from variants import shallow, without_hints
 
@@ -32,16 +30,18 @@ pytest.importorskip("torch", reason="the support of the suite is written with to
 from sources import agree, drawn, elaborated, skeleton
 from test_differential import seeds
 
+from rescompile.codegen.line_breaking import laid_out
 from rescompile.diagnostics.errors import SpecError, Unavailable, UsageError
 from rescompile.ir.network import Op, walk
-from rescompile.ir.ops import KINDS, DepthToSpace, Scale
+from rescompile.ir.ops import KINDS, DepthToSpace
 from rescompile.lang import library
 from rescompile.passes import apply
 from rescompile.weights import from_arrays
 
 #: Networks whose outputs are compared in a quick run; those of COVER take seconds each, and two of them many.
 QUICK = (
-    "densenet_bc_100_k12_cifar", "googlenet", "highway_mnist_fc_10", "preact_resnet164_cifar", "stochastic_depth_110",
+    "densenet_bc_100_k12_cifar", "googlenet", "highway_mnist_fc_10", "preact_resnet164_cifar", "resnet_time_series",
+    "stochastic_depth_110",
 )  # fmt: skip
 COMPARED = facts.zoo() if "RESCOMPILE_FRAMEWORKS" in os.environ else COVER
 
@@ -92,6 +92,16 @@ def test_tools_have_nothing_to_say_about_files_of_frameworks(framework: Framewor
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_functions_for_all_axes_are_laid_out(framework: Framework, tmp_path: Path) -> None:
+    """ruff would not change what files may contain beside their network, most of which no network of the zoo uses."""
+    support = import_module(f"rescompile.backends.{framework.target}.support").SUPPORT
+    text = "\n\n\n".join(text.strip() for text in support.values() if "\n" in text)
+    (tmp_path / "support.py").write_text("\n".join(laid_out(text.split("\n"))) + "\n", encoding="utf-8")
+    command = [sys.executable, "-m", "ruff", "format", "--diff", "--isolated", "--no-cache", "support.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 @pytest.mark.parametrize(
@@ -152,12 +162,6 @@ def test_random_network(framework: Framework, seed: int, tmp_path: Path) -> None
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
-
-
-def test_maps_of_other_ranks_are_refused(framework: Framework) -> None:
-    """The spellings are those of vectors and two-dimensional maps; any other map would be written wrongly."""
-    with pytest.raises(Unavailable, match=r"it has an input of \[3, 4\]"):
-        file_of(framework).check(network_of(series((3, 4), a("it", Scale(1.5)))))
 
 
 @pytest.mark.parametrize("at", range(0, 400, 50))

@@ -45,9 +45,17 @@ def without_dropout(network: Network) -> Network:
     "name",
     [
         "resnet20_cifar",
+        "resnet_time_series",
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("preact_resnet164_cifar", "densenet_40_k12_cifar", "resnext50_32x4d", "googlenet", "drn_a_18")
+            for name in (
+                "preact_resnet164_cifar",
+                "densenet_40_k12_cifar",
+                "resnext50_32x4d",
+                "googlenet",
+                "drn_a_18",
+                "mc3_18",
+            )
         ),
     ],
 )

@@ -37,6 +37,7 @@ def _double() -> Iterator[None]:
     "name",
     [
         "resnet20_cifar",
+        "resnet_time_series",
         *(
             pytest.param(name, marks=pytest.mark.slow)
             for name in (
@@ -46,6 +47,7 @@ def _double() -> Iterator[None]:
                 "googlenet",
                 "drn_a_18",
                 "nf_resnet50",
+                "mc3_18",
             )
         ),
     ],

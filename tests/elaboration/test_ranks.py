@@ -65,9 +65,14 @@ def outputs(net: Network, name: str, weights: Any, x: Any, **given: Any) -> dict
 
 
 @pytest.mark.parametrize("case", INPUTS)
-@pytest.mark.parametrize("name", ["onnx", "torch", pytest.param("source", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name",
+    ["onnx", "torch", *(pytest.param(name, marks=pytest.mark.slow) for name in ("source", "flax", "keras", "mlx"))],
+)
 @pytest.mark.parametrize("way", ["as it is", "dynamic", "folded", "fused"])
 def test_targets_agree_with_the_interpreter(name: str, case: str, way: str, tmp_path: Path) -> None:
+    if (name, way) == ("keras", "dynamic"):
+        pytest.skip("refused")
     net = network(case, tmp_path)
     plain = draw(net, 3)
     passes = {"folded": {"fold_batchnorm": True}, "fused": {"fuse_branches": True}}.get(way, {})
@@ -110,6 +115,7 @@ def test_axes_that_a_series_does_not_have(dynamic: str, message: str, tmp_path: 
 
 
 @pytest.mark.parametrize("case", INPUTS)
-def test_flax_refuses_by_name(case: str, tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="conv1 has an input"):
-        build(network(case, tmp_path), "flax")
+def test_keras_refuses_by_name(case: str, tmp_path: Path) -> None:
+    """A functional model takes the sizes of its windows when it is made."""
+    with pytest.raises(Unavailable, match=r"takes an (image|input) of known size in Keras"):
+        build(network(case, tmp_path), "keras", dynamic=INPUTS[case][1])

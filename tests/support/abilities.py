@@ -10,7 +10,7 @@ import facts
 import pytest
 
 from rescompile.diagnostics.errors import Unavailable
-from rescompile.ir.network import Network, Op, walk
+from rescompile.ir.network import Network
 from rescompile.ir.traversal import runs
 
 
@@ -19,17 +19,11 @@ def repeats(network: Network) -> bool:
     return any(times > 1 for times in runs(network.root).values())
 
 
-def has_other_ranks(network: Network) -> bool:
-    """Whether an op has maps with another number of axes than height and width."""
-    ops = (node for _, node in walk(network.root) if isinstance(node, Op))
-    return any({len(op.input), len(op.output)} - {1, 3} for op in ops)
-
-
 #: The rules by target; one that is true of a network makes the target refuse it.
 LACKS: Mapping[str, Sequence[Callable[[Network], bool]]] = {
-    "flax": (has_other_ranks,),
-    "keras": (repeats, has_other_ranks),
-    "mlx": (has_other_ranks,),
+    "flax": (),
+    "keras": (repeats,),
+    "mlx": (),
 }
 
 

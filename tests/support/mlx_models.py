@@ -109,9 +109,10 @@ def in_double() -> Iterator[None]:
     """A context in which MLX computes in float64. Its convolutions have none with groups, dilation or gradients, and its exponential
     and error functions, its layer normalisation and the positions of its upsampling are rounded to float32; here they are sums,
     products and powers."""
+    by_axes = {"conv": _conv, "conv_transpose": _conv_transpose}
     own = {
-        "conv2d": _conv2d, "conv_transpose2d": _conv_transpose2d, "exp": _exp, "erf": _erf, "sigmoid": _sigmoid,
-        "softmax": _softmax,
+        **{f"{name}{axes}d": function for name, function in by_axes.items() for axes in (1, 2, 3)},
+        "exp": _exp, "erf": _erf, "sigmoid": _sigmoid, "softmax": _softmax,
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         for name, function in own.items():
@@ -161,35 +162,43 @@ def _scaled_indices(n: int, scale: float, align_corners: bool, dim: int, ndims: 
     return module.array(positions).reshape([-1 if at == dim else 1 for at in range(ndims)])
 
 
-def _pair(size: Any) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else tuple(size)
+def _each(size: Any, axes: int) -> tuple[int, ...]:
+    return (size,) * axes if isinstance(size, int) else tuple(size)
 
 
-def _conv2d(x: Any, weight: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Any:
+def _conv(x: Any, weight: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Any:
     """The sum over the positions of the kernel."""
-    (sh, sw), (ph, pw), (dh, dw) = _pair(stride), _pair(padding), _pair(dilation)
-    x = mx.pad(x, [(0, 0), (ph, ph), (pw, pw), (0, 0)])
-    out, kh, kw, _ = weight.shape
-    high, wide = (x.shape[1] - dh * (kh - 1) - 1) // sh + 1, (x.shape[2] - dw * (kw - 1) - 1) // sw + 1
+    out, *kernel, _ = weight.shape
+    axes = len(kernel)
+    stride, dilation = _each(stride, axes), _each(dilation, axes)
+    x = mx.pad(x, [(0, 0), *((pad, pad) for pad in _each(padding, axes)), (0, 0)])
+    rules = [*zip(x.shape[1:-1], kernel, stride, dilation, strict=True)]
+    reach = [(n - d * (k - 1) - 1) // s * s + 1 for n, k, s, d in rules]
     total = 0
-    for i in range(kh):
-        for j in range(kw):
-            part = x[:, i * dh : i * dh + (high - 1) * sh + 1 : sh, j * dw : j * dw + (wide - 1) * sw + 1 : sw]
-            part = part.reshape(*part.shape[:3], groups, 1, -1)
-            kernel = weight[:, i, j].reshape(groups, out // groups, -1).swapaxes(1, 2)
-            total = total + (part @ kernel).reshape(*part.shape[:3], out)
+    for at in np.ndindex(*kernel):
+        windows = (slice(i * d, i * d + r, s) for i, r, (_, _, s, d) in zip(at, reach, rules, strict=True))
+        part = x[(slice(None), *windows)]
+        size = part.shape[:-1]
+        products = part.reshape(*size, groups, 1, -1) @ weight[(slice(None), *at)].reshape(
+            groups, out // groups, -1
+        ).swapaxes(1, 2)
+        total = total + products.reshape(*size, out)
     return total
 
 
-def _conv_transpose2d(
+def _conv_transpose(
     x: Any, weight: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, output_padding: Any = 0, groups: int = 1
 ) -> Any:
     """The convolution of a map with zeros between its values with the kernel turned round."""
-    (sh, sw), (ph, pw), (dh, dw), (oh, ow) = map(_pair, (stride, padding, dilation, output_padding))
-    n, h, w, c = x.shape
-    _, kh, kw, _ = weight.shape
-    x = mx.pad(x.reshape(n, h, 1, w, 1, c), [(0, 0), (0, 0), (0, sh - 1), (0, 0), (0, sw - 1), (0, 0)])
-    x = x.reshape(n, h * sh, w * sw, c)[:, : (h - 1) * sh + 1, : (w - 1) * sw + 1]
-    rows, columns = (dh * (kh - 1), dh * (kh - 1) + oh), (dw * (kw - 1), dw * (kw - 1) + ow)
-    y = _conv2d(mx.pad(x, [(0, 0), rows, columns, (0, 0)]), weight[:, ::-1, ::-1], 1, 0, dilation, groups)
-    return y[:, ph : y.shape[1] - ph, pw : y.shape[2] - pw]
+    kernel = weight.shape[1:-1]
+    axes = len(kernel)
+    for axis, step in enumerate(_each(stride, axes), 1):
+        size = x.shape[axis]
+        apart = mx.concatenate([mx.expand_dims(x, axis + 1), *[mx.expand_dims(x * 0, axis + 1)] * (step - 1)], axis + 1)
+        apart = apart.reshape(*x.shape[:axis], size * step, *x.shape[axis + 1 :])
+        x = mx.split(apart, [(size - 1) * step + 1], axis)[0]
+    added = zip(kernel, _each(dilation, axes), _each(output_padding, axes), strict=True)
+    x = mx.pad(x, [(0, 0), *((d * (k - 1), d * (k - 1) + end) for k, d, end in added), (0, 0)])
+    y = _conv(x, weight[(slice(None), *[slice(None, None, -1)] * axes)], 1, 0, dilation, groups)
+    cut = zip(y.shape[1:-1], _each(padding, axes), strict=True)
+    return y[(slice(None), *(slice(pad, size - pad) for size, pad in cut))]

@@ -105,12 +105,12 @@ SAMPLE = frozenset(
     ]
 )
 
-#: Networks that together have every block and op of the library, whose outputs tests compare in each framework.
+#: Networks that together have every block and op of the library, and maps of one, two and three axes, whose outputs tests compare in each framework.
 COVER = (
     "alexnet_2012", "cbam_resnet50", "convnext_tiny", "darknet53", "darknet_densenet201", "darknet_resnet18",
     "densenet_bc_100_k12_cifar", "drn_c_26", "ecaresnet50d", "googlenet", "he2016_activation_full_preact",
     "he2016_shortcut_conv1x1", "he2016_shortcut_exclusive_gate_b0_to_b5", "he2016_shortcut_scale_0_5_0_5",
     "he2016_shortcut_shortcut_gate_b0", "highway_mnist_conv_16", "highway_mnist_fc_10", "hrnet_w18_small", "inception_v3",
-    "mobilenet_v1", "mobilenetv3_small_100", "plain_mnist_fc_10", "preact_resnet164_cifar", "res2next50", "resnetblur50",
-    "skresnet50", "stochastic_depth_110", "tresnet_m", "unet", "vgg11", "wrn_40_1",
+    "mc3_18", "mobilenet_v1", "mobilenetv3_small_100", "plain_mnist_fc_10", "preact_resnet164_cifar", "r2plus1d_18", "r3d_18",
+    "res2next50", "resnet_time_series", "resnetblur50", "skresnet50", "stochastic_depth_110", "tresnet_m", "unet", "vgg11", "wrn_40_1",
 )  # fmt: skip

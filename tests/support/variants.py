@@ -27,7 +27,8 @@ def shallow(name: str) -> Network:
     }
     rows = [f"{row}.depth=3" for row in sorted(deep) if row]
     for size in (8, 32, 188, None):  # 188 is the least size of a U-Net without padding
-        smaller = [] if size is None or len(network.input) < 3 else [f"input=[{network.input[0]},{size},{size}]"]
+        channels, *axes = network.input
+        smaller = [] if size is None or not axes else [f"input={[channels, *(size for _ in axes)]}"]
         for settings in ((*rows, *smaller), smaller):
             try:
                 return facts.network(name, *settings)
