@@ -102,6 +102,7 @@ def _is_gated(name: str) -> bool:
 #: functions of the same framework in the same order.
 INEXACT = {
     **dict.fromkeys(("darknet53", *_PREACT), "the classifier is a 1x1 convolution on one side"),
+    "mobileone_s0": "the branches of a layer are added in another order",
     "convnext_tiny": "linear layers over the channels are 1x1 convolutions with us",
     "resnetblur50": "a blur is two means of two by two with us, a depthwise convolution with timm",
     **dict.fromkeys(("nf_resnet50", "resnetv2_50x1_bit"), "timm standardises weights by a batch norm in training"),

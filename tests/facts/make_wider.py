@@ -154,7 +154,11 @@ GROUPS = (
         32,
         same("fixup_resnet110_cifar rezero_resnet56_cifar rezero_resnet110_cifar skipinit_wrn_16_4"),
     ),
-    Group("nasnet", "timm", 331, same("pnasnet5large")),
+    Group("fasternet", "timm", 224, same("fasternet_t0")),
+    Group("gernet", "timm", 224, same("gernet_s")),
+    Group("mobilenet", "timm", 224, same("mobileone_s0")),
+    Group("convnext", "timm", 224, same("inception_next_tiny"), ((r"gamma$", "gamma.weight"),)),
+    Group("nasnet", "timm", 331, same("nasnetalarge pnasnet5large")),
     Group("video", "torchvision", (3, 16, 112, 112), same("r3d_18 mc3_18 r2plus1d_18")),
     Group("series", "", (1, 140), same("resnet_time_series")),
 )
@@ -198,6 +202,9 @@ PUBLISHED: dict[str, tuple[str | None, str | None, str]] = {
         f"shake_shake_26_2x{k}d_cifar": (published, None, "Gastaldi 2017, table 1")
         for k, published in ((32, "2.9M"), (64, "11.7M"), (96, "26.2M"))
     },
+    "fasternet_t0": ("3.9M", "0.34e9", "Chen et al. 2023, table 2"),
+    "inception_next_tiny": ("28M", "4.2e9", "sail-sg/inceptionnext README"),
+    "nasnetalarge": ("88.9M", "23.8e9", "Zoph et al. 2018, table 2"),
     "pnasnet5large": ("86.1M", "25.0e9", "Liu et al. 2018, table 5"),
     "hrnet_w18": ("21.3M", None, _HRNET),
     "hrnet_w18_small": ("13.2M", None, _HRNET),

@@ -137,6 +137,13 @@ def test_other_merges_stay(case: str, tmp_path: Path) -> None:
     assert set(changed) == set(weights)
 
 
+def test_mobileone_is_that_of_its_paper() -> None:
+    """The deployed form has one convolution for each layer, and the counts of the authors' README."""
+    fused, _ = apply(facts.network("mobileone_s0"), None, {"fuse_branches": True})
+    assert not [node for _, node in walk(fused.root) if isinstance(node, Parallel)]
+    assert (round(cost(fused).parameters / 1e6, 1), round(cost(fused).macs / 1e6, -1)) == (2.1, 280)
+
+
 def test_repvgg_is_that_of_its_paper() -> None:
     """The counts of the deployed form, and the fused kernel of a layer by torch's own functions."""
     network = facts.network("repvgg_a0", "input=[3,32,32]")

@@ -130,6 +130,7 @@ ADAPTED = {
     "preact_resnet200": Peer(preact_resnet200, **_RESNETV2),
     "repvgg_a0": Peer(lambda: timm_peer("repvgg_a0"), renamed=by("timm_repvgg")),
     "convnext_tiny": Peer(lambda: timm_peer("convnext_tiny"), renamed=by("timm_convnext")),
+    "inception_next_tiny": Peer(lambda: timm_peer("inception_next_tiny"), renamed=by("timm_inception_next")),
     "mixnet_s": Peer(lambda: timm_peer("mixnet_s"), (3, 128, 128), renamed=by("timm_mixnet")),
     **{
         name: Peer(lambda name=name: timm_peer(name), renamed=by("timm_eca"))
@@ -284,7 +285,11 @@ OTHER_ORDER = {
     "nf_resnet50",
     "resnetv2_50x1_bit",
     "dpn92",
+    "nasnetalarge",
     "pnasnet5large",
+    "fasternet_t0",
+    "gernet_s",
+    "mobileone_s0",
 }
 
 
@@ -351,6 +356,7 @@ PROFILES = {
     "timm_mobilenetv1": ("mobilenet_v1", ADAPTED["mobilenet_v1"]),
     "timm_repvgg": ("repvgg_a0", ADAPTED["repvgg_a0"]),
     "timm_convnext": ("convnext_tiny", ADAPTED["convnext_tiny"]),
+    "timm_inception_next": ("inception_next_tiny", ADAPTED["inception_next_tiny"]),
     "timm_mixnet": ("mixnet_s", ADAPTED["mixnet_s"]),
     "timm_eca": ("ecaresnet26t", ADAPTED["ecaresnet26t"]),
     "timm_res2net": ("res2net50_26w_4s", ADAPTED["res2net50_26w_4s"]),

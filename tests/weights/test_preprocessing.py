@@ -158,6 +158,7 @@ TIMM = {
     "timm_convnext": "convnext_tiny.in12k_ft_in1k",
     "timm_darknet53": "darknet53.*",
     "timm_eca": "ecaresnet50d.*",
+    "timm_inception_next": "inception_next_tiny.*",
     "timm_mixnet": "mixnet_s.*",
     "timm_mobilenetv1": "mobilenetv1_100.*",
     "timm_repvgg": "repvgg_a0.*",

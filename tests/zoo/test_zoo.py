@@ -37,6 +37,7 @@ TOO_SMALL = {
         "hardnet",
         "unet_2015",
         "fractalnet",
+        "fasternet",
     ),
     64: ("alexnet_2012", "inception_v3", "inception_v4", "inception_resnet_v2", "unet_2015"),
 }
@@ -44,6 +45,9 @@ TOO_SMALL = {
 #: The same of networks whose maps get odd there, so that those that meet have other sizes: a pool leaves out a row where a
 #: convolution does not, and upsampling does not bring it back. Their peers refuse such inputs too.
 UNEVEN = {28: ("resnetaa50", "hrnet", "dla", "unet", "resnet50_fpn"), 64: ()}
+
+#: Networks with two layers that read the input: the second one's weights.
+TWO_READERS = {"repvgg_a0": "stage0.rbr_1x1.conv.weight", "mobileone_s0": "stem.conv_scale.conv.weight"}
 
 #: The parameter of a network that its outputs follow: the classes of a classifier, for each image or for each pixel, the features
 #: of an embedding, or the channels of a pyramid; with the rows of tensors that change with it, where these are not classifiers.
@@ -218,8 +222,8 @@ def test_another_input(name: str, size: int) -> None:
     changed = {}
     if before.input[0] != 1:
         changed[first] = (old[first][0], old[first][1] // before.input[0], *old[first][2:])
-    if name == "repvgg_a0":  # two layers read the input
-        changed["stage0.rbr_1x1.conv.weight"] = (48, 1, 1, 1)
+    if name in TWO_READERS:
+        changed[TWO_READERS[name]] = (48, 1, 1, 1)
     if name.startswith("fractalnet"):  # one layer of each column reads the input
         changed |= {key: (shape[0], 1, 3, 3) for key, shape in old.items() if shape[1:2] == (3,)}
         changed["fc.weight"] = (10, old["fc.weight"][1] * 2 * 2)
