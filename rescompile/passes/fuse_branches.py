@@ -65,7 +65,7 @@ class _Fuser:
             return node
         branches = [_branch(branch, scope_of(name)) for branch in node.branches]
         found = [branch for branch in branches if branch is not None]
-        if len(found) < len(branches) or len(found) < 2 or all(branch.name is None for branch in found):
+        if len(found) < len(branches) or all(branch.name is None for branch in found):
             return node
         if any(self.times[op] != self.times[name] for branch in found for op in branch.names):
             return node  # an op that runs elsewhere too keeps its weights

@@ -58,6 +58,10 @@ FUSED = {
         "a: {block: unit, kernel: 3, padding: 4, dilation: 4}, b: {block: unit, kernel: 1, groups: 3}, affine",
         Conv(12, (3, 3), padding=(4, 4), dilation=(4, 4), bias=True),
     ),
+    "a sum of one": (
+        "a: {block: unit, kernel: 3, padding: 1}",
+        Conv(12, (3, 3), padding=(1, 1), bias=True),
+    ),
     "nested": (
         "{parallel: {merge: add, branches: [identity, a: {block: unit, kernel: 1}]}}, b: {conv: {channels: 12, kernel: 3}}",
         Conv(12, (3, 3), padding=(1, 1), bias=True),
@@ -141,7 +145,7 @@ def test_mobileone_is_that_of_its_paper() -> None:
     """The deployed form has one convolution for each layer, and the counts of the authors' README."""
     fused, _ = apply(facts.network("mobileone_s0"), None, {"fuse_branches": True})
     assert not [node for _, node in walk(fused.root) if isinstance(node, Parallel)]
-    assert (round(cost(fused).parameters / 1e6, 1), round(cost(fused).macs / 1e6, -1)) == (2.1, 280)
+    assert (round(cost(fused).parameters / 1e6, 1), round(cost(fused).macs / 1e6)) == (2.1, 275)
 
 
 def test_repvgg_is_that_of_its_paper() -> None:
