@@ -76,16 +76,17 @@ def flat(text: str) -> str:
 # --- the whole zoo ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def zoo() -> dict[str, Explanation]:
-    """Return the explanation of every network of the zoo."""
-    return {name: explain(references.of_zoo(name).network) for name in library.zoo()}
+@cache
+def explained(name: str) -> Explanation:
+    """Return the explanation of a network of the zoo."""
+    return explain(references.of_zoo(name).network)
 
 
 @pytest.mark.slow
-def test_every_network_is_explained(zoo: dict[str, Explanation]) -> None:
+def test_every_network_is_explained() -> None:
     """Totals equal the facts table, and every network is compared with a reference."""
-    for name, found in zoo.items():
+    for name in library.zoo():
+        found = explained(name)
         text, data = text_of(found), json.loads(json.dumps(report(found, {})))
         figures = rows.figures(name)
         assert f"{figures['params']['computed']:,} parameters" in flat(text), name
@@ -98,25 +99,24 @@ def test_every_network_is_explained(zoo: dict[str, Explanation]) -> None:
                 assert other.comparison.macs == data["macs"] - theirs.macs
 
 
-@pytest.mark.slow
-def test_every_stage_is_counted(zoo: dict[str, Explanation]) -> None:
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [
+        ("resnet152", [3, 8, 36, 3]), ("darknet53", [1, 2, 8, 8, 4]), ("darknet_resnet50", [3, 4, 6, 3]),
+        ("densenet161", [6, 12, 36, 24]), ("resnet1202_cifar", [200, 200, 200]), ("inception_v3", [3, 1, 4, 1, 2]),
+        ("vgg16", [2, 2, 3, 3, 3]), ("alexnet", []),
+    ],
+)  # fmt: skip
+def test_every_stage_is_counted(name: str, blocks: list[int]) -> None:
     """The stages of a network are its rows of repeated blocks, in every way of writing a spec."""
-    blocks = {name: [len(stage.units) for stage in found.structure.stages] for name, found in zoo.items()}
-    assert blocks["resnet152"] == [3, 8, 36, 3]
-    assert blocks["darknet53"] == [1, 2, 8, 8, 4]
-    assert blocks["darknet_resnet50"] == [3, 4, 6, 3]
-    assert blocks["densenet161"] == [6, 12, 36, 24]
-    assert blocks["resnet1202_cifar"] == [200, 200, 200]
-    assert blocks["inception_v3"] == [3, 1, 4, 1, 2]
-    assert blocks["vgg16"] == [2, 2, 3, 3, 3]
-    assert blocks["alexnet"] == []
+    assert [len(stage.units) for stage in body(name).stages] == blocks
 
 
-def test_lines_fit_the_terminal(zoo: dict[str, Explanation]) -> None:
+def test_lines_fit_the_terminal() -> None:
     """Prose is wrapped; only the table of stages and single words may be wider."""
     for name in ("resnet50", "densenet121", "googlenet"):
         for width in (60, 100):
-            prose_lines = [line for line in text_of(zoo[name], width).splitlines() if "  1" not in line]
+            prose_lines = [line for line in text_of(explained(name), width).splitlines() if "  1" not in line]
             wide = [line for line in prose_lines if len(line) > width and not line.startswith("stage ")]
             assert not [
                 line for line in wide if " " in line.strip() and "layer" not in line[:6] and "Mixed" not in line[:6]
@@ -151,12 +151,12 @@ def test_the_closest_network_is_found_without_elaborating_the_zoo(monkeypatch: p
 PAIRS = sorted({(of, to) for row in references.table() for of, to in row["networks"].items()})
 
 
-def test_the_table_names_networks_that_differ(zoo: dict[str, Explanation]) -> None:
+def test_the_table_names_networks_that_differ() -> None:
     """Both networks of every row exist and differ: a row whose networks became equal is out of date."""
     assert {name for pair in PAIRS for name in pair} <= set(library.zoo())
     for name in {of for of, _ in PAIRS}:
-        assert not any(other.closest for other in zoo[name].against)
-        for other in zoo[name].against:
+        assert not any(other.closest for other in explained(name).against)
+        for other in explained(name).against:
             assert other.comparison.differences, (name, other.reference.name)
             assert other.reference.what
 
@@ -530,9 +530,9 @@ def test_zero_init_of_a_spec_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "size"), [("alexnet", 195), ("vgg16", 212), ("mobilenet_v1", 315), ("inception_v3", 1311)]
 )
-def test_published_receptive_fields(name: str, size: int, zoo: dict[str, Explanation]) -> None:
+def test_published_receptive_fields(name: str, size: int) -> None:
     """Araujo et al. 2019, Computing Receptive Fields of Convolutional Neural Networks, table 1: the last map."""
-    assert report(zoo[name], {})["last_map"]["receptive_field"] == [size, size]
+    assert report(explained(name), {})["last_map"]["receptive_field"] == [size, size]
 
 
 FIELDS: dict[str, list[Any]] = {
