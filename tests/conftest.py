@@ -25,6 +25,9 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_I
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
+# XLA spends most of a test on making machine code faster that runs once.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """One flag rewrites every golden file; the difference is then read in review like code."""

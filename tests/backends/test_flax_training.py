@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import facts
 import numpy as np
 import pytest
 from generator import generate
@@ -190,17 +191,29 @@ def test_dropout(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(model(x)), np.ones((200, 20)))
 
 
-def test_outputs_follow_the_mode() -> None:
+HEAD = """
+rescompile: 1
+name: head
+input: [3, 4, 4]
+network:
+- aux: {side: {body: [{pool: global_avgpool}, {flat: flatten}, {fc: {linear: 2}}], output: aux, mode: training}}
+- global_avgpool
+- flatten
+- fc: {linear: 2}
+"""
+
+
+def test_outputs_follow_the_mode(tmp_path: Path) -> None:
     """Auxiliary heads are computed in training only; eval() and train() switch them."""
-    network = shallow("googlenet")
+    network = elaborated(HEAD, tmp_path)
     weights, x = drawn(network, 0, batch=2)
     model = model_of(network, weights)
     given = jnp.asarray(np.moveaxis(x, 1, -1))
-    assert set(model(given)) == {"logits", "aux1", "aux2"}
+    assert set(model(given)) == {"logits", "aux"}
     model.eval()
     assert set(model(given)) == {"logits"}
     model.train()
-    assert set(model(given)) == {"logits", "aux1", "aux2"}
+    assert set(model(given)) == {"logits", "aux"}
 
 
 def test_twenty_steps_stay_with_torch() -> None:
@@ -208,7 +221,7 @@ def test_twenty_steps_stay_with_torch() -> None:
     torch: Any = pytest.importorskip("torch")
     from sources import filled, source
 
-    network = shallow("resnet20_cifar")
+    network = facts.network("resnet20_cifar", *(f"layer{row}.depth=1" for row in (1, 2, 3)), "input=[3,8,8]")
     weights, x = drawn(network, 0, batch=8)
     model, other = model_of(network, weights, running_variance="unbiased"), filled(source(network), weights)
     given, target = jnp.asarray(np.moveaxis(x, 1, -1)), torch.from_numpy(x)

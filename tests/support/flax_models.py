@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from random_numbers import Drawn
 from training_steps import Step, apart
 
+from rescompile.codegen.execution import executed
 from rescompile.ir.network import LOGITS, Network
 from rescompile.weights import Weights
 
@@ -32,6 +33,18 @@ def model_of(network: Network, weights: Mapping[str, Array], **options: Any) -> 
     """A model with these weights in float64, in training mode."""
     makers = {name: (lambda value=value: np.asarray(value, np.float64)) for name, value in weights.items()}
     return module.make(network, Weights(makers), **options)
+
+
+def initial(network: Network) -> dict[str, Array]:
+    """The values that the file draws for itself."""
+    return values(module.make(network))
+
+
+def loading(network: Network) -> tuple[Any, Callable[[str], None]]:
+    """A model of the file, and the function of the file that loads weights into it."""
+    home, factory = executed(network, source_file.source(network))
+    model = factory(rngs=nnx.Rngs(0))
+    return model, lambda path: home.load(model, path)
 
 
 def in_evaluation(model: Any, network: Network, x: Array) -> dict[str, Array]:

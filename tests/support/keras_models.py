@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from random_numbers import Drawn
 from training_steps import Step, apart
 
+from rescompile.codegen.execution import executed
 from rescompile.ir.network import LOGITS, Network
 from rescompile.weights import Weights
 
@@ -47,6 +48,21 @@ def model_of(network: Network, weights: Mapping[str, Array], **options: Any) -> 
     keras.utils.clear_session(free_memory=False)
     makers = {name: (lambda value=value: np.asarray(value, np.float64)) for name, value in weights.items()}
     return module.make(network, Weights(makers), **options)
+
+
+def initial(network: Network) -> dict[str, Array]:
+    """The values that the file draws for itself."""
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(0)
+    return values(module.make(network))
+
+
+def loading(network: Network) -> tuple[Any, Callable[[str], None]]:
+    """A model of the file, and the function of the file that loads weights into it."""
+    home, factory = executed(network, source_file.source(network))
+    keras.utils.clear_session(free_memory=False)
+    model = factory()
+    return model, lambda path: home.load(model, path)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -32,6 +32,18 @@ def model_of(network: Network, weights: Mapping[str, Array], **options: Any) -> 
     """A model with these weights in float64, in training mode."""
     makers = {name: (lambda value=value: np.asarray(value, np.float64)) for name, value in weights.items()}
     return module.make(network, Weights(makers), **options)
+
+
+def initial(network: Network) -> dict[str, Array]:
+    """The values that the file draws for itself."""
+    mx.random.seed(0)
+    return values(module.make(network))
+
+
+def loading(network: Network) -> tuple[Any, Callable[[str], None]]:
+    """A model of the file, and its method that loads weights."""
+    model = module.make(network)
+    return model, model.load_weights
 
 
 def in_evaluation(model: Any, network: Network, x: Array) -> dict[str, Array]:
