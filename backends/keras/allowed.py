@@ -15,6 +15,7 @@ _NAMES = {
     "stop_gradient sum swapaxes take tanh transpose where zeros_like",
     "json": "loads",
     "math": "inf prod sqrt",
+    "sys": "getrecursionlimit setrecursionlimit",
     "np": "float16 float32 float64 memmap",
 }
 #: Layers for maps of one, two and three axes.
@@ -23,11 +24,11 @@ _BY_AXES = (
     "UpSampling{}D ZeroPadding{}D"
 )
 ALLOWED = Allowed(
-    modules={"json": None, "keras": None, "math": None, "numpy": "np"},
+    modules={"json": None, "keras": None, "math": None, "numpy": "np", "sys": None},
     imports={"collections.abc": {"Callable"}, "keras": {"KerasTensor", "layers", "ops"}},
     names={f"{root}.{name}" for root, names in _NAMES.items() for name in names.split()}
     | {f"layers.{name.format(axes)}" for name in _BY_AXES.split() for axes in (1, 2, 3)},
     decorators=("keras.saving.register_keras_serializable()",),
-    builtins={"ValueError", "zip"},
+    builtins={"ValueError", "max", "zip"},
     nodes=(ast.NotIn, ast.Raise, ast.Dict),
 )

@@ -16,7 +16,7 @@ from rescompile.codegen.table_dialect import Spelling, TableDialect
 from rescompile.codegen.terms import literal, python
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
-from rescompile.ir.network import Op, walk
+from rescompile.ir.network import Op, Parallel, walk
 from rescompile.ir.ops import Kind
 
 from .allowed import ALLOWED
@@ -25,7 +25,12 @@ from .spellings import DEFAULTS, TABLE, by_axes, function_name, module_name
 from .support import LOAD, SUPPORT
 
 _IMPORTS: Imports = (
-    (("json", "import json"), ("math", "import math"), ("Callable", "from collections.abc import Callable")),
+    (
+        ("json", "import json"),
+        ("math", "import math"),
+        ("sys", "import sys"),
+        ("Callable", "from collections.abc import Callable"),
+    ),
     (("keras", "import keras"), ("np", "import numpy as np")),
 )
 #: Names of variables and arguments that functions reserve; no realistic body needs more variables.
@@ -78,6 +83,7 @@ class Keras(TableDialect):
             ("first_line", lambda text: IN in names_in(text)),
             ("copy_of", self.copy),
             ("image", self.image),
+            ("recursion", _recursion),
             ("framework", _framework),
             ("load", lambda text: LOAD.strip()),
         )
@@ -209,6 +215,13 @@ class Keras(TableDialect):
 def _own_arguments(of: Class | Stage) -> list[Any]:
     """Return the arguments of a class or a stage; input channels are those of the value."""
     return [argument for argument in of.arguments if argument.name != IN]
+
+
+def _recursion(plan: ClassPlan) -> int:
+    """Return the limit of nested calls under which Keras can connect a model, one call for each layer on its longest
+    path; 0 if the default limit of Python, 1000, is enough."""
+    layers = 2 * sum(1 for _, node in walk(plan.network.root) if isinstance(node, Op | Parallel))  # a border is a layer
+    return 0 if layers < 800 else 1000 * (2 + layers // 1000)
 
 
 def _framework(text: str) -> str:

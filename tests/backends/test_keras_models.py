@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +56,31 @@ def test_identities_leave_no_statement(tmp_path: Path) -> None:
     assert "x = x\n" not in source_file.source(network)
     weights, x = drawn(network, 0)
     agree(network, weights, x, evaluated(network, weights, x))
+
+
+DEEP = """
+rescompile: 1
+name: deep
+input: [4]
+blocks:
+  unit:
+    body: [residual: {branch: [bn: norm, act: relu]}]
+network:
+- layer1: {block: unit, depth: 350}
+"""
+
+
+def test_a_model_is_deeper_than_pythons_recursion_limit(tmp_path: Path) -> None:
+    """Keras connects a model by one nested call for each of its layers."""
+    network = elaborated(DEEP, tmp_path)
+    weights, x = drawn(network, 0)
+    limit = sys.getrecursionlimit()
+    try:
+        sys.setrecursionlimit(1000)
+        assert len(model_of(network, weights).operations) > 1000
+        agree(network, weights, x, evaluated(network, weights, x))
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 OWN_LAYERS = """
