@@ -27,7 +27,7 @@ from rescompile.ir.ops import Draw, Kind, rank
 DEFAULTS = {
     "strides": "1", "kernel_dilation": "1", "feature_group_count": "1", "use_bias": "True", "use_scale": "True",
     "output_padding": "0", "ceil": "False", "count_pad": "True", "negative_slope": "0.01", "alpha": "1.0", "mode": '"constant"',
-    "init": "0.25", "scale_init": "1.0", "eps": "1e-05", "gamma": "1.0",
+    "init": "0.25", "scale_init": "1.0", "eps": "1e-05", "gamma": "1.0", "softmax": "False",
 }  # fmt: skip
 #: The name of a distribution, and what it passes to `variance_scaling`.
 _INITIALISERS = {
@@ -198,6 +198,11 @@ def _affine(layer: Layer, a: Texts) -> Arguments:
     return _per_channel(layer), {word: literal(attribute(layer, name)) for word, name in names.items()}
 
 
+def _weighted_sum(layer: Layer, a: Texts) -> Arguments:
+    by_softmax = variant(layer.sample) == "softmax"
+    return args(a["ranges"], softmax=literal(by_softmax), **({} if by_softmax else {"eps": a["eps"]}))
+
+
 def _border(layer: Layer, a: Texts) -> Arguments:
     mode = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}[variant(layer.sample)]
     return args(before=a["before"], after=a["after"], mode=literal(mode))
@@ -251,6 +256,7 @@ TABLE: dict[type[Kind], Spelling] = {
         lambda layer, a: args(axis="-1", keepdims="True"),
     ),
     ops.Affine: Spelling("Affine", arguments=_affine),
+    ops.WeightedSum: Spelling("WeightedSum", arguments=_weighted_sum),
     ops.Border: Spelling("", ranked("border"), _border),
     ops.Part: Spelling("", "channel_part", lambda layer, a: args(number=a["number"], of=a["of"])),
     ops.Shuffle: Spelling("", "channel_shuffle", lambda layer, a: args(groups=a["groups"])),

@@ -318,6 +318,22 @@ class PReLU(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         return jnp.where(x > 0, x, self.negative_slope[...] * x)
 ''',
+    "WeightedSum": '''
+class WeightedSum(nnx.Module):
+    """Add equal ranges of the channels, each multiplied by a learned share."""
+
+    def __init__(self, ranges: int, softmax: bool = False, eps: float = 1e-05) -> None:
+        self.softmax, self.eps = softmax, eps
+        self.weight = nnx.Param(jnp.zeros((ranges,)) + 1)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        weight = self.weight[...]
+        shares = nnx.softmax(weight) if self.softmax else nnx.relu(weight)
+        if not self.softmax:
+            shares = shares / (shares.sum() + self.eps)
+        parts = x.reshape(*x.shape[:-1], len(shares), -1)
+        return (parts * shares[:, None]).sum(-2)
+''',
     "Affine": '''
 class Affine(nnx.Module):
     """Multiply channels by learned factors and add learned offsets; one value serves all channels."""

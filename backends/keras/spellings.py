@@ -19,7 +19,7 @@ from rescompile.ir.ops import Draw, Kind, rank
 DEFAULTS = {
     "strides": "1", "padding": "0", "dilation_rate": "1", "groups": "1", "use_bias": "True", "use_scale": "True",
     "output_padding": "0", "ceil": "False", "count_pad": "True", "negative_slope": "0.2", "alpha": "1.0",
-    "mode": '"zeros"', "scale_init": "1.0", "eps": "1e-05", "gamma": "1.0", "interpolation": '"nearest"',
+    "mode": '"zeros"', "scale_init": "1.0", "eps": "1e-05", "gamma": "1.0", "softmax": "False", "interpolation": '"nearest"',
 }  # fmt: skip
 #: The function of a distribution, and what it passes to `VarianceScaling`.
 _INITIALISERS = {
@@ -226,6 +226,11 @@ def _affine(layer: Layer, a: Texts) -> Arguments:
     return args(**one, **{word: literal(attribute(layer, name)) for word, name in words.items()}, **start)
 
 
+def _weighted_sum(layer: Layer, a: Texts) -> Arguments:
+    by_softmax = variant(layer.sample) == "softmax"
+    return args(a["ranges"], softmax=literal(by_softmax), **({} if by_softmax else {"eps": a["eps"]}))
+
+
 def _upsampling(op: Op) -> str:
     """Return the layer of an upsampling, or the function for one that Keras lacks: linear, except along two axes."""
     missing = variant(op) == "bilinear" and rank(op.input) != 2
@@ -272,6 +277,7 @@ TABLE: dict[type[Kind], Spelling] = {
         lambda layer, a: args(axis="-1", keepdims="True"),
     ),
     ops.Affine: Spelling("Affine", arguments=_affine),
+    ops.WeightedSum: Spelling("WeightedSum", arguments=_weighted_sum),
     ops.Border: Spelling(
         "", ranked("border"), lambda layer, a: args(a["before"], a["after"], mode=literal(variant(layer.sample)))
     ),

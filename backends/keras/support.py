@@ -308,6 +308,32 @@ class BatchNormalization(layers.BatchNormalization):
             self.moving_variance.assign(self.moving_variance + more)
         return y
 ''',
+    "WeightedSum": '''
+@keras.saving.register_keras_serializable()
+class WeightedSum(layers.Layer):
+    """Add equal ranges of the channels, each multiplied by a learned share."""
+
+    def __init__(
+        self, ranges: int, softmax: bool = False, eps: float = 1e-05, **arguments
+    ) -> None:
+        super().__init__(**arguments)
+        self.ranges, self.softmax, self.eps = ranges, softmax, eps
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        shape = (self.ranges,)
+        self.weight = self.add_weight(shape=shape, initializer="ones", name="weight")
+
+    def call(self, x: KerasTensor) -> KerasTensor:
+        shares = ops.softmax(self.weight) if self.softmax else ops.relu(self.weight)
+        if not self.softmax:
+            shares = shares / (ops.sum(shares) + self.eps)
+        parts = ops.stack(ops.split(x, self.ranges, axis=-1), axis=-1)
+        return ops.sum(parts * shares, axis=-1)
+
+    def get_config(self) -> dict:
+        own = {"ranges": self.ranges, "softmax": self.softmax, "eps": self.eps}
+        return {**super().get_config(), **own}
+''',
     "Affine": '''
 @keras.saving.register_keras_serializable()
 class Affine(layers.Layer):

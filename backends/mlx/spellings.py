@@ -15,7 +15,7 @@ from rescompile.ir.ops import Kind, rank
 #: Defaults of MLX and of the functions in support.py; arguments equal to their default are omitted.
 DEFAULTS = {
     "stride": "1", "padding": "0", "dilation": "1", "groups": "1", "bias": "True", "eps": "1e-05", "momentum": "0.1",
-    "output_padding": "0", "scale": "True", "shift": "True", "mode": '"constant"', "init": "0.25", "gamma": "1.0",
+    "output_padding": "0", "scale": "True", "shift": "True", "mode": '"constant"', "init": "0.25", "gamma": "1.0", "softmax": "False",
     "scale_init": "1.0", "ceil": "False", "count_pad": "True", "negative_slope": "0.01", "alpha": "1.0",
 }  # fmt: skip
 
@@ -119,6 +119,11 @@ def _affine(layer: Layer, a: Texts) -> Arguments:
     return _per_channel(layer), {name: literal(attribute(layer, name)) for name in names}
 
 
+def _weighted_sum(layer: Layer, a: Texts) -> Arguments:
+    by_softmax = variant(layer.sample) == "softmax"
+    return args(a["ranges"], softmax=literal(by_softmax), **({} if by_softmax else {"eps": a["eps"]}))
+
+
 def _border(layer: Layer, a: Texts) -> Arguments:
     mode = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}[variant(layer.sample)]
     return args(before=a["before"], after=a["after"], mode=literal(mode))
@@ -170,6 +175,7 @@ TABLE: dict[type[Kind], Spelling] = {
         lambda layer, a: args(axis="-1", keepdims="True"),
     ),
     ops.Affine: Spelling("Affine", arguments=_affine),
+    ops.WeightedSum: Spelling("WeightedSum", arguments=_weighted_sum),
     ops.Border: Spelling("", ranked("border"), _border),
     ops.Part: Spelling("", "channel_part", lambda layer, a: args(number=a["number"], of=a["of"])),
     ops.Shuffle: Spelling("", "channel_shuffle", lambda layer, a: args(groups=a["groups"])),

@@ -303,6 +303,22 @@ class BatchNorm3d(nn.BatchNorm):
 class BiasedBatchNorm3d(BatchNorm3d, BatchNorm):
     """Batch normalisation of volumes whose running variance is biased."""
 ''',
+    "WeightedSum": '''
+class WeightedSum(nn.Module):
+    """Add equal ranges of the channels, each multiplied by a learned share."""
+
+    def __init__(self, ranges: int, softmax: bool = False, eps: float = 1e-05) -> None:
+        super().__init__()
+        self.softmax, self.eps = softmax, eps
+        self.weight = mx.ones((ranges,))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        shares = mx.softmax(self.weight) if self.softmax else nn.relu(self.weight)
+        if not self.softmax:
+            shares = shares / (shares.sum() + self.eps)
+        parts = x.reshape(*x.shape[:-1], len(shares), -1)
+        return (parts * shares[:, None]).sum(-2)
+''',
     "Affine": '''
 class Affine(nn.Module):
     """Multiply channels by learned factors and add learned offsets; one value serves all channels."""

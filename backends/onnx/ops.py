@@ -42,6 +42,32 @@ def _affine(graph: Graph, name: str, op: Op, kind: ops.Affine, value: str) -> st
     return graph.call(name, "Add", [value, own["bias"]], op.output) if kind.shift else value
 
 
+def _weighted_sum(graph: Graph, name: str, op: Op, kind: ops.WeightedSum, value: str) -> str:
+    """Add the shares, which depend on no input, and the sum of their products with the ranges."""
+    weight, count = graph.weights(name, op, "weight")[0], (kind.ranges,)
+    first = graph.constant(f"{name}.first", np.array([0], np.int64))
+    weight = graph.call(f"{name}.row", "Unsqueeze", [weight, first], count)
+    if kind.kind == "softmax":
+        shares = graph.call(f"{name}.shares", "Softmax", [weight], count, axis=1)
+    else:
+        weight = graph.call(f"{name}.positive", "Relu", [weight], count)
+        axes = graph.constant(f"{name}.axes", np.array([1], np.int64))
+        total = graph.call(f"{name}.total", "ReduceSum", [weight, axes], (1,), keepdims=1)
+        total = graph.call(f"{name}.shifted", "Add", [total, graph.number(f"{name}.eps", kind.eps)], (1,))
+        shares = graph.call(f"{name}.shares", "Div", [weight, total], count)
+    products = [
+        graph.call(f"{name}.product.{at}", "Mul", pair, op.output)
+        for at, pair in enumerate(
+            zip(
+                graph.split(f"{name}.ranges", value, [op.output] * kind.ranges),
+                graph.split(f"{name}.each", shares, [(1,)] * kind.ranges),
+                strict=True,
+            )
+        )
+    ]
+    return _pairwise("Add")(graph, name, op, products)
+
+
 def _by_kind(table: Mapping[str, Rule]) -> Rule:
     """Return the rule in a table for the op's `kind`."""
     return lambda graph, name, op, kind, value: table[kind.kind](graph, name, op, kind, value)
@@ -307,6 +333,7 @@ RULES: dict[type[ops.Kind], Rule] = {
     ops.GlobalMaxPool: _operator("GlobalMaxPool"),
     ops.Reduce: reduce,
     ops.Affine: _affine,
+    ops.WeightedSum: _weighted_sum,
     ops.Border: border,
     ops.Shuffle: shuffle,
     ops.Part: part,
@@ -342,10 +369,10 @@ def _gate(graph: Graph, name: str, node: Parallel, branches: list[str]) -> str:
     return graph.call(name, "Add", [gated, shortcut], node.output)
 
 
-def _pairwise(operator: str) -> MergeRule:
+def _pairwise(operator: str) -> Callable[[Graph, str, Parallel | Op, list[str]], str]:
     """Return a rule that merges one branch after the other; the last node has the name of the merge."""
 
-    def rule(graph: Graph, name: str, node: Parallel, branches: list[str]) -> str:
+    def rule(graph: Graph, name: str, node: Parallel | Op, branches: list[str]) -> str:
         value, last = branches[0], len(branches) - 1
         for at, branch in enumerate(branches[1:], 1):
             value = graph.call(name if at == last else f"{name}.{at}", operator, [value, branch], node.output)

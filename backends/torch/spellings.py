@@ -16,7 +16,7 @@ from rescompile.ir.ops import Kind, rank
 DEFAULTS = {
     "stride": "1", "padding": "0", "dilation": "1", "groups": "1", "bias": "True", "eps": "1e-05", "momentum": "0.1",
     "output_padding": "0", "scale": "True", "shift": "True", "mode": '"constant"',
-    "init": "0.25", "gamma": "1.0", "scale_init": "1.0", "ceil_mode": "False", "count_include_pad": "True", "negative_slope": "0.01", "alpha": "1.0",
+    "init": "0.25", "gamma": "1.0", "softmax": "False", "scale_init": "1.0", "ceil_mode": "False", "count_include_pad": "True", "negative_slope": "0.01", "alpha": "1.0",
 }  # fmt: skip
 
 
@@ -136,6 +136,11 @@ def _unflattened(layer: Layer, a: Texts) -> Arguments:
     return args("1", literal((1, -1, *ends) if _attribute(layer, "to") == "rows" else (-1, 1, *ends)))
 
 
+def _weighted_sum(layer: Layer, a: Texts) -> Arguments:
+    by_softmax = variant(layer.sample) == "softmax"
+    return args(a["ranges"], softmax=literal(by_softmax), **({} if by_softmax else {"eps": a["eps"]}))
+
+
 def _border(layer: Layer, a: Texts) -> Arguments:
     """Return the arguments of a border; torch lists the last axis first."""
     pairs = zip(reversed(_attribute(layer, "before")), reversed(_attribute(layer, "after")), strict=True)
@@ -219,6 +224,7 @@ TABLE: dict[type[Kind], Spelling] = {
         applied=lambda layer, a: args("1", keepdim="True"),
     ),
     ops.Affine: Spelling("Affine", arguments=_affine, fresh=True),
+    ops.WeightedSum: Spelling("WeightedSum", arguments=_weighted_sum, fresh=True),
     ops.Border: Spelling(
         _ranked(lambda op: _BORDERS[variant(op)]),
         "F.pad",

@@ -288,6 +288,22 @@ class Affine(nn.Module):
             x = x + self.bias.view(shape)
         return x
 ''',
+    "WeightedSum": '''
+class WeightedSum(nn.Module):
+    """Add equal ranges of the channels, each multiplied by a learned share."""
+
+    def __init__(self, ranges: int, softmax: bool = False, eps: float = 1e-05) -> None:
+        super().__init__()
+        self.softmax, self.eps = softmax, eps
+        self.weight = nn.Parameter(torch.full((ranges,), 1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shares = torch.softmax(self.weight, 0) if self.softmax else F.relu(self.weight)
+        if not self.softmax:
+            shares = shares / (shares.sum() + self.eps)
+        parts = torch.unflatten(x, 1, (len(shares), -1))
+        return (parts * shares.view([-1] + [1] * (x.dim() - 1))).sum(1)
+''',
     "RangeSoftmax": '''
 class RangeSoftmax(nn.Module):
     """Softmax over equal ranges of the channels, channel by channel."""

@@ -34,8 +34,9 @@ def layer(column: Column[Op], when: Term | None, here: Here, scope: ClassScope) 
     item = Layer(sample.name, kind, shown, scope.printed(flow.term, column), sample, when)
     after = Column({**flow.numbers, **column.map(lambda op: op.output[0])})
     guesses = [terms[name] for name in _OUT if name in terms and issubclass(kind, _OUT[name])]
-    if issubclass(kind, ops.Part):
-        guesses = [divided(flow.term, terms["of"])]
+    for part, count in ((ops.Part, "of"), (ops.WeightedSum, "ranges")):
+        if issubclass(kind, part):
+            guesses = [divided(flow.term, terms[count])]
     if column.share(_factor) and _factor(sample) != (1, 1):
         guesses = [_scaled(flow.term, *_factor(sample))]
     return item, scope.flow(after, [*guesses, flow.term])

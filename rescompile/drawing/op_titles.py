@@ -25,10 +25,11 @@ from rescompile.ir.ops import (
     Shape,
     Size,
     Softmax,
+    WeightedSum,
 )
 
 #: Ops that change values one by one or channel by channel; a card shows them below the layer that they follow.
-POINTWISE = (Norm, Act, Dropout, Scale, Affine, Lrn, Softmax, Flatten, Identity)
+POINTWISE = (Norm, Act, Dropout, Scale, Affine, WeightedSum, Lrn, Softmax, Flatten, Identity)
 
 
 def _size(sizes: Size) -> str:

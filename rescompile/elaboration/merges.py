@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rescompile.diagnostics.errors import ShapeError, one_of
 from rescompile.elaboration.context import Context
 from rescompile.elaboration.evaluator import whole
 from rescompile.elaboration.site import Built, Problem, Site, Value
 from rescompile.ir import ops
 from rescompile.ir.expressions import show
-from rescompile.ir.network import Merge, Op, Parallel, Series, Unit, merge_shape, ranges, share, unequal, walk
+from rescompile.ir.network import Merge, Op, Parallel, Series, Unit, merge_shape, ranges, share, walk
 from rescompile.ir.ops import Shape
 from rescompile.ir.provenance import NO_HINTS, Hints
 
@@ -28,12 +26,13 @@ class MergeBuilder:
         merge: Merge,
         site: Site,
         residual: bool = False,
-        split: Sequence[Shape] = (),
+        split: bool = False,
+        sizes: tuple[int, ...] = (),
         hints: Hints = NO_HINTS,
         unit: Unit | None = None,
     ) -> Built:
-        """Return the node of a merge; `split` contains the shapes of the channel ranges that the branches receive,
-        `unit` is the unit for which a random merge draws."""
+        """Return the node of a merge; with `split`, its branches receive ranges of the channels, of these `sizes` if they
+        are given; `unit` is the unit for which a random merge draws."""
         self.context.grow(site)
         self.context.build(site)
         try:
@@ -43,22 +42,24 @@ class MergeBuilder:
         name = self.namer.automatic(merge, site, merge=True)
         origin = self.context.origin(site.path)
         node = Parallel(
-            name, tuple(branches), merge, site.shape, output, residual, split=bool(split), origin=origin, hints=hints,
-            sizes=unequal([shape[0] for shape in split]), unit=unit,
+            name, tuple(branches), merge, site.shape, output, residual, split=split, origin=origin, hints=hints,
+            sizes=sizes, unit=unit,
         )  # fmt: skip
         return [node], output
 
-    def split(self, raw: Value, site: Site, count: int, copies: str | int | None) -> list[Shape]:
-        """Return the shape of the input of each of `count` branches of a split; none if branches share their
-        input."""
+    def split(
+        self, raw: Value, site: Site, count: int, copies: str | int | None
+    ) -> tuple[list[Shape], tuple[int, ...]]:
+        """Return the shape of the input of each of `count` branches of a split, none if branches share their input; and
+        the channels of each, if they are listed."""
         at = site.at("split")
         value = whole(self.evaluator.evaluate(raw, at))
         if isinstance(value, list):
-            return self._ranges(value, at, count, raw)
+            return self._ranges(value, at, count, raw), tuple(value)
         if not isinstance(value, bool):
             message = f"'split' must be true, false or a list of channels, got {show(value)}"
             raise self.report.blamed("E0304", message, at, raw=raw)
-        return [self._share(site, count, copies)] * count if value else []
+        return [self._share(site, count, copies)] * count if value else [], ()
 
     def _ranges(self, sizes: list[Value], site: Site, count: int, raw: Value) -> list[Shape]:
         """Return the ranges of the listed sizes."""

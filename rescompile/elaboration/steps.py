@@ -169,21 +169,22 @@ class StepBuilder:
         if parts.copies is not None:
             copies = self.evaluator.count(parts.copies, site.at("copies"), "copies", 1)
         count = copies or len(parts.branches or ())
-        split = self.merges.split(parts.split, site, count, parts.copies)
-        shapes = split or [site.shape] * count
+        given, sizes = self.merges.split(parts.split, site, count, parts.copies)
+        shapes = given or [site.shape] * count
         branches = []
         for at, branch in enumerate(parts.branches or ()):
             nodes, output = self.step(branch, site.at("branches", at).after(shapes[at]).branch())
             branches.append(Series(tuple(nodes), shapes[at], output))
         for copy in range(copies):
             self.namer.claim(str(copy), site.at("copies"))
-            given = shapes[copy]
-            own = site.at("branch").after(given).branch().within(site.frame.with_values(copy=copy))
+            shape = shapes[copy]
+            own = site.at("branch").after(shape).branch().within(site.frame.with_values(copy=copy))
             nodes, output = self.step(parts.branch, own.scoped(self.namer.scope(parts.branch)))
-            named = Series(tuple(nodes), given, output, str(copy), origin=self.context.origin(own.path))
-            branches.append(Series((named,), given, output))
+            named = Series(tuple(nodes), shape, output, str(copy), origin=self.context.origin(own.path))
+            branches.append(Series((named,), shape, output))
         unit = (parts.unit or "sample") if parts.merge == "shake" else None
-        return self.merges.build(branches, parts.merge, site, split=split, hints=_hints(parts), unit=unit)
+        split, hints = bool(given), _hints(parts)
+        return self.merges.build(branches, parts.merge, site, split=split, sizes=sizes, hints=hints, unit=unit)
 
     def _side(self, step: SideStep, site: Site) -> Built:
         parts, shape = step.side, site.shape

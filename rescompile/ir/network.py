@@ -89,8 +89,8 @@ class DropPath:
 
 @record
 class Parallel:
-    """Branches on the same input; with `split` each has one of as many ranges of the input's channels, in order: equal ones, or
-    of these `sizes`. `residual` marks branch + shortcut. With merge gate the branches are (branch, gate, shortcut) and the value is
+    """Branches on the same input; with `split` each has one of as many ranges of the input's channels, in order: equal ones of any
+    input, or of these `sizes`. `residual` marks branch + shortcut. With merge gate the branches are (branch, gate, shortcut) and the value is
     gate * branch + (1 - gate) * shortcut. Neither is ever split. `hints` has the expressions of the number of `copies` of one
     branch, and of the sizes, under `split.0` and so on.
 
@@ -318,11 +318,6 @@ def ranges(shape: Shape, sizes: Sequence[int]) -> tuple[Shape, ...]:
         message = f"splits {' + '.join(map(str, sizes))} = {sum(sizes)} channels, but its input has {shape[0]}"
         raise ShapeError("E0203", message, "split")
     return tuple((size, *shape[1:]) for size in sizes)
-
-
-def unequal(sizes: Sequence[int]) -> tuple[int, ...]:
-    """Return the sizes of the ranges of a split, or none where they are equal."""
-    return tuple(sizes) if len(set(sizes)) > 1 else ()
 
 
 _A = {"gate": "a gate", "mean": "a mean", "shake": "a mean"}

@@ -43,6 +43,7 @@ from rescompile.ir.ops import (
     Subsample,
     Unflatten,
     Upsample,
+    WeightedSum,
 )
 from rescompile.ir.window_evaluation import Array, Tensors, avgpool, conv, conv_transpose, maxpool, per_channel
 
@@ -113,6 +114,13 @@ def lrn(op: Lrn, x: Array, tensors: Tensors) -> Array:
     squares = np.pad(np.square(x), ((0, 0), (half, half), *((0, 0),) * (x.ndim - 2)))
     total = functools.reduce(np.add, (squares[:, at : at + x.shape[1]] for at in range(op.size)))
     return np.asarray(x / (op.k + op.alpha * total / op.size) ** op.beta)
+
+
+def weighted_sum(op: WeightedSum, x: Array, tensors: Tensors) -> Array:
+    """The sum over ranges of share times range; shares are positive weights over their sum, or a softmax."""
+    positive = np.exp(tensors["weight"]) if op.kind == "softmax" else np.maximum(tensors["weight"], 0)
+    shares = positive / (positive.sum() + (op.eps if op.kind == "fast" else 0))
+    return functools.reduce(operator.add, map(operator.mul, shares, np.split(x, op.ranges, axis=1)))
 
 
 def affine(op: Affine, x: Array, tensors: Tensors) -> Array:
@@ -322,6 +330,7 @@ OPS: dict[type[Kind], Callable[[Any, Array, Tensors], Array]] = {
     GlobalMaxPool: global_maxpool,
     Reduce: reduce,
     Affine: affine,
+    WeightedSum: weighted_sum,
     Border: border,
     Shuffle: shuffle,
     Part: part,

@@ -30,7 +30,6 @@ from rescompile.ir.network import (
     merge_shape,
     name_of,
     scope,
-    unequal,
     value_name,
 )
 from rescompile.ir.refitting import refitted
@@ -232,7 +231,8 @@ def with_branches(node: Op | Parallel | Side, new: Sequence[Series]) -> Op | Par
             output = merge_shape(node.merge, [branch.output for branch in new])
             widths = [branch.input[0] for branch in new]
             given = (sum(widths), *first[1:]) if node.split else first
-            sizes = unequal(widths) if node.split else ()
+            uneven = node.split and len(set(widths)) > 1
+            sizes = tuple(widths) if node.sizes or uneven else ()
             return replace(node, branches=tuple(new), input=given, output=output, sizes=sizes)
         case Side():
             (child,) = new

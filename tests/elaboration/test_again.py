@@ -287,6 +287,26 @@ def test_steps_and_blocks_of_this_name_stay_what_they_were(tmp_path: Path) -> No
     assert [node.name for node in root.children] == ["again", "k", "x"]  # type: ignore[union-attr]
 
 
+SPLIT = """
+network:
+  - halves: {parallel: {merge: mul, split: SPLIT, branches: [identity, sigmoid]}}
+  - pad_channels: 6
+  - again: halves
+"""
+
+
+def test_sizes_of_a_split_stay(tmp_path: Path) -> None:
+    """Equal sizes that are listed fit their own channels only; `split: true` divides any number of channels."""
+    network = elaborated(SPLIT.replace("SPLIT", "true"), tmp_path)
+    x = image(network)
+    wanted = x[:, :2] / (1 + np.exp(-x[:, 2:]))
+    wanted = np.pad(wanted, ((0, 0), (0, 4), (0, 0), (0, 0)))
+    wanted = wanted[:, :3] / (1 + np.exp(-wanted[:, 3:]))
+    assert np.allclose(interpret(network, weighted(network), x)["logits"], wanted)
+    with pytest.raises(SpecError, match=r"splits 2 \+ 2 = 4 channels, but its input has 6"):
+        elaborated(SPLIT.replace("SPLIT", "[2, 2]"), tmp_path)
+
+
 def test_survival_numbers_a_residual_once(tmp_path: Path) -> None:
     """Each run of it survives with one probability."""
     text = "network:\n  - a: {residual: {branch: [act]}}\n  - b: {residual: {branch: [tanh]}}\n  - again: a\n"

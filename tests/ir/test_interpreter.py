@@ -53,6 +53,7 @@ from rescompile.ir.ops import (
     Subsample,
     Unflatten,
     Upsample,
+    WeightedSum,
 )
 from rescompile.ir.window_evaluation import Array
 
@@ -144,6 +145,10 @@ def by_torch(kind: Kind, x: Any, own: dict[str, Any]) -> Any:
         case Affine():
             shape = (-1, *(1,) * (x.dim() - 2))
             return x * own.get("weight", torch.ones(1)).view(shape) + own.get("bias", torch.zeros(1)).view(shape)
+        case WeightedSum():
+            weight = own["weight"].softmax(0) if kind.kind == "softmax" else own["weight"].clamp(min=0)
+            shares = weight if kind.kind == "softmax" else weight / (weight.sum() + kind.eps)
+            return torch.einsum("nrc...,r->nc...", x.unflatten(1, (kind.ranges, -1)), shares)
         case Border():
             last_first = [*zip(kind.before, kind.after, strict=True)][::-1]
             mode = "constant" if kind.kind == "zeros" else kind.kind

@@ -43,6 +43,7 @@ from rescompile.ir.ops import (
     Subsample,
     Unflatten,
     Upsample,
+    WeightedSum,
 )  # fmt: skip
 from rescompile.ir.window_evaluation import Array
 
@@ -179,6 +180,7 @@ IMAGES: list[tuple[Kind, Shape]] = [
     *grid(GlobalMaxPool, [(3, 4, 5), (2, 1, 1)]),
     *grid(Reduce, [(3, 4, 5), (1, 1, 2)], by=["mean", "max"]),
     *grid(Affine, [(3, 4, 5), (6,)], per=["channel", "one"], scale=[True, False], shift=[True, False]),
+    *grid(WeightedSum, [(6, 4, 5), (6,)], ranges=[1, 2, 3, 6], kind=["fast", "softmax"], eps=[1e-4, 0.5]),
     *grid(
         Border,
         [(3, 4, 5), (1, 2, 9)],

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import rescompile
 from rescompile.ir.interpreter import calibrated
 from rescompile.ir.network import Network, Op, parameters, walk
-from rescompile.ir.ops import WEIGHTED, Act, Affine, Norm
+from rescompile.ir.ops import WEIGHTED, Act, Affine, Norm, WeightedSum
 from rescompile.ir.precision import FLOATS
 from rescompile.runtimes.accuracy import Reference
 from rescompile.weights import Weights, from_arrays
@@ -91,7 +91,7 @@ def random_weights(network: Network, x: Array, seed: int) -> dict[str, Array]:
     """Float32 weights, none of them a default: scales of both signs, biases everywhere, statistics near those of the batch."""
     rng = np.random.default_rng([seed, 2])
     kinds = {name: node.kind for name, node in walk(network.root) if isinstance(node, Op)}
-    factors = {name for name, kind in kinds.items() if isinstance(kind, Norm | Affine | Act)}
+    factors = {name for name, kind in kinds.items() if isinstance(kind, Norm | Affine | Act | WeightedSum)}
     arrays: dict[str, Array] = {}
     layers = sum(isinstance(kind, WEIGHTED) for kind in kinds.values())
     gain = 1.5 * min(1, 20 / (layers + 1))  # hundreds of residuals without a norm would overflow

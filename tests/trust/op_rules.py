@@ -62,6 +62,7 @@ ATTRIBUTES: dict[str, dict[str, tuple[str, Any]]] = {
     },
     "border": {"before": ("size", (0, 0)), "after": ("size", (0, 0)), "kind": ("word", "zeros")},
     "shuffle": {"groups": ("int", ...)},
+    "weighted_sum": {"ranges": ("int", ...), "kind": ("word", "fast"), "eps": ("real", 1e-4)},
     "part": {"number": ("int", ...), "of": ("int", ...)},
     "unflatten": {"to": ("word", "map"), "rank": ("int", 2)},
     "depth_to_space": {"size": ("int", ...)},
@@ -70,7 +71,7 @@ ATTRIBUTES: dict[str, dict[str, tuple[str, Any]]] = {
 MAIN = {
     "linear": "features", "act": "kind", "adaptive_avgpool": "size", "dropout": "rate", "scale": "factor",
     "subsample": "stride", "upsample": "factor", "pad_channels": "channels", "softmax": "ranges", "reduce": "by",
-    "shuffle": "groups", "unflatten": "to", "depth_to_space": "size", "space_to_depth": "size",
+    "shuffle": "groups", "weighted_sum": "ranges", "unflatten": "to", "depth_to_space": "size", "space_to_depth": "size",
 }  # fmt: skip
 ACTS = (
     "relu",
@@ -94,6 +95,7 @@ ONLY = {
     ("act", "alpha"): "elu",
     ("act", "per"): "prelu",
     ("act", "slope_init"): "prelu",
+    ("weighted_sum", "eps"): "fast",
 }
 WORDS = (*ATTRIBUTES, *ACTS)
 #: Words that stand for themselves where an attribute takes them.
@@ -117,6 +119,8 @@ LITERALS = {
         "rows",
         "standardised",
         "scaled",
+        "fast",
+        "softmax",
     ),
     *("replicate", "torch_default", "he_normal_fan_in", "he_normal_fan_out", *ACTS),
 }
@@ -301,6 +305,12 @@ def _part(own: dict[str, Any], shape: Shape) -> Made:
     return Made(own, (shape[0] // own["of"], *shape[1:]))
 
 
+def _weighted_sum(own: dict[str, Any], shape: Shape) -> Made:
+    if shape[0] % own["ranges"]:
+        raise Misfit("ranges that do not divide the channels")
+    return Made(own, (shape[0] // own["ranges"], *shape[1:]), (("weight", (own["ranges"],)),))
+
+
 def _unflatten(own: dict[str, Any], shape: Shape) -> Made:
     if len(shape) != 1:
         raise Misfit("unflatten of a map")
@@ -352,6 +362,7 @@ _RULES: dict[str, Callable[[dict[str, Any], Shape], Made]] = {
     "border": _border,
     "shuffle": lambda own, shape: _divided("groups")(own, _map(shape)),
     "part": _part,
+    "weighted_sum": _weighted_sum,
     "unflatten": _unflatten,
     "depth_to_space": _depth_to_space,
     "space_to_depth": _space_to_depth,

@@ -217,6 +217,7 @@ class StepAuthor:
             {"depth_to_space": "2 if in_channels % 4 == 0 else 1"},
             [{"upsample": 2}, {"space_to_depth": 2}],
             self.called("up", {"conv_transpose": self.transposed(place)}, place),
+            self.called("sum", {"weighted_sum": self.weighted(place)}, place),
         ]
         conv = {
             "conv": {
@@ -239,6 +240,11 @@ class StepAuthor:
         }
         own |= {key: value for key, value in more.items() if self.chance(0.4)}
         return own
+
+    def weighted(self, place: Place) -> dict[str, Any]:
+        """The attributes of a weighted sum."""
+        ranges = self.varied(lambda: self.pick("2 if in_channels % 2 == 0 else 1", "in_channels", 1), place)
+        return {"ranges": ranges, **self.pick({}, {"kind": "softmax"}, {"kind": "fast", "eps": 0.5})}
 
     # --- merges -------------------------------------------------------------------------------------------------------
 

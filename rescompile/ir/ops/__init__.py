@@ -31,7 +31,7 @@ from rescompile.ir.ops.op import (
     attribute,
     rank,
 )
-from rescompile.ir.ops.pointwise import Affine, Dropout, Identity, Scale
+from rescompile.ir.ops.pointwise import Affine, Dropout, Identity, Scale, WeightedSum
 from rescompile.ir.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool, Reduce
 from rescompile.ir.ops.resizing import (
     Border,
@@ -51,13 +51,13 @@ __all__ = [
     "Attribute", "AvgPool", "Axes", "Axis", "Border", "Conv", "ConvTranspose", "DepthToSpace", "Draw", "Dropout", "Fill", "Flatten",
     "GlobalAvgPool", "GlobalMaxPool", "Identity", "Kind", "Linear", "Lrn", "MaxPool", "Norm", "PadChannels",
     "Parameter", "Part", "Reduce", "Scale", "Shape", "Shuffle", "Size", "Softmax", "SpaceToDepth", "Subsample", "Unflatten",
-    "Upsample", "attribute", "attributes", "default_sizes", "fill", "limited", "main_attribute", "may_be_name", "rank", "required", "similar",
+    "Upsample", "WeightedSum", "attribute", "attributes", "default_sizes", "fill", "limited", "main_attribute", "may_be_name", "rank", "required", "similar",
 ]  # fmt: skip
 
 KINDS: tuple[type[Kind], ...] = (
     Conv, Linear, Norm, Act, MaxPool, AvgPool, GlobalAvgPool, AdaptiveAvgPool, Flatten, Dropout, Scale, Subsample,
     Upsample, PadChannels, Identity, ConvTranspose, Lrn, Softmax, GlobalMaxPool, Reduce, Affine, Border, Shuffle, Unflatten,
-    DepthToSpace, SpaceToDepth, Part,
+    DepthToSpace, SpaceToDepth, Part, WeightedSum,
 )  # fmt: skip
 
 #: Layers whose weights are multiplied with what comes in: those that the depth of a network counts.
@@ -75,6 +75,7 @@ LATER = frozenset(
         "hardsigmoid", "prelu", "softmax", "lrn", "conv_transpose", "global_maxpool", "reduce", "affine", "border", "shuffle",
         "unflatten", "part", "depth_to_space", "space_to_depth", "channel", "instance", "layer", "max", "mean", "one", "reflect",
         "replicate", "zeros", "plain", "standardised", "scaled", "map", "rows",
+        "weighted_sum", "fast",
         "depthwise_separable", "inverted_residual", "squeeze_excitation",
         "blurpool", "cbam", "cbam_conv", "efficient_channel_attention", "selective_kernel",
     }

@@ -1,4 +1,4 @@
-"""Ops on single values: dropout, a constant or learned factor, the identity."""
+"""Ops on single values: dropout, constant or learned factors, the identity."""
 
 from __future__ import annotations
 
@@ -57,6 +57,32 @@ class Affine(Kind):
             (self.shift, Parameter("bias", values, 0.0)),
         )
         return tuple(parameter for wanted, parameter in learned if wanted)
+
+
+@record(slots=False)
+class WeightedSum(Kind):
+    """Sum of equal ranges of the channels, each multiplied by a learned share: the fusion of feature maps in BiFPN (Tan et al.
+    2020), after a concatenation.
+
+    With kind `fast`, the share of a range is its weight, or 0 if that is negative, divided by the sum of all plus eps. With kind
+    `softmax`, the shares are the softmax of the weights.
+    """
+
+    word = "weighted_sum"
+    ranges: int = attribute("int", "number of ranges", minimum=1, main=True)
+    kind: str = attribute("word", "how weights become shares", "fast", words=("fast", "softmax"))
+    eps: float = attribute("real", "added to the sum of the weights", 1e-4, minimum=0.0, maximum=1.0, only=("fast",))
+
+    def axes(self, shape: Shape) -> Axes:
+        return same(shape)
+
+    def output(self, shape: Shape) -> Shape:
+        if shape[0] % self.ranges:
+            raise ShapeError("E0203", f"cannot divide {shape[0]} channels into {self.ranges} ranges", "ranges")
+        return shape[0] // self.ranges, *shape[1:]
+
+    def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
+        return (Parameter("weight", (self.ranges,), 1.0),)
 
 
 @record(slots=False)
