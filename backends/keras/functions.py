@@ -32,6 +32,7 @@ from rescompile.codegen.program import (
     New,
     NewStage,
     Number,
+    OnlyIf,
     Parts,
     Program,
     Return,
@@ -176,7 +177,9 @@ def _built(node: Any) -> Iterator[Any]:
             yield from _built(item)
     elif isinstance(node, Let | Return):
         yield from _built(node.value)
-    elif isinstance(node, Choice | Repeat):
+    elif isinstance(node, Choice):
+        yield from _built((node.body, node.otherwise))
+    elif isinstance(node, Repeat):
         yield from _built(node.body)
 
 
@@ -257,6 +260,8 @@ class _Body:
                     yield from self.made(self.entries[module], target, Var(target), label, False, kept)
                 case Sum(target, copies, value, listed):
                     yield BuiltSum(target, *self.copies(copies, Element(listed, "index") if listed else value))
+                case OnlyIf(attribute, inner):
+                    yield Choice(self.numbers[attribute], tuple(self.run(inner)), ())
                 case Training(inner):
                     yield from self.run(inner)
                 case _:
@@ -277,7 +282,10 @@ class _Body:
         match made:
             case Entry(when=Term() as when) | Listed(when=Term() as when):
                 body = tuple(self.made(made.make, target, value, label, outputs, kept))
-                yield from (Choice(when, body, unchanged),) if body != unchanged else unchanged
+                otherwise = unchanged
+                if made.otherwise is not None:
+                    otherwise = tuple(self.made(made.otherwise, target, value, label, outputs, kept))
+                yield from (Choice(when, body, otherwise),) if body != otherwise else unchanged
             case Entry() | Listed():
                 yield from self.made(made.make, target, value, label, outputs, kept)
             case Looped(_, depth, rows):

@@ -112,6 +112,16 @@ class Use:
 
 
 @record(slots=False)
+class Either:
+    """One of two modules of the same name: `then` under a condition, else `otherwise`."""
+
+    name: str
+    when: Term
+    then: Layer | Group | Use
+    otherwise: Layer | Group | Use
+
+
+@record(slots=False)
 class Repeated:
     """Copies of a class that a stage builds."""
 
@@ -162,7 +172,8 @@ class Copies:
 @record(slots=False)
 class Join:
     """Merged branches of one value or, if the sample is split, of its ranges of channels: equal ones, or of these
-    `sizes`. `survival` is the probability with which training keeps the first branch."""
+    `sizes`. `survival` is the probability with which training keeps the first branch; `when` is the condition of a
+    residual under which it has a shortcut (None: always)."""
 
     name: str
     merge: Merge
@@ -170,6 +181,7 @@ class Join:
     sample: Parallel
     survival: Term | None = None
     sizes: tuple[Term, ...] = ()
+    when: Term | None = None
 
 
 @record(slots=False)
@@ -188,7 +200,7 @@ class Rerun:
     items: tuple[Item, ...]
 
 
-Item = Layer | Group | Run | Use | Row | Copies | Join | Tap | Keeping | Recalling | Rerun
+Item = Layer | Group | Run | Use | Either | Row | Copies | Join | Tap | Keeping | Recalling | Rerun
 
 
 @record(slots=False, eq=False)
@@ -272,7 +284,7 @@ def with_modules(of: Class) -> Class:
 
 def scope_names(items: Sequence[Item]) -> Iterator[str]:
     """Yield the names of the modules in the scope of a class."""
-    return (item.name for item in body_items(items) if isinstance(item, Layer | Group | Use | Row | Copies))
+    return (item.name for item in body_items(items) if isinstance(item, Layer | Group | Use | Either | Row | Copies))
 
 
 def keeps_values(items: Sequence[Item]) -> bool:

@@ -11,14 +11,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from rescompile.codegen import nested_classes
-from rescompile.codegen.class_plan import IN, Class, Group, Item, Join, Rerun, Run, Tap, gives_output, scope_names
+from rescompile.codegen.class_plan import (
+    IN,
+    Class,
+    Either,
+    Group,
+    Item,
+    Join,
+    Layer,
+    Rerun,
+    Run,
+    Tap,
+    Use,
+    gives_output,
+    keeps_values,
+)
 from rescompile.codegen.class_scope import ClassScope, Flow, Here
-from rescompile.codegen.columns import Column, Misfit, aligned
+from rescompile.codegen.columns import Column, Misfit
 from rescompile.codegen.kept_values import ValueScope
 from rescompile.codegen.layers import layer
 from rescompile.codegen.planned_classes import PlannedClass, Registry
 from rescompile.codegen.roles import is_bare
 from rescompile.codegen.terms import Value, constant, has_value, named, total
+from rescompile.codegen.variants import alternatives, has_unique_names, is_readable, with_residuals
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Again, Keep, Node, Op, Parallel, Recall, Series, Side, name_of
 from rescompile.ir.provenance import Definition
@@ -38,8 +53,7 @@ def plan_class(
     start = _start(instances, definition, names, scope)
     values = ValueScope(registry, instances)
     items, end = ClassBuilder(scope, values).items(instances.map(lambda node: node.children), start, [])
-    listed = list(scope_names(items))
-    if len(set(listed)) < len(listed):  # a module has different positions in different instances
+    if not (has_unique_names(items) and is_readable(items)):
         raise Misfit
     lets = scope.lets()
     out = scope.outside(end.term)
@@ -86,11 +100,39 @@ class ClassBuilder:
     def items(self, lists: Column[tuple[Node, ...]], here: Here, conditions: Hints) -> tuple[list[Item], Flow]:
         """Return the items of corresponding lists of nodes. Raises Misfit."""
         items: list[Item] = []
-        for column in aligned(lists):
-            new, flow = self.item(column, Column({at: at in column for at in lists}), here, conditions)
+        checkpoint = self.scope.registry.network.checkpoint  # recomputes merges, not branches without a shortcut
+        for column, *others in alternatives(lists if checkpoint else with_residuals(lists)):
+            present = Column({at: at in column for at in lists})
+            if others:
+                new, flow = self.either(column, others[0], present, here, conditions)
+            else:
+                new, flow = self.item(column, present, here, conditions)
             here = here.after(flow)
             items += new
         return items, here.flow
+
+    def either(
+        self, one: Column[Node], other: Column[Node], present: Column[bool], here: Here, conditions: Hints
+    ) -> tuple[list[Item], Flow]:
+        """Return the item of two columns of modules, each instance of which is `present` in one. Raises Misfit."""
+        when = self.scope.condition(present, [self.hint(one.first, here), *conditions])
+        assert when is not None
+        (then, after), (otherwise, end) = (self.alternative(column, here) for column in (one, other))
+        if not isinstance(then, Use) and not isinstance(otherwise, Use):
+            raise Misfit  # initialisation could not tell two layers of one name apart
+        flow = self.scope.flow(Column({**after.numbers, **end.numbers}), [after.term, end.term])
+        item = Either(then.name, when, then, otherwise)
+        self.built[item.name] = item, flow
+        return [item], flow
+
+    def alternative(self, column: Column[Node], here: Here) -> tuple[Layer | Group | Use, Flow]:
+        """Return one of two modules, and the channels after it. Raises Misfit for what is not one module."""
+        (item,), flow = self.item(column, column.map(lambda _: True), here.of(column), [])
+        if not isinstance(item, Layer | Group | Use) or keeps_values([item]) or gives_output([item]):
+            raise Misfit
+        if isinstance(item, Layer) and not item.sample.kind.parameters(item.sample.input):
+            raise Misfit  # a function under a condition is harder to read than two classes
+        return item, flow
 
     def item(
         self, column: Column[Node], present: Column[bool], here: Here, conditions: Hints
@@ -98,8 +140,7 @@ class ClassBuilder:
         """Return the items of a column of nodes; one of `conditions` may hold exactly where the column is present."""
         column.only(type)
         sample = column.first
-        own = None if isinstance(sample, Side) or not sample.when else self.scope.hint(sample.when, here)
-        hints = [own, *conditions]
+        hints = [self.hint(sample, here), *conditions]
         match sample:
             case Op():
                 when = self.scope.condition(present, hints)
@@ -130,6 +171,10 @@ class ClassBuilder:
                 items, flow = self.part(cast(Column[Series], column), self.scope.condition(present, hints), here)
                 self.built[sample.name] = items[0], flow
                 return items, flow
+
+    def hint(self, node: Node, here: Here) -> Term | None:
+        """Return the condition under which a node exists, as far as its definition has one."""
+        return None if isinstance(node, Side) or not node.when else self.scope.hint(node.when, here)
 
     def rerun(self, column: Column[Again], here: Here) -> tuple[list[Item], Flow]:
         """Return repeated steps of this class. Raises Misfit."""
@@ -203,14 +248,19 @@ class ClassBuilder:
     def join(self, column: Column[Parallel], here: Here) -> tuple[list[Item], Flow]:
         """Return a merge."""
         column.only(_join_key)
-        sample = column.first
-        starts, sizes = self.ranges(column, here)
+        sample = max(column.values(), key=lambda node: len(node.branches))
+        starts, sizes = self.ranges(column, sample, here)
+        when = None
         branches: list[list[Item]] = []
         outs: list[Term] = []
         for number, start in enumerate(starts):
-            lists = Column({at: node.branches[number].children for at, node in column.items()})
-            names = {**here.env, "out_channels": outs[0]} if outs else here.env
-            items, out = self.items(lists, start.inside(names), [])
+            inside = start.inside({**here.env, "out_channels": outs[0]} if outs else here.env)
+            found = Column({at: node.branches[number : number + 1] for at, node in column.items()})
+            if not all(found.values()):  # without a shortcut
+                hints = [self.hint(node, inside) for node in sample.branches[number].children]
+                when = self.scope.condition(found.map(bool), hints)
+            lists = found.map(lambda branch: branch[0].children if branch else ())
+            items, out = self.items(lists, inside, [when])
             branches.append(items)
             outs.append(out.term)
         survival = None
@@ -221,13 +271,12 @@ class ClassBuilder:
         if sample.merge == "concat" and sizes == tuple(outs):  # the ranges of the split are merged again
             guesses.insert(0, here.flow.term)
         flow = self.scope.flow(column.map(lambda node: node.output[0]), guesses)
-        item = Join(sample.name, sample.merge, branches, sample, survival, sizes)
+        item = Join(sample.name, sample.merge, branches, sample, survival, sizes, when)
         self.built[sample.name] = item, flow
         return [item], flow
 
-    def ranges(self, column: Column[Parallel], here: Here) -> tuple[list[Here], tuple[Term, ...]]:
+    def ranges(self, column: Column[Parallel], sample: Parallel, here: Here) -> tuple[list[Here], tuple[Term, ...]]:
         """Return the starts of the branches of a merge, and the sizes of unequal channel ranges."""
-        sample = column.first
         count = len(sample.branches)
         if not sample.sizes:
             if sample.split:
@@ -252,4 +301,5 @@ class ClassBuilder:
 def _join_key(node: Parallel) -> tuple[Any, ...]:
     """Return every property of a merge that no argument can express, except its branches."""
     how = (node.survival.unit, node.survival.rescale) if node.survival else None
-    return node.merge, node.unit, node.residual, node.split, bool(node.sizes), len(node.branches), how
+    count = None if node.residual else len(node.branches)  # a residual may have no shortcut
+    return node.merge, node.unit, node.residual, node.split, bool(node.sizes), count, how

@@ -8,6 +8,7 @@ from dataclasses import replace
 from rescompile.codegen.class_plan import (
     Class,
     Copies,
+    Either,
     Group,
     Item,
     Join,
@@ -59,13 +60,14 @@ class Names:
     sizes: Mapping[int, tuple[int | str, ...]]
     drop_path: MakeDropPath | None = None
 
-    def of(self, item: Group | Row | Use | Run | Join | Keeping | Recalling) -> str:
-        """Return the attribute of an item: its module, the survival probability of a merge, or the index of a value."""
+    def of(self, item: Group | Row | Use | Either | Run | Join | Keeping | Recalling) -> str:
+        """Return the attribute of an item: its module, the survival probability of a merge or whether it has a
+        shortcut, or the index of a value."""
         return self.chosen.get(id(item)) or getattr(item, "name", None) or ""
 
     def merger(self, join: Join) -> str:
         """Return the module that merges branches; empty if an expression merges them."""
-        return "" if join.survival else self.chosen.get(id(join), "")
+        return "" if join.survival or join.when else self.chosen.get(id(join), "")
 
     def free(self, name: str) -> str:
         """Return this name for a method, or a similar one that no module has."""
@@ -75,7 +77,7 @@ class Names:
 def attributes(of: Class, dialect: Dialect, drop_path: MakeDropPath | None = None) -> Names:
     """Return the names of the attributes of a class."""
     made = [item for item in body_items(of.items) if not isinstance(item, Layer) or is_module(item, dialect)]
-    modules = {item.name for item in made if isinstance(item, Layer | Group | Use | Row | Copies)}
+    modules = {item.name for item in made if isinstance(item, Layer | Group | Use | Either | Row | Copies)}
     numbers = set(scope_names(of.items))
     chosen: dict[int, str] = {}
     sizes: dict[int, tuple[int | str, ...]] = {}
@@ -83,6 +85,8 @@ def attributes(of: Class, dialect: Dialect, drop_path: MakeDropPath | None = Non
     for item in made:
         if isinstance(item, Run):
             modules.add(chosen.setdefault(id(item), _free(item.name, modules)))
+        elif isinstance(item, Join) and item.when is not None:
+            numbers.add(chosen.setdefault(id(item), _free("has_shortcut", numbers)))
         elif isinstance(item, Join) and item.survival is not None:
             numbers.add(chosen.setdefault(id(item), _free("survival", numbers)))
         elif isinstance(item, Join) and item.merge == "mean" and drop_path and len(item.branches) > 1:
@@ -140,10 +144,15 @@ def constructed(of: Class, names: Names, dialect: Dialect, rolls: bool) -> tuple
                 entries.append(Entry(names.of(item), make.parts[0].make if alone else make, item.when))
             case Use():
                 entries.append(Entry(item.name, _new(item), item.when))
+            case Either():
+                then, otherwise = _either(item, dialect)
+                entries.append(Entry(item.name, then, item.when, otherwise))
             case Row():
                 entries.append(Entry(item.name, _row(item), item.when))
             case Copies():
                 entries.append(Copied(item.name, _new(item.use), item.count))
+            case Join(when=Term() as when):
+                numbers.append(Number(names.of(item), when))
             case Join() if item.survival is not None:
                 numbers.append(Number(names.of(item), item.survival, differs=True))
             case Join(merge="mean") if id(item) in names.chosen and names.drop_path:
@@ -154,6 +163,12 @@ def constructed(of: Class, names: Names, dialect: Dialect, rolls: bool) -> tuple
             case Keeping(index=Term() as index) | Recalling(index=Term() as index) if computed_index(item) is not None:
                 indices.setdefault(names.of(item), Number(names.of(item), index))
     return (*numbers, *indices.values(), *entries)
+
+
+def _either(item: Either, dialect: Dialect) -> tuple[Make, Make]:
+    """Return the two modules of an item, of which its condition selects one."""
+    then, otherwise = (_listing([part], dialect).parts[0].make for part in (item.then, item.otherwise))
+    return then, otherwise
 
 
 def _new(use: Use) -> New:
@@ -179,6 +194,7 @@ def _listing(items: Sequence[Item], dialect: Dialect) -> Listing:
     fresh = False
     for item in items:
         make: Make
+        otherwise = None
         match item:
             case Layer():
                 make = MakeLayer(item, fresh)
@@ -190,10 +206,12 @@ def _listing(items: Sequence[Item], dialect: Dialect) -> Listing:
                 make = _listing(item.items, dialect)
             case Run():
                 make = _nameless(item, dialect)
+            case Either():
+                make, otherwise = _either(item, dialect)
             case _:
                 raise AssertionError(f"{item} stands in a list of modules")
         fresh = isinstance(item, Layer) and dialect.is_fresh(item.kind) and item.when is None
-        parts.append(Listed(item.name, make, item.when))
+        parts.append(Listed(item.name, make, item.when, otherwise))
     return Listing(tuple(parts))
 
 

@@ -243,7 +243,10 @@ class PythonDialect(Dialect):
     def conditional(self, part: Listed) -> str:
         """Return the expression that builds a module of a sequence."""
         text = self.construction(part.make)
-        return text if part.when is None else f"{text} if {python(part.when)} else {self.identity}"
+        if part.when is None:
+            return text
+        otherwise = self.identity if part.otherwise is None else self.construction(part.otherwise)
+        return f"{text} if {python(part.when)} else {otherwise}"
 
 
 def attribute(name: str) -> str:

@@ -1,19 +1,16 @@
-"""Class plan -> the statements of forward: a value passes through the items, in variables where necessary.
-
-A variable is busy while a later statement or the current value needs it. `Body.passing` contains the variables that
-only the current value reads: they are free once that value is assigned.
-"""
+"""Class plan -> the statements of forward: a value passes through the items, in variables where necessary."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import cast
 
+from rescompile.codegen.bodies import LOCALS, Body, Value
 from rescompile.codegen.class_plan import (
     Class,
     Copies,
+    Either,
     Group,
     Item,
     Join,
@@ -42,13 +39,13 @@ from rescompile.codegen.program import (
     Let,
     Merged,
     Method,
+    OnlyIf,
     Output,
     Part,
     Parts,
     Recomputed,
     Return,
     Scaled,
-    Statement,
     Store,
     Sum,
     Survives,
@@ -61,57 +58,6 @@ from rescompile.codegen.program import (
 )
 from rescompile.ir import ops
 from rescompile.ir.network import LOGITS, Survival
-from rescompile.records import record
-
-#: Variables in order of preference, after `x`, the input of a body.
-LOCALS = ("y", "z", "u", "v", "w")
-
-
-@record(slots=False)
-class Value:
-    """The current value; `fresh` if it may be overwritten: nothing else refers to it and no backward pass needs it."""
-
-    expr: Expr
-    fresh: bool = False
-
-    @property
-    def is_variable(self) -> bool:
-        """Whether the value is a variable."""
-        return isinstance(self.expr, Var)
-
-
-@dataclass
-class Body:
-    """Statements under construction, and the variables in use."""
-
-    statements: list[Statement] = field(default_factory=list)
-    busy: set[str] = field(default_factory=lambda: {"x"})
-    passing: set[str] = field(default_factory=set)
-    again: bool = False  # recomputed for backward as a whole
-
-    def add(self, statement: Statement) -> None:
-        """Add a statement."""
-        self.statements.append(statement)
-
-    def keep(self, value: Value, name: str) -> Value:
-        """Assign a value; variables that only it read become free."""
-        if value.expr != Var(name):
-            self.add(Let(name, value.expr))
-            free = self.passing & mentions(value.expr)
-            self.passing -= free
-            self.busy -= free
-        return Value(Var(name), value.fresh)
-
-    def variable(self) -> str:
-        """Return a free variable, which is then busy."""
-        more = (f"y{number}" for number in itertools.count(len(self.busy)))
-        name = next(name for name in itertools.chain(LOCALS, more) if name not in self.busy)
-        self.busy.add(name)
-        return name
-
-    def branch(self) -> Body:
-        """Return a branch: it adds to the same statements, and its variables are free afterwards."""
-        return replace(self, busy=set(self.busy), passing=set(self.passing))
 
 
 class Forward:
@@ -145,7 +91,7 @@ class Forward:
                 case Layer():
                     target = self.values.next_variable(left) or own
                     value = self.layer(body, item, value, target, left[-1] if left else None)
-                case Group() | Row() | Use() | Run():
+                case Group() | Row() | Use() | Run() | Either():
                     value = self.part(body, item, value, own)
                 case Copies():
                     value = self.copies(body, item, value, own)
@@ -209,10 +155,11 @@ class Forward:
         """Assign the value if its expression is long."""
         return body.keep(value, own) if len(self.dialect.expression(value.expr)) > self.dialect.longest else value
 
-    def part(self, body: Body, item: Group | Row | Use | Run, value: Value, own: str) -> Value:
+    def part(self, body: Body, item: Group | Row | Use | Run | Either, value: Value, own: str) -> Value:
         """Lower the call of a named part."""
-        last = item.items[-1] if isinstance(item, Group) and item.items and item.when is None else None
-        fresh = isinstance(last, Layer) and self.dialect.is_fresh(last.kind) and last.when is None
+        made = (item.then, item.otherwise) if isinstance(item, Either) else (item,)
+        last = [each.items[-1] if isinstance(each, Group) and each.items else each for each in made]
+        fresh = (isinstance(item, Either) or item.when is None) and all(map(self.is_fresh, last))
         if isinstance(item, Row) and item.values:
             variable = body.keep(value, own)
             body.add(Through(own, self.names.of(item), tuple(Var(held.name) for held in item.values)))
@@ -223,6 +170,10 @@ class Forward:
             return body.keep(Value(Call(self.names.of(item), value.expr, item.of.taps, kept)), own)
         outputs = isinstance(item, Use) and item.of.taps
         return self.short(body, Value(Call(self.names.of(item), value.expr, outputs), fresh), own)
+
+    def is_fresh(self, item: Item) -> bool:
+        """Return whether an item is a layer whose result may be overwritten."""
+        return isinstance(item, Layer) and self.dialect.is_fresh(item.kind) and item.when is None
 
     def copies(self, body: Body, copies: Copies, value: Value, own: str) -> Value:
         """Lower parallel copies on one value or its parts."""
@@ -253,7 +204,9 @@ class Forward:
         inner = body.branch()
         inner.busy.add(source.name)
         inner.passing.discard(source.name)
-        if join.survival is None:
+        if join.when is not None:
+            result = self.optional(inner, join, source)
+        elif join.survival is None:
             result = self.merged(inner, join, source)
         elif self.skips(join):
             result = self.skipped(inner, join, source, own, act)
@@ -304,6 +257,19 @@ class Forward:
                 body.add(Add(first.name, expr))
             return Value(first, fresh=True)
         return Value(Merged(join.merge, exprs, join.sample.unit, self.names.merger(join)), fresh=join.merge != "mul")
+
+    def optional(self, body: Body, join: Join, source: Var) -> Value:
+        """Lower a residual whose shortcut some instances lack."""
+        local = body.variable()
+        branch = body.keep(self.run(body, join.branches[0], Value(source), local), local)
+        inner = replace(body, statements=[])
+        shortcut = self.run(inner, join.branches[1], Value(source), body.variable())
+        if branch.fresh:
+            inner.add(Add(local, shortcut.expr))
+        else:
+            inner.add(Let(local, Merged("add", (branch.expr, shortcut.expr))))
+        body.add(OnlyIf(self.names.of(join), tuple(inner.statements)))
+        return branch
 
     def thinned(self, body: Body, join: Join, source: Var, own: str) -> Value:
         """Lower a residual whose branch is always computed, and set to zero in training if it is dropped."""

@@ -18,6 +18,9 @@ from rescompile.codegen.terms import constant, evaluate, read
 from rescompile.ir.network import Network, Node, Series, children, walk
 from rescompile.ir.provenance import Definition
 
+#: The number of variants of a block above which none are combined.
+MOST = 16
+
 Key = tuple[Any, ...]
 Instance = tuple[Series, Mapping[str, Any]]  # a part, and the values of its block's names
 
@@ -97,8 +100,34 @@ class _Planner:
             for node, values in instances:
                 parts.setdefault(key(node), []).append((node, values))
             if len(parts) > 1:
-                return parts.values()
+                return self.combined(list(parts.values()), instances)
         raise AssertionError("instances are not distinct")
+
+    def combined(self, parts: list[list[Instance]], instances: list[Instance]) -> list[list[Instance]]:
+        """Return groups of instances in which those that fit into one class together are combined: each with the first
+        group before it that it fits into."""
+        if not 2 < len(parts) <= MOST:  # two do not fit
+            return parts
+        order = {id(node): at for at, (node, _) in enumerate(instances)}
+        found: list[list[Instance]] = []
+        for part in parts:
+            for at, other in enumerate(found):
+                both = sorted([*other, *part], key=lambda instance: order[id(instance[0])])
+                if len(both) < len(instances) and self.fits([other[0], part[0]]) and self.fits(both):
+                    found[at] = both
+                    break
+            else:
+                found.append(part)
+        return found
+
+    def fits(self, instances: list[Instance]) -> bool:
+        """Return whether some instances fit into one class."""
+        nodes, names = zip(*instances, strict=True)
+        try:
+            plan_class("", nodes[0].call.block if nodes[0].call else "", nodes, names, self.registry)
+        except Misfit:
+            return False
+        return True
 
     def plan_stages(self, rows: Iterable[Series]) -> None:
         """Plan a stage for each class of copies in these rows, and for each naming rule of the copies."""

@@ -191,6 +191,14 @@ class Training:
 
 
 @record(slots=False)
+class OnlyIf:
+    """Statements that run in instances whose attribute is true."""
+
+    attribute: str
+    body: tuple[Statement, ...]
+
+
+@record(slots=False)
 class Survives:
     """A residual that may be dropped: `body` in evaluation, and in training with probability `kept`; else
     `otherwise`."""
@@ -251,6 +259,7 @@ Statement = (
     | Output
     | Return
     | Training
+    | OnlyIf
     | Survives
     | Scaled
     | Thinned
@@ -295,11 +304,12 @@ class NewStage:
 
 @record(slots=False)
 class Listed:
-    """A module in a list; if `when` is false, it is replaced by the identity."""
+    """A module in a list; if `when` is false, it is replaced by `otherwise` (None: the identity)."""
 
     name: str
     make: Make
     when: Term | None = None
+    otherwise: Make | None = None
 
 
 @record(slots=False)
@@ -347,7 +357,7 @@ Make = MakeLayer | MakeDropPath | New | NewStage | Listing | Joined | Scanned | 
 
 @record(slots=False)
 class Number:
-    """A number that forward reads; `differs` if it may differ among equal copies."""
+    """A number, or a condition, that forward reads; `differs` if it may differ among equal copies."""
 
     name: str
     value: Term
@@ -356,11 +366,12 @@ class Number:
 
 @record(slots=False)
 class Entry:
-    """A named module; if `when` is false, the identity."""
+    """A named module; if `when` is false, `otherwise` (None: the identity)."""
 
     name: str
     make: Make
     when: Term | None = None
+    otherwise: Make | None = None
 
 
 @record(slots=False)
@@ -459,7 +470,7 @@ def free_variables(body: Iterable[Statement]) -> set[str]:
     bound: set[str] = set()
     for statement in body:
         match statement:
-            case Training(inner):
+            case Training(inner) | OnlyIf(_, inner):
                 read = free_variables(inner)
             case Survives(_, inner, otherwise):
                 read = free_variables(inner) | (free_variables(otherwise) if otherwise else {*_targets(inner[-1])})

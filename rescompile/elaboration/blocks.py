@@ -179,8 +179,9 @@ class BlockBuilder:
             values.get("depth"),
             tuple(inner.block.values),
         )
-        when = None if use.when is None else str(use.when)
-        return Series(tuple(nodes), site.shape, output, name, call, self.context.origin(site.path), when)
+        return Series(
+            tuple(nodes), site.shape, output, name, call, self.context.origin(site.path), _condition(use, site)
+        )
 
     def _body(self, frame: Frame, site: Site, names: Names, shared: bool) -> Built:
         """Return the nodes of a block for one set of arguments; earlier ones are reused if copies in separate scopes
@@ -276,6 +277,16 @@ class BlockBuilder:
             if written is not None and later and not isinstance(written[0], Each | FirstRest):
                 written = None
             yield name, definition, written
+
+
+def _condition(use: Use, site: Site) -> str | None:
+    """Return the condition under which a use is there: its own, and that its parameter is a block, if it names one."""
+    own = None if use.when is None else str(use.when)
+    block = site.frame.block
+    if block is None or use.block not in block.parameters:
+        return own
+    chosen = f"{use.block} != identity"
+    return chosen if own is None else f"{chosen} and ({own})"
 
 
 def _frozen(value: Value) -> Any:

@@ -39,6 +39,7 @@ from rescompile.codegen.program import (
     New,
     NewStage,
     Number,
+    OnlyIf,
     Output,
     Part,
     Parts,
@@ -184,6 +185,9 @@ class Instance:
             case Output(name, value):
                 assert name not in self.runner.outputs
                 self.runner.outputs[name] = self.value(value, local).copy()
+            case OnlyIf(attribute, body):
+                for inner in body if self.numbers[attribute] else ():
+                    self.run(inner, local)
             case Survives(_, body, _):
                 for inner in body:
                     self.run(inner, local)
@@ -298,8 +302,8 @@ class Runner:
             match entry:
                 case Number(name, value):
                     made.numbers[name] = value_of(value, own)
-                case Entry(name, make, when):
-                    made.modules[name] = self.listed(Listed(name, make, when), own, path)
+                case Entry(name, make, when, otherwise):
+                    made.modules[name] = self.listed(Listed(name, make, when, otherwise), own, path)
                 case Filled(name, parts):
                     made.modules[name] = chained([self.listed(part, own, at) for part in parts])
                 case Looped(name, depth, parts):
@@ -319,7 +323,7 @@ class Runner:
     def listed(self, part: Listed, scope: Scope, path: str) -> Module:
         """A module, or the identity where its condition is false."""
         if part.when is not None and not value_of(part.when, scope):
-            return lambda x: x
+            return self.made(part.otherwise, scope, f"{path}{part.name}.") if part.otherwise else lambda x: x
         return self.made(part.make, scope, f"{path}{part.name}.")
 
     def made(self, make: Make, scope: Scope, path: str) -> Module:

@@ -1,0 +1,149 @@
+"""Variants of one block in generated source: residuals of which some have no shortcut, and steps of which each instance has
+one of two, are conditions in one class; variants without a common text are classes apart."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from frameworks import FRAMEWORKS
+
+pytest.importorskip("torch", reason="the text is executed with torch: pip install 'rescompile[torch]'")
+
+from sources import agree, compare, drawn, elaborated, source
+from variants import without_hints
+
+from rescompile.codegen.lowering import STYLES
+
+HEAD = """
+rescompile: 1
+name: varied
+input: [4, 8, 8]
+blocks:
+  squeeze:
+    body:
+    - parallel:
+        merge: mul
+        branches: [identity, [global_avgpool, {fc: {conv: {channels: in_channels, kernel: 1, bias: true}}}, sigmoid]]
+  pair:
+    parameters: {width: int, stride: int}
+    body: [{wide: {conv: {channels: 2 * width, kernel: 3, stride: stride}}}, {narrow: {conv: {channels: width, kernel: 1}}}]
+  unit:
+    parameters:
+      width: int
+      stride: 1
+      paired: false
+      attention: {default: identity, type: block}
+      activation: {default: relu, one_of: [relu, tanh]}
+    body:
+    - residual:
+        branch:
+        - if: paired
+          then: {conv1: {block: pair, width: width, stride: stride}}
+          else: {conv1: {conv: {channels: width, kernel: 3, stride: stride}}}
+        - bn1: norm
+        - act: {kind: activation}
+        - se: {block: attention}
+        - conv2: {conv: {channels: width, kernel: 1, bias: true}}
+        shortcut: SHORTCUT
+    - act: {kind: activation}
+network:
+"""
+#: Every variant once, and all of one activation.
+UNITS = """
+- a: {block: unit, width: 6}
+- b: {block: unit, width: 6, paired: true}
+- c: {block: unit, width: 8, stride: 2, attention: squeeze}
+- d: {block: unit, width: 8, paired: true, attention: squeeze}
+- e: {block: unit, width: 8}
+"""
+FUNCTIONAL = """
+- f: {block: unit, width: 8, activation: tanh}
+- g: {block: unit, width: 9, activation: tanh, attention: squeeze}
+"""
+TAIL = "- global_avgpool\n- flatten\n- fc: {linear: 10}\n"
+IDENTITY = "{if: stride == 1 and in_channels == width, then: identity, else: none}"
+PADDED = "{if: stride == 1 and in_channels <= width, then: {pad_channels: width}, else: none}"
+PROJECTED = "{if: stride == 1, then: [short: {conv: {channels: width, kernel: 1}}], else: none}"
+EITHER = "{if: stride == 1, then: {if: in_channels == width, then: identity, else: [short: [conv: {channels: width, kernel: 1}]]}, else: none}"
+SHORTCUTS = {"identity": IDENTITY, "padded": PADDED, "projected": PROJECTED, "either": EITHER}
+
+
+def spec(shortcut: str, units: str = UNITS) -> str:
+    """The text of a spec."""
+    return f"{HEAD.replace('SHORTCUT', shortcut)}{units.strip()}\n{TAIL}"
+
+
+def classes(text: str) -> list[str]:
+    """The classes of a file."""
+    return re.findall(r"^class (\w+)\(", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("shortcut", SHORTCUTS)
+def test_variants_are_one_class(shortcut: str, tmp_path: Path) -> None:
+    """In every style it computes what the interpreter does, under the names of the tree, also if no hint is left."""
+    network = elaborated(spec(SHORTCUTS[shortcut]), tmp_path)
+    # No condition of the spec tells the units with one of two shortcuts from those without any.
+    units = ["Unit", "Unit2"] if shortcut == "either" else ["Unit"]
+    assert [name for name in classes(source(network)) if name.startswith("Unit")] == units
+    weights, x = drawn(network, 0)
+    for style in STYLES:
+        compare(network, weights, x, style)
+    bare = without_hints(network)
+    assert "Unit3" in classes(source(bare))
+    compare(bare, weights, x)
+
+
+def test_the_text_is_what_one_would_write(tmp_path: Path) -> None:
+    text = source(elaborated(spec(IDENTITY), tmp_path))
+    made, forward = text.partition("class Unit(")[2].partition("class Varied(")[0].split("def forward")
+    assert "self.has_shortcut = stride == 1 and in_channels == width\n" in made
+    assert 'if attention != "identity":\n            self.se = Squeeze(width)\n' in made
+    assert "if paired:\n            self.conv1: nn.Module = Pair(in_channels, width, stride)\n        else:\n" in made
+    assert "if self.has_shortcut:\n            y += x\n" in forward
+
+
+def test_variants_of_each_activation_are_one_class(tmp_path: Path) -> None:
+    """An activation is a function of its class, so those of another one are apart; their own variants still are not."""
+    network = elaborated(spec(IDENTITY, UNITS + FUNCTIONAL), tmp_path)
+    assert classes(source(network))[-3:] == ["Unit", "Unit2", "Varied"]
+    weights, x = drawn(network, 1)
+    compare(network, weights, x)
+
+
+def test_a_class_of_nothing_but_alternatives_is_two(tmp_path: Path) -> None:
+    """Conditions around every module would be longer to read than two classes."""
+    unit = """
+  unit:
+    parameters: {width: int, paired: false}
+    body:
+    - if: paired
+      then: {conv1: {block: pair, width: width, stride: 1}}
+      else: {conv1: {conv: {channels: width, kernel: 3}}}
+network:
+"""
+    head = HEAD.partition("  unit:")[0].rstrip()
+    text = f"{head}{unit}- a: {{block: unit, width: 6}}\n- b: {{block: unit, width: 6, paired: true}}\n{TAIL}"
+    network = elaborated(text, tmp_path)
+    assert classes(source(network))[-4:] == ["Pair", "Unit", "Unit2", "Varied"]
+    weights, x = drawn(network, 2)
+    compare(network, weights, x)
+
+
+def test_recomputed_branches_keep_their_classes(tmp_path: Path) -> None:
+    """With `checkpoint`, training recomputes the branch of a residual, but not blocks without a shortcut."""
+    network = elaborated(spec(IDENTITY) + "checkpoint: true\n", tmp_path)
+    assert "Unit2" in classes(source(network))
+    weights, x = drawn(network, 3)
+    compare(network, weights, x)
+
+
+@pytest.mark.parametrize("shortcut", SHORTCUTS)
+@pytest.mark.parametrize("target", FRAMEWORKS)
+def test_frameworks_compute_the_same(target: str, shortcut: str, tmp_path: Path) -> None:
+    models = FRAMEWORKS[target].models
+    network = elaborated(spec(SHORTCUTS[shortcut], UNITS + FUNCTIONAL), tmp_path)
+    weights, x = drawn(network, 4)
+    with models.in_double():
+        agree(network, weights, x, models.in_evaluation(models.model_of(network, weights), network, x))
