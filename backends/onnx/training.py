@@ -49,7 +49,7 @@ _HELP = {
     "--opset": f"norms have a training mode from opset {FIRST_OPSET} on",
     "--fold-batchnorm": "a folded network has no norms to train: fold after training",
     "--softmax": "losses take logits",
-    "drop_path": "only modules of PyTorch drop branches; to train without, build with --set drop_path=null",
+    "drop_path": "train the source of a framework, or build with --set drop_path=null to train without it",
     "--dynamic": "heads that only training computes have one size",
 }
 

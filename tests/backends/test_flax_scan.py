@@ -154,6 +154,39 @@ def test_recomputed_activations(tmp_path: Path) -> None:
         same_step(replace(rows(tmp_path, unit=unit), checkpoint=True))
 
 
+#: A row whose blocks mix and drop branches, and a merge outside of it.
+MERGES = """
+rescompile: 1
+name: merges
+input: [3, 6, 6]
+blocks:
+  unit:
+    body:
+    - residual:
+        branch: {parallel: {merge: shake, branches: [[{conv1: {conv: {channels: 4, kernel: 3}}}, {bn1: norm}], tanh]}}
+    - parallel: {merge: mean, branches: [{conv2: {conv: {channels: 4, kernel: 1}}}, identity, tanh]}
+network:
+- conv0: {conv: {channels: 4, kernel: 3}}
+- layer1: {block: unit, depth: 4}
+- parallel: {merge: mean, branches: [sigmoid, {bn0: norm}]}
+- global_avgpool
+- flatten
+- fc: {linear: 10}
+drop_path: {rate: 0.5, columns: 0.5, unit: UNIT}
+"""
+
+
+@pytest.mark.parametrize("unit", ["batch", "sample"])
+@pytest.mark.slow
+def test_merges(unit: str, tmp_path: Path) -> None:
+    """Blocks draw the shares and drop the branches that they do without a scan, those of the column of the network included; also
+    if activations are recomputed."""
+    network = elaborated(MERGES.replace("UNIT", unit), tmp_path)
+    same_outputs(network)
+    for checkpoint in (False, True):
+        same_step(replace(network, checkpoint=checkpoint))
+
+
 @pytest.mark.parametrize(
     ("name", "settings"),
     [

@@ -19,8 +19,10 @@ for package in ("torch", "jax", "flax"):
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from flax_models import arrays, by_flax, by_torch, in_double, model_of, source_file
+from flax_models import arrays, by_flax, by_torch, drawing, in_double, model_of, source_file
+from random_numbers import in_torch
 from sources import drawn, elaborated
+from test_drop_path import COLUMNS, COUNT, FACTORS, near
 from training_steps import agree
 from variants import changed, shallow
 
@@ -165,6 +167,52 @@ def test_samples_are_dropped_independently(tmp_path: Path) -> None:
     assert len(rows) == 2
     share = np.mean(np.all(np.round(np.asarray(model(x)), 9) == np.array(min(rows)), axis=1))
     assert 0.2 < share < 0.8
+
+
+MERGES = """
+rescompile: 1
+name: merges
+input: [3, 6, 6]
+network:
+- conv0: {conv: {channels: 4, kernel: 3}}
+- residual:
+    branch:
+    - parallel: {merge: shake, branches: [{conv1: {conv: {channels: 4, kernel: 3}}}, tanh]}
+    - parallel: {merge: mean, branches: [{bn1: norm}, identity]}
+- global_avgpool
+- flatten
+- fc: {linear: 10}
+drop_path: {rate: 0.5, columns: 0.5, unit: sample}
+survival: {schedule: {each: [1]}, unit: batch, rescale: train}
+"""
+
+
+def test_recomputed_and_skipped_branches_draw_the_same(tmp_path: Path) -> None:
+    """Shares and dropped branches under nnx.remat and nnx.cond are those of PyTorch with the same random numbers."""
+    network = elaborated(MERGES, tmp_path)
+    weights, x = drawn(network, 0)
+    with in_torch(0) as numbers:
+        wanted = by_torch(network, weights, x)
+    for checkpoint in (False, True):
+        with drawing(numbers):
+            here = replace(network, checkpoint=checkpoint)
+            agree(by_flax(here, weights, x, running_variance="unbiased"), wanted)
+
+
+def test_steps_of_split_models_in_one_scan(tmp_path: Path) -> None:
+    """The state keeps its types from step to step, and each step draws its own column."""
+    network = elaborated(f"{FACTORS}drop_path: {{rate: 0.3, columns: 1, unit: sample}}\n", tmp_path)
+    graph, state = nnx.split(model_of(network, {}))
+
+    def step(state: Any, x: Any) -> tuple[Any, Any]:
+        model = nnx.merge(graph, state)
+        found = model(x)
+        return nnx.state(model), found
+
+    _, found = jax.jit(lambda state, x: jax.lax.scan(step, state, x))(state, jnp.ones((COUNT // 10, 10, 1)))
+    values = np.asarray(found).ravel()
+    assert len({tuple(each) for each in values[:200].reshape(20, 10)}) > 10
+    assert all(near(float((values == column).mean()), 1 / 3) for column in COLUMNS)
 
 
 DROPPED = """

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,17 +19,21 @@ from frameworks import FRAMEWORKS
 pytest.importorskip("torch", reason="training is compared with torch: pip install 'rescompile[torch]'")
 
 from random_numbers import in_torch
-from sources import drawn, elaborated
+from sources import drawn, elaborated, skeleton
 from test_drop_path import COLUMNS, COUNT, FACTORS, near
 from training_steps import agree
 
+import rescompile
+from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import Network
+from rescompile.weights import draw
 
 
 @pytest.fixture(params=FRAMEWORKS)
 def models(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The support module of each framework, in float64."""
+    """The support module of each framework, in float64, with the same random numbers in each test."""
     found = FRAMEWORKS[request.param].models
+    found.seed()
     with found.in_double():
         yield found
 
@@ -114,6 +121,41 @@ def test_step_of_a_network_of_the_zoo(models: Any, name: str, settings: tuple[st
     same_step(models, facts.network(name, *settings))
 
 
+#: Words of the functions that files then contain, as those of a block, an argument and a kept value.
+NAMED = """
+rescompile: 1
+name: named
+input: [3, 6, 6]
+blocks:
+  {block}:
+    parameters: {{{word}: int}}
+    body:
+    - conv1: {{conv: {{channels: {word}, kernel: 3}}}}
+    - keep: kept_{word}
+    - parallel: {{merge: mean, branches: [tanh, {{use: kept_{word}}}]}}
+    - parallel: {{merge: shake, branches: [tanh, identity]}}
+network:
+- layer1: {{block: {block}, {word}: 4}}
+- keep: {word}
+- bn1: norm
+- parallel: {{merge: mean, branches: [identity, {{use: {word}}}]}}
+drop_path: {{rate: 0.5, columns: 0.5, unit: batch}}
+"""
+
+
+@pytest.mark.parametrize(
+    "word", ["column", "choose_column", "drop_path", "shake", "mixed", "average_kept", "exponential"]
+)
+def test_names_of_a_spec_are_no_names_of_the_file(models: Any, word: str, tmp_path: Path) -> None:
+    """The file is that of harmless names."""
+    words = (("plain", "harmless"), (word, "harmless"), ("plain", word))
+    texts = [
+        models.source_file.source(elaborated(NAMED.format(block=block, word=other), tmp_path)) for block, other in words
+    ]
+    assert len({skeleton(text) for text in texts}) == 1
+    assert len(set(texts)) == 3
+
+
 # --- distributions ----------------------------------------------------------------------------------------------------
 
 
@@ -182,3 +224,69 @@ def test_a_batch_has_one_draw_and_a_step_another(models: Any, text: str, least: 
     steps = [models.slopes(model, np.ones((5, 1)))[0][:, 0] for _ in range(20)]
     assert all(np.ptp(step) == 0 for step in steps)
     assert len({step[0] for step in steps}) >= least
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("shake_shake_26_2x32d_cifar", ("parameters.k=4", "parameters.n=1", "input=[3,8,8]")),
+        (
+            "fractalnet20_cifar",
+            ("parameters.columns=2", "parameters.widths=[8, 8, 8, 8, 8]", "parameters.rates=[0.0, 0.0, 0.0, 0.0, 0.0]"),
+        ),
+    ],
+)
+@pytest.mark.slow
+def test_training_lowers_the_loss(models: Any, name: str, settings: tuple[str, ...]) -> None:
+    """A small Shake-Shake and a small FractalNet learn the labels of one batch."""
+    network = facts.network(name, *settings)
+    weights = {name: value.astype(np.float64) for name, value in draw(network).items()}
+    x = np.random.default_rng(0).standard_normal((10, *network.input))
+    losses = models.trained(models.model_of(network, weights), x, np.arange(10), steps=60, rate=0.2)
+    assert np.mean(losses[-10:]) < np.mean(losses[:5]) / 2
+
+
+#: Both kinds of merges on one number, in which no two ways of training give the same.
+BOTH = FACTORS.replace(
+    "- scale: 2\n", "- scale: 2\n  - parallel: {merge: shake, branches: [identity, {scale: 1.5}]}\n", 1
+)
+_SAVED = """
+import sys, keras, numpy
+import both_keras
+model = both_keras.both()
+assert "rescompile" not in sys.modules
+model.save("both.keras")
+"""
+_LOADED = """
+import keras, numpy
+model = keras.models.load_model("both.keras")
+x = numpy.ones((1000, 1), numpy.float32)
+found = [keras.ops.convert_to_numpy(model(x, training=mode)) for mode in (False, True, True)]
+numpy.save(keras.backend.backend() + ".npy", numpy.stack(found))
+model.compile("sgd", "mse")
+model.fit(x, x, verbose=0)
+"""
+
+
+@pytest.mark.slow
+def test_keras_loads_such_models_without_our_code(tmp_path: Path) -> None:
+    """On its backends JAX and PyTorch, for evaluation and for training."""
+    for package in ("keras", "jax"):
+        pytest.importorskip(package, reason="loads models: pip install 'rescompile[keras]' jax")
+    how = "drop_path: {rate: 0.3, columns: 0.5, unit: sample}\n"
+    network = elaborated(BOTH.replace("name: factors", "name: both") + how, tmp_path)
+    (tmp_path / "both_keras.py").write_bytes(rescompile.build(network, "keras").to_bytes())
+    for script, backend in ((_SAVED, "torch"), (_LOADED, "jax"), (_LOADED, "torch")):
+        environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "KERAS_TORCH_DEVICE": "cpu"}
+        subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, env=environment)
+    exact = interpret(network, {}, np.ones((1, 1)))["logits"].item()
+    for backend in ("jax", "torch"):
+        evaluated, *steps = np.load(tmp_path / f"{backend}.npy")
+        assert np.allclose(evaluated, exact)
+        for step in steps:
+            assert near(float((step == 17).mean()), outcomes(0.3, 0.5)[17.0], len(step))
+            assert len(np.unique(step)) > len(outcomes(0.3, 0.5))  # because of shares
+        assert not np.array_equal(*steps)

@@ -13,7 +13,7 @@ os.environ.update(KERAS_BACKEND="torch", KERAS_TORCH_DEVICE="cpu")
 for package in ("torch", "keras"):
     pytest.importorskip(package, reason="runs the target: pip install 'rescompile[torch,keras]'")
 
-from keras_models import evaluated, keras, model_of, module, set_precision, source_file
+from keras_models import evaluated, keras, model_of, module, set_precision, source_file, tensors
 from sources import agree, drawn, elaborated
 from variants import shallow
 
@@ -134,3 +134,23 @@ def test_pools_that_take_an_image_of_known_size(pool: str, message: str, tmp_pat
     with pytest.raises(Unavailable, match=message) as raised:
         rescompile.build(network, "keras", structure_only=True, dynamic="height,width")
     assert raised.value.diagnostics[0].code == "E0901"
+
+
+RANDOM = """
+rescompile: 1
+name: random
+input: [3, 6, 6]
+network:
+- conv1: {conv: {channels: 4, kernel: 3}}
+- parallel: {merge: shake, branches: [{conv2: {conv: {channels: 4, kernel: 3}}}, tanh]}
+- parallel: {merge: mean, branches: [{bn1: norm}, identity, tanh]}
+drop_path: {rate: 0.5, columns: 0.5, unit: batch}
+"""
+
+
+def test_names_that_keras_gives_are_known(tmp_path: Path) -> None:
+    """Layers and functions that merges add have automatic names, which steps therefore may not have."""
+    network = elaborated(RANDOM, tmp_path)
+    names = {operation.name for operation in model_of(network, drawn(network, 0)[0]).operations}
+    assert {name for name in names if not tensors.AUTOMATIC.fullmatch(name)} == {"conv1", "conv2", "bn1"}
+    assert {"gaussian_noise", "stop_gradient", "where", "floor"} <= names

@@ -204,7 +204,7 @@ network:
 - conv0: {conv: {channels: 4, kernel: 3}}
 - unit:
     residual:
-      branch: [{conv1: {conv: {channels: 4, kernel: 3}}}, {bn1: norm}, {drop: {dropout: 0.5}}, {conv2: {conv: {channels: 4, kernel: 3}}}]
+      branch: [{conv1: {conv: {channels: 4, kernel: 3}}}, {bn1: norm}, RANDOM, {conv2: {conv: {channels: 4, kernel: 3}}}]
       shortcut: [{conv3: {conv: {channels: 4, kernel: 1}}}]
 - global_avgpool
 - flatten
@@ -212,11 +212,21 @@ network:
 """
 
 
-def test_what_is_recomputed_is_the_same(tmp_path: Path) -> None:
-    """A branch with dropout draws the same numbers again and moves its statistics once; numbers drawn later are the same, too."""
+@pytest.mark.parametrize(
+    "random",
+    [
+        "{drop: {dropout: 0.5}}",
+        "{parallel: {merge: shake, branches: [identity, tanh]}}",
+        "{parallel: {merge: mean, branches: [identity, tanh, sigmoid]}}",
+    ],
+)
+def test_what_is_recomputed_is_the_same(random: str, tmp_path: Path) -> None:
+    """A branch with random numbers draws the same ones again and moves its statistics once; numbers drawn later are the same, too."""
     found = []
     for checkpoint in ("false", "true"):
-        network = elaborated(RECOMPUTED.replace("CHECKPOINT", checkpoint), tmp_path)
+        text = RECOMPUTED.replace("CHECKPOINT", checkpoint).replace("RANDOM", random)
+        drops = "drop_path: {rate: 0.5, columns: 0.5, unit: sample}\n" if "mean" in random else ""
+        network = elaborated(text + drops, tmp_path)
         assert ("recomputed(" in source_file.source(network)) is (checkpoint == "true")
         weights, x = drawn(network, 0)
         mx.random.seed(3)

@@ -88,6 +88,10 @@ def by_torch(network: Network, weights: Mapping[str, Array], x: Array) -> Step:
     return training_steps.by_torch(network, weights, x, tensors.places(network))
 
 
+def seed() -> None:
+    """Start the random numbers of models: each has a generator of its own, so that nothing is left to do."""
+
+
 def slopes(model: Any, x: Array) -> tuple[Array, Array]:
     """The outputs of a vector in training, and the gradients of their sum."""
 
@@ -97,6 +101,23 @@ def slopes(model: Any, x: Array) -> tuple[Array, Array]:
 
     gradients, found = nnx.jit(nnx.grad(total, argnums=1, has_aux=True))(model, jnp.asarray(x))
     return np.asarray(found), np.asarray(gradients)
+
+
+def trained(model: Any, x: Array, labels: Array, steps: int, rate: float) -> list[float]:
+    """The losses of steps of SGD on one batch."""
+    given, targets = jnp.asarray(np.moveaxis(x, 1, -1)), jnp.asarray(labels)
+
+    def loss(model: Any, x: Any) -> Any:
+        return -jnp.mean(jnp.take_along_axis(nnx.log_softmax(model(x)), targets[:, None], axis=1))
+
+    @nnx.jit
+    def step(model: Any, x: Any) -> Any:
+        found, gradients = nnx.value_and_grad(loss)(model, x)
+        parameters = nnx.state(model, nnx.Param)
+        nnx.update(model, jax.tree.map(lambda value, slope: value - rate * slope, parameters, gradients))
+        return found
+
+    return [float(step(model, given)) for _ in range(steps)]
 
 
 @contextmanager

@@ -108,12 +108,24 @@ def by_keras(network: Network, weights: Mapping[str, Array], x: Array, **options
     )
 
 
+def seed() -> None:
+    """Start the random numbers of models that are made from now on."""
+    keras.utils.set_random_seed(0)
+
+
 def slopes(model: Any, x: Array) -> tuple[Array, Array]:
     """The outputs of a vector in training, and the gradients of their sum."""
     values = torch.tensor(x, requires_grad=True)
     found = model(values, training=True)
     (gradients,) = torch.autograd.grad(found.sum(), values)
     return found.detach().numpy(), gradients.numpy()
+
+
+def trained(model: Any, x: Array, labels: Array, steps: int, rate: float) -> list[float]:
+    """The losses of steps of SGD on one batch."""
+    model.compile(keras.optimizers.SGD(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    given = np.moveaxis(x, 1, -1)
+    return list(model.fit(given, labels, batch_size=len(x), epochs=steps, verbose=0).history["loss"])
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 import training_steps
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 from numpy.typing import NDArray
 from random_numbers import Drawn
 from training_steps import Step
@@ -92,11 +92,29 @@ def by_torch(network: Network, weights: Mapping[str, Array], x: Array) -> Step:
     return training_steps.by_torch(network, weights, x, tensors.places(network))
 
 
+def seed() -> None:
+    """Start the random numbers of all models."""
+    mx.random.seed(0)
+
+
 def slopes(model: Any, x: Array) -> tuple[Array, Array]:
     """The outputs of a vector in training, and the gradients of their sum."""
     values = module.array(x)
     (found,), (gradients,) = mx.vjp(model, [values], [mx.ones_like(values)])
     return np.array(found), np.array(gradients)
+
+
+def trained(model: Any, x: Array, labels: Array, steps: int, rate: float) -> list[float]:
+    """The losses of steps of SGD on one batch."""
+    targets = mx.array(labels)
+    step = nn.value_and_grad(model, lambda x: nn.losses.cross_entropy(model(x), targets, reduction="mean"))
+    losses = []
+    for _ in range(steps):
+        loss, gradients = step(given(x))
+        model.update(tree_map(lambda value, slope: value - rate * slope, model.trainable_parameters(), gradients))
+        mx.eval(model.parameters())
+        losses.append(loss.item())
+    return losses
 
 
 @contextmanager

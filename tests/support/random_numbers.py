@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,10 +28,12 @@ class Drawn:
 
 @contextmanager
 def in_torch(seed: int) -> Iterator[Drawn]:
-    """A context for one step of a PyTorch module, which draws these numbers."""
+    """A context for one step of a PyTorch module, which draws these numbers; residuals survive."""
     random, drawn = np.random.default_rng(seed), Drawn()
 
-    def rand(shape: list[int], device: object) -> torch.Tensor:
+    def rand(shape: Sequence[int], device: object) -> torch.Tensor:
+        if not shape:  # of a residual
+            return torch.zeros(())
         values = random.random(shape)
         if len(shape) == 1:
             drawn.whether = values
@@ -39,7 +41,7 @@ def in_torch(seed: int) -> Iterator[Drawn]:
             drawn.merges.append(values)
         return torch.from_numpy(values)
 
-    def randint(columns: int, shape: list[int], device: object) -> torch.Tensor:
+    def randint(columns: int, shape: Sequence[int], device: object) -> torch.Tensor:
         drawn.columns, drawn.which = columns, random.integers(columns, size=shape)
         return torch.from_numpy(drawn.which)
 
