@@ -46,7 +46,7 @@ class Namer:
         if not names.numbered or all(_names_itself(step) for step in body) or not any(_given_names(body)):
             return names
         names.has_named = True
-        self._refuse_mixed(site)
+        self._refuse_mixed(site, _late_name(next(_given_names(body))))
         return names.unnumbered(merges=names)
 
     def spelled(self, template: str, site: Site) -> str:
@@ -70,7 +70,7 @@ class Namer:
         name = self.spelled(template, site)
         self.claim(name, site, template)
         site.names.has_named = True
-        self._refuse_mixed(site)
+        self._refuse_mixed(site, _late_name(name))
         return name
 
     def automatic(self, word: str, site: Site, owns: bool = False, merge: bool = False) -> str:
@@ -81,7 +81,7 @@ class Namer:
             names.count += 1
             if not merge:
                 names.has_unnamed = True
-                self._refuse_mixed(site)
+                self._refuse_mixed(site, f"'{word}' has no name")
         else:
             name, again = word, names.again.get(word, 0)
             while (name in names.taken or name in names.given) and not owns:
@@ -112,16 +112,21 @@ class Namer:
             raise self.report.blamed("E0406", message, site, help, key=True)
         taken[name] = site.path
 
-    def _refuse_mixed(self, site: Site) -> None:
+    def _refuse_mixed(self, site: Site, which: str) -> None:
         names, frame = site.names, site.frame
         if not names.numbered or names.mixed or not (names.has_named and names.has_unnamed):
             return
         names.mixed = True  # reported once per list
         help = "name all of its steps or none, since a step added later would shift the numbers"
         if frame.block is not None and frame.block.inline:
-            help = f"'{frame.word}' names its own steps: use it without a name"
-        message = "this list mixes named and numbered steps"
+            help = f"name all steps of '{frame.word}', or use it without a name"
+        message = f"this list mixes named and numbered steps: {which}"
         raise self.report.blamed("E0407", message, site, help, key=True)
+
+
+def _late_name(name: str) -> str:
+    """Return what mixes a list in which a name follows a step without one."""
+    return f"'{name}' is a name, and a step before it has none"
 
 
 def _names_itself(step: Any) -> bool:
