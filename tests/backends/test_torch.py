@@ -105,7 +105,9 @@ INEXACT = {
     "mobileone_s0": "the branches of a layer are added in another order",
     "convnext_tiny": "linear layers over the channels are 1x1 convolutions with us",
     "resnetblur50": "a blur is two means of two by two with us, a depthwise convolution with timm",
-    **dict.fromkeys(("nf_resnet50", "resnetv2_50x1_bit"), "timm standardises weights by a batch norm in training"),
+    **dict.fromkeys(
+        ("nf_resnet50", "dm_nfnet_f0", "resnetv2_50x1_bit"), "timm standardises weights by a batch norm in training"
+    ),
     **{name: "a gate is x + g (h - x) with us, g h + (1 - g) x with the peer" for name in PEERS if _is_gated(name)},
 }
 

@@ -69,9 +69,12 @@ class Group:
         return (3, self.input, self.input) if isinstance(self.input, int) else self.input
 
     def ours(self, tensor: str, shape: list[int]) -> tuple[str, list[int]]:
-        """What a tensor of the library is called here, and its shape: a convolution of one dimension is one along rows."""
+        """What a tensor of the library is called here, and its shape: a convolution of one dimension is one along rows, and a
+        number has one axis."""
         if len(shape) == 3 and len(self.size) == 3:
             shape = [*shape, 1]
+        if not shape and not tensor.endswith("num_batches_tracked"):
+            shape = [1]
         if self.pointwise and re.search(self.pointwise, tensor):
             shape = [*shape, 1, 1]
         for pattern, replacement in self.tensors:
@@ -154,6 +157,7 @@ GROUPS = (
         32,
         same("fixup_resnet110_cifar rezero_resnet56_cifar rezero_resnet110_cifar skipinit_wrn_16_4"),
     ),
+    Group("nfnet", "timm", 192, same("dm_nfnet_f0"), ((r"skipinit_gain$", "skipinit_gain.weight"),)),
     Group("fasternet", "timm", 224, same("fasternet_t0")),
     Group("gernet", "timm", 224, same("gernet_s")),
     Group("mobilenet", "timm", 224, same("mobileone_s0")),
@@ -202,6 +206,7 @@ PUBLISHED: dict[str, tuple[str | None, str | None, str]] = {
         f"shake_shake_26_2x{k}d_cifar": (published, None, "Gastaldi 2017, table 1")
         for k, published in ((32, "2.9M"), (64, "11.7M"), (96, "26.2M"))
     },
+    "dm_nfnet_f0": ("71.5M", None, "Brock et al. 2021, table 1"),
     "fasternet_t0": ("3.9M", "0.34e9", "Chen et al. 2023, table 2"),
     "inception_next_tiny": ("28M", "4.2e9", "sail-sg/inceptionnext README"),
     "nasnetalarge": ("88.9M", "23.8e9", "Zoph et al. 2018, table 2"),

@@ -130,6 +130,7 @@ ADAPTED = {
     "preact_resnet200": Peer(preact_resnet200, **_RESNETV2),
     "repvgg_a0": Peer(lambda: timm_peer("repvgg_a0"), renamed=by("timm_repvgg")),
     "convnext_tiny": Peer(lambda: timm_peer("convnext_tiny"), renamed=by("timm_convnext")),
+    "dm_nfnet_f0": Peer(lambda: timm_peer("dm_nfnet_f0"), renamed=by("timm_nfnet")),
     "inception_next_tiny": Peer(lambda: timm_peer("inception_next_tiny"), renamed=by("timm_inception_next")),
     "mixnet_s": Peer(lambda: timm_peer("mixnet_s"), (3, 128, 128), renamed=by("timm_mixnet")),
     **{
@@ -287,6 +288,7 @@ OTHER_ORDER = {
     "dpn92",
     "nasnetalarge",
     "pnasnet5large",
+    "dm_nfnet_f0",
     "fasternet_t0",
     "gernet_s",
     "mobileone_s0",
@@ -358,6 +360,7 @@ PROFILES = {
     "timm_convnext": ("convnext_tiny", ADAPTED["convnext_tiny"]),
     "timm_inception_next": ("inception_next_tiny", ADAPTED["inception_next_tiny"]),
     "timm_mixnet": ("mixnet_s", ADAPTED["mixnet_s"]),
+    "timm_nfnet": ("dm_nfnet_f0", ADAPTED["dm_nfnet_f0"]),
     "timm_eca": ("ecaresnet26t", ADAPTED["ecaresnet26t"]),
     "timm_res2net": ("res2net50_26w_4s", ADAPTED["res2net50_26w_4s"]),
     "timm_vgg": ("vgg11_bn", Peer(lambda: timm_peer("vgg11_bn"), renamed=by("timm_vgg"))),

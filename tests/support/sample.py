@@ -82,6 +82,7 @@ SAMPLE = frozenset(
         "fixup_resnet110_cifar",
         "rezero_resnet56_cifar",
         "skipinit_wrn_16_4",
+        "dm_nfnet_f0",
         "fasternet_t0",
         "gernet_s",
         "mobileone_s0",

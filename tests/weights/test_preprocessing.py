@@ -161,6 +161,7 @@ TIMM = {
     "timm_inception_next": "inception_next_tiny.*",
     "timm_mixnet": "mixnet_s.*",
     "timm_mobilenetv1": "mobilenetv1_100.*",
+    "timm_nfnet": "dm_nfnet_f0.*",
     "timm_repvgg": "repvgg_a0.*",
     "timm_res2net": "res2n*",
     "timm_resnetv2": "resnetv2_[0-9]*[0-9].*",

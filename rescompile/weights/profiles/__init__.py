@@ -18,12 +18,13 @@ folder:
 In both names `*` at the end stands for the rest and `{b}` for an integer, which may be offset: `{b+1}` in either and `{3b+6}` in
 ours. In their names `{b<3}` and `{b+1<3}` are integers below 3. `their name: {ours: our name}` can have more keys:
 
-    kernel: 7    our linear layer is their convolution
-    flat: true   our 1x1 convolution is their linear layer
-    line: true   our convolution along rows is their convolution of one dimension
-    maps: 7      our linear layer on flattened 7x7 maps, which they flatten with the channels last
-    bias: name   our norm follows a convolution that has a bias of this name in the library, and none here: the running mean
-                 absorbs it, and in the reverse direction it is 0
+    kernel: 7     our linear layer is their convolution
+    flat: true    our 1x1 convolution is their linear layer
+    line: true    our convolution along rows is their convolution of one dimension
+    scalar: true  our tensor of one value is their number
+    maps: 7       our linear layer on flattened 7x7 maps, which they flatten with the channels last
+    bias: name    our norm follows a convolution that has a bias of this name in the library, and none here: the running mean
+                  absorbs it, and in the reverse direction it is 0
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ class Rule:
     kernel: int = 0
     flat: bool = False
     line: bool = False
+    scalar: bool = False
     maps: int = 0
     bias: str = ""
 
@@ -138,6 +140,8 @@ class Rule:
             return ours[:2] if ours[2:] == (1, 1) else None
         if self.line and len(ours) == 4:
             return ours[:3] if ours[3] == 1 else None
+        if self.scalar:
+            return () if ours == (1,) else None
         return ours
 
     def shaped(self, theirs: Tensor) -> Tensor:
@@ -149,6 +153,8 @@ class Rule:
             shape = (*shape, 1, 1)
         elif self.line and len(shape) == 3:
             shape = (*shape, 1)
+        elif self.scalar and not shape:
+            shape = (1,)
         return replace(theirs, shape=shape, make=lambda: theirs.make().reshape(shape))
 
 
