@@ -12,14 +12,13 @@ from rescompile.codegen.dialect import Imports, attribute
 from rescompile.codegen.docstrings import random_merges
 from rescompile.codegen.program import Apply, Code, Entry, Expr, Filled, Joined, Listing, Looped, Make, NewStage
 from rescompile.codegen.table_dialect import Spelling, TableDialect, variant
-from rescompile.codegen.terms import python
 from rescompile.ir import ops
 from rescompile.ir.network import Op, walk
 from rescompile.ir.ops import Kind
 
 from .allowed import ALLOWED
 from .initialisation import MODULES, drawn
-from .spellings import DEFAULTS, TABLE, plain_pool
+from .spellings import DEFAULTS, TABLE, conv_class, plain_pool
 from .support import SUPPORT
 
 _IMPORTS: Imports = (
@@ -117,9 +116,7 @@ class Mlx(TableDialect):
             return ""
         if layer.kind is ops.Norm and variant(layer.sample) == "batch":
             return _BATCH_NORMS[ops.rank(layer.sample.input) == 3, self.unbiased]
-        name = super().module_name(layer)
-        in_groups = name == "nn.Conv3d" and python(layer.attributes["groups"]) != "1"
-        return "GroupedConv3d" if in_groups else name
+        return conv_class(layer) if layer.kind is ops.Conv else super().module_name(layer)
 
     def function_name(self, layer: Layer) -> str | None:
         """Return the name of the function of an op; None for an op without a function."""

@@ -32,8 +32,15 @@ def by_axes(name: str) -> Callable[[Op], str]:
     return lambda op: f"{name}{rank(op.input)}d"
 
 
+def conv_class(layer: Layer) -> str:
+    """Return the class of a convolution: that of MLX for volumes has one group."""
+    name = by_axes(_WEIGHTS[conv_weights(layer.sample)][0])(layer.sample)
+    return "GroupedConv3d" if name == "nn.Conv3d" and python(layer.attributes["groups"]) != "1" else name
+
+
 def _conv(layer: Layer, a: Texts) -> Arguments:
-    names = ("stride", "padding", "dilation", "groups", "bias", *_WEIGHTS[conv_weights(layer.sample)][1])
+    groups = () if conv_class(layer) == "nn.Conv3d" else ("groups",)
+    names = ("stride", "padding", "dilation", *groups, "bias", *_WEIGHTS[conv_weights(layer.sample)][1])
     return args(python(layer.channels), a["channels"], a["kernel"], **{name: a[name] for name in names})
 
 
@@ -139,7 +146,7 @@ def _global(layer: Layer, a: Texts) -> Arguments:
 
 
 TABLE: dict[type[Kind], Spelling] = {
-    ops.Conv: Spelling(lambda op: by_axes(_WEIGHTS[conv_weights(op)][0])(op), arguments=_conv),
+    ops.Conv: Spelling(arguments=_conv),
     ops.Linear: Spelling("nn.Linear", arguments=lambda layer, a: args(python(layer.channels), a["features"], bias=a["bias"])),
     ops.Norm: Spelling(norm_class, arguments=_norm),
     ops.Act: Spelling(

@@ -117,6 +117,15 @@ def same_outputs(network: Network, seed: int = 0) -> None:
     agree(network, weights, x, module.outputs(model, x))
 
 
+@pytest.mark.parametrize("size", ["8", "4, 4, 4"])
+def test_rows_of_series_and_volumes(size: str, tmp_path: Path) -> None:
+    """Maps of one and three axes in a scan."""
+    text = ROWS.replace("MEMBERS", "{index}").replace("input: [3, 8, 8]", f"input: [3, {size}]")
+    network = elaborated(text, tmp_path)
+    assert len(source_file.scans_of(network)) == 2
+    same_outputs(network)
+
+
 @pytest.mark.parametrize("members", ["{index}", pytest.param("unit{index + 1}", marks=pytest.mark.slow)])
 def test_rows(members: str, tmp_path: Path) -> None:
     """Blocks before and after the equal ones keep their names, numbers or words."""

@@ -43,7 +43,7 @@ COMPILED = torch.overrides.get_testing_overrides()
 #: A call by its name, the class of the layer that it is given, an argument, and its value where it is left out.
 LeftOut = set[tuple[str, str, str, str]]
 #: The layers that functions of a file build and pass other arguments on to.
-BUILT = {"conv_transpose": "layers.Conv2DTranspose"}
+BUILT = {f"conv_transpose{suffix}": f"layers.Conv{axes}DTranspose" for axes, suffix in ((1, "1d"), (2, ""), (3, "3d"))}
 #: Other words of a framework for a value.
 WORDS = {"valid": 0}
 

@@ -189,7 +189,7 @@ def test_load_refuses_weights_that_do_not_fit(framework: Framework, tmp_path: Pa
 EXCEPTIONS = """
 rescompile: 1
 name: exceptions
-input: [64, 6, 6]
+input: [64, SIZE]
 network:
 - conv1: {conv: {channels: 64, kernel: 3}}
 - conv2: {conv: {channels: 64, kernel: 3, bias: true, bias_init: 0.5}}
@@ -205,15 +205,19 @@ network:
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS.values(), ids=str)
-@pytest.mark.parametrize("name", ["resnet18", "fixup_resnet110_cifar parameters.n=1", "exceptions"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "fixup_resnet110_cifar parameters.n=1", *(f"exceptions {size}" for size in ("6", "6,6", "6,6,6"))],
+)
 def test_own_initial_values_follow_the_rules(framework: Framework, name: str, tmp_path: Path) -> None:
     """What the file draws has the spread that the spec asks for: deviations of large kernels, constants exactly. Two tensors of
     one shape have other values."""
-    if name == "exceptions":
+    zoo, *settings = name.split()
+    if zoo == "exceptions":
         text = EXCEPTIONS.replace("groups: 2, ", "") if framework.target == "keras" else EXCEPTIONS  # which it lacks
-        network: Network = elaborated(text, tmp_path)
+        network: Network = elaborated(text.replace("SIZE", settings[0]), tmp_path)
     else:
-        network = facts.network(*name.split())
+        network = facts.network(zoo, *settings)
     made, alike = framework.models.initial(network), dict[tuple[int, ...], list[Any]]()
     weights = draw(network)
     for place in framework.models.tensors.places(network):

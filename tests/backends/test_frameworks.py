@@ -141,10 +141,17 @@ def test_network_of_the_zoo(framework: Framework, name: str) -> None:
         agree(network, weights, x, models.in_evaluation(model, network, x))
 
 
-@pytest.mark.parametrize("seed", [pytest.param(n, marks=[pytest.mark.slow] if n >= 3 else []) for n in seeds()])
-def test_random_network(framework: Framework, seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("seed", "axes"),
+    [
+        pytest.param(n, axes, marks=[pytest.mark.slow] if n >= quick else [])
+        for axes, quick in ((2, 3), (1, 1), (3, 1))
+        for n in seeds()
+    ],
+)
+def test_random_network(framework: Framework, seed: int, axes: int, tmp_path: Path) -> None:
     """Whatever a spec may say, in a form by turns; folded weights are rounded to float32."""
-    network = elaborated(generate(seed).text, tmp_path)
+    network = elaborated(generate(seed, axes=axes).text, tmp_path)
     weights, x = drawn(network, seed)
     models = framework.models
     try:
