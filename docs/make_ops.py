@@ -5,6 +5,7 @@ Run `python docs/make_ops.py` after a change to an op; tests/docs/test_docs.py f
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -27,7 +28,7 @@ def section() -> str:
 def _op(kind: type[ops.Kind]) -> Iterator[str]:
     yield f"### {kind.word}"
     yield ""
-    yield " ".join((kind.__doc__ or "").split())
+    yield textwrap.fill(kind.__doc__ or "", 120, break_long_words=False, break_on_hyphens=False)
     yield ""
     facts = ops.attributes(kind.word)
     if facts:
@@ -47,7 +48,8 @@ def _op(kind: type[ops.Kind]) -> Iterator[str]:
     fixed = [word for word, (other, given) in ops.WORDS.items() if other is kind and given]
     if fixed:
         yield ""
-        yield f"Shorthand words, each of which fixes `kind`: {', '.join(_word(word) for word in fixed)}."
+        words = f"Shorthand words, each of which fixes `kind`: {', '.join(_word(word) for word in fixed)}."
+        yield textwrap.fill(words, 120, break_long_words=False, break_on_hyphens=False)
     yield ""
 
 

@@ -53,6 +53,8 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 #: errors.md is generated from the codes and has its own test.
 PAGES = sorted(path for path in DOCS.glob("*.md") if path.name != "errors.md")
+#: The most characters in a line of prose.
+LONGEST = 140
 LANGUAGE = (DOCS / "language.md").read_text("utf-8")
 
 
@@ -319,6 +321,21 @@ def script(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def prose(page: Path) -> Iterator[str]:
+    """Yield the lines of a page that are neither in a table nor in an example, and those of the reasons in errors.yaml."""
+    text = page.read_text("utf-8")
+    if page.suffix == ".yaml":
+        yield from "".join(re.findall(r"^  why: >-\n((?:    .*\n)+)", text, re.MULTILINE)).splitlines()
+    elif not text.startswith("<!-- Generated"):
+        yield from (line for line in _FENCE.sub("", text).splitlines() if not line.lstrip().startswith("|"))
+
+
+@pytest.mark.parametrize("page", [*PAGES, DOCS / "errors.yaml"], ids=lambda page: page.name)
+def test_prose_is_wrapped(page: Path) -> None:
+    """Prose has lines that can be read as text."""
+    assert [line for line in prose(page) if len(line) > LONGEST] == []
 
 
 def test_table_of_ops_is_up_to_date() -> None:
