@@ -94,14 +94,19 @@ def conv$d(
     layer: Callable[..., layers.Layer] = layers.Conv${n}D,
     **arguments,
 ) -> KerasTensor:
-    """Convolve with explicit padding: `same` pads other sides than PyTorch at stride 2."""
-    if $given(padding) != $zero:
-        x = layers.ZeroPadding${n}D(padding)(x)
+    """Convolve with PyTorch's padding: `same` pads other sides at stride 2."""
     dilated = $given(dilation_rate) != $one  # Keras refuses strides with dilation
+    strided = not dilated and $given(strides) != $one
+    gaps = zip($each(dilation_rate), $each(kernel_size))
+    both = [gap * (size - 1) for gap, size in gaps]
+    same = not strided and both == [2 * side for side in $each(padding)]
+    if not same and $given(padding) != $zero:
+        x = layers.ZeroPadding${n}D(padding)(x)
     build = layer(
         filters,
         kernel_size,
         strides=1 if dilated else strides,
+        padding="same" if same else "valid",
         dilation_rate=dilation_rate,
         **arguments,
     )
