@@ -63,7 +63,10 @@ def _attributes(column: Column[Op], here: Here, scope: ClassScope) -> dict[str, 
             hints.append(terms["kernel"])
         if issubclass(kind, _OUT.get(name, ())) and name == "channels":
             hints.append(here.flow.term)
-        terms[name] = scope.express(values, hints, new_name(sample, name))
+        if kind is ops.Subsample and isinstance(values.first, tuple):  # its module takes one argument for each axis
+            terms[name] = constant(values.only(lambda value: value))
+        else:
+            terms[name] = scope.express(values, hints, new_name(sample, name))
     return terms
 
 

@@ -11,7 +11,7 @@ from rescompile.elaboration.reporter import Reporter
 from rescompile.elaboration.site import Path, Problem, Site, Value
 from rescompile.ir.expressions import ExpressionError, parse, show
 from rescompile.ir.names import SIZES, WHERE_KNOWN
-from rescompile.ir.ops import AXIS_NAMES, Attribute, Shape, similar
+from rescompile.ir.ops import AXIS_NAMES, Attribute, Shape, rank, similar
 from rescompile.lang.spec.blocks import ParameterDefinition
 from rescompile.lang.spec.values import TYPES, Each, FirstRest
 from rescompile.lang.yaml_reader import inside
@@ -175,14 +175,18 @@ class Evaluator:
         kind = definition.kind
         if kind in WHOLE:
             value = whole(value)
-        if definition.fits(value, self.block_words):
+        implied, valid = definition.type is None, definition.fits(value, self.block_words)
+        if valid and implied and kind == "size" and isinstance(value, list):
+            valid = len(value) == rank(site.shape)
+            value = value[0] if valid and len(set(value)) == 1 else value
+        if valid:
             return value
         code, help, default = "E0304", None, definition.default
-        if kind == "int" and definition.type is None and isinstance(value, float):
+        if kind in WHOLE and implied and isinstance(value, float):
             help = f"its default {show(default)} makes it an integer; for any number write {{default: {show(default)}, type: real}}"
         if isinstance(value, str):
             code, help = "E0305", nearest(value, definition.one_of or ())
-        elif isinstance(value, list) and definition.kind != "size":
+        elif isinstance(value, list) and (kind != "size" or implied):
             fits = TYPES[kind][1] if kind in TYPES else lambda _: False
             code, help = "E0306", _per_block(value, fits, definition.words(self.block_words))
         message = _mismatch(name, value, raw, definition.expected or "a number")

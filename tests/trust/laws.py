@@ -108,6 +108,18 @@ def survival_of_one(case: Case) -> bool:
     return True
 
 
+def drop_path_in_evaluation(case: Case) -> bool:
+    """Drop-path has its numbers in the network, and no effect in evaluation."""
+    document = dict(case.drawn.document)
+    if "drop_path" not in document:
+        return False
+    own, found = document.pop("drop_path"), case.network.drop_path
+    if found is None or own != {"rate": found.rate, "columns": found.columns, "unit": found.unit}:
+        raise Fault("drop path", f"{found} instead of {own}")
+    equal("drop path", case.reference.exact, variant(case, "drop path", document))
+    return True
+
+
 def forms(case: Case) -> bool:
     """ResNeXt's forms a and b compute what c does, with as many parameters and multiply-adds."""
     again = runs_again(case.network.root)
@@ -186,7 +198,7 @@ def chain(document: Mapping[str, Any], random: Random) -> Iterator[dict[str, Any
     base, child = copy.deepcopy(dict(document)), {"rescompile": 1, "name": document["name"], "extends": "chain1.yaml"}
     middle: dict[str, Any] = {"rescompile": 1, "name": "middle", "extends": "chain0.yaml"}
     base["name"] = "base"
-    for key in ("init", "survival", "features", "checkpoint", "block"):
+    for key in ("init", "survival", "drop_path", "features", "checkpoint", "block"):
         if key in base and random.random() < 0.5:
             random.choice((middle, child))[key] = base.pop(key)
     for key in ("parameters", "defaults", "blocks"):
@@ -217,4 +229,4 @@ def paths(rows: list[Any], random: Random) -> Iterator[tuple[str, Any]]:
                 yield f"{name}.{key}", right
 
 
-LAWS = (splitting_a_stage, survival_of_one, forms, features, extracting, inheriting)
+LAWS = (splitting_a_stage, survival_of_one, drop_path_in_evaluation, forms, features, extracting, inheriting)

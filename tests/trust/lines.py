@@ -83,6 +83,19 @@ def leaves(line: Line, computed: bool = False) -> Iterator[Leaf]:
             yield from leaves(part.line, computed)
 
 
+def parts(line: Line) -> Iterator[Leaf | Join | Tap | Mark | Rerun]:
+    """All that stands in a line and in its branches."""
+    for part in line:
+        yield part
+        for inner in part.branches if isinstance(part, Join) else [part.line] if isinstance(part, Tap) else []:
+            yield from parts(inner)
+
+
+def joins(line: Line) -> Iterator[Join]:
+    """All merges."""
+    return (part for part in parts(line) if isinstance(part, Join))
+
+
 def taps_of(line: Line) -> Iterator[Tap]:
     """All side branches that are not in another one that is never computed."""
     for part in line:

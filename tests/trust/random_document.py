@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 from drawn_documents import Drawn
-from lines import outermost
+from lines import joins, outermost
 from op_rules import Misfit
 from places import INITS, Place
 from random_changes import add_reruns, take_means
@@ -79,6 +79,7 @@ class DocumentAuthor(StepAuthor):
             random = Random(f"again {self.seed}")
             for _ in range(2):
                 reading = self.tried(lambda _: add_reruns(self.document, random), reading)
+        self.drop_path(reading, Random(f"drops {self.seed}"))
         self.trim(reading)
         return Drawn(self.seed, self.document, self.read())
 
@@ -338,6 +339,13 @@ class DocumentAuthor(StepAuthor):
         if self.chance(0.3) and count < 50:
             own = {"schedule": {"each": [self.pick(1, 0.9, 0.5) for _ in range(count)]}}
         self.document["survival"] = {**own, "unit": self.pick("batch", "sample"), "rescale": self.pick("test", "train")}
+
+    def drop_path(self, reading: Reading, random: Random) -> None:
+        """Drop-path where branches are averaged."""
+        averaged = any(join.merge == "mean" and len(join.branches) > 1 for join in joins(reading.line))
+        if averaged and random.random() < 0.8:
+            rates = {"rate": random.choice([0, 0.15, 1]), "columns": random.choice([0, 0.5, 1])}
+            self.document["drop_path"] = {**rates, "unit": random.choice(["batch", "sample"])}
 
     def features(self, reading: Reading) -> None:
         """Some parts as outputs."""

@@ -13,7 +13,7 @@ from cases import Case, Fault, case
 from drawn_documents import Drawn
 from elaboration_facts import difference
 from examine import examined
-from lines import Join, Leaf, Line, Mark, Rerun, Tap, leaves, outermost, taps_of
+from lines import Rerun, joins, leaves, outermost, parts, taps_of
 from op_rules import ACTS, ATTRIBUTES
 from random_document import BIG, drawn
 from reading import read
@@ -163,25 +163,14 @@ def reached(drawn: Drawn) -> Iterator[str]:
         yield f"survival {join.survival[1]} {join.survival[2]}" if join.survival else ""
     yield from (f"side {tap.mode}" for tap in taps_of(line))
     yield from ("again" for part in parts(line) if isinstance(part, Rerun))
+    if drops := document.get("drop_path"):
+        yield f"drop-path {drops['unit']}"
     survival = document.get("survival", {})
     schedule = survival.get("schedule")
     yield f"{'each' if isinstance(schedule, dict) else schedule} of {'one' if len([*outermost(line)]) == 1 else 'many'}"
     text = str(document)
     yield from (word for word in WRITTEN if word in text)
     yield "vector" if len(document["input"]) == 1 else "map"
-
-
-def joins(line: Line) -> Iterator[Join]:
-    """All merges."""
-    return (part for part in parts(line) if isinstance(part, Join))
-
-
-def parts(line: Line) -> Iterator[Leaf | Join | Tap | Mark | Rerun]:
-    """All that stands in a line and in its branches."""
-    for part in line:
-        yield part
-        for inner in part.branches if isinstance(part, Join) else [part.line] if isinstance(part, Tap) else []:
-            yield from parts(inner)
 
 
 #: Forms by what is written for them.
@@ -197,6 +186,7 @@ REACHED = frozenset([
     "width 33", "add", "add residual", "gate residual", "concat", "mul", "add split", "concat split", "mul split", "split by sizes",
     "weights plain", "weights standardised", "weights scaled",
     *(f"survival {unit} {rescale}" for unit in ("batch", "sample") for rescale in ("test", "train")), "side training", "side always",
+    "drop-path batch", "drop-path sample",
     "side never", "each of many", "linear of many", "linear_zero_based of many", "uniform of many", "linear of one",
     "linear_zero_based of one", "vector", "map",
 ])  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StrictBool, StrictStr, model_validator
 
 from rescompile.diagnostics.errors import one_of
+from rescompile.lang.spec.sizes import sizes_among
 from rescompile.lang.spec.steps import Step
 from rescompile.lang.spec.values import (
     TYPES,
@@ -28,6 +29,7 @@ class ParameterDefinition(SpecModel):
     default: Scalar | None = None
     only: Literal["first"] | None = None
     one_of: Annotated[list[Word], Field(min_length=1)] | None = None
+    _is_size: bool = False  # set by the block
 
     @model_validator(mode="after")
     def _only_with_default(self) -> ParameterDefinition:
@@ -39,13 +41,16 @@ class ParameterDefinition(SpecModel):
 
     @property
     def kind(self) -> str:
-        """The type, declared or implied by the default: `any` for an expression, `word` with `one_of`."""
+        """The type, declared or implied by the default: `any` for an expression, `word` with `one_of`, `size` for an integer
+        that is the size of an op."""
         if self.type is not None:
             return self.type
         if isinstance(self.default, bool):
             return "bool"
-        if isinstance(self.default, int | float):
-            return "int" if isinstance(self.default, int) else "real"
+        if isinstance(self.default, int):
+            return "size" if self._is_size else "int"
+        if isinstance(self.default, float):
+            return "real"
         return "list" if isinstance(self.default, list) else "word" if self.one_of else "any"
 
     def fits(self, value: Any, blocks: frozenset[str]) -> bool:
@@ -91,6 +96,12 @@ class Block(SpecModel):
     members: Template | None = None
     values: Annotated[list[ValueName], Field(min_length=1)] = []
     body: list[Step]
+
+    @model_validator(mode="after")
+    def _implied_sizes(self) -> Block:
+        for name in {*sizes_among(self.body)} & self.parameters.keys():
+            self.parameters[name]._is_size = True
+        return self
 
     def takes_block(self, name: str) -> bool:
         """Return whether a name is a parameter whose value may be the word of a block."""
