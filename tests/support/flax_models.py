@@ -94,13 +94,16 @@ def seed() -> None:
 
 def slopes(model: Any, x: Array) -> tuple[Array, Array]:
     """The outputs of a vector in training, and the gradients of their sum."""
-
-    def total(model: Any, x: Any) -> tuple[Any, Any]:
-        found = model(x)
-        return jnp.sum(found), found
-
-    gradients, found = nnx.jit(nnx.grad(total, argnums=1, has_aux=True))(model, jnp.asarray(x))
+    gradients, found = _slopes(model, jnp.asarray(x))
     return np.asarray(found), np.asarray(gradients)
+
+
+def _total(model: Any, x: Any) -> tuple[Any, Any]:
+    found = model(x)
+    return jnp.sum(found), found
+
+
+_slopes = nnx.jit(nnx.grad(_total, argnums=1, has_aux=True))  # once, so that further steps compile nothing
 
 
 def trained(model: Any, x: Array, labels: Array, steps: int, rate: float) -> list[float]:
