@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rescompile.backend import rule
-from rescompile.codegen.channels_last import map_axes
+from rescompile.codegen.axis_texts import map_axes
 from rescompile.codegen.class_plan import ClassPlan, Layer
 from rescompile.codegen.dialect import Imports
 from rescompile.codegen.docstrings import random_merges
@@ -34,8 +34,9 @@ from rescompile.ir.network import Op, walk
 from rescompile.ir.ops import Kind
 
 from .allowed import ALLOWED
+from .loading import load
 from .spellings import DEFAULTS, TABLE, pool_function
-from .support import SUPPORT, load
+from .support import SUPPORT
 
 _IMPORTS: Imports = (
     (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from rescompile.codegen.channels_last import map_axes, ranked, size_tuple, size_values, suffix, unflattened_axes
+from rescompile.codegen.axis_texts import map_axes, ranked, size_tuple, size_values, suffix, unflattened_axes
 from rescompile.codegen.class_plan import Layer
 from rescompile.codegen.table_dialect import (
     Arguments,

@@ -21,8 +21,9 @@ from rescompile.ir.ops import Kind
 
 from .allowed import ALLOWED
 from .functions import COLUMN, Averaged, Built, BuiltBeside, Function, function_names, functions
+from .loading import LOAD
 from .spellings import DEFAULTS, TABLE, by_axes, function_name, module_name
-from .support import LOAD, SUPPORT
+from .support import SUPPORT
 
 _IMPORTS: Imports = (
     (

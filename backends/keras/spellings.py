@@ -6,7 +6,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from rescompile.codegen.channels_last import ranked, suffix, unflattened_axes
+from rescompile.codegen.axis_texts import ranked, suffix, unflattened_axes
 from rescompile.codegen.class_plan import Layer
 from rescompile.codegen.table_dialect import Arguments, Spelling, Texts, args, weight_fill
 from rescompile.codegen.terms import constant, literal, operation, python

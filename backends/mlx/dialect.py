@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from rescompile.backend import rule
-from rescompile.codegen.channels_last import map_axes
+from rescompile.codegen.axis_texts import map_axes
 from rescompile.codegen.class_plan import ClassPlan, Layer
 from rescompile.codegen.dialect import Imports, attribute
 from rescompile.codegen.docstrings import random_merges

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rescompile.codegen.channels_last import map_axes, ranked, unflattened_axes
+from rescompile.codegen.axis_texts import map_axes, ranked, unflattened_axes
 from rescompile.codegen.class_plan import Layer
 from rescompile.codegen.table_dialect import Arguments, Spelling, Texts, args, attribute, conv_weights, variant
 from rescompile.codegen.terms import literal, python

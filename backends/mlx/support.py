@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rescompile.codegen.channels_last import at_axes, shared
+from rescompile.codegen.axis_texts import at_axes
+from rescompile.codegen.channels_last import shared
 
 from .random_merges import RANDOM_MERGES
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from string import Template
+from rescompile.codegen.axis_texts import at_axes
 
 #: Modules whose text depends on the number of axes of the map, by name; those for two axes are listed first.
 _BY_AXES: dict[str, str] = {
-    "PadChannels$suffix": '''
-class PadChannels$suffix(nn.Module):
+    "PadChannels$d": '''
+class PadChannels$d(nn.Module):
     """Zero-pad the channels to a total of `channels`."""
 
     def __init__(self, channels: int) -> None:
@@ -17,18 +17,18 @@ class PadChannels$suffix(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.pad(x, ($none, 0, self.channels - x.shape[1]))
 ''',
-    "StandardisedConv${axes}d": '''
-class StandardisedConv${axes}d(nn.Conv${axes}d):
+    "StandardisedConv${n}d": '''
+class StandardisedConv${n}d(nn.Conv${n}d):
     """Convolve with weights of mean 0 and variance 1 in each output channel."""
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | $size,
-        stride: int | $size = 1,
-        padding: int | $size = 0,
-        dilation: int | $size = 1,
+        kernel_size: int | $tuple,
+        stride: int | $tuple = 1,
+        padding: int | $tuple = 0,
+        dilation: int | $tuple = 1,
         groups: int = 1,
         bias: bool = True,
         eps: float = 1e-05,
@@ -48,22 +48,22 @@ class StandardisedConv${axes}d(nn.Conv${axes}d):
     def forward(self, x: Tensor) -> Tensor:
         variance, mean = torch.var_mean(self.weight, [1, $inner], correction=0, keepdim=True)
         weight = (self.weight - mean) / torch.sqrt(variance + self.eps)
-        return F.conv${axes}d(
+        return F.conv${n}d(
             x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups
         )
 ''',
-    "ScaledConv${axes}d": '''
-class ScaledConv${axes}d(nn.Conv${axes}d):
+    "ScaledConv${n}d": '''
+class ScaledConv${n}d(nn.Conv${n}d):
     """Convolve with weights of mean 0 and variance 1 over fan-in, times a learned gain."""
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | $size,
-        stride: int | $size = 1,
-        padding: int | $size = 0,
-        dilation: int | $size = 1,
+        kernel_size: int | $tuple,
+        stride: int | $tuple = 1,
+        padding: int | $tuple = 0,
+        dilation: int | $tuple = 1,
         groups: int = 1,
         bias: bool = True,
         eps: float = 1e-05,
@@ -87,12 +87,12 @@ class ScaledConv${axes}d(nn.Conv${axes}d):
         variance, mean = torch.var_mean(self.weight, [1, $inner], correction=0, keepdim=True)
         weight = (self.weight - mean) / torch.sqrt(variance + self.eps)
         weight = weight * (self.gain * self.scale)
-        return F.conv${axes}d(
+        return F.conv${n}d(
             x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups
         )
 ''',
-    "LayerNorm${axes}d": '''
-class LayerNorm${axes}d(nn.LayerNorm):
+    "LayerNorm${n}d": '''
+class LayerNorm${n}d(nn.LayerNorm):
     """Normalise the channels of each position of a feature map."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,20 +103,13 @@ class LayerNorm${axes}d(nn.LayerNorm):
 }
 
 
-def _at(axes: int) -> dict[str, str]:
-    """Return the modules for maps with this many axes."""
-    inner = range(2, 2 + axes)
-    values = {
-        "axes": str(axes),
-        "suffix": "" if axes == 2 else f"{axes}d",
-        "size": f"tuple[{', '.join(['int'] * axes)}]",
-        "inner": ", ".join(map(str, inner)),
-        "ones": ", ".join("1" for _ in inner),
-        "back": ", ".join(map(str, (1 + axes, *range(1, 1 + axes)))),
-        "none": ", ".join("0, 0" for _ in inner),
-    }
-    return {Template(name).substitute(values): Template(text).substitute(values) for name, text in _BY_AXES.items()}
-
+#: Words of these texts by the number of axes: the axes of a map, the order that moves channels from the last place, and padding
+#: of no axis.
+_WORDS = {
+    1: {"inner": "2", "back": "2, 1", "none": "0, 0"},
+    2: {"inner": "2, 3", "back": "3, 1, 2", "none": "0, 0, 0, 0"},
+    3: {"inner": "2, 3, 4", "back": "4, 1, 2, 3", "none": "0, 0, 0, 0, 0, 0"},
+}
 
 #: By name.
 SUPPORT: dict[str, str] = {
@@ -261,9 +254,7 @@ class Subsample3d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x[:, :, :: self.depth, :: self.height, :: self.width]
 ''',
-    **_at(2),
-    **_at(1),
-    **_at(3),
+    **at_axes(_BY_AXES, _WORDS),
     "Affine": '''
 class Affine(nn.Module):
     """Multiply channels by learned factors and add learned offsets; one value serves all channels."""
