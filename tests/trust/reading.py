@@ -88,7 +88,7 @@ class Reading:
             return self.mark(word, body, frame, shape)
         if word == "again":
             return self.again(spelled(body, frame.at(shape)), scope, shape)
-        if word in WORDS:
+        if word in WORDS and not _names(word, body):
             return self.op(word, body, frame, scope, shape)
         if word in COMBINATORS:
             return getattr(self, f"_{word}")(body, frame, scope, shape)
@@ -397,3 +397,8 @@ def read(document: Mapping[str, Any], most: int = 20_000) -> Reading:
     ):
         raise Misfit("an output of what runs again")
     return reading
+
+
+def _names(word: str, body: Any) -> bool:
+    """Whether the word of an op without attributes names the step after it."""
+    return not ATTRIBUTES.get(word, True) and (not isinstance(body, dict) or body.keys() != {"when"})
