@@ -250,14 +250,14 @@ class _Writer:
 
     def reused(self, rows: list[Step], shape: Shape) -> list[Step]:
         """The rows with two values that are kept and used; the second keeps the name of the first where it may."""
-        rng = random.Random(f"values {self.seed}")
+        rng, means = random.Random(f"values {self.seed}"), random.Random(f"means {self.seed}")
         for name in ("first", rng.choice(["first", "second[3]"])):
             shapes, met = [shape], Met()
             for row in rows:
                 shapes.append(row.run(At(shapes[-1], met)))
             ends = [(i, j) for i in range(len(shapes)) for j in range(i, len(shapes)) if shapes[i] == shapes[j]]
             start, end = rng.choice(ends)
-            merge = {"merge": "add", "branches": rng.sample(["identity", {"use": name}], 2)}
+            merge = {"merge": means.choice(["add", "mean"]), "branches": rng.sample(["identity", {"use": name}], 2)}
             text = rng.choice([{"parallel": merge}, [{"parallel": merge}, {"keep": name}], {"use": name}])
             rows = [*rows[:end], Step(text, lambda at: at.shape), *rows[end:]]
             rows.insert(start, Step({"keep": name}, lambda at: at.shape))
@@ -331,6 +331,8 @@ class _Writer:
         document["network"] = [row.text for row in rows]
         if met.residuals and self.chance(0.7):
             document["survival"] = self.survival(met.residuals)
+        if "'merge': 'mean'" in str(document["network"]):
+            document["drop_path"] = {"rate": 0.3, "columns": 0.5, "unit": "batch" if self.seed % 2 else "sample"}
         outputs |= met.outputs
         free = [part for part in sorted(met.parts) if part not in outputs]
         if free and self.chance(0.5):
