@@ -28,8 +28,9 @@ def section() -> str:
 def _op(kind: type[ops.Kind]) -> Iterator[str]:
     yield f"### {kind.word}"
     yield ""
-    yield textwrap.fill(kind.__doc__ or "", 120, break_long_words=False, break_on_hyphens=False)
-    yield ""
+    for paragraph in (kind.__doc__ or "").split("\n\n"):
+        yield textwrap.fill(" ".join(paragraph.split()), 120, break_long_words=False, break_on_hyphens=False)
+        yield ""
     facts = ops.attributes(kind.word)
     if facts:
         defaults = {f.name: f.default for f in fields(kind)}
