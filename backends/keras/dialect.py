@@ -20,7 +20,8 @@ from rescompile.ir.network import Op, Parallel, walk
 from rescompile.ir.ops import Kind
 
 from .allowed import ALLOWED
-from .functions import COLUMN, Averaged, Built, BuiltBeside, Function, function_names, functions
+from .built import Averaged, Built, BuiltBeside, Concatenated
+from .functions import COLUMN, Function, function_names, functions
 from .loading import LOAD
 from .spellings import DEFAULTS, TABLE, by_axes, function_name, module_name
 from .support import SUPPORT
@@ -138,7 +139,9 @@ class Keras(TableDialect):
                 listed = ", ".join(map(self.expression, values))
                 return f"drop_path([{listed}], {COLUMN}, {make.how.rate}, each_sample={each})"
             case BuiltBeside(built, count):
-                return self.concat(f"{self.built(built)} for index in range({python(count)})")
+                return self.concat(f"{self.expression(built)} for index in range({python(count)})")
+            case Concatenated(name):
+                return f"ops.concatenate({name}, axis=-1)"
             case Element(of, index):
                 return f"{of.name}[{index}]"
             case Apply(flatten, Apply(mean, inner)) if flatten.kind is ops.Flatten and mean.kind is ops.GlobalAvgPool:

@@ -5,11 +5,12 @@ The arguments and variables of a class have separate scopes, those of a function
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
-from rescompile.codegen.class_plan import Class, Stage
+from rescompile.codegen.class_plan import INDEX, Class, Stage
 from rescompile.codegen.dialect import numbered_name
 from rescompile.codegen.naming import PYTHON, Allocator, snake
 from rescompile.codegen.program import (
@@ -38,6 +39,7 @@ from rescompile.codegen.program import (
     Return,
     Separate,
     Statement,
+    Stored,
     Sum,
     Thinned,
     Through,
@@ -52,67 +54,10 @@ from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 from rescompile.records import record
 
+from .built import Averaged, Built, BuiltBeside, BuiltList, BuiltSum, Choice, Concatenated, Repeat
+
 #: The variable with the column that all merges keep in a step.
 COLUMN = "column"
-
-# --- what functions contain besides the values and statements of a program --------------------------------------------
-
-
-@record(slots=False)
-class Built:
-    """A value passed through a layer, or through a function with several. `label` is the name of the layer, in an
-    f-string of the `name` of the function that builds it; `first` is the number of the first copy of a stage."""
-
-    make: MakeLayer | New | NewStage
-    value: Expr
-    label: str
-    outputs: bool = False
-    kept: tuple[Expr, ...] = ()
-    first: Term | None = None
-
-
-@record(slots=False)
-class Averaged:
-    """A mean of values, some of which training drops."""
-
-    make: MakeDropPath
-    values: tuple[Expr, ...]
-
-
-@record(slots=False)
-class BuiltBeside:
-    """The concatenated results of `count` copies that are built in parallel, each applied to the value or to its
-    part."""
-
-    built: Built
-    count: Term
-
-
-@record(slots=False)
-class BuiltSum:
-    """An assignment of the sum of `count` copies that are built in parallel, each applied to the value or to its
-    part."""
-
-    target: str
-    built: Built
-    count: Term
-
-
-@record(slots=False)
-class Choice:
-    """Statements under a condition, and the alternative statements."""
-
-    when: Term
-    body: tuple[Any, ...]
-    otherwise: tuple[Any, ...]
-
-
-@record(slots=False)
-class Repeat:
-    """Statements that run `depth` times, for `index` from 0."""
-
-    depth: int
-    body: tuple[Any, ...]
 
 
 @record(slots=False)
@@ -181,6 +126,8 @@ def _built(node: Any) -> Iterator[Any]:
         yield from _built((node.body, node.otherwise))
     elif isinstance(node, Repeat):
         yield from _built(node.body)
+    elif isinstance(node, BuiltSum | BuiltList):
+        yield from _built(node.steps)
 
 
 def function_names(program: Program, reserved: frozenset[str]) -> dict[str, str]:
@@ -242,7 +189,9 @@ class _Body:
         self.numbers = {entry.name: entry.value for entry in code.constructor if isinstance(entry, Number)}
         self.entries = {entry.name: entry for entry in code.constructor if not isinstance(entry, Number)}
         self.prefix = "" if code.is_root else "{name}_"
-        self.statements = tuple(self.run(renamed(code.body, names)))
+        body = renamed(code.body, names)
+        self.taken = scope(code.of).union(*map(mentions, body))
+        self.statements = tuple(self.run(body))
 
     def run(self, body: Sequence[Statement]) -> Iterator[Any]:
         """Yield statements with the layers that they require."""
@@ -259,7 +208,12 @@ class _Body:
                     label = f"{self.prefix}{module}"
                     yield from self.made(self.entries[module], target, Var(target), label, False, kept)
                 case Sum(target, copies, value, listed):
-                    yield BuiltSum(target, *self.copies(copies, Element(listed, "index") if listed else value))
+                    yield Let(target, value)
+                    yield BuiltSum(target, *self.copies(copies, Element(listed, INDEX) if listed else value))
+                case Let(target, Beside(Stored()) as beside):
+                    yield from self.concatenated(beside, partial(Let, target))
+                case Return(Beside(Stored()) as beside):
+                    yield from self.concatenated(beside, Return)
                 case OnlyIf(attribute, inner):
                     yield Choice(self.numbers[attribute], tuple(self.run(inner)), ())
                 case Training(inner):
@@ -342,11 +296,34 @@ class _Body:
             yield Let(target, built)  # type: ignore[arg-type]
             value = Var(target)
 
-    def copies(self, name: str, value: Expr) -> tuple[Built, Term]:
-        """Return a copy that is built in parallel with others, and their number."""
-        copied = self.entries[name]
+    def copied(self, of: str | Stored) -> Copied:
+        """Return the entry of parallel copies."""
+        copied = self.entries[of.name if isinstance(of, Stored) else of]
         assert isinstance(copied, Copied)
-        return self.built(copied.make, value, f"{self.prefix}{name}_{{index}}"), copied.count
+        return copied
+
+    def copies(self, of: str | Stored, value: Any) -> tuple[tuple[Let, ...], Term]:
+        """Return the steps of a copy that is built in parallel with others, and their number."""
+        copied = self.copied(of)
+        if isinstance(copied.make, New):
+            built = self.built(copied.make, value, f"{self.prefix}{copied.name}_{{index}}")
+            return (Let("part", built),), copied.count  # type: ignore[arg-type]
+        steps = []
+        for part in copied.make.parts:
+            assert isinstance(part.make, MakeLayer)
+            label = f"{self.prefix}{{index}}_{part.name}"
+            steps.append(Let("part", self.built(part.make, value, label)))  # type: ignore[arg-type]
+            value = Var("part")
+        return tuple(steps), copied.count
+
+    def concatenated(self, beside: Beside, make: Callable[[Any], Statement]) -> Iterator[Any]:
+        """Yield the statements that concatenate the results of a class's own copies."""
+        name = "results"
+        while name in self.taken:
+            name += "_"
+        given = Element(beside.value, INDEX) if beside.split else beside.value
+        yield BuiltList(name, *self.copies(beside.copies, given))
+        yield make(Concatenated(name))
 
     def resolved(self, node: Any) -> Any:
         """Return a value or a statement in which numbers replace attributes, and copies are built."""
@@ -354,7 +331,9 @@ class _Body:
             case tuple():
                 return tuple(self.resolved(item) for item in node)
             case Beside(copies, given, split):
-                return BuiltBeside(*self.copies(copies, Element(given, "index") if split else given))
+                (step,), count = self.copies(copies, Element(given, INDEX) if split else given)
+                assert isinstance(step.value, Built)
+                return BuiltBeside(step.value, count)
             case Merged(values=values, module=module) if module:
                 merger = self.entries[module]
                 assert isinstance(merger, Entry)
@@ -362,10 +341,8 @@ class _Body:
                 return Averaged(merger.make, self.resolved(values))
             case Element(of, str() as index):
                 return Element(of, self.number(index))
-            case Parts(target, value, str() as count, sizes):
-                copied = self.entries[count]
-                assert isinstance(copied, Copied)
-                return Parts(target, self.resolved(value), python(copied.count), self.sizes(sizes))
+            case Parts(target, value, (str() | Stored()) as count, sizes):
+                return Parts(target, self.resolved(value), python(self.copied(count).count), self.sizes(sizes))
             case Unpack(targets, value, sizes):
                 return Unpack(targets, self.resolved(value), self.sizes(sizes))
             case Parts(target, value, count, sizes):

@@ -10,7 +10,20 @@ from rescompile.codegen.axis_texts import map_axes
 from rescompile.codegen.class_plan import ClassPlan, Layer
 from rescompile.codegen.dialect import Imports, attribute
 from rescompile.codegen.docstrings import random_merges
-from rescompile.codegen.program import Apply, Code, Entry, Expr, Filled, Joined, Listing, Looped, Make, NewStage
+from rescompile.codegen.program import (
+    Apply,
+    Code,
+    Constructed,
+    Copied,
+    Entry,
+    Expr,
+    Filled,
+    Joined,
+    Listing,
+    Looped,
+    Make,
+    NewStage,
+)
 from rescompile.codegen.table_dialect import Spelling, TableDialect, variant
 from rescompile.ir import ops
 from rescompile.ir.network import Op, walk
@@ -46,6 +59,11 @@ _BATCH_NORMS = {
 def _numbers(names: Iterable[str]) -> bool:
     """Return whether some names are numbers, which MLX treats as positions in a list."""
     return any(name.isdigit() for name in names)
+
+
+def _is_numbered(entry: Constructed) -> bool:
+    """Return whether an entry of a constructor makes a module with a number as its name."""
+    return (isinstance(entry, Copied) and entry.own) or _numbers([entry.name])
 
 
 def _names(make: Make) -> list[str] | None:
@@ -99,7 +117,7 @@ class Mlx(TableDialect):
         ("through", lambda through: _through(*through)),
         (
             "base",
-            lambda code: "Numbered" if _numbers(getattr(e, "name", "") for e in code.constructor) else "nn.Module",
+            lambda code: "Numbered" if any(map(_is_numbered, code.constructor)) else "nn.Module",
         ),
     )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rescompile.backend import rule
-from rescompile.codegen.class_plan import ClassPlan
+from rescompile.codegen.class_plan import INDEX, ClassPlan
 from rescompile.codegen.docstrings import random_merges
-from rescompile.codegen.program import Apply, Beside, Expr, Merged
+from rescompile.codegen.program import Apply, Beside, Expr, Merged, Stored
 from rescompile.codegen.table_dialect import Spelling, TableDialect
 from rescompile.ir.ops import Kind
 
@@ -60,6 +60,11 @@ class Torch(TableDialect):
     def concat(self, values: str) -> str:
         """Return the concatenation of the values inside a pair of square brackets."""
         return f"torch.cat([{values}], 1)"
+
+    def beside(self, count: Stored, value: str) -> str:
+        """Return the calls of a class's own modules as the inside of a list; TorchScript finds no module by a computed
+        name."""
+        return f"branch({value}) for {INDEX}, branch in enumerate(self.children())"
 
     def shaken(self, texts: Sequence[str], per_sample: bool) -> str:
         """Return the call of the function that mixes values."""

@@ -104,6 +104,8 @@ def _check_node(node: ast.AST, known: set[str], table: Allowed) -> None:
             # Only for modules whose names are numbers.
             second = node.args[1] if len(node.args) == (2 if function == "getattr" else 3) else None
             allowed = isinstance(second, ast.Constant) and isinstance(second.value, str) and second.value.isdigit()
+            # In a loop, a format that takes integers alone.
+            allowed = allowed or (second is not None and ast.unparse(second) == "f'{index:d}'")
         case ast.ClassDef() | ast.FunctionDef():
             allowed = not node.name.startswith("_") or node.name in ("__init__", *table.methods)
             allowed = allowed and all(ast.unparse(decorator) in table.decorators for decorator in node.decorator_list)

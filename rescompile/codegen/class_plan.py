@@ -17,6 +17,8 @@ from rescompile.records import record
 
 #: The name of the argument for the input channels.
 IN = "in_channels"
+#: The number of a copy in a loop.
+INDEX = "index"
 
 
 @record(slots=False)
@@ -170,6 +172,18 @@ class Copies:
 
 
 @record(slots=False)
+class NumberedCopies:
+    """Parallel copies of a list of layers, which are all modules of their class: 0, 1 and so on. Numbers of the layers
+    may depend on INDEX. `most` is the largest `count`; the rest is as in `Copies`."""
+
+    items: list[Item]
+    count: Term
+    most: int
+    merge: Merge
+    split: bool
+
+
+@record(slots=False)
 class Join:
     """Merged branches of one value or, if the sample is split, of its ranges of channels: equal ones, or of these
     `sizes`. `survival` is the probability with which training keeps the first branch; `when` is the condition of a
@@ -200,7 +214,7 @@ class Rerun:
     items: tuple[Item, ...]
 
 
-Item = Layer | Group | Run | Use | Either | Row | Copies | Join | Tap | Keeping | Recalling | Rerun
+Item = Layer | Group | Run | Use | Either | Row | Copies | NumberedCopies | Join | Tap | Keeping | Recalling | Rerun
 
 
 @record(slots=False, eq=False)
@@ -274,7 +288,7 @@ def body_items(items: Sequence[Item]) -> Iterator[Item]:
 def with_modules(of: Class) -> Class:
     """Return a class whose activations and pools are modules, if its body is a chain; flattening remains a function, so
     that all modules but the last compute a feature map. Otherwise the class itself."""
-    if any(isinstance(item, Join | Rerun) or keeps_values([item]) for item in of.items):
+    if any(isinstance(item, NumberedCopies | Join | Rerun) or keeps_values([item]) for item in of.items):
         return of
     items: list[Item] = [
         replace(item, as_module=item.kind is not ops.Flatten) if isinstance(item, Layer) else item for item in of.items

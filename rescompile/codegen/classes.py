@@ -13,12 +13,14 @@ from typing import Any, cast
 from rescompile.codegen import nested_classes
 from rescompile.codegen.class_plan import (
     IN,
+    INDEX,
     Class,
     Either,
     Group,
     Item,
     Join,
     Layer,
+    NumberedCopies,
     Rerun,
     Run,
     Tap,
@@ -30,9 +32,10 @@ from rescompile.codegen.class_scope import ClassScope, Flow, Here
 from rescompile.codegen.columns import Column, Misfit
 from rescompile.codegen.kept_values import ValueScope
 from rescompile.codegen.layers import layer
+from rescompile.codegen.numbered_copies import CopyScope, are_numbered_copies, copies_of
 from rescompile.codegen.planned_classes import PlannedClass, Registry
 from rescompile.codegen.roles import is_bare
-from rescompile.codegen.terms import Value, constant, has_value, named, total
+from rescompile.codegen.terms import Value, constant, has_value, named, times, total
 from rescompile.codegen.variants import alternatives, has_unique_names, is_readable, with_residuals
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Again, Keep, Node, Op, Parallel, Recall, Series, Side, name_of
@@ -47,12 +50,34 @@ def plan_class(
 ) -> PlannedClass:
     """Return the class `name` for instances of the block `word`, given the values of its names in each. Raises
     Misfit."""
+    if are_numbered_copies(nodes, registry.roles):
+        try:
+            return _planned(name, word, nodes, names, registry, numbered=True)
+        except Misfit:
+            pass  # the copies differ by no rule
+    return _planned(name, word, nodes, names, registry)
+
+
+def _planned(
+    name: str,
+    word: str,
+    nodes: Sequence[Series],
+    names: Sequence[Mapping[str, Value]],
+    registry: Registry,
+    numbered: bool = False,
+) -> PlannedClass:
+    """Return the class of `plan_class`; with `numbered`, a loop for the parallel copies of which it consists. Raises
+    Misfit."""
     definition = registry.network.definitions.get(word)
     scope = ClassScope(definition, names, registry)
     instances = Column(enumerate(nodes))
     start = _start(instances, definition, names, scope)
     values = ValueScope(registry, instances)
-    items, end = ClassBuilder(scope, values).items(instances.map(lambda node: node.children), start, [])
+    builder = ClassBuilder(scope, values)
+    if numbered:
+        items, end = builder.numbered_copies(instances.map(lambda node: cast(Parallel, node.children[0])), start)
+    else:
+        items, end = builder.items(instances.map(lambda node: node.children), start, [])
     if not (has_unique_names(items) and is_readable(items)):
         raise Misfit
     lets = scope.lets()
@@ -274,6 +299,26 @@ class ClassBuilder:
         item = Join(sample.name, sample.merge, branches, sample, survival, sizes, when)
         self.built[sample.name] = item, flow
         return [item], flow
+
+    def numbered_copies(self, column: Column[Parallel], here: Here) -> tuple[list[Item], Flow]:
+        """Return the numbered copies of which a class consists. Raises Misfit if they differ by no rule."""
+        merge, split = column.only(lambda node: (node.merge, node.split))
+        copies = column.map(copies_of)
+        counts = copies.map(len)
+        hints = [self.scope.hint(node.hints.get("copies"), here) for node in (column.first,)]
+        count = self.scope.express(counts, hints, "count")
+        given = self.scope.shared(here.flow, count, counts) if split else here.flow
+        scope = CopyScope(self.scope, counts)
+        flow = Flow(given.term, Column({at: given.numbers[pair[0]] for at, pair in enumerate(scope.pairs)}))
+        start = Here({**here.env, "copy": named(INDEX)}, flow)
+        lists = Column({at: copies[pair[0]][pair[1]].children for at, pair in enumerate(scope.pairs)})
+        items, out = ClassBuilder(scope, self.values).items(lists, start, [])
+        if any(not isinstance(item, Layer) or item.when is not None for item in items):
+            raise Misfit
+        guess = out.term if merge == "add" else times(count, out.term)
+        guesses = [] if INDEX in out.term.names else [guess]
+        end = self.scope.flow(column.map(lambda node: node.output[0]), guesses)
+        return [NumberedCopies(items, self.scope.printed(count, column), max(counts.values()), merge, split)], end
 
     def ranges(self, column: Column[Parallel], sample: Parallel, here: Here) -> tuple[list[Here], tuple[Term, ...]]:
         """Return the starts of the branches of a merge, and the sizes of unequal channel ranges."""

@@ -14,6 +14,7 @@ from rescompile.codegen.class_plan import (
     Join,
     Keeping,
     Layer,
+    NumberedCopies,
     Recalling,
     Row,
     Run,
@@ -60,8 +61,8 @@ class Names:
     sizes: Mapping[int, tuple[int | str, ...]]
     drop_path: MakeDropPath | None = None
 
-    def of(self, item: Group | Row | Use | Either | Run | Join | Keeping | Recalling) -> str:
-        """Return the attribute of an item: its module, the survival probability of a merge or whether it has a
+    def of(self, item: Group | Row | Use | Either | Run | NumberedCopies | Join | Keeping | Recalling) -> str:
+        """Return the attribute of an item: its module, the number of copies, the survival probability of a merge or whether it has a
         shortcut, or the index of a value."""
         return self.chosen.get(id(item)) or getattr(item, "name", None) or ""
 
@@ -85,6 +86,8 @@ def attributes(of: Class, dialect: Dialect, drop_path: MakeDropPath | None = Non
     for item in made:
         if isinstance(item, Run):
             modules.add(chosen.setdefault(id(item), _free(item.name, modules)))
+        elif isinstance(item, NumberedCopies):
+            numbers.add(chosen.setdefault(id(item), _free("copies", numbers)))
         elif isinstance(item, Join) and item.when is not None:
             numbers.add(chosen.setdefault(id(item), _free("has_shortcut", numbers)))
         elif isinstance(item, Join) and item.survival is not None:
@@ -151,6 +154,8 @@ def constructed(of: Class, names: Names, dialect: Dialect, rolls: bool) -> tuple
                 entries.append(Entry(item.name, _row(item), item.when))
             case Copies():
                 entries.append(Copied(item.name, _new(item.use), item.count))
+            case NumberedCopies():
+                entries.append(Copied(names.of(item), _listing(item.items, dialect), item.count, own=True))
             case Join(when=Term() as when):
                 numbers.append(Number(names.of(item), when))
             case Join() if item.survival is not None:
@@ -183,7 +188,7 @@ def _group_entry(group: Group, dialect: Dialect, rolls: bool) -> Constructed:
         if rolls and (loop := _loop(make.parts, dialect)):
             depth, parts = loop
             return Looped(group.name, depth, parts)
-        if make.parts and all(part.name.isidentifier() for part in make.parts):
+        if make.named:
             return Filled(group.name, make.parts)
     return Entry(group.name, make, group.when)
 

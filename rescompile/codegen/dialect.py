@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any, NoReturn, Protocol
 
 from rescompile.codegen.allow_list import Allowed
-from rescompile.codegen.class_plan import IN, Argument, Class, ClassPlan, Held, Layer, Stage
+from rescompile.codegen.class_plan import IN, INDEX, Argument, Class, ClassPlan, Held, Layer, Stage
 from rescompile.codegen.initialisation import Modules
 from rescompile.codegen.naming import Counted
 from rescompile.codegen.program import (
@@ -27,6 +27,7 @@ from rescompile.codegen.program import (
     Part,
     Scanned,
     Separate,
+    Stored,
     Var,
 )
 from rescompile.codegen.terms import operation, python
@@ -171,6 +172,8 @@ class PythonDialect(Dialect):
                 return f"{of.name}[{index if isinstance(index, int) else f'self.{index}'}]"
             case Apply(layer, inner, in_place):
                 return self.function(layer, self.expression(inner), in_place)
+            case Beside(Stored() as count, given, split):
+                return self.concat(self.beside(count, f"{given.name}[{INDEX}]" if split else given.name))
             case Beside(copies, given, split):
                 if split:
                     return self.concat(f"branch({given.name}[at]) for at, branch in enumerate(self.{copies})")
@@ -181,6 +184,10 @@ class PythonDialect(Dialect):
                 return self.shaken([self.expression(item) for item in values], unit == "sample")
             case Merged(how, values):
                 return self.merged(how, [self.expression(item) for item in values])
+
+    def beside(self, count: Stored, value: str) -> str:
+        """Return the calls of a class's own modules, named 0, 1 and so on, as the inside of a list."""
+        return f'getattr(self, f"{{{INDEX}:d}}")({value}) for {INDEX} in range(self.{count.name})'
 
     def merged(self, how: str, texts: Sequence[str]) -> str:
         """Return the text of merged values."""
@@ -252,6 +259,16 @@ class PythonDialect(Dialect):
 def attribute(name: str) -> str:
     """Return the expression of a module in a method; a number is not an identifier in Python."""
     return f"self.{name}" if name.isidentifier() else f'getattr(self, "{name}")'
+
+
+def count_text(count: int | str | Stored) -> str:
+    """Return the text of a number: a literal, the number of the copies of this name, or of a class's own modules."""
+    match count:
+        case Stored(name):
+            return f"self.{name}"
+        case str():
+            return f"len(self.{count})"
+    return str(count)
 
 
 def parameters(arguments: Sequence[Argument]) -> str:

@@ -16,6 +16,7 @@ from rescompile.codegen.class_plan import (
     Join,
     Keeping,
     Layer,
+    NumberedCopies,
     Recalling,
     Rerun,
     Row,
@@ -47,6 +48,7 @@ from rescompile.codegen.program import (
     Return,
     Scaled,
     Store,
+    Stored,
     Sum,
     Survives,
     Thinned,
@@ -93,7 +95,7 @@ class Forward:
                     value = self.layer(body, item, value, target, left[-1] if left else None)
                 case Group() | Row() | Use() | Run() | Either():
                     value = self.part(body, item, value, own)
-                case Copies():
+                case Copies() | NumberedCopies():
                     value = self.copies(body, item, value, own)
                 case Join():
                     # The activation after a residual that may be dropped is written in both cases.
@@ -175,22 +177,24 @@ class Forward:
         """Return whether an item is a layer whose result may be overwritten."""
         return isinstance(item, Layer) and self.dialect.is_fresh(item.kind) and item.when is None
 
-    def copies(self, body: Body, copies: Copies, value: Value, own: str) -> Value:
+    def copies(self, body: Body, copies: Copies | NumberedCopies, value: Value, own: str) -> Value:
         """Lower parallel copies on one value or its parts."""
         given = self.in_variable(body, value, own)
+        name = Stored(self.names.of(copies)) if isinstance(copies, NumberedCopies) else copies.name
         # Loops and comprehensions over copies use different variables, because TorchScript unrolls both.
-        parts = self.parts(body, given, copies.name) if copies.split else None
+        parts = self.parts(body, given, name) if copies.split else None
         if copies.merge == "concat":
-            return Value(Beside(copies.name, parts or given, copies.split), fresh=True)
+            beside = Value(Beside(name, parts or given, copies.split), fresh=True)
+            return body.keep(beside, own) if isinstance(name, Stored) else beside
         total = body.variable()
-        body.add(Sum(total, copies.name, given, parts))
+        body.add(Sum(total, name, given, parts))
         return Value(Var(total), fresh=True)
 
     def in_variable(self, body: Body, value: Value, own: str) -> Var:
         """Return the variable of a value, assigned if the value is not one."""
         return cast(Var, (value if value.is_variable else body.keep(value, own)).expr)
 
-    def parts(self, body: Body, value: Expr, count: int | str, sizes: tuple[int | str, ...] = ()) -> Var:
+    def parts(self, body: Body, value: Expr, count: int | str | Stored, sizes: tuple[int | str, ...] = ()) -> Var:
         """Return a variable with the list of parts of a value's channels. It has a separate name, because TorchScript
         and type checkers give a variable one type."""
         self.splits += 1

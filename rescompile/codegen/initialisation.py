@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from rescompile.codegen.class_plan import ClassPlan, Either, Group, Item, Join, Layer, Run, Tap
+from rescompile.codegen.class_plan import ClassPlan, Either, Group, Item, Join, Layer, NumberedCopies, Run, Tap
 from rescompile.ir.ops import Draw, Fill
 from rescompile.records import record
 
@@ -139,6 +139,9 @@ def _layers(
                 yield from _layers(item.items, (*path, item.name), absent or item.when is not None)
             case Either(_, _, then, otherwise):
                 yield from _layers([then, otherwise], path, True)
+            case NumberedCopies():
+                for number in range(item.most):
+                    yield from _layers(item.items, (*path, str(number)), True)
             case Join():
                 for branch in item.branches:
                     yield from _layers(branch, path, absent)

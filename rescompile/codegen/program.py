@@ -32,6 +32,13 @@ class Var:
 
 
 @record(slots=False)
+class Stored:
+    """An attribute with the number of the class's own modules, which are named 0, 1 and so on."""
+
+    name: str
+
+
+@record(slots=False)
 class Part:
     """One of the parts of a value's channels, by its number."""
 
@@ -77,9 +84,10 @@ class Merged:
 
 @record(slots=False)
 class Beside:
-    """The concatenated results of parallel copies, each applied to the value, or with `split` to its part of it."""
+    """The concatenated results of parallel copies, or of the class's own modules, each applied to the value, or with
+    `split` to its part of it."""
 
-    copies: str
+    copies: str | Stored
     value: Var
     split: bool
 
@@ -125,21 +133,22 @@ class Unpack:
 
 @record(slots=False)
 class Parts:
-    """An assignment of the list of a value's channel ranges: `count` of them, or one for each of the named copies;
-    equal ones, or of these sizes."""
+    """An assignment of the list of a value's channel ranges: `count` of them, or one for each of the named copies or of
+    the class's own modules; equal ones, or of these sizes."""
 
     target: str
     value: Expr
-    count: int | str
+    count: int | str | Stored
     sizes: tuple[int | str, ...] = ()
 
 
 @record(slots=False)
 class Sum:
-    """An assignment of the sum of parallel copies, each applied to the value, or to its own part."""
+    """An assignment of the sum of parallel copies, or of the class's own modules, each applied to the value, or to its
+    own part."""
 
     target: str
-    copies: str
+    copies: str | Stored
     value: Var
     parts: Var | None
 
@@ -323,6 +332,11 @@ class Listing:
         """Whether the names are the positions."""
         return [part.name for part in self.parts] == [str(at) for at in range(len(self.parts))]
 
+    @property
+    def named(self) -> bool:
+        """Whether the names are words, so that they may be attributes."""
+        return bool(self.parts) and all(part.name.isidentifier() for part in self.parts)
+
 
 @record(slots=False)
 class Joined:
@@ -393,11 +407,13 @@ class Looped:
 
 @record(slots=False)
 class Copied:
-    """`count` parallel copies of a module."""
+    """`count` parallel copies of a module; if `own`, they are the class's own modules, named 0, 1 and so on, their numbers
+    may depend on INDEX, and `name` is the attribute with the count."""
 
     name: str
-    make: New
+    make: New | Listing
     count: Term
+    own: bool = False
 
 
 Constructed = Number | Entry | Filled | Looped | Copied

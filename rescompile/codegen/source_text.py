@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from rescompile.codegen import docstrings, line_breaking
 from rescompile.codegen.allow_list import Refused, check
-from rescompile.codegen.dialect import Imports, PythonDialect, attribute, counts, growth, numbered_name, parameters
+from rescompile.codegen.dialect import (
+    Imports,
+    PythonDialect,
+    attribute,
+    count_text,
+    counts,
+    growth,
+    numbered_name,
+    parameters,
+)
 from rescompile.codegen.initialisation import initialisation
 from rescompile.codegen.lowering import lower
 from rescompile.codegen.planner import plan_classes
@@ -72,6 +81,7 @@ def _template(words: PythonDialect) -> Template:
         "held": words.held,
         "sizes": sizes,
         "ends": ends,
+        "count_text": count_text,
         "parameters": parameters,
         "numbered_name": numbered_name,
         "growth": growth,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,7 @@ from rescompile.codegen.program import (
     Separate,
     Statement,
     Store,
+    Stored,
     Sum,
     Survives,
     Thinned,
@@ -168,11 +169,12 @@ class Instance:
             case Unpack(targets, value, sizes):
                 local.update(zip(targets, self.parts(self.value(value, local), len(targets), sizes), strict=True))
             case Parts(target, value, count, sizes):
-                number = count if isinstance(count, int) else len(self.modules[count])
+                number = count if isinstance(count, int) else len(self.copies(count))
                 local[target] = self.parts(self.value(value, local), number, sizes)
             case Sum(target, copies, value, parts):
-                given = [self.value(value, local)] * len(self.modules[copies]) if parts is None else local[parts.name]
-                for at, (copy, part) in enumerate(zip(self.modules[copies], given, strict=True)):
+                modules = self.copies(copies)
+                given = [self.value(value, local)] * len(modules) if parts is None else local[parts.name]
+                for at, (copy, part) in enumerate(zip(modules, given, strict=True)):
                     local[target] = local[target] + copy(part) if at else copy(part)
             case Collection(target):
                 local[target] = {}
@@ -201,6 +203,12 @@ class Instance:
                 pass
             case _:
                 raise AssertionError(statement)
+
+    def copies(self, of: str | Stored) -> Sequence[Any]:
+        """The parallel copies of a name, or the class's own."""
+        if isinstance(of, str):
+            return cast(Sequence[Any], self.modules[of])
+        return [self.modules[str(at)] for at in range(int(self.numbers[of.name]))]
 
     def parts(self, x: Array, count: int, sizes: Sequence[int | str]) -> list[Array]:
         """The parts of a value's channels: as many equal ones, or of these sizes."""
@@ -231,7 +239,7 @@ class Instance:
             case Apply(layer, inner, in_place):
                 return applied(made_op(layer, {}), self.value(inner, local), {}, in_place)
             case Beside(copies, value, split):
-                modules = self.modules[copies]
+                modules = self.copies(copies)
                 given = local[value.name] if split else [local[value.name]] * len(modules)
                 return np.concatenate([copy(part) for copy, part in zip(modules, given, strict=True)], axis=1)
             case Merged(how, values):
@@ -314,6 +322,11 @@ class Runner:
                             for rule, part in parts
                         ]
                     )
+                case Copied(name, new, count, own=True):
+                    made.numbers[name] = value_of(count, own)
+                    for number in range(value_of(count, own)):
+                        at = f"{path}{number}."
+                        made.modules[str(number)] = self.made(new, {**own, "index": number}, at)
                 case Copied(name, new, count):
                     made.modules[name] = [
                         self.made(new, own, f"{at}{number}.") for number in range(value_of(count, own))

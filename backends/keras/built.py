@@ -1,0 +1,82 @@
+"""What functions of a Keras file contain besides the values and statements of a program: layers where they are called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rescompile.codegen.program import Expr, Let, MakeDropPath, MakeLayer, New, NewStage
+from rescompile.ir.expressions import Term
+from rescompile.records import record
+
+
+@record(slots=False)
+class Built:
+    """A value passed through a layer, or through a function with several. `label` is the name of the layer, in an
+    f-string of the `name` of the function that builds it; `first` is the number of the first copy of a stage."""
+
+    make: MakeLayer | New | NewStage
+    value: Expr
+    label: str
+    outputs: bool = False
+    kept: tuple[Expr, ...] = ()
+    first: Term | None = None
+
+
+@record(slots=False)
+class Averaged:
+    """A mean of values, some of which training drops."""
+
+    make: MakeDropPath
+    values: tuple[Expr, ...]
+
+
+@record(slots=False)
+class BuiltBeside:
+    """The concatenated results of `count` copies that are built in parallel, each applied to the value or to its
+    part."""
+
+    built: Built
+    count: Term
+
+
+@record(slots=False)
+class BuiltSum:
+    """An assignment of the sum of `count` copies that are built in parallel. Its steps assign the result of one to
+    `part`."""
+
+    target: str
+    steps: tuple[Let, ...]
+    count: Term
+
+
+@record(slots=False)
+class BuiltList:
+    """An assignment of the list of the results of `count` copies, as `BuiltSum` has it."""
+
+    target: str
+    steps: tuple[Let, ...]
+    count: Term
+
+
+@record(slots=False)
+class Concatenated:
+    """The concatenation of a list of values."""
+
+    name: str
+
+
+@record(slots=False)
+class Choice:
+    """Statements under a condition, and the alternative statements."""
+
+    when: Term
+    body: tuple[Any, ...]
+    otherwise: tuple[Any, ...]
+
+
+@record(slots=False)
+class Repeat:
+    """Statements that run `depth` times, for `index` from 0."""
+
+    depth: int
+    body: tuple[Any, ...]
