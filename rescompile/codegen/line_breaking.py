@@ -53,7 +53,9 @@ def _split(line: str, indent: int) -> Iterator[str]:
     collection = len(parts) > 1 and not re.search(r"[\w)\]]$", line[:start])  # not the arguments of a call
     alone = len(parts) == 1 and line[start] == "(" and line[start - 1 : start] in (" ", "(", "")
     grouped = alone and not inside.endswith(",")  # a parenthesised term, which a comma would turn into a tuple
-    if len(deeper + inside) <= WIDTH and not inside.startswith("*") and (grouped or not (alone or collection)):
+    parameter = len(parts) == 1 and line.lstrip().startswith("def ")  # the only one, which has a comma
+    one_line = grouped or not (alone or collection or parameter)
+    if len(deeper + inside) <= WIDTH and not inside.startswith("*") and one_line:
         yield deeper + inside
     else:
         for part in parts:

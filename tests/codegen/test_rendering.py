@@ -45,3 +45,14 @@ def test_a_long_sum_is_split_at_its_operators() -> None:
     assert list(laid_out([f"    x = {call} + {call} + {call}"])) == [
         "    x = (", f"        {call}", f"        + {call}", f"        + {call}", "    )",
     ]  # fmt: skip
+
+
+def test_the_only_parameter_of_a_long_function_has_a_comma() -> None:
+    """As `ruff format` writes it; several that fit on one line have none."""
+    head, tail = f"def {'n' * 50}(", ") -> Tensor:"
+    assert list(laid_out([f"{head}size: tuple[int, int] = (32, 32){tail}"])) == [
+        head, "    size: tuple[int, int] = (32, 32),", tail,
+    ]  # fmt: skip
+    assert list(laid_out([f"{head}x: Tensor, size: tuple[int, int]{tail}"])) == [
+        head, "    x: Tensor, size: tuple[int, int]", tail,
+    ]  # fmt: skip
