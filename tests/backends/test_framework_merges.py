@@ -91,10 +91,11 @@ network:
 """
 
 
-@pytest.mark.parametrize("unit", ["", "unit: batch,"])
-def test_shares_are_those_of_torch(models: Any, unit: str, tmp_path: Path) -> None:
-    """Those of values, and those of gradients, which are others."""
-    same_step(models, elaborated(MIXED.replace("UNIT", unit), tmp_path))
+@pytest.mark.parametrize(("unit", "given"), [("", "[3, 6, 6]"), ("unit: batch,", "[3, 6, 6]"), ("", "[3, 20]")])
+def test_shares_are_those_of_torch(models: Any, unit: str, given: str, tmp_path: Path) -> None:
+    """Those of values, and those of gradients, which are others; of images and of series."""
+    text = MIXED.replace("UNIT", unit).replace("input: [3, 6, 6]", f"input: {given}")
+    same_step(models, elaborated(text, tmp_path))
 
 
 @pytest.mark.parametrize("unit", ["sample", "batch"])
