@@ -13,14 +13,16 @@ of the zoo take seconds. In a narrower precision the same evaluation measures wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rescompile.ir.network import LOGITS, Network, Op, Parallel, Side
-from rescompile.ir.op_evaluation import MERGES, OPS
+from rescompile.ir.op_evaluation import MERGES, OPS, moments
 from rescompile.ir.ops import WEIGHTED, Conv, Norm, Shape
+from rescompile.ir.precision import FLOATS, PRECISIONS
 from rescompile.ir.traversal import ThreadRules, thread
 from rescompile.ir.window_evaluation import Array, Tensors, with_plain_weights
 from rescompile.records import record
@@ -28,15 +30,28 @@ from rescompile.records import record
 Round = Callable[[Array], Array]
 
 
+@record
+class Noise:
+    """Random numbers of a seed that perturb an evaluation, by so many units of rounding at most; see `_stochastic`."""
+
+    seed: int
+    units: int
+
+
 def interpret(
-    network: Network, weights: Mapping[str, NDArray[Any]], x: NDArray[Any], precision: str = "fp64"
+    network: Network,
+    weights: Mapping[str, NDArray[Any]],
+    x: NDArray[Any],
+    precision: str = "fp64",
+    noise: Noise | None = None,
 ) -> dict[str, Array]:
     """Return the outputs for a batch `x`: `logits`, then those of side branches that are always computed, in execution order.
 
     `weights` has the full names of `rescompile.ir.network.parameters`; those that evaluation does not read may be missing.
-    `precision` is one of ARITHMETIC. For images of the network's own size every declared shape is checked.
+    `precision` is one of ARITHMETIC; `noise` perturbs the values. For images of the network's own size every declared shape is
+    checked.
     """
-    arithmetic = ARITHMETIC[precision]
+    arithmetic = ARITHMETIC[precision] if noise is None else _stochastic(precision, noise)
 
     return _evaluate(network, x, arithmetic, lambda name, op, _: _stored(name, op, weights, arithmetic))
 
@@ -118,12 +133,14 @@ def alive(variance: Array, mean: Array) -> Array:
 @record
 class Arithmetic:
     """The numbers of a precision: the type that numpy computes with, and how values are rounded when they are stored
-    and when convolutions and linear layers read them, and their weights, to multiply."""
+    and when convolutions and linear layers read them, and their weights, to multiply. `average` changes means of so many
+    numbers, whose magnitude is the second argument."""
 
     dtype: DTypeLike
     store: Round = lambda values: values
     multiply: Round = lambda values: values
     weigh: Round | None = None
+    average: Callable[[Array, Array, int], Array] = lambda means, magnitude, count: means
 
 
 def _to_bits(bits: int) -> Round:
@@ -168,6 +185,23 @@ ARITHMETIC: dict[str, Arithmetic] = {
 }
 
 
+def _stochastic(precision: str, noise: Noise) -> Arithmetic:
+    """Return the arithmetic of a precision with random rounding (Parker 1997; CESTAC, Vignes 1993): every value is perturbed
+    before it is stored, and every mean of n numbers that a norm takes by as much as the rounding of a sum in float32, which
+    grows with the square root of n (Higham and Mary 2019)."""
+    generator, arithmetic = np.random.default_rng(noise.seed), ARITHMETIC[precision]
+
+    def perturbed(values: Array, magnitude: Array, unit: float) -> Array:
+        share = noise.units * unit * (2 * generator.random(values.shape, np.float32) - 1)
+        return np.asarray(values + magnitude * share, values.dtype)
+
+    return replace(
+        arithmetic,
+        store=lambda values: arithmetic.store(perturbed(values, values, PRECISIONS[precision].unit)),
+        average=lambda means, magnitude, count: perturbed(means, magnitude, FLOATS["fp32"].unit * count**0.5),
+    )
+
+
 def _evaluate(
     network: Network,
     x: NDArray[Any],
@@ -189,6 +223,11 @@ def _evaluate(
         if isinstance(kind, WEIGHTED):
             weigh = arithmetic.weigh or arithmetic.multiply
             x, tensors = arithmetic.multiply(x), {**tensors, "weight": weigh(tensors["weight"])}
+        if isinstance(kind, Norm) and kind.kind != "batch":
+            mean, variance = moments(kind, x)
+            count, magnitude = x.size // mean.size, np.hypot(mean, np.sqrt(variance))
+            mean, variance = arithmetic.average(mean, magnitude, count), arithmetic.average(variance, variance, count)
+            tensors = {**tensors, "mean": mean, "variance": variance}
         y = arithmetic.store(OPS[type(kind)](kind, x, tensors))
         check(name, "output", node.output, y)
         watch(f"the output of {name}", y)

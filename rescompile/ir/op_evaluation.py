@@ -78,27 +78,33 @@ def linear(op: Linear, x: Array, tensors: Tensors) -> Array:
     return y + tensors["bias"] if op.bias else y
 
 
+def moments(op: Norm, x: Array) -> tuple[Array, Array]:
+    """Return the mean and the variance that a norm takes from the sample itself: with kinds group and instance one for each
+    group of neighbouring channels over the whole map, with kind layer one for each position over the channels."""
+    values, axis = (x, 1) if op.kind == "layer" else (x.reshape(len(x), op.groups_of(x.shape[1:]), -1), 2)
+    mean = values.mean(axis, keepdims=True)
+    return mean, np.asarray(np.square(values - mean).mean(axis, keepdims=True))
+
+
 def norm(op: Norm, x: Array, tensors: Tensors) -> Array:
     """Values less their mean, over their standard deviation, then scaled and shifted for each channel.
 
-    Running statistics of each channel; or those of the sample itself: with kinds group and instance over neighbouring
-    channels and the whole map, with kind layer over the channels of each position. Multiplied out, as frameworks do, so that
-    in float32 the mean is taken off with their rounding.
+    Running statistics of each channel, or the moments of the sample itself, unless the tensors include a `mean` and a
+    `variance`. Multiplied out but for kind layer, as frameworks do, so that in float32 the mean is taken off with their
+    rounding.
     """
-    if op.kind == "layer":
-        centred = x - x.mean(axis=1, keepdims=True)
-        normal = (centred / np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + op.eps)).astype(x.dtype)
-        return np.asarray(normal * per_channel(tensors["weight"], x.ndim) + per_channel(tensors["bias"], x.ndim))
-    if op.kind in ("group", "instance"):
-        groups = x.reshape(len(x), op.groups_of(x.shape[1:]), -1)
-        mean = groups.mean(axis=2, keepdims=True)
-        variance = np.square(groups - mean).mean(axis=2, keepdims=True)
-        mean, variance = (_per_group(value.astype(x.dtype), x) for value in (mean, variance))
-    else:
+    weight, bias = (per_channel(tensors[name], x.ndim) for name in ("weight", "bias"))
+    if op.kind == "batch":
         mean, variance = (per_channel(tensors[name], x.ndim) for name in ("running_mean", "running_var"))
-    factor = per_channel(tensors["weight"], x.ndim) / np.sqrt(variance + op.eps)
+    else:
+        mean, variance = (tensors["mean"], tensors["variance"]) if "mean" in tensors else moments(op, x)
+    if op.kind == "layer":
+        return np.asarray((x - mean) / np.sqrt(variance + op.eps) * weight + bias)
+    if op.kind != "batch":
+        mean, variance = (_per_group(values, x) for values in (mean, variance))
+    factor = weight / np.sqrt(variance + op.eps)
     y = np.asarray(x * factor)
-    y += per_channel(tensors["bias"], x.ndim) - mean * factor
+    y += bias - mean * factor
     return y
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 import rescompile
@@ -176,6 +177,36 @@ def test_a_norm_of_equal_values_is_no_mistake(seed: int, tmp_path: Path) -> None
     net = rescompile.elaborate(rescompile.load(tmp_path / "equal_values.yaml"))
     weights = from_arrays({**draw(net, seed), "norm1.bias": np.array([0.3, 0.7, -0.4, 0.6], np.float32)}, net)
     assert all(verdict.passed for verdict in verify(Request(net, TARGETS, weights=weights, seed=seed)))
+
+
+OFF_CENTRE = """
+rescompile: 1
+name: off_centre
+input: [4, 32, 32]
+network:
+- norm1: {norm: {kind: instance}}
+"""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_order_of_a_norms_sums_is_no_mistake(seed: int, tmp_path: Path) -> None:
+    """A mean summed one by one in float32 is less exact than numpy's, and a channel whose values are far from 0 and close to each
+    other makes much of it; a shift that is forgotten is a mistake all the same."""
+    (tmp_path / "off_centre.yaml").write_text(OFF_CENTRE)
+    net = rescompile.elaborate(rescompile.load(tmp_path / "off_centre.yaml"))
+    x = (10 + np.random.default_rng(seed).standard_normal((1, *net.input))).astype(np.float32)
+    weights = from_arrays({**draw(net, seed), "norm1.bias": np.full(4, 0.1, np.float32)}, net)
+    reference = Reference(net, weights, x)
+
+    def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return (np.cumsum(values.reshape(4, -1), 1)[:, -1] / np.float32(1024)).reshape(1, 4, 1, 1)
+
+    factor = 1 / np.sqrt(mean(np.square(x - mean(x))) + np.float32(1e-5))
+    plain = x * factor - mean(x) * factor
+    error = reference.error({"logits": plain + np.float32(0.1)})
+    assert reference.bound("fp32") < error <= reference.bound("fp32", error=error)
+    forgotten = reference.error({"logits": plain})
+    assert forgotten > reference.bound("fp32", error=forgotten)
 
 
 #: ConvMixer's order conv - relu - norm: with a small batch some channels are dead, different ones in each block.
