@@ -291,5 +291,5 @@ def side_branches_free_what_follows(patch: Patch) -> None:
     patch.setattr(forward.Forward, "tap", wrong)
 
 
-#: A random network rarely shows it; `test_program.py` has one that does.
+#: Few networks of `generator.py` show it; `test_program.py` has one that does.
 OF_PROGRAMS["side_branches_free_what_follows"] = side_branches_free_what_follows

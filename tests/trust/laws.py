@@ -71,10 +71,9 @@ def splitting_a_stage(case: Case) -> bool:
         ):
             continue
         half = own["depth"] // 2
-        once = {key for key, facts in block["parameters"].items() if isinstance(facts, dict) and "only" in facts}
-        rest = own | {
-            key: block["parameters"][key]["default"] for key in once
-        }  # also where `defaults` has another value
+        given = block.get("parameters", {}).items()
+        once = {key: facts["default"] for key, facts in given if isinstance(facts, dict) and "only" in facts}
+        rest = own | once  # also where `defaults` has another value
         document["network"][at : at + 1] = [
             {f"{name}_a": {**own, "depth": half}},
             {f"{name}_b": {**rest, "depth": own["depth"] - half}},

@@ -1,19 +1,35 @@
-"""Changes to a random document that is otherwise drawn: steps that run again, and means in place of sums.
+"""Changes to a random document that is otherwise drawn: steps that run again, means in place of sums, activations by copy,
+widths by arithmetic, and side branches that merge.
 
-Like `random_values.py`, they draw from numbers of their own, so that a document without them stays what it was.
+Like those of `random_values.py`, they draw from numbers of their own, so that a document without them stays what it was.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from random import Random
 from typing import Any
 
 from op_rules import Misfit
-from random_values import lists
+from random_values import add_values, lists
 from scopes import NOT_NAMES
 
 Steps = list[Any]
+Change = Callable[[dict[str, Any]], None]
+
+
+def changes(seed: int, large: bool) -> Iterator[Change]:
+    """The changes to the document of a seed, in order. Those of the small ones alone put together what mistakes need to show."""
+    if seed % 3 == 0 and not large:
+        yield from [partial(add_values, random=Random(f"values {seed}"))] * 3
+    yield partial(take_means, random=Random(f"means {seed}"))
+    if seed % 5 < 2:
+        yield from [partial(add_reruns, random=Random(f"again {seed}"))] * 2
+    for change in (vary_acts, calculate_widths, leave_out_copies, add_asides) if not large else ():
+        random = Random(f"{change.__name__} {seed}")
+        if random.random() < 0.3:
+            yield partial(change, random=random)
 
 
 def add_reruns(document: dict[str, Any], random: Random) -> None:
@@ -29,6 +45,70 @@ def take_means(document: dict[str, Any], random: Random) -> None:
             [{}, {"merge": "mean"}, {"merge": "shake"}, {"merge": "shake", "unit": "batch"}]
         )
         body |= mean
+
+
+def vary_acts(document: dict[str, Any], random: Random) -> None:
+    """Give an activation of a block another kind in its first copy than in the others."""
+    acts = [step for step in _dicts(document["blocks"]) if isinstance(step.get("act"), str | dict)]
+    step = _any(acts, random)
+    own = step["act"] if isinstance(step["act"], dict) else {}
+    first, rest = random.sample(["relu", "tanh", "silu", "hardswish"], 2)
+    step["act"] = {**{key: own[key] for key in own if key == "when"}, "kind": {"first": first, "rest": rest}}
+
+
+def calculate_widths(document: dict[str, Any], random: Random) -> None:
+    """Make a `let`, or a number of channels in a block, a multiple or a part of a difference."""
+    blocks = document["blocks"]
+    channels = [(own, "channels") for own in _dicts(blocks) if isinstance(own.get("channels"), int | str)]
+    lets = [(own["let"], name) for own in blocks.values() for name in own.get("let", ())]
+    own, name = _any(random.choice([channels, lets]) or channels, random)
+    difference, by = f"({own[name]} - {random.randint(1, 3)})", random.randint(2, 3)
+    own[name] = random.choice([f"{difference} * {by}", f"{difference} // {by} + 1"])
+
+
+def leave_out_copies(document: dict[str, Any], random: Random) -> None:
+    """Give a block a condition that some of its copies meet."""
+    block = _any([*document["blocks"].values()], random)
+    block["when"] = random.choice(["index > 0", "index != 1", "index + 1 < depth", "index % 2 == 1"])
+
+
+def add_asides(document: dict[str, Any], random: Random) -> None:
+    """Compute a merge as an output of its own, and another one behind it from the same value."""
+    steps = document["network"]
+    at = random.randint(0, len(steps))
+    count = random.randint(2, 3)
+    lines = [_layers(f"aside{at}_{number}", random) for number in range(count + 1)]
+    merges: list[Any] = [
+        {"residual": {"branch": lines[0], "shortcut": [random.choice(KEPT)]}},
+        {"parallel": {"merge": random.choice(["mul", "add"]), "branches": [lines[0], random.choice(KEPT)]}},
+    ]
+    aside = {"side": {"mode": "always", "output": f"aside{at}", "body": [random.choice(merges)]}}
+    steps[at:at] = [aside, {"parallel": {"merge": random.choice(["concat", "add"]), "branches": lines[1:]}}]
+
+
+#: Ops that keep any shape.
+KEPT = ("sigmoid", "tanh", "relu", "identity")
+
+
+def _layers(name: str, random: Random) -> Steps:
+    """A layer that most places take, between activations."""
+    layer = random.choice([{"conv": {"channels": "in_channels", "kernel": 1}}, {"linear": "in_channels"}])
+    return [random.choice(KEPT), {name: layer}, random.choice(KEPT)]
+
+
+def _any(choices: list[Any], random: Random) -> Any:
+    """One of the choices. Raises Misfit where there are none."""
+    if not choices:
+        raise Misfit("nothing to change")
+    return random.choice(choices)
+
+
+def _dicts(value: Any) -> Iterator[dict[str, Any]]:
+    """All mappings in a part of a document."""
+    if isinstance(value, dict):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _dicts(part)
 
 
 def _sums(value: Any) -> Iterator[dict[str, Any]]:

@@ -16,9 +16,8 @@ from drawn_documents import Drawn
 from lines import joins, outermost
 from op_rules import Misfit
 from places import INITS, Place
-from random_changes import add_reruns, take_means
+from random_changes import changes
 from random_steps import StepAuthor
-from random_values import add_values
 from reading import Reading, read
 
 #: Multiply-adds and ops of a small network, and of one of hundreds of blocks.
@@ -63,22 +62,15 @@ class DocumentAuthor(StepAuthor):
         rows = self.pick(2, 3, 4, 5) if not self.copies else self.pick(2, 3)
         while len(self.document["network"]) < rows:
             reading = self.grown(reading)
-        changes = [self.defaults, self.extras, self.survival, self.features]
+        rest = [self.defaults, self.extras, self.survival, self.features]
         if self.chance(0.6):
-            changes.insert(0, self.head)
-        for change in changes:
+            rest.insert(0, self.head)
+        for change in rest:
             if self.copies and change == self.survival:
                 reading = self.deepened(reading)
             reading = self.tried(change, reading)
-        if self.seed % 3 == 0 and not self.copies:
-            self.random = Random(f"values {self.seed}")
-            for _ in range(3):
-                reading = self.tried(lambda _: add_values(self.document, self.random), reading)
-        take_means(self.document, Random(f"means {self.seed}"))
-        if self.seed % 5 < 2:
-            random = Random(f"again {self.seed}")
-            for _ in range(2):
-                reading = self.tried(lambda _: add_reruns(self.document, random), reading)
+        for change in changes(self.seed, large=self.copies > 0):
+            reading = self.tried(lambda _, change=change: change(self.document), reading)
         self.drop_path(reading, Random(f"drops {self.seed}"))
         self.trim(reading)
         return Drawn(self.seed, self.document, self.read())

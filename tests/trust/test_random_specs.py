@@ -106,6 +106,13 @@ network:
   - conv2: {conv: {channels: 8, kernel: 3, groups: 4}}
   - conv3: {conv: {channels: 3, kernel: 1}}
 """,
+    "norms behind each other, each of which makes more of the rounding before it": """
+input: [4, 7, 12]
+blocks:
+  unit: {body: [bn1: {norm: {kind: instance, eps: 0.001}}, gelu]}
+network:
+  - row: {block: unit, depth: 4}
+""",
     "a block twice inside itself": """
 input: [4, 5, 6]
 blocks:
