@@ -10,23 +10,11 @@ from rescompile.codegen.axis_texts import map_axes
 from rescompile.codegen.class_plan import ClassPlan, Layer
 from rescompile.codegen.dialect import Imports
 from rescompile.codegen.docstrings import random_merges
-from rescompile.codegen.program import (
-    Apply,
-    ChooseColumns,
-    Expr,
-    MakeDropPath,
-    Merged,
-    Number,
-    Scaled,
-    Scanned,
-    Survives,
-    Thinned,
-    Training,
-    free_variables,
-    parts,
-)
+from rescompile.codegen.entries import MakeDropPath, Number, Scanned
+from rescompile.codegen.program import free_variables, parts
 from rescompile.codegen.scanned_rows import scans
 from rescompile.codegen.source_text import ident
+from rescompile.codegen.statements import Apply, ChooseColumns, Expr, Merged, Scaled, Survives, Thinned, Training
 from rescompile.codegen.table_dialect import Spelling, TableDialect
 from rescompile.codegen.terms import python
 from rescompile.ir import ops

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rescompile.codegen.program import Expr, Let, MakeDropPath, MakeLayer, New, NewStage
+from rescompile.codegen.entries import MakeDropPath, MakeLayer, New, NewStage
+from rescompile.codegen.statements import Expr, Let
 from rescompile.ir.expressions import Term
 from rescompile.records import record
 

@@ -10,8 +10,10 @@ from rescompile.backend import rule
 from rescompile.codegen.class_plan import IN, Class, ClassPlan, Layer, Stage
 from rescompile.codegen.dialect import Imports, call_arguments, numbered_name
 from rescompile.codegen.docstrings import random_merges
-from rescompile.codegen.program import Apply, Element, MakeLayer, New, NewStage, Program
+from rescompile.codegen.entries import MakeLayer, New, NewStage
+from rescompile.codegen.program import Program
 from rescompile.codegen.source_text import ident, names_in, quoted
+from rescompile.codegen.statements import Apply, Element
 from rescompile.codegen.table_dialect import Spelling, TableDialect
 from rescompile.codegen.terms import literal, python
 from rescompile.ir import ops

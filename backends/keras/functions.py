@@ -12,32 +12,33 @@ from typing import Any
 
 from rescompile.codegen.class_plan import INDEX, Class, Stage
 from rescompile.codegen.dialect import numbered_name
-from rescompile.codegen.naming import PYTHON, Allocator, snake
-from rescompile.codegen.program import (
-    Beside,
-    Call,
-    Code,
+from rescompile.codegen.entries import (
     Copied,
-    Element,
     Entry,
-    Expr,
     Filled,
     Joined,
-    Let,
     Listed,
     Listing,
     Looped,
     MakeDropPath,
     MakeLayer,
-    Merged,
     New,
     NewStage,
     Number,
+    Separate,
+)
+from rescompile.codegen.naming import PYTHON, Allocator, snake
+from rescompile.codegen.program import Code, Program, mentions, parts
+from rescompile.codegen.statements import (
+    Beside,
+    Call,
+    Element,
+    Expr,
+    Let,
+    Merged,
     OnlyIf,
     Parts,
-    Program,
     Return,
-    Separate,
     Statement,
     Stored,
     Sum,
@@ -46,8 +47,6 @@ from rescompile.codegen.program import (
     Training,
     Unpack,
     Var,
-    mentions,
-    parts,
 )
 from rescompile.codegen.terms import constant, operation, python
 from rescompile.ir import ops

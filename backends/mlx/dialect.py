@@ -10,20 +10,9 @@ from rescompile.codegen.axis_texts import map_axes
 from rescompile.codegen.class_plan import ClassPlan, Layer
 from rescompile.codegen.dialect import Imports, attribute
 from rescompile.codegen.docstrings import random_merges
-from rescompile.codegen.program import (
-    Apply,
-    Code,
-    Constructed,
-    Copied,
-    Entry,
-    Expr,
-    Filled,
-    Joined,
-    Listing,
-    Looped,
-    Make,
-    NewStage,
-)
+from rescompile.codegen.entries import Constructed, Copied, Entry, Filled, Joined, Listing, Looped, Make, NewStage
+from rescompile.codegen.program import Code
+from rescompile.codegen.statements import Apply, Expr
 from rescompile.codegen.table_dialect import Spelling, TableDialect, variant
 from rescompile.ir import ops
 from rescompile.ir.network import Op, walk

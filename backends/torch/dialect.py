@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rescompile.backend import rule
 from rescompile.codegen.class_plan import INDEX, ClassPlan
 from rescompile.codegen.docstrings import random_merges
-from rescompile.codegen.program import Apply, Beside, Expr, Merged, Stored
+from rescompile.codegen.statements import Apply, Beside, Expr, Merged, Stored
 from rescompile.codegen.table_dialect import Spelling, TableDialect
 from rescompile.ir.ops import Kind
 

@@ -1,7 +1,8 @@
 """Network -> class plan -> program -> text: the source that builds a network, independent of frameworks.
 
-Suggested reading order: `class_plan` and `program`, the data; `planner`, `classes` and `row_loops`, which make the
-former; `constructor` and `forward`, which make the latter from it; `dialect` and `source_text`, which write it.
+Suggested reading order: `class_plan`, then `statements`, `entries` and `program`, the data; `planner`, `classes` and
+`row_loops`, which make the former; `constructor` and `forward`, which make the latter from it; `dialect` and
+`source_text`, which write it.
 
 `__all__` is the API for third parties that generate source for another framework (docs/add-a-backend.md).
 """

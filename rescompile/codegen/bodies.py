@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field, replace
 
-from rescompile.codegen.program import Expr, Let, Statement, Var, mentions
+from rescompile.codegen.program import mentions
+from rescompile.codegen.statements import Expr, Let, Statement, Var
 from rescompile.records import record
 
 #: Variables in order of preference, after `x`, the input of a body.

@@ -23,8 +23,7 @@ from rescompile.codegen.class_plan import (
     scope_names,
 )
 from rescompile.codegen.dialect import Dialect
-from rescompile.codegen.naming import Counted, counted
-from rescompile.codegen.program import (
+from rescompile.codegen.entries import (
     Constructed,
     Copied,
     Entry,
@@ -42,6 +41,7 @@ from rescompile.codegen.program import (
     Scanned,
     Separate,
 )
+from rescompile.codegen.naming import Counted, counted
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 from rescompile.records import record

@@ -7,29 +7,21 @@ from typing import Any, NoReturn, Protocol
 
 from rescompile.codegen.allow_list import Allowed
 from rescompile.codegen.class_plan import IN, INDEX, Argument, Class, ClassPlan, Held, Layer, Stage
-from rescompile.codegen.initialisation import Modules
-from rescompile.codegen.naming import Counted
-from rescompile.codegen.program import (
-    Apply,
-    Beside,
-    Call,
-    Element,
-    Expr,
+from rescompile.codegen.entries import (
     Joined,
     Listed,
     Listing,
     Make,
     MakeDropPath,
     MakeLayer,
-    Merged,
     New,
     NewStage,
-    Part,
     Scanned,
     Separate,
-    Stored,
-    Var,
 )
+from rescompile.codegen.initialisation import Modules
+from rescompile.codegen.naming import Counted
+from rescompile.codegen.statements import Apply, Beside, Call, Element, Expr, Merged, Part, Stored, Var
 from rescompile.codegen.terms import operation, python
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir.expressions import Term

@@ -29,7 +29,8 @@ from rescompile.codegen.class_plan import (
 from rescompile.codegen.constructor import Names
 from rescompile.codegen.dialect import Dialect
 from rescompile.codegen.held_values import Values
-from rescompile.codegen.program import (
+from rescompile.codegen.program import Method, mentions
+from rescompile.codegen.statements import (
     Add,
     Apply,
     Beside,
@@ -39,7 +40,6 @@ from rescompile.codegen.program import (
     Expr,
     Let,
     Merged,
-    Method,
     OnlyIf,
     Output,
     Part,
@@ -56,7 +56,6 @@ from rescompile.codegen.program import (
     Training,
     Unpack,
     Var,
-    mentions,
 )
 from rescompile.ir import ops
 from rescompile.ir.network import LOGITS, Survival

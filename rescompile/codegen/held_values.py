@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from rescompile.codegen.class_plan import ALONE, Class, Held, Item, Keeping, Recalling, Row, Use, body_items
 from rescompile.codegen.constructor import Names, computed_index
-from rescompile.codegen.program import Element, Expr, Var
+from rescompile.codegen.statements import Element, Expr, Var
 
 
 class Values:

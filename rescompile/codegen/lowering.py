@@ -5,8 +5,10 @@ from __future__ import annotations
 from rescompile.codegen.class_plan import Class, ClassPlan, with_modules
 from rescompile.codegen.constructor import attributes, constructed
 from rescompile.codegen.dialect import Dialect
+from rescompile.codegen.entries import MakeDropPath
 from rescompile.codegen.forward import Forward
-from rescompile.codegen.program import ChooseColumns, Code, MakeDropPath, Program
+from rescompile.codegen.program import Code, Program
+from rescompile.codegen.statements import ChooseColumns
 
 #: One class per block, with loops for repetitions; the same with modules for activations and pools; everything
 #: unrolled.

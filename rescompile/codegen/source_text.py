@@ -22,10 +22,10 @@ from rescompile.codegen.dialect import (
     numbered_name,
     parameters,
 )
+from rescompile.codegen.entries import New
 from rescompile.codegen.initialisation import initialisation
 from rescompile.codegen.lowering import lower
 from rescompile.codegen.planner import plan_classes
-from rescompile.codegen.program import New
 from rescompile.codegen.scanned_rows import with_scans
 from rescompile.codegen.terms import python
 from rescompile.diagnostics.errors import Diagnostic, Unavailable

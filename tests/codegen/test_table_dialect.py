@@ -10,7 +10,7 @@ import pytest
 from rescompile.codegen.allow_list import Allowed, Refused, check
 from rescompile.codegen.class_plan import Class, Layer
 from rescompile.codegen.planner import plan_classes
-from rescompile.codegen.program import Survives
+from rescompile.codegen.statements import Survives
 from rescompile.codegen.table_dialect import By, Spelling, TableDialect, args
 from rescompile.diagnostics.errors import Unavailable
 from rescompile.ir import ops

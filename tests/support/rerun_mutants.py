@@ -12,7 +12,7 @@ from source_mutants import program_mutant
 
 from rescompile.analysis import cost
 from rescompile.codegen import classes
-from rescompile.codegen.program import Element, Merged
+from rescompile.codegen.statements import Element, Merged
 from rescompile.elaboration import again_builder, evaluator, stochastic_depth
 from rescompile.ir import op_evaluation, ops, traversal
 from rescompile.ir.network import Series

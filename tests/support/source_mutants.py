@@ -22,7 +22,8 @@ from rescompile.codegen import (
     source_text,
     terms,
 )
-from rescompile.codegen.program import Add, Apply, Entry, Listed, Merged, Scaled, Thinned, Unpack
+from rescompile.codegen.entries import Entry, Listed
+from rescompile.codegen.statements import Add, Apply, Merged, Scaled, Thinned, Unpack
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 
