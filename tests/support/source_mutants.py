@@ -14,12 +14,14 @@ import pytest
 from rescompile.codegen import (
     class_plan,
     class_scope,
+    entries,
     forward,
     lowering,
     planned_classes,
     program,
     row_loops,
     source_text,
+    statements,
     terms,
 )
 from rescompile.codegen.entries import Entry, Listed
@@ -218,7 +220,7 @@ def rewritten(node: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(node, tuple):
         changed = [new for item in node if (new := rewritten(item, change)) is not None]
         return type(node)(*changed) if hasattr(node, "_fields") else tuple(changed)
-    if type(node).__module__ != program.__name__:
+    if type(node).__module__ not in (program.__name__, statements.__name__, entries.__name__):
         return node
     return change(replace(node, **{f.name: rewritten(getattr(node, f.name), change) for f in fields(node)}))
 
