@@ -336,8 +336,9 @@ class DocumentAuthor(StepAuthor):
         """Drop-path where branches are averaged."""
         averaged = any(join.merge == "mean" and len(join.branches) > 1 for join in joins(reading.line))
         if averaged and random.random() < 0.8:
-            rates = {"rate": random.choice([0, 0.15, 1]), "columns": random.choice([0, 0.5, 1])}
-            self.document["drop_path"] = {**rates, "unit": random.choice(["batch", "sample"])}
+            rate, columns = random.choice([(0, 0.5), (0, 1), (0.15, 0), (0.15, 1), (0.6, 0.5)])
+            unit = random.choice(["batch", "sample"])
+            self.document["drop_path"] = {"rate": rate, "columns": columns, "unit": unit}
 
     def features(self, reading: Reading) -> None:
         """Some parts as outputs."""
