@@ -7,8 +7,7 @@ from rescompile.codegen.channels_last import shared
 
 from .random_merges import RANDOM_MERGES
 
-#: By name; each follows those that it uses itself. Each layer has a new initialiser, because a shared one draws the
-#: same values for all of them.
+#: By name; each follows those that it uses. Each layer has a new initialiser: a shared one draws equal values for all.
 _TEXTS: dict[str, str] = {
     "he_fan_out": '''
 def he_fan_out() -> keras.Initializer:
@@ -382,19 +381,18 @@ _CALL = """
         y = self.convolution_op(inputs, self.kernel)
         return y + self.bias if self.use_bias else y
 """
+_SEVERAL = {"call": "", "star": ""}
 #: Words of the texts by the number of axes: a layer of one axis takes the ends of its only axis, not a list of pairs.
 _WORDS = {
     1: {"call": _CALL, "star": "*", "part": "x[:, a:b]", "front": "x", "back": "y"},
     2: {
-        "call": "",
-        "star": "",
+        **_SEVERAL,
         "part": "x[:, a:b] if axis == 1 else x[:, :, a:b]",
         "front": "x if axis == 1 else ops.transpose(x, (0, 2, 1, 3))",
         "back": "y if axis == 1 else ops.transpose(y, (0, 2, 1, 3))",
     },
     3: {
-        "call": "",
-        "star": "",
+        **_SEVERAL,
         "part": "ops.take(x, [*range(a, b)], axis=axis)",
         "front": "ops.swapaxes(x, 1, axis)",
         "back": "ops.swapaxes(y, 1, axis)",

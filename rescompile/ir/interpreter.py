@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from rescompile.ir.network import LOGITS, Network, Op, Parallel, Side
 from rescompile.ir.op_evaluation import MERGES, OPS, moments
-from rescompile.ir.ops import WEIGHTED, Conv, Norm, Shape
+from rescompile.ir.ops import WEIGHTED, Conv, Kind, Norm, Shape
 from rescompile.ir.precision import FLOATS, PRECISIONS
 from rescompile.ir.traversal import ThreadRules, thread
 from rescompile.ir.window_evaluation import Array, Tensors, with_plain_weights
@@ -216,19 +216,7 @@ def _evaluate(
 
     def op(name: str, node: Op, x: Array) -> Array:
         check(name, "input", node.input, x)
-        tensors = read(name, node, x)
-        kind = node.kind
-        if isinstance(kind, Conv):
-            kind, tensors = with_plain_weights(kind, tensors)
-        if isinstance(kind, WEIGHTED):
-            weigh = arithmetic.weigh or arithmetic.multiply
-            x, tensors = arithmetic.multiply(x), {**tensors, "weight": weigh(tensors["weight"])}
-        if isinstance(kind, Norm) and kind.kind != "batch":
-            mean, variance = moments(kind, x)
-            count, magnitude = x.size // mean.size, np.hypot(mean, np.sqrt(variance))
-            mean, variance = arithmetic.average(mean, magnitude, count), arithmetic.average(variance, variance, count)
-            tensors = {**tensors, "mean": mean, "variance": variance}
-        y = arithmetic.store(OPS[type(kind)](kind, x, tensors))
+        y = _computed(node.kind, x, read(name, node, x), arithmetic)
         check(name, "output", node.output, y)
         watch(f"the output of {name}", y)
         return y
@@ -266,6 +254,21 @@ def _evaluate(
     check(network.name, "output", network.root.output, logits)
     assert LOGITS not in sides, f"a side branch may not be called {LOGITS}"
     return {LOGITS: logits, **sides}
+
+
+def _computed(kind: Kind, x: Array, tensors: Tensors, arithmetic: Arithmetic) -> Array:
+    """Return the output of an op for an input."""
+    if isinstance(kind, Conv):
+        kind, tensors = with_plain_weights(kind, tensors)
+    if isinstance(kind, WEIGHTED):
+        weigh = arithmetic.weigh or arithmetic.multiply
+        x, tensors = arithmetic.multiply(x), {**tensors, "weight": weigh(tensors["weight"])}
+    if isinstance(kind, Norm) and kind.kind != "batch":
+        mean, variance = moments(kind, x)
+        count, magnitude = x.size // mean.size, np.hypot(mean, np.sqrt(variance))
+        mean, variance = arithmetic.average(mean, magnitude, count), arithmetic.average(variance, variance, count)
+        tensors = {**tensors, "mean": mean, "variance": variance}
+    return arithmetic.store(OPS[type(kind)](kind, x, tensors))
 
 
 def _stored(name: str, op: Op, weights: Mapping[str, NDArray[Any]], arithmetic: Arithmetic) -> Tensors:
