@@ -48,12 +48,14 @@ def take_means(document: dict[str, Any], random: Random) -> None:
 
 
 def vary_acts(document: dict[str, Any], random: Random) -> None:
-    """Give an activation of a block another kind in its first copy than in the others."""
+    """Give an activation of a block another kind in its first copy than in the others, or a condition on a size of the map and
+    the parameter with the name of another."""
     acts = [step for step in _dicts(document["blocks"]) if isinstance(step.get("act"), str | dict)]
     step = _any(acts, random)
     own = step["act"] if isinstance(step["act"], dict) else {}
     first, rest = random.sample(["relu", "tanh", "silu", "hardswish"], 2)
-    step["act"] = {**{key: own[key] for key in own if key == "when"}, "kind": {"first": first, "rest": rest}}
+    when = random.choice([{key: own[key] for key in own if key == "when"}, {"when": "width > height"}])
+    step["act"] = {**when, "kind": {"first": first, "rest": rest}}
 
 
 def calculate_widths(document: dict[str, Any], random: Random) -> None:
