@@ -1,5 +1,5 @@
 """Changes to a random document that is otherwise drawn: steps that run again, means in place of sums, activations by copy,
-widths by arithmetic, and side branches that merge.
+widths by arithmetic, side branches that merge, and gates.
 
 Like those of `random_values.py`, they draw from numbers of their own, so that a document without them stays what it was.
 """
@@ -26,7 +26,7 @@ def changes(seed: int, large: bool) -> Iterator[Change]:
     yield partial(take_means, random=Random(f"means {seed}"))
     if seed % 5 < 2:
         yield from [partial(add_reruns, random=Random(f"again {seed}"))] * 2
-    for change in (vary_acts, calculate_widths, leave_out_copies, add_asides) if not large else ():
+    for change in (vary_acts, calculate_widths, leave_out_copies, add_asides, add_gates) if not large else ():
         random = Random(f"{change.__name__} {seed}")
         if random.random() < 0.3:
             yield partial(change, random=random)
@@ -86,6 +86,13 @@ def add_asides(document: dict[str, Any], random: Random) -> None:
     ]
     aside = {"side": {"mode": "always", "output": f"aside{at}", "body": [random.choice(merges)]}}
     steps[at:at] = [aside, {"parallel": {"merge": random.choice(["concat", "add"]), "branches": lines[1:]}}]
+
+
+def add_gates(document: dict[str, Any], random: Random) -> None:
+    """Multiply a map by the activation of a vector of its means, which becomes a map of as many axes."""
+    steps, back = document["network"], {"unflatten": {"rank": len(document["input"]) - 1}}
+    gate = ["global_avgpool", "flatten", random.choice(["sigmoid", "tanh"]), back]
+    steps.insert(random.randint(0, len(steps)), {"parallel": {"merge": "mul", "branches": ["identity", gate]}})
 
 
 #: Ops that keep any shape.
