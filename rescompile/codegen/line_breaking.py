@@ -39,9 +39,9 @@ def _split(line: str, indent: int) -> Iterator[str]:
     if found is None:
         yield line
         return
+    while found[0] >= WIDTH and (earlier := _last_bracket(line[: found[0]])) is not None:
+        found = earlier  # the last bracket does not fit: an earlier one is broken instead
     start, end = found
-    if start >= WIDTH and line[start - 1] == ")":  # a call of the result of a call: only the first one is broken
-        start, end = _last_bracket(line[:start]) or found
     inside = line[start + 1 : end]
     parts = _parts(inside)
     if not parts:

@@ -47,6 +47,16 @@ def test_a_long_sum_is_split_at_its_operators() -> None:
     ]  # fmt: skip
 
 
+def test_an_earlier_bracket_is_broken_where_the_last_one_does_not_fit() -> None:
+    """As `ruff format` does; what follows it stays together."""
+    inner = "scale(self.gain(scale(y, factor=2.0)), factor=0.2)"
+    assert list(laid_out([f"        return {inner} + self.downsample_of_the_shortcut(x)"])) == [
+        "        return scale(",
+        "            self.gain(scale(y, factor=2.0)), factor=0.2",
+        "        ) + self.downsample_of_the_shortcut(x)",
+    ]
+
+
 def test_the_only_parameter_of_a_long_function_has_a_comma() -> None:
     """As `ruff format` writes it; several that fit on one line have none."""
     head, tail = f"def {'n' * 50}(", ") -> Tensor:"
