@@ -1,5 +1,5 @@
 """Changes to a random document that is otherwise drawn: steps that run again, means in place of sums, activations by copy,
-widths by arithmetic, side branches that merge, and gates.
+widths by arithmetic, side branches that merge, gates, and resizes.
 
 Like those of `random_values.py`, they draw from numbers of their own, so that a document without them stays what it was.
 """
@@ -26,7 +26,9 @@ def changes(seed: int, large: bool) -> Iterator[Change]:
     yield partial(take_means, random=Random(f"means {seed}"))
     if seed % 5 < 2:
         yield from [partial(add_reruns, random=Random(f"again {seed}"))] * 2
-    for change in (vary_acts, calculate_widths, leave_out_copies, add_asides, add_gates) if not large else ():
+    for change in (
+        (vary_acts, calculate_widths, leave_out_copies, add_asides, add_gates, add_resizes) if not large else ()
+    ):
         random = Random(f"{change.__name__} {seed}")
         if random.random() < 0.3:
             yield partial(change, random=random)
@@ -85,7 +87,7 @@ def add_asides(document: dict[str, Any], random: Random) -> None:
         {"parallel": {"merge": random.choice(["mul", "add"]), "branches": [lines[0], random.choice(KEPT)]}},
     ]
     aside = {"side": {"mode": "always", "output": f"aside{at}", "body": [random.choice(merges)]}}
-    steps[at:at] = [aside, {"parallel": {"merge": random.choice(["concat", "add"]), "branches": lines[1:]}}]
+    steps[at:at] = [aside, {"parallel": {"merge": random.choice(["concat", "add", "mul"]), "branches": lines[1:]}}]
 
 
 def add_gates(document: dict[str, Any], random: Random) -> None:
@@ -93,6 +95,16 @@ def add_gates(document: dict[str, Any], random: Random) -> None:
     steps, back = document["network"], {"unflatten": {"rank": len(document["input"]) - 1}}
     gate = ["global_avgpool", "flatten", random.choice(["sigmoid", "tanh"]), back]
     steps.insert(random.randint(0, len(steps)), {"parallel": {"merge": "mul", "branches": ["identity", gate]}})
+
+
+def add_resizes(document: dict[str, Any], random: Random) -> None:
+    """Enlarge a map, or take means of windows the last of which may be incomplete."""
+    steps, axes = document["network"], len(document["input"]) - 1
+    factor = [random.randint(1, 3) for _ in range(axes)]
+    kind = random.choice(["nearest", "bilinear", "bilinear"])
+    pool = {"kernel": random.choice([2, 3]), "stride": 2, "ceil": True, "count_pad": random.random() < 0.5}
+    step: dict[str, Any] = random.choice([{"upsample": {"factor": factor, "kind": kind}}, {"avgpool": pool}])
+    steps.insert(random.randint(0, len(steps)), step)
 
 
 #: Ops that keep any shape.
