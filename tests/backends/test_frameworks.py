@@ -112,9 +112,12 @@ def test_functions_for_all_axes_are_laid_out(framework: Framework, tmp_path: Pat
     ("name", "deeper"), [("resnet50", "layer3.depth=36"), ("preact_resnet164_cifar", "layer2.depth=99")]
 )
 def test_lines_do_not_grow_with_depth(framework: Framework, name: str, deeper: str) -> None:
-    """Rows of copies are loops."""
-    other = file_of(framework).source(facts.network(name, deeper))
-    assert source_of(framework.target, name).count("\n") == other.count("\n")
+    """Rows of copies are loops. The files of deep models of Keras also raise the limit of recursion."""
+    texts = source_of(framework.target, name), file_of(framework).source(facts.network(name, deeper))
+    first, second = (
+        [line for line in text.splitlines() if line != "import sys" and "recursion" not in line] for text in texts
+    )
+    assert len(first) == len(second)
 
 
 # --- names and numbers ------------------------------------------------------------------------------------------------
