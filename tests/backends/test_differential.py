@@ -26,8 +26,6 @@ import numpy as np
 import onnx
 import pytest
 import yaml
-from abilities import LACKS
-from abilities import written as source_of
 from generator import generate, written
 from numpy.typing import NDArray
 
@@ -240,16 +238,6 @@ def test_random_network(axes: int, seed: int, tmp_path: Path) -> None:
     compare(case, opset=opset, fold_batchnorm=True)
 
 
-@pytest.mark.parametrize("target", LACKS)
-def test_targets_of_images_refuse_other_axes(target: str, tmp_path: Path) -> None:
-    """Random series and volumes are written, or refused by name where they have what the target lacks: all with maps are."""
-    path = tmp_path / "random.yaml"
-    for axes, seed in itertools.product((1, 3), range(20)):
-        path.write_text(generate(seed, axes=axes).text, encoding="utf-8")
-        network = rescompile.elaborate(rescompile.load(path))
-        assert (source_of(target, network) is None) == (len(network.input) > 1)
-
-
 @pytest.mark.slow
 def test_the_bound_is_tight(tmp_path: Path) -> None:
     """What rounding excuses is far below what any mistake makes: else the comparison would prove nothing."""
@@ -337,6 +325,8 @@ def test_the_sample_reaches_every_op_and_attribute() -> None:
     for kind in first:
         for attribute in fields(kind):  # type: ignore[arg-type]
             values, facts = found[kind.word, attribute.name], attribute.metadata["attribute"]
+            if attribute.name == "init_scale":  # of initial values alone: tests/weights/test_fixup.py
+                continue
             if facts.only and LATER.issuperset(facts.only):
                 continue
             least = len(set(facts.words) - LATER) if facts.type == "word" else 2

@@ -94,8 +94,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 }
 #: Families in which every network reads a whole map of one size, or a vector.
 FIXED = ("faces", "fractalnet", "highway", "nasnet", "tresnet")
-#: Networks that compute values from the height: one spreads a mean over the map, one pads even maps otherwise than odd ones.
-COMPUTED = ("deeplabv3_resnet50", "pnasnet5large")
+#: Networks that compute values from the height: one spreads a mean over the map, the others pad even maps otherwise than odd ones.
+COMPUTED = ("deeplabv3_resnet50", "dm_nfnet_f0", "nasnetalarge", "pnasnet5large")
 
 
 @pytest.fixture(autouse=True, scope="module")
