@@ -25,13 +25,16 @@ def load(model: nnx.Module, path: str) -> None:
         for key in keys:
             name = f"{name}.{key}" if name else f"{key}"
         variables[name] = variable
+    loaded = {}
     for name, variable in variables.items():
         values = READ
         if values is None or values.shape != variable.shape:
             raise ValueError(f"{path} lacks {name} with shape {variable.shape}")
-        variable[...] = jnp.array(values, variable.dtype)
+        loaded[name] = jnp.array(values, variable.dtype)
     for name in header:
         raise ValueError(f"{path} has {name}, which the model lacks")
+    for name, variable in variables.items():
+        variable[...] = loaded[name]
     nnx.update(model, nnx.from_flat_state(state))
 '''
 #: The value that it reads for a variable.
