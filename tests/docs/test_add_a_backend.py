@@ -45,9 +45,9 @@ def python(folder: Path, *arguments: str, **variables: str) -> str:
 
 @pytest.mark.slow
 def test_the_zoo_is_written_or_refused_by_name(folder: Path) -> None:
-    """A network is written completely or refused with what is missing, and about two thirds are written, as the page states."""
+    """A network is written completely or refused with what is missing, and about three fifths are written, as the page states."""
     total, refused = json.loads(python(folder, "-c", _ZOO))
-    assert len(refused) < 0.4 * total
+    assert 0.55 < 1 - len(refused) / total < 0.65
     survival = "source of tinygrad has no residual branches with a 'survival', but the class Basic needs them"
     assert refused["stochastic_depth_110"] == survival
     assert refused["googlenet"] == "the target has no rule for the op 'maxpool' with 'ceil: true'"
