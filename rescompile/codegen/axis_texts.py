@@ -96,7 +96,7 @@ def ranked(name: str) -> Callable[[Op], str]:
 
 
 def listed_axes(first: int, count: int) -> str:
-    """Return so many axes of an array as an argument: a number, or a tuple."""
+    """Return `count` axes of an array as an argument: a number, or a tuple."""
     return literal(tuple(range(first, first + count))) if count > 1 else str(first)
 
 

@@ -21,7 +21,7 @@ class MakeLayer:
 
 @record(slots=False)
 class MakeDropPath:
-    """A mean of branches, some of which training drops, in a network with so many columns."""
+    """A mean of branches, some of which training drops; `columns` is the number of columns of the network."""
 
     columns: int
     how: DropPath

@@ -37,7 +37,7 @@ MARK = "'"
 
 
 def _apart(root: Series) -> Series:
-    """Return the tree of a network with names for its values that are told apart without the blocks around them."""
+    """Return the tree of a network whose values have names that are unique without the blocks around them."""
     return rewrite(root, _with_own_names) if any(isinstance(node, Keep) for _, node in walk(root)) else root
 
 

@@ -32,7 +32,7 @@ Round = Callable[[Array], Array]
 
 @record
 class Noise:
-    """Random numbers of a seed that perturb an evaluation, by so many units of rounding at most; see `_stochastic`."""
+    """Random numbers of a seed that perturb an evaluation by at most `units` units of rounding; see `_stochastic`."""
 
     seed: int
     units: int
@@ -133,8 +133,8 @@ def alive(variance: Array, mean: Array) -> Array:
 @record
 class Arithmetic:
     """The numbers of a precision: the type that numpy computes with, and how values are rounded when they are stored
-    and when convolutions and linear layers read them, and their weights, to multiply. `average` changes means of so many
-    numbers, whose magnitude is the second argument."""
+    and when convolutions and linear layers read them, and their weights, to multiply. `average` changes means; its
+    other arguments are the magnitude of the averaged numbers and their count."""
 
     dtype: DTypeLike
     store: Round = lambda values: values

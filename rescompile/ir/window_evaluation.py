@@ -71,7 +71,7 @@ def with_plain_weights(op: Conv, tensors: Tensors) -> tuple[Conv, Tensors]:
     return plain, {**{name: value for name, value in tensors.items() if name != "gain"}, "weight": weight}
 
 
-#: A convolution copies at most so many bytes of windows at a time (one row of its output at least): they stay in the cache.
+#: The bytes of windows that a convolution copies at a time, which stay in the cache; at least one row of its output.
 BAND = 16 << 20
 
 

@@ -84,7 +84,7 @@ def classes(text: str) -> list[str]:
 def test_variants_are_one_class(shortcut: str, tmp_path: Path) -> None:
     """In every style it computes what the interpreter does, under the names of the tree, also if no hint is left."""
     network = elaborated(spec(SHORTCUTS[shortcut]), tmp_path)
-    # No condition of the spec tells the units with one of two shortcuts from those without any.
+    # No condition of the spec separates units with one of two shortcuts from units without a shortcut.
     units = ["Unit", "Unit2"] if shortcut == "either" else ["Unit"]
     assert [name for name in classes(source(network)) if name.startswith("Unit")] == units
     weights, x = drawn(network, 0)

@@ -49,7 +49,7 @@ RULES = {
     "several": ("[conv1: {conv: {channels: 4 * copy + 4, kernel: 1}}, bn: norm, relu, conv2: {conv: {channels: 2, kernel: 1}}]", "copy.conv1 = "),
     "list": ("[{conv: {channels: 2, kernel: 3}}, norm, relu]", "nn.Sequential("),
 }  # fmt: skip
-#: Steps whose copies differ by no rule, or are no lists of layers.
+#: Steps whose copies do not differ by a rule, or are not lists of layers.
 UNRULED = {
     "table": "{conv: {channels: 'table[copy]', kernel: 1}}",
     "residual": "{residual: {branch: [conv1: {conv: {channels: in_channels, kernel: 3}}]}}",

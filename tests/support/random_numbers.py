@@ -18,7 +18,7 @@ Array = NDArray[Any]
 @dataclass
 class Drawn:
     """The numbers of one step in the order of PyTorch: those of each merge, uniform between 0 and 1; before them, if the network drops
-    columns, the column of each draw, of so many, and the uniform number that decides whether it counts."""
+    columns, the column of each draw and the number of columns, and the uniform number that decides whether it counts."""
 
     merges: list[Array] = field(default_factory=list)
     columns: int = 0
