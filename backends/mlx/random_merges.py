@@ -34,7 +34,7 @@ class DropPath(nn.Module):
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
-        self.column = (mx.array([-1]),)  # in a tuple, an array is no parameter
+        self.column = (mx.array([-1]),)  # in a tuple, an array is not a parameter
 
     def __call__(self, branches: list[mx.array]) -> mx.array:
         x = mx.stack(branches)
