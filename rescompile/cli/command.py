@@ -10,9 +10,8 @@ from typing import Any
 
 import typer
 
-from rescompile.cli import reporting
 from rescompile.cli.options import Format
-from rescompile.cli.reporting import discard, report, say
+from rescompile.cli.reporting import discard, progress, report, say
 from rescompile.cli.signals import Stopped, interruption_restored, stoppable
 from rescompile.diagnostics.errors import Diagnostic, OutputError, RescompileError
 
@@ -22,9 +21,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> None:
-        reporting.shows_progress = not kwargs.get("as_json")
         try:
-            with stoppable(), interruption_restored():
+            with stoppable(), interruption_restored(), progress(shown=not kwargs.get("as_json")):
                 function(*args, **kwargs)
                 if sys.stdout is None:
                     raise OutputError(Diagnostic("E1002", "standard output is closed"))

@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rescompile.diagnostics.errors import Diagnostic
@@ -51,6 +51,17 @@ def table(rows: Rows, align: str) -> list[str]:
 shows_progress = True
 #: Removes the progress bar, if one is shown.
 wipe: Callable[[], None] | None = None
+
+
+@contextlib.contextmanager
+def progress(shown: bool) -> Iterator[None]:
+    """Show progress, or hide it, until the end of a command."""
+    global shows_progress
+    before, shows_progress = shows_progress, shown
+    try:
+        yield
+    finally:
+        shows_progress = before
 
 
 def clear() -> None:

@@ -133,6 +133,7 @@ def test_commands_show_their_progress(arguments: list[str], unit: str, run: Call
 
 
 def test_no_progress_with_json(run: Callable[..., str]) -> None:
-    """With --json there is none, and the next command has it again."""
+    """With --json there is none, and the next command, or the next bar of the same process, has it again."""
     assert "%" not in run("validate", "specs", "--json")
+    assert reporting.shows_progress
     assert "%" in run("validate", "specs")
