@@ -22,7 +22,7 @@ from numpy.typing import DTypeLike, NDArray
 from rescompile.ir.network import LOGITS, Network, Op, Parallel, Side
 from rescompile.ir.op_evaluation import MERGES, OPS, moments
 from rescompile.ir.ops import WEIGHTED, Conv, Kind, Norm, Shape
-from rescompile.ir.precision import FLOATS, PRECISIONS
+from rescompile.ir.precision import PRECISIONS
 from rescompile.ir.traversal import ThreadRules, thread
 from rescompile.ir.window_evaluation import Array, Tensors, with_plain_weights
 from rescompile.records import record
@@ -187,9 +187,11 @@ ARITHMETIC: dict[str, Arithmetic] = {
 
 def _stochastic(precision: str, noise: Noise) -> Arithmetic:
     """Return the arithmetic of a precision with random rounding (Parker 1997; CESTAC, Vignes 1993): every value is perturbed
-    before it is stored, and every mean of n numbers that a norm takes by as much as the rounding of a sum in float32, which
-    grows with the square root of n (Higham and Mary 2019)."""
+    before it is stored, and every mean of n numbers that a norm takes by as much as the rounding of their sum, which grows
+    with the square root of n (Higham and Mary 2019)."""
     generator, arithmetic = np.random.default_rng(noise.seed), ARITHMETIC[precision]
+    summed = float(np.finfo(arithmetic.dtype).eps) / 2
+    stored = PRECISIONS[precision].unit if precision in PRECISIONS else summed
 
     def perturbed(values: Array, magnitude: Array, unit: float) -> Array:
         share = noise.units * unit * (2 * generator.random(values.shape, np.float32) - 1)
@@ -197,8 +199,8 @@ def _stochastic(precision: str, noise: Noise) -> Arithmetic:
 
     return replace(
         arithmetic,
-        store=lambda values: arithmetic.store(perturbed(values, values, PRECISIONS[precision].unit)),
-        average=lambda means, magnitude, count: perturbed(means, magnitude, FLOATS["fp32"].unit * count**0.5),
+        store=lambda values: arithmetic.store(perturbed(values, values, stored)),
+        average=lambda means, magnitude, count: perturbed(means, magnitude, summed * count**0.5),
     )
 
 

@@ -8,6 +8,7 @@ again, so that nearly every document is valid, and those that rescompile refuses
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from random import Random
 from typing import Any
 
@@ -361,7 +362,7 @@ class DocumentAuthor(StepAuthor):
         document["defaults"] = {word: own for word, own in document.get("defaults", {}).items() if word in reading.used}
         for name in reversed([*document["parameters"]]):
             rest = {k: v for k, v in document["parameters"].items() if k != name}
-            if not re.search(rf"\b{name}\b", str([rest, document["network"], document["defaults"]])):
+            if not re.search(rf"\b{name}\b", " ".join(_texts([rest, document["network"], document["defaults"]]))):
                 document["parameters"] = rest
         self.document["expect"] = {
             "parameters": reading.parameters,
@@ -378,6 +379,15 @@ def _gives_a_block_its_stride(value: Any) -> bool:
     if isinstance(value, dict):
         return {"block", "stride"} <= value.keys() or any(map(_gives_a_block_its_stride, value.values()))
     return isinstance(value, list) and any(map(_gives_a_block_its_stride, value))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts among values; the words before them, such as the `k` of `lrn`, are not read as expressions."""
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+    elif isinstance(value, str):
+        yield value
 
 
 def _copied(value: Any) -> Any:

@@ -22,7 +22,8 @@ from shrinking import shrunk
 from rescompile.diagnostics.errors import SpecError
 
 SMALL = [pytest.param(seed, marks=[pytest.mark.slow] if seed >= 30 else []) for seed in range(130)]
-LARGE = [pytest.param(BIG + at, marks=pytest.mark.slow) for at in range(2)]
+#: Two large networks, and one whose outputs in float32 are noise: its norms amplify rounding beyond 1.
+LARGE = [pytest.param(BIG + at, marks=pytest.mark.slow) for at in (0, 1, 9)]
 
 
 @pytest.mark.parametrize("seed", [*SMALL, *LARGE])
