@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -98,7 +99,8 @@ class Reference:
 
 def relative_error(outputs: Arrays, exact: Arrays) -> float:
     """Return the worst relative error of all outputs, each by root mean square; infinite if an output is missing, has
-    another shape, or is not finite."""
+    another shape, or is not finite. Below the smallest normal number of the output's type, rounding errors are absolute, so
+    an expected output is taken to be at least that large, unless it is zero."""
     worst = 0.0
     for name, expected in exact.items():
         output = outputs.get(name)
@@ -106,9 +108,14 @@ def relative_error(outputs: Arrays, exact: Arrays) -> float:
             return math.inf
         difference = math.sqrt(float(np.mean((output.astype(np.float64) - expected) ** 2)))
         size = math.sqrt(float(np.mean(expected**2)))
-        error = difference / size if size else difference
+        error = difference / max(size, _smallest_normal(output.dtype)) if size else difference
         worst = max(worst, error) if math.isfinite(error) else math.inf
     return worst
+
+
+def _smallest_normal(dtype: np.dtype[Any]) -> float:
+    """Return the smallest positive number of a type that has all its bits; bfloat16 has that of float32."""
+    return float(np.finfo(dtype if np.issubdtype(dtype, np.floating) else np.float32).tiny)
 
 
 def floor(network: Network | None, bits: int) -> float:

@@ -127,6 +127,16 @@ def test_what_a_sum_value_by_value_may_be_off() -> None:
     assert allowed / 10 < error < allowed
 
 
+def test_what_underflows_is_rounded() -> None:
+    """Below the smallest normal number of a type, an error is measured in its steps: 1e-49 is 0 in float32."""
+    exact = {"y": np.array([1e-49, -2e-49])}
+    assert relative_error({"y": np.zeros(2, np.float32)}, exact) < FLOOR
+    assert relative_error({"y": np.array([1e-44, 0], np.float32)}, exact) < 1e-6
+    assert relative_error({"y": np.array([1e-30, 0], np.float32)}, exact) > 1
+    assert relative_error({"y": np.array([1e-49, -1e-49])}, exact) == pytest.approx(0.5**0.5 / 2.5**0.5)
+    assert relative_error({"y": np.zeros(2, np.float16)}, {"y": np.array([1e-9, 0])}) < 2**-11
+
+
 ONE_VALUE = """
 rescompile: 1
 name: one_value
