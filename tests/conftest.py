@@ -1,15 +1,18 @@
 """Options, markers and fixtures of the whole suite.
 
 `pytest -m "not slow"` is what `make test` runs, in parallel; `make test-all` runs the rest. A test that is marked `sampled`
-is slow for all networks of the zoo but those of `support/sample.py`.
+is slow for all networks of the zoo but those of `support/sample.py`; one marked `sampled(macs=n)` also for those of them that
+have more multiply-adds.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from pathlib import Path
 
+import facts
 import pytest
 from sample import SAMPLE
 
@@ -52,7 +55,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         parameters = getattr(item, "callspec").params if hasattr(item, "callspec") else {}  # noqa: B009
         name = next((value for key, value in parameters.items() if key in ("name", "network")), None)
-        if item.get_closest_marker("sampled") and name not in SAMPLE:
+        sampled = item.get_closest_marker("sampled")
+        if sampled and (
+            name not in SAMPLE or facts.figures(name)["macs"]["computed"] > sampled.kwargs.get("macs", math.inf)
+        ):
             item.add_marker("slow")
         module = vars(getattr(item, "module"))  # noqa: B009
         if item.path.parent.name == "peers":

@@ -40,8 +40,7 @@ from rescompile.weights import from_arrays
 
 #: Networks whose outputs are compared in a quick run; those of COVER take seconds each, and two of them many.
 QUICK = (
-    "densenet_bc_100_k12_cifar", "googlenet", "highway_mnist_fc_10", "preact_resnet164_cifar", "resnet_time_series",
-    "stochastic_depth_110",
+    "densenet_bc_100_k12_cifar", "highway_mnist_fc_10", "preact_resnet164_cifar", "resnet_time_series", "stochastic_depth_110",
 )  # fmt: skip
 COMPARED = facts.zoo() if "RESCOMPILE_FRAMEWORKS" in os.environ else COVER
 

@@ -123,9 +123,9 @@ def _is_refused(target: str, kind: Kind) -> bool:
     return False
 
 
-#: Flax compiles each case, and Keras builds a model for each, which takes a minute in all.
-COMPILED = ("flax", "keras")
-EACH = [pytest.param(target, marks=[pytest.mark.slow] if target in COMPILED else []) for target in TARGETS]
+#: Flax compiles each case, and Keras builds a model for each, which takes a minute in all; of ONNX, the first and the last opset.
+QUICK = ("onnx, opset 13", "onnx, opset 26", "torch", "mlx")
+EACH = [pytest.param(target, marks=[] if target in QUICK else [pytest.mark.slow]) for target in TARGETS]
 
 
 @pytest.mark.parametrize("target", EACH)

@@ -291,7 +291,7 @@ def light() -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("name", light())
-@pytest.mark.sampled
+@pytest.mark.sampled(macs=1e9)
 def test_onnx(name: str) -> None:
     """ONNX Runtime on our file is as near to the module in float64 as the module itself."""
     settings = small_settings(name)

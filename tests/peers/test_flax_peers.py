@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ models: Any = pytest.importorskip("torchvision", reason="the peers: pip install 
 for package in ("jax", "flax"):
     pytest.importorskip(package, reason="runs the target: pip install 'rescompile[flax]'")
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from flax_models import evaluated, in_double
@@ -55,6 +58,24 @@ def test_resnet50_is_that_of_a_hand_written_one() -> None:
     scale = np.abs(wanted).max()
     assert np.abs(by_hand - wanted).max() < 1e-11 * scale
     assert np.abs(found - by_hand).max() < 1e-11 * scale
+
+
+def compiled(model: nnx.Module) -> tuple[Counter[str], float, float]:
+    """How often XLA's program of a model in evaluation mode has each operation, its FLOPs and the bytes that it reads and writes."""
+    model.eval()
+    graph, variables = nnx.split(model)
+    forward = jax.jit(lambda variables, x: nnx.merge(graph, variables)(x))
+    program = forward.lower(variables, jnp.zeros((1, SIZE, SIZE, 3))).compile()
+    cost = program.cost_analysis()
+    return Counter(re.findall(r" = \S+ ([a-z-]+)\(", program.as_text())), cost["flops"], cost["bytes accessed"]
+
+
+@pytest.mark.slow
+def test_resnet50_compiles_to_the_program_of_a_hand_written_one() -> None:
+    """The same operations, so that neither can be the faster one."""
+    ours = compiled(rescompile.build("resnet50", "flax").module)
+    assert ours[0]["convolution"] == 53
+    assert ours == compiled(ResNet50(nnx.Rngs(0)))
 
 
 @pytest.mark.parametrize("name", ["densenet121", "resnext50_32x4d", "vgg11_bn", "squeezenet1_1"])

@@ -334,7 +334,7 @@ def test_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PEERS)
-@pytest.mark.sampled
+@pytest.mark.sampled(macs=2e9)
 def test_outputs(name: str) -> None:
     """On weights far from those of a fresh model."""
     same(name, PEERS[name])
