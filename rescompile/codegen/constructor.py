@@ -84,6 +84,8 @@ def attributes(of: Class, dialect: Dialect, drop_path: MakeDropPath | None = Non
     sizes: dict[int, tuple[int | str, ...]] = {}
     indices: dict[str, str] = {}
     for item in made:
+        if isinstance(item, Join) and item.sizes:
+            sizes[id(item)] = tuple(_size(term, at, numbers) for at, term in enumerate(item.sizes))
         if isinstance(item, Run):
             modules.add(chosen.setdefault(id(item), _free(item.name, modules)))
         elif isinstance(item, NumberedCopies):
@@ -94,8 +96,6 @@ def attributes(of: Class, dialect: Dialect, drop_path: MakeDropPath | None = Non
             numbers.add(chosen.setdefault(id(item), _free("survival", numbers)))
         elif isinstance(item, Join) and item.merge == "mean" and drop_path and len(item.branches) > 1:
             modules.add(chosen.setdefault(id(item), _free(item.name, modules)))
-        elif isinstance(item, Join) and item.sizes:
-            sizes[id(item)] = tuple(_size(term, at, numbers) for at, term in enumerate(item.sizes))
         elif isinstance(item, Keeping | Recalling) and (text := computed_index(item)) is not None:
             if text not in indices:
                 indices[text] = _free(f"{item.held.name}_index", numbers)
@@ -136,6 +136,9 @@ def constructed(of: Class, names: Names, dialect: Dialect, rolls: bool) -> tuple
     indices: dict[str, Number] = {}
     entries: list[Constructed] = []
     for item in body_items(of.items):
+        if isinstance(item, Join) and item.sizes:
+            pairs = zip(names.sizes[id(item)], item.sizes, strict=True)
+            numbers += [Number(name, size) for name, size in pairs if isinstance(name, str)]
         match item:
             case Layer() if is_module(item, dialect):
                 entries.append(Entry(item.name, MakeLayer(item), item.when))
@@ -162,9 +165,6 @@ def constructed(of: Class, names: Names, dialect: Dialect, rolls: bool) -> tuple
                 numbers.append(Number(names.of(item), item.survival, differs=True))
             case Join(merge="mean") if id(item) in names.chosen and names.drop_path:
                 entries.append(Entry(names.of(item), names.drop_path))
-            case Join() if item.sizes:
-                pairs = zip(names.sizes[id(item)], item.sizes, strict=True)
-                numbers += [Number(name, size) for name, size in pairs if isinstance(name, str)]
             case Keeping(index=Term() as index) | Recalling(index=Term() as index) if computed_index(item) is not None:
                 indices.setdefault(names.of(item), Number(names.of(item), index))
     return (*numbers, *indices.values(), *entries)

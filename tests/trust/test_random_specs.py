@@ -114,6 +114,15 @@ blocks:
 network:
   - row: {block: unit, depth: 4}
 """,
+    "ranges of other sizes that are averaged, with drop-path": """
+input: [4, 5, 6]
+network:
+  - parallel:
+      merge: mean
+      split: [1, 3]
+      branches: [[conv1: {conv: {channels: 3, kernel: 3}}], [conv2: {conv: {channels: 3, kernel: 1}}]]
+drop_path: {rate: 0.6, columns: 0.5, unit: batch}
+""",
     "a block twice inside itself": """
 input: [4, 5, 6]
 blocks:
