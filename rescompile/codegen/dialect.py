@@ -25,6 +25,7 @@ from rescompile.codegen.statements import Apply, Beside, Call, Element, Expr, Me
 from rescompile.codegen.terms import operation, python
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir.expressions import Term
+from rescompile.ir.network import Op
 from rescompile.ir.ops import Kind
 
 #: Imports in groups, each with a name that it defines.
@@ -103,6 +104,10 @@ class PythonDialect(Dialect):
 
     def training(self, plan: ClassPlan) -> Iterable[str]:
         """Return paragraphs about training for the docstring of a network; none by default."""
+        return ()
+
+    def names(self, op: Op) -> tuple[str | None, ...]:
+        """Return the names of the module and of the function of an op, if they may depend on the shape of its input."""
         return ()
 
     def is_tensor(self, value: Expr) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from rescompile.codegen.dialect import PythonDialect
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir.network import Network, Op, walk
+from rescompile.ir.ops import Shape
 
 
 def refuse_names(network: Network, taken: Collection[str], title: str) -> None:
@@ -17,6 +19,24 @@ def refuse_names(network: Network, taken: Collection[str], title: str) -> None:
                 f"{path} cannot be called '{name}' in {title}, which gives its modules an attribute with this name"
             )
             raise Unavailable(Diagnostic("E0901", message, help="rename the step"))
+
+
+def refuse_other_modules(network: Network, words: PythonDialect) -> None:
+    """Raise Unavailable for a step that runs again where the framework has another module for it, such as one for maps
+    with more axes."""
+    found: dict[str, tuple[str | None, ...]] = {}
+    shapes: dict[str, Shape] = {}
+    for path, node in walk(network.root, again=True):
+        if not isinstance(node, Op):
+            continue
+        names, shape = words.names(node), shapes.setdefault(path, node.input)
+        if found.setdefault(path, names) != names:
+            name, other = next((a, b) for a, b in zip(found[path], names, strict=True) if a != b)
+            message = (
+                f"{path} runs again on an input of {list(node.input)}, for which {words.title} has '{other}', but it is "
+                f"made for {list(shape)} as '{name}'"
+            )
+            raise Unavailable(Diagnostic("E0901", message, help="use another step there, or the target 'onnx'"))
 
 
 def refuse_ranks(network: Network, target: str) -> None:

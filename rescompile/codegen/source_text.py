@@ -26,6 +26,7 @@ from rescompile.codegen.entries import New
 from rescompile.codegen.initialisation import initialisation
 from rescompile.codegen.lowering import lower
 from rescompile.codegen.planner import plan_classes
+from rescompile.codegen.refusals import refuse_other_modules
 from rescompile.codegen.scanned_rows import with_scans
 from rescompile.codegen.terms import python
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
@@ -39,10 +40,11 @@ if TYPE_CHECKING:
 def render_source(network: Network, words: PythonDialect, style: str = "classes", notes: Sequence[str] = ()) -> str:
     """Return the source of a network in a framework, in one of `lowering.STYLES`. `notes` are paragraphs for the
     docstring of the network. Raises Refused if the text contains anything that is not on the framework's allow-list,
-    and Unavailable for a network that the framework cannot train."""
+    and Unavailable for a network that the framework does not support."""
     if network.drop_path and not words.drop_path:
         message = f"source of {words.title} has no drop-path"
         raise Unavailable(Diagnostic("E0901", message, help="for evaluation alone, build with --set drop_path=null"))
+    refuse_other_modules(network, words)
     plan = plan_classes(network, words.reserved, unrolled=style == "flat")
     plan = with_scans(plan) if words.scans else plan
     program = lower(plan, words, style)

@@ -95,11 +95,16 @@ class TableDialect(PythonDialect):
 
     def function_name(self, layer: Layer) -> str | None:
         """Return the name of the function of an op; None for an op without a function."""
-        return _name(self.spelling(layer.kind).function, layer)
+        return _name(self.spelling(layer.kind).function, layer.sample)
 
     def module_name(self, layer: Layer) -> str:
         """Return the class name of the module of an op; empty for an op without a module."""
-        return _name(self.spelling(layer.kind).module, layer) or ""
+        return _name(self.spelling(layer.kind).module, layer.sample) or ""
+
+    def names(self, op: Op) -> tuple[str | None, ...]:
+        """Return the names of the module and of the function of an op, which may depend on the shape of its input."""
+        spelling = self.spelling(type(op.kind))
+        return _name(spelling.module, op), _name(spelling.function, op)
 
     def applies(self, layer: Layer) -> bool:
         """Return whether an op is applied as a function: it has one, and its arguments are literals."""
@@ -149,9 +154,9 @@ class TableDialect(PythonDialect):
         return positional, [f"{key}={value}" for key, value in keywords.items() if self.defaults.get(key) != value]
 
 
-def _name(given: str | Callable[[Op], str | None] | None, layer: Layer) -> str | None:
+def _name(given: str | Callable[[Op], str | None] | None, op: Op) -> str | None:
     """Return the name of a module or function, which may depend on the op."""
-    return given(layer.sample) if callable(given) else given
+    return given(op) if callable(given) else given
 
 
 def _operand(text: str) -> str:

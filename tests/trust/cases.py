@@ -99,13 +99,30 @@ class Case:
 
 
 def random_weights(network: Network, x: Array, seed: int) -> dict[str, Array]:
-    """Float32 weights, none of them a default: scales of both signs, biases everywhere, statistics near those of the batch."""
-    rng = np.random.default_rng([seed, 2])
+    """Float32 weights, none of them a default: scales of both signs, biases everywhere, statistics near those of the batch.
+    Where products of branches overflow, smaller ones are drawn."""
+    layers = sum(isinstance(node, Op) and isinstance(node.kind, WEIGHTED) for _, node in walk(network.root))
+    gain = 1.5 * min(1, 20 / (layers + 1))  # hundreds of residuals without a norm would overflow
+    for smaller in range(6):
+        rng = np.random.default_rng([seed, 2])
+        arrays = _random_parameters(network, rng, gain / 8**smaller)
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = calibrated(network, arrays, x)
+        if all(np.isfinite(value).all() for value in found.values()):
+            break
+    for name, value in found.items():
+        if name.endswith("mean"):
+            spread = np.sqrt(arrays_var(arrays, name))
+            arrays[name] = value + 0.3 * spread * rng.standard_normal(value.shape)
+        else:
+            arrays[name] = value * rng.uniform(0.6, 1.6, value.shape) + 0.02
+    return {name: value if value.dtype.kind == "i" else value.astype(np.float32) for name, value in arrays.items()}
+
+
+def _random_parameters(network: Network, rng: np.random.Generator, gain: float) -> dict[str, Array]:
     kinds = {name: node.kind for name, node in walk(network.root) if isinstance(node, Op)}
     factors = {name for name, kind in kinds.items() if isinstance(kind, Norm | Affine | Act | WeightedSum)}
     arrays: dict[str, Array] = {}
-    layers = sum(isinstance(kind, WEIGHTED) for kind in kinds.values())
-    gain = 1.5 * min(1, 20 / (layers + 1))  # hundreds of residuals without a norm would overflow
     for name, parameter in parameters(network):
         scope, _, part = name.rpartition(".")
         shape = parameter.shape
@@ -118,13 +135,7 @@ def random_weights(network: Network, x: Array, seed: int) -> dict[str, Array]:
             arrays[name] = rng.standard_normal(shape) * np.sqrt(gain / parameter.fan_in)
         else:
             arrays[name] = rng.uniform(0.2, 0.8, shape) * rng.choice([-1, 1], shape)
-    for name, value in calibrated(network, arrays, x).items():
-        if name.endswith("mean"):
-            spread = np.sqrt(arrays_var(arrays, name))
-            arrays[name] = value + 0.3 * spread * rng.standard_normal(value.shape)
-        else:
-            arrays[name] = value * rng.uniform(0.6, 1.6, value.shape) + 0.02
-    return {name: value if value.dtype.kind == "i" else value.astype(np.float32) for name, value in arrays.items()}
+    return arrays
 
 
 def arrays_var(arrays: Mapping[str, Array], name: str) -> Array:

@@ -1,0 +1,78 @@
+"""Steps that run again on inputs with another number of axes: frameworks that have a module for each number refuse them by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sources import elaborated
+
+import rescompile
+from rescompile.diagnostics.errors import Unavailable
+from rescompile.ir.interpreter import interpret
+from rescompile.ir.network import Network
+from rescompile.weights import draw
+
+torch = pytest.importorskip("torch", reason="runs one of the targets: pip install torch")
+
+NETWORK = """
+rescompile: 1
+name: elsewhere
+input: {input}
+network:
+- it: {step}
+- global_avgpool
+- flatten
+{steps}
+"""
+INPUTS = ("[4, 8]", "[4, 5, 6]", "[4, 2, 5, 6]")
+#: Steps that PyTorch computes by the same module for any number of axes.
+ANY = (
+    "{norm: {kind: group, groups: 2}}",
+    "{affine: {per: channel}}",
+    "prelu",
+    "{prelu: {per: one}}",
+    "tanh",
+    "{dropout: 0.5}",
+)
+#: Steps with a module for each number, and the class of this module on an input of INPUTS and behind it.
+EACH = {
+    "norm": (("BatchNorm1d", "BatchNorm1d"), ("BatchNorm2d", "BatchNorm1d"), ("BatchNorm3d", "BatchNorm1d")),
+    "{norm: {kind: layer}}": (("LayerNorm1d", "LayerNorm"), ("LayerNorm2d", "LayerNorm"), ("LayerNorm3d", "LayerNorm")),
+}
+
+
+def network(step: str, axes: int, steps: str, folder: Path) -> Network:
+    return elaborated(NETWORK.format(input=INPUTS[axes], step=step, steps=steps), folder)
+
+
+@pytest.mark.parametrize("axes", range(3))
+@pytest.mark.parametrize("step", [*ANY, *EACH])
+def test_again_on_a_vector(step: str, axes: int, tmp_path: Path) -> None:
+    """The outputs are those of the interpreter, or the names of both modules are in the message."""
+    net = network(step, axes, "- {again: it}", tmp_path)
+    first, second = EACH[step][axes] if step in EACH else ("", "")
+    if first != second:
+        with pytest.raises(Unavailable, match=f"^E0901: it runs again .*{second}'.*{first}'"):
+            rescompile.build(net, "source")
+        return
+    x = np.random.default_rng(0).standard_normal((2, *net.input)).astype(np.float32)
+    weights = draw(net, 0)
+    module = rescompile.build(net, "torch", weights=weights).module
+    with torch.no_grad():
+        found = module.eval()(torch.from_numpy(x)).numpy()
+    assert np.abs(found - interpret(net, weights, x)["logits"]).max() < 1e-5
+
+
+@pytest.mark.parametrize("pool", ["global_avgpool", "global_maxpool"])
+def test_again_on_a_map_of_other_axes(pool: str, tmp_path: Path) -> None:
+    """Pools have no tensors, but a function for each number of axes."""
+    net = network(
+        "tanh",
+        1,
+        f"- {{unflatten: {{rank: 2}}}}\n- pool: {pool}\n- flatten\n- {{unflatten: {{rank: 3}}}}\n- {{again: pool}}",
+        tmp_path,
+    )
+    with pytest.raises(Unavailable, match="pool runs again"):
+        rescompile.build(net, "source")
