@@ -96,11 +96,13 @@ def joins(line: Line) -> Iterator[Join]:
     return (part for part in parts(line) if isinstance(part, Join))
 
 
-def taps_of(line: Line) -> Iterator[Tap]:
-    """All side branches that are not in another one that is never computed."""
+def taps_of(line: Line, computed: bool = False) -> Iterator[Tap]:
+    """All side branches, the innermost first; with `computed` those of evaluation."""
     for part in line:
+        if computed and isinstance(part, Tap) and part.mode != "always":
+            continue
         for inner in part.branches if isinstance(part, Join) else [part.line] if isinstance(part, Tap) else []:
-            yield from taps_of(inner)
+            yield from taps_of(inner, computed)
         if isinstance(part, Tap):
             yield part
 

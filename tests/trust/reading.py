@@ -44,7 +44,7 @@ class Reading:
     @property
     def outputs(self) -> dict[str, Shape]:
         """The outputs in evaluation."""
-        taps = {tap.output: tap.shape for tap in taps_of(self.line) if tap.mode == "always" and tap.output}
+        taps = {tap.output: tap.shape for tap in taps_of(self.line, computed=True) if tap.output}
         return {"logits": self.shape, **taps, **{name: self.parts[name] for name in self.document.get("features", ())}}
 
     @property

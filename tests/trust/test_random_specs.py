@@ -123,6 +123,14 @@ network:
       branches: [[conv1: {conv: {channels: 3, kernel: 3}}], [conv2: {conv: {channels: 3, kernel: 1}}]]
 drop_path: {rate: 0.6, columns: 0.5, unit: batch}
 """,
+    "an output inside what is never computed": """
+input: [4, 5, 6]
+network:
+  - side:
+      mode: never
+      body: [conv1: {conv: {channels: 4, kernel: 3}}, side: {mode: always, output: out, body: [conv2: {conv: {channels: 2, kernel: 1}}]}]
+  - conv3: {conv: {channels: 4, kernel: 3}}
+""",
     "a block twice inside itself": """
 input: [4, 5, 6]
 blocks:
