@@ -2,7 +2,7 @@
 
 `pytest -m "not slow"` is what `make test` runs, in parallel; `make test-all` runs the rest. A test that is marked `sampled`
 is slow for all networks of the zoo but those of `support/sample.py`; one marked `sampled(macs=n)` also for those of them that
-have more multiply-adds.
+have more multiply-adds. One marked `slow_for` is slow where one of these words is among those of its parameters.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if sampled and (
             name not in SAMPLE or facts.figures(name)["macs"]["computed"] > sampled.kwargs.get("macs", math.inf)
         ):
+            item.add_marker("slow")
+        slow = item.get_closest_marker("slow_for")
+        if slow and any(f"-{word}-" in f"-{getattr(item, 'callspec').id}-" for word in slow.args):  # noqa: B009
             item.add_marker("slow")
         module = vars(getattr(item, "module"))  # noqa: B009
         if item.path.parent.name == "peers":

@@ -101,6 +101,7 @@ def ends_in_sigmoid(branch: Series) -> bool:
     return bool(ends) and id(ends[-1]) not in merged and getattr(ends[-1].kind, "kind", None) == "sigmoid"
 
 
+@pytest.mark.slow
 def test_random_networks_by_enumeration(tmp_path: Path) -> None:
     """Each path of small random networks is walked on its own, and the polynomial counts just those."""
     merges: Counter[str] = Counter()

@@ -122,6 +122,7 @@ def test_gradients_of_a_fractal_network() -> None:
 
 
 @pytest.mark.parametrize("target", ["onnx", "torch", "flax", "keras", "mlx"])
+@pytest.mark.slow_for("keras", "flax")
 def test_evaluation_is_the_mean(target: str) -> None:
     """As if nothing was ever dropped; TorchScript takes the module too."""
     if lacking := backend.missing(target, evaluation=True):

@@ -54,6 +54,7 @@ def _double() -> Iterator[None]:
         ),
     ],
 )
+@pytest.mark.slow_for("resnet20_cifar")
 def test_step_is_that_of_torch(name: str) -> None:
     """Gradients and running statistics, with the variances of PyTorch; auxiliary outputs are those of training."""
     network = shallow(name)
@@ -73,6 +74,7 @@ def without_dropout(network: Network) -> Network:
 
 
 @pytest.mark.parametrize("seed", [pytest.param(n, marks=[pytest.mark.slow] if n >= 2 else []) for n in seeds()])
+@pytest.mark.slow_for("1")
 def test_random_step_is_that_of_torch(seed: int, tmp_path: Path) -> None:
     """Whatever a spec may say, but for what is random."""
     network = without_dropout(elaborated(generate(seed).text, tmp_path))
@@ -264,6 +266,7 @@ def test_outputs_follow_the_mode(tmp_path: Path) -> None:
     assert set(model(given)) == {"logits", "aux"}
 
 
+@pytest.mark.slow
 def test_twenty_steps_stay_with_torch() -> None:
     """SGD in float64, with the same variances: what differs is rounding."""
     torch: Any = pytest.importorskip("torch")

@@ -114,6 +114,7 @@ def default(function: Callable[..., Any], argument: str, layer: Any = None) -> A
 @pytest.mark.parametrize(
     "target", [pytest.param(t, marks=[pytest.mark.slow] if t in ("flax", "keras") else []) for t in TARGETS]
 )
+@pytest.mark.slow_for("mlx", "source")
 def test_arguments_that_are_left_out_are_defaults(target: str, left_out: LeftOut) -> None:
     package, framework = TARGETS[target]
     pytest.importorskip(framework, reason=f"has the defaults: pip install 'rescompile[{package}]'")

@@ -135,6 +135,7 @@ def test_other_sizes_of_the_image(target: str) -> None:
 @pytest.mark.parametrize(
     "target", [pytest.param(target, marks=[pytest.mark.slow] * (target == "keras")) for target in FRAMEWORKS]
 )
+@pytest.mark.slow_for("flax")
 def test_build_writes_source_and_weights(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`SPEC_TARGET.py`, and beside it the weights, which the file reads itself in a process without rescompile. What Keras saves
     on one backend loads on another without our code."""
@@ -168,6 +169,7 @@ def test_default_weights_need_no_file(target: str, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS.values(), ids=str)
+@pytest.mark.slow_for("flax")
 def test_load_refuses_weights_that_do_not_fit(framework: Framework, tmp_path: Path) -> None:
     """A missing tensor, one too many, another shape: in Keras and MLX nothing of the model changes."""
     models, file = framework.models, tmp_path / "w.safetensors"
@@ -208,6 +210,7 @@ network:
     "name",
     ["resnet18", "fixup_resnet110_cifar parameters.n=1", *(f"exceptions {size}" for size in ("6", "6,6", "6,6,6"))],
 )
+@pytest.mark.slow_for("flax")
 def test_own_initial_values_follow_the_rules(framework: Framework, name: str, tmp_path: Path) -> None:
     """What the file draws has the spread that the spec asks for: deviations of large kernels, constants exactly. Two tensors of
     one shape have other values."""

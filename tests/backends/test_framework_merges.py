@@ -102,6 +102,7 @@ def test_shares_are_those_of_torch(models: Any, unit: str, given: str, tmp_path:
 @pytest.mark.parametrize(
     "columns", [pytest.param(0, marks=pytest.mark.slow), 0.5, pytest.param(1, marks=pytest.mark.slow)]
 )
+@pytest.mark.slow_for("flax")
 def test_dropped_branches_are_those_of_torch(models: Any, columns: float, unit: str, tmp_path: Path) -> None:
     """With a column of the whole network, without one, and sample by sample with either."""
     how = f"drop_path: {{rate: 0.6, columns: {columns}, unit: {unit}}}\n"

@@ -70,6 +70,7 @@ network:
 """
 
 
+@pytest.mark.slow
 def test_a_model_is_deeper_than_pythons_recursion_limit(tmp_path: Path) -> None:
     """Keras connects a model by one nested call for each of its layers."""
     network = elaborated(DEEP, tmp_path)

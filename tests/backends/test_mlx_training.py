@@ -246,6 +246,7 @@ def test_outputs_follow_the_mode() -> None:
     assert set(model.train()(given(x))) == {"logits", "aux1", "aux2"}
 
 
+@pytest.mark.slow
 def test_twenty_steps_stay_with_torch() -> None:
     """SGD in float64: what differs is rounding."""
     torch: Any = pytest.importorskip("torch")

@@ -167,6 +167,7 @@ FILES = (
 
 
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.slow_for("resnext50_32x4d", "googlenet", "mobilenet_v1", "wrn_40_2", "drn_c_26", "highway_mnist_conv_16")
 def test_checker_of_files(name: str) -> None:
     """The same check on files with weights."""
     zeros = {key: np.zeros(parameter.shape, parameter.dtype) for key, parameter in parameters(facts.network(name))}
@@ -550,6 +551,7 @@ def initializers(model: bytes) -> dict[str, Array]:
     return {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load_from_string(model).graph.initializer}
 
 
+@pytest.mark.slow
 def test_same_bytes_in_every_process(tmp_path: Path) -> None:
     """Same spec and seed, same bytes: whatever the hash seed, the number of threads, the folder, the time."""
     code = (

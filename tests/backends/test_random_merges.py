@@ -45,6 +45,7 @@ def elaborated(text: str, folder: Path) -> Network:
 
 
 @pytest.mark.parametrize("target", ["onnx", "torch", "flax", "keras", "mlx"])
+@pytest.mark.slow_for("keras", "flax")
 def test_evaluation_is_the_mean(target: str, tmp_path: Path) -> None:
     """In every target, and a path goes through each branch."""
     if lacking := backend.missing(target, evaluation=True):

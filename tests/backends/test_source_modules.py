@@ -14,6 +14,7 @@ CHAINS = ("resnet18", "vgg11_bn", "densenet_bc_100_k12_cifar", "preact_resnet164
 
 
 @pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.slow_for("vgg11_bn", "alexnet")
 def test_children_one_after_the_other_are_the_network(name: str) -> None:
     """All but the last give the map that the last one takes flattened, as `fc` does in torchvision's models."""
     network = facts.network(name)

@@ -257,6 +257,7 @@ def test_a_second_module(tmp_path: Path) -> None:
     live.hold(target.make(live.network, draw(live.network, 0)).eval())
 
 
+@pytest.mark.slow_for("resnet50")
 def test_data_parallel(live: Live) -> None:
     """The wrapper calls it as it is where there is no device to spread it over."""
     live.hold(nn.DataParallel(live.module, device_ids=[]))

@@ -271,6 +271,7 @@ class Scripted:
         return self.now
 
 
+@pytest.mark.slow
 def test_rounds() -> None:
     """Every contender has one slot in each round, in a changing order, with one untimed run and some timed ones."""
     made, timing = Scripted({"a": 0.001, "b": 0.003, "c": 0.1}), Timing()
@@ -872,6 +873,7 @@ def test_wrong_outputs_are_no_number(wrong: str, tmp_path: Path, fake: Any) -> N
     assert "| bad |" not in done.stdout
 
 
+@pytest.mark.slow
 def test_an_interruption_keeps_what_was_finished(tmp_path: Path, fake: Any) -> None:
     """After Ctrl-C in the second group, the file has the rows of the first and is marked as interrupted."""
     made = fake("good", "interrupt")
@@ -919,6 +921,7 @@ main()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot send SIGTERM to one process")
+@pytest.mark.slow
 def test_a_terminated_benchmark_keeps_what_was_finished(tmp_path: Path) -> None:
     """After the SIGTERM of a scheduler, as after Ctrl-C, the rows are in the file."""
     pytest.importorskip("torch", reason="timed outputs are checked against float64 torch")
@@ -969,6 +972,7 @@ def test_sessions_prepare_all_anew(tmp_path: Path, fake: Any) -> None:
 
 
 @pytest.mark.parametrize("after", [1, 600], ids=["in its warm-up", "in its rounds"])
+@pytest.mark.slow
 def test_an_interrupted_session_is_left_out(after: int, tmp_path: Path, fake: Any) -> None:
     """An interrupted session is discarded and the complete ones are kept. A warm-up has at most 200 runs, and 300
     rounds have at least 600."""
@@ -980,6 +984,7 @@ def test_an_interrupted_session_is_left_out(after: int, tmp_path: Path, fake: An
     assert (only.sittings, len(only.samples)) == (2, 600)
 
 
+@pytest.mark.slow
 def test_outputs_that_go_wrong_in_a_later_session(tmp_path: Path, fake: Any) -> None:
     """Outputs are checked again in every session, so a runtime that goes wrong later has no row."""
     made = fake("good", "anew")
@@ -1070,6 +1075,7 @@ def test_without_scipy(tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatc
     assert made.runs == runs
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_ours_stays(tmp_path: Path, fake: Any) -> None:
     """An existing file that rescompile did not write is refused before the measurement, which may take hours."""
     made = fake("good")

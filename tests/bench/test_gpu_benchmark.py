@@ -54,6 +54,7 @@ def test_without_a_gpu_it_refuses(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_part_that_takes_too_long_is_cut_off(gpu: ModuleType) -> None:
     """A part that exceeds its time is interrupted and recorded as cut off; a part that fails records the reason."""
     slow = gpu.run(gpu.Part("slow", None, ("bench", "resnet20_cifar", "--rounds", "100000"), 1), 1.0)
@@ -133,6 +134,7 @@ def test_no_library_takes_a_benchmark_for_another() -> None:
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_a_benchmark_of_nothing_keeps_no_promise() -> None:
     """`--only` with a word that matches no measurement exits with 2, since nothing would be measured."""
     pytest.importorskip("torch", reason="imported by the benchmarks")

@@ -248,6 +248,7 @@ def test_a_hopeless_precision_is_tried_once(machine: Machine) -> None:
     assert ("quick", "bf16") in {(row.runtime, row.precision) for row in result.rows}
 
 
+@pytest.mark.slow
 def test_accuracy_comes_first(machine: Machine) -> None:
     """The fastest configuration is not the best if its error is too large, and if no error is small enough nothing is
     recommended."""
@@ -271,6 +272,7 @@ def test_accuracy_comes_first(machine: Machine) -> None:
     assert "No configuration completed all rounds." in report.markdown(result)
 
 
+@pytest.mark.slow
 def test_what_does_not_run_is_told(machine: Machine) -> None:
     """A configuration that fails does not stop the search; if all fail, the exit code is 4."""
     machine.broken = {"quick fp32", "torch-cpu:compile fp32"}
@@ -306,6 +308,7 @@ def test_batches(machine: Machine) -> None:
     assert "; highest at batch 2." in text, "what a run costs whatever its batch is shared by two"
 
 
+@pytest.mark.slow
 def test_the_search_is_in_the_result_file(machine: Machine, tmp_path: Path) -> None:
     """The result file contains the whole search."""
     result, _ = tuned(machine)
@@ -355,6 +358,7 @@ def test_wrong_usage(arguments: list[str], message: str) -> None:
     assert message in done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_gives_the_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unrated: Callable[[], None]
 ) -> None:

@@ -40,6 +40,7 @@ def test_the_default_is_an_svg_after_the_network() -> None:
 
 
 @pytest.mark.parametrize("ending", ["svg", "html", "mmd", "dot", "png", "pdf"])
+@pytest.mark.slow_for("png", "pdf")
 def test_a_picture_replaces_one_of_ours(ending: str) -> None:
     """Any other file is left alone, unless --force is given."""
     if ending in ("png", "pdf"):

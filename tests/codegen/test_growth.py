@@ -117,6 +117,7 @@ def test_text_and_work_are_linear(family: Callable[[int], str], tmp_path: Path) 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.slow_for("branches")
 def test_long_expressions_have_the_right_values(family: Callable[[int], str], tmp_path: Path) -> None:
     built = network(family, 9, tmp_path)
     compare(built, *drawn(built, seed=1))

@@ -426,6 +426,7 @@ def test_extract_tells_a_backend_that_cannot_be_loaded(foreign: Path) -> None:
     assert "reads files that end in '.drawing': the target 'broken' of rescompile-listing" in done.stderr
 
 
+@pytest.mark.slow
 def test_doctor_lists_third_parties(foreign: Path) -> None:
     """`doctor` lists third-party backends among the targets."""
     done = command(foreign, "doctor", "--json")
@@ -497,6 +498,7 @@ def test_a_wrong_third_party_fails_by_name(foreign: Path, target: str) -> None:
     assert done.stdout.splitlines()[-1] == "FAILED"
 
 
+@pytest.mark.slow
 def test_by_default_all_that_can_be_evaluated_are_verified(foreign: Path) -> None:
     """By default `verify` includes third-party backends, and reports why others cannot be evaluated."""
     (foreign / "rescompile_doubling.py").unlink()

@@ -96,6 +96,7 @@ SLOW = (
     "add-a-backend.md",
     "deploying.md",
     "designing.md",
+    "forms.md",
     "source.md",
     "studying.md",
     "tutorial.md",
@@ -295,6 +296,7 @@ def test_a_changed_output_would_be_seen(fence: Fence) -> None:
 
 
 @pytest.mark.parametrize("page", PROGRAMS, ids=lambda page: page.name)
+@pytest.mark.slow_for("draw.md", "lesions.md", "pytorch.md")
 def test_python(page: Path, folders: dict[Path, Path]) -> None:
     """The Python programs of the pages run as written."""
     parts = [fence for fence in fences(page) if fence.language == "python" and "file" not in fence.marks]

@@ -128,6 +128,7 @@ def test_graphs_are_connected(name: str, depth: Any) -> None:
 
 
 @pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.slow_for(".png")
 def test_the_same_spec_gives_the_same_bytes(ending: str) -> None:
     """Of every format; and each names its generator where `draw` looks for it."""
     if ending in (".png", ".pdf"):

@@ -316,6 +316,7 @@ def distinct(network: Network) -> int:
 
 
 @pytest.mark.parametrize(("name", "row"), [("res2net50_26w_4s", "layer3"), ("hrnet_w18_small", "stage4")])
+@pytest.mark.slow_for("hrnet_w18_small")
 def test_copies_share_their_nodes(name: str, row: str) -> None:
     """One more node for each copy, with values of its own as with those of the network: a thousand take no more work than ten."""
     ten, thousand = (

@@ -123,6 +123,7 @@ def test_lines_fit_the_terminal() -> None:
             ]
 
 
+@pytest.mark.slow
 def test_the_index_of_ops_finds_what_a_search_of_all_networks_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     """The closest networks are those of a search that elaborates the zoo and counts ops with all their attributes."""
     sample = ["resnet50", "densenet121", "resnet110_cifar", "googlenet", "r3d_18", "unet", "darknet53"]
@@ -151,6 +152,7 @@ def test_the_closest_network_is_found_without_elaborating_the_zoo(monkeypatch: p
 PAIRS = sorted({(of, to) for row in references.table() for of, to in row["networks"].items()})
 
 
+@pytest.mark.slow
 def test_the_table_names_networks_that_differ() -> None:
     """Both networks of every row exist and differ: a row whose networks became equal is out of date."""
     assert {name for pair in PAIRS for name in pair} <= set(library.zoo())

@@ -96,6 +96,7 @@ def beginnings(name: str, step: int, first: int) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", SAMPLE)
+@pytest.mark.slow_for("googlenet")
 def test_a_text_that_ends_anywhere(name: str) -> None:
     """Every feature works where the text just ends, in the middle of a word or a bracket, as it does while one types."""
     for whole, text in beginnings(name, 67, len(name)):

@@ -335,6 +335,7 @@ def test_places_and_inputs() -> None:
     assert "would overwrite" in refused("E0802", 2, "./spec.html", "-o", "spec.html", "--force")
 
 
+@pytest.mark.slow
 def test_too_many_parts_for_a_picture() -> None:
     """The report has everything but the picture, and says why."""
     rows = "".join(f"  - c{at}: {{conv: {{channels: {4 + at % 7}, kernel: 3}}}}\n" for at in range(1100))

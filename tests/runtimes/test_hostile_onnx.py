@@ -153,6 +153,7 @@ def test_weights_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 # --- mutations --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_mutated_files(tmp_path: Path) -> None:
     """Truncated, changed and repeated bytes give either a coded error or a run."""
     whole = bytearray(_as_constant(numpy_helper.from_array(np.zeros(4, np.float32), "w")).SerializeToString())

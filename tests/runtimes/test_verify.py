@@ -180,6 +180,7 @@ network:
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.slow_for("1", "2", "3")
 def test_a_norm_of_equal_values_is_no_mistake(seed: int, tmp_path: Path) -> None:
     """Equal values have a variance of 0, so a norm divides by the root of its eps: the rounding of x * factor + shift, which
     frameworks compute, is enlarged 316 times, and the interpreter in float32 shows it."""
@@ -384,6 +385,7 @@ def the_interpreter(patch: pytest.MonkeyPatch) -> None:
         (the_interpreter, "onnx, source and torch compute the same: what they share is at fault, or the interpreter"),
     ],
 )
+@pytest.mark.slow_for("the_source_is_run_for_training", "activations_in_source", "a_pass")
 def test_who_is_wrong_is_named(
     plant: Callable[[pytest.MonkeyPatch], None], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -483,6 +485,7 @@ main()
 
 
 @pytest.mark.parametrize("words", [["--targets", "onnx"], []], ids=["onnx", "what is installed"])
+@pytest.mark.slow_for("what is installed")
 def test_without_torch(words: list[str]) -> None:
     """Without torch, ONNX is verified with the same reference and bound; targets that cannot run are reported."""
     here = CliRunner().invoke(app, ["verify", SMALL, "--targets", "onnx,torch", "--json"])

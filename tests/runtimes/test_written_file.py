@@ -177,6 +177,7 @@ def scales_of_weights(patch: Patch) -> None:
         ("source", another_source, "its outputs have an error of"),
     ],
 )
+@pytest.mark.slow_for("another_source")
 def test_a_wrong_file_replaces_nothing(
     way: str, plant: Callable[[Patch], None], said: str, spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

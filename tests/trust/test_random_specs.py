@@ -21,7 +21,7 @@ from shrinking import shrunk
 
 from rescompile.diagnostics.errors import SpecError
 
-SMALL = [pytest.param(seed, marks=[pytest.mark.slow] if seed >= 30 else []) for seed in range(130)]
+SMALL = [pytest.param(seed, marks=[pytest.mark.slow] if seed >= 20 else []) for seed in range(130)]
 #: Two large networks; one whose outputs in float32 are noise, since its norms amplify rounding beyond 1; one where they underflow.
 LARGE = [pytest.param(BIG + at, marks=pytest.mark.slow) for at in (0, 1, 9, 23)]
 
@@ -160,6 +160,7 @@ def test_what_was_found(name: str, tmp_path: Path) -> None:
 # --- the generator ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_specs_reach_the_whole_language() -> None:
     """Every op and activation, every merge, every side branch, every schedule, every form of a value and of a block."""
     found: set[str] = set()

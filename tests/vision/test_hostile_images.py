@@ -60,6 +60,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.slow_for("3", "4")
 def test_the_largest_image_takes_twice_its_pixels(channels: int, tmp_path: Path) -> None:
     """The largest accepted image takes two copies of four bytes a pixel: as decoded, and without transparency."""
     path = png(1 << 13, 1 << 13, channels, tmp_path / "large.png")

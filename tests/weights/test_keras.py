@@ -308,6 +308,7 @@ WRITERS: dict[str, Callable[[Any, str], None]] = {
 
 
 @pytest.mark.parametrize("path", WRITERS)
+@pytest.mark.slow_for("x.weights.h5", "oldest.hdf5", "model.h5")
 def test_files(path: str) -> None:
     """Each Keras format gives the variables with the paths and values of the model."""
     model = small()

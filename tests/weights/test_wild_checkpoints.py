@@ -315,6 +315,7 @@ def test_the_number_of_classes_is_named() -> None:
 @pytest.mark.parametrize(
     ("name", "setting"), [("resnet20_cifar", ""), ("resnet20_cifar", "parameters.classes=7"), ("vgg11", "")]
 )
+@pytest.mark.slow_for("vgg11")
 def test_the_network_that_tensors_fit_is_named(name: str, setting: str, prefix: str, more: dict[str, Array]) -> None:
     """A checkpoint of another zoo network is identified by names and shapes, with any prefix or number of classes."""
     shapes = facts.shapes(facts.network(name, *filter(None, [setting])))
