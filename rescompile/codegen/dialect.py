@@ -106,7 +106,7 @@ class PythonDialect(Dialect):
         """Return paragraphs about training for the docstring of a network; none by default."""
         return ()
 
-    def names(self, op: Op) -> tuple[str | None, ...]:
+    def spelled(self, op: Op) -> tuple[str | None, ...]:
         """Return the names of the module and of the function of an op, if they may depend on the shape of its input."""
         return ()
 

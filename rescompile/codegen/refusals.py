@@ -29,7 +29,7 @@ def refuse_other_modules(network: Network, words: PythonDialect) -> None:
     for path, node in walk(network.root, again=True):
         if not isinstance(node, Op):
             continue
-        names, shape = words.names(node), shapes.setdefault(path, node.input)
+        names, shape = words.spelled(node), shapes.setdefault(path, node.input)
         if found.setdefault(path, names) != names:
             name, other = next((a, b) for a, b in zip(found[path], names, strict=True) if a != b)
             message = (

@@ -101,7 +101,7 @@ class TableDialect(PythonDialect):
         """Return the class name of the module of an op; empty for an op without a module."""
         return _name(self.spelling(layer.kind).module, layer.sample) or ""
 
-    def names(self, op: Op) -> tuple[str | None, ...]:
+    def spelled(self, op: Op) -> tuple[str | None, ...]:
         """Return the names of the module and of the function of an op, which may depend on the shape of its input."""
         spelling = self.spelling(type(op.kind))
         return _name(spelling.module, op), _name(spelling.function, op)
