@@ -32,6 +32,10 @@ class Fault(Exception):
         self.check = check
 
 
+class Overflow(Exception):
+    """The network has no values in float32."""
+
+
 @dataclass
 class Case:
     """A document, its tree, and a folder for files."""
@@ -100,16 +104,19 @@ class Case:
 
 def random_weights(network: Network, x: Array, seed: int) -> dict[str, Array]:
     """Float32 weights, none of them a default: scales of both signs, biases everywhere, statistics near those of the batch.
-    Where products of branches overflow, smaller ones are drawn."""
+    Where they overflow, since branches are multiplied or norms run again, smaller ones are drawn. Raises Overflow where the
+    smallest do, too: hundreds of sums of a value and its half have no variance in float32."""
     layers = sum(isinstance(node, Op) and isinstance(node.kind, WEIGHTED) for _, node in walk(network.root))
     gain = 1.5 * min(1, 20 / (layers + 1))  # hundreds of residuals without a norm would overflow
     for smaller in range(6):
         rng = np.random.default_rng([seed, 2])
-        arrays = _random_parameters(network, rng, gain / 8**smaller)
+        arrays = _random_parameters(network, rng, gain, 4.0**-smaller)
         with np.errstate(over="ignore", invalid="ignore"):
             found = calibrated(network, arrays, x)
         if all(np.isfinite(value).all() for value in found.values()):
             break
+    else:
+        raise Overflow
     for name, value in found.items():
         if name.endswith("mean"):
             spread = np.sqrt(arrays_var(arrays, name))
@@ -119,7 +126,8 @@ def random_weights(network: Network, x: Array, seed: int) -> dict[str, Array]:
     return {name: value if value.dtype.kind == "i" else value.astype(np.float32) for name, value in arrays.items()}
 
 
-def _random_parameters(network: Network, rng: np.random.Generator, gain: float) -> dict[str, Array]:
+def _random_parameters(network: Network, rng: np.random.Generator, gain: float, share: float) -> dict[str, Array]:
+    """Parameters whose weights have this gain and are then multiplied by `share`."""
     kinds = {name: node.kind for name, node in walk(network.root) if isinstance(node, Op)}
     factors = {name for name, kind in kinds.items() if isinstance(kind, Norm | Affine | Act | WeightedSum)}
     arrays: dict[str, Array] = {}
@@ -129,10 +137,10 @@ def _random_parameters(network: Network, rng: np.random.Generator, gain: float) 
         if parameter.dtype == "int64":
             arrays[name] = np.array(rng.integers(1, 99))
         elif part == "running_var" or (part == "weight" and scope in factors):
-            sign = rng.choice([-1, 1], shape) if part == "weight" else 1
+            sign = share * rng.choice([-1, 1], shape) if part == "weight" else 1
             arrays[name] = sign * rng.uniform(0.5, 1.5, shape)
         elif part == "weight":
-            arrays[name] = rng.standard_normal(shape) * np.sqrt(gain / parameter.fan_in)
+            arrays[name] = share * rng.standard_normal(shape) * np.sqrt(gain / parameter.fan_in)
         else:
             arrays[name] = rng.uniform(0.2, 0.8, shape) * rng.choice([-1, 1], shape)
     return arrays
