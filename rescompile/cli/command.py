@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from rescompile.cli.options import Format
-from rescompile.cli.reporting import discard, progress, report, say
+from rescompile.cli.reporting import discard, progress_shown, report, say
 from rescompile.cli.signals import Stopped, interruption_restored, stoppable
 from rescompile.diagnostics.errors import Diagnostic, OutputError, RescompileError
 
@@ -22,7 +22,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
-            with stoppable(), interruption_restored(), progress(shown=not kwargs.get("as_json")):
+            with stoppable(), interruption_restored(), progress_shown(not kwargs.get("as_json")):
                 function(*args, **kwargs)
                 if sys.stdout is None:
                     raise OutputError(Diagnostic("E1002", "standard output is closed"))

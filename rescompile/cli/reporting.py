@@ -54,7 +54,7 @@ wipe: Callable[[], None] | None = None
 
 
 @contextlib.contextmanager
-def progress(shown: bool) -> Iterator[None]:
+def progress_shown(shown: bool) -> Iterator[None]:
     """Show progress, or hide it, until the end of a command."""
     global shows_progress
     before, shows_progress = shows_progress, shown
