@@ -7,7 +7,6 @@ from collections.abc import Collection
 from rescompile.codegen.dialect import PythonDialect
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir.network import Network, Op, walk
-from rescompile.ir.ops import Shape
 
 
 def refuse_names(network: Network, taken: Collection[str], title: str) -> None:
@@ -24,19 +23,17 @@ def refuse_names(network: Network, taken: Collection[str], title: str) -> None:
 def refuse_other_modules(network: Network, words: PythonDialect) -> None:
     """Raise Unavailable for a step that runs again where the framework has another module for it, such as one for maps
     with more axes."""
-    found: dict[str, tuple[str | None, ...]] = {}
-    shapes: dict[str, Shape] = {}
+    made: dict[str, Op] = {}
     for path, node in walk(network.root, again=True):
-        if not isinstance(node, Op):
+        if not isinstance(node, Op) or (first := made.setdefault(path, node)) is node:
             continue
-        names, shape = words.spelled(node), shapes.setdefault(path, node.input)
-        if found.setdefault(path, names) != names:
-            name, other = next((a, b) for a, b in zip(found[path], names, strict=True) if a != b)
-            message = (
-                f"{path} runs again on an input of {list(node.input)}, for which {words.title} has '{other}', but it is "
-                f"made for {list(shape)} as '{name}'"
-            )
-            raise Unavailable(Diagnostic("E0901", message, help="use another step there, or the target 'onnx'"))
+        for name, other in zip(words.spelled(first), words.spelled(node), strict=True):
+            if name != other:
+                message = (
+                    f"{path} runs again on an input of {list(node.input)}, for which {words.title} has '{other}', but it is "
+                    f"made for {list(first.input)} as '{name}'"
+                )
+                raise Unavailable(Diagnostic("E0901", message, help="use another step there, or the target 'onnx'"))
 
 
 def refuse_ranks(network: Network, target: str) -> None:
