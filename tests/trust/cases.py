@@ -92,7 +92,7 @@ class Case:
     def perturbed(self, error: float) -> float:
         """The largest error that rounding explains, by the interpreter in stochastic float64, until one evaluation explains `error`
         or a few are nowhere near it. Some networks amplify rounding so much that their outputs in float32 are noise, whose size
-        says nothing of the unit."""
+        does not depend on the unit."""
         bound = 0.0
         for seed in range(1, MANY + 1):
             if error <= bound or (seed > RUNS and error > NEAR * bound):

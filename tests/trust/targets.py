@@ -126,7 +126,7 @@ def evaluated(module: nn.Module, x: Array) -> dict[str, Array]:
 STYLES: tuple[tuple[bool, Mapping[str, Any]], ...] = ((False, FORMS[1]), (True, FORMS[0]), (True, FORMS[1]))
 
 
-#: What PyTorch cannot have, and says so: its norms are for maps with one number of axes.
+#: How PyTorch's source refuses a step whose module is for inputs with another number of axes, such as a norm.
 REFUSED = "runs again on an input of"
 
 
