@@ -1,7 +1,7 @@
 """Measure an NVIDIA GPU in half an hour: the most valuable parts first, each with its own time limit.
 
 - `doctor`: which runtimes work; the others are not measured;
-- `verify`: every network in ONNX Runtime's CUDA provider and in torch, compared with float64;
+- `verify`: every network in ONNX Runtime's CUDA provider, in torch and in JAX, compared with float64;
 - `table`: ONNX Runtime in fp16 and torch.compile in bf16 with channels last, batch 1 and 256, each with its fraction of
   the roofline;
 - `peers`: the same for torchvision's networks;
@@ -38,7 +38,19 @@ from runtime import PEERS
 
 #: The runtimes of the parts, and their nearest CPU equivalents, with which `--quick` checks that everything runs.
 ORT, TORCH = "ort-cuda:graph:nhwc", "torch-cuda:compile=reduce-overhead:channels_last"
-ON_CPU = {ORT: "ort-cpu", TORCH: "torch-cpu:compile:channels_last", "ort-cuda": "ort-cpu", "torch-cuda": "torch-cpu"}
+#: What `verify` compares with float64: runtimes and precisions by the runtime that they need.
+VERIFIED = {
+    "ort-cuda": (f"ort-cuda,{ORT}", "fp32,tf32,fp16"),
+    "torch-cuda": ("torch-cuda,torch-cuda:channels_last", "fp32,tf32,fp16,bf16"),
+    "jax-cuda": ("jax-cuda", "fp32,tf32"),
+}
+ON_CPU = {
+    ORT: "ort-cpu",
+    TORCH: "torch-cpu:compile:channels_last",
+    "ort-cuda": "ort-cpu",
+    "torch-cuda": "torch-cpu",
+    "jax-cuda": "jax-cpu",
+}
 BATCHES = "1,256"
 SWEEP = (
     "ort-cuda,ort-cuda:graph,ort-cuda:graph:nhwc,ort-cuda:graph:search=heuristic,ort-cuda:graph:nhwc:search=heuristic"
@@ -71,8 +83,8 @@ def parts(quick: bool) -> Iterator[Part]:
     small = ("--set", "input=[3, 64, 64]") if quick else ()
     rounds = ("--rounds", "5", "--slot-ms", "0") if quick else ()
     for network in PEERS:
-        for base, runtimes in (("ort-cuda", f"ort-cuda,{ORT}"), ("torch-cuda", "torch-cuda,torch-cuda:channels_last")):
-            words = ("verify", network, "--runtime", runtimes, "--precision", "fp32,tf32,fp16,bf16", "--json", *small)
+        for base, (runtimes, precisions) in VERIFIED.items():
+            words = ("verify", network, "--runtime", runtimes, "--precision", precisions, "--json", *small)
             yield Part(f"verify {network}, {base}", base, words, 120)
 
     def bench(
@@ -130,8 +142,8 @@ def on_cpu(part: Part) -> Part:
             return "1,2" if word == BATCHES else "2"
         if word == "fp16":  # no kernels on CPUs
             return "fp32"
-        if word == "fp32,tf32,fp16,bf16":
-            return "fp32,bf16"
+        if word.startswith("fp32,tf32"):
+            return "fp32,bf16" if "bf16" in word else "fp32"
         if "-cuda" in word:
             listed = (ON_CPU.get(each, ON_CPU[each.partition(":")[0]]) for each in word.split(","))
             return ",".join(dict.fromkeys(listed))
