@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -116,13 +117,22 @@ def _content(path: Path, what: str, help: str) -> str:
 def _parse(source: Source, what: str) -> Any:
     """Return the JSON of a file. pydantic's own parser accepts NaN and takes the last of two equal keys."""
     try:
-        return json.loads(source.text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twins)
+        return json.loads(
+            source.text, parse_int=_integer, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twins
+        )
     except json.JSONDecodeError as error:
         place = Place.at(source, min(error.pos, max(len(source.text) - 1, 0)))
         raise UsageError(Diagnostic("E0820", f"invalid JSON: {error.msg.lower()}", place)) from None
     except (ValueError, RecursionError) as error:
         brief = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise UsageError(Diagnostic("E0820", f"{source.name} is not a {what}: {brief}")) from None
+
+
+def _integer(text: str) -> int:
+    """Return an integer that a float could hold; pydantic's parser has its own limit, and Python's can be lifted."""
+    if len(text) > sys.float_info.max_10_exp:
+        raise ValueError(f"it contains an integer of {len(text):,} digits")
+    return int(text)
 
 
 def _refuse_constant(name: str) -> Any:

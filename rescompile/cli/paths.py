@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -232,10 +233,20 @@ def _gradient_lines(measured: PathGradients, bounds: tuple[int, int] | None, opt
 # --- for machines -----------------------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def _long_numbers() -> Iterator[None]:
+    """Let integers of any length become text, which Python limits for the whole process because of hostile input."""
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        yield
+    finally:
+        sys.set_int_max_str_digits(limit)
+
+
+@_long_numbers()
 def _data(results: Results) -> dict[str, Any]:
     """Return the results as data; numbers of paths are text, since few JSON readers keep more than 53 bits."""
-    # The text of an exact number may be long; no input is parsed after this.
-    sys.set_int_max_str_digits(0)
     network, options, distribution, surviving = results.network, results.options, results.paths, results.surviving
     bounds, measured, total = results.bounds, results.measured, distribution.total
     origin = {"weights": options.weights, "data": options.data, "labels": options.labels, "seed": options.seed or 0}

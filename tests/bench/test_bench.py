@@ -383,7 +383,7 @@ def test_the_schema_describes_result_files(tmp_path: Path) -> None:
         ('"batch": 8', '"batch": 8, "batch": 9', "given twice", False),
         ('"rows": [', '"rows": [7, ', "must be a mapping, but is an integer", True),
         ('"version": "', '"version": "\\ud800', "an unpaired surrogate", False),
-        ('"batch": 8', f'"batch": {"8" * 5000}', "limit", False),
+        ('"batch": 8', f'"batch": {"8" * 5000}', "an integer of 5,000 digits", False),
         ('"rows": [', '"rows": [' + "{}," * json_files.MOST_PARTS, "more than 200,000 lists", False),
         ('"rows": [', '"rows": [' + "7," * 1_000_000, "must be a mapping, but is an integer", True),
         ('"rows": [', " " * json_files.LARGEST + '"rows": [', "larger than 8 MiB", False),
