@@ -2,7 +2,8 @@
 
 `pytest -m "not slow"` is what `make test` runs, in parallel; `make test-all` runs the rest. A test that is marked `sampled`
 is slow for all networks of the zoo but those of `support/sample.py`; one marked `sampled(macs=n)` also for those of them that
-have more multiply-adds. One marked `slow_for` is slow where one of these words is among those of its parameters.
+have more multiply-adds; one marked `sampled(one_in=n)` takes only every n-th of them, each test others. One marked `slow_for`
+is slow where one of these words is among those of its parameters.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ import math
 import os
 import signal
 from pathlib import Path
+from zlib import crc32
 
 import facts
 import pytest
 from sample import SAMPLE
+
+#: The place of each network of the sample.
+ORDER = {name: place for place, name in enumerate(sorted(SAMPLE))}
 
 # A shell that starts the suite in the background ignores Ctrl-C, and nohup the end of the terminal; every process that a
 # test starts inherits that.
@@ -56,9 +61,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         parameters = getattr(item, "callspec").params if hasattr(item, "callspec") else {}  # noqa: B009
         name = next((value for key, value in parameters.items() if key in ("name", "network")), None)
         sampled = item.get_closest_marker("sampled")
-        if sampled and (
-            name not in SAMPLE or facts.figures(name)["macs"]["computed"] > sampled.kwargs.get("macs", math.inf)
-        ):
+        if sampled and not _is_in_sample(name, getattr(item, "originalname"), **sampled.kwargs):  # noqa: B009
             item.add_marker("slow")
         slow = item.get_closest_marker("slow_for")
         if slow and any(f"-{word}-" in f"-{getattr(item, 'callspec').id}-" for word in slow.args):  # noqa: B009
@@ -70,3 +73,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("torch")
         if "subprocess" in module:
             item.add_marker("process")
+
+
+def _is_in_sample(name: str | None, test: str, macs: float = math.inf, one_in: int = 1) -> bool:
+    """Whether a test of a network belongs to the quick tests."""
+    if name not in ORDER or facts.figures(name)["macs"]["computed"] > macs:
+        return False
+    return (ORDER[name] + crc32(test.encode())) % one_in == 0

@@ -44,7 +44,7 @@ def text_of(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", facts.zoo())
-@pytest.mark.sampled
+@pytest.mark.sampled(one_in=4)
 def test_padding_is_always_explicit(name: str) -> None:
     """What Flax pads by default depends on the size of the map."""
     for node in ast.walk(ast.parse(text_of(name))):

@@ -91,6 +91,7 @@ def test_random_network_with_earlier_values(seed: int, tmp_path: Path) -> None:
     agree(network, weights, x, evaluated(network, weights, x))
 
 
+@pytest.mark.slow
 def test_optimizers_and_compile_take_the_module() -> None:
     """Three steps of SGD under `mx.compile`, which is given the state of the model, are those without it."""
     mx.enable_compile()

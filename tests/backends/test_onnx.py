@@ -155,6 +155,7 @@ def structure(name: str) -> onnx.ModelProto:
 
 
 @every_spec
+@pytest.mark.sampled
 def test_checker(name: str) -> None:
     """onnx's own checker, with its full check, on every graph."""
     onnx.checker.check_model(structure(name), full_check=True)

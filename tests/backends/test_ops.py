@@ -83,7 +83,13 @@ def by_mlx(net: Network, weights: dict[str, Array], x: Array) -> Array:
     mlx_module: Any = import_module("rescompile.backends.mlx.module")
     mx.set_default_device(mx.cpu)
     import_module("rescompile.backends.mlx.source_file").check(net)
-    found: Array = mlx_module.outputs(mlx_module.make(net, single(weights)).eval(), np.asarray(x, np.float32))["logits"]
+    mx.disable_compile()  # a C++ compiler takes seconds for a function of one line
+    try:
+        found: Array = mlx_module.outputs(mlx_module.make(net, single(weights)).eval(), np.asarray(x, np.float32))[
+            "logits"
+        ]
+    finally:
+        mx.enable_compile()
     return found
 
 

@@ -107,7 +107,7 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize("name", facts.zoo())
-@pytest.mark.sampled
+@pytest.mark.sampled(one_in=3)
 def test_imports(name: str) -> None:
     """torch and a few modules that Python has itself; nothing runs but imports and definitions."""
     tree = ast.parse(text_of(name))
@@ -170,7 +170,7 @@ def _code(text: str) -> str:
 
 
 @pytest.mark.parametrize("name", facts.zoo())
-@pytest.mark.sampled
+@pytest.mark.sampled(one_in=3)
 def test_state_dict(name: str) -> None:
     """The keys of the tree in its order, with its shapes."""
     network = facts.network(name)

@@ -24,7 +24,7 @@ def pair(name: str) -> tuple[nn.Module, nn.Module, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d", "vgg11", "vgg11_bn", "alexnet"])
-@pytest.mark.slow_for("vgg11", "alexnet", "resnext50_32x4d")
+@pytest.mark.slow_for("vgg11", "vgg11_bn", "alexnet", "resnext50_32x4d")
 def test_all_children_but_the_last(name: str) -> None:
     *models, x = pair(name)
     with torch.no_grad():

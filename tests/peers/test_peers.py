@@ -319,7 +319,7 @@ def same(name: str, peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in PEERS if PEERS[name].renamed is as_they_are])
-@pytest.mark.sampled
+@pytest.mark.sampled(one_in=3)
 def test_names(name: str) -> None:
     """`load_state_dict(checkpoint, strict=True)` needs no mapping; of the libraries' checkpoints, rows read in our order."""
     with torch.device("meta"):
@@ -334,7 +334,7 @@ def test_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PEERS)
-@pytest.mark.sampled(macs=2e9)
+@pytest.mark.sampled(macs=2e9, one_in=3)
 def test_outputs(name: str) -> None:
     """On weights far from those of a fresh model."""
     same(name, PEERS[name])

@@ -385,7 +385,7 @@ def the_interpreter(patch: pytest.MonkeyPatch) -> None:
         (the_interpreter, "onnx, source and torch compute the same: what they share is at fault, or the interpreter"),
     ],
 )
-@pytest.mark.slow_for("the_source_is_run_for_training", "activations_in_source", "a_pass")
+@pytest.mark.slow_for("the_source_is_run_for_training", "the_interpreter", "activations_in_source", "a_pass")
 def test_who_is_wrong_is_named(
     plant: Callable[[pytest.MonkeyPatch], None], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -501,6 +501,7 @@ def test_without_torch(words: list[str]) -> None:
     assert ("source is not verified" in done.stderr) == (not words)
 
 
+@pytest.mark.slow
 def test_every_installed_target_is_verified_by_default() -> None:
     """By default all targets that can be evaluated here are verified."""
     data = json.loads(CliRunner().invoke(app, ["verify", SMALL, "--json"]).stdout)

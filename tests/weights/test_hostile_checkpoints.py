@@ -219,7 +219,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("bomb", BOMBS)
 @pytest.mark.parametrize("inside", ["plain", "archive"])
-@pytest.mark.slow_for("an integer of a million digits", "archive-nested tuples")
+@pytest.mark.slow_for("an integer of a million digits", "nested tuples")
 def test_pickle_bombs(bomb: str, inside: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pickle bombs are refused within bounded time and memory. The opcode limit is a tenth of the real one here."""
     monkeypatch.setattr(inert_pickle, "MAX_OPCODES", 200_000)
