@@ -14,9 +14,8 @@ import io
 import os
 import sys
 from collections.abc import Mapping
-from enum import StrEnum
 from importlib import import_module
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -129,15 +128,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-class Shell(StrEnum):
-    """The shells that have a completion script."""
-
-    bash = "bash"
-    zsh = "zsh"
-    fish = "fish"
-
-
-def _show_completion(shell: Shell | None) -> None:
+def _show_completion(shell: str | None) -> None:
     if shell is not None:
         from rescompile.cli.completion_scripts import SCRIPTS
 
@@ -151,7 +142,7 @@ def _global(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     shell: Annotated[
-        Shell | None,
+        Literal["bash", "zsh", "fish"] | None,
         typer.Option(
             "--show-completion",
             callback=_show_completion,

@@ -15,7 +15,6 @@ import typer
 from rescompile.cli.command import command
 from rescompile.cli.options import (
     ForceOption,
-    Format,
     FormatOption,
     JsonOption,
     SetOption,
@@ -82,7 +81,7 @@ def bench(
     set: SetOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     *,
     passes: dict[str, Any],
 ) -> None:

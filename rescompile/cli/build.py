@@ -14,7 +14,6 @@ from rescompile.cli.command import command
 from rescompile.cli.options import (
     FeaturesOption,
     ForceOption,
-    Format,
     FormatOption,
     JsonOption,
     Selection,
@@ -100,7 +99,7 @@ def build(
     features: FeaturesOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     *,
     passes: dict[str, Any],
 ) -> None:
@@ -147,7 +146,7 @@ def _check_several(files: Sequence[str], options: Options) -> None:
         raise UsageError(Diagnostic("E0802", message))
 
 
-def _build_all(builder: _Builder, files: Sequence[str], format: Format) -> None:
+def _build_all(builder: _Builder, files: Sequence[str], format: str) -> None:
     """Build several specs; an error in one does not stop the others. After an interruption, the files built so far are
     reported too."""
     from rescompile.diagnostics.rendering import as_data
@@ -169,9 +168,9 @@ def _build_all(builder: _Builder, files: Sequence[str], format: Format) -> None:
         left = len(files) - len(entries)
         if builder.as_json:
             print_json({"specs": entries, "interrupted": left > 0})
-        elif problems or format is not Format.text:
-            report(problems, format.value)
-        if format is Format.text and not builder.as_json:
+        elif problems or format != "text":
+            report(problems, format)
+        if format == "text" and not builder.as_json:
             failed = sum(not entry["ok"] for entry in entries)
             say(f"{len(files)} specs, {failed} failed{f', {left} not reached' if left else ''}")
     if worst:

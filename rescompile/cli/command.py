@@ -10,7 +10,6 @@ from typing import Any
 
 import typer
 
-from rescompile.cli.options import Format
 from rescompile.cli.reporting import discard, progress_shown, report, say
 from rescompile.cli.signals import Stopped, interruption_restored, stoppable
 from rescompile.diagnostics.errors import Diagnostic, OutputError, RescompileError
@@ -28,7 +27,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
                     raise OutputError(Diagnostic("E1002", "standard output is closed"))
                 sys.stdout.flush()
         except RescompileError as error:
-            form = "json" if kwargs.get("as_json") else kwargs.get("format", Format.text).value
+            form = "json" if kwargs.get("as_json") else kwargs.get("format", "text")
             report(error.diagnostics, form)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt as stop:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import Format, FormatOption, JsonOption
+from rescompile.cli.options import FormatOption, JsonOption
 from rescompile.cli.reporting import print_json, say, table
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 
@@ -25,7 +25,7 @@ def compare(
         bool, typer.Option("--across-machines", help="Compare results of different hardware.")
     ] = False,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Compare two result files; exit 1 if a row became slower.
 

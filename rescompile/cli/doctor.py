@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from rescompile.cli.command import command
-from rescompile.cli.options import Format, FormatOption, JsonOption
+from rescompile.cli.options import FormatOption, JsonOption
 from rescompile.cli.reporting import columns, print_json
 from rescompile.diagnostics.text_table import table_rows
 
 
 @command
-def doctor(as_json: JsonOption = False, format: FormatOption = Format.text) -> None:
+def doctor(as_json: JsonOption = False, format: FormatOption = "text") -> None:
     """Report which targets and runtimes work on this machine.
 
     A tiny network runs in every runtime, and what is missing is named.

@@ -6,9 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,7 +15,6 @@ from rescompile.cli.command import command
 from rescompile.cli.options import (
     FeaturesOption,
     ForceOption,
-    Format,
     FormatOption,
     SetOption,
     option,
@@ -33,28 +31,10 @@ if TYPE_CHECKING:
     from rescompile.ir.network import Network
 
 
-class DepthWord(StrEnum):
-    """The depth to which a picture opens the tree."""
-
-    rows = "rows"
-    blocks = "blocks"
-    ops = "ops"
-
-
-class ColorWord(StrEnum):
-    """The quantity that colours cards."""
-
-    macs = "macs"
-    parameters = "parameters"
-    activations = "activations"
-    time = "time"
-    error = "error"
-
-
 #: The quantities that are read from a file, with the command that writes it.
 MEASURED = {
-    ColorWord.time: "rescompile bench SPEC --profile -o FILE",
-    ColorWord.error: "rescompile verify SPEC --parts --json",
+    "time": "rescompile bench SPEC --profile -o FILE",
+    "error": "rescompile verify SPEC --parts --json",
 }
 
 
@@ -66,8 +46,12 @@ class Options:
         "File: .svg, .html, .png, .pdf, .mmd or .dot; - for SVG on standard output. Default: NAME.svg.",
         None, "-o", "--output", metavar="PATH",
     )  # fmt: skip
-    depth: DepthWord = option("Draw rows, rows with each block opened once, or every op.", DepthWord.blocks)
-    color: ColorWord | None = option("Paint the cards by a quantity. Default: none.")
+    depth: Literal["rows", "blocks", "ops"] = option(
+        "Draw rows, rows with each block opened once, or every op.", "blocks"
+    )
+    color: Literal["macs", "parameters", "activations", "time", "error"] | None = option(
+        "Paint the cards by a quantity. Default: none."
+    )
     result: str | None = option("Result file for --color time and error.", metavar="FILE")
     against: str | None = option("Draw another network beside it and mark the differences.", metavar="SPEC")
 
@@ -79,10 +63,10 @@ class Options:
             raise UsageError(Diagnostic("E0802", f"--color {self.color} needs --result FILE", help=help))
         if self.result is not None and not measured:
             raise UsageError(Diagnostic("E0802", "--result needs --color time or --color error"))
-        if measured and self.depth is DepthWord.ops:
+        if measured and self.depth == "ops":
             message = f"--color {self.color} applies to rows, so it cannot be used with --depth ops"
             raise UsageError(Diagnostic("E0802", message))
-        if self.against is not None and self.depth is not DepthWord.blocks:
+        if self.against is not None and self.depth != "blocks":
             raise UsageError(Diagnostic("E0802", "--against compares rows, so it cannot be used with --depth"))
         for name in ("color", "against"):
             if getattr(self, name) is not None and suffix in graphs:
@@ -100,7 +84,7 @@ def draw(
     set: SetOption = None,
     features: FeaturesOption = None,
     force: ForceOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     *,
     passes: dict[str, Any],
 ) -> None:
@@ -139,12 +123,12 @@ def _picture(network: Network, options: Options) -> Picture:
     if options.against is not None:
         other = network_of(options.against, None, None, {})
         return Picture(outline(network, "rows"), against=outline(other, "rows"))
-    opened = outline(network, options.depth.value)
+    opened = outline(network, options.depth)
     if options.color is None:
         return Picture(opened)
-    if options.color is ColorWord.time:
+    if options.color == "time":
         return Picture(opened, _by_time(network, opened, str(options.result)))
-    if options.color is ColorWord.error:
+    if options.color == "error":
         return Picture(opened, _by_error(network, opened, str(options.result)))
     return Picture(opened, by_amount(opened, COUNTS[options.color]))
 
@@ -161,7 +145,7 @@ def _by_time(network: Network, opened: Outline, file: str) -> Painting:
     rows = [row for row in read(Path(file)).rows if row.sha256 == network.sha256]
     if not rows:
         message = f"{file} has no row of {network.name} with this spec"
-        raise UsageError(Diagnostic("E0811", message, help=f"'{MEASURED[ColorWord.time]}' measures one"))
+        raise UsageError(Diagnostic("E0811", message, help=f"'{MEASURED['time']}' measures one"))
     profiled = next((row for row in rows if row.profile), None)
     if profiled is None:
         message = f"{file} has no profile of {network.name}"

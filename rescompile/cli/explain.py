@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import Format, FormatOption, JsonOption, SetOption, SpecArgument, with_passes
+from rescompile.cli.options import FormatOption, JsonOption, SetOption, SpecArgument, with_passes
 from rescompile.cli.reporting import columns, print_json
 from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import Diagnostic, UsageError
@@ -29,7 +29,7 @@ def explain(
     ] = None,
     set: SetOption = None,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     *,
     passes: dict[str, Any],
 ) -> None:

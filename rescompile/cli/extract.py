@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import ForceOption, Format, FormatOption, JsonOption, OutputOption
+from rescompile.cli.options import ForceOption, FormatOption, JsonOption, OutputOption
 from rescompile.cli.reporting import print_json, say
 from rescompile.cli.specs import recorded as recorded_origin
 from rescompile.diagnostics.errors import Diagnostic, UsageError
@@ -24,7 +24,7 @@ def extract(
     output: OutputOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Print the spec that a model was built from.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import Format, FormatOption, JsonOption
+from rescompile.cli.options import FormatOption, JsonOption
 from rescompile.cli.progress import track
 from rescompile.cli.reporting import columns, print_json
 from rescompile.diagnostics.errors import Diagnostic, UsageError
@@ -18,7 +18,7 @@ from rescompile.diagnostics.text_table import text_table
 def list_zoo(
     family: Annotated[str | None, typer.Option(help="List this family only.")] = None,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """List the networks of the zoo."""
     from rescompile.diagnostics.errors import nearest

@@ -6,8 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import field, fields
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -17,15 +16,6 @@ from rescompile.records import record
 if TYPE_CHECKING:
     from rescompile.passes import Pass
     from rescompile.weights.checkpoints import WeightsFile
-
-
-class Format(StrEnum):
-    """The format of diagnostics."""
-
-    text = "text"
-    json = "json"
-    github = "github"
-    sarif = "sarif"
 
 
 SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="Spec file (with a / or .yaml) or zoo name.")]
@@ -48,7 +38,9 @@ DynamicOption = Annotated[
 OutputOption = Annotated[
     str | None, typer.Option("-o", "--output", metavar="PATH", help="Output file. Default: standard output.")
 ]
-FormatOption = Annotated[Format, typer.Option("--format", help="Format of diagnostics.")]
+FormatOption = Annotated[
+    Literal["text", "json", "github", "sarif"], typer.Option("--format", help="Format of diagnostics.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON; implies --format json.")]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Overwrite a file that rescompile did not write, or that was edited.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import ForceOption, Format, FormatOption, JsonOption, SetOption
+from rescompile.cli.options import ForceOption, FormatOption, JsonOption, SetOption
 from rescompile.cli.progress import track
 from rescompile.cli.reporting import print_json, say, table
 from rescompile.cli.specs import elaborated
@@ -40,7 +40,7 @@ def predict(
     set: SetOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Predict the latency of one input without running a network.
 

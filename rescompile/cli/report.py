@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import FeaturesOption, ForceOption, Format, FormatOption, SetOption, with_passes
+from rescompile.cli.options import FeaturesOption, ForceOption, FormatOption, SetOption, with_passes
 from rescompile.cli.reporting import say
 from rescompile.cli.specs import described
 from rescompile.diagnostics.errors import Diagnostic, RescompileError, UsageError
@@ -34,7 +34,7 @@ def report(
     set: SetOption = None,
     features: FeaturesOption = None,
     force: ForceOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     *,
     passes: dict[str, Any],
 ) -> None:  # fmt: skip

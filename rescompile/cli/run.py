@@ -9,9 +9,8 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,7 +20,6 @@ from rescompile.cli.options import (
     DynamicOption,
     FeaturesOption,
     ForceOption,
-    Format,
     FormatOption,
     JsonOption,
     Selection,
@@ -45,15 +43,6 @@ if TYPE_CHECKING:
     from rescompile.weights.checkpoints import WeightsFile
 
 
-class RuntimeName(StrEnum):
-    """The runtimes of `run`."""
-
-    auto = "auto"
-    ort_cpu = "ort-cpu"
-    ort_cuda = "ort-cuda"
-    ort_tensorrt = "ort-tensorrt"
-
-
 @record
 class Options:
     """The options that only `run` has."""
@@ -66,7 +55,9 @@ class Options:
     preprocess: list[str] | None = option(
         "Set mean, std, resize, crop, interpolation or channel_order. Repeatable.", metavar="NAME=VALUE"
     )
-    runtime: RuntimeName = option("Runtime to use; auto takes a GPU if ONNX Runtime has one.", RuntimeName.auto)
+    runtime: Literal["auto", "ort-cpu", "ort-cuda", "ort-tensorrt"] = option(
+        "Runtime to use; auto takes a GPU if ONNX Runtime has one.", "auto"
+    )
     batch: int | None = option("Batch size, if it is dynamic in the model. Default: 1.", min=1, max=1 << 20)
     size: str | None = option(
         "Input size, if it is dynamic in the model. Default: that of the spec.", metavar="HEIGHTxWIDTH"
@@ -124,7 +115,7 @@ def run_model(
     features: FeaturesOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     *,
     passes: dict[str, Any],
 ) -> None:
@@ -146,7 +137,7 @@ def run_model(
         images.require()
         paths = images.find(options.image)
         words = read(options.labels) if options.labels is not None else None
-    request = Request(model, options, force, as_json, format.value)
+    request = Request(model, options, force, as_json, format)
     seed = options.seed or 0
     compilation = Compilation(
         selection.of(weights), dynamic, set, features, options.seed if options.image else None,
@@ -248,7 +239,7 @@ def _run_seeded(request: Request, path: Path, seed: int, size: Size | None) -> N
 
     options = request.options
     repeats = options.repeats or 5
-    result = run(path, options.runtime.value, seed, options.batch, repeats, size)
+    result = run(path, options.runtime, seed, options.batch, repeats, size)
     _warn(request.model, result.drawn)
     if options.save is not None:
         from rescompile.weights import numpy_files
@@ -300,7 +291,7 @@ def _run_images(request: Request, path: Path, paths: Sequence[Path], words: list
     from rescompile.weights import numpy_files
 
     options = request.options
-    model = Model(path, options.runtime.value)
+    model = Model(path, options.runtime)
     _warn(request.model, model.drawn)
     how = preparation_of(model, request.model, options.preprocess or ())
     if options.batch is not None and model.batch is not None and options.batch != model.batch:

@@ -9,7 +9,6 @@ import typer
 from rescompile.cli.command import command
 from rescompile.cli.options import (
     FeaturesOption,
-    Format,
     FormatOption,
     JsonOption,
     Selection,
@@ -65,7 +64,7 @@ def verify(
     set: SetOption = None,
     features: FeaturesOption = None,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     *,
     passes: dict[str, Any],
 ) -> None:

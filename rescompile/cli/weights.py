@@ -5,16 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from rescompile.cli.command import command
 from rescompile.cli.options import (
     ForceOption,
-    Format,
     FormatOption,
     JsonOption,
     Selection,
@@ -35,20 +33,6 @@ if TYPE_CHECKING:
     from rescompile.weights.transfer import Transferred
 
 
-class Classes(StrEnum):
-    """The ways to adapt a classifier to another number of classes."""
-
-    new = "new"
-    keep = "keep"
-
-
-class InChannels(StrEnum):
-    """The ways to adapt the first convolution to another number of input channels."""
-
-    sum = "sum"
-    repeat = "repeat"
-
-
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Weights file: safetensors, torch, Keras or NumPy.")]
 OutputOption = Annotated[
     Path, typer.Option("-o", "--output", metavar="PATH", help="File to write; its name must end in .safetensors.")
@@ -58,11 +42,11 @@ FromOption = Annotated[
     typer.Option("--from", metavar="PROFILE", help="Naming profile of FILE. Default: the names of the spec."),
 ]
 ClassesOption = Annotated[
-    Classes | None,
+    Literal["new", "keep"] | None,
     typer.Option("--classes", help="If the class count differs: create a new classifier, or keep the shared classes."),
 ]
 InChannelsOption = Annotated[
-    InChannels | None,
+    Literal["sum", "repeat"] | None,
     typer.Option("--in-channels", help="If the input channels differ: sum them into one, or repeat them."),
 ]
 PreprocessOption = Annotated[
@@ -86,7 +70,7 @@ def inspect(
     source: FromOption = None,
     set: SetOption = None,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """List the tensors of a file; with SPEC, list the mismatches."""
     from rescompile.weights import checkpoints
@@ -137,7 +121,7 @@ def convert(
     set: SetOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Write weights that fit a spec, renamed and resized as needed."""
     from rescompile.weights import safetensors_file
@@ -168,7 +152,7 @@ def transfer(
     set: SetOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Transfer weights to an edited spec, where both specs agree."""
     from rescompile.weights import checkpoints, safetensors_file
