@@ -13,16 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import (
-    ForceOption,
-    FormatOption,
-    JsonOption,
-    SetOption,
-    option,
-    with_options,
-    with_passes,
-    words,
-)
+from rescompile.cli.options import ForceOption, FormatOption, JsonOption, Passes, SetOption, option, words
 from rescompile.cli.progress import Progress
 from rescompile.cli.reporting import print_json, say, table
 from rescompile.cli.specs import elaborated
@@ -69,8 +60,6 @@ class Options:
     seed: int = option("Seed of weights, inputs and the order of slots.", 0, min=0)
 
 
-@with_passes
-@with_options(Options)
 @command
 def bench(
     specs: Annotated[
@@ -83,7 +72,7 @@ def bench(
     as_json: JsonOption = False,
     format: FormatOption = "text",
     *,
-    passes: dict[str, Any],
+    passes: Passes,
 ) -> None:
     """Measure the latency of networks on each runtime.
 

@@ -16,13 +16,12 @@ from rescompile.cli.options import (
     ForceOption,
     FormatOption,
     JsonOption,
+    Passes,
     Selection,
     SetOption,
     SpecsArgument,
+    TargetOptions,
     option,
-    with_options,
-    with_passes,
-    with_target_options,
 )
 from rescompile.cli.progress import Progress, track
 from rescompile.cli.reporting import print_json, report, say
@@ -75,10 +74,6 @@ class Options:
             raise UsageError(Diagnostic("E0802", "-o needs the name of a file"))
 
 
-@with_passes
-@with_options(Options)
-@with_options(Selection, "selection")
-@with_target_options
 @command
 def build(
     specs: SpecsArgument,
@@ -90,7 +85,7 @@ def build(
     ],
     options: Options,
     selection: Selection,
-    target_options: dict[str, Any],
+    target_options: TargetOptions,
     others: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="NAME=VALUE", help="An option of an installed backend. Repeatable."),
@@ -101,7 +96,7 @@ def build(
     as_json: JsonOption = False,
     format: FormatOption = "text",
     *,
-    passes: dict[str, Any],
+    passes: Passes,
 ) -> None:
     """Compile specs to a target, such as an ONNX file."""
     from rescompile import backend

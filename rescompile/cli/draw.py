@@ -7,20 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import (
-    FeaturesOption,
-    ForceOption,
-    FormatOption,
-    SetOption,
-    option,
-    with_options,
-    with_passes,
-)
+from rescompile.cli.options import FeaturesOption, ForceOption, FormatOption, Passes, SetOption, option
 from rescompile.cli.reporting import say
 from rescompile.cli.specs import network_of
 from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of
@@ -75,8 +67,6 @@ class Options:
             raise UsageError(Diagnostic("E0802", "--color and --against cannot be used together"))
 
 
-@with_passes
-@with_options(Options)
 @command
 def draw(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help="Spec file, zoo name, or a model built by rescompile.")],
@@ -86,7 +76,7 @@ def draw(
     force: ForceOption = False,
     format: FormatOption = "text",
     *,
-    passes: dict[str, Any],
+    passes: Passes,
 ) -> None:
     """Draw a network: blocks, shortcuts, shapes and costs."""
     from rescompile.drawing import FORMATS, GRAPHS

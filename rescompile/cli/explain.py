@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import FormatOption, JsonOption, SetOption, SpecArgument, with_passes
+from rescompile.cli.options import FormatOption, JsonOption, Passes, SetOption, SpecArgument
 from rescompile.cli.reporting import columns, print_json
 from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import Diagnostic, UsageError
@@ -16,7 +16,6 @@ from rescompile.diagnostics.errors import Diagnostic, UsageError
 WIDTH = 100
 
 
-@with_passes
 @command
 def explain(
     spec: SpecArgument,
@@ -31,7 +30,7 @@ def explain(
     as_json: JsonOption = False,
     format: FormatOption = "text",
     *,
-    passes: dict[str, Any],
+    passes: Passes,
 ) -> None:
     """Describe a network in words, and how it differs from others."""
     from rescompile.explain import explain as explained

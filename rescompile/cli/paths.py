@@ -14,12 +14,11 @@ from rescompile.cli.options import (
     ForceOption,
     FormatOption,
     JsonOption,
+    Passes,
     Selection,
     SetOption,
     SpecArgument,
     option,
-    with_options,
-    with_passes,
 )
 from rescompile.cli.reporting import columns, print_json, say
 from rescompile.cli.specs import elaborated
@@ -69,9 +68,6 @@ class Results:
     measured: PathGradients | None
 
 
-@with_passes
-@with_options(Options)
-@with_options(Selection, "selection")
 @command
 def paths(
     spec: SpecArgument,
@@ -82,7 +78,7 @@ def paths(
     as_json: JsonOption = False,
     format: FormatOption = "text",
     *,
-    passes: dict[str, Any],
+    passes: Passes,
 ) -> None:
     """Count the paths from input to output by their length."""
     from rescompile.analysis import path_views

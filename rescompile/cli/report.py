@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import FeaturesOption, ForceOption, FormatOption, SetOption, with_passes
+from rescompile.cli.options import FeaturesOption, ForceOption, FormatOption, Passes, SetOption
 from rescompile.cli.reporting import say
 from rescompile.cli.specs import described
 from rescompile.diagnostics.errors import Diagnostic, RescompileError, UsageError
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 RESULT = ".json"
 
 
-@with_passes
 @command
 def report(
     files: Annotated[
@@ -36,7 +35,7 @@ def report(
     force: ForceOption = False,
     format: FormatOption = "text",
     *,
-    passes: dict[str, Any],
+    passes: Passes,
 ) -> None:  # fmt: skip
     """Write an interactive HTML page about one or more networks.
 

@@ -22,11 +22,10 @@ from rescompile.cli.options import (
     ForceOption,
     FormatOption,
     JsonOption,
+    Passes,
     Selection,
     SetOption,
     option,
-    with_options,
-    with_passes,
 )
 from rescompile.cli.progress import Progress
 from rescompile.cli.reporting import clear, print_json, report, say
@@ -98,9 +97,6 @@ class Request:
     form: str
 
 
-@with_passes
-@with_options(Options)
-@with_options(Selection, "selection")
 @command
 def run_model(
     model: Annotated[
@@ -117,7 +113,7 @@ def run_model(
     as_json: JsonOption = False,
     format: FormatOption = "text",
     *,
-    passes: dict[str, Any],
+    passes: Passes,
 ) -> None:
     """Run a model or a spec on images or on a random input.
 

@@ -11,12 +11,11 @@ from rescompile.cli.options import (
     FeaturesOption,
     FormatOption,
     JsonOption,
+    Passes,
     Selection,
     SetOption,
     SpecArgument,
     option,
-    with_options,
-    with_passes,
     words,
 )
 from rescompile.cli.progress import track
@@ -53,9 +52,6 @@ class Options:
             raise UsageError(Diagnostic("E0802", message))
 
 
-@with_passes
-@with_options(Options)
-@with_options(Selection, "selection")
 @command
 def verify(
     spec: SpecArgument,
@@ -66,7 +62,7 @@ def verify(
     as_json: JsonOption = False,
     format: FormatOption = "text",
     *,
-    passes: dict[str, Any],
+    passes: Passes,
 ) -> None:
     """Compare the outputs of targets and runtimes with a reference.
 

@@ -11,20 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import (
-    ForceOption,
-    FormatOption,
-    JsonOption,
-    Selection,
-    SetOption,
-    SpecArgument,
-    with_options,
-)
+from rescompile.cli.options import ForceOption, FormatOption, JsonOption, Selection, SetOption, SpecArgument, option
 from rescompile.cli.progress import Progress
 from rescompile.cli.reporting import columns, print_json, say
 from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import Diagnostic, OutputError, UsageError
 from rescompile.diagnostics.text_table import text_table
+from rescompile.records import record
 
 if TYPE_CHECKING:
     from rescompile.ir.network import Network
@@ -41,24 +34,24 @@ FromOption = Annotated[
     str | None,
     typer.Option("--from", metavar="PROFILE", help="Naming profile of FILE. Default: the names of the spec."),
 ]
-ClassesOption = Annotated[
-    Literal["new", "keep"] | None,
-    typer.Option("--classes", help="If the class count differs: create a new classifier, or keep the shared classes."),
-]
-InChannelsOption = Annotated[
-    Literal["sum", "repeat"] | None,
-    typer.Option("--in-channels", help="If the input channels differ: sum them into one, or repeat them."),
-]
-PreprocessOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--preprocess", metavar="NAME=VALUE", help="Record preprocessing that FILE lacks: mean=0.5,0.5,0.5. Repeatable."
-    ),
-]
-SeedOption = Annotated[int, typer.Option(help="Seed of new tensors.")]
 
 
-@with_options(Selection, "selection")
+@record
+class Adaptation:
+    """What `convert` and `transfer` do where a file does not have what a network needs."""
+
+    classes: Literal["new", "keep"] | None = option(
+        "If the class count differs: create a new classifier, or keep the shared classes."
+    )
+    in_channels: Literal["sum", "repeat"] | None = option(
+        "If the input channels differ: sum them into one, or repeat them."
+    )
+    preprocess: list[str] | None = option(
+        "Record preprocessing that FILE lacks: mean=0.5,0.5,0.5. Repeatable.", metavar="NAME=VALUE"
+    )
+    seed: int = option("Seed of new tensors.", 0)
+
+
 @command
 def inspect(
     file: FileArgument,
@@ -102,7 +95,6 @@ def inspect(
     print(f"{file} fits {network.name}: {len(tensors)} tensors")
 
 
-@with_options(Selection, "selection")
 @command
 def convert(
     file: FileArgument,
@@ -114,10 +106,8 @@ def convert(
         str | None,
         typer.Option("--to", metavar="PROFILE", help="Naming profile to write. Default: the names of the spec."),
     ] = None,
-    classes: ClassesOption = None,
-    in_channels: InChannelsOption = None,
-    preprocess: PreprocessOption = None,
-    seed: SeedOption = 0,
+    *,
+    adaptation: Adaptation,
     set: SetOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -132,12 +122,11 @@ def convert(
     _not_over(file, output, force)
     _, network = elaborated(spec, set)
     checkpoint = _read(selection.read(file), network, _profile(source) if source else None)
-    done = convert(checkpoint.tensors, network, file, classes, in_channels, seed, say)
-    images = _preprocessing(checkpoint, network, source, preprocess)
+    done = convert(checkpoint.tensors, network, file, adaptation.classes, adaptation.in_channels, adaptation.seed, say)
+    images = _preprocessing(checkpoint, network, source, adaptation.preprocess)
     _write(done, network, _profile(to) if to else None, output, force, as_json, images)
 
 
-@with_options(Selection, "selection")
 @command
 def transfer(
     file: FileArgument,
@@ -145,10 +134,8 @@ def transfer(
     new: Annotated[str, typer.Argument(metavar="NEW", help="Edited spec; --set applies to it.")],
     output: OutputOption,
     selection: Selection,
-    classes: ClassesOption = None,
-    in_channels: InChannelsOption = None,
-    preprocess: PreprocessOption = None,
-    seed: SeedOption = 0,
+    *,
+    adaptation: Adaptation,
     set: SetOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -167,8 +154,9 @@ def transfer(
     swapped = misfits(checkpoint.tensors, before) and not misfits(checkpoint.tensors, after)
     advice = f"it fits {after.name}; OLD, the spec of FILE, comes before NEW" if swapped else None
     tensors = checkpoints.check(checkpoint.tensors, before, file, say, lambda _: advice, settable=False)
-    done = transfer(tensors, before, after, classes, in_channels, seed)
-    _write(done, after, None, output, force, as_json, _preprocessing(checkpoint, after, None, preprocess))
+    done = transfer(tensors, before, after, adaptation.classes, adaptation.in_channels, adaptation.seed)
+    images = _preprocessing(checkpoint, after, None, adaptation.preprocess)
+    _write(done, after, None, output, force, as_json, images)
 
 
 def _in_order(command: str, *given: str) -> None:
