@@ -14,7 +14,7 @@ import typer
 from rescompile.cli.command import command
 from rescompile.cli.options import FeaturesOption, ForceOption, FormatOption, Passes, SetOption, option
 from rescompile.cli.reporting import say
-from rescompile.cli.specs import network_of
+from rescompile.cli.specs import after_passes
 from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of
 from rescompile.records import record
 
@@ -90,7 +90,7 @@ def draw(
             Diagnostic("E0802", f"-o {clipped(options.output or repr(''))} must end in {endings}", help=help)
         )
     options.check(GRAPHS, suffix)
-    network = network_of(spec, set, features, passes)
+    _, network = after_passes(spec, set, features, passes)
     path = Path(options.output or f"{network.name}.svg")
     if options.output != "-":
         for read in filter(None, (spec, options.result, options.against)):
@@ -111,7 +111,7 @@ def _picture(network: Network, options: Options) -> Picture:
     from rescompile.drawing import COUNTS, Picture, by_amount, outline
 
     if options.against is not None:
-        other = network_of(options.against, None, None, {})
+        _, other = after_passes(options.against, None, None, {})
         return Picture(outline(network, "rows"), against=outline(other, "rows"))
     opened = outline(network, options.depth)
     if options.color is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,7 @@ import typer
 from rescompile.cli.command import command
 from rescompile.cli.options import FeaturesOption, ForceOption, FormatOption, Passes, SetOption
 from rescompile.cli.reporting import say
-from rescompile.cli.specs import described
+from rescompile.cli.specs import after_passes
 from rescompile.diagnostics.errors import Diagnostic, RescompileError, UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def report(
         raise UsageError(Diagnostic("E0802", f"-o {output or repr('')} must end in .html"))
     specs = [name for name in files if not name.lower().endswith(RESULT)]
     found = [results.read(name) for name in files if name.lower().endswith(RESULT)]
-    given = (described(spec, set, features, passes) for spec in specs)
+    given = (_subject(spec, set, features, passes) for spec in specs)
     subjects = list(given if specs else _of_the_zoo(found, passes))
     results.check_all_used(found, [subject.network for subject in subjects])
     path = Path(output or f"{subjects[0].network.name}.html")
@@ -65,6 +65,13 @@ def report(
         return
     write_text(page, path, force)
     say(f"{path}: {len(page.encode()) / 1024:.0f} KiB")
+
+
+def _subject(spec: str, set: list[str] | None, features: str | None, passes: Mapping[str, Any]) -> Subject:
+    from rescompile.report.facts import ABOUT, Subject
+
+    loaded, network = after_passes(spec, set, features, passes)
+    return Subject(network, {key: getattr(loaded, key) for key in ABOUT})
 
 
 def _page(subjects: Sequence[Subject], found: Sequence[ResultFile]) -> str:
@@ -91,7 +98,7 @@ def _of_the_zoo(found: Sequence[ResultFile], passes: dict[str, Any]) -> Iterator
         raise UsageError(Diagnostic("E0811", "the result files name no network", help="give its spec too"))
     for name in names:
         try:
-            yield described(name, None, None, passes)
+            yield _subject(name, None, None, passes)
         except RescompileError:
             message = f"the result files are of {name}, which is not a network of the zoo"
             raise UsageError(Diagnostic("E0811", message, help="give its spec too")) from None
