@@ -15,7 +15,7 @@ from rescompile.cli.command import command
 from rescompile.cli.options import FeaturesOption, ForceOption, FormatOption, Passes, SetOption, option
 from rescompile.cli.reporting import say
 from rescompile.cli.specs import after_passes
-from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of
+from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of, wrong_usage
 from rescompile.records import record
 
 if TYPE_CHECKING:
@@ -52,19 +52,18 @@ class Options:
         measured = self.color in MEASURED
         if measured and self.result is None:
             help = f"'{MEASURED[self.color]}' writes one"  # type: ignore[index]
-            raise UsageError(Diagnostic("E0802", f"--color {self.color} needs --result FILE", help=help))
+            raise wrong_usage(f"--color {self.color} needs --result FILE", help=help)
         if self.result is not None and not measured:
-            raise UsageError(Diagnostic("E0802", "--result needs --color time or --color error"))
+            raise wrong_usage("--result needs --color time or --color error")
         if measured and self.depth == "ops":
-            message = f"--color {self.color} applies to rows, so it cannot be used with --depth ops"
-            raise UsageError(Diagnostic("E0802", message))
+            raise wrong_usage(f"--color {self.color} applies to rows, so it cannot be used with --depth ops")
         if self.against is not None and self.depth != "blocks":
-            raise UsageError(Diagnostic("E0802", "--against compares rows, so it cannot be used with --depth"))
+            raise wrong_usage("--against compares rows, so it cannot be used with --depth")
         for name in ("color", "against"):
             if getattr(self, name) is not None and suffix in graphs:
-                raise UsageError(Diagnostic("E0802", f"--{name} cannot be used with {suffix} files"))
+                raise wrong_usage(f"--{name} cannot be used with {suffix} files")
         if self.color is not None and self.against is not None:
-            raise UsageError(Diagnostic("E0802", "--color and --against cannot be used together"))
+            raise wrong_usage("--color and --against cannot be used together")
 
 
 @command
@@ -86,16 +85,14 @@ def draw(
     if suffix not in FORMATS:
         endings = one_of(FORMATS)
         help = nearest(suffix, FORMATS)
-        raise UsageError(
-            Diagnostic("E0802", f"-o {clipped(options.output or repr(''))} must end in {endings}", help=help)
-        )
+        raise wrong_usage(f"-o {clipped(options.output or repr(''))} must end in {endings}", help=help)
     options.check(GRAPHS, suffix)
     _, network = after_passes(spec, set, features, passes)
     path = Path(options.output or f"{network.name}.svg")
     if options.output != "-":
         for read in filter(None, (spec, options.result, options.against)):
             if path.exists() and Path(read).exists() and path.samefile(read):
-                raise UsageError(Diagnostic("E0802", f"-o {path} would overwrite {read}, which it is drawn from"))
+                raise wrong_usage(f"-o {path} would overwrite {read}, which it is drawn from")
         check_folder(path)
         check_ours(path, force)
     data = FORMATS[suffix](_picture(network, options))

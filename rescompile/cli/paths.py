@@ -22,7 +22,7 @@ from rescompile.cli.options import (
 )
 from rescompile.cli.reporting import columns, print_json, say
 from rescompile.cli.specs import elaborated
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError, wrong_usage
 from rescompile.diagnostics.text_table import text_table
 from rescompile.records import record
 
@@ -88,7 +88,7 @@ def paths(
     bounds = _interval(options.interval)
     if not options.gradients:
         for name in options.measuring():
-            raise UsageError(Diagnostic("E0802", f"--{name} needs --gradients"))
+            raise wrong_usage(f"--{name} needs --gradients")
     weights_file = selection.of(options.weights)
     file = None
     if options.plot is not None:
@@ -164,12 +164,10 @@ def _interval(text: str | None) -> tuple[int, int] | None:
         return None
     parts = text.split(":")
     if len(parts) != 2 or not all(part.isdecimal() and part.isascii() and len(part) < 10 for part in parts):
-        raise UsageError(Diagnostic("E0802", f"--interval {text}: write two lengths, such as --interval 19:35"))
+        raise wrong_usage(f"--interval {text}: write two lengths, such as --interval 19:35")
     first, last = map(int, parts)
     if first > last:
-        raise UsageError(
-            Diagnostic("E0802", f"--interval {text} is empty", help=f"write the smaller length first: {last}:{first}")
-        )
+        raise wrong_usage(f"--interval {text} is empty", help=f"write the smaller length first: {last}:{first}")
     return first, last
 
 

@@ -12,7 +12,7 @@ from rescompile.cli.command import command
 from rescompile.cli.options import FeaturesOption, ForceOption, FormatOption, Passes, SetOption
 from rescompile.cli.reporting import say
 from rescompile.cli.specs import after_passes
-from rescompile.diagnostics.errors import Diagnostic, RescompileError, UsageError
+from rescompile.diagnostics.errors import Diagnostic, RescompileError, UsageError, wrong_usage
 
 if TYPE_CHECKING:
     from rescompile.report.facts import Subject
@@ -46,7 +46,7 @@ def report(
     from rescompile.report import results
 
     if output not in (None, "-") and Path(output or "").suffix.lower() not in (".html", ".htm"):
-        raise UsageError(Diagnostic("E0802", f"-o {output or repr('')} must end in .html"))
+        raise wrong_usage(f"-o {output or repr('')} must end in .html")
     specs = [name for name in files if not name.lower().endswith(RESULT)]
     found = [results.read(name) for name in files if name.lower().endswith(RESULT)]
     given = (_subject(spec, set, features, passes) for spec in specs)
@@ -56,7 +56,7 @@ def report(
     if output != "-":
         for read in files:
             if path.exists() and Path(read).exists() and path.samefile(read):
-                raise UsageError(Diagnostic("E0802", f"-o {path} would overwrite {read}, which it reads"))
+                raise wrong_usage(f"-o {path} would overwrite {read}, which it reads")
         check_folder(path)
         check_ours(path, force)
     page = _page(subjects, found)

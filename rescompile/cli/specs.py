@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic, Place, Source, SpecError, UsageError
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic, Place, Source, SpecError, UsageError, wrong_usage
 from rescompile.files import file_types
 
 if TYPE_CHECKING:
@@ -79,9 +79,7 @@ def _elaborated(
     from rescompile.elaboration import elaborate, every_problem
 
     if features is not None and not features.strip():
-        raise UsageError(
-            Diagnostic("E0802", "--features is empty", help="name one or more parts, such as layer2,layer3")
-        )
+        raise wrong_usage("--features is empty", help="name one or more parts, such as layer2,layer3")
     setting = f"features=[{features}]" if features else None
     try:
         loaded = load([*(settings or ()), *([setting] if setting else ())])

@@ -21,7 +21,7 @@ from rescompile.cli.options import (
 from rescompile.cli.progress import track
 from rescompile.cli.reporting import clear, columns, print_json, say
 from rescompile.cli.specs import elaborated
-from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
+from rescompile.diagnostics.errors import Diagnostic, Unavailable, wrong_usage
 from rescompile.diagnostics.text_table import table_rows, text_table
 from rescompile.records import record
 
@@ -46,10 +46,10 @@ class Options:
         """Raise UsageError if options cannot be used together."""
         if self.precision is not None and self.runtime is None:
             message = "--precision needs --runtime: targets are compared in fp32"
-            raise UsageError(Diagnostic("E0802", message, help="add a runtime, such as --runtime ort-cpu"))
+            raise wrong_usage(message, help="add a runtime, such as --runtime ort-cpu")
         if self.dynamic is not None and self.runtime is not None:
             message = "--dynamic and --runtime cannot be used together: the file for a runtime has one image size"
-            raise UsageError(Diagnostic("E0802", message))
+            raise wrong_usage(message)
 
 
 @command
