@@ -15,7 +15,7 @@ import typer
 from rescompile.cli.command import command
 from rescompile.cli.options import ForceOption, FormatOption, JsonOption, Passes, SetOption, option, words
 from rescompile.cli.progress import Progress
-from rescompile.cli.reporting import print_json, say, table
+from rescompile.cli.reporting import check_output, print_json, say, table
 from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import Diagnostic, OutputError, clipped, nearest, wrong_usage
 from rescompile.records import record
@@ -117,14 +117,12 @@ def _outputs(options: Options, force: bool) -> tuple[Path | None, Path | None]:
     """Return the files of the result and the figure. Raises an error if one cannot be written; called before measuring,
     which takes long."""
     from rescompile.files import plotting
-    from rescompile.files.atomic_write import check_folder, check_ours
 
     if options.output == "-":
         raise wrong_usage("-o takes a file", help="--json writes the result to standard output")
     path = None if options.output is None else Path(options.output)
     if path is not None:
-        check_folder(path)
-        check_ours(path, force)
+        check_output(path, force)
     if path is not None and options.plot is not None and path.resolve() == Path(options.plot).resolve():
         raise wrong_usage(f"-o and --plot both name {path}: the figure would replace the samples")
     return path, None if options.plot is None else plotting.checked(options.plot, force)

@@ -24,15 +24,14 @@ from rescompile.cli.options import (
     option,
 )
 from rescompile.cli.progress import Progress, track
-from rescompile.cli.reporting import print_json, report, say
+from rescompile.cli.reporting import is_same_file, print_json, report, say
 from rescompile.cli.specs import elaborated, spec_files
-from rescompile.diagnostics.errors import Diagnostic, RescompileError, wrong_usage
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic, RescompileError, wrong_usage
 from rescompile.options import assignment
 from rescompile.records import record
 
 if TYPE_CHECKING:
     from rescompile.ir.network import Network
-    from rescompile.lang.spec.spec import Spec
     from rescompile.weights.checkpoints import WeightsFile
 
 
@@ -195,6 +194,7 @@ class _Builder:
     def build(self, spec: str) -> dict[str, Any] | None:
         """Build one spec and print a report. Returns the report as data, or None if no file was written."""
         from rescompile.cli import build_report
+        from rescompile.elaboration.expect import unmet
         from rescompile.files.atomic_write import check_ours, write_stdout
         from rescompile.lang import library
         from rescompile.pipeline import Request, execute
@@ -205,8 +205,8 @@ class _Builder:
         if path in self.written:
             raise wrong_usage(f"{spec} and {self.written[path]} would both be written to {path}")
         self.written[path] = spec
-        if not self.set:
-            _expect(loaded, network)
+        if not self.set and (problems := unmet(loaded, network)):
+            raise CheckFailed(problems)
         inputs = {"the spec": library.spec_path(spec), f"the --weights file {options.weights}": options.weights}
         if options.output != "-" and not options.compare:
             _no_input(path, inputs, path)
@@ -243,7 +243,7 @@ class _Builder:
 def _no_input(path: Path, inputs: Mapping[str, str | Path | None], output: Path) -> None:
     """Raise UsageError if a file to write, which is `output` or belongs to it, is also an input."""
     for what, file in inputs.items():
-        if file is not None and path.exists() and Path(file).exists() and path.samefile(file):
+        if file is not None and is_same_file(path, file):
             raise wrong_usage(f"-o {output} would overwrite {what}")
 
 
@@ -262,11 +262,3 @@ def _once(given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         if names.count(name) > 1:
             raise wrong_usage(f"the option '{name}' is given twice")
     return dict(given)
-
-
-def _expect(spec: Spec, network: Network) -> None:
-    from rescompile.diagnostics.errors import CheckFailed
-    from rescompile.elaboration.expect import unmet
-
-    if problems := unmet(spec, network):
-        raise CheckFailed(problems)

@@ -10,7 +10,7 @@ import typer
 from rescompile.cli.command import command
 from rescompile.cli.options import FormatOption, JsonOption
 from rescompile.cli.reporting import print_json, say, table
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError
 
 
 @command
@@ -34,7 +34,6 @@ def compare(
     from dataclasses import asdict
 
     from rescompile.bench import comparing, report, results
-    from rescompile.diagnostics.errors import CheckFailed
 
     limit = comparing.limit(max_regression)
     first, second = results.read(old), results.read(new)

@@ -32,7 +32,8 @@ def doctor(as_json: JsonOption = False, format: FormatOption = "text") -> None:
             _print_state("runtime", listed[-1])
             for trial in listed[-1]["precisions"]:
                 if trial["reason"]:
-                    _print("", "", f"{trial['precision']}: {trial['reason']}{_help(trial)}")
+                    help = f" ({trial['help']})" if trial["help"] else ""
+                    _print("", "", f"{trial['precision']}: {trial['reason']}{help}")
     if as_json:
         print_json({"machine": machine, "targets": targets, "runtimes": listed})
 
@@ -93,10 +94,6 @@ def _state(row: dict[str, Any]) -> str:
     if not row["works"]:
         return "fails"
     return "works" + (f"    error {', '.join(errors)}" if errors else "")
-
-
-def _help(trial: dict[str, Any]) -> str:
-    return f" ({trial['help']})" if trial["help"] else ""
 
 
 def _machine(machine: dict[str, Any]) -> dict[str, str]:

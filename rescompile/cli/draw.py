@@ -13,7 +13,7 @@ import typer
 
 from rescompile.cli.command import command
 from rescompile.cli.options import FeaturesOption, ForceOption, FormatOption, Passes, SetOption, option
-from rescompile.cli.reporting import say
+from rescompile.cli.reporting import check_output, say
 from rescompile.cli.specs import after_passes
 from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of, wrong_usage
 from rescompile.records import record
@@ -79,7 +79,7 @@ def draw(
 ) -> None:
     """Draw a network: blocks, shortcuts, shapes and costs."""
     from rescompile.drawing import FORMATS, GRAPHS
-    from rescompile.files.atomic_write import File, check_folder, check_ours, write_bytes, write_stdout
+    from rescompile.files.atomic_write import File, write_bytes, write_stdout
 
     suffix = ".svg" if options.output in (None, "-") else Path(options.output or "").suffix.lower()
     if suffix not in FORMATS:
@@ -90,11 +90,7 @@ def draw(
     _, network = after_passes(spec, set, features, passes)
     path = Path(options.output or f"{network.name}.svg")
     if options.output != "-":
-        for read in filter(None, (spec, options.result, options.against)):
-            if path.exists() and Path(read).exists() and path.samefile(read):
-                raise wrong_usage(f"-o {path} would overwrite {read}, which it is drawn from")
-        check_folder(path)
-        check_ours(path, force)
+        check_output(path, force, filter(None, (spec, options.result, options.against)), "is drawn from")
     data = FORMATS[suffix](_picture(network, options))
     if options.output == "-":
         write_stdout([File("-", lambda: [data])])

@@ -49,10 +49,6 @@ def explain(
     if as_json:
         print_json(report(explanation, about))
         return
-    for line in text_report.lines(explanation, about, _width(), columns()):
+    width = max(40, min(WIDTH, columns() or WIDTH))
+    for line in text_report.lines(explanation, about, width, columns()):
         print(line)
-
-
-def _width() -> int:
-    """Return the width of lines: that of the terminal within limits."""
-    return max(40, min(WIDTH, columns() or WIDTH))

@@ -11,7 +11,7 @@ import typer
 
 from rescompile.cli.command import command
 from rescompile.cli.options import ForceOption, FormatOption, JsonOption, OutputOption
-from rescompile.cli.reporting import print_json, say
+from rescompile.cli.reporting import is_same_file, print_json, say
 from rescompile.cli.specs import recorded as recorded_origin
 from rescompile.diagnostics.errors import wrong_usage
 
@@ -38,7 +38,7 @@ def extract(
     wanted = "only ONNX models and torch.export programs record their spec"
     file_types.refuse(str(model), wanted, file_types.ONNX, file_types.PROGRAM)
     file_types.check_file(model)
-    if output not in (None, "-") and Path(str(output)).exists() and Path(str(output)).samefile(model):
+    if output not in (None, "-") and is_same_file(Path(str(output)), model):
         raise wrong_usage(f"-o {output} would overwrite the model itself")
     recorded = recorded_origin(model)
     options = list(recorded.options)

@@ -11,7 +11,7 @@ import typer
 from rescompile.cli.command import command
 from rescompile.cli.options import ForceOption, FormatOption, JsonOption, SetOption
 from rescompile.cli.progress import track
-from rescompile.cli.reporting import print_json, say, table
+from rescompile.cli.reporting import check_output, print_json, say, table
 from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import wrong_usage
 
@@ -91,10 +91,8 @@ def _table(device: Device, rows: Sequence[Mapping[str, Any]]) -> str:
 def _measured(path: Path, threads: int | None, force: bool) -> Device:
     """Measure single ops into a file, after checking that it can be written."""
     from rescompile.bench import json_files, op_times
-    from rescompile.files.atomic_write import check_folder, check_ours
 
-    check_folder(path)
-    check_ours(path, force)
+    check_output(path, force)
     probes = op_times.design()
     ops = list(track(op_times.measure(probes, threads), len(probes), "ops"))
     device = op_times.described(ops, threads)

@@ -10,7 +10,7 @@ import typer
 
 from rescompile.cli.command import command
 from rescompile.cli.options import FeaturesOption, ForceOption, FormatOption, Passes, SetOption
-from rescompile.cli.reporting import say
+from rescompile.cli.reporting import check_output, say
 from rescompile.cli.specs import after_passes
 from rescompile.diagnostics.errors import Diagnostic, RescompileError, UsageError, wrong_usage
 
@@ -42,7 +42,7 @@ def report(
     Result files of bench and verify --json add times and errors. Without a spec, the networks are those of the result
     files.
     """
-    from rescompile.files.atomic_write import File, check_folder, check_ours, write_stdout, write_text
+    from rescompile.files.atomic_write import File, write_stdout, write_text
     from rescompile.report import results
 
     if output not in (None, "-") and Path(output or "").suffix.lower() not in (".html", ".htm"):
@@ -54,11 +54,7 @@ def report(
     results.check_all_used(found, [subject.network for subject in subjects])
     path = Path(output or f"{subjects[0].network.name}.html")
     if output != "-":
-        for read in files:
-            if path.exists() and Path(read).exists() and path.samefile(read):
-                raise wrong_usage(f"-o {path} would overwrite {read}, which it reads")
-        check_folder(path)
-        check_ours(path, force)
+        check_output(path, force, files, "reads")
     page = _page(subjects, found)
     if output == "-":
         write_stdout([File("-", lambda: [page.encode()])])

@@ -13,7 +13,7 @@ import typer
 from rescompile.cli.command import command
 from rescompile.cli.options import ForceOption, FormatOption, JsonOption, Selection, SetOption, SpecArgument, option
 from rescompile.cli.progress import Progress
-from rescompile.cli.reporting import columns, print_json, say
+from rescompile.cli.reporting import columns, is_same_file, print_json, say
 from rescompile.cli.specs import elaborated
 from rescompile.diagnostics.errors import Diagnostic, OutputError, wrong_usage
 from rescompile.diagnostics.text_table import text_table
@@ -173,7 +173,7 @@ def _in_order(command: str, *given: str) -> None:
 def _not_over(file: str, output: Path, force: bool) -> None:
     """Raise OutputError if the output is the input, which would be overwritten without asking if rescompile wrote
     it."""
-    if not force and output.exists() and Path(file).exists() and output.samefile(file):
+    if not force and is_same_file(output, file):
         message = f"-o {output} is the input file"
         raise OutputError(Diagnostic("E1001", message, help="use --force to overwrite it, or -o for another file"))
 
