@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from rescompile.drawing.merges import SIGNS, WORDS
 from rescompile.drawing.op_titles import size_text
 from rescompile.drawing.outline import Card, Chain, Frame, Item, Outline, Split, Tap
 from rescompile.ir.network import LOGITS
@@ -13,7 +15,6 @@ from rescompile.records import record
 
 Form: TypeAlias = Literal["card", "op", "merge", "end", "words"]
 Way: TypeAlias = Literal["flow", "skip", "side"]
-_SIGNS = {"add": "+", "mul": "×", "concat": "concat", "mean": "mean", "shake": "shake", "gate": "g · h + (1 − g) · x"}
 
 
 @record
@@ -85,21 +86,17 @@ class _Maker:
     def __init__(self) -> None:
         self.groups: list[Group] = [Group("", "")]
         self.edges: list[Edge] = []
-        self._count = 0
-
-    def _id(self) -> str:
-        self._count += 1
-        return f"n{self._count}"
+        self._numbers = itertools.count(1)
 
     def node(self, lines: Sequence[str], form: Form) -> str:
         """Make a node; returns its id."""
-        made = GraphNode(self._id(), tuple(filter(None, lines)), form)
+        made = GraphNode(f"n{next(self._numbers)}", tuple(filter(None, lines)), form)
         self.groups[-1].inside.append(made)
         return made.id
 
     def enter(self, title: str) -> None:
         """Open a group."""
-        made = Group(self._id(), title)
+        made = Group(f"n{next(self._numbers)}", title)
         self.groups[-1].inside.append(made)
         self.groups.append(made)
 
@@ -157,6 +154,6 @@ class _Maker:
                 ends += self.chain(branch, sources)
             else:
                 ends += _as_skip(self.chain(branch, _as_skip(sources)))
-        merge = self.node((_SIGNS[item.merge], *item.notes), "merge")
+        merge = self.node(((SIGNS | WORDS)[item.merge], *item.notes), "merge")
         self.edges_to(merge, ends)
         return [(merge, "flow", "")]
