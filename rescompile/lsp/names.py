@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import field
 from functools import cached_property
 from typing import NamedTuple
@@ -193,9 +193,14 @@ def value_at(node: Located | None, path: Sequence[str | int]) -> Located | None:
     return node
 
 
-def is_row(node: Mapping, known: Collection[str] = ROW_KEYS) -> bool:
+def attribute_of(word: str, name: str) -> ops.Attribute | None:
+    """Return an attribute of an op; None where there is no such op or attribute."""
+    return ops.attributes(word).get(name) if word in ops.WORDS else None
+
+
+def is_row(node: Mapping) -> bool:
     """Return whether a mapping under a name is a row with arguments, finished or not, rather than another step."""
-    if any(key in node.entries for key in known) or len(node.entries) != 1:
+    if any(key in node.entries for key in ROW_KEYS) or len(node.entries) != 1:
         return True
     ((key, (_, value)),) = node.entries.items()
     return (
