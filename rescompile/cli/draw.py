@@ -159,9 +159,9 @@ def _by_error(network: Network, opened: Outline, file: str) -> Painting:
     from rescompile.drawing import Metric, by_amount, by_fault
     from rescompile.drawing.outline import Card
     from rescompile.ir.network import LOGITS, walk
-    from rescompile.report import verdicts
+    from rescompile.report.results import read_verdicts
 
-    found = verdicts.read(file)
+    found = read_verdicts(file)
     worst = min(found.verdicts, key=lambda each: (each.passed, -each.error))
     replace(found, verdicts=(worst,)).check(network)
     words = f"relative error {worst.error:.2g}" if worst.error < math.inf else "not finite"

@@ -85,7 +85,7 @@ def _page(subjects: Sequence[Subject], found: Sequence[ResultFile]) -> str:
 
 def _of_the_zoo(found: Sequence[ResultFile], passes: dict[str, Any]) -> Iterator[Subject]:
     """Yield the networks of result files; without a spec, they must be in the zoo."""
-    from rescompile.report.verdicts import Verdicts
+    from rescompile.report.results import Verdicts
 
     names = dict.fromkeys(
         name for each in found for name in ([each.name] if isinstance(each, Verdicts) else sorted(each.names()))

@@ -5,6 +5,7 @@ Texts that occur often are listed once, and everything else refers to them by nu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -148,9 +149,8 @@ def _figures(of: Cost) -> tuple[int, int, int]:
 
 def counts_by_word(listed: Sequence[Layer]) -> Mapping[str, int]:
     """Return how many ops there are of each word, most frequent first; activations by their own."""
-    found: dict[str, int] = {}
+    found: Counter[str] = Counter()
     for layer in listed:
         kind = layer.op.kind
-        word = kind.kind if isinstance(kind, Act) else kind.word
-        found[word] = found.get(word, 0) + layer.copies
-    return dict(sorted(found.items(), key=lambda entry: -entry[1]))
+        found[kind.kind if isinstance(kind, Act) else kind.word] += layer.copies
+    return dict(found.most_common())
