@@ -1,9 +1,6 @@
 """The command line: a file per command.
 
-Data goes to standard output, everything else to standard error; exit codes are stable:
-
-0 done; 1 a check failed; 2 wrong usage or no such input; 3 invalid spec; 4 target, runtime or extra not available;
-5 output not written or not ours to overwrite; 129 terminal closed; 130 interrupted; 143 terminated.
+Data goes to standard output, everything else to standard error; exit codes are stable.
 
 Commands import what they use when they run, so that each loads only what it needs.
 """
