@@ -46,9 +46,7 @@ class Options:
         "--output",
         metavar="PATH",
     )
-    weights: str | None = option(
-        "Weights file: safetensors, torch, Keras or NumPy. Default: random.", None, "--weights", metavar="FILE"
-    )
+    weights: str | None = option("Weights file: safetensors, torch, Keras or NumPy. Default: random.", metavar="FILE")
     seed: int = option("Seed of random weights.", 0)
     no_weights: bool = option("Write the graph only, without weights.", False, "--no-weights")
     calibrate_norms: bool = option(

@@ -299,7 +299,7 @@ def parse(root: Any, words: Sequence[str]) -> Request:
                 request.only_arguments = True
             elif option is not None and equals:
                 _give(request, option, value)
-            elif option is not None and _takes_value(option):
+            elif option is not None and not option.is_flag and not option.count:
                 request.waiting = option
             elif option is not None:
                 _give(request, option, "")
@@ -325,10 +325,6 @@ def _options(command: Any) -> dict[str, Any]:
     """Return the options of a command by flag."""
     options = [each for each in getattr(command, "params", ()) if each.param_type_name == "option"]
     return {flag: each for each in options for flag in (*each.opts, *each.secondary_opts)}
-
-
-def _takes_value(option: Any) -> bool:
-    return not option.is_flag and not option.count
 
 
 def offers(root: Any, words: Sequence[str]) -> list[Word]:

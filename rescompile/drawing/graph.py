@@ -75,9 +75,9 @@ def graph(outline: Outline) -> Graph:
     return Graph(network.name, maker.groups[0], maker.edges)
 
 
-def _as_skip(sources: Sources) -> Sources:
-    """Sources whose edges belong to a shortcut."""
-    return [(start, "skip", text) for start, _, text in sources]
+def _by(way: Way, sources: Sources) -> Sources:
+    """Sources whose edges go another way."""
+    return [(start, way, text) for start, _, text in sources]
 
 
 class _Maker:
@@ -137,8 +137,7 @@ class _Maker:
             case Tap():
                 sides: Sources = [(start, "side", "") for start, _, _ in sources]
                 ends = self.chain(item.child, sides)
-                ways: Sources = [(start, "side", text) for start, _, text in ends]
-                self.edges_to(self.node((item.label,), "end"), ways)
+                self.edges_to(self.node((item.label,), "end"), _by("side", ends))
                 return sources
             case Split():
                 return self._split(item, sources)
@@ -153,7 +152,7 @@ class _Maker:
             if branch.items and not (item.is_residual and at > 0 and at == len(item.branches) - 1):
                 ends += self.chain(branch, sources)
             else:
-                ends += _as_skip(self.chain(branch, _as_skip(sources)))
+                ends += _by("skip", self.chain(branch, _by("skip", sources)))
         merge = self.node(((SIGNS | WORDS)[item.merge], *item.notes), "merge")
         self.edges_to(merge, ends)
         return [(merge, "flow", "")]

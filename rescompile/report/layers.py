@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
@@ -109,7 +109,7 @@ def data(network: Network, shown: Picture | None, listed: Sequence[Layer], spec:
     texts, owners = Texts(), {} if shown is None else shown.owners
     rows = [
         [
-            layer.name, texts(op_title(layer.op)), texts(shape(layer.op.input)), texts(shape(layer.op.output)), *_figures(layer.cost),
+            layer.name, texts(op_title(layer.op)), texts(shape(layer.op.input)), texts(shape(layer.op.output)), *astuple(layer.cost),
             owners.get(layer.name, -1), layer.copies, texts(layer.row), *(layer.lines or (0, 0)),
         ]
         for layer in listed
@@ -141,10 +141,6 @@ def _costs(nodes: Iterable[Node]) -> tuple[int, int, int]:
     """Parameters, MACs and bytes of activations of nodes."""
     total: Sequence[Cost] = [cost(node) for node in nodes]
     return sum(c.parameters for c in total), sum(c.macs for c in total), sum(c.activations for c in total)
-
-
-def _figures(of: Cost) -> tuple[int, int, int]:
-    return of.parameters, of.macs, of.activations
 
 
 def counts_by_word(listed: Sequence[Layer]) -> Mapping[str, int]:
