@@ -1,9 +1,6 @@
 """The command line: a file per command.
 
-Data goes to standard output, everything else to standard error; exit codes are stable:
-
-0 done; 1 a check failed; 2 wrong usage or no such input; 3 invalid spec; 4 target, runtime or extra not available;
-5 output not written or not ours to overwrite; 129 terminal closed; 130 interrupted; 143 terminated.
+Data goes to standard output, everything else to standard error; exit codes are stable.
 
 Commands import what they use when they run, so that each loads only what it needs.
 """
@@ -14,9 +11,8 @@ import io
 import os
 import sys
 from collections.abc import Mapping
-from enum import StrEnum
 from importlib import import_module
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -129,15 +125,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-class Shell(StrEnum):
-    """The shells that have a completion script."""
-
-    bash = "bash"
-    zsh = "zsh"
-    fish = "fish"
-
-
-def _show_completion(shell: Shell | None) -> None:
+def _show_completion(shell: str | None) -> None:
     if shell is not None:
         from rescompile.cli.completion_scripts import SCRIPTS
 
@@ -151,7 +139,7 @@ def _global(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     shell: Annotated[
-        Shell | None,
+        Literal["bash", "zsh", "fish"] | None,
         typer.Option(
             "--show-completion",
             callback=_show_completion,

@@ -13,21 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import (
-    ForceOption,
-    Format,
-    FormatOption,
-    JsonOption,
-    SetOption,
-    option,
-    with_options,
-    with_passes,
-    words,
-)
+from rescompile.cli.options import ForceOption, FormatOption, JsonOption, Passes, SetOption, option, words
 from rescompile.cli.progress import Progress
-from rescompile.cli.reporting import print_json, say, table
+from rescompile.cli.reporting import check_output, print_json, say, table
 from rescompile.cli.specs import elaborated
-from rescompile.diagnostics.errors import Diagnostic, OutputError, UsageError, clipped, nearest
+from rescompile.diagnostics.errors import Diagnostic, OutputError, clipped, nearest, wrong_usage
 from rescompile.records import record
 
 if TYPE_CHECKING:
@@ -70,8 +60,6 @@ class Options:
     seed: int = option("Seed of weights, inputs and the order of slots.", 0, min=0)
 
 
-@with_passes
-@with_options(Options)
 @command
 def bench(
     specs: Annotated[
@@ -82,9 +70,9 @@ def bench(
     set: SetOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     *,
-    passes: dict[str, Any],
+    passes: Passes,
 ) -> None:
     """Measure the latency of networks on each runtime.
 
@@ -129,17 +117,14 @@ def _outputs(options: Options, force: bool) -> tuple[Path | None, Path | None]:
     """Return the files of the result and the figure. Raises an error if one cannot be written; called before measuring,
     which takes long."""
     from rescompile.files import plotting
-    from rescompile.files.atomic_write import check_folder, check_ours
 
     if options.output == "-":
-        raise UsageError(Diagnostic("E0802", "-o takes a file", help="--json writes the result to standard output"))
+        raise wrong_usage("-o takes a file", help="--json writes the result to standard output")
     path = None if options.output is None else Path(options.output)
     if path is not None:
-        check_folder(path)
-        check_ours(path, force)
+        check_output(path, force)
     if path is not None and options.plot is not None and path.resolve() == Path(options.plot).resolve():
-        message = f"-o and --plot both name {path}: the figure would replace the samples"
-        raise UsageError(Diagnostic("E0802", message))
+        raise wrong_usage(f"-o and --plot both name {path}: the figure would replace the samples")
     return path, None if options.plot is None else plotting.checked(options.plot, force)
 
 
@@ -154,14 +139,12 @@ def _request(specs: Sequence[str], options: Options, settings: list[str], passes
         peers.parse(text)
     if options.exporter not in torch_modules.EXPORTERS:
         help = nearest(options.exporter, torch_modules.EXPORTERS) or "the exporters are legacy and dynamo"
-        raise UsageError(Diagnostic("E0802", f"unknown exporter '{options.exporter}'", help=help))
+        raise wrong_usage(f"unknown exporter '{options.exporter}'", help=help)
     networks = [elaborated(spec, settings)[1] for spec in specs]
     names = [network.name for network in networks]
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(
-                Diagnostic("E0802", f"two of the specs are named {name}, so their rows could not be distinguished")
-            )
+            raise wrong_usage(f"two of the specs are named {name}, so their rows could not be distinguished")
     runtimes = [] if options.runtime is None else words("runtime", options.runtime)
     precisions = [] if options.precision is None else words("precision", options.precision)
     tune = _tune_request(dict(zip(names, specs, strict=True)), options, settings, passes)
@@ -195,16 +178,16 @@ def _tune_request(
 
     accuracy = options.accuracy
     if accuracy is not None and not math.isfinite(accuracy):
-        raise UsageError(Diagnostic("E0802", f"--accuracy must be finite, but is {accuracy}"))
+        raise wrong_usage(f"--accuracy must be finite, but is {accuracy}")
     if not options.tune:
         if accuracy is not None:
-            raise UsageError(Diagnostic("E0802", "--accuracy needs --tune"))
+            raise wrong_usage("--accuracy needs --tune")
         return None
     if options.variant:
-        raise UsageError(Diagnostic("E0802", "--tune and --variant cannot be used together"))
+        raise wrong_usage("--tune and --variant cannot be used together")
     if options.compare:
         help = "compare with the command that --tune recommends"
-        raise UsageError(Diagnostic("E0802", "--tune and --compare cannot be used together", help=help))
+        raise wrong_usage("--tune and --compare cannot be used together", help=help)
     given = [f"--set={text}" for text in settings] + _pass_options(passes)
     given += [f"--seed={options.seed}"] * (options.seed != 0)
     given += [f"--threads={options.threads}"] * (options.threads is not None)
@@ -218,7 +201,7 @@ def _variants(given: Sequence[str]) -> dict[str, dict[str, Any]]:
 
     for text in given:
         if given.count(text) > 1:
-            raise UsageError(Diagnostic("E0802", f"--variant {clipped(text)} is given twice"))
+            raise wrong_usage(f"--variant {clipped(text)} is given twice")
     return {text: options([text], "--variant") for text in given}
 
 
@@ -247,7 +230,5 @@ def _batches(text: str) -> list[int]:
     """Return the sizes in `1,8,32`. Raises UsageError for anything else."""
     sizes = words("batch", text)
     if not all(size.isascii() and size.isdecimal() and len(size) < 10 and 0 < int(size) <= 1 << 16 for size in sizes):
-        raise UsageError(
-            Diagnostic("E0802", f"--batch {clipped(text)} must be sizes from 1 to 65536, such as --batch 1,8,32")
-        )
+        raise wrong_usage(f"--batch {clipped(text)} must be sizes from 1 to 65536, such as --batch 1,8,32")
     return [int(size) for size in sizes]

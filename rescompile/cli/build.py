@@ -14,27 +14,24 @@ from rescompile.cli.command import command
 from rescompile.cli.options import (
     FeaturesOption,
     ForceOption,
-    Format,
     FormatOption,
     JsonOption,
+    Passes,
     Selection,
     SetOption,
     SpecsArgument,
+    TargetOptions,
     option,
-    with_options,
-    with_passes,
-    with_target_options,
 )
 from rescompile.cli.progress import Progress, track
-from rescompile.cli.reporting import print_json, report, say
+from rescompile.cli.reporting import is_same_file, print_json, report, say
 from rescompile.cli.specs import elaborated, spec_files
-from rescompile.diagnostics.errors import Diagnostic, RescompileError, UsageError
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic, RescompileError, wrong_usage
 from rescompile.options import assignment
 from rescompile.records import record
 
 if TYPE_CHECKING:
     from rescompile.ir.network import Network
-    from rescompile.lang.spec.spec import Spec
     from rescompile.weights.checkpoints import WeightsFile
 
 
@@ -49,9 +46,7 @@ class Options:
         "--output",
         metavar="PATH",
     )
-    weights: str | None = option(
-        "Weights file: safetensors, torch, Keras or NumPy. Default: random.", None, "--weights", metavar="FILE"
-    )
+    weights: str | None = option("Weights file: safetensors, torch, Keras or NumPy. Default: random.", metavar="FILE")
     seed: int = option("Seed of random weights.", 0)
     no_weights: bool = option("Write the graph only, without weights.", False, "--no-weights")
     calibrate_norms: bool = option(
@@ -66,20 +61,16 @@ class Options:
     def check(self) -> None:
         """Raise UsageError for options that cannot be used together."""
         if self.no_weights and self.weights:
-            raise UsageError(Diagnostic("E0802", "--weights and --no-weights cannot be used together"))
+            raise wrong_usage("--weights and --no-weights cannot be used together")
         if self.compare and self.output == "-":
-            raise UsageError(Diagnostic("E0802", "--check compares with a file, but -o - is standard output"))
+            raise wrong_usage("--check compares with a file, but -o - is standard output")
         if self.verify and (self.compare or self.output == "-"):
             other = "--check" if self.compare else "-o -"
-            raise UsageError(Diagnostic("E0802", f"--verify needs a file to write, so {other} cannot be used with it"))
+            raise wrong_usage(f"--verify needs a file to write, so {other} cannot be used with it")
         if self.output == "":
-            raise UsageError(Diagnostic("E0802", "-o needs the name of a file"))
+            raise wrong_usage("-o needs the name of a file")
 
 
-@with_passes
-@with_options(Options)
-@with_options(Selection, "selection")
-@with_target_options
 @command
 def build(
     specs: SpecsArgument,
@@ -91,7 +82,7 @@ def build(
     ],
     options: Options,
     selection: Selection,
-    target_options: dict[str, Any],
+    target_options: TargetOptions,
     others: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="NAME=VALUE", help="An option of an installed backend. Repeatable."),
@@ -100,16 +91,16 @@ def build(
     features: FeaturesOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     *,
-    passes: dict[str, Any],
+    passes: Passes,
 ) -> None:
     """Compile specs to a target, such as an ONNX file."""
     from rescompile import backend
 
     options.check()
     if options.output == "-" and as_json:
-        raise UsageError(Diagnostic("E0802", "-o - and --json cannot be used together: both write to standard output"))
+        raise wrong_usage("-o - and --json cannot be used together: both write to standard output")
     given = _once([*_assignments(others), *target_options.items()])
     suffix = backend.load(target).SUFFIX
     files = list(spec_files(specs))
@@ -140,14 +131,12 @@ def _check_several(files: Sequence[str], options: Options) -> None:
     """Raise UsageError for options that apply to a single spec only."""
     output = options.output
     if output is not None and not (Path(output).is_dir() or output.endswith("/")):
-        message = f"{len(files)} specs need a folder, but -o {output} is not an existing folder"
-        raise UsageError(Diagnostic("E0802", message))
+        raise wrong_usage(f"{len(files)} specs need a folder, but -o {output} is not an existing folder")
     if options.weights:
-        message = f"--weights takes one spec, but {len(files)} were given"
-        raise UsageError(Diagnostic("E0802", message))
+        raise wrong_usage(f"--weights takes one spec, but {len(files)} were given")
 
 
-def _build_all(builder: _Builder, files: Sequence[str], format: Format) -> None:
+def _build_all(builder: _Builder, files: Sequence[str], format: str) -> None:
     """Build several specs; an error in one does not stop the others. After an interruption, the files built so far are
     reported too."""
     from rescompile.diagnostics.rendering import as_data
@@ -169,9 +158,9 @@ def _build_all(builder: _Builder, files: Sequence[str], format: Format) -> None:
         left = len(files) - len(entries)
         if builder.as_json:
             print_json({"specs": entries, "interrupted": left > 0})
-        elif problems or format is not Format.text:
-            report(problems, format.value)
-        if format is Format.text and not builder.as_json:
+        elif problems or format != "text":
+            report(problems, format)
+        if format == "text" and not builder.as_json:
             failed = sum(not entry["ok"] for entry in entries)
             say(f"{len(files)} specs, {failed} failed{f', {left} not reached' if left else ''}")
     if worst:
@@ -203,6 +192,7 @@ class _Builder:
     def build(self, spec: str) -> dict[str, Any] | None:
         """Build one spec and print a report. Returns the report as data, or None if no file was written."""
         from rescompile.cli import build_report
+        from rescompile.elaboration.expect import unmet
         from rescompile.files.atomic_write import check_ours, write_stdout
         from rescompile.lang import library
         from rescompile.pipeline import Request, execute
@@ -211,10 +201,10 @@ class _Builder:
         loaded, network = elaborated(spec, self.set, self.features)
         path = self.path(network)
         if path in self.written:
-            raise UsageError(Diagnostic("E0802", f"{spec} and {self.written[path]} would both be written to {path}"))
+            raise wrong_usage(f"{spec} and {self.written[path]} would both be written to {path}")
         self.written[path] = spec
-        if not self.set:
-            _expect(loaded, network)
+        if not self.set and (problems := unmet(loaded, network)):
+            raise CheckFailed(problems)
         inputs = {"the spec": library.spec_path(spec), f"the --weights file {options.weights}": options.weights}
         if options.output != "-" and not options.compare:
             _no_input(path, inputs, path)
@@ -251,15 +241,15 @@ class _Builder:
 def _no_input(path: Path, inputs: Mapping[str, str | Path | None], output: Path) -> None:
     """Raise UsageError if a file to write, which is `output` or belongs to it, is also an input."""
     for what, file in inputs.items():
-        if file is not None and path.exists() and Path(file).exists() and path.samefile(file):
-            raise UsageError(Diagnostic("E0802", f"-o {output} would overwrite {what}"))
+        if file is not None and is_same_file(path, file):
+            raise wrong_usage(f"-o {output} would overwrite {what}")
 
 
 def _assignments(options: list[str] | None) -> Iterator[tuple[str, str]]:
     """Yield the names and values of --option NAME=VALUE."""
     for name, value in map(assignment, options or ()):
         if value is None:
-            raise UsageError(Diagnostic("E0802", f"--option {name}: write --option {name}=VALUE"))
+            raise wrong_usage(f"--option {name}: write --option {name}=VALUE")
         yield name, value
 
 
@@ -268,13 +258,5 @@ def _once(given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in given]
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(Diagnostic("E0802", f"the option '{name}' is given twice"))
+            raise wrong_usage(f"the option '{name}' is given twice")
     return dict(given)
-
-
-def _expect(spec: Spec, network: Network) -> None:
-    from rescompile.diagnostics.errors import CheckFailed
-    from rescompile.elaboration.expect import unmet
-
-    if problems := unmet(spec, network):
-        raise CheckFailed(problems)

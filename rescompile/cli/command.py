@@ -10,25 +10,26 @@ from typing import Any
 
 import typer
 
-from rescompile.cli.options import Format
+from rescompile.cli.options import with_options
 from rescompile.cli.reporting import discard, progress_shown, report, say
 from rescompile.cli.signals import Stopped, interruption_restored, stoppable
 from rescompile.diagnostics.errors import Diagnostic, OutputError, RescompileError
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Return a command whose errors become diagnostics and exit codes, never tracebacks."""
+    """Return a command with its options, whose errors become diagnostics and exit codes, never tracebacks."""
+    function = with_options(function)
 
     @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
+    def wrapped(**kwargs: Any) -> None:
         try:
             with stoppable(), interruption_restored(), progress_shown(not kwargs.get("as_json")):
-                function(*args, **kwargs)
+                function(**kwargs)
                 if sys.stdout is None:
                     raise OutputError(Diagnostic("E1002", "standard output is closed"))
                 sys.stdout.flush()
         except RescompileError as error:
-            form = "json" if kwargs.get("as_json") else kwargs.get("format", Format.text).value
+            form = "json" if kwargs.get("as_json") else kwargs.get("format", "text")
             report(error.diagnostics, form)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt as stop:

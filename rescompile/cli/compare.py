@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import Format, FormatOption, JsonOption
+from rescompile.cli.options import FormatOption, JsonOption
 from rescompile.cli.reporting import print_json, say, table
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError
 
 
 @command
@@ -25,7 +25,7 @@ def compare(
         bool, typer.Option("--across-machines", help="Compare results of different hardware.")
     ] = False,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Compare two result files; exit 1 if a row became slower.
 
@@ -34,7 +34,6 @@ def compare(
     from dataclasses import asdict
 
     from rescompile.bench import comparing, report, results
-    from rescompile.diagnostics.errors import CheckFailed
 
     limit = comparing.limit(max_regression)
     first, second = results.read(old), results.read(new)

@@ -15,9 +15,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rescompile.diagnostics.errors import RescompileError
+
+if TYPE_CHECKING:
+    from rescompile.lsp.names import Names
 
 WANTS_FILES = 3
 #: A word that ends in one of these is not finished, so shells add no space after it.
@@ -54,8 +57,7 @@ class Request:
         return next((values[0] for values in given if values), None)
 
 
-# --- the sources of words
-# ------------------------------------------------------------------------------------------------
+# --- the sources of words ---------------------------------------------------------------------------------------------
 
 #: Yields what may stand in place of an unfinished word.
 Source = Callable[[Request, str], Iterable[str | Word]]
@@ -107,17 +109,13 @@ def _paths(typed: str, suffixes: Sequence[str]) -> Iterator[str]:
 
 def _settings(request: Request, typed: str) -> Iterator[str]:
     """Yield paths of the spec that `set` accepts; after the =, the words that the attribute accepts."""
-    from rescompile.lang import library
-    from rescompile.lang.inheritance import resolve
     from rescompile.lsp import offers
-    from rescompile.lsp.names import Names
 
     if request.spec is None:
         return
-    path = library.spec_path(request.spec)
-    names = Names(resolve(path, ()), None)
+    names = _names(request.spec)
     name, equals, _ = typed.partition("=")
-    cursor = offers.Cursor(names, path, name)
+    cursor = offers.Cursor(names, Path(request.spec), name)
     if not equals:
         yield from (f"{item.entity.name}=" for item in offers.paths(cursor, ""))
         return
@@ -129,21 +127,26 @@ def _settings(request: Request, typed: str) -> Iterator[str]:
 
 def _rows(request: Request, typed: str) -> Iterator[str]:
     """Yield the rows of the spec."""
+    if request.spec is not None:
+        yield from reversed(_names(request.spec).rows)
+
+
+def _names(spec: str) -> Names:
+    """Return the names in a spec."""
     from rescompile.lang import library
     from rescompile.lang.inheritance import resolve
     from rescompile.lsp.names import Names
 
-    if request.spec is not None:
-        yield from reversed(Names(resolve(library.spec_path(request.spec), ()), None).rows)
+    return Names(resolve(library.spec_path(spec), ()), None)
 
 
 def _blocks(request: Request, typed: str) -> Iterator[str]:
     """Yield the residual blocks of the network, or its plain layers."""
-    from rescompile.cli.specs import network_of
+    from rescompile.cli.specs import after_passes
     from rescompile.passes.drop import droppable
 
     if request.spec is not None:
-        yield from droppable(network_of(request.spec, request.values.get("set"), None, {}))
+        yield from droppable(after_passes(request.spec, request.values.get("set"), None, {})[1])
 
 
 def _families(request: Request, typed: str) -> Iterator[str]:
@@ -169,12 +172,8 @@ def _runtimes(request: Request, typed: str) -> Iterator[Word]:
         parts = typed.split(":")
         if parts[0] == runtime.name and len(parts) > 1:
             head = ":".join(parts[:-1])
-            yield from (Word(f"{head}:{name}", help) for name, help in map(_assignable, runtime.options))
-
-
-def _assignable(option: Any) -> tuple[str, str]:
-    """Return an option as written after a colon, and its help."""
-    return option.name + ("=" if option.type is int else ""), option.help
+            for option in runtime.options:
+                yield Word(f"{head}:{option.name}{'=' if option.type is int else ''}", option.help)
 
 
 def _recipes(request: Request, typed: str) -> Iterator[str]:
@@ -273,8 +272,7 @@ def _declared(command: str, flags: Sequence[str]) -> tuple[str, ...]:
     return ()
 
 
-# --- the command line
-# ----------------------------------------------------------------------------------------------------
+# --- the command line -------------------------------------------------------------------------------------------------
 
 
 def split(line: str) -> list[str]:
@@ -301,7 +299,7 @@ def parse(root: Any, words: Sequence[str]) -> Request:
                 request.only_arguments = True
             elif option is not None and equals:
                 _give(request, option, value)
-            elif option is not None and _takes_value(option):
+            elif option is not None and not option.is_flag and not option.count:
                 request.waiting = option
             elif option is not None:
                 _give(request, option, "")
@@ -327,10 +325,6 @@ def _options(command: Any) -> dict[str, Any]:
     """Return the options of a command by flag."""
     options = [each for each in getattr(command, "params", ()) if each.param_type_name == "option"]
     return {flag: each for each in options for flag in (*each.opts, *each.secondary_opts)}
-
-
-def _takes_value(option: Any) -> bool:
-    return not option.is_flag and not option.count
 
 
 def offers(root: Any, words: Sequence[str]) -> list[Word]:

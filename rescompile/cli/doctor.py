@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from rescompile.cli.command import command
-from rescompile.cli.options import Format, FormatOption, JsonOption
+from rescompile.cli.options import FormatOption, JsonOption
 from rescompile.cli.reporting import columns, print_json
 from rescompile.diagnostics.text_table import table_rows
 
 
 @command
-def doctor(as_json: JsonOption = False, format: FormatOption = Format.text) -> None:
+def doctor(as_json: JsonOption = False, format: FormatOption = "text") -> None:
     """Report which targets and runtimes work on this machine.
 
     A tiny network runs in every runtime, and what is missing is named.
@@ -32,7 +32,8 @@ def doctor(as_json: JsonOption = False, format: FormatOption = Format.text) -> N
             _print_state("runtime", listed[-1])
             for trial in listed[-1]["precisions"]:
                 if trial["reason"]:
-                    _print("", "", f"{trial['precision']}: {trial['reason']}{_help(trial)}")
+                    help = f" ({trial['help']})" if trial["help"] else ""
+                    _print("", "", f"{trial['precision']}: {trial['reason']}{help}")
     if as_json:
         print_json({"machine": machine, "targets": targets, "runtimes": listed})
 
@@ -93,10 +94,6 @@ def _state(row: dict[str, Any]) -> str:
     if not row["works"]:
         return "fails"
     return "works" + (f"    error {', '.join(errors)}" if errors else "")
-
-
-def _help(trial: dict[str, Any]) -> str:
-    return f" ({trial['help']})" if trial["help"] else ""
 
 
 def _machine(machine: dict[str, Any]) -> dict[str, str]:

@@ -6,26 +6,16 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import (
-    FeaturesOption,
-    ForceOption,
-    Format,
-    FormatOption,
-    SetOption,
-    option,
-    with_options,
-    with_passes,
-)
-from rescompile.cli.reporting import say
-from rescompile.cli.specs import network_of
-from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of
+from rescompile.cli.options import FeaturesOption, ForceOption, FormatOption, Passes, SetOption, option
+from rescompile.cli.reporting import check_output, say
+from rescompile.cli.specs import after_passes
+from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of, wrong_usage
 from rescompile.records import record
 
 if TYPE_CHECKING:
@@ -33,28 +23,10 @@ if TYPE_CHECKING:
     from rescompile.ir.network import Network
 
 
-class DepthWord(StrEnum):
-    """The depth to which a picture opens the tree."""
-
-    rows = "rows"
-    blocks = "blocks"
-    ops = "ops"
-
-
-class ColorWord(StrEnum):
-    """The quantity that colours cards."""
-
-    macs = "macs"
-    parameters = "parameters"
-    activations = "activations"
-    time = "time"
-    error = "error"
-
-
 #: The quantities that are read from a file, with the command that writes it.
 MEASURED = {
-    ColorWord.time: "rescompile bench SPEC --profile -o FILE",
-    ColorWord.error: "rescompile verify SPEC --parts --json",
+    "time": "rescompile bench SPEC --profile -o FILE",
+    "error": "rescompile verify SPEC --parts --json",
 }
 
 
@@ -66,8 +38,12 @@ class Options:
         "File: .svg, .html, .png, .pdf, .mmd or .dot; - for SVG on standard output. Default: NAME.svg.",
         None, "-o", "--output", metavar="PATH",
     )  # fmt: skip
-    depth: DepthWord = option("Draw rows, rows with each block opened once, or every op.", DepthWord.blocks)
-    color: ColorWord | None = option("Paint the cards by a quantity. Default: none.")
+    depth: Literal["rows", "blocks", "ops"] = option(
+        "Draw rows, rows with each block opened once, or every op.", "blocks"
+    )
+    color: Literal["macs", "parameters", "activations", "time", "error"] | None = option(
+        "Paint the cards by a quantity. Default: none."
+    )
     result: str | None = option("Result file for --color time and error.", metavar="FILE")
     against: str | None = option("Draw another network beside it and mark the differences.", metavar="SPEC")
 
@@ -76,23 +52,20 @@ class Options:
         measured = self.color in MEASURED
         if measured and self.result is None:
             help = f"'{MEASURED[self.color]}' writes one"  # type: ignore[index]
-            raise UsageError(Diagnostic("E0802", f"--color {self.color} needs --result FILE", help=help))
+            raise wrong_usage(f"--color {self.color} needs --result FILE", help=help)
         if self.result is not None and not measured:
-            raise UsageError(Diagnostic("E0802", "--result needs --color time or --color error"))
-        if measured and self.depth is DepthWord.ops:
-            message = f"--color {self.color} applies to rows, so it cannot be used with --depth ops"
-            raise UsageError(Diagnostic("E0802", message))
-        if self.against is not None and self.depth is not DepthWord.blocks:
-            raise UsageError(Diagnostic("E0802", "--against compares rows, so it cannot be used with --depth"))
+            raise wrong_usage("--result needs --color time or --color error")
+        if measured and self.depth == "ops":
+            raise wrong_usage(f"--color {self.color} applies to rows, so it cannot be used with --depth ops")
+        if self.against is not None and self.depth != "blocks":
+            raise wrong_usage("--against compares rows, so it cannot be used with --depth")
         for name in ("color", "against"):
             if getattr(self, name) is not None and suffix in graphs:
-                raise UsageError(Diagnostic("E0802", f"--{name} cannot be used with {suffix} files"))
+                raise wrong_usage(f"--{name} cannot be used with {suffix} files")
         if self.color is not None and self.against is not None:
-            raise UsageError(Diagnostic("E0802", "--color and --against cannot be used together"))
+            raise wrong_usage("--color and --against cannot be used together")
 
 
-@with_passes
-@with_options(Options)
 @command
 def draw(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help="Spec file, zoo name, or a model built by rescompile.")],
@@ -100,30 +73,24 @@ def draw(
     set: SetOption = None,
     features: FeaturesOption = None,
     force: ForceOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     *,
-    passes: dict[str, Any],
+    passes: Passes,
 ) -> None:
     """Draw a network: blocks, shortcuts, shapes and costs."""
     from rescompile.drawing import FORMATS, GRAPHS
-    from rescompile.files.atomic_write import File, check_folder, check_ours, write_bytes, write_stdout
+    from rescompile.files.atomic_write import File, write_bytes, write_stdout
 
     suffix = ".svg" if options.output in (None, "-") else Path(options.output or "").suffix.lower()
     if suffix not in FORMATS:
         endings = one_of(FORMATS)
         help = nearest(suffix, FORMATS)
-        raise UsageError(
-            Diagnostic("E0802", f"-o {clipped(options.output or repr(''))} must end in {endings}", help=help)
-        )
+        raise wrong_usage(f"-o {clipped(options.output or repr(''))} must end in {endings}", help=help)
     options.check(GRAPHS, suffix)
-    network = network_of(spec, set, features, passes)
+    _, network = after_passes(spec, set, features, passes)
     path = Path(options.output or f"{network.name}.svg")
     if options.output != "-":
-        for read in filter(None, (spec, options.result, options.against)):
-            if path.exists() and Path(read).exists() and path.samefile(read):
-                raise UsageError(Diagnostic("E0802", f"-o {path} would overwrite {read}, which it is drawn from"))
-        check_folder(path)
-        check_ours(path, force)
+        check_output(path, force, filter(None, (spec, options.result, options.against)), "is drawn from")
     data = FORMATS[suffix](_picture(network, options))
     if options.output == "-":
         write_stdout([File("-", lambda: [data])])
@@ -137,14 +104,14 @@ def _picture(network: Network, options: Options) -> Picture:
     from rescompile.drawing import COUNTS, Picture, by_amount, outline
 
     if options.against is not None:
-        other = network_of(options.against, None, None, {})
+        _, other = after_passes(options.against, None, None, {})
         return Picture(outline(network, "rows"), against=outline(other, "rows"))
-    opened = outline(network, options.depth.value)
+    opened = outline(network, options.depth)
     if options.color is None:
         return Picture(opened)
-    if options.color is ColorWord.time:
+    if options.color == "time":
         return Picture(opened, _by_time(network, opened, str(options.result)))
-    if options.color is ColorWord.error:
+    if options.color == "error":
         return Picture(opened, _by_error(network, opened, str(options.result)))
     return Picture(opened, by_amount(opened, COUNTS[options.color]))
 
@@ -161,7 +128,7 @@ def _by_time(network: Network, opened: Outline, file: str) -> Painting:
     rows = [row for row in read(Path(file)).rows if row.sha256 == network.sha256]
     if not rows:
         message = f"{file} has no row of {network.name} with this spec"
-        raise UsageError(Diagnostic("E0811", message, help=f"'{MEASURED[ColorWord.time]}' measures one"))
+        raise UsageError(Diagnostic("E0811", message, help=f"'{MEASURED['time']}' measures one"))
     profiled = next((row for row in rows if row.profile), None)
     if profiled is None:
         message = f"{file} has no profile of {network.name}"
@@ -192,9 +159,9 @@ def _by_error(network: Network, opened: Outline, file: str) -> Painting:
     from rescompile.drawing import Metric, by_amount, by_fault
     from rescompile.drawing.outline import Card
     from rescompile.ir.network import LOGITS, walk
-    from rescompile.report import verdicts
+    from rescompile.report.results import read_verdicts
 
-    found = verdicts.read(file)
+    found = read_verdicts(file)
     worst = min(found.verdicts, key=lambda each: (each.passed, -each.error))
     replace(found, verdicts=(worst,)).check(network)
     words = f"relative error {worst.error:.2g}" if worst.error < math.inf else "not finite"

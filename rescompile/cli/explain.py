@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import Format, FormatOption, JsonOption, SetOption, SpecArgument, with_passes
+from rescompile.cli.options import FormatOption, JsonOption, Passes, SetOption, SpecArgument
 from rescompile.cli.reporting import columns, print_json
 from rescompile.cli.specs import elaborated
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import wrong_usage
 
 #: The longest line, since longer ones are hard to read.
 WIDTH = 100
 
 
-@with_passes
 @command
 def explain(
     spec: SpecArgument,
@@ -29,9 +28,9 @@ def explain(
     ] = None,
     set: SetOption = None,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     *,
-    passes: dict[str, Any],
+    passes: Passes,
 ) -> None:
     """Describe a network in words, and how it differs from others."""
     from rescompile.explain import explain as explained
@@ -42,7 +41,7 @@ def explain(
     for step in PASSES:
         if step.made_of_weights and passes.get(step.keyword):
             message = f"explain does not take --{step.name}, which only adds zeros to weights"
-            raise UsageError(Diagnostic("E0802", message, help=f"omit --{step.name}"))
+            raise wrong_usage(message, help=f"omit --{step.name}")
     loaded, network = elaborated(spec, set)
     network, _ = apply(network, None, passes)
     explanation = explained(network, against or ())
@@ -50,10 +49,6 @@ def explain(
     if as_json:
         print_json(report(explanation, about))
         return
-    for line in text_report.lines(explanation, about, _width(), columns()):
+    width = max(40, min(WIDTH, columns() or WIDTH))
+    for line in text_report.lines(explanation, about, width, columns()):
         print(line)
-
-
-def _width() -> int:
-    """Return the width of lines: that of the terminal within limits."""
-    return max(40, min(WIDTH, columns() or WIDTH))

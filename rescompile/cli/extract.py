@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import ForceOption, Format, FormatOption, JsonOption, OutputOption
-from rescompile.cli.reporting import print_json, say
+from rescompile.cli.options import ForceOption, FormatOption, JsonOption, OutputOption
+from rescompile.cli.reporting import is_same_file, print_json, say
 from rescompile.cli.specs import recorded as recorded_origin
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import wrong_usage
 
 
 @command
@@ -24,7 +24,7 @@ def extract(
     output: OutputOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Print the spec that a model was built from.
 
@@ -38,8 +38,8 @@ def extract(
     wanted = "only ONNX models and torch.export programs record their spec"
     file_types.refuse(str(model), wanted, file_types.ONNX, file_types.PROGRAM)
     file_types.check_file(model)
-    if output not in (None, "-") and Path(str(output)).exists() and Path(str(output)).samefile(model):
-        raise UsageError(Diagnostic("E0802", f"-o {output} would overwrite the model itself"))
+    if output not in (None, "-") and is_same_file(Path(str(output)), model):
+        raise wrong_usage(f"-o {output} would overwrite the model itself")
     recorded = recorded_origin(model)
     options = list(recorded.options)
     given = dict(option.split("=", 1) for option in options if "=" in option)

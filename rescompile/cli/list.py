@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import Format, FormatOption, JsonOption
+from rescompile.cli.options import FormatOption, JsonOption
 from rescompile.cli.progress import track
 from rescompile.cli.reporting import columns, print_json
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import Diagnostic, UsageError, nearest
 from rescompile.diagnostics.text_table import text_table
 
 
@@ -18,10 +18,9 @@ from rescompile.diagnostics.text_table import text_table
 def list_zoo(
     family: Annotated[str | None, typer.Option(help="List this family only.")] = None,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """List the networks of the zoo."""
-    from rescompile.diagnostics.errors import nearest
     from rescompile.lang import library, zoo_aliases
     from rescompile.lang.inheritance import zoo_document
     from rescompile.lang.yaml_reader import plain
@@ -41,13 +40,8 @@ def list_zoo(
     if family is not None:
         families = {str(entry["family"]) for entry in entries}
         if family not in families:
-            raise UsageError(
-                Diagnostic(
-                    "E0801",
-                    f"there is no family '{family}' in the zoo",
-                    help=nearest(family, families) or f"the families are {', '.join(sorted(families))}",
-                )
-            )
+            help = nearest(family, families) or f"the families are {', '.join(sorted(families))}"
+            raise UsageError(Diagnostic("E0801", f"there is no family '{family}' in the zoo", help=help))
         entries = [entry for entry in entries if entry["family"] == family]
     if as_json:
         print_json({"networks": entries})

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import field, fields
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from collections.abc import Callable
+from dataclasses import field, fields, is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped
+from rescompile.diagnostics.errors import clipped, wrong_usage
 from rescompile.records import record
 
 if TYPE_CHECKING:
+    from rescompile.options import Option
     from rescompile.passes import Pass
     from rescompile.weights.checkpoints import WeightsFile
-
-
-class Format(StrEnum):
-    """The format of diagnostics."""
-
-    text = "text"
-    json = "json"
-    github = "github"
-    sarif = "sarif"
 
 
 SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="Spec file (with a / or .yaml) or zoo name.")]
@@ -48,7 +39,9 @@ DynamicOption = Annotated[
 OutputOption = Annotated[
     str | None, typer.Option("-o", "--output", metavar="PATH", help="Output file. Default: standard output.")
 ]
-FormatOption = Annotated[Format, typer.Option("--format", help="Format of diagnostics.")]
+FormatOption = Annotated[
+    Literal["text", "json", "github", "sarif"], typer.Option("--format", help="Format of diagnostics.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the results as JSON; implies --format json.")]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Overwrite a file that rescompile did not write, or that was edited.")
@@ -59,39 +52,6 @@ def option(help: str, default: Any = None, *names: str, **settings: Any) -> Any:
     """Return a field of a dataclass of options, with its help, its default, its flags if they differ from its name, and
     further settings of typer."""
     return field(default=default, metadata={"option": typer.Option(*names, help=help, **settings)})
-
-
-def with_passes(function: Callable[..., None]) -> Callable[..., None]:
-    """Return a command with the options of the pass table; given ones are passed as its argument `passes`."""
-    from rescompile.passes import PASSES
-
-    added = [
-        inspect.Parameter(
-            step.keyword, inspect.Parameter.KEYWORD_ONLY, default=None,
-            annotation=Annotated[step.type | None, typer.Option(_flags(step), help=step.help)],
-        )
-        for step in PASSES
-    ]  # fmt: skip
-    return _expanded(function, "passes", added, lambda values: {k: v for k, v in values.items() if v is not None})
-
-
-def with_target_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Return a command with the options that targets declare; given ones are passed as its argument `target_options`."""
-    from rescompile.backend import declared_options
-
-    added = [
-        inspect.Parameter(
-            option.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None,
-            annotation=Annotated[
-                option.type | None,
-                typer.Option(option.flag or f"--{option.name.replace('_', '-')}", metavar=option.metavar, help=option.help),
-            ],
-        )
-        for option in declared_options()
-    ]  # fmt: skip
-    return _expanded(
-        function, "target_options", added, lambda values: {k: v for k, v in values.items() if v is not None}
-    )
 
 
 @record
@@ -105,7 +65,7 @@ class Selection:
         """Return the file that an option names, with the part of it to read. Raises UsageError if there is no file."""
         for name in ("entry", "prefix"):
             if weights is None and getattr(self, name) is not None:
-                raise UsageError(Diagnostic("E0802", f"--{name} needs --weights FILE"))
+                raise wrong_usage(f"--{name} needs --weights FILE")
         return None if weights is None else self.read(weights)
 
     def read(self, file: str) -> WeightsFile:
@@ -115,35 +75,68 @@ class Selection:
         return WeightsFile(file, self.entry, self.prefix)
 
 
-def with_options(kind: type[Any], name: str = "options") -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a command with the fields of a dataclass as options; they are passed as its argument `name`."""
-    hints = get_type_hints(kind, include_extras=True)
-    added = [
-        inspect.Parameter(
-            f.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=f.default,
-            annotation=Annotated[hints[f.name], f.metadata["option"]] if f.metadata else hints[f.name],
-        )
-        for f in fields(kind)
-    ]  # fmt: skip
-    return lambda function: _expanded(function, name, added, lambda values: kind(**values))
+#: Arguments that stand for the options of passes, and for those that targets declare: the given ones by name.
+Passes = Annotated[dict[str, Any], "passes"]
+TargetOptions = Annotated[dict[str, Any], "target options"]
 
 
-def _expanded(
-    function: Callable[..., None], name: str, added: Sequence[inspect.Parameter], collect: Callable[[dict[str, Any]], Any]
-) -> Callable[..., None]:  # fmt: skip
-    """Return a command with the parameters `added` instead of its parameter `name`, which receives their values."""
+def with_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a command in which options take the place of each argument that stands for several: `Passes`, `TargetOptions`, or
+    a record whose fields are made by `option`."""
+    signature = inspect.signature(function, eval_str=True)
+    groups: dict[str, list[inspect.Parameter]] = {}
+    parameters: list[inspect.Parameter] = []
+    for name, own in signature.parameters.items():
+        if (options := _options_of(own.annotation)) is not None:
+            groups[name] = options
+        parameters += groups.get(name, [own.replace(kind=inspect.Parameter.KEYWORD_ONLY)])
 
     @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        values = {each.name: kwargs.pop(each.name) for each in added}
-        function(*args, **{name: collect(values)}, **kwargs)
+    def wrapped(**values: Any) -> None:
+        for name, options in groups.items():
+            given = {each.name: values.pop(each.name) for each in options}
+            values[name] = _value_of(signature.parameters[name].annotation, given)
+        function(**values)
 
-    signature = inspect.signature(function, eval_str=True)
-    parameters = [each for own in signature.parameters.values() for each in (added if own.name == name else [own])]
     wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {each.name: each.annotation for each in parameters}
     del wrapped.__wrapped__
     return wrapped
+
+
+def _options_of(annotation: Any) -> list[inspect.Parameter] | None:
+    """Return the options that an argument with this annotation stands for; None if it is one itself."""
+    if is_dataclass(annotation):
+        hints = get_type_hints(annotation)
+        return [_parameter(f.name, hints[f.name], f.metadata["option"], f.default) for f in fields(annotation)]
+    if annotation == Passes:
+        from rescompile.passes import PASSES
+
+        return [_optional(step.keyword, step, _flags(step)) for step in PASSES]
+    if annotation == TargetOptions:
+        from rescompile.backend import declared_options
+
+        return [_optional(o.name, o, o.flag or f"--{o.name.replace('_', '-')}") for o in declared_options()]
+    return None
+
+
+def _value_of(annotation: Any, given: dict[str, Any]) -> Any:
+    """Return the argument that stands for these options."""
+    if isinstance(annotation, type):
+        return annotation(**given)
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _optional(name: str, declared: Option, flags: str) -> inspect.Parameter:
+    """Return the parameter of an option from a table; it is None if the option is not given."""
+    return _parameter(
+        name, declared.type | None, typer.Option(flags, metavar=declared.metavar, help=declared.help), None
+    )
+
+
+def _parameter(name: str, kind: Any, setting: Any, default: Any) -> inspect.Parameter:
+    annotation = Annotated[kind, setting]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _flags(step: Pass) -> str:
@@ -156,8 +149,8 @@ def words(option: str, text: str) -> list[str]:
     entries = [entry.strip() for entry in text.split(",")]
     shown = clipped(text)
     if not all(entries):
-        raise UsageError(Diagnostic("E0802", f"--{option} '{shown}' has an empty entry"))
+        raise wrong_usage(f"--{option} '{shown}' has an empty entry")
     for entry in entries:
         if entries.count(entry) > 1:
-            raise UsageError(Diagnostic("E0802", f"--{option} '{shown}' contains {clipped(entry)} twice"))
+            raise wrong_usage(f"--{option} '{shown}' contains {clipped(entry)} twice")
     return entries

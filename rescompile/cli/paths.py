@@ -6,27 +6,24 @@ import contextlib
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rescompile.cli.command import command
 from rescompile.cli.options import (
     ForceOption,
-    Format,
     FormatOption,
     JsonOption,
+    Passes,
     Selection,
     SetOption,
     SpecArgument,
     option,
-    with_options,
-    with_passes,
 )
 from rescompile.cli.reporting import columns, print_json, say
 from rescompile.cli.specs import elaborated
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError, wrong_usage
 from rescompile.diagnostics.text_table import text_table
 from rescompile.records import record
 
@@ -38,19 +35,12 @@ if TYPE_CHECKING:
     from rescompile.weights.checkpoints import WeightsFile
 
 
-class LengthUnit(StrEnum):
-    """The unit of path lengths."""
-
-    blocks = "blocks"
-    layers = "layers"
-
-
 @record
 class Options:
     """The options that only `paths` has."""
 
-    unit: LengthUnit = option(
-        "What a path length counts: branches of blocks, or convolutions and linear layers.", LengthUnit.blocks
+    unit: Literal["blocks", "layers"] = option(
+        "What a path length counts: branches of blocks, or convolutions and linear layers.", "blocks"
     )
     interval: str | None = option("Report the share of paths with these lengths, inclusive.", metavar="FIRST:LAST")
     plot: str | None = option("Draw the distribution to a .svg or .png file (needs matplotlib).", metavar="FILE")
@@ -79,9 +69,6 @@ class Results:
     measured: PathGradients | None
 
 
-@with_passes
-@with_options(Options)
-@with_options(Selection, "selection")
 @command
 def paths(
     spec: SpecArgument,
@@ -90,9 +77,9 @@ def paths(
     set: SetOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     *,
-    passes: dict[str, Any],
+    passes: Passes,
 ) -> None:
     """Count the paths from input to output by their length."""
     from rescompile.analysis import path_views
@@ -102,7 +89,7 @@ def paths(
     bounds = _interval(options.interval)
     if not options.gradients:
         for name in options.measuring():
-            raise UsageError(Diagnostic("E0802", f"--{name} needs --gradients"))
+            raise wrong_usage(f"--{name} needs --gradients")
     weights_file = selection.of(options.weights)
     file = None
     if options.plot is not None:
@@ -121,11 +108,11 @@ def paths(
         arrays = [None if name is None else _array(key, name) for key, name in files.items()]
         weights = _weights(network, weights_file, options.seed or 0)
     network, weights = apply(network, weights, passes)
-    distribution = counting.paths(network, options.unit.value)
+    distribution = counting.paths(network, options.unit)
     if not distribution.total:
         message = f"{network.name} has no path from its input to its output: each one passes through 'scale: 0'"
         raise CheckFailed(Diagnostic("E0603", message))
-    surviving = counting.surviving(network, options.unit.value)
+    surviving = counting.surviving(network, options.unit)
     measured = None if weights is None else _measured(network, weights, arrays, options)
     results = Results(network, options, distribution, surviving, bounds, measured)
     if file is not None:
@@ -145,7 +132,7 @@ def _measured(network: Network, weights: Weights, arrays: Sequence[Array | None]
     from rescompile.runtimes.path_gradients import SAMPLES, path_gradients
 
     samples, seed = options.samples or SAMPLES, options.seed or 0
-    return path_gradients(network, weights, *arrays, unit=options.unit.value, samples=samples, seed=seed)
+    return path_gradients(network, weights, *arrays, unit=options.unit, samples=samples, seed=seed)
 
 
 def _weights(network: Network, file: WeightsFile | None, seed: int) -> Weights:
@@ -178,12 +165,10 @@ def _interval(text: str | None) -> tuple[int, int] | None:
         return None
     parts = text.split(":")
     if len(parts) != 2 or not all(part.isdecimal() and part.isascii() and len(part) < 10 for part in parts):
-        raise UsageError(Diagnostic("E0802", f"--interval {text}: write two lengths, such as --interval 19:35"))
+        raise wrong_usage(f"--interval {text}: write two lengths, such as --interval 19:35")
     first, last = map(int, parts)
     if first > last:
-        raise UsageError(
-            Diagnostic("E0802", f"--interval {text} is empty", help=f"write the smaller length first: {last}:{first}")
-        )
+        raise wrong_usage(f"--interval {text} is empty", help=f"write the smaller length first: {last}:{first}")
     return first, last
 
 
@@ -252,7 +237,7 @@ def _data(results: Results) -> dict[str, Any]:
     origin = {"weights": options.weights, "data": options.data, "labels": options.labels, "seed": options.seed or 0}
     shares = None if surviving is None else list(surviving.shares)
     return {
-        "name": network.name, "sha256": network.sha256, "passes": list(network.passes), "unit": options.unit.value,
+        "name": network.name, "sha256": network.sha256, "passes": list(network.passes), "unit": options.unit,
         "paths": str(total), "log2_paths": math.log2(total),
         "shortest": distribution.shortest, "longest": distribution.longest,
         "mean": float(distribution.mean), "standard_deviation": math.sqrt(distribution.variance),

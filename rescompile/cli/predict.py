@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import ForceOption, Format, FormatOption, JsonOption, SetOption
+from rescompile.cli.options import ForceOption, FormatOption, JsonOption, SetOption
 from rescompile.cli.progress import track
-from rescompile.cli.reporting import print_json, say, table
+from rescompile.cli.reporting import check_output, print_json, say, table
 from rescompile.cli.specs import elaborated
-from rescompile.diagnostics.errors import Diagnostic, UsageError
+from rescompile.diagnostics.errors import wrong_usage
 
 if TYPE_CHECKING:
     from rescompile.bench.predicting import Device
@@ -40,7 +40,7 @@ def predict(
     set: SetOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Predict the latency of one input without running a network.
 
@@ -51,11 +51,11 @@ def predict(
 
     if device_file is None:
         help = "rescompile predict --measure --device-file FILE measures this machine"
-        raise UsageError(Diagnostic("E0802", "--device-file is missing", help=help))
+        raise wrong_usage("--device-file is missing", help=help)
     if not specs and not measure:
-        raise UsageError(Diagnostic("E0802", "neither a SPEC nor --measure is given"))
+        raise wrong_usage("neither a SPEC nor --measure is given")
     if threads is not None and not measure:
-        raise UsageError(Diagnostic("E0802", "--threads needs --measure: a device file has its own number of threads"))
+        raise wrong_usage("--threads needs --measure: a device file has its own number of threads")
     networks = [elaborated(spec, set)[1] for spec in track(specs or (), len(specs or ()), "networks")]
     statistics.require()
     path = Path(device_file)
@@ -91,10 +91,8 @@ def _table(device: Device, rows: Sequence[Mapping[str, Any]]) -> str:
 def _measured(path: Path, threads: int | None, force: bool) -> Device:
     """Measure single ops into a file, after checking that it can be written."""
     from rescompile.bench import json_files, op_times
-    from rescompile.files.atomic_write import check_folder, check_ours
 
-    check_folder(path)
-    check_ours(path, force)
+    check_output(path, force)
     probes = op_times.design()
     ops = list(track(op_times.measure(probes, threads), len(probes), "ops"))
     device = op_times.described(ops, threads)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import FeaturesOption, ForceOption, Format, FormatOption, SetOption, with_passes
-from rescompile.cli.reporting import say
-from rescompile.cli.specs import described
-from rescompile.diagnostics.errors import Diagnostic, RescompileError, UsageError
+from rescompile.cli.options import FeaturesOption, ForceOption, FormatOption, Passes, SetOption
+from rescompile.cli.reporting import check_output, say
+from rescompile.cli.specs import after_passes
+from rescompile.diagnostics.errors import Diagnostic, RescompileError, UsageError, wrong_usage
 
 if TYPE_CHECKING:
     from rescompile.report.facts import Subject
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 RESULT = ".json"
 
 
-@with_passes
 @command
 def report(
     files: Annotated[
@@ -34,38 +33,41 @@ def report(
     set: SetOption = None,
     features: FeaturesOption = None,
     force: ForceOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     *,
-    passes: dict[str, Any],
+    passes: Passes,
 ) -> None:  # fmt: skip
     """Write an interactive HTML page about one or more networks.
 
     Result files of bench and verify --json add times and errors. Without a spec, the networks are those of the result
     files.
     """
-    from rescompile.files.atomic_write import File, check_folder, check_ours, write_stdout, write_text
+    from rescompile.files.atomic_write import File, write_stdout, write_text
     from rescompile.report import results
 
     if output not in (None, "-") and Path(output or "").suffix.lower() not in (".html", ".htm"):
-        raise UsageError(Diagnostic("E0802", f"-o {output or repr('')} must end in .html"))
+        raise wrong_usage(f"-o {output or repr('')} must end in .html")
     specs = [name for name in files if not name.lower().endswith(RESULT)]
     found = [results.read(name) for name in files if name.lower().endswith(RESULT)]
-    given = (described(spec, set, features, passes) for spec in specs)
+    given = (_subject(spec, set, features, passes) for spec in specs)
     subjects = list(given if specs else _of_the_zoo(found, passes))
     results.check_all_used(found, [subject.network for subject in subjects])
     path = Path(output or f"{subjects[0].network.name}.html")
     if output != "-":
-        for read in files:
-            if path.exists() and Path(read).exists() and path.samefile(read):
-                raise UsageError(Diagnostic("E0802", f"-o {path} would overwrite {read}, which it reads"))
-        check_folder(path)
-        check_ours(path, force)
+        check_output(path, force, files, "reads")
     page = _page(subjects, found)
     if output == "-":
         write_stdout([File("-", lambda: [page.encode()])])
         return
     write_text(page, path, force)
     say(f"{path}: {len(page.encode()) / 1024:.0f} KiB")
+
+
+def _subject(spec: str, set: list[str] | None, features: str | None, passes: Mapping[str, Any]) -> Subject:
+    from rescompile.report.facts import ABOUT, Subject
+
+    loaded, network = after_passes(spec, set, features, passes)
+    return Subject(network, {key: getattr(loaded, key) for key in ABOUT})
 
 
 def _page(subjects: Sequence[Subject], found: Sequence[ResultFile]) -> str:
@@ -83,7 +85,7 @@ def _page(subjects: Sequence[Subject], found: Sequence[ResultFile]) -> str:
 
 def _of_the_zoo(found: Sequence[ResultFile], passes: dict[str, Any]) -> Iterator[Subject]:
     """Yield the networks of result files; without a spec, they must be in the zoo."""
-    from rescompile.report.verdicts import Verdicts
+    from rescompile.report.results import Verdicts
 
     names = dict.fromkeys(
         name for each in found for name in ([each.name] if isinstance(each, Verdicts) else sorted(each.names()))
@@ -92,7 +94,7 @@ def _of_the_zoo(found: Sequence[ResultFile], passes: dict[str, Any]) -> Iterator
         raise UsageError(Diagnostic("E0811", "the result files name no network", help="give its spec too"))
     for name in names:
         try:
-            yield described(name, None, None, passes)
+            yield _subject(name, None, None, passes)
         except RescompileError:
             message = f"the result files are of {name}, which is not a network of the zoo"
             raise UsageError(Diagnostic("E0811", message, help="give its spec too")) from None

@@ -8,10 +8,11 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rescompile.diagnostics.errors import Diagnostic
+from rescompile.diagnostics.errors import Diagnostic, wrong_usage
 
 if TYPE_CHECKING:
     from rescompile.diagnostics.text_table import Rows
@@ -93,6 +94,22 @@ def _finite(data: Any) -> Any:
     if isinstance(data, list | tuple):
         return [_finite(value) for value in data]
     return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def check_output(path: Path, force: bool, inputs: Iterable[str] = (), role: str = "") -> None:
+    """Raise OutputError if a file cannot be written, and UsageError if it is one of the inputs, whose role is in the message."""
+    from rescompile.files.atomic_write import check_folder, check_ours
+
+    for file in inputs:
+        if is_same_file(path, file):
+            raise wrong_usage(f"-o {path} would overwrite {file}, which it {role}")
+    check_folder(path)
+    check_ours(path, force)
+
+
+def is_same_file(one: Path, other: str | Path) -> bool:
+    """Return whether two paths name one file, which exists."""
+    return one.exists() and os.path.exists(other) and one.samefile(other)
 
 
 def discard(stream: Any) -> None:

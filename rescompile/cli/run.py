@@ -9,9 +9,8 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,19 +20,17 @@ from rescompile.cli.options import (
     DynamicOption,
     FeaturesOption,
     ForceOption,
-    Format,
     FormatOption,
     JsonOption,
+    Passes,
     Selection,
     SetOption,
     option,
-    with_options,
-    with_passes,
 )
 from rescompile.cli.progress import Progress
 from rescompile.cli.reporting import clear, print_json, report, say
 from rescompile.cli.specs import elaborated
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError, clipped
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic, clipped, wrong_usage
 from rescompile.ir.ops import Size
 from rescompile.records import record
 
@@ -43,15 +40,6 @@ if TYPE_CHECKING:
     from rescompile.vision.recognition import Classes, Prediction
     from rescompile.weights import Array
     from rescompile.weights.checkpoints import WeightsFile
-
-
-class RuntimeName(StrEnum):
-    """The runtimes of `run`."""
-
-    auto = "auto"
-    ort_cpu = "ort-cpu"
-    ort_cuda = "ort-cuda"
-    ort_tensorrt = "ort-tensorrt"
 
 
 @record
@@ -66,7 +54,9 @@ class Options:
     preprocess: list[str] | None = option(
         "Set mean, std, resize, crop, interpolation or channel_order. Repeatable.", metavar="NAME=VALUE"
     )
-    runtime: RuntimeName = option("Runtime to use; auto takes a GPU if ONNX Runtime has one.", RuntimeName.auto)
+    runtime: Literal["auto", "ort-cpu", "ort-cuda", "ort-tensorrt"] = option(
+        "Runtime to use; auto takes a GPU if ONNX Runtime has one.", "auto"
+    )
     batch: int | None = option("Batch size, if it is dynamic in the model. Default: 1.", min=1, max=1 << 20)
     size: str | None = option(
         "Input size, if it is dynamic in the model. Default: that of the spec.", metavar="HEIGHTxWIDTH"
@@ -107,9 +97,6 @@ class Request:
     form: str
 
 
-@with_passes
-@with_options(Options)
-@with_options(Selection, "selection")
 @command
 def run_model(
     model: Annotated[
@@ -124,9 +111,9 @@ def run_model(
     features: FeaturesOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     *,
-    passes: dict[str, Any],
+    passes: Passes,
 ) -> None:
     """Run a model or a spec on images or on a random input.
 
@@ -146,7 +133,7 @@ def run_model(
         images.require()
         paths = images.find(options.image)
         words = read(options.labels) if options.labels is not None else None
-    request = Request(model, options, force, as_json, format.value)
+    request = Request(model, options, force, as_json, format)
     seed = options.seed or 0
     compilation = Compilation(
         selection.of(weights), dynamic, set, features, options.seed if options.image else None,
@@ -166,22 +153,19 @@ def _check_combination(options: Options) -> None:
         of_images = {"--labels": options.labels, "--top": options.top, "--preprocess": options.preprocess}
         for name, value in of_images.items():
             if value is not None:
-                raise UsageError(
-                    Diagnostic("E0802", f"{name} needs --image", help="name an image or a folder: --image PATH")
-                )
+                raise wrong_usage(f"{name} needs --image", help="name an image or a folder: --image PATH")
     elif options.repeats is not None:
-        raise UsageError(Diagnostic("E0802", "--repeats and --image cannot be used together: each image runs once"))
+        raise wrong_usage("--repeats and --image cannot be used together: each image runs once")
     elif options.size is not None:
         message = "--size and --image cannot be used together"
-        raise UsageError(Diagnostic("E0802", message, help="set the size of images: --preprocess crop=320,256"))
+        raise wrong_usage(message, help="set the size of images: --preprocess crop=320,256")
 
 
 def _size(text: str) -> Size:
     """Return the sizes of all axes, written `320x256`. Raises UsageError."""
     if re.fullmatch(r"[1-9]\d{0,5}(x[1-9]\d{0,5}){0,2}", text, re.ASCII) is None:
         message = f"--size must be HEIGHTxWIDTH, such as 320x256, not '{clipped(text)}'"
-        help = "for inputs of one or three axes write LENGTH or DEPTHxHEIGHTxWIDTH"
-        raise UsageError(Diagnostic("E0802", message, help=help))
+        raise wrong_usage(message, help="for inputs of one or three axes write LENGTH or DEPTHxHEIGHTxWIDTH")
     return tuple(map(int, text.split("x")))
 
 
@@ -191,7 +175,7 @@ def _compiled(model: str, compilation: Compilation, seed: int, images: bool) -> 
     if the weights do not record their preprocessing."""
     if _is_model(model):
         for name in compilation.given():
-            raise UsageError(Diagnostic("E0802", f"{name} applies only to specs, but {model} is an ONNX model"))
+            raise wrong_usage(f"{name} applies only to specs, but {model} is an ONNX model")
         yield Path(model)
         return
     from rescompile.files import file_types
@@ -248,7 +232,7 @@ def _run_seeded(request: Request, path: Path, seed: int, size: Size | None) -> N
 
     options = request.options
     repeats = options.repeats or 5
-    result = run(path, options.runtime.value, seed, options.batch, repeats, size)
+    result = run(path, options.runtime, seed, options.batch, repeats, size)
     _warn(request.model, result.drawn)
     if options.save is not None:
         from rescompile.weights import numpy_files
@@ -300,11 +284,11 @@ def _run_images(request: Request, path: Path, paths: Sequence[Path], words: list
     from rescompile.weights import numpy_files
 
     options = request.options
-    model = Model(path, options.runtime.value)
+    model = Model(path, options.runtime)
     _warn(request.model, model.drawn)
     how = preparation_of(model, request.model, options.preprocess or ())
     if options.batch is not None and model.batch is not None and options.batch != model.batch:
-        raise UsageError(Diagnostic("E0802", f"the batch of this model is fixed to {model.batch}"))
+        raise wrong_usage(f"the batch of this model is fixed to {model.batch}")
     classes = Classes(model, request.model, words)
     if classes.output is not None and not classes.is_known:
         say(

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import (
-    FeaturesOption,
-    Format,
-    FormatOption,
-    JsonOption,
-    SetOption,
-    SpecArgument,
-    with_passes,
-)
+from rescompile.cli.options import FeaturesOption, FormatOption, JsonOption, Passes, SetOption, SpecArgument
 from rescompile.cli.reporting import columns, print_json
 from rescompile.cli.specs import elaborated
 
 
-@with_passes
 @command
 def show(
     spec: SpecArgument,
@@ -30,9 +21,9 @@ def show(
     set: SetOption = None,
     features: FeaturesOption = None,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     *,
-    passes: dict[str, Any],
+    passes: Passes,
 ) -> None:
     """Show the shapes, parameters and MACs of each part of a network."""
     from rescompile.analysis import tree_table

@@ -8,14 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rescompile.diagnostics.errors import CheckFailed, Diagnostic, Place, Source, SpecError, UsageError
+from rescompile.diagnostics.errors import CheckFailed, Diagnostic, Place, Source, SpecError, UsageError, wrong_usage
 from rescompile.files import file_types
 
 if TYPE_CHECKING:
     from rescompile.backend import Recorded
     from rescompile.ir.network import Network
     from rescompile.lang.spec.spec import Spec
-    from rescompile.report.facts import Subject
 
 
 def spec_files(arguments: list[str]) -> Iterator[str]:
@@ -55,27 +54,11 @@ def recorded(model: Path) -> Recorded:
     return found
 
 
-def network_of(
-    spec_or_model: str, settings: list[str] | None, features: str | None, passes: Mapping[str, Any]
-) -> Network:  # fmt: skip
-    """Return the network of a spec after passes, or that of a model that records its spec, after the recorded passes
-    and these."""
-    return _spec_and_network(spec_or_model, settings, features, passes)[1]
-
-
-def described(
-    spec_or_model: str, settings: list[str] | None, features: str | None, passes: Mapping[str, Any]
-) -> Subject:  # fmt: skip
-    """Return a network like `network_of`, with the description in its spec, which is empty for a model."""
-    from rescompile.report.facts import ABOUT, Subject
-
-    spec, network = _spec_and_network(spec_or_model, settings, features, passes)
-    return Subject(network, {key: getattr(spec, key) for key in ABOUT})
-
-
-def _spec_and_network(
+def after_passes(
     spec_or_model: str, settings: list[str] | None, features: str | None, passes: Mapping[str, Any]
 ) -> tuple[Spec, Network]:  # fmt: skip
+    """Return a spec and its network after passes; for a model, the spec that it records, after the recorded passes and these.
+    The recorded spec has no description."""
     from rescompile import passes as steps
 
     if file_types.file_type(spec_or_model) not in (file_types.ONNX, file_types.PROGRAM):
@@ -96,9 +79,7 @@ def _elaborated(
     from rescompile.elaboration import elaborate, every_problem
 
     if features is not None and not features.strip():
-        raise UsageError(
-            Diagnostic("E0802", "--features is empty", help="name one or more parts, such as layer2,layer3")
-        )
+        raise wrong_usage("--features is empty", help="name one or more parts, such as layer2,layer3")
     setting = f"features=[{features}]" if features else None
     try:
         loaded = load([*(settings or ()), *([setting] if setting else ())])

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import Format, FormatOption, JsonOption, SetOption, SpecsArgument
+from rescompile.cli.options import FormatOption, JsonOption, SetOption, SpecsArgument
 from rescompile.cli.progress import track
 from rescompile.cli.reporting import clear, print_json, report, say
 from rescompile.cli.specs import elaborated, spec_files
@@ -20,7 +20,7 @@ def validate(
     specs: SpecsArgument,
     set: SetOption = None,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Check the syntax, shapes and expected figures of specs."""
     from rescompile.analysis.cost import cost
@@ -53,14 +53,14 @@ def validate(
             }
         problems += [diagnostic for diagnostic in diagnostics if diagnostic not in problems]
         results.append(entry | {"diagnostics": [as_data(diagnostic) for diagnostic in diagnostics]})
-        if format is Format.text and not as_json and not diagnostics:
+        if format == "text" and not as_json and not diagnostics:
             clear()
             print(f"{path}: ok, {entry['parameters']:,} parameters, {entry['macs'] / 1e9:.4g} GMACs")
     if as_json:
         print_json({"specs": results})
-    elif problems or format is not Format.text:
-        report(problems, format.value)
-    if format is Format.text and not as_json and len(results) > 1:
+    elif problems or format != "text":
+        report(problems, format)
+    if format == "text" and not as_json and len(results) > 1:
         not_there = f", {missing} not found" if missing else ""
         say(f"{len(results)} specs, {invalid} invalid, {failed} with failed expectations{not_there}")
     if invalid or failed or missing:

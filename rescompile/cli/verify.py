@@ -9,21 +9,19 @@ import typer
 from rescompile.cli.command import command
 from rescompile.cli.options import (
     FeaturesOption,
-    Format,
     FormatOption,
     JsonOption,
+    Passes,
     Selection,
     SetOption,
     SpecArgument,
     option,
-    with_options,
-    with_passes,
     words,
 )
 from rescompile.cli.progress import track
 from rescompile.cli.reporting import clear, columns, print_json, say
 from rescompile.cli.specs import elaborated
-from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
+from rescompile.diagnostics.errors import Diagnostic, Unavailable, wrong_usage
 from rescompile.diagnostics.text_table import table_rows, text_table
 from rescompile.records import record
 
@@ -48,15 +46,12 @@ class Options:
         """Raise UsageError if options cannot be used together."""
         if self.precision is not None and self.runtime is None:
             message = "--precision needs --runtime: targets are compared in fp32"
-            raise UsageError(Diagnostic("E0802", message, help="add a runtime, such as --runtime ort-cpu"))
+            raise wrong_usage(message, help="add a runtime, such as --runtime ort-cpu")
         if self.dynamic is not None and self.runtime is not None:
             message = "--dynamic and --runtime cannot be used together: the file for a runtime has one image size"
-            raise UsageError(Diagnostic("E0802", message))
+            raise wrong_usage(message)
 
 
-@with_passes
-@with_options(Options)
-@with_options(Selection, "selection")
 @command
 def verify(
     spec: SpecArgument,
@@ -65,9 +60,9 @@ def verify(
     set: SetOption = None,
     features: FeaturesOption = None,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
     *,
-    passes: dict[str, Any],
+    passes: Passes,
 ) -> None:
     """Compare the outputs of targets and runtimes with a reference.
 

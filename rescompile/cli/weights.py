@@ -5,48 +5,25 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from rescompile.cli.command import command
-from rescompile.cli.options import (
-    ForceOption,
-    Format,
-    FormatOption,
-    JsonOption,
-    Selection,
-    SetOption,
-    SpecArgument,
-    with_options,
-)
+from rescompile.cli.options import ForceOption, FormatOption, JsonOption, Selection, SetOption, SpecArgument, option
 from rescompile.cli.progress import Progress
-from rescompile.cli.reporting import columns, print_json, say
+from rescompile.cli.reporting import columns, is_same_file, print_json, say
 from rescompile.cli.specs import elaborated
-from rescompile.diagnostics.errors import Diagnostic, OutputError, UsageError
+from rescompile.diagnostics.errors import Diagnostic, OutputError, wrong_usage
 from rescompile.diagnostics.text_table import text_table
+from rescompile.records import record
 
 if TYPE_CHECKING:
     from rescompile.ir.network import Network
     from rescompile.weights.checkpoints import Checkpoint, WeightsFile
     from rescompile.weights.profiles import Profile
     from rescompile.weights.transfer import Transferred
-
-
-class Classes(StrEnum):
-    """The ways to adapt a classifier to another number of classes."""
-
-    new = "new"
-    keep = "keep"
-
-
-class InChannels(StrEnum):
-    """The ways to adapt the first convolution to another number of input channels."""
-
-    sum = "sum"
-    repeat = "repeat"
 
 
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Weights file: safetensors, torch, Keras or NumPy.")]
@@ -57,24 +34,24 @@ FromOption = Annotated[
     str | None,
     typer.Option("--from", metavar="PROFILE", help="Naming profile of FILE. Default: the names of the spec."),
 ]
-ClassesOption = Annotated[
-    Classes | None,
-    typer.Option("--classes", help="If the class count differs: create a new classifier, or keep the shared classes."),
-]
-InChannelsOption = Annotated[
-    InChannels | None,
-    typer.Option("--in-channels", help="If the input channels differ: sum them into one, or repeat them."),
-]
-PreprocessOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--preprocess", metavar="NAME=VALUE", help="Record preprocessing that FILE lacks: mean=0.5,0.5,0.5. Repeatable."
-    ),
-]
-SeedOption = Annotated[int, typer.Option(help="Seed of new tensors.")]
 
 
-@with_options(Selection, "selection")
+@record
+class Adaptation:
+    """What `convert` and `transfer` do where a file does not have what a network needs."""
+
+    classes: Literal["new", "keep"] | None = option(
+        "If the class count differs: create a new classifier, or keep the shared classes."
+    )
+    in_channels: Literal["sum", "repeat"] | None = option(
+        "If the input channels differ: sum them into one, or repeat them."
+    )
+    preprocess: list[str] | None = option(
+        "Record preprocessing that FILE lacks: mean=0.5,0.5,0.5. Repeatable.", metavar="NAME=VALUE"
+    )
+    seed: int = option("Seed of new tensors.", 0)
+
+
 @command
 def inspect(
     file: FileArgument,
@@ -86,7 +63,7 @@ def inspect(
     source: FromOption = None,
     set: SetOption = None,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """List the tensors of a file; with SPEC, list the mismatches."""
     from rescompile.weights import checkpoints
@@ -95,7 +72,7 @@ def inspect(
     _in_order("weights inspect", file, *(() if spec is None else (spec,)))
     if spec is None:
         if source is not None or set:
-            raise UsageError(Diagnostic("E0802", "--from and --set apply only with a SPEC"))
+            raise wrong_usage("--from and --set apply only with a SPEC")
         checkpoint = _read(selection.read(file))
         if as_json:
             print_json(_listed(checkpoint))
@@ -118,7 +95,6 @@ def inspect(
     print(f"{file} fits {network.name}: {len(tensors)} tensors")
 
 
-@with_options(Selection, "selection")
 @command
 def convert(
     file: FileArgument,
@@ -130,14 +106,12 @@ def convert(
         str | None,
         typer.Option("--to", metavar="PROFILE", help="Naming profile to write. Default: the names of the spec."),
     ] = None,
-    classes: ClassesOption = None,
-    in_channels: InChannelsOption = None,
-    preprocess: PreprocessOption = None,
-    seed: SeedOption = 0,
+    *,
+    adaptation: Adaptation,
     set: SetOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Write weights that fit a spec, renamed and resized as needed."""
     from rescompile.weights import safetensors_file
@@ -148,12 +122,11 @@ def convert(
     _not_over(file, output, force)
     _, network = elaborated(spec, set)
     checkpoint = _read(selection.read(file), network, _profile(source) if source else None)
-    done = convert(checkpoint.tensors, network, file, classes, in_channels, seed, say)
-    images = _preprocessing(checkpoint, network, source, preprocess)
+    done = convert(checkpoint.tensors, network, file, adaptation.classes, adaptation.in_channels, adaptation.seed, say)
+    images = _preprocessing(checkpoint, network, source, adaptation.preprocess)
     _write(done, network, _profile(to) if to else None, output, force, as_json, images)
 
 
-@with_options(Selection, "selection")
 @command
 def transfer(
     file: FileArgument,
@@ -161,14 +134,12 @@ def transfer(
     new: Annotated[str, typer.Argument(metavar="NEW", help="Edited spec; --set applies to it.")],
     output: OutputOption,
     selection: Selection,
-    classes: ClassesOption = None,
-    in_channels: InChannelsOption = None,
-    preprocess: PreprocessOption = None,
-    seed: SeedOption = 0,
+    *,
+    adaptation: Adaptation,
     set: SetOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
-    format: FormatOption = Format.text,
+    format: FormatOption = "text",
 ) -> None:
     """Transfer weights to an edited spec, where both specs agree."""
     from rescompile.weights import checkpoints, safetensors_file
@@ -183,8 +154,9 @@ def transfer(
     swapped = misfits(checkpoint.tensors, before) and not misfits(checkpoint.tensors, after)
     advice = f"it fits {after.name}; OLD, the spec of FILE, comes before NEW" if swapped else None
     tensors = checkpoints.check(checkpoint.tensors, before, file, say, lambda _: advice, settable=False)
-    done = transfer(tensors, before, after, classes, in_channels, seed)
-    _write(done, after, None, output, force, as_json, _preprocessing(checkpoint, after, None, preprocess))
+    done = transfer(tensors, before, after, adaptation.classes, adaptation.in_channels, adaptation.seed)
+    images = _preprocessing(checkpoint, after, None, adaptation.preprocess)
+    _write(done, after, None, output, force, as_json, images)
 
 
 def _in_order(command: str, *given: str) -> None:
@@ -195,13 +167,13 @@ def _in_order(command: str, *given: str) -> None:
     if len(files) == 1 and given[0] != files[0] and file_types.file_type(given[0]) in (file_types.SPEC, None):
         words = [*files, *(name for name in given if name != files[0])]
         help = f"use rescompile {command} {shlex.join(words)}"
-        raise UsageError(Diagnostic("E0802", f"{files[0]} contains weights and must be the first argument", help=help))
+        raise wrong_usage(f"{files[0]} contains weights and must be the first argument", help=help)
 
 
 def _not_over(file: str, output: Path, force: bool) -> None:
     """Raise OutputError if the output is the input, which would be overwritten without asking if rescompile wrote
     it."""
-    if not force and output.exists() and Path(file).exists() and output.samefile(file):
+    if not force and is_same_file(output, file):
         message = f"-o {output} is the input file"
         raise OutputError(Diagnostic("E1001", message, help="use --force to overwrite it, or -o for another file"))
 

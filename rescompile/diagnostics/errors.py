@@ -98,6 +98,11 @@ class UsageError(RescompileError):
     exit_code = codes.WRONG_USAGE
 
 
+def wrong_usage(message: str, help: str | None = None) -> UsageError:
+    """Return the error of an option that has a wrong value, or that cannot be used with another one."""
+    return UsageError(Diagnostic("E0802", message, help=help))
+
+
 class SpecError(RescompileError):
     """The spec is invalid. Exit code 3. `rest` is the spec without its invalid rows, if the rest is valid."""
 

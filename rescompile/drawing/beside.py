@@ -11,7 +11,7 @@ from rescompile.drawing import font
 from rescompile.drawing.boxes import BASELINE, BESIDE, LABEL_GAP, LEADING, OP, SMALL, Box, label
 from rescompile.drawing.cards import Looks
 from rescompile.drawing.colouring import costs
-from rescompile.drawing.layout import Style, item_box, terminal
+from rescompile.drawing.layout import Style, item_box, terminals
 from rescompile.drawing.legend import legend
 from rescompile.drawing.op_titles import size_text
 from rescompile.drawing.outline import SURVIVAL, Card, Item, Outline
@@ -21,7 +21,7 @@ from rescompile.drawing.structure import same
 from rescompile.explain.differences import Difference, compare
 from rescompile.explain.report import describe
 from rescompile.explain.stages import NAMES, structure
-from rescompile.ir.network import LOGITS, Network
+from rescompile.ir.network import Network
 
 #: The cost of pairing rows of the same name, of the same block or op, with the same output, and of leaving one alone.
 _SAME_NAME, _SAME_BLOCK, _SAME_OUTPUT, _ALONE = 0.5, 1.0, 1.5, 1.0
@@ -115,8 +115,7 @@ def _column(
     network: Network, items: Sequence[Item | None], boxes: Sequence[Box | None], heights: Sequence[float]
 ) -> Box:
     """Return one network from its input to its output, with a slot of the common height for each pair."""
-    start = terminal(["input", size_text(network.input)])
-    end = terminal([LOGITS, size_text(network.root.output)])
+    start, end = terminals(network)
     given = [box for box in boxes if box is not None]
     wide = [BESIDE + font.width(size_text(item.output), SMALL) for item in items if item is not None]
     height = start.height + sum(heights) + LABEL_GAP * (len(heights) + 1) + end.height

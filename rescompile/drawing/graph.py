@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from rescompile.drawing.merges import SIGNS, WORDS
 from rescompile.drawing.op_titles import size_text
 from rescompile.drawing.outline import Card, Chain, Frame, Item, Outline, Split, Tap
 from rescompile.ir.network import LOGITS
@@ -13,7 +15,6 @@ from rescompile.records import record
 
 Form: TypeAlias = Literal["card", "op", "merge", "end", "words"]
 Way: TypeAlias = Literal["flow", "skip", "side"]
-_SIGNS = {"add": "+", "mul": "×", "concat": "concat", "mean": "mean", "shake": "shake", "gate": "g · h + (1 − g) · x"}
 
 
 @record
@@ -74,9 +75,9 @@ def graph(outline: Outline) -> Graph:
     return Graph(network.name, maker.groups[0], maker.edges)
 
 
-def _as_skip(sources: Sources) -> Sources:
-    """Sources whose edges belong to a shortcut."""
-    return [(start, "skip", text) for start, _, text in sources]
+def _by(way: Way, sources: Sources) -> Sources:
+    """Sources whose edges go another way."""
+    return [(start, way, text) for start, _, text in sources]
 
 
 class _Maker:
@@ -85,21 +86,17 @@ class _Maker:
     def __init__(self) -> None:
         self.groups: list[Group] = [Group("", "")]
         self.edges: list[Edge] = []
-        self._count = 0
-
-    def _id(self) -> str:
-        self._count += 1
-        return f"n{self._count}"
+        self._numbers = itertools.count(1)
 
     def node(self, lines: Sequence[str], form: Form) -> str:
         """Make a node; returns its id."""
-        made = GraphNode(self._id(), tuple(filter(None, lines)), form)
+        made = GraphNode(f"n{next(self._numbers)}", tuple(filter(None, lines)), form)
         self.groups[-1].inside.append(made)
         return made.id
 
     def enter(self, title: str) -> None:
         """Open a group."""
-        made = Group(self._id(), title)
+        made = Group(f"n{next(self._numbers)}", title)
         self.groups[-1].inside.append(made)
         self.groups.append(made)
 
@@ -140,8 +137,7 @@ class _Maker:
             case Tap():
                 sides: Sources = [(start, "side", "") for start, _, _ in sources]
                 ends = self.chain(item.child, sides)
-                ways: Sources = [(start, "side", text) for start, _, text in ends]
-                self.edges_to(self.node((item.label,), "end"), ways)
+                self.edges_to(self.node((item.label,), "end"), _by("side", ends))
                 return sources
             case Split():
                 return self._split(item, sources)
@@ -156,7 +152,7 @@ class _Maker:
             if branch.items and not (item.is_residual and at > 0 and at == len(item.branches) - 1):
                 ends += self.chain(branch, sources)
             else:
-                ends += _as_skip(self.chain(branch, _as_skip(sources)))
-        merge = self.node((_SIGNS[item.merge], *item.notes), "merge")
+                ends += _by("skip", self.chain(branch, _by("skip", sources)))
+        merge = self.node(((SIGNS | WORDS)[item.merge], *item.notes), "merge")
         self.edges_to(merge, ends)
         return [(merge, "flow", "")]

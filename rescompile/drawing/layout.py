@@ -10,8 +10,9 @@ from rescompile.drawing.boxes import BASELINE, BESIDE, GAP, LEADING, OP, SMALL, 
 from rescompile.drawing.cards import Looks, op_card, row_card
 from rescompile.drawing.merges import merged
 from rescompile.drawing.op_titles import size_text
-from rescompile.drawing.outline import Card, Chain, Frame, Item, Split, Tap
+from rescompile.drawing.outline import Card, Chain, Frame, Item, Split, Tap, cards
 from rescompile.drawing.scene import Canvas, Line, Rect, Text
+from rescompile.ir.network import LOGITS, Network
 from rescompile.records import record
 
 #: The space between a frame and what is in it, and the corners of frames.
@@ -38,10 +39,8 @@ def chain_parts(chain: Chain, style: Style) -> tuple[list[Box], list[str]]:
     """Return the boxes of a chain, and the labels between them. Cards of ops in one chain are equally wide."""
     if not chain.items:
         return [nothing()], []
-    cards = [
-        op_card(item, style.looks(item)).width for item in chain.items if isinstance(item, Card) and not item.is_row
-    ]
-    widest = max(cards, default=0.0)
+    ops = [item for item in chain.items if isinstance(item, Card) and not item.is_row]
+    widest = max((op_card(op, style.looks(op)).width for op in ops), default=0.0)
     boxes = [item_box(item, style, widest) for item in chain.items]
     frames = [box for item, box in zip(chain.items, boxes, strict=True) if isinstance(item, Frame)]
     if len(frames) > 1 and not style.every_shape:  # the groups of a row
@@ -82,6 +81,16 @@ def terminal(lines: Sequence[str]) -> Box:
             canvas.add(Text(x, y + 4 + BASELINE + LEADING * at, line, SMALL, "ink", at == 0, "middle"))
 
     return Box(wide, wide, height, draw)
+
+
+def terminals(network: Network) -> tuple[Box, Box]:
+    """Return the input and the output of a network, with their shapes."""
+    return terminal(["input", size_text(network.input)]), terminal([LOGITS, size_text(network.root.output)])
+
+
+def widest_row(rows: Chain, style: Style) -> float:
+    """Return the width of the widest card of a row."""
+    return max((item_box(card, style).width for card in cards(rows) if card.is_row), default=0.0)
 
 
 def _tap(item: Tap, style: Style) -> Box:

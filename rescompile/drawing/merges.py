@@ -17,8 +17,9 @@ from rescompile.drawing.scene import Canvas, Circle, Line, Point, Rect, Text
 
 #: From the top of a merge to its dot, to its branches, and from them to the middle of its sign.
 DOT, TOP, BELOW = 4.0, 18.0, 24.0
-_SIGNS = {"add": "+", "mul": "×"}
-_WORDS = {"concat": "concat", "mean": "mean", "shake": "shake", "gate": "g · h + (1 − g) · x"}
+#: The sign of a merge in a circle, or its word.
+SIGNS = {"add": "+", "mul": "×"}
+WORDS = {"concat": "concat", "mean": "mean", "shake": "shake", "gate": "g · h + (1 − g) · x"}
 
 
 def merged(split: Split, lanes: Sequence[Box]) -> Box:
@@ -35,19 +36,19 @@ def merged(split: Split, lanes: Sequence[Box]) -> Box:
 
 def _sign_width(merge: str) -> float:
     """Half the width of a merge's sign."""
-    return 9.0 if merge in _SIGNS else font.width(_WORDS[merge], SMALL, bold=True) / 2 + 8
+    return 9.0 if merge in SIGNS else font.width(WORDS[merge], SMALL, bold=True) / 2 + 8
 
 
 def _sign(canvas: Canvas, x: float, y: float, merge: str) -> None:
     """A merge's sign, centred: a circle with + or ×, or a word."""
     half = _sign_width(merge)
-    if merge in _SIGNS:
+    if merge in SIGNS:
         canvas.add(Circle(x, y, half, "merge"))
         for ends in _strokes(x, y, merge):
             canvas.add(Line(ends, "merge"))
         return
     canvas.add(Rect(x - half, y - 9, 2 * half, 18, "merge", 9))
-    canvas.add(Text(x, y + SMALL * 0.35, _WORDS[merge], SMALL, "ink", True, "middle"))
+    canvas.add(Text(x, y + SMALL * 0.35, WORDS[merge], SMALL, "ink", True, "middle"))
 
 
 def _strokes(x: float, y: float, merge: str) -> tuple[tuple[Point, Point], ...]:
@@ -57,13 +58,26 @@ def _strokes(x: float, y: float, merge: str) -> tuple[tuple[Point, Point], ...]:
     return ((x - 3.6, y - 3.6), (x + 3.6, y + 3.6)), ((x - 3.6, y + 3.6), (x + 3.6, y - 3.6))
 
 
+def _reach(split: Split) -> float:
+    """Return how far a merge's sign with its notes extends to the left."""
+    return _sign_width(split.merge) + max((6 + label_width(note) for note in split.notes), default=0.0)
+
+
+def _end(canvas: Canvas, x: float, y: float, start: float, merge_at: float, split: Split) -> None:
+    """The end of a merge, whose top is at `y`: a line into the sign, with the notes at its left; and the dot at the beginning."""
+    canvas.add(Line(((x, y + start), (x, y + merge_at - 9)), head=True))
+    dot(canvas, x, y + DOT)
+    _sign(canvas, x, y + merge_at, split.merge)
+    for at, note in enumerate(split.notes):
+        label(canvas, x - _sign_width(split.merge) - 6, y + merge_at + LEADING * at, note, "end")
+
+
 def _around(split: Split, main: Box, skip: Box, gate: Box | None = None) -> Box:
     """Return a branch on the axis with its shortcut at the right, and a gate at the left."""
     half = _sign_width(split.merge)
     inner = max(main.height, skip.height, gate.height if gate else 0)
     right = max(main.right, half + 12) + LANE - 4 + skip.left
     left = max(main.left, half + 12) + LANE - 4 + gate.right if gate else 0.0
-    notes = max(map(label_width, split.notes), default=0.0)
     merge_at = TOP + inner + BELOW
     height = merge_at + 9
 
@@ -73,13 +87,9 @@ def _around(split: Split, main: Box, skip: Box, gate: Box | None = None) -> Box:
         _lane(canvas, x, y, right, skip, merge_at, half, "skip")
         if gate is not None:
             _lane(canvas, x, y, -left, gate, merge_at, half, "gate")
-        canvas.add(Line(((x, y + TOP + main.height), (x, y + merge_at - 9)), head=True))
-        dot(canvas, x, y + DOT)
-        _sign(canvas, x, y + merge_at, split.merge)
-        for at, note in enumerate(split.notes):
-            label(canvas, x - half - 6, y + merge_at + LEADING * at, note, "end")
+        _end(canvas, x, y, TOP + main.height, merge_at, split)
 
-    extent = max(left + (gate.left if gate else 0), main.left, half + (6 + notes if split.notes else 0))
+    extent = max(left + (gate.left if gate else 0), main.left, _reach(split))
     return Box(extent, max(right + skip.right + 2, main.right), height, draw, solid=False)
 
 
@@ -106,10 +116,8 @@ def _side_by_side(split: Split, lanes: Sequence[Box]) -> Box:
         placed[1:1] = [_ellipsis(split, lanes[0].height)]
     axes, left, right = beside(placed)
     inner = max(lane.height for lane in placed)
-    half = _sign_width(split.merge)
     collect = TOP + inner + 12
     merge_at = collect + 22
-    notes = max(map(label_width, split.notes), default=0.0)
 
     def draw(canvas: Canvas, x: float, y: float) -> None:
         for axis, lane in zip(axes, placed, strict=True):
@@ -123,14 +131,9 @@ def _side_by_side(split: Split, lanes: Sequence[Box]) -> Box:
             lane.draw(canvas, place, y + TOP)
             start, meet = (place, y + TOP + lane.height), y + collect
             canvas.add(Line((start, (place, meet), (x, meet), (x, meet + 4)) if axis else (start, (x, meet)), paint))
-        canvas.add(Line(((x, y + collect), (x, y + merge_at - 9)), head=True))
-        dot(canvas, x, y + DOT)
-        _sign(canvas, x, y + merge_at, split.merge)
-        for at, note in enumerate(split.notes):
-            label(canvas, x - half - 6, y + merge_at + LEADING * at, note, "end")
+        _end(canvas, x, y, collect, merge_at, split)
 
-    reach = half + (6 + notes if split.notes else 0)
-    return Box(max(left, reach), max(right, half), merge_at + 9, draw, solid=False)
+    return Box(max(left, _reach(split)), max(right, _sign_width(split.merge)), merge_at + 9, draw, solid=False)
 
 
 def _ellipsis(split: Split, height: float) -> Box:

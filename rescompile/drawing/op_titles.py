@@ -32,16 +32,12 @@ from rescompile.ir.ops import (
 POINTWISE = (Norm, Act, Dropout, Scale, Affine, WeightedSum, Lrn, Softmax, Flatten, Identity)
 
 
-def _size(sizes: Size) -> str:
-    return "×".join(map(str, sizes))
-
-
 def _window(sizes: Size) -> str:
-    return _size(sizes) if len(sizes) > 1 else f"{sizes[0]}-wide"
+    return size_text(sizes) if len(sizes) > 1 else f"{sizes[0]}-wide"
 
 
 def _number(sizes: Size) -> str:
-    return str(sizes[0]) if len(set(sizes)) == 1 else _size(sizes)
+    return str(sizes[0]) if len(set(sizes)) == 1 else size_text(sizes)
 
 
 def _conv(op: Op) -> str:

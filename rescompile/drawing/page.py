@@ -9,12 +9,12 @@ from rescompile.analysis.cost import cost
 from rescompile.analysis.tree_table import count
 from rescompile.drawing.boxes import BESIDE, GAP, LABEL_GAP, LEADING, Box, label, label_width, stacked
 from rescompile.drawing.colouring import Painting, costs
-from rescompile.drawing.layout import Style, chain_box, chain_parts, framed, item_box, labelled_top, terminal
+from rescompile.drawing.layout import Style, chain_box, chain_parts, framed, labelled_top, terminals, widest_row
 from rescompile.drawing.legend import legend
 from rescompile.drawing.op_titles import size_text
 from rescompile.drawing.outline import Outline, Panel, cards
 from rescompile.drawing.scene import Canvas, Line, Scene, Text
-from rescompile.ir.network import LOGITS, Network
+from rescompile.ir.network import Network
 from rescompile.records import record
 
 MARGIN, HEADING, GUTTER, PANEL_GAP = 28.0, 58.0, 34.0, 18.0
@@ -33,9 +33,7 @@ class Column:
 def page(outline: Outline, painting: Painting | None = None) -> Scene:
     """Return the picture of a network."""
     looks = painting.looks if painting else costs
-    rows = [card for card in cards(outline.rows) if card.is_row]
-    plain = Style(looks=looks)
-    width = max((item_box(card, plain).width for card in rows), default=0.0)
+    width = widest_row(outline.rows, Style(looks=looks))
     opened = [_panel(panel, _opened(panel)) for panel in outline.panels]
     columns = flow(outline, Style(width, every_shape=True, looks=looks), opened)
     canvas = Canvas()
@@ -67,10 +65,9 @@ def heading(canvas: Canvas, network: Network, x: float, y: float) -> float:
 def flow(outline: Outline, style: Style, panels: Sequence[Box] = ()) -> list[Column]:
     """Return the rows between the input and the output, in columns of nearly equal height, for a page that has these panels
     too."""
-    network, chain = outline.network, outline.rows
-    boxes, labels = chain_parts(chain, style)
-    boxes = [terminal(["input", size_text(network.input)]), *boxes, terminal([LOGITS, size_text(network.root.output)])]
-    labels = ["", *labels, ""]
+    start, end = terminals(outline.network)
+    boxes, labels = chain_parts(outline.rows, style)
+    boxes, labels = [start, *boxes, end], ["", *labels, ""]
     heights = [box.height + (LABEL_GAP if text else GAP) for box, text in zip(boxes, [*labels, ""], strict=True)]
     if sum(heights) <= TALLEST:
         return [Column(stacked(boxes, labels), None)]

@@ -15,14 +15,14 @@ from lsprotocol.types import (
     TextEdit,
 )
 
-from rescompile.diagnostics.errors import BREAK, Place, RescompileError, Source
+from rescompile.diagnostics.errors import BREAK, RescompileError, Source
 from rescompile.lang.inheritance import base_of
 from rescompile.lang.yaml_reader import Mapping as Values
 from rescompile.lang.yaml_reader import read_whatever
 from rescompile.lsp.docs import about
 from rescompile.lsp.documents import Document
 from rescompile.lsp.index import Index
-from rescompile.lsp.names import Entity, Names
+from rescompile.lsp.names import Entity
 from rescompile.lsp.offers import OFFERS, Cursor, Item
 from rescompile.lsp.positions import Lines
 from rescompile.lsp.value_walker import Mention
@@ -30,7 +30,6 @@ from rescompile.lsp.value_walker import Mention
 _BEFORE, _AFTER = re.compile(r"[\w.]*$"), re.compile(r"\w*")
 #: Quoted text and comments, in which brackets mean nothing.
 _ASIDE = re.compile(r"\"[^\"]*\"|'[^']*'|(?:^|\s)#.*")
-_NOTHING = Values({}, Place(Source("", ""), 1, 1, 2))
 #: Stands where the cursor is; long enough to be no name of anybody.
 MARK = "completed_here_by_the_editor"
 _CLOSING = {"{": "}", "[": "]"}
@@ -66,8 +65,7 @@ def resolve(item: CompletionItem, documents: Mapping[str, Document]) -> Completi
     """Return an item with its documentation, among the open documents."""
     data = item.data
     if isinstance(data, dict) and (document := documents.get(data["uri"])) is not None:
-        names = document.index.names if document.index is not None else Names(_NOTHING, None)
-        text = about(Entity(*data["entity"]), names)
+        text = about(Entity(*data["entity"]), document.index.names)
         item.documentation = MarkupContent(MarkupKind.Markdown, text) if text else None
     return item
 

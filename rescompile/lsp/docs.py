@@ -13,7 +13,7 @@ from rescompile.lang import library
 from rescompile.lang.key_docs import BUILTIN_DOCS, KEY_DOCS
 from rescompile.lang.spec.values import TYPES
 from rescompile.lang.yaml_reader import Mapping, Scalar, plain, read_whatever
-from rescompile.lsp.names import BlockFacts, Entity, Names
+from rescompile.lsp.names import BlockFacts, Entity, Names, attribute_of
 
 
 def about(entity: Entity, names: Names) -> str:
@@ -26,8 +26,9 @@ def heading(text: str, *lines: str) -> str:
     return "\n\n".join([f"```yaml\n{text}\n```", *(line for line in lines if line)])
 
 
-def op(word: str) -> str:
+def _op(entity: Entity, _: Names) -> str:
     """Return an op: its docstring, then its attributes."""
+    word = entity.name
     if word not in ops.WORDS:
         return ""
     kind, fixed = ops.WORDS[word]
@@ -37,17 +38,16 @@ def op(word: str) -> str:
     return heading(word, " ".join(meaning.split()), "\n".join(listed))
 
 
-def attribute(word: str, name: str) -> str:
+def _attribute(entity: Entity, _: Names) -> str:
     """Return an attribute of an op."""
-    facts = ops.attributes(word).get(name) if word in ops.WORDS else None
-    if facts is None:
+    word, name = entity.owner, entity.name
+    if (facts := attribute_of(word, name)) is None:
         return ""
-    return heading(
-        f"{word}: {{{name}: ...}}", f"{facts.doc[:1].upper()}{facts.doc[1:]}{_expected(facts)}.", default(word, name)
-    )
+    text = f"{facts.doc[:1].upper()}{facts.doc[1:]}{_expected(facts)}."
+    return heading(f"{word}: {{{name}: ...}}", text, _default(word, name))
 
 
-def default(word: str, name: str) -> str:
+def _default(word: str, name: str) -> str:
     """Return whether an attribute is required, or its default."""
     if name in ops.required(word):
         return "Required."
@@ -64,10 +64,12 @@ def _expected(facts: Attribute) -> str:
     return f" ({listed}{', ' if limits else ''}{' and '.join(limits)})"
 
 
-def block(facts: BlockFacts) -> str:
+def _block(entity: Entity, names: Names) -> str:
     """Return a block: its description, its parameters, and where it is defined."""
+    if (facts := names.block(entity.name)) is None:
+        return ""
     listed = [
-        f"- `{name}: {written(facts, name)}` {comment(place)}".rstrip()
+        f"- `{name}: {_written(facts, name)}` {_comment(place)}".rstrip()
         for name, (place, _) in facts.part("parameters").items()
     ]
     where = f"Defined in `{facts.place.source.name}`."
@@ -76,7 +78,7 @@ def block(facts: BlockFacts) -> str:
     )
 
 
-def written(facts: BlockFacts, name: str) -> str:
+def _written(facts: BlockFacts, name: str) -> str:
     """Return the definition of a parameter or let as it is written, on one line."""
     value = plain(facts.values[name][1])
     if isinstance(value, dict):
@@ -84,29 +86,29 @@ def written(facts: BlockFacts, name: str) -> str:
     return show(value) if value is not None else ""
 
 
-def comment(place: Place) -> str:
+def _comment(place: Place) -> str:
     """Return the comment at the end of the line of a definition, which describes it."""
     _, sharp, text = place.source.line(place.line).partition(" #")
     return text.strip() if sharp else ""
 
 
-def parameter(entity: Entity, names: Names) -> str:
+def _parameter(entity: Entity, names: Names) -> str:
     """Return a parameter or let of a block, or a parameter of the network."""
     if not entity.owner:
         entry = names.entry("parameters", entity.name)
         if entry is None:
             return ""
-        return heading(f"{entity.name}: {show(plain(entry[1]))}", "A parameter of the network.", comment(entry[0]))
+        return heading(f"{entity.name}: {show(plain(entry[1]))}", "A parameter of the network.", _comment(entry[0]))
     facts = names.block(entity.owner)
     if facts is None or entity.name not in facts.values:
         return ""
     what = "parameter" if entity.name in facts.part("parameters") else "let"
-    text = f"{entity.name}: {written(facts, entity.name)}"
-    return heading(text, f"A {what} of the block `{entity.owner}`.", comment(facts.values[entity.name][0]))
+    text = f"{entity.name}: {_written(facts, entity.name)}"
+    return heading(text, f"A {what} of the block `{entity.owner}`.", _comment(facts.values[entity.name][0]))
 
 
 @cache
-def spec(name: str) -> str:
+def _spec(name: str) -> str:
     """Return a network of the zoo: its description and reference."""
     path = library.zoo_file(name)
     node = read_whatever(library.source(path)) if path is not None else None
@@ -116,11 +118,6 @@ def spec(name: str) -> str:
     return heading(f"extends: {name}", *(str(each.value) for each in described if isinstance(each, Scalar)))
 
 
-def _block(entity: Entity, names: Names) -> str:
-    facts = names.block(entity.name)
-    return block(facts) if facts is not None else ""
-
-
 def _key(entity: Entity, _: Names) -> str:
     text = KEY_DOCS.get(entity.owner, {}).get(entity.name)
     return heading(f"{entity.name}:", text) if text else ""
@@ -128,10 +125,10 @@ def _key(entity: Entity, _: Names) -> str:
 
 _ABOUT: dict[str, Callable[[Entity, Names], str]] = {
     "key": _key,
-    "op": lambda entity, _: op(entity.name),
-    "attribute": lambda entity, _: attribute(entity.owner, entity.name),
+    "op": _op,
+    "attribute": _attribute,
     "block": _block,
-    "parameter": parameter,
-    "spec": lambda entity, _: spec(entity.name),
+    "parameter": _parameter,
+    "spec": lambda entity, _: _spec(entity.name),
     "builtin": lambda entity, _: heading(entity.name, BUILTIN_DOCS[entity.name]),
 }

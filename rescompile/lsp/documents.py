@@ -11,7 +11,7 @@ from urllib.request import url2pathname
 
 from lsprotocol.types import Position
 
-from rescompile.diagnostics.errors import Diagnostic, RescompileError, Source, SpecError
+from rescompile.diagnostics.errors import Diagnostic, Place, RescompileError, Source, SpecError
 from rescompile.elaboration import elaborate, every_problem
 from rescompile.elaboration.expect import unmet
 from rescompile.ir.network import Network
@@ -30,6 +30,7 @@ from rescompile.records import record
 LANGUAGE = "rescompile"
 #: What makes a YAML file a spec, beside the language that the editor gives it: the key of its first line, finished or not.
 _SPEC_KEY = re.compile(r"^[\"']?rescompile[\"']?\s*:", re.MULTILINE)
+_NO_VALUES = Mapping({}, Place(Source("", ""), 1, 1, 2))
 
 
 @record(slots=False)
@@ -88,10 +89,10 @@ class Document:
         return read_whatever(self.source)
 
     @cached_property
-    def index(self) -> Index | None:
-        """Return what stands at each position; None where the text is not a spec, or has no keys yet."""
+    def index(self) -> Index:
+        """Return what stands at each position; it is empty where the text is not a spec, or has no keys yet."""
         if not self.is_spec or not isinstance(self.values, Mapping):
-            return None
+            return Index(_NO_VALUES, None, self.lines)
         try:
             base = base_of(self.values, self.path, self.texts)
         except RescompileError:  # reported as a mistake
@@ -106,7 +107,7 @@ class Document:
 
     def at(self, position: Position) -> Mention | None:
         """Return what stands at a position, or None."""
-        return self.index.at(self.lines.index(position)) if self.index is not None else None
+        return self.index.at(self.lines.index(position))
 
     def texts(self, path: Path) -> Source:
         """Return the text of a file as this document sees it."""

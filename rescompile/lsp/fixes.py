@@ -12,7 +12,7 @@ from rescompile.diagnostics.errors import Place
 from rescompile.diagnostics.lookalikes import ascii_of
 from rescompile.lang.yaml_reader import Mapping
 from rescompile.lsp.documents import Document
-from rescompile.lsp.outline import value_at
+from rescompile.lsp.names import value_at
 from rescompile.lsp.problems import problem_in
 
 #: The part of the text to replace, and what with; None where the help does not apply after all.
@@ -91,7 +91,7 @@ def _after_dash(document: Document, place: Place, match: re.Match[str]) -> Edit:
 
 def _first_key(document: Document, place: Place, match: re.Match[str]) -> Edit:
     """Insert a key before the first one of the row that is marked."""
-    mention = document.index.at(document.lines.start(place)) if document.index is not None else None
+    mention = document.index.at(document.lines.start(place))
     node = value_at(document.values, mention.path) if mention is not None else None
     if not isinstance(node, Mapping) or not node.entries:
         return None

@@ -61,7 +61,7 @@ def _set_rows(document: Document, listed: Sequence[tree_table.Row]) -> dict[int,
     """Return the lines on which `set` changes one of these rows, each with this row."""
     rows = {row.name: row for row in listed}
     changed: dict[int, set[str]] = {}
-    for mention in document.index.mentions if document.index is not None else ():
+    for mention in document.index.mentions:
         if (
             mention.path[:1] == ("set",)
             and mention.is_key
@@ -81,7 +81,7 @@ def _is_around(outer: str, inner: str) -> bool:
 
 def _list_place(document: Document, name: str) -> tuple[str, int]:
     """Return the file and line of a list of rows, which alone does not remember where it is from."""
-    place = document.index.names.row_place(name) if document.index is not None else None
+    place = document.index.names.row_place(name)
     return (place.source.name, place.line) if place is not None else ("", 0)
 
 

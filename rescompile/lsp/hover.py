@@ -22,7 +22,7 @@ _VALUES_OF = {"op value": "attribute", "block value": "parameter"}
 def hover(document: Document, position: Position) -> Hover | None:
     """Return what is known of the thing at a position, or None."""
     mention = document.at(position)
-    if mention is None or document.index is None:
+    if mention is None:
         return None
     documentation = next(filter(None, (about(entity, document.index.names) for entity in subjects(mention))), "")
     facts = document.facts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import field
 from functools import cached_property
 from typing import NamedTuple
@@ -154,9 +154,7 @@ class Names:
         """Return where a row is written."""
         if (row := self.rows.get(address)) is None:
             return None
-        node: Located | None = self._network
-        for step in row.path:
-            node = node.items[step] if isinstance(node, Items) and isinstance(step, int) else _child(node, step)
+        node = value_at(self._network, row.path)
         if row.name is not None and isinstance(node, Mapping) and row.name in node.entries:
             return node.entries[row.name][0]
         return node.place if node is not None else None
@@ -165,10 +163,7 @@ class Names:
         """Return the op or block of a row."""
         if (row := self.rows.get(address)) is None:
             return None
-        node: Located | None = self._network
-        for step in (*row.path, *([row.name] if row.name else ())):
-            node = node.items[step] if isinstance(node, Items) and isinstance(step, int) else _child(node, step)
-        return self.word_of(node)
+        return self.word_of(value_at(self._network, (*row.path, row.name) if row.name else row.path))
 
     def word_of(self, node: Located | None) -> str | None:
         """Return the op or block that a step is, or None for a list or a combinator."""
@@ -186,13 +181,26 @@ class Names:
         return None
 
 
-def _child(node: Located | None, key: str | int) -> Located | None:
-    return node.get(str(key)) if isinstance(node, Mapping) else None
+def value_at(node: Located | None, path: Sequence[str | int]) -> Located | None:
+    """Return the value at a path of a text, or None."""
+    for step in path:
+        if isinstance(node, Mapping):
+            node = node.get(str(step))
+        elif isinstance(node, Items) and isinstance(step, int) and step < len(node.items):
+            node = node.items[step]
+        else:
+            return None
+    return node
 
 
-def is_row(node: Mapping, known: Collection[str] = ROW_KEYS) -> bool:
+def attribute_of(word: str, name: str) -> ops.Attribute | None:
+    """Return an attribute of an op; None where there is no such op or attribute."""
+    return ops.attributes(word).get(name) if word in ops.WORDS else None
+
+
+def is_row(node: Mapping) -> bool:
     """Return whether a mapping under a name is a row with arguments, finished or not, rather than another step."""
-    if any(key in node.entries for key in known) or len(node.entries) != 1:
+    if any(key in node.entries for key in ROW_KEYS) or len(node.entries) != 1:
         return True
     ((key, (_, value)),) = node.entries.items()
     return (

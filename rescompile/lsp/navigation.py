@@ -21,7 +21,7 @@ MAX_BESIDE = 200
 def definition(document: Document, position: Position) -> Location | None:
     """Return where the thing at a position is defined, or None for what the language itself defines."""
     mention = document.at(position)
-    if mention is None or mention.entity is None or document.index is None:
+    if mention is None or mention.entity is None:
         return None
     if mention.entity.kind == "spec":
         file = _base_file(document, mention.entity.name)
@@ -32,9 +32,8 @@ def definition(document: Document, position: Position) -> Location | None:
 
 def defined(document: Document, entity: Entity) -> Place | None:
     """Return the place of the definition of a thing, as a document sees it."""
-    if document.index is None or entity.kind not in _DEFINED:
-        return None
-    return _DEFINED[entity.kind](document, document.index.names, entity)
+    find = _DEFINED.get(entity.kind)
+    return find(document, document.index.names, entity) if find is not None else None
 
 
 def _block(_: Document, names: Names, entity: Entity) -> Place | None:
@@ -57,8 +56,7 @@ def _step(document: Document, names: Names, entity: Entity) -> Place | None:
 
 
 def _kept(document: Document, _: Names, entity: Entity) -> Place | None:
-    found = document.index.of(entity) if document.index is not None else []
-    return next((mention.place for mention in found if mention.defines), None)
+    return next((mention.place for mention in document.index.of(entity) if mention.defines), None)
 
 
 _DEFINED: dict[str, Callable[[Document, Names, Entity], Place | None]] = {
@@ -79,7 +77,7 @@ def mentions(document: Document, entity: Entity, documents: Documents) -> Iterat
     """
     place = defined(document, entity)
     for other in [document] if place is None else _relatives(document, entity, place, documents):
-        found = other.index.of(entity) if other.index is not None else []
+        found = other.index.of(entity)
         if found and (place is None or _same(defined(other, entity), place)):
             yield from ((other, mention) for mention in found)
 
@@ -121,17 +119,12 @@ def references(document: Document, position: Position, declared: bool, documents
     if mention is None or mention.entity is None or mention.entity.kind == "expression":
         return []
     found = mentions(document, mention.entity, documents)
-    return [location_in(other, each.place) for other, each in found if declared or not each.defines]
+    return [location(other, each.place) for other, each in found if declared or not each.defines]
 
 
 def highlights(document: Document, position: Position) -> list[DocumentHighlight]:
     """Return the mentions of the thing at a position in its own text."""
     mention = document.at(position)
-    if mention is None or mention.entity is None or mention.entity.kind == "expression" or document.index is None:
+    if mention is None or mention.entity is None or mention.entity.kind == "expression":
         return []
     return [DocumentHighlight(document.lines.range(each.place)) for each in document.index.of(mention.entity)]
-
-
-def location_in(document: Document, place: Place) -> Location:
-    """Return a place of a document's own text."""
-    return Location(document.uri, document.lines.range(place))

@@ -11,7 +11,7 @@ from rescompile.lang import library
 from rescompile.lang.key_docs import BUILTIN_DOCS, KEY_DOCS
 from rescompile.lang.spec.values import BLOCKLESS, TYPES
 from rescompile.lang.yaml_reader import Scalar
-from rescompile.lsp.names import Entity, Names
+from rescompile.lsp.names import Entity, Names, attribute_of
 from rescompile.records import record
 
 #: The words that a key takes, by the construct that has it.
@@ -116,8 +116,7 @@ def defaults(cursor: Cursor, _: str) -> Iterator[Item]:
 def op_values(cursor: Cursor, owner: str) -> Iterator[Item]:
     """Yield the words of an attribute."""
     word, _, name = owner.partition(".")
-    facts = ops.attributes(word).get(name) if word in ops.WORDS else None
-    if facts is not None:
+    if (facts := attribute_of(word, name)) is not None:
         yield from words((*facts.words, *(("true", "false") if facts.type == "bool" else ())), owner)
 
 

@@ -8,6 +8,7 @@ from lsprotocol.types import DocumentSymbol, FoldingRange, FoldingRangeKind, Sym
 
 from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar
 from rescompile.lsp.documents import Document
+from rescompile.lsp.names import value_at
 from rescompile.lsp.value_walker import Mention, Path
 
 _KINDS = {
@@ -18,8 +19,6 @@ _KINDS = {
 
 def symbols(document: Document) -> list[DocumentSymbol]:
     """Return the keys of a spec; inside them its parameters, its blocks with their parameters and steps, and its rows."""
-    if document.index is None:
-        return []
     top: list[DocumentSymbol] = []
     around: list[tuple[Path, DocumentSymbol]] = []
     for mention in sorted(filter(_is_listed, document.index.mentions), key=lambda m: (m.place.line, m.place.column)):
@@ -42,11 +41,10 @@ def _is_listed(mention: Mention) -> bool:
 
 
 def _symbol(document: Document, mention: Mention) -> DocumentSymbol:
-    entity, index, lines = mention.entity, document.index, document.lines
+    entity, lines = mention.entity, document.lines
     assert entity is not None
-    assert index is not None
     node = value_at(document.values, mention.path)
-    word = index.names.word_of(node) if entity.kind == "step" else None
+    word = document.index.names.word_of(node) if entity.kind == "step" else None
     start, end = lines.start(mention.place), lines.end(mention.place)
     return DocumentSymbol(
         name=entity.name.rpartition(".")[2] or entity.name,
@@ -56,18 +54,6 @@ def _symbol(document: Document, mention: Mention) -> DocumentSymbol:
         detail=word,
         children=[],
     )
-
-
-def value_at(node: Located | None, path: Path) -> Located | None:
-    """Return the value at a path of a text, or None."""
-    for step in path:
-        if isinstance(node, Mapping):
-            node = node.get(str(step))
-        elif isinstance(node, Items) and isinstance(step, int) and step < len(node.items):
-            node = node.items[step]
-        else:
-            return None
-    return node
 
 
 def _end(document: Document, node: Located) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lsprotocol.types import Position, PrepareRenamePlaceholder, TextEdit, WorkspaceEdit
 
 from rescompile.diagnostics.errors import Place
@@ -74,7 +76,6 @@ def _check_definition(document: Document, entity: Entity) -> None:
 def _check_name(document: Document, entity: Entity, new: str) -> None:
     """Raise CannotRename for a name that is invalid, or already that of another thing."""
     index = document.index
-    assert index is not None
     if entity.kind == "step":
         reason = None if "{" in new and naming.TEMPLATE.fullmatch(new) else naming.refusal(new)
         scope = entity.name.rpartition(".")[0]
@@ -94,20 +95,17 @@ def _check_name(document: Document, entity: Entity, new: str) -> None:
 
 
 def _has_value(document: Document, owner: str, name: str) -> bool:
-    assert document.index is not None
-    block = document.index.names.block(owner) if owner else None
-    return name in (block.values if block is not None else document.index.names.parameters)
+    names = document.index.names
+    block = names.block(owner) if owner else None
+    return name in (block.values if block is not None else names.parameters)
 
 
-def _has_block(document: Document, _: str, name: str) -> bool:
-    return document.index is not None and name in document.index.names.blocks
-
-
-def _has_kept(document: Document, owner: str, name: str) -> bool:
-    return document.index is not None and bool(document.index.of(Entity("kept", name, owner)))
-
-
-_TAKEN = {"block": _has_block, "parameter": _has_value, "kept": _has_kept}
+#: Whether a name is that of another thing already, by the kind of thing and its owner.
+_TAKEN: dict[str, Callable[[Document, str, str], bool]] = {
+    "block": lambda document, _, name: name in document.index.names.blocks,
+    "parameter": _has_value,
+    "kept": lambda document, owner, name: bool(document.index.of(Entity("kept", name, owner))),
+}
 
 
 def _span(document: Document, mention: Mention, name: str) -> tuple[int, int]:

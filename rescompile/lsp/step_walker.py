@@ -5,6 +5,7 @@ from __future__ import annotations
 from rescompile.diagnostics.errors import Place
 from rescompile.ir import ops
 from rescompile.ir.names import COMBINATORS
+from rescompile.ir.network import join
 from rescompile.lang.spec.rows import ROW_KEYS
 from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar
 from rescompile.lsp.names import Entity, is_row
@@ -62,7 +63,7 @@ class StepWalker:
             self.values.key(place, Entity("op", key), path, offer, frame=frame)
             self.op(key, value, path, frame)
         elif alone:
-            full = f"{scope}.{key}" if scope else key
+            full = join(scope, key)
             self.values.key(place, Entity("step", full, frame), path, offer, frame=frame, defines=True)
             self.values.template(unquoted(place), key, path, frame, is_key=True)
             if isinstance(value, Mapping) and is_row(value):
@@ -76,7 +77,7 @@ class StepWalker:
         """The name of a step of the same scope."""
         if isinstance(node, Scalar):
             name = str(node.value) if node.value is not None else ""
-            known = Entity("step", f"{scope}.{name}" if scope else name, frame) if name else None
+            known = Entity("step", join(scope, name), frame) if name else None
             self.values.add(unquoted(node.place), known, path, ("again", f"{frame} {scope}"), frame=frame)
             self.values.template(unquoted(node.place), name, path, frame, is_key=False)
 
@@ -116,7 +117,7 @@ class StepWalker:
             elif key in ("name", "members") and isinstance(value, Scalar):
                 text = str(value.value)
                 if key == "name":
-                    full = Entity("step", f"{scope}.{text}" if scope else text, frame)
+                    full = Entity("step", join(scope, text), frame)
                     self.values.add(value.place, full, here, frame=frame, defines=True)
                 self.values.template(unquoted(value.place), text, here, frame, is_key=False)
             elif not is_own:

@@ -9,12 +9,11 @@ import re
 from collections.abc import Collection, Iterator
 
 from rescompile.diagnostics.errors import Place
-from rescompile.ir import ops
 from rescompile.ir.expressions import FUNCTIONS, KEYWORDS
 from rescompile.ir.names import BRACES, BUILTINS, SIZES
 from rescompile.lang.spec.values import BLOCKLESS
 from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar
-from rescompile.lsp.names import Entity, Names
+from rescompile.lsp.names import Entity, Names, attribute_of
 from rescompile.records import record
 
 Path = tuple[str | int, ...]
@@ -134,7 +133,7 @@ class ValueWalker:
     def attribute(self, kind: str, word: str, name: str, node: Located, path: Path, frame: str) -> None:
         """The value of one attribute or argument."""
         if kind == "op":
-            facts = ops.attributes(word).get(name) if word in ops.WORDS else None
+            facts = attribute_of(word, name)
             words: Collection[str] = facts.words if facts else ()
         else:
             block = self.names.block(word)

@@ -6,7 +6,7 @@
     picture      the rows of a network, each folded and unfolded
     charts       distributions, curves and scatter plots as SVG
     highlighting specs and sources with their syntax in colour
-    results, verdicts   files of `bench` and of `verify --json`, each with its network
+    results      files of `bench` and of `verify --json`, each with its network
     page         the HTML
 
 Only `page` knows HTML as a whole; it fills page.html.jinja and puts page.css and the scripts inside.

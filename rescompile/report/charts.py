@@ -89,9 +89,7 @@ def area(values: Sequence[float], x: str, y: str, title: str, text: str, marks: 
     ends = [*(at for at, _ in marks[1:]), len(values)]
     for (at, words), end in zip(marks, ends, strict=False):
         left = _x(across, at)
-        shapes.append(
-            f'<line class="grid" x1="{number(left)}" x2="{number(left)}" y1="{TOP}" y2="{number(HEIGHT - BELOW)}"/>'
-        )
+        shapes.append(_line("grid", number(left), number(left), TOP, number(HEIGHT - BELOW)))
         if left + font.width(words, SIZE) + 6 < _x(across, end):
             shapes.append(_text(left + 4, TOP + 10, words, "start", "muted"))
     return _chart(across, up, shapes, title, text)
@@ -117,14 +115,12 @@ def spans(listed: Sequence[Span], x: str, title: str, text: str) -> str:
         return number(room + across.at(value) * (WIDTH - room - RIGHT))
 
     for tick in across.ticks():
-        shapes.append(
-            f'<line class="grid" x1="{place(tick)}" x2="{place(tick)}" y1="{TOP - 6}" y2="{number(height)}"/>'
-        )
+        shapes.append(_line("grid", place(tick), place(tick), TOP - 6, number(height)))
         shapes.append(_text(float(place(tick)), height + 16, _tick(tick), "middle", "muted"))
     for at, each in enumerate(listed):
         y = TOP + 24 * at + 12
         shapes.append(_text(room - 10, y + 4, font.wrapped(each.label, SIZE, room - 16)[0], "end", "ink"))
-        shapes.append(f'<line class="span" x1="{place(each.low)}" x2="{place(each.high)}" y1="{y}" y2="{y}"/>')
+        shapes.append(_line("span", place(each.low), place(each.high), y, y))
         tip = f"{each.label}: {each.value:.4g}, 95% interval {each.low:.4g} to {each.high:.4g}"
         shapes.append(
             f'<circle class="point" cx="{place(each.value)}" cy="{y}" r="4.5"><title>{escaped(tip)}</title></circle>'
@@ -186,11 +182,11 @@ def _chart(across: Axis, up: Axis, marks: Sequence[str], title: str, text: str) 
     shapes, low = [], HEIGHT - BELOW
     for tick in up.ticks(4):
         y = number(_y(up, tick))
-        shapes.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
+        shapes.append(_line("grid", LEFT, WIDTH - RIGHT, y, y))
         shapes.append(_text(LEFT - 8, float(y) + 4, _tick(tick), "end", "muted"))
     shapes += [_text(_x(across, tick), low + 16, _tick(tick), "middle", "muted") for tick in across.ticks(10)]
     shapes += marks
-    shapes.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{low}" y2="{low}"/>')
+    shapes.append(_line("axis", LEFT, WIDTH - RIGHT, low, low))
     shapes.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, across.title, "middle", "muted"))
     middle = number((TOP + low) / 2)
     shapes.append(
@@ -204,6 +200,10 @@ def _framed(shapes: Sequence[str], width: float, height: float, title: str, text
         f'<svg class="chart" viewBox="0 0 {number(width)} {number(height)}" role="img" aria-label="{escaped(title)}">'
     )
     return f"{head}<desc>{escaped(text)}</desc>{''.join(shapes)}</svg>"
+
+
+def _line(paint: str, x1: float | str, x2: float | str, y1: float | str, y2: float | str) -> str:
+    return f'<line class="{paint}" x1="{x1}" x2="{x2}" y1="{y1}" y2="{y2}"/>'
 
 
 def _text(x: float, y: float, text: str, anchor: str, paint: str) -> str:

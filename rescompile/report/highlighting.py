@@ -7,6 +7,8 @@ from typing import Any
 
 from rescompile.drawing.svg import escaped
 
+#: Texts longer than this are not highlighted, so that a page stays small.
+LONGEST = 60_000
 #: The class of a token by the first part of its type's name that is listed; tokens of other types are plain text.
 _CLASSES = {
     "Token.Comment": "c", "Token.Keyword": "k", "Token.Literal.String.Doc": "c", "Token.Literal.String": "s", "Token.Literal.Number": "m",
@@ -44,7 +46,10 @@ def _marked(text: str, lexer: Any) -> str:
 
 
 def _tokens(text: str, lexer: Any) -> Iterator[tuple[str, str]]:
-    """Yield the tokens of a text with their classes; neighbours of one class are one."""
+    """Yield the tokens of a text with their classes; neighbours of one class are one. A long text is one token."""
+    if len(text) > LONGEST:
+        yield "", text
+        return
     before, gathered = "", ""
     for kind, value in lexer.get_tokens(text.expandtabs()):
         word = next((_CLASSES[name] for name in _names(kind) if name in _CLASSES), "")

@@ -5,8 +5,9 @@ Texts that occur often are listed once, and everything else refers to them by nu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
@@ -108,7 +109,7 @@ def data(network: Network, shown: Picture | None, listed: Sequence[Layer], spec:
     texts, owners = Texts(), {} if shown is None else shown.owners
     rows = [
         [
-            layer.name, texts(op_title(layer.op)), texts(shape(layer.op.input)), texts(shape(layer.op.output)), *_figures(layer.cost),
+            layer.name, texts(op_title(layer.op)), texts(shape(layer.op.input)), texts(shape(layer.op.output)), *astuple(layer.cost),
             owners.get(layer.name, -1), layer.copies, texts(layer.row), *(layer.lines or (0, 0)),
         ]
         for layer in listed
@@ -142,15 +143,10 @@ def _costs(nodes: Iterable[Node]) -> tuple[int, int, int]:
     return sum(c.parameters for c in total), sum(c.macs for c in total), sum(c.activations for c in total)
 
 
-def _figures(of: Cost) -> tuple[int, int, int]:
-    return of.parameters, of.macs, of.activations
-
-
 def counts_by_word(listed: Sequence[Layer]) -> Mapping[str, int]:
     """Return how many ops there are of each word, most frequent first; activations by their own."""
-    found: dict[str, int] = {}
+    found: Counter[str] = Counter()
     for layer in listed:
         kind = layer.op.kind
-        word = kind.kind if isinstance(kind, Act) else kind.word
-        found[word] = found.get(word, 0) + layer.copies
-    return dict(sorted(found.items(), key=lambda entry: -entry[1]))
+        found[kind.kind if isinstance(kind, Act) else kind.word] += layer.copies
+    return dict(found.most_common())

@@ -31,8 +31,6 @@ from rescompile.report.picture import markup
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-#: Texts longer than this are not highlighted, so that a page stays small.
-LONGEST = 60_000
 #: The parts of the page's script, which share one scope.
 SCRIPTS = ("page.js", "picture.js", "details.js", "search.js")
 
@@ -92,25 +90,14 @@ def _environment() -> Environment:
     )  # fmt: skip
     environment.filters.update(
         count=count, shape=shape, milliseconds=_milliseconds, bytes=_bytes, percent=_percent, number=lambda n: f"{n:,}",
-        path_count=path_views.count, embedded=html(_embedded), drawing=html(lambda scene: svg(scene)), picture=html(markup),
-        yaml=html(_highlighted(highlighting.yaml)), python=html(_highlighted(highlighting.python)), raw=html(str), error=_error,
+        path_count=path_views.count, embedded=html(_embedded), drawing=html(svg), picture=html(markup),
+        yaml=html(highlighting.yaml), python=html(highlighting.python), raw=html(str), error=_error,
     )  # fmt: skip
     environment.globals.update(
         groups=GROUPS, most_layers=MOST, words=counts_by_word, survival=survival, outputs=outputs, points=points, caveats=caveats,
         steps=html(charts.steps), area=html(charts.area), spans=html(charts.spans), scatter=html(charts.scatter), Span=charts.Span,
     )  # fmt: skip
     return environment
-
-
-def _highlighted(function: Callable[[str], str]) -> Callable[[str], str]:
-    """Return a highlighting, or plain lines for long texts."""
-
-    def lines(text: str) -> str:
-        if len(text) <= LONGEST:
-            return function(text)
-        return "".join(f"<span>{escaped(line)}\n</span>" for line in text.splitlines())
-
-    return lines
 
 
 def _embedded(data: Any) -> str:

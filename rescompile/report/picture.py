@@ -7,17 +7,18 @@ card and frame has the number of the part that it stands for, and by these numbe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from rescompile.drawing.boxes import BESIDE, LABEL_GAP, Box, label, label_width
 from rescompile.drawing.cards import Looks
 from rescompile.drawing.colouring import costs
-from rescompile.drawing.layout import Style, chain_box, item_box, terminal
+from rescompile.drawing.layout import Style, chain_box, item_box, terminals, widest_row
 from rescompile.drawing.op_titles import size_text
 from rescompile.drawing.outline import MOST, Card, Chain, Frame, Item, Outline, cards, outline, unfolded
 from rescompile.drawing.page import description
 from rescompile.drawing.scene import Canvas, Line, Rect
 from rescompile.drawing.svg import FAMILY, ROOT, escaped, number, printed
-from rescompile.ir.network import LOGITS, Network, Node, walk
+from rescompile.ir.network import Network, Node, walk
 from rescompile.records import record
 
 #: The space around the picture, with room for the switches of rows; their radius, and their distance from the row.
@@ -78,16 +79,13 @@ class _Painter:
         self.network, self.rows, self.whole = rows.network, rows.rows, rows
         self.numbers: dict[tuple[int, ...], int] = {}
         self.parts: list[tuple[tuple[str, Node], ...]] = []
-        self.style = Style(every_shape=True, looks=self._looks, frame_key=self._frame_key)
-        self.style = Style(
-            max((item_box(card, self.style).width for card in cards(self.rows) if card.is_row), default=0.0),
-            every_shape=True, looks=self._looks, frame_key=self._frame_key,
-        )  # fmt: skip
+        self.inside = Style(looks=self._looks, frame_key=self._frame_key)
+        self.style = replace(self.inside, row_width=widest_row(self.rows, self.inside), every_shape=True)
 
     def picture(self) -> Picture:
         """Return the rows with their extent."""
         network, shown = self.network, list(self._boxes())
-        ends = [terminal(["input", size_text(network.input)]), terminal([LOGITS, size_text(network.root.output)])]
+        ends = terminals(network)
         labels = ["", *(size_text(item.output) for item in self.rows.items)]
         every = [*ends, *(box for boxes in shown for box in boxes)]
         wide = max(BESIDE + label_width(text) for text in labels)
@@ -110,7 +108,7 @@ class _Painter:
             size = 0 if inside is None else sum(1 for _ in cards(inside))
             if inside is not None and 0 < size <= room:
                 room -= size
-                boxes.append(chain_box(inside, Style(looks=self._looks, frame_key=self._frame_key)))
+                boxes.append(chain_box(inside, self.inside))
             yield boxes
 
     def _inside(self, item: Item) -> Chain | None:
@@ -120,8 +118,7 @@ class _Painter:
         return None if isinstance(only, Card) and not (isinstance(item, Card) and len(item.parts) > 1) else chain
 
     def _looks(self, card: Card) -> Looks:
-        plain = costs(card)
-        return Looks(plain.line, key=self._number(card.parts))
+        return replace(costs(card), key=self._number(card.parts))
 
     def _frame_key(self, frame: Frame) -> str:
         return self._number(frame.parts)
