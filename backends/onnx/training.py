@@ -58,9 +58,8 @@ def updates(graph: Graph) -> dict[str, ops.Shape]:
     """Return the outputs that are new running statistics, with their shapes, followed by the norm outputs that nodes
     compute them from. ONNX Runtime would write a value that is not an output over the old statistics, and over every
     weight with the same values (microsoft/onnxruntime#29878)."""
-    shapes = {tensor.name: tensor.shape for tensor in graph.tensors}
     given = {value: shape for call in graph.calls if _is_norm(call) for value, shape in call.others.items()}
-    return {value: shapes[name] for name, value in graph.updates.items()} | given
+    return {value: graph.tensors[name].shape for name, value in graph.updates.items()} | given
 
 
 def _is_norm(call: Call) -> bool:
@@ -166,7 +165,7 @@ def merge(graph: Graph, name: str, node: Parallel, branches: list[str]) -> str:
                 )
             for parameter in (f"{path}.{part}" for part in _STATISTICS):
                 old, new = before.get(parameter, parameter), graph.updates[parameter]
-                shape = graph.known[parameter].shape
+                shape = graph.tensors[parameter].shape
                 graph.updates[parameter] = graph.call(f"{parameter}.kept", "Where", [kept, new, old], shape)
     return inference.MERGES[node.merge](graph, name, node, [branch, *branches[1:]])
 
@@ -179,9 +178,9 @@ def _drawn(graph: Graph, name: str, node: Parallel, branch: str) -> str:
         blank = graph.numbers(f"{name}.blank", 1, 0)
     else:
         size = graph.call(f"{name}.size", "Shape", [branch], ())
-        first = graph.constant(f"{name}.first", np.array([0], np.int64))
+        first = graph.integers(f"{name}.first", [0])
         batch = graph.call(f"{name}.batch", "Gather", [size, first], ())
-        ones = graph.constant(f"{name}.ones", np.ones(len(node.output), np.int64))
+        ones = graph.integers(f"{name}.ones", [1 for _ in node.output])
         samples = graph.call(f"{name}.samples", "Concat", [batch, ones], (), axis=0)
         blank = graph.call(f"{name}.blank", "ConstantOfShape", [samples], ())
     drawn = graph.call(f"{name}.drawn", "RandomUniformLike", [blank], (), low=0.0, high=1.0)
