@@ -177,12 +177,7 @@ def local_response_norm(
     total = jax.lax.reduce_window(x * x, 0.0, jax.lax.add, window, ones, pads)
     return x / (k + alpha * total / size) ** beta
 ''',
-    "range_softmax": '''
-def range_softmax(x: jax.Array, ranges: int) -> jax.Array:
-    """Softmax over equal ranges of the channels, channel by channel."""
-    y = x.reshape(*x.shape[:-1], ranges, -1)
-    return nnx.softmax(y, axis=-2).reshape(x.shape)
-''',
+    **shared("jax.Array", "jnp", "range_softmax"),
     "border$d": '''
 def border$d(
     x: jax.Array,

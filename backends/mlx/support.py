@@ -157,12 +157,7 @@ def local_response_norm(
         total = total + squares[..., at : at + channels]
     return x / (k + alpha * total / size) ** beta
 ''',
-    "range_softmax": '''
-def range_softmax(x: mx.array, ranges: int) -> mx.array:
-    """Softmax over equal ranges of the channels, channel by channel."""
-    y = x.reshape(*x.shape[:-1], ranges, -1)
-    return mx.softmax(y, axis=-2).reshape(x.shape)
-''',
+    **shared("mx.array", "mx", "range_softmax"),
     "border$d": '''
 def border$d(
     x: mx.array,

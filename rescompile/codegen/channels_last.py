@@ -53,6 +53,12 @@ def subsample$d(x: $Array, stride: $size) -> $Array:
     $names = $given(stride)
     return x[:, $steps]
 ''',
+    "range_softmax": '''
+def range_softmax(x: $Array, ranges: int) -> $Array:
+    """Softmax over equal ranges of the channels, channel by channel."""
+    y = x.reshape(*x.shape[:-1], ranges, -1)
+    return $softmax(y, axis=-2).reshape(x.shape)
+''',
     "pad_channels": '''
 def pad_channels(x: $Array, channels: int) -> $Array:
     """Zero-pad the channels to a total of `channels`."""
@@ -97,8 +103,8 @@ def average_kept(x: $Array, rate: float, draws: $Array, column: $Array) -> $Arra
 }
 #: What the functions of these modules are called elsewhere.
 _WORDS: Mapping[str, Mapping[str, str]] = {
-    "jnp": {"cast": "jnp.astype", "stop_gradient": "jax.lax.stop_gradient"},
-    "mx": {"cast": "mx.array.astype", "stop_gradient": "mx.stop_gradient"},
+    "jnp": {"cast": "jnp.astype", "stop_gradient": "jax.lax.stop_gradient", "softmax": "nnx.softmax"},
+    "mx": {"cast": "mx.array.astype", "stop_gradient": "mx.stop_gradient", "softmax": "mx.softmax"},
     "ops": {"cast": "ops.cast", "stop_gradient": "ops.stop_gradient"},
 }
 

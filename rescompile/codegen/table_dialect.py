@@ -8,11 +8,11 @@ from typing import Any
 
 from rescompile.codegen.class_plan import Layer
 from rescompile.codegen.dialect import PythonDialect
-from rescompile.codegen.terms import python
+from rescompile.codegen.terms import literal, python
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op
-from rescompile.ir.ops import Fill, Kind
+from rescompile.ir.ops import Fill, Kind, rank
 from rescompile.records import record
 
 Arguments = tuple[Sequence[str], Mapping[str, str]]
@@ -33,6 +33,34 @@ def weight_fill(layer: Layer) -> Fill:
     """Return the initial values of a layer's weights."""
     weight, *_ = layer.sample.kind.parameters(layer.sample.input)
     return weight.fill
+
+
+def per_channel(layer: Layer) -> list[str]:
+    """Return the number of learned values as arguments; none for a single value, the default."""
+    return [python(layer.channels)] if attribute(layer, "per") == "channel" else []
+
+
+def conv_class(op: Op, plain: str) -> str:
+    """Return the class of a convolution by the treatment of its weights; `plain` is that of the framework."""
+    return {"plain": plain, "standardised": "StandardisedConv", "scaled": "ScaledConv"}[conv_weights(op)]
+
+
+def of_weights(layer: Layer, texts: Texts) -> dict[str, str]:
+    """Return the arguments of a convolution that depend on the treatment of its weights."""
+    names = {"plain": (), "standardised": ("eps",), "scaled": ("eps", "gamma")}[conv_weights(layer.sample)]
+    return {name: texts[name] for name in names}
+
+
+def weighted_sum(layer: Layer, texts: Texts) -> Arguments:
+    """Return the arguments of a weighted sum of ranges; a softmax needs no `eps`."""
+    by_softmax = variant(layer.sample) == "softmax"
+    return args(texts["ranges"], softmax=literal(by_softmax), **({} if by_softmax else {"eps": texts["eps"]}))
+
+
+def interpolation(op: Op) -> str:
+    """Return the word of PyTorch and JAX for the interpolation of an upsampling."""
+    kind = variant(op)
+    return {1: "linear", 2: "bilinear", 3: "trilinear"}[rank(op.input)] if kind == "bilinear" else kind
 
 
 def variant(op: Op) -> str:
