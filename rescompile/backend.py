@@ -128,12 +128,15 @@ def __getattr__(name: str) -> Any:
 
 def lazily(module: str) -> Callable[[str], Any]:
     """Return a `__getattr__` for a module that only declares a target: all other names come from another module, imported on
-    first use."""
+    first use, or are DEFAULTS, for which declarations in capitals import nothing."""
 
     def get(name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(importlib.import_module(module), name)
+        if name.isupper() and name in DEFAULTS:
+            return DEFAULTS[name]
+        home = importlib.import_module(module)
+        return getattr(home, name, DEFAULTS[name]) if name in DEFAULTS else getattr(home, name)
 
     return get
 
