@@ -11,8 +11,8 @@ from rescompile.codegen.execution import executed
 from rescompile.ir.network import LOGITS, Network
 from rescompile.weights import Weights
 
+from .source_file import source
 from .tensors import places
-from .text import source
 
 Array = np.ndarray[Any, Any]
 
