@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from rescompile.backend import rule
 from rescompile.codegen.channels_last_dialect import ChannelsLast
 from rescompile.codegen.class_plan import ClassPlan, Layer
 from rescompile.codegen.dialect import Imports
@@ -14,10 +13,8 @@ from rescompile.codegen.program import free_variables, parts
 from rescompile.codegen.scanned_rows import scans
 from rescompile.codegen.source_text import ident
 from rescompile.codegen.statements import ChooseColumns, Merged, Scaled, Survives, Thinned, Training
-from rescompile.codegen.table_dialect import Spelling
 from rescompile.codegen.terms import python
 from rescompile.ir import ops
-from rescompile.ir.ops import Kind
 
 from .allowed import ALLOWED
 from .loading import load
@@ -57,6 +54,8 @@ class Flax(ChannelsLast):
     support = SUPPORT
     functions = "jnp"
     passed = ("rngs=rngs",)
+    target = "flax"
+    table = TABLE
     defaults = DEFAULTS
     identity = "nnx.identity"
     listing = "nnx.List({})"
@@ -92,10 +91,6 @@ class Flax(ChannelsLast):
         if not self.scans:
             return f"self.{ident(name)}"
         return f"self.{ident(name)}[...]" + (f".astype({ident(scaled)}.dtype)" if scaled else "")
-
-    def spelling(self, kind: type[Kind]) -> Spelling:
-        """Return the row of an op. Raises Unavailable for an op without one."""
-        return rule(TABLE, kind, "flax")
 
     def module(self, layer: Layer, in_place: bool) -> str:
         """Return the module of an op, or the function with its arguments: NNX calls both in the same way."""

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from rescompile.backend import rule
 from rescompile.codegen.channels_last_dialect import ChannelsLast
 from rescompile.codegen.class_plan import Layer
 from rescompile.codegen.dialect import Imports, attribute
 from rescompile.codegen.entries import Constructed, Copied, Entry, Filled, Joined, Listing, Looped, Make, NewStage
 from rescompile.codegen.program import Code
-from rescompile.codegen.table_dialect import Spelling, variant
+from rescompile.codegen.table_dialect import variant
 from rescompile.ir import ops
-from rescompile.ir.ops import Kind
 
 from .allowed import ALLOWED
 from .initialisation import MODULES, drawn
@@ -91,6 +89,8 @@ class Mlx(ChannelsLast):
     support = SUPPORT
     modules = MODULES
     functions = "mx"
+    target = "mlx"
+    table = TABLE
     defaults = DEFAULTS
     identity = "nn.Identity()"
     dropped = (
@@ -113,10 +113,6 @@ class Mlx(ChannelsLast):
 
     def __init__(self, unbiased: bool) -> None:
         self.unbiased = unbiased
-
-    def spelling(self, kind: type[Kind]) -> Spelling:
-        """Return the row of an op. Raises Unavailable for an op without one."""
-        return rule(TABLE, kind, "mlx")
 
     def module_name(self, layer: Layer) -> str:
         """Return the class name of the module of an op; empty for an op without a module."""

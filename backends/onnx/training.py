@@ -6,7 +6,7 @@ running variances are updated with n / (n - 1) times that, for n values per chan
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -14,8 +14,7 @@ import numpy as np
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.ir import ops
-from rescompile.ir.network import TRAINING, Network, Op, Parallel, scope_of, walk
-from rescompile.ir.traversal import FoldRules, fold
+from rescompile.ir.network import TRAINING, Network, Node, Op, Parallel, scope_of, walk
 
 from . import ops as inference
 from .file import TYPES
@@ -114,17 +113,10 @@ def _dropout(graph: Graph, name: str, op: Op, kind: ops.Dropout, value: str) -> 
     return graph.call(name, "Dropout", [value, rate, always], op.output)
 
 
-def _all(_: str, __: object, parts: Sequence[dict[str, None]]) -> dict[str, None]:
-    return dict.fromkeys(name for part in parts for name in part)
-
-
-#: The batch norms in a part, each once, in execution order.
-_NORMS = FoldRules[dict[str, None]](
-    lambda name, op: {name: None} if isinstance(op.kind, ops.Norm) and op.kind.kind == "batch" else {},
-    _all,
-    _all,
-    lambda _, __, inside: inside,
-)
+def _batch_norms(part: Node, path: str) -> dict[str, None]:
+    """Return the batch norms in a part that lives in the scope `path`, in execution order."""
+    kinds = ((name, node.kind) for name, node in walk(part, path, again=True) if isinstance(node, Op))
+    return {name: None for name, kind in kinds if isinstance(kind, ops.Norm) and kind.kind == "batch"}
 
 
 def rules(unbiased: bool) -> dict[type[ops.Kind], inference.Rule]:
@@ -154,7 +146,7 @@ def merge(graph: Graph, name: str, node: Parallel, branches: list[str]) -> str:
     branch = graph.call(f"{name}.survival", "Where", [kept, branch, zero], shape)
     if survival.unit == "batch":
         before = graph.begun[name]
-        dropped, *others = (fold(branch, _NORMS, scope_of(name)) for branch in node.branches)
+        dropped, *others = (_batch_norms(branch, scope_of(name)) for branch in node.branches)
         for path in dropped:
             if any(path in other for other in others):
                 message = (

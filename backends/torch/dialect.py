@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rescompile.backend import rule
 from rescompile.codegen.class_plan import INDEX, ClassPlan
 from rescompile.codegen.docstrings import dropped_branches
 from rescompile.codegen.statements import Apply, Beside, Expr, Merged, Stored
-from rescompile.codegen.table_dialect import Spelling, TableDialect
-from rescompile.ir.ops import Kind
+from rescompile.codegen.table_dialect import TableDialect
 
 from .allowed import ALLOWED
 from .initialisation import MODULES, drawn
@@ -49,14 +47,12 @@ class Torch(TableDialect):
     support = SUPPORT
     modules = MODULES
     filters = (("drawn", drawn),)
+    target = "source"
+    table = TABLE
     defaults = DEFAULTS
     longest = 60
     drop_path = "DropPath"
     identity = "nn.Identity()"
-
-    def spelling(self, kind: type[Kind]) -> Spelling:
-        """Return the row of an op. Raises Unavailable for an op without one."""
-        return rule(TABLE, kind, "source")
 
     def is_tensor(self, value: Expr) -> bool:
         """Return whether a value is the call of a function of torch, whose result type is known to a type checker."""

@@ -13,6 +13,7 @@ from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op
 from rescompile.ir.ops import Fill, Kind, rank
+from rescompile.ir.ops.op import rule
 from rescompile.records import record
 
 Arguments = tuple[Sequence[str], Mapping[str, str]]
@@ -111,11 +112,13 @@ class TableDialect(PythonDialect):
     """A dialect with a table of ops; `defaults` are the framework's, and arguments equal to their default are
     omitted."""
 
+    target: str
+    table: Mapping[type[Kind], Spelling]
     defaults: Mapping[str, str]
 
     def spelling(self, kind: type[Kind]) -> Spelling:
         """Return the row of an op. Raises Unavailable for an op without one."""
-        raise NotImplementedError
+        return rule(self.table, kind, self.target)
 
     def is_fresh(self, kind: type[Kind]) -> bool:
         """Return whether the next op may overwrite the result of an op."""
