@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from rescompile.codegen.channels_last_dialect import ChannelsLast
 from rescompile.codegen.class_plan import ClassPlan, Layer
@@ -65,16 +64,13 @@ class Flax(ChannelsLast):
     )
     recomputed = "The activations inside each block are recomputed for backward instead of stored."
     biased = "Running variances move towards the biased variance of each batch, as Flax has it."
-    _filters: Sequence[tuple[str, Callable[[Any], Any]]] = (
-        ("read", lambda survives: sorted(free_variables((survives,)))),
-        ("trains", lambda code: any(_draws(part) or isinstance(part, Scaled | Training) for part in parts(code))),
-        ("draws", lambda code: any(map(_draws, parts(code)))),
-    )
 
     def __init__(self, unbiased: bool, scans: bool) -> None:
         self.unbiased, self.scans = unbiased, scans
         self.filters = (
-            *self._filters,
+            ("read", lambda survives: sorted(free_variables((survives,)))),
+            ("trains", lambda code: any(_draws(part) or isinstance(part, Scaled | Training) for part in parts(code))),
+            ("draws", lambda code: any(map(_draws, parts(code)))),
             ("number", self.number),
             ("kept", self.kept),
             ("load", lambda text: load(scans)),
