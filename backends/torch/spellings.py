@@ -13,6 +13,7 @@ from rescompile.codegen.table_dialect import (
     Texts,
     args,
     attribute,
+    by_place,
     conv_class,
     interpolation,
     of_weights,
@@ -167,20 +168,16 @@ TABLE: dict[type[Kind], Spelling] = {
     ops.GlobalAvgPool: Spelling(
         by_axes("nn.AdaptiveAvgPool"), by_axes("F.adaptive_avg_pool"), lambda layer, a: args("1")
     ),
-    ops.AdaptiveAvgPool: Spelling(
-        by_axes("nn.AdaptiveAvgPool"), by_axes("F.adaptive_avg_pool"), lambda layer, a: args(a["size"])
-    ),
+    ops.AdaptiveAvgPool: Spelling(by_axes("nn.AdaptiveAvgPool"), by_axes("F.adaptive_avg_pool"), by_place("size")),
     ops.Flatten: Spelling("nn.Flatten", "torch.flatten", applied=lambda layer, a: args("1")),
-    ops.Dropout: Spelling("nn.Dropout", arguments=lambda layer, a: args(a["rate"])),
-    ops.Scale: Spelling("Scale", arguments=lambda layer, a: args(a["factor"])),
+    ops.Dropout: Spelling("nn.Dropout", arguments=by_place("rate")),
+    ops.Scale: Spelling("Scale", arguments=by_place("factor")),
     ops.Subsample: Spelling(ranked("Subsample"), arguments=_stride),
     ops.Upsample: Spelling("nn.Upsample", "F.interpolate", _upsample, applied=_interpolate),
-    ops.PadChannels: Spelling(ranked("PadChannels"), arguments=lambda layer, a: args(a["channels"])),
+    ops.PadChannels: Spelling(ranked("PadChannels"), arguments=by_place("channels")),
     ops.Identity: Spelling("nn.Identity"),
     ops.ConvTranspose: Spelling(by_axes("nn.ConvTranspose"), arguments=_conv_transpose, fresh=True),
-    ops.Lrn: Spelling(
-        "nn.LocalResponseNorm", "F.local_response_norm", lambda layer, a: args(a["size"], a["alpha"], a["beta"], a["k"])
-    ),
+    ops.Lrn: Spelling("nn.LocalResponseNorm", "F.local_response_norm", by_place("size", "alpha", "beta", "k")),
     ops.Softmax: Spelling(
         lambda op: "nn.Softmax" if getattr(op.kind, "ranges") is None else "RangeSoftmax",  # noqa: B009
         lambda op: "torch.softmax" if getattr(op.kind, "ranges") is None else None,  # noqa: B009
@@ -197,9 +194,9 @@ TABLE: dict[type[Kind], Spelling] = {
     ops.Affine: Spelling("Affine", arguments=_affine, fresh=True),
     ops.WeightedSum: Spelling("WeightedSum", arguments=weighted_sum, fresh=True),
     ops.Border: Spelling(lambda op: by_axes(_BORDERS[variant(op)])(op), "F.pad", _border, applied=_pad),
-    ops.Shuffle: Spelling("nn.ChannelShuffle", "F.channel_shuffle", lambda layer, a: args(a["groups"])),
-    ops.Part: Spelling("Part", arguments=lambda layer, a: args(a["number"], a["of"])),
+    ops.Shuffle: Spelling("nn.ChannelShuffle", "F.channel_shuffle", by_place("groups")),
+    ops.Part: Spelling("Part", arguments=by_place("number", "of")),
     ops.Unflatten: Spelling("nn.Unflatten", "torch.unflatten", _unflattened),
-    ops.DepthToSpace: Spelling("nn.PixelShuffle", "F.pixel_shuffle", lambda layer, a: args(a["size"])),
-    ops.SpaceToDepth: Spelling("nn.PixelUnshuffle", "F.pixel_unshuffle", lambda layer, a: args(a["size"])),
+    ops.DepthToSpace: Spelling("nn.PixelShuffle", "F.pixel_shuffle", by_place("size")),
+    ops.SpaceToDepth: Spelling("nn.PixelUnshuffle", "F.pixel_unshuffle", by_place("size")),
 }

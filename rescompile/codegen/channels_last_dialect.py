@@ -8,7 +8,17 @@ from rescompile.codegen.axis_texts import map_axes, ranked, unflattened_axes
 from rescompile.codegen.class_plan import ClassPlan, Layer
 from rescompile.codegen.docstrings import dropped_branches
 from rescompile.codegen.statements import Apply, Expr
-from rescompile.codegen.table_dialect import Arguments, By, Spelling, TableDialect, Texts, args, variant, weighted_sum
+from rescompile.codegen.table_dialect import (
+    Arguments,
+    By,
+    Spelling,
+    TableDialect,
+    Texts,
+    args,
+    by_name,
+    variant,
+    weighted_sum,
+)
 from rescompile.codegen.terms import literal
 from rescompile.ir import ops
 from rescompile.ir.network import Op, walk
@@ -58,29 +68,25 @@ def array_functions(functions: str) -> dict[type[Kind], Spelling]:
     return {
         ops.GlobalAvgPool: Spelling("", f"{functions}.mean", _over_map),
         ops.GlobalMaxPool: Spelling("", f"{functions}.max", _over_map),
-        ops.AdaptiveAvgPool: Spelling("", ranked("adaptive_avg_pool"), lambda layer, a: args(size=a["size"])),
+        ops.AdaptiveAvgPool: Spelling("", ranked("adaptive_avg_pool"), by_name("size")),
         ops.Flatten: Spelling("", "flatten"),
-        ops.Scale: Spelling("", "scale", lambda layer, a: args(factor=a["factor"])),
-        ops.Subsample: Spelling("", ranked("subsample"), lambda layer, a: args(stride=a["stride"])),
-        ops.PadChannels: Spelling("", "pad_channels", lambda layer, a: args(channels=a["channels"])),
-        ops.Lrn: Spelling(
-            "", "local_response_norm",
-            lambda layer, a: args(size=a["size"], alpha=a["alpha"], beta=a["beta"], k=a["k"]),
-        ),
+        ops.Scale: Spelling("", "scale", by_name("factor")),
+        ops.Subsample: Spelling("", ranked("subsample"), by_name("stride")),
+        ops.PadChannels: Spelling("", "pad_channels", by_name("channels")),
+        ops.Lrn: Spelling("", "local_response_norm", by_name("size", "alpha", "beta", "k")),
         ops.Reduce: Spelling(
-            "",
-            By("by", {by: f"{functions}.{by}" for by in ("mean", "max")}),
+            "", By("by", {by: f"{functions}.{by}" for by in ("mean", "max")}),
             lambda layer, a: args(axis="-1", keepdims="True"),
         ),
         ops.WeightedSum: Spelling("WeightedSum", arguments=weighted_sum),
         ops.Border: Spelling("", ranked("border"), _border),
-        ops.Part: Spelling("", "channel_part", lambda layer, a: args(number=a["number"], of=a["of"])),
-        ops.Shuffle: Spelling("", "channel_shuffle", lambda layer, a: args(groups=a["groups"])),
+        ops.Part: Spelling("", "channel_part", by_name("number", "of")),
+        ops.Shuffle: Spelling("", "channel_shuffle", by_name("groups")),
         ops.Unflatten: Spelling(
             "", f"{functions}.expand_dims", lambda layer, a: args(axis=unflattened_axes(layer.sample))
         ),
-        ops.DepthToSpace: Spelling("", "depth_to_space", lambda layer, a: args(size=a["size"])),
-        ops.SpaceToDepth: Spelling("", "space_to_depth", lambda layer, a: args(size=a["size"])),
+        ops.DepthToSpace: Spelling("", "depth_to_space", by_name("size")),
+        ops.SpaceToDepth: Spelling("", "space_to_depth", by_name("size")),
     }  # fmt: skip
 
 

@@ -25,6 +25,16 @@ def args(*positional: str, **keywords: str) -> Arguments:
     return positional, keywords
 
 
+def by_place(*names: str) -> Callable[[Layer, Texts], Arguments]:
+    """Return the rule that passes these attributes of an op by position."""
+    return lambda layer, texts: args(*(texts[name] for name in names))
+
+
+def by_name(*names: str) -> Callable[[Layer, Texts], Arguments]:
+    """Return the rule that passes these attributes of an op by their names."""
+    return lambda layer, texts: args(**{name: texts[name] for name in names})
+
+
 def attribute(layer: Layer, name: str) -> Any:
     """Return an attribute that all instances share."""
     return getattr(layer.sample.kind, name)
