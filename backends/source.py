@@ -6,24 +6,14 @@ writes the file.
 
 from __future__ import annotations
 
-from rescompile.backend import Option, lazily
+from rescompile.backend import lazily
+
+from ._options import DYNAMIC, STYLE
 
 SUFFIX = ".py"
-OPTIONS = (
-    Option(
-        "style",
-        str,
-        "classes",
-        "Source style: classes, modules, or flat (one class per block). Default: classes.",
-        choices=("classes", "modules", "flat"),
-    ),
-    Option("dynamic", str, None, "Make axes dynamic: height,width or one; length; depth.", metavar="AXES"),
-)
-REQUIRES: dict[str, str] = {}
+OPTIONS = (STYLE, DYNAMIC)
 EVALUATION_REQUIRES = {"torch": "pip install 'rescompile[torch]'"}
 IGNORES_WEIGHTS = "the source initialises its own weights; load yours into the module with load_state_dict"
 FILLS_ZEROS = "but the source initialises its own weights"
-RECIPE_OPTIONS: tuple[str, ...] = ()
-wrapping = extract = rewritten = None
 
 __getattr__ = lazily("rescompile.backends.torch.source_file")

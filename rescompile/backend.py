@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from rescompile.artifact import Artifact, Recorded, Wrapping, origin
 from rescompile.diagnostics.errors import (
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         scope,
         walk,
     )
+    from rescompile.ir.ops.op import rule
     from rescompile.ir.traversal import FoldRules, ThreadRules, fold, rewrite, thread
     from rescompile.weights import Array, Weights
 
@@ -107,6 +108,7 @@ _HOMES: Mapping[str, str] = {
     "describe": "analysis.tree_table",
     "interpret": "ir.interpreter",
     "ops": "ir",
+    "rule": "ir.ops.op",
     "sizes": "analysis.dynamic_shapes",
     "File": "files.atomic_write",
     **dict.fromkeys(("GENERATOR", "with_checksum"), "files.checksum"),
@@ -128,18 +130,20 @@ def __getattr__(name: str) -> Any:
 
 def lazily(module: str) -> Callable[[str], Any]:
     """Return a `__getattr__` for a module that only declares a target: all other names come from another module, imported on
-    first use."""
+    first use, or are DEFAULTS, for which declarations in capitals import nothing."""
 
     def get(name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(importlib.import_module(module), name)
+        if name.isupper() and name in DEFAULTS:
+            return DEFAULTS[name]
+        home = importlib.import_module(module)
+        return getattr(home, name, DEFAULTS[name]) if name in DEFAULTS else getattr(home, name)
 
     return get
 
 
 GROUP = "rescompile.backends"
-Rule = TypeVar("Rule")
 
 
 class Backend(Protocol):
@@ -295,14 +299,6 @@ def extract(path: Path) -> Recorded | None:
         message = f"no target that can be loaded here reads files that end in '{path.suffix}': {missing[0].message}"
         raise Unavailable(replace(missing[0], message=message))
     raise UsageError(Diagnostic("E0802", f"no target reads files that end in '{path.suffix}'"))
-
-
-def rule(table: Mapping[type[ops.Kind], Rule], kind: type[ops.Kind], target: str) -> Rule:
-    """Return the rule of a target for an op. Raises Unavailable for an op that is not in the table, such as one that
-    third-party code added."""
-    if kind not in table:
-        raise Unavailable(Diagnostic("E0901", f"the target '{target}' has no rule for the op '{kind.word}'"))
-    return table[kind]
 
 
 def _third_parties() -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from rescompile.codegen.allow_list import Allowed
+from rescompile.codegen.allow_list import Allowed, dotted
 
 _NAMES = {
     "jax": "Array image.resize tree.map lax.add lax.conv_general_dilated lax.pad lax.reduce_window lax.slice_in_dim "
@@ -26,7 +26,7 @@ ALLOWED = Allowed(
         "flax": {"nnx"},
         "functools": {"partial"},
     },
-    names={f"{root}.{name}" for root, names in _NAMES.items() for name in names.split()},
+    names=dotted(_NAMES),
     decorators=(),
     builtins={"ValueError", "setattr", "sorted", "zip"},
     methods={"__call__", "__iter__"},

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from rescompile.backend import rule
-from rescompile.codegen.axis_texts import map_axes
+from rescompile.codegen.channels_last_dialect import ChannelsLast
 from rescompile.codegen.class_plan import ClassPlan, Layer
 from rescompile.codegen.dialect import Imports
-from rescompile.codegen.docstrings import random_merges
 from rescompile.codegen.entries import MakeDropPath, Number, Scanned
 from rescompile.codegen.program import free_variables, parts
 from rescompile.codegen.scanned_rows import scans
 from rescompile.codegen.source_text import ident
-from rescompile.codegen.statements import Apply, ChooseColumns, Expr, Merged, Scaled, Survives, Thinned, Training
-from rescompile.codegen.table_dialect import Spelling, TableDialect
+from rescompile.codegen.statements import ChooseColumns, Merged, Scaled, Survives, Thinned, Training
 from rescompile.codegen.terms import python
 from rescompile.ir import ops
-from rescompile.ir.network import Op, walk
-from rescompile.ir.ops import Kind
 
 from .allowed import ALLOWED
 from .loading import load
@@ -46,7 +40,7 @@ _IMPORTS: Imports = (
 OWN = frozenset({"append", "deterministic", "order", "rngs"})
 
 
-class Flax(TableDialect):
+class Flax(ChannelsLast):
     """The dialect of Flax NNX; `unbiased` running variances are those of PyTorch, and `scans` run the equal copies of a
     row."""
 
@@ -57,24 +51,26 @@ class Flax(TableDialect):
     allowed = ALLOWED
     reserved = ALLOWED.imported | SUPPORT.keys() | {"load", "rngs", "kept", "dropped", "model"}
     support = SUPPORT
-    channels_last = True
+    functions = "jnp"
     passed = ("rngs=rngs",)
+    target = "flax"
+    table = TABLE
     defaults = DEFAULTS
-    longest = 60
-    pairs = ((ops.GlobalAvgPool, ops.Flatten),)
     identity = "nnx.identity"
-    drop_path = "DropPath"
     listing = "nnx.List({})"
-    _filters: Sequence[tuple[str, Callable[[Any], Any]]] = (
-        ("read", lambda survives: sorted(free_variables((survives,)))),
-        ("trains", lambda code: any(_draws(part) or isinstance(part, Scaled | Training) for part in parts(code))),
-        ("draws", lambda code: any(map(_draws, parts(code)))),
+    dropped = (
+        "In training, a dropped residual branch is skipped by nnx.cond: it runs neither forward nor backward, and its "
+        "running statistics do not move. Its gradients are zero in that step."
     )
+    recomputed = "The activations inside each block are recomputed for backward instead of stored."
+    biased = "Running variances move towards the biased variance of each batch, as Flax has it."
 
     def __init__(self, unbiased: bool, scans: bool) -> None:
         self.unbiased, self.scans = unbiased, scans
         self.filters = (
-            *self._filters,
+            ("read", lambda survives: sorted(free_variables((survives,)))),
+            ("trains", lambda code: any(_draws(part) or isinstance(part, Scaled | Training) for part in parts(code))),
+            ("draws", lambda code: any(map(_draws, parts(code)))),
             ("number", self.number),
             ("kept", self.kept),
             ("load", lambda text: load(scans)),
@@ -92,10 +88,6 @@ class Flax(TableDialect):
             return f"self.{ident(name)}"
         return f"self.{ident(name)}[...]" + (f".astype({ident(scaled)}.dtype)" if scaled else "")
 
-    def spelling(self, kind: type[Kind]) -> Spelling:
-        """Return the row of an op. Raises Unavailable for an op without one."""
-        return rule(TABLE, kind, "flax")
-
     def module(self, layer: Layer, in_place: bool) -> str:
         """Return the module of an op, or the function with its arguments: NNX calls both in the same way."""
         text = super().module(layer, in_place)
@@ -104,17 +96,6 @@ class Flax(TableDialect):
     def function_name(self, layer: Layer) -> str | None:
         """Return the name of the function of an op; that of a pool depends on its sizes."""
         return pool_function(layer) if layer.kind in (ops.MaxPool, ops.AvgPool) else super().function_name(layer)
-
-    def expression(self, value: Expr) -> str:
-        """Return the text of a value. The spatial mean as a vector is one call."""
-        match value:
-            case Apply(flatten, Apply(mean, inner)) if flatten.kind is ops.Flatten and mean.kind is ops.GlobalAvgPool:
-                return f"jnp.mean({self.expression(inner)}, axis={map_axes(mean.sample)})"
-        return super().expression(value)
-
-    def concat(self, values: str) -> str:
-        """Return the concatenation of the values inside a pair of square brackets."""
-        return f"jnp.concatenate([{values}], axis=-1)"
 
     def shaken(self, texts: Sequence[str], per_sample: bool) -> str:
         """Return the call of the function that mixes values."""
@@ -133,23 +114,11 @@ class Flax(TableDialect):
 
     def training(self, plan: ClassPlan) -> Iterator[str]:
         """Yield paragraphs about training for the docstring of a network."""
-        yield "New models are in training mode: call eval() for inference, and train() to go back."
+        modes, *others = super().training(plan)
+        yield modes
         if rows := [scan.path for scan in scans(plan)]:
             yield f"One scan runs the equal blocks of each of {', '.join(rows)}; `rest` has their weights, stacked."
-        survivals = {node.survival.unit for node in plan.merges() if node.survival}
-        if "batch" in survivals:
-            yield (
-                "In training, a dropped residual branch is skipped by nnx.cond: it runs neither forward nor backward, and its "
-                "running statistics do not move. Its gradients are zero in that step."
-            )
-        if "sample" in survivals:
-            yield "In training, each sample drops residual branches independently; all branches are computed."
-        yield from random_merges(plan)
-        if plan.network.checkpoint:
-            yield "The activations inside each block are recomputed for backward instead of stored."
-        kinds = (node.kind for _, node in walk(plan.network.root) if isinstance(node, Op))
-        if any(isinstance(kind, ops.Norm) and kind.kind == "batch" for kind in kinds) and not self.unbiased:
-            yield "Running variances move towards the biased variance of each batch, as Flax has it."
+        yield from others
 
 
 def _draws(part: object) -> bool:

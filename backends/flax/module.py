@@ -13,12 +13,11 @@ from flax import nnx
 from rescompile.codegen.class_plan import Scan
 from rescompile.codegen.execution import executed
 from rescompile.ir.network import LOGITS, Network
-from rescompile.weights import Weights
+from rescompile.weights import Array, Weights
 
+from .source_file import scans_of, source
 from .tensors import places, stacked
-from .text import scans_of, source
 
-Array = np.ndarray[Any, Any]
 #: The initialisers of kernels in a file.
 _INITIALISERS = ("HE_FAN_OUT", "HE_FAN_IN", "TORCH_DEFAULT")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from rescompile.codegen.axis_texts import map_axes, ranked, size_tuple, size_values, suffix, unflattened_axes
+from rescompile.codegen.axis_texts import ranked, size_tuple, size_values, suffix
+from rescompile.codegen.channels_last_dialect import array_functions
 from rescompile.codegen.class_plan import Layer
 from rescompile.codegen.table_dialect import (
     Arguments,
@@ -12,7 +13,10 @@ from rescompile.codegen.table_dialect import (
     Texts,
     args,
     attribute,
-    conv_weights,
+    conv_class,
+    interpolation,
+    of_weights,
+    per_channel,
     variant,
     weight_fill,
 )
@@ -20,7 +24,7 @@ from rescompile.codegen.terms import constant, literal, operation, python
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op
-from rescompile.ir.ops import Draw, Kind, rank
+from rescompile.ir.ops import Draw, Kind
 
 #: Defaults of Flax and of the functions in support.py; arguments equal to their default are omitted. Padding has no
 #: default: that depends on the size of the map.
@@ -66,38 +70,22 @@ def _per_group(channels: Term, groups: Term) -> str:
     return python(operation("//", channels, groups)) if python(groups) != "1" else python(channels)
 
 
-#: Class of a convolution by the treatment of its weights, and its further arguments.
-_WEIGHTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "plain": ("nnx.Conv", ()),
-    "standardised": ("StandardisedConv", ("eps",)),
-    "scaled": ("ScaledConv", ("eps", "gamma")),
-}
-
-
 def _conv_class(op: Op) -> str:
     """Return the class of a convolution: that of Flax takes maps with any number of axes."""
-    name = _WEIGHTS[conv_weights(op)][0]
-    return name if name.startswith("nnx.") else f"{name}{suffix(op)}"
+    name = conv_class(op, "")
+    return f"{name}{suffix(op)}" if name else "nnx.Conv"
 
 
 def _conv(layer: Layer, a: Texts) -> Arguments:
+    """Return the arguments of a convolution or a transposed one, whose kernel is that of the opposite direction."""
+    transposed = layer.kind is ops.ConvTranspose
     kernel = size_tuple(layer.attributes["kernel"], layer.sample)
-    fan = f"{_per_group(layer.channels, layer.attributes['groups'])}, {kernel}"
+    inputs = layer.attributes["channels"] if transposed else layer.channels
+    fan = f"{_per_group(inputs, layer.attributes['groups'])}, {kernel}"
     return args(
-        python(layer.channels), a["channels"],
-        kernel_size=kernel, strides=a["stride"], padding=a["padding"], kernel_dilation=a["dilation"],
-        feature_group_count=a["groups"], use_bias=a["bias"], **{name: a[name] for name in _WEIGHTS[conv_weights(layer.sample)][1]},
-        **_kernel_init(layer), **_bias_init(layer, fan), **_RNGS,
-    )  # fmt: skip
-
-
-def _conv_transpose(layer: Layer, a: Texts) -> Arguments:
-    kernel = size_tuple(layer.attributes["kernel"], layer.sample)
-    fan = f"{_per_group(layer.attributes['channels'], layer.attributes['groups'])}, {kernel}"
-    return args(
-        python(layer.channels), a["channels"],
-        kernel_size=kernel, strides=a["stride"], padding=a["padding"], output_padding=a["output_padding"],
-        kernel_dilation=a["dilation"], feature_group_count=a["groups"], use_bias=a["bias"],
+        python(layer.channels), a["channels"], kernel_size=kernel, strides=a["stride"], padding=a["padding"],
+        **({"output_padding": a["output_padding"]} if transposed else {}), kernel_dilation=a["dilation"],
+        feature_group_count=a["groups"], use_bias=a["bias"], **({} if transposed else of_weights(layer, a)),
         **_kernel_init(layer), **_bias_init(layer, fan), **_RNGS,
     )  # fmt: skip
 
@@ -111,9 +99,7 @@ def _linear(layer: Layer, a: Texts) -> Arguments:
 
 def norm_class(op: Op) -> str:
     """Return the class of a normalisation."""
-    return {
-        "batch": "nnx.BatchNorm", "group": "nnx.GroupNorm", "instance": "nnx.InstanceNorm", "layer": "nnx.LayerNorm",
-    }[variant(op)]  # fmt: skip
+    return f"nnx.{variant(op).capitalize()}Norm"
 
 
 def _norm(layer: Layer, a: Texts) -> Arguments:
@@ -178,7 +164,7 @@ ACTS: dict[str, str] = {
 def _act(layer: Layer, a: Texts) -> Arguments:
     match variant(layer.sample):
         case "prelu":
-            return _per_channel(layer), {"init": literal(attribute(layer, "slope_init"))}
+            return per_channel(layer), {"init": literal(attribute(layer, "slope_init"))}
         case "leaky_relu":
             return args(negative_slope=a["slope"])
         case "elu":
@@ -188,40 +174,17 @@ def _act(layer: Layer, a: Texts) -> Arguments:
     return args()
 
 
-def _per_channel(layer: Layer) -> list[str]:
-    """Return the number of learned values as arguments; none for a single value, the default."""
-    return [python(layer.channels)] if attribute(layer, "per") == "channel" else []
-
-
 def _affine(layer: Layer, a: Texts) -> Arguments:
     names = {"use_scale": "scale", "use_bias": "shift", "scale_init": "scale_init"}
-    return _per_channel(layer), {word: literal(attribute(layer, name)) for word, name in names.items()}
-
-
-def _weighted_sum(layer: Layer, a: Texts) -> Arguments:
-    by_softmax = variant(layer.sample) == "softmax"
-    return args(a["ranges"], softmax=literal(by_softmax), **({} if by_softmax else {"eps": a["eps"]}))
-
-
-def _border(layer: Layer, a: Texts) -> Arguments:
-    mode = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}[variant(layer.sample)]
-    return args(before=a["before"], after=a["after"], mode=literal(mode))
-
-
-def _global(layer: Layer, a: Texts) -> Arguments:
-    return args(axis=map_axes(layer.sample), keepdims="True")
-
-
-#: Words of JAX for linear interpolation, by the number of axes.
-_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+    return per_channel(layer), {word: literal(attribute(layer, name)) for word, name in names.items()}
 
 
 def _upsample(layer: Layer, a: Texts) -> Arguments:
-    method = _LINEAR[rank(layer.sample.input)] if variant(layer.sample) == "bilinear" else variant(layer.sample)
-    return args(factor=a["factor"], method=literal(method))
+    return args(factor=a["factor"], method=literal(interpolation(layer.sample)))
 
 
 TABLE: dict[type[Kind], Spelling] = {
+    **array_functions("jnp"),
     ops.Conv: Spelling(_conv_class, arguments=_conv),
     ops.Linear: Spelling("nnx.Linear", arguments=_linear),
     ops.Norm: Spelling(norm_class, arguments=_norm),
@@ -230,37 +193,14 @@ TABLE: dict[type[Kind], Spelling] = {
     ),
     ops.MaxPool: Spelling("", "", _pool),
     ops.AvgPool: Spelling("", "", _pool),
-    ops.GlobalAvgPool: Spelling("", "jnp.mean", _global),
-    ops.GlobalMaxPool: Spelling("", "jnp.max", _global),
-    ops.AdaptiveAvgPool: Spelling("", ranked("adaptive_avg_pool"), lambda layer, a: args(size=a["size"])),
-    ops.Flatten: Spelling("", "flatten"),
     ops.Dropout: Spelling("nnx.Dropout", arguments=lambda layer, a: args(a["rate"], **_RNGS)),
-    ops.Scale: Spelling("", "scale", lambda layer, a: args(factor=a["factor"])),
-    ops.Subsample: Spelling("", ranked("subsample"), lambda layer, a: args(stride=a["stride"])),
     ops.Upsample: Spelling("", ranked("upsample"), _upsample),
-    ops.PadChannels: Spelling("", "pad_channels", lambda layer, a: args(channels=a["channels"])),
     ops.Identity: Spelling("", "nnx.identity"),
-    ops.ConvTranspose: Spelling(ranked("ConvTranspose"), arguments=_conv_transpose),
-    ops.Lrn: Spelling(
-        "", "local_response_norm",
-        lambda layer, a: args(size=a["size"], alpha=a["alpha"], beta=a["beta"], k=a["k"]),
-    ),
+    ops.ConvTranspose: Spelling(ranked("ConvTranspose"), arguments=_conv),
     ops.Softmax: Spelling(
         "",
         lambda op: "nnx.softmax" if getattr(op.kind, "ranges") is None else "range_softmax",  # noqa: B009
         lambda layer, a: args() if attribute(layer, "ranges") is None else args(ranges=a["ranges"]),
     ),
-    ops.Reduce: Spelling(
-        "",
-        lambda op: f"jnp.{getattr(op.kind, 'by')}",  # noqa: B009
-        lambda layer, a: args(axis="-1", keepdims="True"),
-    ),
     ops.Affine: Spelling("Affine", arguments=_affine),
-    ops.WeightedSum: Spelling("WeightedSum", arguments=_weighted_sum),
-    ops.Border: Spelling("", ranked("border"), _border),
-    ops.Part: Spelling("", "channel_part", lambda layer, a: args(number=a["number"], of=a["of"])),
-    ops.Shuffle: Spelling("", "channel_shuffle", lambda layer, a: args(groups=a["groups"])),
-    ops.Unflatten: Spelling("", "jnp.expand_dims", lambda layer, a: args(axis=unflattened_axes(layer.sample))),
-    ops.DepthToSpace: Spelling("", "depth_to_space", lambda layer, a: args(size=a["size"])),
-    ops.SpaceToDepth: Spelling("", "space_to_depth", lambda layer, a: args(size=a["size"])),
 }  # fmt: skip

@@ -23,15 +23,7 @@ def bias_uniform(
         key, shape, dtype, -bound, bound
     )
 ''',
-    "Sequential": '''
-class Sequential(nnx.List):
-    """Modules called in sequence; their positions are their names."""
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        for module in self:
-            x = module(x)
-        return x
-''',
+    **shared("jax.Array", "jnp", "Sequential"),
     "Chain": '''
 class Chain(nnx.Dict):
     """Modules called in sequence, each with a name; nnx.Dict alone forgets their order."""
@@ -177,12 +169,7 @@ def local_response_norm(
     total = jax.lax.reduce_window(x * x, 0.0, jax.lax.add, window, ones, pads)
     return x / (k + alpha * total / size) ** beta
 ''',
-    "range_softmax": '''
-def range_softmax(x: jax.Array, ranges: int) -> jax.Array:
-    """Softmax over equal ranges of the channels, channel by channel."""
-    y = x.reshape(*x.shape[:-1], ranges, -1)
-    return nnx.softmax(y, axis=-2).reshape(x.shape)
-''',
+    **shared("jax.Array", "jnp", "range_softmax"),
     "border$d": '''
 def border$d(
     x: jax.Array,
@@ -197,14 +184,7 @@ def border$d(
     lows_and_highs = [(low, high, 0) for low, high in pads]
     return jax.lax.pad(x, jnp.zeros((), x.dtype), lows_and_highs)
 ''',
-    **shared("jax.Array", "jnp", "channel_part"),
-    "channel_shuffle": '''
-def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:
-    """Take the first channel of each group, then the second of each, and so on."""
-    y = x.reshape(*x.shape[:-1], groups, -1)
-    return jnp.swapaxes(y, -1, -2).reshape(x.shape)
-''',
-    **shared("jax.Array", "jnp", "depth_to_space", "space_to_depth"),
+    **shared("jax.Array", "jnp", "channel_part", "channel_shuffle", "depth_to_space", "space_to_depth"),
     "StandardisedConv$d": '''
 class StandardisedConv$d(nnx.Conv):
     """Convolve with weights of mean 0 and variance 1 in each output channel."""

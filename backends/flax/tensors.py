@@ -6,13 +6,14 @@ The equal copies of a scan share one tensor: `layer1.rest.conv1.kernel` as [copi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
 from rescompile.codegen.class_plan import Scan
 from rescompile.ir import ops
-from rescompile.ir.network import Network
+from rescompile.ir.network import Network, join
 from rescompile.ir.ops import Kind, Shape
 from rescompile.records import record
 from rescompile.weights import places as of_framework
@@ -60,19 +61,12 @@ def stacked(places: Iterable[Place], scans: Iterable[Scan]) -> list[Place | Stac
     rows = {f"{scan.path}.{name}": scan.path for scan in scans for name in scan.names[scan.start : scan.stop]}
     found: dict[str, Place | Stack] = {}
     for place in places:
-        path, copy = place.path, next((copy for copy in _scopes(place.path) if copy in rows), None)
+        scopes = accumulate(place.path.split(".")[:-1], join)
+        copy = next((scope for scope in scopes if scope in rows), None)
         if copy is None:
-            found[path] = place
+            found[place.path] = place
             continue
-        path = f"{rows[copy]}.{REST}{path.removeprefix(copy)}"
+        path = f"{rows[copy]}.{REST}{place.path.removeprefix(copy)}"
         before = found.get(path)
         found[path] = Stack(path, (*(before.places if isinstance(before, Stack) else ()), place))
     return list(found.values())
-
-
-def _scopes(path: str) -> Iterator[str]:
-    """Yield the scopes around a tensor, outer ones first."""
-    at = path.find(".")
-    while at >= 0:
-        yield path[:at]
-        at = path.find(".", at + 1)

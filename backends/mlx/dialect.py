@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from rescompile.backend import rule
-from rescompile.codegen.axis_texts import map_axes
-from rescompile.codegen.class_plan import ClassPlan, Layer
+from rescompile.codegen.channels_last_dialect import ChannelsLast
+from rescompile.codegen.class_plan import Layer
 from rescompile.codegen.dialect import Imports, attribute
-from rescompile.codegen.docstrings import random_merges
 from rescompile.codegen.entries import Constructed, Copied, Entry, Filled, Joined, Listing, Looped, Make, NewStage
 from rescompile.codegen.program import Code
-from rescompile.codegen.statements import Apply, Expr
-from rescompile.codegen.table_dialect import Spelling, TableDialect, variant
+from rescompile.codegen.table_dialect import variant
 from rescompile.ir import ops
-from rescompile.ir.network import Op, walk
-from rescompile.ir.ops import Kind
 
 from .allowed import ALLOWED
 from .initialisation import MODULES, drawn
-from .spellings import DEFAULTS, TABLE, conv_class, plain_pool
+from .spellings import DEFAULTS, TABLE, conv_module, plain_pool
 from .support import SUPPORT
 
 _IMPORTS: Imports = (
@@ -82,7 +77,7 @@ def _through(name: str, code: Code) -> str:
     return f"{attribute(name)}.values()" if named else attribute(name)
 
 
-class Mlx(TableDialect):
+class Mlx(ChannelsLast):
     """The dialect of MLX; running variances that are not `unbiased` follow the convention of Flax."""
 
     title = "MLX"
@@ -93,12 +88,18 @@ class Mlx(TableDialect):
     reserved = ALLOWED.imported | SUPPORT.keys() | {"model"}
     support = SUPPORT
     modules = MODULES
-    channels_last = True
+    functions = "mx"
+    target = "mlx"
+    table = TABLE
     defaults = DEFAULTS
-    longest = 60
-    pairs = ((ops.GlobalAvgPool, ops.Flatten),)
     identity = "nn.Identity()"
-    drop_path = "DropPath"
+    dropped = (
+        "In training, a dropped residual branch is skipped: it runs neither forward nor backward, and its running "
+        "statistics do not move. Its gradients are zero in that step. The choice is made in Python, so mx.compile cannot "
+        "compile a training step. A shortcut that changes the shape is always computed."
+    )
+    recomputed = "In training, the activations inside each block are recomputed for backward instead of stored."
+    biased = "Running variances move towards the biased variance of each batch, as in Flax and Keras."
     filters: Sequence[tuple[str, Callable[[Any], Any]]] = (
         ("drawn", drawn),
         ("chain", _chain),
@@ -113,17 +114,13 @@ class Mlx(TableDialect):
     def __init__(self, unbiased: bool) -> None:
         self.unbiased = unbiased
 
-    def spelling(self, kind: type[Kind]) -> Spelling:
-        """Return the row of an op. Raises Unavailable for an op without one."""
-        return rule(TABLE, kind, "mlx")
-
     def module_name(self, layer: Layer) -> str:
         """Return the class name of the module of an op; empty for an op without a module."""
         if layer.kind in _POOLS and not plain_pool(layer):
             return ""
         if layer.kind is ops.Norm and variant(layer.sample) == "batch":
             return _BATCH_NORMS[ops.rank(layer.sample.input) == 3, self.unbiased]
-        return conv_class(layer) if layer.kind is ops.Conv else super().module_name(layer)
+        return conv_module(layer) if layer.kind is ops.Conv else super().module_name(layer)
 
     def function_name(self, layer: Layer) -> str | None:
         """Return the name of the function of an op; None for an op without a function."""
@@ -134,36 +131,6 @@ class Mlx(TableDialect):
         text = super().construction(make)
         return f"Numbered{text}" if text.startswith("Chain(") and _numbers(_names(make) or []) else text
 
-    def expression(self, value: Expr) -> str:
-        """Return the text of a value. The spatial mean as a vector is one call."""
-        match value:
-            case Apply(flatten, Apply(mean, inner)) if flatten.kind is ops.Flatten and mean.kind is ops.GlobalAvgPool:
-                return f"mx.mean({self.expression(inner)}, axis={map_axes(mean.sample)})"
-        return super().expression(value)
-
-    def concat(self, values: str) -> str:
-        """Return the concatenation of the values inside a pair of square brackets."""
-        return f"mx.concatenate([{values}], axis=-1)"
-
     def shaken(self, texts: Sequence[str], per_sample: bool) -> str:
         """Return the call of the function that mixes values."""
         return f"shake([{', '.join(texts)}], self.training, per_sample={per_sample})"
-
-    def training(self, plan: ClassPlan) -> Iterator[str]:
-        """Yield paragraphs about training for the docstring of a network."""
-        yield "New models are in training mode: call eval() for inference, and train() to go back."
-        survivals = {node.survival.unit for node in plan.merges() if node.survival}
-        if "batch" in survivals:
-            yield (
-                "In training, a dropped residual branch is skipped: it runs neither forward nor backward, and its running "
-                "statistics do not move. Its gradients are zero in that step. The choice is made in Python, so mx.compile "
-                "cannot compile a training step. A shortcut that changes the shape is always computed."
-            )
-        if "sample" in survivals:
-            yield "In training, each sample drops residual branches independently; all branches are computed."
-        yield from random_merges(plan)
-        if plan.network.checkpoint:
-            yield "In training, the activations inside each block are recomputed for backward instead of stored."
-        kinds = (node.kind for _, node in walk(plan.network.root) if isinstance(node, Op))
-        if any(isinstance(kind, ops.Norm) and kind.kind == "batch" for kind in kinds) and not self.unbiased:
-            yield "Running variances move towards the biased variance of each batch, as in Flax and Keras."

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from rescompile.codegen.class_plan import Layer
+from rescompile.codegen.axis_texts import by_axes, of_all_axes
 from rescompile.codegen.initialisation import OWN, Modules, Rule, Set
 from rescompile.ir import ops
 from rescompile.ir.ops import Draw
 
-from .spellings import by_axes, norm_class
+from .spellings import norm_class
 
 _DRAWN = {
     Draw("he_normal_fan_out"): 'nn.init.he_normal()({0}.{1}, "fan_out", math.sqrt(2))',
@@ -24,20 +24,15 @@ def drawn(setting: Set) -> str:
     return f"{setting.target}.{setting.tensor} = {form.format(setting.target, setting.tensor)}"
 
 
-def _class(layer: Layer) -> str | None:
-    """Return the class of the module of an op whose tensors may start with other values; None for other ops."""
-    if layer.kind is ops.Norm:
-        return norm_class(layer.sample)
-    if layer.kind is ops.Linear:
-        return "nn.Linear"
-    name = {ops.Conv: "nn.Conv", ops.ConvTranspose: "ConvTranspose"}.get(layer.kind)
-    return name and by_axes(name)(layer.sample)
-
-
-_CONVS = tuple(f"{name}{axes}d" for axes in ops.AXIS_NAMES for name in ("nn.Conv", "ConvTranspose"))
+_CONVS = of_all_axes("nn.Conv", "ConvTranspose")
 _NORMS = ("nn.BatchNorm", "nn.GroupNorm", "nn.InstanceNorm", "nn.LayerNorm")
 MODULES = Modules(
-    of=_class,
+    of={
+        ops.Norm: norm_class,
+        ops.Linear: lambda op: "nn.Linear",
+        ops.Conv: by_axes("nn.Conv"),
+        ops.ConvTranspose: by_axes("ConvTranspose"),
+    },
     own={
         **dict.fromkeys(_CONVS, Rule(OWN, 0.0)),
         "nn.Linear": Rule(OWN, OWN),

@@ -9,12 +9,10 @@ import numpy as np
 
 from rescompile.codegen.execution import executed
 from rescompile.ir.network import LOGITS, Network
-from rescompile.weights import Weights
+from rescompile.weights import Array, Weights
 
+from .source_file import source
 from .tensors import places
-from .text import source
-
-Array = np.ndarray[Any, Any]
 
 
 def make(network: Network, weights: Weights | None = None, running_variance: str = "unbiased") -> Any:
@@ -29,7 +27,7 @@ def make(network: Network, weights: Weights | None = None, running_variance: str
 
 def fill(model: Any, network: Network, weights: Weights) -> None:
     """Fill a model with copies of these weights, in the types that they have."""
-    model.load_weights([(place.path, array(place.moved(np.asarray(weights[place.name])))) for place in places(network)])
+    model.load_weights([(place.path, array(place.value(weights))) for place in places(network)])
 
 
 def array(values: Array) -> mx.array:

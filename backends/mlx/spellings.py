@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from rescompile.codegen.axis_texts import map_axes, ranked, unflattened_axes
+from rescompile.codegen.axis_texts import by_axes, ranked
+from rescompile.codegen.channels_last_dialect import array_functions
 from rescompile.codegen.class_plan import Layer
-from rescompile.codegen.table_dialect import Arguments, Spelling, Texts, args, attribute, conv_weights, variant
+from rescompile.codegen.table_dialect import (
+    Arguments,
+    Spelling,
+    Texts,
+    args,
+    attribute,
+    by_place,
+    conv_class,
+    of_weights,
+    per_channel,
+    variant,
+)
 from rescompile.codegen.terms import literal, python
 from rescompile.ir import ops
 from rescompile.ir.network import Op
-from rescompile.ir.ops import Kind, rank
+from rescompile.ir.ops import Kind
 
 #: Defaults of MLX and of the functions in support.py; arguments equal to their default are omitted.
 DEFAULTS = {
@@ -19,29 +29,17 @@ DEFAULTS = {
     "scale_init": "1.0", "ceil": "False", "count_pad": "True", "negative_slope": "0.01", "alpha": "1.0",
 }  # fmt: skip
 
-#: Class of a convolution by the treatment of its weights, and its further arguments.
-_WEIGHTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "plain": ("nn.Conv", ()),
-    "standardised": ("StandardisedConv", ("eps",)),
-    "scaled": ("ScaledConv", ("eps", "gamma")),
-}
 
-
-def by_axes(name: str) -> Callable[[Op], str]:
-    """Return the name of a module that exists for each number of axes: `nn.MaxPool` -> `nn.MaxPool2d`."""
-    return lambda op: f"{name}{rank(op.input)}d"
-
-
-def conv_class(layer: Layer) -> str:
+def conv_module(layer: Layer) -> str:
     """Return the class of a convolution: that of MLX for volumes has one group."""
-    name = by_axes(_WEIGHTS[conv_weights(layer.sample)][0])(layer.sample)
+    name = by_axes(conv_class(layer.sample, "nn.Conv"))(layer.sample)
     return "GroupedConv3d" if name == "nn.Conv3d" and python(layer.attributes["groups"]) != "1" else name
 
 
 def _conv(layer: Layer, a: Texts) -> Arguments:
-    groups = () if conv_class(layer) == "nn.Conv3d" else ("groups",)
-    names = ("stride", "padding", "dilation", *groups, "bias", *_WEIGHTS[conv_weights(layer.sample)][1])
-    return args(python(layer.channels), a["channels"], a["kernel"], **{name: a[name] for name in names})
+    groups = () if conv_module(layer) == "nn.Conv3d" else ("groups",)
+    rest = {name: a[name] for name in ("stride", "padding", "dilation", *groups, "bias")} | of_weights(layer, a)
+    return args(python(layer.channels), a["channels"], a["kernel"], **rest)
 
 
 def _conv_transpose(layer: Layer, a: Texts) -> Arguments:
@@ -51,9 +49,7 @@ def _conv_transpose(layer: Layer, a: Texts) -> Arguments:
 
 def norm_class(op: Op) -> str:
     """Return the class of a normalisation."""
-    return {"batch": "nn.BatchNorm", "group": "nn.GroupNorm", "instance": "nn.InstanceNorm", "layer": "nn.LayerNorm"}[
-        variant(op)
-    ]
+    return f"nn.{variant(op).capitalize()}Norm"
 
 
 def _norm(layer: Layer, a: Texts) -> Arguments:
@@ -102,7 +98,7 @@ ACTS: dict[str, tuple[str, str]] = {
 def _act(layer: Layer, a: Texts) -> Arguments:
     match variant(layer.sample):
         case "prelu":
-            return _per_channel(layer), {"init": literal(attribute(layer, "slope_init"))}
+            return per_channel(layer), {"init": literal(attribute(layer, "slope_init"))}
         case "leaky_relu":
             return args(negative_slope=a["slope"])
         case "elu":
@@ -116,24 +112,9 @@ def _applied_act(layer: Layer, a: Texts) -> Arguments:
     return args() if variant(layer.sample) == "gelu_tanh" else _act(layer, a)
 
 
-def _per_channel(layer: Layer) -> list[str]:
-    """Return the number of learned values as arguments; none for a single value, the default."""
-    return [python(layer.channels)] if attribute(layer, "per") == "channel" else []
-
-
 def _affine(layer: Layer, a: Texts) -> Arguments:
     names = ("scale", "shift", "scale_init")
-    return _per_channel(layer), {name: literal(attribute(layer, name)) for name in names}
-
-
-def _weighted_sum(layer: Layer, a: Texts) -> Arguments:
-    by_softmax = variant(layer.sample) == "softmax"
-    return args(a["ranges"], softmax=literal(by_softmax), **({} if by_softmax else {"eps": a["eps"]}))
-
-
-def _border(layer: Layer, a: Texts) -> Arguments:
-    mode = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}[variant(layer.sample)]
-    return args(before=a["before"], after=a["after"], mode=literal(mode))
+    return per_channel(layer), {name: literal(attribute(layer, name)) for name in names}
 
 
 def _upsample(layer: Layer, a: Texts) -> Arguments:
@@ -141,11 +122,8 @@ def _upsample(layer: Layer, a: Texts) -> Arguments:
     return args(a["factor"], mode=literal(mode))
 
 
-def _global(layer: Layer, a: Texts) -> Arguments:
-    return args(axis=map_axes(layer.sample), keepdims="True")
-
-
 TABLE: dict[type[Kind], Spelling] = {
+    **array_functions("mx"),
     ops.Conv: Spelling(arguments=_conv),
     ops.Linear: Spelling("nn.Linear", arguments=lambda layer, a: args(python(layer.channels), a["features"], bias=a["bias"])),
     ops.Norm: Spelling(norm_class, arguments=_norm),
@@ -156,37 +134,14 @@ TABLE: dict[type[Kind], Spelling] = {
     ),
     ops.MaxPool: Spelling(by_axes("nn.MaxPool"), ranked("max_pool"), _pool),
     ops.AvgPool: Spelling(by_axes("nn.AvgPool"), ranked("avg_pool"), _pool),
-    ops.GlobalAvgPool: Spelling("", "mx.mean", _global),
-    ops.GlobalMaxPool: Spelling("", "mx.max", _global),
-    ops.AdaptiveAvgPool: Spelling("", ranked("adaptive_avg_pool"), lambda layer, a: args(size=a["size"])),
-    ops.Flatten: Spelling("", "flatten"),
-    ops.Dropout: Spelling("nn.Dropout", arguments=lambda layer, a: args(a["rate"])),
-    ops.Scale: Spelling("", "scale", lambda layer, a: args(factor=a["factor"])),
-    ops.Subsample: Spelling("", ranked("subsample"), lambda layer, a: args(stride=a["stride"])),
+    ops.Dropout: Spelling("nn.Dropout", arguments=by_place("rate")),
     ops.Upsample: Spelling("nn.Upsample", arguments=_upsample),
-    ops.PadChannels: Spelling("", "pad_channels", lambda layer, a: args(channels=a["channels"])),
     ops.Identity: Spelling("nn.Identity"),
     ops.ConvTranspose: Spelling(by_axes("ConvTranspose"), arguments=_conv_transpose),
-    ops.Lrn: Spelling(
-        "", "local_response_norm",
-        lambda layer, a: args(size=a["size"], alpha=a["alpha"], beta=a["beta"], k=a["k"]),
-    ),
     ops.Softmax: Spelling(
         "",
         lambda op: "mx.softmax" if getattr(op.kind, "ranges") is None else "range_softmax",  # noqa: B009
         lambda layer, a: args(axis="-1") if attribute(layer, "ranges") is None else args(ranges=a["ranges"]),
     ),
-    ops.Reduce: Spelling(
-        "",
-        lambda op: f"mx.{getattr(op.kind, 'by')}",  # noqa: B009
-        lambda layer, a: args(axis="-1", keepdims="True"),
-    ),
     ops.Affine: Spelling("Affine", arguments=_affine),
-    ops.WeightedSum: Spelling("WeightedSum", arguments=_weighted_sum),
-    ops.Border: Spelling("", ranked("border"), _border),
-    ops.Part: Spelling("", "channel_part", lambda layer, a: args(number=a["number"], of=a["of"])),
-    ops.Shuffle: Spelling("", "channel_shuffle", lambda layer, a: args(groups=a["groups"])),
-    ops.Unflatten: Spelling("", "mx.expand_dims", lambda layer, a: args(axis=unflattened_axes(layer.sample))),
-    ops.DepthToSpace: Spelling("", "depth_to_space", lambda layer, a: args(size=a["size"])),
-    ops.SpaceToDepth: Spelling("", "space_to_depth", lambda layer, a: args(size=a["size"])),
 }  # fmt: skip

@@ -15,15 +15,7 @@ def torch_default(shape: tuple[int, ...], weight: mx.array) -> mx.array:
     bound = (weight.size // weight.shape[0]) ** -0.5
     return mx.random.uniform(-bound, bound, shape)
 ''',
-    "Sequential": '''
-class Sequential(list):
-    """Modules called in sequence; their positions are their names."""
-
-    def __call__(self, x: mx.array) -> mx.array:
-        for module in self:
-            x = module(x)
-        return x
-''',
+    **shared("mx.array", "mx", "Sequential"),
     "Chain": '''
 class Chain(nn.Module):
     """Modules called in sequence, each with a name."""
@@ -131,14 +123,7 @@ def adaptive_avg_pool$d(x: mx.array, size: $size) -> mx.array:
             x = mx.moveaxis(mx.concatenate(means, axis=0), 0, axis)
     return x
 ''',
-    **shared("mx.array", "mx", "flatten", "scale"),
-    "subsample$d": '''
-def subsample$d(x: mx.array, stride: $size = 1) -> mx.array:
-    """Keep every `stride`-th $position."""
-    $names = $given(stride)
-    return x[:, $steps]
-''',
-    **shared("mx.array", "mx", "pad_channels"),
+    **shared("mx.array", "mx", "flatten", "scale", "subsample$d", "pad_channels"),
     "hard_sigmoid": '''
 def hard_sigmoid(x: mx.array) -> mx.array:
     """A sigmoid of three straight lines: 0 below -3, 1 above 3."""
@@ -157,12 +142,7 @@ def local_response_norm(
         total = total + squares[..., at : at + channels]
     return x / (k + alpha * total / size) ** beta
 ''',
-    "range_softmax": '''
-def range_softmax(x: mx.array, ranges: int) -> mx.array:
-    """Softmax over equal ranges of the channels, channel by channel."""
-    y = x.reshape(*x.shape[:-1], ranges, -1)
-    return mx.softmax(y, axis=-2).reshape(x.shape)
-''',
+    **shared("mx.array", "mx", "range_softmax"),
     "border$d": '''
 def border$d(
     x: mx.array,
@@ -177,14 +157,7 @@ def border$d(
     $padded
     return mx.pad(x, [(0, 0), $ends, (0, 0)], mode=mode)
 ''',
-    **shared("mx.array", "mx", "channel_part"),
-    "channel_shuffle": '''
-def channel_shuffle(x: mx.array, groups: int = 1) -> mx.array:
-    """Take the first channel of each group, then the second of each, and so on."""
-    y = x.reshape(*x.shape[:-1], groups, -1)
-    return mx.swapaxes(y, -1, -2).reshape(x.shape)
-''',
-    **shared("mx.array", "mx", "depth_to_space", "space_to_depth"),
+    **shared("mx.array", "mx", "channel_part", "channel_shuffle", "depth_to_space", "space_to_depth"),
     "grouped_conv3d": '''
 def grouped_conv3d(
     x: mx.array,

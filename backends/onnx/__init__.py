@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from rescompile.backend import Option, lazily
 
+from .._options import DYNAMIC
 from .versions import DEFAULT_OPSET, FIRST_IR, FIRST_OPSET, LAST_IR, LAST_OPSET
 
 SUFFIX = ".onnx"
@@ -61,11 +62,9 @@ OPTIONS = (
         choices=("biased", "unbiased"),
         metavar="VARIANCE",
     ),
-    Option("dynamic", str, None, "Make axes dynamic: height,width or one; length; depth.", metavar="AXES"),
+    DYNAMIC,
 )
-REQUIRES: dict[str, str] = {}
 EVALUATION_REQUIRES = {"onnxruntime": "pip install 'rescompile[run]'"}
-IGNORES_WEIGHTS = FILLS_ZEROS = ""
 RECIPE_OPTIONS = ("precision", "batch")
 
 __getattr__ = lazily(f"{__name__}.artifact")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from rescompile.backend import Artifact, Wrapping
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.ir.network import INPUT, TRAINING, Network
-from rescompile.version import __version__
 from rescompile.weights import Array, Weights
 
 from . import OPTIONS, SUFFIX, deployment, training
@@ -25,9 +24,7 @@ from .versions import lowest_ir
 if TYPE_CHECKING:
     from rescompile.analysis.dynamic_shapes import Sizes
 
-__all__ = ["PRODUCER", "emit", "evaluate", "evaluate_file", "extract", "graph_of", "rewritten", "wrapping"]
-
-PRODUCER = ("rescompile", __version__)
+__all__ = ["emit", "evaluate", "evaluate_file", "extract", "graph_of", "rewritten", "wrapping"]
 
 
 def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
@@ -53,7 +50,7 @@ def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
     outputs = {
         deployment.output_name(name, options): shape for name, shape in _outputs(network, sizes, options).items()
     }
-    updates, tensors = training.updates(graph), graph.tensors
+    updates, tensors = training.updates(graph), [*graph.tensors.values()]
     if weights is None:
         inputs += [Value(tensor.name, tensor.shape, tensor.dtype) for tensor in tensors if tensor.constant is None]
         tensors = [tensor for tensor in tensors if tensor.constant is not None]
@@ -66,7 +63,6 @@ def emit(network: Network, weights: Weights | None, **options: Any) -> Artifact:
         + [Value(name, shape) for name, shape in updates.items()],
         options["opset"],
         options["ir"] or lowest_ir(options["opset"]),
-        PRODUCER,
         metadata(network, weights, sizes, _changed(options)),
     )
     return Artifact(

@@ -8,13 +8,14 @@ from rescompile.ir import ops
 from rescompile.ir.network import Op
 
 from .model import Graph
+from .norms import centered
 from .rearranging import reduced
 
 
 def conv(graph: Graph, name: str, op: Op, kind: ops.Conv, value: str) -> str:
     """Add one node; separate nodes compute standardised weights, so that a file contains the weights of the
     network. Runtimes compute them once, at load time."""
-    weight, *bias = graph.weights(name, op, "weight", *(("bias",) if kind.bias else ()))
+    weight, *bias = graph.weights(name, op, "weight", "bias")
     if not kind.is_plain:
         weight = _standardised(graph, name, op, kind, weight)
     return graph.call(
@@ -28,12 +29,11 @@ def _standardised(graph: Graph, name: str, op: Op, kind: ops.Conv, weight: str) 
     gain."""
     shape = kind.parameters(op.input)[0].shape
     one, axes = (1, *(1 for _ in shape[2:])), tuple(range(1, len(shape)))
-    mean = reduced(graph, f"{name}.weight.mean", "ReduceMean", weight, one, axes)
-    weight = graph.call(f"{name}.weight.centered", "Sub", [weight, mean], shape[1:])
-    square = graph.call(f"{name}.weight.square", "Mul", [weight, weight], shape[1:])
-    spread = reduced(graph, f"{name}.weight.variance", "ReduceMean", square, one, axes)
-    spread = graph.call(f"{name}.weight.positive", "Add", [spread, graph.number(f"{name}.weight.eps", kind.eps)], one)
-    spread = graph.call(f"{name}.weight.deviation", "Sqrt", [spread], one)
+
+    def mean(name: str, value: str) -> str:
+        return reduced(graph, name, "ReduceMean", value, one, axes)
+
+    weight, spread = centered(graph, f"{name}.weight", weight, shape[1:], one, kind.eps, mean)
     if kind.is_scaled:
         (gain,) = graph.weights(name, op, "gain")
         factor = graph.number(f"{name}.weight.gamma", kind.gamma / math.sqrt(math.prod(shape[1:])))
@@ -44,7 +44,7 @@ def _standardised(graph: Graph, name: str, op: Op, kind: ops.Conv, weight: str) 
 
 def conv_transpose(graph: Graph, name: str, op: Op, kind: ops.ConvTranspose, value: str) -> str:
     """Add one node."""
-    weights = graph.weights(name, op, "weight", *(("bias",) if kind.bias else ()))
+    weights = graph.weights(name, op, "weight", "bias")
     return graph.call(
         name, "ConvTranspose", [value, *weights], op.output, kernel_shape=kind.kernel, strides=kind.stride,
         pads=(*kind.padding, *kind.padding), output_padding=kind.output_padding, dilations=kind.dilation, group=kind.groups,

@@ -16,8 +16,6 @@ from .file import TYPES
 from .model import Graph, Value
 
 PROBABILITIES = "probabilities"
-#: The values of the option `input`: floats, or bytes from 0 to 255 with channels first or last.
-INPUTS = ("float", "uint8", "uint8-nhwc")
 _ENDS = ("Softmax", "Sigmoid")
 
 
@@ -112,7 +110,7 @@ def _add_normalization(graph: Graph, network: Network, kind: str) -> None:
         value = _call(graph, "floats", "Cast", [value], shape, to=TYPES["float32"])
         value = _call(graph, "scaled", "Div", [value, graph.number(graph.value("normalized.255"), 255)], shape)
     if reverses:
-        order = graph.constant(graph.value("normalized.order"), np.arange(len(mean[0]))[::-1].astype(np.int64))
+        order = graph.integers(graph.value("normalized.order"), np.arange(len(mean[0]))[::-1])
         value = _call(graph, "reversed", "Gather", [value, order], shape, axis=1)
     value = _call(graph, "centred", "Sub", [value, graph.constant(graph.value("normalized.mean"), mean)], shape)
     value = _call(graph, "divided", "Div", [value, graph.constant(graph.value("normalized.std"), std)], shape)

@@ -13,6 +13,7 @@ import numpy as np
 
 from rescompile.files.atomic_write import Chunk, File
 from rescompile.files.checksum import MARK, with_checksum
+from rescompile.version import __version__
 from rescompile.weights import Array, Weights
 
 from .model import Call, Model, Tensor, Value
@@ -60,7 +61,7 @@ def _pieces(model: Model, weights: Weights | None, file: str | None) -> Iterator
     heads = [_initializer(tensor, file, offsets.get(tensor.name)) for tensor in model.tensors]
     inline = [tensor for tensor in model.tensors if tensor.name not in offsets]
     size = len(before) + sum(map(len, heads)) + sum(tensor.nbytes for tensor in inline) + len(after)
-    yield number(1, model.ir) + text(2, model.producer[0]) + text(3, model.producer[1])
+    yield number(1, model.ir) + text(2, "rescompile") + text(3, __version__)
     yield head(7, size) + before
     arrays = _arrays(inline, weights)
     for start, tensor in zip(heads, model.tensors, strict=True):

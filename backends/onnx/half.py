@@ -35,7 +35,7 @@ def half_graph(graph: Graph, network: Network) -> None:
     ]
     graph.calls = [first, *graph.calls, *last]
     scales = {call.inputs[2] for call in graph.calls if call.operator == "Resize"}  # which are float32 in any graph
-    graph.tensors = [tensor if tensor.name in scales else _half_tensor(tensor) for tensor in graph.tensors]
+    graph.tensors |= {name: _half_tensor(tensor) for name, tensor in graph.tensors.items() if name not in scales}
 
 
 def _half_tensor(tensor: Tensor) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rescompile.ir.network import Op
 from rescompile.ir.ops import Shape
@@ -17,8 +19,6 @@ from .versions import DEFAULT_OPSET
 
 if TYPE_CHECKING:
     from rescompile.analysis.dynamic_shapes import Sizes
-
-WIDTHS = {"float32": 4, "int64": 8, "float16": 2, "bool": 1}
 
 
 @record
@@ -33,10 +33,7 @@ class Tensor:
     @property
     def nbytes(self) -> int:
         """The size in bytes."""
-        size = WIDTHS[self.dtype]
-        for n in self.shape:
-            size *= n
-        return size
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 def _is_same(one: Tensor, other: Tensor) -> bool:
@@ -80,7 +77,6 @@ class Model:
     outputs: Sequence[Value]
     opset: int
     ir: int
-    producer: tuple[str, str]
     metadata: Mapping[str, str]
 
 
@@ -89,16 +85,13 @@ class Graph:
     """The nodes and initializers so far. Every value has the name of the node that computes it."""
 
     calls: list[Call] = field(default_factory=list)
-    tensors: list[Tensor] = field(default_factory=list)
+    tensors: dict[str, Tensor] = field(default_factory=dict)  # by name; steps that run again share theirs
     taken: set[str] = field(default_factory=set)  # names of values, including all inputs and outputs
     nodes: set[str] = field(default_factory=set)  # names of nodes
     sizes: Sizes | None = None
     opset: int = DEFAULT_OPSET
     updates: dict[str, str] = field(default_factory=dict)  # parameters that training changes, and their new values
     begun: dict[str, dict[str, str]] = field(default_factory=dict)  # the updates before a merge, by its name
-    known: dict[str, Tensor] = field(
-        default_factory=dict
-    )  # the initializers by name; steps that run again share theirs
 
     def free(self, name: str) -> tuple[bool, ...]:
         """Return whether each axis is dynamic at this op; nothing if all sizes are fixed. A rule must not use a dynamic
@@ -130,30 +123,30 @@ class Graph:
         values.
 
         Sizes are an input: opsets before 18 have no `num_outputs`, and later ones require exactly one of the two."""
-        sizes = self.constant(f"{name}.sizes", np.array([shape[0] for shape in shapes], np.int64))
+        sizes = self.integers(f"{name}.sizes", [shape[0] for shape in shapes])
         first, *others = [self.value(f"{name}.{at}") for at in range(len(shapes))]
         more = dict(zip(others, shapes[1:], strict=True))
         self.calls.append(Call(self.node(name), "Split", [value, sizes], first, shapes[0], {"axis": 1}, more))
         return [first, *others]
 
     def weights(self, name: str, op: Op, *parts: str) -> list[str]:
-        """Add the named parameters of an op as initializers and return their names."""
-        owned = {parameter.name: parameter for parameter in op.kind.parameters(op.input)}
-        return [self.tensor(Tensor(f"{name}.{part}", owned[part].shape)) for part in parts]
+        """Add those of the named parameters that an op has as initializers and return their names."""
+        shapes = {parameter.name: parameter.shape for parameter in op.kind.parameters(op.input)}
+        return [self.tensor(Tensor(f"{name}.{part}", shapes[part])) for part in parts if part in shapes]
 
     def tensor(self, tensor: Tensor) -> str:
         """Add an initializer, unless the same step added it in an earlier run, and return its name."""
-        while (known := self.known.get(tensor.name)) is not None:
-            if _is_same(known, tensor):
-                return tensor.name
+        while (known := self.tensors.setdefault(tensor.name, tensor)) is not tensor and not _is_same(known, tensor):
             tensor = replace(tensor, name=f"{tensor.name}_")
-        self.known[tensor.name] = tensor
-        self.tensors.append(tensor)
         return tensor.name
 
     def constant(self, name: str, value: Array) -> str:
         """Add a constant as an initializer and return its name."""
         return self.tensor(Tensor(name, value.shape, value.dtype.name, value))
+
+    def integers(self, name: str, value: ArrayLike) -> str:
+        """Add an array of integers as a constant and return its name."""
+        return self.constant(name, np.array(value, np.int64))
 
     def number(self, name: str, value: float) -> str:
         """Add a single number as a constant and return its name."""

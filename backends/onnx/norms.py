@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-
-import numpy as np
+from collections.abc import Callable
+from functools import partial
 
 from rescompile.ir import ops
 from rescompile.ir.network import Op
@@ -38,21 +38,17 @@ def group_norm(graph: Graph, name: str, op: Op, kind: ops.Norm, value: str) -> s
     grouped, apart_sizes = (groups, math.prod(op.input[:2]) // groups, *last), [0, groups, -1, *(0 for _ in last)]
     if len(op.input) == 2:  # the channels of a group are its rows
         grouped, apart_sizes = (groups, channels // groups, op.input[1]), [0, groups, channels // groups, -1]
-    apart = graph.constant(f"{name}.apart", np.array(apart_sizes, np.int64))
+    apart = graph.integers(f"{name}.apart", apart_sizes)
     together = [0, channels, *(-1 for _ in op.input[1:2]), *(0 for _ in last)]
-    back = graph.constant(f"{name}.together", np.array(together, np.int64))
+    back = graph.integers(f"{name}.together", together)
     value = graph.call(f"{name}.groups", "Reshape", [value, apart], grouped)
     if exact:
         unit = graph.numbers(f"{name}.ones", groups, 1), graph.numbers(f"{name}.zeros", groups, 0)
         value = graph.call(f"{name}.normal", "InstanceNormalization", [value, *unit], grouped, epsilon=kind.eps)
     else:
-        mean = _mean_by_rows(graph, f"{name}.mean", value, grouped)
-        value = graph.call(f"{name}.centered", "Sub", [value, mean], grouped)
-        square = graph.call(f"{name}.square", "Mul", [value, value], grouped)
-        spread = _mean_by_rows(graph, f"{name}.variance", square, grouped)
         one = (groups, *(1 for _ in grouped[1:]))
-        spread = graph.call(f"{name}.positive", "Add", [spread, graph.number(f"{name}.eps", kind.eps)], one)
-        spread = graph.call(f"{name}.deviation", "Sqrt", [spread], one)
+        mean = partial(_mean_by_rows, graph, grouped)
+        value, spread = centered(graph, name, value, grouped, one, kind.eps, mean)
         value = graph.call(f"{name}.normal", "Div", [value, spread], grouped)
     value = graph.call(f"{name}.channels", "Reshape", [value, back], op.output)
     return scaled(graph, name, op, value, scale, shift)
@@ -72,14 +68,25 @@ def layer_norm(graph: Graph, name: str, op: Op, kind: ops.Norm, value: str) -> s
         )
         return graph.call(name, "Transpose", [value], op.output, perm=(0, axes, *range(1, axes)))
     one = (1, *op.input[1:])
-    mean = reduced(graph, f"{name}.mean", "ReduceMean", value, one)
-    value = graph.call(f"{name}.centered", "Sub", [value, mean], op.input)
-    square = graph.call(f"{name}.square", "Mul", [value, value], op.input)
-    spread = reduced(graph, f"{name}.variance", "ReduceMean", square, one)
-    spread = graph.call(f"{name}.positive", "Add", [spread, graph.number(f"{name}.eps", kind.eps)], one)
-    spread = graph.call(f"{name}.deviation", "Sqrt", [spread], one)
+
+    def mean(name: str, value: str) -> str:
+        return reduced(graph, name, "ReduceMean", value, one)
+
+    value, spread = centered(graph, name, value, op.input, one, kind.eps, mean)
     value = graph.call(f"{name}.normal", "Div", [value, spread], op.input)
     return scaled(graph, name, op, value, scale, shift)
+
+
+def centered(
+    graph: Graph, name: str, value: str, shape: Shape, one: Shape, eps: float, mean: Callable[[str, str], str]
+) -> tuple[str, str]:
+    """Add value - mean, and sqrt(variance + eps), which has the shape `one`. `mean` adds a mean, from its name and a
+    value."""
+    value = graph.call(f"{name}.centered", "Sub", [value, mean(f"{name}.mean", value)], shape)
+    square = graph.call(f"{name}.square", "Mul", [value, value], shape)
+    spread = mean(f"{name}.variance", square)
+    spread = graph.call(f"{name}.positive", "Add", [spread, graph.number(f"{name}.eps", eps)], one)
+    return value, graph.call(f"{name}.deviation", "Sqrt", [spread], one)
 
 
 def scaled(graph: Graph, name: str, op: Op, value: str, scale: str, shift: str) -> str:
@@ -88,12 +95,12 @@ def scaled(graph: Graph, name: str, op: Op, value: str, scale: str, shift: str) 
     return graph.call(name, "BatchNormalization", [value, scale, shift, *unit], op.output, epsilon=0.0)
 
 
-def _mean_by_rows(graph: Graph, name: str, value: str, shape: Shape) -> str:
+def _mean_by_rows(graph: Graph, shape: Shape, name: str, value: str) -> str:
     """Add the mean of each group of a map [groups, rows, ...], as a map of one position."""
     groups, rows, *row = shape
     one = [1 for _ in row]
-    apart = graph.constant(f"{name}.apart", np.array([0, -1, 1, *(0 for _ in row)], np.int64))
-    together = graph.constant(f"{name}.together", np.array([0, groups, -1, *one], np.int64))
+    apart = graph.integers(f"{name}.apart", [0, -1, 1, *(0 for _ in row)])
+    together = graph.integers(f"{name}.together", [0, groups, -1, *one])
     value = graph.call(f"{name}.rows", "Reshape", [value, apart], (groups * rows, 1, *row))
     value = graph.call(f"{name}.of_rows", "GlobalAveragePool", [value], (groups * rows, 1, *one))
     value = graph.call(f"{name}.column", "Reshape", [value, together], (groups, rows, *one))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rescompile.ir import ops
 from rescompile.ir.network import Op, Parallel
@@ -24,7 +25,7 @@ Rule = Callable[[Graph, str, Op, Any, str], str]
 
 
 def _linear(graph: Graph, name: str, op: Op, kind: ops.Linear, value: str) -> str:
-    weights = graph.weights(name, op, "weight", *(("bias",) if kind.bias else ()))
+    weights = graph.weights(name, op, "weight", "bias")
     return graph.call(name, "Gemm", [value, *weights], op.output, transB=1)
 
 
@@ -45,26 +46,19 @@ def _affine(graph: Graph, name: str, op: Op, kind: ops.Affine, value: str) -> st
 def _weighted_sum(graph: Graph, name: str, op: Op, kind: ops.WeightedSum, value: str) -> str:
     """Add the shares, which depend on no input, and the sum of their products with the ranges."""
     weight, count = graph.weights(name, op, "weight")[0], (kind.ranges,)
-    first = graph.constant(f"{name}.first", np.array([0], np.int64))
+    first = graph.integers(f"{name}.first", [0])
     weight = graph.call(f"{name}.row", "Unsqueeze", [weight, first], count)
     if kind.kind == "softmax":
         shares = graph.call(f"{name}.shares", "Softmax", [weight], count, axis=1)
     else:
         weight = graph.call(f"{name}.positive", "Relu", [weight], count)
-        axes = graph.constant(f"{name}.axes", np.array([1], np.int64))
+        axes = graph.integers(f"{name}.axes", [1])
         total = graph.call(f"{name}.total", "ReduceSum", [weight, axes], (1,), keepdims=1)
         total = graph.call(f"{name}.shifted", "Add", [total, graph.number(f"{name}.eps", kind.eps)], (1,))
         shares = graph.call(f"{name}.shares", "Div", [weight, total], count)
-    products = [
-        graph.call(f"{name}.product.{at}", "Mul", pair, op.output)
-        for at, pair in enumerate(
-            zip(
-                graph.split(f"{name}.ranges", value, [op.output] * kind.ranges),
-                graph.split(f"{name}.each", shares, [(1,)] * kind.ranges),
-                strict=True,
-            )
-        )
-    ]
+    ranges = graph.split(f"{name}.ranges", value, [op.output] * kind.ranges)
+    pairs = zip(ranges, graph.split(f"{name}.each", shares, [(1,)] * kind.ranges), strict=True)
+    products = [graph.call(f"{name}.product.{at}", "Mul", pair, op.output) for at, pair in enumerate(pairs)]
     return _pairwise("Add")(graph, name, op, products)
 
 
@@ -96,7 +90,7 @@ def _prelu(graph: Graph, name: str, op: Op, kind: ops.Act, value: str) -> str:
     (slopes,) = graph.weights(name, op, "weight")
     if kind.per == "channel" and len(op.input) > 1:
         inner = range(1, len(op.input))
-        axes = graph.constant(f"{name}.axes", np.array(inner, np.int64))
+        axes = graph.integers(f"{name}.axes", inner)
         slopes = graph.call(f"{name}.slopes", "Unsqueeze", [slopes, axes], (op.input[0], *(1 for _ in inner)))
     return graph.call(name, "PRelu", [value, slopes], op.output)
 
@@ -105,7 +99,7 @@ def _hardswish(graph: Graph, name: str, op: Op, kind: ops.Act, value: str) -> st
     """Add x min(max(x / 6 + 1/2, 0), 1), which is an operator from opset 14 on."""
     if graph.opset >= 14:
         return graph.call(name, "HardSwish", [value], op.output)
-    gate = graph.call(f"{name}.hardsigmoid", "HardSigmoid", [value], op.output, alpha=1 / 6, beta=0.5)
+    gate = _hard_sigmoid(graph, f"{name}.hardsigmoid", op, kind, value)
     return graph.call(name, "Mul", [value, gate], op.output)
 
 
@@ -167,7 +161,7 @@ def _avgpool(graph: Graph, name: str, op: Op, kind: ops.AvgPool, value: str) -> 
     if counted and any(e > p for e, p in zip(end, pads, strict=True)):
         # Zeros of the padding count in the mean, and positions beyond it do not, so a separate node pads.
         padded = (op.input[0], *(n + 2 * p for n, p in zip(op.input[1:], pads, strict=True)))
-        amounts = graph.constant(f"{name}.pads", np.array([0, 0, *pads, 0, 0, *pads], np.int64))
+        amounts = graph.integers(f"{name}.pads", [0, 0, *pads, 0, 0, *pads])
         value = graph.call(f"{name}.padding", "Pad", [value, amounts], padded)
         end, pads, counted = tuple(e - p for e, p in zip(end, pads, strict=True)), (0,) * len(pads), False
     return graph.call(
@@ -236,8 +230,8 @@ def _bins_at_run_time(graph: Graph, name: str, value: str, axis: int, out: int) 
     """Add the matrix of `_bins` for an axis of any size n: column j is in row i if i n - out < j * out < (i + 1)
     n."""
 
-    def number(key: str, given: object) -> str:
-        return graph.constant(f"{name}.{key}", np.array(given, np.int64))
+    def number(key: str, given: ArrayLike) -> str:
+        return graph.integers(f"{name}.{key}", given)
 
     def call(key: str, operator: str, *inputs: str, **attributes: int) -> str:
         return graph.call(f"{name}.{key}", operator, inputs, (), **attributes)
@@ -273,7 +267,7 @@ def _scale(graph: Graph, name: str, op: Op, kind: ops.Scale, value: str) -> str:
 def _subsample(graph: Graph, name: str, op: Op, kind: ops.Subsample, value: str) -> str:
     axes = [2 + at for at in range(len(kind.stride))]
     limits = {"starts": [0 for _ in axes], "ends": [2**62 for _ in axes], "axes": axes, "steps": list(kind.stride)}
-    constants = [graph.constant(f"{name}.{key}", np.array(numbers, np.int64)) for key, numbers in limits.items()]
+    constants = [graph.integers(f"{name}.{key}", numbers) for key, numbers in limits.items()]
     return graph.call(name, "Slice", [value, *constants], op.output)
 
 
@@ -287,8 +281,8 @@ def _pad_channels(graph: Graph, name: str, op: Op, kind: ops.PadChannels, value:
     if op.input == op.output:
         return value
     none = [0 for _ in op.input[1:]]
-    pads = np.array([0, 0, *none, 0, kind.channels - op.input[0], *none], np.int64)
-    return graph.call(name, "Pad", [value, graph.constant(f"{name}.pads", pads)], op.output)
+    pads = graph.integers(f"{name}.pads", [0, 0, *none, 0, kind.channels - op.input[0], *none])
+    return graph.call(name, "Pad", [value, pads], op.output)
 
 
 _NORMS: dict[str, Rule] = {"batch": batch_norm, "group": group_norm, "instance": group_norm, "layer": layer_norm}

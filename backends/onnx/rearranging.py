@@ -16,27 +16,26 @@ from .model import Graph
 def unflatten(graph: Graph, name: str, op: Op, kind: ops.Unflatten, value: str) -> str:
     """Append axes of size 1 after the channels; or insert one before, with the other axes after the rows."""
     last = range(2, 2 + kind.rank)
-    axes = graph.constant(f"{name}.axes", np.array([1, *last[1:]] if kind.to == "rows" else last, np.int64))
+    axes = graph.integers(f"{name}.axes", [1, *last[1:]] if kind.to == "rows" else last)
     return graph.call(name, "Unsqueeze", [value, axes], op.output)
 
 
 def border(graph: Graph, name: str, op: Op, kind: ops.Border, value: str) -> str:
     """Add one Pad, whose negative amounts remove rows and columns."""
-    pads = np.array([0, 0, *kind.before, 0, 0, *kind.after], np.int64)
+    pads = graph.integers(f"{name}.pads", [0, 0, *kind.before, 0, 0, *kind.after])
     mode = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}[kind.kind]
-    return graph.call(name, "Pad", [value, graph.constant(f"{name}.pads", pads)], op.output, mode=mode)
+    return graph.call(name, "Pad", [value, pads], op.output, mode=mode)
 
 
 def shuffle(graph: Graph, name: str, op: Op, kind: ops.Shuffle, value: str) -> str:
     """Gather the channels in their new order, which keeps the size of the map dynamic."""
-    order = np.arange(op.input[0], dtype=np.int64).reshape(kind.groups, -1).T.ravel()
-    return graph.call(name, "Gather", [value, graph.constant(f"{name}.order", order)], op.output, axis=1)
+    return _interleaved(graph, name, op, value, kind.groups)
 
 
 def part(graph: Graph, name: str, op: Op, kind: ops.Part, value: str) -> str:
     """Add a slice of the channels."""
     bounds = {"starts": kind.number * op.output[0], "ends": (kind.number + 1) * op.output[0], "axes": 1}
-    given = [graph.constant(f"{name}.{key}", np.array([number], np.int64)) for key, number in bounds.items()]
+    given = [graph.integers(f"{name}.{key}", [number]) for key, number in bounds.items()]
     return graph.call(name, "Slice", [value, *given], op.output)
 
 
@@ -49,8 +48,13 @@ def space_to_depth(graph: Graph, name: str, op: Op, kind: ops.SpaceToDepth, valu
     """Rearrange SpaceToDepth's channels: it groups the channels of each block position, torch the positions of each
     channel."""
     value = graph.call(f"{name}.blocks", "SpaceToDepth", [value], op.output, blocksize=kind.size)
-    order = np.arange(op.output[0], dtype=np.int64).reshape(kind.size**2, -1).T.ravel()
-    return graph.call(name, "Gather", [value, graph.constant(f"{name}.order", order)], op.output, axis=1)
+    return _interleaved(graph, name, op, value, kind.size**2)
+
+
+def _interleaved(graph: Graph, name: str, op: Op, value: str, groups: int) -> str:
+    """Add a gather of the first channel of each group, then the second of each, and so on."""
+    order = np.arange(op.output[0]).reshape(groups, -1).T.ravel()
+    return graph.call(name, "Gather", [value, graph.integers(f"{name}.order", order)], op.output, axis=1)
 
 
 def softmax(graph: Graph, name: str, op: Op, kind: ops.Softmax, value: str) -> str:
@@ -58,7 +62,7 @@ def softmax(graph: Graph, name: str, op: Op, kind: ops.Softmax, value: str) -> s
     if kind.ranges is None:
         return graph.call(name, "Softmax", [value], op.output, axis=1)
     inside = (kind.ranges, math.prod(op.input) // kind.ranges)
-    apart = graph.constant(f"{name}.apart", np.array([0, kind.ranges, -1], np.int64))
+    apart = graph.integers(f"{name}.apart", [0, kind.ranges, -1])
     shape = _own_shape(graph, name, op, value)
     ranges = graph.call(f"{name}.ranges", "Reshape", [value, apart], inside)
     ranges = graph.call(f"{name}.shares", "Softmax", [ranges], inside, axis=1)
@@ -70,7 +74,7 @@ def _own_shape(graph: Graph, name: str, op: Op, value: str) -> str:
     if any(graph.free(name)):
         return graph.call(f"{name}.shape", "Shape", [value], ())
     sizes = [0, op.input[0], *op.input[1:-1], -1][: 1 + len(op.input)]
-    return graph.constant(f"{name}.together", np.array(sizes, np.int64))
+    return graph.integers(f"{name}.together", sizes)
 
 
 def lrn(graph: Graph, name: str, op: Op, kind: ops.Lrn, value: str) -> str:
@@ -80,7 +84,7 @@ def lrn(graph: Graph, name: str, op: Op, kind: ops.Lrn, value: str) -> str:
     if len(op.input) == 3:
         return graph.call(name, "LRN", [value], op.output, **facts)
     shape, image = _own_shape(graph, name, op, value), (op.input[0], math.prod(op.input[1:]), 1)
-    apart = graph.constant(f"{name}.apart", np.array([0, op.input[0], -1, 1], np.int64))
+    apart = graph.integers(f"{name}.apart", [0, op.input[0], -1, 1])
     value = graph.call(f"{name}.image", "Reshape", [value, apart], image)
     value = graph.call(f"{name}.normal", "LRN", [value], image, **facts)
     return graph.call(name, "Reshape", [value, shape], op.output)
@@ -95,5 +99,5 @@ def reduced(graph: Graph, name: str, operator: str, value: str, shape: Shape, ax
     """Add a reduction over axes, which are kept; the axes are an input from opset 18 on, and an attribute before."""
     if graph.opset < 18:
         return graph.call(name, operator, [value], shape, axes=axes, keepdims=1)
-    given = graph.constant(f"{name}.axes", np.array(axes, np.int64))
+    given = graph.integers(f"{name}.axes", axes)
     return graph.call(name, operator, [value, given], shape, keepdims=1)

@@ -6,7 +6,7 @@ running variances are updated with n / (n - 1) times that, for n values per chan
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -14,8 +14,7 @@ import numpy as np
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError
 from rescompile.ir import ops
-from rescompile.ir.network import TRAINING, Network, Op, Parallel, scope_of, walk
-from rescompile.ir.traversal import FoldRules, fold
+from rescompile.ir.network import TRAINING, Network, Node, Op, Parallel, scope_of, walk
 
 from . import ops as inference
 from .file import TYPES
@@ -58,9 +57,8 @@ def updates(graph: Graph) -> dict[str, ops.Shape]:
     """Return the outputs that are new running statistics, with their shapes, followed by the norm outputs that nodes
     compute them from. ONNX Runtime would write a value that is not an output over the old statistics, and over every
     weight with the same values (microsoft/onnxruntime#29878)."""
-    shapes = {tensor.name: tensor.shape for tensor in graph.tensors}
     given = {value: shape for call in graph.calls if _is_norm(call) for value, shape in call.others.items()}
-    return {value: shapes[name] for name, value in graph.updates.items()} | given
+    return {value: graph.tensors[name].shape for name, value in graph.updates.items()} | given
 
 
 def _is_norm(call: Call) -> bool:
@@ -115,17 +113,10 @@ def _dropout(graph: Graph, name: str, op: Op, kind: ops.Dropout, value: str) -> 
     return graph.call(name, "Dropout", [value, rate, always], op.output)
 
 
-def _all(_: str, __: object, parts: Sequence[dict[str, None]]) -> dict[str, None]:
-    return dict.fromkeys(name for part in parts for name in part)
-
-
-#: The batch norms in a part, each once, in execution order.
-_NORMS = FoldRules[dict[str, None]](
-    lambda name, op: {name: None} if isinstance(op.kind, ops.Norm) and op.kind.kind == "batch" else {},
-    _all,
-    _all,
-    lambda _, __, inside: inside,
-)
+def _batch_norms(part: Node, path: str) -> dict[str, None]:
+    """Return the batch norms in a part that lives in the scope `path`, in execution order."""
+    kinds = ((name, node.kind) for name, node in walk(part, path, again=True) if isinstance(node, Op))
+    return {name: None for name, kind in kinds if isinstance(kind, ops.Norm) and kind.kind == "batch"}
 
 
 def rules(unbiased: bool) -> dict[type[ops.Kind], inference.Rule]:
@@ -155,7 +146,7 @@ def merge(graph: Graph, name: str, node: Parallel, branches: list[str]) -> str:
     branch = graph.call(f"{name}.survival", "Where", [kept, branch, zero], shape)
     if survival.unit == "batch":
         before = graph.begun[name]
-        dropped, *others = (fold(branch, _NORMS, scope_of(name)) for branch in node.branches)
+        dropped, *others = (_batch_norms(branch, scope_of(name)) for branch in node.branches)
         for path in dropped:
             if any(path in other for other in others):
                 message = (
@@ -166,7 +157,7 @@ def merge(graph: Graph, name: str, node: Parallel, branches: list[str]) -> str:
                 )
             for parameter in (f"{path}.{part}" for part in _STATISTICS):
                 old, new = before.get(parameter, parameter), graph.updates[parameter]
-                shape = graph.known[parameter].shape
+                shape = graph.tensors[parameter].shape
                 graph.updates[parameter] = graph.call(f"{parameter}.kept", "Where", [kept, new, old], shape)
     return inference.MERGES[node.merge](graph, name, node, [branch, *branches[1:]])
 
@@ -179,9 +170,9 @@ def _drawn(graph: Graph, name: str, node: Parallel, branch: str) -> str:
         blank = graph.numbers(f"{name}.blank", 1, 0)
     else:
         size = graph.call(f"{name}.size", "Shape", [branch], ())
-        first = graph.constant(f"{name}.first", np.array([0], np.int64))
+        first = graph.integers(f"{name}.first", [0])
         batch = graph.call(f"{name}.batch", "Gather", [size, first], ())
-        ones = graph.constant(f"{name}.ones", np.ones(len(node.output), np.int64))
+        ones = graph.integers(f"{name}.ones", [1 for _ in node.output])
         samples = graph.call(f"{name}.samples", "Concat", [batch, ones], (), axis=0)
         blank = graph.call(f"{name}.blank", "ConstantOfShape", [samples], ())
     drawn = graph.call(f"{name}.drawn", "RandomUniformLike", [blank], (), low=0.0, high=1.0)

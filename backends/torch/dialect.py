@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rescompile.backend import rule
 from rescompile.codegen.class_plan import INDEX, ClassPlan
-from rescompile.codegen.docstrings import random_merges
+from rescompile.codegen.docstrings import dropped_branches
 from rescompile.codegen.statements import Apply, Beside, Expr, Merged, Stored
-from rescompile.codegen.table_dialect import Spelling, TableDialect
-from rescompile.ir.ops import Kind
+from rescompile.codegen.table_dialect import TableDialect
 
 from .allowed import ALLOWED
 from .initialisation import MODULES, drawn
@@ -30,6 +28,11 @@ _IMPORTS = (
         ("checkpoint", "from torch.utils.checkpoint import checkpoint"),
     ),
 )
+_DROPPED = (
+    "In training, a dropped residual branch is skipped: it runs neither forward nor backward, and its parameters get no "
+    "gradient in that step. Training therefore needs torch.compile without fullgraph, and DistributedDataParallel with "
+    "find_unused_parameters=True. A shortcut that changes the shape is always computed."
+)
 
 
 class Torch(TableDialect):
@@ -44,14 +47,12 @@ class Torch(TableDialect):
     support = SUPPORT
     modules = MODULES
     filters = (("drawn", drawn),)
+    target = "source"
+    table = TABLE
     defaults = DEFAULTS
     longest = 60
     drop_path = "DropPath"
     identity = "nn.Identity()"
-
-    def spelling(self, kind: type[Kind]) -> Spelling:
-        """Return the row of an op. Raises Unavailable for an op without one."""
-        return rule(TABLE, kind, "source")
 
     def is_tensor(self, value: Expr) -> bool:
         """Return whether a value is the call of a function of torch, whose result type is known to a type checker."""
@@ -85,15 +86,6 @@ class Torch(TableDialect):
 
     def training(self, plan: ClassPlan) -> Iterator[str]:
         """Yield paragraphs about training for the docstring of a network."""
-        survivals = {node.survival.unit for node in plan.merges() if node.survival}
-        if "batch" in survivals:
-            yield (
-                "In training, a dropped residual branch is skipped: it runs neither forward nor backward, and its parameters "
-                "get no gradient in that step. Training therefore needs torch.compile without fullgraph, and "
-                "DistributedDataParallel with find_unused_parameters=True. A shortcut that changes the shape is always computed."
-            )
-        if "sample" in survivals:
-            yield "In training, each sample drops residual branches independently; all branches are computed."
-        yield from random_merges(plan)
+        yield from dropped_branches(plan, _DROPPED)
         if plan.network.checkpoint:
             yield "In training, the activations inside each block are recomputed for backward instead of stored."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rescompile.codegen.class_plan import Layer
+from rescompile.codegen.axis_texts import by_axes, of_all_axes
 from rescompile.codegen.initialisation import OWN, Modules, Rule, Set
 from rescompile.ir import ops
 from rescompile.ir.ops import Draw
@@ -22,26 +22,16 @@ def drawn(setting: Set) -> str:
     return form.format(f"{setting.target}.{setting.tensor}")
 
 
-def _class(layer: Layer) -> str | None:
-    """Return the class of the module of an op with tensors; None for other ops."""
-    if layer.kind is ops.Norm:
-        return norm_class(layer.sample)
-    if layer.kind is ops.Linear:
-        return "nn.Linear"
-    name = {ops.Conv: "nn.Conv", ops.ConvTranspose: "nn.ConvTranspose"}.get(layer.kind)
-    return name and f"{name}{ops.rank(layer.sample.input)}d"
-
-
-def _at_ranks(*names: str) -> tuple[str, ...]:
-    """Return the names of classes that exist per number of axes."""
-    return tuple(f"{name}{axes}d" for axes in ops.AXIS_NAMES for name in names)
-
-
-_CONVOLUTIONS = _at_ranks("nn.Conv", "nn.ConvTranspose")
+_CONVOLUTIONS = of_all_axes("nn.Conv", "nn.ConvTranspose")
 _LAYERS = (*_CONVOLUTIONS, "nn.Linear")
-_NORMS = (*_at_ranks("nn.BatchNorm", "nn.InstanceNorm", "LayerNorm"), "nn.GroupNorm", "nn.LayerNorm")
+_NORMS = (*of_all_axes("nn.BatchNorm", "nn.InstanceNorm", "LayerNorm"), "nn.GroupNorm", "nn.LayerNorm")
 MODULES = Modules(
-    of=_class,
+    of={
+        ops.Norm: norm_class,
+        ops.Linear: lambda op: "nn.Linear",
+        ops.Conv: by_axes("nn.Conv"),
+        ops.ConvTranspose: by_axes("nn.ConvTranspose"),
+    },
     own={**dict.fromkeys(_LAYERS, Rule(OWN, OWN)), **dict.fromkeys(_NORMS, Rule(1.0, 0.0))},
     optional=frozenset(_CONVOLUTIONS),
 )

@@ -29,7 +29,7 @@ from rescompile.diagnostics.errors import CheckFailed, Diagnostic, Unavailable, 
 from rescompile.files import checksum
 from rescompile.files.atomic_write import File
 from rescompile.ir.network import LOGITS, Network, parameters
-from rescompile.weights import Weights, safetensors_file
+from rescompile.weights import Array, Weights, safetensors_file
 
 from . import SUFFIX
 from .source_file import source
@@ -91,7 +91,7 @@ def make(network: Network, weights: Weights | None = None) -> nn.Module:
     return module.requires_grad_(True)
 
 
-def _tensor(array: np.ndarray[Any, Any]) -> torch.Tensor:
+def _tensor(array: Array) -> torch.Tensor:
     """Return a copy of an array as a tensor, so that training does not change the array."""
     return torch.from_numpy(np.array(array, order="C"))
 
@@ -222,17 +222,13 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
 # --- for `verify`, and for gradients ----------------------------------------------------------------------------------
 
 
-def evaluate(
-    network: Network, weights: Weights, x: np.ndarray[Any, Any], **options: Any
-) -> dict[str, np.ndarray[Any, Any]]:
+def evaluate(network: Network, weights: Weights, x: Array, **options: Any) -> dict[str, Array]:
     """Return the outputs of the module in evaluation mode, by name. A module accepts any batch and size, so `options`
     is unused."""
     return _run(make(network, weights).eval(), x)
 
 
-def evaluate_file(
-    path: Path, network: Network, weights: Weights, x: np.ndarray[Any, Any], **options: Any
-) -> dict[str, np.ndarray[Any, Any]]:
+def evaluate_file(path: Path, network: Network, weights: Weights, x: Array, **options: Any) -> dict[str, Array]:
     """Return the outputs of a program by name. Raises CheckFailed if the file of weights next to it does not contain
     these weights."""
     beside = path.with_name(_weights_name(path.name))
@@ -242,7 +238,7 @@ def evaluate_file(
     return _run(torch.export.load(path).module(), x)
 
 
-def _run(module: nn.Module, x: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+def _run(module: nn.Module, x: Array) -> dict[str, Array]:
     with torch.no_grad():
         outputs = module(torch.from_numpy(x))
     named = outputs if isinstance(outputs, dict) else {LOGITS: outputs}

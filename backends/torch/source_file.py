@@ -12,12 +12,9 @@ from types import MappingProxyType
 from typing import Any
 
 from rescompile import source_target
-from rescompile.analysis.dynamic_shapes import describe_sizes, sizes
 from rescompile.backend import Artifact
 from rescompile.codegen.execution import run_alone
-from rescompile.codegen.source_text import render_source, sealed
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
-from rescompile.files.atomic_write import File
 from rescompile.ir.network import Network, Op, parameters, walk
 from rescompile.ir.ops import AvgPool, rank
 from rescompile.ir.ops.op import size_text
@@ -33,22 +30,15 @@ def emit(network: Network, weights: Weights | None, *, style: str = "classes", d
 
     Generated modules accept all sizes that the network accepts, so `dynamic` only adds to the docstring.
     """
-    free = sizes(network, dynamic, training=True).data() if dynamic is not None else {}
-    text = source(network, style, free)
-    content = sealed(text)
-    return Artifact(
-        network,
-        ".py",
-        lambda name: [File(name, lambda: [content], len(content))],
-        {"lines": text.count("\n") + 3, **({"free": free} if free else {})},
-    )
+    free = source_target.free_axes(network, dynamic)
+    return source_target.artifact(network, None, ".py", source(network, style, free), free)
 
 
 def source(network: Network, style: str = "classes", free: Mapping[str, Any] = MappingProxyType({})) -> str:
     """Return the text of the file without its checksum trailer; its docstring describes the `free` axes of the image.
     Raises Unavailable for a network that torch does not support."""
     refuse_short_volumes(network)
-    return render_source(network, _TORCH, style, [f"Takes {describe_sizes(free)}."] if free else [])
+    return source_target.text_of(network, _TORCH, style, free)
 
 
 def refuse_short_volumes(network: Network) -> None:

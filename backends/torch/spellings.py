@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
+from rescompile.codegen.axis_texts import by_axes, ranked
 from rescompile.codegen.class_plan import Layer
-from rescompile.codegen.table_dialect import Arguments, By, Spelling, Texts, args, conv_weights, variant
+from rescompile.codegen.table_dialect import (
+    Arguments,
+    By,
+    Spelling,
+    Texts,
+    args,
+    attribute,
+    by_place,
+    conv_class,
+    interpolation,
+    of_weights,
+    per_channel,
+    variant,
+    weighted_sum,
+)
 from rescompile.codegen.terms import literal, python
 from rescompile.ir import ops
 from rescompile.ir.network import Op
@@ -24,31 +38,9 @@ DEFAULTS = {
 
 
 def _conv(layer: Layer, a: Texts) -> Arguments:
-    rest = {
-        name: a[name]
-        for name in ("stride", "padding", "dilation", "groups", "bias", *_WEIGHTS[conv_weights(layer.sample)][1])
-    }
+    names = ("stride", "padding", "dilation", "groups", "bias")
+    rest = {name: a[name] for name in names} | of_weights(layer, a)
     return args(python(layer.channels), a["channels"], a["kernel"], **rest)
-
-
-#: Module of a convolution by the treatment of its weights, and its further arguments.
-_WEIGHTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "plain": ("nn.Conv", ()),
-    "standardised": ("StandardisedConv", ("eps",)),
-    "scaled": ("ScaledConv", ("eps", "gamma")),
-}
-
-
-def _ranked(name: str | Callable[[Op], str]) -> Callable[[Op], str]:
-    """Return the name of a module or function that torch provides per number of axes: `nn.MaxPool` ->
-    `nn.MaxPool2d`."""
-    return lambda op: f"{name if isinstance(name, str) else name(op)}{rank(op.input)}d"
-
-
-def _named(name: str, op: Op) -> str:
-    """Return the name of a generated module, with a suffix for one or three axes."""
-    axes = rank(op.input)
-    return name if axes == 2 else f"{name}{axes}d"
 
 
 def _conv_transpose(layer: Layer, a: Texts) -> Arguments:
@@ -111,39 +103,24 @@ ACT_ARGUMENTS: dict[str, Callable[[Texts], Arguments]] = {
 def _act(layer: Layer, a: Texts) -> Arguments:
     name = variant(layer.sample)
     if name == "prelu":
-        return _per_channel(layer), {"init": literal(_attribute(layer, "slope_init"))}
+        return per_channel(layer), {"init": literal(attribute(layer, "slope_init"))}
     return ACT_ARGUMENTS[name](a) if name in ACT_ARGUMENTS else args()
 
 
-def _attribute(layer: Layer, name: str) -> Any:
-    """Return an attribute that all instances share."""
-    return getattr(layer.sample.kind, name)
-
-
-def _per_channel(layer: Layer) -> list[str]:
-    """Return the number of learned values as arguments; none for a single value, the default."""
-    return [python(layer.channels)] if _attribute(layer, "per") == "channel" else []
-
-
 def _affine(layer: Layer, a: Texts) -> Arguments:
-    given = {name: literal(_attribute(layer, name)) for name in ("scale", "shift", "scale_init")}
-    return _per_channel(layer) or ["1"], given
+    given = {name: literal(attribute(layer, name)) for name in ("scale", "shift", "scale_init")}
+    return per_channel(layer) or ["1"], given
 
 
 def _unflattened(layer: Layer, a: Texts) -> Arguments:
     """Return the arguments for the shape of an unflattened vector."""
     ends = (1,) * (rank(layer.sample.output) - 1)
-    return args("1", literal((1, -1, *ends) if _attribute(layer, "to") == "rows" else (-1, 1, *ends)))
-
-
-def _weighted_sum(layer: Layer, a: Texts) -> Arguments:
-    by_softmax = variant(layer.sample) == "softmax"
-    return args(a["ranges"], softmax=literal(by_softmax), **({} if by_softmax else {"eps": a["eps"]}))
+    return args("1", literal((1, -1, *ends) if attribute(layer, "to") == "rows" else (-1, 1, *ends)))
 
 
 def _border(layer: Layer, a: Texts) -> Arguments:
     """Return the arguments of a border; torch lists the last axis first."""
-    pairs = zip(reversed(_attribute(layer, "before")), reversed(_attribute(layer, "after")), strict=True)
+    pairs = zip(reversed(attribute(layer, "before")), reversed(attribute(layer, "after")), strict=True)
     return args(literal(tuple(n for pair in pairs for n in pair)))
 
 
@@ -160,13 +137,8 @@ def _acts_in_place(layer: Layer) -> Mapping[str, str]:
     return {"inplace": "True"} if name in ("relu", "relu6") or (name == "leaky_relu" and keeps_sign) else {}
 
 
-#: Linear interpolation by the number of axes.
-_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
-
-
 def _upsample(layer: Layer, a: Texts) -> Arguments:
-    mode = _LINEAR[rank(layer.sample.input)] if variant(layer.sample) == "bilinear" else variant(layer.sample)
-    return args(scale_factor=a["factor"], mode=f'"{mode}"')
+    return args(scale_factor=a["factor"], mode=literal(interpolation(layer.sample)))
 
 
 def _interpolate(layer: Layer, a: Texts) -> Arguments:
@@ -185,38 +157,34 @@ def _stride(layer: Layer, a: Texts) -> Arguments:
 _BORDERS = {"zeros": "nn.ZeroPad", "reflect": "nn.ReflectionPad", "replicate": "nn.ReplicationPad"}
 
 TABLE: dict[type[Kind], Spelling] = {
-    ops.Conv: Spelling(_ranked(lambda op: _WEIGHTS[conv_weights(op)][0]), arguments=_conv, fresh=True),
+    ops.Conv: Spelling(lambda op: by_axes(conv_class(op, "nn.Conv"))(op), arguments=_conv, fresh=True),
     ops.Linear: Spelling(
         "nn.Linear", arguments=lambda layer, a: args(python(layer.channels), a["features"], bias=a["bias"]), fresh=True
     ),
     ops.Norm: Spelling(norm_class, arguments=_norm, fresh=True),
     ops.Act: Spelling(lambda op: ACTS[variant(op)][0], lambda op: ACTS[variant(op)][1], _act, in_place=_acts_in_place),
-    ops.MaxPool: Spelling(_ranked("nn.MaxPool"), _ranked("F.max_pool"), _pool),
-    ops.AvgPool: Spelling(_ranked("nn.AvgPool"), _ranked("F.avg_pool"), _pool),
+    ops.MaxPool: Spelling(by_axes("nn.MaxPool"), by_axes("F.max_pool"), _pool),
+    ops.AvgPool: Spelling(by_axes("nn.AvgPool"), by_axes("F.avg_pool"), _pool),
     ops.GlobalAvgPool: Spelling(
-        _ranked("nn.AdaptiveAvgPool"), _ranked("F.adaptive_avg_pool"), lambda layer, a: args("1")
+        by_axes("nn.AdaptiveAvgPool"), by_axes("F.adaptive_avg_pool"), lambda layer, a: args("1")
     ),
-    ops.AdaptiveAvgPool: Spelling(
-        _ranked("nn.AdaptiveAvgPool"), _ranked("F.adaptive_avg_pool"), lambda layer, a: args(a["size"])
-    ),
+    ops.AdaptiveAvgPool: Spelling(by_axes("nn.AdaptiveAvgPool"), by_axes("F.adaptive_avg_pool"), by_place("size")),
     ops.Flatten: Spelling("nn.Flatten", "torch.flatten", applied=lambda layer, a: args("1")),
-    ops.Dropout: Spelling("nn.Dropout", arguments=lambda layer, a: args(a["rate"])),
-    ops.Scale: Spelling("Scale", arguments=lambda layer, a: args(a["factor"])),
-    ops.Subsample: Spelling(lambda op: _named("Subsample", op), arguments=_stride),
+    ops.Dropout: Spelling("nn.Dropout", arguments=by_place("rate")),
+    ops.Scale: Spelling("Scale", arguments=by_place("factor")),
+    ops.Subsample: Spelling(ranked("Subsample"), arguments=_stride),
     ops.Upsample: Spelling("nn.Upsample", "F.interpolate", _upsample, applied=_interpolate),
-    ops.PadChannels: Spelling(lambda op: _named("PadChannels", op), arguments=lambda layer, a: args(a["channels"])),
+    ops.PadChannels: Spelling(ranked("PadChannels"), arguments=by_place("channels")),
     ops.Identity: Spelling("nn.Identity"),
-    ops.ConvTranspose: Spelling(_ranked("nn.ConvTranspose"), arguments=_conv_transpose, fresh=True),
-    ops.Lrn: Spelling(
-        "nn.LocalResponseNorm", "F.local_response_norm", lambda layer, a: args(a["size"], a["alpha"], a["beta"], a["k"])
-    ),
+    ops.ConvTranspose: Spelling(by_axes("nn.ConvTranspose"), arguments=_conv_transpose, fresh=True),
+    ops.Lrn: Spelling("nn.LocalResponseNorm", "F.local_response_norm", by_place("size", "alpha", "beta", "k")),
     ops.Softmax: Spelling(
         lambda op: "nn.Softmax" if getattr(op.kind, "ranges") is None else "RangeSoftmax",  # noqa: B009
         lambda op: "torch.softmax" if getattr(op.kind, "ranges") is None else None,  # noqa: B009
-        lambda layer, a: args("1" if _attribute(layer, "ranges") is None else a["ranges"]),
+        lambda layer, a: args("1" if attribute(layer, "ranges") is None else a["ranges"]),
     ),
     ops.GlobalMaxPool: Spelling(
-        _ranked("nn.AdaptiveMaxPool"), _ranked("F.adaptive_max_pool"), lambda layer, a: args("1")
+        by_axes("nn.AdaptiveMaxPool"), by_axes("F.adaptive_max_pool"), lambda layer, a: args("1")
     ),
     ops.Reduce: Spelling(
         By("by", {"mean": "ChannelMean", "max": "ChannelMax"}),
@@ -224,16 +192,11 @@ TABLE: dict[type[Kind], Spelling] = {
         applied=lambda layer, a: args("1", keepdim="True"),
     ),
     ops.Affine: Spelling("Affine", arguments=_affine, fresh=True),
-    ops.WeightedSum: Spelling("WeightedSum", arguments=_weighted_sum, fresh=True),
-    ops.Border: Spelling(
-        _ranked(lambda op: _BORDERS[variant(op)]),
-        "F.pad",
-        _border,
-        applied=_pad,
-    ),
-    ops.Shuffle: Spelling("nn.ChannelShuffle", "F.channel_shuffle", lambda layer, a: args(a["groups"])),
-    ops.Part: Spelling("Part", arguments=lambda layer, a: args(a["number"], a["of"])),
+    ops.WeightedSum: Spelling("WeightedSum", arguments=weighted_sum, fresh=True),
+    ops.Border: Spelling(lambda op: by_axes(_BORDERS[variant(op)])(op), "F.pad", _border, applied=_pad),
+    ops.Shuffle: Spelling("nn.ChannelShuffle", "F.channel_shuffle", by_place("groups")),
+    ops.Part: Spelling("Part", arguments=by_place("number", "of")),
     ops.Unflatten: Spelling("nn.Unflatten", "torch.unflatten", _unflattened),
-    ops.DepthToSpace: Spelling("nn.PixelShuffle", "F.pixel_shuffle", lambda layer, a: args(a["size"])),
-    ops.SpaceToDepth: Spelling("nn.PixelUnshuffle", "F.pixel_unshuffle", lambda layer, a: args(a["size"])),
+    ops.DepthToSpace: Spelling("nn.PixelShuffle", "F.pixel_shuffle", by_place("size")),
+    ops.SpaceToDepth: Spelling("nn.PixelUnshuffle", "F.pixel_unshuffle", by_place("size")),
 }

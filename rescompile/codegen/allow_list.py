@@ -7,6 +7,7 @@ import builtins
 from collections.abc import Collection, Mapping
 from functools import cached_property
 
+from rescompile.ir.ops import AXIS_NAMES
 from rescompile.records import record
 
 _NODES = (
@@ -47,6 +48,13 @@ class Allowed:
     def roots(self) -> frozenset[str]:
         """The first components of the dotted names."""
         return frozenset(name.partition(".")[0] for name in self.names)
+
+
+def dotted(names: Mapping[str, str]) -> set[str]:
+    """Return dotted names, from those in each module with spaces between them; `{}` stands for each number of axes."""
+    return {
+        f"{root}.{name.format(axes)}" for root, text in names.items() for name in text.split() for axes in AXIS_NAMES
+    }
 
 
 class Refused(AssertionError):

@@ -95,6 +95,16 @@ def ranked(name: str) -> Callable[[Op], str]:
     return lambda op: f"{name}{suffix(op)}"
 
 
+def by_axes(name: str) -> Callable[[Op], str]:
+    """Return the name of a module whose name ends in the number of axes: `nn.MaxPool` -> `nn.MaxPool2d`."""
+    return lambda op: f"{name}{rank(op.input)}d"
+
+
+def of_all_axes(*names: str) -> tuple[str, ...]:
+    """Return the names of modules as `by_axes` does, for each number of axes."""
+    return tuple(f"{name}{axes}d" for axes in AXIS_NAMES for name in names)
+
+
 def listed_axes(first: int, count: int) -> str:
     """Return `count` axes of an array as an argument: a number, or a tuple."""
     return literal(tuple(range(first, first + count))) if count > 1 else str(first)

@@ -1,4 +1,4 @@
-"""Channels-last functions that frameworks lack and generated files contain, in the names of each framework.
+"""Channels-last functions and modules that frameworks lack and generated files contain, in the names of each framework.
 
 Those with a `$` in their name are templates of `axis_texts`.
 """
@@ -10,6 +10,15 @@ from string import Template
 
 #: By name; $Array is replaced by the array type, $array by the module of array functions, and other words by `_WORDS`.
 _TEXTS: Mapping[str, str] = {
+    "Sequential": '''
+class Sequential($list):
+    """Modules called in sequence; their positions are their names."""
+
+    def __call__(self, x: $Array) -> $Array:
+        for module in self:
+            x = module(x)
+        return x
+''',
     "pair": '''
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     """The height and width of a size, which may be one number for both."""
@@ -48,10 +57,16 @@ def scale(x: $Array, factor: float) -> $Array:
     return x * factor
 ''',
     "subsample$d": '''
-def subsample$d(x: $Array, stride: $size) -> $Array:
+def subsample$d(x: $Array, stride: $size$or_one) -> $Array:
     """Keep every `stride`-th $position."""
     $names = $given(stride)
     return x[:, $steps]
+''',
+    "range_softmax": '''
+def range_softmax(x: $Array, ranges: int) -> $Array:
+    """Softmax over equal ranges of the channels, channel by channel."""
+    y = x.reshape(*x.shape[:-1], ranges, -1)
+    return $softmax(y, axis=-2).reshape(x.shape)
 ''',
     "pad_channels": '''
 def pad_channels(x: $Array, channels: int) -> $Array:
@@ -62,6 +77,12 @@ def pad_channels(x: $Array, channels: int) -> $Array:
 def channel_part(x: $Array, number: int, of: int) -> $Array:
     """Take the `number`-th of `of` equal ranges of the channels."""
     return $array.split(x, of, axis=-1)[number]
+''',
+    "channel_shuffle": '''
+def channel_shuffle(x: $Array, groups: int$or_one) -> $Array:
+    """Take the first channel of each group, then the second of each, and so on."""
+    y = x.reshape(*x.shape[:-1], groups, -1)
+    return $array.swapaxes(y, -1, -2).reshape(x.shape)
 ''',
     "depth_to_space": '''
 def depth_to_space(x: $Array, size: int) -> $Array:
@@ -95,11 +116,23 @@ def average_kept(x: $Array, rate: float, draws: $Array, column: $Array) -> $Arra
     return $array.sum(x * kept, axis=0) / $array.sum(kept, axis=0)
 ''',
 }
-#: What the functions of these modules are called elsewhere.
+#: What the functions of these modules are called elsewhere, the list of modules, and the default 1 of MLX.
 _WORDS: Mapping[str, Mapping[str, str]] = {
-    "jnp": {"cast": "jnp.astype", "stop_gradient": "jax.lax.stop_gradient"},
-    "mx": {"cast": "mx.array.astype", "stop_gradient": "mx.stop_gradient"},
-    "ops": {"cast": "ops.cast", "stop_gradient": "ops.stop_gradient"},
+    "jnp": {
+        "cast": "jnp.astype",
+        "stop_gradient": "jax.lax.stop_gradient",
+        "softmax": "nnx.softmax",
+        "list": "nnx.List",
+        "or_one": "",
+    },
+    "mx": {
+        "cast": "mx.array.astype",
+        "stop_gradient": "mx.stop_gradient",
+        "softmax": "mx.softmax",
+        "list": "list",
+        "or_one": " = 1",
+    },
+    "ops": {"cast": "ops.cast", "stop_gradient": "ops.stop_gradient", "or_one": ""},
 }
 
 

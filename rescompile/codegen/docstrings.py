@@ -46,6 +46,17 @@ def class_doc(of: Class, plan: ClassPlan, notes: Iterable[str], channels_last: b
     return [*paragraphs, f"Maps {shaped(network.input)} to {outputs}.", *notes]
 
 
+def dropped_branches(plan: ClassPlan, by_batch: str) -> Iterator[str]:
+    """Yield paragraphs about the branches that training drops or mixes; `by_batch` is that about dropping one for the
+    whole batch."""
+    survivals = {node.survival.unit for node in plan.merges() if node.survival}
+    if "batch" in survivals:
+        yield by_batch
+    if "sample" in survivals:
+        yield "In training, each sample drops residual branches independently; all branches are computed."
+    yield from random_merges(plan)
+
+
 def random_merges(plan: ClassPlan) -> Iterator[str]:
     """Yield paragraphs about the random numbers with which training merges branches."""
     units = {node.unit for node in plan.merges() if node.unit}

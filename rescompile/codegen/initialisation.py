@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from rescompile.codegen.class_plan import ClassPlan, Either, Group, Item, Join, Layer, NumberedCopies, Run, Tap
-from rescompile.ir.ops import Draw, Fill
+from rescompile.ir.network import Op
+from rescompile.ir.ops import Draw, Fill, Kind
 from rescompile.records import record
 
 OWN = Draw("torch_default")  # torch's default distribution
@@ -70,11 +71,11 @@ class Case:
 
 @record(slots=False)
 class Modules:
-    """The modules of a framework that have tensors: the class of a layer's module, the initial values that each class
+    """The modules of a framework that have tensors: the class of an op's module, the initial values that each class
     sets by itself, the classes whose bias is optional to a type checker, and whether a module can be reset to PyTorch's
     own values."""
 
-    of: Callable[[Layer], str | None]
+    of: Mapping[type[Kind], Callable[[Op], str]]
     own: Mapping[str, Rule]
     optional: frozenset[str]
     resets: bool = True
@@ -96,10 +97,10 @@ def initialisation(plan: ClassPlan, modules: Modules) -> list[Case]:
     """Return the cases of a network's initialisation, common ones first; empty if the framework's own values are
     right."""
     places = [
-        _Place(of.name, of.count, path, module, _rule(layer), absent)
+        _Place(of.name, of.count, path, modules.of[layer.kind](layer.sample), _rule(layer), absent)
         for of in plan.classes
         for path, layer, absent in _layers(of.items, (), False)
-        if (module := modules.of(layer)) is not None
+        if layer.kind in modules.of
     ]
     common = _common(places)
     cases: dict[tuple[Setting, ...], list[str]] = {}

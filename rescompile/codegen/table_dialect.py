@@ -8,11 +8,12 @@ from typing import Any
 
 from rescompile.codegen.class_plan import Layer
 from rescompile.codegen.dialect import PythonDialect
-from rescompile.codegen.terms import python
+from rescompile.codegen.terms import literal, python
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op
-from rescompile.ir.ops import Fill, Kind
+from rescompile.ir.ops import Fill, Kind, rank
+from rescompile.ir.ops.op import rule
 from rescompile.records import record
 
 Arguments = tuple[Sequence[str], Mapping[str, str]]
@@ -24,6 +25,16 @@ def args(*positional: str, **keywords: str) -> Arguments:
     return positional, keywords
 
 
+def by_place(*names: str) -> Callable[[Layer, Texts], Arguments]:
+    """Return the rule that passes these attributes of an op by position."""
+    return lambda layer, texts: args(*(texts[name] for name in names))
+
+
+def by_name(*names: str) -> Callable[[Layer, Texts], Arguments]:
+    """Return the rule that passes these attributes of an op by their names."""
+    return lambda layer, texts: args(**{name: texts[name] for name in names})
+
+
 def attribute(layer: Layer, name: str) -> Any:
     """Return an attribute that all instances share."""
     return getattr(layer.sample.kind, name)
@@ -33,6 +44,34 @@ def weight_fill(layer: Layer) -> Fill:
     """Return the initial values of a layer's weights."""
     weight, *_ = layer.sample.kind.parameters(layer.sample.input)
     return weight.fill
+
+
+def per_channel(layer: Layer) -> list[str]:
+    """Return the number of learned values as arguments; none for a single value, the default."""
+    return [python(layer.channels)] if attribute(layer, "per") == "channel" else []
+
+
+def conv_class(op: Op, plain: str) -> str:
+    """Return the class of a convolution by the treatment of its weights; `plain` is that of the framework."""
+    return {"plain": plain, "standardised": "StandardisedConv", "scaled": "ScaledConv"}[conv_weights(op)]
+
+
+def of_weights(layer: Layer, texts: Texts) -> dict[str, str]:
+    """Return the arguments of a convolution that depend on the treatment of its weights."""
+    names = {"plain": (), "standardised": ("eps",), "scaled": ("eps", "gamma")}[conv_weights(layer.sample)]
+    return {name: texts[name] for name in names}
+
+
+def weighted_sum(layer: Layer, texts: Texts) -> Arguments:
+    """Return the arguments of a weighted sum of ranges; a softmax needs no `eps`."""
+    by_softmax = variant(layer.sample) == "softmax"
+    return args(texts["ranges"], softmax=literal(by_softmax), **({} if by_softmax else {"eps": texts["eps"]}))
+
+
+def interpolation(op: Op) -> str:
+    """Return the word of PyTorch and JAX for the interpolation of an upsampling."""
+    kind = variant(op)
+    return {1: "linear", 2: "bilinear", 3: "trilinear"}[rank(op.input)] if kind == "bilinear" else kind
 
 
 def variant(op: Op) -> str:
@@ -83,11 +122,13 @@ class TableDialect(PythonDialect):
     """A dialect with a table of ops; `defaults` are the framework's, and arguments equal to their default are
     omitted."""
 
+    target: str
+    table: Mapping[type[Kind], Spelling]
     defaults: Mapping[str, str]
 
     def spelling(self, kind: type[Kind]) -> Spelling:
         """Return the row of an op. Raises Unavailable for an op without one."""
-        raise NotImplementedError
+        return rule(self.table, kind, self.target)
 
     def is_fresh(self, kind: type[Kind]) -> bool:
         """Return whether the next op may overwrite the result of an op."""

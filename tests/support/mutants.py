@@ -150,9 +150,8 @@ def padded_in_front(right: Any, graph: Any, name: str, op: Op, kind: PadChannels
 
 def from_the_second(right: Any, graph: Any, name: str, op: Op, kind: Subsample, value: str) -> str:
     made = right(graph, name, op, kind, value)
-    for at, tensor in enumerate(graph.tensors):
-        if tensor.name == f"{name}.starts":
-            graph.tensors[at] = replace(tensor, constant=np.array([1, 1], np.int64))
+    starts = f"{name}.starts"
+    graph.tensors[starts] = replace(graph.tensors[starts], constant=np.array([1, 1], np.int64))
     return made
 
 
@@ -294,7 +293,7 @@ def weights_of_two_convs_swapped(patch: Patch) -> None:
 
     def wrong(network: Any, sizes: Any = None) -> Any:
         graph = right(network, sizes)
-        shapes = {tensor.name: tensor.shape for tensor in graph.tensors}
+        shapes = {tensor.name: tensor.shape for tensor in graph.tensors.values()}
         first: dict[Any, Any] = {}
         for call in graph.calls:
             if call.operator == "Conv":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from rescompile.diagnostics.errors import ShapeError
+from rescompile.diagnostics.errors import Diagnostic, ShapeError, Unavailable
 from rescompile.records import record
 
+Rule = TypeVar("Rule")
 Shape = tuple[int, ...]
 #: One number for each axis of a map, so as many as its shape has entries after the channels.
 Size = tuple[int, ...]
@@ -156,3 +157,11 @@ def enlarged(axes: Axes, sizes: Sequence[int], attribute: str) -> Size:
         message = f"would produce a map of {size_text(size)}, but a side can have at most {MAX_SIDE:,} positions"
         raise ShapeError("E0208", message, attribute)
     return size
+
+
+def rule(table: Mapping[type[Kind], Rule], kind: type[Kind], target: str) -> Rule:
+    """Return the rule of a target for an op. Raises Unavailable for an op that is not in the table, such as one that
+    third-party code added."""
+    if kind not in table:
+        raise Unavailable(Diagnostic("E0901", f"the target '{target}' has no rule for the op '{kind.word}'"))
+    return table[kind]
