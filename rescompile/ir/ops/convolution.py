@@ -33,7 +33,7 @@ class Conv(Kind):
     dilation: Size = attribute("size", "dilation", (1, 1), minimum=1)
     groups: int = attribute("int", "number of channel groups", 1, minimum=1)
     bias: bool = attribute("bool", "add a bias", False)
-    bias_init: float | str = attribute("real", "initial value of the bias", 0.0, words=("torch_default",))
+    bias_init: float | str = attribute("real", "initial value of the bias", 0.0, words=("torch_default",), needs="bias")
     init: float | str = attribute(
         "real", "initial weights: a rule, or a number for all", DEFAULT_INIT, words=INIT_RULES
     )
@@ -116,7 +116,7 @@ class ConvTranspose(Kind):
     dilation: Size = attribute("size", "dilation", (1, 1), minimum=1)
     groups: int = attribute("int", "number of channel groups", 1, minimum=1)
     bias: bool = attribute("bool", "add a bias", False)
-    bias_init: float | str = attribute("real", "initial value of the bias", 0.0, words=("torch_default",))
+    bias_init: float | str = attribute("real", "initial value of the bias", 0.0, words=("torch_default",), needs="bias")
     init: float | str = attribute(
         "real", "initial weights: a rule, or a number for all", DEFAULT_INIT, words=INIT_RULES
     )

@@ -53,7 +53,8 @@ class Attribute:
 
     `type` is `int`, `real`, `bool` or `size` (a number for all axes of the map, or one for each); `words` are allowed beside it.
     `main` marks the attribute that is meant when the value is not a mapping (`dropout: 0.5`). `only` are the values of the
-    op's attribute `Kind.chooser` with which the attribute has a meaning; none listed: all.
+    op's attribute `Kind.chooser` with which the attribute has a meaning; none listed: all. `needs` is a bool of the op, without
+    which the attribute has no meaning.
     """
 
     type: str
@@ -63,6 +64,7 @@ class Attribute:
     words: tuple[str, ...] = ()
     main: bool = False
     only: tuple[str, ...] = ()
+    needs: str = ""
 
 
 def attribute(type: str, doc: str, default: Any = MISSING, **facts: Any) -> Any:

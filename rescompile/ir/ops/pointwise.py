@@ -38,7 +38,7 @@ class Affine(Kind):
     per: str = attribute("word", "one value for each channel, or one for all", "channel", words=("channel", "one"))
     scale: bool = attribute("bool", "learn a scale", True)
     shift: bool = attribute("bool", "learn a shift", True)
-    scale_init: float = attribute("real", "initial scale", 1.0)
+    scale_init: float = attribute("real", "initial scale", 1.0, needs="scale")
 
     def axes(self, shape: Shape) -> Axes:
         return same(shape)
