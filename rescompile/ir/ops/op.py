@@ -103,7 +103,8 @@ def same(shape: Shape) -> Axes:
 
 @record(slots=False)
 class Kind:
-    """Base of the operators: an identity without parameters or cost, unless a subclass overrides it."""
+    """Base of the operators: an identity without parameters or cost, unless a subclass overrides it. A subclass that changes the
+    size of maps overrides `axes` too."""
 
     word: ClassVar[str]
     #: The attribute that decides which others have a meaning.
@@ -111,8 +112,8 @@ class Kind:
 
     def axes(self, shape: Shape) -> Axes | None:
         """Return what becomes of each axis of any size, where the input otherwise has this shape; None where the op takes maps
-        of one size only, which is the default."""
-        return None
+        of one size only."""
+        return same(shape)
 
     def output(self, shape: Shape) -> Shape:
         """Return the shape after the op. Raises ShapeError where the input does not fit."""
@@ -142,6 +143,13 @@ def image_map(shape: Shape) -> tuple[int, int, int]:
     if rank(shape) != 2:
         raise ShapeError("E0204", f"needs an input of [channels, height, width], got {list(shape)}")
     return shape[0], shape[1], shape[2]
+
+
+def divided(shape: Shape, ranges: int, attribute: str) -> Shape:
+    """Return the shape of each of so many equal ranges of the channels. Raises ShapeError where they cannot be divided."""
+    if shape[0] % ranges:
+        raise ShapeError("E0203", f"cannot divide {shape[0]} channels into {ranges} ranges", attribute)
+    return shape[0] // ranges, *shape[1:]
 
 
 def size_text(size: Sequence[int]) -> str:
