@@ -225,6 +225,11 @@ def border(op: ops.Border, x: Array, tensors: Tensors) -> Array:
     return np.asarray(np.pad(x[:, :, *kept], added, mode=mode))  # type: ignore[call-overload]
 
 
+def shuffle(op: ops.Shuffle, x: Array, tensors: Tensors) -> Array:
+    """Return the first channel of each group, then the second of each, ..."""
+    return x[:, np.arange(x.shape[1]).reshape(op.groups, -1).T.ravel()]
+
+
 def part(op: ops.Part, x: Array, tensors: Tensors) -> Array:
     """Return the channels from one border to the next."""
     size = x.shape[1] // op.of
@@ -271,9 +276,7 @@ OPS: dict[type[Kind], Callable[[Any, Array, Tensors], Array]] = {
     ops.Affine: affine,
     ops.WeightedSum: weighted_sum,
     ops.Border: border,
-    ops.Shuffle: lambda op, x, _: x[
-        :, np.arange(x.shape[1]).reshape(op.groups, -1).T.ravel()
-    ],  # the first of each group first
+    ops.Shuffle: shuffle,
     ops.Part: part,
     ops.Unflatten: unflatten,
     ops.DepthToSpace: depth_to_space,
