@@ -12,6 +12,8 @@ TEMPLATE = re.compile(r"(?:[A-Za-z0-9_]|\{[^{}]*\})+")
 #: Words with a meaning in steps and rows; no parameter and no op attribute may have such a name.
 COMBINATORS = ("residual", "parallel", "side", "if")
 RESERVED = frozenset({*COMBINATORS, "block", "name", "depth", "members", "when", "then", "else"})
+#: What makes a use of a block of a mapping that has a name; without a name only `block` does.
+ROW_KEYS = ("block", "depth", "members")
 #: Steps that keep a value under a name and go on with it, and that run a step of that name again. The first release did not have
 #: them, so they are not reserved: a step or block of that name stays one.
 VALUES = ("keep", "use")

@@ -8,9 +8,8 @@ from typing import Any
 
 from rescompile.files.checksum import GENERATOR
 from rescompile.ir import ops
-from rescompile.ir.names import IDENTIFIER, RESERVED, TEMPLATE
+from rescompile.ir.names import IDENTIFIER, RESERVED, ROW_KEYS, TEMPLATE
 from rescompile.lang.key_docs import KEY_DOCS
-from rescompile.lang.spec.rows import ROW_KEYS
 from rescompile.lang.spec.spec import Spec
 from rescompile.lang.spec.values import EXPRESSION, SCALAR
 

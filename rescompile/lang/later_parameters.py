@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from rescompile.lang.spec.rows import ROW_KEYS
+from rescompile.ir.names import ROW_KEYS
 from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar
 
 #: The parameters by block.

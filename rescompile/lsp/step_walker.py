@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from rescompile.diagnostics.errors import Place
 from rescompile.ir import ops
-from rescompile.ir.names import COMBINATORS
-from rescompile.lang.spec.rows import ROW_KEYS
+from rescompile.ir.names import COMBINATORS, ROW_KEYS
 from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar
 from rescompile.lsp.names import Entity, is_row
 from rescompile.lsp.value_walker import Offer, Path, ValueWalker, unquoted
