@@ -8,6 +8,7 @@ text and writing it again gives the same text; its SHA-256 is the network's iden
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Collection, Iterator
 from functools import lru_cache
@@ -104,15 +105,7 @@ def _item(entry: Any, indent: int) -> Iterator[str]:
 def _flow(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(_flow(item) for item in value)}]"
-    if value == {} and isinstance(value, dict):
-        return "{}"
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return repr(value)
-    return str(value) if isinstance(value, int) else _text(value)
+    return _text(value) if isinstance(value, str) else json.dumps(value)
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9_(][A-Za-z0-9_ .+*/%()<>=!-]*")

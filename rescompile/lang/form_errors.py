@@ -118,8 +118,7 @@ def _attributes_alone(given: Any) -> bool:
 
 
 def _is_block(word: str, document: Mapping) -> bool:
-    own = document.get("blocks")
-    return word in library.blocks() or (isinstance(own, Mapping) and word in own.entries)
+    return word in library.blocks() or word in document.table("blocks")
 
 
 def _keys(loc: Sequence[str | int]) -> set[str]:

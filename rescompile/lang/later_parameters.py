@@ -34,10 +34,8 @@ def settings(document: Mapping) -> Callable[[str, str], bool]:
     own = document.get("block")
     default = own.value if isinstance(own, Scalar) else None
     found = {(str(word), key) for node in _mappings(document) for word, key in _arguments(node, default)}
-    defaults = document.get("defaults")
-    if isinstance(defaults, Mapping):
-        for word, (_, given) in defaults.entries.items():
-            found |= {(word, key) for key in (given.entries if isinstance(given, Mapping) else ())}
+    for word, (_, given) in document.table("defaults").items():
+        found |= {(word, key) for key in (given.entries if isinstance(given, Mapping) else ())}
     return lambda word, name: (word, name) in found
 
 

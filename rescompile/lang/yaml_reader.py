@@ -54,6 +54,11 @@ class Mapping:
         entry = self.entries.get(key)
         return entry[1] if entry else None
 
+    def table(self, key: str) -> dict[str, tuple[Place, Located]]:
+        """Return the entries of the mapping under this key; none if it is missing or no mapping."""
+        value = self.get(key)
+        return value.entries if isinstance(value, Mapping) else {}
+
     def put(self, key: str, value: Located | None, key_place: Place | None = None) -> Mapping:
         """Return a copy with this key set, or without it if the value is None."""
         entries = dict(self.entries)

@@ -37,8 +37,7 @@ class BlockFacts:
 
     def part(self, key: str) -> dict[str, tuple[Place, Located]]:
         """Return the entries of `parameters` or `let`."""
-        inner = self.node.get(key) if isinstance(self.node, Mapping) else None
-        return inner.entries if isinstance(inner, Mapping) else {}
+        return self.node.table(key) if isinstance(self.node, Mapping) else {}
 
     @cached_property
     def values(self) -> dict[str, tuple[Place, Located]]:
