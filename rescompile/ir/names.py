@@ -117,4 +117,3 @@ def refusal(name: str) -> str | None:
 
 
 BRACES = re.compile(r"\{([^{}]*)\}")
-FIGURE = re.compile(r"[0-9]+(\.[0-9]+)?([kKMGB]|e[0-9]+)?")
