@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from rescompile.ir.names import ROW_KEYS
-from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar
+from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar, entries
 
 #: The parameters by block.
 LATER = {
@@ -51,14 +51,10 @@ def _arguments(node: Mapping, default: object) -> Iterator[tuple[object, str]]:
 
 def _mappings(node: Located) -> Iterator[Mapping]:
     """Yield all mappings inside a node."""
-    inner: Iterator[Located] = iter(())
     if isinstance(node, Mapping):
         yield node
-        inner = (value for _, value in node.entries.values())
-    elif isinstance(node, Items):
-        inner = iter(node.items)
-    for each in inner:
-        yield from _mappings(each)
+    for _, _, inner in entries(node):
+        yield from _mappings(inner)
 
 
 def _without(name: str, block: Located) -> Mapping:

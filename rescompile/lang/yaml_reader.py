@@ -83,6 +83,15 @@ def plain(node: Located) -> Any:
             return node.value
 
 
+def entries(node: Located) -> Iterator[tuple[str | None, Place, Located]]:
+    """Yield the values of a mapping or list, each with its key (None in a list) and place; nothing for a scalar."""
+    match node:
+        case Mapping():
+            yield from ((name, key, value) for name, (key, value) in node.entries.items())
+        case Items():
+            yield from ((None, item.place, item) for item in node.items)
+
+
 def locate(document: Mapping, path: Sequence[str | int], key: bool = False) -> Place:
     """Return the place for a message about the value at `path`: that of the value, but for a mapping that of its key, because
     it may start on another line; with `key`, always the key. Elements of the path that are not in the text are skipped."""
