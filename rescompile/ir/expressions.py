@@ -115,7 +115,6 @@ def _tokens(text: str) -> list[Token]:
     return tokens
 
 
-_BINARY_LEVELS = (frozenset({"+", "-"}), frozenset({"*", "/", "//", "%"}))
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
@@ -158,34 +157,33 @@ class _Parser:
         return value
 
     def disjunction(self) -> Term:
-        left = self.conjunction()
-        while token := self.take("or"):
-            left = Term("or", (left, self.conjunction()), token)
-        return left
+        return self.chain(("or",), self.conjunction)
 
     def conjunction(self) -> Term:
-        left = self.negation()
-        while token := self.take("and"):
-            left = Term("and", (left, self.negation()), token)
-        return left
+        return self.chain(("and",), self.negation)
 
     def negation(self) -> Term:
         return self.prefix("not", self.negation, self.comparison)
 
     def comparison(self) -> Term:
-        left = self.binary(0)
+        left = self.sum()
         if token := self.take(*_COMPARISONS):
-            left = Term(token.text, (left, self.binary(0)), token)
+            left = Term(token.text, (left, self.sum()), token)
             if self.token.text in _COMPARISONS:
                 self.fail("comparisons cannot be chained; join them with 'and'")
         return left
 
-    def binary(self, level: int) -> Term:
-        if level == len(_BINARY_LEVELS):
-            return self.unary()
-        left = self.binary(level + 1)
-        while token := self.take(*_BINARY_LEVELS[level]):
-            left = Term(token.text, (left, self.binary(level + 1)), token)
+    def sum(self) -> Term:
+        return self.chain(("+", "-"), self.product)
+
+    def product(self) -> Term:
+        return self.chain(("*", "/", "//", "%"), self.unary)
+
+    def chain(self, operators: tuple[str, ...], operand: Callable[[], Term]) -> Term:
+        """Read operands with operators between them that group to the left."""
+        left = operand()
+        while token := self.take(*operators):
+            left = Term(token.text, (left, operand()), token)
         return left
 
     def unary(self) -> Term:
