@@ -32,7 +32,7 @@ from rescompile.lang.spec.values import NEVER, Expression, KeptValue, Scalar, Sp
 class Attributes(SpecModel):
     """The attributes of an op, unevaluated. The name checker compares them with those that the op has."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True, defer_build=True)
+    model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Value] = Field(init=False)
 
     when: Expression | None = None
@@ -196,7 +196,7 @@ class AgainStep(SpecModel):
 class Use(SpecModel):
     """A block with arguments, once or `depth` times. A row without `block` uses that of the spec."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True, defer_build=True)
+    model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Value] = Field(init=False)
 
     block: Word | None = None
