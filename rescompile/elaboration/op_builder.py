@@ -66,13 +66,12 @@ class OpBuilder:
         steps of a word. Raises a problem if the step itself sets one."""
         op, facts = ops.WORDS[word][0], ops.attributes(word)
         kind = values.get(op.chooser, getattr(op, op.chooser, None))
-        limited = ops.limited(word)
-        idle = {name for name, kinds in limited.items() if kind not in kinds}
+        idle = {name for name, attribute in facts.items() if attribute.only and kind not in attribute.only}
         for name in given:
             needed, by, help = facts[name].needs, op.chooser, None
             if name in idle:
                 which = f"of kind {kind}" if op.chooser == "kind" else f"with {kind} {op.chooser}"
-                why = f" on {word} {which}; it applies only to {one_of(limited[name])}"
+                why = f" on {word} {which}; it applies only to {one_of(facts[name].only)}"
             elif needed and not values.get(needed, getattr(op, needed)):
                 by, help = needed, f"write '{needed}: true'"
                 why = f", because this {word} has no {needed}"
