@@ -146,9 +146,7 @@ def _names_itself(step: Any) -> bool:
 def _given_names(step: Any) -> Iterator[str]:
     """Yield the names that a step claims in its own scope, if they are plain."""
     match step:
-        case NamedStep():
-            yield step.name
-        case Use():
+        case NamedStep() | Use():
             if step.name is not None:
                 yield step.name
         case ParallelStep() if step.parallel.copies is not None:
