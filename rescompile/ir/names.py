@@ -8,6 +8,7 @@ import re
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+")
 TEMPLATE = re.compile(r"(?:[A-Za-z0-9_]|\{[^{}]*\})+")
+BRACES = re.compile(r"\{([^{}]*)\}")
 
 #: Words with a meaning in steps and rows; no parameter and no op attribute may have such a name.
 COMBINATORS = ("residual", "parallel", "side", "if")
@@ -65,6 +66,3 @@ def refusal(name: str) -> str | None:
     if name in MODULE_ATTRIBUTES:
         return "it would shadow an attribute of torch modules"
     return None
-
-
-BRACES = re.compile(r"\{([^{}]*)\}")
