@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 from rescompile.analysis.cost import cost
 from rescompile.diagnostics.errors import Diagnostic
 from rescompile.ir.network import Network
-from rescompile.lang.spec.spec import Spec
+from rescompile.lang.spec.spec import FIGURE, Spec
 from rescompile.lang.yaml_reader import locate
 
 _UNITS = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
-_FIGURE = re.compile(r"(\d+)(?:\.(\d+))?([kKMGB]|e\d+)?")
 
 
 def unmet(spec: Spec, network: Network) -> list[Diagnostic]:
@@ -38,7 +35,7 @@ def agrees(expected: int | str, actual: int) -> bool:
     """Return whether a figure matches: an integer exactly, text such as "25.6M" within one unit of its last digit."""
     if isinstance(expected, int):
         return expected == actual
-    match = _FIGURE.fullmatch(expected)
+    match = FIGURE.fullmatch(expected)
     assert match is not None, "the model has checked the form"
     whole, fraction, unit = match[1], match[2] or "", match[3] or ""
     scale = 10.0 ** int(unit[1:]) if unit.startswith("e") else _UNITS.get(unit, 1.0)

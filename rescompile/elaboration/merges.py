@@ -10,6 +10,7 @@ from rescompile.ir import ops
 from rescompile.ir.expressions import show
 from rescompile.ir.network import Merge, Op, Parallel, Series, Unit, merge_shape, ranges, share, walk
 from rescompile.ir.ops import Shape
+from rescompile.ir.ops.op import size_text
 from rescompile.ir.provenance import NO_HINTS, Hints
 
 
@@ -123,13 +124,9 @@ def _fitting_shortcut(made: Shape, site: Site) -> str | None:
         (s for s in range(1, 9) if all(-(-n // s) == m for n, m in zip(shape[1:], made[1:], strict=True))), None
     )
     if stride is None:
-        return f"the branch changes the map from {_size(shape)} to {_size(made)}; 'padding: same' keeps the size"
+        return f"the branch changes the map from {size_text(shape[1:])} to {size_text(made[1:])}; 'padding: same' keeps the size"
     if block is not None and block.parameters.get("shortcut"):
         strided = f" with stride {stride}" if stride > 1 else ""
         return f"'shortcut: projection' maps {shape[0]} channels to {made[0]}{strided}"
     strided = f", stride: {stride}" if stride > 1 else ""
     return f"write shortcut: {{block: projection, channels: out_channels{strided}}}"
-
-
-def _size(shape: Shape) -> str:
-    return "x".join(map(str, shape[1:]))

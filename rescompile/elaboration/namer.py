@@ -9,7 +9,6 @@ from rescompile.elaboration.evaluator import Evaluator
 from rescompile.elaboration.site import Names, Site
 from rescompile.ir import names as naming
 from rescompile.ir.expressions import show
-from rescompile.lang.spec.rows import Use
 from rescompile.lang.spec.steps import (
     AgainStep,
     If,
@@ -19,6 +18,7 @@ from rescompile.lang.spec.steps import (
     RecallStep,
     ResidualStep,
     SideStep,
+    Use,
     parts,
 )
 from rescompile.lang.spec.values import template_parts
@@ -146,9 +146,7 @@ def _names_itself(step: Any) -> bool:
 def _given_names(step: Any) -> Iterator[str]:
     """Yield the names that a step claims in its own scope, if they are plain."""
     match step:
-        case NamedStep():
-            yield step.name
-        case Use():
+        case NamedStep() | Use():
             if step.name is not None:
                 yield step.name
         case ParallelStep() if step.parallel.copies is not None:

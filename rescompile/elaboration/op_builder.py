@@ -64,18 +64,24 @@ class OpBuilder:
     def _idle(self, word: str, given: Mapping[str, Any], values: Mapping[str, Value], site: Site) -> set[str]:
         """Return the attributes that have no effect given the others; defaults may set them, since they apply to all
         steps of a word. Raises a problem if the step itself sets one."""
-        chooser = ops.WORDS[word][0].chooser
-        kind = values.get(chooser, getattr(ops.WORDS[word][0], chooser, None))
-        limited = ops.limited(word)
-        idle = {name for name, kinds in limited.items() if kind not in kinds}
+        op, facts = ops.WORDS[word][0], ops.attributes(word)
+        kind = values.get(op.chooser, getattr(op, op.chooser, None))
+        idle = {name for name, attribute in facts.items() if attribute.only and kind not in attribute.only}
         for name in given:
+            needed, by, help = facts[name].needs, op.chooser, None
             if name in idle:
-                which = f"of kind {kind}" if chooser == "kind" else f"with {kind} {chooser}"
-                message = f"'{name}' has no effect on {word} {which}; it applies only to {one_of(limited[name])}"
-                raise self.report.blamed("E0402", message, site.at(name), key=True)
-        if "bias_init" in given and values.get("bias", word == "linear") is False:
-            message = f"'bias_init' has no effect, because this {word} has no bias"
-            raise self.report.blamed("E0402", message, site.at("bias_init"), "add 'bias: true'", key=True)
+                which = f"of kind {kind}" if op.chooser == "kind" else f"with {kind} {op.chooser}"
+                why = f" on {word} {which}; it applies only to {one_of(facts[name].only)}"
+            elif needed and not values.get(needed, getattr(op, needed)):
+                by, help = needed, f"write '{needed}: true'"
+                why = f", because this {word} has no {needed}"
+            elif name == "init_scale" and values.get("init") == 0:
+                by, help = "init", "remove 'init_scale', or set 'init' to another number or to a rule"
+                why = f", because all weights of this {word} are initially 0"
+            else:
+                continue
+            message = f"'{name}' has no effect{why}"
+            raise self.report.blamed("E0402", message, site.at(name), help, given.get(by), key=True)
         return idle
 
     def _misfit(self, error: ShapeError, word: str, subject: str, given: Mapping[str, Any], site: Site) -> Problem:

@@ -6,7 +6,7 @@ cause.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from rescompile.diagnostics.errors import Diagnostic
@@ -47,9 +47,7 @@ class Frame:
 
     def with_values(self, **values: Value) -> Frame:
         """Return a copy in which expressions may also mention these values."""
-        return Frame(
-            self.values | values, self.path, self.use, self.words, self.block, self.word, self.caller, self.given, self.nesting
-        )  # fmt: skip
+        return replace(self, values=self.values | values)
 
     @property
     def copy(self) -> dict[str, int]:

@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from rescompile.elaboration.again_builder import AgainBuilder
+from rescompile.elaboration import references
 from rescompile.elaboration.blocks import BlockBuilder
 from rescompile.elaboration.context import Context
 from rescompile.elaboration.merges import MergeBuilder
 from rescompile.elaboration.op_builder import OpBuilder
 from rescompile.elaboration.site import Built, Path, Site
-from rescompile.elaboration.value_builder import ValueBuilder
 from rescompile.ir.network import Merge, Node, Series, Side
 from rescompile.ir.ops import Shape
 from rescompile.ir.provenance import NO_HINTS, Hints
-from rescompile.lang.spec.rows import Use
 from rescompile.lang.spec.steps import (
     AgainStep,
     If,
@@ -28,6 +26,7 @@ from rescompile.lang.spec.steps import (
     RecallStep,
     ResidualStep,
     SideStep,
+    Use,
 )
 
 #: The maximum depth of nested steps and blocks; later passes over the tree recurse as deep.
@@ -40,8 +39,7 @@ class StepBuilder:
     def __init__(self, context: Context) -> None:
         self.context, self.report = context, context.report
         self.evaluator, self.namer = context.evaluator, context.namer
-        self.ops, self.merges, self.values = OpBuilder(context), MergeBuilder(context), ValueBuilder(context)
-        self.again = AgainBuilder(context)
+        self.ops, self.merges = OpBuilder(context), MergeBuilder(context)
         self.blocks = BlockBuilder(context, self.steps)
         self.depth = 0
 
@@ -97,11 +95,11 @@ class StepBuilder:
             case SideStep():
                 return self._side(step, site.at("side"))
             case KeepStep():
-                return self.values.keep(step, site.at("keep"))
+                return references.keep(step, site.at("keep"), self.context)
             case RecallStep():
-                return self.values.recall(step, site.at("use"))
+                return references.recall(step, site.at("use"), self.context)
             case AgainStep():
-                return self.again.build(step, site.at("again"))
+                return references.again(step, site.at("again"), self.context)
             case Use():
                 return self.blocks.build(step, site)
         raise AssertionError(step)

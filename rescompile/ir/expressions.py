@@ -17,6 +17,7 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from rescompile.diagnostics.errors import one_of
 from rescompile.records import record
 
 Value = Any  # int, float, bool, str (a word) or a list of them
@@ -43,6 +44,10 @@ class Token:
     kind: str  # number, name, symbol, end
     text: str
     offset: int
+
+    def error(self, code: str, message: str, help: str | None = None) -> ExpressionError:
+        """Return an error at this token."""
+        return ExpressionError(code, message, self.offset, max(len(self.text), 1), help)
 
 
 @record
@@ -110,8 +115,10 @@ def _tokens(text: str) -> list[Token]:
     return tokens
 
 
-_COMPARISONS = {"<", "<=", ">", ">=", "==", "!="}
-_BINARY_LEVELS = (frozenset({"+", "-"}), frozenset({"*", "/", "//", "%"}))
+_ORDER: dict[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
+_COMPARISONS = {*_ORDER, "==", "!="}
 
 
 class _Parser:
@@ -136,7 +143,7 @@ class _Parser:
             self.fail(f"missing '{text}'" + (f" before '{self.token.text}'" if self.token.text else " at the end"))
 
     def fail(self, message: str) -> None:
-        raise ExpressionError("E0301", message, self.token.offset, max(len(self.token.text), 1))
+        raise self.token.error("E0301", message)
 
     def ternary(self) -> Term:
         return self.nested(self.conditional)
@@ -150,34 +157,33 @@ class _Parser:
         return value
 
     def disjunction(self) -> Term:
-        left = self.conjunction()
-        while token := self.take("or"):
-            left = Term("or", (left, self.conjunction()), token)
-        return left
+        return self.chain(("or",), self.conjunction)
 
     def conjunction(self) -> Term:
-        left = self.negation()
-        while token := self.take("and"):
-            left = Term("and", (left, self.negation()), token)
-        return left
+        return self.chain(("and",), self.negation)
 
     def negation(self) -> Term:
         return self.prefix("not", self.negation, self.comparison)
 
     def comparison(self) -> Term:
-        left = self.binary(0)
+        left = self.sum()
         if token := self.take(*_COMPARISONS):
-            left = Term(token.text, (left, self.binary(0)), token)
+            left = Term(token.text, (left, self.sum()), token)
             if self.token.text in _COMPARISONS:
                 self.fail("comparisons cannot be chained; join them with 'and'")
         return left
 
-    def binary(self, level: int) -> Term:
-        if level == len(_BINARY_LEVELS):
-            return self.unary()
-        left = self.binary(level + 1)
-        while token := self.take(*_BINARY_LEVELS[level]):
-            left = Term(token.text, (left, self.binary(level + 1)), token)
+    def sum(self) -> Term:
+        return self.chain(("+", "-"), self.product)
+
+    def product(self) -> Term:
+        return self.chain(("*", "/", "//", "%"), self.unary)
+
+    def chain(self, operators: tuple[str, ...], operand: Callable[[], Term]) -> Term:
+        """Read operands with operators between them that group to the left."""
+        left = operand()
+        while token := self.take(*operators):
+            left = Term(token.text, (left, operand()), token)
         return left
 
     def unary(self) -> Term:
@@ -227,36 +233,26 @@ class _Parser:
 
     def call(self, token: Token) -> Term:
         if token.text not in FUNCTIONS:
-            known = f"{', '.join(FUNCTIONS[:-1])} and {FUNCTIONS[-1]}"
-            raise ExpressionError(
-                "E0301",
-                f"unknown function '{token.text}'",
-                token.offset,
-                len(token.text),
-                f"the functions are {known}",
-            )
+            help = f"the functions are {one_of(FUNCTIONS, 'and')}"
+            raise token.error("E0301", f"unknown function '{token.text}'", help)
         operands = [self.ternary()]
         while self.take(","):
             operands.append(self.ternary())
         self.expect(")")
         if token.text in _OF_ONE and len(operands) != 1:
-            raise ExpressionError("E0301", f"{token.text}() takes one argument", token.offset, len(token.text))
+            raise token.error("E0301", f"{token.text}() takes one argument")
         return Term("call", tuple(operands), token)
 
 
 def _number(token: Token) -> int | float:
     if re.match(r"0\d", token.text):
-        raise ExpressionError(
-            "E0301", f"{token.text} is ambiguous: remove the leading zero", token.offset, len(token.text)
-        )
-    value: int | float = int(token.text) if re.fullmatch(r"[\d_]+", token.text) else float(token.text)
-    _bounded(value, token)
-    return value
+        raise token.error("E0301", f"{token.text} is ambiguous: remove the leading zero")
+    return _bounded(int(token.text) if re.fullmatch(r"[\d_]+", token.text) else float(token.text), token)
 
 
-def _bounded(value: Value, token: Token) -> Value:
+def _bounded(value: int | float, token: Token) -> int | float:
     if abs(value) > MAX_MAGNITUDE:
-        raise ExpressionError("E0303", f"the value exceeds {MAX_MAGNITUDE:.0e}", token.offset, len(token.text))
+        raise token.error("E0303", f"the value exceeds {MAX_MAGNITUDE:.0e}")
     return value
 
 
@@ -281,12 +277,6 @@ def _power(a: int | float, b: int | float) -> int | float:
 _ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
     "+": operator.add, "-": operator.sub, "*": operator.mul, "/": _divide, "//": operator.floordiv, "%": operator.mod, "**": _power,
 }  # fmt: skip
-_ORDER: dict[str, Callable[[Any, Any], bool]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
 
 
 def _evaluate(term: Term, scope: Mapping[str, Value], words: Container[str]) -> Value:
@@ -298,10 +288,10 @@ def _evaluate(term: Term, scope: Mapping[str, Value], words: Container[str]) -> 
             return scope[term.value]
         if term.value in words:
             return term.value
-        raise ExpressionError("E0302", f"unknown name '{term.value}'", term.token.offset, len(term.token.text))
+        raise term.token.error("E0302", f"unknown name '{term.value}'")
 
     def fail(message: str) -> ExpressionError:
-        return ExpressionError("E0303", message, term.token.offset, len(term.token.text))
+        return term.token.error("E0303", message)
 
     def number(value: Value) -> int | float:
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -335,7 +325,7 @@ def _evaluate(term: Term, scope: Mapping[str, Value], words: Container[str]) -> 
     if head in _ORDER:
         return _ORDER[head](number(values[0]), number(values[1]))
     if head in ("==", "!="):
-        if len({_compared_type(value) for value in values} - {"list"}) > 1:
+        if len({_compared_type(value) for value in values} - {list}) > 1:
             raise fail(f"'{head}' compares {show(values[0])} with {show(values[1])}, which can never be equal")
         return (values[0] == values[1]) is (head == "==")
     if head == "index":
@@ -364,17 +354,9 @@ def _call(
     return min(numbers) if name == "min" else max(numbers)
 
 
-def _compared_type(value: Value) -> str:
+def _compared_type(value: Value) -> type:
     """Return the type that `==` compares by: a condition, a number and a word are never equal; a size is a number or a list."""
-    return (
-        "truth"
-        if isinstance(value, bool)
-        else "word"
-        if isinstance(value, str)
-        else "list"
-        if isinstance(value, list)
-        else "number"
-    )
+    return float if type(value) is int else type(value)
 
 
 def show(value: Value) -> str:

@@ -8,10 +8,13 @@ import re
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+")
 TEMPLATE = re.compile(r"(?:[A-Za-z0-9_]|\{[^{}]*\})+")
+BRACES = re.compile(r"\{([^{}]*)\}")
 
 #: Words with a meaning in steps and rows; no parameter and no op attribute may have such a name.
 COMBINATORS = ("residual", "parallel", "side", "if")
 RESERVED = frozenset({*COMBINATORS, "block", "name", "depth", "members", "when", "then", "else"})
+#: What makes a use of a block of a mapping that has a name; without a name only `block` does.
+ROW_KEYS = ("block", "depth", "members")
 #: Steps that keep a value under a name and go on with it, and that run a step of that name again. The first release did not have
 #: them, so they are not reserved: a step or block of that name stays one.
 VALUES = ("keep", "use")
@@ -36,67 +39,18 @@ OTHER_TRUTHS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 #: Every attribute of torch.nn.Module and torch.nn.Sequential: a submodule of such a name would break the module. A test
 #: compares this list with `dir(nn.Module)`, since the core may not import torch.
 MODULE_ATTRIBUTES = frozenset(
-    [
-        "T_destination",
-        "add_module",
-        "append",
-        "apply",
-        "bfloat16",
-        "buffers",
-        "call_super_init",
-        "children",
-        "compile",
-        "cpu",
-        "cuda",
-        "double",
-        "dump_patches",
-        "eval",
-        "extend",
-        "extra_repr",
-        "float",
-        "forward",
-        "get_buffer",
-        "get_extra_state",
-        "get_parameter",
-        "get_submodule",
-        "half",
-        "insert",
-        "ipu",
-        "load_state_dict",
-        "modules",
-        "mtia",
-        "named_buffers",
-        "named_children",
-        "named_modules",
-        "named_parameters",
-        "parameters",
-        "pop",
-        "register_backward_hook",
-        "register_buffer",
-        "register_forward_hook",
-        "register_forward_pre_hook",
-        "register_full_backward_hook",
-        "register_full_backward_pre_hook",
-        "register_load_state_dict_post_hook",
-        "register_load_state_dict_pre_hook",
-        "register_module",
-        "register_parameter",
-        "register_state_dict_post_hook",
-        "register_state_dict_pre_hook",
-        "requires_grad_",
-        "set_extra_state",
-        "set_submodule",
-        "share_memory",
-        "state_dict",
-        "to",
-        "to_empty",
-        "train",
-        "training",
-        "type",
-        "xpu",
-        "zero_grad",
-    ]
-)
+    {
+        "T_destination", "add_module", "append", "apply", "bfloat16", "buffers", "call_super_init", "children", "compile",
+        "cpu", "cuda", "double", "dump_patches", "eval", "extend", "extra_repr", "float", "forward", "get_buffer",
+        "get_extra_state", "get_parameter", "get_submodule", "half", "insert", "ipu", "load_state_dict", "modules", "mtia",
+        "named_buffers", "named_children", "named_modules", "named_parameters", "parameters", "pop",
+        "register_backward_hook", "register_buffer", "register_forward_hook", "register_forward_pre_hook",
+        "register_full_backward_hook", "register_full_backward_pre_hook", "register_load_state_dict_post_hook",
+        "register_load_state_dict_pre_hook", "register_module", "register_parameter", "register_state_dict_post_hook",
+        "register_state_dict_pre_hook", "requires_grad_", "set_extra_state", "set_submodule", "share_memory", "state_dict",
+        "to", "to_empty", "train", "training", "type", "xpu", "zero_grad",
+    }
+)  # fmt: skip
 
 
 def refusal(name: str) -> str | None:
@@ -112,7 +66,3 @@ def refusal(name: str) -> str | None:
     if name in MODULE_ATTRIBUTES:
         return "it would shadow an attribute of torch modules"
     return None
-
-
-BRACES = re.compile(r"\{([^{}]*)\}")
-FIGURE = re.compile(r"[0-9]+(\.[0-9]+)?([kKMGB]|e[0-9]+)?")

@@ -43,9 +43,6 @@ class Crossing:
         )
 
 
-_CLOSED = Crossing()
-
-
 def shared(node: Series, kept: dict[Key, T]) -> dict[Key, T]:
     """Return the kept values that a Series and the part around it both know: all of them, except where it is the body of a
     block."""
@@ -68,7 +65,7 @@ class Crossings:
         if self.live is None or not found.writes or not isinstance(node, Series):
             return found
         names = self.live.get(_definition(node), ())
-        return _made(found.reads, frozenset(key for key in found.writes if key[0] in names))
+        return Crossing(found.reads, frozenset(key for key in found.writes if key[0] in names))
 
     def _all(self, node: Node) -> Crossing:
         if id(node) not in self.known:
@@ -85,8 +82,8 @@ class Crossings:
                 return self._series(node)
             case Parallel() | Side():
                 # What a branch keeps is known in that branch alone.
-                return _made(_NONE.union(*(self._all(branch).reads for branch in children(node))), _NONE)
-        return _CLOSED
+                return Crossing(_NONE.union(*(self._all(branch).reads for branch in children(node))))
+        return Crossing()
 
     def _series(self, node: Series) -> Crossing:
         reads, writes = _NONE, _NONE
@@ -97,11 +94,7 @@ class Crossings:
         if node.call is not None:
             names = node.call.values
             reads, writes = (frozenset(key for key in keys if key[0] in names) for keys in (reads, writes))
-        return _made(reads, writes)
-
-
-def _made(reads: frozenset[Key], writes: frozenset[Key]) -> Crossing:
-    return Crossing(reads, writes) if reads or writes else _CLOSED
+        return Crossing(reads, writes)
 
 
 def live_names(root: Node) -> Live:

@@ -8,6 +8,7 @@ text and writing it again gives the same text; its SHA-256 is the network's iden
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Collection, Iterator
 from functools import lru_cache
@@ -65,54 +66,37 @@ def _step(step: Any) -> Any:
 
 def dump(value: dict[str, Any]) -> str:
     """YAML text, in block style for mappings and lists of mappings, in flow style for lists of scalars."""
-    return "".join(f"{line}\n" for line in _mapping(value, 0))
+    return "".join(f"{line}\n" for line in _lines(value, 0))
 
 
-def _mapping(value: dict[str, Any], indent: int) -> Iterator[str]:
-    for key, item in value.items():
-        yield from _entry(f"{' ' * indent}{_text(key)}:", item, indent + 2)
-
-
-def _entry(head: str, item: Any, indent: int) -> Iterator[str]:
-    """Yield the lines of `head` and its value, which is indented by `indent`."""
-    if isinstance(item, dict) and item:
-        yield head
-        yield from _mapping(item, indent)
-    elif isinstance(item, list) and any(isinstance(entry, dict | list) for entry in item):
-        yield head
-        for entry in item:
-            yield from _item(entry, indent)
-    else:
-        yield f"{head} {_flow(item)}"
-
-
-def _item(entry: Any, indent: int) -> Iterator[str]:
-    dash = f"{' ' * indent}-"
-    nested = isinstance(entry, dict) or (isinstance(entry, list) and any(isinstance(e, dict | list) for e in entry))
-    if not nested or not entry:
-        yield f"{dash} {_flow(entry)}"
+def _lines(value: Any, indent: int) -> Iterator[str]:
+    """Yield the lines of a mapping or list in block style."""
+    margin = " " * indent
+    if isinstance(value, dict):
+        for key, item in value.items():
+            head = f"{margin}{_text(key)}:"
+            if _is_block(item):
+                yield head
+                yield from _lines(item, indent + 2)
+            else:
+                yield f"{head} {_flow(item)}"
         return
-    lines = (
-        _mapping(entry, indent + 2)
-        if isinstance(entry, dict)
-        else (line for e in entry for line in _item(e, indent + 2))
-    )
-    yield f"{dash} {next(iter_lines := iter(lines)).lstrip(' ')}"
-    yield from iter_lines
+    for item in value:
+        first, *rest = _lines(item, indent + 2) if _is_block(item) else [_flow(item)]
+        yield f"{margin}- {first.lstrip(' ')}"
+        yield from rest
+
+
+def _is_block(value: Any) -> bool:
+    """Return whether a value is written in block style."""
+    nested = isinstance(value, list) and any(isinstance(item, dict | list) for item in value)
+    return nested or (isinstance(value, dict) and bool(value))
 
 
 def _flow(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(_flow(item) for item in value)}]"
-    if value == {} and isinstance(value, dict):
-        return "{}"
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return repr(value)
-    return str(value) if isinstance(value, int) else _text(value)
+    return _text(value) if isinstance(value, str) else json.dumps(value)
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9_(][A-Za-z0-9_ .+*/%()<>=!-]*")

@@ -33,13 +33,9 @@ def _diagnostic(item: Any, document: Mapping) -> Diagnostic:
     loc, kind, context, given = item["loc"], item["type"], item.get("ctx") or {}, item.get("input")
     named = [step for step in loc if not str(step).startswith(("<", "["))]
     last = str(next((step for step in reversed(named) if isinstance(step, str)), ""))
-    what = (
-        f"'{last}'"
-        if named and isinstance(named[-1], str)
-        else f"entry {named[-1] + 1} of '{last}'"
-        if named
-        else "the spec"
-    )
+    what = f"'{last}'" if named else "the spec"
+    if named and isinstance(named[-1], int):
+        what = f"entry {named[-1] + 1} of '{last}'"
     if kind.startswith("E0"):
         return _own(kind, loc, context, given, document)
     if kind == "extra_forbidden":
@@ -118,8 +114,7 @@ def _attributes_alone(given: Any) -> bool:
 
 
 def _is_block(word: str, document: Mapping) -> bool:
-    own = document.get("blocks")
-    return word in library.blocks() or (isinstance(own, Mapping) and word in own.entries)
+    return word in library.blocks() or word in document.table("blocks")
 
 
 def _keys(loc: Sequence[str | int]) -> set[str]:

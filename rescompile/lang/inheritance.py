@@ -5,9 +5,10 @@ Merge order: the base with its own `set`; then parameters, defaults and blocks k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from rescompile.diagnostics.errors import Diagnostic, Place, Source, SpecError, UsageError, clipped
 from rescompile.lang import library
@@ -21,6 +22,7 @@ NOT_INHERITED = ("name", "reference", "description", "notes", "unverified", "exp
 #: Keys whose entries are merged, with the number of levels.
 MERGED = {"parameters": 1, "blocks": 1, "defaults": 2}
 
+T = TypeVar("T")
 #: Gives the text of a file: that on disk, or what an editor has not saved yet.
 Texts = Callable[[Path], Source]
 
@@ -28,20 +30,21 @@ Texts = Callable[[Path], Source]
 def resolve(path: Path, settings: Sequence[str], texts: Texts = library.source) -> Mapping:
     """Return the document of a spec file with its bases and settings applied; `texts` gives the text of each file. Raises
     SpecError or UsageError."""
-    return _with_settings(_file(path, (), texts), settings)
+    return _changed(_file(path, (), texts), settings, _set)
 
 
 def resolve_text(source: Source, settings: Sequence[str]) -> Mapping:
     """Return the document of a spec that is no file, with settings applied; such a text is canonical and extends nothing.
     Raises SpecError or UsageError."""
-    return _with_settings(_document(source, Path(), (), library.source), settings)
+    return _changed(_document(source, Path(), (), library.source), settings, _set)
 
 
-def _with_settings(document: Mapping, settings: Sequence[str]) -> Mapping:
+def _changed(document: Mapping, settings: Iterable[T], change: Callable[[Mapping, T], Mapping]) -> Mapping:
+    """Return the document after all settings. Raises SpecError with the mistakes of all."""
     problems: list[Diagnostic] = []
     for setting in settings:
         try:
-            document = _setting(document, setting)
+            document = change(document, setting)
         except SpecError as error:
             problems.extend(error.diagnostics)
     if problems:
@@ -49,7 +52,7 @@ def _with_settings(document: Mapping, settings: Sequence[str]) -> Mapping:
     return document
 
 
-def _setting(document: Mapping, setting: str) -> Mapping:
+def _set(document: Mapping, setting: str) -> Mapping:
     """Return the document with one `--set path=value` applied."""
     name, equals, value = setting.partition("=")
     if not equals or not name.strip():
@@ -107,15 +110,8 @@ def _document(source: Source, path: Path, children: tuple[Path, ...], texts: Tex
         raise problem("E0104", "'set' must be a mapping from paths to values", settings.place)
     if len(settings.entries) > MAX_SETTINGS:
         raise problem("E0107", f"'set' has more than {MAX_SETTINGS} entries", settings.place)
-    problems: list[Diagnostic] = []
-    for name, (place, value) in settings.entries.items():
-        try:
-            document = apply(document, name, value, place)
-        except SpecError as error:
-            problems.extend(error.diagnostics)
-    if problems:
-        raise SpecError(problems)
-    return document.put("set", None)
+    entries = ((name, value, place) for name, (place, value) in settings.entries.items())
+    return _changed(document, entries, lambda changed, entry: apply(changed, *entry)).put("set", None)
 
 
 @cache

@@ -8,9 +8,8 @@ from typing import Any
 
 from rescompile.files.checksum import GENERATOR
 from rescompile.ir import ops
-from rescompile.ir.names import IDENTIFIER, RESERVED, TEMPLATE
+from rescompile.ir.names import IDENTIFIER, RESERVED, ROW_KEYS, TEMPLATE
 from rescompile.lang.key_docs import KEY_DOCS
-from rescompile.lang.spec.rows import ROW_KEYS
 from rescompile.lang.spec.spec import Spec
 from rescompile.lang.spec.values import EXPRESSION, SCALAR
 
@@ -86,6 +85,10 @@ def _op_step(word: str, value: Any) -> dict[str, Any]:
     }
 
 
+#: Keys with another name. The forms of `oneOf` overlap: the first key of a step decides, which a schema cannot express.
+_RENAMED: dict[str, str] = {"prefixItems": "items", "oneOf": "anyOf"}
+
+
 def _draft_7(node: Any) -> Any:
     """Return the schema in draft 7. Titles that pydantic generates are removed, and so are defaults of null, which a spec
     cannot contain."""
@@ -95,21 +98,13 @@ def _draft_7(node: Any) -> Any:
         return node
     out: dict[str, Any] = {}
     for key, value in node.items():
-        if key == "title" and isinstance(value, str):
+        titled, null = key == "title" and isinstance(value, str), key == "default" and value is None
+        if titled or null or key == "discriminator":
             continue
-        if key == "default" and value is None:
-            continue
-        if key == "prefixItems":
-            key = "items"
-        if key == "anyOf":
-            value = [option for option in value if option != {"type": "null"} and option != {"not": {}}]
+        if key in ("anyOf", "oneOf"):
+            value = [option for option in value if option not in ({"type": "null"}, {"not": {}})]
             if len(value) == 1:
                 out |= _draft_7(value[0])
                 continue
-        if key == "oneOf":  # the first key decides, which a schema cannot express: the forms overlap
-            out["anyOf"] = _draft_7([option for option in value if option != {"not": {}}])
-            continue
-        if key == "discriminator":
-            continue
-        out[key] = _draft_7(value)
+        out[_RENAMED.get(key) or key] = _draft_7(value)
     return out

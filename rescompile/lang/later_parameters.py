@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from rescompile.lang.spec.rows import ROW_KEYS
-from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar
+from rescompile.ir.names import ROW_KEYS
+from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar, entries
 
 #: The parameters by block.
 LATER = {
@@ -34,10 +34,8 @@ def settings(document: Mapping) -> Callable[[str, str], bool]:
     own = document.get("block")
     default = own.value if isinstance(own, Scalar) else None
     found = {(str(word), key) for node in _mappings(document) for word, key in _arguments(node, default)}
-    defaults = document.get("defaults")
-    if isinstance(defaults, Mapping):
-        for word, (_, given) in defaults.entries.items():
-            found |= {(word, key) for key in (given.entries if isinstance(given, Mapping) else ())}
+    for word, (_, given) in document.table("defaults").items():
+        found |= {(word, key) for key in (given.entries if isinstance(given, Mapping) else ())}
     return lambda word, name: (word, name) in found
 
 
@@ -53,14 +51,10 @@ def _arguments(node: Mapping, default: object) -> Iterator[tuple[object, str]]:
 
 def _mappings(node: Located) -> Iterator[Mapping]:
     """Yield all mappings inside a node."""
-    inner: Iterator[Located] = iter(())
     if isinstance(node, Mapping):
         yield node
-        inner = (value for _, value in node.entries.values())
-    elif isinstance(node, Items):
-        inner = iter(node.items)
-    for each in inner:
-        yield from _mappings(each)
+    for _, _, inner in entries(node):
+        yield from _mappings(inner)
 
 
 def _without(name: str, block: Located) -> Mapping:

@@ -46,8 +46,7 @@ def is_later(word: str, document: Mapping) -> bool:
 
 def is_own(word: str, document: Mapping) -> bool:
     """Return whether a document, in which the blocks of the library may be by now, defines a block itself."""
-    own = document.get("blocks")
-    key, node = own.entries.get(word, (None, None)) if isinstance(own, Mapping) else (None, None)
+    key, node = document.table("blocks").get(word, (None, None))
     return node is not None and key != node.place  # before a block of the spec itself is its word
 
 

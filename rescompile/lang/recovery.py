@@ -5,27 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from rescompile.diagnostics.errors import Diagnostic, Place, clipped
-from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar
+from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar, entries
 
 
 def empties(node: Located) -> Iterator[Diagnostic]:
     """Yield a diagnostic for each key and list entry without a value, which YAML reads as null."""
-    for name, place, value in _entries(node):
+    for name, place, value in entries(node):
         if _is_null(value) and name is None:
             yield Diagnostic("E0104", "empty list entry", place, help="for a step that does nothing, write 'identity'")
         elif name is not None and _is_null(value):
             help = "give it a value, or remove the key"
             yield Diagnostic("E0104", f"'{clipped(name)}' has no value", place, help=help)
         yield from empties(value)
-
-
-def _entries(node: Located) -> Iterator[tuple[str | None, Place, Located]]:
-    """Yield the values of a mapping or list, each with its key (None in a list) and place."""
-    match node:
-        case Mapping():
-            yield from ((name, key, value) for name, (key, value) in node.entries.items())
-        case Items():
-            yield from ((None, item.place, item) for item in node.items)
 
 
 def without_empties(node: Located) -> Located:
@@ -71,6 +62,6 @@ def without_places(document: Mapping, wrong: Collection[Place]) -> Mapping | Non
 
 def _places(node: Located) -> Iterator[Place]:
     yield node.place
-    for _, place, value in _entries(node):
+    for _, place, value in entries(node):
         yield place
         yield from _places(value)

@@ -44,7 +44,7 @@ def apply(document: Mapping, name: str, value: Located, place: Place) -> Mapping
     """Return the document with the value at the path `name` changed, or removed by null. Raises SpecError."""
     new = None if isinstance(value, Scalar) and value.value is None and value.plain else value
     head, *rest = name.split(".")
-    words, rows = _words(document), rows_of(document)
+    blocks, rows = _blocks(document), rows_of(document)
     whole = [row for row in rows if row.address == name]
     parent, _, attribute = name.rpartition(".")
     inside = [row for row in rows if parent and row.address == parent]
@@ -68,7 +68,7 @@ def apply(document: Mapping, name: str, value: Located, place: Place) -> Mapping
         raise problem("E0504", f"'{clipped(name)}' does not match any row of the network", place, hint or listed)
     row = matches[0]
     if not whole:
-        return _update(document, row.path, lambda step: _with_attribute(step, row, attribute, new, place, words))
+        return _update(document, row.path, lambda step: _with_attribute(step, row, attribute, new, place, blocks))
     if new is None:
         return _update(document, row.path, lambda _: None)
     if row.name is None:
@@ -78,18 +78,17 @@ def apply(document: Mapping, name: str, value: Located, place: Place) -> Mapping
 
 def rows_of(document: Mapping) -> list[Row]:
     """Return the rows of a document, the lists in the network included, in order."""
-    return list(_rows(document.get("network"), ("network",), "", _words(document)))
+    return list(_rows(document.get("network"), ("network",), "", _blocks(document)))
 
 
-def _words(document: Mapping) -> _Words:
-    own = document.get("blocks")
-    return _Words({*library.blocks(), *(own.entries if isinstance(own, Mapping) else ())})
+def _blocks(document: Mapping) -> set[str]:
+    """Return the names of blocks, which win over later ops."""
+    return {*library.blocks(), *document.table("blocks")}
 
 
 def _nearest(name: str, rows: Collection[str], document: Mapping) -> str | None:
     """The question whether a similar row was meant, or a parameter: `classes` or `num_classes` for `parameters.classes`."""
-    own = document.get("parameters")
-    parameters = list(own.entries) if isinstance(own, Mapping) else []
+    parameters = document.table("parameters")
     hint = nearest(name, [*rows, *parameters])
     meant = hint and hint.removeprefix("did you mean '").removesuffix("'?")
     return f"did you mean 'parameters.{meant}'?" if meant in parameters else hint
@@ -110,8 +109,7 @@ def _set_key(document: Mapping, head: str, rest: list[str], new: Located | None,
             limit = f"paths into '{clipped(head)}' have at most {deepest + 1} parts"
         raise problem("E0504", f"'{clipped('.'.join([head, *rest]))}' cannot be set: {limit}", place)
     if head == "parameters" and rest:
-        parameters = document.get("parameters")
-        known = list(parameters.entries) if isinstance(parameters, Mapping) else []
+        known = document.table("parameters")
         if rest[0] not in known:
             listed = f"the parameters are {', '.join(known)}" if known else "the network has no parameters"
             message = f"the network has no parameter '{clipped(rest[0])}'"
@@ -131,24 +129,18 @@ def _keep_axes(old: Located | None, new: Located | None, place: Place) -> None:
         raise problem("E0504", message, place, help)
 
 
-@record
-class _Words:
-    """The names of blocks, which win over later ops."""
-
-    blocks: Collection[str]
-
-    def op_of(self, step: Located | None) -> str | None:
-        """Return the op that a step is: a bare word, or a mapping with one key."""
-        if isinstance(step, Scalar) and isinstance(step.value, str):
-            hidden = step.value in ops.LATER and step.value in self.blocks
-            return step.value if step.value in ops.WORDS and not hidden else None
-        if not isinstance(step, Mapping) or len(step.entries) != 1:
-            return None
-        ((word, (_, value)),) = step.entries.items()
-        return word if word in ops.WORDS and not is_name(word, plain(value), self.blocks) else None
+def _op_of(step: Located | None, blocks: Collection[str]) -> str | None:
+    """Return the op that a step is: a bare word, or a mapping with one key."""
+    if isinstance(step, Scalar) and isinstance(step.value, str):
+        hidden = step.value in ops.LATER and step.value in blocks
+        return step.value if step.value in ops.WORDS and not hidden else None
+    if not isinstance(step, Mapping) or len(step.entries) != 1:
+        return None
+    ((word, (_, value)),) = step.entries.items()
+    return word if word in ops.WORDS and not is_name(word, plain(value), blocks) else None
 
 
-def _rows(node: Located | None, path: tuple[Step, ...], scope: str, words: _Words) -> Iterator[Row]:
+def _rows(node: Located | None, path: tuple[Step, ...], scope: str, blocks: Collection[str]) -> Iterator[Row]:
     if not isinstance(node, Items):
         return
     for at, item in enumerate(node.items):
@@ -156,7 +148,7 @@ def _rows(node: Located | None, path: tuple[Step, ...], scope: str, words: _Word
         if isinstance(item, Scalar) and isinstance(item.value, str):
             yield Row(_join(scope, item.value), here, None)
         elif isinstance(item, Items):
-            yield from _rows(item, here, scope, words)
+            yield from _rows(item, here, scope, blocks)
         elif isinstance(item, Mapping):
             named, block = item.get("name"), item.get("block")
             if isinstance(block, Scalar):
@@ -165,8 +157,8 @@ def _rows(node: Located | None, path: tuple[Step, ...], scope: str, words: _Word
             elif len(item.entries) == 1:
                 ((key, (_, value)),) = item.entries.items()
                 if key not in COMBINATORS:
-                    yield Row(_join(scope, key), here, None if words.op_of(item) else key)
-                    yield from _rows(value, (*here, key), _join(scope, key), words)
+                    yield Row(_join(scope, key), here, None if _op_of(item, blocks) else key)
+                    yield from _rows(value, (*here, key), _join(scope, key), blocks)
 
 
 def _join(scope: str, name: str) -> str:
@@ -174,23 +166,22 @@ def _join(scope: str, name: str) -> str:
 
 
 def _with_attribute(
-    step: Located | None, row: Row, attribute: str, new: Located | None, place: Place, words: _Words
+    step: Located | None, row: Row, attribute: str, new: Located | None, place: Place, blocks: Collection[str]
 ) -> Located:
     """Return the step with one attribute changed: in the arguments of its block, or in the attributes of its op."""
     if row.name is not None:
         assert isinstance(step, Mapping)
         inner = Row(row.address, (), None)
-        key_place = (
-            step.entries[row.name][0] if new is not None else place
-        )  # what is missed then, is missed by the setting
-        return step.put(row.name, _with_attribute(step.get(row.name), inner, attribute, new, place, words), key_place)
+        # What an attribute that is removed is missed by, is the setting.
+        key_place = step.entries[row.name][0] if new is not None else place
+        return step.put(row.name, _with_attribute(step.get(row.name), inner, attribute, new, place, blocks), key_place)
     if isinstance(step, Scalar) and isinstance(step.value, str):
-        key = words.op_of(step) or "block"
+        key = _op_of(step, blocks) or "block"
         step = Mapping({}, step.place).put(key, Mapping({}, step.place) if key != "block" else step)
     if not isinstance(step, Mapping):
         raise problem("E0506", f"'{clipped(row.address)}' is a list of steps and has no attributes", place)
     word = next(iter(step.entries)) if len(step.entries) == 1 else None
-    op = words.op_of(step)
+    op = _op_of(step, blocks)
     if word in COMBINATORS or "if" in step.entries:
         message = f"'{clipped(row.address)}' is neither a block nor an op, so it has no '{clipped(attribute)}'"
         raise problem("E0506", message, place, "set the whole row")

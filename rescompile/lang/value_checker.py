@@ -144,17 +144,18 @@ class ValueChecker:
     def kept(self, text: str, path: Path, scope: Scope) -> None:
         """Check the names in the index of a kept value."""
         _, index = kept_name(text)
-        for name, token in parse(index).names.items() if index is not None else ():
-            self.mentioned.add(name)
-            if not scope.knows(name):
-                help = self._help(name, scope, frozenset(), path)
-                self._report_name("E0302", f"unknown name '{name}'", path, token, help, text.index("[") + 1)
+        if index is not None:
+            self._names(index, path, scope, text.index("[") + 1)
 
     def template(self, text: str | None, path: Path, scope: Scope, key: bool = False) -> None:
         """Check the names in the {expressions} of a name."""
         for match in names.BRACES.finditer(text or ""):
-            for name, token in parse(match[1]).names.items():
-                self.mentioned.add(name)
-                if not scope.knows(name):
-                    help = self._help(name, scope, frozenset(), path)
-                    self._report_name("E0302", f"unknown name '{name}'", path, token, help, match.start(1), key)
+            self._names(match[1], path, scope, match.start(1), key)
+
+    def _names(self, text: str, path: Path, scope: Scope, offset: int, key: bool = False) -> None:
+        """Check the names in an expression that begins at `offset` in a value or a key."""
+        for name, token in parse(text).names.items():
+            self.mentioned.add(name)
+            if not scope.knows(name):
+                help = self._help(name, scope, frozenset(), path)
+                self._report_name("E0302", f"unknown name '{name}'", path, token, help, offset, key)

@@ -54,6 +54,11 @@ class Mapping:
         entry = self.entries.get(key)
         return entry[1] if entry else None
 
+    def table(self, key: str) -> dict[str, tuple[Place, Located]]:
+        """Return the entries of the mapping under this key; none if it is missing or no mapping."""
+        value = self.get(key)
+        return value.entries if isinstance(value, Mapping) else {}
+
     def put(self, key: str, value: Located | None, key_place: Place | None = None) -> Mapping:
         """Return a copy with this key set, or without it if the value is None."""
         entries = dict(self.entries)
@@ -76,6 +81,15 @@ def plain(node: Located) -> Any:
             return [plain(item) for item in node.items]
         case _:
             return node.value
+
+
+def entries(node: Located) -> Iterator[tuple[str | None, Place, Located]]:
+    """Yield the values of a mapping or list, each with its key (None in a list) and place; nothing for a scalar."""
+    match node:
+        case Mapping():
+            yield from ((name, key, value) for name, (key, value) in node.entries.items())
+        case Items():
+            yield from ((None, item.place, item) for item in node.items)
 
 
 def locate(document: Mapping, path: Sequence[str | int], key: bool = False) -> Place:

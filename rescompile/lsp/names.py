@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 from rescompile.diagnostics.errors import Place
 from rescompile.ir import ops
-from rescompile.ir.names import COMBINATORS, REFERENCES, RESERVED
+from rescompile.ir.names import COMBINATORS, REFERENCES, RESERVED, ROW_KEYS
 from rescompile.lang import library
 from rescompile.lang.setting import Row, rows_of
 from rescompile.lang.spec.later_ops import is_name
-from rescompile.lang.spec.rows import ROW_KEYS
 from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar, plain
 from rescompile.records import record
 
@@ -38,8 +37,7 @@ class BlockFacts:
 
     def part(self, key: str) -> dict[str, tuple[Place, Located]]:
         """Return the entries of `parameters` or `let`."""
-        inner = self.node.get(key) if isinstance(self.node, Mapping) else None
-        return inner.entries if isinstance(inner, Mapping) else {}
+        return self.node.table(key) if isinstance(self.node, Mapping) else {}
 
     @cached_property
     def values(self) -> dict[str, tuple[Place, Located]]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from rescompile.diagnostics.errors import Place
 from rescompile.ir import ops
-from rescompile.ir.names import COMBINATORS
+from rescompile.ir.names import COMBINATORS, ROW_KEYS
 from rescompile.ir.network import join
-from rescompile.lang.spec.rows import ROW_KEYS
 from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar
 from rescompile.lsp.names import Entity, is_row
 from rescompile.lsp.value_walker import Offer, Path, ValueWalker, unquoted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rescompile.diagnostics.errors import Place
-from rescompile.lang.spec.rows import ROW_KEYS
+from rescompile.ir.names import ROW_KEYS
 from rescompile.lang.spec.values import BLOCKLESS
 from rescompile.lang.yaml_reader import Items, Located, Mapping, Scalar
 from rescompile.lsp.names import Entity, Names

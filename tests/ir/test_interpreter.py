@@ -202,6 +202,16 @@ def test_every_op_and_merge_has_a_row_and_a_case() -> None:
         assert {type(kind) for kind, shape in CASES if len(shape) == entries} == set(KINDS) - vectors - images
 
 
+def test_axes_agree_with_the_shape() -> None:
+    """An op that changes the size of maps declares how, or that it takes maps of one size only."""
+    for kind, shape in CASES:
+        if len(shape) > 1 and (axes := kind.axes(shape)) is not None:
+            assert tuple(axis(n) for axis, n in zip(axes, shape[1:], strict=True)) == kind.output(shape)[1:], (
+                kind,
+                shape,
+            )
+
+
 @pytest.mark.parametrize("word", [kind.word for kind in KINDS])
 def test_op_agrees_with_torch(word: str) -> None:
     for kind, shape in CASES:

@@ -13,7 +13,7 @@ from source_mutants import program_mutant
 from rescompile.analysis import cost
 from rescompile.codegen import classes
 from rescompile.codegen.statements import Element, Merged
-from rescompile.elaboration import again_builder, evaluator, stochastic_depth
+from rescompile.elaboration import evaluator, references, stochastic_depth
 from rescompile.ir import op_evaluation, ops, traversal
 from rescompile.ir.network import Series
 
@@ -25,12 +25,12 @@ OF_RERUNS: dict[str, Callable[[Patch], None]] = {}
 
 @planted(OF_RERUNS)
 def a_rerun_has_the_shapes_of_the_first_place(patch: Patch) -> None:
-    patch.setattr(again_builder, "refitted", lambda nodes, _: Series(tuple(nodes), nodes[0].input, nodes[-1].output))
+    patch.setattr(references, "refitted", lambda nodes, _: Series(tuple(nodes), nodes[0].input, nodes[-1].output))
 
 
 @planted(OF_RERUNS)
 def a_rerun_computes_nothing(patch: Patch) -> None:
-    patch.setattr(again_builder.AgainBuilder, "build", lambda self, step, site: ([], site.shape))
+    patch.setattr(references, "again", lambda step, site, context: ([], site.shape))
 
 
 @planted(OF_RERUNS)
@@ -45,13 +45,13 @@ def a_rerun_owns_parameters(patch: Patch) -> None:
 
 @planted(OF_RERUNS)
 def the_first_step_runs_again(patch: Patch) -> None:
-    right = again_builder.AgainBuilder.build
+    right = references.again
 
-    def build(self: Any, step: Any, site: Any) -> Any:
+    def again(step: Any, site: Any, context: Any) -> Any:
         first = next(iter(site.names.built), step.again)
-        return right(self, step.model_copy(update={"again": first}), site)
+        return right(step.model_copy(update={"again": first}), site, context)
 
-    patch.setattr(again_builder.AgainBuilder, "build", build)
+    patch.setattr(references, "again", again)
 
 
 @planted(OF_RERUNS)

@@ -12,8 +12,8 @@ from mutants import planted
 
 from rescompile.codegen.forward import Forward, Value
 from rescompile.codegen.kept_values import ValueScope
+from rescompile.elaboration import references
 from rescompile.elaboration.blocks import BlockBuilder
-from rescompile.elaboration.value_builder import ValueBuilder
 from rescompile.ir import traversal
 
 Patch = pytest.MonkeyPatch
@@ -42,25 +42,25 @@ def thread_keeps_the_first_value(patch: Patch) -> None:
 
 @planted(OF_VALUES)
 def kept_again_is_ignored(patch: Patch) -> None:
-    right = ValueBuilder.keep
+    right = references.keep
 
-    def keep(self: ValueBuilder, step: Any, site: Any) -> Any:
+    def keep(step: Any, site: Any, context: Any) -> Any:
         known = dict(site.kept.own)
-        nodes, shape = right(self, step, site)
+        nodes, shape = right(step, site, context)
         return ([] if nodes[0].key in known else nodes), shape  # type: ignore[union-attr]
 
-    patch.setattr(ValueBuilder, "keep", keep)
+    patch.setattr(references, "keep", keep)
 
 
 @planted(OF_VALUES)
 def indices_are_forgotten(patch: Patch) -> None:
-    right = ValueBuilder._key
+    right = references._key
 
-    def key(self: ValueBuilder, text: str, site: Any) -> Any:
-        (name, index), hints = right(self, text, site)
+    def key(text: str, site: Any, context: Any) -> Any:
+        (name, index), hints = right(text, site, context)
         return (name, index and 0), hints
 
-    patch.setattr(ValueBuilder, "_key", key)
+    patch.setattr(references, "_key", key)
 
 
 @planted(OF_VALUES)

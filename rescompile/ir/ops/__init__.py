@@ -51,7 +51,7 @@ __all__ = [
     "Attribute", "AvgPool", "Axes", "Axis", "Border", "Conv", "ConvTranspose", "DepthToSpace", "Draw", "Dropout", "Fill", "Flatten",
     "GlobalAvgPool", "GlobalMaxPool", "Identity", "Kind", "Linear", "Lrn", "MaxPool", "Norm", "PadChannels",
     "Parameter", "Part", "Reduce", "Scale", "Shape", "Shuffle", "Size", "Softmax", "SpaceToDepth", "Subsample", "Unflatten",
-    "Upsample", "WeightedSum", "attribute", "attributes", "default_sizes", "fill", "limited", "main_attribute", "may_be_name", "rank", "required", "similar",
+    "Upsample", "WeightedSum", "attribute", "attributes", "default_sizes", "fill", "main_attribute", "may_be_name", "rank", "required", "similar",
 ]  # fmt: skip
 
 KINDS: tuple[type[Kind], ...] = (
@@ -105,12 +105,6 @@ def attributes(word: str) -> dict[str, Attribute]:
     if kind.chooser not in fixed:
         return listed
     return {name: facts for name, facts in listed.items() if not facts.only or fixed[kind.chooser] in facts.only}
-
-
-@cache
-def limited(word: str) -> dict[str, tuple[str, ...]]:
-    """Return the attributes of this word that have a meaning with some values of its chooser only, each with those."""
-    return {name: facts.only for name, facts in attributes(word).items() if facts.only}
 
 
 @cache

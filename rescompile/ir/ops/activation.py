@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from rescompile.diagnostics.errors import ShapeError
-from rescompile.ir.ops.op import Axes, Kind, Parameter, Shape, attribute, same
+from rescompile.ir.ops.op import Kind, Parameter, Shape, attribute, divided
 from rescompile.records import record
 
 ACTIVATIONS = (
@@ -37,9 +36,6 @@ class Act(Kind):
     )
     slope_init: float = attribute("real", "initial slope below zero", 0.25, only=("prelu",))
 
-    def axes(self, shape: Shape) -> Axes:
-        return same(shape)
-
     def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
         slopes = shape[:1] if self.per == "channel" else (1,)
         return (Parameter("weight", slopes, self.slope_init),) if self.kind == "prelu" else ()
@@ -58,10 +54,6 @@ class Softmax(Kind):
         "int", "number of ranges (default: one for each channel)", None, minimum=2, main=True
     )
 
-    def axes(self, shape: Shape) -> Axes:
-        return same(shape)
-
     def output(self, shape: Shape) -> Shape:
-        if self.ranges is not None and shape[0] % self.ranges:
-            raise ShapeError("E0203", f"cannot divide {shape[0]} channels into {self.ranges} ranges", "ranges")
+        divided(shape, self.ranges or 1, "ranges")
         return shape

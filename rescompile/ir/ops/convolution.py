@@ -33,7 +33,7 @@ class Conv(Kind):
     dilation: Size = attribute("size", "dilation", (1, 1), minimum=1)
     groups: int = attribute("int", "number of channel groups", 1, minimum=1)
     bias: bool = attribute("bool", "add a bias", False)
-    bias_init: float | str = attribute("real", "initial value of the bias", 0.0, words=("torch_default",))
+    bias_init: float | str = attribute("real", "initial value of the bias", 0.0, words=("torch_default",), needs="bias")
     init: float | str = attribute(
         "real", "initial weights: a rule, or a number for all", DEFAULT_INIT, words=INIT_RULES
     )
@@ -79,12 +79,7 @@ class Conv(Kind):
 
     def output(self, shape: Shape) -> Shape:
         channels, *sizes = feature_map(shape, self.kernel)
-        if self.channels % self.groups:
-            raise ShapeError(
-                "E0203", f"cannot divide {self.channels} output channels into {self.groups} groups", "channels"
-            )
-        if channels % self.groups:
-            raise ShapeError("E0203", f"cannot divide {channels} input channels into {self.groups} groups", "groups")
+        _check_groups(self, channels)
         if not self.is_plain and channels // self.groups * math.prod(self.kernel) == 1:
             message = "standardises weights of which each output channel has one, so every weight would be 0"
             raise ShapeError("E0203", message, "weights", "write 'weights: plain'")
@@ -116,7 +111,7 @@ class ConvTranspose(Kind):
     dilation: Size = attribute("size", "dilation", (1, 1), minimum=1)
     groups: int = attribute("int", "number of channel groups", 1, minimum=1)
     bias: bool = attribute("bool", "add a bias", False)
-    bias_init: float | str = attribute("real", "initial value of the bias", 0.0, words=("torch_default",))
+    bias_init: float | str = attribute("real", "initial value of the bias", 0.0, words=("torch_default",), needs="bias")
     init: float | str = attribute(
         "real", "initial weights: a rule, or a number for all", DEFAULT_INIT, words=INIT_RULES
     )
@@ -131,10 +126,7 @@ class ConvTranspose(Kind):
 
     def output(self, shape: Shape) -> Shape:
         channels, *sizes = feature_map(shape, self.kernel)
-        for name, count in (("output", self.channels), ("input", channels)):
-            if count % self.groups:
-                attribute = "channels" if name == "output" else "groups"
-                raise ShapeError("E0203", f"cannot divide {count} {name} channels into {self.groups} groups", attribute)
+        _check_groups(self, channels)
         if any(end >= s for end, s in zip(self.output_padding, self.stride, strict=True)):
             message = f"has output padding {size_text(self.output_padding)}, which must be less than its stride {size_text(self.stride)}"
             raise ShapeError("E0205", message, "output_padding")
@@ -148,3 +140,10 @@ class ConvTranspose(Kind):
 
     def macs(self, shape: Shape) -> int:
         return math.prod(shape) * (self.channels // self.groups) * math.prod(self.kernel)
+
+
+def _check_groups(op: Conv | ConvTranspose, channels: int) -> None:
+    """Raise ShapeError where the groups do not divide the channels of the input or those of the output."""
+    for name, count, key in (("output", op.channels, "channels"), ("input", channels, "groups")):
+        if count % op.groups:
+            raise ShapeError("E0203", f"cannot divide {count} {name} channels into {op.groups} groups", key)

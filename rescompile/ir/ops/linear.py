@@ -19,7 +19,7 @@ class Linear(Kind):
     word = "linear"
     features: int = attribute("int", "output features", minimum=1, main=True)
     bias: bool = attribute("bool", "add a bias", True)
-    bias_init: float | str = attribute("real", "initial value of the bias", 0.0, words=("torch_default",))
+    bias_init: float | str = attribute("real", "initial value of the bias", 0.0, words=("torch_default",), needs="bias")
     init: float | str = attribute(
         "real", "initial weights: a rule, or a number for all", DEFAULT_INIT, words=INIT_RULES
     )

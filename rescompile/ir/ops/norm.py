@@ -79,9 +79,6 @@ class Lrn(Kind):
     beta: float = attribute("real", "exponent", 0.75)
     k: float = attribute("real", "added to the scaled mean square", 1.0)
 
-    def axes(self, shape: Shape) -> Axes:
-        return same(shape)
-
     def output(self, shape: Shape) -> Shape:
         feature_map(shape)
         if self.size % 2 == 0:

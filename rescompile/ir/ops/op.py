@@ -54,7 +54,8 @@ class Attribute:
 
     `type` is `int`, `real`, `bool` or `size` (a number for all axes of the map, or one for each); `words` are allowed beside it.
     `main` marks the attribute that is meant when the value is not a mapping (`dropout: 0.5`). `only` are the values of the
-    op's attribute `Kind.chooser` with which the attribute has a meaning; none listed: all.
+    op's attribute `Kind.chooser` with which the attribute has a meaning; none listed: all. `needs` is a bool of the op, without
+    which the attribute has no meaning.
     """
 
     type: str
@@ -64,6 +65,7 @@ class Attribute:
     words: tuple[str, ...] = ()
     main: bool = False
     only: tuple[str, ...] = ()
+    needs: str = ""
 
 
 def attribute(type: str, doc: str, default: Any = MISSING, **facts: Any) -> Any:
@@ -102,7 +104,8 @@ def same(shape: Shape) -> Axes:
 
 @record(slots=False)
 class Kind:
-    """Base of the operators: an identity without parameters or cost, unless a subclass overrides it."""
+    """Base of the operators: an identity without parameters or cost, unless a subclass overrides it. A subclass that changes the
+    size of maps overrides `axes` too."""
 
     word: ClassVar[str]
     #: The attribute that decides which others have a meaning.
@@ -110,8 +113,8 @@ class Kind:
 
     def axes(self, shape: Shape) -> Axes | None:
         """Return what becomes of each axis of any size, where the input otherwise has this shape; None where the op takes maps
-        of one size only, which is the default."""
-        return None
+        of one size only."""
+        return same(shape)
 
     def output(self, shape: Shape) -> Shape:
         """Return the shape after the op. Raises ShapeError where the input does not fit."""
@@ -141,6 +144,13 @@ def image_map(shape: Shape) -> tuple[int, int, int]:
     if rank(shape) != 2:
         raise ShapeError("E0204", f"needs an input of [channels, height, width], got {list(shape)}")
     return shape[0], shape[1], shape[2]
+
+
+def divided(shape: Shape, ranges: int, attribute: str) -> Shape:
+    """Return the shape of each of so many equal ranges of the channels. Raises ShapeError where they cannot be divided."""
+    if shape[0] % ranges:
+        raise ShapeError("E0203", f"cannot divide {shape[0]} channels into {ranges} ranges", attribute)
+    return shape[0] // ranges, *shape[1:]
 
 
 def size_text(size: Sequence[int]) -> str:

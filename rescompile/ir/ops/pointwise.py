@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rescompile.diagnostics.errors import ShapeError
-from rescompile.ir.ops.op import Axes, Kind, Parameter, Shape, attribute, same
+from rescompile.ir.ops.op import Kind, Parameter, Shape, attribute, divided
 from rescompile.records import record
 
 
@@ -14,9 +14,6 @@ class Dropout(Kind):
     word = "dropout"
     rate: float = attribute("real", "probability of dropping a value", minimum=0.0, maximum=1.0, main=True)
 
-    def axes(self, shape: Shape) -> Axes:
-        return same(shape)
-
 
 @record(slots=False)
 class Scale(Kind):
@@ -24,9 +21,6 @@ class Scale(Kind):
 
     word = "scale"
     factor: float = attribute("real", "constant factor", main=True)
-
-    def axes(self, shape: Shape) -> Axes:
-        return same(shape)
 
 
 @record(slots=False)
@@ -38,10 +32,7 @@ class Affine(Kind):
     per: str = attribute("word", "one value for each channel, or one for all", "channel", words=("channel", "one"))
     scale: bool = attribute("bool", "learn a scale", True)
     shift: bool = attribute("bool", "learn a shift", True)
-    scale_init: float = attribute("real", "initial scale", 1.0)
-
-    def axes(self, shape: Shape) -> Axes:
-        return same(shape)
+    scale_init: float = attribute("real", "initial scale", 1.0, needs="scale")
 
     def output(self, shape: Shape) -> Shape:
         if not (self.scale or self.shift):
@@ -73,13 +64,8 @@ class WeightedSum(Kind):
     kind: str = attribute("word", "how weights become shares", "fast", words=("fast", "softmax"))
     eps: float = attribute("real", "added to the sum of the weights", 1e-4, minimum=0.0, maximum=1.0, only=("fast",))
 
-    def axes(self, shape: Shape) -> Axes:
-        return same(shape)
-
     def output(self, shape: Shape) -> Shape:
-        if shape[0] % self.ranges:
-            raise ShapeError("E0203", f"cannot divide {shape[0]} channels into {self.ranges} ranges", "ranges")
-        return shape[0] // self.ranges, *shape[1:]
+        return divided(shape, self.ranges, "ranges")
 
     def parameters(self, shape: Shape) -> tuple[Parameter, ...]:
         return (Parameter("weight", (self.ranges,), 1.0),)
@@ -90,6 +76,3 @@ class Identity(Kind):
     """The identity: returns its input unchanged."""
 
     word = "identity"
-
-    def axes(self, shape: Shape) -> Axes:
-        return same(shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rescompile.diagnostics.errors import ShapeError
-from rescompile.ir.ops.op import Axes, Axis, Kind, Shape, Size, attribute, feature_map, rank, same, size_text
+from rescompile.ir.ops.op import Axes, Axis, Kind, Shape, Size, attribute, feature_map, rank, size_text
 from rescompile.ir.ops.window import window_axes, window_size
 from rescompile.records import record
 
@@ -76,9 +76,6 @@ class Reduce(Kind):
 
     word = "reduce"
     by: str = attribute("word", "reduction over the channels", words=("mean", "max"), main=True)
-
-    def axes(self, shape: Shape) -> Axes:
-        return same(shape)
 
     def output(self, shape: Shape) -> Shape:
         return 1, *feature_map(shape)[1:]

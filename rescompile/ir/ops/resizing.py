@@ -13,6 +13,7 @@ from rescompile.ir.ops.op import (
     Shape,
     Size,
     attribute,
+    divided,
     enlarged,
     feature_map,
     image_map,
@@ -28,6 +29,9 @@ class Flatten(Kind):
     """Flattens a feature map to a vector, in channels-first order."""
 
     word = "flatten"
+
+    def axes(self, shape: Shape) -> None:
+        return None
 
     def output(self, shape: Shape) -> Shape:
         return (math.prod(shape),)
@@ -75,9 +79,6 @@ class PadChannels(Kind):
 
     word = "pad_channels"
     channels: int = attribute("int", "output channels", minimum=1, main=True)
-
-    def axes(self, shape: Shape) -> Axes:
-        return same(shape)
 
     def output(self, shape: Shape) -> Shape:
         channels, *size = feature_map(shape)
@@ -159,9 +160,6 @@ class Shuffle(Kind):
     word = "shuffle"
     groups: int = attribute("int", "number of channel groups", minimum=1, main=True)
 
-    def axes(self, shape: Shape) -> Axes:
-        return same(shape)
-
     def output(self, shape: Shape) -> Shape:
         feature_map(shape)
         if shape[0] % self.groups:
@@ -177,15 +175,11 @@ class Part(Kind):
     number: int = attribute("int", "index of the range, starting at 0", minimum=0)
     of: int = attribute("int", "number of ranges", minimum=1)
 
-    def axes(self, shape: Shape) -> Axes:
-        return same(shape)
-
     def output(self, shape: Shape) -> Shape:
-        if shape[0] % self.of:
-            raise ShapeError("E0203", f"cannot divide {shape[0]} channels into {self.of} ranges", "of")
+        output = divided(shape, self.of, "of")
         if self.number >= self.of:
             raise ShapeError("E0309", f"takes range {self.number} of {self.of}, but they count from 0", "number")
-        return shape[0] // self.of, *shape[1:]
+        return output
 
 
 @record(slots=False)
@@ -212,6 +206,9 @@ class SpaceToDepth(Kind):
 
     word = "space_to_depth"
     size: int = attribute("int", "side of the block", minimum=1, maximum=32, main=True)
+
+    def axes(self, shape: Shape) -> None:
+        return None  # a side must divide by the block
 
     def output(self, shape: Shape) -> Shape:
         channels, height, width = image_map(shape)

@@ -4,10 +4,9 @@ Any scalar may be an expression, so attributes are typed when they are evaluated
 The models check the form: which keys, which combinations, which words.
 
     values    scalars, expressions, a value per copy, names
-    rows      a row: a block with arguments, once or `depth` times
-    steps     all other steps of a network or of the body of a block
+    steps     the steps of a network or of the body of a block, and its rows
     later_ops steps called like ops that came after the first release
     blocks    the definition of a block and of its parameters
-    mentions  the names that expressions mention
+    mentions  the names that expressions mention, and those that are sizes
     spec      the keys of a spec file
 """

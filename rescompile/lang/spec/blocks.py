@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StrictBool, StrictStr, model_validator
 
 from rescompile.diagnostics.errors import one_of
-from rescompile.lang.spec.sizes import sizes_among
+from rescompile.lang.spec.mentions import sizes_among
 from rescompile.lang.spec.steps import Step
 from rescompile.lang.spec.values import (
     TYPES,

@@ -13,7 +13,6 @@ from collections.abc import Container, Iterator
 from typing import Any
 
 from rescompile.ir import names, ops
-from rescompile.lang.spec.rows import ROW_KEYS
 
 
 class NamedMapping(dict[str, Any]):
@@ -44,12 +43,12 @@ def _is_step(value: Any, word: str, blocks: Container[str]) -> bool:
             ((key, inner),) = value.items()
             if isinstance(inner, bool):
                 return False  # no step takes one
-            if key in ops.WORDS or key in names.COMBINATORS or key in ROW_KEYS:
+            if key in ops.WORDS or key in names.COMBINATORS or key in names.ROW_KEYS:
                 return True
             nested = isinstance(inner, dict | list) and key not in ops.attributes(word)
             return key not in names.RESERVED and (nested or _is_step(inner, word, blocks))
         case dict():
-            return "if" in value or not value.keys().isdisjoint(ROW_KEYS)
+            return "if" in value or not value.keys().isdisjoint(names.ROW_KEYS)
     return False
 
 

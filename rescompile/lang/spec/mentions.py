@@ -1,12 +1,12 @@
-"""The names that the expressions of a step or a value mention."""
+"""The names that the expressions of a step or a value mention, and those among them that are sizes: kernels, strides and the like."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from rescompile.ir.expressions import parse
-from rescompile.lang.spec.rows import Use
+from rescompile.ir import ops
+from rescompile.ir.expressions import ExpressionError, Term, parse
 from rescompile.lang.spec.steps import (
     AgainStep,
     If,
@@ -15,6 +15,7 @@ from rescompile.lang.spec.steps import (
     OpStep,
     ParallelStep,
     RecallStep,
+    Use,
     parts,
     step_value,
 )
@@ -57,6 +58,28 @@ def strides(step: Any) -> set[str]:
     """Return the names that the strides of a step, or of the steps inside it, mention."""
     given = step.given if isinstance(step, OpStep) else step.arguments if isinstance(step, Use) else {}
     return {*mentions(given.get("stride")), *(name for part in parts(step) for name in strides(part))}
+
+
+def sizes_among(step: Any) -> Iterator[str]:
+    """Yield each name that alone is the value of an attribute of type size, or one of the values of a conditional there."""
+    if isinstance(step, OpStep):
+        for attribute, facts in ops.attributes(step.word).items():
+            if facts.type == "size" and isinstance(raw := step.given.get(attribute), str):
+                yield from _alone(raw)
+    for part in parts(step):
+        yield from sizes_among(part)
+
+
+def _alone(text: str) -> Iterator[str]:
+    try:
+        todo = [parse(text)]
+    except ExpressionError:  # reported where it stands
+        return
+    while todo:
+        term: Term = todo.pop()
+        if term.word is not None:
+            yield term.word
+        todo += term.operands[1:] if term.head == "if" else ()
 
 
 def _in_name(template: str | None) -> list[str]:

@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest, one_of
-from rescompile.ir import names, ops
+from rescompile.ir import ops
 from rescompile.ir.expressions import show
 from rescompile.lang.spec.blocks import Block
 from rescompile.lang.spec.later_ops import mark_names
@@ -97,10 +97,14 @@ class DropPath(SpecModel):
         return self
 
 
+#: A figure such as `25.6M` or `4.1e9`: its integer part, its fraction, and its unit or exponent.
+FIGURE = re.compile(r"([0-9]+)(?:\.([0-9]+))?([kKMGB]|e[0-9]+)?")
+
+
 def _figure(raw: Any) -> Any:
     if isinstance(raw, bool) or not isinstance(raw, int | str):
         raise refuse("E0104", f"expected an integer or a quoted figure, got {show(raw)}", f'quote it: "{show(raw)}"')
-    if isinstance(raw, str) and not names.FIGURE.fullmatch(raw):
+    if isinstance(raw, str) and not FIGURE.fullmatch(raw):
         help = 'write an integer, or text such as "25.6M" or "4.1e9"'
         raise refuse("E0104", f"'{clipped(raw)}' is not a valid figure", help)
     return raw

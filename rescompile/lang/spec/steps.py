@@ -26,14 +26,13 @@ from rescompile.diagnostics.errors import clipped, nearest
 from rescompile.ir import names, ops
 from rescompile.ir.expressions import show
 from rescompile.lang.spec.later_ops import NamedMapping
-from rescompile.lang.spec.rows import ROW_KEYS, Use
 from rescompile.lang.spec.values import NEVER, Expression, KeptValue, Scalar, SpecModel, Template, Value, Word, refuse
 
 
 class Attributes(SpecModel):
     """The attributes of an op, unevaluated. The name checker compares them with those that the op has."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True, defer_build=True)
+    model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Value] = Field(init=False)
 
     when: Expression | None = None
@@ -194,6 +193,24 @@ class AgainStep(SpecModel):
     again: Template
 
 
+class Use(SpecModel):
+    """A block with arguments, once or `depth` times. A row without `block` uses that of the spec."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Value] = Field(init=False)
+
+    block: Word | None = None
+    name: Template | None = None
+    depth: Expression | None = None
+    members: Template | None = None
+    when: Expression | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments for the block's parameters, unevaluated."""
+        return self.model_extra or {}
+
+
 class NamedStep(RootModel[dict[Template, "Named"]]):
     """A step or a row with a name: `name: step`."""
 
@@ -240,7 +257,7 @@ def _step_tag(raw: Any) -> str:
 
 
 def _named_tag(raw: Any) -> str:
-    return "<use>" if isinstance(raw, dict) and any(key in raw for key in ROW_KEYS) else _step_tag(raw)
+    return "<use>" if isinstance(raw, dict) and any(key in raw for key in names.ROW_KEYS) else _step_tag(raw)
 
 
 ATTRIBUTES = frozenset(attribute for word in ops.WORDS for attribute in ops.attributes(word))
@@ -253,7 +270,7 @@ def _wrong_step(raw: Any) -> Any:
     listed = ", ".join(str(key) for key in raw)
     if not raw:
         raise refuse("E0110", "expected a step, got an empty mapping", DO_NOTHING)
-    if listed in ROW_KEYS:
+    if listed in names.ROW_KEYS:
         raise refuse("E0110", f"'{listed}' alone is not a step", "give the row a name: '- layer1: {depth: ..., ...}'")
     if len(raw) == 1 and isinstance(raw[listed], bool | int | float):
         help = ops.similar(listed, ops.WORDS) or "docs/language.md lists all ops"
@@ -267,7 +284,7 @@ def _wrong_step(raw: Any) -> Any:
     for key in raw:
         if key in names.COMBINATORS:
             raise refuse("E0110", message, f"put the other keys inside '{key}'")
-        if key not in ATTRIBUTES and (hint := nearest(str(key), [*ROW_KEYS, *names.COMBINATORS])):
+        if key not in ATTRIBUTES and (hint := nearest(str(key), [*names.ROW_KEYS, *names.COMBINATORS])):
             raise refuse("E0110", message, f"'{key}': {hint}")
     raise refuse("E0110", message, "write {block: ..., argument: value}, or - name: step")
 

@@ -151,24 +151,31 @@ def _name(raw: str) -> str:
 
 
 def _identifier(raw: str) -> str:
-    if len(raw) > 64 or not names.IDENTIFIER.fullmatch(raw):
-        too_long = len(raw) > 64
-        reason = (
-            "a name has at most 64 characters" if too_long else "use a-z, A-Z, 0-9 and _, and do not start with a digit"
-        )
-        raise refuse("E0109", f"'{clipped(raw)}' is not a valid name: {reason}")
-    return raw
+    if len(raw) > 64:
+        reason = "a name has at most 64 characters"
+    elif not names.IDENTIFIER.fullmatch(raw):
+        reason = "use a-z, A-Z, 0-9 and _, and do not start with a digit"
+    else:
+        return raw
+    raise refuse("E0109", f"'{clipped(raw)}' is not a valid name: {reason}")
 
 
 #: Reserved words in values: a parameter with such a name would hide them.
 TAKEN = frozenset({*names.RESERVED, *names.BUILTINS, *KEYWORDS, "none"})
 
 
-def _parameter_name(raw: str) -> str:
-    _identifier(raw)
-    if raw in TAKEN:
-        raise refuse("E0409", f"'{raw}' is a reserved word and cannot be the name of a parameter")
-    return raw
+def _name_of(what: str) -> Callable[[str], str]:
+    """Return a validator of the names of parameters or values."""
+
+    def check(raw: str) -> str:
+        if _identifier(raw) in TAKEN:
+            raise refuse("E0409", f"'{raw}' is a reserved word and cannot be the name of {what}")
+        return raw
+
+    return check
+
+
+_value_name = _name_of("a value")
 
 
 def _template(raw: str) -> str:
@@ -203,15 +210,8 @@ def _kept_value(raw: str) -> str:
     return raw
 
 
-def _value_name(raw: str) -> str:
-    _identifier(raw)
-    if raw in TAKEN:
-        raise refuse("E0409", f"'{raw}' is a reserved word and cannot be the name of a value")
-    return raw
-
-
 Word = Annotated[StrictStr, AfterValidator(_identifier)]
-ParameterName = Annotated[StrictStr, AfterValidator(_parameter_name)]
+ParameterName = Annotated[StrictStr, AfterValidator(_name_of("a parameter"))]
 Template = Annotated[StrictStr, AfterValidator(_template)]
 #: The name of a kept value, and a mention of one, with an index or without.
 ValueName = Annotated[StrictStr, AfterValidator(_value_name)]
