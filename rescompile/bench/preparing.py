@@ -4,6 +4,7 @@ reference."""
 from __future__ import annotations
 
 import hashlib
+import math
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -61,7 +62,7 @@ class Preparer:
         limit = roofline.limit(contender.model.network, batch, roof)
         if limit is None or roof.product is None:
             return None
-        return Roofline(limit.seconds, 0.0, roof.copies[max(roof.copies)].best, roof.product.best)
+        return Roofline(limit.seconds, 0.0, roof.bandwidth(math.inf), roof.product)
 
 
 def check(contender: Contender) -> None:

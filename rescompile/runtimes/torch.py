@@ -172,35 +172,30 @@ def _every_compilation(torch: Any) -> Any:
     )
 
 
-# --- for the roofline
-# ---------------------------------------------------------------------------------------------------
+# --- for the roofline -------------------------------------------------------------------------------------------------
 
 
-def products(device: str, precision: str, side: int) -> dict[str, tuple[float, Callable[[], None]]]:
-    """Return kernels that multiply on a device, by name, each with its floating-point operations: products of square
-    matrices, and on the CPU convolutions too, for which torch uses another library. Empty if torch lacks the precision
-    there."""
+def products(device: str, precision: str, side: int) -> list[tuple[float, Callable[[], None]]]:
+    """Return kernels that multiply on a device, each with its floating-point operations: products of square matrices,
+    and on the CPU convolutions too, for which torch uses another library. Empty if torch lacks the precision there."""
     import torch
 
     if precision not in FLOATS or (device == "cpu" and precision not in ("fp32", "bf16")):
-        return {}
+        return []
     kind = getattr(torch, PRECISIONS[precision].dtype)
     generator = torch.Generator(device).manual_seed(0)
-    taken: dict[str, tuple[float, Callable[[], None]]] = {}
+    taken: list[tuple[float, Callable[[], None]]] = []
     # A large product keeps many cores busy; a small one is less often interrupted.
     for rows in (side, side // 2) if device == "cpu" else (side,):
-        taken[f"matrix product of {rows}"] = (
-            2 * rows**3,
-            # Random values as in a network: with equal values a GPU needs less power and raises its clock.
-            _product(torch, torch.randn(rows, rows, generator=generator, device=device).to(kind)),
-        )
+        # Random values as in a network: with equal values a GPU needs less power and raises its clock.
+        values = torch.randn(rows, rows, generator=generator, device=device).to(kind)
+        taken.append((2 * rows**3, _product(torch, values)))
     if device == "cpu":
         channels, extent = side // 4, 28
         maps = torch.ones(2, channels, extent, extent, dtype=kind).to(memory_format=torch.channels_last)
         for kernel in (1, 3):
             weight = torch.ones(channels, channels, kernel, kernel, dtype=kind).to(memory_format=torch.channels_last)
-            work = 2 * maps.numel() * channels * kernel**2
-            taken[f"{kernel}x{kernel} convolution"] = work, _convolution(torch, maps, weight)
+            taken.append((2 * maps.numel() * channels * kernel**2, _convolution(torch, maps, weight)))
     return taken
 
 

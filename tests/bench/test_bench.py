@@ -775,9 +775,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], Fake]
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     monkeypatch.setattr(device, "state", dict)
-    copies = {1 << 20: roofline.Measured(1e10, 1e10, 0.0, 7)}
     monkeypatch.setattr(
-        roofline, "measure", lambda device, precision, threads: roofline.Roofline(device, precision, copies, copies[1 << 20])
+        roofline, "measure", lambda device, precision, threads: roofline.Roofline(precision, {1 << 20: 1e10}, 1e10)
     )  # fmt: skip
 
     def put(name: str, wrong: str = "") -> Fake:
@@ -913,8 +912,7 @@ _PROGRAM = """
 import sys
 from rescompile.runtimes import roofline
 from rescompile.cli import main
-copies = {1 << 20: roofline.Measured(1e10, 1e10, 0.0, 7)}
-roofline.measure = lambda device, precision, threads: roofline.Roofline(device, precision, copies, copies[1 << 20])
+roofline.measure = lambda device, precision, threads: roofline.Roofline(precision, {1 << 20: 1e10}, 1e10)
 sys.stderr.isatty = lambda: True
 main()
 """
