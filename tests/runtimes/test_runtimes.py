@@ -700,15 +700,16 @@ def test_the_machine_is_described_without_names() -> None:
     assert len(getpass.getuser()) < 4 or f'"{getpass.getuser()}"' not in text
 
 
-def test_gpus_are_read_from_their_tool() -> None:
+def test_gpus_are_read_from_their_tool(monkeypatch: pytest.MonkeyPatch) -> None:
     """nvidia-smi gives one row per GPU; a missing tool or unexpected output gives none."""
-    printed = "NVIDIA H200, 570.1, 143771 MiB, 9.0\nNVIDIA H200, 570.1, 143771 MiB, 9.0\n"
     fields = ("name", "driver_version", "memory.total", "compute_cap")
-    rows = device._smi(fields, lambda *command: printed)
-    assert len(rows) == 2
-    assert rows[0] == dict(zip(fields, ("NVIDIA H200", "570.1", "143771 MiB", "9.0"), strict=True))
-    assert device._smi(fields, lambda *command: None) == []
-    assert device._smi(fields, lambda *command: "NVIDIA-SMI has failed\n") == []
+    for printed, rows in (
+        ("NVIDIA H200, 570.1, 143771 MiB, 9.0\n" * 2, [("NVIDIA H200", "570.1", "143771 MiB", "9.0")] * 2),
+        (None, []),
+        ("NVIDIA-SMI has failed\n", []),
+    ):
+        monkeypatch.setattr(device, "_output", lambda *command, printed=printed: printed)
+        assert device._smi(fields) == [dict(zip(fields, row, strict=True)) for row in rows]
 
 
 # --- the roofline -----------------------------------------------------------------------------------------------------
