@@ -133,7 +133,7 @@ def _cpu_runtimes() -> list[str]:
 def against_peers(name: str, result: Result, folder: Path) -> list[Row]:
     """Return the ratios of our times to those of each peer."""
     from rescompile.bench import statistics
-    from rescompile.bench.preparing import digest
+    from rescompile.runtimes.onnx_graph import digest
 
     ours, *peers = result.rows
     files = {digest(path): path for path in folder.glob("*.onnx")}  # none under torch.compile

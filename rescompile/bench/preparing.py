@@ -3,7 +3,6 @@ reference."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -19,6 +18,7 @@ from rescompile.diagnostics.errors import CheckFailed, Diagnostic
 from rescompile.ir.precision import FLOATS
 from rescompile.quantize import quantizer
 from rescompile.runtimes import FILE_TARGET, RUNTIMES, Job, roofline
+from rescompile.runtimes.onnx_graph import digest
 from rescompile.weights import Array
 
 
@@ -78,15 +78,6 @@ def check(contender: Contender) -> None:
     if configuration.precision in FLOATS:
         help += "; 'rescompile verify' finds the first part that differs"
     raise CheckFailed(Diagnostic("E0721", message, help=help))
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of an artifact, including its external data."""
-    sha256 = hashlib.sha256()
-    for part in sorted(path.parent.glob(f"{path.name}*")):
-        with part.open("rb") as file:
-            sha256.update(hashlib.file_digest(file, "sha256").digest())
-    return sha256.hexdigest()
 
 
 def _learn_expected_error(precision: str, device: str, reference: Reference, job: Job) -> None:

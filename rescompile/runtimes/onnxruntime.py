@@ -24,6 +24,7 @@ import numpy as np
 
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
 from rescompile.runtimes import Job, Runtime, check_precision, child_process
+from rescompile.runtimes.onnx_graph import digest
 from rescompile.runtimes.ort_session import PROVIDERS, brief, lacking, library, opened
 from rescompile.version import __version__
 from rescompile.weights import Array
@@ -204,14 +205,10 @@ def _tf32_allowed(runtime: Runtime, job: Job) -> None:
 def _cache(ort: Any, job: Job) -> Path:
     """Return the folder of a model's TensorRT engines."""
     assert job.model is not None
-    digest = hashlib.sha256(
-        json.dumps([__version__, ort.__version__, _tensorrt(), job.precision, job.input.shape]).encode()
-    )
-    for path in sorted(job.model.parent.glob(f"{job.model.name}*")):  # the model and its external data
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    key = [__version__, ort.__version__, _tensorrt(), job.precision, job.input.shape, digest(job.model)]
+    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
     home = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
-    folder = Path(home) / "rescompile" / "tensorrt" / digest.hexdigest()[:32]
+    folder = Path(home) / "rescompile" / "tensorrt" / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
