@@ -358,7 +358,7 @@ def test_the_schema_describes_result_files(tmp_path: Path) -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     text = module.PAGE.read_text("utf-8")
-    assert text == results.schema_text(), "run python docs/make_bench_schema.py"
+    assert text == module.schema_text(), "run python docs/make_bench_schema.py"
     validator = jsonschema.Draft7Validator(json.loads(text))
     json_files.write(WHOLE, tmp_path / "result.json")
     data = json.loads((tmp_path / "result.json").read_text())
