@@ -61,7 +61,7 @@ class Group:
             except Unavailable as problem:  # the row is valid without its shares
                 self.recorder.problems.append(problem)
                 continue
-            self.recorder.add_profile(at, profiling.shares(contender.model.network, nodes))
+            self.recorder.rows[at] = replace(row, profile=profiling.shares(contender.model.network, nodes))
 
     def _sessions(self, stack: ExitStack) -> Iterator[Step]:
         """Time the contenders, which are already prepared for the first session; `stack` closes them."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -142,5 +141,4 @@ def between(nodes: Sequence[tuple[str, float]], lead: bool, tail: bool) -> float
 
 def described(ops: Sequence[Timed], threads: int | None) -> Device:
     """Return the device with these measured ops."""
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return Device(FORMAT, __version__, now, device.describe(), RUNTIME, threads, list(ops))
+    return Device(FORMAT, __version__, device.now(), device.describe(), RUNTIME, threads, list(ops))
