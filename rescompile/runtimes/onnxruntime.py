@@ -93,7 +93,7 @@ class Session:
         except Exception as error:
             raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot run {job.name}: {brief(error)}")) from None
         self.first_seconds = time.perf_counter() - started
-        nodes = _profiled(ort, job, _session_options(ort, threads), provider, given)
+        nodes = _profiled(ort, job, threads, provider, given)
         placement, multiplied = placed(nodes, provider), types(nodes)
         _check(runtime, job, provider, nodes, multiplied)
         self.facts: Mapping[str, Any] = {
@@ -231,7 +231,7 @@ Node = Mapping[str, Any]
 
 
 def _profiled(
-    ort: Any, job: Job, options: Any, provider: str, given: Mapping[str, str], runs: int = 1
+    ort: Any, job: Job, threads: int | None, provider: str, given: Mapping[str, str], runs: int = 1
 ) -> Sequence[Node]:
     """Return the profile of some runs in a separate session, node by node and run after run: ONNX Runtime's facts, `name`
     and `seconds`. It does not capture a CUDA graph, since the profiler does not report its nodes."""
@@ -239,6 +239,7 @@ def _profiled(
     plain = {
         key: "0" if key in ("enable_cuda_graph", "trt_cuda_graph_enable") else value for key, value in given.items()
     }
+    options = _session_options(ort, threads)
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
@@ -269,14 +270,9 @@ def profile(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -
     if runtime.device == "cuda" and os.environ.get(_BLOCKING) != "1":
         return child_process.profile(runtime, job, options, runs, {_BLOCKING: "1"})
     with _device_errors(runtime, job):
-        return _medians(runtime, job, options, runs)
-
-
-def _medians(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -> list[tuple[str, float]]:
-    ort, provider = library(), PROVIDERS[runtime.name]
-    threads = options.get("threads", job.threads)
-    given = _provider_options(ort, runtime, job, options)
-    nodes = _profiled(ort, job, _session_options(ort, threads), provider, given, 1 + runs)
+        ort, threads = library(), options.get("threads", job.threads)
+        given = _provider_options(ort, runtime, job, options)
+        nodes = _profiled(ort, job, threads, PROVIDERS[runtime.name], given, 1 + runs)
     count = len(nodes) // (1 + runs)
     return [
         (nodes[at]["name"], statistics.median(node["seconds"] for node in nodes[count + at :: count]))

@@ -168,14 +168,14 @@ def _compared(case: _Case, reference: Reference, passes: Mapping[str, Any]) -> t
 def _wrong_pass(reference: Reference, passes: Mapping[str, Any], precision: str) -> str | None:
     """Return the first pass after which the interpreter computes something else, in which case no target is at
     fault."""
-    for at in range(1, len(PASSES) + 1):
-        options = {step.keyword: passes[step.keyword] for step in PASSES[:at] if step.keyword in passes}
-        network, weights = apply(reference.network, reference.weights, options)
-        if not options or PASSES[at - 1].keyword not in options:
-            continue
-        assert weights is not None
-        if not reference.error(Reference(network, weights, reference.x).exact) <= reference.bound(precision):
-            return PASSES[at - 1].name
+    options: dict[str, Any] = {}
+    for step in PASSES:
+        if step.keyword in passes:
+            options[step.keyword] = passes[step.keyword]
+            network, weights = apply(reference.network, reference.weights, options)
+            assert weights is not None
+            if not reference.error(Reference(network, weights, reference.x).exact) <= reference.bound(precision):
+                return step.name
     return None
 
 
