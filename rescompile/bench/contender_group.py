@@ -122,8 +122,8 @@ class Group:
 
     def _check_outputs(self) -> None:
         """Compare the outputs of the last timed run of each contender with the reference."""
-        for contender in self.contenders.values():
-            contender.check_outputs()
+        for each in self.contenders.values():
+            each.error = max(each.error, each.reference.error(each.prepared.outputs()))
 
     def _record(self, limits: dict[str, Roofline | None], before: dict[str, Any]) -> None:
         """Record the rows of contenders whose outputs stayed correct; none if there are too few rounds for an interval."""

@@ -111,10 +111,6 @@ class Contender:
     build: float
     first: float
 
-    def check_outputs(self) -> None:
-        """Compare the outputs of the last run with the reference as well."""
-        self.error = max(self.error, self.reference.error(self.prepared.outputs()))
-
 
 def available_runtimes() -> list[str]:
     """Return the runtimes that can be used on this machine."""

@@ -83,11 +83,11 @@ def check(contender: Contender) -> None:
 def _learn_expected_error(precision: str, device: str, reference: Reference, job: Job) -> None:
     """Learn the error to expect in a precision from one run of eager torch, if it supports the precision, or, for int8, of
     the file with its sums in floats."""
-    if precision == "int8" and not reference.has_expected_error(precision):
+    if precision == "int8" and precision not in reference.expected:
         assert job.model is not None
         reference.expect(precision, quantizer.simulated(job.model, job.input))
     eager = RUNTIMES[f"torch-{device}"]
-    if reference.has_expected_error(precision) or precision not in eager.precisions or eager.missing() is not None:
+    if precision in reference.expected or precision not in eager.precisions or eager.missing() is not None:
         return
     with closing(eager.prepare(job, {})) as prepared:
         reference.expect(precision, prepared.outputs())

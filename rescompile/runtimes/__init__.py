@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, nearest, one_of
 from rescompile.options import Option, assignment, read
@@ -133,8 +133,7 @@ class Runtime:
 
     def library(self) -> Library:
         """Return the module behind it, which imports its library on demand."""
-        library: Any = import_module(f"rescompile.runtimes.{self.module}")
-        return library  # type: ignore[no-any-return]
+        return cast(Library, import_module(f"rescompile.runtimes.{self.module}"))
 
 
 def find(text: str) -> tuple[Runtime, dict[str, Any]]:

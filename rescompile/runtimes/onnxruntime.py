@@ -49,10 +49,9 @@ def missing(runtime: Runtime) -> str | None:
 
 def prepare(runtime: Runtime, job: Job, options: Mapping[str, Any]) -> Session:
     """Return the model of a job in a session, run once, with placement and precision checked."""
-    provider = PROVIDERS[runtime.name]
     _tf32_allowed(runtime, job)
     with _device_errors(runtime, job):
-        return Session(library(), runtime, job, provider, options)
+        return Session(runtime, job, options)
 
 
 @contextlib.contextmanager
@@ -73,8 +72,9 @@ def _device_errors(runtime: Runtime, job: Job) -> Iterator[None]:
 class Session:
     """A session whose input and outputs are on its device."""
 
-    def __init__(self, ort: Any, runtime: Runtime, job: Job, provider: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, runtime: Runtime, job: Job, options: Mapping[str, Any]) -> None:
         assert job.model is not None
+        ort, provider = library(), PROVIDERS[runtime.name]
         threads = options.get("threads", job.threads)
         given = _provider_options(ort, runtime, job, options)
         if runtime.name == "ort-tensorrt":
