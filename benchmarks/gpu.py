@@ -229,13 +229,10 @@ def memory(row: Mapping[str, Any]) -> str:
     import rescompile
     from rescompile.runtimes import roofline
 
-    def rate(value: float) -> roofline.Measured:
-        return roofline.Measured(value, value, 0.0, 1)
-
     roof = row["roofline"]
     found = roofline.limit(
         rescompile.elaborate(rescompile.load(row["group"])), row["batch"],
-        roofline.Roofline("cuda", row["precision"], {1 << 30: rate(roof["bandwidth"])}, rate(roof["rate"])),
+        roofline.Roofline(row["precision"], {1 << 30: roof["bandwidth"]}, roof["rate"]),
     )  # fmt: skip
     assert found is not None
     return f"{sum(found.layers[name] for name, bound in found.bounds.items() if bound == 'memory') / found.seconds:.0%}"

@@ -16,8 +16,9 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,12 @@ def judged(row: Row, limit: float) -> Row:
 def unmeasured(promise: str, why: str) -> Row:
     """Return the row of a promise that could not be measured."""
     return Row(promise, None, verdict=why)
+
+
+def lacking(packages: Iterable[str], promises: Iterable[str]) -> list[Row]:
+    """Return the rows of promises that cannot be measured since one of the packages is missing; none if it is not."""
+    missing = next((package for package in packages if find_spec(package) is None), None)
+    return [] if missing is None else [unmeasured(promise, f"not measured: no {missing}") for promise in promises]
 
 
 # --- reporting

@@ -15,7 +15,6 @@ Exit code: 0 if every promise is kept; 1 if one is missed; 4 if a package is mis
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import statistics
 import sys
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compile import machine, say
-from pairs import Interval, Row, Times, arguments, judged, report, unmeasured
+from pairs import Interval, Row, Times, arguments, judged, lacking, report
 
 if TYPE_CHECKING:
     from rescompile.ir.network import Network
@@ -174,11 +173,8 @@ def main() -> int:
     """Measure ops and networks, print the tables, write the JSON file, and return the exit code."""
     options = arguments(__doc__ or "", pairs=30, parts=False)
     described = machine()
-    missing = [
-        package for package in ("rescompile", "torch", "onnxruntime", "scipy") if not importlib.util.find_spec(package)
-    ]
-    if missing:
-        return report(options, described, {}, [unmeasured("ranking", f"not measured: no {missing[0]}")])
+    if rows := lacking(("rescompile", "torch", "onnxruntime", "scipy"), ["ranking"]):
+        return report(options, described, {}, rows)
     from rescompile.bench import op_times
     from rescompile.bench.predicting import Predictor
 

@@ -28,7 +28,6 @@ because a package is missing. 130 after an interruption, with the finished rows 
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import sys
@@ -41,7 +40,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compile import chosen, machine, say
-from pairs import LEAST_ROUNDS, Interval, Row, Times, arguments, judged, record, report, unmeasured
+from pairs import LEAST_ROUNDS, Interval, Row, Times, arguments, judged, lacking, record, report, unmeasured
 
 if TYPE_CHECKING:
     from rescompile.bench.results import BenchRow, Result
@@ -133,7 +132,7 @@ def _cpu_runtimes() -> list[str]:
 def against_peers(name: str, result: Result, folder: Path) -> list[Row]:
     """Return the ratios of our times to those of each peer."""
     from rescompile.bench import statistics
-    from rescompile.bench.preparing import digest
+    from rescompile.runtimes.onnx_graph import digest
 
     ours, *peers = result.rows
     files = {digest(path): path for path in folder.glob("*.onnx")}  # none under torch.compile
@@ -247,9 +246,7 @@ def main() -> int:
     options = arguments(__doc__ or "", pairs=50, sessions=10)
     described = machine()
     needed = ("rescompile", "torch", "torchvision", "timm", "onnxruntime", "scipy")
-    missing = [package for package in needed if not importlib.util.find_spec(package)]
-    if missing:
-        rows = [unmeasured(name, f"not measured: no {missing[0]}") for name in chosen(names(), options.only)]
+    if rows := lacking(needed, chosen(names(), options.only)):
         return report(options, described, {}, rows)
     import torch
 

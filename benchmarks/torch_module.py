@@ -18,7 +18,6 @@ because a package is missing.
 from __future__ import annotations
 
 import copy
-import importlib.util
 import statistics
 import subprocess
 import sys
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compile import chosen, machine, probe
-from pairs import Clock, Row, Times, arguments, exact, interleave, report, timed, unmeasured
+from pairs import Clock, Row, Times, arguments, exact, interleave, lacking, report, timed
 
 if TYPE_CHECKING:
     import torch
@@ -233,9 +232,7 @@ def main() -> int:
     """Measure, print both tables, write the JSON file, and return the exit code."""
     options = arguments(__doc__ or "", pairs=60)
     described = machine()
-    missing = [package for package in ("rescompile", "torch", *PEERS) if not importlib.util.find_spec(package)]
-    if missing:
-        rows = [unmeasured(name, f"not measured: no {missing[0]}") for name in chosen(names(), options.only)]
+    if rows := lacking(("rescompile", "torch", *PEERS), chosen(names(), options.only)):
         return report(options, described, {}, rows)
     if probe("import torchvision"):
         from rescompile.bench import torchvision_operators

@@ -22,7 +22,6 @@ because a package is missing.
 from __future__ import annotations
 
 import copy
-import importlib.util
 import os
 import statistics
 import subprocess
@@ -39,10 +38,10 @@ from pairs import (
     arguments,
     exact,
     interleave,
+    lacking,
     ratio_of_means,
     report,
     timed,
-    unmeasured,
 )
 from torch_module import saved_bytes, stepper
 
@@ -181,16 +180,14 @@ def main() -> int:
         return 0
     described = machine()
     wanted = chosen((DEPTH, CHECKPOINT), options.only)
-    missing = [package for package in ("rescompile", "torch") if not importlib.util.find_spec(package)]
-    if missing:
-        return report(options, described, {}, [unmeasured(name, f"not measured: no {missing[0]}") for name in wanted])
+    if rows := lacking(("rescompile", "torch"), wanted):
+        return report(options, described, {}, rows)
     batch = QUICK_BATCH if options.quick else BATCH
     memory = peaks(batch) if CHECKPOINT in wanted else []
     import torch
 
     torch.set_num_threads(options.threads)
     samples: dict[str, Times] = {}
-    rows: list[Row] = []
     if DEPTH in wanted:
         samples[DEPTH], more = stochastic_depth(options.pairs, batch, options.clock)
         rows += more

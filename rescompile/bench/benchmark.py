@@ -25,7 +25,7 @@ from rescompile.bench.measuring import Step
 from rescompile.bench.preparing import Preparer
 from rescompile.bench.recorder import Recorder
 from rescompile.bench.reference import Reference
-from rescompile.bench.results import Result, Tuning, rows_of
+from rescompile.bench.results import Missing, Result, Tuning, rows_of
 from rescompile.bench.timed_models import BenchModel, inputs, of_peer, of_spec
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic, RescompileError, Unavailable, UsageError
 from rescompile.ir.network import Network
@@ -118,8 +118,10 @@ class Bench:
         race = None
         with ExitStack() as stack:
             for model in models:
-                reference = self._reference(model, x)
-                if reference is None:
+                try:
+                    reference = Reference(model, x)
+                except CheckFailed as error:
+                    self._recorder.refuse(error, self._configurations)
                     continue
                 if tune is None:
                     yield from self._prepare(model, x, reference, preparer, stack, contenders)
@@ -146,7 +148,7 @@ class Bench:
         for at, configuration in enumerate(self._configurations):
             title = _title(model, configuration)
             if (why := model.lacks(configuration.runtime.takes)) is not None:
-                self._recorder.leave_out(configuration, why)
+                self._recorder.missing.append(Missing(configuration.text, configuration.precision, why))
                 continue
             yield Step(title, at, len(self._configurations))
             try:
@@ -154,26 +156,15 @@ class Bench:
             except (CheckFailed, Unavailable) as problem:
                 self._recorder.refuse(problem, [configuration])
 
-    def _reference(self, model: BenchModel, x: Array) -> Reference | None:
-        try:
-            return Reference(model, x)
-        except CheckFailed as error:
-            self._recorder.refuse(error, self._configurations)
-            return None
-
     def _race(
         self, tune: TuneRequest, model: BenchModel, x: Array, reference: Reference, preparer: Preparer, stack: ExitStack
     ) -> tuning.Race:
         """Search for the fastest configuration of a network."""
-
-        def prepare(configuration: Configuration) -> Contender:
-            return preparer.contender(model, configuration, x, reference, stack)
-
-        def command(configuration: Configuration) -> str:
-            return tune.command(model.name, configuration.text, configuration.precision, len(x))
-
-        title = f"{model.name} at batch {len(x)}"
-        return tuning.Race(title, self._request, tune.accuracy, self._configurations, prepare, command)
+        return tuning.Race(
+            f"{model.name} at batch {len(x)}", self._request, tune.accuracy, self._configurations,
+            lambda each: preparer.contender(model, each, x, reference, stack),
+            lambda each: tune.command(model.name, each.text, each.precision, len(x)),
+        )  # fmt: skip
 
     def _record_tuning(self, tune: TuneRequest, race: tuning.Race, name: str, batch: int) -> None:
         """Record the outcome of a search: the rows that were measured to the end, and all that was dropped before."""

@@ -61,7 +61,7 @@ class Group:
             except Unavailable as problem:  # the row is valid without its shares
                 self.recorder.problems.append(problem)
                 continue
-            self.recorder.add_profile(at, profiling.shares(contender.model.network, nodes))
+            self.recorder.rows[at] = replace(row, profile=profiling.shares(contender.model.network, nodes))
 
     def _sessions(self, stack: ExitStack) -> Iterator[Step]:
         """Time the contenders, which are already prepared for the first session; `stack` closes them."""
@@ -122,8 +122,8 @@ class Group:
 
     def _check_outputs(self) -> None:
         """Compare the outputs of the last timed run of each contender with the reference."""
-        for contender in self.contenders.values():
-            contender.check_outputs()
+        for each in self.contenders.values():
+            each.error = max(each.error, each.reference.error(each.prepared.outputs()))
 
     def _record(self, limits: dict[str, Roofline | None], before: dict[str, Any]) -> None:
         """Record the rows of contenders whose outputs stayed correct; none if there are too few rounds for an interval."""

@@ -111,10 +111,6 @@ class Contender:
     build: float
     first: float
 
-    def check_outputs(self) -> None:
-        """Compare the outputs of the last run with the reference as well."""
-        self.error = max(self.error, self.reference.error(self.prepared.outputs()))
-
 
 def available_runtimes() -> list[str]:
     """Return the runtimes that can be used on this machine."""
@@ -153,7 +149,7 @@ def configurations(request: Request) -> tuple[list[Configuration], list[Missing]
         runtimes, precisions = with_options(runtimes or available_runtimes()), precisions or tuple(PRECISIONS)
     _check_names(request, precisions)
     parsed = [(text, *find(text)) for text in runtimes]
-    absent = {runtime.name: problem for _, runtime, _ in parsed if (problem := _absent(runtime)) is not None}
+    absent = {runtime.name: problem for _, runtime, _ in parsed if (problem := runtime.problem()) is not None}
     if absent:
         raise Unavailable(absent.values())
     fit, missing = [], []
@@ -178,13 +174,6 @@ def _check_names(request: Request, precisions: Sequence[str]) -> None:
         for item in items:
             if list(items).count(item) > 1:
                 raise UsageError(Diagnostic("E0802", f"the {what} {item} is given twice"))
-
-
-def _absent(runtime: Runtime) -> Diagnostic | None:
-    reason = runtime.missing()
-    if reason is None:
-        return None
-    return Diagnostic("E0901", f"{runtime.name} cannot run here: {reason}", help=runtime.how())
 
 
 def _without_rows(request: Request, fit: Sequence[Configuration]) -> Iterator[str]:

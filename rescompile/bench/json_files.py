@@ -1,6 +1,6 @@
 """JSON files of dataclasses: written, and read with the location of every error.
 
-pydantic reads them and makes their schema; it is imported when a file is read.
+pydantic reads them; it is imported when a file is read.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def read(
     try:
         document: T = validator.validate_json(again)  # in JSON mode, strict mode accepts a mapping for a dataclass
     except ValidationError as error:
-        parts = schema(kind)
-        known = {key for part in (parts, *parts["definitions"].values()) for key in part["properties"]}
+        parts = TypeAdapter(kind).json_schema()
+        known = {key for part in (parts, *parts["$defs"].values()) for key in part["properties"]}
         for item in sorted(error.errors(include_url=False), key=lambda item: item["type"] == "missing")[:MOST]:
             _report(item, known, wrong)  # a misspelt key first, then the missing key
     else:
@@ -194,18 +194,3 @@ def _place(source: Source, path: Location) -> Place:
             at = skip(at)
             number += 1
     return Place.at(source, at)
-
-
-def schema(kind: type[Any]) -> dict[str, Any]:
-    """Return the JSON Schema of a dataclass; the dataclasses inside it are under `definitions`."""
-    from pydantic import TypeAdapter
-    from pydantic.json_schema import GenerateJsonSchema
-
-    class Untitled(GenerateJsonSchema):
-        """A generator that adds no titles to fields."""
-
-        def field_title_should_be_set(self, schema: Any) -> bool:
-            return False
-
-    schema = TypeAdapter(kind).json_schema(ref_template="#/definitions/{model}", schema_generator=Untitled)
-    return schema | {"definitions": schema.pop("$defs", {})}

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from rescompile.bench.execution_steps import Step, steps
 from rescompile.bench.predicting import FORMAT, Device, Timed
-from rescompile.diagnostics.errors import Diagnostic, Source, Unavailable
+from rescompile.diagnostics.errors import Source, Unavailable
 from rescompile.elaboration import elaborate
 from rescompile.ir.network import Network
-from rescompile.lang.load import from_document
-from rescompile.lang.yaml_reader import Mapping, read
+from rescompile.lang.load import load_text
 from rescompile.records import record
 from rescompile.runtimes import RUNTIMES, device
 from rescompile.runtimes.jobs import job
@@ -51,9 +49,7 @@ class Probe:
         given = 16 if self.lead else self.channels
         rows = "".join(f"  - {row}\n" for row in (*before, *self.rows, *after))
         text = f"rescompile: 1\nname: probe\ninput: [{given}, {self.side}, {self.side}]\nnetwork:\n{rows}"
-        document = read(Source("probe", text))
-        assert isinstance(document, Mapping)
-        return elaborate(from_document(document))
+        return elaborate(load_text(Source("probe", text)))
 
     @property
     def step(self) -> Step:
@@ -125,9 +121,8 @@ def _conv(
 def measure(probes: Sequence[Probe], threads: int | None) -> Iterator[Timed]:
     """Measure probes one after the other. Raises Unavailable if ONNX Runtime is missing."""
     runtime = RUNTIMES[RUNTIME]
-    reason = runtime.missing()
-    if reason is not None:
-        raise Unavailable(Diagnostic("E0901", f"{RUNTIME} cannot run here: {reason}", help=runtime.how()))
+    if (problem := runtime.problem()) is not None:
+        raise Unavailable(problem)
     for probe in probes:
         network = probe.network
         x = np.random.default_rng(0).standard_normal((1, *network.input), np.float32)
@@ -146,5 +141,4 @@ def between(nodes: Sequence[tuple[str, float]], lead: bool, tail: bool) -> float
 
 def described(ops: Sequence[Timed], threads: int | None) -> Device:
     """Return the device with these measured ops."""
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return Device(FORMAT, __version__, now, device.describe(), RUNTIME, threads, list(ops))
+    return Device(FORMAT, __version__, device.now(), device.describe(), RUNTIME, threads, list(ops))

@@ -22,15 +22,13 @@ def draw(result: Result, path: Path, force: bool = False) -> None:
 
 def figure(result: Result, suffix: str) -> bytes:
     """Return the figure of a result (see `draw`) as a file with this suffix. Raises Unavailable if matplotlib is missing."""
-    panels = [panel for panel in (_by_batch(result), *_by_size(result)) if panel is not None]
-    return plotting.panels(panels or [_latency(result)], suffix)
+    panels = list(_by_size(result))
+    if not panels or len({row.batch for row in result.rows}) > 1:
+        panels = [_by_batch(result), *panels]
+    return plotting.panels(panels, suffix)
 
 
-def _by_batch(result: Result) -> Axes | None:
-    return _latency(result) if len({row.batch for row in result.rows}) > 1 else None
-
-
-def _latency(result: Result) -> Axes:
+def _by_batch(result: Result) -> Axes:
     lines = [_line(title, [(float(row.batch), row) for row in rows]) for title, rows in _series(result)]
     return Axes("latency by batch", "batch", "median latency, ms", lines, log=True)
 

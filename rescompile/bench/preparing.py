@@ -3,7 +3,7 @@ reference."""
 
 from __future__ import annotations
 
-import hashlib
+import math
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -18,6 +18,7 @@ from rescompile.diagnostics.errors import CheckFailed, Diagnostic
 from rescompile.ir.precision import FLOATS
 from rescompile.quantize import quantizer
 from rescompile.runtimes import FILE_TARGET, RUNTIMES, Job, roofline
+from rescompile.runtimes.onnx_graph import digest
 from rescompile.weights import Array
 
 
@@ -61,7 +62,7 @@ class Preparer:
         limit = roofline.limit(contender.model.network, batch, roof)
         if limit is None or roof.product is None:
             return None
-        return Roofline(limit.seconds, 0.0, roof.copies[max(roof.copies)].best, roof.product.best)
+        return Roofline(limit.seconds, 0.0, roof.bandwidth(math.inf), roof.product)
 
 
 def check(contender: Contender) -> None:
@@ -79,23 +80,14 @@ def check(contender: Contender) -> None:
     raise CheckFailed(Diagnostic("E0721", message, help=help))
 
 
-def digest(path: Path) -> str:
-    """Return the SHA-256 of an artifact, including its external data."""
-    sha256 = hashlib.sha256()
-    for part in sorted(path.parent.glob(f"{path.name}*")):
-        with part.open("rb") as file:
-            sha256.update(hashlib.file_digest(file, "sha256").digest())
-    return sha256.hexdigest()
-
-
 def _learn_expected_error(precision: str, device: str, reference: Reference, job: Job) -> None:
     """Learn the error to expect in a precision from one run of eager torch, if it supports the precision, or, for int8, of
     the file with its sums in floats."""
-    if precision == "int8" and not reference.has_expected_error(precision):
+    if precision == "int8" and precision not in reference.expected:
         assert job.model is not None
         reference.expect(precision, quantizer.simulated(job.model, job.input))
     eager = RUNTIMES[f"torch-{device}"]
-    if reference.has_expected_error(precision) or precision not in eager.precisions or eager.missing() is not None:
+    if precision in reference.expected or precision not in eager.precisions or eager.missing() is not None:
         return
     with closing(eager.prepare(job, {})) as prepared:
         reference.expect(precision, prepared.outputs())

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from typing import Any
 
 from rescompile.bench import statistics
 from rescompile.bench.contenders import Configuration, Request
-from rescompile.bench.results import FORMAT, BenchRow, Control, Missing, Result, Share, Tuning
+from rescompile.bench.results import FORMAT, BenchRow, Control, Missing, Result, Tuning
 from rescompile.diagnostics.errors import RescompileError
 from rescompile.runtimes import device
 from rescompile.version import __version__
@@ -21,7 +20,7 @@ class Recorder:
 
     request: Request
     missing: list[Missing]
-    measured: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    measured: str = field(default_factory=device.now)
     machine: dict[str, Any] = field(default_factory=device.describe)
     rows: list[BenchRow] = field(default_factory=list)
     controls: list[Control] = field(default_factory=list)
@@ -34,14 +33,6 @@ class Recorder:
         self.problems.append(error)
         why = error.diagnostics[0].message
         self.missing.extend(Missing(each.text, each.precision, why) for each in configurations)
-
-    def leave_out(self, configuration: Configuration, why: str) -> None:
-        """Record that a configuration of a model is skipped, with a reason that is not an error."""
-        self.missing.append(Missing(configuration.text, configuration.precision, why))
-
-    def add_profile(self, at: int, profile: list[Share]) -> None:
-        """Add the shares of its blocks to a row."""
-        self.rows[at] = replace(self.rows[at], profile=profile)
 
     def result(self) -> Result:
         """Return the rows that are finished."""

@@ -16,7 +16,7 @@ from rescompile.weights import Array
 
 
 class Reference:
-    """The outputs of a model in float64 for one input, and the errors to expect of timed runs."""
+    """The outputs of a model in float64 for one input, and `expected`, the errors of timed runs by precision."""
 
     def __init__(self, model: BenchModel, x: Array) -> None:
         """Raise CheckFailed if an activation is not a normal number: the time of such a run is meaningless."""
@@ -25,8 +25,7 @@ class Reference:
         self._in_range: set[str] = set()
         self.check_range("fp32")
         self._exact = model.exact(self._distinct)
-        self._plain = relative_error(torch_modules.outputs(model.base, self._distinct), self._exact)
-        self._eager: dict[str, float] = {"fp32": self._plain}
+        self.expected = {"fp32": relative_error(torch_modules.outputs(model.base, self._distinct), self._exact)}
 
     def error(self, outputs: Mapping[str, Array]) -> float:
         """Return the relative error of outputs of the whole batch."""
@@ -44,19 +43,15 @@ class Reference:
                 raise CheckFailed(Diagnostic("E0720", f"{self.model.name} cannot be timed in {precision}: {strange}"))
             self._in_range.add(precision)
 
-    def has_expected_error(self, precision: str) -> bool:
-        """Return whether `expect` was called for a precision."""
-        return precision in self._eager
-
     def expect(self, precision: str, outputs: Mapping[str, Array]) -> None:
         """Take the error of outputs that are known to be correct as the one to expect in a precision."""
-        self._eager[precision] = self.error(outputs)
+        self.expected[precision] = self.error(outputs)
 
     def bound(self, precision: str) -> float:
         """Return the largest error allowed: three times that of eager torch in the same precision, or, for int8, of the same
         file with its sums in floats. If neither has run, the error of torch in float32 is scaled to the bits of the
         precision."""
         bits = PRECISIONS[precision].bits
-        eager = self._eager.get(precision, self._plain * 2.0 ** (PRECISIONS["fp32"].bits - bits))
+        eager = self.expected.get(precision, self.expected["fp32"] * 2.0 ** (PRECISIONS["fp32"].bits - bits))
         least = floor(self.model.network, bits)
         return max(TIMES * eager, least) if math.isfinite(eager) else least

@@ -1,11 +1,10 @@
 """The result file: JSON with every sample, and with everything needed to check a figure or to measure it again.
 
-The dataclasses below are the format: pydantic reads files by them and makes the schema from them (docs/bench.schema.json).
+The dataclasses below are the format: pydantic reads files by them, and docs/make_bench_schema.py makes the schema from them.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
@@ -183,23 +182,6 @@ def _check_samples(result: Result, wrong: Wrong) -> None:
             statistics.table(row.samples, row.sittings)
         except ValueError as error:
             wrong(("rows", number, "samples"), str(error))
-
-
-def schema() -> dict[str, Any]:
-    """Return the JSON Schema of result files, in draft 7."""
-    schema = json_files.schema(Result)
-    schema["properties"]["bench"] = {"const": FORMAT, "description": "the version of this format"}
-    schema["properties"]["$comment"] = {"type": "string"}
-    return {
-        "$schema": "http://json-schema.org/draft-07/schema#",
-        **schema,
-        "title": f"result of rescompile bench, format {FORMAT}",
-    }
-
-
-def schema_text() -> str:
-    """Return the text of the schema file."""
-    return json.dumps(schema(), indent=2) + "\n"
 
 
 def rows_of(result: Result, group: str, batch: int) -> Sequence[BenchRow]:

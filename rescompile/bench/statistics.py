@@ -128,13 +128,13 @@ def ratio(ours: Samples, base: Samples, seed: int = 0) -> Interval:
     return _ratio_interval(ours, base, _medians(ours, rounds) / _medians(base, rounds))
 
 
-def unpaired_ratio(ours: Samples, base: Samples, seed: int = 0) -> Interval:
+def unpaired_ratio(ours: Samples, base: Samples) -> Interval:
     """Return the ratio of two medians from different runs, whose rounds are drawn independently. The interval is clipped to
     the ratios of single samples. Where both have several sessions, it is Welch's (1947)."""
     if ours.ndim == base.ndim == 3:
         return _welch(_logarithms(ours), _logarithms(base))
     ours, base = (samples.reshape(-1, samples.shape[-1]) for samples in (ours, base))
-    drawn = _medians(ours, _rounds(len(ours), seed)) / _medians(base, _rounds(len(base), seed + 1))
+    drawn = _medians(ours, _rounds(len(ours), 0)) / _medians(base, _rounds(len(base), 1))
     return _ratio_interval(ours, base, drawn)
 
 
@@ -144,7 +144,7 @@ def decides(control: Interval) -> bool:
     return control.half_width <= WORST_CONTROL and abs(control.value - 1) <= WORST_CONTROL
 
 
-def speed_up(ours: Samples, base: Samples, control: Interval | None = None, seed: int = 0) -> float | None:
+def speed_up(ours: Samples, base: Samples, control: Interval | None = None) -> float | None:
     """Return the speed-up, as base over ours; None if the difference is not significant.
 
     It is significant where the intervals of the medians do not overlap, the interval of their paired ratio does not contain 1,
@@ -153,9 +153,9 @@ def speed_up(ours: Samples, base: Samples, control: Interval | None = None, seed
     """
     if control is not None and not decides(control):
         return None
-    if ours.ndim == 2 and median(ours, seed).overlaps(median(base, seed)):
+    if ours.ndim == 2 and median(ours).overlaps(median(base)):
         return None
-    faster = ratio(base, ours, seed)
+    faster = ratio(base, ours)
     slack = 0.0 if control is None else control.half_width
     return faster.value if faster.low > 1 + slack or faster.high < 1 - slack else None
 

@@ -6,6 +6,7 @@ import copy
 import math
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +82,10 @@ def irregular(module: Any, x: Array, largest: float) -> str | None:
     for name, value in module.state_dict().items():
         if value.is_floating_point() and not problems:
             look(name, value)
-    handles = [part.register_forward_hook(hook(name or "the network")) for name, part in module.named_modules()]
-    try:
-        with torch.inference_mode():
-            module(torch.from_numpy(x))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.inference_mode():
+        for name, part in module.named_modules():
+            hooks.enter_context(part.register_forward_hook(hook(name or "the network")))
+        module(torch.from_numpy(x))
     return problems[0] if problems else None
 
 
@@ -132,13 +130,11 @@ def counts(module: Any, x: Array) -> tuple[int, int]:
         total += per_value * given[0].numel()
 
     kinds = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.Linear)
-    handles = [part.register_forward_hook(after) for part in module.modules() if isinstance(part, kinds)]
-    try:
-        with torch.inference_mode():
-            module(torch.from_numpy(x[:1]))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.inference_mode():
+        for part in module.modules():
+            if isinstance(part, kinds):
+                hooks.enter_context(part.register_forward_hook(after))
+        module(torch.from_numpy(x[:1]))
     return sum(parameter.numel() for parameter in module.parameters()), total
 
 

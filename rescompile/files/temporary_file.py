@@ -24,7 +24,7 @@ _NAME = re.compile(r"\.rescompile-\d+-[0-9a-f]{8}")
 
 
 class TemporaryFile:
-    """A file in a folder, under a temporary name until it is complete. `remove` is safe at any time, even before `create`,
+    """A file in a folder, under a temporary `path` until it is complete. `remove` is safe at any time, even before `create`,
     so an interruption at any point leaves no file behind."""
 
     def __init__(self, folder: Path) -> None:
@@ -32,18 +32,13 @@ class TemporaryFile:
         self._lock: int | None = None
         self._rename()
 
-    @property
-    def path(self) -> Path:
-        """The current path of the file, until it is renamed."""
-        return self._path
-
     def _rename(self) -> None:
-        self._path = self.folder / f".rescompile-{os.getpid()}-{os.urandom(4).hex()}"
+        self.path = self.folder / f".rescompile-{os.getpid()}-{os.urandom(4).hex()}"
 
     def create(self) -> BinaryIO:
         """Create the file and return a stream that writes to it. Closing the stream keeps the lock."""
         while self._lock is None:
-            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
             if fcntl is None:  # where open files cannot be renamed
                 return os.fdopen(handle, "wb", buffering=1 << 16)
             self._lock = handle
@@ -56,12 +51,12 @@ class TemporaryFile:
 
     def rename(self, target: Path) -> None:
         """Rename the complete file to its final name."""
-        os.replace(self._path, target)
+        os.replace(self.path, target)
 
     def remove(self) -> None:
         """Remove the file if it still has its temporary name, and release its lock."""
         with contextlib.suppress(OSError):
-            os.unlink(self._path)
+            os.unlink(self.path)
         self._release()
 
     def _release(self) -> None:

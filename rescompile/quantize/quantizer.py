@@ -107,7 +107,7 @@ def artifact(
         "inputs": len(data.calibration),
         "sha256": data.digest(),
         "scheme": scheme,
-        "quantiser": version(),
+        "quantiser": f"onnxruntime {library().__version__}",
         **({} if data.seed is None else {"seed": data.seed}),
     }
     facts = {"calibration": record, "int8": asdict(validation)}
@@ -181,14 +181,7 @@ def simulated(path: Path, x: Array) -> dict[str, Array]:
     ort = library()
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = opened(ort, path, options, PROVIDERS["ort-cpu"])
-    names = [value.name for value in session.get_outputs()]
-    return dict(zip(names, session.run(names, {session.get_inputs()[0].name: x}), strict=True))
-
-
-def version() -> str:
-    """Return the name and version of the quantiser."""
-    return f"onnxruntime {library().__version__}"
+    return evaluate(path, x, options)
 
 
 class _Reader:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError, nearest, one_of
 from rescompile.options import Option, assignment, read
@@ -95,6 +95,13 @@ class Runtime:
         except Exception as error:  # a broken installation raises anything on import
             return f"its library cannot be loaded ({type(error).__name__}: {str(error)[:300]})"
 
+    def problem(self) -> Diagnostic | None:
+        """Return what `missing` reports as a diagnostic, with how to install this runtime."""
+        reason = self.missing()
+        if reason is None:
+            return None
+        return Diagnostic("E0901", f"{self.name} cannot run here: {reason}", help=self.how())
+
     def prepare(self, job: Job, options: Mapping[str, Any]) -> Prepared:
         """Load a network and run it once. Raises Unavailable if a library or device is missing, if the provider, the
         placement or the precision is not the requested one, and if the library would crash; UsageError if the options
@@ -106,9 +113,8 @@ class Runtime:
         if (job.model if self.takes == FILE_TARGET else job.module) is None:
             kind = "an ONNX file" if self.takes == FILE_TARGET else f"a live module of the target {self.takes}"
             raise UsageError(Diagnostic("E0802", f"{self.name} needs {kind}, but {job.name} has none"))
-        reason = self.missing()
-        if reason is not None:
-            raise Unavailable(Diagnostic("E0901", f"{self.name} cannot run here: {reason}", help=self.how()))
+        if (problem := self.problem()) is not None:
+            raise Unavailable(problem)
         if self.isolated:
             from rescompile.runtimes import child_process
 
@@ -127,8 +133,7 @@ class Runtime:
 
     def library(self) -> Library:
         """Return the module behind it, which imports its library on demand."""
-        library: Any = import_module(f"rescompile.runtimes.{self.module}")
-        return library  # type: ignore[no-any-return]
+        return cast(Library, import_module(f"rescompile.runtimes.{self.module}"))
 
 
 def find(text: str) -> tuple[Runtime, dict[str, Any]]:

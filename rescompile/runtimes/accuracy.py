@@ -68,11 +68,16 @@ class Reference:
         slightly larger, more evaluations are made, until one explains it."""
         worst = max(self.error(rounded, output) for rounded in self._evaluations(precision))
         bound = max(TIMES * worst, floor(self.network, PRECISIONS[precision].bits))
-        if bound < error < NEAR * bound:
-            for seed in range(1, MANY if self._has_few_values else RUNS + 1):
-                if error <= bound:
-                    break
-                bound = max(bound, TIMES * self.error(self._interpreted(precision, Noise(seed, units=2)), output))
+        if error < NEAR * bound:
+            bound = self.raised(bound, error, precision, output, MANY if self._has_few_values else RUNS + 1)
+        return bound
+
+    def raised(self, bound: float, error: float, precision: str, output: str | None, most: int) -> float:
+        """Return a bound raised by less than `most` evaluations, until one explains the error or some are nowhere near it."""
+        for seed in range(1, most):
+            if error <= bound or (seed > RUNS and error > NEAR * bound):
+                break
+            bound = max(bound, TIMES * self.error(self._interpreted(precision, Noise(seed, units=2)), output))
         return bound
 
     @cached_property

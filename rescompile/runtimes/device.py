@@ -6,10 +6,13 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from rescompile.runtimes import memory
 
 #: Packages that a measurement depends on.
 LIBRARIES = (
@@ -30,12 +33,17 @@ def describe() -> dict[str, Any]:
     `libraries`."""
     return {
         "processor": _processor(),
-        "memory": _memory(),
+        "memory": memory.total(),
         "gpus": _smi(_GPU),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "libraries": libraries(),
     }
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def state() -> dict[str, Any]:
@@ -83,13 +91,6 @@ def _processor() -> dict[str, Any]:
 _FIELD = re.compile(r"^([^\t:\n]+?)\s*: ?(.*)$", re.MULTILINE)
 
 
-def _memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None
-
-
 def _mhz() -> float | None:
     """Return the mean clock of all CPU threads."""
     found = [float(value) for value in re.findall(r"^cpu MHz\s*: ([\d.]+)$", _read("/proc/cpuinfo"), re.MULTILINE)]
@@ -102,9 +103,9 @@ def _celsius() -> float | None:
     return max((int(value) / 1000 for value in found if value.lstrip("-").isdigit()), default=None)
 
 
-def _smi(fields: tuple[str, ...], run: Callable[..., str | None] | None = None) -> list[Mapping[str, str]]:
+def _smi(fields: tuple[str, ...]) -> list[Mapping[str, str]]:
     """Return these fields of each GPU, from nvidia-smi; an empty list without it."""
-    text = (run or _output)("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader")
+    text = _output("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader")
     rows = [[value.strip() for value in line.split(",")] for line in (text or "").splitlines()]
     return [dict(zip(fields, row, strict=True)) for row in rows if len(row) == len(fields)]
 

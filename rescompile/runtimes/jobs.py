@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import tempfile
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +38,14 @@ def job(
     model = folder / (network.name + backend.SUFFIX)
     artifact.write(model)
     return Job(network.name, model, None, x, precision, threads)
+
+
+def run(
+    runtime: Runtime, options: Mapping[str, Any], precision: str, network: Network, weights: Weights, x: Array
+) -> tuple[Mapping[str, Array], Mapping[str, Any]]:
+    """Return the outputs of a network in a runtime, and the facts that the runtime reports. Raises as
+    `Runtime.prepare` does."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = job(runtime, network, weights, x, precision, Path(folder))
+        with closing(runtime.prepare(work, options)) as prepared:
+            return prepared.outputs(), prepared.facts

@@ -13,18 +13,19 @@ from rescompile.ir.network import Network, Op, walk
 _COPIES = 4
 
 
-def total() -> int:
-    """Return the memory of this machine in bytes; if the system does not report it, that of a large machine."""
+def total() -> int | None:
+    """Return the memory of this machine in bytes; None if the system does not report it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
-        return 1 << 40
+        return None
 
 
 def check(needed: int, what: str, help: str | None = None) -> None:
-    """Raise UsageError if something needs more bytes than the machine has."""
-    if needed > total():
-        message = f"{what} needs {_shown(needed)} of memory, and this machine has {_shown(total())}"
+    """Raise UsageError if something needs more bytes than the machine has, or 1 TiB if that is unknown."""
+    available = total() or 1 << 40
+    if needed > available:
+        message = f"{what} needs {_shown(needed)} of memory, and this machine has {_shown(available)}"
         raise UsageError(Diagnostic("E0802", message, help=help))
 
 

@@ -3,9 +3,11 @@ probability."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped
@@ -112,6 +114,15 @@ def check_files(path: str | os.PathLike[str], graph: OnnxGraph) -> None:
         if not any(os.path.commonpath((inside, outside)) == inside for inside in allowed):
             message = f"{os.fspath(path)} refers to external data in {clipped(name)}, which is not in its folder"
             raise UsageError(Diagnostic("E0801", message, help="move the external data into the folder of the model"))
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a model, including its external data."""
+    sha256 = hashlib.sha256()
+    for part in sorted(path.parent.glob(f"{path.name}*")):
+        with part.open("rb") as file:
+            sha256.update(hashlib.file_digest(file, "sha256").digest())
+    return sha256.hexdigest()
 
 
 def _read_graph(file: BinaryIO, at: Field, found: OnnxGraph, nodes: dict[str, _Node], depth: int) -> None:

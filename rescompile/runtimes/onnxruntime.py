@@ -24,6 +24,7 @@ import numpy as np
 
 from rescompile.diagnostics.errors import Diagnostic, Unavailable, UsageError
 from rescompile.runtimes import Job, Runtime, check_precision, child_process
+from rescompile.runtimes.onnx_graph import digest
 from rescompile.runtimes.ort_session import PROVIDERS, brief, lacking, library, opened
 from rescompile.version import __version__
 from rescompile.weights import Array
@@ -48,10 +49,9 @@ def missing(runtime: Runtime) -> str | None:
 
 def prepare(runtime: Runtime, job: Job, options: Mapping[str, Any]) -> Session:
     """Return the model of a job in a session, run once, with placement and precision checked."""
-    provider = PROVIDERS[runtime.name]
     _tf32_allowed(runtime, job)
     with _device_errors(runtime, job):
-        return Session(library(), runtime, job, provider, options)
+        return Session(runtime, job, options)
 
 
 @contextlib.contextmanager
@@ -72,8 +72,9 @@ def _device_errors(runtime: Runtime, job: Job) -> Iterator[None]:
 class Session:
     """A session whose input and outputs are on its device."""
 
-    def __init__(self, ort: Any, runtime: Runtime, job: Job, provider: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, runtime: Runtime, job: Job, options: Mapping[str, Any]) -> None:
         assert job.model is not None
+        ort, provider = library(), PROVIDERS[runtime.name]
         threads = options.get("threads", job.threads)
         given = _provider_options(ort, runtime, job, options)
         if runtime.name == "ort-tensorrt":
@@ -92,7 +93,7 @@ class Session:
         except Exception as error:
             raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot run {job.name}: {brief(error)}")) from None
         self.first_seconds = time.perf_counter() - started
-        nodes = _profiled(ort, job, _session_options(ort, threads), provider, given)
+        nodes = _profiled(ort, job, threads, provider, given)
         placement, multiplied = placed(nodes, provider), types(nodes)
         _check(runtime, job, provider, nodes, multiplied)
         self.facts: Mapping[str, Any] = {
@@ -204,14 +205,10 @@ def _tf32_allowed(runtime: Runtime, job: Job) -> None:
 def _cache(ort: Any, job: Job) -> Path:
     """Return the folder of a model's TensorRT engines."""
     assert job.model is not None
-    digest = hashlib.sha256(
-        json.dumps([__version__, ort.__version__, _tensorrt(), job.precision, job.input.shape]).encode()
-    )
-    for path in sorted(job.model.parent.glob(f"{job.model.name}*")):  # the model and its external data
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    key = [__version__, ort.__version__, _tensorrt(), job.precision, job.input.shape, digest(job.model)]
+    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
     home = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
-    folder = Path(home) / "rescompile" / "tensorrt" / digest.hexdigest()[:32]
+    folder = Path(home) / "rescompile" / "tensorrt" / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -234,7 +231,7 @@ Node = Mapping[str, Any]
 
 
 def _profiled(
-    ort: Any, job: Job, options: Any, provider: str, given: Mapping[str, str], runs: int = 1
+    ort: Any, job: Job, threads: int | None, provider: str, given: Mapping[str, str], runs: int = 1
 ) -> Sequence[Node]:
     """Return the profile of some runs in a separate session, node by node and run after run: ONNX Runtime's facts, `name`
     and `seconds`. It does not capture a CUDA graph, since the profiler does not report its nodes."""
@@ -242,6 +239,7 @@ def _profiled(
     plain = {
         key: "0" if key in ("enable_cuda_graph", "trt_cuda_graph_enable") else value for key, value in given.items()
     }
+    options = _session_options(ort, threads)
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
@@ -272,14 +270,9 @@ def profile(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -
     if runtime.device == "cuda" and os.environ.get(_BLOCKING) != "1":
         return child_process.profile(runtime, job, options, runs, {_BLOCKING: "1"})
     with _device_errors(runtime, job):
-        return _medians(runtime, job, options, runs)
-
-
-def _medians(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -> list[tuple[str, float]]:
-    ort, provider = library(), PROVIDERS[runtime.name]
-    threads = options.get("threads", job.threads)
-    given = _provider_options(ort, runtime, job, options)
-    nodes = _profiled(ort, job, _session_options(ort, threads), provider, given, 1 + runs)
+        ort, threads = library(), options.get("threads", job.threads)
+        given = _provider_options(ort, runtime, job, options)
+        nodes = _profiled(ort, job, threads, PROVIDERS[runtime.name], given, 1 + runs)
     count = len(nodes) // (1 + runs)
     return [
         (nodes[at]["name"], statistics.median(node["seconds"] for node in nodes[count + at :: count]))

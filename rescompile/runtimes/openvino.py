@@ -34,7 +34,7 @@ def missing(runtime: Runtime) -> str | None:
 
 def prepare(runtime: Runtime, job: Job, options: Mapping[str, Any]) -> Request:
     """Return the model of a job, compiled for the CPU and run once."""
-    return Request(runtime, job, options, options.get("threads", job.threads))
+    return Request(job, options)
 
 
 def profile(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -> list[tuple[str, float]]:
@@ -46,7 +46,7 @@ def profile(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -
     """
     import openvino
 
-    config = {**_config(job, options.get("threads", job.threads)), "PERF_COUNT": True}
+    config = {**_config(job, options), "PERF_COUNT": True}
     core = openvino.Core()
     model = core.read_model(str(job.model))
     model.reshape(list(job.input.shape))
@@ -76,12 +76,12 @@ def profile(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -
 class Request:
     """An inference request whose input tensor shares the array of the job."""
 
-    def __init__(self, runtime: Runtime, job: Job, options: Mapping[str, Any], threads: int | None) -> None:
+    def __init__(self, job: Job, options: Mapping[str, Any]) -> None:
         import openvino
 
         core = openvino.Core()
         native = tuple(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-        config = _config(job, threads)
+        config = _config(job, options)
         started = time.perf_counter()
         try:
             model = core.read_model(str(job.model))
@@ -131,13 +131,13 @@ class Request:
         self._request = self._input = None
 
 
-def _config(job: Job, threads: int | None) -> dict[str, Any]:
+def _config(job: Job, options: Mapping[str, Any]) -> dict[str, Any]:
     config: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
         "INFERENCE_PRECISION_HINT": HINTS[job.precision],
     }
-    if threads is not None:
+    if (threads := options.get("threads", job.threads)) is not None:
         config["INFERENCE_NUM_THREADS"] = threads
     return config
 

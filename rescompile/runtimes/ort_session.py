@@ -145,11 +145,11 @@ class Model:
         return dict(zip((value.name for value in self.outputs), outputs, strict=True))
 
 
-def evaluate(path: str | os.PathLike[str], x: Array) -> dict[str, Array]:
-    """Return the outputs of a model for one input, by name, on the CPU. Raises Unavailable if ONNX Runtime is
-    missing."""
+def evaluate(path: str | os.PathLike[str], x: Array, options: Any = None) -> dict[str, Array]:
+    """Return the outputs of a model for one input, by name, on the CPU; `options` are ONNX Runtime's of the session.
+    Raises Unavailable if ONNX Runtime is missing."""
     ort = library()
-    session = opened(ort, path, ort.SessionOptions(), PROVIDERS["ort-cpu"])
+    session = opened(ort, path, options or ort.SessionOptions(), PROVIDERS["ort-cpu"])
     outputs = session.run(None, {session.get_inputs()[0].name: x})
     return dict(zip((value.name for value in session.get_outputs()), outputs, strict=True))
 

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -87,15 +88,13 @@ class PathGradients:
     def effective(self) -> tuple[int, int] | None:
         """The shortest interval of lengths with at least `EFFECTIVE` of the total; among equally short ones, that with
         the largest share. None if no gradient arrives at the input."""
-        best: tuple[int, float, int] | None = None
-        for first in range(len(self.shares)):
-            sums = 0.0
-            for last in range(first, len(self.shares)):
-                sums += self.shares[last]
-                if sums >= EFFECTIVE:
-                    if best is None or (last - first, -sums) < best[:2]:
-                        best = last - first, -sums, first
-                    break
+        intervals = (
+            (last - first, -share, first)
+            for first in range(len(self.shares))
+            for last, share in enumerate(accumulate(self.shares[first:]), first)
+            if share >= EFFECTIVE
+        )
+        best = min(intervals, default=None)
         return None if best is None else (best[2], best[2] + best[0])
 
 

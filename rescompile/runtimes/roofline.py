@@ -12,7 +12,6 @@ exceed it.
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,36 +52,20 @@ class Layer:
 
 
 @record
-class Measured:
-    """A rate per second: the best of several rounds, which is the roof, with their median and their spread, the
-    interquartile range over the median."""
-
-    best: float
-    median: float
-    spread: float
-    rounds: int
-
-
-@record
 class Roofline:
     """A device in one precision. `copies` is the bandwidth in bytes per second (read and written) by the size of the
-    copy, `product` the floating-point operations per second of the fastest of several large products, which `by` names;
-    None if none could be measured."""
+    copy, `product` the floating-point operations per second of the fastest of several large products; None if none
+    could be measured."""
 
-    device: str
     precision: str
-    copies: Mapping[int, Measured]
-    product: Measured | None
-    by: str | None = None
+    copies: Mapping[int, float]
+    product: float | None
 
     def bandwidth(self, size: float) -> float:
         """Return the bandwidth for `size` bytes: that of the fastest copy of at least this size, or else of the
         largest."""
-        return max((copy.best for length, copy in self.copies.items() if length >= size), default=self._largest)
-
-    @property
-    def _largest(self) -> float:
-        return self.copies[max(self.copies)].best
+        fitting = (rate for length, rate in self.copies.items() if length >= size)
+        return max(fitting, default=self.copies[max(self.copies)])
 
 
 @record
@@ -104,7 +87,7 @@ def limit(network: Network, batch: int, roofline: Roofline) -> Limit | None:
     """Return the limit of a network for a batch; None if the device's rate could not be measured in this precision."""
     if roofline.product is None:
         return None
-    rate, width = roofline.product.best, PRECISIONS[roofline.precision].bytes
+    rate, width = roofline.product, PRECISIONS[roofline.precision].bytes
     seconds, bounds = {}, {}
     for layer in layers(network):
         size = width * (batch * layer.maps + layer.weights)
@@ -114,8 +97,7 @@ def limit(network: Network, batch: int, roofline: Roofline) -> Limit | None:
     return Limit(sum(seconds.values()), seconds, bounds)
 
 
-# --- the layers of a tree
-# -----------------------------------------------------------------------------------------------
+# --- the layers of a tree ---------------------------------------------------------------------------------------------
 
 
 def _op(name: str, node: Op) -> tuple[Layer, ...]:
@@ -148,49 +130,43 @@ def _side(_: str, node: Side, part: tuple[Layer, ...]) -> tuple[Layer, ...]:
 _LAYERS: FoldRules[tuple[Layer, ...]] = FoldRules(_op, _series, _parallel, _side)
 
 
-# --- measuring
-# ----------------------------------------------------------------------------------------------------------
+# --- measuring --------------------------------------------------------------------------------------------------------
 
 
-def measure(device: str, precision: str, threads: int | None = None, quick: bool = False) -> Roofline:
+def measure(device: str, precision: str, threads: int | None = None) -> Roofline:
     """Measure a device in some seconds: `cpu`, or `cuda` through torch. `threads` defaults to all CPU threads of this
-    process; `quick` uses smaller copies and matrices. A GPU that torch does not support has no rates."""
+    process. A GPU that torch does not support has no rates."""
     if RUNTIMES[f"torch-{device}"].missing() is not None and device == "cuda":
-        return Roofline(device, precision, {}, None)
-    workers = threads or usable()
-    sizes, side = _COPIES[device], _SIDE[device]
-    if quick:
-        sizes, side = sizes[:3], side // 4
+        return Roofline(precision, {}, None)
+    workers, side = threads or usable(), _SIDE[device]
     rates = _torch_products(device, precision, side, workers)
     if not rates and device == "cpu" and precision == "fp32":  # torch is not needed; numpy uses all threads
-        rates["matrix product of numpy"] = _numpy_product(side)
-    by = max(rates, key=lambda name: rates[name].best, default=None)
-    copied = {size: _cuda_copy(size) if device == "cuda" else _copy(size, workers) for size in sizes}
-    return Roofline(device, precision, copied, rates[by] if by else None, by)
+        rates = [_numpy_product(side)]
+    copied = {size: _cuda_copy(size) if device == "cuda" else _copy(size, workers) for size in _COPIES[device]}
+    return Roofline(precision, copied, max(rates, default=None))
 
 
-def _rated(work: float, run: Callable[[], Any], least: float = 5e-3, patience: float = 2.0) -> Measured:
-    """Return the rate of a run with an amount of work. A round lasts at least some milliseconds, well above the
-    resolution of the clock; rounds continue while they improve, for some seconds at most, since other processes may use
-    the machine."""
+def _rate(work: float, run: Callable[[], Any]) -> float:
+    """Return the rate per second of a run with an amount of work: the best of several rounds, which is the roof. A
+    round lasts at least some milliseconds, well above the resolution of the clock; rounds continue while they improve,
+    for two seconds at most, since other processes may use the machine."""
     run()
     started = time.perf_counter()
     run()
-    times = max(1, math.ceil(least / max(time.perf_counter() - started, 1e-7)))
+    times = max(1, math.ceil(5e-3 / max(time.perf_counter() - started, 1e-7)))
     rates: list[float] = []
     began = time.perf_counter()
     while len(rates) < _ROUNDS or (
-        max(rates[-_ROUNDS:]) > 1.01 * max(rates[:-_ROUNDS], default=0.0) and time.perf_counter() - began < patience
+        max(rates[-_ROUNDS:]) > 1.01 * max(rates[:-_ROUNDS], default=0.0) and time.perf_counter() - began < 2.0
     ):
         started = time.perf_counter()
         for _ in range(times):
             run()
         rates.append(work * times / (time.perf_counter() - started))
-    low, median, high = statistics.quantiles(rates, n=4)
-    return Measured(max(rates), median, (high - low) / median, len(rates))
+    return max(rates)
 
 
-def _copy(size: int, threads: int) -> Measured:
+def _copy(size: int, threads: int) -> float:
     """Return the rate of copies in main memory, a part for each thread: numpy releases the interpreter lock while it
     copies."""
     source, target = np.ones(size, np.uint8), np.empty(size, np.uint8)
@@ -203,25 +179,25 @@ def _copy(size: int, threads: int) -> Measured:
             for _ in range(times):
                 np.copyto(*pair)
 
-        return _rated(2 * size * times, lambda: list(pool.map(work, parts)))
+        return _rate(2 * size * times, lambda: list(pool.map(work, parts)))
 
 
-def _numpy_product(side: int) -> Measured:
+def _numpy_product(side: int) -> float:
     a = np.ones((side, side), np.float32)
     out = np.empty_like(a)
-    return _rated(2 * side**3, lambda: np.matmul(a, a, out=out))
+    return _rate(2 * side**3, lambda: np.matmul(a, a, out=out))
 
 
-def _torch_products(device: str, precision: str, side: int, threads: int) -> dict[str, Measured]:
-    """Return the rates of torch's products by name; none if torch is missing, or lacks the precision on the device."""
+def _torch_products(device: str, precision: str, side: int, threads: int) -> list[float]:
+    """Return the rates of torch's products; none if torch is missing, or lacks the precision on the device."""
     try:
         import torch
     except ImportError:
-        return {}
+        return []
     with settings(torch, device == "cuda", precision == "tf32", threads):
-        return {name: _rated(work, run) for name, (work, run) in products(device, precision, side).items()}
+        return [_rate(work, run) for work, run in products(device, precision, side)]
 
 
-def _cuda_copy(size: int) -> Measured:
+def _cuda_copy(size: int) -> float:
     times = max(1, (1 << 30) // size)
-    return _rated(2 * size * times, copies(size, times))
+    return _rate(2 * size * times, copies(size, times))

@@ -3,9 +3,7 @@ interpreter."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,15 +11,13 @@ import numpy as np
 from rescompile.diagnostics.errors import RescompileError, Source
 from rescompile.elaboration import elaborate
 from rescompile.ir.interpreter import interpret
-from rescompile.ir.network import LOGITS, Network
+from rescompile.ir.network import LOGITS
 from rescompile.ir.precision import FLOATS
-from rescompile.lang.load import from_document
-from rescompile.lang.yaml_reader import Mapping as Document
-from rescompile.lang.yaml_reader import read
+from rescompile.lang.load import load_text
 from rescompile.records import record
 from rescompile.runtimes import Runtime
-from rescompile.runtimes.jobs import job
-from rescompile.weights import Array, Weights, draw
+from rescompile.runtimes.jobs import run
+from rescompile.weights import draw
 
 _SPEC = """\
 rescompile: 1
@@ -57,9 +53,7 @@ class Trial:
 
 def trials(runtime: Runtime) -> Iterator[Trial]:
     """Run the network in each precision of the runtime except int8, which needs a quantised file."""
-    document = read(Source("trial", _SPEC))
-    assert isinstance(document, Document)
-    network = elaborate(from_document(document))
+    network = elaborate(load_text(Source("trial", _SPEC)))
     weights = draw(network)
     x = np.random.default_rng(0).standard_normal((2, *network.input), np.float32)
     exact = interpret(network, weights, x)[LOGITS]
@@ -68,7 +62,7 @@ def trials(runtime: Runtime) -> Iterator[Trial]:
             continue
         bound = _UNITS * FLOATS[precision].unit
         try:
-            output, facts = _run(runtime, network, weights, x, precision)
+            outputs, facts = run(runtime, {}, precision, network, weights, x)
         except RescompileError as error:
             first = error.diagnostics[0]
             yield Trial(precision, None, bound, first.message, first.help)
@@ -76,16 +70,5 @@ def trials(runtime: Runtime) -> Iterator[Trial]:
         except Exception as error:  # an installed but broken library
             yield Trial(precision, None, bound, f"{type(error).__name__}: {str(error)[:300]}")
             continue
-        off = float(np.linalg.norm(output - exact) / np.linalg.norm(exact))
+        off = float(np.linalg.norm(outputs[LOGITS] - exact) / np.linalg.norm(exact))
         yield Trial(precision, off, bound, None if off <= bound else "its output is wrong", facts=facts)
-
-
-def _run(
-    runtime: Runtime, network: Network, weights: Weights, x: Array, precision: str
-) -> tuple[Array, Mapping[str, Any]]:
-    with tempfile.TemporaryDirectory() as folder:
-        prepared = runtime.prepare(job(runtime, network, weights, x, precision, Path(folder)), {})
-        try:
-            return prepared.outputs()[LOGITS], prepared.facts
-        finally:
-            prepared.close()

@@ -6,6 +6,7 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
@@ -47,8 +48,7 @@ class Module:
         form = torch.channels_last if options.get("channels_last") else torch.contiguous_format
         self._torch: Any = torch
         self._cuda = runtime.device == "cuda"
-        self._tf32 = job.precision == "tf32"
-        self._threads = threads
+        self._settings = partial(settings, torch, self._cuda, job.precision == "tf32", threads)
         self._replays = self._cuda and mode in REPLAYING
         self._module: Any = None
         self._input: Any = None
@@ -66,11 +66,11 @@ class Module:
             self.close()
             raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot run {job.name}: {brief(error)}")) from None
         self.first_seconds = time.perf_counter() - started
-        with settings(self._torch, self._cuda, self._tf32, self._threads):
+        with self._settings():
             self.facts: Mapping[str, Any] = {
                 "device": torch.cuda.get_device_name() if self._cuda else "cpu",
                 "precision": job.precision,
-                "tf32": self._tf32,
+                "tf32": job.precision == "tf32",
                 "threads": None if self._cuda else torch.get_num_threads(),
                 "options": dict(options),
                 "versions": {"torch": torch.__version__}
@@ -79,7 +79,7 @@ class Module:
 
     def run(self) -> None:
         """Run one inference, and wait until the device has finished."""
-        with settings(self._torch, self._cuda, self._tf32, self._threads), self._torch.inference_mode():
+        with self._settings(), self._torch.inference_mode():
             self._given = self._module(self._input)
             self._wait()
 
@@ -113,15 +113,12 @@ class Module:
             if open_:
                 open_[-1][2].append(seconds)
 
-        modules = list(self._module.named_modules())
-        handles = [module.register_forward_pre_hook(before(name)) for name, module in modules]
-        handles += [module.register_forward_hook(after) for _, module in modules]
-        try:
+        with contextlib.ExitStack() as hooks:
+            for name, module in self._module.named_modules():
+                hooks.enter_context(module.register_forward_pre_hook(before(name)))
+                hooks.enter_context(module.register_forward_hook(after))
             for _ in range(runs):
                 self.run()
-        finally:
-            for handle in handles:
-                handle.remove()
         # A module may be called several times in a run, and all calls count.
         calls = {name: len(taken) // runs for name, taken in times.items()}
         return [
@@ -172,35 +169,30 @@ def _every_compilation(torch: Any) -> Any:
     )
 
 
-# --- for the roofline
-# ---------------------------------------------------------------------------------------------------
+# --- for the roofline -------------------------------------------------------------------------------------------------
 
 
-def products(device: str, precision: str, side: int) -> dict[str, tuple[float, Callable[[], None]]]:
-    """Return kernels that multiply on a device, by name, each with its floating-point operations: products of square
-    matrices, and on the CPU convolutions too, for which torch uses another library. Empty if torch lacks the precision
-    there."""
+def products(device: str, precision: str, side: int) -> list[tuple[float, Callable[[], None]]]:
+    """Return kernels that multiply on a device, each with its floating-point operations: products of square matrices,
+    and on the CPU convolutions too, for which torch uses another library. Empty if torch lacks the precision there."""
     import torch
 
     if precision not in FLOATS or (device == "cpu" and precision not in ("fp32", "bf16")):
-        return {}
+        return []
     kind = getattr(torch, PRECISIONS[precision].dtype)
     generator = torch.Generator(device).manual_seed(0)
-    taken: dict[str, tuple[float, Callable[[], None]]] = {}
+    taken: list[tuple[float, Callable[[], None]]] = []
     # A large product keeps many cores busy; a small one is less often interrupted.
     for rows in (side, side // 2) if device == "cpu" else (side,):
-        taken[f"matrix product of {rows}"] = (
-            2 * rows**3,
-            # Random values as in a network: with equal values a GPU needs less power and raises its clock.
-            _product(torch, torch.randn(rows, rows, generator=generator, device=device).to(kind)),
-        )
+        # Random values as in a network: with equal values a GPU needs less power and raises its clock.
+        values = torch.randn(rows, rows, generator=generator, device=device).to(kind)
+        taken.append((2 * rows**3, _product(torch, values)))
     if device == "cpu":
         channels, extent = side // 4, 28
         maps = torch.ones(2, channels, extent, extent, dtype=kind).to(memory_format=torch.channels_last)
         for kernel in (1, 3):
             weight = torch.ones(channels, channels, kernel, kernel, dtype=kind).to(memory_format=torch.channels_last)
-            work = 2 * maps.numel() * channels * kernel**2
-            taken[f"{kernel}x{kernel} convolution"] = work, _convolution(torch, maps, weight)
+            taken.append((2 * maps.numel() * channels * kernel**2, _convolution(torch, maps, weight)))
     return taken
 
 
@@ -244,8 +236,6 @@ def copies(size: int, times: int) -> Callable[[], None]:
 def profile(runtime: Runtime, job: Job, options: Mapping[str, Any], runs: int) -> list[tuple[str, float]]:
     """Return the modules of a network with their median seconds, without their submodules; the functions that a module
     calls count as its own. A compiled network has no modules, so the eager one is profiled."""
-    prepared = prepare(runtime, job, {key: value for key, value in options.items() if key != "compile"})
-    try:
+    eager = {key: value for key, value in options.items() if key != "compile"}
+    with contextlib.closing(prepare(runtime, job, eager)) as prepared:
         return prepared.profile(runs)
-    finally:
-        prepared.close()

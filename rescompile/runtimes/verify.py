@@ -8,10 +8,9 @@ freshly initialised norms overflows, and infinities would be compared with each 
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
-from pathlib import Path
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -26,9 +25,9 @@ from rescompile.ir.refitting import runs_again
 from rescompile.ir.traversal import rewrite
 from rescompile.passes import PASSES, apply
 from rescompile.records import record
-from rescompile.runtimes import Runtime, find, memory
+from rescompile.runtimes import find, memory
 from rescompile.runtimes.accuracy import Arrays, Reference, relative_error
-from rescompile.runtimes.jobs import job
+from rescompile.runtimes.jobs import run
 from rescompile.weights import Array, Weights
 from rescompile.weights.batch_statistics import trial
 
@@ -169,14 +168,14 @@ def _compared(case: _Case, reference: Reference, passes: Mapping[str, Any]) -> t
 def _wrong_pass(reference: Reference, passes: Mapping[str, Any], precision: str) -> str | None:
     """Return the first pass after which the interpreter computes something else, in which case no target is at
     fault."""
-    for at in range(1, len(PASSES) + 1):
-        options = {step.keyword: passes[step.keyword] for step in PASSES[:at] if step.keyword in passes}
-        network, weights = apply(reference.network, reference.weights, options)
-        if not options or PASSES[at - 1].keyword not in options:
-            continue
-        assert weights is not None
-        if not reference.error(Reference(network, weights, reference.x).exact) <= reference.bound(precision):
-            return PASSES[at - 1].name
+    options: dict[str, Any] = {}
+    for step in PASSES:
+        if step.keyword in passes:
+            options[step.keyword] = passes[step.keyword]
+            network, weights = apply(reference.network, reference.weights, options)
+            assert weights is not None
+            if not reference.error(Reference(network, weights, reference.x).exact) <= reference.bound(precision):
+                return step.name
     return None
 
 
@@ -231,7 +230,7 @@ def _target_case(target: str, dynamic: str | None) -> _Case:
     backend = backend_api.evaluator(target)
     options = backend_api.checked(backend, target, {} if dynamic is None else {"dynamic": dynamic})
 
-    def run(network: Network, weights: Weights, x: Array) -> tuple[Arrays, None]:
+    def evaluated(network: Network, weights: Weights, x: Array) -> tuple[Arrays, None]:
         assert backend.evaluate is not None
         try:
             return backend.evaluate(network, weights, x, **options), None
@@ -243,7 +242,7 @@ def _target_case(target: str, dynamic: str | None) -> _Case:
             message = f"the target '{target}' cannot be evaluated: {type(error).__name__}: {error}"
             raise UsageError(Diagnostic("E0801", message)) from error
 
-    return _Case(target, run)
+    return _Case(target, evaluated)
 
 
 def _runtime_cases(runtimes: Sequence[str], precisions: Sequence[str]) -> list[_Case]:
@@ -261,29 +260,14 @@ def _runtime_cases(runtimes: Sequence[str], precisions: Sequence[str]) -> list[_
     for text in runtimes:
         runtime, options = find(text)
         supported = [precision for precision in precisions if precision in runtime.precisions]
-        reason = runtime.missing() if supported else f"it does not support {one_of(precisions)}"
-        if reason is not None:
-            help = runtime.how() if supported else f"supported precisions: {', '.join(runtime.precisions)}"
-            raise Unavailable(Diagnostic("E0901", f"{runtime.name} cannot run here: {reason}", help=help))
-        cases += [_Case(runtime.takes, _in_runtime(runtime, options, each), text.strip(), each) for each in supported]
+        if not supported:
+            message = f"{runtime.name} cannot run here: it does not support {one_of(precisions)}"
+            help = f"supported precisions: {', '.join(runtime.precisions)}"
+            raise Unavailable(Diagnostic("E0901", message, help=help))
+        if (problem := runtime.problem()) is not None:
+            raise Unavailable(problem)
+        cases += [_Case(runtime.takes, partial(run, runtime, options, each), text.strip(), each) for each in supported]
     return cases
-
-
-def _in_runtime(
-    runtime: Runtime, options: Mapping[str, Any], precision: str
-) -> Callable[[Network, Weights, Array], tuple[Arrays, Mapping[str, Any]]]:
-    """Return a function that runs a network in a runtime and returns its outputs and the facts that the runtime
-    reports."""
-
-    def run(network: Network, weights: Weights, x: Array) -> tuple[Arrays, Mapping[str, Any]]:
-        with tempfile.TemporaryDirectory() as folder:
-            prepared = runtime.prepare(job(runtime, network, weights, x, precision, Path(folder)), options)
-            try:
-                return prepared.outputs(), prepared.facts
-            finally:
-                prepared.close()
-
-    return run
 
 
 def other_size(network: Network, axes: Iterable[Free]) -> tuple[int, ...]:

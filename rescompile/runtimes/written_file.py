@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from rescompile import backend as backend_api
 from rescompile.analysis.dynamic_shapes import Free
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic, RescompileError
 from rescompile.ir.network import Network
-from rescompile.records import record
 from rescompile.runtimes.accuracy import Arrays, Reference, relative_error
 from rescompile.runtimes.verify import other_size
 from rescompile.weights import Array, Weights
@@ -29,63 +28,44 @@ from rescompile.weights.batch_statistics import trial
 IMAGES = 2
 
 
-@record
-class Expected:
-    """The expected function of a file: the network, its weights before exact passes, or None if other weights are
-    loaded into the file, and the options of the backend. Images have another size than the spec's in the `free` axes.
-    `x` contains the images to compare, drawn from `seed` if that is None."""
+def verified(
+    artifact: backend_api.Artifact, target: str, network: Network, weights: Weights | None, options: Mapping[str, Any], seed: int,
+    images: Sequence[Array] | None = None,
+) -> backend_api.Artifact:  # fmt: skip
+    """Return the artifact with a check that compares its files when they are written; its facts then contain the shape
+    of the input, the error and the bound under `verified`.
 
-    target: str
-    network: Network
-    weights: Weights | None
-    options: Mapping[str, Any]
-    free: Sequence[Free] = ()
-    seed: int = 0
-    x: Array | None = None
-    wrapping: backend_api.Wrapping = field(default_factory=backend_api.Wrapping)
+    The files must compute `network` with `weights`, those before exact passes, or with other weights if these are None,
+    which are then loaded into them. `options` are those of the backend. Without `images` to compare, some are drawn
+    from `seed`, in the dynamic axes of another size than the spec's. The check raises CheckFailed if the error exceeds
+    the bound, or if the network itself is not finite.
+    """
+    facts, backend = dict(artifact.facts), backend_api.evaluator(target)
+    wrapping = backend_api.Wrapping() if backend.wrapping is None else backend.wrapping(network, **options)
+    if images is None:
+        free = [Free.of(name, axis) for name, axis in facts.get("free", {}).items()]
+        shape = IMAGES, *other_size(network, free)
+        x = np.random.default_rng(seed).standard_normal(shape, np.float32)
+    else:
+        x = np.concatenate(images)
+    x = wrapping.nearest(x)
+    precision, batch = options.get("precision", "fp32"), options.get("batch") or len(x)
 
-    def compare(self, files: Mapping[str, Path]) -> dict[str, Any]:
-        """Return the shape of the input, the error and the bound of files, which are given by name; the last one is the
-        main file. Raises CheckFailed if the error exceeds the bound, or if the network itself is not finite."""
-        x, precision = self.x, self.options.get("precision", "fp32")
-        if x is None:
-            shape = IMAGES, *other_size(self.network, self.free)
-            x = np.random.default_rng(self.seed).standard_normal(shape, np.float32)
-        backend = backend_api.evaluator(self.target)
-        x = self.wrapping.nearest(x)
-        weights = trial(self.network, self.seed, x) if self.weights is None else self.weights
-        reference = Reference(self.network, weights, x, self.wrapping.outputs)
-        *_, name = files
+    def check(files: Mapping[str, Path]) -> None:
+        *_, name = files  # the last one is the main file
+        given = trial(network, seed, x) if weights is None else weights
+        reference = Reference(network, given, x, wrapping.outputs)
         if (first := reference.overflow(precision)) is not None:
             message = f"{name} cannot be verified: the network is not finite with these weights, from {first} on"
             raise CheckFailed(Diagnostic("E0707", message, help=_OVERFLOW))
-        batch = self.options.get("batch") or len(x)
         with _together(files) as path:
-            outputs = _outputs(backend, path, self.network, weights, _repeated(x, batch), self.options)
+            outputs = _outputs(backend, path, network, given, _repeated(x, batch), options)
         error = relative_error(outputs, {key: _repeated(value, batch) for key, value in reference.exact.items()})
         bound = reference.bound(precision, error=error)
         if not error <= bound < math.inf:
             message = f"{name} was not written: loaded again, its outputs have an error of {error:.2e}, but the bound is {bound:.2e}"
             raise CheckFailed(Diagnostic("E0708", message, help=_DIFFERS))
-        return {"input": list(_repeated(x, batch).shape), "error": error, "bound": bound}
-
-
-def verified(
-    artifact: backend_api.Artifact, target: str, network: Network, weights: Weights | None, options: Mapping[str, Any], seed: int,
-    images: Sequence[Array] | None = None,
-) -> backend_api.Artifact:  # fmt: skip
-    """Return the artifact with a check that compares its files when they are written; its facts then contain the result
-    under `verified`."""
-    facts, wrapping = dict(artifact.facts), backend_api.evaluator(target).wrapping
-    expected = Expected(
-        target, network, weights, options,
-        [Free.of(name, axis) for name, axis in facts.get("free", {}).items()] if images is None else (),
-        seed, None if images is None else np.concatenate(images),
-        backend_api.Wrapping() if wrapping is None else wrapping(network, **options),
-    )  # fmt: skip
-
-    def check(files: Mapping[str, Path]) -> None:
-        facts["verified"] = expected.compare(files)
+        facts["verified"] = {"input": [batch, *x.shape[1:]], "error": error, "bound": bound}
 
     return replace(artifact, facts=facts, check=check)
 

@@ -358,7 +358,7 @@ def test_the_schema_describes_result_files(tmp_path: Path) -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     text = module.PAGE.read_text("utf-8")
-    assert text == results.schema_text(), "run python docs/make_bench_schema.py"
+    assert text == module.schema_text(), "run python docs/make_bench_schema.py"
     validator = jsonschema.Draft7Validator(json.loads(text))
     json_files.write(WHOLE, tmp_path / "result.json")
     data = json.loads((tmp_path / "result.json").read_text())
@@ -775,9 +775,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], Fake]
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     monkeypatch.setattr(device, "state", dict)
-    copies = {1 << 20: roofline.Measured(1e10, 1e10, 0.0, 7)}
     monkeypatch.setattr(
-        roofline, "measure", lambda device, precision, threads: roofline.Roofline(device, precision, copies, copies[1 << 20])
+        roofline, "measure", lambda device, precision, threads: roofline.Roofline(precision, {1 << 20: 1e10}, 1e10)
     )  # fmt: skip
 
     def put(name: str, wrong: str = "") -> Fake:
@@ -913,8 +912,7 @@ _PROGRAM = """
 import sys
 from rescompile.runtimes import roofline
 from rescompile.cli import main
-copies = {1 << 20: roofline.Measured(1e10, 1e10, 0.0, 7)}
-roofline.measure = lambda device, precision, threads: roofline.Roofline(device, precision, copies, copies[1 << 20])
+roofline.measure = lambda device, precision, threads: roofline.Roofline(precision, {1 << 20: 1e10}, 1e10)
 sys.stderr.isatty = lambda: True
 main()
 """

@@ -120,9 +120,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     monkeypatch.setattr(contenders, "OPTIONS", {"torch-cpu": ("compile",)})
     monkeypatch.setattr(contenders, "usable", lambda: 4)
     monkeypatch.setattr(device, "state", dict)
-    copies = {1 << 20: roofline.Measured(1e10, 1e10, 0.0, 7)}
     monkeypatch.setattr(
-        roofline, "measure", lambda device, precision, threads: roofline.Roofline(device, precision, copies, copies[1 << 20])
+        roofline, "measure", lambda device, precision, threads: roofline.Roofline(precision, {1 << 20: 1e10}, 1e10)
     )  # fmt: skip
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -385,7 +384,6 @@ def test_the_command_gives_the_row(
 @pytest.fixture
 def unrated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the roofline measurement, which takes seconds, by a constant."""
-    copies = {1 << 20: roofline.Measured(1e10, 1e10, 0.0, 7)}
     monkeypatch.setattr(
-        roofline, "measure", lambda device, precision, threads: roofline.Roofline(device, precision, copies, copies[1 << 20])
+        roofline, "measure", lambda device, precision, threads: roofline.Roofline(precision, {1 << 20: 1e10}, 1e10)
     )  # fmt: skip

@@ -700,15 +700,16 @@ def test_the_machine_is_described_without_names() -> None:
     assert len(getpass.getuser()) < 4 or f'"{getpass.getuser()}"' not in text
 
 
-def test_gpus_are_read_from_their_tool() -> None:
+def test_gpus_are_read_from_their_tool(monkeypatch: pytest.MonkeyPatch) -> None:
     """nvidia-smi gives one row per GPU; a missing tool or unexpected output gives none."""
-    printed = "NVIDIA H200, 570.1, 143771 MiB, 9.0\nNVIDIA H200, 570.1, 143771 MiB, 9.0\n"
     fields = ("name", "driver_version", "memory.total", "compute_cap")
-    rows = device._smi(fields, lambda *command: printed)
-    assert len(rows) == 2
-    assert rows[0] == dict(zip(fields, ("NVIDIA H200", "570.1", "143771 MiB", "9.0"), strict=True))
-    assert device._smi(fields, lambda *command: None) == []
-    assert device._smi(fields, lambda *command: "NVIDIA-SMI has failed\n") == []
+    for printed, rows in (
+        ("NVIDIA H200, 570.1, 143771 MiB, 9.0\n" * 2, [("NVIDIA H200", "570.1", "143771 MiB", "9.0")] * 2),
+        (None, []),
+        ("NVIDIA-SMI has failed\n", []),
+    ):
+        monkeypatch.setattr(device, "_output", lambda *command, printed=printed: printed)
+        assert device._smi(fields) == [dict(zip(fields, row, strict=True)) for row in rows]
 
 
 # --- the roofline -----------------------------------------------------------------------------------------------------
@@ -737,11 +738,6 @@ network:
 """
 
 
-def measured(rate: float) -> roofline.Measured:
-    """Return a rate without spread."""
-    return roofline.Measured(rate, rate, 0.0, 1)
-
-
 def hand(tmp_path: Path) -> Network:
     """Load a network whose limit can be computed by hand."""
     path = tmp_path / "hand.yaml"
@@ -768,7 +764,7 @@ def test_limit_by_hand(tmp_path: Path) -> None:
     """Each layer takes the longer of its memory and compute times, and a batch shares the weights."""
     network = hand(tmp_path)
     bandwidth, rate, batch = 1000.0, 8000.0, 3
-    roof = roofline.Roofline("cpu", "bf16", {1 << 20: measured(bandwidth)}, measured(rate))
+    roof = roofline.Roofline("bf16", {1 << 20: bandwidth}, rate)
     found = roofline.limit(network, batch, roof)
     assert found is not None
     wanted = 0.0
@@ -785,7 +781,7 @@ def test_limit_by_hand(tmp_path: Path) -> None:
 
 def test_published_limits() -> None:
     """Limits for an H200 (790 TFLOP/s, 4.3 TB/s, bf16, batch 256) are within 2% of independently derived figures."""
-    roof = roofline.Roofline("cuda", "bf16", {1 << 30: measured(4.3e12)}, measured(790e12))
+    roof = roofline.Roofline("bf16", {1 << 30: 4.3e12}, 790e12)
     for name, images in {"resnet50": 60_200, "resnext50_32x4d": 55_100, "densenet121": 84_500}.items():
         found = roofline.limit(rescompile.elaborate(rescompile.load(name)), 256, roof)
         assert found is not None
@@ -794,22 +790,21 @@ def test_published_limits() -> None:
 
 def test_what_fits_a_cache_is_copied_faster() -> None:
     """A layer is compared with the fastest copy at least as large; small copies show the cost of a launch."""
-    roof = roofline.Roofline("cpu", "fp32", {1: measured(5.0), 4: measured(9.0), 16: measured(3.0)}, measured(1.0))
+    roof = roofline.Roofline("fp32", {1: 5.0, 4: 9.0, 16: 3.0}, 1.0)
     assert [roof.bandwidth(size) for size in (0.5, 1, 2, 5, 16, 99)] == [9, 9, 9, 3, 3, 3]
 
 
-def test_a_machine_is_measured(small: tuple[Network, Weights]) -> None:
-    """Measured rates are finite and have a spread; a precision without a measured product has no limit."""
-    roof = roofline.measure("cpu", "fp32", threads=1, quick=True)
+def test_a_machine_is_measured(small: tuple[Network, Weights], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured rates are finite; a precision without a measured product has no limit."""
+    monkeypatch.setattr(roofline, "_COPIES", {"cpu": (1 << 20, 4 << 20)})
+    monkeypatch.setattr(roofline, "_SIDE", {"cpu": 512})
+    roof = roofline.measure("cpu", "fp32", threads=1)
     assert roof.product is not None
-    assert "product" in (roof.by or "") or "convolution" in (roof.by or "")
-    for rate in (roof.product, *roof.copies.values()):
-        assert 0 < rate.median <= rate.best < 1e16
-        assert rate.spread >= 0
+    assert all(0 < rate < 1e16 for rate in (roof.product, *roof.copies.values()))
     found = roofline.limit(small[0], 1, roof)
     assert found is not None
     assert 0 < found.seconds < 1
-    none = roofline.measure("cpu", "int8", threads=1, quick=True)
+    none = roofline.measure("cpu", "int8", threads=1)
     assert none.product is None
     assert roofline.limit(small[0], 1, none) is None
 

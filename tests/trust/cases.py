@@ -13,11 +13,11 @@ from drawn_documents import Drawn
 from numpy.typing import NDArray
 
 import rescompile
-from rescompile.ir.interpreter import Noise, calibrated, interpret
+from rescompile.ir.interpreter import calibrated
 from rescompile.ir.network import Network, Op, parameters, walk
 from rescompile.ir.ops import WEIGHTED, Act, Affine, Norm, WeightedSum
 from rescompile.ir.precision import FLOATS
-from rescompile.runtimes.accuracy import MANY, NEAR, RUNS, TIMES, Reference
+from rescompile.runtimes.accuracy import MANY, Reference
 from rescompile.weights import Weights, from_arrays
 
 Array = NDArray[Any]
@@ -85,21 +85,14 @@ class Case:
                 raise Fault(check, f"{name}: {outputs[name].shape} instead of {value.shape}")
         error = self.reference.error(outputs)
         if not error <= bound:
-            bound = max(bound, self.perturbed(error) if double else self.reference.bound("fp32", error=error))
+            bound = self.stochastic_bound(error) if double else self.reference.bound("fp32", error=error)
         if not error <= bound:
             raise Fault(check, f"off by {error:.3g}, {bound:.3g} is rounding")
 
-    def perturbed(self, error: float) -> float:
-        """The largest error that rounding explains, by the interpreter in stochastic float64, until one evaluation explains `error`
-        or a few are nowhere near it. Some networks amplify rounding so much that their outputs in float32 are noise, whose size
-        does not depend on the unit."""
-        bound = 0.0
-        for seed in range(1, MANY + 1):
-            if error <= bound or (seed > RUNS and error > NEAR * bound):
-                break
-            outputs = interpret(self.network, self.weights, self.x, "fp64", Noise(seed, units=2))
-            bound = max(bound, TIMES * self.reference.error(outputs))
-        return bound
+    def stochastic_bound(self, error: float) -> float:
+        """The largest error that rounding explains, by the interpreter in stochastic float64. Some networks amplify rounding so
+        much that their outputs in float32 are noise, whose size does not depend on the unit."""
+        return max(self.double_bound(), self.reference.raised(0.0, error, "fp64", None, MANY + 1))
 
 
 def random_weights(network: Network, x: Array, seed: int) -> dict[str, Array]:
