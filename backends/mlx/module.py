@@ -29,7 +29,7 @@ def make(network: Network, weights: Weights | None = None, running_variance: str
 
 def fill(model: Any, network: Network, weights: Weights) -> None:
     """Fill a model with copies of these weights, in the types that they have."""
-    model.load_weights([(place.path, array(place.moved(np.asarray(weights[place.name])))) for place in places(network)])
+    model.load_weights([(place.path, array(place.value(weights))) for place in places(network)])
 
 
 def array(values: Array) -> mx.array:

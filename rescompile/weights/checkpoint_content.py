@@ -115,16 +115,12 @@ def _array(shape: Any, kind: Object, order: str, raw: Any) -> Tensor | None:
 
 def _bytes(raw: Any) -> bytes | None:
     """Return the bytes of values; Python 2 and old protocols have them as text."""
-    try:
-        return (
-            raw.encode("latin-1")
-            if isinstance(raw, str)
-            else bytes(raw)
-            if isinstance(raw, bytes | bytearray)
-            else None
-        )
-    except UnicodeEncodeError:
-        return None
+    if isinstance(raw, str):
+        try:
+            return raw.encode("latin-1")
+        except UnicodeEncodeError:
+            return None
+    return bytes(raw) if isinstance(raw, bytes | bytearray) else None
 
 
 def _values(data: bytes, dtype: Any, shape: tuple[int, ...], order: Any) -> Array:

@@ -48,7 +48,7 @@ def from_arrays(arrays: Mapping[str, Any], network: Network, say: Callable[[str]
     refuse(required(misfits(tensors, network), tensors, network), network, what)
     for note in notes(tensors, network):
         say(f"{what}: {note}")
-    return fitted(tensors, network, "the mapping of weights")
+    return fitted(tensors, network, what)
 
 
 def _array(name: str, value: Any) -> Array:

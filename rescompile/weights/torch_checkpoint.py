@@ -122,11 +122,9 @@ class Values:
 
 def size(dtype: str) -> int:
     """Return the bytes of one value of a type of torch."""
-    return (
-        int(DTYPES[dtype][1].lstrip("fiu?") or 1)
-        if dtype in DTYPES
-        else SIZES.get(dtype, 2 if dtype[-2:] == "16" else 1)
-    )
+    if dtype in DTYPES:
+        return int(DTYPES[dtype][1].lstrip("fiu?") or 1)
+    return SIZES.get(dtype, 2 if dtype[-2:] == "16" else 1)
 
 
 def _makers(values: Values) -> dict[str, Callable[..., Any]]:
