@@ -18,6 +18,7 @@ from typing import Any
 from rescompile.diagnostics.errors import Diagnostic, Place, Source, UsageError, nearest, one_of
 from rescompile.ir.network import LOGITS, Network, Op, Parallel, Side
 from rescompile.ir.ops import AXIS_NAMES, Axis, Flatten, Shape, rank
+from rescompile.ir.ops.op import size_text
 from rescompile.ir.provenance import Origin
 from rescompile.ir.traversal import ThreadRules, thread
 from rescompile.records import record
@@ -336,7 +337,7 @@ class _Walk:
 
 def _why(node: Op, name: str) -> tuple[str, str | None]:
     """Why an op fixes the size, and what to use instead."""
-    size = "x".join(map(str, node.input[1:]))
+    size = size_text(node.input[1:])
     if not isinstance(node.kind, Flatten):
         return f"{name} ({node.kind.word}) takes maps of {size} only", None
     message = f"{name} turns a map of {size} into {node.output[0]:,} features, and the next layer needs as many"

@@ -14,10 +14,11 @@ from functools import cache
 from rescompile.analysis.alignment import NotAligned, align
 from rescompile.explain.distances import ALONE, Distances
 from rescompile.explain.merger import VERBS, Edit, Everywhere, Merger, Origin, count_layers
-from rescompile.explain.op_wording import listed, shown
+from rescompile.explain.op_wording import listed
 from rescompile.explain.stages import Role, Segment, Steps, Structure
 from rescompile.explain.topics import TOPICS
 from rescompile.ir.ops import Shape
+from rescompile.ir.ops.op import size_text
 from rescompile.records import record
 
 
@@ -103,7 +104,7 @@ def overlay(reference: Structure, subject: Structure, distances: Distances) -> O
         raise NotAligned(f"{reference.name} and {subject.name} have too little in common")
     inputs = reference.input, subject.input
     if inputs[0] != inputs[1]:
-        edits = (Edit("input", f"{shown(inputs[1])}, not {shown(inputs[0])}"), *edits)
+        edits = (Edit("input", f"{size_text(inputs[1])}, not {size_text(inputs[0])}"), *edits)
     mergers = cache(lambda topics: Merger(distances, topics, everywhere))
     return Overlay(inputs, slots, edits, mergers)
 
