@@ -15,8 +15,9 @@ from rescompile.ir import ops
 from rescompile.ir.network import Network
 from rescompile.ir.ops import Shape
 from rescompile.records import record
+from rescompile.weights import Array
 from rescompile.weights import places as of_framework
-from rescompile.weights.places import Array, Place, Words
+from rescompile.weights.places import Place, Words
 
 _LAYER = {"weight": "kernel"}
 _NORM = {"weight": "scale", "running_mean": "mean", "running_var": "var", "num_batches_tracked": None}

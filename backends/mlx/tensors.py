@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from rescompile.ir import ops
 from rescompile.ir.network import Network
+from rescompile.weights import Array
 from rescompile.weights import places as of_framework
-from rescompile.weights.places import Array, Place, Words
+from rescompile.weights.places import Place, Words
 
 WORDS: Words = {ops.Norm: {"num_batches_tracked": None}}
 

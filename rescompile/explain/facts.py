@@ -105,9 +105,8 @@ def layers(inside: Steps) -> list[Conv | Linear]:
 
 def longest(merge: Parallel) -> Steps:
     """Return the branch on the main path: the first one of a merge with a shortcut, else the one with the most layers."""
-    branches = [
-        steps(branch) for branch, added in zip(merge.branches, entered(merge), strict=True) if added is not None
-    ]  # a branch that only scales another value is not on the path
+    both = zip(merge.branches, entered(merge), strict=True)
+    branches = [steps(branch) for branch, added in both if added is not None]  # the others only scale another value
     return branches[0] if has_shortcut(merge) else max(branches, key=lambda branch: len(layers(branch)))
 
 

@@ -96,9 +96,8 @@ def overlay(reference: Structure, subject: Structure, distances: Distances) -> O
         for slot in _slots(*pair, merger, known)
     )
     edits = tuple(edit for slot in slots for edit in _edits(slot, merger))
-    deeper = sum(
-        edit.layers for edit in edits if edit.topic == "depth"
-    )  # additional blocks of a common stage do not count as foreign
+    # Additional blocks of a common stage do not count as foreign.
+    deeper = sum(edit.layers for edit in edits if edit.topic == "depth")
     alone = sum(edit.layers for edit in edits) - deeper
     if 2 * alone > count_layers(reference.whole) + count_layers(subject.whole) - deeper:
         raise NotAligned(f"{reference.name} and {subject.name} have too little in common")

@@ -13,9 +13,8 @@ from rescompile.files.atomic_write import File
 from rescompile.ir.network import Network, Op, join, walk
 from rescompile.ir.ops import Kind, Shape
 from rescompile.records import record
-from rescompile.weights import Weights, safetensors_file
+from rescompile.weights import Array, Weights, safetensors_file
 
-Array = np.ndarray[Any, Any]
 #: Converts an array of the tree to the framework's layout. Shapes are found by converting an array without values.
 Move = Callable[[Array], Array]
 #: The names of a framework for the tensors of an op, if they differ from those of the tree; None for one that it lacks.
