@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from rescompile.elaboration import elaborate
@@ -26,7 +27,7 @@ def text(entries: Mapping[str, Mapping[str, Any]]) -> str:
 
 if __name__ == "__main__":
     networks = {name: elaborate(load(name)) for name in sorted(library.zoo())}
-    tensors = {name: zoo_index.Entry.of(network).data() for name, network in networks.items()}
+    tensors = {name: asdict(zoo_index.Entry.of(network)) for name, network in networks.items()}
     ops = {name: zoo_ops.Entry.of(structure(network)).data() for name, network in networks.items()}
     zoo_index.FILE.write_text(text(tensors), encoding="utf-8")
     zoo_ops.FILE.write_text(text(ops), encoding="utf-8")

@@ -14,10 +14,11 @@ import numpy as np
 from rescompile.codegen.class_plan import Scan
 from rescompile.ir import ops
 from rescompile.ir.network import Network, join
-from rescompile.ir.ops import Kind, Shape
+from rescompile.ir.ops import Shape
 from rescompile.records import record
+from rescompile.weights import Array
 from rescompile.weights import places as of_framework
-from rescompile.weights.places import Array, Place, Words
+from rescompile.weights.places import Place, Words
 
 _LAYER = {"weight": "kernel"}
 _NORM = {"weight": "scale", "running_mean": "mean", "running_var": "var", "num_batches_tracked": None}
@@ -51,7 +52,7 @@ def places(network: Network) -> Iterator[Place]:
     return of_framework.places(network, WORDS, _moved)
 
 
-def _moved(kind: Kind, array: Array) -> Array:
+def _moved(array: Array) -> Array:
     """Return an array of the tree with its channels as the last axes: input, then output."""
     return array.transpose(*range(2, array.ndim), 1, 0) if array.ndim > 1 else array
 

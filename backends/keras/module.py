@@ -47,7 +47,7 @@ def fill(model: Any, network: Network, weights: Weights) -> None:
     """Fill a model with copies of these weights, in the types of its variables."""
     variables = {variable.path: variable for variable in model.weights}
     for place in places(network):
-        variables[place.path].assign(np.array(place.moved(np.asarray(weights[place.name])), order="C"))
+        variables[place.path].assign(np.array(place.value(weights), order="C"))
 
 
 def outputs(model: Any, x: Array, training: bool = False) -> dict[str, Array]:

@@ -76,7 +76,7 @@ def places(network: Network) -> Iterator[Place]:
                 shape = tuple(parameter.shape[axis] for axis in _axes(len(parameter.shape)))
                 if isinstance(node.kind, ops.Act):  # a slope has the axes of a map
                     shape = (*(1 for _ in node.input[1:]), *shape)
-                yield Place(join(path, parameter.name), f"{layer_name(path)}/{word}", shape, node.kind, _to(shape))
+                yield Place(join(path, parameter.name), f"{layer_name(path)}/{word}", shape, _to(shape))
 
 
 def _axes(rank: int) -> tuple[int, ...]:
@@ -86,4 +86,4 @@ def _axes(rank: int) -> tuple[int, ...]:
 
 def _to(shape: Shape) -> Move:
     """Return a function that converts an array of the tree to this shape."""
-    return lambda kind, array: array.transpose(_axes(array.ndim)).reshape(shape)
+    return lambda array: array.transpose(_axes(array.ndim)).reshape(shape)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from rescompile.ir import ops
 from rescompile.ir.network import Network
-from rescompile.ir.ops import Kind
+from rescompile.weights import Array
 from rescompile.weights import places as of_framework
-from rescompile.weights.places import Array, Place, Words
+from rescompile.weights.places import Place, Words
 
 WORDS: Words = {ops.Norm: {"num_batches_tracked": None}}
 
@@ -18,6 +18,6 @@ def places(network: Network) -> Iterator[Place]:
     return of_framework.places(network, WORDS, _moved)
 
 
-def _moved(kind: Kind, array: Array) -> Array:
+def _moved(array: Array) -> Array:
     """Return an array of the tree with the axes of MLX: the input channels of a kernel are its last axis."""
     return array.transpose(0, *range(2, array.ndim), 1) if array.ndim > 2 else array

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import ModuleType
 
 from rescompile.diagnostics.notebook_views import NOTEBOOK_VIEWS
 
 
-def _paths(paths: Any) -> str:
-    from rescompile.analysis import path_views
+def _views() -> ModuleType:
+    from rescompile.analysis import path_views  # imported when a notebook shows one
 
-    return path_views.paths_html(paths)
-
-
-def _surviving(surviving: Any) -> str:
-    from rescompile.analysis import path_views
-
-    return path_views.surviving_html(surviving)
+    return path_views
 
 
-NOTEBOOK_VIEWS |= {"Paths": _paths, "Surviving": _surviving}
+NOTEBOOK_VIEWS |= {
+    "Paths": lambda paths: _views().paths_html(paths),
+    "Surviving": lambda surviving: _views().surviving_html(surviving),
+}

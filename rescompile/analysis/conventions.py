@@ -87,10 +87,6 @@ def _macs(op: Op) -> int:
     return op.kind.macs(op.input)
 
 
-def _twice(op: Op) -> int:
-    return 2 * _macs(op)
-
-
 def _dense(op: Op) -> int:
     """Transposed convolutions as though each output had the whole kernel, of which it has one value in stride x stride."""
     kind = op.kind
@@ -108,14 +104,9 @@ def by_kind(factors: Mapping[type[Kind], Rule]) -> Rule:
     return lambda op: factors[type(op.kind)](op) if type(op.kind) in factors else 0
 
 
-def _norms(factors: Mapping[str, int]) -> Rule:
-    """Return a multiple of the inputs of a norm, by its kind."""
-    return lambda op: factors.get(op.kind.kind, 0) * _inputs(op) if isinstance(op.kind, Norm) else 0
-
-
-def _acts(factors: Mapping[str, int]) -> Rule:
-    """Return a multiple of the inputs of an activation, by its kind."""
-    return lambda op: factors.get(op.kind.kind, 0) * _inputs(op) if isinstance(op.kind, Act) else 0
+def _times_inputs(ops: type[Norm] | type[Act], factors: Mapping[str, int]) -> Rule:
+    """Return a multiple of the inputs of a norm or an activation, by its kind."""
+    return lambda op: factors.get(op.kind.kind, 0) * _inputs(op) if isinstance(op.kind, ops) else 0
 
 
 def _upsampled(nearest: Sequence[int], linear: Sequence[int]) -> Rule:
@@ -146,10 +137,6 @@ def _plain_softmax(count: Rule, others: Rule) -> Rule:
     return lambda op: (count if isinstance(op.kind, Softmax) and op.kind.ranges is None else others)(op)
 
 
-def _pooled_twice(op: Op) -> int:
-    return 2 * _inputs(op)
-
-
 CONVENTIONS: tuple[Convention, ...] = (
     Convention(
         "rescompile", "rescompile, and most papers", "multiply-adds",
@@ -167,7 +154,7 @@ CONVENTIONS: tuple[Convention, ...] = (
         "of an upsampling; biases, activations and other pools count nothing",
         {
             "layers": _macs,
-            "norms": _norms({"batch": 2, "group": 5, "instance": 5, "layer": 5}),
+            "norms": _times_inputs(Norm, {"batch": 2, "group": 5, "instance": 5, "layer": 5}),
             "pools": _of_images(by_kind({GlobalAvgPool: _inputs, AdaptiveAvgPool: _inputs})),
             "resizing": _upsampled((0, 1, 0), (0, 4, 0)),
         },
@@ -180,8 +167,8 @@ CONVENTIONS: tuple[Convention, ...] = (
         "for each output",
         {
             "layers": _dense,
-            "norms": _norms({"batch": 4, "instance": 4, "layer": 4}),
-            "activations": _plain_softmax(_softmax, _acts({"prelu": 1})),
+            "norms": _times_inputs(Norm, {"batch": 4, "instance": 4, "layer": 4}),
+            "activations": _plain_softmax(_softmax, _times_inputs(Act, {"prelu": 1})),
             "pools": by_kind({AvgPool: _outputs, GlobalAvgPool: _adaptive, AdaptiveAvgPool: _adaptive}),
             "resizing": _upsampled((1, 1, 1), (5, 11, 31)),
         },
@@ -194,9 +181,9 @@ CONVENTIONS: tuple[Convention, ...] = (
         {
             "layers": _macs,
             "biases": _bias,
-            "norms": _norms({"batch": 2, "group": 2, "instance": 2, "layer": 1}),
-            "activations": _plain_softmax(_inputs, _acts({"relu": 2, "relu6": 1, "leaky_relu": 1, "elu": 2, "gelu": 2, "gelu_tanh": 2, "prelu": 2, "silu": 1})),
-            "pools": by_kind(dict.fromkeys((MaxPool, AvgPool, GlobalAvgPool, GlobalMaxPool, AdaptiveAvgPool), _pooled_twice)),
+            "norms": _times_inputs(Norm, {"batch": 2, "group": 2, "instance": 2, "layer": 1}),
+            "activations": _plain_softmax(_inputs, _times_inputs(Act, {"relu": 2, "relu6": 1, "leaky_relu": 1, "elu": 2, "gelu": 2, "gelu_tanh": 2, "prelu": 2, "silu": 1})),
+            "pools": by_kind(dict.fromkeys((MaxPool, AvgPool, GlobalAvgPool, GlobalMaxPool, AdaptiveAvgPool), lambda op: 2 * _inputs(op))),
             "resizing": _upsampled((2, 2, 2), (2, 2, 2)),
         },
         "ptflops/pytorch_ops.py", "0.7.5",
@@ -209,6 +196,6 @@ CONVENTIONS: tuple[Convention, ...] = (
     Convention(
         "torch", "torch.utils.flop_counter", "operations",
         "convolutions and matrix products, a multiply-add as two operations: twice the multiply-adds",
-        {"layers": _twice}, "torch/utils/flop_counter.py", "2.13",
+        {"layers": lambda op: 2 * _macs(op)}, "torch/utils/flop_counter.py", "2.13",
     ),
 )  # fmt: skip

@@ -9,7 +9,7 @@ enough.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache
@@ -18,6 +18,7 @@ from typing import Any
 from rescompile.diagnostics.errors import Diagnostic, Place, Source, UsageError, nearest, one_of
 from rescompile.ir.network import LOGITS, Network, Op, Parallel, Side
 from rescompile.ir.ops import AXIS_NAMES, Axis, Flatten, Shape, rank
+from rescompile.ir.ops.op import size_text
 from rescompile.ir.provenance import Origin
 from rescompile.ir.traversal import ThreadRules, thread
 from rescompile.records import record
@@ -182,22 +183,19 @@ def sizes(network: Network, wanted: str, training: bool = False) -> Sizes:
     or a join fixes its size.
     """
     source = Source("--dynamic", wanted)
-    axes = axis_names(network.input)
     names = _named(source, network)
-    walk = _Walk(training, axes, network.input[1:], tuple(name in names for name in axes), source)
-    for at, name in enumerate(axes):
-        if walk.free[at] and name in network.sizes:
-            message = f"the spec computes values from '{name}', which are fixed to one input size"
-            raise walk.refusal([at], message, None, network.sizes[name])
-    start = tuple(
-        Extent() if free else Extent((Axis(0, n),)) for free, n in zip(walk.free, network.input[1:], strict=True)
-    )
+    axes = [_Axis(name, n, name in names) for name, n in zip(axis_names(network.input), network.input[1:], strict=True)]
+    walk = _Walk(training, axes, source)
+    for axis in axes:
+        if axis.free and axis.name in network.sizes:
+            message = f"the spec computes values from '{axis.name}', which are fixed to one input size"
+            raise walk.refusal([axis], message, None, network.sizes[axis.name])
+    start = tuple(Extent() if axis.free else Extent((Axis(0, axis.size),)) for axis in axes)
     end = thread(network.root, start, ThreadRules[Extents | None](walk.op, walk.joined, walk.side))
     walk.shapes[LOGITS] = walk.dimensions(network.root.output, end)
-    free = [axis for at, axis in enumerate(walk.listed()) if walk.free[at]]
     outputs = {name: walk.shapes[name] for name in network.outputs}
-    shape = (network.input[0], *(name if name in names else n for name, n in zip(axes, network.input[1:], strict=True)))
-    return Sizes(tuple(free), shape, outputs, walk.ops)
+    shape = (network.input[0], *(axis.name if axis.free else axis.size for axis in axes))
+    return Sizes(tuple(axis.valid() for axis in axes if axis.free), shape, outputs, walk.ops)
 
 
 def axis_names(shape: Shape) -> tuple[str, ...]:
@@ -232,26 +230,48 @@ def _named(source: Source, network: Network) -> list[str]:
     return names
 
 
+Rests = tuple[int, frozenset[int]]
+
+
+@dataclass(slots=True)
+class _Axis:
+    """An axis of the input with what the walk finds: the least input, that from which on all sizes are 2 or more, the stride that
+    adds the same amount to each size, and the inputs at which all joins agree."""
+
+    name: str
+    size: int
+    free: bool
+    minimum: int = 1
+    two: int = 1
+    stride: int = 1
+    rests: Rests = (1, frozenset({0}))
+
+    def agree(self, one: Extent, other: Extent) -> bool:
+        """Return whether two branches can be joined at infinitely many sizes; those sizes are noted."""
+        if one == other:
+            return True
+        found = _agreement(one, other)
+        if found is None or math.lcm(self.rests[0], found[0]) > LONGEST:
+            return False
+        self.rests = _both(self.rests, found)
+        return True
+
+    def valid(self) -> Free:
+        """Return the axis with its valid sizes."""
+        every, rests = self.rests
+        free = Free(self.name, self.size, self.minimum, every, tuple(sorted(rests)))
+        return replace(free, minimum=free.after(1), two=free.after(self.two), stride=math.lcm(self.stride, every))
+
+
 @dataclass(slots=True)
 class _Walk:
-    """The state of the walk, per axis: the least input, and the inputs at which all joins agree."""
+    """The rules of the walk; for every op which axes of its input are free, and the shape of every output."""
 
     training: bool
-    axes: tuple[str, ...]
-    sizes: tuple[int, ...]
-    free: tuple[bool, ...]
+    axes: Sequence[_Axis]
     source: Source
-    minimum: list[int] = field(init=False)
-    two: list[int] = field(init=False)
-    stride: list[int] = field(init=False)
-    rests: list[tuple[int, frozenset[int]]] = field(init=False)
     ops: dict[str, tuple[bool, ...]] = field(default_factory=dict)
     shapes: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        count = len(self.axes)
-        self.minimum, self.two, self.stride = [1] * count, [1] * count, [1] * count
-        self.rests = [(1, frozenset({0}))] * count
 
     def op(self, name: str, node: Op, value: Extents | None) -> Extents | None:
         """Return the sizes after an op."""
@@ -261,19 +281,20 @@ class _Walk:
         own = [extent.constant is None for extent in value]
         was = self.ops.get(name, own)  # where the same step ran before
         self.ops[name] = tuple(either or before for either, before in zip(own, was, strict=True))
-        axes = node.kind.axes(node.input)
-        if axes is None:
-            raise self.refusal([at for at, free in enumerate(own) if free], *_why(node, name), node.origin)
+        rules = node.kind.axes(node.input)
+        if rules is None:
+            fixed = [axis for axis, free in zip(self.axes, own, strict=True) if free]
+            raise self.refusal(fixed, *_why(node, name), node.origin)
         after = []
-        for at, (extent, axis) in enumerate(zip(value, axes, strict=True)):
+        for axis, extent, rule, n in zip(self.axes, value, rules, node.input[1:], strict=True):
             if extent.constant is None:
-                self.minimum[at] = max(self.minimum[at], extent.least(axis.least))
-                self.two[at] = max(self.two[at], extent.least(2))
-                if self.sizes[at] < self.minimum[at]:
-                    message = f"{name} has an input of size {node.input[1 + at]}, but a dynamic input must be at least {axis.least} here"
-                    raise self.refusal([at], message, None, node.origin)
-            after.append(_after(extent, axis))
-            self.stride[at] = math.lcm(self.stride[at], after[-1].period)
+                axis.minimum = max(axis.minimum, extent.least(rule.least))
+                axis.two = max(axis.two, extent.least(2))
+                if axis.size < axis.minimum:
+                    message = f"{name} has an input of size {n}, but a dynamic input must be at least {rule.least} here"
+                    raise self.refusal([axis], message, None, node.origin)
+            after.append(_after(extent, rule))
+            axis.stride = math.lcm(axis.stride, after[-1].period)
         return tuple(after)
 
     def joined(self, path: str, node: Parallel, values: list[Extents | None]) -> Extents | None:
@@ -285,13 +306,15 @@ class _Walk:
             maps = [value for value in maps if any(extent.constant != 1 for extent in value)] or maps[:1]
         merged = list(maps[0])
         for value in maps[1:]:
-            for at, name in enumerate(self.axes[: len(value)]):  # a map of another rank has constant sizes
+            for at, axis in enumerate(self.axes[: len(value)]):  # a map of another rank has constant sizes
                 both = merged[at], value[at]
-                if not self.agree(at, *both):
-                    one, other = (extent.text(name) for extent in both)
-                    message = f"{path} joins branches of {one} and {other}, which match at {self.sizes[at]} but not at other sizes"
+                if not axis.agree(*both):
+                    one, other = (extent.text(axis.name) for extent in both)
+                    message = (
+                        f"{path} joins branches of {one} and {other}, which match at {axis.size} but not at other sizes"
+                    )
                     help = "give the branches equal strides, and paddings that fit their kernels"
-                    raise self.refusal([at], message, help, node.origin)
+                    raise self.refusal([axis], message, help, node.origin)
                 merged[at] = min(both, key=lambda extent: len(extent.steps))
         return tuple(merged)
 
@@ -300,34 +323,15 @@ class _Walk:
         if node.mode == "always" or (self.training and node.mode == "training"):
             self.shapes[node.output_name or path] = self.dimensions(node.child.output, through(value))
 
-    def agree(self, at: int, one: Extent, other: Extent) -> bool:
-        """Return whether two branches can be joined at infinitely many sizes; those sizes are noted."""
-        if one == other:
-            return True
-        found = _agreement(one, other)
-        every, rests = self.rests[at]
-        if found is None or math.lcm(every, found[0]) > LONGEST:
-            return False
-        self.rests[at] = _both((every, rests), found)
-        return True
-
-    def listed(self) -> Iterable[Free]:
-        """Return the axes, each with its valid sizes."""
-        for at, name in enumerate(self.axes):
-            every, rests = self.rests[at]
-            free = Free(name, self.sizes[at], self.minimum[at], every, tuple(sorted(rests)))
-            stride = math.lcm(self.stride[at], every)
-            yield replace(free, minimum=free.after(1), two=free.after(self.two[at]), stride=stride)
-
     def dimensions(self, shape: Shape, value: Extents | None) -> tuple[int | str, ...]:
         """Return a shape with expressions where it is free."""
         if value is None or all(extent.constant is not None for extent in value):
             return shape
-        return shape[0], *(extent.text(name) for extent, name in zip(value, self.axes, strict=True))
+        return shape[0], *(extent.text(axis.name) for extent, axis in zip(value, self.axes, strict=True))
 
-    def refusal(self, axes: Iterable[int], why: str, help: str | None, origin: Origin | None) -> UsageError:
+    def refusal(self, axes: Iterable[_Axis], why: str, help: str | None, origin: Origin | None) -> UsageError:
         """Return the error for axes that cannot be dynamic, at the first of them in the option."""
-        names = [self.axes[at] for at in axes]
+        names = [axis.name for axis in axes]
         at = min(self.source.text.index(name) for name in names)
         place = Place(self.source, 1, at + 1, at + 1 + len(names[0]))
         notes = (f"defined by {origin.path} in {origin.file}:{origin.line}",) if origin else ()
@@ -336,7 +340,7 @@ class _Walk:
 
 def _why(node: Op, name: str) -> tuple[str, str | None]:
     """Why an op fixes the size, and what to use instead."""
-    size = "x".join(map(str, node.input[1:]))
+    size = size_text(node.input[1:])
     if not isinstance(node.kind, Flatten):
         return f"{name} ({node.kind.word}) takes maps of {size} only", None
     message = f"{name} turns a map of {size} into {node.output[0]:,} features, and the next layer needs as many"
@@ -354,9 +358,6 @@ def _constant(shape: Shape) -> Extents | None:
 @cache
 def _after(extent: Extent, axis: Axis) -> Extent:
     return extent.after(axis)
-
-
-Rests = tuple[int, frozenset[int]]
 
 
 @cache

@@ -90,12 +90,8 @@ def figure(
 
     bars, line, what = Curve("all paths", [float(Fraction(each, paths.total)) for each in paths.counts]), None, "paths"
     if gradients is not None:
-        bars, line, what, marked = (
-            Curve("gradient", gradients.shares),
-            bars,
-            "the gradient",
-            marked or gradients.effective,
-        )
+        bars, line, what = Curve("gradient", gradients.shares), bars, "the gradient"
+        marked = marked or gradients.effective
     elif surviving is not None:
         line = Curve("expected in training", surviving.shares)
     title = ": ".join(filter(None, (name, f"{count(paths.total)} paths")))

@@ -28,6 +28,7 @@ from rescompile.ir.network import (
     value_name,
     walk,
 )
+from rescompile.ir.ops.op import short_size_text, size_text
 from rescompile.records import record
 
 
@@ -133,13 +134,8 @@ def _called(*copies: Series) -> str:
 
 def _shown(value: Any) -> str:
     if isinstance(value, tuple):
-        return str(value[0]) if len(set(value)) == 1 else "x".join(str(n) for n in value)
+        return short_size_text(value)
     return show(value)
-
-
-def shape(sizes: tuple[int, ...]) -> str:
-    """`64x56x56`"""
-    return "x".join(str(n) for n in sizes)
 
 
 def count(number: int) -> str:
@@ -154,12 +150,12 @@ def table(network: Network, depth: int, width: int | None = None) -> str:
     """Return the tree as a table, with totals; its lines are at most `width` long."""
     lines = [("name", "what", "output", "parameters", "MACs")]
     for row in rows(network, depth):
-        output = shape(row.node.child.output) if isinstance(row.node, Side) else shape(row.node.output)
+        output = size_text(row.node.child.output if isinstance(row.node, Side) else row.node.output)
         label = "  " * row.level + (row.name if row.name else "-")
         what = row.what if len(row.what) <= 76 else row.what[:73] + "..."
         lines.append((label, what, output, f"{row.cost.parameters:,}", count(row.cost.macs)))
     total = cost(network)
-    lines.append(("total", "", shape(network.root.output), f"{total.parameters:,}", count(total.macs)))
+    lines.append(("total", "", size_text(network.root.output), f"{total.parameters:,}", count(total.macs)))
     head, *body, last = table_rows(lines, "<<>", width)
     rule = ["-" * max(map(len, chain(head, *body, last)))]
     return "\n".join(chain(head, rule, *body, rule, last))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
+from itertools import zip_longest
 
 Rows = Sequence[Sequence[str]]
 #: Prints a table: its rows, the first of which is its head, and the alignment of its columns.
@@ -37,7 +38,7 @@ def table_rows(
         return []
     aligned = align.ljust(len(rows[0]), align[-1])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    widths = [max(own, least[at]) if at < len(least) else own for at, own in enumerate(widths)]
+    widths = [max(pair) for pair in zip_longest(widths, least, fillvalue=0)]
     if width is not None and _total(widths) > width:
         narrow = _narrowed(rows, aligned, widths, width, head)
         if narrow is None:

@@ -6,7 +6,7 @@ Equal ops cost nothing, ops of the same kind cost their differing attributes, an
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -34,6 +34,7 @@ class Distances:
     def __init__(self) -> None:
         self._keys: dict[Hashable, int] = {}
         self._steps: list[Step] = []  # one step per key
+        self._sizes: list[int] = []  # its size
         self._seen: dict[int, tuple[Step, int]] = {}  # keys by the identity of nodes, which are kept alive
         self._known: dict[tuple[int, int], float] = {}
         self._aligned: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[float, Pairs]] = {}
@@ -61,6 +62,7 @@ class Distances:
         if value not in self._keys:
             self._keys[value] = len(self._steps)
             self._steps.append(step)
+            self._sizes.append(_size(step))
         return self._keys[value]
 
     def keys(self, inside: Steps) -> tuple[int, ...]:
@@ -76,12 +78,15 @@ class Distances:
         if first.is_stage != second.is_stage:
             return math.inf
         ends = ((first.units[0], second.units[0]), (first.units[-1], second.units[-1]))
-        return sum(self._lists(a, b) / (_size_of_list(a) + _size_of_list(b)) / 2 for a, b in ends)
+        return sum(self._lists(a, b) / (self._size_of_list(a) + self._size_of_list(b)) / 2 for a, b in ends)
+
+    def _size_of_list(self, inside: Steps) -> int:
+        return max(OTHER, sum(self._sizes[key] for key in self.keys(inside)))
 
     def _align(self, first: tuple[int, ...], second: tuple[int, ...]) -> tuple[float, Pairs]:
         if (first, second) not in self._aligned:
-            sizes = {key: _size(self._steps[key]) for key in {*first, *second}}
-            self._aligned[first, second] = align(first, second, self._cost, sizes.__getitem__, MOST_PAIRS)
+            alone = self._sizes.__getitem__
+            self._aligned[first, second] = align(first, second, self._cost, alone, MOST_PAIRS)
         return self._aligned[first, second]
 
     def _lists(self, first: Steps, second: Steps) -> float:
@@ -126,10 +131,6 @@ def _comparable(first: Parallel, second: Parallel) -> bool:
 def _size(step: Step) -> int:
     layers = [LAYER if isinstance(kind, WEIGHTED) else OTHER for kind in kinds((step,))]
     return sum(layers) if isinstance(step, Op) else OTHER + sum(layers)
-
-
-def _size_of_list(inside: Sequence[Step]) -> int:
-    return max(OTHER, sum(_size(step) for step in inside))
 
 
 def counterparts(first: Parallel, second: Parallel) -> Iterator[tuple[BranchRole | None, Steps, Steps]]:

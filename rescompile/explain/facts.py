@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from rescompile.analysis.paths import entered
-from rescompile.explain.op_wording import act, item, listed, shown, size, times, window
+from rescompile.explain.op_wording import act, item, listed, times, window
 from rescompile.explain.stages import (
     Segment,
     Step,
@@ -39,6 +39,7 @@ from rescompile.ir.ops import (
     Subsample,
     fill,
 )
+from rescompile.ir.ops.op import size_text
 from rescompile.records import record
 
 K = TypeVar("K", bound=Kind)
@@ -104,15 +105,15 @@ def layers(inside: Steps) -> list[Conv | Linear]:
 
 def longest(merge: Parallel) -> Steps:
     """Return the branch on the main path: the first one of a merge with a shortcut, else the one with the most layers."""
-    branches = [
-        steps(branch) for branch, added in zip(merge.branches, entered(merge), strict=True) if added is not None
-    ]  # a branch that only scales another value is not on the path
+    both = zip(merge.branches, entered(merge), strict=True)
+    branches = [steps(branch) for branch, added in both if added is not None]  # the others only scale another value
     return branches[0] if has_shortcut(merge) else max(branches, key=lambda branch: len(layers(branch)))
 
 
 def kind_of(block: Steps) -> str:
     """Return the kernels on the main path of a block: `1x1-3x3-1x1`."""
-    return "-".join(size(kind.kernel) if isinstance(kind, Conv) else "linear" for kind in layers(block)) or "no layers"
+    kernels = (size_text(kind.kernel) if isinstance(kind, Conv) else "linear" for kind in layers(block))
+    return "-".join(kernels) or "no layers"
 
 
 def channels(block: Steps) -> str:
@@ -213,7 +214,7 @@ def activation_style(network: Structure) -> str | None:
 
 def maps(network: Structure) -> str:
     """Return the feature map sizes of the stages."""
-    return ", ".join(shown(stage.output[1:]) or str(stage.output[0]) for stage in network.stages)
+    return ", ".join(size_text(stage.output[1:]) or str(stage.output[0]) for stage in network.stages)
 
 
 def zero_init(network: Structure) -> str:
@@ -292,7 +293,7 @@ def largest(attribute: str) -> Callable[[Steps], str]:
 FACTS: dict[str, Fact] = {
     fact.topic: fact
     for fact in (
-        Fact("input", "the input is {}, not {}", lambda a: shown(a.input)),
+        Fact("input", "the input is {}, not {}", lambda a: size_text(a.input)),
         Fact("stem", "the stem is: {}; instead of: {}", lambda a: listed(a.stem)),
         Fact("depth", "the stages have {} blocks, not {}", lambda a: ", ".join(str(len(s.units)) for s in a.stages)),
         Fact("stages", "the number of stages is {}, not {}", lambda a: str(len(a.stages))),

@@ -13,6 +13,7 @@ from rescompile.explain.stages import Role, Step, Steps, has_shortcut, kinds, se
 from rescompile.explain.topics import ANYWHERE, Where
 from rescompile.ir.network import Node, Op, Parallel, Side
 from rescompile.ir.ops import WEIGHTED, Conv, Kind
+from rescompile.ir.ops.op import short_size_text
 from rescompile.ir.traversal import rewrite
 from rescompile.records import record
 
@@ -208,5 +209,5 @@ def _describe(side: Side) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, tuple):
-        return str(value[0]) if len(set(value)) == 1 else "x".join(map(str, value))
+        return short_size_text(value)
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import groupby
 
 from rescompile.explain.stages import MARK, Step, Steps, has_shortcut
@@ -27,24 +27,15 @@ from rescompile.ir.ops import (
     Subsample,
     Upsample,
 )
+from rescompile.ir.ops.op import short_size_text, size_text
 
 #: The maximum number of steps listed; the rest is counted.
 STEPS = 30
 
 
-def size(sizes: Size) -> str:
-    """Return `3x3`"""
-    return "x".join(map(str, sizes))
-
-
 def window(sizes: Size) -> str:
     """Return `3x3`, or `3-wide` on maps of one axis."""
-    return size(sizes) if len(sizes) > 1 else f"{sizes[0]}-wide"
-
-
-def shown(shape: Sequence[int]) -> str:
-    """Return `3x224x224`"""
-    return "x".join(map(str, shape))
+    return size_text(sizes) if len(sizes) > 1 else f"{sizes[0]}-wide"
 
 
 def _with(name: str, *numbers: str | None) -> str:
@@ -57,9 +48,9 @@ def _conv(kind: Conv) -> str:
     return _with(
         f"{window(kind.kernel)} convolution",
         f"{kind.channels} channels",
-        f"stride {_number(kind.stride)}" if max(kind.stride) > 1 else None,
+        f"stride {short_size_text(kind.stride)}" if max(kind.stride) > 1 else None,
         f"{kind.groups} groups" if kind.groups > 1 else None,
-        f"dilation {_number(kind.dilation)}" if max(kind.dilation) > 1 else None,
+        f"dilation {short_size_text(kind.dilation)}" if max(kind.dilation) > 1 else None,
         None if kind.is_plain else f"{kind.weights} weights",
     )
 
@@ -67,7 +58,7 @@ def _conv(kind: Conv) -> str:
 def _pool(kind: MaxPool) -> str:
     return _with(
         f"{window(kind.kernel)} {'average' if isinstance(kind, AvgPool) else 'max'} pool",
-        f"stride {_number(kind.steps)}" if kind.steps != kind.kernel else None,
+        f"stride {short_size_text(kind.steps)}" if kind.steps != kind.kernel else None,
         "sizes rounded up" if kind.ceil else None,
     )
 
@@ -99,11 +90,13 @@ WORDS: dict[type[Kind], Callable[..., str]] = {
     GlobalMaxPool: lambda kind: "global max pool",
     Reduce: lambda kind: f"{kind.by} over channels",
     Part: lambda kind: f"part {kind.number + 1} of {kind.of}",
-    AdaptiveAvgPool: lambda kind: f"adaptive average pool ({size(kind.size)})",
+    AdaptiveAvgPool: lambda kind: f"adaptive average pool ({size_text(kind.size)})",
     Dropout: lambda kind: f"dropout {kind.rate:.6g}",
     Scale: lambda kind: f"scale by {kind.factor:.6g}",
-    Subsample: lambda kind: _with("subsampling", f"stride {_number(kind.stride)}" if max(kind.stride) > 3 else None),
-    Upsample: lambda kind: f"{kind.kind} upsampling ({_number(kind.factor)}x)",
+    Subsample: lambda kind: _with(
+        "subsampling", f"stride {short_size_text(kind.stride)}" if max(kind.stride) > 3 else None
+    ),
+    Upsample: lambda kind: f"{kind.kind} upsampling ({short_size_text(kind.factor)}x)",
     PadChannels: lambda kind: "zero channels",
 }
 
@@ -132,10 +125,6 @@ def listed(inside: Steps) -> str:
     if len(words) > STEPS:
         words[STEPS:] = [f"and {len(words) - STEPS} more"]
     return ", ".join(words) or "nothing"
-
-
-def _number(sizes: Size) -> str:
-    return str(sizes[0]) if len(set(sizes)) == 1 else size(sizes)
 
 
 def times(number: int) -> str:

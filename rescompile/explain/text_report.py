@@ -13,10 +13,10 @@ from rescompile.analysis.tree_table import count, survival
 from rescompile.diagnostics.text_table import text_table
 from rescompile.explain import Explanation
 from rescompile.explain.facts import activation_style
-from rescompile.explain.op_wording import shown
 from rescompile.explain.report import report
 from rescompile.explain.stages import merges
 from rescompile.ir.network import LOGITS
+from rescompile.ir.ops.op import short_size_text, size_text
 
 
 def lines(explanation: Explanation, about: Mapping[str, Any], width: int, window: int | None = None) -> Iterator[str]:
@@ -64,7 +64,7 @@ def sentences(data: Mapping[str, Any], explanation: Explanation) -> Iterator[str
         yield from _stages(data, explanation)
     else:
         yield f"No block stages: {facts['stem']}."
-    others = [f"{name} ({shown(sizes)})" for name, sizes in network.outputs.items() if name != LOGITS]
+    others = [f"{name} ({size_text(sizes)})" for name, sizes in network.outputs.items() if name != LOGITS]
     if others:
         yield f"Additional outputs: {', '.join(others)}."
     if facts["dropout"] != "nowhere":
@@ -83,10 +83,10 @@ def sentences(data: Mapping[str, Any], explanation: Explanation) -> Iterator[str
     yield f"{_paths(int(data['paths']))}."
     last = data["last_map"]
     if last is not None and len(last["shape"]) == 3:
-        last_map = f"the last feature map ({shown(last['shape'][1:])}, stride {_pair(last['output_stride'])})"
+        last_map = f"the last feature map ({size_text(last['shape'][1:])}, stride {_pair(last['output_stride'])})"
         seen = [min(size, 10**9) for size in last["receptive_field"]]
         whole = all(size >= side for size, side in zip(seen, data["input_shape"][1:], strict=True))
-        yield f"The receptive field of {last_map} is {shown(seen)}, which covers {'the whole' if whole else 'part of the'} input."
+        yield f"The receptive field of {last_map} is {size_text(seen)}, which covers {'the whole' if whole else 'part of the'} input."
 
 
 def _stages(data: Mapping[str, Any], explanation: Explanation) -> Iterator[str]:
@@ -118,14 +118,14 @@ def _paths(total: int) -> str:
 
 
 def _pair(pair: Sequence[int] | None) -> str:
-    return "-" if pair is None else str(pair[0]) if len(set(pair)) == 1 else shown(pair)
+    return "-" if pair is None else short_size_text(pair)
 
 
 def _table(stages: Sequence[Mapping[str, Any]], window: int | None) -> list[str]:
     rows = [("stage", "blocks", "kernels", "channels", "stride", "output", "output stride", "receptive field")]
     for stage in stages:
-        numbers = "-".join(map(str, stage["channels"])), str(stage["stride"]), shown(stage["output_shape"])
-        field = "all" if stage["receptive_field"] is None else shown(stage["receptive_field"])
+        numbers = "-".join(map(str, stage["channels"])), str(stage["stride"]), size_text(stage["output_shape"])
+        field = "all" if stage["receptive_field"] is None else size_text(stage["receptive_field"])
         rows.append(
             (stage["name"], str(stage["blocks"]), stage["kind"], *numbers, _pair(stage["output_stride"]), field)
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import keyword
 import re
+from collections.abc import Container
+from itertools import chain, count
 
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+")
@@ -66,3 +68,8 @@ def refusal(name: str) -> str | None:
     if name in MODULE_ATTRIBUTES:
         return "it would shadow an attribute of torch modules"
     return None
+
+
+def free(wanted: str, taken: Container[str]) -> str:
+    """Return a name that is not taken: the wanted one, or that and a number from 2 on."""
+    return next(name for name in chain([wanted], (f"{wanted}{n}" for n in count(2))) if name not in taken)

@@ -105,8 +105,8 @@ KEY_DOCS: dict[str, dict[str, str]] = {
     "preprocess": {
         "mean": "The mean of each channel, subtracted from values in 0..1.",
         "std": "The standard deviation of each channel, which divides them.",
-        "resize": "The size that the shorter side is resized to.",
-        "crop": "The size of the square cut from the centre.",
+        "resize": "The size that the shorter side is resized to, or [height, width].",
+        "crop": "The size of the square cut from the centre, or [height, width].",
         "interpolation": "How images are resized; bilinear by default.",
         "channel_order": "The order of the channels of the input; rgb by default.",
     },

@@ -11,6 +11,7 @@ from rescompile.analysis.cost import cost
 from rescompile.elaboration.evaluator import sizes_of
 from rescompile.ir.expressions import ExpressionError, parse, show
 from rescompile.ir.network import Network, Node, Op, Series, Side, walk
+from rescompile.ir.ops.op import size_text
 from rescompile.lang.spec.spec import Spec
 from rescompile.lsp.value_walker import Mention
 
@@ -136,12 +137,11 @@ def described(nodes: list[Node]) -> str:
 
 
 def _described(node: Node) -> str:
-    shape = tree_table.shape
     total = cost(node.child if isinstance(node, Side) else node)
     what = tree_table.describe(node) if not isinstance(node, Op) else node.kind.word
     output = node.child.output if isinstance(node, Side) else node.output
     costs = f"{total.parameters:,} parameters, {tree_table.count(total.macs)} MACs"
-    return f"`{what}`: {shape(node.input)} → {shape(output)}, {costs}, {tree_table.count(total.activations)}B of activations"
+    return f"`{what}`: {size_text(node.input)} → {size_text(output)}, {costs}, {tree_table.count(total.activations)}B of activations"
 
 
 def listed(values: list[Any]) -> str:

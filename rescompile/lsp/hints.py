@@ -10,6 +10,7 @@ from lsprotocol.types import InlayHint
 from rescompile.analysis import tree_table
 from rescompile.analysis.cost import Cost
 from rescompile.ir.network import Side
+from rescompile.ir.ops.op import size_text
 from rescompile.lsp.documents import Document
 
 #: More changed lines than this are not compared with one another.
@@ -88,7 +89,7 @@ def _list_place(document: Document, name: str) -> tuple[str, int]:
 def label(rows: list[tree_table.Row]) -> str:
     """`-> 256x56x56, 215.8 k parameters, 667.9 M MACs` of rows one after the other."""
     last = rows[-1].node
-    output = tree_table.shape(last.child.output if isinstance(last, Side) else last.output)
+    output = size_text(last.child.output if isinstance(last, Side) else last.output)
     total = Cost(sum(row.cost.parameters for row in rows), sum(row.cost.macs for row in rows))
     return f"-> {output}, {tree_table.count(total.parameters)} parameters, {tree_table.count(total.macs)} MACs"
 

@@ -26,7 +26,7 @@ from functools import partial
 from typing import Any
 
 from rescompile.diagnostics.errors import Diagnostic, UsageError
-from rescompile.ir import ops
+from rescompile.ir import names, ops
 from rescompile.ir.network import Merge, Network, Node, Op, Parallel, Series, Side, join, name_of, scope, share, walk
 from rescompile.ir.ops import Conv, Norm
 from rescompile.ir.refitting import runs_again
@@ -231,12 +231,12 @@ class _Splitter:
         around = run.atoms[0].around[:depth]
         for _, series in around:
             inner = scope(inner, series)
-        name = next(name for name in _names() if join(inner, name) not in self.taken)
-        self.taken.add(join(inner, name))
+        path = names.free(join(inner, SCOPE), self.taken)
+        self.taken.add(path)
         first, last = run.atoms[0].node, run.atoms[-1].node
         paths = []
         for at in range(run.count):
-            nodes = list(_nested([self.part(run, atom, at, depth, f"{join(inner, name)}.{at}") for atom in run.atoms]))
+            nodes = list(_nested([self.part(run, atom, at, depth, f"{path}.{at}") for atom in run.atoms]))
             ends = nodes[0].input, nodes[-1].output
             paths.append(Series((Series(tuple(nodes), *ends, str(at), origin=first.origin),), *ends))
         merge: Merge = "add" if run.added else "concat"
@@ -250,6 +250,7 @@ class _Splitter:
             origin=first.origin,
             hints={"copies": run.number},
         )
+        name = path.rpartition(".")[2]
         return _Atom(Series((merged,), first.input, last.output, name, origin=first.origin), inner, around)
 
     def part(self, run: _Run, atom: _Atom, at: int, depth: int, path: str) -> _Atom:
@@ -295,13 +296,6 @@ class _Splitter:
             else:
                 whole = self.wholes.setdefault(old, _Whole(partial(self.weights.__getitem__, old), count))
                 self.makers[new] = partial(whole.part, at, axis)
-
-
-def _names() -> Iterator[str]:
-    """Yield names for scopes of paths."""
-    yield SCOPE
-    for again in itertools.count(2):
-        yield f"{SCOPE}{again}"
 
 
 class _Whole:

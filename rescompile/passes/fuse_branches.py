@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from rescompile.ir import names
 from rescompile.ir.network import Network, Node, Op, Parallel, Series, join, scope_of, walk
 from rescompile.ir.ops import Affine, Conv, Dropout, Identity, Norm, Scale, Shape, rank
 from rescompile.ir.provenance import NO_HINTS
@@ -72,21 +73,13 @@ class _Fuser:
         fused = _fused([branch.conv for branch in found], node)
         if fused is None:
             return node
-        self.taken -= {
-            branch.name for branch in found if f"{branch.name}.weight" in self.makers
-        }  # merges inside this one
-        own = self.free(scope_of(name))
-        self.times[join(scope_of(name), own)] = self.times[name]
-        self.replace(join(scope_of(name), own), found, fused, node)
-        return Op(own, fused, node.input, node.output, NO_HINTS, node.origin, node.when)
-
-    def free(self, path: str) -> str:
-        """Return a name that a scope does not have."""
-        again, name = 2, NAME
-        while join(path, name) in self.taken:
-            name, again = f"{NAME}{again}", again + 1
-        self.taken.add(join(path, name))
-        return name
+        inside = {branch.name for branch in found if f"{branch.name}.weight" in self.makers}
+        self.taken -= inside  # the names of merges inside this one
+        full = names.free(join(scope_of(name), NAME), self.taken)
+        self.taken.add(full)
+        self.times[full] = self.times[name]
+        self.replace(full, found, fused, node)
+        return Op(full.rpartition(".")[2], fused, node.input, node.output, NO_HINTS, node.origin, node.when)
 
     def replace(self, name: str, branches: Sequence[_Branch], fused: Conv, node: Parallel) -> None:
         """Make the tensors of the fused convolution from those of the branches, which are dropped."""

@@ -8,9 +8,10 @@ multiplications in fewer, larger matrices, and the same sums up to their order a
 The gain depends on the runtime, the precision and the CPU (benchmarks/recipes.py measures it):
 
 - ONNX Runtime's int8 kernels multiply group by group: with 32 channels ResNeXt-50 32x4d takes a third less time, and no network
-was slower; 64 gained less than 32. OpenVINO's int8 kernels become slower. - Its float32 kernels keep a grouped convolution in
-their blocked layout only where its groups are multiples of the CPU's block: 16 channels with AVX-512, 8 without. 16 made
-ResNeXts with narrow groups 2 to 5% faster with AVX-512. A file is not tied to a CPU, so no recipe uses this for float32.
+  was slower; 64 gained less than 32. OpenVINO's int8 kernels become slower.
+- Its float32 kernels keep a grouped convolution in their blocked layout only where its groups are multiples of the CPU's block:
+  16 channels with AVX-512, 8 without. 16 made ResNeXts with narrow groups 2 to 5% faster with AVX-512. A file is not tied to a
+  CPU, so no recipe uses this for float32.
 
 Names do not change. A depthwise convolution is not changed, since runtimes have kernels for it; neither is one whose groups
 together would have too few channels.

@@ -87,9 +87,8 @@ def _layers(path: str, series: Series, inside: Sequence[Layers]) -> Layers:
     listed: Layers = []
     for at, (child, nested) in enumerate(zip(series.children, inside, strict=True)):
         if _weighted(child):
-            following = (
-                node for node in series.children[at + 1 :] if not isinstance(node, Side)
-            )  # an output does not end a layer
+            # An output does not end a layer.
+            following = (node for node in series.children[at + 1 :] if not isinstance(node, Side))
             listed.append((join(path, name_of(child)), [child, *takewhile(_completes, islice(following, 3))]))
         elif isinstance(child, Series) and child.name and _plain(child):
             listed.append((join(path, child.name), [child]))

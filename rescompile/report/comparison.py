@@ -8,7 +8,6 @@ from rescompile.analysis.conventions import Count, counts
 from rescompile.analysis.cost import Cost, cost
 from rescompile.analysis.memory import memory
 from rescompile.analysis.paths import paths
-from rescompile.analysis.tree_table import shape
 from rescompile.diagnostics.errors import UsageError
 from rescompile.drawing.beside import beside
 from rescompile.drawing.outline import outline
@@ -18,6 +17,7 @@ from rescompile.explain.differences import compare
 from rescompile.explain.references import Reference
 from rescompile.explain.stages import structure
 from rescompile.ir.network import Network, parameters
+from rescompile.ir.ops.op import size_text
 from rescompile.records import record
 from rescompile.report.charts import Point
 from rescompile.report.facts import ABOUT, Comparison, Subject, is_countable, words
@@ -116,4 +116,4 @@ def _beside(reference: Network, network: Network) -> Scene | None:
 
 def outputs(network: Network) -> str:
     """Return the outputs of a network with their shapes."""
-    return ", ".join(f"{name} {shape(sizes)}" for name, sizes in network.outputs.items())
+    return ", ".join(f"{name} {size_text(sizes)}" for name, sizes in network.outputs.items())

@@ -12,13 +12,14 @@ from rescompile.analysis.conventions import Count, counts
 from rescompile.analysis.cost import Cost, cost
 from rescompile.analysis.memory import Moment, memory
 from rescompile.analysis.paths import Paths, Surviving, paths, surviving
-from rescompile.analysis.tree_table import rows, shape
+from rescompile.analysis.tree_table import rows
 from rescompile.bench.profiling import owners
 from rescompile.diagnostics.errors import RescompileError, Source, UsageError
 from rescompile.elaboration import elaborate
 from rescompile.explain import Explanation, explain, text_report
 from rescompile.explain.report import report
 from rescompile.ir.network import Network, Parallel, Side, walk
+from rescompile.ir.ops.op import size_text
 from rescompile.lang.load import load_text
 from rescompile.passes import apply, options
 from rescompile.records import record
@@ -144,7 +145,7 @@ def facts(subject: Subject, measurements: Measurements) -> Report:
     longest = paths(network, "layers") if is_countable(network) else None
     return Report(
         network, about, __version__, cost(network), (longest.longest, longest.shortest) if longest else (0, 0),
-        tuple((name, shape(sizes)) for name, sizes in network.outputs.items()),
+        tuple((name, size_text(sizes)) for name, sizes in network.outputs.items()),
         shown, undrawn, tuple(_rows(network, shown, profiles)), profiles, tuple(listed), words(explain(network), about),
         _lengths(network), tuple(memory(network)), tuple(counts(network)), tuple(_sources(network)), measurements,
         data(network, shown, listed, spec),
@@ -179,7 +180,7 @@ def _rows(network: Network, shown: Picture | None, profiles: Sequence[Timing]) -
         times = tuple(each.get(inside[0]) if inside else None for each in seconds)
         last = row.node.child if isinstance(row.node, Side) else row.node
         at = next((numbers[id(node)] for _, node in walk(row.node) if id(node) in numbers), -1)
-        yield RowFacts(row.name, row.what, row.level, shape(last.output), row.cost, at, times)
+        yield RowFacts(row.name, row.what, row.level, size_text(last.output), row.cost, at, times)
 
 
 def is_countable(network: Network) -> bool:

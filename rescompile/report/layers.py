@@ -12,11 +12,12 @@ from itertools import groupby
 from typing import Any
 
 from rescompile.analysis.cost import Cost, cost
-from rescompile.analysis.tree_table import describe, shape
+from rescompile.analysis.tree_table import describe
 from rescompile.drawing.op_titles import op_title
 from rescompile.drawing.structure import is_copy, same
 from rescompile.ir.network import Again, Network, Node, Op, Series, Side, children, join, name_of, scope
 from rescompile.ir.ops import Act
+from rescompile.ir.ops.op import size_text
 from rescompile.records import record
 from rescompile.report.picture import Picture
 
@@ -109,7 +110,7 @@ def data(network: Network, shown: Picture | None, listed: Sequence[Layer], spec:
     texts, owners = Texts(), {} if shown is None else shown.owners
     rows = [
         [
-            layer.name, texts(op_title(layer.op)), texts(shape(layer.op.input)), texts(shape(layer.op.output)), *astuple(layer.cost),
+            layer.name, texts(op_title(layer.op)), texts(size_text(layer.op.input)), texts(size_text(layer.op.output)), *astuple(layer.cost),
             owners.get(layer.name, -1), layer.copies, texts(layer.row), *(layer.lines or (0, 0)),
         ]
         for layer in listed
@@ -129,7 +130,7 @@ def _part(part: Sequence[tuple[str, Node]], texts: Texts, spec: Sequence[str]) -
     found = [place for node in nodes if (place := lines(node, spec)) is not None]
     places = [number for place in dict.fromkeys(found) for number in place][:12]
     return [
-        " – ".join(names), texts(what), texts(shape(nodes[0].input)), texts(shape(last.output)), *_costs(nodes), len(nodes), places
+        " – ".join(names), texts(what), texts(size_text(nodes[0].input)), texts(size_text(last.output)), *_costs(nodes), len(nodes), places
     ]  # fmt: skip
 
 

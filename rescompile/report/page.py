@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from rescompile.analysis import path_views
 from rescompile.analysis.conventions import GROUPS
-from rescompile.analysis.tree_table import count, shape, survival
+from rescompile.analysis.tree_table import count, survival
 from rescompile.bench.report import caveats
 from rescompile.drawing.palette import DARK, LIGHT
 from rescompile.drawing.svg import escaped, rules, svg
 from rescompile.files.checksum import GENERATOR
+from rescompile.ir.ops.op import size_text
 from rescompile.report import charts, highlighting
 from rescompile.report.comparison import Overview, outputs, points
 from rescompile.report.facts import Report
@@ -89,7 +90,7 @@ def _environment() -> Environment:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, loader=FunctionLoader(_file), finalize=safe
     )  # fmt: skip
     environment.filters.update(
-        count=count, shape=shape, milliseconds=_milliseconds, bytes=_bytes, percent=_percent, number=lambda n: f"{n:,}",
+        count=count, shape=size_text, milliseconds=_milliseconds, bytes=_bytes, percent=_percent, number=lambda n: f"{n:,}",
         path_count=path_views.count, embedded=html(_embedded), drawing=html(svg), picture=html(markup),
         yaml=html(highlighting.yaml), python=html(highlighting.python), raw=html(str), error=_error,
     )  # fmt: skip

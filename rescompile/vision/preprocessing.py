@@ -157,12 +157,15 @@ def applicable(values: Mapping[str, Any], shape: Sequence[int]) -> dict[str, Any
     if not values or len(shape) != 3:
         return {}
     found = dict(values)
-    if found.get("crop") not in (shape[1], [*shape[1:]]) or shape[1] != shape[2]:
+    resize, crop = found.get("resize"), found.get("crop")
+    size = [crop, crop] if isinstance(crop, int) else crop or resize
+    if size != [*shape[1:]]:
         found = {name: value for name, value in found.items() if name not in ("resize", "crop")}
-    if shape[0] == len(found["mean"]):
+    numbers = {name: _entries(found[name]) for name in ("mean", "std") if name in found}
+    if all(len(entries) == shape[0] for entries in numbers.values()):
         return found
-    if shape[0] == 1 and len({*found["mean"]}) == len({*found["std"]}) == 1:
-        return {**found, "mean": found["mean"][:1], "std": found["std"][:1]}
+    if shape[0] == 1 and all(entries == entries[:1] * len(entries) for entries in numbers.values()):
+        return {**found, **{name: entries[:1] for name, entries in numbers.items()}}
     return {}
 
 
@@ -172,9 +175,15 @@ def validated(
     """Return the preprocessing to record with weights: `values`, in the notation of a spec. Raises UsageError if they are
     not usable, together with the other values of the spec, for an input of [channels, height, width]."""
     how = preparation({**of_spec, **values}, (1, *shape), shown)
-    lists = {name: list(getattr(how, name)) for name in values if name not in ("interpolation", "channel_order")}
-    one = {name: n[0] for name, n in lists.items() if name in ("resize", "crop") and len({*n}) == 1}
-    return {name: one.get(name, lists.get(name, getattr(how, name))) for name in values}
+    return {name: _as_written(name, getattr(how, name)) for name in values}
+
+
+def _as_written(name: str, value: Any) -> Any:
+    """Return a value in the notation of a spec, where one integer is the shorter side for `resize`, and a square for `crop`."""
+    if not isinstance(value, tuple):
+        return value
+    is_one = len(value) == 1 if name == "resize" else name == "crop" and value[0] == value[1]
+    return value[0] if is_one else list(value)
 
 
 def describe(values: Mapping[str, Any]) -> str:
@@ -213,11 +222,15 @@ def _side(sizes: Sequence[Any]) -> str:
     return str(sizes[0]) if sizes[0] == sizes[1] else ",".join(map(str, sizes))
 
 
+def _entries(value: Any) -> list[Any]:
+    """Return the entries of a list or of comma-separated text; a single value is one."""
+    return value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+
+
 def _numbers(name: str, value: Any, channels: int) -> tuple[float, ...]:
     """Return one finite number per channel, from a list or comma-separated text."""
-    given = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
     try:
-        numbers = tuple(float(number) for number in given)
+        numbers = tuple(float(number) for number in _entries(value))
     except (TypeError, ValueError):
         numbers = ()
     if len(numbers) != channels or not all(map(math.isfinite, numbers)):
@@ -230,8 +243,7 @@ def _lengths(name: str, value: Any) -> tuple[int, ...] | None:
     """Return one or two integers from 1, from a number, a list or comma-separated text."""
     if value is None:
         return None
-    given = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
-    texts = [str(number).strip() for number in given]
+    texts = [str(number).strip() for number in _entries(value)]
     if len(texts) not in (1, 2) or not all(
         text.isascii() and text.isdigit() and 0 < int(text) < 1 << 16 for text in texts
     ):

@@ -37,14 +37,13 @@ def predict(model: Model, paths: Sequence[Path], how: Preparation, batch: int) -
     """Run the model on images, `batch` at a time, and yield the results in order. If the model has a fixed batch, the last
     batch is padded with zeros, and the outputs for these are dropped."""
     memory.check_array([n if isinstance(n, int) else 1 for n in model.sizes], f"the input of {model.path}")
+    wanted = model.sizes[2:] if how.layout == "nchw" else model.sizes[1:3]
     waiting: list[Prediction] = []
     arrays: list[Array] = []
     for path, prepared in stream(paths, how, 2 * batch):
         if isinstance(prepared, Diagnostic):
             waiting.append(Prediction(path, problem=prepared))
-        elif problem := _size_error(
-            path, how.size(prepared), model.sizes[2:] if how.layout == "nchw" else model.sizes[1:3]
-        ):
+        elif problem := _size_error(path, how.size(prepared), wanted):
             waiting.append(Prediction(path, problem=problem))
         else:
             waiting.append(Prediction(path))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from rescompile.analysis.heads import heads
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError
-from rescompile.ir.network import Network, Op, Side
+from rescompile.ir.network import Network, Op, Parallel, Side
 from rescompile.ir.ops import Conv, Shape
 from rescompile.ir.traversal import ThreadRules, thread
 from rescompile.records import record
@@ -21,7 +21,7 @@ from rescompile.weights.mapping import Array, Weights
 from rescompile.weights.tensors import Tensor
 
 Status = Literal["kept", "adapted", "new"]
-STATUSES: tuple[Status, ...] = ("kept", "adapted", "new")
+STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 @record
@@ -89,25 +89,17 @@ def _classes(name: str, old: Tensor | None, wanted: Shape, word: str, fresh: Wei
 
 
 def _channels(name: str, old: Tensor | None, wanted: Shape, word: str) -> tuple[Tensor, Line] | None:
-    if (
-        old is None
-        or len(old.shape) != 4
-        or len(wanted) != 4
-        or old.shape == wanted
-        or _without_channels(old.shape) != _without_channels(wanted)
-    ):
+    if old is None or len(old.shape) != 4 or len(wanted) != 4:
         return None
     were, are = old.shape[1], wanted[1]
+    if were == are or (*old.shape[:1], *old.shape[2:]) != (*wanted[:1], *wanted[2:]):
+        return None
     if word == "sum" and are != 1:
         message = f"--in-channels sum produces one input channel, but {name} needs {are} (the file has {were})"
         raise CheckFailed(Diagnostic("E0702", message, help="use --in-channels repeat"))
     how = f"{were} input channels summed" if word == "sum" else f"{were} input channels repeated to {are}"
     make = partial(_summed, old) if word == "sum" else partial(_repeated, old, are)
     return replace(old, shape=wanted, make=make), Line(name, "adapted", name, how)
-
-
-def _without_channels(shape: Shape) -> Shape:
-    return (shape[0], *shape[2:])
 
 
 def _rows(old: Tensor, fresh: Callable[[], Array], kept: int) -> Array:
@@ -141,13 +133,8 @@ def entries(network: Network) -> list[tuple[str, Op]]:
     def side(_: str, __: Side, is_image: bool, through: Callable[[bool], bool]) -> None:
         through(is_image)
 
-    rules = ThreadRules[bool](
-        op,
-        merge=lambda *_: False,
-        side=side,
-        split=lambda _, node, is_image: (
-            [is_image and not node.split] * len(node.branches)
-        ),  # a branch of a split reads only some channels
-    )
-    thread(network.root, True, rules)
+    def split(_: str, node: Parallel, is_image: bool) -> list[bool]:
+        return [is_image and not node.split] * len(node.branches)  # a branch of a split reads only some channels
+
+    thread(network.root, True, ThreadRules[bool](op, lambda *_: False, side, split))
     return convolutions

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from rescompile.weights.inert_pickle import Object, Unreadable
 from rescompile.weights.mapping import Array
 from rescompile.weights.tensors import DTYPES, Tensor
@@ -96,8 +98,6 @@ def tensor(value: Any) -> Tensor | None:
 
 def _array(shape: Any, kind: Object, order: str, raw: Any) -> Tensor | None:
     """Return the tensor of a pickled array, or None if it does not contain numbers."""
-    import numpy as np
-
     word = kind.args[0] if kind.name == "numpy.dtype" and kind.args else None
     if not isinstance(word, str) or not re.fullmatch(r"[fiu][1248]|b1", word) or order not in ("C", "F"):
         return None
@@ -115,20 +115,14 @@ def _array(shape: Any, kind: Object, order: str, raw: Any) -> Tensor | None:
 
 def _bytes(raw: Any) -> bytes | None:
     """Return the bytes of values; Python 2 and old protocols have them as text."""
-    try:
-        return (
-            raw.encode("latin-1")
-            if isinstance(raw, str)
-            else bytes(raw)
-            if isinstance(raw, bytes | bytearray)
-            else None
-        )
-    except UnicodeEncodeError:
-        return None
+    if isinstance(raw, str):
+        try:
+            return raw.encode("latin-1")
+        except UnicodeEncodeError:
+            return None
+    return bytes(raw) if isinstance(raw, bytes | bytearray) else None
 
 
 def _values(data: bytes, dtype: Any, shape: tuple[int, ...], order: Any) -> Array:
-    import numpy as np
-
     array = np.frombuffer(data, dtype).reshape(shape, order=order)
     return array.astype(np.float32 if dtype.kind == "f" and dtype.itemsize == 2 else dtype.newbyteorder("="))

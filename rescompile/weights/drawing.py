@@ -49,10 +49,8 @@ def _normal(fan: Callable[[Parameter], int]) -> Rule:
     """Return a rule that draws from a normal distribution of variance 2 / fan (He et al. 2015b)."""
 
     def rule(generator: np.random.Generator, parameter: Parameter, factor: float) -> Array:
-        import numpy as np
-
-        values = generator.standard_normal(parameter.shape, np.float32)
-        values *= np.float32(math.sqrt(2 / fan(parameter)) * factor)
+        values = generator.standard_normal(parameter.shape, "float32")
+        values *= math.sqrt(2 / fan(parameter)) * factor
         return values
 
     return rule
@@ -60,10 +58,8 @@ def _normal(fan: Callable[[Parameter], int]) -> Rule:
 
 def _torch_default(generator: np.random.Generator, parameter: Parameter, factor: float) -> Array:
     """Return PyTorch's own rule for weights and biases: uniform within 1 / sqrt(fan_in)."""
-    import numpy as np
-
-    bound = np.float32(1 / math.sqrt(parameter.fan_in) * factor)
-    values = generator.random(parameter.shape, np.float32)
+    bound = 1 / math.sqrt(parameter.fan_in) * factor
+    values = generator.random(parameter.shape, "float32")
     values *= 2 * bound
     values -= bound
     return values

@@ -33,31 +33,30 @@ VARIABLES = {
 _WORDS = {word for words in VARIABLES.values() for word in words}
 
 
-def read(path: str | os.PathLike[str], notes: list[str]) -> dict[str, Tensor]:
+def read(path: str, notes: list[str]) -> dict[str, Tensor]:
     """Return the tensors of a file by name; their values are read on demand. `notes` receives what is ignored.
 
     Raises UsageError for any other file, and Unavailable if h5py is not installed.
     """
-    shown = os.fspath(path)
     try:
         import h5py
     except ImportError as error:
-        message = f"{shown} is an HDF5 file; reading it needs h5py, which cannot be imported: {error}"
+        message = f"{path} is an HDF5 file; reading it needs h5py, which cannot be imported: {error}"
         raise Unavailable(Diagnostic("E0902", message, help="pip install 'rescompile[keras]'")) from None
     tensors: dict[str, Tensor] = {}
     try:
-        with h5py.File(shown, "r") as root:
+        with h5py.File(path, "r") as root:
             whole = "layer_names" in root.attrs or "layer_names0" in root.attrs
             layers = root if whole else _member(root, "model_weights")
             for name, dataset in _old(layers) if layers is not None else _new(root):
                 if name in tensors:
                     raise _Unfit(f"it has two tensors called {clipped(name)}")
-                tensors[name] = _tensor(name, dataset, shown)
+                tensors[name] = _tensor(name, dataset, path)
             beside = sorted({"optimizer", "optimizer_weights"} & set(root))
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(Diagnostic("E0803", f"{shown} is not a Keras weights file: {error}")) from None
+        raise UsageError(Diagnostic("E0803", f"{path} is not a Keras weights file: {error}")) from None
     if not tensors:
-        raise UsageError(Diagnostic("E0803", f"{shown} is not a Keras weights file: it contains no tensors of layers"))
+        raise UsageError(Diagnostic("E0803", f"{path} is not a Keras weights file: it contains no tensors of layers"))
     if beside:
         notes.append(f"ignored: {', '.join(beside)}")
     return tensors

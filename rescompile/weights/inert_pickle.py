@@ -163,10 +163,6 @@ CONSTANTS: dict[str, Callable[[], Any]] = {
 UNSUPPORTED = ("EXT1", "EXT2", "EXT4")
 
 
-def _global(machine: _Machine, argument: Any) -> None:
-    machine.stack.append(Object(argument.replace(" ", ".", 1)))
-
-
 def _stack_global(machine: _Machine, _: Any) -> None:
     name, module = machine.pop(), machine.pop()
     machine.stack.append(Object(f"{module}.{name}" if isinstance(module, str) and isinstance(name, str) else "?"))
@@ -181,23 +177,6 @@ def _dict(machine: _Machine, _: Any) -> None:
 def _object(machine: _Machine, _: Any) -> None:
     function, *arguments = machine.marked()
     machine.call(function, tuple(arguments))
-
-
-def _put_all(machine: _Machine, _: Any) -> None:
-    machine.put(machine.marked())
-
-
-def _put_one(machine: _Machine, _: Any) -> None:
-    value = machine.pop()
-    machine.put([machine.pop(), value])
-
-
-def _reduce(machine: _Machine, _: Any) -> None:
-    machine.new(0)
-
-
-def _new_with_keywords(machine: _Machine, _: Any) -> None:
-    machine.new(1)
 
 
 #: The action of each other opcode on the machine, given its argument.
@@ -219,22 +198,18 @@ OPCODES: dict[str, Callable[[_Machine, Any], Any]] = {
     "APPEND": lambda m, a: m.extend([m.pop()]),
     "APPENDS": lambda m, a: m.extend(m.marked()),
     "ADDITEMS": lambda m, a: m.extend(m.marked()),
-    "SETITEM": _put_one,
-    "SETITEMS": _put_all,
-    "PUT": lambda m, a: m.remember(a),
-    "BINPUT": lambda m, a: m.remember(a),
-    "LONG_BINPUT": lambda m, a: m.remember(a),
+    "SETITEM": lambda m, a: m.put([m.pop(), m.pop()][::-1]),
+    "SETITEMS": lambda m, a: m.put(m.marked()),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), lambda m, a: m.remember(a)),
     "MEMOIZE": lambda m, a: m.remember(len(m.memo)),
-    "GET": lambda m, a: m.stack.append(m.memo[a]),
-    "BINGET": lambda m, a: m.stack.append(m.memo[a]),
-    "LONG_BINGET": lambda m, a: m.stack.append(m.memo[a]),
-    "GLOBAL": _global,
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda m, a: m.stack.append(m.memo[a])),
+    "GLOBAL": lambda m, a: m.stack.append(Object(a.replace(" ", ".", 1))),
     "STACK_GLOBAL": _stack_global,
     "INST": lambda m, a: m.call(Object(a.replace(" ", ".", 1)), tuple(m.marked())),
     "OBJ": _object,
-    "REDUCE": _reduce,
-    "NEWOBJ": _reduce,
-    "NEWOBJ_EX": _new_with_keywords,
+    "REDUCE": lambda m, a: m.new(0),
+    "NEWOBJ": lambda m, a: m.new(0),
+    "NEWOBJ_EX": lambda m, a: m.new(1),
     "BUILD": lambda m, a: m.build(m.pop()),
     "PERSID": lambda m, a: m.stack.append(m.persistent(a)),
     "BINPERSID": lambda m, a: m.stack.append(m.persistent(m.pop())),

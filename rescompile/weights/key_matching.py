@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic, UsageError, clipped, nearest, one_of
 from rescompile.ir.network import Network, Op, Side, parameters, walk
@@ -16,7 +16,8 @@ from rescompile.weights.mapping import Array, Weights
 from rescompile.weights.tensors import ACCEPTED, FLOATS, Tensor
 from rescompile.weights.value_check import checked
 
-STATUSES = ("differs", "missing", "unexpected", "other type")
+Status = Literal["differs", "missing", "unexpected", "other type"]
+STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 @record
@@ -25,7 +26,7 @@ class Misfit:
     network."""
 
     name: str
-    status: Literal["differs", "missing", "unexpected", "other type"]
+    status: Status
     found: tuple[int, ...] | None
     wanted: tuple[int, ...] | None
     dtype: str | None = None
@@ -48,7 +49,7 @@ def from_arrays(arrays: Mapping[str, Any], network: Network, say: Callable[[str]
     refuse(required(misfits(tensors, network), tensors, network), network, what)
     for note in notes(tensors, network):
         say(f"{what}: {note}")
-    return fitted(tensors, network, "the mapping of weights")
+    return fitted(tensors, network, what)
 
 
 def _array(name: str, value: Any) -> Array:

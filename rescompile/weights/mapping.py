@@ -55,14 +55,11 @@ class Weights(Mapping[str, Array]):
         kept = {name: make for name, make in self._makers.items() if name not in gone}
         return Weights({**kept, **makers}, self.seed, self.preprocess, self.calibrated)
 
-    def in_order(
-        self, names: Iterable[str], sizes: Callable[[str], int], threads: int | None = None
-    ) -> Iterator[Array]:
+    def in_order(self, names: Iterable[str], sizes: Callable[[str], int]) -> Iterator[Array]:
         """Yield the arrays of `names` in order; several threads compute them, but never far ahead of their use."""
-        workers = threads or os.cpu_count() or 1
         pending: deque[tuple[int, Callable[[], Array]]] = deque()
         ahead = 0
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             try:
                 for name in names:
                     size = sizes(name)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rescompile.diagnostics.errors import Diagnostic, OutputError, UsageError, clipped
-from rescompile.files.atomic_write import check_ours, write_bytes
+from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped
+from rescompile.files.atomic_write import check_folder, check_ours, write_bytes
 from rescompile.files.checksum import GENERATOR
 from rescompile.weights.mapping import Array
 from rescompile.weights.tensors import DTYPES, Tensor
@@ -61,8 +61,7 @@ def check(path: Path, force: bool = False) -> None:
     """Raise UsageError or OutputError early if a path could not be written later."""
     if path.suffix != SUFFIX:
         raise UsageError(Diagnostic("E0802", f"--save {path} must end in {SUFFIX}"))
-    if not path.parent.is_dir():
-        raise OutputError(Diagnostic("E1002", f"the folder {path.parent} does not exist"))
+    check_folder(path)
     check_ours(path, force)
 
 

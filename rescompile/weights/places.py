@@ -4,6 +4,7 @@ loads into its live modules."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,47 +13,36 @@ from rescompile.files.atomic_write import File
 from rescompile.ir.network import Network, Op, join, walk
 from rescompile.ir.ops import Kind, Shape
 from rescompile.records import record
-from rescompile.weights import Weights, safetensors_file
+from rescompile.weights import Array, Weights, safetensors_file
 
-Array = np.ndarray[Any, Any]
 #: Converts an array of the tree to the framework's layout. Shapes are found by converting an array without values.
-Move = Callable[[Kind, Array], Array]
+Move = Callable[[Array], Array]
 #: The names of a framework for the tensors of an op, if they differ from those of the tree; None for one that it lacks.
 Words = Mapping[type[Kind], Mapping[str, str | None]]
 
 
 @record(slots=False)
 class Place:
-    """A tensor: its name in the tree, its name and shape in a framework, its op, and the conversion of its array."""
+    """A tensor: its name in the tree, its name and shape in a framework, and the conversion of its array."""
 
     name: str
     path: str
     shape: Shape
-    kind: Kind
     move: Move
-
-    def moved(self, array: Array) -> Array:
-        """Return an array of the tree with the axes of the framework."""
-        return self.move(self.kind, array)
 
     def value(self, weights: Mapping[str, Any]) -> Array:
         """Return the value in the framework, from weights by the names of the tree."""
-        return self.moved(np.asarray(weights[self.name]))
+        return self.move(np.asarray(weights[self.name]))
 
 
 class Tensor(Protocol):
-    """A tensor of a framework, from one or several tensors of the tree."""
+    """A tensor of a framework, from one or several tensors of the tree: see `Place`."""
 
     @property
-    def path(self) -> str:
-        """The name in the framework."""
-
+    def path(self) -> str: ...
     @property
-    def shape(self) -> Shape:
-        """The shape in the framework."""
-
-    def value(self, weights: Mapping[str, Any]) -> Array:
-        """Return the value in the framework, from weights by the names of the tree."""
+    def shape(self) -> Shape: ...
+    def value(self, weights: Mapping[str, Any]) -> Array: ...
 
 
 def places(network: Network, words: Words, move: Move) -> Iterator[Place]:
@@ -65,29 +55,12 @@ def places(network: Network, words: Words, move: Move) -> Iterator[Place]:
             word = own.get(parameter.name, parameter.name)
             if word is not None:
                 empty = np.broadcast_to(np.float32(0), parameter.shape)
-                shape = move(node.kind, empty).shape
-                yield Place(join(path, parameter.name), join(path, word), shape, node.kind, move)
-
-
-class Moved(Mapping[str, Any]):
-    """Weights by the names of a framework and with its axes; arrays are made on demand."""
-
-    def __init__(self, listed: Iterable[Tensor], weights: Weights) -> None:
-        self.weights = weights
-        self.places = {place.path: place for place in listed}
-
-    def __getitem__(self, path: str) -> Array:
-        return self.places[path].value(self.weights)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.places)
-
-    def __len__(self) -> int:
-        return len(self.places)
+                yield Place(join(path, parameter.name), join(path, word), move(empty).shape, move)
 
 
 def weights_file(network: Network, weights: Weights, listed: Iterable[Tensor], name: str, framework: str) -> File:
     """Return the safetensors file of weights by the names of a framework and with its axes."""
-    moved = Moved(listed, weights)
-    kinds = {path: ("float32", place.shape) for path, place in moved.places.items()}
+    by_path = {place.path: place for place in listed}
+    moved = Weights({path: partial(place.value, weights) for path, place in by_path.items()})
+    kinds = {path: ("float32", place.shape) for path, place in by_path.items()}
     return safetensors_file.file(moved, kinds, network, name, weights.preprocess, framework)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -28,39 +27,38 @@ PREPROCESS = "rescompile.preprocess"
 DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {"float32": ("F32", np.dtype("<f4")), "int64": ("I64", np.dtype("<i8"))}
 
 
-def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+def read(path: str) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file by name; their values are read on demand. Raises UsageError for another file."""
-    shown = os.fspath(path)
     from safetensors import SafetensorError, safe_open
 
     try:
-        handle: Any = safe_open(shown, framework="np")
+        handle: Any = safe_open(path, framework="np")
         slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118
         facts = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
     except (SafetensorError, OSError) as error:
-        raise UsageError(Diagnostic("E0803", f"{shown} is not a safetensors file: {error}")) from None
-    starts = _starts(shown) if any(kind == "BF16" for _, kind in facts.values()) else {}
+        raise UsageError(Diagnostic("E0803", f"{path} is not a safetensors file: {error}")) from None
+    starts = _starts(path) if any(kind == "BF16" for _, kind in facts.values()) else {}
     return {
         name: Tensor(
             shape,
             kind,
-            partial(_halves, shown, starts[name], shape) if kind == "BF16" else partial(_stored, handle, name),
+            partial(_halves, path, starts[name], shape) if kind == "BF16" else partial(_stored, handle, name),
         )
         for name, (shape, kind) in facts.items()
     }
 
 
-def preprocess(path: str | os.PathLike[str]) -> Mapping[str, Any] | None:
+def preprocess(path: str) -> Mapping[str, Any] | None:
     """Return the preprocessing that a safetensors file records, or None. Raises UsageError if it cannot be read."""
     from safetensors import safe_open
 
-    handle: Any = safe_open(os.fspath(path), framework="np")
+    handle: Any = safe_open(path, framework="np")
     try:
         recorded = json.loads((handle.metadata() or {}).get(PREPROCESS, "null"))
     except (ValueError, RecursionError):
         recorded = ()
     if recorded is not None and not isinstance(recorded, dict):
-        raise UsageError(Diagnostic("E0803", f"the metadata entry {PREPROCESS} of {os.fspath(path)} is not valid"))
+        raise UsageError(Diagnostic("E0803", f"the metadata entry {PREPROCESS} of {path} is not valid"))
     return recorded
 
 

@@ -29,9 +29,8 @@ class Tensor:
         """Return the values as a contiguous array of a type."""
         import numpy as np
 
-        return np.ascontiguousarray(self.make(), dtype).reshape(
-            self.shape
-        )  # ascontiguousarray adds an axis to a scalar
+        # ascontiguousarray adds an axis to a scalar
+        return np.ascontiguousarray(self.make(), dtype).reshape(self.shape)
 
 
 #: The types of safetensors by their names in numpy; `bfloat16` comes from ml_dtypes.

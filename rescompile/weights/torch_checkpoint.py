@@ -14,21 +14,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
 
 from rescompile.diagnostics.errors import clipped
 from rescompile.records import record
 from rescompile.weights import inert_pickle
 from rescompile.weights.inert_pickle import Object, Unreadable
 from rescompile.weights.mapping import Array
-from rescompile.weights.tensors import Tensor
+from rescompile.weights.tensors import DTYPES, Tensor
 
-#: By the type of torch: its name in safetensors, and the type of numpy; bfloat16 is the upper half of float32.
-DTYPES = {
-    "float32": ("F32", "f4"), "float16": ("F16", "f2"), "bfloat16": ("BF16", "u2"), "float64": ("F64", "f8"),
-    "int64": ("I64", "i8"), "int32": ("I32", "i4"), "int16": ("I16", "i2"), "int8": ("I8", "i1"), "uint8": ("U8", "u1"),
-    "bool": ("BOOL", "?"),
-}  # fmt: skip
+#: The names in safetensors of the types that are read; numpy calls them as torch does, but reads bfloat16, the upper half of
+#: float32, as uint16.
+WORDS = {**DTYPES, "bool": "BOOL"}
 #: The sizes in bytes of other types, which fit no network and are never read.
 SIZES = {"complex64": 8, "complex128": 16, "qint8": 1, "quint8": 1, "qint32": 4}
 #: The type of a storage by its class; any other storage has a type of its own name, and one byte per element.
@@ -62,7 +61,7 @@ class Values:
     path: Path
     places: dict[str, tuple[int, int]] = field(default_factory=dict)
     used: dict[str, Storage] = field(default_factory=dict)
-    order: str = "<"
+    order: Literal["<", ">"] = "<"
 
     def persistent(self, name: Any) -> Storage:
         """Return the storage of a persistent id."""
@@ -99,15 +98,13 @@ class Values:
         last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
         if math.prod(shape) and last >= storage.count:
             raise Unreadable("a tensor reaches beyond its storage")
-        word = DTYPES.get(storage.dtype, (f"torch.{storage.dtype}",))[0]
+        word = WORDS.get(storage.dtype, f"torch.{storage.dtype}")
         if any(isinstance(each, Mapping) and each.get("neg") for each in more):
             word = "torch.neg"  # a view of an imaginary part, whose values are negated
         return Tensor(tuple(shape), word, partial(self._read, storage, offset, tuple(shape), tuple(stride), last + 1))
 
     def _read(self, storage: Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], end: int) -> Array:
-        import numpy as np
-
-        dtype = np.dtype(self.order + DTYPES[storage.dtype][1])
+        dtype = _of_numpy(storage.dtype).newbyteorder(self.order)
         if not math.prod(shape):
             return np.zeros(shape, np.float32)
         start = self.places[storage.key][0] + (storage.before + offset) * dtype.itemsize
@@ -122,11 +119,13 @@ class Values:
 
 def size(dtype: str) -> int:
     """Return the bytes of one value of a type of torch."""
-    return (
-        int(DTYPES[dtype][1].lstrip("fiu?") or 1)
-        if dtype in DTYPES
-        else SIZES.get(dtype, 2 if dtype[-2:] == "16" else 1)
-    )
+    if dtype in WORDS:
+        return _of_numpy(dtype).itemsize
+    return SIZES.get(dtype, 2 if dtype[-2:] == "16" else 1)
+
+
+def _of_numpy(dtype: str) -> np.dtype[Any]:
+    return np.dtype("uint16" if dtype == "bfloat16" else dtype)
 
 
 def _makers(values: Values) -> dict[str, Callable[..., Any]]:

@@ -9,10 +9,8 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from rescompile.analysis.heads import heads
 from rescompile.ir.network import Network, parameters
@@ -42,10 +40,6 @@ class Entry:
         classes = max((op.output[0] for op in ends.values()), default=0)
         own = tuple(sorted(ends))
         return cls(rows, own, classes, _digest(shapes, own), _digest(_without(shapes, own), ()))
-
-    def data(self) -> dict[str, Any]:
-        """Return the entry as data of JSON."""
-        return asdict(self)
 
 
 def fitting(shapes: Mapping[str, Shape]) -> dict[str, int | None]:

@@ -223,7 +223,7 @@ def test_own_initial_values_follow_the_rules(framework: Framework, name: str, tm
     made, alike = framework.models.initial(network), dict[tuple[int, ...], list[Any]]()
     weights = draw(network)
     for place in framework.models.tensors.places(network):
-        values, found = place.moved(weights[place.name]), made[place.path]
+        values, found = place.value(weights), made[place.path]
         if values.std() == 0:
             assert np.array_equal(found, values), place.name
             continue

@@ -40,7 +40,7 @@ def by_torch(network: Network, weights: Mapping[str, Array], x: Array, listed: I
     return Step(
         {name: value.detach().numpy() for name, value in named.items()},
         {
-            places[name].path: np.zeros(places[name].shape) if value is None else places[name].moved(value.numpy())
+            places[name].path: np.zeros(places[name].shape) if value is None else places[name].move(value.numpy())
             for name, value in gradients.items()
         },
         {places[name].path: value.numpy() for name, value in buffers.items() if name in places},

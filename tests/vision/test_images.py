@@ -153,6 +153,33 @@ def test_interpolation_is_recorded_and_used(tmp_path: Path) -> None:
     assert refused.exit_code == 3
 
 
+@pytest.mark.parametrize(("resize", "crop"), [([30, 28], [24, 20]), ([24, 20], None), (26, [24, 20])])
+def test_height_and_width_of_a_spec(tmp_path: Path, transforms: Any, resize: Any, crop: Any) -> None:
+    """`resize` and `crop` of a spec may be height and width, as in torchvision; the ONNX file records them."""
+    how = {"resize": resize, "crop": crop} if crop else {"resize": resize}
+    recorded = {**NETWORK["preprocess"], **how}
+    recorded = recorded if crop else {name: value for name, value in recorded.items() if name != "crop"}
+    path = model(tmp_path, input=[3, 24, 20], network=["global_avgpool", "flatten", {"linear": 5}], preprocess=recorded)
+    assert json.loads(Model(path).metadata["rescompile.preprocess"]) == recorded
+    photo = saved(tmp_path / "a.png", noise(50, 70))
+    (found,) = data(path, "--image", photo, "--runtime", "ort-cpu")["images"]
+    steps = [transforms.Resize(resize), *([transforms.CenterCrop(crop)] if crop else []), transforms.ToTensor()]
+    prepare = transforms.Compose([*steps, transforms.Normalize(recorded["mean"], recorded["std"])])
+    image = prepare(Image.open(photo)).numpy()
+    network = rescompile.elaborate(rescompile.load(tmp_path / "seer.yaml"))
+    np.testing.assert_array_equal(images.prepare(photo, preparation(recorded, (1, *network.input), "")), image)
+    wanted = best(softmax(ran(path, {"input": image[None]})["logits"][0].astype(np.float64)), 5)
+    assert [(row["class"], row["probability"]) for row in found["top"]] == wanted
+
+
+@pytest.mark.parametrize("key", ["resize", "crop"])
+@pytest.mark.parametrize("value", [0, True, 2.5, "wide", [], [24], [24, 0], [24, 24, 24], [24, True], {"height": 24}])
+def test_lengths_of_a_spec_are_checked(tmp_path: Path, key: str, value: Any) -> None:
+    result = invoke("validate", spec(tmp_path, preprocess={**NETWORK["preprocess"], key: value}))
+    assert (result.exit_code, "E0104" in result.stderr) == (3, True)
+    assert f"'{key}' must be an integer of at least 1 or [height, width], got " in result.stderr
+
+
 # --- decoding ---------------------------------------------------------------------------------------------------------
 
 #: Upright images by EXIF orientation, which names the sides where the first stored row and column belong.

@@ -83,6 +83,28 @@ def test_the_record_survives_another_conversion() -> None:
         assert recorded == {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.25, 0.5]}
 
 
+@pytest.mark.parametrize("width", [8, 6])
+@pytest.mark.parametrize("given", [["resize=8,WIDTH"], ["resize=9,9", "crop=8,WIDTH"], ["resize=9", "crop=8,WIDTH"]])
+def test_height_and_width_are_recorded_and_kept(given: list[str], width: int) -> None:
+    """Two equal sides of `resize` are not the shorter side; sizes that give the input are kept, square or not."""
+    document = SPEC | {"input": [3, 8, width], "preprocess": {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3]}}
+    Path("wide.yaml").write_text(json.dumps(document), "utf-8")
+    options = [word for each in given for word in ("--preprocess", each.replace("WIDTH", str(width)))]
+    invoke("weights", "convert", "plain.safetensors", "./wide.yaml", "-o", "w.safetensors", *options)
+    invoke("weights", "convert", "w.safetensors", "./wide.yaml", "-o", "again.safetensors")
+    typed = ["./wide.yaml", "--weights", "plain.safetensors", *options]
+    found = [
+        json.loads(invoke("run", *model, "--image", "image.png", "--json").stdout)
+        for model in (
+            typed,
+            ["./wide.yaml", "--weights", "w.safetensors"],
+            ["./wide.yaml", "--weights", "again.safetensors"],
+        )
+    ]
+    assert [each["preprocess"] for each in found] == [found[0]["preprocess"]] * 3
+    assert [each["images"] for each in found] == [found[0]["images"]] * 3
+
+
 def test_unknown_preprocessing_is_said() -> None:
     """A warning says so where weights do not record their preprocessing and that of the spec is used."""
     said = converted().stderr
@@ -114,6 +136,15 @@ def test_unusable_values_are_refused(options: tuple[str, ...], told: str) -> Non
     ).stderr
     assert told in said
     assert not Path("w.safetensors").exists()
+
+
+@pytest.mark.parametrize("mean", [3, "x", [[1], [1]], None, [1, 2], {"r": 1}])
+def test_a_record_of_wrong_values_is_refused_or_ignored(mean: Any) -> None:
+    save_file(
+        load_file("plain.safetensors"), "broken.safetensors", {"rescompile.preprocess": json.dumps({"mean": mean})}
+    )
+    arguments = "weights", "convert", "broken.safetensors", "./small.yaml", "-o", "w.safetensors"
+    assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code in (0, 2)
 
 
 @pytest.mark.parametrize("entry", ["[", "[]", "7", "[" * 100_000])

@@ -158,6 +158,11 @@ def size_text(size: Sequence[int]) -> str:
     return "x".join(map(str, size))
 
 
+def short_size_text(size: Sequence[int]) -> str:
+    """Return `3` for a size with equal sides, else `3x5`."""
+    return str(size[0]) if len(set(size)) == 1 else size_text(size)
+
+
 def enlarged(axes: Axes, sizes: Sequence[int], attribute: str) -> Size:
     """Return the size of a map after an op that makes it larger. Raises ShapeError where a side is too long or empty."""
     size = tuple(axis(n) for axis, n in zip(axes, sizes, strict=True))

@@ -15,6 +15,7 @@ from pydantic import (
     StrictInt,
     StrictStr,
     Tag,
+    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
@@ -121,15 +122,29 @@ class Expect(SpecModel):
     output: list[StrictInt] | None = None
 
 
+def _lengths(raw: Any, info: ValidationInfo) -> Any:
+    pair = raw if isinstance(raw, list) and len(raw) == 2 else [raw]
+    if any(isinstance(length, bool) or not isinstance(length, int) or length < 1 for length in pair):
+        message = f"'{info.field_name}' must be an integer of at least 1 or [height, width]"
+        raise refuse("E0104", f"{message}, got {clipped(show(raw))}")
+    return raw
+
+
+_LENGTH = {"type": "integer", "minimum": 1}
+_PAIR = {"type": "array", "items": _LENGTH, "minItems": 2, "maxItems": 2}
+Lengths = Annotated[Any, BeforeValidator(_lengths), WithJsonSchema({"anyOf": [_LENGTH, _PAIR]})]
+
+
 class Preprocess(SpecModel):
-    """How images become inputs: the shorter side resized to `resize`, centre-cropped to `crop`, scaled to 0..1, then
-    (x - mean) / std. `interpolation` is that of the resizing, by default bilinear; all but nearest are antialiased.
-    `channel_order` is that of the network's input, by default rgb; `mean` and `std` are in the same order."""
+    """How images become inputs: resized so that the shorter side is `resize`, or to this height and width; the centre cropped to
+    `crop`, a square or height and width; scaled to 0..1; then (x - mean) / std. `interpolation` is that of the resizing, by default
+    bilinear; all but nearest are antialiased. `channel_order` is that of the network's input, by default rgb; `mean` and `std` are in
+    the same order."""
 
     mean: Annotated[list[Number], Field(min_length=1)]
     std: Annotated[list[Number], Field(min_length=1)]
-    resize: Annotated[StrictInt, Field(ge=1)] | None = None
-    crop: Annotated[StrictInt, Field(ge=1)] | None = None
+    resize: Lengths | None = None
+    crop: Lengths | None = None
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
     channel_order: Literal["rgb", "bgr"] | None = None
 

@@ -42,14 +42,12 @@ import numpy as np
 
 from rescompile.diagnostics.errors import CheckFailed, Diagnostic, Source, UsageError, nearest, one_of
 from rescompile.ir.network import Network, Op, parameters, walk
-from rescompile.ir.ops import Conv, Kind, Norm
+from rescompile.ir.ops import Conv, Kind, Norm, Shape
 from rescompile.lang.yaml_reader import plain, read
 from rescompile.records import record
 from rescompile.weights.key_matching import misfits
 from rescompile.weights.mapping import Array, Weights
 from rescompile.weights.tensors import FLOATS, Tensor
-
-Shape = tuple[int, ...]
 
 #: The names of our tensors by library and op. Those of Keras have their output channels last: kernels are
 #: [height, width, in, out], and those of linear layers [in, out].
