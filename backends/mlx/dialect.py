@@ -7,10 +7,10 @@ from typing import Any
 
 from rescompile.backend import rule
 from rescompile.codegen.axis_texts import map_axes
-from rescompile.codegen.class_plan import ClassPlan, Layer
+from rescompile.codegen.class_plan import ClassPlan, Layer, Repeated
 from rescompile.codegen.dialect import Imports, attribute
 from rescompile.codegen.docstrings import random_merges
-from rescompile.codegen.entries import Constructed, Copied, Entry, Filled, Joined, Listing, Looped, Make, NewStage
+from rescompile.codegen.entries import Constructed, Copied, Entry, Filled, Joined, Listing, Looped, Make
 from rescompile.codegen.program import Code
 from rescompile.codegen.statements import Apply, Expr
 from rescompile.codegen.table_dialect import Spelling, TableDialect, variant
@@ -63,9 +63,9 @@ def _names(make: Make) -> list[str] | None:
             return [part.name for part in parts]
         case Joined(parts, numbered) if not numbered:
             return [
-                name for part in parts for name in (_names(part) or [] if isinstance(part, NewStage) else [part[0]])
+                name for part in parts for name in (_names(part) or [] if isinstance(part, Repeated) else [part.name])
             ]
-        case NewStage(stage) if stage.member:
+        case Repeated(stage) if stage.member:
             return [f"{stage.member.prefix}0"]
     return None
 

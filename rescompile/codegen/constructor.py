@@ -16,6 +16,7 @@ from rescompile.codegen.class_plan import (
     Layer,
     NumberedCopies,
     Recalling,
+    Repeated,
     Row,
     Run,
     Use,
@@ -29,14 +30,11 @@ from rescompile.codegen.entries import (
     Entry,
     Filled,
     Joined,
-    Listed,
     Listing,
     Looped,
     Make,
     MakeDropPath,
     MakeLayer,
-    New,
-    NewStage,
     Number,
     Scanned,
     Separate,
@@ -140,23 +138,18 @@ def constructed(of: Class, names: Names, dialect: Dialect, rolls: bool) -> tuple
             pairs = zip(names.sizes[id(item)], item.sizes, strict=True)
             numbers += [Number(name, size) for name, size in pairs if isinstance(name, str)]
         match item:
-            case Layer() if is_module(item, dialect):
-                entries.append(Entry(item.name, MakeLayer(item), item.when))
+            case Layer() if not is_module(item, dialect):
+                pass
+            case Layer() | Use() | Either() | Row():
+                entries.append(_entry(item, dialect))
             case Group():
                 entries.append(_group_entry(item, dialect, rolls))
+            case Run(items=[Layer() as alone]):
+                entries.append(Entry(names.of(item), MakeLayer(alone), item.when))
             case Run():
-                alone = len(item.items) == 1 and isinstance(item.items[0], Layer)
-                make = _nameless(item, dialect)
-                entries.append(Entry(names.of(item), make.parts[0].make if alone else make, item.when))
-            case Use():
-                entries.append(Entry(item.name, _new(item), item.when))
-            case Either():
-                then, otherwise = _either(item, dialect)
-                entries.append(Entry(item.name, then, item.when, otherwise))
-            case Row():
-                entries.append(Entry(item.name, _row(item), item.when))
+                entries.append(replace(_entry(item, dialect), name=names.of(item)))
             case Copies():
-                entries.append(Copied(item.name, _new(item.use), item.count))
+                entries.append(Copied(item.name, item.use, item.count))
             case NumberedCopies():
                 entries.append(Copied(names.of(item), _listing(item.items, dialect), item.count, own=True))
             case Join(when=Term() as when):
@@ -168,16 +161,6 @@ def constructed(of: Class, names: Names, dialect: Dialect, rolls: bool) -> tuple
             case Keeping(index=Term() as index) | Recalling(index=Term() as index) if computed_index(item) is not None:
                 indices.setdefault(names.of(item), Number(names.of(item), index))
     return (*numbers, *indices.values(), *entries)
-
-
-def _either(item: Either, dialect: Dialect) -> tuple[Make, Make]:
-    """Return the two modules of an item, of which its condition selects one."""
-    then, otherwise = (_listing([part], dialect).parts[0].make for part in (item.then, item.otherwise))
-    return then, otherwise
-
-
-def _new(use: Use) -> New:
-    return New(use.of, use.arguments)
 
 
 def _group_entry(group: Group, dialect: Dialect, rolls: bool) -> Constructed:
@@ -193,60 +176,47 @@ def _group_entry(group: Group, dialect: Dialect, rolls: bool) -> Constructed:
     return Entry(group.name, make, group.when)
 
 
+def _entry(item: Item, dialect: Dialect, fresh: bool = False) -> Entry:
+    """Return the entry of a module; an activation may work in place on a `fresh` input."""
+    match item:
+        case Layer():
+            return Entry(item.name, MakeLayer(item, fresh), item.when)
+        case Use():
+            return Entry(item.name, item, item.when)
+        case Row():
+            return Entry(item.name, _row(item), item.when)
+        case Group():
+            return Entry(item.name, _listing(item.items, dialect), item.when)
+        case Run():  # without parameters: the names are irrelevant
+            parts = enumerate(_listing(item.items, dialect).parts)
+            return Entry(item.name, Listing(tuple(replace(part, name=str(at)) for at, part in parts)), item.when)
+        case Either():
+            then, otherwise = (_entry(part, dialect).make for part in (item.then, item.otherwise))
+            return Entry(item.name, then, item.when, otherwise)
+    raise AssertionError(f"{item} stands in a list of modules")
+
+
 def _listing(items: Sequence[Item], dialect: Dialect) -> Listing:
     """Return modules in sequence; an activation may work in place on a fresh result of the module before it."""
-    parts: list[Listed] = []
+    parts: list[Entry] = []
     fresh = False
     for item in items:
-        make: Make
-        otherwise = None
-        match item:
-            case Layer():
-                make = MakeLayer(item, fresh)
-            case Use():
-                make = _new(item)
-            case Row():
-                make = _row(item)
-            case Group():
-                make = _listing(item.items, dialect)
-            case Run():
-                make = _nameless(item, dialect)
-            case Either():
-                make, otherwise = _either(item, dialect)
-            case _:
-                raise AssertionError(f"{item} stands in a list of modules")
+        parts.append(_entry(item, dialect, fresh))
         fresh = isinstance(item, Layer) and dialect.is_fresh(item.kind) and item.when is None
-        parts.append(Listed(item.name, make, item.when, otherwise))
     return Listing(tuple(parts))
-
-
-def _nameless(run: Run, dialect: Dialect) -> Listing:
-    """Return the modules of a run under their positions: they have no parameters, so their names are irrelevant."""
-    return Listing(tuple(replace(part, name=str(at)) for at, part in enumerate(_listing(run.items, dialect).parts)))
 
 
 def _row(row: Row) -> Make:
     """Return the module of a row of copies."""
-    made = _sequence(row)
-    return Scanned(made, row.scan) if row.scan is not None and not isinstance(made, Separate) else made
-
-
-def _sequence(row: Row) -> Joined | NewStage | Separate:
-    """Return the modules of a row of copies."""
+    parts = tuple(row.parts)
     if row.values:
-        return Separate(
-            tuple(_new(part) if isinstance(part, Use) else NewStage(part.stage, part.arguments) for part in row.parts)
-        )
-    parts = tuple(
-        (part.name, _new(part)) if isinstance(part, Use) else NewStage(part.stage, part.arguments) for part in row.parts
-    )
-    if len(parts) == 1 and isinstance(parts[0], NewStage):
-        return parts[0]
-    numbered = any(part.stage.member is None if isinstance(part, NewStage) else part[0].isdigit() for part in parts)
-    return Joined(parts, numbered)
+        return Separate(parts)
+    numbered = any(part.stage.member is None if isinstance(part, Repeated) else part.name.isdigit() for part in parts)
+    made = parts[0] if len(parts) == 1 and isinstance(parts[0], Repeated) else Joined(parts, numbered)
+    return Scanned(made, row.scan) if row.scan is not None else made
 
 
-def _loop(parts: Sequence[Listed], dialect: Dialect) -> tuple[int, tuple[tuple[Counted, Listed], ...]] | None:
+def _loop(parts: Sequence[Entry], dialect: Dialect) -> tuple[int, tuple[tuple[Counted, Entry], ...]] | None:
     """Return a sequence as repetitions of its first modules: the depth, and each module with its naming rule."""
     texts = [dialect.conditional(part) for part in parts]
     for period in range(1, len(parts) // LOOP + 1):

@@ -14,7 +14,7 @@ from dataclasses import fields
 from typing import NamedTuple
 
 from rescompile.codegen.class_plan import Class, ClassPlan
-from rescompile.codegen.entries import Constructed, Listed, Make
+from rescompile.codegen.entries import Constructed, Make
 from rescompile.codegen.statements import (
     Add,
     Collection,
@@ -76,7 +76,7 @@ def parts(node: object) -> Iterator[object]:
     if isinstance(node, tuple):
         for item in node:
             yield from parts(item)
-    elif isinstance(node, Expr | Statement | Make | Constructed | Listed | Code | Program):
+    elif isinstance(node, Expr | Statement | Make | Constructed | Code | Program):
         for field in fields(node):
             yield from parts(getattr(node, field.name))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rescompile.codegen.class_plan import Layer
-from rescompile.codegen.dialect import PythonDialect
+from rescompile.codegen.dialect import Dialect
 from rescompile.codegen.terms import python
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir.expressions import Term
@@ -79,7 +79,7 @@ class Spelling:
     in_place: Callable[[Layer], Mapping[str, str]] = lambda layer: {}
 
 
-class TableDialect(PythonDialect):
+class TableDialect(Dialect):
     """A dialect with a table of ops; `defaults` are the framework's, and arguments equal to their default are
     omitted."""
 
