@@ -45,8 +45,8 @@ ALONE = -1
 
 
 @record(slots=False)
-class Keeping:
-    """The value at this place, kept under a name and an index, if it has one."""
+class _Indexed:
+    """Values of a name, and the index of one of them, if it has one."""
 
     held: Held
     index: Term | None
@@ -57,17 +57,12 @@ class Keeping:
         return "" if self.index is None else python(self.index)
 
 
-@record(slots=False)
-class Recalling:
-    """A kept value that replaces the current one."""
+class Keeping(_Indexed):
+    """The value at this place, which is kept."""
 
-    held: Held
-    index: Term | None
 
-    @property
-    def index_text(self) -> str:
-        """The index as text, empty without one."""
-        return "" if self.index is None else python(self.index)
+class Recalling(_Indexed):
+    """A kept value, which replaces the current one."""
 
 
 @record(slots=False)

@@ -33,7 +33,7 @@ from rescompile.codegen.columns import Column, Misfit
 from rescompile.codegen.kept_values import ValueScope
 from rescompile.codegen.layers import layer
 from rescompile.codegen.numbered_copies import CopyScope, are_numbered_copies, copies_of
-from rescompile.codegen.planned_classes import PlannedClass, Registry
+from rescompile.codegen.planned_classes import PlannedClass, Registry, merge_traits
 from rescompile.codegen.roles import is_bare
 from rescompile.codegen.terms import Value, constant, has_value, named, times, total
 from rescompile.codegen.variants import alternatives, has_unique_names, is_readable, with_residuals
@@ -166,6 +166,8 @@ class ClassBuilder:
         column.only(type)
         sample = column.first
         hints = [self.hint(sample, here), *conditions]
+        if not isinstance(sample, Op | Series):
+            self.scope.condition(present, ())
         match sample:
             case Op():
                 when = self.scope.condition(present, hints)
@@ -173,25 +175,21 @@ class ClassBuilder:
                 self.built[sample.name] = item, flow
                 return [item], flow
             case Parallel():
-                self.scope.condition(present, ())
                 return self.join(cast(Column[Parallel], column), here)
             case Side():
-                self.scope.condition(present, ())
                 return self.tap(cast(Column[Side], column), here)
             case Keep():
-                self.scope.condition(present, ())
                 return [self.values.keeping(cast(Column[Keep], column), here, self.scope)], here.flow
             case Recall():
-                self.scope.condition(present, ())
                 recalling, flow = self.values.recalling(cast(Column[Recall], column), here, self.scope)
                 return [recalling], flow
             case Again():
-                self.scope.condition(present, ())
                 return self.rerun(cast(Column[Again], column), here)
             case Series() if sample.name is None or column.only(
                 lambda node: isinstance(node, Series) and is_bare(node)
             ):
-                return self.spliced(cast(Column[Series], column), present, here, hints)
+                with self.values.inside(sample.call):
+                    return self.spliced(cast(Column[Series], column), present, here, hints)
             case Series():
                 items, flow = self.part(cast(Column[Series], column), self.scope.condition(present, hints), here)
                 self.built[sample.name] = items[0], flow
@@ -214,17 +212,6 @@ class ClassBuilder:
         self, column: Column[Series], present: Column[bool], here: Here, hints: Hints
     ) -> tuple[list[Item], Flow]:
         """Return a part without a separate name: a macro, or a branch."""
-        call = column.first.call
-        before = self.values.inside(call)
-        try:
-            return self.spliced_items(column, present, here, hints)
-        finally:
-            self.values.known = before
-
-    def spliced_items(
-        self, column: Column[Series], present: Column[bool], here: Here, hints: Hints
-    ) -> tuple[list[Item], Flow]:
-        """Return the items of a macro or a branch, with its known values set."""
         call = column.first.call
         if call is not None:
             here = here.inside(nested_classes.macro(column, here, self.scope))
@@ -344,7 +331,6 @@ class ClassBuilder:
 
 
 def _join_key(node: Parallel) -> tuple[Any, ...]:
-    """Return every property of a merge that no argument can express, except its branches."""
-    how = (node.survival.unit, node.survival.rescale) if node.survival else None
-    count = None if node.residual else len(node.branches)  # a residual may have no shortcut
-    return node.merge, node.unit, node.residual, node.split, bool(node.sizes), count, how
+    """Return every property of a merge that no argument can express, and the number of its branches; a residual may
+    have no shortcut."""
+    return *merge_traits(node), None if node.residual else len(node.branches)

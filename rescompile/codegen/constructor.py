@@ -50,12 +50,13 @@ LOOP = 3
 
 @record(slots=False)
 class Names:
-    """The attributes of a class: names, by id, for items that the plan leaves unnamed; the names of all modules; for
-    merges, by id, the sizes of unequal channel ranges: numbers, or attributes with numbers; and how merging modules
-    drop branches."""
+    """The attributes of a class: names, by id, for items that the plan leaves unnamed; the names of all modules; the
+    numbers that forward reads; for merges, by id, the sizes of unequal channel ranges: numbers, or attributes with
+    numbers; and how merging modules drop branches."""
 
     chosen: Mapping[int, str]
     taken: frozenset[str]
+    numbers: Sequence[Number]
     sizes: Mapping[int, tuple[int | str, ...]]
     drop_path: MakeDropPath | None = None
 
@@ -68,52 +69,55 @@ class Names:
         """Return the module that merges branches; empty if an expression merges them."""
         return "" if join.survival or join.when else self.chosen.get(id(join), "")
 
-    def free(self, name: str) -> str:
-        """Return this name for a method, or a similar one that no module has."""
-        return _free(name, self.taken)
+    def free(self, name: str, *others: str) -> str:
+        """Return this name for a method, or a similar one that neither a module nor one of the others has."""
+        return _free(name, {*self.taken, *others})
 
 
 def attributes(of: Class, dialect: Dialect, drop_path: MakeDropPath | None = None) -> Names:
-    """Return the names of the attributes of a class."""
+    """Return the names of the attributes of a class, and the numbers among them."""
     made = [item for item in body_items(of.items) if not isinstance(item, Layer) or is_module(item, dialect)]
     modules = {item.name for item in made if isinstance(item, Layer | Group | Use | Either | Row | Copies)}
-    numbers = set(scope_names(of.items))
+    taken = set(scope_names(of.items))
     chosen: dict[int, str] = {}
     sizes: dict[int, tuple[int | str, ...]] = {}
-    indices: dict[str, str] = {}
+    numbers: list[Number] = []
+    indices: dict[str, Number] = {}
+
+    def number(wanted: str, value: Term, differs: bool = False) -> str:
+        numbers.append(Number(_new_name(wanted, taken), value, differs))
+        return numbers[-1].name
+
     for item in made:
-        if isinstance(item, Join) and item.sizes:
-            sizes[id(item)] = tuple(_size(term, at, numbers) for at, term in enumerate(item.sizes))
-        if isinstance(item, Run):
-            modules.add(chosen.setdefault(id(item), _free(item.name, modules)))
-        elif isinstance(item, NumberedCopies):
-            numbers.add(chosen.setdefault(id(item), _free("copies", numbers)))
-        elif isinstance(item, Join) and item.when is not None:
-            numbers.add(chosen.setdefault(id(item), _free("has_shortcut", numbers)))
-        elif isinstance(item, Join) and item.survival is not None:
-            numbers.add(chosen.setdefault(id(item), _free("survival", numbers)))
-        elif isinstance(item, Join) and item.merge == "mean" and drop_path and len(item.branches) > 1:
-            modules.add(chosen.setdefault(id(item), _free(item.name, modules)))
-        elif isinstance(item, Keeping | Recalling) and (text := computed_index(item)) is not None:
-            if text not in indices:
-                indices[text] = _free(f"{item.held.name}_index", numbers)
-                numbers.add(indices[text])
-            chosen[id(item)] = indices[text]
-    return Names(chosen, frozenset(modules), sizes, drop_path)
+        match item:
+            case Run():
+                chosen[id(item)] = _new_name(item.name, modules)
+            case NumberedCopies():
+                chosen[id(item)] = _new_name("copies", taken)
+            case Join():
+                sizes[id(item)] = tuple(
+                    size.value if size.head == "constant" else number(f"channels{at}", size)
+                    for at, size in enumerate(item.sizes)
+                )
+                if item.when is not None:
+                    chosen[id(item)] = number("has_shortcut", item.when)
+                elif item.survival is not None:
+                    chosen[id(item)] = number("survival", item.survival, differs=True)
+                elif item.merge == "mean" and drop_path and len(item.branches) > 1:
+                    chosen[id(item)] = _new_name(item.name, modules)
+            case Keeping(index=Term() as index) | Recalling(index=Term() as index) if index.head != "constant":
+                if item.index_text not in indices:
+                    name = _new_name(f"{item.held.name}_index", taken)
+                    indices[item.index_text] = Number(name, index)
+                chosen[id(item)] = indices[item.index_text].name
+    return Names(chosen, frozenset(modules), [*numbers, *indices.values()], sizes, drop_path)
 
 
-def _size(size: Term, at: int, taken: set[str]) -> int | str:
-    """Return a number, or the name of the attribute for a number that is an argument of the class."""
-    if size.head == "constant":
-        assert isinstance(size.value, int)
-        return size.value
-    taken.add(name := _free(f"channels{at}", taken))
+def _new_name(wanted: str, taken: set[str]) -> str:
+    """Return a name that is not taken, which it then is."""
+    name = _free(wanted, taken)
+    taken.add(name)
     return name
-
-
-def computed_index(item: Keeping | Recalling) -> str | None:
-    """Return the text of an index that the constructor computes; None for a number."""
-    return None if item.index is None or item.index.head == "constant" else item.index_text
 
 
 def _free(name: str, taken: Collection[str]) -> str:
@@ -127,16 +131,16 @@ def is_module(layer: Layer, dialect: Dialect) -> bool:
     return not dialect.applies(layer) and layer.kind is not ops.Identity
 
 
+def is_fresh(item: Item, dialect: Dialect) -> bool:
+    """Return whether an item is a layer whose result may be overwritten."""
+    return isinstance(item, Layer) and dialect.is_fresh(item.kind) and item.when is None
+
+
 def constructed(of: Class, names: Names, dialect: Dialect, rolls: bool) -> tuple[Constructed, ...]:
     """Return the entries of a class's constructor, numbers first. With `rolls`, loops build repetitive
     sequences."""
-    numbers: list[Constructed] = []
-    indices: dict[str, Number] = {}
-    entries: list[Constructed] = []
+    entries: list[Constructed] = [*names.numbers]
     for item in body_items(of.items):
-        if isinstance(item, Join) and item.sizes:
-            pairs = zip(names.sizes[id(item)], item.sizes, strict=True)
-            numbers += [Number(name, size) for name, size in pairs if isinstance(name, str)]
         match item:
             case Layer() if not is_module(item, dialect):
                 pass
@@ -152,15 +156,9 @@ def constructed(of: Class, names: Names, dialect: Dialect, rolls: bool) -> tuple
                 entries.append(Copied(item.name, item.use, item.count))
             case NumberedCopies():
                 entries.append(Copied(names.of(item), _listing(item.items, dialect), item.count, own=True))
-            case Join(when=Term() as when):
-                numbers.append(Number(names.of(item), when))
-            case Join() if item.survival is not None:
-                numbers.append(Number(names.of(item), item.survival, differs=True))
             case Join(merge="mean") if id(item) in names.chosen and names.drop_path:
                 entries.append(Entry(names.of(item), names.drop_path))
-            case Keeping(index=Term() as index) | Recalling(index=Term() as index) if computed_index(item) is not None:
-                indices.setdefault(names.of(item), Number(names.of(item), index))
-    return (*numbers, *indices.values(), *entries)
+    return tuple(entries)
 
 
 def _group_entry(group: Group, dialect: Dialect, rolls: bool) -> Constructed:
@@ -202,7 +200,7 @@ def _listing(items: Sequence[Item], dialect: Dialect) -> Listing:
     fresh = False
     for item in items:
         parts.append(_entry(item, dialect, fresh))
-        fresh = isinstance(item, Layer) and dialect.is_fresh(item.kind) and item.when is None
+        fresh = is_fresh(item, dialect)
     return Listing(tuple(parts))
 
 

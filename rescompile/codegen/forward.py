@@ -26,7 +26,7 @@ from rescompile.codegen.class_plan import (
     gives_output,
     keeps_values,
 )
-from rescompile.codegen.constructor import Names
+from rescompile.codegen.constructor import Names, is_fresh
 from rescompile.codegen.dialect import Dialect
 from rescompile.codegen.held_values import Values
 from rescompile.codegen.program import Method, mentions
@@ -145,8 +145,7 @@ class Forward:
         if layer.kind is ops.Identity:
             return value
         if not self.dialect.applies(layer):
-            fresh = self.dialect.is_fresh(layer.kind) and layer.when is None
-            return self.short(body, Value(Call(layer.name, value.expr), fresh), own)
+            return self.short(body, Value(Call(layer.name, value.expr), is_fresh(layer, self.dialect)), own)
         new = Value(Apply(layer, value.expr, value.fresh))
         if isinstance(following, Layer) and (layer.kind, following.kind) in self.dialect.pairs:
             return new
@@ -160,7 +159,7 @@ class Forward:
         """Lower the call of a named part."""
         made = (item.then, item.otherwise) if isinstance(item, Either) else (item,)
         last = [each.items[-1] if isinstance(each, Group) and each.items else each for each in made]
-        fresh = (isinstance(item, Either) or item.when is None) and all(map(self.is_fresh, last))
+        fresh = (isinstance(item, Either) or item.when is None) and all(is_fresh(each, self.dialect) for each in last)
         if isinstance(item, Row) and item.values:
             variable = body.keep(value, own)
             body.add(Through(own, self.names.of(item), tuple(Var(held.name) for held in item.values)))
@@ -171,10 +170,6 @@ class Forward:
             return body.keep(Value(Call(self.names.of(item), value.expr, item.of.taps, kept)), own)
         outputs = isinstance(item, Use) and item.of.taps
         return self.short(body, Value(Call(self.names.of(item), value.expr, outputs), fresh), own)
-
-    def is_fresh(self, item: Item) -> bool:
-        """Return whether an item is a layer whose result may be overwritten."""
-        return isinstance(item, Layer) and self.dialect.is_fresh(item.kind) and item.when is None
 
     def copies(self, body: Body, copies: Copies | NumberedCopies, value: Value, own: str) -> Value:
         """Lower parallel copies on one value or its parts."""
@@ -229,7 +224,7 @@ class Forward:
         # A split into one part is the value itself.
         own_locals = [body.variable() for _ in range(count)] if join.sample.split and count > 1 else []
         given: list[Expr] = [source] * count
-        sizes = self.names.sizes.get(id(join), ())
+        sizes = self.names.sizes[id(join)]
         if own_locals and count <= len(LOCALS):
             body.add(Unpack(tuple(own_locals), source, sizes))
             given = [Var(name) for name in own_locals]
@@ -323,9 +318,8 @@ class Forward:
 
     def recomputed(self, body: Body, join: Join, items: Sequence[Item], source: Expr) -> Value:
         """Lower a branch to a method whose activations are recomputed in the backward pass."""
-        name = "new_features" if join.merge == "concat" else "residual"
-        while name in self.names.taken or any(method.name == name for method in self.methods):
-            name += "_"
+        wanted = "new_features" if join.merge == "concat" else "residual"
+        name = self.names.free(wanted, *(method.name for method in self.methods))
         inner = self.body(again=True)
         self.give(inner, self.run(inner, items, Value(Var("x")), "x"))
         self.methods.append(Method(name, tuple(inner.statements)))

@@ -80,16 +80,7 @@ class Registry:
                 fixed = [getattr(node.kind, each.name) for each in fields(node.kind) if _is_fixed(each)]
                 return type(node.kind), node.name, len(node.input), tuple(fixed)
             case Parallel():
-                how = (node.survival.unit, node.survival.rescale) if node.survival else None
-                return (
-                    node.merge,
-                    node.unit,
-                    node.residual,
-                    node.split,
-                    bool(node.sizes),
-                    how,
-                    self.skeletons(node.branches),
-                )
+                return merge_traits(node), self.skeletons(node.branches)
             case Side():
                 return node.mode, node.output_name, self.skeleton(node.child)
             case Again():
@@ -113,6 +104,12 @@ class Registry:
     def pattern(self, row: Series) -> tuple[Any, ...]:
         """Return the classes of the segments of a row, and which of them are single copies."""
         return tuple((id(planned), len(copies) > 1) for planned, copies in self.segments(row))
+
+
+def merge_traits(node: Parallel) -> tuple[Any, ...]:
+    """Return every property of a merge that no argument can express, except its branches."""
+    how = (node.survival.unit, node.survival.rescale) if node.survival else None
+    return node.merge, node.unit, node.residual, node.split, bool(node.sizes), how
 
 
 def _is_fixed(attribute: Field[Any]) -> bool:
