@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from rescompile.codegen.class_plan import ClassPlan, Either, Group, Item, Join, Layer, NumberedCopies, Run, Tap
+from rescompile.codegen.class_plan import ClassPlan, Either, Group, Item, Layer, NumberedCopies, Run, body_items
 from rescompile.ir.ops import Draw, Fill
 from rescompile.records import record
 
@@ -131,7 +131,7 @@ def _layers(
     items: Sequence[Item], path: tuple[str, ...], absent: bool
 ) -> Iterator[tuple[tuple[str, ...], Layer, bool]]:
     """Yield the layers in the body of a class with their paths, and whether they may be absent."""
-    for item in items:
+    for item in body_items(items):
         match item:
             case Layer():
                 yield (*path, item.name), item, absent or item.when is not None
@@ -142,11 +142,6 @@ def _layers(
             case NumberedCopies():
                 for number in range(item.most):
                     yield from _layers(item.items, (*path, str(number)), True)
-            case Join():
-                for branch in item.branches:
-                    yield from _layers(branch, path, absent)
-            case Tap():
-                yield from _layers(item.items, path, absent)
 
 
 def _common(places: Sequence[_Place]) -> dict[str, Rule]:

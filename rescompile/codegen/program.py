@@ -17,18 +17,12 @@ from rescompile.codegen.class_plan import Class, ClassPlan
 from rescompile.codegen.entries import Constructed, Make
 from rescompile.codegen.statements import (
     Add,
-    Collection,
     Expr,
-    Let,
     OnlyIf,
-    Parts,
-    Recomputed,
     Scaled,
     Statement,
-    Sum,
     Survives,
     Thinned,
-    Through,
     Training,
     Unpack,
     Var,
@@ -87,12 +81,12 @@ def mentions(node: object) -> set[str]:
     return found | {name for part in parts(node) for name in _targets(part)}
 
 
-def _targets(node: object) -> Iterable[str]:
+def _targets(node: object) -> tuple[str, ...]:
+    """Return the variables that a statement sets."""
     if isinstance(node, Unpack):
         return node.targets
-    if isinstance(node, Let | Add | Parts | Sum | Collection | Through | Scaled | Thinned | Recomputed):
-        return (node.target,)
-    return ()
+    target = getattr(node, "target", None)
+    return (target,) if isinstance(target, str) else ()
 
 
 def free_variables(body: Iterable[Statement]) -> set[str]:
