@@ -33,7 +33,7 @@ from rescompile.codegen.columns import Column, Misfit
 from rescompile.codegen.kept_values import ValueScope
 from rescompile.codegen.layers import layer
 from rescompile.codegen.numbered_copies import CopyScope, are_numbered_copies, copies_of
-from rescompile.codegen.planned_classes import PlannedClass, Registry, merge_traits
+from rescompile.codegen.planned_classes import Planned, Registry, merge_traits
 from rescompile.codegen.roles import is_bare
 from rescompile.codegen.terms import Value, constant, has_value, named, times, total
 from rescompile.codegen.variants import alternatives, has_unique_names, is_readable, with_residuals
@@ -43,32 +43,25 @@ from rescompile.ir.provenance import Definition
 from rescompile.ir.refitting import parts_of
 
 Hints = Sequence[Term | None]
+Instance = tuple[Series, Mapping[str, Value]]  # a part, and the values of its block's names
 
 
-def plan_class(
-    name: str, word: str, nodes: Sequence[Series], names: Sequence[Mapping[str, Value]], registry: Registry
-) -> PlannedClass:
-    """Return the class `name` for instances of the block `word`, given the values of its names in each. Raises
-    Misfit."""
-    if are_numbered_copies(nodes, registry.roles):
+def plan_class(name: str, given: Sequence[Instance], registry: Registry) -> Planned[Class]:
+    """Return the class `name` for instances of one block. Raises Misfit."""
+    if are_numbered_copies([node for node, _ in given], registry.roles):
         try:
-            return _planned(name, word, nodes, names, registry, numbered=True)
+            return _planned(name, given, registry, numbered=True)
         except Misfit:
             pass  # the copies differ by no rule
-    return _planned(name, word, nodes, names, registry)
+    return _planned(name, given, registry)
 
 
-def _planned(
-    name: str,
-    word: str,
-    nodes: Sequence[Series],
-    names: Sequence[Mapping[str, Value]],
-    registry: Registry,
-    numbered: bool = False,
-) -> PlannedClass:
+def _planned(name: str, given: Sequence[Instance], registry: Registry, numbered: bool = False) -> Planned[Class]:
     """Return the class of `plan_class`; with `numbered`, a loop for the parallel copies of which it consists. Raises
     Misfit."""
-    definition = registry.network.definitions.get(word)
+    nodes, names = zip(*given, strict=True)
+    call = nodes[0].call
+    definition = registry.network.definitions.get(call.block) if call else None
     scope = ClassScope(definition, names, registry)
     instances = Column(enumerate(nodes))
     start = _start(instances, definition, names, scope)
@@ -97,7 +90,7 @@ def _planned(
         gives_output(items),
         tuple(values.arguments),
     )
-    return PlannedClass(plan, {id(node): scope.values[at] for at, node in instances.items()}, out)
+    return Planned(plan, {id(node): scope.values[at] for at, node in instances.items()}, out)
 
 
 def _start(

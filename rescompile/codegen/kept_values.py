@@ -91,7 +91,7 @@ class ValueScope:
 
     def passed(self, use: Use) -> Use:
         """Return the use of a class with the values passed to it."""
-        return replace(use, values=self._given(use.of)) if use.of.values else use
+        return replace(use, values=self._given(use.of))
 
     def passed_on(self, row: Row) -> Row:
         """Return a row with the values passed to each of its copies. Raises Misfit for a value that may be
@@ -100,7 +100,7 @@ class ValueScope:
         of = first.of if isinstance(first, Use) else first.stage.of
         if of.values and row.when is not None:
             raise Misfit
-        return replace(row, values=self._given(of)) if of.values else row
+        return replace(row, values=self._given(of))
 
     def _given(self, of: Class) -> tuple[Held, ...]:
         """Return the values for a class, in its order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from rescompile.codegen.class_plan import Class, Stage
 from rescompile.codegen.naming import python_name
@@ -15,6 +15,8 @@ from rescompile.ir.names import BUILTINS
 from rescompile.ir.network import Again, Keep, Network, Node, Op, Parallel, Recall, Series, Side
 from rescompile.records import record
 
+T = TypeVar("T", Class, Stage)
+
 #: Attributes for the initialisation of weights: backends read them from the sample.
 INITIAL = frozenset({"init", "init_scale", "bias_init", "scale_init", "slope_init"})
 #: Attributes that are part of an op's identity, and so are never an argument of a class.
@@ -22,20 +24,11 @@ FIXED = INITIAL | {"bias", "scale", "shift", "ranges", "before", "after"}
 
 
 @record(slots=False, eq=False)
-class PlannedClass:
-    """A class, the values of its arguments in each instance by the id of its part, and its output channels as a
-    term."""
+class Planned(Generic[T]):
+    """A class or a stage, and the channels after it as a term. `values` are those of its arguments by the id of each
+    instance, or by that of the first copy of each row."""
 
-    plan: Class
-    values: dict[int, dict[str, Any]]
-    out: Term
-
-
-@record(slots=False, eq=False)
-class PlannedStage:
-    """A stage, the values of its arguments in each row by the id of the first copy, and the channels after it."""
-
-    plan: Stage
+    plan: T
     values: dict[int, dict[str, Any]]
     out: Term
 
@@ -44,11 +37,15 @@ class PlannedStage:
 class Registry:
     """The class of each instance by its id, and the stage of each row by the id of its first copy."""
 
-    network: Network
     roles: Roles
     reserved: frozenset[str]
-    classes: dict[int, PlannedClass] = field(default_factory=dict)
-    stages: dict[int, PlannedStage] = field(default_factory=dict)
+    classes: dict[int, Planned[Class]] = field(default_factory=dict)
+    stages: dict[int, Planned[Stage]] = field(default_factory=dict)
+
+    @property
+    def network(self) -> Network:
+        """The network whose parts are planned."""
+        return self.roles.network
 
     @cached_property
     def variables(self) -> frozenset[str]:
@@ -60,9 +57,9 @@ class Registry:
         """Return the name in the file for a name in the spec."""
         return python_name(name, self.variables, self.reserved)
 
-    def segments(self, row: Series) -> list[tuple[PlannedClass, list[Series]]]:
+    def segments(self, row: Series) -> list[tuple[Planned[Class], list[Series]]]:
         """Return the copies of a row, with neighbours of one class grouped."""
-        segments: list[tuple[PlannedClass, list[Series]]] = []
+        segments: list[tuple[Planned[Class], list[Series]]] = []
         for child in row.children:
             assert isinstance(child, Series)
             planned = self.classes[id(child)]

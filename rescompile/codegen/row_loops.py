@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
-from rescompile.codegen.class_plan import IN, Argument, Stage
+from rescompile.codegen.class_plan import IN, Argument, Class, Stage
 from rescompile.codegen.class_scope import python_type
 from rescompile.codegen.naming import Counted, counted
-from rescompile.codegen.planned_classes import PlannedClass, PlannedStage
+from rescompile.codegen.planned_classes import Planned
 from rescompile.codegen.roles import Roles
 from rescompile.codegen.terms import (
     Value,
@@ -42,11 +42,11 @@ class Schedule:
 
 def plan_stage(
     name: str,
-    of: PlannedClass,
+    of: Planned[Class],
     rows: Sequence[Sequence[Series]],
     rule: Counted,
     schedules: Sequence[Schedule],
-) -> PlannedStage:
+) -> Planned[Stage]:
     """Return the loop for all rows of a class whose copies are named by one rule."""
     loop = _Loop(of, rows, schedules)
     arguments = of.plan.arguments
@@ -65,10 +65,10 @@ def plan_stage(
         out = _total(of, passed)
     else:  # the channels do not depend on earlier ones, so they are those after the last copy
         out = substitute(after, {"index": operation("-", named("depth"), constant(1))})
-    return PlannedStage(stage, loop.values(), out)
+    return Planned(stage, loop.values(), out)
 
 
-def _total(of: PlannedClass, passed: Mapping[str, Term]) -> Term:
+def _total(of: Planned[Class], passed: Mapping[str, Term]) -> Term:
     """Return the channels after a row whose copies each add a constant number of channels."""
     if of.out.head == "+" and of.out.operands[0].word == IN and IN not in of.out.operands[1].names:
         growth = substitute(of.out.operands[1], passed)
@@ -80,7 +80,7 @@ class _Loop:
     """The rows of one class, and the arguments that a stage for them requires; `scopes` contains their values in each
     row."""
 
-    def __init__(self, of: PlannedClass, rows: Sequence[Sequence[Series]], schedules: Sequence[Schedule]) -> None:
+    def __init__(self, of: Planned[Class], rows: Sequence[Sequence[Series]], schedules: Sequence[Schedule]) -> None:
         self.of, self.rows, self.schedules = of, rows, schedules
         self.scopes: list[dict[str, Value]] = [{"depth": len(row)} for row in rows]
         self.arguments: list[Argument] = []
