@@ -99,6 +99,10 @@ class ClassScope:
         words = {name: constant(name) for name in others}
         return substitute(term, {**words, **here.env, IN: here.flow.term})
 
+    def hints(self, listed: Mapping[str, Any], name: str, here: Here) -> list[Term | None]:
+        """Return the hint for a property of a node, from those `listed` for it; empty without one."""
+        return [self.hint(listed[name], here)] if name in listed else []
+
     def express(self, values: Column[Value], hints: Iterable[Term | None], name: str) -> Term:
         """Return the term for the text of the class that evaluates to each instance's value."""
         term = self._chosen(values, hints, name)

@@ -178,9 +178,7 @@ class ClassBuilder:
                 return [recalling], flow
             case Again():
                 return self.rerun(cast(Column[Again], column), here)
-            case Series() if sample.name is None or column.only(
-                lambda node: isinstance(node, Series) and is_bare(node)
-            ):
+            case Series() if sample.name is None or cast(Column[Series], column).only(is_bare):
                 with self.values.inside(sample.call):
                     return self.spliced(cast(Column[Series], column), present, here, hints)
             case Series():
@@ -285,8 +283,7 @@ class ClassBuilder:
         merge, split = column.only(lambda node: (node.merge, node.split))
         copies = column.map(copies_of)
         counts = copies.map(len)
-        hints = [self.scope.hint(node.hints.get("copies"), here) for node in (column.first,)]
-        count = self.scope.express(counts, hints, "count")
+        count = self.scope.express(counts, self.scope.hints(column.first.hints, "copies", here), "count")
         given = self.scope.shared(here.flow, count, counts) if split else here.flow
         scope = CopyScope(self.scope, counts)
         flow = Flow(given.term, Column({at: given.numbers[pair[0]] for at, pair in enumerate(scope.pairs)}))
@@ -310,8 +307,7 @@ class ClassBuilder:
         starts, sizes = [], []
         for at in range(count):
             numbers = Column({instance: node.sizes[at] for instance, node in column.items()})
-            raw = sample.hints.get(f"split.{at}")
-            hints = [] if raw is None else [self.scope.hint(raw, here)]
+            hints = self.scope.hints(sample.hints, f"split.{at}", here)
             sizes.append(self.scope.printed(self.scope.express(numbers, hints, f"channels{at}"), column))
             starts.append(here.after(self.scope.flow(numbers, [sizes[-1]])))
         return starts, tuple(sizes)

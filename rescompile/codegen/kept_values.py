@@ -86,7 +86,7 @@ class ValueScope:
         if indices.share(lambda index: index):
             return held, constant(indices.first)
         held.many = True
-        hints = [scope.hint(column.first.hints["index"], here)] if "index" in column.first.hints else []
+        hints = scope.hints(column.first.hints, "index", here)
         return held, scope.printed(scope.express(indices, hints, f"{held.name}_index"), column)
 
     def passed(self, use: Use) -> Use:

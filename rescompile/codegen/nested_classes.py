@@ -90,16 +90,13 @@ def bundle(column: Column[Series], here: Here, scope: ClassScope) -> tuple[Copie
     merge, split = column.only(lambda node: (bundle_merge(node).merge, bundle_merge(node).split))
     sample = column.first
     counts = column.map(lambda node: len(bundled(node)))
-    hints = bundle_merge(sample).hints
-    copies = [scope.hint(hints["copies"], here)] if "copies" in hints else []
-    count = scope.express(counts, copies, new_name(sample, "count"))
+    hints = scope.hints(bundle_merge(sample).hints, "copies", here)
+    count = scope.express(counts, hints, new_name(sample, "count"))
     if split:
         here = here.after(scope.shared(here.flow, count, counts))
     copy, out = use(column.map(lambda node: bundled(node)[0]), None, here, scope)
     item = Copies(str(sample.name), copy, scope.printed(count, column), merge, split)
-    if merge == "add":
-        return item, out
-    return item, times(count, out)
+    return item, out if merge == "add" else times(count, out)
 
 
 def macro(column: Column[Series], here: Here, scope: ClassScope) -> dict[str, Term]:

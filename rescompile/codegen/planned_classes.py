@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from rescompile.codegen.class_plan import Class, Stage
 from rescompile.codegen.naming import python_name
@@ -59,15 +60,8 @@ class Registry:
 
     def segments(self, row: Series) -> list[tuple[Planned[Class], list[Series]]]:
         """Return the copies of a row, with neighbours of one class grouped."""
-        segments: list[tuple[Planned[Class], list[Series]]] = []
-        for child in row.children:
-            assert isinstance(child, Series)
-            planned = self.classes[id(child)]
-            if segments and segments[-1][0] is planned:
-                segments[-1][1].append(child)
-            else:
-                segments.append((planned, [child]))
-        return segments
+        runs = itertools.groupby(row.children, lambda child: self.classes[id(child)])
+        return [(planned, cast(list[Series], list(copies))) for planned, copies in runs]
 
     def skeleton(self, node: Node) -> Any:
         """Return every property of a node that no argument can express: nodes with equal skeletons fit into one

@@ -72,26 +72,13 @@ def _template(words: Dialect) -> Template:
 
     loader = FunctionLoader(lambda name: resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, loader=loader)
+    functions: Sequence[Callable[..., Any]] = (
+        words.expression, words.refused, words.construction, words.conditional, words.held, python, sizes, ends, count_text,
+        parameters, numbered_name, growth, counts, attribute, ident, quoted, docstrings.docstring, block,
+    )  # fmt: skip
     filters: dict[str, Callable[..., Any]] = {
-        "expression": words.expression,
-        "refused": words.refused,
-        "construction": words.construction,
-        "conditional": words.conditional,
+        **{function.__name__: function for function in functions},
         "copy": lambda stage: words.new(stage.of, stage.passed),
-        "python": python,
-        "held": words.held,
-        "sizes": sizes,
-        "ends": ends,
-        "count_text": count_text,
-        "parameters": parameters,
-        "numbered_name": numbered_name,
-        "growth": growth,
-        "counts": counts,
-        "attribute": attribute,
-        "ident": ident,
-        "quoted": quoted,
-        "docstring": docstrings.docstring,
-        "block": block,
         "laid_out": lambda text: "\n".join(line_breaking.laid_out(text.split("\n"))),
         "support": lambda text: _support(text, words.support),
         "imports": lambda text: _imports(text, words.imports),
