@@ -10,7 +10,7 @@ from rescompile.codegen.class_plan import IN, INDEX, Argument, Class, ClassPlan,
 from rescompile.codegen.entries import Entry, Joined, Listing, Make, MakeDropPath, MakeLayer, Scanned, Separate
 from rescompile.codegen.initialisation import Modules
 from rescompile.codegen.naming import Counted
-from rescompile.codegen.statements import Apply, Beside, Call, Element, Expr, Merged, Part, Stored, Var
+from rescompile.codegen.statements import Apply, Beside, Call, Element, Expr, Merged, Stored, Var
 from rescompile.codegen.terms import operation, python
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir.expressions import Term
@@ -137,8 +137,6 @@ class Dialect:
         match value:
             case Var(name):
                 return name
-            case Part(of, at):
-                return f"{of.name}[{at}]"
             case Call(module, inner, outputs, kept):
                 given = [self.expression(inner), *(["outputs"] if outputs else []), *map(self.expression, kept)]
                 return f"{attribute(module)}({', '.join(given)})"

@@ -42,7 +42,6 @@ from rescompile.codegen.statements import (
     Merged,
     OnlyIf,
     Output,
-    Part,
     Parts,
     Recomputed,
     Return,
@@ -226,8 +225,6 @@ class Instance:
         match expr:
             case Var(name):
                 return local[name]
-            case Part(of, at):
-                return local[of.name][at]
             case Call(module, inner, outputs, kept):
                 made = self.modules[module]
                 assert outputs == (isinstance(made, Instance) and made.code.of.taps)
