@@ -73,7 +73,7 @@ class ClassScope:
     constructor computes first.
     """
 
-    def __init__(self, definition: Definition | None, names: Sequence[Mapping[str, Value]], registry: Registry) -> None:
+    def __init__(self, definition: Definition, names: Sequence[Mapping[str, Value]], registry: Registry) -> None:
         self.registry = registry
         self.values: list[dict[str, Value]] = [
             {registry.python_name(name): value for name, value in each.items()} for each in names
@@ -81,9 +81,7 @@ class ClassScope:
         self.locals: dict[str, Term] = {}
         self.shortened: dict[str, str] = {}  # the locals for long terms, by the text of the term
         self.used: set[str] = set()
-        self.defaults: dict[str, Value] = {}
-        if definition is not None:
-            self.defaults = {registry.python_name(name): value for name, value in definition.parameters.items()}
+        self.defaults = {registry.python_name(name): value for name, value in definition.parameters.items()}
 
     # --- terms
 

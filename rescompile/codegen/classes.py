@@ -33,7 +33,7 @@ from rescompile.codegen.columns import Column, Misfit
 from rescompile.codegen.kept_values import ValueScope
 from rescompile.codegen.layers import layer
 from rescompile.codegen.numbered_copies import CopyScope, are_numbered_copies, copies_of
-from rescompile.codegen.planned_classes import Planned, Registry, merge_traits
+from rescompile.codegen.planned_classes import Planned, Registry, definition_of, merge_traits
 from rescompile.codegen.roles import is_bare
 from rescompile.codegen.terms import Value, constant, has_value, named, times, total
 from rescompile.codegen.variants import alternatives, has_unique_names, is_readable, with_residuals
@@ -60,8 +60,7 @@ def _planned(name: str, given: Sequence[Instance], registry: Registry, numbered:
     """Return the class of `plan_class`; with `numbered`, a loop for the parallel copies of which it consists. Raises
     Misfit."""
     nodes, names = zip(*given, strict=True)
-    call = nodes[0].call
-    definition = registry.network.definitions.get(call.block) if call else None
+    definition = definition_of(registry.network, nodes[0].call)
     scope = ClassScope(definition, names, registry)
     instances = Column(enumerate(nodes))
     start = _start(instances, definition, names, scope)
@@ -80,8 +79,8 @@ def _planned(name: str, given: Sequence[Instance], registry: Registry, numbered:
     scope.used |= out.names.keys() - scope.locals.keys()
     plan = Class(
         name,
-        definition.doc if definition else "",
-        definition.reference if definition else "",
+        definition.doc,
+        definition.reference,
         nodes[0],
         scope.arguments(),
         lets,
@@ -94,14 +93,14 @@ def _planned(name: str, given: Sequence[Instance], registry: Registry, numbered:
 
 
 def _start(
-    instances: Column[Series], definition: Definition | None, names: Sequence[Mapping[str, Value]], scope: ClassScope
+    instances: Column[Series], definition: Definition, names: Sequence[Mapping[str, Value]], scope: ClassScope
 ) -> Here:
     """Return the start of a class: the names that all instances have, and the input channels."""
     common = [name for name in names[0] if all(name in each for each in names)]
     channels = named(IN) if IN in common else constant(instances.first.input[0])
     flow = Flow(channels, instances.map(lambda node: node.input[0]))
     env = {name: named(scope.registry.python_name(name)) for name in common}
-    for name, raw in (definition.lets if definition else {}).items():
+    for name, raw in definition.lets.items():
         if name in common:
             value = scope.hint(raw, Here(env, Flow(named(IN), flow.numbers)))
             scope.locals[scope.registry.python_name(name)] = value or constant(None)
@@ -206,8 +205,8 @@ class ClassBuilder:
         call = column.first.call
         if call is not None:
             here = here.inside(nested_classes.macro(column, here, self.scope))
-            definition = self.scope.registry.network.definitions.get(call.block)
-            if definition is not None and definition.when is not None:
+            definition = definition_of(self.scope.registry.network, call)
+            if definition.when is not None:
                 hints = [self.scope.hint(definition.when, here), *hints]
         lists = Column({at: column[at].children if at in column else () for at in present})
         filled = lists.map(bool)

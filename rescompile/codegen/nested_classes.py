@@ -9,7 +9,7 @@ from rescompile.codegen.class_plan import IN, Class, Copies, Repeated, Row, Stag
 from rescompile.codegen.class_scope import ClassScope, Here
 from rescompile.codegen.columns import Column
 from rescompile.codegen.layers import new_name
-from rescompile.codegen.planned_classes import Planned
+from rescompile.codegen.planned_classes import Planned, definition_of
 from rescompile.codegen.roles import bundle_merge, bundled
 from rescompile.codegen.terms import Value, constant, has_value, literal, python, substitute, times, unknown
 from rescompile.ir.expressions import Term
@@ -107,7 +107,7 @@ def macro(column: Column[Series], here: Here, scope: ClassScope) -> dict[str, Te
     sample = column.first.call
     if sample is None:
         return dict(here.env)
-    definition = scope.registry.network.definitions.get(sample.block)
+    definition = definition_of(scope.registry.network, sample)
     for name in sample.arguments:
         values = Column({at: call.arguments[name] for at, call in calls.items() if name in call.arguments})
         hint = scope.hint(sample.hints[name], here) if name in sample.hints else None
@@ -116,10 +116,10 @@ def macro(column: Column[Series], here: Here, scope: ClassScope) -> dict[str, Te
         elif values.share(_written):
             inner[name] = constant(values.first)
         else:
-            default = definition.parameters.get(name) if definition else None
+            default = definition.parameters.get(name)
             own = scope.hint(default, here.inside(inner)) if isinstance(default, str) else None
             inner[name] = scope.short(own or unknown(name), name)
-    for name, raw in (definition.lets if definition else {}).items():
+    for name, raw in definition.lets.items():
         inner[name] = scope.short(scope.hint(raw, here.inside(inner)) or unknown(name), name)
     return inner
 

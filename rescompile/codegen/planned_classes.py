@@ -14,9 +14,11 @@ from rescompile.codegen.roles import Roles, bundled
 from rescompile.ir.expressions import Term
 from rescompile.ir.names import BUILTINS
 from rescompile.ir.network import Again, Keep, Network, Node, Op, Parallel, Recall, Series, Side
+from rescompile.ir.provenance import Call, Definition
 from rescompile.records import record
 
 T = TypeVar("T", Class, Stage)
+_UNDEFINED = Definition({}, {}, None, "", "")
 
 #: Attributes for the initialisation of weights: backends read them from the sample.
 INITIAL = frozenset({"init", "init_scale", "bias_init", "scale_init", "slope_init"})
@@ -95,6 +97,11 @@ class Registry:
     def pattern(self, row: Series) -> tuple[Any, ...]:
         """Return the classes of the segments of a row, and which of them are single copies."""
         return tuple((id(planned), len(copies) > 1) for planned, copies in self.segments(row))
+
+
+def definition_of(network: Network, call: Call | None) -> Definition:
+    """Return the definition of the block of a call; an empty one without it."""
+    return (network.definitions.get(call.block) if call else None) or _UNDEFINED
 
 
 def merge_traits(node: Parallel) -> tuple[Any, ...]:

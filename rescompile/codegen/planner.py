@@ -11,7 +11,7 @@ from rescompile.codegen.class_plan import IN, Class, ClassPlan, Stage
 from rescompile.codegen.classes import Instance, plan_class
 from rescompile.codegen.columns import Misfit
 from rescompile.codegen.naming import PYTHON, Allocator, snake
-from rescompile.codegen.planned_classes import Planned, Registry
+from rescompile.codegen.planned_classes import Planned, Registry, definition_of
 from rescompile.codegen.roles import Roles
 from rescompile.codegen.row_loops import Schedule, member_rule, plan_stage, survival_schedules
 from rescompile.codegen.terms import constant, evaluate, read
@@ -178,7 +178,7 @@ class _Gathering:
             if node.name is not None:
                 path = (*path, f"{block or 'part'}{node.name}" if node.name.isdigit() else node.name)
             if not self.roles.unrolled and block is not None:
-                names = _names(node, self.roles.network.definitions.get(block))
+                names = _names(node, definition_of(self.roles.network, node.call))
             if self.roles.is_class(node):
                 key = self.key(node)
                 word = "_".join(path) if self.roles.unrolled else block or self.word(node)
@@ -208,11 +208,11 @@ class _Gathering:
         return "part" if str(part.name).isdigit() else str(part.name)
 
 
-def _names(series: Series, definition: Definition | None) -> dict[str, Any]:
+def _names(series: Series, definition: Definition) -> dict[str, Any]:
     """Return the names that the expressions of a block may mention, with their values in one use of it."""
     assert series.call is not None
     names: dict[str, Any] = {**series.call.arguments, IN: series.input[0]}
-    for name, raw in (definition.lets if definition else {}).items():
+    for name, raw in definition.lets.items():
         term = read(raw)
         value = None if term is None else evaluate(term, names)
         if value is not None:
