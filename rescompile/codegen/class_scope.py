@@ -121,14 +121,17 @@ class ClassScope:
         """Return the condition under which an item is present (None: always). Raises Misfit if it matches no hint."""
         if all(present.values()):
             return None
+        when = self.hinted(present, hints)
+        if when is None:
+            raise Misfit
+        return when
+
+    def hinted(self, present: Column[bool], hints: Iterable[Term | None]) -> Term | None:
+        """Return the hint for the condition under which an item is present, as it is printed; None if none matches."""
         for term in self._matching(present, hints):
             self.mention(term)
             return self.printed(term, present)
-        raise Misfit
-
-    def has_condition(self, present: Column[bool], hints: Iterable[Term | None]) -> bool:
-        """Return whether an item is always present, or a hint matches its condition."""
-        return all(present.values()) or any(True for _ in self._matching(present, hints))
+        return None
 
     def _matching(self, values: Column[Value], hints: Iterable[Term | None]) -> Iterator[Term]:
         """Yield the simplified hints that Python evaluates to the value of each instance."""

@@ -214,9 +214,8 @@ class ClassBuilder:
         stateless = all(
             isinstance(node, Op) and not node.kind.parameters(node.input) for at in some for node in lists[at]
         )
-        if call is not None and 0 < len(some) < len(lists) and stateless and self.scope.has_condition(filled, hints):
-            when = self.scope.condition(filled, hints)
-            assert when is not None
+        optional = stateless and 0 < len(some) < len(lists)
+        if call is not None and optional and (when := self.scope.hinted(filled, hints)) is not None:
             items, after = self.items(lists.of(some), here.of(some), [])
             numbers = Column({**here.flow.numbers, **after.numbers})
             return [Run(call.block, items, when)], self.scope.flow(numbers, [after.term, here.flow.term])

@@ -223,14 +223,10 @@ def _names(series: Series, definition: Definition) -> dict[str, Any]:
 def _heights(roles: Roles) -> dict[int, int]:
     """Return the nesting depth of classes in each part."""
     heights: dict[int, int] = {}
-
-    def visit(node: Node) -> int:
+    for _, node in reversed([*walk(roles.network.root)]):  # children first
         if id(node) not in heights:
-            below = max((visit(child) for child in children(node)), default=0)
+            below = max((heights[id(child)] for child in children(node)), default=0)
             heights[id(node)] = below + (isinstance(node, Series) and roles.is_class(node))
-        return heights[id(node)]
-
-    visit(roles.network.root)
     return heights
 
 

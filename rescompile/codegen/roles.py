@@ -104,15 +104,9 @@ class Roles:
     def _tapped(self) -> frozenset[int]:
         """The nodes that contain a side branch, by id."""
         tapped: set[int] = set()
-
-        def visit(node: Node) -> bool:
-            inside = [visit(child) for child in children(node)]
-            if isinstance(node, Side) or any(inside):
+        for _, node in reversed([*walk(self.network.root)]):  # children first
+            if isinstance(node, Side) or any(id(child) in tapped for child in children(node)):
                 tapped.add(id(node))
-                return True
-            return False
-
-        visit(self.network.root)
         return frozenset(tapped)
 
 

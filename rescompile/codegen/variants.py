@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -45,17 +46,13 @@ def _path(node: Node) -> str:
 def alternatives(lists: Column[tuple[Node, ...]]) -> Iterator[tuple[Column[Node], ...]]:
     """Yield the columns of corresponding lists; two of one name, of which each instance has one, are together. Raises
     Misfit."""
-    waiting: Column[Node] | None = None
-    for column in aligned(lists):
-        if waiting is not None and _exclude(waiting, column, lists):
-            yield waiting, column
-            waiting = None
-            continue
-        if waiting is not None:
-            yield (waiting,)
-        waiting = column
-    if waiting is not None:
-        yield (waiting,)
+    left = deque(aligned(lists))
+    while left:
+        column = left.popleft()
+        if left and _exclude(column, left[0], lists):
+            yield column, left.popleft()
+        else:
+            yield (column,)
 
 
 def _exclude(one: Column[Node], other: Column[Node], lists: Iterable[int]) -> bool:
