@@ -209,7 +209,9 @@ class Rerun:
     items: tuple[Item, ...]
 
 
-Item = Layer | Group | Run | Use | Either | Row | Copies | NumberedCopies | Join | Tap | Keeping | Recalling | Rerun
+#: Items with a module of their name.
+Module = Layer | Group | Use | Either | Row | Copies
+Item = Module | Run | NumberedCopies | Join | Tap | Keeping | Recalling | Rerun
 
 
 @record(slots=False, eq=False)
@@ -293,7 +295,7 @@ def with_modules(of: Class) -> Class:
 
 def scope_names(items: Sequence[Item]) -> Iterator[str]:
     """Yield the names of the modules in the scope of a class."""
-    return (item.name for item in body_items(items) if isinstance(item, Layer | Group | Use | Either | Row | Copies))
+    return (item.name for item in body_items(items) if isinstance(item, Module))
 
 
 def keeps_values(items: Sequence[Item]) -> bool:

@@ -14,6 +14,7 @@ from rescompile.codegen.class_plan import (
     Join,
     Keeping,
     Layer,
+    Module,
     NumberedCopies,
     Recalling,
     Repeated,
@@ -60,7 +61,7 @@ class Names:
     sizes: Mapping[int, tuple[int | str, ...]]
     drop_path: MakeDropPath | None = None
 
-    def of(self, item: Group | Row | Use | Either | Run | NumberedCopies | Join | Keeping | Recalling) -> str:
+    def of(self, item: Item) -> str:
         """Return the attribute of an item: its module, the number of copies, the survival probability of a merge or whether it has a
         shortcut, or the index of a value."""
         return self.chosen.get(id(item)) or getattr(item, "name", None) or ""
@@ -77,7 +78,7 @@ class Names:
 def attributes(of: Class, dialect: Dialect, drop_path: MakeDropPath | None = None) -> Names:
     """Return the names of the attributes of a class, and the numbers among them."""
     made = [item for item in body_items(of.items) if not isinstance(item, Layer) or is_module(item, dialect)]
-    modules = {item.name for item in made if isinstance(item, Layer | Group | Use | Either | Row | Copies)}
+    modules = {item.name for item in made if isinstance(item, Module)}
     taken = set(scope_names(of.items))
     chosen: dict[int, str] = {}
     sizes: dict[int, tuple[int | str, ...]] = {}

@@ -51,18 +51,20 @@ def plan_stage(
     loop = _Loop(of, rows, schedules)
     arguments = of.plan.arguments
     passed = {argument.name: loop.passed(argument) for argument in arguments}
-    after = constant(None)  # the channels after a copy, if they are the input of the next copy
+    after = None  # the channels after a copy, if they are the input of the next copy
     if IN in passed and passed[IN].word == IN:
         after = substitute(of.out, passed)
         if not loop.chains(after):
             passed[IN] = loop.form(IN, None, loop.matrix(IN))
-            after = constant(None)
+            after = None
     shown = {a.name: loop.printed(passed[a.name]) for a in arguments if not _is_default(a, passed[a.name])}
-    then = None if after.word == IN or _is_none(after) else loop.printed(after)
+    then = None if after is None or after.word == IN else loop.printed(after)
     own = [Argument("depth", "int"), *sorted(loop.arguments, key=lambda argument: argument.default is not None)]
     stage = Stage(name, of.plan, own, shown, then, rule if rule.prefix else None)
     if of.out.word or IN in of.out.names:
         out = _total(of, passed)
+    elif after is None:
+        out = constant(None)
     else:  # the channels do not depend on earlier ones, so they are those after the last copy
         out = substitute(after, {"index": operation("-", named("depth"), constant(1))})
     return Planned(stage, loop.values(), out)
@@ -175,10 +177,6 @@ class _Loop:
 def _is_default(argument: Argument, term: Term) -> bool:
     """Return whether the call of a copy can omit this argument."""
     return argument.default is not None and term.head == "constant" and python(term) == python(argument.default)
-
-
-def _is_none(term: Term) -> bool:
-    return term.head == "constant" and term.value is None
 
 
 def _is_first() -> Term:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from rescompile.codegen.class_plan import Copies, Either, Group, Item, Layer, Row, Use, body_items, scope_names
+from rescompile.codegen.class_plan import Either, Group, Item, Module, body_items, scope_names
 from rescompile.codegen.columns import Column, aligned
 from rescompile.ir.network import Node, Op, Parallel, Series
 
@@ -79,10 +79,5 @@ def is_readable(items: Sequence[Item]) -> bool:
     """Return whether a class has at least as many modules that all instances share as modules of which it has two."""
     listed = list(body_items(items))
     varied = sum(isinstance(item, Either) for item in listed)
-    shared = sum(isinstance(item, Layer | Group | Use | Row | Copies) and _is_always(item) for item in listed)
+    shared = sum(isinstance(item, Module) and getattr(item, "when", None) is None for item in listed)
     return varied <= shared
-
-
-def _is_always(item: Item) -> bool:
-    """Return whether all instances have an item."""
-    return getattr(item, "when", None) is None
