@@ -102,23 +102,22 @@ def initialisation(plan: ClassPlan, modules: Modules) -> list[Case]:
         if (module := modules.of(layer)) is not None
     ]
     common = _common(places)
-    cases: dict[tuple[Setting, ...], list[str]] = {}
+    listed: dict[str, list[Setting]] = {}
     for module, rule in common.items():
         without = any(place.rule.bias is None for place in places if place.module == module)
         # A case that convolutions with an optional bias share with linear layers checks both for a bias.
         alike = any(common[other].weight == OWN for other in modules.optional & common.keys())
-        settings = tuple(_changes(rule, modules.own[module], "module", without or alike or module in modules.optional))
-        cases.setdefault(settings, []).append(module)
-    listed = [Case(tuple(names), settings) for settings, names in cases.items() if settings]
-    exceptions: dict[str, list[Setting]] = {}
+        optional = without or alike or module in modules.optional
+        listed[module] = [*_changes(rule, modules.own[module], "module", optional)]
     for place in places:
         rule = common[place.module]
         if place.rule.weight != rule.weight or place.rule.bias not in (None, rule.bias):
-            exceptions.setdefault(place.owner, []).extend(_exception(place, rule, modules.resets))
-    owners: dict[tuple[Setting, ...], list[str]] = {}
-    for owner, found in exceptions.items():
-        owners.setdefault(tuple(found), []).append(owner)
-    return [*listed, *(Case(tuple(names), settings) for settings, names in owners.items())]
+            listed.setdefault(place.owner, []).extend(_exception(place, rule, modules.resets))
+    cases: dict[tuple[Setting, ...], list[str]] = {}
+    for name, settings in listed.items():
+        if settings:
+            cases.setdefault(tuple(settings), []).append(name)
+    return [Case(tuple(names), settings) for settings, names in cases.items()]
 
 
 def _rule(layer: Layer) -> Rule:
