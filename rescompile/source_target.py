@@ -12,7 +12,7 @@ from typing import Any
 
 from rescompile.analysis.dynamic_shapes import describe_sizes, sizes
 from rescompile.backend import Artifact, origin
-from rescompile.codegen.dialect import PythonDialect
+from rescompile.codegen.dialect import Dialect
 from rescompile.codegen.execution import run_alone
 from rescompile.codegen.source_text import render_source, sealed
 from rescompile.files.atomic_write import File, write_files
@@ -53,7 +53,7 @@ def free_axes(network: Network, dynamic: str | None) -> dict[str, Any]:
     return {} if dynamic is None else sizes(network, dynamic, training=True).data()
 
 
-def text_of(network: Network, words: PythonDialect, style: str, free: Mapping[str, Any]) -> str:
+def text_of(network: Network, words: Dialect, style: str, free: Mapping[str, Any]) -> str:
     """The text of a file without its checksum trailer; its docstring describes the `free` axes of the image."""
     return render_source(network, words, style, [f"Takes {describe_sizes(free)}."] if free else [])
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rescompile.codegen.entries import MakeDropPath, MakeLayer, New, NewStage
+from rescompile.codegen.class_plan import Repeated, Use
+from rescompile.codegen.entries import MakeDropPath, MakeLayer
 from rescompile.codegen.statements import Expr, Let
 from rescompile.ir.expressions import Term
 from rescompile.records import record
@@ -15,7 +16,7 @@ class Built:
     """A value passed through a layer, or through a function with several. `label` is the name of the layer, in an
     f-string of the `name` of the function that builds it; `first` is the number of the first copy of a stage."""
 
-    make: MakeLayer | New | NewStage
+    make: MakeLayer | Use | Repeated
     value: Expr
     label: str
     outputs: bool = False

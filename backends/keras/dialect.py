@@ -7,10 +7,10 @@ from functools import cache
 from typing import Any
 
 from rescompile.backend import rule
-from rescompile.codegen.class_plan import IN, Class, ClassPlan, Layer, Stage
+from rescompile.codegen.class_plan import IN, Class, ClassPlan, Layer, Repeated, Stage, Use
 from rescompile.codegen.dialect import Imports, call_arguments, numbered_name
 from rescompile.codegen.docstrings import random_merges
-from rescompile.codegen.entries import MakeLayer, New, NewStage
+from rescompile.codegen.entries import MakeLayer
 from rescompile.codegen.program import Program
 from rescompile.codegen.source_text import ident, names_in, quoted
 from rescompile.codegen.statements import Apply, Element
@@ -153,11 +153,11 @@ class Keras(TableDialect):
     def built(self, built: Built) -> str:
         """Return the call of a function that builds several layers. Input channels are those of the value, never an
         argument."""
-        assert isinstance(built.make, New | NewStage)
+        assert isinstance(built.make, Use | Repeated)
         made = built.make
         name, of = (
             (made.stage.name, made.stage.arguments)
-            if isinstance(made, NewStage)
+            if isinstance(made, Repeated)
             else (self.names[made.of.name], made.of.arguments)
         )
         given = {name: term for name, term in made.arguments.items() if name != IN}

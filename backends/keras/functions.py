@@ -10,20 +10,17 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
-from rescompile.codegen.class_plan import INDEX, Class, Stage
+from rescompile.codegen.class_plan import INDEX, Class, Repeated, Stage, Use
 from rescompile.codegen.dialect import numbered_name
 from rescompile.codegen.entries import (
     Copied,
     Entry,
     Filled,
     Joined,
-    Listed,
     Listing,
     Looped,
     MakeDropPath,
     MakeLayer,
-    New,
-    NewStage,
     Number,
     Separate,
 )
@@ -102,14 +99,14 @@ def _dropping(program: Program) -> set[str]:
     found: set[str] = set()
     for code in program.classes:
         for part in parts(code.constructor):
-            if isinstance(part, MakeDropPath) or (isinstance(part, New | NewStage) and _class(part).name in found):
+            if isinstance(part, MakeDropPath) or (isinstance(part, Use | Repeated) and _class(part).name in found):
                 found.add(code.name)
     return found
 
 
-def _class(made: New | NewStage) -> Class:
+def _class(made: Use | Repeated) -> Class:
     """Return the class of an instance, or of the copies of a stage."""
-    return made.of if isinstance(made, New) else made.stage.of
+    return made.of if isinstance(made, Use) else made.stage.of
 
 
 def _built(node: Any) -> Iterator[Any]:
@@ -233,13 +230,13 @@ class _Body:
         builds."""
         unchanged = () if value == Var(target) else (Let(target, value),)
         match made:
-            case Entry(when=Term() as when) | Listed(when=Term() as when):
+            case Entry(when=Term() as when):
                 body = tuple(self.made(made.make, target, value, label, outputs, kept))
                 otherwise = unchanged
                 if made.otherwise is not None:
                     otherwise = tuple(self.made(made.otherwise, target, value, label, outputs, kept))
                 yield from (Choice(when, body, otherwise),) if body != otherwise else unchanged
-            case Entry() | Listed():
+            case Entry():
                 yield from self.made(made.make, target, value, label, outputs, kept)
             case Looped(_, depth, rows):
                 yield from unchanged
@@ -248,16 +245,18 @@ class _Body:
                     yield Repeat(depth, body)
             case Listing(listed) | Filled(_, listed):
                 yield from self.sequence([(part, f"{label}_{part.name}") for part in listed], target, value, kept)
-            case Joined(joined) | Separate(joined):
-                yield from self.row(joined, target, value, label, kept)
+            case Joined(joined, numbered):
+                yield from self.row(joined, numbered, target, value, label, kept)
+            case Separate(joined):
+                yield from self.row(joined, True, target, value, label, kept)
             case MakeLayer(layer) if layer.kind is ops.Identity:
                 yield from unchanged
-            case MakeLayer() | New() | NewStage():
+            case MakeLayer() | Use() | Repeated():
                 yield Let(target, self.built(made, value, label, outputs, kept))  # type: ignore[arg-type]
 
     def built(
         self,
-        make: MakeLayer | New | NewStage,
+        make: MakeLayer | Use | Repeated,
         value: Expr,
         label: str,
         outputs: bool = False,
@@ -270,7 +269,7 @@ class _Body:
         return Built(make, value, label, outputs, kept, first)
 
     def sequence(
-        self, steps: Sequence[tuple[Listed, str]], target: str, value: Expr, kept: tuple[Expr, ...]
+        self, steps: Sequence[tuple[Entry, str]], target: str, value: Expr, kept: tuple[Expr, ...]
     ) -> Iterator[Any]:
         """Yield the statements that pass a value through modules with these labels in sequence."""
         for part, label in steps:
@@ -279,18 +278,26 @@ class _Body:
         if not steps and value != Var(target):
             yield Let(target, value)
 
-    def row(self, listed: Sequence[Any], target: str, value: Expr, label: str, kept: tuple[Expr, ...]) -> Iterator[Any]:
+    def row(
+        self,
+        listed: Sequence[Use | Repeated],
+        numbered: bool,
+        target: str,
+        value: Expr,
+        label: str,
+        kept: tuple[Expr, ...],
+    ) -> Iterator[Any]:
         """Yield the statements that pass a value through a row of copies; a stage numbers its copies from their
         position on."""
         place = constant(0)
         for part in listed:
-            if isinstance(part, NewStage):
+            if isinstance(part, Repeated):
                 first = None if part.stage.member is not None or place == constant(0) else place
                 built = self.built(part, value, label, False, kept, first)
                 place = operation("+", place, part.arguments["depth"])
             else:
-                name, make = part if isinstance(part, tuple) else (python(place), part)
-                built = self.built(make, value, f"{label}_{name}", False, kept)
+                name = python(place) if numbered else part.name
+                built = self.built(part, value, f"{label}_{name}", False, kept)
                 place = operation("+", place, constant(1))
             yield Let(target, built)  # type: ignore[arg-type]
             value = Var(target)
@@ -304,7 +311,7 @@ class _Body:
     def copies(self, of: str | Stored, value: Any) -> tuple[tuple[Let, ...], Term]:
         """Return the steps of a copy that is built in parallel with others, and their number."""
         copied = self.copied(of)
-        if isinstance(copied.make, New):
+        if isinstance(copied.make, Use):
             built = self.built(copied.make, value, f"{self.prefix}{copied.name}_{{index}}")
             return (Let("part", built),), copied.count  # type: ignore[arg-type]
         steps = []

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from rescompile.codegen.channels_last_dialect import ChannelsLast
-from rescompile.codegen.class_plan import Layer
+from rescompile.codegen.class_plan import Layer, Repeated
 from rescompile.codegen.dialect import Imports, attribute
-from rescompile.codegen.entries import Constructed, Copied, Entry, Filled, Joined, Listing, Looped, Make, NewStage
+from rescompile.codegen.entries import Constructed, Copied, Entry, Filled, Joined, Listing, Looped, Make
 from rescompile.codegen.program import Code
 from rescompile.codegen.table_dialect import variant
 from rescompile.ir import ops
@@ -58,9 +58,9 @@ def _names(make: Make) -> list[str] | None:
             return [part.name for part in parts]
         case Joined(parts, numbered) if not numbered:
             return [
-                name for part in parts for name in (_names(part) or [] if isinstance(part, NewStage) else [part[0]])
+                name for part in parts for name in (_names(part) or [] if isinstance(part, Repeated) else [part.name])
             ]
-        case NewStage(stage) if stage.member:
+        case Repeated(stage) if stage.member:
             return [f"{stage.member.prefix}0"]
     return None
 

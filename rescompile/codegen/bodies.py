@@ -43,14 +43,18 @@ class Body:
         """Add a statement."""
         self.statements.append(statement)
 
-    def keep(self, value: Value, name: str) -> Value:
-        """Assign a value; variables that only it read become free."""
+    def assign(self, value: Value, name: str) -> Var:
+        """Assign a value and return its variable; variables that only it read become free."""
         if value.expr != Var(name):
             self.add(Let(name, value.expr))
             free = self.passing & mentions(value.expr)
             self.passing -= free
             self.busy -= free
-        return Value(Var(name), value.fresh)
+        return Var(name)
+
+    def keep(self, value: Value, name: str) -> Value:
+        """Return a value after its assignment."""
+        return Value(self.assign(value, name), value.fresh)
 
     def variable(self) -> str:
         """Return a free variable, which is then busy."""

@@ -45,8 +45,8 @@ ALONE = -1
 
 
 @record(slots=False)
-class Keeping:
-    """The value at this place, kept under a name and an index, if it has one."""
+class _Indexed:
+    """Values of a name, and the index of one of them, if it has one."""
 
     held: Held
     index: Term | None
@@ -57,17 +57,12 @@ class Keeping:
         return "" if self.index is None else python(self.index)
 
 
-@record(slots=False)
-class Recalling:
-    """A kept value that replaces the current one."""
+class Keeping(_Indexed):
+    """The value at this place, which is kept."""
 
-    held: Held
-    index: Term | None
 
-    @property
-    def index_text(self) -> str:
-        """The index as text, empty without one."""
-        return "" if self.index is None else python(self.index)
+class Recalling(_Indexed):
+    """A kept value, which replaces the current one."""
 
 
 @record(slots=False)
@@ -214,7 +209,9 @@ class Rerun:
     items: tuple[Item, ...]
 
 
-Item = Layer | Group | Run | Use | Either | Row | Copies | NumberedCopies | Join | Tap | Keeping | Recalling | Rerun
+#: Items with a module of their name.
+Module = Layer | Group | Use | Either | Row | Copies
+Item = Module | Run | NumberedCopies | Join | Tap | Keeping | Recalling | Rerun
 
 
 @record(slots=False, eq=False)
@@ -298,7 +295,7 @@ def with_modules(of: Class) -> Class:
 
 def scope_names(items: Sequence[Item]) -> Iterator[str]:
     """Yield the names of the modules in the scope of a class."""
-    return (item.name for item in body_items(items) if isinstance(item, Layer | Group | Use | Either | Row | Copies))
+    return (item.name for item in body_items(items) if isinstance(item, Module))
 
 
 def keeps_values(items: Sequence[Item]) -> bool:

@@ -73,7 +73,7 @@ class ClassScope:
     constructor computes first.
     """
 
-    def __init__(self, definition: Definition | None, names: Sequence[Mapping[str, Value]], registry: Registry) -> None:
+    def __init__(self, definition: Definition, names: Sequence[Mapping[str, Value]], registry: Registry) -> None:
         self.registry = registry
         self.values: list[dict[str, Value]] = [
             {registry.python_name(name): value for name, value in each.items()} for each in names
@@ -81,9 +81,7 @@ class ClassScope:
         self.locals: dict[str, Term] = {}
         self.shortened: dict[str, str] = {}  # the locals for long terms, by the text of the term
         self.used: set[str] = set()
-        self.defaults: dict[str, Value] = {}
-        if definition is not None:
-            self.defaults = {registry.python_name(name): value for name, value in definition.parameters.items()}
+        self.defaults = {registry.python_name(name): value for name, value in definition.parameters.items()}
 
     # --- terms
 
@@ -98,6 +96,10 @@ class ClassScope:
             return None
         words = {name: constant(name) for name in others}
         return substitute(term, {**words, **here.env, IN: here.flow.term})
+
+    def hints(self, listed: Mapping[str, Any], name: str, here: Here) -> list[Term | None]:
+        """Return the hint for a property of a node, from those `listed` for it; empty without one."""
+        return [self.hint(listed[name], here)] if name in listed else []
 
     def express(self, values: Column[Value], hints: Iterable[Term | None], name: str) -> Term:
         """Return the term for the text of the class that evaluates to each instance's value."""
@@ -119,14 +121,17 @@ class ClassScope:
         """Return the condition under which an item is present (None: always). Raises Misfit if it matches no hint."""
         if all(present.values()):
             return None
+        when = self.hinted(present, hints)
+        if when is None:
+            raise Misfit
+        return when
+
+    def hinted(self, present: Column[bool], hints: Iterable[Term | None]) -> Term | None:
+        """Return the hint for the condition under which an item is present, as it is printed; None if none matches."""
         for term in self._matching(present, hints):
             self.mention(term)
             return self.printed(term, present)
-        raise Misfit
-
-    def has_condition(self, present: Column[bool], hints: Iterable[Term | None]) -> bool:
-        """Return whether an item is always present, or a hint matches its condition."""
-        return all(present.values()) or any(True for _ in self._matching(present, hints))
+        return None
 
     def _matching(self, values: Column[Value], hints: Iterable[Term | None]) -> Iterator[Term]:
         """Yield the simplified hints that Python evaluates to the value of each instance."""

@@ -33,7 +33,7 @@ from rescompile.codegen.columns import Column, Misfit
 from rescompile.codegen.kept_values import ValueScope
 from rescompile.codegen.layers import layer
 from rescompile.codegen.numbered_copies import CopyScope, are_numbered_copies, copies_of
-from rescompile.codegen.planned_classes import PlannedClass, Registry
+from rescompile.codegen.planned_classes import Planned, Registry, definition_of, merge_traits
 from rescompile.codegen.roles import is_bare
 from rescompile.codegen.terms import Value, constant, has_value, named, times, total
 from rescompile.codegen.variants import alternatives, has_unique_names, is_readable, with_residuals
@@ -43,32 +43,24 @@ from rescompile.ir.provenance import Definition
 from rescompile.ir.refitting import parts_of
 
 Hints = Sequence[Term | None]
+Instance = tuple[Series, Mapping[str, Value]]  # a part, and the values of its block's names
 
 
-def plan_class(
-    name: str, word: str, nodes: Sequence[Series], names: Sequence[Mapping[str, Value]], registry: Registry
-) -> PlannedClass:
-    """Return the class `name` for instances of the block `word`, given the values of its names in each. Raises
-    Misfit."""
-    if are_numbered_copies(nodes, registry.roles):
+def plan_class(name: str, given: Sequence[Instance], registry: Registry) -> Planned[Class]:
+    """Return the class `name` for instances of one block. Raises Misfit."""
+    if are_numbered_copies([node for node, _ in given], registry.roles):
         try:
-            return _planned(name, word, nodes, names, registry, numbered=True)
+            return _planned(name, given, registry, numbered=True)
         except Misfit:
             pass  # the copies differ by no rule
-    return _planned(name, word, nodes, names, registry)
+    return _planned(name, given, registry)
 
 
-def _planned(
-    name: str,
-    word: str,
-    nodes: Sequence[Series],
-    names: Sequence[Mapping[str, Value]],
-    registry: Registry,
-    numbered: bool = False,
-) -> PlannedClass:
+def _planned(name: str, given: Sequence[Instance], registry: Registry, numbered: bool = False) -> Planned[Class]:
     """Return the class of `plan_class`; with `numbered`, a loop for the parallel copies of which it consists. Raises
     Misfit."""
-    definition = registry.network.definitions.get(word)
+    nodes, names = zip(*given, strict=True)
+    definition = definition_of(registry.network, nodes[0].call)
     scope = ClassScope(definition, names, registry)
     instances = Column(enumerate(nodes))
     start = _start(instances, definition, names, scope)
@@ -87,8 +79,8 @@ def _planned(
     scope.used |= out.names.keys() - scope.locals.keys()
     plan = Class(
         name,
-        definition.doc if definition else "",
-        definition.reference if definition else "",
+        definition.doc,
+        definition.reference,
         nodes[0],
         scope.arguments(),
         lets,
@@ -97,18 +89,18 @@ def _planned(
         gives_output(items),
         tuple(values.arguments),
     )
-    return PlannedClass(plan, {id(node): scope.values[at] for at, node in instances.items()}, out)
+    return Planned(plan, {id(node): scope.values[at] for at, node in instances.items()}, out)
 
 
 def _start(
-    instances: Column[Series], definition: Definition | None, names: Sequence[Mapping[str, Value]], scope: ClassScope
+    instances: Column[Series], definition: Definition, names: Sequence[Mapping[str, Value]], scope: ClassScope
 ) -> Here:
     """Return the start of a class: the names that all instances have, and the input channels."""
     common = [name for name in names[0] if all(name in each for each in names)]
     channels = named(IN) if IN in common else constant(instances.first.input[0])
     flow = Flow(channels, instances.map(lambda node: node.input[0]))
     env = {name: named(scope.registry.python_name(name)) for name in common}
-    for name, raw in (definition.lets if definition else {}).items():
+    for name, raw in definition.lets.items():
         if name in common:
             value = scope.hint(raw, Here(env, Flow(named(IN), flow.numbers)))
             scope.locals[scope.registry.python_name(name)] = value or constant(None)
@@ -166,6 +158,8 @@ class ClassBuilder:
         column.only(type)
         sample = column.first
         hints = [self.hint(sample, here), *conditions]
+        if not isinstance(sample, Op | Series):
+            self.scope.condition(present, ())
         match sample:
             case Op():
                 when = self.scope.condition(present, hints)
@@ -173,25 +167,19 @@ class ClassBuilder:
                 self.built[sample.name] = item, flow
                 return [item], flow
             case Parallel():
-                self.scope.condition(present, ())
                 return self.join(cast(Column[Parallel], column), here)
             case Side():
-                self.scope.condition(present, ())
                 return self.tap(cast(Column[Side], column), here)
             case Keep():
-                self.scope.condition(present, ())
                 return [self.values.keeping(cast(Column[Keep], column), here, self.scope)], here.flow
             case Recall():
-                self.scope.condition(present, ())
                 recalling, flow = self.values.recalling(cast(Column[Recall], column), here, self.scope)
                 return [recalling], flow
             case Again():
-                self.scope.condition(present, ())
                 return self.rerun(cast(Column[Again], column), here)
-            case Series() if sample.name is None or column.only(
-                lambda node: isinstance(node, Series) and is_bare(node)
-            ):
-                return self.spliced(cast(Column[Series], column), present, here, hints)
+            case Series() if sample.name is None or cast(Column[Series], column).only(is_bare):
+                with self.values.inside(sample.call):
+                    return self.spliced(cast(Column[Series], column), present, here, hints)
             case Series():
                 items, flow = self.part(cast(Column[Series], column), self.scope.condition(present, hints), here)
                 self.built[sample.name] = items[0], flow
@@ -215,21 +203,10 @@ class ClassBuilder:
     ) -> tuple[list[Item], Flow]:
         """Return a part without a separate name: a macro, or a branch."""
         call = column.first.call
-        before = self.values.inside(call)
-        try:
-            return self.spliced_items(column, present, here, hints)
-        finally:
-            self.values.known = before
-
-    def spliced_items(
-        self, column: Column[Series], present: Column[bool], here: Here, hints: Hints
-    ) -> tuple[list[Item], Flow]:
-        """Return the items of a macro or a branch, with its known values set."""
-        call = column.first.call
         if call is not None:
             here = here.inside(nested_classes.macro(column, here, self.scope))
-            definition = self.scope.registry.network.definitions.get(call.block)
-            if definition is not None and definition.when is not None:
+            definition = definition_of(self.scope.registry.network, call)
+            if definition.when is not None:
                 hints = [self.scope.hint(definition.when, here), *hints]
         lists = Column({at: column[at].children if at in column else () for at in present})
         filled = lists.map(bool)
@@ -237,9 +214,8 @@ class ClassBuilder:
         stateless = all(
             isinstance(node, Op) and not node.kind.parameters(node.input) for at in some for node in lists[at]
         )
-        if call is not None and 0 < len(some) < len(lists) and stateless and self.scope.has_condition(filled, hints):
-            when = self.scope.condition(filled, hints)
-            assert when is not None
+        optional = stateless and 0 < len(some) < len(lists)
+        if call is not None and optional and (when := self.scope.hinted(filled, hints)) is not None:
             items, after = self.items(lists.of(some), here.of(some), [])
             numbers = Column({**here.flow.numbers, **after.numbers})
             return [Run(call.block, items, when)], self.scope.flow(numbers, [after.term, here.flow.term])
@@ -305,8 +281,7 @@ class ClassBuilder:
         merge, split = column.only(lambda node: (node.merge, node.split))
         copies = column.map(copies_of)
         counts = copies.map(len)
-        hints = [self.scope.hint(node.hints.get("copies"), here) for node in (column.first,)]
-        count = self.scope.express(counts, hints, "count")
+        count = self.scope.express(counts, self.scope.hints(column.first.hints, "copies", here), "count")
         given = self.scope.shared(here.flow, count, counts) if split else here.flow
         scope = CopyScope(self.scope, counts)
         flow = Flow(given.term, Column({at: given.numbers[pair[0]] for at, pair in enumerate(scope.pairs)}))
@@ -330,8 +305,7 @@ class ClassBuilder:
         starts, sizes = [], []
         for at in range(count):
             numbers = Column({instance: node.sizes[at] for instance, node in column.items()})
-            raw = sample.hints.get(f"split.{at}")
-            hints = [] if raw is None else [self.scope.hint(raw, here)]
+            hints = self.scope.hints(sample.hints, f"split.{at}", here)
             sizes.append(self.scope.printed(self.scope.express(numbers, hints, f"channels{at}"), column))
             starts.append(here.after(self.scope.flow(numbers, [sizes[-1]])))
         return starts, tuple(sizes)
@@ -344,7 +318,6 @@ class ClassBuilder:
 
 
 def _join_key(node: Parallel) -> tuple[Any, ...]:
-    """Return every property of a merge that no argument can express, except its branches."""
-    how = (node.survival.unit, node.survival.rescale) if node.survival else None
-    count = None if node.residual else len(node.branches)  # a residual may have no shortcut
-    return node.merge, node.unit, node.residual, node.split, bool(node.sizes), count, how
+    """Return every property of a merge that no argument can express, and the number of its branches; a residual may
+    have no shortcut."""
+    return *merge_traits(node), None if node.residual else len(node.branches)

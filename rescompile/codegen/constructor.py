@@ -14,8 +14,10 @@ from rescompile.codegen.class_plan import (
     Join,
     Keeping,
     Layer,
+    Module,
     NumberedCopies,
     Recalling,
+    Repeated,
     Row,
     Run,
     Use,
@@ -29,14 +31,11 @@ from rescompile.codegen.entries import (
     Entry,
     Filled,
     Joined,
-    Listed,
     Listing,
     Looped,
     Make,
     MakeDropPath,
     MakeLayer,
-    New,
-    NewStage,
     Number,
     Scanned,
     Separate,
@@ -52,16 +51,17 @@ LOOP = 3
 
 @record(slots=False)
 class Names:
-    """The attributes of a class: names, by id, for items that the plan leaves unnamed; the names of all modules; for
-    merges, by id, the sizes of unequal channel ranges: numbers, or attributes with numbers; and how merging modules
-    drop branches."""
+    """The attributes of a class: names, by id, for items that the plan leaves unnamed; the names of all modules; the
+    numbers that forward reads; for merges, by id, the sizes of unequal channel ranges: numbers, or attributes with
+    numbers; and how merging modules drop branches."""
 
     chosen: Mapping[int, str]
     taken: frozenset[str]
+    numbers: Sequence[Number]
     sizes: Mapping[int, tuple[int | str, ...]]
     drop_path: MakeDropPath | None = None
 
-    def of(self, item: Group | Row | Use | Either | Run | NumberedCopies | Join | Keeping | Recalling) -> str:
+    def of(self, item: Item) -> str:
         """Return the attribute of an item: its module, the number of copies, the survival probability of a merge or whether it has a
         shortcut, or the index of a value."""
         return self.chosen.get(id(item)) or getattr(item, "name", None) or ""
@@ -70,52 +70,55 @@ class Names:
         """Return the module that merges branches; empty if an expression merges them."""
         return "" if join.survival or join.when else self.chosen.get(id(join), "")
 
-    def free(self, name: str) -> str:
-        """Return this name for a method, or a similar one that no module has."""
-        return _free(name, self.taken)
+    def free(self, name: str, *others: str) -> str:
+        """Return this name for a method, or a similar one that neither a module nor one of the others has."""
+        return _free(name, {*self.taken, *others})
 
 
 def attributes(of: Class, dialect: Dialect, drop_path: MakeDropPath | None = None) -> Names:
-    """Return the names of the attributes of a class."""
+    """Return the names of the attributes of a class, and the numbers among them."""
     made = [item for item in body_items(of.items) if not isinstance(item, Layer) or is_module(item, dialect)]
-    modules = {item.name for item in made if isinstance(item, Layer | Group | Use | Either | Row | Copies)}
-    numbers = set(scope_names(of.items))
+    modules = {item.name for item in made if isinstance(item, Module)}
+    taken = set(scope_names(of.items))
     chosen: dict[int, str] = {}
     sizes: dict[int, tuple[int | str, ...]] = {}
-    indices: dict[str, str] = {}
+    numbers: list[Number] = []
+    indices: dict[str, Number] = {}
+
+    def number(wanted: str, value: Term, differs: bool = False) -> str:
+        numbers.append(Number(_new_name(wanted, taken), value, differs))
+        return numbers[-1].name
+
     for item in made:
-        if isinstance(item, Join) and item.sizes:
-            sizes[id(item)] = tuple(_size(term, at, numbers) for at, term in enumerate(item.sizes))
-        if isinstance(item, Run):
-            modules.add(chosen.setdefault(id(item), _free(item.name, modules)))
-        elif isinstance(item, NumberedCopies):
-            numbers.add(chosen.setdefault(id(item), _free("copies", numbers)))
-        elif isinstance(item, Join) and item.when is not None:
-            numbers.add(chosen.setdefault(id(item), _free("has_shortcut", numbers)))
-        elif isinstance(item, Join) and item.survival is not None:
-            numbers.add(chosen.setdefault(id(item), _free("survival", numbers)))
-        elif isinstance(item, Join) and item.merge == "mean" and drop_path and len(item.branches) > 1:
-            modules.add(chosen.setdefault(id(item), _free(item.name, modules)))
-        elif isinstance(item, Keeping | Recalling) and (text := computed_index(item)) is not None:
-            if text not in indices:
-                indices[text] = _free(f"{item.held.name}_index", numbers)
-                numbers.add(indices[text])
-            chosen[id(item)] = indices[text]
-    return Names(chosen, frozenset(modules), sizes, drop_path)
+        match item:
+            case Run():
+                chosen[id(item)] = _new_name(item.name, modules)
+            case NumberedCopies():
+                chosen[id(item)] = _new_name("copies", taken)
+            case Join():
+                sizes[id(item)] = tuple(
+                    size.value if size.head == "constant" else number(f"channels{at}", size)
+                    for at, size in enumerate(item.sizes)
+                )
+                if item.when is not None:
+                    chosen[id(item)] = number("has_shortcut", item.when)
+                elif item.survival is not None:
+                    chosen[id(item)] = number("survival", item.survival, differs=True)
+                elif item.merge == "mean" and drop_path and len(item.branches) > 1:
+                    chosen[id(item)] = _new_name(item.name, modules)
+            case Keeping(index=Term() as index) | Recalling(index=Term() as index) if index.head != "constant":
+                if item.index_text not in indices:
+                    name = _new_name(f"{item.held.name}_index", taken)
+                    indices[item.index_text] = Number(name, index)
+                chosen[id(item)] = indices[item.index_text].name
+    return Names(chosen, frozenset(modules), [*numbers, *indices.values()], sizes, drop_path)
 
 
-def _size(size: Term, at: int, taken: set[str]) -> int | str:
-    """Return a number, or the name of the attribute for a number that is an argument of the class."""
-    if size.head == "constant":
-        assert isinstance(size.value, int)
-        return size.value
-    taken.add(name := _free(f"channels{at}", taken))
+def _new_name(wanted: str, taken: set[str]) -> str:
+    """Return a name that is not taken, which it then is."""
+    name = _free(wanted, taken)
+    taken.add(name)
     return name
-
-
-def computed_index(item: Keeping | Recalling) -> str | None:
-    """Return the text of an index that the constructor computes; None for a number."""
-    return None if item.index is None or item.index.head == "constant" else item.index_text
 
 
 def _free(name: str, taken: Collection[str]) -> str:
@@ -129,55 +132,34 @@ def is_module(layer: Layer, dialect: Dialect) -> bool:
     return not dialect.applies(layer) and layer.kind is not ops.Identity
 
 
+def is_fresh(item: Item, dialect: Dialect) -> bool:
+    """Return whether an item is a layer whose result may be overwritten."""
+    return isinstance(item, Layer) and dialect.is_fresh(item.kind) and item.when is None
+
+
 def constructed(of: Class, names: Names, dialect: Dialect, rolls: bool) -> tuple[Constructed, ...]:
     """Return the entries of a class's constructor, numbers first. With `rolls`, loops build repetitive
     sequences."""
-    numbers: list[Constructed] = []
-    indices: dict[str, Number] = {}
-    entries: list[Constructed] = []
+    entries: list[Constructed] = [*names.numbers]
     for item in body_items(of.items):
-        if isinstance(item, Join) and item.sizes:
-            pairs = zip(names.sizes[id(item)], item.sizes, strict=True)
-            numbers += [Number(name, size) for name, size in pairs if isinstance(name, str)]
         match item:
-            case Layer() if is_module(item, dialect):
-                entries.append(Entry(item.name, MakeLayer(item), item.when))
+            case Layer() if not is_module(item, dialect):
+                pass
+            case Layer() | Use() | Either() | Row():
+                entries.append(_entry(item, dialect))
             case Group():
                 entries.append(_group_entry(item, dialect, rolls))
+            case Run(items=[Layer() as alone]):
+                entries.append(Entry(names.of(item), MakeLayer(alone), item.when))
             case Run():
-                alone = len(item.items) == 1 and isinstance(item.items[0], Layer)
-                make = _nameless(item, dialect)
-                entries.append(Entry(names.of(item), make.parts[0].make if alone else make, item.when))
-            case Use():
-                entries.append(Entry(item.name, _new(item), item.when))
-            case Either():
-                then, otherwise = _either(item, dialect)
-                entries.append(Entry(item.name, then, item.when, otherwise))
-            case Row():
-                entries.append(Entry(item.name, _row(item), item.when))
+                entries.append(replace(_entry(item, dialect), name=names.of(item)))
             case Copies():
-                entries.append(Copied(item.name, _new(item.use), item.count))
+                entries.append(Copied(item.name, item.use, item.count))
             case NumberedCopies():
                 entries.append(Copied(names.of(item), _listing(item.items, dialect), item.count, own=True))
-            case Join(when=Term() as when):
-                numbers.append(Number(names.of(item), when))
-            case Join() if item.survival is not None:
-                numbers.append(Number(names.of(item), item.survival, differs=True))
             case Join(merge="mean") if id(item) in names.chosen and names.drop_path:
                 entries.append(Entry(names.of(item), names.drop_path))
-            case Keeping(index=Term() as index) | Recalling(index=Term() as index) if computed_index(item) is not None:
-                indices.setdefault(names.of(item), Number(names.of(item), index))
-    return (*numbers, *indices.values(), *entries)
-
-
-def _either(item: Either, dialect: Dialect) -> tuple[Make, Make]:
-    """Return the two modules of an item, of which its condition selects one."""
-    then, otherwise = (_listing([part], dialect).parts[0].make for part in (item.then, item.otherwise))
-    return then, otherwise
-
-
-def _new(use: Use) -> New:
-    return New(use.of, use.arguments)
+    return tuple(entries)
 
 
 def _group_entry(group: Group, dialect: Dialect, rolls: bool) -> Constructed:
@@ -193,60 +175,47 @@ def _group_entry(group: Group, dialect: Dialect, rolls: bool) -> Constructed:
     return Entry(group.name, make, group.when)
 
 
+def _entry(item: Item, dialect: Dialect, fresh: bool = False) -> Entry:
+    """Return the entry of a module; an activation may work in place on a `fresh` input."""
+    match item:
+        case Layer():
+            return Entry(item.name, MakeLayer(item, fresh), item.when)
+        case Use():
+            return Entry(item.name, item, item.when)
+        case Row():
+            return Entry(item.name, _row(item), item.when)
+        case Group():
+            return Entry(item.name, _listing(item.items, dialect), item.when)
+        case Run():  # without parameters: the names are irrelevant
+            parts = enumerate(_listing(item.items, dialect).parts)
+            return Entry(item.name, Listing(tuple(replace(part, name=str(at)) for at, part in parts)), item.when)
+        case Either():
+            then, otherwise = (_entry(part, dialect).make for part in (item.then, item.otherwise))
+            return Entry(item.name, then, item.when, otherwise)
+    raise AssertionError(f"{item} stands in a list of modules")
+
+
 def _listing(items: Sequence[Item], dialect: Dialect) -> Listing:
     """Return modules in sequence; an activation may work in place on a fresh result of the module before it."""
-    parts: list[Listed] = []
+    parts: list[Entry] = []
     fresh = False
     for item in items:
-        make: Make
-        otherwise = None
-        match item:
-            case Layer():
-                make = MakeLayer(item, fresh)
-            case Use():
-                make = _new(item)
-            case Row():
-                make = _row(item)
-            case Group():
-                make = _listing(item.items, dialect)
-            case Run():
-                make = _nameless(item, dialect)
-            case Either():
-                make, otherwise = _either(item, dialect)
-            case _:
-                raise AssertionError(f"{item} stands in a list of modules")
-        fresh = isinstance(item, Layer) and dialect.is_fresh(item.kind) and item.when is None
-        parts.append(Listed(item.name, make, item.when, otherwise))
+        parts.append(_entry(item, dialect, fresh))
+        fresh = is_fresh(item, dialect)
     return Listing(tuple(parts))
-
-
-def _nameless(run: Run, dialect: Dialect) -> Listing:
-    """Return the modules of a run under their positions: they have no parameters, so their names are irrelevant."""
-    return Listing(tuple(replace(part, name=str(at)) for at, part in enumerate(_listing(run.items, dialect).parts)))
 
 
 def _row(row: Row) -> Make:
     """Return the module of a row of copies."""
-    made = _sequence(row)
-    return Scanned(made, row.scan) if row.scan is not None and not isinstance(made, Separate) else made
-
-
-def _sequence(row: Row) -> Joined | NewStage | Separate:
-    """Return the modules of a row of copies."""
+    parts = tuple(row.parts)
     if row.values:
-        return Separate(
-            tuple(_new(part) if isinstance(part, Use) else NewStage(part.stage, part.arguments) for part in row.parts)
-        )
-    parts = tuple(
-        (part.name, _new(part)) if isinstance(part, Use) else NewStage(part.stage, part.arguments) for part in row.parts
-    )
-    if len(parts) == 1 and isinstance(parts[0], NewStage):
-        return parts[0]
-    numbered = any(part.stage.member is None if isinstance(part, NewStage) else part[0].isdigit() for part in parts)
-    return Joined(parts, numbered)
+        return Separate(parts)
+    numbered = any(part.stage.member is None if isinstance(part, Repeated) else part.name.isdigit() for part in parts)
+    made = parts[0] if len(parts) == 1 and isinstance(parts[0], Repeated) else Joined(parts, numbered)
+    return Scanned(made, row.scan) if row.scan is not None else made
 
 
-def _loop(parts: Sequence[Listed], dialect: Dialect) -> tuple[int, tuple[tuple[Counted, Listed], ...]] | None:
+def _loop(parts: Sequence[Entry], dialect: Dialect) -> tuple[int, tuple[tuple[Counted, Entry], ...]] | None:
     """Return a sequence as repetitions of its first modules: the depth, and each module with its naming rule."""
     texts = [dialect.conditional(part) for part in parts]
     for period in range(1, len(parts) // LOOP + 1):

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from rescompile.codegen.allow_list import Allowed
-from rescompile.codegen.class_plan import IN, INDEX, Argument, Class, ClassPlan, Held, Layer, Stage
-from rescompile.codegen.entries import (
-    Joined,
-    Listed,
-    Listing,
-    Make,
-    MakeDropPath,
-    MakeLayer,
-    New,
-    NewStage,
-    Scanned,
-    Separate,
-)
+from rescompile.codegen.class_plan import IN, INDEX, Argument, Class, ClassPlan, Held, Layer, Repeated, Stage, Use
+from rescompile.codegen.entries import Entry, Joined, Listing, Make, MakeDropPath, MakeLayer, Scanned, Separate
 from rescompile.codegen.initialisation import Modules
 from rescompile.codegen.naming import Counted
-from rescompile.codegen.statements import Apply, Beside, Call, Element, Expr, Merged, Part, Stored, Var
+from rescompile.codegen.statements import Apply, Beside, Call, Element, Expr, Merged, Stored, Var
 from rescompile.codegen.terms import operation, python
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir.expressions import Term
@@ -46,40 +35,19 @@ _WORDS = {
 }
 
 
-class Dialect(Protocol):
-    """A framework as lowering sees it, which assigns an expression to a variable if its text is long."""
+class Dialect:
+    """A framework: its traits, which lowering reads, and its spellings, with which the template prints a program. A
+    subclass adds what frameworks do not share."""
 
     #: Names reserved by the framework or in its files.
     reserved: frozenset[str]
     #: The length above which an expression is assigned to a variable.
     longest: int
     #: Ops that are written as one call with the op after them.
-    pairs: Collection[tuple[type[Kind], type[Kind]]]
+    pairs: Collection[tuple[type[Kind], type[Kind]]] = ()
     #: Whether residuals that may be dropped are always computed and set to zero, because a program cannot skip
     #: statements.
-    masks: bool
-
-    def is_fresh(self, kind: type[Kind]) -> bool:
-        """Return whether the next op may overwrite the result of an op: nothing else refers to it and no backward pass
-        needs it."""
-
-    def applies(self, layer: Layer) -> bool:
-        """Return whether an op in the body of a class is applied as a function, not as a module. Raises Unavailable for
-        an op without a spelling."""
-
-    def expression(self, value: Expr) -> str:
-        """Return the text of a value."""
-
-    def is_tensor(self, value: Expr) -> bool:
-        """Return whether a type checker sees a value as a tensor, so that it can be returned without an assignment."""
-
-    def conditional(self, part: Listed) -> str:
-        """Return the expression that builds a module of a sequence; equal modules have equal texts."""
-
-
-class PythonDialect(Dialect):
-    """The part of a dialect that frameworks share; a subclass adds the framework's spellings."""
-
+    masks = False
     #: The framework's name, and its type of arrays.
     title: str
     array: str
@@ -97,8 +65,6 @@ class PythonDialect(Dialect):
     channels_last = False
     #: Whether one scan runs the equal copies of a row.
     scans = False
-    masks = False
-    pairs: Collection[tuple[type[Kind], type[Kind]]] = ()
     #: Arguments that every constructor passes on.
     passed: Sequence[str] = ()
 
@@ -110,8 +76,19 @@ class PythonDialect(Dialect):
         """Return the names of the module and of the function of an op, if they may depend on the shape of its input."""
         return ()
 
+    def is_fresh(self, kind: type[Kind]) -> bool:
+        """Return whether the next op may overwrite the result of an op: nothing else refers to it and no backward pass
+        needs it."""
+        raise NotImplementedError
+
+    def applies(self, layer: Layer) -> bool:
+        """Return whether an op in the body of a class is applied as a function, not as a module. Raises Unavailable for
+        an op without a spelling."""
+        raise NotImplementedError
+
     def is_tensor(self, value: Expr) -> bool:
-        """Return whether a value may be returned without an assignment: by default, every value."""
+        """Return whether a type checker sees a value as a tensor, so that it can be returned without an assignment: by
+        default, every value."""
         return True
 
     def refused(self, part: object, of: Class) -> NoReturn:
@@ -160,8 +137,6 @@ class PythonDialect(Dialect):
         match value:
             case Var(name):
                 return name
-            case Part(of, at):
-                return f"{of.name}[{at}]"
             case Call(module, inner, outputs, kept):
                 given = [self.expression(inner), *(["outputs"] if outputs else []), *map(self.expression, kept)]
                 return f"{attribute(module)}({', '.join(given)})"
@@ -222,30 +197,31 @@ class PythonDialect(Dialect):
                 return self.module(layer, in_place)
             case MakeDropPath():
                 return self.dropping(make)
-            case New(of, arguments):
-                return f"{of.name}({', '.join([*call_arguments(arguments, of.arguments), *self.passed])})"
-            case NewStage(stage, arguments):
-                return f"{stage.name}({', '.join([*call_arguments(arguments, stage.arguments), *self.passed])})"
+            case Use():
+                return self.new(make.of, make.arguments)
+            case Repeated(stage, arguments):
+                return self.new(stage, arguments)
             case Separate(parts):
-                return self.separate([(self.construction(part), isinstance(part, NewStage)) for part in parts])
+                return self.separate([(self.construction(part), isinstance(part, Repeated)) for part in parts])
             case Listing(parts):
                 return self.sequence([(part.name, self.conditional(part)) for part in parts], make.numbered)
             case Joined(parts, numbered):
-                pairs = [
-                    ("", self.construction(p)) if isinstance(p, NewStage) else (p[0], self.construction(p[1]))
-                    for p in parts
-                ]
-                return self.sequence(pairs, numbered)
+                names = ("" if isinstance(part, Repeated) else part.name for part in parts)
+                return self.sequence([*zip(names, map(self.construction, parts), strict=True)], numbered)
             case Scanned(row):
                 return self.scanned(make, self.construction(row))
+
+    def new(self, of: Class | Stage, arguments: Mapping[str, Term]) -> str:
+        """Return the call of a class, or of the function of a stage."""
+        return f"{of.name}({', '.join([*call_arguments(arguments, of.arguments), *self.passed])})"
 
     def held(self, values: Sequence[Held]) -> str:
         """Return the parameters of a forward for kept values, to follow its other parameters."""
         types = {True: f"dict[int, {self.array}]", False: self.array}
         return "".join(f", {value.name}: {types[value.many]}" for value in values)
 
-    def conditional(self, part: Listed) -> str:
-        """Return the expression that builds a module of a sequence."""
+    def conditional(self, part: Entry) -> str:
+        """Return the expression that builds a module of a sequence; equal modules have equal texts."""
         text = self.construction(part.make)
         if part.when is None:
             return text

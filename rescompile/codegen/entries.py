@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from rescompile.codegen.class_plan import Class, Layer, Scan, Stage
+from rescompile.codegen.class_plan import Layer, Repeated, Scan, Use
 from rescompile.codegen.naming import Counted
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import DropPath
@@ -28,24 +26,8 @@ class MakeDropPath:
 
 
 @record(slots=False)
-class New:
-    """An instance of a class."""
-
-    of: Class
-    arguments: Mapping[str, Term]
-
-
-@record(slots=False)
-class NewStage:
-    """The copies that a stage builds."""
-
-    stage: Stage
-    arguments: Mapping[str, Term]
-
-
-@record(slots=False)
-class Listed:
-    """A module in a list; if `when` is false, it is replaced by `otherwise` (None: the identity)."""
+class Entry:
+    """A named module of a class or of a list; if `when` is false, it is replaced by `otherwise` (None: the identity)."""
 
     name: str
     make: Make
@@ -57,7 +39,7 @@ class Listed:
 class Listing:
     """Modules in sequence."""
 
-    parts: tuple[Listed, ...]
+    parts: tuple[Entry, ...]
 
     @property
     def numbered(self) -> bool:
@@ -74,7 +56,7 @@ class Listing:
 class Joined:
     """Modules in sequence from stages and single instances; `numbered` if their names are the positions."""
 
-    parts: tuple[tuple[str, New] | NewStage, ...]
+    parts: tuple[Use | Repeated, ...]
     numbered: bool
 
 
@@ -82,7 +64,7 @@ class Joined:
 class Scanned:
     """Modules in sequence, of which the equal ones of a scan are one module with stacked weights."""
 
-    row: Joined | NewStage
+    row: Joined | Repeated
     scan: Scan
 
     @property
@@ -95,10 +77,10 @@ class Scanned:
 class Separate:
     """Modules in a list, numbered from 0, from stages and single instances: forward calls each of them."""
 
-    parts: tuple[New | NewStage, ...]
+    parts: tuple[Use | Repeated, ...]
 
 
-Make = MakeLayer | MakeDropPath | New | NewStage | Listing | Joined | Scanned | Separate
+Make = MakeLayer | MakeDropPath | Use | Repeated | Listing | Joined | Scanned | Separate
 
 
 @record(slots=False)
@@ -111,21 +93,11 @@ class Number:
 
 
 @record(slots=False)
-class Entry:
-    """A named module; if `when` is false, `otherwise` (None: the identity)."""
-
-    name: str
-    make: Make
-    when: Term | None = None
-    otherwise: Make | None = None
-
-
-@record(slots=False)
 class Filled:
     """A sequence filled module by module, each under its name."""
 
     name: str
-    parts: tuple[Listed, ...]
+    parts: tuple[Entry, ...]
 
 
 @record(slots=False)
@@ -134,7 +106,7 @@ class Looped:
 
     name: str
     depth: int
-    parts: tuple[tuple[Counted, Listed], ...]
+    parts: tuple[tuple[Counted, Entry], ...]
 
 
 @record(slots=False)
@@ -143,7 +115,7 @@ class Copied:
     may depend on INDEX, and `name` is the attribute with the count."""
 
     name: str
-    make: New | Listing
+    make: Use | Listing
     count: Term
     own: bool = False
 

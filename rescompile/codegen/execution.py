@@ -20,29 +20,24 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-#: The executed texts, and the functions that build their networks, by the name of the Python module.
-_texts: dict[str, str] = {}
-_factories: dict[str, Callable[..., Any]] = {}
+#: The Python modules of the executed texts, and the functions that build their networks.
+_executed: dict[str, tuple[ModuleType, Callable[..., Any]]] = {}
 
 
 def executed(network: Network, text: str) -> tuple[ModuleType, Callable[..., Any]]:
     """Return the Python module of a text, and its function that builds the network. The module is registered, so that
     tracebacks, `inspect` and compilers find the source, and instances of its classes can be pickled. A text is executed
     once."""
-    name = f"rescompile_{network.name}_{network.sha256[:12]}_{len(_texts)}"
-    for other, known in _texts.items():
-        if known == text:
-            name = other
-    if name not in _texts:
-        _texts[name] = text
+    if text not in _executed:
+        name = f"rescompile_{network.name}_{network.sha256[:12]}_{len(_executed)}"
         home = ModuleType(name)
         home.__file__ = f"<{name}>"
         linecache.cache[home.__file__] = len(text), None, text.splitlines(keepends=True), home.__file__
         sys.modules[name] = home
         exec(compile(text, home.__file__, "exec", dont_inherit=True), home.__dict__)
         # The last function of the file builds the network. Code that runs later may add more functions.
-        _factories[name] = [value for value in vars(home).values() if isinstance(value, FunctionType)][-1]
-    return sys.modules[name], _factories[name]
+        _executed[text] = home, [value for value in vars(home).values() if isinstance(value, FunctionType)][-1]
+    return _executed[text]
 
 
 def run_alone(

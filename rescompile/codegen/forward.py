@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
 
 from rescompile.codegen.bodies import LOCALS, Body, Value
 from rescompile.codegen.class_plan import (
@@ -26,7 +25,7 @@ from rescompile.codegen.class_plan import (
     gives_output,
     keeps_values,
 )
-from rescompile.codegen.constructor import Names
+from rescompile.codegen.constructor import Names, is_fresh
 from rescompile.codegen.dialect import Dialect
 from rescompile.codegen.held_values import Values
 from rescompile.codegen.program import Method, mentions
@@ -42,7 +41,6 @@ from rescompile.codegen.statements import (
     Merged,
     OnlyIf,
     Output,
-    Part,
     Parts,
     Recomputed,
     Return,
@@ -145,8 +143,7 @@ class Forward:
         if layer.kind is ops.Identity:
             return value
         if not self.dialect.applies(layer):
-            fresh = self.dialect.is_fresh(layer.kind) and layer.when is None
-            return self.short(body, Value(Call(layer.name, value.expr), fresh), own)
+            return self.short(body, Value(Call(layer.name, value.expr), is_fresh(layer, self.dialect)), own)
         new = Value(Apply(layer, value.expr, value.fresh))
         if isinstance(following, Layer) and (layer.kind, following.kind) in self.dialect.pairs:
             return new
@@ -158,23 +155,20 @@ class Forward:
 
     def part(self, body: Body, item: Group | Row | Use | Run | Either, value: Value, own: str) -> Value:
         """Lower the call of a named part."""
+        name = self.names.of(item)
+        if isinstance(item, Row) and item.values:
+            variable = body.assign(value, own)
+            body.add(Through(own, name, tuple(Var(held.name) for held in item.values)))
+            return Value(variable)
+        if isinstance(item, Use):
+            kept = tuple(self.values.passed(*pair) for pair in zip(item.of.values, item.values, strict=True))
+            called = Value(Call(name, value.expr, item.of.taps, kept))
+            # Called at once if it keeps values: they are known from here on.
+            return body.keep(called, own) if kept else self.short(body, called, own)
         made = (item.then, item.otherwise) if isinstance(item, Either) else (item,)
         last = [each.items[-1] if isinstance(each, Group) and each.items else each for each in made]
-        fresh = (isinstance(item, Either) or item.when is None) and all(map(self.is_fresh, last))
-        if isinstance(item, Row) and item.values:
-            variable = body.keep(value, own)
-            body.add(Through(own, self.names.of(item), tuple(Var(held.name) for held in item.values)))
-            return Value(variable.expr)
-        if isinstance(item, Use) and item.values:
-            kept = tuple(self.values.passed(*pair) for pair in zip(item.of.values, item.values, strict=True))
-            # Called at once: what it keeps is known from here on.
-            return body.keep(Value(Call(self.names.of(item), value.expr, item.of.taps, kept)), own)
-        outputs = isinstance(item, Use) and item.of.taps
-        return self.short(body, Value(Call(self.names.of(item), value.expr, outputs), fresh), own)
-
-    def is_fresh(self, item: Item) -> bool:
-        """Return whether an item is a layer whose result may be overwritten."""
-        return isinstance(item, Layer) and self.dialect.is_fresh(item.kind) and item.when is None
+        fresh = (isinstance(item, Either) or item.when is None) and all(is_fresh(each, self.dialect) for each in last)
+        return self.short(body, Value(Call(name, value.expr), fresh), own)
 
     def copies(self, body: Body, copies: Copies | NumberedCopies, value: Value, own: str) -> Value:
         """Lower parallel copies on one value or its parts."""
@@ -191,7 +185,7 @@ class Forward:
 
     def in_variable(self, body: Body, value: Value, own: str) -> Var:
         """Return the variable of a value, assigned if the value is not one."""
-        return cast(Var, (value if value.is_variable else body.keep(value, own)).expr)
+        return value.expr if isinstance(value.expr, Var) else body.assign(value, own)
 
     def parts(self, body: Body, value: Expr, count: int | str | Stored, sizes: tuple[int | str, ...] = ()) -> Var:
         """Return a variable with the list of parts of a value's channels. It has a separate name, because TorchScript
@@ -229,13 +223,13 @@ class Forward:
         # A split into one part is the value itself.
         own_locals = [body.variable() for _ in range(count)] if join.sample.split and count > 1 else []
         given: list[Expr] = [source] * count
-        sizes = self.names.sizes.get(id(join), ())
+        sizes = self.names.sizes[id(join)]
         if own_locals and count <= len(LOCALS):
             body.add(Unpack(tuple(own_locals), source, sizes))
             given = [Var(name) for name in own_locals]
         elif own_locals:
             listed = self.parts(body, source, count, sizes)
-            given = [Part(listed, at) for at in range(count)]
+            given = [Element(listed, at) for at in range(count)]
         again = self.new_branch(join) if self.checkpoint and not body.again else None
         for at, items in enumerate(join.branches):
             local = own_locals[at] if own_locals else body.variable()
@@ -289,9 +283,8 @@ class Forward:
         local = body.variable()
         waiting = [body.variable() for _ in join.branches[1:]]  # the branch must not overwrite them
         inner = replace(body, statements=[])
-        result = inner.keep(self.run(inner, join.branches[0], Value(source), local), local)
-        assert isinstance(result.expr, Var)
-        branch = result.expr
+        result = self.run(inner, join.branches[0], Value(source), local)
+        branch = inner.assign(result, local)
         # `inner` shares the sets `busy` and `passing`.
         others = [
             self.named(body, items, source, name, own) for items, name in zip(join.branches[1:], waiting, strict=True)
@@ -310,9 +303,7 @@ class Forward:
     def named(self, body: Body, items: Sequence[Item], source: Var, local: str, own: str | None = None) -> Var:
         """Run items on a variable; the result is in `own` if it is already there, else in the local one."""
         value = self.run(body, items, Value(source), local)
-        expr = value.expr if own is not None and value.expr == Var(own) else body.keep(value, local).expr
-        assert isinstance(expr, Var)
-        return expr
+        return Var(own) if own is not None and value.expr == Var(own) else body.assign(value, local)
 
     def new_branch(self, join: Join) -> int | None:
         """Return the branch with the new features of a residual or a concatenation; the other one is the old value."""
@@ -323,9 +314,8 @@ class Forward:
 
     def recomputed(self, body: Body, join: Join, items: Sequence[Item], source: Expr) -> Value:
         """Lower a branch to a method whose activations are recomputed in the backward pass."""
-        name = "new_features" if join.merge == "concat" else "residual"
-        while name in self.names.taken or any(method.name == name for method in self.methods):
-            name += "_"
+        wanted = "new_features" if join.merge == "concat" else "residual"
+        name = self.names.free(wanted, *(method.name for method in self.methods))
         inner = self.body(again=True)
         self.give(inner, self.run(inner, items, Value(Var("x")), "x"))
         self.methods.append(Method(name, tuple(inner.statements)))

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from rescompile.codegen.class_plan import ALONE, Class, Held, Item, Keeping, Recalling, Row, Use, body_items
-from rescompile.codegen.constructor import Names, computed_index
+from rescompile.codegen.constructor import Names
 from rescompile.codegen.statements import Element, Expr, Var
 
 
@@ -50,13 +50,13 @@ class Values:
         """Return where a value is kept."""
         if not item.held.many:
             return self.variables[id(item)]
-        return self._element(item.held, item.index_text, self.names.of(item) if computed_index(item) else "")
+        return self._element(item)
 
     def read(self, item: Recalling) -> Var | Element:
         """Return where a recalled value was kept."""
         if not item.held.many:
             return self.now[item.held, item.index_text]
-        return self._element(item.held, item.index_text, self.names.of(item) if computed_index(item) else "")
+        return self._element(item)
 
     def passed(self, inner: Held, own: Held) -> Expr:
         """Return the argument of a class for one of its own names."""
@@ -64,9 +64,9 @@ class Values:
             return Var(own.name)
         return Element(Var(own.name), ALONE) if own.many else self.now[own, ""]
 
-    def _element(self, held: Held, text: str, attribute: str) -> Element:
-        """Return an element of a dict."""
-        return Element(Var(held.name), attribute or (int(text) if text else ALONE))
+    def _element(self, item: Keeping | Recalling) -> Element:
+        """Return an element of a dict, by the attribute with its index, or by a number."""
+        return Element(Var(item.held.name), self.names.of(item) or (int(item.index_text) if item.index else ALONE))
 
 
 def _mentioned(of: Class) -> Iterator[Held]:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from rescompile.codegen.class_plan import ClassPlan, Either, Group, Item, Join, Layer, NumberedCopies, Run, Tap
+from rescompile.codegen.class_plan import ClassPlan, Either, Group, Item, Layer, NumberedCopies, Run, body_items
 from rescompile.ir.network import Op
 from rescompile.ir.ops import Draw, Fill, Kind
 from rescompile.records import record
@@ -103,23 +103,22 @@ def initialisation(plan: ClassPlan, modules: Modules) -> list[Case]:
         if layer.kind in modules.of
     ]
     common = _common(places)
-    cases: dict[tuple[Setting, ...], list[str]] = {}
+    listed: dict[str, list[Setting]] = {}
     for module, rule in common.items():
         without = any(place.rule.bias is None for place in places if place.module == module)
         # A case that convolutions with an optional bias share with linear layers checks both for a bias.
         alike = any(common[other].weight == OWN for other in modules.optional & common.keys())
-        settings = tuple(_changes(rule, modules.own[module], "module", without or alike or module in modules.optional))
-        cases.setdefault(settings, []).append(module)
-    listed = [Case(tuple(names), settings) for settings, names in cases.items() if settings]
-    exceptions: dict[str, list[Setting]] = {}
+        optional = without or alike or module in modules.optional
+        listed[module] = [*_changes(rule, modules.own[module], "module", optional)]
     for place in places:
         rule = common[place.module]
         if place.rule.weight != rule.weight or place.rule.bias not in (None, rule.bias):
-            exceptions.setdefault(place.owner, []).extend(_exception(place, rule, modules.resets))
-    owners: dict[tuple[Setting, ...], list[str]] = {}
-    for owner, found in exceptions.items():
-        owners.setdefault(tuple(found), []).append(owner)
-    return [*listed, *(Case(tuple(names), settings) for settings, names in owners.items())]
+            listed.setdefault(place.owner, []).extend(_exception(place, rule, modules.resets))
+    cases: dict[tuple[Setting, ...], list[str]] = {}
+    for name, settings in listed.items():
+        if settings:
+            cases.setdefault(tuple(settings), []).append(name)
+    return [Case(tuple(names), settings) for settings, names in cases.items()]
 
 
 def _rule(layer: Layer) -> Rule:
@@ -132,7 +131,7 @@ def _layers(
     items: Sequence[Item], path: tuple[str, ...], absent: bool
 ) -> Iterator[tuple[tuple[str, ...], Layer, bool]]:
     """Yield the layers in the body of a class with their paths, and whether they may be absent."""
-    for item in items:
+    for item in body_items(items):
         match item:
             case Layer():
                 yield (*path, item.name), item, absent or item.when is not None
@@ -143,11 +142,6 @@ def _layers(
             case NumberedCopies():
                 for number in range(item.most):
                     yield from _layers(item.items, (*path, str(number)), True)
-            case Join():
-                for branch in item.branches:
-                    yield from _layers(branch, path, absent)
-            case Tap():
-                yield from _layers(item.items, path, absent)
 
 
 def _common(places: Sequence[_Place]) -> dict[str, Rule]:

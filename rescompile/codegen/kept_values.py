@@ -7,13 +7,15 @@ differs among its instances, the values of the name are in a dict, which the own
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from rescompile.codegen.class_plan import Class, Held, Keeping, Recalling, Row, Use
 from rescompile.codegen.class_scope import ClassScope, Flow, Here
 from rescompile.codegen.columns import Column, Misfit
 from rescompile.codegen.planned_classes import Registry
-from rescompile.codegen.terms import constant, python
+from rescompile.codegen.terms import constant
 from rescompile.ir.expressions import Term
 from rescompile.ir.network import Keep, Recall, Series
 from rescompile.ir.provenance import Call
@@ -47,28 +49,31 @@ class ValueScope:
             self.known[name] = self._new(name)
         return self.known[name]
 
-    def inside(self, call: Call | None) -> dict[str, Held]:
-        """Enter a macro, which knows only the values that it names, and return what was known, to be restored after
-        it."""
+    @contextmanager
+    def inside(self, call: Call | None) -> Iterator[None]:
+        """Enter a macro, which knows only the values that it names."""
         before = self.known
         if call is not None:
             self.known = {name: self.held(name) for name in call.values}
-        return before
+        try:
+            yield
+        finally:
+            self.known = before
 
     # --- items
 
     def keeping(self, column: Column[Keep], here: Here, scope: ClassScope) -> Keeping:
         """Return the item of a column of Keeps. Raises Misfit."""
-        held, index = self._value(column, here, scope)
-        self.channels[id(held), _text(index)] = here.flow.term
-        return Keeping(held, index)
+        item = Keeping(*self._value(column, here, scope))
+        self.channels[id(item.held), item.index_text] = here.flow.term
+        return item
 
     def recalling(self, column: Column[Recall], here: Here, scope: ClassScope) -> tuple[Recalling, Flow]:
         """Return the item of a column of Recalls, and the channels after it. Raises Misfit."""
-        held, index = self._value(column, here, scope)
-        guess = self.channels.get((id(held), _text(index)))
+        item = Recalling(*self._value(column, here, scope))
+        guess = self.channels.get((id(item.held), item.index_text), here.flow.term)
         numbers = Column({**here.flow.numbers, **column.map(lambda node: node.output[0])})
-        return Recalling(held, index), scope.flow(numbers, [*([] if guess is None else [guess]), here.flow.term])
+        return item, scope.flow(numbers, [guess, here.flow.term])
 
     def _value(self, column: Column[Keep] | Column[Recall], here: Here, scope: ClassScope) -> tuple[Held, Term | None]:
         """Return the name that a column refers to, and its index."""
@@ -81,12 +86,12 @@ class ValueScope:
         if indices.share(lambda index: index):
             return held, constant(indices.first)
         held.many = True
-        hints = [scope.hint(column.first.hints["index"], here)] if "index" in column.first.hints else []
+        hints = scope.hints(column.first.hints, "index", here)
         return held, scope.printed(scope.express(indices, hints, f"{held.name}_index"), column)
 
     def passed(self, use: Use) -> Use:
         """Return the use of a class with the values passed to it."""
-        return replace(use, values=self._given(use.of)) if use.of.values else use
+        return replace(use, values=self._given(use.of))
 
     def passed_on(self, row: Row) -> Row:
         """Return a row with the values passed to each of its copies. Raises Misfit for a value that may be
@@ -95,7 +100,7 @@ class ValueScope:
         of = first.of if isinstance(first, Use) else first.stage.of
         if of.values and row.when is not None:
             raise Misfit
-        return replace(row, values=self._given(of)) if of.values else row
+        return replace(row, values=self._given(of))
 
     def _given(self, of: Class) -> tuple[Held, ...]:
         """Return the values for a class, in its order."""
@@ -117,7 +122,3 @@ def _crossing(registry: Registry, instances: Column[Series]) -> dict[str, bool]:
     crossings = [registry.roles.crossings.of(node) for node in instances.values()]
     names = {name for crossing in crossings for name in crossing.names}
     return {name: any(crossing.is_changed(name) for crossing in crossings) for name in names}
-
-
-def _text(index: Term | None) -> str:
-    return "" if index is None else python(index)

@@ -56,7 +56,7 @@ def _attributes(column: Column[Op], here: Here, scope: ClassScope) -> dict[str, 
         values = Column({at: getattr(op.kind, name) for at, op in column.items()})
         if facts.type == "size":
             values = _flat(values)
-        hints = [scope.hint(sample.hints[name], here)] if name in sample.hints else []
+        hints = scope.hints(sample.hints, name, here)
         if kind is ops.Conv and name == "padding":
             hints += _same_padding(terms)
         if issubclass(kind, ops.MaxPool) and name == "stride":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 
@@ -12,29 +13,25 @@ _OPEN, _CLOSE = "([{", ")]}"
 def laid_out(lines: Iterable[str]) -> Iterator[str]:
     """Yield indented logical lines as physical lines that fit."""
     for line in lines:
-        indent = len(line) - len(line.lstrip(" "))
-        yield from _split(line, indent)
+        yield from _split(line)
 
 
-def _split(line: str, indent: int) -> Iterator[str]:
+def _split(line: str) -> Iterator[str]:
     """Yield a line, broken at its last bracket if it is too long: the inside on one line, else one part per line."""
     if len(line) <= WIDTH or line.lstrip().startswith(("#", '"""')):
         yield line
         return
-    condition = re.fullmatch(r" *((?:if|elif) )(.*):", line)
-    if condition is not None and len(operands := _operands(condition[2])) > 1:
-        yield f"{' ' * indent}{condition[1]}("
-        for operand in operands:
-            yield from _split(" " * (indent + 4) + operand, indent + 4)
-        yield " " * indent + "):"
-        return
-    statement = re.fullmatch(r" *((?:\w+ = |return ))(.*)", line)
-    if statement is not None and len(operands := _operands(statement[2])) > 2:
-        yield f"{' ' * indent}{statement[1]}("
-        for operand in operands:
-            yield from _split(" " * (indent + 4) + operand, indent + 4)
-        yield " " * indent + ")"
-        return
+    indent = " " * (len(line) - len(line.lstrip(" ")))
+    deeper = indent + "    "
+    # A condition or a value of several operands has one operand per line, in parentheses.
+    for pattern, least in ((r" *(if |elif )(.*)(:)", 2), (r" *(\w+ = |return )(.*)()", 3)):
+        statement = re.fullmatch(pattern, line)
+        if statement is not None and len(operands := _operands(statement[2])) >= least:
+            yield f"{indent}{statement[1]}("
+            for operand in operands:
+                yield from _split(deeper + operand)
+            yield f"{indent}){statement[3]}"
+            return
     found = _last_bracket(line)
     if found is None:
         yield line
@@ -48,7 +45,6 @@ def _split(line: str, indent: int) -> Iterator[str]:
         yield line
         return
     yield line[: start + 1]
-    deeper = " " * (indent + 4)
     comprehension = len(parts) == 1 and line[start] != "("
     collection = len(parts) > 1 and not re.search(r"[\w)\]]$", line[:start])  # not the arguments of a call
     alone = len(parts) == 1 and line[start] == "(" and line[start - 1 : start] in (" ", "(", "")
@@ -63,58 +59,45 @@ def _split(line: str, indent: int) -> Iterator[str]:
             whole = deeper + part + comma
             pieces = _operands(part) if len(whole) > WIDTH else [part]
             for at, piece in enumerate(pieces):
-                yield from _split(deeper + piece + (comma if at == len(pieces) - 1 else ""), indent + 4)
-    yield " " * indent + line[end:]
+                yield from _split(deeper + piece + (comma if at == len(pieces) - 1 else ""))
+    yield indent + line[end:]
 
 
 def _operands(part: str) -> list[str]:
     """Return an argument split before each operator of the lowest precedence at its outermost level."""
-    depth, cuts = 0, []
-    for at, character in _code(part):
-        depth += (character in _OPEN) - (character in _CLOSE)
-        cuts += [at] if depth == 0 and character == " " else []
+    cuts = [at for at, character in _outermost(part) if character == " "]
     for operators in ((" if ", " else "), (" or ",), (" and ",), (" + ", " - "), (" * ", " // ", " / ")):
-        found = [at for at in cuts if part.startswith(operators, at)]
-        if found:
-            return [part[a:b].strip() for a, b in zip([0, *found], [*found, len(part)], strict=True)]
+        if found := [at for at in cuts if part.startswith(operators, at)]:
+            return [part[a:b].strip() for a, b in itertools.pairwise([0, *found, len(part)])]
     return [part]
 
 
 def _last_bracket(line: str) -> tuple[int, int] | None:
-    """Return the last bracket pair of the outermost level."""
-    depth, start, found = 0, 0, None
-    for at, character in _code(line):
+    """Return the last bracket pair of the outermost level that is not empty."""
+    start, found = 0, None
+    for at, character in _outermost(line):
         if character in _OPEN:
-            if depth == 0:
-                start = at
-            depth += 1
-        elif character in _CLOSE:
-            depth -= 1
-            if depth == 0 and at > start + 1:
-                found = start, at
+            start = at
+        elif character in _CLOSE and at > start + 1:
+            found = start, at
     return found
 
 
 def _parts(inside: str) -> list[str]:
     """Return the texts between the commas of the outermost level."""
-    parts, depth, begin = [], 0, 0
-    for at, character in _code(inside):
-        if character in _OPEN:
-            depth += 1
-        elif character in _CLOSE:
-            depth -= 1
-        elif character == "," and depth == 0:
-            parts.append(inside[begin:at].strip())
-            begin = at + 1
-    parts.append(inside[begin:].strip())
+    commas = [at for at, character in _outermost(inside) if character == ","]
+    parts = [inside[a:b].strip(", ") for a, b in itertools.pairwise([0, *commas, len(inside)])]
     return [part for part in parts if part]
 
 
-def _code(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the characters outside of strings."""
-    quoted = False
+def _outermost(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the characters outside of strings and inside of no brackets, and the outermost brackets themselves."""
+    quoted, depth = False, 0
     for at, character in enumerate(text):
         if character == '"':
             quoted = not quoted
         elif not quoted:
-            yield at, character
+            depth -= character in _CLOSE
+            if depth == 0:
+                yield at, character
+            depth += character in _OPEN

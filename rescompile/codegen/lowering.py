@@ -27,7 +27,7 @@ def _code(of: Class, plan: ClassPlan, dialect: Dialect, style: str, drop_path: M
     is_root = of is plan.root
     forward = Forward(body, names, dialect, plan.network.checkpoint, is_root)
     entries = constructed(body, names, dialect, rolls=style != "flat")
-    statements = tuple(forward.statements)
+    statements = forward.statements
     if is_root and drop_path:
         choice = ChooseColumns(names.free("choose_columns"), drop_path.columns, drop_path.how)
         statements = (choice, *statements)

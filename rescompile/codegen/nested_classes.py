@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from rescompile.codegen.class_plan import IN, Argument, Copies, Repeated, Row, Use
+from rescompile.codegen.class_plan import IN, Class, Copies, Repeated, Row, Stage, Use
 from rescompile.codegen.class_scope import ClassScope, Here
 from rescompile.codegen.columns import Column
 from rescompile.codegen.layers import new_name
-from rescompile.codegen.planned_classes import PlannedClass, PlannedStage
+from rescompile.codegen.planned_classes import Planned, definition_of
 from rescompile.codegen.roles import bundle_merge, bundled
 from rescompile.codegen.terms import Value, constant, has_value, literal, python, substitute, times, unknown
 from rescompile.ir.expressions import Term
@@ -19,22 +19,26 @@ from rescompile.ir.network import Series
 def use(column: Column[Series], when: Term | None, here: Here, scope: ClassScope) -> tuple[Use, Term]:
     """Return an instance of another class, and its output channels. Raises Misfit."""
     planned = column.only(lambda node: scope.registry.classes[id(node)])
-    terms = _arguments(planned, column, here, scope)
-    shown = _shown(planned.plan.arguments, terms, column, scope)
-    return Use(str(column.first.name), planned.plan, shown, when), substitute(planned.out, terms)
+    arguments, out = _call(planned, column, here, scope)
+    return Use(str(column.first.name), planned.plan, arguments, when), out
 
 
-def _arguments(
-    of: PlannedClass | PlannedStage, column: Column[Series], here: Here, scope: ClassScope
-) -> dict[str, Term]:
-    """Return the arguments of an instance of another class, or of a stage."""
+def _call(
+    of: Planned[Class] | Planned[Stage], column: Column[Series], here: Here, scope: ClassScope
+) -> tuple[dict[str, Term], Term]:
+    """Return the printed arguments of an instance of another class, or of a stage, without those equal to their
+    default, and its output channels."""
     given = column.map(lambda node: of.values[id(node)])
     terms = {}
     for name in (argument.name for argument in of.plan.arguments):
         values = Column({at: each[name] for at, each in given.items()})
         hints = _argument_hints(name, column.first, here, scope)
         terms[name] = scope.express(values, hints, f"inner_{name}" if name in scope.values[0] else name)
-    return terms
+    shown = {name: scope.printed(term, column) for name, term in terms.items()}
+    for argument in of.plan.arguments:
+        if argument.default is not None and python(shown[argument.name]) == python(argument.default):
+            del shown[argument.name]
+    return shown, substitute(of.out, terms)
 
 
 def _argument_hints(name: str, sample: Series, here: Here, scope: ClassScope) -> list[Term | None]:
@@ -45,19 +49,6 @@ def _argument_hints(name: str, sample: Series, here: Here, scope: ClassScope) ->
     if sample.call is not None:
         return [scope.hint(raw, here) for own, raw in sample.call.hints.items() if python_name(own) == name]
     return [term for own, term in here.env.items() if python_name(own) == name]
-
-
-def _shown(
-    arguments: Sequence[Argument], terms: Mapping[str, Term], at: Iterable[int], scope: ClassScope
-) -> dict[str, Term]:
-    """Return the printed arguments of a call, without those equal to their default."""
-    at = list(at)
-    shown = {argument.name: scope.printed(terms[argument.name], at) for argument in arguments}
-    return {
-        argument.name: shown[argument.name]
-        for argument in arguments
-        if argument.default is None or python(shown[argument.name]) != python(argument.default)
-    }
 
 
 def row(column: Column[Series], when: Term | None, here: Here, scope: ClassScope) -> tuple[Row, Term] | None:
@@ -76,9 +67,8 @@ def row(column: Column[Series], when: Term | None, here: Here, scope: ClassScope
         firsts = segment.map(lambda part: part[1][0])
         stage = firsts.only(lambda node: registry.stages.get(id(node)))
         if stage is not None:
-            terms = _arguments(stage, firsts, here, scope)
-            parts.append(Repeated(stage.plan, _shown(stage.plan.arguments, terms, column, scope)))
-            out = substitute(stage.out, terms)
+            arguments, out = _call(stage, firsts, here, scope)
+            parts.append(Repeated(stage.plan, arguments))
         elif alike and all(len(copies) == 1 for _, copies in segment.values()):
             single, out = use(firsts, None, here, scope)
             parts.append(single)
@@ -100,16 +90,13 @@ def bundle(column: Column[Series], here: Here, scope: ClassScope) -> tuple[Copie
     merge, split = column.only(lambda node: (bundle_merge(node).merge, bundle_merge(node).split))
     sample = column.first
     counts = column.map(lambda node: len(bundled(node)))
-    hints = bundle_merge(sample).hints
-    copies = [scope.hint(hints["copies"], here)] if "copies" in hints else []
-    count = scope.express(counts, copies, new_name(sample, "count"))
+    hints = scope.hints(bundle_merge(sample).hints, "copies", here)
+    count = scope.express(counts, hints, new_name(sample, "count"))
     if split:
         here = here.after(scope.shared(here.flow, count, counts))
     copy, out = use(column.map(lambda node: bundled(node)[0]), None, here, scope)
     item = Copies(str(sample.name), copy, scope.printed(count, column), merge, split)
-    if merge == "add":
-        return item, out
-    return item, times(count, out)
+    return item, out if merge == "add" else times(count, out)
 
 
 def macro(column: Column[Series], here: Here, scope: ClassScope) -> dict[str, Term]:
@@ -120,7 +107,7 @@ def macro(column: Column[Series], here: Here, scope: ClassScope) -> dict[str, Te
     sample = column.first.call
     if sample is None:
         return dict(here.env)
-    definition = scope.registry.network.definitions.get(sample.block)
+    definition = definition_of(scope.registry.network, sample)
     for name in sample.arguments:
         values = Column({at: call.arguments[name] for at, call in calls.items() if name in call.arguments})
         hint = scope.hint(sample.hints[name], here) if name in sample.hints else None
@@ -129,10 +116,10 @@ def macro(column: Column[Series], here: Here, scope: ClassScope) -> dict[str, Te
         elif values.share(_written):
             inner[name] = constant(values.first)
         else:
-            default = definition.parameters.get(name) if definition else None
+            default = definition.parameters.get(name)
             own = scope.hint(default, here.inside(inner)) if isinstance(default, str) else None
             inner[name] = scope.short(own or unknown(name), name)
-    for name, raw in (definition.lets if definition else {}).items():
+    for name, raw in definition.lets.items():
         inner[name] = scope.short(scope.hint(raw, here.inside(inner)) or unknown(name), name)
     return inner
 

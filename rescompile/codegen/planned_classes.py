@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 from rescompile.codegen.class_plan import Class, Stage
 from rescompile.codegen.naming import python_name
@@ -13,7 +14,11 @@ from rescompile.codegen.roles import Roles, bundled
 from rescompile.ir.expressions import Term
 from rescompile.ir.names import BUILTINS
 from rescompile.ir.network import Again, Keep, Network, Node, Op, Parallel, Recall, Series, Side
+from rescompile.ir.provenance import Call, Definition
 from rescompile.records import record
+
+T = TypeVar("T", Class, Stage)
+_UNDEFINED = Definition({}, {}, None, "", "")
 
 #: Attributes for the initialisation of weights: backends read them from the sample.
 INITIAL = frozenset({"init", "init_scale", "bias_init", "scale_init", "slope_init"})
@@ -22,20 +27,11 @@ FIXED = INITIAL | {"bias", "scale", "shift", "ranges", "before", "after"}
 
 
 @record(slots=False, eq=False)
-class PlannedClass:
-    """A class, the values of its arguments in each instance by the id of its part, and its output channels as a
-    term."""
+class Planned(Generic[T]):
+    """A class or a stage, and the channels after it as a term. `values` are those of its arguments by the id of each
+    instance, or by that of the first copy of each row."""
 
-    plan: Class
-    values: dict[int, dict[str, Any]]
-    out: Term
-
-
-@record(slots=False, eq=False)
-class PlannedStage:
-    """A stage, the values of its arguments in each row by the id of the first copy, and the channels after it."""
-
-    plan: Stage
+    plan: T
     values: dict[int, dict[str, Any]]
     out: Term
 
@@ -44,11 +40,15 @@ class PlannedStage:
 class Registry:
     """The class of each instance by its id, and the stage of each row by the id of its first copy."""
 
-    network: Network
     roles: Roles
     reserved: frozenset[str]
-    classes: dict[int, PlannedClass] = field(default_factory=dict)
-    stages: dict[int, PlannedStage] = field(default_factory=dict)
+    classes: dict[int, Planned[Class]] = field(default_factory=dict)
+    stages: dict[int, Planned[Stage]] = field(default_factory=dict)
+
+    @property
+    def network(self) -> Network:
+        """The network whose parts are planned."""
+        return self.roles.network
 
     @cached_property
     def variables(self) -> frozenset[str]:
@@ -60,17 +60,10 @@ class Registry:
         """Return the name in the file for a name in the spec."""
         return python_name(name, self.variables, self.reserved)
 
-    def segments(self, row: Series) -> list[tuple[PlannedClass, list[Series]]]:
+    def segments(self, row: Series) -> list[tuple[Planned[Class], list[Series]]]:
         """Return the copies of a row, with neighbours of one class grouped."""
-        segments: list[tuple[PlannedClass, list[Series]]] = []
-        for child in row.children:
-            assert isinstance(child, Series)
-            planned = self.classes[id(child)]
-            if segments and segments[-1][0] is planned:
-                segments[-1][1].append(child)
-            else:
-                segments.append((planned, [child]))
-        return segments
+        runs = itertools.groupby(row.children, lambda child: self.classes[id(child)])
+        return [(planned, cast(list[Series], list(copies))) for planned, copies in runs]
 
     def skeleton(self, node: Node) -> Any:
         """Return every property of a node that no argument can express: nodes with equal skeletons fit into one
@@ -80,16 +73,7 @@ class Registry:
                 fixed = [getattr(node.kind, each.name) for each in fields(node.kind) if _is_fixed(each)]
                 return type(node.kind), node.name, len(node.input), tuple(fixed)
             case Parallel():
-                how = (node.survival.unit, node.survival.rescale) if node.survival else None
-                return (
-                    node.merge,
-                    node.unit,
-                    node.residual,
-                    node.split,
-                    bool(node.sizes),
-                    how,
-                    self.skeletons(node.branches),
-                )
+                return merge_traits(node), self.skeletons(node.branches)
             case Side():
                 return node.mode, node.output_name, self.skeleton(node.child)
             case Again():
@@ -113,6 +97,17 @@ class Registry:
     def pattern(self, row: Series) -> tuple[Any, ...]:
         """Return the classes of the segments of a row, and which of them are single copies."""
         return tuple((id(planned), len(copies) > 1) for planned, copies in self.segments(row))
+
+
+def definition_of(network: Network, call: Call | None) -> Definition:
+    """Return the definition of the block of a call; an empty one without it."""
+    return (network.definitions.get(call.block) if call else None) or _UNDEFINED
+
+
+def merge_traits(node: Parallel) -> tuple[Any, ...]:
+    """Return every property of a merge that no argument can express, except its branches."""
+    how = (node.survival.unit, node.survival.rescale) if node.survival else None
+    return node.merge, node.unit, node.residual, node.split, bool(node.sizes), how
 
 
 def _is_fixed(attribute: Field[Any]) -> bool:

@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import Any
 
 from rescompile.codegen.class_plan import IN, Class, ClassPlan, Stage
-from rescompile.codegen.classes import plan_class
+from rescompile.codegen.classes import Instance, plan_class
 from rescompile.codegen.columns import Misfit
 from rescompile.codegen.naming import PYTHON, Allocator, snake
-from rescompile.codegen.planned_classes import PlannedClass, Registry
+from rescompile.codegen.planned_classes import Planned, Registry, definition_of
 from rescompile.codegen.roles import Roles
 from rescompile.codegen.row_loops import Schedule, member_rule, plan_stage, survival_schedules
 from rescompile.codegen.terms import constant, evaluate, read
@@ -22,7 +22,6 @@ from rescompile.ir.provenance import Definition
 MOST = 16
 
 Key = tuple[Any, ...]
-Instance = tuple[Series, Mapping[str, Any]]  # a part, and the values of its block's names
 
 
 @dataclass
@@ -46,17 +45,17 @@ class _Planner:
     def __init__(self, network: Network, reserved: frozenset[str], unrolled: bool) -> None:
         self.network, self.unrolled = network, unrolled
         self.roles = Roles(network, unrolled)
-        self.registry = Registry(network, self.roles, reserved)
+        self.registry = Registry(self.roles, reserved)
         self.allocate = Allocator(self.registry.variables, reserved)
         self.classes: list[Class] = []
         self.stages: list[Stage] = []
 
     def plan(self) -> ClassPlan:
         """Return the class plan."""
-        groups = _Gathering(self.network, self.roles).groups
+        groups = _Gathering(self.roles).groups
         function = self.allocate.name(self.network.name)
         root_name = self.allocate.class_name(self.network.name)
-        rows = [] if self.unrolled else [node for node in _series(self.network.root) if self.roles.is_row(node)]
+        rows = [] if self.unrolled else [part for part in self.roles.series.values() if self.roles.is_row(part)]
         for group in _inner_first(groups):
             self.plan_group(list(group.instances.values()), group.word)
             complete = {id(row): row for row in rows if self.is_planned(row)}
@@ -70,11 +69,9 @@ class _Planner:
 
     def plan_group(self, instances: list[Instance], word: str) -> None:
         """Plan the class of some instances, or several classes if they differ too much for one."""
-        nodes, names = zip(*instances, strict=True)
-        call = nodes[0].call
         name = self.allocate.class_name(word)
         try:
-            planned = plan_class(name, call.block if call else "", nodes, names, self.registry)
+            planned = plan_class(name, instances, self.registry)
         except Misfit:
             self.allocate.taken.discard(name)
             if len(instances) == 1:
@@ -82,9 +79,10 @@ class _Planner:
             for part in self.apart(instances):
                 self.plan_group(part, word)
             return
-        if (bundle := self.roles.members.get(id(nodes[0]))) and call is None:
+        first, _ = instances[0]
+        if (bundle := self.roles.members.get(id(first))) and first.call is None:
             planned = replace(planned, plan=replace(planned.plan, doc=f"One of the {bundle}"))
-        self.registry.classes.update((id(node), planned) for node in nodes)
+        self.registry.classes.update((id(node), planned) for node, _ in instances)
         self.classes.append(planned.plan)
 
     def apart(self, instances: list[Instance]) -> Iterable[list[Instance]]:
@@ -122,16 +120,15 @@ class _Planner:
 
     def fits(self, instances: list[Instance]) -> bool:
         """Return whether some instances fit into one class."""
-        nodes, names = zip(*instances, strict=True)
         try:
-            plan_class("", nodes[0].call.block if nodes[0].call else "", nodes, names, self.registry)
+            plan_class("", instances, self.registry)
         except Misfit:
             return False
         return True
 
     def plan_stages(self, rows: Iterable[Series]) -> None:
         """Plan a stage for each class of copies in these rows, and for each naming rule of the copies."""
-        pieces: dict[Any, tuple[PlannedClass, list[list[Series]]]] = {}
+        pieces: dict[Any, tuple[Planned[Class], list[list[Series]]]] = {}
         for row in rows:
             for planned, copies in self.registry.segments(row):
                 pieces.setdefault((id(planned), member_rule(copies)), (planned, []))[1].append(copies)
@@ -152,11 +149,11 @@ class _Planner:
         """Return the class of the network."""
         network = self.network
         values = {**network.parameters, IN: network.input[0]}
-        planned = plan_class(name, "", [network.root], [values], self.registry)
+        planned = plan_class(name, [(network.root, values)], self.registry)
         # Only the input channels and the number of outputs remain arguments: other parameters may change the structure.
         kept = () if self.unrolled else (planned.out.value, IN)
         names = {name: value for name, value in values.items() if self.registry.python_name(name) in kept}
-        planned = plan_class(name, "", [network.root], [names], self.registry)
+        planned = plan_class(name, [(network.root, names)], self.registry)
         given = planned.values[id(network.root)]
         arguments = [replace(a, default=constant(given[a.name])) for a in planned.plan.arguments]
         return replace(planned.plan, reference=network.reference, arguments=arguments)
@@ -165,8 +162,9 @@ class _Planner:
 class _Gathering:
     """The parts of a network that become instances of classes, in groups of one block each."""
 
-    def __init__(self, network: Network, roles: Roles) -> None:
-        self.network, self.roles = network, roles
+    def __init__(self, roles: Roles) -> None:
+        self.roles = roles
+        network = roles.network
         self.groups: dict[Key, InstanceGroup] = {}
         self.heights = _heights(roles)
         self.nested = _nested(network.root)
@@ -180,7 +178,7 @@ class _Gathering:
             if node.name is not None:
                 path = (*path, f"{block or 'part'}{node.name}" if node.name.isdigit() else node.name)
             if not self.roles.unrolled and block is not None:
-                names = _names(node, self.network.definitions.get(block))
+                names = _names(node, definition_of(self.roles.network, node.call))
             if self.roles.is_class(node):
                 key = self.key(node)
                 word = "_".join(path) if self.roles.unrolled else block or self.word(node)
@@ -210,11 +208,11 @@ class _Gathering:
         return "part" if str(part.name).isdigit() else str(part.name)
 
 
-def _names(series: Series, definition: Definition | None) -> dict[str, Any]:
+def _names(series: Series, definition: Definition) -> dict[str, Any]:
     """Return the names that the expressions of a block may mention, with their values in one use of it."""
     assert series.call is not None
     names: dict[str, Any] = {**series.call.arguments, IN: series.input[0]}
-    for name, raw in (definition.lets if definition else {}).items():
+    for name, raw in definition.lets.items():
         term = read(raw)
         value = None if term is None else evaluate(term, names)
         if value is not None:
@@ -222,26 +220,13 @@ def _names(series: Series, definition: Definition | None) -> dict[str, Any]:
     return names
 
 
-def _series(node: Node) -> Iterator[Series]:
-    """Yield every Series once."""
-    seen: set[int] = set()
-    for _, part in walk(node):
-        if isinstance(part, Series) and id(part) not in seen:
-            seen.add(id(part))
-            yield part
-
-
 def _heights(roles: Roles) -> dict[int, int]:
     """Return the nesting depth of classes in each part."""
     heights: dict[int, int] = {}
-
-    def visit(node: Node) -> int:
+    for _, node in reversed([*walk(roles.network.root)]):  # children first
         if id(node) not in heights:
-            below = max((visit(child) for child in children(node)), default=0)
+            below = max((heights[id(child)] for child in children(node)), default=0)
             heights[id(node)] = below + (isinstance(node, Series) and roles.is_class(node))
-        return heights[id(node)]
-
-    visit(roles.network.root)
     return heights
 
 

@@ -14,21 +14,15 @@ from dataclasses import fields
 from typing import NamedTuple
 
 from rescompile.codegen.class_plan import Class, ClassPlan
-from rescompile.codegen.entries import Constructed, Listed, Make
+from rescompile.codegen.entries import Constructed, Make
 from rescompile.codegen.statements import (
     Add,
-    Collection,
     Expr,
-    Let,
     OnlyIf,
-    Parts,
-    Recomputed,
     Scaled,
     Statement,
-    Sum,
     Survives,
     Thinned,
-    Through,
     Training,
     Unpack,
     Var,
@@ -76,7 +70,7 @@ def parts(node: object) -> Iterator[object]:
     if isinstance(node, tuple):
         for item in node:
             yield from parts(item)
-    elif isinstance(node, Expr | Statement | Make | Constructed | Listed | Code | Program):
+    elif isinstance(node, Expr | Statement | Make | Constructed | Code | Program):
         for field in fields(node):
             yield from parts(getattr(node, field.name))
 
@@ -87,12 +81,12 @@ def mentions(node: object) -> set[str]:
     return found | {name for part in parts(node) for name in _targets(part)}
 
 
-def _targets(node: object) -> Iterable[str]:
+def _targets(node: object) -> tuple[str, ...]:
+    """Return the variables that a statement sets."""
     if isinstance(node, Unpack):
         return node.targets
-    if isinstance(node, Let | Add | Parts | Sum | Collection | Through | Scaled | Thinned | Recomputed):
-        return (node.target,)
-    return ()
+    target = getattr(node, "target", None)
+    return (target,) if isinstance(target, str) else ()
 
 
 def free_variables(body: Iterable[Statement]) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from rescompile.codegen.dialect import PythonDialect
+from rescompile.codegen.dialect import Dialect
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir.network import Network, Op, walk
 
@@ -20,7 +20,7 @@ def refuse_names(network: Network, taken: Collection[str], title: str) -> None:
             raise Unavailable(Diagnostic("E0901", message, help="rename the step"))
 
 
-def refuse_other_modules(network: Network, words: PythonDialect) -> None:
+def refuse_other_modules(network: Network, words: Dialect) -> None:
     """Raise Unavailable for a step that runs again where the framework has another module for it, such as one for maps
     with more axes."""
     made: dict[str, Op] = {}

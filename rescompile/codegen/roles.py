@@ -66,16 +66,18 @@ class Roles:
         """The names of the values that cross the boundary of any use of a block, by its word, and whether they are
         passed in a dict, so that all of its classes, and the copies of a row, accept the same ones."""
         found: dict[str, dict[str, bool]] = {}
-        seen: set[int] = set()
-        for _, node in walk(self.network.root):
-            if not isinstance(node, Series) or node.call is None or id(node) in seen:
+        for node in self.series.values():
+            if node.call is None or not (crossing := self.crossings.of(node)):
                 continue
-            seen.add(id(node))
-            crossing = self.crossings.of(node)
-            own = found.setdefault(node.call.block, {}) if crossing else {}
+            own = found.setdefault(node.call.block, {})
             for name in crossing.names:
                 own[name] = own.get(name, False) or crossing.is_changed(name) or node.call.index is not None
         return found
+
+    @cached_property
+    def series(self) -> dict[int, Series]:
+        """Every Series once, by id."""
+        return {id(part): part for _, part in walk(self.network.root) if isinstance(part, Series)}
 
     @cached_property
     def crossings(self) -> Crossings:
@@ -91,8 +93,7 @@ class Roles:
     @cached_property
     def _alike(self) -> dict[int, Series]:
         """The parts that consist only of copies of one part and their merge, by id."""
-        parts = (part for _, part in walk(self.network.root) if isinstance(part, Series))
-        return {id(part): part for part in parts if not self.has_taps(part) and _are_alike_copies(part)}
+        return {at: part for at, part in self.series.items() if not self.has_taps(part) and _are_alike_copies(part)}
 
     @cached_property
     def members(self) -> dict[int, str]:
@@ -103,15 +104,9 @@ class Roles:
     def _tapped(self) -> frozenset[int]:
         """The nodes that contain a side branch, by id."""
         tapped: set[int] = set()
-
-        def visit(node: Node) -> bool:
-            inside = [visit(child) for child in children(node)]
-            if isinstance(node, Side) or any(inside):
+        for _, node in reversed([*walk(self.network.root)]):  # children first
+            if isinstance(node, Side) or any(id(child) in tapped for child in children(node)):
                 tapped.add(id(node))
-                return True
-            return False
-
-        visit(self.network.root)
         return frozenset(tapped)
 
 

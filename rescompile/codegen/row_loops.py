@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
-from rescompile.codegen.class_plan import IN, Argument, Stage
+from rescompile.codegen.class_plan import IN, Argument, Class, Stage
 from rescompile.codegen.class_scope import python_type
 from rescompile.codegen.naming import Counted, counted
-from rescompile.codegen.planned_classes import PlannedClass, PlannedStage
+from rescompile.codegen.planned_classes import Planned
 from rescompile.codegen.roles import Roles
 from rescompile.codegen.terms import (
     Value,
@@ -42,33 +42,35 @@ class Schedule:
 
 def plan_stage(
     name: str,
-    of: PlannedClass,
+    of: Planned[Class],
     rows: Sequence[Sequence[Series]],
     rule: Counted,
     schedules: Sequence[Schedule],
-) -> PlannedStage:
+) -> Planned[Stage]:
     """Return the loop for all rows of a class whose copies are named by one rule."""
     loop = _Loop(of, rows, schedules)
     arguments = of.plan.arguments
     passed = {argument.name: loop.passed(argument) for argument in arguments}
-    after = constant(None)  # the channels after a copy, if they are the input of the next copy
+    after = None  # the channels after a copy, if they are the input of the next copy
     if IN in passed and passed[IN].word == IN:
         after = substitute(of.out, passed)
         if not loop.chains(after):
             passed[IN] = loop.form(IN, None, loop.matrix(IN))
-            after = constant(None)
+            after = None
     shown = {a.name: loop.printed(passed[a.name]) for a in arguments if not _is_default(a, passed[a.name])}
-    then = None if after.word == IN or _is_none(after) else loop.printed(after)
+    then = None if after is None or after.word == IN else loop.printed(after)
     own = [Argument("depth", "int"), *sorted(loop.arguments, key=lambda argument: argument.default is not None)]
     stage = Stage(name, of.plan, own, shown, then, rule if rule.prefix else None)
     if of.out.word or IN in of.out.names:
         out = _total(of, passed)
+    elif after is None:
+        out = constant(None)
     else:  # the channels do not depend on earlier ones, so they are those after the last copy
         out = substitute(after, {"index": operation("-", named("depth"), constant(1))})
-    return PlannedStage(stage, loop.values(), out)
+    return Planned(stage, loop.values(), out)
 
 
-def _total(of: PlannedClass, passed: Mapping[str, Term]) -> Term:
+def _total(of: Planned[Class], passed: Mapping[str, Term]) -> Term:
     """Return the channels after a row whose copies each add a constant number of channels."""
     if of.out.head == "+" and of.out.operands[0].word == IN and IN not in of.out.operands[1].names:
         growth = substitute(of.out.operands[1], passed)
@@ -80,7 +82,7 @@ class _Loop:
     """The rows of one class, and the arguments that a stage for them requires; `scopes` contains their values in each
     row."""
 
-    def __init__(self, of: PlannedClass, rows: Sequence[Sequence[Series]], schedules: Sequence[Schedule]) -> None:
+    def __init__(self, of: Planned[Class], rows: Sequence[Sequence[Series]], schedules: Sequence[Schedule]) -> None:
         self.of, self.rows, self.schedules = of, rows, schedules
         self.scopes: list[dict[str, Value]] = [{"depth": len(row)} for row in rows]
         self.arguments: list[Argument] = []
@@ -175,10 +177,6 @@ class _Loop:
 def _is_default(argument: Argument, term: Term) -> bool:
     """Return whether the call of a copy can omit this argument."""
     return argument.default is not None and term.head == "constant" and python(term) == python(argument.default)
-
-
-def _is_none(term: Term) -> bool:
-    return term.head == "constant" and term.value is None
 
 
 def _is_first() -> Term:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from rescompile.codegen.class_plan import ClassPlan, Group, Item, Join, Row, Scan, Tap
+from rescompile.codegen.class_plan import ClassPlan, Group, Item, Join, Row, Scan, Tap, body_items
 from rescompile.ir.network import Node, Parallel, Series, join, walk
 from rescompile.ir.traversal import rewrite
 
@@ -44,15 +44,11 @@ def _marked(items: Sequence[Item], path: str, tree: Mapping[str, Series]) -> lis
 
 def _rows(items: Sequence[Item]) -> Iterator[Row]:
     """Yield the rows among items, including those inside items that do not become classes."""
-    for item in items:
-        match item:
-            case Row():
-                yield item
-            case Group() | Tap():
-                yield from _rows(item.items)
-            case Join():
-                for branch in item.branches:
-                    yield from _rows(branch)
+    for item in body_items(items):
+        if isinstance(item, Row):
+            yield item
+        elif isinstance(item, Group):
+            yield from _rows(item.items)
 
 
 def _scan(path: str, row: Series) -> Scan | None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rescompile.codegen import docstrings, line_breaking
 from rescompile.codegen.allow_list import Refused, check
 from rescompile.codegen.dialect import (
+    Dialect,
     Imports,
-    PythonDialect,
     attribute,
     count_text,
     counts,
@@ -22,7 +22,6 @@ from rescompile.codegen.dialect import (
     numbered_name,
     parameters,
 )
-from rescompile.codegen.entries import New
 from rescompile.codegen.initialisation import initialisation
 from rescompile.codegen.lowering import lower
 from rescompile.codegen.planner import plan_classes
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 
-def render_source(network: Network, words: PythonDialect, style: str = "classes", notes: Sequence[str] = ()) -> str:
+def render_source(network: Network, words: Dialect, style: str = "classes", notes: Sequence[str] = ()) -> str:
     """Return the source of a network in a framework, in one of `lowering.STYLES`. `notes` are paragraphs for the
     docstring of the network. Raises Refused if the text contains anything that is not on the framework's allow-list,
     and Unavailable for a network that the framework does not support."""
@@ -67,32 +66,19 @@ def sealed(text: str) -> bytes:
 
 
 @cache
-def _template(words: PythonDialect) -> Template:
+def _template(words: Dialect) -> Template:
     """Return the compiled template of a framework."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     loader = FunctionLoader(lambda name: resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, loader=loader)
+    functions: Sequence[Callable[..., Any]] = (
+        words.expression, words.refused, words.construction, words.conditional, words.held, python, sizes, ends, count_text,
+        parameters, numbered_name, growth, counts, attribute, ident, quoted, docstrings.docstring, block,
+    )  # fmt: skip
     filters: dict[str, Callable[..., Any]] = {
-        "expression": words.expression,
-        "refused": words.refused,
-        "construction": words.construction,
-        "conditional": words.conditional,
-        "copy": lambda stage: words.construction(New(stage.of, stage.passed)),
-        "python": python,
-        "held": words.held,
-        "sizes": sizes,
-        "ends": ends,
-        "count_text": count_text,
-        "parameters": parameters,
-        "numbered_name": numbered_name,
-        "growth": growth,
-        "counts": counts,
-        "attribute": attribute,
-        "ident": ident,
-        "quoted": quoted,
-        "docstring": docstrings.docstring,
-        "block": block,
+        **{function.__name__: function for function in functions},
+        "copy": lambda stage: words.new(stage.of, stage.passed),
         "laid_out": lambda text: "\n".join(line_breaking.laid_out(text.split("\n"))),
         "support": lambda text: _support(text, words.support),
         "imports": lambda text: _imports(text, words.imports),

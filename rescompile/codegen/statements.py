@@ -28,14 +28,6 @@ class Stored:
 
 
 @record(slots=False)
-class Part:
-    """One of the parts of a value's channels, by its number."""
-
-    of: Var
-    at: int
-
-
-@record(slots=False)
 class Call:
     """A call of a module of the class; `outputs` is passed on if outputs come from inside the module, and `kept` are
     kept values, or dicts of them, that the module reads or changes."""
@@ -83,13 +75,14 @@ class Beside:
 
 @record(slots=False)
 class Element:
-    """A kept value in a dict, by its index or the attribute with the index."""
+    """One of several values in a variable: a part of a value's channels by its number, or a kept value by its index or
+    by the attribute with the index."""
 
     of: Var
     index: int | str
 
 
-Expr = Var | Part | Call | Apply | Merged | Beside | Element
+Expr = Var | Call | Apply | Merged | Beside | Element
 
 # --- statements -------------------------------------------------------------------------------------------------------
 

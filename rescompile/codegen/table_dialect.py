@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rescompile.codegen.class_plan import Layer
-from rescompile.codegen.dialect import PythonDialect
+from rescompile.codegen.dialect import Dialect
 from rescompile.codegen.terms import literal, python
 from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir.expressions import Term
@@ -18,6 +18,7 @@ from rescompile.records import record
 
 Arguments = tuple[Sequence[str], Mapping[str, str]]
 Texts = Mapping[str, str]
+ArgumentsRule = Callable[[Layer, Texts], Arguments]
 
 
 def args(*positional: str, **keywords: str) -> Arguments:
@@ -109,16 +110,16 @@ class Spelling:
 
     module: str | Callable[[Op], str] = ""
     function: str | Callable[[Op], str | None] | None = None
-    arguments: Callable[[Layer, Texts], Arguments] = lambda layer, texts: args()
+    arguments: ArgumentsRule = lambda layer, texts: args()
     #: The arguments of the function after its input, if they differ from those of the module.
-    applied: Callable[[Layer, Texts], Arguments] | None = None
+    applied: ArgumentsRule | None = None
     #: Whether the next op may overwrite the result: nothing else refers to it and no backward pass needs it.
     fresh: bool = False
     #: The keywords with which the op overwrites its input; none if it cannot.
     in_place: Callable[[Layer], Mapping[str, str]] = lambda layer: {}
 
 
-class TableDialect(PythonDialect):
+class TableDialect(Dialect):
     """A dialect with a table of ops; `defaults` are the framework's, and arguments equal to their default are
     omitted."""
 
@@ -174,20 +175,12 @@ class TableDialect(PythonDialect):
             return self._call(layer, f"{_operand(value)}{name}", (), arguments, in_place)
         return self._call(layer, name, (value,), arguments, in_place)
 
-    def _call(
-        self,
-        layer: Layer,
-        name: str,
-        values: Sequence[str],
-        arguments: Callable[[Layer, Texts], Arguments],
-        in_place: bool,
-    ) -> str:
+    def _call(self, layer: Layer, name: str, values: Sequence[str], arguments: ArgumentsRule, in_place: bool) -> str:
+        """Return a call with the values, and with arguments that differ from their default."""
         positional, keywords = self._arguments(layer, arguments, in_place)
         return f"{name}({', '.join([*values, *positional, *keywords])})"
 
-    def _arguments(
-        self, layer: Layer, arguments: Callable[[Layer, Texts], Arguments], in_place: bool
-    ) -> tuple[Sequence[str], Sequence[str]]:
+    def _arguments(self, layer: Layer, arguments: ArgumentsRule, in_place: bool) -> tuple[Sequence[str], Sequence[str]]:
         """Return the positional arguments of a call, and the keyword arguments that differ from their default."""
         positional, keywords = arguments(layer, {key: python(term) for key, term in layer.attributes.items()})
         if in_place:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from rescompile.codegen.class_plan import Copies, Either, Group, Item, Layer, Row, Use, body_items, scope_names
+from rescompile.codegen.class_plan import Either, Group, Item, Module, body_items, scope_names
 from rescompile.codegen.columns import Column, aligned
 from rescompile.ir.network import Node, Op, Parallel, Series
 
@@ -45,17 +46,13 @@ def _path(node: Node) -> str:
 def alternatives(lists: Column[tuple[Node, ...]]) -> Iterator[tuple[Column[Node], ...]]:
     """Yield the columns of corresponding lists; two of one name, of which each instance has one, are together. Raises
     Misfit."""
-    waiting: Column[Node] | None = None
-    for column in aligned(lists):
-        if waiting is not None and _exclude(waiting, column, lists):
-            yield waiting, column
-            waiting = None
-            continue
-        if waiting is not None:
-            yield (waiting,)
-        waiting = column
-    if waiting is not None:
-        yield (waiting,)
+    left = deque(aligned(lists))
+    while left:
+        column = left.popleft()
+        if left and _exclude(column, left[0], lists):
+            yield column, left.popleft()
+        else:
+            yield (column,)
 
 
 def _exclude(one: Column[Node], other: Column[Node], lists: Iterable[int]) -> bool:
@@ -82,10 +79,5 @@ def is_readable(items: Sequence[Item]) -> bool:
     """Return whether a class has at least as many modules that all instances share as modules of which it has two."""
     listed = list(body_items(items))
     varied = sum(isinstance(item, Either) for item in listed)
-    shared = sum(isinstance(item, Layer | Group | Use | Row | Copies) and _is_always(item) for item in listed)
+    shared = sum(isinstance(item, Module) and getattr(item, "when", None) is None for item in listed)
     return varied <= shared
-
-
-def _is_always(item: Item) -> bool:
-    """Return whether all instances have an item."""
-    return getattr(item, "when", None) is None

@@ -12,7 +12,7 @@ import pytest
 
 import rescompile
 from rescompile import backend
-from rescompile.codegen.dialect import PythonDialect
+from rescompile.codegen.dialect import Dialect
 from rescompile.diagnostics.errors import SpecError, Unavailable, UsageError
 from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import Network
@@ -162,7 +162,7 @@ def test_what_cannot_be_is_refused(how: str, message: str, tmp_path: Path) -> No
 def test_frameworks_without_it_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
     """By name; without the key they have the network."""
     dialect = import_module("rescompile.backends.mlx.dialect").Mlx
-    monkeypatch.setattr(dialect, "drop_path", PythonDialect.drop_path)
+    monkeypatch.setattr(dialect, "drop_path", Dialect.drop_path)
     with pytest.raises(Unavailable, match="source of MLX has no drop-path"):
         rescompile.build("fractalnet40_cifar", "mlx")
     plain = rescompile.load("fractalnet40_cifar", ["drop_path=null"])

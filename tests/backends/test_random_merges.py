@@ -11,7 +11,7 @@ import pytest
 import rescompile
 from rescompile import backend
 from rescompile.analysis.paths import paths
-from rescompile.codegen.dialect import PythonDialect
+from rescompile.codegen.dialect import Dialect
 from rescompile.diagnostics.errors import SpecError, Unavailable, UsageError
 from rescompile.ir.interpreter import interpret
 from rescompile.ir.network import Network
@@ -135,6 +135,6 @@ def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert wrong.value.diagnostics[0].code == "E0104"
     with pytest.raises(UsageError, match="shake"):
         rescompile.build(elaborated(UNITS, tmp_path), "onnx", training="unbiased")
-    monkeypatch.setattr(import_module("rescompile.backends.mlx.dialect").Mlx, "shaken", PythonDialect.shaken)
+    monkeypatch.setattr(import_module("rescompile.backends.mlx.dialect").Mlx, "shaken", Dialect.shaken)
     with pytest.raises(Unavailable, match="MLX source does not support the merge 'shake'"):
         rescompile.build(elaborated(UNITS, tmp_path), "mlx")

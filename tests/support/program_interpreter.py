@@ -12,21 +12,18 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from rescompile.codegen.class_plan import Class, Layer
-from rescompile.codegen.dialect import PythonDialect
+from rescompile.codegen.class_plan import Class, Layer, Repeated, Use
+from rescompile.codegen.dialect import Dialect
 from rescompile.codegen.entries import (
     Copied,
     Entry,
     Filled,
     Joined,
-    Listed,
     Listing,
     Looped,
     Make,
     MakeDropPath,
     MakeLayer,
-    New,
-    NewStage,
     Number,
     Scanned,
     Separate,
@@ -45,7 +42,6 @@ from rescompile.codegen.statements import (
     Merged,
     OnlyIf,
     Output,
-    Part,
     Parts,
     Recomputed,
     Return,
@@ -74,7 +70,7 @@ Module = Callable[..., Array]
 Outputs = dict[str, Array]
 
 
-class Plain(PythonDialect):
+class Plain(Dialect):
     """A dialect of no framework: torch's traits, and a text that differs where modules do."""
 
     identity = "identity"
@@ -229,8 +225,6 @@ class Instance:
         match expr:
             case Var(name):
                 return local[name]
-            case Part(of, at):
-                return local[of.name][at]
             case Call(module, inner, outputs, kept):
                 made = self.modules[module]
                 assert outputs == (isinstance(made, Instance) and made.code.of.taps)
@@ -311,8 +305,8 @@ class Runner:
             match entry:
                 case Number(name, value):
                     made.numbers[name] = value_of(value, own)
-                case Entry(name, make, when, otherwise):
-                    made.modules[name] = self.listed(Listed(name, make, when, otherwise), own, path)
+                case Entry(name):
+                    made.modules[name] = self.listed(entry, own, path)
                 case Filled(name, parts):
                     made.modules[name] = chained([self.listed(part, own, at) for part in parts])
                 case Looped(name, depth, parts):
@@ -334,7 +328,7 @@ class Runner:
                     ]
         return made
 
-    def listed(self, part: Listed, scope: Scope, path: str) -> Module:
+    def listed(self, part: Entry, scope: Scope, path: str) -> Module:
         """A module, or the identity where its condition is false."""
         if part.when is not None and not value_of(part.when, scope):
             return self.made(part.otherwise, scope, f"{path}{part.name}.") if part.otherwise else lambda x: x
@@ -347,30 +341,28 @@ class Runner:
                 return None  # evaluation merges by definition
             case MakeLayer(layer, in_place):
                 return self.layer(layer, in_place, scope, path)
-            case New(of, given):
+            case Use(of=of, arguments=given):
                 return self.instance(of, given, scope, path)
-            case NewStage():
+            case Repeated():
                 return chained([module for _, module in self.copies(make, scope, path)])
             case Listing(parts):
                 return chained([self.listed(part, scope, path) for part in parts])
             case Separate(parts):
-                return self.made(
-                    Joined(tuple(p if isinstance(p, NewStage) else ("", p) for p in parts), True), scope, path
-                )
+                return self.made(Joined(parts, True), scope, path)
             case Scanned(row):
                 return self.made(row, scope, path)
             case Joined(parts, numbered):
                 found: list[Module] = []
                 for part in parts:
-                    if isinstance(part, NewStage):
+                    if isinstance(part, Repeated):
                         start = len(found) if numbered else 0
                         found += [module for _, module in self.copies(part, scope, path, start)]
                     else:
-                        name = str(len(found)) if numbered else part[0]
-                        found.append(self.made(part[1], scope, f"{path}{name}."))
+                        name = str(len(found)) if numbered else part.name
+                        found.append(self.made(part, scope, f"{path}{name}."))
                 return chained(found)
 
-    def copies(self, make: NewStage, scope: Scope, path: str, start: int = 0) -> Iterator[tuple[str, Module]]:
+    def copies(self, make: Repeated, scope: Scope, path: str, start: int = 0) -> Iterator[tuple[str, Module]]:
         """The copies of a stage with their names."""
         stage = make.stage
         own = arguments(stage.arguments, make.arguments, scope)

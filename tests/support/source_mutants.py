@@ -24,7 +24,7 @@ from rescompile.codegen import (
     statements,
     terms,
 )
-from rescompile.codegen.entries import Entry, Listed
+from rescompile.codegen.entries import Entry
 from rescompile.codegen.statements import Add, Apply, Merged, Scaled, Thinned, Unpack
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
@@ -261,9 +261,7 @@ program_mutant(
     "channels_are_split_elsewhere",
     lambda part: replace(part, targets=part.targets[::-1]) if isinstance(part, Unpack) else part,
 )
-program_mutant(
-    "conditions_forgotten", lambda part: replace(part, when=None) if isinstance(part, Entry | Listed) else part
-)
+program_mutant("conditions_forgotten", lambda part: replace(part, when=None) if isinstance(part, Entry) else part)
 
 
 @lowering_plants
