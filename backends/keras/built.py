@@ -11,15 +11,28 @@ from rescompile.records import record
 
 
 @record(slots=False)
-class Built:
-    """A value passed through a layer, or through a function with several. `label` is the name of the layer, in an
-    f-string of the `name` of the function that builds it; `first` is the number of the first copy of a stage."""
+class How:
+    """How a module is called. `label` is the name of its layer, in an f-string of the `name` of the function that builds
+    it; with `again`, the layer is built once for several calls; the rest is as in `Call`."""
 
-    make: MakeLayer | New | NewStage
-    value: Expr
     label: str
     outputs: bool = False
     kept: tuple[Expr, ...] = ()
+    again: bool = False
+
+    def inside(self, name: str) -> How:
+        """Return how a module of this name in a sequence is called."""
+        return How(f"{self.label}_{name}", False, self.kept, self.again)
+
+
+@record(slots=False)
+class Built:
+    """A value passed through a layer, or through a function with several; `first` is the number of the first copy of a
+    stage."""
+
+    make: MakeLayer | New | NewStage
+    value: Expr
+    how: How
     first: Term | None = None
 
 

@@ -14,7 +14,7 @@ from rescompile.codegen.entries import MakeLayer, New, NewStage
 from rescompile.codegen.program import Program
 from rescompile.codegen.source_text import ident, names_in, quoted
 from rescompile.codegen.statements import Apply, Element
-from rescompile.codegen.table_dialect import Spelling, TableDialect
+from rescompile.codegen.table_dialect import Arguments, Spelling, TableDialect, Texts
 from rescompile.codegen.terms import literal, python
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
@@ -22,10 +22,10 @@ from rescompile.ir.network import Op, Parallel, walk
 from rescompile.ir.ops import Kind
 
 from .allowed import ALLOWED
-from .built import Averaged, Built, BuiltBeside, Concatenated
-from .functions import COLUMN, Function, function_names, functions
+from .built import Averaged, Built, BuiltBeside, Concatenated, How
+from .functions import COLUMN, MADE, Function, function_names, functions
 from .loading import LOAD
-from .spellings import DEFAULTS, TABLE, by_axes, function_name, module_name
+from .spellings import DEFAULTS, TABLE, by_axes, function_name, layer_class, module_name
 from .support import SUPPORT
 
 _IMPORTS: Imports = (
@@ -38,10 +38,12 @@ _IMPORTS: Imports = (
     (("keras", "import keras"), ("np", "import numpy as np")),
 )
 #: Names of variables and arguments that functions reserve; no realistic body needs more variables.
-_OWN = frozenset(
-    {COLUMN, "name", "x", "y", "z", "u", "v", "w", "part", "at", "branch", "inputs", "image_size", "first", "load"}
-)
+_OWN = frozenset({
+    COLUMN, MADE, "name", "x", "y", "z", "u", "v", "w", "part", "at", "branch", "inputs", "image_size", "first", "load",
+})  # fmt: skip
 _LOCALS = frozenset(f"{prefix}{number}" for prefix in ("y", "parts") for number in range(1000)) | {"parts"}
+#: Layers that take only values of as many axes as the first one.
+_INSISTENT = ("layers.BatchNormalization", "layers.GroupNormalization", "layers.PReLU")
 
 
 def _ends(sizes: Sequence[int | str]) -> str:
@@ -84,7 +86,7 @@ class Keras(TableDialect):
             ("functions", self.functions),
             ("ends", _ends),
             ("own_arguments", _own_arguments),
-            ("first_line", lambda text: IN in names_in(text)),
+            ("mentions", lambda text, name: name in names_in(text)),
             ("copy_of", self.copy),
             ("image", self.image),
             ("recursion", _recursion),
@@ -95,6 +97,12 @@ class Keras(TableDialect):
     def spelling(self, kind: type[Kind]) -> Spelling:
         """Return the row of an op. Raises Unavailable for an op without one."""
         return rule(TABLE, kind, "keras")
+
+    def spelled(self, op: Op) -> tuple[str | None, ...]:
+        """Return the names of the layer and of the function of an op, with the number of axes that the layer insists on
+        once it was called."""
+        layer, function = super().spelled(op)
+        return f"{layer} with ndim={len(op.input) + 1}" if layer in _INSISTENT else layer, function
 
     def functions(self, program: Program) -> list[Function]:
         """Return the functions of a program, and use their names in all later expressions."""
@@ -110,21 +118,30 @@ class Keras(TableDialect):
     def function(self, layer: Layer, value: str, in_place: bool) -> str:
         """Return the call that applies an op without parameters; the identity returns the value itself."""
         name = function_name(layer)
-        return self._applied(layer, name, value, "") if name else value
+        return self._applied(layer, name, value) if name else value
 
-    def layer(self, layer: Layer, value: str, label: str) -> str:
-        """Return the call that builds a layer of this name and applies it; an op without parameters needs no name."""
+    def layer(self, layer: Layer, value: str, how: How) -> str:
+        """Return the call that builds a layer and applies it; an op without parameters needs no name."""
         name = module_name(layer)
         if name == "layers.BatchNormalization" and self.unbiased:
             name = "BatchNormalization"
-        return self._applied(layer, name, value, label) if name else self.function(layer, value, False)
+        return self._applied(layer, name, value, how) if name else self.function(layer, value, False)
 
-    def _applied(self, layer: Layer, name: str, value: str, label: str) -> str:
+    def _applied(self, layer: Layer, name: str, value: str, how: How | None = None) -> str:
         """Return a layer that is built and called, or a function that is called."""
+        arguments = self.spelling(layer.kind).arguments
         is_layer = name.startswith("layers.") or name[0].isupper()
-        text = self._call(layer, name, () if is_layer else (value,), self.spelling(layer.kind).arguments, False)
-        if label:
-            text = f"{text[:-1]}{'' if text[-2] == '(' else ', '}name={label})"
+
+        def given(layer: Layer, texts: Texts) -> Arguments:
+            positional, keywords = arguments(layer, texts)
+            own = {"name": _label(how.label)} if how else {}
+            if how and how.again and not is_layer:
+                own = {"layer": f"once({MADE}, {layer_class(layer)})", **own}
+            return positional, {**keywords, **own}
+
+        if how and how.again and is_layer:
+            name = f"once({MADE}, {name})"
+        text = self._call(layer, name, () if is_layer else (value,), given, False)
         return f"{text}({value})" if is_layer else text
 
     # --- values
@@ -132,8 +149,8 @@ class Keras(TableDialect):
     def expression(self, value: Any) -> str:
         """Return the text of a value. The spatial mean as a vector is one layer."""
         match value:
-            case Built(MakeLayer(layer), inner, label):
-                return self.layer(layer, self.expression(inner), _label(label))
+            case Built(MakeLayer(layer), inner, how):
+                return self.layer(layer, self.expression(inner), how)
             case Built():
                 return self.built(value)
             case Averaged(make, values):
@@ -163,9 +180,9 @@ class Keras(TableDialect):
         given = {name: term for name, term in made.arguments.items() if name != IN}
         listed = [argument for argument in of if argument.name != IN]
         texts = [
-            self.expression(built.value), *(["outputs"] if built.outputs else []), *map(self.expression, built.kept),
+            self.expression(built.value), *(["outputs"] if built.how.outputs else []), *map(self.expression, built.how.kept),
             *call_arguments(given, listed), *([f"first={python(built.first)}"] if built.first else []),
-            f"name={_label(built.label)}",
+            f"name={_label(built.how.label)}",
         ]  # fmt: skip
         return f"{ident(name)}({', '.join(texts)})"
 
@@ -226,7 +243,8 @@ def _own_arguments(of: Class | Stage) -> list[Any]:
 def _recursion(plan: ClassPlan) -> int:
     """Return the limit of nested calls under which Keras can connect a model, one call for each layer on its longest
     path; 0 if the default limit of Python, 1000, is enough."""
-    layers = 2 * sum(1 for _, node in walk(plan.network.root) if isinstance(node, Op | Parallel))  # a border is a layer
+    nodes = (node for _, node in walk(plan.network.root, again=True) if isinstance(node, Op | Parallel))
+    layers = 2 * sum(1 for _ in nodes)  # a border is a layer
     return 0 if layers < 800 else 1000 * (2 + layers // 1000)
 
 

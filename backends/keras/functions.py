@@ -5,8 +5,9 @@ The arguments and variables of a class have separate scopes, those of a function
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -53,32 +54,42 @@ from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 from rescompile.records import record
 
-from .built import Averaged, Built, BuiltBeside, BuiltList, BuiltSum, Choice, Concatenated, Repeat
+from .built import Averaged, Built, BuiltBeside, BuiltList, BuiltSum, Choice, Concatenated, How, Repeat
 
 #: The variable with the column that all merges keep in a step.
 COLUMN = "column"
+#: The dict of the layers that run again, by name.
+MADE = "made"
+#: The types of the variables that functions pass on where the functions inside require them.
+_PASSED = {COLUMN: "KerasTensor", MADE: "dict[str, layers.Layer]"}
+#: The type of kept values, by whether many are in a dict.
+_KEPT = {False: "KerasTensor", True: "dict[int, KerasTensor]"}
 
 
 @record(slots=False)
 class Function:
-    """A function that passes a value through the layers of a class, which it builds. `values` contains the names of
-    kept values, each with whether it is a dict; `stages` repeat the function, and `later` contains the names of those
-    that continue the numbers of earlier copies."""
+    """A function that passes a value through the layers of a class, which it builds. `values` contains the names of its
+    arguments beside those of the class, each with its type; `stages` repeat the function, and `later` contains the names
+    of those that continue the numbers of earlier copies."""
 
     of: Class
     name: str
     is_root: bool
-    values: tuple[tuple[str, bool], ...]
+    values: tuple[tuple[str, str], ...]
     body: tuple[Any, ...]
     stages: tuple[Stage, ...]
     later: frozenset[str]
+
+    def receives(self, name: str) -> bool:
+        """Return whether a variable is an argument beside those of the class."""
+        return name in dict(self.values)
 
 
 def functions(program: Program, names: Mapping[str, str]) -> list[Function]:
     """Return the functions of a program, with `names` by those of the classes; each follows those that it uses."""
     free = {code.name: free_names(code) for code in program.classes}
-    dropping = _dropping(program)
-    bodies = {code.name: _Body(code, free[code.name], dropping).statements for code in program.classes}
+    given = {COLUMN: _dropping(program), MADE: _again(program)}
+    bodies = {code.name: _Body(code, free[code.name], given).statements for code in program.classes}
     later = frozenset(built.make.stage.name for built in _built(tuple(bodies.values())) if built.first is not None)
     return [
         Function(
@@ -86,8 +97,8 @@ def functions(program: Program, names: Mapping[str, str]) -> list[Function]:
             name=names[code.name],
             is_root=code.is_root,
             values=(
-                *((free[code.name].get(held.name, held.name), held.many) for held in code.of.values),
-                *([(COLUMN, False)] if code.name in dropping else []),
+                *((free[code.name].get(held.name, held.name), _KEPT[held.many]) for held in code.of.values),
+                *((name, type) for name, type in _PASSED.items() if code.name in given[name]),
             ),
             body=bodies[code.name],
             stages=tuple(stage for stage in program.plan.stages if stage.of is code.of),
@@ -105,6 +116,29 @@ def _dropping(program: Program) -> set[str]:
             if isinstance(part, MakeDropPath) or (isinstance(part, New | NewStage) and _class(part).name in found):
                 found.add(code.name)
     return found
+
+
+def _again(program: Program) -> set[str]:
+    """Return the names of the classes whose instances run again, also as parts of others."""
+    found: set[str] = set()
+    for code in reversed(program.classes):
+        again = _run_again(code)
+        for entry in code.constructor:
+            if code.name in found or entry.name in again:
+                found |= {_class(part).name for part in parts(entry) if isinstance(part, New | NewStage)}
+    return found
+
+
+def _run_again(code: Code) -> set[str]:
+    """Return the names of the modules of a class that it calls more than once."""
+    called: Counter[str] = Counter()
+    for part in parts(code.body):
+        match part:
+            case Call(module) | Through(_, module) | Beside(str(module)) | Sum(_, str(module)):
+                called[module] += 1
+            case Beside(Stored(module)) | Sum(_, Stored(module)):
+                called[module] += 1
+    return {name for name, times in called.items() if times > 1}
 
 
 def _class(made: New | NewStage) -> Class:
@@ -183,8 +217,10 @@ def free_names(code: Code) -> dict[str, str]:
 class _Body:
     """The statements of one function; numbers that forward would read from attributes are inlined."""
 
-    def __init__(self, code: Code, names: Mapping[str, str], dropping: Collection[str]) -> None:
-        self.dropping = dropping
+    def __init__(self, code: Code, names: Mapping[str, str], given: Mapping[str, Collection[str]]) -> None:
+        self.given = given
+        self.again = _run_again(code)
+        self.all_again = code.name in given[MADE]
         self.numbers = {entry.name: entry.value for entry in code.constructor if isinstance(entry, Number)}
         self.entries = {entry.name: entry for entry in code.constructor if not isinstance(entry, Number)}
         self.prefix = "" if code.is_root else "{name}_"
@@ -204,8 +240,7 @@ class _Body:
                     yield from steps
                     yield Return(last.value if last is not None else Var("x"))
                 case Through(target, module, kept):
-                    label = f"{self.prefix}{module}"
-                    yield from self.made(self.entries[module], target, Var(target), label, False, kept)
+                    yield from self.made(self.entries[module], target, Var(target), self.how(module, False, kept))
                 case Sum(target, copies, value, listed):
                     yield Let(target, value)
                     yield BuiltSum(target, *self.copies(copies, Element(listed, INDEX) if listed else value))
@@ -222,75 +257,67 @@ class _Body:
 
     def called(self, target: str, call: Call) -> Iterator[Any]:
         """Yield the statements that assign the result of a module."""
-        entry = self.entries[call.module]
-        label = f"{self.prefix}{entry.name}"
-        yield from self.made(entry, target, self.resolved(call.value), label, call.outputs, self.resolved(call.kept))
+        how = self.how(call.module, call.outputs, self.resolved(call.kept))
+        yield from self.made(self.entries[call.module], target, self.resolved(call.value), how)
 
-    def made(
-        self, made: Any, target: str, value: Expr, label: str, outputs: bool = False, kept: tuple[Expr, ...] = ()
-    ) -> Iterator[Any]:
+    def how(self, module: str, outputs: bool = False, kept: tuple[Expr, ...] = ()) -> How:
+        """Return how a module of the class is called."""
+        return How(f"{self.prefix}{module}", outputs, kept, self.all_again or module in self.again)
+
+    def made(self, made: Any, target: str, value: Expr, how: How) -> Iterator[Any]:
         """Yield the statements that pass a value through what an entry of a constructor, or a module in a list,
         builds."""
         unchanged = () if value == Var(target) else (Let(target, value),)
         match made:
             case Entry(when=Term() as when) | Listed(when=Term() as when):
-                body = tuple(self.made(made.make, target, value, label, outputs, kept))
+                body = tuple(self.made(made.make, target, value, how))
                 otherwise = unchanged
                 if made.otherwise is not None:
-                    otherwise = tuple(self.made(made.otherwise, target, value, label, outputs, kept))
+                    otherwise = tuple(self.made(made.otherwise, target, value, how))
                 yield from (Choice(when, body, otherwise),) if body != otherwise else unchanged
             case Entry() | Listed():
-                yield from self.made(made.make, target, value, label, outputs, kept)
+                yield from self.made(made.make, target, value, how)
             case Looped(_, depth, rows):
                 yield from unchanged
-                steps = [(part, f"{label}_{numbered_name(rule)}") for rule, part in rows]
-                if body := tuple(self.sequence(steps, target, Var(target), kept)):
+                steps = [(part, numbered_name(rule)) for rule, part in rows]
+                if body := tuple(self.sequence(steps, target, Var(target), how)):
                     yield Repeat(depth, body)
             case Listing(listed) | Filled(_, listed):
-                yield from self.sequence([(part, f"{label}_{part.name}") for part in listed], target, value, kept)
+                yield from self.sequence([(part, part.name) for part in listed], target, value, how)
             case Joined(joined) | Separate(joined):
-                yield from self.row(joined, target, value, label, kept)
+                yield from self.row(joined, target, value, how)
             case MakeLayer(layer) if layer.kind is ops.Identity:
                 yield from unchanged
             case MakeLayer() | New() | NewStage():
-                yield Let(target, self.built(made, value, label, outputs, kept))  # type: ignore[arg-type]
+                yield Let(target, self.built(made, value, how))  # type: ignore[arg-type]
 
-    def built(
-        self,
-        make: MakeLayer | New | NewStage,
-        value: Expr,
-        label: str,
-        outputs: bool = False,
-        kept: tuple[Expr, ...] = (),
-        first: Term | None = None,
-    ) -> Built:
-        """Return a value passed through a layer or a function, which receives the column if merges inside drop branches."""
-        if not isinstance(make, MakeLayer) and _class(make).name in self.dropping:
-            kept = (*kept, Var(COLUMN))
-        return Built(make, value, label, outputs, kept, first)
+    def built(self, make: MakeLayer | New | NewStage, value: Expr, how: How, first: Term | None = None) -> Built:
+        """Return a value passed through a layer or a function, which also receives what the functions inside require."""
+        if not isinstance(make, MakeLayer):
+            passed = (Var(name) for name in _PASSED if _class(make).name in self.given[name])
+            how = replace(how, kept=(*how.kept, *passed))
+        return Built(make, value, how, first)
 
-    def sequence(
-        self, steps: Sequence[tuple[Listed, str]], target: str, value: Expr, kept: tuple[Expr, ...]
-    ) -> Iterator[Any]:
-        """Yield the statements that pass a value through modules with these labels in sequence."""
-        for part, label in steps:
-            yield from self.made(part, target, value, label, False, kept)
+    def sequence(self, steps: Sequence[tuple[Listed, str]], target: str, value: Expr, how: How) -> Iterator[Any]:
+        """Yield the statements that pass a value through modules with these names in sequence."""
+        for part, name in steps:
+            yield from self.made(part, target, value, how.inside(name))
             value = Var(target)
         if not steps and value != Var(target):
             yield Let(target, value)
 
-    def row(self, listed: Sequence[Any], target: str, value: Expr, label: str, kept: tuple[Expr, ...]) -> Iterator[Any]:
+    def row(self, listed: Sequence[Any], target: str, value: Expr, how: How) -> Iterator[Any]:
         """Yield the statements that pass a value through a row of copies; a stage numbers its copies from their
         position on."""
         place = constant(0)
         for part in listed:
             if isinstance(part, NewStage):
                 first = None if part.stage.member is not None or place == constant(0) else place
-                built = self.built(part, value, label, False, kept, first)
+                built = self.built(part, value, how, first)
                 place = operation("+", place, part.arguments["depth"])
             else:
                 name, make = part if isinstance(part, tuple) else (python(place), part)
-                built = self.built(make, value, f"{label}_{name}", False, kept)
+                built = self.built(make, value, how.inside(name))
                 place = operation("+", place, constant(1))
             yield Let(target, built)  # type: ignore[arg-type]
             value = Var(target)
@@ -305,13 +332,13 @@ class _Body:
         """Return the steps of a copy that is built in parallel with others, and their number."""
         copied = self.copied(of)
         if isinstance(copied.make, New):
-            built = self.built(copied.make, value, f"{self.prefix}{copied.name}_{{index}}")
+            built = self.built(copied.make, value, self.how(copied.name).inside("{index}"))
             return (Let("part", built),), copied.count  # type: ignore[arg-type]
         steps = []
         for part in copied.make.parts:
             assert isinstance(part.make, MakeLayer)
-            label = f"{self.prefix}{{index}}_{part.name}"
-            steps.append(Let("part", self.built(part.make, value, label)))  # type: ignore[arg-type]
+            how = How(f"{self.prefix}{{index}}_{part.name}", again=self.how(copied.name).again)
+            steps.append(Let("part", self.built(part.make, value, how)))  # type: ignore[arg-type]
             value = Var("part")
         return tuple(steps), copied.count
 

@@ -49,6 +49,13 @@ def module_name(layer: Layer) -> str:
     return text
 
 
+def layer_class(layer: Layer) -> str:
+    """Return the class of the layer that the function of a convolution builds."""
+    if layer.kind is ops.ConvTranspose:
+        return f"layers.Conv{rank(layer.sample.input)}DTranspose"
+    return by_axes(_WEIGHTS[_weights(layer.sample)][0] or "layers.Conv")(layer.sample)
+
+
 def function_name(layer: Layer) -> str:
     """Return the function of an op without parameters, or the class of its layer."""
     name = TABLE[layer.kind].function

@@ -12,7 +12,6 @@ from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir import ops
 from rescompile.ir.network import Network, Op
 from rescompile.ir.ops import rank
-from rescompile.ir.traversal import runs
 
 from .dialect import dialect
 from .tensors import AUTOMATIC, connected, layer_name
@@ -23,11 +22,6 @@ def check(network: Network, free: Collection[str] = ()) -> None:
     if network.checkpoint:
         message = "activations cannot be recomputed for backward in a functional model of Keras"
         raise Unavailable(Diagnostic("E0901", message, help="build with --set checkpoint=false, or for another target"))
-    if (again := next((name for name, times in runs(network.root).items() if times > 1), None)) is not None:
-        message = (
-            f"{again} runs again with the same parameters, but a file for Keras builds each layer where it calls it"
-        )
-        raise Unavailable(Diagnostic("E0901", message, help="use the target 'source', 'flax' or 'mlx'"))
     names: dict[str, str] = {}
     for path, node in connected(network):
         if (reason := _refusal(path, node, free)) is not None:

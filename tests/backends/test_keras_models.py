@@ -18,7 +18,9 @@ from sources import agree, drawn, elaborated
 from variants import shallow
 
 import rescompile
+from rescompile.codegen.execution import executed
 from rescompile.diagnostics.errors import Unavailable
+from rescompile.weights import Weights
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +110,82 @@ def test_models_with_layers_of_the_file_are_saved_and_loaded(tmp_path: Path) -> 
     loaded = keras.models.load_model(tmp_path / "own_layers.keras")
     assert {type(layer).__name__ for layer in loaded.layers} >= {"StandardisedConv2D", "ScaledConv2D", "Affine"}
     agree(network, weights, x, module.outputs(loaded, x))
+
+
+AGAIN = """
+rescompile: 1
+name: again
+input: [4, 8, 8]
+blocks:
+  unit:
+    body: [residual: {branch: [conv1: {conv: {channels: 4, kernel: 3}}, {bn1: norm}, relu]}]
+network:
+- each:
+  - {conv: {channels: 4, kernel: 3, weights: standardised}}
+  - {conv_transpose: {channels: 4, kernel: 3, padding: 1}}
+  - {norm: {kind: group, groups: 2}}
+  - prelu
+  - affine
+  - {conv: {channels: 8, kernel: 1, bias: true}}
+  - {weighted_sum: {ranges: 2}}
+  - {maxpool: {kernel: 3, stride: 2, padding: 1, ceil: true}}
+- row: {block: unit, depth: 3}
+- two: {parallel: {merge: add, copies: 2, branch: [conv2: {conv: {channels: 4, kernel: 3}}]}}
+- parallel:
+    merge: add
+    branches:
+    - [tanh, {again: each}, {again: row}]
+    - [{again: two}, {again: each}]
+- {again: row}
+- {row2: {block: unit, depth: 1}}
+- global_avgpool
+- flatten
+- fc: {linear: 4}
+- relu
+- again: fc
+"""
+
+
+@pytest.mark.parametrize("style", ["classes", "flat"])
+def test_layers_run_again(style: str, tmp_path: Path) -> None:
+    """On maps of other sizes, in rows, copies and branches. Each layer is built and saved once."""
+    network = elaborated(AGAIN, tmp_path)
+    weights, x = drawn(network, 0)
+    keras.utils.clear_session(free_memory=False)
+    _, factory = executed(network, source_file.source(network, style=style))
+    model = factory()
+    assert [variable.path for variable in model.weights].count("fc/kernel") == 1
+    assert {variable.path for variable in model.weights} == {place.path for place in tensors.places(network)}
+    module.fill(model, network, Weights({name: (lambda value=value: value) for name, value in weights.items()}))
+    agree(network, weights, x, module.outputs(model, x))
+    model.save(tmp_path / "again.keras")
+    loaded = keras.models.load_model(tmp_path / "again.keras")
+    assert len(loaded.weights) == len(model.weights)
+    agree(network, weights, x, module.outputs(loaded, x))
+
+
+UNUSED = """
+rescompile: 1
+name: unused
+input: [4, 8, 8]
+network:
+- conv1: {conv: {channels: 4, kernel: 3}}
+- conv2: {conv: {channels: 4, kernel: 3}}
+- side: {body: [again: conv2], output: early, mode: always}
+- side: {body: [{conv3: {conv: {channels: 4, kernel: 3}}}, again: conv2], mode: never}
+- global_avgpool
+- flatten
+- fc: {linear: 2}
+"""
+
+
+def test_a_run_without_output_leaves_no_layers(tmp_path: Path) -> None:
+    """A layer of which another run is an output exists, one that only this run needs does not."""
+    network = elaborated(UNUSED, tmp_path)
+    weights, x = drawn(network, 0)
+    model = model_of(network, weights)
+    assert [layer.name for layer in model.layers if layer.weights] == ["conv1", "conv2", "fc"]
+    agree(network, weights, x, module.outputs(model, x))
 
 
 def test_outputs_of_training_can_be_left_out() -> None:
