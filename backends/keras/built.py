@@ -81,7 +81,7 @@ class Concatenated:
 
 @record(slots=False)
 class Choice:
-    """Statements under a condition, and the alternative statements."""
+    """Statements under a condition, at least one, and the alternative statements."""
 
     when: Term
     body: tuple[Any, ...]

@@ -274,7 +274,10 @@ class _Body:
                 otherwise = unchanged
                 if made.otherwise is not None:
                     otherwise = tuple(self.made(made.otherwise, target, value, how))
-                yield from (Choice(when, body, otherwise),) if body != otherwise else unchanged
+                if body == otherwise:
+                    yield from body
+                else:
+                    yield Choice(when, body, otherwise) if body else Choice(operation("not", when), otherwise, ())
             case Entry() | Listed():
                 yield from self.made(made.make, target, value, how)
             case Looped(_, depth, rows):

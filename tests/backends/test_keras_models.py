@@ -60,6 +60,40 @@ def test_identities_leave_no_statement(tmp_path: Path) -> None:
     agree(network, weights, x, evaluated(network, weights, x))
 
 
+ALTERNATIVES = """
+rescompile: 1
+name: alternatives
+input: [4, 8, 8]
+blocks:
+  nothing: {body: [identity]}
+  down:
+    parameters: {stride: int}
+    body: [{conv1: {conv: {channels: 4, kernel: 3, stride: stride}}}]
+  unit:
+    parameters: {stride: int}
+    body:
+    - {conv0: {conv: {channels: 4, kernel: 3}}}
+    - if: stride == 1
+      then: {shortcut: NOTHING}
+      else: {shortcut: {block: down, stride: stride}}
+network:
+- first: {block: unit, stride: STRIDE}
+- second: {block: unit, stride: 3 - STRIDE}
+"""
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    "nothing",
+    ["identity", "[identity]", "[{one: identity}, {two: identity}]", "{block: nothing}", "[{one: {block: nothing}}]"],
+)
+def test_nothing_as_an_alternative(nothing: str, stride: int, tmp_path: Path) -> None:
+    """Before or after the block that other instances have in its place."""
+    network = elaborated(ALTERNATIVES.replace("NOTHING", nothing).replace("STRIDE", str(stride)), tmp_path)
+    weights, x = drawn(network, 0)
+    agree(network, weights, x, evaluated(network, weights, x))
+
+
 DEEP = """
 rescompile: 1
 name: deep
