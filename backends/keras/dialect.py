@@ -112,8 +112,9 @@ class Keras(TableDialect):
     # --- layers
 
     def module(self, layer: Layer, in_place: bool) -> str:
-        """Return the call that builds a layer, without its name; equal layers have equal texts."""
-        return self._call(layer, module_name(layer), (), self.spelling(layer.kind).arguments, in_place)
+        """Return the call that builds a layer or applies an op, without name and value: only compared, never written."""
+        name = module_name(layer) or function_name(layer)
+        return self._call(layer, name, (), self.spelling(layer.kind).arguments, in_place)
 
     def function(self, layer: Layer, value: str, in_place: bool) -> str:
         """Return the call that applies an op without parameters; the identity returns the value itself."""

@@ -172,6 +172,24 @@ def test_random_network(framework: Framework, seed: int, axes: int, tmp_path: Pa
         agree(network, weights, x, models.evaluated(network, weights, x))
 
 
+#: Steps without parameters that have equal arguments, and others between equal steps.
+UNEQUAL = (
+    "[tanh, sigmoid, relu, silu]",
+    "[{conv: {channels: 4, kernel: 3}}, tanh, {conv: {channels: 4, kernel: 3}}, sigmoid, {conv: {channels: 4, kernel: 3}}, relu]",
+    "[{maxpool: {kernel: 3, stride: 1, padding: 1}}, {avgpool: {kernel: 3, stride: 1, padding: 1}}, {maxpool: {kernel: 3, stride: 1, padding: 1}}]",
+    "[{depth_to_space: 2}, {space_to_depth: 2}, {shuffle: 2}]",
+)
+
+
+@pytest.mark.parametrize("steps", UNEQUAL)
+def test_a_list_of_unequal_steps_is_no_loop(framework: Framework, steps: str, tmp_path: Path) -> None:
+    network = elaborated(f"rescompile: 1\nname: unequal\ninput: [4, 8, 8]\nnetwork:\n- steps: {steps}\n", tmp_path)
+    weights, x = drawn(network, 0)
+    models = framework.models
+    with models.in_double():
+        agree(network, weights, x, models.evaluated(network, weights, x))
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
