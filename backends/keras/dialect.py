@@ -25,7 +25,7 @@ from .allowed import ALLOWED
 from .built import Averaged, Built, BuiltBeside, Concatenated, How
 from .functions import COLUMN, MADE, Function, function_names, functions
 from .loading import LOAD
-from .spellings import DEFAULTS, TABLE, by_axes, function_name, layer_class, module_name
+from .spellings import DEFAULTS, PLAIN_POOLS, TABLE, by_axes, layer_class, needs_function
 from .support import SUPPORT
 
 _IMPORTS: Imports = (
@@ -104,6 +104,19 @@ class Keras(TableDialect):
         layer, function = super().spelled(op)
         return f"{layer} with ndim={len(op.input) + 1}" if layer in _INSISTENT else layer, function
 
+    def module_name(self, layer: Layer) -> str:
+        """Return the class of a layer with parameters or state, or the function that builds it; empty for any other
+        op."""
+        name = super().module_name(layer)
+        if name == "layers.BatchNormalization" and self.unbiased:
+            return "BatchNormalization"
+        return layer_class(layer) if layer.kind is ops.Conv and not needs_function(layer) else name
+
+    def function_name(self, layer: Layer) -> str | None:
+        """Return the function of an op without parameters, or the class of its layer; empty for the identity."""
+        plain = layer.kind in PLAIN_POOLS and not needs_function(layer)
+        return by_axes(PLAIN_POOLS[layer.kind])(layer.sample) if plain else super().function_name(layer)
+
     def functions(self, program: Program) -> list[Function]:
         """Return the functions of a program, and use their names in all later expressions."""
         self.names = function_names(program, self.reserved)
@@ -113,19 +126,17 @@ class Keras(TableDialect):
 
     def module(self, layer: Layer, in_place: bool) -> str:
         """Return the call that builds a layer or applies an op, without name and value: only compared, never written."""
-        name = module_name(layer) or function_name(layer)
+        name = self.module_name(layer) or self.function_name(layer) or ""
         return self._call(layer, name, (), self.spelling(layer.kind).arguments, in_place)
 
     def function(self, layer: Layer, value: str, in_place: bool) -> str:
         """Return the call that applies an op without parameters; the identity returns the value itself."""
-        name = function_name(layer)
+        name = self.function_name(layer)
         return self._applied(layer, name, value) if name else value
 
     def layer(self, layer: Layer, value: str, how: How) -> str:
         """Return the call that builds a layer and applies it; an op without parameters needs no name."""
-        name = module_name(layer)
-        if name == "layers.BatchNormalization" and self.unbiased:
-            name = "BatchNormalization"
+        name = self.module_name(layer)
         return self._applied(layer, name, value, how) if name else self.function(layer, value, False)
 
     def _applied(self, layer: Layer, name: str, value: str, how: How | None = None) -> str:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
 
 from rescompile.codegen.axis_texts import ranked, suffix, unflattened_axes
 from rescompile.codegen.class_plan import Layer
-from rescompile.codegen.table_dialect import Arguments, Spelling, Texts, args, weight_fill
+from rescompile.codegen.table_dialect import (
+    Arguments,
+    By,
+    Spelling,
+    Texts,
+    args,
+    attribute,
+    conv_weights,
+    variant,
+    weight_fill,
+)
 from rescompile.codegen.terms import constant, literal, operation, python
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
@@ -29,43 +38,11 @@ _INITIALISERS = {
 }
 
 
-def attribute(layer: Layer, name: str) -> Any:
-    """Return an attribute that all instances share."""
-    return getattr(layer.sample.kind, name)
-
-
-def variant(op: Op) -> str:
-    """Return the `kind` of an op."""
-    return str(getattr(op.kind, "kind"))  # noqa: B009
-
-
-def module_name(layer: Layer) -> str:
-    """Return the class of a layer with parameters or state, or the function that builds it; "" for any other
-    op."""
-    name = TABLE[layer.kind].module
-    text = name(layer.sample) if callable(name) else name
-    if layer.kind is ops.Conv and _needs_no_help(layer):
-        return by_axes("layers.Conv")(layer.sample)
-    return text
-
-
 def layer_class(layer: Layer) -> str:
     """Return the class of the layer that the function of a convolution builds."""
     if layer.kind is ops.ConvTranspose:
         return f"layers.Conv{rank(layer.sample.input)}DTranspose"
-    return by_axes(_WEIGHTS[_weights(layer.sample)][0] or "layers.Conv")(layer.sample)
-
-
-def function_name(layer: Layer) -> str:
-    """Return the function of an op without parameters, or the class of its layer."""
-    name = TABLE[layer.kind].function
-    plain = layer.kind in _POOLS and _is_plain(layer, "padding", "0") and _is_plain(layer, "ceil", "False")
-    name = by_axes(_POOLS[layer.kind]) if plain else name
-    return str(name(layer.sample) if callable(name) else name)
-
-
-#: Pools of Keras, which neither pad nor round up.
-_POOLS: dict[type[Kind], str] = {ops.MaxPool: "layers.MaxPooling", ops.AvgPool: "layers.AveragePooling"}
+    return by_axes(_WEIGHTS[conv_weights(layer.sample)][0] or "layers.Conv")(layer.sample)
 
 
 def by_axes(name: str) -> Callable[[Op], str]:
@@ -73,16 +50,23 @@ def by_axes(name: str) -> Callable[[Op], str]:
     return lambda op: f"{name}{rank(op.input)}D"
 
 
-def _is_plain(layer: Layer, name: str, text: str) -> bool:
+#: Pools of Keras, which neither pad nor round up.
+PLAIN_POOLS: dict[type[Kind], str] = {ops.MaxPool: "layers.MaxPooling", ops.AvgPool: "layers.AveragePooling"}
+
+
+def _has(layer: Layer, name: str, text: str) -> bool:
     """Return whether an attribute is a literal with this text."""
     return python(layer.attributes[name]) in (text, f"({text}, {text})")
 
 
-def _needs_no_help(layer: Layer) -> bool:
-    """Return whether a convolution is one layer: without padding, and without a stride together with dilation, which
-    Keras refuses."""
-    alone = _is_plain(layer, "stride", "1") or _is_plain(layer, "dilation", "1")
-    return _weights(layer.sample) == "plain" and alone and _is_plain(layer, "padding", "0")
+def needs_function(layer: Layer) -> bool:
+    """Return whether a function builds a convolution or a pool, because Keras lacks its padding, its rounding or its
+    weights, or refuses its stride together with its dilation."""
+    if not _has(layer, "padding", "0"):
+        return True
+    if layer.kind is not ops.Conv:
+        return not _has(layer, "ceil", "False")
+    return conv_weights(layer.sample) != "plain" or not (_has(layer, "stride", "1") or _has(layer, "dilation", "1"))
 
 
 def _constant_init(value: float) -> str:
@@ -107,11 +91,8 @@ def _bias_init(layer: Layer, fan: str) -> dict[str, str]:
     value = attribute(layer, "bias_init")
     if not attribute(layer, "bias") or value == 0:
         return {}
-    return {
-        "bias_initializer": f"bias_uniform{suffix(layer.sample)}({fan})"
-        if value == "torch_default"
-        else _constant_init(value)
-    }
+    uniform = f"bias_uniform{suffix(layer.sample)}({fan})"
+    return {"bias_initializer": uniform if value == "torch_default" else _constant_init(value)}
 
 
 def _per_group(channels: Term, groups: Term) -> str:
@@ -127,17 +108,12 @@ _WEIGHTS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def _weights(op: Op) -> str:
-    """Return the treatment of the weights of a convolution."""
-    return str(getattr(op.kind, "weights"))  # noqa: B009
-
-
 def _conv(layer: Layer, a: Texts) -> Arguments:
-    name, further = _WEIGHTS[_weights(layer.sample)]
+    name, further = _WEIGHTS[conv_weights(layer.sample)]
     fan = f"{_per_group(layer.channels, layer.attributes['groups'])}, {a['kernel']}"
     return args(
         a["channels"], a["kernel"],
-        strides=a["stride"], padding="0" if _is_plain(layer, "padding", "0") else a["padding"], dilation_rate=a["dilation"],
+        strides=a["stride"], padding="0" if _has(layer, "padding", "0") else a["padding"], dilation_rate=a["dilation"],
         groups=a["groups"], use_bias=a["bias"], **({"layer": by_axes(name)(layer.sample)} if name else {}), **{each: a[each] for each in further},
         **_kernel_init(layer), **_bias_init(layer, fan),
     )  # fmt: skip
@@ -159,12 +135,13 @@ def _linear(layer: Layer, a: Texts) -> Arguments:
     )  # fmt: skip
 
 
-def _norm_class(op: Op) -> str:
-    """Return the class of a normalisation."""
-    return {
-        "batch": "layers.BatchNormalization", "group": "layers.GroupNormalization", "instance": "layers.GroupNormalization",
-        "layer": "layers.LayerNormalization",
-    }[variant(op)]  # fmt: skip
+#: The class of each normalisation.
+_NORMS = {
+    "batch": "layers.BatchNormalization",
+    "group": "layers.GroupNormalization",
+    "instance": "layers.GroupNormalization",
+    "layer": "layers.LayerNormalization",
+}
 
 
 def _norm(layer: Layer, a: Texts) -> Arguments:
@@ -185,7 +162,7 @@ def _rest(share: Term) -> str:
 
 
 def _pool(layer: Layer, a: Texts) -> Arguments:
-    if function_name(layer).startswith("layers."):
+    if not needs_function(layer):
         # The strides of a Keras pool default to its size.
         return args(a["kernel"], a["stride"]) if a["stride"] == "1" else args(a["kernel"], strides=a["stride"])
     counted = {"count_pad": a["count_pad"]} if "count_pad" in a else {}
@@ -252,7 +229,7 @@ def _upsample(layer: Layer, a: Texts) -> Arguments:
 TABLE: dict[type[Kind], Spelling] = {
     ops.Conv: Spelling(ranked("conv"), arguments=_conv),
     ops.Linear: Spelling("layers.Dense", arguments=_linear),
-    ops.Norm: Spelling(_norm_class, arguments=_norm),
+    ops.Norm: Spelling(By("kind", _NORMS), arguments=_norm),
     ops.Act: Spelling(
         lambda op: "layers.PReLU" if variant(op) == "prelu" else "", lambda op: _ACTS.get(variant(op)), arguments=_act
     ),
