@@ -54,22 +54,14 @@ class BuiltBeside:
 
 
 @record(slots=False)
-class BuiltSum:
-    """An assignment of the sum of `count` copies that are built in parallel. Its steps assign the result of one to
-    `part`."""
+class BuiltCopies:
+    """An assignment of the sum of `count` copies that are built in parallel, or of the list of their results. The steps
+    assign the result of one to `part`."""
 
     target: str
     steps: tuple[Let, ...]
     count: Term
-
-
-@record(slots=False)
-class BuiltList:
-    """An assignment of the list of the results of `count` copies, as `BuiltSum` has it."""
-
-    target: str
-    steps: tuple[Let, ...]
-    count: Term
+    listed: bool
 
 
 @record(slots=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -12,19 +12,17 @@ from rescompile.codegen.dialect import Imports, call_arguments, numbered_name
 from rescompile.codegen.docstrings import random_merges
 from rescompile.codegen.entries import MakeLayer, New, NewStage
 from rescompile.codegen.program import Program
-from rescompile.codegen.source_text import ident, names_in, quoted
+from rescompile.codegen.source_text import ident, names_in, quoted, range_ends
 from rescompile.codegen.statements import Apply, Element
 from rescompile.codegen.table_dialect import Arguments, Spelling, TableDialect, Texts
 from rescompile.codegen.terms import literal, python
 from rescompile.ir import ops
-from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op, Parallel, walk
 from rescompile.ir.ops import Kind
 
 from .allowed import ALLOWED
 from .built import Averaged, Built, BuiltBeside, Concatenated, How
 from .functions import COLUMN, MADE, Function, function_names, functions
-from .loading import LOAD
 from .spellings import DEFAULTS, PLAIN_POOLS, TABLE, by_axes, layer_class, needs_function
 from .support import SUPPORT
 
@@ -44,19 +42,6 @@ _OWN = frozenset({
 _LOCALS = frozenset(f"{prefix}{number}" for prefix in ("y", "parts") for number in range(1000)) | {"parts"}
 #: Layers that take only values of as many axes as the first one.
 _INSISTENT = ("layers.BatchNormalization", "layers.GroupNormalization", "layers.PReLU")
-
-
-def _ends(sizes: Sequence[int | str]) -> str:
-    """Return the positions where ranges of these sizes end, except the last; a size is a number, or the text of one."""
-    ends: list[str] = []
-    total, texts = 0, []
-    for size in sizes[:-1]:
-        if isinstance(size, str):
-            texts.append(size if size.isidentifier() else f"({size})")
-        else:
-            total += size
-        ends.append(" + ".join([*texts, *([str(total)] if total else [])]))
-    return f"[{', '.join(ends)}]"
 
 
 class Keras(TableDialect):
@@ -84,14 +69,13 @@ class Keras(TableDialect):
         self.names: dict[str, str] = {}
         self.filters = (
             ("functions", self.functions),
-            ("ends", _ends),
+            ("ends", range_ends),
             ("own_arguments", _own_arguments),
             ("mentions", lambda text, name: name in names_in(text)),
             ("copy_of", self.copy),
             ("image", self.image),
             ("recursion", _recursion),
             ("framework", _framework),
-            ("load", lambda text: LOAD.strip()),
         )
 
     def spelling(self, kind: type[Kind]) -> Spelling:
@@ -182,19 +166,14 @@ class Keras(TableDialect):
     def built(self, built: Built) -> str:
         """Return the call of a function that builds several layers. Input channels are those of the value, never an
         argument."""
-        assert isinstance(built.make, New | NewStage)
-        made = built.make
-        name, of = (
-            (made.stage.name, made.stage.arguments)
-            if isinstance(made, NewStage)
-            else (self.names[made.of.name], made.of.arguments)
-        )
-        given = {name: term for name, term in made.arguments.items() if name != IN}
-        listed = [argument for argument in of if argument.name != IN]
+        made, how = built.make, built.how
+        assert isinstance(made, New | NewStage)
+        of = made.stage if isinstance(made, NewStage) else made.of
+        name = of.name if isinstance(of, Stage) else self.names[of.name]
         texts = [
-            self.expression(built.value), *(["outputs"] if built.how.outputs else []), *map(self.expression, built.how.kept),
-            *call_arguments(given, listed), *([f"first={python(built.first)}"] if built.first else []),
-            f"name={_label(built.how.label)}",
+            self.expression(built.value), *(["outputs"] if how.outputs else []), *map(self.expression, how.kept),
+            *call_arguments(made.arguments, _own_arguments(of)), *([f"first={python(built.first)}"] if built.first else []),
+            f"name={_label(how.label)}",
         ]  # fmt: skip
         return f"{ident(name)}({', '.join(texts)})"
 
@@ -202,10 +181,9 @@ class Keras(TableDialect):
         """Return the call that passes `x` through one copy of a stage."""
         number = "{first + index}" if stage.name in function.later else "{index}"
         number = numbered_name(stage.member) if stage.member else number
-        given: Mapping[str, Term] = {name: term for name, term in stage.passed.items() if name != IN}
-        listed = [argument for argument in stage.of.arguments if argument.name != IN]
         kept = [name for name, _ in function.values]
-        texts = ["x", *kept, *call_arguments(given, listed), f'name=f"{{name}}_{number}"']
+        arguments = call_arguments(stage.passed, _own_arguments(stage.of))
+        texts = ["x", *kept, *arguments, f'name=f"{{name}}_{number}"']
         return f"{function.name}({', '.join(texts)})"
 
     def concat(self, values: str) -> str:

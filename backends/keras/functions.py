@@ -6,9 +6,8 @@ The arguments and variables of a class have separate scopes, those of a function
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from functools import partial
 from typing import Any
 
 from rescompile.codegen.class_plan import INDEX, Class, Stage
@@ -54,7 +53,7 @@ from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 from rescompile.records import record
 
-from .built import Averaged, Built, BuiltBeside, BuiltList, BuiltSum, Choice, Concatenated, How, Repeat
+from .built import Averaged, Built, BuiltBeside, BuiltCopies, Choice, Concatenated, How, Repeat
 
 #: The variable with the column that all merges keep in a step.
 COLUMN = "column"
@@ -78,7 +77,7 @@ class Function:
     values: tuple[tuple[str, str], ...]
     body: tuple[Any, ...]
     stages: tuple[Stage, ...]
-    later: frozenset[str]
+    later: Collection[str]
 
     def receives(self, name: str) -> bool:
         """Return whether a variable is an argument beside those of the class."""
@@ -89,8 +88,8 @@ def functions(program: Program, names: Mapping[str, str]) -> list[Function]:
     """Return the functions of a program, with `names` by those of the classes; each follows those that it uses."""
     free = {code.name: free_names(code) for code in program.classes}
     given = {COLUMN: _dropping(program), MADE: _again(program)}
-    bodies = {code.name: _Body(code, free[code.name], given).statements for code in program.classes}
-    later = frozenset(built.make.stage.name for built in _built(tuple(bodies.values())) if built.first is not None)
+    bodies = {code.name: _Body(code, free[code.name], given) for code in program.classes}
+    later = {stage for body in bodies.values() for stage in body.later}
     return [
         Function(
             of=code.of,
@@ -100,7 +99,7 @@ def functions(program: Program, names: Mapping[str, str]) -> list[Function]:
                 *((free[code.name].get(held.name, held.name), _KEPT[held.many]) for held in code.of.values),
                 *((name, type) for name, type in _PASSED.items() if code.name in given[name]),
             ),
-            body=bodies[code.name],
+            body=bodies[code.name].statements,
             stages=tuple(stage for stage in program.plan.stages if stage.of is code.of),
             later=later,
         )
@@ -144,23 +143,6 @@ def _run_again(code: Code) -> set[str]:
 def _class(made: New | NewStage) -> Class:
     """Return the class of an instance, or of the copies of a stage."""
     return made.of if isinstance(made, New) else made.stage.of
-
-
-def _built(node: Any) -> Iterator[Any]:
-    """Yield the layers in statements."""
-    if isinstance(node, Built):
-        yield node
-    elif isinstance(node, tuple):
-        for item in node:
-            yield from _built(item)
-    elif isinstance(node, Let | Return):
-        yield from _built(node.value)
-    elif isinstance(node, Choice):
-        yield from _built((node.body, node.otherwise))
-    elif isinstance(node, Repeat):
-        yield from _built(node.body)
-    elif isinstance(node, BuiltSum | BuiltList):
-        yield from _built(node.steps)
 
 
 def function_names(program: Program, reserved: frozenset[str]) -> dict[str, str]:
@@ -219,13 +201,16 @@ class _Body:
 
     def __init__(self, code: Code, names: Mapping[str, str], given: Mapping[str, Collection[str]]) -> None:
         self.given = given
+        self.later: set[str] = set()  # the names of stages that continue the numbers of earlier copies
         self.again = _run_again(code)
         self.all_again = code.name in given[MADE]
         self.numbers = {entry.name: entry.value for entry in code.constructor if isinstance(entry, Number)}
         self.entries = {entry.name: entry for entry in code.constructor if not isinstance(entry, Number)}
         self.prefix = "" if code.is_root else "{name}_"
         body = renamed(code.body, names)
-        self.taken = scope(code.of).union(*map(mentions, body))
+        self.results = "results"  # the variable with the results of the class's own copies
+        while self.results in scope(code.of).union(*map(mentions, body)):
+            self.results += "_"
         self.statements = tuple(self.run(body))
 
     def run(self, body: Sequence[Statement]) -> Iterator[Any]:
@@ -243,11 +228,14 @@ class _Body:
                     yield from self.made(self.entries[module], target, Var(target), self.how(module, False, kept))
                 case Sum(target, copies, value, listed):
                     yield Let(target, value)
-                    yield BuiltSum(target, *self.copies(copies, Element(listed, INDEX) if listed else value))
-                case Let(target, Beside(Stored()) as beside):
-                    yield from self.concatenated(beside, partial(Let, target))
-                case Return(Beside(Stored()) as beside):
-                    yield from self.concatenated(beside, Return)
+                    given = Element(listed, INDEX) if listed else value
+                    yield BuiltCopies(target, *self.copies(copies, given), listed=False)
+                case Let(value=Beside(Stored() as copies, value, split)) | Return(
+                    Beside(Stored() as copies, value, split)
+                ):
+                    given = Element(value, INDEX) if split else value
+                    yield BuiltCopies(self.results, *self.copies(copies, given), listed=True)
+                    yield replace(statement, value=Concatenated(self.results))  # type: ignore[arg-type]
                 case OnlyIf(attribute, inner):
                     yield Choice(self.numbers[attribute], tuple(self.run(inner)), ())
                 case Training(inner):
@@ -316,6 +304,8 @@ class _Body:
         for part in listed:
             if isinstance(part, NewStage):
                 first = None if part.stage.member is not None or place == constant(0) else place
+                if first is not None:
+                    self.later.add(part.stage.name)
                 built = self.built(part, value, how, first)
                 place = operation("+", place, part.arguments["depth"])
             else:
@@ -345,15 +335,6 @@ class _Body:
             value = Var("part")
         return tuple(steps), copied.count
 
-    def concatenated(self, beside: Beside, make: Callable[[Any], Statement]) -> Iterator[Any]:
-        """Yield the statements that concatenate the results of a class's own copies."""
-        name = "results"
-        while name in self.taken:
-            name += "_"
-        given = Element(beside.value, INDEX) if beside.split else beside.value
-        yield BuiltList(name, *self.copies(beside.copies, given))
-        yield make(Concatenated(name))
-
     def resolved(self, node: Any) -> Any:
         """Return a value or a statement in which numbers replace attributes, and copies are built."""
         match node:
@@ -370,12 +351,11 @@ class _Body:
                 return Averaged(merger.make, self.resolved(values))
             case Element(of, str() as index):
                 return Element(of, self.number(index))
-            case Parts(target, value, (str() | Stored()) as count, sizes):
-                return Parts(target, self.resolved(value), python(self.copied(count).count), self.sizes(sizes))
+            case Parts(target, value, count, sizes):
+                number = count if isinstance(count, int) else python(self.copied(count).count)
+                return Parts(target, self.resolved(value), number, self.sizes(sizes))
             case Unpack(targets, value, sizes):
                 return Unpack(targets, self.resolved(value), self.sizes(sizes))
-            case Parts(target, value, count, sizes):
-                return Parts(target, self.resolved(value), count, self.sizes(sizes))
             case Thinned(target, kept, rescale, unit):
                 return Thinned(target, self.number(kept), rescale, unit)
         if not isinstance(node, Expr | Statement):
@@ -387,5 +367,10 @@ class _Body:
         return python(self.numbers[name])
 
     def sizes(self, sizes: Sequence[int | str]) -> tuple[int | str, ...]:
-        """Return the sizes of channel ranges, each a number or a text."""
-        return tuple(self.number(size) if isinstance(size, str) else size for size in sizes)
+        """Return the sizes of channel ranges, each a number or the text of a term of a sum."""
+
+        def text(name: str) -> str:
+            number = self.number(name)
+            return number if number.isidentifier() else f"({number})"
+
+        return tuple(text(size) if isinstance(size, str) else size for size in sizes)

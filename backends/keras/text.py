@@ -27,7 +27,7 @@ def check(network: Network, free: Collection[str] = ()) -> None:
         if (reason := _refusal(path, node, free)) is not None:
             message, help = reason
             raise Unavailable(Diagnostic("E0901", message, help=help))
-        if _is_named(node):
+        if node.kind.parameters(node.input):  # only layers with parameters have names of their own
             name = layer_name(path)
             if AUTOMATIC.fullmatch(name):
                 message = f"{path} cannot be called '{name}' in Keras, which names other layers so"
@@ -36,11 +36,6 @@ def check(network: Network, free: Collection[str] = ()) -> None:
                 message = f"{names[name]} and {path} would both be the layer '{name}' in Keras"
                 raise Unavailable(Diagnostic("E0901", message, help="give one of the steps another name"))
             names[name] = path
-
-
-def _is_named(node: Op) -> bool:
-    """Return whether the layer of an op has a separate name: it has parameters."""
-    return bool(node.kind.parameters(node.input))
 
 
 def _refusal(path: str, node: Op, free: Collection[str]) -> tuple[str, str] | None:
