@@ -153,6 +153,8 @@ input: [4, 8, 8]
 blocks:
   unit:
     body: [residual: {branch: [conv1: {conv: {channels: 4, kernel: 3}}, {bn1: norm}, relu]}]
+  copies:
+    body: [parallel: {merge: add, copies: 3, branch: [conv1: {conv: {channels: 4, kernel: 3}}, {bn1: norm}]}]
 network:
 - each:
   - {conv: {channels: 4, kernel: 3, weights: standardised}}
@@ -171,6 +173,8 @@ network:
     - [tanh, {again: each}, {again: row}]
     - [{again: two}, {again: each}]
 - {again: row}
+- wide: {block: copies}
+- {again: wide}
 - {row2: {block: unit, depth: 1}}
 - global_avgpool
 - flatten
