@@ -27,12 +27,13 @@ class How:
 
 @record(slots=False)
 class Built:
-    """A value passed through a layer, or through a function with several; `first` is the number of the first copy of a
-    stage."""
+    """A value passed through a layer, or through the `function` with several; `first` is the number of the first copy
+    of a stage."""
 
     make: MakeLayer | New | NewStage
     value: Expr
     how: How
+    function: str = ""
     first: Term | None = None
 
 

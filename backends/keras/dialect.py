@@ -11,7 +11,6 @@ from rescompile.codegen.class_plan import IN, Class, ClassPlan, Layer, Stage
 from rescompile.codegen.dialect import Imports, call_arguments, numbered_name
 from rescompile.codegen.docstrings import random_merges
 from rescompile.codegen.entries import MakeLayer, New, NewStage
-from rescompile.codegen.program import Program
 from rescompile.codegen.source_text import ident, names_in, quoted, range_ends
 from rescompile.codegen.statements import Apply, Element
 from rescompile.codegen.table_dialect import Arguments, Spelling, TableDialect, Texts
@@ -22,7 +21,7 @@ from rescompile.ir.ops import Kind
 
 from .allowed import ALLOWED
 from .built import Averaged, Built, BuiltBeside, Concatenated, How
-from .functions import COLUMN, MADE, Function, function_names, functions
+from .functions import COLUMN, MADE, Function, functions
 from .spellings import DEFAULTS, PLAIN_POOLS, TABLE, by_axes, layer_class, needs_function
 from .support import SUPPORT
 
@@ -66,9 +65,8 @@ class Keras(TableDialect):
 
     def __init__(self, unbiased: bool, free: frozenset[str] = frozenset()) -> None:
         self.unbiased, self.free = unbiased, free
-        self.names: dict[str, str] = {}
         self.filters = (
-            ("functions", self.functions),
+            ("functions", lambda program: functions(program, self.reserved)),
             ("ends", range_ends),
             ("own_arguments", _own_arguments),
             ("mentions", lambda text, name: name in names_in(text)),
@@ -101,17 +99,11 @@ class Keras(TableDialect):
         plain = layer.kind in PLAIN_POOLS and not needs_function(layer)
         return by_axes(PLAIN_POOLS[layer.kind])(layer.sample) if plain else super().function_name(layer)
 
-    def functions(self, program: Program) -> list[Function]:
-        """Return the functions of a program, and use their names in all later expressions."""
-        self.names = function_names(program, self.reserved)
-        return functions(program, self.names)
-
     # --- layers
 
     def module(self, layer: Layer, in_place: bool) -> str:
-        """Return the call that builds a layer or applies an op, without name and value: only compared, never written."""
-        name = self.module_name(layer) or self.function_name(layer) or ""
-        return self._call(layer, name, (), self.spelling(layer.kind).arguments, in_place)
+        """Return the call of a layer or a function with one name and value for all: only compared, never written."""
+        return self.layer(layer, "x", How(""))
 
     def function(self, layer: Layer, value: str, in_place: bool) -> str:
         """Return the call that applies an op without parameters; the identity returns the value itself."""
@@ -169,13 +161,12 @@ class Keras(TableDialect):
         made, how = built.make, built.how
         assert isinstance(made, New | NewStage)
         of = made.stage if isinstance(made, NewStage) else made.of
-        name = of.name if isinstance(of, Stage) else self.names[of.name]
         texts = [
             self.expression(built.value), *(["outputs"] if how.outputs else []), *map(self.expression, how.kept),
             *call_arguments(made.arguments, _own_arguments(of)), *([f"first={python(built.first)}"] if built.first else []),
             f"name={_label(how.label)}",
         ]  # fmt: skip
-        return f"{ident(name)}({', '.join(texts)})"
+        return f"{ident(built.function)}({', '.join(texts)})"
 
     def copy(self, stage: Stage, function: Function) -> str:
         """Return the call that passes `x` through one copy of a stage."""

@@ -84,11 +84,12 @@ class Function:
         return name in dict(self.values)
 
 
-def functions(program: Program, names: Mapping[str, str]) -> list[Function]:
-    """Return the functions of a program, with `names` by those of the classes; each follows those that it uses."""
+def functions(program: Program, reserved: frozenset[str]) -> list[Function]:
+    """Return the functions of a program, without the `reserved` names; each follows those that it uses."""
+    names = function_names(program, reserved)
     free = {code.name: free_names(code) for code in program.classes}
     given = {COLUMN: _dropping(program), MADE: _again(program)}
-    bodies = {code.name: _Body(code, free[code.name], given) for code in program.classes}
+    bodies = {code.name: _Body(code, free[code.name], names, given) for code in program.classes}
     later = {stage for body in bodies.values() for stage in body.later}
     return [
         Function(
@@ -197,17 +198,20 @@ def free_names(code: Code) -> dict[str, str]:
 
 
 class _Body:
-    """The statements of one function; numbers that forward would read from attributes are inlined."""
+    """The statements of one function; numbers that forward would read from attributes are inlined. `free` are new names
+    of its variables, `names` the functions by class, `given` the classes whose functions receive a variable."""
 
-    def __init__(self, code: Code, names: Mapping[str, str], given: Mapping[str, Collection[str]]) -> None:
-        self.given = given
+    def __init__(
+        self, code: Code, free: Mapping[str, str], names: Mapping[str, str], given: Mapping[str, Collection[str]]
+    ) -> None:
+        self.names, self.given = names, given
         self.later: set[str] = set()  # the names of stages that continue the numbers of earlier copies
         self.again = _run_again(code)
         self.all_again = code.name in given[MADE]
         self.numbers = {entry.name: entry.value for entry in code.constructor if isinstance(entry, Number)}
         self.entries = {entry.name: entry for entry in code.constructor if not isinstance(entry, Number)}
         self.prefix = "" if code.is_root else "{name}_"
-        body = renamed(code.body, names)
+        body = renamed(code.body, free)
         self.results = "results"  # the variable with the results of the class's own copies
         while self.results in scope(code.of).union(*map(mentions, body)):
             self.results += "_"
@@ -284,10 +288,11 @@ class _Body:
 
     def built(self, make: MakeLayer | New | NewStage, value: Expr, how: How, first: Term | None = None) -> Built:
         """Return a value passed through a layer or a function, which also receives what the functions inside require."""
-        if not isinstance(make, MakeLayer):
-            passed = (Var(name) for name in _PASSED if _class(make).name in self.given[name])
-            how = replace(how, kept=(*how.kept, *passed))
-        return Built(make, value, how, first)
+        if isinstance(make, MakeLayer):
+            return Built(make, value, how)
+        passed = (Var(name) for name in _PASSED if _class(make).name in self.given[name])
+        name = make.stage.name if isinstance(make, NewStage) else self.names[make.of.name]
+        return Built(make, value, replace(how, kept=(*how.kept, *passed)), name, first)
 
     def sequence(self, steps: Sequence[tuple[Listed, str]], target: str, value: Expr, how: How) -> Iterator[Any]:
         """Yield the statements that pass a value through modules with these names in sequence."""
