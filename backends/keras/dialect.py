@@ -22,7 +22,7 @@ from rescompile.ir.ops import Kind
 from .allowed import ALLOWED
 from .built import Averaged, Built, BuiltBeside, Concatenated, How
 from .functions import COLUMN, MADE, Function, functions
-from .spellings import DEFAULTS, PLAIN_POOLS, TABLE, by_axes, layer_class, needs_function
+from .spellings import DEFAULTS, TABLE, by_axes, layer_class, needs_function
 from .support import SUPPORT
 
 _IMPORTS: Imports = (
@@ -96,8 +96,8 @@ class Keras(TableDialect):
 
     def function_name(self, layer: Layer) -> str | None:
         """Return the function of an op without parameters, or the class of its layer; empty for the identity."""
-        plain = layer.kind in PLAIN_POOLS and not needs_function(layer)
-        return by_axes(PLAIN_POOLS[layer.kind])(layer.sample) if plain else super().function_name(layer)
+        plain = layer.kind in (ops.MaxPool, ops.AvgPool) and not needs_function(layer)
+        return layer_class(layer) if plain else super().function_name(layer)
 
     # --- layers
 

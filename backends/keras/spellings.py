@@ -38,20 +38,29 @@ _INITIALISERS = {
 }
 
 
+#: Classes by the number of axes for ops that a function builds where Keras lacks something.
+_LAYERS: dict[type[Kind], str] = {
+    ops.MaxPool: "layers.MaxPooling{}D",
+    ops.AvgPool: "layers.AveragePooling{}D",
+    ops.ConvTranspose: "layers.Conv{}DTranspose",
+}
+#: Class of a convolution by the treatment of its weights, and its further arguments.
+_CONVS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "plain": ("layers.Conv{}D", ()),
+    "standardised": ("StandardisedConv{}D", ("eps",)),
+    "scaled": ("ScaledConv{}D", ("eps", "gamma")),
+}
+
+
 def layer_class(layer: Layer) -> str:
-    """Return the class of the layer that the function of a convolution builds."""
-    if layer.kind is ops.ConvTranspose:
-        return f"layers.Conv{rank(layer.sample.input)}DTranspose"
-    return by_axes(_WEIGHTS[conv_weights(layer.sample)][0] or "layers.Conv")(layer.sample)
+    """Return the class of the layer that a convolution or a pool is, or that its function builds."""
+    name = _LAYERS.get(layer.kind) or _CONVS[conv_weights(layer.sample)][0]
+    return name.format(rank(layer.sample.input))
 
 
 def by_axes(name: str) -> Callable[[Op], str]:
     """Return the name of a layer that exists for each number of axes: `layers.Conv` -> `layers.Conv2D`."""
     return lambda op: f"{name}{rank(op.input)}D"
-
-
-#: Pools of Keras, which neither pad nor round up.
-PLAIN_POOLS: dict[type[Kind], str] = {ops.MaxPool: "layers.MaxPooling", ops.AvgPool: "layers.AveragePooling"}
 
 
 def _has(layer: Layer, name: str, text: str) -> bool:
@@ -100,21 +109,14 @@ def _per_group(channels: Term, groups: Term) -> str:
     return python(operation("//", channels, groups)) if python(groups) != "1" else python(channels)
 
 
-#: Class of a convolution by the treatment of its weights, and its further arguments.
-_WEIGHTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "plain": ("", ()),
-    "standardised": ("StandardisedConv", ("eps",)),
-    "scaled": ("ScaledConv", ("eps", "gamma")),
-}
-
-
 def _conv(layer: Layer, a: Texts) -> Arguments:
-    name, further = _WEIGHTS[conv_weights(layer.sample)]
+    weights = conv_weights(layer.sample)
+    other = {} if weights == "plain" else {"layer": layer_class(layer)}
     fan = f"{_per_group(layer.channels, layer.attributes['groups'])}, {a['kernel']}"
     return args(
         a["channels"], a["kernel"],
         strides=a["stride"], padding="0" if _has(layer, "padding", "0") else a["padding"], dilation_rate=a["dilation"],
-        groups=a["groups"], use_bias=a["bias"], **({"layer": by_axes(name)(layer.sample)} if name else {}), **{each: a[each] for each in further},
+        groups=a["groups"], use_bias=a["bias"], **other, **{name: a[name] for name in _CONVS[weights][1]},
         **_kernel_init(layer), **_bias_init(layer, fan),
     )  # fmt: skip
 
