@@ -28,7 +28,8 @@ from rescompile.ir.ops import Draw, Kind, rank
 DEFAULTS = {
     "strides": "1", "padding": "0", "dilation_rate": "1", "groups": "1", "use_bias": "True", "use_scale": "True",
     "output_padding": "0", "ceil": "False", "count_pad": "True", "negative_slope": "0.2", "alpha": "1.0",
-    "mode": '"zeros"', "scale_init": "1.0", "eps": "1e-05", "gamma": "1.0", "softmax": "False", "interpolation": '"nearest"',
+    "mode": '"zeros"', "bias_initializer": '"zeros"', "gamma_initializer": '"ones"', "per_channel": "True", "scale_init": "1.0",
+    "eps": "1e-05", "gamma": "1.0", "softmax": "False", "interpolation": '"nearest"',
 }  # fmt: skip
 #: The function of a distribution, and what it passes to `VarianceScaling`.
 _INITIALISERS = {
@@ -95,11 +96,8 @@ def _kernel_init(layer: Layer) -> dict[str, str]:
 
 
 def _bias_init(layer: Layer, fan: str) -> dict[str, str]:
-    """Return the initialiser of a bias if it differs from that of Keras; `fan` contains the arguments for one that
-    depends on the weights."""
-    value = attribute(layer, "bias_init")
-    if not attribute(layer, "bias") or value == 0:
-        return {}
+    """Return the initialiser of a bias; `fan` contains the arguments for one that depends on the weights."""
+    value = attribute(layer, "bias_init") if attribute(layer, "bias") else 0
     uniform = f"bias_uniform{suffix(layer.sample)}({fan})"
     return {"bias_initializer": uniform if value == "torch_default" else _constant_init(value)}
 
@@ -151,9 +149,7 @@ def _norm(layer: Layer, a: Texts) -> Arguments:
     kind = variant(layer.sample)
     groups = {"group": (a.get("groups", ""),), "instance": ("-1",)}.get(kind, ())
     given = {"momentum": _rest(layer.attributes["momentum"])} if kind == "batch" else {}
-    scale = attribute(layer, "scale_init")
-    start = {} if scale == 1 else {"gamma_initializer": _constant_init(scale)}
-    return args(*groups, **given, epsilon=a["eps"], **start)
+    return args(*groups, **given, epsilon=a["eps"], gamma_initializer=_constant_init(attribute(layer, "scale_init")))
 
 
 def _rest(share: Term) -> str:
@@ -206,10 +202,12 @@ def _act(layer: Layer, a: Texts) -> Arguments:
 
 
 def _affine(layer: Layer, a: Texts) -> Arguments:
-    words = {"use_scale": "scale", "use_bias": "shift"}
-    one = {"per_channel": "False"} if attribute(layer, "per") == "one" else {}
-    start = {} if attribute(layer, "scale_init") == 1 else {"scale_init": literal(attribute(layer, "scale_init"))}
-    return args(**one, **{word: literal(attribute(layer, name)) for word, name in words.items()}, **start)
+    return args(
+        per_channel=literal(attribute(layer, "per") != "one"),
+        use_scale=literal(attribute(layer, "scale")),
+        use_bias=literal(attribute(layer, "shift")),
+        scale_init=literal(float(attribute(layer, "scale_init"))),
+    )
 
 
 def _weighted_sum(layer: Layer, a: Texts) -> Arguments:
