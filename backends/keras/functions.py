@@ -123,9 +123,8 @@ def _again(program: Program) -> set[str]:
     found: set[str] = set()
     for code in reversed(program.classes):
         again = _run_again(code)
-        for entry in code.constructor:
-            if code.name in found or entry.name in again:
-                found |= {_class(part).name for part in parts(entry) if isinstance(part, New | NewStage)}
+        entries = (entry for entry in code.constructor if code.name in found or entry.name in again)
+        found |= {_class(part).name for part in parts(tuple(entries)) if isinstance(part, New | NewStage)}
     return found
 
 
@@ -206,10 +205,9 @@ class _Body:
     ) -> None:
         self.names, self.given = names, given
         self.later: set[str] = set()  # the names of stages that continue the numbers of earlier copies
-        self.again = _run_again(code)
-        self.all_again = code.name in given[MADE]
         self.numbers = {entry.name: entry.value for entry in code.constructor if isinstance(entry, Number)}
         self.entries = {entry.name: entry for entry in code.constructor if not isinstance(entry, Number)}
+        self.again = self.entries.keys() if code.name in given[MADE] else _run_again(code)
         self.prefix = "" if code.is_root else "{name}_"
         body = renamed(code.body, free)
         self.results = "results"  # the variable with the results of the class's own copies
@@ -254,7 +252,7 @@ class _Body:
 
     def how(self, module: str, outputs: bool = False, kept: tuple[Expr, ...] = ()) -> How:
         """Return how a module of the class is called."""
-        return How(f"{self.prefix}{module}", outputs, kept, self.all_again or module in self.again)
+        return How(f"{self.prefix}{module}", outputs, kept, module in self.again)
 
     def made(self, made: Any, target: str, value: Expr, how: How) -> Iterator[Any]:
         """Yield the statements that pass a value through what an entry of a constructor, or a module in a list,

@@ -44,20 +44,14 @@ def _refusal(path: str, node: Op, free: Collection[str]) -> tuple[str, str] | No
         case ops.ConvTranspose(groups=groups) if groups > 1:
             return f"{path} is a transposed convolution in groups, which Keras does not have", "use another target"
         case ops.ConvTranspose(stride=stride, dilation=dilation) if max(stride) > 1 and max(dilation) > 1:
-            return (
-                f"{path} is a transposed convolution with stride and dilation, which Keras refuses",
-                "use another target",
-            )
+            message = f"{path} is a transposed convolution with stride and dilation, which Keras refuses"
+            return message, "use another target"
         case ops.AdaptiveAvgPool() if free:
-            return (
-                f"{path} pools to a given size, which takes an image of known size in Keras",
-                "build without --dynamic",
-            )
+            message = f"{path} pools to a given size, which takes an image of known size in Keras"
+            return message, "build without --dynamic"
         case ops.Upsample(kind="bilinear") if free and rank(node.input) == 3:
-            return (
-                f"{path} interpolates along three axes, which takes an input of known size in Keras",
-                "build without --dynamic",
-            )
+            message = f"{path} interpolates along three axes, which takes an input of known size in Keras"
+            return message, "build without --dynamic"
         case (ops.MaxPool() | ops.AvgPool()) as pool if free and pool.ceil:
             sides = zip(pool.kernel, pool.stride or pool.kernel, pool.padding, strict=True)
             if any(k < s + p for k, s, p in sides):
