@@ -12,15 +12,29 @@ from rescompile.records import record
 
 
 @record(slots=False)
-class Built:
-    """A value passed through a layer, or through a function with several. `label` is the name of the layer, in an
-    f-string of the `name` of the function that builds it; `first` is the number of the first copy of a stage."""
+class How:
+    """How a module is called. `label` is the name of its layer, in an f-string of the `name` of the function that builds
+    it; with `again`, the layer is built once for several calls; the rest is as in `Call`."""
 
-    make: MakeLayer | Use | Repeated
-    value: Expr
     label: str
     outputs: bool = False
     kept: tuple[Expr, ...] = ()
+    again: bool = False
+
+    def inside(self, name: str) -> How:
+        """Return how a module of this name in a sequence is called."""
+        return How(f"{self.label}_{name}", False, self.kept, self.again)
+
+
+@record(slots=False)
+class Built:
+    """A value passed through a layer, or through the `function` with several; `first` is the number of the first copy
+    of a stage."""
+
+    make: MakeLayer | Use | Repeated
+    value: Expr
+    how: How
+    function: str = ""
     first: Term | None = None
 
 
@@ -42,22 +56,14 @@ class BuiltBeside:
 
 
 @record(slots=False)
-class BuiltSum:
-    """An assignment of the sum of `count` copies that are built in parallel. Its steps assign the result of one to
-    `part`."""
+class BuiltCopies:
+    """An assignment of the sum of `count` copies that are built in parallel, or of the list of their results. The steps
+    assign the result of one to `part`."""
 
     target: str
     steps: tuple[Let, ...]
     count: Term
-
-
-@record(slots=False)
-class BuiltList:
-    """An assignment of the list of the results of `count` copies, as `BuiltSum` has it."""
-
-    target: str
-    steps: tuple[Let, ...]
-    count: Term
+    listed: bool
 
 
 @record(slots=False)
@@ -69,7 +75,7 @@ class Concatenated:
 
 @record(slots=False)
 class Choice:
-    """Statements under a condition, and the alternative statements."""
+    """Statements under a condition, at least one, and the alternative statements."""
 
     when: Term
     body: tuple[Any, ...]

@@ -107,10 +107,11 @@ def conv_transpose$d(
     strides: $size = 1,
     padding: $size = 0,
     output_padding: $size = 0,
+    layer: Callable[..., layers.Layer] = layers.Conv${n}DTranspose,
     **arguments,
 ) -> KerasTensor:
     """Apply a transposed convolution with the sizes of torch.nn.ConvTranspose${n}d."""
-    build = layers.Conv${n}DTranspose(
+    build = layer(
         filters,
         kernel_size,
         strides=strides,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -11,21 +11,18 @@ from rescompile.codegen.class_plan import IN, Class, ClassPlan, Layer, Repeated,
 from rescompile.codegen.dialect import Imports, call_arguments, numbered_name
 from rescompile.codegen.docstrings import random_merges
 from rescompile.codegen.entries import MakeLayer
-from rescompile.codegen.program import Program
-from rescompile.codegen.source_text import ident, names_in, quoted
+from rescompile.codegen.source_text import ident, names_in, quoted, range_ends
 from rescompile.codegen.statements import Apply, Element
-from rescompile.codegen.table_dialect import Spelling, TableDialect
+from rescompile.codegen.table_dialect import Arguments, Spelling, TableDialect, Texts
 from rescompile.codegen.terms import literal, python
 from rescompile.ir import ops
-from rescompile.ir.expressions import Term
 from rescompile.ir.network import Op, Parallel, walk
 from rescompile.ir.ops import Kind
 
 from .allowed import ALLOWED
-from .built import Averaged, Built, BuiltBeside, Concatenated
-from .functions import COLUMN, Function, function_names, functions
-from .loading import LOAD
-from .spellings import DEFAULTS, TABLE, by_axes, function_name, module_name
+from .built import Averaged, Built, BuiltBeside, Concatenated, How
+from .functions import COLUMN, MADE, Function, functions
+from .spellings import DEFAULTS, TABLE, by_axes, layer_class, needs_function
 from .support import SUPPORT
 
 _IMPORTS: Imports = (
@@ -38,23 +35,12 @@ _IMPORTS: Imports = (
     (("keras", "import keras"), ("np", "import numpy as np")),
 )
 #: Names of variables and arguments that functions reserve; no realistic body needs more variables.
-_OWN = frozenset(
-    {COLUMN, "name", "x", "y", "z", "u", "v", "w", "part", "at", "branch", "inputs", "image_size", "first", "load"}
-)
+_OWN = frozenset({
+    COLUMN, MADE, "name", "x", "y", "z", "u", "v", "w", "part", "at", "branch", "inputs", "image_size", "first", "load",
+})  # fmt: skip
 _LOCALS = frozenset(f"{prefix}{number}" for prefix in ("y", "parts") for number in range(1000)) | {"parts"}
-
-
-def _ends(sizes: Sequence[int | str]) -> str:
-    """Return the positions where ranges of these sizes end, except the last; a size is a number, or the text of one."""
-    ends: list[str] = []
-    total, texts = 0, []
-    for size in sizes[:-1]:
-        if isinstance(size, str):
-            texts.append(size if size.isidentifier() else f"({size})")
-        else:
-            total += size
-        ends.append(" + ".join([*texts, *([str(total)] if total else [])]))
-    return f"[{', '.join(ends)}]"
+#: Layers that take only values of as many axes as the first one.
+_INSISTENT = ("layers.BatchNormalization", "layers.GroupNormalization", "layers.PReLU")
 
 
 class Keras(TableDialect):
@@ -79,52 +65,71 @@ class Keras(TableDialect):
 
     def __init__(self, unbiased: bool, free: frozenset[str] = frozenset()) -> None:
         self.unbiased, self.free = unbiased, free
-        self.names: dict[str, str] = {}
         self.filters = (
-            ("functions", self.functions),
-            ("ends", _ends),
+            ("functions", lambda program: functions(program, self.reserved)),
+            ("ends", range_ends),
             ("own_arguments", _own_arguments),
-            ("first_line", lambda text: IN in names_in(text)),
+            ("mentions", lambda text, name: name in names_in(text)),
             ("copy_of", self.copy),
             ("image", self.image),
             ("recursion", _recursion),
             ("framework", _framework),
-            ("load", lambda text: LOAD.strip()),
         )
 
     def spelling(self, kind: type[Kind]) -> Spelling:
         """Return the row of an op. Raises Unavailable for an op without one."""
         return rule(TABLE, kind, "keras")
 
-    def functions(self, program: Program) -> list[Function]:
-        """Return the functions of a program, and use their names in all later expressions."""
-        self.names = function_names(program, self.reserved)
-        return functions(program, self.names)
+    def spelled(self, op: Op) -> tuple[str | None, ...]:
+        """Return the names of the layer and of the function of an op, with the number of axes that the layer insists on
+        once it was called."""
+        layer, function = super().spelled(op)
+        return f"{layer} with ndim={len(op.input) + 1}" if layer in _INSISTENT else layer, function
+
+    def module_name(self, layer: Layer) -> str:
+        """Return the class of a layer with parameters or state, or the function that builds it; empty for any other
+        op."""
+        name = super().module_name(layer)
+        if name == "layers.BatchNormalization" and self.unbiased:
+            return "BatchNormalization"
+        return layer_class(layer) if layer.kind is ops.Conv and not needs_function(layer) else name
+
+    def function_name(self, layer: Layer) -> str | None:
+        """Return the function of an op without parameters, or the class of its layer; empty for the identity."""
+        plain = layer.kind in (ops.MaxPool, ops.AvgPool) and not needs_function(layer)
+        return layer_class(layer) if plain else super().function_name(layer)
 
     # --- layers
 
     def module(self, layer: Layer, in_place: bool) -> str:
-        """Return the call that builds a layer, without its name; equal layers have equal texts."""
-        return self._call(layer, module_name(layer), (), self.spelling(layer.kind).arguments, in_place)
+        """Return the call of a layer or a function with one name and value for all: only compared, never written."""
+        return self.layer(layer, "x", How(""))
 
     def function(self, layer: Layer, value: str, in_place: bool) -> str:
         """Return the call that applies an op without parameters; the identity returns the value itself."""
-        name = function_name(layer)
-        return self._applied(layer, name, value, "") if name else value
+        name = self.function_name(layer)
+        return self._applied(layer, name, value) if name else value
 
-    def layer(self, layer: Layer, value: str, label: str) -> str:
-        """Return the call that builds a layer of this name and applies it; an op without parameters needs no name."""
-        name = module_name(layer)
-        if name == "layers.BatchNormalization" and self.unbiased:
-            name = "BatchNormalization"
-        return self._applied(layer, name, value, label) if name else self.function(layer, value, False)
+    def layer(self, layer: Layer, value: str, how: How) -> str:
+        """Return the call that builds a layer and applies it; an op without parameters needs no name."""
+        name = self.module_name(layer)
+        return self._applied(layer, name, value, how) if name else self.function(layer, value, False)
 
-    def _applied(self, layer: Layer, name: str, value: str, label: str) -> str:
+    def _applied(self, layer: Layer, name: str, value: str, how: How | None = None) -> str:
         """Return a layer that is built and called, or a function that is called."""
+        arguments = self.spelling(layer.kind).arguments
         is_layer = name.startswith("layers.") or name[0].isupper()
-        text = self._call(layer, name, () if is_layer else (value,), self.spelling(layer.kind).arguments, False)
-        if label:
-            text = f"{text[:-1]}{'' if text[-2] == '(' else ', '}name={label})"
+
+        def given(layer: Layer, texts: Texts) -> Arguments:
+            positional, keywords = arguments(layer, texts)
+            own = {"name": _label(how.label)} if how else {}
+            if how and how.again and not is_layer:
+                own = {"layer": f"once({MADE}, {layer_class(layer)})", **own}
+            return positional, {**keywords, **own}
+
+        if how and how.again and is_layer:
+            name = f"once({MADE}, {name})"
+        text = self._call(layer, name, () if is_layer else (value,), given, False)
         return f"{text}({value})" if is_layer else text
 
     # --- values
@@ -132,8 +137,8 @@ class Keras(TableDialect):
     def expression(self, value: Any) -> str:
         """Return the text of a value. The spatial mean as a vector is one layer."""
         match value:
-            case Built(MakeLayer(layer), inner, label):
-                return self.layer(layer, self.expression(inner), _label(label))
+            case Built(MakeLayer(layer), inner, how):
+                return self.layer(layer, self.expression(inner), how)
             case Built():
                 return self.built(value)
             case Averaged(make, values):
@@ -153,30 +158,23 @@ class Keras(TableDialect):
     def built(self, built: Built) -> str:
         """Return the call of a function that builds several layers. Input channels are those of the value, never an
         argument."""
-        assert isinstance(built.make, Use | Repeated)
-        made = built.make
-        name, of = (
-            (made.stage.name, made.stage.arguments)
-            if isinstance(made, Repeated)
-            else (self.names[made.of.name], made.of.arguments)
-        )
-        given = {name: term for name, term in made.arguments.items() if name != IN}
-        listed = [argument for argument in of if argument.name != IN]
+        made, how = built.make, built.how
+        assert isinstance(made, Use | Repeated)
+        of = made.stage if isinstance(made, Repeated) else made.of
         texts = [
-            self.expression(built.value), *(["outputs"] if built.outputs else []), *map(self.expression, built.kept),
-            *call_arguments(given, listed), *([f"first={python(built.first)}"] if built.first else []),
-            f"name={_label(built.label)}",
+            self.expression(built.value), *(["outputs"] if how.outputs else []), *map(self.expression, how.kept),
+            *call_arguments(made.arguments, _own_arguments(of)), *([f"first={python(built.first)}"] if built.first else []),
+            f"name={_label(how.label)}",
         ]  # fmt: skip
-        return f"{ident(name)}({', '.join(texts)})"
+        return f"{ident(built.function)}({', '.join(texts)})"
 
     def copy(self, stage: Stage, function: Function) -> str:
         """Return the call that passes `x` through one copy of a stage."""
         number = "{first + index}" if stage.name in function.later else "{index}"
         number = numbered_name(stage.member) if stage.member else number
-        given: Mapping[str, Term] = {name: term for name, term in stage.passed.items() if name != IN}
-        listed = [argument for argument in stage.of.arguments if argument.name != IN]
         kept = [name for name, _ in function.values]
-        texts = ["x", *kept, *call_arguments(given, listed), f'name=f"{{name}}_{number}"']
+        arguments = call_arguments(stage.passed, _own_arguments(stage.of))
+        texts = ["x", *kept, *arguments, f'name=f"{{name}}_{number}"']
         return f"{function.name}({', '.join(texts)})"
 
     def concat(self, values: str) -> str:
@@ -226,7 +224,8 @@ def _own_arguments(of: Class | Stage) -> list[Any]:
 def _recursion(plan: ClassPlan) -> int:
     """Return the limit of nested calls under which Keras can connect a model, one call for each layer on its longest
     path; 0 if the default limit of Python, 1000, is enough."""
-    layers = 2 * sum(1 for _, node in walk(plan.network.root) if isinstance(node, Op | Parallel))  # a border is a layer
+    nodes = (node for _, node in walk(plan.network.root, again=True) if isinstance(node, Op | Parallel))
+    layers = 2 * sum(1 for _ in nodes)  # a border is a layer
     return 0 if layers < 800 else 1000 * (2 + layers // 1000)
 
 

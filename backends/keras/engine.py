@@ -49,5 +49,4 @@ def chosen() -> str:
 
 if find_spec("keras") is None:
     raise ImportError("No module named 'keras'")
-#: The backend of this process.
-ENGINE = os.environ["KERAS_BACKEND"] = chosen()
+os.environ["KERAS_BACKEND"] = chosen()

@@ -5,9 +5,9 @@ The arguments and variables of a class have separate scopes, those of a function
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import fields
-from functools import partial
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 from rescompile.codegen.class_plan import INDEX, Class, Repeated, Stage, Use
@@ -50,43 +50,54 @@ from rescompile.ir import ops
 from rescompile.ir.expressions import Term
 from rescompile.records import record
 
-from .built import Averaged, Built, BuiltBeside, BuiltList, BuiltSum, Choice, Concatenated, Repeat
+from .built import Averaged, Built, BuiltBeside, BuiltCopies, Choice, Concatenated, How, Repeat
 
 #: The variable with the column that all merges keep in a step.
 COLUMN = "column"
+#: The dict of the layers that run again, by name.
+MADE = "made"
+#: The types of the variables that functions pass on where the functions inside require them.
+_PASSED = {COLUMN: "KerasTensor", MADE: "dict[str, layers.Layer]"}
+#: The type of kept values, by whether many are in a dict.
+_KEPT = {False: "KerasTensor", True: "dict[int, KerasTensor]"}
 
 
 @record(slots=False)
 class Function:
-    """A function that passes a value through the layers of a class, which it builds. `values` contains the names of
-    kept values, each with whether it is a dict; `stages` repeat the function, and `later` contains the names of those
-    that continue the numbers of earlier copies."""
+    """A function that passes a value through the layers of a class, which it builds. `values` contains the names of its
+    arguments beside those of the class, each with its type; `stages` repeat the function, and `later` contains the names
+    of those that continue the numbers of earlier copies."""
 
     of: Class
     name: str
     is_root: bool
-    values: tuple[tuple[str, bool], ...]
+    values: tuple[tuple[str, str], ...]
     body: tuple[Any, ...]
     stages: tuple[Stage, ...]
-    later: frozenset[str]
+    later: Collection[str]
+
+    def receives(self, name: str) -> bool:
+        """Return whether a variable is an argument beside those of the class."""
+        return name in dict(self.values)
 
 
-def functions(program: Program, names: Mapping[str, str]) -> list[Function]:
-    """Return the functions of a program, with `names` by those of the classes; each follows those that it uses."""
+def functions(program: Program, reserved: frozenset[str]) -> list[Function]:
+    """Return the functions of a program, without the `reserved` names; each follows those that it uses."""
+    names = function_names(program, reserved)
     free = {code.name: free_names(code) for code in program.classes}
-    dropping = _dropping(program)
-    bodies = {code.name: _Body(code, free[code.name], dropping).statements for code in program.classes}
-    later = frozenset(built.make.stage.name for built in _built(tuple(bodies.values())) if built.first is not None)
+    given = {COLUMN: _dropping(program), MADE: _again(program)}
+    bodies = {code.name: _Body(code, free[code.name], names, given) for code in program.classes}
+    later = {stage for body in bodies.values() for stage in body.later}
     return [
         Function(
             of=code.of,
             name=names[code.name],
             is_root=code.is_root,
             values=(
-                *((free[code.name].get(held.name, held.name), held.many) for held in code.of.values),
-                *([(COLUMN, False)] if code.name in dropping else []),
+                *((free[code.name].get(held.name, held.name), _KEPT[held.many]) for held in code.of.values),
+                *((name, type) for name, type in _PASSED.items() if code.name in given[name]),
             ),
-            body=bodies[code.name],
+            body=bodies[code.name].statements,
             stages=tuple(stage for stage in program.plan.stages if stage.of is code.of),
             later=later,
         )
@@ -104,26 +115,31 @@ def _dropping(program: Program) -> set[str]:
     return found
 
 
+def _again(program: Program) -> set[str]:
+    """Return the names of the classes whose instances run again, also as parts of others."""
+    found: set[str] = set()
+    for code in reversed(program.classes):
+        again = _run_again(code)
+        entries = (entry for entry in code.constructor if code.name in found or entry.name in again)
+        found |= {_class(part).name for part in parts(tuple(entries)) if isinstance(part, Use | Repeated)}
+    return found
+
+
+def _run_again(code: Code) -> set[str]:
+    """Return the names of the modules of a class that it calls more than once."""
+    called: Counter[str] = Counter()
+    for part in parts(code.body):
+        match part:
+            case Call(module) | Through(_, module) | Beside(str(module)) | Sum(_, str(module)):
+                called[module] += 1
+            case Beside(Stored(module)) | Sum(_, Stored(module)):
+                called[module] += 1
+    return {name for name, times in called.items() if times > 1}
+
+
 def _class(made: Use | Repeated) -> Class:
     """Return the class of an instance, or of the copies of a stage."""
     return made.of if isinstance(made, Use) else made.stage.of
-
-
-def _built(node: Any) -> Iterator[Any]:
-    """Yield the layers in statements."""
-    if isinstance(node, Built):
-        yield node
-    elif isinstance(node, tuple):
-        for item in node:
-            yield from _built(item)
-    elif isinstance(node, Let | Return):
-        yield from _built(node.value)
-    elif isinstance(node, Choice):
-        yield from _built((node.body, node.otherwise))
-    elif isinstance(node, Repeat):
-        yield from _built(node.body)
-    elif isinstance(node, BuiltSum | BuiltList):
-        yield from _built(node.steps)
 
 
 def function_names(program: Program, reserved: frozenset[str]) -> dict[str, str]:
@@ -178,15 +194,22 @@ def free_names(code: Code) -> dict[str, str]:
 
 
 class _Body:
-    """The statements of one function; numbers that forward would read from attributes are inlined."""
+    """The statements of one function; numbers that forward would read from attributes are inlined. `free` are new names
+    of its variables, `names` the functions by class, `given` the classes whose functions receive a variable."""
 
-    def __init__(self, code: Code, names: Mapping[str, str], dropping: Collection[str]) -> None:
-        self.dropping = dropping
+    def __init__(
+        self, code: Code, free: Mapping[str, str], names: Mapping[str, str], given: Mapping[str, Collection[str]]
+    ) -> None:
+        self.names, self.given = names, given
+        self.later: set[str] = set()  # the names of stages that continue the numbers of earlier copies
         self.numbers = {entry.name: entry.value for entry in code.constructor if isinstance(entry, Number)}
         self.entries = {entry.name: entry for entry in code.constructor if not isinstance(entry, Number)}
+        self.again = self.entries.keys() if code.name in given[MADE] else _run_again(code)
         self.prefix = "" if code.is_root else "{name}_"
-        body = renamed(code.body, names)
-        self.taken = scope(code.of).union(*map(mentions, body))
+        body = renamed(code.body, free)
+        self.results = "results"  # the variable with the results of the class's own copies
+        while self.results in scope(code.of).union(*map(mentions, body)):
+            self.results += "_"
         self.statements = tuple(self.run(body))
 
     def run(self, body: Sequence[Statement]) -> Iterator[Any]:
@@ -201,15 +224,17 @@ class _Body:
                     yield from steps
                     yield Return(last.value if last is not None else Var("x"))
                 case Through(target, module, kept):
-                    label = f"{self.prefix}{module}"
-                    yield from self.made(self.entries[module], target, Var(target), label, False, kept)
+                    yield from self.made(self.entries[module], target, Var(target), self.how(module, False, kept))
                 case Sum(target, copies, value, listed):
                     yield Let(target, value)
-                    yield BuiltSum(target, *self.copies(copies, Element(listed, INDEX) if listed else value))
-                case Let(target, Beside(Stored()) as beside):
-                    yield from self.concatenated(beside, partial(Let, target))
-                case Return(Beside(Stored()) as beside):
-                    yield from self.concatenated(beside, Return)
+                    given = Element(listed, INDEX) if listed else value
+                    yield BuiltCopies(target, *self.copies(copies, given), listed=False)
+                case Let(value=Beside(Stored() as copies, value, split)) | Return(
+                    Beside(Stored() as copies, value, split)
+                ):
+                    given = Element(value, INDEX) if split else value
+                    yield BuiltCopies(self.results, *self.copies(copies, given), listed=True)
+                    yield replace(statement, value=Concatenated(self.results))  # type: ignore[arg-type]
                 case OnlyIf(attribute, inner):
                     yield Choice(self.numbers[attribute], tuple(self.run(inner)), ())
                 case Training(inner):
@@ -219,73 +244,63 @@ class _Body:
 
     def called(self, target: str, call: Call) -> Iterator[Any]:
         """Yield the statements that assign the result of a module."""
-        entry = self.entries[call.module]
-        label = f"{self.prefix}{entry.name}"
-        yield from self.made(entry, target, self.resolved(call.value), label, call.outputs, self.resolved(call.kept))
+        how = self.how(call.module, call.outputs, self.resolved(call.kept))
+        yield from self.made(self.entries[call.module], target, self.resolved(call.value), how)
 
-    def made(
-        self, made: Any, target: str, value: Expr, label: str, outputs: bool = False, kept: tuple[Expr, ...] = ()
-    ) -> Iterator[Any]:
+    def how(self, module: str, outputs: bool = False, kept: tuple[Expr, ...] = ()) -> How:
+        """Return how a module of the class is called."""
+        return How(f"{self.prefix}{module}", outputs, kept, module in self.again)
+
+    def made(self, made: Any, target: str, value: Expr, how: How) -> Iterator[Any]:
         """Yield the statements that pass a value through what an entry of a constructor, or a module in a list,
         builds."""
         unchanged = () if value == Var(target) else (Let(target, value),)
         match made:
             case Entry(when=Term() as when):
-                body = tuple(self.made(made.make, target, value, label, outputs, kept))
+                body = tuple(self.made(made.make, target, value, how))
                 otherwise = unchanged
                 if made.otherwise is not None:
-                    otherwise = tuple(self.made(made.otherwise, target, value, label, outputs, kept))
-                yield from (Choice(when, body, otherwise),) if body != otherwise else unchanged
+                    otherwise = tuple(self.made(made.otherwise, target, value, how))
+                if body == otherwise:
+                    yield from body
+                else:
+                    yield Choice(when, body, otherwise) if body else Choice(operation("not", when), otherwise, ())
             case Entry():
-                yield from self.made(made.make, target, value, label, outputs, kept)
+                yield from self.made(made.make, target, value, how)
             case Looped(_, depth, rows):
                 yield from unchanged
-                steps = [(part, f"{label}_{numbered_name(rule)}") for rule, part in rows]
-                if body := tuple(self.sequence(steps, target, Var(target), kept)):
+                steps = [(part, numbered_name(rule)) for rule, part in rows]
+                if body := tuple(self.sequence(steps, target, Var(target), how)):
                     yield Repeat(depth, body)
             case Listing(listed) | Filled(_, listed):
-                yield from self.sequence([(part, f"{label}_{part.name}") for part in listed], target, value, kept)
+                yield from self.sequence([(part, part.name) for part in listed], target, value, how)
             case Joined(joined, numbered):
-                yield from self.row(joined, numbered, target, value, label, kept)
+                yield from self.row(joined, numbered, target, value, how)
             case Separate(joined):
-                yield from self.row(joined, True, target, value, label, kept)
+                yield from self.row(joined, True, target, value, how)
             case MakeLayer(layer) if layer.kind is ops.Identity:
                 yield from unchanged
             case MakeLayer() | Use() | Repeated():
-                yield Let(target, self.built(made, value, label, outputs, kept))  # type: ignore[arg-type]
+                yield Let(target, self.built(made, value, how))  # type: ignore[arg-type]
 
-    def built(
-        self,
-        make: MakeLayer | Use | Repeated,
-        value: Expr,
-        label: str,
-        outputs: bool = False,
-        kept: tuple[Expr, ...] = (),
-        first: Term | None = None,
-    ) -> Built:
-        """Return a value passed through a layer or a function, which receives the column if merges inside drop branches."""
-        if not isinstance(make, MakeLayer) and _class(make).name in self.dropping:
-            kept = (*kept, Var(COLUMN))
-        return Built(make, value, label, outputs, kept, first)
+    def built(self, make: MakeLayer | Use | Repeated, value: Expr, how: How, first: Term | None = None) -> Built:
+        """Return a value passed through a layer or a function, which also receives what the functions inside require."""
+        if isinstance(make, MakeLayer):
+            return Built(make, value, how)
+        passed = (Var(name) for name in _PASSED if _class(make).name in self.given[name])
+        name = make.stage.name if isinstance(make, Repeated) else self.names[make.of.name]
+        return Built(make, value, replace(how, kept=(*how.kept, *passed)), name, first)
 
-    def sequence(
-        self, steps: Sequence[tuple[Entry, str]], target: str, value: Expr, kept: tuple[Expr, ...]
-    ) -> Iterator[Any]:
-        """Yield the statements that pass a value through modules with these labels in sequence."""
-        for part, label in steps:
-            yield from self.made(part, target, value, label, False, kept)
+    def sequence(self, steps: Sequence[tuple[Entry, str]], target: str, value: Expr, how: How) -> Iterator[Any]:
+        """Yield the statements that pass a value through modules with these names in sequence."""
+        for part, name in steps:
+            yield from self.made(part, target, value, how.inside(name))
             value = Var(target)
         if not steps and value != Var(target):
             yield Let(target, value)
 
     def row(
-        self,
-        listed: Sequence[Use | Repeated],
-        numbered: bool,
-        target: str,
-        value: Expr,
-        label: str,
-        kept: tuple[Expr, ...],
+        self, listed: Sequence[Use | Repeated], numbered: bool, target: str, value: Expr, how: How
     ) -> Iterator[Any]:
         """Yield the statements that pass a value through a row of copies; a stage numbers its copies from their
         position on."""
@@ -293,11 +308,12 @@ class _Body:
         for part in listed:
             if isinstance(part, Repeated):
                 first = None if part.stage.member is not None or place == constant(0) else place
-                built = self.built(part, value, label, False, kept, first)
+                if first is not None:
+                    self.later.add(part.stage.name)
+                built = self.built(part, value, how, first)
                 place = operation("+", place, part.arguments["depth"])
             else:
-                name = python(place) if numbered else part.name
-                built = self.built(part, value, f"{label}_{name}", False, kept)
+                built = self.built(part, value, how.inside(python(place) if numbered else part.name))
                 place = operation("+", place, constant(1))
             yield Let(target, built)  # type: ignore[arg-type]
             value = Var(target)
@@ -312,24 +328,15 @@ class _Body:
         """Return the steps of a copy that is built in parallel with others, and their number."""
         copied = self.copied(of)
         if isinstance(copied.make, Use):
-            built = self.built(copied.make, value, f"{self.prefix}{copied.name}_{{index}}")
+            built = self.built(copied.make, value, self.how(copied.name).inside("{index}"))
             return (Let("part", built),), copied.count  # type: ignore[arg-type]
         steps = []
         for part in copied.make.parts:
             assert isinstance(part.make, MakeLayer)
-            label = f"{self.prefix}{{index}}_{part.name}"
-            steps.append(Let("part", self.built(part.make, value, label)))  # type: ignore[arg-type]
+            how = How(f"{self.prefix}{{index}}_{part.name}", again=self.how(copied.name).again)
+            steps.append(Let("part", self.built(part.make, value, how)))  # type: ignore[arg-type]
             value = Var("part")
         return tuple(steps), copied.count
-
-    def concatenated(self, beside: Beside, make: Callable[[Any], Statement]) -> Iterator[Any]:
-        """Yield the statements that concatenate the results of a class's own copies."""
-        name = "results"
-        while name in self.taken:
-            name += "_"
-        given = Element(beside.value, INDEX) if beside.split else beside.value
-        yield BuiltList(name, *self.copies(beside.copies, given))
-        yield make(Concatenated(name))
 
     def resolved(self, node: Any) -> Any:
         """Return a value or a statement in which numbers replace attributes, and copies are built."""
@@ -347,12 +354,11 @@ class _Body:
                 return Averaged(merger.make, self.resolved(values))
             case Element(of, str() as index):
                 return Element(of, self.number(index))
-            case Parts(target, value, (str() | Stored()) as count, sizes):
-                return Parts(target, self.resolved(value), python(self.copied(count).count), self.sizes(sizes))
+            case Parts(target, value, count, sizes):
+                number = count if isinstance(count, int) else python(self.copied(count).count)
+                return Parts(target, self.resolved(value), number, self.sizes(sizes))
             case Unpack(targets, value, sizes):
                 return Unpack(targets, self.resolved(value), self.sizes(sizes))
-            case Parts(target, value, count, sizes):
-                return Parts(target, self.resolved(value), count, self.sizes(sizes))
             case Thinned(target, kept, rescale, unit):
                 return Thinned(target, self.number(kept), rescale, unit)
         if not isinstance(node, Expr | Statement):
@@ -364,5 +370,10 @@ class _Body:
         return python(self.numbers[name])
 
     def sizes(self, sizes: Sequence[int | str]) -> tuple[int | str, ...]:
-        """Return the sizes of channel ranges, each a number or a text."""
-        return tuple(self.number(size) if isinstance(size, str) else size for size in sizes)
+        """Return the sizes of channel ranges, each a number or the text of a term of a sum."""
+
+        def text(name: str) -> str:
+            number = self.number(name)
+            return number if number.isidentifier() else f"({number})"
+
+        return tuple(text(size) if isinstance(size, str) else size for size in sizes)

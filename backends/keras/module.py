@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,21 +24,15 @@ def make(network: Network, weights: Weights | None = None, running_variance: str
     home, factory = executed(network, source(network, running_variance=running_variance))
     if weights is None:
         return factory()
-    with _without_drawing(vars(home)):
-        model = factory()
-    fill(model, network, weights)
-    return model
-
-
-@contextmanager
-def _without_drawing(names: dict[str, Any]) -> Iterator[None]:
-    """Replace the initialisers of kernels, which may be compiled for each shape, by zeros."""
+    names = vars(home)
     own = {name: names[name] for name in INITIALISERS if name in names}
-    names.update(dict.fromkeys(own, lambda: "zeros"))
+    names.update(dict.fromkeys(own, lambda: "zeros"))  # drawing may compile a program for each shape
     try:
-        yield
+        model = factory()
     finally:
         names.update(own)
+    fill(model, network, weights)
+    return model
 
 
 def fill(model: Any, network: Network, weights: Weights) -> None:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
 
 from rescompile.codegen.axis_texts import ranked, suffix, unflattened_axes
 from rescompile.codegen.class_plan import Layer
-from rescompile.codegen.table_dialect import Arguments, Spelling, Texts, args, weight_fill
+from rescompile.codegen.table_dialect import (
+    Arguments,
+    By,
+    Spelling,
+    Texts,
+    args,
+    attribute,
+    conv_weights,
+    variant,
+    weight_fill,
+)
 from rescompile.codegen.terms import constant, literal, operation, python
 from rescompile.ir import ops
 from rescompile.ir.expressions import Term
@@ -19,7 +28,8 @@ from rescompile.ir.ops import Draw, Kind, rank
 DEFAULTS = {
     "strides": "1", "padding": "0", "dilation_rate": "1", "groups": "1", "use_bias": "True", "use_scale": "True",
     "output_padding": "0", "ceil": "False", "count_pad": "True", "negative_slope": "0.2", "alpha": "1.0",
-    "mode": '"zeros"', "scale_init": "1.0", "eps": "1e-05", "gamma": "1.0", "softmax": "False", "interpolation": '"nearest"',
+    "mode": '"zeros"', "bias_initializer": '"zeros"', "gamma_initializer": '"ones"', "per_channel": "True", "scale_init": "1.0",
+    "eps": "1e-05", "gamma": "1.0", "softmax": "False", "interpolation": '"nearest"',
 }  # fmt: skip
 #: The function of a distribution, and what it passes to `VarianceScaling`.
 _INITIALISERS = {
@@ -29,36 +39,24 @@ _INITIALISERS = {
 }
 
 
-def attribute(layer: Layer, name: str) -> Any:
-    """Return an attribute that all instances share."""
-    return getattr(layer.sample.kind, name)
+#: Classes by the number of axes for ops that a function builds where Keras lacks something.
+_LAYERS: dict[type[Kind], str] = {
+    ops.MaxPool: "layers.MaxPooling{}D",
+    ops.AvgPool: "layers.AveragePooling{}D",
+    ops.ConvTranspose: "layers.Conv{}DTranspose",
+}
+#: Class of a convolution by the treatment of its weights, and its further arguments.
+_CONVS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "plain": ("layers.Conv{}D", ()),
+    "standardised": ("StandardisedConv{}D", ("eps",)),
+    "scaled": ("ScaledConv{}D", ("eps", "gamma")),
+}
 
 
-def variant(op: Op) -> str:
-    """Return the `kind` of an op."""
-    return str(getattr(op.kind, "kind"))  # noqa: B009
-
-
-def module_name(layer: Layer) -> str:
-    """Return the class of a layer with parameters or state, or the function that builds it; "" for any other
-    op."""
-    name = TABLE[layer.kind].module
-    text = name(layer.sample) if callable(name) else name
-    if layer.kind is ops.Conv and _needs_no_help(layer):
-        return by_axes("layers.Conv")(layer.sample)
-    return text
-
-
-def function_name(layer: Layer) -> str:
-    """Return the function of an op without parameters, or the class of its layer."""
-    name = TABLE[layer.kind].function
-    plain = layer.kind in _POOLS and _is_plain(layer, "padding", "0") and _is_plain(layer, "ceil", "False")
-    name = by_axes(_POOLS[layer.kind]) if plain else name
-    return str(name(layer.sample) if callable(name) else name)
-
-
-#: Pools of Keras, which neither pad nor round up.
-_POOLS: dict[type[Kind], str] = {ops.MaxPool: "layers.MaxPooling", ops.AvgPool: "layers.AveragePooling"}
+def layer_class(layer: Layer) -> str:
+    """Return the class of the layer that a convolution or a pool is, or that its function builds."""
+    name = _LAYERS.get(layer.kind) or _CONVS[conv_weights(layer.sample)][0]
+    return name.format(rank(layer.sample.input))
 
 
 def by_axes(name: str) -> Callable[[Op], str]:
@@ -66,16 +64,19 @@ def by_axes(name: str) -> Callable[[Op], str]:
     return lambda op: f"{name}{rank(op.input)}D"
 
 
-def _is_plain(layer: Layer, name: str, text: str) -> bool:
+def _has(layer: Layer, name: str, text: str) -> bool:
     """Return whether an attribute is a literal with this text."""
     return python(layer.attributes[name]) in (text, f"({text}, {text})")
 
 
-def _needs_no_help(layer: Layer) -> bool:
-    """Return whether a convolution is one layer: without padding, and without a stride together with dilation, which
-    Keras refuses."""
-    alone = _is_plain(layer, "stride", "1") or _is_plain(layer, "dilation", "1")
-    return _weights(layer.sample) == "plain" and alone and _is_plain(layer, "padding", "0")
+def needs_function(layer: Layer) -> bool:
+    """Return whether a function builds a convolution or a pool, because Keras lacks its padding, its rounding or its
+    weights, or refuses its stride together with its dilation."""
+    if not _has(layer, "padding", "0"):
+        return True
+    if layer.kind is not ops.Conv:
+        return not _has(layer, "ceil", "False")
+    return conv_weights(layer.sample) != "plain" or not (_has(layer, "stride", "1") or _has(layer, "dilation", "1"))
 
 
 def _constant_init(value: float) -> str:
@@ -95,16 +96,10 @@ def _kernel_init(layer: Layer) -> dict[str, str]:
 
 
 def _bias_init(layer: Layer, fan: str) -> dict[str, str]:
-    """Return the initialiser of a bias if it differs from that of Keras; `fan` contains the arguments for one that
-    depends on the weights."""
-    value = attribute(layer, "bias_init")
-    if not attribute(layer, "bias") or value == 0:
-        return {}
-    return {
-        "bias_initializer": f"bias_uniform{suffix(layer.sample)}({fan})"
-        if value == "torch_default"
-        else _constant_init(value)
-    }
+    """Return the initialiser of a bias; `fan` contains the arguments for one that depends on the weights."""
+    value = attribute(layer, "bias_init") if attribute(layer, "bias") else 0
+    uniform = f"bias_uniform{suffix(layer.sample)}({fan})"
+    return {"bias_initializer": uniform if value == "torch_default" else _constant_init(value)}
 
 
 def _per_group(channels: Term, groups: Term) -> str:
@@ -112,26 +107,14 @@ def _per_group(channels: Term, groups: Term) -> str:
     return python(operation("//", channels, groups)) if python(groups) != "1" else python(channels)
 
 
-#: Class of a convolution by the treatment of its weights, and its further arguments.
-_WEIGHTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "plain": ("", ()),
-    "standardised": ("StandardisedConv", ("eps",)),
-    "scaled": ("ScaledConv", ("eps", "gamma")),
-}
-
-
-def _weights(op: Op) -> str:
-    """Return the treatment of the weights of a convolution."""
-    return str(getattr(op.kind, "weights"))  # noqa: B009
-
-
 def _conv(layer: Layer, a: Texts) -> Arguments:
-    name, further = _WEIGHTS[_weights(layer.sample)]
+    weights = conv_weights(layer.sample)
+    other = {} if weights == "plain" else {"layer": layer_class(layer)}
     fan = f"{_per_group(layer.channels, layer.attributes['groups'])}, {a['kernel']}"
     return args(
         a["channels"], a["kernel"],
-        strides=a["stride"], padding="0" if _is_plain(layer, "padding", "0") else a["padding"], dilation_rate=a["dilation"],
-        groups=a["groups"], use_bias=a["bias"], **({"layer": by_axes(name)(layer.sample)} if name else {}), **{each: a[each] for each in further},
+        strides=a["stride"], padding="0" if _has(layer, "padding", "0") else a["padding"], dilation_rate=a["dilation"],
+        groups=a["groups"], use_bias=a["bias"], **other, **{name: a[name] for name in _CONVS[weights][1]},
         **_kernel_init(layer), **_bias_init(layer, fan),
     )  # fmt: skip
 
@@ -152,12 +135,13 @@ def _linear(layer: Layer, a: Texts) -> Arguments:
     )  # fmt: skip
 
 
-def _norm_class(op: Op) -> str:
-    """Return the class of a normalisation."""
-    return {
-        "batch": "layers.BatchNormalization", "group": "layers.GroupNormalization", "instance": "layers.GroupNormalization",
-        "layer": "layers.LayerNormalization",
-    }[variant(op)]  # fmt: skip
+#: The class of each normalisation.
+_NORMS = {
+    "batch": "layers.BatchNormalization",
+    "group": "layers.GroupNormalization",
+    "instance": "layers.GroupNormalization",
+    "layer": "layers.LayerNormalization",
+}
 
 
 def _norm(layer: Layer, a: Texts) -> Arguments:
@@ -165,9 +149,7 @@ def _norm(layer: Layer, a: Texts) -> Arguments:
     kind = variant(layer.sample)
     groups = {"group": (a.get("groups", ""),), "instance": ("-1",)}.get(kind, ())
     given = {"momentum": _rest(layer.attributes["momentum"])} if kind == "batch" else {}
-    scale = attribute(layer, "scale_init")
-    start = {} if scale == 1 else {"gamma_initializer": _constant_init(scale)}
-    return args(*groups, **given, epsilon=a["eps"], **start)
+    return args(*groups, **given, epsilon=a["eps"], gamma_initializer=_constant_init(attribute(layer, "scale_init")))
 
 
 def _rest(share: Term) -> str:
@@ -178,7 +160,7 @@ def _rest(share: Term) -> str:
 
 
 def _pool(layer: Layer, a: Texts) -> Arguments:
-    if function_name(layer).startswith("layers."):
+    if not needs_function(layer):
         # The strides of a Keras pool default to its size.
         return args(a["kernel"], a["stride"]) if a["stride"] == "1" else args(a["kernel"], strides=a["stride"])
     counted = {"count_pad": a["count_pad"]} if "count_pad" in a else {}
@@ -220,10 +202,12 @@ def _act(layer: Layer, a: Texts) -> Arguments:
 
 
 def _affine(layer: Layer, a: Texts) -> Arguments:
-    words = {"use_scale": "scale", "use_bias": "shift"}
-    one = {"per_channel": "False"} if attribute(layer, "per") == "one" else {}
-    start = {} if attribute(layer, "scale_init") == 1 else {"scale_init": literal(attribute(layer, "scale_init"))}
-    return args(**one, **{word: literal(attribute(layer, name)) for word, name in words.items()}, **start)
+    return args(
+        per_channel=literal(attribute(layer, "per") != "one"),
+        use_scale=literal(attribute(layer, "scale")),
+        use_bias=literal(attribute(layer, "shift")),
+        scale_init=literal(float(attribute(layer, "scale_init"))),
+    )
 
 
 def _weighted_sum(layer: Layer, a: Texts) -> Arguments:
@@ -245,7 +229,7 @@ def _upsample(layer: Layer, a: Texts) -> Arguments:
 TABLE: dict[type[Kind], Spelling] = {
     ops.Conv: Spelling(ranked("conv"), arguments=_conv),
     ops.Linear: Spelling("layers.Dense", arguments=_linear),
-    ops.Norm: Spelling(_norm_class, arguments=_norm),
+    ops.Norm: Spelling(By("kind", _NORMS), arguments=_norm),
     ops.Act: Spelling(
         lambda op: "layers.PReLU" if variant(op) == "prelu" else "", lambda op: _ACTS.get(variant(op)), arguments=_act
     ),

@@ -25,6 +25,19 @@ def torch_default() -> keras.Initializer:
     """Initialise kernels uniformly within 1 / sqrt(fan_in), as PyTorch does."""
     return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 ''',
+    "once": '''
+def once(
+    made: dict[str, layers.Layer], layer: Callable[..., layers.Layer]
+) -> Callable[..., layers.Layer]:
+    """Return a function that builds a layer, or finds that of the same name in `made`."""
+
+    def build(*sizes: int, name: str, **arguments) -> layers.Layer:
+        if name not in made:
+            made[name] = layer(*sizes, name=name, **arguments)
+        return made[name]
+
+    return build
+''',
     **shared("KerasTensor", "ops", "pair", "triple"),
     **CONVOLUTIONS,
     **RANDOM_MERGES,

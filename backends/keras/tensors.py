@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from rescompile.ir import ops
-from rescompile.ir.network import INPUT, Network, Op, Parallel, Side, join, walk
+from rescompile.ir.network import Network, Op, Side, join, walk
 from rescompile.ir.ops import Shape
 from rescompile.ir.traversal import ThreadRules, thread
 from rescompile.weights.places import Move, Place, Words
@@ -40,29 +40,27 @@ def layer_name(path: str) -> str:
 def connected(network: Network) -> Iterator[tuple[str, Op]]:
     """Yield the ops of a network that a functional model contains: those that an output depends on, even in training
     only."""
-    sources: dict[str, list[str]] = {}
-    ends: list[str] = []
+    runs: list[tuple[str, Sequence[int]]] = [("", ())]  # the input; a step may run more than once
+    ends: list[int] = []
 
-    def op(name: str, node: Op, value: str) -> str:
-        sources[name] = [value]
-        return name
+    def run(name: str, sources: Sequence[int]) -> int:
+        runs.append((name, sources))
+        return len(runs) - 1
 
-    def merge(name: str, node: Parallel, values: Sequence[str]) -> str:
-        sources[name] = list(values)
-        return name
-
-    def side(name: str, node: Side, value: str, carry: Callable[[str], str]) -> None:
+    def side(name: str, node: Side, value: int, carry: Callable[[int], int]) -> None:
         if node.mode != "never":
             ends.append(carry(value))
 
-    ends.append(thread(network.root, INPUT, ThreadRules(op, merge=merge, side=side)))
-    found: set[str] = set()
+    rules = ThreadRules[int](lambda name, _, value: run(name, [value]), lambda name, _, values: run(name, values), side)
+    ends.append(thread(network.root, 0, rules))
+    found: set[int] = set()
     while ends:
-        if (name := ends.pop()) not in found:
-            found.add(name)
-            ends += sources.get(name, [])
+        if (at := ends.pop()) not in found:
+            found.add(at)
+            ends += runs[at][1]
+    names = {runs[at][0] for at in found}
     for path, node in walk(network.root):
-        if isinstance(node, Op) and path in found:
+        if isinstance(node, Op) and path in names:
             yield path, node
 
 

@@ -12,7 +12,6 @@ from rescompile.diagnostics.errors import Diagnostic, Unavailable
 from rescompile.ir import ops
 from rescompile.ir.network import Network, Op
 from rescompile.ir.ops import rank
-from rescompile.ir.traversal import runs
 
 from .dialect import dialect
 from .tensors import AUTOMATIC, connected, layer_name
@@ -23,17 +22,12 @@ def check(network: Network, free: Collection[str] = ()) -> None:
     if network.checkpoint:
         message = "activations cannot be recomputed for backward in a functional model of Keras"
         raise Unavailable(Diagnostic("E0901", message, help="build with --set checkpoint=false, or for another target"))
-    if (again := next((name for name, times in runs(network.root).items() if times > 1), None)) is not None:
-        message = (
-            f"{again} runs again with the same parameters, but a file for Keras builds each layer where it calls it"
-        )
-        raise Unavailable(Diagnostic("E0901", message, help="use the target 'source', 'flax' or 'mlx'"))
     names: dict[str, str] = {}
     for path, node in connected(network):
         if (reason := _refusal(path, node, free)) is not None:
             message, help = reason
             raise Unavailable(Diagnostic("E0901", message, help=help))
-        if _is_named(node):
+        if node.kind.parameters(node.input):  # only layers with parameters have names of their own
             name = layer_name(path)
             if AUTOMATIC.fullmatch(name):
                 message = f"{path} cannot be called '{name}' in Keras, which names other layers so"
@@ -44,31 +38,20 @@ def check(network: Network, free: Collection[str] = ()) -> None:
             names[name] = path
 
 
-def _is_named(node: Op) -> bool:
-    """Return whether the layer of an op has a separate name: it has parameters."""
-    return bool(node.kind.parameters(node.input))
-
-
 def _refusal(path: str, node: Op, free: Collection[str]) -> tuple[str, str] | None:
     """Return the reason why Keras does not support an op, and the help; None if it does."""
     match node.kind:
         case ops.ConvTranspose(groups=groups) if groups > 1:
             return f"{path} is a transposed convolution in groups, which Keras does not have", "use another target"
         case ops.ConvTranspose(stride=stride, dilation=dilation) if max(stride) > 1 and max(dilation) > 1:
-            return (
-                f"{path} is a transposed convolution with stride and dilation, which Keras refuses",
-                "use another target",
-            )
+            message = f"{path} is a transposed convolution with stride and dilation, which Keras refuses"
+            return message, "use another target"
         case ops.AdaptiveAvgPool() if free:
-            return (
-                f"{path} pools to a given size, which takes an image of known size in Keras",
-                "build without --dynamic",
-            )
+            message = f"{path} pools to a given size, which takes an image of known size in Keras"
+            return message, "build without --dynamic"
         case ops.Upsample(kind="bilinear") if free and rank(node.input) == 3:
-            return (
-                f"{path} interpolates along three axes, which takes an input of known size in Keras",
-                "build without --dynamic",
-            )
+            message = f"{path} interpolates along three axes, which takes an input of known size in Keras"
+            return message, "build without --dynamic"
         case (ops.MaxPool() | ops.AvgPool()) as pool if free and pool.ceil:
             sides = zip(pool.kernel, pool.stride or pool.kernel, pool.padding, strict=True)
             if any(k < s + p for k, s, p in sides):

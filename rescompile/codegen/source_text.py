@@ -97,20 +97,29 @@ def ident(name: str) -> str:
 
 def sizes(listed: Sequence[int | str]) -> str:
     """Return the text of a list of numbers, and of attributes with numbers."""
-    return f"[{', '.join(f'self.{ident(size)}' if isinstance(size, str) else str(size) for size in listed)}]"
+    return f"[{', '.join(map(str, _read(listed)))}]"
 
 
 def ends(listed: Sequence[int | str]) -> str:
-    """Return the positions where ranges of these sizes end, except the last; a size is a number, or an attribute with
-    one."""
+    """Return the positions where ranges of these sizes end; a size is a number, or an attribute with one."""
+    return range_ends(_read(listed))
+
+
+def _read(listed: Sequence[int | str]) -> list[int | str]:
+    """Return numbers, and the texts that read attributes."""
+    return [f"self.{ident(size)}" if isinstance(size, str) else size for size in listed]
+
+
+def range_ends(listed: Sequence[int | str]) -> str:
+    """Return the positions where ranges of these sizes end, except the last; a size is a number, or the text of one."""
     places: list[str] = []
-    total, names = 0, []
+    total, texts = 0, []
     for size in listed[:-1]:
         if isinstance(size, str):
-            names.append(f"self.{ident(size)}")
+            texts.append(size)
         else:
             total += size
-        places.append(" + ".join([*names, *([str(total)] if total else [])]))
+        places.append(" + ".join([*texts, *([str(total)] if total else [])]))
     return f"[{', '.join(places)}]"
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sources import elaborated
 
 import rescompile
 from rescompile.diagnostics.errors import Unavailable
@@ -15,6 +14,9 @@ from rescompile.ir.network import Network
 from rescompile.weights import draw
 
 torch = pytest.importorskip("torch", reason="runs one of the targets: pip install torch")
+
+from frameworks import FRAMEWORKS
+from sources import agree, drawn, elaborated
 
 NETWORK = """
 rescompile: 1
@@ -63,6 +65,30 @@ def test_again_on_a_vector(step: str, axes: int, tmp_path: Path) -> None:
     with torch.no_grad():
         found = module.eval()(torch.from_numpy(x)).numpy()
     assert np.abs(found - interpret(net, weights, x)["logits"]).max() < 1e-5
+
+
+#: The layers of steps that Keras calls on values of one number of axes.
+KERAS = {
+    "norm": "BatchNormalization",
+    ANY[0]: "GroupNormalization",
+    **dict.fromkeys(("prelu", "{prelu: {per: one}}"), "PReLU"),
+}
+
+
+@pytest.mark.parametrize("axes", range(3))
+@pytest.mark.parametrize("step", [*ANY, *EACH])
+def test_again_on_a_vector_in_keras(step: str, axes: int, tmp_path: Path) -> None:
+    """The same, where a layer insists on the number of axes of its first value."""
+    net = network(step, axes, "- {again: it}", tmp_path)
+    if layer := KERAS.get(step):
+        message = f"^E0901: it runs again .*'layers.{layer} with ndim=2', .*'layers.{layer} with ndim={axes + 3}'"
+        with pytest.raises(Unavailable, match=message):
+            rescompile.build(net, "keras")
+        return
+    weights, x = drawn(net, 0)
+    models = FRAMEWORKS["keras"].models
+    with models.in_double():
+        agree(net, weights, x, models.evaluated(net, weights, x))
 
 
 @pytest.mark.parametrize("pool", ["global_avgpool", "global_maxpool"])

@@ -12,7 +12,6 @@ from typing import Any
 import facts
 import numpy as np
 import pytest
-from abilities import source_of
 from op_cases import a, series
 from op_cases import network as network_of
 
@@ -21,6 +20,7 @@ for package in ("torch", "jax", "flax"):
 
 from flax import nnx
 from flax_models import apart, in_double, model_of, module, tensors
+from frameworks import source_of
 from sources import agree, drawn, elaborated
 from variants import shallow
 

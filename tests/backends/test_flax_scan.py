@@ -13,7 +13,6 @@ from typing import Any
 import facts
 import numpy as np
 import pytest
-from abilities import texts
 from generator import generate
 from test_differential import seeds
 from typer.testing import CliRunner
@@ -23,6 +22,7 @@ for package in ("torch", "jax", "flax"):
 
 from flax import nnx
 from flax_models import ALL, Array, Step, apart, arrays, by_flax, in_double, model_of, module, source_file, tensors
+from frameworks import texts
 from sources import agree, drawn, elaborated
 
 import rescompile

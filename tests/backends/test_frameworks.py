@@ -18,8 +18,7 @@ from typing import Any
 import facts
 import numpy as np
 import pytest
-from abilities import lacks, source_of, texts
-from frameworks import FRAMEWORKS, Framework
+from frameworks import FRAMEWORKS, Framework, source_of, texts
 from generator import generate, written
 from hostile import harmless, hostile
 from sample import COVER
@@ -134,8 +133,6 @@ def test_the_sample_has_every_block_and_op() -> None:
 def test_network_of_the_zoo(framework: Framework, name: str) -> None:
     """The tensors have the names and shapes that the weights file gives them, and the outputs are those of the interpreter."""
     network = shallow(name)
-    if lacks(framework.target, network):
-        pytest.skip("refused")
     models = framework.models
     # Statistics of two values would enlarge rounding a millionfold. A network without norms has none, such as the U-Net of 2015.
     norms = any(isinstance(node, Op) and isinstance(node.kind, Norm) for _, node in walk(network.root))
@@ -171,6 +168,24 @@ def test_random_network(framework: Framework, seed: int, axes: int, tmp_path: Pa
         network, folded = apply(network, from_arrays(weights, network), {"fold_batchnorm": True})
         assert folded is not None
         weights = {name: np.asarray(folded[name]) for name in folded}
+    with models.in_double():
+        agree(network, weights, x, models.evaluated(network, weights, x))
+
+
+#: Steps without parameters that have equal arguments, and others between equal steps.
+UNEQUAL = (
+    "[tanh, sigmoid, relu, silu]",
+    "[{conv: {channels: 4, kernel: 3}}, tanh, {conv: {channels: 4, kernel: 3}}, sigmoid, {conv: {channels: 4, kernel: 3}}, relu]",
+    "[{maxpool: {kernel: 3, stride: 1, padding: 1}}, {avgpool: {kernel: 3, stride: 1, padding: 1}}, {maxpool: {kernel: 3, stride: 1, padding: 1}}]",
+    "[{depth_to_space: 2}, {space_to_depth: 2}, {shuffle: 2}]",
+)
+
+
+@pytest.mark.parametrize("steps", UNEQUAL)
+def test_a_list_of_unequal_steps_is_no_loop(framework: Framework, steps: str, tmp_path: Path) -> None:
+    network = elaborated(f"rescompile: 1\nname: unequal\ninput: [4, 8, 8]\nnetwork:\n- steps: {steps}\n", tmp_path)
+    weights, x = drawn(network, 0)
+    models = framework.models
     with models.in_double():
         agree(network, weights, x, models.evaluated(network, weights, x))
 

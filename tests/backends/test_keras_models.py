@@ -18,7 +18,9 @@ from sources import agree, drawn, elaborated
 from variants import shallow
 
 import rescompile
+from rescompile.codegen.execution import executed
 from rescompile.diagnostics.errors import Unavailable
+from rescompile.weights import Weights
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +56,40 @@ def test_identities_leave_no_statement(tmp_path: Path) -> None:
     """Alone, in lists, as blocks and as the last step."""
     network = elaborated(IDENTITIES, tmp_path)
     assert "x = x\n" not in source_file.source(network)
+    weights, x = drawn(network, 0)
+    agree(network, weights, x, evaluated(network, weights, x))
+
+
+ALTERNATIVES = """
+rescompile: 1
+name: alternatives
+input: [4, 8, 8]
+blocks:
+  nothing: {body: [identity]}
+  down:
+    parameters: {stride: int}
+    body: [{conv1: {conv: {channels: 4, kernel: 3, stride: stride}}}]
+  unit:
+    parameters: {stride: int}
+    body:
+    - {conv0: {conv: {channels: 4, kernel: 3}}}
+    - if: stride == 1
+      then: {shortcut: NOTHING}
+      else: {shortcut: {block: down, stride: stride}}
+network:
+- first: {block: unit, stride: STRIDE}
+- second: {block: unit, stride: 3 - STRIDE}
+"""
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    "nothing",
+    ["identity", "[identity]", "[{one: identity}, {two: identity}]", "{block: nothing}", "[{one: {block: nothing}}]"],
+)
+def test_nothing_as_an_alternative(nothing: str, stride: int, tmp_path: Path) -> None:
+    """Before or after the block that other instances have in its place."""
+    network = elaborated(ALTERNATIVES.replace("NOTHING", nothing).replace("STRIDE", str(stride)), tmp_path)
     weights, x = drawn(network, 0)
     agree(network, weights, x, evaluated(network, weights, x))
 
@@ -108,6 +144,86 @@ def test_models_with_layers_of_the_file_are_saved_and_loaded(tmp_path: Path) -> 
     loaded = keras.models.load_model(tmp_path / "own_layers.keras")
     assert {type(layer).__name__ for layer in loaded.layers} >= {"StandardisedConv2D", "ScaledConv2D", "Affine"}
     agree(network, weights, x, module.outputs(loaded, x))
+
+
+AGAIN = """
+rescompile: 1
+name: again
+input: [4, 8, 8]
+blocks:
+  unit:
+    body: [residual: {branch: [conv1: {conv: {channels: 4, kernel: 3}}, {bn1: norm}, relu]}]
+  copies:
+    body: [parallel: {merge: add, copies: 3, branch: [conv1: {conv: {channels: 4, kernel: 3}}, {bn1: norm}]}]
+network:
+- each:
+  - {conv: {channels: 4, kernel: 3, weights: standardised}}
+  - {conv_transpose: {channels: 4, kernel: 3, padding: 1}}
+  - {norm: {kind: group, groups: 2}}
+  - prelu
+  - affine
+  - {conv: {channels: 8, kernel: 1, bias: true}}
+  - {weighted_sum: {ranges: 2}}
+  - {maxpool: {kernel: 3, stride: 2, padding: 1, ceil: true}}
+- row: {block: unit, depth: 3}
+- two: {parallel: {merge: add, copies: 2, branch: [conv2: {conv: {channels: 4, kernel: 3}}]}}
+- parallel:
+    merge: add
+    branches:
+    - [tanh, {again: each}, {again: row}]
+    - [{again: two}, {again: each}]
+- {again: row}
+- wide: {block: copies}
+- {again: wide}
+- {row2: {block: unit, depth: 1}}
+- global_avgpool
+- flatten
+- fc: {linear: 4}
+- relu
+- again: fc
+"""
+
+
+@pytest.mark.parametrize("style", ["classes", "flat"])
+def test_layers_run_again(style: str, tmp_path: Path) -> None:
+    """On maps of other sizes, in rows, copies and branches. Each layer is built and saved once."""
+    network = elaborated(AGAIN, tmp_path)
+    weights, x = drawn(network, 0)
+    keras.utils.clear_session(free_memory=False)
+    _, factory = executed(network, source_file.source(network, style=style))
+    model = factory()
+    assert [variable.path for variable in model.weights].count("fc/kernel") == 1
+    assert {variable.path for variable in model.weights} == {place.path for place in tensors.places(network)}
+    module.fill(model, network, Weights({name: (lambda value=value: value) for name, value in weights.items()}))
+    agree(network, weights, x, module.outputs(model, x))
+    model.save(tmp_path / "again.keras")
+    loaded = keras.models.load_model(tmp_path / "again.keras")
+    assert len(loaded.weights) == len(model.weights)
+    agree(network, weights, x, module.outputs(loaded, x))
+
+
+UNUSED = """
+rescompile: 1
+name: unused
+input: [4, 8, 8]
+network:
+- conv1: {conv: {channels: 4, kernel: 3}}
+- conv2: {conv: {channels: 4, kernel: 3}}
+- side: {body: [again: conv2], output: early, mode: always}
+- side: {body: [{conv3: {conv: {channels: 4, kernel: 3}}}, again: conv2], mode: never}
+- global_avgpool
+- flatten
+- fc: {linear: 2}
+"""
+
+
+def test_a_run_without_output_leaves_no_layers(tmp_path: Path) -> None:
+    """A layer of which another run is an output exists, one that only this run needs does not."""
+    network = elaborated(UNUSED, tmp_path)
+    weights, x = drawn(network, 0)
+    model = model_of(network, weights)
+    assert [layer.name for layer in model.layers if layer.weights] == ["conv1", "conv2", "fc"]
+    agree(network, weights, x, module.outputs(model, x))
 
 
 def test_outputs_of_training_can_be_left_out() -> None:

@@ -79,7 +79,6 @@ network:
             NAMES.replace("stem", "layer1_0_conv1"),
             "layer1.0.conv1 and layer1_0_conv1 would both be the layer 'layer1_0_conv1'",
         ),
-        (NAMES.replace("- global", "- again: stem\n- global"), "runs again with the same parameters"),
         (f"{NAMES}checkpoint: true\n", "cannot be recomputed for backward"),
     ],
 )

@@ -86,6 +86,31 @@ def test_the_rule_of_running_variances_in_keras(rule: str, factor: float, tmp_pa
     assert np.allclose(found["bn/moving_variance"], variance, rtol=1e-12)
 
 
+AGAIN = """
+rescompile: 1
+name: again
+input: [3, 6, 6]
+network:
+- conv1: {conv: {channels: 4, kernel: 3}}
+- unit: [{conv2: {conv: {channels: 4, kernel: 3}}}, {bn2: norm}]
+- parallel:
+    merge: add
+    branches:
+    - [{conv3: {conv: {channels: 4, kernel: 3}}}, tanh, {again: unit}]
+    - [{again: unit}, relu]
+- global_avgpool
+- flatten
+- fc: {linear: 10}
+"""
+
+
+def test_each_run_of_a_layer_is_trained(tmp_path: Path) -> None:
+    """Gradients are sums over the runs, and each run moves the running statistics in its turn."""
+    network = elaborated(AGAIN, tmp_path)
+    weights, x = drawn(network, 0, batch=6)
+    agree(by_keras(network, weights, x, running_variance="unbiased"), by_torch(network, weights, x))
+
+
 DEEP = """
 rescompile: 1
 name: deep

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from typing import Any
 
+import facts
 import pytest
 
 
@@ -70,7 +73,7 @@ numpy.save("y.npy", model(numpy.load("x.npy")))
 KERAS = Framework(
     "keras",
     frozenset({"keras", "numpy"}),
-    ("x", "model", "load", "pair", "image_size", "inputs", "first"),
+    ("x", "model", "load", "pair", "image_size", "inputs", "first", "made", "once"),
     ("lacks", "which the model lacks", "lacks conv1"),
     (
         (
@@ -137,3 +140,17 @@ mx.save("y.npy", model.eval()(mx.load("x.npy")))
 )  # fmt: skip
 
 FRAMEWORKS: Mapping[str, Framework] = {framework.target: framework for framework in (FLAX, KERAS, MLX)}
+
+
+@cache
+def source_of(target: str, name: str) -> str:
+    """The source of a network of the zoo, none of which a target refuses."""
+    file = import_module(f"rescompile.backends.{target}.source_file")
+    network = facts.network(name)
+    file.check(network)
+    return str(file.source(network))
+
+
+def texts(target: str) -> Iterator[tuple[str, str]]:
+    """Yield each network of the zoo with its source."""
+    return ((name, source_of(target, name)) for name in facts.zoo())
