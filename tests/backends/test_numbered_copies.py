@@ -95,6 +95,7 @@ def test_other_copies_are_written_one_by_one(case: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("rule", "merge"), CASES)
 @pytest.mark.parametrize("target", FRAMEWORKS)
+@pytest.mark.slow_for("add")
 def test_frameworks_compute_the_same(target: str, rule: str, merge: str, tmp_path: Path) -> None:
     models = FRAMEWORKS[target].models
     network = network_of(RULES[rule][0], True, tmp_path, merge)

@@ -117,7 +117,7 @@ def cases(seed: int, folder: Path) -> tuple[Case, ...]:
     return tuple(found)
 
 
-@pytest.mark.parametrize("seed", [pytest.param(n, marks=[pytest.mark.slow] if n >= 12 else []) for n in SEEDS])
+@pytest.mark.parametrize("seed", [pytest.param(n, marks=[pytest.mark.slow] if n >= 6 else []) for n in SEEDS])
 def test_random_network(seed: int, folder: Path) -> None:
     """Whatever a spec may say."""
     for case in cases(seed, folder):
