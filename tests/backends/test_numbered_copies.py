@@ -68,6 +68,7 @@ CASES = [(rule, merge) for rule in RULES for merge in ("concat", "add") if (rule
 
 @pytest.mark.parametrize("split", [False, True])
 @pytest.mark.parametrize(("rule", "merge"), CASES)
+@pytest.mark.slow_for("add")
 def test_copies_by_a_rule_are_a_loop(rule: str, merge: str, split: bool, tmp_path: Path) -> None:
     """One class has all counts, in each style with the names and the values of the tree."""
     branch, part = RULES[rule]

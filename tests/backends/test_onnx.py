@@ -168,7 +168,9 @@ FILES = (
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.slow_for("resnext50_32x4d", "googlenet", "mobilenet_v1", "wrn_40_2", "drn_c_26", "highway_mnist_conv_16")
+@pytest.mark.slow_for(
+    "resnext50_32x4d", "densenet121", "googlenet", "mobilenet_v1", "wrn_40_2", "drn_c_26", "highway_mnist_conv_16"
+)
 def test_checker_of_files(name: str) -> None:
     """The same check on files with weights."""
     zeros = {key: np.zeros(parameter.shape, parameter.dtype) for key, parameter in parameters(facts.network(name))}

@@ -129,8 +129,9 @@ def _is_refused(target: str, kind: Kind) -> bool:
     return False
 
 
-#: Flax compiles each case, and Keras builds a model for each, which takes a minute in all; of ONNX, the first and the last opset.
-QUICK = ("onnx, opset 13", "onnx, opset 26", "torch", "mlx")
+#: Flax compiles each case, Keras and MLX build a model for each, which takes a minute in all; of ONNX, the first and the last
+#: opset.
+QUICK = ("onnx, opset 13", "onnx, opset 26", "torch")
 EACH = [pytest.param(target, marks=[] if target in QUICK else [pytest.mark.slow]) for target in TARGETS]
 
 

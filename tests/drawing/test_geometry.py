@@ -67,6 +67,7 @@ def test_zoo(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnext50_32x4d", "darknet_resnext50"])
 @pytest.mark.parametrize("form", ["a", "b", "c"])
+@pytest.mark.slow_for("darknet_resnext50")
 def test_forms(name: str, form: str) -> None:
     """The forms of grouped convolutions, with 32 paths."""
     for depth in DEPTHS:

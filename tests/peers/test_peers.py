@@ -335,6 +335,7 @@ def test_names(name: str) -> None:
 
 @pytest.mark.parametrize("name", PEERS)
 @pytest.mark.sampled(macs=2e9, one_in=3)
+@pytest.mark.slow_for("alexnet")
 def test_outputs(name: str) -> None:
     """On weights far from those of a fresh model."""
     same(name, PEERS[name])

@@ -385,7 +385,9 @@ def the_interpreter(patch: pytest.MonkeyPatch) -> None:
         (the_interpreter, "onnx, source and torch compute the same: what they share is at fault, or the interpreter"),
     ],
 )
-@pytest.mark.slow_for("the_source_is_run_for_training", "the_interpreter", "activations_in_source", "a_pass")
+@pytest.mark.slow_for(
+    "the_source_is_run_for_training", "norms_in_onnx", "the_interpreter", "activations_in_source", "a_pass"
+)
 def test_who_is_wrong_is_named(
     plant: Callable[[pytest.MonkeyPatch], None], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

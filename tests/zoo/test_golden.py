@@ -23,7 +23,7 @@ def printed(name: str, depth: int) -> str:
 
 
 @pytest.mark.parametrize("name", facts.zoo())
-@pytest.mark.sampled
+@pytest.mark.sampled(one_in=2)
 def test_tree(name: str, update_golden: bool) -> None:
     """The tree at depth 3, or at the next lesser depth that keeps the file short."""
     texts = (printed(name, depth) for depth in (3, 2, 1))

@@ -163,7 +163,7 @@ def test_figures_are_read_as_printed() -> None:
 
 
 @every_spec
-@pytest.mark.sampled
+@pytest.mark.sampled(one_in=3)
 def test_canonical_text_is_the_network(name: str, tmp_path: Path) -> None:
     """What `extract` gives back builds the same network: same text, same hash, equal tree; and it stands alone."""
     network = facts.network(name)
@@ -180,7 +180,7 @@ def test_canonical_text_is_the_network(name: str, tmp_path: Path) -> None:
 
 
 @every_spec
-@pytest.mark.sampled
+@pytest.mark.sampled(one_in=3)
 def test_another_number_of_classes(name: str) -> None:
     """`parameters.classes` is a word that works on every classifier, and only the last layer changes with it. What is not a
     classifier has another such parameter, and a detector has its classes for each anchor."""
