@@ -16,7 +16,7 @@ from rescompile.ir.ops import Shape
 from rescompile.ir.provenance import Call
 from rescompile.lang.spec.blocks import Block, ParameterDefinition
 from rescompile.lang.spec.mentions import mentions, strides
-from rescompile.lang.spec.steps import Use
+from rescompile.lang.spec.rows import Use
 from rescompile.lang.spec.values import Each, FirstRest
 
 MAX_CALLS = 32

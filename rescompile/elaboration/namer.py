@@ -9,6 +9,7 @@ from rescompile.elaboration.evaluator import Evaluator
 from rescompile.elaboration.site import Names, Site
 from rescompile.ir import names as naming
 from rescompile.ir.expressions import show
+from rescompile.lang.spec.rows import Use
 from rescompile.lang.spec.steps import (
     AgainStep,
     If,
@@ -18,7 +19,6 @@ from rescompile.lang.spec.steps import (
     RecallStep,
     ResidualStep,
     SideStep,
-    Use,
     parts,
 )
 from rescompile.lang.spec.values import template_parts

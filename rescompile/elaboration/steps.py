@@ -15,6 +15,7 @@ from rescompile.elaboration.site import Built, Path, Site
 from rescompile.ir.network import Merge, Node, Series, Side
 from rescompile.ir.ops import Shape
 from rescompile.ir.provenance import NO_HINTS, Hints
+from rescompile.lang.spec.rows import Use
 from rescompile.lang.spec.steps import (
     AgainStep,
     If,
@@ -26,7 +27,6 @@ from rescompile.lang.spec.steps import (
     RecallStep,
     ResidualStep,
     SideStep,
-    Use,
 )
 
 #: The maximum depth of nested steps and blocks; later passes over the tree recurse as deep.

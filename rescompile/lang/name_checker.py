@@ -16,6 +16,7 @@ from rescompile.ir.expressions import show
 from rescompile.lang import library
 from rescompile.lang.later_parameters import LATER
 from rescompile.lang.spec.blocks import ParameterDefinition
+from rescompile.lang.spec.rows import Use
 from rescompile.lang.spec.spec import Spec
 from rescompile.lang.spec.steps import (
     AgainStep,
@@ -27,7 +28,6 @@ from rescompile.lang.spec.steps import (
     RecallStep,
     ResidualStep,
     SideStep,
-    Use,
     parts,
     step_value,
 )

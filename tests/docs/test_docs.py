@@ -45,8 +45,8 @@ from rescompile.ir import expressions, names, ops
 from rescompile.lang import inheritance, yaml_reader
 from rescompile.lang.load import from_document, load
 from rescompile.lang.spec.blocks import Block
+from rescompile.lang.spec.rows import Use
 from rescompile.lang.spec.spec import Dimension, Spec
-from rescompile.lang.spec.steps import Use
 from rescompile.lang.yaml_reader import plain, read
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,9 @@ from lsprotocol.types import CompletionItem
 from rescompile.lang import library
 from rescompile.lang.key_docs import BUILTIN_DOCS, KEY_DOCS
 from rescompile.lang.spec.blocks import Block, ParameterDefinition
+from rescompile.lang.spec.rows import Use
 from rescompile.lang.spec.spec import Expect, Preprocess, Spec, Survival
-from rescompile.lang.spec.steps import If, Parallel, Residual, Side, Use
+from rescompile.lang.spec.steps import If, Parallel, Residual, Side
 from rescompile.lsp.completion import completion
 from rescompile.lsp.documents import Document
 from rescompile.lsp.hover import hover

@@ -4,7 +4,8 @@ Any scalar may be an expression, so attributes are typed when they are evaluated
 The models check the form: which keys, which combinations, which words.
 
     values    scalars, expressions, a value per copy, names
-    steps     the steps of a network or of the body of a block, and its rows
+    rows      the grammar of a row
+    steps     the steps of a network or of the body of a block, rows among them
     later_ops steps called like ops that came after the first release
     blocks    the definition of a block and of its parameters
     mentions  the names that expressions mention, and those that are sizes

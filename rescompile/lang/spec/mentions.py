@@ -7,6 +7,7 @@ from typing import Any
 
 from rescompile.ir import ops
 from rescompile.ir.expressions import ExpressionError, Term, parse
+from rescompile.lang.spec.rows import Use
 from rescompile.lang.spec.steps import (
     AgainStep,
     If,
@@ -15,7 +16,6 @@ from rescompile.lang.spec.steps import (
     OpStep,
     ParallelStep,
     RecallStep,
-    Use,
     parts,
     step_value,
 )

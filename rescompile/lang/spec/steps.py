@@ -26,6 +26,7 @@ from rescompile.diagnostics.errors import clipped, nearest
 from rescompile.ir import names, ops
 from rescompile.ir.expressions import show
 from rescompile.lang.spec.later_ops import NamedMapping
+from rescompile.lang.spec.rows import Use
 from rescompile.lang.spec.values import NEVER, Expression, KeptValue, Scalar, SpecModel, Template, Value, Word, refuse
 
 
@@ -191,24 +192,6 @@ class AgainStep(SpecModel):
     """Runs the step of this name once more, with the same parameters."""
 
     again: Template
-
-
-class Use(SpecModel):
-    """A block with arguments, once or `depth` times. A row without `block` uses that of the spec."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Value] = Field(init=False)
-
-    block: Word | None = None
-    name: Template | None = None
-    depth: Expression | None = None
-    members: Template | None = None
-    when: Expression | None = None
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The arguments for the block's parameters, unevaluated."""
-        return self.model_extra or {}
 
 
 class NamedStep(RootModel[dict[Template, "Named"]]):
