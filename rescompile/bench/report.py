@@ -8,7 +8,7 @@ from rescompile.bench import profiling, statistics
 from rescompile.bench.comparing import Comparison
 from rescompile.bench.results import BenchRow, Candidate, Result, Tuning, groups, rows_of
 from rescompile.bench.statistics import WORST_CONTROL, Interval
-from rescompile.diagnostics.errors import Diagnostic, UsageError, clipped, nearest
+from rescompile.diagnostics.errors import UsageError, clipped, nearest
 from rescompile.diagnostics.text_table import Table, markdown_table
 
 COLUMNS = (
@@ -40,7 +40,7 @@ def check_baseline(baseline: str, titles: Mapping[str, Sequence[str]]) -> None:
     for group, names in titles.items():
         if baseline not in names:
             help = nearest(baseline, names) or f"the rows are {', '.join(sorted(names))}"
-            raise UsageError(Diagnostic("E0802", f"--baseline {clipped(baseline)} is not a row of {group}", help=help))
+            raise UsageError.of("E0802", f"--baseline {clipped(baseline)} is not a row of {group}", help=help)
 
 
 def _base_of(result: Result, rows: Sequence[BenchRow], baseline: str | None) -> BenchRow:

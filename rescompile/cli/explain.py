@@ -10,7 +10,7 @@ from rescompile.cli.command import command
 from rescompile.cli.options import FormatOption, JsonOption, Passes, SetOption, SpecArgument
 from rescompile.cli.reporting import columns, print_json
 from rescompile.cli.specs import elaborated
-from rescompile.diagnostics.errors import wrong_usage
+from rescompile.diagnostics.errors import UsageError
 
 #: The longest line, since longer ones are hard to read.
 WIDTH = 100
@@ -41,7 +41,7 @@ def explain(
     for step in PASSES:
         if step.made_of_weights and passes.get(step.keyword):
             message = f"explain does not take --{step.name}, which only adds zeros to weights"
-            raise wrong_usage(message, help=f"omit --{step.name}")
+            raise UsageError.of("E0802", message, help=f"omit --{step.name}")
     loaded, network = elaborated(spec, set)
     network, _ = apply(network, None, passes)
     explanation = explained(network, against or ())
