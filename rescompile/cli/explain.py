@@ -35,7 +35,7 @@ def explain(
     """Describe a network in words, and how it differs from others."""
     from rescompile.explain import explain as explained
     from rescompile.explain import text_report
-    from rescompile.explain.report import report
+    from rescompile.explain.report import ABOUT, report
     from rescompile.passes import PASSES, apply
 
     for step in PASSES:
@@ -45,7 +45,7 @@ def explain(
     loaded, network = elaborated(spec, set)
     network, _ = apply(network, None, passes)
     explanation = explained(network, against or ())
-    about = {key: getattr(loaded, key) for key in ("family", "description", "reference", "notes", "unverified")}
+    about = {key: getattr(loaded, key) for key in ABOUT}
     if as_json:
         print_json(report(explanation, about))
         return

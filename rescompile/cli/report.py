@@ -64,7 +64,8 @@ def report(
 
 
 def _subject(spec: str, set: list[str] | None, features: str | None, passes: Mapping[str, Any]) -> Subject:
-    from rescompile.report.facts import ABOUT, Subject
+    from rescompile.explain.report import ABOUT
+    from rescompile.report.facts import Subject
 
     loaded, network = after_passes(spec, set, features, passes)
     return Subject(network, {key: getattr(loaded, key) for key in ABOUT})
